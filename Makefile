@@ -1,0 +1,29 @@
+# make demo and make test do all their set-up themselves, once.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint bench docs setup clean
+demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in ten minutes
+	$(BIN)/alan demo
+test: $(READY)  ## the test suite
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+lint: $(READY)  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+bench: $(READY)  ## benchmarks: ratios against a named reference
+	for f in tests/benchmarks/bench_*.py; do $(BIN)/python $$f || exit 1; done
+docs: $(READY)  ## HTML documentation into docs/_build/html, warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	touch $@
+clean:
+	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .import_linter_cache

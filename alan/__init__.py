@@ -1,0 +1,52 @@
+"""ALAN, the Adaptive Locked Agnostic Network: a locked backbone, parcels, and white-box models on top.
+
+The public names below are imported when they are first used, so ``import alan`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from alan._version import __version__
+
+if TYPE_CHECKING:
+    from alan.backbone.load import load_backbone
+    from alan.downstream.neighbors import WeightedKNNClassifier
+    from alan.downstream.segmenter import ParcelSegmenter
+    from alan.downstream.selection import ParcelSelector
+    from alan.parcels.head import RaptorHead
+    from alan.parcels.kmeans import KMeansParcels
+    from alan.parcels.model import load_parcels
+
+__all__ = [
+    "KMeansParcels",
+    "ParcelSegmenter",
+    "ParcelSelector",
+    "RaptorHead",
+    "WeightedKNNClassifier",
+    "__version__",
+    "load_backbone",
+    "load_parcels",
+]
+
+_HOME = {
+    "KMeansParcels": "alan.parcels.kmeans",
+    "ParcelSegmenter": "alan.downstream.segmenter",
+    "ParcelSelector": "alan.downstream.selection",
+    "RaptorHead": "alan.parcels.head",
+    "WeightedKNNClassifier": "alan.downstream.neighbors",
+    "load_backbone": "alan.backbone.load",
+    "load_parcels": "alan.parcels.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'alan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

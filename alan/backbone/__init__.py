@@ -1,0 +1,1 @@
+"""The DINO backbone: the network, its training, its locked form."""

@@ -1,0 +1,1 @@
+"""The frozen-feature cache: HDF5 that knows where it came from."""

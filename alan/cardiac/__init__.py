@@ -1,0 +1,1 @@
+"""Physics of the heart, no learning: areas, volumes, ejection fraction."""

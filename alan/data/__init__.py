@@ -1,0 +1,1 @@
+"""Echo archives: readers, preprocessing, splits, frame store, simulator, loaders."""

@@ -1,0 +1,1 @@
+"""Echo archives out of nothing: anatomy, a beating cycle, ultrasound physics, the official layouts."""

@@ -1,0 +1,1 @@
+"""White-box models on parcels and features: parcel-to-segment and weighted k nearest neighbours."""

@@ -1,0 +1,54 @@
+"""The errors of the package: one root, few children; each message names the value, the bound and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AlanError(Exception):
+    """Root of every error raised on purpose; the command line prints it in one line and exits with code 2."""
+
+
+class ParameterError(AlanError, ValueError):
+    """A parameter or an array is outside what the function accepts."""
+
+
+class DataError(AlanError):
+    """A data set on disk is missing, incomplete or unreadable."""
+
+
+class SplitLeakError(DataError):
+    """A patient (or study) stands on more than one side of a split."""
+
+
+class CheckpointError(AlanError):
+    """Weights that are missing, truncated, unsafe to load, or of another architecture."""
+
+
+class CacheError(AlanError):
+    """A feature cache that belongs to another backbone, preprocessing or archive."""
+
+
+class SelectionError(AlanError, ValueError):
+    """No parcel satisfies the selection rule."""
+
+
+class AlanWarning(UserWarning):
+    """Something was skipped or looks wrong, and work goes on."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Say what a misspelt name may have meant.
+
+    Args:
+        name: the name given.
+        choices: the names that exist.
+
+    Returns:
+        ``"did you mean 'x'? "`` plus the list of choices, for use at the end of a message.
+    """
+    known = sorted(choices)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}choose one of: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Parcels: the RAPTOR head, its loss, the k-means baseline, parcel maps."""
