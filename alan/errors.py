@@ -1,4 +1,4 @@
-"""The errors of the package: one root, few children; each message names the value, the bound and the remedy."""
+"""One root of errors, few children; each message names the value, the bound and the remedy."""
 
 from __future__ import annotations
 
