@@ -14,6 +14,10 @@ class ParameterError(AlanError, ValueError):
     """A parameter or an array is outside what the function accepts."""
 
 
+class ConfigError(AlanError):
+    """A command or a configuration file says something that does not exist or contradicts itself."""
+
+
 class DataError(AlanError):
     """A data set on disk is missing, incomplete or unreadable."""
 

@@ -1,0 +1,109 @@
+"""The command line: ``alan <verb>``; one entry, one way to fail (one line, exit code 2)."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from alan._version import __version__
+from alan.errors import AlanError, AlanWarning, ConfigError, nearest
+
+#: Verb to (module, function, one line of help); the function's signature is the verb's options.
+VERBS = {
+    "demo": ("alan.demo", "demo", "the whole chain on a simulated archive, with a report, in ten minutes"),
+    "simulate": ("alan.commands", "simulate", "make an echo archive in an official layout out of nothing"),
+    "prepare": ("alan.commands", "prepare", "decode an archive once into a frame store"),
+    "cache": ("alan.commands", "cache", "write a locked backbone's features or parcels to HDF5"),
+    "evaluate": (
+        "alan.commands",
+        "evaluate",
+        "fit the white boxes on a few labels, measure, write the report",
+    ),
+    "report": ("alan.commands", "report", "write a run's report.html again"),
+}
+#: Verbs of Lightning's command line.
+LIGHTNING = {
+    "fit": "train a backbone or a parcel head (--config configs/...)",
+    "validate": "run a module's validation loop",
+    "test": "run a module's test loop",
+    "predict": "run a module's prediction loop",
+}
+
+
+def _usage() -> str:
+    rows = {**{verb: text for verb, (_, _, text) in VERBS.items()}, **LIGHTNING}
+    lines = [f"  {verb:<10} {text}" for verb, text in rows.items()]
+    head = f"alan {__version__}\n\nusage: alan <verb> [--config FILE.yaml] [options]\n\nverbs\n"
+    return head + "\n".join(lines) + "\n\n'alan <verb> --help' lists a verb's options."
+
+
+def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
+    from alan.parsing import Parser
+
+    parser = Parser(prog=f"alan {verb}", description=(function.__doc__ or "").partition("\n")[0])
+    parser.add_argument("--config", action="config", help="YAML file with any of the options")
+    parser.add_function_arguments(function)
+    values = parser.instantiate_classes(parser.parse_args(list(args))).as_dict()
+    values.pop("config", None)
+    function(**values)
+
+
+def _run(args: list[str]) -> None:
+    verb, rest = args[0], args[1:]
+    if verb in LIGHTNING:
+        from alan.fit import run_lightning
+
+        run_lightning(args)
+    elif verb in VERBS:
+        module, name, _ = VERBS[verb]
+        _call(getattr(importlib.import_module(module), name), verb, rest)
+    else:
+        raise ConfigError(f"unknown verb {verb!r}: {nearest(verb, [*VERBS, *LIGHTNING])}")
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, AlanWarning):
+        sys.stderr.write(f"alan: note: {message}\n")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one verb.
+
+    Args:
+        args: the command line without the program's name; ``None`` takes it from ``sys.argv``.
+
+    Returns:
+        0 when all went well, 2 for bad input or a full disk (one line on standard error), 130 when interrupted.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(_usage() + "\n")
+        return 0
+    if arguments[0] in {"-V", "--version"}:
+        sys.stdout.write(f"alan {__version__}\n")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    previous, warnings.showwarning = warnings.showwarning, _show_warning
+    try:
+        _run(arguments)
+    except AlanError as error:
+        sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stderr.write(
+            f"alan: error: no space left on disk ({error.filename or 'output'}): free some, run again\n"
+        )
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("alan: interrupted; the same command goes on from here\n")
+        return 130
+    finally:
+        warnings.showwarning = previous
+    return 0

@@ -1,0 +1,216 @@
+"""``alan fit`` and its siblings: LightningCLI with one folder per run, exact resume and an exported model.
+
+A run folder holds ``config.yaml`` (everything, defaults included), ``metrics.jsonl`` (one line a logging step),
+``checkpoints/last.ckpt`` and, when training is over, the exported model. The same command run again goes on from
+``last.ckpt``; with another configuration it refuses to touch the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import warnings
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers.logger import Logger
+from lightning_utilities.core.rank_zero import rank_zero_only
+from typing_extensions import override
+
+from alan.errors import CheckpointError, ConfigError
+from alan.files import write_text
+from alan.parsing import FitParser
+
+#: What may change between two starts of one run without making it another run.
+_FREE = ("out", "overwrite", "ckpt_path", "config")
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """A Lightning module that can write the model users will load."""
+
+    export_name: str
+
+    def export(self, path: str | os.PathLike[str]) -> None:
+        """Write the trained model to ``path``."""
+
+
+class JsonLinesLogger(Logger):
+    """Metrics as one JSON object a line; a resumed run drops what came after its checkpoint and appends.
+
+    Args:
+        folder: the run folder; the file is ``metrics.jsonl`` in it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.jsonl"
+
+    @property
+    @override
+    def name(self) -> str:
+        return ""
+
+    @property
+    @override
+    def version(self) -> str:
+        return ""
+
+    @property
+    @override
+    def log_dir(self) -> str:
+        return str(self.path.parent)
+
+    @property
+    @override
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @override
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``config.yaml`` holds them."""
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append one line: ``{"step": ..., name: value, ...}``."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+    @rank_zero_only
+    def rewind(self, step: int) -> None:
+        """Drop the lines after ``step``: a resumed run writes them again."""
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            kept = [line for line in lines if (json.loads(line)["step"] or 0) <= step]
+            write_text(self.path, "".join(f"{line}\n" for line in kept))
+
+
+class _Export(Callback):
+    """Write the model users will load when training is over, and drop lines of a run that was cut off."""
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, JsonLinesLogger):
+                logger.rewind(trainer.global_step)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.interrupted:
+            return
+        folder = Path(trainer.default_root_dir)
+        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
+        if trainer.is_global_zero and isinstance(pl_module, Exports):
+            pl_module.export(folder / pl_module.export_name)
+
+
+class AlanCLI(LightningCLI):
+    """LightningCLI with ``--out``, ``--overwrite`` and ``--checkpoint_every``."""
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--out", type=str, default="runs/fit", help="folder of this run")
+        parser.add_argument("--overwrite", type=bool, default=False, help="start anew in a used folder")
+        parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between two checkpoints")
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        """Look at the run folder before anything is built."""
+        self.settings = self.config[self.config["subcommand"]]
+        self.out = Path(self.settings["out"])
+        if self.config["subcommand"] == "fit":
+            self._open_folder()
+
+    def _plain_config(self) -> dict[str, Any]:
+        text = self._parser("fit").dump(self.settings, skip_none=False, format="yaml")
+        config: dict[str, Any] = yaml.safe_load(text)
+        return {key: value for key, value in config.items() if key not in _FREE}
+
+    def _open_folder(self) -> None:
+        saved = self.out / "config.yaml"
+        if self.settings["overwrite"] and saved.exists():
+            for name in ("checkpoints", "metrics.jsonl", "config.yaml"):
+                path = self.out / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        config = self._plain_config()
+        if saved.exists():
+            before = yaml.safe_load(saved.read_text(encoding="utf-8"))
+            changed = sorted(key for key in config if config[key] != before.get(key))
+            if changed:
+                raise ConfigError(
+                    f"{self.out} holds a run with another configuration (it differs in: {', '.join(changed)}): "
+                    "choose another --out, or start anew with --overwrite true"
+                )
+            last = self.out / "checkpoints" / "last.ckpt"
+            if last.exists() and not self.settings["ckpt_path"]:
+                _check_readable(last)
+                self.settings["ckpt_path"] = str(last)
+        elif self.out.exists() and any(self.out.iterdir()):
+            raise ConfigError(f"{self.out} is not empty and holds no run of alan fit: choose another --out")
+        write_text(saved, yaml.safe_dump(config, sort_keys=False))
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with the run folder's logger, checkpoints and export."""
+        logger = JsonLinesLogger(self.out)
+        every = self.settings["checkpoint_every"]
+        callbacks = [
+            ModelCheckpoint(self.out / "checkpoints", save_last=True, save_top_k=0, every_n_train_steps=every),
+            _Export(),
+        ]
+        settings = dict(self._get(self.config_init, "trainer", default={}))
+        extra = [logger] if settings.get("logger") is None else settings["logger"]
+        settings |= {"default_root_dir": str(self.out), "logger": extra}
+        if self.config["subcommand"] == "fit":
+            settings["callbacks"] = [*(settings.get("callbacks") or []), *callbacks]
+        if settings.get("enable_progress_bar") is not False:
+            settings["callbacks"] = [*(settings.get("callbacks") or []), TQDMProgressBar(refresh_rate=5)]
+        return self.trainer_class(**{**settings, **kwargs})
+
+
+def _check_readable(path: Path) -> None:
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, OSError ...
+        raise CheckpointError(
+            f"{path}: cannot be read ({type(error).__name__}): delete it, or start anew with --overwrite true"
+        ) from error
+
+
+def run_lightning(args: list[str]) -> Namespace:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Args:
+        args: the command line from the verb on, e.g. ``["fit", "--config", "configs/dino/tiny_demo.yaml"]``.
+
+    Returns:
+        A namespace with ``model``, ``trainer`` and ``out``.
+
+    Raises:
+        ConfigError: a key is misspelt, or the run folder belongs to another configuration.
+        CheckpointError: ``last.ckpt`` is truncated.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+        cli = AlanCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=FitParser,
+            args=args,
+        )
+    return Namespace(model=cli.model, trainer=cli.trainer, out=cli.out)

@@ -1,0 +1,92 @@
+"""Command-line parsers whose errors are one line and offer the nearest right name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+
+from alan.errors import ConfigError, nearest
+
+_REJECTED = re.compile(r"Option '([^']+)' is not accepted|unrecognized arguments: (\S+)")
+_REASON = re.compile(r"^\s*(?:- )?(?P<text>[^\n]*(?:has no attribute|No module named|Problem with)[^\n]*)$", re.M)
+
+
+def one_line(message: str) -> str:
+    """Shorten a parser's multi-line message to its most telling line."""
+    reasons = [match["text"].strip() for match in _REASON.finditer(message)]
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    head = lines[0] if lines else message
+    return f"{head} {reasons[-1]}" if reasons and reasons[-1] not in head else " ".join(lines)[:400]
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("class_path"), str):
+            yield value["class_path"]
+        for part in value.values():
+            yield from _class_paths(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _class_paths(part)
+
+
+def _arguments_of(class_path: str) -> set[str]:
+    module, _, name = class_path.rpartition(".")
+    try:
+        return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return set()
+
+
+def _known_keys(parser: ArgumentParser, args: list[str]) -> set[str]:
+    keys: set[str] = set()
+    parsers = [parser]
+    for action in parser._actions:
+        choices = getattr(action, "choices", None)
+        if isinstance(choices, dict):
+            parsers += [choice for name, choice in choices.items() if name in args]
+    for one in parsers:
+        keys |= {part for action in one._actions for part in str(action.dest).split(".")}
+    for arg in args:
+        path = Path(arg.partition("=")[2] or arg)
+        if path.suffix in {".yaml", ".yml", ".json"} and path.is_file():
+            for class_path in _class_paths(yaml.safe_load(path.read_text(encoding="utf-8"))):
+                keys |= _arguments_of(class_path)
+    return {key for key in keys if key and key != "help"}
+
+
+class _OneLineErrors(ArgumentParser):
+    """A parser that raises :class:`ConfigError` in one line, with the nearest right key for a misspelt one."""
+
+    seen: list[str]
+
+    def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        self.seen = [str(arg) for arg in args or []]
+        return super().parse_args(args, *rest, **options)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        rejected = _REJECTED.search(message)
+        if rejected is None:
+            raise ConfigError(one_line(message)) from ex
+        name = (rejected[1] or rejected[2]).lstrip("-").partition("=")[0]
+        known = _known_keys(self, getattr(self, "seen", []))
+        hint = nearest(name.rpartition(".")[2], known).partition("choose one of")[0].rstrip("? ")
+        raise ConfigError(
+            f"option {name!r} is not known{': ' + hint + '?' if hint else ''} (--help lists the options)"
+        ) from ex
+
+
+class Parser(_OneLineErrors):
+    """For the verbs that are plain functions."""
+
+
+class FitParser(_OneLineErrors, LightningArgumentParser):
+    """For the verbs of Lightning."""
