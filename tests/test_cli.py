@@ -1,0 +1,127 @@
+"""The command line: help, misspelt names, one-line errors with exit code 2."""
+
+import errno
+import subprocess
+import sys
+
+import pytest
+
+from alan import cli
+from alan.errors import AlanError
+
+
+def run(capsys, *args):
+    code = cli.main(list(args))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_names_every_verb(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for verb in [*cli.VERBS, *cli.LIGHTNING]:
+        assert f"  {verb} " in out
+
+
+def test_version(capsys):
+    code, out, _ = run(capsys, "--version")
+    assert code == 0
+    assert out.startswith("alan ")
+
+
+def test_unknown_verb_offers_the_nearest(capsys):
+    code, _, err = run(capsys, "evalute")
+    assert code == 2
+    assert "did you mean 'evaluate'?" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["simulate", "prepare", "cache", "evaluate", "report", "demo"])
+def test_every_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([verb, "--help"])
+    assert stopped.value.code == 0
+    assert f"alan {verb}" in capsys.readouterr().out
+
+
+def test_misspelt_option_offers_the_nearest(capsys, tmp_path):
+    code, _, err = run(capsys, "prepare", "--kind", "camus", "--roott", str(tmp_path), "--out", "x.h5")
+    assert code == 2
+    assert "did you mean 'root'?" in err
+    assert err.count("\n") == 1
+
+
+def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "model:\n  class_path: alan.backbone.dino.DINOModule\n  init_args: {freeze_last_layer_epoch: 1}\n"
+    )
+    code, _, err = run(capsys, "fit", "--config", str(config), "--out", str(tmp_path / "run"))
+    assert code == 2
+    assert "freeze_last_layer_epochs" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_config_file(capsys, tmp_path):
+    code, _, err = run(capsys, "fit", "--config", str(tmp_path / "none.yaml"))
+    assert code == 2
+    assert "none.yaml" in err
+    assert err.count("\n") == 1
+
+
+def test_missing_root(capsys, tmp_path):
+    root = tmp_path / "nowhere"
+    code, _, err = run(capsys, "prepare", "--kind", "camus", "--root", str(root), "--out", str(tmp_path / "x.h5"))
+    assert code == 2
+    assert str(root) in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_unknown_kind_offers_the_nearest(capsys, tmp_path):
+    code, _, err = run(capsys, "prepare", "--kind", "camsu", "--root", str(tmp_path), "--out", "x.h5")
+    assert code == 2
+    assert "camus" in err
+
+
+def test_full_disk_is_one_line(capsys, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device", "out.h5")
+
+    monkeypatch.setattr(cli, "_run", full)
+    code, _, err = run(capsys, "demo")
+    assert code == 2
+    assert "no space left" in err
+    assert "out.h5" in err
+
+
+def test_other_os_errors_are_not_hidden(monkeypatch):
+    def broken(_):
+        raise OSError(errno.EIO, "I/O error")
+
+    monkeypatch.setattr(cli, "_run", broken)
+    with pytest.raises(OSError, match="I/O"):
+        cli.main(["demo"])
+
+
+def test_an_error_of_the_package_is_folded_into_one_line(capsys, monkeypatch):
+    def fails(_):
+        raise AlanError("first\nsecond")
+
+    monkeypatch.setattr(cli, "_run", fails)
+    code, _, err = run(capsys, "demo")
+    assert (code, err) == (2, "alan: error: first second\n")
+
+
+def test_interrupt(capsys, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", stop)
+    assert run(capsys, "demo")[0] == 130
+
+
+def test_python_dash_m():
+    done = subprocess.run([sys.executable, "-m", "alan", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stdout.startswith("alan ")
