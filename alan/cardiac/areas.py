@@ -1,0 +1,41 @@
+"""Areas of masks in square centimetres."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.errors import ParameterError
+
+
+def check_spacing(spacing: tuple[float, float]) -> tuple[float, float]:
+    """Return ``spacing`` as two floats.
+
+    Args:
+        spacing: (row, column) size of a pixel in mm.
+
+    Raises:
+        ParameterError: a value is not finite and positive.
+    """
+    row, column = float(spacing[0]), float(spacing[1])
+    if not (np.isfinite([row, column]).all() and row > 0 and column > 0):
+        raise ParameterError(f"spacing {(row, column)} mm: give two finite sizes above 0, (row, column)")
+    return row, column
+
+
+def area_cm2(masks: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[np.float64]:
+    """Area of each mask.
+
+    Args:
+        masks: (..., H, W) bool.
+        spacing: (row, column) size of a pixel in mm.
+
+    Returns:
+        (...) float64 in cm^2; 0 for an empty mask.
+
+    Raises:
+        ParameterError: the spacing is not finite and positive.
+    """
+    row, column = check_spacing(spacing)
+    pixels = np.asarray(masks, dtype=bool).sum(axis=(-2, -1))
+    return np.asarray(pixels * (row * column / 100.0), dtype=np.float64)

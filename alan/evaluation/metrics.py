@@ -1,0 +1,159 @@
+"""Agreement of two masks: overlap (Dice, IoU) and distance between outlines (95% Hausdorff, average).
+
+Undefined stays NaN: the overlap of two empty masks, and any distance to an empty mask. Callers count the NaN.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion
+from scipy.spatial import KDTree
+
+from alan.cardiac.areas import check_spacing
+from alan.errors import ParameterError
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+
+
+def _pair(a: BoolArray, b: BoolArray) -> tuple[BoolArray, BoolArray]:
+    a, b = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if a.shape != b.shape or a.ndim < 2:
+        raise ParameterError(f"masks of shape {a.shape} and {b.shape}: give two of one shape (..., H, W)")
+    return a, b
+
+
+def _sizes(a: BoolArray, b: BoolArray) -> tuple[FloatArray, FloatArray]:
+    """Pixels in both masks, and pixels of the two added up, each (...)."""
+    both = (a & b).sum(axis=(-2, -1), dtype=np.float64)
+    total = a.sum(axis=(-2, -1), dtype=np.float64) + b.sum(axis=(-2, -1), dtype=np.float64)
+    return both, total
+
+
+def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
+    return np.asarray(np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0))
+
+
+def dice(a: BoolArray, b: BoolArray) -> FloatArray:
+    """Dice score, ``2 |a and b| / (|a| + |b|)``.
+
+    Args:
+        a: (..., H, W) bool.
+        b: (..., H, W) bool.
+
+    Returns:
+        (...) float64 in 0..1; 0 where one mask is empty, NaN where both are.
+
+    Raises:
+        ParameterError: the shapes differ.
+    """
+    both, total = _sizes(*_pair(a, b))
+    return _ratio(2 * both, total)
+
+
+def iou(a: BoolArray, b: BoolArray) -> FloatArray:
+    """Intersection over union, ``|a and b| / |a or b|``.
+
+    Args:
+        a: (..., H, W) bool.
+        b: (..., H, W) bool.
+
+    Returns:
+        (...) float64 in 0..1; 0 where one mask is empty, NaN where both are.
+
+    Raises:
+        ParameterError: the shapes differ.
+    """
+    both, total = _sizes(*_pair(a, b))
+    return _ratio(both, total - both)
+
+
+def outline(mask: BoolArray) -> NDArray[np.int64]:
+    """Pixels of a mask that touch the outside by a side, or the border of the image.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        (P, 2) row and column.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.asarray(np.argwhere(box & ~binary_erosion(box)) + np.array([rows[0], columns[0]]), np.int64)
+
+
+def surface_distances(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
+    """Distances from each outline pixel of one mask to the nearest outline pixel of the other.
+
+    Args:
+        a: (H, W) bool.
+        b: (H, W) bool.
+        spacing: (row, column) size of a pixel in mm.
+
+    Returns:
+        From ``a`` to ``b``, (P,), and from ``b`` to ``a``, (Q,), in mm; both of length 0 where a mask is empty.
+
+    Raises:
+        ParameterError: the shapes differ or are not (H, W), or the spacing is not finite and positive.
+    """
+    a, b = _pair(a, b)
+    if a.ndim != 2:
+        raise ParameterError(f"masks of shape {a.shape}: give one pair (H, W) at a time")
+    scale = np.array(check_spacing(spacing))
+    points_a, points_b = outline(a) * scale, outline(b) * scale
+    if not (len(points_a) and len(points_b)):
+        return np.zeros(0), np.zeros(0)
+    to_b, _ = KDTree(points_b).query(points_a)
+    to_a, _ = KDTree(points_a).query(points_b)
+    return np.asarray(to_b, np.float64), np.asarray(to_a, np.float64)
+
+
+def _hausdorff95(to_b: FloatArray, to_a: FloatArray) -> float:
+    return float(max(np.percentile(to_b, 95), np.percentile(to_a, 95))) if len(to_b) else float("nan")
+
+
+def _average(to_b: FloatArray, to_a: FloatArray) -> float:
+    return float(np.concatenate([to_b, to_a]).mean()) if len(to_b) else float("nan")
+
+
+def hausdorff95(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
+    """95% Hausdorff distance: the larger of the two directed 95th percentiles.
+
+    Args:
+        a: (H, W) bool.
+        b: (H, W) bool.
+        spacing: (row, column) size of a pixel in mm.
+
+    Returns:
+        The distance in mm; NaN where a mask is empty.
+
+    Raises:
+        ParameterError: as :func:`surface_distances`.
+    """
+    return _hausdorff95(*surface_distances(a, b, spacing))
+
+
+def average_surface_distance(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
+    """Average symmetric surface distance: the mean over the outline pixels of both masks together.
+
+    Args:
+        a: (H, W) bool.
+        b: (H, W) bool.
+        spacing: (row, column) size of a pixel in mm.
+
+    Returns:
+        The distance in mm; NaN where a mask is empty.
+
+    Raises:
+        ParameterError: as :func:`surface_distances`.
+    """
+    return _average(*surface_distances(a, b, spacing))
+
+
+def distances(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> tuple[float, float]:
+    """:func:`hausdorff95` and :func:`average_surface_distance` in mm, the outlines compared once."""
+    pair = surface_distances(a, b, spacing)
+    return _hausdorff95(*pair), _average(*pair)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from alan.cardiac.volumes import area_length_volume, ejection_fraction, long_axis_cm, simpson_volume
+from alan.errors import ParameterError
+
+
+def ellipse(a_cm, b_cm, angle, spacing, size=(260, 320)):
+    """Mask of a tilted ellipse with semi-axes a (long) and b, in cm, on a grid of the given spacing (mm)."""
+    rows, columns = np.mgrid[: size[0], : size[1]].astype(float)
+    y = (rows - size[0] / 2) * spacing[0] / 10
+    x = (columns - size[1] / 2) * spacing[1] / 10
+    along, across = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
+    return (along / a_cm) ** 2 + (across / b_cm) ** 2 <= 1
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4, np.pi / 2])
+@pytest.mark.parametrize("spacing", [(0.5, 0.5), (0.4, 0.7)])
+@pytest.mark.parametrize("volume", [area_length_volume, simpson_volume])
+def test_volume_of_a_spheroid(volume, spacing, angle):
+    a, b = 4.5, 2.5
+    exact = 4 / 3 * np.pi * a * b**2  # ml
+    assert volume(ellipse(a, b, angle, spacing), spacing) == pytest.approx(exact, rel=0.015)
+
+
+def test_long_axis_of_an_ellipse():
+    assert long_axis_cm(ellipse(4.0, 2.0, 0.7, (0.4, 0.7)), (0.4, 0.7)) == pytest.approx(8.0, rel=0.01)
+
+
+def test_simpson_of_a_cylinder_by_hand():
+    mask = np.zeros((120, 60), bool)
+    mask[10:110, 15:45] = True  # 10 cm long, 3 cm wide at 1 mm
+    assert simpson_volume(mask, (1.0, 1.0)) == pytest.approx(np.pi / 4 * 9 * 10, rel=0.01)
+    # area-length knows only A and L, so a cylinder comes out larger by 8 * 4 / (3 pi^2)
+    assert area_length_volume(mask, (1.0, 1.0)) == pytest.approx(8 * 30**2 / (3 * np.pi * 10), rel=0.01)
+
+
+def test_more_disks_follow_the_shape():
+    mask = ellipse(4.5, 2.5, 0.0, (0.5, 0.5))
+    exact = 4 / 3 * np.pi * 4.5 * 2.5**2
+    errors = [abs(simpson_volume(mask, (0.5, 0.5), n) / exact - 1) for n in (2, 5, 20)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_empty_mask_is_undefined():
+    empty = np.zeros((5, 5), bool)
+    assert np.isnan([f(empty, (1.0, 1.0)) for f in (long_axis_cm, area_length_volume, simpson_volume)]).all()
+
+
+def test_bad_arguments_are_refused():
+    with pytest.raises(ParameterError, match="n_disks=1"):
+        simpson_volume(np.ones((4, 4), bool), (1.0, 1.0), n_disks=1)
+    with pytest.raises(ParameterError, match="one mask"):
+        simpson_volume(np.ones((2, 4, 4), bool), (1.0, 1.0))
+
+
+def test_ejection_fraction():
+    assert ejection_fraction(120.0, 48.0) == pytest.approx(60.0)
+    assert ejection_fraction(100.0, 110.0) == pytest.approx(-10.0)
+    assert np.isnan([ejection_fraction(0.0, 0.0), ejection_fraction(float("nan"), 4.0)]).all()

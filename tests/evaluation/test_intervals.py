@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from alan.errors import ParameterError
+from alan.evaluation.intervals import bootstrap_interval, paired_difference, resample_weights
+
+
+def test_equals_a_slow_loop_over_resampled_patients():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 7, 40)
+    values = rng.normal(groups, 1.0)
+    got = bootstrap_interval(values, groups, n_resamples=300, seed=5)
+    patients, means = np.unique(groups), []
+    for weights in resample_weights(len(patients), 300, 5):
+        drawn = [values[groups == p] for p, w in zip(patients, weights, strict=True) for _ in range(int(w))]
+        means.append(np.concatenate(drawn).mean())
+    assert (got.low, got.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert (got.mean, got.n, got.groups) == (pytest.approx(values.mean()), 40, 7)
+
+
+def test_covers_a_gaussian_mean_as_the_normal_interval_does():
+    rng, n, hits = np.random.default_rng(1), 60, 0
+    for trial in range(200):
+        interval = bootstrap_interval(rng.normal(3.0, 2.0, n), n_resamples=400, seed=trial)
+        hits += interval.low <= 3.0 <= interval.high
+    assert 0.90 <= hits / 200 <= 0.98
+    values = rng.normal(3.0, 2.0, 400)
+    interval = bootstrap_interval(values, n_resamples=4000)
+    half = 1.96 * values.std() / np.sqrt(400)
+    assert (interval.low, interval.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+def test_patients_are_resampled_not_frames():
+    rng = np.random.default_rng(2)
+    patient = np.repeat(np.arange(20), 10)
+    values = rng.normal(0, 1, 20)[patient]  # frames of a patient are equal
+    by_patient, by_frame = bootstrap_interval(values, patient), bootstrap_interval(values)
+    assert by_patient.high - by_patient.low > 2 * (by_frame.high - by_frame.low)
+
+
+def test_undefined_values_are_left_out_and_counted():
+    interval = bootstrap_interval([1.0, np.nan, 3.0], ["a", "b", "c"])
+    assert (interval.mean, interval.n, interval.groups, interval.undefined) == (2.0, 2, 2, 1)
+    nothing = bootstrap_interval([np.nan], ["a"])
+    assert nothing.n == 0
+    assert np.isnan([nothing.mean, nothing.low, nothing.high]).all()
+
+
+def test_one_patient_has_no_interval():
+    interval = bootstrap_interval([1.0, 2.0], ["a", "a"])
+    assert interval.mean == 1.5
+    assert np.isnan([interval.low, interval.high]).all()
+
+
+def test_level_and_seed_matter():
+    values = np.random.default_rng(0).normal(size=30)
+    wide, narrow = bootstrap_interval(values, level=0.99), bootstrap_interval(values, level=0.5)
+    assert wide.high - wide.low > narrow.high - narrow.low
+    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
+    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_paired_difference_is_tighter_than_two_intervals():
+    rng = np.random.default_rng(0)
+    base = rng.normal(0, 5, 50)
+    difference = paired_difference(base + 1 + rng.normal(0, 0.1, 50), base)
+    assert 0.9 < difference.low < 1.0 < difference.high < 1.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"values": [1.0], "groups": ["a", "b"]}, "one group"),
+        ({"values": [1.0, 2.0], "level": 1.5}, "level=1.5"),
+        ({"values": [1.0], "n_resamples": 0}, "n_resamples=0"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(ParameterError, match=message):
+        bootstrap_interval(**arguments)
+
+
+def test_unpaired_values_are_refused():
+    with pytest.raises(ParameterError, match="same cases"):
+        paired_difference([1.0], [1.0, 2.0])
