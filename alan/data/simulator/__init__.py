@@ -1,1 +1,7 @@
-"""Echo archives out of nothing: anatomy, a beating cycle, ultrasound physics, the official layouts."""
+"""Simulated echocardiograms: a beating heart of known volumes, insonified, and archives in the official layouts."""
+
+from alan.data.simulator.acquisition import Physics
+from alan.data.simulator.anatomy import PatientAnatomy
+from alan.data.simulator.sequence import SimulatedSequence, simulate_sequence
+
+__all__ = ["PatientAnatomy", "Physics", "SimulatedSequence", "simulate_sequence"]

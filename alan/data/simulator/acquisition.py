@@ -1,0 +1,156 @@
+"""How a clip is taken: the sector, the machine's settings and the window, all drawn once a clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from alan.data.simulator.anatomy import PatientAnatomy
+from alan.errors import ParameterError
+
+#: Samples along a beam and beams in the sector: the polar grid in which echoes are formed.
+N_SAMPLES, N_BEAMS = 192, 96
+
+
+@dataclass(frozen=True)
+class Physics:
+    """Strength of each effect: 1 as tuned on real frames, 0 off, between or above at will.
+
+    Attributes:
+        speckle: interference of scatterers (0 leaves smooth echogenicity).
+        specular: coherent echoes where the echogenicity steps along the beam, and the pericardium.
+        anisotropy: fading of walls that run parallel to the beam.
+        attenuation: depth-dependent loss and its imperfect compensation, fall-off to the sector's sides.
+        dropout: patchy loss of gain.
+        shadows: beams darkened behind ribs and lung.
+        haze: stationary haze and near-field clutter.
+        reverberation: a weak echo of the picture further down.
+        side_lobes: lateral smear of bright echoes.
+        noise: electronic noise, which rises with depth.
+        ragged: ragged borders (trabeculae).
+    """
+
+    speckle: float = 1.0
+    specular: float = 1.0
+    anisotropy: float = 1.0
+    attenuation: float = 1.0
+    dropout: float = 1.0
+    shadows: float = 1.0
+    haze: float = 1.0
+    reverberation: float = 1.0
+    side_lobes: float = 1.0
+    noise: float = 1.0
+    ragged: float = 1.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ParameterError(f"physics {item.name} is {value}, it must be 0 (off) or positive")
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """One dark band: position and width across the sector (-1 to 1), onset as a share of depth, loss in dB."""
+
+    position: float
+    width: float
+    onset: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """Settings of one clip; lengths in cm, angles in radians, losses in dB, amplitudes on a linear scale."""
+
+    depth: float
+    half_angle: float
+    start: float
+    margin_depth: float
+    margin_width: float
+    ragged: float
+    lung: float
+    lung_onset: float
+    deep_tissue: float
+    blood: float
+    anisotropy: float
+    leaflet: float
+    pericardium: float
+    specular: float
+    axial_sigma: float
+    lateral_sigma: float
+    focus: float
+    side_lobes: float
+    reverberation: float
+    reverberation_shift: int
+    near_field: float
+    near_reach: float
+    haze: float
+    slope: float
+    bulge: float
+    deep_loss: float
+    window_loss: float
+    edge_loss: float
+    edge_power: float
+    dropout: float
+    shadows: tuple[Shadow, ...]
+    noise_floor: float
+    noise_rise: float
+    dynamic_range: float
+    ceiling: float
+    gamma: float
+
+    @classmethod
+    def sample(cls, patient: PatientAnatomy, needed_depth: float, apical: bool, rng: np.random.Generator) -> Acquisition:
+        """Draw the settings of a clip.
+
+        Args:
+            patient: its habitus makes the window poorer.
+            needed_depth: depth in cm that shows the whole heart (see ``Scene.needed_depth``).
+            apical: apical views have dark lung beside the heart, parasternal views may have it behind.
+            rng: source of randomness; the number of draws does not depend on their values.
+        """
+        u = rng.uniform
+        shadows = tuple(
+            Shadow(float(rng.choice([-1, 1]) * u(0.45, 1.0)), u(0.06, 0.18), u(0.0, 0.6), u(6, 20)) for _ in range(2)
+        )
+        return cls(
+            depth=needed_depth * u(0.93, 1.22),
+            half_angle=math.radians(u(36, 45)),
+            start=u(0.0, 0.4),
+            margin_depth=u(1.0, 1.04),
+            margin_width=u(1.0, 1.12),
+            ragged=u(0.04, 0.13),
+            lung=u(0.2, 0.8) if apical else u(0.0, 0.6),
+            lung_onset=u(0.15, 0.4) if apical else u(0.75, 0.95),
+            deep_tissue=u(0.0, 1.5) if apical else u(0.0, 0.3),
+            blood=u(0.02, 0.085),
+            anisotropy=u(0.3, 0.75),
+            leaflet=u(0.3, 0.9),
+            pericardium=u(0.8, 1.8),
+            specular=u(0.8, 2.0),
+            axial_sigma=u(0.9, 1.5),
+            lateral_sigma=u(0.8, 1.4),
+            focus=u(0.45, 0.7),
+            side_lobes=u(0.05, 0.22),
+            reverberation=u(0.0, 0.10),
+            reverberation_shift=int(rng.integers(12, 40)),
+            near_field=u(0.2, 1.1),
+            near_reach=u(0.8, 1.8),
+            haze=u(0.0, 0.10),
+            slope=rng.normal(0, 3),
+            bulge=rng.normal(0, 3),
+            deep_loss=u(0, 6),
+            window_loss=10 * patient.habitus * u(0, 1),
+            edge_loss=u(2, 9),
+            edge_power=u(2, 4),
+            dropout=u(3, 10) * float(u() < 0.8),
+            shadows=shadows[: int(rng.integers(0, 3))],
+            noise_floor=-u(26, 36),
+            noise_rise=u(2, 12),
+            dynamic_range=u(38, 55),
+            ceiling=u(4, 10),
+            gamma=u(0.9, 1.7),
+        )

@@ -1,0 +1,125 @@
+"""Apical views: A4C with the right heart at the left of the picture, A2C without it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alan.data.simulator.anatomy import PatientAnatomy
+from alan.data.simulator.cycle import Cycle
+from alan.data.simulator.geometry import FAR, ellipse_distance, profile, segment_distance
+from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, RA, RV, Painted, Scene
+
+#: Thickness of the right ventricular free wall and of atrial walls in cm.
+_RV_WALL, _ATRIAL_WALL = 0.5, 0.3
+
+
+class ApicalScene(Scene):
+    """The heart seen from its apex: u runs from the apex to the mitral plane, v to the right (lateral wall)."""
+
+    def __init__(self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator, four_chamber: bool) -> None:
+        self.four_chamber = four_chamber
+        flattening = patient.flattening if four_chamber else 1 / patient.flattening
+        super().__init__(patient, cycle, patient.radius * flattening)
+        self.apex_x = rng.normal(0.6 if four_chamber else 0.0, 0.6)
+        self.apex_z = rng.uniform(1.2, 3.2)
+        self.rotation = math.radians(rng.normal(6 if four_chamber else 0, 10))
+        self.atrium_offset = rng.normal(0, 0.25)
+        self.leaflet = rng.uniform(0.9, 1.2)
+        self.septum_echo = rng.uniform(1.2, 2.0)
+
+    def needed_depth(self) -> float:
+        return self.patient.length + self.patient.atrium_length + 2.6
+
+    def long_axis(self) -> Tensor:
+        sin, cos = math.sin(self.rotation), math.cos(self.rotation)
+        z = self.apex_z + 0.25 * self.contraction
+        apex = torch.cat([torch.full_like(z, self.apex_x), z], 1)
+        base = torch.cat([self.apex_x - sin * self.length, z + cos * self.length], 1)
+        return torch.stack([apex, base], 1)
+
+    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
+        p, R, L = self.patient, self.radius, self.length
+        sin, cos = math.sin(self.rotation), math.cos(self.rotation)
+        dx, dz = x - self.apex_x, z - (self.apex_z + 0.25 * self.contraction)
+        u = cos * dz - sin * dx
+        v = cos * dx + sin * dz - p.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
+        across = v.abs()
+
+        inner = R * profile(u / L, p.widest, p.taper)
+        cap = 0.55 * self.wall
+        outer = (R + self.wall) * profile((u + cap) / (L + cap), p.widest, 0.6 * p.taper)
+        outer = torch.maximum(outer, inner + 0.25) * (u + cap > 0)
+        cavity = (across < inner) & (u < L)
+        muscle = (across < outer) & (u < L + 0.15)
+        base = R * (1 - p.taper)
+
+        roof = p.length + p.atrium_length  # the roof of the atria stands still
+        half = 0.5 * (roof - L)
+        width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 1.05)
+        atrium = ellipse_distance(u, v, L + 0.92 * half, self.atrium_offset, half, width)
+        atrium = torch.maximum(atrium, L + 0.05 - u)
+        neck = torch.maximum(across - 0.92 * base, torch.maximum(L - 0.1 - u, u - L - 0.7 * half))
+        atrium = torch.minimum(atrium, neck)
+
+        groove = ellipse_distance(u, across, L + 0.15, base + 0.25, 0.45 + 0 * L, 0.5 + 0 * L) < 0
+        labels = torch.zeros(u.shape, dtype=torch.uint8)
+        right = self._right_heart(u, v, outer, roof, labels) if self.four_chamber else None
+        labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(groove, FIBROUS).masked_fill_(muscle, MYO)
+        if right is not None:
+            labels.masked_fill_(right[0], RV).masked_fill_(right[1], RA)
+        labels.masked_fill_(atrium < 0, LA).masked_fill_(cavity, LV)
+        if not lines:
+            return Painted(labels)
+        free = right[2] if right is not None else None
+        boost = torch.where(v < 0, self.septum_echo, 1.0) if self.four_chamber else None
+        return Painted(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost)
+
+    def _right_heart(
+        self, u: Tensor, v: Tensor, septum: Tensor, roof: float, labels: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Paint right ventricular and atrial walls; give both cavities and the free wall's distance from the axis."""
+        p, L = self.patient, self.length
+        s = u / L
+        width = p.right_ventricle * (1 - 0.22 * self.contraction) * ((s - 0.18) / 0.82).clamp(min=0) ** 0.6
+        free = septum + width
+        ventricle = (v < -septum) & (v > -free) & (s > 0.18) & (s < 1.03)
+        wall = (v < -septum) & (v > -free - _RV_WALL) & (s > 0.10) & (s < 1.05)
+        half = 0.46 * (roof - L)
+        radius = p.right_atrium * (1 + 0.08 * self.contraction)
+        edge = self.radius * (1 - p.taper) + 0.3
+        atrium = ellipse_distance(u, v, L + 0.95 * half, -(edge + 0.25 + radius), half, radius)
+        atrium = torch.maximum(atrium, torch.maximum(L + 0.02 - u, v + edge))
+        hinge = ellipse_distance(u, v, L + 0.1, -(edge + 0.3 + 1.9 * radius), 0.45 + 0 * L, 0.45 + 0 * L)
+        labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(wall, MUSCLE).masked_fill_(hinge < 0, FIBROUS)
+        return ventricle, atrium < 0, free
+
+    def _leaflets(self, u: Tensor, v: Tensor, base: Tensor) -> Tensor:
+        """Distance to the nearest leaflet of the mitral and, in A4C, the tricuspid valve."""
+        L, opening = self.length, self.mitral
+        distance = torch.full_like(u, FAR)
+        for side, reach, swing in ((-1.0, 2.0, 1.0), (1.0, 1.4, 0.9)):
+            hinge = side * 0.97 * base
+            tip_u = L - reach * self.leaflet * (0.25 + 0.7 * opening)
+            tip_v = hinge - side * base * swing * (1 - 0.72 * opening)
+            distance = torch.minimum(distance, segment_distance(u, v, (L + 0.05, hinge), (tip_u, tip_v)))
+        if self.four_chamber:
+            width = self.patient.right_atrium
+            septal = -(base + 0.35)
+            for hinge, side in ((septal, -1.0), (septal - 1.6 * width, 1.0)):
+                tip = (L - 1.3 * (0.35 + 0.65 * opening), hinge + side * 0.75 * width * (1 - 0.75 * opening))
+                distance = torch.minimum(distance, segment_distance(u, v, (L, hinge), tip))
+        return distance
+
+    def _pericardium(self, u: Tensor, v: Tensor, outer: Tensor, free: Tensor | None) -> Tensor:
+        """Distance to the pericardium along the lateral wall and, in A4C, the right ventricular free wall."""
+        near = (u > 0.1 * self.length) & (u < 1.05 * self.length)
+        if free is None:
+            return torch.where(near, (v.abs() - outer - 0.05).abs(), FAR)
+        lateral = (v - outer).abs()
+        right = (v + free + _RV_WALL).abs() + 0.03
+        distance = torch.where(v > 0, lateral, right)
+        return torch.where(near, distance, FAR)

@@ -1,0 +1,169 @@
+"""Formation of the echo on the polar grid: echogenicity, speckle, point spread, specular echoes, clutter."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alan.data.simulator.acquisition import N_BEAMS, N_SAMPLES, Acquisition, Physics
+from alan.data.simulator.geometry import blur, smooth_field
+from alan.data.simulator.scene import AO, FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RA, RV, Painted, Scene
+
+_GRID = (N_SAMPLES, N_BEAMS)
+#: Half thickness (cm) of a leaflet and of the pericardium, as Gaussian standard deviations.
+_LEAFLET_SIGMA, _PERICARDIUM_SIGMA = 0.07, 0.12
+#: Share of a tissue scatterer's energy that follows the wall from frame to frame; blood decorrelates at once.
+_COHERENCE = 0.85
+_BLOOD = (LV, LA, RV, RA, AO)
+
+
+@dataclass
+class Echo:
+    """Envelope of the received signal.
+
+    Attributes:
+        envelope: (T, N_SAMPLES, N_BEAMS) float32, linear amplitude.
+        radii: (N_SAMPLES,) distance from the probe in cm.
+    """
+
+    envelope: Tensor
+    radii: Tensor
+
+
+def form_echo(scene: Scene, acq: Acquisition, physics: Physics, apical: bool, generator: torch.Generator) -> Echo:
+    """Insonify a scene.
+
+    Args:
+        scene: the moving anatomy.
+        acq: settings of the clip.
+        physics: strength of each effect.
+        apical: whether lung lies beside the heart (apical) or behind it (parasternal).
+        generator: source of randomness; what is drawn does not depend on ``physics``.
+
+    Returns:
+        The envelope before gain, noise and compression.
+    """
+    radii = torch.linspace(acq.start, acq.depth, N_SAMPLES)
+    angles = torch.linspace(-acq.half_angle, acq.half_angle, N_BEAMS)
+    jitter = smooth_field(2, (26, 20), _GRID, generator) * (acq.ragged * physics.ragged)
+    x = (radii[:, None] * torch.sin(angles) + jitter[0]).reshape(1, -1)
+    z = (radii[:, None] * torch.cos(angles) + jitter[1]).reshape(1, -1)
+    painted = scene.paint(x, z)
+    n_frames = painted.labels.shape[0]
+    shape = (n_frames, *_GRID)
+
+    blood = torch.isin(painted.labels, torch.tensor(_BLOOD, dtype=torch.uint8)).view(shape)
+    echogenicity = _echogenicity(scene, painted, blood, acq, physics, apical, generator)
+    anchored = torch.randn(2, *_GRID, generator=generator)
+    fresh = torch.randn(n_frames, 2, *_GRID, generator=generator)
+    scatterers = _scatterers(anchored, fresh, blood, scene.contraction) * physics.speckle
+    scatterers[:, 0] += max(0.0, 1 - physics.speckle)
+    field = _point_spread(scatterers * echogenicity[:, None], acq)
+
+    step = F.pad((echogenicity[:, 2:] - echogenicity[:, :-2]).abs(), (0, 0, 1, 1))
+    step = blur(step, 1.0, 1.0) * physics.specular
+    field[:, 0] += acq.specular * step
+    envelope = (field.square().sum(1) + 1e-9).sqrt() * (1 + 0.5 * step / (step + 0.05))
+
+    clutter = torch.exp(0.4 * smooth_field(1, (7, 7), _GRID, generator))
+    side = blur(envelope, 2, 9.0) * clutter * (acq.side_lobes * physics.side_lobes)
+    echoed = torch.roll(envelope, acq.reverberation_shift, 1) * (acq.reverberation * physics.reverberation)
+    echoed[:, : acq.reverberation_shift] = 0
+    envelope = envelope + side + echoed + _haze(anchored, radii, acq, physics, generator)
+    _add_near_field(envelope, fresh, radii, acq, physics)
+    return Echo(envelope, radii)
+
+
+def _echogenicity(
+    scene: Scene,
+    painted: Painted,
+    blood: Tensor,
+    acq: Acquisition,
+    physics: Physics,
+    apical: bool,
+    generator: torch.Generator,
+) -> Tensor:
+    """Amplitude (T, N_SAMPLES, N_BEAMS) with which each point scatters."""
+    patient, shape = scene.patient, blood.shape
+    labels = painted.labels.view(shape)
+    coarse, fine = smooth_field(3, (7, 7), _GRID, generator), smooth_field(2, (24, 18), _GRID, generator)
+    depth = torch.linspace(0, 1, N_SAMPLES)[:, None]
+    sharpness = 12 if apical else 14
+    lung = 1 - acq.lung * torch.sigmoid((depth - acq.lung_onset) * sharpness)
+    deep = 1 + acq.deep_tissue * torch.sigmoid((depth - 0.78 + 0.06 * coarse[2]) * 25)
+    outside = patient.outer_echo * torch.exp(0.55 * coarse[0] + 0.35 * fine[0]) * lung * deep
+    texture = torch.exp(0.35 * coarse[1] + 0.25 * fine[1])
+
+    # Walls parallel to the beam return less: compare the cavity border's axial and lateral gradients.
+    soft = blur(blood.float(), 5, 3)
+    axial = F.pad((soft[:, 2:] - soft[:, :-2]).abs(), (0, 0, 1, 1))
+    lateral = F.pad((soft[:, :, 2:] - soft[:, :, :-2]).abs(), (1, 1)) * (1.6 * N_BEAMS / N_SAMPLES)
+    facing = axial / (axial + lateral + 1e-3)
+    fading = 1 + physics.anisotropy * (acq.anisotropy - 1 + (1.15 - acq.anisotropy) * facing)
+
+    muscle = patient.wall_echo * texture * fading.clamp(min=0)
+    if painted.boost is not None:
+        muscle = muscle * painted.boost.view(shape)
+    amplitude = torch.where(labels == MYO, muscle, outside)
+    amplitude = torch.where((labels == MUSCLE) | (labels == PAPILLARY), 1.4 * muscle, amplitude)
+    amplitude = torch.where(labels == FIBROUS, 0.7 * texture * (0.5 + 0.5 * fading), amplitude)
+    amplitude = blur(amplitude.masked_fill(blood, acq.blood), 1.2, 0.6)
+    if painted.leaflet is not None:
+        amplitude += acq.leaflet * torch.exp(-0.5 * (painted.leaflet.view(shape) / _LEAFLET_SIGMA).square())
+    if painted.pericardium is not None:
+        near = torch.exp(-0.5 * (painted.pericardium.view(shape) / _PERICARDIUM_SIGMA).square())
+        amplitude += (acq.pericardium * physics.specular) * texture * near
+    return amplitude
+
+
+def _scatterers(anchored: Tensor, fresh: Tensor, blood: Tensor, contraction: Tensor) -> Tensor:
+    """Complex scatterers (T, 2, N_SAMPLES, N_BEAMS): tissue's move with the wall, blood's are new in every frame."""
+    scale = 1 + 0.10 * contraction  # (T, 1)
+    rows = torch.linspace(-1.1, 0.9, N_SAMPLES) * scale + 0.1
+    columns = torch.linspace(-1, 1, N_BEAMS) * scale
+    r = ((rows + 1) * 0.5 * (N_SAMPLES - 1)).round().long()
+    c = ((columns + 1) * 0.5 * (N_BEAMS - 1)).round().long()
+    r = _reflect(r, N_SAMPLES)[:, :, None]
+    c = _reflect(c, N_BEAMS)[:, None, :]
+    moved = anchored.view(2, -1)[:, (r * N_BEAMS + c).flatten()].view(2, *fresh.shape[:1], *_GRID).transpose(0, 1)
+    follow = torch.where(blood, 0.0, math.sqrt(_COHERENCE))[:, None]
+    renew = torch.where(blood, 1.0, math.sqrt(1 - _COHERENCE))[:, None]
+    return follow * moved + renew * fresh
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """Fold indices just outside [0, size) back in."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def _point_spread(field: Tensor, acq: Acquisition) -> Tensor:
+    """Blur scatterers (T, 2, R, A) by the point spread: axial constant, lateral wider away from the focus."""
+    norm = 2 * math.sqrt(math.pi)  # keeps the energy of white noise
+    field = blur(field, acq.axial_sigma) * math.sqrt(norm * acq.axial_sigma)
+    sharp, wide = acq.lateral_sigma, 2 * acq.lateral_sigma
+    weight = ((torch.linspace(0, 1, N_SAMPLES) - acq.focus).abs() / 0.55).pow(1.5).clamp(0, 1)[:, None]
+    return (
+        blur(field, 0, sharp) * (math.sqrt(norm * sharp) * (1 - weight))
+        + blur(field, 0, wide) * (math.sqrt(norm * wide) * weight)
+    )  # fmt: skip
+
+
+def _haze(
+    anchored: Tensor, radii: Tensor, acq: Acquisition, physics: Physics, generator: torch.Generator
+) -> Tensor:
+    """Stationary haze (N_SAMPLES, N_BEAMS)."""
+    cloud = torch.exp(smooth_field(1, (5, 5), _GRID, generator)[0])
+    texture = blur(anchored, acq.axial_sigma, 1.5 * acq.lateral_sigma).square().sum(0).sqrt()
+    return (2.4 * acq.haze * physics.haze) * cloud * texture
+
+
+def _add_near_field(envelope: Tensor, fresh: Tensor, radii: Tensor, acq: Acquisition, physics: Physics) -> None:
+    """Add clutter in front of the probe, in place; it has died away after five reaches."""
+    rows = int((radii - acq.start < 5 * acq.near_reach).sum())
+    decay = torch.exp(-(radii[:rows] - acq.start) / acq.near_reach)[:, None]
+    noise = blur(fresh[:, :, :rows], 1.2, 2.5).square().sum(1).sqrt()
+    envelope[:, :rows] += (3 * acq.near_field * physics.haze) * decay * noise

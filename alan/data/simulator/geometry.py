@@ -1,0 +1,115 @@
+"""Implicit shapes and smooth fields: the few pieces of geometry that the scenes and the renderer share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+#: A distance (cm) that stands for "nowhere near".
+FAR = 9.0
+
+
+def profile(s: Tensor, widest: float, taper: float) -> Tensor:
+    """Half width of a ventricle along its long axis, as a share of the largest half width.
+
+    An elliptic apex up to the widest level, then a parabolic narrowing to the base.
+
+    Args:
+        s: position along the long axis, any shape; 0 is the apex, 1 the base; other values are allowed.
+        widest: position of the widest level, 0 < widest < 1.
+        taper: relative narrowing at the base, 0 <= taper < 1.
+
+    Returns:
+        Shape of ``s``, values in [0, 1]; 0 above the apex, continued below the base.
+    """
+    s = s.clamp(-0.2, 1.6)
+    apex = (1 - (1 - s / widest).square()).clamp(min=0).sqrt()
+    base = 1 - taper * ((s - widest) / (1 - widest)).square()
+    return torch.where(s < widest, apex, base) * (s > 0)
+
+
+def ellipse_distance(u: Tensor, v: Tensor, u0: Tensor | float, v0: Tensor | float, a: Tensor, b: Tensor) -> Tensor:
+    """Approximate signed distance to an ellipse (negative inside), in the unit of the arguments.
+
+    Args:
+        u: (T, P) first coordinate.
+        v: (T, P) second coordinate.
+        u0: (T, 1) or number, centre along ``u``.
+        v0: (T, 1) or number, centre along ``v``.
+        a: (T, 1) semi-axis along ``u``.
+        b: (T, 1) semi-axis along ``v``.
+
+    Returns:
+        (T, P); exact on the border, scaled by the smaller semi-axis elsewhere.
+    """
+    radius = torch.hypot((u - u0) / a, (v - v0) / b)
+    return (radius - 1) * torch.minimum(a, b)
+
+
+def segment_distance(u: Tensor, v: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
+    """Distance to a line segment.
+
+    Args:
+        u: (T, P) first coordinate.
+        v: (T, P) second coordinate.
+        start: (u, v) of the first end, each (T, 1).
+        end: (u, v) of the other end, each (T, 1).
+
+    Returns:
+        (T, P) distances, 0 on the segment.
+    """
+    du, dv = end[0] - start[0], end[1] - start[1]
+    x, y = u - start[0], v - start[1]
+    t = ((x * du + y * dv) / (du.square() + dv.square() + 1e-6)).clamp(0, 1)
+    return torch.hypot(x - t * du, y - t * dv)
+
+
+def gaussian_matrix(size: int, sigma: float) -> Tensor:
+    """Gaussian blur of a vector of ``size`` samples as a matrix (a matmul beats a convolution here).
+
+    Args:
+        size: number of samples.
+        sigma: standard deviation in samples, > 0.
+
+    Returns:
+        (size, size) float32; rows sum to 1, so that a constant stays a constant up to the edges.
+    """
+    index = torch.arange(size, dtype=torch.float32)
+    weights = torch.exp(-0.5 * ((index[:, None] - index) / sigma).square())
+    weights[weights < 1e-3] = 0
+    return weights / weights.sum(1, keepdim=True)
+
+
+def blur(x: Tensor, axial: float = 0.0, lateral: float = 0.0) -> Tensor:
+    """Separable Gaussian blur of the last two axes (depth, beam).
+
+    Args:
+        x: (..., R, A) float32.
+        axial: standard deviation along depth in samples; 0 leaves it alone.
+        lateral: standard deviation across beams in samples; 0 leaves it alone.
+
+    Returns:
+        Shape of ``x``.
+    """
+    if axial > 0:
+        x = torch.matmul(gaussian_matrix(x.shape[-2], axial), x)
+    if lateral > 0:
+        x = torch.matmul(x, gaussian_matrix(x.shape[-1], lateral).T)
+    return x
+
+
+def smooth_field(count: int, grid: tuple[int, int], shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+    """Smooth Gaussian random fields: normal values on a coarse grid, interpolated bicubically.
+
+    Args:
+        count: number of fields.
+        grid: (rows, columns) of the coarse grid; finer means rougher.
+        shape: (rows, columns) of the result.
+        generator: source of randomness.
+
+    Returns:
+        (count, *shape) float32, mean 0, standard deviation about 0.7 to 1.
+    """
+    coarse = torch.randn(count, 1, *grid, generator=generator)
+    return F.interpolate(coarse, shape, mode="bicubic", align_corners=True)[:, 0]

@@ -1,0 +1,165 @@
+"""One simulated clip: frames, label maps and what is true of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alan.data.sample import VIEWS, ByteArray
+from alan.data.simulator.acquisition import Acquisition, Physics
+from alan.data.simulator.anatomy import PatientAnatomy
+from alan.data.simulator.apical import ApicalScene
+from alan.data.simulator.cycle import Cycle
+from alan.data.simulator.parasternal import LongAxisScene, ShortAxisScene
+from alan.data.simulator.render import pixel_spacing, render
+from alan.data.simulator.scene import Scene
+from alan.errors import ParameterError, nearest
+
+#: Smallest and largest picture side in pixels.
+_MIN_SIDE, _MAX_SIDE = 32, 1024
+
+
+@dataclass(frozen=True)
+class SimulatedSequence:
+    """A clip with its truth.
+
+    Attributes:
+        view: one of ``alan.data.sample.VIEWS``.
+        frames: (T, H, W) uint8, 0 outside the sector.
+        labels: (T, H, W) uint8, values as ``alan.data.sample.STRUCTURES``, 0 background.
+        contraction: (T,) float64, 0 end-diastole to 1 end-systole.
+        ed: index of the end-diastolic frame.
+        es: index of the end-systolic frame; with a single frame both are 0.
+        edv_ml: end-diastolic volume of the left ventricle in ml.
+        esv_ml: end-systolic volume in ml.
+        ef_percent: ejection fraction, 100 (EDV - ESV) / EDV.
+        spacing_mm: (row, column) size of a pixel.
+        fps: frames a second.
+        long_axis: (T, 2, 2) float64, (x, y) in pixels of the left ventricle's apex and of the middle of its base
+            (integers are pixel centres); NaN in views that do not show it whole (PLAX, PSAX).
+    """
+
+    view: str
+    frames: ByteArray
+    labels: ByteArray
+    contraction: NDArray[np.float64]
+    ed: int
+    es: int
+    edv_ml: float
+    esv_ml: float
+    ef_percent: float
+    spacing_mm: tuple[float, float]
+    fps: float
+    long_axis: NDArray[np.float64]
+
+
+def simulate_sequence(
+    view: str,
+    patient: PatientAnatomy | int,
+    *,
+    n_frames: int = 16,
+    beats: float = 1.0,
+    size: int | tuple[int, int] = 112,
+    seed: int | Sequence[int] = 0,
+    systole_only: bool = False,
+    physics: Physics | None = None,
+) -> SimulatedSequence:
+    """Simulate a clip of a beating heart.
+
+    Args:
+        view: one of ``A2C``, ``A4C``, ``PLAX``, ``PSAX``.
+        patient: an anatomy, or the seed of one; views of one patient share it.
+        n_frames: number of frames, at least 1 (2 with ``systole_only``).
+        beats: heart beats shown, at least 1; from two frames on the ED and ES frames are exact.
+        size: side of the square picture in pixels, or (H, W); 32 to 1024.
+        seed: entropy of all that is drawn but the patient: a non-negative integer or several.
+        systole_only: frames run from ED (first) to ES (last), as in CAMUS half sequences; ``beats`` is not used.
+        physics: strength of each effect; all as tuned by default.
+
+    Returns:
+        The clip; the same arguments give the same bytes whatever the number of threads.
+
+    Raises:
+        ParameterError: an unknown view, or a number outside its bounds.
+    """
+    check_view(view)
+    shape = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+    if not all(_MIN_SIDE <= side <= _MAX_SIDE for side in shape):
+        raise ParameterError(f"size is {size}, sides must lie between {_MIN_SIDE} and {_MAX_SIDE} pixels")
+    entropy = [seed] if isinstance(seed, int) else list(seed)
+    for number in (*entropy, patient if isinstance(patient, int) else 0):
+        if number < 0:
+            raise ParameterError(f"seed is {number}, it must not be negative")
+    if isinstance(patient, int):
+        patient = PatientAnatomy.sample(patient)
+
+    scalars, fields = np.random.SeedSequence([*entropy, VIEWS.index(view)]).spawn(2)
+    rng = np.random.default_rng(scalars)
+    cycle = Cycle.systole(n_frames, rng) if systole_only else Cycle.beating(n_frames, beats, rng)
+    apical = view in ("A4C", "A2C")
+    scene = _scene(view, patient, cycle, rng)
+    acq = Acquisition.sample(patient, scene.needed_depth(), apical, rng)
+    generator = torch.Generator().manual_seed(int(fields.generate_state(1, np.uint64)[0] >> 1))
+    with one_thread(), torch.no_grad():
+        frames, labels = render(scene, acq, physics or Physics(), apical, shape, generator)
+        spacing = pixel_spacing(acq, shape)
+        axis = _axis_in_pixels(scene, spacing, shape, n_frames)
+    edv, esv = patient.volume_ml(0.0), patient.volume_ml(1.0)
+    return SimulatedSequence(
+        view=view,
+        frames=frames.numpy(),
+        labels=labels.numpy(),
+        contraction=cycle.contraction,
+        ed=cycle.ed,
+        es=cycle.es,
+        edv_ml=edv,
+        esv_ml=esv,
+        ef_percent=100 * (edv - esv) / edv,
+        spacing_mm=spacing,
+        fps=cycle.fps,
+        long_axis=axis,
+    )
+
+
+def check_view(view: str) -> None:
+    """Refuse a view that does not exist.
+
+    Raises:
+        ParameterError: names the nearest view.
+    """
+    if view not in VIEWS:
+        raise ParameterError(f"unknown view {view!r}: {nearest(view, VIEWS)}")
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: sums come in one order, so that bytes do not depend on the machine's load or cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _scene(view: str, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator) -> Scene:
+    if view == "PLAX":
+        return LongAxisScene(patient, cycle, rng)
+    if view == "PSAX":
+        return ShortAxisScene(patient, cycle, rng)
+    return ApicalScene(patient, cycle, rng, four_chamber=view == "A4C")
+
+
+def _axis_in_pixels(
+    scene: Scene, spacing: tuple[float, float], shape: tuple[int, int], n_frames: int
+) -> NDArray[np.float64]:
+    axis = scene.long_axis()
+    if axis is None:
+        return np.full((n_frames, 2, 2), np.nan)
+    position = axis.double().numpy() * 10
+    return np.stack([position[..., 0] / spacing[1] + shape[1] / 2, position[..., 1] / spacing[0]], -1) - 0.5
