@@ -1,0 +1,95 @@
+"""Loading a locked backbone by path or by name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from alan.backbone.checkpoint import Weights, network, read_weights
+from alan.backbone.locked import Backbone, Features
+from alan.backbone.vit import VitSpec, named_spec, seeded_vit
+from alan.errors import CheckpointError, ParameterError, nearest
+
+__all__ = ["Backbone", "Features", "load_backbone", "random_backbone", "random_like"]
+
+#: Folder of the weights that come with ALAN: ``checkpoints`` beside the package.
+SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
+
+def load_backbone(
+    path_or_name: str | os.PathLike[str], *, input_size: int | None = None, stride: int | None = None
+) -> Backbone:
+    """Load a locked backbone.
+
+    Args:
+        path_or_name: a file (``.safetensors`` of :func:`alan.backbone.checkpoint.export_backbone`, a Lightning
+            ``.ckpt`` of ``alan fit``, or an original DINO ``.pth``), the name of shipped weights (a file in
+            ``checkpoints`` without its suffix), a timm name (``vit_small_patch8_224.dino``, fetched from the hub),
+            or ``random:vit_small/4?seed=0`` for the random baseline.
+        input_size: side in pixels to which frames are resized; default: the training size.
+        stride: a divisor of the patch size; default: the patch size; half of it gives twice the density.
+
+    Raises:
+        CheckpointError: missing, truncated, unsafe, of another architecture, or a hub that cannot be reached.
+        ParameterError: an input size or stride that does not fit the patch.
+    """
+    name = os.fspath(path_or_name)
+    if name.startswith("random:"):
+        return _random_by_name(name, input_size, stride)
+    path = Path(name)
+    shipped = SHIPPED / f"{name}.safetensors"
+    if not path.exists() and shipped.is_file():
+        path = shipped
+    if path.exists() or path.suffix in {".safetensors", ".ckpt", ".pth", ".pt"}:
+        vit, spec = network(read_weights(path), str(path))
+    else:
+        vit, spec = _from_timm(name)
+    return Backbone(vit, spec, input_size, stride)
+
+
+def random_backbone(
+    spec: VitSpec, seed: int = 0, *, input_size: int | None = None, stride: int | None = None
+) -> Backbone:
+    """Lock an untrained network, the baseline of every experiment; the same seed gives the same weights."""
+    return Backbone(seeded_vit(spec, seed), spec, input_size, stride)
+
+
+def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
+    """Lock an untrained network of the same specification, input size and stride, on the same device."""
+    other = random_backbone(backbone.spec, seed, input_size=backbone.input_size, stride=backbone.stride)
+    return other.to(backbone.positions.device)
+
+
+def _random_by_name(name: str, input_size: int | None, stride: int | None) -> Backbone:
+    network_name, _, option = name.removeprefix("random:").partition("?")
+    key, _, value = option.partition("=")
+    if option and (key != "seed" or not value.isdecimal()):
+        raise ParameterError(f"{name!r}: expected the form random:vit_small/4?seed=0")
+    return random_backbone(named_spec(network_name), int(value or 0), input_size=input_size, stride=stride)
+
+
+def _from_timm(name: str) -> tuple[timm.models.VisionTransformer, VitSpec]:
+    if not timm.is_model(name):
+        shipped = [file.stem for file in SHIPPED.glob("*.safetensors")]
+        known = [*shipped, "vit_small_patch8_224.dino", "random:vit_small/4"]
+        raise CheckpointError(f"{name}: no such file and no known name: {nearest(name, known)}")
+    if not name.startswith("vit_"):
+        raise CheckpointError(
+            f"{name}: another architecture: only timm's plain ViTs (vit_...) can be the backbone"
+        )
+    try:
+        model: Any = timm.create_model(name, pretrained=True, num_classes=0)
+    except Exception as error:  # the hub client has no common root of its errors
+        raise CheckpointError(
+            f"{name}: the hub gave no weights ({type(error).__name__}); check the network, or download the file "
+            "once (dino_deitsmall8_pretrain.pth for DINO's ViT-S/8) and give its path"
+        ) from error
+    if not model.pretrained_cfg or tuple(model.pretrained_cfg.get("mean", ())) != _IMAGENET_MEAN:
+        raise CheckpointError(
+            f"{name}: was not trained with ImageNet's mean, which is the one known here; use a .dino"
+        )
+    return network(Weights(model.state_dict()), name, heads=model.blocks[0].attn.num_heads)

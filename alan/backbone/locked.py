@@ -1,0 +1,148 @@
+"""The locked backbone: grey frames in, features out, nothing to train."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from alan.backbone.normalise import normalise, sector_mask
+from alan.backbone.vit import VitSpec, check_size
+from alan.errors import ParameterError
+from alan.files import fingerprint, fingerprint_tensors
+
+#: A token sees the sector when more than this share of its patch lies inside.
+SECTOR_SHARE = 0.3
+
+
+class Features(NamedTuple):
+    """Features of the last block after the final norm.
+
+    Attributes:
+        cls: (B, D) float32.
+        tokens: (B, h, w, D) float32, row by row.
+    """
+
+    cls: Tensor
+    tokens: Tensor
+
+
+class Backbone(nn.Module):
+    """A frozen vision transformer: always in eval mode, no gradients, one fingerprint.
+
+    Attributes:
+        spec: the network's specification, with the training image size.
+        dim: width D of a token.
+        patch_size: side of a patch in pixels of the resized frame.
+        input_size: side in pixels to which frames are resized.
+        stride: step between two patches in pixels; below ``patch_size`` patches overlap and the grid is denser.
+        grid: tokens along one side, ``(input_size - patch_size) / stride + 1``.
+        fingerprint: SHA-256 over weights and feature settings.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self, vit: VisionTransformer, spec: VitSpec, input_size: int | None = None, stride: int | None = None
+    ) -> None:
+        """Lock a network.
+
+        Args:
+            vit: the network, taken over and frozen.
+            spec: its specification.
+            input_size: default: the training image size.
+            stride: a divisor of the patch size; default: the patch size.
+
+        Raises:
+            ParameterError: a size that is not a multiple of the patch, or a stride that does not divide it.
+        """
+        super().__init__()
+        self.spec = spec
+        self.dim = spec.dim
+        self.patch_size = spec.patch_size
+        self.input_size = spec.image_size if input_size is None else input_size
+        self.stride = spec.patch_size if stride is None else stride
+        check_size(self.input_size, self.patch_size)
+        divisors = [s for s in range(1, self.patch_size + 1) if self.patch_size % s == 0]
+        if self.stride not in divisors:
+            raise ParameterError(
+                f"stride {self.stride} does not divide the patch size {self.patch_size}: use one of {divisors}"
+            )
+        self.grid = (self.input_size - self.patch_size) // self.stride + 1
+        self.vit: Any = vit.requires_grad_(False)
+        self.register_buffer("positions", self._positions(), persistent=False)
+        settings = {
+            **{key: spec.to_dict()[key] for key in ("patch_size", "heads", "normalisation")},
+            "input_size": self.input_size,
+            "stride": self.stride,
+        }
+        self.fingerprint = fingerprint([fingerprint_tensors(vit.state_dict()), settings])
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in eval mode, whatever the surrounding module does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, frames: Tensor) -> Features:
+        """Compute the features of a batch; cutting a long batch into pieces is the caller's affair.
+
+        Args:
+            frames: (B, H, W) uint8 on any device; resized bilinearly (antialiased) to ``input_size``.
+
+        Raises:
+            ParameterError: another shape or dtype.
+        """
+        images = normalise(self._resize(frames), self.spec.normalisation, self.spec.in_chans)
+        projection = self.vit.patch_embed.proj
+        x = F.conv2d(images, projection.weight, projection.bias, stride=self.stride)
+        x = x.flatten(2).transpose(1, 2)  # (B, h w, D)
+        x = torch.cat([self.vit.cls_token.expand(len(x), -1, -1), x], dim=1) + self.positions
+        x = self.vit.norm(self.vit.blocks(x)).float()
+        return Features(x[:, 0], x[:, 1:].reshape(len(x), self.grid, self.grid, self.dim))
+
+    @torch.no_grad()
+    def sector(self, frames: Tensor) -> Tensor:
+        """Say which tokens see the ultrasound sector: more than 30% of the patch lies inside.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            (B, h, w) bool.
+        """
+        inside = sector_mask(self._resize(frames)).float()
+        return F.avg_pool2d(inside, self.patch_size, self.stride)[:, 0] > SECTOR_SHARE
+
+    def _resize(self, frames: Tensor) -> Tensor:
+        """(B, H, W) uint8 to (B, 1, S, S) float32 in 0..1 on the backbone's device."""
+        if frames.ndim != 3 or frames.dtype != torch.uint8:
+            raise ParameterError(
+                f"frames are {frames.dtype} {tuple(frames.shape)}: the backbone takes uint8 of shape (B, H, W)"
+            )
+        images = frames.to(self.positions.device)[:, None].float() / 255
+        size = (self.input_size, self.input_size)
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+    @torch.no_grad()
+    def _positions(self) -> Tensor:
+        """Position embedding (1, 1 + h w, D) of the tokens at this input size and stride.
+
+        At a stride below the patch, token i sits at the base grid's coordinate ``i stride / patch``: bicubic
+        interpolation between the centres of the outermost patches (``align_corners``) gives just that.
+        """
+        base = self.input_size // self.patch_size
+        position: Tensor = resample_abs_pos_embed(
+            self.vit.pos_embed, [base, base], [self.spec.grid, self.spec.grid], num_prefix_tokens=1
+        )
+        if self.grid == base:
+            return position.clone()
+        patches = position[:, 1:].reshape(1, base, base, self.dim).permute(0, 3, 1, 2)
+        patches = F.interpolate(patches, (self.grid, self.grid), mode="bicubic", align_corners=True)
+        return torch.cat([position[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)

@@ -1,0 +1,289 @@
+"""Loading: every source gives the same features; every bad file gives one line that says what differs."""
+
+import argparse
+import json
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alan.backbone import load as load_module
+from alan.backbone.checkpoint import export_backbone
+from alan.backbone.load import Backbone, load_backbone, random_backbone, random_like
+from alan.backbone.normalise import normalise, sector_mask
+from alan.backbone.vit import VitSpec, build_vit, check_size, named_spec, seeded_vit
+from alan.errors import CheckpointError, ParameterError
+
+SPEC = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=64, depth=2, heads=1)
+
+
+@pytest.fixture
+def frames():
+    return torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def vit():
+    return seeded_vit(SPEC, 3).eval()
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_features_are_timms(vit, frames):
+    images = normalise(frames[:, None].float() / 255, "imagenet", 3)
+    with torch.no_grad():
+        expected = vit.forward_features(images)
+    features = Backbone(vit, SPEC)(frames)
+    assert features.cls.shape == (3, 64)
+    assert features.tokens.shape == (3, 4, 4, 64)
+    assert features.cls.dtype == features.tokens.dtype == torch.float32
+    torch.testing.assert_close(features.cls, expected[:, 0])
+    torch.testing.assert_close(features.tokens.flatten(1, 2), expected[:, 1:])
+
+
+def test_other_input_size_is_timms_dynamic_size(vit, frames):
+    small = Backbone(vit, SPEC, input_size=24)
+    images = F.interpolate(frames[:, None].float() / 255, (24, 24), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        expected = vit.forward_features(normalise(images, "imagenet", 3))
+    torch.testing.assert_close(small(frames).tokens.flatten(1, 2), expected[:, 1:])
+
+
+def test_half_stride_holds_the_base_grid_at_even_positions(vit, frames):
+    base, dense = Backbone(vit, SPEC), Backbone(vit, SPEC, stride=4)
+    assert dense.grid == 7
+    even = dense.positions[:, 1:].reshape(1, 7, 7, -1)[:, ::2, ::2].flatten(1, 2)
+    torch.testing.assert_close(even, base.positions[:, 1:])
+    tokens, few = dense(frames).tokens[:, ::2, ::2], base(frames).tokens
+    same = F.cosine_similarity(tokens, few, dim=-1).mean()
+    other = F.cosine_similarity(tokens.flip(0).flip(1), few, dim=-1).mean()
+    assert same > 0.95
+    assert same > other
+
+
+def test_locked(vit, frames):
+    backbone = Backbone(vit, SPEC)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    outer = torch.nn.Sequential(backbone).train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    head = torch.nn.Linear(64, 2)
+    head(outer(frames).tokens).sum().backward()  # features are plain tensors that a head can train on
+    assert head.weight.grad is not None
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
+
+
+def test_fingerprint_depends_on_weights_and_settings(vit):
+    backbone = Backbone(vit, SPEC)
+    assert backbone.fingerprint == Backbone(seeded_vit(SPEC, 3), SPEC).fingerprint
+    others = [
+        Backbone(seeded_vit(SPEC, 4), SPEC),
+        Backbone(vit, SPEC, input_size=24),
+        Backbone(vit, SPEC, stride=4),
+        Backbone(vit, replace(SPEC, normalisation="sector")),
+    ]
+    assert len({backbone.fingerprint, *(other.fingerprint for other in others)}) == 5
+
+
+def test_random_baseline_is_seeded_and_leaves_the_global_generator_alone(frames):
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = random_backbone(SPEC, 1, stride=4)
+    assert torch.equal(state, torch.get_rng_state())
+    again, other = random_like(first, 1), random_like(first, 2)
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert again.stride == 4
+    by_name = load_backbone("random:vit_demo/8?seed=1", input_size=32)
+    assert by_name.fingerprint == random_backbone(named_spec("vit_demo/8"), 1, input_size=32).fingerprint
+    assert by_name(frames).tokens.shape == (3, 4, 4, 128)
+
+
+def dino_state(vit):
+    state = dict(vit.state_dict())
+    assert {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.norm1.weight"} <= set(state)
+    return state
+
+
+def sources(vit, folder):
+    state = dino_state(vit)
+    torch.save(state, folder / "plain.pth")
+    prefixed = {f"module.backbone.{name}": x for name, x in state.items()} | {
+        "module.head.mlp.0.bias": torch.zeros(2)
+    }
+    full = {"teacher": prefixed, "student": prefixed, "epoch": 3, "args": argparse.Namespace(arch="vit_small")}
+    torch.save(full, folder / "full.pth")
+    lightning = {f"teacher.vit.{name}": x for name, x in state.items()}
+    lightning |= {f"student.vit.{name}": x + 1 for name, x in state.items()}
+    torch.save({"state_dict": lightning, "alan": {"spec": SPEC.to_dict()}}, folder / "last.ckpt")
+    export_backbone(vit, SPEC, folder / "exported.safetensors", {"data": "none"})
+    return ["plain.pth", "full.pth", "last.ckpt", "exported.safetensors"]
+
+
+def test_every_file_gives_the_same_backbone(vit, frames, tmp_path):
+    expected = Backbone(vit, SPEC)
+    for name in sources(vit, tmp_path):
+        loaded = load_backbone(tmp_path / name)
+        assert loaded.fingerprint == expected.fingerprint, name
+        assert torch.equal(loaded(frames).tokens, expected(frames).tokens), name
+        assert load_backbone(tmp_path / name, stride=4, input_size=24).grid == 5
+
+
+def test_exported_specification_and_shipped_names(vit, tmp_path, monkeypatch):
+    spec = replace(SPEC, normalisation="sector", heads=4)
+    export_backbone(vit, spec, tmp_path / "little.safetensors")
+    monkeypatch.setattr(load_module, "SHIPPED", tmp_path)
+    assert load_backbone("little").spec == spec
+
+
+def test_broken_files(vit, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"cls_token": Evil()}))
+    torch.save({"cls_token": Evil()}, tmp_path / "evil2.pth")
+    (tmp_path / "text.pth").write_text("hello")
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save({"epoch": 3}, tmp_path / "number.pth")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in sources(vit, tmp_path):
+        whole = (tmp_path / name).read_bytes()
+        (tmp_path / f"cut_{name}").write_bytes(whole[: len(whole) // 2])
+    cases = {
+        "absent.pth": "no such file",
+        "evil.pth": "plain tensors",
+        "evil2.pth": "plain tensors",
+        "text.pth": "not a checkpoint",
+        "empty.pth": "truncated",
+        "number.pth": "no tensor",
+        "list.pth": "dictionary",
+        "cut_plain.pth": "truncated",
+        "cut_full.pth": "truncated",
+        "cut_last.ckpt": "truncated",
+        "cut_exported.safetensors": "truncated",
+    }
+    for name, words in cases.items():
+        with pytest.raises(CheckpointError, match=words) as error:
+            load_backbone(tmp_path / name)
+        assert name in one_line(error)
+
+
+def test_another_architecture_names_what_differs(vit, tmp_path):
+    state = dino_state(vit)
+    cases = {
+        "'cls_token' is missing": {"conv1.weight": torch.zeros(4, 3, 7, 7)},
+        "'norm.bias' is missing": {k: x for k, x in state.items() if k != "norm.bias"},
+        "'reg_token' is not part": state | {"reg_token": torch.zeros(1, 4, 64)},
+        r"'blocks.1.norm1.weight' has the shape \(3,\)": state | {"blocks.1.norm1.weight": torch.zeros(3)},
+        "attention heads of a network of width 48": {
+            **state,
+            "patch_embed.proj.weight": torch.zeros(48, 3, 8, 8),
+        },
+        "in_chans is 2": state | {"patch_embed.proj.weight": torch.zeros(64, 2, 8, 8)},
+    }
+    for words, tensors in cases.items():
+        torch.save(tensors, tmp_path / "other.pth")
+        with pytest.raises(CheckpointError, match=words) as error:
+            load_backbone(tmp_path / "other.pth")
+        one_line(error)
+    torch.save({"state_dict": {"net.weight": torch.zeros(2)}, "alan": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match="without a DINO teacher"):
+        load_backbone(tmp_path / "other.ckpt")
+
+
+def test_timm_names(monkeypatch, frames):
+    import timm
+
+    made = build_vit(SPEC)
+    made.pretrained_cfg = {"mean": (0.485, 0.456, 0.406)}
+    monkeypatch.setattr(timm, "create_model", lambda *a, **k: made)
+    assert load_backbone("vit_small_patch8_224.dino")(frames).cls.shape == (3, 64)
+
+    def unreachable(*a, **k):
+        raise OSError("no route to host\nsecond line")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(CheckpointError, match="download the file once") as error:
+        load_backbone("vit_small_patch8_224.dino")
+    one_line(error)
+    with pytest.raises(CheckpointError, match="did you mean 'vit_small_patch8_224"):
+        load_backbone("vit_smal_patch8_224.dinoo")
+    with pytest.raises(CheckpointError, match="plain ViTs"):
+        load_backbone("resnet18")
+    with pytest.raises(ParameterError, match="seed=0"):
+        load_backbone("random:vit_demo/8?sead=1")
+    with pytest.raises(ParameterError, match="did you mean 'vit_demo/8'"):
+        load_backbone("random:vit_dem/8")
+
+
+def test_sizes_that_do_not_fit(vit):
+    with pytest.raises(ParameterError, match="use 24 or 32"):
+        Backbone(vit, SPEC, input_size=30)
+    with pytest.raises(ParameterError, match="use 8"):
+        check_size(5, 8)
+    with pytest.raises(ParameterError, match=r"\[1, 2, 4, 8\]"):
+        Backbone(vit, SPEC, stride=3)
+    with pytest.raises(ParameterError, match="uint8"):
+        Backbone(vit, SPEC)(torch.zeros(2, 32, 32))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"heads": 5}, {"in_chans": 2}, {"depth": 0}, {"normalisation": "zscore"}, {"initialisation": "he"}]
+)
+def test_specification_is_checked(changes):
+    with pytest.raises(ParameterError):
+        replace(SPEC, **changes)
+
+
+def test_xavier_initialisation_and_channels():
+    spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=64, depth=1, heads=4, initialisation="xavier")
+    vit = seeded_vit(spec, 0)
+    assert vit.patch_embed.proj.weight.shape == (64, 1, 8, 8)
+    bound = (6 / (64 + 256)) ** 0.5
+    weight = vit.blocks[0].mlp.fc1.weight
+    assert bound * 0.99 < weight.abs().max() <= bound
+    assert vit.pos_embed[:, 1:].abs().max().item() == pytest.approx(0.5)
+    assert Backbone(vit, spec)(torch.zeros(2, 16, 16, dtype=torch.uint8)).tokens.shape == (2, 4, 4, 64)
+
+
+def test_normalisations_by_hand():
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 1:3, 1:3] = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
+    unit = normalise(image, "unit", 3)
+    assert unit.shape == (1, 3, 4, 4)
+    assert torch.equal(unit[:, 2:], image)
+    colour = normalise(image, "imagenet", 3)
+    assert colour[0, 1, 1, 1] == pytest.approx((0.2 - 0.456) / 0.224)
+    assert normalise(image, "imagenet", 1)[0, 0, 1, 1] == pytest.approx((0.2 - 0.449) / (0.678 / 3), rel=1e-5)
+    sector = normalise(image, "sector", 1)
+    assert sector[0, 0, 1, 1] == pytest.approx((0.2 - 0.5) / (0.05**0.5 + 0.02))
+    assert sector[0, 0, 0, 0] == -2
+    assert torch.isfinite(normalise(torch.zeros(1, 1, 4, 4), "sector", 1)).all()
+    with pytest.raises(ParameterError, match="unknown normalisation"):
+        normalise(image, "sectr", 1)
+
+
+def test_sector_keeps_black_blood_and_drops_black_corners():
+    image = torch.zeros(1, 5, 5)
+    image[0, 0, 2] = image[0, 2, 1] = image[0, 2, 3] = image[0, 4, 2] = 1.0
+    expected = image[0] > 0
+    expected[2, 2] = True  # dark, but lit on all four sides
+    assert torch.equal(sector_mask(image)[0], expected)
+    assert not sector_mask(torch.zeros(2, 5, 5)).any()
+
+
+def test_sector_tokens(vit):
+    frames = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    frames[:, :16, :16] = 90
+    frames[:, 0:8, 16:18] = 90  # a quarter of a patch: too little
+    tokens = Backbone(vit, SPEC).sector(frames)
+    expected = torch.zeros(1, 4, 4, dtype=torch.bool)
+    expected[:, :2, :2] = True
+    assert torch.equal(tokens, expected)
+    assert Backbone(vit, SPEC, stride=4).sector(frames).shape == (1, 7, 7)
+    assert json.dumps(SPEC.to_dict())
