@@ -1,0 +1,251 @@
+"""The locked parcel model: backbone and head in one, parcel maps out, and its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from alan.backbone.checkpoint import load_plain
+from alan.backbone.load import load_backbone
+from alan.backbone.locked import Backbone
+from alan.errors import CheckpointError, ParameterError
+from alan.files import atomic, fingerprint, fingerprint_tensors
+from alan.parcels.head import TokenHead, build_head
+from alan.parcels.maps import Size, logits_to_maps, pixel_sector
+
+SCHEMA = "alan-parcels/1"
+#: Key of the entry in the metadata of a safetensors file and in a Lightning checkpoint.
+ENTRY = "alan_parcels"
+_PREFIX = "head."
+
+
+class ParcelModel(nn.Module):
+    """A locked backbone and a locked head: frames in, parcel maps out.
+
+    Args:
+        backbone: the locked backbone.
+        head: a head for tokens of its width; frozen and put into eval mode here.
+        sector_only: pixels outside the ultrasound sector get the id K instead of a parcel.
+        source: path or name from which :func:`alan.backbone.load.load_backbone` gave the backbone, written into
+            the file so that it can be found again.
+
+    Attributes:
+        n_parcels: K.
+        background_id: K with ``sector_only``, else None.
+        n_ids: number of different ids in a map: K, with a background K + 1.
+        fingerprint: SHA-256 over backbone, head and ``sector_only``.
+
+    Raises:
+        ParameterError: the head takes tokens of another width.
+    """
+
+    def __init__(
+        self, backbone: Backbone, head: TokenHead, *, sector_only: bool = False, source: str | None = None
+    ) -> None:
+        super().__init__()
+        if head.dim != backbone.dim:
+            raise ParameterError(
+                f"the head takes tokens of width {head.dim}, the backbone gives {backbone.dim}: "
+                "use the backbone it was made for"
+            )
+        self.backbone = backbone
+        self.head = head.requires_grad_(False)
+        self.sector_only = sector_only
+        self.source = source
+        self.n_parcels = head.n_parcels
+        self.background_id = head.n_parcels if sector_only else None
+        self.n_ids = head.n_parcels + sector_only
+        self.fingerprint = fingerprint([backbone.fingerprint, fingerprint_tensors(head.state_dict()), sector_only])
+        self.train(False)
+
+    def train(self, mode: bool = True) -> ParcelModel:
+        """Stay in eval mode, whatever the surrounding module does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def logits(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
+        """Parcel logits of a batch.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            (B, K, h, w) float32 on the model's device.
+
+        Raises:
+            ParameterError: another shape or dtype.
+        """
+        tokens = self.backbone(torch.as_tensor(frames)).tokens
+        logits: Tensor = self.head(tokens)
+        return logits.permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def maps(self, frames: Tensor | NDArray[np.uint8], size: Size | None = None, batch_size: int = 32) -> Tensor:
+        """Parcel maps: logits upsampled to the image, the most likely parcel of each pixel.
+
+        Args:
+            frames: (B, H, W) uint8, B any number.
+            size: (H, W) of the maps; default: that of the frames.
+            batch_size: frames that go through the backbone at a time.
+
+        Returns:
+            (B, H, W) uint8 on the CPU: 0 to K - 1, and with ``sector_only`` K outside the sector.
+
+        Raises:
+            ParameterError: another shape or dtype.
+        """
+        batch = torch.as_tensor(frames)
+        if batch.ndim != 3 or batch.dtype != torch.uint8:
+            raise ParameterError(f"frames are {batch.dtype} {tuple(batch.shape)}: expected uint8 (B, H, W)")
+        height, width = (size, size) if isinstance(size, int) else size or tuple(batch.shape[1:])
+        maps = torch.empty(len(batch), height, width, dtype=torch.uint8)
+        for start in range(0, len(batch), batch_size):
+            part = batch[start : start + batch_size]
+            maps[start : start + batch_size] = self.maps_from_logits(self.logits(part), part, (height, width))
+        return maps
+
+    def maps_from_logits(self, logits: Tensor, frames: Tensor, size: Size) -> Tensor:
+        """Parcel maps out of logits that are already there.
+
+        Args:
+            logits: (B, K, h, w), as :meth:`logits` gives.
+            frames: (B, H0, W0) uint8, the frames they come from: the sector is found in them.
+            size: (H, W) of the maps.
+
+        Returns:
+            (B, H, W) uint8 on the device of the logits.
+        """
+        maps = logits_to_maps(logits, size)
+        if self.background_id is not None:
+            maps[~pixel_sector(frames.to(maps.device), size)] = self.background_id
+        return maps
+
+    def entry(self, folder: Path) -> dict[str, Any]:
+        """Describe the model for a file in ``folder``: all of it but the head's tensors, JSON-able."""
+        return parcel_entry(self.head, self.backbone, self.source, folder, sector_only=self.sector_only)
+
+
+def parcel_entry(
+    head: TokenHead, backbone: Backbone, source: str | None, folder: Path | None, *, sector_only: bool
+) -> dict[str, Any]:
+    """Describe a parcel model: all of it but the head's tensors, JSON-able.
+
+    Args:
+        head: the head.
+        backbone: the backbone.
+        source: path or name from which the backbone was loaded.
+        folder: where the file will stand; a path in ``source`` is also written relative to it. None: not known.
+        sector_only: as in :class:`ParcelModel`.
+    """
+    relative = None
+    if source is not None and folder is not None and Path(source).exists():
+        relative = Path(os.path.relpath(Path(source).resolve(), folder.resolve())).as_posix()
+    origin = {
+        "source": source,
+        "relative": relative,
+        "fingerprint": backbone.fingerprint,
+        "input_size": backbone.input_size,
+        "stride": backbone.stride,
+    }
+    return {"schema": SCHEMA, "head": head.settings(), "sector_only": sector_only, "backbone": origin}
+
+
+def save_parcels(model: ParcelModel, path: str | os.PathLike[str]) -> None:
+    """Write head and provenance as safetensors, atomically; the backbone stays in its own file.
+
+    Args:
+        model: the parcel model.
+        path: the file, ending in ``.safetensors``.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
+    metadata = {ENTRY: json.dumps(model.entry(Path(path).parent))}
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None) -> ParcelModel:
+    """Load a parcel model.
+
+    Args:
+        path: a file of :func:`save_parcels`, or a Lightning ``.ckpt`` of ``RaptorModule``.
+        backbone: the backbone it belongs to; None: loaded from where it was found at training time, the place
+            relative to ``path`` first.
+
+    Raises:
+        CheckpointError: missing, truncated, unsafe or no parcel model; a backbone that cannot be found; or another
+            backbone than the one the head was made for (the message names both fingerprints).
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no such file")
+    entry, state = _read_checkpoint(file) if file.suffix == ".ckpt" else _read_safetensors(file)
+    try:
+        origin, settings, sector_only = entry["backbone"], entry["head"], bool(entry["sector_only"])
+        source, expected = origin["source"], origin["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{file}: its entry on the parcel model lacks {error}; export it again") from error
+    if backbone is None:
+        backbone = _find_backbone(file, origin)
+    check_backbone(str(file), expected, source, backbone)
+    return ParcelModel(backbone, build_head(settings, state), sector_only=sector_only, source=source)
+
+
+def check_backbone(where: str, expected: str, source: str | None, backbone: Backbone) -> None:
+    """Refuse another backbone than the one a head was trained on.
+
+    Raises:
+        CheckpointError: the fingerprints differ; the message names both.
+    """
+    if backbone.fingerprint != expected:
+        raise CheckpointError(
+            f"{where}: made for the backbone {expected[:12]} ({source or 'origin not known'}), given the backbone "
+            f"{backbone.fingerprint[:12]}: same weights, input_size and stride are needed"
+        )
+
+
+def _find_backbone(file: Path, origin: Mapping[str, Any]) -> Backbone:
+    source = origin["source"]
+    if source is None:
+        raise CheckpointError(f"{file}: does not say where its backbone lies: give load_parcels the backbone")
+    beside = file.parent / origin["relative"] if origin.get("relative") else None
+    place = str(beside) if beside is not None and beside.exists() else source
+    try:
+        return load_backbone(place, input_size=origin["input_size"], stride=origin["stride"])
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{file}: its backbone cannot be loaded ({error}): give load_parcels the backbone"
+        ) from error
+
+
+def _check_entry(file: Path, entry: Any) -> dict[str, Any]:
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        found = entry.get("schema") if isinstance(entry, dict) else None
+        raise CheckpointError(f"{file}: not a parcel model (schema {found!r}, expected {SCHEMA!r})")
+    return entry
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            text = (handle.metadata() or {}).get(ENTRY, "null")
+            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+        return _check_entry(file, json.loads(text)), state
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: truncated or not a safetensors file; export it again") from error
+
+
+def _read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    content = load_plain(file)
+    entry = _check_entry(file, content.get(ENTRY))
+    state = content.get("state_dict", {})
+    return entry, {name.removeprefix(_PREFIX): x for name, x in state.items() if name.startswith(_PREFIX)}

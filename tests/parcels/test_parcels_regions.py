@@ -1,0 +1,85 @@
+"""Regions and adjacency against a slow reading of their definition: flood fill and per-label dilation."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from alan.errors import ParameterError
+from alan.parcels.regions import adjacency, parcel_of_region, regions
+
+
+def random_map(seed, shape=(23, 31), n_parcels=6, smooth=1.5):
+    """Blobs: argmax over smoothed noise."""
+    noise = np.random.default_rng(seed).normal(size=(n_parcels, *shape))
+    return np.stack([ndimage.gaussian_filter(plane, smooth) for plane in noise]).argmax(0).astype(np.uint8)
+
+
+def slow_regions(parcel_map):
+    """Flood fill, pixel by pixel, in reading order."""
+    out = np.full(parcel_map.shape, -1)
+    count = 0
+    for start in np.ndindex(parcel_map.shape):
+        if out[start] >= 0:
+            continue
+        stack = [start]
+        out[start] = count
+        while stack:
+            r, c = stack.pop()
+            for nr, nc in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)):
+                inside = 0 <= nr < out.shape[0] and 0 <= nc < out.shape[1]
+                if inside and out[nr, nc] < 0 and parcel_map[nr, nc] == parcel_map[start]:
+                    out[nr, nc] = count
+                    stack.append((nr, nc))
+        count += 1
+    return out
+
+
+def slow_adjacency(region_map):
+    """Dilate every region by one pixel and see what it meets."""
+    pairs = set()
+    for region in np.unique(region_map):
+        grown = ndimage.binary_dilation(region_map == region)
+        for other in np.unique(region_map[grown]):
+            if other != region:
+                pairs.add((min(region, other), max(region, other)))
+    return np.array(sorted(pairs)).reshape(-1, 2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_regions_and_adjacency_equal_the_slow_form(seed):
+    parcel_map = random_map(seed)
+    region_map = regions(parcel_map)
+    assert region_map.dtype == np.int32
+    np.testing.assert_array_equal(region_map, slow_regions(parcel_map))
+    np.testing.assert_array_equal(adjacency(region_map), slow_adjacency(region_map))
+    np.testing.assert_array_equal(adjacency(parcel_map), slow_adjacency(parcel_map))
+    np.testing.assert_array_equal(parcel_of_region(region_map, parcel_map)[region_map], parcel_map)
+
+
+def test_diagonal_neighbours_do_not_connect():
+    checker = np.array([[0, 1], [1, 0]], np.uint8)
+    np.testing.assert_array_equal(regions(checker), [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(adjacency(regions(checker)), [[0, 1], [0, 2], [1, 3], [2, 3]])
+
+
+def test_parcel_zero_is_a_parcel_like_any_other():
+    np.testing.assert_array_equal(regions(np.array([[0, 5, 0]])), [[0, 1, 2]])
+
+
+def test_one_region_has_no_neighbour():
+    flat = np.full((3, 4), 7, np.uint8)
+    assert regions(flat).max() == 0
+    assert adjacency(regions(flat)).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 3)), np.zeros((2, 3, 4), int), np.zeros((0, 3), int), np.array([[-1]])]
+)
+def test_regions_refuse_what_is_no_parcel_map(bad):
+    with pytest.raises(ParameterError, match="parcel_map"):
+        regions(bad)
+
+
+def test_maps_of_two_shapes_are_refused():
+    with pytest.raises(ParameterError, match="one shape"):
+        parcel_of_region(np.zeros((2, 2), int), np.zeros((2, 3), int))
