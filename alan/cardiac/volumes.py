@@ -14,22 +14,24 @@ from numpy.typing import NDArray
 from alan.cardiac.areas import area_cm2, check_spacing
 from alan.errors import ParameterError
 
-#: Sub-pixels a side: a pixel is spread over 4 x 4 points, so that thin disks do not see the pixel grid.
-_SUBPIXELS = 4
+#: A pixel of a small mask is spread over up to 4 x 4 points, so that thin disks do not see the pixel grid;
+#: a mask of this many pixels and more needs none of that.
+_MAX_SUBPIXELS, _ENOUGH_POINTS = 4, 40_000
 
 
-def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[np.float64]:
-    """Positions (cm) of a mask's sub-pixels along its long axis."""
+def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[NDArray[np.float64], float]:
+    """Positions (cm) of a mask's points along its long axis, and the area (cm^2) that a point stands for."""
     row, column = check_spacing(spacing)
     if mask.ndim != 2:
         raise ParameterError(f"mask has shape {mask.shape}: give one mask (H, W) at a time")
     pixels = np.argwhere(mask).astype(np.float64)  # (P, 2)
-    offsets = (np.arange(_SUBPIXELS) + 0.5) / _SUBPIXELS - 0.5
-    grid = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2)  # (16, 2)
-    points = (pixels[:, None] + grid).reshape(-1, 2) * (row / 10.0, column / 10.0)  # (P * 16, 2) in cm
+    side = int(np.clip(np.sqrt(_ENOUGH_POINTS / len(pixels)), 1, _MAX_SUBPIXELS))
+    offsets = (np.arange(side) + 0.5) / side - 0.5
+    grid = np.stack(np.meshgrid(offsets, offsets, indexing="ij"), axis=-1).reshape(-1, 2)  # (side^2, 2)
+    points = (pixels[:, None] + grid).reshape(-1, 2) * (row / 10.0, column / 10.0)  # (P * side^2, 2) in cm
     centred = points - points.mean(axis=0)
     axes = np.linalg.eigh(centred.T @ centred)[1]  # columns by rising spread
-    return np.asarray(centred @ axes[:, -1], dtype=np.float64)
+    return np.asarray(centred @ axes[:, -1], dtype=np.float64), row * column / 100.0 / side**2
 
 
 def long_axis_cm(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float:
@@ -47,7 +49,7 @@ def long_axis_cm(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float
     """
     if not np.any(mask):
         return float("nan")
-    return float(np.ptp(_along_axis(mask, spacing)))
+    return float(np.ptp(_along_axis(mask, spacing)[0]))
 
 
 def area_length_volume(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float:
@@ -85,10 +87,9 @@ def simpson_volume(mask: NDArray[np.bool_], spacing: tuple[float, float], n_disk
         raise ParameterError(f"n_disks={n_disks}: give at least 2 (20 is usual)")
     if not np.any(mask):
         return float("nan")
-    positions = _along_axis(mask, spacing)
+    positions, point_area = _along_axis(mask, spacing)
     height = float(np.ptp(positions)) / n_disks
     counts, _ = np.histogram(positions, bins=n_disks)
-    point_area = spacing[0] * spacing[1] / 100.0 / _SUBPIXELS**2
     diameters = counts * (point_area / height)  # slab area / slab height, (n_disks,) in cm
     return float(np.pi / 4.0 * height * np.square(diameters).sum())
 

@@ -13,8 +13,8 @@ from alan.errors import ParameterError
 class Atlas:
     """The average mask of the labelled cases, at one threshold; the image is not looked at.
 
-    The threshold is the share of labelled cases at which the average mask, cut there, reaches the highest mean Dice
-    on those labelled cases; of equal ones the highest. One atlas serves one structure.
+    The threshold is the share of labelled cases at which the average mask, cut there, reaches the highest mean
+    Dice on those labelled cases; of equal ones the highest. One atlas serves one structure.
 
     Attributes:
         mean_: (H, W) float64, share of labelled cases whose mask covers the pixel, 0..1.

@@ -6,7 +6,6 @@ Frames of one patient are alike, so resampling frames would make intervals too n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,7 +66,7 @@ def percentile_interval(statistics: NDArray[np.float64], level: float) -> tuple[
 
 def bootstrap_interval(
     values: ArrayLike,
-    groups: Sequence[Any] | NDArray[Any] | None = None,
+    groups: ArrayLike | None = None,
     *,
     level: float = 0.95,
     n_resamples: int = 2000,
@@ -112,7 +111,7 @@ def bootstrap_interval(
 def paired_difference(
     a: ArrayLike,
     b: ArrayLike,
-    groups: Sequence[Any] | NDArray[Any] | None = None,
+    groups: ArrayLike | None = None,
     *,
     level: float = 0.95,
     n_resamples: int = 2000,

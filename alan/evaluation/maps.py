@@ -1,0 +1,61 @@
+"""Parcel maps of chosen frames, computed once and kept in the run folder."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from alan.data.store import FrameStore
+from alan.files import atomic, fingerprint
+from alan.parcels.model import ParcelModel
+
+
+def parcel_maps(
+    model: ParcelModel, store: FrameStore, frames: NDArray[np.int64], path: Path, *, batch_size: int, name: str
+) -> NDArray[np.uint8]:
+    """Parcel maps of frames, read from ``path`` where that holds them already.
+
+    Args:
+        model: locked backbone and parcel head.
+        store: the frame store.
+        frames: (n,) global frame indices.
+        path: file of an earlier call; used only if model, store and frames are the same, else replaced.
+        batch_size: frames at a time.
+        name: what the progress bar says.
+
+    Returns:
+        (n, S, S) uint8 at the store's size.
+    """
+    key = fingerprint([model.fingerprint, store.fingerprint, store.size, frames.tolist()])
+    kept = _read(path, key)
+    if kept is not None:
+        return kept
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    maps = np.empty((len(frames), store.size, store.size), np.uint8)
+    with (
+        tqdm(total=len(frames), desc=f"parcels: {name}", unit="frame", leave=False) as bar,
+        torch.inference_mode(),
+    ):
+        for start in range(0, len(frames), batch_size):
+            part = frames[start : start + batch_size]
+            batch = torch.from_numpy(store.frames(part)).to(device)
+            maps[start : start + len(part)] = model.maps(batch, store.size).cpu().numpy()
+            bar.update(len(part))
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, key=np.array(key), maps=maps)
+    return maps
+
+
+def _read(path: Path, key: str) -> NDArray[np.uint8] | None:
+    """Maps of a file with this key; None where it is missing, broken or of another key."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return np.asarray(file["maps"], np.uint8) if str(file["key"]) == key else None
+    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+        return None

@@ -1,0 +1,140 @@
+"""One evaluation from configuration to run folder; ``alan.report`` makes the page out of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from alan.data.store import FrameStore
+from alan.errors import AlanError, ConfigError, DataError
+from alan.evaluation.results import (
+    RESULTS,
+    SCHEMA,
+    open_run,
+    plain,
+    provenance,
+    read_results,
+    remove_run,
+    write_result,
+)
+from alan.evaluation.segmentation import SegmentationProtocol, measure_segmentation
+from alan.evaluation.views import ViewProtocol, measure_views
+from alan.files import atomic, write_json
+
+_log = logging.getLogger(__name__)
+
+
+def run_evaluation(
+    segmentation: SegmentationProtocol | None = None,
+    views: ViewProtocol | None = None,
+    out: str | os.PathLike[str] = "runs/evaluate",
+    title: str = "ALAN evaluation",
+    *,
+    overwrite: bool = False,
+    curves: Mapping[str, str] | None = None,
+) -> Path:
+    """Measure what the protocols ask for and write the run folder.
+
+    The folder holds ``config.yaml``, ``results.json``, ``per_case.csv`` (segmentation), ``per_image_views.csv``
+    (views), ``models/*.json`` (the fitted white boxes), ``maps`` (parcel maps, so that a second run resumes),
+    ``examples.npz`` and ``curves``. ``results.json`` is written last: where it stands, the run is whole. A second
+    call with the same configuration and the same inputs reuses it. A run refused for bad input leaves nothing.
+
+    Args:
+        segmentation: the segmentation protocol, or None.
+        views: the view protocol, or None.
+        out: the run folder.
+        title: heading of the report.
+        overwrite: replace a run with another configuration.
+        curves: name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ConfigError: neither protocol is given, or the folder holds a run with another configuration.
+        DataError: an input is missing, or ``out`` holds something else.
+        AlanError: as :func:`measure_segmentation` and :func:`measure_views`.
+    """
+    if segmentation is None and views is None:
+        raise ConfigError("nothing to evaluate: give a segmentation protocol, a views protocol, or both")
+    folder = Path(out)
+    config = plain(
+        {
+            "title": title,
+            "segmentation": None if segmentation is None else asdict(segmentation),
+            "views": None if views is None else asdict(views),
+            "curves": None if curves is None else dict(curves),
+        }
+    )
+    inputs = _inputs(segmentation, views, curves or {})
+    known = open_run(folder, config, overwrite)
+    if known and (folder / RESULTS).exists() and read_results(folder)["provenance"]["inputs"] == inputs:
+        _log.info("%s: the same configuration and inputs as before, results reused", folder)
+        return folder
+    (folder / RESULTS).unlink(missing_ok=True)
+    try:
+        results = _measure(segmentation, views, folder)
+    except AlanError:
+        if not known:
+            remove_run(folder)
+        raise
+    results = {"schema": SCHEMA, "title": title, **results, "curves": _copy_curves(curves or {}, folder)}
+    write_json(folder / RESULTS, plain({**results, "provenance": provenance(inputs)}))
+    return folder
+
+
+def _measure(
+    segmentation: SegmentationProtocol | None, views: ViewProtocol | None, folder: Path
+) -> dict[str, Any]:
+    """Carry out the protocols, write their cases, and give their summaries."""
+    results: dict[str, Any] = {}
+    if segmentation is not None:
+        result = measure_segmentation(segmentation, folder)
+        write_result(folder, result, "per_case.csv")
+        results["segmentation"] = result.summary
+    if views is not None:
+        result = measure_views(views)
+        write_result(folder, result, "per_image_views.csv")
+        results["views"] = result.summary
+    return results
+
+
+def _inputs(
+    segmentation: SegmentationProtocol | None, views: ViewProtocol | None, curves: Mapping[str, str]
+) -> dict[str, str]:
+    """Fingerprint of every input: of a store its own, of a file that of its bytes, of a name the name."""
+    stores = {part.store for part in (segmentation, views) if part is not None}
+    files = list(segmentation.parcels.values()) if segmentation is not None else []
+    if views is not None:
+        files.append(views.backbone)
+    inputs = {path: FrameStore(path).fingerprint for path in sorted(stores)}
+    for path in files:
+        inputs[path] = _digest(Path(path)) if Path(path).is_file() else path
+    for path in curves.values():
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such file; curves names the metrics file of a training")
+        inputs[path] = _digest(Path(path))
+    return inputs
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _copy_curves(curves: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Copy metrics files into the run folder: name to file name."""
+    copied = {}
+    for number, (name, path) in enumerate(curves.items()):
+        target = folder / "curves" / f"{number}{Path(path).suffix}"
+        with atomic(target) as temporary:
+            shutil.copyfile(path, temporary)
+        copied[name] = target.name
+    return copied

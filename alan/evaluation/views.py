@@ -1,0 +1,208 @@
+"""Naming the view of a frame by its nearest neighbours: the paper's section 4.3 and Table 3."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from tqdm import tqdm
+
+from alan.backbone.load import Backbone, load_backbone, random_like
+from alan.data.sample import VIEWS
+from alan.data.store import FrameStore, StoredSequence
+from alan.downstream.neighbors import WeightedKNNClassifier
+from alan.errors import DataError, ParameterError, SplitLeakError
+from alan.evaluation.baselines import pixel_features
+from alan.evaluation.cases import check_apart
+from alan.evaluation.intervals import bootstrap_interval, percentile_interval, resample_weights
+from alan.evaluation.results import Result
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ViewProtocol:
+    """What is measured, on which frames: one frame of each sequence (ED where known, else the middle one).
+
+    Attributes:
+        store: path of the frame store.
+        backbone: path or name of the locked backbone, whose CLS feature is used.
+        views: the classes; sequences of other views are left out.
+        k: numbers of neighbours, each measured by itself.
+        temperature: of the votes.
+        train_split: side whose views are known.
+        test_split: side that is measured.
+        random_vit: also an untrained backbone of the same shape.
+        pixels: also standardised pixels, 16 x 16, without any network.
+        published: whether the published rows are shown beside ours; only where the protocol is the paper's.
+        seed: of the untrained backbone and of the intervals.
+        batch_size: frames through the network at a time.
+    """
+
+    store: str
+    backbone: str
+    views: tuple[str, ...] = VIEWS
+    k: tuple[int, ...] = (2, 10)
+    temperature: float = 0.07
+    train_split: str = "train"
+    test_split: str = "test"
+    random_vit: bool = True
+    pixels: bool = True
+    published: bool = False
+    seed: int = 0
+    batch_size: int = 32
+
+
+def measure_views(protocol: ViewProtocol) -> Result:
+    """Fit the neighbours on the training side and measure them on the test side.
+
+    Args:
+        protocol: what to measure.
+
+    Returns:
+        The result; ``summary["leaks"]`` says in words how the split leaks, and is empty for an honest split.
+
+    Raises:
+        ParameterError: no or repeated views or k.
+        SplitLeakError: a patient or study on both sides, in a store that does not announce that it leaks.
+        DataError: a side without any sequence of these views, or a training side without one of the views.
+        CheckpointError: a backbone that cannot be loaded.
+    """
+    for name in ("views", "k"):
+        values = list(getattr(protocol, name))
+        if not values or len(set(values)) < len(values):
+            raise ParameterError(f"{name}={values}: give at least one, each once")
+    store = FrameStore(protocol.store)
+    train = store.select(split=protocol.train_split, views=protocol.views)
+    test = store.select(split=protocol.test_split, views=protocol.views)
+    leaks = _check_leak(store, protocol, train, test)
+    missing = [view for view in protocol.views if view not in {s.view for s in train}]
+    if missing:
+        raise DataError(f"{store.name}: no {missing[0]} in split {protocol.train_split!r}: leave it out of views")
+    backbone = load_backbone(protocol.backbone)
+    frames = [store.frames([_frame(sequence) for sequence in side]) for side in (train, test)]
+    methods: list[tuple[str, str, list[NDArray[np.float32]]]] = [
+        ("backbone", "backbone", [_cls(backbone, part, protocol.batch_size, "backbone") for part in frames])
+    ]
+    if protocol.random_vit:
+        random = random_like(backbone, protocol.seed)
+        methods.append(
+            ("random ViT", "random", [_cls(random, part, protocol.batch_size, "random") for part in frames])
+        )
+    if protocol.pixels:
+        methods.append(("standardised pixels", "pixels", [pixel_features(part) for part in frames]))
+    rows, cases = [], []
+    for name, kind, (x, queries) in methods:
+        for k in protocol.k:
+            neighbours = WeightedKNNClassifier(n_neighbors=k, temperature=protocol.temperature)
+            table = _predict(neighbours.fit(x, [s.view for s in train]), queries, test)
+            rows.append({"method": name, "kind": kind, "k": k, **_summary(table, protocol.views, protocol.seed)})
+            table.insert(0, "k", k)
+            table.insert(0, "method", name)
+            cases.append(table)
+    summary = {
+        "store": {
+            "name": store.name,
+            "fingerprint": store.fingerprint,
+            "size": store.size,
+            "skipped": store.skipped,
+        },
+        "leaks": leaks,
+        "views": list(protocol.views),
+        "train": _count(train),
+        "test": _count(test),
+        "published": protocol.published,
+        "rows": rows,
+    }
+    return Result(summary, pd.concat(cases, ignore_index=True))
+
+
+def _check_leak(
+    store: FrameStore, protocol: ViewProtocol, train: tuple[StoredSequence, ...], test: tuple[StoredSequence, ...]
+) -> str:
+    """Refuse a leak unless the store announces one; what it announces, or an empty string."""
+    sides = {protocol.train_split: train, protocol.test_split: test}
+    if len(sides) < 2:
+        raise SplitLeakError(
+            f"train_split and test_split are both {protocol.test_split!r}: give two different ones"
+        )
+    try:
+        check_apart({name: [(s.patient, s.study) for s in side] for name, side in sides.items()})
+    except SplitLeakError as error:
+        if not store.leaks:
+            raise
+        _log.warning("%s: %s", store.name, error)
+        return store.leaks
+    return ""
+
+
+def _frame(sequence: StoredSequence) -> int:
+    return sequence.start + sequence.length // 2 if sequence.ed is None else sequence.ed
+
+
+def _cls(backbone: Backbone, frames: NDArray[np.uint8], batch_size: int, name: str) -> NDArray[np.float32]:
+    """CLS features: (n, D)."""
+    backbone = backbone.to("cuda" if torch.cuda.is_available() else "cpu")
+    with torch.inference_mode():
+        bar = tqdm(range(0, len(frames), batch_size), desc=f"features: {name}", unit="batch", leave=False)
+        batches = (torch.from_numpy(frames[start : start + batch_size]) for start in bar)
+        return np.concatenate([backbone(batch).cls.cpu().numpy() for batch in batches])
+
+
+def _predict(
+    classifier: WeightedKNNClassifier, queries: NDArray[np.float32], test: tuple[StoredSequence, ...]
+) -> pd.DataFrame:
+    """One row a test image: who it is, what it shows, what was said, and with which share of the votes."""
+    votes = classifier.predict_proba(queries)
+    predicted = classifier.classes_[votes.argmax(axis=1)]
+    rows = {name: [getattr(s, name) for s in test] for name in ("id", "patient", "study", "view")}
+    table = pd.DataFrame({**rows, "predicted": predicted, "votes": votes.max(axis=1)})
+    table["correct"] = table["view"] == table["predicted"]
+    return table
+
+
+def _summary(table: pd.DataFrame, views: tuple[str, ...], seed: int) -> dict[str, Any]:
+    """Accuracy in total, by view and balanced (the mean over views), with intervals; confusion matrix."""
+    by_view = {
+        view: bootstrap_interval(part["correct"], part["patient"], seed=seed).to_dict()
+        for view in views
+        if len(part := table[table["view"] == view])
+    }
+    low, high = _balanced_interval(table, seed)
+    return {
+        "total": bootstrap_interval(table["correct"], table["patient"], seed=seed).to_dict(),
+        "balanced": {"mean": balanced_accuracy_score(table["view"], table["predicted"]), "low": low, "high": high},
+        "by_view": by_view,
+        "confusion": confusion_matrix(table["view"], table["predicted"], labels=list(views)).tolist(),
+    }
+
+
+def _balanced_interval(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> tuple[float, float]:
+    """Interval of the balanced accuracy over patients; a resample without a view is left out."""
+    patients, index = np.unique(table["patient"].to_numpy(dtype=str), return_inverse=True)
+    if len(patients) < 2:
+        return float("nan"), float("nan")
+    weights = resample_weights(len(patients), n_resamples, seed)  # (R, P)
+    recalls = []
+    for view in sorted(set(table["view"])):
+        of_view = (table["view"] == view).to_numpy()
+        hits = np.bincount(index, weights=of_view & table["correct"].to_numpy(), minlength=len(patients))
+        counts = np.bincount(index, weights=of_view, minlength=len(patients))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            recalls.append((weights @ hits) / (weights @ counts))
+    return percentile_interval(np.mean(recalls, axis=0), 0.95)
+
+
+def _count(sequences: tuple[StoredSequence, ...]) -> dict[str, Any]:
+    views = pd.Series([s.view for s in sequences]).value_counts().sort_index()
+    return {
+        "patients": len({s.patient for s in sequences}),
+        "images": len(sequences),
+        "views": {str(view): int(n) for view, n in views.items()},
+    }
