@@ -47,7 +47,9 @@ def atlas(train: np.ndarray, test: np.ndarray) -> str:
 
 def threshold(frames: np.ndarray, inside: np.ndarray, test: np.ndarray) -> str:
     """Dice of the best global intensity cut, from either side."""
-    cuts = [inside & ((frames < level) if dark else (frames > level)) for level in range(8, 250, 8) for dark in (0, 1)]
+    cuts = [
+        inside & ((frames < level) if dark else (frames > level)) for level in range(8, 250, 8) for dark in (0, 1)
+    ]
     return phases(max(cuts, key=lambda m: np.mean([dice(a, b) for a, b in zip(m, test, strict=True)])), test)
 
 
@@ -131,7 +133,7 @@ def main() -> None:
         naive = milliseconds(8)
     finally:
         echo.blur = matrix
-    print(f"speed {ours:.2f} ms a frame on one thread; convolutions for blurs {naive:.2f} ms, {naive / ours:.1f} times")
+    print(f"speed {ours:.2f} ms a frame on one thread; with convolutions {naive:.2f} ms, {naive / ours:.1f} times")
 
 
 if __name__ == "__main__":

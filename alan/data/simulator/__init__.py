@@ -1,7 +1,8 @@
-"""Simulated echocardiograms: a beating heart of known volumes, insonified, and archives in the official layouts."""
+"""Simulated echocardiograms: a beating heart of known volumes, and archives of it in the official layouts."""
 
 from alan.data.simulator.acquisition import Physics
 from alan.data.simulator.anatomy import PatientAnatomy
+from alan.data.simulator.archive import simulate_archive
 from alan.data.simulator.sequence import SimulatedSequence, simulate_sequence
 
-__all__ = ["PatientAnatomy", "Physics", "SimulatedSequence", "simulate_sequence"]
+__all__ = ["PatientAnatomy", "Physics", "SimulatedSequence", "simulate_archive", "simulate_sequence"]

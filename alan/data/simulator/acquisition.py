@@ -63,8 +63,49 @@ class Shadow:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """Settings of one clip; lengths in cm, angles in radians, losses in dB, amplitudes on a linear scale."""
+    """Settings of one clip.
 
+    Attributes:
+        apical: lung lies beside the heart (apical views), not behind it.
+        depth: reach of the beams in cm.
+        half_angle: half opening of the sector in radians.
+        start: distance of the first sample in cm.
+        margin_depth: height of the picture over the depth.
+        margin_width: width of the picture over the sector's width.
+        ragged: raggedness of borders in cm.
+        lung: share of echo lost in lung.
+        lung_onset: depth, as a share, from which on lung lies.
+        deep_tissue: brightening of the tissue behind the heart.
+        blood: echo amplitude of blood.
+        anisotropy: echo left in walls parallel to the beam.
+        leaflet: echo amplitude of valve leaflets.
+        pericardium: echo amplitude of the pericardium.
+        specular: strength of coherent echoes at steps.
+        axial_sigma: point spread along the beam, in samples.
+        lateral_sigma: point spread across beams at the focus, in beams.
+        focus: depth of the focus, as a share.
+        side_lobes: share of the envelope smeared across beams.
+        reverberation: share of the envelope repeated deeper.
+        reverberation_shift: how much deeper, in samples.
+        near_field: amplitude of clutter at the probe.
+        near_reach: distance in cm over which it dies away.
+        haze: amplitude of stationary haze.
+        slope: gain in dB from the probe to the full depth.
+        bulge: gain in dB at half the depth.
+        deep_loss: loss in dB at the full depth, rising with its square.
+        window_loss: loss in dB at the full depth from a poor window.
+        edge_loss: loss in dB at the sector's sides.
+        edge_power: how steeply it rises towards them.
+        dropout: loss in dB a unit of a smooth random field.
+        shadows: dark bands.
+        noise_floor: electronic noise in dB at the probe.
+        noise_rise: its rise in dB to the full depth.
+        dynamic_range: dB between black and white.
+        ceiling: dB that are shown white.
+        gamma: exponent of the grey curve.
+    """
+
+    apical: bool
     depth: float
     half_angle: float
     start: float
@@ -103,20 +144,24 @@ class Acquisition:
     gamma: float
 
     @classmethod
-    def sample(cls, patient: PatientAnatomy, needed_depth: float, apical: bool, rng: np.random.Generator) -> Acquisition:
+    def sample(
+        cls, patient: PatientAnatomy, needed_depth: float, apical: bool, rng: np.random.Generator
+    ) -> Acquisition:
         """Draw the settings of a clip.
 
         Args:
             patient: its habitus makes the window poorer.
             needed_depth: depth in cm that shows the whole heart (see ``Scene.needed_depth``).
-            apical: apical views have dark lung beside the heart, parasternal views may have it behind.
+            apical: whether the view is apical.
             rng: source of randomness; the number of draws does not depend on their values.
         """
         u = rng.uniform
         shadows = tuple(
-            Shadow(float(rng.choice([-1, 1]) * u(0.45, 1.0)), u(0.06, 0.18), u(0.0, 0.6), u(6, 20)) for _ in range(2)
+            Shadow(float(rng.choice([-1, 1]) * u(0.45, 1.0)), u(0.06, 0.18), u(0.0, 0.6), u(6, 20))
+            for _ in range(2)
         )
         return cls(
+            apical=apical,
             depth=needed_depth * u(0.93, 1.22),
             half_angle=math.radians(u(36, 45)),
             start=u(0.0, 0.4),
@@ -126,7 +171,7 @@ class Acquisition:
             lung=u(0.2, 0.8) if apical else u(0.0, 0.6),
             lung_onset=u(0.15, 0.4) if apical else u(0.75, 0.95),
             deep_tissue=u(0.0, 1.5) if apical else u(0.0, 0.3),
-            blood=u(0.02, 0.085),
+            blood=u(0.02, 0.1),
             anisotropy=u(0.3, 0.75),
             leaflet=u(0.3, 0.9),
             pericardium=u(0.8, 1.8),

@@ -59,7 +59,9 @@ class PatientAnatomy:
 
     def __post_init__(self) -> None:
         if not 0.05 <= self.ef <= 0.85:
-            raise ParameterError(f"ef is {self.ef}, it must lie between 0.05 and 0.85: give it as a share, not percent")
+            raise ParameterError(
+                f"ef is {self.ef}, it must lie between 0.05 and 0.85: give it as a share, not percent"
+            )
         for name in ("length", "radius", "flattening", "wall", "atrium_width", "atrium_length"):
             if not getattr(self, name) > 0:
                 raise ParameterError(f"{name} is {getattr(self, name)}, it must be positive: give it in cm")
@@ -115,8 +117,8 @@ class PatientAnatomy:
     def volume_ml(self, contraction: float) -> float:
         """Volume of the left ventricular cavity in ml.
 
-        The cavity is a stack of ellipses along the long axis, with the half widths of A4C and A2C as semi-axes (the
-        biplane method of disks is exact for it).
+        The cavity is a stack of ellipses along the long axis, with the half widths of A4C and A2C as semi-axes
+        (the biplane method of disks is exact for it).
 
         Args:
             contraction: 0 at end-diastole, 1 at end-systole.

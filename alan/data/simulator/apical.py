@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.cycle import Cycle
@@ -20,7 +21,9 @@ _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
 class ApicalScene(Scene):
     """The heart seen from its apex: u runs from the apex to the mitral plane, v to the right (lateral wall)."""
 
-    def __init__(self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator, four_chamber: bool) -> None:
+    def __init__(
+        self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator, four_chamber: bool
+    ) -> None:
         self.four_chamber = four_chamber
         flattening = patient.flattening if four_chamber else 1 / patient.flattening
         super().__init__(patient, cycle, patient.radius * flattening)
@@ -31,9 +34,11 @@ class ApicalScene(Scene):
         self.leaflet = rng.uniform(0.9, 1.2)
         self.septum_echo = rng.uniform(1.2, 2.0)
 
+    @override
     def needed_depth(self) -> float:
         return self.patient.length + self.patient.atrium_length + 2.6
 
+    @override
     def long_axis(self) -> Tensor:
         sin, cos = math.sin(self.rotation), math.cos(self.rotation)
         z = self.apex_z + 0.25 * self.contraction
@@ -41,6 +46,7 @@ class ApicalScene(Scene):
         base = torch.cat([self.apex_x - sin * self.length, z + cos * self.length], 1)
         return torch.stack([apex, base], 1)
 
+    @override
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
         p, R, L = self.patient, self.radius, self.length
         sin, cos = math.sin(self.rotation), math.cos(self.rotation)
@@ -60,12 +66,12 @@ class ApicalScene(Scene):
         roof = p.length + p.atrium_length  # the roof of the atria stands still
         half = 0.5 * (roof - L)
         width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 1.05)
-        atrium = ellipse_distance(u, v, L + 0.92 * half, self.atrium_offset, half, width)
+        atrium = ellipse_distance(u, v, (L + 0.92 * half, self.atrium_offset), (half, width))
         atrium = torch.maximum(atrium, L + 0.05 - u)
         neck = torch.maximum(across - 0.92 * base, torch.maximum(L - 0.1 - u, u - L - 0.7 * half))
         atrium = torch.minimum(atrium, neck)
 
-        groove = ellipse_distance(u, across, L + 0.15, base + 0.25, 0.45 + 0 * L, 0.5 + 0 * L) < 0
+        groove = ellipse_distance(u, across, (L + 0.15, base + 0.25), (0.45 + 0 * L, 0.5 + 0 * L)) < 0
         labels = torch.zeros(u.shape, dtype=torch.uint8)
         right = self._right_heart(u, v, outer, roof, labels) if self.four_chamber else None
         labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(groove, FIBROUS).masked_fill_(muscle, MYO)
@@ -81,7 +87,7 @@ class ApicalScene(Scene):
     def _right_heart(
         self, u: Tensor, v: Tensor, septum: Tensor, roof: float, labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Paint right ventricular and atrial walls; give both cavities and the free wall's distance from the axis."""
+        """Paint the right heart's walls; give both cavities and the free wall's distance from the axis."""
         p, L = self.patient, self.length
         s = u / L
         width = p.right_ventricle * (1 - 0.22 * self.contraction) * ((s - 0.18) / 0.82).clamp(min=0) ** 0.6
@@ -91,10 +97,12 @@ class ApicalScene(Scene):
         half = 0.46 * (roof - L)
         radius = p.right_atrium * (1 + 0.08 * self.contraction)
         edge = self.radius * (1 - p.taper) + 0.3
-        atrium = ellipse_distance(u, v, L + 0.95 * half, -(edge + 0.25 + radius), half, radius)
+        atrium = ellipse_distance(u, v, (L + 0.95 * half, -(edge + 0.25 + radius)), (half, radius))
         atrium = torch.maximum(atrium, torch.maximum(L + 0.02 - u, v + edge))
-        hinge = ellipse_distance(u, v, L + 0.1, -(edge + 0.3 + 1.9 * radius), 0.45 + 0 * L, 0.45 + 0 * L)
-        labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(wall, MUSCLE).masked_fill_(hinge < 0, FIBROUS)
+        hinge = ellipse_distance(u, v, (L + 0.1, -(edge + 0.3 + 1.9 * radius)), (0.45 + 0 * L, 0.45 + 0 * L))
+        labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(wall, MUSCLE).masked_fill_(
+            hinge < 0, FIBROUS
+        )
         return ventricle, atrium < 0, free
 
     def _leaflets(self, u: Tensor, v: Tensor, base: Tensor) -> Tensor:

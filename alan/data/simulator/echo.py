@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alan.data.simulator.acquisition import N_BEAMS, N_SAMPLES, Acquisition, Physics
+from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.geometry import blur, smooth_field
-from alan.data.simulator.scene import AO, FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RA, RV, Painted, Scene
+from alan.data.simulator.scene import FIBROUS, MUSCLE, MYO, PAPILLARY, Painted, Scene
 
 _GRID = (N_SAMPLES, N_BEAMS)
 #: Half thickness (cm) of a leaflet and of the pericardium, as Gaussian standard deviations.
 _LEAFLET_SIGMA, _PERICARDIUM_SIGMA = 0.07, 0.12
 #: Share of a tissue scatterer's energy that follows the wall from frame to frame; blood decorrelates at once.
 _COHERENCE = 0.85
-_BLOOD = (LV, LA, RV, RA, AO)
 
 
 @dataclass
@@ -34,14 +34,13 @@ class Echo:
     radii: Tensor
 
 
-def form_echo(scene: Scene, acq: Acquisition, physics: Physics, apical: bool, generator: torch.Generator) -> Echo:
+def form_echo(scene: Scene, acq: Acquisition, physics: Physics, generator: torch.Generator) -> Echo:
     """Insonify a scene.
 
     Args:
         scene: the moving anatomy.
         acq: settings of the clip.
         physics: strength of each effect.
-        apical: whether lung lies beside the heart (apical) or behind it (parasternal).
         generator: source of randomness; what is drawn does not depend on ``physics``.
 
     Returns:
@@ -56,8 +55,8 @@ def form_echo(scene: Scene, acq: Acquisition, physics: Physics, apical: bool, ge
     n_frames = painted.labels.shape[0]
     shape = (n_frames, *_GRID)
 
-    blood = torch.isin(painted.labels, torch.tensor(_BLOOD, dtype=torch.uint8)).view(shape)
-    echogenicity = _echogenicity(scene, painted, blood, acq, physics, apical, generator)
+    blood = painted.blood.view(shape)
+    echogenicity = _echogenicity(scene.patient, painted, acq, physics, generator)
     anchored = torch.randn(2, *_GRID, generator=generator)
     fresh = torch.randn(n_frames, 2, *_GRID, generator=generator)
     scatterers = _scatterers(anchored, fresh, blood, scene.contraction) * physics.speckle
@@ -79,20 +78,19 @@ def form_echo(scene: Scene, acq: Acquisition, physics: Physics, apical: bool, ge
 
 
 def _echogenicity(
-    scene: Scene,
+    patient: PatientAnatomy,
     painted: Painted,
-    blood: Tensor,
     acq: Acquisition,
     physics: Physics,
-    apical: bool,
     generator: torch.Generator,
 ) -> Tensor:
     """Amplitude (T, N_SAMPLES, N_BEAMS) with which each point scatters."""
-    patient, shape = scene.patient, blood.shape
+    shape = (painted.labels.shape[0], *_GRID)
+    blood = painted.blood.view(shape)
     labels = painted.labels.view(shape)
     coarse, fine = smooth_field(3, (7, 7), _GRID, generator), smooth_field(2, (24, 18), _GRID, generator)
     depth = torch.linspace(0, 1, N_SAMPLES)[:, None]
-    sharpness = 12 if apical else 14
+    sharpness = 12 if acq.apical else 14
     lung = 1 - acq.lung * torch.sigmoid((depth - acq.lung_onset) * sharpness)
     deep = 1 + acq.deep_tissue * torch.sigmoid((depth - 0.78 + 0.06 * coarse[2]) * 25)
     outside = patient.outer_echo * torch.exp(0.55 * coarse[0] + 0.35 * fine[0]) * lung * deep
@@ -121,7 +119,7 @@ def _echogenicity(
 
 
 def _scatterers(anchored: Tensor, fresh: Tensor, blood: Tensor, contraction: Tensor) -> Tensor:
-    """Complex scatterers (T, 2, N_SAMPLES, N_BEAMS): tissue's move with the wall, blood's are new in every frame."""
+    """Complex scatterers (T, 2, N_SAMPLES, N_BEAMS): tissue's follow the wall, blood's are always new."""
     scale = 1 + 0.10 * contraction  # (T, 1)
     rows = torch.linspace(-1.1, 0.9, N_SAMPLES) * scale + 0.1
     columns = torch.linspace(-1, 1, N_BEAMS) * scale

@@ -29,22 +29,22 @@ def profile(s: Tensor, widest: float, taper: float) -> Tensor:
     return torch.where(s < widest, apex, base) * (s > 0)
 
 
-def ellipse_distance(u: Tensor, v: Tensor, u0: Tensor | float, v0: Tensor | float, a: Tensor, b: Tensor) -> Tensor:
+def ellipse_distance(
+    u: Tensor, v: Tensor, centre: tuple[Tensor, Tensor | float], axes: tuple[Tensor, Tensor]
+) -> Tensor:
     """Approximate signed distance to an ellipse (negative inside), in the unit of the arguments.
 
     Args:
         u: (T, P) first coordinate.
         v: (T, P) second coordinate.
-        u0: (T, 1) or number, centre along ``u``.
-        v0: (T, 1) or number, centre along ``v``.
-        a: (T, 1) semi-axis along ``u``.
-        b: (T, 1) semi-axis along ``v``.
+        centre: (u, v) of the centre, each (T, 1) or a number.
+        axes: semi-axes along ``u`` and ``v``, each (T, 1).
 
     Returns:
         (T, P); exact on the border, scaled by the smaller semi-axis elsewhere.
     """
-    radius = torch.hypot((u - u0) / a, (v - v0) / b)
-    return (radius - 1) * torch.minimum(a, b)
+    radius = torch.hypot((u - centre[0]) / axes[0], (v - centre[1]) / axes[1])
+    return (radius - 1) * torch.minimum(*axes)
 
 
 def segment_distance(u: Tensor, v: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.cycle import Cycle
@@ -27,9 +28,11 @@ class LongAxisScene(Scene):
         self.leaflet = rng.uniform(0.9, 1.2)
         self.descending = rng.uniform(0.9, 1.3)
 
+    @override
     def needed_depth(self) -> float:
         return 12.6
 
+    @override
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
         p, R, L, c = self.patient, self.radius, self.length, self.contraction
         sin, cos = math.sin(self.rotation), math.cos(self.rotation)
@@ -49,10 +52,8 @@ class LongAxisScene(Scene):
         atrium = ellipse_distance(
             u,
             v,
-            L + 0.9 * p.atrium_width * grown,
-            0.55 * R + 0.35 + self.atrium_offset,
-            1.05 * p.atrium_width * grown,
-            0.95 * p.atrium_width * grown,
+            (L + 0.9 * p.atrium_width * grown, 0.55 * R + 0.35 + self.atrium_offset),
+            (1.05 * p.atrium_width * grown, 0.95 * p.atrium_width * grown),
         )
         atrium = torch.maximum(atrium, L - 0.2 - u)
         root = -0.48 * R - 0.0875 * (u - L)  # middle of the aortic root
@@ -63,7 +64,7 @@ class LongAxisScene(Scene):
         right_wall = (v > ceiling - 0.5) & (v < 0) & (u > 0.2 * L)
         below = R + p.wall + 1.1 + self.descending
         size = self.descending + 0 * L
-        descending = ellipse_distance(u, v, L + 0.4, below, size, size)
+        descending = ellipse_distance(u, v, (L + 0.4, below), (size, size))
 
         labels = torch.zeros(u.shape, dtype=torch.uint8)
         labels.masked_fill_(right_wall, MUSCLE)
@@ -109,9 +110,11 @@ class ShortAxisScene(Scene):
         self.twist = rng.normal(0, 0.4)
         self.right_angle = rng.normal(math.radians(205), 0.35)
 
+    @override
     def needed_depth(self) -> float:
         return 11.8
 
+    @override
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
         p, R, c = self.patient, self.radius, self.contraction
         u, v = z - self.middle_z, x - self.middle_x

@@ -36,7 +36,11 @@ def pixel_positions(acq: Acquisition, shape: tuple[int, int]) -> tuple[Tensor, T
 
 
 def render(
-    scene: Scene, acq: Acquisition, physics: Physics, apical: bool, shape: tuple[int, int], generator: torch.Generator
+    scene: Scene,
+    acq: Acquisition,
+    physics: Physics,
+    shape: tuple[int, int],
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Make the pictures and the label maps of a clip.
 
@@ -44,15 +48,13 @@ def render(
         scene: the moving anatomy.
         acq: settings of the clip.
         physics: strength of each effect.
-        apical: see ``form_echo``.
         shape: (H, W) of the pictures.
         generator: source of randomness.
 
     Returns:
-        frames (T, H, W) uint8, 0 outside the sector, and labels (T, H, W) uint8, values as ``STRUCTURES``, 0 outside
-        the sector too.
+        frames (T, H, W) uint8 and labels (T, H, W) uint8, values as ``STRUCTURES``; both are 0 outside the sector.
     """
-    echo = form_echo(scene, acq, physics, apical, generator)
+    echo = form_echo(scene, acq, physics, generator)
     power = echo.envelope.square().mul_(torch.exp((2 / _DB) * _gain(acq, physics, generator)))
     power += _noise(power.shape, acq, generator) * physics.noise
     decibel = (0.5 * _DB) * torch.log(power + 1e-10)

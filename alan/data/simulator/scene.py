@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,11 @@ class Painted:
     leaflet: Tensor | None = None
     pericardium: Tensor | None = None
     boost: Tensor | None = None
+
+    @functools.cached_property
+    def blood(self) -> Tensor:
+        """(T, P) bool, the cavities (without papillary muscle)."""
+        return torch.isin(self.labels, torch.tensor((LV, LA, RV, RA, AO), dtype=torch.uint8))
 
     def label_map(self) -> Tensor:
         """(T, P) uint8 with structures only: papillary muscle counts as cavity, other codes as background."""
@@ -83,5 +89,5 @@ class Scene(abc.ABC):
         """
 
     def long_axis(self) -> Tensor | None:
-        """(T, 2, 2) float32: (x, z) in cm of the apex and of the middle of the mitral plane; None in short axis."""
+        """(T, 2, 2) float32: (x, z) in cm of the apex and the middle of the base; None if not in the picture."""
         return None

@@ -101,12 +101,11 @@ def simulate_sequence(
     scalars, fields = np.random.SeedSequence([*entropy, VIEWS.index(view)]).spawn(2)
     rng = np.random.default_rng(scalars)
     cycle = Cycle.systole(n_frames, rng) if systole_only else Cycle.beating(n_frames, beats, rng)
-    apical = view in ("A4C", "A2C")
     scene = _scene(view, patient, cycle, rng)
-    acq = Acquisition.sample(patient, scene.needed_depth(), apical, rng)
+    acq = Acquisition.sample(patient, scene.needed_depth(), view in ("A4C", "A2C"), rng)
     generator = torch.Generator().manual_seed(int(fields.generate_state(1, np.uint64)[0] >> 1))
     with one_thread(), torch.no_grad():
-        frames, labels = render(scene, acq, physics or Physics(), apical, shape, generator)
+        frames, labels = render(scene, acq, physics or Physics(), shape, generator)
         spacing = pixel_spacing(acq, shape)
         axis = _axis_in_pixels(scene, spacing, shape, n_frames)
     edv, esv = patient.volume_ml(0.0), patient.volume_ml(1.0)
@@ -138,7 +137,7 @@ def check_view(view: str) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: sums come in one order, so that bytes do not depend on the machine's load or cores."""
+    """Run torch on one thread: sums come in one order, so that the bytes do not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,0 +1,252 @@
+"""The official layouts: how one simulated patient is written in each, and the lists that close an archive."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, ClassVar
+
+import av
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
+import torch
+from numpy.typing import NDArray
+from torchvision.io import write_png
+from typing_extensions import override
+
+from alan.data.sample import ByteArray
+from alan.data.simulator.anatomy import PatientAnatomy
+from alan.data.simulator.scene import LA, LV, MYO
+from alan.data.simulator.sequence import SimulatedSequence, simulate_sequence
+from alan.data.simulator.tracing import trace
+from alan.files import atomic, write_text
+
+#: What a patient leaves for the archive's lists.
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PatientJob:
+    """All that is needed to write one patient.
+
+    Attributes:
+        root: the archive's folder.
+        number: the patient's number, from 1.
+        anatomy: the patient's heart, shared by the views.
+        seed: entropy of the patient's clips.
+        split: ``train``, ``val`` or ``test``.
+        views: views to write.
+        n_frames: frames a clip (images a view and study in TMED-2).
+        shape: (H, W) of the pictures.
+    """
+
+    root: Path
+    number: int
+    anatomy: PatientAnatomy
+    seed: tuple[int, ...]
+    split: str
+    views: tuple[str, ...]
+    n_frames: int
+    shape: tuple[int, int]
+
+    def simulate(self, view: str, **options: Any) -> SimulatedSequence:
+        """Simulate a clip of this patient with the job's size, length and seed (see ``simulate_sequence``)."""
+        chosen: dict[str, Any] = {"n_frames": self.n_frames, "seed": self.seed, **options}
+        return simulate_sequence(view, self.anatomy, size=self.shape, **chosen)
+
+
+class Layout(abc.ABC):
+    """One official layout.
+
+    Attributes:
+        views: views that the layout knows.
+        n_frames: default number of frames.
+        min_frames: smallest number of frames.
+        size: default (H, W).
+    """
+
+    views: ClassVar[tuple[str, ...]]
+    n_frames: ClassVar[int]
+    min_frames: ClassVar[int] = 2
+    size: ClassVar[tuple[int, int]] = (112, 112)
+
+    @abc.abstractmethod
+    def write_patient(self, job: PatientJob) -> Rows:
+        """Write a patient's files (each whole or absent) and give the rows for the lists."""
+
+    @abc.abstractmethod
+    def finish(self, root: Path, jobs: Iterable[PatientJob], rows: Iterable[Rows]) -> None:
+        """Write the archive's lists, in the order of the patients."""
+
+
+class EchoNetLayout(Layout):
+    """EchoNet-Dynamic: one A4C video a patient, ``FileList.csv``, ``VolumeTracings.csv``."""
+
+    views = ("A4C",)
+    n_frames = 32
+
+    @override
+    def write_patient(self, job: PatientJob) -> Rows:
+        clip = job.simulate("A4C", beats=1.5)
+        name = f"0X{np.random.SeedSequence([*job.seed, 1]).generate_state(1, np.uint64)[0]:016X}"
+        write_video(job.root / "Videos" / f"{name}.avi", clip.frames, clip.fps)
+        file = {
+            "FileName": name,
+            "EF": round(clip.ef_percent, 4),
+            "ESV": round(clip.esv_ml, 4),
+            "EDV": round(clip.edv_ml, 4),
+            "FrameHeight": job.shape[0],
+            "FrameWidth": job.shape[1],
+            "FPS": round(clip.fps, 2),
+            "NumberOfFrames": len(clip.frames),
+            "Split": job.split.upper(),
+        }
+        tracings = []
+        for frame in sorted((clip.ed, clip.es)):
+            for x1, y1, x2, y2 in trace(clip.labels[frame] == LV, clip.long_axis[frame]).round(4).tolist():
+                tracings.append(
+                    {"FileName": f"{name}.avi", "X1": x1, "Y1": y1, "X2": x2, "Y2": y2, "Frame": frame}
+                )
+        return [file, *tracings]
+
+    @override
+    def finish(self, root: Path, jobs: Iterable[PatientJob], rows: Iterable[Rows]) -> None:
+        patients = list(rows)
+        write_csv(root / "FileList.csv", [patient[0] for patient in patients])
+        write_csv(root / "VolumeTracings.csv", [row for patient in patients for row in patient[1:]])
+
+
+class CamusLayout(Layout):
+    """CAMUS: NIfTI stills and half sequences with masks, Info files, split lists; A4C is ``4CH``, A2C ``2CH``."""
+
+    views = ("A2C", "A4C")
+    n_frames = 10
+    size = (128, 160)
+
+    @override
+    def write_patient(self, job: PatientJob) -> Rows:
+        name = f"patient{job.number:04d}"
+        folder = job.root / "database_nifti" / name
+        rng = np.random.default_rng(np.random.SeedSequence([*job.seed, 2]))
+        sex, age = ("F", "M")[int(rng.integers(2))], int(rng.integers(25, 90))
+        quality = ("Good", "Medium", "Poor")[min(int(3 * job.anatomy.habitus), 2)]
+        for view in job.views:
+            chamber = {"A4C": "4CH", "A2C": "2CH"}[view]
+            clip = job.simulate(view, systole_only=True)
+            truth = np.where(np.isin(clip.labels, (LV, MYO, LA)), clip.labels, 0).astype(np.uint8)
+            stem = f"{name}_{chamber}"
+            for part, index in (("ED", clip.ed), ("ES", clip.es), ("half_sequence", slice(None))):
+                write_nifti(folder / f"{stem}_{part}.nii.gz", clip.frames[index], clip.spacing_mm)
+                write_nifti(folder / f"{stem}_{part}_gt.nii.gz", truth[index], clip.spacing_mm)
+            info = {
+                "ED": clip.ed + 1,
+                "ES": clip.es + 1,
+                "NbFrame": len(clip.frames),
+                "Sex": sex,
+                "Age": age,
+                "ImageQuality": quality,
+                "EF": round(clip.ef_percent),
+                "FrameRate": round(clip.fps, 1),
+            }
+            write_text(folder / f"Info_{chamber}.cfg", "".join(f"{key}: {value}\n" for key, value in info.items()))
+        return []
+
+    @override
+    def finish(self, root: Path, jobs: Iterable[PatientJob], rows: Iterable[Rows]) -> None:
+        patients = list(jobs)
+        for side, name in (("train", "training"), ("val", "validation"), ("test", "testing")):
+            listed = [f"patient{job.number:04d}\n" for job in patients if job.split == side]
+            write_text(root / "database_split" / f"subgroup_{name}.txt", "".join(listed))
+
+
+class TmedLayout(Layout):
+    """TMED-2: single images of four views and a CSV; a patient has one study, every fourth patient two."""
+
+    views = ("A2C", "A4C", "PLAX", "PSAX")
+    n_frames = 2
+    min_frames = 1
+    folder = "view_and_diagnosis_labeled_set/labeled"
+
+    @override
+    def write_patient(self, job: PatientJob) -> Rows:
+        rows: Rows = []
+        diagnosis = ("no_AS", "early_AS", "significant_AS")[int(3 * job.anatomy.habitus) % 3]
+        for study in range(1, 3 if job.number % 4 == 0 else 2):
+            image = 0
+            for view in job.views:
+                for still in range(job.n_frames):
+                    clip = job.simulate(view, n_frames=1, seed=(*job.seed, study, still))
+                    key = f"{1000 + job.number}s{study}_{image}.png"
+                    with atomic(job.root / self.folder / key) as path:
+                        write_png(torch.from_numpy(clip.frames), str(path))
+                    rows.append(
+                        {
+                            "query_key": key,
+                            "SourceFolder": self.folder,
+                            "view_label": view,
+                            "view_classifier_split": job.split,
+                            "diagnosis_label": diagnosis,
+                            "diagnosis_classifier_split": job.split,
+                        }
+                    )
+                    image += 1
+        return rows
+
+    @override
+    def finish(self, root: Path, jobs: Iterable[PatientJob], rows: Iterable[Rows]) -> None:
+        write_csv(root / "TMED2_fold0_labeledpart.csv", [row for patient in rows for row in patient])
+
+
+LAYOUTS: Mapping[str, Layout] = {"echonet": EchoNetLayout(), "camus": CamusLayout(), "tmed": TmedLayout()}
+
+
+def write_csv(path: Path, rows: Rows) -> None:
+    """Write a CSV atomically, columns in the order of the first row."""
+    with atomic(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_video(path: Path, frames: ByteArray, fps: float) -> None:
+    """Write a grey AVI atomically: FFV1, lossless, no time stamps in it.
+
+    Args:
+        path: the file.
+        frames: (T, H, W) uint8.
+        fps: frames a second, rounded to a thousandth.
+    """
+    options = {"fflags": "+bitexact"}
+    with atomic(path) as temporary, av.open(os.fspath(temporary), "w", format="avi", options=options) as container:
+        stream = container.add_stream("ffv1", rate=Fraction(round(fps * 1000), 1000))
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "gray"
+        stream.thread_count = 1
+        stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
+        container.mux(stream.encode(None))
+
+
+def write_nifti(path: Path, array: NDArray[np.uint8], spacing: tuple[float, float]) -> None:
+    """Write a compressed NIfTI atomically; the first axis of the file is the width, as in CAMUS.
+
+    Args:
+        path: the file, ``.nii.gz``.
+        array: (H, W) or (T, H, W) uint8.
+        spacing: (row, column) in mm; frames are 1 apart.
+    """
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((spacing[1], spacing[0], 1.0)[: array.ndim])  # type: ignore[no-untyped-call]
+    with atomic(path) as temporary:
+        # The suffix tells SimpleITK the format, so it stands at the end of the temporary name too.
+        named = temporary.with_name(f"{temporary.name}.nii.gz")
+        try:
+            sitk.WriteImage(image, os.fspath(named), useCompression=True)
+            named.replace(temporary)
+        except RuntimeError as error:
+            raise OSError(f"{path}: {' '.join(str(error).split())[-160:]}") from error
+        finally:
+            named.unlink(missing_ok=True)
