@@ -1,0 +1,220 @@
+"""k-means parcels: the honest baseline beside RAPTOR, as a scikit-learn estimator that becomes a token head."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.cluster import MiniBatchKMeans
+from sklearn.decomposition import PCA
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from alan.backbone.locked import Backbone
+from alan.errors import ParameterError
+from alan.parcels.head import KMeansHead, check_n_parcels
+from alan.parcels.model import ParcelModel
+
+FloatArray = NDArray[np.floating]
+
+
+class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
+    """Parcels by standardisation per channel, optional principal components, and mini-batch k-means.
+
+    Args:
+        n_parcels: K, 2 to 254.
+        n_components: principal components kept before k-means; None: no PCA.
+        whiten: scale the components to unit variance; needs ``n_components``.
+        random_state: seed of the sample, the PCA and the k-means.
+        max_samples: fit on at most so many tokens, drawn without replacement.
+
+    Attributes:
+        mean_: (D,) mean of the channels over the fitted tokens.
+        std_: (D,) standard deviation; 1 for a channel that does not vary.
+        projection_: (D, C) principal axes (scaled when whitened), or None.
+        explained_variance_ratio_: (C,) share of the variance of each component, or None.
+        cluster_centers_: (K, C), with no PCA (K, D).
+        labels_: parcels of the fitted tokens, in the order given, also of those that were not drawn.
+        inertia_: sum of squared distances of the drawn tokens to their nearest centre.
+        n_features_in_: D.
+    """
+
+    def __init__(
+        self,
+        n_parcels: int = 64,
+        *,
+        n_components: int | None = None,
+        whiten: bool = False,
+        random_state: int | np.random.RandomState | None = 0,
+        max_samples: int = 60_000,
+    ) -> None:
+        self.n_parcels = n_parcels
+        self.n_components = n_components
+        self.whiten = whiten
+        self.random_state = random_state
+        self.max_samples = max_samples
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Fit.
+
+        Args:
+            X: (n, D) tokens.
+            y: ignored.
+
+        Raises:
+            ParameterError: K out of range, fewer tokens than parcels, or a PCA that cannot be.
+        """
+        tokens = self._validated(X, reset=True)
+        check_n_parcels(self.n_parcels)
+        random = check_random_state(self.random_state)
+        if self.max_samples < self.n_parcels:
+            raise ParameterError(f"max_samples is {self.max_samples}: at least n_parcels = {self.n_parcels}")
+        sample = tokens
+        if len(tokens) > self.max_samples:
+            sample = tokens[np.sort(random.choice(len(tokens), self.max_samples, replace=False))]
+        if len(sample) < self.n_parcels:
+            raise ParameterError(
+                f"n_samples={len(sample)} tokens are fewer than n_parcels={self.n_parcels}: give more frames"
+            )
+        self.mean_ = sample.mean(0)
+        std = sample.std(0)
+        # the deviation of a constant channel is rounding, not zero
+        self.std_ = np.where(std > 1e-6 * np.abs(self.mean_), std, 1).astype(sample.dtype)
+        sample = (sample - self.mean_) / self.std_
+        self.projection_, self.explained_variance_ratio_ = self._fit_projection(sample, random)
+        if self.projection_ is not None:
+            sample = sample @ self.projection_
+        batch = max(4096, 16 * self.n_parcels)
+        clusters = MiniBatchKMeans(self.n_parcels, batch_size=batch, n_init=3, random_state=random).fit(sample)
+        self.cluster_centers_: FloatArray = clusters.cluster_centers_
+        self.inertia_ = float(clusters.inertia_)
+        self.labels_ = self._logits(tokens).argmax(1)
+        return self
+
+    def _fit_projection(
+        self, sample: FloatArray, random: np.random.RandomState
+    ) -> tuple[FloatArray | None, FloatArray | None]:
+        if self.n_components is None:
+            if self.whiten:
+                raise ParameterError(
+                    "whiten is set and n_components is not: only principal components are whitened"
+                )
+            return None, None
+        largest = min(sample.shape)
+        if not 1 <= self.n_components <= largest:
+            raise ParameterError(f"n_components is {self.n_components}: 1 to min(tokens, channels) = {largest}")
+        pca = PCA(self.n_components, random_state=random).fit(sample)  # the sample is centred already
+        projection = pca.components_.T
+        if self.whiten:
+            projection = projection / np.sqrt(np.maximum(pca.explained_variance_, np.finfo(sample.dtype).eps))
+        return projection.astype(sample.dtype), pca.explained_variance_ratio_
+
+    def transform(self, X: ArrayLike) -> FloatArray:
+        """Logits (n, K) of tokens (n, D): minus the squared distance to each centre.
+
+        Raises:
+            NotFittedError: before :meth:`fit`.
+            ValueError: tokens of another width.
+        """
+        check_is_fitted(self)
+        return self._logits(self._validated(X, reset=False))
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
+        """Parcels (n,) of tokens (n, D): the nearest centre, of equals the first.
+
+        Raises:
+            NotFittedError: before :meth:`fit`.
+            ValueError: tokens of another width.
+        """
+        return np.asarray(self.transform(X).argmax(1), np.int64)
+
+    def to_head(self) -> KMeansHead:
+        """The same map from tokens to logits as a torch module.
+
+        Raises:
+            NotFittedError: before :meth:`fit`.
+        """
+        check_is_fitted(self)
+        components = None if self.projection_ is None else self.projection_.shape[1]
+        head = KMeansHead(self.n_features_in_, len(self.cluster_centers_), components)
+        head.set_statistics(torch.as_tensor(self.mean_), torch.as_tensor(self.std_))
+        head.centres.copy_(torch.as_tensor(self.cluster_centers_))
+        if head.projection is not None:
+            head.projection.copy_(torch.as_tensor(self.projection_))
+        return head
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.cluster_centers_)
+
+    def _validated(self, X: ArrayLike, *, reset: bool) -> FloatArray:
+        array: FloatArray = validate_data(self, X, dtype=[np.float32, np.float64], reset=reset)
+        return array
+
+    def _logits(self, tokens: FloatArray) -> FloatArray:
+        x = (tokens - self.mean_) / self.std_
+        if self.projection_ is not None:
+            x = x @ self.projection_
+        centres = self.cluster_centers_
+        squares = (x * x).sum(1, keepdims=True) - 2 * x @ centres.T + (centres * centres).sum(1)
+        logits: FloatArray = -np.maximum(squares, 0)
+        return logits
+
+
+def fit_kmeans(
+    backbone: Backbone,
+    frames: NDArray[np.uint8],
+    n_parcels: int = 64,
+    *,
+    n_components: int | None = None,
+    whiten: bool = False,
+    sector_only: bool = False,
+    random_state: int = 0,
+    max_samples: int = 60_000,
+    batch_size: int = 64,
+    source: str | None = None,
+) -> ParcelModel:
+    """Fit k-means parcels on the tokens of a locked backbone.
+
+    From every frame the same number of tokens is drawn at random, so that memory holds ``max_samples`` tokens and
+    one batch, however many frames there are.
+
+    Args:
+        backbone: the locked backbone.
+        frames: (N, H, W) uint8 training frames, e.g. ``store.frames(...)``.
+        n_parcels: K, 2 to 254.
+        n_components: as in :class:`KMeansParcels`.
+        whiten: as in :class:`KMeansParcels`.
+        sector_only: draw tokens inside the ultrasound sector only, and call the outside background.
+        random_state: seed of all draws.
+        max_samples: tokens drawn at most.
+        batch_size: frames that go through the backbone at a time.
+        source: path or name of the backbone, kept by the model.
+
+    Returns:
+        The parcel model.
+
+    Raises:
+        ParameterError: no frames, fewer tokens than parcels, or parameters out of range.
+    """
+    if len(frames) == 0:
+        raise ParameterError("frames are empty: give at least one (H, W) uint8 frame")
+    check_n_parcels(n_parcels)
+    random = np.random.default_rng(random_state)
+    quota = -(-max_samples // len(frames))
+    drawn = []
+    for start in range(0, len(frames), batch_size):
+        batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size]))
+        tokens = backbone(batch).tokens.flatten(1, 2).cpu().numpy()
+        seen = backbone.sector(batch).flatten(1).cpu().numpy() if sector_only else np.ones(tokens.shape[:2], bool)
+        for rows, inside in zip(tokens, seen, strict=True):
+            places = np.flatnonzero(inside)
+            drawn.append(rows[random.permutation(places)[:quota]])
+    estimator = KMeansParcels(
+        n_parcels, n_components=n_components, whiten=whiten, random_state=random_state, max_samples=max_samples
+    )
+    head = estimator.fit(np.concatenate(drawn)).to_head().to(backbone.positions.device)
+    return ParcelModel(backbone, head, sector_only=sector_only, source=source)

@@ -1,0 +1,247 @@
+"""The correspondence loss of RAPTOR (paper, section 3; STEGO), without token-by-token matrices where it can.
+
+With ``f`` the frozen features and ``s`` the codes of two frames a and b, row vectors of unit length,
+
+    F_ij = sum_d f_a[i,d] f_b[j,d]        cosine of features, centred: F_ij - mean_j F_ij
+    S_ij = sum_k s_a[i,k] s_b[j,k]        cosine of codes
+    L    = - mean_ij (F_ij - b) max(S_ij, 0)
+
+Codes out of a softmax are non-negative, hence S is, and the clamp does nothing. Then L is bilinear in the frames'
+*moments*, and no (tokens x tokens) matrix is needed:
+
+    sum_ij F_ij S_ij = sum_dk M_a[d,k] (M_b[d,k] - m_b[d] n_b[k])       sum_ij S_ij = sum_k n_a[k] n_b[k]
+    M[d,k] = sum_i f[i,d] s[i,k]     m[d] = mean_i f[i,d]     n[k] = sum_i s[i,k]
+
+which is exact, also in its gradients. Codes with negative entries take the general way, cut into blocks that are
+computed again in the backward pass.
+
+Letters of the einsums: p pairs of frames, i and j tokens, d feature channels, k parcels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from alan.errors import ParameterError
+
+#: Entries of the token-by-token matrices held at a time on the general way (16 MiB in float32).
+BLOCK = 2**22
+_TINY = 1e-12
+
+
+class LossWeights(NamedTuple):
+    """One number for each of the three terms: pairs of a frame with itself, its sequence, another sequence."""
+
+    self_: float
+    similar: float
+    contrast: float
+
+
+#: The published values.
+WEIGHTS = LossWeights(1.0, 0.5, 1.0)
+SHIFTS = LossWeights(0.3, 0.3, 0.3)
+
+
+class _Frames(NamedTuple):
+    """P frames of T tokens: features (P, T, D), codes (P, T, K), weights (P, T)."""
+
+    f: Tensor
+    s: Tensor
+    w: Tensor
+
+    def at(self, index: Tensor) -> _Frames:
+        return _Frames(*(value[index] for value in self))
+
+    def unit(self) -> _Frames:
+        """Rows of unit length, weights that sum to 1 in each frame (or are all 0)."""
+        f, s = (F.normalize(x, dim=-1, eps=_TINY) for x in (self.f, self.s))
+        return _Frames(f, s, self.w / self.w.sum(1, keepdim=True).clamp(min=_TINY))
+
+    @property
+    def filled(self) -> Tensor:
+        """(P,) bool, the frame has a token."""
+        return self.w.sum(1) > 0
+
+    @property
+    def non_negative(self) -> bool:
+        return bool((self.s.detach() >= 0).all())
+
+
+def _frames(f: Tensor, s: Tensor, w: Tensor | None) -> _Frames:
+    """Check that the three belong together; weights default to 1."""
+    if f.ndim != 3 or s.ndim != 3 or f.shape[:2] != s.shape[:2] or (w is not None and w.shape != f.shape[:2]):
+        raise ParameterError(
+            f"features are {tuple(f.shape)}, codes {tuple(s.shape)}, weights "
+            f"{None if w is None else tuple(w.shape)}: expected (P, T, D), (P, T, K) and (P, T)"
+        )
+    return _Frames(f, s, f.new_ones(f.shape[:2]) if w is None else w.to(f.dtype))
+
+
+class _Moments(NamedTuple):
+    """Sums over the tokens of P frames, divided by the number (weight) of tokens; zeros where a frame has none."""
+
+    joint: Tensor  # (P, D, K), mean_i f[i,d] s[i,k]
+    features: Tensor  # (P, D), mean_i f[i,d]
+    codes: Tensor  # (P, K), mean_i s[i,k]
+    filled: Tensor  # (P,) bool, the frame has a token
+
+    def at(self, index: Tensor) -> _Moments:
+        return _Moments(*(value[index] for value in self))
+
+
+def _moments(frames: _Frames) -> _Moments:
+    f, s, w = frames
+    w = w / w.sum(1, keepdim=True).clamp(min=_TINY)
+    f_scale = 1 / torch.linalg.vector_norm(f, dim=-1).clamp(min=_TINY)  # the copy f / |f| is never made
+    s = F.normalize(s, dim=-1, eps=_TINY)
+    joint = torch.einsum("pid,pik->pdk", f, s * (w * f_scale)[..., None])
+    features = torch.einsum("pid,pi->pd", f, w * f_scale)
+    return _Moments(joint, features, torch.einsum("pik,pi->pk", s, w), frames.filled)
+
+
+def _from_moments(a: _Moments, b: _Moments, shift: float) -> Tensor:
+    """L of P pairs, meaned over the pairs in which both frames have tokens."""
+    product = torch.einsum("pdk,pdk->p", a.joint, b.joint)
+    centre = torch.einsum("pdk,pd,pk->p", a.joint, b.features, b.codes)
+    codes = torch.einsum("pk,pk->p", a.codes, b.codes)
+    return _mean(-(product - centre - shift * codes), a.filled & b.filled)
+
+
+def _mean(values: Tensor, valid: Tensor) -> Tensor:
+    return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
+
+
+def _block(a: _Frames, b: _Frames, shift: float) -> Tensor:
+    """Weighted sum (p,) of (F - b) max(S, 0) over the rows at hand of a and all of b, in unit form."""
+    features = torch.einsum("pid,pjd->pij", a.f, b.f)
+    features = features - torch.einsum("pij,pj->pi", features, b.w)[..., None]
+    codes = torch.einsum("pik,pjk->pij", a.s, b.s).clamp(min=0)
+    return torch.einsum("pij,pi,pj->p", (features - shift) * codes, a.w, b.w)
+
+
+def _general(a: _Frames, b: _Frames, shift: float) -> Tensor:
+    """L by blocks of pairs and rows; each block's matrices are computed again in the backward pass."""
+    valid = a.filled & b.filled
+    a, b = a.unit(), b.unit()
+    n_pairs, rows, columns = *a.w.shape, b.w.shape[1]
+    row_step = max(1, min(rows, BLOCK // columns))
+    pair_step = max(1, BLOCK // (row_step * columns))
+    sums = []
+    for p in range(0, n_pairs, pair_step):
+        pairs = slice(p, p + pair_step)
+        second = _Frames(*(x[pairs] for x in b))
+        total = a.f.new_zeros(len(second.w))
+        for i in range(0, rows, row_step):
+            first = _Frames(*(x[pairs, i : i + row_step] for x in a))
+            total = total + checkpoint(_block, first, second, shift, use_reentrant=False)
+        sums.append(total)
+    return _mean(-torch.cat(sums), valid)
+
+
+def correspondence_loss(
+    f_a: Tensor,
+    f_b: Tensor,
+    s_a: Tensor,
+    s_b: Tensor,
+    shift: float,
+    *,
+    w_a: Tensor | None = None,
+    w_b: Tensor | None = None,
+) -> Tensor:
+    """Correspondence loss between P pairs of frames: like features ask for like codes.
+
+    Args:
+        f_a: (P, T, D) features of the first frames, of any length (normalised here; a zero vector has cosine 0).
+        f_b: (P, T', D) features of the second frames; F is centred over these.
+        s_a: (P, T, K) codes of the first frames, e.g. softmax outputs; the exact fast way needs them non-negative.
+        s_b: (P, T', K) codes of the second frames.
+        shift: b, the cosine of features (after centring) below which codes are pushed apart.
+        w_a: (P, T) weights >= 0 of the tokens, e.g. 1 inside the sector and 0 outside; None: all 1. They weigh the
+            mean of the loss.
+        w_b: (P, T') likewise; they weigh the mean of the loss and the centring.
+
+    Returns:
+        Scalar: the mean over pairs of ``- mean_ij (F_ij - b) max(S_ij, 0)``. Pairs in which a frame has no token
+        (weights all 0) are left out; 0 if none remains.
+
+    Raises:
+        ParameterError: shapes that do not belong together.
+    """
+    a, b = _frames(f_a, s_a, w_a), _frames(f_b, s_b, w_b)
+    if len(f_a) != len(f_b) or f_a.shape[-1] != f_b.shape[-1] or s_a.shape[-1] != s_b.shape[-1]:
+        raise ParameterError(
+            f"pairs do not match: features {tuple(f_a.shape)} and {tuple(f_b.shape)}, "
+            f"codes {tuple(s_a.shape)} and {tuple(s_b.shape)} must agree in pairs and channels"
+        )
+    if a.non_negative and b.non_negative:
+        return _from_moments(_moments(a), _moments(b), shift)
+    return _general(a, b, shift)
+
+
+def raptor_loss(
+    features: Tensor,
+    codes: Tensor,
+    *,
+    shifts: LossWeights = SHIFTS,
+    weights: LossWeights = WEIGHTS,
+    generator: torch.Generator,
+    token_weights: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """RAPTOR's loss over a batch of sequences: attract within a frame and a sequence, contrast with another.
+
+    ``self`` pairs every frame with itself; ``similar`` pairs one frame of each sequence, drawn at random, with
+    every frame of it; ``contrast`` pairs every frame with the frame of the same position in one other sequence,
+    drawn at random for each sequence.
+
+    Args:
+        features: (B, F, T, D) frozen features of B sequences of F frames of T tokens.
+        codes: (B, F, T, K) codes, e.g. softmax outputs.
+        shifts: b of each term.
+        weights: weight of each term.
+        generator: draws the frame and the other sequence; on the CPU.
+        token_weights: (B, F, T) weights >= 0 of the tokens, see :func:`correspondence_loss`; None: all 1.
+
+    Returns:
+        Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
+
+    Raises:
+        ParameterError: fewer than two sequences, or shapes that do not belong together.
+    """
+    if features.ndim != 4 or codes.ndim != 4:
+        raise ParameterError(
+            f"features {tuple(features.shape)} and codes {tuple(codes.shape)} must be (B, F, T, .)"
+        )
+    n_sequences, n_frames = features.shape[:2]
+    if n_sequences < 2:
+        raise ParameterError(
+            f"{n_sequences} sequence in the batch: the contrast needs another one; set the batch size to 2 or more"
+        )
+    everything = torch.arange(n_sequences * n_frames).view(n_sequences, n_frames)
+    chosen = torch.randint(n_frames, (n_sequences, 1), generator=generator)
+    step = torch.randint(1, n_sequences, (n_sequences,), generator=generator)
+    other = (torch.arange(n_sequences) + step) % n_sequences
+    pairs = {
+        "self": (everything, everything),
+        "similar": (everything.gather(1, chosen).expand_as(everything), everything),
+        "contrast": (everything, everything[other]),
+    }
+    frames = _frames(
+        features.flatten(0, 1), codes.flatten(0, 1), None if token_weights is None else token_weights.flatten(0, 1)
+    )
+    moments = _moments(frames) if frames.non_negative else None  # of every frame once, for all three terms
+    terms = {}
+    for (name, (first, second)), shift in zip(pairs.items(), shifts, strict=True):
+        a, b = first.flatten().to(features.device), second.flatten().to(features.device)
+        if moments is not None:
+            terms[name] = _from_moments(moments.at(a), moments.at(b), shift)
+        else:
+            terms[name] = _general(frames.at(a), frames.at(b), shift)
+    total = features.new_zeros(())
+    for name, weight in zip(pairs, weights, strict=True):
+        total = total + weight * terms[name]
+    return {**terms, "total": total}
