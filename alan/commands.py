@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Literal
-
-import yaml
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from alan.cache.run import write_cache
 from alan.data.dataset import open_dataset
 from alan.data.prepare import prepare as prepare_store
 from alan.data.preprocessing import Preprocessing
-from alan.data.simulator import simulate_archive
-from alan.errors import DataError
+from alan.data.simulator.archive import simulate_archive
 from alan.evaluation.run import run_evaluation
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
@@ -21,5 +18,78 @@ from alan.report.html import write_report
 
 __all__ = ["cache", "evaluate", "prepare", "report", "simulate"]
 
+_log = logging.getLogger(__name__)
+
 cache = write_cache
 simulate = simulate_archive
+
+
+def prepare(
+    kind: str,
+    root: str,
+    out: str,
+    *,
+    split: dict[str, Any] | str | None = None,
+    views: list[str] | None = None,
+    options: dict[str, Any] | None = None,
+    size: int = 112,
+    keep_aspect: bool = False,
+    frames: Literal["all", "annotated"] = "all",
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Decode an archive once into a frame store.
+
+    Args:
+        kind: the reader: echonet, camus or tmed.
+        root: folder of the archive.
+        out: the frame store (HDF5) to write.
+        split: side to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that, or a word of
+            the reader (camus: official; tmed: study, published); null is the reader's default.
+        views: views to read, where the archive has several; null for all.
+        options: further options of the reader, by name.
+        size: side in pixels to which frames and masks are resized.
+        keep_aspect: pad the short side instead of stretching.
+        frames: all, or annotated for the frames with masks and those at ED and ES only.
+        workers: processes that decode; null for one a core, at most 4.
+        overwrite: replace a store that was made with other settings.
+    """
+    given: Mapping[str, Any] = {"split": split, "views": views, **(options or {})}
+    dataset = open_dataset(kind, root, **{name: value for name, value in given.items() if value is not None})
+    preprocessing = Preprocessing(size=size, keep_aspect=keep_aspect)
+    store = prepare_store(dataset, out, preprocessing, frames, workers=workers, overwrite=overwrite)
+    sides = {side: len([s for s in store.sequences if s.split == side]) for side in ("train", "val", "test", "")}
+    counts = ", ".join(f"{n} {side or 'without side'}" for side, n in sides.items() if n)
+    _log.info("%s: %d frames of %d sequences (%s)", out, len(store), len(store.sequences), counts)
+
+
+def evaluate(
+    out: str,
+    *,
+    segmentation: SegmentationProtocol | None = None,
+    views: ViewProtocol | None = None,
+    title: str = "ALAN evaluation",
+    curves: dict[str, str] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Fit the white boxes on a few labels, measure them on other patients, and write the report.
+
+    Args:
+        out: the run folder.
+        segmentation: what to segment, on which frames.
+        views: which views to name, on which frames.
+        title: heading of the report.
+        curves: name to the metrics.jsonl of a training, drawn in the report.
+        overwrite: replace a run with another configuration.
+    """
+    folder = run_evaluation(segmentation, views, out, title, overwrite=overwrite, curves=curves)
+    _log.info("report: %s", write_report(folder))
+
+
+def report(run: str) -> None:
+    """Write the report.html of an evaluation run again.
+
+    Args:
+        run: the run folder.
+    """
+    _log.info("report: %s", write_report(run))
