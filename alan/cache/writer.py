@@ -1,0 +1,174 @@
+"""Predicting writes the cache: a Lightning module around the locked models, and the callback that writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch import Tensor
+from typing_extensions import override
+
+from alan.backbone.locked import Backbone
+from alan.cache.manifest import Manifest
+from alan.cache.shard import Layout, Shard, begin, part_path
+from alan.data.sample import IntArray
+from alan.errors import CacheError
+from alan.parcels.model import ParcelModel
+
+_DTYPES = {"cls": torch.float32, "tokens": torch.float16, "logits": torch.float16, "maps": torch.uint8}
+
+
+class FeatureModule(LightningModule):
+    """The locked backbone, and parcels if they are asked for, as a module that predicts.
+
+    Args:
+        backbone: the locked backbone.
+        parcels: a parcel model on that backbone; needed for ``logits`` and ``maps``.
+        what: the kinds of features to compute, out of :data:`alan.cache.manifest.KINDS`. With ``tokens`` comes
+            ``sector``, which tokens see the ultrasound sector.
+    """
+
+    def __init__(self, backbone: Backbone, parcels: ParcelModel | None, what: Sequence[str]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.parcels = parcels
+        self.what = tuple(what)
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing left to do
+
+    @torch.no_grad()
+    def features(self, frames: Tensor) -> dict[str, Tensor]:
+        """Features of a batch, in the dtypes of the cache, with one pass through the backbone.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            Of what is asked for: ``cls`` (B, D) float32, ``tokens`` (B, h, w, D) float16 and with them ``sector``
+            (B, h, w) bool, ``logits`` (B, K, h, w) float16, ``maps`` (B, H, W) uint8.
+        """
+        cls, tokens = self.backbone(frames)
+        found = {"cls": cls, "tokens": tokens}
+        with torch.autocast(frames.device.type, enabled=False):
+            if "tokens" in self.what:
+                found["sector"] = self.backbone.sector(frames)
+            if self.parcels is not None:
+                found["logits"] = self.parcels.head(tokens.float()).permute(0, 3, 1, 2)
+                if "maps" in self.what:
+                    size = (frames.shape[1], frames.shape[2])
+                    found["maps"] = self.parcels.maps_from_logits(found["logits"], frames, size)
+        kept = {name: found[name].to(_DTYPES[name]) for name in self.what}
+        return kept | {"sector": found["sector"]} if "sector" in found else kept
+
+    def layout(self, size: int) -> Layout:
+        """Shapes and dtypes of one frame's features, found by computing those of an empty frame.
+
+        Args:
+            size: side of the frames in pixels.
+        """
+        found = self.features(torch.zeros(1, size, size, dtype=torch.uint8, device=self.device))
+        return {name: (tuple(x.shape[1:]), _numpy(x).dtype) for name, x in found.items()}
+
+    @override
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> dict[str, Tensor]:
+        """Features of ``batch["frames"]``.
+
+        Raises:
+            CacheError: a feature is not finite, or beyond float16 (65,504).
+        """
+        found = self.features(batch["frames"])
+        for name, x in found.items():
+            if x.is_floating_point() and not torch.isfinite(x).all():
+                row = int((~torch.isfinite(x.flatten(1)).all(1)).nonzero()[0])
+                raise CacheError(
+                    f"{name} of frame {int(batch['index'][row])} is not finite in {x.dtype}: check the weights, "
+                    "or compute with precision 32-true"
+                )
+        return found
+
+
+class CacheWriter(BasePredictionWriter):
+    """Write predictions to the part of this rank, and know which frames are still to come.
+
+    Args:
+        out: the cache to be.
+        manifest: what it is made from.
+        index: (n,) global frame indices of all ranks, ascending, each once; each rank takes a contiguous share.
+        layout: shapes and dtypes of one frame's features.
+        overwrite: forget the parts of an earlier run.
+    """
+
+    def __init__(self, out: Path, manifest: Manifest, index: IntArray, layout: Layout, *, overwrite: bool) -> None:
+        super().__init__("batch")
+        self.out = out
+        self.manifest = manifest
+        self.index = index
+        self.layout = layout
+        self.overwrite = overwrite
+        self.shard: Shard | None = None
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Open the part of this rank."""
+        super().setup(trainer, pl_module, stage)
+        if trainer.is_global_zero:
+            begin(self.out, overwrite=self.overwrite)
+        trainer.strategy.barrier("leftovers are in order")
+        self.open(trainer.global_rank, trainer.world_size)
+
+    def open(self, rank: int, ranks: int) -> None:
+        """Open the part of a rank: new, or as an earlier run left it."""
+        share = np.array_split(self.index, ranks)[rank]
+        self.shard = Shard(part_path(self.out, rank), self.manifest, share, self.layout, rank=rank, ranks=ranks)
+        self.share = share
+
+    def left(self) -> IntArray:
+        """Global frame indices of this rank that are not written yet, (m,) ascending."""
+        if self.shard is None:
+            raise CacheError(f"{self.out}: the part is not open: the writer must be a callback of the trainer")
+        return self.share[~self.shard.done]
+
+    @override
+    def write_on_batch_end(
+        self,
+        trainer: Trainer | None,
+        pl_module: LightningModule | None,
+        prediction: dict[str, Tensor],
+        batch_indices: Sequence[int] | None,
+        batch: dict[str, Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write one batch; ``batch["index"]`` says which frames these are."""
+        if self.shard is not None:
+            rows = np.searchsorted(self.share, _numpy(batch["index"]))
+            self.shard.write(rows, {name: _numpy(x) for name, x in prediction.items()})
+
+    @override
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the part."""
+        self.close()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the part, so that the next run can go on with it."""
+        self.close()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the part of a rank that had nothing to do."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the part, if it is open."""
+        if self.shard is not None:
+            self.shard.close()
+            self.shard = None
+
+
+def _numpy(x: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    return x.detach().cpu().numpy()
