@@ -93,6 +93,8 @@ def baselines(
 ) -> list[tuple[str, str, ParcelModel]]:
     """K-means on the features of each backbone that the models use, and on an untrained one of its shape.
 
+    Where the first parcels file leaves the outside of the sector out, so do they.
+
     Args:
         models: name, kind and model of the parcels files.
         store: the frame store.
@@ -109,9 +111,14 @@ def baselines(
     backbones: dict[str, tuple[str, Backbone]] = {}
     for name, _, model in models:
         backbones.setdefault(model.backbone.fingerprint, (name, model.backbone))
+    frames = store.frames(pool)
+
+    def clustered(backbone: Backbone, k: int) -> ParcelModel:
+        return fit_kmeans(backbone, frames, k, sector_only=models[0][2].sector_only, random_state=seed)
+
     named = [(f" ({name})" if len(backbones) > 1 else "", backbone) for name, backbone in backbones.values()]
     found = [
-        (f"k-means, K = {k}{where}", "k-means", fit_kmeans(backbone, store, pool, k, seed))
+        (f"k-means, K = {k}{where}", "k-means", clustered(backbone, k))
         for where, backbone in named
         for k in kmeans
     ]
@@ -120,7 +127,7 @@ def baselines(
             (
                 f"random ViT, K = {k}{where}",
                 "random",
-                fit_kmeans(random_like(backbone, seed), store, pool, k, seed),
+                clustered(random_like(backbone, seed), k),
             )
             for where, backbone in named
             for k in kmeans

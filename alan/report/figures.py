@@ -1,0 +1,282 @@
+"""Figures of the report: drawn without a display, readable in grey and to colour-blind eyes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from alan.evaluation.published import MARK_SEGMENTATION, published_dice
+from alan.report.words import PHASES, STRUCTURES, method_label
+
+# Okabe and Ito's colours; each kind also has a place of its own on the axis, each phase a marker of its own.
+KIND_COLOURS = {"parcels": "#0072B2", "k-means": "#009E73", "random": "#E69F00", "atlas": "#555555"}
+PHASE_MARKERS = {"ED": "o", "ES": "s"}
+MANUAL, PREDICTED, BOTH = (
+    "#4da3ff",
+    "#4ade80",
+    "#2dd4bf",
+)  # blue, green, turquoise, as in the paper's Figs. 4 and 5
+_INK, _GRID = "#1f2933", "#d9dee3"
+_STYLE: Any = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#9aa5b1",
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "text.color": _INK,
+    "xtick.color": "#52606d",
+    "ytick.color": _INK,
+    "grid.color": _GRID,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as PNG bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=170, bbox_inches="tight", pad_inches=0.08)
+    return buffer.getvalue()
+
+
+def _percent_axis(axes: Axes) -> None:
+    axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
+
+
+def method_chart(summary: Mapping[str, Any]) -> Figure:
+    """Dice of every method with its interval, a panel for each structure; published rows as open diamonds.
+
+    Args:
+        summary: the ``segmentation`` part of ``results.json``.
+    """
+    structures = list(dict.fromkeys(row["structure"] for row in summary["rows"]))
+    measured = [row for row in summary["rows"] if row["metrics"]]
+    order = {kind: number for number, kind in enumerate(KIND_COLOURS)}
+    names = sorted(
+        dict.fromkeys((row["kind"], row["method"], row["rule"]) for row in measured),
+        key=lambda name: order.get(name[0], 9),
+    )
+    published = published_dice(summary["published"]) if summary["published"] else ()
+    extra = list(dict.fromkeys((cell.training, cell.k) for cell in published))
+    labels = [method_label(method, rule) for _, method, rule in names]
+    labels += [f"ALAN ({training}, K = {k}), published" for training, k in extra]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(2.6 + 2.9 * len(structures), 0.9 + 0.3 * len(labels)), layout="constrained")
+        panels = figure.subplots(1, len(structures), sharey=True, squeeze=False)[0]
+        for axes, structure in zip(panels, structures, strict=True):
+            axes.set_title(STRUCTURES.get(structure, structure).capitalize())
+            axes.grid(axis="x")
+            for row in measured:
+                if row["structure"] == structure:
+                    place = names.index((row["kind"], row["method"], row["rule"]))
+                    _dot(axes, row["metrics"]["dice"], place, row["phase"], KIND_COLOURS.get(row["kind"], _INK))
+            for cell in published:
+                if cell.structure == structure:
+                    place = len(names) + extra.index((cell.training, cell.k))
+                    y = place + (-0.14 if cell.phase == "ED" else 0.14)
+                    axes.plot(
+                        cell.mean, y, "D", ms=5, mfc="white" if cell.phase == "ES" else _INK, mec=_INK, mew=1.1
+                    )
+            axes.set_xlim(0, 1)
+            _percent_axis(axes)
+            axes.set_xlabel("Dice (%), 95% interval over patients")
+            axes.tick_params(axis="y", length=0)
+        panels[0].set_yticks(range(len(labels)), labels)
+        panels[0].set_ylim(len(labels) - 0.4, -0.6)
+        handles = [
+            mpl.lines.Line2D(
+                [], [], color=_INK, ls="", marker=PHASE_MARKERS[p], mfc=_INK if p == "ED" else "white", label=p
+            )
+            for p in PHASE_MARKERS
+        ]
+        if extra:
+            handles.append(
+                mpl.lines.Line2D([], [], color=_INK, ls="", marker="D", mfc="white", label=MARK_SEGMENTATION)
+            )
+        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0.2)
+    return figure
+
+
+def _dot(axes: Axes, value: Mapping[str, Any], place: float, phase: str, colour: str) -> None:
+    if value["mean"] is None:
+        return
+    y = place + (-0.14 if phase == "ED" else 0.14)
+    if value["low"] is not None:
+        axes.plot([value["low"], value["high"]], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
+    face = "white" if phase == "ES" else colour
+    axes.plot(value["mean"], y, PHASE_MARKERS.get(phase, "o"), ms=5, mfc=face, mec=colour, mew=1.3)
+
+
+def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None:
+    """Histograms of the Dice score of the shown method by structure and phase, the atlas as an outline (Fig. 3).
+
+    Args:
+        cases: ``per_case.csv``.
+        summary: the ``segmentation`` part of ``results.json``.
+
+    Returns:
+        The figure; None where no method is shown.
+    """
+    shown = summary["shown"]
+    phases = list(summary["test"]["phases"])
+    if not shown:
+        return None
+    bins = np.linspace(0, 1, 21)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(1.2 + 3.3 * len(phases), 0.5 + 1.9 * len(shown)), layout="constrained")
+        grid = figure.subplots(len(shown), len(phases), sharex=True, squeeze=False)
+        for panels, (structure, method) in zip(grid, shown.items(), strict=True):
+            for axes, phase in zip(panels, phases, strict=True):
+                at = (cases["structure"] == structure) & (cases["phase"] == phase)
+                mine = at & (cases["method"] == method["method"]) & (cases["rule"] == method["rule"])
+                values = cases.loc[mine, "dice"].dropna()
+                atlas = cases.loc[at & (cases["kind"] == "atlas"), "dice"].dropna()
+                axes.hist(values, bins=bins, color=KIND_COLOURS["parcels"], alpha=0.85, label="parcels")
+                if len(atlas):
+                    axes.hist(atlas, bins=bins, histtype="step", color=_INK, lw=1.3, label="atlas")
+                if len(values):
+                    axes.axvline(values.mean(), color=KIND_COLOURS["parcels"], lw=1.4, ls="--", label="mean")
+                axes.set_title(f"{STRUCTURES.get(structure, structure).capitalize()}, {PHASES.get(phase, phase)}")
+                axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+                axes.grid(axis="y")
+                _percent_axis(axes)
+            panels[0].set_ylabel("frames")
+        for axes in grid[-1]:
+            axes.set_xlabel("Dice (%)")
+        grid[0, 0].legend(loc="upper left")
+    return figure
+
+
+def overlays(
+    arrays: Mapping[str, NDArray[Any]], examples: Sequence[Mapping[str, Any]], structure: str
+) -> Figure | None:
+    """Best, median and worst cases of one structure: outlines above, parcel contours below (Figs. 4 and 5).
+
+    Args:
+        arrays: ``frames``, ``maps``, ``manual``, ``predicted``, each (e, S, S), as in ``examples.npz``.
+        examples: the e descriptions in ``results.json``.
+        structure: the structure to draw.
+
+    Returns:
+        The figure; None where there is no example of the structure.
+    """
+    places = [i for i, example in enumerate(examples) if example["structure"] == structure]
+    if not places:
+        return None
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(1.75 * len(places), 4.05), layout="constrained")
+        grid = figure.subplots(2, len(places), squeeze=False)
+        for column, i in enumerate(places):
+            top, bottom = grid[0, column], grid[1, column]
+            for axes in (top, bottom):
+                axes.imshow(arrays["frames"][i], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
+                axes.set_axis_off()
+            _masks(top, arrays["manual"][i], arrays["predicted"][i])
+            _parcel_contours(bottom, arrays["maps"][i], arrays["predicted"][i])
+            example = examples[i]
+            title = f"{example['phase']}, {example['rank']}\nDice {100 * example['dice']:.1f}%"
+            top.set_title(title, loc="center", fontsize=9, fontweight="normal")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
+        handles = [
+            mpl.lines.Line2D([], [], color=MANUAL, lw=2, label="manual"),
+            mpl.lines.Line2D([], [], color=PREDICTED, lw=2, ls=(0, (3, 1.2)), label="predicted"),
+            mpl.patches.Patch(color=BOTH, alpha=0.5, label="overlap"),
+            mpl.lines.Line2D([], [], color="#f0c040", lw=1, label="parcel borders"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _masks(axes: Axes, manual: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> None:
+    fill = np.zeros((*manual.shape, 4))
+    for mask, colour, alpha in ((manual & ~predicted, MANUAL, 0.28), (predicted & ~manual, PREDICTED, 0.28)):
+        fill[mask] = mpl.colors.to_rgba(colour, alpha)
+    fill[manual & predicted] = mpl.colors.to_rgba(BOTH, 0.3)
+    axes.imshow(fill, interpolation="nearest")
+    for mask, colour, line in ((manual, MANUAL, "solid"), (predicted, PREDICTED, (0, (3, 1.2)))):
+        if mask.any() and not mask.all():
+            axes.contour(mask, levels=[0.5], colors=[colour], linewidths=1.4, linestyles=[line])
+
+
+def _parcel_contours(axes: Axes, parcels: NDArray[np.integer[Any]], predicted: NDArray[np.bool_]) -> None:
+    """Borders between parcels, drawn between pixels, and the predicted outline above them."""
+    size = parcels.shape[0]
+    across = np.argwhere(parcels[:, 1:] != parcels[:, :-1])  # border to the right of (row, column)
+    down = np.argwhere(parcels[1:] != parcels[:-1])  # border below
+    vertical = [((c + 0.5, r - 0.5), (c + 0.5, r + 0.5)) for r, c in across]
+    horizontal = [((c - 0.5, r + 0.5), (c + 0.5, r + 0.5)) for r, c in down]
+    lines = mpl.collections.LineCollection(vertical + horizontal, colors="#f0c040", linewidths=0.7, alpha=0.9)
+    axes.add_collection(lines)
+    axes.set_xlim(-0.5, parcels.shape[1] - 0.5)
+    axes.set_ylim(size - 0.5, -0.5)
+    if predicted.any() and not predicted.all():
+        axes.contour(predicted, levels=[0.5], colors=[PREDICTED], linewidths=1.4, linestyles=[(0, (3, 1.2))])
+
+
+def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figure:
+    """Confusion matrix of one row of the view table: shares of each true view, counts in the cells.
+
+    Args:
+        summary: the ``views`` part of ``results.json``.
+        row: one of its rows.
+    """
+    counts = np.asarray(row["confusion"])
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    views = summary["views"]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(0.9 + 0.75 * len(views), 0.9 + 0.62 * len(views)), layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (i, j), count in np.ndenumerate(counts):
+            colour = "white" if shares[i, j] > 0.55 else _INK
+            axes.text(
+                j, i, f"{count}\n{100 * shares[i, j]:.0f}%", ha="center", va="center", color=colour, fontsize=8
+            )
+        axes.set_xticks(range(len(views)), views)
+        axes.set_yticks(range(len(views)), views)
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.set_title(f"{row['method']}, k = {row['k']}")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
+    """Losses of a training by step.
+
+    Args:
+        metrics: columns ``step`` and one for each metric; those whose name holds ``loss`` are drawn.
+        name: title of the figure.
+
+    Returns:
+        The figure; None where there is no loss.
+    """
+    columns = [c for c in metrics.columns if "loss" in c and metrics[c].notna().any()]
+    if "step" not in metrics.columns or not columns:
+        return None
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(5.6, 2.4), layout="constrained")
+        axes = figure.subplots()
+        palette = (*KIND_COLOURS.values(), "#CC79A7", "#56B4E9", "#D55E00")
+        for column, colour in zip(columns, palette, strict=False):
+            part = metrics[["step", column]].dropna()
+            axes.plot(part["step"], part[column], color=colour, lw=1.3, label=column)
+        axes.set_title(name)
+        axes.set_xlabel("step")
+        axes.grid(axis="y")
+        axes.legend(fontsize=8)
+    return figure
