@@ -100,7 +100,7 @@ def close(mask: BoolArray, radius: int) -> BoolArray:
     """
     if radius == 0 or not mask.any():
         return mask
-    window = bounding_box(mask, radius)
+    window = bounding_box(mask, 2 * radius)  # at the image's border a closing reaches beyond the mask's box
     out = np.zeros_like(mask)
     out[window] = ~dilate(~dilate(mask[window], radius), radius)
     return out

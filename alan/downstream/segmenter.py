@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from dataclasses import fields
@@ -14,11 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from alan.downstream.counting import check_maps
+from alan.downstream.jsonfile import check_schema, dump, load
 from alan.downstream.postprocess import PostProcessing
-from alan.downstream.selection import ParcelSelector, load_json
+from alan.downstream.selection import ParcelSelector
 from alan.errors import AlanWarning, ParameterError, nearest
-from alan.files import write_text
 
 BoolArray = NDArray[np.bool_]
 
@@ -124,7 +122,7 @@ class ParcelSegmenter(BaseEstimator):
         check_is_fitted(self, "selector_")
         process = self._post_processing()
         unions = self.selector_.predict(parcel_maps)
-        maps = check_maps(parcel_maps)
+        maps = np.asarray(parcel_maps)
         out = np.empty((len(maps), *(self.size or maps.shape[1:])), bool)
         for n, (union, parcel_map) in enumerate(zip(unions, maps, strict=True)):
             out[n] = resize(process(union, parcel_map), (out.shape[1], out.shape[2]))
@@ -150,14 +148,11 @@ class ParcelSegmenter(BaseEstimator):
         check_is_fitted(self, "selector_")
         value = {
             "schema": SCHEMA,
-            "size": self.size,
+            "size": None if self.size is None else list(self.size),
             "post_processing": {name: getattr(self, name) for name in _STEPS},
             "selector": self.selector_.to_dict(),
         }
-        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        if path is not None:
-            write_text(path, text)
-        return text
+        return dump(value, path)
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> Self:
@@ -173,10 +168,7 @@ class ParcelSegmenter(BaseEstimator):
             DataError: the file is missing or is not JSON.
             ParameterError: the content is not a parcel segmenter.
         """
-        value = load_json(source)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            found = value.get("schema") if isinstance(value, dict) else type(value).__name__
-            raise ParameterError(f"not a parcel segmenter: schema is {found!r}, {SCHEMA!r} expected")
+        value = check_schema(load(source), SCHEMA)
         steps, size = value.get("post_processing"), value.get("size")
         if not isinstance(steps, dict):
             raise ParameterError("parcel segmenter has no post_processing: write it afresh with to_json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from typing import Any, Self
 
@@ -23,9 +22,10 @@ from alan.downstream.explain import (
     shortfall,
     threshold_sentence,
 )
+from alan.downstream.jsonfile import check_schema, dump, load
 from alan.downstream.rules import RULES, Greedy, Thresholds, greedy_union, shares
 from alan.errors import ParameterError, SelectionError, nearest
-from alan.files import fingerprint, read_json, write_text
+from alan.files import fingerprint
 
 BoolArray = NDArray[np.bool_]
 IdArray = NDArray[np.int64]
@@ -267,13 +267,10 @@ class ParcelSelector(BaseEstimator):
             "schema": SCHEMA,
             "n_parcels": self.n_parcels_,
             "images": self.n_images_,
-            "interior": self.interior_.tolist(),
-            "exterior": self.exterior_.tolist(),
-            "valve": self.valve_.tolist(),
+            **{role: [int(k) for k in getattr(self, f"{role}_")] for role in ROLES},
             "cv_dice": None if np.isnan(self.cv_dice_) else self.cv_dice_,
             "provenance": self.provenance_,
-            "parameters": self.get_params(),
-            "thresholds": self._thresholds()._asdict(),
+            "parameters": self.get_params() | self._thresholds()._asdict(),
             "parcels": [
                 {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in r.items()} for r in rows
             ],
@@ -288,10 +285,7 @@ class ParcelSelector(BaseEstimator):
         Returns:
             The text.
         """
-        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        if path is not None:
-            write_text(path, text)
-        return text
+        return dump(self.to_dict(), path)
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
@@ -300,9 +294,7 @@ class ParcelSelector(BaseEstimator):
         Raises:
             ParameterError: another schema, a field missing or misspelt, or an id out of range or in two lists.
         """
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            found = value.get("schema") if isinstance(value, dict) else type(value).__name__
-            raise ParameterError(f"not a parcel selection: schema is {found!r}, {SCHEMA!r} expected")
+        value = check_schema(value, SCHEMA)
         try:
             unknown = sorted(set(value["parameters"]) - set(cls().get_params()))
             if unknown:
@@ -316,20 +308,13 @@ class ParcelSelector(BaseEstimator):
             selector.provenance_ = dict(value["provenance"])
             table = pd.DataFrame(value["parcels"]).set_index("id").rename_axis("parcel")
             selector.table_ = table[list(COLUMNS)].astype({"consistency": float, "mean_overlap": float})
-            lists = {role: selector._check_ids(role, value[role]) for role in ROLES}
-        except (KeyError, TypeError, AttributeError) as error:
+            selector._set_lists({role: value[role] for role in ROLES})
+        except ParameterError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ParameterError(
                 f"parcel selection is incomplete or malformed ({error}): compare a fresh one"
             ) from error
-        selector.interior_, selector.valve_, selector.exterior_ = (lists[role] for role in ROLES)
-        twice = [
-            k
-            for k, n in zip(*np.unique(np.concatenate([*lists.values()]), return_counts=True), strict=True)
-            if n > 1
-        ]
-        if twice:
-            raise ParameterError(f"parcel {twice[0]} has two roles or is listed twice: keep one")
-        selector._follow_lists()
         return selector
 
     @classmethod
@@ -346,43 +331,26 @@ class ParcelSelector(BaseEstimator):
             DataError: the file is missing or is not JSON.
             ParameterError: the content is not a parcel selection, see :meth:`from_dict`.
         """
-        return cls.from_dict(load_json(source))
+        return cls.from_dict(load(source))
 
-    def _check_ids(self, role: str, ids: list[int]) -> IdArray:
-        """Ids of a hand-edited list, ascending."""
-        for k in ids:
-            if (
-                not isinstance(k, int)
-                or isinstance(k, bool)
-                or not 0 <= k < self.n_parcels_
-                or k == self.background_id
-            ):
-                raise ParameterError(
-                    f"{role} holds {k!r}: give ids of parcels, whole numbers from 0 to {self.n_parcels_ - 1}"
-                )
-        return np.array(sorted(ids), np.int64)
-
-    def _follow_lists(self) -> None:
-        """Give each parcel of the table the role of its list, and say so where that was changed by hand."""
+    def _set_lists(self, lists: dict[str, list[int]]) -> None:
+        """Take the lists of ids, perhaps edited by hand; the table follows and says where it had to."""
+        if sorted(self.table_.index) != list(range(self.n_parcels_)):
+            raise ParameterError(f"parcels must have one row for each id from 0 to {self.n_parcels_ - 1}")
+        role_of: dict[int, str] = {}
+        for role, ids in lists.items():
+            for k in ids:
+                if type(k) is not int or not 0 <= k < self.n_parcels_ or k == self.background_id:
+                    last = self.n_parcels_ - 1
+                    raise ParameterError(
+                        f"{role} holds {k!r}: give ids of parcels, whole numbers from 0 to {last}"
+                    )
+                if k in role_of:
+                    raise ParameterError(f"parcel {k} is listed as {role_of[k]} and as {role}: keep one")
+                role_of[k] = role
+        self.interior_, self.valve_, self.exterior_ = (np.array(sorted(lists[r]), np.int64) for r in ROLES)
         for parcel, old in self.table_["role"].items():
-            new = next((role for role in ROLES if parcel in getattr(self, f"{role}_")), "")
+            new = role_of.get(parcel, "")
             if new != old:
-                self.table_.loc[parcel, ["role", "why"]] = [
-                    new,
-                    f"set by hand to {new or 'no role'} (was {old or 'none'})",
-                ]
-
-
-def load_json(source: str | os.PathLike[str]) -> Any:
-    """Read JSON from a path or from a text that starts with a brace.
-
-    Raises:
-        DataError: the file is missing or is not JSON.
-        ParameterError: the text is not JSON.
-    """
-    if not isinstance(source, str) or not source.lstrip().startswith("{"):
-        return read_json(source)
-    try:
-        return json.loads(source)
-    except json.JSONDecodeError as error:
-        raise ParameterError(f"not JSON ({error})") from error
+                why = f"set by hand to {new or 'no role'} (was {old or 'no role'})"
+                self.table_.loc[parcel, ["role", "why"]] = [new, why]

@@ -1,7 +1,7 @@
 """The published parcel-to-segment steps, written plainly and slowly: the oracle of the fast ones.
 
-All pairs of regions are dilated one by one, components are walked with a queue, scikit-image draws the contours. Also
-here: made-up parcel maps that look like a head's (position and noise, upsampled from 28 x 28).
+All pairs of regions are dilated one by one, components are walked with a queue, scikit-image draws the
+contours. Also here: made-up parcel maps that look like a head's (position and noise, upsampled from 28 x 28).
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ NEIGHBOURS = [(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 
 
 
 def parcel_maps_and_masks(seed, n, k=64, shape=(112, 112), noise=0.35):
-    """(n, H, W) uint8 maps and bool masks: k parcels at fixed places, moved by smooth noise; the target an ellipse."""
+    """(n, H, W) uint8 maps of k parcels, moved by smooth noise, and bool masks: an ellipse."""
     rng = np.random.default_rng(seed)
     centre = rng.uniform(0, 1, (k, 2))
     y, x = (np.arange(side) + 0.5 for side in (28, 28))
@@ -36,7 +36,9 @@ def dice(a, b):
     return 2 * (a & b).sum() / total if total else 1.0
 
 
-def select(maps, masks, k, overlap, consistency, presence, min_pixels=10, min_share=0.02, presence_of="present"):
+def select(
+    maps, masks, k, *, overlap, consistency, presence, min_pixels=10, min_share=0.02, presence_of="present"
+):
     """Interior parcels by the paper's rule, counted region by region; also (present, inside) per parcel."""
     present, inside = [0] * k, [0] * k
     for parcel_map, mask in zip(maps, masks, strict=True):
@@ -92,7 +94,9 @@ def neighbours_by_dilation(labels):
     return near
 
 
-def segment(parcel_map, interior, enclave_regions=8, radius=10, beta=0.2, gamma=0.01, iterations=10, contour=True):
+def segment(
+    parcel_map, interior, *, enclave_regions=8, radius=10, beta=0.2, gamma=0.01, iterations=10, contour=True
+):
     """One frame: interior union, main component, enclaves, closing, holes, active contour, polygon to mask."""
     union = np.isin(parcel_map, interior)
     if not union.any():
