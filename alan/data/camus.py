@@ -103,6 +103,8 @@ class Camus(EchoDataset):
         shape = next(iter(pictures.values()))[0].shape[1:]
         for paths, arrays in ((files.images, {n: p[0] for n, p in pictures.items()}), (files.labels, labels)):
             for name, array in arrays.items():
+                if name != "sequence" and len(array) != 1:
+                    raise DataError(f"{paths[name]} holds {len(array)} frames; a still has one")
                 if array.shape[1:] != shape:
                     first = next(iter(files.images.values()))
                     raise DataError(
@@ -230,12 +232,11 @@ def _sides(
 def _official(root: Path, folders: Mapping[str, Path], *, required: bool) -> dict[str, str]:
     """Sides out of ``database_split``, which lies in the release's folder beside ``database_nifti``."""
     bases = [root, root.parent] if root.name == "database_nifti" else [root]
-    lists = {
-        side: base / "database_split" / f"subgroup_{word}.txt"
-        for base in reversed(bases)
-        for side, word in _LISTS.items()
-    }
-    names = {side: path.read_text(encoding="utf-8").split() for side, path in lists.items() if path.is_file()}
+    names: dict[str, list[str]] = {}
+    for side, word in _LISTS.items():
+        for path in (base / "database_split" / f"subgroup_{word}.txt" for base in bases):
+            if side not in names and path.is_file():
+                names[side] = path.read_text(encoding="utf-8").split()
     here = {side: ids for side, ids in names.items() if set(ids) & set(folders)}
     if here:
         return assign_sides(folders, here)

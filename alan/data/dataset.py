@@ -74,9 +74,7 @@ class EchoDataset(ABC):
             )
         twice = [name for name, count in Counter(record.id for record in records).items() if count > 1]
         if twice:
-            raise DataError(
-                f"{self.root}: id {twice[0]!r} is used {len(twice) + 1} times or more; ids must be unique"
-            )
+            raise DataError(f"{self.root}: id {twice[0]!r} is used more than once; ids must be unique")
         if not self.leaks:
             check_split(
                 [record.patient for record in records],
@@ -126,14 +124,13 @@ class EchoDataset(ABC):
         Neither absolute paths nor times enter, so the same archive has the same fingerprint on every machine;
         file contents do not enter either, so that it stays cheap.
         """
-        base = self.root.resolve()
         return fingerprint(
             {
                 "name": self.name,
                 "options": self._options,
                 "records": [[r.id, r.patient, r.study, r.view, r.split, dict(r.attributes)] for r in self.records],
                 "files": [
-                    [[path.resolve().relative_to(base).as_posix(), path.stat().st_size] for path in paths]
+                    [[path.relative_to(self.root).as_posix(), path.stat().st_size] for path in paths]
                     for paths in self._files
                 ],
             }

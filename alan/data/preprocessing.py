@@ -116,7 +116,8 @@ class Preprocessing:
 
 def _resample(planes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """(N, C, H, W) float32 to (N, C, *shape): the one geometry of frames, masks and the way back."""
-    return interpolate(planes, shape, mode="bilinear", align_corners=False, antialias=True)
+    smaller = shape[0] < planes.shape[2] or shape[1] < planes.shape[3]  # enlarging needs no antialiasing
+    return interpolate(planes, shape, mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def _resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
@@ -130,8 +131,11 @@ def _resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
 def _resize_labels(maps: ByteArray, values: list[int], shape: tuple[int, int]) -> ByteArray:
     """Label maps (M, H, W) to (M, *shape) by the largest membership; ties go to the earlier of (0, *values)."""
     classes = np.asarray([0, *values], np.uint8)
-    out = np.empty((len(maps), *shape), np.uint8)
+    out = np.zeros((len(maps), *shape), np.uint8)
     for index, labels in enumerate(maps):
         members = torch.from_numpy((labels == classes[:, None, None]).astype(np.float32))
-        out[index] = classes[_resample(members[None], shape)[0].argmax(0).numpy()]
+        best, *others = _resample(members[None], shape)[0].numpy()
+        for value, share in zip(values, others, strict=True):
+            out[index][share > best] = value
+            best = np.maximum(best, share)
     return out

@@ -122,9 +122,7 @@ def _find_table(root: Path, required: tuple[str, ...]) -> Path:
         raise DataError(f"{root}: no CSV file with the columns {', '.join(required)}; give its path as 'labels'")
     if len(candidates) == 1:
         return candidates[0]
-    fitting = [
-        path for path in candidates if set(required) <= set(pd.read_csv(path, nrows=0, sep=None, engine="python"))
-    ]
+    fitting = [path for path in candidates if set(required) <= _columns(path)]
     if len(fitting) != 1:
         shown = ", ".join(path.relative_to(root).as_posix() for path in (fitting or candidates)[:6])
         raise DataError(
@@ -132,6 +130,11 @@ def _find_table(root: Path, required: tuple[str, ...]) -> Path:
             f"give one as 'labels' ({shown})"
         )
     return fitting[0]
+
+
+def _columns(path: Path) -> set[str]:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        return {name.strip().strip('"') for name in file.readline().split(",")}
 
 
 def _read_table(path: Path, required: tuple[str, ...], separator: str = ",") -> pd.DataFrame:

@@ -1,0 +1,175 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alan.data.camus import Camus
+from alan.data.preprocessing import Preprocessing
+from alan.data.sample import Record, Sample
+from alan.errors import ParameterError
+
+BOTH = pytest.mark.parametrize("keep_aspect", [False, True])
+
+
+def make(frames, masks=None, spacing=None):
+    count = len(next(iter(masks.values()))) if masks else 0
+    return Sample(Record("a", "a"), frames, spacing, masks or {}, np.arange(count, dtype=np.int64), 0, None)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def centroid(weights):
+    rows, columns = np.indices(weights.shape)
+    return np.array([(rows * weights).sum(), (columns * weights).sum()]) / weights.sum()
+
+
+@pytest.fixture
+def heart(archives):
+    """Three structures that touch each other at (H, W) = (150, 210)."""
+    shape = (150, 210)
+    outer, inner = archives.ellipse(shape, (60, 100), (45, 38)), archives.ellipse(shape, (62, 100), (36, 28))
+    la = archives.ellipse(shape, (112, 104), (22, 26)) & ~outer
+    masks = {"lv": inner[None], "myo": (outer & ~inner)[None], "la": la[None]}
+    frames = np.random.default_rng(0).integers(0, 256, (1, *shape), np.uint8)
+    return make(frames, masks, spacing=(0.5, 0.25))
+
+
+@pytest.mark.parametrize("shape", [(150, 210), (60, 49), (30, 20), (112, 300)])
+def test_frames_against_pillow(shape):
+    frames = np.random.default_rng(1).integers(0, 256, (40, *shape), np.uint8)
+    out = Preprocessing(size=56).apply(make(frames)).frames
+    for got, frame in zip(out, frames, strict=True):
+        expected = np.asarray(Image.fromarray(frame).resize((56, 56), Image.Resampling.BILINEAR))
+        assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_one_mask_against_pillow(archives):
+    mask = archives.ellipse((150, 210), (70, 90), (41.3, 60.7))
+    out = Preprocessing(size=64).apply(make(np.zeros((1, 150, 210), np.uint8), {"lv": mask[None]})).masks["lv"][0]
+    share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((64, 64), Image.Resampling.BILINEAR))
+    assert np.array_equal(out[np.abs(share - 0.5) > 1e-4], (share > 0.5)[np.abs(share - 0.5) > 1e-4])
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(150, 210), (210, 151), (40, 30)])
+def test_mask_and_image_share_one_geometry(archives, shape, keep_aspect):
+    centre, radii = (0.41 * shape[0], 0.6 * shape[1]), (0.3 * shape[0], 0.22 * shape[1])
+    mask = archives.ellipse(shape, centre, radii)[None]
+    out = Preprocessing(112, keep_aspect).apply(make(mask * np.uint8(255), {"lv": mask}))
+    assert np.abs(centroid(out.masks["lv"][0]) - centroid(out.frames[0].astype(float))).max() < 0.05
+    area = out.frames[0].astype(float).sum() / 255
+    assert out.masks["lv"].sum() == pytest.approx(area, rel=0.01)
+
+
+@BOTH
+def test_structures_stay_disjoint_and_leave_no_gap(heart, keep_aspect):
+    preprocessing = Preprocessing(56, keep_aspect)
+    out = preprocessing.apply(heart)
+    count = sum(mask.astype(int) for mask in out.masks.values())
+    assert count.max() == 1
+    whole = {"lv": np.logical_or.reduce(list(heart.masks.values()))}
+    union = preprocessing.apply(make(heart.frames, whole)).masks["lv"]
+    assert dice(count > 0, union) > 0.995
+    full = np.zeros((1, 90, 90), bool)
+    full[:, :, 30:] = True
+    corner = {"lv": full & (np.arange(90)[:, None] < 45), "myo": full & (np.arange(90)[:, None] >= 45)}
+    corner["la"] = ~full  # three structures that fill the image and meet at a point
+    assert (
+        sum(m.astype(int) for m in Preprocessing(56).apply(make(heart.frames[:, :90, :90], corner)).masks.values())
+        == 1
+    ).all()
+
+
+@BOTH
+def test_round_trip_of_ellipses(heart, keep_aspect):
+    preprocessing = Preprocessing(112, keep_aspect)
+    out = preprocessing.apply(heart)
+    for name, mask in heart.masks.items():
+        back = preprocessing.restore(out.masks[name], (150, 210))
+        assert back.shape == mask.shape
+        if name == "myo":  # 5 pixels thick at 112: its borders are rounded by a tenth of that
+            assert dice(back, mask) > 0.96
+        else:
+            assert dice(back, mask) > 0.97
+            assert np.abs(centroid(back[0]) - centroid(mask[0])).max() < 0.25  # an eighth of a pixel at 112
+
+
+def test_letterbox_by_hand():
+    frames = np.full((2, 20, 40), 200, np.uint8)
+    mask = np.ones((1, 20, 40), bool)
+    preprocessing = Preprocessing(10, keep_aspect=True)
+    out = preprocessing.apply(make(frames, {"lv": mask}, spacing=(0.5, 0.5)))
+    expected = np.zeros((10, 10), np.uint8)
+    expected[2:7] = 200
+    assert np.array_equal(out.frames, [expected, expected])
+    assert np.array_equal(out.masks["lv"][0], expected > 0)
+    assert out.spacing == (2.0, 2.0)
+    assert preprocessing.restore(out.masks["lv"], (20, 40)).all()
+    tall = preprocessing.apply(make(frames.transpose(0, 2, 1).copy()))
+    assert np.array_equal(tall.frames[0], expected.T)
+
+
+@BOTH
+def test_spacing_keeps_the_millimetres(heart, keep_aspect):
+    out = Preprocessing(112, keep_aspect).apply(heart)
+    before = heart.masks["lv"].sum() * heart.spacing[0] * heart.spacing[1]
+    assert out.masks["lv"].sum() * out.spacing[0] * out.spacing[1] == pytest.approx(before, rel=0.01)
+    assert (out.spacing[0] / out.spacing[1] == pytest.approx(2, rel=0.02)) is keep_aspect
+
+
+def test_a_sample_of_that_size_is_left_alone():
+    sample = make(np.zeros((3, 32, 32), np.uint8), {"lv": np.zeros((1, 32, 32), bool)})
+    for keep_aspect in (False, True):
+        assert Preprocessing(32, keep_aspect).apply(sample) is sample
+        assert Preprocessing(32, keep_aspect).restore(sample.masks["lv"], (32, 32)) is sample.masks["lv"]
+
+
+def test_what_is_not_touched(heart):
+    out = Preprocessing(20).apply(heart)
+    assert out.record is heart.record
+    assert (out.ed, out.es) == (0, None)
+    assert np.array_equal(out.mask_frames, heart.mask_frames)
+    bare = Preprocessing(20).apply(make(heart.frames))
+    assert bare.masks == {}
+    assert bare.spacing is None
+
+
+def test_fingerprint_covers_every_argument():
+    prints = {Preprocessing(*args).fingerprint for args in [(112, False), (112, True), (64, False), (64, True)]}
+    assert len(prints) == 4
+    one = Preprocessing(64, True)
+    assert Preprocessing(**json.loads(json.dumps(one.to_dict()))) == one
+    assert Preprocessing(64, True).fingerprint == one.fingerprint
+
+
+def test_refuses():
+    with pytest.raises(ParameterError, match="at least 1 pixel, got 0"):
+        Preprocessing(0)
+    for masks in (np.zeros((1, 8, 9), bool), np.zeros((8, 8), bool), np.zeros((1, 8, 8), np.uint8)):
+        with pytest.raises(ParameterError, match=r"masks must be bool \(N, 8, 8\)"):
+            Preprocessing(8).restore(masks, (20, 20))
+
+
+@BOTH
+def test_no_masks_at_all_and_thin_pictures(keep_aspect):
+    preprocessing = Preprocessing(8, keep_aspect)
+    assert preprocessing.restore(np.zeros((0, 8, 8), bool), (20, 30)).shape == (0, 20, 30)
+    assert preprocessing.apply(make(np.ones((1, 1, 300), np.uint8))).frames.any()
+
+
+@pytest.mark.real
+@BOTH
+def test_round_trip_of_real_masks(real_camus, keep_aspect):
+    data = Camus(real_camus)
+    preprocessing = Preprocessing(112, keep_aspect)
+    scores = []
+    for index in range(0, len(data), 40):
+        sample = data[index]
+        out = preprocessing.apply(sample)
+        for name, mask in sample.masks.items():
+            scores.append(dice(preprocessing.restore(out.masks[name], sample.frames.shape[1:]), mask))
+    assert np.mean(scores) > 0.97
+    assert min(scores) > 0.94  # a thin myocardium at a quarter of the resolution

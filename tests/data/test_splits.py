@@ -1,0 +1,125 @@
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alan.data.splits import assign_sides, check_split, expand_ids, read_split, split_patients
+from alan.errors import DataError, ParameterError, SplitLeakError
+
+NAMES = [f"patient{number:04d}" for number in range(1, 21)]
+
+
+class TestCheckSplit:
+    def test_names_the_patient_and_the_sides(self):
+        with pytest.raises(SplitLeakError, match="patient 'b' is on two sides of the split, 'train' and 'test'"):
+            check_split(["a", "b", "b"], ["val", "train", "test"])
+
+    def test_names_the_study(self):
+        with pytest.raises(SplitLeakError, match="study 's' is on two sides"):
+            check_split(["a", "b"], ["val", "train"], ["s", "s"])
+
+    def test_accepts_what_is_honest(self):
+        check_split(["a", "a", "b", "b"], ["train", "train", "test", ""], ["s", "t", "", ""])
+
+    def test_nameless_samples_and_no_side_do_not_count(self):
+        check_split(["", "", "c", "c"], ["train", "test", "", "val"])
+
+    def test_lengths(self):
+        with pytest.raises(ParameterError, match="1 entries for study but 2 sides"):
+            check_split(["a", "b"], ["val", "train"], ["s"])
+
+    @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["train", "val", ""])), max_size=8))
+    @settings(max_examples=60, deadline=None)
+    def test_against_a_loop_over_pairs(self, rows):
+        leak = any(p == q and s and t and s != t for p, s in rows for q, t in rows)
+        patients, sides = [p for p, _ in rows], [s for _, s in rows]
+        if leak:
+            with pytest.raises(SplitLeakError):
+                check_split(patients, sides)
+        else:
+            check_split(patients, sides)
+
+
+class TestSplitPatients:
+    def test_fractions_by_largest_remainder(self):
+        sides = split_patients(NAMES[:11] * 3, {"train": 0.7, "val": 0.15, "test": 0.15}, seed=0)
+        assert Counter(sides.values()) == {"train": 8, "val": 2, "test": 1}  # 7.7, 1.65, 1.65
+        assert list(sides) == NAMES[:11]
+
+    def test_counts_leave_the_rest_out(self):
+        sides = split_patients(NAMES, {"train": 5, "test": 3}, seed=0)
+        assert Counter(sides.values()) == {"train": 5, "test": 3, "": 12}
+
+    def test_seed_decides_and_order_does_not(self):
+        shares = {"train": 0.5, "test": 0.5}
+        first = split_patients(NAMES, shares, seed=1)
+        assert split_patients(reversed(NAMES), shares, seed=1) == first
+        assert split_patients(NAMES, shares, seed=2) != first
+
+    @pytest.mark.parametrize(
+        ("shares", "words"),
+        [
+            ({"train": 0.5, "test": 0.4}, "add up to 1, got 0.9"),
+            ({"train": 15, "test": 6}, "asks for 21 patients, there are 20"),
+            ({"train": 0.99, "test": 0.01}, "'test' of the split gets 0 of 20"),
+            ({"train": 20, "test": 0}, "'test' of the split gets 0 of 20"),
+            ({"training": 1.0}, "did you mean 'train'"),
+            ({}, "without sides"),
+        ],
+    )
+    def test_refuses(self, shares, words):
+        with pytest.raises(ParameterError, match=words):
+            split_patients(NAMES, shares, seed=0)
+
+
+class TestAssignSides:
+    @pytest.mark.parametrize(
+        ("entry", "ids"),
+        [
+            ("1-3", {"1", "2", "3"}),
+            ("2 - 3, 007,  patient0400,", {"2", "3", "7", "patient0400"}),
+            (5, {"5"}),
+            (["1-2", 9, ["x"]], {"1", "2", "9", "x"}),
+            ("", set()),
+        ],
+    )
+    def test_expand(self, entry, ids):
+        assert expand_ids(entry) == ids
+
+    @pytest.mark.parametrize(
+        ("entry", "words"), [("5-3", "runs backwards"), (1.5, "cannot read 1.5"), (None, "None")]
+    )
+    def test_expand_refuses(self, entry, words):
+        with pytest.raises(ParameterError, match=words):
+            expand_ids(entry)
+
+    def test_numbers_and_names(self):
+        names = ["patient0001", "patient0010", "test-patient0001", "1009", "other"]
+        assert assign_sides(names, {"train": "1, 1009", "val": "other", "test": "test-patient0001"}) == {
+            "patient0001": "train",
+            "patient0010": "",
+            "test-patient0001": "test",
+            "1009": "train",
+            "other": "val",
+        }
+
+    def test_refuses(self):
+        with pytest.raises(SplitLeakError, match="patient0002"):
+            assign_sides(NAMES, {"train": "1-2", "val": "patient0002"})
+        with pytest.raises(DataError, match="side 'val' of the split is empty"):
+            assign_sides(NAMES, {"train": "1-2", "val": "500-600"})
+        with pytest.raises(ParameterError, match="unknown side 'tset'"):
+            assign_sides(NAMES, {"tset": "1-2"})
+
+
+def test_read_split(tmp_path):
+    path = tmp_path / "split.yaml"
+    path.write_text("train: 1-300\nval: [301, 302]\n")
+    assert read_split(path) == {"train": "1-300", "val": [301, 302]}
+    for text, words in (("- 1\n", "maps train"), ("a: [\n", "not a YAML"), ("", "maps train")):
+        path.write_text(text)
+        with pytest.raises(DataError, match=words):
+            read_split(path)
+    with pytest.raises(DataError, match="no such split file"):
+        read_split(tmp_path / "nowhere.yaml")
