@@ -145,7 +145,7 @@ def test_broken_files(vit, tmp_path):
         def __reduce__(self):
             return (print, ("run",))
 
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"cls_token": Evil()}))
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"cls_token": Evil()}, protocol=2))
     torch.save({"cls_token": Evil()}, tmp_path / "evil2.pth")
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "empty.pth").write_bytes(b"")
