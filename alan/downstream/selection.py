@@ -349,8 +349,8 @@ class ParcelSelector(BaseEstimator):
                     raise ParameterError(f"parcel {k} is listed as {role_of[k]} and as {role}: keep one")
                 role_of[k] = role
         self.interior_, self.valve_, self.exterior_ = (np.array(sorted(lists[r]), np.int64) for r in ROLES)
-        for parcel, old in self.table_["role"].items():
-            new = role_of.get(parcel, "")
+        for parcel in range(self.n_parcels_):
+            old, new = str(self.table_.loc[parcel, "role"]), role_of.get(parcel, "")
             if new != old:
                 why = f"set by hand to {new or 'no role'} (was {old or 'no role'})"
                 self.table_.loc[parcel, ["role", "why"]] = [new, why]
