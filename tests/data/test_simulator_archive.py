@@ -191,12 +191,12 @@ def test_readers_give_back_what_was_simulated(roots, tmp_path, monkeypatch):
 def first_job(root, target):
     """The first patient's job, as ``simulate_archive`` makes it, to be written elsewhere."""
     settings = json.loads((root / "simulation.json").read_text())
-    seed = settings["seed"]
+    seed, order = settings["seed"], list(LAYOUTS).index(settings["layout"])
     return archive_module.PatientJob(
         root=target,
         number=1,
-        anatomy=archive_module.PatientAnatomy.sample([seed, 1]),
-        seed=(seed, 1),
+        anatomy=archive_module.PatientAnatomy.sample([seed, order, 1]),
+        seed=(seed, order, 1),
         split=assign_splits(settings["n_patients"], tuple(settings["split"]), seed)[0],
         views=tuple(settings["views"]),
         n_frames=settings["n_frames"],
@@ -222,6 +222,12 @@ def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(sitk, "WriteImage", fails)
     with pytest.raises(OSError, match="no space left"):
         write_nifti(tmp_path / "a.nii.gz", np.zeros((4, 5), np.uint8), (1.0, 2.0))
+    whole = sitk.GetImageFromArray(np.ones((4, 5), np.uint8))
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(sitk, "ReadImage", lambda _path: whole)
+        with pytest.raises(OSError, match="cut short"):
+            write_nifti(tmp_path / "a.nii.gz", np.zeros((4, 5), np.uint8), (1.0, 2.0))
     assert not list(tmp_path.iterdir())
 
 
@@ -253,3 +259,23 @@ def test_views_can_be_chosen(tmp_path):
     assert not list(root.rglob("*2CH*"))
     assert len(list(root.rglob("*_4CH_ED.nii.gz"))) == PATIENTS
     assert CamusLayout.views == ("A2C", "A4C")
+
+
+def test_archives_of_one_seed_share_no_patient(tmp_path):
+    ejection = set()
+    for layout, kind in LAYOUTS.items():
+        jobs = []
+
+        class Spy(type(kind)):
+            def write_patient(self, job, jobs=jobs):
+                jobs.append(job)
+                return []
+
+            def finish(self, root, jobs, rows):
+                pass
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(LAYOUTS, layout, Spy())
+            write(tmp_path / layout, layout)
+        ejection |= {job.anatomy.ef for job in jobs}
+    assert len(ejection) == PATIENTS * len(LAYOUTS)

@@ -88,13 +88,14 @@ def simulate_archive(
     if _claim(folder, settings):
         return folder
 
+    order = list(LAYOUTS).index(layout)  # archives of one seed share no patient
     sides = assign_splits(n_patients, split, seed)
     jobs = [
         PatientJob(
             root=folder,
             number=i + 1,
-            anatomy=PatientAnatomy.sample([seed, i + 1]),
-            seed=(seed, i + 1),
+            anatomy=PatientAnatomy.sample([seed, order, i + 1]),
+            seed=(seed, order, i + 1),
             split=sides[i],
             views=chosen,
             n_frames=frames,

@@ -16,7 +16,7 @@ import pandas as pd
 import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 import torch
 from numpy.typing import NDArray
-from torchvision.io import write_png
+from torchvision.io import encode_png
 from typing_extensions import override
 
 from alan.data.sample import ByteArray
@@ -183,7 +183,7 @@ class TmedLayout(Layout):
                     clip = job.simulate(view, n_frames=1, seed=(*job.seed, study, still))
                     key = f"{1000 + job.number}s{study}_{image}.png"
                     with atomic(job.root / self.folder / key) as path:
-                        write_png(torch.from_numpy(clip.frames), str(path))
+                        path.write_bytes(encode_png(torch.from_numpy(clip.frames)).numpy().tobytes())
                     rows.append(
                         {
                             "query_key": key,
@@ -245,6 +245,8 @@ def write_nifti(path: Path, array: NDArray[np.uint8], spacing: tuple[float, floa
         named = temporary.with_name(f"{temporary.name}.nii.gz")
         try:
             sitk.WriteImage(image, os.fspath(named), useCompression=True)
+            if not np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(named))), array):
+                raise OSError(f"{path}: cut short, probably no space is left")  # ITK says nothing of it
             named.replace(temporary)
         except RuntimeError as error:
             raise OSError(f"{path}: {' '.join(str(error).split())[-160:]}") from error
