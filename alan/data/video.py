@@ -45,7 +45,6 @@ def read_video(path: str | os.PathLike[str]) -> Video:
             if not container.streams.video:
                 raise DataError(f"{source}: holds no video stream")
             stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
             rate = stream.average_rate
             frames.extend(frame.to_ndarray(format="gray") for frame in container.decode(stream))
     except (av.FFmpegError, ValueError) as error:
