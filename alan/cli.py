@@ -71,6 +71,16 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
         sys.stderr.write(f"alan: note: {message}\n")
 
 
+def _log_to_stderr() -> None:
+    """Show the package's own messages as plain lines, and of Lightning's only warnings."""
+    logger = logging.getLogger("alan")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run one verb.
 
@@ -87,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if arguments[0] in {"-V", "--version"}:
         sys.stdout.write(f"alan {__version__}\n")
         return 0
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    _log_to_stderr()
     previous, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         _run(arguments)

@@ -211,6 +211,7 @@ def run_lightning(args: list[str]) -> Namespace:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=FitParser,
+            trainer_defaults={"enable_model_summary": False},
             args=args,
         )
     return Namespace(model=cli.model, trainer=cli.trainer, out=cli.out)
