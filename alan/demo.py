@@ -27,7 +27,7 @@ CONFIGS = Path(alan.__file__).resolve().parents[1] / "configs"
 
 
 def demo(
-    out: str = "runs/demo", *, patients: int = 240, studies: int = 160, seed: int = 0, fast: bool = False
+    out: str = "runs/demo", *, patients: int = 240, studies: int = 100, seed: int = 0, fast: bool = False
 ) -> None:
     """Simulate archives, train without labels, fit the white boxes on a few labels, evaluate and write a report.
 
