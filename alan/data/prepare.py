@@ -89,10 +89,14 @@ def prepare(
     _check(dataset)
     target.parent.mkdir(parents=True, exist_ok=True)
     part_path = target.with_name(f"{target.name}.part")
-    if overwrite:
-        part_path.unlink(missing_ok=True)
     before = dict(dataset.skipped)
-    part = PartFile(part_path, key)
+    try:
+        part = PartFile(part_path, key)
+    except DataError:
+        if not overwrite:
+            raise
+        part_path.unlink()
+        part = PartFile(part_path, key)
     try:
         _decode(_Decoder(dataset, preprocessing, frames == "annotated"), part, workers, progress)
         skipped = Counter(before)
@@ -102,12 +106,6 @@ def prepare(
         if len(dropped) == len(part.entries):
             part.remove()
             raise DataError(f"{dataset.name}: none of {len(dropped)} samples is left; the first: {dropped[0]}")
-        if dropped:
-            warnings.warn(
-                f"{dataset.name}: skipped {len(dropped)} of {len(part.entries)} samples, the first: {dropped[0]}",
-                AlanWarning,
-                stacklevel=2,
-            )
         attributes = {
             "schema": SCHEMA,
             "name": dataset.name,
@@ -121,6 +119,12 @@ def prepare(
         part.remove()
     finally:
         part.close()
+    if dropped:
+        warnings.warn(
+            f"{dataset.name}: skipped {len(dropped)} of {len(part.entries)} samples, the first: {dropped[0]}",
+            AlanWarning,
+            stacklevel=2,
+        )
     return FrameStore(target)
 
 

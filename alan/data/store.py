@@ -291,9 +291,16 @@ class FrameStore:
         if self._opened is None or self._opened[0] != os.getpid():
             try:
                 self._opened = (os.getpid(), h5py.File(self.path, "r", locking=False))
+                self._datasets: dict[str, Any] = {}
             except OSError as error:
                 raise DataError(f"{self.path}: cannot be opened ({error})") from error
         return self._opened[1]
+
+    def _data(self, name: str) -> Any:
+        file = self._file()
+        if name not in self._datasets:
+            self._datasets[name] = file[name]
+        return self._datasets[name]
 
     def _read(self, name: str, indices: ArrayLike, bound: int) -> ByteArray:
         index = np.asarray(indices)
@@ -308,10 +315,12 @@ class FrameStore:
         unique, inverse = np.unique(index, return_inverse=True)
         out = np.empty((len(unique), self.size, self.size), np.uint8)
         breaks = (np.flatnonzero(np.diff(unique) != 1) + 1).tolist()
-        data = self._file()[name]
+        firsts, lasts = unique[[0, *breaks]].tolist(), unique[[*(k - 1 for k in breaks), -1]].tolist()
+        data = self._data(name)
         try:
-            for a, b in zip([0, *breaks], [*breaks, len(unique)], strict=True):
-                data.read_direct(out, np.s_[int(unique[a]) : int(unique[b - 1]) + 1], np.s_[a:b])
+            for place, first, last in zip([0, *breaks], firsts, lasts, strict=True):
+                # a plain slice: h5py has a fast path for it, five times that of read_direct
+                out[place : place + last - first + 1] = data[first : last + 1]
         except OSError as error:
             raise DataError(
                 f"{self.path}: {name} cannot be read ({error}); write it again with `alan prepare`"

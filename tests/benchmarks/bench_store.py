@@ -1,0 +1,107 @@
+"""How fast the frame store reads: ``python tests/benchmarks/bench_store.py [--frames 8000]``.
+
+The reference is a memory map of the same array in a ``.npy`` file (``numpy.load(mmap_mode="r")``), which has no
+format to walk through. Both are read in shuffled batches of 32 frames of 112 px, by hand and through the training
+loader with 0 and 2 workers, by turns; the figures are medians. The files are in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alan.data.dataset import EchoDataset
+from alan.data.modules import FrameDataModule
+from alan.data.prepare import prepare
+from alan.data.preprocessing import Preprocessing
+from alan.data.sample import Record, Sample
+from alan.data.sampling import resumable_loader
+from alan.data.store import FrameStore
+
+LENGTH, SIZE, BATCH = 160, 112, 32
+
+
+class Noise(EchoDataset):
+    """Sequences of noise, 160 frames each."""
+
+    name = "Noise"
+    structures = ()
+
+    def __init__(self, root: Path, n: int) -> None:
+        super().__init__(root, "nothing")
+        self._set_records([Record(f"s{i}", f"p{i}", "train") for i in range(n)], [[]] * n, {})
+
+    def _load(self, index: int) -> Sample:
+        frames = np.random.default_rng(index).integers(0, 256, (LENGTH, SIZE, SIZE), np.uint8)
+        return Sample(self.records[index], frames)
+
+
+class Map(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+    """The reference: the same frames out of a memory map, the same batches."""
+
+    def __init__(self, path: Path) -> None:
+        self.array = np.load(path, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitems__(self, items: list[int]) -> dict[str, torch.Tensor]:
+        index = np.asarray(items) % len(self)
+        return {"frames": torch.from_numpy(self.array[index]), "index": torch.from_numpy(index)}
+
+
+def rate(work: Callable[[], int]) -> float:
+    """Frames a second of one call."""
+    start = time.perf_counter()
+    return work() / (time.perf_counter() - start)
+
+
+def by_hand(read: Callable[[np.ndarray], np.ndarray], order: np.ndarray) -> int:
+    """Read all batches of an order; the number of frames."""
+    return sum(len(read(order[k : k + BATCH])) for k in range(0, len(order), BATCH))
+
+
+def through(loader: torch.utils.data.DataLoader) -> int:
+    """Read an epoch; the number of frames."""
+    return sum(len(batch["frames"]) for batch in loader)
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=8_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path, plain = Path(folder, "frames.h5"), Path(folder, "frames.npy")
+        archive = Noise(Path(folder), args.frames // LENGTH)
+        written = rate(lambda: len(prepare(archive, path, Preprocessing(SIZE), workers=0, progress=False)))
+        store = FrameStore(path)
+        np.save(plain, store.frames(range(len(store))))
+        mapped = np.load(plain, mmap_mode="r")
+        order = np.random.default_rng(0).permutation(len(store))
+        works = {"by hand": (lambda: by_hand(store.frames, order), lambda: by_hand(mapped.__getitem__, order))}
+        for workers in (0, 2):
+            ours = FrameDataModule([str(path)], batch_size=BATCH, num_workers=workers).train_dataloader()
+            reference = resumable_loader(Map(plain), BATCH, seed=0, drop_last=True, num_workers=workers)
+            works[f"loader, {workers} workers"] = (
+                lambda loader=ours: through(loader),
+                lambda loader=reference: through(loader),
+            )
+        print(f"prepare writes {written:,.0f} frames/s (noise made on the fly, one process)")
+        for name, pair in works.items():
+            rates = np.array([[rate(work) for work in pair] for _ in range(args.repeats + 1)])[1:]
+            ours, reference = np.median(rates, axis=0)
+            ratio = np.median(rates[:, 0] / rates[:, 1])
+            print(f"{name:18} store {ours:9,.0f} frames/s, memory map {reference:9,.0f}, ratio {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
