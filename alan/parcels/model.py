@@ -196,20 +196,26 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
         raise CheckpointError(f"{file}: its entry on the parcel model lacks {error}; export it again") from error
     if backbone is None:
         backbone = _find_backbone(file, origin)
-    check_backbone(str(file), expected, source, backbone)
+    check_backbone(str(file), expected, source, backbone.fingerprint)
     return ParcelModel(backbone, build_head(settings, state), sector_only=sector_only, source=source)
 
 
-def check_backbone(where: str, expected: str, source: str | None, backbone: Backbone) -> None:
-    """Refuse another backbone than the one a head was trained on.
+def check_backbone(where: str, expected: str, source: str | None, given: str) -> None:
+    """Refuse another backbone than the one a head belongs to.
+
+    Args:
+        where: the start of the message.
+        expected: fingerprint of the head's backbone.
+        source: its path or name, where known.
+        given: fingerprint of the backbone at hand.
 
     Raises:
         CheckpointError: the fingerprints differ; the message names both.
     """
-    if backbone.fingerprint != expected:
+    if given != expected:
         raise CheckpointError(
             f"{where}: made for the backbone {expected[:12]} ({source or 'origin not known'}), given the backbone "
-            f"{backbone.fingerprint[:12]}: same weights, input_size and stride are needed"
+            f"{given[:12]}: same weights, input_size and stride are needed"
         )
 
 

@@ -1,14 +1,11 @@
-"""How many parcels a head really uses, and a warning when they collapse into few."""
+"""How many parcels a head really uses, and a word on it when they collapse into few."""
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from alan.errors import AlanWarning
 
 #: A parcel is in use when it holds more than this share of the tokens.
 SHARE = 0.002
@@ -41,16 +38,11 @@ def parcel_usage(ids: Tensor, n_parcels: int) -> Usage:
     return Usage(int((share > SHARE).sum()), float(entropy.exp()))
 
 
-def collapsed(usage: Usage, n_parcels: int) -> bool:
-    """Whether fewer than 10% of the K parcels are in use."""
-    return usage.in_use < COLLAPSE * n_parcels
-
-
-def warn_of_collapse(usage: Usage, n_parcels: int, step: int) -> None:
-    """Emit an ``AlanWarning`` that says what to try."""
-    warnings.warn(
-        f"step {step}: {usage.in_use} of {n_parcels} parcels are in use, they have collapsed: raise the shifts "
-        "(0.5 keeps more than 0.3), set sector_only, lower lr, or look whether the backbone's features differ",
-        AlanWarning,
-        stacklevel=2,
+def collapse_verdict(usage: Usage, n_parcels: int) -> str:
+    """Say what to try when fewer than 10% of the K parcels are in use; empty when all is well."""
+    if usage.in_use >= COLLAPSE * n_parcels:
+        return ""
+    return (
+        f"{usage.in_use} of {n_parcels} parcels are in use: raise the shifts (0.5 keeps more than 0.3), set "
+        "sector_only, lower lr, or look whether the backbone's features differ at all"
     )

@@ -1,0 +1,292 @@
+"""RaptorModule under Lightning: it learns, resumes exactly, leaves the backbone alone and refuses bad input."""
+
+import logging
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch.utils.data import DataLoader, Dataset
+
+from alan.backbone.checkpoint import export_backbone
+from alan.backbone.load import random_backbone
+from alan.backbone.vit import VitSpec
+from alan.errors import CheckpointError, ParameterError
+from alan.parcels.model import load_parcels
+from alan.parcels.raptor import RaptorModule
+
+SPEC = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)
+CONFIGS = Path(__file__).parents[2] / "configs" / "raptor"
+
+
+def clips(n=8, n_frames=3, size=32):
+    """Two textures side by side, their border moving; black at the right."""
+    g = torch.Generator().manual_seed(0)
+    out = torch.zeros(n, n_frames, size, size, dtype=torch.uint8)
+    for clip in out:
+        for t, frame in enumerate(clip):
+            border = 10 + 2 * t
+            frame[:, :border] = torch.randint(20, 60, (size, border), generator=g)
+            frame[:, border:24] = torch.randint(100, 250, (size, 24 - border), generator=g)
+    return out
+
+
+class Clips(Dataset):
+    def __init__(self, frames):
+        self.frames = frames
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitem__(self, i):
+        n = self.frames.shape[1]
+        return {"frames": self.frames[i], "index": i * n + torch.arange(n)}
+
+
+class ClipModule(LightningDataModule):
+    def __init__(self, batch_size=4, frames=None):
+        super().__init__()
+        self.batch_size, self.frames = batch_size, clips() if frames is None else frames
+
+    def train_dataloader(self):
+        return DataLoader(Clips(self.frames), self.batch_size)
+
+
+class TokenClips(ClipModule):
+    """What a token cache feeds."""
+
+    def __init__(self, sector=True):
+        super().__init__()
+        self.sector = sector
+
+    def train_dataloader(self):
+        backbone, rows = random_backbone(SPEC), []
+        for i, clip in enumerate(self.frames):
+            row = {"tokens": backbone(clip).tokens, "index": 3 * i + torch.arange(3)}
+            rows.append(row | ({"sector": backbone.sector(clip)} if self.sector else {}))
+        return DataLoader(rows, self.batch_size)
+
+
+class Log(Callback):
+    def __init__(self):
+        self.rows = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.rows.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    path = tmp_path_factory.mktemp("backbone") / "backbone.safetensors"
+    export_backbone(random_backbone(SPEC).vit, SPEC, path)
+    return str(path)
+
+
+def fit(module, data=None, steps=6, ckpt_path=None, callbacks=()):
+    log = Log()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=-1,
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        callbacks=[log, *callbacks],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, datamodule=data or ClipModule(), ckpt_path=ckpt_path, weights_only=True)
+    return log.rows, trainer
+
+
+def weights(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_loss_falls_each_term_is_logged_and_the_backbone_stays(backbone):
+    module = RaptorModule(backbone, n_parcels=6, shift_self=0.1, shift_similar=0.1, shift_contrast=0.1)
+    before = {name: tensor.clone() for name, tensor in module.backbone.state_dict().items()}
+    rows, _ = fit(module, steps=40)
+    assert {"loss", "loss_self", "loss_similar", "loss_contrast", "parcels_in_use", "parcel_perplexity"} <= set(
+        rows[0]
+    )
+    for row in rows:
+        total = row["loss_self"] + 0.5 * row["loss_similar"] + row["loss_contrast"]
+        assert row["loss"] == pytest.approx(total, rel=1e-4, abs=1e-6)
+        assert 1 <= row["parcels_in_use"] <= 6
+    first, last = (sum(row["loss"] for row in part) for part in (rows[:5], rows[-5:]))
+    assert last < first
+    assert equal(before, dict(module.backbone.state_dict()))
+    assert not any(parameter.requires_grad for parameter in module.backbone.parameters())
+    assert all(name.startswith("head.") for name in module.state_dict())
+
+
+@pytest.mark.parametrize("sector_only", [False, True])
+def test_statistics_are_those_of_the_training_tokens(backbone, sector_only):
+    module = RaptorModule(backbone, n_parcels=4, sector_only=sector_only)
+    fit(module, steps=1)
+    frames = clips().flatten(0, 1)
+    tokens = module.backbone(frames).tokens
+    rows = tokens[module.backbone.sector(frames)] if sector_only else tokens.flatten(0, 2)
+    torch.testing.assert_close(module.head.mean, rows.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(module.head.std, rows.std(0, correction=0), rtol=1e-4, atol=1e-5)
+    few = RaptorModule(backbone, n_parcels=4, sector_only=sector_only, statistics_batches=1)
+    fit(few, steps=1)
+    assert not torch.equal(few.head.mean, module.head.mean)
+    plain = RaptorModule(backbone, n_parcels=4, standardise=False)
+    fit(plain, steps=1)
+    assert plain.head.mean.eq(0).all()
+    assert plain.head.std.eq(1).all()
+
+
+def test_same_seed_same_head_whatever_the_global_generator(backbone):
+    results = []
+    for global_seed, seed in ((0, 0), (1, 0), (0, 1)):
+        torch.manual_seed(global_seed)
+        module = RaptorModule(backbone, n_parcels=4, seed=seed)
+        fit(module, steps=3)
+        results.append(weights(module))
+    assert equal(results[0], results[1])
+    assert not equal(results[0], results[2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 1e-3},
+        {"dropout": 0.0},
+        {"shift_self": 0.5},
+        {"shift_similar": 0.5},
+        {"shift_contrast": 0.5},
+        {"weight_self": 0.0},
+        {"weight_similar": 0.0},
+        {"weight_contrast": 0.0},
+        {"sector_only": True},
+        {"standardise": False},
+        {"stride": 4},
+        {"input_size": 40},
+    ],
+)
+def test_each_argument_changes_the_result(backbone, change):
+    base, changed = RaptorModule(backbone, n_parcels=4), RaptorModule(backbone, n_parcels=4, **change)
+    fit(base, steps=2)
+    fit(changed, steps=2)
+    assert not equal(weights(base), weights(changed))
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_and_a_checkpoint_gives_the_parcels(backbone, tmp_path):
+    whole = RaptorModule(backbone, n_parcels=4, sector_only=True)
+    fit(whole, steps=6)
+    keep = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
+    first = RaptorModule(backbone, n_parcels=4, sector_only=True)
+    fit(first, steps=4, callbacks=[keep])
+    second = RaptorModule(backbone, n_parcels=4, sector_only=True)
+    fit(second, steps=6, ckpt_path=tmp_path / "last.ckpt")
+    assert equal(weights(whole), weights(second))
+
+    model = load_parcels(tmp_path / "last.ckpt")
+    assert model.fingerprint == first.parcels().fingerprint
+    assert model.background_id == 4
+    first.export(tmp_path / first.export_name)
+    assert load_parcels(tmp_path / "parcels.safetensors").fingerprint == model.fingerprint
+    assert first.head.blocks[0].linear.weight.requires_grad  # the export locked a copy
+    with pytest.raises(CheckpointError, match="made for the backbone"):
+        load_parcels(tmp_path / "last.ckpt", random_backbone(SPEC, 1))
+    with pytest.raises(CheckpointError, match=r"the checkpoint: made for the backbone"):
+        fit(RaptorModule(backbone, n_parcels=4, stride=4), ckpt_path=tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="checkpoint's head"):
+        fit(RaptorModule(backbone, n_parcels=5), ckpt_path=tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="not one of a RAPTOR training"):
+        second.on_load_checkpoint({})
+
+
+def test_cached_features_give_the_same_training_up_to_rounding(backbone):
+    plain, cached = RaptorModule(backbone, n_parcels=4), RaptorModule(backbone, n_parcels=4, cache_features=True)
+    rows, kept = fit(plain)[0], fit(cached)[0]
+    for one, other in zip(rows, kept, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-3)
+    assert len(cached._memory) == 24  # every frame, once
+    assert len(plain._memory) == 0
+
+
+@pytest.mark.parametrize("sector_only", [False, True])
+def test_tokens_train_as_their_frames_do(backbone, sector_only):
+    from_frames, from_tokens = (RaptorModule(backbone, n_parcels=4, sector_only=sector_only) for _ in range(2))
+    rows, other = fit(from_frames)[0], fit(from_tokens, TokenClips())[0]
+    for one, two in zip(rows, other, strict=True):
+        assert one["loss"] == pytest.approx(two["loss"], abs=1e-4)
+
+
+def test_tokens_of_another_backbone_are_refused(backbone):
+    data = TokenClips()
+    data.cache = SimpleNamespace(manifest=SimpleNamespace(backbone=random_backbone(SPEC, 1).fingerprint))
+    with pytest.raises(CheckpointError, match=f"given the backbone {random_backbone(SPEC, 1).fingerprint[:12]}"):
+        fit(RaptorModule(backbone, n_parcels=4), data)
+    data.cache.manifest.backbone = random_backbone(SPEC).fingerprint
+    fit(RaptorModule(backbone, n_parcels=4), data, steps=1)
+
+
+def test_two_frames_are_a_sequence(backbone):
+    module = RaptorModule(backbone, n_parcels=4)
+    rows, _ = fit(module, ClipModule(frames=clips(n_frames=2)), steps=2)
+    assert len(rows) == 2
+
+
+def test_a_collapse_is_told_once(backbone, caplog, monkeypatch):
+    monkeypatch.setattr("alan.parcels.raptor._GRACE", 1)
+    module = RaptorModule(backbone, n_parcels=100, lr=1e-9)
+    with torch.no_grad():
+        module.head.blocks[2].linear.bias[7] = 1e3
+    with caplog.at_level(logging.WARNING, logger="alan.parcels.raptor"):
+        fit(module, steps=4)
+    found = [record.message for record in caplog.records if "parcels are in use" in record.message]
+    assert len(found) == 1
+    assert "1 of 100 parcels are in use" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (ClipModule(batch_size=1), {}, "1 sequence in the batch"),
+        (TokenClips(sector=False), {"sector_only": True}, "without their sector"),
+        (ClipModule(frames=torch.zeros(4, 2, 32, 32, dtype=torch.uint8)), {"sector_only": True}, "no token lies"),
+    ],
+)
+def test_batches_that_cannot_train_are_refused(backbone, data, options, message):
+    with pytest.raises(ParameterError, match=message):
+        fit(RaptorModule(backbone, n_parcels=4, **options), data)
+
+
+def test_arguments_out_of_range_are_refused(backbone):
+    for options, message in (
+        ({"n_parcels": 1}, "n_parcels is 1"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"weight_self": -1.0}, "weights"),
+        ({"statistics_batches": 0}, "statistics_batches is 0"),
+        ({"cache_gb": 0.0}, "cache_gb 0.0"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            RaptorModule(backbone, **options)
+    with pytest.raises(CheckpointError, match="no such file"):
+        RaptorModule("nowhere.safetensors")
+    with pytest.raises(ParameterError, match="frames and index, or tokens"):
+        RaptorModule(backbone)._read({"images": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_train_a_step(path, backbone):
+    config = yaml.safe_load(path.read_text())
+    assert config["model"]["class_path"] == "alan.parcels.raptor.RaptorModule"
+    module = RaptorModule(**config["model"]["init_args"] | {"backbone": backbone})
+    rows, _ = fit(module, steps=1)
+    assert rows[0]["parcels_in_use"] >= 1
