@@ -142,8 +142,8 @@ def choose_frames(
         store: the frame store.
         split: as :meth:`alan.data.store.FrameStore.select`.
         views: as :meth:`alan.data.store.FrameStore.select`.
-        frames: ``all``; ``annotated``: those with masks and at ED and ES; n: n frames of each sequence, evenly spread
-            from its first to its last (all of a sequence that has no more; the middle one for 1).
+        frames: ``all``; ``annotated``: those with masks and at ED and ES; n: n frames of each sequence, evenly
+            spread from its first to its last (all of a sequence that has no more; the middle one for 1).
 
     Raises:
         ParameterError: ``frames`` is neither of the words nor at least 1.
@@ -212,4 +212,4 @@ class _LeftFrames(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Batch]:
         """One batch after the other, in the order of the file."""
         dataset = FrameDataset(self.stores, self.writer.left())
-        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers, collate_fn=whole)
+        return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)

@@ -60,7 +60,7 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise CacheError(
-            f"the cache needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free in {folder}: free some space, "
+            f"the cache needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {folder}: free some space, "
             "or cache less (what, split, views, frames)"
         )
 
@@ -141,7 +141,9 @@ class Shard:
         Raises:
             CacheError: the disk is full, or failed; what is flagged stays good.
         """
-        rows = np.asarray(rows)
+        rows = np.asarray(rows, np.int64)
+        if not len(rows):
+            return
         order = np.argsort(rows)
         breaks = (np.flatnonzero(np.diff(rows[order]) != 1) + 1).tolist()
         runs = [
@@ -162,7 +164,7 @@ class Shard:
                 {name: (v.shape[1:], v.dtype) for name, v in arrays.items()}, int((~self.done).sum())
             )
             raise CacheError(
-                f"{self.path}: cannot be written ({_one_line(error)}); {missing / 1e6:.0f} MB are still to come: "
+                f"{self.path}: cannot be written ({_one_line(error)}); {missing / 1e6:.1f} MB are still to come: "
                 "free some space and run the same command, it goes on"
             ) from error
 
@@ -188,7 +190,7 @@ def _create(path: Path, manifest: Manifest, index: IntArray, layout: Layout, pla
                     os.posix_fallocate(handle.fileno(), 0, max(1, temporary.stat().st_size))
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        reason = f"the cache needs {needed / 1e6:.0f} MB and the disk is full" if full else _one_line(error)
+        reason = f"the cache needs {needed / 1e6:.1f} MB and the disk is full" if full else _one_line(error)
         raise CacheError(f"{path}: {reason}: free some space, or write it elsewhere") from error
 
 

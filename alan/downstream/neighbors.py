@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from alan.errors import ParameterError
 
 #: Queries compared at a time with ``chunk_size`` training rows.
-_QUERIES = 256
+_QUERIES = 512
 #: Values gathered at a time for the exact similarities (8 bytes each, three arrays).
 _PAIR_VALUES = 1 << 21
 
@@ -38,7 +38,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
     * ``n_neighbors`` beyond the number of training rows uses all of them (``n_neighbors_`` says how many).
 
     Training rows and queries are compared in blocks, and only the k best so far are kept, so memory grows neither
-    with the number of queries nor with queries x rows: 256 x ``chunk_size`` float32 similarities are held at once.
+    with the number of queries nor with queries x rows: 512 x ``chunk_size`` float32 similarities are held at once.
     Blocks are screened in float32 (BLAS); whatever may belong to the k best is computed again in float64. The
     result is therefore the same for every ``chunk_size``, to the last bit.
 
@@ -58,7 +58,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
     _X: NDArray[np.float32]
     _y: NDArray[np.int64]
 
-    def __init__(self, n_neighbors: int = 10, temperature: float = 0.07, chunk_size: int = 8192) -> None:
+    def __init__(self, n_neighbors: int = 10, temperature: float = 0.07, chunk_size: int = 16384) -> None:
         self.n_neighbors = n_neighbors
         self.temperature = temperature
         self.chunk_size = chunk_size
@@ -195,7 +195,7 @@ def _nearest(
 
 
 def _lower_bound(screen: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-    """A value that k entries of each row reach: the k-th greatest of the maxima of groups; -inf below k entries."""
+    """A value that k entries of each row reach: the k-th greatest of maxima of groups; -inf below k entries."""
     n_queries, width = screen.shape
     if width < k:
         return np.full(n_queries, -np.inf)

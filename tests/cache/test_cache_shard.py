@@ -1,0 +1,224 @@
+"""Parts and shards: resume after a kill, refusal of another's part, full disks, several ranks."""
+
+import errno
+import os
+import shutil
+import signal
+from collections import namedtuple
+
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from alan.cache.reader import FeatureCache
+from alan.cache.shard import Shard, begin, finish, leftovers, part_path, shard_path
+from alan.errors import CacheError
+
+LAYOUT = {"cls": ((3,), np.float32), "tokens": ((2, 2, 3), np.float16)}
+INDEX = np.array([3, 4, 5, 9, 10, 11, 20])
+
+
+def values(index):
+    """Rows that are known by their frame."""
+    index = np.asarray(index)
+    cls = (index[:, None] * 10 + np.arange(3)).astype(np.float32)
+    tokens = (index[:, None, None, None] + np.arange(12).reshape(2, 2, 3)).astype(np.float16)
+    return {"cls": cls, "tokens": tokens}
+
+
+def check(cache, index=INDEX):
+    assert_array_equal(np.sort(cache.index), np.sort(index))
+    shuffled = np.random.default_rng(0).permutation(np.repeat(index, 2))
+    assert_array_equal(cache.cls(shuffled), values(shuffled)["cls"])
+    assert_array_equal(cache.tokens(shuffled), values(shuffled)["tokens"])
+
+
+def test_rows_in_any_order_are_read_back(tmp_path, manifest):
+    out = tmp_path / "cache.h5"
+    shard = Shard(part_path(out, 0), manifest, INDEX, LAYOUT)
+    for rows in ([5, 0, 1], [3], [6, 2, 4]):
+        shard.write(rows, values(INDEX[rows]))
+    shard.close()
+    assert not out.exists()
+    finish(out)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache.h5"]
+    check(FeatureCache(out))
+
+
+def test_the_layout_is_contiguous_and_not_compressed(tmp_path, manifest):
+    Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT).close()
+    with h5py.File(tmp_path / "x.part") as file:
+        for name, (shape, dtype) in LAYOUT.items():
+            assert file[name].shape == (7, *shape)
+            assert file[name].dtype == dtype
+            assert file[name].chunks is None
+            assert file[name].compression is None
+
+
+@pytest.mark.parametrize("kill_after", range(8))
+def test_killed_anywhere_it_goes_on(tmp_path, manifest, kill_after):
+    """A child writes row after row and is killed without warning; the parent writes just what is left."""
+    out = tmp_path / "cache.h5"
+    child = os.fork()
+    if child == 0:
+        shard = Shard(part_path(out, 0), manifest, INDEX, LAYOUT)
+        for row in range(kill_after):
+            shard.write([row], values(INDEX[[row]]))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    shard = Shard(part_path(out, 0), manifest, INDEX, LAYOUT)
+    assert_array_equal(shard.done, np.arange(7) < kill_after)
+    left = np.flatnonzero(~shard.done)
+    if len(left):
+        shard.write(left, values(INDEX[left]))
+    shard.close()
+    finish(out)
+    check(FeatureCache(out))
+
+
+def test_a_row_counts_only_once_its_flag_is_set(tmp_path, manifest):
+    part = part_path(tmp_path / "cache.h5", 0)
+    shard = Shard(part, manifest, INDEX, LAYOUT)
+    shard.write([0, 1], values(INDEX[:2]))
+    shard.close()
+    with pytest.raises(CacheError, match="5 frames are not written yet"):
+        finish(tmp_path / "cache.h5")
+    part.rename(tmp_path / "cache.h5")
+    with pytest.raises(CacheError, match="not all frames are written"):
+        FeatureCache(tmp_path / "cache.h5")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"backbone": "e" * 64}, "backbone bbbbbbbbbbbb against eeeeeeeeeeee.*--overwrite"),
+        ({"store": "e" * 64}, "store cccccccccccc against eeeeeeeeeeee.*--overwrite"),
+        ({"parcels": "e" * 64}, "parcels none against eeeeeeeeeeee"),
+        ({"what": ("cls",)}, "what cls,tokens against cls"),
+        ({"settings": {"frames": 4, "split": None}}, "frames all against 4"),
+    ],
+)
+def test_a_part_of_another_manifest_is_refused_with_the_remedy(tmp_path, manifest, change, words):
+    Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT).close()
+    other = type(manifest)(**{**manifest.__dict__, **change})
+    with pytest.raises(CacheError, match=words):
+        Shard(tmp_path / "x.part", other, INDEX, LAYOUT)
+
+
+def test_a_part_of_other_frames_or_processes_is_refused(tmp_path, manifest):
+    Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT).close()
+    with pytest.raises(CacheError, match=r"begun for other frames.*--overwrite"):
+        Shard(tmp_path / "x.part", manifest, INDEX[1:], LAYOUT)
+    with pytest.raises(CacheError, match=r"begun by 1 processes, now 2.*--overwrite"):
+        Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT, rank=0, ranks=2)
+
+
+def test_a_part_that_is_damaged_or_open_elsewhere_is_refused(tmp_path, manifest):
+    (tmp_path / "x.part").write_bytes(b"no HDF5")
+    with pytest.raises(CacheError, match=r"cannot be gone on with.*--overwrite"):
+        Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT)
+
+
+def write_ranks(out, manifest, ranks, *, finished=True):
+    for rank, share in enumerate(np.array_split(INDEX, ranks)):
+        shard = Shard(part_path(out, rank), manifest, share, LAYOUT, rank=rank, ranks=ranks)
+        shard.write(np.arange(len(share)), values(share))
+        shard.close()
+    if finished:
+        finish(out)
+
+
+def test_shards_of_several_ranks_read_as_one(tmp_path, manifest):
+    out = tmp_path / "cache.h5"
+    write_ranks(out, manifest, 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache.h5", *(f"cache.h5.rank{i}" for i in range(3))]
+    check(FeatureCache(out))
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for path in [out, *leftovers(out)]:
+        path.rename(moved / path.name)
+    check(FeatureCache(moved / "cache.h5"))
+
+
+def test_a_rank_without_frames_does_no_harm(tmp_path, manifest):
+    write_ranks(tmp_path / "cache.h5", manifest, 9)
+    check(FeatureCache(tmp_path / "cache.h5"))
+
+
+def test_a_missing_or_foreign_shard_is_named(tmp_path, manifest):
+    out = tmp_path / "cache.h5"
+    write_ranks(out, manifest, 2)
+    foreign = tmp_path / "foreign.h5"
+    write_ranks(foreign, type(manifest)(**{**manifest.__dict__, "backbone": "e" * 64}), 2)
+    shutil.copy(shard_path(foreign, 1), shard_path(out, 1))
+    with pytest.raises(CacheError, match=r"cache.h5.rank1: belongs to another cache"):
+        FeatureCache(out)
+    shard_path(out, 1).unlink()
+    with pytest.raises(CacheError, match=r"cache.h5.rank1: this shard of the cache is missing"):
+        FeatureCache(out)
+
+
+@pytest.mark.parametrize("renamed", range(4))
+def test_killed_while_it_renames_it_can_be_finished(tmp_path, manifest, renamed):
+    out = tmp_path / "cache.h5"
+    write_ranks(out, manifest, 3, finished=False)
+    for rank in (2, 1, 0)[:renamed]:
+        part_path(out, rank).rename(shard_path(out, rank))
+    begin(out, overwrite=False)
+    finish(out)
+    check(FeatureCache(out))
+
+
+def test_overwriting_forgets_the_parts_and_clears_old_shards(tmp_path, manifest):
+    out = tmp_path / "cache.h5"
+    write_ranks(out, manifest, 3)
+    (tmp_path / "cache.h5.notes").write_text("of the user")
+    Shard(part_path(out, 0), manifest, INDEX[:2], LAYOUT).close()
+    begin(out, overwrite=True)
+    assert part_path(out, 0) not in leftovers(out)
+    check(FeatureCache(out))
+    write_ranks(out, manifest, 1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cache.h5", "cache.h5.notes"]
+    check(FeatureCache(out))
+
+
+def test_too_little_space_is_said_before_anything_is_written(tmp_path, manifest, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 2_000_000))
+    with pytest.raises(CacheError, match=r"needs 4.5 MB, 2.0 MB are free in .*free some space"):
+        Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_up_while_space_is_reserved_leaves_nothing(tmp_path, manifest, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(CacheError, match=r"needs 4.5 MB and the disk is full: free some space"):
+        Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_space_is_reserved_at_once(tmp_path, manifest):
+    Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT).close()
+    assert (tmp_path / "x.part").stat().st_blocks * 512 >= 100_000 * (12 + 24)
+
+
+def test_a_write_that_fails_names_what_is_to_come_and_keeps_what_is_there(tmp_path, manifest, monkeypatch):
+    part = tmp_path / "x.part"
+    shard = Shard(part, manifest, INDEX, LAYOUT)
+    shard.write([0, 1], values(INDEX[:2]))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py.Dataset, "__setitem__", full)
+        with pytest.raises(CacheError, match=r"No space left on device.*are still to come.*it goes on"):
+            shard.write([2], values(INDEX[[2]]))
+    shard.close()
+    again = Shard(part, manifest, INDEX, LAYOUT)
+    assert_array_equal(again.done, np.arange(7) < 2)
+    again.close()
