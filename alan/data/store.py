@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ COLUMNS = tuple(field.name for field in fields(StoredSequence) if field.name != 
 class FrameStore:
     """Reader of a frame store.
 
-    The sequences are read at once, the frames on demand. The file is opened once a process, on the first read in
-    it, so that a store may be forked or pickled into the workers of a loader.
+    The sequences are read at once. The frames stay on disk: the file is mapped into memory on the first read, and
+    HDF5 says where each frame lies in it, so that reading is copying. No HDF5 handle is kept open, and a store may
+    be forked or pickled into the workers of a loader.
 
     Args:
         path: a file written by :func:`alan.data.prepare.prepare`.
@@ -90,17 +92,11 @@ class FrameStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._opened: tuple[int, Any] | None = None
+        self._maps: dict[str, tuple[ByteArray, IntArray]] = {}
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such frame store; write it with `alan prepare`")
-        try:
-            with h5py.File(self.path, "r", locking=False) as file:
-                self._read_tables(file)
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(
-                f"{self.path}: not a whole frame store ({reason}); write it again with `alan prepare`"
-            ) from error
+        with self._file() as file:
+            self._read_tables(file)
 
     def _read_tables(self, file: Any) -> None:
         schema = file.attrs.get("schema", "none")
@@ -265,11 +261,11 @@ class FrameStore:
             DataError: the archive does not annotate this structure.
         """
         value = self._value(structure)
-        originals = self._file().get("originals")
-        if originals is None or str(label) not in originals:
-            mask: BoolArray = self.masks([label], structure)[0]
-        else:
-            mask = originals[str(label)][:] == value
+        with self._file() as file:
+            original = file.get(f"originals/{label}")
+            mask: BoolArray | None = None if original is None else original[:] == value
+        if mask is None:
+            mask = self.masks([label], structure)[0]
         return mask
 
     def original_spacing(self, sequence: int) -> NDArray[np.float64] | None:
@@ -287,21 +283,6 @@ class FrameStore:
             raise DataError(f"{self.path}: no masks of {structure!r}; {held}")
         return label_value(structure)
 
-    def _file(self) -> Any:
-        if self._opened is None or self._opened[0] != os.getpid():
-            try:
-                self._opened = (os.getpid(), h5py.File(self.path, "r", locking=False))
-                self._datasets: dict[str, Any] = {}
-            except OSError as error:
-                raise DataError(f"{self.path}: cannot be opened ({error})") from error
-        return self._opened[1]
-
-    def _data(self, name: str) -> Any:
-        file = self._file()
-        if name not in self._datasets:
-            self._datasets[name] = file[name]
-        return self._datasets[name]
-
     def _read(self, name: str, indices: ArrayLike, bound: int) -> ByteArray:
         index = np.asarray(indices)
         if index.size == 0:
@@ -312,20 +293,36 @@ class FrameStore:
         if low < 0 or high >= bound:
             wrong = low if low < 0 else high
             raise ParameterError(f"index {wrong} is outside 0..{bound - 1}, the range of {name} in {self.path}")
-        unique, inverse = np.unique(index, return_inverse=True)
-        out = np.empty((len(unique), self.size, self.size), np.uint8)
-        breaks = (np.flatnonzero(np.diff(unique) != 1) + 1).tolist()
-        firsts, lasts = unique[[0, *breaks]].tolist(), unique[[*(k - 1 for k in breaks), -1]].tolist()
-        data = self._data(name)
+        memory, places = self._map(name)
+        length = self.size * self.size
+        out = np.empty((len(index), self.size, self.size), np.uint8)
+        flat = out.reshape(len(index), length)
+        for row, place in enumerate(places[index].tolist()):
+            flat[row] = memory[place : place + length]
+        return out
+
+    def _map(self, name: str) -> tuple[ByteArray, IntArray]:
+        """The file as an array of bytes, and the place of each image in it: a chunk is one image, uncompressed."""
+        if name not in self._maps:
+            with self._file() as file:
+                data = file[name]
+                places = np.zeros(len(data), np.int64)
+                data.id.chunk_iter(lambda chunk: places.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
+            if not places.all():
+                raise DataError(f"{self.path}: {name} has gaps; write it again with `alan prepare`")
+            self._maps[name] = np.memmap(self.path, np.uint8, "r").view(np.ndarray), places
+        return self._maps[name]
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[Any]:
         try:
-            for place, first, last in zip([0, *breaks], firsts, lasts, strict=True):
-                # a plain slice: h5py has a fast path for it, five times that of read_direct
-                out[place : place + last - first + 1] = data[first : last + 1]
-        except OSError as error:
+            with h5py.File(self.path, "r") as file:
+                yield file
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
             raise DataError(
-                f"{self.path}: {name} cannot be read ({error}); write it again with `alan prepare`"
+                f"{self.path}: not a whole frame store ({reason}); write it again with `alan prepare`"
             ) from error
-        return out[inverse]
 
 
 def _sequence(index: int, row: dict[str, Any]) -> StoredSequence:
