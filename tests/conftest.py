@@ -1,0 +1,98 @@
+"""Tiny archives, stores and models, made once a session, and the command line as a test sees it."""
+
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from alan.backbone.checkpoint import export_backbone
+from alan.backbone.load import load_backbone, random_backbone
+from alan.backbone.vit import VitSpec
+from alan.cli import main
+from alan.data.dataset import open_dataset
+from alan.data.prepare import prepare
+from alan.data.preprocessing import Preprocessing
+from alan.data.simulator.archive import simulate_archive
+from alan.parcels.head import RaptorHead
+from alan.parcels.model import ParcelModel, save_parcels
+
+#: Frames a clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.
+N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}
+
+
+class Tiny:
+    """Simulated archives of eight patients (4 train, 2 val, 2 test), their stores at 112 px, and untrained models.
+
+    All of it is made on first use and must not be written to.
+    """
+
+    spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2, normalisation="sector")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        # a cache for each instance
+        self.archive = cache(self._archive)
+        self.store = cache(self._store)
+        self.backbone = cache(self._backbone)
+        self.parcels = cache(self._parcels)
+
+    def _archive(self, layout: str) -> str:
+        root = self.folder / layout
+        simulate_archive(
+            root, layout, 8, n_frames=N_FRAMES[layout], size=64, split=(0.5, 0.25, 0.25), progress=False
+        )
+        return str(root)
+
+    def _store(self, layout: str) -> str:
+        out = self.folder / f"{layout}.h5"
+        prepare(open_dataset(layout, self.archive(layout)), out, Preprocessing(112), workers=0, progress=False)
+        return str(out)
+
+    def _backbone(self, seed: int = 0) -> str:
+        path = self.folder / f"backbone{seed}.safetensors"
+        export_backbone(random_backbone(self.spec, seed).vit, self.spec, path)
+        return str(path)
+
+    def _parcels(self) -> str:
+        path = self.folder / "parcels.safetensors"
+        head = RaptorHead(self.spec.dim, 12, generator=torch.Generator().manual_seed(0))
+        source = self.backbone()
+        save_parcels(ParcelModel(load_backbone(source), head, sector_only=True, source=source), path)
+        return str(path)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Tiny(tmp_path_factory.mktemp("tiny"))
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def alan(capsys):
+    """``alan(verb, ...)`` runs the command line: ``code``, ``out``, ``err``, and ``lines`` of standard error.
+
+    Progress bars are no lines: they write over themselves.
+    """
+
+    def run(*args):
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        lines = [line for line in err.split("\n") if line.strip() and "\r" not in line]
+        return SimpleNamespace(code=code, out=out, err=err, lines=lines)
+
+    return run
+
+
+@pytest.fixture
+def listing():
+    """``listing(folder)``: every path below it, relative."""
+
+    def paths(folder):
+        return sorted(path.relative_to(folder).as_posix() for path in Path(folder).rglob("*"))
+
+    return paths

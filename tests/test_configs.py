@@ -1,0 +1,143 @@
+"""Every shipped YAML parses through the command line and runs one step on tiny data."""
+
+import json
+import re
+from pathlib import Path
+
+import h5py
+import pytest
+import yaml
+
+from alan.backbone.load import load_backbone
+from alan.cache.reader import FeatureCache
+from alan.data.store import FrameStore
+from alan.parcels.model import load_parcels
+
+ROOT = Path(__file__).parents[1] / "configs"
+CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.y*ml"))
+#: What makes a training fast without leaving its settings: one step, two samples, this machine's CPU.
+ONE_STEP = ("--trainer.max_steps=1", "--data.init_args.batch_size=2", "--data.init_args.num_workers=0")
+ONE_STEP += ("--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false")
+#: A network of the same patches, width and crops, with one block and a narrow head.
+SHALLOW = {"vit.depth": 1, "outputs": 64, "hidden": 32, "bottleneck": 16}
+
+
+def configs(group):
+    return [name for name in CONFIGS if name.startswith(f"{group}/")]
+
+
+def read(name):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def layout_of(path):
+    """The archive that a path in a config speaks of; the demo trains on CAMUS-like ones."""
+    return next((layout for layout in ("echonet", "tmed") if layout in path), "camus")
+
+
+def stores_of(name, tiny):
+    return [tiny.store(layout_of(path)) for path in read(name)["data"]["init_args"]["stores"]]
+
+
+def test_every_config_is_of_a_known_group():
+    assert {name.partition("/")[0] for name in CONFIGS} == {"prepare", "dino", "raptor", "cache", "evaluate"}
+
+
+def test_commands_in_comments_name_configs_that_exist():
+    """Comments say how a config is used: with its own name, and with options rather than bare words."""
+    for name in CONFIGS:
+        for command in re.findall(r"#\s+(alan .*)", (ROOT / name).read_text(encoding="utf-8")):
+            assert re.match(r"alan \w+ --", command), f"{name}: {command}"
+            for path in re.findall(r"configs/(\S+\.yaml)", command):
+                assert path in CONFIGS, f"{name}: {command}"
+
+
+@pytest.mark.parametrize("name", configs("prepare"))
+def test_prepare(name, tiny, alan, tmp_path):
+    config, out = read(name), tmp_path / "store.h5"
+    args = ["--config", ROOT / name, "--root", tiny.archive(config["kind"]), "--out", out, "--workers", 0]
+    if isinstance(config.get("split"), dict):  # ranges of the real archive's patients
+        sides = dict(zip(config["split"], ("1-4", "5-6", "7-8"), strict=True))
+        args += [f"--split={json.dumps(sides)}"]
+    ran = alan("prepare", *args)
+    assert ran.code == 0, ran.err
+    store = FrameStore(out)
+    assert store.size == 112
+    assert {s.split for s in store.sequences} == {"train", "val", "test"}
+    assert {s.view for s in store.sequences} == set(config.get("views") or (s.view for s in store.sequences))
+
+
+@pytest.mark.parametrize("name", configs("dino"))
+def test_dino(name, tiny, alan, tmp_path):
+    out = tmp_path / "run"
+    small = [f"--model.init_args.{key}={value}" for key, value in SHALLOW.items()]
+    stores = f"--data.init_args.stores={json.dumps(stores_of(name, tiny))}"
+    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, stores, *small)
+    assert ran.code == 0, ran.err
+    check_run(out)
+    vit = read(name)["model"]["init_args"]["vit"]
+    backbone = load_backbone(out / "backbone.safetensors")
+    assert (backbone.patch_size, backbone.dim) == (vit["patch_size"], vit["dim"])
+    assert backbone.spec.depth == 1
+
+
+@pytest.mark.parametrize("name", configs("raptor"))
+def test_raptor(name, tiny, alan, tmp_path):
+    out = tmp_path / "run"
+    stores = f"--data.init_args.stores={json.dumps(stores_of(name, tiny))}"
+    backbone = f"--model.init_args.backbone={tiny.backbone()}"
+    few = "--data.init_args.n_frames=3"  # the frames of the tiny CAMUS archive are four
+    asked = read(name)["data"]["init_args"]["n_frames"]
+    few_frames = [few] if asked and layout_of(stores) == "camus" else []
+    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, stores, backbone, *few_frames)
+    assert ran.code == 0, ran.err
+    check_run(out)
+    assert load_parcels(out / "parcels.safetensors").n_parcels == read(name)["model"]["init_args"]["n_parcels"]
+
+
+def check_run(out):
+    """The run folder of ``alan fit``: all of its files, and one step in them."""
+    assert (out / "checkpoints" / "last.ckpt").is_file()
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [0]
+    saved = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+    assert saved["trainer"]["max_steps"] == 1
+
+
+@pytest.mark.parametrize("name", configs("cache"))
+def test_cache(name, tiny, alan, tmp_path):
+    config, out = read(name), tmp_path / "cache.h5"
+    args = ["--store", tiny.store(layout_of(config["store"])), "--backbone", tiny.backbone(), "--out", out]
+    if config.get("parcels"):
+        args += ["--parcels", tiny.parcels()]
+    ran = alan("cache", "--config", ROOT / name, *args, "--num_workers", 0, "--accelerator", "cpu")
+    assert ran.code == 0, ran.err
+    cache = FeatureCache(out, backbone=load_backbone(tiny.backbone()))
+    assert set(cache.names) - {"sector"} == set(config["what"])
+    with h5py.File(out) as file:
+        assert file["done"][:].all()
+
+
+@pytest.mark.parametrize("name", configs("evaluate"))
+def test_evaluate(name, tiny, alan, tmp_path):
+    config, out = read(name), tmp_path / "run"
+    args = []
+    if segmentation := config.get("segmentation"):
+        args += ["--segmentation.store", tiny.store(layout_of(segmentation["store"]))]
+        args += [f"--segmentation.parcels={json.dumps(dict.fromkeys(segmentation['parcels'], tiny.parcels()))}"]
+        args += ["--segmentation.kmeans_frames", 16]
+    if views := config.get("views"):
+        args += ["--views.store", tiny.store(layout_of(views["store"])), "--views.backbone", tiny.backbone()]
+    if config.get("curves"):
+        curve = tmp_path / "metrics.jsonl"
+        curve.write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "loss": 1.0}\n', encoding="utf-8")
+        args += [f"--curves={json.dumps(dict.fromkeys(config['curves'], str(curve)))}"]
+    ran = alan("evaluate", "--config", ROOT / name, "--out", out, *args)
+    assert ran.code == 0, ran.err
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert results["title"] == config["title"]
+    assert {part for part in ("segmentation", "views") if results.get(part)} == {"segmentation", "views"} & set(
+        config
+    )
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!")
+    assert (out / "config.yaml").is_file()
