@@ -7,6 +7,7 @@ Frames of one patient are alike, so resampling frames would make intervals too n
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,14 +43,18 @@ class Interval:
         return asdict(self)
 
 
+@lru_cache(maxsize=4)
 def resample_weights(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.float64]:
     """How often each group is drawn when ``n_groups`` groups are drawn with replacement.
 
     Returns:
-        (n_resamples, n_groups) float64; each row adds up to ``n_groups``.
+        (n_resamples, n_groups) float64, read-only; each row adds up to ``n_groups``. The last few are kept: a
+        report asks for the same ones again and again.
     """
     share = np.full(n_groups, 1.0 / n_groups)
-    return np.random.default_rng(seed).multinomial(n_groups, share, size=n_resamples).astype(np.float64)
+    drawn = np.random.default_rng(seed).multinomial(n_groups, share, size=n_resamples).astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
 
 
 def percentile_interval(statistics: NDArray[np.float64], level: float) -> tuple[float, float]:

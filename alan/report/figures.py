@@ -136,7 +136,7 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
         return None
     bins = np.linspace(0, 1, 21)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(1.2 + 3.3 * len(phases), 0.5 + 1.9 * len(shown)), layout="constrained")
+        figure = Figure(figsize=(1.4 + 4.0 * len(phases), 0.5 + 1.6 * len(shown)), layout="constrained")
         grid = figure.subplots(len(shown), len(phases), sharex=True, squeeze=False)
         for panels, (structure, method) in zip(grid, shown.items(), strict=True):
             for axes, phase in zip(panels, phases, strict=True):

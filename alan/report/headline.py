@@ -40,7 +40,8 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['store']['name']} that were kept aside for testing, {names} "
         f"{'was' if len(structures) == 1 else 'were'} outlined by joining parcels: image regions that a network "
         f"found without any labels. Which parcels to join was learnt from the manual outlines of "
-        f"{plural(label['patients'], 'other patient')}."
+        f"{plural(label['patients'], 'other patient')}. Agreement with the manual outline is given as the Dice "
+        "score (100% is perfect), and compared with an atlas, an average outline that never looks at the image."
     )
     return [lead, *(_structure(summary, structure) for structure in structures)]
 
@@ -64,9 +65,9 @@ def _structure(summary: Mapping[str, Any], structure: str) -> str:
         against = _find(summary["against_atlas"], structure=structure, phase=phase, **shown)
         if against is not None:
             verdicts.append(f"{_verdict(against['dice'])} at {PHASES.get(phase, phase)}")
-    text = f"{name}: mean overlap with the manual outline (Dice score, 100% is perfect) {listed(parts)}."
+    text = f"{name}: {listed(parts)}."
     if verdicts:
-        text += f" Against the atlas, an average outline that never looks at the image: {listed(verdicts)}."
+        text += f" Against the atlas: {listed(verdicts)}."
     return text
 
 

@@ -145,8 +145,8 @@ def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
             caption = (
                 f"{name.capitalize()}: best, median and worst test frame by {method['method']}, "
                 f"{RULES[method['rule']]} rule. Above, the manual outline (blue), the predicted one (green, "
-                f"dashed) and their overlap (turquoise); below, the borders of all parcels with the predicted outline. "
-                f"{cases}."
+                "dashed) and their overlap (turquoise); below, the borders of all parcels with the predicted "
+                f"outline. {cases}."
             )
             pictures.append(
                 _picture(folder, figure, f"overlays_{structure}.png", caption, f"Example outlines of the {name}")

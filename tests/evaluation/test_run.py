@@ -1,0 +1,267 @@
+"""The whole way: protocols in, run folder and report out."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from alan.data.store import FrameStore
+from alan.downstream.segmenter import ParcelSegmenter
+from alan.errors import AlanError, CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
+from alan.evaluation import run as run_module
+from alan.evaluation.metrics import dice, hausdorff95
+from alan.evaluation.run import run_evaluation
+from alan.evaluation.segmentation import SegmentationProtocol
+from alan.evaluation.views import ViewProtocol
+from alan.report.html import write_report
+
+
+def protocols(lab):
+    segmentation = SegmentationProtocol(
+        store=str(lab / "store.h5"),
+        parcels={"parcels, K = 12": str(lab / "parcels.safetensors")},
+        kmeans=(16,),
+        published="camus",
+    )
+    views = ViewProtocol(
+        store=str(lab / "store.h5"), backbone=str(lab / "backbone.safetensors"), views=("A2C", "A4C"), k=(1, 3)
+    )
+    return segmentation, views
+
+
+@pytest.fixture(scope="module")
+def run(lab, tmp_path_factory):
+    segmentation, views = protocols(lab)
+    curve = lab / "metrics.jsonl"
+    curve.write_text('{"step": 0, "train/loss": 2.0}\n{"step": 5, "train/loss": 1.0, "knn": 0.5}\n')
+    out = tmp_path_factory.mktemp("runs") / "one"
+    folder = run_evaluation(segmentation, views, out, "Ellipses", curves={"DINO": str(curve)})
+    write_report(folder)
+    return folder
+
+
+def results_of(run):
+    return json.loads((run / "results.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_the_folder_is_whole(run):
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {"config.yaml", "results.json", "per_case.csv", "per_image_views.csv", "report.html"} <= names
+    assert {"figures/methods.png", "figures/overlays_lv.png", "figures/confusion.png"} <= names
+    assert not [name for name in names if name.endswith(".part")]
+    assert yaml.safe_load((run / "config.yaml").read_text())["segmentation"]["rules"] == [
+        "paper",
+        "relaxed",
+        "greedy",
+    ]
+
+
+def test_cases_are_what_the_saved_models_predict(run, lab):
+    """Independent of the protocol: load a white box, segment the kept maps, measure by hand."""
+    cases = pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""])
+    store = FrameStore(lab / "store.h5")
+    model = ParcelSegmenter.from_json(run / "models" / "lv-parcels-k-12-greedy.json")
+    test = store.labelled(split="test")
+    maps = np.load(run / "maps" / "0.npz")["maps"][-len(test) :]
+    predicted = model.predict(maps)
+    mine = cases[(cases.method == "parcels, K = 12") & (cases.rule == "greedy") & (cases.structure == "lv")]
+    mine = mine.set_index("frame").loc[test["frame"]].reset_index()
+    manual = store.masks(test["label"].to_numpy(), "lv")
+    np.testing.assert_allclose(mine["dice"], dice(predicted, manual), atol=1e-5)
+    restored = store.preprocessing.restore(predicted[2:3], (52, 44))[
+        0
+    ]  # the second patient, whose spacing is known
+    original = store.original_mask(int(test["label"][2]), "lv")
+    assert mine["dice_original"][2] == pytest.approx(float(dice(restored, original)), abs=1e-5)
+    assert mine["hd95_mm"][2] == pytest.approx(hausdorff95(restored, original, (0.5, 0.4)), rel=1e-5)
+    unknown = mine["id"].str.startswith(("p9_", "p14_"))  # without spacing
+    assert unknown.any()
+    assert mine.loc[unknown, ["hd95_mm", "asd_mm", "area_cm2"]].isna().all().all()
+    assert mine.loc[~unknown & ~mine["empty"], "hd95_mm"].notna().all()
+
+
+def test_summary_agrees_with_the_cases(run):
+    results = results_of(run)["segmentation"]
+    cases = pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""]).fillna({"rule": ""})
+    measured = [row for row in results["rows"] if row["metrics"]]
+    kinds = {row["kind"] for row in measured}
+    assert kinds == {"parcels", "k-means", "random", "atlas"}
+    for row in measured:
+        mine = cases
+        for key in ("method", "rule", "structure", "phase"):
+            mine = mine[mine[key] == row[key]]
+        assert row["metrics"]["dice"]["mean"] == pytest.approx(mine["dice"].mean(), abs=1e-5)
+        assert (row["metrics"]["dice"]["n"], row["metrics"]["dice"]["groups"]) == (6, 6)
+    assert (results["label"]["patients"], results["test"]["patients"], results["train_patients"]) == (3, 6, 6)
+    assert {(e["phase"], e["rank"]) for e in results["examples"] if e["structure"] == "lv"} == {
+        (phase, rank) for phase in ("ED", "ES") for rank in ("best", "median", "worst")
+    }
+
+
+def test_differences_to_the_atlas_are_paired(run):
+    cases = pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""]).fillna({"rule": ""})
+    row = results_of(run)["segmentation"]["against_atlas"][0]
+    at = (cases["structure"] == row["structure"]) & (cases["phase"] == row["phase"])
+    mine = cases[at & (cases["method"] == row["method"]) & (cases["rule"] == row["rule"])].set_index("frame")[
+        "dice"
+    ]
+    atlas = cases[at & (cases["kind"] == "atlas")].set_index("frame")["dice"]
+    assert row["dice"]["mean"] == pytest.approx((mine - atlas).mean(), abs=1e-5)
+
+
+def test_the_shown_rule_is_the_best_on_the_labels(run):
+    results = results_of(run)["segmentation"]
+    for structure, shown in results["shown"].items():
+        boxes = [b for b in results["white_boxes"] if b["kind"] == "parcels" and b["structure"] == structure]
+        best = max(boxes, key=lambda box: box["label_dice"] or -1)
+        assert shown == {"method": best["method"], "rule": best["rule"]}
+
+
+def test_views_agree_with_their_file(run):
+    views = results_of(run)["views"]
+    images = pd.read_csv(run / "per_image_views.csv")
+    assert len(views["rows"]) == 6  # backbone, random ViT, pixels; k = 1, 3
+    for row in views["rows"]:
+        mine = images[(images.method == row["method"]) & (images.k == row["k"])]
+        assert row["total"]["mean"] == pytest.approx(mine["correct"].mean())
+        recalls = mine.groupby("view")["correct"].mean()
+        assert row["balanced"]["mean"] == pytest.approx(recalls.mean())
+        assert np.trace(row["confusion"]) == mine["correct"].sum()
+        assert np.sum(row["confusion"]) == 6
+    pixels = [row for row in views["rows"] if row["kind"] == "pixels" and row["k"] == 3]
+    assert pixels[0]["total"]["mean"] == 1.0  # the ventricle stands elsewhere in A2C: plain to see
+
+
+def test_the_page_stands_alone(run):
+    page = (run / "report.html").read_text()
+    for outside in ("http://", "https://", "<script", 'src="figures', "<link", "@import", "url("):
+        assert outside not in page
+    assert page.count("data:image/png;base64,") == 6  # methods, histograms, two overlays, confusion, curve
+    assert page.index("kept aside for testing") < page.index("<table")
+    assert "published, ALAN paper Table 2, n = 100" in page
+
+
+def test_a_second_run_is_reused_and_an_interrupted_one_resumes(run, lab, monkeypatch, tmp_path):
+    segmentation, views = protocols(lab)
+    curves = {"DINO": str(lab / "metrics.jsonl")}
+    before = (run / "results.json").read_bytes()
+    run_evaluation(segmentation, views, run, "Ellipses", curves=curves)
+    assert (run / "results.json").read_bytes() == before
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / "results.json").unlink()
+
+    def refuse(*_):
+        raise AssertionError("parcel maps were computed again")
+
+    monkeypatch.setattr("alan.parcels.model.ParcelModel.maps", refuse)
+    run_evaluation(segmentation, views, copy, "Ellipses", curves=curves)
+    again, first = results_of(copy), json.loads(before)
+    assert again["segmentation"] == first["segmentation"]
+    assert again["views"] == first["views"]
+
+
+def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
+    measured = []
+    monkeypatch.setattr(run_module, "_measure", lambda *_: measured.append(1) or {})
+    monkeypatch.setattr(run_module, "_digest", lambda _: "another file")
+    copy = lab / "changed"
+    shutil.copytree(run, copy)
+    run_evaluation(*protocols(lab), copy, "Ellipses", curves={"DINO": str(lab / "metrics.jsonl")})
+    assert measured == [1]
+
+
+def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypatch, tmp_path):
+    segmentation, views = protocols(lab)
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    other = replace(segmentation, seed=7)
+    with pytest.raises(ConfigError, match=r"segmentation\.seed.*overwrite"):
+        run_evaluation(other, views, copy, "Ellipses", curves={"DINO": str(lab / "metrics.jsonl")})
+    (copy / "mine.txt").write_text("keep")
+    monkeypatch.setattr(run_module, "_measure", lambda *_: {})
+    run_evaluation(other, views, copy, overwrite=True)
+    assert (copy / "mine.txt").exists()
+    assert not (copy / "per_case.csv").exists()
+    stranger = tmp_path / "stranger"
+    stranger.mkdir()
+    (stranger / "thesis.txt").write_text("x")
+    with pytest.raises(DataError, match="no run of alan evaluate"):
+        run_evaluation(other, None, stranger)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"label_split": "train"}, SplitLeakError, "train_split and label_split are both 'train'"),
+        ({"structures": ("lv", "rv")}, DataError, "'rv'"),
+        ({"structures": ()}, ParameterError, "structures"),
+        ({"rules": ("paper", "paper")}, ParameterError, "rules"),
+        ({"label_patients": 9}, ParameterError, "label_patients=9: choose 1 to 3"),
+        ({"kmeans": (1,)}, ParameterError, r"kmeans=\[1\]"),
+        ({"parcels": {"x": "nowhere.safetensors"}}, CheckpointError, "nowhere"),
+        ({"store": "nowhere.h5"}, DataError, "nowhere"),
+    ],
+)
+def test_bad_input_leaves_nothing(lab, tmp_path, change, error, message):
+    out = tmp_path / "run"
+    with pytest.raises(error, match=message):
+        run_evaluation(replace(protocols(lab)[0], **change), None, out)
+    assert issubclass(error, AlanError)
+    assert not out.exists()
+
+
+def test_nothing_to_evaluate(tmp_path):
+    with pytest.raises(ConfigError, match="nothing to evaluate"):
+        run_evaluation(None, None, tmp_path / "run")
+
+
+def test_a_shared_patient_is_refused_by_name(lab, tmp_path):
+    segmentation, _ = protocols(lab)
+    with pytest.raises(SplitLeakError, match="'everyone' is on two sides"):
+        run_evaluation(replace(segmentation, store=str(lab / "leaking.h5")), None, tmp_path / "run")
+
+
+def test_a_view_split_that_announces_its_leak_is_reported_in_red(lab, tmp_path):
+    views = replace(protocols(lab)[1], store=str(lab / "leaking.h5"), published=True, views=("A2C", "A4C"), k=(2,))
+    run = run_evaluation(None, views, tmp_path / "run")
+    page = write_report(run).read_text()
+    assert 'class="alarm"' in page
+    assert "Made by image: patients stand on both sides." in page
+    assert "published, ALAN paper Table 3, n = 1,041" in page
+    silent = FrameStore(lab / "leaking.h5")
+    assert silent.leaks
+    with pytest.raises(SplitLeakError, match="both 'test'"):
+        run_evaluation(None, replace(views, train_split="test"), tmp_path / "other")
+
+
+def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
+    from alan.downstream.selection import ParcelSelector
+
+    fit = ParcelSelector.fit
+
+    def strict(self, maps, masks, groups=None):
+        self.overlap = 1.0 if self.rule == "paper" else None
+        self.min_pixels = 900 if self.rule == "paper" else 10
+        return fit(self, maps, masks, groups)
+
+    monkeypatch.setattr(ParcelSelector, "fit", strict)
+    segmentation = replace(
+        protocols(lab)[0],
+        structures=("lv",),
+        rules=("paper", "greedy"),
+        kmeans=(),
+        label_patients=2,
+        published=None,
+    )
+    run = run_evaluation(segmentation, None, tmp_path / "run")
+    summary = results_of(run)["segmentation"]
+    nothing = [row for row in summary["rows"] if row["reason"]]
+    assert [(row["rule"], row["phase"]) for row in nothing] == [("paper", "ED"), ("paper", "ES")]
+    assert summary["label"]["patients"] == 2
+    page = write_report(run).read_text()
+    assert "nothing chosen: " in page
