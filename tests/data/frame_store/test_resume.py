@@ -41,13 +41,14 @@ class Crash(Callback):
 
 
 def fit(module, data, callbacks=(), resume=None, **options):
+    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     trainer = Trainer(
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
-        **{"max_epochs": 3, "enable_checkpointing": bool(callbacks), **options},
+        **{"max_epochs": 3, "enable_checkpointing": saves, **options},
     )
     trainer.fit(module, datamodule=data, ckpt_path=resume)
     return module.seen
