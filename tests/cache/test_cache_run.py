@@ -1,8 +1,7 @@
 """Writing a cache from a store with real (tiny) models: contents, resume, refusals, devices."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -203,27 +202,29 @@ def test_two_ranks_simulated_write_one_cache(tmp_path, inputs, manifest):
     check(FeatureCache(tmp_path / "c.h5"), inputs.expected)
 
 
-@pytest.mark.slow
-def test_two_processes_write_one_cache(tmp_path, inputs):
-    """The same through Lightning's DDP on two CPU processes, with fewer frames for one of them."""
-    script = """
-import sys
-from alan.cache.run import write_cache
-if __name__ == "__main__":
-    store, backbone, folder = sys.argv[1:]
-    for split in (None, "val"):
-        write_cache(store, backbone, f"{folder}/{split}.h5", split=split, batch_size=4, accelerator="cpu",
-                    devices=2, strategy="ddp_fork")
-"""
-    (tmp_path / "run.py").write_text(script)
-    command = [sys.executable, str(tmp_path / "run.py"), inputs.store, inputs.backbone, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    for name, frames in (("None.h5", np.arange(30)), ("val.h5", np.arange(22, 25))):
-        assert sorted(p.name for p in tmp_path.glob(f"{name}*")) == [name, f"{name}.rank0", f"{name}.rank1"]
-        cache = FeatureCache(tmp_path / name, inputs.models[0], store=inputs.models[2])
-        assert_array_equal(np.sort(cache.index), frames)
-        check(cache, inputs.expected)
+@pytest.mark.skipif(torch.cuda.is_initialized(), reason="a process that uses CUDA cannot be forked")
+@pytest.mark.parametrize(("split", "frames"), [(None, np.arange(30)), ("val", np.arange(22, 25))])
+def test_two_processes_write_one_cache(tmp_path, inputs, split, frames):
+    """The same through Lightning's DDP on two CPU processes (forked, so that nothing is imported again)."""
+    before = dict(os.environ)
+    try:
+        out = write_cache(
+            inputs.store,
+            inputs.backbone,
+            str(tmp_path / "c.h5"),
+            split=split,
+            batch_size=4,
+            accelerator="cpu",
+            devices=2,
+            strategy="ddp_fork",
+        )
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.h5", "c.h5.rank0", "c.h5.rank1"]
+    cache = FeatureCache(out, inputs.models[0], store=inputs.models[2])
+    assert_array_equal(np.sort(cache.index), frames)
+    check(cache, inputs.expected)
 
 
 @pytest.mark.gpu
