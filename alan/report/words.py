@@ -24,8 +24,8 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number, or a dash where it is undefined."""
-    return UNDEFINED if value is None else f"{value:.{digits}f}"
+    """A number with a real minus, or a dash where it is undefined."""
+    return UNDEFINED if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 1) -> str:

@@ -1,0 +1,104 @@
+"""Results as a run writes them, small enough to check by eye."""
+
+import copy
+
+import pytest
+
+
+def interval(mean, low, high, **more):
+    return {"mean": mean, "std": 0.1, "low": low, "high": high, "n": 6, "groups": 6, "undefined": 0, **more}
+
+
+def row(method, kind, rule, phase, mean, **more):
+    nothing = interval(None, None, None, n=0, undefined=6)
+    names = ("iou", "dice_original", "iou_original")
+    metrics = {name: interval(mean - 0.05, mean - 0.1, mean) for name in names}
+    metrics |= {
+        "dice": interval(mean, mean - 0.05, mean + 0.05),
+        "hd95_mm": interval(9.0, 8.0, 10.0),
+        "asd_mm": nothing,
+    }
+    names = {"method": method, "kind": kind, "rule": rule, "structure": "lv", "phase": phase}
+    return {**names, "reason": "", "empty": 0, "metrics": metrics, **more}
+
+
+def difference(phase, mean, low, high):
+    names = {"method": "RAPTOR", "kind": "parcels", "rule": "greedy", "structure": "lv", "phase": phase}
+    return {**names, "dice": interval(mean, low, high)}
+
+
+SIDE = {"patients": 6, "frames": 12, "views": {"A4C": 12}, "phases": {"ED": 6, "ES": 6}}
+RESULTS = {
+    "schema": "alan-results/1",
+    "title": "Trial <b>",
+    "segmentation": {
+        "store": {
+            "name": "CAMUS",
+            "fingerprint": "f" * 64,
+            "size": 32,
+            "skipped": {"videos that cannot be decoded": 2},
+        },
+        "leaks": "",
+        "label": {**SIDE, "patients": 1},
+        "test": SIDE,
+        "train_patients": 40,
+        "published": None,
+        "rows": [
+            row("RAPTOR", "parcels", "greedy", "ED", 0.8),
+            row("RAPTOR", "parcels", "greedy", "ES", 0.7, empty=1),
+            row("atlas", "atlas", "", "ED", 0.75),
+            row("atlas", "atlas", "", "ES", 0.71),
+            row("RAPTOR", "parcels", "paper", "ED", 0.1, metrics={}, reason="parcel 3 is 4 points below"),
+            row("RAPTOR", "parcels", "paper", "ES", 0.1, metrics={}, reason="parcel 3 is 4 points below"),
+        ],
+        "against_atlas": [difference("ED", 0.05, 0.02, 0.08), difference("ES", -0.01, -0.03, 0.01)],
+        "ejection_fraction": [
+            {
+                "method": "RAPTOR",
+                "rule": "greedy",
+                "absolute": interval(8.1, 6.0, 9.0),
+                "bias": interval(-2.0, -4.0, 0.1),
+            }
+        ],
+        "shown": {"lv": {"method": "RAPTOR", "rule": "greedy"}},
+        "white_boxes": [
+            {
+                "method": "RAPTOR",
+                "kind": "parcels",
+                "rule": "greedy",
+                "structure": "lv",
+                "reason": "",
+                "label_dice": 0.82,
+                "file": "lv-raptor-greedy.json",
+                "n_parcels": 4,
+                "in_use": 3,
+                "interior": [2],
+                "exterior": [0],
+                "valve": [],
+            },
+            {
+                "method": "RAPTOR",
+                "kind": "parcels",
+                "rule": "paper",
+                "structure": "lv",
+                "reason": "parcel 3 is 4 points below",
+                "label_dice": None,
+            },
+        ],
+        "examples": [],
+    },
+    "views": None,
+    "curves": {},
+    "provenance": {
+        "created": "2026-01-02T03:04:05+00:00",
+        "command": "alan evaluate",
+        "system": "Linux",
+        "versions": {"alan": "0.1.0"},
+        "inputs": {"store.h5": "f" * 64},
+    },
+}
+
+
+@pytest.fixture
+def results():
+    return copy.deepcopy(RESULTS)

@@ -1,0 +1,60 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import LineCollection
+from PIL import Image
+
+from alan.report import figures
+
+
+def test_every_measured_cell_has_a_point_at_its_value(results):
+    figure = figures.method_chart(results["segmentation"])
+    (axes,) = figure.axes
+    points = sorted(round(float(line.get_xdata()[0]), 3) for line in axes.lines if len(line.get_xdata()) == 1)
+    assert points == [0.7, 0.71, 0.75, 0.8]
+    results["segmentation"]["published"] = "camus"
+    assert len(figures.method_chart(results["segmentation"]).axes[0].lines) == len(axes.lines) + 8
+
+
+def test_figures_are_png_and_large_enough_to_read(results):
+    image = Image.open(io.BytesIO(figures.png(figures.method_chart(results["segmentation"]))))
+    assert image.format == "PNG"
+    assert image.width > 800
+
+
+def test_histograms_count_every_case(results):
+    names = {"method": "RAPTOR", "kind": "parcels", "rule": "greedy", "structure": "lv", "phase": "ED"}
+    cases = pd.DataFrame([{**names, "dice": value} for value in (0.02, 0.51, 0.52, 0.99, float("nan"))])
+    figure = figures.dice_histograms(cases, results["segmentation"])
+    assert sum(patch.get_height() for patch in figure.axes[0].patches) == 4
+    results["segmentation"]["shown"] = {}
+    assert figures.dice_histograms(cases, results["segmentation"]) is None
+
+
+def test_overlays_draw_each_parcel_border():
+    maps = np.zeros((1, 8, 8), np.uint8)
+    maps[0, :, 4:] = 1  # one straight border of 8 pixel sides
+    masks = maps.astype(bool)
+    arrays = {"frames": maps, "maps": maps, "manual": masks, "predicted": np.zeros_like(masks)}
+    example = {"structure": "lv", "phase": "ED", "rank": "best", "dice": 0.5}
+    figure = figures.overlays(arrays, [example], "lv")
+    bottom = figure.axes[1]
+    borders = next(c for c in bottom.collections if type(c) is LineCollection)
+    assert len(borders.get_segments()) == 8
+    assert {float(x) for segment in borders.get_segments() for x in segment[:, 0]} == {3.5}
+    assert figure.axes[0].get_title() == "ED, best\nDice 50.0%"
+    assert figures.overlays(arrays, [example], "la") is None
+
+
+def test_confusion_matrix_shows_counts_and_shares():
+    row = {"method": "backbone", "k": 10, "confusion": [[3, 1], [0, 0]]}
+    axes = figures.confusion_figure({"views": ["A2C", "A4C"]}, row).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
+
+
+@pytest.mark.parametrize(("columns", "lines"), [({"train/loss": [2.0, 1.0]}, 1), ({"knn": [0.1, 0.2]}, 0)])
+def test_training_curve(columns, lines):
+    figure = figures.training_curve(pd.DataFrame({"step": [0, 5], **columns}), "DINO")
+    assert (0 if figure is None else len(figure.axes[0].lines)) == lines
