@@ -29,8 +29,8 @@ from torch.utils.checkpoint import checkpoint
 
 from alan.errors import ParameterError
 
-#: Entries of the token-by-token matrices held at a time on the general way (16 MiB in float32).
-BLOCK = 2**22
+#: Entries of the token-by-token matrices held at a time on the general way (4 MiB in float32).
+BLOCK = 2**20
 _TINY = 1e-12
 
 
@@ -124,23 +124,27 @@ def _block(a: _Frames, b: _Frames, shift: float) -> Tensor:
     return torch.einsum("pij,pi,pj->p", (features - shift) * codes, a.w, b.w)
 
 
-def _general(a: _Frames, b: _Frames, shift: float) -> Tensor:
-    """L by blocks of pairs and rows; each block's matrices are computed again in the backward pass."""
-    valid = a.filled & b.filled
-    a, b = a.unit(), b.unit()
-    n_pairs, rows, columns = *a.w.shape, b.w.shape[1]
+def _general(a: _Frames, b: _Frames, first: Tensor, second: Tensor, shift: float) -> Tensor:
+    """L of the pairs (a[first], b[second]), given in unit form, by blocks of pairs and rows.
+
+    Each block takes its frames and makes its matrices anew in the backward pass.
+    """
+    rows, columns = a.w.shape[1], b.w.shape[1]
     row_step = max(1, min(rows, BLOCK // columns))
     pair_step = max(1, BLOCK // (row_step * columns))
+
+    def part(pairs: slice, row: int) -> Tensor:
+        some = _Frames(*(x[first[pairs], row : row + row_step] for x in a))
+        return _block(some, b.at(second[pairs]), shift)
+
     sums = []
-    for p in range(0, n_pairs, pair_step):
+    for p in range(0, len(first), pair_step):
         pairs = slice(p, p + pair_step)
-        second = _Frames(*(x[pairs] for x in b))
-        total = a.f.new_zeros(len(second.w))
-        for i in range(0, rows, row_step):
-            first = _Frames(*(x[pairs, i : i + row_step] for x in a))
-            total = total + checkpoint(_block, first, second, shift, use_reentrant=False)
+        total = a.f.new_zeros(len(first[pairs]))
+        for row in range(0, rows, row_step):
+            total = total + checkpoint(part, pairs, row, use_reentrant=False)
         sums.append(total)
-    return _mean(-torch.cat(sums), valid)
+    return _mean(-torch.cat(sums), a.filled[first] & b.filled[second])
 
 
 def correspondence_loss(
@@ -180,7 +184,8 @@ def correspondence_loss(
         )
     if a.non_negative and b.non_negative:
         return _from_moments(_moments(a), _moments(b), shift)
-    return _general(a, b, shift)
+    pairs = torch.arange(len(f_a), device=f_a.device)
+    return _general(a.unit(), b.unit(), pairs, pairs, shift)
 
 
 def raptor_loss(
@@ -233,14 +238,16 @@ def raptor_loss(
     frames = _frames(
         features.flatten(0, 1), codes.flatten(0, 1), None if token_weights is None else token_weights.flatten(0, 1)
     )
-    moments = _moments(frames) if frames.non_negative else None  # of every frame once, for all three terms
+    # of every frame once, for all three terms
+    moments = _moments(frames) if frames.non_negative else None
+    unit = frames.unit() if moments is None else frames
     terms = {}
     for (name, (first, second)), shift in zip(pairs.items(), shifts, strict=True):
         a, b = first.flatten().to(features.device), second.flatten().to(features.device)
         if moments is not None:
             terms[name] = _from_moments(moments.at(a), moments.at(b), shift)
         else:
-            terms[name] = _general(frames.at(a), frames.at(b), shift)
+            terms[name] = _general(unit, unit, a, b, shift)
     total = features.new_zeros(())
     for name, weight in zip(pairs, weights, strict=True):
         total = total + weight * terms[name]

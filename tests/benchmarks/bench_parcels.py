@@ -1,0 +1,159 @@
+"""RAPTOR's loss, parcel maps and adjacency, each against its plain form, on one thread.
+
+Run: python tests/benchmarks/bench_parcels.py [--frames 8]
+
+Figures are ratios of times (best of three, the forms taken in turn) and of peak memory above that of the inputs
+(Linux, one process each). The loss is forward and backward at the paper's tokens: 784 of 384 channels, K 64, two
+sequences.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+from alan.parcels import loss as module
+from alan.parcels.maps import logits_to_maps
+from alan.parcels.regions import adjacency, regions
+
+FORMS = ("naive", "general", "moments")
+
+
+def naive(features, codes, generator):
+    """Three terms, each with the (tokens x tokens) matrices of all its pairs at once."""
+    b, n = features.shape[:2]
+    chosen = torch.randint(n, (b, 1), generator=generator)
+    other = (torch.arange(b) + torch.randint(1, b, (b,), generator=generator)) % b
+    rows = torch.arange(b)[:, None]
+    f, s = F.normalize(features, dim=-1), F.normalize(codes, dim=-1)
+    total = 0
+    for weight, f_a, s_a, f_b, s_b in (
+        (1.0, f, s, f, s),
+        (0.5, f[rows, chosen], s[rows, chosen], f, s),
+        (1.0, f, s, f[other], s[other]),
+    ):
+        cosine = f_a @ f_b.mT
+        cosine = cosine - cosine.mean(-1, keepdim=True)
+        total = total - weight * ((cosine - 0.3) * (s_a @ s_b.mT).clamp(min=0)).mean()
+    return total
+
+
+def step(form, features, logits):
+    """Forward and backward; the value of the loss."""
+    logits.grad = None
+    codes, generator = logits.softmax(-1), torch.Generator().manual_seed(0)
+    if form == "naive":
+        loss = naive(features, codes, generator)
+    elif form == "moments":
+        loss = module.raptor_loss(features, codes, generator=generator)["total"]
+    else:  # as for codes of any sign
+        known = module._Frames.non_negative
+        module._Frames.non_negative = property(lambda _: False)
+        loss = module.raptor_loss(features, codes, generator=generator)["total"]
+        module._Frames.non_negative = known
+    loss.backward()
+    return loss.item()
+
+
+def inputs(n_frames):
+    g = torch.Generator().manual_seed(0)
+    features = torch.randn(2, n_frames, 784, 384, generator=g)
+    return features, torch.randn(2, n_frames, 784, 64, generator=g).requires_grad_()
+
+
+def peak(form, n_frames):
+    """Peak memory of one step above that before it, MiB, in a process of its own."""
+    command = [sys.executable, __file__, "--frames", str(n_frames), "--memory", form]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def high_water():
+    """Peak resident memory of this process so far, MiB."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def best_of_three(**calls):
+    best = dict.fromkeys(calls, float("inf"))
+    for _ in range(3):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def bench_loss(n_frames):
+    x = inputs(n_frames)
+    values = [step(form, *x) for form in FORMS]
+    times = best_of_three(**{form: lambda form=form: step(form, *x) for form in FORMS})
+    memory = {form: peak(form, n_frames) for form in FORMS}
+    print(f"loss, 2 x {n_frames} frames of 784 tokens: largest difference {max(values) - min(values):.1e}")
+    for form in FORMS[1:]:
+        print(
+            f"  {form:8s} {times['naive'] / times[form]:6.1f} x as fast as naive ({times[form] * 1e3:.0f} ms), "
+            f"peak memory {memory[form] / memory['naive']:.3f} of naive ({memory[form]:.0f} MiB)"
+        )
+
+
+def bench_maps():
+    for n_parcels, grid in ((64, 15), (64, 28), (112, 28)):
+        logits = torch.randn(32, n_parcels, grid, grid, generator=torch.Generator().manual_seed(0))
+        plain = lambda: F.interpolate(logits, (112, 112), mode="bilinear", align_corners=False).argmax(1)  # noqa: B023, E731
+        times = best_of_three(plain=plain, ours=lambda: logits_to_maps(logits, 112))  # noqa: B023
+        same = (plain() == logits_to_maps(logits, 112)).float().mean()
+        print(
+            f"maps at 112, K {n_parcels}, {grid} x {grid}: {times['plain'] / times['ours']:.1f} x as fast as "
+            f"interpolate + argmax ({times['ours'] / 32 * 1e3:.2f} ms a frame), {same:.6f} of pixels equal"
+        )
+
+
+def dilation(region_map):
+    """Per label: dilate, and see what it meets."""
+    pairs = set()
+    for region in range(region_map.max() + 1):
+        for other in np.unique(region_map[ndimage.binary_dilation(region_map == region)]):
+            if other != region:
+                pairs.add((min(region, other), max(region, other)))
+    return np.array(sorted(pairs))
+
+
+def bench_regions():
+    noise = np.random.default_rng(0).normal(size=(64, 112, 112))
+    parcel_map = np.stack([ndimage.gaussian_filter(plane, 3) for plane in noise]).argmax(0).astype(np.uint8)
+    region_map = regions(parcel_map)
+    times = best_of_three(
+        plain=lambda: dilation(region_map), ours=lambda: adjacency(region_map), label=lambda: regions(parcel_map)
+    )
+    same = np.array_equal(dilation(region_map), adjacency(region_map))
+    print(
+        f"adjacency of {region_map.max() + 1} regions at 112: {times['plain'] / times['ours']:.0f} x as fast as "
+        f"per-label dilation ({times['ours'] * 1e3:.2f} ms), equal: {same}; regions {times['label'] * 1e3:.2f} ms"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--memory", choices=FORMS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.memory:
+        x = inputs(arguments.frames)
+        before = high_water()
+        step(arguments.memory, *x)
+        print(high_water() - before)
+        return
+    bench_loss(arguments.frames)
+    bench_maps()
+    bench_regions()
+
+
+if __name__ == "__main__":
+    main()
