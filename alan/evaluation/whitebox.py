@@ -110,7 +110,7 @@ def describe_white_boxes(fitted: Sequence[Fitted]) -> tuple[dict[str, Any], list
             selector = one.segmenter.selector_
             row |= {
                 "file": name,
-                "n_parcels": selector.n_parcels_,
+                "n_parcels": selector.n_parcels_ - (selector.background_id is not None),
                 "in_use": int((selector.table_["present"] > 0).sum()),
                 "interior": selector.interior_.tolist(),
                 "exterior": selector.exterior_.tolist(),

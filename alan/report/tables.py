@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
-from alan.report.words import PHASES, RULES, STRUCTURES, interval, listed, percent, plural
+from alan.report.words import PHASES, RULES, STRUCTURES, interval, listed, number, percent, plural
 
 _LONG = (
     ("dice", "percent"),
@@ -135,15 +135,18 @@ def published_note(summary: Mapping[str, Any]) -> str:
 
 
 def ejection_fraction_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the ejection fraction table: ``method``, ``rule``, ``absolute``, ``bias``, ``n``, ``undefined``."""
+    """Rows of the ejection fraction table: names, ``absolute`` and ``bias`` as cells, and the counts."""
+
+    def cell(quartiles: Sequence[float]) -> dict[str, str]:
+        low, median, high = (number(value) for value in quartiles)
+        return {"mean": median, "range": f"{low} to {high}"}
+
     return [
         {
-            "method": row["method"],
+            **row,
             "rule": RULES.get(row["rule"], row["rule"]),
-            "absolute": interval(row["absolute"], "number"),
-            "bias": interval(row["bias"], "number"),
-            "n": row["absolute"]["n"],
-            "undefined": row["absolute"]["undefined"],
+            "absolute": cell(row["absolute"]),
+            "bias": cell(row["bias"]),
         }
         for row in summary["ejection_fraction"]
     ]

@@ -56,8 +56,11 @@ RESULTS = {
             {
                 "method": "RAPTOR",
                 "rule": "greedy",
-                "absolute": interval(8.1, 6.0, 9.0),
-                "bias": interval(-2.0, -4.0, 0.1),
+                "absolute": [6.0, 8.1, 9.0],
+                "bias": [-4.0, -2.0, 0.1],
+                "n": 6,
+                "undefined": 0,
+                "reversed": 1,
             }
         ],
         "shown": {"lv": {"method": "RAPTOR", "rule": "greedy"}},

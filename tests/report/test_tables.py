@@ -60,4 +60,6 @@ def test_what_was_left_out_is_said_once(results):
 
 def test_ejection_fraction(results):
     (row,) = tables.ejection_fraction_rows(results["segmentation"])
-    assert (row["absolute"]["mean"], row["bias"]["mean"], row["n"]) == ("8.1", "−2.0", 6)
+    assert row["absolute"] == {"mean": "8.1", "range": "6.0 to 9.0"}
+    assert row["bias"] == {"mean": "−2.0", "range": "−4.0 to 0.1"}
+    assert (row["rule"], row["n"], row["reversed"]) == ("greedy", 6, 1)
