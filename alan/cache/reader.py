@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alan.cache.manifest import Manifest, short
+from alan.cache.shard import Place, places
 from alan.data.sample import BoolArray, ByteArray, IntArray
 from alan.errors import CacheError
 
-#: Where a dataset lies: file, offset in bytes, shape, dtype.
-_Place = tuple[Path, int, tuple[int, ...], np.dtype[Any]]
+#: A file, and where in it a dataset lies.
+_Source = tuple[Path, Place]
 
 
 class Fingerprinted(Protocol):
@@ -61,7 +62,7 @@ class FeatureCache:
         for name, given in (("backbone", backbone), ("parcels", parcels), ("store", store)):
             self._check_origin(name, getattr(self.manifest, name), given)
         self.index: IntArray = np.concatenate([index for index, _ in shards])
-        self._places = [places for _, places in shards]
+        self._sources = [sources for _, sources in shards]
         self._starts = np.cumsum([0, *(len(index) for index, _ in shards)])
         self._order = np.argsort(self.index)
         self._maps: dict[str, list[NDArray[Any]]] = {}
@@ -95,7 +96,7 @@ class FeatureCache:
     @property
     def names(self) -> tuple[str, ...]:
         """What the cache holds: out of ``cls``, ``tokens``, ``sector``, ``logits``, ``maps``."""
-        return tuple(sorted(self._places[0]))
+        return tuple(sorted(self._sources[0]))
 
     def cls(self, index: ArrayLike) -> NDArray[np.float32]:
         """CLS features, (n, D) float32.
@@ -153,13 +154,13 @@ class FeatureCache:
         return self._order[place]
 
     def _read(self, name: str, index: ArrayLike) -> Any:
-        if name not in self._places[0]:
+        if name not in self._sources[0]:
             raise CacheError(
                 f"{self.path}: holds no {name}, only {', '.join(self.names)}: write it anew with {name} in `what`"
             )
         rows = self._rows(index)
         if name not in self._maps:
-            self._maps[name] = [_map(places[name]) for places in self._places]
+            self._maps[name] = [_map(sources[name]) for sources in self._sources]
         shards = self._maps[name]
         if len(shards) == 1:
             return np.asarray(shards[0][rows])
@@ -175,16 +176,7 @@ _SELECTION = ("split", "views", "frames")
 _DATA = ("cls", "tokens", "sector", "logits", "maps")
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Read what a cache was made from.
-
-    Raises:
-        CacheError: no whole cache, or another schema.
-    """
-    return _open(path)[0]
-
-
-def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Place]]]]:
+def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Source]]]]:
     """Manifest, and for each shard its index and the places of its datasets."""
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -200,7 +192,7 @@ def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Place]]
         ) from error
 
 
-def _shard(path: Path, manifest: Manifest) -> tuple[IntArray, dict[str, _Place]]:
+def _shard(path: Path, manifest: Manifest) -> tuple[IntArray, dict[str, _Source]]:
     if not path.is_file():
         raise CacheError(f"{path}: this shard of the cache is missing: put it back, or write the cache again")
     with h5py.File(path, "r", locking=False) as file:
@@ -210,19 +202,14 @@ def _shard(path: Path, manifest: Manifest) -> tuple[IntArray, dict[str, _Place]]
         return _tables(path, file)
 
 
-def _tables(path: Path, file: Any) -> tuple[IntArray, dict[str, _Place]]:
+def _tables(path: Path, file: Any) -> tuple[IntArray, dict[str, _Source]]:
     if not file["done"][:].all():
         raise CacheError(f"{path}: not all frames are written: run the same `alan cache` again")
-    places = {
-        name: (path, file[name].id.get_offset(), tuple(file[name].shape), file[name].dtype)
-        for name in _DATA
-        if name in file
-    }
-    return file["index"][:], places
+    return file["index"][:], {name: (path, place) for name, place in places(file).items() if name in _DATA}
 
 
-def _map(place: _Place) -> NDArray[Any]:
-    path, offset, shape, dtype = place
+def _map(source: _Source) -> NDArray[Any]:
+    path, (offset, shape, dtype) = source
     if 0 in shape:
         return np.empty(shape, dtype)
     try:

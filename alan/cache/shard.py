@@ -1,8 +1,9 @@
 """One file of features: laid out whole before the first frame, filled in any order, never half-known.
 
-The layout is contiguous: one row a frame, the space reserved at once. Rows are then plain bytes at a known place:
-writing touches nothing but them, so a process killed anywhere leaves a readable file, and a reader may map them
-into memory. A row counts as written only when its flag in ``done`` is set, which happens after the row itself.
+The layout is contiguous: one row a frame, the space reserved at once. Rows are then plain bytes at a known place,
+written there past the HDF5 library (which holds small writes back, and loses them without a word when the disk
+fails), and mapped into memory by the reader. A process killed anywhere leaves a readable file. A row counts as
+written only when its flag in ``done`` is set, which happens after the row itself.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from alan.cache.manifest import Manifest
 from alan.data.sample import IntArray
-from alan.errors import CacheError
+from alan.errors import CacheError, ParameterError
 from alan.files import atomic
 
 #: Name of a dataset to the shape and dtype of one row.
 Layout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
+#: Where a dataset lies: offset in bytes, shape, dtype.
+Place = tuple[int, tuple[int, ...], np.dtype[Any]]
 
 
 def part_path(out: Path, rank: int) -> Path:
@@ -47,7 +50,7 @@ def leftovers(out: Path) -> list[Path]:
 def n_bytes(layout: Layout, n_frames: int) -> int:
     """Bytes that ``n_frames`` rows take."""
     row = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in layout.values())
-    return n_frames * (row + 9)  # the index and the flag besides
+    return n_frames * (row + 9) + 65536  # the index and the flag besides, and the head of the file
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -115,8 +118,10 @@ class Shard:
             self._check(manifest, index, ranks)
             self.done: NDArray[np.bool_] = self._file["done"][:].astype(bool)
         except BaseException:
-            self.close()
+            self._file.close()
             raise
+        self._places = places(self._file)
+        self._raw: Any = path.open("r+b", buffering=0)  # the HDF5 file stays open as a lock, and is not written to
 
     def _check(self, manifest: Manifest, index: IntArray, ranks: int) -> None:
         anew = "start anew with --overwrite true, or write to another name"
@@ -140,29 +145,28 @@ class Shard:
 
         Raises:
             CacheError: the disk is full, or failed; what is flagged stays good.
+            ParameterError: values of another shape or dtype.
         """
         rows = np.asarray(rows, np.int64)
         if not len(rows):
             return
+        for name, values in arrays.items():
+            _, shape, dtype = self._places[name]
+            if values.shape != (len(rows), *shape[1:]) or values.dtype != dtype:
+                raise ParameterError(
+                    f"{name} is {values.dtype} {values.shape}: {dtype} {(len(rows), *shape[1:])} is expected"
+                )
         order = np.argsort(rows)
-        breaks = (np.flatnonzero(np.diff(rows[order]) != 1) + 1).tolist()
-        runs = [
-            (slice(int(rows[order[a]]), int(rows[order[b - 1]]) + 1), order[a:b])
-            for a, b in zip([0, *breaks], [*breaks, len(rows)], strict=True)
-        ]
+        breaks = np.flatnonzero(np.diff(rows[order]) != 1) + 1
         try:
-            for place, taken in runs:
+            for taken in np.split(order, breaks):
                 for name, values in arrays.items():
-                    self._file[name][place] = values[taken]
-            self._file.flush()
-            for place, _ in runs:
-                self._file["done"][place] = np.uint8(1)
-            self._file.flush()
-            self.done[rows] = True
+                    _put(self._raw, self._places[name], int(rows[taken[0]]), values[taken])
+                _put(self._raw, self._places["done"], int(rows[taken[0]]), np.ones(len(taken), np.uint8))
+                self.done[rows[taken]] = True
         except OSError as error:
-            missing = n_bytes(
-                {name: (v.shape[1:], v.dtype) for name, v in arrays.items()}, int((~self.done).sum())
-            )
+            left = int((~self.done).sum())
+            missing = n_bytes({name: (v.shape[1:], v.dtype) for name, v in arrays.items()}, left)
             raise CacheError(
                 f"{self.path}: cannot be written ({_one_line(error)}); {missing / 1e6:.1f} MB are still to come: "
                 "free some space and run the same command, it goes on"
@@ -170,6 +174,7 @@ class Shard:
 
     def close(self) -> None:
         """Close the file; the part stays where it is."""
+        self._raw.close()
         self._file.close()
 
 
@@ -181,13 +186,16 @@ def _create(path: Path, manifest: Manifest, index: IntArray, layout: Layout, pla
             with h5py.File(temporary, "w") as file:
                 manifest.write(file.attrs)
                 file.attrs["rank"], file.attrs["ranks"] = place
-                file["index"] = index.astype(np.int64)
-                file["done"] = np.zeros(len(index), np.uint8)
-                for name, (shape, dtype) in layout.items():
+                tables: Layout = {"index": ((), np.int64), "done": ((), np.uint8)}
+                for name, (shape, dtype) in {**tables, **layout}.items():
                     _reserve(file, name, (len(index), *shape), np.dtype(dtype))
-            if hasattr(os, "posix_fallocate"):
-                with temporary.open("r+b") as handle:
-                    os.posix_fallocate(handle.fileno(), 0, max(1, temporary.stat().st_size))
+                lie = places(file)
+            with temporary.open("r+b", buffering=0) as raw:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(raw.fileno(), 0, temporary.stat().st_size)
+                if len(index):
+                    _put(raw, lie["index"], 0, index.astype(np.int64))
+                    _put(raw, lie["done"], 0, np.zeros(len(index), np.uint8))
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         reason = f"the cache needs {needed / 1e6:.1f} MB and the disk is full" if full else _one_line(error)
@@ -202,6 +210,23 @@ def _reserve(file: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any])
     settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     kind = h5py.h5t.py_create(dtype, logical=True)
     h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), settings)
+
+
+def places(file: Any) -> dict[str, Place]:
+    """Where the datasets of an open HDF5 file lie; the offset of an empty one is 0."""
+    return {
+        str(name): (data.id.get_offset() or 0, tuple(int(n) for n in data.shape), data.dtype)
+        for name, data in file.items()
+    }
+
+
+def _put(raw: Any, place: Place, row: int, values: NDArray[Any]) -> None:
+    """Write consecutive rows at their place in an unbuffered file."""
+    offset, _, dtype = place
+    left = np.ascontiguousarray(values, dtype).data.cast("B")
+    raw.seek(offset + row * (left.nbytes // len(values)))
+    while left:
+        left = left[raw.write(left) :]
 
 
 def finish(out: Path) -> None:
@@ -223,15 +248,16 @@ def finish(out: Path) -> None:
             left = int((file["done"][:] == 0).sum())
         if left:
             raise CacheError(f"{part}: {left} frames are not written yet; run the same command again")
-        with part.open("r+b") as handle:
-            os.fsync(handle.fileno())
+        try:
+            with part.open("r+b") as handle:
+                os.fsync(handle.fileno())
+        except OSError as error:
+            raise CacheError(f"{part}: the disk failed ({_one_line(error)}): write the cache elsewhere") from error
     if ranks == 1:
         parts[0].replace(out)
     else:
         out.unlink(missing_ok=True)  # it named the shards that are replaced now
-        for rank in reversed(
-            range(ranks)
-        ):  # rank 0 last: while its part is there, the cache can be finished again
+        for rank in range(ranks):
             parts[rank].replace(shard_path(out, rank))
         with atomic(out) as temporary, h5py.File(temporary, "w") as file:
             manifest.write(file.attrs)

@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import Shard, begin, finish, leftovers, part_path, shard_path
-from alan.errors import CacheError
+from alan.errors import CacheError, ParameterError
 
 LAYOUT = {"cls": ((3,), np.float32), "tokens": ((2, 2, 3), np.float16)}
 INDEX = np.array([3, 4, 5, 9, 10, 11, 20])
@@ -163,7 +163,7 @@ def test_a_missing_or_foreign_shard_is_named(tmp_path, manifest):
 def test_killed_while_it_renames_it_can_be_finished(tmp_path, manifest, renamed):
     out = tmp_path / "cache.h5"
     write_ranks(out, manifest, 3, finished=False)
-    for rank in (2, 1, 0)[:renamed]:
+    for rank in range(renamed):
         part_path(out, rank).rename(shard_path(out, rank))
     begin(out, overwrite=False)
     finish(out)
@@ -186,7 +186,7 @@ def test_overwriting_forgets_the_parts_and_clears_old_shards(tmp_path, manifest)
 def test_too_little_space_is_said_before_anything_is_written(tmp_path, manifest, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 2_000_000))
-    with pytest.raises(CacheError, match=r"needs 4.5 MB, 2.0 MB are free in .*free some space"):
+    with pytest.raises(CacheError, match=r"needs 4.6 MB, 2.0 MB are free in .*free some space"):
         Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT)
     assert not list(tmp_path.iterdir())
 
@@ -196,7 +196,7 @@ def test_a_disk_that_fills_up_while_space_is_reserved_leaves_nothing(tmp_path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(CacheError, match=r"needs 4.5 MB and the disk is full: free some space"):
+    with pytest.raises(CacheError, match=r"needs 4.6 MB and the disk is full: free some space"):
         Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT)
     assert not list(tmp_path.iterdir())
 
@@ -206,19 +206,26 @@ def test_the_space_is_reserved_at_once(tmp_path, manifest):
     assert (tmp_path / "x.part").stat().st_blocks * 512 >= 100_000 * (12 + 24)
 
 
-def test_a_write_that_fails_names_what_is_to_come_and_keeps_what_is_there(tmp_path, manifest, monkeypatch):
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
+def test_a_write_that_fails_names_what_is_to_come_and_keeps_what_is_there(tmp_path, manifest):
     part = tmp_path / "x.part"
     shard = Shard(part, manifest, INDEX, LAYOUT)
     shard.write([0, 1], values(INDEX[:2]))
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py.Dataset, "__setitem__", full)
+    with open("/dev/full", "r+b", buffering=0) as full:  # noqa: PTH123
+        whole, shard._raw = shard._raw, full
         with pytest.raises(CacheError, match=r"No space left on device.*are still to come.*it goes on"):
             shard.write([2], values(INDEX[[2]]))
+    whole.close()
     shard.close()
     again = Shard(part, manifest, INDEX, LAYOUT)
     assert_array_equal(again.done, np.arange(7) < 2)
     again.close()
+
+
+@pytest.mark.parametrize("change", [{"cls": np.zeros((1, 4), np.float32)}, {"cls": np.zeros((1, 3), np.float64)}])
+def test_values_that_would_run_into_the_next_row_are_refused(tmp_path, manifest, change):
+    shard = Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT)
+    with pytest.raises(ParameterError, match=r"cls is float.*float32 \(1, 3\) is expected"):
+        shard.write([2], {**values(INDEX[[2]]), **change})
+    assert not shard.done.any()
+    shard.close()
