@@ -222,7 +222,7 @@ class RaptorModule(LightningModule):
     def _monitor(self, tokens: Tensor, weights: Tensor | None) -> None:
         """Log the parcels in use (without dropout) with the logger's rhythm; warn once when they collapse."""
         trainer: Any = self.trainer
-        if (self._batches - 1) % trainer.log_every_n_steps:
+        if self._batches % trainer.log_every_n_steps:
             return
         self.head.eval()
         ids = self.head(tokens).argmax(-1)

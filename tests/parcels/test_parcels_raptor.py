@@ -10,6 +10,7 @@ import torch
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers.logger import Logger
 from torch.utils.data import DataLoader, Dataset
 
 from alan.backbone.checkpoint import export_backbone
@@ -86,18 +87,33 @@ def backbone(tmp_path_factory):
     return str(path)
 
 
-def fit(module, data=None, steps=6, ckpt_path=None, callbacks=()):
+class Rows(Logger):
+    """What a logger is given."""
+
+    name = version = ""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_hyperparams(self, *_):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append(metrics)
+
+
+def fit(module, data=None, steps=6, *, ckpt_path=None, callbacks=(), **options):
     log = Log()
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=-1,
         max_steps=steps,
-        logger=False,
         enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
-        log_every_n_steps=1,
         callbacks=[log, *callbacks],
+        **{"logger": False, "log_every_n_steps": 1} | options,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -240,6 +256,13 @@ def test_two_frames_are_a_sequence(backbone):
     module = RaptorModule(backbone, n_parcels=4)
     rows, _ = fit(module, ClipModule(frames=clips(n_frames=2)), steps=2)
     assert len(rows) == 2
+
+
+def test_parcels_in_use_reach_the_logger_in_its_rhythm(backbone):
+    logger = Rows()
+    fit(RaptorModule(backbone, n_parcels=4), logger=logger, log_every_n_steps=3)
+    assert len(logger.rows) == 2
+    assert all({"loss", "parcels_in_use", "parcel_perplexity"} <= set(row) for row in logger.rows)
 
 
 def test_a_collapse_is_told_once(backbone, caplog, monkeypatch):
