@@ -19,7 +19,7 @@ from alan.evaluation.results import read_results
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
 from alan.fit import run_lightning
-from alan.report.words import summary_lines
+from alan.report.console import figure_lines
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def demo(
                 parcels={"RAPTOR": str(parcels)},
                 structures=("lv", "la"),
                 views=("A4C",),
-                label_patients=20,
+                label_patients=min(20, len({s.patient for s in FrameStore(stores["camus"]).select(split="val")})),
             ),
             views=ViewProtocol(store=stores["tmed"], backbone=str(backbone)),
             title="ALAN on a simulated archive",
@@ -73,7 +73,7 @@ def demo(
         )
     seconds = time.perf_counter() - start
     gigabytes = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF,)) / 2**20
-    for line in summary_lines(read_results(folder / "report")):
+    for line in figure_lines(read_results(folder / "report")):
         _log.info("%s", line)
     n = sum(len(FrameStore(store)) for store in stores.values())
     _log.info("%d frames, %.1f minutes, %.1f GiB of memory at most", n, seconds / 60, gigabytes)
@@ -99,6 +99,6 @@ def _fit(config: str, out: Path, stores: list[str], fast: bool, backbone: Path |
     if backbone is not None:
         args += [f"--model.init_args.backbone={backbone}"]
     if fast:
-        args += ["--trainer.max_steps=4"]
+        args += ["--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
     run = run_lightning(args)
     return out / str(run.model.export_name)

@@ -24,7 +24,7 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
         phases = [PHASES.get(phase, phase) for phase in segmentation["test"]["phases"]]
         for table in segmentation_tables(segmentation):
             lines += ["", _row(f"Dice, {table['name']}", phases)]
-            for method in table["methods"]:
+            for method in table["rows"]:
                 rule = f", {method['rule']} rule" if method["kind"] != "atlas" else ""
                 cells = (
                     ["nothing chosen"] * len(phases) if method["reason"] else [_cell(c) for c in method["dice"]]
