@@ -1,1 +1,1 @@
-"""Supervised comparators on the same data, splits and report: encoders and decoders of segmentation_models_pytorch."""
+"""Supervised comparators on the same data, splits and report: networks, losses, augmentation, training."""

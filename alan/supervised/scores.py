@@ -1,0 +1,57 @@
+"""Validation scores: Dice, IoU and pixel accuracy, by torchmetrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from alan.supervised.extra import third_party
+
+
+class SegmentationScores(nn.Module):
+    """Means over images of Dice and IoU for each structure, and the pixel accuracy.
+
+    An image in which a structure is neither annotated nor predicted has no Dice of it and does not count; a mean
+    over no image at all is NaN. IoU is ``d / (2 - d)`` of an image's Dice d. The accuracy counts background, as
+    the ACDC U-Net study does.
+
+    Args:
+        structures: names, in the order of the labels.
+    """
+
+    def __init__(self, structures: Sequence[str]) -> None:
+        super().__init__()
+        self.structures = tuple(structures)
+        self._dice = third_party("torchmetrics.functional.segmentation").dice_score
+        mean = third_party("torchmetrics").MeanMetric
+        names = [f"{kind}_{name}" for kind in ("dice", "iou") for name in structures]
+        self.means: Any = nn.ModuleDict({name: mean(nan_strategy="ignore") for name in [*names, "accuracy"]})
+
+    def update(self, predicted: Tensor, labels: Tensor) -> None:
+        """Count a batch of label maps, both (B, H, W) integers with 0 for background."""
+        classes = len(self.structures) + 1
+        dice = self._dice(
+            predicted.long(),
+            labels.long(),
+            num_classes=classes,
+            include_background=False,
+            average="none",
+            input_format="index",
+        )  # (B, structures), NaN where a structure is in neither
+        for column, name in enumerate(self.structures):
+            values = dice[:, column]
+            self.means[f"dice_{name}"].update(values)
+            self.means[f"iou_{name}"].update(values / (2 - values))
+        self.means["accuracy"].update((predicted == labels).float().mean((1, 2)))
+
+    def compute(self) -> dict[str, Tensor]:
+        """``dice`` and ``iou`` (means over structures), both for each structure, and ``accuracy``; then reset."""
+        values = {name: metric.compute() for name, metric in self.means.items()}
+        for metric in self.means.values():
+            metric.reset()
+        for kind in ("dice", "iou"):
+            each = [values[f"{kind}_{name}"] for name in self.structures]
+            values[kind] = sum(each[1:], each[0]) / len(each)
+        return values

@@ -1,0 +1,191 @@
+"""The locked segmentation network: grey frames in, probabilities and masks out; its file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from alan.backbone.normalise import Normalisation
+from alan.errors import CheckpointError, ParameterError
+from alan.files import atomic, fingerprint, fingerprint_tensors
+from alan.supervised.networks import NetworkSpec
+from alan.supervised.padded import PaddedNetwork
+from alan.supervised.structures import n_classes
+
+SCHEMA = "alan-segmenter/1"
+#: Key of the metadata in the file.
+ENTRY = "alan"
+
+
+class Segmenter(nn.Module):
+    """A frozen segmentation network: always in eval mode, no gradients, one fingerprint.
+
+    Args:
+        model: the network, taken over and frozen.
+        spec: its specification.
+        structures: names, in the order of the channels.
+        size: side in pixels of the frames it was trained on, or None to take frames as they come.
+        provenance: JSON-able words about the origin.
+
+    Attributes:
+        classes: channels of the probabilities: 1 for one structure, else the background and one a structure.
+        fingerprint: SHA-256 over weights and settings.
+    """
+
+    def __init__(
+        self,
+        model: PaddedNetwork,
+        spec: NetworkSpec,
+        structures: Sequence[str],
+        size: int | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(False)
+        self.spec = replace(spec, encoder_weights=None)
+        self.structures = tuple(structures)
+        self.classes = n_classes(self.structures)
+        self.size = size
+        self.provenance = dict(provenance or {})
+        self.fingerprint = fingerprint([fingerprint_tensors(model.state_dict()), self.settings()])
+        self.train(False)
+
+    def settings(self) -> dict[str, Any]:
+        """All that decides the output beside the weights, JSON-able."""
+        return {
+            "network": self.spec.to_dict(),
+            "structures": list(self.structures),
+            "normalisation": self.model.normalisation,
+            "size": self.size,
+        }
+
+    def train(self, mode: bool = True) -> Segmenter:
+        """Stay in eval mode, whatever the surrounding module does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def probabilities(self, frames: Tensor) -> Tensor:
+        """Probability of each class at each pixel; cutting a long batch into pieces is the caller's affair.
+
+        Frames of another size than the trained one are resized to it, bilinearly and antialiased, and the
+        probabilities back.
+
+        Args:
+            frames: (B, H, W) uint8 on any device.
+
+        Returns:
+            (B, C, H, W) float32 on the network's device. C is 1 for one structure (sigmoid), else 1 + structures
+            with the background first (softmax).
+
+        Raises:
+            ParameterError: another shape or dtype.
+        """
+        if frames.ndim != 3 or frames.dtype != torch.uint8:
+            raise ParameterError(
+                f"frames are {frames.dtype} {tuple(frames.shape)}: a segmenter takes uint8 of shape (B, H, W)"
+            )
+        device = next(self.model.parameters()).device
+        images = frames.to(device)[:, None].float() / 255
+        shape = (images.shape[-2], images.shape[-1])
+        side = (self.size, self.size) if self.size is not None else shape
+        if shape == side:
+            return to_probabilities(self.model(images).float())
+        images = F.interpolate(images, side, mode="bilinear", antialias=True, align_corners=False)
+        probabilities = to_probabilities(self.model(images).float())
+        return F.interpolate(probabilities, shape, mode="bilinear", align_corners=False)
+
+    def masks(self, frames: Tensor) -> dict[str, Tensor]:
+        """Masks (B, H, W) bool of each structure for frames (B, H, W) uint8; they do not overlap."""
+        labels = to_labels(self.probabilities(frames))
+        return {name: labels == value for value, name in enumerate(self.structures, 1)}
+
+
+def to_probabilities(logits: Tensor) -> Tensor:
+    """Logits (B, C, H, W) to probabilities: sigmoid for one channel, softmax over several."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def to_labels(probabilities: Tensor) -> Tensor:
+    """Probabilities (B, C, H, W) to labels (B, H, W) int64: above one half, or the largest."""
+    return (probabilities[:, 0] > 0.5).long() if probabilities.shape[1] == 1 else probabilities.argmax(1)
+
+
+def save_segmenter(segmenter: Segmenter, path: str | os.PathLike[str]) -> None:
+    """Write weights and settings as safetensors, atomically.
+
+    Args:
+        segmenter: the network.
+        path: the file, ending in ``.safetensors``.
+    """
+    entry = {"schema": SCHEMA, **segmenter.settings(), "provenance": segmenter.provenance}
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in segmenter.model.state_dict().items()
+    }
+    with atomic(path) as temporary:
+        save_file(
+            tensors, temporary, metadata={ENTRY: json.dumps({**entry, "fingerprint": segmenter.fingerprint})}
+        )
+
+
+def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
+    """Read what :func:`save_segmenter` (or ``alan fit``) wrote.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, of another kind, or its weights are not those it was
+            written with.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise CheckpointError(
+            f"{file}: no such segmenter; train one with `alan fit --config configs/supervised/...`"
+        )
+    try:
+        with safe_open(file, framework="pt") as handle:
+            entry = json.loads((handle.metadata() or {}).get(ENTRY, "{}"))
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: truncated or not a safetensors file; export it again") from error
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        schema = entry.get("schema") if isinstance(entry, dict) else None
+        raise CheckpointError(f"{file}: schema {schema!r} where a segmenter has {SCHEMA!r}")
+    try:
+        settings = dict(entry["network"])
+        channels = settings["decoder_channels"]
+        spec = NetworkSpec(**{**settings, "decoder_channels": None if channels is None else tuple(channels)})
+        structures, normalisation = list(entry["structures"]), entry["normalisation"]
+        with torch.random.fork_rng(devices=[]):
+            model = PaddedNetwork(spec, n_classes(structures), normalisation)
+        model.load_state_dict(tensors)
+        segmenter = Segmenter(model, spec, structures, entry["size"], entry["provenance"])
+    except (TypeError, KeyError, RuntimeError, ParameterError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: weights and settings do not belong together ({reason})") from error
+    if segmenter.fingerprint != entry.get("fingerprint"):
+        raise CheckpointError(
+            f"{file}: its weights or settings were changed after it was written; export it again"
+        )
+    return segmenter
+
+
+def untrained_segmenter(
+    spec: NetworkSpec,
+    structures: Sequence[str],
+    normalisation: Normalisation = "unit",
+    size: int | None = None,
+    seed: int = 0,
+) -> Segmenter:
+    """A segmenter with random weights, for tests and timings."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = PaddedNetwork(spec, n_classes(structures), normalisation)
+    return Segmenter(model, spec, structures, size)

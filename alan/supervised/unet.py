@@ -1,0 +1,76 @@
+"""The U-Net of the ACDC study, in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alan.errors import ParameterError
+
+#: Channels of the published network, level by level; the last is the bottleneck.
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+class DoubleConv(nn.Sequential):
+    """Twice: 3 x 3 convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UNet(nn.Module):
+    """U-Net with max pooling down and 2 x 2 transposed convolutions up (U-Net on ACDC, section 2.5, figure 4).
+
+    The published network has four levels of 64 to 512 channels above a bottleneck of 1024; at 256 px the
+    bottleneck is 16 x 16.
+
+    Args:
+        in_channels: channels of the image.
+        classes: channels of the logits.
+        widths: channels of each level from the top, the bottleneck last; two at least.
+
+    Attributes:
+        stride: sides of an image must be multiples of it, ``2 ** (len(widths) - 1)``.
+
+    Raises:
+        ParameterError: fewer than two widths, or one below 1.
+    """
+
+    def __init__(self, in_channels: int = 1, classes: int = 1, widths: Sequence[int] = WIDTHS) -> None:
+        super().__init__()
+        if len(widths) < 2 or min(widths) < 1:
+            raise ParameterError(f"widths are {tuple(widths)}: give two or more, each 1 or more")
+        levels = len(widths) - 1
+        self.stride = int(2**levels)
+        self.encoder = nn.ModuleList(
+            DoubleConv(a, b) for a, b in zip((in_channels, *widths[:-1]), widths, strict=True)
+        )
+        self.decoder = nn.ModuleList()
+        for wide, width in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            self.decoder.append(nn.ConvTranspose2d(wide, width, 2, 2))
+            self.decoder.append(DoubleConv(2 * width, width))
+        self.segmentation_head = nn.Sequential(nn.Conv2d(widths[0], classes, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, in_channels, H, W) to logits (B, classes, H, W); sides are multiples of the stride."""
+        skips: list[Tensor] = []
+        x = images
+        for block in self.encoder:
+            x = block(F.max_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        skips.pop()
+        for index in range(0, len(self.decoder), 2):
+            x = self.decoder[index](x)
+            x = self.decoder[index + 1](torch.cat([skips.pop(), x], 1))
+        logits: Tensor = self.segmentation_head(x)
+        return logits
