@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from alan._version import __version__
@@ -17,6 +18,7 @@ from alan.errors import AlanError, AlanWarning, ConfigError, nearest
 VERBS = {
     "demo": ("alan.demo", "demo", "the whole chain on a simulated archive, with a report, in ten minutes"),
     "simulate": ("alan.commands", "simulate", "make an echo archive in an official layout out of nothing"),
+    "frames": ("alan.commands", "frames", "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)"),
     "prepare": ("alan.commands", "prepare", "decode an archive once into a frame store"),
     "cache": ("alan.commands", "cache", "write a locked backbone's features or parcels to HDF5"),
     "evaluate": (
@@ -71,14 +73,18 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
         sys.stderr.write(f"alan: note: {message}\n")
 
 
-def _log_to_stderr() -> None:
-    """Show the package's own messages as plain lines, and of Lightning's only warnings."""
-    logger = logging.getLogger("alan")
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+@contextlib.contextmanager
+def _log_to_stderr() -> Iterator[None]:
+    """Show the package's own messages as plain lines, its warnings as notes, and of Lightning's only warnings."""
+    logger, handler = logging.getLogger("alan"), logging.StreamHandler()
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    previous, warnings.showwarning = warnings.showwarning, _show_warning
+    try:
+        yield
+    finally:
+        warnings.showwarning = previous
+        logger.removeHandler(handler)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -97,15 +103,14 @@ def main(args: Sequence[str] | None = None) -> int:
     if arguments[0] in {"-V", "--version"}:
         sys.stdout.write(f"alan {__version__}\n")
         return 0
-    _log_to_stderr()
-    previous, warnings.showwarning = warnings.showwarning, _show_warning
     try:
-        _run(arguments)
+        with _log_to_stderr():
+            _run(arguments)
     except AlanError as error:
         sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
         return 2
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         sys.stderr.write(
             f"alan: error: no space left on disk ({error.filename or 'output'}): free some, run again\n"
@@ -114,6 +119,4 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("alan: interrupted; the same command goes on from here\n")
         return 130
-    finally:
-        warnings.showwarning = previous
     return 0

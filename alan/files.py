@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,24 @@ import torch
 from alan.errors import DataError
 
 
+def disk_full(error: BaseException) -> bool:
+    """Whether an error says that no space is left: by its number, or in the words of a library that gives none."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a full disk raises in the block into one ``OSError`` (ENOSPC) that names ``path``."""
+    try:
+        yield
+    except Exception as error:  # safetensors, HDF5 and others have errors of their own for it
+        if not disk_full(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+
+
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` if the block ends well, delete it if not.
@@ -24,13 +43,17 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Yields:
         The temporary path to write to.
+
+    Raises:
+        OSError: ENOSPC, naming ``path``, whatever the writing library raised for a full disk.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        os.replace(temporary, target)  # noqa: PTH105 (Path.replace would do; os.replace says atomic)
+        with naming_full_disk(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            os.replace(temporary, target)  # noqa: PTH105 (Path.replace would do; os.replace says atomic)
     finally:
         temporary.unlink(missing_ok=True)
 

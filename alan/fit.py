@@ -7,7 +7,10 @@ A run folder holds ``config.yaml`` (everything, defaults included), ``metrics.js
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+import math
 import os
 import shutil
 import warnings
@@ -22,15 +25,17 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
+from alan.backbone.checkpoint import load_plain
 from alan.errors import CheckpointError, ConfigError
-from alan.files import write_text
+from alan.files import atomic, naming_full_disk, write_text
 from alan.parsing import FitParser
 
 #: What may change between two starts of one run without making it another run.
-_FREE = ("out", "overwrite", "ckpt_path", "config")
+_FREE = ("out", "overwrite", "ckpt_path", "weights_only", "config")
 
 
 @runtime_checkable
@@ -83,20 +88,64 @@ class JsonLinesLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Append one line: ``{"step": ..., name: value, ...}``."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
+        with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
     @rank_zero_only
-    def rewind(self, step: int) -> None:
-        """Drop the lines after ``step``: a resumed run writes them again."""
+    def rewind(self, steps: int) -> None:
+        """Keep the lines of steps 0 to ``steps`` - 1: a resumed run writes the others again."""
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if (json.loads(line)["step"] or 0) <= step]
-            write_text(self.path, "".join(f"{line}\n" for line in kept))
+            write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of(line) < steps))
 
 
-class _Export(Callback):
-    """Write the model users will load when training is over, and drop lines of a run that was cut off."""
+def _step_of(line: str) -> float:
+    """The step of a line; infinity for one that was cut off by a kill or a full disk."""
+    try:
+        step: float = json.loads(line)["step"] or 0
+        return step
+    except ValueError:
+        return math.inf
+
+
+class _CheckpointFiles(TorchCheckpointIO):
+    """Checkpoints that are whole or absent on every disk, and that hold plain tensors."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write beside ``path``, then rename; Lightning would copy it from the system's temporary folder."""
+        content = io.BytesIO()  # torch's own writer hides what went wrong with a file
+        torch.save(checkpoint, content)
+        with atomic(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+    @override
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read on the CPU; :class:`CheckpointError` where that is impossible or unsafe."""
+        return load_plain(Path(path))
+
+
+class _RunFolder(Callback):
+    """Write the configuration, and when training is over the model users will load.
+
+    The configuration is written after the first batch: what fails before has left nothing.
+
+    Args:
+        config: the configuration as YAML.
+    """
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.is_global_zero and self.config:
+            write_text(Path(trainer.default_root_dir) / "config.yaml", self.config)
+            self.config = ""
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,6 +178,7 @@ class AlanCLI(LightningCLI):
         self.settings = self.config[self.config["subcommand"]]
         self.out = Path(self.settings["out"])
         if self.config["subcommand"] == "fit":
+            self.settings["weights_only"] = True
             self._open_folder()
 
     def _plain_config(self) -> dict[str, Any]:
@@ -138,11 +188,10 @@ class AlanCLI(LightningCLI):
 
     def _open_folder(self) -> None:
         saved = self.out / "config.yaml"
-        if self.settings["overwrite"] and saved.exists():
-            for name in ("checkpoints", "metrics.jsonl", "config.yaml"):
-                path = self.out / name
-                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         config = self._plain_config()
+        self.config_text = yaml.safe_dump(config, sort_keys=False)
+        if saved.exists() and self.settings["overwrite"]:
+            return
         if saved.exists():
             before = yaml.safe_load(saved.read_text(encoding="utf-8"))
             changed = sorted(key for key in config if config[key] != before.get(key))
@@ -157,7 +206,16 @@ class AlanCLI(LightningCLI):
                 self.settings["ckpt_path"] = str(last)
         elif self.out.exists() and any(self.out.iterdir()):
             raise ConfigError(f"{self.out} is not empty and holds no run of alan fit: choose another --out")
-        write_text(saved, yaml.safe_dump(config, sort_keys=False))
+
+    def before_fit(self) -> None:
+        """Clear the folder for ``--overwrite true``, now that everything could be built."""
+        if self.settings["overwrite"] and self.trainer.is_global_zero:
+            for name in ("checkpoints", "metrics.jsonl", "config.yaml", getattr(self.model, "export_name", "")):
+                path = self.out / name
+                if name and path.is_dir():
+                    shutil.rmtree(path)
+                elif name:
+                    path.unlink(missing_ok=True)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -165,14 +223,20 @@ class AlanCLI(LightningCLI):
         logger = JsonLinesLogger(self.out)
         every = self.settings["checkpoint_every"]
         callbacks = [
-            ModelCheckpoint(self.out / "checkpoints", save_last=True, save_top_k=0, every_n_train_steps=every),
-            _Export(),
+            ModelCheckpoint(
+                self.out / "checkpoints",
+                save_last=True,
+                save_top_k=0,
+                every_n_train_steps=every,
+                enable_version_counter=False,
+            ),
         ]
         settings = dict(self._get(self.config_init, "trainer", default={}))
         extra = [logger] if settings.get("logger") is None else settings["logger"]
         settings |= {"default_root_dir": str(self.out), "logger": extra}
         if self.config["subcommand"] == "fit":
-            settings["callbacks"] = [*(settings.get("callbacks") or []), *callbacks]
+            settings["callbacks"] = [*(settings.get("callbacks") or []), *callbacks, _RunFolder(self.config_text)]
+            settings["plugins"] = [*(settings.get("plugins") or []), _CheckpointFiles()]
         if settings.get("enable_progress_bar") is not False:
             settings["callbacks"] = [*(settings.get("callbacks") or []), TQDMProgressBar(refresh_rate=5)]
         return self.trainer_class(**{**settings, **kwargs})
@@ -199,19 +263,27 @@ def run_lightning(args: list[str]) -> Namespace:
     Raises:
         ConfigError: a key is misspelt, or the run folder belongs to another configuration.
         CheckpointError: ``last.ckpt`` is truncated.
+        KeyboardInterrupt: the training was interrupted; the same call goes on from ``last.ckpt``.
     """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
-        cli = AlanCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_class=FitParser,
-            trainer_defaults={"enable_model_summary": False},
-            args=args,
-        )
+        try:
+            cli = AlanCLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                parser_class=FitParser,
+                trainer_defaults={"enable_model_summary": False},
+                args=args,
+            )
+        except SystemExit as error:
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
+                raise KeyboardInterrupt from error
+            raise
     return Namespace(model=cli.model, trainer=cli.trainer, out=cli.out)

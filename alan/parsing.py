@@ -13,18 +13,31 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
-from alan.errors import ConfigError, nearest
+from alan.errors import AlanError, ConfigError, nearest
 
-_REJECTED = re.compile(r"Option '([^']+)' is not accepted|unrecognized arguments: (\S+)")
-_REASON = re.compile(r"^\s*(?:- )?(?P<text>[^\n]*(?:has no attribute|No module named|Problem with)[^\n]*)$", re.M)
+_REJECTED = re.compile(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'|arguments: (\S+)")
+#: What each type of a union says of a value, in the parser's message, and what says nothing new.
+_UNION = re.compile(r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>.*?)\n\s*Given value', re.DOTALL)
+    r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>.*?)\n\s*Given value type:', re.DOTALL
+)
+_IDLE = ("Expected a <class 'NoneType'>", "Not a valid subclass", "a class path", "a dict with")
 
 
 def one_line(message: str) -> str:
-    """Shorten a parser's multi-line message to its most telling line."""
-    reasons = [match["text"].strip() for match in _REASON.finditer(message)]
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    head = lines[0] if lines else message
-    return f"{head} {reasons[-1]}" if reasons and reasons[-1] not in head else " ".join(lines)[:400]
+    """Shorten a parser's multi-line message to what is wrong with the value."""
+    union = _UNION.search(message)
+    if union is None:
+        return " ".join(message.split())[:400]
+    reasons = [" ".join(text.split()) for text in re.split(r"(?:^|\n)\s*- ", union["reasons"])]
+    telling = [text for text in reasons if text and not text.startswith(_IDLE)]
+    return f"{union['key']}: {'; '.join(telling)}"[:400]
+
+
+def _own_cause(error: BaseException | None) -> AlanError | None:
+    """The error of ALAN's own behind another one."""
+    while error is not None and not isinstance(error, AlanError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _class_paths(value: Any) -> Iterator[str]:
@@ -72,13 +85,24 @@ class _OneLineErrors(ArgumentParser):
         self.seen = [str(arg) for arg in args or []]
         return super().parse_args(args, *rest, **options)
 
+    def instantiate_classes(self, *args: Any, **options: Any) -> Any:
+        """Build the classes; an error of ALAN's own comes out as it was raised, not wrapped in the parser's."""
+        try:
+            return super().instantiate_classes(*args, **options)
+        except Exception as error:
+            own = _own_cause(error)
+            if own is None:
+                raise
+            raise own from None
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         rejected = _REJECTED.search(message)
         if rejected is None:
             raise ConfigError(one_line(message)) from ex
-        name = (rejected[1] or rejected[2]).lstrip("-").partition("=")[0]
+        name = next(filter(None, rejected.groups())).lstrip("-").partition("=")[0]
         known = _known_keys(self, getattr(self, "seen", []))
-        hint = nearest(name.rpartition(".")[2], known).partition("choose one of")[0].rstrip("? ")
+        wrong = next((part for part in name.split(".") if part not in known), name)
+        hint = nearest(wrong, known).partition("choose one of")[0].rstrip("? ")
         raise ConfigError(
             f"option {name!r} is not known{': ' + hint + '?' if hint else ''} (--help lists the options)"
         ) from ex

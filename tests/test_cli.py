@@ -58,7 +58,7 @@ def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
     )
     code, _, err = run(capsys, "fit", "--config", str(config), "--out", str(tmp_path / "run"))
     assert code == 2
-    assert "freeze_last_layer_epochs" in err
+    assert "did you mean 'freeze_last_layer'?" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
