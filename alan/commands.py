@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from alan.cache.run import write_cache
 from alan.data.dataset import open_dataset
+from alan.data.extract import extract_frames
 from alan.data.prepare import prepare as prepare_store
 from alan.data.preprocessing import Preprocessing
 from alan.data.simulator.archive import simulate_archive
@@ -16,11 +17,12 @@ from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
 from alan.report.html import write_report
 
-__all__ = ["cache", "evaluate", "prepare", "report", "simulate"]
+__all__ = ["cache", "evaluate", "frames", "prepare", "report", "simulate"]
 
 _log = logging.getLogger(__name__)
 
 cache = write_cache
+frames = extract_frames
 simulate = simulate_archive
 
 
@@ -41,7 +43,7 @@ def prepare(
     """Decode an archive once into a frame store.
 
     Args:
-        kind: the reader: echonet, camus or tmed.
+        kind: the reader: echonet, camus, tmed, acdc, folder, coco or segments.
         root: folder of the archive.
         out: the frame store (HDF5) to write.
         split: side to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that, or a word of

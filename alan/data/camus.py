@@ -14,7 +14,7 @@ import numpy as np
 from alan.data.dataset import EchoDataset
 from alan.data.medical import read_grey, read_labels
 from alan.data.sample import BoolArray, ByteArray, Record, Sample, masks_from_labels
-from alan.data.splits import assign_sides, read_split
+from alan.data.splits import assign_sides, resolve_sides
 from alan.errors import DataError, ParameterError, nearest
 
 _CODES = {"A2C": "2CH", "A4C": "4CH"}
@@ -59,7 +59,7 @@ class Camus(EchoDataset):
     """
 
     name: ClassVar[str] = "CAMUS"
-    structures: ClassVar[tuple[str, ...]] = ("lv", "myo", "la")
+    structures = ("lv", "myo", "la")
 
     def __init__(
         self,
@@ -195,10 +195,10 @@ def _find(folder: Path, code: str, sequences: bool) -> _Files:
         labels = {"sequence": labels["sequence"]} if "sequence" in labels else labels
     info = folder / f"Info_{code}.cfg"
     every = [*images.values(), *labels.values(), *([info] if info.is_file() else [])]
-    return _Files(stem, images, labels, _read_info(info), tuple(every))
+    return _Files(stem, images, labels, read_info(info), tuple(every))
 
 
-def _read_info(path: Path) -> dict[str, str]:
+def read_info(path: Path) -> dict[str, str]:
     """Lines of ``key: value``; empty where there is no such file."""
     if not path.is_file():
         return {}
@@ -220,10 +220,8 @@ def _sides(
     root: Path, folders: Mapping[str, Path], split: str | os.PathLike[str] | Mapping[str, Any] | None
 ) -> dict[str, str]:
     """Patient to side, ``""`` for none."""
-    if isinstance(split, Mapping):
-        return assign_sides(folders, split)
-    if split is not None and str(split) != "official":
-        return assign_sides(folders, read_split(split))
+    if split is not None and (isinstance(split, Mapping) or str(split) != "official"):
+        return resolve_sides(folders, split)
     if not all(path.parent.name in ("training", "testing") for path in folders.values()):
         return _official(root, folders, required=split is not None)
     return {name: "test" if path.parent.name == "testing" else "train" for name, path in folders.items()}

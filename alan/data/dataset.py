@@ -33,7 +33,7 @@ class EchoDataset(ABC):
     """
 
     name: ClassVar[str]
-    structures: ClassVar[tuple[str, ...]]
+    structures: tuple[str, ...]
 
     def __init__(self, root: str | os.PathLike[str], contents: str) -> None:
         """Check the root.
@@ -152,7 +152,7 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
     """Open an archive by the name of its reader.
 
     Args:
-        kind: ``echonet``, ``camus`` or ``tmed``.
+        kind: ``echonet``, ``camus``, ``tmed``, ``acdc``, ``folder``, ``coco`` or ``segments``.
         root: folder of the archive.
         **options: options of that reader's constructor, e.g. ``split`` for CAMUS.
 
@@ -160,11 +160,23 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
         ParameterError: unknown kind or option; the message offers the nearest name.
         DataError: the archive is missing or incomplete.
     """
+    from alan.data.acdc import Acdc
     from alan.data.camus import Camus
+    from alan.data.coco import Coco
     from alan.data.echonet import EchoNetDynamic
+    from alan.data.folder import FrameFolder
+    from alan.data.segments_ai import SegmentsAi
     from alan.data.tmed import Tmed2
 
-    readers: dict[str, type[EchoDataset]] = {"echonet": EchoNetDynamic, "camus": Camus, "tmed": Tmed2}
+    readers: dict[str, type[EchoDataset]] = {
+        "echonet": EchoNetDynamic,
+        "camus": Camus,
+        "tmed": Tmed2,
+        "acdc": Acdc,
+        "folder": FrameFolder,
+        "coco": Coco,
+        "segments": SegmentsAi,
+    }
     if kind not in readers:
         raise ParameterError(f"unknown kind of data set {kind!r}: {nearest(kind, readers)}")
     known = [name for name in inspect.signature(readers[kind]).parameters if name != "root"]

@@ -39,7 +39,7 @@ class EchoNetDynamic(EchoDataset):
     """
 
     name: ClassVar[str] = "EchoNet-Dynamic"
-    structures: ClassVar[tuple[str, ...]] = ("lv",)
+    structures = ("lv",)
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         super().__init__(root, "Videos/, FileList.csv and VolumeTracings.csv")

@@ -73,9 +73,9 @@ class Preprocessing:
         masks: dict[str, BoolArray] = {}
         if sample.masks:
             maps = np.zeros((len(sample.mask_frames), self.size, self.size), np.uint8)
-            values = [label_value(name) for name in sample.masks]
-            maps[inner] = _resize_labels(sample.label_maps(), values, (height, width))
-            masks = {name: maps == label_value(name) for name in sample.masks}
+            values = {name: label_value(name, sample.label_names) for name in sample.masks}
+            maps[inner] = _resize_labels(sample.label_maps(), list(values.values()), (height, width))
+            masks = {name: maps == value for name, value in values.items()}
         spacing = None
         if sample.spacing is not None:
             spacing = (sample.spacing[0] * shape[0] / height, sample.spacing[1] * shape[1] / width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,8 @@ BoolArray = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 
-#: Structures by label value: ``STRUCTURES[0]`` has the value 1 in a label map; 0 is background.
+#: Structures by label value: ``STRUCTURES[0]`` has the value 1 in a label map; 0 is background. A data set with
+#: classes of its own brings its own names, see :func:`label_names`.
 STRUCTURES = ("lv", "myo", "la", "rv", "ra", "ao")
 #: The views of the field, in the paper's order.
 VIEWS = ("A2C", "A4C", "PLAX", "PSAX")
@@ -23,15 +24,32 @@ VIEWS = ("A2C", "A4C", "PLAX", "PSAX")
 SPLITS = ("train", "val", "test")
 
 
-def label_value(structure: str) -> int:
+def label_names(structures: Sequence[str]) -> tuple[str, ...]:
+    """Names in the order of their values in a label map, for a data set with these structures.
+
+    Args:
+        structures: the structures of the data set.
+
+    Returns:
+        :data:`STRUCTURES` where all of them are among those, so that a structure has the same value in every
+        archive; else the structures themselves, in the order of the data set.
+    """
+    return STRUCTURES if set(structures) <= set(STRUCTURES) else tuple(structures)
+
+
+def label_value(structure: str, names: Sequence[str] = STRUCTURES) -> int:
     """Value of a structure in a label map (``lv`` is 1).
+
+    Args:
+        structure: a name out of ``names``.
+        names: as :func:`label_names` gives them.
 
     Raises:
         DataError: the structure is unknown; the message offers the nearest name.
     """
-    if structure not in STRUCTURES:
-        raise DataError(f"unknown structure {structure!r}: {nearest(structure, STRUCTURES)}")
-    return STRUCTURES.index(structure) + 1
+    if structure not in names:
+        raise DataError(f"unknown structure {structure!r}: {nearest(structure, names)}")
+    return names.index(structure) + 1
 
 
 @dataclass(frozen=True)
@@ -67,6 +85,7 @@ class Sample:
         mask_frames: (M,) int64, the index into ``frames`` of each annotated frame, ascending.
         ed: index of the end-diastolic frame, or None.
         es: index of the end-systolic frame, or None.
+        label_names: names that masks may have, in the order of their values in a label map.
     """
 
     record: Record
@@ -76,6 +95,7 @@ class Sample:
     mask_frames: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     ed: int | None = None
     es: int | None = None
+    label_names: tuple[str, ...] = STRUCTURES
 
     def __post_init__(self) -> None:
         where = self.record.id
@@ -86,7 +106,7 @@ class Sample:
             )
         expected = (len(self.mask_frames), *self.frames.shape[1:])
         for name, mask in self.masks.items():
-            label_value(name)
+            label_value(name, self.label_names)
             if mask.shape != expected or mask.dtype != np.bool_:
                 raise DataError(
                     f"{where}: mask {name!r} is {mask.dtype} {mask.shape}, "
@@ -97,7 +117,7 @@ class Sample:
         """Masks as one label map a frame: (M, H, W) uint8, values as :func:`label_value`, 0 background."""
         maps = np.zeros((len(self.mask_frames), *self.frames.shape[1:]), np.uint8)
         for name, mask in self.masks.items():
-            maps[mask] = label_value(name)
+            maps[mask] = label_value(name, self.label_names)
         return maps
 
 

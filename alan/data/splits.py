@@ -184,6 +184,31 @@ def assign_sides(patients: Iterable[str], sides: Mapping[str, Any]) -> dict[str,
     return assigned
 
 
+def resolve_sides(
+    patients: Iterable[str], split: Mapping[str, Any] | str | os.PathLike[str], seed: int = 0
+) -> dict[str, str]:
+    """Put patients on sides, as a reader's option ``split`` says.
+
+    Args:
+        patients: ids of the patients that exist, with repeats.
+        split: side to patients as :func:`assign_sides` takes it, side to a fraction of the patients (floats that
+            add up to 1, drawn by :func:`split_patients`), or the path of a YAML or JSON file of either.
+        seed: of the draw; without fractions it has no effect.
+
+    Returns:
+        Patient to side; ``""`` for patients on no side.
+
+    Raises:
+        ParameterError: as the two functions.
+        DataError: the file is missing or malformed, or a side is without any patient.
+        SplitLeakError: a patient named on two sides.
+    """
+    sides = split if isinstance(split, Mapping) else read_split(split)
+    if all(isinstance(share, float) for share in sides.values()):
+        return split_patients(patients, sides, seed)
+    return assign_sides(patients, sides)
+
+
 def _number(patient: str) -> str:
     match = re.fullmatch(r"[A-Za-z_]*?0*(\d+)", patient)
     return match[1] if match else ""

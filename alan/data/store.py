@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from alan.data.preprocessing import Preprocessing
-from alan.data.sample import SPLITS, VIEWS, BoolArray, ByteArray, IntArray, label_value
+from alan.data.sample import SPLITS, VIEWS, BoolArray, ByteArray, IntArray, label_names, label_value
 from alan.errors import DataError, ParameterError, nearest
 
 #: Name and version of the file format; a reader refuses any other.
@@ -281,7 +281,7 @@ class FrameStore:
         if structure not in self.structures:
             held = f"it holds {', '.join(self.structures)}" if self.structures else "it holds no masks"
             raise DataError(f"{self.path}: no masks of {structure!r}; {held}")
-        return label_value(structure)
+        return label_value(structure, label_names(self.structures))
 
     def _read(self, name: str, indices: ArrayLike, bound: int) -> ByteArray:
         index = np.asarray(indices)

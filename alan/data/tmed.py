@@ -49,7 +49,7 @@ class Tmed2(EchoDataset):
     """
 
     name: ClassVar[str] = "TMED-2"
-    structures: ClassVar[tuple[str, ...]] = ()
+    structures = ()
 
     def __init__(
         self,

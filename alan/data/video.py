@@ -22,10 +22,12 @@ class Video:
     Attributes:
         frames: (T, H, W) uint8, full range 0 to 255.
         fps: frames a second, or None where the container does not know it.
+        spacing: (row, column) size of a pixel in mm, or None where the file does not know it.
     """
 
     frames: ByteArray
     fps: float | None
+    spacing: tuple[float, float] | None = None
 
 
 def read_video(path: str | os.PathLike[str]) -> Video:

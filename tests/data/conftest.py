@@ -1,11 +1,13 @@
 """Tiny archives in the official layouts, written with the codecs and libraries that the real ones came from."""
 
 import csv
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import h5py
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -138,6 +140,126 @@ def write_tmed(root, rows=None):
     return root
 
 
+def save_picture(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+
+
+def acdc_volume(seed, depth=3, shape=(40, 36)):
+    """Grey values as of MR (beyond 255) and labels: RV 1, myocardium 2, LV 3; the heart shrinks with the slice."""
+    noise = np.random.default_rng(seed).integers(10, 200, (depth, *shape))
+    labels = np.zeros((depth, *shape), np.uint8)
+    for index in range(depth):
+        labels[index][ellipse(shape, (20, 10), (6 - index, 4))] = 1
+        labels[index][ellipse(shape, (20, 22), (9 - index, 8 - index))] = 2
+        labels[index][ellipse(shape, (20, 22), (5 - index, 4 - index))] = 3
+    return (noise + 300.0 * labels).astype(np.int16), labels
+
+
+def write_acdc(root, *, patients=(1, 2, 101), hdf5=False, info=True):
+    """The official layout (patients from 101 on are in testing), or slices in HDF5 with ``hdf5=True``."""
+    for number in patients:
+        patient = f"patient{number:03d}"
+        folder = root / ("testing" if number > 100 else "training") / patient
+        for frame, seed in (("01", 2 * number), ("02" if hdf5 else "12", 2 * number + 1)):
+            grey, labels = acdc_volume(seed)
+            if hdf5:
+                (root / "slices").mkdir(parents=True, exist_ok=True)
+                scaled = ((grey - grey.min()) / (grey.max() - grey.min())).astype(np.float32)
+                for index, (image, label) in enumerate(zip(scaled, labels, strict=True), start=1):
+                    path = root / "slices" / f"{patient}_frame{frame}_slice_{index}.h5"
+                    with h5py.File(path, "w") as file:
+                        file["image"], file["label"] = image, label
+            else:
+                write_medical(folder / f"{patient}_frame{frame}.nii.gz", grey, (1.5, 1.25), np.int16)
+                write_medical(folder / f"{patient}_frame{frame}_gt.nii.gz", labels, (1.5, 1.25), np.uint8)
+        if info and not hdf5:
+            text = "ED: 1\nES: 12\nGroup: DCM\nHeight: 184.0\nNbFrame: 30\nWeight: 95.0\n"
+            (folder / "Info.cfg").write_text(text)
+    return root
+
+
+#: Pictures of three patients, and classes that no archive knows; the ids leave gaps.
+FOLDER_NAMES = ("p1_a4c_0001", "p1_a4c_0002", "p2_a4c_0001", "p3_plax_0001")
+CLASSES = {"ventricle": (3, (255, 0, 0)), "valve": (7, (0, 255, 0)), "lv": (200, (10, 20, 30))}
+
+
+def folder_picture(seed, shape=(30, 44)):
+    """Grey picture and positions in ``CLASSES``, counted from 1."""
+    positions = np.zeros(shape, np.uint8)
+    positions[4:12, 5:20] = 1
+    positions[12:16, 5:20] = 2
+    positions[20:28, 25:40] = 3
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8), positions
+
+
+def write_folder(root, *, names=FOLDER_NAMES, coloured=False, table=False):
+    ids = np.array([0, *(number for number, _ in CLASSES.values())], np.uint8)
+    colours = np.array([(0, 0, 0), *(colour for _, colour in CLASSES.values())], np.uint8)
+    for seed, name in enumerate(names):
+        grey, positions = folder_picture(seed)
+        save_picture(root / "images" / f"{name}.png", grey)
+        save_picture(root / "masks" / f"{name}.png", (colours if coloured else ids)[positions])
+    rows = [(name, number, "#{:02x}{:02x}{:02x}".format(*colour)) for name, (number, colour) in CLASSES.items()]
+    write_csv(root / "classes.csv", ("name", "id", "colour"), rows)
+    if table:
+        facts = [(f"{name}.png", name[:2], "train" if name < "p3" else "test", "A4C") for name in names]
+        write_csv(root / "patients.csv", ("file", "patient", "split", "view"), facts)
+    return root
+
+
+def write_coco(root):
+    """The rectangles of ``folder_picture`` as polygons; ids of images and categories are no positions."""
+    categories = [{"id": number, "name": name} for name, (number, _) in CLASSES.items()]
+    boxes = ((5, 4, 20, 12), (5, 12, 20, 16), (25, 20, 40, 28))
+    images, annotations = [], []
+    for seed, name in enumerate(FOLDER_NAMES):
+        save_picture(root / "images" / f"{name}.png", folder_picture(seed)[0])
+        images.append({"id": 50 + seed, "file_name": f"{name}.png", "height": 30, "width": 44})
+        for category, (left, top, right, bottom) in zip(categories, boxes, strict=True):
+            outline = [left, top, right, top, right, bottom, left, bottom]
+            annotation = {"id": len(annotations), "image_id": 50 + seed, "category_id": category["id"]}
+            annotations.append({**annotation, "segmentation": [outline], "iscrowd": 0})
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "instances.json").write_text(json.dumps(content))
+    return root
+
+
+def write_segments(root):
+    """Instance 1 and 300 are ventricles, 2 a valve, 70000 an lv; category ids start at 0."""
+    keys = np.array([0, 1, 2, 70000, 300])
+    samples = []
+    for seed, name in enumerate(FOLDER_NAMES):
+        grey, positions = folder_picture(seed)
+        positions[4:12, 13:20] = 4
+        save_picture(root / "images" / f"{name}.png", grey)
+        codes = keys[positions]
+        opaque = np.where(codes > 0, 255, 0)
+        bitmap = np.stack([codes & 255, codes >> 8 & 255, codes >> 16, opaque], axis=-1).astype(np.uint8)
+        save_picture(root / "labels" / f"{name}_label_ground-truth.png", bitmap)
+        pairs = ((1, 0), (2, 1), (70000, 2), (300, 0))
+        label = {
+            "label_status": "LABELED",
+            "attributes": {
+                "format_version": "0.1",
+                "annotations": [{"id": key, "category_id": category} for key, category in pairs],
+                "segmentation_bitmap": {"url": f"https://example.org/assets/{seed}-uuid.png?key=1"},
+            },
+        }
+        image = {"image": {"url": f"https://example.org/assets/{seed}-image.png"}}
+        samples.append({"name": f"{name}.png", "attributes": image, "labels": {"ground-truth": label}})
+    categories = [{"name": name, "id": index, "color": [1, 2, 3]} for index, name in enumerate(CLASSES)]
+    dataset = {
+        "name": "echo",
+        "task_type": "segmentation-bitmap",
+        "task_attributes": {"format_version": "0.1", "categories": categories},
+        "labelsets": [{"name": "ground-truth"}, {"name": "predictions"}],
+        "samples": samples,
+    }
+    (root / "release.json").write_text(json.dumps({"name": "v1", "dataset": dataset}))
+    return root
+
+
 @pytest.fixture
 def archives():
     """The writers."""
@@ -146,6 +268,14 @@ def archives():
         camus=write_camus,
         camus_frames=camus_frames,
         tmed=write_tmed,
+        acdc=write_acdc,
+        acdc_volume=acdc_volume,
+        folder=write_folder,
+        folder_picture=folder_picture,
+        coco=write_coco,
+        segments=write_segments,
+        classes=CLASSES,
+        picture=save_picture,
         csv=write_csv,
         video=write_video,
         medical=write_medical,

@@ -6,10 +6,14 @@ import warnings
 import numpy as np
 import pytest
 
+from alan.data.acdc import Acdc
 from alan.data.camus import Camus
+from alan.data.coco import Coco
 from alan.data.dataset import EchoDataset, open_dataset
 from alan.data.echonet import EchoNetDynamic
-from alan.data.sample import SPLITS, STRUCTURES, VIEWS
+from alan.data.folder import FrameFolder
+from alan.data.sample import SPLITS, VIEWS
+from alan.data.segments_ai import SegmentsAi
 from alan.data.splits import check_split
 from alan.data.tmed import Tmed2
 from alan.errors import DataError, ParameterError
@@ -21,6 +25,13 @@ CASES = {
     "camus-part": ("camus", Camus, {"sequence": False, "info": False, "lists": False}, {"views": ["A2C"]}),
     "camus-mhd": ("camus", Camus, {"mhd": True}, {"split": {"train": "1-2", "val": "3"}}),
     "tmed": ("tmed", Tmed2, {}, {"views_only": True}),
+    "acdc": ("acdc", Acdc, {}, {"structures": {"lv_epi": ["lv", "myo"]}}),
+    "acdc-part": ("acdc", Acdc, {"info": False}, {"structures": ["lv"]}),
+    "acdc-hdf5": ("acdc", Acdc, {"hdf5": True}, {"split": {"train": "1-2", "test": "101"}}),
+    "folder": ("folder", FrameFolder, {}, {"split": {"train": 0.5, "test": 0.5}}),
+    "folder-colours": ("folder", FrameFolder, {"coloured": True, "table": True}, {"split": {"val": "p1"}}),
+    "coco": ("coco", Coco, {}, {"patient": "(?P<patient>.*)"}),
+    "segments": ("segments", SegmentsAi, {}, {"split": {"train": "p1, p2"}}),
 }
 
 
@@ -43,7 +54,7 @@ class TestEveryDataset:
             assert sample.frames.dtype == np.uint8
             assert sample.frames.ndim == 3
             assert sample.frames.std() > 0
-            assert set(sample.masks) <= set(data.structures) <= set(STRUCTURES)
+            assert set(sample.masks) <= set(data.structures) <= set(sample.label_names)
             assert sample.mask_frames.dtype == np.int64
             assert list(sample.mask_frames) == sorted(set(sample.mask_frames))
             for mask in sample.masks.values():
@@ -100,15 +111,15 @@ class TestEveryDataset:
     def test_undecodable_sample_is_a_data_error(self, case):
         kind, _, root, _ = case
         data = open_dataset(kind, root)
-        path = next(path for path in data._files[0] if path.suffix in {".avi", ".png", ".gz", ".mhd"})
+        path = next(path for path in data._files[0] if path.suffix in {".avi", ".png", ".gz", ".mhd", ".h5"})
         path.write_bytes(b"not a picture")
         with pytest.raises(DataError, match=path.name):
             data[0]
 
     def test_unknown_option_offers_the_nearest(self, case):
         kind, _, root, _ = case
-        wrong = "viewz" if kind == "camus" else "view_only"
-        hint = {"camus": "views", "tmed": "views_only", "echonet": "no options"}[kind]
+        wrong = {"camus": "viewz", "tmed": "view_only"}.get(kind, "splitt")
+        hint = {"camus": "views", "tmed": "views_only", "echonet": "no options"}.get(kind, "did you mean 'split'")
         with pytest.raises(ParameterError, match=hint):
             open_dataset(kind, root, **{wrong: True})
 

@@ -1,0 +1,146 @@
+"""Cine loops of any kind, and stills out of them."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import logging
+import os
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from alan.data.dicom import is_dicom, read_dicom
+from alan.data.folder import MANIFEST
+from alan.data.medical import read_grey
+from alan.data.video import Video, read_video
+from alan.errors import AlanWarning, DataError, ParameterError
+
+_log = logging.getLogger(__name__)
+_VIDEOS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+_DICOM = (".dcm", ".dicom")
+_MEDICAL = (".nii.gz", ".nii", ".mhd", ".mha")
+_COLUMNS = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
+
+
+def read_cine(path: str | os.PathLike[str]) -> Video:
+    """Decode a cine loop to grey: AVI, MP4 and the like, DICOM, NIfTI or MetaImage.
+
+    DICOM files are known by their suffix or their first bytes, NIfTI and MetaImage files by their suffix; whatever
+    else is there goes to FFmpeg.
+
+    Returns:
+        Frames (T, H, W) uint8; ``fps`` and ``spacing`` where the file knows them.
+
+    Raises:
+        ConfigError: DICOM without pydicom.
+        DataError: missing or undecodable.
+    """
+    name = Path(path).name.lower()
+    if name.endswith(_MEDICAL):
+        frames, spacing = read_grey(path)
+        return Video(frames, None, spacing)
+    if name.endswith(_DICOM) or is_dicom(path):
+        return read_dicom(path)
+    return read_video(path)
+
+
+def extract_frames(root: str, out: str, *, every: int = 1) -> None:
+    """Take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD).
+
+    Writes ``images/NAME_0001.png`` (grey, the number counts the frames of the loop from 1) and ``manifest.csv``
+    with the columns image, source, frame, time_s, row_mm and column_mm (empty where not known), as
+    :class:`alan.data.folder.FrameFolder` reads them. NAME is the loop's path below ``root``, folders joined by
+    ``_``, without suffix. Loops that cannot be decoded are skipped, counted and warned of. All or nothing is
+    written. What is burnt into the pictures stays there, a patient's name too.
+
+    Args:
+        root: a cine loop, or a folder in which all are looked for.
+        out: folder to write into; it must not hold ``images`` or ``manifest.csv`` yet.
+        every: take each n-th frame, from the first.
+
+    Raises:
+        ParameterError: ``every`` is below 1.
+        DataError: no loop there, none that can be decoded, two of the same name, or stills are already there.
+    """
+    if every < 1:
+        raise ParameterError(f"every={every}: must be 1 (all frames) or more")
+    source, target = Path(root), Path(out)
+    names = _names(source)
+    for path in (target / "images", target / MANIFEST):
+        if path.exists():
+            raise DataError(f"{path}: is already there; write to another folder, or take it away")
+    part = target / f".frames.{os.getpid()}.part"
+    try:
+        (part / "images").mkdir(parents=True)
+        with (part / MANIFEST).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(_COLUMNS)
+            failures, count = [], 0
+            for path, name in tqdm(names.items(), desc="take stills", unit="loop"):
+                try:
+                    video = read_cine(path)
+                except DataError as error:
+                    failures.append(str(error))
+                    continue
+                shown = path.name if source.is_file() else path.relative_to(source).as_posix()
+                folder = part / "images"
+                count += _write_stills(video, folder, name, source=shown, every=every, writer=writer)
+        if len(failures) == len(names):
+            raise DataError(f"{root}: none of {len(names)} cine loops can be decoded; the first: {failures[0]}")
+        (part / "images").replace(target / "images")
+        (part / MANIFEST).replace(target / MANIFEST)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty, or never made
+            target.rmdir()
+    if failures:
+        warnings.warn(
+            f"skipped {len(failures)} of {len(names)} cine loops that cannot be decoded, the first: {failures[0]}",
+            AlanWarning,
+            stacklevel=2,
+        )
+    _log.info("%s: %d stills of %d cine loops", target, count, len(names) - len(failures))
+
+
+def _names(source: Path) -> dict[Path, str]:
+    """Cine loops and the names of their stills."""
+    if source.is_file():
+        return {source: _stem(source.name)}
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder")
+    known = (*_VIDEOS, *_DICOM, *_MEDICAL)
+    names: dict[Path, str] = {}
+    for path in sorted(source.rglob("*")):
+        if path.is_file() and path.name[0] != "." and (path.name.lower().endswith(known) or is_dicom(path)):
+            *folders, last = path.relative_to(source).parts
+            names[path] = "_".join([*folders, _stem(last)])
+    if not names:
+        raise DataError(f"{source}: holds no cine loop ({', '.join(known)}, or DICOM under any name)")
+    first: dict[str, Path] = {}
+    for path, name in names.items():
+        if first.setdefault(name, path) != path:
+            raise DataError(f"{first[name]} and {path} would both be written as {name!r}: rename one")
+    return names
+
+
+def _stem(name: str) -> str:
+    """Name without a suffix that is known; what follows a dot in a DICOM file's UID is none."""
+    suffix = next((end for end in (*_MEDICAL, *_VIDEOS, *_DICOM) if name.lower().endswith(end)), "")
+    return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
+
+
+def _write_stills(video: Video, folder: Path, name: str, *, source: str, every: int, writer: Any) -> int:
+    """Write each n-th frame and its row; the number of them."""
+    row_mm, column_mm = video.spacing or ("", "")
+    indices = range(0, len(video.frames), every)
+    for index in indices:
+        image = f"{name}_{index + 1:04d}.png"
+        Image.fromarray(video.frames[index]).save(folder / image)
+        time = "" if video.fps is None else f"{index / video.fps:.6g}"
+        writer.writerow([image, source, index + 1, time, row_mm, column_mm])
+    return len(indices)
