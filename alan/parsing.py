@@ -18,8 +18,6 @@ from alan.errors import AlanError, ConfigError, nearest
 _REJECTED = re.compile(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'|arguments: (\S+)")
 #: What each type of a union says of a value, in the parser's message, and what says nothing new.
 _UNION = re.compile(r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>.*?)\n\s*Given value', re.DOTALL)
-    r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>.*?)\n\s*Given value type:', re.DOTALL
-)
 _IDLE = ("Expected a <class 'NoneType'>", "Not a valid subclass", "a class path", "a dict with")
 
 
