@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,17 +179,41 @@ class SegmentationModule(LightningModule):
         self.log(self.monitor[0], scores.pop(self.monitor[0]), prog_bar=True)
         self.log_dict(scores)
 
-    def configure_optimizers(self) -> Any:
-        """Adam or AdamW over all weights, with the schedule by the step."""
+    def configure_optimizers(self) -> Optimizer:
+        """Adam or AdamW over all weights."""
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
-        optimiser: Optimizer = _OPTIMISERS[self.optimiser](self.model.parameters(), **options)
+        return _OPTIMISERS[self.optimiser](self.model.parameters(), **options)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step at the scheduled rate.
+
+        Lightning is asked for the length of the run here, not in :meth:`configure_optimizers`: there it would
+        build the loader before the loader's place is restored, and a resumed run would see other batches.
+        """
+        rate = self.rate(self.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        self.log("lr", rate)
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    def rate(self, step: int) -> float:
+        """Learning rate at an optimiser step.
+
+        Raises:
+            ParameterError: a cosine over a run without an end.
+        """
         if self.schedule == "constant":
-            return optimiser
+            return self.lr
         steps = self.trainer.estimated_stepping_batches
-        if not 1 <= steps < float("inf"):
+        if not 1 <= steps < math.inf:
             raise ParameterError("the cosine needs the length of the run: set trainer.max_epochs or max_steps")
-        cosine = torch.optim.lr_scheduler.LambdaLR(optimiser, Schedule(1.0, 0.0, int(steps)))
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+        return Schedule(self.lr, 0.0, int(steps))(step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the counter that the random numbers hang on."""

@@ -48,10 +48,10 @@ def _jitter(n: int, size: int, device: torch.device) -> Appearance:
 def _echo(n: int, size: int, device: torch.device) -> Appearance:
     """Gamma, a smooth gain field, blur of half the images, and noise."""
     blurred = torch.rand(n, device=device) < 0.5
-    strength = _uniform(0, 0.12, n, device)[:, None, None]
+    strength = _uniform(0, 0.1, n, device)[:, None, None]
     return Appearance(
-        gamma=_uniform(-0.9, 0.9, n, device).exp(),
-        field=0.5 * torch.randn(n, FIELD, FIELD, device=device),
+        gamma=_uniform(-0.7, 0.7, n, device).exp(),
+        field=0.35 * torch.randn(n, FIELD, FIELD, device=device),
         blur=torch.where(blurred, _uniform(0.2, 1.2, n, device), 0.0),
         noise=strength * torch.randn(n, size, size, device=device),
     )
@@ -125,9 +125,7 @@ class Augmentation:
         self._preset = PRESETS[preset]
         kornia = third_party("kornia.augmentation")
         geometry, intensity = self._preset.geometry(kornia), self._preset.intensity(kornia)
-        self._geometry = (
-            kornia.AugmentationSequential(*geometry, data_keys=["input", "mask"]) if geometry else None
-        )
+        self._geometry = kornia.AugmentationSequential(*geometry, data_keys=["input"]) if geometry else None
         self._intensity = kornia.AugmentationSequential(*intensity, data_keys=["input"]) if intensity else None
 
     @torch.no_grad()
@@ -143,8 +141,10 @@ class Augmentation:
         """
         if self._geometry is not None:
             members = F.one_hot(labels.long(), self.labels).movedim(-1, 1).to(images.dtype)  # (B, L, S, S)
-            images, members = self._geometry(images, members)
-            labels = members.argmax(1).to(labels.dtype)
+            planes = self._geometry(
+                torch.cat([images, members], 1)
+            )  # image and labels are channels of one picture
+            images, labels = planes[:, :1], planes[:, 1:].argmax(1).to(labels.dtype)
         if self._intensity is not None:
             images = self._intensity(images)
         if self._preset.appearance is not None:
