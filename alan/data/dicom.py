@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from alan.data.video import Video
 from alan.errors import ConfigError, DataError
 
 _CM, _TWO_D = 3, 1  # codes of PhysicalUnitsXDirection and RegionSpatialFormat (DICOM PS3.3, C.8.5.5)
+# what pydicom's parser raises on damaged files; it has no root of its errors
+_DAMAGE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, struct.error)
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
@@ -56,10 +59,7 @@ def read_dicom(path: str | os.PathLike[str]) -> Video:
             raise DataError(f"{source}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
         frames = [_grey(frame, dataset) for frame in iter_pixels(dataset)]
         fps, spacing = _rate(dataset), _spacing(dataset)
-    # what a parser of damaged files raises; pydicom has no root of its errors
-    except (InvalidDicomError, OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
-            raise
+    except (InvalidDicomError, *_DAMAGE) as error:
         raise DataError(f"{source}: cannot be decoded ({' '.join(str(error).split())[:200]})") from error
     except AttributeError as error:
         raise DataError(f"{source}: lacks an element of a picture ({error})") from error
