@@ -1,7 +1,8 @@
 """``alan fit`` and its siblings: LightningCLI with one folder per run, exact resume and an exported model.
 
 A run folder holds ``config.yaml`` (everything, defaults included), ``metrics.jsonl`` (one line a logging step),
-``checkpoints/last.ckpt`` and, when training is over, the exported model. The same command run again goes on from
+``checkpoints/last.ckpt`` (and ``best.ckpt`` where the module has a validation score) and, when training is over,
+the exported model. The same command run again goes on from
 ``last.ckpt``; with another configuration it refuses to touch the folder.
 """
 
@@ -173,6 +174,10 @@ class AlanCLI(LightningCLI):
         parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between two checkpoints")
 
     @override
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would read hyperparameters out of a checkpoint; ours stand in the configuration."""
+
+    @override
     def before_instantiate_classes(self) -> None:
         """Look at the run folder before anything is built."""
         self.settings = self.config[self.config["subcommand"]]
@@ -231,6 +236,19 @@ class AlanCLI(LightningCLI):
                 enable_version_counter=False,
             ),
         ]
+        if monitor := getattr(self.model, "monitor", None):  # (score, "max" or "min") of modules that validate
+            score, mode = monitor
+            callbacks.append(
+                ModelCheckpoint(
+                    self.out / "checkpoints",
+                    "best",
+                    monitor=score,
+                    mode=mode,
+                    save_weights_only=True,
+                    save_on_train_epoch_end=False,
+                    enable_version_counter=False,
+                )
+            )
         settings = dict(self._get(self.config_init, "trainer", default={}))
         extra = [logger] if settings.get("logger") is None else settings["logger"]
         settings |= {"default_root_dir": str(self.out), "logger": extra}

@@ -1,5 +1,6 @@
 """Tiny archives, stores and models, made once a session, and the command line as a test sees it."""
 
+import re
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,14 +76,15 @@ def tiny(tmp_path_factory):
 def alan(capsys):
     """``alan(verb, ...)`` runs the command line: ``code``, ``out``, ``err``, and ``lines`` of standard error.
 
-    Progress bars are no lines: they write over themselves.
+    Progress bars are no lines: they write over themselves, and what follows a bar that vanishes is one.
     """
 
     def run(*args):
         capsys.readouterr()
         code = main([str(arg) for arg in args])
         out, err = capsys.readouterr()
-        lines = [line for line in err.split("\n") if line.strip() and "\r" not in line]
+        lines = [line.rpartition("\r")[2] for line in err.split("\n")]
+        lines = [line for line in lines if line.strip() and not re.search(r"\d+%\|", line)]
         return SimpleNamespace(code=code, out=out, err=err, lines=lines)
 
     return run

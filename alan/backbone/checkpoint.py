@@ -104,8 +104,10 @@ def load_plain(path: Path) -> dict[str, Any]:
     """``torch.load`` restricted to plain tensors and containers, on the CPU.
 
     Raises:
-        CheckpointError: truncated, not a checkpoint, or a pickle that holds other things.
+        CheckpointError: missing, truncated, not a checkpoint, or a pickle that holds other things.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
     try:
         # The original DINO's full checkpoints carry their arguments; a Namespace runs no code when it is read.
         with torch.serialization.safe_globals([argparse.Namespace]):

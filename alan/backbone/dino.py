@@ -22,7 +22,7 @@ from alan.backbone.loss import DINOLoss, PatchLoss
 from alan.backbone.monitor import collapse_statistics, collapse_verdict
 from alan.backbone.normalise import normalise, sector_mask
 from alan.backbone.schedules import Schedule
-from alan.backbone.vit import VitSpec, build_vit
+from alan.backbone.vit import VitSpec, build_vit, check_size
 from alan.data.augment import Crops, MultiCrop, Views, step_generator
 from alan.errors import CheckpointError, ParameterError
 
@@ -127,10 +127,7 @@ class DINOModule(LightningModule):
                 f"patch_weight {patch_weight} and gradient_clip {gradient_clip} not below 0"
             )
         for name in ("global_size", "local_size"):
-            if getattr(crops, name) % vit.patch_size:
-                raise ParameterError(
-                    f"{name} {getattr(crops, name)} is not a multiple of the patch size {vit.patch_size}"
-                )
+            check_size(getattr(crops, name), vit.patch_size, name)
         self.spec, self.crops, self.outputs, self.seed = vit, crops, outputs, seed
         self.base_lr, self.final_lr, self.warmup = base_lr, final_lr, warmup
         self.weight_decay, self.momentum = weight_decay, momentum

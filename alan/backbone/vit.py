@@ -83,8 +83,13 @@ class VitSpec:
         return asdict(self)
 
 
-def check_size(size: int, patch_size: int) -> None:
+def check_size(size: int, patch_size: int, name: str = "image size") -> None:
     """Refuse an image size that is not a multiple of the patch.
+
+    Args:
+        size: side in pixels.
+        patch_size: side of a patch in pixels.
+        name: what the message calls the size.
 
     Raises:
         ParameterError: with the two nearest sizes that would work.
@@ -92,7 +97,7 @@ def check_size(size: int, patch_size: int) -> None:
     if size % patch_size or size < patch_size:
         below = size // patch_size * patch_size
         works = f"{below} or {below + patch_size}" if below else str(patch_size)
-        raise ParameterError(f"image size {size} is not a multiple of the patch size {patch_size}: use {works}")
+        raise ParameterError(f"{name} {size} is not a multiple of the patch size {patch_size}: use {works}")
 
 
 def named_spec(name: str, **changes: Any) -> VitSpec:
