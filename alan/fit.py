@@ -1,9 +1,9 @@
 """``alan fit`` and its siblings: LightningCLI with one folder per run, exact resume and an exported model.
 
 A run folder holds ``config.yaml`` (everything, defaults included), ``metrics.jsonl`` (one line a logging step),
-``checkpoints/last.ckpt`` (and ``best.ckpt`` where the module has a validation score) and, when training is over,
-the exported model. The same command run again goes on from
-``last.ckpt``; with another configuration it refuses to touch the folder.
+``checkpoints/last.ckpt`` (and ``best.ckpt`` where the module names a validation score in ``monitor``) and, when
+training is over, the exported model. The same command run again goes on from ``last.ckpt``; with another
+configuration it refuses to touch the folder.
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ from alan.backbone.load import load_backbone
 from alan.cache.reader import FeatureCache
 from alan.data.store import FrameStore
 from alan.parcels.model import load_parcels
+from alan.supervised.networks import NetworkSpec
+from alan.supervised.segmenter import load_segmenter
+from alan.supervised.structures import n_classes
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.y*ml"))
@@ -40,7 +43,8 @@ def stores_of(name, tiny):
 
 
 def test_every_config_is_of_a_known_group():
-    assert {name.partition("/")[0] for name in CONFIGS} == {"prepare", "dino", "raptor", "cache", "evaluate"}
+    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate"}
+    assert {name.partition("/")[0] for name in CONFIGS} == groups
 
 
 def test_commands_in_comments_name_configs_that_exist():
@@ -93,6 +97,26 @@ def test_raptor(name, tiny, alan, tmp_path):
     assert ran.code == 0, ran.err
     check_run(out)
     assert load_parcels(out / "parcels.safetensors").n_parcels == read(name)["model"]["init_args"]["n_parcels"]
+
+
+@pytest.mark.parametrize("name", configs("supervised"))
+def test_supervised(name, tiny, alan, tmp_path):
+    """The network itself is built; the step is taken by a light one of the same decoder."""
+    out, settings = tmp_path / "run", read(name)["model"]["init_args"]
+    network = settings["network"]
+    NetworkSpec(**network).build(n_classes(settings["structures"]))
+    light = "decoder_channels=[4,8,16,32,64]" if network["encoder"] is None else "encoder=mobilenet_v2"
+    light = [] if network["encoder"] == "mit_b0" else [f"--model.init_args.network.{light}"]
+    structures = [part.replace("rv", "la") for part in settings["structures"]]  # the tiny archive's
+    both = [f"--{part}.init_args.structures={json.dumps(structures)}" for part in ("model", "data")]
+    stores = f"--data.init_args.stores={json.dumps(stores_of(name, tiny))}"
+    everyone = "--data.init_args.label_patients=null"
+    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, stores, everyone, *both, *light)
+    assert ran.code == 0, ran.err
+    check_run(out)
+    segmenter = load_segmenter(out / "segmenter.safetensors")
+    assert segmenter.structures == tuple(structures)
+    assert (segmenter.spec.decoder, segmenter.size) == (network["decoder"], 112)
 
 
 def check_run(out):

@@ -182,7 +182,8 @@ class SegmentationModule(LightningModule):
     def configure_optimizers(self) -> Optimizer:
         """Adam or AdamW over all weights."""
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
-        return _OPTIMISERS[self.optimiser](self.model.parameters(), **options)
+        optimiser: Optimizer = _OPTIMISERS[self.optimiser](self.model.parameters(), **options)
+        return optimiser
 
     def optimizer_step(
         self,

@@ -69,8 +69,9 @@ def test_image_and_mask_move_together(preset):
     there, here = centroid((moved > 0).float()), centroid(bright.float())
     before = centroid((labels > 0).float())
     assert (there - before).norm(dim=1).max() > 2
-    assert (there - here).norm(dim=1).median() < 0.5
-    assert (there - here).norm(dim=1).max() < 3  # the gain field and blur move the bright part a little
+    apart = (there - here).norm(dim=1)
+    assert apart.median() < 0.2
+    assert (apart < 1).float().mean() > 0.9  # CLAHE and the gain field light other parts of an image or two
 
 
 def test_labels_turn_with_the_image():
