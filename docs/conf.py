@@ -14,7 +14,12 @@ exclude_patterns = ["_build"]
 
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {
+    "members": True,
+    "show-inheritance": True,
+    # made by scikit-learn, with links into its own documentation
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request, set_transform_request",
+}
 napoleon_google_docstring = True
 napoleon_use_ivar = True
 

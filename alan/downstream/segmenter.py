@@ -110,7 +110,7 @@ class ParcelSegmenter(BaseEstimator):
             parcel_maps: (N, H, W) integer ids.
 
         Returns:
-            (N, H, W) bool, or (N, *size). Enlarged masks are cut at the half level of the linearly
+            ``(N, H, W)`` bool, or ``(N, *size)``. Enlarged masks are cut at the half level of the linearly
             interpolated mask. A mask is empty where no interior parcel is; ``empty_`` says which.
 
         Raises:
