@@ -2,18 +2,28 @@
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from alan.backbone.dino import DINOModule
+from alan.backbone.load import load_backbone
+from alan.cache.reader import FeatureCache
+from alan.cli import main
+from alan.data.store import FrameStore
+from alan.demo import demo
+from alan.parcels.model import load_parcels
 
 #: A DINO training of a second: six steps of four frames, a checkpoint every second step.
 STEPS = 6
+PHASES = ("ED", "ES")
 MODEL = {
     "vit": {"image_size": 32, "patch_size": 8, "in_chans": 1, "dim": 16, "depth": 1, "heads": 2},
     "crops": {"global_size": 32, "local_size": 16, "n_local": 2},
@@ -74,8 +84,6 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def straight(tiny, tmp_path_factory):
     """A finished, uninterrupted run."""
-    from alan.cli import main
-
     folder = tmp_path_factory.mktemp("straight")
     assert main(["fit", "--config", str(config(folder / "c.yaml", tiny)), "--out", str(folder / "run")]) == 0
     return folder / "run"
@@ -219,3 +227,144 @@ def test_a_truncated_checkpoint_is_one_line(used, alan):
     assert contents(folder) == before
     assert alan(*args, "--overwrite", "true").code == 0
     assert everything(folder)["step"] == STEPS
+
+
+@pytest.fixture(scope="module")
+def chain(tiny, tmp_path_factory):
+    """The folder of the whole chain, each step through the command line: archives to report."""
+    folder = tmp_path_factory.mktemp("chain")
+
+    def run(verb, *args):
+        assert main([verb, *(str(arg) for arg in args)]) == 0
+
+    for kind, patients in (("camus", 9), ("tmed", 8)):
+        args = ["--layout", kind, "--n_patients", patients, "--size", 64, "--n_frames", 3, "--split=[0.4,0.3,0.3]"]
+        run("simulate", "--root", folder / kind, *args, "--progress", "false")
+        prepare = ["--kind", kind, "--root", folder / kind, "--size", 64, "--workers", 0]
+        run("prepare", *prepare, "--out", folder / f"{kind}.h5")
+    settings = json.loads(config(folder / "dino.yaml", tiny).read_text(encoding="utf-8"))
+    settings["data"]["init_args"]["stores"] = [str(folder / "camus.h5"), str(folder / "tmed.h5")]
+    (folder / "dino.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    run("fit", "--config", folder / "dino.yaml", "--out", folder / "dino")
+    backbone = folder / "dino" / "backbone.safetensors"
+    settings["model"] = {
+        "class_path": "alan.parcels.raptor.RaptorModule",
+        "init_args": {"backbone": str(backbone), "n_parcels": 8, "sector_only": True},
+    }
+    settings["data"] = {
+        "class_path": "alan.data.modules.SequenceDataModule",
+        "init_args": {"stores": [str(folder / "camus.h5")], "n_frames": 3, "period": 1, "batch_size": 3},
+    }
+    (folder / "raptor.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    run("fit", "--config", folder / "raptor.yaml", "--out", folder / "raptor")
+    parcels = folder / "raptor" / "parcels.safetensors"
+    models = ["--store", folder / "camus.h5", "--backbone", backbone, "--parcels", parcels]
+    run("cache", *models, "--what=[cls,tokens,maps]", "--accelerator", "cpu", "--out", folder / "cache.h5")
+    evaluation = {
+        "out": str(folder / "report"),
+        "title": "Tiny & honest",
+        "segmentation": {
+            "store": str(folder / "camus.h5"),
+            "parcels": {"RAPTOR": str(parcels)},
+            "structures": ["lv", "la"],
+            "kmeans": [8],
+            "kmeans_frames": 20,
+        },
+        "views": {"store": str(folder / "tmed.h5"), "backbone": str(backbone), "k": [2, 5]},
+        "curves": {name: str(folder / name / "metrics.jsonl") for name in ("dino", "raptor")},
+    }
+    (folder / "evaluate.yaml").write_text(json.dumps(evaluation), encoding="utf-8")
+    run("evaluate", "--config", folder / "evaluate.yaml")
+    return folder
+
+
+def test_the_cache_holds_what_the_models_give(chain):
+    store = FrameStore(chain / "camus.h5")
+    backbone = load_backbone(chain / "dino" / "backbone.safetensors")
+    model = load_parcels(chain / "raptor" / "parcels.safetensors")
+    cache = FeatureCache(chain / "cache.h5", backbone, model, store)
+    index = np.array([0, len(store) - 1, 5])
+    frames = torch.from_numpy(store.frames(index))
+    np.testing.assert_allclose(cache.cls(index), backbone(frames).cls.numpy(), atol=1e-4)
+    assert (cache.maps(index) == model.maps(frames).numpy()).mean() > 0.99  # near-ties may fall either way
+    assert len(cache) == len(store)
+
+
+def test_results_hold_every_structure_rule_and_baseline(chain):
+    results = json.loads((chain / "report" / "results.json").read_text(encoding="utf-8"))
+    part = results["segmentation"]
+    rows = {(row["method"], row["rule"], row["structure"], row["phase"]) for row in part["rows"]}
+    sources = ("RAPTOR", "k-means, K = 8", "random ViT, K = 8")
+    chosen = {(source, rule) for source in sources for rule in ("paper", "relaxed", "greedy")} | {("atlas", "")}
+    expected = {(*names, structure, phase) for names in chosen for structure in ("lv", "la") for phase in PHASES}
+    assert rows == expected
+    metrics = {"dice", "iou", "dice_original", "iou_original", "hd95_mm", "asd_mm"}
+    measured = [row for row in part["rows"] if not row["reason"]]
+    assert all(set(row["metrics"]) == metrics for row in measured)
+    assert {row["kind"] for row in measured} >= {"parcels", "k-means", "random", "atlas"}
+    for row in measured:
+        dice = row["metrics"]["dice"]
+        assert dice["low"] <= dice["mean"] <= dice["high"]
+        assert dice["n"] + dice["undefined"] == part["test"]["phases"][row["phase"]]
+        assert dice["groups"] == part["test"]["patients"]
+    assert {(row["method"], row["rule"]) for row in part["against_atlas"]} <= chosen - {("atlas", "")}
+    assert {e["rank"] for e in part["examples"]} == {"best", "median", "worst"}
+    assert {(row["method"], row["k"]) for row in results["views"]["rows"]} == {
+        (method, k) for method in ("backbone", "random ViT", "standardised pixels") for k in (2, 5)
+    }
+    inputs = results["provenance"]["inputs"]
+    assert inputs[str(chain / "camus.h5")] == FrameStore(chain / "camus.h5").fingerprint
+    assert str(chain / "raptor" / "parcels.safetensors") in inputs
+
+
+def test_no_patient_stands_on_two_sides(chain):
+    store = FrameStore(chain / "camus.h5")
+    sides = {side: {s.patient for s in store.select(split=side)} for side in ("train", "val", "test")}
+    assert all(sides.values())
+    assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 9
+    cases = pd.read_csv(chain / "report" / "per_case.csv", dtype={"patient": str})
+    assert set(cases["patient"]) == sides["test"]
+    results = json.loads((chain / "report" / "results.json").read_text(encoding="utf-8"))
+    assert results["segmentation"]["label"]["patients"] == len(sides["val"])
+    assert results["segmentation"]["train_patients"] == len(sides["train"])
+
+
+def test_the_report_is_one_page_with_everything(chain):
+    page = (chain / "report" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"<script|<link|src=\"(?!data:)|url\((?!data:)", page)
+    assert "<title>Tiny &amp; honest</title>" in page
+    for word in ("left ventricle", "left atrium", "RAPTOR", "k-means, K = 8", "random ViT, K = 8", "atlas"):
+        assert word.lower() in page.lower(), word
+    for word in ("paper", "relaxed", "greedy", "PLAX", "PSAX", "standardised pixels", "Training of dino"):
+        assert word in page, word
+    figures = {path.stem for path in (chain / "report" / "figures").glob("*.png")}
+    assert {"methods", "dice_histograms", "overlays_lv", "overlays_la", "confusion"} <= figures
+    assert page.count("data:image/png;base64,") == len(figures)
+
+
+def test_evaluated_again_nothing_is_measured_again(chain, alan):
+    before = contents(chain / "report")
+    assert alan("evaluate", "--config", chain / "evaluate.yaml").code == 0
+    after = contents(chain / "report")
+    assert {path.name for path in after if after[path][1] != before[path][1]} == {
+        "report.html",
+        *(path.name for path in (chain / "report" / "figures").iterdir()),
+    }
+
+
+@pytest.mark.slow
+def test_demo_twice(tmp_path):
+    """The second time finished stages are reused: nothing but the page is written again."""
+    threads = torch.get_num_threads()
+    demo(str(tmp_path / "demo"), patients=9, studies=8, fast=True)
+    before = contents(tmp_path / "demo")
+    names = {path.relative_to(tmp_path / "demo").as_posix() for path in before}
+    assert {"camus.h5", "tmed.h5", "backbone/backbone.safetensors", "parcels/parcels.safetensors"} <= names
+    assert {"report/report.html", "report/results.json", "report/per_case.csv"} <= names
+    demo(str(tmp_path / "demo"), patients=9, studies=8, fast=True)
+    after = contents(tmp_path / "demo")
+    assert after.keys() == before.keys()
+    written = [path.relative_to(tmp_path / "demo") for path in after if after[path] != before[path]]
+    assert {path.parts[0] for path in written} == {"report"}
+    assert not {path.name for path in written} & {"results.json", "per_case.csv", "config.yaml"}
+    assert torch.get_num_threads() == threads
