@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in ten minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
 lint: $(READY)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
