@@ -10,7 +10,9 @@ import yaml
 
 from alan.backbone.load import load_backbone
 from alan.cache.reader import FeatureCache
+from alan.cache.run import write_cache
 from alan.data.store import FrameStore
+from alan.fit import run_lightning
 from alan.parcels.model import load_parcels
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter
@@ -85,15 +87,35 @@ def test_dino(name, tiny, alan, tmp_path):
     assert backbone.spec.depth == 1
 
 
-@pytest.mark.parametrize("name", configs("raptor"))
-def test_raptor(name, tiny, alan, tmp_path):
+@pytest.mark.parametrize("name", configs("dino"))
+def test_dino_at_full_size(name, tiny, tmp_path):
+    """The module as it is shipped can be built; no step is taken."""
     out = tmp_path / "run"
     stores = f"--data.init_args.stores={json.dumps(stores_of(name, tiny))}"
+    args = ["--config", str(ROOT / name), "--out", str(out), *ONE_STEP, "--trainer.max_steps=0"]
+    model = run_lightning(["fit", *args, stores]).model
+    shipped = read(name)["model"]["init_args"]
+    assert (model.spec.dim, model.spec.depth) == (shipped["vit"]["dim"], shipped["vit"]["depth"])
+    assert model.student.head.last_layer.weight.shape[0] == shipped["outputs"]
+    assert len(model.student.vit.blocks) == shipped["vit"]["depth"]
+    assert (model.patch_weight > 0) == (model.student.patch_head is not None)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", configs("raptor"))
+def test_raptor(name, tiny, alan, tmp_path):
+    out, data = tmp_path / "run", read(name)["data"]["init_args"]
     backbone = f"--model.init_args.backbone={tiny.backbone()}"
-    few = "--data.init_args.n_frames=3"  # the frames of the tiny CAMUS archive are four
-    asked = read(name)["data"]["init_args"]["n_frames"]
-    few_frames = [few] if asked and layout_of(stores) == "camus" else []
-    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, stores, backbone, *few_frames)
+    if "cache" in data:
+        store, tokens = tiny.store(layout_of(data["store"])), tmp_path / "tokens.h5"
+        stride = read(name)["model"]["init_args"]["stride"]
+        write_cache(str(store), str(tiny.backbone()), str(tokens), what=("tokens",), split="train", stride=stride)
+        source = [f"--data.init_args.cache={tokens}", f"--data.init_args.store={store}"]
+    else:
+        source = [f"--data.init_args.stores={json.dumps(stores_of(name, tiny))}"]
+    if data["n_frames"] and layout_of(str(source)) == "camus":
+        source.append("--data.init_args.n_frames=3")  # the frames of the tiny CAMUS archive are four
+    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, backbone, *source)
     assert ran.code == 0, ran.err
     check_run(out)
     assert load_parcels(out / "parcels.safetensors").n_parcels == read(name)["model"]["init_args"]["n_parcels"]
@@ -149,7 +171,9 @@ def test_evaluate(name, tiny, alan, tmp_path):
     if segmentation := config.get("segmentation"):
         args += ["--segmentation.store", tiny.store(layout_of(segmentation["store"]))]
         args += [f"--segmentation.parcels={json.dumps(dict.fromkeys(segmentation['parcels'], tiny.parcels()))}"]
-        args += ["--segmentation.kmeans_frames", 16]
+        args += ["--segmentation.kmeans_frames", 16, "--segmentation.views=[A4C]"]
+        if segmentation.get("label_patients"):
+            args += ["--segmentation.label_patients", 2]
     if views := config.get("views"):
         args += ["--views.store", tiny.store(layout_of(views["store"])), "--views.backbone", tiny.backbone()]
     if config.get("curves"):
