@@ -6,11 +6,12 @@ import logging
 import os
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import alan
+from alan.cache.run import write_cache
 from alan.commands import evaluate, prepare
 from alan.data.simulator.archive import simulate_archive
 from alan.data.store import FrameStore
@@ -51,10 +52,20 @@ def demo(
         for name, store in stores.items():
             prepare(name, str(folder / f"archive-{name}"), store)
     with _stage(3, "train the backbone without labels (DINO with the patch-level term), then lock it"):
-        backbone = _fit("dino/tiny_demo.yaml", folder / "backbone", [*stores.values()], fast)
-    with _stage(4, "train the parcels on its features (RAPTOR)"):
-        parcels = _fit("raptor/raptor_demo.yaml", folder / "parcels", [stores["camus"]], fast, backbone)
-    with _stage(5, "fit the white boxes on a few labelled patients, measure on others, write the report"):
+        data = {"data.init_args.stores": [*stores.values()]}
+        backbone = _fit("dino/tiny_demo.yaml", folder / "backbone", data, fast)
+    with _stage(4, "cache its patch tokens of the training frames"):
+        tokens = str(folder / "tokens.h5")
+        write_cache(stores["camus"], str(backbone), tokens, what=("tokens",), split="train", frames=8, stride=4)
+    with _stage(5, "train the parcels on them (RAPTOR)"):
+        data = {"data.init_args.cache": tokens, "data.init_args.store": stores["camus"]}
+        parcels = _fit(
+            "raptor/raptor_demo.yaml",
+            folder / "parcels",
+            {**data, "model.init_args.backbone": str(backbone)},
+            fast,
+        )
+    with _stage(6, "fit the white boxes on a few labelled patients, measure on others, write the report"):
         evaluate(
             str(folder / "report"),
             segmentation=SegmentationProtocol(
@@ -83,21 +94,19 @@ def demo(
 @contextmanager
 def _stage(number: int, what: str) -> Iterator[None]:
     start = time.perf_counter()
-    _log.info("\n[%d/5] %s", number, what)
+    _log.info("\n[%d/6] %s", number, what)
     yield
-    _log.info("[%d/5] done in %.0f s", number, time.perf_counter() - start)
+    _log.info("[%d/6] done in %.0f s", number, time.perf_counter() - start)
 
 
-def _fit(config: str, out: Path, stores: list[str], fast: bool, backbone: Path | None = None) -> Path:
+def _fit(config: str, out: Path, options: Mapping[str, object], fast: bool) -> Path:
     """Train by a shipped config and give the exported model; a finished training is reused."""
     if not (CONFIGS / config).is_file():
         raise ConfigError(
             f"{CONFIGS / config}: no such file; the demo runs in a checkout: git clone, then make demo"
         )
     args = ["fit", "--config", str(CONFIGS / config), "--out", str(out)]
-    args += [f"--data.init_args.stores={stores}"]
-    if backbone is not None:
-        args += [f"--model.init_args.backbone={backbone}"]
+    args += [f"--{name}={value}" for name, value in options.items()]
     if fast:
         args += ["--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
     run = run_lightning(args)
