@@ -116,6 +116,11 @@ def main(args: Sequence[str] | None = None) -> int:
             f"alan: error: no space left on disk ({error.filename or 'output'}): free some, run again\n"
         )
         return 2
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":  # Lightning's; not imported for the other verbs
+            raise
+        sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("alan: interrupted; the same command goes on from here\n")
         return 130

@@ -252,9 +252,9 @@ class AlanCLI(LightningCLI):
         settings = dict(self._get(self.config_init, "trainer", default={}))
         extra = [logger] if settings.get("logger") is None else settings["logger"]
         settings |= {"default_root_dir": str(self.out), "logger": extra}
+        settings["plugins"] = [*(settings.get("plugins") or []), _CheckpointFiles()]
         if self.config["subcommand"] == "fit":
             settings["callbacks"] = [*(settings.get("callbacks") or []), *callbacks, _RunFolder(self.config_text)]
-            settings["plugins"] = [*(settings.get("plugins") or []), _CheckpointFiles()]
         if settings.get("enable_progress_bar") is not False:
             settings["callbacks"] = [*(settings.get("callbacks") or []), TQDMProgressBar(refresh_rate=5)]
         return self.trainer_class(**{**settings, **kwargs})
