@@ -83,11 +83,11 @@ def demo(
             },
         )
     seconds = time.perf_counter() - start
-    gigabytes = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF,)) / 2**20
+    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     for line in figure_lines(read_results(folder / "report")):
         _log.info("%s", line)
     n = sum(len(FrameStore(store)) for store in stores.values())
-    _log.info("%d frames, %.1f minutes, %.1f GiB of memory at most", n, seconds / 60, gigabytes)
+    _log.info("%d frames, %.1f minutes, %.1f GiB of memory at most (main process)", n, seconds / 60, gigabytes)
     _log.info("open %s", folder / "report" / "report.html")
 
 
