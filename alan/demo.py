@@ -52,8 +52,8 @@ def demo(
         for name, store in stores.items():
             prepare(name, str(folder / f"archive-{name}"), store)
     with _stage(3, "train the backbone without labels (DINO with the patch-level term), then lock it"):
-        data = {"data.init_args.stores": [*stores.values()]}
-        backbone = _fit("dino/tiny_demo.yaml", folder / "backbone", data, fast)
+        frames = {"data.init_args.stores": [*stores.values()]}
+        backbone = _fit("dino/tiny_demo.yaml", folder / "backbone", frames, fast)
     with _stage(4, "cache its patch tokens of the training frames"):
         tokens = str(folder / "tokens.h5")
         write_cache(stores["camus"], str(backbone), tokens, what=("tokens",), split="train", frames=8, stride=4)
