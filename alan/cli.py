@@ -55,15 +55,24 @@ def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
     function(**values)
 
 
+def _quiet_lightning() -> None:
+    """Show only Lightning's warnings; it sets its own level when it is imported."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _run(args: list[str]) -> None:
     verb, rest = args[0], args[1:]
     if verb in LIGHTNING:
         from alan.fit import run_lightning
 
+        _quiet_lightning()
         run_lightning(args)
     elif verb in VERBS:
         module, name, _ = VERBS[verb]
-        _call(getattr(importlib.import_module(module), name), verb, rest)
+        function = getattr(importlib.import_module(module), name)
+        _quiet_lightning()
+        _call(function, verb, rest)
     else:
         raise ConfigError(f"unknown verb {verb!r}: {nearest(verb, [*VERBS, *LIGHTNING])}")
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import math
 import os
 import shutil
@@ -283,8 +282,6 @@ def run_lightning(args: list[str]) -> Namespace:
         CheckpointError: ``last.ckpt`` is truncated.
         KeyboardInterrupt: the training was interrupted; the same call goes on from ``last.ckpt``.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
         try:
