@@ -215,3 +215,22 @@ def _spec(value: Any, file: Path) -> VitSpec:
 
 def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def check_same_network(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Refuse to go on with a checkpoint of another network.
+
+    Args:
+        saved: the network's settings in the checkpoint.
+        own: those of the configuration.
+
+    Raises:
+        CheckpointError: names every setting that differs, with both values.
+    """
+    changed = [
+        f"{name} {saved.get(name)} where the config has {own[name]}"
+        for name in own
+        if saved.get(name) != own[name]
+    ]
+    if changed:
+        raise CheckpointError(f"the checkpoint is of another network: {', '.join(changed)}")

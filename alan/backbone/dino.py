@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alan._version import __version__
-from alan.backbone.checkpoint import ENTRY, export_backbone
+from alan.backbone.checkpoint import ENTRY, check_same_network, export_backbone
 from alan.backbone.head import DINOHead
 from alan.backbone.locked import SECTOR_SHARE
 from alan.backbone.loss import DINOLoss, PatchLoss
@@ -319,14 +319,7 @@ class DINOModule(LightningModule):
         entry = checkpoint.get(ENTRY, {})
         if "batches" not in entry:
             raise CheckpointError("the checkpoint is not one of a DINO training: give the last.ckpt of this run")
-        other, own = entry["spec"], self.spec.to_dict()
-        changed = [
-            f"{name} {other.get(name)} where the config has {own[name]}"
-            for name in own
-            if other.get(name) != own[name]
-        ]
-        if changed:
-            raise CheckpointError(f"the checkpoint is of another network: {', '.join(changed)}")
+        check_same_network(entry["spec"], self.spec.to_dict())
         self._batches, self._frames = entry["batches"], entry["frames"]
 
     def provenance(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan._version import __version__
+from alan.backbone.checkpoint import check_same_network
 from alan.backbone.normalise import Normalisation
 from alan.backbone.schedules import Schedule
 from alan.data.augment import step_generator
@@ -229,12 +230,7 @@ class SegmentationModule(LightningModule):
         entry = checkpoint.get(ENTRY, {})
         if "network" not in entry:
             raise CheckpointError("the checkpoint is not one of a segmentation: give the last.ckpt of this run")
-        other, own = entry["network"], self.spec.to_dict()
-        changed = [
-            f"{key} {other.get(key)} where the config has {own[key]}" for key in own if other[key] != own[key]
-        ]
-        if changed:
-            raise CheckpointError(f"the checkpoint is of another network: {', '.join(changed)}")
+        check_same_network(entry["network"], self.spec.to_dict())
         self._batches = entry["batches"]
 
     def segmenter(self) -> Segmenter:
