@@ -266,11 +266,11 @@ def test_parcels_in_use_reach_the_logger_in_its_rhythm(backbone):
 
 
 def test_a_collapse_is_told_once(backbone, caplog, monkeypatch):
-    monkeypatch.setattr("alan.parcels.raptor._GRACE", 1)
+    monkeypatch.setattr("alan.parcels.training._GRACE", 1)
     module = RaptorModule(backbone, n_parcels=100, lr=1e-9)
     with torch.no_grad():
         module.head.blocks[2].linear.bias[7] = 1e3
-    with caplog.at_level(logging.WARNING, logger="alan.parcels.raptor"):
+    with caplog.at_level(logging.WARNING, logger="alan.parcels.training"):
         fit(module, steps=4)
     found = [record.message for record in caplog.records if "parcels are in use" in record.message]
     assert len(found) == 1
