@@ -16,16 +16,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
+from alan.backbone.conv import ConvNet, ConvSpec
 from alan.backbone.vit import VitSpec, build_vit
-from alan.errors import CheckpointError, ParameterError
+from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
 ENTRY = "alan"
+#: Kinds of networks by the word in the metadata; a file without the word is of the first.
+_KINDS: dict[str, type[VitSpec] | type[ConvSpec]] = {"vit": VitSpec, "conv": ConvSpec}
+_NAMES: dict[type, str] = {VitSpec: "plain ViT", ConvSpec: "ConvNet"}
 
 
 @dataclass(frozen=True)
@@ -33,41 +36,47 @@ class Weights:
     """A network's tensors and what the file says of it.
 
     Attributes:
-        tensors: timm's (and the original DINO's) names to tensors.
+        tensors: names to tensors; for a ViT timm's (and the original DINO's) names.
         spec: the specification, where the file has one.
         provenance: free words about the origin, JSON-able.
     """
 
     tensors: Mapping[str, Tensor]
-    spec: VitSpec | None = None
+    spec: VitSpec | ConvSpec | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def export_backbone(
-    vit: VisionTransformer,
-    spec: VitSpec,
+    network: nn.Module,
+    spec: VitSpec | ConvSpec,
     path: str | os.PathLike[str],
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights and specification as safetensors, atomically.
 
     Args:
-        vit: the network, e.g. ``module.teacher.vit`` of a trained ``DINOModule`` or ``backbone.vit``.
+        network: e.g. ``module.teacher.vit`` of a trained ``DINOModule``, ``backbone.vit`` or ``backbone.network``.
         spec: its specification.
         path: the file, ending in ``.safetensors``.
         provenance: JSON-able words about the origin (data, steps, licence).
     """
-    entry = {"schema": SCHEMA, "spec": spec.to_dict(), "provenance": dict(provenance or {})}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in vit.state_dict().items()}
+    entry = {"schema": SCHEMA, **spec_entry(spec), "provenance": dict(provenance or {})}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={ENTRY: json.dumps(entry)})
+
+
+def spec_entry(spec: VitSpec | ConvSpec) -> dict[str, Any]:
+    """``kind`` and ``spec`` of a network, JSON-able, as they stand in a file."""
+    kind = next(name for name, cls in _KINDS.items() if isinstance(spec, cls))
+    return {"kind": kind, "spec": spec.to_dict()}
 
 
 def read_weights(path: str | os.PathLike[str]) -> Weights:
     """Read a backbone out of a file.
 
-    It may be an exported ``.safetensors``, a Lightning checkpoint of ``DINOModule`` (its teacher), or an original
-    DINO ``.pth``: the plain state dict, or the full training checkpoint (its teacher).
+    It may be an exported ``.safetensors``, a Lightning checkpoint of ``DINOModule`` or ``SimulationModule`` (its
+    teacher), or an original DINO ``.pth``: the plain state dict, or the full training checkpoint (its teacher).
 
     Raises:
         CheckpointError: the file is missing, truncated, not plain tensors, or holds no backbone.
@@ -80,10 +89,11 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     content = load_plain(file)
     if ENTRY in content and "state_dict" in content:
         entry = content[ENTRY]
-        tensors = _strip(content["state_dict"], "teacher.vit.")
+        prefix = entry.get("prefix", "teacher.vit.") if isinstance(entry, Mapping) else ""
+        tensors = _strip(content["state_dict"], prefix)
         if not tensors or not isinstance(entry, Mapping) or "spec" not in entry:
-            raise CheckpointError(f"{file}: a Lightning checkpoint without a DINO teacher; give one of `alan fit`")
-        return Weights(tensors, _spec(entry["spec"], file), entry.get("provenance", {}))
+            raise CheckpointError(f"{file}: a Lightning checkpoint without a backbone; give one of `alan fit`")
+        return Weights(tensors, _spec(entry, file), entry.get("provenance", {}))
     for key in ("teacher", "state_dict", "model"):
         if isinstance(content.get(key), Mapping):
             content = content[key]
@@ -125,7 +135,7 @@ def load_plain(path: Path) -> dict[str, Any]:
     return content
 
 
-def network(weights: Weights, origin: str, heads: int | None = None) -> tuple[VisionTransformer, VitSpec]:
+def network(weights: Weights, origin: str, heads: int | None = None) -> tuple[nn.Module, VitSpec | ConvSpec]:
     """Build the network that the weights belong to, and fill it.
 
     Args:
@@ -137,8 +147,8 @@ def network(weights: Weights, origin: str, heads: int | None = None) -> tuple[Vi
         CheckpointError: another architecture; the message names the first key or shape that differs.
     """
     spec = weights.spec or infer_spec(weights.tensors, origin, heads)
-    vit = build_vit(spec)
-    own = vit.state_dict()
+    built: nn.Module = ConvNet(spec) if isinstance(spec, ConvSpec) else build_vit(spec)
+    own = built.state_dict()
     for name, tensor in own.items():
         if name not in weights.tensors:
             raise CheckpointError(f"{origin}: another architecture: {name!r} is missing")
@@ -149,9 +159,11 @@ def network(weights: Weights, origin: str, heads: int | None = None) -> tuple[Vi
             )
     unknown = sorted(set(weights.tensors) - set(own))
     if unknown:
-        raise CheckpointError(f"{origin}: another architecture: {unknown[0]!r} is not part of a plain ViT")
-    vit.load_state_dict(dict(weights.tensors))
-    return vit, spec
+        raise CheckpointError(
+            f"{origin}: another architecture: {unknown[0]!r} is not part of a {_NAMES[type(spec)]}"
+        )
+    built.load_state_dict(dict(weights.tensors))
+    return built, spec
 
 
 def infer_spec(tensors: Mapping[str, Tensor], origin: str, heads: int | None = None) -> VitSpec:
@@ -203,13 +215,16 @@ def _read_safetensors(file: Path) -> Weights:
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
         schema = entry.get("schema") if isinstance(entry, dict) else None
         raise CheckpointError(f"{file}: schema {schema!r} where a backbone has {SCHEMA!r}")
-    return Weights(tensors, _spec(entry.get("spec"), file), entry.get("provenance", {}))
+    return Weights(tensors, _spec(entry, file), entry.get("provenance", {}))
 
 
-def _spec(value: Any, file: Path) -> VitSpec:
+def _spec(entry: Mapping[str, Any], file: Path) -> VitSpec | ConvSpec:
+    kind = entry.get("kind", "vit")
+    if kind not in _KINDS:
+        raise CheckpointError(f"{file}: unknown kind of network {kind!r}: {nearest(str(kind), _KINDS)}")
     try:
-        return VitSpec(**value)
-    except (TypeError, ParameterError) as error:
+        return _KINDS[kind](**entry["spec"])
+    except (TypeError, KeyError, ParameterError) as error:
         raise CheckpointError(f"{file}: unreadable specification of the network ({error})") from error
 
 

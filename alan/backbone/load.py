@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import timm
+from torch import nn
 
 from alan.backbone.checkpoint import Weights, network, read_weights
-from alan.backbone.locked import Backbone, Features
+from alan.backbone.conv import CONV_PRESETS, ConvSpec, named_conv_spec, seeded_conv
+from alan.backbone.locked import Backbone, ConvBackbone, Features, VitBackbone, lock
 from alan.backbone.vit import VitSpec, named_spec, seeded_vit
 from alan.errors import CheckpointError, ParameterError, nearest
 
-__all__ = ["Backbone", "Features", "load_backbone", "random_backbone", "random_like"]
+__all__ = [
+    "Backbone",
+    "ConvBackbone",
+    "Features",
+    "VitBackbone",
+    "load_backbone",
+    "random_backbone",
+    "random_like",
+    "seeded_network",
+]
 
 #: Folder of the weights that come with ALAN: ``checkpoints`` beside the package.
 SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
+#: Where they lie when ALAN was installed from a wheel.
+INSTALLED = Path(sys.prefix) / "share" / "alan" / "checkpoints"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
@@ -29,39 +43,50 @@ def load_backbone(
         path_or_name: a file (``.safetensors`` of :func:`alan.backbone.checkpoint.export_backbone`, a Lightning
             ``.ckpt`` of ``alan fit``, or an original DINO ``.pth``), the name of shipped weights (a file in
             ``checkpoints`` without its suffix), a timm name (``vit_small_patch8_224.dino``, fetched from the hub),
-            or ``random:vit_small/4?seed=0`` for the random baseline.
+            or ``random:vit_small/4?seed=0`` or ``random:conv_small`` for the random baseline.
         input_size: side in pixels to which frames are resized; default: the training size.
-        stride: a divisor of the patch size; default: the patch size; half of it gives twice the density.
+        stride: distance of two tokens in pixels. For a ViT a divisor of the patch size; default: the patch size;
+            half of it gives twice the density. For a convolutional network a divisor of the input size; default:
+            its specification's.
 
     Raises:
         CheckpointError: missing, truncated, unsafe, of another architecture, or a hub that cannot be reached.
-        ParameterError: an input size or stride that does not fit the patch.
+        ParameterError: an input size or stride that does not fit the network.
     """
     name = os.fspath(path_or_name)
     if name.startswith("random:"):
         return _random_by_name(name, input_size, stride)
     path = Path(name)
-    shipped = SHIPPED / f"{name}.safetensors"
-    if not path.exists() and shipped.is_file():
-        path = shipped
+    if not path.exists():
+        path = _shipped().get(name, path)
     if path.exists() or path.suffix in {".safetensors", ".ckpt", ".pth", ".pt"}:
-        vit, spec = network(read_weights(path), str(path))
+        net, spec = network(read_weights(path), str(path))
     else:
-        vit, spec = _from_timm(name)
-    return Backbone(vit, spec, input_size, stride)
+        net, spec = _from_timm(name)
+    return lock(net, spec, input_size, stride)
+
+
+def seeded_network(spec: VitSpec | ConvSpec, seed: int) -> nn.Module:
+    """Build an untrained network of either kind from a seed; torch's global generator is left as it was."""
+    return seeded_conv(spec, seed) if isinstance(spec, ConvSpec) else seeded_vit(spec, seed)
 
 
 def random_backbone(
-    spec: VitSpec, seed: int = 0, *, input_size: int | None = None, stride: int | None = None
+    spec: VitSpec | ConvSpec, seed: int = 0, *, input_size: int | None = None, stride: int | None = None
 ) -> Backbone:
     """Lock an untrained network, the baseline of every experiment; the same seed gives the same weights."""
-    return Backbone(seeded_vit(spec, seed), spec, input_size, stride)
+    return lock(seeded_network(spec, seed), spec, input_size, stride)
 
 
 def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
     """Lock an untrained network of the same specification, input size and stride, on the same device."""
     other = random_backbone(backbone.spec, seed, input_size=backbone.input_size, stride=backbone.stride)
-    return other.to(backbone.positions.device)
+    return other.to(backbone.device)
+
+
+def _shipped() -> dict[str, Path]:
+    """Names of the shipped weights to their files."""
+    return {file.stem: file for folder in (INSTALLED, SHIPPED) for file in folder.glob("*.safetensors")}
 
 
 def _random_by_name(name: str, input_size: int | None, stride: int | None) -> Backbone:
@@ -69,13 +94,13 @@ def _random_by_name(name: str, input_size: int | None, stride: int | None) -> Ba
     key, _, value = option.partition("=")
     if option and (key != "seed" or not value.isdecimal()):
         raise ParameterError(f"{name!r}: expected the form random:vit_small/4?seed=0")
-    return random_backbone(named_spec(network_name), int(value or 0), input_size=input_size, stride=stride)
+    spec = named_conv_spec(network_name) if network_name in CONV_PRESETS else named_spec(network_name)
+    return random_backbone(spec, int(value or 0), input_size=input_size, stride=stride)
 
 
-def _from_timm(name: str) -> tuple[timm.models.VisionTransformer, VitSpec]:
+def _from_timm(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:
     if not timm.is_model(name):
-        shipped = [file.stem for file in SHIPPED.glob("*.safetensors")]
-        known = [*shipped, "vit_small_patch8_224.dino", "random:vit_small/4"]
+        known = [*_shipped(), "vit_small_patch8_224.dino", "random:vit_small/4"]
         raise CheckpointError(f"{name}: no such file and no known name: {nearest(name, known)}")
     if not name.startswith("vit_"):
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from alan.backbone.conv import ConvNet, ConvSpec, check_conv_size, check_token_stride
 from alan.backbone.normalise import normalise, sector_mask
 from alan.backbone.vit import VitSpec, check_size
 from alan.errors import ParameterError
@@ -20,10 +22,10 @@ SECTOR_SHARE = 0.3
 
 
 class Features(NamedTuple):
-    """Features of the last block after the final norm.
+    """Features of a batch.
 
     Attributes:
-        cls: (B, D) float32.
+        cls: (B, D) float32, of the whole frame.
         tokens: (B, h, w, D) float32, row by row.
     """
 
@@ -31,19 +33,95 @@ class Features(NamedTuple):
     tokens: Tensor
 
 
-class Backbone(nn.Module):
-    """A frozen vision transformer: always in eval mode, no gradients, one fingerprint.
+class Backbone(nn.Module, ABC):
+    """A frozen network: always in eval mode, no gradients, one fingerprint.
 
     Attributes:
         spec: the network's specification, with the training image size.
         dim: width D of a token.
-        patch_size: side of a patch in pixels of the resized frame.
         input_size: side in pixels to which frames are resized.
-        stride: step between two patches in pixels; below ``patch_size`` patches overlap and the grid is denser.
-        grid: tokens along one side, ``(input_size - patch_size) / stride + 1``.
+        stride: step between two tokens in pixels of the resized frame.
+        grid: tokens along one side.
         fingerprint: SHA-256 over weights and feature settings.
     """
 
+    spec: VitSpec | ConvSpec
+    dim: int
+    input_size: int
+    stride: int
+    grid: int
+    fingerprint: str
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Stay in eval mode, whatever the surrounding module does."""
+        return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and the features will be."""
+        return next(self.parameters()).device
+
+    @torch.no_grad()
+    def forward(self, frames: Tensor) -> Features:
+        """Compute the features of a batch; cutting a long batch into pieces is the caller's affair.
+
+        Args:
+            frames: (B, H, W) uint8 on any device; resized bilinearly (antialiased) to ``input_size``.
+
+        Raises:
+            ParameterError: another shape or dtype.
+        """
+        images = self._resize(frames)
+        return self._features(normalise(images, self.spec.normalisation, self.spec.in_chans), images)
+
+    @torch.no_grad()
+    def sector(self, frames: Tensor) -> Tensor:
+        """Say which tokens see the ultrasound sector: more than 30% of the token's window lies inside.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            (B, h, w) bool.
+        """
+        return self._sector(self._resize(frames))
+
+    def _sector(self, images: Tensor) -> Tensor:
+        """(B, h, w) bool out of resized grey images (B, 1, S, S)."""
+        inside = sector_mask(images).float()
+        return F.avg_pool2d(inside, self._window, self.stride)[:, 0] > SECTOR_SHARE
+
+    @property
+    @abstractmethod
+    def _window(self) -> int:
+        """Side in pixels of what a token is said to see."""
+
+    @abstractmethod
+    def _features(self, normalised: Tensor, images: Tensor) -> Features:
+        """Features of normalised images (B, C, S, S); ``images`` (B, 1, S, S) are the grey values in 0..1."""
+
+    def _resize(self, frames: Tensor) -> Tensor:
+        """(B, H, W) uint8 to (B, 1, S, S) float32 in 0..1 on the backbone's device."""
+        if frames.ndim != 3 or frames.dtype != torch.uint8:
+            raise ParameterError(
+                f"frames are {frames.dtype} {tuple(frames.shape)}: the backbone takes uint8 of shape (B, H, W)"
+            )
+        images = frames.to(self.device)[:, None].float() / 255
+        size = (self.input_size, self.input_size)
+        if images.shape[-2:] == size:
+            return images
+        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+class VitBackbone(Backbone):
+    """A frozen vision transformer: tokens of the last block after the final norm, and its CLS token.
+
+    Attributes:
+        patch_size: side of a patch in pixels of the resized frame; ``stride`` below it lets patches overlap, and
+            the grid is denser: ``(input_size - patch_size) / stride + 1`` tokens along one side.
+    """
+
+    spec: VitSpec
     positions: Tensor
 
     def __init__(
@@ -83,52 +161,17 @@ class Backbone(nn.Module):
         self.fingerprint = fingerprint([fingerprint_tensors(vit.state_dict()), settings])
         self.train(False)
 
-    def train(self, mode: bool = True) -> Backbone:
-        """Stay in eval mode, whatever the surrounding module does."""
-        return super().train(False)
+    @property
+    def _window(self) -> int:
+        return self.patch_size
 
-    @torch.no_grad()
-    def forward(self, frames: Tensor) -> Features:
-        """Compute the features of a batch; cutting a long batch into pieces is the caller's affair.
-
-        Args:
-            frames: (B, H, W) uint8 on any device; resized bilinearly (antialiased) to ``input_size``.
-
-        Raises:
-            ParameterError: another shape or dtype.
-        """
-        images = normalise(self._resize(frames), self.spec.normalisation, self.spec.in_chans)
+    def _features(self, normalised: Tensor, images: Tensor) -> Features:
         projection = self.vit.patch_embed.proj
-        x = F.conv2d(images, projection.weight, projection.bias, stride=self.stride)
+        x = F.conv2d(normalised, projection.weight, projection.bias, stride=self.stride)
         x = x.flatten(2).transpose(1, 2)  # (B, h w, D)
         x = torch.cat([self.vit.cls_token.expand(len(x), -1, -1), x], dim=1) + self.positions
         x = self.vit.norm(self.vit.blocks(x)).float()
         return Features(x[:, 0], x[:, 1:].reshape(len(x), self.grid, self.grid, self.dim))
-
-    @torch.no_grad()
-    def sector(self, frames: Tensor) -> Tensor:
-        """Say which tokens see the ultrasound sector: more than 30% of the patch lies inside.
-
-        Args:
-            frames: (B, H, W) uint8.
-
-        Returns:
-            (B, h, w) bool.
-        """
-        inside = sector_mask(self._resize(frames)).float()
-        return F.avg_pool2d(inside, self.patch_size, self.stride)[:, 0] > SECTOR_SHARE
-
-    def _resize(self, frames: Tensor) -> Tensor:
-        """(B, H, W) uint8 to (B, 1, S, S) float32 in 0..1 on the backbone's device."""
-        if frames.ndim != 3 or frames.dtype != torch.uint8:
-            raise ParameterError(
-                f"frames are {frames.dtype} {tuple(frames.shape)}: the backbone takes uint8 of shape (B, H, W)"
-            )
-        images = frames.to(self.positions.device)[:, None].float() / 255
-        size = (self.input_size, self.input_size)
-        if images.shape[-2:] == size:
-            return images
-        return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
     @torch.no_grad()
     def _positions(self) -> Tensor:
@@ -146,3 +189,77 @@ class Backbone(nn.Module):
         patches = position[:, 1:].reshape(1, base, base, self.dim).permute(0, 3, 1, 2)
         patches = F.interpolate(patches, (self.grid, self.grid), mode="bicubic", align_corners=True)
         return torch.cat([position[:, :1], patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+class ConvBackbone(Backbone):
+    """A frozen convolutional network: maps of several levels, resized bilinearly to one grid, side by side.
+
+    The features of a token are those of ``spec.levels``, in that order; ``cls`` is the mean over the tokens inside
+    the ultrasound sector (over all tokens for a frame without one).
+
+    Args:
+        network: the network, taken over and frozen.
+        spec: its specification.
+        input_size: default: the training image size.
+        stride: distance of two tokens in pixels, a divisor of the input size; default: ``spec.token_stride``.
+
+    Raises:
+        ParameterError: an input size that the levels do not halve evenly, or a stride that does not divide it.
+    """
+
+    spec: ConvSpec
+
+    def __init__(
+        self, network: ConvNet, spec: ConvSpec, input_size: int | None = None, stride: int | None = None
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.dim = spec.dim
+        self.input_size = spec.image_size if input_size is None else input_size
+        self.stride = spec.token_stride if stride is None else stride
+        check_conv_size(self.input_size, spec.multiple)
+        check_token_stride(self.input_size, self.stride)
+        self.grid = self.input_size // self.stride
+        self.network = network.requires_grad_(False)
+        settings = {
+            "kind": "conv",
+            "normalisation": spec.normalisation,
+            "levels": list(spec.levels),
+            "input_size": self.input_size,
+            "stride": self.stride,
+        }
+        self.fingerprint = fingerprint([fingerprint_tensors(network.state_dict()), settings])
+        self.train(False)
+
+    @property
+    def _window(self) -> int:
+        return self.stride
+
+    def _features(self, normalised: Tensor, images: Tensor) -> Features:
+        maps, size = self.network(normalised), (self.grid, self.grid)
+        planes = [
+            F.interpolate(
+                maps[level],
+                size,
+                mode="bilinear",
+                antialias=maps[level].shape[-1] > self.grid,
+                align_corners=False,
+            )
+            for level in self.spec.levels
+        ]
+        tokens = torch.cat(planes, 1).permute(0, 2, 3, 1).float().contiguous()  # (B, h, w, D)
+        inside = self._sector(images)
+        inside = (inside | ~inside.flatten(1).any(1)[:, None, None]).float()
+        cls = torch.einsum("bhw,bhwd->bd", inside, tokens) / inside.sum((1, 2))[:, None]
+        return Features(cls, tokens)
+
+
+def lock(
+    network: nn.Module, spec: VitSpec | ConvSpec, input_size: int | None = None, stride: int | None = None
+) -> Backbone:
+    """Lock a network of either kind; see :class:`VitBackbone` and :class:`ConvBackbone`."""
+    if isinstance(spec, ConvSpec) and isinstance(network, ConvNet):
+        return ConvBackbone(network, spec, input_size, stride)
+    if isinstance(spec, VitSpec) and isinstance(network, VisionTransformer):
+        return VitBackbone(network, spec, input_size, stride)
+    raise ParameterError(f"a {type(network).__name__} does not go with a {type(spec).__name__}")

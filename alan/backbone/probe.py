@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from alan.backbone.dino import DINOModule
-from alan.backbone.locked import Backbone
+from alan.backbone.locked import VitBackbone
 from alan.data.store import FrameStore
 from alan.errors import ParameterError
 
@@ -91,7 +91,7 @@ class ViewProbe(Callback):
         if not isinstance(pl_module, DINOModule):
             raise ParameterError(f"ViewProbe reads a DINOModule, not a {type(pl_module).__name__}")
         self._done = trainer.global_step
-        backbone = Backbone(copy.deepcopy(pl_module.teacher.vit), pl_module.spec).to(pl_module.device)
+        backbone = VitBackbone(copy.deepcopy(pl_module.teacher.vit), pl_module.spec).to(pl_module.device)
         cls = torch.cat([backbone(frames).cls.cpu() for frames in torch.split(self._frames, 64)])
         n = self._voters
         accuracy = knn_accuracy(

@@ -15,10 +15,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from alan.backbone.locked import Backbone
 from alan.errors import ParameterError
+from alan.parcels.guided import GuidedFilter
 from alan.parcels.head import KMeansHead, check_n_parcels
 from alan.parcels.model import ParcelModel
 
 FloatArray = NDArray[np.floating]
+#: Rounds of spherical k-means at most; it starts from Euclidean centres and moves little.
+_ITERATIONS = 50
 
 
 class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
@@ -28,6 +31,8 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         n_parcels: K, 2 to 254.
         n_components: principal components kept before k-means; None: no PCA.
         whiten: scale the components to unit variance; needs ``n_components``.
+        spherical: compare directions only: standardised (and projected) tokens and centres have unit length, logits
+            are cosines (spherical k-means; Dhillon & Modha 2001).
         random_state: seed of the sample, the PCA and the k-means.
         max_samples: fit on at most so many tokens, drawn without replacement.
 
@@ -36,9 +41,10 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         std_: (D,) standard deviation; 1 for a channel that does not vary.
         projection_: (D, C) principal axes (scaled when whitened), or None.
         explained_variance_ratio_: (C,) share of the variance of each component, or None.
-        cluster_centers_: (K, C), with no PCA (K, D).
+        cluster_centers_: (K, C), with no PCA (K, D); of unit length when spherical.
         labels_: parcels of the fitted tokens, in the order given, also of those that were not drawn.
-        inertia_: sum of squared distances of the drawn tokens to their nearest centre.
+        inertia_: sum of squared distances of the drawn tokens (of unit length when spherical) to their nearest
+            centre.
         n_features_in_: D.
     """
 
@@ -48,12 +54,14 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         *,
         n_components: int | None = None,
         whiten: bool = False,
+        spherical: bool = False,
         random_state: int | np.random.RandomState | None = 0,
         max_samples: int = 60_000,
     ) -> None:
         self.n_parcels = n_parcels
         self.n_components = n_components
         self.whiten = whiten
+        self.spherical = spherical
         self.random_state = random_state
         self.max_samples = max_samples
 
@@ -87,10 +95,14 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         self.projection_, self.explained_variance_ratio_ = self._fit_projection(sample, random)
         if self.projection_ is not None:
             sample = sample @ self.projection_
+        if self.spherical:
+            sample = _unit(sample)
         batch = max(4096, 16 * self.n_parcels)
         clusters = MiniBatchKMeans(self.n_parcels, batch_size=batch, n_init=3, random_state=random).fit(sample)
         self.cluster_centers_: FloatArray = clusters.cluster_centers_
         self.inertia_ = float(clusters.inertia_)
+        if self.spherical:
+            self.cluster_centers_, self.inertia_ = _on_the_sphere(sample, self.cluster_centers_)
         self.labels_ = self._logits(tokens).argmax(1)
         return self
 
@@ -113,7 +125,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         return projection.astype(sample.dtype), pca.explained_variance_ratio_
 
     def transform(self, X: ArrayLike) -> FloatArray:
-        """Logits (n, K) of tokens (n, D): minus the squared distance to each centre.
+        """Logits (n, K) of tokens (n, D): minus the squared distance to each centre; spherical: the cosine.
 
         Raises:
             NotFittedError: before :meth:`fit`.
@@ -139,7 +151,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         """
         check_is_fitted(self)
         components = None if self.projection_ is None else self.projection_.shape[1]
-        head = KMeansHead(self.n_features_in_, len(self.cluster_centers_), components)
+        head = KMeansHead(self.n_features_in_, len(self.cluster_centers_), components, self.spherical)
         head.set_statistics(torch.as_tensor(self.mean_), torch.as_tensor(self.std_))
         head.centres.copy_(torch.as_tensor(self.cluster_centers_))
         if head.projection is not None:
@@ -159,9 +171,40 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         if self.projection_ is not None:
             x = x @ self.projection_
         centres = self.cluster_centers_
+        if self.spherical:
+            return np.asarray(_unit(x) @ centres.T)
         squares = (x * x).sum(1, keepdims=True) - 2 * x @ centres.T + (centres * centres).sum(1)
         logits: FloatArray = -np.maximum(squares, 0)
         return logits
+
+
+def _unit(rows: FloatArray) -> FloatArray:
+    """Rows of unit length; a row of zeros stays one."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0, lengths, 1))
+
+
+def _on_the_sphere(sample: FloatArray, start: FloatArray) -> tuple[FloatArray, float]:
+    """Spherical k-means from given centres: nearest by cosine, then the direction of each centre's mean.
+
+    Args:
+        sample: (n, C) rows of unit length.
+        start: (K, C) first centres.
+
+    Returns:
+        (K, C) centres of unit length (one that no row is nearest to stays where it is), and the inertia.
+    """
+    centres, before = _unit(start), None
+    for _ in range(_ITERATIONS):
+        nearest = (sample @ centres.T).argmax(1)
+        if before is not None and np.array_equal(nearest, before):
+            break
+        before = nearest
+        sums = np.stack([np.bincount(nearest, column, len(centres)) for column in sample.T], axis=1)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        moved = sums / np.where(lengths > 0, lengths, 1)
+        centres = np.where(lengths > 0, moved, centres).astype(sample.dtype)
+    return centres, float(((sample - centres[(sample @ centres.T).argmax(1)]) ** 2).sum())
 
 
 def fit_kmeans(
@@ -171,11 +214,13 @@ def fit_kmeans(
     *,
     n_components: int | None = None,
     whiten: bool = False,
+    spherical: bool = False,
     sector_only: bool = False,
     random_state: int = 0,
     max_samples: int = 60_000,
     batch_size: int = 64,
     source: str | None = None,
+    refine: GuidedFilter | None = None,
 ) -> ParcelModel:
     """Fit k-means parcels on the tokens of a locked backbone.
 
@@ -188,11 +233,13 @@ def fit_kmeans(
         n_parcels: K, 2 to 254.
         n_components: as in :class:`KMeansParcels`.
         whiten: as in :class:`KMeansParcels`.
+        spherical: as in :class:`KMeansParcels`.
         sector_only: draw tokens inside the ultrasound sector only, and call the outside background.
         random_state: seed of all draws.
         max_samples: tokens drawn at most.
         batch_size: frames that go through the backbone at a time.
         source: path or name of the backbone, kept by the model.
+        refine: as in :class:`alan.parcels.model.ParcelModel`.
 
     Returns:
         The parcel model.
@@ -214,7 +261,12 @@ def fit_kmeans(
             places = np.flatnonzero(inside)
             drawn.append(rows[random.permutation(places)[:quota]])
     estimator = KMeansParcels(
-        n_parcels, n_components=n_components, whiten=whiten, random_state=random_state, max_samples=max_samples
+        n_parcels,
+        n_components=n_components,
+        whiten=whiten,
+        spherical=spherical,
+        random_state=random_state,
+        max_samples=max_samples,
     )
-    head = estimator.fit(np.concatenate(drawn)).to_head().to(backbone.positions.device)
-    return ParcelModel(backbone, head, sector_only=sector_only, source=source)
+    head = estimator.fit(np.concatenate(drawn)).to_head().to(backbone.device)
+    return ParcelModel(backbone, head, sector_only=sector_only, source=source, refine=refine)

@@ -68,7 +68,7 @@ class TokenMemory:
                 if self.used + size <= self.room:
                     self._kept[number] = known[number]
                     self.used += size
-        device = backbone.positions.device
+        device = backbone.device
         rows = [known[number] for number in numbers]
         return Tokens(
             torch.stack([row.tokens for row in rows]).to(device).float(),

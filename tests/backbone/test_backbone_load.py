@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from alan.backbone import load as load_module
 from alan.backbone.checkpoint import export_backbone
-from alan.backbone.load import Backbone, load_backbone, random_backbone, random_like
+from alan.backbone.load import VitBackbone, load_backbone, random_backbone, random_like
 from alan.backbone.normalise import normalise, sector_mask
 from alan.backbone.vit import VitSpec, build_vit, check_size, named_spec, seeded_vit
 from alan.errors import CheckpointError, ParameterError
@@ -38,7 +38,7 @@ def test_features_are_timms(vit, frames):
     images = normalise(frames[:, None].float() / 255, "imagenet", 3)
     with torch.no_grad():
         expected = vit.forward_features(images)
-    features = Backbone(vit, SPEC)(frames)
+    features = VitBackbone(vit, SPEC)(frames)
     assert features.cls.shape == (3, 64)
     assert features.tokens.shape == (3, 4, 4, 64)
     assert features.cls.dtype == features.tokens.dtype == torch.float32
@@ -47,7 +47,7 @@ def test_features_are_timms(vit, frames):
 
 
 def test_other_input_size_is_timms_dynamic_size(vit, frames):
-    small = Backbone(vit, SPEC, input_size=24)
+    small = VitBackbone(vit, SPEC, input_size=24)
     images = F.interpolate(frames[:, None].float() / 255, (24, 24), mode="bilinear", antialias=True)
     with torch.no_grad():
         expected = vit.forward_features(normalise(images, "imagenet", 3))
@@ -55,7 +55,7 @@ def test_other_input_size_is_timms_dynamic_size(vit, frames):
 
 
 def test_half_stride_holds_the_base_grid_at_even_positions(vit, frames):
-    base, dense = Backbone(vit, SPEC), Backbone(vit, SPEC, stride=4)
+    base, dense = VitBackbone(vit, SPEC), VitBackbone(vit, SPEC, stride=4)
     assert dense.grid == 7
     even = dense.positions[:, 1:].reshape(1, 7, 7, -1)[:, ::2, ::2].flatten(1, 2)
     torch.testing.assert_close(even, base.positions[:, 1:])
@@ -67,7 +67,7 @@ def test_half_stride_holds_the_base_grid_at_even_positions(vit, frames):
 
 
 def test_locked(vit, frames):
-    backbone = Backbone(vit, SPEC)
+    backbone = VitBackbone(vit, SPEC)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     outer = torch.nn.Sequential(backbone).train()
     assert not any(module.training for module in backbone.modules())
@@ -79,13 +79,13 @@ def test_locked(vit, frames):
 
 
 def test_fingerprint_depends_on_weights_and_settings(vit):
-    backbone = Backbone(vit, SPEC)
-    assert backbone.fingerprint == Backbone(seeded_vit(SPEC, 3), SPEC).fingerprint
+    backbone = VitBackbone(vit, SPEC)
+    assert backbone.fingerprint == VitBackbone(seeded_vit(SPEC, 3), SPEC).fingerprint
     others = [
-        Backbone(seeded_vit(SPEC, 4), SPEC),
-        Backbone(vit, SPEC, input_size=24),
-        Backbone(vit, SPEC, stride=4),
-        Backbone(vit, replace(SPEC, normalisation="sector")),
+        VitBackbone(seeded_vit(SPEC, 4), SPEC),
+        VitBackbone(vit, SPEC, input_size=24),
+        VitBackbone(vit, SPEC, stride=4),
+        VitBackbone(vit, replace(SPEC, normalisation="sector")),
     ]
     assert len({backbone.fingerprint, *(other.fingerprint for other in others)}) == 5
 
@@ -125,7 +125,7 @@ def sources(vit, folder):
 
 
 def test_every_file_gives_the_same_backbone(vit, frames, tmp_path):
-    expected = Backbone(vit, SPEC)
+    expected = VitBackbone(vit, SPEC)
     for name in sources(vit, tmp_path):
         loaded = load_backbone(tmp_path / name)
         assert loaded.fingerprint == expected.fingerprint, name
@@ -192,7 +192,7 @@ def test_another_architecture_names_what_differs(vit, tmp_path):
             load_backbone(tmp_path / "other.pth")
         one_line(error)
     torch.save({"state_dict": {"net.weight": torch.zeros(2)}, "alan": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="without a DINO teacher"):
+    with pytest.raises(CheckpointError, match="without a backbone"):
         load_backbone(tmp_path / "other.ckpt")
 
 
@@ -223,13 +223,13 @@ def test_timm_names(monkeypatch, frames):
 
 def test_sizes_that_do_not_fit(vit):
     with pytest.raises(ParameterError, match="use 24 or 32"):
-        Backbone(vit, SPEC, input_size=30)
+        VitBackbone(vit, SPEC, input_size=30)
     with pytest.raises(ParameterError, match="use 8"):
         check_size(5, 8)
     with pytest.raises(ParameterError, match=r"\[1, 2, 4, 8\]"):
-        Backbone(vit, SPEC, stride=3)
+        VitBackbone(vit, SPEC, stride=3)
     with pytest.raises(ParameterError, match="uint8"):
-        Backbone(vit, SPEC)(torch.zeros(2, 32, 32))
+        VitBackbone(vit, SPEC)(torch.zeros(2, 32, 32))
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_xavier_initialisation_and_channels():
     weight = vit.blocks[0].mlp.fc1.weight
     assert bound * 0.99 < weight.abs().max() <= bound
     assert vit.pos_embed[:, 1:].abs().max().item() == pytest.approx(0.5)
-    assert Backbone(vit, spec)(torch.zeros(2, 16, 16, dtype=torch.uint8)).tokens.shape == (2, 4, 4, 64)
+    assert VitBackbone(vit, spec)(torch.zeros(2, 16, 16, dtype=torch.uint8)).tokens.shape == (2, 4, 4, 64)
 
 
 def test_normalisations_by_hand():
@@ -281,9 +281,9 @@ def test_sector_tokens(vit):
     frames = torch.zeros(1, 32, 32, dtype=torch.uint8)
     frames[:, :16, :16] = 90
     frames[:, 0:8, 16:18] = 90  # a quarter of a patch: too little
-    tokens = Backbone(vit, SPEC).sector(frames)
+    tokens = VitBackbone(vit, SPEC).sector(frames)
     expected = torch.zeros(1, 4, 4, dtype=torch.bool)
     expected[:, :2, :2] = True
     assert torch.equal(tokens, expected)
-    assert Backbone(vit, SPEC, stride=4).sector(frames).shape == (1, 7, 7)
+    assert VitBackbone(vit, SPEC, stride=4).sector(frames).shape == (1, 7, 7)
     assert json.dumps(SPEC.to_dict())

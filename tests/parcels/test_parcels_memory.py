@@ -24,7 +24,7 @@ class Counting:
     """Count the frames that go through a backbone."""
 
     def __init__(self, backbone):
-        self.backbone, self.positions, self.sector = backbone, backbone.positions, backbone.sector
+        self.backbone, self.device, self.sector = backbone, backbone.device, backbone.sector
         self.seen = 0
 
     def __call__(self, batch):

@@ -1,0 +1,176 @@
+"""A small convolutional network for dense features: its specification, and the network built from it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alan.backbone.normalise import Normalisation
+from alan.errors import ParameterError, nearest
+
+#: Name to the widths of the levels.
+CONV_PRESETS = {
+    "conv_small": (16, 32, 64, 128),
+    "conv_base": (24, 48, 96, 192),
+}
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """All that is needed to build the network, to feed it and to read features off it.
+
+    Level 0 is the decoder's map at the size of the image, level i the one at 1 / 2^i of it; the last level, the
+    bottleneck, is the deepest map of the encoder.
+
+    Attributes:
+        image_size: side of the training image in pixels, a multiple of ``2 ** (len(widths) - 1)``.
+        widths: channels of each level from the top, the bottleneck last; two or more.
+        in_chans: 1 or 3 (grey repeated).
+        normalisation: see :func:`alan.backbone.normalise.normalise`.
+        feature_levels: levels whose maps, side by side, are the features of a token; None for the bottleneck and
+            all decoder levels but level 0.
+        token_stride: default distance of two tokens in pixels; a divisor of ``image_size``.
+    """
+
+    image_size: int = 112
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+    in_chans: int = 1
+    normalisation: Normalisation = "sector"
+    feature_levels: tuple[int, ...] | None = None
+    token_stride: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        if self.feature_levels is not None:
+            object.__setattr__(self, "feature_levels", tuple(self.feature_levels))
+        if len(self.widths) < 2 or min(self.widths) < 1:
+            raise ParameterError(f"widths are {self.widths}: give two or more, each 1 or more")
+        if self.in_chans not in (1, 3):
+            raise ParameterError(f"in_chans is {self.in_chans}: it must be 1 or 3 (grey repeated)")
+        if self.normalisation not in get_args(Normalisation):
+            raise ParameterError(
+                f"unknown normalisation {self.normalisation!r}: "
+                f"{nearest(self.normalisation, get_args(Normalisation))}"
+            )
+        levels, last = self.levels, len(self.widths) - 1
+        if not levels or len(set(levels)) < len(levels) or not all(0 <= level <= last for level in levels):
+            raise ParameterError(
+                f"feature_levels are {levels}: name each once, out of 0 (the image's size) to {last}"
+            )
+        check_conv_size(self.image_size, self.multiple)
+        check_token_stride(self.image_size, self.token_stride)
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The levels whose maps are the features."""
+        if self.feature_levels is not None:
+            return self.feature_levels
+        return tuple(range(len(self.widths) - 1, 0, -1))
+
+    @property
+    def multiple(self) -> int:
+        """Sides of an image must be multiples of it."""
+        return int(2 ** (len(self.widths) - 1))
+
+    @property
+    def dim(self) -> int:
+        """Width of a token: the channels of the chosen levels."""
+        return sum(self.widths[level] for level in self.levels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary, for JSON."""
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
+
+
+def check_conv_size(size: int, multiple: int, name: str = "image size") -> None:
+    """Refuse an image size that the levels do not halve evenly.
+
+    Raises:
+        ParameterError: with the nearest sizes that would work.
+    """
+    if size % multiple or size < multiple:
+        below = size // multiple * multiple
+        works = f"{below} or {below + multiple}" if below else str(multiple)
+        raise ParameterError(f"{name} {size} is not a multiple of {multiple}, as the levels ask: use {works}")
+
+
+def check_token_stride(size: int, stride: int) -> None:
+    """Refuse a distance of tokens that does not divide the image.
+
+    Raises:
+        ParameterError: with the strides that would work.
+    """
+    works = [s for s in range(1, min(size, 16) + 1) if size % s == 0]
+    if stride < 1 or size % stride:
+        raise ParameterError(f"stride {stride} does not divide the image size {size}: use one of {works}")
+
+
+def named_conv_spec(name: str, **changes: Any) -> ConvSpec:
+    """Specification by name, see :data:`CONV_PRESETS`.
+
+    Args:
+        name: ``conv_small`` and the like.
+        **changes: fields of :class:`ConvSpec` to set.
+
+    Raises:
+        ParameterError: the name is unknown.
+    """
+    if name not in CONV_PRESETS:
+        raise ParameterError(f"unknown network {name!r}: {nearest(name, CONV_PRESETS)}")
+    return replace(ConvSpec(widths=CONV_PRESETS[name]), **changes)
+
+
+class ConvBlock(nn.Sequential):
+    """Twice: 3 x 3 convolution without bias, batch norm, ReLU."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ConvNet(nn.Module):
+    """Encoder with max pooling, decoder with bilinear upsampling, and skips: a U-Net without its last layer.
+
+    Source: Ronneberger et al. 2015, figure 1, with batch norm, padded convolutions and bilinear upsampling.
+    """
+
+    def __init__(self, spec: ConvSpec) -> None:
+        super().__init__()
+        w = spec.widths
+        self.encoder = nn.ModuleList(ConvBlock(a, b) for a, b in zip((spec.in_chans, *w[:-1]), w, strict=True))
+        self.decoder = nn.ModuleList(ConvBlock(w[i] + w[i - 1], w[i - 1]) for i in range(len(w) - 1, 0, -1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images (B, in_chans, H, W) to the maps of all levels.
+
+        Returns:
+            Level i at place i: (B, widths[i], H / 2^i, W / 2^i); the last is the bottleneck.
+        """
+        skips: list[Tensor] = []
+        x = images
+        for block in self.encoder:
+            x = block(F.max_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        maps = [skips.pop()]
+        for block in self.decoder:
+            skip = skips.pop()
+            up = F.interpolate(maps[0], skip.shape[-2:], mode="bilinear", align_corners=False)
+            maps.insert(0, block(torch.cat([up, skip], 1)))
+        return maps
+
+
+def seeded_conv(spec: ConvSpec, seed: int) -> ConvNet:
+    """Build the network from a seed; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ConvNet(spec)
