@@ -106,13 +106,13 @@ def build_network(
         raise ParameterError(f"classes {classes} must be 1 or more, dropout {dropout} in 0..1 (1 excluded)")
     if dropout_at not in ("last", "decoder"):
         raise ParameterError(f"unknown dropout_at {dropout_at!r}: {nearest(dropout_at, ('last', 'decoder'))}")
-    name = _decoder(decoder)
+    name = decoder_name(decoder)
     if name == PLAIN:
         if encoder is not None or encoder_weights is not None:
             raise ParameterError(f"{PLAIN} has no encoder to choose: set encoder and encoder_weights to null")
         network: nn.Module = UNet(in_channels, classes, decoder_channels or WIDTHS)
     else:
-        source = _encoder(encoder)
+        source = encoder_name(encoder)
         if decoder_channels is not None and name not in _CHANNELS:
             raise ParameterError(
                 f"{name} has no decoder_channels: set them to null, or take {', '.join((*_CHANNELS, PLAIN))}"
@@ -145,7 +145,12 @@ def network_minimum(network: nn.Module) -> int:
     return network_stride(network) * (8 if isinstance(network, pan) else 1)
 
 
-def _decoder(name: str) -> str:
+def decoder_name(name: str) -> str:
+    """The name under which a decoder is built (``unet++`` is ``unetplusplus``).
+
+    Raises:
+        ParameterError: an unknown name; the nearest is offered.
+    """
     known = [PLAIN, *third_party("segmentation_models_pytorch").MODEL_ARCHITECTURES_MAPPING]
     key = name.lower().replace("++", "plusplus").replace("+", "plus")
     if key not in known:
@@ -153,7 +158,12 @@ def _decoder(name: str) -> str:
     return key
 
 
-def _encoder(name: str | None) -> str:
+def encoder_name(name: str | None) -> str:
+    """The name under which an encoder is built (``timm-regnety_120`` of earlier versions is ``tu-regnety_120``).
+
+    Raises:
+        ParameterError: no name, or an unknown one; the nearest are offered.
+    """
     if name is None:
         raise ParameterError(f"encoder is null: only {PLAIN} has none; take resnet34, for example")
     timm = third_party("timm")
