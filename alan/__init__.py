@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from alan.parcels.head import RaptorHead
     from alan.parcels.kmeans import KMeansParcels
     from alan.parcels.model import load_parcels
+    from alan.supervised.ensemble import EnsembleSegmenter
 
 __all__ = [
+    "EnsembleSegmenter",
     "KMeansParcels",
     "ParcelSegmenter",
     "ParcelSelector",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "EnsembleSegmenter": "alan.supervised.ensemble",
     "KMeansParcels": "alan.parcels.kmeans",
     "ParcelSegmenter": "alan.downstream.segmenter",
     "ParcelSelector": "alan.downstream.selection",

@@ -1,0 +1,114 @@
+"""Files of ensembles and of their members."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alan.downstream.soft import ParcelMember, load_parcel_member
+from alan.errors import CheckpointError, DataError, ParameterError
+from alan.files import read_json, write_json
+from alan.supervised.ensemble import EnsembleSegmenter
+from alan.supervised.segmenter import Segmenter, load_segmenter
+
+SCHEMA = "alan-ensemble/1"
+
+Network = Segmenter | ParcelMember | EnsembleSegmenter
+
+
+def load_member(path: str | os.PathLike[str]) -> Segmenter | ParcelMember:
+    """Load a member of an ensemble: a ``segmenter.safetensors``, or the JSON of soft parcels.
+
+    Raises:
+        CheckpointError: as :func:`alan.supervised.segmenter.load_segmenter` and
+            :func:`alan.downstream.soft.load_parcel_member`.
+        DataError: a JSON file that is missing or broken.
+    """
+    return load_parcel_member(path) if Path(path).suffix == ".json" else load_segmenter(path)
+
+
+def load_network(path: str | os.PathLike[str]) -> Network:
+    """Load a member or an ensemble, whichever the file holds.
+
+    Raises:
+        CheckpointError: as :func:`load_member` and :func:`load_ensemble`.
+        DataError: a JSON file that is missing or broken.
+    """
+    if Path(path).suffix != ".json":
+        return load_segmenter(path)
+    entry = read_json(path)
+    schema = entry.get("schema") if isinstance(entry, dict) else None
+    return load_ensemble(path) if schema == SCHEMA else load_parcel_member(path)
+
+
+def save_ensemble(
+    ensemble: EnsembleSegmenter, path: str | os.PathLike[str], members: Mapping[str, str | os.PathLike[str]]
+) -> None:
+    """Write weights, fingerprints and provenance as JSON, atomically; the members stay in their own files.
+
+    Args:
+        ensemble: the ensemble.
+        path: the file, ending in ``.json``.
+        members: name to the file of each member; written relative to ``path``.
+
+    Raises:
+        ParameterError: a member without a file.
+    """
+    missing = [name for name in ensemble.members if name not in members]
+    if missing:
+        raise ParameterError(f"no file is given for the member {missing[0]!r}: members live in files of their own")
+    folder = Path(path).resolve().parent
+    rows = [
+        {
+            "name": name,
+            "path": Path(os.path.relpath(Path(members[name]).resolve(), folder)).as_posix(),
+            "weight": ensemble.weights[name],
+            "fingerprint": member.fingerprint,
+        }
+        for name, member in ensemble.members.items()
+    ]
+    entry = {"schema": SCHEMA, "structures": list(ensemble.structures), "members": rows}
+    write_json(path, {**entry, "fingerprint": ensemble.fingerprint, "provenance": ensemble.provenance})
+
+
+def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:
+    """Read what :func:`save_ensemble` (or ``alan ensemble``) wrote.
+
+    Raises:
+        DataError: the file is missing or is no JSON.
+        CheckpointError: it is of another kind, a member is gone or is not the one it was written with, or weights
+            were changed afterwards.
+    """
+    file = Path(path)
+    entry = read_json(file)
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        raise CheckpointError(f"{file}: not an ensemble (schema {SCHEMA}); make one with `alan ensemble`")
+    members: dict[str, Any] = {}
+    weights: dict[str, float] = {}
+    try:
+        for row in entry["members"]:
+            name = row["name"]
+            members[name] = _member(file, name, row["path"], row["fingerprint"])
+            weights[name] = row["weight"]
+        ensemble = EnsembleSegmenter(members, weights, entry["provenance"])
+        stated = entry["fingerprint"]
+    except (KeyError, TypeError, ParameterError) as error:
+        raise CheckpointError(f"{file}: entries of an ensemble are missing or wrong ({error})") from error
+    if ensemble.fingerprint != stated:
+        raise CheckpointError(f"{file}: its weights were changed after it was written; run `alan ensemble` again")
+    return ensemble
+
+
+def _member(file: Path, name: str, path: str, stated: str) -> Segmenter | ParcelMember:
+    try:
+        member = load_member(file.parent / path)
+    except (CheckpointError, DataError) as error:
+        raise CheckpointError(f"{file}: its member {name!r} cannot be loaded ({error})") from error
+    if member.fingerprint != stated:
+        raise CheckpointError(
+            f"{file}: its member {name!r} was {stated[:12]}, {path} is {member.fingerprint[:12]}: "
+            "it was trained again, run `alan ensemble` again"
+        )
+    return member

@@ -1,0 +1,134 @@
+"""Members' predictions on validation frames, kept so that a trial of weights costs milliseconds.
+
+Where all members name the same class, so does every weighted mean of their probabilities. Only the pixels on which
+they disagree (a few in a hundred of trained networks) are kept, with all probabilities; the rest is counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alan.errors import ParameterError
+from alan.supervised.ensemble import Member, check_members
+from alan.supervised.segmenter import to_labels
+
+FloatArray = NDArray[np.float64]
+Objective = Literal["iou", "dice"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What the members say of n frames, in the form that weights need.
+
+    Attributes:
+        structures: names, in the order of the labels from 1 on.
+        both: (n, L) int64, agreed pixels of each label whose truth is that label; L counts the background.
+        predicted: (n, L) int64, agreed pixels of each label.
+        truth: (n, L) int64, all pixels whose truth is the label.
+        probabilities: (M, C, D) float32, the members' probabilities at the D disputed pixels.
+        frame: (D,) int32, the frame of each.
+        label: (D,) uint8, its truth.
+    """
+
+    structures: tuple[str, ...]
+    both: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    frame: NDArray[np.int32]
+    label: NDArray[np.uint8]
+
+    def counts(self, weights: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Pixels in prediction and truth, and in the prediction, by frame and label, for weights (M,)."""
+        share = np.asarray(weights, np.float64) / np.sum(weights)
+        mean = np.tensordot(share.astype(np.float32), self.probabilities, axes=1)  # (C, D)
+        named = (mean[0] > 0.5).astype(np.int64) if len(mean) == 1 else mean.argmax(0)
+        n, labels = self.truth.shape
+        place = self.frame.astype(np.int64) * labels + named
+        right = named == self.label
+        both = np.bincount(place[right], minlength=n * labels).reshape(n, labels)
+        predicted = np.bincount(place, minlength=n * labels).reshape(n, labels)
+        return self.both + both, self.predicted + predicted
+
+    def scores(self, weights: NDArray[np.floating], objective: Objective) -> FloatArray:
+        """Mean score of each structure over the frames, the background left out.
+
+        A frame in which a structure is neither annotated nor predicted does not count for it.
+
+        Args:
+            weights: (M,), 0 or more, one above 0; only their ratios count.
+            objective: ``iou`` or ``dice``.
+
+        Returns:
+            (structures,) float64 in 0..1; NaN for a structure that no frame has.
+        """
+        both, predicted = self.counts(weights)
+        total = (predicted + self.truth)[:, 1:].astype(np.float64)
+        inside = both[:, 1:].astype(np.float64)
+        top, bottom = (inside, total - inside) if objective == "iou" else (2 * inside, total)
+        values = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+        known = ~np.isnan(values)
+        sums = np.where(known, values, 0.0).sum(0)
+        means: FloatArray = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
+        return means
+
+    def score(self, weights: NDArray[np.floating], objective: Objective) -> float:
+        """Mean of :meth:`scores` over the structures that some frame has."""
+        values = self.scores(weights, objective)
+        known = values[~np.isnan(values)]
+        return float(known.mean()) if len(known) else float("nan")
+
+
+def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tensor]]) -> Agreement:
+    """Run every member once over labelled frames.
+
+    Args:
+        members: name to member.
+        batches: frames (B, S, S) uint8 with labels (B, S, S) uint8, 0 for background and i + 1 for structure i.
+
+    Returns:
+        Counts of the agreed pixels, and the probabilities at the others. Memory: a batch, and M x C x 4 bytes for
+        each disputed pixel.
+
+    Raises:
+        ParameterError: members that cannot be averaged, or no frame.
+    """
+    check_members(members)
+    structures = tuple(next(iter(members.values())).structures)
+    tables: list[tuple[NDArray[np.int64], ...]] = []
+    disputed: list[tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.uint8]]] = []
+    n = 0
+    for frames, labels in batches:
+        with torch.no_grad():
+            stacked = torch.stack([member.probabilities(frames).float().cpu() for member in members.values()])
+        named = torch.stack([to_labels(part) for part in stacked])  # (M, B, S, S)
+        agreed = (named == named[:1]).all(0)
+        truth = labels.cpu().long()
+        counted = [
+            [_counts(row[mask], len(structures) + 1) for row, mask in zip(named[0], where, strict=True)]
+            for where in (agreed & (named[0] == truth), agreed)
+        ]
+        counted.append([_counts(row.flatten(), len(structures) + 1) for row in truth])
+        tables.append(tuple(np.array(rows) for rows in counted))
+        place = torch.nonzero(~agreed)  # (d, 3): frame, row, column
+        values = stacked.permute(0, 2, 1, 3, 4)[:, :, place[:, 0], place[:, 1], place[:, 2]]
+        frame = (place[:, 0] + n).numpy().astype(np.int32)
+        disputed.append((values.numpy(), frame, truth[~agreed].numpy().astype(np.uint8)))
+        n += len(frames)
+    if not n:
+        raise ParameterError("no frame to compare the members on: give a split that has annotated frames")
+    both, predicted, whole = (np.concatenate(parts) for parts in zip(*tables, strict=True))
+    probabilities = np.concatenate([part[0] for part in disputed], axis=2)
+    frame, label = (np.concatenate([part[k] for part in disputed]) for k in (1, 2))
+    return Agreement(structures, both, predicted, whole, probabilities, frame, label)
+
+
+def _counts(labels: Tensor, n: int) -> list[int]:
+    return [int(count) for count in torch.bincount(labels.flatten(), minlength=n)]

@@ -1,0 +1,225 @@
+"""Weighted means, the search for weights, and what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.segmentation import dice_score
+
+import alan
+from alan.errors import ConfigError, ParameterError
+from alan.supervised.agreement import collect
+from alan.supervised.ensemble import EnsembleSegmenter, Member
+from alan.supervised.networks import NetworkSpec
+from alan.supervised.search_weights import search_weights
+from alan.supervised.segmenter import to_labels, untrained_segmenter
+
+SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
+
+
+class Fixed:
+    """A member that says what it was told to, whatever the frames show: row i for a frame whose pixels are i."""
+
+    def __init__(self, values, structures=("lv", "myo"), name="fixed"):
+        self.values = torch.as_tensor(values, dtype=torch.float32)
+        self.structures, self.classes = tuple(structures), self.values.shape[1]
+        self.fingerprint = name
+
+    def probabilities(self, frames):
+        return self.values[frames[:, 0, 0].long()]
+
+
+def numbered(n, size):
+    return torch.arange(n, dtype=torch.uint8)[:, None, None].expand(n, size, size).contiguous()
+
+
+def soft(rng, n, classes, size, sharp=1.0):
+    logits = torch.as_tensor(rng.normal(size=(n, classes, size, size)) * sharp)
+    return (logits.sigmoid() if classes == 1 else logits.softmax(1)).float()
+
+
+@pytest.fixture
+def case():
+    """Three members of unlike quality on six frames of 12 pixels a side, with labels; seeded."""
+    rng = np.random.default_rng(0)
+    labels = torch.as_tensor(rng.integers(0, 3, (6, 12, 12)), dtype=torch.uint8)
+    truth = torch.nn.functional.one_hot(labels.long(), 3).permute(0, 3, 1, 2).float()
+    members = {}
+    for name, noise in (("a", 1.0), ("b", 1.6), ("c", 3.0)):
+        logits = 2 * truth + noise * torch.as_tensor(rng.normal(size=truth.shape))
+        members[name] = Fixed(logits.softmax(1), name=name)
+    return members, numbered(6, 12), labels
+
+
+def test_mean_by_hand():
+    a, b = [[[[0.9]], [[0.1]], [[0.0]]]], [[[[0.2]], [[0.2]], [[0.6]]]]
+    one = EnsembleSegmenter({"a": Fixed(a), "b": Fixed(b)}, {"a": 3, "b": 1})
+    frames = numbered(1, 1)
+    np.testing.assert_allclose(one.probabilities(frames).flatten(), [0.725, 0.125, 0.15], rtol=1e-6)
+    assert one.shares() == (0.75, 0.25)
+    assert not one.masks(frames)["lv"].any()
+    swapped = one.with_weights({"a": 1, "b": 9})
+    np.testing.assert_allclose(swapped.probabilities(frames).flatten(), [0.27, 0.19, 0.54], rtol=1e-6)
+    assert swapped.masks(frames)["myo"].all()
+    assert swapped.fingerprint != one.fingerprint
+
+
+def test_equal_weights_are_the_plain_mean(case):
+    members, frames, _ = case
+    mean = torch.stack([m.probabilities(frames) for m in members.values()]).mean(0)
+    for weights in (None, dict.fromkeys(members, 0.3)):
+        torch.testing.assert_close(EnsembleSegmenter(members, weights).probabilities(frames), mean)
+    # the same weights on another scale are the same ensemble
+    assert EnsembleSegmenter(members).fingerprint == EnsembleSegmenter(members, dict.fromkeys(members, 4)).fingerprint
+
+
+def test_published_weights_are_normalised_inside(case):
+    members, frames, _ = case
+    one = EnsembleSegmenter(members, dict(zip(members, (0.97, 0.28, 0.64), strict=True)))
+    assert sum(one.shares()) == pytest.approx(1)
+    total = one.probabilities(frames)
+    torch.testing.assert_close(total.sum(1), torch.ones_like(total[:, 0]))
+    parts = [m.probabilities(frames) for m in members.values()]
+    torch.testing.assert_close(total, (0.97 * parts[0] + 0.28 * parts[1] + 0.64 * parts[2]) / 1.89)
+
+
+def test_segmenters_are_members_and_zero_is_not_run():
+    members = {str(seed): untrained_segmenter(SMALL, ["lv", "la"], seed=seed) for seed in (0, 1)}
+    assert all(isinstance(member, Member) for member in members.values())
+    one = alan.EnsembleSegmenter(members, {"0": 1, "1": 0})
+    assert isinstance(one, Member)
+    frames = torch.randint(0, 255, (2, 16, 16), dtype=torch.uint8)
+    torch.testing.assert_close(one.probabilities(frames), members["0"].probabilities(frames))
+    assert sum(1 for _ in one.parameters()) == 2 * sum(1 for _ in members["0"].parameters())
+    members["1"].probabilities = None
+    one.probabilities(frames)
+    assert not one.train().training
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"a": 1, "b": 1}, "no weight for c"),
+        ({"a": 1, "b": 1, "c": 1, "aa": 1}, "'aa'.*did you mean 'a'"),
+        ({"a": -1, "b": 1, "c": 1}, "0 or more"),
+        ({"a": 0, "b": 0, "c": 0}, "one of them above 0"),
+        ({"a": float("nan"), "b": 1, "c": 1}, "finite"),
+    ],
+)
+def test_bad_weights(case, weights, message):
+    with pytest.raises(ParameterError, match=message):
+        EnsembleSegmenter(case[0], weights)
+
+
+def test_members_that_do_not_go_together():
+    values = soft(np.random.default_rng(0), 1, 3, 2)
+    a = Fixed(values)
+    with pytest.raises(ParameterError, match=r"'b' has 3 \(myo, lv\)"):
+        EnsembleSegmenter({"a": a, "b": Fixed(values, ("myo", "lv"))})
+    with pytest.raises(ParameterError, match=r"different classes.*'b' has 1 \(lv\)"):
+        EnsembleSegmenter({"a": a, "b": Fixed(values[:, :1], ("lv",))})
+    with pytest.raises(ParameterError, match="at least two"):
+        EnsembleSegmenter({"a": a})
+
+
+def slow_score(probabilities, labels, structures, objective):
+    """Mean over frames, then over structures, one mask at a time."""
+    named = to_labels(probabilities).numpy()
+    means = []
+    for value in range(1, structures + 1):
+        found = []
+        for p, t in zip(named == value, labels.numpy() == value, strict=True):
+            bottom = (p | t).sum() if objective == "iou" else p.sum() + t.sum()
+            if bottom:
+                found.append((p & t).sum() * (1 if objective == "iou" else 2) / bottom)
+        means.append(np.mean(found))
+    return np.array(means)
+
+
+@pytest.mark.parametrize("objective", ["iou", "dice"])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_scores_without_running_the_members_again(classes, objective):
+    rng = np.random.default_rng(classes)
+    names = ("lv", "myo")[: max(1, classes - 1)]
+    members = {n: Fixed(soft(rng, 5, classes, 9, 2), names) for n in "abc"}
+    frames, labels = numbered(5, 9), torch.as_tensor(rng.integers(0, len(names) + 1, (5, 9, 9)), dtype=torch.uint8)
+    labels[0] = 0
+    agreement = collect(members, [(frames[:2], labels[:2]), (frames[2:], labels[2:])])
+    assert 0 < agreement.probabilities.shape[2] < frames.numel()
+    for weights in ([1, 1, 1], [0.97, 0.28, 0.64], [0, 1, 0], [5, 0, 1]):
+        mean = EnsembleSegmenter(members, dict(zip("abc", weights, strict=True))).probabilities(frames)
+        expected = slow_score(mean, labels, len(names), objective)
+        np.testing.assert_allclose(agreement.scores(np.array(weights), objective), expected, rtol=1e-12)
+        assert agreement.score(np.array(weights), objective) == pytest.approx(expected.mean())
+        if objective == "dice" and classes == 3:  # torchmetrics, frame by frame
+            theirs = dice_score(
+                to_labels(mean), labels.long(), num_classes=3, include_background=False, average="none",
+                input_format="index",
+            )  # fmt: skip
+            np.testing.assert_allclose(agreement.scores(np.array(weights), "dice"), theirs.nanmean(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_the_known_optimum_is_found(sampler):
+    """Left half: the truth needs a share of a above 0.7; right half: of b above 0.2. The optimum is 0.7 to 0.8."""
+    labels = torch.ones(1, 4, 8, dtype=torch.uint8)
+    a, b = torch.zeros(1, 1, 4, 8), torch.zeros(1, 1, 4, 8)
+    a[..., :4], b[..., :4] = 0.5 + 0.3, 0.5 - 0.7  # 0.3 x > 0.7 (1 - x): x > 0.7
+    a[..., 4:], b[..., 4:] = 0.5 - 0.2, 0.5 + 0.8  # 0.8 (1 - x) > 0.2 x: x < 0.8
+    members = {"a": Fixed(a, ("lv",)), "b": Fixed(b, ("lv",))}
+    agreement = collect(members, [(numbered(1, 8)[:, :4], labels)])
+    found = search_weights(agreement, ["a", "b"], sampler=sampler, trials=60, progress=False)
+    share = found.weights["a"] / sum(found.weights.values())
+    assert 0.7 < share < 0.8
+    assert (found.score, found.equal, found.members["a"], found.members["b"]) == (1.0, 0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_never_below_the_best_member_or_equal_weights(case, sampler):
+    members, frames, labels = case
+    agreement = collect(members, [(frames, labels)])
+    for objective in ("iou", "dice"):
+        found = search_weights(
+            agreement, list(members), sampler=sampler, objective=objective, trials=5, progress=False
+        )
+        assert found.score >= max(found.equal, *found.members.values())
+        expected = EnsembleSegmenter(members, found.weights).probabilities(frames)
+        assert found.score == pytest.approx(slow_score(expected, labels, 2, objective).mean())
+        assert len(found.history) == 9
+        assert found.history["score"].max() == found.score
+
+
+def test_seed_trials_and_objective_change_the_search(case):
+    members, frames, labels = case
+    agreement = collect(members, [(frames, labels)])
+
+    def run(**options):
+        return search_weights(agreement, list(members), progress=False, **{"trials": 20, **options}).history
+
+    first = run()
+    assert first.equals(run())
+    assert not first.equals(run(seed=1))
+    assert not first["score"].equals(run(objective="dice")["score"])
+    assert not first.equals(run(sampler="tpe").replace("tpe", "random"))
+    assert len(run(trials=3)) == 7
+
+
+def test_bad_search(case, monkeypatch):
+    members, frames, labels = case
+    agreement = collect(members, [(frames, labels)])
+    names = list(members)
+    for options, message in (
+        ({"sampler": "tpee"}, "did you mean 'tpe'"),
+        ({"objective": "io"}, "did you mean 'iou'"),
+        ({"trials": 0}, "trials=0"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            search_weights(agreement, names, **options)
+    with pytest.raises(ParameterError, match="2 names for 3 members"):
+        search_weights(agreement, names[:2])
+    with pytest.raises(ParameterError, match="no frame of the split"):
+        search_weights(collect(members, [(frames, labels * 0)]), names)
+    with pytest.raises(ParameterError, match="no frame to compare"):
+        collect(members, [])
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"alan\[search\]"):
+        search_weights(agreement, names, sampler="tpe", progress=False)
