@@ -6,7 +6,7 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -76,13 +76,14 @@ def plain(value: Any) -> Any:
     return value
 
 
-def open_run(out: Path, config: Mapping[str, Any], overwrite: bool) -> bool:
+def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Sequence[str] = CONTENTS) -> bool:
     """Open a run folder for a configuration.
 
     Args:
         out: the folder; made where it is missing.
         config: what the run is asked to do, plain values.
-        overwrite: remove an earlier run's files (see :data:`CONTENTS`) first.
+        overwrite: remove an earlier run's files first.
+        contents: names of all that a run of this kind may write.
 
     Returns:
         True where the folder already held a run of this very configuration: its finished parts may be used.
@@ -96,10 +97,10 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool) -> bool:
     path = out / CONFIG
     if out.is_dir() and any(out.iterdir()) and not path.exists():
         raise DataError(
-            f"{out}: holds files but no {CONFIG}, so it is no run of alan evaluate; give another folder"
+            f"{out}: holds files but no {CONFIG}, so it is no run of this command; give another folder"
         )
     if path.exists() and overwrite:
-        remove_run(out)
+        remove_run(out, contents)
     if not path.exists():
         write_text(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
         return False
@@ -113,9 +114,9 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool) -> bool:
     return True
 
 
-def remove_run(out: Path) -> None:
-    """Remove what a run has written, and the folder where nothing else is in it."""
-    for name in CONTENTS:
+def remove_run(out: Path, contents: Sequence[str] = CONTENTS) -> None:
+    """Remove what a run has written (``contents``), and the folder where nothing else is in it."""
+    for name in contents:
         target = out / name
         if target.is_dir():
             shutil.rmtree(target)

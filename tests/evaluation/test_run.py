@@ -190,7 +190,7 @@ def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypat
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("x")
-    with pytest.raises(DataError, match="no run of alan evaluate"):
+    with pytest.raises(DataError, match="no run of this command"):
         run_evaluation(other, None, stranger)
 
 
