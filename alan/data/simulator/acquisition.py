@@ -162,8 +162,8 @@ class Acquisition:
         )
         return cls(
             apical=apical,
-            depth=needed_depth * u(0.93, 1.22),
-            half_angle=math.radians(u(36, 45)),
+            depth=needed_depth * u(0.85, 1.2),
+            half_angle=math.radians(u(31, 43)),
             start=u(0.0, 0.4),
             margin_depth=u(1.0, 1.04),
             margin_width=u(1.0, 1.12),

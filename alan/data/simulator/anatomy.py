@@ -27,11 +27,17 @@ class PatientAnatomy:
         radius: largest half width of the left ventricle (geometric mean of A4C and A2C).
         flattening: half width in A4C over ``radius`` (A2C has its inverse, so that the volume stays).
         wall: thickness of the myocardium.
+        apex_wall: its thickness at the apex over ``wall``.
+        wall_asymmetry: relative surplus of the septum over the lateral wall, halved (-0.5 to 0.5).
+        thickening: relative thickening at end-systole over the radial shortening.
         widest: level of the widest cross-section along the long axis (0 apex, 1 base).
         taper: relative narrowing at the base.
         bend: sideways bend of the long axis.
         atrium_width: half width of the left atrium.
         atrium_length: length of the left atrium.
+        atrium_tilt: lean of the left atrium's axis towards the septum, against the left ventricle's, as a tangent.
+        base_tilt: slope of the mitral plane, lateral side deeper, as a tangent.
+        wall_end: how far the myocardium reaches beyond the mitral plane.
         right_ventricle: width of the right ventricle at the base.
         right_atrium: half width of the right atrium.
         aorta: radius of the aortic root.
@@ -45,11 +51,17 @@ class PatientAnatomy:
     radius: float
     flattening: float
     wall: float
+    apex_wall: float
+    wall_asymmetry: float
+    thickening: float
     widest: float
     taper: float
     bend: float
     atrium_width: float
     atrium_length: float
+    atrium_tilt: float
+    base_tilt: float
+    wall_end: float
     right_ventricle: float
     right_atrium: float
     aorta: float
@@ -85,17 +97,23 @@ class PatientAnatomy:
         dilation = min(max((0.55 - ef) / 0.35, 0.0), 1.0)
         return cls(
             ef=ef,
-            length=normal(8.2, 0.6, 6.6, 10.0) + 0.8 * dilation,
-            radius=normal(2.4, 0.22, 1.8, 3.1) + 0.6 * dilation,
-            flattening=float(rng.uniform(0.95, 1.05)),
-            wall=normal(0.95, 0.18, 0.6, 1.5),
-            widest=float(rng.uniform(0.5, 0.68)),
-            taper=float(rng.uniform(0.08, 0.35)),
+            length=normal(7.6, 0.75, 5.8, 9.6) + 0.8 * dilation,
+            radius=normal(2.15, 0.28, 1.5, 3.1) + 0.6 * dilation,
+            flattening=float(rng.uniform(0.92, 1.08)),
+            wall=normal(1.22, 0.24, 0.7, 2.0),
+            apex_wall=float(rng.uniform(0.65, 1.15)),
+            wall_asymmetry=normal(0, 0.12, -0.3, 0.3),
+            thickening=float(rng.uniform(0.3, 1.0)),
+            widest=float(rng.uniform(0.52, 0.74)),
+            taper=float(rng.uniform(0.1, 0.4)),
             bend=normal(0, 0.25, -0.6, 0.6),
-            atrium_width=normal(2.0, 0.3, 1.35, 2.8),
-            atrium_length=normal(4.4, 0.6, 3.0, 6.0),
-            right_ventricle=normal(3.0, 0.45, 1.9, 4.0),
-            right_atrium=normal(2.0, 0.3, 1.3, 2.8),
+            atrium_width=normal(2.05, 0.4, 1.2, 3.3),
+            atrium_length=normal(4.6, 0.9, 2.6, 7.2),
+            atrium_tilt=normal(0.2, 0.17, -0.3, 0.7),
+            base_tilt=normal(0.12, 0.13, -0.25, 0.5),
+            wall_end=float(rng.uniform(0.1, 0.8)),
+            right_ventricle=normal(3.1, 0.6, 1.6, 4.8),
+            right_atrium=normal(2.1, 0.4, 1.2, 3.4),
             aorta=normal(1.5, 0.15, 1.1, 1.9),
             wall_echo=float(rng.uniform(0.22, 0.6)),
             outer_echo=float(rng.uniform(0.10, 0.5)),

@@ -16,6 +16,8 @@ from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, RA, RV, Pain
 
 #: Thickness of the right ventricular free wall and of atrial walls in cm.
 _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
+#: Sideways bend (cm) that leaves the septum straight and lets the lateral wall bulge, as in four-chamber views.
+_STRAIGHT_SEPTUM = 0.4
 
 
 class ApicalScene(Scene):
@@ -27,16 +29,17 @@ class ApicalScene(Scene):
         self.four_chamber = four_chamber
         flattening = patient.flattening if four_chamber else 1 / patient.flattening
         super().__init__(patient, cycle, patient.radius * flattening)
-        self.apex_x = rng.normal(0.6 if four_chamber else 0.0, 0.6)
-        self.apex_z = rng.uniform(1.2, 3.2)
-        self.rotation = math.radians(rng.normal(6 if four_chamber else 0, 10))
-        self.atrium_offset = rng.normal(0, 0.25)
+        self.apex_z = float(np.clip(rng.normal(3.0, 0.75), 1.4, 5.0))
+        self.rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))
+        self.apex_x = rng.normal(0.2, 0.6) + 0.5 * math.sin(self.rotation) * patient.length
+        self.bend = patient.bend + (_STRAIGHT_SEPTUM if four_chamber else 0.0)
+        self.atrium_offset = rng.normal(0, 0.2)
         self.leaflet = rng.uniform(0.9, 1.2)
         self.septum_echo = rng.uniform(1.2, 2.0)
 
     @override
     def needed_depth(self) -> float:
-        return self.patient.length + self.patient.atrium_length + 2.6
+        return self.apex_z + self.patient.length + self.patient.atrium_length
 
     @override
     def long_axis(self) -> Tensor:
@@ -52,28 +55,31 @@ class ApicalScene(Scene):
         sin, cos = math.sin(self.rotation), math.cos(self.rotation)
         dx, dz = x - self.apex_x, z - (self.apex_z + 0.25 * self.contraction)
         u = cos * dz - sin * dx
-        v = cos * dx + sin * dz - p.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
+        straight = cos * dx + sin * dz
+        v = straight - self.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
         across = v.abs()
 
         inner = R * profile(u / L, p.widest, p.taper)
-        cap = 0.55 * self.wall
-        outer = (R + self.wall) * profile((u + cap) / (L + cap), p.widest, 0.6 * p.taper)
-        outer = torch.maximum(outer, inner + 0.25) * (u + cap > 0)
-        cavity = (across < inner) & (u < L)
-        muscle = (across < outer) & (u < L + 0.15)
         base = R * (1 - p.taper)
+        plane = L + p.base_tilt * torch.clamp(v, -3.0, 3.0)
+        wall = self.wall * (1 - p.wall_asymmetry * torch.sign(v))
+        cap = p.apex_wall * self.wall
+        outer = (R + wall) * profile((u + cap) / (L + cap), p.widest, 0.6 * p.taper)
+        outer = torch.maximum(outer, inner + 0.4 * wall) * (u + cap > 0)
+        cavity = (across < inner) & (u < plane)
+        muscle = (across < outer) & (u < plane + p.wall_end)
 
         roof = p.length + p.atrium_length  # the roof of the atria stands still
         half = 0.5 * (roof - L)
         width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 1.05)
-        atrium = ellipse_distance(u, v, (L + 0.92 * half, self.atrium_offset), (half, width))
-        atrium = torch.maximum(atrium, L + 0.05 - u)
-        neck = torch.maximum(across - 0.92 * base, torch.maximum(L - 0.1 - u, u - L - 0.7 * half))
-        atrium = torch.minimum(atrium, neck)
+        lean = v + (p.atrium_tilt if self.four_chamber else 0.0) * (u - L)
+        atrium = ellipse_distance(u, lean, (L + 0.92 * half, self.atrium_offset), (half, width))
+        neck = torch.maximum(lean.abs() - 0.92 * base, u - L - 0.7 * half)
+        atrium = torch.maximum(torch.minimum(atrium, neck), plane - u)
 
         groove = ellipse_distance(u, across, (L + 0.15, base + 0.25), (0.45 + 0 * L, 0.5 + 0 * L)) < 0
         labels = torch.zeros(u.shape, dtype=torch.uint8)
-        right = self._right_heart(u, v, outer, roof, labels) if self.four_chamber else None
+        right = self._right_heart(u, v, lean, outer, labels) if self.four_chamber else None
         labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(groove, FIBROUS).masked_fill_(muscle, MYO)
         if right is not None:
             labels.masked_fill_(right[0], RV).masked_fill_(right[1], RA)
@@ -85,7 +91,7 @@ class ApicalScene(Scene):
         return Painted(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost)
 
     def _right_heart(
-        self, u: Tensor, v: Tensor, septum: Tensor, roof: float, labels: Tensor
+        self, u: Tensor, v: Tensor, lean: Tensor, septum: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Paint the right heart's walls; give both cavities and the free wall's distance from the axis."""
         p, L = self.patient, self.length
@@ -94,11 +100,11 @@ class ApicalScene(Scene):
         free = septum + width
         ventricle = (v < -septum) & (v > -free) & (s > 0.18) & (s < 1.03)
         wall = (v < -septum) & (v > -free - _RV_WALL) & (s > 0.10) & (s < 1.05)
-        half = 0.46 * (roof - L)
+        half = 0.46 * (p.length + p.atrium_length - L)
         radius = p.right_atrium * (1 + 0.08 * self.contraction)
         edge = self.radius * (1 - p.taper) + 0.3
-        atrium = ellipse_distance(u, v, (L + 0.95 * half, -(edge + 0.25 + radius)), (half, radius))
-        atrium = torch.maximum(atrium, torch.maximum(L + 0.02 - u, v + edge))
+        atrium = ellipse_distance(u, lean, (L + 0.95 * half, -(edge + 0.25 + radius)), (half, radius))
+        atrium = torch.maximum(atrium, torch.maximum(L + 0.02 - u, lean + edge))
         hinge = ellipse_distance(u, v, (L + 0.1, -(edge + 0.3 + 1.9 * radius)), (0.45 + 0 * L, 0.45 + 0 * L))
         labels.masked_fill_(atrium < _ATRIAL_WALL, FIBROUS).masked_fill_(wall, MUSCLE).masked_fill_(
             hinge < 0, FIBROUS
@@ -111,9 +117,10 @@ class ApicalScene(Scene):
         distance = torch.full_like(u, FAR)
         for side, reach, swing in ((-1.0, 2.0, 1.0), (1.0, 1.4, 0.9)):
             hinge = side * 0.97 * base
-            tip_u = L - reach * self.leaflet * (0.25 + 0.7 * opening)
+            hinge_u = L + self.patient.base_tilt * hinge
+            tip_u = hinge_u - reach * self.leaflet * (0.25 + 0.7 * opening)
             tip_v = hinge - side * base * swing * (1 - 0.72 * opening)
-            distance = torch.minimum(distance, segment_distance(u, v, (L + 0.05, hinge), (tip_u, tip_v)))
+            distance = torch.minimum(distance, segment_distance(u, v, (hinge_u + 0.05, hinge), (tip_u, tip_v)))
         if self.four_chamber:
             width = self.patient.right_atrium
             septal = -(base + 0.35)

@@ -72,7 +72,7 @@ class Scene(abc.ABC):
         self.contraction, self.mitral = column(cycle.contraction), column(cycle.mitral)
         self.radius = half_width * (1 - a * self.contraction)
         self.length = patient.length * (1 - LONGITUDINAL_SHARE * a * self.contraction)
-        self.wall = patient.wall * (1 + 1.1 * a * self.contraction)
+        self.wall = patient.wall * (1 + patient.thickening * a * self.contraction)
 
     @abc.abstractmethod
     def needed_depth(self) -> float:
