@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alan.errors import CheckpointError, ParameterError, nearest
 
 #: Ids and the background (id K) must fit into uint8, and 255 stays free.
 MAX_PARCELS = 254
+_TINY = 1e-12
 
 
 def check_n_parcels(n_parcels: int) -> None:
@@ -38,6 +40,8 @@ class TokenHead(nn.Module):
 
     mean: Tensor
     std: Tensor
+    #: What the tensors do not say of the map from tokens to logits; part of a parcel model's fingerprint.
+    variant: str = ""
 
     def __init__(self, dim: int, n_parcels: int) -> None:
         """Set the buffers up.
@@ -149,22 +153,27 @@ class KMeansHead(TokenHead):
         dim: D, width of a token.
         n_parcels: K, 2 to 254.
         n_components: C, width of the projection (principal components); None: no projection, C = D.
+        spherical: logits are the cosines between token and centres instead.
     """
 
     centres: Tensor
     projection: Tensor | None
 
-    def __init__(self, dim: int, n_parcels: int, n_components: int | None = None) -> None:
+    def __init__(self, dim: int, n_parcels: int, n_components: int | None = None, spherical: bool = False) -> None:
         super().__init__(dim, n_parcels)
         self.n_components = n_components
+        self.spherical = spherical
+        self.variant = "spherical" if spherical else ""
         self.register_buffer("centres", torch.zeros(n_parcels, n_components or dim))
         self.register_buffer("projection", None if n_components is None else torch.zeros(dim, n_components))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (..., K) of tokens (..., D): minus squared distances, at most 0."""
+        """Logits (..., K) of tokens (..., D): minus squared distances, at most 0; spherical: cosines, -1 to 1."""
         x = self.standardised(tokens)
         if self.projection is not None:
             x = x @ self.projection
+        if self.spherical:
+            return F.normalize(x, dim=-1, eps=_TINY) @ F.normalize(self.centres, dim=-1, eps=_TINY).T
         # - |x - c|^2 = 2 x.c - |x|^2 - |c|^2
         logits = 2 * x @ self.centres.T - x.square().sum(-1, keepdim=True) - self.centres.square().sum(-1)
         return logits.clamp(max=0)
@@ -176,10 +185,97 @@ class KMeansHead(TokenHead):
             "dim": self.dim,
             "n_parcels": self.n_parcels,
             "n_components": self.n_components,
+            "spherical": self.spherical,
         }
 
 
-_KINDS: dict[str, type[TokenHead]] = {"raptor": RaptorHead, "kmeans": KMeansHead}
+class SmooSegHead(TokenHead):
+    """SmooSeg's projector and its two predictors (Lan et al., NeurIPS 2023, section 3.3).
+
+    The projector maps a token to a code of C values: a linear way and a way through one hidden layer (D wide,
+    SiLU), added. A predictor is K prototypes; its logits are the cosines of code and prototypes over a
+    temperature. The student's prototypes are trained, the teacher's follow them as a moving average and give the
+    parcels.
+
+    Args:
+        dim: D, width of a token.
+        n_parcels: K, 2 to 254.
+        n_codes: C, width of a code.
+        dropout: probability in [0, 1), on the tokens before either way of the projector.
+        temperature: of the teacher's logits.
+        generator: draws the weights; None: torch's global one.
+
+    Raises:
+        ParameterError: K, the width, the dropout or the temperature is out of range.
+    """
+
+    teacher: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        n_parcels: int = 64,
+        *,
+        n_codes: int = 64,
+        dropout: float = 0.1,
+        temperature: float = 0.1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(dim, n_parcels)
+        if n_codes < 1 or not 0 <= dropout < 1 or temperature <= 0:
+            raise ParameterError(
+                f"n_codes is {n_codes}, dropout {dropout}, temperature {temperature}: at least 1, 0 to below 1, "
+                "above 0"
+            )
+        self.n_codes, self.temperature = n_codes, temperature
+        self.variant = f"temperature {temperature}"
+        self.dropout = nn.Dropout(dropout)
+        self.direct = nn.Linear(dim, n_codes)
+        self.hidden = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, n_codes)
+        for layer in (self.direct, self.hidden, self.out):
+            nn.init.xavier_uniform_(layer.weight, generator=generator)
+            nn.init.zeros_(layer.bias)
+        prototypes = F.normalize(torch.randn(n_parcels, n_codes, generator=generator), dim=-1)
+        self.student = nn.Parameter(prototypes)
+        self.register_buffer("teacher", prototypes.clone())
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Codes (..., C) of unit length of tokens (..., D)."""
+        x = self.standardised(tokens)
+        code = self.direct(self.dropout(x)) + self.out(F.silu(self.hidden(self.dropout(x))))
+        return F.normalize(code, dim=-1, eps=_TINY)
+
+    def teacher_logits(self, codes: Tensor) -> Tensor:
+        """Teacher's logits (..., K) of unit codes (..., C): cosines over the temperature."""
+        return codes @ F.normalize(self.teacher, dim=-1, eps=_TINY).T / self.temperature
+
+    def student_cosines(self, codes: Tensor) -> Tensor:
+        """Cosines (..., K) of unit codes (..., C) and the student's prototypes."""
+        return codes @ F.normalize(self.student, dim=-1, eps=_TINY).T
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """Move the teacher: ``teacher = momentum * teacher + (1 - momentum) * student``."""
+        self.teacher.lerp_(self.student, 1 - momentum)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Teacher's logits (..., K) of tokens (..., D)."""
+        return self.teacher_logits(self.codes(tokens))
+
+    def settings(self) -> dict[str, Any]:
+        """Constructor arguments and ``kind``, JSON-able."""
+        return {
+            "kind": "smooseg",
+            "dim": self.dim,
+            "n_parcels": self.n_parcels,
+            "n_codes": self.n_codes,
+            "dropout": self.dropout.p,
+            "temperature": self.temperature,
+        }
+
+
+_KINDS: dict[str, type[TokenHead]] = {"raptor": RaptorHead, "kmeans": KMeansHead, "smooseg": SmooSegHead}
 
 
 def build_head(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> TokenHead:

@@ -31,8 +31,8 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         n_parcels: K, 2 to 254.
         n_components: principal components kept before k-means; None: no PCA.
         whiten: scale the components to unit variance; needs ``n_components``.
-        spherical: compare directions only: standardised (and projected) tokens and centres have unit length, logits
-            are cosines (spherical k-means; Dhillon & Modha 2001).
+        spherical: compare directions only: standardised (and projected) tokens and centres have unit length,
+            logits are cosines (spherical k-means; Dhillon & Modha 2001).
         random_state: seed of the sample, the PCA and the k-means.
         max_samples: fit on at most so many tokens, drawn without replacement.
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from alan.backbone.checkpoint import load_plain
 from alan.backbone.load import load_backbone
 from alan.backbone.locked import Backbone
-from alan.errors import CheckpointError, ParameterError
+from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
+from alan.parcels.guided import GuidedFilter
 from alan.parcels.head import TokenHead, build_head
 from alan.parcels.maps import Size, logits_to_maps, pixel_sector
 
@@ -38,19 +39,27 @@ class ParcelModel(nn.Module):
         sector_only: pixels outside the ultrasound sector get the id K instead of a parcel.
         source: path or name from which :func:`alan.backbone.load.load_backbone` gave the backbone, written into
             the file so that it can be found again.
+        refine: upsample logits with a guided filter, so that borders between parcels follow the image; None:
+            bilinearly.
 
     Attributes:
         n_parcels: K.
         background_id: K with ``sector_only``, else None.
         n_ids: number of different ids in a map: K, with a background K + 1.
-        fingerprint: SHA-256 over backbone, head and ``sector_only``.
+        fingerprint: SHA-256 over backbone, head, ``sector_only`` and ``refine``.
 
     Raises:
         ParameterError: the head takes tokens of another width.
     """
 
     def __init__(
-        self, backbone: Backbone, head: TokenHead, *, sector_only: bool = False, source: str | None = None
+        self,
+        backbone: Backbone,
+        head: TokenHead,
+        *,
+        sector_only: bool = False,
+        source: str | None = None,
+        refine: GuidedFilter | None = None,
     ) -> None:
         super().__init__()
         if head.dim != backbone.dim:
@@ -62,15 +71,27 @@ class ParcelModel(nn.Module):
         self.head = head.requires_grad_(False)
         self.sector_only = sector_only
         self.source = source
+        self.refine = refine
         self.n_parcels = head.n_parcels
         self.background_id = head.n_parcels if sector_only else None
         self.n_ids = head.n_parcels + sector_only
-        self.fingerprint = fingerprint([backbone.fingerprint, fingerprint_tensors(head.state_dict()), sector_only])
+        identity: list[Any] = [backbone.fingerprint, fingerprint_tensors(head.state_dict()), sector_only]
+        if head.variant:
+            identity.append(head.variant)
+        if refine is not None:
+            identity.append(refine.to_dict())
+        self.fingerprint = fingerprint(identity)
         self.train(False)
 
     def train(self, mode: bool = True) -> ParcelModel:
         """Stay in eval mode, whatever the surrounding module does."""
         return super().train(False)
+
+    def refined(self, refine: GuidedFilter | None) -> ParcelModel:
+        """Give the same model with another upsampling; backbone and head are shared."""
+        return ParcelModel(
+            self.backbone, self.head, sector_only=self.sector_only, source=self.source, refine=refine
+        )
 
     @torch.no_grad()
     def logits(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
@@ -119,26 +140,28 @@ class ParcelModel(nn.Module):
 
         Args:
             logits: (B, K, h, w), as :meth:`logits` gives.
-            frames: (B, H0, W0) uint8, the frames they come from: the sector is found in them.
+            frames: (B, H0, W0) uint8, the frames they come from: the sector is found in them, and ``refine``
+                follows them.
             size: (H, W) of the maps.
 
         Returns:
             (B, H, W) uint8 on the device of the logits.
         """
-        maps = logits_to_maps(logits, size)
+        maps = logits_to_maps(logits, size, frames, self.refine)
         if self.background_id is not None:
             maps[~pixel_sector(frames.to(maps.device), size)] = self.background_id
         return maps
 
     def entry(self, folder: Path) -> dict[str, Any]:
         """Describe the model for a file in ``folder``: all of it but the head's tensors, JSON-able."""
-        return parcel_entry(self.head, self.backbone, self.source, folder, sector_only=self.sector_only)
+        entry = parcel_entry(self.head, self.backbone, self.source, folder, sector_only=self.sector_only)
+        return entry | {"refine": None if self.refine is None else self.refine.to_dict()}
 
 
 def parcel_entry(
     head: TokenHead, backbone: Backbone, source: str | None, folder: Path | None, *, sector_only: bool
 ) -> dict[str, Any]:
-    """Describe a parcel model: all of it but the head's tensors, JSON-able.
+    """Describe a parcel model without refinement: all of it but the head's tensors, JSON-able.
 
     Args:
         head: the head.
@@ -197,7 +220,22 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
     if backbone is None:
         backbone = _find_backbone(file, origin)
     check_backbone(str(file), expected, source, backbone.fingerprint)
-    return ParcelModel(backbone, build_head(settings, state), sector_only=sector_only, source=source)
+    refine = _refine(file, entry.get("refine"))
+    return ParcelModel(
+        backbone, build_head(settings, state), sector_only=sector_only, source=source, refine=refine
+    )
+
+
+def _refine(file: Path, settings: Mapping[str, Any] | None) -> GuidedFilter | None:
+    if settings is None:
+        return None
+    try:
+        kind, radius, eps = settings["kind"], int(settings["radius"]), float(settings["eps"])
+        if kind != "guided":
+            raise CheckpointError(f"{file}: unknown kind of refinement {kind!r}: {nearest(str(kind), ['guided'])}")
+        return GuidedFilter(radius, eps)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: its refinement {settings!r} cannot be read ({error})") from error
 
 
 def check_backbone(where: str, expected: str, source: str | None, given: str) -> None:
