@@ -1,0 +1,112 @@
+"""Dense targets that only a simulator knows, out of its label maps, batched on the device of the training."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alan.errors import ParameterError
+
+#: Fewest pixels of the border between ventricle and atrium, and shortest long axis in pixels, of a usable frame.
+_MIN_BORDER, _MIN_AXIS = 2, 4.0
+
+
+class Coordinates(NamedTuple):
+    """Where a pixel lies in the left ventricle.
+
+    Attributes:
+        values: (B, 2, h, w) float32. First the position along the long axis, 0 at the apex and 1 at the middle of
+            the base, clamped to -0.25..1.25; then the signed distance from the axis over half the axis's length,
+            positive to the right when the apex points up, clamped to -1.25..1.25. Zero where not known.
+        known: (B, h, w) bool.
+    """
+
+    values: Tensor
+    known: Tensor
+
+
+def signed_distances(labels: Tensor, n_structures: int, clip: float = 10.0, stride: int = 1) -> Tensor:
+    """Signed Euclidean distance to the outline of each structure, exact up to ``clip``.
+
+    The outline runs between pixels: the first pixel inside is at +0.5 grid steps, the first outside at -0.5. What
+    lies beyond the picture is no outline. Distances are separable: a minimum along rows, then one along columns of
+    the result plus the squared offset (Felzenszwalb and Huttenlocher 2012, section 3), here over the offsets up to
+    ``clip`` only.
+
+    Args:
+        labels: (B, H, W) integer, 0 background and i for structure i.
+        n_structures: C, the largest label.
+        clip: distance in pixels that is given the value 1, and all beyond it.
+        stride: every how many pixels a distance is wanted; above 1 the label map is read at those pixels only.
+
+    Returns:
+        (B, C, ceil(H / stride), ceil(W / stride)) float32 in -1..1, positive inside; -1 where a structure is
+        absent.
+
+    Raises:
+        ParameterError: ``clip`` not above 0 or ``stride`` below 1.
+    """
+    if clip <= 0 or stride < 1:
+        raise ParameterError(f"clip {clip} must be above 0 and stride {stride} 1 or more")
+    values = torch.arange(1, n_structures + 1, device=labels.device)
+    inside = labels[:, None, ::stride, ::stride] == values[:, None, None]  # (B, C, h, w)
+    radius = math.ceil(clip / stride + 0.5)
+    other = _squared_distance(torch.stack([inside, ~inside]), radius).sqrt()
+    away = torch.where(inside, other[1], other[0]) - 0.5  # each pixel to the nearest one on the other side
+    away = (away * stride / clip).clamp(max=1)
+    return torch.where(inside, away, -away)
+
+
+def _squared_distance(points: Tensor, radius: int) -> Tensor:
+    """Squared distance (..., h, w) to the nearest true pixel where it is within ``radius``; else a larger one."""
+    far = 2.0 * (radius + 1) ** 2
+    distance = torch.where(points, 0.0, far)
+    for axis in (-1, -2):
+        padded = F.pad(distance, (radius, radius, 0, 0) if axis == -1 else (0, 0, radius, radius), value=far)
+        size, found = distance.shape[axis], distance
+        for offset in range(1, radius + 1):
+            for start in (radius - offset, radius + offset):
+                found = torch.minimum(found, padded.narrow(axis, start, size) + float(offset**2))
+        distance = found
+    return distance
+
+
+def ventricle_coordinates(lv: Tensor, la: Tensor, where: Tensor) -> Coordinates:
+    """Normalised anatomical coordinates of the left ventricle, read off label maps.
+
+    The long axis runs from the middle of the base, the mean of the LV's pixels that have an LA pixel among their
+    eight neighbours, to the apex, the LV's pixel farthest from there. A frame whose LV and LA touch in fewer than
+    two pixels has no coordinates.
+
+    Args:
+        lv: (B, h, w) bool, the cavity.
+        la: (B, h, w) bool, the left atrium.
+        where: (B, h, w) bool, the pixels whose coordinates are wanted (cavity, or cavity and wall).
+    """
+    touching = F.max_pool2d(la[:, None].float(), 3, 1, 1)[:, 0] > 0
+    border = (lv & touching).float()
+    height, width = lv.shape[1:]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=lv.device), torch.arange(width, device=lv.device), indexing="ij"
+    )
+    points = torch.stack([x, y]).float()  # (2, h, w)
+    count = border.sum((1, 2))
+    base = torch.einsum("bhw,chw->bc", border, points) / count.clamp(min=1)[:, None]
+    offset = points - base[:, :, None, None]  # (B, 2, h, w)
+    squared = torch.where(lv, offset.square().sum(1), -1.0).flatten(1)
+    farthest = squared.argmax(1)
+    axis = offset.flatten(2).gather(2, farthest[:, None, None].expand(-1, 2, 1))[..., 0]  # (B, 2) base to apex
+    length = axis.norm(dim=1)
+    usable = (count >= _MIN_BORDER) & (length >= _MIN_AXIS)
+    unit = axis / length.clamp(min=1e-6)[:, None]
+    normal = torch.stack([-unit[:, 1], unit[:, 0]], 1)
+    half = length.clamp(min=1e-6)[:, None, None] / 2
+    along = 1 - torch.einsum("bchw,bc->bhw", offset, unit) / (2 * half)
+    across = torch.einsum("bchw,bc->bhw", offset, normal) / half
+    known = where & usable[:, None, None]
+    values = torch.stack([along.clamp(-0.25, 1.25), across.clamp(-1.25, 1.25)], 1)
+    return Coordinates(torch.where(known[:, None], values, 0.0), known)
