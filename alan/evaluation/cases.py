@@ -63,7 +63,7 @@ def choose_sides(
     store: FrameStore,
     *,
     train_split: str | None,
-    label_split: str,
+    label_split: str | None,
     test_split: str,
     views: tuple[str, ...] | None,
     phases: tuple[str, ...],
@@ -75,7 +75,7 @@ def choose_sides(
     Args:
         store: the frame store.
         train_split: side on which networks were trained; None where they saw nothing of this store.
-        label_split: side that gives labels.
+        label_split: side that gives labels; None where nothing is fitted.
         test_split: side that is measured.
         views: views used; None for all.
         phases: phases used.
@@ -89,15 +89,17 @@ def choose_sides(
     """
     splits = {"train_split": train_split, "label_split": label_split, "test_split": test_split}
     for (first, a), (second, b) in itertools.combinations(splits.items(), 2):
-        if a == b:
+        if a == b and a is not None:
             raise SplitLeakError(f"{first} and {second} are both {a!r}: give each side a split of its own")
-    label = store.labelled(split=label_split, views=views, phases=phases)
     test = store.labelled(split=test_split, views=views, phases=phases)
     pairs: dict[str, list[tuple[str, str]]] = {
-        f"{label_split} (labels)": list(zip(label["patient"], label["study"], strict=True)),
-        f"{test_split} (test)": list(zip(test["patient"], test["study"], strict=True)),
+        f"{test_split} (test)": list(zip(test["patient"], test["study"], strict=True))
     }
+    label = test.iloc[:0]
+    if label_split is not None:
+        label = store.labelled(split=label_split, views=views, phases=phases)
+        pairs[f"{label_split} (labels)"] = list(zip(label["patient"], label["study"], strict=True))
     train = {(s.patient, s.study) for s in store.select(split=train_split)} if train_split is not None else set()
     check_apart({f"{train_split} (training)": sorted(train), **pairs})
-    label = draw_patients(label, label_patients, seed)
+    label = draw_patients(label, label_patients if label_split is not None else None, seed)
     return Sides(label, test, len({patient for patient, _ in train}))

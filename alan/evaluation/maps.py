@@ -1,13 +1,15 @@
-"""Parcel maps of chosen frames, computed once and kept in the run folder."""
+"""Maps of chosen frames (of parcels, or of a network's labels), computed once and kept in the run folder."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from alan.data.store import FrameStore
@@ -31,21 +33,49 @@ def parcel_maps(
     Returns:
         (n, S, S) uint8 at the store's size.
     """
-    key = fingerprint([model.fingerprint, store.fingerprint, store.size, frames.tolist()])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def predict(batch: Tensor) -> NDArray[np.uint8]:
+        return model.to(device).maps(batch.to(device), store.size).cpu().numpy()
+
+    return kept_maps(
+        predict, model.fingerprint, store, frames, path, batch_size=batch_size, title=f"parcels: {name}"
+    )
+
+
+def kept_maps(
+    predict: Callable[[Tensor], NDArray[np.uint8]],
+    model: str,
+    store: FrameStore,
+    frames: NDArray[np.int64],
+    path: Path,
+    *,
+    batch_size: int,
+    title: str,
+) -> NDArray[np.uint8]:
+    """Maps of frames by any model, read from ``path`` where that holds them already.
+
+    Args:
+        predict: frames (B, S, S) uint8 to maps (B, S, S) uint8.
+        model: fingerprint of what predicts.
+        store: the frame store.
+        frames: (n,) global frame indices.
+        path: file of an earlier call; used only if model, store and frames are the same, else replaced.
+        batch_size: frames at a time.
+        title: of the progress bar.
+
+    Returns:
+        (n, S, S) uint8.
+    """
+    key = fingerprint([model, store.fingerprint, store.size, frames.tolist()])
     kept = _read(path, key)
     if kept is not None:
         return kept
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = model.to(device)
     maps = np.empty((len(frames), store.size, store.size), np.uint8)
-    with (
-        tqdm(total=len(frames), desc=f"parcels: {name}", unit="frame", leave=False) as bar,
-        torch.inference_mode(),
-    ):
+    with tqdm(total=len(frames), desc=title, unit="frame", leave=False) as bar, torch.inference_mode():
         for start in range(0, len(frames), batch_size):
             part = frames[start : start + batch_size]
-            batch = torch.from_numpy(store.frames(part)).to(device)
-            maps[start : start + len(part)] = model.maps(batch, store.size).cpu().numpy()
+            maps[start : start + len(part)] = predict(torch.from_numpy(store.frames(part)))
             bar.update(len(part))
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, key=np.array(key), maps=maps)

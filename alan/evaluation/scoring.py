@@ -13,6 +13,7 @@ from alan.cardiac.areas import area_cm2
 from alan.cardiac.volumes import ejection_fraction, simpson_volume
 from alan.data.store import FrameStore
 from alan.evaluation.metrics import dice, distances, iou
+from alan.supervised.structures import label_maps, parts
 
 BoolArray = NDArray[np.bool_]
 
@@ -30,7 +31,7 @@ class Truth:
     """Manual masks of one structure.
 
     Attributes:
-        structure: its name.
+        structure: its name, or a union of names.
         stored: (n, S, S) bool at the store's size.
         original: n masks (H, W) bool at the original resolution.
         spacing: n times (row, column) in mm at the original resolution, or None where unknown.
@@ -45,14 +46,17 @@ class Truth:
 
 
 def read_truth(store: FrameStore, table: pd.DataFrame, structure: str) -> Truth:
-    """Read the manual masks of one structure for rows of ``store.labelled``."""
-    original = [store.original_mask(int(label), structure) for label in table["label"]]
+    """Read the manual masks of one structure, or of a union (``lv+myo``), for rows of ``store.labelled``."""
+    names = parts(structure)
+    original = [
+        np.logical_or.reduce([store.original_mask(int(label), name) for name in names]) for label in table["label"]
+    ]
     spacing = [store.sequences[int(index)].spacing for index in table["sequence"]]
     volumes = [
         _volume(mask, size, structure, view)
         for mask, size, view in zip(original, spacing, table["view"], strict=True)
     ]
-    stored = store.masks(table["label"].to_numpy(), structure)
+    stored = label_maps(store, table["label"].to_numpy(), [structure]) > 0
     return Truth(structure, stored, original, spacing, np.array(volumes))
 
 

@@ -1,7 +1,8 @@
-"""Parcels to segments, measured: the paper's section 4.2 and Table 2, with the baselines beside it."""
+"""Segments, measured: white boxes on parcels (the paper's section 4.2 and Table 2), networks, and baselines."""
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,12 +16,15 @@ from alan.downstream.postprocess import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.cases import Sides, choose_sides
+from alan.evaluation.gains import ensemble_gains, pixel_accuracy
+from alan.evaluation.networks import describe_networks, load_networks, run_networks, values_of
 from alan.evaluation.published import PublishedSegmentation
 from alan.evaluation.results import Result
 from alan.evaluation.scoring import Truth, read_truth, score
 from alan.evaluation.sources import read_sources
 from alan.evaluation.summary import (
     CASE_COLUMNS,
+    Shown,
     choose_examples,
     compare_ejection_fractions,
     compare_with_atlas,
@@ -28,6 +32,7 @@ from alan.evaluation.summary import (
     summarise,
 )
 from alan.evaluation.whitebox import Fitted, describe_white_boxes, fit_white_box, segment
+from alan.supervised.structures import check_store, label_maps
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,15 @@ class SegmentationProtocol:
 
     Attributes:
         store: path of the frame store.
-        parcels: name shown in the report to the path of a parcels file.
-        structures: structures to segment.
+        parcels: name shown in the report to the path of a parcels file; may be empty.
+        networks: name shown in the report to a ``segmenter.safetensors``, an ``ensemble.json``, or the JSON of
+            soft parcels. Where there are no parcels, the report's examples are those of the first.
+        structures: structures to segment; unions are written ``lv+myo``.
         rules: selection rules, each measured under its own name.
         train_split: side on which the networks were trained, without labels; None where they saw nothing of this
             store. Only checked for patients it shares with the other sides, and used to fit the k-means baselines.
-        label_split: side from which the white boxes learn.
+            What a network of ``networks`` learnt from is read from its file.
+        label_split: side from which white boxes and atlas learn; None where there are neither.
         label_patients: number of labelled patients used, drawn by ``seed``; None for all.
         test_split: side that is measured.
         views: views used; None for all.
@@ -57,11 +65,12 @@ class SegmentationProtocol:
     """
 
     store: str
-    parcels: dict[str, str]
+    parcels: dict[str, str] = field(default_factory=dict)
+    networks: dict[str, str] = field(default_factory=dict)
     structures: tuple[str, ...] = ("lv", "la")
     rules: tuple[Literal["paper", "relaxed", "greedy"], ...] = ("paper", "relaxed", "greedy")
     train_split: str | None = "train"
-    label_split: str = "val"
+    label_split: str | None = "val"
     label_patients: int | None = None
     test_split: str = "test"
     views: tuple[str, ...] | None = None
@@ -82,7 +91,18 @@ def check_protocol(protocol: SegmentationProtocol) -> None:
     Raises:
         ParameterError: an empty or repeated list, or a number out of range.
     """
-    for name in ("parcels", "structures", "rules", "phases"):
+    if not (protocol.parcels or protocol.networks or protocol.atlas):
+        raise ParameterError("parcels and networks are empty and atlas is false: give at least one to measure")
+    if protocol.label_split is None and (protocol.parcels or protocol.atlas):
+        raise ParameterError(
+            "label_split is null, but parcels and atlas learn from labels: name a split, or drop both"
+        )
+    both = sorted({"atlas", *protocol.parcels} & set(protocol.networks))
+    if both:
+        raise ParameterError(
+            f"networks has {both[0]!r}, the name of another row: give each method a name of its own"
+        )
+    for name in ("structures", "rules", "phases"):
         values = list(getattr(protocol, name))
         if not values or len(set(values)) < len(values):
             raise ParameterError(f"{name}={values}: give at least one, each once")
@@ -94,20 +114,20 @@ def check_protocol(protocol: SegmentationProtocol) -> None:
 
 
 def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result:
-    """Fit the white boxes on the labelled frames and measure them on the test frames.
+    """Fit the white boxes on the labelled frames and measure them, and the networks, on the test frames.
 
     Args:
         protocol: what to measure.
-        folder: run folder; parcel maps are kept in its ``maps``.
+        folder: run folder; parcel maps and label maps are kept in its ``maps``.
 
     Returns:
         The result. A rule that chooses nothing is a row of its own with the reason, and all other rows stand.
 
     Raises:
-        ParameterError: the protocol contradicts itself.
-        SplitLeakError: a patient stands on two sides.
+        ParameterError: the protocol contradicts itself, or a network segments none of its structures.
+        SplitLeakError: a patient stands on two sides, or a network learnt from test patients.
         DataError: a store or structure that is not there.
-        CheckpointError: a parcels file that cannot be read.
+        CheckpointError: a parcels file or a network that cannot be read.
     """
     check_protocol(protocol)
     store = FrameStore(protocol.store)
@@ -121,13 +141,14 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         label_patients=protocol.label_patients,
         seed=protocol.seed,
     )
-    for structure in protocol.structures:  # refuse an unknown one before the long work
-        store.masks([], structure)
+    check_store(store, protocol.structures)  # refuse an unknown one before the long work
+    loaded = load_networks(protocol.networks, protocol.structures, store, sides.test, protocol.test_split)
+    test_frames = sides.test["frame"].to_numpy()
     sources = read_sources(
         protocol.parcels,
         store,
         sides.label["frame"].to_numpy(),
-        sides.test["frame"].to_numpy(),
+        test_frames,
         folder / "maps",
         kmeans=protocol.kmeans,
         random_vit=protocol.random_vit,
@@ -135,33 +156,39 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         seed=protocol.seed,
         batch_size=protocol.batch_size,
     )
+    networks = run_networks(loaded, store, test_frames, folder / "maps", batch_size=protocol.batch_size)
     fitted: list[Fitted] = []
     scored: list[pd.DataFrame] = []
-    shown: dict[str, tuple[Fitted, NDArray[np.bool_]]] = {}
+    shown: dict[str, Shown] = {}
     for structure in protocol.structures:
         truth = read_truth(store, sides.test, structure)
-        masks = store.masks(sides.label["label"].to_numpy(), structure)
-        for source in sources:
-            for rule in protocol.rules:
-                patients = sides.label["patient"].to_numpy()
-                one = fit_white_box(
-                    source, rule, structure, masks=masks, patients=patients, postprocessing=protocol.postprocessing
-                )
-                fitted.append(one)
-                if one.segmenter is None:
-                    continue
-                predicted = segment(one.segmenter, source.test)
-                scored.append(_measured(predicted, truth, store, sides, (source.name, source.kind, rule)))
-                # Shown in the report: the first parcels file, by the rule that is best on the labelled frames.
-                best = shown.get(structure)
-                if source is sources[0] and (best is None or one.label_dice > best[0].label_dice):
-                    shown[structure] = (one, predicted)
+        masks = label_maps(store, sides.label["label"].to_numpy(), [structure]) > 0
+        for source, rule in itertools.product(sources, protocol.rules):
+            patients = sides.label["patient"].to_numpy()
+            one = fit_white_box(
+                source, rule, structure, masks=masks, patients=patients, postprocessing=protocol.postprocessing
+            )
+            fitted.append(one)
+            if one.segmenter is None:
+                continue
+            row = Shown(source.name, source.kind, rule, segment(one.segmenter, source.test), one.label_dice)
+            scored.append(_measured(row, truth, store, sides))
+            # Shown in the report: the first parcels file, by the rule that is best on the labelled frames.
+            if source is sources[0] and (structure not in shown or one.label_dice > shown[structure].label_dice):
+                shown[structure] = row
+        for network in networks:
+            values = values_of(network.network.structures, structure)
+            if values:
+                row = Shown(network.name, network.kind, "", np.isin(network.labels, values), float("nan"))
+                scored.append(_measured(row, truth, store, sides))
+                if not sources:
+                    shown.setdefault(structure, row)
         if protocol.atlas and masks.any():
             predicted = Atlas().fit(masks).predict(len(sides.test))
-            scored.append(_measured(predicted, truth, store, sides, ("atlas", "atlas", "")))
+            scored.append(_measured(Shown("atlas", "atlas", "", predicted, float("nan")), truth, store, sides))
     cases = pd.concat(scored, ignore_index=True) if scored else pd.DataFrame(columns=list(CASE_COLUMNS))
     models, boxes = describe_white_boxes(fitted)
-    arrays, chosen = choose_examples(shown, cases, store, sides.test, sources[0].test)
+    arrays, chosen = choose_examples(shown, cases, store, sides.test, sources[0].test if sources else None)
     summary = {
         "store": {
             "name": store.name,
@@ -177,7 +204,10 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         "rows": summarise(cases, fitted, protocol.phases),
         "against_atlas": compare_with_atlas(cases),
         "ejection_fraction": compare_ejection_fractions(cases),
-        "shown": {structure: {"method": one.method, "rule": one.rule} for structure, (one, _) in shown.items()},
+        "networks": describe_networks(networks, protocol.structures),
+        "ensembles": ensemble_gains(networks, cases),
+        "accuracy": pixel_accuracy(networks, protocol.structures, store, sides.test),
+        "shown": {structure: {"method": one.method, "rule": one.rule} for structure, one in shown.items()},
         "white_boxes": boxes,
         "examples": chosen,
     }
@@ -186,18 +216,19 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
 
 def _pool(protocol: SegmentationProtocol, store: FrameStore) -> NDArray[np.int64]:
     """Frames on which k-means is fitted: drawn from the training side, or the label side where there is none."""
+    if not protocol.parcels:
+        return np.zeros(0, np.int64)
     sequences = store.select(split=protocol.train_split or protocol.label_split, views=protocol.views)
     frames = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences])
     n = min(len(frames), protocol.kmeans_frames)
     return np.sort(np.random.default_rng(protocol.seed).choice(frames, n, replace=False))
 
 
-def _measured(
-    predicted: NDArray[np.bool_], truth: Truth, store: FrameStore, sides: Sides, names: tuple[str, str, str]
-) -> pd.DataFrame:
+def _measured(row: Shown, truth: Truth, store: FrameStore, sides: Sides) -> pd.DataFrame:
     """Score masks and put what was measured in front of the measurements."""
-    method, kind, rule = names
-    cases = score(predicted, truth, store, sides.test, f"{method}, {rule or 'no rule'}, {truth.structure}")
-    for column, value in (("structure", truth.structure), ("rule", rule), ("kind", kind), ("method", method)):
+    what = f"{row.method}, {row.rule}" if row.rule else row.method
+    cases = score(row.masks, truth, store, sides.test, f"{what}, {truth.structure}")
+    names = (("structure", truth.structure), ("rule", row.rule), ("kind", row.kind), ("method", row.method))
+    for column, value in names:
         cases.insert(0, column, value)
     return cases

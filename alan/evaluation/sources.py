@@ -54,7 +54,7 @@ def read_sources(
     """Load every source of parcels and compute its maps.
 
     Args:
-        parcels: name to the path of a parcels file.
+        parcels: name to the path of a parcels file; empty for no source at all.
         store: the frame store.
         label_frames: (n,) global indices of the labelled frames.
         test_frames: (m,) global indices of the test frames.
@@ -106,7 +106,7 @@ def baselines(
     Returns:
         Name, kind (``k-means`` or ``random``) and model of each baseline.
     """
-    if not kmeans:
+    if not kmeans or not models:
         return []
     backbones: dict[str, tuple[str, Backbone]] = {}
     for name, _, model in models:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,28 @@ from alan.data.store import FrameStore
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.scoring import METRICS, ejection_fractions
 from alan.evaluation.whitebox import Fitted
+from alan.supervised.structures import label_maps
 
 #: The first columns of ``per_case.csv``; what :func:`alan.evaluation.scoring.score` measures follows.
 CASE_COLUMNS = ("method", "kind", "rule", "structure")
+
+
+class Shown(NamedTuple):
+    """The method whose examples the report shows for a structure.
+
+    Attributes:
+        method: its name.
+        kind: its kind.
+        rule: its selection rule, empty for a network.
+        masks: (m, S, S) bool of the test frames.
+        label_dice: mean Dice on the labelled frames; NaN for a network.
+    """
+
+    method: str
+    kind: str
+    rule: str
+    masks: NDArray[np.bool_]
+    label_dice: float
 
 
 def count_side(table: pd.DataFrame) -> dict[str, Any]:
@@ -99,31 +118,31 @@ def compare_ejection_fractions(cases: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def choose_examples(
-    shown: Mapping[str, tuple[Fitted, NDArray[np.bool_]]],
+    shown: Mapping[str, Shown],
     cases: pd.DataFrame,
     store: FrameStore,
     test: pd.DataFrame,
-    maps: NDArray[np.uint8],
+    maps: NDArray[np.uint8] | None,
 ) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
     """Best, median and worst case of the shown method, by Dice at the stored size, for each structure and phase.
 
     Args:
-        shown: structure to the white box that the report shows and its masks (m, S, S) of the test frames.
+        shown: structure to the method that the report shows.
         cases: one row per measured case.
         store: the frame store.
         test: the m rows of the test side.
-        maps: (m, S, S) parcel maps of the test frames by the shown source.
+        maps: (m, S, S) parcel maps of the test frames by the shown source; None where a network is shown.
 
     Returns:
-        Arrays ``frames``, ``maps`` (e, S, S) uint8, ``manual``, ``predicted`` (e, S, S) bool, and e descriptions
-        in the same order: ``structure``, ``phase``, ``rank``, ``id``, ``patient`` and ``dice``.
+        Arrays ``frames``, ``maps`` (where given) (e, S, S) uint8, ``manual``, ``predicted`` (e, S, S) bool, and e
+        descriptions in the same order: ``structure``, ``phase``, ``rank``, ``id``, ``patient`` and ``dice``.
     """
     position = {int(frame): i for i, frame in enumerate(test["frame"])}
     rows: list[dict[str, Any]] = []
     places: list[int] = []
     predicted: list[NDArray[np.bool_]] = []
     manual: list[NDArray[np.bool_]] = []
-    for structure, (one, masks) in shown.items():
+    for structure, one in shown.items():
         mine = cases[
             (cases["method"] == one.method) & (cases["rule"] == one.rule) & (cases["structure"] == structure)
         ].dropna(subset=["dice"])
@@ -135,13 +154,13 @@ def choose_examples(
                 names = {"structure": structure, "phase": phase, "rank": rank, "id": case["id"]}
                 rows.append({**names, "patient": case["patient"], "dice": float(case["dice"])})
                 places.append(place)
-                predicted.append(masks[place])
-                manual.append(store.masks([int(test["label"].iloc[place])], structure)[0])
+                predicted.append(one.masks[place])
+                manual.append(label_maps(store, [int(test["label"].iloc[place])], [structure])[0] > 0)
     if not rows:
         return {}, []
     arrays = {
         "frames": store.frames(test["frame"].to_numpy()[places]),
-        "maps": maps[places],
+        **({} if maps is None else {"maps": maps[places]}),
         "manual": np.stack(manual),
         "predicted": np.stack(predicted),
     }

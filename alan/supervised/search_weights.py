@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alan.errors import ConfigError, ParameterError, nearest
+from alan.errors import ParameterError, nearest
 from alan.supervised.agreement import Agreement, Objective
+from alan.supervised.extra import third_party
 
 Sampler = Literal["random", "tpe"]
 _SAMPLERS = ("random", "tpe")
@@ -126,10 +126,7 @@ def _random(
 def _tpe(
     try_out: Callable[[str, NDArray[np.float64]], float], n: int, trials: int, seed: int, bar: tqdm[Any]
 ) -> None:
-    try:
-        optuna = importlib.import_module("optuna")
-    except ModuleNotFoundError as error:
-        raise ConfigError("optuna is not installed: pip install 'alan[search]', or take sampler random") from error
+    optuna = third_party("optuna", "search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
     def objective(trial: Any) -> float:
