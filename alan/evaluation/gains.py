@@ -28,7 +28,7 @@ def ensemble_gains(networks: Sequence[Supervised], cases: pd.DataFrame) -> list[
         cases: one row per measured case.
 
     Returns:
-        One dictionary for each ensemble: ``method``, ``search`` (how the weights were found, or None),
+        One dictionary for each ensemble: ``method``, ``validation`` (how the weights were found, or None),
         ``members`` (``name``, ``method`` as shown or None where it is not measured, ``weight`` as a share,
         ``best``, ``validation`` score or None), and ``gains``: ``member`` (as shown), ``best``, ``structure``,
         ``phase``, and the intervals ``dice`` and ``iou`` of ensemble minus member.
@@ -38,8 +38,8 @@ def ensemble_gains(networks: Sequence[Supervised], cases: pd.DataFrame) -> list[
     for one in networks:
         if not isinstance(one.network, EnsembleSegmenter):
             continue
-        search = one.network.provenance.get("search") or None
-        scores = (search or {}).get("members", {})
+        validation = one.network.provenance.get("validation") or None
+        scores = (validation or {}).get("members", {})
         best = max(scores, key=lambda name: scores[name]) if scores else None
         members = [
             {
@@ -57,7 +57,7 @@ def ensemble_gains(networks: Sequence[Supervised], cases: pd.DataFrame) -> list[
             if member["method"] is not None
             for row in _differences(cases, one.name, str(member["method"]))
         ]
-        found.append({"method": one.name, "search": search, "members": members, "gains": gains})
+        found.append({"method": one.name, "validation": validation, "members": members, "gains": gains})
     return found
 
 

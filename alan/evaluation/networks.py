@@ -153,7 +153,7 @@ def _origin(name: str, network: Member, store: FrameStore, test: pd.DataFrame, t
             _origin(f"{name}: {member_name}", member, store, test, test_split)
             for member_name, member in network.members.items()
         }
-        if "search" not in known:
+        if "validation" not in known:
             return "its members: " + "; ".join(sorted(origins))
     stores, sides = known.get("stores"), [known.get("train_split"), known.get("val_split")]
     if not stores:

@@ -6,8 +6,10 @@ they disagree (a few in a hundred of trained networks) are kept, with all probab
 
 from __future__ import annotations
 
+import os
+import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 import numpy as np
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alan.errors import ParameterError
+from alan.files import atomic
 from alan.supervised.ensemble import Member, check_members
 from alan.supervised.segmenter import to_labels
 
@@ -132,3 +135,28 @@ def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tenso
 
 def _counts(labels: Tensor, n: int) -> list[int]:
     return [int(count) for count in torch.bincount(labels.flatten(), minlength=n)]
+
+
+def save_agreement(agreement: Agreement, path: str | os.PathLike[str], key: str) -> None:
+    """Keep predictions for a search that may be interrupted, atomically.
+
+    Args:
+        agreement: the predictions.
+        path: the file, ending in ``.npz``.
+        key: fingerprint of members and frames.
+    """
+    arrays = {field.name: getattr(agreement, field.name) for field in fields(agreement)}
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, key=np.array(key), **arrays)
+
+
+def load_agreement(path: str | os.PathLike[str], key: str) -> Agreement | None:
+    """Read what :func:`save_agreement` wrote; None where it is missing, broken or of another key."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if str(file["key"]) != key:
+                return None
+            arrays = {name: file[name] for name in file.files if name != "key"}
+    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+        return None
+    return Agreement(tuple(str(name) for name in arrays.pop("structures")), **arrays)

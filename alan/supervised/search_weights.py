@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from alan.errors import ParameterError, nearest
 from alan.supervised.agreement import Agreement, Objective
+from alan.supervised.ensemble import check_weights
 from alan.supervised.extra import third_party
 
 Sampler = Literal["random", "tpe"]
@@ -31,7 +32,7 @@ class WeightSearch:
         score: of these weights on the validation frames, 0..1.
         equal: score of equal weights.
         members: name to the score of the member alone.
-        history: one row a trial: ``trial``, ``kind`` (``equal``, ``single`` or the sampler), a column
+        history: one row a trial: ``trial``, ``kind`` (``equal``, ``single``, ``given`` or the sampler), a column
             ``weight <name>`` for each member, and ``score``.
     """
 
@@ -75,45 +76,79 @@ def search_weights(
     """
     if sampler not in _SAMPLERS:
         raise ParameterError(f"unknown sampler {sampler!r}: {nearest(sampler, _SAMPLERS)}")
-    if objective not in _OBJECTIVES:
-        raise ParameterError(f"unknown objective {objective!r}: {nearest(objective, _OBJECTIVES)}")
     if trials < 1:
         raise ParameterError(f"trials={trials}: give at least 1")
+    _check(agreement, names, objective)
     n = len(agreement.probabilities)
-    if len(names) != n:
-        raise ParameterError(f"{len(names)} names for {n} members: give one for each")
-    if not agreement.truth[:, 1:].any():
-        raise ParameterError("no frame of the split shows a structure: weights cannot be searched on it")
-    rows: list[tuple[str, NDArray[np.float64], float]] = []
-
-    def try_out(kind: str, weights: NDArray[np.float64]) -> float:
-        rows.append((kind, weights, agreement.score(weights, objective)))
-        return rows[-1][2]
-
-    try_out("equal", np.ones(n))
-    for single in np.eye(n):
-        try_out("single", single)
+    trial = _Trials(agreement, objective)
     with tqdm(total=trials, desc=f"weights: {sampler}", unit="trial", leave=False, disable=not progress) as bar:
         draw = _random if sampler == "random" else _tpe
-        draw(try_out, n, trials, seed, bar)
-    columns = [f"weight {name}" for name in names]
-    history = pd.DataFrame(np.array([row[1] for row in rows]), columns=columns)
-    history.insert(0, "kind", [row[0] for row in rows])
-    history.insert(0, "trial", np.arange(len(rows)))
-    history["score"] = [row[2] for row in rows]
-    best = int(history["score"].to_numpy().argmax())
-    return WeightSearch(
-        weights={name: float(value) for name, value in zip(names, rows[best][1], strict=True)},
-        score=rows[best][2],
-        equal=rows[0][2],
-        members={name: rows[1 + i][2] for i, name in enumerate(names)},
-        history=history,
-    )
+        draw(trial, n, trials, seed, bar)
+    return trial.outcome(names, int(np.argmax([row[2] for row in trial.rows])))
 
 
-def _random(
-    try_out: Callable[[str, NDArray[np.float64]], float], n: int, trials: int, seed: int, bar: tqdm[Any]
-) -> None:
+def score_weights(
+    agreement: Agreement, names: Sequence[str], weights: Mapping[str, float] | None, objective: Objective = "iou"
+) -> WeightSearch:
+    """Score given weights, or equal ones, beside every member alone: a search without a draw.
+
+    Args:
+        agreement: the members' predictions.
+        names: the members' names, in the order of ``agreement``.
+        weights: name to weight; None for equal ones.
+        objective: ``iou`` or ``dice``.
+
+    Raises:
+        ParameterError: as :func:`search_weights` and :func:`alan.supervised.ensemble.check_weights`.
+    """
+    given = check_weights(names, weights)
+    _check(agreement, names, objective)
+    trial = _Trials(agreement, objective)
+    if weights is not None:
+        trial("given", np.array(list(given.values())))
+    return trial.outcome(names, 0 if weights is None else len(trial.rows) - 1)
+
+
+class _Trials:
+    """Scores weights and remembers them; equal weights and every member alone come first."""
+
+    def __init__(self, agreement: Agreement, objective: Objective) -> None:
+        self.agreement, self.objective = agreement, objective
+        self.rows: list[tuple[str, NDArray[np.float64], float]] = []
+        n = len(agreement.probabilities)
+        self("equal", np.ones(n))
+        for single in np.eye(n):
+            self("single", single)
+
+    def __call__(self, kind: str, weights: NDArray[np.float64]) -> float:
+        score = self.agreement.score(weights, self.objective)
+        self.rows.append((kind, weights, score))
+        return score
+
+    def outcome(self, names: Sequence[str], chosen: int) -> WeightSearch:
+        history = pd.DataFrame(np.array([row[1] for row in self.rows]), columns=[f"weight {n}" for n in names])
+        history.insert(0, "kind", [row[0] for row in self.rows])
+        history.insert(0, "trial", np.arange(len(self.rows)))
+        history["score"] = [row[2] for row in self.rows]
+        return WeightSearch(
+            weights={name: float(value) for name, value in zip(names, self.rows[chosen][1], strict=True)},
+            score=self.rows[chosen][2],
+            equal=self.rows[0][2],
+            members={name: self.rows[1 + i][2] for i, name in enumerate(names)},
+            history=history,
+        )
+
+
+def _check(agreement: Agreement, names: Sequence[str], objective: str) -> None:
+    if objective not in _OBJECTIVES:
+        raise ParameterError(f"unknown objective {objective!r}: {nearest(objective, _OBJECTIVES)}")
+    if len(names) != len(agreement.probabilities):
+        raise ParameterError(f"{len(names)} names for {len(agreement.probabilities)} members: give one for each")
+    if not agreement.truth[:, 1:].any():
+        raise ParameterError("no frame of the split shows a structure: weights cannot be searched on it")
+
+
+def _random(try_out: _Trials, n: int, trials: int, seed: int, bar: tqdm[Any]) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(trials):
         grid = rng.integers(0, GRID + 1, n)
@@ -123,9 +158,7 @@ def _random(
         bar.update()
 
 
-def _tpe(
-    try_out: Callable[[str, NDArray[np.float64]], float], n: int, trials: int, seed: int, bar: tqdm[Any]
-) -> None:
+def _tpe(try_out: _Trials, n: int, trials: int, seed: int, bar: tqdm[Any]) -> None:
     optuna = third_party("optuna", "search")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
