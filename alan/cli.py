@@ -20,6 +20,7 @@ VERBS = {
     "simulate": ("alan.commands", "simulate", "make an echo archive in an official layout out of nothing"),
     "frames": ("alan.commands", "frames", "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)"),
     "prepare": ("alan.commands", "prepare", "decode an archive once into a frame store"),
+    "parcels": ("alan.parcel_verbs", "parcels", "fit k-means parcels on unlabelled frames"),
     "cache": ("alan.commands", "cache", "write a locked backbone's features or parcels to HDF5"),
     "evaluate": (
         "alan.commands",

@@ -45,7 +45,7 @@ def stores_of(name, tiny):
 
 
 def test_every_config_is_of_a_known_group():
-    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate"}
+    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate", "parcels"}
     assert {name.partition("/")[0] for name in CONFIGS} == groups
 
 
@@ -119,6 +119,15 @@ def test_raptor(name, tiny, alan, tmp_path):
     assert ran.code == 0, ran.err
     check_run(out)
     assert load_parcels(out / "parcels.safetensors").n_parcels == read(name)["model"]["init_args"]["n_parcels"]
+
+
+@pytest.mark.parametrize("name", configs("parcels"))
+def test_parcels(name, tiny, alan, tmp_path):
+    config, out = read(name), tmp_path / "run"
+    args = ["--store", tiny.store(layout_of(config["store"])), "--backbone", tiny.backbone(), "--out", out]
+    ran = alan("parcels", "--config", ROOT / name, *args)
+    assert ran.code == 0, ran.err
+    assert load_parcels(out / "parcels.safetensors").n_parcels == config["n_parcels"]
 
 
 @pytest.mark.parametrize("name", configs("supervised"))

@@ -12,6 +12,7 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
+from tqdm import tqdm
 
 from alan.backbone.locked import Backbone
 from alan.errors import ParameterError
@@ -253,7 +254,7 @@ def fit_kmeans(
     random = np.random.default_rng(random_state)
     quota = -(-max_samples // len(frames))
     drawn = []
-    for start in range(0, len(frames), batch_size):
+    for start in tqdm(range(0, len(frames), batch_size), desc="tokens", unit="batch", leave=False):
         batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size]))
         tokens = backbone(batch).tokens.flatten(1, 2).cpu().numpy()
         seen = backbone.sector(batch).flatten(1).cpu().numpy() if sector_only else np.ones(tokens.shape[:2], bool)

@@ -105,9 +105,7 @@ def agreement(
     a, b = a[inside].astype(np.int64), b[inside].astype(np.int64)
     if not len(a):
         raise ParameterError("every pixel is background in one of the two: nothing to compare")
-    few = slice(None)
-    if len(a) > max_pixels:
-        few = np.random.default_rng(0).choice(len(a), max_pixels, replace=False)
+    few = np.random.default_rng(0).choice(len(a), min(len(a), max_pixels), replace=False)
     joint = _joint(a, b)
     rows, columns = joint.sum(1), joint.sum(0)
     joint = joint[rows > 0][:, columns > 0]
@@ -118,7 +116,7 @@ def agreement(
     )
 
 
-def _joint(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.float64]:
+def _joint(a: Maps, b: Maps) -> NDArray[np.float64]:
     """Pixels by id in the one and id in the other."""
     side = int(b.max()) + 1
     return np.bincount(a * side + b, minlength=(int(a.max()) + 1) * side).reshape(-1, side).astype(np.float64)
@@ -297,7 +295,7 @@ def _one(model: ParcelModel, maps: Maps, spans: Sequence[slice], slack: float) -
 
 
 def _oracles(maps: Maps, masks: Mapping[str, NDArray[np.bool_]], background: int | None) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name, truth in masks.items():
         best = oracle_dice(maps, truth, background=background)
         found |= {f"oracle_{name}": best.image, f"list_{name}": best.list_}
