@@ -12,6 +12,7 @@ from alan.data.extract import extract_frames
 from alan.data.prepare import prepare as prepare_store
 from alan.data.preprocessing import Preprocessing
 from alan.data.simulator.archive import simulate_archive
+from alan.evaluation.efficiency import LabelEfficiencyProtocol
 from alan.evaluation.run import run_evaluation
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
@@ -70,6 +71,7 @@ def evaluate(
     *,
     segmentation: SegmentationProtocol | None = None,
     views: ViewProtocol | None = None,
+    label_efficiency: LabelEfficiencyProtocol | None = None,
     title: str = "ALAN evaluation",
     curves: dict[str, str] | None = None,
     overwrite: bool = False,
@@ -80,11 +82,20 @@ def evaluate(
         out: the run folder.
         segmentation: what to segment, on which frames.
         views: which views to name, on which frames.
+        label_efficiency: which methods to compare, with how many labelled patients.
         title: heading of the report.
         curves: name to the metrics.jsonl of a training, drawn in the report.
         overwrite: replace a run with another configuration.
     """
-    folder = run_evaluation(segmentation, views, out, title, overwrite=overwrite, curves=curves)
+    folder = run_evaluation(
+        segmentation,
+        views,
+        out,
+        title,
+        overwrite=overwrite,
+        curves=curves,
+        label_efficiency=label_efficiency,
+    )
     _log.info("report: %s", write_report(folder))
 
 

@@ -169,7 +169,7 @@ class DecoderReadout(TokenReadout):
         count = sum(weights.numel() for weights in network.parameters())
         if count > MOST_WEIGHTS:
             raise ParameterError(
-                f"width {self.width} makes {count:,} weights on tokens of {self.dim_}; a light decoder has at most "
+                f"width {self.width} makes {count:,} weights on tokens of {self.dim_}; a decoder has at most "
                 f"{MOST_WEIGHTS:,}: lower width"
             )
         return network

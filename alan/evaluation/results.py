@@ -31,9 +31,12 @@ CONTENTS = (
     EXAMPLES,
     "per_case.csv",
     "per_image_views.csv",
+    "label_efficiency.csv",
     "report.html",
     "models",
     "maps",
+    "features",
+    "cells",
     "figures",
     "curves",
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 from alan.data.store import FrameStore
 from alan.errors import AlanError, ConfigError, DataError
+from alan.evaluation.efficiency import LabelEfficiencyProtocol, measure_efficiency
 from alan.evaluation.results import (
     RESULTS,
     SCHEMA,
@@ -38,13 +39,15 @@ def run_evaluation(
     *,
     overwrite: bool = False,
     curves: Mapping[str, str] | None = None,
+    label_efficiency: LabelEfficiencyProtocol | None = None,
 ) -> Path:
     """Measure what the protocols ask for and write the run folder.
 
     The folder holds ``config.yaml``, ``results.json``, ``per_case.csv`` (segmentation), ``per_image_views.csv``
-    (views), ``models/*.json`` (the fitted white boxes), ``maps`` (parcel maps, so that a second run resumes),
-    ``examples.npz`` and ``curves``. ``results.json`` is written last: where it stands, the run is whole. A second
-    call with the same configuration and the same inputs reuses it. A run refused for bad input leaves nothing.
+    (views), ``label_efficiency.csv``, ``models/*.json`` (the fitted white boxes), ``maps``, ``features`` and
+    ``cells`` (so that a second run resumes), ``examples.npz`` and ``curves``. ``results.json`` is written last:
+    where it stands, the run is whole. A second call with the same configuration and the same inputs reuses it. A
+    run refused for bad input leaves nothing.
 
     Args:
         segmentation: the segmentation protocol, or None.
@@ -53,17 +56,18 @@ def run_evaluation(
         title: heading of the report.
         overwrite: replace a run with another configuration.
         curves: name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
+        label_efficiency: the label-efficiency protocol, or None.
 
     Returns:
         The run folder.
 
     Raises:
-        ConfigError: neither protocol is given, or the folder holds a run with another configuration.
+        ConfigError: no protocol is given, or the folder holds a run with another configuration.
         DataError: an input is missing, or ``out`` holds something else.
-        AlanError: as :func:`measure_segmentation` and :func:`measure_views`.
+        AlanError: as :func:`measure_segmentation`, :func:`measure_views` and :func:`measure_efficiency`.
     """
-    if segmentation is None and views is None:
-        raise ConfigError("nothing to evaluate: give a segmentation protocol, a views protocol, or both")
+    if segmentation is None and views is None and label_efficiency is None:
+        raise ConfigError("nothing to evaluate: give a segmentation, a views or a label_efficiency protocol")
     folder = Path(out)
     config = plain(
         {
@@ -73,14 +77,17 @@ def run_evaluation(
             "curves": None if curves is None else dict(curves),
         }
     )
-    inputs = _inputs(segmentation, views, curves or {})
+    if label_efficiency is not None:  # neither the number of processes nor the place of the work changes a result
+        asked = {k: v for k, v in asdict(label_efficiency).items() if k not in ("workers", "work")}
+        config["label_efficiency"] = plain(asked)
+    inputs = _inputs(segmentation, views, label_efficiency, curves or {})
     known = open_run(folder, config, overwrite)
     if known and (folder / RESULTS).exists() and read_results(folder)["provenance"]["inputs"] == inputs:
         _log.info("%s: the same configuration and inputs as before, results reused", folder)
         return folder
     (folder / RESULTS).unlink(missing_ok=True)
     try:
-        results = _measure(segmentation, views, folder)
+        results = _measure(segmentation, views, label_efficiency, folder)
     except AlanError:
         if not known:
             remove_run(folder)
@@ -91,7 +98,10 @@ def run_evaluation(
 
 
 def _measure(
-    segmentation: SegmentationProtocol | None, views: ViewProtocol | None, folder: Path
+    segmentation: SegmentationProtocol | None,
+    views: ViewProtocol | None,
+    label_efficiency: LabelEfficiencyProtocol | None,
+    folder: Path,
 ) -> dict[str, Any]:
     """Carry out the protocols, write their cases, and give their summaries."""
     results: dict[str, Any] = {}
@@ -103,17 +113,26 @@ def _measure(
         result = measure_views(views)
         write_result(folder, result, "per_image_views.csv")
         results["views"] = result.summary
+    if label_efficiency is not None:
+        result = measure_efficiency(label_efficiency, folder)
+        write_result(folder, result, "label_efficiency.csv")
+        results["label_efficiency"] = result.summary
     return results
 
 
 def _inputs(
-    segmentation: SegmentationProtocol | None, views: ViewProtocol | None, curves: Mapping[str, str]
+    segmentation: SegmentationProtocol | None,
+    views: ViewProtocol | None,
+    label_efficiency: LabelEfficiencyProtocol | None,
+    curves: Mapping[str, str],
 ) -> dict[str, str]:
     """Fingerprint of every input: of a store its own, of a file that of its bytes, of a name the name."""
-    stores = {part.store for part in (segmentation, views) if part is not None}
-    files = list(segmentation.parcels.values()) if segmentation is not None else []
+    stores = {part.store for part in (segmentation, views, label_efficiency) if part is not None}
+    files = [*segmentation.parcels.values(), *segmentation.networks.values()] if segmentation is not None else []
     if views is not None:
         files.append(views.backbone)
+    if label_efficiency is not None:
+        files += [path for method in label_efficiency.methods for path in method.files()]
     inputs = {path: FrameStore(path).fingerprint for path in sorted(stores)}
     for path in files:
         inputs[path] = _digest(Path(path)) if Path(path).is_file() else path
