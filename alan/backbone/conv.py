@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from alan.backbone.normalise import Normalisation
 from alan.errors import ParameterError, nearest
 
-#: Name to the widths of the levels.
+#: Name to (widths of the levels, stem stride).
 CONV_PRESETS = {
-    "conv_small": (16, 32, 64, 128),
-    "conv_base": (24, 48, 96, 192),
+    "conv_small": ((16, 32, 64, 128), 1),
+    "conv_base": ((32, 64, 128, 192), 2),
 }
 
 
@@ -23,28 +23,37 @@ CONV_PRESETS = {
 class ConvSpec:
     """All that is needed to build the network, to feed it and to read features off it.
 
-    Level 0 is the decoder's map at the size of the image, level i the one at 1 / 2^i of it; the last level, the
-    bottleneck, is the deepest map of the encoder.
+    Level 0 is the decoder's last map, at 1 / ``stem_stride`` of the image, level i one 2^i times as small; the
+    last level, the bottleneck, is the deepest map of the encoder.
 
     Attributes:
-        image_size: side of the training image in pixels, a multiple of ``2 ** (len(widths) - 1)``.
+        image_size: side of the training image in pixels, a multiple of ``stem_stride * 2 ** (len(widths) - 1)``.
         widths: channels of each level from the top, the bottleneck last; two or more.
+        stem_stride: 1, or 2 for a first 5 x 5 convolution that halves the image: more channels for the same time.
         in_chans: 1 or 3 (grey repeated).
         normalisation: see :func:`alan.backbone.normalise.normalise`.
-        feature_levels: levels whose maps, side by side, are the features of a token; None for the bottleneck and
-            all decoder levels but level 0.
+        feature_levels: levels whose maps, side by side, are the features of a token; None for all that are no
+            finer than the tokens, from the bottleneck up.
         token_stride: default distance of two tokens in pixels; a divisor of ``image_size``.
+        structures: names of the structures that the network was taught to find; it then has a last layer of
+            ``2 C + 3`` outputs a pixel of level 0: C + 1 tissue logits (background first), C distances, and two
+            coordinates.
+        taught_features: put the taught outputs (tissue probabilities, distances, coordinates) beside the features.
     """
 
     image_size: int = 112
     widths: tuple[int, ...] = (16, 32, 64, 128)
+    stem_stride: int = 1
     in_chans: int = 1
     normalisation: Normalisation = "sector"
     feature_levels: tuple[int, ...] | None = None
     token_stride: int = 2
+    structures: tuple[str, ...] = ()
+    taught_features: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "widths", tuple(self.widths))
+        for name in ("widths", "structures"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.feature_levels is not None:
             object.__setattr__(self, "feature_levels", tuple(self.feature_levels))
         if len(self.widths) < 2 or min(self.widths) < 1:
@@ -56,30 +65,40 @@ class ConvSpec:
                 f"unknown normalisation {self.normalisation!r}: "
                 f"{nearest(self.normalisation, get_args(Normalisation))}"
             )
+        if self.stem_stride not in (1, 2):
+            raise ParameterError(f"stem_stride is {self.stem_stride}: it must be 1 or 2")
+        if self.taught_features and not self.structures:
+            raise ParameterError("taught_features needs structures: a network without them was taught no outputs")
+        check_token_stride(self.image_size, self.token_stride)
         levels, last = self.levels, len(self.widths) - 1
         if not levels or len(set(levels)) < len(levels) or not all(0 <= level <= last for level in levels):
             raise ParameterError(
                 f"feature_levels are {levels}: name each once, out of 0 (the image's size) to {last}"
             )
         check_conv_size(self.image_size, self.multiple)
-        check_token_stride(self.image_size, self.token_stride)
 
     @property
     def levels(self) -> tuple[int, ...]:
         """The levels whose maps are the features."""
         if self.feature_levels is not None:
             return self.feature_levels
-        return tuple(range(len(self.widths) - 1, 0, -1))
+        fits = (level for level in range(len(self.widths)) if self.stem_stride << level >= self.token_stride)
+        return tuple(fits)[::-1]
 
     @property
     def multiple(self) -> int:
         """Sides of an image must be multiples of it."""
-        return int(2 ** (len(self.widths) - 1))
+        return int(self.stem_stride * 2 ** (len(self.widths) - 1))
 
     @property
     def dim(self) -> int:
-        """Width of a token: the channels of the chosen levels."""
-        return sum(self.widths[level] for level in self.levels)
+        """Width of a token: the channels of the chosen levels, and those of the taught outputs if they count."""
+        return sum(self.widths[level] for level in self.levels) + self.taught_features * self.n_outputs
+
+    @property
+    def n_outputs(self) -> int:
+        """Channels of the taught outputs, 0 without structures."""
+        return 2 * len(self.structures) + 3 if self.structures else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary, for JSON."""
@@ -121,7 +140,8 @@ def named_conv_spec(name: str, **changes: Any) -> ConvSpec:
     """
     if name not in CONV_PRESETS:
         raise ParameterError(f"unknown network {name!r}: {nearest(name, CONV_PRESETS)}")
-    return replace(ConvSpec(widths=CONV_PRESETS[name]), **changes)
+    widths, stem_stride = CONV_PRESETS[name]
+    return replace(ConvSpec(widths=widths, stem_stride=stem_stride), **changes)
 
 
 class ConvBlock(nn.Sequential):
@@ -139,25 +159,35 @@ class ConvBlock(nn.Sequential):
 
 
 class ConvNet(nn.Module):
-    """Encoder with max pooling, decoder with bilinear upsampling, and skips: a U-Net without its last layer.
+    """Encoder with max pooling, decoder with bilinear upsampling, and skips: a U-Net.
+
+    Its weights lie channels last, in which CPUs convolve faster.
 
     Source: Ronneberger et al. 2015, figure 1, with batch norm, padded convolutions and bilinear upsampling.
     """
 
     def __init__(self, spec: ConvSpec) -> None:
         super().__init__()
-        w = spec.widths
-        self.encoder = nn.ModuleList(ConvBlock(a, b) for a, b in zip((spec.in_chans, *w[:-1]), w, strict=True))
+        w, channels = spec.widths, spec.in_chans
+        self.n_structures = len(spec.structures)
+        self.stem: nn.Module = nn.Identity()
+        if spec.stem_stride == 2:
+            first = nn.Conv2d(channels, w[0], 5, stride=2, padding=2, bias=False)
+            self.stem, channels = nn.Sequential(first, nn.BatchNorm2d(w[0]), nn.ReLU(inplace=True)), w[0]
+        self.encoder = nn.ModuleList(ConvBlock(a, b) for a, b in zip((channels, *w[:-1]), w, strict=True))
         self.decoder = nn.ModuleList(ConvBlock(w[i] + w[i - 1], w[i - 1]) for i in range(len(w) - 1, 0, -1))
+        self.outputs = nn.Conv2d(w[0], spec.n_outputs, 1) if spec.structures else nn.Identity()
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised images (B, in_chans, H, W) to the maps of all levels.
 
         Returns:
-            Level i at place i: (B, widths[i], H / 2^i, W / 2^i); the last is the bottleneck.
+            Level i at place i: (B, widths[i], h / 2^i, w / 2^i), h x w the image over the stem's stride; the last
+            is the bottleneck.
         """
         skips: list[Tensor] = []
-        x = images
+        x = self.stem(images)
         for block in self.encoder:
             x = block(F.max_pool2d(x, 2) if skips else x)
             skips.append(x)
@@ -167,6 +197,12 @@ class ConvNet(nn.Module):
             up = F.interpolate(maps[0], skip.shape[-2:], mode="bilinear", align_corners=False)
             maps.insert(0, block(torch.cat([up, skip], 1)))
         return maps
+
+    def taught(self, maps: list[Tensor]) -> Tensor:
+        """Taught outputs (B, 2 C + 3, h, w) out of the maps: tissue probabilities, distances, coordinates."""
+        raw = self.outputs(maps[0]).float()
+        tissue = self.n_structures + 1
+        return torch.cat([raw[:, :tissue].softmax(1), raw[:, tissue:]], 1)
 
 
 def seeded_conv(spec: ConvSpec, seed: int) -> ConvNet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,8 +21,8 @@ class Coordinates(NamedTuple):
 
     Attributes:
         values: (B, 2, h, w) float32. First the position along the long axis, 0 at the apex and 1 at the middle of
-            the base, clamped to -0.25..1.25; then the signed distance from the axis over half the axis's length,
-            positive to the right when the apex points up, clamped to -1.25..1.25. Zero where not known.
+            the base, clamped to -0.5..2; then the signed distance from the axis over half the axis's length,
+            positive to the right when the apex points up, clamped to -1.5..1.5. Zero where not known.
         known: (B, h, w) bool.
     """
 
@@ -29,7 +30,24 @@ class Coordinates(NamedTuple):
     known: Tensor
 
 
-def signed_distances(labels: Tensor, n_structures: int, clip: float = 10.0, stride: int = 1) -> Tensor:
+def outlines(labels: Tensor, structures: Sequence[str]) -> Tensor:
+    """Masks whose outlines are the walls: each structure, but for the myocardium LV and myocardium together.
+
+    Args:
+        labels: (B, H, W) integer, 0 background and i + 1 for ``structures[i]``.
+        structures: names.
+
+    Returns:
+        (B, C, H, W) bool.
+    """
+    values = torch.arange(1, len(structures) + 1, device=labels.device)
+    masks = labels[:, None] == values[:, None, None]
+    if "lv" in structures and "myo" in structures:
+        masks[:, structures.index("myo")] |= masks[:, structures.index("lv")]
+    return masks
+
+
+def signed_distances(masks: Tensor, clip: float = 10.0, stride: int = 1) -> Tensor:
     """Signed Euclidean distance to the outline of each structure, exact up to ``clip``.
 
     The outline runs between pixels: the first pixel inside is at +0.5 grid steps, the first outside at -0.5. What
@@ -38,10 +56,9 @@ def signed_distances(labels: Tensor, n_structures: int, clip: float = 10.0, stri
     ``clip`` only.
 
     Args:
-        labels: (B, H, W) integer, 0 background and i for structure i.
-        n_structures: C, the largest label.
+        masks: (B, C, H, W) bool.
         clip: distance in pixels that is given the value 1, and all beyond it.
-        stride: every how many pixels a distance is wanted; above 1 the label map is read at those pixels only.
+        stride: every how many pixels a distance is wanted; above 1 the masks are read at those pixels only.
 
     Returns:
         (B, C, ceil(H / stride), ceil(W / stride)) float32 in -1..1, positive inside; -1 where a structure is
@@ -52,8 +69,7 @@ def signed_distances(labels: Tensor, n_structures: int, clip: float = 10.0, stri
     """
     if clip <= 0 or stride < 1:
         raise ParameterError(f"clip {clip} must be above 0 and stride {stride} 1 or more")
-    values = torch.arange(1, n_structures + 1, device=labels.device)
-    inside = labels[:, None, ::stride, ::stride] == values[:, None, None]  # (B, C, h, w)
+    inside = masks[..., ::stride, ::stride]
     radius = math.ceil(clip / stride + 0.5)
     other = _squared_distance(torch.stack([inside, ~inside]), radius).sqrt()
     away = torch.where(inside, other[1], other[0]) - 0.5  # each pixel to the nearest one on the other side
@@ -85,7 +101,8 @@ def ventricle_coordinates(lv: Tensor, la: Tensor, where: Tensor) -> Coordinates:
     Args:
         lv: (B, h, w) bool, the cavity.
         la: (B, h, w) bool, the left atrium.
-        where: (B, h, w) bool, the pixels whose coordinates are wanted (cavity, or cavity and wall).
+        where: (B, h, w) bool, the pixels whose coordinates are wanted: the cavity, or all of the sector, in which
+            the axes go on.
     """
     touching = F.max_pool2d(la[:, None].float(), 3, 1, 1)[:, 0] > 0
     border = (lv & touching).float()
@@ -108,5 +125,5 @@ def ventricle_coordinates(lv: Tensor, la: Tensor, where: Tensor) -> Coordinates:
     along = 1 - torch.einsum("bchw,bc->bhw", offset, unit) / (2 * half)
     across = torch.einsum("bchw,bc->bhw", offset, normal) / half
     known = where & usable[:, None, None]
-    values = torch.stack([along.clamp(-0.25, 1.25), across.clamp(-1.25, 1.25)], 1)
+    values = torch.stack([along.clamp(-0.5, 2), across.clamp(-1.5, 1.5)], 1)
     return Coordinates(torch.where(known[:, None], values, 0.0), known)

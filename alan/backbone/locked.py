@@ -194,8 +194,9 @@ class VitBackbone(Backbone):
 class ConvBackbone(Backbone):
     """A frozen convolutional network: maps of several levels, resized bilinearly to one grid, side by side.
 
-    The features of a token are those of ``spec.levels``, in that order; ``cls`` is the mean over the tokens inside
-    the ultrasound sector (over all tokens for a frame without one).
+    The features of a token are those of ``spec.levels``, in that order, then the taught outputs with
+    ``spec.taught_features``; ``cls`` is the mean over the tokens inside the ultrasound sector (over all tokens for
+    a frame without one).
 
     Args:
         network: the network, taken over and frozen.
@@ -225,6 +226,7 @@ class ConvBackbone(Backbone):
             "kind": "conv",
             "normalisation": spec.normalisation,
             "levels": list(spec.levels),
+            "taught": spec.taught_features,
             "input_size": self.input_size,
             "stride": self.stride,
         }
@@ -235,17 +237,33 @@ class ConvBackbone(Backbone):
     def _window(self) -> int:
         return self.stride
 
+    @torch.no_grad()
+    def taught(self, frames: Tensor) -> Tensor:
+        """What the network was taught to say of each pixel, without any real label.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            (B, 2 C + 3, h, w) float32 at the size of level 0: probabilities of the background and of
+            ``spec.structures``, signed distances to their outlines, long-axis and transverse position.
+
+        Raises:
+            ParameterError: the network was taught no outputs.
+        """
+        if not self.spec.structures:
+            raise ParameterError("this network was taught no outputs: its specification names no structures")
+        images = normalise(self._resize(frames), self.spec.normalisation, self.spec.in_chans)
+        return self.network.taught(self.network(images))
+
     def _features(self, normalised: Tensor, images: Tensor) -> Features:
         maps, size = self.network(normalised), (self.grid, self.grid)
+        chosen = [maps[level] for level in self.spec.levels]
+        if self.spec.taught_features:
+            chosen.append(self.network.taught(maps))
         planes = [
-            F.interpolate(
-                maps[level],
-                size,
-                mode="bilinear",
-                antialias=maps[level].shape[-1] > self.grid,
-                align_corners=False,
-            )
-            for level in self.spec.levels
+            F.interpolate(x, size, mode="bilinear", antialias=x.shape[-1] > self.grid, align_corners=False)
+            for x in chosen
         ]
         tokens = torch.cat(planes, 1).permute(0, 2, 3, 1).float().contiguous()  # (B, h, w, D)
         inside = self._sector(images)

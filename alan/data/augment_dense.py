@@ -13,6 +13,8 @@ from alan.errors import ParameterError
 
 #: Nodes of the elastic field along one side; bicubic between them.
 NODES = 5
+#: Nodes of the field of dark blotches; where it is above 1 standard deviation, signal is lost.
+_BLOTCHES = 7
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class DenseAugmentation:
         blur: probability of a Gaussian blur.
         blur_sigma: range of its standard deviation in pixels.
         noise: white noise, of a standard deviation in 0..noise, inside the sector.
+        speckle: logarithm of a gain that varies from one pair of pixels to the next, of a standard deviation in
+            0..speckle.
+        dropout: largest loss of signal in dark blotches, a share of the grey value.
     """
 
     rotation: float = 0.15
@@ -45,14 +50,17 @@ class DenseAugmentation:
     blur: float = 0.5
     blur_sigma: tuple[float, float] = (0.2, 1.2)
     noise: float = 0.12
+    speckle: float = 0.35
+    dropout: float = 0.85
 
     def __post_init__(self) -> None:
         for entry in fields(self):
             value = getattr(self, entry.name)
             if entry.name != "blur_sigma" and value < 0:
                 raise ParameterError(f"{entry.name} is {value}: it must not be negative")
-        if self.blur > 1:
-            raise ParameterError(f"blur is {self.blur}: a probability is in 0..1")
+        for name in ("blur", "dropout"):
+            if getattr(self, name) > 1:
+                raise ParameterError(f"{name} is {getattr(self, name)}: it must be in 0..1")
         low, high = self.blur_sigma
         if not 0 < low <= high:
             raise ParameterError(f"blur_sigma is ({low}, {high}): it must keep 0 < low <= high")
@@ -114,8 +122,28 @@ class DenseAugmentation:
 
     def change(self, images: Tensor, sector: Tensor, generator: torch.Generator) -> Tensor:
         """Change the appearance of grey images (n, 1, s, s) in 0..1; black outside ``sector`` (the same, bool)."""
-        changed = change_appearance(images, self.draw_appearance(len(images), images.shape[-1], generator), sector)
-        return changed * sector
+        n, size = len(images), images.shape[-1]
+        changed = change_appearance(images, self.draw_appearance(n, size, generator), sector)
+        return (changed * self._gain(n, size, generator)).clamp(max=1) * sector
+
+    def _gain(self, n: int, size: int, generator: torch.Generator) -> Tensor:
+        """Speckle and dark blotches as a factor (n, 1, size, size)."""
+
+        def strength(most: float) -> Tensor:
+            """Of each frame, uniform; nothing in a third of them."""
+            draw = torch.rand(n, 1, 1, 1, generator=generator, device=generator.device)
+            return most * (1.5 * draw - 0.5).clamp(min=0)
+
+        def smooth(nodes: int, mode: str) -> Tensor:
+            field = torch.randn(n, 1, nodes, nodes, generator=generator, device=generator.device)
+            return F.interpolate(field, (size, size), mode=mode, align_corners=False)
+
+        gain = torch.ones(n, 1, 1, 1, device=generator.device)
+        if self.speckle:
+            gain = gain * (smooth(max(1, size // 2), "bilinear") * strength(self.speckle)).exp()
+        if self.dropout:
+            gain = gain * (1 - strength(self.dropout) * torch.sigmoid(6 * (smooth(_BLOTCHES, "bicubic") - 1)))
+        return gain
 
 
 def warp(planes: Tensor, grid: Tensor) -> Tensor:

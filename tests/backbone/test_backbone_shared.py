@@ -164,10 +164,38 @@ def test_conv_levels_change_dim_and_fingerprint():
     assert len({b.fingerprint for b in dims.values()}) == 4
 
 
+def test_stem_halves_every_level(frames):
+    spec = replace(CONV, stem_stride=2)
+    with torch.no_grad():
+        maps = seeded_conv(spec, 0).eval()(torch.zeros(1, 1, 32, 32))
+    assert [tuple(x.shape[1:]) for x in maps] == [(4, 16, 16), (6, 8, 8), (8, 4, 4)]
+    assert spec.levels == (2, 1, 0)
+    assert (spec.dim, spec.multiple) == (18, 8)
+    assert random_backbone(spec)(frames).tokens.shape == (3, 16, 16, 18)
+
+
+def test_taught_outputs_can_be_features(frames, tmp_path):
+    spec = replace(CONV, structures=("lv", "la"), taught_features=True)
+    plain, backbone = random_backbone(replace(spec, taught_features=False)), random_backbone(spec)
+    assert (backbone.dim, spec.n_outputs) == (plain.dim + 7, 7)
+    assert backbone.fingerprint != plain.fingerprint
+    taught = backbone.taught(frames)
+    assert taught.shape == (3, 7, 32, 32)
+    torch.testing.assert_close(taught[:, :3].sum(1), torch.ones(3, 32, 32))
+    tokens = backbone(frames).tokens
+    torch.testing.assert_close(tokens[..., :-7], plain(frames).tokens)
+    torch.testing.assert_close(tokens[..., -7:-4].sum(-1), torch.ones(3, 16, 16))
+    export_backbone(seeded_conv(spec, 0), spec, tmp_path / "b.safetensors")
+    assert load_backbone(tmp_path / "b.safetensors").fingerprint == backbone.fingerprint
+    with pytest.raises(ParameterError, match="taught no outputs"):
+        random_backbone(CONV).taught(frames)
+
+
 def test_conv_by_name(tmp_path, monkeypatch):
     backbone = load_backbone("random:conv_small?seed=2")
     assert backbone.grid == 56
     assert backbone.dim == 224
+    assert load_backbone("random:conv_base").dim == 192 + 128 + 64 + 32
     assert backbone.fingerprint == random_backbone(named_conv_spec("conv_small"), 2).fingerprint
     export_backbone(seeded_conv(CONV, 0), CONV, tmp_path / "alan-sim-small.safetensors")
     for folder in ("SHIPPED", "INSTALLED"):
@@ -198,6 +226,8 @@ def test_files_of_another_kind_or_network_are_refused(tmp_path):
         ({"feature_levels": (3,)}, "0 .*to 2"),
         ({"feature_levels": (1, 1)}, "each once"),
         ({"token_stride": 5}, "use one of"),
+        ({"stem_stride": 3}, "1 or 2"),
+        ({"taught_features": True}, "needs structures"),
     ],
 )
 def test_conv_spec_refuses(changes, message):

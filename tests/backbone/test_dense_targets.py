@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from alan.backbone.dense_targets import signed_distances, ventricle_coordinates
+from alan.backbone.dense_targets import outlines, signed_distances, ventricle_coordinates
 from alan.data.store import FrameStore
 from alan.errors import ParameterError
 
@@ -35,21 +35,33 @@ def test_distances_are_scipys(tiny, clip, stride):
     for value, name in enumerate(store.structures, 1):
         labels[torch.from_numpy(store.masks([0, 5, 9], name))[[0, 1, 2, 2]]] = value
     labels[3] = torch.randint(0, 4, (112, 112), generator=torch.Generator().manual_seed(0))
-    found = signed_distances(labels, 4, clip, stride)
+    found = signed_distances(outlines(labels, ("la", "rv", "ra", "ao")), clip, stride)
     np.testing.assert_allclose(found.numpy(), reference(labels, 4, clip, stride), atol=1e-5)
 
 
 def test_distances_by_hand():
     labels = torch.zeros(1, 5, 7, dtype=torch.uint8)
     labels[0, :, 3:] = 1
-    found = signed_distances(labels, 2, clip=3.0)
+    found = signed_distances(outlines(labels, ("lv", "la")), clip=3.0)
     expected = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.0]) / 3
     torch.testing.assert_close(found[0, 0], expected.expand(5, 7))
     assert (found[0, 1] == -1).all()
-    assert (signed_distances(labels.clamp(min=1), 1) == 1).all()
+    assert (signed_distances(torch.ones(1, 1, 4, 4, dtype=torch.bool)) == 1).all()
     for bad in ({"clip": 0.0}, {"stride": 0}):
         with pytest.raises(ParameterError, match="must be above 0 and stride"):
-            signed_distances(labels, 1, **bad)
+            signed_distances(labels[:, None] > 0, **bad)
+
+
+def test_the_walls_outline_is_that_of_cavity_and_wall():
+    labels = torch.tensor([[[0, 1, 2, 3]]])
+    found = outlines(labels, ("lv", "myo", "la"))[0, :, 0]
+    assert found.int().tolist() == [[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+    assert outlines(labels, ("myo", "lv", "la"))[0, :, 0].int().tolist() == [
+        [0, 1, 1, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 1],
+    ]
+    assert outlines(labels, ("myo", "la", "rv"))[0, 0, 0].int().tolist() == [0, 1, 0, 0]
 
 
 def ventricle():
@@ -89,7 +101,7 @@ def test_coordinates_beyond_the_cavity_and_without_an_atrium():
     values, known = ventricle_coordinates(lv, la, everywhere)
     assert known.all()
     assert values[0, 0].min() == pytest.approx(1 - 24 / 20)  # the top row lies 4 above the apex
-    assert values[0, 0].max() == 1.25
+    assert values[0, 0].max() == pytest.approx(1 + 15 / 20)
     for other in (torch.zeros_like(la), la.roll(3, 1)):  # none, and one that does not touch
         assert not ventricle_coordinates(lv, other, everywhere).known.any()
     assert not ventricle_coordinates(torch.zeros_like(lv), la, everywhere).known.any()
