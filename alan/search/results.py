@@ -1,0 +1,151 @@
+"""What a search found: the table of trials, the best points, importances, and the files of the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from alan.errors import DataError
+from alan.files import atomic, read_json, write_json, write_text
+from alan.search.settings import TrialTraining
+from alan.search.space import Point
+from alan.search.study import DETAILS, LATENCY, REASON, WORKER, SearchStudy, died_twice
+
+SCHEMA = "alan-search/1"
+CONFIG, RESULTS, TRIALS, BEST, DATABASE = "config.yaml", "results.json", "trials.csv", "best.yaml", "study.db"
+#: Finished trials below which no importance is given.
+ENOUGH = 10
+AXES = ("encoder", "decoder", "depth", "lr", "batch_size")
+_DIED = "its process died twice (the system kills a process that takes too much memory)"
+
+
+def trial_table(search: SearchStudy) -> pd.DataFrame:
+    """One row a trial that stands for a point, in the order of their numbers.
+
+    Columns: ``trial``, ``state`` (``complete``, ``pruned``, ``failed``, ``running``, ``waiting``), the axes,
+    ``iou`` (0..1; of a pruned trial its last validation), ``latency`` (seconds a frame), details,
+    ``started``, ``seconds``, ``worker``, ``reason``.
+    """
+    every = search.study.get_trials(deepcopy=False)
+    return pd.DataFrame([_row(trial, every) for trial in search.trials()])
+
+
+def _row(trial: FrozenTrial, every: list[FrozenTrial]) -> dict[str, Any]:
+    attributes = trial.user_attrs
+    reason = attributes.get(REASON) or (_DIED if died_twice(trial, every) else None)
+    state = {TrialState.FAIL: "failed"}.get(trial.state, trial.state.name.lower())
+    seconds = None if trial.duration is None else trial.duration.total_seconds()
+    return {
+        "trial": trial.number,
+        "state": state,
+        **{name: trial.params.get(name) for name in AXES},
+        "iou": trial.values[0] if trial.values else None,
+        "latency": attributes.get(LATENCY),
+        **{f"{name}": value for name, value in attributes.get(DETAILS, {}).items() if name != "seconds"},
+        "started": None if trial.datetime_start is None else trial.datetime_start.isoformat(timespec="seconds"),
+        "seconds": seconds,
+        "worker": attributes.get(WORKER),
+        "reason": reason,
+    }
+
+
+def importances(study: Study) -> tuple[dict[str, float], str]:
+    """How much each axis explains of the IoU's variance between trials, by Optuna's fANOVA.
+
+    Returns:
+        Name to share (they add up to 1), and a note on how far to trust it; an empty dictionary where there are
+        fewer than :data:`ENOUGH` finished trials, or no axis or score varies.
+    """
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) < ENOUGH:
+        return {}, f"Importances need at least {ENOUGH} finished trials; there are {len(done)}."
+    varied = [name for name in AXES if len({trial.params[name] for trial in done}) > 1]
+    if not varied or len({trial.values[0] for trial in done}) < 2:
+        return {}, "Importances need trials that differ, in their points and in their scores."
+    target = None if len(study.directions) == 1 else _first_value
+    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=varied, target=target)
+    rough = " With fewer than 50 trials they are rough." if len(done) < 50 else ""
+    return found, f"fANOVA over {len(done)} finished trials.{rough}"
+
+
+def _first_value(trial: FrozenTrial) -> float:
+    return float(trial.values[0])
+
+
+def summarise(search: SearchStudy, training: TrialTraining, space: dict[str, Any]) -> dict[str, Any]:
+    """All that the report shows, JSON-able.
+
+    Args:
+        search: the study.
+        training: how its trials were trained.
+        space: counts of the space, passed on.
+    """
+    table = trial_table(search)
+    rows: list[dict[str, Any]] = [] if table.empty else _records(table)
+    done = sorted((row for row in rows if row["state"] == "complete"), key=lambda row: -row["iou"])
+    objectives = list(search.settings.objectives)
+    pareto = [trial.number for trial in search.study.best_trials] if len(objectives) > 1 and done else []
+    shares, note = importances(search.study)
+    return {
+        "schema": SCHEMA,
+        "study": {
+            "name": search.settings.name,
+            "sampler": search.settings.sampler,
+            "pruner": search.settings.pruner,
+            "objectives": objectives,
+            "n_trials": search.n_trials,
+        },
+        "space": space,
+        "training": {
+            "structures": list(training.structures),
+            "max_epochs": training.max_epochs,
+            "val_split": training.val_split,
+            "label_patients": training.label_patients,
+        },
+        "trials": rows,
+        "best": done[:5],
+        "pareto": pareto,
+        "importances": shares,
+        "importances_note": note,
+        "failed": [row for row in rows if row["state"] == "failed"],
+    }
+
+
+def write_results(folder: Path, search: SearchStudy, training: TrialTraining, summary: dict[str, Any]) -> None:
+    """Write ``trials.csv``, ``best.yaml`` (where a trial has finished) and, last, ``results.json``."""
+    with atomic(folder / TRIALS) as temporary:
+        trial_table(search).to_csv(temporary, index=False, float_format="%.6g")
+    if summary["best"]:
+        best = summary["best"][0]
+        point = Point(**{name: best[name] for name in AXES})
+        head = (
+            f"# Trial {best['trial']} of the search {summary['study']['name']!r}: mean validation IoU "
+            f"{best['iou']:.4f}.\n#   alan fit --config {folder / BEST} --out {folder / 'best'}\n"
+        )
+        text = yaml.safe_dump(training.fit_config(point), sort_keys=False, allow_unicode=True)
+        write_text(folder / BEST, head + text)
+    write_json(folder / RESULTS, summary)
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """Read ``results.json`` of a search's run folder.
+
+    Raises:
+        DataError: there is none, or it is of another schema.
+    """
+    summary = read_json(folder / RESULTS)
+    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
+        raise DataError(f"{folder / RESULTS}: not of the schema {SCHEMA}; run alan search again")
+    return summary
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows with None where there is no value, and Python's own numbers."""
+    plain = table.astype(object).where(table.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]

@@ -1,0 +1,212 @@
+"""A search from configuration to run folder; ``alan.report.search`` makes the page out of it."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from alan.data.store import FrameStore
+from alan.errors import ConfigError, DataError
+from alan.evaluation.results import plain, provenance
+from alan.files import write_text
+from alan.search.settings import StudySettings, TrialTraining
+from alan.search.space import Builds, Point, SearchSpace, why_not
+from alan.search.trial import Outcome, Report, train_point
+from alan.supervised.data import LabelledFrameDataModule
+from alan.supervised.extra import third_party
+from alan.supervised.module import SegmentationModule
+from alan.supervised.networks import PLAIN, NetworkSpec
+from alan.supervised.structures import n_classes
+
+if TYPE_CHECKING:
+    from alan.search.study import Objective, Progress, SearchStudy
+
+_log = logging.getLogger(__name__)
+
+
+def run_search(
+    out: str | Path,
+    space: SearchSpace,
+    training: TrialTraining,
+    study: StudySettings,
+    *,
+    objective: Objective | None = None,
+    builds: Builds | None = None,
+    progress: bool = True,
+) -> Path:
+    """Search a space and write the run folder.
+
+    The folder holds ``config.yaml``, ``study.db`` (unless the study has a database of its own), ``trials.csv``,
+    ``results.json`` and ``best.yaml``, a configuration of ``alan fit``. The same call goes on after an
+    interruption, and several may run at the same time; one with more trials continues a finished study. What is
+    refused for bad input leaves nothing.
+
+    Args:
+        out: the run folder.
+        space: what is searched.
+        training: how each point is trained.
+        study: how the space is searched.
+        objective: trains a point; default :func:`alan.search.trial.train_point` with ``training``.
+        builds: whether a pair can be built; default :func:`alan.search.space.why_not`.
+        progress: show bars.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ParameterError: an unknown name, a value out of range, or a pair that cannot be built.
+        ConfigError: settings that contradict each other, a folder of something else, a study of another space or
+            training, or Optuna is not installed.
+        DataError: a store that cannot be read, or a file that is no study.
+    """
+    third_party("optuna", "search")
+    from alan.search import results
+    from alan.search.storage import open_storage
+    from alan.search.study import SearchStudy
+
+    folder = Path(out)
+    study.check()
+    training.check()
+    space = space.checked()
+    _check_folder(folder, results.CONFIG, results.DATABASE)
+    stores = _check_training(training)
+    classes = n_classes(training.structures)
+    ask = builds or partial(why_not, in_channels=training.in_channels, classes=classes)
+    impossible = space.impossible_pairs(ask, progress=progress)
+    points = space.points(impossible)
+    _log.info("%s", counted(space, len(points), len(impossible)))
+    counts = {
+        "points": len(points),
+        "size": space.size,
+        "axes": {name: list(values) for name, values in space.axes().items()},
+        "impossible": [{"pair": list(pair), "reason": reason} for pair, reason in impossible.items()],
+    }
+    made = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _quiet_optuna():
+        try:
+            storage = open_storage(folder / results.DATABASE, study.storage, study.heartbeat, study.grace)
+            search = SearchStudy.open(
+                storage,
+                space,
+                points,
+                study,
+                identity={"training": _identity(training), "stores": sorted(stores.values())},
+                validations=training.validations,
+            )
+        except (ConfigError, DataError):
+            if made:
+                _remove(folder)
+            raise
+        config = plain({"space": asdict(space), "training": asdict(training), "study": asdict(study)})
+        write_text(folder / results.CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        if search.n_trials < study.n_trials:
+            _log.info("n_trials is %d, the space has %d points: all are trained", study.n_trials, len(points))
+        try:
+            _train(search, objective or partial(_train_point, training), progress)
+        finally:
+            summary = results.summarise(search, training, counts)
+            summary["provenance"] = provenance(stores)
+            results.write_results(folder, search, training, plain(summary))
+            storage.engine.dispose()
+    return folder
+
+
+def counted(space: SearchSpace, points: int, impossible: int) -> str:
+    """The size of a space in words: ``46 encoders x 9 decoders x ... = 7,452 points``."""
+    product = " x ".join(f"{len(values)} {name}" for name, values in _named_axes(space).items())
+    left = f"; {impossible} pairs cannot be built, {points:,} points are left" if impossible else ""
+    return f"space: {product} = {space.size:,} points{left}"
+
+
+def _named_axes(space: SearchSpace) -> dict[str, tuple[Any, ...]]:
+    plural = {"encoder": "encoders", "decoder": "decoders", "depth": "depths"}
+    plural |= {"lr": "learning rates", "batch_size": "batch sizes"}
+    return {plural[name]: values for name, values in space.axes().items()}
+
+
+def _train_point(training: TrialTraining, point: Point, report: Report) -> Outcome:
+    try:
+        return train_point(point, training, report)
+    finally:  # a network that was too large must not stay in the next one's way
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _train(search: SearchStudy, objective: Objective, progress: bool) -> None:
+    bar = tqdm(total=search.n_trials, desc="trials", unit="trial", disable=not progress)
+
+    def show(state: Progress) -> None:
+        bar.n = min(state.settled, search.n_trials)
+        best = "none yet" if state.best is None else f"{state.best:.4f}"
+        bar.set_postfix_str(f"best IoU {best}, {state.running} running" if state.running else f"best IoU {best}")
+
+    try:
+        search.run(objective, show)
+    finally:
+        bar.close()
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """No line a trial: reasons stand in the report."""
+    import optuna
+
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def _check_folder(folder: Path, config: str, database: str) -> None:
+    """Refuse a folder of something else."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; a search needs a folder")
+    if not folder.exists() or not any(folder.iterdir()) or (folder / database).exists():
+        return
+    path = folder / config
+    held = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if not isinstance(held, dict) or not {"space", "study"} <= set(held):
+        raise ConfigError(f"{folder} is not empty and holds no run of alan search: choose another --out")
+
+
+def _check_training(training: TrialTraining) -> dict[str, str]:
+    """Build data and module once, with a small network, so that what is wrong for every trial is said before.
+
+    Returns:
+        Path of each store to its fingerprint.
+    """
+    point = Point("", "", 1, 1.0, 1)  # the settings that are checked do not depend on it
+    data = LabelledFrameDataModule(**training.data(point))
+    data.setup()
+    small = NetworkSpec(PLAIN, None, training.in_channels, decoder_channels=(2, 4))
+    SegmentationModule(**training.module(point), network=small)
+    return {path: FrameStore(path).fingerprint for path in training.stores}
+
+
+def _identity(training: TrialTraining) -> dict[str, Any]:
+    """What makes scores comparable: all but where the data lie and what machine trains."""
+    settings = asdict(training)
+    for name in ("stores", "num_workers", "accelerator"):
+        settings.pop(name)
+    return settings
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder that this call has made."""
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
