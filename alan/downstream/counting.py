@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,12 @@ class Counts:
     inside: BoolArray
     outside: BoolArray
     valve: BoolArray
+
+    @classmethod
+    def none(cls, n_parcels: int) -> Self:
+        """Counts over no image at all."""
+        pixels, flags = np.zeros((0, n_parcels), np.int64), np.zeros((0, n_parcels), bool)
+        return cls(pixels, pixels, np.zeros(0, np.int64), flags, flags, flags)
 
     @property
     def present(self) -> BoolArray:
@@ -97,6 +104,18 @@ def check_masks(masks: ArrayLike, shape: tuple[int, ...]) -> BoolArray:
     if array.shape != shape:
         raise ParameterError(f"masks must have the shape of parcel_maps {shape}, got {array.shape}")
     return array
+
+
+def check_groups(groups: ArrayLike | None, n_images: int) -> NDArray[Any]:
+    """Check the patients of images; None makes every image its own.
+
+    Raises:
+        ParameterError: not one entry per image.
+    """
+    group = np.arange(n_images) if groups is None else np.asarray(groups)
+    if group.shape != (n_images,):
+        raise ParameterError(f"groups must hold one entry per image ({n_images},), got {group.shape}")
+    return group
 
 
 def count(

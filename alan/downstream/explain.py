@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from alan.downstream.beta import JEFFREYS, Posterior
 from alan.downstream.counting import Counts
 from alan.downstream.rules import Greedy, Thresholds, shares
 
@@ -110,6 +111,43 @@ def greedy_sentence(parcel: int, counts: Counts, greedy: Greedy, background_id: 
         return f"present in none of the {len(counts.target)} images"
     return (
         f"left out: mean overlap with the target {counts.mean_overlap[parcel]:.0%}, no lasting gain in mean Dice"
+    )
+
+
+def beta_sentence(
+    parcel: int, known: Posterior, chance: float, asked: tuple[float, float], background_id: int | None
+) -> str:
+    """Say what is known of a parcel's share and how likely it is to be large enough.
+
+    Args:
+        parcel: its id.
+        known: the posterior.
+        chance: that its share exceeds the share asked.
+        asked: the share that it must exceed, and how probable that must be.
+        background_id: the id that is no parcel.
+
+    Returns:
+        For example ``share in the target 83% (12.3 effective pixels in labels and prior): above 40% with a chance
+        of 97%, 50% asked``.
+    """
+    if parcel == background_id:
+        return "background, no parcel"
+    if not known.known[parcel]:
+        return "seen in no label and not in the prior"
+    weight = known.alpha[parcel] + known.beta[parcel] - 2 * JEFFREYS
+    return (
+        f"share in the target {known.share[parcel]:.0%} ({weight:.1f} effective pixels in labels and prior): "
+        f"above {asked[0]:.0%} with a chance of {chance:.0%}, {asked[1]:.0%} asked"
+    )
+
+
+def nothing_likely(ranking: list[int], why: list[str]) -> str:
+    """Say which parcel came closest under the rule ``beta``, with the remedy, in one line."""
+    if not ranking:
+        return "rule 'beta' chose no parcel: none was seen in a label or in the prior; check masks and parcel maps"
+    return (
+        f"rule 'beta' chose no parcel; parcel {ranking[0]} came closest: {why[ranking[0]]}; lower share_above or "
+        "level, or set min_parcels=1 to take the best"
     )
 
 

@@ -1,4 +1,4 @@
-"""Selection rules: thresholds on counts (the paper's, and a relaxed one), or the union with the best Dice."""
+"""Selection rules: thresholds on counts (paper, relaxed), the union with the best Dice, or a Beta posterior."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ class Thresholds(NamedTuple):
     presence: float
 
 
-#: Rules by name. ``greedy`` does not choose by thresholds; they only fill its table.
+#: Rules by name. ``greedy`` and ``beta`` do not choose by thresholds; they only fill the table.
 RULES = {
     "paper": Thresholds(0.75, 0.5, 0.3),
     "relaxed": Thresholds(0.5, 0.5, 0.1),
     "greedy": Thresholds(0.75, 0.5, 0.3),
+    "beta": Thresholds(0.75, 0.5, 0.3),
 }
+#: What guards the greedy union against over-fitting, see :func:`greedy_union`.
+GUARDS = ("size", "patients")
 
 
 def shares(
@@ -51,7 +54,7 @@ def shares(
         Two (K,) arrays in [0, 1]; the consistency of a parcel that is never present is NaN.
     """
     consistency = np.divide(counts, present, out=np.full(len(counts), np.nan), where=present > 0)
-    return consistency, (present if presence_of == "present" else counts) / n_images
+    return consistency, (present if presence_of == "present" else counts) / max(n_images, 1)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,39 @@ class Greedy:
     order: list[int]
     dice: FloatArray
     cv_dice: float
+
+
+def _guarded(
+    area: CountArray,
+    overlap: CountArray,
+    target: CountArray,
+    group: NDArray[np.integer],
+    *,
+    min_gain: float,
+    errors: float,
+) -> tuple[list[int], list[float]]:
+    """Add the parcel whose gain over patients is surest until none is sure: ids and mean Dice after each."""
+    images = np.bincount(group)
+    share = overlap.sum(0) / np.maximum(area.sum(0), 1)
+    free: BoolArray = area.any(0) & (overlap.any(0) if len(images) > 1 else share > 0.5)
+    member = (group == np.arange(len(images))[:, None]) / images[:, None]  # (patients, images): mean over each
+    order: list[int] = []
+    dice: list[float] = []
+    hit, size, now = np.zeros((len(target), 1)), target[:, None].astype(np.float64), np.zeros((len(target), 1))
+    while free.any():
+        after = 2 * (hit + overlap) / (size + area)
+        gain = member @ (after - now)
+        sure = gain.mean(0)
+        if len(images) > 1:
+            sure = sure - errors * gain.std(0, ddof=1) / np.sqrt(len(images))
+        parcel = int(np.argmax(np.where(free, sure, -np.inf)))
+        if sure[parcel] <= min_gain:
+            break
+        order.append(parcel)
+        dice.append(float(after[:, parcel].mean()))
+        free[parcel] = False
+        hit, size, now = hit + overlap[:, [parcel]], size + area[:, [parcel]], after[:, [parcel]]
+    return order, dice
 
 
 def _path(area: CountArray, overlap: CountArray, target: CountArray) -> tuple[list[int], list[float]]:
@@ -97,13 +133,18 @@ def greedy_union(
     *,
     n_folds: int = 10,
     min_gain: float = 0.001,
+    guard: str = "size",
+    guard_errors: float = 0.0,
 ) -> Greedy:
-    """Union of parcels with the best mean Dice, no larger than held-out groups support.
+    """Union of parcels with the best mean Dice, guarded against over-fitting on few labels.
 
-    The union grows by the parcel that raises the mean Dice most. Its size guards against over-fitting on few
-    labels: the same growth is repeated without each fold of groups (patients), measured on the fold, and the
-    size is the smallest whose held-out mean Dice comes within ``min_gain`` of the best. With a single group
-    nothing can be held out; the union then grows while each parcel gains more than ``min_gain``.
+    The union grows by the parcel that raises the mean Dice most. With ``guard="size"`` the same growth is
+    repeated without each fold of groups (patients), measured on the fold, and the size is the smallest whose
+    held-out mean Dice comes within ``min_gain`` of the best; with a single group nothing can be held out, and
+    the union grows while each parcel gains more than ``min_gain``. With ``guard="patients"`` each step must hold
+    over patients: its mean gain in Dice, less ``guard_errors`` standard errors between patients, must exceed
+    ``min_gain``, and the surest step is taken; with a single patient, where there is no error, only parcels that
+    lie in the target by more than half are taken.
 
     Args:
         area: (N, K) pixels of each parcel.
@@ -112,12 +153,20 @@ def greedy_union(
         groups: (N,) whose images must not be parted.
         n_folds: folds at most; with as many groups or fewer, one is left out at a time.
         min_gain: gain in mean Dice below which a parcel is not worth adding.
+        guard: one of :data:`GUARDS`.
+        guard_errors: standard errors by which a step's gain must exceed ``min_gain``.
 
     Returns:
         The union; empty where no parcel meets the target.
     """
     labelled = target > 0
     area, overlap, target = area[labelled], overlap[labelled], target[labelled]
+    if guard == "patients":
+        if not len(target):
+            return Greedy([], np.zeros(0), float("nan"))
+        group = np.unique(groups[labelled], return_inverse=True)[1]
+        steps, gained = _guarded(area, overlap, target, group, min_gain=min_gain, errors=guard_errors)
+        return Greedy(steps, np.array(gained), float("nan"))
     order, dice = _path(area, overlap, target) if len(target) else ([], [])
     if not order:
         return Greedy([], np.zeros(0), float("nan"))

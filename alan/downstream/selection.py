@@ -12,18 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from alan.downstream.counting import Counts, check_maps, check_masks, count
-from alan.downstream.explain import (
-    COLUMNS,
-    ROLES,
-    build_table,
-    greedy_sentence,
-    nothing_chosen,
-    shortfall,
-    threshold_sentence,
-)
+from alan.downstream.choosing import choose
+from alan.downstream.counting import Counts, check_groups, check_maps, check_masks, count
+from alan.downstream.explain import COLUMNS, ROLES, build_table, nothing_chosen
 from alan.downstream.jsonfile import check_schema, dump, load
-from alan.downstream.rules import RULES, Greedy, Thresholds, greedy_union, shares
+from alan.downstream.prior import ParcelPrior
+from alan.downstream.rules import GUARDS, RULES, Thresholds
 from alan.errors import ParameterError, SelectionError, nearest
 from alan.files import fingerprint
 
@@ -42,7 +36,18 @@ _SHARES = (
     "valve_consistency",
     "valve_presence",
     "min_gain",
+    "correlation",
+    "share_above",
+    "level",
 )
+_LEAST = {
+    "min_pixels": 0,
+    "min_parcels": 0,
+    "n_folds": 2,
+    "n_parcels": 1,
+    "guard_errors": 0,
+    "prior_strength": 0,
+}
 
 
 class ParcelSelector(BaseEstimator):
@@ -56,9 +61,10 @@ class ParcelSelector(BaseEstimator):
     valve, exterior stands.
 
     Args:
-        rule: ``"paper"`` (75 / 50 / 30%), ``"relaxed"`` (50 / 50 / 10%: not published, chooses more), or
-            ``"greedy"`` (the union with the best mean Dice on the labelled images, no larger than held-out
-            groups support).
+        rule: ``"paper"`` (75 / 50 / 30%), ``"relaxed"`` (50 / 50 / 10%: not published, chooses more),
+            ``"greedy"`` (the union with the best mean Dice on the labelled images, guarded against over-fitting),
+            or ``"beta"`` (parcels whose share in the target is likely to exceed ``share_above``, by labels and
+            ``prior`` together).
         overlap: share of a region inside the target; None takes the rule's own.
         consistency: share of the images where present; None takes the rule's own.
         presence: share of all images; None takes the rule's own.
@@ -73,6 +79,17 @@ class ParcelSelector(BaseEstimator):
         valve_presence: of all images.
         n_folds: rule ``greedy``: folds at most of the held-out check.
         min_gain: rule ``greedy``: mean Dice that a further parcel must add.
+        guard: rule ``greedy``: ``"size"`` (as many parcels as held-out patients support) or ``"patients"`` (each
+            parcel's gain must hold over patients), see :func:`alan.downstream.rules.greedy_union`.
+        guard_errors: guard ``"patients"``: standard errors by which a gain must exceed ``min_gain``.
+        prior: rule ``beta``: a :class:`~alan.downstream.prior.ParcelPrior` or the path of its JSON; None: labels
+            alone.
+        prior_strength: rule ``beta``: effective pixels of a parcel that the prior may weigh at most.
+        correlation: rule ``beta``: how alike the pixels of a parcel in one patient are, 0 to 1: n of them weigh as
+            ``n / (1 + (n - 1) correlation)``.
+        share_above: rule ``beta``: share in the target that a parcel must exceed. The best for Dice is half the
+            Dice that is reached.
+        level: rule ``beta``: how probable that must be.
         n_parcels: K. None takes the highest id in ``fit``, plus 1, and lets later maps hold higher ids (never
             chosen).
         min_parcels: take the best candidates until there are so many, though they miss a threshold.
@@ -84,7 +101,7 @@ class ParcelSelector(BaseEstimator):
         exterior_: (n,) int64 ids, ascending.
         valve_: (n,) int64 ids, ascending.
         n_parcels_: K.
-        n_images_: labelled images.
+        n_images_: labelled images; 0 after :meth:`fit_prior`.
         table_: one row per parcel, see :func:`alan.downstream.explain.build_table`.
         cv_dice_: mean held-out Dice of the greedy union; NaN for the other rules and for a single group.
         provenance_: ``parcels`` (as given), ``labels`` (SHA-256 of maps and masks), ``hash`` (of both).
@@ -107,6 +124,13 @@ class ParcelSelector(BaseEstimator):
         valve_presence: float = 0.3,
         n_folds: int = 10,
         min_gain: float = 0.001,
+        guard: str = "size",
+        guard_errors: float = 0.0,
+        prior: ParcelPrior | str | os.PathLike[str] | None = None,
+        prior_strength: float = 4.0,
+        correlation: float = 0.1,
+        share_above: float = 0.4,
+        level: float = 0.5,
         n_parcels: int | None = None,
         min_parcels: int = 0,
         background_id: int | None = None,
@@ -126,6 +150,13 @@ class ParcelSelector(BaseEstimator):
         self.valve_presence = valve_presence
         self.n_folds = n_folds
         self.min_gain = min_gain
+        self.guard = guard
+        self.guard_errors = guard_errors
+        self.prior = prior
+        self.prior_strength = prior_strength
+        self.correlation = correlation
+        self.share_above = share_above
+        self.level = level
         self.n_parcels = n_parcels
         self.min_parcels = min_parcels
         self.background_id = background_id
@@ -149,9 +180,7 @@ class ParcelSelector(BaseEstimator):
         thresholds = self._thresholds()
         maps = check_maps(parcel_maps, self.n_parcels, self.background_id)
         targets = check_masks(masks, maps.shape)
-        group = np.arange(len(maps)) if groups is None else np.asarray(groups)
-        if group.shape != (len(maps),):
-            raise ParameterError(f"groups must hold one entry per image ({len(maps)},), got {group.shape}")
+        group = check_groups(groups, len(maps))
         n_parcels = self.n_parcels or 1 + int(np.max(maps, where=maps != self._background(), initial=0))
         counts = count(
             maps,
@@ -163,13 +192,41 @@ class ParcelSelector(BaseEstimator):
             min_share_of_target=self.min_share_of_target,
             exterior_overlap=self.exterior_overlap,
         )
-        roles, why, ranking, cv_dice = self._choose(counts, thresholds, group)
-        table = build_table(counts, roles, why)
-        if not roles["interior"].any():
-            raise SelectionError(nothing_chosen(self.rule, table, ranking, thresholds, self.presence_of))
         labels = hashlib.sha256(maps.astype(np.int64).tobytes() + targets.tobytes()).hexdigest()
-        self.n_parcels_, self.n_images_ = n_parcels, len(maps)
-        self.table_, self.cv_dice_ = table, cv_dice
+        return self._learn(counts, thresholds, group, labels)
+
+    def fit_prior(self) -> Self:
+        """Choose by the prior alone, without any label: the simulator's own names for the parcels.
+
+        Returns:
+            The selector.
+
+        Raises:
+            ParameterError: the rule is not ``beta``, there is no prior, or a parameter is not as described.
+            SelectionError: no parcel of the prior is likely enough.
+        """
+        thresholds, prior = self._thresholds(), self._prior()
+        if self.rule != "beta" or prior is None:
+            raise ParameterError(
+                f"rule is {self.rule!r}, prior {'missing' if prior is None else 'given'}: without labels only "
+                "rule='beta' with a prior can choose; count one with ParcelPrior.count on simulated frames"
+            )
+        return self._learn(
+            Counts.none(self.n_parcels or len(prior.inside)), thresholds, np.zeros(0, np.int64), "none"
+        )
+
+    def _learn(self, counts: Counts, thresholds: Thresholds, groups: NDArray[Any], labels: str) -> Self:
+        """Choose by what was counted and keep it."""
+        settings = self.get_params(deep=False) | {"prior": self._prior()}
+        choice = choose(counts, thresholds, groups, settings)
+        table = build_table(counts, choice.roles, choice.why)
+        if not choice.roles["interior"].any():
+            reason = choice.reason or nothing_chosen(
+                self.rule, table, choice.ranking, thresholds, self.presence_of
+            )
+            raise SelectionError(reason)
+        self.n_parcels_, self.n_images_ = len(table), len(counts.target)
+        self.table_, self.cv_dice_ = table, choice.cv_dice
         self.interior_, self.valve_, self.exterior_ = (np.flatnonzero(table["role"] == role) for role in ROLES)
         self.provenance_ = {"parcels": self.provenance, "labels": labels}
         self.provenance_["hash"] = fingerprint(self.provenance_)
@@ -195,6 +252,18 @@ class ParcelSelector(BaseEstimator):
         union: BoolArray = chosen[maps]
         return union
 
+    def _prior(self) -> ParcelPrior | None:
+        """The prior as given, read where it is a path, checked against the parcel model."""
+        prior = self.prior
+        if prior is not None and not isinstance(prior, ParcelPrior):
+            prior = ParcelPrior.from_json(prior)
+        if prior is not None and self.provenance and prior.provenance not in ("", self.provenance):
+            raise ParameterError(
+                f"the prior was counted on parcels {prior.provenance[:12]}, the maps are of "
+                f"{self.provenance[:12]}: count it on maps of the same parcel model"
+            )
+        return prior
+
     def _background(self) -> int:
         return -1 if self.background_id is None else self.background_id
 
@@ -205,59 +274,18 @@ class ParcelSelector(BaseEstimator):
         if self.presence_of not in ("present", "inside"):
             hint = nearest(self.presence_of, ("present", "inside"))
             raise ParameterError(f"unknown presence_of {self.presence_of!r}: {hint}")
+        if self.guard not in GUARDS:
+            raise ParameterError(f"unknown guard {self.guard!r}: {nearest(self.guard, GUARDS)}")
         for name in _SHARES:
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ParameterError(f"{name} is {value}; it is a share, give 0 to 1")
-        for name, least in (("min_pixels", 0), ("min_parcels", 0), ("n_folds", 2), ("n_parcels", 1)):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ParameterError(f"{name} is {value}; give {least} or more")
         given = {name: getattr(self, name) for name in Thresholds._fields}
         return RULES[self.rule]._replace(**{name: value for name, value in given.items() if value is not None})
-
-    def _choose(
-        self, counts: Counts, thresholds: Thresholds, groups: NDArray[Any]
-    ) -> tuple[dict[str, BoolArray], list[str], list[int], float]:
-        """Flags by role, sentences, candidates from the best down, held-out Dice."""
-        present, n_images = counts.present.sum(0), len(counts.target)
-        asked = {
-            "interior": (counts.inside.sum(0), thresholds.consistency, thresholds.presence),
-            "valve": (counts.valve.sum(0), self.valve_consistency, self.valve_presence),
-            "exterior": (counts.outside.sum(0), self.exterior_consistency, self.exterior_presence),
-        }
-        roles: dict[str, BoolArray] = {}
-        for role, (times, consistent, often) in asked.items():
-            consistency, presence = shares(times, present, n_images, self.presence_of)
-            roles[role] = (present > 0) & (consistency >= consistent) & (presence >= often)
-        consistency, presence = shares(counts.inside.sum(0), present, n_images, self.presence_of)
-        lack = shortfall(consistency, presence, thresholds)
-        order = np.lexsort((-np.nan_to_num(counts.mean_overlap), -counts.inside.sum(0), lack))
-        ranking = [int(k) for k in order if counts.overlap[:, k].any()]
-        greedy = Greedy([], np.zeros(0), float("nan"))
-        if self.rule == "greedy":
-            greedy = greedy_union(
-                counts.area,
-                counts.overlap,
-                counts.target,
-                groups,
-                n_folds=self.n_folds,
-                min_gain=self.min_gain,
-            )
-            roles["interior"] = np.isin(np.arange(len(present)), greedy.order)
-            why = [greedy_sentence(k, counts, greedy, self.background_id) for k in range(len(present))]
-        else:
-            why = [
-                threshold_sentence(k, counts, thresholds, self.presence_of, self.background_id)
-                for k in range(len(present))
-            ]
-        for parcel in ranking:
-            if roles["interior"].sum() >= self.min_parcels:
-                break
-            if not roles["interior"][parcel]:
-                roles["interior"][parcel] = True
-                why[parcel] += f"; taken because min_parcels is {self.min_parcels}"
-        return roles, why, ranking, greedy.cv_dice
 
     def to_dict(self) -> dict[str, Any]:
         """The fitted model as plain values, for JSON."""
@@ -270,11 +298,16 @@ class ParcelSelector(BaseEstimator):
             **{role: [int(k) for k in getattr(self, f"{role}_")] for role in ROLES},
             "cv_dice": None if np.isnan(self.cv_dice_) else self.cv_dice_,
             "provenance": self.provenance_,
-            "parameters": self.get_params() | self._thresholds()._asdict(),
+            "parameters": self._plain_parameters(),
             "parcels": [
                 {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in r.items()} for r in rows
             ],
         }
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        prior = self._prior()
+        parameters: dict[str, Any] = self.get_params() | self._thresholds()._asdict()
+        return parameters | {"prior": None if prior is None else prior.to_dict()}
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """The fitted model as JSON for people to read and edit: the lists may be changed by hand.
@@ -301,7 +334,10 @@ class ParcelSelector(BaseEstimator):
                 raise ParameterError(
                     f"unknown parameter {unknown[0]!r}: {nearest(unknown[0], cls().get_params())}"
                 )
-            selector = cls(**value["parameters"])
+            parameters = dict(value["parameters"])
+            if isinstance(parameters.get("prior"), dict):
+                parameters["prior"] = ParcelPrior.from_dict(parameters["prior"])
+            selector = cls(**parameters)
             selector._thresholds()
             selector.n_parcels_, selector.n_images_ = int(value["n_parcels"]), int(value["images"])
             selector.cv_dice_ = float("nan") if value["cv_dice"] is None else float(value["cv_dice"])
