@@ -27,6 +27,7 @@ VERBS = {
         "evaluate",
         "fit the white boxes on a few labels, measure, write the report",
     ),
+    "ensemble": ("alan.evaluation.ensemble", "run_ensemble", "weigh fitted networks on validation cases"),
     "report": ("alan.commands", "report", "write a run's report.html again"),
 }
 #: Verbs of Lightning's command line.
