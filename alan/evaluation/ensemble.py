@@ -53,7 +53,7 @@ def run_ensemble(
 ) -> Path:
     """Weigh fitted networks on validation cases and write the ensemble.
 
-    The run folder holds ``config.yaml``, ``history.csv`` (every trial) and ``ensemble.json``, which is written last.
+    The run folder holds ``config.yaml``, ``history.csv`` (every trial) and, written last, ``ensemble.json``.
     Every member predicts the validation frames once (kept until the run is whole, so that an interrupted one goes
     on from there). The same call again, with the same inputs, reuses it.
 
