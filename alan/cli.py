@@ -28,7 +28,10 @@ VERBS = {
         "fit the white boxes on a few labels, measure, write the report",
     ),
     "ensemble": ("alan.evaluation.ensemble", "run_ensemble", "weigh fitted networks on validation cases"),
+    "search": ("alan.search_verb", "search", "search encoder, decoder and training, with a report (EDNAS)"),
     "report": ("alan.commands", "report", "write a run's report.html again"),
+    "active run": ("alan.active_verbs", "active_run", "active learning with existing masks: IoU against labels"),
+    "active suggest": ("alan.active_verbs", "active_suggest", "rank unlabelled images: which to label next"),
 }
 #: Verbs of Lightning's command line.
 LIGHTNING = {
@@ -41,7 +44,7 @@ LIGHTNING = {
 
 def _usage() -> str:
     rows = {**{verb: text for verb, (_, _, text) in VERBS.items()}, **LIGHTNING}
-    lines = [f"  {verb:<10} {text}" for verb, text in rows.items()]
+    lines = [f"  {verb:<14} {text}" for verb, text in rows.items()]
     head = f"alan {__version__}\n\nusage: alan <verb> [--config FILE.yaml] [options]\n\nverbs\n"
     return head + "\n".join(lines) + "\n\n'alan <verb> --help' lists a verb's options."
 
@@ -65,6 +68,8 @@ def _quiet_lightning() -> None:
 
 def _run(args: list[str]) -> None:
     verb, rest = args[0], args[1:]
+    if any(name.startswith(f"{verb} ") for name in VERBS):  # a verb of two words
+        verb, rest = " ".join(args[:2]), args[2:]
     if verb in LIGHTNING:
         from alan.fit import run_lightning
 

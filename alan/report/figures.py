@@ -25,7 +25,8 @@ MANUAL, PREDICTED, BOTH = (
     "#2dd4bf",
 )  # blue, green, turquoise, as in the paper's Figs. 4 and 5
 _INK, _GRID = "#1f2933", "#d9dee3"
-_STYLE: Any = {
+#: Matplotlib settings of every figure.
+STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9,
     "axes.titlesize": 10,
@@ -52,6 +53,14 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def svg(figure: Figure) -> bytes:
+    """A figure as SVG bytes, the same from run to run; text stays text."""
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "alan"}):
+        figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.08, metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def _percent_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
 
@@ -73,7 +82,7 @@ def method_chart(summary: Mapping[str, Any]) -> Figure:
     extra = list(dict.fromkeys((cell.training, cell.k) for cell in published))
     labels = [method_label(method, rule) for _, method, rule in names]
     labels += [f"ALAN ({training}, K = {k}), published" for training, k in extra]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.6 + 2.9 * len(structures), 0.9 + 0.3 * len(labels)), layout="constrained")
         panels = figure.subplots(1, len(structures), sharey=True, squeeze=False)[0]
         for axes, structure in zip(panels, structures, strict=True):
@@ -135,7 +144,7 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
     if not shown:
         return None
     bins = np.linspace(0, 1, 21)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.4 + 4.0 * len(phases), 0.5 + 1.6 * len(shown)), layout="constrained")
         grid = figure.subplots(len(shown), len(phases), sharex=True, squeeze=False)
         for panels, (structure, method) in zip(grid, shown.items(), strict=True):
@@ -176,7 +185,7 @@ def overlays(
     places = [i for i, example in enumerate(examples) if example["structure"] == structure]
     if not places:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(1.75 * len(places), 4.05), layout="constrained")
         grid = figure.subplots(2, len(places), squeeze=False)
         for column, i in enumerate(places):
@@ -236,7 +245,7 @@ def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figu
     counts = np.asarray(row["confusion"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     views = summary["views"]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.9 + 0.75 * len(views), 0.9 + 0.62 * len(views)), layout="constrained")
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -268,7 +277,7 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     columns = [c for c in metrics.columns if "loss" in c and metrics[c].notna().any()]
     if "step" not in metrics.columns or not columns:
         return None
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 2.4), layout="constrained")
         axes = figure.subplots()
         palette = (*KIND_COLOURS.values(), "#CC79A7", "#56B4E9", "#D55E00")

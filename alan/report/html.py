@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template, select_autoescape
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alan.errors import DataError
 from alan.evaluation.results import CONFIG, EXAMPLES, read_results
 from alan.files import atomic, read_json, write_text
-from alan.report import figures, tables
+from alan.report import efficiency, figures, tables
 from alan.report.headline import headline
 from alan.report.words import PHASES, RULES, STRUCTURES
 
@@ -57,17 +57,26 @@ def write_report(run: str | os.PathLike[str]) -> Path:
     folder = Path(run)
     results = read_results(folder)
     segmentation, views = results.get("segmentation"), results.get("views")
+    measured = results.get("label_efficiency")
     page = {
         "title": results["title"],
         "headline": headline(results),
         "segmentation": _segmentation_part(folder, segmentation) if segmentation else None,
         "views": _views_part(folder, views) if views else None,
+        "efficiency": _efficiency_part(folder, measured) if measured else None,
         "curves": _curves(folder, results["curves"]),
         "skipped": tables.skipped_notes(results),
         "provenance": results["provenance"],
         "config": (folder / CONFIG).read_text(encoding="utf-8"),
         "phase_names": PHASES,
     }
+    out = folder / "report.html"
+    write_text(out, template(TEMPLATE).render(page))
+    return out
+
+
+def template(name: str) -> Template:
+    """A page's template: everything is escaped, and a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("alan.report", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -75,12 +84,11 @@ def write_report(run: str | os.PathLike[str]) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    out = folder / "report.html"
-    write_text(out, environment.get_template(TEMPLATE).render(page))
-    return out
+    return environment.get_template(name)
 
 
-def _picture(folder: Path, figure: Figure, name: str, caption: str, alternative: str) -> Picture:
+def make_picture(folder: Path, figure: Figure, name: str, caption: str, alternative: str) -> Picture:
+    """Write a figure to ``figures/`` of a run folder, and make it ready for the page."""
     content = figures.png(figure)
     with atomic(folder / "figures" / name) as temporary:
         temporary.write_bytes(content)
@@ -98,7 +106,7 @@ def _segmentation_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
         box["file"]: read_json(folder / "models" / box["file"]) for box in summary["white_boxes"] if "file" in box
     }
     pictures = {
-        "methods": _picture(
+        "methods": make_picture(
             folder,
             figures.method_chart(summary),
             "methods.png",
@@ -110,7 +118,7 @@ def _segmentation_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
     }
     histogram = figures.dice_histograms(cases, summary)
     if histogram is not None:
-        pictures["histograms"] = _picture(
+        pictures["histograms"] = make_picture(
             folder,
             histogram,
             "dice_histograms.png",
@@ -149,7 +157,9 @@ def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
                 f"outline. {cases}."
             )
             pictures.append(
-                _picture(folder, figure, f"overlays_{structure}.png", caption, f"Example outlines of the {name}")
+                make_picture(
+                    folder, figure, f"overlays_{structure}.png", caption, f"Example outlines of the {name}"
+                )
             )
     return pictures
 
@@ -157,7 +167,7 @@ def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
 def _views_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """All that the page shows of the views."""
     row = next((row for row in reversed(summary["rows"]) if row["kind"] == "backbone"), summary["rows"][0])
-    picture = _picture(
+    picture = make_picture(
         folder,
         figures.confusion_figure(summary, row),
         "confusion.png",
@@ -166,6 +176,29 @@ def _views_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         "Confusion matrix of the views",
     )
     return {**summary, "table": tables.view_table(summary), "confusion": picture}
+
+
+def _efficiency_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the page shows of label efficiency; the figure is also there as SVG, for use elsewhere."""
+    figure = efficiency.efficiency_figure(summary)
+    with atomic(folder / "figures" / "label_efficiency.svg") as temporary:
+        temporary.write_bytes(figures.svg(figure))
+    caption = (
+        "Mean Dice score over the test frames of both phases against the number of labelled patients. A line is the "
+        "mean over the draws of the patients, its band reaches from the lowest to the highest draw. Blue: parcels; "
+        "green: read-outs of frozen features; orange and pink: networks trained on the frames; grey: the atlas, an "
+        "average mask; dotted: a fixed network."
+    )
+    picture = make_picture(
+        folder, figure, "label_efficiency.png", caption, "Dice score against the number of labelled patients"
+    )
+    return {
+        **summary,
+        "picture": picture,
+        "tables": efficiency.efficiency_tables(summary),
+        "costs": efficiency.cost_rows(summary),
+        "failures": efficiency.failure_notes(summary),
+    }
 
 
 def _curves(folder: Path, curves: Mapping[str, str]) -> list[Picture]:
@@ -177,6 +210,6 @@ def _curves(folder: Path, curves: Mapping[str, str]) -> list[Picture]:
         if figure is not None:
             caption = f"Training of {name}: the loss by step."
             pictures.append(
-                _picture(folder, figure, f"curve_{path.stem}.png", caption, f"Training curve of {name}")
+                make_picture(folder, figure, f"curve_{path.stem}.png", caption, f"Training curve of {name}")
             )
     return pictures

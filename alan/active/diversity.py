@@ -1,0 +1,147 @@
+"""A batch that is uncertain and not all alike: greedy k-centre among the most uncertain candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alan.backbone.load import load_backbone
+from alan.backbone.locked import Backbone
+from alan.data.sample import ByteArray, IntArray
+from alan.errors import ParameterError
+from alan.supervised.segmenter import Segmenter
+
+FloatArray = NDArray[np.float64]
+
+#: Word for the features of the scoring network itself.
+ENCODER = "encoder"
+
+
+def k_centre(features: FloatArray, k: int, centres: FloatArray | None = None) -> IntArray:
+    """Pick points one by one, each the farthest from all centres so far.
+
+    The largest distance of a point to its centre is at most twice the least possible one (Gonzalez 1985; Sener and
+    Savarese, *Active Learning for Convolutional Neural Networks: A Core-Set Approach*, 2018, algorithm 1).
+
+    Args:
+        features: (m, D) the candidates.
+        k: number of points to pick, 1 to m.
+        centres: (c, D) points that are centres already, or None: then the first candidate is picked first.
+
+    Returns:
+        (k,) int64, different rows of ``features`` in the order of the picks; of equally far ones the first.
+
+    Raises:
+        ParameterError: k is out of range.
+    """
+    points = np.asarray(features, np.float64)
+    if not 1 <= k <= len(points):
+        raise ParameterError(f"k={k}: pick 1 to {len(points)} of the {len(points)} candidates")
+    nearest = np.full(len(points), np.inf)
+    for centre in () if centres is None else np.asarray(centres, np.float64):
+        nearest = np.minimum(nearest, ((points - centre) ** 2).sum(1))
+    picked = []
+    for _ in range(k):
+        pick = int(nearest.argmax())
+        picked.append(pick)
+        nearest = np.minimum(nearest, ((points - points[pick]) ** 2).sum(1))
+        nearest[picked] = -1
+    return np.array(picked, np.int64)
+
+
+def choose(
+    scores: FloatArray,
+    k: int,
+    features: Callable[[IntArray], FloatArray] | None = None,
+    centres: FloatArray | None = None,
+    candidates: int = 5,
+) -> IntArray:
+    """The k images to label next.
+
+    Args:
+        scores: (n,) larger is more wanted; NaN is never chosen.
+        k: number of images; fewer come back where there are fewer scores.
+        features: gives (m, D) features of m positions; None takes the k largest scores.
+        centres: (c, D) features of images that are labelled already.
+        candidates: with features, the k are picked among ``candidates * k`` of the largest scores.
+
+    Returns:
+        Positions int64 in the order of choice; of equal scores the earlier position comes first.
+
+    Raises:
+        ParameterError: ``k`` or ``candidates`` is below 1.
+    """
+    if k < 1 or candidates < 1:
+        raise ParameterError(f"k={k}, candidates={candidates}: both must be 1 or more")
+    order: IntArray = np.argsort(-scores, kind="stable")[: int((~np.isnan(scores)).sum())]
+    if features is None or not len(order):
+        return order[:k]
+    top = order[: candidates * k]
+    return top[k_centre(features(top), min(k, len(top)), centres)]
+
+
+class Describe:
+    """Frames to features: of the network's own encoder, or of a locked backbone.
+
+    Args:
+        source: ``encoder``, or a path or name for :func:`alan.backbone.load.load_backbone`.
+        batch_size: frames through the network at a time.
+
+    Raises:
+        CheckpointError: no such backbone.
+    """
+
+    def __init__(self, source: str, batch_size: int = 32) -> None:
+        self.batch_size = batch_size
+        self._backbone: Backbone | None = None if source == ENCODER else load_backbone(source)
+
+    def __call__(self, frames: ByteArray, segmenter: Segmenter) -> FloatArray:
+        """Features of frames (n, S, S) uint8.
+
+        Args:
+            frames: the frames.
+            segmenter: whose encoder is asked.
+
+        Returns:
+            (n, D) float64: the mean over space of the encoder's deepest features, or the backbone's CLS token.
+        """
+        rows = []
+        for start in range(0, len(frames), self.batch_size):
+            batch = torch.from_numpy(frames[start : start + self.batch_size])
+            if self._backbone is None:
+                rows.append(encoder_features(segmenter, batch))
+            else:
+                rows.append(self._backbone(batch.to(self._backbone.device)).cls)
+        return torch.cat(rows).double().cpu().numpy()
+
+
+def encoder_features(segmenter: Segmenter, frames: Tensor) -> Tensor:
+    """The encoder's deepest features, averaged over space.
+
+    Args:
+        segmenter: the network.
+        frames: (B, H, W) uint8.
+
+    Returns:
+        (B, D) float32.
+
+    Raises:
+        ParameterError: an encoder whose last output is no feature map.
+    """
+    network: Any = segmenter.model.network
+    encoder = network.encoder[-1] if isinstance(network.encoder, torch.nn.ModuleList) else network.encoder
+    found: list[Any] = []
+    handle = encoder.register_forward_hook(lambda _, __, output: found.append(output))
+    try:
+        segmenter.probabilities(frames)
+    finally:
+        handle.remove()
+    deepest = found[0][-1] if isinstance(found[0], (list, tuple)) else found[0]
+    if not isinstance(deepest, Tensor) or deepest.ndim != 4:
+        raise ParameterError("this encoder gives no feature map to average: give a backbone's file instead")
+    return deepest.float().mean((2, 3))

@@ -1,0 +1,170 @@
+"""Pool-based active learning with the existing masks as the oracle: resumable at any phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from alan.active.acquisition import RANDOM, random
+from alan.active.diversity import Describe, FloatArray, choose
+from alan.active.dropout import MonteCarloDropout
+from alan.active.pool import score_pool
+from alan.active.protocol import ActiveFrames, ActiveLoop, PoolData, open_frames
+from alan.active.state import STATE, Record, State, initial_set, read_state
+from alan.active.tables import write_phases, write_results
+from alan.active.training import Training, measure, train
+from alan.data.sample import IntArray
+from alan.errors import AlanError
+from alan.evaluation.results import open_run, plain, remove_run
+from alan.supervised.segmenter import Segmenter
+
+#: Everything that a run may write; ``overwrite`` removes these and nothing else.
+CONTENTS = ("config.yaml", STATE, "phases.csv", "results.json", "report.html", "labelled", "figures")
+
+
+class _Loops:
+    """The loops of all functions and seeds; those with the same labels share their trainings."""
+
+    def __init__(
+        self, frames: ActiveFrames, loop: ActiveLoop, training: Training, state: State, out: Path
+    ) -> None:
+        self.frames, self.loop, self.training, self.state, self.out = frames, loop, training, state, out
+        self._describe = Describe(loop.diversity, loop.batch_size) if loop.diversity else None
+
+    def run(self) -> None:
+        total = len(self.loop.seeds) * len(self.loop.functions) * self.loop.phases
+        with tqdm(total=total, initial=len(self.state.records), desc="active learning", unit="phase") as bar:
+            for seed in self.loop.seeds:
+                for phase in range(1, self.loop.phases + 1):
+                    for labelled, functions in self._pending(seed, phase).items():
+                        bar.set_postfix_str(f"seed {seed}, {', '.join(functions)}, {len(labelled)} labels")
+                        self.state.records += self._phase(seed, phase, list(labelled), functions)
+                        self.state.save(self.out)
+                        write_phases(self.out, self.state, self.frames)
+                        bar.update(len(functions))
+
+    def _pending(self, seed: int, phase: int) -> Mapping[tuple[int, ...], list[str]]:
+        """Labelled images to the functions that stand there before a phase."""
+        groups: dict[tuple[int, ...], list[str]] = {}
+        for function in self.loop.functions:
+            done = self.state.loop(function, seed)
+            if len(done) == phase - 1 and not (done and done[-1].stopped):
+                groups.setdefault(tuple(self.state.labelled(function, seed)), []).append(function)
+        return groups
+
+    def _phase(self, seed: int, phase: int, labelled: list[int], functions: list[str]) -> list[Record]:
+        """Train, measure, and choose what to label next."""
+        frames = self.frames.labelled(labelled)
+        segmenter = train(self.training, frames, seed, dropout=False, desc="train")
+        scores = {
+            f"{side}_{name}": value
+            for side, measured in self.frames.measured.items()
+            for name, value in measure(segmenter, measured, self.loop.batch_size).items()
+        }
+        wanted, stopped = self._wanted(phase, len(labelled), scores["val_iou"])
+        chosen: dict[str, list[int]] = {function: [] for function in functions}
+        if wanted:
+            chosen = self._choose(seed, phase, labelled, functions, wanted)
+        return [
+            Record(function, seed, phase, len(labelled), scores, chosen[function], stopped)
+            for function in functions
+        ]
+
+    def _wanted(self, phase: int, n_labels: int, iou: float) -> tuple[int, str]:
+        """How many images to label next; where none, why."""
+        left = len(self.frames.pool) - n_labels
+        budget = math.inf if self.loop.budget is None else self.loop.budget - n_labels
+        if self.loop.stop_iou is not None and iou >= self.loop.stop_iou:
+            return 0, "threshold"
+        if phase == self.loop.phases:
+            return 0, "phases"
+        if left == 0 or budget <= 0:
+            return 0, "pool" if left == 0 else "budget"
+        return int(min(self.loop.per_phase, left, budget)), ""
+
+    def _choose(
+        self, seed: int, phase: int, labelled: list[int], functions: list[str], wanted: int
+    ) -> dict[str, list[int]]:
+        """Positions to label next, for each function."""
+        rest = np.setdiff1d(np.arange(len(self.frames.pool)), labelled)
+        scores = {RANDOM: random(len(self.frames.pool), [seed, phase])[rest]}
+        chosen = {}
+        if RANDOM in functions:
+            chosen[RANDOM] = rest[choose(scores[RANDOM], wanted)].tolist()
+        scoring = [function for function in functions if function != RANDOM]
+        if not scoring:
+            return chosen
+        network = train(self.training, self.frames.labelled(labelled), seed, dropout=True, desc="train to score")
+        sampler = MonteCarloDropout(network, self.loop.passes, seed)
+        scores |= score_pool(sampler, self.frames.pool.part(rest), scoring, self.loop.batch_size)
+        features, centres = self._features(network, rest, np.array(labelled, np.int64))
+        for function in scoring:
+            picks = choose(scores[function], wanted, features, centres, self.loop.candidates)
+            chosen[function] = rest[picks].tolist()
+        return chosen
+
+    def _features(
+        self, network: Segmenter, rest: IntArray, labelled: IntArray
+    ) -> tuple[Callable[[IntArray], FloatArray] | None, FloatArray | None]:
+        """Features of images among the rest, on demand, and those of the labelled ones."""
+        describe, pool = self._describe, self.frames.pool
+        if describe is None:
+            return None, None
+        return lambda top: describe(pool.read(rest[top]), network), describe(pool.read(labelled), network)
+
+
+def run_active(
+    out: str,
+    data: PoolData,
+    *,
+    loop: ActiveLoop = ActiveLoop(),  # noqa: B008 (frozen)
+    training: Training = Training(),  # noqa: B008 (frozen)
+    title: str = "Active learning",
+    overwrite: bool = False,
+) -> Path:
+    """Run the loops of all functions and seeds, and write the tables.
+
+    The folder holds ``config.yaml``, ``state.json`` (what is known after each phase), ``phases.csv`` (one row a
+    function, seed and phase), ``labelled`` (what each loop labelled, in order) and ``results.json``. The same call
+    goes on after the last finished phase, and ends where an uninterrupted run ends. A run refused for bad input
+    leaves nothing.
+
+    Args:
+        out: the run folder.
+        data: the frames.
+        loop: the loop.
+        training: of the networks.
+        title: heading of the report.
+        overwrite: replace a run with another configuration.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        ParameterError: a value out of range.
+        DataError: a store that is not there, an empty pool, or ``out`` holds something else.
+        SplitLeakError: a patient of the pool is measured.
+        ConfigError: the folder holds a run with another configuration or of other frames.
+    """
+    frames = open_frames(data, loop, training)
+    folder = Path(out)
+    config = plain({"title": title, "data": asdict(data), "loop": asdict(loop), "training": asdict(training)})
+    known = open_run(folder, config, overwrite, CONTENTS)
+    if known and (folder / STATE).exists():
+        state = read_state(folder, frames.fingerprint)
+    else:
+        initial = {seed: initial_set(len(frames.pool), loop.initial, seed) for seed in loop.seeds}
+        state = State(frames.fingerprint, initial)
+    try:
+        _Loops(frames, loop, training, state, folder).run()
+    except AlanError:
+        if not state.records:
+            remove_run(folder, CONTENTS)
+        raise
+    write_results(folder, state, frames, data, loop, title=title)
+    return folder
