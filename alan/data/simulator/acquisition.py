@@ -29,7 +29,9 @@ class Physics:
         reverberation: a weak echo of the picture further down.
         side_lobes: lateral smear of bright echoes.
         noise: electronic noise, which rises with depth.
-        ragged: ragged borders (trabeculae).
+        ragged: ragged borders.
+        fading: walls brighter or fainter by region: septum, lateral wall, apex, right heart.
+        smoothing: blur of the compressed picture, as of compounding and speckle reduction.
     """
 
     speckle: float = 1.0
@@ -43,6 +45,8 @@ class Physics:
     side_lobes: float = 1.0
     noise: float = 1.0
     ragged: float = 1.0
+    fading: float = 1.0
+    smoothing: float = 1.0
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -76,11 +80,14 @@ class Acquisition:
         lung: share of echo lost in lung.
         lung_onset: depth, as a share, from which on lung lies.
         deep_tissue: brightening of the tissue behind the heart.
+        deep_onset: depth, as a share, from which on it lies.
+        deep_slope: its slope across the sector, as a share of depth.
         blood: echo amplitude of blood.
         anisotropy: echo left in walls parallel to the beam.
         leaflet: echo amplitude of valve leaflets.
         pericardium: echo amplitude of the pericardium.
         specular: strength of coherent echoes at steps.
+        coherent: share of scatterers that interfere in step; more makes speckle fainter, as compounding does.
         axial_sigma: point spread along the beam, in samples.
         lateral_sigma: point spread across beams at the focus, in beams.
         focus: depth of the focus, as a share.
@@ -100,8 +107,10 @@ class Acquisition:
         shadows: dark bands.
         noise_floor: electronic noise in dB at the probe.
         noise_rise: its rise in dB to the full depth.
+        beam_ripple: standard deviation in dB of the gain from beam to beam.
+        smoothing: blur of the compressed picture beyond the least, in samples and as many beams.
         dynamic_range: dB between black and white.
-        ceiling: dB that are shown white.
+        exposure: grey of the median echo, 0 black to 1 white: the gain that the sonographer sets.
         gamma: exponent of the grey curve.
     """
 
@@ -115,11 +124,14 @@ class Acquisition:
     lung: float
     lung_onset: float
     deep_tissue: float
+    deep_onset: float
+    deep_slope: float
     blood: float
     anisotropy: float
     leaflet: float
     pericardium: float
     specular: float
+    coherent: float
     axial_sigma: float
     lateral_sigma: float
     focus: float
@@ -139,8 +151,10 @@ class Acquisition:
     shadows: tuple[Shadow, ...]
     noise_floor: float
     noise_rise: float
+    beam_ripple: float
+    smoothing: float
     dynamic_range: float
-    ceiling: float
+    exposure: float
     gamma: float
 
     @classmethod
@@ -165,26 +179,29 @@ class Acquisition:
             depth=needed_depth * u(0.85, 1.2),
             half_angle=math.radians(u(31, 43)),
             start=u(0.0, 0.4),
-            margin_depth=u(1.0, 1.04),
-            margin_width=u(1.0, 1.12),
+            margin_depth=u(1.0, 1.03),
+            margin_width=u(1.0, 1.06),
             ragged=u(0.04, 0.13),
             lung=u(0.2, 0.8) if apical else u(0.0, 0.6),
             lung_onset=u(0.15, 0.4) if apical else u(0.75, 0.95),
-            deep_tissue=u(0.0, 1.5) if apical else u(0.0, 0.3),
-            blood=u(0.02, 0.1),
+            deep_tissue=4.0 * u() ** 2 if apical else u(0.0, 0.3),
+            deep_onset=u(0.72, 1.02) if apical else 0.78,
+            deep_slope=u(-0.12, 0.12) if apical else 0.0,
+            blood=u(0.02, 0.14),
             anisotropy=u(0.3, 0.75),
             leaflet=u(0.3, 0.9),
-            pericardium=u(0.8, 1.8),
-            specular=u(0.8, 2.0),
-            axial_sigma=u(0.9, 1.5),
-            lateral_sigma=u(0.8, 1.4),
+            pericardium=u(0.2, 1.7),
+            specular=u(0.3, 1.8),
+            coherent=u(0.1, 0.6),
+            axial_sigma=u(0.6, 1.2),
+            lateral_sigma=u(1.0, 2.2),
             focus=u(0.45, 0.7),
             side_lobes=u(0.05, 0.22),
             reverberation=u(0.0, 0.10),
             reverberation_shift=int(rng.integers(12, 40)),
             near_field=u(0.2, 1.1),
             near_reach=u(0.8, 1.8),
-            haze=u(0.0, 0.10),
+            haze=0.22 * u() ** 1.5,
             slope=rng.normal(0, 3),
             bulge=rng.normal(0, 3),
             deep_loss=u(0, 6),
@@ -195,7 +212,9 @@ class Acquisition:
             shadows=shadows[: int(rng.integers(0, 3))],
             noise_floor=-u(26, 36),
             noise_rise=u(2, 12),
-            dynamic_range=u(38, 55),
-            ceiling=u(4, 10),
-            gamma=u(0.9, 1.7),
+            beam_ripple=u(0.0, 1.2),
+            smoothing=u(0.0, 0.7),
+            dynamic_range=u(30, 52),
+            exposure=u(0.16, 0.5),
+            gamma=u(1.0, 2.1),
         )

@@ -38,6 +38,8 @@ class PatientAnatomy:
         atrium_tilt: lean of the left atrium's axis towards the septum, against the left ventricle's, as a tangent.
         base_tilt: slope of the mitral plane, lateral side deeper, as a tangent.
         wall_end: how far the myocardium reaches beyond the mitral plane.
+        trabeculae: depth of the trabeculae, which echo like muscle and count as cavity.
+        papillary: half width of the papillary muscle in apical views, 0 for none; it counts as cavity.
         right_ventricle: width of the right ventricle at the base.
         right_atrium: half width of the right atrium.
         aorta: radius of the aortic root.
@@ -62,6 +64,8 @@ class PatientAnatomy:
     atrium_tilt: float
     base_tilt: float
     wall_end: float
+    trabeculae: float
+    papillary: float
     right_ventricle: float
     right_atrium: float
     aorta: float
@@ -112,11 +116,13 @@ class PatientAnatomy:
             atrium_tilt=normal(0.2, 0.17, -0.3, 0.7),
             base_tilt=normal(0.12, 0.13, -0.25, 0.5),
             wall_end=float(rng.uniform(0.1, 0.8)),
+            trabeculae=float(rng.uniform(0, 0.3)),
+            papillary=max(0.0, float(rng.uniform(-0.3, 0.5))),
             right_ventricle=normal(3.1, 0.6, 1.6, 4.8),
             right_atrium=normal(2.1, 0.4, 1.2, 3.4),
             aorta=normal(1.5, 0.15, 1.1, 1.9),
-            wall_echo=float(rng.uniform(0.22, 0.6)),
-            outer_echo=float(rng.uniform(0.10, 0.5)),
+            wall_echo=float(rng.uniform(0.18, 0.6)),
+            outer_echo=float(rng.uniform(0.08, 0.5)),
             habitus=float(rng.uniform(0, 1)),
         )
 

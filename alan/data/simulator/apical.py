@@ -12,7 +12,7 @@ from typing_extensions import override
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.cycle import Cycle
 from alan.data.simulator.geometry import FAR, ellipse_distance, profile, segment_distance
-from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, RA, RV, Painted, Scene
+from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RA, RV, Painted, Scene
 
 #: Thickness of the right ventricular free wall and of atrial walls in cm.
 _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
@@ -35,7 +35,9 @@ class ApicalScene(Scene):
         self.bend = patient.bend + (_STRAIGHT_SEPTUM if four_chamber else 0.0)
         self.atrium_offset = rng.normal(0, 0.2)
         self.leaflet = rng.uniform(0.9, 1.2)
-        self.septum_echo = rng.uniform(1.2, 2.0)
+        self.septum_echo = rng.uniform(1.0, 2.0)
+        self.lateral_fade, self.apical_fade = rng.uniform(0, 0.8), rng.uniform(0, 0.7)
+        self.right_fade = rng.uniform(0, 0.9)
 
     @override
     def needed_depth(self) -> float:
@@ -86,9 +88,20 @@ class ApicalScene(Scene):
         labels.masked_fill_(atrium < 0, LA).masked_fill_(cavity, LV)
         if not lines:
             return Painted(labels)
+        rough = p.trabeculae * (0.5 + 0.5 * torch.sin(5.0 * u + 2.0 * torch.sign(v)))
+        papillary = ellipse_distance(u, v, (0.6 * L, 0.7 * R), (1.0 + 0 * L, p.papillary + 1e-3 + 0 * L))
+        lining = (across > inner - rough) & (u < 0.8 * L)
+        labels.masked_fill_(cavity & (lining | (papillary < 0)), PAPILLARY)
         free = right[2] if right is not None else None
-        boost = torch.where(v < 0, self.septum_echo, 1.0) if self.four_chamber else None
+        boost = self._boost(u, v, outer)
         return Painted(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost)
+
+    def _boost(self, u: Tensor, v: Tensor, outer: Tensor) -> Tensor:
+        """Factor on the echo of walls: a bright septum; a lateral wall, an apex and a right heart that fade."""
+        lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
+        wall = self.septum_echo + (1 - self.lateral_fade - self.septum_echo) * lateral
+        wall = wall * (1 - self.apical_fade * torch.exp(-(4 * u / self.length).square()))
+        return torch.where(v < -outer, 1 - self.right_fade, wall) if self.four_chamber else wall
 
     def _right_heart(
         self, u: Tensor, v: Tensor, lean: Tensor, septum: Tensor, labels: Tensor
@@ -135,6 +148,6 @@ class ApicalScene(Scene):
         if free is None:
             return torch.where(near, (v.abs() - outer - 0.05).abs(), FAR)
         lateral = (v - outer).abs()
-        right = (v + free + _RV_WALL).abs() + 0.03
+        right = (v + free + _RV_WALL).abs() + 0.03 + 0.25 * self.right_fade
         distance = torch.where(v > 0, lateral, right)
         return torch.where(near, distance, FAR)

@@ -60,7 +60,7 @@ def form_echo(scene: Scene, acq: Acquisition, physics: Physics, generator: torch
     anchored = torch.randn(2, *_GRID, generator=generator)
     fresh = torch.randn(n_frames, 2, *_GRID, generator=generator)
     scatterers = _scatterers(anchored, fresh, blood, scene.contraction) * physics.speckle
-    scatterers[:, 0] += max(0.0, 1 - physics.speckle)
+    scatterers[:, 0] += max(0.0, 1 - physics.speckle) + acq.coherent * min(1.0, physics.speckle)
     field = _point_spread(scatterers * echogenicity[:, None], acq)
 
     step = F.pad((echogenicity[:, 2:] - echogenicity[:, :-2]).abs(), (0, 0, 1, 1))
@@ -92,8 +92,9 @@ def _echogenicity(
     depth = torch.linspace(0, 1, N_SAMPLES)[:, None]
     sharpness = 12 if acq.apical else 14
     lung = 1 - acq.lung * torch.sigmoid((depth - acq.lung_onset) * sharpness)
-    deep = 1 + acq.deep_tissue * torch.sigmoid((depth - 0.78 + 0.06 * coarse[2]) * 25)
-    outside = patient.outer_echo * torch.exp(0.55 * coarse[0] + 0.35 * fine[0]) * lung * deep
+    behind = acq.deep_onset + acq.deep_slope * torch.linspace(-1, 1, N_BEAMS)
+    deep = 1 + acq.deep_tissue * torch.sigmoid((depth - behind + 0.06 * coarse[2]) * 25)
+    outside = patient.outer_echo * torch.exp(0.75 * coarse[0] + 0.35 * fine[0]) * lung * deep
     texture = torch.exp(0.35 * coarse[1] + 0.25 * fine[1])
 
     # Walls parallel to the beam return less: compare the cavity border's axial and lateral gradients.
@@ -105,9 +106,9 @@ def _echogenicity(
 
     muscle = patient.wall_echo * texture * fading.clamp(min=0)
     if painted.boost is not None:
-        muscle = muscle * painted.boost.view(shape)
+        muscle = muscle * (1 + physics.fading * (painted.boost.view(shape) - 1)).clamp(min=0)
     amplitude = torch.where(labels == MYO, muscle, outside)
-    amplitude = torch.where((labels == MUSCLE) | (labels == PAPILLARY), 1.4 * muscle, amplitude)
+    amplitude = torch.where((labels == MUSCLE) | (labels == PAPILLARY), 1.2 * muscle, amplitude)
     amplitude = torch.where(labels == FIBROUS, 0.7 * texture * (0.5 + 0.5 * fading), amplitude)
     amplitude = blur(amplitude.masked_fill(blood, acq.blood), 1.2, 0.6)
     if painted.leaflet is not None:

@@ -58,9 +58,12 @@ def render(
     power = echo.envelope.square().mul_(torch.exp((2 / _DB) * _gain(acq, physics, generator)))
     power += _noise(power.shape, acq, generator) * physics.noise
     decibel = (0.5 * _DB) * torch.log(power + 1e-10)
-    value = ((decibel - acq.ceiling) / acq.dynamic_range + 1).clamp(0, 1).pow(acq.gamma)
+    middle = decibel[0, ::4, ::2].median()
+    level = acq.exposure ** (1 / acq.gamma)
+    value = ((decibel - middle) / acq.dynamic_range + level).clamp(0, 1).pow(acq.gamma)
 
-    value = blur(value, 0.7, 0.5)  # pictures are stored smaller than they are formed
+    smoothing = 0.4 + acq.smoothing * physics.smoothing  # pictures are stored smaller than they are formed
+    value = blur(value, smoothing, smoothing)
 
     x, z = pixel_positions(acq, shape)
     radius, angle = torch.hypot(x, z), torch.atan2(x, z)
@@ -81,6 +84,7 @@ def _gain(acq: Acquisition, physics: Physics, generator: torch.Generator) -> Ten
     axial = acq.slope * depth + acq.bulge * torch.sin(math.pi * depth)
     axial = axial - acq.deep_loss * depth.square() - acq.window_loss * depth
     ripple = 1.5 * smooth_field(1, (1, 8), (1, N_BEAMS), generator)[0]
+    ripple = ripple + acq.beam_ripple * torch.randn(1, N_BEAMS, generator=generator)
     gain = physics.attenuation * (axial - acq.edge_loss * across.abs() ** acq.edge_power + ripple)
     for shadow in acq.shadows:
         band = torch.exp(-0.5 * ((across - shadow.position) / shadow.width).square())
