@@ -45,7 +45,7 @@ def stores_of(name, tiny):
 
 
 def test_every_config_is_of_a_known_group():
-    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate", "parcels"}
+    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate", "parcels", "sim"}
     assert {name.partition("/")[0] for name in CONFIGS} == groups
 
 
@@ -100,6 +100,28 @@ def test_dino_at_full_size(name, tiny, tmp_path):
     assert len(model.student.vit.blocks) == shipped["vit"]["depth"]
     assert (model.patch_weight > 0) == (model.student.patch_head is not None)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", configs("sim"))
+def test_sim(name, tiny, alan, tmp_path):
+    """The network itself is built; a vision transformer takes its step with one block."""
+    out, settings = tmp_path / "run", read(name)["model"]["init_args"]
+    args = [f"--data.init_args.stores={json.dumps(stores_of(name, tiny))}"]
+    if "unlabelled" in read(name)["data"]["init_args"]:
+        args += [f"--data.init_args.unlabelled={json.dumps([tiny.store('echonet')])}"]
+        args += ["--data.init_args.unlabelled_batch_size=2"]
+    args += ["--model.init_args.vit.depth=1"] if "vit" in settings else []
+    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, *args, "--trainer.val_check_interval=1")
+    assert ran.code == 0, ran.err
+    check_run(out)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert any("val_dice" in line for line in lines)
+    backbone = load_backbone(out / "backbone.safetensors")
+    if "vit" in settings:
+        assert (backbone.dim, backbone.patch_size) == (settings["vit"]["dim"], settings["vit"]["patch_size"])
+    else:
+        assert list(backbone.spec.widths) == settings["conv"]["widths"]
+        assert backbone.spec.structures == tuple(settings["structures"])
 
 
 @pytest.mark.parametrize("name", configs("raptor"))

@@ -67,9 +67,9 @@ class Outputs(NamedTuple):
     view: Tensor
     phase: Tensor
 
-    def __getitem__(self, index: object) -> Outputs:  # type: ignore[override]
-        """Some frames of the batch."""
-        return Outputs(*(x[index] for x in self))  # type: ignore[index]
+    def part(self, start: int, stop: int | None = None) -> Outputs:
+        """Frames ``start`` to ``stop`` - 1 of the batch."""
+        return Outputs(*(x[start:stop] for x in self))
 
 
 class DenseHeads(nn.Module):
@@ -211,10 +211,10 @@ def masked_smooth_l1(values: Tensor, target: Tensor, known: Tensor) -> Tensor:
 def agreement_losses(student: Outputs, teacher: Outputs, inside: Tensor, confidence: float) -> dict[str, Tensor]:
     """Disagreement of a student with a teacher on frames without labels.
 
-    ``tissue`` is the cross-entropy to the teacher's probabilities p, weighted pixel by pixel by the teacher's
-    confidence ``(max p - confidence) / (1 - confidence)``, at least 0; ``distance`` the smooth L1 of the distances.
-    Both are means over the pixels inside (after Tarvainen and Valpola 2017, section 2, and Sohn et al. 2020,
-    equation 4, where the weight is 0 or 1).
+    ``tissue`` is the cross-entropy to the teacher's probabilities p, weighted pixel by pixel by how sure it is,
+    ``(max p - confidence) / (1 - confidence)``, at least 0; ``distance`` is the smooth L1 of the distances. Both
+    are means over the pixels inside (after Tarvainen and Valpola 2017, section 2, and Sohn et al. 2020, equation
+    4, where the weight is 0 or 1).
 
     Args:
         student: outputs (B, ..., h, w).
