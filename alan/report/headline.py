@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.report.efficiency import efficiency_headline
 from alan.report.words import PHASES, STRUCTURES, interval, listed, percent, plural
 
 
@@ -23,6 +24,8 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         paragraphs += _segmentation(results["segmentation"])
     if results.get("views"):
         paragraphs += _views(results["views"])
+    if results.get("label_efficiency"):
+        paragraphs += efficiency_headline(results["label_efficiency"])
     return paragraphs
 
 
