@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alan.report.tables import segmentation_tables, view_table
-from alan.report.words import PHASES
+from alan.report.words import PHASES, UNDEFINED
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:
@@ -25,7 +25,7 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
         for table in segmentation_tables(segmentation):
             lines += ["", _row(f"Dice, {table['name']}", phases)]
             for method in table["rows"]:
-                rule = f", {method['rule']} rule" if method["kind"] != "atlas" else ""
+                rule = f", {method['rule']} rule" if method["rule"] != UNDEFINED else ""
                 cells = (
                     ["nothing chosen"] * len(phases) if method["reason"] else [_cell(c) for c in method["dice"]]
                 )

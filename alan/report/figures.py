@@ -17,7 +17,14 @@ from alan.evaluation.published import MARK_SEGMENTATION, published_dice
 from alan.report.words import PHASES, STRUCTURES, method_label
 
 # Okabe and Ito's colours; each kind also has a place of its own on the axis, each phase a marker of its own.
-KIND_COLOURS = {"parcels": "#0072B2", "k-means": "#009E73", "random": "#E69F00", "atlas": "#555555"}
+KIND_COLOURS = {
+    "parcels": "#0072B2",
+    "ensemble": "#D55E00",
+    "network": "#CC79A7",
+    "k-means": "#009E73",
+    "random": "#E69F00",
+    "atlas": "#555555",
+}
 PHASE_MARKERS = {"ED": "o", "ES": "s"}
 MANUAL, PREDICTED, BOTH = (
     "#4da3ff",
@@ -153,11 +160,12 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
                 mine = at & (cases["method"] == method["method"]) & (cases["rule"] == method["rule"])
                 values = cases.loc[mine, "dice"].dropna()
                 atlas = cases.loc[at & (cases["kind"] == "atlas"), "dice"].dropna()
-                axes.hist(values, bins=bins, color=KIND_COLOURS["parcels"], alpha=0.85, label="parcels")
+                kind = next((row["kind"] for row in summary["rows"] if row["method"] == method["method"]), "parcels")
+                axes.hist(values, bins=bins, color=KIND_COLOURS[kind], alpha=0.85, label=kind)
                 if len(atlas):
                     axes.hist(atlas, bins=bins, histtype="step", color=_INK, lw=1.3, label="atlas")
                 if len(values):
-                    axes.axvline(values.mean(), color=KIND_COLOURS["parcels"], lw=1.4, ls="--", label="mean")
+                    axes.axvline(values.mean(), color=KIND_COLOURS[kind], lw=1.4, ls="--", label="mean")
                 axes.set_title(f"{STRUCTURES.get(structure, structure).capitalize()}, {PHASES.get(phase, phase)}")
                 axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
                 axes.grid(axis="y")
@@ -172,10 +180,11 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
 def overlays(
     arrays: Mapping[str, NDArray[Any]], examples: Sequence[Mapping[str, Any]], structure: str
 ) -> Figure | None:
-    """Best, median and worst cases of one structure: outlines above, parcel contours below (Figs. 4 and 5).
+    """Best, median and worst cases of one structure: outlines, and below them parcel contours (Figs. 4 and 5).
 
     Args:
-        arrays: ``frames``, ``maps``, ``manual``, ``predicted``, each (e, S, S), as in ``examples.npz``.
+        arrays: ``frames``, ``manual``, ``predicted``, and of parcels ``maps``, each (e, S, S), as in
+            ``examples.npz``.
         examples: the e descriptions in ``results.json``.
         structure: the structure to draw.
 
@@ -186,15 +195,17 @@ def overlays(
     if not places:
         return None
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.75 * len(places), 4.05), layout="constrained")
-        grid = figure.subplots(2, len(places), squeeze=False)
+        parcels = "maps" in arrays
+        figure = Figure(figsize=(1.75 * len(places), 4.05 if parcels else 2.35), layout="constrained")
+        grid = figure.subplots(1 + parcels, len(places), squeeze=False)
         for column, i in enumerate(places):
-            top, bottom = grid[0, column], grid[1, column]
-            for axes in (top, bottom):
+            top = grid[0, column]
+            for axes in grid[:, column]:
                 axes.imshow(arrays["frames"][i], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
                 axes.set_axis_off()
             _masks(top, arrays["manual"][i], arrays["predicted"][i])
-            _parcel_contours(bottom, arrays["maps"][i], arrays["predicted"][i])
+            if parcels:
+                _parcel_contours(grid[1, column], arrays["maps"][i], arrays["predicted"][i])
             example = examples[i]
             title = f"{example['phase']}, {example['rank']}\nDice {100 * example['dice']:.1f}%"
             top.set_title(title, loc="center", fontsize=9, fontweight="normal")
@@ -203,8 +214,9 @@ def overlays(
             mpl.lines.Line2D([], [], color=MANUAL, lw=2, label="manual"),
             mpl.lines.Line2D([], [], color=PREDICTED, lw=2, ls=(0, (3, 1.2)), label="predicted"),
             mpl.patches.Patch(color=BOTH, alpha=0.5, label="overlap"),
-            mpl.lines.Line2D([], [], color="#f0c040", lw=1, label="parcel borders"),
         ]
+        if parcels:
+            handles.append(mpl.lines.Line2D([], [], color="#f0c040", lw=1, label="parcel borders"))
         figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
@@ -280,7 +292,7 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 2.4), layout="constrained")
         axes = figure.subplots()
-        palette = (*KIND_COLOURS.values(), "#CC79A7", "#56B4E9", "#D55E00")
+        palette = (*KIND_COLOURS.values(), "#56B4E9")
         for column, colour in zip(columns, palette, strict=False):
             part = metrics[["step", column]].dropna()
             axes.plot(part["step"], part[column], color=colour, lw=1.3, label=column)

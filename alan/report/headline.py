@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alan.report.efficiency import efficiency_headline
-from alan.report.words import PHASES, STRUCTURES, interval, listed, percent, plural
+from alan.report.networks import network_headline
+from alan.report.words import PHASES, STRUCTURES, difference, interval, listed, percent, plural
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
@@ -24,8 +24,6 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         paragraphs += _segmentation(results["segmentation"])
     if results.get("views"):
         paragraphs += _views(results["views"])
-    if results.get("label_efficiency"):
-        paragraphs += efficiency_headline(results["label_efficiency"])
     return paragraphs
 
 
@@ -41,17 +39,32 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
     lead = (
         f"On {plural(test['frames'], 'frame')} ({views}) of {plural(test['patients'], 'patient')} of "
         f"{summary['store']['name']} that were kept aside for testing, {names} "
-        f"{'was' if len(structures) == 1 else 'were'} outlined by joining parcels: image regions that a network "
-        f"found without any labels. Which parcels to join was learnt from the manual outlines of "
-        f"{plural(label['patients'], 'other patient')}. Agreement with the manual outline is given as the Dice "
-        "score (100% is perfect), and compared with an atlas, an average outline that never looks at the image."
+        f"{'was' if len(structures) == 1 else 'were'} outlined "
     )
-    return [lead, *(_structure(summary, structure) for structure in structures)]
+    networks = [row["method"] for row in summary.get("networks", [])]
+    if summary["white_boxes"]:
+        lead += (
+            "by joining parcels: image regions that a network found without any labels. Which parcels to join was "
+            f"learnt from the manual outlines of {plural(label['patients'], 'other patient')}. "
+        )
+        if networks:
+            lead += f"Beside them stand networks that learnt every pixel from outlines: {listed(networks)}. "
+    elif networks:
+        lead += f"by networks that learnt every pixel from the manual outlines of other patients: {listed(networks)}. "
+    else:
+        lead += f"by the average outline of {plural(label['patients'], 'other patient')}. "
+    lead += "Agreement with the manual outline is given as the Dice score (100% is perfect)"
+    if summary["against_atlas"]:
+        lead += ", and compared with an atlas, an average outline that never looks at the image"
+    paragraphs = [f"{lead}.", *(_structure(summary, structure) for structure in structures)]
+    return paragraphs + network_headline(summary)
 
 
 def _structure(summary: Mapping[str, Any], structure: str) -> str:
     name = STRUCTURES.get(structure, structure).capitalize()
     shown = summary["shown"].get(structure)
+    if shown is None and not any(box["structure"] == structure for box in summary["white_boxes"]):
+        return f"{name}: outlined by the atlas alone, see the tables."
     if shown is None:
         return (
             f"{name}: no selection rule found parcels that make it up, so nothing was outlined. The tables say "
@@ -67,22 +80,12 @@ def _structure(summary: Mapping[str, Any], structure: str) -> str:
         parts.append(f"{cell['mean']}% at {PHASES.get(phase, phase)}{of}")
         against = _find(summary["against_atlas"], structure=structure, phase=phase, **shown)
         if against is not None:
-            verdicts.append(f"{_verdict(against['dice'])} at {PHASES.get(phase, phase)}")
-    text = f"{name}: {listed(parts)}."
+            verdicts.append(f"{difference(against['dice'])} at {PHASES.get(phase, phase)}")
+    by = "" if shown["rule"] else f" by {shown['method']}"
+    text = f"{name}{by}: {listed(parts)}."
     if verdicts:
         text += f" Against the atlas: {listed(verdicts)}."
     return text
-
-
-def _verdict(difference: Mapping[str, Any]) -> str:
-    """How a paired difference compares, without more certainty than its interval has."""
-    mean, low, high = difference["mean"], difference["low"], difference["high"]
-    if mean is None:
-        return "not comparable"
-    points = f"{abs(100 * mean):.1f} points"
-    if low is None or low <= 0 <= high:
-        return f"no clear difference ({points} {'better' if mean > 0 else 'worse'})"
-    return f"{points} {'better' if mean > 0 else 'worse'}"
 
 
 def _views(summary: Mapping[str, Any]) -> list[str]:

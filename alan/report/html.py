@@ -20,6 +20,7 @@ from alan.evaluation.results import CONFIG, EXAMPLES, read_results
 from alan.files import atomic, read_json, write_text
 from alan.report import efficiency, figures, tables
 from alan.report.headline import headline
+from alan.report.networks import network_part
 from alan.report.words import PHASES, RULES, STRUCTURES
 
 TEMPLATE = "report.html.j2"
@@ -111,8 +112,9 @@ def _segmentation_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
             figures.method_chart(summary),
             "methods.png",
             "Mean Dice score of every method with its 95% interval over patients. Filled circles are end "
-            "diastole, open squares end systole; blue are the parcels under test, green and orange the k-means "
-            "baselines on the same and on an untrained network, grey the atlas.",
+            "diastole, open squares end systole; blue are the parcels under test, vermilion and pink ensembles and "
+            "networks that learnt from labels, green and orange the k-means baselines on the same and on an untrained "
+            "network, grey the atlas.",
             "Dot chart of the mean Dice score of every method",
         )
     }
@@ -122,7 +124,7 @@ def _segmentation_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
             folder,
             histogram,
             "dice_histograms.png",
-            "How the Dice scores spread over the test frames, for the method shown in this report (blue) and the "
+            "How the Dice scores spread over the test frames, for the method shown in this report and the "
             "atlas (outline); the dashed line is the mean.",
             "Histograms of the Dice score by structure and phase",
         )
@@ -132,6 +134,7 @@ def _segmentation_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
         "published_note": tables.published_note(summary) if summary["published"] else "",
         "ejection_fraction": tables.ejection_fraction_rows(summary),
         "parcels": tables.parcel_tables(summary, models),
+        "supervised": network_part(summary),
         "pictures": pictures,
         "overlays": _overlays(folder, summary),
     }
@@ -150,11 +153,12 @@ def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
             cases = "; ".join(
                 f"{e['phase']} {e['rank']}: {e['id']}" for e in summary["examples"] if e["structure"] == structure
             )
+            rule = f", {RULES[method['rule']]} rule" if method["rule"] else ""
+            below = "; below, the borders of all parcels with the predicted outline" if "maps" in arrays else ""
             caption = (
-                f"{name.capitalize()}: best, median and worst test frame by {method['method']}, "
-                f"{RULES[method['rule']]} rule. Above, the manual outline (blue), the predicted one (green, "
-                "dashed) and their overlap (turquoise); below, the borders of all parcels with the predicted "
-                f"outline. {cases}."
+                f"{name.capitalize()}: best, median and worst test frame by {method['method']}{rule}. The manual "
+                "outline (blue), the predicted one (green, dashed) and their overlap (turquoise)"
+                f"{below}. {cases}."
             )
             pictures.append(
                 make_picture(

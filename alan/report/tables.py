@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
-from alan.report.words import PHASES, RULES, STRUCTURES, interval, listed, number, percent, plural
+from alan.report.words import KINDS, PHASES, RULES, STRUCTURES, interval, listed, number, percent, plural
 
 _LONG = (
     ("dice", "percent"),
@@ -16,8 +16,6 @@ _LONG = (
     ("hd95_mm", "number"),
     ("asd_mm", "number"),
 )
-
-_PARTS = ("segmentation", "views", "label_efficiency")
 
 
 def segmentation_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -48,7 +46,7 @@ def segmentation_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _methods(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> list[dict[str, Any]]:
     shown = summary["shown"].get(structure) or {}
-    order = {"parcels": 0, "k-means": 1, "random": 2, "atlas": 3}
+    order = {kind: place for place, kind in enumerate(KINDS)}
     rules = list(RULES)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in summary["rows"]:
@@ -220,7 +218,7 @@ def view_table(summary: Mapping[str, Any]) -> dict[str, Any]:
 def skipped_notes(results: Mapping[str, Any]) -> list[str]:
     """What was left out, is undefined, or found nothing: one sentence each."""
     notes = []
-    parts = {name: results[name] for name in _PARTS if results.get(name)}
+    parts = {name: results[name] for name in ("segmentation", "views") if results.get(name)}
     for summary in parts.values():
         for reason, n in summary["store"]["skipped"].items():
             notes.append(
@@ -242,6 +240,10 @@ def skipped_notes(results: Mapping[str, Any]) -> list[str]:
                 notes.append(
                     f"{what}: Dice undefined in {plural(undefined, 'frame')} ({where}): no outline on either side"
                 )
+        for one in summary.get("networks", []):
+            if one["missing"]:
+                names = listed([STRUCTURES.get(structure, structure) for structure in one["missing"]])
+                notes.append(f"{one['method']}: does not segment the {names}")
         for box in summary["white_boxes"]:
             if box["reason"]:
                 rule, name = (

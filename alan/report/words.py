@@ -13,6 +13,8 @@ STRUCTURES = {
     "ra": "right atrium",
     "ao": "aorta",
 }
+#: Kinds of methods, in the order in which they are shown.
+KINDS = ("parcels", "ensemble", "network", "k-means", "random", "atlas")
 PHASES = {"ED": "end diastole", "ES": "end systole"}
 RULES = {"paper": "paper’s", "relaxed": "relaxed", "greedy": "greedy", "": "–"}
 UNDEFINED = "–"
