@@ -160,7 +160,7 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
                 mine = at & (cases["method"] == method["method"]) & (cases["rule"] == method["rule"])
                 values = cases.loc[mine, "dice"].dropna()
                 atlas = cases.loc[at & (cases["kind"] == "atlas"), "dice"].dropna()
-                kind = next((row["kind"] for row in summary["rows"] if row["method"] == method["method"]), "parcels")
+                kind = next((r["kind"] for r in summary["rows"] if r["method"] == method["method"]), "parcels")
                 axes.hist(values, bins=bins, color=KIND_COLOURS[kind], alpha=0.85, label=kind)
                 if len(atlas):
                     axes.hist(atlas, bins=bins, histtype="step", color=_INK, lw=1.3, label="atlas")

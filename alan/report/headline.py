@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.report.efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.words import PHASES, STRUCTURES, difference, interval, listed, percent, plural
 
@@ -24,6 +25,8 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         paragraphs += _segmentation(results["segmentation"])
     if results.get("views"):
         paragraphs += _views(results["views"])
+    if results.get("label_efficiency"):
+        paragraphs += efficiency_headline(results["label_efficiency"])
     return paragraphs
 
 
@@ -50,7 +53,7 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
         if networks:
             lead += f"Beside them stand networks that learnt every pixel from outlines: {listed(networks)}. "
     elif networks:
-        lead += f"by networks that learnt every pixel from the manual outlines of other patients: {listed(networks)}. "
+        lead += f"by networks that learnt every pixel from outlines of other patients: {listed(networks)}. "
     else:
         lead += f"by the average outline of {plural(label['patients'], 'other patient')}. "
     lead += "Agreement with the manual outline is given as the Dice score (100% is perfect)"

@@ -112,9 +112,9 @@ def _segmentation_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, An
             figures.method_chart(summary),
             "methods.png",
             "Mean Dice score of every method with its 95% interval over patients. Filled circles are end "
-            "diastole, open squares end systole; blue are the parcels under test, vermilion and pink ensembles and "
-            "networks that learnt from labels, green and orange the k-means baselines on the same and on an untrained "
-            "network, grey the atlas.",
+            "diastole, open squares end systole; blue are the parcels under test, vermilion and pink ensembles "
+            "and networks that learnt from labels, green and orange the k-means baselines on the same and on an "
+            "untrained network, grey the atlas.",
             "Dot chart of the mean Dice score of every method",
         )
     }
@@ -188,10 +188,10 @@ def _efficiency_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]
     with atomic(folder / "figures" / "label_efficiency.svg") as temporary:
         temporary.write_bytes(figures.svg(figure))
     caption = (
-        "Mean Dice score over the test frames of both phases against the number of labelled patients. A line is the "
-        "mean over the draws of the patients, its band reaches from the lowest to the highest draw. Blue: parcels; "
-        "green: read-outs of frozen features; orange and pink: networks trained on the frames; grey: the atlas, an "
-        "average mask; dotted: a fixed network."
+        "Mean Dice score over the test frames of both phases against the number of labelled patients. A line is "
+        "the mean over the draws of the patients, its band reaches from the lowest to the highest draw. Blue: "
+        "parcels; green: read-outs of frozen features; orange and pink: networks trained on the frames; grey: the "
+        "atlas, an average mask; dotted: a fixed network."
     )
     picture = make_picture(
         folder, figure, "label_efficiency.png", caption, "Dice score against the number of labelled patients"

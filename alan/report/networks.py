@@ -45,8 +45,8 @@ def network_part(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _cost_note(cost: Mapping[str, Any]) -> str:
     where = f"{cost['threads']} CPU thread(s)" if cost["device"] == "cpu" else str(cost["device"])
     return (
-        f"Time and memory of inference in batches of {cost['batch_size']} frames of {cost['size']} × {cost['size']} "
-        f"px on {where}, measured while this report was made; memory is what tensors took beside the weights."
+        f"Time and memory of inference in batches of {cost['batch_size']} frames of {cost['size']} × "
+        f"{cost['size']} px on {where}, measured while this report was made; memory is what tensors took beside the weights."
     )
 
 
@@ -92,8 +92,8 @@ def _weights_note(validation: Mapping[str, Any] | None) -> str:
     return (
         f"Weights {how} on {validation['frames']} frames of {validation['patients']} patients of the split "
         f"“{validation['split']}”. Mean {name} there: ensemble {percent(validation['score'], 2)}%, equal weights "
-        f"{percent(validation['equal'], 2)}%. The best member is the one that is best there; the test frames had no "
-        "say in it."
+        f"{percent(validation['equal'], 2)}%. The best member is the one that is best there; the test frames "
+        "had no say in it."
     )
 
 
@@ -117,7 +117,7 @@ def network_headline(summary: Mapping[str, Any]) -> list[str]:
         costs = {row["method"]: row["cost"] for row in summary["networks"]}
         slower = _ratio(costs[one["method"]], costs[best["method"]], "ms")
         paragraphs.append(
-            f"{one['method'].capitalize()} against its best member ({best['method']}, chosen on validation frames): "
-            f"{listed(verdicts)}. It takes {slower} the time."
+            f"{one['method'].capitalize()} against its best member ({best['method']}, chosen on validation "
+            f"frames): {listed(verdicts)}. It takes {slower} the time."
         )
     return paragraphs

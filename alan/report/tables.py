@@ -17,6 +17,8 @@ _LONG = (
     ("asd_mm", "number"),
 )
 
+_PARTS = ("segmentation", "views", "label_efficiency")
+
 
 def segmentation_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One table for each structure.
@@ -218,7 +220,7 @@ def view_table(summary: Mapping[str, Any]) -> dict[str, Any]:
 def skipped_notes(results: Mapping[str, Any]) -> list[str]:
     """What was left out, is undefined, or found nothing: one sentence each."""
     notes = []
-    parts = {name: results[name] for name in ("segmentation", "views") if results.get(name)}
+    parts = {name: results[name] for name in _PARTS if results.get(name)}
     for summary in parts.values():
         for reason, n in summary["store"]["skipped"].items():
             notes.append(

@@ -12,6 +12,7 @@ STRUCTURES = {
     "rv": "right ventricle",
     "ra": "right atrium",
     "ao": "aorta",
+    "lv+myo": "left ventricle with its wall",
 }
 #: Kinds of methods, in the order in which they are shown.
 KINDS = ("parcels", "ensemble", "network", "k-means", "random", "atlas")
@@ -51,6 +52,17 @@ def interval(value: Mapping[str, Any] | None, style: str = "percent") -> dict[st
     if value["low"] is None:
         return {"mean": show(value["mean"]), "range": ""}
     return {"mean": show(value["mean"]), "range": f"{show(value['low'])} to {show(value['high'])}"}
+
+
+def difference(value: Mapping[str, Any]) -> str:
+    """How a paired difference of shares compares, without more certainty than its interval has."""
+    mean, low, high = value["mean"], value["low"], value["high"]
+    if mean is None:
+        return "not comparable"
+    points = f"{abs(100 * mean):.1f} points"
+    if low is None or low <= 0 <= high:
+        return f"no clear difference ({points} {'better' if mean > 0 else 'worse'})"
+    return f"{points} {'better' if mean > 0 else 'worse'}"
 
 
 def plural(n: int, one: str, many: str = "") -> str:
