@@ -1,5 +1,6 @@
 """Every shipped YAML parses through the command line and runs one step on tiny data."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -15,7 +16,7 @@ from alan.data.store import FrameStore
 from alan.fit import run_lightning
 from alan.parcels.model import load_parcels
 from alan.supervised.networks import NetworkSpec
-from alan.supervised.segmenter import load_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
 from alan.supervised.structures import n_classes
 
 ROOT = Path(__file__).parents[1] / "configs"
@@ -195,6 +196,37 @@ def test_cache(name, tiny, alan, tmp_path):
         assert file["done"][:].all()
 
 
+def light_efficiency(efficiency, tiny, folder):
+    """Arguments that make a label-efficiency config small: tiny models and store, one step, two cells a method."""
+    methods = copy.deepcopy(efficiency["methods"])
+    for method in methods:
+        if "backbone" in method:
+            method["backbone"] = tiny.backbone()
+        if "parcels" in method:
+            method["parcels"] = tiny.parcels()
+        if method["kind"] == "decoder":
+            method["decoder"] = {**method.get("decoder", {}), "steps": 1}
+        if method["kind"] == "network":
+            method["network"] |= {"steps": 1, "batch_size": 2}
+        if "init" in method:
+            training = method["network"]
+            spec = {**training["network"], "decoder_channels": tuple(training["network"]["decoder_channels"])}
+            method["init"] = str(folder / "start.safetensors")
+            start = untrained_segmenter(
+                NetworkSpec(**spec), efficiency["structures"], training["normalisation"], 112
+            )
+            save_segmenter(start, method["init"])
+    options = {
+        "methods": methods,
+        "label_patients": [1, None],
+        "seeds": [0],
+        "workers": 1,
+        "work": None,
+    }
+    store = ["--label_efficiency.store", tiny.store("camus")]
+    return [*store, *(f"--label_efficiency.{name}={json.dumps(value)}" for name, value in options.items())]
+
+
 @pytest.mark.parametrize("name", configs("evaluate"))
 def test_evaluate(name, tiny, alan, tmp_path):
     config, out = read(name), tmp_path / "run"
@@ -207,6 +239,8 @@ def test_evaluate(name, tiny, alan, tmp_path):
             args += ["--segmentation.label_patients", 2]
     if views := config.get("views"):
         args += ["--views.store", tiny.store(layout_of(views["store"])), "--views.backbone", tiny.backbone()]
+    if efficiency := config.get("label_efficiency"):
+        args += light_efficiency(efficiency, tiny, tmp_path)
     if config.get("curves"):
         curve = tmp_path / "metrics.jsonl"
         curve.write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "loss": 1.0}\n', encoding="utf-8")
@@ -215,8 +249,9 @@ def test_evaluate(name, tiny, alan, tmp_path):
     assert ran.code == 0, ran.err
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert results["title"] == config["title"]
-    assert {part for part in ("segmentation", "views") if results.get(part)} == {"segmentation", "views"} & set(
-        config
-    )
+    parts = {"segmentation", "views", "label_efficiency"}
+    assert {part for part in parts if results.get(part)} == parts & set(config)
+    if "label_efficiency" in config:
+        assert not [note for note in results["label_efficiency"]["notes"] if not note["structure"]]  # none failed
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!")
     assert (out / "config.yaml").is_file()
