@@ -230,10 +230,10 @@ def _refine(file: Path, settings: Mapping[str, Any] | None) -> GuidedFilter | No
     if settings is None:
         return None
     try:
-        kind, radius, eps = settings["kind"], int(settings["radius"]), float(settings["eps"])
+        kind = settings["kind"]
         if kind != "guided":
             raise CheckpointError(f"{file}: unknown kind of refinement {kind!r}: {nearest(str(kind), ['guided'])}")
-        return GuidedFilter(radius, eps)
+        return GuidedFilter(int(settings["radius"]), float(settings["eps"]), int(settings["subsample"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: its refinement {settings!r} cannot be read ({error})") from error
 

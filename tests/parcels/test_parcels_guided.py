@@ -66,15 +66,27 @@ def test_maps_follow_the_image():
     logits = torch.zeros(2, 2, 4, 4)
     logits[:, 1] = torch.tensor([-1.0, -0.2, 1.0, 1.0])
     plain = logits_to_maps(logits, 32)
-    guided = logits_to_maps(logits, 32, frames, GuidedFilter(radius=12, eps=1e-3))
+    exact = GuidedFilter(radius=12, eps=1e-3, subsample=1)
+    guided = logits_to_maps(logits, 32, frames, exact)
     truth = (frames > 100).to(torch.uint8)
     assert (guided != truth).sum() < (plain != truth).sum()
     # frame by frame is all at once
-    up = GuidedFilter(radius=12, eps=1e-3)(frames, logits, (32, 32))
+    up = exact(frames, logits, (32, 32))
     torch.testing.assert_close(guided, up.argmax(1).to(torch.uint8))
     both = F.interpolate(logits, (32, 32), mode="bilinear", align_corners=False)
     radius = round(12 * 32 / 112)  # lengths are those of 112 x 112
     torch.testing.assert_close(up, guided_filter(frames.float() / 255, both, radius, 1e-3))
+
+
+def test_the_fast_filter_is_near_the_exact_one():
+    random = torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand(2, 1, 7, 7, generator=random), 112, mode="bicubic").clamp(0, 1)
+    frames = (255 * smooth[:, 0]).to(torch.uint8)
+    logits = torch.randn(2, 5, 14, 14, generator=random)
+    exact, fast = (GuidedFilter(8, 0.01, subsample)(frames, logits, (112, 112)) for subsample in (1, 2))
+    assert not torch.equal(exact, fast)
+    assert (exact - fast).abs().mean() < 0.1 * exact.std()
+    assert (exact.argmax(1) == fast.argmax(1)).float().mean() > 0.95
 
 
 def model(refine=None):
@@ -86,7 +98,8 @@ def test_a_parcel_model_keeps_its_refinement(tmp_path):
     frames = np.random.default_rng(0).integers(20, 255, (3, 32, 32)).astype(np.uint8)
     plain, refined = model(), model(GuidedFilter(8, 0.02))
     prints = {m.fingerprint for m in (plain, refined, model(GuidedFilter(9, 0.02)), model(GuidedFilter(8, 0.03)))}
-    assert len(prints) == 4
+    prints.add(model(GuidedFilter(8, 0.02, 1)).fingerprint)
+    assert len(prints) == 5
     assert not torch.equal(plain.maps(frames), refined.maps(frames))
     torch.testing.assert_close(refined.maps(frames), refined.maps(frames, batch_size=2), rtol=0, atol=0)
     assert refined.refined(None).fingerprint == plain.fingerprint
@@ -105,7 +118,7 @@ def test_a_parcel_model_keeps_its_refinement(tmp_path):
 
 
 def test_what_cannot_be_is_refused():
-    for settings in ({"radius": 0}, {"eps": 0.0}, {"eps": float("nan")}):
+    for settings in ({"radius": 0}, {"eps": 0.0}, {"eps": float("nan")}, {"subsample": 0}):
         with pytest.raises(ParameterError, match="refine: radius is"):
             GuidedFilter(**settings)
     with pytest.raises(ParameterError, match=r"\(B, H, W\) and \(B, K, H, W\)"):
