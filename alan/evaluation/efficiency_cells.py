@@ -272,6 +272,7 @@ def _network(work: Workspace, cell: Cell) -> _Learnt:
             max_epochs=-1,
             accelerator=bench.accelerator,
             devices=1,
+            precision=training.precision,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
