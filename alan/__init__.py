@@ -12,6 +12,8 @@ from alan._version import __version__
 
 if TYPE_CHECKING:
     from alan.backbone.load import load_backbone
+    from alan.downstream.decoder import DecoderReadout
+    from alan.downstream.linear import LinearReadout
     from alan.downstream.neighbors import WeightedKNNClassifier
     from alan.downstream.segmenter import ParcelSegmenter
     from alan.downstream.selection import ParcelSelector
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from alan.supervised.ensemble import EnsembleSegmenter
 
 __all__ = [
+    "DecoderReadout",
     "EnsembleSegmenter",
     "KMeansParcels",
+    "LinearReadout",
     "ParcelSegmenter",
     "ParcelSelector",
     "RaptorHead",
@@ -33,8 +37,10 @@ __all__ = [
 ]
 
 _HOME = {
+    "DecoderReadout": "alan.downstream.decoder",
     "EnsembleSegmenter": "alan.supervised.ensemble",
     "KMeansParcels": "alan.parcels.kmeans",
+    "LinearReadout": "alan.downstream.linear",
     "ParcelSegmenter": "alan.downstream.segmenter",
     "ParcelSelector": "alan.downstream.selection",
     "RaptorHead": "alan.parcels.head",
