@@ -1,4 +1,4 @@
-"""What a cell of the label-efficiency figure costs: seconds to learn from 40 frames and predict 100, on one thread.
+"""What a cell of the label-efficiency figure costs: seconds to learn from 40 frames and predict 100, one thread.
 
 Run with ``OMP_NUM_THREADS=1 python tests/benchmarks/bench_efficiency.py [store.h5]``: on made-up tokens (56 x 56
 of width 240, as a convolutional backbone gives them at 112 px) the linear read-out against scikit-learn's
