@@ -114,15 +114,8 @@ class SimulationModule(LightningModule):
         if init is not None:
             start_from(init, self.student, self.spec)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.teacher.eval()
         self._batches = 0  # batches seen: the random numbers of a step hang on it
         self._dice: list[Tensor] = []  # of the validation frames so far, (frames, structures)
-
-    def train(self, mode: bool = True) -> SimulationModule:
-        """Train the student; the teacher stays in eval mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def setup(self, stage: str) -> None:
         """Check that data and network speak of the same structures, and that unlabelled frames are there.
@@ -197,6 +190,7 @@ class SimulationModule(LightningModule):
     def _answer(self, frames: Tensor, grid: Tensor) -> Outputs:
         """The teacher's answer to plain frames, probabilities in ``tissue``, warped by a grid."""
         images = normalise(frames[:, None].float() / 255, self.spec.normalisation, self.spec.in_chans)
+        self.teacher.eval()  # Lightning puts all of the module into training mode
         plain: Outputs = self.teacher(images)
         with torch.autocast(self.device.type, enabled=False):
             tissue, distance = warp(plain.tissue.softmax(1), grid), warp(plain.distance, grid)
