@@ -1,0 +1,25 @@
+"""The verb ``alan search``: its signature is its options."""
+
+from __future__ import annotations
+
+import logging
+
+from alan.report.search import write_search_report
+from alan.search.run import run_search
+from alan.search.settings import StudySettings, TrialTraining
+from alan.search.space import SearchSpace
+
+_log = logging.getLogger(__name__)
+
+
+def search(out: str, space: SearchSpace, training: TrialTraining, study: StudySettings) -> None:
+    """Search encoder, decoder, depth, learning rate and batch size, and write the report.
+
+    Args:
+        out: the run folder; the same command goes on after an interruption, and may run several times at once.
+        space: what is searched.
+        training: how every point is trained.
+        study: how the space is searched.
+    """
+    folder = run_search(out, space, training, study)
+    _log.info("report: %s", write_search_report(folder))
