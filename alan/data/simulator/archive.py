@@ -25,7 +25,7 @@ from alan.files import fingerprint, read_json, write_json
 #: The marker of a simulated archive, and the folder that holds the finished patients' rows until the end.
 MARKER, PARTS = "simulation.json", ".simulation"
 #: Changes when the same arguments give other bytes.
-SCHEMA = "alan-simulation/2"
+SCHEMA = "alan-simulation/3"
 _MOST = 9999
 
 

@@ -122,7 +122,10 @@ class EchoNetLayout(Layout):
 
 
 class CamusLayout(Layout):
-    """CAMUS: NIfTI stills and half sequences with masks, Info files, split lists; A4C is ``4CH``, A2C ``2CH``."""
+    """CAMUS: NIfTI stills and half sequences with masks, Info files, split lists; A4C is ``4CH``, A2C ``2CH``.
+
+    Masks go on outside the sector where the heart does, as in the real data set.
+    """
 
     views = ("A2C", "A4C")
     n_frames = 10
@@ -137,7 +140,7 @@ class CamusLayout(Layout):
         quality = ("Good", "Medium", "Poor")[min(int(3 * job.anatomy.habitus), 2)]
         for view in job.views:
             chamber = {"A4C": "4CH", "A2C": "2CH"}[view]
-            clip = job.simulate(view, systole_only=True)
+            clip = job.simulate(view, systole_only=True, labels_outside=True)
             truth = np.where(np.isin(clip.labels, (LV, MYO, LA)), clip.labels, 0).astype(np.uint8)
             stem = f"{name}_{chamber}"
             for part, index in (("ED", clip.ed), ("ES", clip.es), ("half_sequence", slice(None))):

@@ -41,6 +41,8 @@ def render(
     physics: Physics,
     shape: tuple[int, int],
     generator: torch.Generator,
+    *,
+    labels_outside: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Make the pictures and the label maps of a clip.
 
@@ -50,9 +52,11 @@ def render(
         physics: strength of each effect.
         shape: (H, W) of the pictures.
         generator: source of randomness.
+        labels_outside: label maps go on outside the sector.
 
     Returns:
-        frames (T, H, W) uint8 and labels (T, H, W) uint8, values as ``STRUCTURES``; both are 0 outside the sector.
+        frames (T, H, W) uint8, 0 outside the sector, and labels (T, H, W) uint8, values as ``STRUCTURES``, 0 outside
+        the sector unless ``labels_outside``.
     """
     echo = form_echo(scene, acq, physics, generator)
     power = echo.envelope.square().mul_(torch.exp((2 / _DB) * _gain(acq, physics, generator)))
@@ -74,7 +78,8 @@ def render(
     frames = (picture * 255).round().clamp(0, 255).to(torch.uint8)
 
     labels = torch.zeros_like(frames)
-    labels[:, inside] = scene.paint(x[inside][None], z[inside][None], lines=False).label_map()
+    shown = torch.ones_like(inside) if labels_outside else inside
+    labels[:, shown] = scene.paint(x[shown][None], z[shown][None], lines=False).label_map()
     return frames, labels
 
 

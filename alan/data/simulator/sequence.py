@@ -67,6 +67,7 @@ def simulate_sequence(
     size: int | tuple[int, int] = 112,
     seed: int | Sequence[int] = 0,
     systole_only: bool = False,
+    labels_outside: bool = False,
     physics: Physics | None = None,
 ) -> SimulatedSequence:
     """Simulate a clip of a beating heart.
@@ -79,6 +80,7 @@ def simulate_sequence(
         size: side of the square picture in pixels, or (H, W); 32 to 1024.
         seed: entropy of all that is drawn but the patient: a non-negative integer or several.
         systole_only: frames run from ED (first) to ES (last), as in CAMUS half sequences; ``beats`` is not used.
+        labels_outside: label maps go on outside the sector, as those that people draw in CAMUS do.
         physics: strength of each effect; all as tuned by default.
 
     Returns:
@@ -105,7 +107,7 @@ def simulate_sequence(
     acq = Acquisition.sample(patient, scene.needed_depth(), view in ("A4C", "A2C"), rng)
     generator = torch.Generator().manual_seed(int(fields.generate_state(1, np.uint64)[0] >> 1))
     with one_thread(), torch.no_grad():
-        frames, labels = render(scene, acq, physics or Physics(), shape, generator)
+        frames, labels = render(scene, acq, physics or Physics(), shape, generator, labels_outside=labels_outside)
         spacing = pixel_spacing(acq, shape)
         axis = _axis_in_pixels(scene, spacing, shape, n_frames)
     edv, esv = patient.volume_ml(0.0), patient.volume_ml(1.0)
