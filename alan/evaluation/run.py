@@ -89,7 +89,7 @@ def run_evaluation(
     try:
         results = _measure(segmentation, views, label_efficiency, folder)
     except AlanError:
-        if not known:
+        if not known and not (folder / "cells").exists():  # finished cells are worth more than a clean folder
             remove_run(folder)
         raise
     results = {"schema": SCHEMA, "title": title, **results, "curves": _copy_curves(curves or {}, folder)}

@@ -414,6 +414,22 @@ def test_a_killed_worker_is_one_line(protocol, tmp_path, monkeypatch):
         measure_efficiency(only(protocol, "linear", workers=2), tmp_path)
 
 
+def test_finished_cells_outlive_an_error(protocol, tmp_path, monkeypatch):
+    short, compute = only(protocol, "linear", "atlas", label_patients=(1,), seeds=(0,)), efficiency.compute_cell
+
+    def failing(work, cell):
+        if cell.method.name == "atlas":
+            raise ConfigError("a worker was killed")
+        return compute(work, cell)
+
+    monkeypatch.setattr(efficiency, "compute_cell", failing)
+    with pytest.raises(ConfigError, match="killed"):
+        run_evaluation(out=tmp_path / "run", label_efficiency=short)
+    assert len(list((tmp_path / "run" / "cells").iterdir())) == 1
+    monkeypatch.setattr(efficiency, "compute_cell", compute)
+    assert (run_evaluation(out=tmp_path / "run", label_efficiency=short) / "results.json").exists()
+
+
 def test_the_run_folder(protocol, tmp_path, monkeypatch):
     short = only(protocol, "greedy", "atlas", label_patients=(1, 3))
     out = tmp_path / "run"
