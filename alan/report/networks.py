@@ -46,7 +46,8 @@ def _cost_note(cost: Mapping[str, Any]) -> str:
     where = f"{cost['threads']} CPU thread(s)" if cost["device"] == "cpu" else str(cost["device"])
     return (
         f"Time and memory of inference in batches of {cost['batch_size']} frames of {cost['size']} × "
-        f"{cost['size']} px on {where}, measured while this report was made; memory is what tensors took beside the weights."
+        f"{cost['size']} px on {where}, measured while this report was made; memory is what tensors took beside "
+        "the weights."
     )
 
 

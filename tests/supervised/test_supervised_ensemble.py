@@ -69,7 +69,9 @@ def test_equal_weights_are_the_plain_mean(case):
     for weights in (None, dict.fromkeys(members, 0.3)):
         torch.testing.assert_close(EnsembleSegmenter(members, weights).probabilities(frames), mean)
     # the same weights on another scale are the same ensemble
-    assert EnsembleSegmenter(members).fingerprint == EnsembleSegmenter(members, dict.fromkeys(members, 4)).fingerprint
+    assert (
+        EnsembleSegmenter(members).fingerprint == EnsembleSegmenter(members, dict.fromkeys(members, 4)).fingerprint
+    )
 
 
 def test_published_weights_are_normalised_inside(case):
