@@ -63,5 +63,5 @@ def start_from(init: str | os.PathLike[str], branch: TaughtBranch, spec: VitSpec
 def described(spec: VitSpec | ConvSpec) -> dict[str, Any]:
     """Kind and settings of a network, but for those that are no part of it."""
     entry = spec_entry(spec)
-    apart = ("initialisation", "feature_levels", "token_stride", "taught_features")
+    apart = ("initialisation", "feature_levels", "token_stride")
     return {"kind": entry["kind"], **{name: x for name, x in entry["spec"].items() if name not in apart}}

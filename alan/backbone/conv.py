@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from alan.backbone.normalise import Normalisation
 from alan.errors import ParameterError, nearest
 
+#: A level by its number, or the taught outputs.
+Level = int | Literal["targets"]
 #: Name to (widths of the levels, stem stride).
 CONV_PRESETS = {
     "conv_small": ((16, 32, 64, 128), 1),
@@ -32,13 +34,13 @@ class ConvSpec:
         stem_stride: 1, or 2 for a first 5 x 5 convolution that halves the image: more channels for the same time.
         in_chans: 1 or 3 (grey repeated).
         normalisation: see :func:`alan.backbone.normalise.normalise`.
-        feature_levels: levels whose maps, side by side, are the features of a token; None for all that are no
-            finer than the tokens, from the bottleneck up.
+        feature_levels: levels whose maps, side by side, are the features of a token, and ``targets`` for the
+            taught outputs (tissue probabilities, distances, coordinates). None: the taught outputs alone, or
+            without structures all levels that are no finer than the tokens, from the bottleneck up.
         token_stride: default distance of two tokens in pixels; a divisor of ``image_size``.
         structures: names of the structures that the network was taught to find; it then has a last layer of
             ``2 C + 3`` outputs a pixel of level 0: C + 1 tissue logits (background first), C distances, and two
             coordinates.
-        taught_features: put the taught outputs (tissue probabilities, distances, coordinates) beside the features.
     """
 
     image_size: int = 112
@@ -46,10 +48,9 @@ class ConvSpec:
     stem_stride: int = 1
     in_chans: int = 1
     normalisation: Normalisation = "sector"
-    feature_levels: tuple[int, ...] | None = None
+    feature_levels: tuple[Level, ...] | None = None
     token_stride: int = 2
     structures: tuple[str, ...] = ()
-    taught_features: bool = False
 
     def __post_init__(self) -> None:
         for name in ("widths", "structures"):
@@ -67,21 +68,25 @@ class ConvSpec:
             )
         if self.stem_stride not in (1, 2):
             raise ParameterError(f"stem_stride is {self.stem_stride}: it must be 1 or 2")
-        if self.taught_features and not self.structures:
-            raise ParameterError("taught_features needs structures: a network without them was taught no outputs")
         check_token_stride(self.image_size, self.token_stride)
-        levels, last = self.levels, len(self.widths) - 1
-        if not levels or len(set(levels)) < len(levels) or not all(0 <= level <= last for level in levels):
-            raise ParameterError(
-                f"feature_levels are {levels}: name each once, out of 0 (the image's size) to {last}"
-            )
+        self._check_levels()
         check_conv_size(self.image_size, self.multiple)
 
+    def _check_levels(self) -> None:
+        levels, last = self.levels, len(self.widths) - 1
+        known = {*range(last + 1), "targets"}
+        if not levels or len(set(levels)) < len(levels) or not set(levels) <= known:
+            raise ParameterError(
+                f"feature_levels are {levels}: name each once, out of 0 (the finest) to {last} and 'targets'"
+            )
+
     @property
-    def levels(self) -> tuple[int, ...]:
-        """The levels whose maps are the features."""
+    def levels(self) -> tuple[Level, ...]:
+        """What the features are made of, see ``feature_levels``."""
         if self.feature_levels is not None:
             return self.feature_levels
+        if self.structures:
+            return ("targets",)
         fits = (level for level in range(len(self.widths)) if self.stem_stride << level >= self.token_stride)
         return tuple(fits)[::-1]
 
@@ -92,8 +97,8 @@ class ConvSpec:
 
     @property
     def dim(self) -> int:
-        """Width of a token: the channels of the chosen levels, and those of the taught outputs if they count."""
-        return sum(self.widths[level] for level in self.levels) + self.taught_features * self.n_outputs
+        """Width of a token: the channels of what its features are made of."""
+        return sum(self.n_outputs if level == "targets" else self.widths[level] for level in self.levels)
 
     @property
     def n_outputs(self) -> int:

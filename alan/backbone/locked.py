@@ -194,9 +194,8 @@ class VitBackbone(Backbone):
 class ConvBackbone(Backbone):
     """A frozen convolutional network: maps of several levels, resized bilinearly to one grid, side by side.
 
-    The features of a token are those of ``spec.levels``, in that order, then the taught outputs with
-    ``spec.taught_features``; ``cls`` is the mean over the tokens inside the ultrasound sector (over all tokens for
-    a frame without one).
+    The features of a token are those of ``spec.levels``, in that order; ``cls`` is the mean over the tokens inside
+    the ultrasound sector (over all tokens for a frame without one).
 
     Args:
         network: the network, taken over and frozen.
@@ -205,7 +204,8 @@ class ConvBackbone(Backbone):
         stride: distance of two tokens in pixels, a divisor of the input size; default: ``spec.token_stride``.
 
     Raises:
-        ParameterError: an input size that the levels do not halve evenly, or a stride that does not divide it.
+        ParameterError: an input size that the levels do not halve evenly, a stride that does not divide it, or
+            taught outputs as features of a network that has none.
     """
 
     spec: ConvSpec
@@ -214,6 +214,8 @@ class ConvBackbone(Backbone):
         self, network: ConvNet, spec: ConvSpec, input_size: int | None = None, stride: int | None = None
     ) -> None:
         super().__init__()
+        if "targets" in spec.levels and not spec.structures:
+            raise ParameterError("feature_levels has 'targets', but a network without structures was taught none")
         self.spec = spec
         self.dim = spec.dim
         self.input_size = spec.image_size if input_size is None else input_size
@@ -226,7 +228,6 @@ class ConvBackbone(Backbone):
             "kind": "conv",
             "normalisation": spec.normalisation,
             "levels": list(spec.levels),
-            "taught": spec.taught_features,
             "input_size": self.input_size,
             "stride": self.stride,
         }
@@ -258,9 +259,7 @@ class ConvBackbone(Backbone):
 
     def _features(self, normalised: Tensor, images: Tensor) -> Features:
         maps, size = self.network(normalised), (self.grid, self.grid)
-        chosen = [maps[level] for level in self.spec.levels]
-        if self.spec.taught_features:
-            chosen.append(self.network.taught(maps))
+        chosen = [self.network.taught(maps) if level == "targets" else maps[level] for level in self.spec.levels]
         planes = [
             F.interpolate(x, size, mode="bilinear", antialias=x.shape[-1] > self.grid, align_corners=False)
             for x in chosen

@@ -175,9 +175,12 @@ def test_stem_halves_every_level(frames):
 
 
 def test_taught_outputs_can_be_features(frames, tmp_path):
-    spec = replace(CONV, structures=("lv", "la"), taught_features=True)
-    plain, backbone = random_backbone(replace(spec, taught_features=False)), random_backbone(spec)
+    spec = replace(CONV, structures=("lv", "la"), feature_levels=(2, 1, "targets"))
+    plain, backbone = random_backbone(replace(spec, feature_levels=(2, 1))), random_backbone(spec)
     assert (backbone.dim, spec.n_outputs) == (plain.dim + 7, 7)
+    alone = random_backbone(replace(spec, feature_levels=None))
+    assert (alone.spec.levels, alone.dim) == (("targets",), 7)
+    torch.testing.assert_close(alone(frames).tokens, backbone(frames).tokens[..., -7:])
     assert backbone.fingerprint != plain.fingerprint
     taught = backbone.taught(frames)
     assert taught.shape == (3, 7, 32, 32)
@@ -187,6 +190,8 @@ def test_taught_outputs_can_be_features(frames, tmp_path):
     torch.testing.assert_close(tokens[..., -7:-4].sum(-1), torch.ones(3, 16, 16))
     export_backbone(seeded_conv(spec, 0), spec, tmp_path / "b.safetensors")
     assert load_backbone(tmp_path / "b.safetensors").fingerprint == backbone.fingerprint
+    with pytest.raises(ParameterError, match="was taught none"):
+        random_backbone(replace(CONV, feature_levels=("targets",)))
     with pytest.raises(ParameterError, match="taught no outputs"):
         random_backbone(CONV).taught(frames)
 
@@ -227,7 +232,7 @@ def test_files_of_another_kind_or_network_are_refused(tmp_path):
         ({"feature_levels": (1, 1)}, "each once"),
         ({"token_stride": 5}, "use one of"),
         ({"stem_stride": 3}, "1 or 2"),
-        ({"taught_features": True}, "needs structures"),
+        ({"feature_levels": ("target",)}, "'targets'"),
     ],
 )
 def test_conv_spec_refuses(changes, message):
