@@ -13,8 +13,10 @@ from alan.backbone.load import load_backbone
 from alan.cache.reader import FeatureCache
 from alan.cache.run import write_cache
 from alan.data.store import FrameStore
+from alan.downstream.members import load_ensemble, save_ensemble
 from alan.fit import run_lightning
 from alan.parcels.model import load_parcels
+from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
 from alan.supervised.structures import n_classes
@@ -46,7 +48,7 @@ def stores_of(name, tiny):
 
 
 def test_every_config_is_of_a_known_group():
-    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate", "parcels", "sim"}
+    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate", "parcels", "sim", "ensemble"}
     assert {name.partition("/")[0] for name in CONFIGS} == groups
 
 
@@ -69,7 +71,7 @@ def test_prepare(name, tiny, alan, tmp_path):
     ran = alan("prepare", *args)
     assert ran.code == 0, ran.err
     store = FrameStore(out)
-    assert store.size == 112
+    assert store.size == config.get("size", 112)
     assert {s.split for s in store.sequences} == {"train", "val", "test"}
     assert {s.view for s in store.sequences} == set(config.get("views") or (s.view for s in store.sequences))
 
@@ -112,11 +114,15 @@ def test_sim(name, tiny, alan, tmp_path):
         args += [f"--data.init_args.unlabelled={json.dumps([tiny.store('echonet')])}"]
         args += ["--data.init_args.unlabelled_batch_size=2"]
     args += ["--model.init_args.vit.depth=1"] if "vit" in settings else []
-    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, *args, "--trainer.val_check_interval=1")
+    if "outputs" in settings:  # with DINO, which has no validation
+        args += [f"--model.init_args.{key}={value}" for key, value in SHALLOW.items()]
+    else:
+        args += ["--trainer.val_check_interval=1"]
+    ran = alan("fit", "--config", ROOT / name, "--out", out, *ONE_STEP, *args)
     assert ran.code == 0, ran.err
     check_run(out)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert any("val_dice" in line for line in lines)
+    assert any("val_dice" in line for line in lines) == ("outputs" not in settings)
     backbone = load_backbone(out / "backbone.safetensors")
     if "vit" in settings:
         assert (backbone.dim, backbone.patch_size) == (settings["vit"]["dim"], settings["vit"]["patch_size"])
@@ -196,6 +202,37 @@ def test_cache(name, tiny, alan, tmp_path):
         assert file["done"][:].all()
 
 
+def light_networks(files, structures, folder):
+    """Files of untrained networks of the structures, and an ensemble of two where the config names one."""
+    spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
+    paths = {name: str(folder / f"network{n}.safetensors") for n, name in enumerate(files)}
+    networks = {name: untrained_segmenter(spec, structures, seed=n) for n, name in enumerate(files)}
+    for name, network in networks.items():
+        save_segmenter(network, paths[name])
+    for name in [name for name, file in files.items() if file.endswith(".json")]:
+        others = {other: network for other, network in networks.items() if files[other] != files[name]}
+        save_ensemble(EnsembleSegmenter(others), folder / "ensemble.json", paths)
+        paths[name] = str(folder / "ensemble.json")
+    return paths
+
+
+@pytest.mark.parametrize("name", configs("ensemble"))
+def test_ensemble(name, tiny, alan, tmp_path):
+    config, out = read(name), tmp_path / "run"
+    members = light_networks(config["members"], ["lv", "myo", "la"], tmp_path)
+    args = ["--store", tiny.store("camus"), f"--members={json.dumps(members)}", "--trials", 5, "--out", out]
+    ran = alan("ensemble", "--config", ROOT / name, *args)
+    assert ran.code == 0, ran.err
+    ensemble = load_ensemble(out / "ensemble.json")
+    assert list(ensemble.members) == list(config["members"])
+    known = ensemble.provenance["validation"]
+    assert (known["sampler"], known["objective"], known["split"]) == (
+        config["sampler"],
+        config["objective"],
+        "val",
+    )
+
+
 def light_efficiency(efficiency, tiny, folder):
     """Arguments that make a label-efficiency config small: tiny models and store, one step, two cells a method."""
     methods = copy.deepcopy(efficiency["methods"])
@@ -233,7 +270,14 @@ def test_evaluate(name, tiny, alan, tmp_path):
     args = []
     if segmentation := config.get("segmentation"):
         args += ["--segmentation.store", tiny.store(layout_of(segmentation["store"]))]
-        args += [f"--segmentation.parcels={json.dumps(dict.fromkeys(segmentation['parcels'], tiny.parcels()))}"]
+        if segmentation.get("parcels"):
+            parcels = dict.fromkeys(segmentation["parcels"], tiny.parcels())
+            args += [f"--segmentation.parcels={json.dumps(parcels)}"]
+        structures = [name.replace("rv", "la") for name in segmentation["structures"]]  # the tiny archive's
+        args += [f"--segmentation.structures={json.dumps(structures)}"]
+        if segmentation.get("networks"):
+            networks = light_networks(segmentation["networks"], structures, tmp_path)
+            args += [f"--segmentation.networks={json.dumps(networks)}"]
         args += ["--segmentation.kmeans_frames", 16, "--segmentation.views=[A4C]"]
         if segmentation.get("label_patients"):
             args += ["--segmentation.label_patients", 2]

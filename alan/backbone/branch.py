@@ -32,6 +32,22 @@ class TaughtBranch(nn.Module):
         return outputs
 
 
+def fill_network(init: str | os.PathLike[str], own: nn.Module, spec: VitSpec | ConvSpec) -> None:
+    """Fill a network with the weights of a file.
+
+    Args:
+        init: any file that :func:`alan.backbone.checkpoint.read_weights` knows.
+        own: what is filled.
+        spec: its specification.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is of another network.
+    """
+    built, found = network(read_weights(init), os.fspath(init))
+    check_same_network(described(found), described(spec))
+    own.load_state_dict(built.state_dict())
+
+
 def start_from(init: str | os.PathLike[str], branch: TaughtBranch, spec: VitSpec | ConvSpec) -> None:
     """Fill a branch with a backbone's weights, and its heads too where the file has them.
 
@@ -43,9 +59,7 @@ def start_from(init: str | os.PathLike[str], branch: TaughtBranch, spec: VitSpec
     Raises:
         CheckpointError: the file cannot be read, is of another network, or has heads for other targets.
     """
-    built, found = network(read_weights(init), os.fspath(init))
-    check_same_network(described(found), described(spec))
-    branch.network.load_state_dict(built.state_dict())
+    fill_network(init, branch.network, spec)
     file = Path(init)
     if file.suffix != ".ckpt":
         return

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alan._version import __version__
+from alan.backbone.branch import fill_network
 from alan.backbone.checkpoint import ENTRY, check_same_network, export_backbone
 from alan.backbone.head import DINOHead
 from alan.backbone.locked import SECTOR_SHARE
@@ -76,10 +77,13 @@ class DINOModule(LightningModule):
         patch_weight: weight of the patch-level term, 0 in the paper.
         patch_prototypes: its prototypes.
         patch_temperature: its teacher temperature.
+        init: a backbone or a run to start from, such as one taught by simulation: any file that
+            :func:`alan.backbone.checkpoint.read_weights` knows, of the same network; the heads start anew.
         seed: of the initial weights, the crops and the stochastic depth.
 
     Raises:
         ParameterError: a value is outside its range; the message names it.
+        CheckpointError: ``init`` cannot be read, or is of another network.
     """
 
     export_name = "backbone.safetensors"
@@ -108,6 +112,7 @@ class DINOModule(LightningModule):
         patch_weight: float = 0.0,
         patch_prototypes: int = 128,
         patch_temperature: float = 0.05,
+        init: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -152,6 +157,8 @@ class DINOModule(LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.student, self.teacher = branch(drop_path), branch(0.0)
+        if init is not None:
+            fill_network(init, self.student.vit, vit)
         self.teacher.load_state_dict(self.student.state_dict())
         self.teacher.requires_grad_(False)
         self.dino_loss = DINOLoss(outputs, student_temperature, centre_momentum)

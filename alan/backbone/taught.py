@@ -19,12 +19,13 @@ from alan._version import __version__
 from alan.backbone.branch import TaughtBranch, described, start_from
 from alan.backbone.checkpoint import ENTRY, check_same_network, export_backbone, spec_entry
 from alan.backbone.conv import ConvSpec
-from alan.backbone.dense import Outputs, TargetWeights, Truth, agreement_losses, dense_losses
-from alan.backbone.normalise import normalise, sector_mask
+from alan.backbone.dense import Outputs, TargetWeights, agreement_losses
+from alan.backbone.normalise import normalise
 from alan.backbone.schedules import Schedule
+from alan.backbone.teaching import augmented, frame_dice, resize_grid, shrink_mask, taught_losses
 from alan.backbone.vit import VitSpec
 from alan.data.augment import step_generator
-from alan.data.augment_dense import DenseAugmentation, warp, warp_labels
+from alan.data.augment_dense import DenseAugmentation, warp
 from alan.errors import CheckpointError, ConfigError, ParameterError
 
 
@@ -147,26 +148,24 @@ class SimulationModule(LightningModule):
         """
         key = (self.seed, self._batches, self.global_rank)
         self._batches += 1
-        n, size = len(batch["frames"]), batch["frames"].shape[-1]
-        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            generator = step_generator(self.device, *key)
-            images, sector, grid = self._augment(batch["frames"], generator)
-            if self.unlabelled_weight:
-                more, inside, other = self._augment(batch["unlabelled"], generator)
-                images = torch.cat([images, more])
-        outputs: Outputs = self.student(images)
-        side = outputs.tissue.shape[-1]
+        n = len(batch["frames"])
+        generator = step_generator(self.device, *key)
+        seen = augmented(batch["frames"], self.augmentation, self.spec, generator)
+        images = seen.images
         if self.unlabelled_weight:
-            answer = self._answer(batch["unlabelled"], _at(other, side))
+            other = augmented(batch["unlabelled"], self.augmentation, self.spec, generator)
+            images = torch.cat([images, other.images])
+        outputs: Outputs = self.student(images)
+        if self.unlabelled_weight:
+            side = outputs.tissue.shape[-1]
+            answer = self._answer(batch["unlabelled"], resize_grid(other.grid, side))
         with torch.autocast(self.device.type, enabled=False):
-            labels = warp_labels(batch["labels"], _at(grid, side))
-            truth = Truth(labels, _shrink(sector, side), batch["view"], batch["phase"])
-            terms = dense_losses(
-                outputs.part(0, n), truth, structures=self.structures, weights=self.weights, size=size
-            )
+            terms = taught_losses(outputs.part(0, n), batch, seen, self.structures, self.weights)
             loss = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
             if self.unlabelled_weight:
-                losses = agreement_losses(outputs.part(n), answer, _shrink(inside, side), self.confidence)
+                losses = agreement_losses(
+                    outputs.part(n), answer, shrink_mask(other.sector, side), self.confidence
+                )
                 agreement = sum(getattr(self.weights, name) * term for name, term in losses.items())
                 terms["agreement"] = torch.as_tensor(agreement)
                 loss = loss + self._unlabelled(self.global_step) * terms["agreement"]
@@ -175,16 +174,6 @@ class SimulationModule(LightningModule):
         if not torch.isfinite(loss):
             raise ParameterError(f"the loss is {loss.item()} at step {self.global_step}: lower lr, or use 32-true")
         return loss
-
-    def _augment(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Warped, changed and normalised images, their sector (B, S, S) bool, and the grid of the warp."""
-        size = frames.shape[-1]
-        grey = frames[:, None].float() / 255
-        grid = self.augmentation.draw_grid(len(frames), size, generator)
-        planes = warp(torch.cat([grey, sector_mask(grey).float()], 1), grid)
-        sector = planes[:, 1:] > 0.5
-        images = self.augmentation.change(planes[:, :1], sector, generator)
-        return normalise(images, self.spec.normalisation, self.spec.in_chans, sector), sector[:, 0], grid
 
     @torch.no_grad()
     def _answer(self, frames: Tensor, grid: Tensor) -> Outputs:
@@ -299,29 +288,3 @@ class SimulationModule(LightningModule):
     def export(self, path: str | os.PathLike[str]) -> None:
         """Write the teacher's network, the backbone of all that follows."""
         export_backbone(self.teacher.network, self.spec, path, self.provenance())
-
-
-def frame_dice(found: Tensor, labels: Tensor, n_structures: int) -> Tensor:
-    """Dice of each frame and structure, (B, C) float32; NaN where neither map has the structure.
-
-    Args:
-        found: (B, H, W) integer, 0 background and i for structure i.
-        labels: of that shape.
-        n_structures: C.
-    """
-    values = torch.arange(1, n_structures + 1, device=labels.device)[:, None, None]
-    a, b = found[:, None] == values, labels[:, None] == values
-    return 2 * (a & b).sum((2, 3)) / (a.sum((2, 3)) + b.sum((2, 3)))
-
-
-def _at(grid: Tensor, side: int) -> Tensor:
-    """A sampling grid (B, S, S, 2) at another resolution (B, side, side, 2)."""
-    if grid.shape[1] == side:
-        return grid
-    planes = F.interpolate(grid.permute(0, 3, 1, 2), (side, side), mode="bilinear", align_corners=False)
-    return planes.permute(0, 2, 3, 1)
-
-
-def _shrink(mask: Tensor, side: int) -> Tensor:
-    """A mask (B, S, S) bool at the resolution of the outputs."""
-    return F.adaptive_avg_pool2d(mask[:, None].float(), side)[:, 0] > 0.5
