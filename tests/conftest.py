@@ -1,10 +1,13 @@
 """Tiny archives, stores and models, made once a session, and the command line as a test sees it."""
 
+import itertools
 import re
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +24,18 @@ from alan.parcels.model import ParcelModel, save_parcels
 
 #: Frames a clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.
 N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}
+
+
+def write_slices(root):
+    """ACDC as HDF5 slices: eight patients, ED and ES, a ring (2) around a disc (3) beside a smaller one (1)."""
+    root.mkdir()
+    y, x = np.indices((40, 40))
+    for patient, frame in itertools.product(range(1, 9), (1, 2)):
+        radius = np.hypot(y - 20, x - 24)
+        label = np.select([radius < 6 - frame, radius < 10, np.hypot(y - 20, x - 8) < 6], [3, 2, 1], 0)
+        with h5py.File(root / f"patient{patient:03d}_frame{frame:02d}_slice_1.h5", "w") as file:
+            file["label"] = label.astype(np.uint8)
+            file["image"] = (label / 3 + np.random.default_rng(patient).random(label.shape)) / 2
 
 
 class Tiny:
@@ -41,6 +56,9 @@ class Tiny:
 
     def _archive(self, layout: str) -> str:
         root = self.folder / layout
+        if layout == "acdc":
+            write_slices(root)
+            return str(root)
         simulate_archive(
             root, layout, 8, n_frames=N_FRAMES[layout], size=64, split=(0.5, 0.25, 0.25), progress=False
         )
