@@ -1,0 +1,167 @@
+"""The verb: a real search on simulated frames, the page, the best point trained again, and bad input."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import yaml
+
+from alan.errors import ConfigError
+from alan.report.search import write_search_report
+from alan.search.latency import measure_latency
+from alan.search.run import run_search
+from alan.search.settings import StudySettings, TrialTraining
+from alan.supervised.networks import NetworkSpec
+from alan.supervised.padded import PaddedNetwork
+
+from .conftest import SPACE, objective
+
+
+def config(tiny, folder, **changes):
+    """A search of two points on the tiny CAMUS, as a file; changes are ``{"space.lrs": [...]}``."""
+    parts = {
+        "space": {
+            "encoders": ["mobilenet_v2"],
+            "decoders": ["unet"],
+            "lrs": [1e-3],
+            "batch_sizes": [2, 4],
+            "depths": [3],
+        },
+        "training": {
+            "stores": [tiny.store("camus")],
+            "structures": ["lv", "la"],
+            "max_epochs": 2,
+            "losses": {"cross_entropy": 1.0},
+            "accelerator": "cpu",
+        },
+        "study": {"n_trials": 2, "heartbeat": 1},
+    }
+    for name, value in {"space.depths": [3], **changes}.items():
+        part, key = name.split(".")
+        parts[part][key] = value
+    path = folder / "search.yaml"
+    path.write_text(yaml.safe_dump(parts), encoding="utf-8")
+    return path
+
+
+def quick(tiny, out, n_trials=4, space=SPACE, train=objective, **settings):
+    """A search whose trials are a formula."""
+    training = TrialTraining((tiny.store("camus"),), ("lv",), max_epochs=3)
+    study = StudySettings(n_trials, heartbeat=1, **settings)
+    return run_search(out, space, training, study, objective=train, builds=lambda *pair: None, progress=False)
+
+
+def test_search_and_fit_of_the_best(tiny, alan, tmp_path):
+    out = tmp_path / "run"
+    file = config(tiny, tmp_path)
+    ran = alan("search", "--config", file, "--out", out)
+    assert ran.code == 0, ran.err
+    assert ran.lines[0].endswith("1 learning rates x 2 batch sizes = 2 points")
+    table = pd.read_csv(out / "trials.csv")
+    assert list(table["state"]) == ["complete"] * 2
+    assert set(table["batch_size"]) == {2, 4}
+    assert (table["latency"] > 0).all()
+    results = json.loads((out / "results.json").read_text())
+    assert results["best"][0]["iou"] == pytest.approx(table["iou"].max(), rel=1e-4)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "The best five" in page
+    assert "there are 2." in page  # too few for importances
+    assert alan("search", "--config", file, "--out", out).code == 0  # nothing left to do
+    assert pd.read_csv(out / "trials.csv").equals(table)
+    again = tmp_path / "again"
+    ran = alan("fit", "--config", out / "best.yaml", "--out", again, "--trainer.enable_progress_bar=false")
+    assert ran.code == 0, ran.err
+    lines = [json.loads(line) for line in (again / "metrics.jsonl").read_text().splitlines()]
+    scores = [line["val_iou"] for line in lines if "val_iou" in line]
+    assert max(scores) == results["best"][0]["iou"]  # to the last bit
+    assert (again / "segmenter.safetensors").is_file()
+
+
+def test_the_page_of_two_objectives_and_failures(tiny, tmp_path):
+    def failing(point, report):
+        if point.encoder == "vgg11":
+            raise MemoryError("no room for <b>vgg11</b>")
+        return objective(point, report)
+
+    out = quick(tiny, tmp_path / "run", 30, train=failing, objectives=("iou", "latency"))
+    page = write_search_report(out).read_text(encoding="utf-8")
+    results = json.loads((out / "results.json").read_text())
+    assert results["failed"]
+    assert page.count("out of memory (no room for &lt;b&gt;vgg11") == len(results["failed"])
+    for name in ("history", "parallel", "importances", "pareto"):
+        assert (out / "figures" / f"{name}.png").is_file()
+    assert "No trial has failed" not in page
+    assert len(results["pareto"]) >= 2
+    assert yaml.safe_load((out / "best.yaml").read_text())["model"]["init_args"]["lr"] == results["best"][0]["lr"]
+
+
+def test_a_search_in_which_all_fails(tiny, tmp_path):
+    def failing(point, report):
+        raise RuntimeError("no luck")
+
+    out = quick(tiny, tmp_path / "run", 3, train=failing)
+    assert "No trial has finished" in write_search_report(out).read_text(encoding="utf-8")
+    assert not (out / "best.yaml").exists()
+
+
+def test_folders_and_studies_of_something_else(tiny, tmp_path):
+    out = quick(tiny, tmp_path / "run")
+    before = (out / "config.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=r"another search space \(lrs\): give the search another study\.name"):
+        quick(tiny, out, space=replace(SPACE, lrs=(1e-3,)))
+    assert (out / "config.yaml").read_bytes() == before
+    shared = f"sqlite:///{out / 'study.db'}"
+    with pytest.raises(ConfigError, match="another search space"):
+        quick(tiny, tmp_path / "other", space=replace(SPACE, lrs=(1e-3,)), storage=shared)
+    assert not (tmp_path / "other").exists()
+    quick(tiny, tmp_path / "third", 6, storage=shared)  # several folders, one study
+    assert len(pd.read_csv(tmp_path / "third" / "trials.csv")) == 6
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="holds no run of alan search"):
+        quick(tiny, tmp_path / "full")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({"space.encoders": ["resnet81"]}, ["'resnet81'", "did you mean resnet18"]),
+        ({"space.decoders": ["linket"]}, ["'linket'", "did you mean 'linknet'"]),
+        ({"space.encoders": ["densenet121"], "space.decoders": ["pan"], "space.depths": [5]}, ["no depth works"]),
+        ({"space.decoders": ["pspnet"], "space.depths": [6]}, ["depth 5 would work"]),
+        ({"space.lrs": []}, ["lrs is empty"]),
+        ({"space.lr": [1e-3]}, ["'lr'", "'lrs'"]),
+        ({"study.n_trials": 0}, ["n_trials 0"]),
+        ({"study.pruner": "median", "study.objectives": ["iou", "latency"]}, ["'median'", "one objective"]),
+        ({"study.storage": "postgres//nowhere"}, ["no database URL"]),
+        ({"study.storage": "sqlite:////nowhere/study.db"}, ["/nowhere/study.db", "unable to open"]),
+        ({"training.structures": ["lvv"]}, ["'lvv'"]),
+        ({"training.losses": {"bce": 1.0}}, ["'bce' does not fit 3"]),
+        ({"training.val_every": 5}, ["val_every 5", "1..2"]),
+        ({"training.val_split": "test"}, ["keep test for the end"]),
+        ({"training.augmentation": "ehco"}, ["'ehco'", "did you mean 'echo'"]),
+    ],
+    ids=lambda case: "-".join(case[0]),
+)
+def test_bad_input(tiny, alan, tmp_path, listing, case):
+    changes, words = case
+    file = config(tiny, tmp_path, **changes)
+    ran = alan("search", "--config", file, "--out", tmp_path / "run")
+    assert ran.code == 2, ran.err
+    errors = [line for line in ran.lines if not line.startswith("space:")]
+    assert len(errors) == 1, ran.err
+    for word in words:
+        assert word in errors[0]
+    assert listing(tmp_path) == ["search.yaml"]
+
+
+def test_latency_leaves_the_network_as_it_was():
+    network = PaddedNetwork(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8)), 1, "unit")
+    before = {name: x.clone() for name, x in network.state_dict().items()}
+    calls = []
+    network.register_forward_hook(lambda module, args, output: calls.append((module.training, args[0].shape)))
+    assert 0 < measure_latency(network, 32, repeats=5, warmup=2) < 5
+    assert calls == [(False, (1, 1, 32, 32))] * 7
+    assert network.training
+    assert all((x == before[name]).all() for name, x in network.state_dict().items())
