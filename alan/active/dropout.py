@@ -55,13 +55,14 @@ class MonteCarloDropout:
             (B, C, H, W) float32 on the network's device, ``passes`` times; see
             :meth:`alan.supervised.segmenter.Segmenter.probabilities`.
         """
-        with contextlib.ExitStack() as stack:
-            for part in _fixed_parts(self.segmenter.model.network):
-                stack.enter_context(_computed_once(part))
-            for number in range(self.passes):
-                with self._dropping(step_generator(torch.device("cpu"), self.seed, number)):
-                    probabilities = self.segmenter.probabilities(frames)
-                yield probabilities
+        parts = [(part, list[Any]()) for part in _fixed_parts(self.segmenter.model.network)]
+        for number in range(self.passes):
+            with contextlib.ExitStack() as stack:
+                for part, known in parts:
+                    stack.enter_context(_computed_once(part, known))
+                stack.enter_context(self._dropping(step_generator(torch.device("cpu"), self.seed, number)))
+                probabilities = self.segmenter.probabilities(frames)
+            yield probabilities
 
     def acquisition(self, frames: Tensor) -> RunningAcquisition:
         """All passes of a batch, summed up for every acquisition function."""
@@ -109,10 +110,9 @@ def _fixed_parts(network: Any) -> list[nn.Module]:
 
 
 @contextlib.contextmanager
-def _computed_once(part: Any) -> Iterator[None]:
-    """Let a module repeat its first output."""
+def _computed_once(part: Any, known: list[Any]) -> Iterator[None]:
+    """Let a module repeat the output that is known, or note its first."""
     forward = part.forward
-    known: list[Any] = []
 
     def remembered(*args: Any, **kwargs: Any) -> Any:
         if not known:

@@ -81,10 +81,10 @@ class _Loops:
         budget = math.inf if self.loop.budget is None else self.loop.budget - n_labels
         if self.loop.stop_iou is not None and iou >= self.loop.stop_iou:
             return 0, "threshold"
-        if phase == self.loop.phases:
-            return 0, "phases"
         if left == 0 or budget <= 0:
             return 0, "pool" if left == 0 else "budget"
+        if phase == self.loop.phases:
+            return 0, "phases"
         return int(min(self.loop.per_phase, left, budget)), ""
 
     def _choose(

@@ -1,0 +1,185 @@
+"""Each acquisition function against cases worked out by hand, slow loops, and BALD written another way."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alan.active.acquisition import (
+    FUNCTIONS,
+    UNCERTAINTIES,
+    RunningAcquisition,
+    cfe,
+    check_functions,
+    mfe,
+    mi,
+    random,
+    std,
+)
+from alan.errors import ParameterError
+
+LOG2 = math.log(2)
+
+
+def one_pixel(*passes):
+    """Probabilities (T, 1, C, 1, 1) out of T lists of C."""
+    return torch.tensor(passes, dtype=torch.float64)[:, None, :, None, None]
+
+
+def draw(seed=0, passes=5, n=3, classes=3, size=4):
+    logits = torch.randn(passes, n, classes, size, size, generator=torch.Generator().manual_seed(seed))
+    return logits.sigmoid() if classes == 1 else (2 * logits).softmax(2)
+
+
+def slow(name, probabilities):
+    """The definitions pixel by pixel, in loops."""
+    p = probabilities.double().numpy()
+    if p.shape[2] == 1:
+        p = np.concatenate([1 - p, p], 2)
+    passes, n, classes, height, width = p.shape
+    out = np.zeros(n)
+
+    def entropy(values):
+        return -sum(v * math.log(v) for v in values if v > 0)
+
+    for i, y, x in np.ndindex(n, height, width):
+        each = [p[t, i, :, y, x] for t in range(passes)]
+        mean = [sum(q[c] for q in each) / passes for c in range(classes)]
+        first = sum(entropy(q) for q in each) / passes
+        spread = [math.sqrt(sum((q[c] - mean[c]) ** 2 for q in each) / passes) for c in range(classes)]
+        out[i] += {
+            "cfe": first,
+            "mfe": entropy(mean),
+            "mi": abs(entropy(mean) - first),
+            "std": sum(spread) / classes,
+        }[name]
+    return out
+
+
+def bald(probabilities):
+    """Mutual information as the mean divergence of each pass from the mean: sum p log(p / mean), by scipy."""
+    from scipy.special import rel_entr
+
+    p = probabilities.double().numpy()
+    p = np.concatenate([1 - p, p], 2) if p.shape[2] == 1 else p
+    return rel_entr(p, p.mean(0)).sum(2).mean(0).sum((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [
+        # two sure passes that contradict each other: all of the uncertainty lies between them
+        ([[1.0, 0.0], [0.0, 1.0]], {"cfe": 0, "mfe": LOG2, "mi": LOG2, "std": 0.5}),
+        # two passes that both do not know: nothing lies between them
+        ([[0.5, 0.5], [0.5, 0.5]], {"cfe": LOG2, "mfe": LOG2, "mi": 0, "std": 0}),
+        # sure and agreed
+        ([[1.0, 0.0], [1.0, 0.0]], {"cfe": 0, "mfe": 0, "mi": 0, "std": 0}),
+        # 1/4 and 3/4: the mean is 1/2
+        (
+            [[0.75, 0.25], [0.25, 0.75]],
+            {
+                "cfe": 2 * LOG2 - 0.75 * math.log(3),
+                "mfe": LOG2,
+                "mi": 0.75 * math.log(3) - LOG2,
+                "std": 0.25,
+            },
+        ),
+        # three classes, one pass sure of each
+        (
+            [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+            {"cfe": 0, "mfe": math.log(3), "mi": math.log(3), "std": math.sqrt(2) / 3},
+        ),
+    ],
+)
+def test_by_hand(passes, expected):
+    p = one_pixel(*passes)
+    for name, value in expected.items():
+        assert float(UNCERTAINTIES[name](p)) == pytest.approx(value, abs=1e-12), name
+        twice = p.expand(-1, 2, -1, 2, 3)  # summed over six pixels, image by image
+        assert UNCERTAINTIES[name](twice).tolist() == pytest.approx([6 * value] * 2, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", UNCERTAINTIES)
+@pytest.mark.parametrize("classes", [1, 2, 4])
+def test_slow_loops(name, classes):
+    p = draw(1, classes=classes)
+    assert UNCERTAINTIES[name](p).numpy() == pytest.approx(slow(name, p), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", UNCERTAINTIES)
+def test_one_channel_is_two_classes(name):
+    p = draw(classes=1)
+    both = torch.cat([1 - p, p], 2)
+    assert torch.allclose(UNCERTAINTIES[name](p), UNCERTAINTIES[name](both))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), passes=st.integers(2, 6), classes=st.integers(1, 4))
+def test_mutual_information_is_bald(seed, passes, classes):
+    p = draw(seed, passes=passes, classes=classes).double()
+    assert mi(p).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
+    assert (mfe(p) - cfe(p)).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6), passes=st.integers(2, 7), classes=st.integers(1, 4))
+def test_running_sums_equal_the_pure_functions(seed, passes, classes):
+    p = draw(seed, passes=passes, classes=classes)
+    running = RunningAcquisition()
+    for one in p:
+        running.add(one)
+    for name, function in UNCERTAINTIES.items():
+        assert running.scores(name).numpy() == pytest.approx(function(p.double()).numpy(), rel=1e-4, abs=1e-5)
+        assert running.maps(name).shape == (p.shape[1], *p.shape[3:])
+    whole = p if classes > 1 else torch.cat([1 - p, p], 2)
+    assert torch.allclose(running.mean, whole.mean(0), atol=1e-6)
+
+
+def test_running_sums_do_not_grow():
+    running = RunningAcquisition()
+    sizes = set()
+    for one in draw(passes=6):
+        running.add(one)
+        sizes.add(sum(x.numel() for x in vars(running).values() if isinstance(x, torch.Tensor)))
+    assert len(sizes) == 1
+
+
+def test_random_is_seeded():
+    assert np.array_equal(random(9, 3), random(9, 3))
+    assert np.array_equal(random(4, 3), random(9, 3)[:4])
+    assert not np.array_equal(random(9, 3), random(9, 4))
+    assert not np.array_equal(random(9, [3, 1]), random(9, [3, 2]))
+    assert random(2000, 0).mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("function", [cfe, mfe, mi, std])
+def test_bad_probabilities(function):
+    with pytest.raises(ParameterError, match=r"passes=1: one pass has no spread; give 2 or more \(30 is usual\)"):
+        function(draw(passes=1))
+    with pytest.raises(ParameterError, match=r"give floats \(T, N, C, H, W\)"):
+        function(draw()[0])
+    with pytest.raises(ParameterError, match="give floats"):
+        function(draw().long())
+
+
+def test_bad_passes():
+    running = RunningAcquisition()
+    running.add(draw()[0])
+    with pytest.raises(ParameterError, match="passes=1"):
+        running.scores("mi")
+    with pytest.raises(ParameterError, match="add the same images"):
+        running.add(draw(n=2)[0])
+    with pytest.raises(ParameterError, match="no map of 'random'"):
+        running.maps("random")
+
+
+def test_names():
+    assert check_functions(FUNCTIONS) == ("cfe", "mfe", "mi", "std", "random")
+    with pytest.raises(ParameterError, match="unknown acquisition function 'mfee': did you mean 'mfe'"):
+        check_functions(["mfee"])
+    for wrong in ([], ["mfe", "mfe"]):
+        with pytest.raises(ParameterError, match="give at least one, each once"):
+            check_functions(wrong)

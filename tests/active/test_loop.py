@@ -1,0 +1,281 @@
+"""The loop: what is labelled when, resume after a kill, stops, tables, and what is refused."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alan.active import loop as loop_module
+from alan.active.loop import run_active
+from alan.active.protocol import open_frames
+from alan.active.state import initial_set, read_state
+from alan.active.tables import curves, labels_needed, levels
+from alan.data.store import FrameStore
+from alan.errors import AlanError, ConfigError, DataError, ParameterError, SplitLeakError
+from alan.report.active import write_active_report
+from alan.supervised.networks import NetworkSpec
+
+
+@pytest.fixture(scope="session")
+def straight(discs, tmp_path_factory):
+    """A run without interruption: three functions, two seeds, three phases."""
+    out = tmp_path_factory.mktemp("runs") / "straight"
+    return run_active(str(out), discs.data(), loop=discs.loop(seeds=(0, 1)), training=discs.training())
+
+
+def test_what_is_labelled(straight, discs):
+    state, table = read_state(straight), pd.read_csv(straight / "phases.csv")
+    assert len(table) == 3 * 2 * 3
+    assert table.groupby(["function", "seed"])["n_labels"].apply(list).map(tuple).unique().tolist() == [(3, 6, 9)]
+    for seed in (0, 1):
+        first = table[(table["seed"] == seed) & (table["phase"] == 1)]
+        assert first["val_iou"].nunique() == 1  # one initial set, one training for all functions
+        for function in ("random", "mfe", "std"):
+            labelled = state.labelled(function, seed)
+            assert labelled[:3] == state.initial[seed] == initial_set(16, 3, seed)
+            assert len(set(labelled)) == len(labelled) == 9
+            listed = pd.read_csv(straight / "labelled" / f"{function}_{seed}.csv")
+            assert listed["frame"].tolist() == [3 * (p // 2) + p % 2 for p in labelled]
+    assert state.initial[0] != state.initial[1]
+    assert len({tuple(state.labelled(function, 0)) for function in ("random", "mfe", "std")}) == 3
+    assert set(table.loc[table["phase"] == 3, "stopped"]) == {"phases"}
+    assert table["val_iou"].between(0, 1).all()
+    assert "val_dice_lv" in table
+    assert "test_iou" not in table
+
+
+def test_scores_are_those_of_the_metrics(discs, tmp_path):
+    """A phase trained once more by itself, measured with the project's own Dice and IoU."""
+    from alan.active.training import train
+    from alan.evaluation.metrics import dice, iou
+
+    loop, training = discs.loop(functions=("mfe",), phases=1, seeds=(3,)), discs.training(steps=60, lr=0.03)
+    run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=training)
+    record = read_state(run).loop("mfe", 3)[0]
+    frames = open_frames(discs.data(), loop, training)
+    segmenter = train(training, frames.labelled(initial_set(16, 3, 3)), 3, dropout=False, desc="again")
+    assert segmenter.spec.dropout == 0
+    batch = frames.measured["val"].__getitems__(range(6))
+    predicted = segmenter.masks(batch["frames"])["lv"].numpy()
+    truth = batch["labels"].numpy() == 1
+    assert 0.1 < record.scores["val_iou"] < 1
+    assert record.scores["val_iou_lv"] == pytest.approx(np.nanmean(iou(predicted, truth)), abs=1e-5)
+    assert record.scores["val_dice"] == pytest.approx(np.nanmean(dice(predicted, truth)), abs=1e-5)
+
+
+def test_killed_after_a_phase_it_goes_on_to_the_same_end(straight, discs, tmp_path, monkeypatch):
+    out, calls = tmp_path / "killed", []
+
+    def killed(*args, **options):
+        calls.append(options["desc"])
+        if len(calls) == 4:  # phase 1 takes two trainings; phase 2 has begun
+            raise KeyboardInterrupt
+        return train(*args, **options)
+
+    train = loop_module.train
+    monkeypatch.setattr(loop_module, "train", killed)
+    arguments = {"loop": discs.loop(seeds=(0, 1)), "training": discs.training()}
+    with pytest.raises(KeyboardInterrupt):
+        run_active(str(out), discs.data(), **arguments)
+    done = read_state(out).records
+    assert {record.phase for record in done} >= {1}
+    assert not (out / "results.json").exists()
+    monkeypatch.setattr(loop_module, "train", train)
+    run_active(str(out), discs.data(), **arguments)
+    assert (out / "state.json").read_text() == (straight / "state.json").read_text()
+    assert (out / "phases.csv").read_text() == (straight / "phases.csv").read_text()
+    monkeypatch.setattr(loop_module, "train", None)  # and a finished run trains nothing
+    run_active(str(out), discs.data(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_labels", "reason"),
+    [
+        ({"budget": 7}, [3, 6, 7], "budget"),
+        ({"budget": 3}, [3], "budget"),
+        ({"stop_iou": 0.5}, [3, 6], "threshold"),
+        ({"stop_iou": 0.7}, [3, 6, 9], "phases"),
+        ({"per_phase": 10, "phases": 4}, [3, 13, 16], "pool"),
+    ],
+)
+def test_stops(options, n_labels, reason, discs, monkeypatch, tmp_path):  # noqa: PLR0917 (fixtures)
+    def grown(segmenter, frames, batch_size):
+        return {"iou": 0.3 + 0.1 * len(trainings)}
+
+    trainings = []
+    monkeypatch.setattr(loop_module, "train", lambda *_, **__: trainings.append(1))
+    monkeypatch.setattr(loop_module, "measure", grown)
+    monkeypatch.setattr(loop_module, "write_results", lambda *_, **__: None)
+    loop, training = discs.loop(functions=("random",), **options), discs.training(steps=1)
+    run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=training)
+    table = pd.read_csv(run / "phases.csv")
+    assert table["n_labels"].tolist() == n_labels
+    assert table["stopped"].tolist()[-1] == reason
+    assert table["stopped"].isna().sum() == len(n_labels) - 1
+
+
+def test_every_setting_matters(straight, discs, tmp_path):
+    """Each changes what is chosen after the first phase, or the scores."""
+    base = read_state(straight)
+    reference = {function: base.loop(function, 0)[0] for function in ("mfe", "std")}
+    changes = {
+        "passes": {"loop": discs.loop(phases=2, passes=6)},
+        "diversity": {"loop": discs.loop(phases=2, diversity="encoder", candidates=3)},
+        "dropout": {
+            "training": discs.training(
+                network=NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.7)
+            )
+        },
+        "steps": {"training": discs.training(steps=4)},
+        "structures": {
+            "data": discs.data(structures=("lv", "myo")),
+            "training": discs.training(losses={"dice": 1.0}),
+        },
+        "phases": {"data": discs.data(phases=("ED",)), "loop": discs.loop(phases=2)},
+    }
+    for name, given in changes.items():
+        options = {"data": discs.data(), "loop": discs.loop(phases=2), "training": discs.training(), **given}
+        run = run_active(str(tmp_path / name), options.pop("data"), **options)
+        records = {function: read_state(run).loop(function, 0)[0] for function in reference}
+        assert any(
+            records[f].chosen != reference[f].chosen or records[f].scores != reference[f].scores for f in reference
+        ), name
+    diverse = read_state(tmp_path / "diversity")
+    assert diverse.loop("random", 0)[0].chosen == base.loop("random", 0)[0].chosen
+
+
+def test_test_split_is_measured_and_shown(discs, tmp_path):
+    run = run_active(
+        str(tmp_path / "run"),
+        discs.data(test_split="test"),
+        loop=discs.loop(functions=("random",), phases=1),
+        training=discs.training(),
+    )
+    table = pd.read_csv(run / "phases.csv")
+    results = json.loads((run / "results.json").read_text())
+    assert results["measured"] == {"side": "test", "split": "test", "chosen_on": "val"}
+    assert results["curves"][0]["mean"] == pytest.approx(table["test_iou"][0], abs=1e-5)
+    assert "which decided nothing" in write_active_report(run).read_text()
+
+
+def test_report(straight):
+    page = write_active_report(straight).read_text()
+    for words in ("mean first entropy (MFE)", "Random", "the one to choose a function", "Labels needed", "alike"):
+        assert words in page
+    assert "<script" not in page
+    assert (straight / "figures" / "curves.png").is_file()
+    with pytest.raises(DataError, match="no such file"):
+        write_active_report(straight / "figures")
+
+
+def phases(**scores):
+    """Rows of phases.csv out of function_seed to IoU by phase, ten labels a phase."""
+    rows = []
+    for key, values in scores.items():
+        function, seed = key.split("_")
+        for phase, value in enumerate(values, 1):
+            rows.append(
+                {"function": function, "seed": int(seed), "phase": phase, "n_labels": 10 * phase, "iou": value}
+            )
+    return pd.DataFrame(rows)
+
+
+def test_tables_by_hand():
+    table = phases(
+        random_0=[0.5, 0.6, 0.8], random_1=[0.3, 0.8, 0.8], mfe_0=[0.5, 0.9, 0.9], mfe_1=[0.3, 0.4, 0.5]
+    )
+    found = curves(table, "iou").set_index(["function", "n_labels"])
+    assert found.loc[("random", 10)].tolist() == pytest.approx([0.4, 0.1, 0.3, 0.5, 2])
+    assert found.loc[("mfe", 20), "mean"] == pytest.approx(0.65)
+    assert levels(table, "iou", None) == pytest.approx([0.76, 0.784, 0.8])
+    assert levels(table, "iou", 0.9)[-1] == 0.9
+    needed = {
+        (r["function"], r["score"]): (r["labels"], r["reached"]) for r in labels_needed(table, "iou", [0.8, 0.95])
+    }
+    assert needed == {
+        ("random", 0.8): (25.0, 2),
+        ("random", 0.95): (None, 0),
+        ("mfe", 0.8): (20.0, 1),
+        ("mfe", 0.95): (None, 0),
+    }
+
+
+def test_redundancy_by_hand(straight, discs):
+    """Patients known, and the likeness by numpy's correlation of the block means."""
+    store, state = FrameStore(discs.store), read_state(straight)
+    record = state.loop("mfe", 0)[0]
+    row = pd.read_csv(straight / "phases.csv").query("function == 'mfe' and seed == 0 and phase == 1").iloc[0]
+    before = state.initial[0]
+    small = [store.frames([3 * (p // 2) + p % 2])[0].reshape(16, 2, 16, 2).mean((1, 3)).ravel() for p in range(16)]
+    alike, known = [], []
+    for i, p in enumerate(record.chosen):
+        others = [q for q in [*before, *record.chosen] if q != p]
+        alike.append(max(np.corrcoef(small[p], small[q])[0, 1] for q in others))
+        known.append(p // 2 in {q // 2 for q in [*before, *record.chosen[:i]]})
+    assert row["likeness"] == pytest.approx(np.mean(alike), abs=1e-5)
+    assert row["known_patients"] == pytest.approx(np.mean(known), abs=1e-5)
+    assert row["chosen"].split() == [f"s{p // 2}:{p % 2}" for p in record.chosen]
+
+
+BAD = [
+    (
+        {"loop": {"functions": ("mfee",)}},
+        ParameterError,
+        "unknown acquisition function 'mfee': did you mean 'mfe'",
+    ),
+    ({"loop": {"passes": 1}}, ParameterError, "passes=1: one pass has no spread"),
+    ({"loop": {"budget": 2}}, ParameterError, "budget=2 is below the initial set of 3"),
+    ({"loop": {"initial": 17}}, ParameterError, r"initial=17, but the pool holds 16 images"),
+    ({"loop": {"per_phase": 0}}, ParameterError, "per_phase=0: must be 1 or more"),
+    ({"loop": {"seeds": (0, 0)}}, ParameterError, "seeds="),
+    ({"loop": {"stop_iou": 87}}, ParameterError, "stop_iou=87"),
+    ({"loop": {"diversity": "encodr"}}, AlanError, "encodr"),
+    (
+        {"training": {"network": NetworkSpec("unet_acdc", None, decoder_channels=(4, 8))}},
+        ParameterError,
+        "no dropout",
+    ),
+    ({"training": {"steps": 0}}, ParameterError, r"training\.steps=0"),
+    ({"training": {"losses": {"cross_entropy": 1.0}}}, ParameterError, "does not fit"),
+    ({"training": {"lr": 1e30, "losses": {"dice": 1.0, "bce": 1.0}, "steps": 30}}, ParameterError, "loss is"),
+    ({"data": {"structures": ("la",)}}, DataError, "no masks of 'la'"),
+    ({"data": {"views": ("A2C",)}}, DataError, "the pool is empty"),
+    ({"data": {"val_split": "train"}}, SplitLeakError, "give different sides"),
+    ({"data": {"store": "nowhere.h5"}}, DataError, "no such frame store"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), BAD)
+def test_refused_and_nothing_is_left(options, error, message, discs, tmp_path):
+    with pytest.raises(error, match=message):
+        run_active(
+            str(tmp_path / "run"),
+            discs.data(**options.get("data", {})),
+            loop=discs.loop(**options.get("loop", {})),
+            training=discs.training(**options.get("training", {})),
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_random_loop_needs_no_dropout(discs, tmp_path):
+    network = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8))
+    loop = discs.loop(functions=("random",), phases=2)
+    run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=discs.training(network=network))
+
+
+def test_a_patient_in_pool_and_val(discs, tmp_path):
+    store = discs.make("leaky", ["train", "train", "val"], ["p0", "p1", "p0"])
+    with pytest.raises(SplitLeakError, match="'p0' and 0 more are in the pool"):
+        run_active(str(tmp_path / "run"), discs.data(store=store), loop=discs.loop(), training=discs.training())
+
+
+def test_another_configuration_or_store_is_refused(straight, discs, tmp_path):
+    with pytest.raises(ConfigError, match=r"another configuration \(loop\.passes\)"):
+        run_active(str(straight), discs.data(), loop=discs.loop(seeds=(0, 1), passes=4), training=discs.training())
+    state = read_state(straight)
+    with pytest.raises(ConfigError, match="made on other frames"):
+        read_state(straight, state.frames[::-1])
+    (tmp_path / "state.json").write_text('{"schema": "alan-active/1"}')
+    with pytest.raises(DataError, match="damaged"):
+        read_state(tmp_path)

@@ -1,0 +1,171 @@
+"""The ranked list over folders and stores."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from alan.active.acquisition import mfe
+from alan.active.dropout import MonteCarloDropout
+from alan.active.pool import FolderPool
+from alan.active.suggest import open_pool, suggest
+from alan.data.store import FrameStore
+from alan.errors import AlanWarning, DataError, ParameterError
+from alan.supervised.networks import NetworkSpec
+from alan.supervised.segmenter import untrained_segmenter
+
+SPEC = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.3, dropout_at="decoder")
+
+
+def model(size=32, structures=("lv",), spec=SPEC):
+    return untrained_segmenter(spec, structures, size=size)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven pictures of two sizes; the first has a mask."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(7):
+        size = (48, 40) if i % 2 else (32, 32)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(tmp_path / "images" / f"p{i}.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "masks" / "p0.png")
+    return tmp_path
+
+
+def test_ranking_of_a_folder(folder):
+    pool = open_pool(str(folder), 32)
+    found = suggest(model(), pool, 4, passes=5, seed=3, batch_size=2, shown=2)
+    assert len(pool) == 6
+    scores = {}
+    for position in range(6):
+        frame = torch.from_numpy(pool.read([position]))
+        passes = torch.stack(list(MonteCarloDropout(model(), 5, 3).draw(frame)))
+        scores[str(pool.describe(position)["image"])] = float(mfe(passes.double()))
+    best = sorted(scores, key=scores.get, reverse=True)[:4]
+    assert found.table["image"].tolist() == best
+    assert found.table["rank"].tolist() == [1, 2, 3, 4]
+    assert found.table["score"].tolist() == pytest.approx([scores[name] for name in best], rel=1e-4)
+    assert "images/p0.png" not in scores
+    assert found.frames.shape == found.labels.shape == found.maps.shape == (2, 32, 32)
+    assert found.maps.sum((1, 2)) == pytest.approx(found.table["score"][:2], rel=1e-4)
+    assert len(open_pool(str(folder), 32, include_labelled=True)) == 7
+    assert len(open_pool(str(folder / "images"), 32)) == 7  # a plain folder knows of no masks
+
+
+def test_options(folder):
+    pool = open_pool(str(folder), 32)
+
+    def names(**options):
+        return suggest(model(), pool, 3, passes=4, **options).table["image"].tolist()
+
+    assert names(function="random", seed=0) != names(function="random", seed=1)
+    diverse = names(diversity="encoder", candidates=2)
+    assert diverse[0] == names()[0]
+    assert diverse != names()
+    assert names(diversity="encoder", candidates=1) != diverse
+    random = suggest(
+        model(structures=("lv", "myo"), spec=NetworkSpec("unet_acdc", None)), pool, 2, "random", shown=1
+    )
+    assert random.function == "mfe"
+    assert random.maps.shape == (1, 32, 32)
+
+
+def test_unlabelled_frames_of_a_store(discs):
+    """Every third frame of the store has no mask."""
+    pool = open_pool(discs.store, 32, split="train")
+    assert pool.frames.tolist() == list(range(2, 24, 3))
+    found = suggest(model(), pool, 8, "std", passes=3)
+    store = FrameStore(discs.store)
+    assert set(found.table.columns) == {"rank", "image", "patient", "view", "frame", "score"}
+    assert set(found.table["patient"]) == {f"p{i}" for i in range(8)}
+    assert found.table["image"].str.endswith(":2").all()
+    assert np.array_equal(found.frames, store.frames(found.table["frame"].to_numpy()))
+    assert len(open_pool(discs.store, 32, include_labelled=True)) == len(store)
+
+
+def test_pictures_that_cannot_be_read(folder):
+    (folder / "images" / "p3.png").write_bytes(b"nothing")
+    pool = FolderPool(folder, 32)
+    with pytest.warns(AlanWarning, match="left out 1 of 6 images that cannot be read, the first: .*p3.png"):
+        found = suggest(model(), pool, 6, passes=2)
+    assert len(found.table) == 5
+    for path in (folder / "images").iterdir():
+        path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="none of 6 images can be read"):
+        suggest(model(), FolderPool(folder, 32), 1, passes=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n=0: must be 1 or more"),
+        ({"n": 7}, "n=7, but the pool holds 6 images: lower n"),
+        ({"passes": 1}, "passes=1"),
+        ({"function": "entropy"}, "unknown acquisition function 'entropy'"),
+        ({"candidates": 0}, "candidates=0"),
+    ],
+)
+def test_refused(options, message, folder):
+    with pytest.raises(ParameterError, match=message):
+        suggest(model(), open_pool(str(folder), 32), **{"n": 2, **options})
+
+
+def test_refused_pools(folder, discs, tmp_path):
+    with pytest.raises(ParameterError, match="no dropout"):
+        suggest(model(spec=NetworkSpec("unet_acdc", None)), open_pool(str(folder), 32), 1)
+    with pytest.raises(DataError, match=r"pictures of the sizes \[\(32, 32\), \(48, 40\)\]"):
+        FolderPool(folder).read([0, 1])
+    with pytest.raises(ParameterError, match="split and views are of a frame store"):
+        open_pool(str(folder), 32, split="train")
+    with pytest.raises(DataError, match="no such folder"):
+        open_pool(str(folder / "nowhere"), 32)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="the pool is empty, no picture"):
+        open_pool(str(tmp_path / "empty"), 32)
+    for i in range(7):
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(folder / "masks" / f"p{i}.png")
+    with pytest.raises(DataError, match="all of its 7 pictures have masks"):
+        open_pool(str(folder), 32)
+
+
+def test_verbs(discs, alan, tmp_path):
+    """Both verbs on a tiny store, and the errors of the command line."""
+    from alan.supervised.segmenter import save_segmenter
+
+    out, network = tmp_path / "run", tmp_path / "segmenter.safetensors"
+    options = ["--loop.functions=[random,mfe]", "--loop.initial=3", "--loop.per_phase=3", "--loop.phases=2"]
+    options += ["--training.network={decoder: unet_acdc, encoder: null, decoder_channels: [4, 8], dropout: 0.3}"]
+    options += [
+        "--training.losses={bce: 1.0}",
+        "--training.steps=2",
+        "--training.accelerator=cpu",
+        "--loop.passes=2",
+    ]
+    run = ["active", "run", "--data.store", discs.store, *options]
+    ran = alan(*run, "--out", out)
+    assert ran.code == 0, ran.err
+    assert len(pd.read_csv(out / "phases.csv")) == 4
+    assert (out / "report.html").read_text().startswith("<!")
+    save_segmenter(model(), network)
+    suggest = ["active", "suggest", "--model", network, "--images", discs.store, "--n", 5, "--passes", 2]
+    ran = alan(*suggest, "--out", tmp_path / "next", "--diversity", "encoder")
+    assert ran.code == 0, ran.err
+    assert len(pd.read_csv(tmp_path / "next" / "suggestions.csv")) == 5
+    assert (tmp_path / "next" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    for args, message in (
+        ([*suggest, "--out", tmp_path / "next"], "is already there"),
+        ([*suggest, "--out", tmp_path / "other", "--passes", 1], "passes=1"),
+        ([*suggest, "--out", tmp_path / "other", "--function", "mf"], "did you mean 'mfe'?"),
+        ([*suggest, "--out", tmp_path / "other", "--device", "abacus"], "device='abacus' cannot be used here"),
+        ([*suggest, "--out", network], "is a file; a list needs a folder"),
+        ([*run, "--out", tmp_path / "other", "--loop.budget", 2], "budget=2 is below the initial set"),
+        (["active", "sugest"], "did you mean 'active suggest'?"),
+        (["active"], "unknown verb 'active'"),
+    ):
+        failed = alan(*args)
+        assert (failed.code, len(failed.lines)) == (2, 1), failed.err
+        assert message in failed.err
+    assert not (tmp_path / "other").exists()
