@@ -9,6 +9,7 @@ import h5py
 import pytest
 import yaml
 
+from alan.active.dropout import MonteCarloDropout
 from alan.backbone.load import load_backbone
 from alan.cache.reader import FeatureCache
 from alan.cache.run import write_cache
@@ -16,6 +17,7 @@ from alan.data.store import FrameStore
 from alan.downstream.members import load_ensemble, save_ensemble
 from alan.fit import run_lightning
 from alan.parcels.model import load_parcels
+from alan.search.space import SearchSpace
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
@@ -48,7 +50,19 @@ def stores_of(name, tiny):
 
 
 def test_every_config_is_of_a_known_group():
-    groups = {"prepare", "dino", "raptor", "supervised", "cache", "evaluate", "parcels", "sim", "ensemble"}
+    groups = {
+        "prepare",
+        "dino",
+        "raptor",
+        "supervised",
+        "cache",
+        "evaluate",
+        "search",
+        "parcels",
+        "sim",
+        "ensemble",
+    }
+    groups |= {"active"}
     assert {name.partition("/")[0] for name in CONFIGS} == groups
 
 
@@ -56,7 +70,7 @@ def test_commands_in_comments_name_configs_that_exist():
     """Comments say how a config is used: with its own name, and with options rather than bare words."""
     for name in CONFIGS:
         for command in re.findall(r"#\s+(alan .*)", (ROOT / name).read_text(encoding="utf-8")):
-            assert re.match(r"alan \w+ --", command), f"{name}: {command}"
+            assert re.match(r"alan (active )?\w+ --", command), f"{name}: {command}"
             for path in re.findall(r"configs/(\S+\.yaml)", command):
                 assert path in CONFIGS, f"{name}: {command}"
 
@@ -299,3 +313,40 @@ def test_evaluate(name, tiny, alan, tmp_path):
         assert not [note for note in results["label_efficiency"]["notes"] if not note["structure"]]  # none failed
     assert (out / "report.html").read_text(encoding="utf-8").startswith("<!")
     assert (out / "config.yaml").is_file()
+
+
+@pytest.mark.parametrize("name", configs("search"))
+def test_search(name, tiny, alan, tmp_path):
+    """The space as it is shipped, then one trial of a light pair of it with the settings of the training."""
+    config, out = read(name), tmp_path / "run"
+    axes = {key: tuple(value) if isinstance(value, list) else value for key, value in config["space"].items()}
+    space = SearchSpace(**axes).checked()
+    if name == "search/ednas.yaml":
+        assert space.size == 46 * 9 * 6 * 3 == 7452
+    light = next(encoder for encoder in ("mobilenet_v2", "resnet18") if encoder in space.encoders)
+    args = [f"--space.encoders=[{light}]", "--space.decoders=[unet]", "--space.batch_sizes=[2]"]
+    args += [f"--training.stores={json.dumps([tiny.store('camus')])}", "--training.label_patients=null"]
+    args += ["--training.max_epochs=1", "--training.val_every=1", "--training.num_workers=0"]
+    ran = alan("search", "--config", ROOT / name, "--out", out, *args, "--study.n_trials=1")
+    assert ran.code == 0, ran.err
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert [row["state"] for row in results["trials"]] == ["complete"], results["failed"]
+    assert (out / "best.yaml").is_file()
+    assert (out / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", configs("active"))
+def test_active(name, tiny, alan, tmp_path):
+    """The network as it is shipped is built with its dropout; a light one of the same decoder takes the steps."""
+    config, out = read(name), tmp_path / "run"
+    network = config["training"]["network"]
+    MonteCarloDropout(untrained_segmenter(NetworkSpec(**network), config["data"]["structures"]))
+    light = "decoder_channels=[4,8,16]" if network["encoder"] is None else "encoder=mobilenet_v2"
+    args = ["--data.store", tiny.store("camus"), f"--training.network.{light}", "--training.accelerator=cpu"]
+    args += ["--loop.seeds=[0]", "--loop.initial=2", "--loop.per_phase=1", "--loop.phases=2", "--loop.passes=2"]
+    ran = alan("active", "run", "--config", ROOT / name, "--out", out, *args, "--training.steps=1")
+    assert ran.code == 0, ran.err
+    results = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert {row["function"] for row in results["curves"]} == set(config["loop"]["functions"])
+    assert {row["n_labels"] for row in results["curves"]} == {2, 3}
+    assert (out / "report.html").read_text(encoding="utf-8").startswith("<!")
