@@ -82,13 +82,13 @@ class SearchSpace:
         if PLAIN in decoders:
             raise ParameterError(f"decoder {PLAIN!r} has no encoder to choose: leave it out of the search")
         encoders = tuple(encoder_name(name) for name in self.encoders)
-        axes = {"encoders": encoders, "decoders": decoders}
+        axes: dict[str, Sequence[Any]] = {"encoders": encoders, "decoders": decoders}
         axes |= {"depths": self.depths, "lrs": self.lrs, "batch_sizes": self.batch_sizes}
         for name, values in axes.items():
             _check_axis(name, values)
-        for name, values, low in (("depths", self.depths, 1), ("batch_sizes", self.batch_sizes, 1)):
-            if min(values) < low:
-                raise ParameterError(f"{name} holds {min(values)}: give at least {low}")
+        for name in ("depths", "batch_sizes"):
+            if min(axes[name]) < 1:
+                raise ParameterError(f"{name} holds {min(axes[name])}: give at least 1")
         if min(self.lrs) <= 0:
             raise ParameterError(f"lrs holds {min(self.lrs)}: a learning rate must be above 0")
         lrs = tuple(float(lr) for lr in self.lrs)

@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import torch
 from optuna.storages import RDBStorage, fail_stale_trials
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from alan.errors import ConfigError
@@ -95,7 +95,8 @@ class SearchStudy:
         Raises:
             ConfigError: the storage holds a study of this name over another space, or of another training.
         """
-        directions = ["maximize" if name == "iou" else "minimize" for name in settings.objectives]
+        better = {"iou": StudyDirection.MAXIMIZE, "latency": StudyDirection.MINIMIZE}
+        directions = [better[name] for name in settings.objectives]
         identity = {_SPACE: asdict(space), "objectives": list(settings.objectives), **identity}
         identity = {name: _plain(value) for name, value in identity.items()}
         names = optuna.get_all_study_names(storage)
