@@ -21,7 +21,7 @@ from alan.downstream.postprocess import PostProcessing
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.evaluation.cases import Sides, choose_sides
 from alan.evaluation.efficiency_cells import Bench, Cell, Workspace, compute_cell
-from alan.evaluation.efficiency_frames import check_models, nested_patients, prepare_features
+from alan.evaluation.efficiency_frames import check_models, nested_patients, prepare_features, prepare_priors
 from alan.evaluation.efficiency_methods import DETERMINISTIC, Method, check_methods
 from alan.evaluation.efficiency_summary import cell_rows, summarise_cells
 from alan.evaluation.results import Result
@@ -125,7 +125,7 @@ def list_cells(protocol: LabelEfficiencyProtocol) -> list[Cell]:
     """The cells of a protocol, one whole seed after the other.
 
     With all patients every seed draws the same, so methods without a random start of their own have one cell
-    there; a fixed segmenter has one at 0 patients.
+    there; a fixed segmenter, and a rule with a prior, have one at 0 patients.
     """
     cells = []
     for place, seed in enumerate(protocol.seeds):
@@ -134,7 +134,8 @@ def list_cells(protocol: LabelEfficiencyProtocol) -> list[Cell]:
                 if method.kind == "segmenter" or (place and n is None and method.kind in DETERMINISTIC):
                     continue
                 cells.append(Cell(method, n, seed))
-    fixed = [Cell(method, 0, protocol.seeds[0]) for method in protocol.methods if method.kind == "segmenter"]
+    unlabelled = [method for method in protocol.methods if method.kind == "segmenter" or method.prior is not None]
+    fixed = [Cell(method, 0, protocol.seeds[0]) for method in unlabelled]
     return fixed + cells
 
 
@@ -159,6 +160,7 @@ def measure_efficiency(protocol: LabelEfficiencyProtocol, folder: Path) -> Resul
         raise DataError(f"{place}: is a file; work needs a folder")
     frames = np.concatenate([sides.label["frame"].to_numpy(), sides.test["frame"].to_numpy()])
     features = prepare_features(protocol.methods, store, frames, place / "features", protocol.batch_size)
+    priors = prepare_priors(protocol.methods, protocol.structures, place / "features", protocol.batch_size)
     paths = {path for method in protocol.methods for path in (method.segmenter, method.init) if path is not None}
     bench = Bench(
         store=protocol.store,
@@ -172,6 +174,7 @@ def measure_efficiency(protocol: LabelEfficiencyProtocol, folder: Path) -> Resul
         batch_size=protocol.batch_size,
         accelerator=protocol.accelerator,
         features=features,
+        priors=priors,
         digests={path: load_segmenter(path).fingerprint for path in sorted(paths)},
         folder=str(place / "cells"),
     )

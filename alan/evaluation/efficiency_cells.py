@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from alan.data.store import FrameStore
 from alan.downstream.postprocess import PostProcessing, main_component
+from alan.downstream.prior import ParcelPrior
 from alan.downstream.segmenter import ParcelSegmenter
 from alan.downstream.selection import ParcelSelector
 from alan.errors import AlanError, DataError, SelectionError
@@ -46,7 +48,7 @@ class Cell(NamedTuple):
 
     Attributes:
         method: the method.
-        patients: number of labelled patients; None for all, 0 for a fixed segmenter.
+        patients: number of labelled patients; None for all, 0 for a fixed segmenter or a prior alone.
         seed: of the draw and of the training.
     """
 
@@ -77,6 +79,7 @@ class Bench:
         batch_size: frames through a network at a time.
         accelerator: on which networks are trained.
         features: feature name to its file.
+        priors: name of a method to each structure's prior, as JSON.
         digests: path of a segmenter or of the start of a training to its fingerprint.
         folder: where cells are kept.
     """
@@ -92,6 +95,7 @@ class Bench:
     batch_size: int
     accelerator: Literal["cpu", "gpu", "auto"]
     features: Mapping[str, Prepared]
+    priors: Mapping[str, Mapping[str, str]]
     digests: Mapping[str, str]
     folder: str
 
@@ -113,6 +117,8 @@ class Workspace:
 
     def rows(self, cell: Cell) -> NDArray[np.int64]:
         """Rows of the label side that a cell may learn from."""
+        if cell.patients == 0:
+            return np.empty(0, np.int64)
         drawn = nested_patients(self.sides.label, cell.patients, cell.seed)
         return np.flatnonzero(self.sides.label["patient"].isin(drawn).to_numpy())
 
@@ -133,6 +139,7 @@ class Workspace:
         sources = [bench.digests[path] for path in (method.segmenter, method.init) if path is not None]
         if name := feature_name(method):
             sources.append(bench.features[name].fingerprint)
+        sources += bench.priors.get(method.name, {}).values()
         steps = asdict(bench.postprocessing) if method.kind == "rule" else bench.largest_component
         frames = [self.sides.label["frame"].tolist(), self.sides.test["frame"].tolist()]
         what = [self.store.fingerprint, frames, bench.structures, steps, settings, sources]
@@ -153,7 +160,7 @@ class Workspace:
 
 
 #: Keys of a method whose content, not its place, decides the result.
-_PLACES = ("parcels", "backbone", "segmenter", "init")
+_PLACES = ("parcels", "prior", "backbone", "segmenter", "init")
 
 
 def compute_cell(work: Workspace, cell: Cell) -> dict[str, Any]:
@@ -175,7 +182,7 @@ def compute_cell(work: Workspace, cell: Cell) -> dict[str, Any]:
     torch.set_num_threads(1)
     start = time.perf_counter()
     result: dict[str, Any] = {"schema": SCHEMA, "key": work.key(cell), "seed": cell.seed, "failed": ""}
-    result["patients"] = 0 if cell.patients == 0 else _count(work, cell)
+    result["patients"] = _count(work, cell)
     try:
         masks, reasons = _LEARN[cell.method.kind](work, cell)
     except AlanError as error:
@@ -206,16 +213,21 @@ def _rule(work: Workspace, cell: Cell) -> _Learnt:
     source = work.bench.features[feature_name(cell.method)]
     label, test = work.features(cell.method, rows), work.features(cell.method, None)
     patients = work.sides.label["patient"].to_numpy()[rows]
+    priors = work.bench.priors.get(cell.method.name, {})
     for value, name in enumerate(work.bench.structures, 1):
         selector = ParcelSelector(
             rule=str(cell.method.rule),
             n_parcels=source.n_parcels + (source.background_id is not None),
             background_id=source.background_id,
             provenance=source.fingerprint,
+            prior=ParcelPrior.from_dict(json.loads(priors[name])) if name in priors else None,
         )
         segmenter = ParcelSegmenter(selector=selector, **asdict(work.bench.postprocessing))
         try:
-            segmenter.fit(label, work.label_maps[rows] == value, groups=patients)
+            if cell.patients == 0:
+                segmenter.fit_prior()
+            else:
+                segmenter.fit(label, work.label_maps[rows] == value, groups=patients)
             masks[name] = segment(segmenter, test)
         except SelectionError as error:
             masks[name], reasons[name] = np.zeros(test.shape, bool), str(error)

@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from alan.backbone.load import load_backbone
 from alan.data.store import FrameStore
+from alan.downstream.prior import ParcelPrior
 from alan.errors import ParameterError
 from alan.evaluation.efficiency_methods import Method
 from alan.evaluation.maps import parcel_maps
-from alan.files import atomic, fingerprint
+from alan.files import atomic, fingerprint, write_text
 from alan.parcels.model import ParcelModel, load_parcels
 
 
@@ -132,6 +133,48 @@ def prepare_features(
             compute = _soft_scores(model.to(device)) if method.kind == "soft_linear" else _tokens(model.to(device))
             _write_features(compute, store, frames, path, batch_size=batch_size, device=device, name=method.name)
             found[name] = Prepared(str(path), model.fingerprint)
+    return found
+
+
+def prepare_priors(
+    methods: Sequence[Method], structures: Sequence[str], folder: Path, batch_size: int
+) -> dict[str, dict[str, str]]:
+    """Count parcels on the simulated frames of every prior, or find the counts where an earlier call kept them.
+
+    Args:
+        methods: the methods.
+        structures: structures to count.
+        folder: where files are kept.
+        batch_size: frames through a network at a time.
+
+    Returns:
+        Name of a method to each structure's :class:`~alan.downstream.prior.ParcelPrior`, as JSON.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for method in methods:
+        if method.prior is None:
+            continue
+        model, store = _load(method), FrameStore(method.prior)
+        table = store.labelled(None, None, ("ED", "ES"))
+        frames, labels = table["frame"].to_numpy(), table["label"].to_numpy()
+        key = fingerprint([model.fingerprint, store.fingerprint, frames.tolist()])[:16]
+        for structure in structures:
+            path = folder / f"prior-{structure}-{key}.json"
+            if not path.exists():
+                maps = parcel_maps(
+                    model, store, frames, folder / f"maps-{key}.npz", batch_size=batch_size, name="prior"
+                )
+                prior = ParcelPrior.count(
+                    maps,
+                    store.masks(labels, structure),
+                    groups=table["patient"].to_numpy(),
+                    n_parcels=model.n_parcels + (model.background_id is not None),
+                    background_id=model.background_id,
+                    structure=structure,
+                    provenance=model.fingerprint,
+                )
+                write_text(path, prior.to_json())
+            found.setdefault(method.name, {})[structure] = path.read_text(encoding="utf-8")
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from alan.backbone.normalise import Normalisation
+from alan.data.store import FrameStore
 from alan.downstream.decoder import DecoderReadout
 from alan.downstream.linear import LinearReadout
 from alan.downstream.rules import RULES
@@ -16,10 +17,11 @@ from alan.errors import CheckpointError, ParameterError, SplitLeakError, nearest
 from alan.supervised.module import SegmentationModule
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import Segmenter, load_segmenter
+from alan.supervised.structures import check_store
 
 #: Kind of a method to the keys that it needs, and those that it may have.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "rule": (("parcels", "rule"), ()),
+    "rule": (("parcels", "rule"), ("prior",)),
     "linear": (("backbone",), ("input_size", "stride", "linear")),
     "soft_linear": (("parcels",), ("linear",)),
     "decoder": (("backbone",), ("input_size", "stride", "decoder")),
@@ -32,6 +34,7 @@ DETERMINISTIC = ("rule", "linear", "soft_linear", "atlas")
 _KEYS = (
     "parcels",
     "rule",
+    "prior",
     "backbone",
     "input_size",
     "stride",
@@ -107,6 +110,8 @@ class Method:
             of this draw) or ``atlas`` (the average mask).
         parcels: kinds ``rule`` and ``soft_linear``: path of the parcels file.
         rule: kind ``rule``: a rule of :class:`alan.downstream.selection.ParcelSelector`.
+        prior: rule ``beta``: a frame store of simulated frames, whose ED and ES masks say what each parcel is
+            before any label is given; such a method is also measured with 0 labelled patients.
         backbone: kinds ``linear`` and ``decoder``: path or name of the backbone.
         input_size: side to which the backbone resizes frames; None is its own.
         stride: step between its patches; None is its own.
@@ -122,6 +127,7 @@ class Method:
     kind: str
     parcels: str | None = None
     rule: str | None = None
+    prior: str | None = None
     backbone: str | None = None
     input_size: int | None = None
     stride: int | None = None
@@ -151,6 +157,7 @@ def check_methods(
         ParameterError: no method, a name given twice, an unknown kind or rule, a key that is missing or that the
             kind does not have, or a setting out of range.
         CheckpointError: a segmenter file that cannot be read, lacks a structure, or does not fit the network.
+        DataError: a prior's store that is not there or lacks a structure.
         SplitLeakError: a segmenter that learnt from the test side of this store.
     """
     if not methods:
@@ -165,6 +172,10 @@ def check_methods(
             raise ParameterError(
                 f"method {method.name!r}: unknown rule {method.rule!r}: {nearest(method.rule, RULES)}"
             )
+        if method.prior is not None:
+            if method.rule != "beta":
+                raise ParameterError(f"method {method.name!r}: rule {method.rule!r} has no prior: use rule beta")
+            check_store(FrameStore(method.prior), structures)
         if method.kind in ("linear", "soft_linear"):
             linear_readout(method, len(structures) + 1).check_parameters()
         if method.kind == "decoder":

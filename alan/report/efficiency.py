@@ -79,10 +79,13 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
 
     Returns:
         The figure: a line is the mean over seeds, its band reaches from the lowest to the highest seed; every line
-        bears its name. The atlas is grey; a fixed network, which learns from no label here, is a dotted line.
+        bears its name. The atlas is grey; a fixed network, which learns from no label here, is a dotted line; a
+        rule that starts from a prior begins at 0, left of the logarithmic axis.
     """
     structures, phase = summary["structures"], summary["phases"][-1]
     numbers = sorted({row["label_patients"] for row in summary["rows"]} - {0}) or [1]
+    unlabelled = any(row["label_patients"] == 0 and row["kind"] == "rule" for row in summary["rows"])
+    places = {n: float(n) for n in numbers} | ({0: numbers[0] / 2} if unlabelled else {})
     looks = _looks(summary["methods"])
     with mpl.rc_context(STYLE):
         height = max(3.6, 1.4 + 0.21 * len(summary["methods"]))
@@ -93,11 +96,11 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
             for method in summary["methods"]:
                 rows = _series(summary, method["method"], structure, phase)
                 if rows:
-                    ends.append(_line(axes, rows, method, looks[method["method"]], numbers))
+                    ends.append(_line(axes, rows, method, looks[method["method"]], places))
             axes.set_xscale("log")
-            axes.set_xticks(numbers, [str(n) for n in numbers])
+            axes.set_xticks(list(places.values()), [str(n) for n in places])
             axes.minorticks_off()
-            axes.set_xlim(numbers[0] / 1.12, numbers[-1] * 1.12)
+            axes.set_xlim(min(places.values()) / 1.12, numbers[-1] * 1.12)
             axes.set_title(STRUCTURES.get(structure, structure).capitalize())
             axes.set_xlabel("labelled patients")
             axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
@@ -112,13 +115,13 @@ def _line(
     rows: Sequence[Mapping[str, Any]],
     method: Mapping[str, Any],
     look: dict[str, Any],
-    numbers: list[int],
+    places: Mapping[int, float],
 ) -> tuple[float, str, str]:
     """Draw one method; its height at the right end, its name and its colour."""
     if method["kind"] == "segmenter":
         axes.axhline(rows[0]["mean"], color=look["color"], ls=":", lw=1.6)
         return rows[0]["mean"], method["method"], look["color"]
-    x = [row["label_patients"] for row in rows]
+    x = [places[row["label_patients"]] for row in rows]
     low, high = ([row[end] for row in rows] for end in ("lowest", "highest"))
     back = {"zorder": 1.5} if method["kind"] == "atlas" else {}
     axes.fill_between(x, low, high, color=look["color"], alpha=0.13, lw=0, **back)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from alan.backbone.load import load_backbone
 from alan.data.store import FrameStore
 from alan.downstream.linear import LinearReadout
 from alan.downstream.postprocess import main_component
+from alan.downstream.prior import ParcelPrior
 from alan.downstream.segmenter import ParcelSegmenter
 from alan.downstream.selection import ParcelSelector
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
@@ -444,3 +446,37 @@ def test_the_run_folder(protocol, tmp_path, monkeypatch):
     assert (again / "results.json").read_bytes() == (folder / "results.json").read_bytes()
     with pytest.raises(ConfigError, match=r"label_efficiency\.seeds"):
         run_evaluation(out=out, label_efficiency=replace(short, seeds=(4,)))
+
+
+def test_a_prior_names_parcels_without_a_label(lab, protocol, tmp_path):
+    store, parcels = FrameStore(lab / "store.h5"), str(lab / "parcels.safetensors")
+    plain = Method("beta", "rule", parcels=parcels, rule="beta")
+    told = Method("beta, prior", "rule", parcels=parcels, rule="beta", prior=str(lab / "store.h5"))
+    result = measure_efficiency(
+        replace(protocol, methods=[plain, told], label_patients=(1,), seeds=(0,)), tmp_path
+    )
+    numbers = result.cases.groupby("method")["label_patients"].unique().map(list).to_dict()
+    assert numbers == {"beta": [1], "beta, prior": [0, 1]}
+
+    model = load_parcels(parcels)
+    everyone, test = store.labelled(None, None, ("ED", "ES")), store.labelled(split="test")
+    maps = model.maps(store.frames(everyone["frame"].to_numpy()), store.size).numpy()
+    masks = store.masks(everyone["label"].to_numpy(), "lv")
+    ids = model.n_parcels + (model.background_id is not None)
+    groups = everyone["patient"].to_numpy()
+    prior = ParcelPrior.count(
+        maps, masks, groups=groups, n_parcels=ids, background_id=model.background_id, structure="lv"
+    )
+    selector = ParcelSelector("beta", prior=prior, n_parcels=ids, background_id=model.background_id)
+    segmenter = ParcelSegmenter(selector=selector).fit_prior()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        predicted = segmenter.predict(model.maps(store.frames(test["frame"].to_numpy()), store.size).numpy())
+    expected = np.nanmean(dice(predicted, store.masks(test["label"].to_numpy(), "lv")))
+    assert case(result, "beta, prior", 0, 0, "lv") == pytest.approx(expected)
+
+
+def test_only_the_beta_rule_has_a_prior(lab, protocol, tmp_path):
+    method = Method("g", "rule", parcels=str(lab / "parcels.safetensors"), rule="greedy", prior=protocol.store)
+    with pytest.raises(ParameterError, match="rule 'greedy' has no prior"):
+        measure_efficiency(replace(protocol, methods=[method]), tmp_path)

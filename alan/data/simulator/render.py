@@ -55,8 +55,8 @@ def render(
         labels_outside: label maps go on outside the sector.
 
     Returns:
-        frames (T, H, W) uint8, 0 outside the sector, and labels (T, H, W) uint8, values as ``STRUCTURES``, 0 outside
-        the sector unless ``labels_outside``.
+        frames (T, H, W) uint8, 0 outside the sector, and labels (T, H, W) uint8, values as ``STRUCTURES``, 0
+        outside the sector unless ``labels_outside``.
     """
     echo = form_echo(scene, acq, physics, generator)
     power = echo.envelope.square().mul_(torch.exp((2 / _DB) * _gain(acq, physics, generator)))
