@@ -20,7 +20,11 @@ def test_a_run_is_the_function_and_is_repeated_by_looking(tiny, alan, tmp_path, 
     backbone = load_backbone(tiny.backbone())
     options = {"spherical": True, "sector_only": True, "random_state": 1, "refine": GuidedFilter(radius=3)}
     assert found.fingerprint == fit_kmeans(backbone, store.frames(train), 8, **options).fingerprint
-    assert yaml.safe_load((out / "config.yaml").read_text())["refine"] == {"radius": 3, "eps": 0.01, "subsample": 2}
+    assert yaml.safe_load((out / "config.yaml").read_text())["refine"] == {
+        "radius": 3,
+        "eps": 0.01,
+        "subsample": 2,
+    }
 
     before = (out / "parcels.safetensors").stat().st_mtime_ns
     again = alan("parcels", *args)
