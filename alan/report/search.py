@@ -76,7 +76,8 @@ def _headline(results: Mapping[str, Any]) -> list[str]:
 
 
 def _states(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    words = {"complete": "finished", "pruned": "stopped early", "failed": "failed", "running": "running"}
+    words = {"complete": "finished", "pruned": "stopped early", "failed": "failed"}
+    words |= {"running": "running", "waiting": "queued"}
     return {word: sum(row["state"] == state for row in trials) for state, word in words.items()}
 
 
