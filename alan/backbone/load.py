@@ -58,7 +58,7 @@ def load_backbone(
         return _random_by_name(name, input_size, stride)
     path = Path(name)
     if not path.exists():
-        path = _shipped().get(name, path)
+        path = shipped().get(name, path)
     if path.exists() or path.suffix in {".safetensors", ".ckpt", ".pth", ".pt"}:
         net, spec = network(read_weights(path), str(path))
     else:
@@ -84,7 +84,7 @@ def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
     return other.to(backbone.device)
 
 
-def _shipped() -> dict[str, Path]:
+def shipped() -> dict[str, Path]:
     """Names of the shipped weights to their files."""
     return {file.stem: file for folder in (INSTALLED, SHIPPED) for file in folder.glob("*.safetensors")}
 
@@ -100,7 +100,7 @@ def _random_by_name(name: str, input_size: int | None, stride: int | None) -> Ba
 
 def _from_timm(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:
     if not timm.is_model(name):
-        known = [*_shipped(), "vit_small_patch8_224.dino", "random:vit_small/4"]
+        known = [*shipped(), "vit_small_patch8_224.dino", "random:vit_small/4"]
         raise CheckpointError(f"{name}: no such file and no known name: {nearest(name, known)}")
     if not name.startswith("vit_"):
         raise CheckpointError(

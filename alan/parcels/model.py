@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alan.backbone.checkpoint import load_plain
-from alan.backbone.load import load_backbone
+from alan.backbone.load import load_backbone, shipped
 from alan.backbone.locked import Backbone
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
@@ -200,7 +200,8 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
     """Load a parcel model.
 
     Args:
-        path: a file of :func:`save_parcels`, or a Lightning ``.ckpt`` of ``RaptorModule``.
+        path: a file of :func:`save_parcels`, a Lightning ``.ckpt`` of ``RaptorModule``, or the name of shipped parcels
+            (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
         backbone: the backbone it belongs to; None: loaded from where it was found at training time, the place
             relative to ``path`` first.
 
@@ -209,6 +210,8 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
             backbone than the one the head was made for (the message names both fingerprints).
     """
     file = Path(path)
+    if not file.is_file():
+        file = shipped().get(os.fspath(path), file)
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file")
     entry, state = _read_checkpoint(file) if file.suffix == ".ckpt" else _read_safetensors(file)
