@@ -200,8 +200,8 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
     """Load a parcel model.
 
     Args:
-        path: a file of :func:`save_parcels`, a Lightning ``.ckpt`` of ``RaptorModule``, or the name of shipped parcels
-            (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
+        path: a file of :func:`save_parcels`, a Lightning ``.ckpt`` of ``RaptorModule``, or the name of shipped
+            parcels (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
         backbone: the backbone it belongs to; None: loaded from where it was found at training time, the place
             relative to ``path`` first.
 
