@@ -31,6 +31,7 @@ class Choice(NamedTuple):
         ranking: candidates for the interior, best first.
         cv_dice: held-out Dice of a greedy union; NaN otherwise.
         reason: rule ``beta``: why nothing is chosen, to be said if so; else empty.
+        share: (K,) posterior mean of each parcel's share in the target; 0 where nothing is known of it.
     """
 
     roles: dict[str, BoolArray]
@@ -38,6 +39,7 @@ class Choice(NamedTuple):
     ranking: list[int]
     cv_dice: float
     reason: str
+    share: NDArray[np.float64]
 
 
 def choose(counts: Counts, thresholds: Thresholds, groups: NDArray[Any], settings: Mapping[str, Any]) -> Choice:
@@ -56,6 +58,9 @@ def choose(counts: Counts, thresholds: Thresholds, groups: NDArray[Any], setting
     ranking = _ranking(counts, thresholds, settings["presence_of"])
     parcels, background = range(counts.area.shape[1]), settings["background_id"]
     cv_dice, reason = float("nan"), ""
+    options = {name: settings[name] for name in ("correlation", "prior_strength")}
+    known = posterior(counts, groups, settings["prior"], **options)
+    possible = known.known & (np.array(parcels) != background)
     if settings["rule"] == "greedy":
         names = ("n_folds", "min_gain", "guard", "guard_errors")
         options = {name: settings[name] for name in names}
@@ -64,9 +69,6 @@ def choose(counts: Counts, thresholds: Thresholds, groups: NDArray[Any], setting
         why = [greedy_sentence(k, counts, greedy, background) for k in parcels]
         cv_dice = greedy.cv_dice
     elif settings["rule"] == "beta":
-        names = ("correlation", "prior_strength")
-        known = posterior(counts, groups, settings["prior"], **{name: settings[name] for name in names})
-        possible = known.known & (np.array(parcels) != background)
         chance = np.where(possible, known.chance(settings["share_above"]), 0)
         roles["interior"] = chance > settings["level"]
         ranking = [int(k) for k in np.lexsort((-known.share, -chance)) if chance[k] > 0]
@@ -81,7 +83,7 @@ def choose(counts: Counts, thresholds: Thresholds, groups: NDArray[Any], setting
         if not roles["interior"][parcel]:
             roles["interior"][parcel] = True
             why[parcel] += f"; taken because min_parcels is {settings['min_parcels']}"
-    return Choice(roles, why, ranking, cv_dice, reason)
+    return Choice(roles, why, ranking, cv_dice, reason, np.where(possible, known.share, 0.0))
 
 
 def _roles_by_thresholds(

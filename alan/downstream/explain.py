@@ -23,23 +23,26 @@ COLUMNS = (
     "presence",
     "consistency",
     "mean_overlap",
+    "share",
     "role",
     "why",
 )
 
 
-def build_table(counts: Counts, roles: dict[str, BoolArray], why: list[str]) -> pd.DataFrame:
+def build_table(counts: Counts, roles: dict[str, BoolArray], why: list[str], share: FloatArray) -> pd.DataFrame:
     """One row per parcel.
 
     Args:
         counts: what was counted.
         roles: (K,) flags by the name of the role; of several the first in :data:`ROLES` stands.
         why: K sentences.
+        share: (K,) posterior mean of the share in the target.
 
     Returns:
         The columns of :data:`COLUMNS`: images in which the parcel is present, inside, outside, valve (int);
         presence = present / N, consistency = inside / present, mean_overlap (float in [0, 1]; NaN where the parcel
-        is never present); role (one of :data:`ROLES`, or empty); why. The index is the parcel's id.
+        is never present); share (float in [0, 1], see :mod:`alan.downstream.beta`); role (one of :data:`ROLES`, or
+        empty); why. The index is the parcel's id.
     """
     present = counts.present.sum(0)
     consistency, presence = shares(counts.inside.sum(0), present, len(counts.target), "present")
@@ -54,6 +57,7 @@ def build_table(counts: Counts, roles: dict[str, BoolArray], why: list[str]) -> 
         "presence": presence,
         "consistency": consistency,
         "mean_overlap": counts.mean_overlap,
+        "share": share,
         "role": role,
         "why": why,
     }

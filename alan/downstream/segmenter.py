@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import fields
-from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from alan.downstream.jsonfile import check_schema, dump, load
 from alan.downstream.postprocess import PostProcessing
+from alan.downstream.resizing import check_frames, check_scores, resize, soft_union
 from alan.downstream.selection import ParcelSelector
 from alan.errors import AlanWarning, ParameterError, nearest
 
@@ -22,6 +22,17 @@ BoolArray = NDArray[np.bool_]
 
 SCHEMA = "alan-parcel-segmenter/1"
 _STEPS = tuple(field.name for field in fields(PostProcessing))
+_NOT_NEGATIVE = (
+    "enclave_regions",
+    "closing_radius",
+    "contour_edge",
+    "median_radius",
+    "snap_width",
+    "snap_smoothness",
+    "snap_stay",
+)
+#: What soft segments are made of, with the level at which they are cut.
+SOFT = {"union": 0.5, "share": 0.4}
 
 
 class ParcelSegmenter(BaseEstimator):
@@ -42,7 +53,17 @@ class ParcelSegmenter(BaseEstimator):
         contour_gamma: inverse of the contour's time step.
         contour_edge: attraction to edges.
         contour_iterations: steps of the contour at most.
-        median_radius: of the final median's disk, in pixels; None switches it off.
+        median_radius: of the median's disk, in pixels; None switches it off.
+        shape: file of a :class:`alan.downstream.shape.ShapePrior`; None switches it off.
+        shape_weight: how far a segment is drawn to the prior's nearest shape, 0 to 1.
+        snap_width: how far an outline may move to an edge of the frame, in pixels; None switches it off.
+        snap_smoothness: weight of jumps between neighbouring points of the outline.
+        snap_stay: penalty for moving by the full width.
+        soft: what segments are made of before the steps. None: the chosen parcels' pixels. ``"union"``: pixels
+            where the chosen parcels' soft scores sum to ``soft_above``. ``"share"``: pixels where the soft scores
+            of all parcels, each times its posterior share in the target (``selector_.share_``), sum to it: what is
+            read is K shares, and the lists of parcels only describe.
+        soft_above: the level; None takes 0.5 for ``"union"`` and 0.4 for ``"share"``.
         size: (height, width) of the predicted masks; None is the maps' own.
 
     Attributes:
@@ -66,6 +87,13 @@ class ParcelSegmenter(BaseEstimator):
         contour_edge: float = 1.0,
         contour_iterations: int = 10,
         median_radius: float | None = None,
+        shape: str | None = None,
+        shape_weight: float = 0.5,
+        snap_width: float | None = None,
+        snap_smoothness: float = 1.0,
+        snap_stay: float = 3.0,
+        soft: str | None = None,
+        soft_above: float | None = None,
         size: tuple[int, int] | None = None,
     ) -> None:
         self.selector = selector
@@ -81,6 +109,13 @@ class ParcelSegmenter(BaseEstimator):
         self.contour_edge = contour_edge
         self.contour_iterations = contour_iterations
         self.median_radius = median_radius
+        self.shape = shape
+        self.shape_weight = shape_weight
+        self.snap_width = snap_width
+        self.snap_smoothness = snap_smoothness
+        self.snap_stay = snap_stay
+        self.soft = soft
+        self.soft_above = soft_above
         self.size = size
 
     def fit(self, parcel_maps: ArrayLike, masks: ArrayLike, groups: ArrayLike | None = None) -> Self:
@@ -103,18 +138,36 @@ class ParcelSegmenter(BaseEstimator):
         self.selector_ = selector.fit(parcel_maps, masks, groups)
         return self
 
-    def predict(self, parcel_maps: ArrayLike) -> BoolArray:
+    def fit_prior(self) -> Self:
+        """Choose by the selector's prior alone, without any label, see :meth:`ParcelSelector.fit_prior`.
+
+        Raises:
+            ParameterError: a parameter is not as described, or the selector has no prior.
+            SelectionError: no parcel is likely enough.
+        """
+        self._post_processing()
+        selector = ParcelSelector() if self.selector is None else clone(self.selector)
+        self.selector_ = selector.fit_prior()
+        return self
+
+    def predict(
+        self, parcel_maps: ArrayLike, frames: ArrayLike | None = None, scores: ArrayLike | None = None
+    ) -> BoolArray:
         """Segment frames.
 
         Args:
             parcel_maps: (N, H, W) integer ids.
+            frames: (N, H, W) uint8; needed where ``snap_width`` is set.
+            scores: (N, K, h, w) floating point, soft scores of the parcels at any resolution, summing to 1 over
+                the parcels (the softmax of ``ParcelModel.logits``, divided by a temperature for k-means); needed
+                where ``soft`` is set.
 
         Returns:
             ``(N, H, W)`` bool, or ``(N, *size)``. Enlarged masks are cut at the half level of the linearly
             interpolated mask. A mask is empty where no interior parcel is; ``empty_`` says which.
 
         Raises:
-            ParameterError: the maps are not as described.
+            ParameterError: an array is not as described, or one that a parameter needs is missing.
 
         Warns:
             AlanWarning: some masks are empty, with their number.
@@ -123,9 +176,12 @@ class ParcelSegmenter(BaseEstimator):
         process = self._post_processing()
         unions = self.selector_.predict(parcel_maps)
         maps = np.asarray(parcel_maps)
+        if self.soft is not None:
+            unions = self._soft_unions(maps, scores)
+        pictures = [None] * len(maps) if frames is None else list(check_frames(frames, maps.shape))
         out = np.empty((len(maps), *(self.size or maps.shape[1:])), bool)
-        for n, (union, parcel_map) in enumerate(zip(unions, maps, strict=True)):
-            out[n] = resize(process(union, parcel_map), (out.shape[1], out.shape[2]))
+        for n, (union, parcel_map, frame) in enumerate(zip(unions, maps, pictures, strict=True)):
+            out[n] = resize(process(union, parcel_map, frame), (out.shape[1], out.shape[2]))
         self.empty_ = np.flatnonzero(~out.any((1, 2)))
         if len(self.empty_):
             named = ", ".join(str(n) for n in self.empty_[:5]) + (", ..." if len(self.empty_) > 5 else "")
@@ -149,6 +205,8 @@ class ParcelSegmenter(BaseEstimator):
         value = {
             "schema": SCHEMA,
             "size": None if self.size is None else list(self.size),
+            "soft": self.soft,
+            "soft_above": self.soft_above,
             "post_processing": {name: getattr(self, name) for name in _STEPS},
             "selector": self.selector_.to_dict(),
         }
@@ -176,14 +234,34 @@ class ParcelSegmenter(BaseEstimator):
             if name not in _STEPS:
                 raise ParameterError(f"unknown step {name!r} in post_processing: {nearest(name, _STEPS)}")
         selector = ParcelSelector.from_dict(value.get("selector"))
-        model = cls(selector=clone(selector), size=None if size is None else tuple(size), **steps)
+        soft = {name: value.get(name) for name in ("soft", "soft_above")}
+        model = cls(selector=clone(selector), size=None if size is None else tuple(size), **soft, **steps)
         model._post_processing()
         model.selector_ = selector
         return model
 
+    def _soft_unions(self, maps: NDArray[np.integer], scores: ArrayLike | None) -> BoolArray:
+        """Weighted sums of the parcels' scores, enlarged and cut; nothing outside the sector."""
+        if scores is None or self.soft is None:
+            raise ParameterError(f"soft is {self.soft!r}: predict needs scores (N, K, h, w), or set soft to None")
+        weights = self.selector_.share_
+        if self.soft == "union":
+            weights = np.isin(np.arange(len(weights)), self.selector_.interior_).astype(np.float64)
+        level = SOFT[self.soft] if self.soft_above is None else self.soft_above
+        checked = check_scores(scores, len(maps), self.selector_.n_parcels)
+        unions = soft_union(checked, weights, level, maps.shape[1:])
+        background = self.selector_.background_id
+        return unions if background is None else unions & (maps != background)
+
     def _post_processing(self) -> PostProcessing:
         """The steps as asked, checked."""
-        for name in ("enclave_regions", "closing_radius", "contour_edge", "median_radius"):
+        if self.soft not in (None, *SOFT):
+            raise ParameterError(f"unknown soft {self.soft!r}: {nearest(str(self.soft), SOFT)}, or None")
+        for name in ("shape_weight", "soft_above"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ParameterError(f"{name} is {value}; it is a share, give 0 to 1")
+        for name in _NOT_NEGATIVE:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ParameterError(f"{name} is {value}; give 0 or more")
@@ -198,31 +276,3 @@ class ParcelSegmenter(BaseEstimator):
         if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
             raise ParameterError(f"size is {self.size}; give (height, width), both 1 or more")
         return PostProcessing(**{name: getattr(self, name) for name in _STEPS})
-
-
-@lru_cache(maxsize=16)
-def _interpolation(length: int, wanted: int) -> NDArray[np.float32]:
-    """Linear interpolation from ``length`` to ``wanted`` samples, pixel areas aligned: (wanted, length)."""
-    place = ((np.arange(wanted) + 0.5) * length / wanted - 0.5).clip(0, length - 1)
-    low = np.minimum(place.astype(np.int64), max(length - 2, 0))
-    matrix = np.zeros((wanted, length), np.float32)
-    matrix[np.arange(wanted), np.minimum(low + 1, length - 1)] = place - low
-    matrix[np.arange(wanted), low] += 1 - (place - low)
-    return matrix
-
-
-def resize(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
-    """Resize a mask: linear interpolation, cut at one half.
-
-    Args:
-        mask: (H, W) bool.
-        size: (height, width).
-
-    Returns:
-        (height, width) bool; the mask itself where the size is its own.
-    """
-    if mask.shape == size:
-        return mask
-    rows, columns = _interpolation(mask.shape[0], size[0]), _interpolation(mask.shape[1], size[1])
-    level: BoolArray = rows @ mask.astype(np.float32) @ columns.T >= 0.5
-    return level

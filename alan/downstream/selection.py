@@ -82,11 +82,11 @@ class ParcelSelector(BaseEstimator):
         guard: rule ``greedy``: ``"size"`` (as many parcels as held-out patients support) or ``"patients"`` (each
             parcel's gain must hold over patients), see :func:`alan.downstream.rules.greedy_union`.
         guard_errors: guard ``"patients"``: standard errors by which a gain must exceed ``min_gain``.
-        prior: rule ``beta``: a :class:`~alan.downstream.prior.ParcelPrior` or the path of its JSON; None: labels
-            alone.
-        prior_strength: rule ``beta``: effective pixels of a parcel that the prior may weigh at most.
-        correlation: rule ``beta``: how alike the pixels of a parcel in one patient are, 0 to 1: n of them weigh as
-            ``n / (1 + (n - 1) correlation)``.
+        prior: for the posterior shares, by which the rule ``beta`` chooses and ``share_`` is filled: a
+            :class:`~alan.downstream.prior.ParcelPrior` or the path of its JSON; None: labels alone.
+        prior_strength: effective pixels of a parcel that the prior may weigh at most.
+        correlation: how alike the pixels of a parcel in one patient are, 0 to 1: n of them weigh as
+            ``n / (1 + (n - 1) correlation)`` in the posterior.
         share_above: rule ``beta``: share in the target that a parcel must exceed. The best for Dice is half the
             Dice that is reached.
         level: rule ``beta``: how probable that must be.
@@ -127,7 +127,7 @@ class ParcelSelector(BaseEstimator):
         guard: str = "size",
         guard_errors: float = 0.0,
         prior: ParcelPrior | str | os.PathLike[str] | None = None,
-        prior_strength: float = 4.0,
+        prior_strength: float = 8.0,
         correlation: float = 0.1,
         share_above: float = 0.4,
         level: float = 0.5,
@@ -195,6 +195,12 @@ class ParcelSelector(BaseEstimator):
         labels = hashlib.sha256(maps.astype(np.int64).tobytes() + targets.tobytes()).hexdigest()
         return self._learn(counts, thresholds, group, labels)
 
+    @property
+    def share_(self) -> NDArray[np.float64]:
+        """(K,) posterior mean of each parcel's share in the target; 0 where nothing is known of it."""
+        check_is_fitted(self, "table_")
+        return np.nan_to_num(self.table_["share"].to_numpy(np.float64))
+
     def fit_prior(self) -> Self:
         """Choose by the prior alone, without any label: the simulator's own names for the parcels.
 
@@ -219,7 +225,7 @@ class ParcelSelector(BaseEstimator):
         """Choose by what was counted and keep it."""
         settings = self.get_params(deep=False) | {"prior": self._prior()}
         choice = choose(counts, thresholds, groups, settings)
-        table = build_table(counts, choice.roles, choice.why)
+        table = build_table(counts, choice.roles, choice.why, choice.share)
         if not choice.roles["interior"].any():
             reason = choice.reason or nothing_chosen(
                 self.rule, table, choice.ranking, thresholds, self.presence_of
@@ -343,7 +349,9 @@ class ParcelSelector(BaseEstimator):
             selector.cv_dice_ = float("nan") if value["cv_dice"] is None else float(value["cv_dice"])
             selector.provenance_ = dict(value["provenance"])
             table = pd.DataFrame(value["parcels"]).set_index("id").rename_axis("parcel")
-            selector.table_ = table[list(COLUMNS)].astype({"consistency": float, "mean_overlap": float})
+            table["share"] = table.get("share", table["mean_overlap"])  # files from before there were shares
+            numbers = dict.fromkeys(("consistency", "mean_overlap", "share"), float)
+            selector.table_ = table[list(COLUMNS)].astype(numbers)
             selector._set_lists({role: value[role] for role in ROLES})
         except ParameterError:
             raise

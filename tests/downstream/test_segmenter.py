@@ -9,7 +9,8 @@ from scipy import ndimage
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from alan.downstream.segmenter import ParcelSegmenter, resize
+from alan.downstream.resizing import resize
+from alan.downstream.segmenter import ParcelSegmenter
 from alan.downstream.selection import ParcelSelector
 from alan.errors import AlanWarning, DataError, ParameterError, SelectionError
 
