@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import timm
 from torch import nn
 
 from alan.backbone.checkpoint import Weights, network, read_weights
-from alan.backbone.conv import CONV_PRESETS, ConvSpec, named_conv_spec, seeded_conv
+from alan.backbone.conv import CONV_PRESETS, ConvSpec, Level, named_conv_spec, seeded_conv
 from alan.backbone.locked import Backbone, ConvBackbone, Features, VitBackbone, lock
 from alan.backbone.vit import VitSpec, named_spec, seeded_vit
 from alan.errors import CheckpointError, ParameterError, nearest
@@ -35,7 +37,11 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
 def load_backbone(
-    path_or_name: str | os.PathLike[str], *, input_size: int | None = None, stride: int | None = None
+    path_or_name: str | os.PathLike[str],
+    *,
+    input_size: int | None = None,
+    stride: int | None = None,
+    feature_levels: Sequence[Level] | None = None,
 ) -> Backbone:
     """Load a locked backbone.
 
@@ -48,10 +54,12 @@ def load_backbone(
         stride: distance of two tokens in pixels. For a ViT a divisor of the patch size; default: the patch size;
             half of it gives twice the density. For a convolutional network a divisor of the input size; default:
             its specification's.
+        feature_levels: of a convolutional network, the levels whose maps are the features, see
+            :class:`alan.backbone.conv.ConvSpec`; default: its specification's.
 
     Raises:
         CheckpointError: missing, truncated, unsafe, of another architecture, or a hub that cannot be reached.
-        ParameterError: an input size or stride that does not fit the network.
+        ParameterError: an input size, stride or levels that do not fit the network.
     """
     name = os.fspath(path_or_name)
     if name.startswith("random:"):
@@ -63,6 +71,10 @@ def load_backbone(
         net, spec = network(read_weights(path), str(path))
     else:
         net, spec = _from_timm(name)
+    if feature_levels is not None:
+        if not isinstance(spec, ConvSpec):
+            raise ParameterError(f"{name}: a vision transformer has no feature_levels: leave them out")
+        spec = replace(spec, feature_levels=tuple(feature_levels))
     return lock(net, spec, input_size, stride)
 
 

@@ -80,7 +80,7 @@ def feature_name(method: Method) -> str:
     if method.kind == "soft_linear":
         return f"soft {method.parcels}"
     if method.kind in ("linear", "decoder"):
-        return f"tokens {method.backbone} {method.input_size} {method.stride}"
+        return f"tokens {method.backbone} {method.input_size} {method.stride} {method.feature_levels}"
     return ""
 
 
@@ -97,8 +97,8 @@ def check_models(methods: Sequence[Method]) -> None:
 def _load(method: Method) -> Any:
     if method.parcels is not None:
         return load_parcels(method.parcels)
-    options = {"input_size": method.input_size, "stride": method.stride}
-    return load_backbone(str(method.backbone), **{name: x for name, x in options.items() if x is not None})
+    options: dict[str, Any] = {"input_size": method.input_size, "stride": method.stride}
+    return load_backbone(str(method.backbone), **options, feature_levels=method.feature_levels)
 
 
 def prepare_features(

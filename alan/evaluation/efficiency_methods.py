@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import nn
 
+from alan.backbone.conv import Level
 from alan.backbone.normalise import Normalisation
 from alan.data.store import FrameStore
 from alan.downstream.decoder import DecoderReadout
@@ -22,9 +23,9 @@ from alan.supervised.structures import check_store
 #: Kind of a method to the keys that it needs, and those that it may have.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rule": (("parcels", "rule"), ("prior",)),
-    "linear": (("backbone",), ("input_size", "stride", "linear")),
+    "linear": (("backbone",), ("input_size", "stride", "feature_levels", "linear")),
     "soft_linear": (("parcels",), ("linear",)),
-    "decoder": (("backbone",), ("input_size", "stride", "decoder")),
+    "decoder": (("backbone",), ("input_size", "stride", "feature_levels", "decoder")),
     "network": (("network",), ("init",)),
     "segmenter": (("segmenter",), ()),
     "atlas": ((), ()),
@@ -38,6 +39,7 @@ _KEYS = (
     "backbone",
     "input_size",
     "stride",
+    "feature_levels",
     "segmenter",
     "init",
     "linear",
@@ -115,6 +117,7 @@ class Method:
         backbone: kinds ``linear`` and ``decoder``: path or name of the backbone.
         input_size: side to which the backbone resizes frames; None is its own.
         stride: step between its patches; None is its own.
+        feature_levels: levels of a convolutional backbone whose maps are its tokens; None is its own.
         segmenter: kind ``segmenter``: path of a segmenter file.
         init: kind ``network``: a segmenter file whose weights the training starts from; the rows of its last
             convolution go to the structures of the same name.
@@ -131,6 +134,7 @@ class Method:
     backbone: str | None = None
     input_size: int | None = None
     stride: int | None = None
+    feature_levels: tuple[Level, ...] | None = None
     segmenter: str | None = None
     init: str | None = None
     linear: LinearTraining | None = None

@@ -240,3 +240,15 @@ def test_conv_spec_refuses(changes, message):
         replace(CONV, **changes)
     with pytest.raises(ParameterError, match="did you mean 'conv_small'"):
         named_conv_spec("conv_smal")
+
+
+def test_levels_are_chosen_when_a_backbone_is_loaded(tmp_path, frames):
+    taught = replace(CONV, structures=("lv",))
+    for name, spec in (("conv", taught), ("vit", VIT)):
+        export_backbone(seeded_network(spec, 0), spec, tmp_path / f"{name}.safetensors")
+    own = load_backbone(tmp_path / "conv.safetensors")
+    more = load_backbone(tmp_path / "conv.safetensors", feature_levels=(1, "targets"))
+    assert own.fingerprint != more.fingerprint
+    assert torch.equal(more(frames).tokens[..., CONV.widths[1] :], own(frames).tokens)
+    with pytest.raises(ParameterError, match="has no feature_levels"):
+        load_backbone(tmp_path / "vit.safetensors", feature_levels=(1,))
