@@ -123,7 +123,7 @@ def _line(
         return rows[0]["mean"], method["method"], look["color"]
     x = [places[row["label_patients"]] for row in rows]
     low, high = ([row[end] for row in rows] for end in ("lowest", "highest"))
-    back = {"zorder": 1.5} if method["kind"] == "atlas" else {}
+    back: dict[str, Any] = {"zorder": 1.5} if method["kind"] == "atlas" else {}
     axes.fill_between(x, low, high, color=look["color"], alpha=0.13, lw=0, **back)
     axes.plot(x, [row["mean"] for row in rows], ms=4, lw=1.6, mew=0, **look, **back)
     return rows[-1]["mean"], method["method"], look["color"]
