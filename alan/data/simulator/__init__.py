@@ -3,6 +3,7 @@
 from alan.data.simulator.acquisition import Physics
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.archive import simulate_archive
+from alan.data.simulator.pose import ApicalPose
 from alan.data.simulator.sequence import SimulatedSequence, simulate_sequence
 
-__all__ = ["PatientAnatomy", "Physics", "SimulatedSequence", "simulate_archive", "simulate_sequence"]
+__all__ = ["ApicalPose", "PatientAnatomy", "Physics", "SimulatedSequence", "simulate_archive", "simulate_sequence"]

@@ -157,6 +157,17 @@ class Acquisition:
     exposure: float
     gamma: float
 
+    def __post_init__(self) -> None:
+        for name in ("depth", "axial_sigma", "lateral_sigma", "near_reach", "dynamic_range", "gamma"):
+            if not getattr(self, name) > 0:
+                raise ParameterError(f"acquisition {name} is {getattr(self, name)}, it must be positive")
+        if not 0 < self.half_angle < math.pi / 2:
+            raise ParameterError(f"acquisition half_angle is {self.half_angle}, it must lie between 0 and pi/2")
+        if not 0 <= self.start < self.depth:
+            raise ParameterError(f"acquisition start is {self.start}, it must lie between 0 and the depth")
+        if not 0 < self.exposure < 1:
+            raise ParameterError(f"acquisition exposure is {self.exposure}, it must lie between 0 and 1")
+
     @classmethod
     def sample(
         cls, patient: PatientAnatomy, needed_depth: float, apical: bool, rng: np.random.Generator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 from typing_extensions import override
@@ -12,6 +11,7 @@ from typing_extensions import override
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.cycle import Cycle
 from alan.data.simulator.geometry import FAR, ellipse_distance, profile, segment_distance
+from alan.data.simulator.pose import ApicalPose
 from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RA, RV, Painted, Scene
 
 #: Thickness of the right ventricular free wall and of atrial walls in cm.
@@ -23,39 +23,29 @@ _STRAIGHT_SEPTUM = 0.4
 class ApicalScene(Scene):
     """The heart seen from its apex: u runs from the apex to the mitral plane, v to the right (lateral wall)."""
 
-    def __init__(
-        self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator, four_chamber: bool
-    ) -> None:
-        self.four_chamber = four_chamber
+    def __init__(self, patient: PatientAnatomy, cycle: Cycle, pose: ApicalPose, four_chamber: bool) -> None:
+        self.four_chamber, self.pose = four_chamber, pose
         flattening = patient.flattening if four_chamber else 1 / patient.flattening
         super().__init__(patient, cycle, patient.radius * flattening)
-        self.apex_z = float(np.clip(rng.normal(3.0, 0.75), 1.4, 5.0))
-        self.rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))
-        self.apex_x = rng.normal(0.2, 0.6) + 0.5 * math.sin(self.rotation) * patient.length
         self.bend = patient.bend + (_STRAIGHT_SEPTUM if four_chamber else 0.0)
-        self.atrium_offset = rng.normal(0, 0.2)
-        self.leaflet = rng.uniform(0.9, 1.2)
-        self.septum_echo = rng.uniform(1.0, 2.0)
-        self.lateral_fade, self.apical_fade = rng.uniform(0, 0.8), rng.uniform(0, 0.7)
-        self.right_fade = rng.uniform(0, 0.9)
 
     @override
     def needed_depth(self) -> float:
-        return self.apex_z + self.patient.length + self.patient.atrium_length
+        return self.pose.apex_z + self.patient.length + self.patient.atrium_length
 
     @override
     def long_axis(self) -> Tensor:
-        sin, cos = math.sin(self.rotation), math.cos(self.rotation)
-        z = self.apex_z + 0.25 * self.contraction
-        apex = torch.cat([torch.full_like(z, self.apex_x), z], 1)
-        base = torch.cat([self.apex_x - sin * self.length, z + cos * self.length], 1)
+        sin, cos = math.sin(self.pose.rotation), math.cos(self.pose.rotation)
+        z = self.pose.apex_z + 0.25 * self.contraction
+        apex = torch.cat([torch.full_like(z, self.pose.apex_x), z], 1)
+        base = torch.cat([self.pose.apex_x - sin * self.length, z + cos * self.length], 1)
         return torch.stack([apex, base], 1)
 
     @override
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
         p, R, L = self.patient, self.radius, self.length
-        sin, cos = math.sin(self.rotation), math.cos(self.rotation)
-        dx, dz = x - self.apex_x, z - (self.apex_z + 0.25 * self.contraction)
+        sin, cos = math.sin(self.pose.rotation), math.cos(self.pose.rotation)
+        dx, dz = x - self.pose.apex_x, z - (self.pose.apex_z + 0.25 * self.contraction)
         u = cos * dz - sin * dx
         straight = cos * dx + sin * dz
         v = straight - self.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
@@ -75,7 +65,7 @@ class ApicalScene(Scene):
         half = 0.5 * (roof - L)
         width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 1.05)
         lean = v + (p.atrium_tilt if self.four_chamber else 0.0) * (u - L)
-        atrium = ellipse_distance(u, lean, (L + 0.92 * half, self.atrium_offset), (half, width))
+        atrium = ellipse_distance(u, lean, (L + 0.92 * half, self.pose.atrium_offset), (half, width))
         neck = torch.maximum(lean.abs() - 0.92 * base, u - L - 0.7 * half)
         atrium = torch.maximum(torch.minimum(atrium, neck), plane - u)
 
@@ -99,9 +89,9 @@ class ApicalScene(Scene):
     def _boost(self, u: Tensor, v: Tensor, outer: Tensor) -> Tensor:
         """Factor on the echo of walls: a bright septum; a lateral wall, an apex and a right heart that fade."""
         lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
-        wall = self.septum_echo + (1 - self.lateral_fade - self.septum_echo) * lateral
-        wall = wall * (1 - self.apical_fade * torch.exp(-(4 * u / self.length).square()))
-        return torch.where(v < -outer, 1 - self.right_fade, wall) if self.four_chamber else wall
+        wall = self.pose.septum_echo + (1 - self.pose.lateral_fade - self.pose.septum_echo) * lateral
+        wall = wall * (1 - self.pose.apical_fade * torch.exp(-(4 * u / self.length).square()))
+        return torch.where(v < -outer, 1 - self.pose.right_fade, wall) if self.four_chamber else wall
 
     def _right_heart(
         self, u: Tensor, v: Tensor, lean: Tensor, septum: Tensor, labels: Tensor
@@ -131,7 +121,7 @@ class ApicalScene(Scene):
         for side, reach, swing in ((-1.0, 2.0, 1.0), (1.0, 1.4, 0.9)):
             hinge = side * 0.97 * base
             hinge_u = L + self.patient.base_tilt * hinge
-            tip_u = hinge_u - reach * self.leaflet * (0.25 + 0.7 * opening)
+            tip_u = hinge_u - reach * self.pose.leaflet * (0.25 + 0.7 * opening)
             tip_v = hinge - side * base * swing * (1 - 0.72 * opening)
             distance = torch.minimum(distance, segment_distance(u, v, (hinge_u + 0.05, hinge), (tip_u, tip_v)))
         if self.four_chamber:
@@ -148,6 +138,6 @@ class ApicalScene(Scene):
         if free is None:
             return torch.where(near, (v.abs() - outer - 0.05).abs(), FAR)
         lateral = (v - outer).abs()
-        right = (v + free + _RV_WALL).abs() + 0.03 + 0.25 * self.right_fade
+        right = (v + free + _RV_WALL).abs() + 0.03 + 0.25 * self.pose.right_fade
         distance = torch.where(v > 0, lateral, right)
         return torch.where(near, distance, FAR)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,12 +18,15 @@ from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.apical import ApicalScene
 from alan.data.simulator.cycle import Cycle
 from alan.data.simulator.parasternal import LongAxisScene, ShortAxisScene
+from alan.data.simulator.pose import ApicalPose
 from alan.data.simulator.render import pixel_spacing, render
 from alan.data.simulator.scene import Scene
 from alan.errors import ParameterError, nearest
 
 #: Smallest and largest picture side in pixels.
 _MIN_SIDE, _MAX_SIDE = 32, 1024
+_APICAL = ("A4C", "A2C")
+_Settings = TypeVar("_Settings", ApicalPose, Acquisition)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ def simulate_sequence(
     systole_only: bool = False,
     labels_outside: bool = False,
     physics: Physics | None = None,
+    pose: Mapping[str, float] | None = None,
+    acquisition: Mapping[str, float] | None = None,
 ) -> SimulatedSequence:
     """Simulate a clip of a beating heart.
 
@@ -82,14 +89,18 @@ def simulate_sequence(
         systole_only: frames run from ED (first) to ES (last), as in CAMUS half sequences; ``beats`` is not used.
         labels_outside: label maps go on outside the sector, as those that people draw in CAMUS do.
         physics: strength of each effect; all as tuned by default.
+        pose: fields of ``ApicalPose`` that are given instead of drawn (A4C and A2C); the others stay as drawn.
+        acquisition: fields of ``Acquisition`` that are given instead of drawn, likewise.
 
     Returns:
         The clip; the same arguments give the same bytes whatever the number of threads.
 
     Raises:
-        ParameterError: an unknown view, or a number outside its bounds.
+        ParameterError: an unknown view or setting, a pose of a view that has none, or a number outside its bounds.
     """
     check_view(view)
+    if pose and view not in _APICAL:
+        raise ParameterError(f"pose is given for {view}, it places the heart in {' and '.join(_APICAL)} only")
     shape = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if not all(_MIN_SIDE <= side <= _MAX_SIDE for side in shape):
         raise ParameterError(f"size is {size}, sides must lie between {_MIN_SIDE} and {_MAX_SIDE} pixels")
@@ -100,12 +111,13 @@ def simulate_sequence(
     if isinstance(patient, int):
         patient = PatientAnatomy.sample(patient)
 
-    scalars, fields = np.random.SeedSequence([*entropy, VIEWS.index(view)]).spawn(2)
+    scalars, noise = np.random.SeedSequence([*entropy, VIEWS.index(view)]).spawn(2)
     rng = np.random.default_rng(scalars)
     cycle = Cycle.systole(n_frames, rng) if systole_only else Cycle.beating(n_frames, beats, rng)
-    scene = _scene(view, patient, cycle, rng)
-    acq = Acquisition.sample(patient, scene.needed_depth(), view in ("A4C", "A2C"), rng)
-    generator = torch.Generator().manual_seed(int(fields.generate_state(1, np.uint64)[0] >> 1))
+    scene = _scene(view, patient, cycle, rng, pose or {})
+    acq = Acquisition.sample(patient, scene.needed_depth(), view in _APICAL, rng)
+    acq = _given(acq, acquisition or {})
+    generator = torch.Generator().manual_seed(int(noise.generate_state(1, np.uint64)[0] >> 1))
     with one_thread(), torch.no_grad():
         frames, labels = render(scene, acq, physics or Physics(), shape, generator, labels_outside=labels_outside)
         spacing = pixel_spacing(acq, shape)
@@ -148,12 +160,28 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _scene(view: str, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator) -> Scene:
+def _scene(
+    view: str, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator, pose: Mapping[str, float]
+) -> Scene:
     if view == "PLAX":
         return LongAxisScene(patient, cycle, rng)
     if view == "PSAX":
         return ShortAxisScene(patient, cycle, rng)
-    return ApicalScene(patient, cycle, rng, four_chamber=view == "A4C")
+    four_chamber = view == "A4C"
+    drawn = ApicalPose.sample(patient, four_chamber, rng)
+    return ApicalScene(patient, cycle, _given(drawn, pose), four_chamber)
+
+
+def _given(drawn: _Settings, values: Mapping[str, float]) -> _Settings:
+    """Settings with some fields given instead of drawn."""
+    known = [item.name for item in fields(drawn)]
+    for name, value in values.items():
+        if name not in known:
+            raise ParameterError(f"{type(drawn).__name__} has no field {name!r}: {nearest(name, known)}")
+        if isinstance(value, (int, float)) and not math.isfinite(value):
+            raise ParameterError(f"{type(drawn).__name__} {name} is {value}, it must be a finite number")
+    given: dict[str, Any] = dict(values)
+    return replace(drawn, **given)
 
 
 def _axis_in_pixels(

@@ -1,0 +1,239 @@
+"""Simulated frames beside real ones, in numbers and in pictures.
+
+``python -m alan.data.simulator.realism --store data/camus.h5 --split train --simulated data/sim.h5 --out runs/a``
+writes ``realism.csv``, ``realism.md`` and ``realism.png`` (a contact sheet, real frames at the left). The contact
+sheet shows frames of the real archive: mind their licence before you pass it on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torchvision.io import encode_png
+from tqdm.auto import tqdm
+
+from alan.data.sample import SPLITS, ByteArray, IntArray
+from alan.data.simulator.statistics import frame_statistics, shape_statistics, table
+from alan.data.store import FrameStore, StoredSequence
+from alan.errors import AlanError, ParameterError, nearest
+from alan.files import atomic, write_text
+
+
+def compare(real: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
+    """Hold two tables of statistics against each other.
+
+    Args:
+        real: a row a frame, a column a statistic.
+        simulated: the same for simulated frames.
+
+    Returns:
+        A row for each statistic of both: ``real mean``, ``real sd``, ``simulated mean``, ``simulated sd`` and
+        ``difference``, the difference of the means in standard deviations of the real frames (NaN where those
+        do not vary). Below 0.2 it is small, above 1 the simulated frames lie outside most real ones.
+    """
+    names = [name for name in real.columns if name in simulated.columns]
+    a, b = real[names], simulated[names]
+    spread = a.std().where(a.std() > 1e-9)
+    return pd.DataFrame(
+        {
+            "real mean": a.mean(),
+            "real sd": a.std(),
+            "simulated mean": b.mean(),
+            "simulated sd": b.std(),
+            "difference": (b.mean() - a.mean()) / spread,
+        }
+    )
+
+
+def store_statistics(
+    store: FrameStore,
+    split: str,
+    *,
+    views: Sequence[str] = ("A4C",),
+    most: int = 400,
+    shapes: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Statistics of frames of a store.
+
+    Args:
+        store: the frames.
+        split: one of ``alan.data.sample.SPLITS``, or ``all``.
+        views: views to look at.
+        most: number of frames, evenly picked.
+        shapes: describe label maps too (``shape_statistics``); only annotated frames are looked at then.
+        progress: whether to show a progress bar.
+
+    Raises:
+        ParameterError: no such frame, or shapes of the test side.
+    """
+    if shapes and split in ("test", "all"):
+        raise ParameterError(
+            f"shapes of split {split!r} are not looked at, test labels teach nothing: choose train or val"
+        )
+    picks = _pick(store, split, views, most, annotated=shapes)
+    frames = store.frames(picks)
+    owner = _owners(store, picks)
+    label = {int(frame): i for i, frame in enumerate(store.label_frames)}
+    rows = []
+    bar = tqdm(total=len(picks), desc=f"describe {store.name}", unit="frame", disable=not progress)
+    with bar:
+        for index, frame, sequence in zip(picks, frames, owner, strict=True):
+            spacing = stored_spacing(store, sequence)
+            row = frame_statistics(frame, spacing)
+            if shapes and spacing is not None:
+                masks = {name: store.masks([label[int(index)]], name)[0] for name in store.structures}
+                row |= shape_statistics(masks, spacing) if masks.get("lv", np.zeros(1)).any() else {}
+            rows.append(row)
+            bar.update()
+    return table(rows)
+
+
+def stored_spacing(store: FrameStore, sequence: StoredSequence) -> tuple[float, float] | None:
+    """(row, column) size in mm of a pixel of the stored (resized) frames; None where the archive gives none."""
+    if sequence.spacing is None:
+        return None
+    rows, columns = sequence.original_shape
+    if store.preprocessing.keep_aspect:
+        rows = columns = max(rows, columns)
+    return sequence.spacing[0] * rows / store.size, sequence.spacing[1] * columns / store.size
+
+
+def contact_sheet(real: ByteArray, simulated: ByteArray, columns: int = 6) -> ByteArray:
+    """Tile frames: real ones in the left half, simulated ones in the right half, a white bar between.
+
+    Args:
+        real: (N, H, W) uint8.
+        simulated: (N, H, W) uint8 of the same size.
+        columns: frames in a row of each half.
+
+    Returns:
+        (H', W') uint8.
+
+    Raises:
+        ParameterError: frames of two sizes.
+    """
+    if real.shape[1:] != simulated.shape[1:]:
+        raise ParameterError(
+            f"real frames are {real.shape[1:]}, simulated {simulated.shape[1:]}: prepare both at one size"
+        )
+    halves = []
+    for frames in (real, simulated):
+        padded = np.pad(frames, ((0, -len(frames) % columns), (1, 1), (1, 1)), constant_values=64)
+        n, h, w = padded.shape
+        halves.append(padded.reshape(n // columns, columns, h, w).transpose(0, 2, 1, 3).reshape(-1, columns * w))
+    height = max(len(half) for half in halves)
+    left, right = (np.pad(half, ((0, height - len(half)), (0, 0))) for half in halves)
+    return np.concatenate([left, np.full((height, 6), 255, np.uint8), right], 1)
+
+
+def realism(
+    store: str | Path,
+    simulated: str | Path,
+    out: str | Path,
+    *,
+    split: str = "train",
+    views: Sequence[str] = ("A4C",),
+    most: int = 400,
+    shapes: bool = False,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Compare a store of simulated frames with one of real frames.
+
+    Args:
+        store: real frames, written by ``alan prepare``.
+        simulated: simulated frames, written by ``alan prepare`` (all splits are used).
+        out: folder for ``realism.csv``, ``realism.md`` and ``realism.png``.
+        split: side of the real store to look at.
+        views: views to look at in both.
+        most: frames of each store.
+        shapes: compare label maps too; not on the test side.
+        progress: whether to show progress bars.
+
+    Returns:
+        The table, see :func:`compare`.
+
+    Raises:
+        ParameterError: an unknown split, no frames of these views, or shapes of the test side.
+        DataError: a store that cannot be read.
+    """
+    if split not in (*SPLITS, "all"):
+        raise ParameterError(f"unknown split {split!r}: {nearest(split, (*SPLITS, 'all'))}")
+    if most < 2:
+        raise ParameterError(f"most is {most}, at least 2 frames are needed for a spread")
+    ours, theirs = FrameStore(simulated), FrameStore(store)
+    found = compare(
+        store_statistics(theirs, split, views=views, most=most, shapes=shapes, progress=progress),
+        _simulated_statistics(ours, views, most, shapes=shapes, progress=progress),
+    )
+    folder = Path(out)
+    write_text(folder / "realism.csv", found.to_csv(float_format="%.4g"))
+    write_text(folder / "realism.md", _markdown(found))
+    few = [s.frames(_pick(s, side, views, 24, annotated=False)) for s, side in ((theirs, split), (ours, "all"))]
+    with atomic(folder / "realism.png") as path:
+        path.write_bytes(encode_png(torch.from_numpy(contact_sheet(few[0], few[1]))[None]).numpy().tobytes())
+    return found
+
+
+def _simulated_statistics(
+    store: FrameStore, views: Sequence[str], most: int, *, shapes: bool, progress: bool
+) -> pd.DataFrame:
+    """Simulated patients are nobody's test set: with shapes, the annotated frames of train and val are read."""
+    if not shapes:
+        return store_statistics(store, "all", views=views, most=most, progress=progress)
+    return store_statistics(store, "train", views=views, most=most, shapes=True, progress=progress)
+
+
+def _pick(store: FrameStore, split: str, views: Sequence[str], most: int, *, annotated: bool) -> IntArray:
+    sequences = store.select(split=None if split == "all" else split, views=tuple(views))
+    indices = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences] or [np.zeros(0, int)])
+    if annotated:
+        indices = indices[np.isin(indices, store.label_frames)]
+    if not len(indices):
+        raise ParameterError(
+            f"{store.path}: no {'annotated ' if annotated else ''}frames of split {split!r} and views "
+            f"{', '.join(views)}"
+        )
+    return indices[np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(np.int64)]
+
+
+def _owners(store: FrameStore, indices: IntArray) -> list[StoredSequence]:
+    starts = np.array([sequence.start for sequence in store.sequences])
+    return [store.sequences[int(np.searchsorted(starts, index, "right")) - 1] for index in indices]
+
+
+def _markdown(found: pd.DataFrame) -> str:
+    head = ["statistic", *found.columns]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines += [f"| {name} | {' | '.join(f'{value:.3g}' for value in row)} |" for name, row in found.iterrows()]
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the options, write the comparison, print its table; 2 and one line for what a user did wrong."""
+    parser = argparse.ArgumentParser(prog="python -m alan.data.simulator.realism", description=realism.__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--store", required=True, help="frame store of real frames")
+    parser.add_argument("--simulated", required=True, help="frame store of simulated frames")
+    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument("--split", default="train", help="side of the real store")
+    parser.add_argument("--views", nargs="+", default=["A4C"])
+    parser.add_argument("--most", type=int, default=400, help="frames of each store")
+    parser.add_argument("--shapes", action="store_true", help="compare label maps too (not on the test side)")
+    try:
+        found = realism(**vars(parser.parse_args(arguments)))
+    except (AlanError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(_markdown(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Numbers that describe echo frames and label maps: what simulated frames are held against real ones by."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from alan.data.sample import BoolArray, ByteArray
+from alan.errors import ParameterError
+
+#: Grey levels above this belong to the sector.
+_BLACK = 3
+#: Standard deviation (pixels) of the blur that parts speckle from what is larger, and of the local window.
+_SPECKLE, _WINDOW = 1.5, 3.0
+#: Lower edges of the octaves of the power spectrum, in cycles a pixel.
+_OCTAVES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
+_QUANTILES = (5, 25, 50, 75, 95, 99)
+
+
+def sector(frame: ByteArray) -> BoolArray:
+    """The fan of a frame.
+
+    Args:
+        frame: (H, W) uint8, black outside the fan.
+
+    Returns:
+        (H, W) bool: lit pixels with holes filled and specks removed; all False for a black frame.
+    """
+    lit = ndimage.binary_fill_holes(frame > _BLACK)
+    opened: BoolArray = ndimage.binary_opening(lit, iterations=2)
+    return opened
+
+
+def frame_statistics(frame: ByteArray, spacing: tuple[float, float] | None = None) -> dict[str, float]:
+    """Describe one frame without looking at anatomy.
+
+    Args:
+        frame: (H, W) uint8.
+        spacing: (row, column) size of a pixel in mm, or None where it is not known.
+
+    Returns:
+        Name to number. ``grey q5`` to ``grey q99``, ``grey mean``, ``grey sd``: grey levels inside the sector.
+        ``speckle sd``: mean local standard deviation of what a blur of 1.5 pixels takes away; ``speckle cv``: the
+        same over the local mean. ``axial length``, ``lateral length``: lag in pixels at which the
+        autocorrelation of the same falls to one half, down the rows and along them. ``power 1/64`` to
+        ``power 1/4``: share of the power spectrum in the octave from that many cycles a pixel on.
+        ``lit``: share of the picture in the sector. With ``spacing`` also ``depth cm``, ``half angle``
+        (degrees, from the two straight edges) and ``width over depth``. Empty for a frame without a sector.
+
+    Raises:
+        ParameterError: not a (H, W) uint8 array.
+    """
+    if frame.ndim != 2 or frame.dtype != np.uint8:
+        raise ParameterError(f"a frame must be (H, W) uint8, got {frame.dtype} {frame.shape}")
+    inside = sector(frame)
+    core = ndimage.binary_erosion(inside, iterations=5)
+    if core.sum() < 50:
+        return {}
+    grey = frame[inside].astype(np.float64)
+    found = {f"grey q{q}": float(np.percentile(grey, q)) for q in _QUANTILES}
+    found["grey mean"], found["grey sd"] = float(grey.mean()), float(grey.std())
+
+    picture = frame.astype(np.float64)
+    smooth = ndimage.gaussian_filter(picture, _SPECKLE)
+    fine = picture - smooth
+    local = np.sqrt(ndimage.gaussian_filter(fine**2, _WINDOW))
+    found["speckle sd"] = float(local[core].mean())
+    found["speckle cv"] = float((local / (smooth + 5))[core].mean())
+    found["axial length"] = correlation_length(fine, core, 0)
+    found["lateral length"] = correlation_length(fine, core, 1)
+    shares = octave_shares(np.where(inside, picture - grey.mean(), 0.0))
+    found |= {f"power 1/{round(1 / low)}": share for low, share in zip(_OCTAVES, shares, strict=True)}
+    found["lit"] = float(inside.mean())
+    if spacing is not None:
+        found |= _fan(inside, spacing)
+    return found
+
+
+def correlation_length(field: NDArray[np.float64], inside: BoolArray, axis: int, most: int = 8) -> float:
+    """Lag at which the autocorrelation falls to one half, by linear interpolation between whole lags.
+
+    Args:
+        field: (H, W) float64 of mean about 0.
+        inside: (H, W) bool, where the field counts.
+        axis: 0 down the rows, 1 along them.
+        most: largest lag looked at.
+
+    Returns:
+        Pixels; ``most`` if it does not fall that far.
+    """
+    both = [(np.roll(inside, lag, axis) & inside, np.roll(field, lag, axis) * field) for lag in range(1, most + 1)]
+    power = float((field[inside] ** 2).mean()) + 1e-12
+    before = 1.0
+    for lag, (mask, product) in enumerate(both, start=1):
+        now = float(product[mask].mean()) / power if mask.any() else 0.0
+        if now <= 0.5:
+            return lag - 1 + (before - 0.5) / (before - now)
+        before = now
+    return float(most)
+
+
+def octave_shares(field: NDArray[np.float64]) -> list[float]:
+    """Radial power spectrum by octaves.
+
+    Args:
+        field: (H, W) float64.
+
+    Returns:
+        Share of all power (but the mean's) in the octaves [1/64, 1/32), ..., [1/8, 1/4), and [1/4, above).
+    """
+    power = np.abs(np.fft.fft2(field)) ** 2
+    rows, columns = (np.fft.fftfreq(n) for n in field.shape)
+    radius = np.hypot(rows[:, None], columns[None])
+    total = float(power[radius > 0].sum()) + 1e-12
+    edges = (*_OCTAVES, math.inf)
+    return [
+        float(power[(radius >= low) & (radius < high)].sum()) / total for low, high in itertools.pairwise(edges)
+    ]
+
+
+def _fan(inside: BoolArray, spacing: tuple[float, float]) -> dict[str, float]:
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    depth = (rows[-1] - rows[0] + 1) * spacing[0]
+    width = (columns[-1] - columns[0] + 1) * spacing[1]
+    # The edges are straight in the upper half: the fan's width grows there by 2 tan(half angle) a unit of depth.
+    upper = rows[int(0.2 * len(rows)) : max(int(0.5 * len(rows)), int(0.2 * len(rows)) + 2)]
+    widths = [(np.flatnonzero(inside[row])[[0, -1]] * [-1, 1]).sum() + 1 for row in upper if inside[row].any()]
+    slope = np.polyfit(upper[: len(widths)] * spacing[0], np.array(widths) * spacing[1], 1)[0]
+    return {
+        "depth cm": depth / 10,
+        "width over depth": width / depth,
+        "half angle": math.degrees(math.atan(slope / 2)),
+    }
+
+
+def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float]) -> dict[str, float]:
+    """Sizes and places of structures in an apical view.
+
+    Args:
+        masks: (H, W) bool by name; ``lv`` is needed, ``myo`` and ``la`` are described where they are given.
+        spacing: (row, column) size of a pixel in mm.
+
+    Returns:
+        Name to number, in cm, cm2 and degrees: areas; LV length along its principal axis, width at a quarter,
+        half and three quarters of it, lean of the axis (base to the right of the apex is positive), depth of its
+        apex and its centre beside the middle of the picture; thickness of the myocardium left and right of the
+        LV at mid level and beyond its apex; LA's share of pixels in the lowest row. Empty without an LV.
+    """
+    size = np.asarray(spacing, np.float64) / 10
+    found = {f"{name} area": float(mask.sum() * size.prod()) for name, mask in masks.items()}
+    lv = np.argwhere(masks["lv"]) * size
+    if len(lv) < 20:
+        return {}
+    centre = lv.mean(0)
+    axis = np.linalg.svd(lv - centre, full_matrices=False)[2][0]
+    axis = axis * np.sign(axis[0])
+    across = np.array([-axis[1], axis[0]])
+    along, aside = (lv - centre) @ axis, (lv - centre) @ across
+    apex, length = along.min(), float(np.ptp(along))
+    found |= {"lv length": length, "lv lean": math.degrees(math.atan2(axis[1], axis[0]))}
+    for share in (25, 50, 75):
+        level = np.abs(along - apex - share / 100 * length) < 0.15
+        found[f"lv width {share}"] = float(np.ptp(aside[level])) if level.any() else math.nan
+    found["lv apex depth"] = float(lv[:, 0].min())
+    found["lv centre aside"] = float(centre[1] - masks["lv"].shape[1] / 2 * size[1])
+    if "myo" in masks and masks["myo"].any():
+        wall = np.argwhere(masks["myo"]) * size - centre
+        level = np.abs(wall @ axis - apex - 0.5 * length) < 0.25
+        middle = aside[np.abs(along - apex - 0.5 * length) < 0.25].mean()
+        for name, side in (("left", wall @ across < middle), ("right", wall @ across > middle)):
+            found[f"wall {name}"] = float((level & side).sum() * size.prod() / 0.5)
+        found["wall apex"] = float(apex - (wall @ axis).min())
+    if "la" in masks:
+        found["la in lowest row"] = float(masks["la"][-1].any())
+    return found
+
+
+def table(rows: list[dict[str, float]]) -> pd.DataFrame:
+    """Statistics of many frames, a row each; frames without any are left out.
+
+    Raises:
+        ParameterError: no frame has any.
+    """
+    kept = [row for row in rows if row]
+    if not kept:
+        raise ParameterError("no frame shows a sector: are all frames black?")
+    return pd.DataFrame(kept)

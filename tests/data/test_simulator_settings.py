@@ -1,0 +1,140 @@
+"""Every drawn setting changes the clip, and walls are as thick as was asked for."""
+
+import math
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+
+from alan.data.sample import label_value
+from alan.data.simulator import ApicalPose, PatientAnatomy, Physics, simulate_sequence
+from alan.data.simulator.acquisition import Acquisition, Shadow
+from alan.data.simulator.statistics import shape_statistics
+from alan.errors import ParameterError
+
+LV, MYO, LA = (label_value(name) for name in ("lv", "myo", "la"))
+PATIENT = replace(PatientAnatomy.sample(2), papillary=0.3, trabeculae=0.2)
+#: What must not move a label.
+ECHO_ONLY = {"trabeculae", "papillary", "wall_echo", "outer_echo", "habitus"}
+POSE_ECHO = {"leaflet", "septum_echo", "lateral_fade", "apical_fade", "right_fade"}
+GEOMETRY = {"depth", "half_angle", "start", "margin_depth", "margin_width"}
+
+
+def clip(**options):
+    return simulate_sequence(
+        **{"view": "A4C", "patient": PATIENT, "n_frames": 2, "size": 64, "seed": 11, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return {view: clip(view=view) for view in ("A4C", "PLAX")}
+
+
+def moved(value):
+    return value * 0.7 if value else 0.3
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(PatientAnatomy)])
+def test_each_size_of_the_heart_changes_the_clip(plain, name):
+    view = "PLAX" if name == "aorta" else "A4C"
+    other = clip(view=view, patient=replace(PATIENT, **{name: moved(getattr(PATIENT, name))}))
+    assert (other.frames != plain[view].frames).mean() > 0.005
+    assert (other.labels != plain[view].labels).any() != (name in ECHO_ONLY)
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(ApicalPose)])
+def test_each_part_of_the_pose_changes_the_clip(plain, name):
+    value = {"apex_x": -1.0, "apex_z": 3.9, "rotation": -0.4, "atrium_offset": 0.8, "leaflet": 0.5}.get(name)
+    if value is None:
+        value = 0.0 if name == "septum_echo" else 0.95
+    other = clip(pose={name: value})
+    assert (other.frames != plain["A4C"].frames).mean() > 0.005
+    assert (other.labels != plain["A4C"].labels).any() != (name in POSE_ECHO)
+
+
+@pytest.mark.parametrize("name", [item.name for item in fields(Acquisition) if item.name != "apical"])
+def test_each_setting_of_the_machine_changes_the_clip(plain, name):
+    value = {
+        "shadows": (Shadow(0.0, 0.2, 0.1, 30.0),),
+        "reverberation_shift": 60,
+        "reverberation": 0.5,
+        "exposure": 0.9,
+        "half_angle": 0.5,
+        "depth": 11.0,
+        "start": 2.0,
+        "ragged": 0.6,
+    }.get(name)
+    base = {"dropout": 5.0}  # some clips have none
+    changed = {"dropout": 30.0} if name == "dropout" else {name: 2.5 if value is None else value}
+    other = clip(acquisition=base | changed)
+    assert (other.frames != clip(acquisition=base).frames).mean() > 0.005
+    assert (other.labels != plain["A4C"].labels).any() == (name in GEOMETRY)
+
+
+def test_given_settings_leave_the_others_as_drawn(plain):
+    same = clip(pose={}, acquisition={})
+    assert same.frames.tobytes() == plain["A4C"].frames.tobytes()
+    wide = clip(acquisition={"half_angle": math.radians(30), "margin_width": 1.0, "margin_depth": 1.0})
+    height, width = wide.spacing_mm[0] * 64, wide.spacing_mm[1] * 64
+    assert width / height == pytest.approx(2 * math.sin(math.radians(30)))
+    assert height == pytest.approx(plain["A4C"].spacing_mm[0] * 64, rel=0.05)
+
+
+@pytest.mark.parametrize("wall", [0.8, 1.6])
+@pytest.mark.parametrize("asymmetry", [-0.2, 0.0, 0.2])
+def test_walls_are_as_thick_as_asked(wall, asymmetry):
+    patient = replace(PATIENT, wall=wall, wall_asymmetry=asymmetry, apex_wall=0.9, bend=-0.4, wall_end=0.2)
+    pose = {"apex_x": 0.0, "apex_z": 3.5, "rotation": 0.0}
+    found = clip(patient=patient, pose=pose, size=224, labels_outside=True, systole_only=True)
+    masks = {"lv": found.labels[0] == LV, "myo": found.labels[0] == MYO}
+    shape = shape_statistics(masks, found.spacing_mm)
+    assert shape["wall left"] == pytest.approx(wall * (1 + asymmetry), rel=0.12)
+    assert shape["wall right"] == pytest.approx(wall * (1 - asymmetry), rel=0.12)
+    assert shape["wall apex"] == pytest.approx(0.9 * wall, abs=0.12)
+    assert shape["lv apex depth"] == pytest.approx(3.5, abs=0.12)
+
+
+def test_masks_go_on_outside_the_sector_only_when_asked():
+    options = {"pose": {"apex_x": -3.0}, "size": 96}
+    inside, whole = clip(**options), clip(**options, labels_outside=True)
+    np.testing.assert_array_equal(inside.frames, whole.frames)
+    kept = inside.labels > 0
+    np.testing.assert_array_equal(inside.labels[kept], whole.labels[kept])
+    added = (whole.labels > 0) & ~kept
+    assert added.mean() > 0.01
+    assert not whole.frames[added].any()
+
+
+def test_fading_walls_fade():
+    pose = {"septum_echo": 1.0, "lateral_fade": 0.95, "apical_fade": 0.0, "apex_x": 0.0}
+    options = {"pose": pose, "patient": replace(PATIENT, trabeculae=0.0, papillary=0.0), "size": 112}
+    whole, without = clip(**options), clip(**options, physics=Physics(fading=0.0))
+    columns = np.indices(whole.labels.shape)[2]
+    middle = columns[whole.labels == LV].mean()
+    lateral = (whole.labels == MYO) & (columns > middle + 8)
+    assert whole.frames[lateral].mean() < 0.9 * without.frames[lateral].mean()
+
+
+def test_exposure_sets_the_median_grey():
+    for exposure in (0.2, 0.5):
+        found = clip(acquisition={"exposure": exposure}, size=112).frames[0]
+        assert np.median(found[found > 0]) / 255 == pytest.approx(exposure, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pose": {"apex": 1.0}}, "ApicalPose has no field 'apex': did you mean 'apex_"),
+        ({"acquisition": {"haz": 1.0}}, "did you mean 'haze'"),
+        ({"acquisition": {"haze": math.nan}}, "finite"),
+        ({"acquisition": {"depth": 0.0}}, "depth is 0.0"),
+        ({"acquisition": {"half_angle": 2.0}}, "half_angle is 2.0"),
+        ({"acquisition": {"start": 40.0}}, "start is 40.0"),
+        ({"acquisition": {"exposure": 1.0}}, "exposure is 1.0"),
+        ({"view": "PSAX", "pose": {"apex_x": 1.0}}, "A4C and A2C only"),
+    ],
+)
+def test_bad_settings_are_named(options, message):
+    with pytest.raises(ParameterError, match=message):
+        clip(**options)
