@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 #: What ``alan active suggest`` writes.
 LIST, SHEET = "suggestions.csv", "contact_sheet.png"
+#: Scores on the way; gone when the list is there.
+PARTIAL = "scores.part.json"
 
 
 def active_run(
@@ -69,7 +71,7 @@ def active_suggest(
     Args:
         model: a segmenter with dropout, written by ``alan fit`` with ``network.dropout`` above 0.
         images: a folder of pictures (or one with ``images`` and ``masks`` in it), or a frame store.
-        out: folder for suggestions.csv and contact_sheet.png.
+        out: folder for suggestions.csv and contact_sheet.png; the same command goes on after an interruption.
         n: how many images to suggest.
         function: cfe, mfe, mi, std or random.
         passes: stochastic passes of a score.
@@ -101,6 +103,7 @@ def active_suggest(
         diversity=diversity,
         candidates=candidates,
         batch_size=batch_size,
+        partial=folder / PARTIAL,
     )
     heading = f"Label next: the first {len(found.frames)} of {len(found.table)}, by {FUNCTIONS[function]}"
     titles = [f"{row.rank}  {row.image}" for row in found.table.head(len(found.frames)).itertuples()]

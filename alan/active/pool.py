@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.sample import ByteArray, IntArray, Record, Sample
 from alan.data.store import FrameStore
 from alan.errors import DataError
+from alan.files import fingerprint, read_json, write_json
 
 
 class Pool(ABC):
@@ -43,12 +45,16 @@ class Pool(ABC):
         """
 
     @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of which images these are."""
+
+    @abstractmethod
     def describe(self, position: int) -> dict[str, str | int]:
         """What a list says of an image, ``image`` (its name) first."""
 
-    def batches(self, size: int) -> Iterator[tuple[IntArray, ByteArray]]:
-        """Positions (b,) and images (b, S, S) of the whole pool; what cannot be read is left out and noted."""
-        for start in range(0, len(self), size):
+    def batches(self, size: int, first: int = 0) -> Iterator[tuple[IntArray, ByteArray]]:
+        """Positions (b,) and images (b, S, S) from the first on; what cannot be read is left out and noted."""
+        for start in range(first, len(self), size):
             positions = np.arange(start, min(start + size, len(self)))
             try:
                 frames = self.read(positions)
@@ -91,6 +97,10 @@ class StorePool(Pool):
     def read(self, positions: Sequence[int] | IntArray) -> ByteArray:
         """Read frames (n, S, S) uint8."""
         return self.store.frames(self.frames[np.asarray(positions, np.int64)])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the store and the frames."""
+        return fingerprint([self.store.fingerprint, self.frames.tolist()])
 
     def describe(self, position: int) -> dict[str, str | int]:
         """``image`` (sequence:number of the frame in it, from 0), ``patient``, ``view`` and ``frame`` (global)."""
@@ -153,6 +163,11 @@ class FolderPool(Pool):
         resized: ByteArray = self._resize.apply(sample).frames[0]
         return resized
 
+    def fingerprint(self) -> str:
+        """SHA-256 of names, sizes and times of the pictures, and the size they are read at."""
+        facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
+        return fingerprint([facts, self._size])
+
     def describe(self, position: int) -> dict[str, str | int]:
         """``image``, the path below the folder."""
         return {"image": self.paths[position].relative_to(self.root).as_posix()}
@@ -162,8 +177,42 @@ def _is(path: Path, suffixes: tuple[str, ...]) -> bool:
     return path.suffix.lower() in suffixes and path.name[0] != "."
 
 
+class PartialScores:
+    """Scores so far, in one file: a scoring that was cut off goes on from there.
+
+    Args:
+        path: the file.
+        key: fingerprint of all that decides the scores; a file of another key is not used.
+        every: seconds between two writes.
+    """
+
+    def __init__(self, path: Path, key: str, every: float = 30.0) -> None:
+        self.path, self.key, self.every = path, key, every
+        self._last = time.monotonic()
+
+    def read(self) -> tuple[int, dict[str, list[float]]]:
+        """Number of images that are done, and their scores by function; 0 where there is no such file."""
+        try:
+            entry = read_json(self.path)
+        except DataError:
+            return 0, {}
+        return (int(entry["done"]), entry["scores"]) if entry.get("key") == self.key else (0, {})
+
+    def write(self, done: int, scores: dict[str, NDArray[np.float64]]) -> None:
+        """Note the scores of the first ``done`` images, if the last note is old enough."""
+        if time.monotonic() - self._last >= self.every:
+            rows = {name: values[:done].tolist() for name, values in scores.items()}
+            write_json(self.path, {"key": self.key, "done": done, "scores": rows})
+            self._last = time.monotonic()
+
+
 def score_pool(
-    sampler: MonteCarloDropout, pool: Pool, functions: Sequence[str], batch_size: int = 16, *, desc: str = "score"
+    sampler: MonteCarloDropout,
+    pool: Pool,
+    functions: Sequence[str],
+    batch_size: int = 16,
+    *,
+    partial: PartialScores | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Score every image of a pool, a batch and a pass at a time.
 
@@ -172,17 +221,22 @@ def score_pool(
         pool: the images.
         functions: names; those that ask no network are left out.
         batch_size: images in memory at a time.
-        desc: what the progress bar says.
+        partial: where scores are noted on the way, and taken up again.
 
     Returns:
         Name to (n,) float64, NaN for an image that cannot be read.
     """
     wanted = [name for name in functions if name in UNCERTAINTIES]
     scores = {name: np.full(len(pool), np.nan) for name in wanted}
-    with tqdm(total=len(pool), desc=desc, unit="image", leave=False) as bar:
-        for positions, frames in pool.batches(batch_size):
+    done, known = partial.read() if partial else (0, {})
+    for name, values in known.items():
+        scores[name][:done] = values
+    with tqdm(total=len(pool), initial=done, desc="score", unit="image", leave=False) as bar:
+        for positions, frames in pool.batches(batch_size, done):
             running = sampler.acquisition(torch.from_numpy(frames))
             for name in wanted:
                 scores[name][positions] = running.scores(name).cpu().numpy()
             bar.update(int(positions[-1]) + 1 - bar.n)
+            if partial:
+                partial.write(int(positions[-1]) + 1, scores)
     return scores

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from alan.active.acquisition import RANDOM, UNCERTAINTIES, check_functions, random
 from alan.active.diversity import Describe, FloatArray, choose
 from alan.active.dropout import MonteCarloDropout
-from alan.active.pool import FolderPool, Pool, StorePool, score_pool
+from alan.active.pool import FolderPool, PartialScores, Pool, StorePool, score_pool
 from alan.data.sample import ByteArray, IntArray
 from alan.data.store import FrameStore
 from alan.errors import AlanWarning, DataError, ParameterError
+from alan.files import fingerprint
 from alan.supervised.segmenter import Segmenter, to_labels
 
 
@@ -92,6 +93,7 @@ def suggest(
     candidates: int = 5,
     batch_size: int = 16,
     shown: int = 24,
+    partial: Path | None = None,
 ) -> Suggestion:
     """Rank a pool by what the network is least sure of.
 
@@ -106,6 +108,8 @@ def suggest(
         candidates: with diversity, the n are picked among ``candidates * n``.
         batch_size: images in memory at a time.
         shown: how many come back with picture, prediction and map.
+        partial: file in which scores are noted on the way: the same call goes on from there after an interruption,
+            and takes the file away at its end.
 
     Returns:
         The list, and the pictures of its head.
@@ -125,8 +129,10 @@ def suggest(
     if sampler is None:
         scores = random(len(pool), seed)
     else:
-        scores = score_pool(sampler, pool, [function], batch_size)[function]
-        _say_unreadable(pool)
+        key = fingerprint([segmenter.fingerprint, pool.fingerprint(), function, passes, seed])
+        notes = PartialScores(partial, key) if partial else None
+        scores = score_pool(sampler, pool, [function], batch_size, partial=notes)[function]
+        _say_unreadable(pool, scores)
 
     def features(positions: IntArray) -> FloatArray:
         rows = [pool.read(positions[i : i + batch_size]) for i in range(0, len(positions), batch_size)]
@@ -137,6 +143,8 @@ def suggest(
     frames = pool.read(chosen[:shown])
     mapped = function if function in UNCERTAINTIES else "mfe"
     labels, maps = _look(segmenter, sampler, frames, mapped, batch_size)
+    if partial:
+        partial.unlink(missing_ok=True)
     return Suggestion(pd.DataFrame(rows), frames, labels, maps, mapped)
 
 
@@ -159,19 +167,20 @@ def _look(
     return torch.cat(labels).cpu().numpy(), torch.cat(maps).cpu().numpy()
 
 
-def _say_unreadable(pool: Pool) -> None:
+def _say_unreadable(pool: Pool, scores: FloatArray) -> None:
     """Warn of what was left out.
 
     Raises:
         DataError: nothing could be read.
     """
-    if not pool.unreadable:
+    missing = np.flatnonzero(np.isnan(scores))
+    if not len(missing):
         return
-    first = next(iter(pool.unreadable.values()))
-    if len(pool.unreadable) == len(pool):
+    first = pool.unreadable.get(int(missing[0])) or pool.describe(int(missing[0]))["image"]
+    if len(missing) == len(pool):
         raise DataError(f"none of {len(pool)} images can be read, the first: {first}")
     warnings.warn(
-        f"left out {len(pool.unreadable)} of {len(pool)} images that cannot be read, the first: {first}",
+        f"left out {len(missing)} of {len(pool)} images that cannot be read, the first: {first}",
         AlanWarning,
         stacklevel=2,
     )

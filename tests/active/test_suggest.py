@@ -8,10 +8,11 @@ from PIL import Image
 
 from alan.active.acquisition import mfe
 from alan.active.dropout import MonteCarloDropout
-from alan.active.pool import FolderPool
+from alan.active.pool import FolderPool, PartialScores
 from alan.active.suggest import open_pool, suggest
 from alan.data.store import FrameStore
 from alan.errors import AlanWarning, DataError, ParameterError
+from alan.files import write_json
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import untrained_segmenter
 
@@ -84,6 +85,32 @@ def test_unlabelled_frames_of_a_store(discs):
     assert found.table["image"].str.endswith(":2").all()
     assert np.array_equal(found.frames, store.frames(found.table["frame"].to_numpy()))
     assert len(open_pool(discs.store, 32, include_labelled=True)) == len(store)
+
+
+def test_a_scoring_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch):
+    network, pool, part = model(), open_pool(str(folder), 32), tmp_path / "part.json"
+    straight = suggest(network, pool, 6, passes=3, batch_size=2)
+    monkeypatch.setattr(PartialScores.__init__, "__defaults__", (0.0,))
+    acquisition, seen = MonteCarloDropout.acquisition, []
+
+    def cut(self, frames, stop=2):
+        seen.append(len(frames))
+        if len(seen) == stop + 1:
+            raise KeyboardInterrupt
+        return acquisition(self, frames)
+
+    monkeypatch.setattr(MonteCarloDropout, "acquisition", cut)
+    with pytest.raises(KeyboardInterrupt):
+        suggest(network, pool, 6, passes=3, batch_size=2, partial=part)
+    assert part.is_file()
+    seen[:] = [0] * 9
+    found = suggest(network, pool, 6, passes=3, batch_size=2, shown=2, partial=part)
+    assert seen[9:] == [2, 2]  # what was left of the pool, and the head of the list
+    assert found.table.equals(straight.table)
+    assert not part.exists()
+    scores = {"mfe": [0.0] * 4}
+    write_json(part, {"key": "of another network", "done": 4, "scores": scores})
+    assert suggest(network, pool, 6, passes=3, batch_size=2, partial=part).table.equals(straight.table)
 
 
 def test_pictures_that_cannot_be_read(folder):
