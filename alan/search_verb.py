@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from alan.report.search import write_search_report
 from alan.search.run import run_search
 from alan.search.settings import StudySettings, TrialTraining
 from alan.search.space import SearchSpace
@@ -22,4 +21,6 @@ def search(out: str, space: SearchSpace, training: TrialTraining, study: StudySe
         study: how the space is searched.
     """
     folder = run_search(out, space, training, study)
+    from alan.report.search import write_search_report  # needs Optuna, which run_search asks for
+
     _log.info("report: %s", write_search_report(folder))

@@ -123,16 +123,12 @@ def run_search(
 
 
 def counted(space: SearchSpace, points: int, impossible: int) -> str:
-    """The size of a space in words: ``46 encoders x 9 decoders x ... = 7,452 points``."""
-    product = " x ".join(f"{len(values)} {name}" for name, values in _named_axes(space).items())
+    """The size of a space: ``46 encoders x 9 decoders x ... = 7,452 points``, without axes of one value."""
+    names = ("encoders", "decoders", "depths", "learning rates", "batch sizes")
+    lengths = (len(values) for values in space.axes().values())
+    product = " x ".join(f"{n} {name}" for name, n in zip(names, lengths, strict=True) if n > 1)
     left = f"; {impossible} pairs cannot be built, {points:,} points are left" if impossible else ""
-    return f"space: {product} = {space.size:,} points{left}"
-
-
-def _named_axes(space: SearchSpace) -> dict[str, tuple[Any, ...]]:
-    plural = {"encoder": "encoders", "decoder": "decoders", "depth": "depths"}
-    plural |= {"lr": "learning rates", "batch_size": "batch sizes"}
-    return {plural[name]: values for name, values in space.axes().items()}
+    return f"space: {product}{' = ' if product else ''}{space.size:,} points{left}"
 
 
 def _train_point(training: TrialTraining, point: Point, report: Report) -> Outcome:

@@ -1,6 +1,7 @@
 """The verb: a real search on simulated frames, the page, the best point trained again, and bad input."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -57,7 +58,7 @@ def test_search_and_fit_of_the_best(tiny, alan, tmp_path):
     file = config(tiny, tmp_path)
     ran = alan("search", "--config", file, "--out", out)
     assert ran.code == 0, ran.err
-    assert ran.lines[0].endswith("1 learning rates x 2 batch sizes = 2 points")
+    assert ran.lines[0].endswith("space: 2 batch sizes = 2 points")
     table = pd.read_csv(out / "trials.csv")
     assert list(table["state"]) == ["complete"] * 2
     assert set(table["batch_size"]) == {2, 4}
@@ -154,6 +155,12 @@ def test_bad_input(tiny, alan, tmp_path, listing, case):
     for word in words:
         assert word in errors[0]
     assert listing(tmp_path) == ["search.yaml"]
+
+
+def test_without_optuna(tiny, alan, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    ran = alan("search", "--config", config(tiny, tmp_path), "--out", tmp_path / "run")
+    assert (ran.code, ran.lines) == (2, ["alan: error: optuna is not installed: pip install 'alan[search]'"])
 
 
 def test_latency_leaves_the_network_as_it_was():
