@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from alan.downstream.decoder import DecoderReadout
     from alan.downstream.linear import LinearReadout
     from alan.downstream.neighbors import WeightedKNNClassifier
+    from alan.downstream.prior import ParcelPrior
     from alan.downstream.segmenter import ParcelSegmenter
     from alan.downstream.selection import ParcelSelector
     from alan.parcels.head import RaptorHead
@@ -27,6 +28,7 @@ __all__ = [
     "EnsembleSegmenter",
     "KMeansParcels",
     "LinearReadout",
+    "ParcelPrior",
     "ParcelSegmenter",
     "ParcelSelector",
     "RaptorHead",
@@ -41,6 +43,7 @@ _HOME = {
     "EnsembleSegmenter": "alan.supervised.ensemble",
     "KMeansParcels": "alan.parcels.kmeans",
     "LinearReadout": "alan.downstream.linear",
+    "ParcelPrior": "alan.downstream.prior",
     "ParcelSegmenter": "alan.downstream.segmenter",
     "ParcelSelector": "alan.downstream.selection",
     "RaptorHead": "alan.parcels.head",

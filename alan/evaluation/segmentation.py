@@ -68,7 +68,7 @@ class SegmentationProtocol:
     parcels: dict[str, str] = field(default_factory=dict)
     networks: dict[str, str] = field(default_factory=dict)
     structures: tuple[str, ...] = ("lv", "la")
-    rules: tuple[Literal["paper", "relaxed", "greedy"], ...] = ("paper", "relaxed", "greedy")
+    rules: tuple[Literal["paper", "relaxed", "greedy", "beta"], ...] = ("paper", "relaxed", "greedy")
     train_split: str | None = "train"
     label_split: str | None = "val"
     label_patients: int | None = None
