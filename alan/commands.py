@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from alan.cache.run import write_cache
@@ -16,11 +18,18 @@ from alan.evaluation.efficiency import LabelEfficiencyProtocol
 from alan.evaluation.run import run_evaluation
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
+from alan.files import read_json
 from alan.report.html import write_report
 
 __all__ = ["cache", "evaluate", "frames", "prepare", "report", "simulate"]
 
 _log = logging.getLogger(__name__)
+
+#: Kind of a run's results.json to what writes its page.
+_PAGES = {
+    "alan-search": ("alan.report.search", "write_search_report"),
+    "alan-active": ("alan.report.active", "write_active_report"),
+}
 
 cache = write_cache
 frames = extract_frames
@@ -100,9 +109,13 @@ def evaluate(
 
 
 def report(run: str) -> None:
-    """Write the report.html of an evaluation run again.
+    """Write the report.html of an evaluation, a search or an active learning run again.
 
     Args:
         run: the run folder.
     """
-    _log.info("report: %s", write_report(run))
+    results = Path(run) / "results.json"
+    held = read_json(results) if results.is_file() else None
+    kind = str(held.get("schema")).partition("/")[0] if isinstance(held, dict) else ""
+    module, name = _PAGES.get(kind, ("alan.report.html", "write_report"))
+    _log.info("report: %s", getattr(importlib.import_module(module), name)(run))

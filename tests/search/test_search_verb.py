@@ -79,14 +79,15 @@ def test_search_and_fit_of_the_best(tiny, alan, tmp_path):
     assert (again / "segmenter.safetensors").is_file()
 
 
-def test_the_page_of_two_objectives_and_failures(tiny, tmp_path):
+def test_the_page_of_two_objectives_and_failures(tiny, alan, tmp_path):
     def failing(point, report):
         if point.encoder == "vgg11":
             raise MemoryError("no room for <b>vgg11</b>")
         return objective(point, report)
 
     out = quick(tiny, tmp_path / "run", 30, train=failing, objectives=("iou", "latency"))
-    page = write_search_report(out).read_text(encoding="utf-8")
+    assert alan("report", "--run", out).code == 0
+    page = (out / "report.html").read_text(encoding="utf-8")
     results = json.loads((out / "results.json").read_text())
     assert results["failed"]
     assert page.count("out of memory (no room for &lt;b&gt;vgg11") == len(results["failed"])
