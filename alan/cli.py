@@ -21,6 +21,12 @@ VERBS = {
     "frames": ("alan.commands", "frames", "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)"),
     "prepare": ("alan.commands", "prepare", "decode an archive once into a frame store"),
     "parcels": ("alan.parcel_verbs", "parcels", "fit k-means parcels on unlabelled frames"),
+    "name": ("alan.name_verb", "name", "name parcels by simulated frames: white boxes without a human label"),
+    "segment": (
+        "alan.segment_verb",
+        "segment",
+        "segment a folder of pictures or a frame store, with a contact sheet",
+    ),
     "cache": ("alan.commands", "cache", "write a locked backbone's features or parcels to HDF5"),
     "evaluate": (
         "alan.commands",
@@ -49,6 +55,11 @@ def _usage() -> str:
     return head + "\n".join(lines) + "\n\n'alan <verb> --help' lists a verb's options."
 
 
+def _is_group(word: str) -> bool:
+    """Whether a word begins verbs of two words."""
+    return any(name.startswith(f"{word} ") for name in VERBS)
+
+
 def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
     from alan.parsing import Parser
 
@@ -68,7 +79,7 @@ def _quiet_lightning() -> None:
 
 def _run(args: list[str]) -> None:
     verb, rest = args[0], args[1:]
-    if any(name.startswith(f"{verb} ") for name in VERBS):  # a verb of two words
+    if _is_group(verb):
         verb, rest = " ".join(args[:2]), args[2:]
     if verb in LIGHTNING:
         from alan.fit import run_lightning
@@ -113,7 +124,8 @@ def main(args: Sequence[str] | None = None) -> int:
         0 when all went well, 2 for bad input or a full disk (one line on standard error), 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if args is None else args)
-    if not arguments or arguments[0] in {"-h", "--help", "help"}:
+    asked = [argument for argument in arguments[:2] if argument in {"-h", "--help", "help"}]
+    if not arguments or arguments[0] in asked or (asked and _is_group(arguments[0])):
         sys.stdout.write(_usage() + "\n")
         return 0
     if arguments[0] in {"-V", "--version"}:

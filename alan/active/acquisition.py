@@ -73,7 +73,7 @@ def mfe(probabilities: Tensor) -> Tensor:
 
 
 def mi(probabilities: Tensor) -> Tensor:
-    """Mutual information of label and weights, |MFE - CFE| of each pixel, summed; known as BALD.
+    """Mutual information of label and weights: the absolute value of MFE - CFE of each pixel, summed (BALD).
 
     Arguments, result and errors are those of :func:`cfe`.
     """

@@ -196,3 +196,6 @@ def test_verbs(discs, alan, tmp_path):
         assert (failed.code, len(failed.lines)) == (2, 1), failed.err
         assert message in failed.err
     assert not (tmp_path / "other").exists()
+    asked = alan("active", "--help")
+    assert asked.code == 0
+    assert "active suggest" in asked.out
