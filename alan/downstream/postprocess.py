@@ -193,7 +193,7 @@ class PostProcessing:
 
         Args:
             structure: ``"lv"``: the published steps. ``"myo"``: a median alone, since one component, closing and a
-                contour break a ring. ``"la"``: no closing and no contour, which shrinks a small cavity, but a wide
+                contour break a ring. ``"la"``: no closing and no contour, which shrinks a small cavity, but a
                 median. Any other: the published steps.
         """
         if structure == "myo":
@@ -201,7 +201,7 @@ class PostProcessing:
                 component=False, enclaves=False, closing_radius=None, fill=False, contour=False, median_radius=2
             )
         if structure == "la":
-            return cls(closing_radius=None, contour=False, median_radius=5)
+            return cls(closing_radius=None, contour=False, median_radius=3)
         return cls()
 
     def __call__(

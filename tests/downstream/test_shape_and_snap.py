@@ -180,4 +180,4 @@ def test_a_broken_wall_becomes_a_ring(slow):
 def test_steps_by_structure():
     assert PostProcessing.for_structure("lv") == PostProcessing()
     assert not PostProcessing.for_structure("myo").closing_radius
-    assert PostProcessing.for_structure("la").median_radius == 5
+    assert PostProcessing.for_structure("la").median_radius == 3
