@@ -96,9 +96,9 @@ def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
     return other.to(backbone.device)
 
 
-def shipped() -> dict[str, Path]:
-    """Names of the shipped weights to their files."""
-    return {file.stem: file for folder in (INSTALLED, SHIPPED) for file in folder.glob("*.safetensors")}
+def shipped(suffix: str = ".safetensors") -> dict[str, Path]:
+    """Names of the shipped weights to their files; with the suffix ``.json``, of the shipped white boxes."""
+    return {file.stem: file for folder in (INSTALLED, SHIPPED) for file in folder.glob(f"*{suffix}")}
 
 
 def _random_by_name(name: str, input_size: int | None, stride: int | None) -> Backbone:

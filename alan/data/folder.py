@@ -75,7 +75,7 @@ class FrameFolder(EchoDataset):
         self._classes = self._class_list(classes, needed=bool(masks))
         self.structures = self._classes.names
         self._skip("masks without an image", sorted(set(masks) - {path.stem for path in images}))
-        facts = _manifest(self.root / MANIFEST)
+        facts = read_manifest(self.root / MANIFEST)
         ids = [path.stem for path in images]
         records = identify(self.root, ids, patient=patient, split=split, seed=seed, attributes=facts)
         self._pairs = [(path, masks.get(path.stem)) for path in images]
@@ -141,7 +141,7 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != ".")
 
 
-def _manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
+def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
     """Stem to what the manifest of ``alan frames`` says of the picture; empty without one."""
     if not path.is_file():
         return {}

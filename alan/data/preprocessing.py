@@ -105,6 +105,29 @@ class Preprocessing:
         restored: BoolArray = _resize_labels(inner, [1], shape) == 1
         return restored
 
+    def restore_labels(self, labels: ByteArray, shape: tuple[int, int]) -> ByteArray:
+        """Bring label maps back to the original resolution, each pixel by its largest membership.
+
+        Args:
+            labels: (N, size, size) uint8, 0 background.
+            shape: (H, W) of the original frames.
+
+        Returns:
+            (N, H, W) uint8; what lies on the padding is lost. Maps of the right size come back as they are.
+
+        Raises:
+            ParameterError: maps of another size or dtype.
+        """
+        if labels.ndim != 3 or labels.shape[1:] != (self.size, self.size) or labels.dtype != np.uint8:
+            raise ParameterError(
+                f"labels must be uint8 (N, {self.size}, {self.size}), got {labels.dtype} {labels.shape}"
+            )
+        if shape == (self.size, self.size):
+            return labels
+        height, width, top, left = self._box(shape)
+        values = [int(value) for value in np.unique(labels) if value]
+        return _resize_labels(labels[:, top : top + height, left : left + width], values, shape)
+
     def _box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
         """Height, width, top and left of the picture inside the output."""
         if not self.keep_aspect:

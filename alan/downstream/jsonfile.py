@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
-from alan.errors import ParameterError
+from alan.backbone.load import shipped
+from alan.errors import DataError, ParameterError, nearest
 from alan.files import read_json, write_text
 
 
@@ -27,14 +29,20 @@ def dump(value: Any, path: str | os.PathLike[str] | None = None) -> str:
 
 
 def load(source: str | os.PathLike[str]) -> Any:
-    """Read JSON from a path or from a text that starts with a brace.
+    """Read JSON from a path, by a shipped name (``alan-sim-small-lv``), or from a text that starts with a brace.
 
     Raises:
         DataError: the file is missing or is not JSON.
         ParameterError: the text is not JSON.
     """
     if not isinstance(source, str) or not source.lstrip().startswith("{"):
-        return read_json(source)
+        if Path(source).is_file():
+            return read_json(source)
+        names = shipped(".json")
+        path = names.get(os.fspath(source))
+        if path is None and names and not Path(source).suffix:
+            raise DataError(f"{source}: no such file and no shipped name: {nearest(os.fspath(source), names)}")
+        return read_json(path or source)
     try:
         return json.loads(source)
     except json.JSONDecodeError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -217,7 +217,8 @@ class ParcelSegmenter(BaseEstimator):
         """Read a fitted model.
 
         Args:
-            source: a path, or the text itself (which starts with a brace).
+            source: a path, the name of a shipped white box (``alan-sim-small-lv``), or the text itself (which
+                starts with a brace).
 
         Returns:
             The fitted segmenter.
@@ -234,7 +235,7 @@ class ParcelSegmenter(BaseEstimator):
             if name not in _STEPS:
                 raise ParameterError(f"unknown step {name!r} in post_processing: {nearest(name, _STEPS)}")
         selector = ParcelSelector.from_dict(value.get("selector"))
-        soft = {name: value.get(name) for name in ("soft", "soft_above")}
+        soft: dict[str, Any] = {name: value.get(name) for name in ("soft", "soft_above")}
         model = cls(selector=clone(selector), size=None if size is None else tuple(size), **soft, **steps)
         model._post_processing()
         model.selector_ = selector

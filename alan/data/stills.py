@@ -1,0 +1,148 @@
+"""Frames to be segmented, one after the other: a folder of pictures of any size, or a frame store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from alan.data.folder import MANIFEST, read_manifest
+from alan.data.patients import picture_id
+from alan.data.pictures import PICTURES, read_picture
+from alan.data.preprocessing import Preprocessing
+from alan.data.sample import ByteArray, IntArray, Record, Sample
+from alan.data.store import FrameStore
+from alan.errors import DataError
+
+Spacing = tuple[float, float]
+
+
+class Still(NamedTuple):
+    """A frame as a network sees it, and what brings it back.
+
+    Attributes:
+        frame: (S, S) uint8.
+        shape: (H, W) of the original.
+        spacing: (row, column) size of a pixel of the original in mm, or None.
+    """
+
+    frame: ByteArray
+    shape: tuple[int, int]
+    spacing: Spacing | None
+
+
+class Stills(Protocol):
+    """What can be segmented frame by frame.
+
+    Attributes:
+        names: of the frames, each once; fit for a file's name.
+        preprocessing: how the frames were brought to one size.
+        fingerprint: of the frames, or empty where more may come later.
+    """
+
+    names: Sequence[str]
+    preprocessing: Preprocessing
+    fingerprint: str
+
+    def read(self, index: int) -> Still:
+        """The frame with this index, decoded and resized.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+
+    def picture(self, index: int) -> ByteArray:
+        """The frame (H, W) uint8 to be shown: the original where that is at hand.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+
+
+class PictureStills:
+    """All pictures of a folder and of the folders in it; where there is a folder ``images``, those in that alone.
+
+    Args:
+        root: the folder.
+        preprocessing: to what size pictures are brought.
+        spacing: (row, column) size of a pixel in mm of all pictures. None: by the ``manifest.csv`` of
+            ``alan frames`` where that is there, else not known.
+        leave_out: a folder in which nothing is looked for.
+
+    Raises:
+        DataError: no such folder, no picture in it, or two of the same name.
+    """
+
+    fingerprint = ""
+
+    def __init__(
+        self,
+        root: Path,
+        preprocessing: Preprocessing,
+        spacing: Spacing | None = None,
+        leave_out: Path | None = None,
+    ) -> None:
+        if not root.is_dir():
+            raise DataError(f"{root}: no such folder; give a folder of pictures or a frame store (.h5)")
+        folder = root / "images" if (root / "images").is_dir() else root
+        barred = None if leave_out is None else leave_out.resolve()
+        self.preprocessing = preprocessing
+        self._paths: list[Path] = []
+        names: dict[str, Path] = {}
+        for path in sorted(folder.rglob("*")):
+            wanted = path.suffix.lower() in PICTURES and path.name[0] != "." and path.is_file()
+            if not wanted or (barred is not None and barred in path.resolve().parents):
+                continue
+            name = picture_id(path.relative_to(folder).as_posix())
+            if name in names:
+                raise DataError(f"{names[name]} and {path} would both be written as {name!r}: rename one")
+            names[name] = path
+            self._paths.append(path)
+        if not names:
+            raise DataError(
+                f"{folder}: holds no picture ({', '.join(PICTURES)}); take some out of cine loops with `alan frames`"
+            )
+        self.names: Sequence[str] = tuple(names)
+        self._facts = read_manifest(root / MANIFEST)
+        self._spacing = spacing
+
+    def read(self, index: int) -> Still:
+        frame = self.picture(index)
+        name = self.names[index]
+        sized = self.preprocessing.apply(Sample(Record(name, name), frame[None]))
+        facts = self._facts.get(name, {})
+        row, column = facts.get("row_mm"), facts.get("column_mm")
+        known = None if row is None or column is None else (float(row), float(column))
+        return Still(sized.frames[0], (frame.shape[0], frame.shape[1]), self._spacing or known)
+
+    def picture(self, index: int) -> ByteArray:
+        return read_picture(self._paths[index])
+
+
+class StoreStills:
+    """Frames of a store, named ``<sequence>_<number in the sequence, from 1>``.
+
+    Args:
+        store: the frame store.
+        index: (n,) global indices of the frames.
+        spacing: (row, column) size of a pixel of the originals in mm, for all; None: what the store says.
+    """
+
+    def __init__(self, store: FrameStore, index: IntArray, spacing: Spacing | None = None) -> None:
+        self.preprocessing, self.fingerprint = store.preprocessing, store.fingerprint
+        self._store, self._index, self._spacing = store, index, spacing
+        starts = np.array([sequence.start for sequence in store.sequences])
+        self._sequence = np.searchsorted(starts, index, side="right") - 1
+        self.names: Sequence[str] = tuple(
+            f"{store.sequences[s].id}_{frame - starts[s] + 1:04d}".replace("/", "_")
+            for s, frame in zip(self._sequence, index, strict=True)
+        )
+
+    def read(self, index: int) -> Still:
+        sequence = self._store.sequences[self._sequence[index]]
+        return Still(self.picture(index), sequence.original_shape, self._spacing or sequence.spacing)
+
+    def picture(self, index: int) -> ByteArray:
+        return self._store.frames([self._index[index]])[0]

@@ -1,0 +1,62 @@
+"""A contact sheet: many frames with the outlines of their segments, to be looked over at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from alan.report.figures import STYLE
+from alan.report.words import STRUCTURES
+
+# Okabe and Ito's colours that are bright enough on a dark frame.
+_COLOURS = ("#56B4E9", "#F0E442", "#E69F00", "#CC79A7", "#2dd4bf", "#D55E00")
+_COLUMNS = 6
+
+
+def contact_sheet(
+    pictures: Sequence[NDArray[np.uint8]],
+    labels: Sequence[NDArray[np.uint8]],
+    names: Sequence[str],
+    structures: Sequence[str],
+) -> Figure:
+    """Draw frames with outlines.
+
+    Args:
+        pictures: n frames (H, W) uint8, n at least 1; each is stretched to its label map.
+        labels: n label maps (H, W) of any size: 0 background, 1 for the first structure and so on.
+        names: n titles.
+        structures: names of the structures, in the order of the labels.
+    """
+    columns = min(_COLUMNS, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.9 * columns, 2.0 * rows + 0.35), layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes in panels:
+            axes.set_axis_off()
+        for axes, picture, label, name in zip(panels, pictures, labels, names, strict=False):
+            height, width = label.shape
+            shape = (-0.5, width - 0.5, height - 0.5, -0.5)
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="bilinear", extent=shape)
+            for value in range(len(structures), 0, -1):
+                mask = label == value
+                if mask.any() and not mask.all():
+                    axes.contour(mask, levels=[0.5], colors=[_colour(value)], linewidths=1.1)
+            title = name if len(name) <= 24 else f"…{name[-23:]}"
+            axes.set_title(title, loc="center", fontsize=7, fontweight="normal")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
+        handles = [
+            mpl.lines.Line2D([], [], color=_colour(value), lw=2.5, label=STRUCTURES.get(name, name))
+            for value, name in enumerate(structures, 1)
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
+
+
+def _colour(value: int) -> str:
+    return _COLOURS[(value - 1) % len(_COLOURS)]
