@@ -18,19 +18,17 @@ DEFAULT = Path(__file__).parents[1].parent / "shared" / "data"
 SUPERVISED = Path(__file__).parents[1] / "configs" / "supervised"
 
 
-def prepare(alan, folder, kind, source, names, split, size):
+def prepare(alan, folder, source, names, **options):
     root = Path(os.environ.get("ALAN_REAL_DATA", DEFAULT)) / source
     if not root.is_dir():
         pytest.skip(f"no real frames in {root}")
-    archive = folder / Path(source).name
+    archive, out = folder / "archive", folder / "store.h5"
     archive.mkdir()
     for path in root.iterdir():
         if path.name.startswith(names):
             (archive / path.name).symlink_to(path.resolve())
-    out = folder / f"{kind}.h5"
-    ran = alan(
-        "prepare", "--kind", kind, "--root", archive, "--out", out, "--size", size, "--split", json.dumps(split)
-    )
+    args = [x for name, value in options.items() for x in (f"--{name}", value)]
+    ran = alan("prepare", "--root", archive, "--out", out, *args)
     assert ran.code == 0, ran.err
     return out
 
@@ -39,14 +37,14 @@ def prepare(alan, folder, kind, source, names, split, size):
 def acdc(alan, tmp_path):
     names = ("patient003_", "patient006_", "patient010_")
     split = {"train": "3", "val": "6", "test": "10"}
-    return prepare(alan, tmp_path, "acdc", "ACDC/slices", names, split, 64)
+    return prepare(alan, tmp_path, "ACDC/slices", names, kind="acdc", split=json.dumps(split), size=64)
 
 
 @pytest.fixture
 def camus(alan, tmp_path):
     names = tuple(f"patient{n:04d}" for n in (1, 2, 3, 301, 351, 352))
     split = {"train": "1-300", "val": "301-350", "test": "351-400"}
-    return prepare(alan, tmp_path, "camus", "CAMUS/database_nifti", names, split, 112)
+    return prepare(alan, tmp_path, "CAMUS/database_nifti", names, kind="camus", split=json.dumps(split))
 
 
 def test_unet_and_ensemble_on_acdc(alan, acdc, tmp_path):
