@@ -1,4 +1,4 @@
-"""The four companion studies and the shipped model on a few real patients; skipped where the frames are not there."""
+"""The four companion studies and the shipped model on a few real patients; skipped without the real frames."""
 
 import json
 import os
