@@ -40,8 +40,7 @@ class Posterior:
 
     def chance(self, share: float) -> FloatArray:
         """(K,) probability that the parcel's share in the target exceeds ``share``, in [0, 1]."""
-        above: FloatArray = special.betaincc(self.alpha, self.beta, share)
-        return above
+        return np.asarray(special.betaincc(self.alpha, self.beta, share), np.float64)
 
 
 def posterior(

@@ -84,7 +84,8 @@ def _guarded(
     """Add the parcel whose gain over patients is surest until none is sure: ids and mean Dice after each."""
     images = np.bincount(group)
     share = overlap.sum(0) / np.maximum(area.sum(0), 1)
-    free: BoolArray = area.any(0) & (overlap.any(0) if len(images) > 1 else share > 0.5)
+    likely = share > (0.0 if len(images) > 1 else 0.5)
+    free: BoolArray = np.asarray(area.any(0) & likely)
     member = (group == np.arange(len(images))[:, None]) / images[:, None]  # (patients, images): mean over each
     order: list[int] = []
     dice: list[float] = []

@@ -199,7 +199,8 @@ class ParcelSelector(BaseEstimator):
     def share_(self) -> NDArray[np.float64]:
         """(K,) posterior mean of each parcel's share in the target; 0 where nothing is known of it."""
         check_is_fitted(self, "table_")
-        return np.nan_to_num(self.table_["share"].to_numpy(np.float64))
+        share: NDArray[np.float64] = np.nan_to_num(self.table_["share"].to_numpy(np.float64))
+        return share
 
     def fit_prior(self) -> Self:
         """Choose by the prior alone, without any label: the simulator's own names for the parcels.
@@ -217,9 +218,8 @@ class ParcelSelector(BaseEstimator):
                 f"rule is {self.rule!r}, prior {'missing' if prior is None else 'given'}: without labels only "
                 "rule='beta' with a prior can choose; count one with ParcelPrior.count on simulated frames"
             )
-        return self._learn(
-            Counts.none(self.n_parcels or len(prior.inside)), thresholds, np.zeros(0, np.int64), "none"
-        )
+        nothing = Counts.none(self.n_parcels or len(prior.inside))
+        return self._learn(nothing, thresholds, np.zeros(0, np.int64), "none")
 
     def _learn(self, counts: Counts, thresholds: Thresholds, groups: NDArray[Any], labels: str) -> Self:
         """Choose by what was counted and keep it."""

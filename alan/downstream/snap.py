@@ -129,7 +129,7 @@ def snap_outline(
     """
     smooth = ndimage.gaussian_filter(frame.astype(np.float64), sigma)
     reach = max(round(width / STEP), 1)
-    offsets = np.arange(-reach, reach + 1) * STEP
+    offsets = np.arange(-reach, reach + 1, dtype=np.float64) * STEP
     out = np.zeros(mask.shape, bool)
     for path in outlines(mask):
         points = resample(path)
