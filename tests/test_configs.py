@@ -253,6 +253,13 @@ def light_efficiency(efficiency, tiny, folder):
     for method in methods:
         if "backbone" in method:
             method["backbone"] = tiny.backbone()
+            method["feature_levels"] = None  # the tiny backbone is a ViT
+        if "prior" in method:
+            method["prior"] = tiny.store("camus")
+        if "segmenter" in method:
+            spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
+            method["segmenter"] = str(folder / "fixed.safetensors")
+            save_segmenter(untrained_segmenter(spec, efficiency["structures"], "sector", 112), method["segmenter"])
         if "parcels" in method:
             method["parcels"] = tiny.parcels()
         if method["kind"] == "decoder":
