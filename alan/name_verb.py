@@ -53,8 +53,8 @@ def name(
 
     Counts on the ED and ES frames of a simulated store how much of each parcel lies in a structure, and takes the
     parcels that likely do by more than ``share_above``. The run folder holds ``config.yaml``, the counts as
-    ``prior-<structure>.json``, and the white boxes as ``<structure>.json``, which ``alan segment`` takes; each says
-    what it learnt from. The same command again, on the same inputs, leaves them as they are.
+    ``prior-<structure>.json``, and the white boxes as ``<structure>.json``, which ``alan segment`` takes; each
+    says what it learnt from. The same command again, on the same inputs, leaves them as they are.
 
     Args:
         parcels: path or name of the parcel model.

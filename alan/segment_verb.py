@@ -69,12 +69,12 @@ def segment(
 ) -> Path:
     """Segment a folder of pictures or a frame store by white boxes or by a network.
 
-    The run folder holds ``config.yaml``; ``masks/<frame>.png``, grey label maps of the original size (0 background,
-    1 for the first structure and so on, listed in ``classes.csv``); ``segments.csv`` with a row a frame and
-    structure: area in pixels of the original and, where the pixel's size is known, in cm2, number of chosen parcels
-    in the segment (empty with a network), and whether the segment is empty; and ``contact_sheet.png``. The same
-    command again goes on where it was, and takes pictures that came to the folder since. Pictures that cannot be
-    decoded are skipped, counted and warned of.
+    The run folder holds ``config.yaml``; ``masks/<frame>.png``, grey label maps of the original size (0 is
+    background, 1 the first structure and so on, listed in ``classes.csv``); ``segments.csv`` with a row a frame
+    and structure: area in pixels of the original and, where the pixel's size is known, in cm2, number of chosen
+    parcels in the segment (no number with a network), and whether the segment is empty; and
+    ``contact_sheet.png``. The same command again goes on where it was, and takes pictures that came to the folder
+    since. Pictures that cannot be decoded are skipped, counted and warned of.
 
     Args:
         input: a folder of pictures (PNG, JPEG, BMP, TIFF; grey or colour, of any size; in it or in its images

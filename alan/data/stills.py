@@ -102,13 +102,15 @@ class PictureStills:
             self._paths.append(path)
         if not names:
             raise DataError(
-                f"{folder}: holds no picture ({', '.join(PICTURES)}); take some out of cine loops with `alan frames`"
+                f"{folder}: holds no picture ({', '.join(PICTURES)}); take some out of cine loops with "
+                "`alan frames`"
             )
         self.names: Sequence[str] = tuple(names)
         self._facts = read_manifest(root / MANIFEST)
         self._spacing = spacing
 
     def read(self, index: int) -> Still:
+        """See :meth:`Stills.read`."""
         frame = self.picture(index)
         name = self.names[index]
         sized = self.preprocessing.apply(Sample(Record(name, name), frame[None]))
@@ -118,6 +120,7 @@ class PictureStills:
         return Still(sized.frames[0], (frame.shape[0], frame.shape[1]), self._spacing or known)
 
     def picture(self, index: int) -> ByteArray:
+        """See :meth:`Stills.picture`."""
         return read_picture(self._paths[index])
 
 
@@ -141,8 +144,10 @@ class StoreStills:
         )
 
     def read(self, index: int) -> Still:
+        """See :meth:`Stills.read`."""
         sequence = self._store.sequences[self._sequence[index]]
         return Still(self.picture(index), sequence.original_shape, self._spacing or sequence.spacing)
 
     def picture(self, index: int) -> ByteArray:
+        """See :meth:`Stills.picture`."""
         return self._store.frames([self._index[index]])[0]

@@ -35,9 +35,9 @@ class Labelled(NamedTuple):
 class WhiteBoxes:
     """White boxes of several structures on one parcel model.
 
-    Each segments by itself. A pixel that several claim goes to the one whose segment in this frame is the smallest,
-    of equals to the first: so the cavity's clean-up does not eat a thin wall. (On validation patients of CAMUS this
-    was better than the largest posterior share of the pixel's parcel, and than a fixed order.)
+    Each segments by itself. A pixel that several claim goes to the one whose segment in this frame is the
+    smallest, of equals to the first: so the cavity's clean-up does not eat a thin wall. (On validation patients of
+    CAMUS this was better than the largest posterior share of the pixel's parcel, and than a fixed order.)
 
     Args:
         model: the locked parcel model.
