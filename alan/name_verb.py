@@ -62,9 +62,9 @@ def name(
         out: the run folder.
         structures: structures of the store; unions are written lv+myo.
         split: train, val or test of the simulated store, or null for all of it.
-        views: views of the simulated store, or null for all.
+        views: views of both stores, or null for all.
         postprocessing: the steps from parcels to segment.
-        labels: frame store of real labelled frames by which the choice is updated; null for none.
+        labels: frame store of real frames whose masks, at any phase, update the choice; null for none.
         label_split: the side of it whose labels are used, or null for all.
         label_patients: number of its labelled patients, drawn by seed; null for all.
         share_above: share in the structure that a parcel must exceed.
@@ -93,10 +93,10 @@ def name(
     table = simulated.labelled(split, views)
     given = None
     if real is not None:
-        given = draw_patients(real.labelled(label_split, views), label_patients, seed)
+        given = draw_patients(real.labelled(label_split, views, phases=None), label_patients, seed)
     inputs = {"store": simulated.fingerprint, "parcels": model.fingerprint}
     inputs |= {} if real is None else {"labels": real.fingerprint}
-    choice = {"share_above": share_above, "level": level, "prior_strength": prior_strength}
+    choice: dict[str, Any] = {"share_above": share_above, "level": level, "prior_strength": prior_strength}
     config = {
         "parcels": parcels,
         "store": store,

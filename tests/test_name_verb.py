@@ -70,7 +70,7 @@ def test_a_few_human_labels_update_the_names_and_are_told(tiny, alan, args, tmp_
         assert ran.code == 0, ran.err
         box = ParcelSegmenter.from_json(out / "lv.json")
         assert box.selector_.provenance_["learnt_from"]["human_labels"]["patients"] == 1
-        assert box.selector_.n_images_ == 2
+        assert box.selector_.n_images_ == box.selector_.provenance_["learnt_from"]["human_labels"]["frames"] >= 2
         found[strength] = box.selector_.share_
     assert not np.allclose(*found.values())
 

@@ -150,4 +150,5 @@ class StoreStills:
 
     def picture(self, index: int) -> ByteArray:
         """See :meth:`Stills.picture`."""
-        return self._store.frames([self._index[index]])[0]
+        picture: ByteArray = self._store.frames([self._index[index]])[0]
+        return picture

@@ -234,7 +234,7 @@ class ParcelSelector(BaseEstimator):
         self.n_parcels_, self.n_images_ = len(table), len(counts.target)
         self.table_, self.cv_dice_ = table, choice.cv_dice
         self.interior_, self.valve_, self.exterior_ = (np.flatnonzero(table["role"] == role) for role in ROLES)
-        self.provenance_ = {"parcels": self.provenance, "labels": labels}
+        self.provenance_: dict[str, Any] = {"parcels": self.provenance, "labels": labels}
         self.provenance_["hash"] = fingerprint(self.provenance_)
         return self
 
