@@ -18,7 +18,8 @@ autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
     # made by scikit-learn, with links into its own documentation
-    "exclude-members": "set_fit_request, set_predict_request, set_score_request, set_transform_request",
+    "exclude-members": "set_fit_request, set_predict_request, set_score_request, set_transform_request, "
+    "set_decision_function_request",
 }
 napoleon_google_docstring = True
 napoleon_use_ivar = True
