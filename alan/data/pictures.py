@@ -29,7 +29,7 @@ def read_picture(path: str | os.PathLike[str]) -> ByteArray:
     with _opened(path) as image:
         if image.mode in _DEEP:
             raise DataError(f"{path}: has more than 8 bits a pixel; save it with 8 bits")
-        return _decoded(image.convert("L"), path).astype(np.uint8)
+        return _decoded(image, path, "L").astype(np.uint8)
 
 
 def read_mask(path: str | os.PathLike[str]) -> tuple[NDArray[np.int64], bool]:
@@ -99,8 +99,9 @@ def _opened(path: str | os.PathLike[str]) -> Image.Image:
         raise DataError(f"{path}: cannot be decoded ({error})") from error
 
 
-def _decoded(image: Image.Image, path: str | os.PathLike[str]) -> NDArray[Any]:
+def _decoded(image: Image.Image, path: str | os.PathLike[str], mode: str | None = None) -> NDArray[Any]:
+    """Pixels, in another mode of PIL where one is given; a file that was cut off shows here, not on opening."""
     try:
-        return np.array(image)
+        return np.array(image if mode is None else image.convert(mode))
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{path}: cannot be decoded ({error})") from error

@@ -8,11 +8,10 @@ import warnings
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
 
 from alan.data.dataset import EchoDataset, check_columns
+from alan.data.pictures import read_picture
 from alan.data.sample import SPLITS, VIEWS, Record, Sample
 from alan.errors import AlanWarning, DataError, ParameterError, nearest
 
@@ -106,13 +105,8 @@ class Tmed2(EchoDataset):
         self._set_records(records, images, {"split": split, "views_only": views_only})
 
     def _load(self, index: int) -> Sample:
-        path = self._files[index][0]
-        try:
-            with Image.open(path) as image:
-                frame = np.asarray(image.convert("L"), np.uint8)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"{path}: cannot be decoded ({error})") from error
-        return Sample(self.records[index], frame[None].copy())
+        frame = read_picture(self._files[index][0])
+        return Sample(self.records[index], frame[None])
 
 
 def _find_table(root: Path, required: tuple[str, ...]) -> Path:

@@ -9,6 +9,7 @@ from PIL import Image
 from alan.data.classes import read_classes
 from alan.data.folder import FrameFolder
 from alan.data.patients import identify
+from alan.data.pictures import read_mask, read_picture
 from alan.data.prepare import prepare
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import STRUCTURES, Sample, label_names, label_value
@@ -141,6 +142,16 @@ def test_sixteen_bit_pictures_are_refused(root):
     Image.fromarray(np.full((30, 44), 4000, np.uint16)).save(root / "images" / "p1_a4c_0001.png")
     with pytest.raises(DataError, match="8 bits"):
         FrameFolder(root)[0]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_that_was_cut_off_is_an_error_of_the_data(tmp_path, name):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    for read in (read_picture, read_mask):
+        with pytest.raises(DataError, match=f"{name}: cannot be decoded"):
+            read(tmp_path / name)
 
 
 def test_manifest_gives_spacing_and_source(root):
