@@ -212,7 +212,7 @@ def _run(
                 found = predict(np.stack([still.frame for still in batch.values()]))
                 for i, (n, still) in enumerate(batch.items()):
                     name = stills.names[n]
-                    labels = stills.preprocessing.restore_labels(found.labels[i : i + 1], still.shape)[0]
+                    labels = stills.preprocessing.restore(found.labels[i : i + 1], still.shape)[0]
                     with atomic(folder / _MASKS / f"{name}.png") as temporary:
                         Image.fromarray(labels).save(temporary, format="PNG")
                     done[name] = _rows(name, labels, found.parcels[i], structures, still.spacing)

@@ -68,7 +68,7 @@ def test_a_folder_of_pictures(alan, models, pictures, tmp_path, listing):
             frame = np.array(image.convert("L"))
         small = Preprocessing(112).apply(Sample(Record(name, name), frame[None])).frames
         found, label = boxes.label(small), label_of(out / "masks" / f"{name}.png")
-        np.testing.assert_array_equal(label, Preprocessing(112).restore_labels(found.labels, frame.shape)[0])
+        np.testing.assert_array_equal(label, Preprocessing(112).restore(found.labels, frame.shape)[0])
         for value, (_, row) in enumerate(table[table.frame == name].iterrows(), 1):
             assert row.area_px == (label == value).sum()
             assert row.area_cm2 == pytest.approx(row.area_px * 0.5 * 0.4 / 100, abs=1e-4)
@@ -98,7 +98,7 @@ def test_a_killed_run_goes_on(alan, models, pictures, tmp_path, monkeypatch):
     assert alan(*args, "--out", whole).code == 0
     from alan.data.preprocessing import Preprocessing as Real
 
-    calls, restore = [], Real.restore_labels
+    calls, restore = [], Real.restore
 
     def killed(self, labels, shape):
         calls.append(shape)
@@ -107,7 +107,7 @@ def test_a_killed_run_goes_on(alan, models, pictures, tmp_path, monkeypatch):
         return restore(self, labels, shape)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Real, "restore_labels", killed)
+        patch.setattr(Real, "restore", killed)
         assert alan(*args, "--out", part).code == 130
     assert not (part / "segments.csv").exists()
     with (part / "segments.part.csv").open("a") as file:

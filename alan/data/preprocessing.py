@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from torch.nn.functional import interpolate
 from alan.data.sample import BoolArray, ByteArray, Sample, label_value
 from alan.errors import ParameterError
 from alan.files import fingerprint
+
+Pixel = TypeVar("Pixel", np.bool_, np.uint8)
 
 #: Frames resized at once; bounds the memory of long sequences.
 _CHUNK = 32
@@ -81,52 +83,30 @@ class Preprocessing:
             spacing = (sample.spacing[0] * shape[0] / height, sample.spacing[1] * shape[1] / width)
         return replace(sample, frames=frames, masks=masks, spacing=spacing)
 
-    def restore(self, masks: NDArray[np.bool_], shape: tuple[int, int]) -> BoolArray:
-        """Bring masks back to the original resolution: the geometric inverse of :meth:`apply`.
+    def restore(self, maps: NDArray[Pixel], shape: tuple[int, int]) -> NDArray[Pixel]:
+        """Bring masks or label maps back to the original resolution: the geometric inverse of :meth:`apply`.
 
         Args:
-            masks: (N, size, size) bool, one structure.
+            maps: (N, size, size), bool for the masks of one structure or uint8 for label maps (0 background).
             shape: (H, W) of the original frames.
 
         Returns:
-            (N, H, W) bool; what lies on the padding is lost. Masks of the right size come back as they are.
-
-        Raises:
-            ParameterError: masks of another size or dtype.
-        """
-        if masks.ndim != 3 or masks.shape[1:] != (self.size, self.size) or masks.dtype != np.bool_:
-            raise ParameterError(
-                f"masks must be bool (N, {self.size}, {self.size}), got {masks.dtype} {masks.shape}"
-            )
-        if shape == (self.size, self.size):
-            return masks
-        height, width, top, left = self._box(shape)
-        inner = masks[:, top : top + height, left : left + width].astype(np.uint8)
-        restored: BoolArray = _resize_labels(inner, [1], shape) == 1
-        return restored
-
-    def restore_labels(self, labels: ByteArray, shape: tuple[int, int]) -> ByteArray:
-        """Bring label maps back to the original resolution, each pixel by its largest membership.
-
-        Args:
-            labels: (N, size, size) uint8, 0 background.
-            shape: (H, W) of the original frames.
-
-        Returns:
-            (N, H, W) uint8; what lies on the padding is lost. Maps of the right size come back as they are.
+            (N, H, W) of the same dtype, each pixel by its largest membership; what lies on the padding is lost.
+            Maps of the right size come back as they are.
 
         Raises:
             ParameterError: maps of another size or dtype.
         """
-        if labels.ndim != 3 or labels.shape[1:] != (self.size, self.size) or labels.dtype != np.uint8:
+        if maps.ndim != 3 or maps.shape[1:] != (self.size, self.size) or maps.dtype not in (np.bool_, np.uint8):
             raise ParameterError(
-                f"labels must be uint8 (N, {self.size}, {self.size}), got {labels.dtype} {labels.shape}"
+                f"maps must be bool or uint8 (N, {self.size}, {self.size}), got {maps.dtype} {maps.shape}"
             )
         if shape == (self.size, self.size):
-            return labels
+            return maps
         height, width, top, left = self._box(shape)
-        values = [int(value) for value in np.unique(labels) if value]
-        return _resize_labels(labels[:, top : top + height, left : left + width], values, shape)
+        inner = maps[:, top : top + height, left : left + width].astype(np.uint8)
+        values = [int(value) for value in np.unique(inner) if value]
+        return _resize_labels(inner, values, shape).astype(maps.dtype)
 
     def _box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
         """Height, width, top and left of the picture inside the output."""

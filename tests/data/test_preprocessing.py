@@ -97,6 +97,20 @@ def test_round_trip_of_ellipses(heart, keep_aspect):
             assert np.abs(centroid(back[0]) - centroid(mask[0])).max() < 0.25  # an eighth of a pixel at 112
 
 
+@BOTH
+def test_label_maps_come_back_as_their_masks_do(heart, keep_aspect):
+    preprocessing = Preprocessing(112, keep_aspect)
+    masks = preprocessing.apply(heart).masks
+    for name, mask in masks.items():  # one structure alone: its label map is its mask
+        back = preprocessing.restore(mask.astype(np.uint8) * 5, (150, 210))
+        assert back.dtype == np.uint8
+        assert np.array_equal(back, 5 * preprocessing.restore(mask, (150, 210))), name
+    labels = sum(mask.astype(np.uint8) * value for value, mask in enumerate(masks.values(), 1))
+    back = preprocessing.restore(labels, (150, 210))
+    for value, mask in enumerate(heart.masks.values(), 1):
+        assert dice(back == value, mask) > 0.95
+
+
 def test_letterbox_by_hand():
     frames = np.full((2, 20, 40), 200, np.uint8)
     mask = np.ones((1, 20, 40), bool)
@@ -148,9 +162,9 @@ def test_fingerprint_covers_every_argument():
 def test_refuses():
     with pytest.raises(ParameterError, match="at least 1 pixel, got 0"):
         Preprocessing(0)
-    for masks in (np.zeros((1, 8, 9), bool), np.zeros((8, 8), bool), np.zeros((1, 8, 8), np.uint8)):
-        with pytest.raises(ParameterError, match=r"masks must be bool \(N, 8, 8\)"):
-            Preprocessing(8).restore(masks, (20, 20))
+    for maps in (np.zeros((1, 8, 9), bool), np.zeros((8, 8), bool), np.zeros((1, 8, 8), np.int64)):
+        with pytest.raises(ParameterError, match=r"maps must be bool or uint8 \(N, 8, 8\)"):
+            Preprocessing(8).restore(maps, (20, 20))
 
 
 @BOTH
