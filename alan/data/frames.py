@@ -56,9 +56,11 @@ class StoreSet:
     def _check_split(self) -> None:
         seen: dict[tuple[str, str], tuple[str, FrameStore]] = {}
         for store in self.stores:
-            for s in store.sequences if not store.leaks else ():
+            for s in store.sequences:
+                if store.leaks or not s.split:
+                    continue
                 side, other = seen.setdefault((store.name, s.patient), (s.split, store))
-                if side and s.split and side != s.split:
+                if side != s.split:
                     raise SplitLeakError(
                         f"patient {s.patient!r} of {store.name} is {side!r} in {other.path} and {s.split!r} in "
                         f"{store.path}: prepare both with the same split"

@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from alan.data.frames import StoreSet
 from alan.data.modules import FrameDataModule, SequenceDataModule
 from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
 
@@ -86,6 +87,9 @@ def test_stores_that_do_not_go_together(store, memory):
     split = memory.store("c.h5", lengths=(5, 4, 3, 2), sides=sides)
     with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is 'train' in .* and 'test' in"):
         FrameDataModule([str(store.path), str(split.path)]).setup()
+    nowhere = memory.store("d.h5", lengths=(5, 4, 3, 2), sides=[""] * 4)  # a store without sides hides nothing
+    with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is 'train' in .* and 'test' in"):
+        StoreSet([nowhere.path, store.path, split.path])
     with pytest.raises(DataError, match="given twice"):
         FrameDataModule([str(store.path), str(store.path)]).setup()
     with pytest.raises(ParameterError, match="stores is empty"):
