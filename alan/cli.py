@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +18,16 @@ from alan.errors import AlanError, AlanWarning, ConfigError, nearest
 #: Verb to (module, function, one line of help); the function's signature is the verb's options.
 VERBS = {
     "demo": ("alan.demo", "demo", "the whole chain on a simulated archive, with a report, in ten minutes"),
-    "simulate": ("alan.commands", "simulate", "make an echo archive in an official layout out of nothing"),
-    "frames": ("alan.commands", "frames", "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)"),
+    "simulate": (
+        "alan.data.simulator.archive",
+        "simulate_archive",
+        "make an echo archive in an official layout out of nothing",
+    ),
+    "frames": (
+        "alan.data.extract",
+        "extract_frames",
+        "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)",
+    ),
     "prepare": ("alan.commands", "prepare", "decode an archive once into a frame store"),
     "parcels": ("alan.parcel_verbs", "parcels", "fit k-means parcels on unlabelled frames"),
     "name": ("alan.name_verb", "name", "name parcels by simulated frames: white boxes without a human label"),
@@ -27,9 +36,9 @@ VERBS = {
         "segment",
         "segment a folder of pictures or a frame store, with a contact sheet",
     ),
-    "cache": ("alan.commands", "cache", "write a locked backbone's features or parcels to HDF5"),
+    "cache": ("alan.cache.run", "write_cache", "write a locked backbone's features or parcels to HDF5"),
     "evaluate": (
-        "alan.commands",
+        "alan.evaluate_verb",
         "evaluate",
         "fit the white boxes on a few labels, measure, write the report",
     ),
@@ -45,6 +54,20 @@ LIGHTNING = {
     "validate": "run a module's validation loop",
     "test": "run a module's test loop",
     "predict": "run a module's prediction loop",
+}
+
+#: What a user can do about an error of the file system; others are not the user's.
+_REMEDIES = {
+    errno.ENOSPC: "free some, run again",
+    errno.EDQUOT: "free some, run again",
+    errno.EACCES: "check who may read and write there, or give another place",
+    errno.EPERM: "check who may read and write there, or give another place",
+    errno.EROFS: "give another place",
+    errno.ENOTDIR: "a part of this path is a file; give another place",
+    errno.EISDIR: "give a file",
+    errno.EEXIST: "a file stands where a folder is needed; give another place",
+    errno.ENOENT: "check the spelling",
+    errno.ENAMETOOLONG: "shorten it",
 }
 
 
@@ -121,7 +144,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; ``None`` takes it from ``sys.argv``.
 
     Returns:
-        0 when all went well, 2 for bad input or a full disk (one line on standard error), 130 when interrupted.
+        0 when all went well, 2 for bad input, a full disk or a place that cannot be read or written (one line on
+        standard error), 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     asked = [argument for argument in arguments[:2] if argument in {"-h", "--help", "help"}]
@@ -138,11 +162,11 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
         return 2
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _REMEDIES:
             raise
-        sys.stderr.write(
-            f"alan: error: no space left on disk ({error.filename or 'output'}): free some, run again\n"
-        )
+        where = error.filename2 or error.filename or "output"
+        what = "no space left on disk" if error.errno == errno.EDQUOT else os.strerror(error.errno).lower()
+        sys.stderr.write(f"alan: error: {where}: {what}; {_REMEDIES[error.errno]}\n")
         return 2
     except Exception as error:
         if type(error).__name__ != "MisconfigurationException":  # Lightning's; not imported for the other verbs

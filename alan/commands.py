@@ -1,4 +1,7 @@
-"""The verbs of the command line that are plain functions: their signatures are the options."""
+"""The verbs ``alan prepare`` and ``alan report``: their signatures are the options.
+
+What a verb needs is imported when it runs, so that its help comes at once.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from alan.cache.run import write_cache
-from alan.data.dataset import open_dataset
-from alan.data.extract import extract_frames
-from alan.data.prepare import prepare as prepare_store
-from alan.data.preprocessing import Preprocessing
-from alan.data.simulator.archive import simulate_archive
-from alan.evaluation.efficiency import LabelEfficiencyProtocol
-from alan.evaluation.run import run_evaluation
-from alan.evaluation.segmentation import SegmentationProtocol
-from alan.evaluation.views import ViewProtocol
 from alan.files import read_json
-from alan.report.html import write_report
-
-__all__ = ["cache", "evaluate", "frames", "prepare", "report", "simulate"]
 
 _log = logging.getLogger(__name__)
 
@@ -30,10 +20,6 @@ _PAGES = {
     "alan-search": ("alan.report.search", "write_search_report"),
     "alan-active": ("alan.report.active", "write_active_report"),
 }
-
-cache = write_cache
-frames = extract_frames
-simulate = simulate_archive
 
 
 def prepare(
@@ -66,6 +52,10 @@ def prepare(
         workers: processes that decode; null for one a core, at most 4.
         overwrite: replace a store that was made with other settings.
     """
+    from alan.data.dataset import open_dataset
+    from alan.data.prepare import prepare as prepare_store
+    from alan.data.preprocessing import Preprocessing
+
     given: Mapping[str, Any] = {"split": split, "views": views, **(options or {})}
     dataset = open_dataset(kind, root, **{name: value for name, value in given.items() if value is not None})
     preprocessing = Preprocessing(size=size, keep_aspect=keep_aspect)
@@ -73,39 +63,6 @@ def prepare(
     sides = {side: len([s for s in store.sequences if s.split == side]) for side in ("train", "val", "test", "")}
     counts = ", ".join(f"{n} {side or 'without side'}" for side, n in sides.items() if n)
     _log.info("%s: %d frames of %d sequences (%s)", out, len(store), len(store.sequences), counts)
-
-
-def evaluate(
-    out: str,
-    *,
-    segmentation: SegmentationProtocol | None = None,
-    views: ViewProtocol | None = None,
-    label_efficiency: LabelEfficiencyProtocol | None = None,
-    title: str = "ALAN evaluation",
-    curves: dict[str, str] | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Fit the white boxes on a few labels, measure them on other patients, and write the report.
-
-    Args:
-        out: the run folder.
-        segmentation: what to segment, on which frames.
-        views: which views to name, on which frames.
-        label_efficiency: which methods to compare, with how many labelled patients.
-        title: heading of the report.
-        curves: name to the metrics.jsonl of a training, drawn in the report.
-        overwrite: replace a run with another configuration.
-    """
-    folder = run_evaluation(
-        segmentation,
-        views,
-        out,
-        title,
-        overwrite=overwrite,
-        curves=curves,
-        label_efficiency=label_efficiency,
-    )
-    _log.info("report: %s", write_report(folder))
 
 
 def report(run: str) -> None:

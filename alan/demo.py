@@ -12,10 +12,11 @@ from pathlib import Path
 
 import alan
 from alan.cache.run import write_cache
-from alan.commands import evaluate, prepare
+from alan.commands import prepare
 from alan.data.simulator.archive import simulate_archive
 from alan.data.store import FrameStore
 from alan.errors import ConfigError
+from alan.evaluate_verb import evaluate
 from alan.evaluation.results import read_results
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol

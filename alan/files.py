@@ -9,11 +9,12 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from alan.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def disk_full(error: BaseException) -> bool:
@@ -91,6 +92,8 @@ def fingerprint(value: Any) -> str:
 
 def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes, independent of their order."""
+    import torch  # seconds, which the verbs that only read and write files need not wait for
+
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

@@ -32,10 +32,14 @@ from typing_extensions import override
 from alan.backbone.checkpoint import load_plain
 from alan.errors import CheckpointError, ConfigError
 from alan.files import atomic, naming_full_disk, write_text
-from alan.parsing import FitParser
+from alan.parsing import OneLineErrors
 
 #: What may change between two starts of one run without making it another run.
 _FREE = ("out", "overwrite", "ckpt_path", "weights_only", "config")
+
+
+class FitParser(OneLineErrors, LightningArgumentParser):
+    """For the verbs of Lightning."""
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alan.backbone.load import load_backbone
-from alan.cache.run import choose_frames
+from alan.data.choose import choose_frames
 from alan.data.store import FrameStore
 from alan.errors import AlanError
 from alan.evaluation.results import open_run, remove_run

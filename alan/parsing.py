@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
 
 from alan.errors import AlanError, ConfigError, nearest
 
@@ -74,12 +73,13 @@ def _known_keys(parser: ArgumentParser, args: list[str]) -> set[str]:
     return {key for key in keys if key and key != "help"}
 
 
-class _OneLineErrors(ArgumentParser):
+class OneLineErrors(ArgumentParser):
     """A parser that raises :class:`ConfigError` in one line, with the nearest right key for a misspelt one."""
 
     seen: list[str]
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Parse, and remember the arguments for the hints of :meth:`error`."""
         self.seen = [str(arg) for arg in args or []]
         return super().parse_args(args, *rest, **options)
 
@@ -94,6 +94,7 @@ class _OneLineErrors(ArgumentParser):
             raise own from None
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise :class:`ConfigError` in place of printing the usage."""
         rejected = _REJECTED.search(message)
         if rejected is None:
             raise ConfigError(one_line(message)) from ex
@@ -106,9 +107,5 @@ class _OneLineErrors(ArgumentParser):
         ) from ex
 
 
-class Parser(_OneLineErrors):
+class Parser(OneLineErrors):
     """For the verbs that are plain functions."""
-
-
-class FitParser(_OneLineErrors, LightningArgumentParser):
-    """For the verbs of Lightning."""

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from alan.cache.run import choose_frames
 from alan.cardiac.areas import area_cm2, check_spacing
+from alan.data.choose import choose_frames
 from alan.data.preprocessing import Preprocessing
 from alan.data.stills import PictureStills, Spacing, Still, Stills, StoreStills
 from alan.data.store import FrameStore

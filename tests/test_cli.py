@@ -1,6 +1,8 @@
 """The command line: help, misspelt names, one-line errors with exit code 2."""
 
 import errno
+import os
+import re
 import subprocess
 import sys
 
@@ -93,6 +95,47 @@ def test_full_disk_is_one_line(capsys, monkeypatch):
     assert code == 2
     assert "no space left" in err
     assert "out.h5" in err
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("simulate", ["--layout=tmed", "--n_patients=3", "--n_frames=1", "--root"]),
+        ("demo", ["--patients=3", "--out"]),
+    ],
+)
+def test_a_place_below_a_file_is_one_line(capsys, tmp_path, verb, options):
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    code, _, err = run(capsys, verb, *options, str(tmp_path / "file" / "below"))
+    assert code == 2
+    assert re.search(rf"{tmp_path / 'file'}.*: not a directory; .* give another place\n", err)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EISDIR])
+def test_a_place_that_cannot_be_written_is_one_line(capsys, monkeypatch, number):
+    def refused(_):
+        raise OSError(number, os.strerror(number), "there/out.h5")
+
+    monkeypatch.setattr(cli, "_run", refused)
+    code, _, err = run(capsys, "demo")
+    assert code == 2
+    assert err.startswith(f"alan: error: there/out.h5: {os.strerror(number).lower()}; ")
+    assert err.count("\n") == 1
+
+
+def test_the_verbs_that_read_and_write_archives_wait_for_no_training_library():
+    modules = {module for verb, (module, _, _) in cli.VERBS.items() if verb in {"frames", "prepare", "report"}}
+    heavy = {"torch", "lightning", "timm", "torchvision", "sklearn", "skimage", "matplotlib"}
+    assert modules == {"alan.data.extract", "alan.commands"}
+    code = f"import sys, alan.parsing, {', '.join(modules)}; print(*{heavy} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_simulator_waits_for_no_training_library():
+    code = "import sys, alan.parsing, alan.data.simulator.archive; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_other_os_errors_are_not_hidden(monkeypatch):

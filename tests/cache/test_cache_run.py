@@ -11,9 +11,10 @@ import yaml
 from numpy.testing import assert_allclose, assert_array_equal
 
 from alan.cache.reader import FeatureCache
-from alan.cache.run import choose_frames, write_cache
+from alan.cache.run import write_cache
 from alan.cache.shard import part_path
 from alan.cache.writer import CacheWriter, FeatureModule
+from alan.data.choose import choose_frames, evenly_spread
 from alan.data.store import FrameStore
 from alan.errors import CacheError, CheckpointError, DataError, ParameterError
 
@@ -104,8 +105,6 @@ def test_chosen_frames(inputs, selection, expected):
 
 @pytest.mark.parametrize("length", range(1, 20))
 def test_evenly_spread_frames_are_different_and_reach_both_ends(length):
-    from alan.cache.run import evenly_spread
-
     for n in range(1, 25):
         chosen = evenly_spread(length, n)
         assert len(np.unique(chosen)) == len(chosen) == min(n, length)

@@ -14,9 +14,8 @@ import av
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
-import torch
 from numpy.typing import NDArray
-from torchvision.io import encode_png
+from PIL import Image
 from typing_extensions import override
 
 from alan.data.sample import ByteArray
@@ -186,7 +185,7 @@ class TmedLayout(Layout):
                     clip = job.simulate(view, n_frames=1, seed=(*job.seed, study, still))
                     key = f"{1000 + job.number}s{study}_{image}.png"
                     with atomic(job.root / self.folder / key) as path:
-                        path.write_bytes(encode_png(torch.from_numpy(clip.frames)).numpy().tobytes())
+                        Image.fromarray(clip.frames[0]).save(path, format="PNG")
                     rows.append(
                         {
                             "query_key": key,

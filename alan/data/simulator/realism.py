@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torchvision.io import encode_png
+from PIL import Image
 from tqdm.auto import tqdm
 
 from alan.data.sample import SPLITS, ByteArray, IntArray
@@ -177,7 +176,7 @@ def realism(
     write_text(folder / "realism.md", _markdown(found))
     few = [s.frames(_pick(s, side, views, 24, annotated=False)) for s, side in ((theirs, split), (ours, "all"))]
     with atomic(folder / "realism.png") as path:
-        path.write_bytes(encode_png(torch.from_numpy(contact_sheet(few[0], few[1]))[None]).numpy().tobytes())
+        Image.fromarray(contact_sheet(few[0], few[1])).save(path, format="PNG")
     return found
 
 
