@@ -90,6 +90,12 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def digest(path: str | os.PathLike[str]) -> str:
+    """SHA-256 (hex) of the bytes of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes, independent of their order."""
     import torch  # seconds, which the verbs that only read and write files need not wait for

@@ -139,9 +139,17 @@ class ShapePrior(BaseEstimator):
         return prior
 
 
-@lru_cache(maxsize=8)
 def load_shape(path: str) -> ShapePrior:
-    """Read a shape prior, once for each path."""
+    """Read a shape prior, once for each state of its file.
+
+    Raises:
+        DataError: as :meth:`ShapePrior.load`.
+    """
+    return _kept_shape(path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0)
+
+
+@lru_cache(maxsize=8)
+def _kept_shape(path: str, changed: int) -> ShapePrior:
     return ShapePrior.load(path)
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from alan.data.store import FrameStore
 from alan.downstream.postprocess import PostProcessing
+from alan.downstream.shape import load_shape
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.evaluation.cases import Sides, choose_sides
 from alan.evaluation.efficiency_cells import Bench, Cell, Workspace, compute_cell
@@ -116,6 +117,8 @@ def check_efficiency(protocol: LabelEfficiencyProtocol) -> tuple[FrameStore, Sid
         nested_patients(sides.label, n, 0)
         if n == everyone and None in protocol.label_patients:
             raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
+    if protocol.postprocessing.shape is not None:
+        load_shape(protocol.postprocessing.shape)
     check_methods(protocol.methods, protocol.structures, store.fingerprint, protocol.test_split)
     check_models(protocol.methods)
     return store, sides

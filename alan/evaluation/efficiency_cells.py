@@ -34,7 +34,7 @@ from alan.evaluation.efficiency_methods import (
 )
 from alan.evaluation.metrics import dice
 from alan.evaluation.whitebox import segment
-from alan.files import fingerprint, read_json, write_json
+from alan.files import digest, fingerprint, read_json, write_json
 from alan.supervised.data import LabelledFrameDataModule
 from alan.supervised.segmenter import Segmenter, load_segmenter
 from alan.supervised.structures import label_maps
@@ -140,7 +140,10 @@ class Workspace:
         if name := feature_name(method):
             sources.append(bench.features[name].fingerprint)
         sources += bench.priors.get(method.name, {}).values()
-        steps = asdict(bench.postprocessing) if method.kind == "rule" else bench.largest_component
+        steps: Any = bench.largest_component
+        if method.kind == "rule":
+            shape = bench.postprocessing.shape
+            steps = asdict(bench.postprocessing) | {"shape": None if shape is None else digest(shape)}
         frames = [self.sides.label["frame"].tolist(), self.sides.test["frame"].tolist()]
         what = [self.store.fingerprint, frames, bench.structures, steps, settings, sources]
         return fingerprint([SCHEMA, *what, cell.patients, cell.seed])

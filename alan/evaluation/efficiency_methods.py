@@ -142,7 +142,7 @@ class Method:
     network: NetworkTraining | None = None
 
     def files(self) -> list[str]:
-        """Paths and names of what the method reads, apart from the store."""
+        """Paths and names of what the method reads, apart from frame stores."""
         return [x for x in (self.parcels, self.backbone, self.segmenter, self.init) if x is not None]
 
 
@@ -162,7 +162,7 @@ def check_methods(
             kind does not have, or a setting out of range.
         CheckpointError: a segmenter file that cannot be read, lacks a structure, or does not fit the network.
         DataError: a prior's store that is not there or lacks a structure.
-        SplitLeakError: a segmenter that learnt from the test side of this store.
+        SplitLeakError: a segmenter that learnt from the test side of this store, or a prior counted on it.
     """
     if not methods:
         raise ParameterError("methods is empty: give at least one, for example {name: atlas, kind: atlas}")
@@ -179,7 +179,13 @@ def check_methods(
         if method.prior is not None:
             if method.rule != "beta":
                 raise ParameterError(f"method {method.name!r}: rule {method.rule!r} has no prior: use rule beta")
-            check_store(FrameStore(method.prior), structures)
+            prior = FrameStore(method.prior)
+            check_store(prior, structures)
+            if prior.fingerprint == store_fingerprint:
+                raise SplitLeakError(
+                    f"method {method.name!r}: its prior is counted on the store that is measured: give a store of "
+                    "simulated frames"
+                )
         if method.kind in ("linear", "soft_linear"):
             linear_readout(method, len(structures) + 1).check_parameters()
         if method.kind == "decoder":
@@ -222,7 +228,8 @@ def _check_network(method: Method, structures: Sequence[str]) -> None:
 
 def _check_source(method: Method, source: Segmenter, path: str, store_fingerprint: str, test_split: str) -> None:
     learnt = source.provenance
-    if store_fingerprint in learnt.get("stores", ()) and learnt.get("train_split") == test_split:
+    sides = (learnt.get("train_split"), learnt.get("val_split"))  # a checkpoint may be chosen on the second
+    if store_fingerprint in learnt.get("stores", ()) and test_split in sides:
         raise SplitLeakError(
             f"method {method.name!r}: {path} learnt from the split {test_split!r} of this store, which is measured"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -26,7 +25,7 @@ from alan.evaluation.results import (
 )
 from alan.evaluation.segmentation import SegmentationProtocol, measure_segmentation
 from alan.evaluation.views import ViewProtocol, measure_views
-from alan.files import atomic, write_json
+from alan.files import atomic, digest, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -129,23 +128,21 @@ def _inputs(
     """Fingerprint of every input: of a store its own, of a file that of its bytes, of a name the name."""
     stores = {part.store for part in (segmentation, views, label_efficiency) if part is not None}
     files = [*segmentation.parcels.values(), *segmentation.networks.values()] if segmentation is not None else []
+    steps = [part.postprocessing for part in (segmentation, label_efficiency) if part is not None]
+    files += [step.shape for step in steps if step.shape is not None]
     if views is not None:
         files.append(views.backbone)
     if label_efficiency is not None:
         files += [path for method in label_efficiency.methods for path in method.files()]
+        stores |= {method.prior for method in label_efficiency.methods if method.prior is not None}
     inputs = {path: FrameStore(path).fingerprint for path in sorted(stores)}
     for path in files:
-        inputs[path] = _digest(Path(path)) if Path(path).is_file() else path
+        inputs[path] = digest(path) if Path(path).is_file() else path
     for path in curves.values():
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file; curves names the metrics file of a training")
-        inputs[path] = _digest(Path(path))
+        inputs[path] = digest(path)
     return inputs
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _copy_curves(curves: Mapping[str, str], folder: Path) -> dict[str, str]:

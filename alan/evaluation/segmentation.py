@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from alan.data.store import FrameStore
 from alan.downstream.postprocess import PostProcessing
+from alan.downstream.shape import load_shape
 from alan.errors import ParameterError
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.cases import Sides, choose_sides
@@ -90,6 +91,7 @@ def check_protocol(protocol: SegmentationProtocol) -> None:
 
     Raises:
         ParameterError: an empty or repeated list, or a number out of range.
+        DataError: a file of shapes that is missing or is none.
     """
     if not (protocol.parcels or protocol.networks or protocol.atlas):
         raise ParameterError("parcels and networks are empty and atlas is false: give at least one to measure")
@@ -111,6 +113,8 @@ def check_protocol(protocol: SegmentationProtocol) -> None:
             raise ParameterError(f"{name}={getattr(protocol, name)}: give at least {low}")
     if any(k < 2 for k in protocol.kmeans):
         raise ParameterError(f"kmeans={list(protocol.kmeans)}: a clustering needs K of at least 2")
+    if protocol.postprocessing.shape is not None:
+        load_shape(protocol.postprocessing.shape)
 
 
 def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result:

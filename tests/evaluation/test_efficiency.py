@@ -2,9 +2,11 @@
 
 import json
 import math
+import shutil
 import warnings
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,10 +15,11 @@ import torch
 from alan.backbone.load import load_backbone
 from alan.data.store import FrameStore
 from alan.downstream.linear import LinearReadout
-from alan.downstream.postprocess import main_component
+from alan.downstream.postprocess import PostProcessing, main_component
 from alan.downstream.prior import ParcelPrior
 from alan.downstream.segmenter import ParcelSegmenter
 from alan.downstream.selection import ParcelSelector
+from alan.downstream.shape import ShapePrior
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation import efficiency, efficiency_cells
 from alan.evaluation.efficiency import LabelEfficiencyProtocol, list_cells, measure_efficiency
@@ -383,15 +386,16 @@ def test_bad_input_leaves_nothing(protocol, tmp_path, change, error, message):
 def test_a_segmenter_that_saw_the_test_side_is_refused(lab, protocol, tmp_path):
     store = FrameStore(lab / "store.h5")
     path = str(tmp_path / "s.safetensors")
-    learnt = untrained_segmenter(SPEC, STRUCTURES, "sector", 32)
-    learnt.provenance |= {"stores": [store.fingerprint], "train_split": "test"}
-    save_segmenter(learnt, path)
-    for method in (
-        {"kind": "segmenter", "segmenter": path},
-        {"kind": "network", "network": TRAINING, "init": path},
-    ):
-        with pytest.raises(SplitLeakError, match="learnt from the split 'test'"):
-            measure_efficiency(with_method(protocol, **method), tmp_path / "run")
+    for sides in ({"train_split": "test", "val_split": "val"}, {"train_split": "train", "val_split": "test"}):
+        learnt = untrained_segmenter(SPEC, STRUCTURES, "sector", 32)
+        learnt.provenance |= {"stores": [store.fingerprint], **sides}
+        save_segmenter(learnt, path)
+        for method in (
+            {"kind": "segmenter", "segmenter": path},
+            {"kind": "network", "network": TRAINING, "init": path},
+        ):
+            with pytest.raises(SplitLeakError, match="learnt from the split 'test'"):
+                measure_efficiency(with_method(protocol, **method), tmp_path / "run")
     other = str(tmp_path / "o.safetensors")
     save_segmenter(untrained_segmenter(SPEC, ("lv", "myo"), "sector", 32), other)
     with pytest.raises(CheckpointError, match="does not segment 'la', only lv, myo"):
@@ -451,17 +455,17 @@ def test_the_run_folder(protocol, tmp_path, monkeypatch):
 def test_a_prior_names_parcels_without_a_label(lab, protocol, tmp_path):
     store, parcels = FrameStore(lab / "store.h5"), str(lab / "parcels.safetensors")
     plain = Method("beta", "rule", parcels=parcels, rule="beta")
-    told = Method("beta, prior", "rule", parcels=parcels, rule="beta", prior=str(lab / "store.h5"))
+    told = Method("beta, prior", "rule", parcels=parcels, rule="beta", prior=str(lab / "leaking.h5"))
     result = measure_efficiency(
         replace(protocol, methods=[plain, told], label_patients=(1,), seeds=(0,)), tmp_path
     )
     numbers = result.cases.groupby("method")["label_patients"].unique().map(list).to_dict()
     assert numbers == {"beta": [1], "beta, prior": [0, 1]}
 
-    model = load_parcels(parcels)
-    everyone, test = store.labelled(None, None, ("ED", "ES")), store.labelled(split="test")
-    maps = model.maps(store.frames(everyone["frame"].to_numpy()), store.size).numpy()
-    masks = store.masks(everyone["label"].to_numpy(), "lv")
+    model, other = load_parcels(parcels), FrameStore(lab / "leaking.h5")
+    everyone, test = other.labelled(None, None, ("ED", "ES")), store.labelled(split="test")
+    maps = model.maps(other.frames(everyone["frame"].to_numpy()), other.size).numpy()
+    masks = other.masks(everyone["label"].to_numpy(), "lv")
     ids = model.n_parcels + (model.background_id is not None)
     groups = everyone["patient"].to_numpy()
     prior = ParcelPrior.count(
@@ -474,6 +478,39 @@ def test_a_prior_names_parcels_without_a_label(lab, protocol, tmp_path):
         predicted = segmenter.predict(model.maps(store.frames(test["frame"].to_numpy()), store.size).numpy())
     expected = np.nanmean(dice(predicted, store.masks(test["label"].to_numpy(), "lv")))
     assert case(result, "beta, prior", 0, 0, "lv") == pytest.approx(expected)
+
+
+def test_a_prior_of_the_measured_store_is_refused(lab, protocol, tmp_path):
+    method = Method("b", "rule", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=protocol.store)
+    with pytest.raises(SplitLeakError, match="'b': its prior is counted on the store that is measured"):
+        measure_efficiency(replace(protocol, methods=[method]), tmp_path / "run")
+
+
+def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypatch):
+    prior, measured = tmp_path / "prior.h5", []
+    shutil.copy(lab / "leaking.h5", prior)
+    told = Method("b", "rule", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=str(prior))
+    short = replace(protocol, methods=[told])
+    monkeypatch.setattr("alan.evaluation.run._measure", lambda *_: measured.append(1) or {})
+    for _ in range(2):
+        run_evaluation(out=tmp_path / "run", label_efficiency=short)
+    with h5py.File(prior, "r+") as file:
+        file.attrs["fingerprint"] = "simulated again"
+    run_evaluation(out=tmp_path / "run", label_efficiency=short)
+    assert len(measured) == 2
+
+
+def test_a_shape_that_changed_is_measured_again(lab, protocol, tmp_path):
+    store, path = FrameStore(lab / "store.h5"), tmp_path / "shape.npz"
+    masks = store.masks(store.labelled()["label"].to_numpy(), "lv")
+    steps = PostProcessing(shape=str(path), shape_weight=1.0)
+    short = only(protocol, "greedy", label_patients=(3,), seeds=(0,), postprocessing=steps)
+    found = []
+    for shapes in (masks, masks.transpose(0, 2, 1)):
+        ShapePrior().fit(shapes).save(path)
+        folder = run_evaluation(out=tmp_path / "run", label_efficiency=short)
+        found.append(pd.read_csv(folder / "label_efficiency.csv")["dice"].to_numpy())
+    assert not np.allclose(found[0], found[1])
 
 
 def test_only_the_beta_rule_has_a_prior(lab, protocol, tmp_path):

@@ -168,7 +168,7 @@ def test_a_second_run_is_reused_and_an_interrupted_one_resumes(run, lab, monkeyp
 def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
     measured = []
     monkeypatch.setattr(run_module, "_measure", lambda *_: measured.append(1) or {})
-    monkeypatch.setattr(run_module, "_digest", lambda _: "another file")
+    monkeypatch.setattr(run_module, "digest", lambda _: "another file")
     copy = lab / "changed"
     shutil.copytree(run, copy)
     run_evaluation(*protocols(lab), copy, "Ellipses", curves={"DINO": str(lab / "metrics.jsonl")})
