@@ -80,7 +80,7 @@ def _grey(frame: NDArray[Any], dataset: Any) -> ByteArray:
         frame = apply_color_lut(frame, dataset)[..., :3]
         bits = 8 * frame.dtype.itemsize
     if bits != 8:
-        frame = np.rint(frame * (255 / (2**bits - 1)))
+        frame = np.rint((frame & (2**bits - 1)) * (255 / (2**bits - 1)))  # overlays may lie in the bits above
     grey = frame.astype(np.uint8)
     if grey.ndim == 3:
         grey = np.asarray(Image.fromarray(grey).convert("L"))
@@ -89,9 +89,9 @@ def _grey(frame: NDArray[Any], dataset: Any) -> ByteArray:
 
 def _rate(dataset: Any) -> float | None:
     """Frames a second."""
-    time = dataset.get("FrameTime")
-    if not time and len(dataset.get("FrameTimeVector") or ()) > 1:
-        time = np.mean([float(step) for step in dataset.FrameTimeVector[1:]])
+    time, steps = dataset.get("FrameTime"), np.atleast_1d(dataset.get("FrameTimeVector") or ())  # one is no list
+    if not time and len(steps) > 1:
+        time = np.mean([float(step) for step in steps[1:]])
     if time and float(time) > 0:
         return 1000 / float(time)
     for name in ("CineRate", "RecommendedDisplayFrameRate"):

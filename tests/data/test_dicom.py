@@ -88,6 +88,11 @@ def test_grey_comes_back_bit_by_bit(write, grey):
     assert np.array_equal(read_dicom(write(twelve, bits=12)).frames, np.rint(twelve * (255 / 4095)))
 
 
+def test_bits_that_are_not_stored_do_not_count(write):
+    values = np.array([[[0, 2048, 4095, 4096 + 2048, 61440]]], np.uint16)  # overlays may lie above the 12 bits
+    assert read_dicom(write(values, bits=12)).frames.tolist() == [[[0, 128, 255, 128, 0]]]
+
+
 def test_colour_is_reduced_to_luma(write):
     colours = np.zeros((1, 1, 4, 3), np.uint8)
     colours[0, 0, :3] = 255 * np.eye(3, dtype=np.uint8)
@@ -99,6 +104,7 @@ def test_colour_is_reduced_to_luma(write):
     [
         ({"FrameTime": 20, "CineRate": 99}, 50),
         ({"FrameTimeVector": [0, 10, 30]}, 50),
+        ({"FrameTimeVector": [20], "CineRate": 33}, 33),
         ({"CineRate": 33, "RecommendedDisplayFrameRate": 10}, 33),
         ({"RecommendedDisplayFrameRate": 10}, 10),
         ({"FrameTime": 0}, None),
