@@ -27,6 +27,7 @@ SCHEMA = "alan-token-readout/1"
 ENTRY = "alan_readout"
 #: Frames read, and turned to float32, at a time.
 PIECE = 16
+_NOT_FINITE = "tokens are not all finite: compute them again, in float32 where float16 is too small"
 #: A feature that varies less than this is divided by 1.
 _FLAT = 1e-6
 
@@ -105,7 +106,7 @@ class TokenReadout(BaseEstimator, ABC):
             (N, h', w', C) float32.
 
         Raises:
-            ParameterError: the tokens are not as in ``fit``.
+            ParameterError: the tokens are not as in ``fit``, or not all finite.
         """
         check_is_fitted(self, "n_classes_")
         values = check_tokens(tokens, self.dim_)
@@ -123,7 +124,7 @@ class TokenReadout(BaseEstimator, ABC):
             (N, H, W) uint8.
 
         Raises:
-            ParameterError: the tokens are not as in ``fit``.
+            ParameterError: the tokens are not as in ``fit``, or not all finite.
         """
         check_is_fitted(self, "n_classes_")
         values, size = check_tokens(tokens, self.dim_), self.size or self.size_
@@ -134,7 +135,10 @@ class TokenReadout(BaseEstimator, ABC):
 
     @torch.no_grad()
     def _piece(self, tokens: NDArray[Any], start: int) -> Tensor:
-        return self._logits(torch.from_numpy(tokens[start : start + PIECE].astype(np.float32)))
+        logits = self._logits(torch.from_numpy(tokens[start : start + PIECE].astype(np.float32)))
+        if not torch.isfinite(logits).all():
+            raise ParameterError(_NOT_FINITE)
+        return logits
 
     def _begin(self, tokens: ArrayLike, label_maps: ArrayLike) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
         """Check parameters and arrays, and set what is known before the fit."""
@@ -245,12 +249,17 @@ def token_statistics(tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray
 
     Returns:
         Two (D,) float32.
+
+    Raises:
+        ParameterError: a token is not finite.
     """
     total, n = np.zeros(tokens.shape[3]), 0
     for start in range(0, len(tokens), PIECE):
         part = tokens[start : start + PIECE].reshape(-1, tokens.shape[3])
         total += part.sum(0, dtype=np.float64)
         n += len(part)
+    if not np.isfinite(total).all():
+        raise ParameterError(_NOT_FINITE)
     mean = total / n
     spread = np.zeros_like(mean)
     for start in range(0, len(tokens), PIECE):

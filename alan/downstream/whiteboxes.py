@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import warnings
@@ -66,7 +67,7 @@ class WhiteBoxes:
                     f"the white box of {name!r} was fitted on parcels {origin[:12]}, given "
                     f"{model.fingerprint[:12]}: give the parcel model that it belongs to"
                 )
-            box.set_params(size=None)
+        boxes = {name: copy.copy(box).set_params(size=None) for name, box in boxes.items()}
         self._soft = any(box.soft is not None for box in boxes.values())
         if self._soft and temperature is None and isinstance(model.head, KMeansHead):
             raise ParameterError(
@@ -76,7 +77,7 @@ class WhiteBoxes:
         self.temperature = 1.0 if temperature is None else temperature
         if not 0 < self.temperature < float("inf"):
             raise ParameterError(f"temperature is {temperature}: give a number above 0 (1 leaves the logits)")
-        self.model, self.boxes = model, dict(boxes)
+        self.model, self.boxes = model, boxes
         self.structures = tuple(boxes)
         self._chosen = np.zeros((len(boxes), 256), bool)
         for chosen, box in zip(self._chosen, boxes.values(), strict=True):

@@ -223,3 +223,18 @@ def test_bad_arrays(data):
             model.fit(wrong, labels)
     with pytest.raises(ParameterError, match="width of 4"):
         model.fit(tokens, maps).predict(tokens[..., :4])
+
+
+@pytest.mark.parametrize("kind", [LinearReadout, DecoderReadout])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_tokens_that_are_not_finite_are_refused(data, kind, value):
+    """Else the linear read-out would come out of its fit with weights of 0, and predict background everywhere."""
+    broken = data[0].copy()
+    broken[1, 2, 3, 0] = value
+    model = kind(**(FAST if kind is DecoderReadout else {}))
+    with pytest.raises(ParameterError, match="tokens are not all finite"):
+        model.fit(broken, data[1])
+    model.fit(*data)
+    for ask in (model.predict, model.decision_function):
+        with pytest.raises(ParameterError, match="tokens are not all finite"):
+            ask(broken)

@@ -35,6 +35,13 @@ def frames():
     return np.kron(coarse, np.ones((1, 8, 8), np.uint8))
 
 
+def test_the_boxes_that_are_given_stay_as_they_are(model, frames):
+    given = box(model, [0], size=(9, 9))
+    assert WhiteBoxes(model, {"lv": given}).label(frames).labels.shape == frames.shape
+    assert given.size == (9, 9)
+    assert not hasattr(given, "empty_")
+
+
 @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
 def test_a_pixel_that_two_claim_goes_to_the_smaller_segment(model, frames):
     maps = model.maps(frames).numpy()
