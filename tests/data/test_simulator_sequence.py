@@ -255,3 +255,13 @@ def test_bad_physics_anatomy_and_tracings_are_named():
         replace(PatientAnatomy.sample(0), ef=55)
     with pytest.raises(ParameterError, match="empty"):
         trace(np.zeros((9, 9), bool), np.array([[4.0, 0.0], [4.0, 8.0]]))
+
+
+@pytest.mark.parametrize(("n_frames", "beats"), [(2, 2.0), (3, 3.0)])
+def test_frames_that_all_show_one_moment_are_refused(n_frames, beats):
+    """Stretched to reach 0 and 1, they would give NaN, or the rounding of equal phases."""
+    for seed in range(5):
+        with pytest.raises(ParameterError, match="show one moment of the beat"):
+            Cycle.beating(n_frames, beats, np.random.default_rng(seed))
+    with pytest.raises(ParameterError, match="more frames"):
+        simulate_sequence("A4C", 0, n_frames=n_frames, beats=beats, size=32)

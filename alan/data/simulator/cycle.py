@@ -13,6 +13,8 @@ from alan.errors import ParameterError
 _DIASTASIS = 0.12
 #: Shares of diastole at which rapid filling and diastasis end.
 _FILLED, _KICK = 0.45, 0.70
+#: A smaller spread of the contraction is none.
+_SAME = 1e-6
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Cycle:
             rng: source of randomness.
 
         Raises:
-            ParameterError: too few frames or beats.
+            ParameterError: too few frames or beats, or frames that all show one moment of the beat.
         """
         if n_frames < 1:
             raise ParameterError(f"n_frames is {n_frames}, at least 1 frame is needed")
@@ -65,6 +67,11 @@ class Cycle:
         contraction, mitral = _course(phase, systole)
         if n_frames > 1:
             low, high = contraction.min(), contraction.max()
+            if high - low < _SAME:
+                raise ParameterError(
+                    f"{n_frames} frames over {beats} beats all show one moment of the beat: take more frames, or "
+                    "fewer beats"
+                )
             contraction = (contraction - low) / (high - low)
         return cls(phase, contraction, mitral, n_frames / (beats * period))
 
