@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from alan.backbone.checkpoint import check_same_network, load_plain, network, read_weights, spec_entry
 from alan.backbone.conv import ConvSpec, seeded_conv
 from alan.backbone.dense import DenseHeads, Outputs
+from alan.backbone.load import shipped
 from alan.backbone.vit import VitSpec, seeded_vit
 from alan.errors import CheckpointError
 
@@ -36,14 +37,15 @@ def fill_network(init: str | os.PathLike[str], own: nn.Module, spec: VitSpec | C
     """Fill a network with the weights of a file.
 
     Args:
-        init: any file that :func:`alan.backbone.checkpoint.read_weights` knows.
+        init: any file that :func:`alan.backbone.checkpoint.read_weights` knows, or the name of shipped weights.
         own: what is filled.
         spec: its specification.
 
     Raises:
         CheckpointError: the file cannot be read, or is of another network.
     """
-    built, found = network(read_weights(init), os.fspath(init))
+    file = Path(init) if Path(init).exists() else shipped().get(os.fspath(init), Path(init))
+    built, found = network(read_weights(file), os.fspath(init))
     check_same_network(described(found), described(spec))
     own.load_state_dict(built.state_dict())
 
@@ -52,7 +54,7 @@ def start_from(init: str | os.PathLike[str], branch: TaughtBranch, spec: VitSpec
     """Fill a branch with a backbone's weights, and its heads too where the file has them.
 
     Args:
-        init: any file that :func:`alan.backbone.checkpoint.read_weights` knows.
+        init: as in :func:`fill_network`.
         branch: what is filled.
         spec: of its network.
 

@@ -78,7 +78,8 @@ class DINOModule(LightningModule):
         patch_prototypes: its prototypes.
         patch_temperature: its teacher temperature.
         init: a backbone or a run to start from, such as one taught by simulation: any file that
-            :func:`alan.backbone.checkpoint.read_weights` knows, of the same network; the heads start anew.
+            :func:`alan.backbone.checkpoint.read_weights` knows, or the name of shipped weights, of the same
+            network; the heads start anew.
         seed: of the initial weights, the crops and the stochastic depth.
 
     Raises:

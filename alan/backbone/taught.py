@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan._version import __version__
+from alan.backbone.alignment import ShareAlignment
 from alan.backbone.branch import TaughtBranch, described, start_from
 from alan.backbone.checkpoint import ENTRY, check_same_network, export_backbone, spec_entry
 from alan.backbone.conv import ConvSpec
@@ -56,6 +57,8 @@ class SimulationModule(LightningModule):
         unlabelled_weight: of the agreement on unlabelled frames; 0 switches it off.
         unlabelled_ramp: share of the run in which that weight rises linearly from 0.
         confidence: the teacher's largest probability from which on it is listened to, 0 to below 1.
+        alignment: how far the teacher's shares of each tissue on unlabelled frames are corrected towards those of
+            the simulator, 0 to 1, see :class:`alan.backbone.alignment.ShareAlignment`; 0 lets thin walls fade.
         init: a checkpoint of this module to start from, with its heads, or a backbone of the same network.
         seed: of the initial weights and of the augmentation.
 
@@ -81,12 +84,18 @@ class SimulationModule(LightningModule):
         momentum: float = 0.995,
         unlabelled_weight: float = 0.0,
         unlabelled_ramp: float = 0.2,
-        confidence: float = 0.5,
+        confidence: float = 0.0,
+        alignment: float = 1.0,
         init: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        shares = {"warmup": warmup, "momentum": momentum, "unlabelled_ramp": unlabelled_ramp}
+        shares = {
+            "warmup": warmup,
+            "momentum": momentum,
+            "unlabelled_ramp": unlabelled_ramp,
+            "alignment": alignment,
+        }
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ParameterError(f"{name} is {value}: it must be in 0..1")
@@ -115,6 +124,7 @@ class SimulationModule(LightningModule):
         if init is not None:
             start_from(init, self.student, self.spec)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.alignment = ShareAlignment(len(structures) + 1, alignment)
         self._batches = 0  # batches seen: the random numbers of a step hang on it
         self._dice: list[Tensor] = []  # of the validation frames so far, (frames, structures)
 
@@ -158,6 +168,7 @@ class SimulationModule(LightningModule):
         outputs: Outputs = self.student(images)
         if self.unlabelled_weight:
             side = outputs.tissue.shape[-1]
+            self.alignment.see(batch["labels"])
             answer = self._answer(batch["unlabelled"], resize_grid(other.grid, side))
         with torch.autocast(self.device.type, enabled=False):
             terms = taught_losses(outputs.part(0, n), batch, seen, self.structures, self.weights)
@@ -182,7 +193,8 @@ class SimulationModule(LightningModule):
         self.teacher.eval()  # Lightning puts all of the module into training mode
         plain: Outputs = self.teacher(images)
         with torch.autocast(self.device.type, enabled=False):
-            tissue, distance = warp(plain.tissue.softmax(1), grid), warp(plain.distance, grid)
+            tissue = warp(self.alignment(plain.tissue.softmax(1)), grid)
+            distance = warp(plain.distance, grid)
         return plain._replace(tissue=tissue, distance=distance)
 
     def _unlabelled(self, step: int) -> float:

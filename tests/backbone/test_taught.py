@@ -171,7 +171,8 @@ def test_every_setting_changes_the_result(tmp_path, changes):
 def test_settings_of_the_agreement_change_the_result(tmp_path):
     base = {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0, "confidence": 0.0}
     expected = weights(fitted(tmp_path, 3, **base))
-    for name, value in {"unlabelled_weight": 2.0, "unlabelled_ramp": 1.0, "confidence": 0.3}.items():
+    changes = {"unlabelled_weight": 2.0, "unlabelled_ramp": 1.0, "confidence": 0.3, "alignment": 0.0}
+    for name, value in changes.items():
         assert not torch.equal(weights(fitted(tmp_path, 3, **{**base, name: value})), expected), name
 
 
@@ -198,7 +199,7 @@ def test_the_teacher_is_the_moving_average(tmp_path):
 
 
 def test_the_teachers_answer_is_warped_like_the_students_frame():
-    model = module(conv=replace(CONV, normalisation="unit"))
+    model = module(conv=replace(CONV, normalisation="unit"), alignment=0.0)
     frames = Hearts(3, False).frames
     grid = torch.nn.functional.affine_grid(
         torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]]).expand(3, -1, -1), [3, 1, 32, 32], align_corners=False
@@ -274,12 +275,20 @@ def test_starts_from_a_run_or_from_a_backbone(tmp_path):
         module(init=str(tmp_path / "none.ckpt"))
 
 
+def test_starts_from_shipped_weights_by_name():
+    spec = replace(load_backbone("alan-sim-small").spec, structures=())
+    model = SimulationModule(structures=["lv", "myo", "la"], conv=spec, init="alan-sim-small")
+    shipped = load_backbone("alan-sim-small").network.state_dict()
+    assert all(torch.equal(x, shipped[name]) for name, x in model.teacher.network.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"lr": 0}, "lr 0 must be above 0"),
         ({"momentum": 1.5}, "momentum is 1.5"),
         ({"confidence": 1.0}, "below 1"),
+        ({"alignment": 1.5}, "0..1"),
         ({"unlabelled_weight": -1}, "not below 0"),
         ({"conv": CONV, "vit": VIT}, "choose one network"),
         ({"structures": ["lv", "myo"]}, "coordinates need the structure 'la'"),
