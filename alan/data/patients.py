@@ -55,7 +55,8 @@ def identify(
     Raises:
         ParameterError: table and rule both, a rule that is no regular expression or has other groups, or a
             malformed split.
-        DataError: an id that the table lacks or the rule does not match; an unknown view or side.
+        DataError: an id that the table lacks, has twice with different facts, or that the rule does not match; an
+            unknown view or side.
         SplitLeakError: the split names a patient on two sides.
     """
     if not ids:
@@ -82,13 +83,18 @@ def identify(
 
 
 def _by_table(path: Path, ids: Sequence[str]) -> list[dict[str, str]]:
-    rows = read_rows(path, ("file", "patient"))
-    facts = {picture_id(row["file"]): row for row in rows}
-    facts.update({row["file"]: row for row in rows})  # an id may hold dots
+    named: dict[str, list[dict[str, str]]] = {}
+    for row in read_rows(path, ("file", "patient")):
+        fact = {key: cell for key, cell in row.items() if key != "file"}
+        for name in {row["file"], picture_id(row["file"])}:
+            named.setdefault(name, []).append(fact)
     for name in ids:
-        if not facts.get(name, {}).get("patient"):
+        found = named.get(name)
+        if not found or not found[0]["patient"]:
             raise DataError(f"{path}: says no patient for {name!r}: add a row, or take the picture away")
-    return [facts[name] for name in ids]
+        if any(fact != found[0] for fact in found):
+            raise DataError(f"{path}: has two different rows for {name!r}: keep one")
+    return [named[name][0] for name in ids]
 
 
 def _by_rule(rule: str, ids: Sequence[str]) -> list[dict[str, str]]:

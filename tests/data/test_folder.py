@@ -271,6 +271,18 @@ class TestIdentify:
         with pytest.raises(DataError, match=r"unknown side 'tset'.*'test'"):
             identify(tmp_path, self.IDS[:1])
 
+    def test_a_table_that_says_two_things_of_a_picture(self, tmp_path):
+        """The last row would win, and a patient could stand on two sides under two names."""
+        table = tmp_path / "patients.csv"
+        for second in ("p1_A4C_1", "p1_A4C_1.png", "p1/A4C_1.png"):
+            table.write_text(f"file,patient\np1_A4C_1.png,7\n{second},8\n")
+            with pytest.raises(DataError, match="two different rows for 'p1_A4C_1'"):
+                identify(tmp_path, self.IDS[:1])
+        table.write_text("file,patient\np1_A4C_1.png,7\np1_A4C_1.png,7\n")
+        assert identify(tmp_path, self.IDS[:1])[0].patient == "7"
+        table.write_text("file,patient\na.1,7\na.2,8\n")  # dots that begin no suffix
+        assert [record.patient for record in identify(tmp_path, ["a.2", "a.1"])] == ["8", "7"]
+
     def test_a_table_that_leaks_is_refused(self, root):
         names = sorted(path.stem for path in (root / "images").iterdir())
         rows = [f"{name},p,{side}" for name, side in zip(names, ("train", "val", "val", "val"), strict=True)]
