@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import SPLITS, VIEWS, BoolArray, ByteArray, IntArray, label_names, label_value
@@ -267,15 +267,6 @@ class FrameStore:
         if mask is None:
             mask = self.masks([label], structure)[0]
         return mask
-
-    def original_spacing(self, sequence: int) -> NDArray[np.float64] | None:
-        """Size of a pixel of the archive, (2,) float64 (row, column) in mm, or None where it is not known.
-
-        Args:
-            sequence: index of the sequence (column ``sequence`` of :meth:`labelled`).
-        """
-        spacing = self.sequences[sequence].spacing
-        return None if spacing is None else np.array(spacing, np.float64)
 
     def _value(self, structure: str) -> int:
         if structure not in self.structures:

@@ -83,12 +83,6 @@ class EnsembleSegmenter(nn.Module):
         total = sum(self.weights.values())
         return tuple(weight / total for weight in self.weights.values())
 
-    def with_weights(
-        self, weights: Mapping[str, float] | None, provenance: Mapping[str, Any] | None = None
-    ) -> EnsembleSegmenter:
-        """The same members with other weights."""
-        return EnsembleSegmenter(self.members, weights, provenance)
-
     @torch.no_grad()
     def probabilities(self, frames: Tensor) -> Tensor:
         """Weighted mean of the members' probabilities.

@@ -8,24 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alan.backbone.conv import ConvBlock
 from alan.errors import ParameterError
 
 #: Channels of the published network, level by level; the last is the bottleneck.
 WIDTHS = (64, 128, 256, 512, 1024)
-
-
-class DoubleConv(nn.Sequential):
-    """Twice: 3 x 3 convolution without bias, batch norm, ReLU."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__(
-            nn.Conv2d(channels, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        )
 
 
 class UNet(nn.Module):
@@ -53,12 +40,12 @@ class UNet(nn.Module):
         levels = len(widths) - 1
         self.stride = int(2**levels)
         self.encoder = nn.ModuleList(
-            DoubleConv(a, b) for a, b in zip((in_channels, *widths[:-1]), widths, strict=True)
+            ConvBlock(a, b) for a, b in zip((in_channels, *widths[:-1]), widths, strict=True)
         )
         self.decoder = nn.ModuleList()
         for wide, width in zip(widths[:0:-1], widths[-2::-1], strict=True):
             self.decoder.append(nn.ConvTranspose2d(wide, width, 2, 2))
-            self.decoder.append(DoubleConv(2 * width, width))
+            self.decoder.append(ConvBlock(2 * width, width))
         self.segmentation_head = nn.Sequential(nn.Conv2d(widths[0], classes, 1))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def test_mean_by_hand():
     np.testing.assert_allclose(one.probabilities(frames).flatten(), [0.725, 0.125, 0.15], rtol=1e-6)
     assert one.shares() == (0.75, 0.25)
     assert not one.masks(frames)["lv"].any()
-    swapped = one.with_weights({"a": 1, "b": 9})
+    swapped = EnsembleSegmenter(one.members, {"a": 1, "b": 9})
     np.testing.assert_allclose(swapped.probabilities(frames).flatten(), [0.27, 0.19, 0.54], rtol=1e-6)
     assert swapped.masks(frames)["myo"].all()
     assert swapped.fingerprint != one.fingerprint

@@ -134,8 +134,8 @@ def test_masks_at_both_resolutions(store, samples, memory):
         flat = [mask for sample in originals if sample.masks for mask in sample.masks[name]]
         for label in table["label"]:
             assert np.array_equal(store.original_mask(label, name), flat[label])
-    assert store.original_spacing(0).tolist() == [0.5, 0.25]
-    assert store.original_spacing(1) is None
+    assert store.sequences[0].spacing == (0.5, 0.25)
+    assert store.sequences[1].spacing is None
     with pytest.raises(DataError, match="no masks of 'myo'; it holds lv, la"):
         store.masks([0], "myo")
     with pytest.raises(ParameterError, match=r"index 14 is outside 0\.\.13"):
