@@ -91,6 +91,9 @@ def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
     parser.add_function_arguments(function)
     values = parser.instantiate_classes(parser.parse_args(list(args))).as_dict()
     values.pop("config", None)
+    seed = values.get("seed", 0)
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed}: give 0 to {2**32 - 1}")
     function(**values)
 
 
@@ -174,6 +177,6 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("alan: interrupted; the same command goes on from here\n")
+        sys.stderr.write("\nalan: interrupted; the same command goes on from what it has saved\n")
         return 130
     return 0

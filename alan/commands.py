@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from alan.errors import DataError
 from alan.files import read_json
 
 _log = logging.getLogger(__name__)
@@ -72,7 +73,11 @@ def report(run: str) -> None:
         run: the run folder.
     """
     results = Path(run) / "results.json"
-    held = read_json(results) if results.is_file() else None
+    if not results.is_file():
+        raise DataError(
+            f"{results}: no such file; a report needs the finished run of alan evaluate, search or active run"
+        )
+    held = read_json(results)
     kind = str(held.get("schema")).partition("/")[0] if isinstance(held, dict) else ""
     module, name = _PAGES.get(kind, ("alan.report.html", "write_report"))
     _log.info("report: %s", getattr(importlib.import_module(module), name)(run))

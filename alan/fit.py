@@ -177,6 +177,14 @@ class AlanCLI(LightningCLI):
         parser.add_argument("--checkpoint_every", type=int, default=200, help="steps between two checkpoints")
 
     @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and check the seed before Lightning does."""
+        super().parse_arguments(parser, args)
+        seed = self.config[self.config["subcommand"]].get("seed_everything")
+        if seed is not None and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything is {seed}: give 0 to {2**32 - 1}, or true for a random one")
+
+    @override
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would read hyperparameters out of a checkpoint; ours stand in the configuration."""
 
@@ -260,7 +268,10 @@ class AlanCLI(LightningCLI):
             settings["callbacks"] = [*(settings.get("callbacks") or []), *callbacks, _RunFolder(self.config_text)]
         if settings.get("enable_progress_bar") is not False:
             settings["callbacks"] = [*(settings.get("callbacks") or []), TQDMProgressBar(refresh_rate=5)]
-        return self.trainer_class(**{**settings, **kwargs})
+        try:
+            return self.trainer_class(**{**settings, **kwargs})
+        except ValueError as error:  # an accelerator, a strategy ... that does not exist
+            raise ConfigError(f"trainer: {error}") from error
 
 
 def _check_readable(path: Path) -> None:

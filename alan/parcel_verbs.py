@@ -9,7 +9,7 @@ from typing import Any, Literal
 from alan.backbone.load import load_backbone
 from alan.data.choose import choose_frames
 from alan.data.store import FrameStore
-from alan.errors import AlanError
+from alan.errors import AlanError, ParameterError
 from alan.evaluation.results import open_run, remove_run
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.kmeans import fit_kmeans
@@ -72,6 +72,8 @@ def parcels(
         ConfigError: the folder holds a run with another configuration or other inputs.
         AlanError: an input that is missing, or a parameter out of range; the folder is left as it was.
     """
+    if batch_size < 1:
+        raise ParameterError(f"batch_size is {batch_size}; give 1 or more")
     frame_store = FrameStore(store)
     index = choose_frames(frame_store, split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)

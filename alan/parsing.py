@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,6 +16,24 @@ from jsonargparse import ArgumentParser
 from alan.errors import AlanError, ConfigError, nearest
 
 _REJECTED = re.compile(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'|arguments: (\S+)")
+#: A key with a value of the wrong type, a choice, and a type in a parser's message.
+_KEY = re.compile(
+    r'^(?P<inner>(?:[\w.]+: )?)Parser key "(?P<key>[^"]+)": (?P<reason>.+?)\. Got value: (?P<value>.*)$'
+)
+_CHOICE = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
+_TYPE = re.compile(r"Expected a <class '([\w.]+)'>")
+_GIVEN = re.compile(r"\n\s*Given value: (.*)", re.DOTALL)
+_WORDS = {
+    "int": "give a whole number",
+    "float": "give a number",
+    "bool": "give true or false",
+    "str": "give a text",
+    "list": "give a list, such as '[one, another]'",
+    "Sequence": "give a list, such as '[one, another]'",
+    "tuple": "give a list, such as '[one, another]'",
+    "dict": "give names and values, such as '{name: value}'",
+    "Mapping": "give names and values, such as '{name: value}'",
+}
 #: What each type of a union says of a value, in the parser's message, and what says nothing new.
 _UNION = re.compile(r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>.*?)\n\s*Given value', re.DOTALL)
 _IDLE = ("Expected a <class 'NoneType'>", "Not a valid subclass", "a class path", "a dict with")
@@ -24,10 +43,19 @@ def one_line(message: str) -> str:
     """Shorten a parser's multi-line message to what is wrong with the value."""
     union = _UNION.search(message)
     if union is None:
-        return " ".join(message.split())[:400]
+        return _in_words(" ".join(message.split())[:400])
     reasons = [" ".join(text.split()) for text in re.split(r"(?:^|\n)\s*- ", union["reasons"])]
     telling = [text for text in reasons if text and not text.startswith(_IDLE)]
-    return f"{union['key']}: {'; '.join(telling)}"[:400]
+    given = _GIVEN.search(message)
+    value = "" if given is None else f" is {' '.join(given[1].split())[:100]}"
+    return _in_words(f"{union['key']}{value}: {'; '.join(telling)}"[:400])
+
+
+def _in_words(message: str) -> str:
+    """A parser's message with what is asked for in place of names of Python types."""
+    message = _KEY.sub(r"\g<inner>\g<key> is \g<value>: \g<reason>", message)
+    message = _CHOICE.sub(lambda found: f"choose one of: {found[1].replace(chr(39), '')}", message)
+    return _TYPE.sub(lambda found: _WORDS.get(found[1].rpartition(".")[2], f"a {found[1]} is expected"), message)
 
 
 def _own_cause(error: BaseException | None) -> AlanError | None:
@@ -73,6 +101,10 @@ def _known_keys(parser: ArgumentParser, args: list[str]) -> set[str]:
     return {key for key in keys if key and key != "help"}
 
 
+def _names_config(arg: str) -> bool:
+    return arg.partition("=")[0] in {"--config", "-c"}
+
+
 class OneLineErrors(ArgumentParser):
     """A parser that raises :class:`ConfigError` in one line, with the nearest right key for a misspelt one."""
 
@@ -97,8 +129,19 @@ class OneLineErrors(ArgumentParser):
         """Raise :class:`ConfigError` in place of printing the usage."""
         rejected = _REJECTED.search(message)
         if rejected is None:
+            if "parsing config" in message:
+                seen = getattr(self, "seen", [])
+                files = [
+                    arg.partition("=")[2] or after for arg, after in pairwise([*seen, ""]) if _names_config(arg)
+                ]
+                message = f"{', '.join(files) or 'config'}: not a YAML file of options: {message}"
             raise ConfigError(one_line(message)) from ex
-        name = next(filter(None, rejected.groups())).lstrip("-").partition("=")[0]
+        given = next(filter(None, rejected.groups()))
+        name = given.lstrip("-").partition("=")[0]
+        if rejected[3] and not given.startswith("-"):
+            raise ConfigError(
+                f"{given!r} is not an option: options are written --name value (--help lists them)"
+            ) from ex
         known = _known_keys(self, getattr(self, "seen", []))
         wrong = next((part for part in name.split(".") if part not in known), name)
         hint = nearest(wrong, known).partition("choose one of")[0].rstrip("? ")

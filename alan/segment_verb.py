@@ -25,7 +25,7 @@ from alan.data.store import FrameStore
 from alan.downstream.members import load_network
 from alan.downstream.whiteboxes import Labelled, load_white_boxes
 from alan.errors import AlanWarning, ConfigError, DataError, ParameterError
-from alan.evaluation.results import open_run
+from alan.evaluation.results import open_run, remove_run
 from alan.files import atomic, write_text
 from alan.report.figures import png
 from alan.report.sheet import contact_sheet
@@ -127,10 +127,16 @@ def segment(
         "structures": structures,
         "inputs": {"frames": stills.fingerprint, "model": model},
     }
-    open_run(folder, config, overwrite, ("config.yaml", _TABLE, _PART, _SHEET, _CLASSES, _MASKS))
+    contents = ("config.yaml", _TABLE, _PART, _SHEET, _CLASSES, _MASKS)
+    resumed = open_run(folder, config, overwrite, contents)
     classes = [f"{name},{value}" for value, name in enumerate(structures, 1)]
     write_text(folder / _CLASSES, "\n".join(["name,id", *classes]) + "\n")
-    done = _run(stills, predict, structures, folder, batch_size)
+    try:
+        done = _run(stills, predict, structures, folder, batch_size)
+    except DataError:
+        if not resumed:
+            remove_run(folder, contents)
+        raise
     rows = [row for name in stills.names if name in done for row in done[name]]
     with atomic(folder / _TABLE) as temporary:
         pd.DataFrame(rows, columns=list(_COLUMNS)).to_csv(temporary, index=False)

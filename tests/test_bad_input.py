@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 import yaml
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -326,7 +327,54 @@ def misspelt_in_evaluate(tiny, folder):
     return ["evaluate", *respelt(folder, "evaluate/camus.yaml", "structures", "structurs")]
 
 
-@case("Expected a <class 'int'>", "many")
+@case("option 'unlabelled' of data set 'folder' is 'maybe'", "give true or false")
+def a_word_for_a_switch_of_a_reader(tiny, folder):
+    return prepare("folder", stills(folder / "mine" / "images").parent, "--options.unlabelled", "maybe")
+
+
+@case("the pictures of the folder itself belong into a folder images in it")
+def pictures_beside_images(tiny, folder):
+    return prepare("folder", stills(folder / "mine"))
+
+
+@case("a_1.png", "has more than 8 bits", "save it with 8 bits")
+def pictures_of_16_bits(tiny, folder):
+    return ["segment", "--input", stills(folder / "mine", np.uint16)]
+
+
+@case("a_1.png: is a file", "give a folder of pictures")
+def one_picture_for_a_folder(tiny, folder):
+    return ["segment", "--input", stills(folder / "mine") / "a_1.png"]
+
+
+@case("list.json: not a fitted model")
+def another_json_as_a_white_box(tiny, folder):
+    (folder / "list.json").write_text("[1]", encoding="utf-8")
+    return ["segment", "--input", stills(folder / "mine"), "--whitebox", f"[{folder / 'list.json'}]"]
+
+
+def stills(folder, dtype=np.uint8):
+    folder.mkdir(parents=True)
+    Image.fromarray(np.full((40, 50), 7, dtype)).save(folder / "a_1.png")
+    return folder
+
+
+@case("batch_size is 0", "give 1 or more")
+def no_frame_a_batch(tiny, folder):
+    return ["parcels", "--store", tiny.store("camus"), "--backbone", tiny.backbone(), "--batch_size", 0]
+
+
+@case("batch_size is 0", "give 1 or more")
+def no_frame_a_batch_of_an_ensemble(tiny, folder):
+    return ["ensemble", "--store", tiny.store("camus"), "--members", '{"a": "a", "b": "b"}', "--batch_size", 0]
+
+
+@case("seed_everything is -3", "give 0 to")
+def negative_seed(tiny, folder):
+    return fit("dino", tiny, "--seed_everything=-3")
+
+
+@case("give a whole number", "many")
 def a_word_for_a_number(tiny, folder):
     return fit("dino", tiny, "--model.init_args.outputs=many")
 
@@ -343,6 +391,16 @@ def an_accelerator_that_is_not_there(tiny, folder):
 @case("not available", ABSENT)
 def an_accelerator_that_is_not_there_for_a_cache(tiny, folder):
     return cache(tiny, "--accelerator", ABSENT)
+
+
+@case("invalid accelerator name", "gpuu")
+def an_accelerator_that_does_not_exist(tiny, folder):
+    return fit("dino", tiny, "--trainer.accelerator=gpuu")
+
+
+@case("invalid accelerator name", "accelerator='gpuu'", "take auto, or cpu")
+def an_accelerator_that_does_not_exist_for_a_cache(tiny, folder):
+    return cache(tiny, "--accelerator", "gpuu")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -363,6 +421,22 @@ def test_bad_input(name, tiny, alan, listing, tmp_path):
     for word in words:
         assert word.lower() in errors[0].lower()
     assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("verb", ["prepare", "cache"])
+def test_a_folder_for_a_file(verb, tiny, alan, listing, tmp_path):
+    args = cache(tiny) if verb == "cache" else prepare("camus", tiny.archive("camus"))
+    ran = alan(*args, "--out", tmp_path)
+    assert ran.code == 2
+    assert f"{tmp_path}: is a folder; give the path of a file" in ran.lines[-1]
+    assert not listing(tmp_path)
+
+
+def test_frames_too_small_to_simulate_leave_nothing(alan, listing, tmp_path):
+    ran = alan("simulate", "--root", tmp_path / "sim", "--layout", "camus", "--n_patients", 3, "--size", 4)
+    assert ran.code == 2
+    assert "sides must lie between 32 and 1024 pixels" in ran.lines[-1]
+    assert not listing(tmp_path)
 
 
 # Of an archive, what cannot be decoded is skipped and counted

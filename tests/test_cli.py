@@ -65,6 +65,42 @@ def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["prepare", "--views", "A4C"], "views is A4C: give a list, such as '[one, another]'"),
+        (["prepare", "--size", "big"], "size is big: give a whole number"),
+        (["prepare", "--frames", "few"], "frames is few: choose one of: all, annotated"),
+        (["segment", "--frames", "few"], "frames is few: choose one of: all, annotated; give a whole number"),
+        (["prepare", "camus"], "'camus' is not an option: options are written --name value (--help lists them)"),
+        (["parcels", "--store=s", "--backbone=b", "--out=o", "--seed=-1"], "seed is -1: give 0 to 4294967295"),
+        (
+            ["fit", "--trainer.precision", "bf17"],
+            "trainer.precision is bf17: give a whole number; choose one of: ",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_answered_in_words(capsys, given, words):
+    code, _, err = run(capsys, *given)
+    assert code == 2
+    assert err.startswith(f"alan: error: {words}")
+    assert err.count("\n") == 1
+
+
+def test_a_config_that_is_no_yaml_is_named(capsys, tmp_path):
+    (tmp_path / "notes.md").write_text("# Notes\n\n**bold**\n", encoding="utf-8")
+    code, _, err = run(capsys, "prepare", "--config", str(tmp_path / "notes.md"))
+    assert code == 2
+    assert f"{tmp_path / 'notes.md'}: not a YAML file of options" in err
+    assert err.count("\n") == 1
+
+
+def test_a_report_of_no_run_names_what_writes_one(capsys, tmp_path):
+    code, _, err = run(capsys, "report", "--run", str(tmp_path))
+    assert code == 2
+    assert "results.json: no such file; a report needs the finished run of alan evaluate" in err
+
+
 def test_missing_config_file(capsys, tmp_path):
     code, _, err = run(capsys, "fit", "--config", str(tmp_path / "none.yaml"))
     assert code == 2

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
@@ -19,7 +20,7 @@ from alan.data.choose import choose_frames
 from alan.data.frames import Batch, FrameDataset, StoreSet
 from alan.data.sampling import whole
 from alan.data.store import FrameStore
-from alan.errors import CacheError, ParameterError, nearest
+from alan.errors import CacheError, DataError, ParameterError, nearest
 from alan.parcels.model import load_parcels
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ def write_cache(
     """
     _check(what, parcels, batch_size, num_workers)
     target = Path(out)
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'features.h5'}")
     frame_store = FrameStore(store)
     index = choose_frames(frame_store, split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)
@@ -110,17 +113,22 @@ def write_cache(
     if overwrite or not leftovers(target):
         check_space(target.parent, n_bytes(layout, len(index)))
     writer = CacheWriter(target, manifest, index, layout, overwrite=overwrite)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=devices,
-        strategy=strategy,
-        precision=precision,
-        callbacks=[writer],
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,  # the writer shares the frames out, so that a rank can go on with its part
-    )
+    try:
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            precision=precision,
+            callbacks=[writer],
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the writer shares frames out, so that a rank can go on with its part
+        )
+    except (ValueError, MisconfigurationException) as error:
+        raise ParameterError(
+            f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: {error} Take auto, or cpu"
+        ) from error
     trainer.predict(module, _LeftFrames(store, writer, batch_size, num_workers), return_predictions=False)
     trainer.strategy.barrier("all parts are written")
     if trainer.is_global_zero:

@@ -157,7 +157,7 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
         **options: options of that reader's constructor, e.g. ``split`` for CAMUS.
 
     Raises:
-        ParameterError: unknown kind or option; the message offers the nearest name.
+        ParameterError: unknown kind or option (the message offers the nearest name), or a value of another type.
         DataError: the archive is missing or incomplete.
     """
     from alan.data.acdc import Acdc
@@ -179,9 +179,15 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
     }
     if kind not in readers:
         raise ParameterError(f"unknown kind of data set {kind!r}: {nearest(kind, readers)}")
-    known = [name for name in inspect.signature(readers[kind]).parameters if name != "root"]
-    for name in options:
+    parameters = inspect.signature(readers[kind]).parameters
+    known = [name for name in parameters if name != "root"]
+    for name, value in options.items():
         if name not in known:
             hint = nearest(name, known) if known else "it has no options"
             raise ParameterError(f"data set {kind!r} has no option {name!r}: {hint}")
+        default = parameters[name].default
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise ParameterError(f"option {name!r} of data set {kind!r} is {value!r}: give true or false")
+        if type(default) is int and type(value) is not int:
+            raise ParameterError(f"option {name!r} of data set {kind!r} is {value!r}: give a whole number")
     return readers[kind](root, **options)

@@ -61,10 +61,10 @@ class FrameFolder(EchoDataset):
         super().__init__(root, "images/, masks/ and classes.yaml")
         images = _files(self.root / "images", PICTURES)
         if not images:
-            raise DataError(
-                f"{self.root}: no picture in images/ (of {', '.join(PICTURES)}); take some out of cine loops with "
-                "`alan frames`"
-            )
+            remedy = "take some out of cine loops with `alan frames`"
+            if _files(self.root, PICTURES):
+                remedy = "the pictures of the folder itself belong into a folder images in it"
+            raise DataError(f"{self.root}: no picture in images/ (of {', '.join(PICTURES)}); {remedy}")
         masks = {path.stem: path for path in _files(self.root / "masks", MASKS)}
         missing = [path.stem for path in images if path.stem not in masks]
         if missing and not unlabelled:

@@ -84,6 +84,8 @@ def prepare(
         "preprocessing_fingerprint": preprocessing.fingerprint,
         "frames": frames,
     }
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'frames.h5'}")
     if target.exists() and not overwrite:
         return _existing(target, key)
     _check(dataset)

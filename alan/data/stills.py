@@ -85,7 +85,8 @@ class PictureStills:
         leave_out: Path | None = None,
     ) -> None:
         if not root.is_dir():
-            raise DataError(f"{root}: no such folder; give a folder of pictures or a frame store (.h5)")
+            what = "is a file" if root.exists() else "no such folder"
+            raise DataError(f"{root}: {what}; give a folder of pictures or a frame store (.h5)")
         folder = root / "images" if (root / "images").is_dir() else root
         barred = None if leave_out is None else leave_out.resolve()
         self.preprocessing = preprocessing
@@ -100,6 +101,8 @@ class PictureStills:
                 raise DataError(f"{names[name]} and {path} would both be written as {name!r}: rename one")
             names[name] = path
             self._paths.append(path)
+        if not names and barred is not None and (folder.resolve() == barred or barred in folder.resolve().parents):
+            raise DataError(f"{leave_out}: holds the pictures themselves; give out another folder")
         if not names:
             raise DataError(
                 f"{folder}: holds no picture ({', '.join(PICTURES)}); take some out of cine loops with "

@@ -160,11 +160,14 @@ class FrameStore:
                 raise ParameterError(f"unknown view {view!r}: {nearest(view, VIEWS)}")
         chosen = tuple(s for s in self.sequences if split is None or s.split == split)
         if not chosen:
-            raise DataError(f"{self.path}: split {split!r} is empty; it holds {_counts(self.sequences, 'split')}")
+            held = _counts(self.sequences, "split")
+            raise DataError(
+                f"{self.path}: split {split!r} is empty; it holds {held}; null takes the frames of every side"
+            )
         wanted = tuple(s for s in chosen if views is None or s.view in views)
         if not wanted:
             raise DataError(
-                f"{self.path}: no view {', '.join(views or ())} in split {split!r}; "
+                f"{self.path}: no view {', '.join(views or ())}{'' if split is None else f' in split {split!r}'}; "
                 f"it holds {_counts(chosen, 'view')}"
             )
         return wanted
@@ -326,5 +329,5 @@ def _sequence(index: int, row: dict[str, Any]) -> StoredSequence:
 
 
 def _counts(sequences: Iterable[StoredSequence], column: str) -> str:
-    counts = Counter(getattr(sequence, column) or "no name" for sequence in sequences)
+    counts = Counter(getattr(sequence, column) or f"without {column}" for sequence in sequences)
     return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))

@@ -131,7 +131,10 @@ def load_white_boxes(
     """
     found: dict[str, ParcelSegmenter] = {}
     for path in boxes:
-        box = ParcelSegmenter.from_json(path)
+        try:
+            box = ParcelSegmenter.from_json(path)
+        except ParameterError as error:
+            raise ParameterError(f"{path}: {error}") from error
         name = getattr(box.selector_.prior, "structure", "") or Path(path).stem
         if name in found:
             raise ParameterError(f"{path}: a second white box of {name!r}; give one of each structure")

@@ -86,6 +86,8 @@ def run_ensemble(
         raise ParameterError(
             "split is 'test': weights are chosen on validation cases; `alan evaluate` measures test"
         )
+    if batch_size < 1:
+        raise ParameterError(f"batch_size is {batch_size}: give 1 or more")
     folder = Path(out)
     settings = {"weights": weights, "sampler": sampler, "objective": objective, "trials": trials, "split": split}
     where = {"views": views, "phases": phases, "batch_size": batch_size, "seed": seed}

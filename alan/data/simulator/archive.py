@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from alan.data.sample import SPLITS
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.layouts import LAYOUTS, Layout, PatientJob
-from alan.data.simulator.sequence import check_view
+from alan.data.simulator.sequence import check_shape, check_view
 from alan.errors import DataError, ParameterError, nearest
 from alan.files import fingerprint, read_json, write_json
 
@@ -72,6 +72,7 @@ def simulate_archive(
     chosen = tuple(views) if views is not None else kind.views
     frames = kind.n_frames if n_frames is None else n_frames
     shape = kind.size if size is None else (size, size) if isinstance(size, int) else (size[0], size[1])
+    check_shape(shape)
     if frames < kind.min_frames:
         raise ParameterError(f"n_frames is {frames}, the {layout} layout needs at least {kind.min_frames}")
     folder = Path(root)

@@ -24,7 +24,8 @@ from alan.data.simulator.scene import Scene
 from alan.errors import ParameterError, nearest
 
 #: Smallest and largest picture side in pixels.
-_MIN_SIDE, _MAX_SIDE = 32, 1024
+#: Smallest and largest side of a frame in pixels.
+MIN_SIDE, MAX_SIDE = 32, 1024
 _APICAL = ("A4C", "A2C")
 _Settings = TypeVar("_Settings", ApicalPose, Acquisition)
 
@@ -102,8 +103,7 @@ def simulate_sequence(
     if pose and view not in _APICAL:
         raise ParameterError(f"pose is given for {view}, it places the heart in {' and '.join(_APICAL)} only")
     shape = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-    if not all(_MIN_SIDE <= side <= _MAX_SIDE for side in shape):
-        raise ParameterError(f"size is {size}, sides must lie between {_MIN_SIDE} and {_MAX_SIDE} pixels")
+    check_shape(shape)
     entropy = [seed] if isinstance(seed, int) else list(seed)
     for number in (*entropy, patient if isinstance(patient, int) else 0):
         if number < 0:
@@ -137,6 +137,16 @@ def simulate_sequence(
         fps=cycle.fps,
         long_axis=axis,
     )
+
+
+def check_shape(shape: tuple[int, int]) -> None:
+    """Refuse frames that are too small or too large to simulate.
+
+    Raises:
+        ParameterError: a side outside ``MIN_SIDE`` to ``MAX_SIDE``.
+    """
+    if not all(MIN_SIDE <= side <= MAX_SIDE for side in shape):
+        raise ParameterError(f"size is {shape}, sides must lie between {MIN_SIDE} and {MAX_SIDE} pixels")
 
 
 def check_view(view: str) -> None:
