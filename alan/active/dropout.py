@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alan.active.acquisition import RunningAcquisition, check_passes
@@ -45,7 +47,7 @@ class MonteCarloDropout:
                 "at dropout_at: last or decoder"
             )
 
-    def draw(self, frames: Tensor) -> Iterator[Tensor]:
+    def draw(self, frames: Tensor | NDArray[np.uint8]) -> Iterator[Tensor]:
         """Probabilities of a batch, pass by pass.
 
         Args:
@@ -64,7 +66,7 @@ class MonteCarloDropout:
                 probabilities = self.segmenter.probabilities(frames)
             yield probabilities
 
-    def acquisition(self, frames: Tensor) -> RunningAcquisition:
+    def acquisition(self, frames: Tensor | NDArray[np.uint8]) -> RunningAcquisition:
         """All passes of a batch, summed up for every acquisition function."""
         running = RunningAcquisition()
         for probabilities in self.draw(frames):

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alan.errors import ParameterError, nearest
@@ -84,23 +86,24 @@ class EnsembleSegmenter(nn.Module):
         return tuple(weight / total for weight in self.weights.values())
 
     @torch.no_grad()
-    def probabilities(self, frames: Tensor) -> Tensor:
+    def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Weighted mean of the members' probabilities.
 
         Args:
-            frames: (B, H, W) uint8 on any device.
+            frames: (B, H, W) uint8, a tensor on any device or an array.
 
         Returns:
             (B, C, H, W) float32 on the device of the first member that is used. C is 1 for one structure, else
             1 + structures with the background first.
         """
+        frames = torch.as_tensor(frames)
         used = [(m, share) for m, share in zip(self.members.values(), self.shares(), strict=True) if share > 0]
         total = used[0][1] * used[0][0].probabilities(frames).float()
         for member, share in used[1:]:
             total.add_(member.probabilities(frames).to(total), alpha=share)
         return total
 
-    def masks(self, frames: Tensor) -> dict[str, Tensor]:
+    def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
         """Masks (B, H, W) bool of each structure for frames (B, H, W) uint8; they do not overlap."""
         labels = to_labels(self.probabilities(frames))
         return {name: labels == value for value, name in enumerate(self.structures, 1)}

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -74,14 +76,14 @@ class Segmenter(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def probabilities(self, frames: Tensor) -> Tensor:
+    def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Probability of each class at each pixel; cutting a long batch into pieces is the caller's affair.
 
         Frames of another size than the trained one are resized to it, bilinearly and antialiased, and the
         probabilities back.
 
         Args:
-            frames: (B, H, W) uint8 on any device.
+            frames: (B, H, W) uint8, a tensor on any device or an array.
 
         Returns:
             (B, C, H, W) float32 on the network's device. C is 1 for one structure (sigmoid), else 1 + structures
@@ -90,6 +92,7 @@ class Segmenter(nn.Module):
         Raises:
             ParameterError: another shape or dtype.
         """
+        frames = torch.as_tensor(frames)
         if frames.ndim != 3 or frames.dtype != torch.uint8:
             raise ParameterError(
                 f"frames are {frames.dtype} {tuple(frames.shape)}: a segmenter takes uint8 of shape (B, H, W)"
@@ -104,7 +107,7 @@ class Segmenter(nn.Module):
         probabilities = to_probabilities(self.model(images).float())
         return F.interpolate(probabilities, shape, mode="bilinear", align_corners=False)
 
-    def masks(self, frames: Tensor) -> dict[str, Tensor]:
+    def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
         """Masks (B, H, W) bool of each structure for frames (B, H, W) uint8; they do not overlap."""
         labels = to_labels(self.probabilities(frames))
         return {name: labels == value for value, name in enumerate(self.structures, 1)}

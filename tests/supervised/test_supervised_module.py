@@ -176,6 +176,7 @@ def test_frames_of_another_size():
     free = untrained_segmenter(SMALL, ["lv"])  # takes them as they come
     assert not torch.allclose(free.probabilities(large), probabilities)
     assert torch.equal(free.probabilities(frames()), segmenter.probabilities(frames()))
+    assert torch.equal(segmenter.probabilities(large.numpy()), probabilities)  # as a frame store gives them
     with pytest.raises(ParameterError, match=r"uint8 of shape \(B, H, W\)"):
         segmenter.probabilities(large.float())
 
