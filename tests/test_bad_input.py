@@ -332,6 +332,21 @@ def a_word_for_a_switch_of_a_reader(tiny, folder):
     return prepare("folder", stills(folder / "mine" / "images").parent, "--options.unlabelled", "maybe")
 
 
+@case("option 'patient' of data set 'folder' is 5", "give a text")
+def a_number_for_a_rule_of_a_reader(tiny, folder):
+    return prepare("folder", stills(folder / "mine" / "images").parent, "--options.patient", 5)
+
+
+@case("option 'seed' of data set 'folder' is -1", "give a whole number, 0 or more")
+def negative_seed_of_a_reader(tiny, folder):
+    return prepare("folder", stills(folder / "mine" / "images").parent, "--options.seed", -1)
+
+
+@case("seed=-1", "give 0 or more")
+def negative_seed_of_a_protocol(tiny, folder):
+    return segment(tiny, seed=-1)
+
+
 @case("the pictures of the folder itself belong into a folder images in it")
 def pictures_beside_images(tiny, folder):
     return prepare("folder", stills(folder / "mine"))

@@ -185,9 +185,17 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
         if name not in known:
             hint = nearest(name, known) if known else "it has no options"
             raise ParameterError(f"data set {kind!r} has no option {name!r}: {hint}")
-        default = parameters[name].default
-        if isinstance(default, bool) and not isinstance(value, bool):
-            raise ParameterError(f"option {name!r} of data set {kind!r} is {value!r}: give true or false")
-        if type(default) is int and type(value) is not int:
-            raise ParameterError(f"option {name!r} of data set {kind!r} is {value!r}: give a whole number")
+        if wanted := _wanted(parameters[name], value):
+            raise ParameterError(f"option {name!r} of data set {kind!r} is {value!r}: give {wanted}")
     return readers[kind](root, **options)
+
+
+def _wanted(parameter: inspect.Parameter, value: Any) -> str:
+    """What a reader's option asks for where the value is not of that type, else an empty text."""
+    if isinstance(parameter.default, bool):
+        return "" if isinstance(value, bool) else "true or false"
+    if isinstance(parameter.default, int):
+        return "" if type(value) is int and value >= 0 else "a whole number, 0 or more"
+    if parameter.annotation in ("str | None", "str | os.PathLike[str] | None"):
+        return "" if value is None or isinstance(value, str | os.PathLike) else "a text"
+    return ""

@@ -33,8 +33,10 @@ def draw_patients(table: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame
     """Keep the rows of ``n`` patients, drawn by a seed; None keeps all.
 
     Raises:
-        ParameterError: there are fewer than ``n`` patients, or ``n`` is below 1.
+        ParameterError: there are fewer than ``n`` patients, ``n`` is below 1, or the seed below 0.
     """
+    if seed < 0:
+        raise ParameterError(f"seed={seed}: give 0 or more")
     if n is None:
         return table
     patients = np.unique(table["patient"].to_numpy(dtype=str))
