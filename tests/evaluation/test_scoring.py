@@ -2,10 +2,35 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alan.data.store import FrameStore
 from alan.evaluation.intervals import resample_weights
-from alan.evaluation.scoring import ejection_fractions
+from alan.evaluation.scoring import ejection_fractions, read_truth, score
 from alan.evaluation.summary import compare_ejection_fractions
 from alan.evaluation.views import _balanced_interval
+
+
+def test_areas_and_volumes_are_those_of_the_ellipsoid(lab):
+    """The archive's ventricle has semi-axes of 13 rows and 9 columns (0.5 and 0.4 mm), 0.8 times that at ES."""
+    store = FrameStore(lab / "store.h5")
+    table = store.labelled(split="test")
+    table.loc[0, "view"] = "PSAX"
+    truth = read_truth(store, table, "lv")
+    cases = score(truth.stored, truth, store, table, "the truth itself")
+    assert (cases["dice"] == 1).all()
+    assert (cases["dice_original"] > 0.95).all()
+    size, known = cases["phase"].map({"ED": 1.0, "ES": 0.8}), cases["volume_unit"] == "ml"
+    assert set(cases["volume_unit"]) == {"ml", "px3"}
+    ellipsoid = 4 / 3 * np.pi * size**3 * np.where(known, 13 * 0.05 * (9 * 0.04) ** 2, 13 * 9**2)
+    ellipse = np.pi * size**2 * 13 * 0.05 * 9 * 0.04
+    for suffix, close in (("_manual", 0.05), ("", 0.12)):
+        assert np.isnan(cases.loc[0, f"volume{suffix}"])  # a short axis gives no volume of disks
+        assert cases.loc[1:, f"volume{suffix}"].to_numpy() == pytest.approx(ellipsoid[1:].to_numpy(), rel=close)
+    for suffix in ("_manual", ""):
+        areas = cases[f"area_cm2{suffix}"]
+        assert areas[known].to_numpy() == pytest.approx(ellipse[known].to_numpy(), rel=0.03)
+        assert areas[~known].isna().all()
+    for other in ("la", "lv+la"):
+        assert np.isnan(read_truth(store, table, other).volumes).all()
 
 
 def test_ejection_fractions_by_hand():
