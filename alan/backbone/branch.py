@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from alan.backbone.checkpoint import check_same_network, load_plain, network, read_weights, spec_entry
 from alan.backbone.conv import ConvSpec, seeded_conv
 from alan.backbone.dense import DenseHeads, Outputs
-from alan.backbone.load import shipped
+from alan.backbone.load import shipped_or_path
 from alan.backbone.vit import VitSpec, seeded_vit
 from alan.errors import CheckpointError
 
@@ -44,8 +44,7 @@ def fill_network(init: str | os.PathLike[str], own: nn.Module, spec: VitSpec | C
     Raises:
         CheckpointError: the file cannot be read, or is of another network.
     """
-    file = Path(init) if Path(init).exists() else shipped().get(os.fspath(init), Path(init))
-    built, found = network(read_weights(file), os.fspath(init))
+    built, found = network(read_weights(shipped_or_path(init)), os.fspath(init))
     check_same_network(described(found), described(spec))
     own.load_state_dict(built.state_dict())
 

@@ -147,7 +147,8 @@ def network(weights: Weights, origin: str, heads: int | None = None) -> tuple[nn
         CheckpointError: another architecture; the message names the first key or shape that differs.
     """
     spec = weights.spec or infer_spec(weights.tensors, origin, heads)
-    built: nn.Module = ConvNet(spec) if isinstance(spec, ConvSpec) else build_vit(spec)
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
+        built: nn.Module = ConvNet(spec) if isinstance(spec, ConvSpec) else build_vit(spec)
     own = built.state_dict()
     for name, tensor in own.items():
         if name not in weights.tensors:

@@ -86,7 +86,9 @@ class JointModule(DINOModule):
         loss = super().training_step({"frames": batch["unlabelled"]}, batch_idx)
         seen = augmented(batch["frames"], self.augmentation, self.spec, step_generator(self.device, *key))
         heads: Any = self.student.dense
-        outputs: Outputs = heads(self.student.vit, seen.images)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(step_generator(torch.device("cpu"), *key, 1).initial_seed())  # stochastic depth
+            outputs: Outputs = heads(self.student.vit, seen.images)
         with torch.autocast(self.device.type, enabled=False):
             terms = taught_losses(outputs, batch, seen, self.structures, self.weights)
             taught = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()

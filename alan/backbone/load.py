@@ -63,11 +63,8 @@ def load_backbone(
     """
     name = os.fspath(path_or_name)
     if name.startswith("random:"):
-        return _random_by_name(name, input_size, stride)
-    path = Path(name)
-    if not path.exists():
-        path = shipped().get(name, path)
-    if path.exists() or path.suffix in {".safetensors", ".ckpt", ".pth", ".pt"}:
+        net, spec = _random_by_name(name)
+    elif (path := shipped_or_path(name)).exists() or path.suffix in {".safetensors", ".ckpt", ".pth", ".pt"}:
         net, spec = network(read_weights(path), str(path))
     else:
         net, spec = _from_timm(name)
@@ -101,13 +98,19 @@ def shipped(suffix: str = ".safetensors") -> dict[str, Path]:
     return {file.stem: file for folder in (INSTALLED, SHIPPED) for file in folder.glob(f"*{suffix}")}
 
 
-def _random_by_name(name: str, input_size: int | None, stride: int | None) -> Backbone:
+def shipped_or_path(path_or_name: str | os.PathLike[str]) -> Path:
+    """The file of that path where there is one, else that of a shipped name, else the path as given."""
+    path = Path(path_or_name)
+    return path if path.exists() else shipped().get(os.fspath(path_or_name), path)
+
+
+def _random_by_name(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:
     network_name, _, option = name.removeprefix("random:").partition("?")
     key, _, value = option.partition("=")
     if option and (key != "seed" or not value.isdecimal()):
         raise ParameterError(f"{name!r}: expected the form random:vit_small/4?seed=0")
     spec = named_conv_spec(network_name) if network_name in CONV_PRESETS else named_spec(network_name)
-    return random_backbone(spec, int(value or 0), input_size=input_size, stride=stride)
+    return seeded_network(spec, int(value or 0)), spec
 
 
 def _from_timm(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:

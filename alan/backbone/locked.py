@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class Backbone(nn.Module, ABC):
         return next(self.parameters()).device
 
     @torch.no_grad()
-    def forward(self, frames: Tensor) -> Features:
+    def forward(self, frames: Tensor | NDArray[np.uint8]) -> Features:
         """Compute the features of a batch; cutting a long batch into pieces is the caller's affair.
 
         Args:
@@ -75,7 +77,7 @@ class Backbone(nn.Module, ABC):
         return self._features(normalise(images, self.spec.normalisation, self.spec.in_chans), images)
 
     @torch.no_grad()
-    def sector(self, frames: Tensor) -> Tensor:
+    def sector(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Say which tokens see the ultrasound sector: more than 30% of the token's window lies inside.
 
         Args:
@@ -100,8 +102,9 @@ class Backbone(nn.Module, ABC):
     def _features(self, normalised: Tensor, images: Tensor) -> Features:
         """Features of normalised images (B, C, S, S); ``images`` (B, 1, S, S) are the grey values in 0..1."""
 
-    def _resize(self, frames: Tensor) -> Tensor:
+    def _resize(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """(B, H, W) uint8 to (B, 1, S, S) float32 in 0..1 on the backbone's device."""
+        frames = torch.as_tensor(frames)
         if frames.ndim != 3 or frames.dtype != torch.uint8:
             raise ParameterError(
                 f"frames are {frames.dtype} {tuple(frames.shape)}: the backbone takes uint8 of shape (B, H, W)"
@@ -239,7 +242,7 @@ class ConvBackbone(Backbone):
         return self.stride
 
     @torch.no_grad()
-    def taught(self, frames: Tensor) -> Tensor:
+    def taught(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """What the network was taught to say of each pixel, without any real label.
 
         Args:

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alan.backbone.checkpoint import load_plain
-from alan.backbone.load import load_backbone, shipped
+from alan.backbone.conv import ConvSpec
+from alan.backbone.load import load_backbone, shipped, shipped_or_path
 from alan.backbone.locked import Backbone
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
@@ -173,12 +174,14 @@ def parcel_entry(
     relative = None
     if source is not None and folder is not None and Path(source).exists():
         relative = Path(os.path.relpath(Path(source).resolve(), folder.resolve())).as_posix()
+    levels = backbone.spec.feature_levels if isinstance(backbone.spec, ConvSpec) else None
     origin = {
         "source": source,
         "relative": relative,
         "fingerprint": backbone.fingerprint,
         "input_size": backbone.input_size,
         "stride": backbone.stride,
+        "feature_levels": None if levels is None else list(levels),
     }
     return {"schema": SCHEMA, "head": head.settings(), "sector_only": sector_only, "backbone": origin}
 
@@ -209,11 +212,10 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
         CheckpointError: missing, truncated, unsafe or no parcel model; a backbone that cannot be found; or another
             backbone than the one the head was made for (the message names both fingerprints).
     """
-    file = Path(path)
+    file = shipped_or_path(path)
     if not file.is_file():
-        file = shipped().get(os.fspath(path), file)
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
+        names = [name for name in shipped() if name.endswith("-parcels")]
+        raise CheckpointError(f"{file}: no such file and no shipped parcels: {nearest(str(file), names)}")
     entry, state = _read_checkpoint(file) if file.suffix == ".ckpt" else _read_safetensors(file)
     try:
         origin, settings, sector_only = entry["backbone"], entry["head"], bool(entry["sector_only"])
@@ -256,7 +258,7 @@ def check_backbone(where: str, expected: str, source: str | None, given: str) ->
     if given != expected:
         raise CheckpointError(
             f"{where}: made for the backbone {expected[:12]} ({source or 'origin not known'}), given the backbone "
-            f"{given[:12]}: same weights, input_size and stride are needed"
+            f"{given[:12]}: same weights, input_size, stride and feature_levels are needed"
         )
 
 
@@ -267,7 +269,12 @@ def _find_backbone(file: Path, origin: Mapping[str, Any]) -> Backbone:
     beside = file.parent / origin["relative"] if origin.get("relative") else None
     place = str(beside) if beside is not None and beside.exists() else source
     try:
-        return load_backbone(place, input_size=origin["input_size"], stride=origin["stride"])
+        return load_backbone(
+            place,
+            input_size=origin["input_size"],
+            stride=origin["stride"],
+            feature_levels=origin.get("feature_levels"),  # files from before this was kept: the backbone's own
+        )
     except CheckpointError as error:
         raise CheckpointError(
             f"{file}: its backbone cannot be loaded ({error}): give load_parcels the backbone"
@@ -277,7 +284,10 @@ def _find_backbone(file: Path, origin: Mapping[str, Any]) -> Backbone:
 def _check_entry(file: Path, entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
         found = entry.get("schema") if isinstance(entry, dict) else None
-        raise CheckpointError(f"{file}: not a parcel model (schema {found!r}, expected {SCHEMA!r})")
+        raise CheckpointError(
+            f"{file}: not a parcel model (schema {found!r}, expected {SCHEMA!r}): "
+            "give a file of `alan parcels` or of a RAPTOR run"
+        )
     return entry
 
 

@@ -287,3 +287,24 @@ def test_sector_tokens(vit):
     assert torch.equal(tokens, expected)
     assert VitBackbone(vit, SPEC, stride=4).sector(frames).shape == (1, 7, 7)
     assert json.dumps(SPEC.to_dict())
+
+
+def test_numpy_frames_are_taken_too(vit, frames):
+    backbone = VitBackbone(vit, SPEC)
+    assert torch.equal(backbone(frames.numpy()).tokens, backbone(frames).tokens)
+    assert torch.equal(backbone.sector(frames.numpy()), backbone.sector(frames))
+
+
+def test_loading_leaves_the_global_generator_alone(vit, tmp_path):
+    export_backbone(vit, SPEC, tmp_path / "b.safetensors")
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    load_backbone(tmp_path / "b.safetensors")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_levels_of_a_random_network_are_those_asked_for():
+    assert load_backbone("random:conv_small", feature_levels=[3]).dim == 128
+    with pytest.raises(ParameterError, match="no feature_levels"):
+        load_backbone("random:vit_small/4", feature_levels=[3])

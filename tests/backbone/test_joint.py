@@ -1,5 +1,6 @@
 """Simulation before DINO, and both in one run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,13 @@ def test_refuses(tmp_path, data):
         trainer(tmp_path, 1).fit(JointModule(structures=NAMES, **DINO), data(unlabelled=None))
     with pytest.raises(ConfigError, match="set both to the same"):
         trainer(tmp_path, 1).fit(JointModule(structures=["lv", "la"], **DINO), data())
+
+
+def test_stochastic_depth_of_both_passes_hangs_on_the_seed(tmp_path, data):
+    found = []
+    for state in (1, 2):
+        model = JointModule(structures=NAMES, **{**DINO, "vit": replace(SPEC, depth=2), "drop_path": 0.5})
+        torch.manual_seed(state)
+        trainer(tmp_path, 2).fit(model, data())
+        found.append(weights(model))
+    assert torch.equal(*found)

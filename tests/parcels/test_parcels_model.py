@@ -1,11 +1,14 @@
 """The parcel model: maps against interpolate and argmax, the sector, the file and what it refuses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from alan.backbone.load import random_backbone
+from alan.backbone.checkpoint import export_backbone
+from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
 from alan.errors import CheckpointError, ParameterError
 from alan.parcels.head import KMeansHead, RaptorHead
@@ -122,8 +125,6 @@ def test_a_file_gives_the_model_back(tmp_path):
 
 
 def test_the_backbone_is_found_beside_the_file(tmp_path, monkeypatch):
-    from alan.backbone.checkpoint import export_backbone
-
     backbone = random_backbone(SPEC, input_size=40, stride=4)
     source = tmp_path / "one" / "backbone" / "backbone.safetensors"
     export_backbone(backbone.vit, SPEC, source)
@@ -139,6 +140,15 @@ def test_the_backbone_is_found_beside_the_file(tmp_path, monkeypatch):
         load_parcels(tmp_path / "moved" / "parcels" / "parcels.safetensors")
 
 
+def test_the_levels_of_the_backbone_are_found_again(tmp_path):
+    backbone = load_backbone("random:conv_small", feature_levels=[3, 2])
+    export_backbone(backbone.network, replace(backbone.spec, feature_levels=None), tmp_path / "b.safetensors")
+    backbone = load_backbone(tmp_path / "b.safetensors", feature_levels=[3, 2])
+    before = ParcelModel(backbone, KMeansHead(backbone.dim, 4), source=str(tmp_path / "b.safetensors"))
+    save_parcels(before, tmp_path / "p.safetensors")
+    assert load_parcels(tmp_path / "p.safetensors").fingerprint == before.fingerprint
+
+
 def test_another_backbone_is_refused_by_both_names(tmp_path):
     path = tmp_path / "parcels.safetensors"
     save_parcels(model(), path)
@@ -152,8 +162,6 @@ def test_another_backbone_is_refused_by_both_names(tmp_path):
 
 
 def test_files_that_are_no_parcel_model_are_refused(tmp_path):
-    from alan.backbone.checkpoint import export_backbone
-
     backbone = random_backbone(SPEC)
     path = tmp_path / "parcels.safetensors"
     with pytest.raises(CheckpointError, match="no such file"):
