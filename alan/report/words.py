@@ -17,7 +17,7 @@ STRUCTURES = {
 #: Kinds of methods, in the order in which they are shown.
 KINDS = ("parcels", "ensemble", "network", "k-means", "random", "atlas")
 PHASES = {"ED": "end diastole", "ES": "end systole"}
-RULES = {"paper": "paper’s", "relaxed": "relaxed", "greedy": "greedy", "": "–"}
+RULES = {"paper": "paper’s", "relaxed": "relaxed", "greedy": "greedy", "beta": "Beta", "": "–"}
 UNDEFINED = "–"
 
 
