@@ -163,7 +163,9 @@ def measure_efficiency(protocol: LabelEfficiencyProtocol, folder: Path) -> Resul
         raise DataError(f"{place}: is a file; work needs a folder")
     frames = np.concatenate([sides.label["frame"].to_numpy(), sides.test["frame"].to_numpy()])
     features = prepare_features(protocol.methods, store, frames, place / "features", protocol.batch_size)
-    priors = prepare_priors(protocol.methods, protocol.structures, place / "features", protocol.batch_size)
+    priors = prepare_priors(
+        protocol.methods, protocol.structures, protocol.phases, place / "features", protocol.batch_size
+    )
     paths = {path for method in protocol.methods for path in (method.segmenter, method.init) if path is not None}
     bench = Bench(
         store=protocol.store,

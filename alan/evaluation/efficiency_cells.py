@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -79,7 +80,8 @@ class Bench:
         batch_size: frames through a network at a time.
         accelerator: on which networks are trained.
         features: feature name to its file.
-        priors: name of a method to each structure's prior, as JSON.
+        priors: name of a method to each structure's prior, as JSON; of a method with a list for each phase, to
+            that of ``structure phase``.
         digests: path of a segmenter or of the start of a training to its fingerprint.
         folder: where cells are kept.
     """
@@ -136,6 +138,8 @@ class Workspace:
         """SHA-256 over everything that decides a cell's result; the method's name does not."""
         bench, method = self.bench, cell.method
         settings = {k: v for k, v in asdict(method).items() if k not in ("name", *_PLACES)}
+        if not settings["per_phase"]:
+            del settings["per_phase"]  # cells of before it was there stay
         sources = [bench.digests[path] for path in (method.segmenter, method.init) if path is not None]
         if name := feature_name(method):
             sources.append(bench.features[name].fingerprint)
@@ -218,23 +222,33 @@ def _rule(work: Workspace, cell: Cell) -> _Learnt:
     patients = work.sides.label["patient"].to_numpy()[rows]
     priors = work.bench.priors.get(cell.method.name, {})
     for value, name in enumerate(work.bench.structures, 1):
-        selector = ParcelSelector(
-            rule=str(cell.method.rule),
-            n_parcels=source.n_parcels + (source.background_id is not None),
-            background_id=source.background_id,
-            provenance=source.fingerprint,
-            prior=ParcelPrior.from_dict(json.loads(priors[name])) if name in priors else None,
-        )
-        segmenter = ParcelSegmenter(selector=selector, **asdict(work.bench.postprocessing))
-        try:
-            if cell.patients == 0:
-                segmenter.fit_prior()
-            else:
-                segmenter.fit(label, work.label_maps[rows] == value, groups=patients)
-            masks[name] = segment(segmenter, test)
-        except SelectionError as error:
-            masks[name], reasons[name] = np.zeros(test.shape, bool), str(error)
+        masks[name] = np.zeros(test.shape, bool)
+        for phase in work.bench.phases if cell.method.per_phase else ("",):
+            prior = priors.get(f"{name} {phase}".strip())
+            selector = ParcelSelector(
+                rule=str(cell.method.rule),
+                n_parcels=source.n_parcels + (source.background_id is not None),
+                background_id=source.background_id,
+                provenance=source.fingerprint,
+                prior=None if prior is None else ParcelPrior.from_dict(json.loads(prior)),
+            )
+            segmenter = ParcelSegmenter(selector=selector, **asdict(work.bench.postprocessing))
+            learn, use = _of_phase(work.sides.label.iloc[rows], phase), _of_phase(work.sides.test, phase)
+            try:
+                if cell.patients == 0:
+                    segmenter.fit_prior()
+                else:
+                    truth = work.label_maps[rows][learn] == value
+                    segmenter.fit(label[learn], truth, groups=patients[learn])
+                masks[name][use] = segment(segmenter, test[use])
+            except SelectionError as error:
+                reasons[name] = str(error)
     return masks, reasons
+
+
+def _of_phase(table: pd.DataFrame, phase: str) -> NDArray[np.bool_]:
+    """Which rows are of a phase; all for an empty one."""
+    return (table["phase"] == phase).to_numpy() if phase else np.ones(len(table), bool)
 
 
 def _atlas(work: Workspace, cell: Cell) -> _Learnt:

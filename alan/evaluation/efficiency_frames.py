@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from alan.backbone.load import load_backbone
 from alan.data.store import FrameStore
 from alan.downstream.prior import ParcelPrior
-from alan.errors import ParameterError
+from alan.errors import DataError, ParameterError
 from alan.evaluation.efficiency_methods import Method
 from alan.evaluation.maps import parcel_maps
 from alan.files import atomic, fingerprint, write_text
@@ -137,18 +138,20 @@ def prepare_features(
 
 
 def prepare_priors(
-    methods: Sequence[Method], structures: Sequence[str], folder: Path, batch_size: int
+    methods: Sequence[Method], structures: Sequence[str], phases: Sequence[str], folder: Path, batch_size: int
 ) -> dict[str, dict[str, str]]:
     """Count parcels on the simulated frames of every prior, or find the counts where an earlier call kept them.
 
     Args:
         methods: the methods.
         structures: structures to count.
+        phases: phases of the protocol, of which a method with a list for each has a prior each.
         folder: where files are kept.
         batch_size: frames through a network at a time.
 
     Returns:
-        Name of a method to each structure's :class:`~alan.downstream.prior.ParcelPrior`, as JSON.
+        Name of a method to each structure's :class:`~alan.downstream.prior.ParcelPrior`, as JSON; with a list for
+        each phase the names are ``structure phase``.
     """
     found: dict[str, dict[str, str]] = {}
     for method in methods:
@@ -158,23 +161,27 @@ def prepare_priors(
         table = store.labelled(None, None, ("ED", "ES"))
         frames, labels = table["frame"].to_numpy(), table["label"].to_numpy()
         key = fingerprint([model.fingerprint, store.fingerprint, frames.tolist()])[:16]
-        for structure in structures:
-            path = folder / f"prior-{structure}-{key}.json"
+        parts = phases if method.per_phase else ("",)
+        for structure, phase in itertools.product(structures, parts):
+            path = folder / f"prior-{structure}{phase and '-' + phase.lower()}-{key}.json"
+            rows = (table["phase"] == phase).to_numpy() if phase else np.ones(len(table), bool)
+            if not rows.any():
+                raise DataError(f"{method.prior}: the prior's store has no frame of the phase {phase!r}")
             if not path.exists():
                 maps = parcel_maps(
                     model, store, frames, folder / f"maps-{key}.npz", batch_size=batch_size, name="prior"
                 )
                 prior = ParcelPrior.count(
-                    maps,
-                    store.masks(labels, structure),
-                    groups=table["patient"].to_numpy(),
+                    maps[rows],
+                    store.masks(labels[rows], structure),
+                    groups=table["patient"].to_numpy()[rows],
                     n_parcels=model.n_parcels + (model.background_id is not None),
                     background_id=model.background_id,
                     structure=structure,
                     provenance=model.fingerprint,
                 )
                 write_text(path, prior.to_json())
-            found.setdefault(method.name, {})[structure] = path.read_text(encoding="utf-8")
+            found.setdefault(method.name, {})[f"{structure} {phase}".strip()] = path.read_text(encoding="utf-8")
     return found
 
 

@@ -22,7 +22,7 @@ from alan.supervised.structures import check_store
 
 #: Kind of a method to the keys that it needs, and those that it may have.
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "rule": (("parcels", "rule"), ("prior",)),
+    "rule": (("parcels", "rule"), ("prior", "per_phase")),
     "linear": (("backbone",), ("input_size", "stride", "feature_levels", "linear")),
     "soft_linear": (("parcels",), ("linear",)),
     "decoder": (("backbone",), ("input_size", "stride", "feature_levels", "decoder")),
@@ -36,6 +36,7 @@ _KEYS = (
     "parcels",
     "rule",
     "prior",
+    "per_phase",
     "backbone",
     "input_size",
     "stride",
@@ -114,6 +115,8 @@ class Method:
         rule: kind ``rule``: a rule of :class:`alan.downstream.selection.ParcelSelector`.
         prior: rule ``beta``: a frame store of simulated frames, whose ED and ES masks say what each parcel is
             before any label is given; such a method is also measured with 0 labelled patients.
+        per_phase: kind ``rule``: a list for each phase, learnt from its labelled frames (and its simulated ones)
+            alone and used on its test frames; None and false: one list for all.
         backbone: kinds ``linear`` and ``decoder``: path or name of the backbone.
         input_size: side to which the backbone resizes frames; None is its own.
         stride: step between its patches; None is its own.
@@ -131,6 +134,7 @@ class Method:
     parcels: str | None = None
     rule: str | None = None
     prior: str | None = None
+    per_phase: bool | None = None
     backbone: str | None = None
     input_size: int | None = None
     stride: int | None = None

@@ -70,7 +70,8 @@ def summarise(cases: pd.DataFrame, fitted: Sequence[Fitted], phases: Sequence[st
         if one.segmenter is None:
             names = {"method": one.method, "kind": one.kind, "rule": one.rule, "structure": one.structure}
             rows += [
-                {**names, "phase": phase, "reason": one.reason, "empty": 0, "metrics": {}} for phase in phases
+                {**names, "phase": phase, "reason": one.reason, "empty": 0, "metrics": {}}
+                for phase in ([one.phase] if one.phase else phases)
             ]
     return rows
 

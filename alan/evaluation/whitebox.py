@@ -34,6 +34,7 @@ class Fitted(NamedTuple):
         segmenter: the fitted white box; None where the rule chose nothing.
         label_dice: its mean Dice on the labelled frames; NaN where nothing was chosen.
         reason: why nothing was chosen, else empty.
+        phase: the phase that it learnt from and segments; empty for all of them together.
     """
 
     method: str
@@ -43,6 +44,7 @@ class Fitted(NamedTuple):
     segmenter: ParcelSegmenter | None
     label_dice: float
     reason: str
+    phase: str = ""
 
 
 def fit_white_box(
@@ -52,6 +54,8 @@ def fit_white_box(
     *,
     masks: NDArray[np.bool_],
     patients: NDArray[Any],
+    phases: NDArray[Any],
+    phase: str,
     postprocessing: PostProcessing,
 ) -> Fitted:
     """Fit one white box.
@@ -62,8 +66,12 @@ def fit_white_box(
         structure: what the masks show.
         masks: (n, S, S) bool, the manual masks of the labelled frames.
         patients: (n,) the patient of each.
+        phases: (n,) the phase of each.
+        phase: learn from frames of this phase alone; empty for all.
         postprocessing: the steps from parcels to segment.
     """
+    rows = (phases == phase) if phase else np.ones(len(masks), bool)
+    label, masks, patients = source.label[rows], masks[rows], patients[rows]
     selector = ParcelSelector(
         rule=rule,
         n_parcels=source.n_parcels + (source.background_id is not None),
@@ -72,14 +80,37 @@ def fit_white_box(
     )
     segmenter = ParcelSegmenter(selector=selector, **asdict(postprocessing))
     try:
-        segmenter.fit(source.label, masks, groups=patients)
+        segmenter.fit(label, masks, groups=patients)
     except SelectionError as error:
         _log.info("%s, rule %s, %s: nothing chosen (%s)", source.name, rule, structure, error)
-        return Fitted(source.name, source.kind, rule, structure, None, float("nan"), str(error))
-    scores = dice(segment(segmenter, source.label), masks)
+        return Fitted(source.name, source.kind, rule, structure, None, float("nan"), str(error), phase)
+    scores = dice(segment(segmenter, label), masks)
     known = scores[~np.isnan(scores)]
     mean = float(known.mean()) if len(known) else float("nan")
-    return Fitted(source.name, source.kind, rule, structure, segmenter, mean, "")
+    return Fitted(source.name, source.kind, rule, structure, segmenter, mean, "", phase)
+
+
+def segment_phases(
+    fitted: Sequence[Fitted], maps: NDArray[np.uint8], phases: NDArray[Any]
+) -> NDArray[np.bool_] | None:
+    """Predict masks of frames, each by the white box of its phase.
+
+    Args:
+        fitted: one white box for all phases, or one for each.
+        maps: (n, S, S) uint8 parcel maps.
+        phases: (n,) the phase of each.
+
+    Returns:
+        (n, S, S) bool; None where one of them chose nothing.
+    """
+    masks = np.zeros(maps.shape, bool)
+    for one in fitted:
+        if one.segmenter is None:
+            return None
+        rows = (phases == one.phase) if one.phase else np.ones(len(maps), bool)
+        if rows.any():
+            masks[rows] = segment(one.segmenter, maps[rows])
+    return masks
 
 
 def segment(segmenter: ParcelSegmenter, maps: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -94,18 +125,20 @@ def describe_white_boxes(fitted: Sequence[Fitted]) -> tuple[dict[str, Any], list
 
     Returns:
         File name to the segmenter's dictionary, and one row for each: ``method``, ``kind``, ``rule``,
-        ``structure``, ``reason``, ``label_dice``, and where something was chosen ``file``, ``n_parcels``,
-        ``in_use`` (parcels that appear in a labelled frame), ``interior``, ``exterior`` and ``valve``.
+        ``structure``, ``phase``, ``reason``, ``label_dice``, and where something was chosen ``file``,
+        ``n_parcels``, ``in_use`` (parcels that appear in a labelled frame), ``interior``, ``exterior`` and
+        ``valve``.
     """
     files: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for one in fitted:
         row: dict[str, Any] = {
-            name: getattr(one, name) for name in ("method", "kind", "rule", "structure", "reason")
+            name: getattr(one, name) for name in ("method", "kind", "rule", "structure", "phase", "reason")
         }
         row["label_dice"] = one.label_dice
         if one.segmenter is not None:
-            name = f"{one.structure}-{_slug(one.method)}-{one.rule}.json"
+            phase = f"-{one.phase.lower()}" if one.phase else ""
+            name = f"{one.structure}-{_slug(one.method)}-{one.rule}{phase}.json"
             files[name] = json.loads(one.segmenter.to_json())
             selector = one.segmenter.selector_
             row |= {

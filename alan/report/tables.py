@@ -173,7 +173,7 @@ def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list
         tables.append(
             {
                 **box,
-                "name": STRUCTURES.get(box["structure"], box["structure"]),
+                "name": _box_name(box),
                 "rule": RULES.get(box["rule"], box["rule"]),
                 "images": selector["images"],
                 "rows": [
@@ -189,6 +189,12 @@ def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list
             }
         )
     return tables
+
+
+def _box_name(box: Mapping[str, Any]) -> str:
+    """The structure of a white box, with the phase where it has one."""
+    name = STRUCTURES.get(box["structure"], box["structure"])
+    return f"{name} at {PHASES.get(box['phase'], box['phase'])}" if box.get("phase") else name
 
 
 def view_table(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,9 +254,6 @@ def skipped_notes(results: Mapping[str, Any]) -> list[str]:
                 notes.append(f"{one['method']}: does not segment the {names}")
         for box in summary["white_boxes"]:
             if box["reason"]:
-                rule, name = (
-                    RULES.get(box["rule"], box["rule"]),
-                    STRUCTURES.get(box["structure"], box["structure"]),
-                )
+                rule, name = RULES.get(box["rule"], box["rule"]), _box_name(box)
                 notes.append(f"{box['method']}, {rule} rule, {name}: nothing chosen. {box['reason']}")
     return list(dict.fromkeys(notes))

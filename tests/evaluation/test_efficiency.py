@@ -151,6 +151,34 @@ def test_a_rule_by_hand(lab, measured):
     assert case(measured[1], "greedy", 3, 1, "lv", "ES") == pytest.approx(scores[at_es].mean())
 
 
+def test_a_list_for_each_phase_by_hand(lab, protocol, tmp_path):
+    """Learnt from and used on frames of one phase; the prior, too, is counted on that phase."""
+    parcels, simulated = str(lab / "parcels.safetensors"), str(lab / "leaking.h5")
+    methods = [
+        Method("greedy", "rule", parcels=parcels, rule="greedy", per_phase=True),
+        Method("beta", "rule", parcels=parcels, rule="beta", prior=simulated, per_phase=True),
+    ]
+    result = measure_efficiency(replace(protocol, methods=methods, label_patients=(3,), seeds=(1,)), tmp_path)
+    store, label, test = sides(lab, 3, 1)
+    model, other = load_parcels(parcels), FrameStore(simulated)
+    for phase in ("ED", "ES"):
+        mine, asked = label[label["phase"] == phase], test[test["phase"] == phase]
+        maps = model.maps(store.frames(mine["frame"].to_numpy())).numpy()
+        masks = store.masks(mine["label"].to_numpy(), "lv")
+        fitted = ParcelSegmenter(ParcelSelector("greedy", n_parcels=12)).fit(maps, masks, mine["patient"])
+        truth = store.masks(asked["label"].to_numpy(), "lv")
+        seen = model.maps(store.frames(asked["frame"].to_numpy())).numpy()
+        scores = dice(fitted.predict(seen), truth)
+        assert case(result, "greedy", 3, 1, "lv", phase) == pytest.approx(scores.mean())
+        rows = other.labelled(None, None, (phase,))
+        maps = model.maps(other.frames(rows["frame"].to_numpy()), other.size).numpy()
+        masks = other.masks(rows["label"].to_numpy(), "lv")
+        prior = ParcelPrior.count(maps, masks, groups=rows["patient"].to_numpy(), n_parcels=12, structure="lv")
+        named = ParcelSegmenter(ParcelSelector("beta", prior=prior, n_parcels=12)).fit_prior()
+        scores = dice(named.predict(seen), truth)
+        assert case(result, "beta", 0, 1, "lv", phase) == pytest.approx(scores.mean())
+
+
 def test_a_linear_readout_by_hand(lab, measured):
     store, label, test = sides(lab, 3, 0)
     backbone = load_backbone(lab / "backbone.safetensors")
@@ -280,6 +308,17 @@ def test_each_setting_of_a_method_makes_another_cell(protocol, tmp_path, change)
     other = measure_efficiency(replace(short, methods=[replace(short.methods[0], **change)]), tmp_path)
     assert len(list((tmp_path / "cells").iterdir())) == 2
     assert not np.array_equal(first.cases["dice"], other.cases["dice"])
+
+
+def test_the_phases_of_a_rule_make_another_cell_and_leave_the_others(protocol, tmp_path):
+    short = only(protocol, "greedy", label_patients=(3,), seeds=(0,), work=str(tmp_path))
+    cells = lambda: {path.name for path in (tmp_path / "cells").iterdir()}  # noqa: E731
+    measure_efficiency(short, tmp_path)
+    first = cells()
+    for per_phase, more in ((False, 0), (True, 1)):
+        measure_efficiency(replace(short, methods=[replace(short.methods[0], per_phase=per_phase)]), tmp_path)
+        assert cells() >= first
+        assert len(cells()) == 1 + more
 
 
 def test_a_rule_that_chooses_nothing_counts_as_nothing_outlined(protocol, tmp_path, monkeypatch):

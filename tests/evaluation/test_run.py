@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,22 @@ import yaml
 
 from alan.data.store import FrameStore
 from alan.downstream.segmenter import ParcelSegmenter
-from alan.errors import AlanError, CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
+from alan.downstream.selection import ParcelSelector
+from alan.errors import (
+    AlanError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ParameterError,
+    SelectionError,
+    SplitLeakError,
+)
 from alan.evaluation import run as run_module
 from alan.evaluation.metrics import dice, hausdorff95
 from alan.evaluation.run import run_evaluation
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
+from alan.parcels.model import load_parcels
 from alan.report.html import write_report
 
 
@@ -240,8 +250,6 @@ def test_a_view_split_that_announces_its_leak_is_reported_in_red(lab, tmp_path):
 
 
 def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
-    from alan.downstream.selection import ParcelSelector
-
     fit = ParcelSelector.fit
 
     def strict(self, maps, masks, groups=None):
@@ -265,3 +273,51 @@ def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
     assert summary["label"]["patients"] == 2
     page = write_report(run).read_text()
     assert "nothing chosen: " in page
+
+
+def test_a_list_for_each_phase_learns_from_it_and_segments_it(lab, tmp_path):
+    """Two white boxes are saved; each by hand gives the scores of its own phase."""
+    segmentation = replace(
+        protocols(lab)[0], structures=("lv",), rules=("greedy",), kmeans=(), published=None, per_phase=True
+    )
+    run = run_evaluation(segmentation, None, tmp_path / "run")
+    cases = pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""])
+    cases = cases[cases["rule"] == "greedy"].set_index("frame")
+    store, model = FrameStore(lab / "store.h5"), load_parcels(lab / "parcels.safetensors")
+    for phase in ("ED", "ES"):
+        label, test = (store.labelled(split=split, phases=(phase,)) for split in ("val", "test"))
+        maps = [model.maps(store.frames(rows["frame"].to_numpy()), store.size).numpy() for rows in (label, test)]
+        ids = model.n_parcels + (model.background_id is not None)
+        selector = ParcelSelector("greedy", n_parcels=ids, background_id=model.background_id)
+        fitted = ParcelSegmenter(selector, **asdict(segmentation.postprocessing))
+        fitted.fit(maps[0], store.masks(label["label"].to_numpy(), "lv"), label["patient"].to_numpy())
+        expected = dice(fitted.predict(maps[1]), store.masks(test["label"].to_numpy(), "lv"))
+        np.testing.assert_allclose(cases.loc[test["frame"], "dice"], expected, atol=1e-5)
+        saved = ParcelSegmenter.from_json(run / "models" / f"lv-parcels-k-12-greedy-{phase.lower()}.json")
+        assert saved.selector_.n_images_ == len(label) == 3
+    page = write_report(run).read_text()
+    assert "left ventricle at end diastole" in page
+    assert "left ventricle at end systole" in page
+
+
+def test_a_phase_in_which_nothing_is_chosen_is_told(lab, tmp_path, monkeypatch):
+    fit, phases = ParcelSelector.fit, iter(("ED", "ES"))
+
+    def strict(self, maps, masks, groups=None):
+        if next(phases) == "ES":
+            raise SelectionError("nothing of it")
+        return fit(self, maps, masks, groups)
+
+    monkeypatch.setattr(ParcelSelector, "fit", strict)
+    segmentation = replace(
+        protocols(lab)[0],
+        structures=("lv",),
+        rules=("greedy",),
+        kmeans=(),
+        published=None,
+        random_vit=False,
+        per_phase=True,
+    )
+    rows = results_of(run_evaluation(segmentation, None, tmp_path / "run"))["segmentation"]["rows"]
+    assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == [("ES", "nothing of it")]
+    assert "at end systole: nothing chosen. nothing of it" in write_report(tmp_path / "run").read_text()
