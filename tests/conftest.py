@@ -54,19 +54,27 @@ class Tiny:
         self.backbone = cache(self._backbone)
         self.parcels = cache(self._parcels)
 
-    def _archive(self, layout: str) -> str:
-        root = self.folder / layout
+    def _archive(self, layout: str, seed: int = 0) -> str:
+        root = self.folder / f"{layout}{seed or ''}"
         if layout == "acdc":
             write_slices(root)
             return str(root)
         simulate_archive(
-            root, layout, 8, n_frames=N_FRAMES[layout], size=64, split=(0.5, 0.25, 0.25), progress=False
+            root,
+            layout,
+            8,
+            n_frames=N_FRAMES[layout],
+            size=64,
+            split=(0.5, 0.25, 0.25),
+            seed=seed,
+            progress=False,
         )
         return str(root)
 
-    def _store(self, layout: str) -> str:
-        out = self.folder / f"{layout}.h5"
-        prepare(open_dataset(layout, self.archive(layout)), out, Preprocessing(112), workers=0, progress=False)
+    def _store(self, layout: str, seed: int = 0) -> str:
+        out = self.folder / f"{layout}{seed or ''}.h5"
+        archive = open_dataset(layout, self.archive(layout, seed))
+        prepare(archive, out, Preprocessing(112), workers=0, progress=False)
         return str(out)
 
     def _backbone(self, seed: int = 0) -> str:

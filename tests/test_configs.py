@@ -255,7 +255,7 @@ def light_efficiency(efficiency, tiny, folder):
             method["backbone"] = tiny.backbone()
             method["feature_levels"] = None  # the tiny backbone is a ViT
         if "prior" in method:
-            method["prior"] = tiny.store("camus")
+            method["prior"] = tiny.store("camus", 1)  # of other patients
         if "segmenter" in method:
             spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
             method["segmenter"] = str(folder / "fixed.safetensors")
