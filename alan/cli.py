@@ -168,7 +168,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if error.errno not in _REMEDIES:
             raise
         where = error.filename2 or error.filename or "output"
-        what = "no space left on disk" if error.errno == errno.EDQUOT else os.strerror(error.errno).lower()
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "no space left on disk" if full else os.strerror(error.errno).lower()
         sys.stderr.write(f"alan: error: {where}: {what}; {_REMEDIES[error.errno]}\n")
         return 2
     except Exception as error:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from alan.backbone.conv import ConvBlock, ConvNet, ConvSpec
@@ -107,12 +106,12 @@ class DenseHeads(nn.Module):
             self.pixel = nn.Conv2d(channels, 2 * n_structures + 3, 1)
         self.frame = nn.Linear(pooled, len(VIEWS) + 1)
 
-    def forward(self, network: nn.Module, images: Tensor) -> Outputs:
-        """Features of normalised images (B, in_chans, H, W) by the network, and what they say."""
+    def forward(self, network: Any, images: Tensor) -> Outputs:
+        """What a network of the kind of ``spec`` says of normalised images (B, in_chans, H, W)."""
         if isinstance(network, ConvNet):
             maps = network(images)
             pixel, pooled = network.outputs(maps[0]), maps[-1].mean((2, 3))
-        elif isinstance(network, VisionTransformer):
+        else:
             tokens: Tensor = network.forward_features(images)
             n, _, dim = tokens.shape
             side = math.isqrt(tokens.shape[1] - 1)
@@ -120,8 +119,6 @@ class DenseHeads(nn.Module):
             for block in self.rise:
                 x = block(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
             pixel = self.pixel(x)
-        else:
-            raise ParameterError(f"a {type(network).__name__} has no dense features")
         tissue, distance, coordinates = pixel.float().split([self.n_structures + 1, self.n_structures, 2], 1)
         frame = self.frame(pooled).float()
         return Outputs(tissue, distance, coordinates, frame[:, :-1], frame[:, -1])

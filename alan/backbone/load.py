@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 
 from alan.backbone.checkpoint import Weights, network, read_weights
@@ -114,6 +113,8 @@ def _random_by_name(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:
 
 
 def _from_timm(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:
+    import timm
+
     if not timm.is_model(name):
         known = [*shipped(), "vit_small_patch8_224.dino", "random:vit_small/4"]
         raise CheckpointError(f"{name}: no such file and no known name: {nearest(name, known)}")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from alan.backbone.conv import ConvNet, ConvSpec, check_conv_size, check_token_stride
@@ -18,6 +16,9 @@ from alan.backbone.normalise import normalise, sector_mask
 from alan.backbone.vit import VitSpec, check_size
 from alan.errors import ParameterError
 from alan.files import fingerprint, fingerprint_tensors
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 #: A token sees the sector when more than this share of its patch lies inside.
 SECTOR_SHARE = 0.3
@@ -183,6 +184,8 @@ class VitBackbone(Backbone):
         At a stride below the patch, token i sits at the base grid's coordinate ``i stride / patch``: bicubic
         interpolation between the centres of the outermost patches (``align_corners``) gives just that.
         """
+        from timm.layers.pos_embed import resample_abs_pos_embed
+
         base = self.input_size // self.patch_size
         position: Tensor = resample_abs_pos_embed(
             self.vit.pos_embed, [base, base], [self.spec.grid, self.spec.grid], num_prefix_tokens=1
@@ -280,6 +283,9 @@ def lock(
     """Lock a network of either kind; see :class:`VitBackbone` and :class:`ConvBackbone`."""
     if isinstance(spec, ConvSpec) and isinstance(network, ConvNet):
         return ConvBackbone(network, spec, input_size, stride)
-    if isinstance(spec, VitSpec) and isinstance(network, VisionTransformer):
-        return VitBackbone(network, spec, input_size, stride)
+    if isinstance(spec, VitSpec):
+        from timm.models.vision_transformer import VisionTransformer
+
+        if isinstance(network, VisionTransformer):
+            return VitBackbone(network, spec, input_size, stride)
     raise ParameterError(f"a {type(network).__name__} does not go with a {type(spec).__name__}")

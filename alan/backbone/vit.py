@@ -1,17 +1,21 @@
-"""The vision transformer: a specification that travels with the weights, and timm's network built from it."""
+"""The vision transformer: a specification that travels with the weights, and timm's network built from it.
+
+timm is imported where a ViT is built: it takes seconds, and convolutional backbones do without it.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from alan.backbone.normalise import Normalisation
 from alan.errors import ParameterError, nearest
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
 
 Initialisation = Literal["timm", "xavier"]
 
@@ -127,6 +131,8 @@ def build_vit(spec: VitSpec, drop_path: float = 0.0) -> VisionTransformer:
         spec: what to build.
         drop_path: probability of stochastic depth in the last block, rising linearly from 0 in the first.
     """
+    from timm.models.vision_transformer import VisionTransformer
+
     vit = VisionTransformer(
         img_size=spec.image_size,
         patch_size=spec.patch_size,
@@ -153,6 +159,8 @@ def seeded_vit(spec: VitSpec, seed: int, drop_path: float = 0.0) -> VisionTransf
 
 @torch.no_grad()
 def _initialise_xavier(vit: Any, spec: VitSpec) -> None:
+    from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
+
     for module in vit.blocks.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
