@@ -54,9 +54,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         with naming_full_disk(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch()
-            mode = (
-                temporary.stat().st_mode
-            )  # the user's umask; some libraries write files that only the owner reads
+            mode = temporary.stat().st_mode  # by the umask; some libraries let the owner alone read
             yield temporary
             temporary.chmod(mode)
             os.replace(temporary, target)  # noqa: PTH105 (Path.replace would do; os.replace says atomic)
