@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from alan.backbone.load import shipped_or_path
 from alan.data.store import FrameStore
 from alan.errors import AlanError, ConfigError, DataError
 from alan.evaluation.efficiency import LabelEfficiencyProtocol, measure_efficiency
@@ -125,7 +126,7 @@ def _inputs(
     label_efficiency: LabelEfficiencyProtocol | None,
     curves: Mapping[str, str],
 ) -> dict[str, str]:
-    """Fingerprint of every input: of a store its own, of a file that of its bytes, of a name the name."""
+    """Fingerprint of every input: a store's own, of a file (shipped or not) that of its bytes, else the name."""
     stores = {part.store for part in (segmentation, views, label_efficiency) if part is not None}
     files = [*segmentation.parcels.values(), *segmentation.networks.values()] if segmentation is not None else []
     steps = [part.postprocessing for part in (segmentation, label_efficiency) if part is not None]
@@ -137,7 +138,8 @@ def _inputs(
         stores |= {method.prior for method in label_efficiency.methods if method.prior is not None}
     inputs = {path: FrameStore(path).fingerprint for path in sorted(stores)}
     for path in files:
-        inputs[path] = digest(path) if Path(path).is_file() else path
+        file = shipped_or_path(path)
+        inputs[path] = digest(file) if file.is_file() else path
     for path in curves.values():
         if not Path(path).is_file():
             raise DataError(f"{path}: no such file; curves names the metrics file of a training")

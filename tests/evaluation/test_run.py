@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from alan.backbone.load import SHIPPED
 from alan.data.store import FrameStore
 from alan.downstream.segmenter import ParcelSegmenter
 from alan.downstream.selection import ParcelSelector
@@ -26,6 +27,7 @@ from alan.evaluation.metrics import dice, hausdorff95
 from alan.evaluation.run import run_evaluation
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
+from alan.files import digest
 from alan.parcels.model import load_parcels
 from alan.report.html import write_report
 
@@ -183,6 +185,12 @@ def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
     shutil.copytree(run, copy)
     run_evaluation(*protocols(lab), copy, "Ellipses", curves={"DINO": str(lab / "metrics.jsonl")})
     assert measured == [1]
+
+
+def test_a_shipped_file_is_an_input_by_its_bytes(lab):
+    segmentation = replace(protocols(lab)[0], parcels={"shipped": "alan-sim-small-parcels"})
+    inputs = run_module._inputs(segmentation, None, None, {})
+    assert inputs["alan-sim-small-parcels"] == digest(SHIPPED / "alan-sim-small-parcels.safetensors")
 
 
 def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypatch, tmp_path):
