@@ -47,7 +47,9 @@ def one_line(message: str) -> str:
     reasons = [" ".join(text.split()) for text in re.split(r"(?:^|\n)\s*- ", union["reasons"])]
     telling = [text for text in reasons if text and not text.startswith(_IDLE)]
     given = _GIVEN.search(message)
-    value = "" if given is None else f" is {' '.join(given[1].split())[:100]}"
+    # an option below the key is told by the reasons; the parser's own wrapping of it says nothing
+    nested = given is None or given[1].startswith("NestedArg(")
+    value = "" if given is None or nested else f" is {' '.join(given[1].split())[:100]}"
     return _in_words(f"{union['key']}{value}: {'; '.join(telling)}"[:400])
 
 

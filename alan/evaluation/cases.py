@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from alan.data.splits import check_split
 from alan.data.store import FrameStore
@@ -105,3 +106,17 @@ def choose_sides(
     check_apart({f"{train_split} (training)": sorted(train), **pairs})
     label = draw_patients(label, label_patients if label_split is not None else None, seed)
     return Sides(label, test, len({patient for patient, _ in train}))
+
+
+def of_phase(phases: ArrayLike, phase: str) -> NDArray[np.bool_]:
+    """Which rows are of a phase.
+
+    Args:
+        phases: (n,) the phase of each row.
+        phase: the one that is wanted; empty for all.
+
+    Returns:
+        (n,) bool.
+    """
+    known = np.asarray(phases)
+    return np.asarray(known == phase) if phase else np.ones(len(known), bool)

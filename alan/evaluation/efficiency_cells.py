@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from alan.downstream.segmenter import ParcelSegmenter
 from alan.downstream.selection import ParcelSelector
 from alan.errors import AlanError, DataError, SelectionError
 from alan.evaluation.baselines import Atlas
-from alan.evaluation.cases import Sides
+from alan.evaluation.cases import Sides, of_phase
 from alan.evaluation.efficiency_frames import Prepared, feature_name, nested_patients
 from alan.evaluation.efficiency_methods import (
     Method,
@@ -233,7 +232,8 @@ def _rule(work: Workspace, cell: Cell) -> _Learnt:
                 prior=None if prior is None else ParcelPrior.from_dict(json.loads(prior)),
             )
             segmenter = ParcelSegmenter(selector=selector, **asdict(work.bench.postprocessing))
-            learn, use = _of_phase(work.sides.label.iloc[rows], phase), _of_phase(work.sides.test, phase)
+            learn = of_phase(work.sides.label["phase"].iloc[rows], phase)
+            use = of_phase(work.sides.test["phase"], phase)
             try:
                 if cell.patients == 0:
                     segmenter.fit_prior()
@@ -244,11 +244,6 @@ def _rule(work: Workspace, cell: Cell) -> _Learnt:
             except SelectionError as error:
                 reasons[name] = str(error)
     return masks, reasons
-
-
-def _of_phase(table: pd.DataFrame, phase: str) -> NDArray[np.bool_]:
-    """Which rows are of a phase; all for an empty one."""
-    return (table["phase"] == phase).to_numpy() if phase else np.ones(len(table), bool)
 
 
 def _atlas(work: Workspace, cell: Cell) -> _Learnt:

@@ -19,6 +19,7 @@ from alan.backbone.load import load_backbone
 from alan.data.store import FrameStore
 from alan.downstream.prior import ParcelPrior
 from alan.errors import DataError, ParameterError
+from alan.evaluation.cases import of_phase
 from alan.evaluation.efficiency_methods import Method
 from alan.evaluation.maps import parcel_maps
 from alan.files import atomic, fingerprint, write_text
@@ -164,7 +165,7 @@ def prepare_priors(
         parts = phases if method.per_phase else ("",)
         for structure, phase in itertools.product(structures, parts):
             path = folder / f"prior-{structure}{phase and '-' + phase.lower()}-{key}.json"
-            rows = (table["phase"] == phase).to_numpy() if phase else np.ones(len(table), bool)
+            rows = of_phase(table["phase"], phase)
             if not rows.any():
                 raise DataError(f"{method.prior}: the prior's store has no frame of the phase {phase!r}")
             if not path.exists():

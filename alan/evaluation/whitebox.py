@@ -17,6 +17,7 @@ from alan.downstream.postprocess import PostProcessing
 from alan.downstream.segmenter import ParcelSegmenter
 from alan.downstream.selection import ParcelSelector
 from alan.errors import AlanWarning, SelectionError
+from alan.evaluation.cases import of_phase
 from alan.evaluation.metrics import dice
 from alan.evaluation.sources import Source
 
@@ -70,7 +71,7 @@ def fit_white_box(
         phase: learn from frames of this phase alone; empty for all.
         postprocessing: the steps from parcels to segment.
     """
-    rows = (phases == phase) if phase else np.ones(len(masks), bool)
+    rows = of_phase(phases, phase)
     label, masks, patients = source.label[rows], masks[rows], patients[rows]
     selector = ParcelSelector(
         rule=rule,
@@ -107,7 +108,7 @@ def segment_phases(
     for one in fitted:
         if one.segmenter is None:
             return None
-        rows = (phases == one.phase) if one.phase else np.ones(len(maps), bool)
+        rows = of_phase(phases, one.phase)
         if rows.any():
             masks[rows] = segment(one.segmenter, maps[rows])
     return masks
