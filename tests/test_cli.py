@@ -55,10 +55,11 @@ def test_misspelt_option_offers_the_nearest(capsys, tmp_path):
 
 def test_misspelt_option_below_another_offers_the_nearest_in_plain_words(capsys, tmp_path):
     args = ["evaluate", "--out", str(tmp_path / "run"), "--segmentation.store", "s.h5"]
-    assert main([*args, "--segmentation.per_phse", "true"]) == 2
-    error = capsys.readouterr().err
-    assert "did you mean 'per_phase'" in error
-    assert "NestedArg" not in error
+    code, _, err = run(capsys, *args, "--segmentation.per_phse", "true")
+    assert code == 2
+    assert "did you mean 'per_phase'" in err
+    assert "NestedArg" not in err
+    assert err.count("\n") == 1
 
 
 def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
