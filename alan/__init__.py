@@ -12,13 +12,13 @@ from alan._version import __version__
 
 if TYPE_CHECKING:
     from alan.backbone.load import load_backbone
-    from alan.downstream.decoder import DecoderReadout
-    from alan.downstream.linear import LinearReadout
     from alan.downstream.neighbors import WeightedKNNClassifier
-    from alan.downstream.prior import ParcelPrior
-    from alan.downstream.segmenter import ParcelSegmenter
-    from alan.downstream.selection import ParcelSelector
-    from alan.parcels.head import RaptorHead
+    from alan.downstream.readouts.decoder import DecoderReadout
+    from alan.downstream.readouts.linear import LinearReadout
+    from alan.downstream.whitebox.prior import ParcelPrior
+    from alan.downstream.whitebox.segmenter import ParcelSegmenter
+    from alan.downstream.whitebox.selection import ParcelSelector
+    from alan.parcels.heads import RaptorHead
     from alan.parcels.kmeans import KMeansParcels
     from alan.parcels.model import load_parcels
     from alan.supervised.ensemble import EnsembleSegmenter
@@ -39,14 +39,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "DecoderReadout": "alan.downstream.decoder",
+    "DecoderReadout": "alan.downstream.readouts.decoder",
     "EnsembleSegmenter": "alan.supervised.ensemble",
     "KMeansParcels": "alan.parcels.kmeans",
-    "LinearReadout": "alan.downstream.linear",
-    "ParcelPrior": "alan.downstream.prior",
-    "ParcelSegmenter": "alan.downstream.segmenter",
-    "ParcelSelector": "alan.downstream.selection",
-    "RaptorHead": "alan.parcels.head",
+    "LinearReadout": "alan.downstream.readouts.linear",
+    "ParcelPrior": "alan.downstream.whitebox.prior",
+    "ParcelSegmenter": "alan.downstream.whitebox.segmenter",
+    "ParcelSelector": "alan.downstream.whitebox.selection",
+    "RaptorHead": "alan.parcels.heads",
     "WeightedKNNClassifier": "alan.downstream.neighbors",
     "load_backbone": "alan.backbone.load",
     "load_parcels": "alan.parcels.model",

@@ -2,7 +2,7 @@
 
 import sys
 
-from alan.cli import main
+from alan.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,13 +14,15 @@ import torch
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
-from alan.cli import main
-from alan.data.dataset import open_dataset
-from alan.data.prepare import prepare
+from alan.cli.main import main
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.base import open_dataset
 from alan.data.simulator.archive import simulate_archive
-from alan.parcels.head import RaptorHead
+from alan.data.store.writer import prepare
+from alan.parcels.heads import RaptorHead
 from alan.parcels.model import ParcelModel, save_parcels
+
+from .discs import discs  # noqa: F401 (a fixture)
 
 #: Frames a clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.
 N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import alan as package
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_ensemble
 from alan.evaluation.metrics import dice
 

@@ -13,15 +13,15 @@ from alan.active.dropout import MonteCarloDropout
 from alan.backbone.load import load_backbone
 from alan.cache.reader import FeatureCache
 from alan.cache.run import write_cache
-from alan.data.store import FrameStore
+from alan.cli.fit import run_lightning
+from alan.data.store.reader import FrameStore
+from alan.data.structures import n_classes
 from alan.downstream.members import load_ensemble, save_ensemble
-from alan.fit import run_lightning
 from alan.parcels.model import load_parcels
 from alan.search.space import SearchSpace
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
-from alan.supervised.structures import n_classes
 
 ROOT = Path(__file__).parents[1] / "configs"
 CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.y*ml"))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alan.active.acquisition import RunningAcquisition, check_passes
-from alan.data.augment import step_generator
+from alan.data.augmentation.multicrop import step_generator
 from alan.errors import ParameterError
 from alan.supervised.segmenter import Segmenter
 

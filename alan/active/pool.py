@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from alan.active.acquisition import UNCERTAINTIES
 from alan.active.dropout import MonteCarloDropout
-from alan.data.pictures import MASKS, PICTURES, read_picture
+from alan.data.io.pictures import MASKS, PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import ByteArray, IntArray, Record, Sample
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import DataError
 from alan.files import fingerprint, read_json, write_json
 

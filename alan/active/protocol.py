@@ -11,13 +11,13 @@ import pandas as pd
 from alan.active.acquisition import RANDOM, check_functions, check_passes
 from alan.active.pool import StorePool
 from alan.active.training import Training
-from alan.data.frames import StoreSet
-from alan.data.store import FrameStore
+from alan.data.loaders.datasets import StoreSet
+from alan.data.loaders.labelled import LabelledFrames
+from alan.data.store.reader import FrameStore
+from alan.data.structures import check_store, check_structures
 from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
-from alan.supervised.data import LabelledFrames
 from alan.supervised.networks import NetworkSpec
-from alan.supervised.structures import check_store, check_structures
 
 
 @dataclass(frozen=True)

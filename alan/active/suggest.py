@@ -16,7 +16,7 @@ from alan.active.diversity import Describe, FloatArray, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores, Pool, StorePool, score_pool
 from alan.data.sample import ByteArray, IntArray
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import AlanWarning, DataError, ParameterError
 from alan.files import fingerprint
 from alan.supervised.segmenter import Segmenter, to_labels

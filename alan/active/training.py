@@ -12,10 +12,10 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from alan.backbone.normalise import Normalisation
-from alan.data.frames import Batch
-from alan.data.sampling import resumable_loader, whole
+from alan.data.loaders.datasets import Batch
+from alan.data.loaders.labelled import LabelledFrames
+from alan.data.loaders.sampling import resumable_loader, whole
 from alan.errors import ParameterError
-from alan.supervised.data import LabelledFrames
 from alan.supervised.module import SegmentationModule
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.scores import SegmentationScores

@@ -11,9 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from alan.backbone.dino import DINOModule
+from alan.backbone.dino.module import DINOModule
 from alan.backbone.locked import VitBackbone
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
 
 

@@ -16,10 +16,10 @@ from alan.cache.manifest import KINDS, Manifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_space, finish, leftovers, n_bytes
 from alan.cache.writer import CacheWriter, FeatureModule
-from alan.data.choose import choose_frames
-from alan.data.frames import Batch, FrameDataset, StoreSet
-from alan.data.sampling import whole
-from alan.data.store import FrameStore
+from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
+from alan.data.loaders.sampling import whole
+from alan.data.store.choose import choose_frames
+from alan.data.store.reader import FrameStore
 from alan.errors import CacheError, DataError, ParameterError, nearest
 from alan.parcels.model import load_parcels
 

@@ -14,10 +14,10 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from alan.data.dicom import is_dicom, read_dicom
-from alan.data.folder import MANIFEST
-from alan.data.medical import read_grey
-from alan.data.video import Video, read_video
+from alan.data.io.dicom import is_dicom, read_dicom
+from alan.data.io.medical import read_grey
+from alan.data.io.video import Video, read_video
+from alan.data.readers.folder import MANIFEST
 from alan.errors import AlanWarning, DataError, ParameterError
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def extract_frames(root: str, out: str, *, every: int = 1) -> None:
 
     Writes ``images/NAME_0001.png`` (grey, the number counts the frames of the loop from 1) and ``manifest.csv``
     with the columns image, source, frame, time_s, row_mm and column_mm (empty where not known), as
-    :class:`alan.data.folder.FrameFolder` reads them. NAME is the loop's path below ``root``, folders joined by
+    :class:`alan.data.readers.folder.FrameFolder` reads them. NAME is the loop's path below ``root``, folders joined by
     ``_``, without suffix. Loops that cannot be decoded are skipped, counted and warned of. All or nothing is
     written. What is burnt into the pictures stays there, a patient's name too.
 

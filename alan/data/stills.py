@@ -8,12 +8,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from alan.data.folder import MANIFEST, read_manifest
-from alan.data.patients import picture_id
-from alan.data.pictures import PICTURES, read_picture
+from alan.data.io.pictures import PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.folder import MANIFEST, read_manifest
+from alan.data.readers.patients import picture_id
 from alan.data.sample import ByteArray, IntArray, Record, Sample
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import DataError
 
 Spacing = tuple[float, float]

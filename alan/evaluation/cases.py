@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from alan.data.splits import check_split
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError, SplitLeakError
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.structures import check_structures, label_maps
 from alan.errors import ParameterError
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.networks import Supervised, values_of
 from alan.supervised.ensemble import EnsembleSegmenter
-from alan.supervised.structures import check_structures, label_maps
 
 
 def ensemble_gains(networks: Sequence[Supervised], cases: pd.DataFrame) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.files import atomic, fingerprint
 from alan.parcels.model import ParcelModel
 

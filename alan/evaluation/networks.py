@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.structures import parts
 from alan.downstream.members import Network, load_network
 from alan.errors import ParameterError, SplitLeakError
 from alan.evaluation.cases import check_apart
@@ -19,7 +20,6 @@ from alan.evaluation.costs import Cost, measure_cost
 from alan.evaluation.maps import kept_maps
 from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.segmenter import to_labels
-from alan.supervised.structures import parts
 
 
 class Supervised(NamedTuple):

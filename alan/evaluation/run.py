@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from alan.backbone.load import shipped_or_path
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError
-from alan.evaluation.efficiency import LabelEfficiencyProtocol, measure_efficiency
+from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, measure_efficiency
 from alan.evaluation.results import (
     RESULTS,
     SCHEMA,

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from alan.cardiac.areas import area_cm2
 from alan.cardiac.volumes import ejection_fraction, simpson_volume
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.structures import label_maps, parts
 from alan.evaluation.metrics import dice, distances, iou
-from alan.supervised.structures import label_maps, parts
 
 BoolArray = NDArray[np.bool_]
 

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from alan.data.store import FrameStore
-from alan.downstream.postprocess import PostProcessing
-from alan.downstream.shape import load_shape
+from alan.data.store.reader import FrameStore
+from alan.data.structures import check_store, label_maps
+from alan.downstream.whitebox.shape import load_shape
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.cases import Sides, choose_sides
@@ -33,7 +34,6 @@ from alan.evaluation.summary import (
     summarise,
 )
 from alan.evaluation.whitebox import Fitted, describe_white_boxes, fit_white_box, segment_phases
-from alan.supervised.structures import check_store, label_maps
 
 
 @dataclass(frozen=True)

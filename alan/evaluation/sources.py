@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.backbone.load import Backbone, random_like
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.evaluation.maps import parcel_maps
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import ParcelModel, load_parcels

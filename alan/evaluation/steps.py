@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from alan.downstream.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.errors import AlanWarning, ParameterError
 from alan.evaluation.metrics import dice
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.structures import label_maps
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.scoring import METRICS, ejection_fractions
 from alan.evaluation.whitebox import Fitted
-from alan.supervised.structures import label_maps
 
 #: The first columns of ``per_case.csv``; what :func:`alan.evaluation.scoring.score` measures follows.
 CASE_COLUMNS = ("method", "kind", "rule", "structure")

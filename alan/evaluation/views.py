@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from alan.backbone.load import Backbone, load_backbone, random_like
 from alan.data.sample import VIEWS
-from alan.data.store import FrameStore, StoredSequence
+from alan.data.store.reader import FrameStore, StoredSequence
 from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.evaluation.baselines import pixel_features

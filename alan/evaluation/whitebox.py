@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.downstream.postprocess import PostProcessing
-from alan.downstream.segmenter import ParcelSegmenter
-from alan.downstream.selection import ParcelSelector
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, SelectionError
 from alan.evaluation.cases import of_phase
 from alan.evaluation.metrics import dice

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from alan.backbone.locked import Backbone
 from alan.errors import ParameterError
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.head import KMeansHead, check_n_parcels
+from alan.parcels.heads import KMeansHead, check_n_parcels
 from alan.parcels.model import ParcelModel
 
 FloatArray = NDArray[np.floating]

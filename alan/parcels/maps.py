@@ -9,7 +9,7 @@ from torch import Tensor
 from alan.backbone.normalise import sector_mask
 from alan.errors import ParameterError
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.head import MAX_PARCELS
+from alan.parcels.heads import MAX_PARCELS
 
 Size = int | tuple[int, int]
 

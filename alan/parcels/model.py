@@ -22,7 +22,7 @@ from alan.backbone.locked import Backbone
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.head import TokenHead, build_head
+from alan.parcels.heads import TokenHead, build_head
 from alan.parcels.maps import Size, logits_to_maps, pixel_sector
 
 SCHEMA = "alan-parcels/1"

@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
 from alan.parcels.model import ParcelModel
-from alan.parcels.monitor import parcel_usage
+from alan.parcels.usage import parcel_usage
 
 Maps = NDArray[np.integer]
 #: A parcel is present in a frame when it has at least so many pixels of 112 x 112.

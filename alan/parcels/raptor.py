@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan.errors import ParameterError
-from alan.parcels.head import RaptorHead
-from alan.parcels.loss import LossWeights, raptor_loss
+from alan.parcels.heads import RaptorHead
+from alan.parcels.losses import LossWeights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
 
@@ -99,7 +99,7 @@ class RaptorModule(HeadModule):
         return torch.optim.Adam(self.head.parameters(), lr=self.lr)
 
     def terms(self, batch: TokenBatch) -> dict[str, Tensor]:
-        """Compute :func:`alan.parcels.loss.raptor_loss` of a batch."""
+        """Compute :func:`alan.parcels.losses.raptor_loss` of a batch."""
         with self.own_dropout():
             logits = self.head(batch.tokens)
         with torch.autocast(self.device.type, enabled=False):

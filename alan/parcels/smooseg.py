@@ -2,7 +2,7 @@
 
 Segmentation as the least energy: a smoothness term, by which tokens with like features get like assignments, and
 a data term, by which the assignments are those of prototypes that a teacher holds steady. With ``F`` the cosines
-of frozen features, centred as in :mod:`alan.parcels.loss`, ``A`` the teacher's soft assignments, and ``b`` a
+of frozen features, centred as in :mod:`alan.parcels.losses`, ``A`` the teacher's soft assignments, and ``b`` a
 shift,
 
     L_smooth = mean_ij (F_ij - b) (1 - cos(A_i, A_j))          within a frame, and between frames of two sequences
@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan.errors import ParameterError
-from alan.parcels.head import SmooSegHead
-from alan.parcels.loss import LossWeights, raptor_loss
+from alan.parcels.heads import SmooSegHead
+from alan.parcels.losses import LossWeights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
 
@@ -36,7 +36,7 @@ def smoothness_loss(
 ) -> dict[str, Tensor]:
     """Smoothness term over a batch of sequences (paper, section 3.2).
 
-    Pairs of frames are those of :func:`alan.parcels.loss.raptor_loss`: the paper's are a frame with itself and a
+    Pairs of frames are those of :func:`alan.parcels.losses.raptor_loss`: the paper's are a frame with itself and a
     frame with one of another image (here: of another sequence); frames within a sequence may be paired too.
 
     Args:
@@ -51,7 +51,7 @@ def smoothness_loss(
         Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
 
     Raises:
-        ParameterError: as :func:`alan.parcels.loss.raptor_loss`.
+        ParameterError: as :func:`alan.parcels.losses.raptor_loss`.
     """
     terms = raptor_loss(
         features, assignments, shifts=shifts, weights=weights, generator=generator, token_weights=token_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alan.report.efficiency import efficiency_headline
+from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.words import PHASES, STRUCTURES, difference, interval, listed, percent, plural
 

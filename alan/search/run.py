@@ -15,18 +15,18 @@ import torch
 import yaml
 from tqdm import tqdm
 
-from alan.data.store import FrameStore
+from alan.data.loaders.labelled import LabelledFrameDataModule
+from alan.data.store.reader import FrameStore
+from alan.data.structures import n_classes
 from alan.errors import ConfigError, DataError
 from alan.evaluation.results import plain, provenance
+from alan.extras import third_party
 from alan.files import write_text
 from alan.search.settings import StudySettings, TrialTraining
 from alan.search.space import Builds, Point, SearchSpace, why_not
 from alan.search.trial import Outcome, Report, train_point
-from alan.supervised.data import LabelledFrameDataModule
-from alan.supervised.extra import third_party
 from alan.supervised.module import SegmentationModule
 from alan.supervised.networks import PLAIN, NetworkSpec
-from alan.supervised.structures import n_classes
 
 if TYPE_CHECKING:
     from alan.search.study import Objective, Progress, SearchStudy

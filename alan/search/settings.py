@@ -28,7 +28,7 @@ class TrialTraining:
         weight_decay: of the optimiser.
         schedule: of the learning rate, ``constant`` or ``cosine``.
         normalisation: of grey values.
-        augmentation: a preset of :data:`alan.supervised.presets.PRESETS`.
+        augmentation: a preset of :data:`alan.data.augmentation.presets.PRESETS`.
         in_channels: 1, or 3 (the grey image three times).
         encoder_weights: None for random ones, or the hub's by name.
         train_split: side to learn from.
@@ -105,7 +105,7 @@ class TrialTraining:
         }
 
     def data(self, point: Point) -> dict[str, Any]:
-        """Settings of a :class:`alan.supervised.data.LabelledFrameDataModule`."""
+        """Settings of a :class:`alan.data.loaders.labelled.LabelledFrameDataModule`."""
         return {
             "stores": list(self.stores),
             "structures": list(self.structures),
@@ -137,7 +137,7 @@ class TrialTraining:
                 "init_args": {**self.module(point), "network": self.network(point)},
             },
             "data": {
-                "class_path": "alan.supervised.data.LabelledFrameDataModule",
+                "class_path": "alan.data.loaders.labelled.LabelledFrameDataModule",
                 "init_args": self.data(point),
             },
             "trainer": {**self.trainer(), "log_every_n_steps": 10},

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.errors import ParameterError
 from alan.search.latency import measure_latency
 from alan.search.settings import TrialTraining
 from alan.search.space import Point
-from alan.supervised.data import LabelledFrameDataModule
 from alan.supervised.module import SegmentationModule
 from alan.supervised.networks import NetworkSpec
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from alan.errors import ParameterError, nearest
-from alan.supervised.extra import third_party
+from alan.extras import third_party
 
 #: Names that a configuration may use.
 LOSSES = ("bce", "cross_entropy", "dice", "focal")

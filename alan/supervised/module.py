@@ -21,15 +21,15 @@ from alan._version import __version__
 from alan.backbone.checkpoint import check_same_network
 from alan.backbone.normalise import Normalisation
 from alan.backbone.schedules import Schedule
-from alan.data.augment import step_generator
+from alan.data.augmentation.multicrop import step_generator
+from alan.data.augmentation.presets import Augmentation
+from alan.data.structures import check_structures, n_classes
 from alan.errors import CheckpointError, ConfigError, ParameterError, nearest
 from alan.supervised.losses import WeightedLosses
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.padded import PaddedNetwork
-from alan.supervised.presets import Augmentation
 from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import ENTRY, Segmenter, save_segmenter, to_labels, to_probabilities
-from alan.supervised.structures import check_structures, n_classes
 
 _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -37,7 +37,7 @@ _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 class SegmentationModule(LightningModule):
     """Train a segmentation network on labelled frames.
 
-    Batches are those of :class:`alan.supervised.data.LabelledFrameDataModule`. All random numbers of a step
+    Batches are those of :class:`alan.data.loaders.labelled.LabelledFrameDataModule`. All random numbers of a step
     (augmentation, dropout) follow from the seed, the number of the batch and the rank: a resumed run is the
     uninterrupted one, and the global generators are left alone. ``alan fit`` keeps the checkpoint with the best
     validation score beside the last one, and exports the best.
@@ -55,7 +55,7 @@ class SegmentationModule(LightningModule):
         weight_decay: of the optimiser.
         schedule: ``constant``, or ``cosine`` down to 0 over the run.
         normalisation: of grey values, see :func:`alan.backbone.normalise.normalise`.
-        augmentation: a name out of :data:`alan.supervised.presets.PRESETS`.
+        augmentation: a name out of :data:`alan.data.augmentation.presets.PRESETS`.
         seed: of the initial weights, the augmentation and the dropout.
 
     Raises:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alan.errors import ParameterError, nearest
-from alan.supervised.extra import third_party
+from alan.extras import third_party
 from alan.supervised.unet import WIDTHS, UNet
 from alan.supervised.weights import hub_weights, is_file, load_encoder
 

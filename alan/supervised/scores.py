@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from alan.supervised.extra import third_party
+from alan.extras import third_party
 
 
 class SegmentationScores(nn.Module):

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alan.errors import ParameterError, nearest
+from alan.extras import third_party
 from alan.supervised.agreement import Agreement, Objective
 from alan.supervised.ensemble import check_weights
-from alan.supervised.extra import third_party
 
 Sampler = Literal["random", "tpe"]
 _SAMPLERS = ("random", "tpe")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from alan.backbone.checkpoint import load_plain
 from alan.errors import CheckpointError, ParameterError, nearest
-from alan.supervised.extra import third_party
+from alan.extras import third_party
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 

@@ -9,10 +9,10 @@ import torch
 
 from alan.active.protocol import ActiveLoop, PoolData
 from alan.active.training import Training
-from alan.data.dataset import EchoDataset
-from alan.data.prepare import prepare
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
+from alan.data.store.writer import prepare
 from alan.supervised.networks import NetworkSpec
 
 SIZE = 32

@@ -6,7 +6,7 @@ from torch import nn
 
 from alan.active.dropout import MonteCarloDropout, dropout_layers
 from alan.active.pool import StorePool, score_pool
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import untrained_segmenter
@@ -39,7 +39,7 @@ def passes(model, images, n=4, **options):
 
 def by_hand(model, images, n, seed):
     """Every pass computed whole, with functional dropout of the same draws."""
-    from alan.data.augment import step_generator
+    from alan.data.augmentation.multicrop import step_generator
 
     out = []
     for number in range(n):

@@ -11,7 +11,7 @@ from alan.active.loop import run_active
 from alan.active.protocol import open_frames
 from alan.active.state import initial_set, read_state
 from alan.active.tables import curves, labels_needed, levels
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError, ParameterError, SplitLeakError
 from alan.report.active import write_active_report
 from alan.supervised.networks import NetworkSpec

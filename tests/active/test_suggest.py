@@ -10,7 +10,7 @@ from alan.active.acquisition import mfe
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores
 from alan.active.suggest import open_pool, suggest
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import AlanWarning, DataError, ParameterError
 from alan.files import write_json
 from alan.supervised.networks import NetworkSpec

@@ -10,10 +10,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from alan.backbone import probe as probe_module
-from alan.backbone.dino import DINOModule
+from alan.backbone.dino.module import DINOModule
 from alan.backbone.probe import ViewProbe, knn_accuracy
 from alan.backbone.vit import VitSpec
-from alan.data.augment import MultiCrop
+from alan.data.augmentation.multicrop import MultiCrop
 from alan.errors import ParameterError
 
 SPEC = VitSpec(image_size=16, patch_size=8, in_chans=1, dim=16, depth=1, heads=2, normalisation="unit")

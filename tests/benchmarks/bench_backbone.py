@@ -21,7 +21,7 @@ from torchvision.transforms import InterpolationMode, v2
 from alan.backbone.load import random_backbone
 from alan.backbone.normalise import normalise
 from alan.backbone.vit import VitSpec
-from alan.data.augment import MultiCrop
+from alan.data.augmentation.multicrop import MultiCrop
 
 SMALL = VitSpec()
 TINY = VitSpec(

@@ -16,10 +16,10 @@ import yaml
 from lightning.pytorch import Trainer
 from sklearn.linear_model import LogisticRegression
 
-from alan.downstream.decoder import DecoderReadout
-from alan.downstream.linear import LinearReadout
-from alan.evaluation.efficiency_methods import NetworkTraining, network_module
-from alan.supervised.data import LabelledFrameDataModule
+from alan.data.loaders.labelled import LabelledFrameDataModule
+from alan.downstream.readouts.decoder import DecoderReadout
+from alan.downstream.readouts.linear import LinearReadout
+from alan.evaluation.label_efficiency.methods import NetworkTraining, network_module
 from alan.supervised.networks import NetworkSpec
 
 FRAMES, TESTED, GRID, DIM, SIDE, STEPS = 40, 100, 56, 240, 112, 6

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, one_hot
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.structures import label_maps
 from alan.downstream.members import load_ensemble
 from alan.supervised.agreement import collect
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import to_labels, untrained_segmenter
-from alan.supervised.structures import label_maps
 
 
 class MadeUp:

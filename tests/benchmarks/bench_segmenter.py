@@ -13,11 +13,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from alan.downstream import contour, postprocess
-from alan.downstream.segmenter import ParcelSegmenter
-from alan.downstream.selection import ParcelSelector
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import AlanWarning
 
-SLOW = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "downstream" / "slow_reference.py")))
+SLOW = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[1] / "downstream" / "whitebox" / "slow_reference.py"))
+)
 FRAMES, SLOW_FRAMES, ROUNDS = 60, 6, 5
 STEPS = (
     (postprocess, "main_component"),

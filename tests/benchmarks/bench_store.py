@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from alan.data.dataset import EchoDataset
-from alan.data.modules import FrameDataModule
-from alan.data.prepare import prepare
+from alan.data.loaders.modules import FrameDataModule
+from alan.data.loaders.sampling import resumable_loader
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
-from alan.data.sampling import resumable_loader
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.store.writer import prepare
 
 LENGTH, SIZE, BATCH = 160, 112, 32
 

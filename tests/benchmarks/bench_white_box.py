@@ -12,12 +12,12 @@ import warnings
 import numpy as np
 import torch
 
-from alan.data.store import FrameStore
-from alan.downstream.postprocess import PostProcessing
-from alan.downstream.prior import ParcelPrior
-from alan.downstream.ring import ring
-from alan.downstream.segmenter import ParcelSegmenter
-from alan.downstream.selection import ParcelSelector
+from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.ring import ring
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, SelectionError
 from alan.evaluation.metrics import dice
 from alan.evaluation.steps import ablate_steps

@@ -10,12 +10,12 @@ from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
 from alan.cache.manifest import Manifest
-from alan.data.dataset import EchoDataset
-from alan.data.prepare import prepare
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
-from alan.data.store import FrameStore
-from alan.parcels.head import RaptorHead
+from alan.data.store.reader import FrameStore
+from alan.data.store.writer import prepare
+from alan.parcels.heads import RaptorHead
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 
 torch.set_num_threads(1)

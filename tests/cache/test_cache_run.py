@@ -14,8 +14,8 @@ from alan.cache.reader import FeatureCache
 from alan.cache.run import write_cache
 from alan.cache.shard import part_path
 from alan.cache.writer import CacheWriter, FeatureModule
-from alan.data.choose import choose_frames, evenly_spread
-from alan.data.store import FrameStore
+from alan.data.store.choose import choose_frames, evenly_spread
+from alan.data.store.reader import FrameStore
 from alan.errors import CacheError, CheckpointError, DataError, ParameterError
 
 KINDS = ("cls", "tokens", "logits", "maps")

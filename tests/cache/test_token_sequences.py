@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from alan.cache.run import write_cache
 from alan.cache.sequences import TokenSequenceDataModule
-from alan.data.modules import SequenceDataModule
+from alan.data.loaders.modules import SequenceDataModule
 from alan.errors import AlanWarning, CacheError, DataError, ParameterError
 
 

@@ -13,6 +13,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 
+from .memory_archive import memory  # noqa: F401 (a fixture)
+
 LIST = ("FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames", "Split")
 TRACINGS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
 TABLE = (

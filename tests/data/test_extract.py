@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alan.cli import main
+from alan.cli.main import main
 from alan.data.extract import extract_frames, read_cine
-from alan.data.folder import FrameFolder
+from alan.data.readers.folder import FrameFolder
 from alan.errors import AlanWarning, DataError, ParameterError
 
 data = pytest.importorskip("pydicom.data")

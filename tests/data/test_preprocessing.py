@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alan.data.camus import Camus
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.camus import Camus
 from alan.data.sample import Record, Sample
 from alan.errors import ParameterError
 

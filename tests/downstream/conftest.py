@@ -10,4 +10,4 @@ import pytest
 @pytest.fixture(scope="session")
 def slow():
     """The slow plain implementation, as a namespace."""
-    return SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("slow_reference.py"))))
+    return SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "whitebox" / "slow_reference.py")))

@@ -7,10 +7,10 @@ import torch
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
-from alan.data.dataset import EchoDataset
-from alan.data.prepare import prepare
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
+from alan.data.store.writer import prepare
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import save_parcels
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 import yaml
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.structures import label_maps
 from alan.downstream.members import load_ensemble
 from alan.errors import ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.ensemble import run_ensemble
 from alan.supervised.agreement import collect
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import Segmenter, save_segmenter, untrained_segmenter
-from alan.supervised.structures import label_maps
 
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
+from alan.data.structures import label_maps
 from alan.downstream.members import save_ensemble
 from alan.errors import CheckpointError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.costs import measure_cost
@@ -21,7 +22,6 @@ from alan.report.html import write_report
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import Segmenter, save_segmenter, to_labels, untrained_segmenter
-from alan.supervised.structures import label_maps
 
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from alan.backbone.load import SHIPPED
-from alan.data.store import FrameStore
-from alan.downstream.segmenter import ParcelSegmenter
-from alan.downstream.selection import ParcelSelector
+from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import (
     AlanError,
     CheckpointError,

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.evaluation.intervals import resample_weights
 from alan.evaluation.scoring import ejection_fractions, read_truth, score
 from alan.evaluation.summary import compare_ejection_fractions

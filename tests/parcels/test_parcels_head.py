@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.head import KMeansHead, RaptorHead, build_head
+from alan.parcels.heads import KMeansHead, RaptorHead, build_head
 
 
 def generator(seed=0):

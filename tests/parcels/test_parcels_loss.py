@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-import alan.parcels.loss as module
+import alan.parcels.losses as module
 from alan.errors import ParameterError
-from alan.parcels.loss import LossWeights, correspondence_loss, raptor_loss
+from alan.parcels.losses import LossWeights, correspondence_loss, raptor_loss
 
 
 def generator(seed=0):

@@ -8,7 +8,7 @@ import torch
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
 from alan.parcels.memory import TokenMemory
-from alan.parcels.monitor import collapse_verdict, parcel_usage
+from alan.parcels.usage import collapse_verdict, parcel_usage
 
 SPEC = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)
 FRAME_BYTES = 4 * 4 * 16 * 2 + 4 * 4

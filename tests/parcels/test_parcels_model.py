@@ -11,7 +11,7 @@ from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.head import KMeansHead, RaptorHead
+from alan.parcels.heads import KMeansHead, RaptorHead
 from alan.parcels.maps import logits_to_maps, pixel_sector
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alan.backbone.load import load_backbone
-from alan.data.store import FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.quality import agreement, consistency, oracle_dice, parcel_quality

@@ -11,8 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.head import SmooSegHead, build_head
-from alan.parcels.loss import LossWeights
+from alan.parcels.heads import SmooSegHead, build_head
+from alan.parcels.losses import LossWeights
 from alan.parcels.model import load_parcels
 from alan.parcels.raptor import RaptorModule
 from alan.parcels.smooseg import SmooSegModule, data_loss, smoothness_loss

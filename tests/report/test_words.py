@@ -1,6 +1,6 @@
 """Words of the report."""
 
-from alan.downstream.rules import RULES
+from alan.downstream.whitebox.rules import RULES
 from alan.report import words
 
 

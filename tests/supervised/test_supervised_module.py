@@ -12,7 +12,7 @@ from alan.errors import CheckpointError, ConfigError, ParameterError
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
 
-from .conftest import SMALL, picture
+from ..discs import SMALL, picture
 
 DROPOUT = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.2, dropout_at="decoder")
 

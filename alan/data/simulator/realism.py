@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from alan.data.sample import SPLITS, ByteArray, IntArray
 from alan.data.simulator.statistics import frame_statistics, shape_statistics, table
-from alan.data.store import FrameStore, StoredSequence
+from alan.data.store.reader import FrameStore, StoredSequence
 from alan.errors import AlanError, ParameterError, nearest
 from alan.files import atomic, write_text
 

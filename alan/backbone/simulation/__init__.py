@@ -1,0 +1,1 @@
+"""Training on simulation: dense targets of simulated frames."""

@@ -1,0 +1,114 @@
+"""``alan demo``: the whole chain on simulated archives, in ten minutes on two cores."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import alan
+from alan.cache.run import write_cache
+from alan.cli.commands import prepare
+from alan.cli.evaluate import evaluate
+from alan.cli.fit import run_lightning
+from alan.data.simulator.archive import simulate_archive
+from alan.data.store.reader import FrameStore
+from alan.errors import ConfigError
+from alan.evaluation.results import read_results
+from alan.evaluation.segmentation import SegmentationProtocol
+from alan.evaluation.views import ViewProtocol
+from alan.report.console import figure_lines
+
+_log = logging.getLogger(__name__)
+
+CONFIGS = Path(alan.__file__).resolve().parents[1] / "configs"
+
+
+def demo(
+    out: str = "runs/demo", *, patients: int = 240, studies: int = 100, seed: int = 0, fast: bool = False
+) -> None:
+    """Simulate archives, train without labels, fit the white boxes on a few labels, evaluate and write a report.
+
+    Run it again and finished stages are reused; interrupted ones go on.
+
+    Args:
+        out: folder of everything the demo makes.
+        patients: patients of the CAMUS-like archive (A4C and A2C, masks).
+        studies: patients of the TMED-like archive (four views).
+        seed: of the archives.
+        fast: a few training steps only: shows that all works, not how well.
+    """
+    folder = Path(out)
+    workers = min(4, os.cpu_count() or 1)
+    start = time.perf_counter()
+    with _stage(1, "simulate two archives in official layouts (CAMUS, TMED-2)"):
+        simulate_archive(folder / "archive-camus", "camus", patients, seed=seed, workers=workers)
+        simulate_archive(folder / "archive-tmed", "tmed", studies, seed=seed + 1, workers=workers)
+    with _stage(2, "decode them once into frame stores"):
+        stores = {name: str(folder / f"{name}.h5") for name in ("camus", "tmed")}
+        for name, store in stores.items():
+            prepare(name, str(folder / f"archive-{name}"), store)
+    with _stage(3, "train the backbone without labels (DINO with the patch-level term), then lock it"):
+        frames = {"data.init_args.stores": [*stores.values()]}
+        backbone = _fit("dino/tiny_demo.yaml", folder / "backbone", frames, fast)
+    with _stage(4, "cache its patch tokens of the training frames"):
+        tokens = str(folder / "tokens.h5")
+        write_cache(stores["camus"], str(backbone), tokens, what=("tokens",), split="train", frames=8, stride=4)
+    with _stage(5, "train the parcels on them (RAPTOR)"):
+        data = {"data.init_args.cache": tokens, "data.init_args.store": stores["camus"]}
+        parcels = _fit(
+            "raptor/raptor_demo.yaml",
+            folder / "parcels",
+            {**data, "model.init_args.backbone": str(backbone)},
+            fast,
+        )
+    with _stage(6, "fit the white boxes on a few labelled patients, measure on others, write the report"):
+        evaluate(
+            str(folder / "report"),
+            segmentation=SegmentationProtocol(
+                store=stores["camus"],
+                parcels={"RAPTOR": str(parcels)},
+                structures=("lv", "la"),
+                views=("A4C",),
+                label_patients=min(20, len({s.patient for s in FrameStore(stores["camus"]).select(split="val")})),
+            ),
+            views=ViewProtocol(store=stores["tmed"], backbone=str(backbone)),
+            title="ALAN on a simulated archive",
+            curves={
+                "DINO": str(backbone.parent / "metrics.jsonl"),
+                "RAPTOR": str(parcels.parent / "metrics.jsonl"),
+            },
+        )
+    seconds = time.perf_counter() - start
+    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    for line in figure_lines(read_results(folder / "report")):
+        _log.info("%s", line)
+    n = sum(len(FrameStore(store)) for store in stores.values())
+    _log.info("%d frames, %.1f minutes, %.1f GiB of memory at most (main process)", n, seconds / 60, gigabytes)
+    _log.info("open %s", folder / "report" / "report.html")
+
+
+@contextmanager
+def _stage(number: int, what: str) -> Iterator[None]:
+    start = time.perf_counter()
+    _log.info("\n[%d/6] %s", number, what)
+    yield
+    _log.info("[%d/6] done in %.0f s", number, time.perf_counter() - start)
+
+
+def _fit(config: str, out: Path, options: Mapping[str, object], fast: bool) -> Path:
+    """Train by a shipped config and give the exported model; a finished training is reused."""
+    if not (CONFIGS / config).is_file():
+        raise ConfigError(
+            f"{CONFIGS / config}: no such file; the demo runs in a checkout: git clone, then make demo"
+        )
+    args = ["fit", "--config", str(CONFIGS / config), "--out", str(out)]
+    args += [f"--{name}={value}" for name, value in options.items()]
+    if fast:
+        args += ["--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]
+    run = run_lightning(args)
+    return out / str(run.model.export_name)

@@ -1,0 +1,154 @@
+"""Augmentation of image and mask together, by Kornia on the device of the images: one preset a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from alan.backbone.normalise import sector_mask
+from alan.data.augmentation.appearance import FIELD, Appearance, change_appearance
+from alan.errors import ParameterError, nearest
+from alan.extras import third_party
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset is made of.
+
+    Attributes:
+        geometry: makes Kornia's transforms of image and mask.
+        intensity: makes Kornia's transforms of the image alone.
+        appearance: draws changes of appearance for n images of a size, on a device.
+        in_sector: added noise stays inside the ultrasound sector.
+    """
+
+    geometry: Callable[[Any], list[Any]] = lambda _: []
+    intensity: Callable[[Any], list[Any]] = lambda _: []
+    appearance: Callable[[int, int, torch.device], Appearance] | None = None
+    in_sector: bool = False
+
+
+def _uniform(low: float, high: float, n: int, device: torch.device) -> Tensor:
+    return torch.empty(n, device=device).uniform_(low, high)
+
+
+def _jitter(n: int, size: int, device: torch.device) -> Appearance:
+    """Brightness and contrast by factors of 0.75 to 1.25."""
+    return Appearance(
+        brightness=_uniform(0.75, 1.25, n, device),
+        contrast=_uniform(0.75, 1.25, n, device),
+    )
+
+
+def _echo(n: int, size: int, device: torch.device) -> Appearance:
+    """Gamma, a smooth gain field, blur of half the images, and noise."""
+    blurred = torch.rand(n, device=device) < 0.5
+    strength = _uniform(0, 0.1, n, device)[:, None, None]
+    return Appearance(
+        gamma=_uniform(-0.7, 0.7, n, device).exp(),
+        field=0.35 * torch.randn(n, FIELD, FIELD, device=device),
+        blur=torch.where(blurred, _uniform(0.2, 1.2, n, device), 0.0),
+        noise=strength * torch.randn(n, size, size, device=device),
+    )
+
+
+#: Name to preset; what each paper has and Kornia lacks is named in ``docs/supervised.md``.
+PRESETS = {
+    "none": Preset(),
+    "unet_acdc": Preset(
+        lambda K: [K.RandomRotation(30.0, p=1.0), K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.1)],
+    ),
+    "ensemble_acdc": Preset(
+        lambda K: [
+            K.RandomRotation90((1, 1), p=0.15),
+            K.RandomRotation90((-1, -1), p=0.15),
+            K.RandomHorizontalFlip(p=0.15),
+            K.RandomVerticalFlip(p=0.15),
+        ],
+        lambda K: [K.RandomGaussianNoise(std=0.05, p=0.15)],
+    ),
+    "ednas": Preset(
+        lambda K: [
+            K.RandomRotation90((-1, 2), p=0.5),
+            K.RandomRotation(30.0, p=0.5),
+            K.RandomHorizontalFlip(p=0.5),
+            K.RandomVerticalFlip(p=0.5),
+        ],
+        lambda K: [
+            K.RandomGaussianNoise(std=0.05, p=0.2),
+            K.RandomMotionBlur(5, 180.0, 0.5, p=0.1),
+            K.RandomMedianBlur((3, 3), p=0.1),
+            K.RandomBoxBlur((3, 3), p=0.1),
+            K.RandomClahe((1.0, 4.0), p=0.2),
+            K.RandomBrightness((0.8, 1.2), p=0.3),
+            K.RandomContrast((0.8, 1.2), p=0.3),
+        ],
+    ),
+    "segformer": Preset(appearance=_jitter),
+    "echo": Preset(
+        lambda K: [
+            K.RandomAffine(10.0, translate=(0.05, 0.05), scale=(0.85, 1.2, 0.85, 1.2), p=1.0),
+            K.RandomThinPlateSpline(scale=0.08, p=0.5),
+        ],
+        appearance=_echo,
+        in_sector=True,
+    ),
+}
+
+
+class Augmentation:
+    """Change a batch of images and label maps together.
+
+    Random numbers come from torch's global generators: wrap the call in ``torch.random.fork_rng`` and seed it, so
+    that a step's changes follow from its number. Labels are moved as one membership image for each label, and each
+    pixel takes the largest membership: they stay integers under any transform. What comes in from outside the
+    image is black and background.
+
+    Args:
+        preset: a name out of :data:`PRESETS`.
+        labels: number of label values, the background included.
+
+    Raises:
+        ParameterError: the preset is unknown.
+        ConfigError: Kornia is not installed.
+    """
+
+    def __init__(self, preset: str, labels: int) -> None:
+        if preset not in PRESETS:
+            raise ParameterError(f"unknown augmentation {preset!r}: {nearest(preset, PRESETS)}")
+        self.labels = labels
+        self._preset = PRESETS[preset]
+        kornia = third_party("kornia.augmentation")
+        geometry, intensity = self._preset.geometry(kornia), self._preset.intensity(kornia)
+        self._geometry = kornia.AugmentationSequential(*geometry, data_keys=["input"]) if geometry else None
+        self._intensity = kornia.AugmentationSequential(*intensity, data_keys=["input"]) if intensity else None
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw and apply the changes.
+
+        Args:
+            images: (B, 1, S, S) grey values in 0..1.
+            labels: (B, S, S) integers below the number of labels.
+
+        Returns:
+            Images and labels of the same shapes and dtypes.
+        """
+        if self._geometry is not None:
+            members = F.one_hot(labels.long(), self.labels).movedim(-1, 1).to(images.dtype)  # (B, L, S, S)
+            planes = self._geometry(
+                torch.cat([images, members], 1)
+            )  # image and labels are channels of one picture
+            images, labels = planes[:, :1], planes[:, 1:].argmax(1).to(labels.dtype)
+        if self._intensity is not None:
+            images = self._intensity(images)
+        if self._preset.appearance is not None:
+            draw = self._preset.appearance(len(images), images.shape[-1], images.device)
+            sector = sector_mask(images) if self._preset.in_sector else None
+            images = change_appearance(images, draw, sector)
+        return images.clamp(0, 1), labels

@@ -1,0 +1,1 @@
+"""File formats: video, DICOM, NIfTI, MetaImage and pictures to grey frames."""

@@ -1,0 +1,1 @@
+"""Readers of public archives and of own folders: one class per layout."""

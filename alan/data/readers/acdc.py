@@ -1,0 +1,228 @@
+"""ACDC: short-axis cine MR at ED and ES, slice by slice, with masks of RV, myocardium and LV."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
+from numpy.typing import NDArray
+
+from alan.data.io.medical import read_labels, read_medical
+from alan.data.readers.base import EchoDataset
+from alan.data.readers.camus import read_info
+from alan.data.sample import ByteArray, Record, Sample, label_names
+from alan.data.splits import resolve_sides
+from alan.errors import DataError, ParameterError, nearest
+
+_LABELS = {"rv": 1, "myo": 2, "lv": 3}
+_VOLUME = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)\.nii(\.gz)?")
+_SLICE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)_slice_(?P<slice>\d+)\.h5")
+_FOLDERS = {"training": "train", "testing": "test"}
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Where a slice lies; ``position`` counts from 0 in a volume and is None in an HDF5 file of its own."""
+
+    image: Path
+    label: Path | None
+    position: int | None
+    phase: str
+
+
+class Acdc(EchoDataset):
+    """The official NIfTI volumes, or the widespread HDF5 slices; volumes first where both are there.
+
+    Each slice along z is a sample of one frame, ``patient001_frame01_slice_3`` (slices count from 1), without a
+    view: short-axis MR is no echo view. In the official layout ED and ES are the frames that ``Info.cfg`` names,
+    and its Group, Height and Weight become attributes; without it the phase is not known. In the HDF5 layout frame
+    01 is ED, frame 02 is ES, and the pixel size is lost.
+
+    Grey values of a volume are stretched linearly from its minimum and maximum to 0 and 255. The HDF5 files hold
+    volumes that were stretched to 0 to 1 in the same way, so that both layouts look alike; those are multiplied
+    by 255.
+
+    Args:
+        root: a folder of patients, ``database`` or its parent (with ``training`` and ``testing``); or the folder
+            of the HDF5 slices or its parent.
+        structures: what to read of ``rv``, ``myo`` and ``lv`` (the cavity); or new names to the labels that they
+            join, such as ``{"lv_epi": ["lv", "myo"]}`` for the binary target of the U-Net paper. No label may be
+            used twice.
+        split: side to patients or to a fraction of them, or a YAML or JSON file of that. Default: the folders
+            ``training`` and ``testing`` where they are, else no split.
+        seed: of the draw where ``split`` gives fractions.
+
+    Raises:
+        ParameterError: a label that ACDC does not have or that is used twice; a malformed split.
+        DataError: nothing to read.
+        SplitLeakError: a patient on two sides.
+    """
+
+    name: ClassVar[str] = "ACDC"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        structures: Sequence[str] | Mapping[str, Sequence[str]] = tuple(_LABELS),
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        contents = "training/patientNNN/patientNNN_frameMM.nii.gz or patientNNN_frameMM_slice_K.h5"
+        super().__init__(root, contents)
+        self._joined = _joined(structures)
+        self.structures = tuple(self._joined)
+        found = list(self._volumes()) or list(self._slices())
+        if not found:
+            raise DataError(f"{self.root}: no ACDC slice found; ACDC asks for the folder that holds {contents}")
+        found.sort(key=lambda item: _natural(item[0].id))
+        records = [record for record, _ in found]
+        if split is not None:
+            sides = resolve_sides([record.patient for record in records], split, seed)
+            records = [Record(r.id, r.patient, sides[r.patient], attributes=r.attributes) for r in records]
+        self._parts = [part for _, part in found]
+        files = [[path for path in (part.image, part.label) if path is not None] for part in self._parts]
+        self._set_records(records, files, {"structures": list(self._joined.items())})
+
+    def _volumes(self) -> Iterable[tuple[Record, _Slice]]:
+        unreadable = []
+        for folder in _patient_folders(self.root):
+            info = read_info(folder / "Info.cfg")
+            attributes = _attributes(info)
+            phases = {int(info[name]): name for name in ("ED", "ES") if info.get(name, "").isdecimal()}
+            side = _FOLDERS.get(folder.parent.name, "")
+            for path in sorted(folder.iterdir()):
+                match = _VOLUME.fullmatch(path.name)
+                if match is None:
+                    continue
+                depth = _depth(path)
+                if depth is None:
+                    unreadable.append(path.name)
+                    continue
+                label = path.with_name(path.name.replace(".nii", "_gt.nii"))
+                for position in range(depth):
+                    identity = f"{path.name.partition('.')[0]}_slice_{position + 1}"
+                    phase = phases.get(int(match["frame"]), "")
+                    part = _Slice(path, label if label.is_file() else None, position, phase)
+                    yield Record(identity, match["patient"], side, attributes=attributes), part
+        self._skip("volumes that cannot be read", unreadable)
+
+    def _slices(self) -> Iterable[tuple[Record, _Slice]]:
+        for path in sorted([*self.root.glob("*.h5"), *self.root.glob("*/*.h5")]):
+            match = _SLICE.fullmatch(path.name)
+            if match is not None:
+                phase = {1: "ED", 2: "ES"}.get(int(match["frame"]), "")
+                yield Record(path.stem, match["patient"]), _Slice(path, None, None, phase)
+
+    def _load(self, index: int) -> Sample:
+        part = self._parts[index]
+        labels: ByteArray | None = None
+        spacing = None
+        if part.position is None:
+            frame, labels = _read_slice(part.image)
+        else:
+            volume = read_medical(part.image)
+            frame, spacing = _stretch(volume.array, part.image)[part.position], volume.spacing
+            if part.label is not None:
+                maps = read_labels(part.label, max(_LABELS.values()))
+                if maps.shape != volume.array.shape:
+                    raise DataError(
+                        f"{part.label} is {maps.shape} but {part.image} is {volume.array.shape}: "
+                        "check that image and mask belong together"
+                    )
+                labels = maps[part.position]
+        masks = {}
+        if labels is not None:
+            masks = {name: np.isin(labels, values)[None] for name, values in self._joined.items()}
+        return Sample(
+            self.records[index],
+            frame[None],
+            spacing,
+            masks,
+            np.zeros(0 if labels is None else 1, np.int64),
+            ed=0 if part.phase == "ED" else None,
+            es=0 if part.phase == "ES" else None,
+            label_names=label_names(self.structures),
+        )
+
+
+def _joined(structures: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
+    """Name to the values that it joins."""
+    if isinstance(structures, str):
+        structures = [structures]
+    named = structures if isinstance(structures, Mapping) else {name: [name] for name in structures}
+    parts = {name: [part] if isinstance(part, str) else list(part) for name, part in named.items()}
+    if not parts or not all(parts.values()):
+        raise ParameterError(f"no structure to read: choose from {', '.join(_LABELS)}")
+    used: list[str] = []
+    for part in (label for labels in parts.values() for label in labels):
+        if part not in _LABELS:
+            raise ParameterError(f"ACDC has no structure {part!r}: {nearest(str(part), _LABELS)}")
+        if part in used:
+            raise ParameterError(f"structure {part!r} is used twice; a pixel can belong to one structure only")
+        used.append(part)
+    return {name: [_LABELS[label] for label in labels] for name, labels in parts.items()}
+
+
+def _patient_folders(root: Path) -> list[Path]:
+    bases = [base / part for base in (root, root / "database") for part in ("", *_FOLDERS)]
+    return sorted({path for base in bases for path in base.glob("patient*") if path.is_dir()})
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Key that puts slice 10 behind slice 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
+    attributes: dict[str, float | int | str] = {}
+    for name in ("Height", "Weight"):
+        if re.fullmatch(r"\d+(\.\d*)?", info.get(name, "")):
+            attributes[name] = float(info[name])
+    if "Group" in info:
+        attributes["Group"] = info["Group"]
+    return attributes
+
+
+def _depth(path: Path) -> int | None:
+    """Number of slices, out of the header; None where it cannot be read."""
+    reader: Any = sitk.ImageFileReader()  # type: ignore[no-untyped-call]
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    return int(reader.GetSize()[2]) if reader.GetDimension() == 3 else 1
+
+
+def _stretch(array: NDArray[Any], path: Path) -> ByteArray:
+    """Minimum to 0, maximum to 255."""
+    values = array.astype(np.float64)
+    low, high = values.min(), values.max()
+    if not np.isfinite([low, high]).all():
+        raise DataError(f"{path}: holds values that are not finite")
+    scaled: ByteArray = np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    return scaled
+
+
+def _read_slice(path: Path) -> tuple[ByteArray, ByteArray]:
+    """Image (H, W) and label (H, W) of an HDF5 slice."""
+    try:
+        with h5py.File(path, "r") as file:
+            image, label = np.asarray(file["image"]), np.asarray(file["label"])
+    except (OSError, KeyError, RuntimeError) as error:
+        raise DataError(f"{path}: no HDF5 slice with image and label ({' '.join(str(error).split())})") from error
+    if image.ndim != 2 or image.shape != label.shape:
+        raise DataError(f"{path}: image {image.shape} and label {label.shape} must be one slice of the same shape")
+    if not ((image >= 0) & (image <= 1)).all():
+        raise DataError(f"{path}: image must be 0 to 1, found {image.min():g} to {image.max():g}")
+    if not np.isin(label, [0, *_LABELS.values()]).all():
+        wrong = np.setdiff1d(label, [0, *_LABELS.values()])[0]
+        raise DataError(f"{path}: labels must be 0 to {max(_LABELS.values())}, found {wrong:g}")
+    return np.rint(image * 255).astype(np.uint8), label.astype(np.uint8)

@@ -1,0 +1,165 @@
+"""segments.ai: a release file of segmentation bitmaps, with pictures and bitmaps on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+from urllib.parse import urlparse
+
+import numpy as np
+
+from alan.data.io.pictures import find_file, read_mask, read_picture
+from alan.data.readers.base import EchoDataset
+from alan.data.readers.classes import category_names
+from alan.data.readers.coco import entries, only_json
+from alan.data.readers.folder import still
+from alan.data.readers.patients import identify, picture_id
+from alan.data.sample import BoolArray, Sample
+from alan.errors import DataError, nearest
+from alan.files import read_json
+
+_TASKS = ("segmentation-bitmap", "segmentation-bitmap-highres")
+_FINISHED = ("LABELED", "REVIEWED", "VERIFIED")
+
+
+class SegmentsAi(EchoDataset):
+    """A release of the segmentation-bitmap kind; its categories are the structures.
+
+    The release names pictures and bitmaps by web addresses; here they are files in ``root``, ``root/images`` or
+    ``root/labels``, under the names that segments.ai's own client stores them by (``NAME.png``,
+    ``NAME_label_ground-truth.png``) or the last part of their addresses. A bitmap's pixels are ids (red +
+    256 green + 65536 blue of a colour picture, whatever its opacity; 0 is background), which the release's
+    annotations assign to categories.
+
+    Args:
+        root: folder of the data set.
+        release: the release file, absolute or relative to ``root``. Default: the only JSON file in ``root`` or
+            ``root/release``.
+        labelset: whose labels to take.
+        unlabelled: pictures may be without a finished label; otherwise they are an error.
+        patient: rule that reads the patient out of a name; without it and without ``patients.csv`` that is what
+            stands before the first ``_`` (:func:`alan.data.readers.patients.identify`).
+        split: side to patients or to a fraction of them, or a YAML or JSON file of that.
+        seed: of the draw where ``split`` gives fractions.
+
+    Raises:
+        ParameterError: a malformed rule or split.
+        DataError: a malformed file, another kind of task, an unknown labelset or class id, a picture without a
+            label, or a bitmap that is not on disk.
+        SplitLeakError: a patient on two sides.
+    """
+
+    name: ClassVar[str] = "segments.ai"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        release: str | os.PathLike[str] | None = None,
+        *,
+        labelset: str = "ground-truth",
+        unlabelled: bool = False,
+        patient: str | None = None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(root, "a release file (JSON), its pictures and its bitmaps")
+        path = self.root / release if release is not None else only_json(self.root, "release")
+        content = read_json(path)
+        dataset = content.get("dataset") if isinstance(content, dict) else None
+        if not isinstance(dataset, dict) or dataset.get("task_type") not in _TASKS:
+            kind = dataset.get("task_type") if isinstance(dataset, dict) else None
+            raise DataError(f"{path}: not a release of the task {' or '.join(_TASKS)}, but {kind!r}")
+        known = [str(entry.get("name")) for entry in entries(dataset, "labelsets", path)]
+        if labelset not in known:
+            raise DataError(f"{path}: no labelset {labelset!r}: {nearest(labelset, known)}")
+        categories = category_names(entries(dataset.get("task_attributes"), "categories", path), path)
+        self.structures = tuple(categories.values())
+        self._parts: list[tuple[Path, Path | None, dict[int, str]]] = []
+        ids, lost = [], []
+        for entry in entries(dataset, "samples", path):
+            name = str(entry.get("name"))
+            picture = self._find_picture(name, entry, path)
+            if picture is None:
+                lost.append(name)
+                continue
+            label = _label(entry, labelset)
+            if label is None and not unlabelled:
+                raise DataError(f"{path}: {name!r} has no label: label it, or set unlabelled to true")
+            classes = {} if label is None else _classes(label, categories, f"{path}: {name!r}")
+            bitmap = None if label is None else self._find_bitmap(name, labelset, label, path)
+            ids.append(picture_id(name))
+            self._parts.append((picture, bitmap, classes))
+        self._skip("samples whose picture is not on disk", lost)
+        records = identify(self.root, ids, patient=patient, split=split, seed=seed)
+        files = [[file for file in part[:2] if file is not None] for part in self._parts]
+        options = {"structures": self.structures, "classes": [part[2] for part in self._parts]}
+        self._set_records(records, files, options)
+
+    def _find_picture(self, name: str, entry: Mapping[str, Any], path: Path) -> Path | None:
+        address = PurePosixPath(_address(entry.get("attributes"), "image"))
+        stored = PurePosixPath(name).with_suffix(address.suffix).as_posix() if address.suffix else name
+        names = [name, stored, *([address.name] if address.name else [])]
+        return find_file(self.root, ("", "images"), names, path)
+
+    def _find_bitmap(self, name: str, labelset: str, label: Mapping[str, Any], path: Path) -> Path:
+        address = PurePosixPath(_address(label.get("attributes"), "segmentation_bitmap"))
+        stem = PurePosixPath(name).with_suffix("").as_posix()
+        names = [f"{stem}_label_{labelset}{address.suffix or '.png'}", *([address.name] if address.name else [])]
+        bitmap = find_file(self.root, ("", "labels", "images"), names, path)
+        if bitmap is None:
+            raise DataError(
+                f"{path}: the bitmap of {name!r} is not on disk: put it into {self.root} as {names[0]!r}"
+            )
+        return bitmap
+
+    def _load(self, index: int) -> Sample:
+        picture, bitmap, classes = self._parts[index]
+        frame = read_picture(picture)
+        masks: dict[str, BoolArray] | None = None
+        if bitmap is not None:
+            codes, _ = read_mask(bitmap)
+            unknown = np.setdiff1d(codes, [0, *classes])
+            if len(unknown):
+                raise DataError(
+                    f"{bitmap}: id {unknown[0]} is not among the {len(classes)} annotations of the release: "
+                    "check that bitmap and release belong together"
+                )
+            masks = {
+                name: np.isin(codes, [key for key, value in classes.items() if value == name])
+                for name in self.structures
+            }
+        return still(self.records[index], frame, masks, self.structures)
+
+
+def _label(entry: Mapping[str, Any], labelset: str) -> dict[str, Any] | None:
+    """The finished label of a sample, or None."""
+    labels = entry.get("labels")
+    label = labels.get(labelset) if isinstance(labels, dict) else None
+    finished = isinstance(label, dict) and label.get("label_status", _FINISHED[0]) in _FINISHED
+    return label if finished else None
+
+
+def _address(attributes: Any, key: str) -> str:
+    """Path part of the web address of a picture; empty where there is none."""
+    value = attributes.get(key) if isinstance(attributes, dict) else None
+    return urlparse(str(value.get("url") or "")).path if isinstance(value, dict) else ""
+
+
+def _classes(label: Mapping[str, Any], categories: Mapping[int, str], where: str) -> dict[int, str]:
+    """Id in the bitmap to the class."""
+    classes: dict[int, str] = {}
+    attributes = label.get("attributes")
+    annotations = attributes.get("annotations") if isinstance(attributes, dict) else None
+    if not isinstance(annotations, list) or not all(isinstance(entry, dict) for entry in annotations):
+        raise DataError(f"{where}: its label has no list of annotations")
+    for entry in annotations:
+        key, category = entry.get("id"), entry.get("category_id")
+        if not isinstance(category, int) or category not in categories:
+            listed = ", ".join(f"{number} {name}" for number, name in categories.items())
+            raise DataError(f"{where}: unknown class id {category!r}; the categories are {listed}")
+        if not isinstance(key, int) or key < 1 or key in classes:
+            raise DataError(f"{where}: {key!r} is no id of an annotation; ids are different whole numbers from 1")
+        classes[key] = categories[category]
+    return classes

@@ -1,0 +1,1 @@
+"""The frame store: one HDF5 file with all frames and labels of an archive."""

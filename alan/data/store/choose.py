@@ -1,0 +1,55 @@
+"""Which frames of a store to compute: all, the annotated ones, or some of each sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from alan.data.sample import IntArray
+from alan.data.store.reader import FrameStore
+from alan.errors import DataError, ParameterError
+
+
+def choose_frames(
+    store: FrameStore,
+    split: str | None = None,
+    views: Sequence[str] | None = None,
+    frames: Literal["all", "annotated"] | int = "all",
+) -> IntArray:
+    """Global frame indices to compute, (n,) int64, ascending, each once.
+
+    Args:
+        store: the frame store.
+        split: as :meth:`alan.data.store.reader.FrameStore.select`.
+        views: as :meth:`alan.data.store.reader.FrameStore.select`.
+        frames: ``all``; ``annotated``: those with masks and at ED and ES; n: n frames of each sequence, evenly
+            spread from its first to its last (all of a sequence that has no more; the middle one for 1).
+
+    Raises:
+        ParameterError: ``frames`` is neither of the words nor at least 1.
+        DataError: no frame is left.
+    """
+    chosen = store.select(split, views)
+    if frames == "annotated":
+        marked = {frame for s in chosen for frame in (s.ed, s.es) if frame is not None}
+        every = np.union1d(store.label_frames, np.array(sorted(marked), np.int64))
+        index = np.concatenate([every[(every >= s.start) & (every < s.start + s.length)] for s in chosen])
+        if not len(index):
+            raise DataError(
+                f"{store.path}: no annotated frame in split {split!r}: cache 'all' or a number instead"
+            )
+        return index
+    if frames == "all":
+        return np.concatenate([np.arange(s.start, s.start + s.length) for s in chosen])
+    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
+        raise ParameterError(f"frames is {frames!r} and must be 'all', 'annotated' or a number of at least 1")
+    return np.concatenate([s.start + evenly_spread(s.length, frames) for s in chosen])
+
+
+def evenly_spread(length: int, n: int) -> IntArray:
+    """Choose ``min(n, length)`` different positions in 0..length - 1: first and last, and even steps between."""
+    if n == 1:
+        return np.array([length // 2])
+    return np.linspace(0, length - 1, min(n, length)).round().astype(np.int64)

@@ -1,0 +1,197 @@
+"""The file that :func:`alan.data.store.writer.prepare` fills while it decodes: an append-only log, safe from kills.
+
+HDF5 has no journal: a file whose writer is killed may be lost as a whole. The decoded samples are therefore
+first appended here, one record a sample in the order of the archive, and copied into the frame store at the end.
+A record that was cut off is recognised by its missing end and dropped; everything before it is kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alan.data.sample import ByteArray
+from alan.errors import DataError
+
+_SCHEMA = "alan-part/1"
+_END = b"\n"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What one sample of the archive came to.
+
+    Attributes:
+        sequence: the fields of a stored sequence that do not depend on its place, with ``ed`` and ``es`` counted
+            from its first frame; None where the sample was skipped.
+        labels: (M,) the annotated frames, counted from the first.
+        skipped: reason to count, of what this sample added to the skipped.
+        why: the message of the error, where the sample was skipped.
+    """
+
+    sequence: Mapping[str, Any] | None
+    labels: tuple[int, ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The pixels of one entry.
+
+    Attributes:
+        frames: (T, S, S) uint8.
+        maps: (M, S, S) uint8, label maps.
+        originals: the label maps at the resolution of the archive, (M, H, W) uint8, or (0, 0, 0) where that is S.
+    """
+
+    frames: ByteArray
+    maps: ByteArray
+    originals: ByteArray
+
+
+class PartFile:
+    """The log, opened to be continued.
+
+    Args:
+        path: the file; it is created if it is missing.
+        key: what is being prepared; JSON-able.
+
+    Attributes:
+        entries: what has been decoded, in the order of the archive.
+
+    Raises:
+        DataError: the file belongs to another archive, or to another preprocessing of it.
+    """
+
+    def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
+        self.path = path
+        self.entries: list[Entry] = []
+        self._places: list[tuple[int, list[list[int]]]] = []
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._end = self._scan(dict(key))
+            os.ftruncate(self._fd, self._end)
+            if self._end == 0:
+                self._write(json.dumps({"schema": _SCHEMA, "key": dict(key)}).encode() + _END)
+        except BaseException:
+            self.close()
+            raise
+
+    def append(self, entry: Entry, arrays: Arrays | None) -> None:
+        """Add a sample; either all of it is in the file afterwards, or nothing.
+
+        Raises:
+            DataError: no space is left; what was there before is kept.
+        """
+        parts = [] if arrays is None else [arrays.frames, arrays.maps, arrays.originals]
+        shapes = [list(part.shape) for part in parts]
+        head = json.dumps({**asdict(entry), "shapes": shapes}).encode() + _END
+        place = self._end + len(head)
+        self._write(b"".join([head, *(part.tobytes() for part in parts), _END]))
+        self.entries.append(entry)
+        self._places.append((place, shapes))
+
+    def __iter__(self) -> Iterator[tuple[Entry, Arrays]]:
+        """The samples that were not skipped, with their pixels, one at a time."""
+        for entry, (place, shapes) in zip(self.entries, self._places, strict=True):
+            if entry.sequence is not None:
+                yield entry, Arrays(*self._load(place, shapes))
+
+    def total(self, part: int) -> int:
+        """Frames (``part`` 0) or label maps (1) in the file."""
+        return sum(shapes[part][0] for _, shapes in self._places if shapes)
+
+    def close(self) -> None:
+        """Close the file; closing twice does no harm."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def remove(self) -> None:
+        """Close and delete the file."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+    def _scan(self, key: dict[str, Any]) -> int:
+        """Read the heads of all whole records; return the place where the last one ends."""
+        end = 0
+        with open(self._fd, "rb", closefd=False) as handle:
+            size = os.fstat(self._fd).st_size
+            line = handle.readline()
+            if not line.endswith(_END):
+                return 0
+            head = _parse(line)
+            if head is None or head.get("schema") != _SCHEMA:
+                raise DataError(f"{self.path}: not a file of `alan prepare`; move it away and run again")
+            if head["key"] != json.loads(json.dumps(key)):
+                raise DataError(
+                    f"{self.path}: begun for {describe(head['key'])}, now asked for {describe(key)}; "
+                    "finish the first, delete the file, or write to another path"
+                )
+            end = handle.tell()
+            while line := handle.readline():
+                head = _parse(line)
+                if head is None:
+                    break
+                shapes = head.pop("shapes")
+                place = end + len(line)
+                stop = place + sum(math.prod(shape) for shape in shapes)
+                if stop + len(_END) > size:
+                    break
+                handle.seek(stop)
+                if handle.read(len(_END)) != _END:
+                    break
+                end = stop + len(_END)
+                self.entries.append(Entry(**{**head, "labels": tuple(head["labels"])}))
+                self._places.append((place, shapes))
+        return end
+
+    def _load(self, place: int, shapes: list[list[int]]) -> list[ByteArray]:
+        arrays = []
+        for shape in shapes:
+            data = os.pread(self._fd, math.prod(shape), place)
+            if len(data) < math.prod(shape):
+                raise DataError(f"{self.path}: ends too early; delete it and run again")
+            place += len(data)
+            arrays.append(np.frombuffer(data, np.uint8).reshape(shape))
+        return arrays
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, self._end + len(data) - len(view))
+                view = view[written:]
+        except OSError as error:
+            os.ftruncate(self._fd, self._end)
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise DataError(
+                f"{self.path}: no space left: {len(data) / 1e6:.1f} MB more are needed for sample "
+                f"{len(self.entries) + 1}, then as much again as this file holds; make room and run again, "
+                f"the {len(self.entries)} samples before it are kept"
+            ) from error
+        self._end += len(data)
+
+
+def describe(key: Mapping[str, Any]) -> str:
+    """A key in words, short enough for an error message."""
+    settings = ", ".join(f"{name}={value}" for name, value in key["preprocessing"].items())
+    return f"{key['dataset']} {key['data'][:12]} ({settings}, {key['frames']} frames)"
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        head = json.loads(line) if line.endswith(_END) else None
+    except ValueError:
+        return None
+    return head if isinstance(head, dict) else None

@@ -1,0 +1,333 @@
+"""The frame store: one HDF5 file that holds all that training and evaluation need of an archive."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from alan.data.preprocessing import Preprocessing
+from alan.data.sample import SPLITS, VIEWS, BoolArray, ByteArray, IntArray, label_names, label_value
+from alan.errors import DataError, ParameterError, nearest
+
+#: Name and version of the file format; a reader refuses any other.
+SCHEMA = "alan-frames/1"
+
+
+@dataclass(frozen=True)
+class StoredSequence:
+    """One sequence of a frame store: its identity, and where its frames lie.
+
+    Attributes:
+        index: position among the sequences of the store.
+        id: unique in the archive.
+        patient: the patient's id.
+        study: the study's id, or ``""``.
+        view: one of :data:`alan.data.sample.VIEWS`, or ``""``.
+        split: one of :data:`alan.data.sample.SPLITS`, or ``""``.
+        start: global index of the first frame.
+        length: number of frames.
+        ed: global index of the end-diastolic frame, or None.
+        es: global index of the end-systolic frame, or None.
+        spacing: (row, column) size of a pixel in mm at the original resolution, or None.
+        original_shape: (H, W) of the frames before preprocessing.
+        attributes: numbers and words of the archive (``EF`` and the like).
+    """
+
+    index: int
+    id: str
+    patient: str
+    study: str
+    view: str
+    split: str
+    start: int
+    length: int
+    ed: int | None
+    es: int | None
+    spacing: tuple[float, float] | None
+    original_shape: tuple[int, int]
+    attributes: Mapping[str, float | int | str]
+
+
+#: The columns of the group ``sequences``: every field of a sequence but its index.
+COLUMNS = tuple(field.name for field in fields(StoredSequence) if field.name != "index")
+
+
+class FrameStore:
+    """Reader of a frame store.
+
+    The sequences are read at once. The frames stay on disk: the file is mapped into memory on the first read, and
+    HDF5 says where each frame lies in it, so that reading is copying. No HDF5 handle is kept open, and a store may
+    be forked or pickled into the workers of a loader.
+
+    Args:
+        path: a file written by :func:`alan.data.store.writer.prepare`.
+
+    Attributes:
+        path: the file.
+        name: name of the data set.
+        fingerprint: SHA-256 of archive, preprocessing, chosen frames and the list of sequences.
+        source: what the store was made from: data set and its fingerprint, preprocessing, frames.
+        preprocessing: how the frames were resized; ``restore`` brings masks back.
+        structures: names of the annotated structures.
+        skipped: reason to the number of samples left out.
+        leaks: what the split leaks, in words; ``""`` for an honest split.
+        size: side S of the square frames, in pixels.
+        sequences: all sequences, in the order of their frames.
+        label_frames: (M,) int64, the global frame index of each label map, ascending.
+
+    Raises:
+        DataError: the file is missing, truncated, no frame store, or of another schema.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._maps: dict[str, tuple[ByteArray, IntArray]] = {}
+        if not self.path.is_file():
+            raise DataError(f"{self.path}: no such frame store; write it with `alan prepare`")
+        with self._file() as file:
+            self._read_tables(file)
+
+    def _read_tables(self, file: Any) -> None:
+        schema = file.attrs.get("schema", "none")
+        if schema != SCHEMA:
+            raise DataError(
+                f"{self.path}: schema is {schema!r}, this version reads {SCHEMA!r}; "
+                "write it again with `alan prepare`"
+            )
+        attributes = file.attrs
+        self.name = str(attributes["name"])
+        self.fingerprint = str(attributes["fingerprint"])
+        self.source: dict[str, Any] = json.loads(attributes["source"])
+        self.preprocessing = Preprocessing(**json.loads(attributes["preprocessing"]))
+        self.structures: tuple[str, ...] = tuple(json.loads(attributes["structures"]))
+        self.skipped: dict[str, int] = json.loads(attributes["skipped"])
+        self.leaks = str(attributes["leaks"])
+        self._n_frames, self.size, _ = (int(n) for n in file["frames"].shape)
+        self.label_frames: IntArray = file["labels/frame"][:]
+        table = {name: file[f"sequences/{name}"] for name in COLUMNS}
+        columns = {
+            name: list(data.asstr()[:]) if h5py.check_string_dtype(data.dtype) else data[:].tolist()
+            for name, data in table.items()
+        }
+        self.sequences = tuple(
+            _sequence(index, dict(zip(COLUMNS, row, strict=True)))
+            for index, row in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True))
+        )
+        if sum(sequence.length for sequence in self.sequences) != self._n_frames:
+            raise DataError(f"{self.path}: sequences and frames do not agree; write it again with `alan prepare`")
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self._n_frames
+
+    def __repr__(self) -> str:
+        return (
+            f"FrameStore({str(self.path)!r}: {len(self.sequences)} sequences, {len(self)} frames, {self.size} px)"
+        )
+
+    def __reduce__(self) -> tuple[type[FrameStore], tuple[Path]]:
+        return FrameStore, (self.path,)
+
+    def select(self, split: str | None = None, views: Sequence[str] | None = None) -> tuple[StoredSequence, ...]:
+        """Sequences of one side of the split and of some views.
+
+        Args:
+            split: ``train``, ``val``, ``test``, ``""`` (those without a split) or None for all.
+            views: names out of :data:`alan.data.sample.VIEWS`, or None for all.
+
+        Returns:
+            The sequences, at least one.
+
+        Raises:
+            ParameterError: the name of the split or of a view is unknown.
+            DataError: nothing is left; the message says what the store holds.
+        """
+        if split is not None and split not in ("", *SPLITS):
+            raise ParameterError(f"unknown split {split!r}: {nearest(split, SPLITS)}")
+        for view in views or ():
+            if view not in VIEWS:
+                raise ParameterError(f"unknown view {view!r}: {nearest(view, VIEWS)}")
+        chosen = tuple(s for s in self.sequences if split is None or s.split == split)
+        if not chosen:
+            held = _counts(self.sequences, "split")
+            raise DataError(
+                f"{self.path}: split {split!r} is empty; it holds {held}; null takes the frames of every side"
+            )
+        wanted = tuple(s for s in chosen if views is None or s.view in views)
+        if not wanted:
+            raise DataError(
+                f"{self.path}: no view {', '.join(views or ())}{'' if split is None else f' in split {split!r}'}; "
+                f"it holds {_counts(chosen, 'view')}"
+            )
+        return wanted
+
+    def frames(self, indices: ArrayLike) -> ByteArray:
+        """Read frames.
+
+        Args:
+            indices: (n,) global frame indices, any order, repeats allowed.
+
+        Returns:
+            (n, S, S) uint8.
+
+        Raises:
+            ParameterError: an index is no integer, or outside the store.
+            DataError: the file is damaged.
+        """
+        return self._read("frames", indices, len(self))
+
+    def labelled(
+        self,
+        split: str | None = None,
+        views: Sequence[str] | None = None,
+        phases: Sequence[str] | None = ("ED", "ES"),
+    ) -> pd.DataFrame:
+        """The annotated frames, one row each, in the order of the file.
+
+        Args:
+            split: as in :meth:`select`.
+            views: as in :meth:`select`.
+            phases: the phases to keep, or None for every annotated frame.
+
+        Returns:
+            Columns ``frame`` (global index), ``label`` (index of the label map), ``sequence``, ``id``,
+            ``patient``, ``study``, ``view``, ``split`` and ``phase`` (``ED``, ``ES``, or ``""`` for any other
+            frame).
+
+        Raises:
+            ParameterError: the name of the split, of a view or of a phase is unknown.
+            DataError: no annotated frame is left.
+        """
+        for phase in phases or ():
+            if phase not in ("", "ED", "ES"):
+                raise ParameterError(f"unknown phase {phase!r}: {nearest(phase, ('ED', 'ES'))}")
+        rows = []
+        for s in self.select(split, views):
+            first, last = np.searchsorted(self.label_frames, (s.start, s.start + s.length))
+            for label in range(first, last):
+                frame = int(self.label_frames[label])
+                phase = "ED" if frame == s.ed else "ES" if frame == s.es else ""
+                rows.append((frame, label, s.index, s.id, s.patient, s.study, s.view, s.split, phase))
+        columns = ["frame", "label", "sequence", "id", "patient", "study", "view", "split", "phase"]
+        table = pd.DataFrame(rows, columns=columns)
+        if phases is not None:
+            table = table[table["phase"].isin(list(phases))].reset_index(drop=True)
+        if table.empty:
+            wanted = "of any phase" if phases is None else f"of phase {' or '.join(phases)}"
+            raise DataError(
+                f"{self.path}: no annotated frame {wanted} in split {split!r}; "
+                f"the store holds {len(self.label_frames)} annotated frames in all"
+            )
+        return table
+
+    def masks(self, labels: ArrayLike, structure: str) -> BoolArray:
+        """Masks of a structure at the stored size.
+
+        Args:
+            labels: (n,) indices of label maps (column ``label`` of :meth:`labelled`).
+            structure: one of :attr:`structures`.
+
+        Returns:
+            (n, S, S) bool.
+
+        Raises:
+            ParameterError: an index is outside the store.
+            DataError: the archive does not annotate this structure.
+        """
+        value = self._value(structure)
+        masks: BoolArray = self._read("labels/maps", labels, len(self.label_frames)) == value
+        return masks
+
+    def original_mask(self, label: int, structure: str) -> BoolArray:
+        """Mask of a structure at the resolution of the archive.
+
+        Args:
+            label: index of a label map.
+            structure: one of :attr:`structures`.
+
+        Returns:
+            (H, W) bool.
+
+        Raises:
+            ParameterError: the index is outside the store.
+            DataError: the archive does not annotate this structure.
+        """
+        value = self._value(structure)
+        with self._file() as file:
+            original = file.get(f"originals/{label}")
+            mask: BoolArray | None = None if original is None else original[:] == value
+        if mask is None:
+            mask = self.masks([label], structure)[0]
+        return mask
+
+    def _value(self, structure: str) -> int:
+        if structure not in self.structures:
+            held = f"it holds {', '.join(self.structures)}" if self.structures else "it holds no masks"
+            raise DataError(f"{self.path}: no masks of {structure!r}; {held}")
+        return label_value(structure, label_names(self.structures))
+
+    def _read(self, name: str, indices: ArrayLike, bound: int) -> ByteArray:
+        index = np.asarray(indices)
+        if index.size == 0:
+            return np.zeros((0, self.size, self.size), np.uint8)
+        if index.ndim != 1 or index.dtype.kind not in "iu":
+            raise ParameterError(f"indices must be integers (n,), got {index.dtype} {index.shape}")
+        low, high = int(index.min()), int(index.max())
+        if low < 0 or high >= bound:
+            wrong = low if low < 0 else high
+            raise ParameterError(f"index {wrong} is outside 0..{bound - 1}, the range of {name} in {self.path}")
+        memory, places = self._map(name)
+        length = self.size * self.size
+        out = np.empty((len(index), self.size, self.size), np.uint8)
+        flat = out.reshape(len(index), length)
+        for row, place in enumerate(places[index].tolist()):
+            flat[row] = memory[place : place + length]
+        return out
+
+    def _map(self, name: str) -> tuple[ByteArray, IntArray]:
+        """The file as an array of bytes, and the place of each image in it: a chunk is one image, uncompressed."""
+        if name not in self._maps:
+            with self._file() as file:
+                data = file[name]
+                places = np.zeros(len(data), np.int64)
+                data.id.chunk_iter(lambda chunk: places.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
+            if not places.all():
+                raise DataError(f"{self.path}: {name} has gaps; write it again with `alan prepare`")
+            self._maps[name] = np.memmap(self.path, np.uint8, "r").view(np.ndarray), places
+        return self._maps[name]
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[Any]:
+        try:
+            with h5py.File(self.path, "r") as file:
+                yield file
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{self.path}: not a whole frame store ({reason}); write it again with `alan prepare`"
+            ) from error
+
+
+def _sequence(index: int, row: dict[str, Any]) -> StoredSequence:
+    row["ed"] = row["ed"] if row["ed"] >= 0 else None
+    row["es"] = row["es"] if row["es"] >= 0 else None
+    row["spacing"] = None if np.isnan(row["spacing"]).any() else tuple(row["spacing"])
+    row["original_shape"] = tuple(row["original_shape"])
+    row["attributes"] = json.loads(row["attributes"])
+    return StoredSequence(index=index, **row)
+
+
+def _counts(sequences: Iterable[StoredSequence], column: str) -> str:
+    counts = Counter(getattr(sequence, column) or f"without {column}" for sequence in sequences)
+    return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))

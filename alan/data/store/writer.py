@@ -1,0 +1,293 @@
+"""Decode an archive once into a frame store: resumable, atomic, with a progress bar."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from alan.data.loaders.sampling import whole
+from alan.data.preprocessing import Preprocessing
+from alan.data.readers.base import EchoDataset
+from alan.data.sample import SPLITS, Sample
+from alan.data.splits import check_split
+from alan.data.store.part_file import Arrays, Entry, PartFile, describe
+from alan.data.store.reader import SCHEMA, FrameStore
+from alan.errors import AlanWarning, DataError, ParameterError, nearest
+from alan.files import atomic, fingerprint
+
+_log = logging.getLogger(__name__)
+_UNDECODABLE = "samples that could not be decoded"
+_EMPTY = "samples without an annotated frame"
+
+
+def prepare(
+    dataset: EchoDataset,
+    out: str | os.PathLike[str],
+    preprocessing: Preprocessing,
+    frames: Literal["all", "annotated"] = "all",
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    overwrite: bool = False,
+) -> FrameStore:
+    """Decode every sample of an archive and write a frame store.
+
+    What is decoded stands in ``<out>.part`` until the store is whole. Killed at any point and run again, the
+    work goes on after the last whole sample. The store is written at the end and then renamed, so that it is
+    whole or absent; for that moment the disk holds everything twice. Samples that cannot be decoded are skipped,
+    counted and warned of. A store that is already there and was made from the same archive with the same settings
+    is returned at once.
+
+    Args:
+        dataset: the archive.
+        out: the HDF5 file to write.
+        preprocessing: how to resize frames and masks.
+        frames: ``all``, or ``annotated`` for the frames with masks and those at ED and ES only.
+        workers: processes that decode; 0 decodes in this one; None takes one a core, at most 4.
+        progress: show a progress bar.
+        overwrite: replace a store, or unfinished work, that was made with other settings.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        ParameterError: ``frames`` or ``workers`` is out of range.
+        DataError: there is nothing to write, ``out`` or its ``.part`` belongs to something else, or the disk is
+            full.
+        SplitLeakError: a patient or study stands on two sides, and the data set does not name that leak.
+    """
+    if frames not in ("all", "annotated"):
+        raise ParameterError(f"frames={frames!r}: {nearest(frames, ('all', 'annotated'))}")
+    if workers is None:
+        workers = min(4, os.cpu_count() or 1)
+    if workers < 0:
+        raise ParameterError(f"workers={workers}: must be 0 (decode in this process) or more")
+    target = Path(out)
+    key = {
+        "dataset": dataset.name,
+        "data": dataset.fingerprint(),
+        "preprocessing": preprocessing.to_dict(),
+        "preprocessing_fingerprint": preprocessing.fingerprint,
+        "frames": frames,
+    }
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'frames.h5'}")
+    if target.exists() and not overwrite:
+        return _existing(target, key)
+    _check(dataset)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part_path = target.with_name(f"{target.name}.part")
+    before = dict(dataset.skipped)
+    try:
+        part = PartFile(part_path, key)
+    except DataError:
+        if not overwrite:
+            raise
+        part_path.unlink()
+        part = PartFile(part_path, key)
+    try:
+        _decode(_Decoder(dataset, preprocessing, frames == "annotated"), part, workers, progress)
+        skipped = Counter(before)
+        for entry in part.entries:
+            skipped.update(entry.skipped)
+        dropped = [entry.why for entry in part.entries if entry.sequence is None]
+        if len(dropped) == len(part.entries):
+            part.remove()
+            raise DataError(f"{dataset.name}: none of {len(dropped)} samples is left; the first: {dropped[0]}")
+        attributes = {
+            "schema": SCHEMA,
+            "name": dataset.name,
+            "source": json.dumps(key),
+            "preprocessing": json.dumps(preprocessing.to_dict()),
+            "structures": json.dumps(dataset.structures),
+            "skipped": json.dumps(skipped),
+            "leaks": dataset.leaks,
+        }
+        _write(part, target, preprocessing.size, attributes, progress)
+        part.remove()
+    finally:
+        part.close()
+    if dropped:
+        warnings.warn(
+            f"{dataset.name}: skipped {len(dropped)} of {len(part.entries)} samples, the first: {dropped[0]}",
+            AlanWarning,
+            stacklevel=2,
+        )
+    return FrameStore(target)
+
+
+def _existing(target: Path, key: Mapping[str, Any]) -> FrameStore:
+    store = FrameStore(target)
+    if store.source != key:
+        raise DataError(
+            f"{target}: holds {describe(store.source)}, asked for {describe(key)}; "
+            "write to another path, or replace it with overwrite"
+        )
+    return store
+
+
+def _check(dataset: EchoDataset) -> None:
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.name}: the archive has no samples")
+    records = dataset.records
+    for record in records:
+        if record.split not in ("", *SPLITS):
+            raise DataError(f"{record.id}: unknown split {record.split!r}: {nearest(record.split, SPLITS)}")
+    if not dataset.leaks:
+        check_split([r.patient for r in records], [r.split for r in records], [r.study for r in records])
+
+
+class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
+    """Decodes and resizes samples, in whatever process it is called."""
+
+    def __init__(self, dataset: EchoDataset, preprocessing: Preprocessing, annotated: bool) -> None:
+        self.dataset = dataset
+        self.preprocessing = preprocessing
+        self.annotated = annotated
+
+    def __getitem__(self, index: int) -> tuple[Entry, Arrays | None]:
+        before = dict(self.dataset.skipped)
+        try:
+            sample = self.dataset[index]
+            if self.annotated:
+                chosen = _annotated(sample)
+                if chosen is None:
+                    return Entry(None, skipped={_EMPTY: 1}, why=f"{sample.record.id}: no annotated frame"), None
+                sample = chosen
+            stored = self.preprocessing.apply(sample)
+        except DataError as error:
+            return Entry(None, skipped={_UNDECODABLE: 1}, why=str(error)), None
+        now = self.dataset.skipped
+        found = {reason: n - before.get(reason, 0) for reason, n in now.items() if n > before.get(reason, 0)}
+        return _entry(sample, stored, found)
+
+
+def _annotated(sample: Sample) -> Sample | None:
+    """Keep the frames with masks and those at ED and ES; None where there is none."""
+    keep = sorted({*sample.mask_frames.tolist(), sample.ed, sample.es} - {None})
+    if not keep:
+        return None
+    place = {frame: index for index, frame in enumerate(keep)}
+    return replace(
+        sample,
+        frames=sample.frames[keep],
+        mask_frames=np.array([place[frame] for frame in sample.mask_frames.tolist()], np.int64),
+        ed=None if sample.ed is None else place[sample.ed],
+        es=None if sample.es is None else place[sample.es],
+    )
+
+
+def _entry(sample: Sample, stored: Sample, found: Mapping[str, int]) -> tuple[Entry, Arrays]:
+    record = sample.record
+    shape = sample.frames.shape[1:]
+    sequence = {
+        "id": record.id,
+        "patient": record.patient,
+        "study": record.study,
+        "view": record.view,
+        "split": record.split,
+        "length": len(stored.frames),
+        "ed": stored.ed,
+        "es": stored.es,
+        "spacing": sample.spacing,
+        "original_shape": shape,
+        "attributes": dict(record.attributes),
+    }
+    resized = shape != stored.frames.shape[1:]
+    originals = sample.label_maps() if resized else np.zeros((0, 0, 0), np.uint8)
+    labels = tuple(int(frame) for frame in stored.mask_frames)
+    return Entry(sequence, labels, found), Arrays(stored.frames, stored.label_maps(), originals)
+
+
+def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> None:
+    done, total = len(part.entries), len(decoder.dataset)
+    if done == total:
+        return
+    loader: DataLoader[Any] = DataLoader(
+        decoder,
+        batch_size=None,
+        sampler=range(done, total),
+        num_workers=min(workers, total - done),
+        collate_fn=whole,
+        generator=torch.Generator(),  # the loader draws a seed from it, and leaves the global one alone
+    )
+    name = f"prepare {decoder.dataset.name}"
+    with tqdm(total=total, initial=done, desc=name, unit="sample", disable=not progress) as bar:
+        for entry, arrays in loader:
+            if entry.why:
+                _log.info("skipped: %s", entry.why)
+            part.append(entry, arrays)
+            bar.update()
+
+
+def _write(part: PartFile, target: Path, size: int, attributes: Mapping[str, str], progress: bool) -> None:
+    needed = 1.05 * part.path.stat().st_size + 1e6
+    full = (
+        f"{target}: no space left: the store needs about {needed / 1e6:.1f} MB in this folder; make room and run "
+        f"again, everything decoded is kept in {part.path.name}"
+    )
+    if shutil.disk_usage(target.parent).free < needed:
+        raise DataError(full)
+    try:
+        with atomic(target) as temporary, h5py.File(temporary, "w") as file:
+            _fill(file, part, size, attributes, progress)
+    except (OSError, RuntimeError) as error:  # HDF5 says "no space" in several ways, some without an error number
+        if shutil.disk_usage(target.parent).free < needed:
+            raise DataError(full) from error
+        raise DataError(f"{target}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+def _fill(file: Any, part: PartFile, size: int, attributes: Mapping[str, str], progress: bool) -> None:
+    n_frames, n_maps, shape = part.total(0), part.total(1), (size, size)
+    options = {"dtype": np.uint8, "chunks": (1, *shape), "maxshape": (None, *shape)}
+    frames = file.create_dataset("frames", (n_frames, *shape), **options)
+    maps = file.create_dataset("labels/maps", (n_maps, *shape), **options)
+    originals = file.create_group("originals")
+    rows: list[dict[str, Any]] = []
+    labels: list[int] = []
+    start = 0
+    with tqdm(total=n_frames, desc="write the store", unit="frame", disable=not progress) as bar:
+        for entry, arrays in part:
+            frames[start : start + len(arrays.frames)] = arrays.frames
+            if entry.labels:
+                maps[len(labels) : len(labels) + len(entry.labels)] = arrays.maps
+            for index, original in enumerate(arrays.originals, start=len(labels)):
+                originals.create_dataset(str(index), data=original, compression="gzip")
+            labels.extend(start + label for label in entry.labels)
+            rows.append({**(entry.sequence or {}), "start": start})
+            start += len(arrays.frames)
+            bar.update(len(arrays.frames))
+    file["labels/frame"] = np.array(labels, np.int64)
+    _write_sequences(file, rows)
+    identity = [attributes["source"], [[row["id"], row["length"]] for row in rows]]
+    file.attrs.update({**attributes, "fingerprint": fingerprint(identity)})
+
+
+def _write_sequences(file: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    text = h5py.string_dtype()
+    group = file.create_group("sequences")
+    for name in ("id", "patient", "study", "view", "split"):
+        group.create_dataset(name, data=[row[name] for row in rows], dtype=text)
+    group.create_dataset("attributes", data=[json.dumps(row["attributes"]) for row in rows], dtype=text)
+    for name in ("start", "length"):
+        group.create_dataset(name, data=np.array([row[name] for row in rows], np.int64))
+    for name in ("ed", "es"):
+        indices = [-1 if row[name] is None else row["start"] + row[name] for row in rows]
+        group.create_dataset(name, data=np.array(indices, np.int64))
+    unknown = (np.nan, np.nan)
+    group.create_dataset("spacing", data=np.array([row["spacing"] or unknown for row in rows], np.float64))
+    group.create_dataset("original_shape", data=np.array([row["original_shape"] for row in rows], np.int64))

@@ -1,0 +1,1 @@
+"""Decoders of frozen tokens and soft parcels."""

@@ -1,0 +1,200 @@
+"""Soft parcels as a member of an ensemble: the probability of a structure is that of its chosen parcels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+
+from alan.downstream.whitebox.jsonfile import dump
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.errors import CheckpointError, ParameterError
+from alan.files import fingerprint, read_json
+from alan.parcels.heads import KMeansHead
+from alan.parcels.maps import pixel_sector
+from alan.parcels.model import ParcelModel, load_parcels
+
+SCHEMA = "alan-parcel-member/1"
+
+
+class ParcelMember(nn.Module):
+    """A locked parcel model with the parcels of each structure, seen as a segmentation network.
+
+    The logits are upsampled to the frame, divided by the temperature, and put through a softmax over the K
+    parcels. A structure's probability at a pixel is the sum over its chosen parcels, the background's what is
+    left; where structures share parcels all are divided by their sum. With a model of ``sector_only``, a pixel
+    outside the sector is background. No post-processing: that works on masks.
+
+    Args:
+        model: the locked parcel model.
+        parcels: structure to the ids of its parcels, each 0 to K - 1.
+        temperature: divides the logits. 1 for a RAPTOR head. A k-means head's logits are minus squared distances:
+            at temperature 1 their softmax is next to a hard choice, see :func:`gaussian_temperature`.
+
+    Attributes:
+        structures, classes, fingerprint: as of a :class:`alan.supervised.ensemble.Member`.
+        provenance: JSON-able words about the origin.
+
+    Raises:
+        ParameterError: no structure, a structure without parcels, an id that the model does not have, or a
+            temperature that is not above 0.
+    """
+
+    def __init__(
+        self, model: ParcelModel, parcels: Mapping[str, Sequence[int] | ArrayLike], temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.parcels = {name: sorted({int(k) for k in torch.as_tensor(ids)}) for name, ids in parcels.items()}
+        self.temperature = float(temperature)
+        if not self.parcels:
+            raise ParameterError("no structure: give the parcels of at least one, such as {'lv': [3, 8]}")
+        if not 0 < self.temperature < float("inf"):
+            raise ParameterError(f"temperature is {temperature}: give a number above 0 (1 leaves the logits)")
+        for name, ids in self.parcels.items():
+            wrong = [k for k in ids if not 0 <= k < model.n_parcels]
+            if wrong or not ids:
+                found = f"holds {wrong[0]}" if wrong else "is empty"
+                raise ParameterError(
+                    f"the list of parcels of {name!r} {found}: give ids of 0 to {model.n_parcels - 1}"
+                )
+        self.structures = tuple(self.parcels)
+        self.classes = 1 if len(self.structures) == 1 else len(self.structures) + 1
+        self.fingerprint = fingerprint([model.fingerprint, self.parcels, list(self.structures), self.temperature])
+        self.provenance: dict[str, Any] = {"trained_by": "parcels", "parcels": model.fingerprint}
+
+    @classmethod
+    def from_white_boxes(
+        cls, model: ParcelModel, boxes: Mapping[str, ParcelSelector | ParcelSegmenter], temperature: float = 1.0
+    ) -> ParcelMember:
+        """Take the interior parcels of fitted white boxes.
+
+        Args:
+            model: the parcel model whose maps they were fitted on.
+            boxes: structure to a fitted selector or segmenter.
+            temperature: as of the class.
+
+        Raises:
+            CheckpointError: a white box was fitted on the maps of another parcel model.
+        """
+        chosen = {}
+        for name, box in boxes.items():
+            selector = box.selector_ if isinstance(box, ParcelSegmenter) else box
+            origin = selector.provenance_.get("parcels", "")
+            if origin and origin != model.fingerprint:
+                raise CheckpointError(
+                    f"the white box of {name!r} was fitted on parcels {origin[:12]}, given "
+                    f"{model.fingerprint[:12]}: give the parcel model that it belongs to"
+                )
+            chosen[name] = selector.interior_
+        return cls(model, chosen, temperature)
+
+    def train(self, mode: bool = True) -> ParcelMember:
+        """Stay in eval mode, whatever the surrounding module does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def probabilities(self, frames: Tensor) -> Tensor:
+        """Probability of each class at each pixel.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            (B, C, H, W) float32 on the model's device; C is 1 for one structure, else 1 + structures with the
+            background first.
+
+        Raises:
+            ParameterError: another shape or dtype.
+        """
+        logits = self.model.logits(frames)
+        size = (frames.shape[-2], frames.shape[-1])
+        chosen = torch.zeros(len(self.structures), logits.shape[1], device=logits.device)
+        for row, ids in zip(chosen, self.parcels.values(), strict=True):
+            row[ids] = 1
+        out = torch.empty(len(logits), len(self.structures), *size, device=logits.device)
+        for one, target in zip(logits, out, strict=True):  # frame by frame: K planes of one frame in memory
+            soft = F.interpolate(one[None].float(), size, mode="bilinear", align_corners=False)[0]
+            target.copy_(torch.einsum("sk,khw->shw", chosen, (soft / self.temperature).softmax(0)))
+        if self.model.sector_only:
+            out *= pixel_sector(frames.to(out.device), size)[:, None]
+        if self.classes == 1:
+            return out.clamp(max=1)
+        rest = (1 - out.sum(1, keepdim=True)).clamp(min=0)
+        whole = torch.cat([rest, out], 1)
+        return whole / whole.sum(1, keepdim=True)
+
+
+def gaussian_temperature(model: ParcelModel, frames: Tensor) -> float:
+    """Temperature at which a k-means head is a mixture of equal, spherical Gaussians with equal shares.
+
+    With logits ``-d^2`` the posterior of a parcel is ``softmax(-d^2 / (2 s^2))``, and the variance of a dimension
+    is estimated by ``s^2 = mean(min d^2) / C`` (Bishop, *Pattern Recognition and Machine Learning*, section
+    9.3.2).
+
+    Args:
+        model: a parcel model with a k-means head.
+        frames: (B, H, W) uint8, unlabelled.
+
+    Returns:
+        ``2 s^2``.
+
+    Raises:
+        ParameterError: the head is of another kind.
+    """
+    if not isinstance(model.head, KMeansHead):
+        raise ParameterError("the head is no k-means: its logits are no distances, use temperature 1")
+    nearest_distance = -model.logits(frames).max(1).values
+    return float(2 * nearest_distance.mean() / model.head.centres.shape[1])
+
+
+def save_parcel_member(
+    member: ParcelMember, path: str | os.PathLike[str], parcels: str | os.PathLike[str]
+) -> None:
+    """Write a member as JSON; the parcel model stays in its own file.
+
+    Args:
+        member: the member.
+        path: the file, ending in ``.json``.
+        parcels: the file of its parcel model; its place is written relative to ``path``.
+    """
+    relative = Path(os.path.relpath(Path(parcels).resolve(), Path(path).resolve().parent)).as_posix()
+    dump(
+        {
+            "schema": SCHEMA,
+            "parcels": relative,
+            "temperature": member.temperature,
+            "structures": member.parcels,
+            "fingerprint": member.fingerprint,
+        },
+        path,
+    )
+
+
+def load_parcel_member(path: str | os.PathLike[str]) -> ParcelMember:
+    """Read what :func:`save_parcel_member` wrote.
+
+    Raises:
+        DataError: the file is missing or is no JSON.
+        CheckpointError: it is of another kind, its parcel model is gone, or either was changed afterwards.
+    """
+    file = Path(path)
+    entry = read_json(file)
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        raise CheckpointError(f"{file}: not a parcel member (schema {SCHEMA}); write it with save_parcel_member")
+    try:
+        model = load_parcels(file.parent / entry["parcels"])
+        member = ParcelMember(model, entry["structures"], entry["temperature"])
+        stated = entry["fingerprint"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file}: entries of a parcel member are missing or wrong ({error})") from error
+    if member.fingerprint != stated:
+        raise CheckpointError(f"{file}: was changed after it was written, or its parcel model was; write it again")
+    return member

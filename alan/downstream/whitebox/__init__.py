@@ -1,0 +1,1 @@
+"""Parcel-to-segment: white-box models that choose parcels by counting."""

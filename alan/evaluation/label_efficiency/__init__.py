@@ -1,0 +1,1 @@
+"""Dice against the number of labelled patients."""

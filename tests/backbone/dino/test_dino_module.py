@@ -1,0 +1,366 @@
+"""The Lightning module: recipe, one teacher update a step, exact resume, export, configs."""
+
+import inspect
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from torch.utils.data import Dataset
+
+from alan.backbone.dino.module import DINOModule
+from alan.backbone.load import load_backbone
+from alan.backbone.vit import VitSpec
+from alan.data.augmentation.multicrop import MultiCrop
+from alan.data.loaders.sampling import resumable_loader
+from alan.errors import AlanError, CheckpointError, ParameterError
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "dino").glob("*.yaml"))
+SPEC = VitSpec(
+    image_size=16,
+    patch_size=8,
+    in_chans=1,
+    dim=16,
+    depth=2,
+    heads=2,
+    normalisation="sector",
+    initialisation="xavier",
+)
+CROPS = MultiCrop(global_size=16, local_size=8, n_local=2, gamma=0.5, field=0.2, noise=0.05)
+
+
+class Frames(Dataset):
+    """Random frames with a black border, read a batch at once."""
+
+    def __init__(self, n, size=24):
+        self.frames = torch.randint(1, 256, (n, size, size), generator=torch.Generator().manual_seed(0)).byte()
+        self.frames[:, :2] = 0
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitems__(self, indices):
+        index = torch.tensor(indices) % len(self)
+        return {"frames": self.frames[index], "index": index}
+
+
+class FakeData(LightningDataModule):
+    def __init__(self, n=16, batch_size=4):
+        super().__init__()
+        self.n, self.batch_size = n, batch_size
+
+    def train_dataloader(self):
+        return resumable_loader(Frames(self.n), self.batch_size, seed=0, drop_last=True, num_workers=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def module(**changes):
+    settings = {
+        "vit": SPEC,
+        "crops": CROPS,
+        "outputs": 8,
+        "hidden": 16,
+        "bottleneck": 8,
+        "base_lr": 0.1,
+        "momentum": 0.9,
+        "patch_weight": 1.0,
+        "patch_prototypes": 6,
+    }
+    return DINOModule(**{**settings, **changes})
+
+
+def trainer(folder, steps=4, **changes):
+    settings = {
+        "default_root_dir": folder,
+        "max_epochs": -1,
+        "max_steps": steps,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": "callbacks" in changes,
+        "log_every_n_steps": 1,
+    }
+    return Trainer(**{**settings, **changes})
+
+
+def state(model, run):
+    tensors = dict(model.state_dict())
+    for i, entry in run.optimizers[0].state_dict()["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": value for name, value in entry.items()}
+    return tensors
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resumed_run_is_the_straight_one(tmp_path, accumulate):
+    """Six steps in one go, or three, stopped in mid-epoch, and three from last.ckpt: equal bit by bit."""
+    data, changes = FakeData(n=20 * accumulate, batch_size=4), {"batch_norm": True, "drop_path": 0.3}
+    torch.manual_seed(7)
+    straight, run = module(**changes), trainer(tmp_path, 6, accumulate_grad_batches=accumulate)
+    run.fit(straight, data)
+    expected = state(straight, run)
+
+    torch.manual_seed(8)
+    saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
+    cut = module(**changes)
+    cut._steps = lambda: 6  # the schedules know of six, the trainer stops after three
+    trainer(tmp_path, 3, accumulate_grad_batches=accumulate, callbacks=[saving]).fit(cut, data)
+    torch.rand(3)
+    resumed, run = module(**changes), trainer(tmp_path, 6, accumulate_grad_batches=accumulate)
+    run.fit(resumed, data, ckpt_path=tmp_path / "last.ckpt")
+    assert run.global_step == 6
+    result = state(resumed, run)
+    assert set(result) == set(expected)
+    assert not [name for name, x in expected.items() if not torch.equal(x, result[name])]
+    assert {"dino_loss.centre", "patch_loss.centre", "optimizer.0.exp_avg", "teacher.vit.cls_token"} <= set(result)
+
+
+def test_seed_decides_weights_and_crops_and_the_global_generator_does_not(tmp_path):
+    def final(seed, other):
+        torch.manual_seed(other)
+        model = module(seed=seed, drop_path=0.3)
+        run = trainer(tmp_path, 2)
+        run.fit(model, FakeData())
+        return torch.cat([p.flatten() for p in model.teacher.parameters()])
+
+    assert torch.equal(final(0, 1), final(0, 2))
+    assert not torch.equal(final(0, 1), final(1, 1))
+
+
+def test_one_teacher_update_an_optimiser_step(tmp_path):
+    """With two batches a step the teacher moves once, by hand: t <- m t + (1 - m) s."""
+    model = module(momentum=0.9)
+    seen = []
+    move = model.move_teacher
+
+    def spy(momentum):
+        before = model.teacher.vit.norm.weight.clone()
+        move(momentum)
+        expected = momentum * before + (1 - momentum) * model.student.vit.norm.weight
+        torch.testing.assert_close(model.teacher.vit.norm.weight, expected)
+        seen.append(momentum)
+
+    model.move_teacher = spy
+    run = trainer(tmp_path, 2, accumulate_grad_batches=2)
+    run.fit(model, FakeData(n=16, batch_size=4))
+    assert len(seen) == 2
+    assert seen[0] == pytest.approx(0.9)
+    assert seen[1] == pytest.approx(0.95)  # half a cosine from 0.9 to 1 in two steps
+    assert model._batches == 4
+
+
+def test_rate_scales_with_the_frames_of_a_step(tmp_path):
+    def rate(accumulate, batch):
+        model = module(base_lr=0.1, warmup=0.0)
+        run = trainer(tmp_path, 1, accumulate_grad_batches=accumulate)
+        run.fit(model, FakeData(n=16, batch_size=batch))
+        return run.optimizers[0].param_groups[0]["lr"]
+
+    assert rate(1, 4) == pytest.approx(0.1 * 4 / 256)
+    assert rate(2, 8) == pytest.approx(0.1 * 16 / 256)
+
+
+def test_no_weight_decay_on_biases_and_norms():
+    model = module(batch_norm=True)
+    decayed, bare = (group["params"] for group in model.configure_optimizers().param_groups)
+    names = {id(p): name for name, p in model.student.named_parameters()}
+    assert {"vit.norm.weight", "vit.blocks.0.attn.qkv.bias", "head.mlp.1.weight"} <= {names[id(p)] for p in bare}
+    assert {"vit.blocks.0.attn.qkv.weight", "head.last_layer.weight"} <= {names[id(p)] for p in decayed}
+    assert len(decayed) + len(bare) == len(names)
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+
+
+def test_last_layer_is_frozen_at_first_and_gradients_are_clipped(tmp_path):
+    model = module(freeze_last_layer=0.5, gradient_clip=1e-3, warmup=0.0)
+    drawn = [h.last_layer.weight.clone() for h in (model.student.head, model.student.patch_head)]
+    record = []
+    move = model.move_teacher
+
+    def watch(momentum):
+        norms = [p.grad.norm().item() for p in model.student.parameters() if p.grad is not None]
+        heads = (model.student.head, model.student.patch_head)
+        moved = [not torch.equal(h.last_layer.weight, w) for h, w in zip(heads, drawn, strict=True)]
+        record.append((max(norms), any(moved)))
+        move(momentum)
+
+    model.move_teacher = watch
+    trainer(tmp_path, 4).fit(model, FakeData())
+    assert all(norm <= 1e-3 + 1e-6 for norm, _ in record)
+    assert [moved for _, moved in record] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_lr": 0.3},
+        {"warmup": 0.9},
+        {"final_lr": 1e-2},
+        {"weight_decay": (0.9, 0.9)},
+        {"momentum": 0.5},
+        {"student_temperature": 0.5},
+        {"teacher_temperature": (0.5, 0.5)},
+        {"teacher_warmup": 0.1, "teacher_temperature": (0.04, 0.5)},
+        {"centre_momentum": 0.1},
+        {"freeze_last_layer": 1.0},
+        {"gradient_clip": 0.01},
+        {"drop_path": 0.9},
+        {"patch_weight": 0.5},
+        {"patch_temperature": 0.5},
+        {"crops": replace(CROPS, noise=0.0)},
+        {"crops": replace(CROPS, n_local=0)},
+    ],
+    ids=str,
+)
+def test_each_setting_changes_the_teacher(tmp_path, changes, reference):
+    model = module(**changes)
+    trainer(tmp_path, 3).fit(model, FakeData(n=12))
+    weights = torch.cat([p.flatten() for p in model.teacher.vit.parameters()])
+    assert not torch.equal(weights, reference)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    model = module()
+    trainer(tmp_path_factory.mktemp("reference"), 3).fit(model, FakeData(n=12))
+    return torch.cat([p.flatten() for p in model.teacher.vit.parameters()])
+
+
+def test_defaults_are_the_papers():
+    config = yaml.safe_load(next(p for p in CONFIGS if p.stem == "vits4_echonet").read_text())["model"][
+        "init_args"
+    ]
+    for name, parameter in inspect.signature(DINOModule).parameters.items():
+        if name in config:
+            value, default = config[name], parameter.default
+            if name in ("vit", "crops"):
+                for key, entry in value.items():
+                    wanted = getattr(default, key)
+                    assert (tuple(entry) if isinstance(entry, list) else entry) == wanted, key
+            else:
+                assert (tuple(value) if isinstance(value, list) else value) == default, name
+
+
+class Patterns(Frames):
+    """Frames that are told apart by their pattern of 3 x 3 grey fields."""
+
+    def __init__(self, n):
+        fields = torch.randint(1, 256, (n, 3, 3), generator=torch.Generator().manual_seed(0)).byte()
+        self.frames = fields.repeat_interleave(8, 1).repeat_interleave(8, 2)
+
+
+def test_small_training_learns_and_logs(tmp_path, monkeypatch):
+    """Both losses fall well below those of an uninformed student, and the features stay spread."""
+    monkeypatch.setitem(globals(), "Frames", Patterns)
+    crops = MultiCrop(
+        global_size=16,
+        local_size=8,
+        n_local=2,
+        global_scale=(0.7, 1.0),
+        local_scale=(0.4, 0.7),
+        flip=0,
+        jitter=0,
+        blur=(0, 0, 0),
+        solarise=(0, 0, 0),
+        noise=0.02,
+    )
+    model = module(outputs=16, batch_norm=True, base_lr=0.05, warmup=0.1, drop_path=0.0, crops=crops)
+    run = trainer(tmp_path, 100)
+    run.fit(model, FakeData(n=32, batch_size=16))
+    logged = run.callback_metrics
+    assert logged["dino_loss"] < math.log(16) - 0.3
+    assert logged["patch_loss"] < math.log(6) - 0.3
+    assert logged["spread"] > 0.3
+    expected = {"loss", "teacher_entropy", "mean_entropy", "lr", "momentum", "teacher_temperature", "weight_decay"}
+    assert expected <= set(logged)
+
+
+def test_export_checkpoint_and_teacher_agree(tmp_path):
+    model = module()
+    saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
+    trainer(tmp_path, 2, callbacks=[saving]).fit(model, FakeData())
+    model.export(tmp_path / model.export_name)
+    exported, checkpoint = (load_backbone(tmp_path / name) for name in ("backbone.safetensors", "last.ckpt"))
+    assert exported.fingerprint == checkpoint.fingerprint
+    assert exported.spec == SPEC
+    own = model.teacher.vit.state_dict()
+    assert all(torch.equal(x, own[name]) for name, x in exported.vit.state_dict().items())
+
+
+def test_bf16_runs_and_losses_stay_fp32(tmp_path):
+    model = module()
+    kinds = []
+    forward = model.dino_loss.forward
+    model.dino_loss.forward = lambda *a: kinds.append(a[0].dtype) or forward(*a)
+    run = trainer(tmp_path, 2, precision="bf16-mixed")
+    run.fit(model, FakeData())
+    assert kinds[0] == torch.bfloat16
+    assert run.callback_metrics["dino_loss"].dtype == torch.float32
+    assert model.dino_loss.centre.dtype == torch.float32
+
+
+def test_collapse_is_said_once(tmp_path, caplog):
+    model = module(warmup=0.0, teacher_temperature=(1e3, 1e3))
+    with caplog.at_level(logging.WARNING, logger="alan"):
+        trainer(tmp_path, 4).fit(model, FakeData())
+    assert sum("uniform" in record.message for record in caplog.records) == 1
+
+
+def test_wrong_checkpoints_and_values(tmp_path):
+    class Other(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 2)
+
+        def training_step(self, batch, batch_idx):
+            return self.layer.weight.sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    for other, name in ((Other(), "other"), (module(vit=replace(SPEC, depth=1)), "shallow")):
+        saving = ModelCheckpoint(tmp_path / name, save_last=True, save_top_k=0, every_n_train_steps=1)
+        trainer(tmp_path, 1, callbacks=[saving]).fit(other, FakeData())
+    with pytest.raises(CheckpointError, match="not one of a DINO training"):
+        trainer(tmp_path, 2).fit(module(), FakeData(), ckpt_path=tmp_path / "other" / "last.ckpt")
+    with pytest.raises(CheckpointError, match="depth 1 where the config has 2"):
+        trainer(tmp_path, 2).fit(module(), FakeData(), ckpt_path=tmp_path / "shallow" / "last.ckpt")
+    with pytest.raises(ParameterError, match=r"set trainer\.max_epochs or max_steps"):
+        trainer(tmp_path, -1).fit(module(), FakeData())
+    for changes in ({"warmup": 2.0}, {"base_lr": 0.0}, {"crops": replace(CROPS, local_size=12)}):
+        with pytest.raises(AlanError, match=r"warmup|base_lr|local_size 12"):
+            module(**changes)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_parse_and_build(path):
+    """Every key is known and every value of its type; the network is built for the small ones only."""
+    cli_class = type("Parse", (LightningCLI,), {"instantiate_classes": lambda self: None})
+    cli = cli_class(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        run=False,
+        args=[f"--config={path}"],
+    )
+    arguments = (
+        cli.parser.instantiate_classes(cli.config.clone(with_meta=False)).model if "tiny" in path.stem else None
+    )
+    if arguments is not None:
+        assert isinstance(arguments, DINOModule)
+        assert arguments.patch_weight == 1
+    assert cli.config.data.init_args.split == "train"

@@ -1,0 +1,307 @@
+"""Teaching by simulation: exact resume, the moving average and the agreement by hand, export, refusals."""
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, Dataset
+
+from alan.backbone.conv import ConvSpec
+from alan.backbone.load import load_backbone
+from alan.backbone.locked import lock
+from alan.backbone.simulation.heads import TargetWeights
+from alan.backbone.simulation.module import SimulationModule, frame_dice
+from alan.backbone.vit import VitSpec
+from alan.data.augmentation.dense import DenseAugmentation, warp
+from alan.data.loaders.sampling import resumable_loader, whole
+from alan.errors import AlanError, CheckpointError, ConfigError, ParameterError
+
+NAMES = ["lv", "myo", "la"]
+CONV = ConvSpec(image_size=32, widths=(4, 6), token_stride=2)
+VIT = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2, normalisation="sector")
+STILL = DenseAugmentation(**{f.name: 0.0 for f in fields(DenseAugmentation) if f.name != "blur_sigma"})
+
+
+class Hearts(Dataset):
+    """Frames of noise whose structures differ in brightness, with all that a simulator knows of them."""
+
+    def __init__(self, n, unlabelled):
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.zeros(n, 32, 32, dtype=torch.uint8)
+        for row in range(n):
+            x = 6 + 2 * (row % 4)
+            self.labels[row, 4:18, x : x + 12], self.labels[row, 18:28, x : x + 12] = 1, 3
+            self.labels[row, 4:18, x - 4 : x] = 2
+        noise = torch.randint(0, 40, (n, 32, 32), generator=generator)
+        self.frames = (40 + 50 * self.labels.int() + noise).byte()
+        self.unlabelled = unlabelled
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __getitems__(self, items):
+        index = torch.tensor(items) % len(self)
+        batch = {
+            "frames": self.frames[index],
+            "labels": self.labels[index],
+            "view": index % 2,
+            "phase": torch.where(index % 3 == 0, math.nan, (index % 5) / 4.0),
+            "index": index,
+        }
+        return batch | ({"unlabelled": 255 - self.frames[(index + 1) % len(self)]} if self.unlabelled else {})
+
+
+class FakeData(LightningDataModule):
+    def __init__(self, n=20, batch_size=4, unlabelled=False):
+        super().__init__()
+        self.n, self.batch_size, self.structures, self.unlabelled = n, batch_size, tuple(NAMES), unlabelled
+
+    def train_dataloader(self):
+        data = Hearts(self.n, self.unlabelled)
+        return resumable_loader(data, self.batch_size, seed=0, drop_last=True, num_workers=0)
+
+    def val_dataloader(self):
+        return DataLoader(Hearts(6, False), batch_size=4, collate_fn=whole)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def module(**changes):
+    network = {} if "vit" in changes or "conv" in changes else {"conv": CONV}
+    return SimulationModule(**{"structures": NAMES, "lr": 0.01, "momentum": 0.5, **network, **changes})
+
+
+def trainer(folder, steps=4, **changes):
+    settings = {
+        "default_root_dir": folder,
+        "max_epochs": -1,
+        "max_steps": steps,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": "callbacks" in changes,
+        "num_sanity_val_steps": 0,
+        "limit_val_batches": 0,
+        "log_every_n_steps": 1,
+    }
+    return Trainer(**{**settings, **changes})
+
+
+def fitted(folder, steps=2, **changes):
+    model = module(**changes)
+    trainer(folder, steps).fit(model, FakeData(unlabelled=bool(model.unlabelled_weight)))
+    return model
+
+
+def weights(model):
+    return torch.cat([p.flatten() for p in model.teacher.parameters()])
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"unlabelled_weight": 1.0}, {"vit": VIT}], ids=["conv", "agreement", "vit"]
+)
+def test_resumed_run_is_the_straight_one(tmp_path, changes):
+    """Seven steps in one go, or three, stopped in mid-epoch, and four from last.ckpt: equal bit by bit."""
+    data = FakeData(unlabelled="unlabelled_weight" in changes)
+
+    def state(model, run):
+        tensors = dict(model.state_dict())
+        for i, entry in run.optimizers[0].state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": value for name, value in entry.items()}
+        return tensors
+
+    torch.manual_seed(7)
+    straight, run = module(**changes), trainer(tmp_path, 7)
+    run.fit(straight, data)
+    expected = state(straight, run)
+    torch.manual_seed(8)
+    saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
+    cut = module(**changes)
+    cut._steps = lambda: 7
+    trainer(tmp_path, 3, callbacks=[saving]).fit(cut, data)
+    torch.rand(3)
+    resumed, run = module(**changes), trainer(tmp_path, 7)
+    run.fit(resumed, data, ckpt_path=tmp_path / "last.ckpt")
+    result = state(resumed, run)
+    assert set(result) == set(expected)
+    assert not [name for name, x in expected.items() if not torch.equal(x, result[name])]
+
+
+def test_seed_decides_and_the_global_generator_does_not(tmp_path):
+    torch.manual_seed(1)
+    one = weights(fitted(tmp_path))
+    torch.manual_seed(2)
+    assert torch.equal(weights(fitted(tmp_path)), one)
+    assert not torch.equal(weights(fitted(tmp_path, seed=1)), one)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *(
+            {"weights": replace(TargetWeights(), **{f.name: 0.0})}
+            for f in fields(TargetWeights)
+            if f.name != "clip"
+        ),
+        {"weights": TargetWeights(clip=3.0)},
+        {"augmentation": STILL},
+        {"lr": 0.02},
+        {"final_lr": 0.005},
+        {"warmup": 1.0},
+        {"weight_decay": 0.9},
+        {"momentum": 0.1},
+        {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0},
+    ],
+    ids=lambda changes: str(next(iter(changes.items())))[:60],
+)
+def test_every_setting_changes_the_result(tmp_path, changes):
+    assert not torch.equal(weights(fitted(tmp_path, 3, **changes)), weights(fitted(tmp_path, 3)))
+
+
+def test_settings_of_the_agreement_change_the_result(tmp_path):
+    base = {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0, "confidence": 0.0}
+    expected = weights(fitted(tmp_path, 3, **base))
+    changes = {"unlabelled_weight": 2.0, "unlabelled_ramp": 1.0, "confidence": 0.3, "alignment": 0.0}
+    for name, value in changes.items():
+        assert not torch.equal(weights(fitted(tmp_path, 3, **{**base, name: value})), expected), name
+
+
+def test_the_teacher_is_the_moving_average(tmp_path):
+    seen = []
+
+    class Watched(SimulationModule):
+        def move_teacher(self, momentum):
+            before = {name: x.clone() for name, x in self.teacher.state_dict().items()}
+            super().move_teacher(momentum)
+            now = self.student.state_dict()
+            for name, x in self.teacher.state_dict().items():
+                if x.is_floating_point():
+                    torch.testing.assert_close(x, momentum * before[name] + (1 - momentum) * now[name])
+                else:
+                    assert torch.equal(x, now[name])
+            seen.append((momentum, len([name for name in before if "running" in name])))
+
+    model = Watched(structures=NAMES, conv=CONV, lr=0.01, momentum=0.25)
+    trainer(tmp_path, 4).fit(model, FakeData())
+    assert [momentum for momentum, _ in seen] == [1 / 10, 2 / 11, 3 / 12, 0.25]
+    assert seen[0][1] > 0
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+
+
+def test_the_teachers_answer_is_warped_like_the_students_frame():
+    model = module(conv=replace(CONV, normalisation="unit"), alignment=0.0)
+    frames = Hearts(3, False).frames
+    grid = torch.nn.functional.affine_grid(
+        torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]]).expand(3, -1, -1), [3, 1, 32, 32], align_corners=False
+    )
+    answer = model._answer(frames, grid)
+    plain = model.teacher(frames[:, None].float() / 255)
+    torch.testing.assert_close(answer.tissue, plain.tissue.softmax(1).flip(3), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(answer.distance, plain.distance.flip(3), rtol=1e-3, atol=1e-4)
+    seen = warp(frames[:, None].float(), grid)
+    torch.testing.assert_close(seen, frames[:, None].float().flip(3), rtol=1e-4, atol=1e-3)
+
+
+def test_labels_of_unlabelled_frames_are_not_there_to_be_read(tmp_path):
+    """Without the weight unlabelled frames change nothing."""
+    model = module()
+    trainer(tmp_path, 2).fit(model, FakeData(unlabelled=True))
+    assert torch.equal(weights(model), weights(fitted(tmp_path)))
+
+
+def test_it_learns_and_validates(tmp_path):
+    model, run = module(lr=0.05, momentum=0.9), trainer(tmp_path, 60, limit_val_batches=1.0, val_check_interval=5)
+    model.augmentation = STILL
+    run.fit(model, FakeData())
+    scores = {name: float(x) for name, x in run.callback_metrics.items() if name.startswith("val")}
+    assert set(scores) == {"val_dice", "val_dice_lv", "val_dice_myo", "val_dice_la"}
+    assert scores["val_dice"] == pytest.approx(sum(scores[f"val_dice_{n}"] for n in NAMES) / 3, abs=1e-5)
+    assert scores["val_dice"] > 0.5
+
+
+def test_frame_dice_by_hand():
+    found, labels = torch.tensor([[[1, 1, 0, 2]]]), torch.tensor([[[1, 0, 0, 0]]])
+    dice = frame_dice(found, labels, 3)[0]
+    assert dice[0].item() == pytest.approx(2 / 3)
+    assert dice[1] == 0
+    assert dice[2].isnan()
+
+
+@pytest.mark.parametrize("changes", [{}, {"vit": VIT}], ids=["conv", "vit"])
+def test_export_and_checkpoint_give_the_teachers_network(tmp_path, changes):
+    model = module(**changes)
+    run = trainer(tmp_path, 3)
+    run.fit(model, FakeData())
+    model.export(tmp_path / "b.safetensors")
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    expected = lock(model.teacher.network, model.spec)
+    frames = Hearts(2, False).frames
+    for name in ("b.safetensors", "last.ckpt"):
+        backbone = load_backbone(tmp_path / name)
+        assert backbone.fingerprint == expected.fingerprint
+        torch.testing.assert_close(backbone(frames).tokens, expected(frames).tokens, rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match="another network: "):
+        trainer(tmp_path, 4).fit(
+            module(conv=replace(CONV, widths=(4, 8))), FakeData(), ckpt_path=tmp_path / "last.ckpt"
+        )
+
+
+def test_starts_from_a_run_or_from_a_backbone(tmp_path):
+    model = module(seed=3)
+    run = trainer(tmp_path, 2)
+    run.fit(model, FakeData())
+    model.export(tmp_path / "b.safetensors")
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    whole_run = module(init=str(tmp_path / "last.ckpt"))
+    for branch in (whole_run.student, whole_run.teacher):
+        assert all(torch.equal(x, model.teacher.state_dict()[name]) for name, x in branch.state_dict().items())
+    backbone = module(init=str(tmp_path / "b.safetensors"))
+    taught = model.teacher.network.state_dict()
+    assert all(torch.equal(x, taught[name]) for name, x in backbone.student.network.state_dict().items())
+    assert torch.equal(backbone.student.heads.frame.weight, module().student.heads.frame.weight)
+    with pytest.raises(CheckpointError, match="widths"):
+        module(conv=replace(CONV, widths=(4, 8)), init=str(tmp_path / "b.safetensors"))
+    with pytest.raises(CheckpointError, match="no such file"):
+        module(init=str(tmp_path / "none.ckpt"))
+
+
+def test_starts_from_shipped_weights_by_name():
+    spec = replace(load_backbone("alan-sim-small").spec, structures=())
+    model = SimulationModule(structures=["lv", "myo", "la"], conv=spec, init="alan-sim-small")
+    shipped = load_backbone("alan-sim-small").network.state_dict()
+    assert all(torch.equal(x, shipped[name]) for name, x in model.teacher.network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0}, "lr 0 must be above 0"),
+        ({"momentum": 1.5}, "momentum is 1.5"),
+        ({"confidence": 1.0}, "below 1"),
+        ({"alignment": 1.5}, "0..1"),
+        ({"unlabelled_weight": -1}, "not below 0"),
+        ({"conv": CONV, "vit": VIT}, "choose one network"),
+        ({"structures": ["lv", "myo"]}, "coordinates need the structure 'la'"),
+    ],
+)
+def test_refuses(changes, message):
+    with pytest.raises(ParameterError, match=message) as error:
+        module(**changes)
+    assert isinstance(error.value, AlanError)
+
+
+def test_refuses_data_that_do_not_fit(tmp_path):
+    with pytest.raises(ConfigError, match="set both to the same"):
+        trainer(tmp_path).fit(module(structures=["lv", "la"]), FakeData())
+    with pytest.raises(ConfigError, match="no unlabelled frames"):
+        trainer(tmp_path).fit(module(unlabelled_weight=1.0), FakeData())

@@ -1,0 +1,96 @@
+"""``alan name``: white boxes by simulated labels, what they say of themselves, and what it refuses."""
+
+import numpy as np
+import pytest
+import yaml
+
+from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.parcels.model import load_parcels
+
+
+@pytest.fixture
+def args(tiny):
+    return ["name", "--parcels", tiny.parcels(), "--store", tiny.store("camus"), "--views", "[A4C]"]
+
+
+def test_names_are_those_of_the_counts(tiny, alan, args, tmp_path, listing):
+    out = tmp_path / "named"
+    args += ["--structures", "[lv, la]", "--share_above", 0.05]
+    ran = alan(*args, "--out", out)
+    assert ran.code == 0, ran.err
+    assert listing(out) == ["config.yaml", "la.json", "lv.json", "prior-la.json", "prior-lv.json"]
+    model, store = load_parcels(tiny.parcels()), FrameStore(tiny.store("camus"))
+    table = store.labelled(views=["A4C"])
+    maps, masks = model.maps(store.frames(table.frame)).numpy(), store.masks(table.label, "lv")
+    shares = np.zeros((table.patient.nunique(), model.n_ids))
+    weight = np.zeros_like(shares)
+    for row, patient in enumerate(sorted(set(table.patient))):
+        mine = (table.patient == patient).to_numpy()
+        for k in range(model.n_parcels):
+            inside = maps[mine] == k
+            if inside.any():
+                shares[row, k], weight[row, k] = masks[mine][inside].mean(), 1
+    prior = ParcelPrior.from_json(out / "prior-lv.json")
+    np.testing.assert_allclose(prior.inside, shares.sum(0), atol=1e-4)  # a patient is one observation
+    np.testing.assert_allclose(prior.inside + prior.outside, weight.sum(0), atol=1e-4)
+
+    box = ParcelSegmenter.from_json(out / "lv.json")
+    assert (box.closing_radius, box.contour, box.median_radius, box.component) == (0, False, 5, True)
+    known = box.selector_.provenance_
+    assert (known["parcels"], known["labels"]) == (model.fingerprint, "none")
+    assert known["learnt_from"]["human_labels"] == "none"
+    assert known["learnt_from"]["simulated_labels"]["fingerprint"] == store.fingerprint
+    assert known["learnt_from"]["simulated_labels"]["frames"] == len(table)
+    assert box.selector_.n_images_ == 0
+
+    before = (out / "lv.json").stat().st_mtime_ns
+    again = alan(*args, "--out", out)
+    assert again.code == 0
+    assert "nothing to do" in again.err
+    assert (out / "lv.json").stat().st_mtime_ns == before
+    other = alan(*args, "--out", out, "--level", 0.6)
+    assert (other.code, len(other.lines)) == (2, 1)
+    assert "level" in other.err
+    more = ["--postprocessing.contour", "true", "--overwrite", "true"]
+    assert alan(*args, "--out", out, *more).code == 0
+    changed = ParcelSegmenter.from_json(out / "lv.json")
+    assert (changed.contour, changed.median_radius) == (True, 5)
+    assert yaml.safe_load((out / "config.yaml").read_text())["postprocessing"]["contour"] is True
+
+
+def test_a_few_human_labels_update_the_names_and_are_told(tiny, alan, args, tmp_path):
+    args += ["--structures", "[lv]", "--share_above", 0.05]
+    real = ["--labels", tiny.store("camus"), "--label_patients", 1]
+    found = {}
+    for strength in (0.01, 100):
+        out = tmp_path / f"run{strength}"
+        ran = alan(*args, *real, "--prior_strength", strength, "--out", out)
+        assert ran.code == 0, ran.err
+        box = ParcelSegmenter.from_json(out / "lv.json")
+        assert box.selector_.provenance_["learnt_from"]["human_labels"]["patients"] == 1
+        assert box.selector_.n_images_ == box.selector_.provenance_["learnt_from"]["human_labels"]["frames"] >= 2
+        found[strength] = box.selector_.share_
+    assert not np.allclose(*found.values())
+
+
+def test_what_cannot_be_leaves_nothing(alan, args, tmp_path):
+    out = tmp_path / "named"
+    for wrong, message in (
+        (["--structures", "[lv, rv]"], "no masks of 'rv'"),
+        (["--structures", "[]"], "structures is empty"),
+        (["--share_above", 1.0], "lv: "),
+        (["--share_above", 2], "share_above is 2"),
+        (["--parcels", "nowhere.safetensors"], "no such file"),
+        (["--store", "nowhere.h5"], "no such frame store"),
+        (["--split", "trian"], "did you mean 'train'"),
+        (["--postprocessing.median_radius", -1], "median_radius is -1"),
+        (["--labels", "nowhere.h5"], "no such frame store"),
+        (["--batch_size", 0], "batch_size is 0"),
+        (["--postprocessing.medain_radius", 1], "did you mean 'median_radius'"),
+    ):
+        ran = alan(*args, "--out", out, *wrong)
+        assert (ran.code, len(ran.lines)) == (2, 1), ran.err
+        assert message in ran.err
+        assert not out.exists()

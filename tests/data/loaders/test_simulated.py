@@ -1,0 +1,105 @@
+"""The data module of dense training: what is in a batch, and that it follows from (seed, epoch) alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from alan.data.loaders.simulated import SimulatedDataModule, phase_fraction
+from alan.data.sample import VIEWS
+from alan.data.store.reader import FrameStore
+from alan.errors import AlanError, DataError, ParameterError, SplitLeakError
+
+
+@pytest.fixture
+def data(tiny):
+    def make(**options):
+        structures = options.pop("structures", ["lv", "myo", "la"])
+        return SimulatedDataModule([tiny.store("camus")], structures, **{"batch_size": 4, **options})
+
+    return make
+
+
+def test_phase_by_hand():
+    assert [phase_fraction(f, 2, 6) for f in (2, 3, 6)] == [0, 0.25, 1]
+    assert phase_fraction(3, 4, 2) == 0.5  # the store's clip may begin at ES
+    for frame, ed, es in ((1, 2, 6), (7, 2, 6), (3, None, 6), (3, 2, None), (2, 2, 2)):
+        assert np.isnan(phase_fraction(frame, ed, es))
+
+
+def test_a_batch_says_what_the_store_says(data, tiny):
+    store = FrameStore(tiny.store("camus"))
+    module = data(structures=["la", "lv"])
+    module.setup()
+    batch = next(iter(module.train_dataloader()))
+    assert {name: tuple(x.shape) for name, x in batch.items()} == {
+        "frames": (4, 112, 112),
+        "labels": (4, 112, 112),
+        "view": (4,),
+        "phase": (4,),
+        "index": (4,),
+    }
+    for row in range(4):
+        frame = int(batch["index"][row])
+        sequence = next(s for s in store.sequences if s.start <= frame < s.start + s.length)
+        assert sequence.split == "train"
+        assert VIEWS[batch["view"][row]] == sequence.view
+        assert batch["phase"][row] == pytest.approx((frame - sequence.ed) / (sequence.es - sequence.ed))
+        assert np.array_equal(batch["frames"][row].numpy(), store.frames([frame])[0])
+        label = int(np.flatnonzero(store.label_frames == frame)[0])
+        for value, name in enumerate(("la", "lv"), 1):
+            assert np.array_equal(batch["labels"][row].numpy() == value, store.masks([label], name)[0])
+    assert batch["labels"].max() == 2
+
+
+def test_validation_is_of_other_patients_and_evenly_spread(data, tiny):
+    store = FrameStore(tiny.store("camus"))
+    module = data(val_frames=3)
+    (batch,) = list(module.val_dataloader())
+    sides = {s.split for s in store.sequences for i in batch["index"] if s.start <= i < s.start + s.length}
+    assert sides == {"val"}
+    assert len(batch["frames"]) == 3
+    assert len(data(val_frames=None).validation_frames) == len(store.labelled("val", None, None))
+    assert data(val_split=None).val_dataloader() == []
+
+
+def test_unlabelled_frames_follow_from_seed_epoch_and_batch(data, tiny):
+    def drawn(epoch=0, **options):
+        module = data(unlabelled=[tiny.store("echonet")], unlabelled_batch_size=5, **options)
+        loader = module.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return torch.stack([batch["unlabelled"] for batch in loader])
+
+    first = drawn()
+    assert first.shape[1:] == (5, 112, 112)
+    assert torch.equal(first, drawn())
+    assert not torch.equal(first, drawn(epoch=1))
+    assert not torch.equal(first, drawn(seed=1))
+    assert not torch.equal(first[0], first[1])
+    store = FrameStore(tiny.store("echonet"))
+    train = np.concatenate([store.frames(range(s.start, s.start + s.length)) for s in store.select("train")])
+    known = {frame.tobytes() for frame in train}
+    assert all(frame.numpy().tobytes() in known for frame in first.flatten(0, 1))
+
+
+def test_views_are_chosen(data):
+    module = data(views=["A2C"], val_split=None)
+    assert set(module.train_frames.rows[:, 3]) == {VIEWS.index("A2C")}
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"batch_size": 0}, ParameterError, "batch_size=0"),
+        ({"unlabelled_batch_size": 0}, ParameterError, "unlabelled_batch_size=0"),
+        ({"val_frames": 0}, ParameterError, "val_frames=0"),
+        ({"structures": []}, ParameterError, "one or more"),
+        ({"structures": ["lv", "lv"]}, ParameterError, "each once"),
+        ({"structures": ["lv", "rv"]}, DataError, "no masks of 'rv'"),
+        ({"val_split": "train"}, SplitLeakError, "two sides"),
+        ({"train_split": "trian"}, ParameterError, "did you mean 'train'"),
+    ],
+)
+def test_refuses(data, options, error, message):
+    with pytest.raises(error, match=message) as caught:
+        data(**options).setup()
+    assert isinstance(caught.value, AlanError)

@@ -1,0 +1,207 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from alan.data.readers.camus import Camus
+from alan.errors import DataError, ParameterError, SplitLeakError
+
+
+def test_half_sequences_with_their_masks(tmp_path, archives):
+    data = Camus(archives.camus(tmp_path))
+    assert [record.id for record in data.records[:2]] == ["patient0001_2CH", "patient0001_4CH"]
+    assert [record.view for record in data.records[:2]] == ["A2C", "A4C"]
+    assert [record.split for record in data.records] == ["train", "train", "val", "val", "test", "test"]
+    assert data.records[0].attributes == {"EF": 54.0, "fps": 49.1, "Sex": "F", "Age": "56", "ImageQuality": "Good"}
+    frames, maps = archives.camus_frames(100 + 3 + ord("4"))
+    sample = data[1]
+    assert np.array_equal(sample.frames, frames)
+    assert np.array_equal(sample.label_maps(), maps)
+    assert sample.spacing == pytest.approx((0.5, 0.25))
+    assert (sample.ed, sample.es) == (0, 4)
+    assert sample.mask_frames.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_the_folder_of_patients_itself_is_a_root_too(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    inner, outer = Camus(root / "database_nifti"), Camus(root)
+    assert inner.records == outer.records
+    assert np.array_equal(inner[2].frames, outer[2].frames)
+
+
+def test_sequences_without_masks_take_those_of_ed_and_es(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    folder = root / "database_nifti" / "patient0001"
+    (folder / "patient0001_4CH_half_sequence_gt.nii.gz").unlink()
+    info = folder / "Info_4CH.cfg"
+    info.write_text(info.read_text().replace("ED: 1", "ED: 4").replace("ES: 5", "ES: 2"))
+    _, maps = archives.camus_frames(100 + 3 + ord("4"))
+    sample = Camus(root)[1]
+    assert (sample.ed, sample.es) == (3, 1)
+    assert sample.mask_frames.tolist() == [1, 3]
+    assert np.array_equal(sample.label_maps(), maps[[4, 0]])  # in order of time: the ES mask, then the ED mask
+    (folder / "patient0001_4CH_ES_gt.nii.gz").unlink()
+    assert Camus(root)[1].mask_frames.tolist() == [3]
+
+
+def test_without_info_the_phases_are_found_by_their_stills(tmp_path, archives):
+    root = archives.camus(tmp_path, info=False)
+    (root / "database_nifti" / "patient0001" / "patient0001_4CH_ES.nii.gz").unlink()
+    sample = Camus(root)[0]
+    assert (sample.ed, sample.es) == (0, 4)
+    assert (Camus(root)[1].ed, Camus(root)[1].es) == (0, None)
+
+
+def test_stills_only(tmp_path, archives):
+    root = archives.camus(tmp_path, views=("4CH",))
+    frames, maps = archives.camus_frames(100 + 3 + ord("4"))
+    sample = Camus(root, sequences=False)[0]
+    assert np.array_equal(sample.frames, frames[[0, 4]])
+    assert np.array_equal(sample.label_maps(), maps[[0, 4]])
+    assert (sample.ed, sample.es) == (0, 1)
+    folder = root / "database_nifti" / "patient0001"
+    (folder / "patient0001_4CH_ED_gt.nii.gz").unlink()
+    assert Camus(root, sequences=False)[0].mask_frames.tolist() == [1]
+    (folder / "patient0001_4CH_ED.nii.gz").unlink()
+    sample = Camus(root, sequences=False)[0]
+    assert len(sample.frames) == 1
+    assert (sample.ed, sample.es) == (None, 0)
+
+
+def test_parts_may_be_missing(tmp_path, archives):
+    root = archives.camus(tmp_path, views=("4CH",), sequence=False, info=False, lists=False)
+    data = Camus(root)
+    assert Counter((record.view, record.split) for record in data.records) == {("A4C", ""): 3}
+    assert data.records[0].attributes == {}
+    with pytest.raises(DataError, match="no CAMUS sample found"):
+        Camus(root, views=("A2C",))
+
+
+def test_the_older_release(tmp_path, archives):
+    archives.camus(tmp_path, mhd=True)
+    archives.camus(tmp_path, mhd=True, part="testing", patients=(1,))
+    data = Camus(tmp_path)
+    assert [(r.patient, r.split) for r in data.records if r.view == "A4C"] == [
+        ("patient0001", "train"),
+        ("patient0002", "train"),
+        ("patient0003", "train"),
+        ("test-patient0001", "test"),
+    ]
+    assert data.records[0].attributes["EF"] == 54.0
+    assert data.records[0].attributes["EDV"] == 94.2
+    assert data.records[0].attributes["ESV"] == 43.3
+    frames, maps = archives.camus_frames(100 + 3 + ord("4"))
+    sample = data[1]
+    assert np.array_equal(sample.frames, frames)
+    assert sample.mask_frames.tolist() == [0, 4]
+    assert np.array_equal(sample.label_maps(), maps[[0, 4]])
+    still = Camus(tmp_path, sequences=False)[1]
+    assert np.array_equal(still.frames, frames[[0, 4]])
+    mapped = Camus(tmp_path, split={"train": "1-2", "val": 3, "test": "test-patient0001"})
+    assert [record.split for record in mapped.records[::2]] == ["train", "train", "val", "test"]
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_split_from_a_file(tmp_path, archives, suffix):
+    root = archives.camus(tmp_path / "camus")
+    path = tmp_path / f"split.{suffix}"
+    mapping = {"train": "2-300", "test": ["patient0001"]}
+    path.write_text(json.dumps(mapping) if suffix == "json" else "train: 2-300\ntest: [patient0001]\n")
+    for split in (path, str(path), mapping):
+        assert [r.split for r in Camus(root, split=split).records[::2]] == ["test", "train", "train"]
+
+
+def test_splits_that_are_refused(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    with pytest.raises(SplitLeakError, match="patient 'patient0002' is on two sides"):
+        Camus(root, split={"train": "1-2", "test": "2-3"})
+    with pytest.raises(
+        DataError, match=r"side 'val' of the split is empty: none of the 3 patients is in '301-350'"
+    ):
+        Camus(root, split={"train": "1-3", "val": "301-350"})
+    with pytest.raises(ParameterError, match="did you mean 'val'"):
+        Camus(root, split={"valid": "1-3"})
+    with pytest.raises(DataError, match="no such split file"):
+        Camus(root, split="offical")
+    lists = root / "database_split"
+    (lists / "subgroup_testing.txt").write_text("patient0001\npatient0003\n")
+    with pytest.raises(SplitLeakError, match="patient0001"):
+        Camus(root)
+    for path in lists.iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="the official split"):
+        Camus(root, split="official")
+
+
+def test_part_of_the_official_lists(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    (root / "database_split" / "subgroup_validation.txt").unlink()
+    assert [r.split for r in Camus(root, split="official").records[::2]] == ["train", "", "test"]
+
+
+def test_image_and_mask_of_different_shape(tmp_path, archives):
+    root = archives.camus(tmp_path, sequence=False)
+    folder = root / "database_nifti" / "patient0001"
+    archives.medical(folder / "patient0001_2CH_ES_gt.nii.gz", np.zeros((40, 61)))
+    with pytest.raises(
+        DataError, match=r"patient0001_2CH_ES_gt.nii.gz is \(40, 61\) .*patient0001_2CH_ED.nii.gz is"
+    ):
+        Camus(root)[0]
+
+
+def test_sequence_and_mask_of_different_length(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    folder = root / "database_nifti" / "patient0001"
+    archives.medical(folder / "patient0001_2CH_half_sequence_gt.nii.gz", np.zeros((4, 40, 60)))
+    with pytest.raises(DataError, match=r"sequence_gt.nii.gz has 4 frames but .*half_sequence.nii.gz has 5"):
+        Camus(root)[0]
+
+
+def test_a_still_that_is_a_sequence(tmp_path, archives):
+    root = archives.camus(tmp_path, sequence=False)
+    archives.medical(root / "database_nifti/patient0001/patient0001_2CH_ED.nii.gz", np.zeros((2, 40, 60)))
+    with pytest.raises(DataError, match="holds 2 frames; a still has one"):
+        Camus(root)[0]
+
+
+def test_unknown_label(tmp_path, archives):
+    root = archives.camus(tmp_path, sequence=False)
+    archives.medical(root / "database_nifti/patient0001/patient0001_2CH_ED_gt.nii.gz", np.full((40, 60), 4))
+    with pytest.raises(DataError, match=r"ED_gt.nii.gz: labels must be 0 to 3, found 4"):
+        Camus(root)[0]
+
+
+@pytest.mark.parametrize("value", ["0", "6", "one"])
+def test_a_phase_outside_the_sequence(tmp_path, archives, value):
+    root = archives.camus(tmp_path)
+    info = root / "database_nifti" / "patient0001" / "Info_2CH.cfg"
+    info.write_text(info.read_text().replace("ED: 1", f"ED: {value}"))
+    with pytest.raises(DataError, match=rf"patient0001_2CH: Info says ED: '{value}'"):
+        Camus(root)[0]
+
+
+def test_views(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    assert {record.view for record in Camus(root, views=["A4C"]).records} == {"A4C"}
+    with pytest.raises(ParameterError, match="did you mean 'A4C'"):
+        Camus(root, views=["A4B"])
+    with pytest.raises(ParameterError, match="no view"):
+        Camus(root, views=[])
+
+
+@pytest.mark.real
+def test_the_real_frames_stand_upright(real_camus):
+    data = Camus(real_camus, split={"train": "1-300", "val": "301-350", "test": "351-400"})
+    assert Counter(record.split for record in data.records) == {"train": 299, "val": 50, "test": 50}
+    for index in range(0, len(data), 40):
+        sample = data[index]
+        assert sample.spacing == pytest.approx((0.308, 0.308), abs=1e-3)
+        assert (sample.ed, sample.es) == (0, 1)
+        assert sample.mask_frames.tolist() == [0, 1]
+        centre = {name: np.argwhere(mask[0]).mean(0) for name, mask in sample.masks.items()}
+        assert centre["lv"][0] < centre["la"][0]  # the LV lies above the LA
+        lit = sample.frames[0] > 0
+        half = lit.shape[0] // 2
+        assert lit[:half].sum() < 0.6 * lit[half:].sum()  # the sector opens downwards
+        assert sample.masks["lv"][0].sum() > sample.masks["lv"][1].sum()  # ED is larger than ES

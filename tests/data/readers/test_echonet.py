@@ -1,0 +1,153 @@
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.path import Path as Outline
+
+from alan.data.readers.echonet import EchoNetDynamic
+from alan.data.readers.tracings import tracing_mask
+from alan.errors import AlanWarning, DataError
+
+
+def edit(path, change):
+    table = pd.read_csv(path)
+    change(table).to_csv(path, index=False)
+
+
+def test_sides_attributes_and_phases(tmp_path, archives):
+    data = EchoNetDynamic(archives.echonet(tmp_path))
+    assert [record.split for record in data.records] == ["train", "val", "test", "train"]
+    assert {record.view for record in data.records} == {"A4C"}
+    assert data.records[0].attributes == {"EF": 50.0, "ESV": 40.0, "EDV": 80.0, "fps": 50.0}
+    sample = data[0]
+    assert sample.frames.shape == (8, 48, 56)
+    assert (sample.ed, sample.es) == (5, 1)  # frame 5 is the larger one
+    assert sample.mask_frames.tolist() == [1, 5]
+    assert sample.spacing is None
+    assert data[3].masks == {}
+    assert data[3].ed is data[3].es is None
+
+
+def test_masks_lie_on_the_picture(tmp_path, archives):
+    sample = EchoNetDynamic(archives.echonet(tmp_path))[0]
+    for mask, frame in zip(sample.masks["lv"], sample.frames[sample.mask_frames], strict=True):
+        dark = frame < 105
+        assert 2 * (mask & dark).sum() / (mask.sum() + dark.sum()) > 0.93
+
+
+def test_three_traced_frames_and_one(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    third = [("0XA.avi", *line, 3) for line in archives.chords((24, 28), (16, 10))]
+    columns = ["FileName", "X1", "Y1", "X2", "Y2", "Frame"]
+    edit(root / "VolumeTracings.csv", lambda t: pd.concat([t, pd.DataFrame(third, columns=columns)]))
+    edit(root / "VolumeTracings.csv", lambda t: t[~((t.FileName == "0XB.avi") & (t.Frame == 1))])
+    data = EchoNetDynamic(root)
+    assert data[0].mask_frames.tolist() == [1, 3, 5]
+    assert (data[0].ed, data[0].es) == (5, 1)
+    assert data[1].mask_frames.tolist() == [5]
+    assert data[1].ed is data[1].es is None
+
+
+def test_equal_areas_take_the_earlier_as_ed(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "VolumeTracings.csv", lambda t: pd.concat([t[t.Frame == 5], t[t.Frame == 5].assign(Frame=2)]))
+    sample = EchoNetDynamic(root)[0]
+    assert (sample.ed, sample.es) == (2, 5)
+
+
+def test_rows_without_video_are_counted(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    (root / "Videos" / "0XB.avi").unlink()
+    with pytest.warns(AlanWarning, match=r"skipped 1 rows of FileList.csv without a video \(0XB\)"):
+        data = EchoNetDynamic(root)
+    assert data.skipped == {"rows of FileList.csv without a video": 1}
+    assert [record.id for record in data.records] == ["0XA", "0XC", "0XD"]
+
+
+def test_traced_frames_beyond_the_end_are_counted(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(
+        root / "VolumeTracings.csv", lambda t: t.assign(Frame=t.Frame.where(t.FileName != "0XA.avi", t.Frame + 4))
+    )
+    with pytest.warns(AlanWarning, match="0XA frame 9"):
+        data = EchoNetDynamic(root)
+    assert data.skipped == {"traced frames beyond the end of their video": 1}
+    assert data[0].mask_frames.tolist() == [5]
+
+
+def test_a_video_shorter_than_the_list_says_is_counted_once(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    archives.video(root / "Videos" / "0XA.avi", np.full((4, 48, 56), 90, np.uint8))
+    data = EchoNetDynamic(root)
+    with pytest.warns(AlanWarning, match="0XA frame 5"):
+        assert data[0].mask_frames.tolist() == [1]
+    assert data[0].mask_frames.tolist() == [1]
+    assert data.skipped == {"traced frames beyond the end of their video": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("FileList.csv", "Split"), ("FileList.csv", "EF"), ("VolumeTracings.csv", "Y2")]
+)
+def test_missing_column(tmp_path, archives, table, column):
+    root = archives.echonet(tmp_path)
+    edit(root / table, lambda t: t.drop(columns=column))
+    with pytest.raises(DataError, match=rf"{table}: column '{column}' is missing"):
+        EchoNetDynamic(root)
+
+
+def test_missing_table_and_bad_cells(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: t.assign(Split="TRIAN"))
+    with pytest.raises(DataError, match=r"unknown Split 'TRIAN'; did you mean 'TRAIN'"):
+        EchoNetDynamic(root)
+    edit(root / "FileList.csv", lambda t: t.assign(Split="TRAIN", EF="high"))
+    with pytest.raises(DataError, match="column 'EF' must hold numbers"):
+        EchoNetDynamic(root)
+    edit(root / "FileList.csv", lambda t: t.assign(EF=50))
+    (root / "VolumeTracings.csv").unlink()
+    with pytest.raises(DataError, match=r"VolumeTracings.csv: no such file"):
+        EchoNetDynamic(root)
+
+
+def test_a_video_listed_twice_is_refused(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: pd.concat([t, t.tail(1)]))
+    with pytest.raises(DataError, match="'0XD' is used more than once"):
+        EchoNetDynamic(root)
+
+
+def test_a_degenerate_tracing_names_the_video(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "VolumeTracings.csv", lambda t: t.groupby(["FileName", "Frame"]).head(2))
+    with pytest.raises(DataError, match=r"VolumeTracings.csv: 0XA: a tracing needs"):
+        EchoNetDynamic(root)[0]
+
+
+class TestTracingMask:
+    def test_hand_drawn_rectangle(self):
+        lines = np.array([[5, 1, 5, 8], [2, 1, 6, 1], [2, 4, 6, 4], [2, 8, 6, 8]], float)
+        expected = np.zeros((12, 10), bool)
+        expected[1:9, 2:7] = True
+        assert np.array_equal(tracing_mask(lines, (12, 10)), expected)
+
+    def test_against_a_point_in_polygon_loop(self, archives):
+        lines = np.asarray(archives.chords((30.3, 25.7), (20, 11)))
+        mask = tracing_mask(lines, (60, 50))
+        corners = np.rint(lines[1:])
+        outline = Outline(np.concatenate([corners[:, :2], corners[::-1, 2:]]))
+        for row in range(60):
+            for column in range(50):
+                inside = outline.contains_point((column, row), radius=1e-9)
+                inside |= bool(outline.contains_point((column, row), radius=-1e-9))
+                assert mask[row, column] == inside
+
+    def test_the_long_axis_is_left_out_and_the_rest_is_cut_at_the_frame(self):
+        lines = np.array([[0, 0, 39, 39], [-5, 2, 4, 2], [-5, 6, 4, 6]], float)
+        mask = tracing_mask(lines, (10, 10))
+        expected = np.zeros((10, 10), bool)
+        expected[2:7, :5] = True
+        assert np.array_equal(mask, expected)
+
+    @pytest.mark.parametrize("lines", [np.zeros((2, 4)), np.zeros((5, 3)), np.full((5, 4), np.nan)])
+    def test_refuses_what_is_no_tracing(self, lines):
+        with pytest.raises(DataError, match="a tracing"):
+            tracing_mask(lines, (10, 10))

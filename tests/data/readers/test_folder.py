@@ -1,0 +1,298 @@
+"""A folder of one's own, its class list, and whose pictures they are."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alan.data.io.pictures import read_mask, read_picture
+from alan.data.preprocessing import Preprocessing
+from alan.data.readers.classes import read_classes
+from alan.data.readers.folder import FrameFolder
+from alan.data.readers.patients import identify
+from alan.data.sample import STRUCTURES, Sample, label_names, label_value
+from alan.data.store.writer import prepare
+from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
+
+
+@pytest.fixture
+def root(tmp_path, archives):
+    return archives.folder(tmp_path / "frames")
+
+
+def test_label_values_are_fixed_for_known_names_and_positions_for_others():
+    assert label_names(("rv", "lv")) == STRUCTURES
+    assert label_value("rv", label_names(("rv", "lv"))) == 4
+    assert label_names(("valve", "lv")) == ("valve", "lv")
+    assert label_value("lv", ("valve", "lv")) == 2
+    with pytest.raises(DataError, match="did you mean 'valve'"):
+        label_value("valv", ("valve", "lv"))
+
+
+def test_a_sample_refuses_a_name_that_is_not_its_own(root):
+    sample = FrameFolder(root)[0]
+    with pytest.raises(DataError, match="unknown structure 'ventricle'"):
+        Sample(sample.record, sample.frames, masks=sample.masks, mask_frames=sample.mask_frames)
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+def test_masks_by_ids_and_by_colours(tmp_path, archives, coloured):
+    data = FrameFolder(archives.folder(tmp_path, coloured=coloured))
+    assert data.structures == ("ventricle", "valve", "lv")
+    for seed, sample in enumerate(data):
+        grey, positions = archives.folder_picture(seed)
+        assert np.array_equal(sample.frames[0], grey)
+        assert np.array_equal(sample.label_maps()[0], positions)
+        assert np.array_equal(sample.masks["valve"][0], positions == 2)
+
+
+def test_own_classes_survive_preprocessing_and_frame_store(tmp_path, root, archives):
+    data = FrameFolder(root, split={"train": "p1", "test": "p2, p3"})
+    store = prepare(data, tmp_path / "s.h5", Preprocessing(64, keep_aspect=False), workers=0, progress=False)
+    assert store.structures == data.structures
+    table = store.labelled("test", phases=None)
+    _, positions = archives.folder_picture(0)
+    for value, name in enumerate(store.structures, start=1):
+        for label in table["label"]:
+            assert np.array_equal(store.original_mask(int(label), name), positions == value)
+            share = store.masks([int(label)], name).mean()
+            assert share == pytest.approx((positions == value).mean(), rel=0.1)
+    with pytest.raises(DataError, match="no masks of 'myo'"):
+        store.masks([0], "myo")
+
+
+def test_palette_masks_count_by_index(root, archives):
+    path = root / "masks" / "p1_a4c_0001.png"
+    palette = Image.open(path).convert("P")
+    palette.putdata(list(archives.folder_picture(0)[1].ravel()))
+    palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8, 7, 7, 7])
+    palette.save(path)
+    (root / "classes.csv").unlink()
+    (root / "classes.yaml").write_text("- {name: a}\n- {name: background}\n- {name: b}\n- {name: c}\n")
+    data = FrameFolder(root)
+    assert np.array_equal(data[0].label_maps()[0], archives.folder_picture(0)[1])
+
+
+def test_unknown_values_are_named(root, archives):
+    mask = np.zeros((30, 44), np.uint8)
+    mask[0, :2] = 5, 9
+    archives.picture(root / "masks" / "p1_a4c_0001.png", mask)
+    archives.picture(root / "masks" / "p1_a4c_0002.png", np.full((30, 44, 3), 77, np.uint8))
+    data = FrameFolder(root)
+    with pytest.raises(
+        DataError, match=r"p1_a4c_0001.png: unknown class id 5 and 1 more; .* 3 ventricle, 7 valve"
+    ):
+        data[0]
+    with pytest.raises(DataError, match=r"p1_a4c_0002.png: unknown colour #4d4d4d; .* #ff0000 ventricle"):
+        data[1]
+
+
+def test_colour_mask_without_colours_in_the_list(root, archives):
+    (root / "classes.csv").write_text("name,id\nventricle,3\nvalve,7\nlv,200\n")
+    archives.picture(root / "masks" / "p1_a4c_0001.png", np.zeros((30, 44, 3), np.uint8))
+    with pytest.raises(DataError, match="has no colours: add a 'colour'"):
+        FrameFolder(root)[0]
+
+
+def test_mask_of_another_shape(root, archives):
+    archives.picture(root / "masks" / "p1_a4c_0001.png", np.zeros((44, 30), np.uint8))
+    with pytest.raises(DataError, match="image and mask belong together"):
+        FrameFolder(root)[0]
+
+
+def test_image_without_a_mask(root):
+    (root / "masks" / "p1_a4c_0002.png").unlink()
+    with pytest.raises(DataError, match=r"1 of 4 images have no mask, .*'p1_a4c_0002'.*unlabelled"):
+        FrameFolder(root)
+    sample = FrameFolder(root, unlabelled=True)[1]
+    assert sample.masks == {}
+    assert len(sample.mask_frames) == 0
+
+
+def test_mask_without_an_image_is_counted(root):
+    (root / "images" / "p1_a4c_0002.png").unlink()
+    with pytest.warns(AlanWarning, match="skipped 1 masks without an image"):
+        assert len(FrameFolder(root)) == 3
+
+
+def test_pictures_alone(root):
+    (root / "masks").rename(root / "elsewhere")
+    (root / "classes.csv").unlink()
+    data = FrameFolder(root, unlabelled=True)
+    assert data.structures == ()
+    assert len(data) == 4
+
+
+def test_class_list_is_asked_for(root):
+    (root / "classes.csv").rename(root / "mine.csv")
+    with pytest.raises(DataError, match=r"0 class lists \(none\); one is needed"):
+        FrameFolder(root)
+    assert FrameFolder(root, classes="mine.csv").structures[0] == "ventricle"
+
+
+def test_class_list_decides_the_fingerprint(root):
+    before = FrameFolder(root).fingerprint()
+    text = (root / "classes.csv").read_text()
+    (root / "classes.csv").write_text(text.replace("valve", "leaf_"))  # same size
+    assert FrameFolder(root).fingerprint() != before
+
+
+def test_sixteen_bit_pictures_are_refused(root):
+    Image.fromarray(np.full((30, 44), 4000, np.uint16)).save(root / "images" / "p1_a4c_0001.png")
+    with pytest.raises(DataError, match="8 bits"):
+        FrameFolder(root)[0]
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_that_was_cut_off_is_an_error_of_the_data(tmp_path, name):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    for read in (read_picture, read_mask):
+        with pytest.raises(DataError, match=f"{name}: cannot be decoded"):
+            read(tmp_path / name)
+
+
+def test_manifest_gives_spacing_and_source(root):
+    (root / "manifest.csv").write_text(
+        "image,source,frame,time_s,row_mm,column_mm\np1_a4c_0001.png,a.avi,1,0,0.3,0.25\np1_a4c_0002.png,a.avi,2,,,\n"
+    )
+    first, second, *_ = FrameFolder(root)
+    assert first.spacing == (0.3, 0.25)
+    assert second.spacing is None
+    assert first.record.attributes == {
+        "source": "a.avi",
+        "frame": 1.0,
+        "time_s": 0.0,
+        "row_mm": 0.3,
+        "column_mm": 0.25,
+    }
+
+
+class TestClassList:
+    YAML = """
+classes:
+- {name: background, id: 255}
+- {name: a, id: 4, colour: "#0102ff"}
+- {name: b, id: 0, color: [9, 8, 7]}
+"""
+    CSV = 'Name, ID, Color\nbackground,255,\na,4,1 2 255\nb,0,"9, 8, 7"\n'
+
+    @pytest.mark.parametrize(("name", "text"), [("c.yaml", YAML), ("c.csv", CSV)])
+    def test_every_way_to_write_it(self, tmp_path, name, text):
+        (tmp_path / name).write_text(text)
+        classes = read_classes(tmp_path / name)
+        assert classes.names == ("a", "b")
+        assert dict(classes.ids) == {"a": 4, "b": 0, "background": 255}
+        assert dict(classes.colours) == {
+            "a": 1 + 2 * 256 + 255 * 65536,
+            "b": 9 + 8 * 256 + 7 * 65536,
+            "background": 0,
+        }
+
+    def test_ids_count_from_one_where_there_are_none(self, tmp_path):
+        (tmp_path / "c.json").write_text(json.dumps([{"name": "a"}, {"name": "b"}]))
+        assert dict(read_classes(tmp_path / "c.json").ids) == {"a": 1, "b": 2, "background": 0}
+
+    @pytest.mark.parametrize(
+        ("entries", "message"),
+        [
+            ([{"name": "a", "id": 0}], "id 0 is background but 'a' has it"),
+            ([{"name": "a", "id": 1}, {"name": "b", "id": 1}], "id 1 is used by two"),
+            ([{"name": "a"}, {"name": "a"}], "name 'a' is used by two"),
+            ([{"name": "a", "id": -1}], "whole numbers"),
+            ([{"name": "a", "id": 1.5}], "whole numbers"),
+            ([{"id": 1}], "is no name"),
+            ([{"name": "background"}], "no class but background"),
+            ([{"name": "a", "colour": "#ff0000"}, {"name": "b"}], "'b' has no colour"),
+            (
+                [{"name": "a", "colour": "#ff0000"}, {"name": "b", "colour": "red"}],
+                "colour '#ff0000' is used by two",
+            ),
+            ([{"name": "a", "colour": "reddish"}], "'reddish' is no colour"),
+            ([{"name": "a", "colour": [1, 2, 300]}], "is no colour"),
+            ([{"name": f"c{n}"} for n in range(256)], "256 classes"),
+            ({"names": ["a"]}, "must be a list of entries"),
+        ],
+    )
+    def test_wrong_lists(self, tmp_path, entries, message):
+        (tmp_path / "c.json").write_text(json.dumps(entries))
+        with pytest.raises(DataError, match=message):
+            read_classes(tmp_path / "c.json")
+
+    def test_damaged_or_missing(self, tmp_path):
+        (tmp_path / "c.yaml").write_text("- {name: [")
+        with pytest.raises(DataError, match="not a class list"):
+            read_classes(tmp_path / "c.yaml")
+        with pytest.raises(DataError, match="no such class list"):
+            read_classes(tmp_path / "d.yaml")
+
+
+class TestIdentify:
+    IDS = ("p1_A4C_1", "p1_A2C_2", "p2_A4C_1", "p2_A2C_x", "plain")
+
+    def test_the_beginning_of_a_name_is_the_patient(self, tmp_path):
+        assert [r.patient for r in identify(tmp_path, self.IDS)] == ["p1", "p1", "p2", "p2", "plain"]
+
+    def test_rule(self, tmp_path):
+        rule = r"(?P<patient>p\d)_(?P<view>A\dC)_.*"
+        records = identify(tmp_path, self.IDS[:4], patient=rule, split={"train": "p1", "test": "p2"})
+        assert [(r.patient, r.view, r.split) for r in records] == [
+            ("p1", "A4C", "train"),
+            ("p1", "A2C", "train"),
+            ("p2", "A4C", "test"),
+            ("p2", "A2C", "test"),
+        ]
+        with pytest.raises(DataError, match=r"plain: .* does not match"):
+            identify(tmp_path, self.IDS, patient=rule)
+
+    @pytest.mark.parametrize(
+        ("rule", "message"),
+        [("(", "no regular expression"), (".*", "needs"), ("(?P<patient>.*)(?P<age>)", "needs")],
+    )
+    def test_wrong_rules(self, tmp_path, rule, message):
+        with pytest.raises(ParameterError, match=message):
+            identify(tmp_path, self.IDS, patient=rule)
+
+    def test_unknown_view(self, tmp_path):
+        with pytest.raises(DataError, match="p1_A4C_1: unknown view 'A4': did you mean 'A4C'"):
+            identify(tmp_path, self.IDS[:1], patient="(?P<patient>p1)_(?P<view>A4)C_1")
+
+    def test_table(self, tmp_path):
+        (tmp_path / "patients.csv").write_text("file,patient,split\np1_A4C_1.png,7,Training\np1_A2C_2,7,train\n")
+        records = identify(tmp_path, self.IDS[:2])
+        assert [(r.patient, r.split) for r in records] == [("7", "train")] * 2
+        with pytest.raises(DataError, match="says no patient for 'p2_A4C_1'"):
+            identify(tmp_path, self.IDS)
+        with pytest.raises(ParameterError, match="keep one"):
+            identify(tmp_path, self.IDS, patient="(?P<patient>.*)")
+        (tmp_path / "patients.csv").write_text("file,patient,split\np1_A4C_1,7,tset\n")
+        with pytest.raises(DataError, match=r"unknown side 'tset'.*'test'"):
+            identify(tmp_path, self.IDS[:1])
+
+    def test_a_table_that_says_two_things_of_a_picture(self, tmp_path):
+        """The last row would win, and a patient could stand on two sides under two names."""
+        table = tmp_path / "patients.csv"
+        for second in ("p1_A4C_1", "p1_A4C_1.png", "p1/A4C_1.png"):
+            table.write_text(f"file,patient\np1_A4C_1.png,7\n{second},8\n")
+            with pytest.raises(DataError, match="two different rows for 'p1_A4C_1'"):
+                identify(tmp_path, self.IDS[:1])
+        table.write_text("file,patient\np1_A4C_1.png,7\np1_A4C_1.png,7\n")
+        assert identify(tmp_path, self.IDS[:1])[0].patient == "7"
+        table.write_text("file,patient\na.1,7\na.2,8\n")  # dots that begin no suffix
+        assert [record.patient for record in identify(tmp_path, ["a.2", "a.1"])] == ["8", "7"]
+
+    def test_a_table_that_leaks_is_refused(self, root):
+        names = sorted(path.stem for path in (root / "images").iterdir())
+        rows = [f"{name},p,{side}" for name, side in zip(names, ("train", "val", "val", "val"), strict=True)]
+        (root / "patients.csv").write_text("\n".join(["file,patient,split", *rows]))
+        with pytest.raises(SplitLeakError, match="'p' is on two sides"):
+            FrameFolder(root)
+
+    def test_a_drawn_split_keeps_patients_whole(self, tmp_path):
+        ids = [f"p{n // 4}_{n}" for n in range(40)]
+        drawn = [identify(tmp_path, ids, split={"train": 0.6, "val": 0.2, "test": 0.2}, seed=s) for s in (0, 0, 1)]
+        sides = [{(r.patient, r.split) for r in records} for records in drawn]
+        assert [len(pairs) for pairs in sides] == [10, 10, 10]
+        assert sides[0] == sides[1] != sides[2]

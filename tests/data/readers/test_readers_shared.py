@@ -1,0 +1,134 @@
+"""What every reader promises."""
+
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+
+from alan.data.readers.acdc import Acdc
+from alan.data.readers.base import EchoDataset, open_dataset
+from alan.data.readers.camus import Camus
+from alan.data.readers.coco import Coco
+from alan.data.readers.echonet import EchoNetDynamic
+from alan.data.readers.folder import FrameFolder
+from alan.data.readers.segments_ai import SegmentsAi
+from alan.data.readers.tmed import Tmed2
+from alan.data.sample import SPLITS, VIEWS
+from alan.data.splits import check_split
+from alan.errors import DataError, ParameterError
+
+# kind, reader, writer's options, other options of the reader that change what is read (None: it has none)
+CASES = {
+    "echonet": ("echonet", EchoNetDynamic, {}, None),
+    "camus": ("camus", Camus, {}, {"sequences": False}),
+    "camus-part": ("camus", Camus, {"sequence": False, "info": False, "lists": False}, {"views": ["A2C"]}),
+    "camus-mhd": ("camus", Camus, {"mhd": True}, {"split": {"train": "1-2", "val": "3"}}),
+    "tmed": ("tmed", Tmed2, {}, {"views_only": True}),
+    "acdc": ("acdc", Acdc, {}, {"structures": {"lv_epi": ["lv", "myo"]}}),
+    "acdc-part": ("acdc", Acdc, {"info": False}, {"structures": ["lv"]}),
+    "acdc-hdf5": ("acdc", Acdc, {"hdf5": True}, {"split": {"train": "1-2", "test": "101"}}),
+    "folder": ("folder", FrameFolder, {}, {"split": {"train": 0.5, "test": 0.5}}),
+    "folder-colours": ("folder", FrameFolder, {"coloured": True, "table": True}, {"split": {"val": "p1"}}),
+    "coco": ("coco", Coco, {}, {"patient": "(?P<patient>.*)"}),
+    "segments": ("segments", SegmentsAi, {}, {"split": {"train": "p1, p2"}}),
+}
+
+
+@pytest.fixture(params=CASES, ids=list(CASES))
+def case(request, tmp_path, archives):
+    kind, reader, writing, other = CASES[request.param]
+    root = getattr(archives, kind)(tmp_path / "archive", **writing)
+    return kind, reader, root, other
+
+
+class TestEveryDataset:
+    def test_samples_have_the_shapes_and_types_of_the_seam(self, case):
+        kind, reader, root, _ = case
+        data = open_dataset(kind, root)
+        assert isinstance(data, reader)
+        assert isinstance(data, EchoDataset)
+        assert len(data) == len(data.records) > 0
+        for record, sample in zip(data.records, data, strict=True):
+            assert sample.record is record
+            assert sample.frames.dtype == np.uint8
+            assert sample.frames.ndim == 3
+            assert sample.frames.std() > 0
+            assert set(sample.masks) <= set(data.structures) <= set(sample.label_names)
+            assert sample.mask_frames.dtype == np.int64
+            assert list(sample.mask_frames) == sorted(set(sample.mask_frames))
+            for mask in sample.masks.values():
+                assert mask.shape == (len(sample.mask_frames), *sample.frames.shape[1:])
+                assert mask.dtype == np.bool_
+                assert mask.any((1, 2)).all()
+            labelled = sum(np.count_nonzero(mask) for mask in sample.masks.values())
+            assert labelled == np.count_nonzero(sample.label_maps())  # disjoint
+            for phase in (sample.ed, sample.es):
+                assert phase is None or 0 <= phase < len(sample.frames)
+            assert record.view in {*VIEWS, ""}
+            assert record.split in {*SPLITS, ""}
+            assert record.patient
+
+    def test_ids_are_unique_and_no_patient_is_on_two_sides(self, case):
+        kind, _, root, _ = case
+        records = open_dataset(kind, root).records
+        assert len({record.id for record in records}) == len(records)
+        check_split(*zip(*((r.patient, r.split, r.study) for r in records), strict=True))
+
+    def test_fingerprint_travels_with_the_archive(self, case, tmp_path):
+        kind, _, root, _ = case
+        before = open_dataset(kind, root).fingerprint()
+        moved = shutil.copytree(root, tmp_path / "moved" / "elsewhere", copy_function=shutil.copyfile)
+        assert open_dataset(kind, moved).fingerprint() == before
+
+    def test_fingerprint_changes_with_options_and_files(self, case):
+        kind, _, root, other = case
+        data = open_dataset(kind, root)
+        before = data.fingerprint()
+        if other is not None:
+            assert open_dataset(kind, root, **other).fingerprint() != before
+        with data._files[0][0].open("ab") as file:
+            file.write(b"\0")
+        assert open_dataset(kind, root).fingerprint() != before
+
+    def test_index_beyond_the_end(self, case):
+        kind, _, root, _ = case
+        data = open_dataset(kind, root)
+        assert np.array_equal(data[-1].frames, data[len(data) - 1].frames)
+        for index in (len(data), -len(data) - 1):
+            with pytest.raises(IndexError, match=str(index)):
+                data[index]
+
+    def test_missing_root_names_path_and_remedy(self, case, tmp_path):
+        with pytest.raises(DataError, match=r"nowhere: no such folder; .* asks for the folder that holds"):
+            open_dataset(case[0], tmp_path / "nowhere")
+
+    def test_empty_root(self, case, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match="empty"):
+            open_dataset(case[0], tmp_path / "empty")
+
+    def test_undecodable_sample_is_a_data_error(self, case):
+        kind, _, root, _ = case
+        data = open_dataset(kind, root)
+        path = next(path for path in data._files[0] if path.suffix in {".avi", ".png", ".gz", ".mhd", ".h5"})
+        path.write_bytes(b"not a picture")
+        with pytest.raises(DataError, match=path.name):
+            data[0]
+
+    def test_unknown_option_offers_the_nearest(self, case):
+        kind, _, root, _ = case
+        wrong = {"camus": "viewz", "tmed": "view_only"}.get(kind, "splitt")
+        hint = {"camus": "views", "tmed": "views_only", "echonet": "no options"}.get(kind, "did you mean 'split'")
+        with pytest.raises(ParameterError, match=hint):
+            open_dataset(kind, root, **{wrong: True})
+
+    def test_no_warning_for_a_whole_archive(self, case):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert open_dataset(case[0], case[2]).skipped == {}
+
+
+def test_unknown_kind_offers_the_nearest(tmp_path):
+    with pytest.raises(ParameterError, match="did you mean 'camus'"):
+        open_dataset("camsu", tmp_path)

@@ -1,0 +1,281 @@
+"""Whole archives: layouts, determinism, resumption, and the way back through the readers."""
+
+import hashlib
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from alan.data.simulator import archive as archive_module
+from alan.data.simulator import simulate_archive
+from alan.data.simulator.archive import assign_splits
+from alan.data.simulator.layouts import LAYOUTS, CamusLayout, write_nifti, write_video
+from alan.errors import DataError, ParameterError
+
+SMALL = {
+    "echonet": {"n_frames": 3, "size": 64},
+    "camus": {"n_frames": 2, "size": (48, 64)},
+    "tmed": {"n_frames": 1, "size": 48},
+}
+PATIENTS = 4
+
+
+def write(root, layout, seed=0, workers=1, **options):
+    return simulate_archive(
+        root, layout, PATIENTS, seed=seed, workers=workers, progress=False, **{**SMALL[layout], **options}
+    )
+
+
+def digest(root):
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory):
+    base = tmp_path_factory.mktemp("archives")
+    return {layout: write(base / layout, layout) for layout in LAYOUTS}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_same_seed_same_bytes_whatever_the_workers(roots, tmp_path, layout):
+    again = digest(write(tmp_path / "again", layout, workers=2))
+    assert again == digest(roots[layout])
+    other = digest(write(tmp_path / "other", layout, seed=1))
+    pictures = [name for name in again if name.endswith((".png", "ED.nii.gz"))]
+    assert all(again[name] != other.get(name) for name in pictures)
+    assert set(again.values()) != set(other.values())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_broken_off_run_is_continued(roots, tmp_path, monkeypatch, layout):
+    kind, done = LAYOUTS[layout], []
+    original = kind.write_patient
+
+    def fails_at_third(job):
+        if len(done) == 2:
+            raise OSError(28, "No space left on device")
+        done.append(job.number)
+        return original(job)
+
+    monkeypatch.setattr(kind, "write_patient", fails_at_third, raising=False)
+    with pytest.raises(DataError, match=r"No space left.*call again"):
+        write(tmp_path / "a", layout)
+    assert not json.loads((tmp_path / "a" / "simulation.json").read_text())["complete"]
+    (tmp_path / "a" / ".x.csv.99.part").write_text("left by a kill")
+    again = []
+    monkeypatch.setattr(kind, "write_patient", lambda job: again.append(job.number) or original(job))
+    write(tmp_path / "a", layout)
+    assert again == [3, 4]
+    assert digest(tmp_path / "a") == digest(roots[layout])
+    write(tmp_path / "a", layout)
+    assert again == [3, 4]
+
+
+def test_a_foreign_folder_is_refused(roots, tmp_path):
+    with pytest.raises(DataError, match=r"another simulated archive \(seed 0 not 7\)"):
+        write(roots["tmed"], "tmed", seed=7)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="not empty"):
+        write(tmp_path, "tmed")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_splits_have_no_empty_side_and_follow_the_seed():
+    for n in (3, 4, 10, 57):
+        sides = assign_splits(n, (0.7, 0.1, 0.2), 0)
+        assert len(sides) == n
+        assert set(sides) == {"train", "val", "test"}
+    assert assign_splits(3, (0.0, 0.0, 1.0), 0).count("test") == 1
+    sides = assign_splits(100, (0.7, 0.1, 0.2), 0)
+    assert [sides.count(side) for side in ("train", "val", "test")] == [70, 10, 20]
+    assert sides != assign_splits(100, (0.7, 0.1, 0.2), 1)
+
+
+def test_camus_files_are_those_of_the_release(roots):
+    root = roots["camus"]
+    folder = root / "database_nifti" / "patient0002"
+    expected = {f"Info_{chamber}.cfg" for chamber in ("2CH", "4CH")} | {
+        f"patient0002_{chamber}_{part}{end}.nii.gz"
+        for chamber in ("2CH", "4CH")
+        for part in ("ED", "ES", "half_sequence")
+        for end in ("", "_gt")
+    }
+    assert {path.name for path in folder.iterdir()} == expected
+    image = sitk.ReadImage(folder / "patient0002_4CH_ED.nii.gz")
+    assert image.GetSize() == (64, 48)  # axis 0 is the width
+    assert image.GetSpacing()[0] != image.GetSpacing()[1]
+    frame = sitk.GetArrayFromImage(image)
+    assert (frame[0] > 0).sum() < (frame[24] > 0).sum()  # rows run away from the probe
+    sequence = sitk.ReadImage(folder / "patient0002_4CH_half_sequence.nii.gz")
+    assert sequence.GetSize() == (64, 48, 2)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sequence)[0], frame)
+    truth = sitk.GetArrayFromImage(sitk.ReadImage(folder / "patient0002_4CH_ES_gt.nii.gz"))
+    assert set(np.unique(truth)) == {0, 1, 2, 3}
+    info = dict(line.split(": ") for line in (folder / "Info_4CH.cfg").read_text().splitlines())
+    assert list(info) == ["ED", "ES", "NbFrame", "Sex", "Age", "ImageQuality", "EF", "FrameRate"]
+    assert (info["ED"], info["ES"], info["NbFrame"]) == ("1", "2", "2")
+    lists = [root / "database_split" / f"subgroup_{name}.txt" for name in ("training", "validation", "testing")]
+    named = [name for path in lists for name in path.read_text().split()]
+    assert sorted(named) == [f"patient{i:04d}" for i in range(1, PATIENTS + 1)]
+
+
+def test_tmed_table_is_study_wise_and_some_patients_have_two_studies(roots):
+    table = pd.read_csv(roots["tmed"] / "TMED2_fold0_labeledpart.csv")
+    assert list(table.columns) == [
+        "query_key",
+        "SourceFolder",
+        "view_label",
+        "view_classifier_split",
+        "diagnosis_label",
+        "diagnosis_classifier_split",
+    ]
+    parts = table["query_key"].str.extract(r"^(\d+)s(\d+)_(\d+)\.png$")
+    assert parts[[0, 1]].drop_duplicates().groupby(0).size().tolist() == [1, 1, 1, 2]
+    assert table.groupby(parts[0])["view_classifier_split"].nunique().eq(1).all()
+    assert all((roots["tmed"] / row.SourceFolder / row.query_key).is_file() for row in table.itertuples())
+
+
+def test_echonet_lists_have_the_official_columns(roots):
+    files = pd.read_csv(roots["echonet"] / "FileList.csv")
+    assert list(files.columns) == (
+        ["FileName", "EF", "ESV", "EDV", "FrameHeight", "FrameWidth", "FPS", "NumberOfFrames", "Split"]
+    )  # fmt: skip
+    assert set(files["Split"]) == {"TRAIN", "VAL", "TEST"}
+    np.testing.assert_allclose(files["EF"], 100 * (1 - files["ESV"] / files["EDV"]), atol=0.01)
+    tracings = pd.read_csv(roots["echonet"] / "VolumeTracings.csv")
+    assert list(tracings.columns) == ["FileName", "X1", "Y1", "X2", "Y2", "Frame"]
+    assert tracings.groupby("FileName")["Frame"].nunique().eq(2).all()
+    assert {path.name for path in (roots["echonet"] / "Videos").iterdir()} == set(tracings["FileName"])
+
+
+def test_readers_give_back_what_was_simulated(roots, tmp_path, monkeypatch):
+    from alan.data.readers.camus import Camus
+    from alan.data.readers.echonet import EchoNetDynamic
+    from alan.data.readers.tmed import Tmed2
+
+    clips = []
+    original = archive_module.PatientJob.simulate
+
+    def remembered(job, view, **options):
+        clips.append(original(job, view, **options))
+        return clips[-1]
+
+    monkeypatch.setattr(archive_module.PatientJob, "simulate", remembered)
+    for layout, reader in (("echonet", EchoNetDynamic), ("camus", Camus), ("tmed", Tmed2)):
+        dataset = reader(roots[layout])
+        assert not dataset.skipped
+        by_frames = {dataset[i].frames.tobytes(): dataset[i] for i in range(len(dataset))}
+        clips.clear()
+        job = first_job(roots[layout], tmp_path)
+        LAYOUTS[layout].write_patient(job)
+        assert clips
+        for clip in clips:
+            sample = by_frames[clip.frames.tobytes()]
+            assert sample.record.view == clip.view
+            assert sample.record.split == job.split
+            if layout != "tmed":
+                assert (sample.ed, sample.es) == (clip.ed, clip.es)
+            for name in sample.masks:
+                value = dataset.structures.index(name) + 1
+                truth = clip.labels[sample.mask_frames] == value
+                overlap = 2 * (sample.masks[name] & truth).sum() / (sample.masks[name].sum() + truth.sum())
+                assert overlap > (0.93 if layout == "echonet" else 0.999999)
+            if layout == "camus":
+                assert sample.spacing == pytest.approx(clip.spacing_mm, rel=1e-5)
+        assert {record.split for record in dataset.records} == {"train", "val", "test"}
+
+
+def first_job(root, target):
+    """The first patient's job, as ``simulate_archive`` makes it, to be written elsewhere."""
+    settings = json.loads((root / "simulation.json").read_text())
+    seed, order = settings["seed"], list(LAYOUTS).index(settings["layout"])
+    return archive_module.PatientJob(
+        root=target,
+        number=1,
+        anatomy=archive_module.PatientAnatomy.sample([seed, order, 1]),
+        seed=(seed, order, 1),
+        split=assign_splits(settings["n_patients"], tuple(settings["split"]), seed)[0],
+        views=tuple(settings["views"]),
+        n_frames=settings["n_frames"],
+        shape=tuple(settings["size"]),
+    )
+
+
+def test_video_is_lossless(tmp_path):
+    av = pytest.importorskip("av")
+    frames = np.random.default_rng(0).integers(0, 256, (5, 34, 46), dtype=np.uint8)
+    write_video(tmp_path / "a.avi", frames, 47.25)
+    with av.open(str(tmp_path / "a.avi")) as container:
+        rate = float(container.streams.video[0].average_rate)
+        found = np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])
+    np.testing.assert_array_equal(found, frames)
+    assert rate == pytest.approx(47.25, abs=0.01)
+
+
+def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
+    def fails(*_args, **_options):
+        raise RuntimeError("ITK: write failed,\n no space left")
+
+    monkeypatch.setattr(sitk, "WriteImage", fails)
+    with pytest.raises(OSError, match="no space left"):
+        write_nifti(tmp_path / "a.nii.gz", np.zeros((4, 5), np.uint8), (1.0, 2.0))
+    whole = sitk.GetImageFromArray(np.ones((4, 5), np.uint8))
+    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(sitk, "ReadImage", lambda _path: whole)
+        with pytest.raises(OSError, match="cut short"):
+            write_nifti(tmp_path / "a.nii.gz", np.zeros((4, 5), np.uint8), (1.0, 2.0))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layout": "camuz"}, "did you mean 'camus'"),
+        ({"n_patients": 2}, "at least 3"),
+        ({"n_patients": 10_000}, "at most 9999"),
+        ({"views": ("PLAX",)}, "no view PLAX: choose from A2C, A4C"),
+        ({"views": ("A4",)}, "did you mean 'A4C'"),
+        ({"views": ("A4C", "A4C")}, "each view once"),
+        ({"views": ()}, "each view once"),
+        ({"n_frames": 1}, "at least 2"),
+        ({"workers": 0}, "at least 1"),
+        ({"seed": -3}, "not be negative"),
+        ({"split": (0.5, 0.2, 0.2)}, "sum to 1"),
+    ],
+)
+def test_bad_arguments_are_named_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(ParameterError, match=message) as caught:
+        simulate_archive(tmp_path / "x", **{"layout": "camus", "n_patients": 3, "progress": False, **options})
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "x").exists()
+
+
+def test_views_can_be_chosen(tmp_path):
+    root = write(tmp_path / "x", "camus", views=("A4C",))
+    assert not list(root.rglob("*2CH*"))
+    assert len(list(root.rglob("*_4CH_ED.nii.gz"))) == PATIENTS
+    assert CamusLayout.views == ("A2C", "A4C")
+
+
+def test_archives_of_one_seed_share_no_patient(tmp_path):
+    ejection = set()
+    for layout, kind in LAYOUTS.items():
+        jobs = []
+
+        class Spy(type(kind)):
+            def write_patient(self, job, jobs=jobs):
+                jobs.append(job)
+                return []
+
+            def finish(self, root, jobs, rows):
+                pass
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(LAYOUTS, layout, Spy())
+            write(tmp_path / layout, layout)
+        ejection |= {job.anatomy.ef for job in jobs}
+    assert len(ejection) == PATIENTS * len(LAYOUTS)

@@ -1,0 +1,193 @@
+import os
+import pickle
+from dataclasses import FrozenInstanceError
+
+import h5py
+import numpy as np
+import pytest
+
+from alan.data.preprocessing import Preprocessing
+from alan.data.store.reader import SCHEMA, FrameStore
+from alan.errors import DataError, ParameterError
+
+LENGTHS = (5, 4, 1, 7, 3, 6)
+
+
+@pytest.fixture
+def store(memory):
+    return memory.store()
+
+
+@pytest.fixture
+def samples(memory):
+    """The oracle: every sample decoded and resized on its own."""
+    return [Preprocessing(16).apply(sample) for sample in memory.archive()]
+
+
+def test_sequences_say_where_their_frames_are(store):
+    starts = [0, 5, 9, 10, 17, 20]
+    assert [(s.index, s.start, s.length) for s in store.sequences] == list(
+        zip(range(6), starts, LENGTHS, strict=True)
+    )
+    assert [(s.ed, s.es) for s in store.sequences] == [(0, 4), (5, 8), (None, None), (10, 16), (17, 19), (20, 25)]
+    assert [s.spacing for s in store.sequences] == [(0.5, 0.25), None, None, *[(0.5, 0.25)] * 3]
+    first = store.sequences[0]
+    assert (first.id, first.patient, first.view, first.split, first.study) == ("s0", "p0", "A4C", "train", "")
+    assert first.original_shape == (20, 30)
+    assert first.attributes == {"EF": 50.0}
+    with pytest.raises(FrozenInstanceError):
+        first.start = 3
+
+
+def test_what_the_store_knows_of_itself(store):
+    assert (len(store), store.size, store.name, store.structures) == (26, 16, "Memory", ("lv", "la"))
+    assert store.preprocessing == Preprocessing(16)
+    assert (store.skipped, store.leaks) == ({}, "")
+    assert "6 sequences, 26 frames, 16 px" in repr(store)
+
+
+@pytest.mark.parametrize(
+    "indices", [[3], [0, 1, 2], [25, 0, 13], [7, 7, 6, 7], list(range(26)), [], np.array([2, 1], np.int32)]
+)
+def test_frames_in_any_order(store, samples, indices):
+    everything = np.concatenate([sample.frames for sample in samples])
+    frames = store.frames(indices)
+    assert frames.dtype == np.uint8
+    assert np.array_equal(frames, everything[np.asarray(indices, int)].reshape(-1, 16, 16))
+
+
+def test_frames_are_those_that_hdf5_reads(store):
+    with h5py.File(store.path) as file:
+        assert np.array_equal(store.frames(range(26)), file["frames"][:])
+        assert np.array_equal(store.masks(range(14), "la"), file["labels/maps"][:] == 3)
+
+
+def test_what_is_read_may_be_written_to(store):
+    frames = store.frames([1])
+    before = frames.copy()
+    frames[:] = 0
+    assert np.array_equal(store.frames([1]), before)
+
+
+def test_a_store_with_gaps_is_refused(store):
+    with h5py.File(store.path, "a") as file:
+        data = file["frames"][:-1]
+        del file["frames"]
+        new = file.create_dataset("frames", (26, 16, 16), np.uint8, chunks=(1, 16, 16), maxshape=(None, 16, 16))
+        new[:-1] = data
+    with pytest.raises(DataError, match="frames has gaps"):
+        FrameStore(store.path).frames([25])
+
+
+@pytest.mark.parametrize("indices", [[26], [-1], [0.5], [[1, 2]]])
+def test_frames_outside_are_refused(store, indices):
+    with pytest.raises(ParameterError, match=r"outside 0\.\.25|must be integers"):
+        store.frames(indices)
+
+
+def test_select(store):
+    assert [s.id for s in store.select("train")] == ["s0", "s1", "s2", "s3"]
+    assert [s.id for s in store.select("test", ("A2C",))] == ["s5"]
+    assert [s.id for s in store.select(views=("A2C", "A4C"))] == [f"s{i}" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("split", "views", "error", "message"),
+    [
+        ("tets", None, ParameterError, "unknown split 'tets': did you mean 'test'"),
+        ("val", None, DataError, "split 'val' is empty; it holds test: 2, train: 4"),
+        ("train", ["A3C"], ParameterError, "unknown view 'A3C': did you mean"),
+        ("train", ["PLAX"], DataError, "no view PLAX in split 'train'; it holds A2C: 2, A4C: 2"),
+    ],
+)
+def test_select_names_what_is_missing(store, split, views, error, message):
+    with pytest.raises(error, match=message):
+        store.select(split, views)
+
+
+def test_labelled_frames_by_phase(store):
+    table = store.labelled()
+    assert table["frame"].tolist() == [0, 4, 5, 8, 10, 16, 17, 19, 20, 25]
+    assert table["label"].tolist() == [0, 2, 3, 5, 6, 8, 9, 10, 11, 13]
+    assert table["phase"].tolist() == ["ED", "ES"] * 5
+    assert table["sequence"].tolist() == [0, 0, 1, 1, 3, 3, 4, 4, 5, 5]
+    assert table["id"].tolist()[:3] == ["s0", "s0", "s1"]
+    assert len(store.labelled(phases=None)) == 14
+    assert store.labelled(phases=None)["phase"].tolist()[:3] == ["ED", "", "ES"]
+    assert store.labelled("test", ["A4C"], ["ES"])[["frame", "phase"]].to_numpy().tolist() == [[19, "ES"]]
+    with pytest.raises(ParameterError, match="unknown phase 'EDD'"):
+        store.labelled(phases=["EDD"])
+
+
+def test_labelled_says_when_nothing_is_annotated(memory):
+    store = memory.store(lengths=(5, 4, 1), sides=["train", "train", "test"])
+    with pytest.raises(DataError, match="no annotated frame of phase ED or ES in split 'test'"):
+        store.labelled("test")
+
+
+def test_masks_at_both_resolutions(store, samples, memory):
+    table = store.labelled(phases=None)
+    originals = list(memory.archive())
+    for name in ("lv", "la"):
+        expected = np.concatenate([sample.masks[name] for sample in samples if sample.masks])
+        assert np.array_equal(store.masks(table["label"], name), expected)
+        flat = [mask for sample in originals if sample.masks for mask in sample.masks[name]]
+        for label in table["label"]:
+            assert np.array_equal(store.original_mask(label, name), flat[label])
+    assert store.sequences[0].spacing == (0.5, 0.25)
+    assert store.sequences[1].spacing is None
+    with pytest.raises(DataError, match="no masks of 'myo'; it holds lv, la"):
+        store.masks([0], "myo")
+    with pytest.raises(ParameterError, match=r"index 14 is outside 0\.\.13"):
+        store.original_mask(14, "lv")
+
+
+def test_originals_are_kept_only_where_they_differ(memory):
+    store = memory.store(shape=(16, 16))
+    with h5py.File(store.path) as file:
+        assert len(file["originals"]) == 0
+    expected = memory.archive(shape=(16, 16))[0].masks["lv"][1]
+    assert np.array_equal(store.original_mask(1, "lv"), expected)
+
+
+def test_a_store_travels_to_other_processes(store):
+    expected = store.frames([3, 1])
+    copy = pickle.loads(pickle.dumps(store))
+    assert np.array_equal(copy.frames([3, 1]), expected)
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        ok = np.array_equal(store.frames([3, 1]), expected)
+        os.write(writer, b"y" if ok else b"n")
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 1) == b"y"
+    os.close(reader)
+    os.close(writer)
+
+
+def test_what_is_not_a_whole_store_is_refused(store, memory):
+    with pytest.raises(DataError, match="no such frame store"):
+        FrameStore(memory.path / "none.h5")
+    text = memory.path / "text.h5"
+    text.write_text("frames")
+    with pytest.raises(DataError, match="not a whole frame store"):
+        FrameStore(text)
+    cut = memory.path / "cut.h5"
+    data = store.path.read_bytes()
+    cut.write_bytes(data[: len(data) // 2])
+    with pytest.raises(DataError, match="not a whole frame store") as caught:
+        FrameStore(cut)
+    assert "\n" not in str(caught.value)
+    other = memory.path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file.attrs["schema"] = "alan-frames/99"
+    with pytest.raises(DataError, match=f"schema is 'alan-frames/99', this version reads '{SCHEMA}'"):
+        FrameStore(other)
+    with h5py.File(store.path, "a") as file:
+        file["frames"].resize(20, axis=0)
+    with pytest.raises(DataError, match="do not agree"):
+        FrameStore(store.path)
+    with h5py.File(store.path, "a") as file:
+        del file["labels/frame"]
+    with pytest.raises(DataError, match="not a whole frame store"):
+        FrameStore(store.path)

@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alan.downstream.readouts.resizing import soft_union
+from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.errors import ParameterError
+from alan.evaluation.steps import ablate_steps
+
+OFF = {"component": False, "enclaves": False, "closing_radius": None, "fill": False, "contour": False}
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Twelve frames, 20 parcels at 14 x 14, the target a disk that moves between tokens."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:14, :14] + 0.5
+    seeds = rng.uniform(0, 14, (20, 2))
+    logits, masks = [], []
+    fine = (np.mgrid[:56, :56] + 0.5) / 4
+    for _ in range(12):
+        shift = rng.normal(0, 0.6, 2)
+        place = seeds + shift
+        distance = (rows - place[:, 0, None, None]) ** 2 + (columns - place[:, 1, None, None]) ** 2
+        logits.append(-distance)
+        masks.append(((fine - (7 + shift)[:, None, None]) ** 2).sum(0) < 9)
+    scores = torch.tensor(np.array(logits)).float().div(2).softmax(1)
+    maps = F.interpolate(scores, (56, 56), mode="bilinear").argmax(1).numpy()
+    return maps, np.array(masks), scores.numpy()
+
+
+def test_sums_of_scores_equal_torch(data):
+    _, _, scores = data
+    weights = np.random.default_rng(1).uniform(0, 1, 20)
+    summed = torch.einsum("k,nkhw->nhw", torch.tensor(weights).float(), torch.tensor(scores))
+    enlarged = F.interpolate(summed[:, None], (56, 56), mode="bilinear", align_corners=False)[:, 0].numpy()
+    near = np.abs(enlarged - 0.5) < 1e-5
+    ours = soft_union(scores, weights, 0.5, (56, 56))
+    assert ((ours == (enlarged >= 0.5)) | near).all()
+    assert not soft_union(scores, np.zeros(3), 0.0, (56, 56)).any()  # missing weights are 0, and 0 is nowhere
+
+
+def test_shares_beat_the_hard_union_on_borders_between_tokens(slow, data):
+    maps, masks, scores = data
+    results = {}
+    for soft in (None, "union", "share"):
+        model = ParcelSegmenter(ParcelSelector("beta", n_parcels=20), soft=soft, **OFF).fit(maps[:6], masks[:6])
+        found = model.predict(maps[6:], scores=scores[6:])
+        results[soft] = np.mean([slow.dice(a, b) for a, b in zip(found, masks[6:], strict=True)])
+    assert results["share"] > results[None]
+    assert len(set(results.values())) == 3
+
+
+def test_the_level_changes_the_size(data):
+    maps, masks, scores = data
+    sizes = [
+        ParcelSegmenter(ParcelSelector("beta"), soft="share", soft_above=level, **OFF)
+        .fit(maps, masks)
+        .predict(maps, scores=scores)
+        .sum()
+        for level in (0.2, None, 0.6)
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_soft_settings_and_shares_survive_json(data):
+    maps, masks, scores = data
+    model = ParcelSegmenter(ParcelSelector("beta"), soft="share", soft_above=0.35, **OFF).fit(maps, masks)
+    again = ParcelSegmenter.from_json(model.to_json())
+    assert (again.soft, again.soft_above) == ("share", 0.35)
+    np.testing.assert_array_equal(again.predict(maps, scores=scores), model.predict(maps, scores=scores))
+
+
+def test_nothing_outside_the_sector(data):
+    maps, masks, scores = data
+    cut = maps.copy()
+    cut[:, :, 28:] = 20
+    selector = ParcelSelector("beta", n_parcels=21, background_id=20)
+    model = ParcelSegmenter(selector, soft="share", **OFF).fit(cut, masks)
+    out = model.predict(cut, scores=scores)
+    assert out[:, :, :28].any()
+    assert not out[:, :, 28:].any()
+
+
+@pytest.mark.parametrize(
+    ("params", "given", "message"),
+    [
+        ({"soft": "shar"}, {}, "did you mean 'share'"),
+        ({"soft": "share"}, {}, "predict needs scores"),
+        ({"soft_above": 2}, {}, "soft_above is 2"),
+        ({"soft": "share"}, {"scores": np.zeros((12, 20, 14))}, "expected floats"),
+        ({"soft": "share"}, {"scores": np.zeros((12, 40, 2, 2))}, "scores are of 40 parcels, n_parcels is 20"),
+        ({"soft": "share"}, {"scores": np.full((12, 20, 2, 2), -3.0)}, "take the softmax"),
+        ({}, {"frames": np.zeros((12, 56, 56))}, "frames are float64"),
+        ({"snap_width": 2}, {}, "the frame is needed"),
+    ],
+)
+def test_bad_input(data, params, given, message):
+    maps, masks, _ = data
+    with pytest.raises(ParameterError, match=message):
+        ParcelSegmenter(ParcelSelector("beta", n_parcels=20), **params).fit(maps, masks).predict(maps, **given)
+
+
+def test_ablation_measures_each_step(slow, data):
+    maps, masks, scores = data
+    model = ParcelSegmenter(ParcelSelector("beta", n_parcels=20)).fit(maps[:6], masks[:6])
+    table = ablate_steps(model, maps[6:], masks[6:], scores=scores[6:])
+    assert table.index[0] == "as it is"
+    assert {"soft on", "active contour off", "median on"} <= set(table.index)
+    assert "snap on" not in table.index  # no frames were given
+    plain = [slow.dice(a, b) for a, b in zip(model.predict(maps[6:]), masks[6:], strict=True)]
+    assert table.dice.iloc[0] == pytest.approx(np.mean(plain))
+    off = ParcelSegmenter(ParcelSelector("beta", n_parcels=20), contour=False).fit(maps[:6], masks[:6])
+    without = [slow.dice(a, b) for a, b in zip(off.predict(maps[6:]), masks[6:], strict=True)]
+    assert table.gain["active contour off"] == pytest.approx(np.mean(without) - np.mean(plain))
+    own = ablate_steps(model, maps, masks, changes={"wide": {"median_radius": 8}})
+    assert own.change.tolist() == ["", "median_radius=8"]
+    with pytest.raises(ParameterError, match="no parameter 'radius'"):
+        ablate_steps(model, maps, masks, changes={"x": {"radius": 1}})
+
+
+def test_the_prior_alone_fills_the_shares(data):
+    maps, masks, scores = data
+    prior = ParcelPrior.count(maps[:6], masks[:6], n_parcels=20)
+    model = ParcelSegmenter(ParcelSelector("beta", prior=prior), soft="share", **OFF).fit_prior()
+    assert model.predict(maps[6:], scores=scores[6:]).any((1, 2)).all()

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+from skimage import draw, filters, measure, segmentation
+
+from alan.downstream.whitebox.contour import active_contour, edge_strength, fill_polygon, outlines, smooth_outline
+
+PUBLISHED = {"alpha": 0, "beta": 0.2, "gamma": 0.01, "w_line": 0, "w_edge": 1}
+
+
+def smooth_mask(seed, shape=(112, 112), share=0.2):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 7)
+    labels = measure.label(noise > np.quantile(noise, 1 - share), connectivity=2)
+    return labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_contour_equals_skimage(seed):
+    shape = (112, 112) if seed % 2 else (80, 130)
+    mask = smooth_mask(seed, shape)
+    image = filters.gaussian(mask, 3, preserve_range=False)
+    (start,) = outlines(mask)
+    expected = segmentation.active_contour(image, start, **PUBLISHED, max_num_iter=10)
+    np.testing.assert_allclose(active_contour(image, start), expected, atol=1e-6)
+    assert np.abs(expected - start).max() > 0.3  # it moved
+    filled = draw.polygon2mask(shape, expected)
+    np.testing.assert_array_equal(fill_polygon(shape, expected), filled)
+    assert (smooth_outline(mask) != filled).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"alpha": 0.1, "w_line": 0.5, "max_iterations": 60}, {"alpha": 0.1, "w_line": 0.5, "max_num_iter": 60}),
+        ({"beta": 5.0, "gamma": 0.1, "max_iterations": 200}, {"beta": 5.0, "gamma": 0.1, "max_num_iter": 200}),
+        ({"w_edge": 0.0, "w_line": -1.0}, {"w_edge": 0.0, "w_line": -1.0, "max_num_iter": 10}),
+    ],
+)
+def test_every_term_and_the_convergence_test_equal_skimage(ours, theirs):
+    mask = smooth_mask(3)
+    image = filters.gaussian(mask, 3, preserve_range=False)
+    (start,) = outlines(mask)
+    expected = segmentation.active_contour(image, start, **(PUBLISHED | theirs))
+    np.testing.assert_allclose(active_contour(image, start, **ours), expected, atol=1e-6)
+
+
+def test_convergence_stops_early():
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    image = filters.gaussian(mask, 3)
+    (start,) = outlines(mask)
+    rested = active_contour(image, start, max_iterations=400)
+    np.testing.assert_array_equal(rested, active_contour(image, start, max_iterations=1000))
+
+
+def test_edge_strength_equals_skimage():
+    image = np.random.default_rng(0).random((20, 30))
+    np.testing.assert_allclose(edge_strength(image), filters.sobel(image), atol=1e-12)
+
+
+def test_outline_of_hand_placed_masks():
+    mask = np.zeros((4, 5), bool)
+    mask[1:3, 1:4] = True
+    (path,) = outlines(mask)
+    assert path.tolist() == [[1, 1], [1, 2], [1, 3], [2, 3], [2, 2], [2, 1]]
+    line = np.zeros((3, 5), bool)
+    line[1, 1:4] = True
+    assert [p.tolist() for p in outlines(line)] == [[[1, 1], [1, 2], [1, 3], [1, 2]]]
+    dot = np.zeros((3, 3), bool)
+    dot[2, 0] = True
+    assert [p.tolist() for p in outlines(dot)] == [[[2, 0]]]
+    assert outlines(np.zeros((3, 3), bool)) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+def test_outlines_equal_a_plain_walk(slow, mask):
+    labels = measure.label(mask, connectivity=2)
+    found = outlines(mask)
+    assert len(found) == labels.max()
+    for path in found:
+        row, column = path[0].astype(int)
+        np.testing.assert_array_equal(path, slow.trace(labels == labels[row, column]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(3, 30))
+def test_polygons_equal_skimage_also_beyond_the_image(seed, count):
+    polygon = np.random.default_rng(seed).uniform(-10, 50, (count, 2))  # crosses itself: even-odd
+    np.testing.assert_array_equal(fill_polygon((40, 30), polygon), draw.polygon2mask((40, 30), polygon))
+
+
+def test_components_keep_their_places_and_small_ones_survive():
+    mask = np.zeros((60, 90), bool)
+    mask[5:25, 5:25] = mask[30:55, 50:80] = True
+    mask[2, 88] = True
+    out = smooth_outline(mask)
+    assert out[15, 15]
+    assert out[42, 65]
+    assert out[2, 88]  # one pixel cannot be a polygon: it stays
+    assert measure.label(out).max() == 3
+
+
+@pytest.mark.parametrize(
+    "change", [{"sigma": 6.0}, {"beta": 5.0}, {"gamma": 0.1}, {"w_edge": 0.0}, {"max_iterations": 1}]
+)
+def test_each_parameter_changes_the_outline(change):
+    mask = smooth_mask(5)
+    assert (smooth_outline(mask) != smooth_outline(mask, **change)).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
+def test_any_mask_has_an_outline(mask):
+    out = smooth_outline(mask)
+    assert out.shape == mask.shape
+    assert out.any() == mask.any()

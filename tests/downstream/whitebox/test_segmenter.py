@@ -1,0 +1,210 @@
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from alan.downstream.readouts.resizing import resize
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.errors import AlanWarning, DataError, ParameterError, SelectionError
+
+
+@pytest.fixture(scope="module")
+def data(slow):
+    return slow.parcel_maps_and_masks(0, 40)
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return ParcelSegmenter(ParcelSelector("greedy", n_parcels=64)).fit(*data)
+
+
+def compare(slow, n, seed):
+    """Dice against the slow plain steps, over n maps and three kinds of selection."""
+    scores = []
+    for part, rule in enumerate(("paper", "relaxed", "greedy")):
+        maps, masks = slow.parcel_maps_and_masks(seed + part, max(n, 20))
+        model = ParcelSegmenter(ParcelSelector(rule, min_parcels=2)).fit(maps, masks)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AlanWarning)
+            ours = model.predict(maps[:n])
+        scores += [
+            slow.dice(a, slow.segment(p, model.selector_.interior_)) for a, p in zip(ours, maps[:n], strict=True)
+        ]
+    return np.array(scores)
+
+
+def test_masks_equal_the_slow_plain_steps(slow):
+    scores = compare(slow, 10, seed=10)
+    assert len(scores) == 30
+    assert scores.min() >= 0.98
+
+
+@pytest.mark.slow
+def test_masks_equal_the_slow_plain_steps_on_200_maps(slow):
+    scores = compare(slow, 67, seed=20)
+    assert len(scores) >= 200
+    assert scores.min() >= 0.98
+
+
+def test_segments_are_one_smooth_piece_without_holes(data, fitted):
+    for mask in fitted.predict(data[0]):
+        assert ndimage.label(mask, np.ones((3, 3)))[1] <= 2  # a snake may pinch itself
+        np.testing.assert_array_equal(ndimage.binary_fill_holes(mask), mask)
+
+
+def test_an_unclean_union_gets_better(slow):
+    rng = np.random.default_rng(0)
+    maps = np.zeros((6, 112, 112), np.uint8)
+    maps[:, 30:80, 40:70] = 1
+    masks = maps == 1
+    maps[rng.random(maps.shape) < 0.05] = 2  # holes
+    maps[:, 5:12, 5:12] = 1  # a stray piece
+    raw = ParcelSelector("greedy").fit(maps, masks).predict(maps)
+    model = ParcelSegmenter(ParcelSelector("greedy")).fit(maps, masks)
+    for before, after, truth in zip(raw, model.predict(maps), masks, strict=True):
+        assert slow.dice(after, truth) > slow.dice(before, truth)
+
+
+PLAIN = {"component": False, "enclaves": False, "closing_radius": None, "fill": False, "contour": False}
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ({}, {"selector": ParcelSelector("paper")}),
+        ({}, {"component": False}),
+        (PLAIN, {"enclaves": True}),
+        (PLAIN | {"enclaves": True}, {"enclave_regions": 0}),
+        ({}, {"closing_radius": None}),
+        ({}, {"closing_radius": 4}),
+        (PLAIN, {"fill": True}),
+        ({}, {"contour": False}),
+        ({}, {"contour_sigma": 6.0}),
+        ({}, {"contour_beta": 5.0}),
+        ({}, {"contour_gamma": 0.1}),
+        ({}, {"contour_edge": 0.0}),
+        ({}, {"contour_iterations": 1}),
+        ({}, {"median_radius": 6}),
+    ],
+)
+def test_every_parameter_changes_the_segments(data, base, change):
+    maps = data[0].copy()
+    chosen = np.bincount(maps[data[1]]).argmax()
+    maps[:, 2:5, 2:5] = chosen  # a stray piece
+    maps[:, 50:58, 50:58] = chosen
+    maps[:, 52:56, 52:56] = 70  # a hole
+    base = {"selector": ParcelSelector("greedy"), **base}
+    segments = [ParcelSegmenter(**params).fit(*data).predict(maps) for params in (base, base | change)]
+    assert (segments[0] != segments[1]).any()
+
+
+def test_size(data, fitted):
+    own = fitted.predict(data[0][:3])
+    model = clone(fitted).set_params(size=(200, 150)).fit(*data)
+    out = model.predict(data[0][:3])
+    assert out.shape == (3, 200, 150)
+    assert out.mean((1, 2)) == pytest.approx(own.mean((1, 2)), rel=0.02)
+
+
+def test_resize_by_hand():
+    mask = np.array([[True, False], [False, False]])
+    assert resize(mask, (2, 2)) is mask
+    expected = [[True, True, False, False], [True, True, False, False], [False] * 4, [False] * 4]
+    assert resize(mask, (4, 4)).tolist() == expected
+    assert resize(np.ones((1, 1), bool), (3, 2)).all()
+
+
+def test_empty_masks_are_counted_not_a_crash(data, fitted):
+    maps = data[0][:4].copy()
+    maps[[1, 3]] = int(fitted.selector_.exterior_[0])
+    with pytest.warns(AlanWarning, match=r"2 of 4 predicted masks are empty \(index 1, 3\)"):
+        out = fitted.predict(maps)
+    assert out.any((1, 2)).tolist() == [True, False, True, False]
+    assert fitted.empty_.tolist() == [1, 3]
+
+
+def test_json_round_trip_and_edit(data, fitted, tmp_path):
+    path = tmp_path / "lv.json"
+    fitted.to_json(path)
+    again = ParcelSegmenter.from_json(path)
+    np.testing.assert_array_equal(again.predict(data[0]), fitted.predict(data[0]))
+    assert again.to_json() == fitted.to_json()
+    first = int(fitted.selector_.interior_[0])
+    text = fitted.to_json().replace(f'"interior": [{first}, ', '"interior": [')
+    edited = ParcelSegmenter.from_json(text)
+    assert first not in edited.selector_.interior_
+    assert (edited.predict(data[0]) != fitted.predict(data[0])).any()
+    assert "set by hand" in edited.selector_.table_.loc[first, "why"]
+
+
+def test_bad_json(fitted, tmp_path):
+    with pytest.raises(ParameterError, match="schema is 'x'"):
+        ParcelSegmenter.from_json('{"schema": "x"}')
+    with pytest.raises(ParameterError, match="did you mean 'contour'"):
+        ParcelSegmenter.from_json(fitted.to_json().replace('"contour":', '"contuor":'))
+    with pytest.raises(ParameterError, match="contour_sigma is -1"):
+        ParcelSegmenter.from_json(fitted.to_json().replace('"contour_sigma": 3.0', '"contour_sigma": -1'))
+    with pytest.raises(ParameterError, match="no post_processing"):
+        ParcelSegmenter.from_json(fitted.to_json().replace('"post_processing"', '"pp"'))
+    with pytest.raises(DataError, match="no such file"):
+        ParcelSegmenter.from_json(tmp_path / "none.json")
+
+
+def test_scikit_learn_manners(data):
+    model = ParcelSegmenter(ParcelSelector("relaxed"), median_radius=3)
+    params = clone(model).get_params()
+    assert params["selector__rule"] == "relaxed"
+    assert params["median_radius"] == 3
+    with pytest.raises(NotFittedError):
+        model.predict(data[0])
+    assert model.fit(*data) is model
+    assert not hasattr(model.selector, "interior_")  # the given one is left as it is
+    model.set_params(selector__overlap=1.0, selector__consistency=1.0)
+    with pytest.raises(SelectionError):
+        model.fit(*data)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"closing_radius": -1}, "closing_radius is -1"),
+        ({"contour_gamma": 0}, "contour_gamma is 0"),
+        ({"contour_iterations": 0}, "contour_iterations 0"),
+        ({"size": (0, 5)}, "size is"),
+    ],
+)
+def test_bad_parameters(data, params, message):
+    with pytest.raises(ParameterError, match=message):
+        ParcelSegmenter(**params).fit(*data)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(
+        np.int16,
+        st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 20)),
+        elements=st.integers(0, 4),
+    ),
+    st.booleans(),
+)
+def test_any_maps_and_masks(maps, as_background):
+    masks = maps == 1
+    model = ParcelSegmenter(ParcelSelector("greedy", n_parcels=5, background_id=4 if as_background else None))
+    if not masks.any():
+        with pytest.raises(SelectionError, match="none overlaps the target"):
+            model.fit(maps, masks)
+        return
+    model.fit(maps, masks)
+    assert model.selector_.interior_.tolist() == [1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AlanWarning)
+        out = model.predict(maps)
+    assert out.shape == maps.shape
+    assert model.empty_.tolist() == np.flatnonzero(~masks.any((1, 2))).tolist()

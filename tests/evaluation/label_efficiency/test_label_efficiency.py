@@ -1,0 +1,558 @@
+"""The label-efficiency protocol: nested draws, every kind of method, resumption, and numbers done by hand."""
+
+import json
+import math
+import shutil
+import warnings
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from alan.backbone.load import load_backbone
+from alan.data.loaders.labelled import LabelledFrameDataModule
+from alan.data.store.reader import FrameStore
+from alan.downstream.readouts.linear import LinearReadout
+from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.downstream.whitebox.shape import ShapePrior
+from alan.downstream.whitebox.steps import PostProcessing, main_component
+from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
+from alan.evaluation import efficiency, efficiency_cells
+from alan.evaluation.label_efficiency.frames import nested_patients
+from alan.evaluation.label_efficiency.methods import (
+    DecoderTraining,
+    LinearTraining,
+    Method,
+    NetworkTraining,
+    network_module,
+    start_from,
+)
+from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, list_cells, measure_efficiency
+from alan.evaluation.metrics import dice
+from alan.evaluation.run import run_evaluation
+from alan.parcels.model import load_parcels
+from alan.supervised.networks import NetworkSpec
+from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+
+SPEC = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
+TRAINING = NetworkTraining(network=SPEC, augmentation="none", steps=3, batch_size=4)
+STRUCTURES = ("lv", "la")
+
+
+@pytest.fixture(scope="module")
+def segmenter(lab):
+    """A fixed network that knows more structures, in another order."""
+    path = lab / "segmenter.safetensors"
+    save_segmenter(untrained_segmenter(SPEC, ("la", "myo", "lv"), "sector", 32, seed=3), path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def protocol(lab, segmenter):
+    parcels, backbone = str(lab / "parcels.safetensors"), str(lab / "backbone.safetensors")
+    methods = [
+        Method("paper", "rule", parcels=parcels, rule="paper"),
+        Method("greedy", "rule", parcels=parcels, rule="greedy"),
+        Method("linear", "linear", backbone=backbone),
+        Method("soft", "soft_linear", parcels=parcels),
+        Method("decoder", "decoder", backbone=backbone, decoder=DecoderTraining(width=8, steps=4)),
+        Method("U-Net", "network", network=TRAINING),
+        Method("U-Net, started", "network", network=TRAINING, init=segmenter),
+        Method("fixed", "segmenter", segmenter=segmenter),
+        Method("atlas", "atlas"),
+    ]
+    return LabelEfficiencyProtocol(
+        str(lab / "store.h5"), methods, structures=STRUCTURES, label_patients=(1, 3, None), seeds=(0, 1)
+    )
+
+
+@pytest.fixture(scope="module")
+def measured(protocol, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("efficiency")
+    return folder, measure_efficiency(protocol, folder)
+
+
+def only(protocol, *names, **change):
+    return replace(protocol, methods=[m for m in protocol.methods if m.name in names], **change)
+
+
+def test_fewer_patients_are_always_among_more(lab):
+    store = FrameStore(lab / "store.h5")
+    table = store.labelled(split="train")
+    drawn = {n: nested_patients(table, n, 4) for n in (1, 2, 3, 6, None)}
+    for few, many in ((1, 2), (2, 3), (3, 6)):
+        assert drawn[many][:few] == drawn[few]
+    assert drawn[None] == drawn[6]
+    assert len({tuple(nested_patients(table, 3, seed)) for seed in range(5)}) > 1
+    assert nested_patients(table.iloc[::-1], 3, 4) == drawn[3]  # the order of the rows says nothing
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_the_draw_is_that_of_the_networks_loader(lab, n):
+    store = FrameStore(lab / "store.h5")
+    data = LabelledFrameDataModule([store.path], ["lv"], val_split="test", label_patients=n, seed=7)
+    mine = nested_patients(store.labelled(split="train"), n, 7)
+    assert set(data.train_frames.table["patient"]) == set(mine)
+
+
+def test_every_kind_has_its_cells(protocol, measured):
+    folder, result = measured
+    cells = list_cells(protocol)
+    # 1 fixed; two numbers x two seeds for eight methods; all patients: five deterministic once, three twice
+    assert len(cells) == 1 + 2 * 2 * 8 + 5 + 3 * 2
+    assert len(list((folder / "cells").glob("*.json"))) == len(cells)
+    assert len(result.cases) == len(cells) * len(STRUCTURES) * 3
+    assert not result.summary["notes"] or {n["method"] for n in result.summary["notes"]} <= {"paper"}
+    known = result.cases[result.cases["reason"] == ""]
+    assert known["dice"].between(0, 1).all()
+    assert set(result.cases["label_patients"]) == {0, 1, 3, 6}
+    seeds = result.cases[result.cases["label_patients"] == 6].groupby("method")["seed"].nunique().to_dict()
+    assert seeds == {
+        "paper": 1,
+        "greedy": 1,
+        "linear": 1,
+        "soft": 1,
+        "atlas": 1,
+        "decoder": 2,
+        "U-Net": 2,
+        "U-Net, started": 2,
+    }
+
+
+def case(result, method, n, seed, structure, phase="both"):  # noqa: PLR0917
+    rows = result.cases
+    for name, value in (("method", method), ("label_patients", n), ("seed", seed)):
+        rows = rows[rows[name] == value]
+    return float(rows[(rows["structure"] == structure) & (rows["phase"] == phase)]["dice"].iloc[0])
+
+
+def sides(lab, n, seed):
+    store = FrameStore(lab / "store.h5")
+    label, test = store.labelled(split="train"), store.labelled(split="test")
+    return store, label[label["patient"].isin(nested_patients(label, n, seed))], test
+
+
+def test_a_rule_by_hand(lab, measured):
+    store, label, test = sides(lab, 3, 1)
+    model = load_parcels(lab / "parcels.safetensors")
+    selector = ParcelSelector(rule="greedy", n_parcels=12)
+    fitted = ParcelSegmenter(selector).fit(
+        model.maps(store.frames(label["frame"])).numpy(), store.masks(label["label"], "lv"), label["patient"]
+    )
+    predicted = fitted.predict(model.maps(store.frames(test["frame"])).numpy())
+    scores = dice(predicted, store.masks(test["label"], "lv"))
+    assert case(measured[1], "greedy", 3, 1, "lv") == pytest.approx(scores.mean())
+    at_es = (test["phase"] == "ES").to_numpy()
+    assert case(measured[1], "greedy", 3, 1, "lv", "ES") == pytest.approx(scores[at_es].mean())
+
+
+def test_a_list_for_each_phase_by_hand(lab, protocol, tmp_path):
+    """Learnt from and used on frames of one phase; the prior, too, is counted on that phase."""
+    parcels, simulated = str(lab / "parcels.safetensors"), str(lab / "leaking.h5")
+    methods = [
+        Method("greedy", "rule", parcels=parcels, rule="greedy", per_phase=True),
+        Method("beta", "rule", parcels=parcels, rule="beta", prior=simulated, per_phase=True),
+    ]
+    result = measure_efficiency(replace(protocol, methods=methods, label_patients=(3,), seeds=(1,)), tmp_path)
+    store, label, test = sides(lab, 3, 1)
+    model, other = load_parcels(parcels), FrameStore(simulated)
+    for phase in ("ED", "ES"):
+        mine, asked = label[label["phase"] == phase], test[test["phase"] == phase]
+        maps = model.maps(store.frames(mine["frame"].to_numpy())).numpy()
+        masks = store.masks(mine["label"].to_numpy(), "lv")
+        fitted = ParcelSegmenter(ParcelSelector("greedy", n_parcels=12)).fit(maps, masks, mine["patient"])
+        truth = store.masks(asked["label"].to_numpy(), "lv")
+        seen = model.maps(store.frames(asked["frame"].to_numpy())).numpy()
+        scores = dice(fitted.predict(seen), truth)
+        assert case(result, "greedy", 3, 1, "lv", phase) == pytest.approx(scores.mean())
+        rows = other.labelled(None, None, (phase,))
+        maps = model.maps(other.frames(rows["frame"].to_numpy()), other.size).numpy()
+        masks = other.masks(rows["label"].to_numpy(), "lv")
+        prior = ParcelPrior.count(maps, masks, groups=rows["patient"].to_numpy(), n_parcels=12, structure="lv")
+        named = ParcelSegmenter(ParcelSelector("beta", prior=prior, n_parcels=12)).fit_prior()
+        scores = dice(named.predict(seen), truth)
+        assert case(result, "beta", 0, 1, "lv", phase) == pytest.approx(scores.mean())
+
+
+def test_a_linear_readout_by_hand(lab, measured):
+    store, label, test = sides(lab, 3, 0)
+    backbone = load_backbone(lab / "backbone.safetensors")
+    maps = np.zeros((len(label), 32, 32), int)
+    for value, name in enumerate(STRUCTURES, 1):
+        maps[store.masks(label["label"], name)] = value
+    tokens = [
+        backbone(torch.from_numpy(store.frames(side["frame"]))).tokens.half().numpy() for side in (label, test)
+    ]
+    predicted = LinearReadout().fit(tokens[0], maps).predict(tokens[1]) == 2
+    largest = np.stack([main_component(mask, np.zeros((32, 32), int)) for mask in predicted])
+    expected = dice(largest, store.masks(test["label"], "la")).mean()
+    assert case(measured[1], "linear", 3, 0, "la") == pytest.approx(expected)
+
+
+def test_the_table_is_the_mean_over_seeds_of_the_cells(measured):
+    cases = measured[1].cases
+    for row in measured[1].summary["rows"]:
+        mine = cases
+        for name in ("method", "label_patients", "structure", "phase"):
+            mine = mine[mine[name] == row[name]]
+        assert row["mean"] == pytest.approx(mine["dice"].mean())
+        assert (row["lowest"], row["highest"]) == pytest.approx((mine["dice"].min(), mine["dice"].max()))
+        assert row["seeds"] == len(mine)
+        if len(mine) > 1:
+            assert row["sd"] == pytest.approx(mine["dice"].std())
+        assert row["low"] <= row["mean"] + 1e-9 <= row["high"] + 2e-9
+
+
+def test_a_fixed_segmenter_uses_no_labels(lab, measured, segmenter):
+    from alan.supervised.segmenter import load_segmenter
+
+    store, _, test = sides(lab, 1, 0)
+    predicted = load_segmenter(segmenter).masks(torch.from_numpy(store.frames(test["frame"])))["lv"].numpy()
+    largest = np.stack([main_component(mask, np.zeros((32, 32), int)) for mask in predicted])
+    expected = dice(largest, store.masks(test["label"], "lv")).mean()
+    assert case(measured[1], "fixed", 0, 0, "lv") == pytest.approx(expected)
+
+
+def test_a_killed_run_goes_on_from_its_cells(protocol, measured, tmp_path, monkeypatch):
+    """Killed after three cells; the second start computes the others, and all agree with the uninterrupted run."""
+    short = only(protocol, "greedy", "linear", "atlas", label_patients=(1, 3), seeds=(0,))
+    compute, started = efficiency.compute_cell, []
+
+    def killed(work, cell):
+        if len(started) == 3:
+            raise KeyboardInterrupt
+        started.append(cell.title)
+        return compute(work, cell)
+
+    monkeypatch.setattr(efficiency, "compute_cell", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure_efficiency(short, tmp_path)
+    monkeypatch.setattr(efficiency, "compute_cell", lambda *given: started.append("again") or compute(*given))
+    result = measure_efficiency(short, tmp_path)
+    assert started.count("again") == 3
+    same_as(result, measured[1])
+    broken = next((tmp_path / "cells").iterdir())
+    broken.write_text(broken.read_text()[:40])
+    started.clear()
+    same_as(measure_efficiency(short, tmp_path), measured[1])
+    assert started == ["again"]
+
+
+def same_as(result, whole):
+    keys = ["method", "label_patients", "seed", "structure", "phase"]
+    both = result.cases.merge(whole.cases, on=keys, suffixes=("", "_whole"), validate="one_to_one")
+    assert len(both) == len(result.cases)
+    np.testing.assert_array_equal(both["dice"], both["dice_whole"])
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same(protocol, measured, tmp_path):
+    short = only(protocol, "linear", "decoder", "U-Net", label_patients=(3,), workers=2)
+    torch.set_num_threads(2)
+    try:
+        same_as(measure_efficiency(short, tmp_path), measured[1])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_runs_may_share_their_cells(protocol, tmp_path, monkeypatch):
+    """One more method, another name, another place of the models: only the new cells are computed."""
+    work = str(tmp_path / "work")
+    short = only(protocol, "linear", label_patients=(1,), seeds=(0,), work=work)
+    measure_efficiency(short, tmp_path / "one")
+    computed = []
+    compute = efficiency.compute_cell
+    monkeypatch.setattr(efficiency, "compute_cell", lambda w, c: computed.append(c.method.name) or compute(w, c))
+    methods = [replace(short.methods[0], name="renamed"), Method("atlas", "atlas")]
+    measure_efficiency(replace(short, methods=methods), tmp_path / "two")
+    assert computed == ["atlas"]
+    assert not (tmp_path / "one").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"largest_component": False},
+        {"label_patients": (2,)},
+        {"seeds": (5,)},
+        {"structures": ("lv",)},
+        {"phases": ("ED",)},
+        {"views": ("A4C",)},
+        {"label_split": "val"},
+    ],
+)
+def test_each_setting_makes_another_cell(protocol, tmp_path, change):
+    short = only(protocol, "linear", label_patients=(1,), seeds=(0,), work=str(tmp_path))
+    measure_efficiency(short, tmp_path)
+    measure_efficiency(replace(short, **change), tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"linear": LinearTraining(l2=1.0)},
+        {"stride": 2},
+        {"kind": "decoder", "decoder": DecoderTraining(width=8, steps=2)},
+    ],
+)
+def test_each_setting_of_a_method_makes_another_cell(protocol, tmp_path, change):
+    short = only(protocol, "linear", label_patients=(1,), seeds=(0,), work=str(tmp_path))
+    first = measure_efficiency(short, tmp_path)
+    other = measure_efficiency(replace(short, methods=[replace(short.methods[0], **change)]), tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+    assert not np.array_equal(first.cases["dice"], other.cases["dice"])
+
+
+def test_the_phases_of_a_rule_make_another_cell_and_leave_the_others(protocol, tmp_path):
+    short = only(protocol, "greedy", label_patients=(3,), seeds=(0,), work=str(tmp_path))
+    cells = lambda: {path.name for path in (tmp_path / "cells").iterdir()}  # noqa: E731
+    measure_efficiency(short, tmp_path)
+    first = cells()
+    for per_phase, more in ((False, 0), (True, 1)):
+        measure_efficiency(replace(short, methods=[replace(short.methods[0], per_phase=per_phase)]), tmp_path)
+        assert cells() >= first
+        assert len(cells()) == 1 + more
+
+
+def test_a_rule_that_chooses_nothing_counts_as_nothing_outlined(protocol, tmp_path, monkeypatch):
+    fit = ParcelSelector.fit
+
+    def strict(self, maps, masks, groups=None):
+        self.overlap, self.min_pixels = 1.0, 900
+        return fit(self, maps, masks, groups)
+
+    monkeypatch.setattr(ParcelSelector, "fit", strict)
+    result = measure_efficiency(only(protocol, "paper", label_patients=(3,), seeds=(0,)), tmp_path)
+    assert (result.cases["dice"] == 0).all()
+    assert (result.cases["empty"] == 12).all()
+    assert {note["structure"] for note in result.summary["notes"]} == set(STRUCTURES)
+
+
+def test_a_failed_cell_is_told_and_tried_again(protocol, tmp_path):
+    """A training that diverges leaves the others alone; its cell is not kept."""
+    wild = replace(TRAINING, lr=1e30, steps=8, optimiser="adam", schedule="constant")
+    methods = [Method("wild", "network", network=wild), Method("atlas", "atlas")]
+    result = measure_efficiency(replace(protocol, methods=methods, label_patients=(3,), seeds=(0,)), tmp_path)
+    rows = {row["method"]: row for row in result.summary["rows"]}
+    assert (rows["wild"]["mean"], rows["wild"]["seeds"]) == (None, 0)
+    assert rows["atlas"]["mean"] > 0.3
+    assert "the loss is" in result.summary["notes"][0]["reason"]
+    assert [path.name.split("-")[0] for path in (tmp_path / "cells").iterdir()] == ["atlas"]
+    assert math.isnan(result.cases[result.cases["method"] == "wild"]["dice"].iloc[0])
+
+
+def test_a_training_starts_from_the_rows_of_the_same_structures(segmenter):
+    from alan.supervised.segmenter import load_segmenter
+
+    module, source = network_module(TRAINING, STRUCTURES, 0), load_segmenter(segmenter)
+    start_from(module, source, segmenter)
+    images = torch.rand(2, 1, 32, 32)
+    with torch.no_grad():
+        mine, theirs = module.model.eval()(images), source.model(images)
+    torch.testing.assert_close(mine, theirs[:, [0, 3, 1]])  # background, lv, la out of background, la, myo, lv
+
+
+def test_starts_that_do_not_fit(lab, segmenter):
+    from alan.supervised.segmenter import load_segmenter
+
+    source = load_segmenter(segmenter)
+    wider = replace(TRAINING, network=replace(SPEC, decoder_channels=(8, 16)))
+    for training, structures, message in (
+        (wider, STRUCTURES, "its network is"),
+        (replace(TRAINING, normalisation="unit"), STRUCTURES, "its normalisation is sector, not unit"),
+        (TRAINING, ("lv", "rv"), "it segments la, myo, lv, asked for are lv, rv"),
+        (replace(TRAINING, losses={"dice": 1.0}), ("lv",), "asked for are lv"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            start_from(network_module(training, structures, 0), source, segmenter)
+
+
+def with_method(protocol, **method):
+    return replace(protocol, methods=[Method(**{"name": "m", **method})])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"label_patients": (1, 7)}, ParameterError, "label_patients=7, but there are 6 labelled patients"),
+        ({"label_patients": (0,)}, ParameterError, "label_patients=0"),
+        ({"label_patients": ()}, ParameterError, r"label_patients=\[\]"),
+        ({"label_patients": (6, None)}, ParameterError, "holds 6 and null"),
+        ({"seeds": (1, 1)}, ParameterError, r"seeds=\[1, 1\]"),
+        ({"seeds": (-1,)}, ParameterError, "0 or more"),
+        ({"workers": 0}, ParameterError, "workers=0"),
+        ({"methods": []}, ParameterError, "methods is empty"),
+        ({"methods": [Method("a", "atlas"), Method("a", "atlas")]}, ParameterError, "method 'a'.*of its own"),
+        ({"structures": ("lv", "rv")}, DataError, "'rv'"),
+        ({"store": "nowhere.h5"}, DataError, "nowhere"),
+        ({"test_split": "train"}, SplitLeakError, "both 'train'"),
+        ({"method": {"kind": "liner"}}, ParameterError, "unknown kind 'liner': did you mean 'linear'"),
+        ({"method": {"kind": "rule", "parcels": "x"}}, ParameterError, "of kind 'rule' needs rule"),
+        ({"method": {"kind": "atlas", "backbone": "x"}}, ParameterError, "has no backbone: it takes nothing"),
+        ({"method": {"kind": "linear", "backbone": "gone.safetensors"}}, CheckpointError, "gone"),
+        ({"method": {"kind": "rule", "rule": "greedy", "parcels": "gone"}}, CheckpointError, "gone: no such file"),
+        ({"method": {"kind": "rule", "rule": "gredy", "parcels": "x"}}, ParameterError, "did you mean 'greedy'"),
+        ({"method": {"kind": "segmenter", "segmenter": "gone"}}, CheckpointError, "gone: no such segmenter"),
+        ({"method": {"kind": "network", "network": replace(TRAINING, steps=0)}}, ParameterError, "steps is 0"),
+        ({"method": {"kind": "network", "network": replace(TRAINING, lr=0.0)}}, ParameterError, "lr 0.0"),
+        (
+            {"method": {"kind": "linear", "backbone": "x", "linear": LinearTraining(l2=-1)}},
+            ParameterError,
+            "l2 is -1",
+        ),
+        (
+            {"method": {"kind": "decoder", "backbone": "x", "decoder": DecoderTraining(width=9)}},
+            ParameterError,
+            "width is 9",
+        ),
+    ],
+)
+def test_bad_input_leaves_nothing(protocol, tmp_path, change, error, message):
+    out = tmp_path / "run"
+    wrong = with_method(protocol, **change["method"]) if "method" in change else replace(protocol, **change)
+    with pytest.raises(error, match=message):
+        run_evaluation(out=out, label_efficiency=wrong)
+    assert not out.exists()
+
+
+def test_a_segmenter_that_saw_the_test_side_is_refused(lab, protocol, tmp_path):
+    store = FrameStore(lab / "store.h5")
+    path = str(tmp_path / "s.safetensors")
+    for sides in ({"train_split": "test", "val_split": "val"}, {"train_split": "train", "val_split": "test"}):
+        learnt = untrained_segmenter(SPEC, STRUCTURES, "sector", 32)
+        learnt.provenance |= {"stores": [store.fingerprint], **sides}
+        save_segmenter(learnt, path)
+        for method in (
+            {"kind": "segmenter", "segmenter": path},
+            {"kind": "network", "network": TRAINING, "init": path},
+        ):
+            with pytest.raises(SplitLeakError, match="learnt from the split 'test'"):
+                measure_efficiency(with_method(protocol, **method), tmp_path / "run")
+    other = str(tmp_path / "o.safetensors")
+    save_segmenter(untrained_segmenter(SPEC, ("lv", "myo"), "sector", 32), other)
+    with pytest.raises(CheckpointError, match="does not segment 'la', only lv, myo"):
+        measure_efficiency(with_method(protocol, kind="segmenter", segmenter=other), tmp_path / "run")
+
+
+def test_a_killed_worker_is_one_line(protocol, tmp_path, monkeypatch):
+    from concurrent.futures.process import BrokenProcessPool
+
+    class Broken:
+        def __init__(self, *_):
+            pass
+
+        def submit(self, *_):
+            raise BrokenProcessPool
+
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr(efficiency, "ProcessPoolExecutor", Broken)
+    with pytest.raises(ConfigError, match=r"lower label_efficiency.workers \(2\)"):
+        measure_efficiency(only(protocol, "linear", workers=2), tmp_path)
+
+
+def test_finished_cells_outlive_an_error(protocol, tmp_path, monkeypatch):
+    short, compute = only(protocol, "linear", "atlas", label_patients=(1,), seeds=(0,)), efficiency.compute_cell
+
+    def failing(work, cell):
+        if cell.method.name == "atlas":
+            raise ConfigError("a worker was killed")
+        return compute(work, cell)
+
+    monkeypatch.setattr(efficiency, "compute_cell", failing)
+    with pytest.raises(ConfigError, match="killed"):
+        run_evaluation(out=tmp_path / "run", label_efficiency=short)
+    assert len(list((tmp_path / "run" / "cells").iterdir())) == 1
+    monkeypatch.setattr(efficiency, "compute_cell", compute)
+    assert (run_evaluation(out=tmp_path / "run", label_efficiency=short) / "results.json").exists()
+
+
+def test_the_run_folder(protocol, tmp_path, monkeypatch):
+    short = only(protocol, "greedy", "atlas", label_patients=(1, 3))
+    out = tmp_path / "run"
+    folder = run_evaluation(out=out, label_efficiency=short)
+    results = json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
+    rows = results["label_efficiency"]["rows"]
+    table = pd.read_csv(folder / "label_efficiency.csv", keep_default_na=False, na_values=[""])
+    assert len(rows) == 2 * 2 * 2 * 3
+    assert len(table) == 2 * len(rows)
+    monkeypatch.setattr(efficiency_cells, "write_json", pytest.fail)
+    again = run_evaluation(out=out, label_efficiency=replace(short, workers=3))
+    assert (again / "results.json").read_bytes() == (folder / "results.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"label_efficiency\.seeds"):
+        run_evaluation(out=out, label_efficiency=replace(short, seeds=(4,)))
+
+
+def test_a_prior_names_parcels_without_a_label(lab, protocol, tmp_path):
+    store, parcels = FrameStore(lab / "store.h5"), str(lab / "parcels.safetensors")
+    plain = Method("beta", "rule", parcels=parcels, rule="beta")
+    told = Method("beta, prior", "rule", parcels=parcels, rule="beta", prior=str(lab / "leaking.h5"))
+    result = measure_efficiency(
+        replace(protocol, methods=[plain, told], label_patients=(1,), seeds=(0,)), tmp_path
+    )
+    numbers = result.cases.groupby("method")["label_patients"].unique().map(list).to_dict()
+    assert numbers == {"beta": [1], "beta, prior": [0, 1]}
+
+    model, other = load_parcels(parcels), FrameStore(lab / "leaking.h5")
+    everyone, test = other.labelled(None, None, ("ED", "ES")), store.labelled(split="test")
+    maps = model.maps(other.frames(everyone["frame"].to_numpy()), other.size).numpy()
+    masks = other.masks(everyone["label"].to_numpy(), "lv")
+    ids = model.n_parcels + (model.background_id is not None)
+    groups = everyone["patient"].to_numpy()
+    prior = ParcelPrior.count(
+        maps, masks, groups=groups, n_parcels=ids, background_id=model.background_id, structure="lv"
+    )
+    selector = ParcelSelector("beta", prior=prior, n_parcels=ids, background_id=model.background_id)
+    segmenter = ParcelSegmenter(selector=selector).fit_prior()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        predicted = segmenter.predict(model.maps(store.frames(test["frame"].to_numpy()), store.size).numpy())
+    expected = np.nanmean(dice(predicted, store.masks(test["label"].to_numpy(), "lv")))
+    assert case(result, "beta, prior", 0, 0, "lv") == pytest.approx(expected)
+
+
+def test_a_prior_of_the_measured_store_is_refused(lab, protocol, tmp_path):
+    method = Method("b", "rule", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=protocol.store)
+    with pytest.raises(SplitLeakError, match="'b': its prior is counted on the store that is measured"):
+        measure_efficiency(replace(protocol, methods=[method]), tmp_path / "run")
+
+
+def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypatch):
+    prior, measured = tmp_path / "prior.h5", []
+    shutil.copy(lab / "leaking.h5", prior)
+    told = Method("b", "rule", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=str(prior))
+    short = replace(protocol, methods=[told])
+    monkeypatch.setattr("alan.evaluation.run._measure", lambda *_: measured.append(1) or {})
+    for _ in range(2):
+        run_evaluation(out=tmp_path / "run", label_efficiency=short)
+    with h5py.File(prior, "r+") as file:
+        file.attrs["fingerprint"] = "simulated again"
+    run_evaluation(out=tmp_path / "run", label_efficiency=short)
+    assert len(measured) == 2
+
+
+def test_a_shape_that_changed_is_measured_again(lab, protocol, tmp_path):
+    store, path = FrameStore(lab / "store.h5"), tmp_path / "shape.npz"
+    masks = store.masks(store.labelled()["label"].to_numpy(), "lv")
+    steps = PostProcessing(shape=str(path), shape_weight=1.0)
+    short = only(protocol, "greedy", label_patients=(3,), seeds=(0,), postprocessing=steps)
+    found = []
+    for shapes in (masks, masks.transpose(0, 2, 1)):
+        ShapePrior().fit(shapes).save(path)
+        folder = run_evaluation(out=tmp_path / "run", label_efficiency=short)
+        found.append(pd.read_csv(folder / "label_efficiency.csv")["dice"].to_numpy())
+    assert not np.allclose(found[0], found[1])
+
+
+def test_only_the_beta_rule_has_a_prior(lab, protocol, tmp_path):
+    method = Method("g", "rule", parcels=str(lab / "parcels.safetensors"), rule="greedy", prior=protocol.store)
+    with pytest.raises(ParameterError, match="rule 'greedy' has no prior"):
+        measure_efficiency(replace(protocol, methods=[method]), tmp_path)

@@ -1,0 +1,180 @@
+"""The figure, the table and the sentences of label efficiency, from results small enough to check by eye."""
+
+import re
+
+import numpy as np
+import pytest
+
+from alan.evaluation.results import CONFIG, RESULTS
+from alan.files import write_json, write_text
+from alan.report import figures
+from alan.report.html import write_report
+from alan.report.label_efficiency import (
+    cost_rows,
+    efficiency_figure,
+    efficiency_headline,
+    efficiency_tables,
+    failure_notes,
+    spread_apart,
+)
+
+NUMBERS = (1, 5, 20, 299)
+#: Mean Dice of the LV by number of patients.
+CURVES = {
+    ("parcels, greedy", "rule"): (0.70, 0.78, 0.80, 0.81),
+    ("linear on tokens", "linear"): (0.72, 0.80, 0.86, 0.88),
+    ("decoder on tokens", "decoder"): (0.76, 0.86, 0.90, 0.92),
+    ("U-Net", "network"): (0.40, 0.79, 0.88, 0.93),
+    ("U-Net <from simulation>", "network"): (0.75, 0.85, 0.90, 0.93),
+    ("atlas", "atlas"): (0.62, 0.70, 0.72, 0.72),
+}
+
+
+def row(method, kind, n, structure, phase, mean, seeds=3):  # noqa: PLR0917
+    sd = None if seeds == 1 else 0.02
+    ends = {"lowest": mean - 0.02, "highest": mean + 0.02, "low": mean - 0.04, "high": mean + 0.04}
+    names = {"method": method, "kind": kind, "label_patients": n, "structure": structure, "phase": phase}
+    return {**names, "mean": mean, "sd": sd, "seeds": seeds, **ends}
+
+
+@pytest.fixture
+def summary():
+    rows = [
+        row(method, kind, n, structure, phase, mean - 0.1 * (structure == "la") - 0.02 * (phase == "ES"))
+        for (method, kind), means in CURVES.items()
+        for n, mean in zip(NUMBERS, means, strict=True)
+        for structure in ("lv", "la")
+        for phase in ("ED", "ES", "both")
+    ]
+    rows += [row("fixed", "segmenter", 0, s, p, 0.83, 1) for s in ("lv", "la") for p in ("ED", "ES", "both")]
+    side = {"patients": 299, "frames": 598, "views": {"A4C": 598}, "phases": {"ED": 299, "ES": 299}}
+    return {
+        "store": {"name": "CAMUS", "fingerprint": "f" * 64, "size": 112, "skipped": {"no mask": 2}},
+        "leaks": "",
+        "label": side,
+        "test": {**side, "patients": 50, "frames": 100},
+        "structures": ["lv", "la"],
+        "seeds": [0, 1, 2],
+        "largest_component": True,
+        "phases": ["ED", "ES", "both"],
+        "methods": [
+            {
+                "method": method,
+                "kind": kind,
+                "init": "simulation" in method,
+                "seconds": {str(n): n / 3 for n in NUMBERS},
+            }
+            for method, kind in CURVES
+        ]
+        + [{"method": "fixed", "kind": "segmenter", "init": False, "seconds": {"0": 4.0}}],
+        "rows": rows,
+        "notes": [
+            {"method": "parcels, greedy", "label_patients": 1, "seed": s, "structure": "la", "reason": "too few"}
+            for s in (0, 2)
+        ]
+        + [{"method": "U-Net", "label_patients": 5, "seed": 1, "structure": "", "reason": "the loss is nan"}],
+    }
+
+
+def test_the_figure_names_every_line_in_every_panel(summary):
+    figure = efficiency_figure(summary)
+    assert len(figure.axes) == 2
+    for axes in figure.axes:
+        assert sorted(text.get_text() for text in axes.texts) == sorted([name for name, _ in CURVES] + ["fixed"])
+        assert axes.get_xscale() == "log"
+        assert [label.get_text() for label in axes.get_xticklabels()] == [str(n) for n in NUMBERS]
+    lines = {line.get_color(): line for line in figure.axes[0].lines}
+    assert len(lines) == len(CURVES) + 1
+    np.testing.assert_allclose(lines["#8A939B"].get_ydata(), CURVES["atlas", "atlas"])
+    bands = figure.axes[0].collections
+    assert len(bands) == len(CURVES)
+    assert bands[0].get_datalim(figure.axes[0].transData).y0 == pytest.approx(0.68)
+
+
+def test_a_cell_without_value_leaves_a_gap_and_one_phase_is_enough(summary):
+    for one in summary["rows"]:
+        if (one["method"], one["label_patients"]) == ("U-Net", 5):
+            one.update(dict.fromkeys(("mean", "sd", "lowest", "highest", "low", "high")))
+    drawn = efficiency_figure(summary).axes[0].lines
+    assert sorted({len(line.get_xdata()) for line in drawn}) == [2, 3, 4]  # the fixed line, the gap, the others
+    rows = efficiency_tables(summary)[0]["structures"][0]["rows"]
+    assert rows[3]["cells"][2] == {"mean": "–", "range": ""}
+    summary["phases"] = ["ED"]
+    assert len(efficiency_tables(summary)) == 1
+
+
+def test_names_keep_apart_and_near():
+    assert spread_apart([0.1, 0.5, 0.9], 0.1, 0, 1) == pytest.approx([0.1, 0.5, 0.9])
+    assert spread_apart([0.5, 0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.4, 0.5, 0.6])
+    crowded = spread_apart([0.95, 0.96, 0.97, 1.0], 0.1, 0, 1)
+    assert np.diff(crowded) == pytest.approx(np.full(3, 0.1))
+    assert crowded[-1] == pytest.approx(1.0)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        values = np.sort(rng.uniform(0, 1, 8))
+        places = spread_apart(list(values), 0.05, 0, 1)
+        assert np.diff(places).min() > 0.05 - 1e-9
+        assert min(places) >= -1e-9
+        assert max(places) <= 1 + 1e-9
+    assert spread_apart([], 0.1, 0, 1) == []
+
+
+def test_the_table(summary):
+    tables = efficiency_tables(summary)
+    assert [table["phase"] for table in tables] == ["both phases", "end systole", "end diastole"]
+    assert tables[0]["numbers"] == [0, *NUMBERS]
+    rows = {row["method"]: row for row in tables[0]["structures"][0]["rows"]}
+    assert rows["U-Net"]["cells"][1] == {"mean": "40.0", "range": "± 2.0"}
+    assert rows["U-Net"]["cells"][0] == {"mean": "", "range": ""}
+    assert rows["fixed"]["cells"][0] == {"mean": "83.0", "range": ""}
+    assert cost_rows(summary)[0]["cells"] == ["", "0.3", "1.7", "6.7", "100"]
+    assert len({row["colour"] for row in rows.values()}) == len(rows)
+
+
+def test_what_chose_nothing_is_told(summary):
+    assert failure_notes(summary) == [
+        "parcels, greedy, left atrium: nothing outlined, Dice 0 (1 patient: seed 0 and 2). First reason: too few",
+        "U-Net, failed, no value (5 patients: seed 1). First reason: the loss is nan",
+    ]
+
+
+def test_the_sentences(summary):
+    lead, lv, _ = efficiency_headline(summary)
+    assert "up to 299 patients of CAMUS" in lead
+    assert "50 other patients" in lead
+    assert lv == (
+        "Left ventricle: U-Net is ahead of parcels, greedy from 5 patients on; linear on tokens from 20 "
+        "patients on; decoder on tokens from 299 patients on."
+    )
+    low = [r for r in summary["rows"] if r["method"] == "U-Net"]
+    for one in low:
+        one["mean"] = 0.1
+    assert "parcels, greedy at no number of patients measured up to 299" in efficiency_headline(summary)[1]
+    for one in low:
+        one["mean"] = 0.99
+    assert "parcels, greedy throughout" in efficiency_headline(summary)[1]
+    summary["methods"] = [m for m in summary["methods"] if m["kind"] != "network"]
+    assert len(efficiency_headline(summary)) == 1
+
+
+def test_the_page(summary, tmp_path):
+    provenance = {"created": "2026-01-01T00:00:00", "command": "alan", "system": "x", "versions": {}, "inputs": {}}
+    provenance["versions"] = {"alan": "0"}
+    results = {"schema": "alan-results/1", "title": "Labels", "label_efficiency": summary, "curves": {}}
+    write_json(tmp_path / RESULTS, {**results, "provenance": provenance})
+    write_text(tmp_path / CONFIG, "title: Labels\n")
+    page = write_report(tmp_path).read_text()
+    assert "U-Net &lt;from simulation&gt;" in page
+    assert "<from simulation>" not in page
+    assert page.count("data:image/png;base64,") == 1
+    assert "no mask" in page
+    for outside in ("http://", "https://", "<script", 'src="figures', "<link", "@import", "url("):
+        assert outside not in page
+    picture = (tmp_path / "figures" / "label_efficiency.svg").read_text()
+    assert "parcels, greedy" in picture  # text stays text
+    assert "<image" not in picture
+    assert re.search(rb"^\x89PNG", (tmp_path / "figures" / "label_efficiency.png").read_bytes())
+    assert figures.svg(efficiency_figure(summary)) == figures.svg(efficiency_figure(summary))
+    summary["leaks"] = "Made by image."
+    write_json(tmp_path / RESULTS, {**results, "provenance": provenance})
+    assert "Made by image." in write_report(tmp_path).read_text()
