@@ -16,7 +16,7 @@ from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
 from alan.cli.main import main
 from alan.data.preprocessing import Preprocessing
-from alan.data.readers.base import open_dataset
+from alan.data.readers.registry import open_dataset
 from alan.data.simulator.archive import simulate_archive
 from alan.data.store.writer import prepare
 from alan.parcels.heads import RaptorHead

@@ -89,7 +89,7 @@ class Describe:
     """Frames to features: of the network's own encoder, or of a locked backbone.
 
     Args:
-        source: ``encoder``, or a path or name for :func:`alan.backbone.load.load_backbone`.
+        source: ``encoder``, or a path or name for :func:`alan.backbone.load_backbone`.
         batch_size: frames through the network at a time.
 
     Raises:

@@ -55,7 +55,7 @@ class MonteCarloDropout:
 
         Yields:
             (B, C, H, W) float32 on the network's device, ``passes`` times; see
-            :meth:`alan.supervised.segmenter.Segmenter.probabilities`.
+            :meth:`alan.supervised.Segmenter.probabilities`.
         """
         parts = [(part, list[Any]()) for part in _fixed_parts(self.segmenter.model.network)]
         for number in range(self.passes):

@@ -20,7 +20,7 @@ from alan.active.tables import write_phases, write_results
 from alan.active.training import Training, measure, train
 from alan.data.sample import IntArray
 from alan.errors import AlanError
-from alan.evaluation.results import open_run, plain, remove_run
+from alan.runs import open_run, plain, remove_run
 from alan.supervised.segmenter import Segmenter
 
 #: Everything that a run may write; ``overwrite`` removes these and nothing else.

@@ -165,7 +165,7 @@ def open_frames(data: PoolData, loop: ActiveLoop, training: Training) -> ActiveF
 
     Raises:
         ParameterError: a value out of range, or an initial set larger than the pool.
-        AlanError: as :class:`ActiveFrames` and :meth:`alan.active.training.Training.module`.
+        AlanError: as :class:`ActiveFrames` and :meth:`alan.active.Training.module`.
     """
     loop.check(training.network)
     frames = ActiveFrames(data)

@@ -104,7 +104,7 @@ def suggest(
         function: an acquisition function.
         passes: T, stochastic passes.
         seed: of the passes, or of the random choice.
-        diversity: None, ``encoder``, or a backbone; as in :class:`alan.active.protocol.ActiveLoop`.
+        diversity: None, ``encoder``, or a backbone; as in :class:`alan.active.ActiveLoop`.
         candidates: with diversity, the n are picked among ``candidates * n``.
         batch_size: images in memory at a time.
         shown: how many come back with picture, prediction and map.

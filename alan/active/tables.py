@@ -15,8 +15,8 @@ from alan.active.acquisition import RANDOM
 from alan.active.protocol import ActiveFrames, ActiveLoop, PoolData
 from alan.active.state import SCHEMA, Record, State
 from alan.data.sample import ByteArray
-from alan.evaluation.results import plain, provenance
 from alan.files import atomic, write_json
+from alan.runs import plain, provenance
 
 #: Side of the pictures whose likeness is measured.
 _THUMBNAIL = 16

@@ -28,7 +28,7 @@ class Training:
 
     Attributes:
         network: the network; its dropout is that of the scoring model, the segmenting one has none.
-        losses: as in :class:`alan.supervised.module.SegmentationModule`, as are ``optimiser`` to ``augmentation``.
+        losses: as in :class:`alan.supervised.SegmentationModule`, as are ``optimiser`` to ``augmentation``.
         optimiser: ``adam`` or ``adamw``.
         lr: learning rate.
         weight_decay: of the optimiser.
@@ -113,7 +113,7 @@ def train(training: Training, frames: LabelledFrames, seed: int, *, dropout: boo
         The network as it stands after the last step, on the device of the training.
 
     Raises:
-        AlanError: as :class:`alan.supervised.module.SegmentationModule`.
+        AlanError: as :class:`alan.supervised.SegmentationModule`.
         KeyboardInterrupt: the training was interrupted.
     """
     module = training.module(list(frames.structures), seed, dropout=dropout)

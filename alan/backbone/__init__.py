@@ -1,1 +1,5 @@
-"""The DINO backbone: the network, its training, its locked form."""
+"""Backbones: networks, their training without labels or on simulation, and the locked form."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,6 +14,7 @@ from alan.backbone.conv import CONV_PRESETS, ConvSpec, Level, named_conv_spec, s
 from alan.backbone.locked import Backbone, ConvBackbone, Features, VitBackbone, lock
 from alan.backbone.vit import VitSpec, named_spec, seeded_vit
 from alan.errors import CheckpointError, ParameterError, nearest
+from alan.shipped import shipped, shipped_or_path
 
 __all__ = [
     "Backbone",
@@ -28,10 +27,6 @@ __all__ = [
     "seeded_network",
 ]
 
-#: Folder of the weights that come with ALAN: ``checkpoints`` beside the package.
-SHIPPED = Path(__file__).resolve().parents[2] / "checkpoints"
-#: Where they lie when ALAN was installed from a wheel.
-INSTALLED = Path(sys.prefix) / "share" / "alan" / "checkpoints"
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 
@@ -45,7 +40,7 @@ def load_backbone(
     """Load a locked backbone.
 
     Args:
-        path_or_name: a file (``.safetensors`` of :func:`alan.backbone.checkpoint.export_backbone`, a Lightning
+        path_or_name: a file (``.safetensors`` of :func:`alan.backbone.export_backbone`, a Lightning
             ``.ckpt`` of ``alan fit``, or an original DINO ``.pth``), the name of shipped weights (a file in
             ``checkpoints`` without its suffix), a timm name (``vit_small_patch8_224.dino``, fetched from the hub),
             or ``random:vit_small/4?seed=0`` or ``random:conv_small`` for the random baseline.
@@ -54,7 +49,7 @@ def load_backbone(
             half of it gives twice the density. For a convolutional network a divisor of the input size; default:
             its specification's.
         feature_levels: of a convolutional network, the levels whose maps are the features, see
-            :class:`alan.backbone.conv.ConvSpec`; default: its specification's.
+            :class:`alan.backbone.ConvSpec`; default: its specification's.
 
     Raises:
         CheckpointError: missing, truncated, unsafe, of another architecture, or a hub that cannot be reached.
@@ -90,17 +85,6 @@ def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
     """Lock an untrained network of the same specification, input size and stride, on the same device."""
     other = random_backbone(backbone.spec, seed, input_size=backbone.input_size, stride=backbone.stride)
     return other.to(backbone.device)
-
-
-def shipped(suffix: str = ".safetensors") -> dict[str, Path]:
-    """Names of the shipped weights to their files; with the suffix ``.json``, of the shipped white boxes."""
-    return {file.stem: file for folder in (INSTALLED, SHIPPED) for file in folder.glob(f"*{suffix}")}
-
-
-def shipped_or_path(path_or_name: str | os.PathLike[str]) -> Path:
-    """The file of that path where there is one, else that of a shipped name, else the path as given."""
-    path = Path(path_or_name)
-    return path if path.exists() else shipped().get(os.fspath(path_or_name), path)
 
 
 def _random_by_name(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alan.backbone.conv import ConvNet, ConvSpec, check_conv_size, check_token_stride
-from alan.backbone.normalise import normalise, sector_mask
+from alan.backbone.normalise import normalise
 from alan.backbone.vit import VitSpec, check_size
+from alan.data.sector import sector_mask
 from alan.errors import ParameterError
 from alan.files import fingerprint, fingerprint_tensors
 

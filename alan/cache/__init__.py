@@ -1,1 +1,5 @@
 """The frozen-feature cache: HDF5 that knows where it came from."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

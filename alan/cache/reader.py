@@ -34,7 +34,7 @@ class FeatureCache:
     cache can be pickled or forked into the workers of a loader. Shards of several ranks read as one.
 
     Args:
-        path: a file written by :func:`alan.cache.run.write_cache`.
+        path: a file written by :func:`alan.cache.write_cache`.
         backbone: refuse the cache unless this backbone wrote it; None: any.
         parcels: refuse the cache unless this parcel model wrote its logits and maps; None: any.
         store: refuse the cache unless its frames are of this store; None: any.

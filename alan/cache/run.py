@@ -53,7 +53,7 @@ def write_cache(
 
     Args:
         store: the frame store, written by ``alan prepare``.
-        backbone: path or name of the backbone, as :func:`alan.backbone.load.load_backbone` takes it.
+        backbone: path or name of the backbone, as :func:`alan.backbone.load_backbone` takes it.
         out: the cache to write; ``<out>.part`` until it is whole.
         parcels: path of a parcel model, for ``logits`` and ``maps``.
         what: kinds of features. A token is D values of 2 bytes: 784 tokens of 384 values are 0.6 MB a frame, so

@@ -24,7 +24,8 @@ class TokenSequenceDataset(SequenceDataset):
 
     Args:
         stores: the frame store, alone.
-        runs: (n, 4) int64 as :class:`alan.data.loaders.datasets.SequenceDataset`, in places of the ascending cached frames.
+        runs: (n, 4) int64 as :class:`alan.data.loaders.datasets.SequenceDataset`, in places of the ascending
+            cached frames.
         seed: the place is drawn from (seed, epoch, item).
         cache: holds the tokens.
     """
@@ -47,7 +48,7 @@ class TokenSequenceDataModule(SequenceDataModule):
     """Runs of cached tokens, for training the RAPTOR head from a cache.
 
     A batch is ``{"tokens": (B, F, h, w, D) float32, "sector": (B, F, h, w) bool, "index": (B, F) int64}``, the
-    index global in the store. Runs are drawn as :class:`alan.data.loaders.modules.SequenceDataModule` draws them, over the
+    index global in the store. Runs are drawn as :class:`alan.data.SequenceDataModule` draws them, over the
     frames that the cache holds: of a sequence of which 16 evenly spread frames are cached, these 16 are the
     sequence. Where all frames are cached, both modules give the same runs for the same seed.
 

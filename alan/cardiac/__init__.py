@@ -1,1 +1,5 @@
 """Physics of the heart, no learning: areas, volumes, ejection fraction."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import alan
 from alan.cache.run import write_cache
-from alan.cli.commands import prepare
 from alan.cli.evaluate import evaluate
 from alan.cli.fit import run_lightning
+from alan.cli.prepare import prepare
 from alan.data.simulator.archive import simulate_archive
 from alan.data.store.reader import FrameStore
 from alan.errors import ConfigError

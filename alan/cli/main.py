@@ -28,7 +28,7 @@ VERBS = {
         "extract_frames",
         "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)",
     ),
-    "prepare": ("alan.cli.commands", "prepare", "decode an archive once into a frame store"),
+    "prepare": ("alan.cli.prepare", "prepare", "decode an archive once into a frame store"),
     "parcels": ("alan.cli.parcels", "parcels", "fit k-means parcels on unlabelled frames"),
     "name": ("alan.cli.name", "name", "name parcels by simulated frames: white boxes without a human label"),
     "segment": (
@@ -44,7 +44,7 @@ VERBS = {
     ),
     "ensemble": ("alan.evaluation.ensemble", "run_ensemble", "weigh fitted networks on validation cases"),
     "search": ("alan.cli.search", "search", "search encoder, decoder and training, with a report (EDNAS)"),
-    "report": ("alan.cli.commands", "report", "write a run's report.html again"),
+    "report": ("alan.cli.report", "report", "write a run's report.html again"),
     "active run": ("alan.cli.active", "active_run", "active learning with existing masks: IoU against labels"),
     "active suggest": ("alan.cli.active", "active_suggest", "rank unlabelled images: which to label next"),
 }

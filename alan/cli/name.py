@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_store, check_structures, label_maps
 from alan.downstream.whitebox.prior import ParcelPrior
@@ -19,10 +20,9 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError, SelectionError
-from alan.evaluation.cases import draw_patients
-from alan.evaluation.results import open_run
 from alan.files import write_text
 from alan.parcels.model import ParcelModel, load_parcels
+from alan.runs import open_run
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,9 @@ def name(
     table = simulated.labelled(split, views)
     given = None
     if real is not None:
-        given = draw_patients(real.labelled(label_split, views, phases=None), label_patients, seed)
+        annotated = real.labelled(label_split, views, phases=None)
+        drawn = draw_patients(annotated["patient"], label_patients, seed)
+        given = annotated[annotated["patient"].isin(drawn)].reset_index(drop=True)
     inputs = {"store": simulated.fingerprint, "parcels": model.fingerprint}
     inputs |= {} if real is None else {"labels": real.fingerprint}
     choice: dict[str, Any] = {"share_above": share_above, "level": level, "prior_strength": prior_strength}

@@ -10,10 +10,10 @@ from alan.backbone.load import load_backbone
 from alan.data.store.choose import choose_frames
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ParameterError
-from alan.evaluation.results import open_run, remove_run
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import save_parcels
+from alan.runs import open_run, remove_run
 
 _log = logging.getLogger(__name__)
 _FILE = "parcels.safetensors"

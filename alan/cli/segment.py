@@ -25,10 +25,10 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_network
 from alan.downstream.whitebox.several import Labelled, load_white_boxes
 from alan.errors import AlanWarning, ConfigError, DataError, ParameterError
-from alan.evaluation.results import open_run, remove_run
 from alan.files import atomic, write_text
 from alan.report.figures import png
 from alan.report.sheet import contact_sheet
+from alan.runs import open_run, remove_run
 from alan.supervised.segmenter import to_labels
 
 _log = logging.getLogger(__name__)

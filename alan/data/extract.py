@@ -54,7 +54,7 @@ def extract_frames(root: str, out: str, *, every: int = 1) -> None:
 
     Writes ``images/NAME_0001.png`` (grey, the number counts the frames of the loop from 1) and ``manifest.csv``
     with the columns image, source, frame, time_s, row_mm and column_mm (empty where not known), as
-    :class:`alan.data.readers.folder.FrameFolder` reads them. NAME is the loop's path below ``root``, folders joined by
+    :class:`alan.data.FrameFolder` reads them. NAME is the loop's path below ``root``, folders joined by
     ``_``, without suffix. Loops that cannot be decoded are skipped, counted and warned of. All or nothing is
     written. What is burnt into the pictures stays there, a patient's name too.
 

@@ -42,6 +42,31 @@ def check_split(patients: Sequence[str], sides: Sequence[str], studies: Sequence
                 )
 
 
+def draw_patients(patients: Iterable[str], n: int | None, seed: int) -> list[str]:
+    """Draw labelled patients: the one draw of every protocol, so that a number and a seed name the same people.
+
+    Draws are nested: with the same seed, the patients of a smaller ``n`` are among those of a larger one.
+
+    Args:
+        patients: the patient of each sample, in any order, with repeats.
+        n: number of patients to draw, or None for all.
+        seed: seed of the order, 0 or more.
+
+    Returns:
+        The patients in the order in which they are drawn.
+
+    Raises:
+        ParameterError: there are fewer than ``n`` patients, ``n`` is below 1, or the seed below 0.
+    """
+    names = sorted(set(patients))
+    if seed < 0:
+        raise ParameterError(f"seed is {seed}: give 0 or more")
+    if n is not None and not 1 <= n <= len(names):
+        raise ParameterError(f"label_patients is {n}: give 1 to {len(names)}, the labelled patients there are")
+    order = np.random.default_rng(seed).permutation(len(names))
+    return [names[index] for index in order[:n]]
+
+
 def split_patients(patients: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
     """Draw a split by patient.
 

@@ -22,7 +22,7 @@ def load_member(path: str | os.PathLike[str]) -> Segmenter | ParcelMember:
     """Load a member of an ensemble: a ``segmenter.safetensors``, or the JSON of soft parcels.
 
     Raises:
-        CheckpointError: as :func:`alan.supervised.segmenter.load_segmenter` and
+        CheckpointError: as :func:`alan.supervised.load_segmenter` and
             :func:`alan.downstream.readouts.soft.load_parcel_member`.
         DataError: a JSON file that is missing or broken.
     """

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from alan.data.splits import check_split
+from alan.data.splits import check_split, draw_patients
 from alan.data.store.reader import FrameStore
-from alan.errors import ParameterError, SplitLeakError
+from alan.errors import SplitLeakError
 
 
 @dataclass(frozen=True)
@@ -28,23 +28,6 @@ class Sides:
     label: pd.DataFrame
     test: pd.DataFrame
     train_patients: int
-
-
-def draw_patients(table: pd.DataFrame, n: int | None, seed: int) -> pd.DataFrame:
-    """Keep the rows of ``n`` patients, drawn by a seed; None keeps all.
-
-    Raises:
-        ParameterError: there are fewer than ``n`` patients, ``n`` is below 1, or the seed below 0.
-    """
-    if seed < 0:
-        raise ParameterError(f"seed={seed}: give 0 or more")
-    if n is None:
-        return table
-    patients = np.unique(table["patient"].to_numpy(dtype=str))
-    if not 1 <= n <= len(patients):
-        raise ParameterError(f"label_patients={n}: choose 1 to {len(patients)}, the labelled patients there are")
-    drawn = np.random.default_rng(seed).choice(patients, n, replace=False)
-    return table[table["patient"].isin(drawn)].reset_index(drop=True)
 
 
 def check_apart(sides: Mapping[str, Sequence[tuple[str, str]]]) -> None:
@@ -104,7 +87,9 @@ def choose_sides(
         pairs[f"{label_split} (labels)"] = list(zip(label["patient"], label["study"], strict=True))
     train = {(s.patient, s.study) for s in store.select(split=train_split)} if train_split is not None else set()
     check_apart({f"{train_split} (training)": sorted(train), **pairs})
-    label = draw_patients(label, label_patients if label_split is not None else None, seed)
+    if label_split is not None:
+        drawn = draw_patients(label["patient"], label_patients, seed)
+        label = label[label["patient"].isin(drawn)].reset_index(drop=True)
     return Sides(label, test, len({patient for patient, _ in train}))
 
 

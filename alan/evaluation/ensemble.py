@@ -21,8 +21,8 @@ from alan.data.store.reader import FrameStore
 from alan.data.structures import check_store, label_maps
 from alan.downstream.members import load_ensemble, load_member, save_ensemble
 from alan.errors import AlanError, CheckpointError, ParameterError, SplitLeakError
-from alan.evaluation.results import CONFIG, open_run, plain, remove_run
 from alan.files import atomic, fingerprint
+from alan.runs import CONFIG, open_run, plain, remove_run
 from alan.supervised.agreement import Agreement, Objective, collect, load_agreement, save_agreement
 from alan.supervised.ensemble import EnsembleSegmenter, Member, check_members, check_weights
 from alan.supervised.search_weights import Sampler, WeightSearch, score_weights, search_weights

@@ -10,23 +10,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from alan.backbone.load import shipped_or_path
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, measure_efficiency
-from alan.evaluation.results import (
-    RESULTS,
-    SCHEMA,
-    open_run,
-    plain,
-    provenance,
-    read_results,
-    remove_run,
-    write_result,
-)
+from alan.evaluation.results import CONTENTS, RESULTS, SCHEMA, read_results, write_result
 from alan.evaluation.segmentation import SegmentationProtocol, measure_segmentation
 from alan.evaluation.views import ViewProtocol, measure_views
 from alan.files import atomic, digest, write_json
+from alan.runs import open_run, plain, provenance, remove_run
+from alan.shipped import shipped_or_path
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +73,7 @@ def run_evaluation(
         asked = {k: v for k, v in asdict(label_efficiency).items() if k not in ("workers", "work")}
         config["label_efficiency"] = plain(asked)
     inputs = _inputs(segmentation, views, label_efficiency, curves or {})
-    known = open_run(folder, config, overwrite)
+    known = open_run(folder, config, overwrite, CONTENTS)
     if known and (folder / RESULTS).exists() and read_results(folder)["provenance"]["inputs"] == inputs:
         _log.info("%s: the same configuration and inputs as before, results reused", folder)
         return folder
@@ -90,7 +82,7 @@ def run_evaluation(
         results = _measure(segmentation, views, label_efficiency, folder)
     except AlanError:
         if not known and not (folder / "cells").exists():  # finished cells are worth more than a clean folder
-            remove_run(folder)
+            remove_run(folder, CONTENTS)
         raise
     results = {"schema": SCHEMA, "title": title, **results, "curves": _copy_curves(curves or {}, folder)}
     write_json(folder / RESULTS, plain({**results, "provenance": provenance(inputs)}))

@@ -147,7 +147,7 @@ class RaptorHead(TokenHead):
 class KMeansHead(TokenHead):
     """k-means as a head: logits are minus the squared distances to K centres, after an optional linear projection.
 
-    Made by :meth:`alan.parcels.kmeans.KMeansParcels.to_head`.
+    Made by :meth:`alan.parcels.KMeansParcels.to_head`.
 
     Args:
         dim: D, width of a token.

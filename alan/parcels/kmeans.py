@@ -240,7 +240,7 @@ def fit_kmeans(
         max_samples: tokens drawn at most.
         batch_size: frames that go through the backbone at a time.
         source: path or name of the backbone, kept by the model.
-        refine: as in :class:`alan.parcels.model.ParcelModel`.
+        refine: as in :class:`alan.parcels.ParcelModel`.
 
     Returns:
         The parcel model.

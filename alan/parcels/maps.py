@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alan.backbone.normalise import sector_mask
+from alan.data.sector import sector_mask
 from alan.errors import ParameterError
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads import MAX_PARCELS
@@ -64,7 +64,7 @@ def logits_to_maps(
 def pixel_sector(frames: Tensor, size: Size) -> Tensor:
     """Find the ultrasound sector pixel by pixel, so that its border is as sharp as the frame.
 
-    The rule is the backbone's (:func:`alan.backbone.normalise.sector_mask`): a pixel is inside when a lit pixel
+    The rule is the backbone's (:func:`alan.data.sector.sector_mask`): a pixel is inside when a lit pixel
     lies on both sides of it in its row and in its column. It is applied at the resolution of the frames; at
     another size a pixel is inside when at least half of it is.
 

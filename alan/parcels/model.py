@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from alan.backbone.checkpoint import load_plain
 from alan.backbone.conv import ConvSpec
-from alan.backbone.load import load_backbone, shipped, shipped_or_path
+from alan.backbone.load import load_backbone
 from alan.backbone.locked import Backbone
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads import TokenHead, build_head
 from alan.parcels.maps import Size, logits_to_maps, pixel_sector
+from alan.shipped import shipped, shipped_or_path
 
 SCHEMA = "alan-parcels/1"
 #: Key of the entry in the metadata of a safetensors file and in a Lightning checkpoint.
@@ -38,7 +39,7 @@ class ParcelModel(nn.Module):
         backbone: the locked backbone.
         head: a head for tokens of its width; frozen and put into eval mode here.
         sector_only: pixels outside the ultrasound sector get the id K instead of a parcel.
-        source: path or name from which :func:`alan.backbone.load.load_backbone` gave the backbone, written into
+        source: path or name from which :func:`alan.backbone.load_backbone` gave the backbone, written into
             the file so that it can be found again.
         refine: upsample logits with a guided filter, so that borders between parcels follow the image; None:
             bilinearly.

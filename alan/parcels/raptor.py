@@ -23,7 +23,7 @@ class RaptorModule(HeadModule):
     The checkpoint holds the head and the fingerprint of the backbone, not the backbone.
 
     Args:
-        backbone: path or name, as :func:`alan.backbone.load.load_backbone` takes it.
+        backbone: path or name, as :func:`alan.backbone.load_backbone` takes it.
         n_parcels: K, 2 to 254.
         dropout: of the head.
         lr: learning rate of Adam.
@@ -99,7 +99,7 @@ class RaptorModule(HeadModule):
         return torch.optim.Adam(self.head.parameters(), lr=self.lr)
 
     def terms(self, batch: TokenBatch) -> dict[str, Tensor]:
-        """Compute :func:`alan.parcels.losses.raptor_loss` of a batch."""
+        """Compute :func:`alan.parcels.raptor_loss` of a batch."""
         with self.own_dropout():
             logits = self.head(batch.tokens)
         with torch.autocast(self.device.type, enabled=False):

@@ -36,7 +36,7 @@ def smoothness_loss(
 ) -> dict[str, Tensor]:
     """Smoothness term over a batch of sequences (paper, section 3.2).
 
-    Pairs of frames are those of :func:`alan.parcels.losses.raptor_loss`: the paper's are a frame with itself and a
+    Pairs of frames are those of :func:`alan.parcels.raptor_loss`: the paper's are a frame with itself and a
     frame with one of another image (here: of another sequence); frames within a sequence may be paired too.
 
     Args:
@@ -51,7 +51,7 @@ def smoothness_loss(
         Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
 
     Raises:
-        ParameterError: as :func:`alan.parcels.losses.raptor_loss`.
+        ParameterError: as :func:`alan.parcels.raptor_loss`.
     """
     terms = raptor_loss(
         features, assignments, shifts=shifts, weights=weights, generator=generator, token_weights=token_weights
@@ -84,7 +84,7 @@ def data_loss(cosines: Tensor, target: Tensor, temperature: float, token_weights
 class SmooSegModule(HeadModule):
     """Train a SmooSeg head over a locked backbone.
 
-    Batches and data modules are those of :class:`alan.parcels.raptor.RaptorModule`. The projector learns from the
+    Batches and data modules are those of :class:`alan.parcels.RaptorModule`. The projector learns from the
     smoothness term through the teacher's assignments (the teacher's prototypes are fixed there), the student's
     prototypes from the data term (codes are fixed there), and before each step the teacher follows the student.
     Defaults are the published ones for Cityscapes with DINO ViT-S, but for the learning rates, the momentum and
@@ -92,7 +92,7 @@ class SmooSegModule(HeadModule):
     projector's input, and the affinities are those of whole features.
 
     Args:
-        backbone: path or name, as :func:`alan.backbone.load.load_backbone` takes it.
+        backbone: path or name, as :func:`alan.backbone.load_backbone` takes it.
         n_parcels: K, 2 to 254.
         n_codes: width of the projector's codes.
         dropout: before the projector, 0 to below 1.
@@ -108,7 +108,7 @@ class SmooSegModule(HeadModule):
         weight_similar: weight of the pairs within a sequence; the paper has none.
         weight_contrast: weight of the pairs between sequences.
         weight_data: weight of the data term.
-        sector_only: as in :class:`alan.parcels.raptor.RaptorModule`, and so the following.
+        sector_only: as in :class:`alan.parcels.RaptorModule`, and so the following.
         standardise: standardise tokens per channel.
         statistics_batches: batches for that.
         input_size: side in pixels to which the backbone resizes frames; None: its training size.

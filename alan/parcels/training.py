@@ -51,7 +51,7 @@ class HeadModule(LightningModule):
         head: what is trained.
 
     Args:
-        backbone: path or name, as :func:`alan.backbone.load.load_backbone` takes it.
+        backbone: path or name, as :func:`alan.backbone.load_backbone` takes it.
         sector_only: leave the tokens outside the ultrasound sector out of the loss and the statistics; in parcel
             maps the outside becomes background.
         standardise: standardise tokens per channel, by mean and standard deviation over the first
@@ -219,7 +219,7 @@ class HeadModule(LightningModule):
             self._warned = True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what :func:`alan.parcels.model.load_parcels` and a resumed run need to know."""
+        """Add what :func:`alan.parcels.load_parcels` and a resumed run need to know."""
         entry = parcel_entry(self.head, self.backbone, self.source, None, sector_only=self.sector_only)
         state = {"batches": self._batches, "needs_statistics": self._needs_statistics}
         checkpoint[ENTRY] = {**entry, **state}
@@ -248,5 +248,5 @@ class HeadModule(LightningModule):
         return model.to(self.head.mean.device)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write the parcel model, see :func:`alan.parcels.model.save_parcels`."""
+        """Write the parcel model, see :func:`alan.parcels.save_parcels`."""
         save_parcels(self.parcels(), path)

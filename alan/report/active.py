@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from alan.active.acquisition import RANDOM
 from alan.active.state import SCHEMA
 from alan.errors import DataError
-from alan.evaluation.results import CONFIG, RESULTS
+from alan.evaluation.results import RESULTS
 from alan.files import read_json, write_text
 from alan.report.figures import STYLE
 from alan.report.html import make_picture, template
 from alan.report.words import number, percent
+from alan.runs import CONFIG
 
 #: Name to what the report calls it.
 FUNCTIONS = {
@@ -43,7 +44,7 @@ _CONTOURS = ("#4ade80", "#4da3ff", "#f0c040", "#CC79A7", "#D55E00", "#56B4E9")
 
 
 def write_active_report(run: str | os.PathLike[str]) -> Path:
-    """Write the ``report.html`` of a run of :func:`alan.active.loop.run_active`.
+    """Write the ``report.html`` of a run of :func:`alan.active.run_active`.
 
     Args:
         run: the run folder.

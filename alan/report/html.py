@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alan.errors import DataError
-from alan.evaluation.results import CONFIG, EXAMPLES, read_results
+from alan.evaluation.results import EXAMPLES, read_results
 from alan.files import atomic, read_json, write_text
-from alan.report import efficiency, figures, tables
+from alan.report import figures, label_efficiency, tables
 from alan.report.headline import headline
 from alan.report.networks import network_part
 from alan.report.words import PHASES, RULES, STRUCTURES
+from alan.runs import CONFIG
 
 TEMPLATE = "report.html.j2"
 
@@ -47,7 +48,7 @@ def write_report(run: str | os.PathLike[str]) -> Path:
     """Draw the figures of a run and write its ``report.html``.
 
     Args:
-        run: a run folder of :func:`alan.evaluation.run.run_evaluation`.
+        run: a run folder of :func:`alan.evaluation.run_evaluation`.
 
     Returns:
         The path of the page. The figures also lie in ``figures/`` as PNG files.
@@ -184,7 +185,7 @@ def _views_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _efficiency_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """All that the page shows of label efficiency; the figure is also there as SVG, for use elsewhere."""
-    figure = efficiency.efficiency_figure(summary)
+    figure = label_efficiency.efficiency_figure(summary)
     with atomic(folder / "figures" / "label_efficiency.svg") as temporary:
         temporary.write_bytes(figures.svg(figure))
     caption = (
@@ -199,9 +200,9 @@ def _efficiency_part(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]
     return {
         **summary,
         "picture": picture,
-        "tables": efficiency.efficiency_tables(summary),
-        "costs": efficiency.cost_rows(summary),
-        "failures": efficiency.failure_notes(summary),
+        "tables": label_efficiency.efficiency_tables(summary),
+        "costs": label_efficiency.cost_rows(summary),
+        "failures": label_efficiency.failure_notes(summary),
     }
 
 

@@ -28,7 +28,7 @@ def write_search_report(run: str | os.PathLike[str]) -> Path:
     """Draw the figures of a search and write its ``report.html``.
 
     Args:
-        run: a run folder of :func:`alan.search.run.run_search`.
+        run: a run folder of :func:`alan.search.run_search`.
 
     Returns:
         The path of the page. The figures also lie in ``figures/`` as PNG files.

@@ -1,1 +1,5 @@
-"""Search for an architecture and its training: EDNAS (encoder, decoder, depth, learning rate, batch size)."""
+"""Architecture search (EDNAS): encoder, decoder, depth, learning rate, batch size."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

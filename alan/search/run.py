@@ -19,9 +19,9 @@ from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.store.reader import FrameStore
 from alan.data.structures import n_classes
 from alan.errors import ConfigError, DataError
-from alan.evaluation.results import plain, provenance
 from alan.extras import third_party
 from alan.files import write_text
+from alan.runs import plain, provenance
 from alan.search.settings import StudySettings, TrialTraining
 from alan.search.space import Builds, Point, SearchSpace, why_not
 from alan.search.trial import Outcome, Report, train_point

@@ -81,7 +81,7 @@ class TrialTraining:
         return self.max_epochs // self.val_every
 
     def network(self, point: Point) -> dict[str, Any]:
-        """Settings of a :class:`alan.supervised.networks.NetworkSpec`."""
+        """Settings of a :class:`alan.supervised.NetworkSpec`."""
         return {
             "decoder": point.decoder,
             "encoder": point.encoder,
@@ -91,7 +91,7 @@ class TrialTraining:
         }
 
     def module(self, point: Point) -> dict[str, Any]:
-        """Settings of a :class:`alan.supervised.module.SegmentationModule`, its network apart."""
+        """Settings of a :class:`alan.supervised.SegmentationModule`, its network apart."""
         return {
             "structures": list(self.structures),
             "losses": dict(self.losses),
@@ -105,7 +105,7 @@ class TrialTraining:
         }
 
     def data(self, point: Point) -> dict[str, Any]:
-        """Settings of a :class:`alan.data.loaders.labelled.LabelledFrameDataModule`."""
+        """Settings of a :class:`alan.data.LabelledFrameDataModule`."""
         return {
             "stores": list(self.stores),
             "structures": list(self.structures),
@@ -133,11 +133,11 @@ class TrialTraining:
         return {
             "seed_everything": self.seed,
             "model": {
-                "class_path": "alan.supervised.module.SegmentationModule",
+                "class_path": "alan.supervised.SegmentationModule",
                 "init_args": {**self.module(point), "network": self.network(point)},
             },
             "data": {
-                "class_path": "alan.data.loaders.labelled.LabelledFrameDataModule",
+                "class_path": "alan.data.LabelledFrameDataModule",
                 "init_args": self.data(point),
             },
             "trainer": {**self.trainer(), "log_every_n_steps": 10},

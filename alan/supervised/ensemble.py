@@ -18,7 +18,7 @@ from alan.supervised.segmenter import to_labels
 
 @runtime_checkable
 class Member(Protocol):
-    """What can be averaged: a :class:`alan.supervised.segmenter.Segmenter` is one, soft parcels are another.
+    """What can be averaged: a :class:`alan.supervised.Segmenter` is one, soft parcels are another.
 
     Attributes:
         structures: names, in the order of the classes.

@@ -37,7 +37,7 @@ _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 class SegmentationModule(LightningModule):
     """Train a segmentation network on labelled frames.
 
-    Batches are those of :class:`alan.data.loaders.labelled.LabelledFrameDataModule`. All random numbers of a step
+    Batches are those of :class:`alan.data.LabelledFrameDataModule`. All random numbers of a step
     (augmentation, dropout) follow from the seed, the number of the batch and the rank: a resumed run is the
     uninterrupted one, and the global generators are left alone. ``alan fit`` keeps the checkpoint with the best
     validation score beside the last one, and exports the best.
@@ -266,5 +266,5 @@ class SegmentationModule(LightningModule):
         return None
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write :meth:`segmenter`, see :func:`alan.supervised.segmenter.save_segmenter`."""
+        """Write :meth:`segmenter`, see :func:`alan.supervised.save_segmenter`."""
         save_segmenter(self.segmenter(), path)

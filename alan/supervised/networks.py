@@ -16,7 +16,7 @@ from alan.extras import third_party
 from alan.supervised.unet import WIDTHS, UNet
 from alan.supervised.weights import hub_weights, is_file, load_encoder
 
-#: The network in plain torch, :class:`alan.supervised.unet.UNet`; it takes no encoder.
+#: The network in plain torch, :class:`alan.supervised.UNet`; it takes no encoder.
 PLAIN = "unet_acdc"
 #: Decoders with channels of their own, level by level, and their defaults.
 _CHANNELS = ("unet", "unetplusplus", "manet")

@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from alan.backbone import load as load_module
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import VitBackbone, load_backbone, random_backbone, random_like
-from alan.backbone.normalise import normalise, sector_mask
+from alan.backbone.normalise import normalise
 from alan.backbone.vit import VitSpec, build_vit, check_size, named_spec, seeded_vit
+from alan.data.sector import sector_mask
 from alan.errors import CheckpointError, ParameterError
 
 SPEC = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=64, depth=2, heads=1)

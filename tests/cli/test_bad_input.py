@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from alan.cache.run import write_cache
-from alan.cli.commands import prepare as prepare_store
+from alan.cli.prepare import prepare as prepare_store
 from alan.data.store.reader import FrameStore
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -279,8 +279,8 @@ def tokens(tiny, path):
     """RAPTOR from a cache."""
     settings = {"cache": str(path), "store": tiny.store("camus"), "n_frames": 3, "batch_size": 2}
     config = path.with_suffix(".yaml")
-    model = {"class_path": "alan.parcels.raptor.RaptorModule", "init_args": {"backbone": tiny.backbone()}}
-    data = {"class_path": "alan.cache.sequences.TokenSequenceDataModule", "init_args": settings}
+    model = {"class_path": "alan.parcels.RaptorModule", "init_args": {"backbone": tiny.backbone()}}
+    data = {"class_path": "alan.cache.TokenSequenceDataModule", "init_args": settings}
     trainer = {"max_steps": 1, "accelerator": "cpu", "enable_progress_bar": False}
     config.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}), encoding="utf-8")
     return ["fit", "--config", config]

@@ -39,9 +39,9 @@ def config(path, tiny, **changes):
     """Write the training's YAML; JSON is YAML."""
     settings = {
         "seed_everything": 0,
-        "model": {"class_path": "alan.backbone.dino.module.DINOModule", "init_args": {**MODEL, **changes}},
+        "model": {"class_path": "alan.backbone.DINOModule", "init_args": {**MODEL, **changes}},
         "data": {
-            "class_path": "alan.data.loaders.modules.FrameDataModule",
+            "class_path": "alan.data.FrameDataModule",
             "init_args": {"stores": [tiny.store("camus")], "batch_size": 4},
         },
         "trainer": {
@@ -248,11 +248,11 @@ def chain(tiny, tmp_path_factory):
     run("fit", "--config", folder / "dino.yaml", "--out", folder / "dino")
     backbone = folder / "dino" / "backbone.safetensors"
     settings["model"] = {
-        "class_path": "alan.parcels.raptor.RaptorModule",
+        "class_path": "alan.parcels.RaptorModule",
         "init_args": {"backbone": str(backbone), "n_parcels": 8, "sector_only": True},
     }
     settings["data"] = {
-        "class_path": "alan.data.loaders.modules.SequenceDataModule",
+        "class_path": "alan.data.SequenceDataModule",
         "init_args": {"stores": [str(folder / "camus.h5")], "n_frames": 3, "period": 1, "batch_size": 3},
     }
     (folder / "raptor.yaml").write_text(json.dumps(settings), encoding="utf-8")

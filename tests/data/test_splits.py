@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alan.data.splits import assign_sides, check_split, expand_ids, read_split, split_patients
+from alan.data.splits import assign_sides, check_split, draw_patients, expand_ids, read_split, split_patients
 from alan.errors import DataError, ParameterError, SplitLeakError
 
 NAMES = [f"patient{number:04d}" for number in range(1, 21)]
@@ -123,3 +123,24 @@ def test_read_split(tmp_path):
             read_split(path)
     with pytest.raises(DataError, match="no such split file"):
         read_split(tmp_path / "nowhere.yaml")
+
+
+class TestDrawPatients:
+    def test_fewer_are_among_more_whatever_the_order_of_the_samples(self):
+        drawn = {n: draw_patients(NAMES * 2, n, 4) for n in (1, 2, 3, 20, None)}
+        for few, many in ((1, 2), (2, 3), (3, 20)):
+            assert drawn[many][:few] == drawn[few]
+        assert drawn[None] == drawn[20]
+        assert sorted(drawn[None]) == NAMES
+        assert draw_patients(NAMES[::-1], 3, 4) == drawn[3]
+
+    def test_the_seed_matters(self):
+        assert len({tuple(draw_patients(NAMES, 3, seed)) for seed in range(5)}) > 1
+
+    @pytest.mark.parametrize(
+        ("n", "seed", "message"),
+        [(21, 0, "label_patients is 21: give 1 to 20"), (0, 0, "is 0"), (1, -1, "seed is -1")],
+    )
+    def test_bounds(self, n, seed, message):
+        with pytest.raises(ParameterError, match=message):
+            draw_patients(NAMES, n, seed)

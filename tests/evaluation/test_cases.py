@@ -1,20 +1,7 @@
-import pandas as pd
 import pytest
 
-from alan.errors import ParameterError, SplitLeakError
-from alan.evaluation.cases import check_apart, draw_patients
-
-
-def test_drawn_patients_come_whole_and_by_seed():
-    table = pd.DataFrame({"patient": ["a", "a", "b", "b", "c", "c", "d", "d"], "frame": range(8)})
-    drawn = draw_patients(table, 2, seed=0)
-    assert drawn["patient"].value_counts().tolist() == [2, 2]
-    shuffled = draw_patients(table.sample(frac=1, random_state=1), 2, seed=0)
-    assert set(shuffled["patient"]) == set(drawn["patient"])
-    assert len({tuple(sorted(set(draw_patients(table, 2, seed)["patient"]))) for seed in range(20)}) > 1
-    assert len(draw_patients(table, None, 0)) == 8
-    with pytest.raises(ParameterError, match="label_patients=5: choose 1 to 4"):
-        draw_patients(table, 5, 0)
+from alan.errors import SplitLeakError
+from alan.evaluation.cases import check_apart
 
 
 def test_sides_that_share_a_patient_are_refused():

@@ -170,7 +170,7 @@ def test_a_second_run_is_reused_and_an_interrupted_one_resumes(run, lab, monkeyp
     def refuse(*_):
         raise AssertionError("parcel maps were computed again")
 
-    monkeypatch.setattr("alan.parcels.model.ParcelModel.maps", refuse)
+    monkeypatch.setattr("alan.parcels.ParcelModel.maps", refuse)
     run_evaluation(segmentation, views, copy, "Ellipses", curves=curves)
     again, first = results_of(copy), json.loads(before)
     assert again["segmentation"] == first["segmentation"]

@@ -21,8 +21,8 @@ RUNS = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("training_r
 SPEC, ClipModule, TokenClips = RUNS.SPEC, RUNS.ClipModule, RUNS.TokenClips
 clips, fit, weights, equal = RUNS.clips, RUNS.fit, RUNS.weights, RUNS.equal
 CLASSES = {
-    "alan.parcels.raptor.RaptorModule": RaptorModule,
-    "alan.parcels.smooseg.SmooSegModule": SmooSegModule,
+    "alan.parcels.RaptorModule": RaptorModule,
+    "alan.parcels.SmooSegModule": SmooSegModule,
 }
 CONFIGS = Path(__file__).parents[2] / "configs" / "raptor"
 

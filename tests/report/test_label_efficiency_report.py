@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from alan.evaluation.results import CONFIG, RESULTS
+from alan.evaluation.results import RESULTS
 from alan.files import write_json, write_text
 from alan.report import figures
 from alan.report.html import write_report
@@ -17,6 +17,7 @@ from alan.report.label_efficiency import (
     failure_notes,
     spread_apart,
 )
+from alan.runs import CONFIG
 
 NUMBERS = (1, 5, 20, 299)
 #: Mean Dice of the LV by number of patients.

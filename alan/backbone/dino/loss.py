@@ -101,7 +101,7 @@ class PatchLoss(_Centred):
         Args:
             student: (2 B, n, n, K) outputs of the patches of both global crops, crop by crop.
             teacher: (2 B, n, n, K) the same of the teacher.
-            boxes: (2 B, 4) boxes of the crops (:class:`alan.data.augmentation.multicrop.Crops`).
+            boxes: (2 B, 4) boxes of the crops (:class:`alan.data.Crops`).
             inside: (2 B, n, n) bool: patches that count.
 
         Returns:

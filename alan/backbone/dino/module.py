@@ -20,11 +20,12 @@ from alan.backbone.dino.collapse import collapse_statistics, collapse_verdict
 from alan.backbone.dino.head import DINOHead
 from alan.backbone.dino.loss import DINOLoss, PatchLoss
 from alan.backbone.locked import SECTOR_SHARE
-from alan.backbone.normalise import normalise, sector_mask
+from alan.backbone.normalise import normalise
 from alan.backbone.schedules import Schedule
 from alan.backbone.simulation.branch import fill_network
 from alan.backbone.vit import VitSpec, build_vit, check_size
 from alan.data.augmentation.multicrop import Crops, MultiCrop, Views, step_generator
+from alan.data.sector import sector_mask
 from alan.errors import CheckpointError, ParameterError
 
 _log = logging.getLogger(__name__)

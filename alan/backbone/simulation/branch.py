@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from alan.backbone.checkpoint import check_same_network, load_plain, network, read_weights, spec_entry
 from alan.backbone.conv import ConvSpec, seeded_conv
-from alan.backbone.load import shipped_or_path
 from alan.backbone.simulation.heads import DenseHeads, Outputs
 from alan.backbone.vit import VitSpec, seeded_vit
 from alan.errors import CheckpointError
+from alan.shipped import shipped_or_path
 
 
 class TaughtBranch(nn.Module):

@@ -19,7 +19,7 @@ from alan.errors import ConfigError, ParameterError
 class JointModule(DINOModule):
     """Both losses in each step: DINO's on ``unlabelled`` frames, the simulator's on simulated ones.
 
-    Batches are those of :class:`alan.data.loaders.simulated.SimulatedDataModule` with unlabelled stores. The student's
+    Batches are those of :class:`alan.data.SimulatedDataModule` with unlabelled stores. The student's
     network is taught through heads of its own, which are thrown away at export; all else is DINO's.
 
     Args:
@@ -27,7 +27,7 @@ class JointModule(DINOModule):
         weights: weights of the simulator's targets.
         augmentation: of the simulated frames.
         simulation_weight: of the simulator's losses beside DINO's.
-        **dino: arguments of :class:`alan.backbone.dino.module.DINOModule`.
+        **dino: arguments of :class:`alan.backbone.DINOModule`.
 
     Raises:
         ParameterError: a value outside its range.

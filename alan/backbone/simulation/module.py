@@ -33,7 +33,7 @@ from alan.errors import CheckpointError, ConfigError, ParameterError
 class SimulationModule(LightningModule):
     """Teach a network what only a simulator knows of each pixel; export it without what it was taught through.
 
-    Batches are those of :class:`alan.data.loaders.simulated.SimulatedDataModule`. The teacher is the moving average of the
+    Batches are those of :class:`alan.data.SimulatedDataModule`. The teacher is the moving average of the
     student's weights: it is what is validated and exported. With ``unlabelled_weight`` above 0 it also teaches the
     student on unlabelled frames: it looks at the plain frame, the student at a strongly changed and warped one,
     and the student must agree with the teacher's answer warped likewise (mean teacher: Tarvainen and Valpola
@@ -58,7 +58,8 @@ class SimulationModule(LightningModule):
         unlabelled_ramp: share of the run in which that weight rises linearly from 0.
         confidence: the teacher's largest probability from which on it is listened to, 0 to below 1.
         alignment: how far the teacher's shares of each tissue on unlabelled frames are corrected towards those of
-            the simulator, 0 to 1, see :class:`alan.backbone.simulation.alignment.ShareAlignment`; 0 lets thin walls fade.
+            the simulator, 0 to 1, see :class:`alan.backbone.simulation.alignment.ShareAlignment`; 0 lets thin
+            walls fade.
         init: a checkpoint of this module to start from, with its heads, or a backbone of the same network.
         seed: of the initial weights and of the augmentation.
 

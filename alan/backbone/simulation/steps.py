@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alan.backbone.conv import ConvSpec
-from alan.backbone.normalise import normalise, sector_mask
+from alan.backbone.normalise import normalise
 from alan.backbone.simulation.heads import Outputs, TargetWeights, Truth, dense_losses
 from alan.backbone.vit import VitSpec
 from alan.data.augmentation.dense import DenseAugmentation, warp, warp_labels
+from alan.data.sector import sector_mask
 
 
 class Seen(NamedTuple):
@@ -62,7 +63,7 @@ def taught_losses(
 
     Args:
         outputs: of the heads for ``seen.images``.
-        batch: of :class:`alan.data.loaders.simulated.SimulatedDataModule`.
+        batch: of :class:`alan.data.SimulatedDataModule`.
         seen: the batch's frames as the network saw them.
         structures: names of the labels.
         weights: of the targets.

@@ -1,7 +1,7 @@
 """Random changes of appearance, batched on tensors: jitter, gamma, gain field, blur, solarisation, noise.
 
-Every change has its own parameter for each image, drawn first (by :mod:`alan.data.augmentation.multicrop`) and applied
-afterwards, so that a batch gives what its images give one by one.
+Every change has its own parameter for each image, drawn first (by :mod:`alan.data.augmentation.multicrop`) and
+applied afterwards, so that a batch gives what its images give one by one.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alan.backbone.normalise import sector_mask
 from alan.data.augmentation.appearance import FIELD, Appearance, change_appearance
+from alan.data.sector import sector_mask
 from alan.errors import ParameterError, nearest
 from alan.extras import third_party
 

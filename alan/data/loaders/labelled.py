@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from alan.data.loaders.datasets import Batch, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.sample import IntArray
+from alan.data.splits import draw_patients
 from alan.data.structures import check_store, check_structures, label_maps
 from alan.errors import ParameterError, SplitLeakError
 from alan.files import fingerprint
@@ -62,7 +63,7 @@ class LabelledFrames(Dataset[Batch]):
 
 
 class LabelledFrameDataModule(LightningDataModule):
-    """Annotated frames out of frame stores, for :class:`alan.supervised.module.SegmentationModule`.
+    """Annotated frames out of frame stores, for :class:`alan.supervised.SegmentationModule`.
 
     A batch is ``{"frames": (B, S, S) uint8, "labels": (B, S, S) uint8, "index": (B,) int64}``; a label is 0 for
     background and i + 1 for ``structures[i]``, the index is that of the frame in the stores one after the other.
@@ -138,14 +139,7 @@ class LabelledFrameDataModule(LightningDataModule):
         """The frames to learn from; ``train_frames.table`` lists them."""
         table = self._table(self.train_split)
         if self.label_patients is not None:
-            patients = sorted(set(table["key"]))
-            if self.label_patients > len(patients):
-                raise ParameterError(
-                    f"label_patients={self.label_patients}, but split {self.train_split!r} has "
-                    f"{len(patients)} annotated patients: lower it, or set it to null for all"
-                )
-            order = np.random.default_rng(self.seed).permutation(len(patients))
-            chosen = {patients[index] for index in order[: self.label_patients]}
+            chosen = draw_patients(table["key"], self.label_patients, self.seed)
             table = table[table["key"].isin(chosen)].reset_index(drop=True)
         return LabelledFrames(self._opened, table, self.structures)
 

@@ -22,8 +22,8 @@ class FrameDataModule(LightningDataModule):
     one after the other: with one store, its global frame index.
 
     The training loader is shuffled by (seed, epoch) and resumes exactly in mid-epoch; under DDP each process sees
-    its own part (:class:`alan.data.loaders.sampling.EpochSampler`). The prediction loader gives every chosen frame once,
-    in order; several processes share it out as Lightning does.
+    its own part (:class:`alan.data.loaders.sampling.EpochSampler`). The prediction loader gives every chosen
+    frame once, in order; several processes share it out as Lightning does.
 
     Args:
         stores: paths of frame stores of one size.

@@ -103,7 +103,7 @@ def phase_fraction(frame: int, ed: int | None, es: int | None) -> float:
 
 
 class SimulatedDataModule(LightningDataModule):
-    """Annotated frames of simulated archives, for :class:`alan.backbone.simulation.module.SimulationModule`.
+    """Annotated frames of simulated archives, for :class:`alan.backbone.SimulationModule`.
 
     A batch is ``{"frames": (B, S, S) uint8, "labels": (B, S, S) uint8, "view": (B,) int64, "phase": (B,) float32,
     "index": (B,) int64}``: a label is 0 for background and i + 1 for ``structures[i]``, the view an index into

@@ -1,8 +1,7 @@
-"""What every archive reader offers, and readers by name."""
+"""What every archive reader offers."""
 
 from __future__ import annotations
 
-import inspect
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 
 from alan.data.sample import Record, Sample
 from alan.data.splits import check_split
-from alan.errors import AlanWarning, DataError, ParameterError, nearest
+from alan.errors import AlanWarning, DataError, nearest
 from alan.files import fingerprint
 
 
@@ -146,56 +145,3 @@ def check_columns(columns: Sequence[str], required: Sequence[str], path: Path) -
     for name in required:
         if name not in columns:
             raise DataError(f"{path}: column {name!r} is missing; {nearest(name, columns)}")
-
-
-def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> EchoDataset:
-    """Open an archive by the name of its reader.
-
-    Args:
-        kind: ``echonet``, ``camus``, ``tmed``, ``acdc``, ``folder``, ``coco`` or ``segments``.
-        root: folder of the archive.
-        **options: options of that reader's constructor, e.g. ``split`` for CAMUS.
-
-    Raises:
-        ParameterError: unknown kind or option (the message offers the nearest name), or a value of another type.
-        DataError: the archive is missing or incomplete.
-    """
-    from alan.data.readers.acdc import Acdc
-    from alan.data.readers.camus import Camus
-    from alan.data.readers.coco import Coco
-    from alan.data.readers.echonet import EchoNetDynamic
-    from alan.data.readers.folder import FrameFolder
-    from alan.data.readers.segments_ai import SegmentsAi
-    from alan.data.readers.tmed import Tmed2
-
-    readers: dict[str, type[EchoDataset]] = {
-        "echonet": EchoNetDynamic,
-        "camus": Camus,
-        "tmed": Tmed2,
-        "acdc": Acdc,
-        "folder": FrameFolder,
-        "coco": Coco,
-        "segments": SegmentsAi,
-    }
-    if kind not in readers:
-        raise ParameterError(f"unknown kind of data set {kind!r}: {nearest(kind, readers)}")
-    parameters = inspect.signature(readers[kind]).parameters
-    known = [name for name in parameters if name != "root"]
-    for name, value in options.items():
-        if name not in known:
-            hint = nearest(name, known) if known else "it has no options"
-            raise ParameterError(f"data set {kind!r} has no option {name!r}: {hint}")
-        if wanted := _wanted(parameters[name], value):
-            raise ParameterError(f"option {name!r} of data set {kind!r} is {value!r}: give {wanted}")
-    return readers[kind](root, **options)
-
-
-def _wanted(parameter: inspect.Parameter, value: Any) -> str:
-    """What a reader's option asks for where the value is not of that type, else an empty text."""
-    if isinstance(parameter.default, bool):
-        return "" if isinstance(value, bool) else "true or false"
-    if isinstance(parameter.default, int):
-        return "" if type(value) is int and value >= 0 else "a whole number, 0 or more"
-    if parameter.annotation in ("str | None", "str | os.PathLike[str] | None"):
-        return "" if value is None or isinstance(value, str | os.PathLike) else "a text"
-    return ""

@@ -32,8 +32,8 @@ class ClassList:
     Attributes:
         names: the classes without background, in the order of the list.
         ids: name (and ``background``) to the value of its pixels in an index mask.
-        colours: name (and ``background``) to the code (:func:`alan.data.io.pictures.colour_code`) of its colour in a
-            colour mask; empty where the list has no colours.
+        colours: name (and ``background``) to the code (:func:`alan.data.io.pictures.colour_code`) of its colour
+            in a colour mask; empty where the list has no colours.
     """
 
     names: tuple[str, ...]

@@ -22,8 +22,8 @@ def choose_frames(
 
     Args:
         store: the frame store.
-        split: as :meth:`alan.data.store.reader.FrameStore.select`.
-        views: as :meth:`alan.data.store.reader.FrameStore.select`.
+        split: as :meth:`alan.data.FrameStore.select`.
+        views: as :meth:`alan.data.FrameStore.select`.
         frames: ``all``; ``annotated``: those with masks and at ED and ES; n: n frames of each sequence, evenly
             spread from its first to its last (all of a sequence that has no more; the middle one for 1).
 

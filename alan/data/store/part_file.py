@@ -1,4 +1,4 @@
-"""The file that :func:`alan.data.store.writer.prepare` fills while it decodes: an append-only log, safe from kills.
+"""The file that :func:`alan.data.prepare` fills while it decodes: an append-only log, safe from kills.
 
 HDF5 has no journal: a file whose writer is killed may be lost as a whole. The decoded samples are therefore
 first appended here, one record a sample in the order of the archive, and copied into the frame store at the end.

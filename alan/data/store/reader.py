@@ -71,7 +71,7 @@ class FrameStore:
     be forked or pickled into the workers of a loader.
 
     Args:
-        path: a file written by :func:`alan.data.store.writer.prepare`.
+        path: a file written by :func:`alan.data.prepare`.
 
     Attributes:
         path: the file.

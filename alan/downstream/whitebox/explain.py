@@ -41,8 +41,8 @@ def build_table(counts: Counts, roles: dict[str, BoolArray], why: list[str], sha
     Returns:
         The columns of :data:`COLUMNS`: images in which the parcel is present, inside, outside, valve (int);
         presence = present / N, consistency = inside / present, mean_overlap (float in [0, 1]; NaN where the parcel
-        is never present); share (float in [0, 1], see :mod:`alan.downstream.whitebox.posterior`); role (one of :data:`ROLES`, or
-        empty); why. The index is the parcel's id.
+        is never present); share (float in [0, 1], see :mod:`alan.downstream.whitebox.posterior`); role (one of
+        :data:`ROLES`, or empty); why. The index is the parcel's id.
     """
     present = counts.present.sum(0)
     consistency, presence = shares(counts.inside.sum(0), present, len(counts.target), "present")

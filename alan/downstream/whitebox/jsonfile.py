@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from alan.backbone.load import shipped
 from alan.errors import DataError, ParameterError, nearest
 from alan.files import read_json, write_text
+from alan.shipped import shipped
 
 
 def dump(value: Any, path: str | os.PathLike[str] | None = None) -> str:

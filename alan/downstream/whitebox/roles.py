@@ -49,7 +49,7 @@ def choose(counts: Counts, thresholds: Thresholds, groups: NDArray[Any], setting
         counts: counted over the labelled images.
         thresholds: of interior parcels.
         groups: (N,) the patient of each image.
-        settings: parameters of :class:`alan.downstream.whitebox.selection.ParcelSelector` by name, checked.
+        settings: parameters of :class:`alan.downstream.ParcelSelector` by name, checked.
 
     Returns:
         Roles, sentences, ranking and held-out Dice.

@@ -67,7 +67,7 @@ class ParcelSegmenter(BaseEstimator):
         size: (height, width) of the predicted masks; None is the maps' own.
 
     Attributes:
-        selector_: the fitted :class:`~alan.downstream.whitebox.selection.ParcelSelector`; its lists may be edited.
+        selector_: the fitted :class:`~alan.downstream.ParcelSelector`; its lists may be edited.
         empty_: (n,) int64, which masks of the last ``predict`` are empty.
     """
 

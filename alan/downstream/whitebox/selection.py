@@ -83,7 +83,7 @@ class ParcelSelector(BaseEstimator):
             parcel's gain must hold over patients), see :func:`alan.downstream.whitebox.rules.greedy_union`.
         guard_errors: guard ``"patients"``: standard errors by which a gain must exceed ``min_gain``.
         prior: for the posterior shares, by which the rule ``beta`` chooses and ``share_`` is filled: a
-            :class:`~alan.downstream.whitebox.prior.ParcelPrior` or the path of its JSON; None: labels alone.
+            :class:`~alan.downstream.ParcelPrior` or the path of its JSON; None: labels alone.
         prior_strength: effective pixels of a parcel that the prior may weigh at most.
         correlation: how alike the pixels of a parcel in one patient are, 0 to 1: n of them weigh as
             ``n / (1 + (n - 1) correlation)`` in the posterior.

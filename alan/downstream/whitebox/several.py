@@ -119,7 +119,7 @@ def load_white_boxes(
     """Load a parcel model and white boxes on it.
 
     Args:
-        parcels: path or name, as :func:`alan.parcels.model.load_parcels` takes it.
+        parcels: path or name, as :func:`alan.parcels.load_parcels` takes it.
         boxes: paths or names of white boxes, in the order of the labels. A box's structure is the one of its
             prior, else the file's name without suffix.
         temperature: as of :class:`WhiteBoxes`.

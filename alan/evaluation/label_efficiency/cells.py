@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from alan.data.loaders.labelled import LabelledFrameDataModule
+from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import label_maps
 from alan.downstream.whitebox.prior import ParcelPrior
@@ -26,7 +27,7 @@ from alan.downstream.whitebox.steps import PostProcessing, main_component
 from alan.errors import AlanError, DataError, SelectionError
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.cases import Sides, of_phase
-from alan.evaluation.label_efficiency.frames import Prepared, feature_name, nested_patients
+from alan.evaluation.label_efficiency.frames import Prepared, feature_name
 from alan.evaluation.label_efficiency.methods import (
     Method,
     decoder_readout,
@@ -120,7 +121,7 @@ class Workspace:
         """Rows of the label side that a cell may learn from."""
         if cell.patients == 0:
             return np.empty(0, np.int64)
-        drawn = nested_patients(self.sides.label, cell.patients, cell.seed)
+        drawn = draw_patients(self.sides.label["patient"], cell.patients, cell.seed)
         return np.flatnonzero(self.sides.label["patient"].isin(drawn).to_numpy())
 
     def features(self, method: Method, rows: NDArray[np.int64] | None) -> NDArray[Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -18,37 +17,12 @@ from tqdm import tqdm
 from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
-from alan.errors import DataError, ParameterError
+from alan.errors import DataError
 from alan.evaluation.cases import of_phase
 from alan.evaluation.label_efficiency.methods import Method
 from alan.evaluation.maps import parcel_maps
 from alan.files import atomic, fingerprint, write_text
 from alan.parcels.model import ParcelModel, load_parcels
-
-
-def nested_patients(table: pd.DataFrame, n: int | None, seed: int) -> list[str]:
-    """Labelled patients of one draw: with the same seed, fewer are always among more.
-
-    The draw is that of :class:`alan.data.loaders.labelled.LabelledFrameDataModule` on one store.
-
-    Args:
-        table: rows of ``store.labelled``.
-        n: how many; None for all.
-        seed: of the order.
-
-    Returns:
-        Names, in the order in which they are drawn.
-
-    Raises:
-        ParameterError: there are fewer than ``n``, or ``n`` is below 1.
-    """
-    patients = sorted(set(table["patient"]))
-    if n is not None and not 1 <= n <= len(patients):
-        raise ParameterError(
-            f"label_patients={n}, but there are {len(patients)} labelled patients: choose 1 to that"
-        )
-    order = np.random.default_rng(seed).permutation(len(patients))
-    return [patients[index] for index in order[:n]]
 
 
 @dataclass(frozen=True)
@@ -151,7 +125,7 @@ def prepare_priors(
         batch_size: frames through a network at a time.
 
     Returns:
-        Name of a method to each structure's :class:`~alan.downstream.whitebox.prior.ParcelPrior`, as JSON; with a list for
+        Name of a method to each structure's :class:`~alan.downstream.ParcelPrior`, as JSON; with a list for
         each phase the names are ``structure phase``.
     """
     found: dict[str, dict[str, str]] = {}

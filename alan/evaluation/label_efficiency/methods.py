@@ -51,7 +51,7 @@ _KEYS = (
 
 @dataclass(frozen=True)
 class LinearTraining:
-    """Settings of :class:`alan.downstream.readouts.linear.LinearReadout`, explained there."""
+    """Settings of :class:`alan.downstream.LinearReadout`, explained there."""
 
     l2: float = 1e-3
     max_tokens: int | None = 200_000
@@ -60,7 +60,7 @@ class LinearTraining:
 
 @dataclass(frozen=True)
 class DecoderTraining:
-    """Settings of :class:`alan.downstream.readouts.decoder.DecoderReadout`, explained there."""
+    """Settings of :class:`alan.downstream.DecoderReadout`, explained there."""
 
     width: int = 48
     dropout: float = 0.1
@@ -72,7 +72,7 @@ class DecoderTraining:
 
 @dataclass(frozen=True)
 class NetworkTraining:
-    """Training of a network from frames: settings of :class:`alan.supervised.module.SegmentationModule`.
+    """Training of a network from frames: settings of :class:`alan.supervised.SegmentationModule`.
 
     Attributes:
         network: the network.
@@ -112,7 +112,7 @@ class Method:
             backbone's tokens), ``network`` (trained on the frames), ``segmenter`` (a fixed network, no labels
             of this draw) or ``atlas`` (the average mask).
         parcels: kinds ``rule`` and ``soft_linear``: path of the parcels file.
-        rule: kind ``rule``: a rule of :class:`alan.downstream.whitebox.selection.ParcelSelector`.
+        rule: kind ``rule``: a rule of :class:`alan.downstream.ParcelSelector`.
         prior: rule ``beta``: a frame store of simulated frames, whose ED and ES masks say what each parcel is
             before any label is given; such a method is also measured with 0 labelled patients.
         per_phase: kind ``rule``: a list for each phase, learnt from its labelled frames (and its simulated ones)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from tqdm import tqdm
 
+from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_store, check_structures
 from alan.downstream.whitebox.shape import load_shape
@@ -23,7 +24,7 @@ from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.evaluation.cases import Sides, choose_sides
 from alan.evaluation.label_efficiency.cells import Bench, Cell, Workspace, compute_cell
-from alan.evaluation.label_efficiency.frames import check_models, nested_patients, prepare_features, prepare_priors
+from alan.evaluation.label_efficiency.frames import check_models, prepare_features, prepare_priors
 from alan.evaluation.label_efficiency.methods import DETERMINISTIC, Method, check_methods
 from alan.evaluation.label_efficiency.summary import cell_rows, summarise_cells
 from alan.evaluation.results import Result
@@ -112,9 +113,9 @@ def check_efficiency(protocol: LabelEfficiencyProtocol) -> tuple[FrameStore, Sid
         label_patients=None,
         seed=0,
     )
-    everyone = len(nested_patients(sides.label, None, 0))
+    everyone = len(draw_patients(sides.label["patient"], None, 0))
     for n in protocol.label_patients:
-        nested_patients(sides.label, n, 0)
+        draw_patients(sides.label["patient"], n, 0)
         if n == everyone and None in protocol.label_patients:
             raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
     if protocol.postprocessing.shape is not None:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from alan.data.readers.acdc import Acdc
-from alan.data.readers.base import EchoDataset, open_dataset
+from alan.data.readers.base import EchoDataset
 from alan.data.readers.camus import Camus
 from alan.data.readers.coco import Coco
 from alan.data.readers.echonet import EchoNetDynamic
 from alan.data.readers.folder import FrameFolder
+from alan.data.readers.registry import open_dataset
 from alan.data.readers.segments_ai import SegmentsAi
 from alan.data.readers.tmed import Tmed2
 from alan.data.sample import SPLITS, VIEWS

@@ -14,6 +14,7 @@ import torch
 
 from alan.backbone.load import load_backbone
 from alan.data.loaders.labelled import LabelledFrameDataModule
+from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.downstream.readouts.linear import LinearReadout
 from alan.downstream.whitebox.prior import ParcelPrior
@@ -23,7 +24,6 @@ from alan.downstream.whitebox.shape import ShapePrior
 from alan.downstream.whitebox.steps import PostProcessing, main_component
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation import efficiency, efficiency_cells
-from alan.evaluation.label_efficiency.frames import nested_patients
 from alan.evaluation.label_efficiency.methods import (
     DecoderTraining,
     LinearTraining,
@@ -81,22 +81,11 @@ def only(protocol, *names, **change):
     return replace(protocol, methods=[m for m in protocol.methods if m.name in names], **change)
 
 
-def test_fewer_patients_are_always_among_more(lab):
-    store = FrameStore(lab / "store.h5")
-    table = store.labelled(split="train")
-    drawn = {n: nested_patients(table, n, 4) for n in (1, 2, 3, 6, None)}
-    for few, many in ((1, 2), (2, 3), (3, 6)):
-        assert drawn[many][:few] == drawn[few]
-    assert drawn[None] == drawn[6]
-    assert len({tuple(nested_patients(table, 3, seed)) for seed in range(5)}) > 1
-    assert nested_patients(table.iloc[::-1], 3, 4) == drawn[3]  # the order of the rows says nothing
-
-
 @pytest.mark.parametrize("n", [1, 4])
 def test_the_draw_is_that_of_the_networks_loader(lab, n):
     store = FrameStore(lab / "store.h5")
     data = LabelledFrameDataModule([store.path], ["lv"], val_split="test", label_patients=n, seed=7)
-    mine = nested_patients(store.labelled(split="train"), n, 7)
+    mine = draw_patients(store.labelled(split="train")["patient"], n, 7)
     assert set(data.train_frames.table["patient"]) == set(mine)
 
 
@@ -134,7 +123,7 @@ def case(result, method, n, seed, structure, phase="both"):  # noqa: PLR0917
 def sides(lab, n, seed):
     store = FrameStore(lab / "store.h5")
     label, test = store.labelled(split="train"), store.labelled(split="test")
-    return store, label[label["patient"].isin(nested_patients(label, n, seed))], test
+    return store, label[label["patient"].isin(draw_patients(label["patient"], n, seed))], test
 
 
 def test_a_rule_by_hand(lab, measured):
@@ -381,7 +370,7 @@ def with_method(protocol, **method):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"label_patients": (1, 7)}, ParameterError, "label_patients=7, but there are 6 labelled patients"),
+        ({"label_patients": (1, 7)}, ParameterError, "label_patients is 7: give 1 to 6"),
         ({"label_patients": (0,)}, ParameterError, "label_patients=0"),
         ({"label_patients": ()}, ParameterError, r"label_patients=\[\]"),
         ({"label_patients": (6, None)}, ParameterError, "holds 6 and null"),

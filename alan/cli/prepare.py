@@ -1,26 +1,15 @@
-"""The verbs ``alan prepare`` and ``alan report``: their signatures are the options.
+"""The verb ``alan prepare``: its signature is its options.
 
-What a verb needs is imported when it runs, so that its help comes at once.
+What it needs is imported when it runs, so that its help comes at once.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
-from alan.errors import DataError
-from alan.files import read_json
-
 _log = logging.getLogger(__name__)
-
-#: Kind of a run's results.json to what writes its page.
-_PAGES = {
-    "alan-search": ("alan.report.search", "write_search_report"),
-    "alan-active": ("alan.report.active", "write_active_report"),
-}
 
 
 def prepare(
@@ -54,7 +43,7 @@ def prepare(
         overwrite: replace a store that was made with other settings.
     """
     from alan.data.preprocessing import Preprocessing
-    from alan.data.readers.base import open_dataset
+    from alan.data.readers.registry import open_dataset
     from alan.data.store.writer import prepare as prepare_store
 
     given: Mapping[str, Any] = {"split": split, "views": views, **(options or {})}
@@ -64,20 +53,3 @@ def prepare(
     sides = {side: len([s for s in store.sequences if s.split == side]) for side in ("train", "val", "test", "")}
     counts = ", ".join(f"{n} {side or 'without side'}" for side, n in sides.items() if n)
     _log.info("%s: %d frames of %d sequences (%s)", out, len(store), len(store.sequences), counts)
-
-
-def report(run: str) -> None:
-    """Write the report.html of an evaluation, a search or an active learning run again.
-
-    Args:
-        run: the run folder.
-    """
-    results = Path(run) / "results.json"
-    if not results.is_file():
-        raise DataError(
-            f"{results}: no such file; a report needs the finished run of alan evaluate, search or active run"
-        )
-    held = read_json(results)
-    kind = str(held.get("schema")).partition("/")[0] if isinstance(held, dict) else ""
-    module, name = _PAGES.get(kind, ("alan.report.html", "write_report"))
-    _log.info("report: %s", getattr(importlib.import_module(module), name)(run))

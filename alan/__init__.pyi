@@ -1,0 +1,31 @@
+from ._version import __version__
+from .backbone.load import load_backbone
+from .downstream.neighbors import WeightedKNNClassifier
+from .downstream.readouts.decoder import DecoderReadout
+from .downstream.readouts.linear import LinearReadout
+from .downstream.whitebox.prior import ParcelPrior
+from .downstream.whitebox.segmenter import ParcelSegmenter
+from .downstream.whitebox.selection import ParcelSelector
+from .downstream.whitebox.several import load_white_boxes
+from .downstream.whitebox.steps import PostProcessing
+from .parcels.heads import RaptorHead
+from .parcels.kmeans import KMeansParcels
+from .parcels.model import load_parcels
+from .supervised.ensemble import EnsembleSegmenter
+
+__all__ = [
+    "DecoderReadout",
+    "EnsembleSegmenter",
+    "KMeansParcels",
+    "LinearReadout",
+    "ParcelPrior",
+    "ParcelSegmenter",
+    "ParcelSelector",
+    "PostProcessing",
+    "RaptorHead",
+    "WeightedKNNClassifier",
+    "__version__",
+    "load_backbone",
+    "load_parcels",
+    "load_white_boxes",
+]

@@ -1,0 +1,35 @@
+"""The verb ``alan report``: its signature is its options."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from pathlib import Path
+
+from alan.errors import DataError
+from alan.files import read_json
+
+_log = logging.getLogger(__name__)
+
+#: Kind of a run's results.json to what writes its page.
+_PAGES = {
+    "alan-search": ("alan.report.search", "write_search_report"),
+    "alan-active": ("alan.report.active", "write_active_report"),
+}
+
+
+def report(run: str) -> None:
+    """Write the report.html of an evaluation, a search or an active learning run again.
+
+    Args:
+        run: the run folder.
+    """
+    results = Path(run) / "results.json"
+    if not results.is_file():
+        raise DataError(
+            f"{results}: no such file; a report needs the finished run of alan evaluate, search or active run"
+        )
+    held = read_json(results)
+    kind = str(held.get("schema")).partition("/")[0] if isinstance(held, dict) else ""
+    module, name = _PAGES.get(kind, ("alan.report.html", "write_report"))
+    _log.info("report: %s", getattr(importlib.import_module(module), name)(run))

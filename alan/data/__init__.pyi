@@ -1,0 +1,52 @@
+from .augmentation.dense import DenseAugmentation
+from .augmentation.multicrop import Crops, MultiCrop
+from .augmentation.presets import Augmentation
+from .extract import extract_frames, read_cine
+from .loaders.labelled import LabelledFrameDataModule
+from .loaders.modules import FrameDataModule, SequenceDataModule
+from .loaders.simulated import SimulatedDataModule
+from .preprocessing import Preprocessing
+from .readers.acdc import Acdc
+from .readers.base import EchoDataset
+from .readers.camus import Camus
+from .readers.classes import ClassList
+from .readers.coco import Coco
+from .readers.echonet import EchoNetDynamic
+from .readers.folder import FrameFolder
+from .readers.registry import open_dataset
+from .readers.segments_ai import SegmentsAi
+from .readers.tmed import Tmed2
+from .sample import Record, Sample
+from .store.choose import choose_frames
+from .store.reader import FrameStore, StoredSequence
+from .store.writer import prepare
+
+__all__ = [
+    "Acdc",
+    "Augmentation",
+    "Camus",
+    "ClassList",
+    "Coco",
+    "Crops",
+    "DenseAugmentation",
+    "EchoDataset",
+    "EchoNetDynamic",
+    "FrameDataModule",
+    "FrameFolder",
+    "FrameStore",
+    "LabelledFrameDataModule",
+    "MultiCrop",
+    "Preprocessing",
+    "Record",
+    "Sample",
+    "SegmentsAi",
+    "SequenceDataModule",
+    "SimulatedDataModule",
+    "StoredSequence",
+    "Tmed2",
+    "choose_frames",
+    "extract_frames",
+    "open_dataset",
+    "prepare",
+    "read_cine",
+]

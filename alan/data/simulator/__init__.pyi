@@ -1,0 +1,15 @@
+from .acquisition import Acquisition, Physics
+from .anatomy import PatientAnatomy
+from .archive import simulate_archive
+from .pose import ApicalPose
+from .sequence import SimulatedSequence, simulate_sequence
+
+__all__ = [
+    "Acquisition",
+    "ApicalPose",
+    "PatientAnatomy",
+    "Physics",
+    "SimulatedSequence",
+    "simulate_archive",
+    "simulate_sequence",
+]

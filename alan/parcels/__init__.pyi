@@ -1,0 +1,27 @@
+from .guided import GuidedFilter
+from .heads import KMeansHead, RaptorHead, SmooSegHead
+from .kmeans import KMeansParcels, fit_kmeans
+from .losses import LossWeights, raptor_loss
+from .maps import logits_to_maps
+from .model import ParcelModel, load_parcels, save_parcels
+from .quality import parcel_quality
+from .raptor import RaptorModule
+from .smooseg import SmooSegModule
+
+__all__ = [
+    "GuidedFilter",
+    "KMeansHead",
+    "KMeansParcels",
+    "LossWeights",
+    "ParcelModel",
+    "RaptorHead",
+    "RaptorModule",
+    "SmooSegHead",
+    "SmooSegModule",
+    "fit_kmeans",
+    "load_parcels",
+    "logits_to_maps",
+    "parcel_quality",
+    "raptor_loss",
+    "save_parcels",
+]

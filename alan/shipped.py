@@ -1,0 +1,57 @@
+"""Files that come with ALAN: weights, white boxes and configurations, found by name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from alan.errors import ConfigError, nearest
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
+#: Where a wheel puts them.
+_INSTALLED = Path(sys.prefix) / "share" / "alan"
+
+
+def folders(name: str) -> list[Path]:
+    """Folders of that name (``checkpoints`` or ``configs``), those of a checkout first."""
+    return [root / name for root in (_CHECKOUT, _INSTALLED) if (root / name).is_dir()]
+
+
+def shipped(suffix: str = ".safetensors") -> dict[str, Path]:
+    """Names of the shipped weights to their files; with the suffix ``.json``, of the shipped white boxes."""
+    return {file.stem: file for folder in reversed(folders("checkpoints")) for file in folder.glob(f"*{suffix}")}
+
+
+def shipped_or_path(path_or_name: str | os.PathLike[str]) -> Path:
+    """The file of that path where there is one, else that of a shipped name, else the path as given."""
+    path = Path(path_or_name)
+    return path if path.exists() else shipped().get(os.fspath(path_or_name), path)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Names of the shipped configurations (``dino/tiny_camus``) to their files, sorted by name."""
+    found = {
+        file.relative_to(folder).with_suffix("").as_posix(): file
+        for folder in reversed(folders("configs"))
+        for file in folder.rglob("*.yaml")
+    }
+    return dict(sorted(found.items()))
+
+
+def config_file(path_or_name: str | os.PathLike[str]) -> Path:
+    """Find a configuration by its path, or a shipped one by its name, such as ``dino/tiny_camus``.
+
+    Raises:
+        ConfigError: there is neither; the message offers the nearest name.
+    """
+    path, configs = Path(path_or_name), shipped_configs()
+    name = os.fspath(path_or_name).removeprefix("configs/").removesuffix(".yaml")
+    if path.is_file():
+        return path
+    if name in configs:
+        return configs[name]
+    hint = nearest(name, configs).partition("choose one of")[0]
+    raise ConfigError(
+        f"{path_or_name}: no such file and no shipped configuration: {hint}'alan configs' lists them"
+    )

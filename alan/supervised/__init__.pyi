@@ -1,0 +1,18 @@
+from .ensemble import EnsembleSegmenter
+from .losses import WeightedLosses
+from .module import SegmentationModule
+from .networks import NetworkSpec, build_network
+from .segmenter import Segmenter, load_segmenter, save_segmenter
+from .unet import UNet
+
+__all__ = [
+    "EnsembleSegmenter",
+    "NetworkSpec",
+    "SegmentationModule",
+    "Segmenter",
+    "UNet",
+    "WeightedLosses",
+    "build_network",
+    "load_segmenter",
+    "save_segmenter",
+]
