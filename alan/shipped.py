@@ -8,14 +8,13 @@ from pathlib import Path
 
 from alan.errors import ConfigError, nearest
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
-#: Where a wheel puts them.
-_INSTALLED = Path(sys.prefix) / "share" / "alan"
+#: Folders that hold ``checkpoints`` and ``configs``: a checkout, then where a wheel puts them.
+ROOTS = (Path(__file__).resolve().parents[1], Path(sys.prefix) / "share" / "alan")
 
 
 def folders(name: str) -> list[Path]:
     """Folders of that name (``checkpoints`` or ``configs``), those of a checkout first."""
-    return [root / name for root in (_CHECKOUT, _INSTALLED) if (root / name).is_dir()]
+    return [root / name for root in ROOTS if (root / name).is_dir()]
 
 
 def shipped(suffix: str = ".safetensors") -> dict[str, Path]:

@@ -9,7 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alan.backbone import load as load_module
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import VitBackbone, load_backbone, random_backbone, random_like
 from alan.backbone.normalise import normalise
@@ -136,8 +135,8 @@ def test_every_file_gives_the_same_backbone(vit, frames, tmp_path):
 
 def test_exported_specification_and_shipped_names(vit, tmp_path, monkeypatch):
     spec = replace(SPEC, normalisation="sector", heads=4)
-    export_backbone(vit, spec, tmp_path / "little.safetensors")
-    monkeypatch.setattr(load_module, "SHIPPED", tmp_path)
+    export_backbone(vit, spec, tmp_path / "checkpoints" / "little.safetensors")
+    monkeypatch.setattr("alan.shipped.ROOTS", (tmp_path,))
     assert load_backbone("little").spec == spec
 
 

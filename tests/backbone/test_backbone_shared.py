@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alan.backbone import load as load_module
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.conv import ConvNet, ConvSpec, named_conv_spec, seeded_conv
 from alan.backbone.load import ConvBackbone, load_backbone, random_backbone, random_like, seeded_network
@@ -202,11 +201,9 @@ def test_conv_by_name(tmp_path, monkeypatch):
     assert backbone.dim == 224
     assert load_backbone("random:conv_base").dim == 192 + 128 + 64 + 32
     assert backbone.fingerprint == random_backbone(named_conv_spec("conv_small"), 2).fingerprint
-    export_backbone(seeded_conv(CONV, 0), CONV, tmp_path / "alan-sim-small.safetensors")
-    for folder in ("SHIPPED", "INSTALLED"):
-        monkeypatch.setattr(load_module, folder, tmp_path)
-        assert isinstance(load_backbone("alan-sim-small"), ConvBackbone)
-        monkeypatch.setattr(load_module, folder, tmp_path / "none")
+    export_backbone(seeded_conv(CONV, 0), CONV, tmp_path / "checkpoints" / "alan-sim-small.safetensors")
+    monkeypatch.setattr("alan.shipped.ROOTS", (tmp_path / "none", tmp_path))
+    assert isinstance(load_backbone("alan-sim-small"), ConvBackbone)
 
 
 def test_files_of_another_kind_or_network_are_refused(tmp_path):

@@ -342,7 +342,7 @@ def negative_seed_of_a_reader(tiny, folder):
     return prepare("folder", stills(folder / "mine" / "images").parent, "--options.seed", -1)
 
 
-@case("seed=-1", "give 0 or more")
+@case("seed is -1", "give 0 or more")
 def negative_seed_of_a_protocol(tiny, folder):
     return segment(tiny, seed=-1)
 

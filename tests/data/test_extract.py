@@ -108,7 +108,7 @@ def test_nothing_is_left_of_a_run_that_was_interrupted(tmp_path, root, monkeypat
             raise KeyboardInterrupt
         return read_cine(path)
 
-    monkeypatch.setattr("alan.data.read_cine", stop)
+    monkeypatch.setattr("alan.data.extract.read_cine", stop)
     with pytest.raises(KeyboardInterrupt):
         extract_frames(str(root), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

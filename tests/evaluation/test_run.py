@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from alan.backbone.load import SHIPPED
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -30,6 +29,7 @@ from alan.evaluation.views import ViewProtocol
 from alan.files import digest
 from alan.parcels.model import load_parcels
 from alan.report.html import write_report
+from alan.shipped import shipped
 
 
 def protocols(lab):
@@ -190,7 +190,7 @@ def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
 def test_a_shipped_file_is_an_input_by_its_bytes(lab):
     segmentation = replace(protocols(lab)[0], parcels={"shipped": "alan-sim-small-parcels"})
     inputs = run_module._inputs(segmentation, None, None, {})
-    assert inputs["alan-sim-small-parcels"] == digest(SHIPPED / "alan-sim-small-parcels.safetensors")
+    assert inputs["alan-sim-small-parcels"] == digest(shipped()["alan-sim-small-parcels"])
 
 
 def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypatch, tmp_path):
@@ -219,7 +219,7 @@ def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypat
         ({"structures": ("lv", "rv")}, DataError, "'rv'"),
         ({"structures": ()}, ParameterError, "structures"),
         ({"rules": ("paper", "paper")}, ParameterError, "rules"),
-        ({"label_patients": 9}, ParameterError, "label_patients=9: choose 1 to 3"),
+        ({"label_patients": 9}, ParameterError, "label_patients is 9: give 1 to 3"),
         ({"kmeans": (1,)}, ParameterError, r"kmeans=\[1\]"),
         ({"parcels": {"x": "nowhere.safetensors"}}, CheckpointError, "nowhere"),
         ({"store": "nowhere.h5"}, DataError, "nowhere"),

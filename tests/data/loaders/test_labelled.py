@@ -88,7 +88,7 @@ def test_the_loader_resumes(discs):
         ({"structures": ("lv+rv",)}, DataError, "no masks of 'rv'"),
         ({"val_split": "nowhere"}, ParameterError, "unknown split"),
         ({"views": ["A2C"]}, DataError, "no view A2C"),
-        ({"label_patients": 7}, ParameterError, "label_patients=7, but split 'train' has 6"),
+        ({"label_patients": 7}, ParameterError, "label_patients is 7: give 1 to 6"),
     ],
 )
 def test_refused_at_setup(discs, options, error, message):

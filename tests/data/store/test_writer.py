@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 import pytest
 
-from alan.data import partial
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import Record
+from alan.data.store import part_file as partial
 from alan.data.store.writer import _Decoder, prepare
 from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint

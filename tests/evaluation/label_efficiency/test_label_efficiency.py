@@ -23,7 +23,8 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.shape import ShapePrior
 from alan.downstream.whitebox.steps import PostProcessing, main_component
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
-from alan.evaluation import efficiency, efficiency_cells
+from alan.evaluation.label_efficiency import cells as efficiency_cells
+from alan.evaluation.label_efficiency import protocol as efficiency
 from alan.evaluation.label_efficiency.methods import (
     DecoderTraining,
     LinearTraining,
@@ -371,7 +372,7 @@ def with_method(protocol, **method):
     ("change", "error", "message"),
     [
         ({"label_patients": (1, 7)}, ParameterError, "label_patients is 7: give 1 to 6"),
-        ({"label_patients": (0,)}, ParameterError, "label_patients=0"),
+        ({"label_patients": (0,)}, ParameterError, "label_patients is 0"),
         ({"label_patients": ()}, ParameterError, r"label_patients=\[\]"),
         ({"label_patients": (6, None)}, ParameterError, "holds 6 and null"),
         ({"seeds": (1, 1)}, ParameterError, r"seeds=\[1, 1\]"),
