@@ -14,7 +14,7 @@ from alan.active.training import Training
 from alan.data.loaders.datasets import StoreSet
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_store, check_structures
+from alan.data.structures import check_structures
 from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
 from alan.supervised.networks import NetworkSpec
@@ -124,7 +124,7 @@ class ActiveFrames:
         self.structures = check_structures(data.structures)
         self._stores = StoreSet([data.store])
         self.store: FrameStore = self._stores.stores[0]
-        check_store(self.store, self.structures)
+        self.store.check_structures(self.structures)
         sides = {"val": data.val_split, **({"test": data.test_split} if data.test_split else {})}
         names = [data.pool_split, *sides.values()]
         if len(set(names)) < len(names):

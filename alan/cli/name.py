@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_store, check_structures, label_maps
+from alan.data.structures import check_structures
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -88,7 +88,7 @@ def name(
     simulated, real = FrameStore(store), None if labels is None else FrameStore(labels)
     for one in (simulated, real):
         if one is not None:
-            check_store(one, structures)
+            one.check_structures(structures)
     model = load_parcels(parcels)
     table = simulated.labelled(split, views)
     given = None
@@ -125,10 +125,10 @@ def name(
     if real is not None and given is not None:
         learnt["human_labels"] = _described(real, given)
     maps = _maps(model, simulated, table["frame"], batch_size)
-    masks = label_maps(simulated, table["label"], structures)
+    masks = simulated.label_maps(table["label"], structures)
     if real is not None and given is not None:
         real_maps = _maps(model, real, given["frame"], batch_size)
-        real_masks = label_maps(real, given["label"], structures)
+        real_masks = real.label_maps(given["label"], structures)
     for value, structure in enumerate(structures, 1):
         prior = ParcelPrior.count(
             maps,

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from alan.data.sample import BoolArray, ByteArray, Sample, label_value
+from alan.data.sample import BoolArray, ByteArray, Sample
+from alan.data.structures import label_value
 from alan.errors import ParameterError
 from alan.files import fingerprint
 

@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.errors import DataError, nearest
+from alan.data.structures import STRUCTURES, label_value
+from alan.errors import DataError
 
 BoolArray = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 
-#: Structures by label value: ``STRUCTURES[0]`` has the value 1 in a label map; 0 is background. A data set with
-#: classes of its own brings its own names, see :func:`label_names`.
-STRUCTURES = ("lv", "myo", "la", "rv", "ra", "ao")
 #: The views of the field, in the paper's order.
 VIEWS = ("A2C", "A4C", "PLAX", "PSAX")
 #: The sides of a split; an empty string means that the archive has no split.
 SPLITS = ("train", "val", "test")
-
-
-def label_names(structures: Sequence[str]) -> tuple[str, ...]:
-    """Names in the order of their values in a label map, for a data set with these structures.
-
-    Args:
-        structures: the structures of the data set.
-
-    Returns:
-        :data:`STRUCTURES` where all of them are among those, so that a structure has the same value in every
-        archive; else the structures themselves, in the order of the data set.
-    """
-    return STRUCTURES if set(structures) <= set(STRUCTURES) else tuple(structures)
-
-
-def label_value(structure: str, names: Sequence[str] = STRUCTURES) -> int:
-    """Value of a structure in a label map (``lv`` is 1).
-
-    Args:
-        structure: a name out of ``names``.
-        names: as :func:`label_names` gives them.
-
-    Raises:
-        DataError: the structure is unknown; the message offers the nearest name.
-    """
-    if structure not in names:
-        raise DataError(f"unknown structure {structure!r}: {nearest(structure, names)}")
-    return names.index(structure) + 1
 
 
 @dataclass(frozen=True)
@@ -119,8 +88,3 @@ class Sample:
         for name, mask in self.masks.items():
             maps[mask] = label_value(name, self.label_names)
         return maps
-
-
-def masks_from_labels(maps: ByteArray, structures: tuple[str, ...]) -> dict[str, Any]:
-    """Label maps (M, H, W) uint8 to boolean masks by name, for the named structures."""
-    return {name: maps == label_value(name) for name in structures}

@@ -1,19 +1,57 @@
-"""Which structures a network tells apart: names, unions of names, and label maps in their order."""
+"""Structures of the heart: their names, unions of names, and the values that stand for them in a label map.
+
+In a label map (uint8), 0 is background and 1 is the first name of a list of names. Archives of the heart share one
+list, :data:`STRUCTURES`, so that a structure has the same value in all of them; a data set with classes of its own
+brings its own list.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
-from alan.data.sample import ByteArray
-from alan.data.store.reader import FrameStore
-from alan.errors import DataError, ParameterError
+from alan.errors import DataError, ParameterError, nearest
+
+#: Structures in the order of their values in a label map: ``STRUCTURES[0]`` has the value 1.
+STRUCTURES = ("lv", "myo", "la", "rv", "ra", "ao")
+
+
+def label_names(structures: Sequence[str]) -> tuple[str, ...]:
+    """Give the names of a data set in the order of their values in a label map.
+
+    Args:
+        structures: Structures of the data set.
+
+    Returns:
+        :data:`STRUCTURES` if it contains all of them; otherwise the structures themselves, in their order.
+    """
+    return STRUCTURES if set(structures) <= set(STRUCTURES) else tuple(structures)
+
+
+def label_value(structure: str, names: Sequence[str] = STRUCTURES) -> int:
+    """Give the value of a structure in a label map (``lv`` is 1).
+
+    Args:
+        structure: One of ``names``.
+        names: Names in the order of their values, as :func:`label_names` returns them.
+
+    Raises:
+        DataError: The structure is unknown; the message offers the nearest name.
+    """
+    if structure not in names:
+        raise DataError(f"unknown structure {structure!r}: {nearest(structure, names)}")
+    return names.index(structure) + 1
+
+
+def masks_from_labels(maps: NDArray[np.uint8], structures: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Split label maps (M, H, W) into one boolean mask (M, H, W) for each named structure."""
+    return {name: maps == label_value(name) for name in structures}
 
 
 def parts(structure: str) -> tuple[str, ...]:
-    """Names that a structure joins: ``lv+myo`` is the left ventricle with its wall."""
+    """Split a union into its names: ``lv+myo`` is the left ventricle with its wall."""
     return tuple(structure.split("+"))
 
 
@@ -21,10 +59,13 @@ def check_structures(structures: Sequence[str]) -> tuple[str, ...]:
     """Refuse structures that a network could not tell apart.
 
     Args:
-        structures: one name for binary segmentation, several for one class each beside the background.
+        structures: One name for binary segmentation; several names for one class each beside the background.
+
+    Returns:
+        The structures.
 
     Raises:
-        ParameterError: none is given, a name is empty, or one stands in two of them.
+        ParameterError: No structure is given, a name is empty, or a name is part of two structures.
     """
     if not structures:
         raise ParameterError("structures is empty: give at least one, for example [lv]")
@@ -32,45 +73,13 @@ def check_structures(structures: Sequence[str]) -> tuple[str, ...]:
     for structure in structures:
         for name in parts(structure):
             if not name:
-                raise ParameterError(f"structure {structure!r} has an empty name; unions are written lv+myo")
+                raise ParameterError(f"structure {structure!r} has an empty name: write unions as lv+myo")
             if name in seen:
-                raise ParameterError(f"structure {name!r} is given twice in {', '.join(structures)}")
+                raise ParameterError(f"structure {name!r} is given twice in {', '.join(structures)}: give it once")
             seen.add(name)
     return tuple(structures)
 
 
 def n_classes(structures: Sequence[str]) -> int:
-    """Channels of the logits: 1 for one structure, else one more than there are structures."""
+    """Count the channels of the logits: 1 for one structure, otherwise the structures and the background."""
     return 1 if len(structures) == 1 else len(structures) + 1
-
-
-def check_store(store: FrameStore, structures: Sequence[str]) -> None:
-    """Refuse structures that a store does not annotate.
-
-    Raises:
-        DataError: names the structure and what the store holds.
-    """
-    for structure in structures:
-        for name in parts(structure):
-            if name not in store.structures:
-                held = ", ".join(store.structures) or "no masks"
-                raise DataError(f"{store.path}: no masks of {name!r}; it holds {held}")
-
-
-def label_maps(store: FrameStore, labels: ArrayLike, structures: Sequence[str]) -> ByteArray:
-    """Label maps with the structures in the given order.
-
-    Args:
-        store: the frame store.
-        labels: (n,) indices of label maps.
-        structures: names or unions of names.
-
-    Returns:
-        (n, S, S) uint8: 0 background, 1 for ``structures[0]`` and so on.
-    """
-    index = np.asarray(labels, np.int64)
-    maps = np.zeros((len(index), store.size, store.size), np.uint8)
-    for value, structure in enumerate(structures, 1):
-        for name in parts(structure):
-            maps[store.masks(index, name)] = value
-    return maps

@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from alan._version import __version__
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_store, label_maps
 from alan.downstream.members import load_ensemble, load_member, save_ensemble
 from alan.errors import AlanError, CheckpointError, ParameterError, SplitLeakError
 from alan.files import atomic, fingerprint
@@ -98,7 +97,7 @@ def run_ensemble(
     if isinstance(weights, dict):
         check_weights(loaded, weights)
     structures = next(iter(loaded.values())).structures
-    check_store(frames, structures)
+    frames.check_structures(structures)
     table = frames.labelled(split=split, views=views, phases=phases)
     for name, member in loaded.items():
         _check_unseen(name, member, frames, split)
@@ -191,7 +190,7 @@ def _agreement(
                 part = numbers[start : start + batch_size]
                 yield (
                     torch.from_numpy(store.frames(part[:, 0])),
-                    torch.from_numpy(label_maps(store, part[:, 1], structures)),
+                    torch.from_numpy(store.label_maps(part[:, 1], structures)),
                 )
                 bar.update(len(part))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_structures, label_maps
+from alan.data.structures import check_structures
 from alan.errors import ParameterError
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.networks import Supervised, values_of
@@ -97,7 +97,7 @@ def pixel_accuracy(
         return []
     if len(structures) < 2:
         return []
-    truth = label_maps(store, test["label"].to_numpy(), structures)
+    truth = store.label_maps(test["label"].to_numpy(), structures)
     rows = []
     for one in networks:
         values = [values_of(one.network.structures, structure) for structure in structures]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from alan.cardiac.areas import area_cm2
 from alan.cardiac.volumes import ejection_fraction, simpson_volume
 from alan.data.store.reader import FrameStore
-from alan.data.structures import label_maps, parts
+from alan.data.structures import parts
 from alan.evaluation.metrics import dice, distances, iou
 
 BoolArray = NDArray[np.bool_]
@@ -56,7 +56,7 @@ def read_truth(store: FrameStore, table: pd.DataFrame, structure: str) -> Truth:
         _volume(mask, size, structure, view)
         for mask, size, view in zip(original, spacing, table["view"], strict=True)
     ]
-    stored = label_maps(store, table["label"].to_numpy(), [structure]) > 0
+    stored = store.label_maps(table["label"].to_numpy(), [structure]) > 0
     return Truth(structure, stored, original, spacing, np.array(volumes))
 
 

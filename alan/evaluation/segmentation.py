@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_store, label_maps
 from alan.downstream.whitebox.shape import load_shape
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
@@ -149,7 +148,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         label_patients=protocol.label_patients,
         seed=protocol.seed,
     )
-    check_store(store, protocol.structures)  # refuse an unknown one before the long work
+    store.check_structures(protocol.structures)  # refuse an unknown one before the long work
     loaded = load_networks(protocol.networks, protocol.structures, store, sides.test, protocol.test_split)
     test_frames = sides.test["frame"].to_numpy()
     sources = read_sources(
@@ -170,7 +169,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     shown: dict[str, Shown] = {}
     for structure in protocol.structures:
         truth = read_truth(store, sides.test, structure)
-        masks = label_maps(store, sides.label["label"].to_numpy(), [structure]) > 0
+        masks = store.label_maps(sides.label["label"].to_numpy(), [structure]) > 0
         for source, rule in itertools.product(sources, protocol.rules):
             white_boxes = [
                 fit_white_box(

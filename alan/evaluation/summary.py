@@ -10,7 +10,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
-from alan.data.structures import label_maps
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.scoring import METRICS, ejection_fractions
 from alan.evaluation.whitebox import Fitted
@@ -156,7 +155,7 @@ def choose_examples(
                 rows.append({**names, "patient": case["patient"], "dice": float(case["dice"])})
                 places.append(place)
                 predicted.append(one.masks[place])
-                manual.append(label_maps(store, [int(test["label"].iloc[place])], [structure])[0] > 0)
+                manual.append(store.label_maps([int(test["label"].iloc[place])], [structure])[0] > 0)
     if not rows:
         return {}, []
     arrays = {

@@ -15,7 +15,6 @@ import torch
 from torch.nn.functional import interpolate, one_hot
 
 from alan.data.store.reader import FrameStore
-from alan.data.structures import label_maps
 from alan.downstream.members import load_ensemble
 from alan.supervised.agreement import collect
 from alan.supervised.networks import NetworkSpec
@@ -78,7 +77,7 @@ def main():
         members = networks = ensemble.members
         table = store.labelled(split="val")[: options.frames]
         frames = torch.from_numpy(store.frames(table["frame"]))
-        labels = torch.from_numpy(label_maps(store, table["label"], ensemble.structures))
+        labels = torch.from_numpy(store.label_maps(table["label"], ensemble.structures))
     else:
         labels = discs(options.frames, options.size)
         frames = (60 * labels).clone()

@@ -21,8 +21,9 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from alan.data.sample import VIEWS, label_value
+from alan.data.sample import VIEWS
 from alan.data.simulator import echo, simulate_sequence
+from alan.data.structures import label_value
 
 
 def dice(a: np.ndarray, b: np.ndarray) -> float:

@@ -9,7 +9,6 @@ import torch
 import yaml
 
 from alan.data.store.reader import FrameStore
-from alan.data.structures import label_maps
 from alan.downstream.members import load_ensemble
 from alan.errors import ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.ensemble import run_ensemble
@@ -54,7 +53,7 @@ def test_the_folder_is_whole(lab, members, tmp_path, listing):
     store = FrameStore(lab / "store.h5")
     table = store.labelled(split="val")
     frames = torch.from_numpy(store.frames(table["frame"]))
-    labels = torch.from_numpy(label_maps(store, table["label"], ["lv", "la"]))
+    labels = torch.from_numpy(store.label_maps(table["label"], ["lv", "la"]))
     fresh = collect({"a": one, "b": one}, [(frames, labels)])
     assert fresh.score(np.ones(2), "iou") == pytest.approx(known["score"], abs=1e-6)
 

@@ -10,7 +10,6 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from alan.data.store.reader import FrameStore
-from alan.data.structures import label_maps
 from alan.downstream.members import save_ensemble
 from alan.errors import CheckpointError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.costs import measure_cost
@@ -81,7 +80,7 @@ def test_scores_are_scikit_learns(run, lab, nets):
     summary, cases = read(run)
     store = FrameStore(lab / "store.h5")
     test = store.labelled(split="test")
-    truth = label_maps(store, test["label"], ["lv", "la"])
+    truth = store.label_maps(test["label"], ["lv", "la"])
     from alan.downstream.members import load_network
 
     for name, file in (("both", "ensemble.json"), ("first", "a.safetensors")):

@@ -16,7 +16,7 @@ from alan.data.loaders.datasets import Batch, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.sample import IntArray
 from alan.data.splits import draw_patients
-from alan.data.structures import check_store, check_structures, label_maps
+from alan.data.structures import check_structures
 from alan.errors import ParameterError, SplitLeakError
 from alan.files import fingerprint
 
@@ -54,7 +54,7 @@ class LabelledFrames(Dataset[Batch]):
         labels = np.empty((len(rows), self.stores.size, self.stores.size), np.uint8)
         for number in np.unique(rows[:, 0]):
             mine = rows[:, 0] == number
-            labels[mine] = label_maps(self.stores.stores[number], rows[mine, 2], self.structures)
+            labels[mine] = self.stores.stores[number].label_maps(rows[mine, 2], self.structures)
         return {
             "frames": torch.from_numpy(self.stores.frames(index)),
             "labels": torch.from_numpy(labels),
@@ -123,7 +123,7 @@ class LabelledFrameDataModule(LightningDataModule):
     def _opened(self) -> StoreSet:
         stores = StoreSet(self.stores)
         for store in stores.stores:
-            check_store(store, self.structures)
+            store.check_structures(self.structures)
         return stores
 
     def _table(self, split: str) -> pd.DataFrame:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from alan.data.io.medical import read_labels, read_medical
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.camus import read_info
-from alan.data.sample import ByteArray, Record, Sample, label_names
+from alan.data.sample import ByteArray, Record, Sample
 from alan.data.splits import resolve_sides
+from alan.data.structures import label_names
 from alan.errors import DataError, ParameterError, nearest
 
 _LABELS = {"rv": 1, "myo": 2, "lv": 3}

@@ -13,8 +13,9 @@ import numpy as np
 
 from alan.data.io.medical import read_grey, read_labels
 from alan.data.readers.base import EchoDataset
-from alan.data.sample import BoolArray, ByteArray, Record, Sample, masks_from_labels
+from alan.data.sample import BoolArray, ByteArray, Record, Sample
 from alan.data.splits import assign_sides, resolve_sides
+from alan.data.structures import masks_from_labels
 from alan.errors import DataError, ParameterError, nearest
 
 _CODES = {"A2C": "2CH", "A4C": "4CH"}

@@ -13,7 +13,8 @@ from alan.data.io.pictures import MASKS, PICTURES, read_mask, read_picture
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.classes import ClassList, read_classes
 from alan.data.readers.patients import identify, read_rows
-from alan.data.sample import BoolArray, ByteArray, Record, Sample, label_names
+from alan.data.sample import BoolArray, ByteArray, Record, Sample
+from alan.data.structures import label_names
 from alan.errors import DataError
 
 _LISTS = ("classes.yaml", "classes.yml", "classes.json", "classes.csv")

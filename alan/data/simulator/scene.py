@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alan.data.sample import label_value
 from alan.data.simulator.anatomy import LONGITUDINAL_SHARE, PatientAnatomy
 from alan.data.simulator.cycle import Cycle
+from alan.data.structures import label_value
 
 LV, MYO, LA = label_value("lv"), label_value("myo"), label_value("la")
 RV, RA, AO = label_value("rv"), label_value("ra"), label_value("ao")

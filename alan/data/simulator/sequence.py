@@ -37,7 +37,7 @@ class SimulatedSequence:
     Attributes:
         view: one of ``alan.data.sample.VIEWS``.
         frames: (T, H, W) uint8, 0 outside the sector.
-        labels: (T, H, W) uint8, values as ``alan.data.sample.STRUCTURES``, 0 background.
+        labels: (T, H, W) uint8, values as ``alan.data.structures.STRUCTURES``, 0 background.
         contraction: (T,) float64, 0 end-diastole to 1 end-systole.
         ed: index of the end-diastolic frame.
         es: index of the end-systolic frame; with a single frame both are 0.

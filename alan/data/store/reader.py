@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from alan.data.preprocessing import Preprocessing
-from alan.data.sample import SPLITS, VIEWS, BoolArray, ByteArray, IntArray, label_names, label_value
+from alan.data.sample import SPLITS, VIEWS, BoolArray, ByteArray, IntArray
+from alan.data.structures import label_names, label_value, parts
 from alan.errors import DataError, ParameterError, nearest
 
 #: Name and version of the file format; a reader refuses any other.
@@ -248,6 +249,39 @@ class FrameStore:
         value = self._value(structure)
         masks: BoolArray = self._read("labels/maps", labels, len(self.label_frames)) == value
         return masks
+
+    def check_structures(self, structures: Sequence[str]) -> None:
+        """Refuse structures that the store does not annotate.
+
+        Args:
+            structures: Names or unions of names, such as ``lv+myo``.
+
+        Raises:
+            DataError: The archive does not annotate one of them; the message says what the store holds.
+        """
+        for structure in structures:
+            for name in parts(structure):
+                self._value(name)
+
+    def label_maps(self, labels: ArrayLike, structures: Sequence[str]) -> ByteArray:
+        """Read label maps with the structures in a given order.
+
+        Args:
+            labels: (n,) indices of label maps.
+            structures: Names or unions of names, such as ``lv+myo``.
+
+        Returns:
+            (n, S, S) uint8: 0 is background, 1 is ``structures[0]`` and so on.
+
+        Raises:
+            ParameterError: An index is outside the store.
+            DataError: The archive does not annotate one of the structures.
+        """
+        stored = self._read("labels/maps", labels, len(self.label_frames))
+        maps = np.zeros_like(stored)
+        for value, structure in enumerate(structures, 1):
+            maps[np.isin(stored, [self._value(name) for name in parts(structure)])] = value
+        return maps
 
     def original_mask(self, label: int, structure: str) -> BoolArray:
         """Mask of a structure at the resolution of the archive.

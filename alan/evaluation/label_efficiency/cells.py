@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
-from alan.data.structures import label_maps
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -113,8 +112,8 @@ class Workspace:
     def __init__(self, bench: Bench, sides: Sides) -> None:
         self.bench, self.sides = bench, sides
         self.store = FrameStore(bench.store)
-        self.label_maps = label_maps(self.store, sides.label["label"], bench.structures)
-        self.test_maps = label_maps(self.store, sides.test["label"], bench.structures)
+        self.label_maps = self.store.label_maps(sides.label["label"], bench.structures)
+        self.test_maps = self.store.label_maps(sides.test["label"], bench.structures)
         self._features: dict[str, NDArray[Any]] = {}
 
     def rows(self, cell: Cell) -> NDArray[np.int64]:

@@ -11,7 +11,6 @@ from torch import nn
 from alan.backbone.conv import Level
 from alan.backbone.normalise import Normalisation
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_store
 from alan.downstream.readouts.decoder import DecoderReadout
 from alan.downstream.readouts.linear import LinearReadout
 from alan.downstream.whitebox.rules import RULES
@@ -184,7 +183,7 @@ def check_methods(
             if method.rule != "beta":
                 raise ParameterError(f"method {method.name!r}: rule {method.rule!r} has no prior: use rule beta")
             prior = FrameStore(method.prior)
-            check_store(prior, structures)
+            prior.check_structures(structures)
             if prior.fingerprint == store_fingerprint:
                 raise SplitLeakError(
                     f"method {method.name!r}: its prior is counted on the store that is measured: give a store of "

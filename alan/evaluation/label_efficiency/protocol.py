@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_store, check_structures
+from alan.data.structures import check_structures
 from alan.downstream.whitebox.shape import load_shape
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ConfigError, DataError, ParameterError
@@ -102,7 +102,7 @@ def check_efficiency(protocol: LabelEfficiencyProtocol) -> tuple[FrameStore, Sid
         raise ParameterError(f"seeds={list(protocol.seeds)}: give 0 or more")
     store = FrameStore(protocol.store)
     check_structures(protocol.structures)
-    check_store(store, protocol.structures)
+    store.check_structures(protocol.structures)
     sides = choose_sides(
         store,
         train_split=None,

@@ -4,7 +4,6 @@ import torch
 
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_structures, n_classes
 from alan.errors import DataError, ParameterError, SplitLeakError
 
 
@@ -117,8 +116,3 @@ def test_a_patient_on_two_sides(discs):
     leaky = discs.make("leaky", sides=sides, leaks="a patient on two sides")
     with pytest.raises(SplitLeakError, match="'Discs/p0' and 0 more are in 'train' and in 'val'"):
         LabelledFrameDataModule([leaky], ["lv"]).setup()
-
-
-def test_classes():
-    assert n_classes(check_structures(["lv"])) == 1
-    assert n_classes(check_structures(["lv+myo", "la"])) == 3

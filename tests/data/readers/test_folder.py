@@ -11,7 +11,7 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.readers.classes import read_classes
 from alan.data.readers.folder import FrameFolder
 from alan.data.readers.patients import identify
-from alan.data.sample import STRUCTURES, Sample, label_names, label_value
+from alan.data.sample import Sample
 from alan.data.store.writer import prepare
 from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
 
@@ -19,15 +19,6 @@ from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
 @pytest.fixture
 def root(tmp_path, archives):
     return archives.folder(tmp_path / "frames")
-
-
-def test_label_values_are_fixed_for_known_names_and_positions_for_others():
-    assert label_names(("rv", "lv")) == STRUCTURES
-    assert label_value("rv", label_names(("rv", "lv"))) == 4
-    assert label_names(("valve", "lv")) == ("valve", "lv")
-    assert label_value("lv", ("valve", "lv")) == 2
-    with pytest.raises(DataError, match="did you mean 'valve'"):
-        label_value("valv", ("valve", "lv"))
 
 
 def test_a_sample_refuses_a_name_that_is_not_its_own(root):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from alan.data.sample import VIEWS, label_value
+from alan.data.sample import VIEWS
 from alan.data.simulator import PatientAnatomy, Physics, simulate_sequence
 from alan.data.simulator.cycle import Cycle
 from alan.data.simulator.geometry import blur, ellipse_distance, gaussian_matrix, profile, segment_distance
 from alan.data.simulator.tracing import trace
+from alan.data.structures import label_value
 from alan.errors import ParameterError
 
 LV, MYO, LA = (label_value(name) for name in ("lv", "myo", "la"))

@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from alan.data.sample import label_value
 from alan.data.simulator import ApicalPose, PatientAnatomy, Physics, simulate_sequence
 from alan.data.simulator.acquisition import Acquisition, Shadow
 from alan.data.simulator.statistics import shape_statistics
+from alan.data.structures import label_value
 from alan.errors import ParameterError
 
 LV, MYO, LA = (label_value(name) for name in ("lv", "myo", "la"))

@@ -62,6 +62,16 @@ def test_frames_are_those_that_hdf5_reads(store):
         assert np.array_equal(store.masks(range(14), "la"), file["labels/maps"][:] == 3)
 
 
+def test_label_maps_of_unions(store):
+    lv, la = (store.masks(range(14), name) for name in ("lv", "la"))
+    assert np.array_equal(store.label_maps(range(14), ["la", "lv"]), np.where(la, 1, np.where(lv, 2, 0)))
+    assert np.array_equal(store.label_maps([3, 1], ["lv+la"]), (lv | la)[[3, 1]])
+    assert store.label_maps([], ["lv"]).shape == (0, 16, 16)
+    store.check_structures(["lv+la"])
+    with pytest.raises(DataError, match="no masks of 'rv'; it holds lv, la"):
+        store.check_structures(["lv+rv"])
+
+
 def test_what_is_read_may_be_written_to(store):
     frames = store.frames([1])
     before = frames.copy()
