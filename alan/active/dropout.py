@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alan.active.acquisition import RunningAcquisition, check_passes
-from alan.data.augmentation.multicrop import step_generator
 from alan.errors import ParameterError
+from alan.seeding import step_generator
 from alan.supervised.segmenter import Segmenter
 
 #: Layers that drop single values, and those that drop whole channels.

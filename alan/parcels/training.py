@@ -16,12 +16,12 @@ from tqdm import tqdm
 
 from alan.backbone.load import load_backbone
 from alan.backbone.locked import Backbone
-from alan.data.augmentation.multicrop import step_generator
 from alan.errors import CheckpointError, ParameterError
 from alan.parcels.heads import TokenHead
 from alan.parcels.memory import TokenMemory
 from alan.parcels.model import ENTRY, ParcelModel, check_backbone, parcel_entry, save_parcels
 from alan.parcels.usage import collapse_verdict, parcel_usage
+from alan.seeding import step_generator
 
 _log = logging.getLogger(__name__)
 #: Batches before a collapse is spoken of: the first steps say nothing yet.

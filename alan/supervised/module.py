@@ -21,10 +21,10 @@ from alan._version import __version__
 from alan.backbone.checkpoint import check_same_network
 from alan.backbone.normalise import Normalisation
 from alan.backbone.schedules import Schedule
-from alan.data.augmentation.multicrop import step_generator
 from alan.data.augmentation.presets import Augmentation
 from alan.data.structures import check_structures, n_classes
 from alan.errors import CheckpointError, ConfigError, ParameterError, nearest
+from alan.seeding import step_generator
 from alan.supervised.losses import WeightedLosses
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.padded import PaddedNetwork

@@ -39,7 +39,7 @@ def passes(model, images, n=4, **options):
 
 def by_hand(model, images, n, seed):
     """Every pass computed whole, with functional dropout of the same draws."""
-    from alan.data.augmentation.multicrop import step_generator
+    from alan.seeding import step_generator
 
     out = []
     for number in range(n):

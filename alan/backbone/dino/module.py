@@ -24,9 +24,10 @@ from alan.backbone.normalise import normalise
 from alan.backbone.schedules import Schedule
 from alan.backbone.simulation.branch import fill_network
 from alan.backbone.vit import VitSpec, build_vit, check_size
-from alan.data.augmentation.multicrop import Crops, MultiCrop, Views, step_generator
+from alan.data.augmentation.multicrop import Crops, MultiCrop, Views
 from alan.data.sector import sector_mask
 from alan.errors import CheckpointError, ParameterError
+from alan.seeding import step_generator
 
 _log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from alan.backbone.dino.module import DINOModule
 from alan.backbone.simulation.heads import DenseHeads, Outputs, TargetWeights
 from alan.backbone.simulation.steps import augmented, taught_losses
 from alan.data.augmentation.dense import DenseAugmentation
-from alan.data.augmentation.multicrop import step_generator
 from alan.errors import ConfigError, ParameterError
+from alan.seeding import step_generator
 
 
 class JointModule(DINOModule):

@@ -26,8 +26,8 @@ from alan.backbone.simulation.heads import Outputs, TargetWeights, agreement_los
 from alan.backbone.simulation.steps import augmented, frame_dice, resize_grid, shrink_mask, taught_losses
 from alan.backbone.vit import VitSpec
 from alan.data.augmentation.dense import DenseAugmentation, warp
-from alan.data.augmentation.multicrop import step_generator
 from alan.errors import CheckpointError, ConfigError, ParameterError
+from alan.seeding import step_generator
 
 
 class SimulationModule(LightningModule):

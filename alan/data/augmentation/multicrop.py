@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -216,9 +215,3 @@ def crop_grid(boxes: Tensor, size: int) -> Tensor:
     centres = (torch.arange(size, device=boxes.device, dtype=boxes.dtype) * 2 + 1) / size - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
     return torch.stack([x, y], -1) * boxes[:, None, None, :2] + boxes[:, None, None, 2:]
-
-
-def step_generator(device: torch.device, *key: int) -> torch.Generator:
-    """Make a step's generator out of numbers (seed, batch, rank): nothing to save for an exact resume."""
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "big"))

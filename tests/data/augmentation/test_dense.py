@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from alan.data.augmentation.dense import DenseAugmentation, warp, warp_labels
-from alan.data.augmentation.multicrop import step_generator
 from alan.errors import ParameterError
+from alan.seeding import step_generator
 
 STILL = DenseAugmentation(**{f.name: 0.0 for f in fields(DenseAugmentation) if f.name != "blur_sigma"})
 

@@ -9,8 +9,9 @@ import torchvision.transforms.v2.functional as TF
 from scipy.ndimage import gaussian_filter1d
 
 from alan.data.augmentation.appearance import Appearance, change_appearance, gaussian_blur
-from alan.data.augmentation.multicrop import CropDraw, MultiCrop, crop_grid, step_generator
+from alan.data.augmentation.multicrop import CropDraw, MultiCrop, crop_grid
 from alan.errors import ParameterError
+from alan.seeding import step_generator
 
 PLAIN = MultiCrop(global_size=16, local_size=8, n_local=3, flip=0, jitter=0, blur=(0, 0, 0), solarise=(0, 0, 0))
 ECHO = replace(

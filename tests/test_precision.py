@@ -1,0 +1,54 @@
+"""``precision: auto``: bfloat16 where the hardware computes it, and what a run recorded is kept."""
+
+import pytest
+import torch
+
+from alan import precision
+from alan.precision import choose_precision, native_bf16
+
+WITHOUT = "processor\t: 0\nflags\t\t: fpu sse2 avx512f avx512vl\nbugs\t\t: spectre_v1\n\nprocessor\t: 1\n"
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """``machine(cpuinfo, gpu)`` pretends to be another one; ``gpu`` None is a machine without a GPU."""
+
+    def pretend(cpuinfo, gpu=None):
+        path = tmp_path / "cpuinfo"
+        path.write_text(cpuinfo, encoding="utf-8")
+        monkeypatch.setattr(precision, "_CPUINFO", path)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not None)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: gpu)
+
+    return pretend
+
+
+@pytest.mark.parametrize("flag", ["avx512_bf16", "amx_bf16"])
+def test_a_processor_with_bf16_uses_it(machine, flag):
+    machine(WITHOUT.replace("avx512vl", f"avx512vl {flag}"))
+    assert choose_precision("auto") == choose_precision("auto", "cpu") == "bf16-mixed"
+
+
+def test_a_processor_without_bf16_computes_in_fp32(machine, monkeypatch, tmp_path):
+    machine(WITHOUT)
+    assert choose_precision("auto") == choose_precision("auto", "cpu") == "32-true"
+    machine("Features\t: fp asimd bf16\n")  # ARM names its flags so
+    assert native_bf16("cpu")
+    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "none")  # no Linux
+    assert not native_bf16("cpu")
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_decides_unless_the_processor_is_asked_for(machine, native):
+    machine(WITHOUT, gpu=native)
+    assert native_bf16("auto") == native_bf16("gpu") == native_bf16("cuda") == native
+    assert not native_bf16("cpu")
+    assert not native_bf16("mps")
+
+
+def test_a_stated_or_recorded_precision_is_kept(machine):
+    machine(WITHOUT)
+    assert choose_precision("bf16-mixed") == "bf16-mixed"
+    assert choose_precision("auto", recorded="bf16-mixed") == "bf16-mixed"
+    assert choose_precision("32-true", recorded="bf16-mixed") == "32-true"
+    assert choose_precision("auto", recorded="auto") == "32-true"
