@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
+import sysconfig
 from pathlib import Path
 
 from alan.errors import ConfigError, nearest
 
-#: Folders that hold ``checkpoints`` and ``configs``: a checkout, then where a wheel puts them.
-ROOTS = (Path(__file__).resolve().parents[1], Path(sys.prefix) / "share" / "alan")
+_BESIDE = Path(__file__).resolve().parents[1]
+_INSTALLED = (
+    Path(sysconfig.get_path("data")),
+    Path(sysconfig.get_path("data", sysconfig.get_preferred_scheme("user"))),
+    _BESIDE,  # pip install --target
+)
+#: Folders that hold ``checkpoints`` and ``configs``: a checkout, then the places where a wheel may put them.
+ROOTS = (
+    *([_BESIDE] if (_BESIDE / "pyproject.toml").is_file() else []),
+    *(base / "share" / "alan" for base in _INSTALLED),
+)
 
 
 def folders(name: str) -> list[Path]:

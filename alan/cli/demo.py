@@ -10,22 +10,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import alan
 from alan.cache.run import write_cache
 from alan.cli.evaluate import evaluate
 from alan.cli.fit import run_lightning
 from alan.cli.prepare import prepare
 from alan.data.simulator.archive import simulate_archive
 from alan.data.store.reader import FrameStore
-from alan.errors import ConfigError
 from alan.evaluation.results import read_results
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
 from alan.report.console import figure_lines
+from alan.shipped import config_file
 
 _log = logging.getLogger(__name__)
-
-CONFIGS = Path(alan.__file__).resolve().parents[1] / "configs"
 
 
 def demo(
@@ -54,14 +51,14 @@ def demo(
             prepare(name, str(folder / f"archive-{name}"), store)
     with _stage(3, "train the backbone without labels (DINO with the patch-level term), then lock it"):
         frames = {"data.init_args.stores": [*stores.values()]}
-        backbone = _fit("dino/tiny_demo.yaml", folder / "backbone", frames, fast)
+        backbone = _fit("dino/tiny_demo", folder / "backbone", frames, fast)
     with _stage(4, "cache its patch tokens of the training frames"):
         tokens = str(folder / "tokens.h5")
         write_cache(stores["camus"], str(backbone), tokens, what=("tokens",), split="train", frames=8, stride=4)
     with _stage(5, "train the parcels on them (RAPTOR)"):
         data = {"data.init_args.cache": tokens, "data.init_args.store": stores["camus"]}
         parcels = _fit(
-            "raptor/raptor_demo.yaml",
+            "raptor/raptor_demo",
             folder / "parcels",
             {**data, "model.init_args.backbone": str(backbone)},
             fast,
@@ -102,11 +99,7 @@ def _stage(number: int, what: str) -> Iterator[None]:
 
 def _fit(config: str, out: Path, options: Mapping[str, object], fast: bool) -> Path:
     """Train by a shipped config and give the exported model; a finished training is reused."""
-    if not (CONFIGS / config).is_file():
-        raise ConfigError(
-            f"{CONFIGS / config}: no such file; the demo runs in a checkout: git clone, then make demo"
-        )
-    args = ["fit", "--config", str(CONFIGS / config), "--out", str(out)]
+    args = ["fit", "--config", str(config_file(config)), "--out", str(out)]
     args += [f"--{name}={value}" for name, value in options.items()]
     if fast:
         args += ["--trainer.max_steps=4", "--trainer.log_every_n_steps=1"]

@@ -161,7 +161,7 @@ def test_bad_input(tiny, alan, tmp_path, listing, case):
 def test_without_optuna(tiny, alan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     ran = alan("search", "--config", config(tiny, tmp_path), "--out", tmp_path / "run")
-    assert (ran.code, ran.lines) == (2, ["alan: error: optuna is not installed: pip install 'alan[search]'"])
+    assert (ran.code, ran.lines) == (2, ["alan: error: optuna is not installed: pip install 'alan-echo[search]'"])
 
 
 def test_latency_leaves_the_network_as_it_was():

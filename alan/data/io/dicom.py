@@ -13,7 +13,8 @@ from PIL import Image
 
 from alan.data.io.video import Video
 from alan.data.sample import ByteArray
-from alan.errors import ConfigError, DataError
+from alan.errors import DataError
+from alan.extras import third_party
 
 _CM, _TWO_D = 3, 1  # codes of PhysicalUnitsXDirection and RegionSpatialFormat (DICOM PS3.3, C.8.5.5)
 # what pydicom's parser raises on damaged files; it has no root of its errors
@@ -43,13 +44,8 @@ def read_dicom(path: str | os.PathLike[str]) -> Video:
         DataError: missing, no DICOM file, without pictures, of signed pixels, or of a coding that neither pydicom
             nor its plugins can decode.
     """
-    try:
-        import pydicom
-        from pydicom.errors import InvalidDicomError
-        from pydicom.pixels.utils import iter_pixels
-    except ImportError as error:
-        raise ConfigError("DICOM files need pydicom: pip install 'alan[dicom]'") from error
-
+    pydicom = third_party("pydicom", "dicom")
+    iter_pixels = third_party("pydicom.pixels.utils", "dicom").iter_pixels
     source = Path(path)
     if not source.is_file():
         raise DataError(f"{source}: no such file")
@@ -59,7 +55,7 @@ def read_dicom(path: str | os.PathLike[str]) -> Video:
             raise DataError(f"{source}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
         frames = [_grey(frame, dataset) for frame in iter_pixels(dataset)]
         fps, spacing = _rate(dataset), _spacing(dataset)
-    except (InvalidDicomError, *_DAMAGE) as error:
+    except (pydicom.errors.InvalidDicomError, *_DAMAGE) as error:
         raise DataError(f"{source}: cannot be decoded ({' '.join(str(error).split())[:200]})") from error
     except AttributeError as error:
         raise DataError(f"{source}: lacks an element of a picture ({error})") from error
