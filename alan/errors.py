@@ -22,6 +22,10 @@ class DataError(AlanError):
     """A data set on disk is missing, incomplete or unreadable."""
 
 
+class SkippedError(AlanError):
+    """Work ended and was written, but something was skipped and ``strict`` was asked for; exit code 1."""
+
+
 class SplitLeakError(DataError):
     """A patient (or study) stands on more than one side of a split."""
 

@@ -1,7 +1,9 @@
 from .augmentation.dense import DenseAugmentation
 from .augmentation.multicrop import Crops, MultiCrop
 from .augmentation.presets import Augmentation
-from .extract import extract_frames, read_cine
+from .extract import extract_frames
+from .io.base import Cine
+from .io.cine import read_cine
 from .loaders.labelled import LabelledFrameDataModule
 from .loaders.modules import FrameDataModule, SequenceDataModule
 from .loaders.simulated import SimulatedDataModule
@@ -25,6 +27,7 @@ __all__ = [
     "Acdc",
     "Augmentation",
     "Camus",
+    "Cine",
     "ClassList",
     "Coco",
     "Crops",

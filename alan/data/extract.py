@@ -1,4 +1,4 @@
-"""Cine loops of any kind, and stills out of them."""
+"""Extract stills from cine loops: the command ``alan frames``."""
 
 from __future__ import annotations
 
@@ -14,42 +14,18 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from alan.data.io.dicom import is_dicom, read_dicom
-from alan.data.io.medical import read_grey
-from alan.data.io.video import Video, read_video
+from alan.bounds import PositiveInt, bounded
+from alan.data.io.base import Cine
+from alan.data.io.cine import DICOM, MEDICAL, VIDEOS, is_cine, read_cine, stem
 from alan.data.readers.folder import MANIFEST
-from alan.errors import AlanWarning, DataError, ParameterError
+from alan.errors import AlanWarning, DataError
 
 _log = logging.getLogger(__name__)
-_VIDEOS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
-_DICOM = (".dcm", ".dicom")
-_MEDICAL = (".nii.gz", ".nii", ".mhd", ".mha")
 _COLUMNS = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
 
 
-def read_cine(path: str | os.PathLike[str]) -> Video:
-    """Decode a cine loop to grey: AVI, MP4 and the like, DICOM, NIfTI or MetaImage.
-
-    DICOM files are known by their suffix or their first bytes, NIfTI and MetaImage files by their suffix; whatever
-    else is there goes to FFmpeg.
-
-    Returns:
-        Frames (T, H, W) uint8; ``fps`` and ``spacing`` where the file knows them.
-
-    Raises:
-        ConfigError: DICOM without pydicom.
-        DataError: missing or undecodable.
-    """
-    name = Path(path).name.lower()
-    if name.endswith(_MEDICAL):
-        frames, spacing = read_grey(path)
-        return Video(frames, None, spacing)
-    if name.endswith(_DICOM) or is_dicom(path):
-        return read_dicom(path)
-    return read_video(path)
-
-
-def extract_frames(root: str, out: str, *, every: int = 1) -> None:
+@bounded
+def extract_frames(root: str, out: str, *, every: PositiveInt = 1) -> None:
     """Take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD).
 
     Writes ``images/NAME_0001.png`` (grey, the number counts the frames of the loop from 1) and ``manifest.csv``
@@ -67,8 +43,6 @@ def extract_frames(root: str, out: str, *, every: int = 1) -> None:
         ParameterError: ``every`` is below 1.
         DataError: no loop there, none that can be decoded, two of the same name, or stills are already there.
     """
-    if every < 1:
-        raise ParameterError(f"every={every}: must be 1 (all frames) or more")
     source, target = Path(root), Path(out)
     names = _names(source)
     for path in (target / "images", target / MANIFEST):
@@ -110,17 +84,17 @@ def extract_frames(root: str, out: str, *, every: int = 1) -> None:
 def _names(source: Path) -> dict[Path, str]:
     """Cine loops and the names of their stills."""
     if source.is_file():
-        return {source: _stem(source.name)}
+        return {source: stem(source.name)}
     if not source.is_dir():
         raise DataError(f"{source}: no such file or folder")
-    known = (*_VIDEOS, *_DICOM, *_MEDICAL)
     names: dict[Path, str] = {}
     for path in sorted(source.rglob("*")):
-        if path.is_file() and path.name[0] != "." and (path.name.lower().endswith(known) or is_dicom(path)):
+        if path.is_file() and path.name[0] != "." and is_cine(path):
             *folders, last = path.relative_to(source).parts
-            names[path] = "_".join([*folders, _stem(last)])
+            names[path] = "_".join([*folders, stem(last)])
     if not names:
-        raise DataError(f"{source}: holds no cine loop ({', '.join(known)}, or DICOM under any name)")
+        known = ", ".join((*VIDEOS, *MEDICAL, *DICOM))
+        raise DataError(f"{source}: holds no cine loop ({known}, or DICOM under any name)")
     first: dict[str, Path] = {}
     for path, name in names.items():
         if first.setdefault(name, path) != path:
@@ -128,13 +102,7 @@ def _names(source: Path) -> dict[Path, str]:
     return names
 
 
-def _stem(name: str) -> str:
-    """Name without a suffix that is known; what follows a dot in a DICOM file's UID is none."""
-    suffix = next((end for end in (*_MEDICAL, *_VIDEOS, *_DICOM) if name.lower().endswith(end)), "")
-    return name.removesuffix(name[len(name) - len(suffix) :]) if suffix else name
-
-
-def _write_stills(video: Video, folder: Path, name: str, *, source: str, every: int, writer: Any) -> int:
+def _write_stills(video: Cine, folder: Path, name: str, *, source: str, every: int, writer: Any) -> int:
     """Write each n-th frame and its row; the number of them."""
     row_mm, column_mm = video.spacing or ("", "")
     indices = range(0, len(video.frames), every)

@@ -1,4 +1,4 @@
-"""Stills out of cine loops, and ``alan frames``."""
+"""Stills extracted from cine loops, and ``alan frames``."""
 
 import csv
 
@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from alan.cli.main import main
-from alan.data.extract import extract_frames, read_cine
+from alan.data.extract import extract_frames
+from alan.data.io.cine import read_cine
 from alan.data.readers.folder import FrameFolder
 from alan.errors import AlanWarning, DataError, ParameterError
 
@@ -132,7 +133,7 @@ def test_nothing_to_read(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no cine loop"):
         extract_frames(str(tmp_path / "empty"), str(tmp_path / "out"))
-    with pytest.raises(ParameterError, match="every=0"):
+    with pytest.raises(ParameterError, match="every is 0: give a whole number of at least 1"):
         extract_frames(str(tmp_path / "empty"), str(tmp_path / "out"), every=0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alan.data.io.video import Video
+from alan.data.io.base import Cine
 from alan.data.sample import ByteArray
 from alan.errors import DataError
 from alan.extras import third_party
@@ -31,7 +31,7 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def read_dicom(path: str | os.PathLike[str]) -> Video:
+def read_dicom(path: str | os.PathLike[str]) -> Cine:
     """Decode a still or a cine loop.
 
     Colour is reduced to luma (ITU-R 601), palettes are applied, ``MONOCHROME1`` is inverted, and pixels of other
@@ -61,7 +61,7 @@ def read_dicom(path: str | os.PathLike[str]) -> Video:
         raise DataError(f"{source}: lacks an element of a picture ({error})") from error
     if not frames:
         raise DataError(f"{source}: holds no frame")
-    return Video(np.stack(frames), fps, spacing)
+    return Cine(np.stack(frames), fps, spacing)
 
 
 def _grey(frame: NDArray[Any], dataset: Any) -> ByteArray:

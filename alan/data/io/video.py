@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,11 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.sample import ByteArray
+from alan.data.io.base import Cine
 from alan.errors import DataError
 
 
-@dataclass(frozen=True)
-class Video:
-    """A decoded video.
-
-    Attributes:
-        frames: (T, H, W) uint8, full range 0 to 255.
-        fps: frames a second, or None where the container does not know it.
-        spacing: (row, column) size of a pixel in mm, or None where the file does not know it.
-    """
-
-    frames: ByteArray
-    fps: float | None
-    spacing: tuple[float, float] | None = None
-
-
-def read_video(path: str | os.PathLike[str]) -> Video:
+def read_video(path: str | os.PathLike[str]) -> Cine:
     """Decode the first video stream of an AVI or MP4 file to grey.
 
     Colour is reduced to luma. Whatever the installed FFmpeg decodes is accepted.
@@ -56,4 +40,4 @@ def read_video(path: str | os.PathLike[str]) -> Video:
     shapes = {frame.shape for frame in frames}
     if len(shapes) > 1:
         raise DataError(f"{source}: frames of {len(shapes)} sizes {sorted(shapes)}; one size is needed")
-    return Video(np.stack(frames).astype(np.uint8, copy=False), float(rate) if rate else None)
+    return Cine(np.stack(frames).astype(np.uint8, copy=False), float(rate) if rate else None)

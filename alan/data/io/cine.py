@@ -1,0 +1,54 @@
+"""Any file to frames: find out what kind of file it is and decode it with the reader of that kind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from alan.data.io.base import Cine
+from alan.data.io.dicom import is_dicom, read_dicom
+from alan.data.io.medical import read_grey
+from alan.data.io.video import read_video
+
+#: Suffixes of video containers.
+VIDEOS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+#: Suffixes of DICOM files, which may also have none.
+DICOM = (".dcm", ".dicom")
+#: Suffixes of NIfTI and MetaImage files.
+MEDICAL = (".nii.gz", ".nii", ".mhd", ".mha")
+
+
+def is_cine(path: Path) -> bool:
+    """Whether a file is taken for a cine loop: by its suffix, or by the first bytes of a DICOM file."""
+    return path.name.lower().endswith((*VIDEOS, *DICOM, *MEDICAL)) or is_dicom(path)
+
+
+def read_cine(path: str | os.PathLike[str]) -> Cine:
+    """Decode a cine loop to grey: AVI, MP4 and the like, DICOM, NIfTI or MetaImage.
+
+    DICOM files are recognised by their suffix or their first bytes, NIfTI and MetaImage files by their suffix; all
+    other files are given to FFmpeg.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Frames (T, H, W) uint8; times, frame rate and pixel size where the file states them.
+
+    Raises:
+        ConfigError: a DICOM file, and pydicom is not installed.
+        DataError: the file is missing or cannot be decoded.
+    """
+    name = Path(path).name.lower()
+    if name.endswith(MEDICAL):
+        frames, spacing = read_grey(path)
+        return Cine(frames, None, spacing)
+    if name.endswith(DICOM) or is_dicom(path):
+        return read_dicom(path)
+    return read_video(path)
+
+
+def stem(name: str) -> str:
+    """Name of a file without a suffix that is known; the last part of a DICOM UID is not a suffix."""
+    suffix = next((end for end in (*MEDICAL, *VIDEOS, *DICOM) if name.lower().endswith(end)), "")
+    return name[: len(name) - len(suffix)]
