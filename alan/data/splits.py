@@ -1,4 +1,4 @@
-"""Splits by patient: checked, drawn, or read from a file."""
+"""Splits by patient: checked, drawn at random, or read from a mapping or a file."""
 
 from __future__ import annotations
 
@@ -11,149 +11,157 @@ from typing import Any
 import numpy as np
 import yaml
 
+from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, SplitLeakError, nearest
 
 
-def check_split(patients: Sequence[str], sides: Sequence[str], studies: Sequence[str] | None = None) -> None:
-    """Refuse a split in which a patient (or a study) stands on two sides.
+def check_split(patients: Sequence[str], splits: Sequence[str], studies: Sequence[str] | None = None) -> None:
+    """Refuse a patient or a study that is in two splits.
 
     Args:
-        patients: the patient of each sample.
-        sides: the side of each sample; ``""`` means that it is on no side.
-        studies: the study of each sample; ``""`` where it has none.
+        patients: Patient of each sample; samples with ``""`` are not checked.
+        splits: Split of each sample; samples with ``""`` are in no split and are not checked.
+        studies: Study of each sample; samples with ``""`` are not checked.
 
     Raises:
-        ParameterError: the lengths differ.
-        SplitLeakError: names the patient or study and the two sides.
+        ParameterError: The lengths differ.
+        SplitLeakError: A patient or study is in two splits; the message names it and both splits.
     """
     columns = {"patient": patients} if studies is None else {"patient": patients, "study": studies}
     for what, names in columns.items():
-        if len(names) != len(sides):
+        if len(names) != len(splits):
             raise ParameterError(
-                f"{len(names)} entries for {what} but {len(sides)} sides: give one of each a sample"
+                f"{len(names)} entries for {what} but {len(splits)} splits: give one of each for every sample"
             )
         seen: dict[str, str] = {}
-        for name, side in zip(names, sides, strict=True):
-            if name and side and seen.setdefault(name, side) != side:
+        for name, split in zip(names, splits, strict=True):
+            if name and split and seen.setdefault(name, split) != split:
                 raise SplitLeakError(
-                    f"{what} {name!r} is on two sides of the split, {seen[name]!r} and {side!r}: "
-                    f"put all samples of a {what} on one side"
+                    f"{what} {name!r} is in two splits, {seen[name]!r} and {split!r}: "
+                    f"put all samples of a {what} into one split"
                 )
 
 
-def draw_patients(patients: Iterable[str], n: int | None, seed: int) -> list[str]:
-    """Draw labelled patients: the one draw of every protocol, so that a number and a seed name the same people.
+@bounded
+def draw_patients(patients: Iterable[str], label_patients: PositiveInt | None, seed: Seed) -> list[str]:
+    """Draw labelled patients at random.
 
-    Draws are nested: with the same seed, the patients of a smaller ``n`` are among those of a larger one.
+    Every protocol draws with this function, so that a number and a seed mean the same patients everywhere. Draws
+    are nested: with the same seed, the patients of a smaller number are among those of a larger one.
 
     Args:
-        patients: the patient of each sample, in any order, with repeats.
-        n: number of patients to draw, or None for all.
-        seed: seed of the order, 0 or more.
+        patients: Patient of each sample, in any order, with repeats.
+        label_patients: Number of patients to draw; None draws all of them.
+        seed: Seed of the random order.
 
     Returns:
         The patients in the order in which they are drawn.
 
     Raises:
-        ParameterError: there are fewer than ``n`` patients, ``n`` is below 1, or the seed below 0.
+        ParameterError: There are fewer patients than ``label_patients``.
     """
     names = sorted(set(patients))
-    if seed < 0:
-        raise ParameterError(f"seed is {seed}: give 0 or more")
-    if n is not None and not 1 <= n <= len(names):
-        raise ParameterError(f"label_patients is {n}: give 1 to {len(names)}, the labelled patients there are")
+    if label_patients is not None and label_patients > len(names):
+        raise ParameterError(
+            f"label_patients is {label_patients}: give 1 to {len(names)}, the number of labelled patients"
+        )
     order = np.random.default_rng(seed).permutation(len(names))
-    return [names[index] for index in order[:n]]
+    return [names[index] for index in order[:label_patients]]
 
 
-def split_patients(patients: Iterable[str], shares: Mapping[str, float], seed: int) -> dict[str, str]:
+@bounded
+def split_patients(patients: Iterable[str], shares: Mapping[str, float], seed: Seed) -> dict[str, str]:
     """Draw a split by patient.
 
     Args:
-        patients: the patient of each sample, in any order, with repeats.
-        shares: side to a fraction (floats that add up to 1) or to a number of patients (integers; patients left
-            over are on no side). Fractions are rounded by largest remainder.
-        seed: the same seed and patients give the same split, whatever the order of the samples.
+        patients: Patient of each sample, in any order, with repeats.
+        shares: Split to its fraction of the patients (floats with a sum of 1) or to its number of patients
+            (integers; the remaining patients are in no split). Fractions are rounded by largest remainder.
+        seed: Seed of the draw. The same seed and patients give the same split, whatever the order of the samples.
 
     Returns:
-        Patient to side; every patient exactly once, ``""`` for no side.
+        Patient to split, every patient exactly once; ``""`` for no split.
 
     Raises:
-        ParameterError: unknown side, shares that are neither fractions of 1 nor counts that fit, or an empty
-            side.
+        ParameterError: An unknown or empty split, or shares that are neither fractions with a sum of 1 nor counts
+            that fit.
     """
     names = sorted(set(patients))
-    check_sides(shares)
+    check_split_names(shares)
     values = list(shares.values())
     if all(isinstance(value, int) for value in values):
         counts = [int(value) for value in values]
         if sum(counts) > len(names):
-            raise ParameterError(f"the split asks for {sum(counts)} patients, there are {len(names)}")
+            raise ParameterError(f"the split asks for {sum(counts)} patients: give at most {len(names)} in all")
     else:
         if abs(sum(values) - 1) > 1e-6:
             raise ParameterError(
-                f"the fractions of a split must add up to 1, got {sum(values):g} ({dict(shares)})"
+                f"the fractions {dict(shares)} add up to {sum(values):g}: give fractions with a sum of 1"
             )
         exact = np.asarray(values) * len(names)
         rounded = np.floor(exact + 1e-9).astype(int)
         order = np.argsort(rounded - exact, kind="stable")
         rounded[order[: len(names) - rounded.sum()]] += 1
         counts = rounded.tolist()
-    for side, count in zip(shares, counts, strict=True):
+    for split, count in zip(shares, counts, strict=True):
         if count < 1:
             raise ParameterError(
-                f"side {side!r} of the split gets {count} of {len(names)} patients: it would be empty"
+                f"split {split!r} gets {count} of {len(names)} patients: give it a larger share, or check how "
+                "patients are told apart"
             )
     drawn = np.random.default_rng(seed).permutation(len(names))
-    sides = dict.fromkeys(names, "")
+    splits = dict.fromkeys(names, "")
     start = 0
-    for side, count in zip(shares, counts, strict=True):
-        sides.update((names[index], side) for index in drawn[start : start + count])
+    for split, count in zip(shares, counts, strict=True):
+        splits.update((names[index], split) for index in drawn[start : start + count])
         start += count
-    return sides
+    return splits
 
 
-def check_sides(sides: Iterable[str]) -> None:
-    """Refuse a side that is not one of train, val, test.
+def check_split_names(splits: Iterable[str]) -> None:
+    """Refuse names of splits other than train, val and test.
 
     Raises:
-        ParameterError: names the side and the nearest one that exists, or says that there is none at all.
+        ParameterError: A name is unknown (the message offers the nearest one), or none is given.
     """
-    given = list(sides)
+    given = list(splits)
     if not given:
-        raise ParameterError(f"a split without sides: give at least one of {', '.join(SPLITS)}")
-    for side in given:
-        if side not in SPLITS:
-            raise ParameterError(f"unknown side {side!r} of a split: {nearest(str(side), SPLITS)}")
+        raise ParameterError(f"a split without names: give at least one of {', '.join(SPLITS)}")
+    for split in given:
+        if split not in SPLITS:
+            raise ParameterError(f"unknown split {split!r}: {nearest(str(split), SPLITS)}")
 
 
 def read_split(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a split from a YAML or JSON file: side to ids and ranges, as :func:`assign_sides` takes it.
+    """Read a split from a YAML or JSON file: split to ids and ranges, as :func:`assign_splits` takes it.
 
     Raises:
-        DataError: the file is missing or does not hold a mapping of sides.
+        DataError: The file is missing or does not hold a mapping.
     """
     source = Path(path)
     try:
-        value = yaml.safe_load(source.read_text(encoding="utf-8"))  # JSON is YAML
+        value = yaml.safe_load(source.read_text(encoding="utf-8-sig"))  # JSON is YAML
     except FileNotFoundError as error:
         raise DataError(f"{source}: no such split file") from error
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{source}: not a YAML or JSON file ({' '.join(str(error).split())})") from error
     if not isinstance(value, dict):
-        raise DataError(f"{source}: a split file maps train, val and test to patients, e.g. 'train: 1-300'")
+        raise DataError(f"{source}: a split file maps train, val and test to patients, such as 'train: 1-300'")
     return value
 
 
 def expand_ids(entry: Any) -> set[str]:
-    """Ids out of a human's list: ``"1-300, 305, patient0400"``, a number, or a list of such.
+    """Expand ids and ranges, such as ``"1-300, 305, patient0400"``.
+
+    Args:
+        entry: A text of ids and ranges separated by commas, a number, or a list of such entries.
 
     Returns:
-        Names as given and numbers as decimal strings without leading zeros.
+        Names as given, and numbers as decimal strings without leading zeros.
 
     Raises:
-        ParameterError: an entry that is neither, or a range that runs backwards.
+        ParameterError: An entry is of another type, or a range runs backwards.
     """
     if isinstance(entry, bool) or not isinstance(entry, (str, int, list, tuple)):
         raise ParameterError(f"cannot read {entry!r} as patients: give ids or ranges such as '1-300, 305'")
@@ -174,64 +182,66 @@ def expand_ids(entry: Any) -> set[str]:
     return ids
 
 
-def assign_sides(patients: Iterable[str], sides: Mapping[str, Any]) -> dict[str, str]:
-    """Put patients on the sides that a mapping names.
+def assign_splits(patients: Iterable[str], splits: Mapping[str, Any]) -> dict[str, str]:
+    """Assign patients to the splits that a mapping names.
 
     Args:
-        patients: ids of the patients that exist, with repeats. A number in the mapping means the patient whose
-            id is that number after an optional word (``7`` is ``patient0007``, but not ``test-patient0007``).
-        sides: side to ids and ranges, see :func:`expand_ids`. Ids that do not exist are passed over: an archive
-            may be a part of the release.
+        patients: Ids of the patients that exist, with repeats. A number in the mapping means the patient whose id
+            is that number after an optional word (``7`` is ``patient0007``, but not ``test-patient0007``).
+        splits: Split to ids and ranges, see :func:`expand_ids`. Ids that do not exist are ignored, because an
+            archive may be a part of its release.
 
     Returns:
-        Patient to side; ``""`` for patients that the mapping does not name.
+        Patient to split; ``""`` for patients that the mapping does not name.
 
     Raises:
-        ParameterError: unknown side.
-        DataError: a side without any patient.
-        SplitLeakError: a patient named on two sides.
+        ParameterError: A split is unknown.
+        DataError: A split has no patient.
+        SplitLeakError: A patient is named in two splits.
     """
-    check_sides(sides)
+    check_split_names(splits)
     assigned = dict.fromkeys(patients, "")
-    for side, entry in sides.items():
+    for split, entry in splits.items():
         ids = expand_ids(entry)
         members = [name for name in assigned if name in ids or _number(name) in ids]
         if not members:
+            known = ", ".join(list(assigned)[:4])
             raise DataError(
-                f"side {side!r} of the split is empty: none of the {len(assigned)} patients is in {entry!r}"
+                f"split {split!r} is empty: none of the {len(assigned)} patients ({known}, ...) is in {entry!r}"
             )
         for name in members:
             if assigned[name]:
                 raise SplitLeakError(
-                    f"patient {name!r} is on two sides of the split, {assigned[name]!r} and {side!r}"
+                    f"patient {name!r} is in two splits, {assigned[name]!r} and {split!r}: name it in one of them"
                 )
-            assigned[name] = side
+            assigned[name] = split
     return assigned
 
 
-def resolve_sides(
-    patients: Iterable[str], split: Mapping[str, Any] | str | os.PathLike[str], seed: int = 0
+@bounded
+def resolve_splits(
+    patients: Iterable[str], split: Mapping[str, Any] | str | os.PathLike[str], seed: Seed = 0
 ) -> dict[str, str]:
-    """Put patients on sides, as a reader's option ``split`` says.
+    """Assign patients to splits as the option ``split`` of a reader says.
 
     Args:
-        patients: ids of the patients that exist, with repeats.
-        split: side to patients as :func:`assign_sides` takes it, side to a fraction of the patients (floats that
-            add up to 1, drawn by :func:`split_patients`), or the path of a YAML or JSON file of either.
-        seed: of the draw; without fractions it has no effect.
+        patients: Ids of the patients that exist, with repeats.
+        split: Split to patients as :func:`assign_splits` takes it, split to a fraction of the patients (floats
+            with a sum of 1, drawn by :func:`split_patients`), or the path of a YAML or JSON file of either.
+        seed: Seed of the draw; without fractions it has no effect.
 
     Returns:
-        Patient to side; ``""`` for patients on no side.
+        Patient to split; ``""`` for patients in no split.
 
     Raises:
-        ParameterError: as the two functions.
-        DataError: the file is missing or malformed, or a side is without any patient.
-        SplitLeakError: a patient named on two sides.
+        ParameterError: As in the two functions.
+        DataError: The file is missing or malformed, or a split has no patient.
+        SplitLeakError: A patient is named in two splits.
     """
-    sides = split if isinstance(split, Mapping) else read_split(split)
-    if all(isinstance(share, float) for share in sides.values()):
-        return split_patients(patients, sides, seed)
-    return assign_sides(patients, sides)
+    splits = split if isinstance(split, Mapping) else read_split(split)
+    if all(isinstance(share, float) for share in splits.values()):
+        return split_patients(patients, splits, seed)
+    return assign_splits(patients, splits)
 
 
 def _number(patient: str) -> str:

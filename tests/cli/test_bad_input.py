@@ -120,7 +120,7 @@ def masks_of_another_shape(tiny, folder):
 # Splits
 
 
-@case("side 'test' of the split is empty", "900-999")
+@case("split 'test' is empty", "900-999")
 def empty_split(tiny, folder):
     split = {"train": "1-8", "test": "900-999"}
     return prepare("camus", tiny.archive("camus"), f"--split={json.dumps(split)}")
@@ -135,13 +135,13 @@ def empty_split_fit(tiny, folder):
     return fit("dino", tiny, stores=[str(out)], split="val")
 
 
-@case("'patient0003' is on two sides of the split, 'train' and 'test'")
+@case("'patient0003' is in two splits, 'train' and 'test'")
 def shared_patient(tiny, folder):
     split = {"train": "1-3", "test": "3-8"}
     return prepare("camus", tiny.archive("camus"), f"--split={json.dumps(split)}")
 
 
-@case("is on two sides of the split", "put all samples of a patient on one side")
+@case("is in two splits", "put all samples of a patient into one split")
 def shared_patient_tmed(tiny, folder):
     root = copy(tiny, "tmed", folder)
     (path,) = root.glob("*.csv")

@@ -4,52 +4,52 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alan.data.splits import assign_sides, check_split, draw_patients, expand_ids, read_split, split_patients
+from alan.data.splits import assign_splits, check_split, draw_patients, expand_ids, read_split, split_patients
 from alan.errors import DataError, ParameterError, SplitLeakError
 
 NAMES = [f"patient{number:04d}" for number in range(1, 21)]
 
 
 class TestCheckSplit:
-    def test_names_the_patient_and_the_sides(self):
-        with pytest.raises(SplitLeakError, match="patient 'b' is on two sides of the split, 'train' and 'test'"):
+    def test_names_the_patient_and_the_splits(self):
+        with pytest.raises(SplitLeakError, match="patient 'b' is in two splits, 'train' and 'test'"):
             check_split(["a", "b", "b"], ["val", "train", "test"])
 
     def test_names_the_study(self):
-        with pytest.raises(SplitLeakError, match="study 's' is on two sides"):
+        with pytest.raises(SplitLeakError, match="study 's' is in two splits"):
             check_split(["a", "b"], ["val", "train"], ["s", "s"])
 
     def test_accepts_what_is_honest(self):
         check_split(["a", "a", "b", "b"], ["train", "train", "test", ""], ["s", "t", "", ""])
 
-    def test_nameless_samples_and_no_side_do_not_count(self):
+    def test_nameless_samples_and_no_split_do_not_count(self):
         check_split(["", "", "c", "c"], ["train", "test", "", "val"])
 
     def test_lengths(self):
-        with pytest.raises(ParameterError, match="1 entries for study but 2 sides"):
+        with pytest.raises(ParameterError, match="1 entries for study but 2 splits"):
             check_split(["a", "b"], ["val", "train"], ["s"])
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["train", "val", ""])), max_size=8))
     @settings(max_examples=60, deadline=None)
     def test_against_a_loop_over_pairs(self, rows):
         leak = any(p == q and s and t and s != t for p, s in rows for q, t in rows)
-        patients, sides = [p for p, _ in rows], [s for _, s in rows]
+        patients, splits = [p for p, _ in rows], [s for _, s in rows]
         if leak:
             with pytest.raises(SplitLeakError):
-                check_split(patients, sides)
+                check_split(patients, splits)
         else:
-            check_split(patients, sides)
+            check_split(patients, splits)
 
 
 class TestSplitPatients:
     def test_fractions_by_largest_remainder(self):
-        sides = split_patients(NAMES[:11] * 3, {"train": 0.7, "val": 0.15, "test": 0.15}, seed=0)
-        assert Counter(sides.values()) == {"train": 8, "val": 2, "test": 1}  # 7.7, 1.65, 1.65
-        assert list(sides) == NAMES[:11]
+        splits = split_patients(NAMES[:11] * 3, {"train": 0.7, "val": 0.15, "test": 0.15}, seed=0)
+        assert Counter(splits.values()) == {"train": 8, "val": 2, "test": 1}  # 7.7, 1.65, 1.65
+        assert list(splits) == NAMES[:11]
 
     def test_counts_leave_the_rest_out(self):
-        sides = split_patients(NAMES, {"train": 5, "test": 3}, seed=0)
-        assert Counter(sides.values()) == {"train": 5, "test": 3, "": 12}
+        splits = split_patients(NAMES, {"train": 5, "test": 3}, seed=0)
+        assert Counter(splits.values()) == {"train": 5, "test": 3, "": 12}
 
     def test_seed_decides_and_order_does_not(self):
         shares = {"train": 0.5, "test": 0.5}
@@ -60,12 +60,12 @@ class TestSplitPatients:
     @pytest.mark.parametrize(
         ("shares", "words"),
         [
-            ({"train": 0.5, "test": 0.4}, "add up to 1, got 0.9"),
-            ({"train": 15, "test": 6}, "asks for 21 patients, there are 20"),
-            ({"train": 0.99, "test": 0.01}, "'test' of the split gets 0 of 20"),
-            ({"train": 20, "test": 0}, "'test' of the split gets 0 of 20"),
+            ({"train": 0.5, "test": 0.4}, "add up to 0.9"),
+            ({"train": 15, "test": 6}, "asks for 21 patients: give at most 20"),
+            ({"train": 0.99, "test": 0.01}, "'test' gets 0 of 20"),
+            ({"train": 20, "test": 0}, "'test' gets 0 of 20"),
             ({"training": 1.0}, "did you mean 'train'"),
-            ({}, "without sides"),
+            ({}, "without names"),
         ],
     )
     def test_refuses(self, shares, words):
@@ -73,7 +73,7 @@ class TestSplitPatients:
             split_patients(NAMES, shares, seed=0)
 
 
-class TestAssignSides:
+class TestAssignSplits:
     @pytest.mark.parametrize(
         ("entry", "ids"),
         [
@@ -96,7 +96,7 @@ class TestAssignSides:
 
     def test_numbers_and_names(self):
         names = ["patient0001", "patient0010", "test-patient0001", "1009", "other"]
-        assert assign_sides(names, {"train": "1, 1009", "val": "other", "test": "test-patient0001"}) == {
+        assert assign_splits(names, {"train": "1, 1009", "val": "other", "test": "test-patient0001"}) == {
             "patient0001": "train",
             "patient0010": "",
             "test-patient0001": "test",
@@ -106,11 +106,11 @@ class TestAssignSides:
 
     def test_refuses(self):
         with pytest.raises(SplitLeakError, match="patient0002"):
-            assign_sides(NAMES, {"train": "1-2", "val": "patient0002"})
-        with pytest.raises(DataError, match="side 'val' of the split is empty"):
-            assign_sides(NAMES, {"train": "1-2", "val": "500-600"})
-        with pytest.raises(ParameterError, match="unknown side 'tset'"):
-            assign_sides(NAMES, {"tset": "1-2"})
+            assign_splits(NAMES, {"train": "1-2", "val": "patient0002"})
+        with pytest.raises(DataError, match="split 'val' is empty"):
+            assign_splits(NAMES, {"train": "1-2", "val": "500-600"})
+        with pytest.raises(ParameterError, match="unknown split 'tset'"):
+            assign_splits(NAMES, {"tset": "1-2"})
 
 
 def test_read_split(tmp_path):

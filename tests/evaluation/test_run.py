@@ -240,7 +240,7 @@ def test_nothing_to_evaluate(tmp_path):
 
 def test_a_shared_patient_is_refused_by_name(lab, tmp_path):
     segmentation, _ = protocols(lab)
-    with pytest.raises(SplitLeakError, match="'everyone' is on two sides"):
+    with pytest.raises(SplitLeakError, match="'everyone' is in two splits"):
         run_evaluation(replace(segmentation, store=str(lab / "leaking.h5")), None, tmp_path / "run")
 
 

@@ -18,7 +18,7 @@ from alan.data.io.medical import read_labels, read_medical
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.camus import read_info
 from alan.data.sample import ByteArray, Record, Sample
-from alan.data.splits import resolve_sides
+from alan.data.splits import resolve_splits
 from alan.data.structures import label_names
 from alan.errors import DataError, ParameterError, nearest
 
@@ -85,7 +85,7 @@ class Acdc(EchoDataset):
         found.sort(key=lambda item: _natural(item[0].id))
         records = [record for record, _ in found]
         if split is not None:
-            sides = resolve_sides([record.patient for record in records], split, seed)
+            sides = resolve_splits([record.patient for record in records], split, seed)
             records = [Record(r.id, r.patient, sides[r.patient], attributes=r.attributes) for r in records]
         self._parts = [part for _, part in found]
         files = [[path for path in (part.image, part.label) if path is not None] for part in self._parts]

@@ -14,7 +14,7 @@ import numpy as np
 from alan.data.io.medical import read_grey, read_labels
 from alan.data.readers.base import EchoDataset
 from alan.data.sample import BoolArray, ByteArray, Record, Sample
-from alan.data.splits import assign_sides, resolve_sides
+from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
 from alan.errors import DataError, ParameterError, nearest
 
@@ -222,7 +222,7 @@ def _sides(
 ) -> dict[str, str]:
     """Patient to side, ``""`` for none."""
     if split is not None and (isinstance(split, Mapping) or str(split) != "official"):
-        return resolve_sides(folders, split)
+        return resolve_splits(folders, split)
     if not all(path.parent.name in ("training", "testing") for path in folders.values()):
         return _official(root, folders, required=split is not None)
     return {name: "test" if path.parent.name == "testing" else "train" for name, path in folders.items()}
@@ -238,7 +238,7 @@ def _official(root: Path, folders: Mapping[str, Path], *, required: bool) -> dic
                 names[side] = path.read_text(encoding="utf-8").split()
     here = {side: ids for side, ids in names.items() if set(ids) & set(folders)}
     if here:
-        return assign_sides(folders, here)
+        return assign_splits(folders, here)
     if required:
         raise DataError(
             f"{root}: database_split/subgroup_*.txt, the official split, does not name its patients; "

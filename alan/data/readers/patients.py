@@ -11,7 +11,7 @@ from typing import Any
 
 from alan.data.readers.base import check_columns
 from alan.data.sample import SPLITS, VIEWS, Record
-from alan.data.splits import resolve_sides
+from alan.data.splits import resolve_splits
 from alan.errors import DataError, ParameterError, nearest
 
 #: The table of patients, in the folder of the data set.
@@ -45,7 +45,7 @@ def identify(
         ids: id of each picture, see :func:`picture_id`.
         patient: the rule, a regular expression that matches the whole id and has a group ``patient``, and perhaps
             ``study``, ``view`` and ``split``: ``(?P<patient>p\d+)_(?P<view>A4C|A2C)_.*``.
-        split: as :func:`alan.data.splits.resolve_sides` takes it; it goes before a side of table or rule.
+        split: as :func:`alan.data.splits.resolve_splits` takes it; it goes before a side of table or rule.
         seed: of the draw where ``split`` gives fractions.
         attributes: id to further attributes.
 
@@ -70,7 +70,7 @@ def identify(
         facts = _by_rule(patient, ids)
     else:
         facts = [{"patient": name.partition("_")[0] or name} for name in ids]
-    sides = None if split is None else resolve_sides([fact["patient"] for fact in facts], split, seed)
+    sides = None if split is None else resolve_splits([fact["patient"] for fact in facts], split, seed)
     records = []
     for name, fact in zip(ids, facts, strict=True):
         side = _side(fact.get("split") or "", name) if sides is None else sides[fact["patient"]]
@@ -123,7 +123,7 @@ def _by_rule(rule: str, ids: Sequence[str]) -> list[dict[str, str]]:
 def _side(word: str, name: str) -> str:
     side = _SIDES.get(word.lower(), word.lower())
     if side not in ("", *SPLITS):
-        raise DataError(f"{name}: unknown side {word!r} of the split: {nearest(word, SPLITS)}")
+        raise DataError(f"{name}: unknown split {word!r}: {nearest(word, SPLITS)}")
     return side
 
 

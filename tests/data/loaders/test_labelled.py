@@ -113,6 +113,6 @@ def test_refused_at_once(discs, options, error, message):
 
 def test_a_patient_on_two_sides(discs):
     sides = ["train"] * 6 + ["val"] * 2 + ["test"] * 2 + ["val"]  # s10 is p0 again
-    leaky = discs.make("leaky", sides=sides, leaks="a patient on two sides")
+    leaky = discs.make("leaky", sides=sides, leaks="a patient in two splits")
     with pytest.raises(SplitLeakError, match="'Discs/p0' and 0 more are in 'train' and in 'val'"):
         LabelledFrameDataModule([leaky], ["lv"]).setup()

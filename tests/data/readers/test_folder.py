@@ -259,11 +259,11 @@ class TestIdentify:
         with pytest.raises(ParameterError, match="keep one"):
             identify(tmp_path, self.IDS, patient="(?P<patient>.*)")
         (tmp_path / "patients.csv").write_text("file,patient,split\np1_A4C_1,7,tset\n")
-        with pytest.raises(DataError, match=r"unknown side 'tset'.*'test'"):
+        with pytest.raises(DataError, match=r"unknown split 'tset'.*'test'"):
             identify(tmp_path, self.IDS[:1])
 
     def test_a_table_that_says_two_things_of_a_picture(self, tmp_path):
-        """The last row would win, and a patient could stand on two sides under two names."""
+        """The last row would win, and a patient could be in two splits under two names."""
         table = tmp_path / "patients.csv"
         for second in ("p1_A4C_1", "p1_A4C_1.png", "p1/A4C_1.png"):
             table.write_text(f"file,patient\np1_A4C_1.png,7\n{second},8\n")
@@ -278,7 +278,7 @@ class TestIdentify:
         names = sorted(path.stem for path in (root / "images").iterdir())
         rows = [f"{name},p,{side}" for name, side in zip(names, ("train", "val", "val", "val"), strict=True)]
         (root / "patients.csv").write_text("\n".join(["file,patient,split", *rows]))
-        with pytest.raises(SplitLeakError, match="'p' is on two sides"):
+        with pytest.raises(SplitLeakError, match="'p' is in two splits"):
             FrameFolder(root)
 
     def test_a_drawn_split_keeps_patients_whole(self, tmp_path):
