@@ -162,7 +162,7 @@ def test_a_coding_that_nobody_can_read(tmp_path):
 def test_without_pydicom(monkeypatch, write, grey):
     path = write(grey)
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
-    with pytest.raises(ConfigError, match=r"alan\[dicom\]"):
+    with pytest.raises(ConfigError, match=r"alan-echo\[dicom\]"):
         read_dicom(path)
 
 
