@@ -61,6 +61,16 @@ def bounded(target: _T) -> _T:
     return wrapper  # type: ignore[return-value]
 
 
+def check_ascending(name: str, values: tuple[float, float]) -> None:
+    """Check that a range has its lower end first.
+
+    Raises:
+        ParameterError: ``values`` descend.
+    """
+    if values[0] > values[1]:
+        raise ParameterError(f"{name} is {values}: give the lower end first")
+
+
 def check_parameters(estimator: Any) -> None:
     """Check the attributes of an estimator against the bounds that its ``__init__`` declares.
 

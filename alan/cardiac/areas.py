@@ -9,17 +9,17 @@ from alan.errors import ParameterError
 
 
 def check_spacing(spacing: tuple[float, float]) -> tuple[float, float]:
-    """Return ``spacing`` as two floats.
+    """Check a pixel size and return it as two floats.
 
     Args:
         spacing: (row, column) size of a pixel in mm.
 
     Raises:
-        ParameterError: a value is not finite and positive.
+        ParameterError: A value is not finite and positive.
     """
     row, column = float(spacing[0]), float(spacing[1])
     if not (np.isfinite([row, column]).all() and row > 0 and column > 0):
-        raise ParameterError(f"spacing {(row, column)} mm: give two finite sizes above 0, (row, column)")
+        raise ParameterError(f"spacing is {(row, column)}: give (row, column) in mm, two finite numbers above 0")
     return row, column
 
 
@@ -34,7 +34,7 @@ def area_cm2(masks: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[
         (...) float64 in cm^2; 0 for an empty mask.
 
     Raises:
-        ParameterError: the spacing is not finite and positive.
+        ParameterError: The spacing is not finite and positive.
     """
     row, column = check_spacing(spacing)
     pixels = np.asarray(masks, dtype=bool).sum(axis=(-2, -1))

@@ -1,26 +1,30 @@
-"""Volumes of a ventricle from the mask of one long-axis view, and the ejection fraction.
+"""Left ventricular volumes from masks of long-axis views, and the ejection fraction.
 
-Both formulae are those of the chamber quantification guideline (Lang et al., J Am Soc Echocardiogr
-2015;28:1-39): area-length, ``V = 8 A^2 / (3 pi L)``, and the summation of disks, ``V = pi/4 sum_i d_i^2 L/n``,
-here in a single plane, so each disk is taken to be round. The long axis is the first principal axis of the mask
-in mm, its length the extent of the mask along it: no landmark is needed, and no learning.
+The formulas are those of the chamber quantification guideline (Lang et al., J Am Soc Echocardiogr 2015;28:1-39):
+area-length, ``V = 8 A^2 / (3 pi L)``, and the method of disks, ``V = pi/4 sum_i d_i^2 L/n``, in a single plane, so
+that each disk is assumed to be circular. The long axis is the first principal axis of the mask in mm; its length
+is the extent of the mask along it.
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from alan.bounds import bounded
 from alan.cardiac.areas import area_cm2, check_spacing
 from alan.errors import ParameterError
 
-#: A pixel of a small mask is spread over up to 4 x 4 points, so that thin disks do not see the pixel grid;
-#: a mask of this many pixels and more needs none of that.
+#: Each pixel of a small mask is sampled at up to 4 x 4 points, so that thin disks do not depend on the pixel grid;
+#: a mask of at least this many pixels is sampled once per pixel.
 _MAX_SUBPIXELS, _ENOUGH_POINTS = 4, 40_000
 
 
 def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[NDArray[np.float64], float]:
-    """Positions (cm) of a mask's points along its long axis, and the area (cm^2) that a point stands for."""
+    """Positions (cm) of the sample points of a mask along its long axis, and the area (cm^2) of one point."""
     row, column = check_spacing(spacing)
     if mask.ndim != 2:
         raise ParameterError(f"mask has shape {mask.shape}: give one mask (H, W) at a time")
@@ -35,7 +39,7 @@ def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[
 
 
 def long_axis_cm(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float:
-    """Length of a mask along its first principal axis.
+    """Compute the length of a mask along its first principal axis.
 
     Args:
         mask: (H, W) bool.
@@ -45,7 +49,7 @@ def long_axis_cm(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float
         The length in cm; NaN for an empty mask.
 
     Raises:
-        ParameterError: the mask is not (H, W), or the spacing is not finite and positive.
+        ParameterError: The mask is not (H, W), or the spacing is not finite and positive.
     """
     if not np.any(mask):
         return float("nan")
@@ -53,7 +57,7 @@ def long_axis_cm(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float
 
 
 def area_length_volume(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float:
-    """Volume by the single-plane area-length formula, ``8 A^2 / (3 pi L)``.
+    """Compute the volume by the single-plane area-length formula, ``8 A^2 / (3 pi L)``.
 
     Args:
         mask: (H, W) bool, a long-axis view of the cavity.
@@ -63,28 +67,29 @@ def area_length_volume(mask: NDArray[np.bool_], spacing: tuple[float, float]) ->
         The volume in ml; NaN for an empty mask.
 
     Raises:
-        ParameterError: the mask is not (H, W), or the spacing is not finite and positive.
+        ParameterError: The mask is not (H, W), or the spacing is not finite and positive.
     """
     length = long_axis_cm(mask, spacing)
     return 8.0 * float(area_cm2(mask, spacing)) ** 2 / (3.0 * np.pi * length)
 
 
-def simpson_volume(mask: NDArray[np.bool_], spacing: tuple[float, float], n_disks: int = 20) -> float:
-    """Volume by the single-plane summation of disks (modified Simpson's rule).
+@bounded
+def simpson_volume(
+    mask: NDArray[np.bool_], spacing: tuple[float, float], n_disks: Annotated[int, Ge(2)] = 20
+) -> float:
+    """Compute the volume by the single-plane method of disks (modified Simpson's rule).
 
     Args:
         mask: (H, W) bool, a long-axis view of the cavity.
         spacing: (row, column) size of a pixel in mm.
-        n_disks: disks along the long axis, at least 2; 20 is the guideline's number.
+        n_disks: Number of disks along the long axis; the guideline uses 20.
 
     Returns:
         The volume in ml; NaN for an empty mask.
 
     Raises:
-        ParameterError: fewer than 2 disks, a mask that is not (H, W), or a spacing that is not positive.
+        ParameterError: There are fewer than 2 disks, the mask is not (H, W), or the spacing is not positive.
     """
-    if n_disks < 2:
-        raise ParameterError(f"n_disks={n_disks}: give at least 2 (20 is usual)")
     if not np.any(mask):
         return float("nan")
     positions, point_area = _along_axis(mask, spacing)
@@ -95,15 +100,14 @@ def simpson_volume(mask: NDArray[np.bool_], spacing: tuple[float, float], n_disk
 
 
 def ejection_fraction(edv: float, esv: float) -> float:
-    """Ejection fraction, ``100 (EDV - ESV) / EDV``.
+    """Compute the ejection fraction, ``100 (EDV - ESV) / EDV``.
 
     Args:
-        edv: end-diastolic volume.
-        esv: end-systolic volume, in the same unit.
+        edv: End-diastolic volume.
+        esv: End-systolic volume in the same unit.
 
     Returns:
-        The ejection fraction in percent; NaN where a volume is NaN or EDV is 0. Negative where ESV exceeds EDV:
-        the caller shall see that something is wrong.
+        The ejection fraction in percent; NaN where a volume is NaN or EDV is 0; negative where ESV exceeds EDV.
     """
     if not (np.isfinite(edv) and np.isfinite(esv)) or edv <= 0:
         return float("nan")

@@ -2,8 +2,9 @@
 
     python tests/benchmarks/recompute.py --work figures > before.json
 
-Everything runs on a small simulated archive and takes three minutes on two cores. Trainings take a few steps: their
-weights are compared, not their quality. Hashes are of arrays, never of files, so that names and versions may change.
+Everything runs on a small simulated archive and takes three minutes on two cores. Trainings take a few steps:
+their weights are compared, not their quality. Hashes are of arrays, never of files, so that names and versions may
+change.
 """
 
 import argparse

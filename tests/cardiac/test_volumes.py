@@ -48,7 +48,7 @@ def test_empty_mask_is_undefined():
 
 
 def test_bad_arguments_are_refused():
-    with pytest.raises(ParameterError, match="n_disks=1"):
+    with pytest.raises(ParameterError, match="n_disks is 1"):
         simpson_volume(np.ones((4, 4), bool), (1.0, 1.0), n_disks=1)
     with pytest.raises(ParameterError, match="one mask"):
         simpson_volume(np.ones((2, 4, 4), bool), (1.0, 1.0))

@@ -169,7 +169,7 @@ def one_cluster(tiny, folder):
     return segment(tiny, kmeans=[1])
 
 
-@case("batch_size=1", "must be 2 or more")
+@case("batch_size is 1", "at least 2")
 def one_sequence_a_batch(tiny, folder):
     return fit("raptor", tiny, batch_size=1)
 

@@ -1,7 +1,7 @@
-"""Random changes of appearance, batched on tensors: jitter, gamma, gain field, blur, solarisation, noise.
+"""Changes of appearance of batches of images: jitter, gamma, gain field, blur, solarisation, noise.
 
-Every change has its own parameter for each image, drawn first (by :mod:`alan.data.augmentation.multicrop`) and
-applied afterwards, so that a batch gives what its images give one by one.
+The parameters are drawn first, one per image (for example by :mod:`alan.data.augmentation.multicrop`), and applied
+afterwards, so that a batch gives the same result as its images one by one.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Points of the gain field along one side; bilinear between them.
+#: Nodes of the gain field along one side; interpolated bilinearly.
 FIELD = 3
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """Parameters of n images; None leaves a change out.
+    """Parameters of the changes of n images; None skips a change.
 
     Attributes:
-        brightness: (n,) factor of the grey values.
-        contrast: (n,) factor of the distance to the image's mean.
+        brightness: (n,) factor on the grey values.
+        contrast: (n,) factor on the deviation from the mean of the image.
         gamma: (n,) exponent of the grey values.
-        field: (n, 3, 3) logarithm of a gain that varies smoothly over the image.
-        blur: (n,) standard deviation of a Gaussian in pixels; 0 does nothing.
-        solarise: (n,) bool: invert grey values of at least 0.5.
-        noise: (n, s, s) added to the grey values (inside the sector, where one is given).
+        field: (n, 3, 3) logarithm of a smooth gain field.
+        blur: (n,) standard deviation of a Gaussian blur in pixels; 0 disables it.
+        solarise: (n,) bool, invert grey values of at least 0.5.
+        noise: (n, s, s) noise added to the grey values (inside the sector, if one is given).
     """
 
     brightness: Tensor | None = None
@@ -39,7 +39,7 @@ class Appearance:
     noise: Tensor | None = None
 
     def __getitem__(self, index: slice | Tensor) -> Appearance:
-        """Parameters of some of the images."""
+        """Parameters of the selected images."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Appearance(**{name: None if x is None else x[index] for name, x in values.items()})
 
@@ -47,13 +47,13 @@ class Appearance:
 def change_appearance(images: Tensor, draw: Appearance, sector: Tensor | None = None) -> Tensor:
     """Apply the changes in this order: brightness, contrast, gamma, gain field, blur, solarisation, noise.
 
-    Brightness and contrast are those of torchvision's ``ColorJitter`` (they commute but for the clamping, so their
-    order is not drawn). Hue and saturation do nothing on grey images and are left out.
+    Brightness and contrast follow torchvision's ``ColorJitter`` with a fixed order. Hue and saturation have no
+    effect on grey images and are omitted.
 
     Args:
         images: (n, 1, s, s) grey values in 0..1.
-        draw: the parameters.
-        sector: (n, 1, s, s) bool; noise stays inside it.
+        draw: The parameters.
+        sector: (n, 1, s, s) bool, restricts the noise to the sector.
 
     Returns:
         (n, 1, s, s) in 0..1.
@@ -80,13 +80,13 @@ def change_appearance(images: Tensor, draw: Appearance, sector: Tensor | None = 
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image by its own Gaussian, as two matrix products with the (s, s) matrix of its weights.
+    """Blur each image with its own Gaussian, as two products with an (s, s) matrix of weights.
 
-    At the border the weights are those inside the image, made to sum to 1.
+    At the border the weights inside the image are normalised to sum to 1.
 
     Args:
         images: (n, 1, s, s).
-        sigma: (n,) standard deviation in pixels; 0 leaves the image as it is.
+        sigma: (n,) standard deviation in pixels; 0 leaves the image unchanged.
     """
     position = torch.arange(images.shape[-1], device=images.device, dtype=images.dtype)
     distance = (position[:, None] - position).square()  # (s, s)

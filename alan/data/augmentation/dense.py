@@ -1,77 +1,68 @@
-"""Augmentation of frames and their dense targets together, batched on the device of the frames."""
+"""Joint augmentation of frames and dense targets, batched on the device of the frames."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alan.bounds import NonNegativeFloat, PositiveFloat, Share, bounded, check_ascending
 from alan.data.augmentation.appearance import FIELD, Appearance, change_appearance
-from alan.errors import ParameterError
 
-#: Nodes of the elastic field along one side; bicubic between them.
+#: Nodes of the elastic field along one side; interpolated bicubically.
 NODES = 5
-#: Nodes of the field of dark blotches; where it is above 1 standard deviation, signal is lost.
+#: Nodes of the dropout field along one side; signal is lost where the field exceeds 1 standard deviation.
 _BLOTCHES = 7
 
 
+@bounded
 @dataclass(frozen=True)
 class DenseAugmentation:
-    """Strengths of the changes of place and of appearance; 0 leaves one out.
+    """Strengths of geometric and appearance changes; 0 disables a change.
 
-    Everything is drawn from a generator, for each frame anew: the strengths are standard deviations of normal
-    numbers for changes of place, and largest values of uniform ones for changes of appearance (the field: normal).
+    Parameters are drawn per frame: from normal distributions with these standard deviations for geometry and for
+    the gain field, from uniform distributions up to these maxima for the other changes of appearance.
 
     Attributes:
-        rotation: in radians.
-        scale: of the factor 1 + N.
-        stretch: of the logarithm of width over height.
-        shift: in half pictures, along each axis.
-        elastic: displacement of the nodes of a 5 x 5 field, in half pictures.
-        gamma: grey values to the power of exp(-gamma..gamma).
-        field: logarithm of a gain that varies smoothly over the picture.
-        blur: probability of a Gaussian blur.
-        blur_sigma: range of its standard deviation in pixels.
-        noise: white noise, of a standard deviation in 0..noise, inside the sector.
-        speckle: logarithm of a gain that varies from one pair of pixels to the next, of a standard deviation in
-            0..speckle.
-        dropout: largest loss of signal in dark blotches, a share of the grey value.
+        rotation: Standard deviation of the rotation in radians.
+        scale: Standard deviation of the relative scale.
+        stretch: Standard deviation of the logarithm of width over height.
+        shift: Standard deviation of the shift along each axis, in half images.
+        elastic: Standard deviation of the displacement of the nodes of a 5 x 5 elastic field, in half images.
+        gamma: Maximum of the absolute logarithm of the exponent applied to the grey values.
+        field: Standard deviation of the logarithm of a smooth gain field.
+        blur: Probability of a Gaussian blur.
+        blur_sigma: Range of the standard deviation of the blur in pixels.
+        noise: Maximum standard deviation of white noise inside the sector.
+        speckle: Maximum standard deviation of the logarithm of a gain that varies every two pixels.
+        dropout: Maximum loss of signal in dark patches, as a fraction of the grey value.
     """
 
-    rotation: float = 0.15
-    scale: float = 0.12
-    stretch: float = 0.1
-    shift: float = 0.1
-    elastic: float = 0.04
-    gamma: float = 0.9
-    field: float = 0.5
-    blur: float = 0.5
-    blur_sigma: tuple[float, float] = (0.2, 1.2)
-    noise: float = 0.12
-    speckle: float = 0.35
-    dropout: float = 0.85
+    rotation: NonNegativeFloat = 0.15
+    scale: NonNegativeFloat = 0.12
+    stretch: NonNegativeFloat = 0.1
+    shift: NonNegativeFloat = 0.1
+    elastic: NonNegativeFloat = 0.04
+    gamma: NonNegativeFloat = 0.9
+    field: NonNegativeFloat = 0.5
+    blur: Share = 0.5
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.2, 1.2)
+    noise: NonNegativeFloat = 0.12
+    speckle: NonNegativeFloat = 0.35
+    dropout: Share = 0.85
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            if entry.name != "blur_sigma" and value < 0:
-                raise ParameterError(f"{entry.name} is {value}: it must not be negative")
-        for name in ("blur", "dropout"):
-            if getattr(self, name) > 1:
-                raise ParameterError(f"{name} is {getattr(self, name)}: it must be in 0..1")
-        low, high = self.blur_sigma
-        if not 0 < low <= high:
-            raise ParameterError(f"blur_sigma is ({low}, {high}): it must keep 0 < low <= high")
+        check_ascending("blur_sigma", self.blur_sigma)
 
     def draw_grid(self, n: int, size: int, generator: torch.Generator) -> Tensor:
-        """Draw where each pixel of n augmented frames comes from.
+        """Draw the sampling grid of n augmented frames.
 
         Args:
-            n: frames.
-            size: side of a frame in pixels.
-            generator: source of the random numbers, on the device wanted.
+            n: Number of frames.
+            size: Side of a frame in pixels.
+            generator: Random number generator on the target device.
 
         Returns:
             (n, size, size, 2) float32 x, y in -1..1 from edge to edge, for ``F.grid_sample``.
@@ -104,7 +95,7 @@ class DenseAugmentation:
         return grid
 
     def draw_appearance(self, n: int, size: int, generator: torch.Generator) -> Appearance:
-        """Draw the changes of appearance of n frames of a side in pixels."""
+        """Draw the appearance parameters of n frames; ``size`` is their side in pixels."""
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
             return low + (high - low) * torch.rand(n, *shape, generator=generator, device=generator.device)
@@ -121,16 +112,16 @@ class DenseAugmentation:
         )
 
     def change(self, images: Tensor, sector: Tensor, generator: torch.Generator) -> Tensor:
-        """Change the appearance of grey images (n, 1, s, s) in 0..1; black outside ``sector`` (the same, bool)."""
+        """Change the appearance of images (n, 1, s, s) in 0..1; blank the outside of ``sector`` (same shape)."""
         n, size = len(images), images.shape[-1]
         changed = change_appearance(images, self.draw_appearance(n, size, generator), sector)
         return (changed * self._gain(n, size, generator)).clamp(max=1) * sector
 
     def _gain(self, n: int, size: int, generator: torch.Generator) -> Tensor:
-        """Speckle and dark blotches as a factor (n, 1, size, size)."""
+        """Factor (n, 1, size, size) of speckle and signal dropout."""
 
         def strength(most: float) -> Tensor:
-            """Of each frame, uniform; nothing in a third of them."""
+            """Strength per frame: 0 for a third of the frames, uniform for the others."""
             draw = torch.rand(n, 1, 1, 1, generator=generator, device=generator.device)
             return most * (1.5 * draw - 0.5).clamp(min=0)
 
@@ -147,12 +138,12 @@ class DenseAugmentation:
 
 
 def warp(planes: Tensor, grid: Tensor) -> Tensor:
-    """Sample planes (n, C, H, W) bilinearly at a grid (n, h, w, 2); 0 outside the picture."""
+    """Sample planes (n, C, H, W) bilinearly at a grid (n, h, w, 2); 0 outside the image."""
     return F.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def warp_labels(labels: Tensor, grid: Tensor) -> Tensor:
-    """Sample label maps (n, H, W) at the nearest pixels of a grid (n, h, w, 2); 0 outside the picture.
+    """Sample label maps (n, H, W) at the nearest pixels of a grid (n, h, w, 2); 0 outside the image.
 
     Returns:
         (n, h, w), dtype as given.

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor
 
+from alan.bounds import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    bounded,
+    check_ascending,
+)
 from alan.data.augmentation.appearance import FIELD, Appearance, change_appearance
-from alan.errors import ParameterError
 
 
 class Crops(NamedTuple):
     """Crops of one size.
 
     Attributes:
-        images: (n, 1, s, s) float32 grey values in 0..1.
-        boxes: (n, 4) scale x, scale y, centre x, centre y: the crop's point p in -1..1 lies at scale p + centre of
-            the frame, both measured from edge to edge; a negative scale is a mirrored crop.
-        sector: (n, 1, s, s) bool, or None where no sector was given.
+        images: (n, 1, s, s) float32, grey values in 0..1.
+        boxes: (n, 4) scale x, scale y, centre x, centre y: the point p of the crop (-1..1 from edge to edge) lies
+            at scale * p + centre of the frame; a negative scale mirrors the crop.
+        sector: (n, 1, s, s) bool, or None without a sector.
     """
 
     images: Tensor
@@ -30,88 +39,82 @@ class Crops(NamedTuple):
 
 
 class Views(NamedTuple):
-    """All crops of a batch of B frames, crop by crop: crop c of frame b is row ``c B + b``."""
+    """All crops of a batch of B frames: crop c of frame b is row ``c * B + b``."""
 
     globals: Crops
     locals: Crops | None
 
 
 class CropDraw(NamedTuple):
-    """Random numbers of n crops: their boxes (n, 4) and their appearance."""
+    """Random parameters of n crops: boxes (n, 4) and appearance."""
 
     boxes: Tensor
     appearance: Appearance
 
     def rows(self, index: slice | Tensor) -> CropDraw:
-        """Random numbers of some of the crops."""
+        """Parameters of the selected crops."""
         return CropDraw(self.boxes[index], self.appearance[index])
 
 
+#: Area of a crop as a fraction of the frame.
+_Area = Annotated[float, Interval(gt=0, le=1)]
+
+
+@bounded
 @dataclass(frozen=True)
 class MultiCrop:
-    """Two global crops and some local ones of every frame; the default is the published set.
+    """Two global crops and several local crops of every frame; the defaults are those of DINO.
 
-    A probability or strength of 0 switches a change off. ``blur`` and ``solarise`` have a probability for each of
-    first global, second global, local crop.
+    A probability or strength of 0 disables a change. ``blur`` and ``solarise`` have one probability each for the
+    first global, the second global and the local crops.
 
     Attributes:
-        global_size: side of a global crop in pixels.
-        local_size: side of a local crop in pixels (the published 96 of 224 at 112).
-        n_local: local crops of a frame.
-        global_scale: range of the area of a global crop, as a share of the frame.
-        local_scale: the same of a local crop.
-        ratio: range of width over height.
-        flip: probability of a horizontal flip (in echo left and right carry meaning).
-        jitter: probability of brightness and contrast jitter.
-        brightness: factor drawn from 1 - b to 1 + b.
-        contrast: factor drawn from 1 - c to 1 + c.
-        blur: probabilities of a Gaussian blur.
-        blur_sigma: range of its standard deviation in pixels of the crop.
-        solarise: probabilities of solarisation.
-        gamma: grey values to the power exp(u), u from -gamma to gamma; echo set, 0 in the published one.
-        field: standard deviation of the logarithm of a smooth gain field; echo set.
-        noise: largest standard deviation of added noise (grey values 0..1); echo set.
+        global_size: Side of a global crop in pixels.
+        local_size: Side of a local crop in pixels; 48 of 112 stands for the published 96 of 224.
+        n_local: Local crops per frame.
+        global_scale: Range of the area of a global crop, as a fraction of the frame.
+        local_scale: Range of the area of a local crop, as a fraction of the frame.
+        ratio: Range of the aspect ratio, width over height.
+        flip: Probability of a horizontal flip; left and right carry meaning in echocardiography.
+        jitter: Probability of brightness and contrast jitter.
+        brightness: Strength b of the brightness jitter; the factor is drawn from 1 - b to 1 + b.
+        contrast: Strength c of the contrast jitter; the factor is drawn from 1 - c to 1 + c.
+        blur: Probabilities of a Gaussian blur.
+        blur_sigma: Range of the standard deviation of the blur in pixels of the crop.
+        solarise: Probabilities of solarisation.
+        gamma: Maximum of the absolute logarithm of the exponent applied to the grey values; not part of DINO.
+        field: Standard deviation of the logarithm of a smooth gain field; not part of DINO.
+        noise: Maximum standard deviation of added noise, for grey values in 0..1; not part of DINO.
     """
 
-    global_size: int = 112
-    local_size: int = 48
-    n_local: int = 8
-    global_scale: tuple[float, float] = (0.4, 1.0)
-    local_scale: tuple[float, float] = (0.05, 0.4)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: float = 0.8
-    brightness: float = 0.4
-    contrast: float = 0.4
-    blur: tuple[float, float, float] = (1.0, 0.1, 0.5)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarise: tuple[float, float, float] = (0.0, 0.2, 0.0)
-    gamma: float = 0.0
-    field: float = 0.0
-    noise: float = 0.0
+    global_size: PositiveInt = 112
+    local_size: PositiveInt = 48
+    n_local: NonNegativeInt = 8
+    global_scale: tuple[_Area, _Area] = (0.4, 1.0)
+    local_scale: tuple[_Area, _Area] = (0.05, 0.4)
+    ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3)
+    flip: Share = 0.5
+    jitter: Share = 0.8
+    brightness: NonNegativeFloat = 0.4
+    contrast: NonNegativeFloat = 0.4
+    blur: tuple[Share, Share, Share] = (1.0, 0.1, 0.5)
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0)
+    solarise: tuple[Share, Share, Share] = (0.0, 0.2, 0.0)
+    gamma: NonNegativeFloat = 0.0
+    field: NonNegativeFloat = 0.0
+    noise: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
-        probabilities = (self.flip, self.jitter, *self.blur, *self.solarise)
-        if any(not 0 <= p <= 1 for p in probabilities):
-            raise ParameterError(
-                f"a probability in {probabilities} is outside 0..1 (flip, jitter, blur, solarise)"
-            )
         for name in ("global_scale", "local_scale", "ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high or (name.endswith("scale") and high > 1):
-                bound = "0 < low <= high <= 1" if name.endswith("scale") else "0 < low <= high"
-                raise ParameterError(f"{name} is ({low}, {high}): it must keep {bound}")
-        for name in ("brightness", "contrast", "gamma", "field", "noise", "n_local"):
-            if getattr(self, name) < 0:
-                raise ParameterError(f"{name} is {getattr(self, name)}: it must not be negative")
+            check_ascending(name, getattr(self, name))
 
     def __call__(self, frames: Tensor, generator: torch.Generator, sector: Tensor | None = None) -> Views:
         """Draw and cut all crops of a batch.
 
         Args:
             frames: (B, H, W) uint8.
-            generator: source of all random numbers, on the device of the frames.
-            sector: (B, H, W) bool, cut along with the frames; without it noise goes everywhere.
+            generator: Random number generator on the device of the frames.
+            sector: (B, H, W) bool, cropped like the frames; restricts the noise to the sector.
         """
         n = len(frames)
         draws = [self.draw(n, kind, generator) for kind in (0, 1)]
@@ -129,14 +132,14 @@ class MultiCrop:
         return Views(both, self.cut(frames, draw, self.local_size, self.local_scale, sector))
 
     def draw(self, n: int, kind: int, generator: torch.Generator) -> CropDraw:
-        """Draw the random numbers of n crops.
+        """Draw the parameters of n crops.
 
-        The box's width and height are cut to the frame's where a ratio does not fit, instead of drawing again.
+        Where an aspect ratio does not fit, width and height are clamped to the frame instead of being drawn again.
 
         Args:
-            n: number of crops.
-            kind: 0 first global, 1 second global, 2 local.
-            generator: source of the random numbers.
+            n: Number of crops.
+            kind: 0 for the first global crop, 1 for the second, 2 for local crops.
+            generator: Random number generator.
         """
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -179,14 +182,14 @@ class MultiCrop:
     ) -> Crops:
         """Cut crops out of frames and change their appearance.
 
-        Bilinear; where the largest crop has to shrink by a factor, that many samples a side are averaged for each
-        pixel, so that crops look like frames resized with antialiasing.
+        Sampling is bilinear. If the largest crop shrinks by a factor, that many samples per side are averaged for
+        each pixel, so that crops look like frames resized with antialiasing.
 
         Args:
             frames: (n, H, W) uint8.
-            draw: the random numbers of the n crops.
-            size: side of a crop in pixels.
-            scale: range of the area, which says how much a crop may shrink.
+            draw: Parameters of the n crops.
+            size: Side of a crop in pixels.
+            scale: Range of the area, which determines how much a crop may shrink.
             sector: (n, H, W) bool or None.
         """
         planes = frames[:, None].float() / 255
@@ -203,11 +206,11 @@ class MultiCrop:
 
 
 def crop_grid(boxes: Tensor, size: int) -> Tensor:
-    """Coordinates in the frame of a crop's pixel centres (or of its patches, with ``size`` patches a side).
+    """Coordinates in the frame of the pixel centres of a crop (or of its patches, with ``size`` patches per side).
 
     Args:
         boxes: (n, 4) as in :class:`Crops`.
-        size: points along one side.
+        size: Points along one side.
 
     Returns:
         (n, size, size, 2) x, y in -1..1 from edge to edge of the frame.

@@ -1,4 +1,4 @@
-"""Frames of one or several stores as data sets that read a batch at once."""
+"""Torch datasets over one or several frame stores; each reads a whole batch at once."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Batch = dict[str, torch.Tensor]
 
 
 class StoreSet:
-    """Several frame stores as one: frame ``i`` of store ``s`` has the index ``offsets[s] + i``.
+    """Several frame stores addressed as one: frame ``i`` of store ``s`` has the index ``offsets[s] + i``.
 
     Args:
-        paths: the files, at least one, all of the same frame size.
+        paths: Paths of the frame stores, at least one, all with frames of the same size.
 
     Attributes:
-        stores: the stores, opened.
-        offsets: (len(stores),) int64.
-        size: side of the frames in pixels.
+        stores: The opened stores.
+        offsets: (len(stores),) int64, index of the first frame of each store.
+        size: Side of the frames in pixels.
 
     Raises:
-        ParameterError: no path is given.
-        DataError: a store cannot be read, is given twice, or has frames of another size.
-        SplitLeakError: a patient of one archive stands on one side in one store and on another in the next.
+        ParameterError: No path is given.
+        DataError: A store cannot be read, is given twice, or has frames of another size.
+        SplitLeakError: A patient of an archive is in different splits in two stores.
     """
 
     def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
@@ -59,19 +59,19 @@ class StoreSet:
             for s in store.sequences:
                 if store.leaks or not s.split:
                     continue
-                side, other = seen.setdefault((store.name, s.patient), (s.split, store))
-                if side != s.split:
+                split, other = seen.setdefault((store.name, s.patient), (s.split, store))
+                if split != s.split:
                     raise SplitLeakError(
-                        f"patient {s.patient!r} of {store.name} is {side!r} in {other.path} and {s.split!r} in "
-                        f"{store.path}: prepare both with the same split"
+                        f"patient {s.patient!r} of {store.name} is in {split!r} in {other.path} and in "
+                        f"{s.split!r} in {store.path}: prepare both with the same split"
                     )
 
     def select(self, split: str | None, views: Sequence[str] | None) -> list[StoredSequence]:
-        """Sequences of all stores, with ``start``, ``ed`` and ``es`` counted through all of them.
+        """Select sequences of all stores; ``start``, ``ed`` and ``es`` are indices across the stores.
 
         Raises:
-            ParameterError: the name of the split or of a view is unknown.
-            DataError: a store has none of them.
+            ParameterError: The split or a view is unknown.
+            DataError: A store has no such sequence.
         """
         return [
             _shift(sequence, int(offset))
@@ -80,7 +80,7 @@ class StoreSet:
         ]
 
     def frames(self, indices: ArrayLike) -> ByteArray:
-        """Read frames (n, S, S) uint8 by their indices (n,) through all stores."""
+        """Read frames, (n, S, S) uint8, by their indices (n,) across the stores."""
         index = np.asarray(indices, np.int64)
         owner = np.searchsorted(self.offsets, index, side="right") - 1
         out = np.empty((len(index), self.size, self.size), np.uint8)
@@ -97,11 +97,11 @@ def _shift(sequence: StoredSequence, offset: int) -> StoredSequence:
 
 
 class FrameDataset(Dataset[Batch]):
-    """Single frames, a batch at a time.
+    """Single frames, read one batch at a time.
 
     Args:
-        stores: where the frames are.
-        indices: (n,) int64, the frames in question.
+        stores: The frame stores.
+        indices: (n,) int64, indices of the frames across the stores.
 
     Attributes:
         fingerprint: SHA-256 of the stores and the indices.
@@ -124,13 +124,13 @@ class FrameDataset(Dataset[Batch]):
 
 
 class SequenceDataset(Dataset[Batch]):
-    """One run of frames of each sequence, at a random place, a batch at a time.
+    """One run of frames per sequence, at a random position, read one batch at a time.
 
     Args:
-        stores: where the frames are.
-        runs: (n, 4) int64: first frame, number of places where a run may start, number of frames, step; the step
+        stores: The frame stores.
+        runs: (n, 4) int64: first frame, number of possible starts, number of frames, step between frames; the step
             may be negative.
-        seed: the place is drawn from (seed, epoch, item).
+        seed: Seed; the start of a run is drawn from (seed, epoch, item).
 
     Attributes:
         fingerprint: SHA-256 of the stores and the runs.

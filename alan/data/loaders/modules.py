@@ -1,54 +1,58 @@
-"""Lightning data modules over frame stores: single frames, and runs of frames."""
+"""Lightning data modules over frame stores: single frames and runs of frames."""
 
 from __future__ import annotations
 
 import warnings
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, FrameDataset, SequenceDataset, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.store.reader import StoredSequence
-from alan.errors import AlanWarning, DataError, ParameterError
+from alan.errors import AlanWarning, DataError
 
 
 class FrameDataModule(LightningDataModule):
-    """Single frames out of frame stores, for training the backbone and for prediction.
+    """Single frames of frame stores, for training backbones and for prediction.
 
-    A batch is ``{"frames": (B, S, S) uint8, "index": (B,) int64}``; the index is that of the frame in the stores
-    one after the other: with one store, its global frame index.
+    A batch is ``{"frames": (B, S, S) uint8, "index": (B,) int64}``; ``index`` counts
+    the frames of all stores one after the other; with one store it is the global frame index.
 
-    The training loader is shuffled by (seed, epoch) and resumes exactly in mid-epoch; under DDP each process sees
-    its own part (:class:`alan.data.loaders.sampling.EpochSampler`). The prediction loader gives every chosen
-    frame once, in order; several processes share it out as Lightning does.
+    The training loader is shuffled by (seed, epoch) and resumes exactly within an epoch; under DDP each process
+    reads its own part (:class:`alan.data.loaders.sampling.EpochSampler`). The prediction loader yields every
+    selected frame once, in order.
 
     Args:
-        stores: paths of frame stores of one size.
-        split: side to take the frames from, or None for all.
-        views: views to take, or None for all.
-        batch_size: frames a batch and process.
-        num_workers: processes that read.
-        seed: of the order.
-        drop_last: leave out the last batch of an epoch if it is not full.
+        stores: Paths of frame stores with frames of the same size.
+        split: Split to read (train, val or test); null reads all frames.
+        views: Views to read; null reads all views.
+        batch_size: Frames per batch and process.
+        num_workers: Worker processes that read batches; 0 reads in the main process.
+        seed: Seed of the order of the frames.
+        drop_last: Drop the last batch of an epoch if it is not full.
 
     Raises:
-        ParameterError: (in ``setup`` and the loaders) a value out of range, an unknown split or view.
-        DataError: (in ``setup``) a store that cannot be read, of another size, or without such frames.
-        SplitLeakError: (in ``setup``) a patient on two sides in two stores of one archive.
+        ParameterError: A value is out of range, or (in ``setup``) the split or a view is unknown.
+        DataError: In ``setup``: a store cannot be read, has frames of another size, or has no such frames.
+        SplitLeakError: In ``setup``: a patient is in different splits in two stores of an archive.
     """
 
+    @bounded
     def __init__(
         self,
         stores: list[str],
         split: str | None = "train",
         views: list[str] | None = None,
         *,
-        batch_size: int = 32,
-        num_workers: int = 0,
-        seed: int = 0,
+        batch_size: PositiveInt = 32,
+        num_workers: NonNegativeInt = 0,
+        seed: Seed = 0,
         drop_last: bool = True,
     ) -> None:
         super().__init__()
@@ -62,17 +66,17 @@ class FrameDataModule(LightningDataModule):
 
     @cached_property
     def dataset(self) -> FrameDataset:
-        """The chosen frames; ``dataset.stores`` are the opened stores."""
+        """The selected frames; ``dataset.stores`` are the opened stores."""
         stores = StoreSet(self.stores)
         chosen = [np.arange(s.start, s.start + s.length) for s in stores.select(self.split, self.views)]
         return FrameDataset(stores, np.concatenate(chosen).astype(np.int64))
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the stores and choose the frames, so that errors come before training."""
+        """Open the stores and select the frames, so that errors are raised before training."""
         len(self.dataset)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled batches that resume exactly."""
+        """Loader of shuffled batches that resumes exactly."""
         return resumable_loader(
             self.dataset,
             self.batch_size,
@@ -82,58 +86,50 @@ class FrameDataModule(LightningDataModule):
         )
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Every chosen frame once, in order."""
+        """Loader that yields every selected frame once, in order."""
         return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)
 
 
 class SequenceDataModule(LightningDataModule):
-    """Runs of frames out of frame stores, for training the RAPTOR head.
+    """Runs of frames of frame stores, for training the RAPTOR head.
 
-    A batch is ``{"frames": (B, F, S, S) uint8, "index": (B, F) int64}``, the index as in :class:`FrameDataModule`.
-    An epoch takes one run of every sequence: ``n_frames`` frames, one every ``period``, from a random start drawn
-    from (seed, epoch, sequence). A sequence shorter than ``(n_frames - 1) * period + 1`` gives a run of the
-    largest smaller period that fits; one of fewer than ``n_frames`` frames is left out. With ``n_frames`` None the
-    run is the ED frame and the ES frame, for archives that have no more: two frames are a sequence of two. What is
-    left out is counted in a warning. Only full batches are given, so that every one has its contrast.
+    A batch is ``{"frames": (B, F, S, S) uint8, "index": (B, F) int64}``, ``index`` as in :class:`FrameDataModule`.
+    An epoch takes one run of every sequence: ``n_frames`` frames, one every ``period`` frames, from a start drawn
+    from (seed, epoch, sequence). A sequence shorter than ``(n_frames - 1) * period + 1`` frames uses the largest
+    smaller period that fits; a sequence of fewer than ``n_frames`` frames is skipped. With ``n_frames`` null a run
+    is the ED frame and the ES frame, for archives without cine loops. A warning counts the skipped sequences. Only
+    full batches are yielded, because the correspondence loss contrasts the sequences of a batch.
 
     Args:
-        stores: paths of frame stores of one size.
-        split: side to take the sequences from, or None for all.
-        views: views to take, or None for all.
-        n_frames: frames F a run, 2 or more, or None for ED and ES.
-        period: distance of two frames of a run, 1 or more; 2 leaves out every second frame.
-        batch_size: sequences a batch and process, 2 or more.
-        num_workers: processes that read.
-        seed: of the order and of the starts.
+        stores: Paths of frame stores with frames of the same size.
+        split: Split to read (train, val or test); null reads all sequences.
+        views: Views to read; null reads all views.
+        n_frames: Frames F per run, at least 2; null takes the ED and the ES frame.
+        period: Distance between two frames of a run; 1 takes every frame, 2 every second one.
+        batch_size: Sequences per batch and process, at least 2.
+        num_workers: Worker processes that read batches; 0 reads in the main process.
+        seed: Seed of the order and of the starts.
 
     Raises:
-        ParameterError: a value out of range, or (in ``setup``) an unknown split or view.
-        DataError: (in ``setup``) a store that cannot be read, of another size, or no sequence long enough.
-        SplitLeakError: (in ``setup``) a patient on two sides in two stores of one archive.
+        ParameterError: A value is out of range, or (in ``setup``) the split or a view is unknown.
+        DataError: In ``setup``: a store cannot be read, has frames of another size, or no sequence is long enough.
+        SplitLeakError: In ``setup``: a patient is in different splits in two stores of an archive.
     """
 
+    @bounded
     def __init__(
         self,
         stores: list[str],
         split: str | None = "train",
         views: list[str] | None = None,
         *,
-        n_frames: int | None = 16,
-        period: int = 2,
-        batch_size: int = 5,
-        num_workers: int = 0,
-        seed: int = 0,
+        n_frames: Annotated[int, Ge(2)] | None = 16,
+        period: PositiveInt = 2,
+        batch_size: Annotated[int, Ge(2)] = 5,
+        num_workers: NonNegativeInt = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 2:
-            raise ParameterError(
-                f"batch_size={batch_size}: must be 2 or more; "
-                "the correspondence loss contrasts each sequence with another one of its batch"
-            )
-        if n_frames is not None and n_frames < 2:
-            raise ParameterError(f"n_frames={n_frames}: must be 2 or more, or None for the ED and ES frames")
-        if period < 1:
-            raise ParameterError(f"period={period}: must be 1 (every frame) or more")
         self.stores = stores
         self.split = split
         self.views = views
@@ -145,7 +141,7 @@ class SequenceDataModule(LightningDataModule):
 
     @cached_property
     def dataset(self) -> SequenceDataset:
-        """The chosen sequences; ``dataset.stores`` are the opened stores."""
+        """The selected sequences; ``dataset.stores`` are the opened stores."""
         stores = StoreSet(self.stores)
         sequences = stores.select(self.split, self.views)
         rows = [row for s in sequences if (row := self._row(s)) is not None]
@@ -156,23 +152,23 @@ class SequenceDataModule(LightningDataModule):
                 "or set it to null for ED and ES frames"
             )
         if len(rows) < len(sequences):
-            left_out = len(sequences) - len(rows)
-            message = f"left out {left_out} of {len(sequences)} sequences without {lacking}"
+            skipped = len(sequences) - len(rows)
+            message = f"skipped {skipped} of {len(sequences)} sequences without {lacking}"
             warnings.warn(message, AlanWarning, stacklevel=2)
         return SequenceDataset(stores, np.array(rows, np.int64), self.seed)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the stores and choose the sequences, so that errors come before training."""
+        """Open the stores and select the sequences, so that errors are raised before training."""
         len(self.dataset)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled batches that resume exactly."""
+        """Loader of shuffled batches that resumes exactly."""
         return resumable_loader(
             self.dataset, self.batch_size, seed=self.seed, drop_last=True, num_workers=self.num_workers
         )
 
     def _row(self, sequence: StoredSequence) -> tuple[int, int, int, int] | None:
-        """First frame, places to start at, frames and step of the runs of a sequence; None if it has no run."""
+        """First frame, possible starts, frames and step of the runs of a sequence; None if it is too short."""
         if self.n_frames is None:
             if sequence.ed is None or sequence.es is None or sequence.ed == sequence.es:
                 return None

@@ -1,4 +1,4 @@
-"""An order of samples that is a function of (seed, epoch), and a loader that knows its place in it."""
+"""A sampler whose order depends on (seed, epoch) alone, and a loader that resumes within an epoch."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.errors import ParameterError
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """A random order out of (seed, epoch) alone, dealt out to the ranks.
+    """Random order that depends on (seed, epoch) alone, shared among the ranks.
 
-    The index of an item is ``epoch * len(dataset) + item``: a worker process thus learns the epoch with every
-    item, and can draw what is random in it from (seed, epoch, item) however long it lives.
+    The index of an item is ``epoch * len(dataset) + item``: a worker process thus receives the epoch with every
+    item and can draw random numbers from (seed, epoch, item) however long it lives.
 
-    Rank and world size come from ``torch.distributed``. Every rank gets the same number of items, none of them
-    twice: the ``len(dataset) % world`` items at the end of an epoch's order are left for other epochs. Lightning
-    leaves a subclass of ``DistributedSampler`` in place, so that DDP needs no setting of the trainer.
+    Rank and world size come from ``torch.distributed``. Every rank gets the same number of items and no
+    item twice: the ``len(dataset) % world`` items at the end of an epoch's order are skipped in this epoch.
+    Lightning keeps a subclass of ``DistributedSampler``, so DDP needs no setting of the trainer.
 
     Args:
-        dataset: anything with a length.
-        seed: 0 or more.
+        dataset: A dataset with a length.
+        seed: Seed of the order, 0 or more.
 
     Attributes:
-        skip: items at the start of this rank's part that the next iteration leaves out.
+        skip: Number of items at the start of this rank's part that the next iteration skips.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
@@ -50,11 +51,12 @@ class EpochSampler(DistributedSampler[Any]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader over an :class:`EpochSampler` that goes on in mid-epoch, after the last batch it has handed out.
+    """A loader over an :class:`EpochSampler` that resumes within an epoch, after the last batch it yielded.
 
-    Lightning finds ``state_dict`` and ``load_state_dict``, and keeps the state in its checkpoints. The order is
-    made on the first batch, not when the iterator is asked for: Lightning asks before it says which epoch it is.
-    Batches that workers have read ahead do not count as handed out. The global random generators are left alone.
+    Lightning calls ``state_dict`` and ``load_state_dict`` and keeps the state in its checkpoints. The order is
+    drawn at the first batch, not when the iterator is created, because Lightning creates the iterator before it
+    sets the epoch. Batches that workers have prefetched do not count as yielded. The global random generators are
+    not used.
 
     Build it with :func:`resumable_loader`.
     """
@@ -63,7 +65,7 @@ class ResumableLoader(DataLoader[Any]):
     _resume = False
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        """Batches of the sampler's epoch: the remaining ones if a state of that epoch was just loaded."""
+        """Yield the batches of the epoch, or the remaining ones after a state of that epoch was loaded."""
         sampler = self.sampler
         if not isinstance(sampler, EpochSampler):  # Lightning's overfit_batches takes the samples in order
             yield from super().__iter__()
@@ -79,14 +81,14 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The place: epoch, batches handed out in it, and what the order depends on."""
+        """Position (epoch and number of yielded batches) and what the order depends on."""
         return {"epoch": self._place[0], "batches": self._place[1], **self._order()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take a place; the next iteration goes on from there.
+        """Restore a position; the next iteration continues from it.
 
         Raises:
-            ParameterError: the order depended on other values (seed, data, batch size, processes) than now.
+            ParameterError: Seed, data, batch size or number of processes have changed, so the order differs.
         """
         changed = [
             f"{name} {state_dict.get(name)!r}, now {value!r}"
@@ -95,7 +97,7 @@ class ResumableLoader(DataLoader[Any]):
         ]
         if changed:
             raise ParameterError(
-                f"cannot resume in mid-epoch: the checkpoint was made with {'; '.join(changed)}; "
+                f"cannot resume within an epoch: the checkpoint was made with {'; '.join(changed)}; "
                 "use the same values, or start a new run from its weights"
             )
         self._place = (int(state_dict["epoch"]), int(state_dict["batches"]))
@@ -114,30 +116,28 @@ class ResumableLoader(DataLoader[Any]):
         }
 
 
+@bounded
 def resumable_loader(
-    dataset: Dataset[Any], batch_size: int, *, seed: int, drop_last: bool, num_workers: int
+    dataset: Dataset[Any], batch_size: PositiveInt, *, seed: Seed, drop_last: bool, num_workers: NonNegativeInt
 ) -> ResumableLoader:
-    """A loader whose order depends on (seed, epoch) alone and that resumes exactly.
+    """Build a loader whose order depends on (seed, epoch) alone and that resumes exactly.
 
     Args:
-        dataset: reads a batch at once: ``__getitems__(indices)`` gives the batch, where an index is
-            ``epoch * len(dataset) + item``.
-        batch_size: samples a batch and process, 1 or more.
-        seed: of the order, 0 or more.
-        drop_last: leave out the last batch of an epoch if it is not full.
-        num_workers: processes that read; 0 reads in this one.
+        dataset: A dataset that reads a batch at once: ``__getitems__(indices)`` returns the batch, where an index
+            is ``epoch * len(dataset) + item``.
+        batch_size: Samples per batch and process.
+        seed: Seed of the order.
+        drop_last: Drop the last batch of an epoch if it is not full.
+        num_workers: Worker processes; 0 reads in the main process.
 
     Raises:
-        ParameterError: a value out of range, or not one batch can be made.
+        ParameterError: A value is out of range, or there are too few samples for one batch.
     """
-    for name, value, bound in (("batch_size", batch_size, 1), ("seed", seed, 0), ("num_workers", num_workers, 0)):
-        if value < bound:
-            raise ParameterError(f"{name}={value}: must be {bound} or more")
     sampler = EpochSampler(dataset, seed)
     if sampler.num_samples < (batch_size if drop_last else 1):
         raise ParameterError(
-            f"batch_size={batch_size} on {sampler.num_replicas} process(es), but there are only "
-            f"{len(dataset)} samples: not one full batch; lower batch_size"  # type: ignore[arg-type]
+            f"batch_size is {batch_size} on {sampler.num_replicas} process(es), but there are only "
+            f"{len(dataset)} samples: lower batch_size"  # type: ignore[arg-type]
         )
     return ResumableLoader(
         dataset,
@@ -153,5 +153,5 @@ def resumable_loader(
 
 
 def whole(batch: Any) -> Any:
-    """Collation of a batch that was read as a whole: none."""
+    """Return a batch as it is: the dataset has read it as a whole."""
     return batch

@@ -1,4 +1,4 @@
-"""Annotated frames of simulated archives for dense training, with unlabelled frames of others beside them."""
+"""Annotated frames of simulated archives for dense training, with unlabelled real frames in the same batches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
 from alan.data.loaders.modules import FrameDataModule
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
@@ -21,17 +22,17 @@ from alan.files import fingerprint
 
 
 class DenseFrames(Dataset[Batch]):
-    """Annotated frames with all that a simulator knows of them, a batch at a time.
+    """Annotated frames with label map, view and phase, read one batch at a time.
 
     Args:
-        stores: where the frames are.
-        rows: (n, 4) int64: number of the store, frame and label in it, and view as an index into
+        stores: The frame stores.
+        rows: (n, 4) int64: index of the store, of the frame and of the label map in it, and of the view in
             :data:`alan.data.sample.VIEWS` or -1.
         phase: (n,) float32, see :func:`phase_fraction`.
-        structures: names; structure i has the label i + 1.
-        unlabelled: frames of which ``draw`` are drawn beside every batch, or None.
-        draw: their number.
-        seed: of that draw; it hangs on the batch's first item and its epoch alone.
+        structures: Names of the structures; structure i has the label i + 1.
+        unlabelled: Frames of which ``draw`` are added to every batch, or None.
+        draw: Number of unlabelled frames per batch.
+        seed: Seed of that draw, which depends on the seed, the epoch and the first item of the batch.
 
     Attributes:
         fingerprint: SHA-256 of stores, rows and unlabelled frames.
@@ -86,15 +87,15 @@ class DenseFrames(Dataset[Batch]):
 
 
 def phase_fraction(frame: int, ed: int | None, es: int | None) -> float:
-    """How far a frame is from end-diastole to end-systole, as a share of the frames between them.
+    """Position of a frame between end-diastole and end-systole, as a fraction.
 
     Args:
-        frame: index of the frame.
-        ed: index of the end-diastolic frame, or None.
-        es: index of the end-systolic frame, or None.
+        frame: Index of the frame.
+        ed: Index of the end-diastolic frame, or None.
+        es: Index of the end-systolic frame, or None.
 
     Returns:
-        0 at ED, 1 at ES; NaN outside the two, and where one is not known.
+        0 at ED, 1 at ES; NaN outside the two frames and where one of them is unknown.
     """
     if ed is None or es is None or ed == es:
         return float("nan")
@@ -106,33 +107,34 @@ class SimulatedDataModule(LightningDataModule):
     """Annotated frames of simulated archives, for :class:`alan.backbone.SimulationModule`.
 
     A batch is ``{"frames": (B, S, S) uint8, "labels": (B, S, S) uint8, "view": (B,) int64, "phase": (B,) float32,
-    "index": (B,) int64}``: a label is 0 for background and i + 1 for ``structures[i]``, the view an index into
-    :data:`alan.data.sample.VIEWS` or -1, the phase 0 at ED to 1 at ES or NaN. With unlabelled stores a training
-    batch also holds ``"unlabelled": (U, S, S) uint8``, drawn from (seed, epoch, batch). Training batches are full,
-    shuffled by (seed, epoch), and resume exactly in mid-epoch.
+    "index": (B,) int64}``: a label is 0 for background and i + 1 for ``structures[i]``, ``view`` is an index
+    into :data:`alan.data.sample.VIEWS` or -1, ``phase`` runs from 0 at ED to 1 at ES or is NaN. With unlabelled
+    stores a training batch also holds ``"unlabelled": (U, S, S) uint8``, drawn from (seed, epoch, batch). Training
+    batches are full, shuffled by (seed, epoch), and resume exactly within an epoch.
 
     Args:
-        stores: paths of frame stores of simulated archives, of one size.
-        structures: names, all of them annotated in every store.
-        train_split: side to learn from.
-        val_split: side of the validation score, other simulated patients; None for no validation.
-        views: views to take, or None for all.
-        unlabelled: paths of frame stores whose labels, if there are any, are not read; of the same size.
-        unlabelled_split: side to take those frames from, or None for all.
-        unlabelled_views: views to take of them, or None for all.
-        unlabelled_batch_size: their number U a batch and process.
-        val_frames: frames of the validation score at most, evenly spread; None for all.
-        batch_size: simulated frames a batch and process.
-        num_workers: processes that read.
-        seed: of the order and of the unlabelled frames.
+        stores: Paths of frame stores of simulated archives, with frames of the same size.
+        structures: Names of the structures; every store must annotate all of them.
+        train_split: Split of the training frames.
+        val_split: Split of the validation frames (other simulated patients); null disables validation.
+        views: Views to read; null reads all views.
+        unlabelled: Paths of frame stores with unlabelled frames of the same size; their labels are never read.
+        unlabelled_split: Split of the unlabelled frames; null reads all of them.
+        unlabelled_views: Views of the unlabelled frames; null reads all views.
+        unlabelled_batch_size: Unlabelled frames U per batch and process.
+        val_frames: Maximum number of validation frames, evenly spaced; null takes all.
+        batch_size: Simulated frames per batch and process.
+        num_workers: Worker processes that read batches; 0 reads in the main process.
+        seed: Seed of the order and of the draw of unlabelled frames.
 
     Raises:
-        ParameterError: a value out of range, or (in ``setup``) an unknown split or view.
-        DataError: (in ``setup``) a store that cannot be read, an empty split, a structure that a store lacks, or
-            unlabelled frames of another size.
-        SplitLeakError: ``train_split`` is ``val_split``.
+        ParameterError: A value is out of range, or (in ``setup``) a split or view is unknown.
+        DataError: In ``setup``: a store cannot be read, a split is empty, a store lacks a structure, or the
+            unlabelled frames have another size.
+        SplitLeakError: ``train_split`` equals ``val_split``.
     """
 
+    @bounded
     def __init__(
         self,
         stores: list[str],
@@ -144,26 +146,17 @@ class SimulatedDataModule(LightningDataModule):
         unlabelled: list[str] | None = None,
         unlabelled_split: str | None = "train",
         unlabelled_views: list[str] | None = None,
-        unlabelled_batch_size: int = 16,
-        val_frames: int | None = 256,
-        batch_size: int = 16,
-        num_workers: int = 0,
-        seed: int = 0,
+        unlabelled_batch_size: PositiveInt = 16,
+        val_frames: PositiveInt | None = 256,
+        batch_size: PositiveInt = 16,
+        num_workers: NonNegativeInt = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "batch_size": batch_size,
-            "unlabelled_batch_size": unlabelled_batch_size,
-            "val_frames": 1 if val_frames is None else val_frames,
-        }.items():
-            if value < 1:
-                raise ParameterError(f"{name}={value}: must be 1 or more")
         if not structures or len(set(structures)) < len(structures):
-            raise ParameterError(f"structures are {structures}: name one or more, each once")
+            raise ParameterError(f"structures is {structures}: give one or more names, each once")
         if train_split == val_split:
-            raise SplitLeakError(
-                f"train_split and val_split are both {train_split!r}: give two sides of the split"
-            )
+            raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
         self.stores, self.structures = stores, tuple(structures)
         self.train_split, self.val_split, self.views = train_split, val_split, views
         self.unlabelled = unlabelled
@@ -193,7 +186,7 @@ class SimulatedDataModule(LightningDataModule):
         )
 
     def _rows(self, number: int, store: FrameStore, split: str) -> tuple[IntArray, NDArray[np.float32]]:
-        """Rows and phases of the annotated frames of one side of a store."""
+        """Rows and phases of the annotated frames of a split of a store."""
         table = store.labelled(split, self.views, None)
         frame, label, sequence = (table[name].to_numpy(np.int64) for name in ("frame", "label", "sequence"))
         own = [store.sequences[index] for index in sequence]
@@ -204,7 +197,7 @@ class SimulatedDataModule(LightningDataModule):
 
     @cached_property
     def train_frames(self) -> DenseFrames:
-        """The frames to learn from."""
+        """The training frames."""
         other = None
         if self.unlabelled:
             other = FrameDataModule(self.unlabelled, self.unlabelled_split, self.unlabelled_views).dataset
@@ -217,22 +210,22 @@ class SimulatedDataModule(LightningDataModule):
 
     @cached_property
     def validation_frames(self) -> DenseFrames | None:
-        """The frames of the validation score, or None."""
+        """The validation frames, or None."""
         return None if self.val_split is None else self._dense(self.val_split, None, self.val_frames)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the stores and choose the frames, so that errors come before training."""
+        """Open the stores and select the frames, so that errors are raised before training."""
         len(self.train_frames)
         len(self.validation_frames or ())
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled batches that resume exactly."""
+        """Loader of shuffled batches that resumes exactly."""
         return resumable_loader(
             self.train_frames, self.batch_size, seed=self.seed, drop_last=True, num_workers=self.num_workers
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Every validation frame once, in order; nothing without a validation side."""
+        """Loader that yields every validation frame once, in order; empty without a validation split."""
         if self.validation_frames is None:
             return []
         return DataLoader(

@@ -76,7 +76,7 @@ def test_the_loader_resumes(discs):
     other = discs.data().train_dataloader()
     other.load_state_dict(state)
     assert [batch["index"].tolist() for batch in other] == straight[1:]
-    with pytest.raises(ParameterError, match="cannot resume in mid-epoch"):
+    with pytest.raises(ParameterError, match="cannot resume within an epoch"):
         discs.data(structures=("lv",)).train_dataloader().load_state_dict(state)
 
 

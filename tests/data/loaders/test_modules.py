@@ -73,7 +73,7 @@ def test_several_stores_are_one(store, memory):
     both = np.concatenate([store.frames(range(43)), other.frames(range(5))])
     assert np.array_equal(batch["frames"].numpy(), both[batch["index"].numpy()])
     pairs = SequenceDataModule([str(store.path), str(other.path)], None, n_frames=None, batch_size=7)
-    with pytest.warns(AlanWarning, match="left out 1 of 8 sequences without ED and ES frames"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 8 sequences without ED and ES frames"):
         pairs.setup()
     found = sorted(map(tuple, next(iter(pairs.train_dataloader()))["index"].tolist()))
     assert found == [(0, 4), (5, 13), (17, 28), (29, 34), (35, 42), (43, 44), (45, 47)]
@@ -85,10 +85,10 @@ def test_stores_that_do_not_go_together(store, memory):
         FrameDataModule([str(store.path), str(bigger.path)]).setup()
     sides = ["train", "train", "test", "test"]
     split = memory.store("c.h5", lengths=(5, 4, 3, 2), sides=sides)
-    with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is 'train' in .* and 'test' in"):
+    with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is in 'train' in .* and in 'test' in"):
         FrameDataModule([str(store.path), str(split.path)]).setup()
     nowhere = memory.store("d.h5", lengths=(5, 4, 3, 2), sides=[""] * 4)  # a store without sides hides nothing
-    with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is 'train' in .* and 'test' in"):
+    with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is in 'train' in .* and in 'test' in"):
         StoreSet([nowhere.path, store.path, split.path])
     with pytest.raises(DataError, match="given twice"):
         FrameDataModule([str(store.path), str(store.path)]).setup()
@@ -99,10 +99,10 @@ def test_stores_that_do_not_go_together(store, memory):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 30}, "batch_size=30 on 1 process.*only 29 samples"),
-        ({"batch_size": 0}, "batch_size=0: must be 1 or more"),
-        ({"num_workers": -1}, "num_workers=-1: must be 0 or more"),
-        ({"seed": -1}, "seed=-1: must be 0 or more"),
+        ({"batch_size": 30}, "batch_size is 30 on 1 process.*only 29 samples"),
+        ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
+        ({"num_workers": -1}, "num_workers is -1: give a whole number of at least 0"),
+        ({"seed": -1}, "seed is -1: give a whole number from 0"),
     ],
 )
 def test_bad_values(store, options, message):
@@ -155,7 +155,7 @@ def test_period_and_length_change_the_runs(store):
 
 def test_batches_of_runs(store):
     module = SequenceDataModule([str(store.path)], n_frames=4, batch_size=3)
-    with pytest.warns(AlanWarning, match="left out 1 of 4 sequences without 4 frames"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 4 sequences without 4 frames"):
         module.setup()
     (batch,) = epochs(module.train_dataloader(), 1)[0]
     assert batch["frames"].shape == (3, 4, 16, 16)
@@ -168,7 +168,7 @@ def test_batches_of_runs(store):
 def test_ed_and_es_are_a_sequence_of_two(memory):
     store = memory.store()
     module = SequenceDataModule([str(store.path)], None, n_frames=None, batch_size=5)
-    with pytest.warns(AlanWarning, match="left out 1 of 6 sequences without ED and ES frames"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 6 sequences without ED and ES frames"):
         module.setup()
     assert set(runs(module, 2)) == {(0, 4), (5, 8), (10, 16), (17, 19), (20, 25)}
 
@@ -188,9 +188,9 @@ def test_starts_depend_on_seed_epoch_and_sequence_only(store):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 1}, "batch_size=1: must be 2 or more; the correspondence loss contrasts"),
-        ({"n_frames": 1}, "n_frames=1: must be 2 or more, or None"),
-        ({"period": 0}, "period=0: must be 1"),
+        ({"batch_size": 1}, "batch_size is 1: give a whole number of at least 2"),
+        ({"n_frames": 1}, "n_frames is 1: give a whole number of at least 2"),
+        ({"period": 0}, "period is 0: give a whole number of at least 1"),
     ],
 )
 def test_bad_runs(options, message):

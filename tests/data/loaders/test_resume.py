@@ -156,7 +156,7 @@ def test_the_loader_on_its_own(data):
 )
 def test_another_order_is_refused(data, options, message):
     state = data().train_dataloader().state_dict()
-    with pytest.raises(ParameterError, match=f"cannot resume in mid-epoch.*{message}"):
+    with pytest.raises(ParameterError, match=f"cannot resume within an epoch.*{message}"):
         data(**options).train_dataloader().load_state_dict(state)
 
 

@@ -89,13 +89,13 @@ def test_views_are_chosen(data):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_size": 0}, ParameterError, "batch_size=0"),
-        ({"unlabelled_batch_size": 0}, ParameterError, "unlabelled_batch_size=0"),
-        ({"val_frames": 0}, ParameterError, "val_frames=0"),
+        ({"batch_size": 0}, ParameterError, "batch_size is 0"),
+        ({"unlabelled_batch_size": 0}, ParameterError, "unlabelled_batch_size is 0"),
+        ({"val_frames": 0}, ParameterError, "val_frames is 0"),
         ({"structures": []}, ParameterError, "one or more"),
         ({"structures": ["lv", "lv"]}, ParameterError, "each once"),
         ({"structures": ["lv", "rv"]}, DataError, "no masks of 'rv'"),
-        ({"val_split": "train"}, SplitLeakError, "two sides"),
+        ({"val_split": "train"}, SplitLeakError, "two different splits"),
         ({"train_split": "trian"}, ParameterError, "did you mean 'train'"),
     ],
 )
