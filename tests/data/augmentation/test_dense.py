@@ -88,7 +88,11 @@ def test_the_outside_of_the_sector_stays_black():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"rotation": -1}, "rotation is -1"), ({"blur": 1.5}, "from 0 to 1"), ({"blur_sigma": (2.0, 1.0)}, "lower end first")],
+    [
+        ({"rotation": -1}, "rotation is -1"),
+        ({"blur": 1.5}, "from 0 to 1"),
+        ({"blur_sigma": (2.0, 1.0)}, "lower end first"),
+    ],
 )
 def test_refuses(changes, message):
     with pytest.raises(ParameterError, match=message):
