@@ -1,6 +1,7 @@
 """Tiny archives, stores and models, made once a session, and the command line as a test sees it."""
 
 import itertools
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from alan.parcels.heads import RaptorHead
 from alan.parcels.model import ParcelModel, save_parcels
 
 from .discs import discs  # noqa: F401 (a fixture)
+
+os.environ["ALAN_PSEUDONYM_SECRET"] = "tests"  # so that no test writes to the home of its user
 
 #: Frames a clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.
 N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}

@@ -1,0 +1,69 @@
+"""Pseudonyms of patients: stable keys that tell patients apart and from which nobody can read who they are.
+
+A key is a hash of the patient's identifier and of a secret. Without the secret it cannot be traced back, not even
+by trying all numbers that a hospital may give. The secret is created once for each user and never leaves the
+machine; set the environment variable ``ALAN_PSEUDONYM_SECRET`` to share it between machines.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+import os
+import secrets
+import warnings
+from pathlib import Path
+
+from alan.errors import AlanWarning
+
+#: Environment variable that holds the secret; without it the secret is in the user's configuration folder.
+SECRET = "ALAN_PSEUDONYM_SECRET"
+
+
+def patient_key(*identifiers: object) -> str:
+    """Make the pseudonym of a patient.
+
+    Args:
+        identifiers: What identifies the patient, the best first, such as the PatientID and the name of a DICOM
+            header; the first that is not empty counts. Spaces around it are ignored.
+
+    Returns:
+        ``p`` and 16 hexadecimal digits, or ``""`` if all identifiers are empty.
+    """
+    texts = (" ".join(str(identifier or "").split()) for identifier in identifiers)
+    text = next(filter(None, texts), "")
+    return f"p{hmac.new(_secret(), text.encode(), hashlib.sha256).hexdigest()[:16]}" if text else ""
+
+
+def _secret() -> bytes:
+    given = os.environ.get(SECRET)
+    if given:
+        return given.encode()
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return _stored_secret(Path(base).expanduser() / "alan" / "pseudonym-secret")
+
+
+@functools.cache
+def _stored_secret(path: Path) -> bytes:
+    """Read the secret of this user; create it when it is missing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.with_name(f".{path.name}.{os.getpid()}.part")
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        try:
+            os.link(new, path)  # two processes may create it at once: the first one counts
+        except FileExistsError:
+            pass
+        finally:
+            new.unlink()
+        return path.read_bytes()
+    except (OSError, RuntimeError) as error:
+        warnings.warn(
+            f"{path}: cannot be read or created ({error}), so that the keys of patients differ from run to run: "
+            f"set {SECRET} to a secret text",
+            AlanWarning,
+            stacklevel=4,
+        )
+        return secrets.token_bytes(32)
