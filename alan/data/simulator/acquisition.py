@@ -1,63 +1,64 @@
-"""How a clip is taken: the sector, the machine's settings and the window, all drawn once a clip."""
+"""Acquisition of a simulated clip: sector geometry, machine settings and acoustic window, drawn once per clip."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 
+from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.errors import ParameterError
 
-#: Samples along a beam and beams in the sector: the polar grid in which echoes are formed.
+#: Samples per beam and beams per sector: the polar grid on which echoes are formed.
 N_SAMPLES, N_BEAMS = 192, 96
 
 
+_Strength = Annotated[float, Interval(ge=0, lt=math.inf)]
+
+
+@bounded
 @dataclass(frozen=True)
 class Physics:
-    """Strength of each effect: 1 as tuned on real frames, 0 off, between or above at will.
+    """Strength of each physical effect: 1 as tuned on real frames, 0 to disable it; other values scale it.
 
     Attributes:
-        speckle: interference of scatterers (0 leaves smooth echogenicity).
-        specular: coherent echoes where the echogenicity steps along the beam, and the pericardium.
-        anisotropy: fading of walls that run parallel to the beam.
-        attenuation: depth-dependent loss and its imperfect compensation, fall-off to the sector's sides.
-        dropout: patchy loss of gain.
-        shadows: beams darkened behind ribs and lung.
-        haze: stationary haze and near-field clutter.
-        reverberation: a weak echo of the picture further down.
-        side_lobes: lateral smear of bright echoes.
-        noise: electronic noise, which rises with depth.
-        ragged: ragged borders.
-        fading: walls brighter or fainter by region: septum, lateral wall, apex, right heart.
-        smoothing: blur of the compressed picture, as of compounding and speckle reduction.
+        speckle: Interference of scatterers; 0 gives smooth echogenicity.
+        specular: Coherent echoes at steps of the echogenicity along the beam and at the pericardium.
+        anisotropy: Fading of walls that are parallel to the beam.
+        attenuation: Depth-dependent loss, its imperfect compensation, and the fall-off at the edges of the sector.
+        dropout: Patchy loss of gain.
+        shadows: Beams shadowed by ribs and lung.
+        haze: Stationary haze and near-field clutter.
+        reverberation: Weak repetition of the image at greater depth.
+        side_lobes: Lateral smear of bright echoes.
+        noise: Electronic noise, which rises with depth.
+        ragged: Irregularity of borders.
+        fading: Regional differences in wall brightness (septum, lateral wall, apex, right heart).
+        smoothing: Blur of the compressed image, as caused by compounding and speckle reduction.
     """
 
-    speckle: float = 1.0
-    specular: float = 1.0
-    anisotropy: float = 1.0
-    attenuation: float = 1.0
-    dropout: float = 1.0
-    shadows: float = 1.0
-    haze: float = 1.0
-    reverberation: float = 1.0
-    side_lobes: float = 1.0
-    noise: float = 1.0
-    ragged: float = 1.0
-    fading: float = 1.0
-    smoothing: float = 1.0
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ParameterError(f"physics {item.name} is {value}, it must be 0 (off) or positive")
+    speckle: _Strength = 1.0
+    specular: _Strength = 1.0
+    anisotropy: _Strength = 1.0
+    attenuation: _Strength = 1.0
+    dropout: _Strength = 1.0
+    shadows: _Strength = 1.0
+    haze: _Strength = 1.0
+    reverberation: _Strength = 1.0
+    side_lobes: _Strength = 1.0
+    noise: _Strength = 1.0
+    ragged: _Strength = 1.0
+    fading: _Strength = 1.0
+    smoothing: _Strength = 1.0
 
 
 @dataclass(frozen=True)
 class Shadow:
-    """One dark band: position and width across the sector (-1 to 1), onset as a share of depth, loss in dB."""
+    """A shadow: position and width across the sector (-1 to 1), onset as a fraction of the depth, loss in dB."""
 
     position: float
     width: float
@@ -65,59 +66,60 @@ class Shadow:
     loss: float
 
 
+@bounded
 @dataclass(frozen=True)
 class Acquisition:
-    """Settings of one clip.
+    """Acquisition settings of one clip.
 
     Attributes:
-        apical: lung lies beside the heart (apical views), not behind it.
-        depth: reach of the beams in cm.
-        half_angle: half opening of the sector in radians.
-        start: distance of the first sample in cm.
-        margin_depth: height of the picture over the depth.
-        margin_width: width of the picture over the sector's width.
-        ragged: raggedness of borders in cm.
-        lung: share of echo lost in lung.
-        lung_onset: depth, as a share, from which on lung lies.
-        deep_tissue: brightening of the tissue behind the heart.
-        deep_onset: depth, as a share, from which on it lies.
-        deep_slope: its slope across the sector, as a share of depth.
-        blood: echo amplitude of blood.
-        anisotropy: echo left in walls parallel to the beam.
-        leaflet: echo amplitude of valve leaflets.
-        pericardium: echo amplitude of the pericardium.
-        specular: strength of coherent echoes at steps.
-        coherent: share of scatterers that interfere in step; more makes speckle fainter, as compounding does.
-        axial_sigma: point spread along the beam, in samples.
-        lateral_sigma: point spread across beams at the focus, in beams.
-        focus: depth of the focus, as a share.
-        side_lobes: share of the envelope smeared across beams.
-        reverberation: share of the envelope repeated deeper.
-        reverberation_shift: how much deeper, in samples.
-        near_field: amplitude of clutter at the probe.
-        near_reach: distance in cm over which it dies away.
-        haze: amplitude of stationary haze.
-        slope: gain in dB from the probe to the full depth.
-        bulge: gain in dB at half the depth.
-        deep_loss: loss in dB at the full depth, rising with its square.
-        window_loss: loss in dB at the full depth from a poor window.
-        edge_loss: loss in dB at the sector's sides.
-        edge_power: how steeply it rises towards them.
-        dropout: loss in dB a unit of a smooth random field.
-        shadows: dark bands.
-        noise_floor: electronic noise in dB at the probe.
-        noise_rise: its rise in dB to the full depth.
-        beam_ripple: standard deviation in dB of the gain from beam to beam.
-        smoothing: blur of the compressed picture beyond the least, in samples and as many beams.
-        dynamic_range: dB between black and white.
-        exposure: grey of the median echo, 0 black to 1 white: the gain that the sonographer sets.
-        gamma: exponent of the grey curve.
+        apical: Whether the lung lies beside the heart (apical views) instead of behind it.
+        depth: Imaging depth in cm.
+        half_angle: Half opening angle of the sector in radians.
+        start: Distance of the first sample from the probe in cm.
+        margin_depth: Height of the image divided by the depth.
+        margin_width: Width of the image divided by the width of the sector.
+        ragged: Irregularity of borders in cm.
+        lung: Fraction of the echo lost in the lung.
+        lung_onset: Depth at which the lung begins, as a fraction.
+        deep_tissue: Additional brightness of the tissue behind the heart.
+        deep_onset: Depth at which that tissue begins, as a fraction.
+        deep_slope: Slope of that tissue across the sector, as a fraction of the depth.
+        blood: Echo amplitude of blood.
+        anisotropy: Echo that remains in walls parallel to the beam.
+        leaflet: Echo amplitude of valve leaflets.
+        pericardium: Echo amplitude of the pericardium.
+        specular: Strength of coherent echoes at steps of the echogenicity.
+        coherent: Fraction of coherent scatterers; a larger one weakens the speckle, as compounding does.
+        axial_sigma: Width of the point spread along the beam, in samples.
+        lateral_sigma: Width of the point spread across beams at the focus, in beams.
+        focus: Depth of the focus, as a fraction.
+        side_lobes: Fraction of the envelope that is smeared across beams.
+        reverberation: Fraction of the envelope that is repeated at greater depth.
+        reverberation_shift: Shift of that repetition in samples.
+        near_field: Amplitude of near-field clutter.
+        near_reach: Decay length of near-field clutter in cm.
+        haze: Amplitude of stationary haze.
+        slope: Gain in dB from the probe to the full depth.
+        bulge: Gain in dB at half the depth.
+        deep_loss: Loss in dB at the full depth, quadratic in depth.
+        window_loss: Loss in dB at the full depth due to a poor acoustic window.
+        edge_loss: Loss in dB at the edges of the sector.
+        edge_power: Exponent of the rise of that loss towards the edges.
+        dropout: Loss in dB per unit of a smooth random field.
+        shadows: Shadows behind ribs and lung.
+        noise_floor: Level of the electronic noise in dB at the probe.
+        noise_rise: Rise of that level in dB to the full depth.
+        beam_ripple: Standard deviation in dB of the gain from beam to beam.
+        smoothing: Additional blur of the compressed image, in samples and in beams.
+        dynamic_range: Range between black and white in dB.
+        exposure: Grey value of the median echo (0 black, 1 white), as set by the sonographer's gain.
+        gamma: Exponent of the grey curve.
     """
 
     apical: bool
-    depth: float
-    half_angle: float
-    start: float
+    depth: PositiveFloat
+    half_angle: Annotated[float, Interval(gt=0, lt=math.pi / 2)]
+    start: NonNegativeFloat
     margin_depth: float
     margin_width: float
     ragged: float
@@ -132,14 +134,14 @@ class Acquisition:
     pericardium: float
     specular: float
     coherent: float
-    axial_sigma: float
-    lateral_sigma: float
+    axial_sigma: PositiveFloat
+    lateral_sigma: PositiveFloat
     focus: float
     side_lobes: float
     reverberation: float
     reverberation_shift: int
     near_field: float
-    near_reach: float
+    near_reach: PositiveFloat
     haze: float
     slope: float
     bulge: float
@@ -153,20 +155,13 @@ class Acquisition:
     noise_rise: float
     beam_ripple: float
     smoothing: float
-    dynamic_range: float
-    exposure: float
-    gamma: float
+    dynamic_range: PositiveFloat
+    exposure: Annotated[float, Interval(gt=0, lt=1)]
+    gamma: PositiveFloat
 
     def __post_init__(self) -> None:
-        for name in ("depth", "axial_sigma", "lateral_sigma", "near_reach", "dynamic_range", "gamma"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(f"acquisition {name} is {getattr(self, name)}, it must be positive")
-        if not 0 < self.half_angle < math.pi / 2:
-            raise ParameterError(f"acquisition half_angle is {self.half_angle}, it must lie between 0 and pi/2")
-        if not 0 <= self.start < self.depth:
-            raise ParameterError(f"acquisition start is {self.start}, it must lie between 0 and the depth")
-        if not 0 < self.exposure < 1:
-            raise ParameterError(f"acquisition exposure is {self.exposure}, it must lie between 0 and 1")
+        if self.start >= self.depth:
+            raise ParameterError(f"start is {self.start}: give less than the depth, {self.depth} cm")
 
     @classmethod
     def sample(
@@ -175,10 +170,10 @@ class Acquisition:
         """Draw the settings of a clip.
 
         Args:
-            patient: its habitus makes the window poorer.
-            needed_depth: depth in cm that shows the whole heart (see ``Scene.needed_depth``).
-            apical: whether the view is apical.
-            rng: source of randomness; the number of draws does not depend on their values.
+            patient: The patient, whose habitus determines the acoustic window.
+            needed_depth: Depth in cm that shows the whole heart (see ``Scene.needed_depth``).
+            apical: Whether the view is apical.
+            rng: Random number generator; the number of draws does not depend on their values.
         """
         u = rng.uniform
         shadows = tuple(

@@ -1,4 +1,4 @@
-"""One patient's heart: sizes shared by all views, volumes and ejection fraction known by construction."""
+"""Anatomy of a simulated patient: sizes shared by all views, with known volumes and ejection fraction."""
 
 from __future__ import annotations
 
@@ -6,61 +6,64 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
+from annotated_types import Interval
 
+from alan.bounds import PositiveFloat, bounded
 from alan.data.simulator.geometry import profile
-from alan.errors import ParameterError
 
-#: Longitudinal shortening as a share of the radial one.
+#: Longitudinal shortening as a fraction of the radial shortening.
 LONGITUDINAL_SHARE = 0.5
 
 
+@bounded
 @dataclass(frozen=True)
 class PatientAnatomy:
-    """Sizes in cm at end-diastole, shares between 0 and 1, amplitudes on a linear echo scale.
+    """Anatomy of one patient; lengths are in cm at end-diastole, echo amplitudes on a linear scale.
 
     Attributes:
-        ef: ejection fraction, 0.05 to 0.85.
-        length: left ventricular long axis, apex to mitral plane.
-        radius: largest half width of the left ventricle (geometric mean of A4C and A2C).
-        flattening: half width in A4C over ``radius`` (A2C has its inverse, so that the volume stays).
-        wall: thickness of the myocardium.
-        apex_wall: its thickness at the apex over ``wall``.
-        wall_asymmetry: relative surplus of the septum over the lateral wall, halved (-0.5 to 0.5).
-        thickening: relative thickening at end-systole over the radial shortening.
-        widest: level of the widest cross-section along the long axis (0 apex, 1 base).
-        taper: relative narrowing at the base.
-        bend: sideways bend of the long axis.
-        atrium_width: half width of the left atrium.
-        atrium_length: length of the left atrium.
-        atrium_tilt: lean of the left atrium's axis towards the septum, against the left ventricle's, as a tangent.
-        base_tilt: slope of the mitral plane, lateral side deeper, as a tangent.
-        wall_end: how far the myocardium reaches beyond the mitral plane.
-        trabeculae: depth of the trabeculae, which echo like muscle and count as cavity.
-        papillary: half width of the papillary muscle in apical views, 0 for none; it counts as cavity.
-        right_ventricle: width of the right ventricle at the base.
-        right_atrium: half width of the right atrium.
-        aorta: radius of the aortic root.
-        wall_echo: echo amplitude of the myocardium.
-        outer_echo: echo amplitude of what lies around the heart.
-        habitus: 0 a good acoustic window, 1 a poor one.
+        ef: Ejection fraction as a fraction, 0.05 to 0.85.
+        length: Length of the left ventricle from the apex to the mitral plane.
+        radius: Largest half width of the left ventricle (geometric mean of A4C and A2C).
+        flattening: Half width in A4C divided by ``radius``; A2C uses the inverse, so that the volume is preserved.
+        wall: Thickness of the myocardium.
+        apex_wall: Thickness of the myocardium at the apex divided by ``wall``.
+        wall_asymmetry: Half the relative difference between septum and lateral wall (-0.5 to 0.5).
+        thickening: Relative thickening at end-systole divided by the radial shortening.
+        widest: Position of the widest cross-section along the long axis (0 apex, 1 base).
+        taper: Relative narrowing at the base.
+        bend: Lateral bend of the long axis.
+        atrium_width: Half width of the left atrium.
+        atrium_length: Length of the left atrium.
+        atrium_tilt: Tangent of the tilt of the left atrium towards the septum, relative to the left ventricle.
+        base_tilt: Tangent of the slope of the mitral plane; positive if the lateral end is deeper.
+        wall_end: Distance by which the myocardium extends beyond the mitral plane.
+        trabeculae: Depth of the trabeculae, which echo like muscle and are labelled as cavity.
+        papillary: Half width of the papillary muscle in apical views, 0 for none; it is labelled as cavity.
+        right_ventricle: Width of the right ventricle at the base.
+        right_atrium: Half width of the right atrium.
+        aorta: Radius of the aortic root.
+        wall_echo: Echo amplitude of the myocardium.
+        outer_echo: Echo amplitude of the tissue around the heart.
+        habitus: Quality of the acoustic window, from 0 (good) to 1 (poor).
     """
 
-    ef: float
-    length: float
-    radius: float
-    flattening: float
-    wall: float
+    ef: Annotated[float, Interval(ge=0.05, le=0.85)]
+    length: PositiveFloat
+    radius: PositiveFloat
+    flattening: PositiveFloat
+    wall: PositiveFloat
     apex_wall: float
     wall_asymmetry: float
     thickening: float
     widest: float
     taper: float
     bend: float
-    atrium_width: float
-    atrium_length: float
+    atrium_width: PositiveFloat
+    atrium_length: PositiveFloat
     atrium_tilt: float
     base_tilt: float
     wall_end: float
@@ -73,24 +76,15 @@ class PatientAnatomy:
     outer_echo: float
     habitus: float
 
-    def __post_init__(self) -> None:
-        if not 0.05 <= self.ef <= 0.85:
-            raise ParameterError(
-                f"ef is {self.ef}, it must lie between 0.05 and 0.85: give it as a share, not percent"
-            )
-        for name in ("length", "radius", "flattening", "wall", "atrium_width", "atrium_length"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(f"{name} is {getattr(self, name)}, it must be positive: give it in cm")
-
     @classmethod
     def sample(cls, seed: int | Sequence[int]) -> PatientAnatomy:
-        """Draw a patient; a low ejection fraction goes with a dilated ventricle.
+        """Draw a patient; patients with a low ejection fraction have a dilated ventricle.
 
         Args:
-            seed: a non-negative integer or a sequence of them (entropy of a ``numpy.random.SeedSequence``).
+            seed: A non-negative integer or a sequence of them (entropy of a ``numpy.random.SeedSequence``).
 
         Returns:
-            The same patient for the same seed.
+            The patient, which depends on the seed alone.
         """
         rng = np.random.default_rng(np.random.SeedSequence(seed))
 
@@ -128,7 +122,7 @@ class PatientAnatomy:
 
     @property
     def shortening(self) -> float:
-        """Radial shortening ``a`` at end-systole: solves (1 - a)^2 (1 - a LONGITUDINAL_SHARE) = 1 - EF."""
+        """Radial shortening ``a`` at end-systole, which solves (1 - a)^2 (1 - a LONGITUDINAL_SHARE) = 1 - EF."""
         low, high = 0.0, 0.9
         for _ in range(50):
             middle = 0.5 * (low + high)
@@ -139,13 +133,13 @@ class PatientAnatomy:
         return low
 
     def volume_ml(self, contraction: float) -> float:
-        """Volume of the left ventricular cavity in ml.
+        """Compute the volume of the left ventricular cavity in ml.
 
-        The cavity is a stack of ellipses along the long axis, with the half widths of A4C and A2C as semi-axes
-        (the biplane method of disks is exact for it).
+        The cavity is a stack of ellipses along the long axis with the half widths of A4C and A2C as semi-axes, for
+        which the biplane method of disks is exact.
 
         Args:
-            contraction: 0 at end-diastole, 1 at end-systole.
+            contraction: Contraction, 0 at end-diastole and 1 at end-systole.
         """
         a = self.shortening * contraction
         area = math.pi * (self.radius * (1 - a)) ** 2

@@ -1,4 +1,4 @@
-"""Apical views: A4C with the right heart at the left of the picture, A2C without it."""
+"""Apical views: A4C with the right heart on the left of the image, A2C without it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, R
 
 #: Thickness of the right ventricular free wall and of atrial walls in cm.
 _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
-#: Sideways bend (cm) that leaves the septum straight and lets the lateral wall bulge, as in four-chamber views.
+#: Lateral bend (cm) that keeps the septum straight and lets the lateral wall bulge, as in four-chamber views.
 _STRAIGHT_SEPTUM = 0.4
 
 
 class ApicalScene(Scene):
-    """The heart seen from its apex: u runs from the apex to the mitral plane, v to the right (lateral wall)."""
+    """The heart seen from the apex; u runs from the apex to the mitral plane, v to the right (lateral wall)."""
 
     def __init__(self, patient: PatientAnatomy, cycle: Cycle, pose: ApicalPose, four_chamber: bool) -> None:
         self.four_chamber, self.pose = four_chamber, pose
@@ -61,7 +61,7 @@ class ApicalScene(Scene):
         cavity = (across < inner) & (u < plane)
         muscle = (across < outer) & (u < plane + p.wall_end)
 
-        roof = p.length + p.atrium_length  # the roof of the atria stands still
+        roof = p.length + p.atrium_length  # the roof of the atria does not move
         half = 0.5 * (roof - L)
         width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 1.05)
         lean = v + (p.atrium_tilt if self.four_chamber else 0.0) * (u - L)
@@ -87,7 +87,7 @@ class ApicalScene(Scene):
         return Painted(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost)
 
     def _boost(self, u: Tensor, v: Tensor, outer: Tensor) -> Tensor:
-        """Factor on the echo of walls: a bright septum; a lateral wall, an apex and a right heart that fade."""
+        """Factor on the echo of walls: bright septum, fading lateral wall, apex and right heart."""
         lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
         wall = self.pose.septum_echo + (1 - self.pose.lateral_fade - self.pose.septum_echo) * lateral
         wall = wall * (1 - self.pose.apical_fade * torch.exp(-(4 * u / self.length).square()))
@@ -96,7 +96,7 @@ class ApicalScene(Scene):
     def _right_heart(
         self, u: Tensor, v: Tensor, lean: Tensor, septum: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Paint the right heart's walls; give both cavities and the free wall's distance from the axis."""
+        """Paint the walls of the right heart; return both cavities and the distance of the free wall."""
         p, L = self.patient, self.length
         s = u / L
         width = p.right_ventricle * (1 - 0.22 * self.contraction) * ((s - 0.18) / 0.82).clamp(min=0) ** 0.6
@@ -118,17 +118,17 @@ class ApicalScene(Scene):
         """Distance to the nearest leaflet of the mitral and, in A4C, the tricuspid valve."""
         L, opening = self.length, self.mitral
         distance = torch.full_like(u, FAR)
-        for side, reach, swing in ((-1.0, 2.0, 1.0), (1.0, 1.4, 0.9)):
-            hinge = side * 0.97 * base
+        for sign, reach, swing in ((-1.0, 2.0, 1.0), (1.0, 1.4, 0.9)):
+            hinge = sign * 0.97 * base
             hinge_u = L + self.patient.base_tilt * hinge
             tip_u = hinge_u - reach * self.pose.leaflet * (0.25 + 0.7 * opening)
-            tip_v = hinge - side * base * swing * (1 - 0.72 * opening)
+            tip_v = hinge - sign * base * swing * (1 - 0.72 * opening)
             distance = torch.minimum(distance, segment_distance(u, v, (hinge_u + 0.05, hinge), (tip_u, tip_v)))
         if self.four_chamber:
             width = self.patient.right_atrium
             septal = -(base + 0.35)
-            for hinge, side in ((septal, -1.0), (septal - 1.6 * width, 1.0)):
-                tip = (L - 1.3 * (0.35 + 0.65 * opening), hinge + side * 0.75 * width * (1 - 0.75 * opening))
+            for hinge, sign in ((septal, -1.0), (septal - 1.6 * width, 1.0)):
+                tip = (L - 1.3 * (0.35 + 0.65 * opening), hinge + sign * 0.75 * width * (1 - 0.75 * opening))
                 distance = torch.minimum(distance, segment_distance(u, v, (L, hinge), tip))
         return distance
 

@@ -1,31 +1,34 @@
-"""The beating cycle: how far the ventricle has contracted and how wide the mitral valve stands, frame by frame."""
+"""Cardiac cycle: contraction of the ventricle and opening of the mitral valve in each frame."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
 
-#: Contraction left during diastasis, before the atrial kick.
+#: Contraction that remains during diastasis, before atrial systole.
 _DIASTASIS = 0.12
-#: Shares of diastole at which rapid filling and diastasis end.
+#: Fractions of diastole at which rapid filling and diastasis end.
 _FILLED, _KICK = 0.45, 0.70
-#: A smaller spread of the contraction is none.
+#: Ranges of the contraction below this count as constant.
 _SAME = 1e-6
 
 
 @dataclass(frozen=True)
 class Cycle:
-    """One value a frame.
+    """Cardiac cycle, with one value per frame.
 
     Attributes:
-        phase: (T,) float64 in [0, 1), 0 is end-diastole.
-        contraction: (T,) float64, 0 end-diastole to 1 end-systole.
-        mitral: (T,) float64, opening of the mitral valve, 0 closed to 1 open.
-        fps: frames a second.
+        phase: (T,) float64 in [0, 1); 0 is end-diastole.
+        contraction: (T,) float64, from 0 at end-diastole to 1 at end-systole.
+        mitral: (T,) float64, opening of the mitral valve from 0 (closed) to 1 (open).
+        fps: Frames per second.
     """
 
     phase: NDArray[np.float64]
@@ -44,24 +47,21 @@ class Cycle:
         return int(np.argmax(self.contraction))
 
     @classmethod
-    def beating(cls, n_frames: int, beats: float, rng: np.random.Generator) -> Cycle:
-        """Evenly spaced frames over some beats, from a random phase on.
+    @bounded
+    def beating(cls, n_frames: PositiveInt, beats: Annotated[float, Ge(1)], rng: np.random.Generator) -> Cycle:
+        """Draw evenly spaced frames over several beats, from a random phase on.
 
-        With two frames or more the contraction is stretched to reach 0 and 1 exactly, so that the ED and ES frames
-        have the patient's end-diastolic and end-systolic volumes.
+        With two or more frames the contraction is rescaled to reach exactly 0 and 1, so that the ED and ES frames
+        have the end-diastolic and end-systolic volumes of the patient.
 
         Args:
-            n_frames: number of frames, at least 1.
-            beats: length in heart beats, at least 1 (ED and ES must both be seen).
-            rng: source of randomness.
+            n_frames: Number of frames, at least 1.
+            beats: Length in heart beats, at least 1, so that both ED and ES are shown.
+            rng: Random number generator.
 
         Raises:
-            ParameterError: too few frames or beats, or frames that all show one moment of the beat.
+            ParameterError: There are too few frames or beats, or all frames show the same phase.
         """
-        if n_frames < 1:
-            raise ParameterError(f"n_frames is {n_frames}, at least 1 frame is needed")
-        if not beats >= 1:
-            raise ParameterError(f"beats is {beats}, it must be at least 1 so that ED and ES are both seen")
         systole, period = rng.uniform(0.32, 0.42), 60 / rng.uniform(55, 95)
         phase = (np.arange(n_frames) / n_frames * beats + rng.uniform()) % 1.0
         contraction, mitral = _course(phase, systole)
@@ -69,25 +69,24 @@ class Cycle:
             low, high = contraction.min(), contraction.max()
             if high - low < _SAME:
                 raise ParameterError(
-                    f"{n_frames} frames over {beats} beats all show one moment of the beat: take more frames, or "
-                    "fewer beats"
+                    f"n_frames is {n_frames} over {beats} beats, so that all frames show the same phase: "
+                    "give more frames or fewer beats"
                 )
             contraction = (contraction - low) / (high - low)
         return cls(phase, contraction, mitral, n_frames / (beats * period))
 
     @classmethod
-    def systole(cls, n_frames: int, rng: np.random.Generator) -> Cycle:
-        """Evenly spaced frames from end-diastole (first) to end-systole (last), as CAMUS half sequences.
+    @bounded
+    def systole(cls, n_frames: Annotated[int, Ge(2)], rng: np.random.Generator) -> Cycle:
+        """Draw evenly spaced frames from end-diastole (first) to end-systole (last), as in CAMUS half sequences.
 
         Args:
-            n_frames: number of frames, at least 2.
-            rng: source of randomness.
+            n_frames: Number of frames, at least 2.
+            rng: Random number generator.
 
         Raises:
-            ParameterError: too few frames.
+            ParameterError: There are too few frames.
         """
-        if n_frames < 2:
-            raise ParameterError(f"n_frames is {n_frames}, from ED to ES at least 2 frames are needed")
         systole, period = rng.uniform(0.32, 0.42), 60 / rng.uniform(55, 95)
         phase = np.linspace(0, systole * (1 - 1e-9), n_frames)
         contraction, mitral = _course(phase, systole)
@@ -96,7 +95,7 @@ class Cycle:
 
 
 def _course(phase: NDArray[np.float64], systole: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Contraction and mitral opening at each phase; systole is the share of the beat until end-systole."""
+    """Contraction and mitral opening at each phase; ``systole`` is the fraction of the beat until end-systole."""
     q = (phase - systole) / (1 - systole)
     contraction = np.select(
         [phase < systole, q < _FILLED, q < _KICK],

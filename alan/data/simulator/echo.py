@@ -17,7 +17,7 @@ from alan.data.simulator.scene import FIBROUS, MUSCLE, MYO, PAPILLARY, Painted, 
 _GRID = (N_SAMPLES, N_BEAMS)
 #: Half thickness (cm) of a leaflet and of the pericardium, as Gaussian standard deviations.
 _LEAFLET_SIGMA, _PERICARDIUM_SIGMA = 0.07, 0.12
-#: Share of a tissue scatterer's energy that follows the wall from frame to frame; blood decorrelates at once.
+#: Fraction of the energy of tissue scatterers that follows the wall between frames; blood decorrelates at once.
 _COHERENCE = 0.85
 
 
@@ -35,13 +35,13 @@ class Echo:
 
 
 def form_echo(scene: Scene, acq: Acquisition, physics: Physics, generator: torch.Generator) -> Echo:
-    """Insonify a scene.
+    """Compute the echo of a scene.
 
     Args:
-        scene: the moving anatomy.
-        acq: settings of the clip.
-        physics: strength of each effect.
-        generator: source of randomness; what is drawn does not depend on ``physics``.
+        scene: Moving anatomy.
+        acq: Acquisition settings of the clip.
+        physics: Strength of each effect.
+        generator: Random number generator; the draws do not depend on ``physics``.
 
     Returns:
         The envelope before gain, noise and compression.
@@ -84,7 +84,7 @@ def _echogenicity(
     physics: Physics,
     generator: torch.Generator,
 ) -> Tensor:
-    """Amplitude (T, N_SAMPLES, N_BEAMS) with which each point scatters."""
+    """Scattering amplitude (T, N_SAMPLES, N_BEAMS) of each point."""
     shape = (painted.labels.shape[0], *_GRID)
     blood = painted.blood.view(shape)
     labels = painted.labels.view(shape)
@@ -97,7 +97,7 @@ def _echogenicity(
     outside = patient.outer_echo * torch.exp(0.75 * coarse[0] + 0.35 * fine[0]) * lung * deep
     texture = torch.exp(0.35 * coarse[1] + 0.25 * fine[1])
 
-    # Walls parallel to the beam return less: compare the cavity border's axial and lateral gradients.
+    # Walls parallel to the beam return less echo: compare the axial and lateral gradients of the cavity border.
     soft = blur(blood.float(), 5, 3)
     axial = F.pad((soft[:, 2:] - soft[:, :-2]).abs(), (0, 0, 1, 1))
     lateral = F.pad((soft[:, :, 2:] - soft[:, :, :-2]).abs(), (1, 1)) * (1.6 * N_BEAMS / N_SAMPLES)
@@ -120,7 +120,7 @@ def _echogenicity(
 
 
 def _scatterers(anchored: Tensor, fresh: Tensor, blood: Tensor, contraction: Tensor) -> Tensor:
-    """Complex scatterers (T, 2, N_SAMPLES, N_BEAMS): tissue's follow the wall, blood's are always new."""
+    """Scatterers (T, 2, N_SAMPLES, N_BEAMS): those of tissue follow the wall, those of blood are drawn anew."""
     scale = 1 + 0.10 * contraction  # (T, 1)
     rows = torch.linspace(-1.1, 0.9, N_SAMPLES) * scale + 0.1
     columns = torch.linspace(-1, 1, N_BEAMS) * scale
@@ -135,12 +135,12 @@ def _scatterers(anchored: Tensor, fresh: Tensor, blood: Tensor, contraction: Ten
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
-    """Fold indices just outside [0, size) back in."""
+    """Reflect indices just outside [0, size) at the border."""
     return (size - 1) - ((size - 1) - index.abs()).abs()
 
 
 def _point_spread(field: Tensor, acq: Acquisition) -> Tensor:
-    """Blur scatterers (T, 2, R, A) by the point spread: axial constant, lateral wider away from the focus."""
+    """Blur scatterers (T, 2, R, A) by the point spread: constant axially, wider laterally away from the focus."""
     norm = 2 * math.sqrt(math.pi)  # keeps the energy of white noise
     field = blur(field, acq.axial_sigma) * math.sqrt(norm * acq.axial_sigma)
     sharp, wide = acq.lateral_sigma, 2 * acq.lateral_sigma
@@ -161,7 +161,7 @@ def _haze(
 
 
 def _add_near_field(envelope: Tensor, fresh: Tensor, radii: Tensor, acq: Acquisition, physics: Physics) -> None:
-    """Add clutter in front of the probe, in place; it has died away after five reaches."""
+    """Add near-field clutter in place; it is negligible beyond five decay lengths."""
     rows = int((radii - acq.start < 5 * acq.near_reach).sum())
     decay = torch.exp(-(radii[:rows] - acq.start) / acq.near_reach)[:, None]
     noise = blur(fresh[:, :, :rows], 1.2, 2.5).square().sum(1).sqrt()

@@ -1,4 +1,4 @@
-"""Implicit shapes and smooth fields: the few pieces of geometry that the scenes and the renderer share."""
+"""Implicit shapes and smooth random fields, shared by the scenes and the renderer."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-#: A distance (cm) that stands for "nowhere near".
+#: Distance (cm) that stands for "far away".
 FAR = 9.0
 
 
 def profile(s: Tensor, widest: float, taper: float) -> Tensor:
-    """Half width of a ventricle along its long axis, as a share of the largest half width.
+    """Half width of a ventricle along its long axis, as a fraction of the largest half width.
 
-    An elliptic apex up to the widest level, then a parabolic narrowing to the base.
+    The apex is elliptic up to the widest level; from there the ventricle narrows parabolically towards the base.
 
     Args:
-        s: position along the long axis, any shape; 0 is the apex, 1 the base; other values are allowed.
-        widest: position of the widest level, 0 < widest < 1.
-        taper: relative narrowing at the base, 0 <= taper < 1.
+        s: Position along the long axis, any shape; 0 is the apex, 1 the base; other values are allowed.
+        widest: Position of the widest level, 0 < widest < 1.
+        taper: Relative narrowing at the base, 0 <= taper < 1.
 
     Returns:
-        Shape of ``s``, values in [0, 1]; 0 above the apex, continued below the base.
+        Same shape as ``s``, values in [0, 1]; 0 above the apex, continued below the base.
     """
     s = s.clamp(-0.2, 1.6)
     apex = (1 - (1 - s / widest).square()).clamp(min=0).sqrt()
@@ -32,13 +32,13 @@ def profile(s: Tensor, widest: float, taper: float) -> Tensor:
 def ellipse_distance(
     u: Tensor, v: Tensor, centre: tuple[Tensor, Tensor | float], axes: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Approximate signed distance to an ellipse (negative inside), in the unit of the arguments.
+    """Compute the approximate signed distance to an ellipse (negative inside), in the unit of the arguments.
 
     Args:
         u: (T, P) first coordinate.
         v: (T, P) second coordinate.
         centre: (u, v) of the centre, each (T, 1) or a number.
-        axes: semi-axes along ``u`` and ``v``, each (T, 1).
+        axes: Semi-axes along ``u`` and ``v``, each (T, 1).
 
     Returns:
         (T, P); exact on the border, scaled by the smaller semi-axis elsewhere.
@@ -48,7 +48,7 @@ def ellipse_distance(
 
 
 def segment_distance(u: Tensor, v: Tensor, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor]) -> Tensor:
-    """Distance to a line segment.
+    """Compute the distance to a line segment.
 
     Args:
         u: (T, P) first coordinate.
@@ -66,14 +66,14 @@ def segment_distance(u: Tensor, v: Tensor, start: tuple[Tensor, Tensor], end: tu
 
 
 def gaussian_matrix(size: int, sigma: float) -> Tensor:
-    """Gaussian blur of a vector of ``size`` samples as a matrix (a matmul beats a convolution here).
+    """Build the matrix of a Gaussian blur of ``size`` samples, which is faster here than a convolution.
 
     Args:
-        size: number of samples.
-        sigma: standard deviation in samples, > 0.
+        size: Number of samples.
+        sigma: Standard deviation in samples, above 0.
 
     Returns:
-        (size, size) float32; rows sum to 1, so that a constant stays a constant up to the edges.
+        (size, size) float32; rows sum to 1, so that constants are preserved up to the edges.
     """
     index = torch.arange(size, dtype=torch.float32)
     weights = torch.exp(-0.5 * ((index[:, None] - index) / sigma).square())
@@ -82,15 +82,15 @@ def gaussian_matrix(size: int, sigma: float) -> Tensor:
 
 
 def blur(x: Tensor, axial: float = 0.0, lateral: float = 0.0) -> Tensor:
-    """Separable Gaussian blur of the last two axes (depth, beam).
+    """Blur the last two axes (depth, beam) with a separable Gaussian.
 
     Args:
         x: (..., R, A) float32.
-        axial: standard deviation along depth in samples; 0 leaves it alone.
-        lateral: standard deviation across beams in samples; 0 leaves it alone.
+        axial: Standard deviation along the depth in samples; 0 disables the blur.
+        lateral: Standard deviation across beams in samples; 0 disables the blur.
 
     Returns:
-        Shape of ``x``.
+        Same shape as ``x``.
     """
     if axial > 0:
         x = torch.matmul(gaussian_matrix(x.shape[-2], axial), x)
@@ -100,13 +100,13 @@ def blur(x: Tensor, axial: float = 0.0, lateral: float = 0.0) -> Tensor:
 
 
 def smooth_field(count: int, grid: tuple[int, int], shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Smooth Gaussian random fields: normal values on a coarse grid, interpolated bicubically.
+    """Draw smooth Gaussian random fields: normal values on a coarse grid, interpolated bicubically.
 
     Args:
-        count: number of fields.
-        grid: (rows, columns) of the coarse grid; finer means rougher.
+        count: Number of fields.
+        grid: (rows, columns) of the coarse grid; a finer grid gives rougher fields.
         shape: (rows, columns) of the result.
-        generator: source of randomness.
+        generator: Random number generator.
 
     Returns:
         (count, *shape) float32, mean 0, standard deviation about 0.7 to 1.

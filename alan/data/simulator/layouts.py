@@ -1,4 +1,4 @@
-"""The official layouts: how one simulated patient is written in each, and the lists that close an archive."""
+"""Official layouts: writers of simulated patients and of the lists of an archive."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from alan.data.simulator.sequence import SimulatedSequence, simulate_sequence
 from alan.data.simulator.tracing import trace
 from alan.files import atomic, write_text
 
-#: What a patient leaves for the archive's lists.
+#: Rows of a patient in the lists of the archive.
 Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class PatientJob:
-    """All that is needed to write one patient.
+    """Everything needed to write one patient.
 
     Attributes:
-        root: the archive's folder.
-        number: the patient's number, from 1.
-        anatomy: the patient's heart, shared by the views.
-        seed: entropy of the patient's clips.
+        root: Folder of the archive.
+        number: Number of the patient, from 1.
+        anatomy: Anatomy of the patient, shared by the views.
+        seed: Entropy of the clips of the patient.
         split: ``train``, ``val`` or ``test``.
-        views: views to write.
-        n_frames: frames a clip (images a view and study in TMED-2).
-        shape: (H, W) of the pictures.
+        views: Views to write.
+        n_frames: Frames per clip (images per view and study in TMED-2).
+        shape: (H, W) of the frames.
     """
 
     root: Path
@@ -54,19 +54,19 @@ class PatientJob:
     shape: tuple[int, int]
 
     def simulate(self, view: str, **options: Any) -> SimulatedSequence:
-        """Simulate a clip of this patient with the job's size, length and seed (see ``simulate_sequence``)."""
+        """Simulate a clip of this patient with the size, length and seed of the job."""
         chosen: dict[str, Any] = {"n_frames": self.n_frames, "seed": self.seed, **options}
         return simulate_sequence(view, self.anatomy, size=self.shape, **chosen)
 
 
 class Layout(abc.ABC):
-    """One official layout.
+    """Writer of one official layout.
 
     Attributes:
-        views: views that the layout knows.
-        n_frames: default number of frames.
-        min_frames: smallest number of frames.
-        size: default (H, W).
+        views: Views of the layout.
+        n_frames: Default number of frames.
+        min_frames: Minimum number of frames.
+        size: Default (H, W).
     """
 
     views: ClassVar[tuple[str, ...]]
@@ -76,15 +76,15 @@ class Layout(abc.ABC):
 
     @abc.abstractmethod
     def write_patient(self, job: PatientJob) -> Rows:
-        """Write a patient's files (each whole or absent) and give the rows for the lists."""
+        """Write the files of a patient (each atomically) and return the rows for the lists."""
 
     @abc.abstractmethod
     def finish(self, root: Path, jobs: Iterable[PatientJob], rows: Iterable[Rows]) -> None:
-        """Write the archive's lists, in the order of the patients."""
+        """Write the lists of the archive, in the order of the patients."""
 
 
 class EchoNetLayout(Layout):
-    """EchoNet-Dynamic: one A4C video a patient, ``FileList.csv``, ``VolumeTracings.csv``."""
+    """EchoNet-Dynamic: one A4C video per patient, ``FileList.csv`` and ``VolumeTracings.csv``."""
 
     views = ("A4C",)
     n_frames = 32
@@ -123,7 +123,7 @@ class EchoNetLayout(Layout):
 class CamusLayout(Layout):
     """CAMUS: NIfTI stills and half sequences with masks, Info files, split lists; A4C is ``4CH``, A2C ``2CH``.
 
-    Masks go on outside the sector where the heart does, as in the real data set.
+    Masks extend outside the sector where the heart does, as in the real dataset.
     """
 
     views = ("A2C", "A4C")
@@ -161,13 +161,13 @@ class CamusLayout(Layout):
     @override
     def finish(self, root: Path, jobs: Iterable[PatientJob], rows: Iterable[Rows]) -> None:
         patients = list(jobs)
-        for side, name in (("train", "training"), ("val", "validation"), ("test", "testing")):
-            listed = [f"patient{job.number:04d}\n" for job in patients if job.split == side]
+        for split, name in (("train", "training"), ("val", "validation"), ("test", "testing")):
+            listed = [f"patient{job.number:04d}\n" for job in patients if job.split == split]
             write_text(root / "database_split" / f"subgroup_{name}.txt", "".join(listed))
 
 
 class TmedLayout(Layout):
-    """TMED-2: single images of four views and a CSV; a patient has one study, every fourth patient two."""
+    """TMED-2: single images of four views and a CSV; every fourth patient has two studies, the others one."""
 
     views = ("A2C", "A4C", "PLAX", "PSAX")
     n_frames = 2
@@ -208,18 +208,18 @@ LAYOUTS: Mapping[str, Layout] = {"echonet": EchoNetLayout(), "camus": CamusLayou
 
 
 def write_csv(path: Path, rows: Rows) -> None:
-    """Write a CSV atomically, columns in the order of the first row."""
+    """Write a CSV file atomically, with columns in the order of the first row."""
     with atomic(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def write_video(path: Path, frames: ByteArray, fps: float) -> None:
-    """Write a grey AVI atomically: FFV1, lossless, no time stamps in it.
+    """Write a grey AVI file atomically with the lossless codec FFV1 and without a creation time.
 
     Args:
-        path: the file.
+        path: Path of the file.
         frames: (T, H, W) uint8.
-        fps: frames a second, rounded to a thousandth.
+        fps: Frames per second, rounded to a thousandth.
     """
     options = {"fflags": "+bitexact"}
     with atomic(path) as temporary, av.open(os.fspath(temporary), "w", format="avi", options=options) as container:
@@ -233,22 +233,22 @@ def write_video(path: Path, frames: ByteArray, fps: float) -> None:
 
 
 def write_nifti(path: Path, array: NDArray[np.uint8], spacing: tuple[float, float]) -> None:
-    """Write a compressed NIfTI atomically; the first axis of the file is the width, as in CAMUS.
+    """Write a compressed NIfTI file atomically; the first axis of the file is the width, as in CAMUS.
 
     Args:
-        path: the file, ``.nii.gz``.
+        path: Path of the file, ``.nii.gz``.
         array: (H, W) or (T, H, W) uint8.
-        spacing: (row, column) in mm; frames are 1 apart.
+        spacing: (row, column) in mm; the distance between frames is 1.
     """
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((spacing[1], spacing[0], 1.0)[: array.ndim])  # type: ignore[no-untyped-call]
     with atomic(path) as temporary:
-        # The suffix tells SimpleITK the format, so it stands at the end of the temporary name too.
+        # SimpleITK takes the format from the suffix, so the temporary name ends with it too.
         named = temporary.with_name(f"{temporary.name}.nii.gz")
         try:
             sitk.WriteImage(image, os.fspath(named), useCompression=True)
             if not np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(os.fspath(named))), array):
-                raise OSError(f"{path}: cut short, probably no space is left")  # ITK says nothing of it
+                raise OSError(f"{path}: truncated, probably because no space is left")  # ITK does not report it
             named.replace(temporary)
         except RuntimeError as error:
             raise OSError(f"{path}: {' '.join(str(error).split())[-160:]}") from error

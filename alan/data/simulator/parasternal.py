@@ -18,7 +18,7 @@ _VESSEL_WALL = 0.28
 
 
 class LongAxisScene(Scene):
-    """PLAX: u runs to the right from the apex (outside the picture) to the base, v away from the probe."""
+    """PLAX; u runs to the right from the apex (outside the image) to the base, v away from the probe."""
 
     def __init__(self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator) -> None:
         super().__init__(patient, cycle, patient.radius)
@@ -93,15 +93,15 @@ class LongAxisScene(Scene):
         tip = (L - 1.2 * self.leaflet, hinge - 0.35 * R * (1 - opening))
         distance = torch.minimum(distance, segment_distance(u, v, (L, hinge), tip))
         ejecting = ((self.contraction > 0.08) & (opening < 0.05)).float()
-        for side in (-1.0, 1.0):
-            gap = side * p.aorta * (0.08 + 0.7 * ejecting)
-            cusp = segment_distance(u, v - root, (L + 0.3, side * p.aorta + 0 * L), (L + 1.1, gap))
+        for sign in (-1.0, 1.0):
+            gap = sign * p.aorta * (0.08 + 0.7 * ejecting)
+            cusp = segment_distance(u, v - root, (L + 0.3, sign * p.aorta + 0 * L), (L + 1.1, gap))
             distance = torch.minimum(distance, cusp)
         return distance
 
 
 class ShortAxisScene(Scene):
-    """PSAX at the level of the papillary muscles: u away from the probe, v to the right, the middle at (0, 0)."""
+    """PSAX at papillary level; u runs away from the probe, v to the right, with the centre at (0, 0)."""
 
     def __init__(self, patient: PatientAnatomy, cycle: Cycle, rng: np.random.Generator) -> None:
         super().__init__(patient, cycle, patient.radius * rng.uniform(0.85, 1.08))

@@ -1,4 +1,4 @@
-"""Where the heart lies in an apical picture, and which of its walls show: drawn once a clip."""
+"""Pose of the heart in an apical view and visibility of its walls, drawn once per clip."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from alan.data.simulator.anatomy import PatientAnatomy
 
 @dataclass(frozen=True)
 class ApicalPose:
-    """Lengths in cm, the probe stands at (0, 0).
+    """Pose of an apical view; lengths are in cm, the probe is at (0, 0).
 
     Attributes:
-        apex_x: the apex of the left ventricle's cavity beside the middle beam, to the right.
-        apex_z: its depth.
-        rotation: turn of the long axis in radians; negative brings the base to the right of the apex.
-        atrium_offset: the left atrium beside the ventricle's axis, to the right.
-        leaflet: length of the leaflets over the usual.
-        septum_echo: factor on the septum's echo.
-        lateral_fade: share of echo lost in the lateral wall.
-        apical_fade: share of echo lost at the apex.
-        right_fade: share of echo lost in the right heart's walls (A4C).
+        apex_x: Position of the apex of the left ventricular cavity to the right of the central beam.
+        apex_z: Depth of that apex.
+        rotation: Rotation of the long axis in radians; a negative angle moves the base to the right of the apex.
+        atrium_offset: Offset of the left atrium from the axis of the ventricle, to the right.
+        leaflet: Length of the leaflets relative to the usual length.
+        septum_echo: Factor on the echo of the septum.
+        lateral_fade: Fraction of the echo lost in the lateral wall.
+        apical_fade: Fraction of the echo lost at the apex.
+        right_fade: Fraction of the echo lost in the walls of the right heart (A4C).
     """
 
     apex_x: float
@@ -41,9 +41,10 @@ class ApicalPose:
         """Draw a pose.
 
         Args:
-            patient: the middle of its left ventricle is placed, so that a longer one reaches both ways.
-            four_chamber: A4C, where the axis leans to the right; A2C otherwise.
-            rng: source of randomness.
+            patient: The patient; the centre of the left ventricle is placed, so that a longer one extends both
+                ways.
+            four_chamber: Whether the view is A4C, where the axis leans to the right, or A2C.
+            rng: Random number generator.
         """
         apex_z = float(np.clip(rng.normal(3.0, 0.75), 1.4, 5.0))
         rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))

@@ -1,8 +1,8 @@
-"""Simulated frames beside real ones, in numbers and in pictures.
+"""Comparison of simulated frames with real ones, in numbers and in pictures.
 
 ``python -m alan.data.simulator.realism --store data/camus.h5 --split train --simulated data/sim.h5 --out runs/a``
-writes ``realism.csv``, ``realism.md`` and ``realism.png`` (a contact sheet, real frames at the left). The contact
-sheet shows frames of the real archive: mind their licence before you pass it on.
+writes ``realism.csv``, ``realism.md`` and ``realism.png`` (tiled frames, real ones on the left). The picture shows
+frames of the real archive: check their licence before you share it.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from alan.files import atomic, write_text
 
 
 def compare(real: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
-    """Hold two tables of statistics against each other.
+    """Compare two tables of statistics.
 
     Args:
-        real: a row a frame, a column a statistic.
-        simulated: the same for simulated frames.
+        real: Statistics of real frames, one row per frame and one column per statistic.
+        simulated: Statistics of simulated frames in the same form.
 
     Returns:
-        A row for each statistic of both: ``real mean``, ``real sd``, ``simulated mean``, ``simulated sd`` and
-        ``difference``, the difference of the means in standard deviations of the real frames (NaN where those
-        do not vary). Below 0.2 it is small, above 1 the simulated frames lie outside most real ones.
+        One row per statistic of both tables: ``real mean``, ``real sd``, ``simulated mean``, ``simulated sd`` and
+        ``difference``, the difference of the means in standard deviations of the real frames (NaN where these do
+        not vary). A difference below 0.2 is small; above 1 the simulated frames are unlike most real ones.
     """
     names = [name for name in real.columns if name in simulated.columns]
     a, b = real[names], simulated[names]
@@ -59,22 +59,22 @@ def store_statistics(
     shapes: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """Statistics of frames of a store.
+    """Compute statistics of frames of a store.
 
     Args:
-        store: the frames.
-        split: one of ``alan.data.sample.SPLITS``, or ``all``.
-        views: views to look at.
-        most: number of frames, evenly picked.
-        shapes: describe label maps too (``shape_statistics``); only annotated frames are looked at then.
-        progress: whether to show a progress bar.
+        store: The frame store.
+        split: One of ``alan.data.sample.SPLITS``, or ``all``.
+        views: Views to read.
+        most: Maximum number of frames, evenly spaced.
+        shapes: Whether to describe label maps too (``shape_statistics``), which reads annotated frames only.
+        progress: Whether to show a progress bar.
 
     Raises:
-        ParameterError: no such frame, or shapes of the test side.
+        ParameterError: There is no such frame, or ``shapes`` is used on the test split.
     """
     if shapes and split in ("test", "all"):
         raise ParameterError(
-            f"shapes of split {split!r} are not looked at, test labels teach nothing: choose train or val"
+            f"split is {split!r} with shapes, but test labels do not tune the simulator: give train or val"
         )
     picks = _pick(store, split, views, most, annotated=shapes)
     frames = store.frames(picks)
@@ -95,7 +95,7 @@ def store_statistics(
 
 
 def stored_spacing(store: FrameStore, sequence: StoredSequence) -> tuple[float, float] | None:
-    """(row, column) size in mm of a pixel of the stored (resized) frames; None where the archive gives none."""
+    """Return the (row, column) size in mm of a pixel of the stored (resized) frames; None if unknown."""
     if sequence.spacing is None:
         return None
     rows, columns = sequence.original_shape
@@ -104,23 +104,23 @@ def stored_spacing(store: FrameStore, sequence: StoredSequence) -> tuple[float, 
     return sequence.spacing[0] * rows / store.size, sequence.spacing[1] * columns / store.size
 
 
-def contact_sheet(real: ByteArray, simulated: ByteArray, columns: int = 6) -> ByteArray:
-    """Tile frames: real ones in the left half, simulated ones in the right half, a white bar between.
+def tile_frames(real: ByteArray, simulated: ByteArray, columns: int = 6) -> ByteArray:
+    """Tile real frames in the left half and simulated frames in the right half, with a white bar between.
 
     Args:
         real: (N, H, W) uint8.
         simulated: (N, H, W) uint8 of the same size.
-        columns: frames in a row of each half.
+        columns: Frames per row of each half.
 
     Returns:
         (H', W') uint8.
 
     Raises:
-        ParameterError: frames of two sizes.
+        ParameterError: The frames differ in size.
     """
     if real.shape[1:] != simulated.shape[1:]:
         raise ParameterError(
-            f"real frames are {real.shape[1:]}, simulated {simulated.shape[1:]}: prepare both at one size"
+            f"real frames are {real.shape[1:]}, simulated {simulated.shape[1:]}: prepare both with the same size"
         )
     halves = []
     for frames in (real, simulated):
@@ -146,26 +146,27 @@ def realism(
     """Compare a store of simulated frames with one of real frames.
 
     Args:
-        store: real frames, written by ``alan prepare``.
-        simulated: simulated frames, written by ``alan prepare`` (all splits are used).
-        out: folder for ``realism.csv``, ``realism.md`` and ``realism.png``.
-        split: side of the real store to look at.
-        views: views to look at in both.
-        most: frames of each store.
-        shapes: compare label maps too; not on the test side.
-        progress: whether to show progress bars.
+        store: Frame store of real frames, written by ``alan prepare``.
+        simulated: Frame store of simulated frames, written by ``alan prepare``; all splits are used.
+        out: Folder for ``realism.csv``, ``realism.md`` and ``realism.png``.
+        split: Split of the real store.
+        views: Views to read in both stores.
+        most: Maximum number of frames per store, at least 2.
+        shapes: Whether to compare label maps too; not on the test split.
+        progress: Whether to show progress bars.
 
     Returns:
         The table, see :func:`compare`.
 
     Raises:
-        ParameterError: an unknown split, no frames of these views, or shapes of the test side.
-        DataError: a store that cannot be read.
+        ParameterError: The split is unknown, there are no frames of these views, or ``shapes`` is used on the test
+            split.
+        DataError: A store cannot be read.
     """
     if split not in (*SPLITS, "all"):
         raise ParameterError(f"unknown split {split!r}: {nearest(split, (*SPLITS, 'all'))}")
     if most < 2:
-        raise ParameterError(f"most is {most}, at least 2 frames are needed for a spread")
+        raise ParameterError(f"most is {most}: give at least 2, to compute a spread")
     ours, theirs = FrameStore(simulated), FrameStore(store)
     found = compare(
         store_statistics(theirs, split, views=views, most=most, shapes=shapes, progress=progress),
@@ -174,16 +175,16 @@ def realism(
     folder = Path(out)
     write_text(folder / "realism.csv", found.to_csv(float_format="%.4g"))
     write_text(folder / "realism.md", _markdown(found))
-    few = [s.frames(_pick(s, side, views, 24, annotated=False)) for s, side in ((theirs, split), (ours, "all"))]
+    few = [s.frames(_pick(s, name, views, 24, annotated=False)) for s, name in ((theirs, split), (ours, "all"))]
     with atomic(folder / "realism.png") as path:
-        Image.fromarray(contact_sheet(few[0], few[1])).save(path, format="PNG")
+        Image.fromarray(tile_frames(few[0], few[1])).save(path, format="PNG")
     return found
 
 
 def _simulated_statistics(
     store: FrameStore, views: Sequence[str], most: int, *, shapes: bool, progress: bool
 ) -> pd.DataFrame:
-    """Simulated patients are nobody's test set: with shapes, the annotated frames of train and val are read."""
+    """Statistics of simulated frames; with shapes, those of the annotated training frames."""
     if not shapes:
         return store_statistics(store, "all", views=views, most=most, progress=progress)
     return store_statistics(store, "train", views=views, most=most, shapes=True, progress=progress)
@@ -215,16 +216,16 @@ def _markdown(found: pd.DataFrame) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the options, write the comparison, print its table; 2 and one line for what a user did wrong."""
+    """Write the comparison and print its table; return 2 after an error of the user."""
     parser = argparse.ArgumentParser(prog="python -m alan.data.simulator.realism", description=realism.__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--store", required=True, help="frame store of real frames")
     parser.add_argument("--simulated", required=True, help="frame store of simulated frames")
     parser.add_argument("--out", required=True, help="folder to write to")
-    parser.add_argument("--split", default="train", help="side of the real store")
+    parser.add_argument("--split", default="train", help="split of the real store")
     parser.add_argument("--views", nargs="+", default=["A4C"])
-    parser.add_argument("--most", type=int, default=400, help="frames of each store")
-    parser.add_argument("--shapes", action="store_true", help="compare label maps too (not on the test side)")
+    parser.add_argument("--most", type=int, default=400, help="maximum number of frames per store")
+    parser.add_argument("--shapes", action="store_true", help="compare label maps too (not on the test split)")
     try:
         found = realism(**vars(parser.parse_args(arguments)))
     except (AlanError, OSError) as error:

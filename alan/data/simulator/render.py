@@ -1,4 +1,4 @@
-"""From the envelope to the picture: gain, noise, compression, scan conversion, and the label maps beside it."""
+"""Rendering: gain, noise, compression and scan conversion of the envelope, and the label maps."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _DB = 20 / math.log(10)
 
 
 def pixel_spacing(acq: Acquisition, shape: tuple[int, int]) -> tuple[float, float]:
-    """(row, column) size of a pixel in mm: the picture is a box around the sector with small margins."""
+    """Compute the (row, column) size of a pixel in mm; the image is a box around the sector with small margins."""
     width = 2 * acq.depth * math.sin(acq.half_angle) * acq.margin_width
     return 10 * acq.depth * acq.margin_depth / shape[0], 10 * width / shape[1]
 
 
 def pixel_positions(acq: Acquisition, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Centres of the pixels in cm.
+    """Compute the centres of the pixels in cm.
 
     Returns:
-        x (H, W) to the right, z (H, W) away from the probe, which is in the middle of the upper edge.
+        x (H, W) to the right and z (H, W) away from the probe, which is at the centre of the upper edge.
     """
     row, column = pixel_spacing(acq, shape)
     z = (torch.arange(shape[0]) + 0.5) * (row / 10)
@@ -44,15 +44,15 @@ def render(
     *,
     labels_outside: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Make the pictures and the label maps of a clip.
+    """Render the frames and the label maps of a clip.
 
     Args:
-        scene: the moving anatomy.
-        acq: settings of the clip.
-        physics: strength of each effect.
-        shape: (H, W) of the pictures.
-        generator: source of randomness.
-        labels_outside: label maps go on outside the sector.
+        scene: Moving anatomy.
+        acq: Acquisition settings of the clip.
+        physics: Strength of each effect.
+        shape: (H, W) of the frames.
+        generator: Random number generator.
+        labels_outside: Whether label maps extend outside the sector.
 
     Returns:
         frames (T, H, W) uint8, 0 outside the sector, and labels (T, H, W) uint8, values as ``STRUCTURES``, 0
@@ -66,7 +66,7 @@ def render(
     level = acq.exposure ** (1 / acq.gamma)
     value = ((decibel - middle) / acq.dynamic_range + level).clamp(0, 1).pow(acq.gamma)
 
-    smoothing = 0.4 + acq.smoothing * physics.smoothing  # pictures are stored smaller than they are formed
+    smoothing = 0.4 + acq.smoothing * physics.smoothing  # frames are stored smaller than the echo grid
     value = blur(value, smoothing, smoothing)
 
     x, z = pixel_positions(acq, shape)
@@ -84,7 +84,7 @@ def render(
 
 
 def _gain(acq: Acquisition, physics: Physics, generator: torch.Generator) -> Tensor:
-    """Gain in dB (N_SAMPLES, N_BEAMS): attenuation and its compensation, sides, shadows, patchy dropout."""
+    """Gain in dB (N_SAMPLES, N_BEAMS): attenuation and its compensation, edges, shadows and dropout."""
     depth, across = torch.linspace(0, 1, N_SAMPLES)[:, None], torch.linspace(-1, 1, N_BEAMS)[None]
     axial = acq.slope * depth + acq.bulge * torch.sin(math.pi * depth)
     axial = axial - acq.deep_loss * depth.square() - acq.window_loss * depth

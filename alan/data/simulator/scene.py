@@ -1,4 +1,4 @@
-"""What every view shares: tissue codes, the painted result, and sizes that follow the cycle."""
+"""Base of all views: tissue codes, painted anatomy, and sizes that follow the cycle."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from alan.data.structures import label_value
 
 LV, MYO, LA = label_value("lv"), label_value("myo"), label_value("la")
 RV, RA, AO = label_value("rv"), label_value("ra"), label_value("ao")
-#: Codes of what is drawn but is no structure: right ventricular muscle, fibrous tissue, papillary muscle.
+#: Codes of painted tissue that is not a structure: right ventricular, fibrous and papillary muscle tissue.
 MUSCLE, FIBROUS, PAPILLARY = 20, 21, 22
 
 
 @dataclass
 class Painted:
-    """The anatomy at P points in T frames.
+    """Anatomy at P points in T frames.
 
     Attributes:
         labels: (T, P) uint8, values of ``STRUCTURES`` and the codes of this module.
-        leaflet: (T, P) distance in cm to the nearest valve leaflet, or None where lines were not asked for.
-        pericardium: (T, P) distance in cm to the pericardium, or None likewise.
+        leaflet: (T, P) distance in cm to the nearest valve leaflet, or None if lines were not requested.
+        pericardium: (T, P) distance in cm to the pericardium, or None if lines were not requested.
         boost: (T, P) factor on the echo amplitude of muscle, or None for 1.
     """
 
@@ -39,11 +39,11 @@ class Painted:
 
     @functools.cached_property
     def blood(self) -> Tensor:
-        """(T, P) bool, the cavities (without papillary muscle)."""
+        """(T, P) bool, cavities without papillary muscle."""
         return torch.isin(self.labels, torch.tensor((LV, LA, RV, RA, AO), dtype=torch.uint8))
 
     def label_map(self) -> Tensor:
-        """(T, P) uint8 with structures only: papillary muscle counts as cavity, other codes as background."""
+        """Return (T, P) uint8 of structures: papillary muscle becomes cavity, other codes become background."""
         labels = torch.where(self.labels == PAPILLARY, LV, self.labels)
         return torch.where(labels >= MUSCLE, 0, labels).to(torch.uint8)
 
@@ -51,16 +51,16 @@ class Painted:
 class Scene(abc.ABC):
     """Implicit anatomy of one view of one patient over a cycle.
 
-    Coordinates are in cm, x to the right and z away from the probe, which stands at (0, 0). Subclasses draw the
-    position of the heart in the picture from ``rng``.
+    Coordinates are in cm, x to the right and z away from the probe at (0, 0). Subclasses draw the position of the
+    heart in the image from ``rng``.
 
     Attributes:
-        patient: the anatomy.
-        contraction: (T, 1) float32, 0 end-diastole to 1 end-systole.
+        patient: Anatomy of the patient.
+        contraction: (T, 1) float32, from 0 at end-diastole to 1 at end-systole.
         mitral: (T, 1) float32, opening of the mitral valve.
         radius: (T, 1) largest half width of the left ventricle in this view.
         length: (T, 1) length of the left ventricle.
-        wall: (T, 1) thickness of the myocardium, which grows as the ventricle contracts.
+        wall: (T, 1) thickness of the myocardium, which increases as the ventricle contracts.
     """
 
     def __init__(self, patient: PatientAnatomy, cycle: Cycle, half_width: float) -> None:
@@ -76,18 +76,18 @@ class Scene(abc.ABC):
 
     @abc.abstractmethod
     def needed_depth(self) -> float:
-        """Depth in cm at which the whole heart is in the picture."""
+        """Return the depth in cm that shows the whole heart."""
 
     @abc.abstractmethod
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
-        """Anatomy at given points.
+        """Paint the anatomy at given points.
 
         Args:
             x: (1, P) lateral position in cm.
             z: (1, P) depth in cm.
-            lines: whether leaflets, pericardium and boost are wanted beside the labels.
+            lines: Whether to compute leaflets, pericardium and boost besides the labels.
         """
 
     def long_axis(self) -> Tensor | None:
-        """(T, 2, 2) float32: (x, z) in cm of the apex and the middle of the base; None if not in the picture."""
+        """Return (T, 2, 2) float32, (x, z) in cm of the apex and the centre of the base; None if not in view."""
         return None

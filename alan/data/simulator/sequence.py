@@ -1,4 +1,4 @@
-"""One simulated clip: frames, label maps and what is true of them."""
+"""Simulation of one clip: frames, label maps, volumes and ejection fraction."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from alan.data.simulator.render import pixel_spacing, render
 from alan.data.simulator.scene import Scene
 from alan.errors import ParameterError, nearest
 
-#: Smallest and largest picture side in pixels.
 #: Smallest and largest side of a frame in pixels.
 MIN_SIDE, MAX_SIDE = 32, 1024
 _APICAL = ("A4C", "A2C")
@@ -32,22 +31,22 @@ _Settings = TypeVar("_Settings", ApicalPose, Acquisition)
 
 @dataclass(frozen=True)
 class SimulatedSequence:
-    """A clip with its truth.
+    """A simulated clip with its ground truth.
 
     Attributes:
         view: one of ``alan.data.sample.VIEWS``.
         frames: (T, H, W) uint8, 0 outside the sector.
         labels: (T, H, W) uint8, values as ``alan.data.structures.STRUCTURES``, 0 background.
-        contraction: (T,) float64, 0 end-diastole to 1 end-systole.
-        ed: index of the end-diastolic frame.
-        es: index of the end-systolic frame; with a single frame both are 0.
-        edv_ml: end-diastolic volume of the left ventricle in ml.
-        esv_ml: end-systolic volume in ml.
-        ef_percent: ejection fraction, 100 (EDV - ESV) / EDV.
-        spacing_mm: (row, column) size of a pixel.
-        fps: frames a second.
-        long_axis: (T, 2, 2) float64, (x, y) in pixels of the left ventricle's apex and of the middle of its base
-            (integers are pixel centres); NaN in views that do not show it whole (PLAX, PSAX).
+        contraction: (T,) float64, from 0 at end-diastole to 1 at end-systole.
+        ed: Index of the end-diastolic frame.
+        es: Index of the end-systolic frame; both are 0 for a single frame.
+        edv_ml: End-diastolic volume of the left ventricle in ml.
+        esv_ml: End-systolic volume of the left ventricle in ml.
+        ef_percent: Ejection fraction in percent, 100 (EDV - ESV) / EDV.
+        spacing_mm: (row, column) size of a pixel in mm.
+        fps: Frames per second.
+        long_axis: (T, 2, 2) float64, (x, y) in pixels of the apex of the left ventricle and of the centre of its
+            base (integers are pixel centres); NaN in views that do not show the whole axis (PLAX, PSAX).
     """
 
     view: str
@@ -81,17 +80,18 @@ def simulate_sequence(
     """Simulate a clip of a beating heart.
 
     Args:
-        view: one of ``A2C``, ``A4C``, ``PLAX``, ``PSAX``.
-        patient: an anatomy, or the seed of one; views of one patient share it.
-        n_frames: number of frames, at least 1 (2 with ``systole_only``).
-        beats: heart beats shown, at least 1; from two frames on the ED and ES frames are exact.
-        size: side of the square picture in pixels, or (H, W); 32 to 1024.
-        seed: entropy of all that is drawn but the patient: a non-negative integer or several.
-        systole_only: frames run from ED (first) to ES (last), as in CAMUS half sequences; ``beats`` is not used.
-        labels_outside: label maps go on outside the sector, as those that people draw in CAMUS do.
-        physics: strength of each effect; all as tuned by default.
-        pose: fields of ``ApicalPose`` that are given instead of drawn (A4C and A2C); the others stay as drawn.
-        acquisition: fields of ``Acquisition`` that are given instead of drawn, likewise.
+        view: ``A2C``, ``A4C``, ``PLAX`` or ``PSAX``.
+        patient: Anatomy of the patient, or the seed of one; the views of a patient share it.
+        n_frames: Number of frames, at least 1 (2 with ``systole_only``).
+        beats: Number of heart beats, at least 1; with two or more frames the ED and ES frames are exact.
+        size: Side of the square frames in pixels, or (H, W); 32 to 1024.
+        seed: Entropy of everything but the patient, a non-negative integer or a sequence of them.
+        systole_only: Whether frames run from ED (first) to ES (last), as in CAMUS half sequences; ignores
+            ``beats``.
+        labels_outside: Whether label maps extend outside the sector, as the manual masks of CAMUS do.
+        physics: Strength of each effect; None uses the tuned strengths.
+        pose: Fields of ``ApicalPose`` to use instead of the drawn values (A4C and A2C).
+        acquisition: Fields of ``Acquisition`` to use instead of the drawn values.
 
     Returns:
         The clip; the same arguments give the same bytes whatever the number of threads.
@@ -107,7 +107,7 @@ def simulate_sequence(
     entropy = [seed] if isinstance(seed, int) else list(seed)
     for number in (*entropy, patient if isinstance(patient, int) else 0):
         if number < 0:
-            raise ParameterError(f"seed is {number}, it must not be negative")
+            raise ParameterError(f"seed is {number}: give 0 or more")
     if isinstance(patient, int):
         patient = PatientAnatomy.sample(patient)
 
@@ -140,20 +140,20 @@ def simulate_sequence(
 
 
 def check_shape(shape: tuple[int, int]) -> None:
-    """Refuse frames that are too small or too large to simulate.
+    """Check the shape of frames.
 
     Raises:
-        ParameterError: a side outside ``MIN_SIDE`` to ``MAX_SIDE``.
+        ParameterError: A side is outside ``MIN_SIDE`` to ``MAX_SIDE``.
     """
     if not all(MIN_SIDE <= side <= MAX_SIDE for side in shape):
-        raise ParameterError(f"size is {shape}, sides must lie between {MIN_SIDE} and {MAX_SIDE} pixels")
+        raise ParameterError(f"size is {shape}: give sides from {MIN_SIDE} to {MAX_SIDE} pixels")
 
 
 def check_view(view: str) -> None:
-    """Refuse a view that does not exist.
+    """Check the name of a view.
 
     Raises:
-        ParameterError: names the nearest view.
+        ParameterError: The view is unknown; the message offers the nearest name.
     """
     if view not in VIEWS:
         raise ParameterError(f"unknown view {view!r}: {nearest(view, VIEWS)}")
@@ -161,7 +161,7 @@ def check_view(view: str) -> None:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Run torch on one thread: sums come in one order, so that the bytes do not depend on the number of cores."""
+    """Run torch on one thread, so that the order of sums does not depend on the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -183,13 +183,13 @@ def _scene(
 
 
 def _given(drawn: _Settings, values: Mapping[str, float]) -> _Settings:
-    """Settings with some fields given instead of drawn."""
+    """Replace some of the drawn fields by given values."""
     known = [item.name for item in fields(drawn)]
     for name, value in values.items():
         if name not in known:
             raise ParameterError(f"{type(drawn).__name__} has no field {name!r}: {nearest(name, known)}")
         if isinstance(value, (int, float)) and not math.isfinite(value):
-            raise ParameterError(f"{type(drawn).__name__} {name} is {value}, it must be a finite number")
+            raise ParameterError(f"{type(drawn).__name__} {name} is {value}: give a finite number")
     given: dict[str, Any] = dict(values)
     return replace(drawn, **given)
 

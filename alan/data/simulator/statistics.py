@@ -1,4 +1,4 @@
-"""Numbers that describe echo frames and label maps: what simulated frames are held against real ones by."""
+"""Statistics of echo frames and label maps, to compare simulated frames with real ones."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from alan.errors import ParameterError
 
 #: Grey levels above this belong to the sector.
 _BLACK = 3
-#: Standard deviation (pixels) of the blur that parts speckle from what is larger, and of the local window.
+#: Standard deviations (pixels) of the blur that separates speckle from larger structures, and of the local window.
 _SPECKLE, _WINDOW = 1.5, 3.0
-#: Lower edges of the octaves of the power spectrum, in cycles a pixel.
+#: Lower edges of the octaves of the power spectrum, in cycles per pixel.
 _OCTAVES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
 _QUANTILES = (5, 25, 50, 75, 95, 99)
 
 
 def sector(frame: ByteArray) -> BoolArray:
-    """The fan of a frame.
+    """Find the sector of a frame.
 
     Args:
-        frame: (H, W) uint8, black outside the fan.
+        frame: (H, W) uint8, black outside the sector.
 
     Returns:
-        (H, W) bool: lit pixels with holes filled and specks removed; all False for a black frame.
+        (H, W) bool, lit pixels with holes filled and specks removed; all False for a black frame.
     """
     lit = ndimage.binary_fill_holes(frame > _BLACK)
     opened: BoolArray = ndimage.binary_opening(lit, iterations=2)
@@ -38,23 +38,23 @@ def sector(frame: ByteArray) -> BoolArray:
 
 
 def frame_statistics(frame: ByteArray, spacing: tuple[float, float] | None = None) -> dict[str, float]:
-    """Describe one frame without looking at anatomy.
+    """Describe one frame without regard to anatomy.
 
     Args:
         frame: (H, W) uint8.
-        spacing: (row, column) size of a pixel in mm, or None where it is not known.
+        spacing: (row, column) size of a pixel in mm, or None if unknown.
 
     Returns:
-        Name to number. ``grey q5`` to ``grey q99``, ``grey mean``, ``grey sd``: grey levels inside the sector.
-        ``speckle sd``: mean local standard deviation of what a blur of 1.5 pixels takes away; ``speckle cv``: the
-        same over the local mean. ``axial length``, ``lateral length``: lag in pixels at which the
-        autocorrelation of the same falls to one half, down the rows and along them. ``power 1/64`` to
-        ``power 1/4``: share of the power spectrum in the octave from that many cycles a pixel on.
-        ``lit``: share of the picture in the sector. With ``spacing`` also ``depth cm``, ``half angle``
-        (degrees, from the two straight edges) and ``width over depth``. Empty for a frame without a sector.
+        Statistics by name. ``grey q5`` to ``grey q99``, ``grey mean``, ``grey sd``: grey values inside the sector.
+        ``speckle sd``: mean local standard deviation of the residual of a blur of 1.5 pixels; ``speckle cv``: the
+        same divided by the local mean. ``axial length``, ``lateral length``: lag in pixels at which the
+        autocorrelation of the residual falls to one half, along columns and along rows. ``power 1/64`` to
+        ``power 1/4``: fraction of the power spectrum in the octave that begins at that many cycles per pixel.
+        ``lit``: fraction of the image in the sector. With ``spacing`` also ``depth cm``, ``half angle`` (degrees,
+        from the two straight edges) and ``width over depth``. Empty for a frame without a sector.
 
     Raises:
-        ParameterError: not a (H, W) uint8 array.
+        ParameterError: The frame is not a (H, W) uint8 array.
     """
     if frame.ndim != 2 or frame.dtype != np.uint8:
         raise ParameterError(f"a frame must be (H, W) uint8, got {frame.dtype} {frame.shape}")
@@ -83,16 +83,16 @@ def frame_statistics(frame: ByteArray, spacing: tuple[float, float] | None = Non
 
 
 def correlation_length(field: NDArray[np.float64], inside: BoolArray, axis: int, most: int = 8) -> float:
-    """Lag at which the autocorrelation falls to one half, by linear interpolation between whole lags.
+    """Compute the lag at which the autocorrelation falls to one half, interpolated linearly between integer lags.
 
     Args:
-        field: (H, W) float64 of mean about 0.
-        inside: (H, W) bool, where the field counts.
-        axis: 0 down the rows, 1 along them.
-        most: largest lag looked at.
+        field: (H, W) float64 with mean close to 0.
+        inside: (H, W) bool, pixels that are used.
+        axis: 0 along columns, 1 along rows.
+        most: Largest lag.
 
     Returns:
-        Pixels; ``most`` if it does not fall that far.
+        The lag in pixels; ``most`` if the autocorrelation stays above one half.
     """
     both = [(np.roll(inside, lag, axis) & inside, np.roll(field, lag, axis) * field) for lag in range(1, most + 1)]
     power = float((field[inside] ** 2).mean()) + 1e-12
@@ -106,13 +106,13 @@ def correlation_length(field: NDArray[np.float64], inside: BoolArray, axis: int,
 
 
 def octave_shares(field: NDArray[np.float64]) -> list[float]:
-    """Radial power spectrum by octaves.
+    """Compute the radial power spectrum by octaves.
 
     Args:
         field: (H, W) float64.
 
     Returns:
-        Share of all power (but the mean's) in the octaves [1/64, 1/32), ..., [1/8, 1/4), and [1/4, above).
+        Fraction of the power (without the mean) in the octaves [1/64, 1/32), ..., [1/8, 1/4), and [1/4, above).
     """
     power = np.abs(np.fft.fft2(field)) ** 2
     rows, columns = (np.fft.fftfreq(n) for n in field.shape)
@@ -128,7 +128,7 @@ def _fan(inside: BoolArray, spacing: tuple[float, float]) -> dict[str, float]:
     rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     depth = (rows[-1] - rows[0] + 1) * spacing[0]
     width = (columns[-1] - columns[0] + 1) * spacing[1]
-    # The edges are straight in the upper half: the fan's width grows there by 2 tan(half angle) a unit of depth.
+    # In the upper half the edges are straight: the width grows by 2 tan(half angle) per unit of depth.
     upper = rows[int(0.2 * len(rows)) : max(int(0.5 * len(rows)), int(0.2 * len(rows)) + 2)]
     widths = [(np.flatnonzero(inside[row])[[0, -1]] * [-1, 1]).sum() + 1 for row in upper if inside[row].any()]
     slope = np.polyfit(upper[: len(widths)] * spacing[0], np.array(widths) * spacing[1], 1)[0]
@@ -140,17 +140,18 @@ def _fan(inside: BoolArray, spacing: tuple[float, float]) -> dict[str, float]:
 
 
 def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float]) -> dict[str, float]:
-    """Sizes and places of structures in an apical view.
+    """Describe size and position of structures in an apical view.
 
     Args:
-        masks: (H, W) bool by name; ``lv`` is needed, ``myo`` and ``la`` are described where they are given.
+        masks: (H, W) bool by name; ``lv`` is required, ``myo`` and ``la`` are optional.
         spacing: (row, column) size of a pixel in mm.
 
     Returns:
-        Name to number, in cm, cm2 and degrees: areas; LV length along its principal axis, width at a quarter,
-        half and three quarters of it, lean of the axis (base to the right of the apex is positive), depth of its
-        apex and its centre beside the middle of the picture; thickness of the myocardium left and right of the
-        LV at mid level and beyond its apex; LA's share of pixels in the lowest row. Empty without an LV.
+        Statistics by name in cm, cm2 and degrees: areas; length of the LV along its principal axis, width at a
+        quarter, half and three quarters of it, tilt of the axis (positive if the base is to the right of the
+        apex),
+        depth of the apex and lateral position of the centre; thickness of the myocardium left and right of the LV
+        at mid level and beyond the apex; whether the LA reaches the lowest row. Empty without an LV.
     """
     size = np.asarray(spacing, np.float64) / 10
     found = {f"{name} area": float(mask.sum() * size.prod()) for name, mask in masks.items()}
@@ -173,8 +174,8 @@ def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float
         wall = np.argwhere(masks["myo"]) * size - centre
         level = np.abs(wall @ axis - apex - 0.5 * length) < 0.25
         middle = aside[np.abs(along - apex - 0.5 * length) < 0.25].mean()
-        for name, side in (("left", wall @ across < middle), ("right", wall @ across > middle)):
-            found[f"wall {name}"] = float((level & side).sum() * size.prod() / 0.5)
+        for name, half in (("left", wall @ across < middle), ("right", wall @ across > middle)):
+            found[f"wall {name}"] = float((level & half).sum() * size.prod() / 0.5)
         found["wall apex"] = float(apex - (wall @ axis).min())
     if "la" in masks:
         found["la in lowest row"] = float(masks["la"][-1].any())
@@ -182,10 +183,10 @@ def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float
 
 
 def table(rows: list[dict[str, float]]) -> pd.DataFrame:
-    """Statistics of many frames, a row each; frames without any are left out.
+    """Collect statistics of several frames, one row per frame; frames without statistics are skipped.
 
     Raises:
-        ParameterError: no frame has any.
+        ParameterError: No frame has statistics.
     """
     kept = [row for row in rows if row]
     if not kept:

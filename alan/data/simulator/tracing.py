@@ -1,4 +1,4 @@
-"""Tracings of the left ventricle as EchoNet-Dynamic stores them: a long axis and chords across it."""
+"""Tracings of the left ventricle in the format of EchoNet-Dynamic: a long axis and chords across it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _STEP = 0.05
 
 
 def trace(mask: BoolArray, axis: NDArray[np.float64], n_chords: int = 20) -> NDArray[np.float64]:
-    """Trace a mask by chords perpendicular to an axis.
+    """Trace a mask with chords perpendicular to an axis.
 
     Args:
-        mask: (H, W) bool, one region that each perpendicular line meets in one piece.
-        axis: (2, 2), (x, y) in pixels of the apex and of the middle of the base.
-        n_chords: number of chords, evenly spaced from the apex to the base.
+        mask: (H, W) bool, a region that each perpendicular line intersects in one piece.
+        axis: (2, 2), (x, y) in pixels of the apex and of the centre of the base.
+        n_chords: Number of chords, evenly spaced from the apex to the base.
 
     Returns:
         (1 + n_chords, 4) float64, columns X1, Y1, X2, Y2: the long axis first, then the chords from apex to base.
-        The polygon of the chords' first ends and their reversed second ends is the outline.
+        The outline is the polygon of the first ends of the chords followed by the reversed second ends.
 
     Raises:
-        ParameterError: the mask is empty or the axis does not meet it.
+        ParameterError: The mask is empty or the axis does not intersect it.
     """
     along = axis[1] - axis[0]
     length = float(np.hypot(*along))

@@ -61,7 +61,7 @@ def test_a_broken_off_run_is_continued(roots, tmp_path, monkeypatch, layout):
         return original(job)
 
     monkeypatch.setattr(kind, "write_patient", fails_at_third, raising=False)
-    with pytest.raises(DataError, match=r"No space left.*call again"):
+    with pytest.raises(DataError, match=r"No space left.*run again"):
         write(tmp_path / "a", layout)
     assert not json.loads((tmp_path / "a" / "simulation.json").read_text())["complete"]
     (tmp_path / "a" / ".x.csv.99.part").write_text("left by a kill")
@@ -226,7 +226,7 @@ def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     with monkeypatch.context() as patch:
         patch.setattr(sitk, "ReadImage", lambda _path: whole)
-        with pytest.raises(OSError, match="cut short"):
+        with pytest.raises(OSError, match="truncated"):
             write_nifti(tmp_path / "a.nii.gz", np.zeros((4, 5), np.uint8), (1.0, 2.0))
     assert not list(tmp_path.iterdir())
 
@@ -235,15 +235,15 @@ def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
     ("options", "message"),
     [
         ({"layout": "camuz"}, "did you mean 'camus'"),
-        ({"n_patients": 2}, "at least 3"),
-        ({"n_patients": 10_000}, "at most 9999"),
-        ({"views": ("PLAX",)}, "no view PLAX: choose from A2C, A4C"),
+        ({"n_patients": 2}, "give a whole number from 3"),
+        ({"n_patients": 10_000}, "from 3 to 9999"),
+        ({"views": ("PLAX",)}, "no view PLAX: choose one of: A2C, A4C"),
         ({"views": ("A4",)}, "did you mean 'A4C'"),
         ({"views": ("A4C", "A4C")}, "each view once"),
         ({"views": ()}, "each view once"),
         ({"n_frames": 1}, "at least 2"),
         ({"workers": 0}, "at least 1"),
-        ({"seed": -3}, "not be negative"),
+        ({"seed": -3}, "at least 0"),
         ({"split": (0.5, 0.2, 0.2)}, "sum to 1"),
     ],
 )

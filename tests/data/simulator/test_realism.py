@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alan.data.simulator.realism import compare, contact_sheet, main, realism, store_statistics
+from alan.data.simulator.realism import compare, tile_frames, main, realism, store_statistics
 from alan.data.simulator.statistics import (
     correlation_length,
     frame_statistics,
@@ -96,13 +96,13 @@ def test_differences_are_in_real_standard_deviations():
     assert found.loc["a", "simulated sd"] == 0
 
 
-def test_contact_sheet_keeps_sides_apart():
-    sheet = contact_sheet(np.full((5, 8, 8), 10, np.uint8), np.full((2, 8, 8), 200, np.uint8), columns=2)
+def test_tile_frames_keeps_sides_apart():
+    sheet = tile_frames(np.full((5, 8, 8), 10, np.uint8), np.full((2, 8, 8), 200, np.uint8), columns=2)
     assert sheet.shape == (3 * 10, 2 * 20 + 6)
     assert (sheet[:, :20] == 10).sum() == 5 * 64
     assert (sheet[:, 26:] == 200).sum() == 2 * 64
-    with pytest.raises(ParameterError, match="one size"):
-        contact_sheet(np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8))
+    with pytest.raises(ParameterError, match="the same size"):
+        tile_frames(np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8))
 
 
 def test_two_stores_are_compared_and_written(tiny, tmp_path, capsys, listing):
@@ -126,7 +126,7 @@ def test_spacing_is_that_of_the_stored_frames(tiny):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--split", "test", "--shapes"], "test labels teach nothing"),
+        (["--split", "test", "--shapes"], "test labels do not tune"),
         (["--split", "trian"], "did you mean 'train'"),
         (["--views", "PLAX"], "no view PLAX in split 'train'"),
         (["--most", "1"], "at least 2"),
