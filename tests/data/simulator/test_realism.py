@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alan.data.simulator.realism import compare, tile_frames, main, realism, store_statistics
+from alan.data.simulator.realism import compare, main, realism, store_statistics, tile_frames
 from alan.data.simulator.statistics import (
     correlation_length,
     frame_statistics,
