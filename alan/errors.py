@@ -1,4 +1,4 @@
-"""One root of errors, few children; each message names the value, the bound and the remedy."""
+"""Errors and warnings: one root class, few subclasses. Each message names the value, the bound and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class AlanError(Exception):
-    """Root of every error raised on purpose; the command line prints it in one line and exits with code 2."""
+    """Root of every error raised on purpose; the command line prints it as one line and exits with code 2."""
 
 
 class ParameterError(AlanError, ValueError):
@@ -15,11 +15,11 @@ class ParameterError(AlanError, ValueError):
 
 
 class ConfigError(AlanError):
-    """A command or a configuration file says something that does not exist or contradicts itself."""
+    """A command or a configuration file names something that does not exist, or contradicts itself."""
 
 
 class DataError(AlanError):
-    """A data set on disk is missing, incomplete or unreadable."""
+    """A dataset on disk is missing, incomplete or unreadable."""
 
 
 class SkippedError(AlanError):
@@ -27,34 +27,38 @@ class SkippedError(AlanError):
 
 
 class SplitLeakError(DataError):
-    """A patient (or study) stands on more than one side of a split."""
+    """A patient (or study) is in more than one split."""
 
 
 class CheckpointError(AlanError):
-    """Weights that are missing, truncated, unsafe to load, or of another architecture."""
+    """Weights are missing, truncated, unsafe to load, or belong to another architecture."""
 
 
 class CacheError(AlanError):
-    """A feature cache that belongs to another backbone, preprocessing or archive."""
+    """A feature cache belongs to another backbone, preprocessing or archive."""
 
 
 class SelectionError(AlanError, ValueError):
     """No parcel satisfies the selection rule."""
 
 
+class LockError(AlanError):
+    """Another process is writing to the same run folder or file."""
+
+
 class AlanWarning(UserWarning):
-    """Something was skipped or looks wrong, and work goes on."""
+    """Something was skipped or looks wrong, and the work continues."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Say what a misspelt name may have meant.
+    """Suggest the name that a misspelt name may stand for.
 
     Args:
         name: the name given.
         choices: the names that exist.
 
     Returns:
-        ``"did you mean 'x'? "`` plus the list of choices, for use at the end of a message.
+        ``"did you mean 'x'? "`` if a name is close, then the list of choices, for the end of a message.
     """
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

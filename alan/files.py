@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and fingerprints of what stands in them."""
+"""Files that are whole or absent, fingerprints of their content, and text without passwords."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,22 @@ if TYPE_CHECKING:
     import torch
 
 
+#: Passwords in the URL of a database, and in its query or keywords.
+_PASSWORDS = (
+    (re.compile(r"([A-Za-z][\w+.-]*://[^\s/:@\"]*:)[^\s\"]*@"), r"\1***@"),
+    (re.compile(r"((?:password|passwd|pwd)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
+)
+
+
+def redact(text: str) -> str:
+    """Replace the passwords of database URLs by ``***``; every text that is stored or shown passes here."""
+    for pattern, masked in _PASSWORDS:
+        text = pattern.sub(masked, text)
+    return text
+
+
 def disk_full(error: BaseException) -> bool:
-    """Whether an error says that no space is left: by its number, or in the words of a library that gives none."""
+    """Whether an error says that no space is left, by its number or by the message of a library without one."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
@@ -37,7 +52,9 @@ def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` if the block ends well, delete it if not.
+    """Give a temporary path beside ``path``; rename it to ``path`` if the block succeeds, delete it otherwise.
+
+    The content is flushed to the disk before the file is renamed, so that a power failure leaves no empty file.
 
     Args:
         path: the file to be written; its folder is created.
@@ -46,10 +63,11 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary path to write to.
 
     Raises:
-        OSError: ENOSPC, naming ``path``, whatever the writing library raised for a full disk.
+        OSError: ENOSPC, naming ``path``, for whatever the writing library raises when the disk is full.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    name = target.name if len(os.fsencode(target.name)) < 230 else fingerprint(target.name)
+    temporary = target.with_name(f".{name}.{os.getpid()}.part")
     try:
         with naming_full_disk(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +75,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             mode = temporary.stat().st_mode  # by the umask; some libraries let the owner alone read
             yield temporary
             temporary.chmod(mode)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
             os.replace(temporary, target)  # noqa: PTH105 (Path.replace would do; os.replace says atomic)
     finally:
         temporary.unlink(missing_ok=True)
@@ -69,8 +89,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write JSON atomically: sorted keys are not forced, two spaces of indent, a newline at the end."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True) + "\n")
+    """Write JSON atomically, keys in the given order, two spaces of indent; passwords of URLs are replaced."""
+    write_text(path, redact(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=True)) + "\n")
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
@@ -101,7 +121,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes, independent of their order."""
-    import torch  # seconds, which the verbs that only read and write files need not wait for
+    import torch  # takes seconds, for which verbs that only read and write files need not wait
 
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -1,13 +1,25 @@
-"""Run folders: open one for a configuration, remove what a run wrote, record where results came from."""
+"""Run folders: open one for a configuration, lock it, resume it, remove what it wrote, mark it complete.
+
+Every verb that writes a folder opens it here::
+
+    with open_run(folder, config, overwrite, contents) as run:
+        if not run.finished:
+            ...
+            run.finish()
+"""
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import math
 import platform
+import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +29,14 @@ import numpy as np
 import yaml
 
 from alan._version import __version__
-from alan.errors import ConfigError, DataError
-from alan.files import write_text
+from alan.errors import AlanError, AlanWarning, ConfigError, DataError, SkippedError
+from alan.files import atomic, redact, write_json, write_text
+from alan.locks import LOCK, lock_folder
 
-#: The configuration of a run, in its folder.
-CONFIG = "config.yaml"
+#: The configuration of a run, its mark of completion and its list of skipped files, in its folder.
+CONFIG, FINISHED, FAILURES = "config.yaml", "run.json", "failures.csv"
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch", "timm", "lightning", "h5py")
+_PART = re.compile(r"\..+\.\d+\.part")  # the temporary files of alan.files.atomic
 
 
 def plain(value: Any) -> Any:
@@ -44,8 +58,36 @@ def plain(value: Any) -> Any:
     return value
 
 
-def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Sequence[str]) -> bool:
-    """Open a run folder for a configuration.
+@dataclass
+class Run:
+    """An open run folder.
+
+    Attributes:
+        folder: the folder.
+        resumed: whether it already held a run of this configuration, whose finished parts may be used.
+        keep: whether what was written is kept when a new run fails for bad input.
+    """
+
+    folder: Path
+    resumed: bool
+    keep: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier process has completed this run."""
+        return self.resumed and (self.folder / FINISHED).is_file()
+
+    def finish(self) -> None:
+        """Mark the run complete: ``run.json`` says by which command and versions, and when."""
+        write_json(self.folder / FINISHED, provenance({}))
+
+
+@contextlib.contextmanager
+def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Sequence[str]) -> Iterator[Run]:
+    """Open a run folder for a configuration, and hold its lock while the block runs.
+
+    Temporary files of a killed process are removed. If a new run fails with an :class:`AlanError`, its contents
+    are removed too, so that bad input leaves nothing behind.
 
     Args:
         out: the folder; made where it is missing.
@@ -53,26 +95,42 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
         overwrite: remove an earlier run's files first.
         contents: names of all that a run of this kind may write.
 
-    Returns:
-        True where the folder already held a run of this very configuration: its finished parts may be used.
+    Yields:
+        The open run.
 
     Raises:
         DataError: ``out`` is a file, or a folder of something else.
-        ConfigError: it holds a run with another configuration, and ``overwrite`` is False.
+        ConfigError: it holds a run with another configuration, or a damaged one, and ``overwrite`` is False.
+        LockError: another process is writing to it.
     """
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out}: is a file; a run needs a folder")
+    everything = (CONFIG, FINISHED, FAILURES, *contents)
+    with lock_folder(out):
+        run = Run(out, _claim(out, plain(config), overwrite, everything))
+        try:
+            yield run
+        except SkippedError:
+            raise
+        except AlanError:
+            if not (run.resumed or run.keep):
+                remove_run(out, everything)
+            raise
+
+
+def _claim(out: Path, config: Any, overwrite: bool, contents: Sequence[str]) -> bool:
+    """Write the configuration of a new run, or compare it with that of the run in the folder."""
     path = out / CONFIG
-    if out.is_dir() and any(out.iterdir()) and not path.exists():
+    sweep(out, deep=path.exists())
+    if not path.exists() and any(file.name != LOCK for file in out.iterdir()):
         raise DataError(
             f"{out}: holds files but no {CONFIG}, so it is no run of this command; give another folder"
         )
     if path.exists() and overwrite:
         remove_run(out, contents)
+    text = redact(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     if not path.exists():
-        write_text(path, yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+        write_text(path, text)
         return False
-    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), plain(config)
+    before, now = read_config(path), yaml.safe_load(text)
     if before != now:
         changed = sorted(_changed(before, now))
         raise ConfigError(
@@ -82,16 +140,47 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
     return True
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """Read the configuration of a run.
+
+    Raises:
+        ConfigError: it is not a YAML file of options.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError):
+        config = None
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"{path}: damaged, not a YAML file of options: restore it, give another folder, "
+            "or overwrite=true to replace the run"
+        )
+    return config
+
+
+def sweep(folder: Path, *, deep: bool = True) -> None:
+    """Remove the temporary files that killed processes left in a folder; call it while its lock is held.
+
+    Args:
+        folder: the folder.
+        deep: look in the folders below it too.
+    """
+    for path in list(folder.rglob(".*.part") if deep else folder.glob(".*.part")):
+        if _PART.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
 def remove_run(out: Path, contents: Sequence[str]) -> None:
-    """Remove what a run has written (``contents``), and the folder where nothing else is in it."""
+    """Remove what a run has written (``contents``) from its folder."""
     for name in contents:
         target = out / name
         if target.is_dir():
             shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
 
 
 def _changed(a: Any, b: Any, name: str = "") -> set[str]:
@@ -101,6 +190,31 @@ def _changed(a: Any, b: Any, name: str = "") -> set[str]:
             found |= _changed(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
         return found
     return set() if a == b else {name or "all of it"}
+
+
+def report_failures(path: Path, failures: Sequence[tuple[str, str]], total: int, *, strict: bool) -> None:
+    """List what was skipped in a CSV file, and warn of it once.
+
+    Args:
+        path: the list, usually ``failures.csv`` in the run folder; an earlier one is replaced or removed.
+        failures: file and reason of each.
+        total: number of files that were asked for.
+        strict: raise an error in place of the warning.
+
+    Raises:
+        SkippedError: something was skipped and ``strict`` is True; the command line exits with code 1.
+    """
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "reason"))
+        writer.writerows(failures)
+    text = f"skipped {len(failures)} of {total} files, listed in {path}; the first: {': '.join(failures[0])}"
+    if strict:
+        raise SkippedError(text)
+    warnings.warn(text, AlanWarning, stacklevel=2)
 
 
 def provenance(inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -117,7 +231,7 @@ def provenance(inputs: Mapping[str, str]) -> dict[str, Any]:
             continue
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": redact(" ".join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "system": platform.platform(),
         "versions": versions,
         "inputs": dict(inputs),

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from alan.files import atomic
+from alan.files import atomic, read_json, redact, write_json, write_text
 
 
 @pytest.fixture
@@ -36,3 +36,39 @@ def test_nothing_stays_of_a_failed_write(tmp_path):
         fail()
     assert target.read_text() == "before"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_content_is_on_the_disk_before_the_file_is_renamed(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("os.fsync", lambda _: calls.append("fsync"))
+    replace = os.replace
+    monkeypatch.setattr("os.replace", lambda a, b: (calls.append("replace"), replace(a, b)))
+    write_text(tmp_path / "file", "text")
+    assert calls == ["fsync", "replace"]
+
+
+def test_a_name_of_255_bytes(tmp_path):
+    name = "ä" * 127
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://ada:s3cret@db:5432/alan", "postgresql://ada:***@db:5432/alan"),
+        ("postgresql+psycopg2://ada:p@ss:/w'ord@db/alan", "postgresql+psycopg2://ada:***@db/alan"),
+        ("redis://:s3cret@db", "redis://:***@db"),
+        ('{"a": "mysql://u:s3cret@db/x", "b": "me@home"}', '{"a": "mysql://u:***@db/x", "b": "me@home"}'),
+        ("postgresql:///x?user=ada&password=s3cret&host=db", "postgresql:///x?user=ada&password=***&host=db"),
+        ("sqlite:///runs/search/study.db", "sqlite:///runs/search/study.db"),
+        ("postgresql://ada@db/alan and me@home", "postgresql://ada@db/alan and me@home"),
+    ],
+)
+def test_passwords_are_not_shown(text, shown):
+    assert redact(text) == shown
+
+
+def test_passwords_are_not_written_to_json(tmp_path):
+    write_json(tmp_path / "a.json", {"storage": "mysql://u:s3cret@db/x"})
+    assert read_json(tmp_path / "a.json") == {"storage": "mysql://u:***@db/x"}

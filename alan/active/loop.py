@@ -19,8 +19,7 @@ from alan.active.state import STATE, Record, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
 from alan.active.training import Training, measure, train
 from alan.data.sample import IntArray
-from alan.errors import AlanError
-from alan.runs import open_run, plain, remove_run
+from alan.runs import open_run, plain
 from alan.supervised.segmenter import Segmenter
 
 #: Everything that a run may write; ``overwrite`` removes these and nothing else.
@@ -154,17 +153,15 @@ def run_active(
     frames = open_frames(data, loop, training)
     folder = Path(out)
     config = plain({"title": title, "data": asdict(data), "loop": asdict(loop), "training": asdict(training)})
-    known = open_run(folder, config, overwrite, CONTENTS)
-    if known and (folder / STATE).exists():
-        state = read_state(folder, frames.fingerprint)
-    else:
-        initial = {seed: initial_set(len(frames.pool), loop.initial, seed) for seed in loop.seeds}
-        state = State(frames.fingerprint, initial)
-    try:
-        _Loops(frames, loop, training, state, folder).run()
-    except AlanError:
-        if not state.records:
-            remove_run(folder, CONTENTS)
-        raise
-    write_results(folder, state, frames, data, loop, title=title)
+    with open_run(folder, config, overwrite, CONTENTS) as run:
+        if run.resumed and (folder / STATE).exists():
+            state = read_state(folder, frames.fingerprint)
+        else:
+            initial = {seed: initial_set(len(frames.pool), loop.initial, seed) for seed in loop.seeds}
+            state = State(frames.fingerprint, initial)
+        try:
+            _Loops(frames, loop, training, state, folder).run()
+        finally:
+            run.keep = bool(state.records)
+        write_results(folder, state, frames, data, loop, title=title)
     return folder

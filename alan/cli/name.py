@@ -22,7 +22,7 @@ from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError, SelectionError
 from alan.files import write_text
 from alan.parcels.model import ParcelModel, load_parcels
-from alan.runs import open_run
+from alan.runs import CONFIG, open_run
 
 _log = logging.getLogger(__name__)
 
@@ -114,12 +114,12 @@ def name(
         "inputs": inputs,
     }
     files = [f"{kind}{structure}.json" for structure in structures for kind in ("prior-", "")]
-    folder, contents = Path(out), ("config.yaml", *files)
-    if (folder / "config.yaml").exists() and not overwrite:
-        open_run(folder, config, overwrite=False, contents=contents)  # refuses another run before the work
-        if all((folder / file).exists() for file in files):
-            _log.info("%s: the same configuration and inputs as before, nothing to do", folder)
-            return folder
+    folder = Path(out)
+    if (folder / CONFIG).exists() and not overwrite:
+        with open_run(folder, config, overwrite=False, contents=files):  # refuses another run before the work
+            if all((folder / file).exists() for file in files):
+                _log.info("%s: the same configuration and inputs as before, nothing to do", folder)
+                return folder
     texts: dict[str, str] = {}
     learnt: dict[str, Any] = {"simulated_labels": _described(simulated, table), "human_labels": "none"}
     if real is not None and given is not None:
@@ -159,9 +159,9 @@ def name(
         texts[f"prior-{structure}.json"] = prior.to_json()
         texts[f"{structure}.json"] = segmenter.to_json()
         _log.info("%s: %d of %d parcels", structure, len(segmenter.selector_.interior_), model.n_parcels)
-    open_run(folder, config, overwrite, contents)
-    for file, text in texts.items():
-        write_text(folder / file, text)
+    with open_run(folder, config, overwrite, files):
+        for file, text in texts.items():
+            write_text(folder / file, text)
     _log.info("%s: white boxes of %s", folder, ", ".join(structures))
     return folder
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from alan.backbone.load import load_backbone
 from alan.data.store.choose import choose_frames
 from alan.data.store.reader import FrameStore
-from alan.errors import AlanError, ParameterError
+from alan.errors import ParameterError
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import save_parcels
-from alan.runs import open_run, remove_run
+from alan.runs import open_run
 
 _log = logging.getLogger(__name__)
 _FILE = "parcels.safetensors"
@@ -99,11 +99,10 @@ def parcels(
         "inputs": {"store": frame_store.fingerprint, "backbone": locked.fingerprint},
     }
     folder, path = Path(out), Path(out) / _FILE
-    known = open_run(folder, config, overwrite, ("config.yaml", _FILE))
-    if known and path.exists():
-        _log.info("%s: the same configuration and inputs as before, nothing to do", path)
-        return path
-    try:
+    with open_run(folder, config, overwrite, (_FILE,)) as run:
+        if run.resumed and path.exists():
+            _log.info("%s: the same configuration and inputs as before, nothing to do", path)
+            return path
         model = fit_kmeans(
             locked,
             frame_store.frames(index),
@@ -113,10 +112,6 @@ def parcels(
             source=backbone,
             refine=refine,
         )
-    except AlanError:
-        if not known:
-            remove_run(folder, ("config.yaml",))
-        raise
-    save_parcels(model, path)
+        save_parcels(model, path)
     _log.info("%s: %d parcels of %d frames", path, n_parcels, len(index))
     return path

@@ -28,7 +28,7 @@ from alan.errors import AlanWarning, ConfigError, DataError, ParameterError
 from alan.files import atomic, write_text
 from alan.report.figures import png
 from alan.report.sheet import contact_sheet
-from alan.runs import open_run, remove_run
+from alan.runs import open_run
 from alan.supervised.segmenter import to_labels
 
 _log = logging.getLogger(__name__)
@@ -127,23 +127,17 @@ def segment(
         "structures": structures,
         "inputs": {"frames": stills.fingerprint, "model": model},
     }
-    contents = ("config.yaml", _TABLE, _PART, _SHEET, _CLASSES, _MASKS)
-    resumed = open_run(folder, config, overwrite, contents)
-    classes = [f"{name},{value}" for value, name in enumerate(structures, 1)]
-    write_text(folder / _CLASSES, "\n".join(["name,id", *classes]) + "\n")
-    try:
+    with open_run(folder, config, overwrite, (_TABLE, _PART, _SHEET, _CLASSES, _MASKS)):
+        classes = [f"{name},{value}" for value, name in enumerate(structures, 1)]
+        write_text(folder / _CLASSES, "\n".join(["name,id", *classes]) + "\n")
         done = _run(stills, predict, structures, folder, batch_size)
-    except DataError:
-        if not resumed:
-            remove_run(folder, contents)
-        raise
-    rows = [row for name in stills.names if name in done for row in done[name]]
-    with atomic(folder / _TABLE) as temporary:
-        pd.DataFrame(rows, columns=list(_COLUMNS)).to_csv(temporary, index=False)
-    (folder / _PART).unlink(missing_ok=True)
-    if sheet:
-        shown = [n for n, name in enumerate(stills.names) if name in done]
-        _draw(stills, [shown[i] for i in _spread(len(shown), sheet)], structures, folder)
+        rows = [row for name in stills.names if name in done for row in done[name]]
+        with atomic(folder / _TABLE) as temporary:
+            pd.DataFrame(rows, columns=list(_COLUMNS)).to_csv(temporary, index=False)
+        (folder / _PART).unlink(missing_ok=True)
+        if sheet:
+            shown = [n for n, name in enumerate(stills.names) if name in done]
+            _draw(stills, [shown[i] for i in _spread(len(shown), sheet)], structures, folder)
     for name in structures:
         empty = sum(row["empty"] == "1" for row in rows if row["structure"] == name)
         _log.info("%s: %d of %d segments are empty", name, empty, len(done))

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from alan._version import __version__
 from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_ensemble, load_member, save_ensemble
-from alan.errors import AlanError, CheckpointError, ParameterError, SplitLeakError
+from alan.errors import CheckpointError, ParameterError, SplitLeakError
 from alan.files import atomic, fingerprint
-from alan.runs import CONFIG, open_run, plain, remove_run
+from alan.runs import CONFIG, open_run, plain
 from alan.supervised.agreement import Agreement, Objective, collect, load_agreement, save_agreement
 from alan.supervised.ensemble import EnsembleSegmenter, Member, check_members, check_weights
 from alan.supervised.search_weights import Sampler, WeightSearch, score_weights, search_weights
@@ -101,12 +101,11 @@ def run_ensemble(
     table = frames.labelled(split=split, views=views, phases=phases)
     for name, member in loaded.items():
         _check_unseen(name, member, frames, split)
-    known = open_run(folder, config, overwrite, CONTENTS)
-    if known and _reusable(folder / ENSEMBLE, loaded, frames):
-        _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
-        return folder / ENSEMBLE
-    (folder / ENSEMBLE).unlink(missing_ok=True)
-    try:
+    with open_run(folder, config, overwrite, CONTENTS) as run:
+        if run.resumed and _reusable(folder / ENSEMBLE, loaded, frames):
+            _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
+            return folder / ENSEMBLE
+        (folder / ENSEMBLE).unlink(missing_ok=True)
         agreement = _agreement(folder / _PREDICTIONS, loaded, frames, table, batch_size)
         if weights == "searched":
             found = search_weights(
@@ -116,33 +115,29 @@ def run_ensemble(
             found = score_weights(
                 agreement, list(loaded), weights if isinstance(weights, dict) else None, objective
             )
-    except AlanError:
-        if not known:
-            remove_run(folder, CONTENTS)
-        raise
-    with atomic(folder / HISTORY) as temporary:
-        found.history.to_csv(temporary, index=False, float_format="%.6g")
-    validation = {
-        "store": frames.fingerprint,
-        "patients": int(table["patient"].nunique()),
-        "frames": len(table),
-        **plain({**settings, **where}),
-        "score": found.score,
-        "equal": found.equal,
-        "members": found.members,
-    }
-    origin = {
-        "trained_by": "ensemble",
-        "alan": __version__,
-        "command": shlex.join(["alan", *sys.argv[1:]]),
-        "stores": [frames.fingerprint],
-        "val_split": split,
-        "validation": validation,
-    }
-    ensemble = EnsembleSegmenter(loaded, found.weights, origin)
-    save_ensemble(ensemble, folder / ENSEMBLE, dict(members))
-    (folder / _PREDICTIONS).unlink(missing_ok=True)
-    _say(ensemble, found, objective, split)
+        with atomic(folder / HISTORY) as temporary:
+            found.history.to_csv(temporary, index=False, float_format="%.6g")
+        validation = {
+            "store": frames.fingerprint,
+            "patients": int(table["patient"].nunique()),
+            "frames": len(table),
+            **plain({**settings, **where}),
+            "score": found.score,
+            "equal": found.equal,
+            "members": found.members,
+        }
+        origin = {
+            "trained_by": "ensemble",
+            "alan": __version__,
+            "command": shlex.join(["alan", *sys.argv[1:]]),
+            "stores": [frames.fingerprint],
+            "val_split": split,
+            "validation": validation,
+        }
+        ensemble = EnsembleSegmenter(loaded, found.weights, origin)
+        save_ensemble(ensemble, folder / ENSEMBLE, dict(members))
+        (folder / _PREDICTIONS).unlink(missing_ok=True)
+        _say(ensemble, found, objective, split)
     return folder / ENSEMBLE
 
 

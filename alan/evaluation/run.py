@@ -17,7 +17,7 @@ from alan.evaluation.results import CONTENTS, RESULTS, SCHEMA, read_results, wri
 from alan.evaluation.segmentation import SegmentationProtocol, measure_segmentation
 from alan.evaluation.views import ViewProtocol, measure_views
 from alan.files import atomic, digest, write_json
-from alan.runs import open_run, plain, provenance, remove_run
+from alan.runs import open_run, plain, provenance
 from alan.shipped import shipped_or_path
 
 _log = logging.getLogger(__name__)
@@ -73,19 +73,18 @@ def run_evaluation(
         asked = {k: v for k, v in asdict(label_efficiency).items() if k not in ("workers", "work")}
         config["label_efficiency"] = plain(asked)
     inputs = _inputs(segmentation, views, label_efficiency, curves or {})
-    known = open_run(folder, config, overwrite, CONTENTS)
-    if known and (folder / RESULTS).exists() and read_results(folder)["provenance"]["inputs"] == inputs:
-        _log.info("%s: the same configuration and inputs as before, results reused", folder)
-        return folder
-    (folder / RESULTS).unlink(missing_ok=True)
-    try:
-        results = _measure(segmentation, views, label_efficiency, folder)
-    except AlanError:
-        if not known and not (folder / "cells").exists():  # finished cells are worth more than a clean folder
-            remove_run(folder, CONTENTS)
-        raise
-    results = {"schema": SCHEMA, "title": title, **results, "curves": _copy_curves(curves or {}, folder)}
-    write_json(folder / RESULTS, plain({**results, "provenance": provenance(inputs)}))
+    with open_run(folder, config, overwrite, CONTENTS) as run:
+        if run.resumed and (folder / RESULTS).exists() and read_results(folder)["provenance"]["inputs"] == inputs:
+            _log.info("%s: the same configuration and inputs as before, results reused", folder)
+            return folder
+        (folder / RESULTS).unlink(missing_ok=True)
+        try:
+            results = _measure(segmentation, views, label_efficiency, folder)
+        except AlanError:
+            run.keep = (folder / "cells").exists()  # finished cells are worth more than a clean folder
+            raise
+        results = {"schema": SCHEMA, "title": title, **results, "curves": _copy_curves(curves or {}, folder)}
+        write_json(folder / RESULTS, plain({**results, "provenance": provenance(inputs)}))
     return folder
 
 

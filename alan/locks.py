@@ -1,0 +1,213 @@
+"""Locks of run folders and output files: one process writes at a time, and a second one learns which.
+
+A lock is a file with its owner's name in it, locked with the operating system, which releases it when the process
+ends, however it ends. Where a file system does not share such locks between machines, the owner's signs of life
+(the modification time of the file) tell a running process from one that is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import getpass
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from alan.errors import DataError, LockError
+
+_log = logging.getLogger(__name__)
+
+#: The lock in a folder.
+LOCK = ".lock"
+#: Seconds between two signs of life, and how long a lock of unknown state is watched for one.
+HEARTBEAT, WATCH = 10.0, 35.0
+
+#: Locks that this process holds, and how often: a process may lock what it has locked already.
+_held: dict[Path, int] = {}
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder; the folder is made if needed, and removed again if nothing is written to it.
+
+    Args:
+        folder: the folder; an empty file ``.lock`` stands in it meanwhile.
+
+    Raises:
+        DataError: it is a file.
+        LockError: another process holds the lock; the message names it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file; a run needs a folder")
+    with _existing(folder), _hold(folder / LOCK, folder):
+        yield
+
+
+@contextlib.contextmanager
+def lock_file(file: Path) -> Iterator[None]:
+    """Hold the lock of a file that is to be written; its folder is made if needed.
+
+    Args:
+        file: the file; its lock is ``.<name>.lock`` beside it.
+
+    Raises:
+        LockError: another process holds the lock; the message names it.
+    """
+    with _existing(file.parent), _hold(file.with_name(f".{file.name}.lock"), file):
+        yield
+
+
+@contextlib.contextmanager
+def _existing(folder: Path) -> Iterator[None]:
+    """Make a folder and its parents; afterwards remove those of them that are empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            for path in missing:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _hold(path: Path, target: Path) -> Iterator[None]:
+    key = path.resolve()
+    if not _is_first_rank():
+        yield
+        return
+    if key in _held:
+        _held[key] += 1
+        try:
+            yield
+        finally:
+            _held[key] -= 1
+        return
+    file, stop = _acquire(path, target), threading.Event()
+    beat = threading.Thread(target=_beat, args=(file, stop), daemon=True)
+    beat.start()
+    _held[key] = 1
+    try:
+        yield
+    finally:
+        del _held[key]
+        stop.set()
+        beat.join()
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _is_first_rank() -> bool:
+    """Whether this process is the first, or the only one, of a distributed run."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return next((os.environ[name] for name in names if os.environ.get(name)), "0") == "0"
+
+
+def _acquire(path: Path, target: Path) -> int:
+    """Lock ``path`` and write the owner into it; give the open file."""
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            locked = _try_lock(file)
+            owner = _read_owner(file)
+            if locked is False:
+                raise LockError(_in_use(target, path, owner))
+            if not _is_open_as(file, path):  # its owner has just released it
+                os.close(file)
+                continue
+            is_sure = locked and owner.get("host") == socket.gethostname()
+            if owner and not is_sure and _shows_life(file, owner):
+                raise LockError(_in_use(target, path, owner))
+            if owner:
+                _log.info("%s: took over the lock of %s, which is gone", target, _in_words(owner))
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(_myself()).encode(), 0)
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+
+def _try_lock(file: int) -> bool | None:
+    """Lock an open file: True; False if another process holds it; None where the file system has no locks."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    return True
+
+
+def _is_open_as(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _beat(file: int, stop: threading.Event) -> None:
+    """Show life until told to stop, or until another process has taken the lock over."""
+    myself = _read_owner(file)
+    while not stop.wait(HEARTBEAT):
+        with contextlib.suppress(OSError):
+            if _read_owner(file) != myself:
+                return
+            os.utime(file)
+
+
+def _shows_life(file: int, owner: dict[str, Any]) -> bool:
+    """Watch a lock for a sign of life of its owner, by the clock of the file system."""
+    _log.info("watching the lock of %s for %.0f s, to see whether it is alive", _in_words(owner), WATCH)
+    before, end = os.fstat(file).st_mtime_ns, time.monotonic() + WATCH
+    while time.monotonic() < end:
+        time.sleep(min(1.0, WATCH / 5))
+        if os.fstat(file).st_mtime_ns != before:
+            return True
+    return False
+
+
+def _myself() -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # no entry in the password database
+        user = str(os.getuid())
+    return {
+        "user": user,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:2]]),
+    }
+
+
+def _read_owner(file: int) -> dict[str, Any]:
+    """The owner named in an open lock; empty for none."""
+    try:
+        owner = json.loads(os.pread(file, 4096, 0))
+    except ValueError:
+        return {}
+    return owner if isinstance(owner, dict) else {}
+
+
+def _in_words(owner: dict[str, Any]) -> str:
+    if not owner:
+        return "another process"
+    return "process {pid} of {user} on {host} ({command}, since {started})".format_map(
+        {"pid": "?", "user": "?", "host": "?", "command": "?", "started": "?", **owner}
+    )
+
+
+def _in_use(target: Path, path: Path, owner: dict[str, Any]) -> str:
+    return (
+        f"{target}: {_in_words(owner)} is writing to it: wait until it has ended, or write elsewhere "
+        f"(if no such process exists, delete {path})"
+    )

@@ -1,0 +1,131 @@
+"""Run folders: opened for one configuration, resumed, replaced, cleaned, marked complete; skipped files listed."""
+
+import csv
+import json
+
+import pytest
+
+from alan.errors import AlanWarning, ConfigError, DataError, SkippedError
+from alan.runs import open_run, provenance, report_failures
+
+CONFIG = {"seed": 0, "data": {"store": "a.h5"}}
+
+
+def opened(folder, config=CONFIG, overwrite=False, contents=("out.txt",), write=None):
+    """Open a run, write a file, and say whether it was resumed."""
+    with open_run(folder, config, overwrite, contents) as run:
+        if write:
+            (folder / write).write_text("text", encoding="utf-8")
+        return run.resumed
+
+
+def fail(folder, error, keep=False):
+    with open_run(folder, CONFIG, False, ("out.txt",)) as run:
+        (folder / "out.txt").touch()
+        run.keep = keep
+        raise error("stopped")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_is_resumed_by_the_same_configuration_only(tmp_path):
+    folder = tmp_path / "run"
+    assert not opened(folder, write="out.txt")
+    assert opened(folder)
+    with pytest.raises(ConfigError, match=r"another configuration \(data.store\): give another folder"):
+        opened(folder, {"seed": 0, "data": {"store": "b.h5"}})
+    assert names(folder) == ["config.yaml", "out.txt"]
+
+
+def test_overwriting_removes_what_the_run_wrote_and_nothing_else(tmp_path):
+    opened(tmp_path, write="out.txt")
+    (tmp_path / "mine.txt").touch()
+    assert not opened(tmp_path, {"seed": 1}, overwrite=True)
+    assert names(tmp_path) == ["config.yaml", "mine.txt"]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(DataError, match="it is no run of this command"):
+        opened(tmp_path, overwrite=True)
+    assert names(tmp_path) == ["mine.txt"]
+
+
+def test_a_run_that_was_killed_in_its_first_write_is_resumed(tmp_path):
+    (tmp_path / ".config.yaml.4711.part").touch()
+    (tmp_path / ".lock").touch()
+    assert not opened(tmp_path)
+    assert names(tmp_path) == ["config.yaml"]
+
+
+def test_temporary_files_of_killed_processes_are_removed_and_others_kept(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for name in (".a.png.12.part", "b.h5.part", ".mine.part"):
+        (tmp_path / "masks" / name).touch()
+    (tmp_path / "masks" / ".frames.12.part").mkdir()
+    assert opened(tmp_path)
+    assert names(tmp_path / "masks") == [".mine.part", "b.h5.part"]
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "a: \x00", b"\xff\xfe\x00"])
+def test_a_damaged_configuration_is_one_line_and_can_be_overwritten(text, tmp_path):
+    opened(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError, match=r"config.yaml: damaged.*overwrite=true") as error:
+        opened(tmp_path)
+    assert "\n" not in str(error.value)
+    assert not opened(tmp_path, overwrite=True)
+
+
+@pytest.mark.parametrize(("resumed", "keep", "error"), [(0, 0, DataError), (1, 0, DataError), (0, 1, DataError)])
+def test_a_new_run_that_fails_for_bad_input_leaves_nothing(resumed, keep, error, tmp_path):
+    folder = tmp_path / "run"
+    if resumed:
+        opened(folder)
+    with pytest.raises(error):
+        fail(folder, error, bool(keep))
+    assert folder.exists() == bool(resumed or keep)
+
+
+@pytest.mark.parametrize("error", [SkippedError, OSError, KeyboardInterrupt])
+def test_what_was_written_before_an_interruption_is_kept(error, tmp_path):
+    with pytest.raises(error):
+        fail(tmp_path, error)
+    assert names(tmp_path) == ["config.yaml", "out.txt"]
+
+
+def test_a_finished_run_is_marked(tmp_path):
+    with open_run(tmp_path, CONFIG, False, ()) as run:
+        assert not run.finished
+        run.finish()
+    with open_run(tmp_path, CONFIG, False, ()) as run:
+        assert run.finished
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["versions"]["alan"]
+    with open_run(tmp_path, CONFIG, True, ()) as run:
+        assert not run.finished
+    assert names(tmp_path) == ["config.yaml"]
+
+
+def test_passwords_reach_neither_the_configuration_nor_the_provenance(tmp_path, monkeypatch):
+    url = "postgresql://ada:s3cret@db/alan"
+    opened(tmp_path, {"storage": url})
+    assert opened(tmp_path, {"storage": "postgresql://ada:changed@db/alan"})
+    assert "s3cret" not in (tmp_path / "config.yaml").read_text(encoding="utf-8")
+    monkeypatch.setattr("sys.argv", ["alan", "search", f"--study.storage={url}"])
+    assert provenance({})["command"] == "alan search --study.storage=postgresql://ada:***@db/alan"
+
+
+def test_skipped_files_are_listed_and_warned_of_once(tmp_path):
+    path, failures = tmp_path / "failures.csv", [("a.png", "truncated, 3 bytes"), ("b.png", "not a picture")]
+    with pytest.warns(AlanWarning, match="skipped 2 of 5 files.*a.png: truncated") as caught:
+        report_failures(path, failures, 5, strict=False)
+    assert len(caught) == 1
+    with path.open(newline="", encoding="utf-8") as file:
+        assert list(csv.reader(file)) == [["file", "reason"], *map(list, failures)]
+    with pytest.raises(SkippedError, match="skipped 2 of 5 files"):
+        report_failures(path, failures, 5, strict=True)
+    report_failures(path, [], 5, strict=True)
+    assert not path.exists()
