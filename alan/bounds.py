@@ -117,7 +117,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
     elif origin is Literal:
         if value not in parts:
             raise ParameterError(f"{name} is {value!r}: {nearest(str(value), [str(part) for part in parts])}")
-    elif origin is tuple and parts and parts[-1] is not Ellipsis and len(parts) != len(value):
+    elif origin is tuple and parts[-1] is not Ellipsis and not _has_length(value, len(parts)):
         raise ParameterError(f"{name} is {value!r}: give {len(parts)} values")
     elif isinstance(value, Mapping):
         for key, item in value.items():
@@ -126,6 +126,10 @@ def _check(name: str, value: Any, hint: Any) -> None:
         hints = parts if origin is tuple and parts[-1] is not Ellipsis else [parts[0]] * len(value)
         for index, (item, part) in enumerate(zip(value, hints, strict=True)):
             _check(f"{name}[{index}]", item, part)
+
+
+def _has_length(value: Any, length: int) -> bool:
+    return isinstance(value, collections.abc.Sized) and len(value) == length
 
 
 def _check_union(name: str, value: Any, parts: tuple[Any, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +146,7 @@ def name(
             provenance=model.fingerprint,
             **choice,
         )
-        segmenter = ParcelSegmenter(selector, **asdict(postprocessing))
+        segmenter = ParcelSegmenter(selector, postprocessing)
         try:
             if given is None:
                 segmenter.fit_prior()

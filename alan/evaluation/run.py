@@ -120,8 +120,6 @@ def _inputs(
     """Fingerprint of every input: a store's own, of a file (shipped or not) that of its bytes, else the name."""
     stores = {part.store for part in (segmentation, views, label_efficiency) if part is not None}
     files = [*segmentation.parcels.values(), *segmentation.networks.values()] if segmentation is not None else []
-    steps = [part.postprocessing for part in (segmentation, label_efficiency) if part is not None]
-    files += [step.shape for step in steps if step.shape is not None]
     if views is not None:
         files.append(views.backbone)
     if label_efficiency is not None:

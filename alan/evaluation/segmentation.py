@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
-from alan.downstream.whitebox.shape import load_shape
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.baselines import Atlas
@@ -94,7 +93,6 @@ def check_protocol(protocol: SegmentationProtocol) -> None:
 
     Raises:
         ParameterError: an empty or repeated list, or a number out of range.
-        DataError: a file of shapes that is missing or is none.
     """
     if not (protocol.parcels or protocol.networks or protocol.atlas):
         raise ParameterError("parcels and networks are empty and atlas is false: give at least one to measure")
@@ -116,8 +114,6 @@ def check_protocol(protocol: SegmentationProtocol) -> None:
             raise ParameterError(f"{name}={getattr(protocol, name)}: give at least {low}")
     if any(k < 2 for k in protocol.kmeans):
         raise ParameterError(f"kmeans={list(protocol.kmeans)}: a clustering needs K of at least 2")
-    if protocol.postprocessing.shape is not None:
-        load_shape(protocol.postprocessing.shape)
 
 
 def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result:

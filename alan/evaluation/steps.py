@@ -12,19 +12,19 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, ParameterError
 from alan.evaluation.metrics import dice
 
-#: A change of parameters for each step: what switches it off where it is on, and on where it is off.
-STEPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "main component": ({"component": False}, {"component": True}),
-    "enclaves": ({"enclaves": False}, {"enclaves": True}),
-    "closing": ({"closing_radius": None}, {"closing_radius": 10}),
-    "fill": ({"fill": False}, {"fill": True}),
-    "active contour": ({"contour": False}, {"contour": True}),
-    "median": ({"median_radius": None}, {"median_radius": 3}),
-    "snap": ({"snap_width": None}, {"snap_width": 2}),
-    "soft": ({"soft": None}, {"soft": "share"}),
+#: Step to the parameter that controls it, the value that switches it off, and the value that switches it on.
+STEPS: dict[str, tuple[str, Any, Any]] = {
+    "main component": ("steps__component", False, True),
+    "enclaves": ("steps__enclaves", False, True),
+    "closing": ("steps__closing_radius", 0, PostProcessing().closing_radius),
+    "fill": ("steps__fill", False, True),
+    "active contour": ("steps__contour", False, True),
+    "median": ("steps__median_radius", 0, 3),
+    "soft": ("soft", None, "share"),
 }
 
 
@@ -33,7 +33,6 @@ def ablate_steps(
     parcel_maps: ArrayLike,
     masks: ArrayLike,
     *,
-    frames: ArrayLike | None = None,
     scores: ArrayLike | None = None,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
@@ -43,10 +42,9 @@ def ablate_steps(
         segmenter: fitted; it is left as it is.
         parcel_maps: (N, H, W) integer ids, of patients that gave no label.
         masks: (N, H, W) bool, the truth.
-        frames: (N, H, W) uint8, for the step that needs them.
-        scores: (N, K, h, w), for the step that needs them.
-        changes: name to the parameters that are changed; None: each step of :data:`STEPS` is switched (those
-            without their input are left out).
+        scores: (N, K, h, w) soft scores of the parcels, for soft segments.
+        changes: name to the parameters that are changed; None: each step of :data:`STEPS` is switched (soft
+            segments only if ``scores`` are given).
 
     Returns:
         One row a step (index ``step``): ``change`` (the parameters in words), ``dice`` with the change (mean over
@@ -57,7 +55,7 @@ def ablate_steps(
         ParameterError: an unknown parameter, or an array that is not as described.
     """
     trials: dict[str, Mapping[str, Any]] = {"as it is": {}}
-    trials |= _switches(segmenter, frames, scores) if changes is None else dict(changes)
+    trials |= _switches(segmenter, scores) if changes is None else dict(changes)
     known = segmenter.get_params()
     rows = []
     for name, change in trials.items():
@@ -68,7 +66,7 @@ def ablate_steps(
         trial.selector_ = segmenter.selector_
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AlanWarning)
-            found = dice(trial.predict(parcel_maps, frames, scores), np.asarray(masks))
+            found = dice(trial.predict(parcel_maps, scores), np.asarray(masks))
         words = ", ".join(f"{key}={value}" for key, value in change.items())
         rows.append({"step": name, "change": words, "dice": float(np.nanmean(found))})
     table = pd.DataFrame(rows).set_index("step")
@@ -76,13 +74,11 @@ def ablate_steps(
     return table
 
 
-def _switches(
-    segmenter: ParcelSegmenter, frames: ArrayLike | None, scores: ArrayLike | None
-) -> dict[str, Mapping[str, Any]]:
-    lacking = {name for name, given in (("snap", frames), ("soft", scores)) if given is None}
+def _switches(segmenter: ParcelSegmenter, scores: ArrayLike | None) -> dict[str, Mapping[str, Any]]:
+    known = segmenter.get_params()
     out: dict[str, Mapping[str, Any]] = {}
-    for name, (off, on) in STEPS.items():
-        if name not in lacking:
-            is_on = bool(getattr(segmenter, next(iter(off))))
-            out[f"{name} {'off' if is_on else 'on'}"] = off if is_on else on
+    for name, (parameter, off, on) in STEPS.items():
+        if name != "soft" or scores is not None:
+            is_on = bool(known[parameter])
+            out[f"{name} {'off' if is_on else 'on'}"] = {parameter: off if is_on else on}
     return out

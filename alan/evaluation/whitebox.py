@@ -7,7 +7,6 @@ import logging
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,7 +78,7 @@ def fit_white_box(
         background_id=source.background_id,
         provenance=source.fingerprint,
     )
-    segmenter = ParcelSegmenter(selector=selector, **asdict(postprocessing))
+    segmenter = ParcelSegmenter(selector, postprocessing)
     try:
         segmenter.fit(label, masks, groups=patients)
     except SelectionError as error:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from alan.downstream import contour, postprocess
+from alan.downstream.whitebox import contour, steps
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import AlanWarning
@@ -22,10 +22,10 @@ SLOW = SimpleNamespace(
 )
 FRAMES, SLOW_FRAMES, ROUNDS = 60, 6, 5
 STEPS = (
-    (postprocess, "main_component"),
-    (postprocess, "add_enclaves"),
-    (postprocess, "close"),
-    (postprocess, "smooth_outline"),
+    (steps, "main_component"),
+    (steps, "add_enclaves"),
+    (steps, "close"),
+    (steps, "smooth_outline"),
     (contour, "outlines"),
     (contour, "edge_strength"),
     (contour, "active_contour"),

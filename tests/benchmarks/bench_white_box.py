@@ -14,7 +14,6 @@ import torch
 
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
-from alan.downstream.whitebox.ring import ring
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
@@ -24,16 +23,16 @@ from alan.evaluation.steps import ablate_steps
 from alan.parcels.model import load_parcels
 
 STRUCTURES, POOL = ("lv", "myo", "la"), 20
-OFF = {"component": False, "enclaves": False, "closing_radius": None, "fill": False, "contour": False}
+OFF = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 
 
 def read(model, store, rows, temperature):
-    """Frames, parcel maps and soft scores of annotated frames."""
+    """Parcel maps and soft scores of annotated frames."""
     frames = store.frames(rows["frame"].to_numpy())
     logits = torch.cat([model.logits(part) for part in torch.as_tensor(frames).split(16)])
     pictures = torch.as_tensor(frames)
     maps = model.maps_from_logits(logits, pictures, frames.shape[1:]).numpy()
-    return frames, maps, (logits / temperature).softmax(1).numpy()
+    return maps, (logits / temperature).softmax(1).numpy()
 
 
 def draws(patients, labelled, count):
@@ -52,8 +51,8 @@ class Bench:
         store, simulated = FrameStore(arguments.store), FrameStore(arguments.simulated)
         rows, taught = store.labelled("val"), simulated.labelled().iloc[: arguments.simulated_frames]
         self.patients, self.draws = rows["patient"].to_numpy(), arguments.draws
-        self.frames, self.maps, self.scores = read(self.model, store, rows, arguments.temperature)
-        _, maps, _ = read(self.model, simulated, taught, arguments.temperature)
+        self.maps, self.scores = read(self.model, store, rows, arguments.temperature)
+        maps, _ = read(self.model, simulated, taught, arguments.temperature)
         ids = {"n_parcels": self.model.n_ids, "background_id": self.model.background_id}
         self.ids = ids
         self.masks = {name: store.masks(rows["label"].to_numpy(), name) for name in STRUCTURES}
@@ -68,16 +67,16 @@ class Bench:
             for name in STRUCTURES
         }
 
-    def segmenter(self, name, labels, *, rule, prior=False, guard="size", **options):
+    def segmenter(self, name, labels, *, rule, steps, prior=False, guard="size", **options):
         """A white box fitted on the labelled frames; none at all asks the prior."""
         selector = ParcelSelector(rule, guard=guard, prior=self.priors[name] if prior else None, **self.ids)
-        box = ParcelSegmenter(selector, **options)
+        box = ParcelSegmenter(selector, steps, **options)
         if not labels.any():
             return box.fit_prior()
         return box.fit(self.maps[labels], self.masks[name][labels], groups=self.patients[labels])
 
     def predict(self, box, test):
-        return box.predict(self.maps[test], self.frames[test], self.scores[test])
+        return box.predict(self.maps[test], self.scores[test])
 
     def score(self, name, labelled, **options):
         """Mean Dice over the draws, in %; a rule that chooses nothing scores 0."""
@@ -108,7 +107,7 @@ def rules(bench):
         print(f"{name}: Dice without post-processing, labelled patients 0, 1, 2, 5, 10, 20", flush=True)
         for title, options in trials.items():
             counts = (0, 1, 2, 5, 10, 20) if options.get("prior") else (1, 2, 5, 10, 20)
-            values = [f"{bench.score(name, n, **options, **OFF):5.1f}" for n in counts]
+            values = [f"{bench.score(name, n, **options, steps=OFF):5.1f}" for n in counts]
             print(f"  {title:32s}" + " ".join([" " * 5] * (6 - len(counts)) + values), flush=True)
 
 
@@ -119,27 +118,11 @@ def steps(bench, labelled=5):
         chosen = PostProcessing.for_structure(name)
         tables = []
         for labels, test in draws(bench.patients, labelled, max(bench.draws // 3, 1)):
-            box = bench.segmenter(name, labels, rule="beta", prior=True, soft="share", **vars(chosen))
-            inputs = {"frames": bench.frames[test], "scores": bench.scores[test]}
-            tables.append(ablate_steps(box, bench.maps[test], bench.masks[name][test], **inputs))
+            box = bench.segmenter(name, labels, rule="beta", steps=chosen, prior=True, soft="share")
+            tables.append(ablate_steps(box, bench.maps[test], bench.masks[name][test], scores=bench.scores[test]))
         mean = sum(table[["dice", "gain"]] for table in tables) / len(tables)
         for step, row in mean.iterrows():
             print(f"  {step:20s} {100 * row['dice']:6.2f} {100 * row['gain']:+6.2f}", flush=True)
-
-
-def walls(bench, labelled=5):
-    """The myocardium by itself and as a ring around the LV."""
-    alone, rings = [], []
-    for labels, test in draws(bench.patients, labelled, bench.draws):
-        boxes = {
-            name: bench.segmenter(name, labels, rule="beta", prior=True, soft="share", **vars(steps))
-            for name, steps in (("lv", PostProcessing()), ("myo", PostProcessing.for_structure("myo")))
-        }
-        lv, myo = (bench.predict(boxes[name], test) for name in ("lv", "myo"))
-        truth = bench.masks["myo"][test]
-        alone.append(np.nanmean(dice(myo, truth)))
-        rings.append(np.nanmean(dice(ring(lv, myo, bench.maps[test]), truth)))
-    print(f"myo by itself {100 * np.mean(alone):.1f}, as a ring {100 * np.mean(rings):.1f}")
 
 
 def main():
@@ -153,7 +136,6 @@ def main():
     torch.set_num_threads(1)
     bench = Bench(parser.parse_args())
     rules(bench)
-    walls(bench)
     steps(bench)
 
 

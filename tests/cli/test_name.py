@@ -7,6 +7,7 @@ import yaml
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.parcels.model import load_parcels
 
 
@@ -37,7 +38,7 @@ def test_names_are_those_of_the_counts(tiny, alan, args, tmp_path, listing):
     np.testing.assert_allclose(prior.inside + prior.outside, weight.sum(0), atol=1e-4)
 
     box = ParcelSegmenter.from_json(out / "lv.json")
-    assert (box.closing_radius, box.contour, box.median_radius, box.component) == (0, False, 5, True)
+    assert box.steps == PostProcessing(closing_radius=0, contour=False, median_radius=5)
     known = box.selector_.provenance_
     assert (known["parcels"], known["labels"]) == (model.fingerprint, "none")
     assert known["learnt_from"]["human_labels"] == "none"
@@ -56,7 +57,7 @@ def test_names_are_those_of_the_counts(tiny, alan, args, tmp_path, listing):
     more = ["--postprocessing.contour", "true", "--overwrite", "true"]
     assert alan(*args, "--out", out, *more).code == 0
     changed = ParcelSegmenter.from_json(out / "lv.json")
-    assert (changed.contour, changed.median_radius) == (True, 5)
+    assert (changed.steps.contour, changed.steps.median_radius) == (True, 5)
     assert yaml.safe_load((out / "config.yaml").read_text())["postprocessing"]["contour"] is True
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -297,7 +297,7 @@ def test_a_list_for_each_phase_learns_from_it_and_segments_it(lab, tmp_path):
         maps = [model.maps(store.frames(rows["frame"].to_numpy()), store.size).numpy() for rows in (label, test)]
         ids = model.n_parcels + (model.background_id is not None)
         selector = ParcelSelector("greedy", n_parcels=ids, background_id=model.background_id)
-        fitted = ParcelSegmenter(selector, **asdict(segmentation.postprocessing))
+        fitted = ParcelSegmenter(selector, segmentation.postprocessing)
         fitted.fit(maps[0], store.masks(label["label"].to_numpy(), "lv"), label["patient"].to_numpy())
         expected = dice(fitted.predict(maps[1]), store.masks(test["label"].to_numpy(), "lv"))
         np.testing.assert_allclose(cases.loc[test["frame"], "dice"], expected, atol=1e-5)

@@ -13,18 +13,6 @@ BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 
 
-def check_frames(frames: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Check frames against the shape of their parcel maps.
-
-    Raises:
-        ParameterError: not uint8, or of another shape.
-    """
-    array = np.asarray(frames)
-    if array.dtype != np.uint8 or array.shape != shape:
-        raise ParameterError(f"frames are {array.dtype} {array.shape}: expected uint8 {shape}, as parcel_maps")
-    return array
-
-
 def check_scores(scores: ArrayLike, n_images: int, n_parcels: int | None) -> NDArray[np.floating]:
     """Check soft scores.
 

@@ -152,38 +152,34 @@ def active_contour(
     image: FloatArray,
     snake: FloatArray,
     *,
-    alpha: float = 0.0,
-    beta: float = 0.2,
-    gamma: float = 0.01,
-    w_line: float = 0.0,
-    w_edge: float = 1.0,
-    max_iterations: int = 10,
+    beta: float,
+    gamma: float,
+    w_edge: float,
+    max_iterations: int,
 ) -> FloatArray:
-    """Let a closed contour settle on the edges of an image.
+    """Move a closed contour to the edges of an image.
 
-    The defaults are the published ones (paper, section 4.2). Same discretisation, step limit and convergence
-    test as ``skimage.segmentation.active_contour`` with periodic ends.
+    The discretisation, the step limit and the convergence test are those of
+    ``skimage.segmentation.active_contour`` with periodic ends, ``alpha=0`` and ``w_line=0`` (paper, section 4.2).
 
     Args:
         image: (H, W) float, both sides at least 4; usually a smoothed mask in [0, 1].
         snake: (n, 2) points (row, column) in pixels, not closed by a repeated point, n at least 1.
-        alpha: weight of length.
-        beta: weight of bending.
-        gamma: inverse of the time step.
-        w_line: attraction to bright pixels.
-        w_edge: attraction to edges.
-        max_iterations: steps at most.
+        beta: Weight of the bending energy.
+        gamma: Inverse of the time step.
+        w_edge: Weight of the attraction to edges.
+        max_iterations: Largest number of iterations.
 
     Returns:
-        (n, 2) float64, the settled points.
+        (n, 2) float64, the points of the contour after the last iteration.
     """
-    energy = w_line * image + (w_edge * edge_strength(image) if w_edge else 0.0)
+    energy = w_edge * edge_strength(image)
     rows, columns = image.shape
     coefficients = np.ascontiguousarray(_spline_operator(rows) @ energy @ _spline_operator(columns).T)
     points = np.ascontiguousarray(snake.T, dtype=np.float64)
     count = points.shape[1]
     wave = 2 - 2 * np.cos(2 * np.pi * np.arange(count // 2 + 1) / count)
-    inverse = 1 / (alpha * wave + beta * wave * wave + gamma)
+    inverse = 1 / (beta * wave * wave + gamma)
     history = np.full((_HISTORY, 2, count), np.inf)
     for iteration in range(max_iterations):
         wanted = gamma * points + _force(coefficients, points)
@@ -200,27 +196,27 @@ def active_contour(
 def smooth_outline(
     mask: BoolArray,
     *,
-    sigma: float = 3.0,
-    beta: float = 0.2,
-    gamma: float = 0.01,
-    w_edge: float = 1.0,
-    max_iterations: int = 10,
+    sigma: float,
+    beta: float,
+    gamma: float,
+    w_edge: float,
+    max_iterations: int,
 ) -> BoolArray:
-    """Replace every component of a mask by its outline settled on the smoothed mask, filled again.
+    """Smooth the outline of every component of a mask with an active contour (paper, sections 3.2 and 4.2).
 
-    Paper, sections 3.2 and 4.2. The outcome has no holes, since only outer borders are followed. A component whose
-    contour shrinks to nothing (a few pixels) stays as it was.
+    The result has no holes, because only outer borders are traced. A component whose contour shrinks to nothing
+    (one of a few pixels) is left unchanged.
 
     Args:
         mask: (H, W) bool.
-        sigma: standard deviation (pixels) of the Gaussian that smooths the mask.
-        beta: weight of bending.
-        gamma: inverse of the time step.
-        w_edge: attraction to the edge of the smoothed mask.
-        max_iterations: steps at most.
+        sigma: Standard deviation, in pixels, of the Gaussian that smooths the mask.
+        beta: Weight of the bending energy.
+        gamma: Inverse of the time step.
+        w_edge: Weight of the attraction to the edge of the smoothed mask.
+        max_iterations: Largest number of iterations.
 
     Returns:
-        (H, W) bool; empty where the mask is.
+        (H, W) bool; empty if the mask is empty.
     """
     paths = outlines(mask)
     if not paths:

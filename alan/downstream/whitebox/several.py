@@ -102,7 +102,7 @@ class WhiteBoxes:
             scores = (logits.float() / self.temperature).softmax(1).cpu().numpy()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AlanWarning)
-            masks = np.stack([box.predict(maps, frames, scores) for box in self.boxes.values()], axis=1)
+            masks = np.stack([box.predict(maps, scores) for box in self.boxes.values()], axis=1)
         size = masks.sum((2, 3), keepdims=True)
         smallest = np.where(masks, size, masks[0, 0].size + 1).argmin(1)
         labels = np.where(masks.any(1), smallest + 1, 0).astype(np.uint8)

@@ -1,31 +1,29 @@
-"""From a union of parcels to a segment: one component, no holes, a smooth outline (paper, section 3.2)."""
+"""Post-processing: from a union of parcels to a segment with one component and a smooth outline (paper, 3.2)."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, bounded
 from alan.downstream.whitebox.contour import smooth_outline
-from alan.downstream.whitebox.shape import load_shape
-from alan.downstream.whitebox.snap import snap_outline
-from alan.errors import ParameterError
 from alan.parcels.regions import regions
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.integer]
 
-#: Radii are given for images of this size (pixels).
+#: Lengths are given for images with this side, in pixels.
 REFERENCE_SIZE = 112
 _EIGHT = np.ones((3, 3), bool)
 
 
 def main_component(segment: BoolArray, parcel_map: IntArray) -> BoolArray:
-    """Keep the 8-connected component that holds the most parcels; of equals the larger, then the first.
+    """Keep the 8-connected component that contains the most parcels; ties go to the larger, then to the first.
 
     Args:
         segment: (H, W) bool, a union of interior parcels.
@@ -45,17 +43,17 @@ def main_component(segment: BoolArray, parcel_map: IntArray) -> BoolArray:
     return best
 
 
-def add_enclaves(segment: BoolArray, parcel_map: IntArray, max_regions: int = 8) -> BoolArray:
-    """Add the groups of regions that the segment encloses on all sides, if they are small.
+def add_enclaves(segment: BoolArray, parcel_map: IntArray, max_regions: int) -> BoolArray:
+    """Add small groups of regions that the segment encloses on all sides.
 
-    A group is a maximal 4-connected part of the rest of the image; it is enclosed when it does not touch the
-    image's border. It is added when it consists of at most ``max_regions`` connected regions of parcels.
-    Every parcel that is not in the segment may be part of an enclave, whatever its role.
+    A group is a maximal 4-connected part of the rest of the image. It is enclosed if it does not touch the border
+    of the image, and is added if it consists of at most ``max_regions`` connected regions of parcels. Every parcel
+    outside the segment can be part of an enclave, whatever its role.
 
     Args:
         segment: (H, W) bool.
         parcel_map: (H, W) integer ids.
-        max_regions: regions in a group at most.
+        max_regions: Largest number of regions in a group.
 
     Returns:
         (H, W) bool.
@@ -63,7 +61,7 @@ def add_enclaves(segment: BoolArray, parcel_map: IntArray, max_regions: int = 8)
     groups, count = ndimage.label(~np.pad(segment, 1))
     if count <= 1:
         return segment
-    groups = groups[1:-1, 1:-1]  # group 1 holds the corner of the frame put around the image: the outside
+    groups = groups[1:-1, 1:-1]  # group 1 contains the padding, hence everything outside the segment
     enclosed = groups > 1
     region = regions(parcel_map)[enclosed].astype(np.int64)
     n_regions = int(region.max()) + 1
@@ -75,9 +73,16 @@ def add_enclaves(segment: BoolArray, parcel_map: IntArray, max_regions: int = 8)
 
 
 def dilate(mask: BoolArray, radius: int) -> BoolArray:
-    """Dilation by the disk of all pixels at most ``radius`` away; nothing enters from beyond the image.
+    """Dilate a mask by a disk; pixels beyond the image count as background.
 
-    Row by row: the distance to the nearest set pixel of the row, then one comparison for each row offset.
+    The distance to the nearest set pixel is computed within each row, then compared once per row offset.
+
+    Args:
+        mask: (H, W) bool.
+        radius: Radius of the disk in pixels.
+
+    Returns:
+        (H, W) bool.
     """
     column = np.arange(mask.shape[1], dtype=np.int32)
     far = np.int32(2**30)
@@ -93,31 +98,29 @@ def dilate(mask: BoolArray, radius: int) -> BoolArray:
 
 
 def close(mask: BoolArray, radius: int) -> BoolArray:
-    """Binary closing by a disk, as ``skimage.morphology.closing(mask, disk(radius))`` on a boolean image.
+    """Close a mask by a disk, as ``skimage.morphology.closing(mask, disk(radius))`` does.
 
     Args:
         mask: (H, W) bool.
-        radius: of the disk, in pixels; 0 changes nothing.
+        radius: Radius of the disk in pixels; 0 changes nothing.
 
     Returns:
         (H, W) bool. Pixels beyond the image count neither as mask nor as background.
     """
     if radius == 0 or not mask.any():
         return mask
-    window = bounding_box(mask, 2 * radius)  # at the image's border a closing reaches beyond the mask's box
+    window = bounding_box(mask, 2 * radius)  # at the border of the image a closing exceeds the bounding box
     out = np.zeros_like(mask)
     out[window] = ~dilate(~dilate(mask[window], radius), radius)
     return out
 
 
 def median(mask: BoolArray, radius: int) -> BoolArray:
-    """Median over a disk, as ``scipy.ndimage.median_filter`` with reflected borders.
-
-    The published code applies it to the finished mask, and so does :class:`PostProcessing`.
+    """Apply a median filter over a disk, as ``scipy.ndimage.median_filter`` with reflected borders.
 
     Args:
         mask: (H, W) bool.
-        radius: of the disk, in pixels; 0 changes nothing.
+        radius: Radius of the disk in pixels; 0 changes nothing.
 
     Returns:
         (H, W) bool.
@@ -132,7 +135,7 @@ def median(mask: BoolArray, radius: int) -> BoolArray:
 
 
 def bounding_box(mask: BoolArray, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of a mask that is not empty, widened by a margin and held to the image."""
+    """Rows and columns of a non-empty mask, widened by a margin and clipped to the image."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (
         slice(max(int(rows[0]) - margin, 0), min(int(rows[-1]) + margin + 1, mask.shape[0])),
@@ -140,102 +143,94 @@ def bounding_box(mask: BoolArray, margin: int = 0) -> tuple[slice, slice]:
     )
 
 
+@bounded
 @dataclass(frozen=True)
 class PostProcessing:
-    """The steps from a union of interior parcels to a segment, each of which can be switched off.
+    """Post-processing from a union of interior parcels to a segment; each step can be switched off.
 
-    In order: main component, enclaves, closing, filling, active contour, median, shape, snap; the last two are not
-    in the paper. Lengths are given for an image of 112 x 112 pixels and grow with the square root of the image's
-    area; disks have whole radii. Which steps help depends on the structure, see :meth:`for_structure`.
+    The steps run in this order: main component, enclaves, closing, filling, active contour, median. Lengths are
+    given for an image of 112 x 112 pixels and scale with the square root of the number of pixels; radii of disks
+    are rounded. Which steps help depends on the structure, see :meth:`for_structure`.
+
+    An instance cannot be changed: use ``dataclasses.replace``, or ``set_params(steps__closing_radius=4)`` of the
+    segmenter that holds it. The defaults are the published values (paper, section 4.2).
 
     Attributes:
-        component: keep the connected component that holds the most interior parcels.
-        enclaves: add small enclosed groups of regions.
-        enclave_regions: regions of an enclave at most.
-        closing_radius: of the closing's disk (pixels at 112); None or 0 switches it off.
-        fill: fill all remaining holes, however large.
-        contour: let the outline settle as an active contour (which leaves no holes either).
-        contour_sigma: of the Gaussian under the contour (pixels at 112).
-        contour_beta: weight of bending.
-        contour_gamma: inverse of the time step.
-        contour_edge: attraction to edges.
-        contour_iterations: steps at most.
-        median_radius: of the median's disk (pixels at 112); None or 0 switches it off.
-        shape: file of a :class:`alan.downstream.whitebox.shape.ShapePrior`; None switches it off.
-        shape_weight: how far the segment is drawn to the nearest shape of the prior, 0 to 1.
-        snap_width: how far the outline may move to an edge of the frame (pixels at 112); None or 0 switches it
-            off.
-        snap_smoothness: weight of jumps between neighbouring points of the outline.
-        snap_stay: penalty for moving by the full width.
+        component: Keep only the connected component that contains the most interior parcels.
+        enclaves: Add small enclosed groups of regions.
+        enclave_regions: Largest number of regions in an enclave.
+        closing_radius: Radius of the closing disk, in pixels at 112 x 112; 0 disables the closing.
+        fill: Fill all remaining holes, whatever their size.
+        contour: Smooth the outline with an active contour, which also fills holes.
+        contour_sigma: Standard deviation of the Gaussian that smooths the mask for the contour, in pixels at
+            112 x 112.
+        contour_beta: Weight of the bending energy of the contour.
+        contour_gamma: Inverse of the time step of the contour.
+        contour_edge: Weight of the attraction of the contour to edges of the smoothed mask.
+        contour_iterations: Largest number of iterations of the contour.
+        median_radius: Radius of the disk of the median filter, in pixels at 112 x 112; 0 disables the filter.
+
+    Raises:
+        ParameterError: a value is out of its bounds.
     """
 
     component: bool = True
     enclaves: bool = True
-    enclave_regions: int = 8
-    closing_radius: float | None = 10
+    enclave_regions: NonNegativeInt = 8
+    closing_radius: NonNegativeFloat = 10
     fill: bool = True
     contour: bool = True
-    contour_sigma: float = 3.0
-    contour_beta: float = 0.2
-    contour_gamma: float = 0.01
-    contour_edge: float = 1.0
-    contour_iterations: int = 10
-    median_radius: float | None = None
-    shape: str | None = None
-    shape_weight: float = 0.5
-    snap_width: float | None = None
-    snap_smoothness: float = 1.0
-    snap_stay: float = 3.0
+    contour_sigma: PositiveFloat = 3.0
+    contour_beta: NonNegativeFloat = 0.2
+    contour_gamma: PositiveFloat = 0.01
+    contour_edge: NonNegativeFloat = 1.0
+    contour_iterations: PositiveInt = 10
+    median_radius: NonNegativeFloat = 0
 
     @classmethod
     def for_structure(cls, structure: str) -> Self:
-        """The steps that helped on validation patients of CAMUS (docs/white-box.md).
+        """Steps that helped on validation patients of CAMUS (docs/white-box.md).
 
         Args:
-            structure: ``"lv"``: the published steps. ``"myo"``: a median alone, since one component, closing and a
-                contour break a ring. ``"la"``: no closing and no contour, which shrinks a small cavity, but a
-                median. Any other: the published steps.
+            structure: ``"lv"`` gives the published steps. ``"myo"`` gives only a median filter, because closing,
+                contour and the choice of one component break a ring. ``"la"`` gives a median filter in place of
+                closing and contour, which shrink a small cavity. Any other structure gives the published steps.
         """
         if structure == "myo":
             return cls(
-                component=False, enclaves=False, closing_radius=None, fill=False, contour=False, median_radius=2
+                component=False, enclaves=False, closing_radius=0, fill=False, contour=False, median_radius=2
             )
         if structure == "la":
-            return cls(closing_radius=None, contour=False, median_radius=3)
+            return cls(closing_radius=0, contour=False, median_radius=3)
         return cls()
 
-    def __call__(
-        self, segment: BoolArray, parcel_map: IntArray, frame: NDArray[np.uint8] | None = None
-    ) -> BoolArray:
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters by name, as scikit-learn's ``clone`` and nested ``get_params`` expect them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def __call__(self, segment: BoolArray, parcel_map: IntArray) -> BoolArray:
         """Turn one union of parcels into a segment.
 
         Args:
             segment: (H, W) bool, pixels of interior parcels.
-            parcel_map: (H, W) integer, the ids they come from.
-            frame: (H, W) uint8; needed where ``snap_width`` is set.
+            parcel_map: (H, W) integer ids from which the union was made.
 
         Returns:
-            (H, W) bool, a new array; empty where the union is.
-
-        Raises:
-            ParameterError: ``snap_width`` is set and there is no frame, or the shape's file is none.
-            DataError: the shape's file is missing.
+            (H, W) bool, a new array; empty if the union is empty.
         """
-        if self.snap_width and frame is None:
-            raise ParameterError(f"snap_width is {self.snap_width}: the frame is needed, or set it to None")
         mask = segment.copy()
         if not mask.any():
             return mask
         scale = math.sqrt(mask.size) / REFERENCE_SIZE
         if self.component:
             mask = main_component(mask, parcel_map)
-        if self.enclaves or self.fill:
+        if self.enclaves:
             window = bounding_box(mask)
-            if self.enclaves:
-                mask[window] = add_enclaves(mask[window], parcel_map[window], self.enclave_regions)
-        mask = close(mask, round((self.closing_radius or 0) * scale))
+            mask[window] = add_enclaves(mask[window], parcel_map[window], self.enclave_regions)
+        mask = close(mask, round(self.closing_radius * scale))
         if self.fill:
-            mask[bounding_box(mask)] = ndimage.binary_fill_holes(mask[bounding_box(mask)])
+            window = bounding_box(mask)
+            mask[window] = ndimage.binary_fill_holes(mask[window])
         if self.contour:
             mask = smooth_outline(
                 mask,
@@ -245,16 +240,4 @@ class PostProcessing:
                 w_edge=self.contour_edge,
                 max_iterations=self.contour_iterations,
             )
-        mask = median(mask, round((self.median_radius or 0) * scale))
-        if self.shape is not None:
-            mask = load_shape(self.shape).pull(mask, self.shape_weight)
-        if self.snap_width and frame is not None:
-            mask = snap_outline(
-                mask,
-                frame,
-                width=self.snap_width * scale,
-                smoothness=self.snap_smoothness,
-                stay=self.snap_stay,
-                sigma=scale,
-            )
-        return mask
+        return median(mask, round(self.median_radius * scale))

@@ -36,7 +36,7 @@ from alan.evaluation.label_efficiency.methods import (
 )
 from alan.evaluation.metrics import dice
 from alan.evaluation.whitebox import segment
-from alan.files import digest, fingerprint, read_json, write_json
+from alan.files import fingerprint, read_json, write_json
 from alan.supervised.segmenter import Segmenter, load_segmenter
 
 SCHEMA = "alan-efficiency-cell/1"
@@ -143,10 +143,7 @@ class Workspace:
         if name := feature_name(method):
             sources.append(bench.features[name].fingerprint)
         sources += bench.priors.get(method.name, {}).values()
-        steps: Any = bench.largest_component
-        if method.kind == "rule":
-            shape = bench.postprocessing.shape
-            steps = asdict(bench.postprocessing) | {"shape": None if shape is None else digest(shape)}
+        steps: Any = asdict(bench.postprocessing) if method.kind == "rule" else bench.largest_component
         frames = [self.sides.label["frame"].tolist(), self.sides.test["frame"].tolist()]
         what = [self.store.fingerprint, frames, bench.structures, steps, settings, sources]
         return fingerprint([SCHEMA, *what, cell.patients, cell.seed])
@@ -231,7 +228,7 @@ def _rule(work: Workspace, cell: Cell) -> _Learnt:
                 provenance=source.fingerprint,
                 prior=None if prior is None else ParcelPrior.from_dict(json.loads(prior)),
             )
-            segmenter = ParcelSegmenter(selector=selector, **asdict(work.bench.postprocessing))
+            segmenter = ParcelSegmenter(selector, work.bench.postprocessing)
             learn = of_phase(work.sides.label["phase"].iloc[rows], phase)
             use = of_phase(work.sides.test["phase"], phase)
             try:

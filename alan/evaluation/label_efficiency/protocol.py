@@ -19,7 +19,6 @@ from tqdm import tqdm
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
-from alan.downstream.whitebox.shape import load_shape
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.evaluation.cases import Sides, choose_sides
@@ -118,8 +117,6 @@ def check_efficiency(protocol: LabelEfficiencyProtocol) -> tuple[FrameStore, Sid
         draw_patients(sides.label["patient"], n, 0)
         if n == everyone and None in protocol.label_patients:
             raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
-    if protocol.postprocessing.shape is not None:
-        load_shape(protocol.postprocessing.shape)
     check_methods(protocol.methods, protocol.structures, store.fingerprint, protocol.test_split)
     check_models(protocol.methods)
     return store, sides

@@ -7,10 +7,11 @@ from alan.downstream.readouts.resizing import soft_union
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.steps import ablate_steps
 
-OFF = {"component": False, "enclaves": False, "closing_radius": None, "fill": False, "contour": False}
+OFF = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_shares_beat_the_hard_union_on_borders_between_tokens(slow, data):
     maps, masks, scores = data
     results = {}
     for soft in (None, "union", "share"):
-        model = ParcelSegmenter(ParcelSelector("beta", n_parcels=20), soft=soft, **OFF).fit(maps[:6], masks[:6])
+        model = ParcelSegmenter(ParcelSelector("beta", n_parcels=20), OFF, soft=soft).fit(maps[:6], masks[:6])
         found = model.predict(maps[6:], scores=scores[6:])
         results[soft] = np.mean([slow.dice(a, b) for a, b in zip(found, masks[6:], strict=True)])
     assert results["share"] > results[None]
@@ -57,7 +58,7 @@ def test_shares_beat_the_hard_union_on_borders_between_tokens(slow, data):
 def test_the_level_changes_the_size(data):
     maps, masks, scores = data
     sizes = [
-        ParcelSegmenter(ParcelSelector("beta"), soft="share", soft_above=level, **OFF)
+        ParcelSegmenter(ParcelSelector("beta"), OFF, soft="share", soft_above=level)
         .fit(maps, masks)
         .predict(maps, scores=scores)
         .sum()
@@ -68,7 +69,7 @@ def test_the_level_changes_the_size(data):
 
 def test_soft_settings_and_shares_survive_json(data):
     maps, masks, scores = data
-    model = ParcelSegmenter(ParcelSelector("beta"), soft="share", soft_above=0.35, **OFF).fit(maps, masks)
+    model = ParcelSegmenter(ParcelSelector("beta"), OFF, soft="share", soft_above=0.35).fit(maps, masks)
     again = ParcelSegmenter.from_json(model.to_json())
     assert (again.soft, again.soft_above) == ("share", 0.35)
     np.testing.assert_array_equal(again.predict(maps, scores=scores), model.predict(maps, scores=scores))
@@ -79,7 +80,7 @@ def test_nothing_outside_the_sector(data):
     cut = maps.copy()
     cut[:, :, 28:] = 20
     selector = ParcelSelector("beta", n_parcels=21, background_id=20)
-    model = ParcelSegmenter(selector, soft="share", **OFF).fit(cut, masks)
+    model = ParcelSegmenter(selector, OFF, soft="share").fit(cut, masks)
     out = model.predict(cut, scores=scores)
     assert out[:, :, :28].any()
     assert not out[:, :, 28:].any()
@@ -89,13 +90,11 @@ def test_nothing_outside_the_sector(data):
     ("params", "given", "message"),
     [
         ({"soft": "shar"}, {}, "did you mean 'share'"),
-        ({"soft": "share"}, {}, "predict needs scores"),
+        ({"soft": "share"}, {}, "give predict the scores"),
         ({"soft_above": 2}, {}, "soft_above is 2"),
         ({"soft": "share"}, {"scores": np.zeros((12, 20, 14))}, "expected floats"),
         ({"soft": "share"}, {"scores": np.zeros((12, 40, 2, 2))}, "scores are of 40 parcels, n_parcels is 20"),
         ({"soft": "share"}, {"scores": np.full((12, 20, 2, 2), -3.0)}, "take the softmax"),
-        ({}, {"frames": np.zeros((12, 56, 56))}, "frames are float64"),
-        ({"snap_width": 2}, {}, "the frame is needed"),
     ],
 )
 def test_bad_input(data, params, given, message):
@@ -110,14 +109,15 @@ def test_ablation_measures_each_step(slow, data):
     table = ablate_steps(model, maps[6:], masks[6:], scores=scores[6:])
     assert table.index[0] == "as it is"
     assert {"soft on", "active contour off", "median on"} <= set(table.index)
-    assert "snap on" not in table.index  # no frames were given
+    assert "soft on" not in ablate_steps(model, maps[6:], masks[6:]).index  # no scores were given
     plain = [slow.dice(a, b) for a, b in zip(model.predict(maps[6:]), masks[6:], strict=True)]
     assert table.dice.iloc[0] == pytest.approx(np.mean(plain))
-    off = ParcelSegmenter(ParcelSelector("beta", n_parcels=20), contour=False).fit(maps[:6], masks[:6])
+    off = ParcelSegmenter(ParcelSelector("beta", n_parcels=20), PostProcessing(contour=False))
+    off.fit(maps[:6], masks[:6])
     without = [slow.dice(a, b) for a, b in zip(off.predict(maps[6:]), masks[6:], strict=True)]
     assert table.gain["active contour off"] == pytest.approx(np.mean(without) - np.mean(plain))
-    own = ablate_steps(model, maps, masks, changes={"wide": {"median_radius": 8}})
-    assert own.change.tolist() == ["", "median_radius=8"]
+    own = ablate_steps(model, maps, masks, changes={"wide": {"steps__median_radius": 8}})
+    assert own.change.tolist() == ["", "steps__median_radius=8"]
     with pytest.raises(ParameterError, match="no parameter 'radius'"):
         ablate_steps(model, maps, masks, changes={"x": {"radius": 1}})
 
@@ -125,5 +125,5 @@ def test_ablation_measures_each_step(slow, data):
 def test_the_prior_alone_fills_the_shares(data):
     maps, masks, scores = data
     prior = ParcelPrior.count(maps[:6], masks[:6], n_parcels=20)
-    model = ParcelSegmenter(ParcelSelector("beta", prior=prior), soft="share", **OFF).fit_prior()
+    model = ParcelSegmenter(ParcelSelector("beta", prior=prior), OFF, soft="share").fit_prior()
     assert model.predict(maps[6:], scores=scores[6:]).any((1, 2)).all()

@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 from alan.downstream.readouts.resizing import resize
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, DataError, ParameterError, SelectionError
 
 
@@ -72,17 +73,16 @@ def test_an_unclean_union_gets_better(slow):
         assert slow.dice(after, truth) > slow.dice(before, truth)
 
 
-PLAIN = {"component": False, "enclaves": False, "closing_radius": None, "fill": False, "contour": False}
+PLAIN = {"component": False, "enclaves": False, "closing_radius": 0, "fill": False, "contour": False}
 
 
 @pytest.mark.parametrize(
     ("base", "change"),
     [
-        ({}, {"selector": ParcelSelector("paper")}),
         ({}, {"component": False}),
         (PLAIN, {"enclaves": True}),
         (PLAIN | {"enclaves": True}, {"enclave_regions": 0}),
-        ({}, {"closing_radius": None}),
+        ({}, {"closing_radius": 0}),
         ({}, {"closing_radius": 4}),
         (PLAIN, {"fill": True}),
         ({}, {"contour": False}),
@@ -100,8 +100,14 @@ def test_every_parameter_changes_the_segments(data, base, change):
     maps[:, 2:5, 2:5] = chosen  # a stray piece
     maps[:, 50:58, 50:58] = chosen
     maps[:, 52:56, 52:56] = 70  # a hole
-    base = {"selector": ParcelSelector("greedy"), **base}
-    segments = [ParcelSegmenter(**params).fit(*data).predict(maps) for params in (base, base | change)]
+    fitted = ParcelSegmenter(ParcelSelector("greedy"), PostProcessing(**base)).fit(*data)
+    before = fitted.predict(maps)
+    fitted.set_params(**{f"steps__{name}": value for name, value in change.items()})
+    assert (fitted.predict(maps) != before).any()
+
+
+def test_another_rule_changes_the_segments(data):
+    segments = [ParcelSegmenter(ParcelSelector(rule)).fit(*data).predict(data[0]) for rule in ("greedy", "paper")]
     assert (segments[0] != segments[1]).any()
 
 
@@ -151,17 +157,37 @@ def test_bad_json(fitted, tmp_path):
         ParcelSegmenter.from_json(fitted.to_json().replace('"contour":', '"contuor":'))
     with pytest.raises(ParameterError, match="contour_sigma is -1"):
         ParcelSegmenter.from_json(fitted.to_json().replace('"contour_sigma": 3.0', '"contour_sigma": -1'))
-    with pytest.raises(ParameterError, match="no post_processing"):
-        ParcelSegmenter.from_json(fitted.to_json().replace('"post_processing"', '"pp"'))
+    with pytest.raises(ParameterError, match="contour is 'false': give true or false"):
+        ParcelSegmenter.from_json(fitted.to_json().replace('"contour": true', '"contour": "false"'))
+    with pytest.raises(ParameterError, match="has no steps"):
+        ParcelSegmenter.from_json(fitted.to_json().replace('"steps"', '"stairs"'))
+    with pytest.raises(ParameterError, match="soft is 'shares'"):
+        ParcelSegmenter.from_json(fitted.to_json().replace('"soft": null', '"soft": "shares"'))
+    with pytest.raises(ParameterError, match="size is 5"):
+        ParcelSegmenter.from_json(fitted.to_json().replace('"size": null', '"size": 5'))
     with pytest.raises(DataError, match="no such file"):
         ParcelSegmenter.from_json(tmp_path / "none.json")
 
 
-def test_scikit_learn_manners(data):
-    model = ParcelSegmenter(ParcelSelector("relaxed"), median_radius=3)
+def test_parameters_are_nested_as_scikit_learn_nests_them(data):
+    model = ParcelSegmenter(ParcelSelector("relaxed"), PostProcessing(median_radius=3))
     params = clone(model).get_params()
     assert params["selector__rule"] == "relaxed"
-    assert params["median_radius"] == 3
+    assert params["steps__median_radius"] == 3
+    given = model.steps
+    assert model.set_params(steps__median_radius=2, steps__fill=False) is model
+    assert (model.steps.median_radius, model.steps.fill, model.steps.contour) == (2, False, True)
+    assert given.median_radius == 3  # the given one is left as it is
+    model.set_params(steps=PostProcessing(), steps__contour_beta=0.5)
+    assert model.steps == PostProcessing(contour_beta=0.5)
+    with pytest.raises(ParameterError, match="did you mean 'median_radius'"):
+        model.set_params(steps__medain_radius=2)
+    with pytest.raises(ParameterError, match="median_radius is -1"):
+        model.set_params(steps__median_radius=-1)
+    with pytest.raises(ValueError, match="Invalid parameter 'step'"):
+        model.set_params(step=PostProcessing())
+    assert ParcelSegmenter().get_params()["steps"] == PostProcessing()
+    assert "steps=PostProcessing(" in repr(model)
     with pytest.raises(NotFittedError):
         model.predict(data[0])
     assert model.fit(*data) is model
@@ -174,10 +200,24 @@ def test_scikit_learn_manners(data):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"closing_radius": -1}, "closing_radius is -1"),
-        ({"contour_gamma": 0}, "contour_gamma is 0"),
-        ({"contour_iterations": 0}, "contour_iterations 0"),
-        ({"size": (0, 5)}, "size is"),
+        ({"closing_radius": -1}, "closing_radius is -1: give a number of at least 0"),
+        ({"contour_gamma": 0}, "contour_gamma is 0: give a number above 0"),
+        ({"contour_iterations": 0}, "contour_iterations is 0: give a whole number of at least 1"),
+        ({"enclave_regions": 1.5}, "enclave_regions is 1.5: give a whole number of at least 0"),
+    ],
+)
+def test_bad_steps(params, message):
+    with pytest.raises(ParameterError, match=message):
+        PostProcessing(**params)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"size": (0, 5)}, r"size\[0\] is 0"),
+        ({"size": (5,)}, "give 2 values"),
+        ({"size": 5}, "size is 5: give 2 values"),
+        ({"soft_above": 2}, "soft_above is 2"),
     ],
 )
 def test_bad_parameters(data, params, message):

@@ -8,10 +8,11 @@ from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.several import WhiteBoxes, load_white_boxes
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import CheckpointError, DataError, ParameterError
 from alan.parcels.model import load_parcels
 
-PLAIN = {"component": False, "enclaves": False, "closing_radius": 0, "fill": False, "contour": False}
+PLAIN = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 
 
 def box(model, parcels, structure="", **settings):
@@ -20,7 +21,7 @@ def box(model, parcels, structure="", **settings):
     prior = ParcelPrior(inside, 10 - inside, 1, structure, model.fingerprint)
     selector = ParcelSelector("beta", prior=prior, n_parcels=model.n_ids, background_id=model.background_id)
     selector.set_params(provenance=model.fingerprint)
-    return ParcelSegmenter(selector, **{**PLAIN, **settings}).fit_prior()
+    return ParcelSegmenter(selector, PLAIN, **settings).fit_prior()
 
 
 @pytest.fixture(scope="module")

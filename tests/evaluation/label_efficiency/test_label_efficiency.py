@@ -20,8 +20,7 @@ from alan.downstream.readouts.linear import LinearReadout
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.downstream.whitebox.shape import ShapePrior
-from alan.downstream.whitebox.steps import PostProcessing, main_component
+from alan.downstream.whitebox.steps import main_component
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.label_efficiency import cells as efficiency_cells
 from alan.evaluation.label_efficiency import protocol as efficiency
@@ -527,19 +526,6 @@ def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypa
         file.attrs["fingerprint"] = "simulated again"
     run_evaluation(out=tmp_path / "run", label_efficiency=short)
     assert len(measured) == 2
-
-
-def test_a_shape_that_changed_is_measured_again(lab, protocol, tmp_path):
-    store, path = FrameStore(lab / "store.h5"), tmp_path / "shape.npz"
-    masks = store.masks(store.labelled()["label"].to_numpy(), "lv")
-    steps = PostProcessing(shape=str(path), shape_weight=1.0)
-    short = only(protocol, "greedy", label_patients=(3,), seeds=(0,), postprocessing=steps)
-    found = []
-    for shapes in (masks, masks.transpose(0, 2, 1)):
-        ShapePrior().fit(shapes).save(path)
-        folder = run_evaluation(out=tmp_path / "run", label_efficiency=short)
-        found.append(pd.read_csv(folder / "label_efficiency.csv")["dice"].to_numpy())
-    assert not np.allclose(found[0], found[1])
 
 
 def test_only_the_beta_rule_has_a_prior(lab, protocol, tmp_path):
