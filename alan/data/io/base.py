@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +25,10 @@ Spacing = tuple[float, float]
 MAX_PIXELS = 2**25
 #: Most bytes of the decoded frames of one file.
 MAX_BYTES = 2**30
-_REMEDY = "get the file again, or export it again"
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
+#: What to do about a damaged file.
+GET_AGAIN = "get the file again, or export it again"
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     if not source.is_file():
         raise DataError(f"{source}: no such {kind}; check the spelling")
     if source.stat().st_size == 0:
-        raise DataError(f"{source}: is empty; {_REMEDY}")
+        raise DataError(f"{source}: is empty; {GET_AGAIN}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -107,13 +112,22 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
             raise DataError(f"{source}: needs more memory than there is; shorten the loop") from error
         except Exception as error:  # decoders have no common root of what they raise on damaged files
             said = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{source}: cannot be decoded ({said[:200]}); {_REMEDY}") from error
+            raise DataError(f"{source}: cannot be decoded ({said[:200]}); {GET_AGAIN}") from error
     for message in dict.fromkeys(_text(warning) for warning in caught):
         warnings.warn(message if str(source) in message else f"{source}: {message}", AlanWarning, stacklevel=3)
 
 
 def _text(warning: warnings.WarningMessage) -> str:
     return " ".join(str(warning.message).split())
+
+
+def say(path: str | os.PathLike[str], notes: Sequence[str]) -> None:
+    """Log how a file was treated; files that are treated alike are logged once."""
+    for note in notes:
+        kind = re.sub(r"-?[\d.]+(e[-+]?\d+)?", "#", note)
+        if kind not in _said:
+            _said.add(kind)
+            _log.info("%s: %s (said once, other files may be alike)", path, note)
 
 
 def check_complete(path: str | os.PathLike[str], what: str, promised: float, found: float) -> None:
@@ -129,7 +143,7 @@ def check_complete(path: str | os.PathLike[str], what: str, promised: float, fou
         DataError: there are fewer than promised.
     """
     if found < promised:
-        raise DataError(f"{path}: ends early, {found} of {promised} {what} are there; {_REMEDY}")
+        raise DataError(f"{path}: ends early, {found} of {promised} {what} are there; {GET_AGAIN}")
 
 
 def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int = 1) -> None:
@@ -145,7 +159,7 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
     """
     claim = " x ".join(str(size) for size in shape)
     if min(shape) < 1:
-        raise DataError(f"{path}: claims a size of {claim} pixels; {_REMEDY}")
+        raise DataError(f"{path}: claims a size of {claim} pixels; {GET_AGAIN}")
     if math.prod(shape[-2:]) > MAX_PIXELS:
         raise DataError(f"{path}: claims {claim} pixels; a frame may have {MAX_PIXELS}, make it smaller")
     if math.prod(shape) * itemsize > MAX_BYTES:

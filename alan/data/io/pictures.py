@@ -1,15 +1,23 @@
-"""Stills and masks in picture files."""
+"""Stills, masks and stacks of pages in picture files."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
+from alan.data.io.base import GET_AGAIN, Cine, check_size, reading, say
+from alan.data.io.grey import to_grey
+from alan.data.io.orientation import upright_picture
 from alan.data.sample import ByteArray
 from alan.errors import DataError
 
@@ -17,46 +25,114 @@ from alan.errors import DataError
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 #: Suffixes of masks: formats without loss.
 MASKS = (".png", ".bmp", ".tif", ".tiff")
+#: Suffixes of pictures that may hold several pages.
+STACKS = (".tif", ".tiff")
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_picture(path: str | os.PathLike[str]) -> ByteArray:
-    """Read a still as grey (H, W) uint8; colour is reduced to luma (ITU-R 601).
+@dataclass(frozen=True)
+class MaskPicture:
+    """The pixels of a mask file.
 
-    Raises:
-        DataError: missing, undecodable, or of more than 8 bits a channel.
+    Attributes:
+        codes: (H, W) int64, the values of a grey picture, the indices of a palette picture, or the
+            :func:`colour_code` of the pixels of a colour picture.
+        coloured: ``codes`` are those of colours.
+        palette: (H, W) int64, the :func:`colour_code` of the pixels of a palette picture; None for others.
     """
-    with _opened(path) as image:
-        if image.mode in _DEEP:
-            raise DataError(f"{path}: has more than 8 bits a pixel; save it with 8 bits")
-        return _decoded(image, path, "L").astype(np.uint8)
+
+    codes: NDArray[np.int64]
+    coloured: bool
+    palette: NDArray[np.int64] | None = None
 
 
-def read_mask(path: str | os.PathLike[str]) -> tuple[NDArray[np.int64], bool]:
-    """Read the picture of a mask.
+def read_picture(path: str | os.PathLike[str]) -> ByteArray:
+    """Read a still as grey values.
+
+    The still is turned as its EXIF orientation says, colour is reduced to luma (ITU-R 601), transparent pixels are
+    black, and more than 8 bits are brought to 0..255 (:func:`alan.data.io.grey.to_grey`).
+
+    Args:
+        path: the file.
 
     Returns:
-        codes: (H, W) int64, the values of a grey or palette picture (of a palette the indices), or the
-            :func:`colour_code` of the pixels of a colour picture, whatever their opacity.
-        coloured: it is a colour picture.
+        (H, W) uint8.
 
     Raises:
-        DataError: missing, undecodable, or of a kind of picture that is none of these.
+        DataError: missing, undecodable, too large, or of several pages.
     """
-    with _opened(path) as image:
-        array = _decoded(image, path)
-        mode = image.mode
-    if mode in ("RGB", "RGBA"):
-        return colour_code(array[..., :3]), True
-    if mode == "LA":
-        array = array[..., 0]
-    if mode == "F" or array.ndim != 2:
-        raise DataError(f"{path}: a mask is a grey, palette or RGB picture, this one is {mode}")
-    return array.astype(np.int64), False
+    cine = read_pages(path)
+    if len(cine.frames) > 1:
+        raise DataError(f"{path}: holds {len(cine.frames)} pages; take its frames with `alan frames`")
+    frame: ByteArray = cine.frames[0]
+    return frame
+
+
+def read_pages(path: str | os.PathLike[str]) -> Cine:
+    """Read all pages of a picture file, such as a TIFF stack, as the frames of a loop.
+
+    Pages are treated as by :func:`read_picture`.
+
+    Raises:
+        DataError: missing, undecodable, too large, or pages of more than one size.
+    """
+    with reading(path, "picture") as source:
+        pages = [_grey(page) for page in _pages(source)]
+        if len({page.shape for page in pages}) > 1:
+            raise DataError(f"{path}: has pages of unlike sizes; save each as a picture of its own")
+        stack = np.stack(pages)
+        frames, notes = to_grey(stack, path, declared=None if stack.dtype.kind == "f" else (0.0, 65535.0))
+    say(path, notes)
+    return Cine(frames, notes=notes)
+
+
+def count_pages(path: str | os.PathLike[str]) -> int:
+    """Number of pages of a picture file without decoding them; 1 where it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading the pages reports it
+        try:
+            with reading(path, "picture") as source, _open(source) as image:
+                return _length(image)
+        except DataError:
+            return 1
+
+
+def read_mask(path: str | os.PathLike[str], *, opaque: bool = False) -> MaskPicture:
+    """Read the picture of a mask; it is turned as its EXIF orientation says.
+
+    Args:
+        path: the file.
+        opaque: ignore transparency; otherwise transparent pixels are 0 and black.
+
+    Raises:
+        DataError: missing, undecodable, too large, of several pages, or of a kind of picture that is no mask.
+    """
+    with reading(path, "mask") as source:
+        pages = list(_pages(source))
+        if len(pages) > 1:
+            raise DataError(f"{path}: holds {len(pages)} pages; save each as a mask of its own")
+        image = pages[0]
+        see_through = image.has_transparency_data and not opaque
+        if image.mode in ("L", "LA"):
+            grey = (_on_black(image) if see_through else image).convert("L")
+            return MaskPicture(np.asarray(grey).astype(np.int64), coloured=False)
+        if image.mode in ("RGB", "RGBA"):
+            colours = (_on_black(image) if see_through else image).convert("RGB")
+            return MaskPicture(colour_code(np.asarray(colours)), coloured=True)
+        if image.mode == "F" or np.asarray(image).ndim != 2:
+            raise DataError(f"{path}: a mask is a grey, palette or RGB picture, this one is {image.mode}")
+        ids = np.asarray(image).astype(np.int64)
+        if image.mode != "P":
+            return MaskPicture(ids, coloured=False)
+        if see_through:
+            ids = np.where(np.asarray(image.convert("RGBA"))[..., 3] == 0, 0, ids)
+            image = _on_black(image)
+        return MaskPicture(ids, coloured=False, palette=colour_code(np.asarray(image.convert("RGB"))))
 
 
 def colour_code(colours: NDArray[Any]) -> NDArray[np.int64]:
-    """One number a colour: red + 256 green + 65536 blue.
+    """One number per colour: red + 256 green + 65536 blue.
 
     Args:
         colours: (..., 3) integers 0 to 255.
@@ -90,18 +166,45 @@ def find_file(root: Path, folders: tuple[str, ...], names: list[str], listed_in:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _opened(path: str | os.PathLike[str]) -> Image.Image:
-    try:
-        return Image.open(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such picture") from error
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from error
+def _length(image: Image.Image) -> int:
+    """Number of pages; the second picture of a JPEG (MPO) is a preview or another view."""
+    return int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "PNG", "TIFF", "WEBP") else 1
 
 
-def _decoded(image: Image.Image, path: str | os.PathLike[str], mode: str | None = None) -> NDArray[Any]:
-    """Pixels, in another mode of PIL where one is given; a file that was cut off shows here, not on opening."""
-    try:
-        return np.array(image if mode is None else image.convert(mode))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error})") from error
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; from a name, Pillow would map the file and leave the orientation of a TIFF file out."""
+    with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+        yield image
+
+
+def _pages(path: Path) -> Iterator[Image.Image]:
+    """Decode the pages one after the other, upright."""
+    with _open(path) as image:
+        length = _length(image)
+        for index in range(length):
+            image.seek(index)
+            check_size(path, (length, image.height, image.width), 4 if image.mode in _DEEP else 1)
+            image.load()
+            yield upright_picture(image)
+        if isinstance(image, TiffImageFile) and image.tag_v2.next:
+            raise DataError(f"{path}: ends early, after {length} pages; {GET_AGAIN}")  # Pillow leaves the rest out
+    if image.format == "PNG":
+        with _open(path) as image:
+            image.verify()  # the check sums, which decoding leaves out
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    """Compose what is transparent on black."""
+    if not image.has_transparency_data:
+        return image
+    colours = image.convert("RGBA")
+    black = Image.new("RGBA", colours.size, (0, 0, 0, 255))
+    return Image.alpha_composite(black, colours).convert("RGB")
+
+
+def _grey(image: Image.Image) -> NDArray[Any]:
+    """(H, W) in the depth of the file."""
+    if image.mode in _DEEP:
+        return np.asarray(image)
+    return np.asarray(_on_black(image).convert("L"))

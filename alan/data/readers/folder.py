@@ -104,7 +104,10 @@ class FrameFolder(EchoDataset):
     def _load(self, index: int) -> Sample:
         path, mask = self._pairs[index]
         frame = read_picture(path)
-        masks = None if mask is None else self._classes.masks(*read_mask(mask), mask)
+        masks = None
+        if mask is not None:
+            picture = read_mask(mask)
+            masks = self._classes.masks(picture.codes, picture.coloured, mask)
         record = self.records[index]
         size = record.attributes.get("row_mm"), record.attributes.get("column_mm")
         spacing = (float(size[0]), float(size[1])) if size[0] is not None and size[1] is not None else None

@@ -119,7 +119,7 @@ class SegmentsAi(EchoDataset):
         frame = read_picture(picture)
         masks: dict[str, BoolArray] | None = None
         if bitmap is not None:
-            codes, _ = read_mask(bitmap)
+            codes = read_mask(bitmap, opaque=True).codes
             unknown = np.setdiff1d(codes, [0, *classes])
             if len(unknown):
                 raise DataError(

@@ -129,10 +129,10 @@ def test_class_list_decides_the_fingerprint(root):
     assert FrameFolder(root).fingerprint() != before
 
 
-def test_sixteen_bit_pictures_are_refused(root):
-    Image.fromarray(np.full((30, 44), 4000, np.uint16)).save(root / "images" / "p1_a4c_0001.png")
-    with pytest.raises(DataError, match="8 bits"):
-        FrameFolder(root)[0]
+def test_sixteen_bit_pictures_are_brought_to_eight(root, archives):
+    grey, _ = archives.folder_picture(0)
+    Image.fromarray(grey.astype(np.uint16) * 257).save(root / "images" / "p1_a4c_0001.png")
+    assert np.array_equal(FrameFolder(root)[0].frames[0], grey)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])

@@ -1,0 +1,104 @@
+"""Grey values of any source to 0..255: the one place that decides how, and says so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.data.sample import ByteArray
+from alan.errors import DataError
+
+#: A picture whose brightest value would be below this is taken to use another range than the one declared.
+_DARK = 16
+
+
+class Window(NamedTuple):
+    """A window of grey values (DICOM PS3.3, C.11.2.1.2).
+
+    Attributes:
+        center: grey value shown as 50 %.
+        width: width of the range that is not clipped.
+        function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
+    """
+
+    center: float
+    width: float
+    function: str = "LINEAR"
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Map grey values to 0..1."""
+        shifted = np.asarray(values, np.float64) - self.center
+        if self.function == "SIGMOID":
+            with np.errstate(over="ignore"):
+                share: NDArray[np.float64] = 1 / (1 + np.exp(-4 * shifted / self.width))
+            return share
+        exact = self.function == "LINEAR_EXACT"
+        share = shifted / self.width if exact else (shifted + 0.5) / max(self.width - 1, 1e-9)
+        return np.clip(share + 0.5, 0, 1)
+
+
+def to_grey(
+    values: NDArray[Any],
+    path: str | os.PathLike[str],
+    *,
+    window: Window | None = None,
+    declared: tuple[float, float] | None = None,
+) -> tuple[ByteArray, tuple[str, ...]]:
+    """Bring the grey values of a file to 0..255; all its frames are treated alike.
+
+    The first rule that applies counts:
+
+    1. A window (VOI window of DICOM, ``cal_min`` and ``cal_max`` of NIfTI) is applied, unless it shows nothing.
+    2. Values from 0 to 255 are rounded. Exceptions are fractions that never exceed 16, which would be black.
+    3. Fractions from 0 to 1 are multiplied by 255.
+    4. The declared range (of the bits stored) is stretched, unless the values fill less than a sixteenth of it.
+    5. The range of the values is stretched.
+
+    Args:
+        values: (T, H, W) integers or floats.
+        path: the file, for messages.
+        window: the window that the file asks for.
+        declared: lowest and highest value that the file can hold.
+
+    Returns:
+        frames: (T, H, W) uint8.
+        notes: what was done; empty where the values were taken as they are.
+
+    Raises:
+        DataError: values that are no numbers, or not finite.
+    """
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{path}: holds {values.dtype} values; save it as grey values of one channel")
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise DataError(f"{path}: holds grey values from {low:g} to {high:g}; write 0 where they are not finite")
+    notes: list[str] = []
+    if window is not None:
+        shown = _each(values, window.apply)
+        if shown.min() < shown.max() or low == high:
+            return shown, (f"grey values in the window {window.center:g} / {window.width:g}",)
+        notes.append(f"the window {window.center:g} / {window.width:g} shows nothing and is not applied")
+    fractions = values.dtype.kind == "f" and any((frame != np.rint(frame)).any() for frame in values)
+    if low > -0.5 and high < 255.5 and not (fractions and high <= _DARK):
+        return values if values.dtype == np.uint8 else _each(values, lambda part: part / 255.0), tuple(notes)
+    if fractions and low >= 0 and high <= 1:
+        return _each(values, lambda part: part), (*notes, "grey values multiplied by 255")
+    if declared is not None and low >= declared[0] and high <= declared[1]:
+        bottom, top = declared
+        if high - bottom >= (top - bottom) * _DARK / 256:
+            low, high = bottom, top
+    scale = max(high - low, np.finfo(np.float64).tiny)
+    notes.append(f"grey values stretched from {low:g}..{high:g}")
+    return _each(values, lambda part: (part - low) / scale), tuple(notes)
+
+
+def _each(values: NDArray[Any], share: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> ByteArray:
+    """Frame by frame to 255 times a share of 0..1."""
+    frames: ByteArray = np.empty(values.shape, np.uint8)
+    for index, frame in enumerate(values):
+        frames[index] = np.rint(np.clip(share(frame.astype(np.float64)), 0, 1) * 255)
+    return frames

@@ -1,0 +1,220 @@
+"""Stills, masks and stacks of pages in picture files."""
+
+import contextlib
+import io
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from alan.data.io import base
+from alan.data.io.pictures import colour_code, count_pages, read_mask, read_pages, read_picture
+from alan.errors import AlanWarning, DataError
+
+RAMP = np.arange(200, dtype=np.uint8).reshape(10, 20)
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+#: EXIF orientation to what a viewer does with the stored pixels (EXIF 2.3, table 6).
+SHOWN = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: a[::-1, ::-1],
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].T,
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("orientation", SHOWN)
+def test_exif_orientation_is_applied_once(tmp_path, suffix, orientation):
+    Image.fromarray(RAMP).save(tmp_path / f"a{suffix}", exif=exif(orientation), quality=100)
+    expected = SHOWN[orientation](RAMP)
+    shown = read_picture(tmp_path / f"a{suffix}")
+    assert shown.shape == expected.shape
+    assert np.abs(shown.astype(int) - expected).max() <= (3 if suffix == ".jpg" else 0)
+    if suffix != ".jpg":
+        assert np.array_equal(read_mask(tmp_path / f"a{suffix}").codes, expected)
+
+
+def test_transparent_pixels_are_black(tmp_path):
+    colours = np.full((2, 3, 4), 255, np.uint8)
+    colours[0, :, 3] = 0, 51, 255
+    Image.fromarray(colours).save(tmp_path / "rgba.png")
+    assert read_picture(tmp_path / "rgba.png").tolist() == [[0, 51, 255], [255, 255, 255]]
+    Image.fromarray(colours[..., 2:]).save(tmp_path / "la.png")
+    assert read_picture(tmp_path / "la.png").tolist() == [[0, 51, 255], [255, 255, 255]]
+    palette = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
+    palette.putpalette([200, 200, 200, 100, 100, 100])
+    palette.save(tmp_path / "p.png", transparency=0)
+    assert read_picture(tmp_path / "p.png").tolist() == [[0, 100]]
+
+
+def test_more_than_8_bits(tmp_path):
+    Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    assert np.array_equal(read_picture(tmp_path / "a.png"), RAMP)
+    Image.fromarray((RAMP / 255).astype(np.float32)).save(tmp_path / "a.tif")
+    assert np.array_equal(read_picture(tmp_path / "a.tif"), RAMP)
+    assert read_pages(tmp_path / "a.tif").notes == ("grey values multiplied by 255",)
+
+
+def test_cmyk(tmp_path):
+    Image.fromarray(RAMP).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_picture(tmp_path / "a.jpg").astype(int) - RAMP).max() <= 3
+
+
+def test_a_stack_is_a_loop_and_no_picture(tmp_path):
+    pages = [Image.fromarray(RAMP + index) for index in range(5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    assert np.array_equal(read_pages(tmp_path / "a.tif").frames, [RAMP + index for index in range(5)])
+    assert count_pages(tmp_path / "a.tif") == 5
+    with pytest.raises(DataError, match=r"a.tif: holds 5 pages; take its frames with `alan frames`"):
+        read_picture(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a.tif: holds 5 pages"):
+        read_mask(tmp_path / "a.tif")
+    pages[0].save(tmp_path / "b.tif", save_all=True, append_images=[Image.fromarray(RAMP[:5])])
+    with pytest.raises(DataError, match=r"b.tif: has pages of unlike sizes"):
+        read_pages(tmp_path / "b.tif")
+
+
+def test_pages_that_are_not_there(tmp_path):
+    (tmp_path / "junk.tif").write_bytes(b"II*\0junk")
+    assert count_pages(tmp_path / "junk.tif") == 1
+    assert count_pages(tmp_path / "none.tif") == 1
+
+
+@pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_stack_that_ends_early(tmp_path, compression):
+    pages = [Image.fromarray(RAMP + index) for index in range(4)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression=compression)
+    whole = (tmp_path / "a.tif").read_bytes()
+    for length in range(0, len(whole), 7):
+        (tmp_path / "b.tif").write_bytes(whole[:length])
+        try:
+            frames = read_pages(tmp_path / "b.tif").frames
+        except DataError:
+            continue
+        assert len(frames) == 4, f"{len(frames)} of 4 pages after {length} of {len(whole)} bytes"
+
+
+def test_masks_by_ids_colours_and_palette(tmp_path):
+    ids = np.array([[0, 1, 2]], np.uint8)
+    colours = np.array([[0, 0, 0], [9, 8, 7], [1, 2, 3]], np.uint8)
+    Image.fromarray(ids).save(tmp_path / "grey.png")
+    mask = read_mask(tmp_path / "grey.png")
+    assert (mask.codes.tolist(), mask.coloured, mask.palette) == (ids.tolist(), False, None)
+    Image.fromarray(ids.astype(np.uint16) * 1000).save(tmp_path / "deep.png")
+    assert read_mask(tmp_path / "deep.png").codes.tolist() == [[0, 1000, 2000]]
+    Image.fromarray(colours[ids]).save(tmp_path / "rgb.png")
+    mask = read_mask(tmp_path / "rgb.png")
+    assert (mask.codes.tolist(), mask.coloured) == (colour_code(colours[ids]).tolist(), True)
+    image = Image.fromarray(ids, "P")
+    image.putpalette(colours.ravel().tolist())
+    image.save(tmp_path / "palette.png")
+    mask = read_mask(tmp_path / "palette.png")
+    assert (mask.codes.tolist(), mask.coloured) == (ids.tolist(), False)
+    assert mask.palette.tolist() == colour_code(colours[ids]).tolist()
+    image.save(tmp_path / "hole.png", transparency=2)
+    mask = read_mask(tmp_path / "hole.png")
+    assert mask.codes.tolist() == [[0, 1, 0]]
+    assert mask.palette.tolist() == [[0, *colour_code(colours[1:2]).tolist(), 0]]
+
+
+def test_transparency_of_masks(tmp_path):
+    pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    code = int(colour_code(np.array([10, 20, 30])))
+    assert read_mask(tmp_path / "a.png").codes.tolist() == [[code, 0]]
+    assert read_mask(tmp_path / "a.png", opaque=True).codes.tolist() == [[code, code]]
+    Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8)).save(tmp_path / "b.png")
+    assert read_mask(tmp_path / "b.png").codes.tolist() == [[7, 0]]
+    assert read_mask(tmp_path / "b.png", opaque=True).codes.tolist() == [[7, 7]]
+
+
+def test_kinds_of_picture_that_are_no_mask(tmp_path):
+    Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="this one is F"):
+        read_mask(tmp_path / "a.tif")
+
+
+def bomb(width, height):
+    """A PNG whose header claims a size and whose data are a few bytes."""
+
+    def chunk(name, data):
+        return len(data).to_bytes(4) + name + data + zlib.crc32(name + data).to_bytes(4)
+
+    header = width.to_bytes(4) + height.to_bytes(4) + bytes([8, 6, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(("width", "height"), [(10000, 10000), (13300, 13300), (60000, 60000), (2**31 - 1, 1)])
+def test_a_header_that_claims_much_is_refused_before_decoding(tmp_path, width, height):
+    (tmp_path / "a.png").write_bytes(bomb(width, height))
+    for read in (read_picture, read_mask):
+        with pytest.raises(DataError, match=r"a.png: (claims|cannot be decoded)"):
+            read(tmp_path / "a.png")
+
+
+def test_a_stack_of_many_pages_is_refused_before_decoding(tmp_path, monkeypatch):
+    pages = [Image.fromarray(RAMP) for _ in range(5)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    monkeypatch.setattr(base, "MAX_BYTES", 4 * RAMP.size)
+    with pytest.raises(DataError, match="claims 5 x 10 x 20 pixels"):
+        read_pages(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
+def test_files_that_end_early_or_are_no_pictures(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(RAMP).save(path)
+    whole, shown = path.read_bytes(), read_picture(path)
+    for length in range(0, len(whole), 5):
+        path.write_bytes(whole[:length])
+        with contextlib.suppress(DataError):
+            assert np.array_equal(read_picture(path), shown)  # what is missing is no pixel
+    path.write_bytes(b"no picture" * 20)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_picture(path)
+    with pytest.raises(DataError, match="no such picture"):
+        read_picture(tmp_path / f"b{suffix}")
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="is empty"):
+        read_picture(path)
+
+
+def test_a_spoilt_byte_in_a_png_is_noticed(tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    for place in range(60, len(whole) - 20, 11):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        (tmp_path / "a.png").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.png: cannot be decoded"):
+            read_picture(tmp_path / "a.png")
+
+
+def test_warnings_of_the_decoder_reach_the_user_once(tmp_path, monkeypatch):
+    buffer = io.BytesIO()
+    Image.fromarray(RAMP).save(buffer, "PNG")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    load = PngImagePlugin.PngImageFile.load_prepare
+
+    def warn_twice(image):
+        for _ in range(2):
+            __import__("warnings").warn("odd chunk", UserWarning, stacklevel=1)
+        return load(image)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load_prepare", warn_twice)
+    with pytest.warns(AlanWarning, match=r"a.png: odd chunk") as caught:
+        assert np.array_equal(read_picture(tmp_path / "a.png"), RAMP)
+    assert len(caught) == 1
