@@ -1,5 +1,12 @@
 """Sphinx configuration."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from reference import write_all
+
 from alan import __version__
 
 project = "alan"
@@ -7,11 +14,25 @@ author = "The ALAN developers"
 copyright = "2026, The ALAN developers"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-myst_enable_extensions = ["colon_fence", "dollarmath"]
-myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+write_all(Path(__file__).parent / "reference")
 
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_design",
+]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "_ext", "reference/_*"]
+
+nb_execution_mode = "cache"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+
+autosummary_generate = False
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 autodoc_default_options = {

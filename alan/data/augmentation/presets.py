@@ -57,7 +57,7 @@ def _echo(n: int, size: int, device: torch.device) -> Appearance:
     )
 
 
-#: Name to preset; what each paper has and Kornia lacks is named in ``docs/supervised.md``.
+#: Name to preset; what each paper has and Kornia lacks is named in ``docs/howto/supervised.md``.
 PRESETS = {
     "none": Preset(),
     "unet_acdc": Preset(

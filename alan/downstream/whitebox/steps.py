@@ -189,7 +189,7 @@ class PostProcessing:
 
     @classmethod
     def for_structure(cls, structure: str) -> Self:
-        """Steps that helped on validation patients of CAMUS (docs/white-box.md).
+        """Steps that helped on validation patients of CAMUS (docs/results/white-box.md).
 
         Args:
             structure: ``"lv"`` gives the published steps. ``"myo"`` gives only a median filter, because closing,
