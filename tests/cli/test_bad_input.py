@@ -352,9 +352,11 @@ def pictures_beside_images(tiny, folder):
     return prepare("folder", stills(folder / "mine"))
 
 
-@case("a_1.png", "has more than 8 bits", "save it with 8 bits")
-def pictures_of_16_bits(tiny, folder):
-    return ["segment", "--input", stills(folder / "mine", np.uint16)]
+@case("loop.tif", "holds 3 pages", "alan frames")
+def a_stack_for_a_picture(tiny, folder):
+    pages = [Image.fromarray(np.full((32, 32), grey, np.uint8)) for grey in (10, 20, 30)]
+    pages[0].save(folder / "loop.tif", save_all=True, append_images=pages[1:])
+    return ["segment", "--input", folder]
 
 
 @case("a_1.png: is a file", "give a folder of pictures")
@@ -368,9 +370,9 @@ def another_json_as_a_white_box(tiny, folder):
     return ["segment", "--input", stills(folder / "mine"), "--whitebox", f"[{folder / 'list.json'}]"]
 
 
-def stills(folder, dtype=np.uint8):
+def stills(folder):
     folder.mkdir(parents=True)
-    Image.fromarray(np.full((40, 50), 7, dtype)).save(folder / "a_1.png")
+    Image.fromarray(np.full((40, 50), 7, np.uint8)).save(folder / "a_1.png")
     return folder
 
 
