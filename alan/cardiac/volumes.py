@@ -21,6 +21,8 @@ from alan.errors import ParameterError
 #: Each pixel of a small mask is sampled at up to 4 x 4 points, so that thin disks do not depend on the pixel grid;
 #: a mask of at least this many pixels is sampled once per pixel.
 _MAX_SUBPIXELS, _ENOUGH_POINTS = 4, 40_000
+#: Density of myocardium in g/ml.
+_MYOCARDIAL_DENSITY = 1.05
 
 
 def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[NDArray[np.float64], float]:
@@ -36,6 +38,22 @@ def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[
     centred = points - points.mean(axis=0)
     axes = np.linalg.eigh(centred.T @ centred)[1]  # columns by rising spread
     return np.asarray(centred @ axes[:, -1], dtype=np.float64), row * column / 100.0 / side**2
+
+
+def _diameters(
+    mask: NDArray[np.bool_], spacing: tuple[float, float], n_disks: int
+) -> tuple[NDArray[np.float64], float]:
+    """Diameters (n_disks,) in cm of the disks along the long axis, and the height of a disk in cm."""
+    positions, point_area = _along_axis(mask, spacing)
+    height = float(np.ptp(positions)) / n_disks
+    counts, _ = np.histogram(positions, bins=n_disks)
+    return counts * (point_area / height), height  # area of a slab / height of a slab
+
+
+def _narrows(diameters: NDArray[np.float64]) -> bool:
+    """Whether the cavity narrows towards the last disk, so that the apex is there."""
+    half = len(diameters) // 2
+    return bool(diameters[:half].sum() > diameters[-half:].sum())
 
 
 def long_axis_cm(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> float:
@@ -92,11 +110,75 @@ def simpson_volume(
     """
     if not np.any(mask):
         return float("nan")
-    positions, point_area = _along_axis(mask, spacing)
-    height = float(np.ptp(positions)) / n_disks
-    counts, _ = np.histogram(positions, bins=n_disks)
-    diameters = counts * (point_area / height)  # slab area / slab height, (n_disks,) in cm
+    diameters, height = _diameters(mask, spacing, n_disks)
     return float(np.pi / 4.0 * height * np.square(diameters).sum())
+
+
+@bounded
+def biplane_volume(
+    four_chamber: NDArray[np.bool_],
+    two_chamber: NDArray[np.bool_],
+    spacings: tuple[tuple[float, float], tuple[float, float]],
+    n_disks: Annotated[int, Ge(2)] = 20,
+) -> float:
+    """Compute the volume by the biplane method of disks, ``pi/4 sum_i a_i b_i L/n``.
+
+    The diameters ``a_i`` and ``b_i`` of the two views are the axes of elliptical disks; ``L`` is the longer one of
+    the two long axes, as in the guideline.
+
+    Args:
+        four_chamber: (H, W) bool, the cavity in the apical four-chamber view.
+        two_chamber: (H', W') bool, the cavity in the apical two-chamber view at the same phase.
+        spacings: (row, column) size of a pixel in mm of each view.
+        n_disks: Number of disks along the long axis; the guideline uses 20.
+
+    Returns:
+        The volume in ml; NaN if a mask is empty.
+
+    Raises:
+        ParameterError: There are fewer than 2 disks, a mask is not (H, W), or a spacing is not positive.
+    """
+    if not (np.any(four_chamber) and np.any(two_chamber)):
+        return float("nan")
+    diameters, lengths = [], []
+    for mask, spacing in zip((four_chamber, two_chamber), spacings, strict=True):
+        widths, height = _diameters(mask, spacing, n_disks)
+        diameters.append(widths)
+        lengths.append(height * n_disks)
+    order = 1 if _narrows(diameters[0]) == _narrows(diameters[1]) else -1
+    products = diameters[0] * diameters[1][::order]
+    return float(np.pi / 4.0 * max(lengths) / n_disks * products.sum())
+
+
+def myocardial_mass_g(outer_volume: float, inner_volume: float) -> float:
+    """Compute the left ventricular mass in g from epicardial and endocardial volumes in ml.
+
+    The volume of the wall is multiplied by the density of myocardium, 1.05 g/ml (Lang et al., 2015).
+
+    Args:
+        outer_volume: Volume inside the epicardium at end-diastole in ml.
+        inner_volume: Volume of the cavity at end-diastole in ml.
+
+    Returns:
+        The mass; NaN if a volume is NaN or the outer volume is smaller than the inner one.
+    """
+    wall = outer_volume - inner_volume
+    return _MYOCARDIAL_DENSITY * wall if wall >= 0 else float("nan")
+
+
+def shortening_percent(diastolic: float, systolic: float) -> float:
+    """Compute a relative shortening in percent, ``100 (diastolic - systolic) / diastolic``.
+
+    Applied to areas it is the fractional area change, to lengths of the long axis a longitudinal shortening.
+
+    Args:
+        diastolic: Area or length at end-diastole.
+        systolic: Area or length at end-systole, in the same unit.
+
+    Returns:
+        The shortening; NaN if a value is NaN or ``diastolic`` is 0.
+    """
+    return ejection_fraction(diastolic, systolic)
 
 
 def ejection_fraction(edv: float, esv: float) -> float:

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from alan.cardiac.volumes import area_length_volume, ejection_fraction, long_axis_cm, simpson_volume
+from alan.cardiac import (
+    area_length_volume,
+    biplane_volume,
+    ejection_fraction,
+    long_axis_cm,
+    myocardial_mass_g,
+    shortening_percent,
+    simpson_volume,
+)
 from alan.errors import ParameterError
 
 
@@ -58,3 +66,35 @@ def test_ejection_fraction():
     assert ejection_fraction(120.0, 48.0) == pytest.approx(60.0)
     assert ejection_fraction(100.0, 110.0) == pytest.approx(-10.0)
     assert np.isnan([ejection_fraction(0.0, 0.0), ejection_fraction(float("nan"), 4.0)]).all()
+
+
+@pytest.mark.parametrize("angles", [(0.0, 0.0), (0.3, -0.5)])
+def test_biplane_volume_of_an_ellipsoid(angles):
+    a, b, c = 4.5, 2.6, 2.1
+    spacings = ((0.5, 0.5), (0.4, 0.7))
+    views = [ellipse(a, half, angle, s) for half, angle, s in zip((b, c), angles, spacings, strict=True)]
+    assert biplane_volume(*views, spacings) == pytest.approx(4 / 3 * np.pi * a * b * c, rel=0.015)
+
+
+def test_biplane_volume_matches_disks_from_the_same_end():
+    rows = np.arange(120)[:, None]
+    columns = np.arange(80)[None]
+    cone = (np.abs(columns - 40) < 0.25 * (rows - 10)) & (rows > 10) & (rows < 110)  # narrow end on top
+    exact = biplane_volume(cone, cone, ((1.0, 1.0), (1.0, 1.0)))
+    assert exact == pytest.approx(simpson_volume(cone, (1.0, 1.0)))
+    assert biplane_volume(cone, cone[::-1], ((1.0, 1.0), (1.0, 1.0))) == pytest.approx(exact, rel=0.01)
+
+
+def test_biplane_of_one_view_twice_is_the_single_plane_volume():
+    mask = ellipse(4.0, 2.0, 0.2, (0.5, 0.5))
+    spacings = ((0.5, 0.5), (0.5, 0.5))
+    assert biplane_volume(mask, mask, spacings) == pytest.approx(simpson_volume(mask, (0.5, 0.5)))
+    assert np.isnan(biplane_volume(mask, np.zeros_like(mask), spacings))
+    with pytest.raises(ParameterError, match="n_disks is 1"):
+        biplane_volume(mask, mask, spacings, n_disks=1)
+
+
+def test_mass_and_shortening_by_hand():
+    assert myocardial_mass_g(200.0, 100.0) == pytest.approx(105.0)
+    assert np.isnan(myocardial_mass_g(100.0, 200.0))
+    assert shortening_percent(9.0, 7.2) == pytest.approx(20.0)
