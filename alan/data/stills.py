@@ -15,6 +15,7 @@ from alan.data.readers.patients import picture_id
 from alan.data.sample import ByteArray, IntArray, Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError
+from alan.files import digest, fingerprint
 
 Spacing = tuple[float, float]
 
@@ -52,6 +53,9 @@ class Stills(Protocol):
         Raises:
             DataError: it cannot be decoded.
         """
+
+    def stamp(self, index: int) -> str:
+        """Fingerprint of everything that :meth:`read` reads for this frame."""
 
     def picture(self, index: int) -> ByteArray:
         """The frame (H, W) uint8 to be shown: the original where that is at hand.
@@ -117,10 +121,17 @@ class PictureStills:
         frame = self.picture(index)
         name = self.names[index]
         sized = self.preprocessing.apply(Sample(Record(name, name), frame[None]))
-        facts = self._facts.get(name, {})
+        return Still(sized.frames[0], (frame.shape[0], frame.shape[1]), self._spacing_of(index))
+
+    def _spacing_of(self, index: int) -> Spacing | None:
+        facts = self._facts.get(self.names[index], {})
         row, column = facts.get("row_mm"), facts.get("column_mm")
         known = None if row is None or column is None else (float(row), float(column))
-        return Still(sized.frames[0], (frame.shape[0], frame.shape[1]), self._spacing or known)
+        return self._spacing or known
+
+    def stamp(self, index: int) -> str:
+        """See :meth:`Stills.stamp`."""
+        return fingerprint([digest(self._paths[index]), self._spacing_of(index)])
 
     def picture(self, index: int) -> ByteArray:
         """See :meth:`Stills.picture`."""
@@ -150,6 +161,10 @@ class StoreStills:
         """See :meth:`Stills.read`."""
         sequence = self._store.sequences[self._sequence[index]]
         return Still(self.picture(index), sequence.original_shape, self._spacing or sequence.spacing)
+
+    def stamp(self, index: int) -> str:
+        """See :meth:`Stills.stamp`; the fingerprint of the store covers its frames."""
+        return self.fingerprint
 
     def picture(self, index: int) -> ByteArray:
         """See :meth:`Stills.picture`."""

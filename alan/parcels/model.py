@@ -10,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from alan.backbone.checkpoint import load_plain
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
 from alan.backbone.locked import Backbone
+from alan.data.store.reader import FrameStore
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
@@ -135,6 +137,26 @@ class ParcelModel(nn.Module):
         for start in range(0, len(batch), batch_size):
             part = batch[start : start + batch_size]
             maps[start : start + batch_size] = self.maps_from_logits(self.logits(part), part, (height, width))
+        return maps
+
+    def store_maps(self, store: FrameStore, frames: ArrayLike, batch_size: int = 32) -> NDArray[np.uint8]:
+        """Parcel maps of frames of a store, with a progress bar.
+
+        Args:
+            store: The frame store.
+            frames: (n,) global frame indices.
+            batch_size: Number of frames that go through the backbone at a time.
+
+        Returns:
+            (n, S, S) uint8, at the size of the store.
+        """
+        index = np.asarray(frames, np.int64)
+        maps = np.empty((len(index), store.size, store.size), np.uint8)
+        with tqdm(total=len(index), desc=f"parcels of {store.path.name}", unit="frame", leave=False) as bar:
+            for start in range(0, len(index), batch_size):
+                part = index[start : start + batch_size]
+                maps[start : start + len(part)] = self.maps(store.frames(part), batch_size=batch_size).numpy()
+                bar.update(len(part))
         return maps
 
     def maps_from_logits(self, logits: Tensor, frames: Tensor, size: Size) -> Tensor:

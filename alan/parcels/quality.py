@@ -254,7 +254,7 @@ def parcel_quality(
         seeds = [given] if isinstance(given, ParcelModel) else list(given)
         if not seeds:
             raise ParameterError(f"{name!r} has no model: give one, or one for each seed")
-        maps = [_maps_of(model, store, frames, batch_size) for model in seeds]
+        maps = [model.store_maps(store, frames, batch_size) for model in seeds]
         found = [
             _one(model, one, spans, slack) | _oracles(one[rows], masks, model.background_id)
             for model, one in zip(seeds, maps, strict=True)
@@ -270,14 +270,6 @@ def parcel_quality(
     columns = ["parcels", "in_use", "perplexity", "ami", "ari", "matched_dice", "overlap", "same_parcels"]
     columns += [f"{kind}_{name}" for name in masks for kind in ("oracle", "list")]
     return pd.DataFrame.from_dict(measured, orient="index", columns=columns).rename_axis("model")
-
-
-def _maps_of(model: ParcelModel, store: FrameStore, frames: NDArray[np.int64], batch_size: int) -> Maps:
-    parts = [
-        model.maps(store.frames(frames[i : i + batch_size]), store.size).numpy()
-        for i in range(0, len(frames), batch_size)
-    ]
-    return np.concatenate(parts)
 
 
 def _one(model: ParcelModel, maps: Maps, spans: Sequence[slice], slack: float) -> dict[str, float]:

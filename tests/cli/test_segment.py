@@ -6,13 +6,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from alan.cli.segment import segment
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.folder import FrameFolder
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.several import load_white_boxes
+from alan.errors import SkippedError
 from alan.supervised.networks import NetworkSpec
-from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
 
 BOXES = ("lv", "myo", "la")
 
@@ -132,17 +134,23 @@ def test_a_store_and_sizes_that_it_knows(tiny, alan, models, tmp_path):
     assert row.area_cm2 == pytest.approx(row.area_px * np.prod(first.spacing) / 100, abs=1e-4)
 
 
-def test_a_network_in_place_of_white_boxes(alan, pictures, tmp_path):
+def network(folder):
+    """An untrained network for two structures."""
+    path = folder / "segmenter.safetensors"
     spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
-    network, out = untrained_segmenter(spec, ["la", "lv"]), tmp_path / "run"
-    save_segmenter(network, tmp_path / "segmenter.safetensors")
-    args = ["segment", "--input", pictures, "--network", tmp_path / "segmenter.safetensors", "--out", out]
+    save_segmenter(untrained_segmenter(spec, ["la", "lv"]), path)
+    return path
+
+
+def test_a_network_in_place_of_white_boxes(alan, pictures, tmp_path):
+    path, out = network(tmp_path), tmp_path / "run"
+    args = ["segment", "--input", pictures, "--network", path, "--out", out]
     assert alan(*args, "--keep_aspect", "true").code == 0
     table = pd.read_csv(out / "segments.csv")
     assert list(table.structure[:2]) == ["la", "lv"]
     assert table.parcels.isna().all()
     assert table.area_cm2.isna().all()
-    assert yaml.safe_load((out / "config.yaml").read_text())["inputs"]["model"] == network.fingerprint
+    assert yaml.safe_load((out / "config.yaml").read_text())["inputs"]["model"] == load_segmenter(path).fingerprint
     # what is written may be used as masks of one's own data
     (out / "images").mkdir()
     for path in (out / "masks").iterdir():
@@ -156,8 +164,27 @@ def test_a_broken_picture_is_skipped_and_told(alan, models, pictures, tmp_path):
     (pictures / "b.jpg").write_bytes(b"no picture")
     ran = alan("segment", "--input", pictures, *models, "--out", tmp_path / "run")
     assert ran.code == 0, ran.err
-    assert any("skipped 1 of 5 pictures" in line and "b.jpg" in line for line in ran.lines)
+    assert any("skipped 1 of 5 files" in line and "b.jpg" in line for line in ran.lines)
     assert "b" not in set(pd.read_csv(tmp_path / "run" / "segments.csv").frame)
+    assert list(pd.read_csv(tmp_path / "run" / "failures.csv").file) == ["b"]
+    with pytest.raises(SkippedError, match="skipped 1 of 5"):
+        segment(str(pictures), str(tmp_path / "strict"), network=str(network(tmp_path)), strict=True)
+    assert len(pd.read_csv(tmp_path / "strict" / "segments.csv")) == 4 * 2
+
+
+def test_a_picture_that_changed_is_segmented_again(alan, models, pictures, tmp_path):
+    out = tmp_path / "run"
+    args = ["segment", "--input", pictures, *models, "--out", out, "--sheet", 0]
+    assert alan(*args).code == 0
+    before = pd.read_csv(out / "segments.csv").set_index("frame")
+    Image.fromarray(np.zeros((90, 120), np.uint8)).save(pictures / "a.png")
+    (out / "masks" / "c.png").write_bytes(b"damaged")
+    again = alan(*args)
+    assert again.code == 0, again.err
+    assert "3 of 5 frames are already done" in again.err
+    after = pd.read_csv(out / "segments.csv").set_index("frame")
+    assert (after.loc["a", "area_px"] != before.loc["a", "area_px"]).any()
+    pd.testing.assert_frame_equal(after.drop("a"), before.drop("a"))
 
 
 def test_what_cannot_be_leaves_nothing(tiny, alan, models, pictures, tmp_path):
@@ -172,9 +199,9 @@ def test_what_cannot_be_leaves_nothing(tiny, alan, models, pictures, tmp_path):
         (["--whitebox", "[alan-sim-small-lv]"], "give the parcel model that it belongs to"),
         (["--whitebox", "null"], "alan name"),
         (["--spacing", "[0.5]"], "give two sizes"),
-        (["--spacing", "[0.5, -1]"], "finite sizes above 0"),
+        (["--spacing", "[0.5, -1]"], "two finite numbers above 0"),
         (["--batch_size", 0], "batch_size is 0"),
-        (["--size", 0], "at least 1 pixel"),
+        (["--size", 0], "size is 0: give a whole number of at least 1"),
         (["--wihtebox", "[a]"], "did you mean 'whitebox'"),
     ):
         ran = alan("segment", "--input", pictures, *models, "--out", out, *wrong)

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from alan.parcels.heads import KMeansHead
 from alan.parcels.model import ParcelModel, load_parcels
 
 
-class Labelled(NamedTuple):
+class Segmentation(NamedTuple):
     """Label maps of frames.
 
     Attributes:
@@ -85,7 +85,12 @@ class WhiteBoxes:
         described = {name: json.loads(box.to_json()) for name, box in boxes.items()}
         self.fingerprint = fingerprint([model.fingerprint, list(boxes), described, self.temperature])
 
-    def label(self, frames: NDArray[np.uint8]) -> Labelled:
+    def to(self, device: str) -> Self:
+        """Move the parcel model to a device."""
+        self.model.to(device)
+        return self
+
+    def label(self, frames: NDArray[np.uint8]) -> Segmentation:
         """Segment frames.
 
         Args:
@@ -110,7 +115,7 @@ class WhiteBoxes:
         for n, value in np.ndindex(parcels.shape):
             present = np.unique(maps[n][labels[n] == value + 1])
             parcels[n, value] = self._chosen[value, present].sum()
-        return Labelled(labels, parcels)
+        return Segmentation(labels, parcels)
 
 
 def load_white_boxes(

@@ -1,0 +1,146 @@
+"""Name parcels by simulated frames: white boxes of structures without a human label."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from alan.data.splits import draw_patients
+from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps, count_prior, fit_white_box
+from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.downstream.whitebox.steps import PostProcessing
+from alan.errors import SelectionError
+from alan.parcels.model import ParcelModel
+
+_log = logging.getLogger(__name__)
+
+#: Post-processing for parcels of a backbone trained on simulation, whose borders are smooth already. It was chosen
+#: on validation patients of CAMUS.
+SIMULATION_STEPS = PostProcessing(closing_radius=0, contour=False, median_radius=5)
+
+
+@dataclass(frozen=True)
+class LabelledFrames:
+    """Labelled frames of a store.
+
+    Attributes:
+        store: The frame store.
+        rows: Rows of :meth:`alan.data.FrameStore.labelled`.
+    """
+
+    store: FrameStore
+    rows: pd.DataFrame
+
+    @classmethod
+    def choose(
+        cls,
+        store: FrameStore,
+        split: str | None,
+        views: Sequence[str] | None,
+        *,
+        phases: Sequence[str] | None = ("ED", "ES"),
+        patients: int | None = None,
+        seed: int = 0,
+    ) -> LabelledFrames:
+        """Choose labelled frames.
+
+        Args:
+            store: The frame store.
+            split: train, val or test; None takes all.
+            views: Views to take; None takes all.
+            phases: Phases to take; None takes every labelled frame.
+            patients: Number of patients, drawn at random; None takes all.
+            seed: Seed of the draw.
+
+        Raises:
+            DataError: no frame is left.
+            ParameterError: an unknown split or view, or more patients than there are.
+        """
+        rows = store.labelled(split, views, phases=phases)
+        drawn = draw_patients(rows["patient"], patients, seed)
+        return cls(store, rows[rows["patient"].isin(drawn)].reset_index(drop=True))
+
+    def describe(self) -> dict[str, Any]:
+        """Origin and numbers, for the file of a white box."""
+        return {
+            "store": self.store.path.name,
+            "fingerprint": self.store.fingerprint,
+            "frames": len(self.rows),
+            "patients": int(self.rows["patient"].nunique()),
+        }
+
+
+class NamedParcels(NamedTuple):
+    """Parcels of one structure: the counts on simulated frames and the white box."""
+
+    prior: ParcelPrior
+    segmenter: ParcelSegmenter
+
+
+def name_parcels(
+    model: ParcelModel,
+    structures: Sequence[str],
+    simulated: LabelledFrames,
+    selector: ParcelSelector,
+    *,
+    steps: PostProcessing = SIMULATION_STEPS,
+    human: LabelledFrames | None = None,
+    batch_size: int = 64,
+) -> dict[str, NamedParcels]:
+    """Name the parcels of structures by the labels of simulated frames.
+
+    Args:
+        model: The parcel model.
+        structures: Structures that do not overlap; unions are written ``lv+myo``.
+        simulated: Simulated frames; their labels are counted as priors.
+        selector: Rule ``"beta"`` and its parameters.
+        steps: Post-processing.
+        human: Real frames whose labels update the priors; None uses the priors alone.
+        batch_size: Frames that go through the backbone at a time.
+
+    Returns:
+        Structure to its prior and its white box, whose provenance says what it was learnt from.
+
+    Raises:
+        SelectionError: no parcel is probable enough for a structure; the message names the best candidate.
+        ParameterError: a parameter is not as described.
+    """
+    learnt_from = {
+        "simulated_labels": simulated.describe(),
+        "human_labels": "none" if human is None else human.describe(),
+    }
+    simulated_maps = _labelled_maps(model, simulated, structures, batch_size)
+    human_maps = None if human is None else _labelled_maps(model, human, structures, batch_size)
+    found = {}
+    for structure in structures:
+        prior = count_prior(model, structure, simulated_maps[structure])
+        labels = None if human_maps is None else human_maps[structure]
+        box = fit_white_box(model, structure, labels, selector, steps=steps, priors={ALL_PHASES: prior})
+        if not box.complete:
+            raise SelectionError(f"{structure}: {box.reasons[ALL_PHASES]}")
+        segmenter = box.segmenters[ALL_PHASES]
+        segmenter.selector_.provenance_["learnt_from"] = learnt_from
+        found[structure] = NamedParcels(prior, segmenter)
+        _log.info("%s: %d of %d parcels", structure, len(segmenter.selector_.interior_), model.n_parcels)
+    return found
+
+
+def _labelled_maps(
+    model: ParcelModel, frames: LabelledFrames, structures: Sequence[str], batch_size: int
+) -> dict[str, LabelledMaps]:
+    """Parcel maps and masks of each structure."""
+    maps = model.store_maps(frames.store, frames.rows["frame"].to_numpy(), batch_size)
+    labels = frames.store.label_maps(frames.rows["label"], structures)
+    patients = frames.rows["patient"].to_numpy()
+    return {
+        structure: LabelledMaps(maps, np.asarray(labels == value), patients)
+        for value, structure in enumerate(structures, 1)
+    }
