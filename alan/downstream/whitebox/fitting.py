@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, ParameterError, SelectionError
 
 BoolArray = NDArray[np.bool_]
-_log = logging.getLogger(__name__)
 
 #: The phase of a list that serves all phases.
 ALL_PHASES = ""
@@ -162,7 +160,6 @@ def fit_white_box(
             segmenters[phase] = segmenter.fit(given.maps, given.masks, groups=given.patients)
         except SelectionError as error:
             reasons[phase] = str(error)
-            _log.info("%s: no parcel chosen (%s)", " ".join([structure, phase]).strip(), error)
     return FittedWhiteBox(structure, segmenters, reasons)
 
 
