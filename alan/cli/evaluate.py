@@ -1,16 +1,51 @@
-"""The verb ``alan evaluate``: its signature is its options."""
+"""The command ``alan evaluate``; its options are the signature of :func:`evaluate`."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
+from jsonargparse.typing import register_type
+
+from alan.cli.parsing import Parser
+from alan.errors import AlanError, ConfigError
+from alan.evaluation.label_efficiency.methods import METHODS, method_class
+from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, Method
 from alan.evaluation.run import run_evaluation
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.evaluation.views import ViewProtocol
 from alan.report.html import write_report
 
 _log = logging.getLogger(__name__)
+
+
+def read_method(entry: Any) -> Method:
+    """Build a method of label efficiency from its entry in a configuration.
+
+    Args:
+        entry: Mapping of ``kind``, ``name`` and the parameters of the method's class.
+
+    Raises:
+        ConfigError: The kind or a parameter is unknown or missing, or a value is of the wrong type.
+    """
+    if not isinstance(entry, dict) or not isinstance(entry.get("kind"), str):
+        raise ConfigError(f"method {entry!r} has no kind: give one of {', '.join(METHODS)}")
+    values = {key: value for key, value in entry.items() if key != "kind"}
+    try:
+        method = method_class(entry["kind"])
+        parser = Parser()
+        parser.add_class_arguments(method)
+        return method(**vars(parser.instantiate_classes(parser.parse_object(values))))
+    except AlanError as error:
+        raise ConfigError(f"method {entry.get('name')!r}: {error}") from error
+
+
+register_type(
+    Method,
+    serializer=lambda method: method.settings(),
+    deserializer=read_method,
+    type_check=isinstance,
+)
 
 
 def evaluate(
@@ -23,16 +58,16 @@ def evaluate(
     curves: dict[str, str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Fit the white boxes on a few labels, measure them on other patients, and write the report.
+    """Fit white boxes on a few labels, measure them on other patients, and write the report.
 
     Args:
-        out: the run folder.
-        segmentation: what to segment, on which frames.
-        views: which views to name, on which frames.
-        label_efficiency: which methods to compare, with how many labelled patients.
-        title: heading of the report.
-        curves: name to the metrics.jsonl of a training, drawn in the report.
-        overwrite: replace a run with another configuration.
+        out: Run folder.
+        segmentation: Structures to segment, methods and frames.
+        views: Views to classify, methods and frames.
+        label_efficiency: Methods to compare by the number of labelled patients that they need.
+        title: Heading of the report.
+        curves: Names and metrics.jsonl files of trainings, to be drawn in the report.
+        overwrite: Replace a run with another configuration.
     """
     folder = run_evaluation(
         segmentation,

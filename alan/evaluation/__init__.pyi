@@ -1,14 +1,28 @@
 from .ensemble import run_ensemble
 from .intervals import bootstrap_interval
+from .label_efficiency.atlas import AtlasMethod
+from .label_efficiency.decoder import DecoderMethod
+from .label_efficiency.linear import LinearMethod
+from .label_efficiency.network import NetworkMethod
 from .label_efficiency.protocol import LabelEfficiencyProtocol
+from .label_efficiency.rule import RuleMethod
+from .label_efficiency.segmenter import SegmenterMethod
+from .label_efficiency.soft import SoftLinearMethod
 from .metrics import average_surface_distance, dice, hausdorff95, iou
 from .run import run_evaluation
 from .segmentation import SegmentationProtocol
 from .views import ViewProtocol
 
 __all__ = [
+    "AtlasMethod",
+    "DecoderMethod",
     "LabelEfficiencyProtocol",
+    "LinearMethod",
+    "NetworkMethod",
+    "RuleMethod",
     "SegmentationProtocol",
+    "SegmenterMethod",
+    "SoftLinearMethod",
     "ViewProtocol",
     "average_surface_distance",
     "bootstrap_interval",

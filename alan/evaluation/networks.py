@@ -15,9 +15,9 @@ from alan.data.store.reader import FrameStore
 from alan.data.structures import parts
 from alan.downstream.members import Network, load_network
 from alan.errors import ParameterError, SplitLeakError
-from alan.evaluation.cases import check_apart
 from alan.evaluation.costs import Cost, measure_cost
 from alan.evaluation.maps import kept_maps
+from alan.evaluation.splits import check_disjoint
 from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.segmenter import to_labels
 
@@ -169,6 +169,6 @@ def _origin(name: str, network: Member, store: FrameStore, test: pd.DataFrame, t
         )
     for side in named:
         seen = sorted({(s.patient, s.study) for s in store.select(split=side)})
-        check_apart({f"{side} (network {name!r})": seen, f"{test_split} (test)": pairs})
+        check_disjoint({f"{side} (network {name!r})": seen, f"{test_split} (test)": pairs})
     what = "weights searched on this store, " if isinstance(network, EnsembleSegmenter) else "this store, "
     return what + (" and ".join(named) or "side not recorded")

@@ -12,7 +12,8 @@ from typing import Any
 
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError
-from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, measure_efficiency
+from alan.evaluation.label_efficiency.measure import measure_efficiency
+from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
 from alan.evaluation.results import CONTENTS, RESULTS, SCHEMA, read_results, write_result
 from alan.evaluation.segmentation import SegmentationProtocol, measure_segmentation
 from alan.evaluation.views import ViewProtocol, measure_views
@@ -70,8 +71,7 @@ def run_evaluation(
         }
     )
     if label_efficiency is not None:  # neither the number of processes nor the place of the work changes a result
-        asked = {k: v for k, v in asdict(label_efficiency).items() if k not in ("workers", "work")}
-        config["label_efficiency"] = plain(asked)
+        config["label_efficiency"] = plain(label_efficiency.settings())
     inputs = _inputs(segmentation, views, label_efficiency, curves or {})
     with open_run(folder, config, overwrite, CONTENTS) as run:
         if run.resumed and (folder / RESULTS).exists() and read_results(folder)["provenance"]["inputs"] == inputs:
@@ -123,8 +123,8 @@ def _inputs(
     if views is not None:
         files.append(views.backbone)
     if label_efficiency is not None:
-        files += [path for method in label_efficiency.methods for path in method.files()]
-        stores |= {method.prior for method in label_efficiency.methods if method.prior is not None}
+        files += [path for method in label_efficiency.methods for path in method.files(method.paths)]
+        stores |= {path for method in label_efficiency.methods for path in method.files(method.stores)}
     inputs = {path: FrameStore(path).fingerprint for path in sorted(stores)}
     for path in files:
         file = shipped_or_path(path)

@@ -15,20 +15,19 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.baselines import Atlas
-from alan.evaluation.cases import Sides, choose_sides
 from alan.evaluation.gains import ensemble_gains, pixel_accuracy
 from alan.evaluation.networks import describe_networks, load_networks, run_networks, values_of
 from alan.evaluation.published import PublishedSegmentation
 from alan.evaluation.results import Result
 from alan.evaluation.scoring import Truth, read_truth, score
 from alan.evaluation.sources import read_sources
+from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
 from alan.evaluation.summary import (
     CASE_COLUMNS,
     Shown,
     choose_examples,
     compare_ejection_fractions,
     compare_with_atlas,
-    count_side,
     summarise,
 )
 from alan.evaluation.whitebox import Fitted, describe_white_boxes, fit_white_box, segment_phases
@@ -134,7 +133,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     """
     check_protocol(protocol)
     store = FrameStore(protocol.store)
-    sides = choose_sides(
+    splits = read_splits(
         store,
         train_split=protocol.train_split,
         label_split=protocol.label_split,
@@ -145,12 +144,12 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         seed=protocol.seed,
     )
     store.check_structures(protocol.structures)  # refuse an unknown one before the long work
-    loaded = load_networks(protocol.networks, protocol.structures, store, sides.test, protocol.test_split)
-    test_frames = sides.test["frame"].to_numpy()
+    loaded = load_networks(protocol.networks, protocol.structures, store, splits.test, protocol.test_split)
+    test_frames = splits.test["frame"].to_numpy()
     sources = read_sources(
         protocol.parcels,
         store,
-        sides.label["frame"].to_numpy(),
+        splits.label["frame"].to_numpy(),
         test_frames,
         folder / "maps",
         kmeans=protocol.kmeans,
@@ -164,8 +163,8 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     scored: list[pd.DataFrame] = []
     shown: dict[str, Shown] = {}
     for structure in protocol.structures:
-        truth = read_truth(store, sides.test, structure)
-        masks = store.label_maps(sides.label["label"].to_numpy(), [structure]) > 0
+        truth = read_truth(store, splits.test, structure)
+        masks = store.label_maps(splits.label["label"].to_numpy(), [structure]) > 0
         for source, rule in itertools.product(sources, protocol.rules):
             white_boxes = [
                 fit_white_box(
@@ -173,20 +172,20 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
                     rule,
                     structure,
                     masks=masks,
-                    patients=sides.label["patient"].to_numpy(),
-                    phases=sides.label["phase"].to_numpy(),
+                    patients=splits.label["patient"].to_numpy(),
+                    phases=splits.label["phase"].to_numpy(),
                     phase=phase,
                     postprocessing=protocol.postprocessing,
                 )
                 for phase in (protocol.phases if protocol.per_phase else ("",))
             ]
             fitted += white_boxes
-            predicted = segment_phases(white_boxes, source.test, sides.test["phase"].to_numpy())
+            predicted = segment_phases(white_boxes, source.test, splits.test["phase"].to_numpy())
             if predicted is None:
                 continue
             label_dice = float(np.mean([one.label_dice for one in white_boxes]))
             row = Shown(source.name, source.kind, rule, predicted, label_dice)
-            scored.append(_measured(row, truth, store, sides))
+            scored.append(_measured(row, truth, store, splits))
             # Shown in the report: the first parcels file, by the rule that is best on the labelled frames.
             if source is sources[0] and (structure not in shown or label_dice > shown[structure].label_dice):
                 shown[structure] = row
@@ -194,33 +193,28 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
             values = values_of(network.network.structures, structure)
             if values:
                 row = Shown(network.name, network.kind, "", np.isin(network.labels, values), float("nan"))
-                scored.append(_measured(row, truth, store, sides))
+                scored.append(_measured(row, truth, store, splits))
                 if not sources:
                     shown.setdefault(structure, row)
         if protocol.atlas and masks.any():
-            average = Atlas().fit(masks).predict(len(sides.test))
-            scored.append(_measured(Shown("atlas", "atlas", "", average, float("nan")), truth, store, sides))
+            average = Atlas().fit(masks).predict(len(splits.test))
+            scored.append(_measured(Shown("atlas", "atlas", "", average, float("nan")), truth, store, splits))
     cases = pd.concat(scored, ignore_index=True) if scored else pd.DataFrame(columns=list(CASE_COLUMNS))
     models, boxes = describe_white_boxes(fitted)
-    arrays, chosen = choose_examples(shown, cases, store, sides.test, sources[0].test if sources else None)
+    arrays, chosen = choose_examples(shown, cases, store, splits.test, sources[0].test if sources else None)
     summary = {
-        "store": {
-            "name": store.name,
-            "fingerprint": store.fingerprint,
-            "size": store.size,
-            "skipped": store.skipped,
-        },
+        "store": describe_store(store),
         "leaks": store.leaks,
-        "label": count_side(sides.label),
-        "test": count_side(sides.test),
-        "train_patients": sides.train_patients,
+        "label": count_split(splits.label),
+        "test": count_split(splits.test),
+        "train_patients": splits.train_patients,
         "published": protocol.published,
         "rows": summarise(cases, fitted, protocol.phases),
         "against_atlas": compare_with_atlas(cases),
         "ejection_fraction": compare_ejection_fractions(cases),
         "networks": describe_networks(networks, protocol.structures),
         "ensembles": ensemble_gains(networks, cases),
-        "accuracy": pixel_accuracy(networks, protocol.structures, store, sides.test),
+        "accuracy": pixel_accuracy(networks, protocol.structures, store, splits.test),
         "shown": {structure: {"method": one.method, "rule": one.rule} for structure, one in shown.items()},
         "white_boxes": boxes,
         "examples": chosen,
@@ -238,10 +232,10 @@ def _pool(protocol: SegmentationProtocol, store: FrameStore) -> NDArray[np.int64
     return np.sort(np.random.default_rng(protocol.seed).choice(frames, n, replace=False))
 
 
-def _measured(row: Shown, truth: Truth, store: FrameStore, sides: Sides) -> pd.DataFrame:
+def _measured(row: Shown, truth: Truth, store: FrameStore, splits: EvaluationSplits) -> pd.DataFrame:
     """Score masks and put what was measured in front of the measurements."""
     what = f"{row.method}, {row.rule}" if row.rule else row.method
-    cases = score(row.masks, truth, store, sides.test, f"{what}, {truth.structure}")
+    cases = score(row.masks, truth, store, splits.test, f"{what}, {truth.structure}")
     names = (("structure", truth.structure), ("rule", row.rule), ("kind", row.kind), ("method", row.method))
     for column, value in names:
         cases.insert(0, column, value)

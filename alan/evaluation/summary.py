@@ -36,16 +36,6 @@ class Shown(NamedTuple):
     label_dice: float
 
 
-def count_side(table: pd.DataFrame) -> dict[str, Any]:
-    """Patients, frames and views of one side of a protocol."""
-    return {
-        "patients": int(table["patient"].nunique()),
-        "frames": len(table),
-        "views": {str(view): int(n) for view, n in table["view"].value_counts().sort_index().items()},
-        "phases": {str(phase): int(n) for phase, n in table["phase"].value_counts().sort_index().items()},
-    }
-
-
 def summarise(cases: pd.DataFrame, fitted: Sequence[Fitted], phases: Sequence[str]) -> list[dict[str, Any]]:
     """Means with intervals over patients, and a row for every rule that chose nothing.
 

@@ -19,9 +19,9 @@ from alan.data.store.reader import FrameStore, StoredSequence
 from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.evaluation.baselines import pixel_features
-from alan.evaluation.cases import check_apart
 from alan.evaluation.intervals import bootstrap_interval, percentile_interval, resample_weights
 from alan.evaluation.results import Result
+from alan.evaluation.splits import check_disjoint, describe_store
 
 _log = logging.getLogger(__name__)
 
@@ -107,12 +107,7 @@ def measure_views(protocol: ViewProtocol) -> Result:
             table.insert(0, "method", name)
             cases.append(table)
     summary = {
-        "store": {
-            "name": store.name,
-            "fingerprint": store.fingerprint,
-            "size": store.size,
-            "skipped": store.skipped,
-        },
+        "store": describe_store(store),
         "leaks": leaks,
         "views": list(protocol.views),
         "train": _count(train),
@@ -133,7 +128,7 @@ def _check_leak(
             f"train_split and test_split are both {protocol.test_split!r}: give two different ones"
         )
     try:
-        check_apart({name: [(s.patient, s.study) for s in side] for name, side in sides.items()})
+        check_disjoint({name: [(s.patient, s.study) for s in side] for name, side in sides.items()})
     except SplitLeakError as error:
         if not store.leaks:
             raise

@@ -16,9 +16,9 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, SelectionError
-from alan.evaluation.cases import of_phase
 from alan.evaluation.metrics import dice
 from alan.evaluation.sources import Source
+from alan.evaluation.splits import in_phase
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def fit_white_box(
         phase: learn from frames of this phase alone; empty for all.
         postprocessing: the steps from parcels to segment.
     """
-    rows = of_phase(phases, phase)
+    rows = in_phase(phases, phase)
     label, masks, patients = source.label[rows], masks[rows], patients[rows]
     selector = ParcelSelector(
         rule=rule,
@@ -107,7 +107,7 @@ def segment_phases(
     for one in fitted:
         if one.segmenter is None:
             return None
-        rows = of_phase(phases, one.phase)
+        rows = in_phase(phases, one.phase)
         if rows.any():
             masks[rows] = segment(one.segmenter, maps[rows])
     return masks

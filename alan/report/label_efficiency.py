@@ -13,45 +13,25 @@ from matplotlib.figure import Figure
 from alan.report.figures import STYLE
 from alan.report.words import PHASES, STRUCTURES, UNDEFINED, listed, percent, plural
 
-#: Okabe and Ito's colours and their relatives, a family for each kind; markers tell a family's members apart.
-_PARCELS, _TOKENS, _NETWORKS = (
-    ("#0072B2", "#56B4E9", "#003A5C"),
-    ("#009E73", "#5B8C00", "#00594A"),
-    (
-        "#D55E00",
-        "#E69F00",
-        "#CC79A7",
-    ),
-)
+#: Okabe and Ito's colours and related ones for each family of methods; markers tell its members apart.
 FAMILIES = {
-    "rule": _PARCELS,
-    "soft_linear": _TOKENS,
-    "linear": _TOKENS,
-    "decoder": _TOKENS,
-    "network": _NETWORKS,
-    "segmenter": ("#000000", "#6B4C9A", "#8C564B"),
+    "parcels": ("#0072B2", "#56B4E9", "#003A5C"),
+    "probe": ("#009E73", "#5B8C00", "#00594A"),
+    "network": ("#D55E00", "#E69F00", "#CC79A7"),
+    "fixed": ("#000000", "#6B4C9A", "#8C564B"),
     "atlas": ("#8A939B",),
 }
 _MARKERS = "osD^vP"
-_KINDS = {
-    "rule": "parcels by a rule",
-    "linear": "linear on tokens",
-    "soft_linear": "linear on soft parcels",
-    "decoder": "light decoder on tokens",
-    "network": "network trained on the frames",
-    "segmenter": "fixed network",
-    "atlas": "average mask",
-}
 
 
 def _looks(methods: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Colour, marker and line of every method."""
-    counts: dict[int, int] = {}
+    counts: dict[str, int] = {}
     looks = {}
     for method in methods:
-        family = FAMILIES[method["kind"]]
-        number = counts.get(id(family), 0)
-        counts[id(family)] = number + 1
+        family = FAMILIES[method["family"]]
+        number = counts.get(method["family"], 0)
+        counts[method["family"]] = number + 1
         looks[method["method"]] = {
             "color": family[number % len(family)],
             "marker": _MARKERS[number % len(_MARKERS)],
@@ -84,7 +64,8 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
     """
     structures, phase = summary["structures"], summary["phases"][-1]
     numbers = sorted({row["label_patients"] for row in summary["rows"]} - {0}) or [1]
-    unlabelled = any(row["label_patients"] == 0 and row["kind"] == "rule" for row in summary["rows"])
+    fixed = {method["method"] for method in summary["methods"] if method["family"] == "fixed"}
+    unlabelled = any(row["label_patients"] == 0 and row["method"] not in fixed for row in summary["rows"])
     places = {n: float(n) for n in numbers} | ({0: numbers[0] / 2} if unlabelled else {})
     looks = _looks(summary["methods"])
     with mpl.rc_context(STYLE):
@@ -118,12 +99,12 @@ def _line(
     places: Mapping[int, float],
 ) -> tuple[float, str, str]:
     """Draw one method; its height at the right end, its name and its colour."""
-    if method["kind"] == "segmenter":
+    if method["family"] == "fixed":
         axes.axhline(rows[0]["mean"], color=look["color"], ls=":", lw=1.6)
         return rows[0]["mean"], method["method"], look["color"]
     x = [places[row["label_patients"]] for row in rows]
     low, high = ([row[end] for row in rows] for end in ("lowest", "highest"))
-    back: dict[str, Any] = {"zorder": 1.5} if method["kind"] == "atlas" else {}
+    back: dict[str, Any] = {"zorder": 1.5} if method["family"] == "atlas" else {}
     axes.fill_between(x, low, high, color=look["color"], alpha=0.13, lw=0, **back)
     axes.plot(x, [row["mean"] for row in rows], ms=4, lw=1.6, mew=0, **look, **back)
     return rows[-1]["mean"], method["method"], look["color"]
@@ -206,7 +187,7 @@ def efficiency_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "rows": [
                         {
                             "method": method["method"],
-                            "what": _KINDS[method["kind"]],
+                            "what": method["label"],
                             "colour": looks[method["method"]]["color"],
                             "cells": [_cell(found.get((method["method"], structure, phase, n))) for n in numbers],
                         }
@@ -272,10 +253,11 @@ def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
         "good is each with how many labelled patients? Agreement is given as the Dice score (100% is perfect), "
         f"the mean over {plural(len(summary['seeds']), 'draw')} of the labelled patients."
     )
-    plain = next((m["method"] for m in summary["methods"] if m["kind"] == "network" and not m["init"]), None)
-    others = [m["method"] for m in summary["methods"] if m["kind"] in ("rule", "soft_linear", "linear", "decoder")]
-    if plain is None or not others:
+    networks = [m["method"] for m in summary["methods"] if m["family"] == "network" and not m["pretrained"]]
+    others = [m["method"] for m in summary["methods"] if m["family"] in ("parcels", "probe")]
+    if not networks or not others:
         return [lead]
+    plain = networks[0]
     phase = summary["phases"][-1]
     paragraphs = [lead]
     for structure in summary["structures"]:

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.downstream.readouts.decoder import DecoderReadout
 from alan.downstream.readouts.linear import LinearReadout
-from alan.evaluation.label_efficiency.methods import NetworkTraining, network_module
+from alan.evaluation.label_efficiency.network import NetworkTraining
 from alan.supervised.networks import NetworkSpec
 
 FRAMES, TESTED, GRID, DIM, SIDE, STEPS = 40, 100, 56, 240, 112, 6
@@ -66,7 +66,7 @@ def network_seconds(store, settings):
             enable_model_summary=False,
             **quiet,
         )
-        trainer.fit(network_module(training, STRUCTURES, 0), data)
+        trainer.fit(training.module(STRUCTURES, 0), data)
 
     fit(1)
     return (seconds(lambda: fit(STEPS + 1))[0] - seconds(lambda: fit(1))[0]) / STEPS * training.steps

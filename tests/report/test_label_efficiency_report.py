@@ -30,6 +30,9 @@ CURVES = {
     ("atlas", "atlas"): (0.62, 0.70, 0.72, 0.72),
 }
 
+FAMILY = {"rule": "parcels", "network": "network", "atlas": "atlas"}
+FIXED = {"label": "a fixed network", "family": "fixed", "pretrained": False}
+
 
 def row(method, kind, n, structure, phase, mean, seeds=3):  # noqa: PLR0917
     sd = None if seeds == 1 else 0.02
@@ -62,12 +65,14 @@ def summary():
             {
                 "method": method,
                 "kind": kind,
-                "init": "simulation" in method,
+                "label": f"a {kind}",
+                "family": FAMILY.get(kind, "probe"),
+                "pretrained": "simulation" in method,
                 "seconds": {str(n): n / 3 for n in NUMBERS},
             }
             for method, kind in CURVES
         ]
-        + [{"method": "fixed", "kind": "segmenter", "init": False, "seconds": {"0": 4.0}}],
+        + [{"method": "fixed", "kind": "segmenter", **FIXED, "seconds": {"0": 4.0}}],
         "rows": rows,
         "notes": [
             {"method": "parcels, greedy", "label_patients": 1, "seed": s, "structure": "la", "reason": "too few"}
@@ -154,7 +159,7 @@ def test_the_sentences(summary):
     for one in low:
         one["mean"] = 0.99
     assert "parcels, greedy throughout" in efficiency_headline(summary)[1]
-    summary["methods"] = [m for m in summary["methods"] if m["kind"] != "network"]
+    summary["methods"] = [m for m in summary["methods"] if m["family"] != "network"]
     assert len(efficiency_headline(summary)) == 1
 
 

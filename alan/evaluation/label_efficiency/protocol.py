@@ -1,63 +1,184 @@
-"""How many labels does each method need? Dice on the test side against the number of labelled patients."""
+"""The label-efficiency protocol, the interface of its methods, and the frames that its cells share.
+
+A cell is one method, fitted on the labels of a number of patients drawn by a seed and measured on the test frames.
+"""
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import multiprocessing.context
-import signal
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+import torch
+from numpy.typing import NDArray
 
+from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_structures
-from alan.downstream.whitebox.steps import PostProcessing
-from alan.errors import ConfigError, DataError, ParameterError
-from alan.evaluation.cases import Sides, choose_sides
-from alan.evaluation.label_efficiency.cells import Bench, Cell, Workspace, compute_cell
-from alan.evaluation.label_efficiency.frames import check_models, prepare_features, prepare_priors
-from alan.evaluation.label_efficiency.methods import DETERMINISTIC, Method, check_methods
-from alan.evaluation.label_efficiency.summary import cell_rows, summarise_cells
-from alan.evaluation.results import Result
-from alan.evaluation.summary import count_side
-from alan.supervised.segmenter import load_segmenter
+from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.steps import PostProcessing, main_component
+from alan.evaluation.label_efficiency.features import Features, FrameFeatures, Models
+from alan.evaluation.splits import EvaluationSplits
+from alan.files import fingerprint
+from alan.supervised.segmenter import Segmenter
+
+CELL_SCHEMA = "alan-efficiency-cell/2"
+Masks = dict[str, NDArray[np.bool_]]
 
 
+class Inputs(NamedTuple):
+    """What a method computes once, before its first cell; small, so that it can be sent to another process.
+
+    Attributes:
+        features: Features of the labelled and test frames.
+        priors: (Structure, phase) to the prior of its parcels; the phase is empty for all phases together.
+        fingerprints: Fingerprints of all models and priors that the method reads.
+    """
+
+    features: Features | None = None
+    priors: Mapping[tuple[str, str], ParcelPrior] = {}
+    fingerprints: tuple[str, ...] = ()
+
+
+class Prediction(NamedTuple):
+    """Segmentation of the test frames in one cell.
+
+    Attributes:
+        masks: Structure to (m, S, S) bool.
+        reasons: Structure to the reason why nothing could be segmented.
+    """
+
+    masks: Masks
+    reasons: Mapping[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """One line of the label-efficiency figure.
+
+    Subclasses are frozen dataclasses; their fields are the keys of an entry of ``methods`` in a configuration.
+
+    Attributes:
+        name: Name in the report.
+        kind: Name of the class in configurations.
+        label: Name of the class in the report.
+        family: Methods of one family have related colours in the report.
+        stochastic: Whether the seed changes more than the patients drawn.
+        trainable: Whether the method learns from labels; if not, it has a single cell, with 0 patients.
+        paths: Fields that hold the path or name of a model.
+        stores: Fields that hold the path of a frame store.
+    """
+
+    name: str
+
+    kind: ClassVar[str]
+    label: ClassVar[str]
+    family: ClassVar[Literal["parcels", "probe", "network", "fixed", "atlas"]]
+    stochastic: ClassVar[bool] = False
+    trainable: ClassVar[bool] = True
+    paths: ClassVar[tuple[str, ...]] = ()
+    stores: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether the method can segment without any label."""
+        return not self.trainable
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the training of a network starts from other weights."""
+        return False
+
+    def files(self, names: Sequence[str]) -> list[str]:
+        """Return the values of the given fields (:attr:`paths` or :attr:`stores`) that are set."""
+        return [value for name in names if (value := getattr(self, name)) is not None]
+
+    def settings(self) -> dict[str, Any]:
+        """Return all fields as plain values, with the kind, as in a configuration."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = {key: v.get_params() if hasattr(v, "get_params") else v for key, v in values.items()}
+        return {"name": values.pop("name"), "kind": self.kind, **values}
+
+    def cleaning(self, protocol: LabelEfficiencyProtocol) -> Any:
+        """Return the settings of the protocol that change this method's masks after the prediction."""
+        return protocol.largest_component
+
+    def check(  # noqa: B027 (a method without models and parameters has nothing to check)
+        self, protocol: LabelEfficiencyProtocol, store: FrameStore, models: Models
+    ) -> None:
+        """Refuse a method that cannot be carried out, before anything is computed.
+
+        Raises:
+            ParameterError: A parameter is out of range.
+            CheckpointError: A model cannot be read or does not fit.
+            DataError: A frame store is missing or lacks a structure.
+            SplitLeakError: A model or prior learned from the test frames.
+        """
+
+    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FrameFeatures, models: Models) -> Inputs:
+        """Compute what all cells of the method share, or find it where an earlier call kept it."""
+        return Inputs(fingerprints=tuple(models.segmenter(path).fingerprint for path in self.files(self.paths)))
+
+    @abstractmethod
+    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+        """Fit on the labelled frames of a cell and segment the test frames.
+
+        Raises:
+            AlanError: The fit failed; the cell has no result.
+        """
+
+
+class Cell(NamedTuple):
+    """One method with the labels of some patients.
+
+    Attributes:
+        method: The method.
+        patients: Number of labelled patients; None for all, 0 for none.
+        seed: Seed of the patients drawn and of the training.
+    """
+
+    method: Method
+    patients: int | None
+    seed: int
+
+    @property
+    def title(self) -> str:
+        """Title for the progress bar."""
+        n = "all" if self.patients is None else self.patients
+        return f"{self.method.name}, {n} patients, seed {self.seed}"
+
+
+@bounded
 @dataclass(frozen=True)
 class LabelEfficiencyProtocol:
     """What is compared, on which frames, with how many labelled patients.
 
-    No choice is made on the test side: every method is fitted on the drawn patients of the label side alone, with
-    the settings given here, and a network's last weights are measured. Backbones and parcels may have seen frames
-    of the label side without their labels; they must not have seen the test side.
+    Nothing is chosen on the test split: every method is fitted with the given settings on the drawn patients of
+    the label split alone, and the last weights of a network are measured. Backbones and parcels may have seen
+    frames of the label split without their labels; they must not have seen the test split.
 
     Attributes:
-        store: path of the frame store.
-        methods: the lines of the figure.
-        structures: structures to segment.
-        label_split: side that gives labels.
-        test_split: side that is measured.
-        label_patients: numbers of labelled patients; null for all.
-        seeds: each draws an order of the patients, of which every number takes the first, the same for all
-            methods; and starts the trainings.
-        views: views used; null for all.
-        phases: phases used.
-        postprocessing: of methods that join parcels by a rule.
-        largest_component: of all other methods but the atlas, keep each structure's largest component.
-        batch_size: frames through a network at a time.
-        accelerator: ``cpu``, ``gpu`` or ``auto``, on which networks are trained; numbers are the same from run to
-            run on one kind of machine.
-        workers: processes that compute cells, each on one thread; their number does not change any result.
-        work: folder of finished cells and features, which several runs may share, so that a run with one more
-            method computes only that; null: the run's own.
+        store: Path of the frame store.
+        methods: Methods to compare. Each is a mapping of name, kind (rule, linear, soft_linear, decoder, network,
+            segmenter or atlas) and the parameters of that kind.
+        structures: Structures to segment.
+        label_split: Split that gives labels.
+        test_split: Split that is measured.
+        label_patients: Numbers of labelled patients; null stands for all.
+        seeds: Seeds of the draws of patients and of the trainings. All methods learn from the same patients, and
+            the patients of a smaller number are among those of a larger one.
+        views: Views to use; null uses all.
+        phases: Phases to use.
+        postprocessing: Steps from parcels to a segment, for methods that select parcels by a rule.
+        largest_component: Keep the largest component of each structure, for all other methods except the atlas.
+        batch_size: Frames per forward pass.
+        accelerator: Accelerator on which networks are trained. Results repeat on the same kind of machine.
+        workers: Processes that compute cells, each on one thread; their number does not change any result.
+        work: Folder of finished cells and features, which several runs may share, so that a run with one more
+            method computes only that one; null keeps them in the run folder.
     """
 
     store: str
@@ -65,216 +186,99 @@ class LabelEfficiencyProtocol:
     structures: tuple[str, ...] = ("lv", "myo", "la")
     label_split: str = "train"
     test_split: str = "test"
-    label_patients: tuple[int | None, ...] = (1, 2, 5, 10, 20, 50, 100, None)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    label_patients: tuple[PositiveInt | None, ...] = (1, 2, 5, 10, 20, 50, 100, None)
+    seeds: tuple[Seed, ...] = (0, 1, 2)
     views: tuple[str, ...] | None = None
     phases: tuple[str, ...] = ("ED", "ES")
     postprocessing: PostProcessing = field(default_factory=PostProcessing)
     largest_component: bool = True
-    batch_size: int = 32
+    batch_size: PositiveInt = 32
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
-    workers: int = 1
+    workers: PositiveInt = 1
     work: str | None = None
 
-
-def check_efficiency(protocol: LabelEfficiencyProtocol) -> tuple[FrameStore, Sides]:
-    """Refuse a protocol that cannot be carried out, before anything is computed.
-
-    Returns:
-        The store, and its rows of the label side (all patients) and of the test side.
-
-    Raises:
-        ParameterError: an empty or repeated list, a number out of range, more labelled patients than there are,
-            or as :func:`alan.evaluation.label_efficiency.methods.check_methods`.
-        DataError: a store or structure that is not there.
-        SplitLeakError: a patient on two sides, or a segmenter that learnt from the test side.
-        CheckpointError: a model that cannot be read.
-    """
-    for name in ("structures", "label_patients", "seeds", "phases"):
-        values = list(getattr(protocol, name))
-        if not values or len(set(values)) < len(values):
-            raise ParameterError(f"{name}={values}: give at least one, each once")
-    for name, low in (("batch_size", 1), ("workers", 1)):
-        if getattr(protocol, name) < low:
-            raise ParameterError(f"{name}={getattr(protocol, name)}: give at least {low}")
-    if min(protocol.seeds) < 0:
-        raise ParameterError(f"seeds={list(protocol.seeds)}: give 0 or more")
-    store = FrameStore(protocol.store)
-    check_structures(protocol.structures)
-    store.check_structures(protocol.structures)
-    sides = choose_sides(
-        store,
-        train_split=None,
-        label_split=protocol.label_split,
-        test_split=protocol.test_split,
-        views=protocol.views,
-        phases=protocol.phases,
-        label_patients=None,
-        seed=0,
-    )
-    everyone = len(draw_patients(sides.label["patient"], None, 0))
-    for n in protocol.label_patients:
-        draw_patients(sides.label["patient"], n, 0)
-        if n == everyone and None in protocol.label_patients:
-            raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
-    check_methods(protocol.methods, protocol.structures, store.fingerprint, protocol.test_split)
-    check_models(protocol.methods)
-    return store, sides
+    def settings(self) -> dict[str, Any]:
+        """Return all fields that can change a result: not ``workers`` and ``work``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept = {name: value for name, value in values.items() if name not in ("workers", "work")}
+        return kept | {"methods": [method.settings() for method in self.methods]}
 
 
-def list_cells(protocol: LabelEfficiencyProtocol) -> list[Cell]:
-    """The cells of a protocol, one whole seed after the other.
-
-    With all patients every seed draws the same, so methods without a random start of their own have one cell
-    there; a fixed segmenter, and a rule with a prior, have one at 0 patients.
-    """
-    cells = []
-    for place, seed in enumerate(protocol.seeds):
-        for n in protocol.label_patients:
-            for method in protocol.methods:
-                if method.kind == "segmenter" or (place and n is None and method.kind in DETERMINISTIC):
-                    continue
-                cells.append(Cell(method, n, seed))
-    unlabelled = [method for method in protocol.methods if method.kind == "segmenter" or method.prior is not None]
-    fixed = [Cell(method, 0, protocol.seeds[0]) for method in unlabelled]
-    return fixed + cells
-
-
-def measure_efficiency(protocol: LabelEfficiencyProtocol, folder: Path) -> Result:
-    """Compute every cell that is not there yet, and summarise them.
+class Workspace:
+    """Frames, masks and features that all cells of a process share.
 
     Args:
-        protocol: what to compare.
-        folder: run folder; features and cells are kept in its ``features`` and ``cells`` unless ``work`` says
-            where else.
+        protocol: The protocol.
+        splits: Frames of the label split (all patients) and of the test split.
+        inputs: Name of a method to what it has prepared.
+        folder: Folder of the finished cells.
 
-    Returns:
-        The result; ``cases`` has one row for each cell, structure and phase.
-
-    Raises:
-        AlanError: as :func:`check_efficiency`.
-        ConfigError: a worker process was killed.
+    Attributes:
+        store: Frame store.
+        label_maps: (n, S, S) uint8 label maps of the label split.
+        test_maps: (m, S, S) uint8 label maps of the test split.
     """
-    store, sides = check_efficiency(protocol)
-    place = folder if protocol.work is None else Path(protocol.work)
-    if place.exists() and not place.is_dir():
-        raise DataError(f"{place}: is a file; work needs a folder")
-    frames = np.concatenate([sides.label["frame"].to_numpy(), sides.test["frame"].to_numpy()])
-    features = prepare_features(protocol.methods, store, frames, place / "features", protocol.batch_size)
-    priors = prepare_priors(
-        protocol.methods, protocol.structures, protocol.phases, place / "features", protocol.batch_size
-    )
-    paths = {path for method in protocol.methods for path in (method.segmenter, method.init) if path is not None}
-    bench = Bench(
-        store=protocol.store,
-        structures=protocol.structures,
-        label_split=protocol.label_split,
-        test_split=protocol.test_split,
-        views=protocol.views,
-        phases=protocol.phases,
-        postprocessing=protocol.postprocessing,
-        largest_component=protocol.largest_component,
-        batch_size=protocol.batch_size,
-        accelerator=protocol.accelerator,
-        features=features,
-        priors=priors,
-        digests={path: load_segmenter(path).fingerprint for path in sorted(paths)},
-        folder=str(place / "cells"),
-    )
-    cells = list_cells(protocol)
-    results = compute_cells(bench, sides, cells, protocol.workers)
-    cases = cell_rows(cells, results, sides.test, protocol.structures)
-    summary = {
-        "store": {
-            "name": store.name,
-            "fingerprint": store.fingerprint,
-            "size": store.size,
-            "skipped": store.skipped,
-        },
-        "leaks": store.leaks,
-        "label": count_side(sides.label),
-        "test": count_side(sides.test),
-        "structures": list(protocol.structures),
-        "seeds": list(protocol.seeds),
-        "largest_component": protocol.largest_component,
-        **summarise_cells(cells, results, sides.test, protocol.structures),
-    }
-    return Result(summary, cases)
 
+    def __init__(
+        self,
+        protocol: LabelEfficiencyProtocol,
+        splits: EvaluationSplits,
+        inputs: Mapping[str, Inputs],
+        folder: Path,
+    ) -> None:
+        self.protocol, self.splits, self.inputs, self.folder = protocol, splits, inputs, folder
+        self.store = FrameStore(protocol.store)
+        self.label_maps = self.store.label_maps(splits.label["label"], protocol.structures)
+        self.test_maps = self.store.label_maps(splits.test["label"], protocol.structures)
+        self._features: dict[str, NDArray[Any]] = {}
 
-def compute_cells(bench: Bench, sides: Sides, cells: Sequence[Cell], workers: int) -> list[dict[str, Any]]:
-    """Results of cells: kept ones read, the others computed, with a progress bar.
+    def rows(self, cell: Cell) -> NDArray[np.int64]:
+        """Return the rows of the label split from which a cell may learn."""
+        if cell.patients == 0:
+            return np.empty(0, np.int64)
+        drawn = draw_patients(self.splits.label["patient"], cell.patients, cell.seed)
+        return np.flatnonzero(self.splits.label["patient"].isin(drawn).to_numpy())
 
-    Args:
-        bench: what the cells need.
-        sides: the frames.
-        cells: the cells.
-        workers: processes; 1 computes in this one.
+    def features(self, cell: Cell) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the features of the labelled frames of a cell and of the test frames."""
+        file, rows, n = self.inputs[cell.method.name].features, self.rows(cell), len(self.splits.label)
+        if file is None:
+            raise TypeError(f"{cell.method} has prepared no features")
+        if file.path not in self._features:
+            self._features[file.path] = file.read()
+        values = self._features[file.path]
+        return values[:n] if len(rows) == n else values[rows], values[n:]  # all rows are not copied
 
-    Returns:
-        One result for each cell, in their order.
+    def predict(self, segmenter: Segmenter) -> Prediction:
+        """Segment the test frames by a network."""
+        frames = self.store.frames(self.splits.test["frame"].to_numpy())
+        labels = np.zeros(frames.shape, np.uint8)
+        for start in range(0, len(frames), self.protocol.batch_size):
+            part = slice(start, start + self.protocol.batch_size)
+            masks = segmenter.masks(torch.from_numpy(frames[part]))
+            for value, name in enumerate(self.protocol.structures, 1):
+                labels[part][masks[name].cpu().numpy()] = value
+        return self.clean(labels)
 
-    Raises:
-        ConfigError: a worker process was killed.
-    """
-    work = Workspace(bench, sides)
-    found = {place: kept for place, cell in enumerate(cells) if (kept := work.kept(cell)) is not None}
-    waiting = [place for place in range(len(cells)) if place not in found]
-    with tqdm(total=len(cells), initial=len(found), desc="label efficiency", unit="cell") as bar:
-        if workers == 1 or len(waiting) < 2:
-            for place in waiting:
-                bar.set_postfix_str(cells[place].title)
-                found[place] = compute_cell(work, cells[place])
-                bar.update()
-        else:
-            for place, result in _in_processes(bench, sides, cells, waiting, workers):
-                found[place] = result
-                bar.set_postfix_str(f"done: {cells[place].title}")
-                bar.update()
-    return [found[place] for place in range(len(cells))]
+    def clean(self, labels: NDArray[np.uint8]) -> Prediction:
+        """Split label maps (m, S, S) into masks, and keep their largest components if the protocol says so."""
+        masks = {name: labels == value for value, name in enumerate(self.protocol.structures, 1)}
+        if self.protocol.largest_component:
+            flat = np.zeros(labels.shape[1:], np.int64)
+            masks = {name: np.stack([main_component(one, flat) for one in mask]) for name, mask in masks.items()}
+        return Prediction(masks)
 
+    def key(self, cell: Cell) -> str:
+        """Return a SHA-256 of everything that decides the result of a cell; the names of the method do not."""
+        method = cell.method
+        hidden = ("name", *method.paths, *method.stores)  # their contents count, by the fingerprints
+        settings = {name: value for name, value in method.settings().items() if name not in hidden}
+        frames = [self.splits.label["frame"].tolist(), self.splits.test["frame"].tolist()]
+        shared = [self.store.fingerprint, frames, self.protocol.structures, method.cleaning(self.protocol)]
+        own = [settings, self.inputs[method.name].fingerprints, cell.patients, cell.seed]
+        return fingerprint([CELL_SCHEMA, *shared, *own])
 
-def _in_processes(
-    bench: Bench, sides: Sides, cells: Sequence[Cell], waiting: Sequence[int], workers: int
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Place and result of each waiting cell, as they come; an interruption ends the processes, too."""
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), _context(), _start_worker, (bench, sides))
-    try:
-        futures = {pool.submit(_compute, cells[place]): place for place in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-        pool.shutdown()
-    except BrokenProcessPool as error:
-        raise ConfigError(
-            "a worker process was killed, perhaps for want of memory: lower label_efficiency.workers "
-            f"({workers}); the same command goes on from the finished cells"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """How processes start: not as copies of this one (torch's threads and CUDA would hang), imports made once."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-_WORK: list[Workspace] = []
-
-
-def _start_worker(bench: Bench, sides: Sides) -> None:
-    """Set up a process: interruptions are the parent's affair, Lightning says only what went wrong."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    _WORK[:] = [Workspace(bench, sides)]
-
-
-def _compute(cell: Cell) -> dict[str, Any]:
-    return compute_cell(_WORK[0], cell)
+    def path(self, cell: Cell) -> Path:
+        """Return the file of a cell."""
+        n = "all" if cell.patients is None else f"{cell.patients:04d}"
+        return self.folder / f"{cell.method.kind}-n{n}-seed{cell.seed}-{self.key(cell)[:16]}.json"

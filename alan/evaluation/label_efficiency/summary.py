@@ -1,4 +1,4 @@
-"""From cells to the label-efficiency table: means and spreads over seeds, and an interval over patients."""
+"""Summary of label-efficiency cells: means and spreads over seeds, and intervals over patients."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.evaluation.intervals import bootstrap_interval
-from alan.evaluation.label_efficiency.cells import Cell
+from alan.evaluation.label_efficiency.protocol import Cell
 
-#: The phase of all frames together.
+#: Name of all phases together.
 BOTH = "both"
 
 
 def phases_of(test: pd.DataFrame) -> list[str]:
-    """Phases of the test side, and :data:`BOTH` where there is more than one."""
+    """List the phases of the test frames, and :data:`BOTH` if there are several."""
     phases = [phase for phase in ("ED", "ES") if (test["phase"] == phase).any()]
     return [*phases, BOTH] if len(phases) > 1 else phases
 
 
 def _scores(result: Mapping[str, Any], structure: str) -> NDArray[np.float64]:
-    """Dice of each test frame, NaN where undefined."""
+    """Return the Dice score of each test frame, NaN where undefined."""
     return np.array([math.nan if x is None else x for x in result["dice"][structure]], np.float64)
 
 
@@ -36,18 +36,16 @@ def _mean(values: NDArray[np.float64]) -> float:
 def cell_rows(
     cells: Sequence[Cell], results: Sequence[Mapping[str, Any]], test: pd.DataFrame, structures: Sequence[str]
 ) -> pd.DataFrame:
-    """One row for each cell, structure and phase.
+    """Make the table of all cells, with one row per cell, structure and phase.
 
     Args:
-        cells: the cells.
-        results: their results.
-        test: rows of the test side.
-        structures: the structures.
+        cells: The cells.
+        results: Their results.
+        test: Rows of the test split.
+        structures: The structures.
 
     Returns:
-        Columns ``method``, ``kind``, ``label_patients``, ``seed``, ``structure``, ``phase``, ``dice`` (mean over
-        test frames, 0..1), ``frames`` (with a defined Dice), ``empty`` (frames of both phases in which nothing
-        was predicted), ``seconds``, ``reason`` (why nothing was chosen, or why the cell failed).
+        The columns of ``label_efficiency.csv``, see :data:`alan.evaluation.columns.COLUMNS`.
     """
     rows = []
     for cell, result in zip(cells, results, strict=True):
@@ -81,21 +79,23 @@ def _at(test: pd.DataFrame, phase: str) -> NDArray[np.bool_]:
 def summarise_cells(
     cells: Sequence[Cell], results: Sequence[Mapping[str, Any]], test: pd.DataFrame, structures: Sequence[str]
 ) -> dict[str, Any]:
-    """Means over seeds, and what was not as it should be.
+    """Average the cells over seeds, and collect what went wrong.
 
     Returns:
-        ``phases``; ``methods`` (name, kind, ``init`` for one that starts from other weights, and ``seconds``,
-        number of labelled patients to the mean of a cell); ``rows``, one for each method, number of patients,
-        structure and phase: ``mean`` over seeds of the mean test Dice, ``sd`` over seeds (divided by n - 1),
-        ``lowest`` and ``highest`` of the seeds, ``seeds`` (their number), and ``low`` and ``high``, the 95%
-        bootstrap interval over patients of the mean over seeds; and ``notes``, one for each cell with a reason.
+        ``phases``; ``methods``: ``method``, ``kind``, ``label`` and ``family`` (see :class:`Method`),
+        ``pretrained``, and ``seconds`` (number of labelled patients to the mean time of a cell); ``rows``, one
+        for each method, number of patients, structure and phase: ``mean`` over seeds of the mean test Dice, ``sd``
+        over seeds (divided by n - 1), ``lowest`` and ``highest`` of the seeds, ``seeds`` (their number), and
+        ``low`` and ``high``, the 95% bootstrap interval over patients of the mean over seeds; and ``notes``, one
+        for each cell in which nothing was selected or that failed.
     """
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     methods: dict[str, dict[str, Any]] = {}
     notes = []
     for cell, result in zip(cells, results, strict=True):
         name, n = cell.method.name, int(result["patients"])
-        methods.setdefault(name, {"method": name, "kind": cell.method.kind, "init": cell.method.init is not None})
+        described = {key: getattr(cell.method, key) for key in ("kind", "label", "family", "pretrained")}
+        methods.setdefault(name, {"method": name, **described})
         groups.setdefault((name, n), []).append(result)
         where = {"method": name, "label_patients": n, "seed": cell.seed}
         notes += [{**where, "structure": s, "reason": why} for s, why in result["reasons"].items()]

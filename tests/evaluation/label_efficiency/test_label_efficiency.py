@@ -1,5 +1,6 @@
 """The label-efficiency protocol: nested draws, every kind of method, resumption, and numbers done by hand."""
 
+import itertools
 import json
 import math
 import shutil
@@ -16,23 +17,24 @@ from alan.backbone.load import load_backbone
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
+from alan.downstream.readouts.decoder import DecoderReadout
 from alan.downstream.readouts.linear import LinearReadout
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import main_component
-from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SplitLeakError
-from alan.evaluation.label_efficiency import cells as efficiency_cells
-from alan.evaluation.label_efficiency import protocol as efficiency
-from alan.evaluation.label_efficiency.methods import (
-    DecoderTraining,
-    LinearTraining,
-    Method,
-    NetworkTraining,
-    network_module,
-    start_from,
-)
-from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, list_cells, measure_efficiency
+from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SelectionError, SplitLeakError
+from alan.evaluation.label_efficiency import measure as efficiency
+from alan.evaluation.label_efficiency.atlas import AtlasMethod
+from alan.evaluation.label_efficiency.decoder import DecoderMethod
+from alan.evaluation.label_efficiency.linear import LinearMethod
+from alan.evaluation.label_efficiency.measure import list_cells, measure_efficiency
+from alan.evaluation.label_efficiency.methods import METHODS, method_class
+from alan.evaluation.label_efficiency.network import NetworkMethod, NetworkTraining, start_from
+from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
+from alan.evaluation.label_efficiency.rule import RuleMethod
+from alan.evaluation.label_efficiency.segmenter import SegmenterMethod
+from alan.evaluation.label_efficiency.soft import SoftLinearMethod
 from alan.evaluation.metrics import dice
 from alan.evaluation.run import run_evaluation
 from alan.parcels.model import load_parcels
@@ -56,15 +58,15 @@ def segmenter(lab):
 def protocol(lab, segmenter):
     parcels, backbone = str(lab / "parcels.safetensors"), str(lab / "backbone.safetensors")
     methods = [
-        Method("paper", "rule", parcels=parcels, rule="paper"),
-        Method("greedy", "rule", parcels=parcels, rule="greedy"),
-        Method("linear", "linear", backbone=backbone),
-        Method("soft", "soft_linear", parcels=parcels),
-        Method("decoder", "decoder", backbone=backbone, decoder=DecoderTraining(width=8, steps=4)),
-        Method("U-Net", "network", network=TRAINING),
-        Method("U-Net, started", "network", network=TRAINING, init=segmenter),
-        Method("fixed", "segmenter", segmenter=segmenter),
-        Method("atlas", "atlas"),
+        RuleMethod("paper", parcels=parcels, rule="paper"),
+        RuleMethod("greedy", parcels=parcels, rule="greedy"),
+        LinearMethod("linear", backbone=backbone),
+        SoftLinearMethod("soft", parcels=parcels),
+        DecoderMethod("decoder", backbone=backbone, decoder=DecoderReadout(width=8, steps=4)),
+        NetworkMethod("U-Net", network=TRAINING),
+        NetworkMethod("U-Net, started", network=TRAINING, init=segmenter),
+        SegmenterMethod("fixed", segmenter=segmenter),
+        AtlasMethod("atlas"),
     ]
     return LabelEfficiencyProtocol(
         str(lab / "store.h5"), methods, structures=STRUCTURES, label_patients=(1, 3, None), seeds=(0, 1)
@@ -144,8 +146,8 @@ def test_a_list_for_each_phase_by_hand(lab, protocol, tmp_path):
     """Learnt from and used on frames of one phase; the prior, too, is counted on that phase."""
     parcels, simulated = str(lab / "parcels.safetensors"), str(lab / "leaking.h5")
     methods = [
-        Method("greedy", "rule", parcels=parcels, rule="greedy", per_phase=True),
-        Method("beta", "rule", parcels=parcels, rule="beta", prior=simulated, per_phase=True),
+        RuleMethod("greedy", parcels=parcels, rule="greedy", per_phase=True),
+        RuleMethod("beta", parcels=parcels, rule="beta", prior=simulated, per_phase=True),
     ]
     result = measure_efficiency(replace(protocol, methods=methods, label_patients=(3,), seeds=(1,)), tmp_path)
     store, label, test = sides(lab, 3, 1)
@@ -258,7 +260,7 @@ def test_runs_may_share_their_cells(protocol, tmp_path, monkeypatch):
     computed = []
     compute = efficiency.compute_cell
     monkeypatch.setattr(efficiency, "compute_cell", lambda w, c: computed.append(c.method.name) or compute(w, c))
-    methods = [replace(short.methods[0], name="renamed"), Method("atlas", "atlas")]
+    methods = [replace(short.methods[0], name="renamed"), AtlasMethod("atlas")]
     measure_efficiency(replace(short, methods=methods), tmp_path / "two")
     assert computed == ["atlas"]
     assert not (tmp_path / "one").exists()
@@ -286,9 +288,9 @@ def test_each_setting_makes_another_cell(protocol, tmp_path, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"linear": LinearTraining(l2=1.0)},
+        {"linear": LinearReadout(l2=1.0)},
+        {"linear": LinearReadout(max_tokens=20)},
         {"stride": 2},
-        {"kind": "decoder", "decoder": DecoderTraining(width=8, steps=2)},
     ],
 )
 def test_each_setting_of_a_method_makes_another_cell(protocol, tmp_path, change):
@@ -324,10 +326,30 @@ def test_a_rule_that_chooses_nothing_counts_as_nothing_outlined(protocol, tmp_pa
     assert {note["structure"] for note in result.summary["notes"]} == set(STRUCTURES)
 
 
+def test_reasons_of_several_phases_are_all_kept(protocol, tmp_path, monkeypatch):
+    """The reason of one phase does not replace that of the other."""
+
+    fits = itertools.count()
+
+    def refuse(self, maps, masks, groups=None):
+        raise SelectionError(f"fit {next(fits)} selects nothing")
+
+    monkeypatch.setattr(ParcelSelector, "fit", refuse)
+    short = only(protocol, "paper", label_patients=(3,), seeds=(0,))
+    both = replace(short, methods=[replace(short.methods[0], per_phase=True)])
+    reasons = [note["reason"] for note in measure_efficiency(both, tmp_path).summary["notes"]]
+    assert len(reasons) == len(STRUCTURES)
+    for reason in reasons:
+        ed, es = reason.split("; ")
+        assert ed.startswith("ED: ")
+        assert es.startswith("ES: ")
+        assert ed[4:] != es[4:]
+
+
 def test_a_failed_cell_is_told_and_tried_again(protocol, tmp_path):
     """A training that diverges leaves the others alone; its cell is not kept."""
     wild = replace(TRAINING, lr=1e30, steps=8, optimiser="adam", schedule="constant")
-    methods = [Method("wild", "network", network=wild), Method("atlas", "atlas")]
+    methods = [NetworkMethod("wild", network=wild), AtlasMethod("atlas")]
     result = measure_efficiency(replace(protocol, methods=methods, label_patients=(3,), seeds=(0,)), tmp_path)
     rows = {row["method"]: row for row in result.summary["rows"]}
     assert (rows["wild"]["mean"], rows["wild"]["seeds"]) == (None, 0)
@@ -340,7 +362,7 @@ def test_a_failed_cell_is_told_and_tried_again(protocol, tmp_path):
 def test_a_training_starts_from_the_rows_of_the_same_structures(segmenter):
     from alan.supervised.segmenter import load_segmenter
 
-    module, source = network_module(TRAINING, STRUCTURES, 0), load_segmenter(segmenter)
+    module, source = TRAINING.module(STRUCTURES, 0), load_segmenter(segmenter)
     start_from(module, source, segmenter)
     images = torch.rand(2, 1, 32, 32)
     with torch.no_grad():
@@ -356,48 +378,51 @@ def test_starts_that_do_not_fit(lab, segmenter):
     for training, structures, message in (
         (wider, STRUCTURES, "its network is"),
         (replace(TRAINING, normalisation="unit"), STRUCTURES, "its normalisation is sector, not unit"),
-        (TRAINING, ("lv", "rv"), "it segments la, myo, lv, asked for are lv, rv"),
+        (TRAINING, ("lv", "rv"), "it segments la, myo, lv; asked for are lv, rv"),
         (replace(TRAINING, losses={"dice": 1.0}), ("lv",), "asked for are lv"),
     ):
         with pytest.raises(CheckpointError, match=message):
-            start_from(network_module(training, structures, 0), source, segmenter)
+            start_from(training.module(structures, 0), source, segmenter)
 
 
-def with_method(protocol, **method):
-    return replace(protocol, methods=[Method(**{"name": "m", **method})])
+def with_method(protocol, kind, **settings):
+    return replace(protocol, methods=[method_class(kind)("m", **settings)])
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         ({"label_patients": (1, 7)}, ParameterError, "label_patients is 7: give 1 to 6"),
-        ({"label_patients": (0,)}, ParameterError, "label_patients is 0"),
-        ({"label_patients": ()}, ParameterError, r"label_patients=\[\]"),
+        ({"label_patients": (0,)}, ParameterError, r"label_patients\[0\] is 0: give a whole number of at least 1"),
+        ({"label_patients": ()}, ParameterError, r"label_patients is \[\]"),
         ({"label_patients": (6, None)}, ParameterError, "holds 6 and null"),
-        ({"seeds": (1, 1)}, ParameterError, r"seeds=\[1, 1\]"),
-        ({"seeds": (-1,)}, ParameterError, "0 or more"),
-        ({"workers": 0}, ParameterError, "workers=0"),
+        ({"seeds": (1, 1)}, ParameterError, r"seeds is \[1, 1\]"),
+        ({"seeds": (-1,)}, ParameterError, r"seeds\[0\] is -1: give a whole number from 0"),
+        ({"workers": 0}, ParameterError, "workers is 0: give a whole number of at least 1"),
+        ({"batch_size": 0}, ParameterError, "batch_size is 0: give a whole number of at least 1"),
         ({"methods": []}, ParameterError, "methods is empty"),
-        ({"methods": [Method("a", "atlas"), Method("a", "atlas")]}, ParameterError, "method 'a'.*of its own"),
+        ({"methods": [AtlasMethod("a"), AtlasMethod("a")]}, ParameterError, "method 'a'.*of its own"),
         ({"structures": ("lv", "rv")}, DataError, "'rv'"),
         ({"store": "nowhere.h5"}, DataError, "nowhere"),
         ({"test_split": "train"}, SplitLeakError, "both 'train'"),
         ({"method": {"kind": "liner"}}, ParameterError, "unknown kind 'liner': did you mean 'linear'"),
-        ({"method": {"kind": "rule", "parcels": "x"}}, ParameterError, "of kind 'rule' needs rule"),
-        ({"method": {"kind": "atlas", "backbone": "x"}}, ParameterError, "has no backbone: it takes nothing"),
         ({"method": {"kind": "linear", "backbone": "gone.safetensors"}}, CheckpointError, "gone"),
         ({"method": {"kind": "rule", "rule": "greedy", "parcels": "gone"}}, CheckpointError, "gone: no such file"),
         ({"method": {"kind": "rule", "rule": "gredy", "parcels": "x"}}, ParameterError, "did you mean 'greedy'"),
         ({"method": {"kind": "segmenter", "segmenter": "gone"}}, CheckpointError, "gone: no such segmenter"),
-        ({"method": {"kind": "network", "network": replace(TRAINING, steps=0)}}, ParameterError, "steps is 0"),
-        ({"method": {"kind": "network", "network": replace(TRAINING, lr=0.0)}}, ParameterError, "lr 0.0"),
         (
-            {"method": {"kind": "linear", "backbone": "x", "linear": LinearTraining(l2=-1)}},
+            {"method": {"kind": "network", "network": {"steps": 0}}},
+            ParameterError,
+            "steps is 0: give a whole",
+        ),
+        ({"method": {"kind": "network", "network": {"lr": 0.0}}}, ParameterError, "lr 0.0"),
+        (
+            {"method": {"kind": "linear", "backbone": "x", "linear": LinearReadout(l2=-1)}},
             ParameterError,
             "l2 is -1",
         ),
         (
-            {"method": {"kind": "decoder", "backbone": "x", "decoder": DecoderTraining(width=9)}},
+            {"method": {"kind": "decoder", "backbone": "x", "decoder": DecoderReadout(width=9)}},
             ParameterError,
             "width is 9",
         ),
@@ -405,8 +430,12 @@ def with_method(protocol, **method):
 )
 def test_bad_input_leaves_nothing(protocol, tmp_path, change, error, message):
     out = tmp_path / "run"
-    wrong = with_method(protocol, **change["method"]) if "method" in change else replace(protocol, **change)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message):  # noqa: PT012 (some errors are raised when the protocol is made)
+        if settings := dict(change.get("method", {})):
+            if "network" in settings:
+                settings["network"] = replace(TRAINING, **settings["network"])
+            change = {"methods": with_method(protocol, **settings).methods}
+        wrong = replace(protocol, **change)
         run_evaluation(out=out, label_efficiency=wrong)
     assert not out.exists()
 
@@ -422,7 +451,7 @@ def test_a_segmenter_that_saw_the_test_side_is_refused(lab, protocol, tmp_path):
             {"kind": "segmenter", "segmenter": path},
             {"kind": "network", "network": TRAINING, "init": path},
         ):
-            with pytest.raises(SplitLeakError, match="learnt from the split 'test'"):
+            with pytest.raises(SplitLeakError, match="learned from the split 'test'"):
                 measure_efficiency(with_method(protocol, **method), tmp_path / "run")
     other = str(tmp_path / "o.safetensors")
     save_segmenter(untrained_segmenter(SPEC, ("lv", "myo"), "sector", 32), other)
@@ -473,7 +502,7 @@ def test_the_run_folder(protocol, tmp_path, monkeypatch):
     table = pd.read_csv(folder / "label_efficiency.csv", keep_default_na=False, na_values=[""])
     assert len(rows) == 2 * 2 * 2 * 3
     assert len(table) == 2 * len(rows)
-    monkeypatch.setattr(efficiency_cells, "write_json", pytest.fail)
+    monkeypatch.setattr(efficiency, "write_json", pytest.fail)
     again = run_evaluation(out=out, label_efficiency=replace(short, workers=3))
     assert (again / "results.json").read_bytes() == (folder / "results.json").read_bytes()
     with pytest.raises(ConfigError, match=r"label_efficiency\.seeds"):
@@ -482,8 +511,8 @@ def test_the_run_folder(protocol, tmp_path, monkeypatch):
 
 def test_a_prior_names_parcels_without_a_label(lab, protocol, tmp_path):
     store, parcels = FrameStore(lab / "store.h5"), str(lab / "parcels.safetensors")
-    plain = Method("beta", "rule", parcels=parcels, rule="beta")
-    told = Method("beta, prior", "rule", parcels=parcels, rule="beta", prior=str(lab / "leaking.h5"))
+    plain = RuleMethod("beta", parcels=parcels, rule="beta")
+    told = RuleMethod("beta, prior", parcels=parcels, rule="beta", prior=str(lab / "leaking.h5"))
     result = measure_efficiency(
         replace(protocol, methods=[plain, told], label_patients=(1,), seeds=(0,)), tmp_path
     )
@@ -509,15 +538,15 @@ def test_a_prior_names_parcels_without_a_label(lab, protocol, tmp_path):
 
 
 def test_a_prior_of_the_measured_store_is_refused(lab, protocol, tmp_path):
-    method = Method("b", "rule", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=protocol.store)
-    with pytest.raises(SplitLeakError, match="'b': its prior is counted on the store that is measured"):
+    method = RuleMethod("b", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=protocol.store)
+    with pytest.raises(SplitLeakError, match=r"method 'b': .*the prior is counted on the store that is measured"):
         measure_efficiency(replace(protocol, methods=[method]), tmp_path / "run")
 
 
 def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypatch):
     prior, measured = tmp_path / "prior.h5", []
     shutil.copy(lab / "leaking.h5", prior)
-    told = Method("b", "rule", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=str(prior))
+    told = RuleMethod("b", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=str(prior))
     short = replace(protocol, methods=[told])
     monkeypatch.setattr("alan.evaluation.run._measure", lambda *_: measured.append(1) or {})
     for _ in range(2):
@@ -529,6 +558,15 @@ def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypa
 
 
 def test_only_the_beta_rule_has_a_prior(lab, protocol, tmp_path):
-    method = Method("g", "rule", parcels=str(lab / "parcels.safetensors"), rule="greedy", prior=protocol.store)
+    method = RuleMethod("g", parcels=str(lab / "parcels.safetensors"), rule="greedy", prior=protocol.store)
     with pytest.raises(ParameterError, match="rule 'greedy' has no prior"):
         measure_efficiency(replace(protocol, methods=[method]), tmp_path)
+
+
+def test_every_method_is_a_public_class():
+    import alan.evaluation
+
+    for kind, path in METHODS.items():
+        method = method_class(kind)
+        assert method.kind == kind
+        assert getattr(alan.evaluation, path.partition(".")[2]) is method

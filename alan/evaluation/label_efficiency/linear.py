@@ -1,0 +1,27 @@
+"""Label efficiency of a linear probe on the tokens of a frozen backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from alan.downstream.readouts.linear import LinearReadout
+from alan.evaluation.label_efficiency.probe import TokenMethod
+
+
+@dataclass(frozen=True)
+class LinearMethod(TokenMethod):
+    """Linear probe on tokens.
+
+    Attributes:
+        linear: Settings of :class:`alan.downstream.LinearReadout`.
+    """
+
+    linear: LinearReadout = field(default_factory=LinearReadout)
+
+    kind = "linear"
+    label = "linear probe on tokens"
+
+    @property
+    def probe(self) -> LinearReadout:
+        """The linear probe."""
+        return self.linear

@@ -1,0 +1,85 @@
+"""Label efficiency of probes: estimators fitted on frozen features, with one vector per position of a grid."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.base import clone
+
+from alan.backbone.conv import Level
+from alan.backbone.load import Backbone
+from alan.data.store.reader import FrameStore
+from alan.downstream.readouts.base import TokenReadout
+from alan.evaluation.label_efficiency.features import FrameFeatures, Models
+from alan.evaluation.label_efficiency.protocol import (
+    Cell,
+    Inputs,
+    LabelEfficiencyProtocol,
+    Method,
+    Prediction,
+    Workspace,
+)
+
+
+@dataclass(frozen=True)
+class ProbeMethod(Method):
+    """Base of the probes: fits an estimator on features of frozen models."""
+
+    family = "probe"
+
+    @property
+    @abstractmethod
+    def probe(self) -> TokenReadout:
+        """The estimator with its settings, not fitted."""
+
+    def check(self, protocol: LabelEfficiencyProtocol, store: FrameStore, models: Models) -> None:
+        """Check the settings of the estimator."""
+        clone(self.probe).check_parameters()
+
+    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+        """Fit the estimator and predict label maps."""
+        label, test = work.features(cell)
+        features = work.inputs[self.name].features
+        options: dict[str, Any] = {"n_classes": len(work.protocol.structures) + 1, "size": None}
+        options |= {"provenance": features.fingerprint if features else ""}
+        options |= {"seed": cell.seed} if self.stochastic else {}
+        probe = clone(self.probe).set_params(**options)
+        return work.clean(probe.fit(label, work.label_maps[work.rows(cell)]).predict(test))
+
+
+@dataclass(frozen=True)
+class TokenMethod(ProbeMethod):
+    """Base of the probes on the tokens of a frozen backbone.
+
+    Attributes:
+        backbone: Path or name of the backbone.
+        input_size: Size in pixels to which the backbone resizes frames; null keeps its own.
+        stride: Step in pixels between its patches; null keeps its own.
+        feature_levels: Levels of a convolutional backbone whose maps are its tokens; null keeps its own.
+    """
+
+    backbone: str
+    input_size: int | None = None
+    stride: int | None = None
+    feature_levels: tuple[Level, ...] | None = None
+
+    paths = ("backbone",)
+
+    def _load(self, models: Models) -> Backbone:
+        levels = None if self.feature_levels is None else tuple(self.feature_levels)
+        return models.backbone(
+            self.backbone, input_size=self.input_size, stride=self.stride, feature_levels=levels
+        )
+
+    def check(self, protocol: LabelEfficiencyProtocol, store: FrameStore, models: Models) -> None:
+        """Check the settings of the estimator, and load the backbone."""
+        super().check(protocol, store, models)
+        self._load(models)
+
+    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FrameFeatures, models: Models) -> Inputs:
+        """Compute tokens (n, h, w, D)."""
+        model = self._load(models)
+        features = frames.dense(model, lambda batch: model(batch).tokens, "tokens", self.name)
+        return Inputs(features, fingerprints=(model.fingerprint,))

@@ -1,0 +1,119 @@
+"""Label efficiency of parcels that a selection rule joins to segments."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.rules import RULES
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.errors import ParameterError, SelectionError, nearest
+from alan.evaluation.label_efficiency.features import FrameFeatures, Models
+from alan.evaluation.label_efficiency.protocol import (
+    Cell,
+    Inputs,
+    LabelEfficiencyProtocol,
+    Masks,
+    Method,
+    Prediction,
+    Workspace,
+)
+from alan.evaluation.priors import check_prior, count_priors
+from alan.evaluation.splits import in_phase
+from alan.evaluation.whitebox import segment
+
+
+@dataclass(frozen=True)
+class RuleMethod(Method):
+    """Parcels selected by a rule. A rule that selects nothing outlines nothing: Dice 0, with the reason.
+
+    Attributes:
+        parcels: Path or name of the parcels file.
+        rule: Rule of :class:`alan.downstream.ParcelSelector`.
+        prior: Frame store of simulated frames, whose ED and ES masks tell what each parcel is before any label is
+            given (rule ``beta`` only). Such a method is also measured with 0 labelled patients.
+        per_phase: Fit one white box for each phase, on its labelled (and simulated) frames alone.
+    """
+
+    parcels: str
+    rule: str
+    prior: str | None = None
+    per_phase: bool = False
+
+    kind = "rule"
+    label = "parcels by a rule"
+    family = "parcels"
+    paths = ("parcels",)
+    stores = ("prior",)
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether a prior can select parcels without any label."""
+        return self.prior is not None
+
+    def cleaning(self, protocol: LabelEfficiencyProtocol) -> Any:
+        """Return the post-processing."""
+        return asdict(protocol.postprocessing)
+
+    def check(self, protocol: LabelEfficiencyProtocol, store: FrameStore, models: Models) -> None:
+        """Check the rule, the prior and the parcels file."""
+        if self.rule not in RULES:
+            raise ParameterError(f"unknown rule {self.rule!r}: {nearest(self.rule, RULES)}")
+        if self.prior is not None:
+            if self.rule != "beta":
+                raise ParameterError(f"rule {self.rule!r} has no prior: use rule beta, or leave the prior out")
+            check_prior(self.prior, protocol.structures, store)
+        models.parcels(self.parcels)
+
+    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FrameFeatures, models: Models) -> Inputs:
+        """Compute parcel maps and count the prior."""
+        model = models.parcels(self.parcels)
+        features = frames.parcel_maps(model, self.name)
+        priors = {}
+        if self.prior is not None:
+            priors = count_priors(
+                model,
+                FrameStore(self.prior),
+                protocol.structures,
+                phases=protocol.phases if self.per_phase else ("",),
+                folder=frames.folder,
+                batch_size=protocol.batch_size,
+            )
+        sources = (model.fingerprint, *(prior.to_json() for prior in priors.values()))
+        return Inputs(features, priors, sources)
+
+    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+        """Fit one white box for each structure, and for each phase if asked for."""
+        label, test = work.features(cell)
+        rows, inputs = work.rows(cell), work.inputs[self.name]
+        features = inputs.features
+        assert features is not None  # prepared above
+        table = work.splits.label.iloc[rows]
+        masks: Masks = {}
+        reasons: dict[str, str] = {}
+        for value, name in enumerate(work.protocol.structures, 1):
+            masks[name] = np.zeros(test.shape, bool)
+            for phase in work.protocol.phases if self.per_phase else ("",):
+                selector = ParcelSelector(
+                    rule=self.rule,
+                    n_parcels=features.n_ids,
+                    background_id=features.background_id,
+                    provenance=features.fingerprint,
+                    prior=inputs.priors.get((name, phase)),
+                )
+                segmenter = ParcelSegmenter(selector, work.protocol.postprocessing)
+                learn, use = in_phase(table["phase"], phase), in_phase(work.splits.test["phase"], phase)
+                try:
+                    if cell.patients == 0:
+                        segmenter.fit_prior()
+                    else:
+                        truth = work.label_maps[rows][learn] == value
+                        segmenter.fit(label[learn], truth, groups=table["patient"].to_numpy()[learn])
+                    masks[name][use] = segment(segmenter, test[use])
+                except SelectionError as error:
+                    reasons[name] = "; ".join(filter(None, (reasons.get(name), f"{phase}: {error}".lstrip(": "))))
+        return Prediction(masks, reasons)
