@@ -129,3 +129,28 @@ def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def files_below(root: str | os.PathLike[str]) -> list[Path]:
+    """List the files of a folder and of all folders in it, linked folders included, in the order of their names.
+
+    Hidden files and folders (names that begin with a dot) are left out. A folder that several links lead to is
+    entered once, so that a link to a folder above ends the search there.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        Paths that begin with ``root``, sorted.
+    """
+    found: list[Path] = []
+    entered: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())

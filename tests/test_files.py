@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from alan.files import atomic, read_json, redact, write_json, write_text
+from alan.files import atomic, files_below, read_json, redact, write_json, write_text
 
 
 @pytest.fixture
@@ -72,3 +72,18 @@ def test_passwords_are_not_shown(text, shown):
 def test_passwords_are_not_written_to_json(tmp_path):
     write_json(tmp_path / "a.json", {"storage": "mysql://u:s3cret@db/x"})
     assert read_json(tmp_path / "a.json") == {"storage": "mysql://u:***@db/x"}
+
+
+def test_files_of_linked_folders_are_found_once(tmp_path):
+    inside, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for path in (inside / "b" / "2.png", inside / "1.png", inside / ".hidden" / "x.png", elsewhere / "3.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (inside / ".thumbnail.png").touch()
+    (inside / "a").symlink_to(elsewhere)
+    (inside / "c").symlink_to(elsewhere)
+    (inside / "b" / "up").symlink_to(inside)
+    (inside / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    found = [path.relative_to(inside).as_posix() for path in files_below(inside)]
+    assert found == ["1.png", "a/3.png", "b/2.png"]
+    assert files_below(tmp_path / "nowhere") == []
