@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 _said: set[str] = set()
 #: What to do about a damaged file.
 GET_AGAIN = "get the file again, or export it again"
+_POINTER = b"version https://git-lfs."
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,12 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     source = Path(path)
     if not source.is_file():
         raise DataError(f"{source}: no such {kind}; check the spelling")
-    if source.stat().st_size == 0:
+    with source.open("rb") as file:
+        start = file.read(len(_POINTER))
+    if not start:
         raise DataError(f"{source}: is empty; {GET_AGAIN}")
+    if start == _POINTER:
+        raise DataError(f"{source}: is a pointer of Git LFS, not the file itself; run `git lfs pull`")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

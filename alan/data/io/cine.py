@@ -7,15 +7,13 @@ from pathlib import Path
 
 from alan.data.io.base import Cine
 from alan.data.io.dicom import is_dicom, read_dicom
-from alan.data.io.medical import read_grey
+from alan.data.io.medical import MEDICAL, read_grey
 from alan.data.io.video import read_video
 
 #: Suffixes of video containers.
 VIDEOS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
 #: Suffixes of DICOM files, which may also have none.
 DICOM = (".dcm", ".dicom")
-#: Suffixes of NIfTI and MetaImage files.
-MEDICAL = (".nii.gz", ".nii", ".mhd", ".mha")
 
 
 def is_cine(path: Path) -> bool:
@@ -41,8 +39,7 @@ def read_cine(path: str | os.PathLike[str]) -> Cine:
     """
     name = Path(path).name.lower()
     if name.endswith(MEDICAL):
-        frames, spacing = read_grey(path)
-        return Cine(frames, None, spacing)
+        return read_grey(path)
     if name.endswith(DICOM) or is_dicom(path):
         return read_dicom(path)
     return read_video(path)

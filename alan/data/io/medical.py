@@ -1,4 +1,4 @@
-"""NIfTI and MetaImage files in display orientation."""
+"""NIfTI and MetaImage files of stills and sequences: grey values and label maps."""
 
 from __future__ import annotations
 
@@ -8,77 +8,92 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 from numpy.typing import NDArray
 
+from alan.data.io.base import Cine, Spacing, reading, say, times_at
+from alan.data.io.grey import to_grey
+from alan.data.io.metaimage import metaimage_layout, read_metaimage
+from alan.data.io.nifti import nifti_layout, read_nifti
+from alan.data.io.raw import Layout
 from alan.data.sample import ByteArray
 from alan.errors import DataError
+
+#: Suffixes of NIfTI and MetaImage files.
+MEDICAL = (".nii.gz", ".nii", ".mhd", ".mha")
+_METAIMAGE = (".mhd", ".mha")
+#: Labels that were stored through a slope are this far from whole numbers at most.
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
 class MedicalImage:
-    """A decoded image or sequence.
+    """A decoded still, sequence or volume.
 
     Attributes:
-        array: (T, H, W), dtype of the file; T is 1 for a still. Rows run with depth, columns with width.
-        spacing: (row, column) size of a pixel in mm.
+        array: (T, H, W) values after the slope of the file, T is 1 for a still. Rows run with depth, columns with
+            width.
+        spacing: (row, column) size of a pixel in mm, or None where the file does not state it.
     """
 
     array: NDArray[Any]
-    spacing: tuple[float, float]
+    spacing: Spacing | None
+
+
+def medical_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Read (T, H, W) from the header of a NIfTI or MetaImage file.
+
+    Raises:
+        DataError: missing, or not such a file.
+    """
+    with reading(path, "image") as source:
+        return (metaimage_layout(source) if _is_metaimage(source) else nifti_layout(source)).shape
 
 
 def read_medical(path: str | os.PathLike[str]) -> MedicalImage:
-    """Read a NIfTI or MHD file of one still or one sequence.
+    """Read a NIfTI or MetaImage file of one still or one sequence.
 
-    The files of ultrasound archives count width first, then depth, then time. SimpleITK gives arrays in the
-    reverse order, which is the one for display: time, depth (rows), width (columns). Direction cosines are not
-    applied.
-
-    Raises:
-        DataError: missing, undecodable, of pixels that are no scalars, or not of two or three dimensions.
-    """
-    source = Path(path)
-    if not source.is_file():
-        raise DataError(f"{source}: no such file")
-    try:
-        image: Any = sitk.ReadImage(str(source))
-        array = sitk.GetArrayFromImage(image)
-    except RuntimeError as error:
-        raise DataError(f"{source}: cannot be decoded ({' '.join(str(error).split())[-160:]})") from error
-    if image.GetNumberOfComponentsPerPixel() != 1 or array.ndim not in (2, 3):
-        raise DataError(f"{source}: a grey still or sequence (2 or 3 dimensions) is needed, got {array.shape}")
-    column, row = image.GetSpacing()[:2]
-    return MedicalImage(array.reshape(-1, *array.shape[-2:]), (float(row), float(column)))
-
-
-def read_grey(path: str | os.PathLike[str]) -> tuple[ByteArray, tuple[float, float]]:
-    """Read frames (T, H, W) uint8 and their spacing (row, column) in mm.
+    The files of ultrasound archives count width first, then depth, then time; other sizes must be 1.
+    Affine and orientation are not applied. ``.nii`` and ``.nii.gz`` are told apart by their first bytes.
 
     Raises:
-        DataError: as :func:`read_medical`, or values outside 0 to 255.
+        DataError: missing, undecodable, cut off, or not a still or one sequence of one channel.
     """
-    image = read_medical(path)
-    return _as_bytes(image.array, 255, path, "grey values", exact=False), image.spacing
+    layout, array = _read(path)
+    return MedicalImage(array, layout.spacing)
+
+
+def read_grey(path: str | os.PathLike[str]) -> Cine:
+    """Read the frames of a NIfTI or MetaImage file as grey values (:func:`alan.data.io.grey.to_grey`).
+
+    Raises:
+        DataError: as :func:`read_medical`, or values that are not finite.
+    """
+    layout, array = _read(path)
+    frames, notes = to_grey(array, path, declared=layout.declared)
+    say(path, (*notes, *layout.notes))
+    fps = None if layout.seconds is None else 1 / layout.seconds
+    return Cine(frames, fps, layout.spacing, times_at(fps, len(frames)), notes=(*notes, *layout.notes))
 
 
 def read_labels(path: str | os.PathLike[str], highest: int) -> ByteArray:
-    """Read label maps (T, H, W) uint8 with whole values 0 to ``highest``.
+    """Read label maps (T, H, W) uint8 with whole values 0 to ``highest``, up to the rounding of a stored slope.
 
     Raises:
         DataError: as :func:`read_medical`, or a value that is no label.
     """
-    return _as_bytes(read_medical(path).array, highest, path, "labels", exact=True)
+    array = _read(path)[1]
+    rounded = np.rint(array)
+    wrong = ~((np.abs(array - rounded) <= _TOLERANCE) & (rounded >= 0) & (rounded <= highest))
+    if wrong.any():
+        raise DataError(f"{path}: labels must be 0 to {highest}, found {array[wrong].flat[0]:g}")
+    labels: ByteArray = rounded.astype(np.uint8)
+    return labels
 
 
-def _as_bytes(
-    array: NDArray[Any], highest: int, path: str | os.PathLike[str], what: str, *, exact: bool
-) -> ByteArray:
-    """Round to uint8 after a look at the range; NaN fails the comparison too."""
-    inside = (array >= 0) & (array <= highest)
-    if exact:
-        inside &= array == np.rint(array)
-    if not inside.all():
-        raise DataError(f"{path}: {what} must be 0 to {highest}, found {array[~inside].flat[0]:g}")
-    rounded: ByteArray = np.rint(array).astype(np.uint8)
-    return rounded
+def _is_metaimage(path: Path) -> bool:
+    return path.name.lower().endswith(_METAIMAGE)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[Layout, NDArray[Any]]:
+    with reading(path, "image") as source:
+        return read_metaimage(source) if _is_metaimage(source) else read_nifti(source)

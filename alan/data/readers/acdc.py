@@ -11,10 +11,9 @@ from typing import Any, ClassVar
 
 import h5py
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 (the name that its own documentation uses)
 from numpy.typing import NDArray
 
-from alan.data.io.medical import read_labels, read_medical
+from alan.data.io.medical import medical_shape, read_labels, read_medical
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.camus import read_info
 from alan.data.sample import ByteArray, Record, Sample
@@ -192,14 +191,11 @@ def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
 
 
 def _depth(path: Path) -> int | None:
-    """Number of slices, out of the header; None where it cannot be read."""
-    reader: Any = sitk.ImageFileReader()  # type: ignore[no-untyped-call]
-    reader.SetFileName(str(path))
+    """Number of slices, from the header; None where it cannot be read."""
     try:
-        reader.ReadImageInformation()
-    except RuntimeError:
+        return medical_shape(path)[0]
+    except DataError:
         return None
-    return int(reader.GetSize()[2]) if reader.GetDimension() == 3 else 1
 
 
 def _stretch(array: NDArray[Any], path: Path) -> ByteArray:

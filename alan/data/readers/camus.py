@@ -99,10 +99,10 @@ class Camus(EchoDataset):
     def _load(self, index: int) -> Sample:
         files = self._parts[index]
         pictures = {name: read_grey(path) for name, path in files.images.items()}
-        spacing = next(iter(pictures.values()))[1]
+        spacing = next(iter(pictures.values())).spacing
         labels = {name: read_labels(path, len(self.structures)) for name, path in files.labels.items()}
-        shape = next(iter(pictures.values()))[0].shape[1:]
-        for paths, arrays in ((files.images, {n: p[0] for n, p in pictures.items()}), (files.labels, labels)):
+        shape = next(iter(pictures.values())).frames.shape[1:]
+        for paths, arrays in ((files.images, {n: p.frames for n, p in pictures.items()}), (files.labels, labels)):
             for name, array in arrays.items():
                 if name != "sequence" and len(array) != 1:
                     raise DataError(f"{paths[name]} holds {len(array)} frames; a still has one")
@@ -113,11 +113,11 @@ class Camus(EchoDataset):
                         "check that image and mask belong together"
                     )
         if "sequence" in pictures:
-            frames = pictures["sequence"][0]
+            frames = pictures["sequence"].frames
             phases = {phase: self._phase(files, phase, frames) for phase in ("ED", "ES")}
         else:
             stills = [phase for phase in ("ED", "ES") if phase in pictures]
-            frames = np.concatenate([pictures[phase][0] for phase in stills])
+            frames = np.concatenate([pictures[phase].frames for phase in stills])
             phases = {phase: stills.index(phase) if phase in stills else None for phase in ("ED", "ES")}
         maps, where = _place(files, labels, phases, len(frames))
         masks: dict[str, BoolArray] = masks_from_labels(maps, self.structures) if len(maps) else {}
@@ -138,7 +138,7 @@ class Camus(EchoDataset):
         still = files.images["sequence"].parent / f"{files.stem}_{phase}{_suffix(files.images['sequence'])}"
         if not still.is_file():
             return None
-        picture = read_grey(still)[0]
+        picture = read_grey(still).frames
         same = [index for index, frame in enumerate(frames) if np.array_equal(frame, picture[0])]
         return same[0] if same else None
 

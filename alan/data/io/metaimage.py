@@ -1,0 +1,147 @@
+"""MetaImage files (.mhd with a file of pixels, .mha): header and pixels."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.data.io.base import GET_AGAIN, Spacing, check_complete
+from alan.data.io.raw import Inflated, Layout, drain, frame_shape, read_exactly
+from alan.errors import DataError
+
+_TYPES = {
+    "MET_CHAR": "i1",
+    "MET_UCHAR": "u1",
+    "MET_SHORT": "i2",
+    "MET_USHORT": "u2",
+    "MET_INT": "i4",
+    "MET_UINT": "u4",
+    "MET_LONG": "i4",
+    "MET_ULONG": "u4",
+    "MET_LONG_LONG": "i8",
+    "MET_ULONG_LONG": "u8",
+    "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}
+#: Most bytes of a header.
+_HEADER = 2**16
+
+
+@dataclass(frozen=True)
+class _Header:
+    """Layout of the pixels and where they are.
+
+    Attributes:
+        layout: of the pixels.
+        data: the file that holds them; the header's own file for ``LOCAL``.
+        offset: bytes before them, or None where they fill the end of the file.
+        compressed: they are a zlib stream.
+    """
+
+    layout: Layout
+    data: Path
+    offset: int | None
+    compressed: bool
+
+
+def metaimage_layout(path: Path) -> Layout:
+    """Read the header of a MetaImage file; the orientation is not used.
+
+    Raises:
+        DataError: not a MetaImage file, not a still or one sequence, or its pixels lie outside its folder.
+    """
+    return _header(path).layout
+
+
+def read_metaimage(path: Path) -> tuple[Layout, NDArray[Any]]:
+    """Read header and frames (T, H, W) of a MetaImage file.
+
+    Raises:
+        DataError: as :func:`metaimage_layout`, or the file of pixels is missing or ends early.
+    """
+    header = _header(path)
+    if not header.data.is_file():
+        raise DataError(f"{path}: its pixels, {header.data.name}, are missing; copy both files")
+    layout, there = header.layout, header.data.stat().st_size
+    offset = there - layout.n_bytes if header.offset is None else header.offset
+    with header.data.open("rb") as file:
+        if header.compressed:
+            file.seek(offset)
+            inflated = Inflated(file)
+            data = read_exactly(inflated, layout.n_bytes, header.data)
+            drain(inflated, header.data)
+        else:
+            check_complete(header.data, "bytes", max(offset, 0) + layout.n_bytes, there)
+            file.seek(offset)
+            data = read_exactly(file, layout.n_bytes, header.data)
+            if extra := there - offset - layout.n_bytes:
+                warnings.warn(
+                    f"{header.data}: {extra} bytes more than the header claims are not read", stacklevel=2
+                )
+    return layout, layout.pixels(data)
+
+
+def _header(path: Path) -> _Header:
+    with path.open("rb") as file:
+        fields = _fields(file, path)
+        end = file.tell()
+    missing = [name for name in ("NDims", "DimSize", "ElementType", "ElementDataFile") if name not in fields]
+    if missing:
+        raise DataError(f"{path}: its header has no {missing[0]}; {GET_AGAIN}")
+    if fields["ElementType"] not in _TYPES or fields.get("ElementNumberOfChannels", "1") != "1":
+        raise DataError(
+            f"{path}: holds {fields.get('ElementNumberOfChannels', '1')} channels of {fields['ElementType']}; "
+            f"save it as grey values of one channel ({', '.join(_TYPES)})"
+        )
+    if not _yes(fields, "BinaryData", default=True):
+        raise DataError(f"{path}: holds its pixels as text; save it with BinaryData = True")
+    big = _yes(fields, "BinaryDataByteOrderMSB") or _yes(fields, "ElementByteOrderMSB")
+    dtype = np.dtype(_TYPES[fields["ElementType"]]).newbyteorder(">" if big else "<")
+    sizes = [int(word) for word in fields["DimSize"].split()]
+    if len(sizes) != int(fields["NDims"]):
+        raise DataError(f"{path}: NDims is {fields['NDims']} but DimSize has {len(sizes)} numbers; {GET_AGAIN}")
+    layout = Layout(frame_shape(sizes, path, dtype.itemsize), dtype, _spacing(fields))
+    name, before = fields["ElementDataFile"], int(fields.get("HeaderSize", "0"))
+    compressed = _yes(fields, "CompressedData")
+    if name.upper() == "LOCAL":
+        return _Header(layout, path, end, compressed)
+    if name.upper().startswith("LIST") or "%" in name:
+        raise DataError(f"{path}: holds its pixels in many files ({name}); save them as one")
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        raise DataError(f"{path}: ElementDataFile is {name!r}: give a file in the same folder")
+    return _Header(
+        layout, path.parent / name, None if before < 0 and not compressed else max(before, 0), compressed
+    )
+
+
+def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
+    """Lines ``name = value`` up to ElementDataFile, the last one."""
+    fields: dict[str, str] = {}
+    while "ElementDataFile" not in fields and file.tell() < _HEADER:
+        line = file.readline(_HEADER)
+        name, equals, value = line.decode("latin-1").partition("=")
+        if not equals:
+            break
+        fields[name.strip()] = value.strip()
+    if not fields:
+        raise DataError(f"{path}: is no MetaImage file; check what wrote it")
+    return fields
+
+
+def _yes(fields: dict[str, str], name: str, *, default: bool = False) -> bool:
+    return fields[name].lower() in ("true", "1") if name in fields else default
+
+
+def _spacing(fields: dict[str, str]) -> Spacing | None:
+    """(row, column) in mm, None where the header states none."""
+    words = fields.get("ElementSpacing", fields.get("ElementSize", "")).split()
+    if len(words) < 2:
+        return None
+    column, row = float(words[0]), float(words[1])
+    return (row, column) if math.isfinite(row) and math.isfinite(column) and min(row, column) > 0 else None

@@ -1,0 +1,127 @@
+"""NIfTI files (.nii, .nii.gz): header and pixels."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.data.io.base import GET_AGAIN, Spacing, check_complete
+from alan.data.io.raw import GZIP, Inflated, Layout, Readable, drain, frame_shape, read_exactly
+from alan.errors import DataError
+
+#: Size of the header to its class; the number stands in the first four bytes.
+_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+#: Most bytes between the header and the pixels of a compressed file: extensions of the header.
+_MOST_BEFORE = 2**24
+_MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+
+
+def nifti_layout(path: Path) -> Layout:
+    """Read the header of a NIfTI file; the affine is not used.
+
+    Raises:
+        DataError: not a NIfTI file, or not a still or one sequence.
+    """
+    with _open(path) as file:
+        return _layout(file, path)[0]
+
+
+def read_nifti(path: Path) -> tuple[Layout, NDArray[Any]]:
+    """Read header and frames (T, H, W) of a NIfTI file, a compressed one to its check sum.
+
+    Raises:
+        DataError: as :func:`nifti_layout`, or the file ends early.
+    """
+    with _open(path) as file:
+        layout, offset, read = _layout(file, path)
+        if not isinstance(file, Inflated):
+            check_complete(path, "bytes", offset + layout.n_bytes, path.stat().st_size)
+            file.seek(offset)
+            return layout, layout.pixels(read_exactly(file, layout.n_bytes, path))
+        if offset > _MOST_BEFORE:
+            raise DataError(f"{path}: claims {offset} bytes before its pixels; {GET_AGAIN}")
+        read_exactly(file, offset - read, path)
+        data = read_exactly(file, layout.n_bytes, path)
+        drain(file, path)
+    return layout, layout.pixels(data)
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[IO[bytes] | Inflated]:
+    """Open a file that may be compressed, whatever its suffix says."""
+    with path.open("rb") as file:
+        compressed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        yield Inflated(file) if compressed else file
+
+
+def _layout(file: Readable, path: Path) -> tuple[Layout, int, int]:
+    """Layout of the pixels, the number of bytes before them, and how many of these are read."""
+    first = bytes(read_exactly(file, 4, path))
+    sizes = {int.from_bytes(first, order) for order in ("little", "big")} & set(_HEADERS)
+    if not sizes:
+        raise DataError(f"{path}: is no NIfTI file; check what wrote it")
+    n_bytes = sizes.pop()
+    block = first + bytes(read_exactly(file, n_bytes - 4, path))
+    header: Any = _HEADERS[n_bytes](binaryblock=block, check=False)  # type: ignore[no-untyped-call]
+    if not bytes(header["magic"]).startswith(b"n+"):
+        raise DataError(f"{path}: has its pixels in another file; save it as one .nii file")
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise DataError(f"{path}: holds {dtype} values; save it as grey values of one channel")
+    count = int(header["dim"][0])
+    if not 1 <= count <= 7:
+        raise DataError(f"{path}: claims {count} dimensions; check what wrote it")
+    slope, intercept = header.get_slope_inter()
+    plain = slope is None or (slope, intercept) == (1, 0)
+    sizes_xyt = [int(size) for size in header["dim"][1 : count + 1]]
+    spacing, notes = _spacing(header)
+    layout = Layout(
+        frame_shape(sizes_xyt, path, dtype.itemsize if plain else 8),
+        dtype,
+        spacing,
+        None if plain else (float(slope), float(intercept)),
+        _seconds(header, sizes_xyt),
+        _declared(header),
+        notes,
+    )
+    return layout, max(_offset(header), n_bytes), n_bytes
+
+
+def _offset(header: Any) -> int:
+    offset = float(header["vox_offset"])
+    return int(offset) if math.isfinite(offset) else 0
+
+
+def _spacing(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
+    """(row, column) in mm; sizes of 1 without a unit are what programs write that know none."""
+    column, row = (float(size) for size in header["pixdim"][1:3])
+    if not (math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0):
+        return None, ()
+    unit = header.get_xyzt_units()[0]
+    if unit in _MM:
+        return (row * _MM[unit], column * _MM[unit]), ()
+    if row == column == 1:
+        return None, ()
+    return (row, column), ("pixel size without a unit, taken as mm",)
+
+
+def _seconds(header: Any, sizes: list[int]) -> float | None:
+    """Time step of a sequence (x, y, 1, t); the third size of (x, y, t) is written as a thickness."""
+    step, unit = float(header["pixdim"][4]), header.get_xyzt_units()[1]
+    known = len(sizes) > 3 and sizes[2] == 1 and unit in _SECONDS and np.isfinite(step) and step > 0
+    return step * _SECONDS[unit] if known else None
+
+
+def _declared(header: Any) -> tuple[float, float] | None:
+    """Range of grey values to show; many programs write 0 and 0."""
+    low, high = float(header["cal_min"]), float(header["cal_max"])
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

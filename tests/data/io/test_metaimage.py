@@ -1,0 +1,135 @@
+"""MetaImage files, made by hand; files of SimpleITK are in test_medical."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from alan.data.io.medical import medical_shape, read_medical
+from alan.errors import AlanWarning, DataError
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (3, 12, 9), np.uint8)
+PIXELS = FRAMES.tobytes()
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a header with fields in place of the usual ones (None leaves a field out), and the pixels."""
+
+    def write(data=PIXELS, name="a.mhd", pixels="a.raw", **changes):
+        fields = {
+            "ObjectType": "Image",
+            "NDims": 3,
+            "DimSize": "9 12 3",
+            "ElementType": "MET_UCHAR",
+            "ElementSpacing": "0.25 0.5 1",
+            **changes,
+            "ElementDataFile": pixels,
+        }
+        text = "".join(f"{key} = {value}\n" for key, value in fields.items() if value is not None)
+        if pixels == "LOCAL":
+            (tmp_path / name).write_bytes(text.encode() + data)
+        else:
+            (tmp_path / name).write_text(text)
+            (tmp_path / "a.raw").write_bytes(data)
+        return tmp_path / name
+
+    return write
+
+
+def test_spacing(write):
+    assert read_medical(write()).spacing == (0.5, 0.25)
+    assert read_medical(write(ElementSpacing=None, ElementSize="0.2 0.3 1")).spacing == (0.3, 0.2)
+    for none in (None, "0 0 0", "-1 1 1", "nan 1 1", ""):
+        assert read_medical(write(ElementSpacing=none)).spacing is None
+    assert np.array_equal(read_medical(write()).array, FRAMES)
+
+
+@pytest.mark.parametrize("field", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
+def test_big_endian(write, field):
+    data = FRAMES.astype(">i2").tobytes()
+    assert np.array_equal(read_medical(write(data, ElementType="MET_SHORT", **{field: "True"})).array, FRAMES)
+
+
+def test_where_the_pixels_begin(write):
+    assert np.array_equal(read_medical(write(b"x" * 7 + FRAMES.tobytes(), HeaderSize=7)).array, FRAMES)
+    assert np.array_equal(read_medical(write(b"x" * 7 + FRAMES.tobytes(), HeaderSize=-1)).array, FRAMES)
+    assert np.array_equal(read_medical(write(name="b.mha", pixels="LOCAL")).array, FRAMES)
+
+
+@pytest.mark.parametrize("local", [False, True])
+def test_compressed(write, local):
+    data = zlib.compress(FRAMES.tobytes())
+    place = {"name": "b.mha", "pixels": "LOCAL"} if local else {}
+    for known in ({"CompressedDataSize": len(data)}, {}):
+        path = write(data, CompressedData="True", **place, **known)
+        assert np.array_equal(read_medical(path).array, FRAMES)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_pixels_that_end_early(write, compressed):
+    data = zlib.compress(FRAMES.tobytes()) if compressed else FRAMES.tobytes()
+    for length in range(len(data)):
+        path = write(data[:length], CompressedData=str(compressed))
+        with pytest.raises(DataError, match=r"a.raw: ends early"):
+            read_medical(path)
+    if not compressed:
+        with pytest.raises(DataError, match=r"a.raw: ends early, 323 of 324 bytes are there; get the file again"):
+            read_medical(path)
+
+
+def test_headers_that_end_early(write):
+    path = write()
+    text = path.read_text()
+    for length in range(1, text.index("a.raw")):
+        path.write_text(text[:length])
+        with pytest.raises(DataError, match=r"a.mhd"):
+            read_medical(path)
+
+
+def test_pixels_that_are_missing(write, tmp_path):
+    path = write()
+    (tmp_path / "a.raw").unlink()
+    assert medical_shape(path) == (3, 12, 9)
+    with pytest.raises(DataError, match=r"a.mhd: its pixels, a.raw, are missing; copy both files"):
+        read_medical(path)
+
+
+def test_more_bytes_than_claimed_are_reported(write):
+    with pytest.warns(AlanWarning, match=r"a.raw: 5 bytes more than the header claims are not read"):
+        assert np.array_equal(read_medical(write(FRAMES.tobytes() + b"12345")).array, FRAMES)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../a.raw", "sub/../../a.raw"])
+def test_pixels_stay_below_the_folder(write, name):
+    with pytest.raises(DataError, match=r"ElementDataFile is .* give a file in the same folder"):
+        read_medical(write(pixels=name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"DimSize": "9 12"}, "NDims is 3 but DimSize has 2 numbers"),
+        ({"NDims": 4, "DimSize": "9 12 3 2"}, "a still or one sequence"),
+        ({"DimSize": "9 12 -3"}, "claims a size"),
+        ({"DimSize": "60000 60000 1"}, "claims 1 x 60000 x 60000 pixels"),
+        ({"DimSize": "1000 1000 100000"}, "bytes may be decoded"),
+        ({"DimSize": "9 twelve 3"}, "cannot be decoded"),
+        ({"ElementType": "MET_STRING"}, "1 channels of MET_STRING; save it as grey values"),
+        ({"ElementNumberOfChannels": 3}, "3 channels of MET_UCHAR"),
+        ({"BinaryData": "False"}, "pixels as text"),
+        ({"ElementType": None}, "its header has no ElementType"),
+        ({"pixels": "LIST"}, "pixels in many files"),
+        ({"pixels": "a%03d.raw 1 3 1"}, "pixels in many files"),
+    ],
+)
+def test_headers_that_are_refused(write, changes, words):
+    with pytest.raises(DataError, match=words):
+        read_medical(write(**changes))
+
+
+def test_no_metaimage(tmp_path):
+    for content in (b"nothing of the kind", bytes(range(256)) * 1000):
+        (tmp_path / "a.mhd").write_bytes(content)
+        with pytest.raises(DataError, match=r"a.mhd: is no MetaImage file"):
+            read_medical(tmp_path / "a.mhd")

@@ -1,0 +1,228 @@
+"""NIfTI files with headers as programs write them, made byte by byte."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from alan.data.io.base import MAX_BYTES
+from alan.data.io.medical import medical_shape, read_grey, read_labels, read_medical
+from alan.errors import DataError
+
+_CODES = {"u1": (2, 8), "i2": (4, 16), "f4": (16, 32), "f8": (64, 64), "u2": (512, 16)}
+FRAMES = np.random.default_rng(0).integers(0, 256, (5, 12, 9), np.uint8)
+
+
+def nifti(
+    array,
+    sizes=None,
+    *,
+    order="<",
+    pixdim=(0.3, 0.5, 1.0, 0.0),
+    unit=2,
+    slope=(1.0, 0.0),
+    cal=(0.0, 0.0),
+    sform=None,
+    offset=352,
+    magic=b"n+1\0",
+):
+    """The bytes of a NIfTI file; array (T, H, W) or (H, W), sizes as the header shall claim them."""
+    array = np.asarray(array)
+    code, bits = _CODES[array.dtype.str[1:]]
+    sizes = sizes or array.shape[::-1]
+    header = bytearray(348)
+    struct.pack_into(order + "i", header, 0, 348)
+    struct.pack_into(order + "8h", header, 40, len(sizes), *sizes, *[1] * (7 - len(sizes)))
+    struct.pack_into(order + "hh", header, 70, code, bits)
+    struct.pack_into(order + "8f", header, 76, 1, *pixdim, *[1] * (7 - len(pixdim)))
+    struct.pack_into(order + "3f", header, 108, offset, *slope)
+    struct.pack_into(order + "2f", header, 124, cal[1], cal[0])
+    header[123] = unit
+    if sform is not None:
+        struct.pack_into(order + "hh", header, 252, 0, 1)
+        struct.pack_into(order + "12f", header, 280, *np.ravel(sform)[:12])
+    header[344:348] = magic
+    return (
+        bytes(header) + bytes(max(int(offset) - 348, 0)) + array.astype(array.dtype.newbyteorder(order)).tobytes()
+    )
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(data, name="a.nii.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "u2"])
+def test_types_and_byte_orders(write, name, order, dtype):
+    image = read_medical(write(nifti(FRAMES.astype(dtype), order=order), name))
+    assert np.array_equal(image.array, FRAMES)
+    assert image.spacing == pytest.approx((0.5, 0.3))
+
+
+def test_the_suffix_does_not_decide_about_compression(tmp_path, write):
+    plain = nifti(FRAMES)
+    (tmp_path / "a.nii.gz").write_bytes(plain)
+    (tmp_path / "b.nii").write_bytes(gzip.compress(plain))
+    (tmp_path / "c.nii.gz").write_bytes(gzip.compress(plain[:500]) + gzip.compress(plain[500:]))  # as bgzip does
+    (tmp_path / "d.nii.gz").write_bytes(gzip.compress(plain) + bytes(512))
+    for name in ("a.nii.gz", "b.nii", "c.nii.gz", "d.nii.gz"):
+        assert np.array_equal(read_medical(tmp_path / name).array, FRAMES), name
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("sizes", [(9, 12, 1, 5), (9, 12, 5, 1), (9, 12, 5), (9, 12, 1, 5, 1)])
+def test_sizes_of_1_do_not_count(write, name, sizes):
+    path = write(nifti(FRAMES, sizes), name)
+    assert np.array_equal(read_medical(path).array, FRAMES)
+    assert medical_shape(path) == (5, 12, 9)
+
+
+@pytest.mark.parametrize("sizes", [(9, 12, 5, 2), (9, 12, 1, 1, 5), (9,), (0, 12, 5), (9, -12, 5), (9, 12, 0)])
+def test_other_sizes_are_refused(write, sizes):
+    with pytest.raises(DataError, match=r"a.nii.gz: claims"):
+        read_medical(write(nifti(FRAMES, sizes)))
+
+
+def test_an_affine_that_is_no_rotation(write):
+    sheared = [[-0.3, 0.01, 0, 0], [0, -0.5, 0, 0], [0, 0, 1, 0]]
+    assert np.array_equal(read_medical(write(nifti(FRAMES, sform=sheared))).array, FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("pixdim", "unit", "spacing", "note"),
+    [
+        ((0.3, 0.5), 2, (0.5, 0.3), False),
+        ((300, 500), 3, (0.5, 0.3), False),  # micrometres
+        ((0.0003, 0.0005), 1, (0.5, 0.3), False),  # metres
+        ((0.3, 0.5), 0, (0.5, 0.3), True),
+        ((1, 1), 2, (1, 1), False),
+        ((1, 1), 0, None, False),
+        ((0, 0), 2, None, False),
+        ((-0.3, 0.5), 2, None, False),
+        ((float("nan"), 0.5), 2, None, False),
+    ],
+)
+def test_an_unknown_pixel_size_stays_unknown(write, pixdim, unit, spacing, note):
+    cine = read_grey(write(nifti(FRAMES, pixdim=(*pixdim, 1.0, 0.0), unit=unit, sform=np.eye(4))))
+    assert cine.spacing == (None if spacing is None else pytest.approx(spacing))
+    assert cine.notes == (("pixel size without a unit, taken as mm",) if note else ())
+
+
+def test_times(write):
+    sequence = (9, 12, 1, 5)
+    cine = read_grey(write(nifti(FRAMES, sequence, pixdim=(0.3, 0.5, 1, 20), unit=2 + 16)))  # milliseconds
+    assert cine.times == pytest.approx([0, 0.02, 0.04, 0.06, 0.08])
+    assert cine.fps == pytest.approx(50)
+    cine = read_grey(write(nifti(FRAMES, sequence, pixdim=(0.3, 0.5, 1, 0.5), unit=2 + 8)))  # seconds
+    assert cine.times == pytest.approx([0, 0.5, 1, 1.5, 2])
+    for unknown in (
+        nifti(FRAMES, sequence, pixdim=(0.3, 0.5, 1, 20), unit=2),
+        nifti(FRAMES, sequence, pixdim=(0.3, 0.5, 1, 0), unit=18),
+        nifti(FRAMES, pixdim=(0.3, 0.5, 20), unit=18),
+    ):
+        assert read_grey(write(unknown)).times is None
+
+
+def test_slopes(write):
+    assert np.array_equal(read_grey(write(nifti(FRAMES // 2, slope=(2, 0)))).frames, FRAMES // 2 * 2)
+    assert np.array_equal(read_grey(write(nifti(FRAMES, slope=(0, 5)))).frames, FRAMES)  # 0 means none
+    assert np.array_equal(read_grey(write(nifti(FRAMES.astype("f8"), slope=(-1, 255)))).frames, 255 - FRAMES)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2"])
+def test_labels_that_went_through_a_slope(write, dtype):
+    """As nibabel writes float labels to integers; label 0 comes back as -2e-5."""
+    labels = FRAMES % 4
+    lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    slope = np.float32(3 / (highest - lowest))
+    intercept = np.float32(-lowest * 3 / (highest - lowest))
+    stored = np.clip(np.rint((labels - np.float64(intercept)) / slope), lowest, highest).astype(dtype)
+    path = write(nifti(stored, slope=(slope, intercept)))
+    assert np.array_equal(read_labels(path, 3), labels)
+    assert not np.array_equal(read_medical(path).array, labels) or dtype == "u1"
+
+
+def test_the_range_to_show_is_used_for_values_outside_0_to_255(write):
+    array = np.array([[0, 300, 600]], "i2")
+    assert read_grey(write(nifti(array, cal=(0, 1000)))).frames.tolist() == [[[0, 76, 153]]]
+    assert read_grey(write(nifti(array, cal=(0, 500)))).frames.tolist() == [[[0, 128, 255]]]  # it would cut off
+    assert read_grey(write(nifti(array // 3, cal=(0, 1000)))).frames.tolist() == [[[0, 100, 200]]]
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_a_file_that_ends_early_is_never_read(write, name):
+    noise = np.random.default_rng(1).integers(0, 256, (20, 30), np.uint8)
+    path = write(nifti(noise), name)
+    whole = path.read_bytes()
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"ends early"):
+            read_medical(path)
+
+
+def test_the_number_of_bytes_is_named(write):
+    path = write(nifti(FRAMES), "a.nii")
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"a.nii: ends early, 852 of 892 bytes are there; get the file again"):
+        read_medical(path)
+    path = write(nifti(FRAMES[:1]), "b.nii.gz")
+    path.write_bytes(gzip.compress(nifti(FRAMES, (9, 12, 5))[:-40]))
+    with pytest.raises(DataError, match=r"b.nii.gz: ends early, 500 of 540 bytes are there"):
+        read_medical(path)
+
+
+def test_a_spoilt_byte_in_a_compressed_file_is_noticed(write):
+    path = write(nifti(np.random.default_rng(1).integers(0, 256, (20, 30), np.uint8)))
+    whole = path.read_bytes()
+    for place in range(10, len(whole), 3):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x40
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.nii.gz"):
+            read_medical(path)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("sizes", [(32767, 32767), (30000, 30000, 1000), (1000, 1000, 1000), (5000, 5000, 40)])
+def test_a_header_that_claims_much(write, name, sizes):
+    with pytest.raises(DataError, match=r"claims .* pixels|ends early, \d+ of \d+ bytes"):
+        read_medical(write(nifti(np.zeros((2, 2), "f8"), sizes), name))
+
+
+def test_more_pixels_than_claimed(write):
+    with pytest.raises(DataError, match="holds more pixels than its header claims"):
+        read_medical(write(nifti(np.zeros((2000, 2000), "u1"), (9, 12))))
+    assert MAX_BYTES < 2**31
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"magic": b"ni1\0"}, "pixels in another file"),
+        ({"offset": 1e9}, "claims 1000000000 bytes before its pixels"),
+    ],
+)
+def test_headers_that_are_refused(write, change, words):
+    data = nifti(FRAMES, **{**change, "offset": 352})
+    if "offset" in change:
+        data = data[:108] + struct.pack("<f", change["offset"]) + data[112:]
+    with pytest.raises(DataError, match=words):
+        read_medical(write(data))
+
+
+def test_no_nifti_file(write):
+    with pytest.raises(DataError, match=r"a.nii: is no NIfTI file"):
+        read_medical(write(b"no NIfTI file at all" * 40, "a.nii"))
+
+
+def test_an_offset_of_0_means_the_usual_one(write):
+    data = bytearray(nifti(FRAMES))
+    data[108:112] = bytes(4)
+    assert np.array_equal(read_medical(write(bytes(data[:348] + data[352:]))).array, FRAMES)
