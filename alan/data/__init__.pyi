@@ -2,6 +2,7 @@ from .augmentation.dense import DenseAugmentation
 from .augmentation.multicrop import Crops, MultiCrop
 from .augmentation.presets import Augmentation
 from .extract import extract_frames
+from .fan import Fan, find_fans
 from .io.base import Cine
 from .io.cine import read_cine
 from .loaders.labelled import LabelledFrameDataModule
@@ -34,6 +35,7 @@ __all__ = [
     "DenseAugmentation",
     "EchoDataset",
     "EchoNetDynamic",
+    "Fan",
     "FrameDataModule",
     "FrameFolder",
     "FrameStore",
@@ -49,6 +51,7 @@ __all__ = [
     "Tmed2",
     "choose_frames",
     "extract_frames",
+    "find_fans",
     "open_dataset",
     "prepare",
     "read_cine",

@@ -1,0 +1,266 @@
+"""Detection of the ultrasound sector on the screen of a machine.
+
+The sector moves from frame to frame; text, rulers, bars and logos do not, and an ECG trace is thin. A sector of an
+annulus, described by seven numbers, is fitted to the moving region.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.optimize import minimize
+from skimage.transform import downscale_local_mean
+
+from alan.data.sample import BoolArray, ByteArray
+from alan.errors import DataError
+
+FloatArray = NDArray[np.float64]
+#: Longest side in pixels at which the sector is searched, then refined.
+_COARSE, _FINE = 96, 288
+#: Smallest temporal range of a moving pixel, in grey values.
+_RANGE = 5.0
+#: Penalty of moving pixels outside the sector and of still pixels inside it.
+_OUTSIDE, _STILL = 1.0, 0.35
+#: Smallest part of the screen that a sector covers.
+_LEAST = 0.02
+#: A second panel has at least this fraction of the area of the first.
+_SECOND = 0.3
+#: Intersection over union with the moving region from which on a fitted sector is accepted.
+_AGREEMENT = 0.8
+#: Largest opening angle in radians, and largest near radius as a fraction of the far one.
+_WIDEST, _NEAREST = 2.1, 0.75
+_MAX_FRAMES = 24
+
+
+@dataclass(frozen=True)
+class Fan:
+    """A sector of an annulus, in pixels; angles are measured from the downward direction, positive to the right.
+
+    Attributes:
+        row: Row of the centre of the circles, which may lie above the image.
+        column: Column of the centre of the circles.
+        near: Radius at which the sector begins.
+        far: Radius at which the sector ends.
+        left: Angle of the left edge in radians.
+        right: Angle of the right edge in radians.
+        top: Whether the near border is an arc (``curved``) or a straight line (``flat``).
+        shape: (H, W) of the screen.
+    """
+
+    row: float
+    column: float
+    near: float
+    far: float
+    left: float
+    right: float
+    top: Literal["curved", "flat"]
+    shape: tuple[int, int]
+
+    def mask(self) -> BoolArray:
+        """Return (H, W) bool, True inside the sector."""
+        rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
+        return np.asarray(self._signed(rows, columns, 1.0) > 0.5)
+
+    def box(self) -> tuple[slice, slice]:
+        """Return the rows and columns that enclose the sector on the screen."""
+        inside = self.mask()
+        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+    def _signed(self, rows: NDArray[np.int64], columns: NDArray[np.int64], width: float) -> FloatArray:
+        """Membership in [0, 1] that rises over ``width`` pixels across the border."""
+        z, x = rows - self.row, columns - self.column
+        radius = np.hypot(z, x)
+        middle, half = 0.5 * (self.left + self.right), 0.5 * (self.right - self.left)
+        off = np.abs(np.arctan2(x, z) - middle)
+        side = np.where(off - half < np.pi / 2, np.sin(half - off), -1.0) * radius
+        if self.top == "flat":
+            across = z * math.cos(middle) + x * math.sin(middle) - self.near * math.cos(half)
+        else:
+            across = radius - self.near
+        distance = np.minimum(np.minimum(self.far - radius, across), side)
+        return np.asarray(np.clip(distance / width + 0.5, 0, 1))
+
+    def _scaled(self, factor: float, shape: tuple[int, int]) -> Fan:
+        """The sector on a screen that is larger by a factor."""
+        return replace(
+            self,
+            row=(self.row + 0.5) * factor - 0.5,
+            column=(self.column + 0.5) * factor - 0.5,
+            near=self.near * factor,
+            far=self.far * factor,
+            shape=shape,
+        )
+
+
+def find_fans(frames: ByteArray) -> list[Fan]:
+    """Find the sectors of a loop or a still.
+
+    Args:
+        frames: (T, H, W) uint8. With several frames moving pixels are used, with a single one lit pixels.
+
+    Returns:
+        One sector per panel, from left to right. Empty if nothing on the screen looks like a sector.
+
+    Raises:
+        DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
+    """
+    if frames.ndim != 3 or frames.dtype != np.uint8 or min(frames.shape[1:]) < 16 or not len(frames):
+        raise DataError(
+            f"frames are {frames.dtype} {frames.shape}: give uint8 (T, H, W) of at least 16 x 16 pixels"
+        )
+    region = _region(frames)
+    fans = []
+    for part in _panels(region):
+        fan = _fit(part)
+        if fan is not None and _is_plausible(fan) and _agreement(fan, part) >= _AGREEMENT:
+            fans.append(fan)
+    return sorted(fans, key=lambda fan: fan.column)
+
+
+def _is_plausible(fan: Fan) -> bool:
+    """Whether a fitted sector has the geometry of a probe: it opens downwards from a point near the screen."""
+    height, width = fan.shape
+    opening, middle = fan.right - fan.left, 0.5 * (fan.left + fan.right)
+    return (
+        0.15 <= opening <= _WIDEST
+        and abs(middle) <= 0.5
+        and fan.near <= _NEAREST * fan.far
+        and fan.far <= 2 * max(height, width)
+    )
+
+
+def _region(frames: ByteArray) -> BoolArray:
+    """(H, W) bool, where the image moves, or is lit in a still; without thin lines and small spots."""
+    step = max(1, len(frames) // _MAX_FRAMES)
+    some = frames[::step][:_MAX_FRAMES]
+    if len(some) > 1:
+        moving = some.max(0).astype(np.float32) - some.min(0)
+        evidence = moving >= _RANGE
+    else:
+        border = np.concatenate([some[0, [0, -1]].ravel(), some[0][:, [0, -1]].ravel()])
+        evidence = some[0] > max(_RANGE, float(np.median(border)) + _RANGE)
+    size = max(3, round(max(frames.shape[1:]) / 160) | 1)
+    evidence = ndimage.median_filter(evidence.astype(np.uint8), size=size) > 0  # thin lines vanish
+    structure = np.ones((size, size), bool)
+    closed = ndimage.binary_closing(np.pad(evidence, 2 * size), structure, iterations=2)[
+        2 * size : -2 * size, 2 * size : -2 * size
+    ]
+    opened = ndimage.binary_opening(closed, structure, iterations=2)
+    return np.asarray(ndimage.binary_fill_holes(opened))
+
+
+def _panels(region: BoolArray) -> list[BoolArray]:
+    """The largest connected region, and those of similar area."""
+    labels, n = ndimage.label(region)
+    if not n:
+        return []
+    areas = np.bincount(labels.ravel())[1:]
+    least = max(_LEAST * region.size, _SECOND * areas.max())
+    return [labels == number + 1 for number in np.argsort(areas)[::-1] if areas[number] >= least]
+
+
+def _fit(region: BoolArray) -> Fan | None:
+    """Fit a sector to a region, coarse to fine."""
+    coarse, factor = _reduce(region, _COARSE)
+    best: tuple[float, Fan] | None = None
+    for start in _starts(coarse):
+        found = _optimise(start, coarse, 250)
+        if best is None or found[0] < best[0]:
+            best = found
+    if best is None:
+        return None
+    fine, finer = _reduce(region, _FINE)
+    fan = best[1]._scaled(factor / finer, fine.shape)
+    candidates = [_optimise(replace(fan, top=top), fine, 220) for top in ("curved", "flat")]
+    fan = min(candidates, key=lambda found: found[0])[1]
+    return fan._scaled(finer, (region.shape[0], region.shape[1]))
+
+
+def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
+    """Average a region over blocks so that its longest side is at most ``side``; the block's side comes second."""
+    block = max(1, math.ceil(max(region.shape) / side))
+    reduced = downscale_local_mean(region.astype(np.float64), (block, block))  # type: ignore[no-untyped-call]
+    return np.asarray(reduced), float(block)
+
+
+def _starts(region: FloatArray) -> list[Fan]:
+    """Initial sectors: from the edges of the region, and from its box with several opening angles."""
+    inside = region > 0.5
+    rows = np.flatnonzero(inside.any(1))
+    if len(rows) < 4:
+        return []
+    left = np.array([np.flatnonzero(inside[row])[0] for row in rows], float)
+    right = np.array([np.flatnonzero(inside[row])[-1] for row in rows], float)
+    shape = (region.shape[0], region.shape[1])
+    bottom, widest = float(rows[-1]), int(np.argmax(right - left))
+    starts = []
+    part = slice(max(1, widest // 6), max(widest, 4))
+    edges = [_line(rows[part], side[part]) for side in (left, right)]
+    if edges[1][0] - edges[0][0] > 0.05:  # columns grow apart per row
+        row = (edges[0][1] - edges[1][1]) / (edges[1][0] - edges[0][0])
+        column = edges[0][0] * row + edges[0][1]
+        angles = [math.atan(slope) for slope, _ in edges]
+        starts.append(
+            Fan(row, column, max(0.0, rows[0] - row), bottom - row, angles[0], angles[1], "curved", shape)
+        )
+    centre = float(np.average(np.arange(shape[1]), weights=inside.sum(0)))
+    width = float((right - left).max())
+    for half in (0.25, 0.5, 0.75):
+        far = max(width / (2 * math.sin(half)), 4.0)
+        starts.append(
+            Fan(bottom - far, centre, max(0.0, rows[0] - bottom + far), far, -half, half, "curved", shape)
+        )
+    return starts
+
+
+def _line(rows: NDArray[np.int64], columns: FloatArray) -> tuple[float, float]:
+    """Slope and offset of a line through most of the points, by the median of pairwise slopes."""
+    i, j = np.triu_indices(len(rows), max(1, len(rows) // 3))
+    if not len(i):
+        return 0.0, float(np.median(columns))
+    slope = float(np.median((columns[j] - columns[i]) / (rows[j] - rows[i])))
+    return slope, float(np.median(columns - slope * rows))
+
+
+def _optimise(start: Fan, region: FloatArray, evaluations: int) -> tuple[float, Fan]:
+    """Minimise the disagreement of a sector with a region, from a start on."""
+    rows, columns = np.ogrid[: region.shape[0], : region.shape[1]]
+    scale = float(max(region.shape))
+    total = float(region.sum()) + 1e-9
+
+    def fan(values: FloatArray) -> Fan:
+        row, column, near, far, middle, half = values.tolist()
+        half = min(abs(half), 1.5)
+        return replace(
+            start,
+            row=row * scale,
+            column=column * scale,
+            near=abs(near) * scale,
+            far=abs(far) * scale,
+            left=middle - half,
+            right=middle + half,
+        )
+
+    def cost(values: FloatArray) -> float:
+        inside = fan(values)._signed(rows, columns, 1.0)
+        overlap = float((inside * region).sum())
+        return (_OUTSIDE * (total - overlap) + _STILL * float((inside * (1 - region)).sum())) / total
+
+    middle, half = 0.5 * (start.left + start.right), 0.5 * (start.right - start.left)
+    first = np.array([*(x / scale for x in (start.row, start.column, start.near, start.far)), middle, half])
+    simplex = np.vstack([first, first + np.diag([0.04, 0.03, 0.03, 0.04, 0.06, 0.06])])
+    options = {"maxfev": evaluations, "initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-5}
+    found = minimize(cost, first, method="Nelder-Mead", options=options)  # type: ignore[call-overload]
+    return float(found.fun), fan(np.asarray(found.x))
+
+
+def _agreement(fan: Fan, region: BoolArray) -> float:
+    """Intersection over union of a sector and a region."""
+    inside = fan.mask()
+    return float((inside & region).sum() / max(1, (inside | region).sum()))

@@ -1,0 +1,198 @@
+"""Screens of ultrasound machines around a simulated sector: text, ECG, depth ticks, bars and second panels.
+
+The position of the sector on the screen is known, so that its detection can be measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from alan.data.sample import BoolArray, ByteArray
+from alan.data.simulator.sequence import simulate_sequence
+
+#: (height, width) of screens that are common in exported loops.
+SHAPES = ((480, 640), (600, 800), (768, 1024), (422, 636), (434, 636), (240, 320), (708, 1016))
+_WORDS = (
+    "DOE^JANE  01/02/1955",
+    "ID 0123456",
+    "Adult Echo",
+    "TIS 0.8  MI 1.4",
+    "X5-1",
+    "52 Hz",
+    "16.0 cm",
+    "2D",
+    "Gen",
+    "Gn 58",
+    "C 50",
+    "P Low",
+    "HPen",
+    "General Hospital",
+    "12/11/2024 10:42:17",
+    "*** bpm",
+    "JPEG",
+    "HR 71",
+    "DR 60",
+    "FR 48 Hz",
+    "P R",
+)
+
+
+@dataclass(frozen=True)
+class Screen:
+    """A loop as a machine exports it.
+
+    Attributes:
+        frames: (T, H, W) uint8.
+        sectors: (H, W) bool per panel, from left to right; True inside the sector.
+        view: Simulated view.
+    """
+
+    frames: ByteArray
+    sectors: tuple[BoolArray, ...]
+    view: str
+
+
+def simulate_screen(seed: int, *, n_frames: int = 8, panels: int = 1, view: str = "A4C") -> Screen:
+    """Simulate a loop on the screen of a machine.
+
+    The shape of the screen, the geometry of the sector (opening angle from 15 to 100 degrees; pointed, curved or
+    flat top) and everything around it are drawn from the seed.
+
+    Args:
+        seed: Seed of the patient, the clip and the screen, 0 or more.
+        n_frames: Number of frames, at least 1.
+        panels: Number of panels side by side, 1 or 2.
+        view: View of the heart.
+
+    Returns:
+        The screen and its sectors.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 77]))
+    height, width = SHAPES[int(rng.integers(len(SHAPES)))]
+    background = int(rng.choice([0, 0, 0, 4, 12]))
+    frames = np.full((n_frames, height, width), background, np.uint8)
+    sectors = []
+    panel_width = width // panels
+    for panel in range(panels):
+        loop, inside = _sector(seed * 10 + panel, rng, (height, panel_width), n_frames, view)
+        where = slice(panel * panel_width, (panel + 1) * panel_width)
+        frames[:, :, where] = np.where(inside, loop, frames[:, :, where])
+        sector = np.zeros((height, width), bool)
+        sector[:, where] = inside
+        sectors.append(sector)
+    _decorate(frames, np.any(sectors, 0), rng)
+    if rng.random() < 0.5:  # lossy export
+        noise = rng.integers(-2, 3, frames.shape)
+        lossy = np.clip(frames.astype(np.int16) + noise * (frames > background), 0, 255).astype(np.uint8)
+        frames = np.where(np.any(sectors, 0), lossy, frames)
+    return Screen(frames, tuple(sectors), view)
+
+
+def _sector(
+    seed: int, rng: np.random.Generator, shape: tuple[int, int], n_frames: int, view: str
+) -> tuple[ByteArray, BoolArray]:
+    """A sector of random geometry at a random place of a panel: frames and the inside."""
+    half_angle = math.radians(rng.uniform(7.5, 50))
+    kind = ("pointed", "curved", "flat")[int(rng.integers(3))]
+    start = 0.0 if kind == "pointed" else float(rng.uniform(0.05, 0.3))  # of the depth
+    room_height, room_width = shape[0] * rng.uniform(0.72, 0.96), shape[1] * rng.uniform(0.75, 0.98)
+    # pixels per depth such that the sector fits into the room
+    top = start * (math.cos(half_angle) if kind != "pointed" else 1.0)
+    scale = min(room_height / (1 - top), room_width / (2 * math.sin(half_angle)))
+    depth = int(scale)
+    box = (depth, max(32, round(2 * depth * math.sin(half_angle))))
+    clip = simulate_sequence(
+        view,
+        seed,
+        n_frames=max(n_frames, 1),
+        size=(min(max(box[0], 32), 1024), min(box[1], 1024)),
+        seed=seed,
+        acquisition={
+            "half_angle": half_angle,
+            "margin_depth": 1.0,
+            "margin_width": 1.0,
+            "start": 0.0,
+            "edge_loss": float(rng.uniform(2, 6)),
+        },
+    )
+    picture = clip.frames
+    rows, columns = picture.shape[1:]
+    z = (np.arange(rows)[:, None] + 0.5) / rows
+    x = ((np.arange(columns) + 0.5) / columns - 0.5)[None] * 2 * math.sin(half_angle)
+    radius, angle = np.hypot(x, z), np.arctan2(x, z)
+    inside = (radius <= 1.0) & (np.abs(angle) <= half_angle)
+    inside &= (z >= start * math.cos(half_angle)) if kind == "flat" else (radius >= start)
+    first = int(np.flatnonzero(inside.any(1))[0])
+    picture, inside = picture[:, first:], inside[first:]
+    out, mask = np.zeros((len(picture), *shape), np.uint8), np.zeros(shape, bool)
+    free = (shape[0] - inside.shape[0], shape[1] - inside.shape[1])
+    row = int(rng.uniform(0.1, 0.9) * max(free[0], 0))
+    column = int(rng.uniform(0.3, 0.7) * max(free[1], 0))
+    part = inside[: shape[0] - row, : shape[1] - column]
+    mask[row : row + part.shape[0], column : column + part.shape[1]] = part
+    out[:, row : row + part.shape[0], column : column + part.shape[1]] = picture[
+        :, : part.shape[0], : part.shape[1]
+    ]
+    return out[:n_frames], mask
+
+
+def _decorate(frames: ByteArray, sector: BoolArray, rng: np.random.Generator) -> None:
+    """Draw text, ECG, ticks and bars in place, mostly outside the sector."""
+    height, width = frames.shape[1:]
+    still = Image.fromarray(np.zeros((height, width), np.uint8))
+    draw = ImageDraw.Draw(still)
+    size = max(9, height // 40)
+    font = ImageFont.load_default(size)
+    grey = int(rng.integers(150, 256))
+    for _ in range(int(rng.integers(6, 16))):
+        words = _WORDS[int(rng.integers(len(_WORDS)))]
+        place = (
+            _corner(height, width, rng) if rng.random() < 0.85 else (rng.uniform(0, width), rng.uniform(0, height))
+        )
+        draw.text(place, words, fill=grey, font=font)
+    bars = np.asarray(still).copy()
+    if rng.random() < 0.7:  # grey scale
+        x = int(rng.choice([0.02, 0.95]) * width)
+        ramp = np.linspace(255, 0, height // 3)[:, None]
+        bars[height // 8 : height // 8 + len(ramp), x : x + max(4, width // 60)] = ramp.astype(np.uint8)
+    if rng.random() < 0.7:  # depth ticks beside the sector
+        x = min(width - 6, int(np.flatnonzero(sector.any(0))[-1] + 0.02 * width))
+        for tick in np.linspace(0.05, 0.95, int(rng.integers(8, 20))):
+            bars[int(tick * height) : int(tick * height) + 2, x : x + int(rng.integers(3, 8))] = grey
+    if rng.random() < 0.5:  # focus mark
+        y, x = int(rng.uniform(0.3, 0.8) * height), int(np.flatnonzero(sector.any(0))[-1] + 0.05 * width)
+        bars[y : y + 6, x : x + 6] = 200
+    np.maximum(frames, bars, out=frames)
+    if rng.random() < 0.7:
+        _ecg(frames, rng)
+
+
+def _corner(height: int, width: int, rng: np.random.Generator) -> tuple[float, float]:
+    """A place for text near the left, right, upper or lower border, as (x, y)."""
+    near = rng.uniform(0.01, 0.12)
+    if rng.random() < 0.5:
+        return (near if rng.random() < 0.6 else 0.82) * width, rng.uniform(0.02, 0.95) * height
+    return rng.uniform(0.02, 0.8) * width, (near / 2 if rng.random() < 0.6 else 0.95) * height
+
+
+def _ecg(frames: NDArray[np.uint8], rng: np.random.Generator) -> None:
+    """Draw an ECG trace along the lower border that grows from frame to frame, in place."""
+    n_frames, height, width = frames.shape
+    x = np.arange(int(0.05 * width), int(0.95 * width))
+    beat = (x / width * rng.uniform(2, 5) + rng.uniform()) % 1.0
+    bumps = ((1.0, 0.3, 0.012), (-0.25, 0.34, 0.02), (0.18, 0.6, 0.06))  # R wave, S wave, T wave
+    wave = sum(size * np.exp(-(((beat - at) / wide) ** 2)) for size, at, wide in bumps)
+    y = np.clip(height * (rng.uniform(0.88, 0.96) - 0.07 * wave), 0, height - 2).astype(int)
+    for number in range(n_frames):
+        shown = slice(0, max(2, int(len(x) * (number + 1) / n_frames)))
+        for offset in (0, 1):
+            frames[number, y[shown] + offset, x[shown]] = 230
+        # vertical strokes of the QRS complex
+        for a, b, column in zip(y[shown][:-1], y[shown][1:], x[shown][1:], strict=True):
+            if abs(int(a) - int(b)) > 1:
+                frames[number, min(a, b) : max(a, b), column] = 230

@@ -1,0 +1,73 @@
+"""The sector found on screens where its place is known."""
+
+import numpy as np
+import pytest
+
+from alan.data import Fan, find_fans
+from alan.data.simulator.screen import simulate_screen
+from alan.errors import DataError
+
+
+def overlap(a, b):
+    return (a & b).sum() / (a | b).sum()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_panel(seed):
+    screen = simulate_screen(seed, n_frames=5)
+    (fan,) = find_fans(screen.frames)
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.95
+    assert fan.shape == screen.frames.shape[1:]
+
+
+def test_two_panels_come_from_left_to_right():
+    screen = simulate_screen(5, n_frames=5, panels=2)
+    fans = find_fans(screen.frames)
+    assert [overlap(fan.mask(), sector) > 0.93 for fan, sector in zip(fans, screen.sectors, strict=True)] == [
+        True
+    ] * 2
+
+
+def test_text_and_ecg_are_outside():
+    screen = simulate_screen(0, n_frames=6)
+    (fan,) = find_fans(screen.frames)
+    outside = ~screen.sectors[0]
+    assert (fan.mask() & outside & (screen.frames.max(0) > 100)).sum() < 0.01 * fan.mask().sum()
+
+
+def test_a_still_is_read_by_its_lit_pixels():
+    frames = np.zeros((1, 200, 240), np.uint8)
+    exact = Fan(10.0, 120.0, 0.0, 170.0, -0.6, 0.6, "curved", (200, 240))
+    frames[0][exact.mask()] = np.random.default_rng(0).integers(30, 200, exact.mask().sum())
+    (fan,) = find_fans(frames)
+    assert overlap(fan.mask(), exact.mask()) > 0.97
+    assert (fan.left, fan.right) == pytest.approx((-0.6, 0.6), abs=0.04)
+
+
+@pytest.mark.parametrize("top", ["curved", "flat"])
+def test_geometry_of_a_mask(top):
+    fan = Fan(-20.0, 100.0, 60.0, 180.0, -0.5, 0.5, top, (200, 200))
+    mask = fan.mask()
+    assert not mask[:30].any()
+    assert mask[100, 100]
+    area = (180**2 - 60**2) * 0.5 if top == "curved" else 180**2 * 0.5 - 60**2 * np.cos(0.5) * np.sin(0.5)
+    assert mask.sum() == pytest.approx(area, rel=0.01)
+    rows, columns = fan.box()
+    assert mask[rows, columns].sum() == mask.sum()
+    assert mask[rows, columns].any(0).all()
+
+
+def test_what_is_no_sector_is_not_found():
+    rng = np.random.default_rng(0)
+    black = np.zeros((4, 100, 120), np.uint8)
+    moving = black.copy()
+    moving[:, 20:80, 10:110] = rng.integers(0, 255, (4, 60, 100))  # a rectangle, as of an M-mode strip
+    assert find_fans(black) == []
+    assert find_fans(moving) == []
+
+
+def test_bad_frames():
+    with pytest.raises(DataError, match="give uint8"):
+        find_fans(np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(DataError, match="float64"):
+        find_fans(np.zeros((2, 80, 80)))
