@@ -48,10 +48,8 @@ def main():
         found += len(masks) == panels
         overlaps += [max([(m & s).sum() / (m | s).sum() for m in masks] or [0.0]) for s in screen.sectors]
     print(f"{len(overlaps)} sectors on {options.screens} screens, right number of panels on {found}")
-    print(
     low, worst = np.quantile(overlaps, (0.05, 0.0))
     print(f"IoU: mean {np.mean(overlaps):.3f}, 5% quantile {low:.3f}, worst {worst:.3f}")
-    )
     print(f"search {search / options.screens:.2f} s a loop, {search / decode:.1f} times its decoding from MJPEG")
 
 
