@@ -332,8 +332,8 @@ def test_search(name, tiny, alan, tmp_path):
         assert space.size == 46 * 9 * 6 * 3 == 7452
     light = next(encoder for encoder in ("mobilenet_v2", "resnet18") if encoder in space.encoders)
     args = [f"--space.encoders=[{light}]", "--space.decoders=[unet]", "--space.batch_sizes=[2]"]
-    args += [f"--training.stores={json.dumps([tiny.store('camus')])}", "--training.label_patients=null"]
-    args += ["--training.max_epochs=1", "--training.val_every=1", "--training.num_workers=0"]
+    args += [f"--data.stores={json.dumps([tiny.store('camus')])}", "--data.label_patients=null"]
+    args += ["--training.epochs=1", "--study.val_every=1", "--training.num_workers=0"]
     ran = alan("search", "--config", ROOT / name, "--out", out, *args, "--study.n_trials=1")
     assert ran.code == 0, ran.err
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))

@@ -17,10 +17,10 @@ from alan.active.pool import score_pool
 from alan.active.protocol import ActiveFrames, ActiveLoop, PoolData, open_frames
 from alan.active.state import STATE, Record, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
-from alan.active.training import Training, measure, train
 from alan.data.sample import IntArray
 from alan.runs import open_run, plain
 from alan.supervised.segmenter import Segmenter
+from alan.supervised.training import TrainingSettings, measure, train
 
 #: Everything that a run may write; ``overwrite`` removes these and nothing else.
 CONTENTS = ("config.yaml", STATE, "phases.csv", "results.json", "report.html", "labelled", "figures")
@@ -30,7 +30,7 @@ class _Loops:
     """The loops of all functions and seeds; those with the same labels share their trainings."""
 
     def __init__(
-        self, frames: ActiveFrames, loop: ActiveLoop, training: Training, state: State, out: Path
+        self, frames: ActiveFrames, loop: ActiveLoop, training: TrainingSettings, state: State, out: Path
     ) -> None:
         self.frames, self.loop, self.training, self.state, self.out = frames, loop, training, state, out
         self._describe = Describe(loop.diversity, loop.batch_size) if loop.diversity else None
@@ -59,7 +59,7 @@ class _Loops:
     def _phase(self, seed: int, phase: int, labelled: list[int], functions: list[str]) -> list[Record]:
         """Train, measure, and choose what to label next."""
         frames = self.frames.labelled(labelled)
-        segmenter = train(self.training, frames, seed, dropout=False, desc="train")
+        segmenter = train(self.training.without_dropout(), frames, seed, desc="train")
         scores = {
             f"{side}_{name}": value
             for side, measured in self.frames.measured.items()
@@ -98,7 +98,7 @@ class _Loops:
         scoring = [function for function in functions if function != RANDOM]
         if not scoring:
             return chosen
-        network = train(self.training, self.frames.labelled(labelled), seed, dropout=True, desc="train to score")
+        network = train(self.training, self.frames.labelled(labelled), seed, desc="train to score")
         sampler = MonteCarloDropout(network, self.loop.passes, seed)
         scores |= score_pool(sampler, self.frames.pool.part(rest), scoring, self.loop.batch_size)
         features, centres = self._features(network, rest, np.array(labelled, np.int64))
@@ -122,7 +122,7 @@ def run_active(
     data: PoolData,
     *,
     loop: ActiveLoop = ActiveLoop(),  # noqa: B008 (frozen)
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: TrainingSettings = TrainingSettings(),  # noqa: B008 (frozen)
     title: str = "Active learning",
     overwrite: bool = False,
 ) -> Path:

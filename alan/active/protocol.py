@@ -10,7 +10,6 @@ import pandas as pd
 
 from alan.active.acquisition import RANDOM, check_functions, check_passes
 from alan.active.pool import StorePool
-from alan.active.training import Training
 from alan.data.loaders.datasets import StoreSet
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.store.reader import FrameStore
@@ -18,6 +17,7 @@ from alan.data.structures import check_structures
 from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
 from alan.supervised.networks import NetworkSpec
+from alan.supervised.training import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ class ActiveFrames:
         return self._labelled(self.pool_table.iloc[positions].reset_index(drop=True))
 
 
-def open_frames(data: PoolData, loop: ActiveLoop, training: Training) -> ActiveFrames:
+def open_frames(data: PoolData, loop: ActiveLoop, training: TrainingSettings) -> ActiveFrames:
     """Check all that a run is asked to do, and open its frames.
 
     Raises:
         ParameterError: a value out of range, or an initial set larger than the pool.
-        AlanError: as :class:`ActiveFrames` and :meth:`alan.active.Training.module`.
+        AlanError: as :class:`ActiveFrames` and :meth:`alan.supervised.TrainingSettings.module`.
     """
     loop.check(training.network)
     frames = ActiveFrames(data)
@@ -174,5 +174,5 @@ def open_frames(data: PoolData, loop: ActiveLoop, training: Training) -> ActiveF
             f"initial={loop.initial}, but the pool holds {len(frames.pool)} images ({Path(data.store).name}, "
             f"{data.pool_split}): lower it"
         )
-    training.module(list(frames.structures), 0, dropout=True)
+    training.module(frames.structures, 0)
     return frames

@@ -10,12 +10,12 @@ import torch
 from alan.active.loop import run_active
 from alan.active.protocol import ActiveLoop, PoolData
 from alan.active.suggest import open_pool, suggest
-from alan.active.training import Training
 from alan.errors import DataError, ParameterError
 from alan.files import atomic
 from alan.report.active import FUNCTIONS, contact_sheet, write_active_report
 from alan.report.figures import png
 from alan.supervised.segmenter import load_segmenter
+from alan.supervised.training import TrainingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def active_run(
     data: PoolData,
     *,
     loop: ActiveLoop = ActiveLoop(),  # noqa: B008 (frozen)
-    training: Training = Training(),  # noqa: B008 (frozen)
+    training: TrainingSettings = TrainingSettings(),  # noqa: B008 (frozen)
     title: str = "Active learning",
     overwrite: bool = False,
 ) -> None:

@@ -90,7 +90,7 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Space", f"{axes} = {plural(space['size'], 'point')}{left}"),
         ("Sampler", sampler + ("" if study["pruner"] == "none" else f", {study['pruner']} pruner")),
         ("Objective", " and ".join({"iou": "IoU", "latency": "latency"}[name] for name in study["objectives"])),
-        ("Training", f"{plural(training['max_epochs'], 'epoch')} a trial"),
+        ("Training", f"{training['length']} per trial"),
         (
             "Labels",
             plural(training["label_patients"], "patient") if training["label_patients"] else "all patients",

@@ -1,12 +1,12 @@
 from .run import run_search
-from .settings import StudySettings, TrialTraining
+from .settings import SearchData, StudySettings
 from .space import SearchSpace
 from .study import SearchStudy
 
 __all__ = [
+    "SearchData",
     "SearchSpace",
     "SearchStudy",
     "StudySettings",
-    "TrialTraining",
     "run_search",
 ]

@@ -13,9 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from alan.errors import DataError
 from alan.files import atomic, read_json, write_json, write_text
-from alan.search.settings import TrialTraining
+from alan.runs import plain
+from alan.search.settings import SearchData, fit_config
 from alan.search.space import Point
 from alan.search.study import DETAILS, LATENCY, REASON, WORKER, SearchStudy, died_twice
+from alan.supervised.training import TrainingSettings
 
 SCHEMA = "alan-search/1"
 CONFIG, RESULTS, TRIALS, BEST, DATABASE = "config.yaml", "results.json", "trials.csv", "best.yaml", "study.db"
@@ -78,11 +80,14 @@ def _first_value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
-def summarise(search: SearchStudy, training: TrialTraining, space: dict[str, Any]) -> dict[str, Any]:
+def summarise(
+    search: SearchStudy, data: SearchData, training: TrainingSettings, space: dict[str, Any]
+) -> dict[str, Any]:
     """All that the report shows, JSON-able.
 
     Args:
         search: the study.
+        data: the frames of its trials.
         training: how its trials were trained.
         space: counts of the space, passed on.
     """
@@ -103,10 +108,10 @@ def summarise(search: SearchStudy, training: TrialTraining, space: dict[str, Any
         },
         "space": space,
         "training": {
-            "structures": list(training.structures),
-            "max_epochs": training.max_epochs,
-            "val_split": training.val_split,
-            "label_patients": training.label_patients,
+            "structures": list(data.structures),
+            "length": f"{training.steps} steps" if training.steps else f"{training.epochs} epochs",
+            "val_split": data.val_split,
+            "label_patients": data.label_patients,
         },
         "trials": rows,
         "best": done[:5],
@@ -117,7 +122,9 @@ def summarise(search: SearchStudy, training: TrialTraining, space: dict[str, Any
     }
 
 
-def write_results(folder: Path, search: SearchStudy, training: TrialTraining, summary: dict[str, Any]) -> None:
+def write_results(
+    folder: Path, search: SearchStudy, data: SearchData, training: TrainingSettings, summary: dict[str, Any]
+) -> None:
     """Write ``trials.csv``, ``best.yaml`` (where a trial has finished) and, last, ``results.json``."""
     with atomic(folder / TRIALS) as temporary:
         trial_table(search).to_csv(temporary, index=False, float_format="%.6g")
@@ -128,7 +135,9 @@ def write_results(folder: Path, search: SearchStudy, training: TrialTraining, su
             f"# Trial {best['trial']} of the search {summary['study']['name']!r}: mean validation IoU "
             f"{best['iou']:.4f}.\n#   alan fit --config {folder / BEST} --out {folder / 'best'}\n"
         )
-        text = yaml.safe_dump(training.fit_config(point), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(
+            plain(fit_config(point, data, training, search.settings)), sort_keys=False, allow_unicode=True
+        )
         write_text(folder / BEST, head + text)
     write_json(folder / RESULTS, summary)
 

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 from tqdm import tqdm
 
-from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.store.reader import FrameStore
 from alan.data.structures import n_classes
 from alan.errors import ConfigError, DataError
 from alan.extras import third_party
 from alan.files import write_text
 from alan.runs import plain, provenance
-from alan.search.settings import StudySettings, TrialTraining
+from alan.search.settings import SearchData, StudySettings, count_validations
 from alan.search.space import Builds, Point, SearchSpace, why_not
-from alan.search.trial import Outcome, Report, train_point
-from alan.supervised.module import SegmentationModule
+from alan.search.trial import train_point
 from alan.supervised.networks import PLAIN, NetworkSpec
+from alan.supervised.training import TrainingSettings
 
 if TYPE_CHECKING:
     from alan.search.study import Objective, Progress, SearchStudy
@@ -37,7 +34,8 @@ _log = logging.getLogger(__name__)
 def run_search(
     out: str | Path,
     space: SearchSpace,
-    training: TrialTraining,
+    data: SearchData,
+    training: TrainingSettings,
     study: StudySettings,
     *,
     objective: Objective | None = None,
@@ -54,9 +52,10 @@ def run_search(
     Args:
         out: the run folder.
         space: what is searched.
-        training: how each point is trained.
+        data: labelled frames of the trials.
+        training: how each point is trained; the space sets network, learning rate and batch size.
         study: how the space is searched.
-        objective: trains a point; default :func:`alan.search.trial.train_point` with ``training``.
+        objective: trains a point; default :func:`alan.search.trial.train_point`.
         builds: whether a pair can be built; default :func:`alan.search.space.why_not`.
         progress: show bars.
 
@@ -75,13 +74,12 @@ def run_search(
     from alan.search.study import SearchStudy
 
     folder = Path(out)
-    study.check()
-    training.check()
+    validations = count_validations(training, study)
     space = space.checked()
     _check_folder(folder, results.CONFIG, results.DATABASE)
-    stores = _check_training(training)
-    classes = n_classes(training.structures)
-    ask = builds or partial(why_not, in_channels=training.in_channels, classes=classes)
+    stores = _check_training(data, training)
+    classes = n_classes(data.structures)
+    ask = builds or partial(why_not, in_channels=training.network.in_channels, classes=classes)
     impossible = space.impossible_pairs(ask, progress=progress)
     points = space.points(impossible)
     _log.info("%s", counted(space, len(points), len(impossible)))
@@ -101,23 +99,25 @@ def run_search(
                 space,
                 points,
                 study,
-                identity={"training": _identity(training), "stores": sorted(stores.values())},
-                validations=training.validations,
+                identity={"training": _identity(data, training, study), "stores": sorted(stores.values())},
+                validations=validations,
             )
         except (ConfigError, DataError):
             if made:
                 _remove(folder)
             raise
-        config = plain({"space": asdict(space), "training": asdict(training), "study": asdict(study)})
+        parts = {"space": space, "data": data, "training": training, "study": study}
+        config = plain(parts)
         write_text(folder / results.CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         if search.n_trials < study.n_trials:
             _log.info("n_trials is %d, the space has %d points: all are trained", study.n_trials, len(points))
         try:
-            _train(search, objective or partial(_train_point, training), progress)
+            train = partial(train_point, data=data, training=training, val_every=study.val_every)
+            _train(search, objective or train, progress)
         finally:
-            summary = results.summarise(search, training, counts)
+            summary = results.summarise(search, data, training, counts)
             summary["provenance"] = provenance(stores)
-            results.write_results(folder, search, training, plain(summary))
+            results.write_results(folder, search, data, training, plain(summary))
             storage.engine.dispose()
     return folder
 
@@ -129,15 +129,6 @@ def counted(space: SearchSpace, points: int, impossible: int) -> str:
     product = " x ".join(f"{n} {name}" for name, n in zip(names, lengths, strict=True) if n > 1)
     left = f"; {impossible} pairs cannot be built, {points:,} points are left" if impossible else ""
     return f"space: {product}{' = ' if product else ''}{space.size:,} points{left}"
-
-
-def _train_point(training: TrialTraining, point: Point, report: Report) -> Outcome:
-    try:
-        return train_point(point, training, report)
-    finally:  # a network that was too large must not stay in the next one's way
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _train(search: SearchStudy, objective: Objective, progress: bool) -> None:
@@ -179,23 +170,21 @@ def _check_folder(folder: Path, config: str, database: str) -> None:
         raise ConfigError(f"{folder} is not empty and holds no run of alan search: choose another --out")
 
 
-def _check_training(training: TrialTraining) -> dict[str, str]:
-    """Build data and module once, with a small network, so that what is wrong for every trial is said before.
+def _check_training(data: SearchData, training: TrainingSettings) -> dict[str, str]:
+    """Open the frames and build a small network, so that what is wrong for every trial is said before the first.
 
     Returns:
         Path of each store to its fingerprint.
     """
-    point = Point("", "", 1, 1.0, 1)  # the settings that are checked do not depend on it
-    data = LabelledFrameDataModule(**training.data(point))
-    data.setup()
-    small = NetworkSpec(PLAIN, None, training.in_channels, decoder_channels=(2, 4))
-    SegmentationModule(**training.module(point), network=small)
-    return {path: FrameStore(path).fingerprint for path in training.stores}
+    data.module(Point("", "", 1, 1.0, 1)).setup()  # the check does not depend on the point
+    small = NetworkSpec(PLAIN, None, training.network.in_channels, decoder_channels=(2, 4))
+    replace(training, network=small).module(data.structures, data.seed)
+    return {path: FrameStore(path).fingerprint for path in data.stores}
 
 
-def _identity(training: TrialTraining) -> dict[str, Any]:
-    """What makes scores comparable: all but where the data lie and what machine trains."""
-    settings = asdict(training)
+def _identity(data: SearchData, training: TrainingSettings, study: StudySettings) -> dict[str, Any]:
+    """What makes scores comparable: all but the place of the data, the machine and what the space varies."""
+    settings = {**asdict(data), **asdict(training), "val_every": study.val_every}
     for name in ("stores", "num_workers", "accelerator"):
         settings.pop(name)
     return settings

@@ -3,6 +3,7 @@ from .losses import WeightedLosses
 from .module import SegmentationModule
 from .networks import NetworkSpec, build_network
 from .segmenter import Segmenter, load_segmenter, save_segmenter
+from .training import TrainingSettings, train
 from .unet import UNet
 
 __all__ = [
@@ -10,9 +11,11 @@ __all__ = [
     "NetworkSpec",
     "SegmentationModule",
     "Segmenter",
+    "TrainingSettings",
     "UNet",
     "WeightedLosses",
     "build_network",
     "load_segmenter",
     "save_segmenter",
+    "train",
 ]

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from alan.active.protocol import ActiveLoop, PoolData
-from alan.active.training import Training
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
 from alan.data.store.writer import prepare
 from alan.supervised.networks import NetworkSpec
+from alan.supervised.training import TrainingSettings
 
 SIZE = 32
 SMALL = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.3, dropout_at="decoder")
@@ -71,7 +71,7 @@ def discs(tmp_path_factory):
         store=store,
         data=lambda **options: PoolData(**{"store": store, **options}),
         loop=lambda **options: ActiveLoop(**{**loop, **options}),
-        training=lambda **options: Training(**{**training, "accelerator": "cpu", **options}),
+        training=lambda **options: TrainingSettings(**{**training, "accelerator": "cpu", **options}),
         plain=asdict,
     )
     torch.set_num_threads(threads)

@@ -47,14 +47,14 @@ def test_what_is_labelled(straight, discs):
 
 def test_scores_are_those_of_the_metrics(discs, tmp_path):
     """A phase trained once more by itself, measured with the project's own Dice and IoU."""
-    from alan.active.training import train
     from alan.evaluation.metrics import dice, iou
+    from alan.supervised.training import train
 
     loop, training = discs.loop(functions=("mfe",), phases=1, seeds=(3,)), discs.training(steps=60, lr=0.03)
     run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=training)
     record = read_state(run).loop("mfe", 3)[0]
     frames = open_frames(discs.data(), loop, training)
-    segmenter = train(training, frames.labelled(initial_set(16, 3, 3)), 3, dropout=False, desc="again")
+    segmenter = train(training.without_dropout(), frames.labelled(initial_set(16, 3, 3)), 3)
     assert segmenter.spec.dropout == 0
     batch = frames.measured["val"].__getitems__(range(6))
     predicted = segmenter.masks(batch["frames"])["lv"].numpy()
@@ -236,7 +236,7 @@ BAD = [
         ParameterError,
         "no dropout",
     ),
-    ({"training": {"steps": 0}}, ParameterError, r"training\.steps=0"),
+    ({"training": {"steps": 0}}, ParameterError, "steps is 0: give a whole number of at least 1"),
     ({"training": {"losses": {"cross_entropy": 1.0}}}, ParameterError, "does not fit"),
     ({"training": {"lr": 1e30, "losses": {"dice": 1.0, "bce": 1.0}, "steps": 30}}, ParameterError, "loss is"),
     ({"data": {"structures": ("la",)}}, DataError, "no masks of 'la'"),

@@ -8,19 +8,19 @@ SegFormer of ``configs/evaluate/label_efficiency_camus.yaml``, a few steps timed
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
-from lightning.pytorch import Trainer
 from sklearn.linear_model import LogisticRegression
 
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.downstream.readouts.decoder import DecoderReadout
 from alan.downstream.readouts.linear import LinearReadout
-from alan.evaluation.label_efficiency.network import NetworkTraining
 from alan.supervised.networks import NetworkSpec
+from alan.supervised.training import TrainingSettings, train
 
 FRAMES, TESTED, GRID, DIM, SIDE, STEPS = 40, 100, 56, 240, 112, 6
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "label_efficiency_camus.yaml"
@@ -51,22 +51,12 @@ def network_seconds(store, settings):
     network = dict(settings["network"])
     channels = network.pop("decoder_channels", None)
     spec = NetworkSpec(**network, decoder_channels=None if channels is None else tuple(channels))
-    training = NetworkTraining(**{**settings, "network": spec})
+    training = TrainingSettings(**{**settings, "network": spec})
+
+    data = LabelledFrameDataModule([store], list(STRUCTURES), label_patients=20)
 
     def fit(steps):
-        data = LabelledFrameDataModule(
-            [store], list(STRUCTURES), label_patients=20, batch_size=training.batch_size
-        )
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = Trainer(
-            max_steps=steps,
-            max_epochs=-1,
-            accelerator="cpu",
-            limit_val_batches=0,
-            enable_model_summary=False,
-            **quiet,
-        )
-        trainer.fit(training.module(STRUCTURES, 0), data)
+        train(replace(training, steps=steps, accelerator="cpu"), data.train_frames, 0)
 
     fit(1)
     return (seconds(lambda: fit(STEPS + 1))[0] - seconds(lambda: fit(1))[0]) / STEPS * training.steps

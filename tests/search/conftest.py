@@ -40,7 +40,6 @@ def open_study(tmp_path):
 
     def opened(n_trials=10, *, space=SPACE, identity=None, disk=False, **settings):
         asked = StudySettings(n_trials, **{"heartbeat": 1, **settings})
-        asked.check()
         if disk:
             storages.append(open_storage(tmp_path / "study.db", None, asked.heartbeat, asked.grace))
         storage = storages[-1] if disk else storages[0]

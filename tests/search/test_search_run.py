@@ -12,9 +12,10 @@ from alan.errors import ConfigError
 from alan.report.search import write_search_report
 from alan.search.latency import measure_latency
 from alan.search.run import run_search
-from alan.search.settings import StudySettings, TrialTraining
+from alan.search.settings import SearchData, StudySettings
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.padded import PaddedNetwork
+from alan.supervised.training import TrainingSettings
 
 from .conftest import SPACE, objective
 
@@ -29,18 +30,20 @@ def config(tiny, folder, **changes):
             "batch_sizes": [2, 4],
             "depths": [3],
         },
+        "data": {"stores": [tiny.store("camus")], "structures": ["lv", "la"]},
         "training": {
-            "stores": [tiny.store("camus")],
-            "structures": ["lv", "la"],
-            "max_epochs": 2,
+            "epochs": 2,
             "losses": {"cross_entropy": 1.0},
             "accelerator": "cpu",
         },
         "study": {"n_trials": 2, "heartbeat": 1},
     }
     for name, value in {"space.depths": [3], **changes}.items():
-        part, key = name.split(".")
-        parts[part][key] = value
+        *path, key = name.split(".")
+        part = parts
+        for step in path:
+            part = part.setdefault(step, {})
+        part[key] = value
     path = folder / "search.yaml"
     path.write_text(yaml.safe_dump(parts), encoding="utf-8")
     return path
@@ -48,9 +51,11 @@ def config(tiny, folder, **changes):
 
 def quick(tiny, out, n_trials=4, space=SPACE, train=objective, **settings):
     """A search whose trials are a formula."""
-    training = TrialTraining((tiny.store("camus"),), ("lv",), max_epochs=3)
+    data, training = SearchData((tiny.store("camus"),), ("lv",)), TrainingSettings(epochs=3)
     study = StudySettings(n_trials, heartbeat=1, **settings)
-    return run_search(out, space, training, study, objective=train, builds=lambda *pair: None, progress=False)
+    return run_search(
+        out, space, data, training, study, objective=train, builds=lambda *pair: None, progress=False
+    )
 
 
 def test_search_and_fit_of_the_best(tiny, alan, tmp_path):
@@ -133,16 +138,18 @@ def test_folders_and_studies_of_something_else(tiny, tmp_path):
         ({"space.encoders": ["densenet121"], "space.decoders": ["pan"], "space.depths": [5]}, ["no depth works"]),
         ({"space.decoders": ["pspnet"], "space.depths": [6]}, ["depth 5 would work"]),
         ({"space.lrs": []}, ["lrs is empty"]),
-        ({"space.lr": [1e-3]}, ["'lr'", "'lrs'"]),
-        ({"study.n_trials": 0}, ["n_trials 0"]),
+        ({"space.batchsizes": [4]}, ["'batchsizes'", "'batch_sizes'"]),
+        ({"study.n_trials": 0}, ["n_trials is 0"]),
         ({"study.pruner": "median", "study.objectives": ["iou", "latency"]}, ["'median'", "one objective"]),
         ({"study.storage": "postgres//nowhere"}, ["no database URL"]),
         ({"study.storage": "sqlite:////nowhere/study.db"}, ["/nowhere/study.db", "unable to open"]),
-        ({"training.structures": ["lvv"]}, ["'lvv'"]),
+        ({"data.structures": ["lvv"]}, ["'lvv'"]),
         ({"training.losses": {"bce": 1.0}}, ["'bce' does not fit 3"]),
-        ({"training.val_every": 5}, ["val_every 5", "1..2"]),
-        ({"training.val_split": "test"}, ["keep test for the end"]),
+        ({"study.val_every": 5}, ["val_every is 5", "at most 2, the epochs"]),
+        ({"data.val_split": "test"}, ["keep test for the end"]),
         ({"training.augmentation": "ehco"}, ["'ehco'", "did you mean 'echo'"]),
+        ({"training.lr": 0.1}, ["training.lr is 0.1", "space.lrs"]),
+        ({"training.network.depth": 4}, ["training.network.depth", "the space chooses it"]),
     ],
     ids=lambda case: "-".join(case[0]),
 )

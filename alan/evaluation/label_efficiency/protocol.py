@@ -175,7 +175,6 @@ class LabelEfficiencyProtocol:
         postprocessing: Steps from parcels to a segment, for methods that select parcels by a rule.
         largest_component: Keep the largest component of each structure, for all other methods except the atlas.
         batch_size: Frames per forward pass.
-        accelerator: Accelerator on which networks are trained. Results repeat on the same kind of machine.
         workers: Processes that compute cells, each on one thread; their number does not change any result.
         work: Folder of finished cells and features, which several runs may share, so that a run with one more
             method computes only that one; null keeps them in the run folder.
@@ -193,7 +192,6 @@ class LabelEfficiencyProtocol:
     postprocessing: PostProcessing = field(default_factory=PostProcessing)
     largest_component: bool = True
     batch_size: PositiveInt = 32
-    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     workers: PositiveInt = 1
     work: str | None = None
 

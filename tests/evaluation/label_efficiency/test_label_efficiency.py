@@ -30,7 +30,7 @@ from alan.evaluation.label_efficiency.decoder import DecoderMethod
 from alan.evaluation.label_efficiency.linear import LinearMethod
 from alan.evaluation.label_efficiency.measure import list_cells, measure_efficiency
 from alan.evaluation.label_efficiency.methods import METHODS, method_class
-from alan.evaluation.label_efficiency.network import NetworkMethod, NetworkTraining, start_from
+from alan.evaluation.label_efficiency.network import NetworkMethod
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
 from alan.evaluation.label_efficiency.rule import RuleMethod
 from alan.evaluation.label_efficiency.segmenter import SegmenterMethod
@@ -40,9 +40,19 @@ from alan.evaluation.run import run_evaluation
 from alan.parcels.model import load_parcels
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+from alan.supervised.training import TrainingSettings
 
 SPEC = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
-TRAINING = NetworkTraining(network=SPEC, augmentation="none", steps=3, batch_size=4)
+TRAINING = TrainingSettings(
+    network=SPEC,
+    losses={"cross_entropy": 1.0, "dice": 1.0},
+    optimiser="adamw",
+    lr=2e-3,
+    schedule="cosine",
+    normalisation="sector",
+    steps=3,
+    batch_size=4,
+)
 STRUCTURES = ("lv", "la")
 
 
@@ -359,32 +369,6 @@ def test_a_failed_cell_is_told_and_tried_again(protocol, tmp_path):
     assert math.isnan(result.cases[result.cases["method"] == "wild"]["dice"].iloc[0])
 
 
-def test_a_training_starts_from_the_rows_of_the_same_structures(segmenter):
-    from alan.supervised.segmenter import load_segmenter
-
-    module, source = TRAINING.module(STRUCTURES, 0), load_segmenter(segmenter)
-    start_from(module, source, segmenter)
-    images = torch.rand(2, 1, 32, 32)
-    with torch.no_grad():
-        mine, theirs = module.model.eval()(images), source.model(images)
-    torch.testing.assert_close(mine, theirs[:, [0, 3, 1]])  # background, lv, la out of background, la, myo, lv
-
-
-def test_starts_that_do_not_fit(lab, segmenter):
-    from alan.supervised.segmenter import load_segmenter
-
-    source = load_segmenter(segmenter)
-    wider = replace(TRAINING, network=replace(SPEC, decoder_channels=(8, 16)))
-    for training, structures, message in (
-        (wider, STRUCTURES, "its network is"),
-        (replace(TRAINING, normalisation="unit"), STRUCTURES, "its normalisation is sector, not unit"),
-        (TRAINING, ("lv", "rv"), "it segments la, myo, lv; asked for are lv, rv"),
-        (replace(TRAINING, losses={"dice": 1.0}), ("lv",), "asked for are lv"),
-    ):
-        with pytest.raises(CheckpointError, match=message):
-            start_from(training.module(structures, 0), source, segmenter)
-
-
 def with_method(protocol, kind, **settings):
     return replace(protocol, methods=[method_class(kind)("m", **settings)])
 
@@ -415,7 +399,7 @@ def with_method(protocol, kind, **settings):
             ParameterError,
             "steps is 0: give a whole",
         ),
-        ({"method": {"kind": "network", "network": {"lr": 0.0}}}, ParameterError, "lr 0.0"),
+        ({"method": {"kind": "network", "network": {"lr": 0.0}}}, ParameterError, "lr is 0.0"),
         (
             {"method": {"kind": "linear", "backbone": "x", "linear": LinearReadout(l2=-1)}},
             ParameterError,
