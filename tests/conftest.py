@@ -78,7 +78,8 @@ class Tiny:
 
     def _store(self, layout: str, seed: int = 0) -> str:
         out = self.folder / f"{layout}{seed or ''}.h5"
-        archive = open_dataset(layout, self.archive(layout, seed))
+        split = {"split": {"train": "1-4", "val": "5-6", "test": "7-8"}} if layout == "acdc" else {}
+        archive = open_dataset(layout, self.archive(layout, seed), **split)
         prepare(archive, out, Preprocessing(112), workers=0, progress=False)
         return str(out)
 
