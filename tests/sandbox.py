@@ -296,10 +296,8 @@ class Sandbox:
                     method["decoder"] = {**method.get("decoder", {}), "steps": 1}
                 if method["kind"] == "network":
                     method["network"] |= {"steps": 1, "batch_size": 2}
-                if "backbone" in method and not re.search(
-                    "sim_(?!vit|joint|then)|adapted|alan-sim", method["backbone"]
-                ):
-                    method["feature_levels"] = None  # the stand-in is a ViT
+                if "backbone" in method:  # fewer and narrower tokens than those of a convolutional network
+                    method |= {"backbone": self.tiny.backbone(), "feature_levels": None}
             options = {"methods": methods, "label_patients": [1, None], "seeds": [0], "workers": 1}
             args += [f"--label_efficiency.{name}={json.dumps(value)}" for name, value in options.items()]
         return args
