@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -171,3 +171,39 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
         raise DataError(
             f"{path}: claims {claim} pixels of {itemsize} bytes; {MAX_BYTES} bytes may be decoded, shorten it"
         )
+
+
+class FrameBuffer:
+    """Decoded frames, kept once; it refuses frames of another size and more bytes than are read.
+
+    Args:
+        path: the file, for messages.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path, self._data, self._count = path, bytearray(), 0
+        self._shape: tuple[int, ...] = ()
+        self._dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, frame: NDArray[Any]) -> None:
+        """Add a frame (H, W).
+
+        Raises:
+            DataError: it has another size or type than the frames before, or the loop becomes too long.
+        """
+        if not self._count:
+            self._shape, self._dtype = frame.shape, frame.dtype
+        if frame.shape != self._shape or frame.dtype != self._dtype:
+            raise DataError(
+                f"{self._path}: has frames of {self._shape} and {frame.shape} pixels; one size is needed"
+            )
+        check_size(self._path, (self._count + 1, *frame.shape), frame.dtype.itemsize)
+        self._data += frame.tobytes()
+        self._count += 1
+
+    def stack(self) -> NDArray[Any]:
+        """All frames: (T, H, W)."""
+        return np.frombuffer(self._data, self._dtype).reshape(self._count, *self._shape)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from alan.data.io.base import GET_AGAIN, Cine, check_size, reading, say
+from alan.data.io.base import GET_AGAIN, Cine, FrameBuffer, check_size, reading, say
 from alan.data.io.grey import to_grey
 from alan.data.io.orientation import upright_picture
 from alan.data.sample import ByteArray
@@ -78,10 +78,10 @@ def read_pages(path: str | os.PathLike[str]) -> Cine:
         DataError: missing, undecodable, too large, or pages of more than one size.
     """
     with reading(path, "picture") as source:
-        pages = [_grey(page) for page in _pages(source)]
-        if len({page.shape for page in pages}) > 1:
-            raise DataError(f"{path}: has pages of unlike sizes; save each as a picture of its own")
-        stack = np.stack(pages)
+        pages = FrameBuffer(path)
+        for page in _pages(source):
+            pages.append(_grey(page))
+        stack = pages.stack()
         frames, notes = to_grey(stack, path, declared=None if stack.dtype.kind == "f" else (0.0, 65535.0))
     say(path, notes)
     return Cine(frames, notes=notes)

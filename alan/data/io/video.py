@@ -1,8 +1,12 @@
-"""Video files to grey frames."""
+"""Video files to grey frames, by FFmpeg."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +14,189 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.io.base import Cine
+from alan.data.io.base import (
+    GET_AGAIN,
+    MAX_PIXELS,
+    Cine,
+    FrameBuffer,
+    check_complete,
+    check_size,
+    reading,
+    say,
+    times_at,
+)
+from alan.data.io.orientation import upright_frames
 from alan.errors import DataError
+
+#: FFmpeg's readers of containers; others read playlists, picture series, text and devices.
+_CONTAINERS = "avi,mov,matroska,asf,mpeg,mpegts,mpegvideo"
+#: What video in DICOM comes as: transport streams, MP4, and bare streams.
+_STREAMS = "mov,mpeg,mpegts,mpegvideo,m4v,h264,hevc"
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+#: Steps between time stamps that differ by more than this share of the mean are a variable rate.
+_UNEVEN = 0.1
 
 
 def read_video(path: str | os.PathLike[str]) -> Cine:
-    """Decode the first video stream of an AVI or MP4 file to grey.
+    """Decode the first video stream of an AVI, MP4, QuickTime, Matroska, WebM, MPEG or ASF file to grey.
 
-    Colour is reduced to luma. Whatever the installed FFmpeg decodes is accepted.
+    Colour is reduced to luma, the display matrix is applied, and ``times`` are the presentation times. Whatever
+    codec the installed FFmpeg has is decoded; it opens no other file and no network.
+
+    Args:
+        path: the file.
 
     Raises:
-        DataError: missing, not a video, without a video stream, undecodable, or frames of more than one size.
+        DataError: missing, not a video, without a video stream, damaged, with fewer frames than its container
+            promises, or frames of more than one size.
     """
-    source = Path(path)
-    if not source.is_file():
-        raise DataError(f"{source}: no such video")
-    frames: list[NDArray[Any]] = []
+    with reading(path, "video") as source:
+        check_complete(path, "bytes", _promised_bytes(source), source.stat().st_size)
+        cine = _decode(f"file:{source}", source, _CONTAINERS, source.stat().st_size)
+    say(path, cine.notes)
+    return cine
+
+
+def decode_stream(data: bytes, path: Path) -> Cine:
+    """Decode a video that lies in another file, such as DICOM.
+
+    Args:
+        data: a transport stream, an MP4 file or a bare MPEG-2, H.264 or HEVC stream.
+        path: the file, for messages.
+
+    Raises:
+        DataError: as :func:`read_video`.
+    """
+    return _decode(io.BytesIO(data), path, _STREAMS, len(data))
+
+
+def _decode(source: Any, path: Path, formats: str, n_bytes: int) -> Cine:
+    options = {"format_whitelist": formats, "protocol_whitelist": "file"}
+    frames, stamps = FrameBuffer(path), list[float | None]()
+    matrix: bytes | None = None
+    promised = hidden = 0
     try:
-        with av.open(str(source)) as container:
+        with _log_of_ffmpeg() as log, av.open(source, options=options) as container:
             if not container.streams.video:
-                raise DataError(f"{source}: holds no video stream")
+                raise DataError(f"{path}: holds no video stream; give a video")
             stream = container.streams.video[0]
-            rate = stream.average_rate
-            frames.extend(frame.to_ndarray(format="gray") for frame in container.decode(stream))
-    except (av.FFmpegError, ValueError) as error:
-        raise DataError(f"{source}: cannot be decoded after {len(frames)} frames ({error})") from error
-    if not frames:
-        raise DataError(f"{source}: holds no frame that can be decoded")
-    shapes = {frame.shape for frame in frames}
-    if len(shapes) > 1:
-        raise DataError(f"{source}: frames of {len(shapes)} sizes {sorted(shapes)}; one size is needed")
-    return Cine(np.stack(frames).astype(np.uint8, copy=False), float(rate) if rate else None)
+            stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+            stream.codec_context.thread_count = 1  # FFmpeg's messages are collected by thread
+            promised = _promised_frames(container, stream, path, n_bytes)
+            check_size(path, (max(promised, 1), stream.height, stream.width))
+            rate = float(stream.average_rate) if stream.average_rate else None
+            ratio = float(stream.sample_aspect_ratio or 1)
+            for packet in container.demux(stream):
+                hidden += packet.is_discard  # by an edit list
+                for frame in packet.decode():
+                    if packet.is_corrupt or frame.is_corrupt:
+                        raise DataError(f"{path}: frame {len(frames) + 1} is damaged or cut off; {GET_AGAIN}")
+                    frames.append(frame.to_ndarray(format="gray"))
+                    stamps.append(frame.time)
+                    matrix = matrix or _matrix(frame)
+    except av.FFmpegError as error:
+        there = f"{len(frames)} of {promised}" if promised else str(len(frames))
+        raise DataError(
+            f"{path}: cannot be decoded after {there} frames ({_words(error)}); {GET_AGAIN}"
+        ) from error
+    _report(log, path)
+    check_complete(path, "frames", max(promised - hidden, 1), len(frames))
+    upright, note = upright_frames(frames.stack(), matrix, path)
+    times, fps, notes = _times(stamps, rate)
+    if ratio != 1:
+        notes.append(f"pixels are {ratio:.4g} times as wide as high, frames are left as stored")
+    return Cine(upright, fps, times=times, notes=(*([note] if note else []), *notes))
+
+
+def _words(error: Any) -> str:
+    """What FFmpeg says, and its last message before."""
+    message = error.log[2] if error.log else ""
+    return " ".join(f"{error.strerror}; {message}".split()).rstrip("; ")
+
+
+def _promised_frames(container: Any, stream: Any, path: Path, n_bytes: int) -> int:
+    """Frames that the container states; 0 where it does not."""
+    index = [entry for entry in stream.index_entries if entry.size]
+    if "mov" in container.format.name:  # the index is right where an edit list hides frames
+        check_complete(path, "bytes", max((entry.pos + entry.size for entry in index), default=0), n_bytes)
+        return len(index) if stream.frames else 0
+    stated: int = stream.frames
+    # A whole AVI file may hold fewer frames than it states, since it counts those that a recorder dropped.
+    return len(index) if stated and _is_whole_riff(path, n_bytes) else stated
+
+
+def _is_whole_riff(path: Path, n_bytes: int) -> bool:
+    """Whether an AVI file is as long as its chunks state; some programs count their own 8 bytes too."""
+    end = 0
+    with path.open("rb") as file:
+        while (head := file.read(12))[:4] == b"RIFF":
+            end += 8 + int.from_bytes(head[4:8], "little")
+            file.seek(end)
+    return 0 < end <= n_bytes + 8
+
+
+def _promised_bytes(path: Path) -> int:
+    """Size of the file that the header of a Matroska or ASF file states; 0 where it does not."""
+    with path.open("rb") as file:
+        start = file.read(2**16)
+    at = start.find(_ASF_PROPERTIES)
+    if start[:4] == bytes.fromhex("3026b275") and at >= 0:
+        return int.from_bytes(start[at + 40 : at + 48], "little")
+    at = 0
+    for wanted in (_EBML, _SEGMENT):
+        if int.from_bytes(start[at : at + 4]) != wanted or at + 12 > len(start):
+            return 0
+        width = 9 - start[at + 4].bit_length()  # of the size that follows
+        size = int.from_bytes(start[at + 4 : at + 4 + width]) & (1 << 7 * width) - 1
+        at += 4 + width + size
+    return 0 if size == (1 << 7 * width) - 1 else at  # all ones: the writer did not know
+
+
+def _matrix(frame: Any) -> bytes | None:
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else bytes(data)
+
+
+def _times(
+    stamps: list[float | None], rate: float | None
+) -> tuple[NDArray[np.float64] | None, float | None, list[str]]:
+    """Times from the first frame, frame rate, and notes."""
+    times = np.array([np.nan if stamp is None else stamp for stamp in stamps], np.float64)
+    steps = np.diff(times)
+    if len(times) == 1:
+        return np.zeros(1), rate, []
+    if not (steps > 0).all():  # false for NaN too
+        return times_at(rate, len(times)), rate, ["time stamps do not increase, a constant rate is assumed"]
+    mean = float(steps.mean())
+    if np.ptp(steps) > _UNEVEN * mean:
+        return (
+            times - times[0],
+            1 / mean,
+            [f"variable frame rate, {1 / steps.max():.4g} to {1 / steps.min():.4g} fps"],
+        )
+    return times - times[0], rate or 1 / mean, []
+
+
+@contextlib.contextmanager
+def _log_of_ffmpeg() -> Iterator[list[Any]]:
+    """Collect FFmpeg's error messages of this thread."""
+    level, repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)  # they are held back until the next message otherwise
+    try:
+        with av.logging.Capture(local=True) as lines:
+            yield lines
+    finally:
+        av.logging.set_skip_repeated(repeated)
+        av.logging.set_level(level)
+
+
+def _report(log: list[Any], path: Path) -> None:
+    """Warn of FFmpeg's messages about a video that it decoded all the same."""
+    lines = list(dict.fromkeys(f"{name}: {message.strip()}" for _, name, message in log))
+    if any("crc mismatch" in line.lower() for line in lines):
+        raise DataError(f"{path}: a check sum is wrong ({lines[0]}); {GET_AGAIN}")
+    if lines:
+        more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+        warnings.warn(f"FFmpeg reports {lines[0]!r}{more}", stacklevel=2)

@@ -161,7 +161,7 @@ def test_a_file_that_ends_early_is_never_read(write, name):
     noise = np.random.default_rng(1).integers(0, 256, (20, 30), np.uint8)
     path = write(nifti(noise), name)
     whole = path.read_bytes()
-    for length in range(1, len(whole)):
+    for length in range(1, len(whole), 7):
         path.write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"ends early"):
             read_medical(path)

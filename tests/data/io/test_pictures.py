@@ -82,7 +82,7 @@ def test_a_stack_is_a_loop_and_no_picture(tmp_path):
     with pytest.raises(DataError, match=r"a.tif: holds 5 pages"):
         read_mask(tmp_path / "a.tif")
     pages[0].save(tmp_path / "b.tif", save_all=True, append_images=[Image.fromarray(RAMP[:5])])
-    with pytest.raises(DataError, match=r"b.tif: has pages of unlike sizes"):
+    with pytest.raises(DataError, match=r"b.tif: has frames of \(10, 20\) and \(5, 20\) pixels"):
         read_pages(tmp_path / "b.tif")
 
 
@@ -178,7 +178,7 @@ def test_files_that_end_early_or_are_no_pictures(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(RAMP).save(path)
     whole, shown = path.read_bytes(), read_picture(path)
-    for length in range(0, len(whole), 5):
+    for length in range(0, len(whole), 17):
         path.write_bytes(whole[:length])
         with contextlib.suppress(DataError):
             assert np.array_equal(read_picture(path), shown)  # what is missing is no pixel

@@ -1,11 +1,15 @@
-import wave
+"""Video files to grey frames."""
+
+import struct
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
+from alan.data.io import base
 from alan.data.io.video import read_video
-from alan.errors import DataError
+from alan.errors import AlanWarning, DataError
 
 
 @pytest.fixture
@@ -48,27 +52,209 @@ def test_garbage(tmp_path):
 
 
 def test_sound_only(tmp_path):
-    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
-        file.setparams((1, 2, 8000, 0, "NONE", ""))
-        file.writeframes(bytes(1600))
-    with pytest.raises(DataError, match=r"a.wav: holds no video stream"):
-        read_video(tmp_path / "a.wav")
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+    with pytest.raises(DataError, match=r"a.mkv: holds no video stream"):
+        read_video(tmp_path / "a.mkv")
 
 
-def test_a_video_cut_short_gives_only_whole_frames_or_an_error(tmp_path, archives, frames):
-    archives.video(tmp_path / "a.avi", frames, codec="ffv1", pixels="gray")
-    data = (tmp_path / "a.avi").read_bytes()
-    lengths, message = set(), ""
-    for share in (0.02, 0.5, 0.8):
-        (tmp_path / "b.avi").write_bytes(data[: int(share * len(data))])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile whole.avi\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nwhole.avi\n#EXT-X-ENDLIST\n",
+        "notes on a video\n" * 40,
+        "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+    ],
+)
+def test_playlists_and_text_are_no_videos(tmp_path, archives, frames, text):
+    archives.video(tmp_path / "whole.avi", frames)
+    (tmp_path / "a.avi").write_text(text)
+    with pytest.raises(DataError, match=r"a.avi: cannot be decoded after 0 frames"):
+        read_video(tmp_path / "a.avi")
+
+
+def test_a_picture_is_no_video(tmp_path, archives, frames):
+    archives.picture(tmp_path / "a.png", frames[0])
+    (tmp_path / "a.png").rename(tmp_path / "a.avi")
+    with pytest.raises(DataError, match="whitelist"):
+        read_video(tmp_path / "a.avi")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixels", "options"),
+    [
+        ("a.avi", "mjpeg", "yuvj420p", {}),
+        ("a.avi", "ffv1", "gray", {}),
+        ("a.mp4", "mpeg4", "yuv420p", {}),
+        ("a.mp4", "mpeg4", "yuv420p", {"movflags": "faststart"}),
+        ("a.mov", "mjpeg", "yuvj420p", {"movflags": "faststart"}),
+        ("a.mkv", "ffv1", "gray", {}),
+        ("a.webm", "libvpx-vp9", "yuv420p", {}),
+        ("a.wmv", "wmv2", "yuv420p", {}),
+    ],
+)
+def test_a_video_that_ends_early_is_never_read(tmp_path, name, codec, pixels, options):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
+    write(tmp_path / name, noise, codec, pixels, options=options)
+    whole = (tmp_path / name).read_bytes()
+    shown = read_video(tmp_path / name).frames
+    assert len(shown) == 12
+    for share in np.linspace(0.01, 0.999, 25):
+        (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
         try:
-            got = read_video(tmp_path / "b.avi").frames
-        except DataError as error:
-            message = str(error)
-            lengths.add(0)
-        else:
-            assert np.array_equal(got, frames[: len(got)])
-            lengths.add(len(got))
-    assert 0 in lengths
-    assert "b.avi" in message
-    assert max(lengths) < len(frames)
+            frames = read_video(tmp_path / name).frames
+        except DataError:
+            continue
+        assert np.array_equal(frames, shown), f"{len(frames)} frames of {share:.3f}"  # only the index was lost
+
+
+def test_both_numbers_are_named(tmp_path, archives):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
+    archives.video(tmp_path / "a.avi", noise)
+    whole = (tmp_path / "a.avi").read_bytes()
+    (tmp_path / "a.avi").write_bytes(whole[: int(0.6 * len(whole))])
+    with pytest.raises(DataError, match=r"a.avi: .*\d+ of 12 frames.*; get the file again"):
+        read_video(tmp_path / "a.avi")
+
+
+def test_damage_that_the_decoder_notices(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
+    write(tmp_path / "a.mkv", noise, "ffv1", "gray", options={"slicecrc": "1"})
+    whole = bytearray((tmp_path / "a.mkv").read_bytes())
+    whole[len(whole) // 2] ^= 0x10
+    (tmp_path / "a.mkv").write_bytes(whole)
+    with pytest.raises(DataError, match="a check sum is wrong"):
+        read_video(tmp_path / "a.mkv")
+
+
+def test_messages_of_ffmpeg_reach_the_user_once(tmp_path, archives, frames, monkeypatch):
+    archives.video(tmp_path / "a.avi", frames)
+
+    class Capture:
+        def __init__(self, local):
+            assert local
+
+        def __enter__(self):
+            return [(16, "mjpeg", "odd marker\n"), (16, "mjpeg", "odd marker\n"), (16, "avi", "odd index")]
+
+        def __exit__(self, *_):
+            return False
+
+    monkeypatch.setattr(av.logging, "Capture", Capture)
+    with pytest.warns(AlanWarning, match=r"a.avi: FFmpeg reports 'mjpeg: odd marker' and 1 more") as caught:
+        assert len(read_video(tmp_path / "a.avi").frames) == len(frames)
+    assert len(caught) == 1
+
+
+def write(path, frames, codec, pixels, *, stamps=None, options=None):
+    """Frames (T, H, W) with presentation times in milliseconds, 40 apart by default."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=25, options=options or {})
+        stream.height, stream.width = frames.shape[1:]
+        stream.pix_fmt = pixels
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index, array in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(array, format="gray").reformat(format=pixels)
+            frame.pts, frame.time_base = stamps[index] if stamps else 40 * index, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_times_of_a_constant_rate(tmp_path, archives, frames):
+    archives.video(tmp_path / "a.avi", frames, fps=50)
+    video = read_video(tmp_path / "a.avi")
+    assert video.times == pytest.approx(np.arange(9) / 50)
+    assert video.notes == ()
+
+
+@pytest.mark.parametrize(("name", "codec", "pixels"), [("a.mkv", "ffv1", "gray"), ("a.mp4", "mpeg4", "yuv420p")])
+def test_presentation_times_of_a_variable_rate(tmp_path, frames, name, codec, pixels):
+    stamps = [100, 120, 140, 160, 200, 400, 1000, 1010, 1100]
+    write(tmp_path / name, frames, codec, pixels, stamps=stamps)
+    video = read_video(tmp_path / name)
+    assert video.times == pytest.approx((np.array(stamps) - 100) / 1000)
+    assert video.fps == pytest.approx(8)
+    assert video.notes == ("variable frame rate, 1.667 to 100 fps",)
+
+
+def test_frames_that_a_recorder_dropped_are_not_missing(tmp_path, frames):
+    """AVI counts a dropped frame and holds nothing for it; here one of 40 slots is filled."""
+    write(tmp_path / "a.avi", frames, "mjpeg", "yuvj420p")
+    with av.open(str(tmp_path / "a.avi")) as container:
+        assert container.streams.video[0].frames == 360
+    assert read_video(tmp_path / "a.avi").times == pytest.approx(np.arange(9) / 25)
+
+
+def test_one_frame_has_the_time_0(tmp_path, archives, frames):
+    archives.video(tmp_path / "a.avi", frames[:1], fps=50)
+    assert read_video(tmp_path / "a.avi").times.tolist() == [0]
+
+
+def patched(path, name, place, values, form):
+    """Overwrite a part of the first box of this name in an MP4 file."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into(form, data, data.index(name) + place, *values)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((0, 1, -1, 0), lambda a: np.rot90(a, -1, (1, 2))),
+        ((-1, 0, 0, -1), lambda a: a[:, ::-1, ::-1]),
+        ((0, -1, 1, 0), lambda a: np.rot90(a, 1, (1, 2))),
+    ],
+)
+def test_the_display_matrix_is_applied(tmp_path, archives, frames, matrix, turn):
+    path = tmp_path / "a.mp4"
+    archives.video(path, frames, codec="mpeg4", pixels="yuv420p")
+    stored = read_video(path).frames
+    a, b, c, d = (65536 * value for value in matrix)
+    patched(path, b"tkhd", 44, (a, b, 0, c, d, 0, 0, 0, 1 << 30), ">9i")
+    video = read_video(path)
+    assert np.array_equal(video.frames, turn(stored))
+    assert video.notes == ("turned as the display matrix says",)
+
+
+@pytest.mark.parametrize("keep", [1, 4])
+def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path, frames, keep):
+    """A recording that was trimmed on a phone."""
+    path = tmp_path / "a.mp4"
+    write(path, frames, "mjpeg", "yuvj420p")
+    data = path.read_bytes()
+    at = data.index(b"mdhd")
+    scale = struct.unpack_from(">I", data, at + 16)[0]
+    patched(path, b"elst", 12, (keep * 40, 2 * scale // 25), ">Ii")  # durations in ms of the movie
+    video = read_video(path)
+    assert len(video.frames) == keep
+    assert video.times == pytest.approx(np.arange(keep) / 25)
+
+
+def test_pixels_that_are_no_squares_are_noted(tmp_path, frames):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = frames.shape[1:]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for array in frames:
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(array, format="gray").reformat(format="yuv420p"))
+            )
+        container.mux(stream.encode())
+    video = read_video(tmp_path / "a.mp4")
+    assert video.notes == ("pixels are 1.333 times as wide as high, frames are left as stored",)
+
+
+def test_frames_that_are_too_large_are_refused_before_decoding(tmp_path, archives, frames, monkeypatch):
+    archives.video(tmp_path / "a.avi", frames)
+    monkeypatch.setattr(base, "MAX_PIXELS", 2000)
+    with pytest.raises(DataError, match="claims 9 x 40 x 56 pixels"):
+        read_video(tmp_path / "a.avi")
+    monkeypatch.setattr(base, "MAX_PIXELS", 3000)
+    monkeypatch.setattr(base, "MAX_BYTES", 6000)
+    with pytest.raises(DataError, match="6000 bytes may be decoded"):
+        read_video(tmp_path / "a.avi")
