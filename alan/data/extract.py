@@ -18,7 +18,7 @@ from alan.bounds import PositiveInt, bounded
 from alan.data.io.base import Cine
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, read_cine, stem
 from alan.data.io.medical import MEDICAL
-from alan.data.readers.folder import MANIFEST
+from alan.data.readers.manifest import MANIFEST
 from alan.errors import AlanWarning, DataError
 
 _log = logging.getLogger(__name__)

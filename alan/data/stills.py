@@ -10,7 +10,7 @@ import numpy as np
 
 from alan.data.io.pictures import PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
-from alan.data.readers.folder import MANIFEST, read_manifest
+from alan.data.readers.manifest import MANIFEST, read_manifest
 from alan.data.readers.patients import picture_id
 from alan.data.sample import ByteArray, IntArray, Record, Sample
 from alan.data.store.reader import FrameStore

@@ -327,27 +327,27 @@ def misspelt_in_evaluate(tiny, folder):
     return ["evaluate", *respelt(folder, "evaluate/camus.yaml", "structures", "structurs")]
 
 
-@case("option 'unlabelled' of data set 'folder' is 'maybe'", "give true or false")
+@case("unlabelled is 'maybe'", "give true or false")
 def a_word_for_a_switch_of_a_reader(tiny, folder):
     return prepare("folder", stills(folder / "mine" / "images").parent, "--options.unlabelled", "maybe")
 
 
-@case("option 'patient' of data set 'folder' is 5", "give a text")
+@case("patient is 5", "give a text")
 def a_number_for_a_rule_of_a_reader(tiny, folder):
     return prepare("folder", stills(folder / "mine" / "images").parent, "--options.patient", 5)
 
 
-@case("option 'seed' of data set 'folder' is -1", "give a whole number, 0 or more")
+@case("seed is -1", "give a whole number from 0 to")
 def negative_seed_of_a_reader(tiny, folder):
     return prepare("folder", stills(folder / "mine" / "images").parent, "--options.seed", -1)
 
 
-@case("seed is -1", "give 0 or more")
+@case("seed is -1", "give a whole number from 0 to")
 def negative_seed_of_a_protocol(tiny, folder):
     return segment(tiny, seed=-1)
 
 
-@case("the pictures of the folder itself belong into a folder images in it")
+@case("move the pictures of the folder itself into a folder images in it")
 def pictures_beside_images(tiny, folder):
     return prepare("folder", stills(folder / "mine"))
 

@@ -7,15 +7,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.bounds import Seed, bounded
 from alan.data.io.medical import medical_shape, read_labels, read_medical
 from alan.data.readers.base import EchoDataset
-from alan.data.readers.camus import read_info
+from alan.data.readers.tables import number, read_info
 from alan.data.sample import ByteArray, Record, Sample
 from alan.data.splits import resolve_splits
 from alan.data.structures import label_names
@@ -37,42 +38,55 @@ class _Slice:
     phase: str
 
 
+@bounded
 class Acdc(EchoDataset):
-    """The official NIfTI volumes, or the widespread HDF5 slices; volumes first where both are there.
+    """ACDC, the Automated Cardiac Diagnosis Challenge: its NIfTI volumes, or the widespread HDF5 slices.
+
+    **Format:** ``{training,testing}/patientNNN/patientNNN_frameMM[_gt].nii.gz`` with ``Info.cfg``; or
+    ``patientNNN_frameMM_slice_K.h5`` with the arrays ``image`` (0 to 1) and ``label``. Volumes are read where both
+    exist. Labels: 1 RV, 2 myocardium, 3 LV cavity.
+
+    **Size:** 150 patients, 100 of them in training; 1,902 slices of those.
+
+    **Licence:** CC BY-NC-SA 4.0.
+
+    **Citation:** Bernard et al., "Deep learning techniques for automatic MRI cardiac multi-structures
+    segmentation and
+    diagnosis: is the problem solved?", IEEE Transactions on Medical Imaging 37(11), 2018.
 
     Each slice along z is a sample of one frame, ``patient001_frame01_slice_3`` (slices count from 1), without a
-    view: short-axis MR is no echo view. In the official layout ED and ES are the frames that ``Info.cfg`` names,
-    and its Group, Height and Weight become attributes; without it the phase is not known. In the HDF5 layout frame
-    01 is ED, frame 02 is ES, and the pixel size is lost.
+    view, because short-axis MR is no view of echocardiography. In the NIfTI layout ED and ES are the frames
+    that ``Info.cfg`` names, and its Group, Height and Weight become attributes; without it the phase is
+    unknown. In the HDF5 layout frame 01 is ED, frame 02 is ES, and the pixel size is unknown.
 
     Grey values of a volume are stretched linearly from its minimum and maximum to 0 and 255. The HDF5 files hold
-    volumes that were stretched to 0 to 1 in the same way, so that both layouts look alike; those are multiplied
-    by 255.
+    volumes that were stretched to 0 to 1 in the same way, so that both layouts look alike; those are multiplied by
+    255.
 
     Args:
-        root: a folder of patients, ``database`` or its parent (with ``training`` and ``testing``); or the folder
-            of the HDF5 slices or its parent.
-        structures: what to read of ``rv``, ``myo`` and ``lv`` (the cavity); or new names to the labels that they
-            join, such as ``{"lv_epi": ["lv", "myo"]}`` for the binary target of the U-Net paper. No label may be
-            used twice.
-        split: side to patients or to a fraction of them, or a YAML or JSON file of that. Default: the folders
-            ``training`` and ``testing`` where they are, else no split.
-        seed: of the draw where ``split`` gives fractions.
+        root: A folder of patients, ``database`` or its parent (with ``training`` and ``testing``); or the
+            folder of the HDF5 slices or its parent.
+        structures: Which of ``rv``, ``myo`` and ``lv`` (the cavity) to read; or new names to the labels that they
+            join, such as ``{"lv_epi": ["lv", "myo"]}`` for the binary target of the U-Net paper. No label may
+            be used twice.
+        split: Split to patients or to a fraction of them, or a YAML or JSON file of that. Default: the folders
+            ``training`` and ``testing`` if they exist, otherwise no split.
+        seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:
-        ParameterError: a label that ACDC does not have or that is used twice; a malformed split.
-        DataError: nothing to read.
-        SplitLeakError: a patient on two sides.
+        ParameterError: A label that ACDC does not have or that is used twice; a malformed split.
+        DataError: There is nothing to read.
+        SplitLeakError: A patient in two splits.
     """
 
-    name: ClassVar[str] = "ACDC"
+    name = "ACDC"
 
     def __init__(
         self,
         root: str | os.PathLike[str],
         structures: Sequence[str] | Mapping[str, Sequence[str]] = tuple(_LABELS),
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         contents = "training/patientNNN/patientNNN_frameMM.nii.gz or patientNNN_frameMM_slice_K.h5"
         super().__init__(root, contents)
@@ -80,23 +94,27 @@ class Acdc(EchoDataset):
         self.structures = tuple(self._joined)
         found = list(self._volumes()) or list(self._slices())
         if not found:
-            raise DataError(f"{self.root}: no ACDC slice found; ACDC asks for the folder that holds {contents}")
+            raise DataError(
+                f"{self.root}: no ACDC slice found; {self.name} asks for the folder that holds {contents}"
+            )
         found.sort(key=lambda item: _natural(item[0].id))
         records = [record for record, _ in found]
         if split is not None:
-            sides = resolve_splits([record.patient for record in records], split, seed)
-            records = [Record(r.id, r.patient, sides[r.patient], attributes=r.attributes) for r in records]
+            splits = resolve_splits([record.patient for record in records], split, seed)
+            records = [Record(r.id, r.patient, splits[r.patient], attributes=r.attributes) for r in records]
         self._parts = [part for _, part in found]
         files = [[path for path in (part.image, part.label) if path is not None] for part in self._parts]
-        self._set_records(records, files, {"structures": list(self._joined.items())})
+        infos = sorted({path.parent / "Info.cfg" for paths in files for path in paths})
+        shared = [path for path in infos if path.is_file()]
+        self._set_records(records, files, {"structures": list(self._joined.items())}, shared)
 
     def _volumes(self) -> Iterable[tuple[Record, _Slice]]:
         unreadable = []
         for folder in _patient_folders(self.root):
             info = read_info(folder / "Info.cfg")
             attributes = _attributes(info)
-            phases = {int(info[name]): name for name in ("ED", "ES") if info.get(name, "").isdecimal()}
-            side = _FOLDERS.get(folder.parent.name, "")
+            phases = {_number(info, name): name for name in ("ED", "ES") if name in info}
+            split = _FOLDERS.get(folder.parent.name, "")
             for path in sorted(folder.iterdir()):
                 match = _VOLUME.fullmatch(path.name)
                 if match is None:
@@ -110,8 +128,8 @@ class Acdc(EchoDataset):
                     identity = f"{path.name.partition('.')[0]}_slice_{position + 1}"
                     phase = phases.get(int(match["frame"]), "")
                     part = _Slice(path, label if label.is_file() else None, position, phase)
-                    yield Record(identity, match["patient"], side, attributes=attributes), part
-        self._skip("volumes that cannot be read", unreadable)
+                    yield Record(identity, match["patient"], split, attributes=attributes), part
+        self._skip("volumes that cannot be read", unreadable, "get the files again")
 
     def _slices(self) -> Iterable[tuple[Record, _Slice]]:
         for path in sorted([*self.root.glob("*.h5"), *self.root.glob("*/*.h5")]):
@@ -176,22 +194,30 @@ def _patient_folders(root: Path) -> list[Path]:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Key that puts slice 10 behind slice 9."""
+    """Key that sorts slice 10 behind slice 9."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
     attributes: dict[str, float | int | str] = {}
     for name in ("Height", "Weight"):
-        if re.fullmatch(r"\d+(\.\d*)?", info.get(name, "")):
-            attributes[name] = float(info[name])
+        value = _number(info, name)
+        if value is not None:
+            attributes[name] = value
     if "Group" in info:
         attributes["Group"] = info["Group"]
     return attributes
 
 
+def _number(info: Mapping[str, str], name: str) -> float | None:
+    try:
+        return number(info.get(name, ""))
+    except ValueError:
+        return None
+
+
 def _depth(path: Path) -> int | None:
-    """Number of slices, from the header; None where it cannot be read."""
+    """Number of slices, from the header; None if it cannot be read."""
     try:
         return medical_shape(path)[0]
     except DataError:

@@ -1,79 +1,116 @@
-"""What every archive reader offers."""
+"""What every reader of an archive offers: records, samples, failures, a fingerprint and a plot."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alan.data.sample import Record, Sample
 from alan.data.splits import check_split
-from alan.errors import AlanWarning, DataError, nearest
-from alan.files import fingerprint
+from alan.errors import AlanWarning, DataError
+from alan.files import digest, fingerprint, read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The file that marks a simulated archive.
+SIMULATION = "simulation.json"
+
+
+class Failure(NamedTuple):
+    """A part of an archive that could not be used.
+
+    Attributes:
+        file: The file, or the id of the sample; relative to the root of the archive where it lies in it.
+        reason: What is wrong with it, in one line, and what to do about it.
+        kind: Kind of failure, for counts, such as ``rows of FileList.csv without a video``.
+    """
+
+    file: str
+    reason: str
+    kind: str
 
 
 class EchoDataset(ABC):
-    """An archive on disk as a sequence of samples, decoded one at a time when asked for.
+    """An archive on disk as a sequence of samples, each of which is decoded when it is asked for.
 
-    A subclass scans the archive in its constructor, calls :meth:`_set_records` once and implements
-    :meth:`_load`.
+    A subclass scans the archive in its constructor, calls :meth:`_set_records` once and implements :meth:`_load`.
 
     Attributes:
-        name: name of the archive, e.g. ``CAMUS``.
-        structures: structures that the archive may hold masks of.
-        root: the folder that was opened.
-        records: what is known of each sample before decoding, in a fixed order.
-        skipped: reason to count, of everything that was listed but could not be used.
-        leaks: how the split leaks, in words; empty for every honest split.
+        name: Name of the archive, such as ``CAMUS``; ``simulated CAMUS`` for a simulated one.
+        structures: Structures that the archive may hold masks of.
+        root: The folder that was opened.
+        simulated: Whether `alan simulate` made the archive; its patients do not exist.
+        records: What is known of each sample before it is decoded, in a fixed order.
+        failures: What was listed or found but could not be used.
+        leaks: How the split leaks, in words; empty for every honest split.
     """
 
-    name: ClassVar[str]
+    name: str
     structures: tuple[str, ...]
 
     def __init__(self, root: str | os.PathLike[str], contents: str) -> None:
         """Check the root.
 
         Args:
-            root: folder of the archive.
-            contents: what should lie in it, for the error message.
+            root: Folder of the archive.
+            contents: What the folder should hold, for the error message.
 
         Raises:
-            DataError: ``root`` is not a folder.
+            DataError: ``root`` is not a folder, or a simulated archive that is not complete.
         """
         self.root = Path(root)
         if not self.root.is_dir():
-            raise DataError(f"{self.root}: no such folder; {self.name} asks for the folder that holds {contents}")
+            what = "is a file" if self.root.exists() else "no such folder"
+            raise DataError(f"{self.root}: {what}; {self.name} asks for the folder that holds {contents}")
+        self.simulated = is_simulated(self.root)
+        if self.simulated:
+            self.name = f"simulated {self.name}"
         self.records: Sequence[Record] = ()
-        self.skipped: dict[str, int] = {}
+        self.failures: list[Failure] = []
         self.leaks = ""
         self._files: list[list[Path]] = []
         self._options: dict[str, Any] = {}
+        self._shared: list[Path] = []
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Number of failures of each kind."""
+        return dict(Counter(failure.kind for failure in self.failures))
 
     def _set_records(
-        self, records: Sequence[Record], files: Sequence[Sequence[Path]], options: Mapping[str, Any]
+        self,
+        records: Sequence[Record],
+        files: Sequence[Sequence[Path]],
+        options: Mapping[str, Any],
+        shared: Sequence[Path] = (),
     ) -> None:
-        """Fix what the data set consists of, and check it.
+        """Set what the data set consists of, and check it.
 
         Args:
-            records: one a sample.
-            files: the files of each sample, for the fingerprint.
-            options: the options that decide what a sample looks like, JSON-able and without absolute paths.
+            records: One record per sample.
+            files: Files of each sample; their content is part of the fingerprint. The first is the one that a
+                failure names.
+            options: Options that decide what a sample looks like, JSON-able and without absolute paths.
+            shared: Tables that belong to all samples; their content is part of the fingerprint.
 
         Raises:
-            DataError: nothing to read, or an id that is used twice.
-            SplitLeakError: a patient or study on two sides (unless the reader has named its leak in ``leaks``).
+            DataError: There is no sample, or an id is used twice.
+            SplitLeakError: A patient or study is in two splits, unless the reader names its leak in ``leaks``.
         """
         if not records:
-            raise DataError(
-                f"{self.root}: no {self.name} sample found ({dict(self.skipped) or 'nothing skipped'})"
-            )
+            skipped = ", ".join(f"{n} {kind}" for kind, n in self.skipped.items())
+            raise DataError(f"{self.root}: no {self.name} sample found ({skipped or 'nothing skipped'})")
         twice = [name for name, count in Counter(record.id for record in records).items() if count > 1]
         if twice:
-            raise DataError(f"{self.root}: id {twice[0]!r} is used more than once; ids must be unique")
+            raise DataError(f"{self.root}: id {twice[0]!r} is used more than once; keep one sample of this id")
         if not self.leaks:
             check_split(
                 [record.patient for record in records],
@@ -81,19 +118,30 @@ class EchoDataset(ABC):
                 [record.study for record in records],
             )
         self.records = tuple(records)
-        self._files = [sorted(paths) for paths in files]
-        self._options = dict(options)
+        self._files = [list(paths) for paths in files]
+        self._options, self._shared = dict(options), list(shared)
 
-    def _skip(self, reason: str, names: Sequence[str]) -> None:
-        """Count what is skipped and warn once for the whole group; an empty group is no news."""
-        if names:
-            self.skipped[reason] = self.skipped.get(reason, 0) + len(names)
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            warnings.warn(f"{self.name}: skipped {len(names)} {reason} ({shown})", AlanWarning, stacklevel=3)
+    def _skip(self, kind: str, files: Sequence[str], reason: str) -> None:
+        """Record what is skipped for one reason, and warn of it once; nothing happens if ``files`` is empty."""
+        if files:
+            self.failures += [Failure(file, reason, kind) for file in files]
+            shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+            warnings.warn(
+                f"{self.name}: skipped {len(files)} {kind} ({shown}): {reason}", AlanWarning, stacklevel=3
+            )
+
+    def _note(self, kind: str, file: str, reason: str) -> None:
+        """Record what is wrong with a sample that is being decoded; warn of the first of each kind."""
+        failure = Failure(file, reason, kind)
+        if failure not in self.failures:
+            first = kind not in self.skipped
+            self.failures.append(failure)
+            if first:
+                warnings.warn(f"{self.name}: {kind}, the first in {file}: {reason}", AlanWarning, stacklevel=4)
 
     @abstractmethod
     def _load(self, index: int) -> Sample:
-        """Decode the sample of ``records[index]``; raise DataError where that is impossible."""
+        """Decode the sample of ``records[index]``, or raise a DataError."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -106,8 +154,8 @@ class EchoDataset(ABC):
             index: 0 to ``len(self) - 1``, or negative from the end.
 
         Raises:
-            IndexError: the index is out of range.
-            DataError: the files of the sample cannot be decoded or do not belong together.
+            IndexError: The index is out of range.
+            DataError: The files of the sample cannot be decoded or do not belong together.
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"{self.name}: sample {index} of {len(self)}")
@@ -117,31 +165,63 @@ class EchoDataset(ABC):
         """Decode all samples in order."""
         return (self[index] for index in range(len(self)))
 
-    def fingerprint(self) -> str:
-        """SHA-256 (hex) of the names and sizes of the files, the records and the options.
+    def file(self, index: int) -> str:
+        """Main file of a sample, relative to the root; the id of a sample without files."""
+        files = self._files[index]
+        return self._relative(files[0]) if files else self.records[index].id
 
-        Neither absolute paths nor times enter, so the same archive has the same fingerprint on every machine;
-        file contents do not enter either, so that it stays cheap.
+    def plot(self, index: int, frame: int | None = None) -> Figure:
+        """Draw a sample with the outlines of its masks.
+
+        Args:
+            index: The sample.
+            frame: Index of a frame; None draws end-diastole and end-systole, or else the first annotated frame, or
+                else the middle frame.
+
+        Raises:
+            IndexError: The sample or the frame is out of range.
+            DataError: The sample cannot be decoded.
         """
+        from alan.data.readers.plot import plot_sample
+
+        return plot_sample(self[index], frame)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the options, the records, and the names and contents of all files that are read.
+
+        Neither absolute paths nor times are part of it, so that a copy of an archive has the same fingerprint.
+        """
+        paths = sorted({*self._shared, *(path for files in self._files for path in files)})
+        with ThreadPoolExecutor(4) as pool:  # hashing releases the lock of the interpreter
+            contents = dict(zip(paths, pool.map(digest, paths), strict=True))
         return fingerprint(
             {
                 "name": self.name,
                 "options": self._options,
                 "records": [[r.id, r.patient, r.study, r.view, r.split, dict(r.attributes)] for r in self.records],
                 "files": [
-                    [[path.relative_to(self.root).as_posix(), path.stat().st_size] for path in paths]
-                    for paths in self._files
+                    [[self._relative(path), contents[path]] for path in files]
+                    for files in (*self._files, self._shared)
                 ],
             }
         )
 
+    def _relative(self, path: Path) -> str:
+        """Path below the root, or the name of a file that lies elsewhere."""
+        inside = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
+        return unicodedata.normalize("NFC", inside.as_posix())
 
-def check_columns(columns: Sequence[str], required: Sequence[str], path: Path) -> None:
-    """Refuse a table that lacks a column.
+
+def is_simulated(root: Path) -> bool:
+    """Whether a folder lies in an archive that `alan simulate` made.
 
     Raises:
-        DataError: names the file, the first missing column, and the nearest column that is there.
+        DataError: The archive is not complete.
     """
-    for name in required:
-        if name not in columns:
-            raise DataError(f"{path}: column {name!r} is missing; {nearest(name, columns)}")
+    marker = next((folder / SIMULATION for folder in (root, root.parent) if (folder / SIMULATION).is_file()), None)
+    if marker is None:
+        return False
+    content = read_json(marker)
+    if not isinstance(content, dict) or not content.get("complete"):
+        raise DataError(f"{marker.parent}: a simulated archive that is not complete; run `alan simulate` again")
+    return True

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Literal
 
 import numpy as np
 
+from alan.bounds import bounded
 from alan.data.io.medical import read_grey, read_labels
 from alan.data.readers.base import EchoDataset
+from alan.data.readers.tables import number, read_info, read_text
 from alan.data.sample import BoolArray, ByteArray, Record, Sample
 from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
-from alan.errors import DataError, ParameterError, nearest
+from alan.errors import DataError, ParameterError
 
-_CODES = {"A2C": "2CH", "A4C": "4CH"}
+_CODES: Mapping[Literal["A2C", "A4C"], str] = {"A2C": "2CH", "A4C": "4CH"}
 _LISTS = {"train": "training", "val": "validation", "test": "testing"}
 _NUMBERS = {"EF": "EF", "LVef": "EF", "LVedv": "EDV", "LVesv": "ESV", "FrameRate": "fps"}
 _WORDS = ("Sex", "Age", "ImageQuality")
+#: Suffixes of the two releases, the first unpacked too, and how they name a sequence.
+_KINDS = ((".nii.gz", "half_sequence"), (".nii", "half_sequence"), (".mhd", "sequence"))
 
 
 @dataclass(frozen=True)
@@ -30,69 +34,86 @@ class _Files:
 
     stem: str
     images: Mapping[str, Path]  # "ED", "ES" or "sequence"
+    stills: Mapping[str, Path]  # "ED" or "ES", even beside a sequence
     labels: Mapping[str, Path]
-    info: Mapping[str, str]
+    info: Path
     every: tuple[Path, ...]
 
 
+@bounded
 class Camus(EchoDataset):
-    """The official NIfTI release or the older MHD release, or whatever part of either is there.
+    """CAMUS: the NIfTI release, the older MHD release, or whatever part of either exists.
 
-    A sample is a patient in one view. With a half sequence its frames are the sequence, and the masks are those
-    of the sequence where it is annotated, else of ED and ES; without one the frames are ED and ES, as far as
-    they exist. The patients of the older release's ``testing`` folder, whose numbers start again at 1, are
+    **Format:** ``database_nifti/patientNNNN/patientNNNN_{2CH,4CH}_{ED,ES,half_sequence}[_gt].nii.gz`` with
+    ``Info_{2CH,4CH}.cfg`` and ``database_split/subgroup_*.txt``; the older release has
+    ``{training,testing}/patientNNNN/patientNNNN_4CH_ED[_gt].mhd`` with ``.raw`` files. Labels: 1 LV, 2 myocardium,
+    3 left atrium.
+
+    **Size:** 500 patients in two views.
+
+    **Licence:** CC BY-NC-SA 4.0.
+
+    **Citation:** Leclerc et al., "Deep learning for segmentation using an open large-scale dataset in 2D
+    echocardiography", IEEE Transactions on Medical Imaging 38(9), 2019.
+
+    A sample is a patient in one view. With a half sequence its frames are the sequence, and the masks are those of
+    the sequence if it is annotated, otherwise those of ED and ES; without one the frames are ED and ES, as far as
+    they exist. The patients in the folder ``testing`` of the older release, whose numbers start again at 1, are
     named ``test-patientNNNN``.
 
     Args:
-        root: the folder of the release or ``database_nifti`` itself; for the older release the folder that
-            holds ``training`` and ``testing``.
-        views: which of A2C and A4C to read.
-        sequences: read half sequences; otherwise ED and ES stills only.
-        split: ``official`` for the release's lists (older release: its folders), a mapping of side to patients
-            such as ``{"train": "1-300", "test": "351-400, 7"}``, or the path of a YAML or JSON file of such a
-            mapping. Patients that it does not name are on no side. Default: official where the lists are, else
-            no split.
+        root: Folder of the release, or ``database_nifti`` itself; of the older release, the folder that contains
+            ``training`` and ``testing``.
+        views: Views to read, A2C, A4C or both.
+        sequences: Whether to read half sequences; otherwise only ED and ES stills are read.
+        split: ``official`` for the lists of the release (older release: its folders), a mapping of split to
+            patients such as ``{"train": "1-300", "test": "351-400, 7"}``, or the path of a YAML or JSON file of
+            such a mapping. Patients that it does not name are in no split. Default: official if the lists
+            exist, otherwise no split.
 
     Raises:
-        ParameterError: a view that CAMUS does not have.
-        DataError: nothing to read, or the split asked for is not there.
-        SplitLeakError: a patient on two sides.
+        ParameterError: A view that CAMUS does not have.
+        DataError: There is nothing to read, or the split does not exist.
+        SplitLeakError: A patient in two splits.
     """
 
-    name: ClassVar[str] = "CAMUS"
+    name = "CAMUS"
     structures = ("lv", "myo", "la")
 
     def __init__(
         self,
         root: str | os.PathLike[str],
-        views: Sequence[str] = ("A2C", "A4C"),
+        views: Sequence[Literal["A2C", "A4C"]] = ("A2C", "A4C"),
         sequences: bool = True,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
         contents = "database_nifti/patientNNNN or training/patientNNNN"
         super().__init__(root, contents)
         if not views:
-            raise ParameterError(f"no view to read: choose from {', '.join(_CODES)}")
-        for view in views:
-            if view not in _CODES:
-                raise ParameterError(f"CAMUS has no view {view!r}: {nearest(view, _CODES)}")
+            raise ParameterError(f"views is empty, no view to read: choose from {', '.join(_CODES)}")
         folders = _patient_folders(self.root)
         if not folders:
             raise DataError(
-                f"{self.root}: no patient folder found; CAMUS asks for the folder that holds {contents}"
+                f"{self.root}: no patient folder found; {self.name} asks for the folder that holds {contents}"
             )
-        sides = _sides(self.root, folders, split)
+        splits = _splits(self.root, folders, split)
         records: list[Record] = []
         self._parts: list[_Files] = []
+        empty: list[str] = []
         for patient, folder in folders.items():
-            for view in (name for name in _CODES if name in views):
-                files = _find(folder, _CODES[view], sequences)
+            every = [_find(folder, code, sequences) for code in _CODES.values()]
+            if not any(files.images for files in every):
+                empty.append(self._relative(folder))
+            for view, files in zip(_CODES, every, strict=True):
+                if view not in views:
+                    continue
                 if files.images:
-                    attributes = _attributes(files.info)
+                    attributes = _attributes(read_info(files.info))
                     records.append(
-                        Record(f"{patient}_{_CODES[view]}", patient, sides[patient], view, attributes=attributes)
+                        Record(f"{patient}_{_CODES[view]}", patient, splits[patient], view, attributes=attributes)
                     )
                     self._parts.append(files)
+        self._skip("patient folders without an image", empty, "get the files of these patients again")
         options = {"views": sorted(views), "sequences": sequences}
         self._set_records(records, [files.every for files in self._parts], options)
 
@@ -127,18 +148,22 @@ class Camus(EchoDataset):
 
     @staticmethod
     def _phase(files: _Files, phase: str, frames: ByteArray) -> int | None:
-        """Frame of a phase in a sequence: from the Info file, else where the still of that phase reappears."""
-        if phase in files.info:
-            value = files.info[phase]
-            if not value.isdecimal() or not 1 <= int(value) <= len(frames):
+        """Frame of a phase in a sequence: from Info, otherwise where the still of that phase reappears."""
+        info = read_info(files.info)
+        if phase in info:
+            try:
+                value = number(info[phase]) or 0
+            except ValueError:
+                value = 0
+            if value % 1 or not 1 <= value <= len(frames):
                 raise DataError(
-                    f"{files.stem}: Info says {phase}: {value!r}, the sequence has frames 1 to {len(frames)}"
+                    f"{files.stem}: Info says {phase}: {info[phase]!r}, the sequence has frames 1 to "
+                    f"{len(frames)}; correct Info, or remove its line"
                 )
             return int(value) - 1
-        still = files.images["sequence"].parent / f"{files.stem}_{phase}{_suffix(files.images['sequence'])}"
-        if not still.is_file():
+        if phase not in files.stills:
             return None
-        picture = read_grey(still).frames
+        picture = read_grey(files.stills[phase]).frames
         same = [index for index, frame in enumerate(frames) if np.array_equal(frame, picture[0])]
         return same[0] if same else None
 
@@ -159,10 +184,6 @@ def _place(
     return np.stack([placed[frame] for frame in where]) if where else np.zeros((0, 0, 0), np.uint8), where
 
 
-def _suffix(path: Path) -> str:
-    return ".nii.gz" if path.name.endswith(".nii.gz") else ".mhd"
-
-
 def _patient_folders(root: Path) -> dict[str, Path]:
     """Patient to folder; NIfTI first, then the older release."""
     for base in (root / "database_nifti", root):
@@ -178,49 +199,45 @@ def _patient_folders(root: Path) -> dict[str, Path]:
 
 
 def _find(folder: Path, code: str, sequences: bool) -> _Files:
-    """Look for the files of one view; a sequence comes before stills."""
+    """Find the files of one view; a sequence comes before stills."""
     stem = f"{folder.name}_{code}"
-    images: dict[str, Path] = {}
-    labels: dict[str, Path] = {}
-    for suffix, sequence in ((".nii.gz", "half_sequence"), (".mhd", "sequence")):
-        for key, part in (("sequence", sequence), ("ED", "ED"), ("ES", "ES")):
-            image, label = (folder / f"{stem}_{part}{end}{suffix}" for end in ("", "_gt"))
-            if image.is_file() and (sequences or key != "sequence"):
-                images[key] = image
-                if label.is_file():
-                    labels[key] = label
-        if images:
-            break
-    if "sequence" in images:
-        images = {"sequence": images["sequence"]}
-        labels = {"sequence": labels["sequence"]} if "sequence" in labels else labels
+    wanted = ("sequence", "ED", "ES") if sequences else ("ED", "ES")
+    images, labels = ({key: _file(folder, stem, key, end) for key in wanted} for end in ("", "_gt"))
+    there = {key: path for key, path in images.items() if path is not None}
+    stills = {key: path for key, path in there.items() if key != "sequence"}
+    masks = {key: path for key, path in labels.items() if path is not None}
+    if "sequence" in there:
+        there = {"sequence": there["sequence"]}
+        masks = {"sequence": masks["sequence"]} if "sequence" in masks else masks
+    else:
+        masks = {key: path for key, path in masks.items() if key in there}
     info = folder / f"Info_{code}.cfg"
-    every = [*images.values(), *labels.values(), *([info] if info.is_file() else [])]
-    return _Files(stem, images, labels, read_info(info), tuple(every))
+    every = [*there.values(), *stills.values(), *masks.values(), *([info] if info.is_file() else [])]
+    return _Files(stem, there, stills, masks, info, tuple(dict.fromkeys(every)))
 
 
-def read_info(path: Path) -> dict[str, str]:
-    """Lines of ``key: value``; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+def _file(folder: Path, stem: str, key: str, end: str) -> Path | None:
+    names = (f"{stem}_{long if key == 'sequence' else key}{end}{suffix}" for suffix, long in _KINDS)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
     attributes: dict[str, float | int | str] = {}
     for key, name in _NUMBERS.items():
-        if re.fullmatch(r"[-+]?\d+(\.\d*)?", info.get(key, "")):
-            attributes[name] = float(info[key])
+        try:
+            value = number(info.get(key, ""))
+        except ValueError:
+            continue
+        if value is not None and math.isfinite(value):
+            attributes[name] = value
     attributes.update({key: info[key] for key in _WORDS if key in info})
     return attributes
 
 
-def _sides(
+def _splits(
     root: Path, folders: Mapping[str, Path], split: str | os.PathLike[str] | Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Patient to side, ``""`` for none."""
+    """Patient to split, ``""`` for none."""
     if split is not None and (isinstance(split, Mapping) or str(split) != "official"):
         return resolve_splits(folders, split)
     if not all(path.parent.name in ("training", "testing") for path in folders.values()):
@@ -229,14 +246,14 @@ def _sides(
 
 
 def _official(root: Path, folders: Mapping[str, Path], *, required: bool) -> dict[str, str]:
-    """Sides out of ``database_split``, which lies in the release's folder beside ``database_nifti``."""
+    """Splits from ``database_split``, which lies in the folder of the release beside ``database_nifti``."""
     bases = [root, root.parent] if root.name == "database_nifti" else [root]
     names: dict[str, list[str]] = {}
-    for side, word in _LISTS.items():
+    for split, word in _LISTS.items():
         for path in (base / "database_split" / f"subgroup_{word}.txt" for base in bases):
-            if side not in names and path.is_file():
-                names[side] = path.read_text(encoding="utf-8").split()
-    here = {side: ids for side, ids in names.items() if set(ids) & set(folders)}
+            if split not in names and path.is_file():
+                names[split] = read_text(path).split()
+    here = {split: ids for split, ids in names.items() if set(ids) & set(folders)}
     if here:
         return assign_splits(folders, here)
     if required:

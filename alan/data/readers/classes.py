@@ -1,8 +1,7 @@
-"""Class lists of one's own: names, the ids or colours that stand for them in a mask, and masks by name."""
+"""Class lists of one's own: names of classes, their ids or colours in a mask, and masks by name."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -16,7 +15,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import ImageColor
 
-from alan.data.io.pictures import colour_code
+from alan.data.io.pictures import MaskPicture, colour_code
+from alan.data.readers.tables import read_rows, read_text
 from alan.data.sample import BoolArray
 from alan.errors import DataError
 
@@ -30,35 +30,35 @@ class ClassList:
     """The classes of a data set, and how a mask shows them.
 
     Attributes:
-        names: the classes without background, in the order of the list.
-        ids: name (and ``background``) to the value of its pixels in an index mask.
-        colours: name (and ``background``) to the code (:func:`alan.data.io.pictures.colour_code`) of its colour
-            in a colour mask; empty where the list has no colours.
+        names: The classes without background, in the order of the list.
+        ids: Name (and ``background``) to the value of its pixels in a grey mask.
+        colours: Name (and ``background``) to the code (:func:`alan.data.io.pictures.colour_code`) of its colour
+            in a colour mask; empty if the list has no colours.
     """
 
     names: tuple[str, ...]
     ids: Mapping[str, int]
     colours: Mapping[str, int]
 
-    def masks(self, codes: NDArray[np.int64], coloured: bool, path: Path) -> dict[str, BoolArray]:
-        """Take a mask apart.
+    def masks(self, picture: MaskPicture, path: Path) -> dict[str, BoolArray]:
+        """Split a mask into its classes.
+
+        A grey picture is read by the ids of the list, a colour picture by its colours; a palette picture by the
+        colours if the list has some, otherwise by its indices. A colour picture that is grey throughout is read by
+        ids if the list has no colours.
 
         Args:
-            codes: (H, W) ids or colour codes, as :func:`alan.data.io.pictures.read_mask` gives them.
-            coloured: the codes are those of colours.
-            path: the file, for messages.
+            picture: The mask.
+            path: Its file, for messages.
 
         Returns:
-            Name to (H, W) bool, every class of the list; they are disjoint.
+            Name to (H, W) bool, every class of the list; the masks are disjoint.
 
         Raises:
-            DataError: a value that is not in the list, or a colour mask where the list has no colours.
+            DataError: A value is not in the list, a colour mask and a list without colours, or a palette whose
+                indices and whose grey values are both ids of the list and differ.
         """
-        if coloured and not self.colours:
-            raise DataError(
-                f"{path}: is a colour picture but the class list has no colours: add a 'colour' to every class, "
-                "or save the mask as a grey picture of class ids"
-            )
+        codes, coloured = self._codes(picture, path)
         known = self.colours if coloured else self.ids
         unknown = np.setdiff1d(codes, list(known.values()))
         if len(unknown):
@@ -66,20 +66,57 @@ class ClassList:
             value = _hex(int(unknown[0])) if coloured else str(unknown[0])
             more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
             listed = ", ".join(f"{_hex(code) if coloured else code} {name}" for name, code in known.items())
-            raise DataError(f"{path}: unknown {what} {value}{more}; the class list has {listed}")
+            remedy = self._remedy(codes, coloured, palette=picture.palette is not None)
+            raise DataError(f"{path}: unknown {what} {value}{more}; the class list has {listed}{remedy}")
         return {name: codes == known[name] for name in self.names}
+
+    def _codes(self, picture: MaskPicture, path: Path) -> tuple[NDArray[np.int64], bool]:
+        """Ids or colour codes of the pixels, and whether they are those of colours."""
+        if picture.palette is not None and self.colours:
+            return picture.palette, True
+        if picture.palette is not None:
+            grey = _grey(picture.palette)
+            ids = list(self.ids.values())
+            if grey is not None and (grey != picture.codes).any() and np.isin([grey, picture.codes], ids).all():
+                raise DataError(
+                    f"{path}: the indices of its palette and its grey values are both class ids, and they differ: "
+                    "save the mask as a grey picture of class ids"
+                )
+        elif picture.coloured and not self.colours:
+            grey = _grey(picture.codes)
+            if grey is not None:
+                return grey, False
+            raise DataError(
+                f"{path}: is a colour picture but the class list has no colours: add a 'colour' to every class, "
+                "or save the mask as a grey picture of class ids"
+            )
+        return picture.codes, picture.coloured
+
+    def _remedy(self, codes: NDArray[np.int64], coloured: bool, *, palette: bool) -> str:
+        """What to do about unknown values, where that can be told."""
+        if palette and coloured:
+            return "; to read the indices of palettes as ids, remove the colours from the class list"
+        if not coloured and len(self.names) == 1 and set(np.unique(codes)) == {0, 255}:
+            return f"; for masks of 0 and 255, give {self.names[0]} the id 255"
+        if coloured and len(np.unique(codes)) > len(self.colours):
+            return "; save masks without smoothing, in a format without loss"
+        return ""
 
 
 def read_classes(path: str | os.PathLike[str]) -> ClassList:
     """Read a class list.
 
-    A YAML or JSON file holds a list of entries (or a mapping with that list as ``classes``), a CSV file a row an
-    entry. An entry has a ``name``, an ``id`` (without one, the entries count from 1) and perhaps a ``colour``
-    (``#rrggbb``, ``"r g b"`` or ``[r, g, b]``, 0 to 255). An entry named ``background`` says which id and colour
-    mean nothing; without one they are 0 and black.
+    A YAML or JSON file holds a list of entries (or a mapping with that list as ``classes``), a CSV file one entry
+    per row. An entry has a ``name``, an ``id`` (without one, the entries count from 1) and may have a ``colour``
+    (``#rrggbb``, ``"r g b"`` or ``[r, g, b]``, 0 to 255). An entry named ``background`` gives the id and the
+    colour of the background; without one they are 0 and black.
+
+    Args:
+        path: The file.
 
     Raises:
-        DataError: missing or malformed; an id, name or colour that is used twice; more than 255 classes.
+        DataError: The file is missing or malformed; an id, name or colour is used twice; there are more than 255
+            classes.
     """
     source = Path(path)
     entries = _read_entries(source)
@@ -114,15 +151,15 @@ def category_names(categories: Any, path: Path) -> dict[int, str]:
     """Check the ``id`` and ``name`` of a list of categories.
 
     Args:
-        categories: list of mappings, as JSON or YAML gives it.
-        path: where it was read, for messages.
+        categories: List of mappings, as JSON or YAML gives it.
+        path: The file that it was read from, for messages.
 
     Returns:
         Id to name, in the order of the list.
 
     Raises:
-        DataError: not such a list, an id that is no whole number from 0, an id or a name that is used twice or is
-            empty, or more than 255 classes.
+        DataError: It is not such a list, an id is no whole number from 0, an id or a name is used twice or
+            empty, or there are more than 255 classes.
     """
     if not isinstance(categories, list) or not all(isinstance(entry, Mapping) for entry in categories):
         raise DataError(f"{path}: the classes must be a list of entries with name and id")
@@ -144,18 +181,15 @@ def category_names(categories: Any, path: Path) -> dict[int, str]:
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise DataError(f"{path}: no such class list; check the spelling")
+    if path.suffix.lower() == ".csv":
+        rows: list[dict[str, Any]] = [*read_rows(path, ("name",), ("id", "colour", "color"))]
+        return rows
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix.lower() == ".csv":
-            value: Any = [
-                {(key or "").strip().lower(): cell for key, cell in row.items()}
-                for row in csv.DictReader(text.splitlines(), skipinitialspace=True)
-            ]
-        else:
-            value = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such class list") from error
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError, csv.Error) as error:
+        text = read_text(path)
+        value = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path}: not a class list ({' '.join(str(error).split())})") from error
     if isinstance(value, Mapping):
         value = value.get("classes")
@@ -190,6 +224,12 @@ def _colour(value: Any, path: Path) -> int | None:
     if not good or not all(type(part) is int and 0 <= part <= 255 for part in parts):
         raise DataError(f"{path}: {value!r} is no colour: give red, green and blue from 0 to 255")
     return int(colour_code(np.array(parts)))
+
+
+def _grey(colours: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Grey values of colour codes; None if a colour is not grey."""
+    values = colours & 255
+    return values if np.array_equal(colours, values * 0x010101) else None
 
 
 def _hex(code: int) -> str:

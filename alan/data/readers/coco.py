@@ -5,59 +5,59 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
-from alan.data.io.pictures import find_file, read_picture
-from alan.data.readers.base import EchoDataset
+from alan.bounds import Seed, bounded
 from alan.data.readers.classes import category_names
-from alan.data.readers.folder import still
-from alan.data.readers.patients import identify, picture_id
-from alan.data.sample import BoolArray, Sample
+from alan.data.readers.pictures import Picture, PictureDataset, entries, only_json
+from alan.data.sample import BoolArray
 from alan.errors import DataError
 from alan.files import read_json
 
 Polygon = NDArray[np.float64]
+#: Class and outlines (P, 2) of x and y of each annotation of a picture, in the order of the file.
+Annotations = Sequence[tuple[str, Sequence[Polygon]]]
+_ORDER = "later annotations cover earlier ones: list outer outlines before inner ones"
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A picture and its polygons (class and outline (P, 2) of x and y), in the order of the file."""
-
-    path: Path
-    shape: tuple[int, int]
-    polygons: tuple[tuple[str, Polygon], ...]
-
-
-class Coco(EchoDataset):
+@bounded
+class Coco(PictureDataset[Annotations]):
     """Pictures and polygons of a COCO instances file; its categories are the structures.
 
-    Pictures lie in ``root`` or ``root/images``, under the file's names. A pixel belongs to a polygon that holds
-    its centre, (x + 0.5, y + 0.5) in COCO's coordinates; where annotations overlap, the later one in the file
-    covers the earlier. Run-length masks (crowds among them) are refused.
+    **Format:** a JSON file with ``images``, ``annotations`` and ``categories``; pictures in ``root`` or
+    ``root/images`` under the names of the file. A path of another computer, as annotation tools write it, is
+    looked for by its last part.
+
+    **Size and licence:** those of the data in it.
+
+    **Citation:** Lin et al., "Microsoft COCO: common objects in context", ECCV 2014 (the format).
+
+    A pixel belongs to a polygon that contains its centre, (x + 0.5, y + 0.5) in COCO's coordinates; where
+    annotations overlap, the later one in the file covers the earlier one. If that hides an annotation
+    completely, or a smaller one lies beneath a larger one that contains it, the data set warns: outlines of a
+    cavity have to follow those of its wall. Run-length masks (crowds among them) are refused.
 
     Args:
-        root: folder of the data set.
-        annotations: the instances file, absolute or relative to ``root``. Default: the only JSON file in ``root``
-            or ``root/annotations``.
-        unlabelled: pictures may be without an annotation; otherwise they are an error.
-        patient: rule that reads the patient out of a name; without it and without ``patients.csv`` that is what
-            stands before the first ``_`` (:func:`alan.data.readers.patients.identify`).
-        split: side to patients or to a fraction of them, or a YAML or JSON file of that.
-        seed: of the draw where ``split`` gives fractions.
+        root: Folder of the data set.
+        annotations: The instances file, absolute or relative to ``root``. Default: the only JSON file in
+            ``root`` or ``root/annotations``.
+        unlabelled: Whether pictures may be without an annotation; otherwise they are an error.
+        patient: Rule that reads the patient from a name, as :class:`alan.data.FrameFolder` takes it.
+        split: Split to patients or to a fraction of them, or a YAML or JSON file of that.
+        seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:
-        ParameterError: a malformed rule or split.
-        DataError: a malformed file, an unknown class id, a run-length mask, or a picture without annotation.
-        SplitLeakError: a patient on two sides.
+        ParameterError: A malformed rule or split.
+        DataError: A malformed file, an unknown class id, a run-length mask, or a picture without annotation.
+        SplitLeakError: A patient in two splits.
     """
 
-    name: ClassVar[str] = "COCO"
+    name = "COCO"
 
     def __init__(
         self,
@@ -67,15 +67,16 @@ class Coco(EchoDataset):
         unlabelled: bool = False,
         patient: str | None = None,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(root, "the pictures and their instances file (JSON)")
         path = self.root / annotations if annotations is not None else only_json(self.root, "annotations")
         content = read_json(path)
         categories = category_names(entries(content, "categories", path), path)
         self.structures = tuple(categories.values())
-        self._pictures: list[_Picture] = []
-        ids, lost = [], []
+        self._shapes: dict[str, tuple[int, int]] = {}
+        pictures: list[Picture[Annotations]] = []
+        lost: list[str] = []
         outlines = _outlines(content, categories, path)
         for entry in entries(content, "images", path):
             try:
@@ -83,48 +84,57 @@ class Coco(EchoDataset):
                 shape = (int(entry["height"]), int(entry["width"]))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(f"{path}: an image without id, file_name, height or width ({entry})") from error
-            polygons = outlines.pop(key, [])
-            picture = find_file(self.root, ("", "images"), [name], path)
-            if picture is None:
+            annotated = outlines.pop(key, None)
+            file = self._find(("", "images"), [name], path)
+            if file is None:
                 lost.append(name)
                 continue
-            if not polygons and not unlabelled:
-                raise DataError(
-                    f"{path}: image {name!r} has no annotation: annotate it, or set unlabelled to true"
-                )
-            ids.append(picture_id(name))
-            self._pictures.append(_Picture(picture, shape, tuple(polygons)))
+            identity = self._id(file)
+            self._shapes[identity] = shape
+            pictures.append(Picture(identity, file, annotated))
         if outlines:
             raise DataError(
                 f"{path}: an annotation belongs to image {next(iter(outlines))!r}, which is not listed"
             )
-        self._skip("images without a file", lost)
-        records = identify(self.root, ids, patient=patient, split=split, seed=seed)
-        options = {
-            "structures": self.structures,
-            "polygons": [[[name, p.tolist()] for name, p in picture.polygons] for picture in self._pictures],
-        }
-        self._set_records(records, [[picture.path] for picture in self._pictures], options)
+        self._skip("images without a file", lost, f"put them into {self.root / 'images'}")
+        polygons = [
+            [[name, [part.tolist() for part in parts]] for name, parts in picture.mask or ()]
+            for picture in pictures
+        ]
+        self._set_pictures(
+            pictures,
+            {"polygons": polygons},
+            unlabelled=unlabelled,
+            remedy=f"annotate it in {path.name}",
+            patient=patient,
+            split=split,
+            seed=seed,
+        )
 
-    def _load(self, index: int) -> Sample:
-        picture = self._pictures[index]
-        frame = read_picture(picture.path)
-        if frame.shape != picture.shape:
+    def _masks(
+        self, picture: Picture[Annotations], mask: Annotations, shape: tuple[int, int]
+    ) -> Mapping[str, BoolArray]:
+        if shape != self._shapes[picture.id]:
             raise DataError(
-                f"{picture.path} is {frame.shape} pixels but its entry says {picture.shape}: "
+                f"{picture.path} is {shape} pixels but its entry says {self._shapes[picture.id]}: "
                 "check that picture and annotations belong together"
             )
-        masks = None
-        if picture.polygons:
-            top = np.full(frame.shape, -1)
-            for name, outline in picture.polygons:
-                top[fill_polygon(outline, picture.shape)] = self.structures.index(name)
-            masks = {name: top == index for index, name in enumerate(self.structures)}
-        return still(self.records[index], frame, masks, self.structures)
+        masks = [_union(parts, shape) for _, parts in mask]
+        top = np.full(shape, -1)
+        for place, filled in enumerate(masks):
+            top[filled] = place
+        for place, ((name, _), filled) in enumerate(zip(mask, masks, strict=True)):
+            later = masks[place + 1 :]
+            if filled.any() and not (top == place).any():
+                self._note("annotations hidden by later ones", f"{picture.id}: {name}", _ORDER)
+            elif any(2 * (filled & other).sum() > filled.sum() < other.sum() for other in later):
+                self._note("annotations covered by larger ones", f"{picture.id}: {name}", _ORDER)
+        classes = np.array([-1, *(self.structures.index(name) for name, _ in mask)])[top + 1]
+        return {name: classes == index for index, name in enumerate(self.structures)}
 
 
 def fill_polygon(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
-    """Pixels whose centres lie in a polygon.
+    """Find the pixels whose centres lie in a polygon.
 
     Args:
         outline: (P, 2) of x and y, where pixel (row i, column j) covers x from j to j + 1 and y from i to i + 1.
@@ -137,36 +147,16 @@ def fill_polygon(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
     return mask
 
 
-def only_json(root: Path, folder: str) -> Path:
-    """The only JSON file in a data set's folder or in ``folder`` in it.
-
-    Raises:
-        DataError: there is none, or more than one to choose from.
-    """
-    found = sorted([*root.glob("*.json"), *root.glob(f"{folder}/*.json")])
-    if len(found) != 1:
-        names = ", ".join(path.relative_to(root).as_posix() for path in found[:6]) or "none"
-        raise DataError(f"{root}: one JSON file is needed, found {names}; give its path as {folder!r}")
-    return found[0]
+def _union(parts: Sequence[Polygon], shape: tuple[int, int]) -> BoolArray:
+    mask = np.zeros(shape, np.bool_)
+    for part in parts:
+        mask |= fill_polygon(part, shape)
+    return mask
 
 
-def entries(content: Any, key: str, path: Path) -> list[dict[str, Any]]:
-    """A list of mappings under a key of a JSON file.
-
-    Raises:
-        DataError: it is not there, or something else.
-    """
-    value = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise DataError(f"{path}: has no list {key!r}; is it a file of this kind?")
-    return value
-
-
-def _outlines(
-    content: Any, categories: Mapping[int, str], path: Path
-) -> dict[Any, list[tuple[str, NDArray[np.float64]]]]:
-    """Image id to (class, outline), in the order of the file."""
-    outlines: dict[Any, list[tuple[str, Polygon]]] = defaultdict(list)
+def _outlines(content: Any, categories: Mapping[int, str], path: Path) -> dict[Any, Annotations]:
+    """Image id to its annotations, in the order of the file."""
+    outlines: dict[Any, list[tuple[str, Sequence[Polygon]]]] = defaultdict(list)
     for entry in entries(content, "annotations", path):
         where = f"{path}: annotation {entry.get('id')!r}"
         image, category = entry.get("image_id"), entry.get("category_id")
@@ -182,8 +172,7 @@ def _outlines(
             )
         if not isinstance(parts, list) or not parts:
             raise DataError(f"{where}: has no polygon")
-        for part in parts:
-            outlines[image].append((categories[category], _outline(part, where)))
+        outlines[image].append((categories[category], [_outline(part, where) for part in parts]))
     return dict(outlines)
 
 

@@ -3,90 +3,154 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import ClassVar
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from alan.bounds import Seed, bounded
 from alan.data.io.video import read_video
-from alan.data.readers.base import EchoDataset, check_columns
-from alan.data.readers.tracings import tracing_mask
+from alan.data.readers.base import EchoDataset
+from alan.data.readers.tables import read_number, read_rows
+from alan.data.readers.tracings import outline_mask, tracing_mask
 from alan.data.sample import SPLITS, Record, Sample
+from alan.data.splits import read_split, resolve_splits
 from alan.errors import DataError, nearest
 
-_LIST_COLUMNS = ("FileName", "EF", "ESV", "EDV", "FPS", "NumberOfFrames", "Split")
-_TRACING_COLUMNS = ("FileName", "X1", "Y1", "X2", "Y2", "Frame")
-#: Frame number to its lines (n, 4), as :func:`alan.data.readers.tracings.tracing_mask` takes them.
-_Tracings = Mapping[int, NDArray[np.float64]]
+_LIST, _TRACINGS = "FileList.csv", "VolumeTracings.csv"
+_NUMBERS = {"EF": "EF", "ESV": "ESV", "EDV": "EDV", "FPS": "fps"}
+_OF_CHILDREN = ("Sex", "Age", "Weight", "Height")
+_LINES, _POINTS = ("X1", "Y1", "X2", "Y2"), ("X", "Y")
+_BEYOND = "traced frames beyond the end of their video"
 
 
+@bounded
 class EchoNetDynamic(EchoDataset):
-    """The official release: ``Videos/*.avi``, ``FileList.csv``, ``VolumeTracings.csv``.
+    """EchoNet-Dynamic, or an archive in its layout, such as one view of EchoNet-Pediatric.
 
-    One video is one patient, the view is A4C, pixel sizes are not known. Exactly the traced frames carry masks;
-    of these the largest LV is ED and the smallest is ES (the earlier of two equal ones is ED). A video with one
-    traced frame has neither, a video without tracings is kept without masks. Rows of the list without a video
-    and tracings beyond the end of the video are skipped, counted and warned of.
+    **Format:** ``Videos/*.avi`` (112 x 112, grey); ``FileList.csv`` with one row per video; ``VolumeTracings.csv``
+    with the long axis and the chords of each traced frame (EchoNet-Pediatric: the points of the outline).
+
+    **Size:** 10,030 videos of as many patients, 7 GB.
+
+    **Licence:** Stanford University Dataset Research Use Agreement: research only, no redistribution.
+
+    **Citation:** Ouyang et al., "Video-based AI for beat-to-beat assessment of cardiac function", Nature 580
+    (2020).
+
+    One video is one patient, the view is A4C, pixel sizes are unknown. Exactly the traced frames have masks; of
+    these the largest LV is ED and the smallest is ES (the earlier of two equal ones is ED). A video with one
+    traced frame has neither; a video without tracings is kept without masks. The columns EF, ESV, EDV, FPS and
+    NumberOfFrames may be missing. Skipped, counted and warned of are rows without a video, videos without a
+    row, and tracings that belong to no frame.
 
     Args:
-        root: folder of the release.
+        root: Folder of the release.
+        split: Split to patients or to a fraction of them, or a YAML or JSON file of that. If the list numbers
+            folds in place of splits, as in EchoNet-Pediatric, split to folds: ``{"train": "0-7", "val": 8,
+            "test": 9}``. Default: the column Split of the list; folds are no split.
+        seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:
-        DataError: a missing folder, table or column, or a split that is none of TRAIN, VAL, TEST.
+        DataError: A missing folder, table or column, or a split other than TRAIN, VAL and TEST. For a sample: a
+            video that ends early, or a tracing without a long axis, with two, or outside the frame.
     """
 
-    name: ClassVar[str] = "EchoNet-Dynamic"
+    name = "EchoNet-Dynamic"
     structures = ("lv",)
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        super().__init__(root, "Videos/, FileList.csv and VolumeTracings.csv")
-        table = _read_table(self.root / "FileList.csv", _LIST_COLUMNS)
-        tracings = _read_table(self.root / "VolumeTracings.csv", _TRACING_COLUMNS)
-        if tracings["Frame"].isna().any():
-            raise DataError(f"{self.root / 'VolumeTracings.csv'}: column 'Frame' has empty cells")
-        self._tracings = _group(tracings)
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        seed: Seed = 0,
+    ) -> None:
+        super().__init__(root, f"Videos/, {_LIST} and {_TRACINGS}")
+        table = self.root / _LIST
+        rows = read_rows(
+            table,
+            ("FileName",) if split is not None else ("FileName", "Split"),
+            (*_NUMBERS, *_OF_CHILDREN, "NumberOfFrames", "Split"),
+        )
+        videos = _find_videos(self.root / "Videos")
+        self._promised: dict[str, float | None] = {}
         self._shortened: set[str] = set()
-        records: list[Record] = []
-        videos: list[list[Path]] = []
+        found: list[tuple[str, dict[str, str]]] = []
         missing: list[str] = []
-        outside: list[str] = []
-        for row in table.to_dict("records"):
+        for row in rows:
             name = _stem(row["FileName"])
-            video = self.root / "Videos" / f"{name}.avi"
-            if not video.is_file():
-                missing.append(name)
-                continue
-            numbers = {"EF": row["EF"], "ESV": row["ESV"], "EDV": row["EDV"], "fps": row["FPS"]}
-            attributes = {key: float(value) for key, value in numbers.items() if pd.notna(value)}
-            records.append(Record(name, name, _side(row["Split"], name), "A4C", attributes=attributes))
-            videos.append([video])
-            length = row["NumberOfFrames"] if pd.notna(row["NumberOfFrames"]) else np.inf
-            beyond = {frame for frame in self._tracings.get(name, {}) if not 0 <= frame < length}
-            outside.extend(f"{name} frame {frame}" for frame in sorted(beyond))
-        self._skip("rows of FileList.csv without a video", missing)
-        self._skip(_BEYOND, outside)
-        tables = {f: (self.root / f).stat().st_size for f in ("FileList.csv", "VolumeTracings.csv")}
-        self._set_records(records, videos, tables)
-        self._shortened.update(entry.split(" frame ")[0] for entry in outside)
+            if not name:
+                raise DataError(f"{table}: column 'FileName' has an empty cell; name the video or remove the row")
+            if name in videos:
+                found.append((name, row))
+            else:
+                missing.append(row["FileName"])
+            self._promised[name] = read_number(row, "NumberOfFrames", table, name)
+        splits = _splits(found, split, seed)
+        records = [
+            Record(name, name, splits[name], "A4C", attributes=_attributes(row, table, name))
+            for name, row in found
+        ]
+        self._tracings = self._read_tracings()
+        self._skip(f"rows of {_LIST} without a video", missing, "put the videos into Videos")
+        unlisted = sorted(set(videos) - set(self._promised))
+        self._skip(f"videos without a row in {_LIST}", unlisted, "add rows, or remove the videos")
+        untaken = sorted(set(self._tracings) - set(self._promised))
+        self._skip("tracings of unlisted videos", untaken, f"add rows to {_LIST}")
+        for name, _ in found:
+            self._skip_beyond(name, self._promised[name])
+        files = [[videos[name]] for name, _ in found]
+        self._set_records(records, files, {}, [table, self.root / _TRACINGS])
+
+    def _read_tracings(self) -> dict[str, dict[int, NDArray[np.float64]]]:
+        """Video to frame to its lines (n, 4) or points (n, 2), in the order of the file."""
+        path = self.root / _TRACINGS
+        rows = read_rows(path, ("FileName", "Frame"), (*_LINES, *_POINTS))
+        columns = _POINTS if rows and set(_POINTS) <= set(rows[0]) else _LINES
+        if rows and not set(columns) <= set(rows[0]):
+            read_rows(path, ("FileName", "Frame", *_LINES))  # says which column is missing
+        numbers = {text: _frame(text) for text in {row["Frame"] for row in rows}}
+        unknown = [f"{row['FileName']} frame {row['Frame']!r}" for row in rows if numbers[row["Frame"]] is None]
+        self._skip("tracings without a frame", sorted(set(unknown)), "give the number of the frame, from 0")
+        rows = [row for row in rows if numbers[row["Frame"]] is not None]
+        lines = np.stack([_floats(rows, column, path) for column in columns], axis=1)
+        places: dict[str, dict[int, list[int]]] = {}
+        names = {text: _stem(text) for text in {row["FileName"] for row in rows}}
+        for place, row in enumerate(rows):
+            frame = numbers[row["Frame"]]
+            assert frame is not None
+            places.setdefault(names[row["FileName"]], {}).setdefault(frame, []).append(place)
+        return {name: {frame: lines[of] for frame, of in frames.items()} for name, frames in places.items()}
+
+    def _skip_beyond(self, name: str, length: float | None) -> None:
+        """Skip traced frames that a video does not have."""
+        beyond = [
+            frame for frame in self._tracings.get(name, {}) if length is not None and not 0 <= frame < length
+        ]
+        if beyond and name not in self._shortened:
+            self._shortened.add(name)
+            shown = [f"{name} frame {frame}" for frame in sorted(beyond)]
+            self._skip(_BEYOND, shown, f"the video has {length:g} frames, counted from 0; correct the table")
 
     def _load(self, index: int) -> Sample:
-        record = self.records[index]
-        video = read_video(self._files[index][0])
-        length, *shape = video.frames.shape
+        record, path = self.records[index], self._files[index][0]
+        video = read_video(path)
+        length, height, width = video.frames.shape
+        promised = self._promised[record.id]
+        if promised is not None and length < promised:
+            raise DataError(
+                f"{path}: has {length} frames but {_LIST} says {promised:g}; get the video again, or correct "
+                f"the list"
+            )
+        self._skip_beyond(record.id, length)
         traced = self._tracings.get(record.id, {})
         frames = [frame for frame in sorted(traced) if 0 <= frame < length]
-        if len(frames) < len(traced) and record.id not in self._shortened:
-            self._shortened.add(record.id)
-            self._skip(_BEYOND, [f"{record.id} frame {frame}" for frame in sorted(set(traced) - set(frames))])
         if not frames:
             return Sample(record, video.frames)
-        try:
-            masks = np.stack([tracing_mask(traced[frame], (shape[0], shape[1])) for frame in frames])
-        except DataError as error:
-            raise DataError(f"{self.root / 'VolumeTracings.csv'}: {record.id}: {error}") from error
+        masks = np.stack([self._mask(record.id, frame, traced[frame], (height, width)) for frame in frames])
         areas = masks.sum((1, 2))
         ed, es = (frames[int(areas.argmax())], frames[len(frames) - 1 - int(areas[::-1].argmin())])
         known = len(frames) > 1
@@ -99,52 +163,81 @@ class EchoNetDynamic(EchoDataset):
             es=es if known else None,
         )
 
-
-_BEYOND = "traced frames beyond the end of their video"
-
-
-def _read_table(path: Path, required: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype={"FileName": str})
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; the folder must hold {path.name} of the release") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a CSV file ({error})") from error
-    check_columns(list(table.columns), required, path)
-    for column in set(required) - {"FileName", "Split"}:
+    def _mask(
+        self, name: str, frame: int, lines: NDArray[np.float64], shape: tuple[int, int]
+    ) -> NDArray[np.bool_]:
         try:
-            table[column] = pd.to_numeric(table[column])
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: column {column!r} must hold numbers ({error})") from error
-    if table["FileName"].isna().any():
-        raise DataError(f"{path}: column 'FileName' has empty cells")
-    return table
+            return tracing_mask(lines, shape) if lines.shape[1] == len(_LINES) else outline_mask(lines, shape)
+        except DataError as error:
+            raise DataError(f"{self.root / _TRACINGS}: {name} frame {frame}: {error}") from error
 
 
-def _stem(name: object) -> str:
-    return str(name).strip().removesuffix(".avi")
+def _find_videos(folder: Path) -> dict[str, Path]:
+    """Name without suffix to the video."""
+    videos: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() == ".avi" and path.name[0] != ".":
+            name = _stem(path.name)
+            if name in videos:
+                raise DataError(f"{videos[name]} and {path} have the same name: keep one")
+            videos[name] = path
+    return videos
 
 
-def _side(value: object, name: str) -> str:
-    side = str(value).strip().lower()
-    if side not in SPLITS:
-        raise DataError(
-            f"FileList.csv: {name}: unknown Split {value!r}; {nearest(str(value), map(str.upper, SPLITS))}"
-        )
-    return side
+def _stem(name: str) -> str:
+    """Name of a video without its folder, which may be one of Windows, and without its suffix."""
+    last = unicodedata.normalize("NFC", PureWindowsPath(name).name)
+    return last[: -len(".avi")] if last.lower().endswith(".avi") else last
 
 
-def _group(table: pd.DataFrame) -> dict[str, _Tracings]:
-    """Lines by video and frame; the order within a frame is that of the file."""
-    names = np.asarray([_stem(name) for name in table["FileName"]], object)
-    frames = table["Frame"].to_numpy(np.int64)
-    lines = table[["X1", "Y1", "X2", "Y2"]].to_numpy(np.float64)
-    codes, _ = pd.factorize(names)
-    order = np.lexsort((frames, codes))  # stable
-    keys = np.stack([codes[order], frames[order]], 1)
-    starts = np.flatnonzero(np.r_[True, (np.diff(keys, axis=0) != 0).any(1)][: len(keys)]).tolist()
-    grouped: dict[str, dict[int, NDArray[np.float64]]] = {}
-    for start, stop in zip(starts, [*starts[1:], len(keys)], strict=True):
-        rows = order[start:stop]
-        grouped.setdefault(str(names[rows[0]]), {})[int(frames[rows[0]])] = lines[rows]
-    return dict(grouped)
+def _attributes(row: dict[str, str], table: Path, name: str) -> dict[str, float | int | str]:
+    attributes: dict[str, float | int | str] = {}
+    for column, attribute in _NUMBERS.items():
+        value = read_number(row, column, table, name)
+        if value is not None:
+            attributes[attribute] = value
+    attributes.update({column: row[column] for column in _OF_CHILDREN if row.get(column)})
+    if row.get("Split", "").isdecimal():
+        attributes["fold"] = int(row["Split"])
+    return attributes
+
+
+def _splits(
+    rows: Sequence[tuple[str, dict[str, str]]],
+    split: str | os.PathLike[str] | Mapping[str, Any] | None,
+    seed: int,
+) -> dict[str, str]:
+    """Video to split, ``""`` for none."""
+    if split is None:
+        return {name: _split(row["Split"], name) for name, row in rows}
+    mapping = split if isinstance(split, Mapping) else read_split(split)
+    drawn = all(isinstance(share, float) for share in mapping.values())
+    folds = {name: row.get("Split", "") for name, row in rows}
+    groups = {name: fold if fold.isdecimal() and not drawn else name for name, fold in folds.items()}
+    splits = resolve_splits(groups.values(), mapping, seed)
+    return {name: splits[group] for name, group in groups.items()}
+
+
+def _split(word: str, name: str) -> str:
+    split = word.lower()
+    if split in SPLITS or not split:
+        return split
+    if split.isdecimal():  # a fold
+        return ""
+    raise DataError(f"{_LIST}: {name}: unknown Split {word!r}; {nearest(word, map(str.upper, SPLITS))}")
+
+
+def _frame(text: str) -> int | None:
+    """Number of a frame; None for text such as ``No Systolic``."""
+    try:
+        return int(float(text)) if float(text).is_integer() else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def _floats(rows: Sequence[dict[str, str]], column: str, path: Path) -> NDArray[np.float64]:
+    cells = [row[column].replace(",", ".") or "nan" for row in rows]
+    try:
+        return np.array(cells, np.float64)
+    except ValueError as error:
+        raise DataError(f"{path}: column {column!r} must hold numbers ({error})") from error

@@ -1,53 +1,62 @@
-"""A folder of one's own: pictures, masks of the same name, and a list of one's own classes."""
+"""A folder of one's own: pictures, masks of the same names, and a list of one's own classes."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-
-from alan.data.io.pictures import MASKS, PICTURES, read_mask, read_picture
-from alan.data.readers.base import EchoDataset
+from alan.bounds import Seed, bounded
+from alan.data.io.pictures import MASKS, PICTURES, read_mask
 from alan.data.readers.classes import ClassList, read_classes
-from alan.data.readers.patients import identify, read_rows
-from alan.data.sample import BoolArray, ByteArray, Record, Sample
-from alan.data.structures import label_names
+from alan.data.readers.patients import picture_id
+from alan.data.readers.pictures import Picture, PictureDataset
+from alan.data.sample import BoolArray
 from alan.errors import DataError
+from alan.files import files_below
 
 _LISTS = ("classes.yaml", "classes.yml", "classes.json", "classes.csv")
-#: The table that ``alan frames`` writes beside ``images``.
-MANIFEST = "manifest.csv"
-_NUMBERS = ("frame", "time_s", "row_mm", "column_mm")
+#: What may follow the name of a picture in that of its mask.
+_ENDS = re.compile(r"[_-](gt|masks?|labels?|seg|segmentation)$", re.IGNORECASE)
+_SYSTEM = ("thumbs.db", "desktop.ini")
 
 
-class FrameFolder(EchoDataset):
-    """Pictures in ``images``, masks in ``masks`` and a class list.
+@bounded
+class FrameFolder(PictureDataset[Path]):
+    """A folder of pictures with masks.
 
-    A mask has the name of its picture (``images/p1_03.jpg``, ``masks/p1_03.png``) and is a grey or palette picture
-    of class ids, or an RGB picture of the list's colours. Each picture is a sample. Where the ``manifest.csv`` of
-    ``alan frames`` is there, it gives pixel sizes, and source, frame and time as attributes.
+    **Format:** pictures in ``images``, masks in ``masks``, a class list ``classes.yaml``; optional are
+    ``patients.csv`` and the ``manifest.csv`` of ``alan frames``. Pictures may lie in folders in ``images``, and
+    linked folders are followed; the names of folders become a part of the id. A mask has the name of its picture
+    (``images/p1_03.jpg``, ``masks/p1_03.png`` or ``masks/p1_03_mask.png``). It is a grey or palette picture of
+    class ids, or a picture in the colours of the list; if the list has colours, they decide about palettes too.
+
+    **Size, licence and citation:** those of the data in it.
+
+    Each picture is a sample. The manifest gives the pixel size (scaled with a still that was resized), the
+    patient, and source, frame and time as attributes.
 
     Args:
-        root: the folder.
-        classes: the class list (:func:`alan.data.readers.classes.read_classes`), absolute or relative to ``root``.
+        root: The folder.
+        classes: The class list (:func:`alan.data.readers.classes.read_classes`), absolute or relative to ``root``.
             Default: the file ``classes.yaml``, ``.yml``, ``.json`` or ``.csv`` in ``root``.
-        unlabelled: pictures may be without a mask; otherwise they are an error.
-        patient: rule that reads the patient out of a name; without it and without ``patients.csv`` that is what
-            stands before the first ``_`` (:func:`alan.data.readers.patients.identify`).
-        split: side to patients or to a fraction of them, or a YAML or JSON file of that. Default: the ``split`` of
-            ``patients.csv`` or of the rule, if any.
-        seed: of the draw where ``split`` gives fractions.
+        unlabelled: Whether pictures may be without a mask; otherwise they are an error.
+        patient: Rule that reads the patient from a name; without it and without ``patients.csv`` and pseudonyms in
+            the manifest, the part before the first ``_`` is the patient
+            (:func:`alan.data.readers.patients.identify`).
+        split: Split to patients or to a fraction of them, or a YAML or JSON file of that. Default: the
+            ``split`` of ``patients.csv`` or of the rule, if any.
+        seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:
-        ParameterError: a malformed rule or split.
-        DataError: no picture, no class list, or a picture without a mask.
-        SplitLeakError: a patient on two sides.
+        ParameterError: A malformed rule or split.
+        DataError: No picture, no class list, a picture without a mask, or a mask among the pictures.
+        SplitLeakError: A patient in two splits.
     """
 
-    name: ClassVar[str] = "FrameFolder"
+    name = "FrameFolder"
 
     def __init__(
         self,
@@ -57,36 +66,72 @@ class FrameFolder(EchoDataset):
         unlabelled: bool = False,
         patient: str | None = None,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(root, "images/, masks/ and classes.yaml")
-        images = _files(self.root / "images", PICTURES)
+        images, strangers = self._list("images", PICTURES)
+        self._skip("files in images/ that are no pictures", strangers, f"pictures are {', '.join(PICTURES)}")
         if not images:
-            remedy = "take some out of cine loops with `alan frames`"
-            if _files(self.root, PICTURES):
-                remedy = "the pictures of the folder itself belong into a folder images in it"
+            remedy = "extract some from cine loops with `alan frames`"
+            if any(path.suffix.lower() in PICTURES for path in self.root.iterdir()):
+                remedy = "move the pictures of the folder itself into a folder images in it"
             raise DataError(f"{self.root}: no picture in images/ (of {', '.join(PICTURES)}); {remedy}")
-        masks = {path.stem: path for path in _files(self.root / "masks", MASKS)}
-        missing = [path.stem for path in images if path.stem not in masks]
-        if missing and not unlabelled:
-            raise DataError(
-                f"{self.root}: {len(missing)} of {len(images)} images have no mask, the first is "
-                f"{missing[0]!r}: add masks/{missing[0]}.png, or set unlabelled to true"
-            )
+        for name, path in images.items():
+            picture = images.get(_ENDS.sub("", name), path)
+            if picture is not path:
+                raise DataError(f"{path}: looks like the mask of {picture.name}: move it to masks/, or rename it")
+        found, strangers = self._list("masks", MASKS)
+        reason = f"masks are {', '.join(MASKS)}; JPEG changes the ids of classes: save masks as PNG"
+        self._skip("files in masks/ that are no masks", strangers, reason)
+        masks = self._by_picture(images, found)
         self._classes = self._class_list(classes, needed=bool(masks))
         self.structures = self._classes.names
-        self._skip("masks without an image", sorted(set(masks) - {path.stem for path in images}))
-        facts = read_manifest(self.root / MANIFEST)
-        ids = [path.stem for path in images]
-        records = identify(self.root, ids, patient=patient, split=split, seed=seed, attributes=facts)
-        self._pairs = [(path, masks.get(path.stem)) for path in images]
-        files = [[path for path in pair if path is not None] for pair in self._pairs]
-        options = {
-            "ids": dict(self._classes.ids),
-            "colours": dict(self._classes.colours),
-            "order": self.structures,
-        }
-        self._set_records(records, files, options)
+        self._set_pictures(
+            [Picture(name, path, masks.get(name), masks.get(name)) for name, path in images.items()],
+            {
+                "ids": dict(self._classes.ids),
+                "colours": dict(self._classes.colours),
+                "order": self.structures,
+            },
+            unlabelled=unlabelled,
+            remedy="add masks/{}.png" + (f" ({', '.join(strangers[:3])}: {reason})" if strangers else ""),
+            patient=patient,
+            split=split,
+            seed=seed,
+        )
+
+    def _list(self, part: str, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[str]]:
+        """Id to file of the pictures in a folder, and the names of its other files."""
+        folder = self.root / part
+        if (folder / part).is_dir() and not any(path.is_file() for path in folder.iterdir()):
+            folder /= part  # packed with its folder
+        found: dict[str, Path] = {}
+        strangers = []
+        for path in files_below(folder):
+            name = picture_id(path.relative_to(folder).as_posix())
+            if path.suffix.lower() not in suffixes:
+                if path.name.lower() not in _SYSTEM:
+                    strangers.append(self._relative(path))
+            elif name in found:
+                raise DataError(f"{found[name]} and {path} have the same name: keep one, or rename one")
+            else:
+                found[name] = path
+        return found, strangers
+
+    def _by_picture(self, images: Mapping[str, Path], found: Mapping[str, Path]) -> dict[str, Path]:
+        """Id of a picture to its mask, whose name may end on ``_mask`` and the like."""
+        masks: dict[str, Path] = {}
+        alone = []
+        for name, path in found.items():
+            of = name if name in images else _ENDS.sub("", name)
+            if of in masks:
+                raise DataError(f"{masks[of]} and {path} are masks of the same picture: keep one")
+            if of in images:
+                masks[of] = path
+            else:
+                alone.append(self._relative(path))
+        self._skip("masks without an image", alone, "a mask has the name of its picture, or that and _mask")
+        return masks
 
     def _class_list(self, classes: str | os.PathLike[str] | None, *, needed: bool) -> ClassList:
         if classes is not None:
@@ -101,59 +146,5 @@ class FrameFolder(EchoDataset):
             )
         return read_classes(found[0])
 
-    def _load(self, index: int) -> Sample:
-        path, mask = self._pairs[index]
-        frame = read_picture(path)
-        masks = None
-        if mask is not None:
-            picture = read_mask(mask)
-            masks = self._classes.masks(picture.codes, picture.coloured, mask)
-        record = self.records[index]
-        size = record.attributes.get("row_mm"), record.attributes.get("column_mm")
-        spacing = (float(size[0]), float(size[1])) if size[0] is not None and size[1] is not None else None
-        return still(record, frame, masks, self.structures, spacing)
-
-
-def still(
-    record: Record,
-    frame: ByteArray,
-    masks: Mapping[str, BoolArray] | None,
-    structures: tuple[str, ...],
-    spacing: tuple[float, float] | None = None,
-) -> Sample:
-    """A sample of one picture (H, W) uint8 with classes of one's own.
-
-    Args:
-        record: identity.
-        frame: the picture.
-        masks: name to (H, W) bool, or None without a mask.
-        structures: the classes of the data set, in order.
-        spacing: (row, column) size of a pixel in mm, or None.
-
-    Raises:
-        DataError: picture and masks differ in shape.
-    """
-    annotated = np.zeros(0 if masks is None else 1, np.int64)
-    named = {} if masks is None else {name: mask[None] for name, mask in masks.items()}
-    names = label_names(structures)
-    return Sample(record, frame[None], spacing, named, annotated, label_names=names)
-
-
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != ".")
-
-
-def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
-    """Stem to what the manifest of ``alan frames`` says of the picture; empty without one."""
-    if not path.is_file():
-        return {}
-    facts: dict[str, dict[str, float | int | str]] = {}
-    for row in read_rows(path, ("image", "source", *_NUMBERS)):
-        try:
-            numbers = {name: float(row[name]) for name in _NUMBERS if row[name]}
-        except ValueError as error:
-            raise DataError(f"{path}: {row['image']}: {error}") from error
-        facts[Path(row["image"]).stem] = {"source": row["source"], **numbers}
-    return facts
+    def _masks(self, picture: Picture[Path], mask: Path, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
+        return self._classes.masks(read_mask(mask), mask)

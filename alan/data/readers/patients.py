@@ -1,27 +1,34 @@
-"""Whose picture it is: patient, study, view and side out of a table or out of file names."""
+"""Patient identification: patient, study, view and split from a table, a rule, a manifest or file names."""
 
 from __future__ import annotations
 
-import csv
 import os
 import re
+import unicodedata
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from alan.data.readers.base import check_columns
+from alan.data.readers.tables import read_rows
 from alan.data.sample import SPLITS, VIEWS, Record
 from alan.data.splits import resolve_splits
-from alan.errors import DataError, ParameterError, nearest
+from alan.errors import AlanWarning, DataError, ParameterError, nearest
 
 #: The table of patients, in the folder of the data set.
 TABLE = "patients.csv"
-_SIDES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+_SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+_COLUMNS = ("study", "view", "split")
 
 
 def picture_id(name: str) -> str:
-    """Id of a picture: its name without suffix, folders joined by ``_`` (``p1/a4c_3.png`` is ``p1_a4c_3``)."""
-    return "_".join(PurePosixPath(name).with_suffix("").parts)
+    """Id of a picture: its name without suffix, folders joined by ``_`` (``p1/a4c_3.png`` is ``p1_a4c_3``).
+
+    Names that look the same have the same id, in whatever form of Unicode they are written (NFC or NFD).
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    parts = path.with_suffix("").parts if path.name else path.parts
+    return unicodedata.normalize("NFC", "_".join(parts))
 
 
 def identify(
@@ -33,65 +40,85 @@ def identify(
     seed: int = 0,
     attributes: Mapping[str, Mapping[str, float | int | str]] | None = None,
 ) -> list[Record]:
-    r"""Say whose pictures these are.
+    r"""Identify the patients of pictures.
 
-    The patient comes from ``root/patients.csv`` where that is, else from the rule, else it is what stands before
-    the first ``_`` of the id (the whole id without one). So pictures whose names begin alike are never put on
-    two sides.
+    The patient comes from ``root/patients.csv`` if it exists, otherwise from the rule, otherwise from the manifest
+    of ``alan frames`` (the pseudonym of the patient in a DICOM header), otherwise it is the part of the id before
+    the first ``_``. If the last makes every picture a patient of its own, a warning says so, because pictures
+    of one patient could then be in different splits.
 
     Args:
-        root: folder of the data set. Its ``patients.csv`` has the columns ``file`` (with or without suffix) and
-            ``patient``, and perhaps ``study``, ``view`` and ``split``.
-        ids: id of each picture, see :func:`picture_id`.
-        patient: the rule, a regular expression that matches the whole id and has a group ``patient``, and perhaps
+        root: Folder of the data set. Its ``patients.csv`` has the columns ``file`` (with or without suffix) and
+            ``patient``, and may have ``study``, ``view`` and ``split``.
+        ids: Id of each picture, see :func:`picture_id`.
+        patient: The rule, a regular expression that matches the whole id and has a group ``patient``, and may have
             ``study``, ``view`` and ``split``: ``(?P<patient>p\d+)_(?P<view>A4C|A2C)_.*``.
-        split: as :func:`alan.data.splits.resolve_splits` takes it; it goes before a side of table or rule.
-        seed: of the draw where ``split`` gives fractions.
-        attributes: id to further attributes.
+        split: As :func:`alan.data.splits.resolve_splits` takes it; it takes precedence over the splits of a
+            table or a rule.
+        seed: Seed of the draw if ``split`` gives fractions.
+        attributes: Id to further attributes; ``patient`` among them is the pseudonym.
 
     Returns:
-        One record an id.
+        One record per id.
 
     Raises:
-        ParameterError: table and rule both, a rule that is no regular expression or has other groups, or a
-            malformed split.
-        DataError: an id that the table lacks, has twice with different facts, or that the rule does not match; an
-            unknown view or side.
-        SplitLeakError: the split names a patient on two sides.
+        ParameterError: There are a table and a rule, the rule is not a regular expression or has other groups, or
+            the split is malformed.
+        DataError: An id is missing from the table, is in it twice with different facts, or does not match the
+            rule; or a view or split is unknown.
+        SplitLeakError: The split names a patient twice.
     """
     if not ids:
         return []
-    table = root / TABLE
+    table, known = root / TABLE, attributes or {}
     if table.is_file() and patient is not None:
-        raise ParameterError(f"{table} and patient={patient!r} both say whose pictures these are: keep one")
+        raise ParameterError(f"{table} and patient={patient!r} both identify the patients: keep one")
     if table.is_file():
         facts = _by_table(table, ids)
     elif patient is not None:
         facts = _by_rule(patient, ids)
     else:
-        facts = [{"patient": name.partition("_")[0] or name} for name in ids]
-    sides = None if split is None else resolve_splits([fact["patient"] for fact in facts], split, seed)
+        facts = _by_name(ids, known)
+    splits = None if split is None else resolve_splits([fact["patient"] for fact in facts], split, seed)
     records = []
     for name, fact in zip(ids, facts, strict=True):
-        side = _side(fact.get("split") or "", name) if sides is None else sides[fact["patient"]]
+        chosen = _split(fact.get("split") or "", name) if splits is None else splits[fact["patient"]]
         view = fact.get("view") or ""
         if view and view not in VIEWS:
             raise DataError(f"{name}: unknown view {view!r}: {nearest(view, VIEWS)}")
-        more = dict((attributes or {}).get(name, {}))
-        records.append(Record(name, fact["patient"], side, view, fact.get("study") or "", more))
+        more = {key: value for key, value in known.get(name, {}).items() if key != "patient"}
+        records.append(Record(name, fact["patient"], chosen, view, fact.get("study") or "", more))
     return records
+
+
+def _by_name(ids: Sequence[str], known: Mapping[str, Mapping[str, float | int | str]]) -> list[dict[str, str]]:
+    """By the pseudonyms of the manifest, else by what stands before the first ``_``."""
+    keys = [str(known.get(name, {}).get("patient", "")) for name in ids]
+    patients = [key or name.partition("_")[0] or name for key, name in zip(keys, ids, strict=True)]
+    if not any(keys) and len(set(patients)) == len(ids) > 1:
+        warnings.warn(
+            f"each of {len(ids)} pictures counts as a patient of its own, by what stands before the first '_' "
+            f"of its "
+            f"name ({ids[0]!r}): pictures of one patient may get into different splits; add {TABLE} with the "
+            f"columns "
+            "file and patient, or set the option patient",
+            AlanWarning,
+            stacklevel=4,
+        )
+    return [{"patient": patient} for patient in patients]
 
 
 def _by_table(path: Path, ids: Sequence[str]) -> list[dict[str, str]]:
     named: dict[str, list[dict[str, str]]] = {}
-    for row in read_rows(path, ("file", "patient")):
-        fact = {key: cell for key, cell in row.items() if key != "file"}
-        for name in {row["file"], picture_id(row["file"])}:
+    for row in read_rows(path, ("file", "patient"), _COLUMNS):
+        fact = {key: row.get(key, "") for key in ("patient", *_COLUMNS)}
+        file = unicodedata.normalize("NFC", row["file"].replace("\\", "/")).removeprefix("images/")
+        for name in {file, picture_id(file)}:
             named.setdefault(name, []).append(fact)
     for name in ids:
         found = named.get(name)
         if not found or not found[0]["patient"]:
-            raise DataError(f"{path}: says no patient for {name!r}: add a row, or take the picture away")
+            raise DataError(f"{path}: says no patient for {name!r}: add a row, or remove the picture")
         if any(fact != found[0] for fact in found):
             raise DataError(f"{path}: has two different rows for {name!r}: keep one")
     return [named[name][0] for name in ids]
@@ -101,10 +128,9 @@ def _by_rule(rule: str, ids: Sequence[str]) -> list[dict[str, str]]:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise ParameterError(f"patient={rule!r} is no regular expression ({error})") from error
+        raise ParameterError(f"patient={rule!r} is no regular expression ({error}): correct it") from error
     groups = set(pattern.groupindex)
-    known = {"patient", "study", "view", "split"}
-    if "patient" not in groups or not groups <= known:
+    if "patient" not in groups or not groups <= {"patient", *_COLUMNS}:
         raise ParameterError(
             f"patient={rule!r} has the groups {sorted(groups)}: it needs (?P<patient>...) and may have "
             "study, view and split"
@@ -120,23 +146,8 @@ def _by_rule(rule: str, ids: Sequence[str]) -> list[dict[str, str]]:
     return facts
 
 
-def _side(word: str, name: str) -> str:
-    side = _SIDES.get(word.lower(), word.lower())
-    if side not in ("", *SPLITS):
+def _split(word: str, name: str) -> str:
+    split = _SPLITS.get(word.lower(), word.lower())
+    if split not in ("", *SPLITS):
         raise DataError(f"{name}: unknown split {word!r}: {nearest(word, SPLITS)}")
-    return side
-
-
-def read_rows(path: Path, required: Sequence[str]) -> list[dict[str, str]]:
-    """Read a CSV file with a header, cells stripped, empty cells as ``""``.
-
-    Raises:
-        DataError: undecodable, or without a required column.
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            check_columns(list(reader.fieldnames or ()), required, path)
-            return [{key: cell.strip() for key, cell in row.items() if key is not None} for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV file ({error})") from error
+    return split

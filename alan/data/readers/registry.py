@@ -1,64 +1,91 @@
-"""Readers by name."""
+"""Readers by the kind of archive. A new reader needs its own module, a line here and its public name."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import inspect
 import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from alan.data.readers.acdc import Acdc
+from alan.bounds import check_types
 from alan.data.readers.base import EchoDataset
-from alan.data.readers.camus import Camus
-from alan.data.readers.coco import Coco
-from alan.data.readers.echonet import EchoNetDynamic
-from alan.data.readers.folder import FrameFolder
-from alan.data.readers.segments_ai import SegmentsAi
-from alan.data.readers.tmed import Tmed2
-from alan.errors import ParameterError, nearest
+from alan.errors import AlanError, DataError, ParameterError, SplitLeakError, nearest
 
-#: Kind, as ``alan prepare`` takes it, to its reader.
-READERS: dict[str, type[EchoDataset]] = {
-    "echonet": EchoNetDynamic,
-    "camus": Camus,
-    "tmed": Tmed2,
-    "acdc": Acdc,
-    "folder": FrameFolder,
-    "coco": Coco,
-    "segments": SegmentsAi,
+#: Kind, as ``alan prepare`` takes it, to the module and the class of its reader.
+READERS = {
+    "echonet": ("alan.data.readers.echonet", "EchoNetDynamic"),
+    "camus": ("alan.data.readers.camus", "Camus"),
+    "tmed": ("alan.data.readers.tmed", "Tmed2"),
+    "acdc": ("alan.data.readers.acdc", "Acdc"),
+    "folder": ("alan.data.readers.folder", "FrameFolder"),
+    "coco": ("alan.data.readers.coco", "Coco"),
+    "segments": ("alan.data.readers.segments_ai", "SegmentsAi"),
 }
+#: Most folders that are tried when the root seems to be one level off.
+_MOST_TRIED = 20
 
 
 def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> EchoDataset:
-    """Open an archive by the name of its reader.
+    """Open an archive with the reader of its kind.
 
     Args:
-        kind: ``echonet``, ``camus``, ``tmed``, ``acdc``, ``folder``, ``coco`` or ``segments``.
-        root: folder of the archive.
-        **options: options of that reader's constructor, e.g. ``split`` for CAMUS.
+        kind: A key of :data:`READERS`, such as ``echonet``, ``camus`` or ``folder``.
+        root: Folder of the archive.
+        **options: Options of the constructor of that reader, such as ``split`` for CAMUS.
+
+    Returns:
+        The archive.
 
     Raises:
-        ParameterError: unknown kind or option (the message offers the nearest name), or a value of another type.
-        DataError: the archive is missing or incomplete.
+        ParameterError: The kind or an option is unknown (the message offers the nearest name), or the value of an
+            option has the wrong type or is outside its bounds.
+        DataError: The archive is missing or incomplete. If a folder in ``root`` or the folder above it can be
+            opened instead, the message names it.
+    """
+    reader = find_reader(kind)
+    parameters = inspect.signature(reader).parameters
+    known = [name for name in parameters if name != "root"]
+    for name in options:
+        if name not in known:
+            raise ParameterError(f"data set {kind!r} has no option {name!r}: {nearest(name, known)}")
+    check_types(reader.__init__, options)
+    try:
+        dataset: EchoDataset = reader(root, **options)
+        return dataset
+    except SplitLeakError:
+        raise
+    except DataError as error:
+        elsewhere = _place(reader, Path(root), options)
+        if elsewhere is None:
+            raise
+        raise DataError(f"{error}; did you mean {elsewhere}, which can be opened?") from error
+
+
+def find_reader(kind: str) -> type[Any]:
+    """Import the reader of a kind of archive.
+
+    Raises:
+        ParameterError: The kind is unknown.
     """
     if kind not in READERS:
         raise ParameterError(f"unknown kind of data set {kind!r}: {nearest(kind, READERS)}")
-    parameters = inspect.signature(READERS[kind]).parameters
-    known = [name for name in parameters if name != "root"]
-    for name, value in options.items():
-        if name not in known:
-            hint = nearest(name, known) if known else "it has no options"
-            raise ParameterError(f"data set {kind!r} has no option {name!r}: {hint}")
-        if wanted := _wanted(parameters[name], value):
-            raise ParameterError(f"option {name!r} of data set {kind!r} is {value!r}: give {wanted}")
-    return READERS[kind](root, **options)
+    module, name = READERS[kind]
+    reader: type[Any] = getattr(importlib.import_module(module), name)
+    return reader
 
 
-def _wanted(parameter: inspect.Parameter, value: Any) -> str:
-    """What a reader's option asks for where the value is not of that type, else an empty text."""
-    if isinstance(parameter.default, bool):
-        return "" if isinstance(value, bool) else "true or false"
-    if isinstance(parameter.default, int):
-        return "" if type(value) is int and value >= 0 else "a whole number, 0 or more"
-    if parameter.annotation in ("str | None", "str | os.PathLike[str] | None"):
-        return "" if value is None or isinstance(value, str | os.PathLike) else "a text"
-    return ""
+def _place(reader: type[Any], root: Path, options: Mapping[str, Any]) -> Path | None:
+    """Find a folder one level below or above that the reader can open."""
+    if not root.is_dir():
+        return None
+    below = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    for folder in (*below[:_MOST_TRIED], root.absolute().parent):
+        with warnings.catch_warnings(), contextlib.suppress(AlanError, OSError):
+            warnings.simplefilter("ignore")
+            reader(folder, **options)
+            return folder
+    return None

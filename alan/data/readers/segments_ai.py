@@ -5,53 +5,56 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 
-from alan.data.io.pictures import find_file, read_mask, read_picture
-from alan.data.readers.base import EchoDataset
+from alan.bounds import Seed, bounded
+from alan.data.io.pictures import read_mask
 from alan.data.readers.classes import category_names
-from alan.data.readers.coco import entries, only_json
-from alan.data.readers.folder import still
-from alan.data.readers.patients import identify, picture_id
-from alan.data.sample import BoolArray, Sample
+from alan.data.readers.patients import picture_id
+from alan.data.readers.pictures import Picture, PictureDataset, entries, only_json
+from alan.data.sample import BoolArray
 from alan.errors import DataError, nearest
 from alan.files import read_json
 
 _TASKS = ("segmentation-bitmap", "segmentation-bitmap-highres")
 _FINISHED = ("LABELED", "REVIEWED", "VERIFIED")
+#: Id in a bitmap to the class.
+Classes = Mapping[int, str]
 
 
-class SegmentsAi(EchoDataset):
+@bounded
+class SegmentsAi(PictureDataset[Classes]):
     """A release of the segmentation-bitmap kind; its categories are the structures.
 
-    The release names pictures and bitmaps by web addresses; here they are files in ``root``, ``root/images`` or
-    ``root/labels``, under the names that segments.ai's own client stores them by (``NAME.png``,
-    ``NAME_label_ground-truth.png``) or the last part of their addresses. A bitmap's pixels are ids (red +
-    256 green + 65536 blue of a colour picture, whatever its opacity; 0 is background), which the release's
-    annotations assign to categories.
+    **Format:** a release file (JSON). It names pictures and bitmaps by web addresses; here they are files in
+    ``root``, ``root/images`` or ``root/labels``, under the names by which segments.ai's own client stores them
+    (``NAME.png``, ``NAME_label_ground-truth.png``) or the last part of their addresses. The pixels of a bitmap are
+    ids (red + 256 green + 65536 blue of a colour picture, whatever its opacity; 0 is background), which the
+    annotations of the release assign to categories.
+
+    **Size, licence and citation:** those of the data in it; the format is described at https://docs.segments.ai.
 
     Args:
-        root: folder of the data set.
-        release: the release file, absolute or relative to ``root``. Default: the only JSON file in ``root`` or
+        root: Folder of the data set.
+        release: The release file, absolute or relative to ``root``. Default: the only JSON file in ``root`` or
             ``root/release``.
-        labelset: whose labels to take.
-        unlabelled: pictures may be without a finished label; otherwise they are an error.
-        patient: rule that reads the patient out of a name; without it and without ``patients.csv`` that is what
-            stands before the first ``_`` (:func:`alan.data.readers.patients.identify`).
-        split: side to patients or to a fraction of them, or a YAML or JSON file of that.
-        seed: of the draw where ``split`` gives fractions.
+        labelset: Name of the labels to take.
+        unlabelled: Whether pictures may be without a finished label; otherwise they are an error.
+        patient: Rule that reads the patient from a name, as :class:`alan.data.FrameFolder` takes it.
+        split: Split to patients or to a fraction of them, or a YAML or JSON file of that.
+        seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:
-        ParameterError: a malformed rule or split.
-        DataError: a malformed file, another kind of task, an unknown labelset or class id, a picture without a
+        ParameterError: A malformed rule or split.
+        DataError: A malformed file, another kind of task, an unknown labelset or class id, a picture without a
             label, or a bitmap that is not on disk.
-        SplitLeakError: a patient on two sides.
+        SplitLeakError: A patient in two splits.
     """
 
-    name: ClassVar[str] = "segments.ai"
+    name = "segments.ai"
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class SegmentsAi(EchoDataset):
         unlabelled: bool = False,
         patient: str | None = None,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__(root, "a release file (JSON), its pictures and its bitmaps")
         path = self.root / release if release is not None else only_json(self.root, "release")
@@ -76,61 +79,61 @@ class SegmentsAi(EchoDataset):
             raise DataError(f"{path}: no labelset {labelset!r}: {nearest(labelset, known)}")
         categories = category_names(entries(dataset.get("task_attributes"), "categories", path), path)
         self.structures = tuple(categories.values())
-        self._parts: list[tuple[Path, Path | None, dict[int, str]]] = []
-        ids, lost = [], []
+        pictures: list[Picture[Classes]] = []
+        lost = []
         for entry in entries(dataset, "samples", path):
             name = str(entry.get("name"))
-            picture = self._find_picture(name, entry, path)
-            if picture is None:
+            if not PurePosixPath(name).name:
+                raise DataError(f"{path}: a sample has the name {name!r}; give it one")
+            file = self._find_picture(name, entry, path)
+            if file is None:
                 lost.append(name)
                 continue
             label = _label(entry, labelset)
-            if label is None and not unlabelled:
-                raise DataError(f"{path}: {name!r} has no label: label it, or set unlabelled to true")
-            classes = {} if label is None else _classes(label, categories, f"{path}: {name!r}")
+            classes = None if label is None else _classes(label, categories, f"{path}: {name!r}")
             bitmap = None if label is None else self._find_bitmap(name, labelset, label, path)
-            ids.append(picture_id(name))
-            self._parts.append((picture, bitmap, classes))
-        self._skip("samples whose picture is not on disk", lost)
-        records = identify(self.root, ids, patient=patient, split=split, seed=seed)
-        files = [[file for file in part[:2] if file is not None] for part in self._parts]
-        options = {"structures": self.structures, "classes": [part[2] for part in self._parts]}
-        self._set_records(records, files, options)
+            pictures.append(Picture(picture_id(name), file, classes, bitmap))
+        self._skip("samples whose picture is not on disk", lost, f"put the pictures into {self.root / 'images'}")
+        self._set_pictures(
+            pictures,
+            {"classes": [picture.mask for picture in pictures]},
+            unlabelled=unlabelled,
+            remedy=f"label it in {labelset!r} and export a new release",
+            patient=patient,
+            split=split,
+            seed=seed,
+        )
 
     def _find_picture(self, name: str, entry: Mapping[str, Any], path: Path) -> Path | None:
         address = PurePosixPath(_address(entry.get("attributes"), "image"))
         stored = PurePosixPath(name).with_suffix(address.suffix).as_posix() if address.suffix else name
         names = [name, stored, *([address.name] if address.name else [])]
-        return find_file(self.root, ("", "images"), names, path)
+        return self._find(("", "images"), names, path)
 
     def _find_bitmap(self, name: str, labelset: str, label: Mapping[str, Any], path: Path) -> Path:
         address = PurePosixPath(_address(label.get("attributes"), "segmentation_bitmap"))
         stem = PurePosixPath(name).with_suffix("").as_posix()
         names = [f"{stem}_label_{labelset}{address.suffix or '.png'}", *([address.name] if address.name else [])]
-        bitmap = find_file(self.root, ("", "labels", "images"), names, path)
+        bitmap = self._find(("", "labels", "images"), names, path)
         if bitmap is None:
             raise DataError(
                 f"{path}: the bitmap of {name!r} is not on disk: put it into {self.root} as {names[0]!r}"
             )
         return bitmap
 
-    def _load(self, index: int) -> Sample:
-        picture, bitmap, classes = self._parts[index]
-        frame = read_picture(picture)
-        masks: dict[str, BoolArray] | None = None
-        if bitmap is not None:
-            codes = read_mask(bitmap, opaque=True).codes
-            unknown = np.setdiff1d(codes, [0, *classes])
-            if len(unknown):
-                raise DataError(
-                    f"{bitmap}: id {unknown[0]} is not among the {len(classes)} annotations of the release: "
-                    "check that bitmap and release belong together"
-                )
-            masks = {
-                name: np.isin(codes, [key for key, value in classes.items() if value == name])
-                for name in self.structures
-            }
-        return still(self.records[index], frame, masks, self.structures)
+    def _masks(self, picture: Picture[Classes], mask: Classes, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
+        bitmap = picture.mask_file
+        assert bitmap is not None
+        codes = read_mask(bitmap, opaque=True).codes
+        unknown = np.setdiff1d(codes, [0, *mask])
+        if len(unknown):
+            raise DataError(
+                f"{bitmap}: id {unknown[0]} is not among the {len(mask)} annotations of the release: "
+                "check that bitmap and release belong together"
+            )
+        return {
+            name: np.isin(codes, [key for key, value in mask.items() if value == name]) for name in self.structures
+        }
 
 
 def _label(entry: Mapping[str, Any], labelset: str) -> dict[str, Any] | None:
@@ -142,12 +145,12 @@ def _label(entry: Mapping[str, Any], labelset: str) -> dict[str, Any] | None:
 
 
 def _address(attributes: Any, key: str) -> str:
-    """Path part of the web address of a picture; empty where there is none."""
+    """Path part of the web address of a picture; empty if there is none."""
     value = attributes.get(key) if isinstance(attributes, dict) else None
     return urlparse(str(value.get("url") or "")).path if isinstance(value, dict) else ""
 
 
-def _classes(label: Mapping[str, Any], categories: Mapping[int, str], where: str) -> dict[int, str]:
+def _classes(label: Mapping[str, Any], categories: Mapping[int, str], where: str) -> Classes:
     """Id in the bitmap to the class."""
     classes: dict[int, str] = {}
     attributes = label.get("attributes")

@@ -1,4 +1,4 @@
-"""Which frames of a store to compute: all, the annotated ones, or some of each sequence."""
+"""Choice of frames of a store: all, the annotated ones, or some of each sequence."""
 
 from __future__ import annotations
 
@@ -7,29 +7,33 @@ from typing import Literal
 
 import numpy as np
 
+from alan.bounds import PositiveInt, bounded
 from alan.data.sample import IntArray
 from alan.data.store.reader import FrameStore
-from alan.errors import DataError, ParameterError
+from alan.errors import DataError
 
 
+@bounded
 def choose_frames(
     store: FrameStore,
     split: str | None = None,
     views: Sequence[str] | None = None,
-    frames: Literal["all", "annotated"] | int = "all",
+    frames: Literal["all", "annotated"] | PositiveInt = "all",
 ) -> IntArray:
-    """Global frame indices to compute, (n,) int64, ascending, each once.
+    """Choose frames of a store.
 
     Args:
-        store: the frame store.
-        split: as :meth:`alan.data.FrameStore.select`.
-        views: as :meth:`alan.data.FrameStore.select`.
-        frames: ``all``; ``annotated``: those with masks and at ED and ES; n: n frames of each sequence, evenly
-            spread from its first to its last (all of a sequence that has no more; the middle one for 1).
+        store: The frame store.
+        split: As in :meth:`alan.data.FrameStore.select`.
+        views: As in :meth:`alan.data.FrameStore.select`.
+        frames: ``all``; ``annotated`` for the frames with masks and those at ED and ES; or n for n frames of each
+            sequence, evenly spread from its first to its last (all of a shorter sequence; the middle one for 1).
+
+    Returns:
+        (n,) int64 global frame indices, ascending, each once.
 
     Raises:
-        ParameterError: ``frames`` is neither of the words nor at least 1.
-        DataError: no frame is left.
+        DataError: No frame is left.
     """
     chosen = store.select(split, views)
     if frames == "annotated":
@@ -43,13 +47,11 @@ def choose_frames(
         return index
     if frames == "all":
         return np.concatenate([np.arange(s.start, s.start + s.length) for s in chosen])
-    if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-        raise ParameterError(f"frames is {frames!r} and must be 'all', 'annotated' or a number of at least 1")
     return np.concatenate([s.start + evenly_spread(s.length, frames) for s in chosen])
 
 
 def evenly_spread(length: int, n: int) -> IntArray:
-    """Choose ``min(n, length)`` different positions in 0..length - 1: first and last, and even steps between."""
+    """Choose ``min(n, length)`` different positions in 0..length - 1: first, last, and even steps between."""
     if n == 1:
         return np.array([length // 2])
     return np.linspace(0, length - 1, min(n, length)).round().astype(np.int64)

@@ -1,8 +1,8 @@
-"""The file that :func:`alan.data.prepare` fills while it decodes: an append-only log, safe from kills.
+"""The file that :func:`alan.data.prepare` fills while it decodes: an append-only log that survives kills.
 
-HDF5 has no journal: a file whose writer is killed may be lost as a whole. The decoded samples are therefore
-first appended here, one record a sample in the order of the archive, and copied into the frame store at the end.
-A record that was cut off is recognised by its missing end and dropped; everything before it is kept.
+HDF5 has no journal: a file whose writer is killed may be lost entirely. Decoded samples are therefore first
+appended to this log, one record per sample in the order of the archive, and copied into the frame store at the
+end. A record that was cut off lacks its end and is dropped; everything before it is kept.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,24 @@ import numpy as np
 from alan.data.sample import ByteArray
 from alan.errors import DataError
 
-_SCHEMA = "alan-part/1"
+_SCHEMA = "alan-part/2"
 _END = b"\n"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What one sample of the archive came to.
+    """The result of decoding one sample of the archive.
 
     Attributes:
-        sequence: the fields of a stored sequence that do not depend on its place, with ``ed`` and ``es`` counted
-            from its first frame; None where the sample was skipped.
-        labels: (M,) the annotated frames, counted from the first.
-        skipped: reason to count, of what this sample added to the skipped.
-        why: the message of the error, where the sample was skipped.
+        sequence: Fields of a stored sequence that do not depend on its place, with ``ed`` and ``es`` counted from
+            its first frame; None if the sample was skipped.
+        labels: (M,) annotated frames, counted from the first frame.
+        failures: (file, reason, kind) of all that could not be used; the last one says why a sample was skipped.
     """
 
     sequence: Mapping[str, Any] | None
     labels: tuple[int, ...] = ()
-    skipped: Mapping[str, int] = field(default_factory=dict)
-    why: str = ""
+    failures: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Arrays:
     Attributes:
         frames: (T, S, S) uint8.
         maps: (M, S, S) uint8, label maps.
-        originals: the label maps at the resolution of the archive, (M, H, W) uint8, or (0, 0, 0) where that is S.
+        originals: Label maps at the resolution of the archive, (M, H, W) uint8, or (0, 0, 0) if that is S.
     """
 
     frames: ByteArray
@@ -62,14 +60,14 @@ class PartFile:
     """The log, opened to be continued.
 
     Args:
-        path: the file; it is created if it is missing.
-        key: what is being prepared; JSON-able.
+        path: The file; it is created if it is missing.
+        key: What is being prepared; JSON-able.
 
     Attributes:
-        entries: what has been decoded, in the order of the archive.
+        entries: What has been decoded, in the order of the archive.
 
     Raises:
-        DataError: the file belongs to another archive, or to another preprocessing of it.
+        DataError: The file belongs to another archive, or to another preprocessing of it.
     """
 
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
@@ -87,10 +85,10 @@ class PartFile:
             raise
 
     def append(self, entry: Entry, arrays: Arrays | None) -> None:
-        """Add a sample; either all of it is in the file afterwards, or nothing.
+        """Add a sample; afterwards the file holds all of it or nothing of it.
 
         Raises:
-            DataError: no space is left; what was there before is kept.
+            DataError: No space is left; the samples before this one are kept.
         """
         parts = [] if arrays is None else [arrays.frames, arrays.maps, arrays.originals]
         shapes = [list(part.shape) for part in parts]
@@ -107,11 +105,11 @@ class PartFile:
                 yield entry, Arrays(*self._load(place, shapes))
 
     def total(self, part: int) -> int:
-        """Frames (``part`` 0) or label maps (1) in the file."""
+        """Number of frames (``part`` 0) or label maps (``part`` 1) in the file."""
         return sum(shapes[part][0] for _, shapes in self._places if shapes)
 
     def close(self) -> None:
-        """Close the file; closing twice does no harm."""
+        """Close the file; it may be closed twice."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -130,7 +128,7 @@ class PartFile:
             if not line.endswith(_END):
                 return 0
             head = _parse(line)
-            if head is None or head.get("schema") != _SCHEMA:
+            if head is None or head.get("schema") != _SCHEMA or not isinstance(head.get("key"), dict):
                 raise DataError(f"{self.path}: not a file of `alan prepare`; move it away and run again")
             if head["key"] != json.loads(json.dumps(key)):
                 raise DataError(
@@ -139,10 +137,10 @@ class PartFile:
                 )
             end = handle.tell()
             while line := handle.readline():
-                head = _parse(line)
-                if head is None:
+                record = _record(line)
+                if record is None:
                     break
-                shapes = head.pop("shapes")
+                entry, shapes = record
                 place = end + len(line)
                 stop = place + sum(math.prod(shape) for shape in shapes)
                 if stop + len(_END) > size:
@@ -151,7 +149,7 @@ class PartFile:
                 if handle.read(len(_END)) != _END:
                     break
                 end = stop + len(_END)
-                self.entries.append(Entry(**{**head, "labels": tuple(head["labels"])}))
+                self.entries.append(entry)
                 self._places.append((place, shapes))
         return end
 
@@ -184,9 +182,23 @@ class PartFile:
 
 
 def describe(key: Mapping[str, Any]) -> str:
-    """A key in words, short enough for an error message."""
-    settings = ", ".join(f"{name}={value}" for name, value in key["preprocessing"].items())
-    return f"{key['dataset']} {key['data'][:12]} ({settings}, {key['frames']} frames)"
+    """Describe a key in a few words, for error messages."""
+    settings = ", ".join(f"{name}={value}" for name, value in key.get("preprocessing", {}).items())
+    return f"{key.get('dataset')} {str(key.get('data'))[:12]} ({settings}, {key.get('frames')} frames)"
+
+
+def _record(line: bytes) -> tuple[Entry, list[list[int]]] | None:
+    """Entry and shapes of its arrays; None if the head of the record is damaged."""
+    head = _parse(line)
+    try:
+        if head is None:
+            return None
+        failures = tuple((str(file), str(reason), str(kind)) for file, reason, kind in head["failures"])
+        entry = Entry(head["sequence"], tuple(head["labels"]), failures)
+        shapes = [[int(size) for size in shape] for shape in head["shapes"]]
+        return (entry, shapes) if all(size >= 0 for shape in shapes for size in shape) else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

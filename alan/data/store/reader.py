@@ -22,7 +22,11 @@ from alan.data.structures import label_names, label_value, parts
 from alan.errors import DataError, ParameterError, nearest
 
 #: Name and version of the file format; a reader refuses any other.
-SCHEMA = "alan-frames/1"
+SCHEMA = "alan-frames/2"
+#: Most pixels of a mask at the resolution of the archive.
+_MOST = 2**28
+#: What h5py and this reader raise on damaged files.
+_DAMAGE = (OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -30,19 +34,19 @@ class StoredSequence:
     """One sequence of a frame store: its identity, and where its frames lie.
 
     Attributes:
-        index: position among the sequences of the store.
-        id: unique in the archive.
-        patient: the patient's id.
-        study: the study's id, or ``""``.
-        view: one of :data:`alan.data.sample.VIEWS`, or ``""``.
-        split: one of :data:`alan.data.sample.SPLITS`, or ``""``.
-        start: global index of the first frame.
-        length: number of frames.
-        ed: global index of the end-diastolic frame, or None.
-        es: global index of the end-systolic frame, or None.
+        index: Position among the sequences of the store.
+        id: Id of the sequence, unique in the archive.
+        patient: Id of the patient.
+        study: Id of the study, or ``""``.
+        view: One of :data:`alan.data.sample.VIEWS`, or ``""``.
+        split: One of :data:`alan.data.sample.SPLITS`, or ``""``.
+        start: Global index of the first frame.
+        length: Number of frames.
+        ed: Global index of the end-diastolic frame, or None.
+        es: Global index of the end-systolic frame, or None.
         spacing: (row, column) size of a pixel in mm at the original resolution, or None.
         original_shape: (H, W) of the frames before preprocessing.
-        attributes: numbers and words of the archive (``EF`` and the like).
+        attributes: Numbers and words of the archive, such as ``EF``.
     """
 
     index: int
@@ -67,28 +71,29 @@ COLUMNS = tuple(field.name for field in fields(StoredSequence) if field.name != 
 class FrameStore:
     """Reader of a frame store.
 
-    The sequences are read at once. The frames stay on disk: the file is mapped into memory on the first read, and
-    HDF5 says where each frame lies in it, so that reading is copying. No HDF5 handle is kept open, and a store may
-    be forked or pickled into the workers of a loader.
+    The table of sequences is read at once. The frames stay on disk: the file is mapped into memory on the first
+    read, and HDF5 tells where each frame lies in it, so that reading is copying. No HDF5 handle is kept open, so
+    that a store may be forked or pickled into the workers of a loader.
 
     Args:
-        path: a file written by :func:`alan.data.prepare`.
+        path: A file written by :func:`alan.data.prepare`.
 
     Attributes:
-        path: the file.
-        name: name of the data set.
+        path: The file.
+        name: Name of the data set, such as ``CAMUS``; ``simulated CAMUS`` for a simulated archive.
+        simulated: Whether the archive was simulated; its patients do not exist.
         fingerprint: SHA-256 of archive, preprocessing, chosen frames and the list of sequences.
-        source: what the store was made from: data set and its fingerprint, preprocessing, frames.
-        preprocessing: how the frames were resized; ``restore`` brings masks back.
-        structures: names of the annotated structures.
-        skipped: reason to the number of samples left out.
-        leaks: what the split leaks, in words; ``""`` for an honest split.
-        size: side S of the square frames, in pixels.
-        sequences: all sequences, in the order of their frames.
+        source: What the store was made from: data set and its fingerprint, preprocessing, frames.
+        preprocessing: How the frames were resized; its ``restore`` inverts the resizing of masks.
+        structures: Names of the annotated structures.
+        skipped: Kind of failure to the number of samples or files that were skipped for it.
+        leaks: How the split leaks, in words; ``""`` for an honest split.
+        size: Side S of the square frames, in pixels.
+        sequences: All sequences, in the order of their frames.
         label_frames: (M,) int64, the global frame index of each label map, ascending.
 
     Raises:
-        DataError: the file is missing, truncated, no frame store, or of another schema.
+        DataError: The file is missing, truncated, not a frame store, or of another schema.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -107,16 +112,16 @@ class FrameStore:
                 "write it again with `alan prepare`"
             )
         attributes = file.attrs
-        self.name = str(attributes["name"])
+        self.name, self.simulated = str(attributes["name"]), bool(attributes["simulated"])
         self.fingerprint = str(attributes["fingerprint"])
         self.source: dict[str, Any] = json.loads(attributes["source"])
         self.preprocessing = Preprocessing(**json.loads(attributes["preprocessing"]))
         self.structures: tuple[str, ...] = tuple(json.loads(attributes["structures"]))
         self.skipped: dict[str, int] = json.loads(attributes["skipped"])
         self.leaks = str(attributes["leaks"])
-        self._n_frames, self.size, _ = (int(n) for n in file["frames"].shape)
-        self.label_frames: IntArray = file["labels/frame"][:]
         table = {name: file[f"sequences/{name}"] for name in COLUMNS}
+        self._n_frames, self.size = self._check_sizes(file, table)
+        self.label_frames: IntArray = file["labels/frame"][:]
         columns = {
             name: list(data.asstr()[:]) if h5py.check_string_dtype(data.dtype) else data[:].tolist()
             for name, data in table.items()
@@ -125,8 +130,24 @@ class FrameStore:
             _sequence(index, dict(zip(COLUMNS, row, strict=True)))
             for index, row in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True))
         )
-        if sum(sequence.length for sequence in self.sequences) != self._n_frames:
-            raise DataError(f"{self.path}: sequences and frames do not agree; write it again with `alan prepare`")
+        ends = np.cumsum([sequence.length for sequence in self.sequences]).tolist()
+        starts = [sequence.start for sequence in self.sequences]
+        marks = [frame for s in self.sequences for frame in (s.ed, s.es) if frame is not None]
+        marks += self.label_frames.tolist()
+        outside = min(marks, default=0) < 0 or max(marks, default=0) >= self._n_frames
+        if starts != [0, *ends[:-1]] or ends[-1:] != [self._n_frames] or outside:
+            raise ValueError("sequences and frames do not agree")
+
+    def _check_sizes(self, file: Any, table: Mapping[str, Any]) -> tuple[int, int]:
+        """Number of frames and their side, after a comparison of all sizes with that of the file."""
+        frames, maps, bound = file["frames"], file["labels/maps"], self.path.stat().st_size
+        count, size, width = (int(n) for n in frames.shape)
+        tables = [*table.values(), file["labels/frame"]]
+        pictures = [data.dtype == np.uint8 and data.chunks == (1, size, size) for data in (frames, maps)]
+        claimed = [count * size * width, len(maps) * size * width, *(len(data) for data in tables)]
+        if width != size or not all(pictures) or len(maps) != len(file["labels/frame"]) or max(claimed) > bound:
+            raise ValueError("its arrays do not agree")
+        return count, size
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -141,18 +162,18 @@ class FrameStore:
         return FrameStore, (self.path,)
 
     def select(self, split: str | None = None, views: Sequence[str] | None = None) -> tuple[StoredSequence, ...]:
-        """Sequences of one side of the split and of some views.
+        """Select the sequences of a split and of some views.
 
         Args:
-            split: ``train``, ``val``, ``test``, ``""`` (those without a split) or None for all.
-            views: names out of :data:`alan.data.sample.VIEWS`, or None for all.
+            split: ``train``, ``val``, ``test``, ``""`` for sequences without a split, or None for all.
+            views: Names from :data:`alan.data.sample.VIEWS`, or None for all.
 
         Returns:
             The sequences, at least one.
 
         Raises:
-            ParameterError: the name of the split or of a view is unknown.
-            DataError: nothing is left; the message says what the store holds.
+            ParameterError: The name of the split or of a view is unknown.
+            DataError: No sequence is left; the message says what the store holds.
         """
         if split is not None and split not in ("", *SPLITS):
             raise ParameterError(f"unknown split {split!r}: {nearest(split, SPLITS)}")
@@ -163,7 +184,7 @@ class FrameStore:
         if not chosen:
             held = _counts(self.sequences, "split")
             raise DataError(
-                f"{self.path}: split {split!r} is empty; it holds {held}; null takes the frames of every side"
+                f"{self.path}: split {split!r} is empty; it holds {held}; null takes the frames of every split"
             )
         wanted = tuple(s for s in chosen if views is None or s.view in views)
         if not wanted:
@@ -177,14 +198,14 @@ class FrameStore:
         """Read frames.
 
         Args:
-            indices: (n,) global frame indices, any order, repeats allowed.
+            indices: (n,) global frame indices, in any order, with repeats.
 
         Returns:
             (n, S, S) uint8.
 
         Raises:
-            ParameterError: an index is no integer, or outside the store.
-            DataError: the file is damaged.
+            ParameterError: An index is no integer, or outside the store.
+            DataError: The file is damaged.
         """
         return self._read("frames", indices, len(self))
 
@@ -194,12 +215,12 @@ class FrameStore:
         views: Sequence[str] | None = None,
         phases: Sequence[str] | None = ("ED", "ES"),
     ) -> pd.DataFrame:
-        """The annotated frames, one row each, in the order of the file.
+        """List the annotated frames, one row per frame, in the order of the file.
 
         Args:
-            split: as in :meth:`select`.
-            views: as in :meth:`select`.
-            phases: the phases to keep, or None for every annotated frame.
+            split: As in :meth:`select`.
+            views: As in :meth:`select`.
+            phases: Phases to keep, or None for every annotated frame.
 
         Returns:
             Columns ``frame`` (global index), ``label`` (index of the label map), ``sequence``, ``id``,
@@ -207,8 +228,8 @@ class FrameStore:
             frame).
 
         Raises:
-            ParameterError: the name of the split, of a view or of a phase is unknown.
-            DataError: no annotated frame is left.
+            ParameterError: The name of the split, of a view or of a phase is unknown.
+            DataError: No annotated frame is left.
         """
         for phase in phases or ():
             if phase not in ("", "ED", "ES"):
@@ -233,18 +254,18 @@ class FrameStore:
         return table
 
     def masks(self, labels: ArrayLike, structure: str) -> BoolArray:
-        """Masks of a structure at the stored size.
+        """Read masks of a structure at the stored size.
 
         Args:
             labels: (n,) indices of label maps (column ``label`` of :meth:`labelled`).
-            structure: one of :attr:`structures`.
+            structure: One of :attr:`structures`.
 
         Returns:
             (n, S, S) bool.
 
         Raises:
-            ParameterError: an index is outside the store.
-            DataError: the archive does not annotate this structure.
+            ParameterError: An index is outside the store.
+            DataError: The archive does not annotate this structure.
         """
         value = self._value(structure)
         masks: BoolArray = self._read("labels/maps", labels, len(self.label_frames)) == value
@@ -284,22 +305,24 @@ class FrameStore:
         return maps
 
     def original_mask(self, label: int, structure: str) -> BoolArray:
-        """Mask of a structure at the resolution of the archive.
+        """Read the mask of a structure at the resolution of the archive.
 
         Args:
-            label: index of a label map.
-            structure: one of :attr:`structures`.
+            label: Index of a label map.
+            structure: One of :attr:`structures`.
 
         Returns:
             (H, W) bool.
 
         Raises:
-            ParameterError: the index is outside the store.
-            DataError: the archive does not annotate this structure.
+            ParameterError: The index is outside the store.
+            DataError: The archive does not annotate this structure.
         """
         value = self._value(structure)
         with self._file() as file:
             original = file.get(f"originals/{label}")
+            if original is not None and original.size > _MOST:
+                raise ValueError(f"original mask of {original.shape} pixels")
             mask: BoolArray | None = None if original is None else original[:] == value
         if mask is None:
             mask = self.masks([label], structure)[0]
@@ -330,13 +353,13 @@ class FrameStore:
         return out
 
     def _map(self, name: str) -> tuple[ByteArray, IntArray]:
-        """The file as an array of bytes, and the place of each image in it: a chunk is one image, uncompressed."""
+        """Map the file as an array of bytes, with the place of each image: one uncompressed chunk per image."""
         if name not in self._maps:
             with self._file() as file:
                 data = file[name]
                 places = np.zeros(len(data), np.int64)
                 data.id.chunk_iter(lambda chunk: places.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
-            if not places.all():
+            if not places.all() or places.max(initial=0) > self.path.stat().st_size - self.size**2:
                 raise DataError(f"{self.path}: {name} has gaps; write it again with `alan prepare`")
             self._maps[name] = np.memmap(self.path, np.uint8, "r").view(np.ndarray), places
         return self._maps[name]
@@ -346,7 +369,7 @@ class FrameStore:
         try:
             with h5py.File(self.path, "r") as file:
                 yield file
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
+        except _DAMAGE as error:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{self.path}: not a whole frame store ({reason}); write it again with `alan prepare`"

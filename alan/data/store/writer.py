@@ -7,11 +7,10 @@ import logging
 import os
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import h5py
 import numpy as np
@@ -19,63 +18,59 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from alan.data.loaders.sampling import whole
+from alan.bounds import NonNegativeInt, bounded
 from alan.data.preprocessing import Preprocessing
-from alan.data.readers.base import EchoDataset
+from alan.data.readers.base import EchoDataset, Failure
 from alan.data.sample import SPLITS, Sample
 from alan.data.splits import check_split
 from alan.data.store.part_file import Arrays, Entry, PartFile, describe
 from alan.data.store.reader import SCHEMA, FrameStore
-from alan.errors import AlanWarning, DataError, ParameterError, nearest
+from alan.errors import AlanWarning, DataError, nearest
 from alan.files import atomic, fingerprint
 
 _log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _UNDECODABLE = "samples that could not be decoded"
 _EMPTY = "samples without an annotated frame"
 
 
+@bounded
 def prepare(
     dataset: EchoDataset,
     out: str | os.PathLike[str],
     preprocessing: Preprocessing,
     frames: Literal["all", "annotated"] = "all",
     *,
-    workers: int | None = None,
+    workers: NonNegativeInt | None = None,
     progress: bool = True,
     overwrite: bool = False,
 ) -> FrameStore:
     """Decode every sample of an archive and write a frame store.
 
-    What is decoded stands in ``<out>.part`` until the store is whole. Killed at any point and run again, the
-    work goes on after the last whole sample. The store is written at the end and then renamed, so that it is
-    whole or absent; for that moment the disk holds everything twice. Samples that cannot be decoded are skipped,
-    counted and warned of. A store that is already there and was made from the same archive with the same settings
-    is returned at once.
+    Decoded samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
+    continues after the last whole sample. The store is written at the end and then renamed, so that it is whole or
+    absent; at that moment the disk holds everything twice. Samples that cannot be decoded are skipped, counted and
+    warned of. If ``out`` was made from the same archive with the same settings, it is opened at once.
 
     Args:
-        dataset: the archive.
-        out: the HDF5 file to write.
-        preprocessing: how to resize frames and masks.
+        dataset: The archive. Its ``failures`` are extended by what could not be decoded.
+        out: The HDF5 file to write.
+        preprocessing: How to resize frames and masks.
         frames: ``all``, or ``annotated`` for the frames with masks and those at ED and ES only.
-        workers: processes that decode; 0 decodes in this one; None takes one a core, at most 4.
-        progress: show a progress bar.
-        overwrite: replace a store, or unfinished work, that was made with other settings.
+        workers: Number of processes that decode; 0 decodes in this process; None takes one per core, at most 4.
+        progress: Whether to show a progress bar.
+        overwrite: Whether to replace a store, or unfinished work, that was made with other settings.
 
     Returns:
         The store, opened.
 
     Raises:
-        ParameterError: ``frames`` or ``workers`` is out of range.
-        DataError: there is nothing to write, ``out`` or its ``.part`` belongs to something else, or the disk is
+        DataError: There is nothing to write, ``out`` or its ``.part`` belongs to something else, or the disk is
             full.
-        SplitLeakError: a patient or study stands on two sides, and the data set does not name that leak.
+        SplitLeakError: A patient or study is in two splits, and the data set does not name that leak.
     """
-    if frames not in ("all", "annotated"):
-        raise ParameterError(f"frames={frames!r}: {nearest(frames, ('all', 'annotated'))}")
     if workers is None:
         workers = min(4, os.cpu_count() or 1)
-    if workers < 0:
-        raise ParameterError(f"workers={workers}: must be 0 (decode in this process) or more")
     target = Path(out)
     key = {
         "dataset": dataset.name,
@@ -91,7 +86,7 @@ def prepare(
     _check(dataset)
     target.parent.mkdir(parents=True, exist_ok=True)
     part_path = target.with_name(f"{target.name}.part")
-    before = dict(dataset.skipped)
+    failures = list(dataset.failures)
     try:
         part = PartFile(part_path, key)
     except DataError:
@@ -101,20 +96,20 @@ def prepare(
         part = PartFile(part_path, key)
     try:
         _decode(_Decoder(dataset, preprocessing, frames == "annotated"), part, workers, progress)
-        skipped = Counter(before)
-        for entry in part.entries:
-            skipped.update(entry.skipped)
-        dropped = [entry.why for entry in part.entries if entry.sequence is None]
+        failures += [Failure(*failure) for entry in part.entries for failure in entry.failures]
+        dataset.failures[:] = failures
+        dropped = [entry.failures[-1][1] for entry in part.entries if entry.sequence is None]
         if len(dropped) == len(part.entries):
             part.remove()
             raise DataError(f"{dataset.name}: none of {len(dropped)} samples is left; the first: {dropped[0]}")
         attributes = {
             "schema": SCHEMA,
             "name": dataset.name,
+            "simulated": dataset.simulated,
             "source": json.dumps(key),
             "preprocessing": json.dumps(preprocessing.to_dict()),
             "structures": json.dumps(dataset.structures),
-            "skipped": json.dumps(skipped),
+            "skipped": json.dumps(dataset.skipped),
             "leaks": dataset.leaks,
         }
         _write(part, target, preprocessing.size, attributes, progress)
@@ -160,27 +155,25 @@ class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
         self.annotated = annotated
 
     def __getitem__(self, index: int) -> tuple[Entry, Arrays | None]:
-        before = dict(self.dataset.skipped)
+        before = len(self.dataset.failures)
+        kind = _UNDECODABLE
         try:
             sample = self.dataset[index]
             if self.annotated:
-                chosen = _annotated(sample)
-                if chosen is None:
-                    return Entry(None, skipped={_EMPTY: 1}, why=f"{sample.record.id}: no annotated frame"), None
-                sample = chosen
+                kind = _EMPTY
+                sample = _annotated(sample)
             stored = self.preprocessing.apply(sample)
         except DataError as error:
-            return Entry(None, skipped={_UNDECODABLE: 1}, why=str(error)), None
-        now = self.dataset.skipped
-        found = {reason: n - before.get(reason, 0) for reason, n in now.items() if n > before.get(reason, 0)}
-        return _entry(sample, stored, found)
+            failure = (self.dataset.file(index), str(error), kind)
+            return Entry(None, failures=(*self.dataset.failures[before:], failure)), None
+        return _entry(sample, stored, tuple(self.dataset.failures[before:]))
 
 
-def _annotated(sample: Sample) -> Sample | None:
-    """Keep the frames with masks and those at ED and ES; None where there is none."""
+def _annotated(sample: Sample) -> Sample:
+    """Keep the frames with masks and those at ED and ES."""
     keep = sorted({*sample.mask_frames.tolist(), sample.ed, sample.es} - {None})
     if not keep:
-        return None
+        raise DataError(f"{sample.record.id}: no annotated frame")
     place = {frame: index for index, frame in enumerate(keep)}
     return replace(
         sample,
@@ -191,7 +184,7 @@ def _annotated(sample: Sample) -> Sample | None:
     )
 
 
-def _entry(sample: Sample, stored: Sample, found: Mapping[str, int]) -> tuple[Entry, Arrays]:
+def _entry(sample: Sample, stored: Sample, failures: tuple[tuple[str, str, str], ...]) -> tuple[Entry, Arrays]:
     record = sample.record
     shape = sample.frames.shape[1:]
     sequence = {
@@ -210,7 +203,7 @@ def _entry(sample: Sample, stored: Sample, found: Mapping[str, int]) -> tuple[En
     resized = shape != stored.frames.shape[1:]
     originals = sample.label_maps() if resized else np.zeros((0, 0, 0), np.uint8)
     labels = tuple(int(frame) for frame in stored.mask_frames)
-    return Entry(sequence, labels, found), Arrays(stored.frames, stored.label_maps(), originals)
+    return Entry(sequence, labels, failures), Arrays(stored.frames, stored.label_maps(), originals)
 
 
 def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> None:
@@ -222,19 +215,23 @@ def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> 
         batch_size=None,
         sampler=range(done, total),
         num_workers=min(workers, total - done),
-        collate_fn=whole,
+        collate_fn=_unchanged,
         generator=torch.Generator(),  # the loader draws a seed from it, and leaves the global one alone
     )
     name = f"prepare {decoder.dataset.name}"
     with tqdm(total=total, initial=done, desc=name, unit="sample", disable=not progress) as bar:
         for entry, arrays in loader:
-            if entry.why:
-                _log.info("skipped: %s", entry.why)
+            for file, reason, _ in entry.failures:
+                _log.info("skipped: %s: %s", file, reason)
             part.append(entry, arrays)
             bar.update()
 
 
-def _write(part: PartFile, target: Path, size: int, attributes: Mapping[str, str], progress: bool) -> None:
+def _unchanged(item: _T) -> _T:
+    return item
+
+
+def _write(part: PartFile, target: Path, size: int, attributes: Mapping[str, Any], progress: bool) -> None:
     needed = 1.05 * part.path.stat().st_size + 1e6
     full = (
         f"{target}: no space left: the store needs about {needed / 1e6:.1f} MB in this folder; make room and run "
@@ -251,7 +248,7 @@ def _write(part: PartFile, target: Path, size: int, attributes: Mapping[str, str
         raise DataError(f"{target}: cannot be written ({' '.join(str(error).split())})") from error
 
 
-def _fill(file: Any, part: PartFile, size: int, attributes: Mapping[str, str], progress: bool) -> None:
+def _fill(file: Any, part: PartFile, size: int, attributes: Mapping[str, Any], progress: bool) -> None:
     n_frames, n_maps, shape = part.total(0), part.total(1), (size, size)
     options = {"dtype": np.uint8, "chunks": (1, *shape), "maxshape": (None, *shape)}
     frames = file.create_dataset("frames", (n_frames, *shape), **options)

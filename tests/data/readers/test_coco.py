@@ -54,7 +54,13 @@ def test_later_annotations_cover_earlier_ones(root):
         content["annotations"][1]["segmentation"] = [everything]  # valve, between ventricle and lv
 
     change(root, cover)
-    masks = Coco(root)[0].masks
+    data = Coco(root)
+    with pytest.warns(
+        AlanWarning, match=r"annotations hidden by later ones, the first in p1_a4c_0001: ventricle: "
+    ):
+        masks = data[0].masks
+    assert data[0].masks.keys() == masks.keys()
+    assert [failure[:1] for failure in data.failures] == [("p1_a4c_0001: ventricle",)]
     assert not masks["ventricle"].any()
     assert masks["lv"].sum() == 8 * 15
     assert masks["valve"].sum() == 30 * 44 - 8 * 15
@@ -87,7 +93,7 @@ def set_annotation(key, value):
         (lambda content: content["images"][0].pop("height"), "without id, file_name, height"),
         (lambda content: content["images"][0].update(file_name="../x.png"), "lies outside the data set"),
         (lambda content: content["categories"][0].update(id=7), "id 7 is used by two"),
-        (lambda content: content.update(annotations=content["annotations"][3:]), "01.png' has no annotation"),
+        (lambda content: content.update(annotations=content["annotations"][3:]), "'p1_a4c_0001': annotate it"),
     ],
 )  # fmt: skip
 def test_malformed_files(root, edit, message):
@@ -110,8 +116,8 @@ def test_a_picture_of_another_shape(root, archives):
 
 
 def test_a_missing_picture_is_counted(root):
-    (root / "images" / "p1_a4c_0002.png").unlink()
-    with pytest.warns(AlanWarning, match="skipped 1 images without a file"):
+    (root / "images" / "p3_plax_0001.png").unlink()
+    with pytest.warns(AlanWarning, match=r"skipped 1 images without a file \(p3_plax_0001.png\): put them into"):
         assert len(Coco(root)) == 3
 
 

@@ -74,8 +74,16 @@ def test_traced_frames_beyond_the_end_are_counted(tmp_path, archives):
     assert data[0].mask_frames.tolist() == [5]
 
 
-def test_a_video_shorter_than_the_list_says_is_counted_once(tmp_path, archives):
+def test_a_video_shorter_than_the_list_says_is_refused(tmp_path, archives):
     root = archives.echonet(tmp_path)
+    archives.video(root / "Videos" / "0XA.avi", np.full((4, 48, 56), 90, np.uint8))
+    with pytest.raises(DataError, match=r"0XA\.avi: has 4 frames but FileList\.csv says 8; get the video again"):
+        EchoNetDynamic(root)[0]
+
+
+def test_traced_frames_beyond_the_end_are_counted_once_without_lengths(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: t.drop(columns="NumberOfFrames"))
     archives.video(root / "Videos" / "0XA.avi", np.full((4, 48, 56), 90, np.uint8))
     data = EchoNetDynamic(root)
     with pytest.warns(AlanWarning, match="0XA frame 5"):
@@ -85,7 +93,7 @@ def test_a_video_shorter_than_the_list_says_is_counted_once(tmp_path, archives):
 
 
 @pytest.mark.parametrize(
-    ("table", "column"), [("FileList.csv", "Split"), ("FileList.csv", "EF"), ("VolumeTracings.csv", "Y2")]
+    ("table", "column"), [("FileList.csv", "Split"), ("FileList.csv", "FileName"), ("VolumeTracings.csv", "Y2")]
 )
 def test_missing_column(tmp_path, archives, table, column):
     root = archives.echonet(tmp_path)
@@ -118,7 +126,7 @@ def test_a_video_listed_twice_is_refused(tmp_path, archives):
 def test_a_degenerate_tracing_names_the_video(tmp_path, archives):
     root = archives.echonet(tmp_path)
     edit(root / "VolumeTracings.csv", lambda t: t.groupby(["FileName", "Frame"]).head(2))
-    with pytest.raises(DataError, match=r"VolumeTracings.csv: 0XA: a tracing needs"):
+    with pytest.raises(DataError, match=r"VolumeTracings.csv: 0XA frame 1: a tracing needs"):
         EchoNetDynamic(root)[0]
 
 
@@ -140,12 +148,38 @@ class TestTracingMask:
                 inside |= bool(outline.contains_point((column, row), radius=-1e-9))
                 assert mask[row, column] == inside
 
-    def test_the_long_axis_is_left_out_and_the_rest_is_cut_at_the_frame(self):
-        lines = np.array([[0, 0, 39, 39], [-5, 2, 4, 2], [-5, 6, 4, 6]], float)
-        mask = tracing_mask(lines, (10, 10))
+    def test_lines_in_any_order_and_direction(self, archives):
+        lines = np.asarray(archives.chords((30.3, 25.7), (20, 11)))
+        turn = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
+        for tilted in (lines, ((lines.reshape(-1, 2) - 28) @ turn + 28).reshape(-1, 4)):
+            expected = tracing_mask(tilted, (60, 50))
+            assert expected.sum() > 500
+            rng = np.random.default_rng(0)
+            for _ in range(5):
+                mixed = rng.permutation(tilted)
+                swapped = rng.random(len(mixed)) < 0.5
+                mixed[swapped] = mixed[swapped][:, [2, 3, 0, 1]]
+                assert np.array_equal(tracing_mask(mixed, (60, 50)), expected)
+
+    def test_borders_may_touch_the_frame(self):
+        lines = np.array([[2, 0, 2, 9], [-1, 2, 4, 2], [-1, 6, 4, 6]], float)
         expected = np.zeros((10, 10), bool)
         expected[2:7, :5] = True
-        assert np.array_equal(mask, expected)
+        assert np.array_equal(tracing_mask(lines, (10, 10)), expected)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda lines: np.concatenate([lines, lines]), "of 32 lines has 2 long axes"),
+            (lambda lines: lines[1:], "has no long axis"),
+            (lambda lines: 7 * lines, "32 points of a tracing lie outside the frame of 50 x 60"),
+            (lambda lines: lines - [0, 15, 0, 15], r"3 of 32 points .* the first at \(25.7, -4.7\)"),
+        ],
+    )  # fmt: skip
+    def test_tracings_that_contradict_the_picture(self, archives, change, message):
+        lines = np.asarray(archives.chords((30.3, 25.7), (20, 11)))
+        with pytest.raises(DataError, match=message):
+            tracing_mask(change(lines), (60, 50))
 
     @pytest.mark.parametrize("lines", [np.zeros((2, 4)), np.zeros((5, 3)), np.full((5, 4), np.nan)])
     def test_refuses_what_is_no_tracing(self, lines):

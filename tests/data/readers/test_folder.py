@@ -81,7 +81,11 @@ def test_unknown_values_are_named(root, archives):
 
 def test_colour_mask_without_colours_in_the_list(root, archives):
     (root / "classes.csv").write_text("name,id\nventricle,3\nvalve,7\nlv,200\n")
-    archives.picture(root / "masks" / "p1_a4c_0001.png", np.zeros((30, 44, 3), np.uint8))
+    positions = archives.folder_picture(0)[1]
+    ids = np.array([0, 3, 7, 200], np.uint8)[positions]
+    archives.picture(root / "masks" / "p1_a4c_0001.png", np.repeat(ids[..., None], 3, 2))
+    assert np.array_equal(FrameFolder(root)[0].label_maps()[0], positions)  # grey values in a colour picture
+    archives.picture(root / "masks" / "p1_a4c_0001.png", np.stack([ids, ids, 0 * ids], -1))
     with pytest.raises(DataError, match="has no colours: add a 'colour'"):
         FrameFolder(root)[0]
 
@@ -102,8 +106,8 @@ def test_image_without_a_mask(root):
 
 
 def test_mask_without_an_image_is_counted(root):
-    (root / "images" / "p1_a4c_0002.png").unlink()
-    with pytest.warns(AlanWarning, match="skipped 1 masks without an image"):
+    (root / "images" / "p3_plax_0001.png").unlink()
+    with pytest.warns(AlanWarning, match=r"skipped 1 masks without an image \(masks/p3_plax_0001.png\)"):
         assert len(FrameFolder(root)) == 3
 
 

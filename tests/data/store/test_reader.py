@@ -201,3 +201,40 @@ def test_what_is_not_a_whole_store_is_refused(store, memory):
         del file["labels/frame"]
     with pytest.raises(DataError, match="not a whole frame store"):
         FrameStore(store.path)
+
+
+def test_a_damaged_store_is_an_error_of_the_data_or_is_read(store, memory):
+    whole, rng = store.path.read_bytes(), np.random.default_rng(0)
+    damaged, refused = memory.path / "damaged.h5", 0
+    for _ in range(150):
+        data = bytearray(whole)
+        place = int(rng.integers(len(data)))
+        data[place : place + 8] = rng.choice([b"\0" * 8, b"\xff" * 8, rng.bytes(8)])
+        damaged.write_bytes(data)
+        try:
+            copy = FrameStore(damaged)
+            copy.frames(range(len(copy)))
+            copy.masks(range(len(copy.label_frames)), "lv")
+            copy.original_mask(0, "lv")
+        except DataError:
+            refused += 1
+    assert refused > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("sequences/start", [0, 5, 9, 10, 17, 21]),
+        ("sequences/length", [5, 4, 1, 7, 3, 7]),
+        ("sequences/ed", [0, 5, -1, 10, 17, 26]),
+        ("labels/frame", [0, 1]),
+        ("labels/frame", [*range(13), 26]),
+        ("frames", np.zeros((25, 16, 16), np.uint8)),
+    ],
+)
+def test_tables_that_contradict_the_frames(store, name, value):
+    with h5py.File(store.path, "a") as file:
+        del file[name]
+        file[name] = np.asarray(value)
+    with pytest.raises(DataError, match=r"not a whole frame store \(.* do not agree\); write it again"):
+        FrameStore(store.path)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.base import Failure
 from alan.data.sample import Record
 from alan.data.store import part_file as partial
 from alan.data.store.writer import _Decoder, prepare
@@ -28,7 +29,7 @@ def run(archive, out, **options):
 def test_layout_of_the_file(memory):
     store = memory.store()
     with h5py.File(store.path) as file:
-        assert file.attrs["schema"] == "alan-frames/1"
+        assert file.attrs["schema"] == "alan-frames/2"
         frames = file["frames"]
         assert (frames.shape, frames.dtype, frames.chunks) == ((26, 16, 16), np.uint8, (1, 16, 16))
         assert frames.compression is None
@@ -142,19 +143,20 @@ def test_undecodable_samples_are_skipped_and_counted(memory, workers):
 
 def test_what_a_reader_skips_while_decoding_is_counted_once(memory):
     archive = memory.archive()
-    archive.skipped = {"rows without a video": 3}
-    load = archive._load
+    load, listed = archive._load, [Failure(f"{name}.avi", "no such file", "rows without a video") for name in "ab"]
+    late = Failure("c.avi", "has 3 frames", "tracings beyond the end")
 
     def and_skip(index):
         if index == 4:
-            archive.skipped["tracings beyond the end"] = 1
+            archive.failures.append(late)
         return load(index)
 
     archive._load = and_skip
     for workers in (0, 2):
-        archive.skipped = {"rows without a video": 3}
+        archive.failures = list(listed)
         store = run(archive, memory.path / f"{workers}.h5", workers=workers)
-        assert store.skipped == {"rows without a video": 3, "tracings beyond the end": 1}
+        assert store.skipped == {"rows without a video": 2, "tracings beyond the end": 1}
+        assert archive.failures == [*listed, late]
 
 
 def test_nothing_left_is_an_error(memory):
@@ -187,9 +189,9 @@ def test_a_leaking_split_is_refused_unless_it_is_named(memory):
 
 def test_bad_arguments(memory):
     archive = memory.archive()
-    with pytest.raises(ParameterError, match="frames='al': did you mean 'all'"):
+    with pytest.raises(ParameterError, match="frames is 'al': did you mean 'all'"):
         prepare(archive, memory.path / "a.h5", SMALL, "al")
-    with pytest.raises(ParameterError, match="workers=-1: must be 0"):
+    with pytest.raises(ParameterError, match="workers is -1: give a whole number of at least 0"):
         run(archive, memory.path / "a.h5", workers=-1)
     archive.records = (Record("x", "p", "training"),)
     with pytest.raises(DataError, match="unknown split 'training': did you mean 'train'"):

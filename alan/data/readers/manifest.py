@@ -1,0 +1,68 @@
+"""The table that ``alan frames`` writes beside the stills of cine loops: their source, time, size and patient."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from alan.data.readers.patients import picture_id
+from alan.data.readers.tables import read_number, read_rows
+
+_log = logging.getLogger(__name__)
+
+#: Name of the table, in the folder that holds ``images``.
+MANIFEST = "manifest.csv"
+#: Columns that every manifest has. The last two are the size of a pixel.
+REQUIRED = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
+#: Size (height, width) of the still in pixels, which its pixel size holds for, and the patient's pseudonym.
+OPTIONAL = ("height", "width", "patient")
+_WORDS = ("source", "patient")
+
+Facts = Mapping[str, float | int | str]
+
+
+def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
+    """Read a manifest.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Id of each still to its facts, by the names of the columns, without empty cells; empty if there is no file.
+
+    Raises:
+        DataError: The table lacks a column, or a number is none.
+    """
+    if not path.is_file():
+        return {}
+    facts: dict[str, dict[str, float | int | str]] = {}
+    for row in read_rows(path, REQUIRED, OPTIONAL):
+        fact: dict[str, float | int | str] = {name: row[name] for name in _WORDS if row.get(name)}
+        for name in (*REQUIRED[2:], "height", "width"):
+            value = read_number(row, name, path, row["image"])
+            if value is not None:
+                fact[name] = value
+        facts[picture_id(row["image"])] = fact
+    return facts
+
+
+def still_spacing(facts: Facts, shape: tuple[int, int]) -> tuple[float, float] | None:
+    """Size of a pixel of a still that may have been resized since it was extracted.
+
+    Args:
+        facts: What the manifest says about the still.
+        shape: (H, W) of the still now.
+
+    Returns:
+        (row, column) in mm, scaled with the still if its aspect is the same; None if it is unknown, or if the
+        aspect has changed (the still was cropped or stretched, which cannot be told apart).
+    """
+    row, column = facts.get("row_mm"), facts.get("column_mm")
+    if row is None or column is None:
+        return None
+    height, width = (int(facts.get(name, size)) for name, size in zip(("height", "width"), shape, strict=True))
+    # sizes are whole pixels, so that the aspect is known to half a pixel
+    if abs(height * shape[1] - width * shape[0]) > max(height, width):
+        return None
+    return float(row) * height / shape[0], float(column) * width / shape[1]
