@@ -1,4 +1,4 @@
-"""What an ensemble adds to its members, and what a network gets right pixel by pixel."""
+"""Gain of an ensemble over its members, and pixel accuracy of networks."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
 from alan.errors import ParameterError
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
-from alan.evaluation.networks import Supervised, values_of
+from alan.evaluation.networks import NetworkMaps, values_of
 from alan.supervised.ensemble import EnsembleSegmenter
 
 
-def ensemble_gains(networks: Sequence[Supervised], cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """For each ensemble, the paired difference to each of its members that is measured too.
+def ensemble_gains(networks: Sequence[NetworkMaps], cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Compute the paired difference of each ensemble to each of its members that is measured too.
 
-    The best member is the one with the best score on the cases the weights were searched on, so that the test
-    cases have no say in it; without a search there is none.
+    The best member is the one with the best score on the cases on which the weights were searched, so the test
+    cases do not decide it; without a search there is none.
 
     Args:
-        networks: the networks of the protocol.
-        cases: one row per measured case.
+        networks: Networks of the protocol.
+        cases: One row per measured case.
 
     Returns:
-        One dictionary for each ensemble: ``method``, ``validation`` (how the weights were found, or None),
-        ``members`` (``name``, ``method`` as shown or None where it is not measured, ``weight`` as a share,
-        ``best``, ``validation`` score or None), and ``gains``: ``member`` (as shown), ``best``, ``structure``,
-        ``phase``, and the intervals ``dice`` and ``iou`` of ensemble minus member.
+        One dictionary per ensemble: ``method``, ``validation`` (how the weights were found, or None), ``members``
+        (``name``, ``method``: its name in the report, or None if it is not measured, ``weight`` as a share,
+        ``best``, ``validation`` score or None), and ``gains``: ``member`` (name in the report), ``best``,
+        ``structure``, ``phase``, and the intervals ``dice`` and ``iou`` of ensemble minus member.
     """
-    shown = {one.network.fingerprint: one.name for one in networks}
+    reported = {one.network.fingerprint: one.name for one in networks}
     found = []
     for one in networks:
         if not isinstance(one.network, EnsembleSegmenter):
@@ -44,7 +44,7 @@ def ensemble_gains(networks: Sequence[Supervised], cases: pd.DataFrame) -> list[
         members = [
             {
                 "name": name,
-                "method": shown.get(member.fingerprint),
+                "method": reported.get(member.fingerprint),
                 "weight": share,
                 "best": name == best,
                 "validation": scores.get(name),
@@ -62,7 +62,7 @@ def ensemble_gains(networks: Sequence[Supervised], cases: pd.DataFrame) -> list[
 
 
 def _differences(cases: pd.DataFrame, first: str, second: str) -> list[dict[str, Any]]:
-    """Paired differences of two methods by structure and phase, in Dice and IoU."""
+    """Compute paired differences of two methods in Dice and IoU, by structure and phase."""
     rows = []
     mine, other = cases[cases["method"] == first], cases[cases["method"] == second]
     for (structure, phase), group in mine.groupby(["structure", "phase"], sort=False):
@@ -75,25 +75,25 @@ def _differences(cases: pd.DataFrame, first: str, second: str) -> list[dict[str,
 
 
 def pixel_accuracy(
-    networks: Sequence[Supervised], structures: Sequence[str], store: FrameStore, test: pd.DataFrame
+    networks: Sequence[NetworkMaps], structures: Sequence[str], store: FrameStore, test: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """Share of pixels with the right class, background included, as the U-Net study on ACDC reports it (6.3).
+    """Compute the share of pixels with the right class, background included (U-Net study on ACDC, section 6.3).
 
-    Most pixels are background, so it is high where little is right: read it beside the Dice of each structure.
+    Most pixels are background, so the accuracy is high even for a poor segmentation: read it with the Dice scores.
 
     Args:
-        networks: the networks of the protocol.
-        structures: structures of the protocol.
-        store: the frame store.
-        test: the m rows of the test side.
+        networks: Networks of the protocol.
+        structures: Structures of the protocol.
+        store: Frame store.
+        test: The m rows of the test split.
 
     Returns:
-        ``method``, ``kind`` and the interval ``accuracy`` over patients for each network that segments all of the
-        structures; empty with fewer than two structures, or where they overlap.
+        ``method``, ``kind`` and the interval ``accuracy`` over patients, for each network that segments all of the
+        structures; empty with fewer than two structures, or if they overlap.
     """
     try:
         check_structures(structures)
-    except ParameterError:  # lv beside lv+myo: a pixel has no one class
+    except ParameterError:  # lv and lv+myo overlap: a pixel has no single class
         return []
     if len(structures) < 2:
         return []
@@ -109,7 +109,7 @@ def pixel_accuracy(
 
 
 def _renumbered(labels: NDArray[np.uint8], values: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """Labels of a network as labels of the protocol; what the protocol does not ask for is background."""
+    """Map the labels of a network to those of the protocol; structures that it lacks become background."""
     table = np.zeros(256, np.uint8)
     for label, old in enumerate(values, 1):
         table[list(old)] = label

@@ -1,6 +1,6 @@
-"""Agreement of two masks: overlap (Dice, IoU) and distance between outlines (95% Hausdorff, average).
+"""Metrics of two masks: overlap (Dice, IoU) and distance between outlines (95% Hausdorff, average).
 
-Undefined stays NaN: the overlap of two empty masks, and any distance to an empty mask. Callers count the NaN.
+Undefined values are NaN: the overlap of two empty masks, and any distance to an empty mask. Callers count them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _pair(a: BoolArray, b: BoolArray) -> tuple[BoolArray, BoolArray]:
 
 
 def _sizes(a: BoolArray, b: BoolArray) -> tuple[FloatArray, FloatArray]:
-    """Pixels in both masks, and pixels of the two added up, each (...)."""
+    """Count the pixels in both masks, and add up the pixels of the two, each (...)."""
     both = (a & b).sum(axis=(-2, -1), dtype=np.float64)
     total = a.sum(axis=(-2, -1), dtype=np.float64) + b.sum(axis=(-2, -1), dtype=np.float64)
     return both, total
@@ -36,41 +36,41 @@ def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
 
 
 def dice(a: BoolArray, b: BoolArray) -> FloatArray:
-    """Dice score, ``2 |a and b| / (|a| + |b|)``.
+    """Compute the Dice score, ``2 |a and b| / (|a| + |b|)``.
 
     Args:
         a: (..., H, W) bool.
         b: (..., H, W) bool.
 
     Returns:
-        (...) float64 in 0..1; 0 where one mask is empty, NaN where both are.
+        (...) float64 from 0 to 1; 0 if one mask is empty, NaN if both are.
 
     Raises:
-        ParameterError: the shapes differ.
+        ParameterError: The shapes differ.
     """
     both, total = _sizes(*_pair(a, b))
     return _ratio(2 * both, total)
 
 
 def iou(a: BoolArray, b: BoolArray) -> FloatArray:
-    """Intersection over union, ``|a and b| / |a or b|``.
+    """Compute the intersection over union, ``|a and b| / |a or b|``.
 
     Args:
         a: (..., H, W) bool.
         b: (..., H, W) bool.
 
     Returns:
-        (...) float64 in 0..1; 0 where one mask is empty, NaN where both are.
+        (...) float64 from 0 to 1; 0 if one mask is empty, NaN if both are.
 
     Raises:
-        ParameterError: the shapes differ.
+        ParameterError: The shapes differ.
     """
     both, total = _sizes(*_pair(a, b))
     return _ratio(both, total - both)
 
 
 def outline(mask: BoolArray) -> NDArray[np.int64]:
-    """Pixels of a mask that touch the outside by a side, or the border of the image.
+    """Find the pixels of a mask with an edge on the outside or on the border of the image.
 
     Args:
         mask: (H, W) bool.
@@ -86,7 +86,7 @@ def outline(mask: BoolArray) -> NDArray[np.int64]:
 
 
 def surface_distances(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
-    """Distances from each outline pixel of one mask to the nearest outline pixel of the other.
+    """Measure the distance of each outline pixel of one mask to the nearest outline pixel of the other.
 
     Args:
         a: (H, W) bool.
@@ -94,10 +94,10 @@ def surface_distances(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) 
         spacing: (row, column) size of a pixel in mm.
 
     Returns:
-        From ``a`` to ``b``, (P,), and from ``b`` to ``a``, (Q,), in mm; both of length 0 where a mask is empty.
+        From ``a`` to ``b``, (P,), and from ``b`` to ``a``, (Q,), in mm; both empty if a mask is empty.
 
     Raises:
-        ParameterError: the shapes differ or are not (H, W), or the spacing is not finite and positive.
+        ParameterError: The shapes differ or are not (H, W), or the spacing is not finite and positive.
     """
     a, b = _pair(a, b)
     if a.ndim != 2:
@@ -120,7 +120,7 @@ def _average(to_b: FloatArray, to_a: FloatArray) -> float:
 
 
 def hausdorff95(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
-    """95% Hausdorff distance: the larger of the two directed 95th percentiles.
+    """Compute the 95% Hausdorff distance: the larger of the two directed 95th percentiles.
 
     Args:
         a: (H, W) bool.
@@ -128,16 +128,16 @@ def hausdorff95(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> flo
         spacing: (row, column) size of a pixel in mm.
 
     Returns:
-        The distance in mm; NaN where a mask is empty.
+        The distance in mm; NaN if a mask is empty.
 
     Raises:
-        ParameterError: as :func:`surface_distances`.
+        ParameterError: As :func:`surface_distances`.
     """
     return _hausdorff95(*surface_distances(a, b, spacing))
 
 
 def average_surface_distance(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
-    """Average symmetric surface distance: the mean over the outline pixels of both masks together.
+    """Compute the average symmetric surface distance: the mean over the outline pixels of both masks together.
 
     Args:
         a: (H, W) bool.
@@ -145,15 +145,15 @@ def average_surface_distance(a: BoolArray, b: BoolArray, spacing: tuple[float, f
         spacing: (row, column) size of a pixel in mm.
 
     Returns:
-        The distance in mm; NaN where a mask is empty.
+        The distance in mm; NaN if a mask is empty.
 
     Raises:
-        ParameterError: as :func:`surface_distances`.
+        ParameterError: As :func:`surface_distances`.
     """
     return _average(*surface_distances(a, b, spacing))
 
 
 def distances(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> tuple[float, float]:
-    """:func:`hausdorff95` and :func:`average_surface_distance` in mm, the outlines compared once."""
+    """Compute :func:`hausdorff95` and :func:`average_surface_distance` with one comparison of the outlines."""
     pair = surface_distances(a, b, spacing)
     return _hausdorff95(*pair), _average(*pair)

@@ -1,4 +1,4 @@
-"""Networks taught by labels, beside the white boxes: their masks, where they come from, what they cost."""
+"""Networks trained on labels: their masks, their training data and their cost."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.segmenter import to_labels
 
 
-class Supervised(NamedTuple):
+class NetworkMaps(NamedTuple):
     """A network with its label maps of the test frames.
 
     Attributes:
-        name: as shown.
+        name: Name in the report.
         kind: ``network`` or ``ensemble``.
-        network: the locked network.
-        origin: what is known of the frames it learnt from, in words.
-        labels: (m, S, S) uint8, 0 background, i + 1 for ``network.structures[i]``.
-        cost: of its inference.
+        network: The frozen network.
+        origin: Description of its training data, as far as it is known.
+        labels: (m, S, S) uint8, 0 for background and i + 1 for ``network.structures[i]``.
+        cost: Cost of its inference.
     """
 
     name: str
@@ -45,22 +45,22 @@ class Supervised(NamedTuple):
 def load_networks(
     networks: Mapping[str, str], structures: Sequence[str], store: FrameStore, test: pd.DataFrame, test_split: str
 ) -> dict[str, tuple[Network, str]]:
-    """Load networks and refuse, before the long work, what cannot be measured.
+    """Load networks, and refuse those that cannot be measured before anything is computed.
 
     Args:
-        networks: name to file.
-        structures: structures of the protocol.
-        store: the frame store.
-        test: rows of the test side.
-        test_split: its name.
+        networks: Name to file.
+        structures: Structures of the protocol.
+        store: Frame store.
+        test: Rows of the test split.
+        test_split: Name of the test split.
 
     Returns:
-        Name to the network and what is known of the frames it learnt from.
+        Name to the network and the description of its training data.
 
     Raises:
-        CheckpointError: a file that cannot be read.
-        ParameterError: a network that segments none of the structures.
-        SplitLeakError: a network, a member of one, or the weights of an ensemble learnt from test patients.
+        CheckpointError: A file cannot be read.
+        ParameterError: A network segments none of the structures.
+        SplitLeakError: A network, a member of an ensemble or its weights learned from test patients.
     """
     found = {}
     for name, path in networks.items():
@@ -81,15 +81,15 @@ def run_networks(
     folder: Path,
     *,
     batch_size: int,
-) -> list[Supervised]:
-    """Predict the test frames with every network, or read what an earlier run kept, and measure the cost.
+) -> list[NetworkMaps]:
+    """Predict the test frames with every network, or read the predictions of an earlier run, and measure the cost.
 
     Args:
-        networks: as :func:`load_networks` gives them.
-        store: the frame store.
+        networks: Result of :func:`load_networks`.
+        store: Frame store.
         frames: (m,) global indices of the test frames.
-        folder: where label maps are kept.
-        batch_size: frames at a time.
+        folder: Folder of the label maps.
+        batch_size: Frames per forward pass.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = []
@@ -110,19 +110,19 @@ def run_networks(
         )
         cost = measure_cost(network, store.frames(frames[:batch_size]), batch_size=batch_size)
         kind = "ensemble" if isinstance(network, EnsembleSegmenter) else "network"
-        found.append(Supervised(name, kind, network, origin, labels, cost))
+        found.append(NetworkMaps(name, kind, network, origin, labels, cost))
     return found
 
 
 def values_of(structures: Sequence[str], wanted: str) -> list[int]:
-    """Labels of a network whose union is a structure.
+    """Find the labels of a network whose union is a structure.
 
     Args:
-        structures: what the network tells apart; its labels are 1, 2, ...
-        wanted: a name or a union of names.
+        structures: Structures of the network; their labels are 1, 2, ...
+        wanted: Name of a structure, or a union of names.
 
     Returns:
-        The labels; empty where the network does not segment exactly this structure.
+        The labels; empty if the network does not segment exactly this structure.
     """
     names = set(parts(wanted))
     inside = [value for value, structure in enumerate(structures, 1) if set(parts(structure)) <= names]
@@ -130,8 +130,8 @@ def values_of(structures: Sequence[str], wanted: str) -> list[int]:
     return inside if covered == names else []
 
 
-def describe_networks(networks: Sequence[Supervised], structures: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each network: ``method``, ``kind``, ``fingerprint``, ``origin``, ``missing`` and ``cost``."""
+def describe_networks(networks: Sequence[NetworkMaps], structures: Sequence[str]) -> list[dict[str, Any]]:
+    """Describe each network: ``method``, ``kind``, ``fingerprint``, ``origin``, ``missing`` and ``cost``."""
     return [
         {
             "method": one.name,
@@ -146,7 +146,7 @@ def describe_networks(networks: Sequence[Supervised], structures: Sequence[str])
 
 
 def _origin(name: str, network: Member, store: FrameStore, test: pd.DataFrame, test_split: str) -> str:
-    """Check where a network comes from; in words."""
+    """Check that a network did not learn from test patients, and describe its training data."""
     known: dict[str, Any] = getattr(network, "provenance", {})
     if isinstance(network, EnsembleSegmenter):
         origins = {
@@ -155,20 +155,20 @@ def _origin(name: str, network: Member, store: FrameStore, test: pd.DataFrame, t
         }
         if "validation" not in known:
             return "its members: " + "; ".join(sorted(origins))
-    stores, sides = known.get("stores"), [known.get("train_split"), known.get("val_split")]
+    stores, splits = known.get("stores"), [known.get("train_split"), known.get("val_split")]
     if not stores:
-        return "not recorded: whether it saw test patients cannot be checked"
+        return "not recorded, so it may have seen test patients"
     if store.fingerprint not in stores:
-        return "another store: whether it holds test patients cannot be checked"
+        return "another store, which may hold test patients"
     pairs = list(zip(test["patient"], test["study"], strict=True))
-    named = [side for side in sides if side]
+    named = [split for split in splits if split]
     if test_split in named:
         raise SplitLeakError(
-            f"network {name!r} learnt from split {test_split!r} of this store, which is measured here: "
+            f"network {name!r} learned from split {test_split!r} of this store, which is measured here: "
             "train it on other patients, or measure another split"
         )
-    for side in named:
-        seen = sorted({(s.patient, s.study) for s in store.select(split=side)})
-        check_disjoint({f"{side} (network {name!r})": seen, f"{test_split} (test)": pairs})
+    for split in named:
+        seen = sorted({(s.patient, s.study) for s in store.select(split=split)})
+        check_disjoint({f"{split} (network {name!r})": seen, f"{test_split} (test)": pairs})
     what = "weights searched on this store, " if isinstance(network, EnsembleSegmenter) else "this store, "
-    return what + (" and ".join(named) or "side not recorded")
+    return what + (" and ".join(named) or "split not recorded")

@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.fitting import LabelledMaps, count_prior
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.errors import DataError, SplitLeakError
 from alan.evaluation.maps import parcel_maps
-from alan.evaluation.splits import in_phase
 from alan.files import fingerprint, write_text
 from alan.parcels.model import ParcelModel
 
@@ -66,22 +68,14 @@ def count_priors(
     priors = {}
     for structure, phase in itertools.product(structures, phases):
         path = folder / f"prior-{structure}{phase and '-' + phase.lower()}-{key}.json"
-        rows = in_phase(table["phase"], phase)
-        if not rows.any():
-            raise DataError(f"{store.path}: the prior's store has no frame of the phase {phase!r}")
         if not path.exists():
-            maps = parcel_maps(
-                model, store, frames, folder / f"maps-{key}.npz", batch_size=batch_size, name="prior"
-            )
-            prior = ParcelPrior.count(
-                maps[rows],
-                store.label_maps(table["label"].to_numpy()[rows], [structure]) > 0,
-                groups=table["patient"].to_numpy()[rows],
-                n_parcels=model.n_ids,
-                background_id=model.background_id,
-                structure=structure,
-                provenance=model.fingerprint,
-            )
-            write_text(path, prior.to_json())
+            kept = folder / f"maps-{key}.npz"
+            maps = parcel_maps(model, store, frames, kept, batch_size=batch_size, name="prior")
+            masks = np.asarray(store.label_maps(table["label"].to_numpy(), [structure]) > 0)
+            labels = LabelledMaps(maps, masks, table["patient"].to_numpy(), table["phase"].to_numpy())
+            given = labels.of_phase(phase)
+            if not len(given.maps):
+                raise DataError(f"{store.path}: the prior's store has no frame of the phase {phase!r}")
+            write_text(path, count_prior(model, structure, given).to_json())
         priors[structure, phase] = ParcelPrior.from_json(path)
     return priors

@@ -122,6 +122,8 @@ def _inputs(
     files = [*segmentation.parcels.values(), *segmentation.networks.values()] if segmentation is not None else []
     if views is not None:
         files.append(views.backbone)
+    if segmentation is not None and segmentation.prior is not None:
+        stores.add(segmentation.prior)
     if label_efficiency is not None:
         files += [path for method in label_efficiency.methods for path in method.files(method.paths)]
         stores |= {path for method in label_efficiency.methods for path in method.files(method.stores)}

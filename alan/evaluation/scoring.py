@@ -1,4 +1,4 @@
-"""Predicted masks against manual ones, at the stored and at the original resolution."""
+"""Metrics of predicted masks against manual ones, at the stored and at the original resolution."""
 
 from __future__ import annotations
 
@@ -17,25 +17,61 @@ from alan.evaluation.metrics import dice, distances, iou
 
 BoolArray = NDArray[np.bool_]
 
-#: Columns that are measured, in the order of the CSV.
-METRICS = ("dice", "iou", "dice_original", "iou_original", "hd95_mm", "asd_mm")
-#: Views in which the left ventricle is seen along its long axis from the apex, so that a volume can be had.
+
+@dataclass(frozen=True)
+class Metric:
+    """Metric of a mask: a column of ``per_case.csv`` and of the report.
+
+    Attributes:
+        title: Heading in the report.
+        unit: Unit of the stored values; an empty string marks a share, 0 to 1, which the report shows in percent.
+        description: Description in the dictionary of columns.
+        main: Whether the main table of the report shows it; the table of all metrics shows every one.
+    """
+
+    title: str
+    unit: str
+    description: str
+    main: bool = False
+
+
+#: Column of ``per_case.csv`` to its metric, in order.
+METRICS = {
+    "dice": Metric("Dice", "", "Dice score at the stored size; undefined if both masks are empty", main=True),
+    "iou": Metric("IoU", "", "Intersection over union at the stored size; undefined if both masks are empty"),
+    "dice_original": Metric("Dice, original", "", "Dice score at the original resolution"),
+    "iou_original": Metric("IoU, original", "", "Intersection over union at the original resolution"),
+    "hd95_mm": Metric(
+        "95% Hausdorff",
+        "mm",
+        "95% Hausdorff distance of the outlines at the original resolution; undefined if a mask is empty or the "
+        "pixel size is unknown",
+        main=True,
+    ),
+    "asd_mm": Metric(
+        "Surface distance",
+        "mm",
+        "Average symmetric surface distance of the outlines at the original resolution; undefined like hd95_mm",
+    ),
+}
+#: Views that show the left ventricle along its long axis from the apex, as a volume by disks needs it.
 APICAL = ("A2C", "A4C")
-#: Spacing at which a volume comes out in cubic pixels, for archives without spacing.
+#: Pixel size for archives without one: volumes are then in cubic pixels.
 _UNIT_MM = (10.0, 10.0)
 _NAN = float("nan")
 
 
 @dataclass(frozen=True)
-class Truth:
+class ManualMasks:
     """Manual masks of one structure.
 
     Attributes:
-        structure: its name, or a union of names.
-        stored: (n, S, S) bool at the store's size.
+        structure: Name of the structure, or a union of names.
+        stored: (n, S, S) bool at the size of the store.
         original: n masks (H, W) bool at the original resolution.
-        spacing: n times (row, column) in mm at the original resolution, or None where unknown.
-        volumes: (n,) ml, or cubic pixels where the spacing is unknown; NaN where the view gives no LV volume.
+        spacing: n times (row, column) size of an original pixel in mm, or None where unknown.
+        volumes: (n,) volumes in ml, or in cubic pixels where the pixel size is unknown; NaN for structures and
+            views without an LV volume.
     """
 
     structure: str
@@ -45,8 +81,14 @@ class Truth:
     volumes: NDArray[np.float64]
 
 
-def read_truth(store: FrameStore, table: pd.DataFrame, structure: str) -> Truth:
-    """Read the manual masks of one structure, or of a union (``lv+myo``), for rows of ``store.labelled``."""
+def read_manual(store: FrameStore, table: pd.DataFrame, structure: str) -> ManualMasks:
+    """Read the manual masks of a structure.
+
+    Args:
+        store: Frame store.
+        table: Rows of ``store.labelled``.
+        structure: Name of the structure, or a union such as ``lv+myo``.
+    """
     names = parts(structure)
     original = [
         np.logical_or.reduce([store.original_mask(int(label), name) for name in names]) for label in table["label"]
@@ -57,58 +99,63 @@ def read_truth(store: FrameStore, table: pd.DataFrame, structure: str) -> Truth:
         for mask, size, view in zip(original, spacing, table["view"], strict=True)
     ]
     stored = store.label_maps(table["label"].to_numpy(), [structure]) > 0
-    return Truth(structure, stored, original, spacing, np.array(volumes))
+    return ManualMasks(structure, stored, original, spacing, np.array(volumes))
 
 
 def _volume(mask: BoolArray, spacing: tuple[float, float] | None, structure: str, view: str) -> float:
     return simpson_volume(mask, spacing or _UNIT_MM) if structure == "lv" and view in APICAL else _NAN
 
 
-def score(predicted: BoolArray, truth: Truth, store: FrameStore, table: pd.DataFrame, name: str) -> pd.DataFrame:
+def score(
+    predicted: BoolArray, manual: ManualMasks, store: FrameStore, table: pd.DataFrame, title: str
+) -> pd.DataFrame:
     """Measure predicted masks.
 
     Args:
-        predicted: (n, S, S) bool at the store's size.
-        truth: the manual masks of the same n rows.
-        store: the frame store, which knows the way back to the original resolution.
-        table: the n rows of ``store.labelled``.
-        name: what the progress bar says.
+        predicted: (n, S, S) bool at the size of the store.
+        manual: Manual masks of the same n frames.
+        store: Frame store, which restores the original resolution.
+        table: The n rows of ``store.labelled``.
+        title: Title of the progress bar.
 
     Returns:
-        n rows: ``id``, ``patient``, ``study``, ``view``, ``phase``, ``frame``, :data:`METRICS`, ``area_cm2``,
-        ``area_cm2_manual``, ``volume``, ``volume_manual``, ``volume_unit`` and ``empty`` (nothing was predicted).
-        What is undefined is NaN: overlap of two empty masks, a distance to an empty mask or without spacing.
+        n rows of ``per_case.csv``, without the names of the method, see :mod:`alan.evaluation.columns`. Undefined
+        values are NaN.
     """
     rows = table[["id", "patient", "study", "view", "phase", "frame"]].reset_index(drop=True)
-    columns: dict[str, list[float]] = {key: [] for key in (*METRICS[2:], "area_cm2", "area_cm2_manual", "volume")}
-    for i, manual in enumerate(tqdm(truth.original, desc=f"measure: {name}", unit="frame", leave=False)):
-        restored = store.preprocessing.restore(predicted[i : i + 1], manual.shape)[0]
-        spacing = truth.spacing[i]
-        hd95, asd = distances(restored, manual, spacing) if spacing else (_NAN, _NAN)
-        areas = [float(area_cm2(mask, spacing)) if spacing else _NAN for mask in (restored, manual)]
-        volume = _volume(restored, spacing, truth.structure, str(rows["view"][i]))
-        values = (float(dice(restored, manual)), float(iou(restored, manual)), hd95, asd, *areas, volume)
-        for key, value in zip(columns, values, strict=True):
-            columns[key].append(value)
-    return rows.assign(
-        dice=dice(predicted, truth.stored),
-        iou=iou(predicted, truth.stored),
-        **columns,
-        volume_manual=truth.volumes,
-        volume_unit=["ml" if spacing else "px3" for spacing in truth.spacing],
-        empty=np.asarray(~predicted.any(axis=(1, 2))),
-    )
+    measured = []
+    for i, mask in enumerate(tqdm(manual.original, desc=f"measure: {title}", unit="frame", leave=False)):
+        restored = store.preprocessing.restore(predicted[i : i + 1], mask.shape)[0]
+        spacing = manual.spacing[i]
+        hd95, asd = distances(restored, mask, spacing) if spacing else (_NAN, _NAN)
+        measured.append(
+            {
+                "dice_original": float(dice(restored, mask)),
+                "iou_original": float(iou(restored, mask)),
+                "hd95_mm": hd95,
+                "asd_mm": asd,
+                "area_cm2": float(area_cm2(restored, spacing)) if spacing else _NAN,
+                "area_cm2_manual": float(area_cm2(mask, spacing)) if spacing else _NAN,
+                "volume": _volume(restored, spacing, manual.structure, str(rows["view"][i])),
+                "volume_manual": manual.volumes[i],
+                "volume_unit": "ml" if spacing else "px3",
+            }
+        )
+    overlap = {"dice": dice(predicted, manual.stored), "iou": iou(predicted, manual.stored)}
+    empty = {"empty": ~predicted.any(axis=(1, 2))}
+    tables = (rows, pd.DataFrame(overlap), pd.DataFrame(measured), pd.DataFrame(empty))
+    return pd.concat(tables, axis=1)
 
 
 def ejection_fractions(cases: pd.DataFrame) -> pd.DataFrame:
-    """Ejection fractions of one method's LV cases, from its masks and from the manual ones by the same formula.
+    """Compute ejection fractions from the LV volumes of one method and from the manual ones.
 
     Args:
-        cases: rows of :func:`score` for the LV.
+        cases: Rows of :func:`score` for the LV.
 
     Returns:
-        One row for each sequence with both phases: ``id``, ``patient``, ``ef`` and ``ef_manual`` in percent (NaN
-        where a mask is empty).
+        One row per sequence with both phases: ``id``, ``patient``, ``ef`` and ``ef_manual`` in percent (NaN if a
+        mask is empty).
     """
     rows = []
     for name, group in cases.groupby("id", sort=True):

@@ -1,68 +1,75 @@
-"""Segments, measured: white boxes on parcels (the paper's section 4.2 and Table 2), networks, and baselines."""
+"""The segmentation protocol: white boxes on parcels (paper, section 4.2 and Table 2), networks and baselines."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_types import Ge
 from numpy.typing import NDArray
 
+from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.gains import ensemble_gains, pixel_accuracy
-from alan.evaluation.networks import describe_networks, load_networks, run_networks, values_of
+from alan.evaluation.networks import NetworkMaps, describe_networks, load_networks, run_networks, values_of
+from alan.evaluation.priors import check_prior
 from alan.evaluation.published import PublishedSegmentation
 from alan.evaluation.results import Result
-from alan.evaluation.scoring import Truth, read_truth, score
-from alan.evaluation.sources import read_sources
-from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
+from alan.evaluation.scoring import ManualMasks, read_manual, score
+from alan.evaluation.sources import PriorSettings, Source, load_sources, read_sources
+from alan.evaluation.splits import EvaluationSplits, check_distinct, count_split, describe_store, read_splits
 from alan.evaluation.summary import (
     CASE_COLUMNS,
-    Shown,
+    MethodMasks,
     choose_examples,
     compare_ejection_fractions,
     compare_with_atlas,
     summarise,
 )
-from alan.evaluation.whitebox import Fitted, describe_white_boxes, fit_white_box, segment_phases
+from alan.evaluation.whitebox import WhiteBoxFit, describe_white_boxes, fit_source
 
 
+@bounded
 @dataclass(frozen=True)
 class SegmentationProtocol:
     """What is measured, on which frames.
 
     Attributes:
-        store: path of the frame store.
-        parcels: name shown in the report to the path of a parcels file; may be empty.
-        networks: name shown in the report to a ``segmenter.safetensors``, an ``ensemble.json``, or the JSON of
-            soft parcels. Where there are no parcels, the report's examples are those of the first.
-        structures: structures to segment; unions are written ``lv+myo``.
-        rules: selection rules, each measured under its own name.
-        train_split: side on which the networks were trained, without labels; None where they saw nothing of this
-            store. Only checked for patients it shares with the other sides, and used to fit the k-means baselines.
-            What a network of ``networks`` learnt from is read from its file.
-        label_split: side from which white boxes and atlas learn; None where there are neither.
-        label_patients: number of labelled patients used, drawn by ``seed``; None for all.
-        test_split: side that is measured.
-        views: views used; None for all.
-        phases: phases used, each measured by itself.
-        per_phase: a white box for each phase, learnt from its labelled frames alone and used on its test frames,
-            in place of one for all: borders that lie too far inside at ED and too far outside at ES even out, and
-            with them the ejection fraction.
-        kmeans: numbers of parcels K of the k-means baseline on the same backbone; empty leaves it out.
-        kmeans_frames: frames on which k-means is fitted, drawn by ``seed``.
-        random_vit: also k-means on an untrained backbone of the same shape.
-        atlas: also the average mask of the labelled cases.
-        postprocessing: the steps from parcels to segment.
-        published: data set whose published rows are shown beside ours; only where the protocol is the paper's.
-        seed: of every draw.
-        batch_size: frames through the network at a time.
+        store: Path of the frame store.
+        parcels: Names in the report and paths of parcels files; may be empty.
+        networks: Names in the report and paths of networks: a segmenter.safetensors, an ensemble.json, or the JSON
+            of soft parcels. Without parcels, the examples in the report are those of the first network.
+        structures: Structures to segment; unions are written lv+myo.
+        rules: Selection rules, each measured on its own.
+        prior: Frame store of simulated frames, whose ED and ES masks are the prior of rule beta; null uses none.
+        train_split: Split on which the networks were trained without labels; null if they saw nothing of this
+            store. It must share no patient with the other splits, and the k-means baselines are fitted on it. The
+            training split of a network under networks is read from its file.
+        label_split: Split from which white boxes and atlas learn; null if there are neither.
+        label_patients: Number of labelled patients, drawn by the seed; null uses all.
+        test_split: Split that is measured.
+        views: Views to use; null uses all.
+        phases: Phases to use, each measured on its own.
+        per_phase: Fit one list of parcels for each phase, on its labelled frames alone, instead of one for all
+            phases. Borders that are too narrow at ED and too wide at ES then even out, and with them the ejection
+            fraction.
+        kmeans: Numbers of parcels of the k-means baseline on the same backbone; an empty list leaves it out.
+        kmeans_frames: Number of frames on which k-means is fitted, drawn by the seed.
+        random_vit: Add the k-means baseline on an untrained backbone of the same shape.
+        atlas: Add the average mask of the labelled frames.
+        postprocessing: Steps from parcels to a segment.
+        published: Data set whose published results are shown as well; only for the protocol of the paper.
+        seed: Seed of all draws.
+        batch_size: Frames per forward pass.
     """
 
     store: str
@@ -70,28 +77,30 @@ class SegmentationProtocol:
     networks: dict[str, str] = field(default_factory=dict)
     structures: tuple[str, ...] = ("lv", "la")
     rules: tuple[Literal["paper", "relaxed", "greedy", "beta"], ...] = ("paper", "relaxed", "greedy")
+    prior: str | None = None
     train_split: str | None = "train"
     label_split: str | None = "val"
-    label_patients: int | None = None
+    label_patients: PositiveInt | None = None
     test_split: str = "test"
     views: tuple[str, ...] | None = None
     phases: tuple[str, ...] = ("ED", "ES")
     per_phase: bool = False
-    kmeans: tuple[int, ...] = (64,)
-    kmeans_frames: int = 500
+    kmeans: tuple[Annotated[int, Ge(2)], ...] = (64,)
+    kmeans_frames: PositiveInt = 500
     random_vit: bool = True
     atlas: bool = True
     postprocessing: PostProcessing = field(default_factory=PostProcessing)
     published: PublishedSegmentation | None = None
-    seed: int = 0
-    batch_size: int = 32
+    seed: Seed = 0
+    batch_size: PositiveInt = 32
 
 
 def check_protocol(protocol: SegmentationProtocol) -> None:
-    """Refuse a protocol that measures nothing or twice.
+    """Refuse a protocol that contradicts itself.
 
     Raises:
-        ParameterError: an empty or repeated list, or a number out of range.
+        ParameterError: Nothing is measured, a list is empty or repeats a value, or parameters contradict each
+            other.
     """
     if not (protocol.parcels or protocol.networks or protocol.atlas):
         raise ParameterError("parcels and networks are empty and atlas is false: give at least one to measure")
@@ -104,32 +113,29 @@ def check_protocol(protocol: SegmentationProtocol) -> None:
         raise ParameterError(
             f"networks has {both[0]!r}, the name of another row: give each method a name of its own"
         )
-    for name in ("structures", "rules", "phases"):
-        values = list(getattr(protocol, name))
-        if not values or len(set(values)) < len(values):
-            raise ParameterError(f"{name}={values}: give at least one, each once")
-    for name, low in (("batch_size", 1), ("kmeans_frames", 1)):
-        if getattr(protocol, name) < low:
-            raise ParameterError(f"{name}={getattr(protocol, name)}: give at least {low}")
-    if any(k < 2 for k in protocol.kmeans):
-        raise ParameterError(f"kmeans={list(protocol.kmeans)}: a clustering needs K of at least 2")
+    check_distinct(protocol, "structures", "rules", "phases")
+    if protocol.prior is not None and not ("beta" in protocol.rules and protocol.parcels):
+        raise ParameterError(
+            f"prior is {protocol.prior!r}, but only rule beta on parcels uses one: add beta to rules, or leave "
+            "the prior out"
+        )
 
 
 def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result:
-    """Fit the white boxes on the labelled frames and measure them, and the networks, on the test frames.
+    """Fit the white boxes on the labelled frames, and measure them and the networks on the test frames.
 
     Args:
-        protocol: what to measure.
-        folder: run folder; parcel maps and label maps are kept in its ``maps``.
+        protocol: What to measure.
+        folder: Run folder; parcel maps and label maps are kept in its ``maps``.
 
     Returns:
-        The result. A rule that chooses nothing is a row of its own with the reason, and all other rows stand.
+        The result. A rule that selects nothing has rows with the reason, and does not end the run.
 
     Raises:
-        ParameterError: the protocol contradicts itself, or a network segments none of its structures.
-        SplitLeakError: a patient stands on two sides, or a network learnt from test patients.
-        DataError: a store or structure that is not there.
-        CheckpointError: a parcels file or a network that cannot be read.
+        ParameterError: The protocol contradicts itself, or a network segments none of its structures.
+        SplitLeakError: A patient is in two splits, or a network or prior learned from test patients.
+        DataError: A store or structure is missing.
+        CheckpointError: A parcels file or a network cannot be read.
     """
     check_protocol(protocol)
     store = FrameStore(protocol.store)
@@ -143,65 +149,36 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         label_patients=protocol.label_patients,
         seed=protocol.seed,
     )
-    store.check_structures(protocol.structures)  # refuse an unknown one before the long work
+    store.check_structures(protocol.structures)
+    if protocol.prior is not None:
+        check_prior(protocol.prior, protocol.structures, store)
     loaded = load_networks(protocol.networks, protocol.structures, store, splits.test, protocol.test_split)
+    sources = _sources(protocol, store, splits, folder / "maps")
     test_frames = splits.test["frame"].to_numpy()
-    sources = read_sources(
-        protocol.parcels,
-        store,
-        splits.label["frame"].to_numpy(),
-        test_frames,
-        folder / "maps",
-        kmeans=protocol.kmeans,
-        random_vit=protocol.random_vit,
-        pool=_pool(protocol, store),
-        seed=protocol.seed,
-        batch_size=protocol.batch_size,
-    )
     networks = run_networks(loaded, store, test_frames, folder / "maps", batch_size=protocol.batch_size)
-    fitted: list[Fitted] = []
+    fits: list[WhiteBoxFit] = []
     scored: list[pd.DataFrame] = []
-    shown: dict[str, Shown] = {}
+    examples: dict[str, MethodMasks] = {}
     for structure in protocol.structures:
-        truth = read_truth(store, splits.test, structure)
-        masks = store.label_maps(splits.label["label"].to_numpy(), [structure]) > 0
-        for source, rule in itertools.product(sources, protocol.rules):
-            white_boxes = [
-                fit_white_box(
-                    source,
-                    rule,
-                    structure,
-                    masks=masks,
-                    patients=splits.label["patient"].to_numpy(),
-                    phases=splits.label["phase"].to_numpy(),
-                    phase=phase,
-                    postprocessing=protocol.postprocessing,
-                )
-                for phase in (protocol.phases if protocol.per_phase else ("",))
-            ]
-            fitted += white_boxes
-            predicted = segment_phases(white_boxes, source.test, splits.test["phase"].to_numpy())
-            if predicted is None:
-                continue
-            label_dice = float(np.mean([one.label_dice for one in white_boxes]))
-            row = Shown(source.name, source.kind, rule, predicted, label_dice)
-            scored.append(_measured(row, truth, store, splits))
-            # Shown in the report: the first parcels file, by the rule that is best on the labelled frames.
-            if source is sources[0] and (structure not in shown or label_dice > shown[structure].label_dice):
-                shown[structure] = row
-        for network in networks:
-            values = values_of(network.network.structures, structure)
-            if values:
-                row = Shown(network.name, network.kind, "", np.isin(network.labels, values), float("nan"))
-                scored.append(_measured(row, truth, store, splits))
-                if not sources:
-                    shown.setdefault(structure, row)
+        masks = np.asarray(store.label_maps(splits.label["label"].to_numpy(), [structure]) > 0)
+        own = _fit_white_boxes(protocol, structure, sources, masks, splits.label)
+        methods = [
+            method for source, fit in own if (method := _white_box_masks(protocol, source, fit, splits.test))
+        ]
+        example = _best_on_labels(methods, own, sources)
+        methods += _network_masks(protocol, structure, networks)
+        if not sources and methods:
+            example = methods[0]
         if protocol.atlas and masks.any():
             average = Atlas().fit(masks).predict(len(splits.test))
-            scored.append(_measured(Shown("atlas", "atlas", "", average, float("nan")), truth, store, splits))
+            methods.append(MethodMasks("atlas", "atlas", "", average, protocol.phases))
+        fits += [fit for _, fit in own]
+        examples |= {structure: example} if example else {}
+        manual = read_manual(store, splits.test, structure)
+        scored += [_score(method, manual, store, splits.test) for method in methods]
     cases = pd.concat(scored, ignore_index=True) if scored else pd.DataFrame(columns=list(CASE_COLUMNS))
-    models, boxes = describe_white_boxes(fitted)
-    arrays, chosen = choose_examples(shown, cases, store, splits.test, sources[0].test if sources else None)
+    models, boxes = describe_white_boxes(fits)
+    arrays, chosen = choose_examples(examples, cases, store, splits.test, sources[0].test if sources else None)
     summary = {
         "store": describe_store(store),
         "leaks": store.leaks,
@@ -209,34 +186,117 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         "test": count_split(splits.test),
         "train_patients": splits.train_patients,
         "published": protocol.published,
-        "rows": summarise(cases, fitted, protocol.phases),
+        "rows": summarise(cases, fits, protocol.phases),
         "against_atlas": compare_with_atlas(cases),
         "ejection_fraction": compare_ejection_fractions(cases),
         "networks": describe_networks(networks, protocol.structures),
         "ensembles": ensemble_gains(networks, cases),
         "accuracy": pixel_accuracy(networks, protocol.structures, store, splits.test),
-        "shown": {structure: {"method": one.method, "rule": one.rule} for structure, one in shown.items()},
+        "example_methods": {name: {"method": one.method, "rule": one.rule} for name, one in examples.items()},
         "white_boxes": boxes,
         "examples": chosen,
     }
     return Result(summary, cases, models, arrays)
 
 
-def _pool(protocol: SegmentationProtocol, store: FrameStore) -> NDArray[np.int64]:
-    """Frames on which k-means is fitted: drawn from the training side, or the label side where there is none."""
-    if not protocol.parcels:
-        return np.zeros(0, np.int64)
-    sequences = store.select(split=protocol.train_split or protocol.label_split, views=protocol.views)
-    frames = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences])
-    n = min(len(frames), protocol.kmeans_frames)
-    return np.sort(np.random.default_rng(protocol.seed).choice(frames, n, replace=False))
+def _sources(
+    protocol: SegmentationProtocol, store: FrameStore, splits: EvaluationSplits, folder: Path
+) -> list[Source]:
+    """Load the sources of parcels; k-means is fitted on the training split, or on the label split without one."""
+    pool = np.zeros(0, np.int64)
+    if protocol.parcels:
+        sequences = store.select(split=protocol.train_split or protocol.label_split, views=protocol.views)
+        frames = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences])
+        n = min(len(frames), protocol.kmeans_frames)
+        pool = np.sort(np.random.default_rng(protocol.seed).choice(frames, n, replace=False))
+    models = load_sources(
+        protocol.parcels,
+        store,
+        kmeans=protocol.kmeans,
+        random_vit=protocol.random_vit,
+        pool=pool,
+        seed=protocol.seed,
+    )
+    prior = None
+    if protocol.prior is not None:
+        prior = PriorSettings(FrameStore(protocol.prior), protocol.structures, _lists(protocol))
+    return read_sources(
+        models,
+        store,
+        splits.label["frame"].to_numpy(),
+        splits.test["frame"].to_numpy(),
+        folder,
+        prior=prior,
+        batch_size=protocol.batch_size,
+    )
 
 
-def _measured(row: Shown, truth: Truth, store: FrameStore, splits: EvaluationSplits) -> pd.DataFrame:
-    """Score masks and put what was measured in front of the measurements."""
-    what = f"{row.method}, {row.rule}" if row.rule else row.method
-    cases = score(row.masks, truth, store, splits.test, f"{what}, {truth.structure}")
-    names = (("structure", truth.structure), ("rule", row.rule), ("kind", row.kind), ("method", row.method))
-    for column, value in names:
-        cases.insert(0, column, value)
-    return cases
+def _lists(protocol: SegmentationProtocol) -> tuple[str, ...]:
+    """Return the phases that get a list of parcels of their own."""
+    return protocol.phases if protocol.per_phase else (ALL_PHASES,)
+
+
+def _fit_white_boxes(
+    protocol: SegmentationProtocol,
+    structure: str,
+    sources: Sequence[Source],
+    masks: NDArray[np.bool_],
+    table: pd.DataFrame,
+) -> list[tuple[Source, WhiteBoxFit]]:
+    """Fit one white box for each source and rule."""
+    found = []
+    for source, rule in itertools.product(sources, protocol.rules):
+        labels = LabelledMaps(source.label, masks, table["patient"].to_numpy(), table["phase"].to_numpy())
+        fit = fit_source(source, rule, structure, labels, phases=_lists(protocol), steps=protocol.postprocessing)
+        found.append((source, fit))
+    return found
+
+
+def _white_box_masks(
+    protocol: SegmentationProtocol, source: Source, fit: WhiteBoxFit, test: pd.DataFrame
+) -> MethodMasks | None:
+    """Segment the test frames by a white box; None if it selected nothing."""
+    if not fit.box.segmenters:
+        return None
+    masks = fit.box.predict(source.test, test["phase"].to_numpy())
+    return MethodMasks(fit.method, fit.kind, fit.rule, masks, fit.phases(protocol.phases))
+
+
+def _best_on_labels(
+    methods: Sequence[MethodMasks], own: Sequence[tuple[Source, WhiteBoxFit]], sources: Sequence[Source]
+) -> MethodMasks | None:
+    """Choose the examples of the report: the first source, by the rule that is best on the labelled frames.
+
+    A white box with a list for every phase comes before one that lacks a phase.
+    """
+    fits = [fit for source, fit in own if source is sources[0] and fit.box.segmenters]
+    if not fits:
+        return None
+    best = max(fits, key=lambda fit: (fit.box.complete, np.nan_to_num(fit.mean_label_dice, nan=-1.0)))
+    return next(method for method in methods if (method.method, method.rule) == (best.method, best.rule))
+
+
+def _network_masks(
+    protocol: SegmentationProtocol, structure: str, networks: Sequence[NetworkMaps]
+) -> list[MethodMasks]:
+    """Take the masks of a structure from the label maps of the networks that segment it."""
+    return [
+        MethodMasks(network.name, network.kind, "", np.isin(network.labels, values), protocol.phases)
+        for network in networks
+        if (values := values_of(network.network.structures, structure))
+    ]
+
+
+def _score(method: MethodMasks, manual: ManualMasks, store: FrameStore, test: pd.DataFrame) -> pd.DataFrame:
+    """Measure the masks of a method in the phases that it can segment."""
+    title = f"{method.method}, {method.rule}" if method.rule else method.method
+    cases = score(method.masks, manual, store, test, f"{title}, {manual.structure}")
+    names = {
+        "method": method.method,
+        "kind": method.kind,
+        "rule": method.rule,
+        "structure": manual.structure,
+    }
+    for place, column in enumerate(CASE_COLUMNS):
+        cases.insert(place, column, names[column])
+    return cases[cases["phase"].isin(method.phases)]

@@ -1,4 +1,4 @@
-"""From measured cases to the figures of the report: means with intervals, differences, examples."""
+"""Summaries of measured cases for ``results.json``: means with intervals, differences, examples."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
-from alan.evaluation.intervals import bootstrap_interval, paired_difference
+from alan.evaluation.intervals import bootstrap_estimates, bootstrap_interval, paired_difference
 from alan.evaluation.scoring import METRICS, ejection_fractions
-from alan.evaluation.whitebox import Fitted
+from alan.evaluation.whitebox import WhiteBoxFit
 
-#: The first columns of ``per_case.csv``; what :func:`alan.evaluation.scoring.score` measures follows.
+#: First columns of ``per_case.csv``; those of :func:`alan.evaluation.scoring.score` follow.
 CASE_COLUMNS = ("method", "kind", "rule", "structure")
 
 
-class Shown(NamedTuple):
-    """The method whose examples the report shows for a structure.
+class MethodMasks(NamedTuple):
+    """Masks of a structure on the test frames by one method.
 
     Attributes:
-        method: its name.
-        kind: its kind.
-        rule: its selection rule, empty for a network.
-        masks: (m, S, S) bool of the test frames.
-        label_dice: mean Dice on the labelled frames; NaN for a network.
+        method: Name of the method.
+        kind: Kind of the method.
+        rule: Selection rule; empty for a network and the atlas.
+        masks: (m, S, S) bool, one for each test frame.
+        phases: Phases that the method can segment.
     """
 
     method: str
     kind: str
     rule: str
     masks: NDArray[np.bool_]
-    label_dice: float
+    phases: Sequence[str]
 
 
-def summarise(cases: pd.DataFrame, fitted: Sequence[Fitted], phases: Sequence[str]) -> list[dict[str, Any]]:
-    """Means with intervals over patients, and a row for every rule that chose nothing.
+def summarise(cases: pd.DataFrame, fits: Sequence[WhiteBoxFit], phases: Sequence[str]) -> list[dict[str, Any]]:
+    """Average the metrics with intervals over patients, and list the rules that selected nothing.
 
     Args:
-        cases: one row per measured case.
-        fitted: all white boxes, also those that chose nothing.
-        phases: the phases of the protocol.
+        cases: One row per measured case.
+        fits: All white boxes, including those that selected nothing.
+        phases: Phases of the protocol.
 
     Returns:
-        One dictionary for each method, rule, structure and phase, in the order of measurement: the four names,
-        ``reason`` (empty where something was measured), ``empty`` (cases in which nothing was predicted), and
-        ``metrics``: name to interval (see :class:`alan.evaluation.intervals.Interval`).
+        One row per method, rule, structure and phase, in the order of measurement: the four names and ``kind``,
+        ``reason`` (empty if something was measured), ``empty`` (number of cases in which nothing was predicted),
+        and ``metrics``: name to interval (see :class:`alan.evaluation.intervals.Interval`).
     """
     rows: list[dict[str, Any]] = []
     groups = cases.groupby([*CASE_COLUMNS, "phase"], sort=False) if len(cases) else ()
@@ -55,18 +55,18 @@ def summarise(cases: pd.DataFrame, fitted: Sequence[Fitted], phases: Sequence[st
         metrics = {name: bootstrap_interval(group[name], group["patient"]).to_dict() for name in METRICS}
         names = dict(zip((*CASE_COLUMNS, "phase"), keys, strict=True))
         rows.append({**names, "reason": "", "empty": int(group["empty"].sum()), "metrics": metrics})
-    for one in fitted:
-        if one.segmenter is None:
-            names = {"method": one.method, "kind": one.kind, "rule": one.rule, "structure": one.structure}
+    for fit in fits:
+        names = {"method": fit.method, "kind": fit.kind, "rule": fit.rule, "structure": fit.box.structure}
+        for missing, reason in fit.box.reasons.items():
             rows += [
-                {**names, "phase": phase, "reason": one.reason, "empty": 0, "metrics": {}}
-                for phase in ([one.phase] if one.phase else phases)
+                {**names, "phase": phase, "reason": reason, "empty": 0, "metrics": {}}
+                for phase in ([missing] if missing else phases)
             ]
     return rows
 
 
 def compare_with_atlas(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """Paired difference in Dice to the atlas, on the same cases, with its interval over patients."""
+    """Compute the paired difference in Dice to the atlas on the same cases, with its interval over patients."""
     rows = []
     atlas = cases[cases["kind"] == "atlas"]
     for keys, group in cases[cases["kind"] != "atlas"].groupby([*CASE_COLUMNS, "phase"], sort=False):
@@ -79,52 +79,105 @@ def compare_with_atlas(cases: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def compare_ejection_fractions(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """Error of the ejection fraction (points) against that of the manual masks, by the same single-plane formula.
+#: Statistics of the error of the ejection fraction: key in ``results.json`` to its description.
+EF_STATISTICS = {
+    "mean_bias": "Mean of predicted minus manual ejection fraction",
+    "lower_limit_of_agreement": "Mean bias minus 1.96 standard deviations of the error",
+    "upper_limit_of_agreement": "Mean bias plus 1.96 standard deviations of the error",
+    "mean_absolute_error": "Mean of the absolute error",
+    "median_bias": "Median of predicted minus manual ejection fraction",
+    "median_absolute_error": "Median of the absolute error",
+    "correlation": "Pearson correlation of predicted and manual ejection fraction",
+}
 
-    Medians, since one tiny ED mask makes an error of thousands of points.
+
+def agreement_statistics(predicted: NDArray[np.float64], manual: NDArray[np.float64]) -> list[float]:
+    """Compute the values of :data:`EF_STATISTICS` (Bland and Altman, Lancet 1986).
+
+    Args:
+        predicted: (n,) predicted values.
+        manual: (n,) manual values.
 
     Returns:
-        For each method and rule measured on the LV in sequences with both phases: quartiles ``absolute`` and
-        ``bias`` (25%, 50%, 75%), ``n``, ``undefined`` (a mask is empty), and ``reversed`` (the predicted ES volume
-        is the larger one).
+        The statistics in their order. Limits of agreement and correlation are NaN with fewer than two cases, and
+        so is the correlation with values that are all equal.
+    """
+    error = predicted - manual
+    bias, spread, correlation = float(error.mean()), float("nan"), float("nan")
+    if len(error) > 1:
+        spread = 1.96 * float(error.std(ddof=1))
+        if predicted.std() > 0 and manual.std() > 0:
+            correlation = float(np.corrcoef(predicted, manual)[0, 1])
+    absolute = np.abs(error)
+    limits = (bias - spread, bias + spread)
+    return [
+        bias,
+        *limits,
+        float(absolute.mean()),
+        float(np.median(error)),
+        float(np.median(absolute)),
+        correlation,
+    ]
+
+
+def compare_ejection_fractions(cases: pd.DataFrame) -> list[dict[str, Any]]:
+    """Compare the ejection fraction with that of the manual masks, both by the same single-plane formula.
+
+    A tiny mask at ED can make an error of thousands of points; medians are robust against it, means are not.
+
+    Returns:
+        For each method and rule measured on the LV in sequences with both phases: ``method``, ``rule``, ``n``
+        (sequences), ``undefined`` (sequences with an empty mask), ``reversed`` (sequences whose predicted volume
+        at ES is the larger one), the :data:`EF_STATISTICS`, each with ``value``, ``low`` and ``high`` (95%
+        interval over patients) in points (the correlation without unit), and ``bias_quartiles`` and
+        ``absolute_error_quartiles`` with ``q25``, ``median`` and ``q75``.
     """
     rows = []
     for (method, rule), group in cases[cases["structure"] == "lv"].groupby(["method", "rule"], sort=False):
         table = ejection_fractions(group)
-        error = table["ef"] - table["ef_manual"]
-        if error.notna().any():
-            quartiles = {
-                name: [float(q) for q in np.nanquantile(values, [0.25, 0.5, 0.75])]
-                for name, values in (("absolute", error.abs()), ("bias", error))
-            }
-            counts = {
-                "n": int(error.notna().sum()),
-                "undefined": int(error.isna().sum()),
+        known = table.dropna(subset=["ef", "ef_manual"])
+        if not len(known):
+            continue
+        estimates = bootstrap_estimates(agreement_statistics, [known["ef"], known["ef_manual"]], known["patient"])
+        error = (known["ef"] - known["ef_manual"]).to_numpy()
+        rows.append(
+            {
+                "method": method,
+                "rule": rule,
+                "n": len(known),
+                "undefined": len(table) - len(known),
                 "reversed": int((table["ef"] < 0).sum()),
+                **{name: one.to_dict() for name, one in zip(EF_STATISTICS, estimates, strict=True)},
+                "bias_quartiles": _quartiles(error),
+                "absolute_error_quartiles": _quartiles(np.abs(error)),
             }
-            rows.append({"method": method, "rule": rule, **quartiles, **counts})
+        )
     return rows
 
 
+def _quartiles(values: NDArray[np.float64]) -> dict[str, float]:
+    return dict(zip(("q25", "median", "q75"), np.quantile(values, [0.25, 0.5, 0.75]).tolist(), strict=True))
+
+
 def choose_examples(
-    shown: Mapping[str, Shown],
+    examples: Mapping[str, MethodMasks],
     cases: pd.DataFrame,
     store: FrameStore,
     test: pd.DataFrame,
     maps: NDArray[np.uint8] | None,
 ) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
-    """Best, median and worst case of the shown method, by Dice at the stored size, for each structure and phase.
+    """Choose the best, the median and the worst case by Dice at the stored size, for each structure and phase.
 
     Args:
-        shown: structure to the method that the report shows.
-        cases: one row per measured case.
-        store: the frame store.
-        test: the m rows of the test side.
-        maps: (m, S, S) parcel maps of the test frames by the shown source; None where a network is shown.
+        examples: Structure to the method whose cases are shown.
+        cases: One row per measured case.
+        store: Frame store.
+        test: The m rows of the test split.
+        maps: (m, S, S) parcel maps of the test frames by the source of the examples; None for a network.
 
     Returns:
-        Arrays ``frames``, ``maps`` (where given) (e, S, S) uint8, ``manual``, ``predicted`` (e, S, S) bool, and e
+        Arrays ``frames`` and, if given, ``maps`` (e, S, S) uint8, ``manual`` and ``predicted`` (e, S, S) bool; and
+        e
         descriptions in the same order: ``structure``, ``phase``, ``rank``, ``id``, ``patient`` and ``dice``.
     """
     position = {int(frame): i for i, frame in enumerate(test["frame"])}
@@ -132,7 +185,7 @@ def choose_examples(
     places: list[int] = []
     predicted: list[NDArray[np.bool_]] = []
     manual: list[NDArray[np.bool_]] = []
-    for structure, one in shown.items():
+    for structure, one in examples.items():
         mine = cases[
             (cases["method"] == one.method) & (cases["rule"] == one.rule) & (cases["structure"] == structure)
         ].dropna(subset=["dice"])

@@ -146,7 +146,7 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
     Returns:
         The figure; None where no method is shown.
     """
-    shown = summary["shown"]
+    shown = summary["example_methods"]
     phases = list(summary["test"]["phases"])
     if not shown:
         return None

@@ -65,7 +65,7 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
 
 def _structure(summary: Mapping[str, Any], structure: str) -> str:
     name = STRUCTURES.get(structure, structure).capitalize()
-    shown = summary["shown"].get(structure)
+    shown = summary["example_methods"].get(structure)
     if shown is None and not any(box["structure"] == structure for box in summary["white_boxes"]):
         return f"{name}: outlined by the atlas alone, see the tables."
     if shown is None:

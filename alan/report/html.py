@@ -147,7 +147,7 @@ def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
     with np.load(folder / EXAMPLES, allow_pickle=False) as file:
         arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     pictures = []
-    for structure, method in summary["shown"].items():
+    for structure, method in summary["example_methods"].items():
         figure = figures.overlays(arrays, summary["examples"], structure)
         if figure is not None:
             name = STRUCTURES.get(structure, structure)

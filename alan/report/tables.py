@@ -47,7 +47,7 @@ def segmentation_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _methods(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> list[dict[str, Any]]:
-    shown = summary["shown"].get(structure) or {}
+    shown = summary["example_methods"].get(structure) or {}
     order = {kind: place for place, kind in enumerate(KINDS)}
     rules = list(RULES)
     found: dict[tuple[str, str], dict[str, Any]] = {}
@@ -139,16 +139,16 @@ def published_note(summary: Mapping[str, Any]) -> str:
 def ejection_fraction_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows of the ejection fraction table: names, ``absolute`` and ``bias`` as cells, and the counts."""
 
-    def cell(quartiles: Sequence[float]) -> dict[str, str]:
-        low, median, high = (number(value) for value in quartiles)
+    def cell(quartiles: Mapping[str, float]) -> dict[str, str]:
+        low, median, high = (number(quartiles[key]) for key in ("q25", "median", "q75"))
         return {"mean": median, "range": f"{low} to {high}"}
 
     return [
         {
             **row,
             "rule": RULES.get(row["rule"], row["rule"]),
-            "absolute": cell(row["absolute"]),
-            "bias": cell(row["bias"]),
+            "absolute": cell(row["absolute_error_quartiles"]),
+            "bias": cell(row["bias_quartiles"]),
         }
         for row in summary["ejection_fraction"]
     ]
@@ -163,7 +163,7 @@ def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list
     """
     tables = []
     for box in summary["white_boxes"]:
-        if summary["shown"].get(box["structure"]) != {"method": box["method"], "rule": box["rule"]}:
+        if summary["example_methods"].get(box["structure"]) != {"method": box["method"], "rule": box["rule"]}:
             continue
         selector = models[box["file"]]["selector"]
         rows = sorted(

@@ -98,7 +98,7 @@ def test_scores_are_scikit_learns(run, lab, nets):
     kinds = {(row["method"], row["kind"]) for row in summary["rows"]}
     assert kinds == {("both", "ensemble"), ("first", "network"), ("second", "network"), ("atlas", "atlas")}
     assert summary["white_boxes"] == []
-    assert summary["shown"]["lv"] == {"method": "both", "rule": ""}
+    assert summary["example_methods"]["lv"] == {"method": "both", "rule": ""}
 
 
 def test_gain_over_the_members_is_paired(run):
@@ -152,7 +152,7 @@ def test_networks_beside_parcels_and_unions(lab, nets, tmp_path):
     run = run_evaluation(both, None, tmp_path / "run")
     summary, cases = read(run)
     assert {row["kind"] for row in summary["rows"]} == {"parcels", "network", "atlas"}
-    assert summary["shown"]["lv"]["rule"] == "greedy"
+    assert summary["example_methods"]["lv"]["rule"] == "greedy"
     rows = {row["method"]: row for row in summary["networks"]}
     assert rows["binary"]["missing"] == ["lv"]
     assert "not recorded" in rows["binary"]["origin"]
@@ -202,12 +202,12 @@ def test_a_network_that_learnt_from_the_test_side_is_refused(lab, nets, tmp_path
     if ok:
         run_evaluation(protocol(lab, nets, networks={"n": str(path)}), None, out)
         return
-    with pytest.raises(SplitLeakError, match="network 'n' learnt from split 'test'"):
+    with pytest.raises(SplitLeakError, match="network 'n' learned from split 'test'"):
         run_evaluation(protocol(lab, nets, networks={"n": str(path)}), None, out)
     other = network(tmp_path / "o.safetensors", seed=6)
     save_ensemble(EnsembleSegmenter({"n": one, "o": other}), tmp_path / "e.json",
                   {"n": path, "o": tmp_path / "o.safetensors"})  # fmt: skip
-    with pytest.raises(SplitLeakError, match="network 'e: n' learnt from split 'test'"):
+    with pytest.raises(SplitLeakError, match="network 'e: n' learned from split 'test'"):
         run_evaluation(protocol(lab, nets, networks={"e": str(tmp_path / "e.json")}), None, out)
     assert not out.exists()
     other = network(path, seed=5, stores=["another"], **origin)

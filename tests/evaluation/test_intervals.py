@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from alan.errors import ParameterError
-from alan.evaluation.intervals import bootstrap_interval, paired_difference, resample_weights
+from alan.evaluation.intervals import bootstrap_estimates, bootstrap_interval, paired_difference, resample_weights
 
 
 def test_equals_a_slow_loop_over_resampled_patients():
@@ -71,13 +71,32 @@ def test_paired_difference_is_tighter_than_two_intervals():
     ("arguments", "message"),
     [
         ({"values": [1.0], "groups": ["a", "b"]}, "one group"),
-        ({"values": [1.0, 2.0], "level": 1.5}, "level=1.5"),
-        ({"values": [1.0], "n_resamples": 0}, "n_resamples=0"),
+        ({"values": [1.0, 2.0], "level": 1.5}, "level is 1.5"),
+        ({"values": [1.0], "n_resamples": 0}, "n_resamples is 0"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ParameterError, match=message):
         bootstrap_interval(**arguments)
+
+
+def test_estimates_of_any_statistic_equal_the_intervals_of_the_mean():
+    rng = np.random.default_rng(3)
+    groups, values = rng.integers(0, 6, 25), rng.normal(size=25)
+    mean, median = bootstrap_estimates(
+        lambda x: [x.mean(), np.median(x)], [values], groups, n_resamples=200, seed=2
+    )
+    interval = bootstrap_interval(values, groups, n_resamples=200, seed=2)
+    assert (mean.value, mean.low, mean.high) == pytest.approx((interval.mean, interval.low, interval.high))
+    drawn = []
+    for weights in resample_weights(6, 200, 2):
+        drawn.append(
+            np.median(np.concatenate([np.repeat(values[groups == p], int(weights[p])) for p in range(6)]))
+        )
+    assert (median.low, median.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))
+    (alone,) = bootstrap_estimates(lambda x: [x.mean()], [[1.0, 2.0]], ["a", "a"])
+    assert alone.value == 1.5
+    assert np.isnan([alone.low, alone.high]).all()
 
 
 def test_unpaired_values_are_refused():

@@ -1,5 +1,6 @@
 """The whole way: protocols in, run folder and report out."""
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import (
@@ -127,7 +129,7 @@ def test_differences_to_the_atlas_are_paired(run):
 
 def test_the_shown_rule_is_the_best_on_the_labels(run):
     results = results_of(run)["segmentation"]
-    for structure, shown in results["shown"].items():
+    for structure, shown in results["example_methods"].items():
         boxes = [b for b in results["white_boxes"] if b["kind"] == "parcels" and b["structure"] == structure]
         best = max(boxes, key=lambda box: box["label_dice"] or -1)
         assert shown == {"method": best["method"], "rule": best["rule"]}
@@ -220,7 +222,9 @@ def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypat
         ({"structures": ()}, ParameterError, "structures"),
         ({"rules": ("paper", "paper")}, ParameterError, "rules"),
         ({"label_patients": 9}, ParameterError, "label_patients is 9: give 1 to 3"),
-        ({"kmeans": (1,)}, ParameterError, r"kmeans=\[1\]"),
+        ({"prior": "sim.h5"}, ParameterError, "prior is 'sim.h5', but only rule beta"),
+        ({"prior": "sim.h5", "rules": ("beta",)}, DataError, "sim.h5"),
+        ({"kmeans": (1,)}, ParameterError, r"kmeans\[0\] is 1: give a whole number of at least 2"),
         ({"parcels": {"x": "nowhere.safetensors"}}, CheckpointError, "nowhere"),
         ({"store": "nowhere.h5"}, DataError, "nowhere"),
     ],
@@ -327,5 +331,61 @@ def test_a_phase_in_which_nothing_is_chosen_is_told(lab, tmp_path, monkeypatch):
         per_phase=True,
     )
     rows = results_of(run_evaluation(segmentation, None, tmp_path / "run"))["segmentation"]["rows"]
-    assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == [("ES", "nothing of it")]
+    assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == [("ED", ""), ("ES", "nothing of it")]
+    assert 0 <= rows[0]["metrics"]["dice"]["mean"] <= 1  # the other phase is measured all the same
     assert "at end systole: nothing chosen. nothing of it" in write_report(tmp_path / "run").read_text()
+
+
+def test_each_phase_in_which_nothing_is_chosen_keeps_its_reason(lab, tmp_path, monkeypatch):
+    fits = itertools.count()
+
+    def refuse(self, maps, masks, groups=None):
+        raise SelectionError(f"fit {next(fits)} selects nothing")
+
+    monkeypatch.setattr(ParcelSelector, "fit", refuse)
+    segmentation = replace(
+        protocols(lab)[0],
+        structures=("lv",),
+        rules=("greedy",),
+        kmeans=(),
+        published=None,
+        random_vit=False,
+        per_phase=True,
+    )
+    summary = results_of(run_evaluation(segmentation, None, tmp_path / "run"))["segmentation"]
+    expected = [("ED", "fit 0 selects nothing"), ("ES", "fit 1 selects nothing")]
+    for rows in (summary["rows"], summary["white_boxes"]):
+        assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == expected
+
+
+def test_a_prior_of_simulated_frames_is_that_of_the_rule_beta(lab, tmp_path):
+    """The white box of the run equals one that is fitted by hand with a prior counted by hand."""
+    segmentation = replace(
+        protocols(lab)[0],
+        structures=("lv",),
+        rules=("greedy", "beta"),
+        kmeans=(),
+        published=None,
+        random_vit=False,
+        prior=str(lab / "leaking.h5"),
+    )
+    run = run_evaluation(segmentation, None, tmp_path / "run")
+    store, simulated = FrameStore(lab / "store.h5"), FrameStore(lab / "leaking.h5")
+    model, counted, label = load_parcels(lab / "parcels.safetensors"), simulated.labelled(), store.labelled("val")
+    maps = [
+        model.maps(one.frames(rows["frame"].to_numpy()), one.size).numpy()
+        for one, rows in ((simulated, counted), (store, label))
+    ]
+    ids = {"n_parcels": model.n_ids, "background_id": model.background_id}
+    masks = simulated.masks(counted["label"].to_numpy(), "lv")
+    prior = ParcelPrior.count(maps[0], masks, groups=counted["patient"].to_numpy(), **ids)
+    expected = ParcelSelector("beta", prior=prior, **ids)
+    expected.fit(maps[1], store.masks(label["label"].to_numpy(), "lv"), label["patient"].to_numpy())
+    saved = ParcelSegmenter.from_json(run / "models" / "lv-parcels-k-12-beta.json").selector_
+    np.testing.assert_array_equal(saved.interior_, expected.interior_)
+    np.testing.assert_allclose(saved.share_, expected.share_, atol=1e-6)
+    greedy = ParcelSegmenter.from_json(run / "models" / "lv-parcels-k-12-greedy.json").selector_
+    assert greedy.prior is None
+    assert str(lab / "leaking.h5") in results_of(run)["provenance"]["inputs"]
+    with pytest.raises(SplitLeakError, match="the prior is counted on the store that is measured"):
+        run_evaluation(replace(segmentation, prior=segmentation.store), None, tmp_path / "other")

@@ -1,11 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import pearsonr
 
 from alan.data.store.reader import FrameStore
 from alan.evaluation.intervals import resample_weights
-from alan.evaluation.scoring import ejection_fractions, read_truth, score
-from alan.evaluation.summary import compare_ejection_fractions
+from alan.evaluation.scoring import ejection_fractions, read_manual, score
+from alan.evaluation.summary import EF_STATISTICS, agreement_statistics, compare_ejection_fractions
 from alan.evaluation.views import _balanced_interval
 
 
@@ -14,8 +15,8 @@ def test_areas_and_volumes_are_those_of_the_ellipsoid(lab):
     store = FrameStore(lab / "store.h5")
     table = store.labelled(split="test")
     table.loc[0, "view"] = "PSAX"
-    truth = read_truth(store, table, "lv")
-    cases = score(truth.stored, truth, store, table, "the truth itself")
+    manual = read_manual(store, table, "lv")
+    cases = score(manual.stored, manual, store, table, "the manual masks")
     assert (cases["dice"] == 1).all()
     assert (cases["dice_original"] > 0.95).all()
     size, known = cases["phase"].map({"ED": 1.0, "ES": 0.8}), cases["volume_unit"] == "ml"
@@ -30,7 +31,7 @@ def test_areas_and_volumes_are_those_of_the_ellipsoid(lab):
         assert areas[known].to_numpy() == pytest.approx(ellipse[known].to_numpy(), rel=close)
         assert areas[~known].isna().all()
     for other in ("la", "lv+la"):
-        assert np.isnan(read_truth(store, table, other).volumes).all()
+        assert np.isnan(read_manual(store, table, other).volumes).all()
 
 
 def test_ejection_fractions_by_hand():
@@ -58,9 +59,40 @@ def test_errors_of_the_ejection_fraction_by_hand():
         rows.append({**names, "phase": "ES", "volume": esv, "volume_manual": manual})
     (row,) = compare_ejection_fractions(pd.DataFrame(rows))
     # errors +10, -10, -100 points, and one undefined
-    assert row["absolute"] == pytest.approx([10.0, 10.0, 55.0])
-    assert row["bias"] == pytest.approx([-55.0, -10.0, 0.0])
+    assert row["absolute_error_quartiles"] == pytest.approx({"q25": 10.0, "median": 10.0, "q75": 55.0})
+    assert row["bias_quartiles"] == pytest.approx({"q25": -55.0, "median": -10.0, "q75": 0.0})
+    spread = 1.96 * np.sqrt(((10 + 100 / 3) ** 2 + (-10 + 100 / 3) ** 2 + (-100 + 100 / 3) ** 2) / 2)
+    expected = {
+        "mean_bias": -100 / 3,
+        "lower_limit_of_agreement": -100 / 3 - spread,
+        "upper_limit_of_agreement": -100 / 3 + spread,
+        "mean_absolute_error": 40.0,
+        "median_bias": -10.0,
+        "median_absolute_error": 10.0,
+    }
+    assert set(EF_STATISTICS) == {*expected, "correlation"}
+    assert {name: row[name]["value"] for name in expected} == pytest.approx(expected)
+    assert np.isnan(row["correlation"]["value"])  # the manual values are all 50%
+    for name in expected:
+        assert row[name]["low"] <= row[name]["value"] <= row[name]["high"]
     assert (row["n"], row["undefined"], row["reversed"]) == (3, 1, 1)
+
+
+def test_agreement_is_that_of_scipy_and_undefined_where_it_must_be():
+    rng = np.random.default_rng(0)
+    predicted, manual = rng.normal(50, 10, (2, 30))
+    values = dict(zip(EF_STATISTICS, agreement_statistics(predicted, manual), strict=True))
+    assert values["correlation"] == pytest.approx(pearsonr(predicted, manual).statistic)
+    spread = pd.Series(predicted - manual).std()
+    width = values["upper_limit_of_agreement"] - values["lower_limit_of_agreement"]
+    assert width == pytest.approx(2 * 1.96 * spread)
+    single = dict(zip(EF_STATISTICS, agreement_statistics(predicted[:1], manual[:1]), strict=True))
+    assert single["mean_bias"] == pytest.approx(predicted[0] - manual[0])
+    assert {name for name, value in single.items() if np.isnan(value)} == {
+        "lower_limit_of_agreement",
+        "upper_limit_of_agreement",
+        "correlation",
+    }
 
 
 def test_balanced_interval_equals_a_slow_loop():

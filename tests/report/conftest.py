@@ -56,14 +56,21 @@ RESULTS = {
             {
                 "method": "RAPTOR",
                 "rule": "greedy",
-                "absolute": [6.0, 8.1, 9.0],
-                "bias": [-4.0, -2.0, 0.1],
+                "mean_bias": {"value": -1.9, "low": -3.9, "high": 0.3},
+                "lower_limit_of_agreement": {"value": -14.1, "low": -17.0, "high": -11.2},
+                "upper_limit_of_agreement": {"value": 10.3, "low": 7.0, "high": 13.4},
+                "mean_absolute_error": {"value": 8.3, "low": 7.7, "high": 9.2},
+                "median_bias": {"value": -2.0, "low": -4.4, "high": 0.2},
+                "median_absolute_error": {"value": 8.1, "low": 6.6, "high": 9.9},
+                "correlation": {"value": 0.71, "low": 0.55, "high": 0.84},
+                "absolute_error_quartiles": {"q25": 6.0, "median": 8.1, "q75": 9.0},
+                "bias_quartiles": {"q25": -4.0, "median": -2.0, "q75": 0.1},
                 "n": 6,
                 "undefined": 0,
                 "reversed": 1,
             }
         ],
-        "shown": {"lv": {"method": "RAPTOR", "rule": "greedy"}},
+        "example_methods": {"lv": {"method": "RAPTOR", "rule": "greedy"}},
         "white_boxes": [
             {
                 "method": "RAPTOR",

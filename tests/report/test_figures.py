@@ -29,7 +29,7 @@ def test_histograms_count_every_case(results):
     cases = pd.DataFrame([{**names, "dice": value} for value in (0.02, 0.51, 0.52, 0.99, float("nan"))])
     figure = figures.dice_histograms(cases, results["segmentation"])
     assert sum(patch.get_height() for patch in figure.axes[0].patches) == 4
-    results["segmentation"]["shown"] = {}
+    results["segmentation"]["example_methods"] = {}
     assert figures.dice_histograms(cases, results["segmentation"]) is None
 
 

@@ -19,7 +19,7 @@ def test_a_worse_method_is_called_worse(results):
 
 
 def test_nothing_chosen_is_said(results):
-    results["segmentation"]["shown"] = {}
+    results["segmentation"]["example_methods"] = {}
     assert "nothing was outlined" in headline(results)[1]
 
 

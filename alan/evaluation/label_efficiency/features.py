@@ -38,13 +38,13 @@ class Features:
     Attributes:
         path: ``.npz`` file of parcel maps, or ``.npy`` file of tokens or soft scores.
         fingerprint: Fingerprint of the model that made them.
-        n_ids: Number of parcel ids, background included; 0 for tokens and soft scores.
+        n_parcels: Number of parcels; 0 for tokens and soft scores.
         background_id: Parcel id of the background, if there is one.
     """
 
     path: str
     fingerprint: str
-    n_ids: int = 0
+    n_parcels: int = 0
     background_id: int | None = None
 
     def read(self) -> NDArray[Any]:
@@ -74,7 +74,7 @@ class FrameFeatures:
         """Compute parcel maps; ``title`` is shown by the progress bar."""
         path = self._path("maps", model.fingerprint, ".npz")
         parcel_maps(model, self.store, self.frames, path, batch_size=self.batch_size, name=title)
-        return Features(str(path), model.fingerprint, model.n_ids, model.background_id)
+        return Features(str(path), model.fingerprint, model.n_parcels, model.background_id)
 
     def dense(self, model: Any, compute: Callable[[Tensor], Tensor], prefix: str, title: str) -> Features:
         """Compute features of every position of a grid, in half precision.

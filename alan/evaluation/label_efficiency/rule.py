@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps, fit_white_box
 from alan.downstream.whitebox.rules import RULES
-from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.errors import ParameterError, SelectionError, nearest
+from alan.errors import ParameterError, nearest
 from alan.evaluation.label_efficiency.features import FrameFeatures, Models
 from alan.evaluation.label_efficiency.protocol import (
     Cell,
@@ -23,8 +23,6 @@ from alan.evaluation.label_efficiency.protocol import (
     Workspace,
 )
 from alan.evaluation.priors import check_prior, count_priors
-from alan.evaluation.splits import in_phase
-from alan.evaluation.whitebox import segment
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class RuleMethod(Method):
                 model,
                 FrameStore(self.prior),
                 protocol.structures,
-                phases=protocol.phases if self.per_phase else ("",),
+                phases=self._phases(protocol),
                 folder=frames.folder,
                 batch_size=protocol.batch_size,
             )
@@ -90,30 +88,26 @@ class RuleMethod(Method):
         """Fit one white box for each structure, and for each phase if asked for."""
         label, test = work.features(cell)
         rows, inputs = work.rows(cell), work.inputs[self.name]
-        features = inputs.features
-        assert features is not None  # prepared above
-        table = work.splits.label.iloc[rows]
+        assert inputs.features is not None  # prepared above
+        table, phases = work.splits.label.iloc[rows], self._phases(work.protocol)
         masks: Masks = {}
         reasons: dict[str, str] = {}
         for value, name in enumerate(work.protocol.structures, 1):
-            masks[name] = np.zeros(test.shape, bool)
-            for phase in work.protocol.phases if self.per_phase else ("",):
-                selector = ParcelSelector(
-                    rule=self.rule,
-                    n_parcels=features.n_ids,
-                    background_id=features.background_id,
-                    provenance=features.fingerprint,
-                    prior=inputs.priors.get((name, phase)),
-                )
-                segmenter = ParcelSegmenter(selector, work.protocol.postprocessing)
-                learn, use = in_phase(table["phase"], phase), in_phase(work.splits.test["phase"], phase)
-                try:
-                    if cell.patients == 0:
-                        segmenter.fit_prior()
-                    else:
-                        truth = work.label_maps[rows][learn] == value
-                        segmenter.fit(label[learn], truth, groups=table["patient"].to_numpy()[learn])
-                    masks[name][use] = segment(segmenter, test[use])
-                except SelectionError as error:
-                    reasons[name] = "; ".join(filter(None, (reasons.get(name), f"{phase}: {error}".lstrip(": "))))
+            given = np.asarray(work.label_maps[rows] == value)
+            labels = LabelledMaps(label, given, table["patient"].to_numpy(), table["phase"].to_numpy())
+            box = fit_white_box(
+                inputs.features,
+                name,
+                labels if cell.patients != 0 else None,
+                ParcelSelector(self.rule),
+                steps=work.protocol.postprocessing,
+                phases=phases,
+                priors={phase: inputs.priors[name, phase] for phase in phases} if inputs.priors else None,
+            )
+            masks[name] = box.predict(test, work.splits.test["phase"].to_numpy())
+            if not box.complete:
+                reasons[name] = "; ".join(f"{phase}: {why}".lstrip(": ") for phase, why in box.reasons.items())
         return Prediction(masks, reasons)
+
+    def _phases(self, protocol: LabelEfficiencyProtocol) -> tuple[str, ...]:
+        return protocol.phases if self.per_phase else (ALL_PHASES,)
