@@ -94,31 +94,30 @@ class SegmentationProtocol:
     seed: Seed = 0
     batch_size: PositiveInt = 32
 
+    def __post_init__(self) -> None:
+        """Refuse a protocol that contradicts itself.
 
-def check_protocol(protocol: SegmentationProtocol) -> None:
-    """Refuse a protocol that contradicts itself.
-
-    Raises:
-        ParameterError: Nothing is measured, a list is empty or repeats a value, or parameters contradict each
-            other.
-    """
-    if not (protocol.parcels or protocol.networks or protocol.atlas):
-        raise ParameterError("parcels and networks are empty and atlas is false: give at least one to measure")
-    if protocol.label_split is None and (protocol.parcels or protocol.atlas):
-        raise ParameterError(
-            "label_split is null, but parcels and atlas learn from labels: name a split, or drop both"
-        )
-    both = sorted({"atlas", *protocol.parcels} & set(protocol.networks))
-    if both:
-        raise ParameterError(
-            f"networks has {both[0]!r}, the name of another row: give each method a name of its own"
-        )
-    check_distinct(protocol, "structures", "rules", "phases")
-    if protocol.prior is not None and not ("beta" in protocol.rules and protocol.parcels):
-        raise ParameterError(
-            f"prior is {protocol.prior!r}, but only rule beta on parcels uses one: add beta to rules, or leave "
-            "the prior out"
-        )
+        Raises:
+            ParameterError: Nothing is measured, a list is empty or repeats a value, or parameters contradict each
+                other.
+        """
+        if not (self.parcels or self.networks or self.atlas):
+            raise ParameterError("parcels and networks are empty and atlas is false: give at least one to measure")
+        if self.label_split is None and (self.parcels or self.atlas):
+            raise ParameterError(
+                "label_split is null, but parcels and atlas learn from labels: name a split, or drop both"
+            )
+        both = sorted({"atlas", *self.parcels} & set(self.networks))
+        if both:
+            raise ParameterError(
+                f"networks has {both[0]!r}, the name of another row: give each method a name of its own"
+            )
+        check_distinct(self, "structures", "rules", "phases")
+        if self.prior is not None and not ("beta" in self.rules and self.parcels):
+            raise ParameterError(
+                f"prior is {self.prior!r}, but only rule beta on parcels uses one: add beta to rules, or leave "
+                "the prior out"
+            )
 
 
 def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result:
@@ -132,12 +131,11 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         The result. A rule that selects nothing has rows with the reason, and does not end the run.
 
     Raises:
-        ParameterError: The protocol contradicts itself, or a network segments none of its structures.
+        ParameterError: A network segments none of the structures.
         SplitLeakError: A patient is in two splits, or a network or prior learned from test patients.
         DataError: A store or structure is missing.
         CheckpointError: A parcels file or a network cannot be read.
     """
-    check_protocol(protocol)
     store = FrameStore(protocol.store)
     splits = read_splits(
         store,

@@ -163,7 +163,8 @@ def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list
     """
     tables = []
     for box in summary["white_boxes"]:
-        if summary["example_methods"].get(box["structure"]) != {"method": box["method"], "rule": box["rule"]}:
+        example = summary["example_methods"].get(box["structure"])
+        if box["reason"] or example != {"method": box["method"], "rule": box["rule"]}:
             continue
         selector = models[box["file"]]["selector"]
         rows = sorted(

@@ -88,11 +88,10 @@ def test_estimates_of_any_statistic_equal_the_intervals_of_the_mean():
     )
     interval = bootstrap_interval(values, groups, n_resamples=200, seed=2)
     assert (mean.value, mean.low, mean.high) == pytest.approx((interval.mean, interval.low, interval.high))
-    drawn = []
-    for weights in resample_weights(6, 200, 2):
-        drawn.append(
-            np.median(np.concatenate([np.repeat(values[groups == p], int(weights[p])) for p in range(6)]))
-        )
+    drawn = [
+        np.median(np.concatenate([np.repeat(values[groups == p], int(weights[p])) for p in range(6)]))
+        for weights in resample_weights(6, 200, 2)
+    ]
     assert (median.low, median.high) == pytest.approx(tuple(np.percentile(drawn, [2.5, 97.5])))
     (alone,) = bootstrap_estimates(lambda x: [x.mean()], [[1.0, 2.0]], ["a", "a"])
     assert alone.value == 1.5

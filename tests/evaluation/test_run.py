@@ -383,7 +383,7 @@ def test_a_prior_of_simulated_frames_is_that_of_the_rule_beta(lab, tmp_path):
     expected.fit(maps[1], store.masks(label["label"].to_numpy(), "lv"), label["patient"].to_numpy())
     saved = ParcelSegmenter.from_json(run / "models" / "lv-parcels-k-12-beta.json").selector_
     np.testing.assert_array_equal(saved.interior_, expected.interior_)
-    np.testing.assert_allclose(saved.share_, expected.share_, atol=1e-6)
+    np.testing.assert_allclose(saved.share_, expected.share_, atol=1e-4)  # the file holds rounded counts
     greedy = ParcelSegmenter.from_json(run / "models" / "lv-parcels-k-12-greedy.json").selector_
     assert greedy.prior is None
     assert str(lab / "leaking.h5") in results_of(run)["provenance"]["inputs"]

@@ -35,7 +35,6 @@ from alan.evaluation.metrics import dice
 from alan.evaluation.results import Result
 from alan.evaluation.splits import (
     EvaluationSplits,
-    check_distinct,
     count_split,
     describe_store,
     read_splits,
@@ -56,13 +55,12 @@ def check_efficiency(protocol: LabelEfficiencyProtocol, models: Models) -> tuple
         The frame store, and its frames of the label split (all patients) and of the test split.
 
     Raises:
-        ParameterError: A list is empty or repeats a value, there are fewer labelled patients than asked for, two
-            methods have the same name, or a parameter of a method is out of range.
+        ParameterError: There are fewer labelled patients than asked for, or a parameter of a method is out of
+            range.
         DataError: A store or a structure is missing.
         SplitLeakError: A patient is in two splits, or a model learned from the test split.
         CheckpointError: A model cannot be read or does not fit.
     """
-    check_distinct(protocol, "structures", "label_patients", "seeds", "phases")
     store = FrameStore(protocol.store)
     store.check_structures(check_structures(protocol.structures))
     splits = read_splits(
@@ -80,12 +78,7 @@ def check_efficiency(protocol: LabelEfficiencyProtocol, models: Models) -> tuple
         draw_patients(splits.label["patient"], n, 0)
         if n == everyone and None in protocol.label_patients:
             raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
-    if not protocol.methods:
-        raise ParameterError("methods is empty: give at least one, for example {name: atlas, kind: atlas}")
-    names = [method.name for method in protocol.methods]
     for method in protocol.methods:
-        if not method.name or names.count(method.name) > 1:
-            raise ParameterError(f"method {method.name!r}: give every method a name of its own")
         try:
             method.check(protocol, store, models)
         except AlanError as error:

@@ -20,8 +20,9 @@ from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.steps import PostProcessing, main_component
+from alan.errors import ParameterError
 from alan.evaluation.label_efficiency.features import Features, FrameFeatures, Models
-from alan.evaluation.splits import EvaluationSplits
+from alan.evaluation.splits import EvaluationSplits, check_distinct
 from alan.files import fingerprint
 from alan.supervised.segmenter import Segmenter
 
@@ -194,6 +195,20 @@ class LabelEfficiencyProtocol:
     batch_size: PositiveInt = 32
     workers: PositiveInt = 1
     work: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a protocol that contradicts itself.
+
+        Raises:
+            ParameterError: A list is empty or repeats a value, or two methods have the same name.
+        """
+        check_distinct(self, "structures", "label_patients", "seeds", "phases")
+        if not self.methods:
+            raise ParameterError("methods is empty: give at least one, for example {name: atlas, kind: atlas}")
+        names = [method.name for method in self.methods]
+        for name in names:
+            if not name or names.count(name) > 1:
+                raise ParameterError(f"method {name!r}: give every method a name of its own")
 
     def settings(self) -> dict[str, Any]:
         """Return all fields that can change a result: not ``workers`` and ``work``."""
