@@ -11,7 +11,8 @@ from alan.files import write_text
 from alan.report import search_figures as figures
 from alan.report.html import Picture, make_picture, template
 from alan.report.words import STRUCTURES, UNDEFINED, listed, number, percent, plural
-from alan.search.results import AXES, CONFIG, read_search
+from alan.runs import CONFIG
+from alan.search.results import AXES, read_search
 
 TEMPLATE = "search.html.j2"
 #: EDNAS paper, Table I: IoU in percent on its test set, batch size, learning rate, encoder, architecture.
@@ -84,7 +85,8 @@ def _states(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     space, study, training = results["space"], results["study"], results["training"]
     axes = " × ".join(str(len(values)) for values in space["axes"].values())
-    left = f", {space['points']:,} of which can be built" if space["points"] < space["size"] else ""
+    pairs = len(space["impossible"])
+    left = f" without {plural(pairs, 'pair')} that cannot be built" if pairs else ""
     sampler = {"random": "random", "tpe": "TPE", "nsga2": "NSGA-II"}[study["sampler"]]
     return [
         ("Space", f"{axes} = {plural(space['size'], 'point')}{left}"),

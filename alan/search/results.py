@@ -1,7 +1,8 @@
-"""What a search found: the table of trials, the best points, importances, and the files of the run folder."""
+"""Results of a search: the table of trials, the best points, importances, and the files of the run folder."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,26 @@ from optuna.trial import FrozenTrial, TrialState
 
 from alan.errors import DataError
 from alan.files import atomic, read_json, write_json, write_text
-from alan.runs import plain
-from alan.search.settings import SearchData, fit_config
+from alan.runs import plain, provenance
+from alan.search.settings import SearchSettings
 from alan.search.space import Point
-from alan.search.study import DETAILS, LATENCY, REASON, WORKER, SearchStudy, died_twice
-from alan.supervised.training import TrainingSettings
+from alan.search.study import DETAILS, LATENCY, REASON, STARTED, WORKER, SearchStudy, died_twice
 
 SCHEMA = "alan-search/1"
-CONFIG, RESULTS, TRIALS, BEST, DATABASE = "config.yaml", "results.json", "trials.csv", "best.yaml", "study.db"
-#: Finished trials below which no importance is given.
+RESULTS, TRIALS, BEST, DATABASE = "results.json", "trials.csv", "best.yaml", "study.db"
+#: Number of finished trials below which no importance is computed.
 ENOUGH = 10
 AXES = ("encoder", "decoder", "depth", "lr", "batch_size")
 _DIED = "its process died twice (the system kills a process that takes too much memory)"
 
 
 def trial_table(search: SearchStudy) -> pd.DataFrame:
-    """One row a trial that stands for a point, in the order of their numbers.
+    """Return one row per trial that stands for a point, in the order of their numbers.
 
     Columns: ``trial``, ``state`` (``complete``, ``pruned``, ``failed``, ``running``, ``waiting``), the axes,
-    ``iou`` (0..1; of a pruned trial its last validation), ``latency`` (seconds a frame), details,
-    ``started``, ``seconds``, ``worker``, ``reason``.
+        ``iou``
+    (0..1; the last validation of a pruned trial), ``latency`` (seconds per frame), details, ``started`` (UTC),
+    ``seconds``, ``worker``, ``reason`` of a failure.
     """
     every = search.study.get_trials(deepcopy=False)
     return pd.DataFrame([_row(trial, every) for trial in search.trials()])
@@ -40,29 +41,27 @@ def trial_table(search: SearchStudy) -> pd.DataFrame:
 
 def _row(trial: FrozenTrial, every: list[FrozenTrial]) -> dict[str, Any]:
     attributes = trial.user_attrs
-    reason = attributes.get(REASON) or (_DIED if died_twice(trial, every) else None)
-    state = {TrialState.FAIL: "failed"}.get(trial.state, trial.state.name.lower())
-    seconds = None if trial.duration is None else trial.duration.total_seconds()
+    details = {name: value for name, value in attributes.get(DETAILS, {}).items() if name != "seconds"}
     return {
         "trial": trial.number,
-        "state": state,
+        "state": "failed" if trial.state is TrialState.FAIL else trial.state.name.lower(),
         **{name: trial.params.get(name) for name in AXES},
         "iou": trial.values[0] if trial.values else None,
         "latency": attributes.get(LATENCY),
-        **{f"{name}": value for name, value in attributes.get(DETAILS, {}).items() if name != "seconds"},
-        "started": None if trial.datetime_start is None else trial.datetime_start.isoformat(timespec="seconds"),
-        "seconds": seconds,
+        **details,
+        "started": attributes.get(STARTED),
+        "seconds": None if trial.duration is None else trial.duration.total_seconds(),
         "worker": attributes.get(WORKER),
-        "reason": reason,
+        "reason": attributes.get(REASON) or (_DIED if died_twice(trial, every) else None),
     }
 
 
 def importances(study: Study) -> tuple[dict[str, float], str]:
-    """How much each axis explains of the IoU's variance between trials, by Optuna's fANOVA.
+    """Share of the IoU's variance between trials that each axis explains, by Optuna's fANOVA.
 
     Returns:
-        Name to share (they add up to 1), and a note on how far to trust it; an empty dictionary where there are
-        fewer than :data:`ENOUGH` finished trials, or no axis or score varies.
+        Name of each axis to its share (they add up to 1), and a note on their reliability; an empty dictionary
+        where fewer than :data:`ENOUGH` trials have finished, or no axis or score varies.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < ENOUGH:
@@ -80,33 +79,28 @@ def _first_value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
-def summarise(
-    search: SearchStudy, data: SearchData, training: TrainingSettings, space: dict[str, Any]
-) -> dict[str, Any]:
-    """All that the report shows, JSON-able.
-
-    Args:
-        search: the study.
-        data: the frames of its trials.
-        training: how its trials were trained.
-        space: counts of the space, passed on.
-    """
+def summarise(search: SearchStudy, settings: SearchSettings) -> dict[str, Any]:
+    """Collect everything that the report shows, JSON-able."""
     table = trial_table(search)
     rows: list[dict[str, Any]] = [] if table.empty else _records(table)
     done = sorted((row for row in rows if row["state"] == "complete"), key=lambda row: -row["iou"])
-    objectives = list(search.settings.objectives)
-    pareto = [trial.number for trial in search.study.best_trials] if len(objectives) > 1 and done else []
+    study, data, training = settings.study, settings.data, settings.training
+    pareto = [trial.number for trial in search.study.best_trials] if len(study.objectives) > 1 and done else []
     shares, note = importances(search.study)
     return {
         "schema": SCHEMA,
         "study": {
-            "name": search.settings.name,
-            "sampler": search.settings.sampler,
-            "pruner": search.settings.pruner,
-            "objectives": objectives,
+            "name": study.name,
+            "sampler": study.sampler,
+            "pruner": study.pruner,
+            "objectives": list(study.objectives),
             "n_trials": search.n_trials,
         },
-        "space": space,
+        "space": {
+            "size": settings.space.size,
+            "axes": {name: list(values) for name, values in settings.space.axes().items()},
+            "impossible": [{"pair": list(p), "reason": r} for p, r in search.pairs.impossible().items()],
+        },
         "training": {
             "structures": list(data.structures),
             "length": f"{training.steps} steps" if training.steps else f"{training.epochs} epochs",
@@ -122,10 +116,16 @@ def summarise(
     }
 
 
-def write_results(
-    folder: Path, search: SearchStudy, data: SearchData, training: TrainingSettings, summary: dict[str, Any]
-) -> None:
-    """Write ``trials.csv``, ``best.yaml`` (where a trial has finished) and, last, ``results.json``."""
+def write_results(folder: Path, search: SearchStudy, settings: SearchSettings, inputs: Mapping[str, str]) -> None:
+    """Write ``trials.csv``, ``best.yaml`` (where a trial has finished) and, last, ``results.json``.
+
+    Args:
+        folder: The run folder.
+        search: The study.
+        settings: Its settings.
+        inputs: Path of each store to its fingerprint.
+    """
+    summary = {**summarise(search, settings), "provenance": provenance(inputs)}
     with atomic(folder / TRIALS) as temporary:
         trial_table(search).to_csv(temporary, index=False, float_format="%.6g")
     if summary["best"]:
@@ -135,11 +135,9 @@ def write_results(
             f"# Trial {best['trial']} of the search {summary['study']['name']!r}: mean validation IoU "
             f"{best['iou']:.4f}.\n#   alan fit --config {folder / BEST} --out {folder / 'best'}\n"
         )
-        text = yaml.safe_dump(
-            plain(fit_config(point, data, training, search.settings)), sort_keys=False, allow_unicode=True
-        )
+        text = yaml.safe_dump(settings.fit_config(point), sort_keys=False, allow_unicode=True)
         write_text(folder / BEST, head + text)
-    write_json(folder / RESULTS, summary)
+    write_json(folder / RESULTS, plain(summary))
 
 
 def read_search(folder: Path) -> dict[str, Any]:
@@ -155,6 +153,6 @@ def read_search(folder: Path) -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows with None where there is no value, and Python's own numbers."""
+    """Return the rows with None where there is no value, and Python's own numbers."""
     plain = table.astype(object).where(table.notna(), None)
     return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.errors import ConfigError, ParameterError
-from alan.search.space import Point
-from alan.supervised.networks import NetworkSpec
+from alan.runs import plain
+from alan.search.space import Point, SearchSpace
 from alan.supervised.training import TrainingSettings
 
 
@@ -41,14 +41,16 @@ class SearchData:
         if self.val_split == "test":
             raise ParameterError("val_split is 'test': score trials on another split, and keep test for the end")
 
-    def module_options(self, point: Point, num_workers: int) -> dict[str, Any]:
-        """Arguments of :class:`alan.data.LabelledFrameDataModule`."""
-        options = {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
-        return {**options, "batch_size": point.batch_size, "num_workers": num_workers}
+    def module(self) -> LabelledFrameDataModule:
+        """Open the frames.
 
-    def module(self, point: Point, num_workers: int = 0) -> LabelledFrameDataModule:
-        """The frames of a trial."""
-        return LabelledFrameDataModule(**self.module_options(point, num_workers))
+        Raises:
+            DataError: A store cannot be read, a split is empty, or a structure is missing.
+            SplitLeakError: A patient is in both splits.
+        """
+        frames = LabelledFrameDataModule(**plain(self))
+        frames.setup()
+        return frames
 
 
 @bounded
@@ -97,46 +99,68 @@ class StudySettings:
         return 6 * self.heartbeat
 
 
-def training_of(point: Point, training: TrainingSettings) -> TrainingSettings:
-    """The training of a point: the settings that the space does not vary, and the point's own."""
-    network = replace(training.network, decoder=point.decoder, encoder=point.encoder, depth=point.depth)
-    return replace(training, network=network, lr=point.lr, batch_size=point.batch_size)
+@dataclass(frozen=True)
+class SearchSettings:
+    """All settings of a search.
 
-
-def count_validations(training: TrainingSettings, study: StudySettings) -> int:
-    """Number of validations of a trial.
+    Attributes:
+        space: Space of the points.
+        data: Labelled frames.
+        training: Settings of a training that the space does not vary.
+        study: Settings of the study.
 
     Raises:
-        ConfigError: The training ends before its first validation.
-        ParameterError: The training sets what the space varies.
+        ConfigError: The training ends before its first validation, or sets what the space varies.
     """
-    default = TrainingSettings()
-    varied = {"lr": "lrs", "batch_size": "batch_sizes"}
-    for name, axis in varied.items():
-        if getattr(training, name) != getattr(default, name):
-            raise ParameterError(f"training.{name} is {getattr(training, name)!r}: set space.{axis} in its place")
-    for name in ("decoder", "encoder", "depth", "decoder_channels"):
-        if getattr(training.network, name) != getattr(NetworkSpec(), name):
-            raise ParameterError(f"training.network.{name} is set: the space chooses it; leave it out")
-    length, unit = (training.steps, "steps") if training.steps else (training.epochs, "epochs")
-    if study.val_every > length:
-        raise ConfigError(f"val_every is {study.val_every}: give at most {length}, the {unit} of a trial")
-    return length // study.val_every
 
+    space: SearchSpace
+    data: SearchData
+    training: TrainingSettings
+    study: StudySettings
 
-def fit_config(point: Point, data: SearchData, training: TrainingSettings, study: StudySettings) -> dict[str, Any]:
-    """A configuration of ``alan fit`` that trains a point as its trial was trained."""
-    settings = training_of(point, training)
-    model = {"structures": list(data.structures), **settings.module_options(), "seed": data.seed}
-    return {
-        "seed_everything": data.seed,
-        "model": {
-            "class_path": "alan.supervised.SegmentationModule",
-            "init_args": {**model, "network": settings.network.to_dict()},
-        },
-        "data": {
-            "class_path": "alan.data.LabelledFrameDataModule",
-            "init_args": data.module_options(point, settings.num_workers),
-        },
-        "trainer": {**settings.trainer_options(study.val_every), "log_every_n_steps": 10},
-    }
+    def __post_init__(self) -> None:
+        given, default = asdict(self.training), asdict(TrainingSettings())
+        for name, axis in {"lr": "lrs", "batch_size": "batch_sizes"}.items():
+            if given[name] != default[name]:
+                raise ConfigError(f"training.{name} is set: the search chooses it; set space.{axis} instead")
+        for name in ("decoder", "encoder", "depth"):
+            if given["network"][name] != default["network"][name]:
+                raise ConfigError(
+                    f"training.network.{name} is set: the search chooses it; set space.{name}s instead"
+                )
+        length, unit = (steps, "steps") if (steps := self.training.steps) else (self.training.epochs, "epochs")
+        if self.study.val_every > length:
+            raise ConfigError(
+                f"study.val_every is {self.study.val_every}: give at most {length}, the {unit} of a trial"
+            )
+
+    @property
+    def validations(self) -> int:
+        """Number of validations of a trial."""
+        return (self.training.steps or self.training.epochs) // self.study.val_every
+
+    def training_of(self, point: Point) -> TrainingSettings:
+        """Settings of the training of a point."""
+        network = replace(self.training.network, decoder=point.decoder, encoder=point.encoder, depth=point.depth)
+        return replace(self.training, network=network, lr=point.lr, batch_size=point.batch_size)
+
+    def identity(self) -> dict[str, Any]:
+        """What makes scores comparable: all but the place of the data, the machine and what the space varies."""
+        settings = {**asdict(self.data), **asdict(self.training), "val_every": self.study.val_every}
+        return {k: v for k, v in settings.items() if k not in ("stores", "num_workers", "accelerator")}
+
+    def fit_config(self, point: Point) -> dict[str, Any]:
+        """A configuration of ``alan fit`` that trains a point as its trial was trained."""
+        training, data = self.training_of(point), plain(self.data)
+        model = {"structures": data["structures"], **training.module_options(), "seed": data["seed"]}
+        loader = {"batch_size": training.batch_size, "num_workers": training.num_workers}
+        config = {
+            "seed_everything": data["seed"],
+            "model": {
+                "class_path": "alan.supervised.SegmentationModule",
+                "init_args": {**model, "network": training.network},
+            },
+            "data": {"class_path": "alan.data.LabelledFrameDataModule", "init_args": {**data, **loader}},
+            "trainer": {**training.trainer_options(self.study.val_every), "log_every_n_steps": 10},
+        }
+        return dict(plain(config))

@@ -1,86 +1,127 @@
-"""Where a study is kept: SQLite in the run folder, or a database that several machines share."""
+"""Storage of a study: SQLite in the run folder, or a database that several machines share."""
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy.exc
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from alan.errors import ConfigError, DataError
+from alan.extras import install_hint
+from alan.files import redact
 
 #: Seconds that a process waits for another one's write to a SQLite file.
 TIMEOUT = 60
-#: A trial whose process died is tried again this often.
+#: Attribute of a repeated trial: numbers of the trials before it whose processes died.
+HISTORY = "retry_history"
+#: Number of times that a point is trained again after its process died.
 RETRIES = 1
+_DRIVERS = {"postgresql": "postgresql+pg8000"}
 
 
 def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDBStorage:
-    """Open a storage with signs of life, so that a dead process's trial is told from a running one.
+    """Open a storage in which running trials give signs of life.
 
-    SQLite is set to write-ahead logging with a timeout: several processes of one machine may share the file. On a
-    network drive that is not safe; give a database URL there.
+    SQLite uses write-ahead logging and a timeout, so that several processes of one machine may share the file. On
+    a network drive that is not safe; give a database URL there.
 
     Args:
-        path: the SQLite file, used where no URL is given; its folder is there.
-        url: of a database, in SQLAlchemy's words.
-        heartbeat: seconds between two signs of life.
-        grace: seconds of silence after which a running trial counts as dead.
+        path: SQLite file, used where no URL is given; its folder exists.
+        url: URL of a database, in SQLAlchemy's form; ``postgresql://`` uses the driver pg8000.
+        heartbeat: Seconds between two signs of life.
+        grace: Seconds of silence after which a running trial counts as dead.
 
     Returns:
         The storage.
 
     Raises:
-        ConfigError: the URL is malformed, its driver is missing, or the database cannot be reached.
-        DataError: the file is not a database of Optuna.
+        ConfigError: The URL is malformed, its driver is missing, or the database cannot be reached.
+        DataError: The file is not a database of Optuna.
     """
     target = url or f"sqlite:///{path}"
-    local = target.startswith("sqlite:///")
-    try:
-        if local:
-            with sqlite3.connect(target.removeprefix("sqlite:///"), timeout=TIMEOUT) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-            connection.close()
-        return _connect(target, local, heartbeat, grace)
-    except sqlalchemy.exc.ArgumentError as error:
-        raise ConfigError(f"storage {target!r} is no database URL: write postgresql://user@host/name") from error
-    except ImportError as error:
-        raise ConfigError(f"storage {_without_password(target)}: its driver is missing ({error})") from error
-    except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
-        reason = str(error.__cause__ or error).partition("\n")[0][:160]
-        if local:
-            file = target.removeprefix("sqlite:///")
-            raise DataError(f"{file}: not a database of a study ({reason})") from error
-        raise ConfigError(f"storage {_without_password(target)} cannot be used ({reason})") from error
-
-
-def _connect(url: str, local: bool, heartbeat: int, grace: int) -> RDBStorage:
-    """Open the database and make its tables; two processes may do so at the same time."""
-    for _ in range(4):
+    if target.startswith("sqlite:///"):
+        file = target.removeprefix("sqlite:///")
         try:
-            return _storage(url, local, heartbeat, grace)
+            with contextlib.closing(sqlite3.connect(file, timeout=TIMEOUT)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            return _connect(target, {"connect_args": {"timeout": TIMEOUT}}, heartbeat, grace)
+        except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, RuntimeError) as error:
+            raise DataError(f"{file}: not a database of a study ({_reason(error)})") from error
+    try:
+        parsed = sqlalchemy.make_url(target)
+        parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
+        text = parsed.render_as_string(hide_password=False)
+        return _connect(text, {"pool_pre_ping": True}, heartbeat, grace)
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:  # the text may hold a password anywhere
+        raise ConfigError("study.storage is no database URL: write postgresql://user@host/name") from error
+    except ImportError as error:
+        raise ConfigError(
+            f"storage {redact(target)}: its driver is missing ({error}): {install_hint('postgresql')}, and write "
+            "postgresql://user@host/name"
+        ) from error
+    except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, OSError) as error:
+        raise ConfigError(f"storage {redact(target)} cannot be used ({_reason(error)})") from error
+
+
+@contextlib.contextmanager
+def explain_lost_storage() -> Iterator[None]:
+    """Turn a database error during a search into one line.
+
+    Raises:
+        ConfigError: The database cannot be reached any more.
+    """
+    try:
+        yield
+    except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        raise ConfigError(
+            f"the study's database failed ({_reason(error)}): run the same command again when it can be reached"
+        ) from error
+
+
+def queue_again(study: Study, trial: FrozenTrial) -> None:
+    """Queue the point of a trial whose process died, unless that has happened :data:`RETRIES` times before."""
+    history = [*trial.system_attrs.get(HISTORY, ()), trial.number]
+    if len(history) <= RETRIES:
+        queue(study, trial, {HISTORY: history})
+
+
+def queue(study: Study, trial: FrozenTrial, system_attrs: dict[str, list[int]] | None = None) -> None:
+    """Queue the point of a trial."""
+    state, params, distributions = TrialState.WAITING, trial.params, trial.distributions
+    study.add_trial(
+        create_trial(state=state, params=params, distributions=distributions, system_attrs=system_attrs)
+    )
+
+
+def _connect(url: str, engine: dict[str, object], heartbeat: int, grace: int) -> RDBStorage:
+    """Open the database and make its tables; two processes may do so at the same time."""
+    for patience in range(4, -1, -1):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)
+                return RDBStorage(
+                    url,
+                    engine_kwargs=engine,
+                    heartbeat_interval=heartbeat,
+                    grace_period=grace,
+                    heartbeat_stale_trial_callback=queue_again,
+                )
         except (sqlalchemy.exc.DatabaseError, sqlalchemy.exc.InterfaceError):
+            if not patience:
+                raise
             time.sleep(0.1 + random.random() * 0.3)
-    return _storage(url, local, heartbeat, grace)
+    raise AssertionError("unreachable")
 
 
-def _storage(url: str, local: bool, heartbeat: int, grace: int) -> RDBStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": TIMEOUT}} if local else {"pool_pre_ping": True},
-            heartbeat_interval=heartbeat,
-            grace_period=grace,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-        )
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def _reason(error: BaseException) -> str:
+    return redact(str(error.__cause__ or error).partition("\n")[0][:160])

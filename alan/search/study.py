@@ -1,51 +1,60 @@
-"""A study that can be killed anywhere and shared by several processes: no point twice, none lost."""
+"""A study that can be killed anywhere and shared by several processes: no point is trained twice, none is lost."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import socket
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import optuna
+import sqlalchemy.exc
 import torch
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from alan.errors import ConfigError
-from alan.search.sampler import DROPPED, DistinctSampler, is_taken, retried, taken_points
+from alan.errors import ConfigError, ParameterError
+from alan.runs import plain
+from alan.search.sampler import DROPPED, BuildablePairs, DistinctSampler, is_taken, retried, taken_points
 from alan.search.settings import StudySettings
-from alan.search.space import Point, SearchSpace, point_key
+from alan.search.space import Builds, Point, SearchSpace, point_key
+from alan.search.storage import HISTORY, queue
 from alan.search.trial import Outcome, Report
+
+_log = logging.getLogger(__name__)
 
 #: Trains a point and reports its validations.
 Objective = Callable[[Point, Report], Outcome]
-#: Attributes of a trial: why it failed, who runs it, the outcome beside its values.
-REASON, WORKER, DETAILS, LATENCY = "reason", "worker", "details", "latency"
+#: Attributes of a trial: the reason of its failure, its process and start, the outcome beside its values.
+REASON, WORKER, STARTED, DETAILS, LATENCY = "reason", "worker", "started", "details", "latency"
 _SPACE = "space"
-#: What a trial may raise that is its own affair; anything else ends the search.
+#: Errors that fail the trial alone; any other error ends the search.
 _FAILURES = (RuntimeError, MemoryError, ValueError)
 #: Seconds between two looks at what other processes do.
 _POLL = 0.2
 
 
-class _Recorded(Exception):  # noqa: N818 (a signal to Optuna, not an error)
-    """The trial's reason to fail stands in its attributes."""
+class _DropTrial(Exception):  # noqa: N818 (a signal, not an error)
+    """The trial does not count; its point is trained by another one, or cannot be built."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a study stands.
+    """State of a study.
 
     Attributes:
-        settled: trials that count as done: finished, pruned, or failed for a reason of their own.
-        running: trials being trained, by any process.
-        best: highest IoU so far, or None.
+        settled: Trials that count as done: finished, pruned, or failed for a reason of their own.
+        running: Trials being trained, by any process.
+        best: Highest IoU so far, or None.
     """
 
     settled: int
@@ -58,54 +67,49 @@ class SearchStudy:
 
     Args:
         study: Optuna's study, with its sampler and pruner.
-        points: the points of the space that can be built.
-        settings: number of trials and objectives.
-
-    Attributes:
-        n_trials: points to be trained; not more than there are.
+        points: All points of the space.
+        settings: Settings of the study.
+        pairs: Pairs that can be built.
     """
 
-    def __init__(self, study: Study, points: Sequence[Point], settings: StudySettings) -> None:
-        self.study = study
-        self.settings = settings
-        self.n_trials = min(settings.n_trials, len(points))
-        self._number: int | None = None  # the trial that this process is at
+    def __init__(
+        self, study: Study, points: Sequence[Point], settings: StudySettings, pairs: BuildablePairs
+    ) -> None:
+        self.study, self.points, self.settings, self.pairs = study, points, settings, pairs
+        self._unclaimed: dict[int, float] = {}  # trials without a process, and when they were first seen
 
     @classmethod
     def open(
         cls,
         storage: RDBStorage,
         space: SearchSpace,
-        points: Sequence[Point],
         settings: StudySettings,
         *,
         identity: dict[str, Any],
+        builds: Builds = lambda *pair: None,
         validations: int = 1,
     ) -> SearchStudy:
-        """Open a study, or make it.
+        """Open a study, or create it.
 
         Args:
-            storage: where it is kept.
-            space: the checked space.
-            points: its points that can be built.
-            settings: sampler, pruner, number of trials.
-            identity: name to a JSON-able value of all that must not change under one name.
-            validations: reports of a whole trial, for the pruner.
+            storage: Storage of the study.
+            space: The space, with checked names.
+            settings: Settings of the study.
+            identity: Name to JSON-able value of everything that must not change under one name.
+            builds: Tells why a pair cannot be built, or None; asked when a point is drawn.
+            validations: Number of validations of a trial, for the pruner.
 
         Raises:
-            ConfigError: the storage holds a study of this name over another space, or of another training.
+            ConfigError: The storage holds a study of this name over another space, or of another training.
         """
         better = {"iou": StudyDirection.MAXIMIZE, "latency": StudyDirection.MINIMIZE}
-        directions = [better[name] for name in settings.objectives]
-        identity = {_SPACE: asdict(space), "objectives": list(settings.objectives), **identity}
-        identity = {name: _plain(value) for name, value in identity.items()}
-        names = optuna.get_all_study_names(storage)
-        if settings.name in names:
+        identity = plain({_SPACE: asdict(space), "objectives": settings.objectives, **identity})
+        if settings.name in optuna.get_all_study_names(storage):
             _check_same(settings.name, optuna.load_study(study_name=settings.name, storage=storage), identity)
         study = optuna.create_study(
             storage=storage,
             study_name=settings.name,
-            directions=directions,
+            directions=[better[name] for name in settings.objectives],
             load_if_exists=True,
             pruner=_pruner(settings.pruner, validations),
         )
@@ -113,14 +117,22 @@ class SearchStudy:
             if name not in study.user_attrs:
                 study.set_user_attr(name, value)
         _check_same(settings.name, study, identity)
+        points, pairs = space.points(), BuildablePairs(study, builds)
         study.sampler = DistinctSampler(
             settings.sampler,
             points,
             space.axes(),
-            settings.seed,
-            lambda: taken_points(study.get_trials(deepcopy=False)),
+            seed=settings.seed,
+            taken=lambda: taken_points(study.get_trials(deepcopy=False)),
+            pairs=pairs,
         )
-        return cls(study, points, settings)
+        return cls(study, points, settings, pairs)
+
+    @property
+    def n_trials(self) -> int:
+        """Number of points to train: as many as asked for, and no more than there are and can be built."""
+        impossible = self.pairs.impossible()
+        return min(self.settings.n_trials, sum(point.pair not in impossible for point in self.points))
 
     def trials(self) -> list[FrozenTrial]:
         """Trials that stand for a point, in the order of their numbers."""
@@ -141,36 +153,85 @@ class SearchStudy:
     def run(self, objective: Objective, on_trial: Callable[[Progress], None] = lambda progress: None) -> None:
         """Train points until ``n_trials`` are settled, by this and other processes together.
 
-        A trial that another process runs is waited for; if that process dies, its point is tried again, once.
+        A trial that another process runs is waited for; if that process dies, its point is trained again, once. If
+        this process was so slow or stopped so long that another one gave up its trial, the trial is dropped.
 
         Args:
-            objective: trains a point. A RuntimeError, MemoryError or ValueError of its is recorded as the trial's
-                failure; any other error ends the search, and the point stays to be tried.
-            on_trial: told of the state after each trial and while waiting.
+            objective: Trains a point. A RuntimeError, MemoryError or ValueError that it raises fails the trial;
+                any other error ends the search, and the point is queued again.
+            on_trial: Called with the progress after each trial and while waiting.
+
+        Raises:
+            ParameterError: No pair of the space can be built.
         """
         while True:
             self._reap()
-            state = self.progress()
+            state, wanted = self.progress(), self.n_trials
             on_trial(state)
-            if state.settled >= self.n_trials:
+            if not wanted:
+                first = next(iter(self.pairs.impossible().values()))
+                raise ParameterError(f"no pair of the space can be built, the first: {first}")
+            if state.settled >= wanted:
                 return
-            if state.settled + state.running >= self.n_trials:
+            if state.settled + state.running >= wanted:
                 time.sleep(_POLL)
                 continue
+            with warnings.catch_warnings():  # the signs of life come from this class, not from Optuna's loop
+                warnings.filterwarnings("ignore", "Heartbeat of storage")
+                trial = self.study.ask()
             try:
-                self.study.optimize(lambda trial: self._try(trial, objective), n_trials=1, catch=(_Recorded,))
-            except BaseException:
-                self._queue_again()
-                raise
-            finally:
-                self._number = None
+                self._train(trial, objective)
+            except UpdateFinishedTrialError:
+                _log.warning(
+                    "trial %d is dropped: this process gave no sign of life for more than %d s, and another one "
+                    "trains its point again",
+                    trial.number,
+                    self.settings.grace,
+                )
 
-    def _try(self, trial: Trial, objective: Objective) -> float | tuple[float, ...]:
-        """Claim the trial's point, train it, and keep what came of it."""
-        self._number = trial.number
-        trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
-        axes = {name: list(space.choices) for name, space in self._axes(trial).items()}
-        point = Point(**{name: trial.suggest_categorical(name, values) for name, values in axes.items()})
+    def _train(self, trial: Trial, objective: Objective) -> None:
+        """Train the point of a trial and tell the study how it ended.
+
+        Raises:
+            UpdateFinishedTrialError: Another process has given the trial up.
+        """
+        values, state = None, TrialState.FAIL
+        try:
+            trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+            trial.set_user_attr(STARTED, datetime.now(UTC).isoformat(timespec="seconds"))
+            with self._alive(trial):
+                values, state = self._outcome(trial, objective), TrialState.COMPLETE
+        except optuna.TrialPruned:
+            state = TrialState.PRUNED
+        except _DropTrial as drop:
+            trial.set_user_attr(DROPPED, str(drop))
+        except UpdateFinishedTrialError:
+            raise
+        except _FAILURES as error:
+            trial.set_user_attr(REASON, describe_failure(error))
+        except BaseException:
+            with contextlib.suppress(UpdateFinishedTrialError):
+                trial.set_user_attr(DROPPED, "interrupted")
+                frozen = self._tell(trial, None, TrialState.FAIL)
+                queue(self.study, frozen)
+            raise
+        self._tell(trial, values, state)
+
+    def _tell(self, trial: Trial, values: Sequence[float] | None, state: TrialState) -> FrozenTrial:
+        try:
+            return self.study.tell(trial, values, state)
+        except ValueError as error:  # Optuna's word for a trial that another process has finished
+            if self.study.trials[trial.number].state is TrialState.RUNNING:
+                raise
+            raise UpdateFinishedTrialError(str(error)) from error
+
+    def _outcome(self, trial: Trial, objective: Objective) -> tuple[float, ...]:
+        """Choose the trial's point, train it, and keep its outcome."""
+        sampler: Any = self.study.sampler
+        choices = {name: list(values) for name, values in sampler.axes.items()}
+        point = Point(**{name: trial.suggest_categorical(name, values) for name, values in choices.items()})
+        if point.pair not in self.pairs:
+            raise _DropTrial("its pair cannot be built")
         self._claim(trial, point)
 
         def report(step: int, iou: float) -> None:
@@ -179,30 +240,18 @@ class SearchStudy:
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
-        try:
-            outcome = objective(point, report)
-        except optuna.TrialPruned:
-            raise
-        except _FAILURES as error:
-            trial.set_user_attr(REASON, reason_of(error))
-            raise _Recorded from error
-        except BaseException:
-            trial.set_user_attr(DROPPED, "interrupted")
-            raise
+        outcome = objective(point, report)
         trial.set_user_attr(DETAILS, outcome.details)
         trial.set_user_attr(LATENCY, outcome.latency)
         values = {"iou": outcome.iou, "latency": outcome.latency}
         return tuple(values[name] for name in self.settings.objectives)
 
-    def _axes(self, trial: Trial) -> dict[str, Any]:
-        sampler: Any = self.study.sampler
-        return dict(sampler.infer_relative_search_space(self.study, trial))
-
     def _claim(self, trial: Trial, point: Point) -> None:
         """Drop the trial if an earlier one has its point, or if the trials before it are enough.
 
         Numbers are given in order, so a trial waits until all earlier ones have chosen: then no two processes
-        train one point.
+            train
+        one point.
         """
         key, patience = point_key(point.to_dict()), time.monotonic() + self.settings.grace
         while True:
@@ -213,50 +262,62 @@ class SearchStudy:
                 break
             time.sleep(_POLL)
         if any(point_key(other.params) == key for other in earlier if other.params):
-            self._drop(trial, "another trial has this point")
+            raise _DropTrial("another trial has this point")
         if sum(other.state is not TrialState.WAITING for other in earlier) >= self.n_trials:
-            self._drop(trial, "other trials are enough")
+            raise _DropTrial("other trials are enough")
 
-    @staticmethod
-    def _drop(trial: Trial, reason: str) -> None:
-        trial.set_user_attr(DROPPED, reason)
-        raise _Recorded
+    @contextlib.contextmanager
+    def _alive(self, trial: Trial) -> Iterator[None]:
+        """Give signs of life from a thread while the block runs."""
+        storage: Any = self.study._storage
+        done = threading.Event()
+
+        def beat() -> None:
+            while True:
+                with contextlib.suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError):  # next time
+                    storage.record_heartbeat(trial._trial_id)
+                if done.wait(self.settings.heartbeat):
+                    return
+
+        if not hasattr(storage, "record_heartbeat"):  # a storage in memory
+            yield
+            return
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _reap(self) -> None:
-        """Fail the trials of dead processes, and queue them again where they may be."""
+        """Fail the trials of dead processes, and queue their points again."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fail_stale_trials(self.study)
-        silent = datetime.now() - timedelta(seconds=self.settings.grace)
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            # killed before its first sign of life
-            if WORKER not in trial.user_attrs and trial.datetime_start and trial.datetime_start < silent:
-                storage, number = self.study._storage, trial._trial_id
-                storage.set_trial_user_attr(number, DROPPED, "its process died before it began")
-                self.study.tell(trial.number, state=TrialState.FAIL)
-
-    def _queue_again(self) -> None:
-        """Queue the point of a trial that was interrupted."""
-        trial = next((t for t in self.study.get_trials() if t.number == self._number), None)
-        if trial is None or trial.user_attrs.get(DROPPED) != "interrupted":
-            return
-        if trial.state is TrialState.RUNNING:
-            self.study.tell(trial.number, state=TrialState.FAIL)
-        again = optuna.create_trial(
-            state=TrialState.WAITING, params=trial.params, distributions=trial.distributions
-        )
-        self.study.add_trial(again)
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        unclaimed = {trial.number: trial for trial in running if WORKER not in trial.user_attrs}
+        now = time.monotonic()
+        self._unclaimed = {number: self._unclaimed.get(number, now) for number in unclaimed}
+        for number, seen in self._unclaimed.items():
+            if now - seen >= self.settings.grace:
+                with contextlib.suppress(UpdateFinishedTrialError, ValueError):  # another process was faster
+                    storage, trial = self.study._storage, unclaimed[number]
+                    storage.set_trial_user_attr(trial._trial_id, DROPPED, "its process died before it began")
+                    self.study.tell(number, state=TrialState.FAIL)
+                    if trial.params:  # it was to be trained again
+                        queue(self.study, trial, {HISTORY: trial.system_attrs.get(HISTORY, [])})
 
 
-def reason_of(error: BaseException) -> str:
-    """Why a trial failed, in one line."""
+def describe_failure(error: BaseException) -> str:
+    """Reason of a failure, in one line."""
     text = " ".join(str(error).split())[:300]
     short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text
     return f"out of memory ({text or type(error).__name__})" if short else text or type(error).__name__
 
 
 def died_twice(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial failed because its process died, and will not be tried again."""
+    """Whether a trial failed because its process died, and is not tried again."""
     failed = trial.state is TrialState.FAIL and REASON not in trial.user_attrs
     return failed and DROPPED not in trial.user_attrs and trial.number not in retried(trials)
 
@@ -267,13 +328,6 @@ def _pruner(name: str, validations: int) -> optuna.pruners.BasePruner:
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(validations, 1))
     return optuna.pruners.NopPruner()
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back: tuples are lists."""
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_same(name: str, study: Study, identity: dict[str, Any]) -> None:

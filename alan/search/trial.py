@@ -13,9 +13,9 @@ import torch
 
 from alan.errors import ParameterError
 from alan.search.latency import measure_latency
-from alan.search.settings import SearchData, training_of
+from alan.search.settings import SearchSettings
 from alan.search.space import Point
-from alan.supervised.training import TrainingSettings, train
+from alan.supervised.training import train
 
 #: Called after each validation with its number, from 1, and the mean IoU; it may raise to end the training.
 Report = Callable[[int, float], None]
@@ -38,20 +38,15 @@ class Outcome:
 
 def train_point(
     point: Point,
+    settings: SearchSettings,
     report: Report = lambda number, iou: None,
-    *,
-    data: SearchData,
-    training: TrainingSettings,
-    val_every: int = 1,
 ) -> Outcome:
     """Train a point as ``alan fit`` would, and score it by its best validation.
 
     Args:
         point: Network, learning rate and batch size.
+        settings: Frames, and all settings that the space does not vary.
         report: Called after each validation.
-        data: Labelled frames.
-        training: All settings that the space does not vary.
-        val_every: Epochs, or steps where ``training.steps`` is set, between two validations.
 
     Returns:
         The outcome.
@@ -61,7 +56,7 @@ def train_point(
         RuntimeError: Out of memory, among other reasons.
         KeyboardInterrupt: The training was interrupted.
     """
-    start, settings = time.perf_counter(), training_of(point, training)
+    start = time.perf_counter()
     validations: list[dict[str, float]] = []
 
     def keep(number: int, scores: dict[str, float]) -> None:
@@ -69,14 +64,13 @@ def train_point(
         report(number, scores["val_iou"])
 
     try:
-        frames = data.module(point, settings.num_workers)
-        frames.setup()
+        frames = settings.data.module()
         segmenter = train(
-            settings,
+            settings.training_of(point),
             frames.train_frames,
-            data.seed,
+            settings.data.seed,
             val=frames.val_frames,
-            val_every=val_every,
+            val_every=settings.study.val_every,
             on_validation=keep,
         )
         defined = [scores for scores in validations if math.isfinite(scores["val_iou"])]

@@ -1,15 +1,30 @@
-"""A space of sixty points whose scores are a formula: a search of it takes no time."""
+"""A space of sixty points whose scores are a formula, processes that search it, and a PostgreSQL server."""
+
+import contextlib
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 from optuna.storages import InMemoryStorage
 
 from alan.search.settings import StudySettings
 from alan.search.space import SearchSpace
 from alan.search.storage import open_storage
-from alan.search.study import SearchStudy
+from alan.search.study import WORKER, SearchStudy
 from alan.search.trial import Outcome
 
+#: Patience of the tests in seconds; nothing is expected to happen within a time.
+PATIENCE = 300
+PASSWORD = "correct-horse:battery"
 SPACE = SearchSpace(
     encoders=("resnet18", "resnet34", "mobilenet_v2", "efficientnet-b0", "vgg11"),
     decoders=("unet", "fpn"),
@@ -32,21 +47,140 @@ def objective(point, report):
 def open_study(tmp_path):
     """``open_study(n, ...)``: a study, the same one each time unless settings say otherwise.
 
-    It is kept in memory, or with ``disk=True`` in ``tmp_path / "study.db"``.
+    It is kept in memory, or with ``disk=True`` in ``tmp_path / "study.db"``. A trial counts as dead only after an
+    hour, so that a busy machine changes nothing: see :func:`silence`.
     """
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     storages = [InMemoryStorage()]
 
-    def opened(n_trials=10, *, space=SPACE, identity=None, disk=False, **settings):
-        asked = StudySettings(n_trials, **{"heartbeat": 1, **settings})
+    def opened(n_trials=10, *, space=SPACE, identity=None, disk=False, builds=lambda *pair: None, **settings):
+        asked = StudySettings(n_trials, **{"heartbeat": 600, **settings})
         if disk:
             storages.append(open_storage(tmp_path / "study.db", None, asked.heartbeat, asked.grace))
         storage = storages[-1] if disk else storages[0]
-        points, identity = space.points(), identity or {}
-        return SearchStudy.open(storage, space, points, asked, identity=identity, validations=5)
+        options = {"identity": identity or {}, "builds": builds, "validations": 5}
+        return SearchStudy.open(storage, space, asked, **options)
 
     yield opened
     optuna.logging.set_verbosity(level)
     for storage in storages[1:]:
         storage.engine.dispose()
+
+
+def wait_for(condition):
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def silence(study, trial):
+    """Make the last sign of life of a trial as old as its process were dead; it must give none after this."""
+    storage = study._storage._backend
+
+    def age():
+        with storage.engine.begin() as connection:
+            old = "UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00' WHERE trial_id = :trial"
+            return connection.execute(sqlalchemy.text(old), {"trial": trial._trial_id}).rowcount
+
+    wait_for(age)
+
+
+def trial_of(study, process):
+    """The running trial of a process."""
+    return next(t for t in study.trials if t.user_attrs.get(WORKER, "").endswith(f":{process.pid}"))
+
+
+WORKER_SCRIPT = """
+import sys, time
+from pathlib import Path
+tests, store, out, url, mode = sys.argv[1:]
+sys.path.insert(0, tests)
+from conftest import SPACE, objective
+from alan.search.run import run_search
+from alan.search.settings import SearchData, StudySettings
+from alan.supervised.training import TrainingSettings
+
+def slow(point, report):
+    mark = Path(out) / f"{mode}.mark"
+    if mode != "work" and not mark.exists():
+        mark.touch()
+        while mode == "hang" or not Path(out, "go").exists():
+            time.sleep(0.05)
+    return objective(point, report)
+
+study = StudySettings(12, heartbeat=600, storage=url or None)
+run_search(out, SPACE, SearchData((store,), ("lv",)), TrainingSettings(epochs=3), study,
+           objective=slow, builds=lambda *pair: None, progress=False)
+"""
+
+
+@pytest.fixture
+def worker(tiny, tmp_path):
+    """``worker(mode, url)`` starts a search of 12 points in ``tmp_path / "run"`` in a process of its own.
+
+    Mode ``work`` trains; ``hang`` hangs in its first trial for ever, ``wait`` until a file ``go`` is in the
+    folder.
+    """
+    processes = []
+
+    def start(mode, url=""):
+        args = [Path(__file__).parent, tiny.store("camus"), tmp_path / "run", url, mode]
+        args = [sys.executable, "-c", WORKER_SCRIPT, *map(str, args)]
+        log = (tmp_path / f"{mode}{len(processes)}.log").open("wb")
+        processes.append(subprocess.Popen(args, stdout=log, stderr=subprocess.STDOUT))
+        log.close()
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """URL of a database on a server of its own: a free loopback port, an ordinary user, a temporary folder."""
+    found = [*Path("/usr/lib/postgresql").glob("*/bin"), *map(Path, os.environ.get("PATH", "").split(":"))]
+    binaries = next((path for path in found if (path / "initdb").exists()), None)
+    if binaries is None:
+        pytest.skip("PostgreSQL's server is not installed: apt-get install postgresql")
+    pytest.importorskip("pg8000")
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    owner = {}
+    if os.getuid() == 0:  # the server refuses to run as root
+        user = pwd.getpwnam("nobody")
+        os.chown(folder, user.pw_uid, user.pw_gid)
+        owner = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o644)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    init = [binaries / "initdb", "-D", folder / "data", "-A", "scram-sha-256", "-U", "alan", "--no-sync"]
+    init += ["--pwfile", secret]
+    subprocess.run(init, check=True, capture_output=True, cwd=folder, **owner)
+    serve = [binaries / "postgres", "-D", folder / "data", "-p", str(port), "-h", "127.0.0.1", "-k", folder]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen([*serve, "-F"], stdout=log, stderr=log, cwd=folder, **owner)
+    password = PASSWORD.replace(":", "%3A")
+    url = f"postgresql://alan:{password}@127.0.0.1:{port}/postgres"
+    engine = sqlalchemy.create_engine(url.replace("://", "+pg8000://"))
+
+    def ready():
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+            engine.connect().close()
+            return True
+        return False
+
+    try:
+        wait_for(ready)
+        yield url
+    finally:
+        engine.dispose()
+        server.terminate()
+        server.wait()
+        shutil.rmtree(folder)

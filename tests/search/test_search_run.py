@@ -148,8 +148,8 @@ def test_folders_and_studies_of_something_else(tiny, tmp_path):
         ({"study.val_every": 5}, ["val_every is 5", "at most 2, the epochs"]),
         ({"data.val_split": "test"}, ["keep test for the end"]),
         ({"training.augmentation": "ehco"}, ["'ehco'", "did you mean 'echo'"]),
-        ({"training.lr": 0.1}, ["training.lr is 0.1", "space.lrs"]),
-        ({"training.network.depth": 4}, ["training.network.depth", "the space chooses it"]),
+        ({"training.lr": 0.1}, ["training.lr is set", "space.lrs"]),
+        ({"training.network.depth": 4}, ["training.network.depth is set", "space.depths"]),
     ],
     ids=lambda case: "-".join(case[0]),
 )

@@ -1,22 +1,26 @@
-import subprocess
-import sys
-import time
+import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 import torch
-from optuna.trial import TrialState
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState, create_trial
 
 from alan.errors import ConfigError, ParameterError
+from alan.report.search import write_search_report
 from alan.search.results import importances, trial_table
+from alan.search.sampler import DROPPED
 from alan.search.settings import StudySettings
 from alan.search.space import point_key
-from alan.search.study import REASON
+from alan.search.storage import explain_lost_storage, open_storage
+from alan.search.study import REASON, WORKER
 from alan.search.trial import Outcome
 
-from .conftest import SPACE, objective, score
+from .conftest import PASSWORD, PATIENCE, SPACE, objective, score, silence, trial_of, wait_for
 
 
 def keys(search):
@@ -218,76 +222,17 @@ def test_importances_need_enough_trials(open_study):
     assert "rough" in note
 
 
-WORKER = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import optuna
-from conftest import SPACE, objective
-from alan.search.settings import StudySettings
-from alan.search.storage import open_storage
-from alan.search.study import SearchStudy
-
-folder, n, mode = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-settings = StudySettings(n, heartbeat=1)
-storage = open_storage(folder / "study.db", None, 1, 2)
-search = SearchStudy.open(storage, SPACE, SPACE.points()[:8], settings, identity={})
-
-def slow(point, report):
-    if mode == "hang":
-        (folder / "hanging").write_text(str(point))
-        time.sleep(600)
-    time.sleep(0.05)
-    return objective(point, report)
-
-search.run(slow)
-"""
-
-
-def worker(folder, n, mode):
-    args = [sys.executable, "-c", WORKER, str(Path(__file__).parent), str(folder), str(n), mode]
-    return subprocess.Popen(args, stderr=subprocess.PIPE)
-
-
-def test_processes_share_a_study_and_survive_each_other(open_study, tmp_path):
-    """One hangs in a trial and is killed; two others finish all eight points, its own among them, none twice."""
-    hung = worker(tmp_path, 8, "hang")
-    deadline = time.monotonic() + 300
-    while not (tmp_path / "hanging").exists():
-        assert time.monotonic() < deadline, hung.stderr.read().decode()
-        time.sleep(0.1)
-    others = [worker(tmp_path, 8, "work") for _ in range(2)]
-    search = open_study(8, disk=True, space=SPACE)
-    while search.progress().settled < 7:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert search.progress().running == 1  # still alive: nobody takes its trial
-    hung.kill()
-    hung.wait()
-    for other in others:
-        assert other.wait(60) == 0, other.stderr.read().decode()
-    done = drawn(search)
-    assert len(done) == len(set(done)) == 8
-    killed = [
-        trial
-        for trial in search.study.trials
-        if trial.state is TrialState.FAIL and not trial.user_attrs.get("dropped")
-    ]
-    assert len(killed) == 1
-    assert point_key(killed[0].params) in done
-
-
 def test_a_trial_that_kills_its_process_twice_is_a_failure(open_study):
-    """The system's out-of-memory killer leaves no reason: tried once more, then recorded."""
+    """The system's out-of-memory killer leaves no reason: trained once more, then recorded."""
     search = open_study(2, disk=True)
-    storage = search.study._storage
     for _ in range(2):
         trial = search.study.ask()
         for name, values in SPACE.axes().items():
             trial.suggest_categorical(name, list(values))
-        trial.set_user_attr("worker", "gone:1")
-        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-        storage.get_heartbeat_stale_trial_callback()(search.study, search.study.trials[trial.number])
+        trial.set_user_attr(WORKER, "gone:1")
+        search.study._storage.record_heartbeat(trial._trial_id)
+        silence(search.study, trial)
+        search._reap()
     assert search.progress().settled == 1
     search.run(objective)
     table = trial_table(search)
@@ -295,10 +240,186 @@ def test_a_trial_that_kills_its_process_twice_is_a_failure(open_study):
     assert "died twice" in table["reason"][0]
 
 
-def test_a_trial_killed_before_it_began_is_dropped(open_study, monkeypatch):
+@pytest.mark.parametrize("queued", [False, True], ids=["fresh", "queued"])
+def test_a_trial_whose_process_died_before_it_began(open_study, monkeypatch, queued):
+    """It is dropped; a point that was queued for it is trained all the same."""
     search = open_study(2)
+    point = SPACE.points()[7].to_dict()
+    if queued:
+        space = search.study.sampler.infer_relative_search_space(search.study, None)
+        search.study.add_trial(create_trial(state=TrialState.WAITING, params=point, distributions=space))
     search.study.ask()  # and the process was gone
+    search._reap()
+    assert search.progress().running == 1  # it may still begin
     monkeypatch.setattr(StudySettings, "grace", 0)  # no patience
     search.run(objective)
     assert [trial.state for trial in search.trials()] == [TrialState.COMPLETE] * 2
-    assert optuna.load_study(study_name="search", storage=search.study._storage).trials[0].state is TrialState.FAIL
+    assert search.study.trials[0].state is TrialState.FAIL
+    assert (point_key(point) in keys(search)) == queued
+
+
+END = {
+    "returns": None,
+    "reports": None,
+    "fails": RuntimeError("out of luck"),
+    "prunes": optuna.TrialPruned(),
+}
+
+
+@pytest.mark.parametrize("end", END)
+def test_a_process_that_was_given_up_drops_its_trial_and_goes_on(open_study, caplog, end):
+    """It was stopped for so long that another process failed its trial; whatever it does next, nothing breaks."""
+    search, other, seen = open_study(4, disk=True), open_study(4, disk=True), []
+
+    def stopped(point, report):
+        seen.append(point)
+        if len(seen) == 2:
+            silence(search.study, search.study.trials[-1])
+            other._reap()
+            if end == "reports":
+                report(1, 0.5)
+            if END[end] is not None:
+                raise END[end]
+        return objective(point, report)
+
+    search.run(stopped)
+    assert [trial.state for trial in search.trials()] == [TrialState.COMPLETE] * 4
+    assert seen.count(seen[1]) == 2  # trained again
+    assert caplog.text.count("trial 1 is dropped: this process gave no sign of life for more than 3600 s") == 1
+
+
+def test_interrupted_after_it_was_given_up(open_study):
+    search, other = open_study(2, disk=True), open_study(2, disk=True)
+
+    def interrupted(point, report):
+        silence(search.study, search.study.trials[-1])
+        other._reap()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search.run(interrupted)
+    other.run(objective)
+    assert len(set(keys(other))) == len(keys(other)) == 2
+
+
+def test_a_slow_trial_gives_signs_of_life(open_study):
+    search = open_study(1, disk=True, heartbeat=1)
+
+    def slow(point, report):
+        storage = search.study._storage._backend
+        with storage.engine.begin() as connection:
+            beats = sqlalchemy.text("SELECT heartbeat FROM trial_heartbeats")
+            wait_for(lambda: connection.execute(beats).scalar() is not None)
+        silence(search.study, search.study.trials[-1])
+        wait_for(lambda: not storage._get_stale_trial_ids(search.study._study_id))  # it has given another one
+        return objective(point, report)
+
+    search.run(slow)
+    assert search.progress().settled == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_processes_share_a_study_and_survive_each_other(tmp_path, worker, request, database):
+    """Three workers: one is killed in a trial, one is stopped in another; all points are trained, none twice.
+
+    When the stopped one continues, its trial has been given up: it says so, and ends well. The password of the
+    database is in no output.
+    """
+    url = request.getfixturevalue("postgresql") if database == "postgresql" else ""
+    run = tmp_path / "run"
+    killed, stopped = worker("hang", url), worker("wait", url)
+    wait_for(lambda: all((run / f"{mode}.mark").exists() for mode in ("hang", "wait")))
+    storage = open_storage(run / "study.db", url or None, 600, 3600)
+    study = optuna.load_study(study_name="search", storage=storage)
+    trials = [trial_of(study, process) for process in (killed, stopped)]
+    killed.kill()
+    stopped.send_signal(signal.SIGSTOP)
+    wait_for(lambda: Path(f"/proc/{stopped.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    for trial in trials:
+        silence(study, trial)
+    assert worker("work", url).wait(PATIENCE) == 0
+    (run / "go").touch()
+    stopped.send_signal(signal.SIGCONT)
+    assert stopped.wait(PATIENCE) == 0
+    points = [point_key(trial.params) for trial in study.trials if trial.state is TrialState.COMPLETE]
+    assert len(points) == len(set(points)) == 12
+    given_up = [
+        trial for trial in study.trials if trial.state is TrialState.FAIL and DROPPED not in trial.user_attrs
+    ]
+    assert {trial.number for trial in given_up} == {trial.number for trial in trials}
+    assert {point_key(trial.params) for trial in given_up} <= set(points)
+    storage.engine.dispose()
+    log = next(tmp_path.glob("wait*.log")).read_text()
+    assert f"trial {trials[1].number} is dropped: this process gave no sign of life" in log
+    assert "Traceback" not in log
+    write_search_report(run)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "study.db"]
+    assert {"config.yaml", "results.json", "report.html", "best.yaml"} <= {path.name for path in written}
+    if url:
+        assert "alan:***@" in (run / "config.yaml").read_text()
+        assert "alan:***@" in json.loads((run / "results.json").read_text())["provenance"]["command"]
+    for path in written:
+        content = path.read_bytes()
+        assert PASSWORD.encode() not in content, path
+        assert PASSWORD.replace(":", "%3A").encode() not in content, path
+
+
+def test_a_database_that_refuses(postgresql, tmp_path):
+    """The error names the database, not the password."""
+    wrong = postgresql.replace("correct", "wrong")
+    with pytest.raises(ConfigError, match=r"alan:\*\*\*@127.0.0.1:\d+/postgres cannot be used") as error:
+        open_storage(tmp_path / "study.db", wrong, 10, 60)
+    assert "horse" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgres//alan:secret@host/name", "study.storage is no database URL"),
+        ("postgresql://alan:secret@host:port/name", "study.storage is no database URL"),
+        ("mysql://alan:secret@127.0.0.1/name", r"mysql://alan:\*\*\*@127.0.0.1/name: its driver is missing"),
+        ("postgresql://alan:secret@127.0.0.1:1/name", r"alan:\*\*\*@127.0.0.1:1/name cannot be used"),
+    ],
+)
+def test_urls_that_are_refused_without_their_password(tmp_path, url, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        open_storage(tmp_path / "study.db", url, 10, 60)
+    assert "secret" not in str(error.value)
+
+
+def test_a_database_that_is_lost():
+    with pytest.raises(ConfigError, match="the study's database failed"), explain_lost_storage():
+        raise StorageInternalError("server closed the connection")
+
+
+def test_pairs_that_cannot_be_built_are_passed_over(open_study):
+    """Each pair is tried once, when a point of it is drawn; the result does not depend on who found it out."""
+    tried = []
+
+    def builds(*pair):
+        tried.append(pair)
+        return f"{pair[0]} over {pair[1]}: no depth works" if pair[1] in ("vgg11", "resnet34") else None
+
+    search = open_study(60, builds=builds)
+    search.run(objective)
+    assert search.n_trials == search.progress().settled == 36
+    assert {trial.params["encoder"] for trial in search.trials()} == set(SPACE.encoders) - {"vgg11", "resnet34"}
+    assert sorted(tried) == sorted(SPACE.pairs())
+    assert search.pairs.impossible()["unet", "vgg11", 5] == "unet over vgg11: no depth works"
+    few = open_study(5, name="few", builds=builds)
+    tried.clear()
+    few.run(objective)
+    assert len(tried) <= 5 + len(few.pairs.impossible())
+    for warm in (False, True):
+        again = open_study(20, name=f"again {warm}", builds=builds)
+        if warm:
+            assert [pair for pair in SPACE.pairs() if pair in again.pairs]  # another process has tried all
+        again.run(objective)
+    assert drawn(open_study(20, name="again False")) == drawn(open_study(20, name="again True"))
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_no_pair_can_be_built(open_study, sampler):
+    search = open_study(3, builds=lambda *pair: "no luck", sampler=sampler, name=sampler)
+    with pytest.raises(ParameterError, match="no pair of the space can be built, the first: no luck"):
+        search.run(objective)
