@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from alan.errors import DataError, LockError
+from alan.files import naming_full_disk
 
 _log = logging.getLogger(__name__)
 
@@ -130,8 +131,13 @@ def _acquire(path: Path, target: Path) -> int:
                 raise LockError(_in_use(target, path, owner))
             if owner:
                 _log.info("%s: took over the lock of %s, which is gone", target, _in_words(owner))
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(_myself()).encode(), 0)
+            try:
+                with naming_full_disk(target):
+                    os.ftruncate(file, 0)
+                    os.pwrite(file, json.dumps(_myself()).encode(), 0)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
         except BaseException:
             os.close(file)
             raise

@@ -192,7 +192,9 @@ def _changed(a: Any, b: Any, name: str = "") -> set[str]:
     return set() if a == b else {name or "all of it"}
 
 
-def report_failures(path: Path, failures: Sequence[tuple[str, str]], total: int, *, strict: bool) -> None:
+def report_failures(
+    path: Path, failures: Sequence[tuple[str, str]], total: int, *, strict: bool, output: str = ""
+) -> None:
     """List what was skipped in a CSV file, and warn of it once.
 
     Args:
@@ -200,21 +202,35 @@ def report_failures(path: Path, failures: Sequence[tuple[str, str]], total: int,
         failures: file and reason of each.
         total: number of files that were asked for.
         strict: raise an error in place of the warning.
+        output: name of the file that was written, where several files of one folder share the list; their rows are
+            kept, and a third column names the file.
 
     Raises:
         SkippedError: something was skipped and ``strict`` is True; the command line exits with code 1.
     """
-    if not failures:
+    others = _rows_of_others(path, output) if output else []
+    if not failures and not others:
         path.unlink(missing_ok=True)
         return
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(("file", "reason"))
-        writer.writerows(failures)
+        writer.writerow(("file", "reason", "output") if output else ("file", "reason"))
+        writer.writerows(others)
+        writer.writerows([(*failure, output) if output else failure for failure in failures])
+    if not failures:
+        return
     text = f"skipped {len(failures)} of {total} files, listed in {path}; the first: {': '.join(failures[0])}"
     if strict:
         raise SkippedError(text)
     warnings.warn(text, AlanWarning, stacklevel=2)
+
+
+def _rows_of_others(path: Path, output: str) -> list[list[str]]:
+    """Rows of a list of failures that other outputs of the folder have written."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in list(csv.reader(file))[1:] if len(row) == 3 and row[2] != output]
 
 
 def provenance(inputs: Mapping[str, str]) -> dict[str, Any]:

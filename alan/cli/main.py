@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from alan._version import __version__
-from alan.errors import AlanError, AlanWarning, ConfigError, nearest
+from alan.errors import AlanError, AlanWarning, ConfigError, SkippedError, nearest
 
 #: Verb to (module, function, one line of help); the function's signature is the verb's options.
 VERBS = {
@@ -28,6 +28,7 @@ VERBS = {
         "extract_frames",
         "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)",
     ),
+    "check": ("alan.cli.check", "check", "read everything in an archive and list what is wrong with it"),
     "prepare": ("alan.cli.prepare", "prepare", "decode an archive once into a frame store"),
     "parcels": ("alan.cli.parcels", "parcels", "fit k-means parcels on unlabelled frames"),
     "name": ("alan.cli.name", "name", "name parcels by simulated frames: white boxes without a human label"),
@@ -147,8 +148,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; ``None`` takes it from ``sys.argv``.
 
     Returns:
-        0 when all went well, 2 for bad input, a full disk or a place that cannot be read or written (one line on
-        standard error), 130 when interrupted.
+        0 when all went well, 1 when something was skipped and ``strict`` was asked for, 2 for bad input, a full
+        disk or a place that cannot be read or written (one line on standard error), 130 when interrupted.
     """
     arguments = list(sys.argv[1:] if args is None else args)
     asked = [argument for argument in arguments[:2] if argument in {"-h", "--help", "help"}]
@@ -163,7 +164,7 @@ def main(args: Sequence[str] | None = None) -> int:
             _run(arguments)
     except AlanError as error:
         sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
-        return 2
+        return 1 if isinstance(error, SkippedError) else 2
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise

@@ -18,11 +18,10 @@ from alan.bounds import PositiveInt, bounded
 from alan.data.io.base import Cine
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, read_cine, stem
 from alan.data.io.medical import MEDICAL
-from alan.data.readers.manifest import MANIFEST
+from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanWarning, DataError
 
 _log = logging.getLogger(__name__)
-_COLUMNS = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
 
 
 @bounded
@@ -30,10 +29,11 @@ def extract_frames(root: str, out: str, *, every: PositiveInt = 1) -> None:
     """Take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD).
 
     Writes ``images/NAME_0001.png`` (grey, the number counts the frames of the loop from 1) and ``manifest.csv``
-    with the columns image, source, frame, time_s, row_mm and column_mm (empty where not known), as
-    :class:`alan.data.FrameFolder` reads them. NAME is the loop's path below ``root``, folders joined by
-    ``_``, without suffix. Loops that cannot be decoded are skipped, counted and warned of. All or nothing is
-    written. What is burnt into the pictures stays there, a patient's name too.
+    with the columns image, source, frame, time_s, row_mm, column_mm, height, width and patient (a pseudonym, from
+    the header of DICOM files; what is unknown is empty), as :class:`alan.data.FrameFolder` reads them. NAME is
+    the loop's path below ``root``, folders joined by ``_``, without suffix. Loops that cannot be decoded are
+    skipped, counted and warned of. All or nothing is written. What is burnt into the pictures stays there, a
+    patient's name too.
 
     Args:
         root: a cine loop, or a folder in which all are looked for.
@@ -54,7 +54,7 @@ def extract_frames(root: str, out: str, *, every: PositiveInt = 1) -> None:
         (part / "images").mkdir(parents=True)
         with (part / MANIFEST).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(_COLUMNS)
+            writer.writerow(COLUMNS)
             failures, count = [], 0
             for path, name in tqdm(names.items(), desc="take stills", unit="loop"):
                 try:
@@ -105,11 +105,19 @@ def _names(source: Path) -> dict[Path, str]:
 
 def _write_stills(video: Cine, folder: Path, name: str, *, source: str, every: int, writer: Any) -> int:
     """Write each n-th frame and its row; the number of them."""
-    row_mm, column_mm = video.spacing or ("", "")
     indices = range(0, len(video.frames), every)
     for index in indices:
         image = f"{name}_{index + 1:04d}.png"
         Image.fromarray(video.frames[index]).save(folder / image)
-        time = "" if video.fps is None else f"{index / video.fps:.6g}"
-        writer.writerow([image, source, index + 1, time, row_mm, column_mm])
+        writer.writerow(
+            manifest_row(
+                image,
+                source,
+                index + 1,
+                video.frames.shape[1:],
+                time=None if video.fps is None else index / video.fps,
+                spacing=video.spacing,
+                patient=video.patient,
+            )
+        )
     return len(indices)

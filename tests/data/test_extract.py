@@ -64,6 +64,9 @@ def test_stills_and_manifest(tmp_path, root, frames):
         "time_s": "0.12",
         "row_mm": "",
         "column_mm": "",
+        "height": str(frames.shape[1]),
+        "width": str(frames.shape[2]),
+        "patient": "",
     }
     assert (table[0]["time_s"], table[0]["row_mm"], table[0]["column_mm"]) == ("", "0.5", "0.25")
     assert table[-1]["image"] == "p2_1.2.840_0028.png"
@@ -76,11 +79,16 @@ def test_stills_and_manifest(tmp_path, root, frames):
 def test_the_folder_reader_goes_on_from_there(tmp_path, root):
     extract_frames(str(root), str(tmp_path / "out"), every=5)
     stills = FrameFolder(tmp_path / "out", unlabelled=True)
-    assert [r.patient for r in stills.records] == ["p1"] * 4 + ["p2"] * 6
+    patients = [r.patient for r in stills.records]
+    assert patients[:4] == ["p1"] * 4
+    assert set(patients[4:]) == {rows(tmp_path / "out")[-1]["patient"]}  # the pseudonym of the DICOM header
+    assert patients[4] not in {"", "p1", "p2"}
     assert stills[0].spacing == (0.5, 0.25)
     assert stills[2].spacing is None
     assert stills[-1].spacing == pytest.approx((0.5105, 0.5105), rel=1e-3)
-    assert stills.records[2].attributes == {"source": "p1/a4c.avi", "frame": 1.0, "time_s": 0.0}
+    height, width = stills[2].frames.shape[1:]
+    facts = {"source": "p1/a4c.avi", "frame": 1.0, "time_s": 0.0, "height": height, "width": width}
+    assert stills.records[2].attributes == facts
 
 
 def test_one_file(tmp_path, root):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from alan.data.io.base import Cine
+from alan.data.pseudonyms import patient_key
 from alan.data.sample import ByteArray
 from alan.errors import DataError
 from alan.extras import third_party
@@ -61,7 +62,13 @@ def read_dicom(path: str | os.PathLike[str]) -> Cine:
         raise DataError(f"{source}: lacks an element of a picture ({error})") from error
     if not frames:
         raise DataError(f"{source}: holds no frame")
-    return Cine(np.stack(frames), fps, spacing)
+    return Cine(np.stack(frames), fps, spacing, patient=_patient(dataset))
+
+
+def _patient(dataset: Any) -> str | None:
+    """Pseudonym of the patient, by the PatientID, or else by name and date of birth."""
+    name = str(dataset.get("PatientName") or "")
+    return patient_key(dataset.get("PatientID"), name and f"{name} {dataset.get('PatientBirthDate')}") or None
 
 
 def _grey(frame: NDArray[Any], dataset: Any) -> ByteArray:

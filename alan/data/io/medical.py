@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from alan.data.io.base import Cine, Spacing, reading, say, times_at
 from alan.data.io.grey import to_grey
-from alan.data.io.metaimage import metaimage_layout, read_metaimage
+from alan.data.io.metaimage import metaimage_files, metaimage_layout, read_metaimage
 from alan.data.io.nifti import nifti_layout, read_nifti
 from alan.data.io.raw import Layout
 from alan.data.sample import ByteArray
@@ -47,6 +47,15 @@ def medical_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     """
     with reading(path, "image") as source:
         return (metaimage_layout(source) if _is_metaimage(source) else nifti_layout(source)).shape
+
+
+def medical_files(path: Path) -> tuple[Path, ...]:
+    """Files that are read with a NIfTI or MetaImage file, itself first; those that are missing are left out."""
+    try:
+        files = metaimage_files(path) if _is_metaimage(path) else (path,)
+    except (DataError, OSError, ValueError):  # reading the file reports it
+        files = (path,)
+    return tuple(file for file in files if file.is_file())
 
 
 def read_medical(path: str | os.PathLike[str]) -> MedicalImage:

@@ -59,6 +59,15 @@ def metaimage_layout(path: Path) -> Layout:
     return _header(path).layout
 
 
+def metaimage_files(path: Path) -> tuple[Path, ...]:
+    """Files that make up a MetaImage file: itself, and the file of its pixels if that is another one.
+
+    Raises:
+        DataError: As :func:`metaimage_layout`.
+    """
+    return tuple(dict.fromkeys((path, _header(path).data)))
+
+
 def read_metaimage(path: Path) -> tuple[Layout, NDArray[Any]]:
     """Read header and frames (T, H, W) of a MetaImage file.
 

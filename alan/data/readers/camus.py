@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alan.bounds import bounded
-from alan.data.io.medical import read_grey, read_labels
+from alan.data.io.medical import medical_files, read_grey, read_labels
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import number, read_info, read_text
 from alan.data.sample import BoolArray, ByteArray, Record, Sample
@@ -212,7 +212,9 @@ def _find(folder: Path, code: str, sequences: bool) -> _Files:
     else:
         masks = {key: path for key, path in masks.items() if key in there}
     info = folder / f"Info_{code}.cfg"
-    every = [*there.values(), *stills.values(), *masks.values(), *([info] if info.is_file() else [])]
+    pictures = (*there.values(), *stills.values(), *masks.values())
+    every = [file for path in pictures for file in medical_files(path)]
+    every += [info] if info.is_file() else []
     return _Files(stem, there, stills, masks, info, tuple(dict.fromkeys(every)))
 
 

@@ -17,6 +17,7 @@ MANIFEST = "manifest.csv"
 REQUIRED = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
 #: Size (height, width) of the still in pixels, which its pixel size holds for, and the patient's pseudonym.
 OPTIONAL = ("height", "width", "patient")
+COLUMNS = (*REQUIRED, *OPTIONAL)
 _WORDS = ("source", "patient")
 
 Facts = Mapping[str, float | int | str]
@@ -45,6 +46,32 @@ def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
                 fact[name] = value
         facts[picture_id(row["image"])] = fact
     return facts
+
+
+def manifest_row(
+    image: str,
+    source: str,
+    frame: int,
+    shape: tuple[int, ...],
+    *,
+    time: float | None,
+    spacing: tuple[float, float] | None,
+    patient: str | None,
+) -> list[str | int | float]:
+    """One row of a manifest, in the order of :data:`COLUMNS`; what is unknown is empty.
+
+    Args:
+        image: File name of the still.
+        source: The loop that it was extracted from.
+        frame: Number of the frame in the loop, from 1.
+        shape: (H, W) of the still.
+        time: Seconds from the first frame.
+        spacing: (row, column) size of a pixel in mm.
+        patient: Pseudonym of the patient.
+    """
+    row_mm, column_mm = spacing or ("", "")
+    seconds = "" if time is None else f"{time:.6g}"
+    return [image, source, frame, seconds, row_mm, column_mm, *shape, patient or ""]
 
 
 def still_spacing(facts: Facts, shape: tuple[int, int]) -> tuple[float, float] | None:

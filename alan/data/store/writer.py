@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import shutil
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +24,10 @@ from alan.data.sample import SPLITS, Sample
 from alan.data.splits import check_split
 from alan.data.store.part_file import Arrays, Entry, PartFile, describe
 from alan.data.store.reader import SCHEMA, FrameStore
-from alan.errors import AlanWarning, DataError, nearest
+from alan.errors import DataError, SkippedError, nearest
 from alan.files import atomic, fingerprint
+from alan.locks import lock_file
+from alan.runs import FAILURES, report_failures
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -44,13 +45,15 @@ def prepare(
     workers: NonNegativeInt | None = None,
     progress: bool = True,
     overwrite: bool = False,
+    strict: bool = False,
 ) -> FrameStore:
     """Decode every sample of an archive and write a frame store.
 
     Decoded samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
     continues after the last whole sample. The store is written at the end and then renamed, so that it is whole or
-    absent; at that moment the disk holds everything twice. Samples that cannot be decoded are skipped, counted and
-    warned of. If ``out`` was made from the same archive with the same settings, it is opened at once.
+    absent; at that moment the disk holds everything twice. What cannot be used is skipped and listed in the file
+    ``failures.csv`` beside the store. If ``out`` was made from the same archive with the same settings, it is
+    opened at once.
 
     Args:
         dataset: The archive. Its ``failures`` are extended by what could not be decoded.
@@ -60,6 +63,7 @@ def prepare(
         workers: Number of processes that decode; 0 decodes in this process; None takes one per core, at most 4.
         progress: Whether to show a progress bar.
         overwrite: Whether to replace a store, or unfinished work, that was made with other settings.
+        strict: Whether to raise an error at the end if anything was skipped; the store is written all the same.
 
     Returns:
         The store, opened.
@@ -67,11 +71,35 @@ def prepare(
     Raises:
         DataError: There is nothing to write, ``out`` or its ``.part`` belongs to something else, or the disk is
             full.
+        LockError: Another process is writing ``out``.
+        SkippedError: Something was skipped, and ``strict`` is set.
         SplitLeakError: A patient or study is in two splits, and the data set does not name that leak.
     """
+    target = Path(out)
+    if target.is_dir():
+        raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'frames.h5'}")
+    with lock_file(target):
+        _prepare(dataset, target, preprocessing, frames, workers=workers, progress=progress, overwrite=overwrite)
+    store = FrameStore(target)
+    if strict and store.skipped:
+        counts = ", ".join(f"{n} {kind}" for kind, n in store.skipped.items())
+        raise SkippedError(f"{target}: skipped {counts}; {FAILURES} beside it lists them")
+    return store
+
+
+def _prepare(
+    dataset: EchoDataset,
+    target: Path,
+    preprocessing: Preprocessing,
+    frames: Literal["all", "annotated"],
+    *,
+    workers: int | None,
+    progress: bool,
+    overwrite: bool,
+) -> None:
+    """Write the store if it does not exist yet."""
     if workers is None:
         workers = min(4, os.cpu_count() or 1)
-    target = Path(out)
     key = {
         "dataset": dataset.name,
         "data": dataset.fingerprint(),
@@ -79,14 +107,12 @@ def prepare(
         "preprocessing_fingerprint": preprocessing.fingerprint,
         "frames": frames,
     }
-    if target.is_dir():
-        raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'frames.h5'}")
     if target.exists() and not overwrite:
-        return _existing(target, key)
+        _check_same(target, key)
+        return
     _check(dataset)
-    target.parent.mkdir(parents=True, exist_ok=True)
     part_path = target.with_name(f"{target.name}.part")
-    failures = list(dataset.failures)
+    before = list(dataset.failures)
     try:
         part = PartFile(part_path, key)
     except DataError:
@@ -96,7 +122,7 @@ def prepare(
         part = PartFile(part_path, key)
     try:
         _decode(_Decoder(dataset, preprocessing, frames == "annotated"), part, workers, progress)
-        failures += [Failure(*failure) for entry in part.entries for failure in entry.failures]
+        failures = before + [Failure(*failure) for entry in part.entries for failure in entry.failures]
         dataset.failures[:] = failures
         dropped = [entry.failures[-1][1] for entry in part.entries if entry.sequence is None]
         if len(dropped) == len(part.entries):
@@ -116,23 +142,23 @@ def prepare(
         part.remove()
     finally:
         part.close()
-    if dropped:
-        warnings.warn(
-            f"{dataset.name}: skipped {len(dropped)} of {len(part.entries)} samples, the first: {dropped[0]}",
-            AlanWarning,
-            stacklevel=2,
-        )
-    return FrameStore(target)
+    report_failures(
+        target.with_name(FAILURES),
+        [(failure.file, failure.reason) for failure in failures],
+        len(dataset) + len(before),
+        strict=False,
+        output=target.name,
+    )
 
 
-def _existing(target: Path, key: Mapping[str, Any]) -> FrameStore:
+def _check_same(target: Path, key: Mapping[str, Any]) -> None:
+    """Refuse a store that was made from something else."""
     store = FrameStore(target)
     if store.source != key:
         raise DataError(
             f"{target}: holds {describe(store.source)}, asked for {describe(key)}; "
             "write to another path, or replace it with overwrite"
         )
-    return store
 
 
 def _check(dataset: EchoDataset) -> None:

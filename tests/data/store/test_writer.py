@@ -1,9 +1,11 @@
+import csv
 import errno
 import json
 import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 import warnings
 from collections import namedtuple
 
@@ -15,8 +17,9 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import Failure
 from alan.data.sample import Record
 from alan.data.store import part_file as partial
+from alan.data.store.reader import FrameStore
 from alan.data.store.writer import _Decoder, prepare
-from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
+from alan.errors import AlanWarning, DataError, LockError, ParameterError, SkippedError, SplitLeakError
 from alan.files import fingerprint
 
 SMALL = Preprocessing(16)
@@ -134,8 +137,22 @@ def test_a_part_of_something_else_is_refused(memory):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_undecodable_samples_are_skipped_and_counted(memory, workers):
-    with pytest.warns(AlanWarning, match="skipped 2 of 6 samples, the first: s1: broken"):
-        store = run(memory.archive(broken=(1, 3)), memory.path / "a.h5", workers=workers)
+    archive, listed = memory.archive(broken=(1, 3)), memory.path / "failures.csv"
+    with pytest.warns(
+        AlanWarning, match=r"skipped 2 of 6 files, listed in .*failures\.csv; the first: s1: s1: broken"
+    ):
+        store = run(archive, memory.path / "a.h5", workers=workers)
+    rows = [["file", "reason", "output"], ["s1", "s1: broken", "a.h5"], ["s3", "s3: broken", "a.h5"]]
+    with listed.open() as file:
+        assert list(csv.reader(file)) == rows
+    assert [failure.file for failure in archive.failures] == ["s1", "s3"]
+    with pytest.warns(AlanWarning, match="skipped 1 of 6"):
+        run(memory.archive(broken=(0,)), memory.path / "b.h5")
+    with listed.open() as file:
+        assert list(csv.reader(file)) == [*rows, ["s0", "s0: broken", "b.h5"]]
+    run(memory.archive(), memory.path / "b.h5", overwrite=True)
+    with listed.open() as file:
+        assert list(csv.reader(file)) == rows
     assert [s.id for s in store.sequences] == ["s0", "s2", "s4", "s5"]
     assert store.skipped == {"samples that could not be decoded": 2}
     assert store.labelled(phases=None)["frame"].tolist()[:3] == [0, 1, 4]
@@ -154,9 +171,50 @@ def test_what_a_reader_skips_while_decoding_is_counted_once(memory):
     archive._load = and_skip
     for workers in (0, 2):
         archive.failures = list(listed)
-        store = run(archive, memory.path / f"{workers}.h5", workers=workers)
+        with pytest.warns(AlanWarning, match="skipped 3 of 8 files"):
+            store = run(archive, memory.path / f"{workers}.h5", workers=workers)
         assert store.skipped == {"rows without a video": 2, "tracings beyond the end": 1}
         assert archive.failures == [*listed, late]
+
+
+def test_strict_writes_the_store_and_is_an_error(memory):
+    out = memory.path / "a.h5"
+    with (
+        pytest.warns(AlanWarning),
+        pytest.raises(SkippedError, match=r"skipped 1 samples that could not be decoded"),
+    ):
+        run(memory.archive(broken=(1,)), out, strict=True)
+    assert len(FrameStore(out).sequences) == 5
+    with pytest.raises(SkippedError, match=r"failures\.csv beside it lists them"):
+        run(memory.archive(broken=(1,)), out, strict=True)  # the store is there already
+    assert run(memory.archive(), memory.path / "b.h5", strict=True).skipped == {}
+
+
+def test_a_second_process_is_told_which_one_is_writing(memory):
+    out = memory.path / "a.h5"
+    code = (
+        "import sys, pathlib\nfrom alan.locks import lock_file\n"
+        "with lock_file(pathlib.Path(sys.argv[1])):\n    print('locked', flush=True)\n    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(out)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(LockError, match=rf"a\.h5: process {other.pid} of "):
+            run(memory.archive(), out)
+        other.communicate()
+    assert len(run(memory.archive(), out)) == 26
+    assert sorted(path.name for path in memory.path.iterdir()) == ["a.h5", "archive"]
+
+
+def test_a_simulated_archive_makes_a_simulated_store(memory):
+    assert not memory.store("real.h5").simulated
+    marker = memory.path / "archive" / "simulation.json"
+    marker.write_text('{"complete": true}')
+    store = memory.store("a.h5")
+    assert (store.name, store.simulated) == ("simulated Memory", True)
+    marker.write_text('{"complete": false}')
+    with pytest.raises(DataError, match="a simulated archive that is not complete"):
+        memory.archive()
 
 
 def test_nothing_left_is_an_error(memory):
@@ -166,7 +224,7 @@ def test_nothing_left_is_an_error(memory):
 
 
 def test_annotated_frames_only(memory):
-    with pytest.warns(AlanWarning, match="skipped 1 of 6 samples, the first: s2: no annotated frame"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 6 files, .* the first: s2: s2: no annotated frame"):
         store = memory.store("few.h5", frames="annotated")
     every = memory.store()
     table, full = store.labelled(phases=None), every.labelled(phases=None)
@@ -219,9 +277,9 @@ def test_no_space_while_decoding(memory, monkeypatch):
 
     def full(fd, data, place):
         written.append(len(data))
-        if len(written) == 4:
+        if len(written) == 5:  # the first one names the owner of the lock
             return pwrite(fd, data[:100], place)
-        if len(written) == 5:
+        if len(written) == 6:
             raise OSError(errno.ENOSPC, "No space left on device")
         return pwrite(fd, data, place)
 
