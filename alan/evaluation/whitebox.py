@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alan.downstream.whitebox.fitting import FittedWhiteBox, LabelledMaps, fit_white_box
+from alan.downstream.whitebox.rules import RuleName
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.evaluation.metrics import dice
@@ -48,7 +49,7 @@ class WhiteBoxFit(NamedTuple):
 
 def fit_source(
     source: Source,
-    rule: str,
+    rule: RuleName,
     structure: str,
     labels: LabelledMaps,
     *,

@@ -20,6 +20,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score
 from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
 from alan.parcels.model import ParcelModel
+from alan.parcels.regions import parcel_pixels
 from alan.parcels.usage import parcel_usage
 
 Maps = NDArray[np.integer]
@@ -192,11 +193,7 @@ def oracle_dice(maps: ArrayLike, masks: ArrayLike, *, background: int | None = N
     ids, truth = _maps(maps).astype(np.int64), np.asarray(masks, bool)
     if ids.shape != truth.shape:
         raise ParameterError(f"maps are {ids.shape}, masks {truth.shape}: give one mask a map")
-    n_ids = int(ids.max()) + 1
-    inside = np.stack([np.bincount(one[mask], minlength=n_ids) for one, mask in zip(ids, truth, strict=True)])
-    size = np.stack([np.bincount(one.ravel(), minlength=n_ids) for one in ids])
-    if background is not None and background < n_ids:
-        inside[:, background] = size[:, background] = 0
+    size, inside = parcel_pixels(ids, truth, int(ids.max()) + 1, background)
     wanted = truth.sum((1, 2))
     each = [_best_union(n, s, m) for n, s, m in zip(inside, size, wanted, strict=True) if m]
     if not each:

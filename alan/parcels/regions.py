@@ -1,4 +1,4 @@
-"""Regions of a parcel map and which of them touch: NumPy only, one pass over neighbouring pixels."""
+"""Connected regions of parcel maps, and numbers of pixels per parcel."""
 
 from __future__ import annotations
 
@@ -38,30 +38,6 @@ def regions(parcel_map: ArrayLike) -> RegionMap:
     return np.asarray(labels - 1, np.int32)
 
 
-def adjacency(region_map: ArrayLike) -> NDArray[np.int64]:
-    """Pairs of regions that share a pixel edge.
-
-    Args:
-        region_map: (H, W) integer ids from 0, as :func:`regions` gives; a parcel map works too and gives pairs of
-            parcels.
-
-    Returns:
-        (E, 2) int64: each pair once, the smaller id first, sorted. (0, 2) where there is a single region.
-
-    Raises:
-        ParameterError: not a non-empty integer array (H, W).
-    """
-    plane = _plane(region_map, "region_map").astype(np.int64)
-    side = int(plane.max()) + 1
-    codes = []
-    for first, second in ((plane[:, :-1], plane[:, 1:]), (plane[:-1], plane[1:])):
-        differ = first != second
-        a, b = first[differ], second[differ]
-        codes.append(np.minimum(a, b) * side + np.maximum(a, b))
-    code = np.unique(np.concatenate(codes))
-    return np.stack([code // side, code % side], axis=1)
-
-
 def parcel_of_region(region_map: ArrayLike, parcel_map: ArrayLike) -> NDArray[np.int64]:
     """Parcel id of each region.
 
@@ -81,3 +57,26 @@ def parcel_of_region(region_map: ArrayLike, parcel_map: ArrayLike) -> NDArray[np
     ids = np.zeros(int(region.max()) + 1, np.int64)
     ids[region] = parcel
     return ids
+
+
+def parcel_pixels(
+    maps: NDArray[np.integer], masks: NDArray[np.bool_], n_ids: int, background_id: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the pixels of each parcel in each image, and those inside a mask.
+
+    Args:
+        maps: (N, H, W) integer ids from 0.
+        masks: (N, H, W) bool.
+        n_ids: Number of ids that are counted; higher ids are left out.
+        background_id: Id that is no parcel; its counts are 0.
+
+    Returns:
+        Two (N, n_ids) int64.
+    """
+    maps, width = maps.astype(np.intp, copy=False), max(n_ids, int(maps.max()) + 1)
+    area = np.stack([np.bincount(ids.ravel(), minlength=width) for ids in maps])
+    pairs = zip(maps, masks, strict=True)
+    inside = np.stack([np.bincount(ids[mask], minlength=width) for ids, mask in pairs])
+    if background_id is not None and background_id < width:
+        area[:, background_id] = inside[:, background_id] = 0
+    return area[:, :n_ids], inside[:, :n_ids]

@@ -1,4 +1,4 @@
-"""RAPTOR's loss, SmooSeg's, parcel maps, guided maps and adjacency, each against its plain form, on one thread.
+"""RAPTOR's loss, SmooSeg's, parcel maps and guided maps, each against its plain form, on one thread.
 
 Run: python tests/benchmarks/bench_parcels.py [--frames 8]
 
@@ -21,7 +21,6 @@ from torch.nn import functional as F
 from alan.parcels import loss as module
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.maps import logits_to_maps
-from alan.parcels.regions import adjacency, regions
 from alan.parcels.smooseg import smoothness_loss
 
 FORMS = ("naive", "general", "moments")
@@ -196,30 +195,6 @@ def bench_guided():
         )
 
 
-def dilation(region_map):
-    """Per label: dilate, and see what it meets."""
-    pairs = set()
-    for region in range(region_map.max() + 1):
-        for other in np.unique(region_map[ndimage.binary_dilation(region_map == region)]):
-            if other != region:
-                pairs.add((min(region, other), max(region, other)))
-    return np.array(sorted(pairs))
-
-
-def bench_regions():
-    noise = np.random.default_rng(0).normal(size=(64, 112, 112))
-    parcel_map = np.stack([ndimage.gaussian_filter(plane, 3) for plane in noise]).argmax(0).astype(np.uint8)
-    region_map = regions(parcel_map)
-    times = best_of_three(
-        plain=lambda: dilation(region_map), ours=lambda: adjacency(region_map), label=lambda: regions(parcel_map)
-    )
-    same = np.array_equal(dilation(region_map), adjacency(region_map))
-    print(
-        f"adjacency of {region_map.max() + 1} regions at 112: {times['plain'] / times['ours']:.0f} x as fast as "
-        f"per-label dilation ({times['ours'] * 1e3:.2f} ms), equal: {same}; regions {times['label'] * 1e3:.2f} ms"
-    )
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=8)
@@ -236,7 +211,6 @@ def main():
     bench_smooseg(arguments.frames)
     bench_maps()
     bench_guided()
-    bench_regions()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Regions and adjacency against a slow reading of their definition: flood fill and per-label dilation."""
+"""Connected regions against a flood fill, and pixel counts against a plain loop."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from alan.errors import ParameterError
-from alan.parcels.regions import adjacency, parcel_of_region, regions
+from alan.parcels.regions import parcel_of_region, parcel_pixels, regions
 
 
 def random_map(seed, shape=(23, 31), n_parcels=6, smooth=1.5):
@@ -34,42 +34,37 @@ def slow_regions(parcel_map):
     return out
 
 
-def slow_adjacency(region_map):
-    """Dilate every region by one pixel and see what it meets."""
-    pairs = set()
-    for region in np.unique(region_map):
-        grown = ndimage.binary_dilation(region_map == region)
-        for other in np.unique(region_map[grown]):
-            if other != region:
-                pairs.add((min(region, other), max(region, other)))
-    return np.array(sorted(pairs)).reshape(-1, 2)
-
-
 @pytest.mark.parametrize("seed", range(5))
-def test_regions_and_adjacency_equal_the_slow_form(seed):
+def test_regions_equal_the_slow_form(seed):
     parcel_map = random_map(seed)
     region_map = regions(parcel_map)
     assert region_map.dtype == np.int32
     np.testing.assert_array_equal(region_map, slow_regions(parcel_map))
-    np.testing.assert_array_equal(adjacency(region_map), slow_adjacency(region_map))
-    np.testing.assert_array_equal(adjacency(parcel_map), slow_adjacency(parcel_map))
     np.testing.assert_array_equal(parcel_of_region(region_map, parcel_map)[region_map], parcel_map)
 
 
 def test_diagonal_neighbours_do_not_connect():
     checker = np.array([[0, 1], [1, 0]], np.uint8)
     np.testing.assert_array_equal(regions(checker), [[0, 1], [2, 3]])
-    np.testing.assert_array_equal(adjacency(regions(checker)), [[0, 1], [0, 2], [1, 3], [2, 3]])
 
 
 def test_parcel_zero_is_a_parcel_like_any_other():
     np.testing.assert_array_equal(regions(np.array([[0, 5, 0]])), [[0, 1, 2]])
 
 
-def test_one_region_has_no_neighbour():
-    flat = np.full((3, 4), 7, np.uint8)
-    assert regions(flat).max() == 0
-    assert adjacency(regions(flat)).shape == (0, 2)
+def test_a_flat_map_is_one_region():
+    assert regions(np.full((3, 4), 7, np.uint8)).max() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])
+def test_pixels_of_parcels_equal_a_plain_loop(dtype):
+    maps = np.stack([random_map(seed) for seed in range(3)]).astype(dtype)
+    masks = np.random.default_rng(0).random(maps.shape) < 0.4
+    area, inside = parcel_pixels(maps, masks, 8, background_id=2)
+    for n, k in np.ndindex(3, 8):
+        assert area[n, k] == (0 if k == 2 else (maps[n] == k).sum())
+        assert inside[n, k] == (0 if k == 2 else ((maps[n] == k) & masks[n]).sum())
+    assert parcel_pixels(maps, masks, 2)[0].shape == (3, 2)  # higher ids are left out
 
 
 @pytest.mark.parametrize(

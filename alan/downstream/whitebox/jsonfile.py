@@ -1,9 +1,11 @@
-"""White-box models as JSON that people read and edit: one line for each entry, list and parcel."""
+"""White boxes as JSON that people read and edit: one line for each entry, list and parcel."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,11 @@ from alan.shipped import shipped
 
 
 def dump(value: Any, path: str | os.PathLike[str] | None = None) -> str:
-    """Write JSON with lists of numbers, and objects within lists, on one line each.
+    """Write JSON with one line per list of numbers and per object within a list.
 
     Args:
-        value: what JSON can hold; NaN is not.
-        path: also write it there, whole or not at all.
+        value: Plain values; NaN is not allowed.
+        path: File to write, whole or not at all; None only returns the text.
 
     Returns:
         The text.
@@ -29,7 +31,7 @@ def dump(value: Any, path: str | os.PathLike[str] | None = None) -> str:
 
 
 def load(source: str | os.PathLike[str]) -> Any:
-    """Read JSON from a path, by a shipped name (``alan-sim-small-lv``), or from a text that starts with a brace.
+    """Read JSON from a path, from a shipped name (``alan-sim-small-lv``), or from a text that starts with a brace.
 
     Raises:
         DataError: the file is missing or is not JSON.
@@ -45,20 +47,38 @@ def load(source: str | os.PathLike[str]) -> Any:
         return read_json(path or source)
     try:
         return json.loads(source)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ParameterError(f"not JSON ({error}): check the last edit") from error
 
 
 def check_schema(value: Any, schema: str) -> dict[str, Any]:
-    """The value as a dictionary of the schema.
+    """Return the value if it is a dictionary of the schema.
 
     Raises:
-        ParameterError: it is none.
+        ParameterError: it is not.
     """
     found = value.get("schema") if isinstance(value, dict) else type(value).__name__
     if not isinstance(value, dict) or found != schema:
-        raise ParameterError(f"not a fitted model of this kind: schema is {found!r}, {schema!r} expected")
+        raise ParameterError(
+            f"not a fitted model of this kind: schema is {found!r}, {schema!r} expected; fit and write it again"
+        )
     return value
+
+
+@contextlib.contextmanager
+def reading(kind: str) -> Iterator[None]:
+    """Turn the errors of a malformed dictionary into one ``ParameterError``.
+
+    Args:
+        kind: What is read, for the message.
+    """
+    try:
+        yield
+    except ParameterError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ParameterError(f"the {kind} is incomplete or malformed ({reason}): write it again") from error
 
 
 def _layout(value: Any, indent: str) -> str:

@@ -1,4 +1,4 @@
-"""The Beta posterior of each parcel's share in a target: labels, and what was known before, in one number."""
+"""Beta posterior of the share of each parcel in a target, from labels and a prior."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 from scipy import special
 
 from alan.downstream.whitebox.counting import Counts
-from alan.downstream.whitebox.prior import Evidence, ParcelPrior, effective_pixels
+from alan.downstream.whitebox.prior import EffectivePixels, ParcelPrior, effective_pixels
 from alan.errors import ParameterError
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
 
-#: Jeffreys' prior of a share: half an observation on each side (Gelman et al., Bayesian Data Analysis, 2.8).
+#: Jeffreys' prior of a share: half an observation inside and outside (Gelman et al., Bayesian Data Analysis, 2.8).
 JEFFREYS = 0.5
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Beta distributions of the parcels' shares in a target.
+    """Beta distributions of the shares of the parcels in a target.
 
     Attributes:
-        alpha: (K,) float64, :data:`JEFFREYS` plus effective pixels inside.
-        beta: (K,) float64, the same outside.
-        known: (K,) bool, the parcel was seen in a label or in the prior.
+        alpha: (K,) float64, :data:`JEFFREYS` plus effective pixels inside the target.
+        beta: (K,) float64, :data:`JEFFREYS` plus effective pixels outside.
+        known: (K,) bool, the parcel occurs in a labelled image or in the prior.
     """
 
     alpha: FloatArray
@@ -35,11 +35,11 @@ class Posterior:
 
     @property
     def share(self) -> FloatArray:
-        """(K,) posterior mean of the share, in [0, 1]; one half where nothing is known."""
+        """(K,) posterior mean of the share, in [0, 1]; one half if the parcel is unknown."""
         return self.alpha / (self.alpha + self.beta)
 
-    def chance(self, share: float) -> FloatArray:
-        """(K,) probability that the parcel's share in the target exceeds ``share``, in [0, 1]."""
+    def exceeds(self, share: float) -> FloatArray:
+        """(K,) probability in [0, 1] that the share of a parcel exceeds ``share``."""
         return np.asarray(special.betaincc(self.alpha, self.beta, share), np.float64)
 
 
@@ -51,26 +51,27 @@ def posterior(
     correlation: float,
     prior_strength: float,
 ) -> Posterior:
-    """Put labels and prior together.
+    """Combine labels and prior.
 
-    The prior counts as its own number of effective pixels, but for at most ``prior_strength``: what thousands of
-    simulated frames say must not drown a real patient.
+    The prior counts as its number of effective pixels, but as no more than ``prior_strength``, so that thousands
+    of simulated frames do not outweigh a real patient.
 
     Args:
-        counts: counted over N labelled images; N may be 0.
-        groups: (N,) the patient of each image.
-        prior: what was known before, or None.
-        correlation: of the pixels of a patient, see :func:`alan.downstream.whitebox.prior.effective_pixels`.
-        prior_strength: effective pixels of a parcel that the prior may weigh.
+        counts: Counts over N labelled images; N may be 0.
+        groups: (N,) patient of each image.
+        prior: Prior of the parcels, or None.
+        correlation: Correlation of the pixels of a patient, see
+            :func:`alan.downstream.whitebox.prior.effective_pixels`.
+        prior_strength: Largest weight of the prior of a parcel, in effective pixels.
 
     Returns:
         The posterior.
 
     Raises:
-        ParameterError: the prior has more parcels than there are.
+        ParameterError: the prior has more parcels than the maps.
     """
     n_parcels = counts.area.shape[1]
-    found = Evidence(np.zeros(n_parcels), np.zeros(n_parcels))
+    found = EffectivePixels(np.zeros(n_parcels), np.zeros(n_parcels))
     if len(counts.area):
         found = effective_pixels(counts.area, counts.overlap, groups, correlation)
     alpha, beta = found.inside.copy(), found.outside.copy()
@@ -80,8 +81,8 @@ def posterior(
             raise ParameterError(
                 f"the prior has {k} parcels, the maps {n_parcels}: count it on maps of the same parcel model"
             )
-        seen = prior.inside + prior.outside
-        weight = np.divide(np.minimum(seen, prior_strength), seen, out=np.zeros(k), where=seen > 0)
+        total = prior.inside + prior.outside
+        weight = np.divide(np.minimum(total, prior_strength), total, out=np.zeros(k), where=total > 0)
         alpha[:k] += weight * prior.inside
         beta[:k] += weight * prior.outside
     return Posterior(alpha + JEFFREYS, beta + JEFFREYS, alpha + beta > 0)

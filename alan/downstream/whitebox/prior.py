@@ -1,4 +1,4 @@
-"""How much of each parcel lies in a structure: evidence out of labelled frames, kept as a prior for later ones."""
+"""Prior of parcels: how much of each parcel lies in a structure, counted on labelled (often simulated) frames."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alan.downstream.whitebox.counting import check_groups, check_maps, check_masks
-from alan.downstream.whitebox.jsonfile import check_schema, dump, load
+from alan.bounds import PositiveInt, Share, bounded
+from alan.downstream.whitebox.counting import check_groups, check_maps, check_masks, count_ids
+from alan.downstream.whitebox.jsonfile import check_schema, dump, load, reading
 from alan.errors import ParameterError
+from alan.parcels.regions import parcel_pixels
 
 CountArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -19,12 +21,12 @@ FloatArray = NDArray[np.float64]
 SCHEMA = "alan-parcel-prior/1"
 
 
-class Evidence(NamedTuple):
-    """Effective pixels of each parcel, inside and outside of the target.
+class EffectivePixels(NamedTuple):
+    """Effective pixels of each parcel inside and outside the target.
 
     Attributes:
-        inside: (K,) float64, 0 and above.
-        outside: (K,) float64, 0 and above.
+        inside: (K,) float64, at least 0.
+        outside: (K,) float64, at least 0.
     """
 
     inside: FloatArray
@@ -33,21 +35,21 @@ class Evidence(NamedTuple):
 
 def effective_pixels(
     area: CountArray, overlap: CountArray, groups: NDArray[np.generic], correlation: float
-) -> Evidence:
-    """Count effective pixels: those of one patient are alike, so that they count for less than their number.
+) -> EffectivePixels:
+    """Count effective pixels: pixels of one patient are correlated and count for less than their number.
 
-    The n pixels of a parcel in all frames of one patient are a cluster with an intraclass correlation rho; they
-    weigh as ``n / (1 + (n - 1) rho)`` independent ones (the design effect: Kish 1965, Survey Sampling, section
-    8.2). With rho 0 every pixel counts, with rho 1 every patient is one observation: the parcel's share in it.
+    The n pixels of a parcel in all frames of one patient are a cluster with an intraclass correlation rho. They
+    count as ``n / (1 + (n - 1) rho)`` independent pixels (design effect: Kish 1965, Survey Sampling, section 8.2).
+    With rho 0 every pixel counts; with rho 1 every patient is one observation, the share of the parcel.
 
     Args:
         area: (N, K) pixels of each parcel in each image.
-        overlap: (N, K) those inside the target.
-        groups: (N,) the patient of each image.
+        overlap: (N, K) pixels inside the target.
+        groups: (N,) patient of each image.
         correlation: rho in [0, 1].
 
     Returns:
-        The evidence.
+        The effective pixels.
     """
     group = np.unique(groups, return_inverse=True)[1]
     shape = (int(group.max()) + 1, area.shape[1])
@@ -55,22 +57,23 @@ def effective_pixels(
     np.add.at(total, group, area)
     np.add.at(inner, group, overlap)
     weight = 1 / (1 + np.maximum(total - 1, 0) * correlation)
-    return Evidence((inner * weight).sum(0), ((total - inner) * weight).sum(0))
+    return EffectivePixels((inner * weight).sum(0), ((total - inner) * weight).sum(0))
 
 
 @dataclass(frozen=True, eq=False)
 class ParcelPrior:
-    """What is known of each parcel before any label: its share in a structure, counted elsewhere.
+    """Share of each parcel in a structure, known before any label.
 
-    Counted on simulated frames, whose labels are free, it names the parcels of a structure without any human label
-    (``ParcelSelector(rule="beta", prior=prior).fit_prior()``), and steadies the choice where labels are few.
+    Counted on simulated frames, whose labels cost nothing, a prior names the parcels of a structure without a
+    human label (``ParcelSelector(rule="beta", prior=prior).fit_prior()``), and supports the choice if labels are
+    few.
 
     Attributes:
         inside: (K,) float64, effective pixels of each parcel inside the structure.
         outside: (K,) float64, effective pixels outside.
-        n_images: labelled images that were counted.
-        structure: what was counted, for the reader.
-        provenance: fingerprint of the parcel model that made the maps, or empty.
+        n_images: Number of labelled images.
+        structure: Name of the structure, for the reader.
+        provenance: Fingerprint of the parcel model that made the maps, or empty.
     """
 
     inside: FloatArray
@@ -80,15 +83,16 @@ class ParcelPrior:
     provenance: str = ""
 
     @classmethod
+    @bounded
     def count(
         cls,
         parcel_maps: ArrayLike,
         masks: ArrayLike,
         *,
         groups: ArrayLike | None = None,
-        n_parcels: int | None = None,
+        n_parcels: PositiveInt | None = None,
         background_id: int | None = None,
-        correlation: float = 1.0,
+        correlation: Share = 1.0,
         structure: str = "",
         provenance: str = "",
     ) -> Self:
@@ -96,13 +100,13 @@ class ParcelPrior:
 
         Args:
             parcel_maps: (N, H, W) integer ids.
-            masks: (N, H, W) bool, the structure.
-            groups: (N,) patients; None: every image for itself.
-            n_parcels: K; None takes the highest id, plus 1.
-            background_id: the id of pixels outside the sector; it has no evidence.
-            correlation: of the pixels of one patient, see :func:`effective_pixels`.
-            structure: a name for the reader.
-            provenance: fingerprint of the parcel model.
+            masks: (N, H, W) bool, masks of the structure.
+            groups: (N,) patients. None treats every image as a patient.
+            n_parcels: Number of parcels K; None uses the highest id plus 1.
+            background_id: Id of pixels outside the ultrasound sector, which are not counted.
+            correlation: Correlation of the pixels of one patient, see :func:`effective_pixels`.
+            structure: Name of the structure, for the reader.
+            provenance: Fingerprint of the parcel model.
 
         Returns:
             The prior.
@@ -113,24 +117,16 @@ class ParcelPrior:
         maps = check_maps(parcel_maps, n_parcels, background_id)
         targets = check_masks(masks, maps.shape)
         group = check_groups(groups, len(maps))
-        if not 0 <= correlation <= 1:
-            raise ParameterError(f"correlation is {correlation}; it is a share, give 0 to 1")
-        background = -1 if background_id is None else background_id
-        n_ids = n_parcels or 1 + int(np.max(maps, where=maps != background, initial=0))
-        width = max(n_ids, int(maps.max()) + 1)
-        area = np.stack([np.bincount(one.ravel(), minlength=width) for one in maps])
-        pairs = zip(maps, targets, strict=True)
-        overlap = np.stack([np.bincount(one[mask], minlength=width) for one, mask in pairs])
-        if 0 <= background < width:
-            area[:, background] = overlap[:, background] = 0
-        found = effective_pixels(area[:, :n_ids], overlap[:, :n_ids], group, correlation)
+        n_ids = n_parcels or count_ids(maps, background_id)
+        area, overlap = parcel_pixels(maps, targets, n_ids, background_id)
+        found = effective_pixels(area, overlap, group, correlation)
         return cls(found.inside, found.outside, len(maps), structure, provenance)
 
     @property
     def share(self) -> FloatArray:
-        """(K,) float64 in [0, 1], share of each parcel inside the structure; NaN where it was never seen."""
-        seen = self.inside + self.outside
-        share: FloatArray = np.divide(self.inside, seen, out=np.full(len(seen), np.nan), where=seen > 0)
+        """(K,) float64 in [0, 1], share of each parcel in the structure; NaN if the parcel never occurred."""
+        total = self.inside + self.outside
+        share: FloatArray = np.divide(self.inside, total, out=np.full(len(total), np.nan), where=total > 0)
         return share
 
     def to_dict(self) -> dict[str, Any]:
@@ -148,10 +144,10 @@ class ParcelPrior:
         }
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """The prior as JSON, one line a parcel.
+        """Write the prior as JSON, one line per parcel.
 
         Args:
-            path: also write it there.
+            path: File to write; None only returns the text.
 
         Returns:
             The text.
@@ -160,34 +156,28 @@ class ParcelPrior:
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
-        """The inverse of :meth:`to_dict`.
+        """Inverse of :meth:`to_dict`.
 
         Raises:
-            ParameterError: another schema, a field missing, ids that are not 0 to K - 1, or a negative count.
+            ParameterError: another schema, a missing field, ids that are not 0 to K - 1, or a negative count.
         """
         value = check_schema(value, SCHEMA)
-        try:
+        with reading("parcel prior"):
             rows = value["parcels"]
             inside = np.array([row["inside"] for row in rows], np.float64)
             outside = np.array([row["outside"] for row in rows], np.float64)
             if [row["id"] for row in rows] != list(range(len(rows))) or not rows:
                 raise ParameterError("parcels of a prior must have the ids 0, 1, 2, ... in order")
             if not (np.isfinite(inside + outside).all() and min(inside.min(), outside.min()) >= 0):
-                raise ParameterError("inside and outside of a prior are counts: give 0 and above")
+                raise ParameterError("inside and outside of a prior are counts: give numbers of at least 0")
             return cls(inside, outside, int(value["images"]), str(value["structure"]), str(value["provenance"]))
-        except ParameterError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise ParameterError(
-                f"parcel prior is incomplete or malformed ({error}): compare a fresh one"
-            ) from error
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str]) -> Self:
         """Read a prior.
 
         Args:
-            source: a path, or the text itself (which starts with a brace).
+            source: Path, or the text itself, which starts with a brace.
 
         Returns:
             The prior.

@@ -6,12 +6,14 @@ from scipy import stats
 from sklearn.base import clone
 
 from alan.downstream.whitebox.counting import Counts, count
+from alan.downstream.whitebox.greedy import greedy_union
 from alan.downstream.whitebox.posterior import posterior
 from alan.downstream.whitebox.prior import ParcelPrior, effective_pixels
-from alan.downstream.whitebox.rules import greedy_union
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import DataError, ParameterError, SelectionError
+
+PUBLISHED = {"overlap": 0.75, "min_pixels": 10, "min_share_of_target": 0.02, "exterior_overlap": 0.95}
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def data(slow):
 
 @pytest.fixture(scope="module")
 def simulated(slow):
-    return slow.parcel_maps_and_masks(0, 40)  # the same parcels as data: their places hang on the seed
+    return slow.parcel_maps_and_masks(0, 40)  # the same parcels as data: their places depend on the seed
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +66,7 @@ def test_effective_pixels_by_hand():
 
 
 def test_posterior_is_the_beta_distribution(data, prior):
-    counts = count(*data, n_parcels=64)
+    counts = count(*data, n_parcels=64, **PUBLISHED)
     groups = np.arange(24) // 2
     known = posterior(counts, groups, prior, correlation=0.1, prior_strength=4.0)
     found = effective_pixels(counts.area, counts.overlap, groups, 0.1)
@@ -73,7 +75,7 @@ def test_posterior_is_the_beta_distribution(data, prior):
         a = 0.5 + found.inside[k] + weight * np.nan_to_num(prior.share[k])
         b = 0.5 + found.outside[k] + weight * (1 - np.nan_to_num(prior.share[k]))
         assert known.share[k] == pytest.approx(a / (a + b))
-        assert known.chance(0.4)[k] == pytest.approx(stats.beta.sf(0.4, a, b))
+        assert known.exceeds(0.4)[k] == pytest.approx(stats.beta.sf(0.4, a, b))
 
 
 def test_beta_rule_by_hand():
@@ -85,7 +87,7 @@ def test_beta_rule_by_hand():
     model = ParcelSelector("beta", share_above=0.6, **options).fit(maps, masks)
     assert model.interior_.tolist() == [1]
     np.testing.assert_allclose(model.share_, [0.25, 0.75, 0.5, 0])  # (0.5 + 1) / 2, (0.5 + 0.5) / 2, nothing
-    assert model.table_.why[3] == "seen in no label and not in the prior"
+    assert model.table_.why[3] == "absent from the labelled images and from the prior"
     assert "share in the target 50% (1.0 effective pixels" in model.table_.why[2]
     assert ParcelSelector("beta", share_above=0.4, **options).fit(maps, masks).interior_.tolist() == [1, 2]
     chance = stats.beta.sf(0.6, 1.5, 0.5)
@@ -153,7 +155,7 @@ def test_prior_as_a_file(tmp_path, data, prior):
         ({"schema": "x"}, "'alan-parcel-prior/1' expected"),
         ({"parcels": []}, "ids 0, 1, 2"),
         ({"parcels": [{"id": 1, "inside": 1, "outside": 1}]}, "ids 0, 1, 2"),
-        ({"parcels": [{"id": 0, "inside": -1, "outside": 1}]}, "give 0 and above"),
+        ({"parcels": [{"id": 0, "inside": -1, "outside": 1}]}, "give numbers of at least 0"),
         ({"parcels": [{"id": 0, "inside": 1}]}, "malformed"),
         ({"images": "many"}, "malformed"),
     ],
@@ -222,7 +224,7 @@ def guarded_slowly(area, overlap, target, patients, *, errors, min_gain=0.001):
 
 @pytest.mark.parametrize("errors", [0.0, 1.0])
 def test_guard_over_patients_equals_the_slow_steps(data, errors):
-    counts = count(*data, n_parcels=64)
+    counts = count(*data, n_parcels=64, **PUBLISHED)
     patients = np.repeat(np.arange(8), 3)
     union = greedy_union(
         counts.area, counts.overlap, counts.target, patients, guard="patients", guard_errors=errors

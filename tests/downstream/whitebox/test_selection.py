@@ -1,4 +1,5 @@
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from alan.downstream.whitebox.rules import greedy_union
+from alan.downstream.whitebox.greedy import greedy_union
+from alan.downstream.whitebox.rules import RULES, RuleName
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import ParameterError, SelectionError
 
@@ -68,10 +70,10 @@ def test_hand_computed_case():
     assert table["role"].tolist() == ["exterior", "interior", "valve", "interior", "", ""]
     assert selector.interior_.tolist() == [1, 3]  # 4 is inside in all its images, present in 20% only
     assert (
-        "inside in 100% of the 1 images where present, 50% asked; present in 20% of all 5, 30% asked"
-        in table.why[4]
+        "inside in 100% of the 1 images with this parcel (50% required); "
+        "present in 20% of all 5 images (30% required)" in table.why[4]
     )
-    assert table.why[5] == "present in none of the 5 images"
+    assert table.why[5] == "absent from all 5 images"
     assert np.isnan(table.consistency[5])
 
 
@@ -199,7 +201,7 @@ def test_groups_guard_against_overfitting_to_one_patient():
     selector = ParcelSelector("greedy", min_gain=0).fit(maps, masks, groups=patients)
     assert selector.interior_.tolist() == [5]
     assert selector.cv_dice_ == pytest.approx(160 / 180)
-    assert "added as number 1: mean Dice from 0.000 to 0.889" in selector.table_.why[5]
+    assert "added in step 1: raises the mean Dice from 0.000 to 0.889" in selector.table_.why[5]
 
 
 def test_nothing_chosen_names_the_threshold_and_the_distance():
@@ -208,19 +210,19 @@ def test_nothing_chosen_names_the_threshold_and_the_distance():
     maps[:, 5:8][maps[:, 5:8] == 1] = 0
     asked = {"consistency": 0.9, "presence": 0.7}
     maps[maps == 3] = 0
-    message = "parcel 1 came closest: presence 60% is 10 points below the 70% asked"
+    message = "parcel 1 came closest: presence 60% is 10 points below the 70% required"
     with pytest.raises(SelectionError, match=message) as caught:
         ParcelSelector(**asked).fit(maps, masks)
     assert "\n" not in str(caught.value)
     assert "min_parcels=1" in str(caught.value)
     taken = ParcelSelector(**asked, min_parcels=1).fit(maps, masks)
     assert taken.interior_.tolist() == [1]
-    assert "taken because min_parcels is 1" in taken.table_.why[1]
+    assert "chosen because min_parcels is 1" in taken.table_.why[1]
 
 
 def test_overlap_as_the_reason():
     maps, masks = by_hand()
-    with pytest.raises(SelectionError, match=r"mean overlap with the target 40%, 75% asked of a region"):
+    with pytest.raises(SelectionError, match=r"mean overlap with the target 40% \(75% required of a region\)"):
         ParcelSelector().fit(np.where(maps == 2, 2, 0), masks)
 
 
@@ -241,7 +243,7 @@ def test_background_has_no_role():
     assert len(selector.table_) == 6
     assert selector.interior_.tolist() == [1, 3]
     inner = ParcelSelector(background_id=1).fit(maps, masks)
-    assert inner.table_.loc[1, ["role", "why"]].tolist() == ["", "background, no parcel"]
+    assert inner.table_.loc[1, ["role", "why"]].tolist() == ["", "background, not a parcel"]
 
 
 def test_json_round_trip(fitted, data, tmp_path):
@@ -274,13 +276,15 @@ def test_provenance_depends_on_labels_and_model(fitted, data):
     ("edit", "message"),
     [
         ({"schema": "alan-parcel-selector/9"}, "'alan-parcel-selector/1' expected"),
-        ({"interior": [64]}, "interior holds 64: .* 0 to 63"),
-        ({"interior": [1.5]}, "interior holds 1.5"),
+        ({"interior": [64]}, "interior contains 64: .* 0 to 63"),
+        ({"interior": [1.5]}, "interior contains 1.5"),
         ({"interior": [5], "valve": [5]}, "parcel 5 is listed as interior and as valve"),
         ({"valve": None}, "malformed"),
         ({"parcels": []}, "malformed"),
         ({"n_parcels": 3}, "one row for each id from 0 to 2"),
         ({"n_parcels": "many"}, "malformed"),
+        ({"n_parcels": 10**15}, "one row for each id"),
+        ({"parameters": 3}, "malformed"),
         ({"parameters": {"overlapp": 0.5}}, "did you mean 'overlap'"),
         ({"parameters": {"overlap": 2}}, "overlap is 2"),
     ],
@@ -293,6 +297,10 @@ def test_bad_json(fitted, edit, message):
 def test_text_that_is_no_json():
     with pytest.raises(ParameterError, match="not JSON"):
         ParcelSelector.from_json("{")
+
+
+def test_every_rule_has_a_name_for_the_command_line():
+    assert set(get_args(RuleName)) == set(RULES)
 
 
 def test_scikit_learn_manners(data):
@@ -310,11 +318,11 @@ def test_scikit_learn_manners(data):
     [
         ({"rule": "papper"}, "did you mean 'paper'"),
         ({"presence_of": "presnt"}, "did you mean 'present'"),
-        ({"overlap": 75}, "overlap is 75; it is a share"),
+        ({"overlap": 75}, "overlap is 75: give a number from 0 to 1"),
         ({"min_pixels": -1}, "min_pixels is -1"),
-        ({"n_folds": 1}, "n_folds is 1; give 2 or more"),
+        ({"n_folds": 1}, "n_folds is 1: give a whole number of at least 2"),
         ({"n_parcels": 0}, "n_parcels is 0"),
-        ({"n_parcels": 64, "background_id": 65}, "hold the id 66, n_parcels is 64"),
+        ({"n_parcels": 64, "background_id": 65}, "contain the id 66, n_parcels is 64"),
     ],
 )
 def test_bad_parameters(data, params, message):
@@ -327,16 +335,21 @@ def test_bad_parameters(data, params, message):
 @pytest.mark.parametrize(
     ("maps", "masks", "message"),
     [
-        (np.zeros((2, 4, 4)), np.zeros((2, 4, 4), bool), "must hold integer ids, got float64"),
-        (np.full((2, 4, 4), -1), np.zeros((2, 4, 4), bool), "hold the id -1"),
-        (np.zeros((4, 4), int), np.zeros((4, 4), bool), r"must be \(N, H, W\)"),
-        (np.zeros((0, 4, 4), int), np.zeros((0, 4, 4), bool), r"none of them 0"),
+        (np.zeros((2, 4, 4)), np.zeros((2, 4, 4), bool), "are float64: give integer ids"),
+        (
+            np.full((2, 4, 4), 10**9),
+            np.zeros((2, 4, 4), bool),
+            "contain the id 1000000000: give ids from 0 to 65535",
+        ),
+        (np.full((2, 4, 4), -1), np.zeros((2, 4, 4), bool), "contain the id -1"),
+        (np.zeros((4, 4), int), np.zeros((4, 4), bool), r"give \(N, H, W\)"),
+        (np.zeros((0, 4, 4), int), np.zeros((0, 4, 4), bool), "each at least 1"),
         (
             np.zeros((2, 4, 4), int),
             np.zeros((2, 4, 5), bool),
-            r"shape of parcel_maps \(2, 4, 4\), got \(2, 4, 5\)",
+            r"masks are \(2, 4, 5\): give the shape of parcel_maps \(2, 4, 4\)",
         ),
-        (np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int), "masks must be bool, got int64"),
+        (np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int), "masks are int64: give bool"),
     ],
 )
 def test_bad_arrays(maps, masks, message):
@@ -345,14 +358,14 @@ def test_bad_arrays(maps, masks, message):
 
 
 def test_groups_of_another_length(data):
-    with pytest.raises(ParameterError, match=r"one entry per image \(40,\), got \(3,\)"):
+    with pytest.raises(ParameterError, match=r"groups are \(3,\): give one entry per image \(40,\)"):
         ParcelSelector().fit(*data, groups=[1, 2, 3])
 
 
 def test_unseen_ids(data):
     maps = np.full((1, 3, 3), 200)
     assert not ParcelSelector().fit(*data).predict(maps).any()
-    with pytest.raises(ParameterError, match="hold the id 200, n_parcels is 64"):
+    with pytest.raises(ParameterError, match="contain the id 200, n_parcels is 64"):
         ParcelSelector(n_parcels=64).fit(*data).predict(maps)
 
 
