@@ -9,7 +9,7 @@ import numpy as np
 
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps, fit_white_box
-from alan.downstream.whitebox.rules import RULES
+from alan.downstream.whitebox.rules import RULES, RuleName
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import ParameterError, nearest
 from alan.evaluation.label_efficiency.features import FrameFeatures, Models
@@ -38,7 +38,7 @@ class RuleMethod(Method):
     """
 
     parcels: str
-    rule: str
+    rule: RuleName
     prior: str | None = None
     per_phase: bool = False
 
