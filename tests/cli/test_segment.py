@@ -12,7 +12,7 @@ from alan.data.readers.folder import FrameFolder
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.several import load_white_boxes
-from alan.errors import SkippedError
+from alan.errors import AlanWarning, SkippedError
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
 
@@ -155,7 +155,8 @@ def test_a_network_in_place_of_white_boxes(alan, pictures, tmp_path):
     (out / "images").mkdir()
     for path in (out / "masks").iterdir():
         Image.fromarray(np.zeros(label_of(path).shape, np.uint8)).save(out / "images" / path.name)
-    sample = FrameFolder(out)[0]
+    with pytest.warns(AlanWarning, match="a patient of its own"):
+        sample = FrameFolder(out)[0]
     np.testing.assert_array_equal(sample.masks["lv"][0], label_of(out / "masks" / "a.png") == 2)
 
 
