@@ -1,4 +1,4 @@
-"""Frames and masks to one square size, and masks back again."""
+"""Resizing of frames and masks to one square size, and of masks back to the original size."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from alan.bounds import PositiveInt, bounded
 from alan.data.sample import BoolArray, ByteArray, Sample
 from alan.data.structures import label_value
 from alan.errors import ParameterError
@@ -17,54 +18,49 @@ from alan.files import fingerprint
 
 Pixel = TypeVar("Pixel", np.bool_, np.uint8)
 
-#: Frames resized at once; bounds the memory of long sequences.
+#: Number of frames that are resized at once; it bounds the memory that long sequences need.
 _CHUNK = 32
 
 
+@bounded
 @dataclass(frozen=True)
 class Preprocessing:
     """Resize images and masks together to ``size`` x ``size``.
 
-    Frames are resized bilinearly with antialiasing (pixel centres at half-integers). Masks go through the same
-    resampling as membership images of 0 and 1, one for each structure and one for the background, and each
-    pixel takes the largest membership. So image and mask share one geometry without the half-pixel offset of
-    nearest-neighbour picking; one structure alone is cut at one half, which keeps areas; where three structures
-    meet no gap opens; and masks stay disjoint.
+    Frames are resized bilinearly with antialiasing (pixel centres at half-integers). Masks are resampled in the
+    same way as membership images of 0 and 1, one for each structure and one for the background, and each pixel
+    takes the largest membership. Image and mask thus share one geometry, without the half-pixel offset of
+    nearest-neighbour sampling; a single structure is cut at one half, which preserves areas; no gap opens where
+    three structures meet; and masks stay disjoint.
 
     Args:
-        size: side of the output in pixels, at least 1.
-        keep_aspect: scale both sides alike and pad the shorter one centrally with zeros; otherwise stretch. The
-            aspect is that of the array: pixels that are not square stay so, and the spacing says so.
-
-    Raises:
-        ParameterError: ``size`` is below 1.
+        size: Side of the output in pixels.
+        keep_aspect: Whether to scale both sides by the same factor and pad the shorter one centrally with zeros;
+            otherwise the frame is stretched. The aspect is that of the array: pixels that are not square stay so,
+            and the spacing says so.
     """
 
-    size: int = 112
+    size: PositiveInt = 112
     keep_aspect: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ParameterError(f"size must be at least 1 pixel, got {self.size}")
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of everything that decides the output."""
+        """SHA-256 (hex) of everything that determines the output."""
         return fingerprint({"preprocessing": 1, **self.to_dict()})
 
     def to_dict(self) -> dict[str, Any]:
-        """The constructor's arguments, JSON-able: ``Preprocessing(**p.to_dict()) == p``."""
+        """Arguments of the constructor, JSON-able: ``Preprocessing(**p.to_dict()) == p``."""
         return asdict(self)
 
     def apply(self, sample: Sample) -> Sample:
         """Resize a sample.
 
         Args:
-            sample: frames (T, H, W) and masks (M, H, W) of any size.
+            sample: A sample with frames (T, H, W) and masks (M, H, W) of any size.
 
         Returns:
-            The sample at (size, size) with the spacing of its new pixels. A sample of that size already comes
-            back as it is.
+            The sample at (size, size), with the spacing of its new pixels. A sample that has this size already is
+            returned unchanged.
         """
         shape = (sample.frames.shape[1], sample.frames.shape[2])
         if shape == (self.size, self.size):
@@ -85,22 +81,22 @@ class Preprocessing:
         return replace(sample, frames=frames, masks=masks, spacing=spacing)
 
     def restore(self, maps: NDArray[Pixel], shape: tuple[int, int]) -> NDArray[Pixel]:
-        """Bring masks or label maps back to the original resolution: the geometric inverse of :meth:`apply`.
+        """Restore masks or label maps to the original resolution: the geometric inverse of :meth:`apply`.
 
         Args:
-            maps: (N, size, size), bool for the masks of one structure or uint8 for label maps (0 background).
+            maps: (N, size, size), bool for masks of one structure or uint8 for label maps (0 is background).
             shape: (H, W) of the original frames.
 
         Returns:
             (N, H, W) of the same dtype, each pixel by its largest membership; what lies on the padding is lost.
-            Maps of the right size come back as they are.
+            Maps that have this size already are returned unchanged.
 
         Raises:
-            ParameterError: maps of another size or dtype.
+            ParameterError: The maps have another size or dtype.
         """
         if maps.ndim != 3 or maps.shape[1:] != (self.size, self.size) or maps.dtype not in (np.bool_, np.uint8):
             raise ParameterError(
-                f"maps must be bool or uint8 (N, {self.size}, {self.size}), got {maps.dtype} {maps.shape}"
+                f"maps are {maps.dtype} {maps.shape}: give bool or uint8 (N, {self.size}, {self.size})"
             )
         if shape == (self.size, self.size):
             return maps
@@ -119,7 +115,7 @@ class Preprocessing:
 
 
 def _resample(planes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
-    """(N, C, H, W) float32 to (N, C, *shape): the one geometry of frames, masks and the way back."""
+    """Resample (N, C, H, W) float32 to (N, C, *shape); frames, masks and their restoration share this geometry."""
     smaller = shape[0] < planes.shape[2] or shape[1] < planes.shape[3]  # enlarging needs no antialiasing
     return interpolate(planes, shape, mode="bilinear", align_corners=False, antialias=smaller)
 
@@ -133,7 +129,7 @@ def _resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
 
 
 def _resize_labels(maps: ByteArray, values: list[int], shape: tuple[int, int]) -> ByteArray:
-    """Label maps (M, H, W) to (M, *shape) by the largest membership; ties go to the earlier of (0, *values)."""
+    """Resize label maps (M, H, W) by the largest membership; ties go to the earlier of (0, *values)."""
     classes = np.asarray([0, *values], np.uint8)
     out = np.zeros((len(maps), *shape), np.uint8)
     for index, labels in enumerate(maps):

@@ -1,4 +1,4 @@
-"""One sample for every archive: a still or a cine loop, what is known about it, and its masks by name."""
+"""A sample of any archive: a still or a cine loop, what is known about it, and its masks by name."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ BoolArray = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 
-#: The views of the field, in the paper's order.
+#: Views of the heart, in the order of the paper.
 VIEWS = ("A2C", "A4C", "PLAX", "PSAX")
-#: The sides of a split; an empty string means that the archive has no split.
+#: Names of splits; samples in no split have an empty string.
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a sample before anything is decoded.
+    """What is known of a sample before it is decoded.
 
     Attributes:
-        id: unique in the archive, e.g. ``patient0001_4CH``.
-        patient: the patient's id; splits are made by it.
+        id: Id of the sample, unique in the archive, such as ``patient0001_4CH``.
+        patient: Id of the patient; splits are made by patient.
         split: ``train``, ``val``, ``test`` or ``""``.
-        view: one of :data:`VIEWS` or ``""`` where it is not known.
-        study: the study's id where a patient has several, else ``""``.
-        attributes: numbers and words of the archive (``EF`` in percent, ``EDV`` and ``ESV`` in ml, ``fps``).
+        view: One of :data:`VIEWS`, or ``""`` if it is unknown.
+        study: Id of the study if patients may have several, otherwise ``""``.
+        attributes: Numbers and words of the archive (``EF`` in percent, ``EDV`` and ``ESV`` in ml, ``fps``).
     """
 
     id: str
@@ -47,14 +47,18 @@ class Sample:
     """A decoded sample.
 
     Attributes:
-        record: identity, split and view.
-        frames: (T, H, W) uint8, display orientation (rows run with depth); T is 1 for a still.
-        spacing: (row, column) size of a pixel in mm, or None where the archive does not know it.
-        masks: name of a structure to (M, H, W) bool, M annotated frames; empty where nothing is annotated.
+        record: Identity, split and view.
+        frames: (T, H, W) uint8 in the orientation of a viewer (rows run with depth); T is 1 for a still.
+        spacing: (row, column) size of a pixel in mm, or None if the archive does not state it.
+        masks: Name of a structure to (M, H, W) bool for M annotated frames; empty if nothing is annotated.
         mask_frames: (M,) int64, the index into ``frames`` of each annotated frame, ascending.
-        ed: index of the end-diastolic frame, or None.
-        es: index of the end-systolic frame, or None.
-        label_names: names that masks may have, in the order of their values in a label map.
+        ed: Index of the end-diastolic frame, or None.
+        es: Index of the end-systolic frame, or None.
+        label_names: Names that masks may have, in the order of their values in a label map.
+
+    Raises:
+        DataError: The frames are no non-empty uint8 array (T, H, W), or a mask has an unknown name, another
+            shape or another dtype.
     """
 
     record: Record
@@ -70,8 +74,8 @@ class Sample:
         where = self.record.id
         if self.frames.ndim != 3 or self.frames.dtype != np.uint8 or 0 in self.frames.shape:
             raise DataError(
-                f"{where}: frames must be a non-empty uint8 array (T, H, W), "
-                f"got {self.frames.dtype} {self.frames.shape}"
+                f"{where}: frames are {self.frames.dtype} {self.frames.shape}: give a non-empty uint8 array "
+                "(T, H, W)"
             )
         expected = (len(self.mask_frames), *self.frames.shape[1:])
         for name, mask in self.masks.items():
@@ -79,11 +83,11 @@ class Sample:
             if mask.shape != expected or mask.dtype != np.bool_:
                 raise DataError(
                     f"{where}: mask {name!r} is {mask.dtype} {mask.shape}, "
-                    f"the frames ask for bool {expected}: check that image and mask belong together"
+                    f"the frames need bool {expected}: check that image and mask belong together"
                 )
 
     def label_maps(self) -> ByteArray:
-        """Masks as one label map a frame: (M, H, W) uint8, values as :func:`label_value`, 0 background."""
+        """Join the masks into label maps (M, H, W) uint8 with the values of :func:`label_value` and 0."""
         maps = np.zeros((len(self.mask_frames), *self.frames.shape[1:]), np.uint8)
         for name, mask in self.masks.items():
             maps[mask] = label_value(name, self.label_names)

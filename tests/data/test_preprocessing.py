@@ -160,10 +160,10 @@ def test_fingerprint_covers_every_argument():
 
 
 def test_refuses():
-    with pytest.raises(ParameterError, match="at least 1 pixel, got 0"):
+    with pytest.raises(ParameterError, match="size is 0: give a whole number of at least 1"):
         Preprocessing(0)
     for maps in (np.zeros((1, 8, 9), bool), np.zeros((8, 8), bool), np.zeros((1, 8, 8), np.int64)):
-        with pytest.raises(ParameterError, match=r"maps must be bool or uint8 \(N, 8, 8\)"):
+        with pytest.raises(ParameterError, match=r"give bool or uint8 \(N, 8, 8\)"):
             Preprocessing(8).restore(maps, (20, 20))
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -142,28 +142,6 @@ def colour_code(colours: NDArray[Any]) -> NDArray[np.int64]:
     """
     codes: NDArray[np.int64] = colours.astype(np.int64) @ np.array([1, 256, 65536])
     return codes
-
-
-def find_file(root: Path, folders: tuple[str, ...], names: list[str], listed_in: Path) -> Path | None:
-    """Look for a file that a list names.
-
-    Args:
-        root: folder of the data set.
-        folders: folders in it to look in, ``""`` for itself.
-        names: the names that the file may have, relative to these folders.
-        listed_in: the list, for messages.
-
-    Returns:
-        The first that exists, or None.
-
-    Raises:
-        DataError: a name that leads out of the data set.
-    """
-    for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise DataError(f"{listed_in}: {name!r} lies outside the data set; names must be relative to it")
-    paths = (root / folder / name for name in names for folder in folders)
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _length(image: Image.Image) -> int:

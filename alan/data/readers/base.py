@@ -28,7 +28,7 @@ class Failure(NamedTuple):
     """A part of an archive that could not be used.
 
     Attributes:
-        file: The file, or the id of the sample; relative to the root of the archive where it lies in it.
+        file: The file, or the id of the sample; relative to the root of the archive if it lies in it.
         reason: What is wrong with it, in one line, and what to do about it.
         kind: Kind of failure, for counts, such as ``rows of FileList.csv without a video``.
     """

@@ -93,7 +93,7 @@ class ClassList:
         return picture.codes, picture.coloured
 
     def _remedy(self, codes: NDArray[np.int64], coloured: bool, *, palette: bool) -> str:
-        """What to do about unknown values, where that can be told."""
+        """What to do about unknown values, if it is known."""
         if palette and coloured:
             return "; to read the indices of palettes as ids, remove the colours from the class list"
         if not coloured and len(self.names) == 1 and set(np.unique(codes)) == {0, 255}:
@@ -208,7 +208,7 @@ def _empty(value: Any) -> bool:
 
 
 def _colour(value: Any, path: Path) -> int | None:
-    """Code of a colour, None where none is given."""
+    """Code of a colour, None if none is given."""
     if _empty(value):
         return None
     parts: Any = value

@@ -142,8 +142,8 @@ class EchoNetDynamic(EchoDataset):
         promised = self._promised[record.id]
         if promised is not None and length < promised:
             raise DataError(
-                f"{path}: has {length} frames but {_LIST} says {promised:g}; get the video again, or correct "
-                f"the list"
+                f"{path}: has {length} frames but {_LIST} says {promised:g}; get the video again, or "
+                "correct the list"
             )
         self._skip_beyond(record.id, length)
         traced = self._tracings.get(record.id, {})

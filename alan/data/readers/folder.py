@@ -119,7 +119,7 @@ class FrameFolder(PictureDataset[Path]):
         return found, strangers
 
     def _by_picture(self, images: Mapping[str, Path], found: Mapping[str, Path]) -> dict[str, Path]:
-        """Id of a picture to its mask, whose name may end on ``_mask`` and the like."""
+        """Id of a picture to its mask; the name of a mask may end with ``_mask``, ``_gt`` or the like."""
         masks: dict[str, Path] = {}
         alone = []
         for name, path in found.items():

@@ -92,16 +92,14 @@ def identify(
 
 
 def _by_name(ids: Sequence[str], known: Mapping[str, Mapping[str, float | int | str]]) -> list[dict[str, str]]:
-    """By the pseudonyms of the manifest, else by what stands before the first ``_``."""
+    """Patients by the pseudonyms of the manifest, otherwise by the part of the name before the first ``_``."""
     keys = [str(known.get(name, {}).get("patient", "")) for name in ids]
     patients = [key or name.partition("_")[0] or name for key, name in zip(keys, ids, strict=True)]
     if not any(keys) and len(set(patients)) == len(ids) > 1:
         warnings.warn(
-            f"each of {len(ids)} pictures counts as a patient of its own, by what stands before the first '_' "
-            f"of its "
+            f"each of {len(ids)} pictures counts as a patient of its own, by the part before the first '_' of its "
             f"name ({ids[0]!r}): pictures of one patient may get into different splits; add {TABLE} with the "
-            f"columns "
-            "file and patient, or set the option patient",
+            "columns file and patient, or set the option patient",
             AlanWarning,
             stacklevel=4,
         )

@@ -80,8 +80,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
                 if first is not picture:
                     raise DataError(
                         f"{first.path} and {picture.path} are listed as {first.id!r} and {picture.id!r}: give "
-                        f"each "
-                        "picture a name of its own, and list it once"
+                        "each picture a name of its own, and list it once"
                     )
         missing = [picture for picture in pictures if picture.mask is None]
         if missing and not unlabelled:
@@ -153,8 +152,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
             if outside:
                 raise DataError(
                     f"{listed_in}: {name!r} lies outside the data set, and there is no {path.name!r} in it: put "
-                    f"the "
-                    "file there, or give its name relative to the data set"
+                    "the file there, or give its name relative to the data set"
                 )
         return None
 

@@ -31,7 +31,7 @@ _DAMAGE = (OSError, LookupError, TypeError, ValueError, ArithmeticError, Runtime
 
 @dataclass(frozen=True)
 class StoredSequence:
-    """One sequence of a frame store: its identity, and where its frames lie.
+    """One sequence of a frame store: its identity and the place of its frames.
 
     Attributes:
         index: Position among the sequences of the store.

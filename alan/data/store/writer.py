@@ -1,4 +1,4 @@
-"""Decode an archive once into a frame store: resumable, atomic, with a progress bar."""
+"""Preparation: decode an archive once into a frame store; resumable, atomic, by one process at a time."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def _prepare(
         part = PartFile(part_path, key)
     try:
         _decode(_Decoder(dataset, preprocessing, frames == "annotated"), part, workers, progress)
-        failures = before + [Failure(*failure) for entry in part.entries for failure in entry.failures]
+        decoded = (Failure(*failure) for entry in part.entries for failure in entry.failures)
+        failures = list(dict.fromkeys((*before, *decoded)))
         dataset.failures[:] = failures
         dropped = [entry.failures[-1][1] for entry in part.entries if entry.sequence is None]
         if len(dropped) == len(part.entries):
@@ -173,7 +174,7 @@ def _check(dataset: EchoDataset) -> None:
 
 
 class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
-    """Decodes and resizes samples, in whatever process it is called."""
+    """Decode and resize samples, in this process or in a worker."""
 
     def __init__(self, dataset: EchoDataset, preprocessing: Preprocessing, annotated: bool) -> None:
         self.dataset = dataset
@@ -242,13 +243,13 @@ def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> 
         sampler=range(done, total),
         num_workers=min(workers, total - done),
         collate_fn=_unchanged,
-        generator=torch.Generator(),  # the loader draws a seed from it, and leaves the global one alone
+        generator=torch.Generator(),  # the loader draws a seed from it instead of the global generator
     )
     name = f"prepare {decoder.dataset.name}"
     with tqdm(total=total, initial=done, desc=name, unit="sample", disable=not progress) as bar:
         for entry, arrays in loader:
             for file, reason, _ in entry.failures:
-                _log.info("skipped: %s: %s", file, reason)
+                _log.info("%s: %s", file, reason)
             part.append(entry, arrays)
             bar.update()
 
@@ -268,7 +269,10 @@ def _write(part: PartFile, target: Path, size: int, attributes: Mapping[str, Any
     try:
         with atomic(target) as temporary, h5py.File(temporary, "w") as file:
             _fill(file, part, size, attributes, progress)
-    except (OSError, RuntimeError) as error:  # HDF5 says "no space" in several ways, some without an error number
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # HDF5 reports a full disk in several ways, some without an error number
         if shutil.disk_usage(target.parent).free < needed:
             raise DataError(full) from error
         raise DataError(f"{target}: cannot be written ({' '.join(str(error).split())})") from error

@@ -189,7 +189,7 @@ def test_views(tmp_path, archives):
 
 
 @pytest.mark.real
-def test_the_real_frames_stand_upright(real_camus):
+def test_real_frames_are_upright(real_camus):
     data = Camus(real_camus, views=("A4C",), split={"train": "1-300", "val": "301-350", "test": "351-400"})
     assert Counter(record.split for record in data.records) == {"train": 299, "val": 50, "test": 50}
     for index in range(0, len(data), 40):

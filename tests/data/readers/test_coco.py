@@ -22,7 +22,7 @@ def change(root, edit):
     path.write_text(json.dumps(content))
 
 
-def test_polygons_become_the_masks_they_were_made_of(root, archives):
+def test_polygons_become_masks(root, archives):
     data = Coco(root)
     assert data.structures == tuple(archives.classes)
     assert [r.id for r in data.records] == ["p1_a4c_0001", "p1_a4c_0002", "p2_a4c_0001", "p3_plax_0001"]

@@ -13,7 +13,7 @@ def edit(path, change):
     change(table).to_csv(path, index=False)
 
 
-def test_sides_attributes_and_phases(tmp_path, archives):
+def test_splits_attributes_and_phases(tmp_path, archives):
     data = EchoNetDynamic(archives.echonet(tmp_path))
     assert [record.split for record in data.records] == ["train", "val", "test", "train"]
     assert {record.view for record in data.records} == {"A4C"}

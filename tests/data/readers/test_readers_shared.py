@@ -70,7 +70,7 @@ class TestEveryDataset:
             assert record.split in {*SPLITS, ""}
             assert record.patient
 
-    def test_ids_are_unique_and_no_patient_is_on_two_sides(self, case):
+    def test_ids_are_unique_and_no_patient_is_in_two_splits(self, case):
         kind, _, root, _ = case
         records = open_dataset(kind, root).records
         assert len({record.id for record in records}) == len(records)

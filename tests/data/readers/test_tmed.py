@@ -19,7 +19,7 @@ def published(path, archives):
     return path
 
 
-def test_names_views_and_sides(tmp_path, archives):
+def test_names_views_and_splits(tmp_path, archives):
     data = Tmed2(archives.tmed(tmp_path))
     assert [(r.id, r.patient, r.study, r.view, r.split) for r in data.records] == [
         ("10s1_0", "10", "10s1", "PLAX", "train"),
@@ -119,6 +119,6 @@ def test_which_table(tmp_path, archives):
         Tmed2(root, labels="fold9.csv")
 
 
-def test_unlabelled_rows_are_on_no_side(tmp_path, archives):
+def test_unlabelled_rows_are_in_no_split(tmp_path, archives):
     rows = [("1s1_0.png", "a", "PLAX", "unlabeled", "", ""), ("1s1_1.png", "a", "A2C", "train", "", "")]
     assert [record.split for record in Tmed2(archives.tmed(tmp_path, rows)).records] == ["", "train"]

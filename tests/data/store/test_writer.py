@@ -335,7 +335,7 @@ def test_a_full_disk(memory):
 
 
 @pytest.mark.real
-def test_real_camus_frames_go_in_and_come_out(memory, real_camus):
+def test_real_camus_frames_survive_the_round_trip(memory, real_camus):
     from alan.data.readers.camus import Camus
 
     archive = Camus(real_camus)
