@@ -111,7 +111,7 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         warnings.simplefilter("always")
         try:
             yield source
-        except AlanError:
+        except (AlanError, ImportError, NameError):
             raise
         except MemoryError as error:
             raise DataError(f"{source}: needs more memory than there is; shorten the loop") from error

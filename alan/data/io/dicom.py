@@ -1,120 +1,147 @@
-"""DICOM cine loops to grey frames."""
+"""DICOM stills and cine loops to grey frames."""
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from alan.data.io.base import Cine
-from alan.data.pseudonyms import patient_key
-from alan.data.sample import ByteArray
+from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, check_complete, reading, say
+from alan.data.io.dicom_header import attributes, cine_times, number, patient, regions, spacing_of
+from alan.data.io.dicom_pixels import read_pixels
+from alan.data.io.video import decode_stream
 from alan.errors import DataError
 from alan.extras import third_party
 
-_CM, _TWO_D = 3, 1  # codes of PhysicalUnitsXDirection and RegionSpatialFormat (DICOM PS3.3, C.8.5.5)
-# what pydicom's parser raises on damaged files; it has no root of its errors
-_DAMAGE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, struct.error)
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_VIDEO = "1.2.840.10008.1.2.4.10"  # MPEG-2, MPEG-4 and HEVC have UIDs that begin so
+#: Elements that a file without preamble and file meta information begins with, in group 0008.
+_FIRST = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018)
+_VRS = (b"UL", b"OB", b"UI", b"CS", b"DA", b"SH")
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like DICOM: ``DICM`` after 128 bytes (PS3.10, 7.1)."""
+    """Whether a file begins like DICOM: ``DICM`` after 128 bytes (PS3.10, 7.1), or without preamble at once."""
     try:
         with Path(path).open("rb") as file:
-            file.seek(128)
-            return file.read(4) == b"DICM"
+            start = file.read(132)
     except OSError:
         return False
+    return start[128:] == b"DICM" or _begins_at_once(start)
+
+
+def _begins_at_once(start: bytes) -> bool:
+    """Whether the first bytes are those of an element of group 0002 or 0008."""
+    if len(start) < 132:
+        return False
+    for order in "<>":
+        group, element = struct.unpack(f"{order}HH", start[:4])
+        if group == 0x0002 or (group == 0x0008 and element in _FIRST):
+            if start[4:6] in _VRS:
+                return True
+            (length,) = struct.unpack(f"{order}I", start[4:8])
+            if group == 0x0008 and length % 2 == 0 and 0 < length < 128:  # implicit VR
+                return True
+    return False
 
 
 def read_dicom(path: str | os.PathLike[str]) -> Cine:
     """Decode a still or a cine loop.
 
-    Colour is reduced to luma (ITU-R 601), palettes are applied, ``MONOCHROME1`` is inverted, and pixels of other
-    than 8 bits are scaled by their range. The pixel size is that of the largest two-dimensional region in
-    centimetres of SequenceOfUltrasoundRegions, else PixelSpacing; the frame rate comes from FrameTime,
-    FrameTimeVector, CineRate or RecommendedDisplayFrameRate, the first that is there.
+    Grey values go through modality LUT and VOI window (:func:`alan.data.io.grey.to_grey`), ``MONOCHROME1`` is
+    inverted; colour is reduced to luma (ITU-R 601), palettes are applied. Times come from FrameTimeVector,
+    FrameTime, CineRate or RecommendedDisplayFrameRate. The pixel size is that of the two-dimensional regions of
+    SequenceOfUltrasoundRegions where these agree, else PixelSpacing.
+
+    Args:
+        path: the file, with or without preamble.
 
     Raises:
         ConfigError: pydicom is not installed.
-        DataError: missing, no DICOM file, without pictures, of signed pixels, or of a coding that neither pydicom
-            nor its plugins can decode.
+        DataError: missing, no DICOM file, without pictures, with fewer frames than its header states, or of a
+            compression that no installed decoder reads.
     """
-    pydicom = third_party("pydicom", "dicom")
-    iter_pixels = third_party("pydicom.pixels.utils", "dicom").iter_pixels
-    source = Path(path)
-    if not source.is_file():
-        raise DataError(f"{source}: no such file")
-    try:
-        dataset: Any = pydicom.dcmread(source)
+    third_party("pydicom", "dicom")
+    with reading(path, "DICOM file") as source:
+        dataset = _open(source)
         if "PixelData" not in dataset:
             raise DataError(f"{source}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
-        frames = [_grey(frame, dataset) for frame in iter_pixels(dataset)]
-        fps, spacing = _rate(dataset), _spacing(dataset)
-    except (pydicom.errors.InvalidDicomError, *_DAMAGE) as error:
-        raise DataError(f"{source}: cannot be decoded ({' '.join(str(error).split())[:200]})") from error
-    except AttributeError as error:
-        raise DataError(f"{source}: lacks an element of a picture ({error})") from error
-    if not frames:
-        raise DataError(f"{source}: holds no frame")
-    return Cine(np.stack(frames), fps, spacing, patient=_patient(dataset))
+        stated = number(dataset, "NumberOfFrames")
+        count = 1 if stated is None else int(stated)
+        if count < 1:
+            raise DataError(f"{source}: states {count} frames; {GET_AGAIN}")
+        if dataset.file_meta.TransferSyntaxUID.startswith(_VIDEO):
+            cine = decode_stream(_stream(dataset), source)
+            frames, notes = cine.frames, cine.notes
+        else:
+            cine = None
+            frames, notes = read_pixels(dataset, source, count)
+        check_complete(source, "frames", count, len(frames))
+        if len(frames) > count and stated is not None:
+            warnings.warn(f"holds {len(frames)} frames, its header states {count}; all are read", stacklevel=1)
+        times, fps, how = cine_times(dataset, len(frames))
+        if fps is None and cine is not None:
+            times, fps = cine.times, cine.fps
+        parts = regions(dataset, frames.shape[1:])
+        spacing, unlike = spacing_of(parts, dataset)
+        notes = (*notes, *how, *unlike)
+        found = Cine(frames, fps, spacing, times, parts, notes, attributes(dataset), patient(dataset))
+    say(path, notes)
+    return found
 
 
-def _patient(dataset: Any) -> str | None:
-    """Pseudonym of the patient, by the PatientID, or else by name and date of birth."""
-    name = str(dataset.get("PatientName") or "")
-    return patient_key(dataset.get("PatientID"), name and f"{name} {dataset.get('PatientBirthDate')}") or None
+class _Clipped(io.BufferedReader):
+    """A file that allocates no more than it has left when a damaged header asks for gigabytes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(self._size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _grey(frame: NDArray[Any], dataset: Any) -> ByteArray:
-    """One decoded frame (H, W) or (H, W, 3) to (H, W) uint8."""
-    from pydicom.pixels.processing import apply_color_lut
+def _open(path: Path) -> Any:
+    """The parsed file, with a transfer syntax."""
+    import pydicom
 
-    photometric = dataset.PhotometricInterpretation
-    if dataset.get("PixelRepresentation", 0) != 0:
-        raise DataError(f"{dataset.filename}: signed pixels; a picture of ultrasound has unsigned ones")
-    bits = int(dataset.BitsStored)
-    if photometric == "PALETTE COLOR":
-        frame = apply_color_lut(frame, dataset)[..., :3]
-        bits = 8 * frame.dtype.itemsize
-    if bits != 8:
-        frame = np.rint((frame & (2**bits - 1)) * (255 / (2**bits - 1)))  # overlays may lie in the bits above
-    grey = frame.astype(np.uint8)
-    if grey.ndim == 3:
-        grey = np.asarray(Image.fromarray(grey).convert("L"))
-    return 255 - grey if photometric == "MONOCHROME1" else grey
+    if not is_dicom(path):
+        raise DataError(f"{path}: is no DICOM file; check what wrote it")
+    _check_deflated(path)
+    with _Clipped(path) as file:
+        dataset: Any = pydicom.dcmread(file, force=True)
+    meta = dataset.file_meta
+    if "TransferSyntaxUID" not in meta:
+        implicit, little = dataset.original_encoding
+        uid = pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
+        meta.TransferSyntaxUID = uid if little else pydicom.uid.ExplicitVRBigEndian
+    return dataset
 
 
-def _rate(dataset: Any) -> float | None:
-    """Frames a second."""
-    time, steps = dataset.get("FrameTime"), np.atleast_1d(dataset.get("FrameTimeVector") or ())  # one is no list
-    if not time and len(steps) > 1:
-        time = np.mean([float(step) for step in steps[1:]])
-    if time and float(time) > 0:
-        return 1000 / float(time)
-    for name in ("CineRate", "RecommendedDisplayFrameRate"):
-        rate = dataset.get(name)
-        if rate and float(rate) > 0:
-            return float(rate)
-    return None
+def _check_deflated(path: Path) -> None:
+    """Refuse a deflated file that inflates without bound, before pydicom inflates it."""
+    with path.open("rb") as file:
+        start = file.read(2**12)
+        at = start.find(_DEFLATED.encode())
+        if at < 0 or start[128:138] != b"DICM\x02\x00\x00\x00UL":
+            return
+        file.seek(144 + int.from_bytes(start[140:144], "little"))
+        inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while not inflate.eof and (data := inflate.unconsumed_tail or file.read(2**20)):
+            total += len(inflate.decompress(data, 2**20))
+            if total > MAX_BYTES:
+                raise DataError(f"{path}: inflates to more than {MAX_BYTES} bytes; save it uncompressed")
 
 
-def _spacing(dataset: Any) -> tuple[float, float] | None:
-    """(row, column) in mm."""
-    best, area = None, 0.0
-    for region in dataset.get("SequenceOfUltrasoundRegions") or ():
-        units = {region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")}
-        row, column = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) * 10 for axis in "YX")
-        width = region.get("RegionLocationMaxX1", 0) - region.get("RegionLocationMinX0", 0)
-        height = region.get("RegionLocationMaxY1", 0) - region.get("RegionLocationMinY0", 0)
-        plane = units == {_CM} and region.get("RegionSpatialFormat") == _TWO_D
-        if plane and row > 0 and column > 0 and width * height >= area:
-            best, area = (row, column), width * height
-    if best is None and dataset.get("PixelSpacing"):
-        best = (float(dataset.PixelSpacing[0]), float(dataset.PixelSpacing[1]))
-    return best
+def _stream(dataset: Any) -> bytes:
+    """The video of an encapsulated file: all its fragments."""
+    from pydicom.encaps import generate_fragments, parse_basic_offsets
+
+    pixels = io.BytesIO(dataset.PixelData)
+    parse_basic_offsets(pixels)
+    return b"".join(generate_fragments(pixels))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from alan.data.sample import ByteArray
 from alan.errors import DataError
@@ -52,10 +53,12 @@ def to_grey(
 
     The first rule that applies counts:
 
-    1. A window (VOI window of DICOM, ``cal_min`` and ``cal_max`` of NIfTI) is applied, unless it shows nothing.
-    2. Values from 0 to 255 are rounded. Exceptions are fractions that never exceed 16, which would be black.
+    1. A window (VOI window of DICOM) is applied, unless it shows nothing.
+    2. Values from 0 to 255 are rounded. Exceptions are fewer than 8 declared bits, and fractions that never exceed
+       16 and would be black.
     3. Fractions from 0 to 1 are multiplied by 255.
-    4. The declared range (of the bits stored) is stretched, unless the values fill less than a sixteenth of it.
+    4. The declared range (of the bits stored, of ``cal_min`` and ``cal_max`` of NIfTI) is stretched, unless the
+       values fill less than a sixteenth of it.
     5. The range of the values is stretched.
 
     Args:
@@ -80,20 +83,31 @@ def to_grey(
     if window is not None:
         shown = _each(values, window.apply)
         if shown.min() < shown.max() or low == high:
-            return shown, (f"grey values in the window {window.center:g} / {window.width:g}",)
+            plain = np.array_equal(shown, values)
+            return shown, () if plain else (f"grey values in the window {window.center:g} / {window.width:g}",)
         notes.append(f"the window {window.center:g} / {window.width:g} shows nothing and is not applied")
     fractions = values.dtype.kind == "f" and any((frame != np.rint(frame)).any() for frame in values)
-    if low > -0.5 and high < 255.5 and not (fractions and high <= _DARK):
+    shallow = declared is not None and declared[1] < 255
+    if low > -0.5 and high < 255.5 and not shallow and not (fractions and high <= _DARK):
         return values if values.dtype == np.uint8 else _each(values, lambda part: part / 255.0), tuple(notes)
     if fractions and low >= 0 and high <= 1:
         return _each(values, lambda part: part), (*notes, "grey values multiplied by 255")
     if declared is not None and low >= declared[0] and high <= declared[1]:
         bottom, top = declared
-        if high - bottom >= (top - bottom) * _DARK / 256:
+        if high - low >= (top - bottom) * _DARK / 256:
             low, high = bottom, top
     scale = max(high - low, np.finfo(np.float64).tiny)
     notes.append(f"grey values stretched from {low:g}..{high:g}")
     return _each(values, lambda part: (part - low) / scale), tuple(notes)
+
+
+def luma(colours: NDArray[Any]) -> NDArray[Any]:
+    """Reduce colours to luma (ITU-R 601): (H, W, 3) to (H, W) of the same integer type."""
+    if colours.dtype == np.uint8:
+        return np.asarray(Image.fromarray(colours).convert("L"))
+    red, green, blue = (colours[..., channel].astype(np.float64) for channel in range(3))
+    grey: NDArray[Any] = np.rint(0.299 * red + 0.587 * green + 0.114 * blue).astype(colours.dtype)
+    return grey
 
 
 def _each(values: NDArray[Any], share: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> ByteArray:

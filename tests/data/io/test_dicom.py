@@ -1,10 +1,16 @@
 """DICOM: files that ship with pydicom, and written ones."""
 
+import io
+import os
+from pathlib import Path
+
+import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from alan.data.io.dicom import is_dicom, read_dicom
-from alan.errors import ConfigError, DataError
+from alan.errors import AlanWarning, ConfigError, DataError
 
 pydicom = pytest.importorskip("pydicom")
 data = pytest.importorskip("pydicom.data")
@@ -18,7 +24,7 @@ def shipped(name):
 def write(tmp_path):
     """Write an uncompressed file; array (T, H, W) or (T, H, W, 3)."""
 
-    def write(array, photometric="MONOCHROME2", bits=8, name="a.dcm", **elements):
+    def write(array, photometric="MONOCHROME2", bits=8, name="a.dcm", pixels=None, **elements):
         dataset = pydicom.Dataset()
         dataset.file_meta = pydicom.dataset.FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -33,7 +39,8 @@ def write(tmp_path):
         dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, 0
         for key, value in elements.items():
             setattr(dataset, key, value)
-        dataset.PixelData = array.tobytes()
+        dataset.PixelData = pixels or array.tobytes()
+        dataset["PixelData"].VR = "OB" if dataset.BitsAllocated == 8 else "OW"
         dataset.save_as(tmp_path / name, enforce_file_format=True)
         return tmp_path / name
 
@@ -103,28 +110,426 @@ def test_colour_is_reduced_to_luma(write):
     ("elements", "fps"),
     [
         ({"FrameTime": 20, "CineRate": 99}, 50),
-        ({"FrameTimeVector": [0, 10, 30]}, 50),
         ({"FrameTimeVector": [20], "CineRate": 33}, 33),
         ({"CineRate": 33, "RecommendedDisplayFrameRate": 10}, 33),
         ({"RecommendedDisplayFrameRate": 10}, 10),
+        ({"FrameTime": 0, "CineRate": 25}, 25),
         ({"FrameTime": 0}, None),
         ({}, None),
     ],
 )
-def test_frame_rate(write, grey, elements, fps):
-    assert read_dicom(write(grey, **elements)).fps == fps
+def test_a_constant_frame_rate(write, grey, elements, fps):
+    video = read_dicom(write(grey, **elements))
+    assert video.fps == fps
+    if fps is None:
+        assert video.times is None
+    else:
+        assert video.times == pytest.approx(np.arange(3) / fps)
+
+
+def test_times_are_the_sum_of_the_frame_time_vector(write, grey):
+    video = read_dicom(write(grey, FrameTimeVector=[0, 10, 30], FrameTime=99))
+    assert video.times == pytest.approx([0, 0.01, 0.04])
+    assert video.fps == 50
+    assert video.notes == ("variable frame rate, 33.33 to 100 fps",)
+    assert read_dicom(write(grey, FrameTimeVector=[0, 20, 20])).notes == ()
+    video = read_dicom(write(grey, FrameTimeVector=[7, 20, 20]))  # some count from the start of the acquisition
+    assert video.times == pytest.approx([0, 0.02, 0.04])
+
+
+def test_the_increment_pointer_decides(write, grey):
+    both = {"FrameTimeVector": [0, 10, 30], "FrameTime": 25}
+    assert read_dicom(write(grey, FrameIncrementPointer=0x00181063, **both)).fps == 40
+    assert read_dicom(write(grey, FrameIncrementPointer=0x00181065, **both)).fps == 50
+
+
+@pytest.mark.parametrize(
+    ("vector", "note"),
+    [([0, 10], "FrameTimeVector has 2 steps for 3 frames"), ([0, 10, -10], "FrameTimeVector does not increase")],
+)
+def test_a_vector_that_does_not_fit_is_not_used(write, grey, vector, note):
+    video = read_dicom(write(grey, FrameTimeVector=vector, FrameTime=40))
+    assert video.fps == 25
+    assert note in video.notes[0]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_number_that_is_none_is_reported(write, grey):
+    path = write(grey, CineRate=33, FrameTime="20.0")
+    path.write_bytes(path.read_bytes().replace(b"20.0", b"soon"))
+    with pytest.warns(AlanWarning, match=r"a.dcm: FrameTime is not a number and is left out"):
+        assert read_dicom(path).fps == 33
+
+
+def test_heart_beats(write, grey):
+    assert read_dicom(write(grey)).attributes == {}
+    beats = read_dicom(write(grey, HeartRate=72, RWaveTimeVector=[100.0, 900.5])).attributes
+    assert beats == {"heart_rate": 72, "r_wave_times": (0.1, 0.9005)}
+
+
+def test_the_patient_is_a_pseudonym(write, grey):
+    first, same, other = (
+        read_dicom(write(grey, PatientID=name)).patient for name in ("12345", " 12345 ", "12346")
+    )
+    assert first == same
+    assert first != other
+    assert "12345" not in first
+    assert read_dicom(write(grey)).patient is None
 
 
 def test_pixel_size(write, grey):
-    small, large = region(0.02, 0.03, (0, 0, 4, 4)), region(0.05, 0.04, (0, 0, 9, 7))
+    large = region(0.05, 0.04, (0, 0, 9, 7))
     other = [region(9, 9, units=4), region(9, 9, form=3)]
-    video = read_dicom(write(grey, SequenceOfUltrasoundRegions=[*other, small, large], PixelSpacing=[7, 7]))
+    video = read_dicom(write(grey, SequenceOfUltrasoundRegions=[*other, large], PixelSpacing=[7, 7]))
     assert video.spacing == pytest.approx((0.5, 0.4))
-    assert read_dicom(write(grey, SequenceOfUltrasoundRegions=other, PixelSpacing=[0.3, 0.2])).spacing == (
-        0.3,
-        0.2,
-    )
+    assert [part.kind for part in video.regions] == ["2d", "spectrum", "2d"]
+    assert [part.spacing for part in video.regions] == [None, None, pytest.approx((0.5, 0.4))]
+    video = read_dicom(write(grey, SequenceOfUltrasoundRegions=other, PixelSpacing=[0.3, 0.2]))
+    assert video.spacing == (0.3, 0.2)
     assert read_dicom(write(grey)).spacing is None
+
+
+def test_regions_of_unlike_scale_share_none(write, grey):
+    halves = [region(0.03, 0.03, (0, 0, 4, 7)), region(0.06, 0.06, (5, 0, 9, 7))]
+    video = read_dicom(write(grey, SequenceOfUltrasoundRegions=halves))
+    assert video.spacing is None
+    assert [(part.box, part.spacing) for part in video.regions] == [
+        ((0, 0, 8, 5), pytest.approx((0.3, 0.3))),
+        ((0, 5, 8, 10), pytest.approx((0.6, 0.6))),
+    ]
+    assert "regions of unlike scale (0.3, 0.6 mm per row)" in video.notes[0]
+    alike = [region(0.03, 0.03, (0, 0, 4, 7)), region(0.0301, 0.03, (5, 0, 9, 7))]
+    assert read_dicom(write(grey, SequenceOfUltrasoundRegions=alike)).spacing == pytest.approx((0.3, 0.3))
+
+
+def test_regions_outside_the_frame_are_left_out(write, grey):
+    parts = [region(0.03, 0.03, (100, 0, 200, 7)), region(0.06, 0.06, (0, 0, 500, 500))]
+    video = read_dicom(write(grey, SequenceOfUltrasoundRegions=parts))
+    assert [part.box for part in video.regions] == [(0, 0, 8, 10)]
+
+
+# Grey values
+
+
+def ramp(dtype, factor=1, offset=0):
+    return (np.arange(180).reshape(1, 10, 18) * factor + offset).astype(dtype)
+
+
+def test_eight_bits_in_sixteen(write):
+    assert np.array_equal(read_dicom(write(ramp(np.uint16), bits=16)).frames, ramp(np.uint8))
+    windowed = write(ramp(np.uint16), bits=16, WindowCenter=128, WindowWidth=256)
+    assert np.array_equal(read_dicom(windowed).frames, ramp(np.uint8))
+    assert read_dicom(windowed).notes == ()
+
+
+def test_twelve_bits_in_sixteen(write):
+    windowed = read_dicom(write(ramp(np.uint16, 16), bits=16, WindowCenter=2048, WindowWidth=4096))
+    assert np.array_equal(windowed.frames, np.rint(ramp(float, 16) * (255 / 4095)))
+    assert windowed.notes == ("grey values in the window 2048 / 4096",)
+    alone = read_dicom(write(ramp(np.uint16, 16), bits=16))
+    assert np.array_equal(alone.frames, np.rint(ramp(float) * (255 / 179)))  # of 16 bits it would be black
+    assert alone.notes == ("grey values stretched from 0..2864",)
+
+
+def test_fewer_bits_than_eight(write):
+    assert read_dicom(write(np.array([[[0, 21, 63]]], np.uint8), bits=6)).frames.tolist() == [[[0, 85, 255]]]
+
+
+def test_the_modality_lut_goes_first(write):
+    half = ramp(np.uint8) // 2
+    assert np.array_equal(read_dicom(write(half, RescaleSlope=2, RescaleIntercept=1)).frames, half * 2 + 1)
+    doubled = read_dicom(write(half, RescaleSlope=2, RescaleIntercept=0, WindowCenter=50.5, WindowWidth=101))
+    assert np.abs(doubled.frames - np.clip(half * 2 / 100.0, 0, 1) * 255).max() <= 0.5
+    lut = pydicom.Dataset()
+    lut.LUTDescriptor, lut.ModalityLUTType = [4, 0, 8], "US"
+    lut.LUTData = np.array([9, 200, 7, 100], "<u2").tobytes()
+    frames = read_dicom(write(np.array([[[0, 1, 2, 3, 9]]], np.uint8), ModalityLUTSequence=[lut])).frames
+    assert frames.tolist() == [[[9, 200, 7, 100, 100]]]
+
+
+def test_a_voi_lut(write):
+    lut = pydicom.Dataset()
+    lut.LUTDescriptor = [4, 0, 8]
+    lut.LUTData = np.array([0, 255, 51, 102], "<u2").tobytes()
+    video = read_dicom(write(np.array([[[0, 1, 2, 3]]], np.uint8), VOILUTSequence=[lut]))
+    assert video.frames.tolist() == [[[0, 255, 51, 102]]]
+
+
+def test_a_window_in_a_functional_group(write):
+    voi, shared = pydicom.Dataset(), pydicom.Dataset()
+    voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction = 100, 100, "LINEAR_EXACT"
+    shared.FrameVOILUTSequence = [voi]
+    measures = pydicom.Dataset()
+    measures.PixelSpacing = [0.4, 0.5]
+    shared.PixelMeasuresSequence = [measures]
+    video = read_dicom(write(np.array([[[50, 100, 150]]], np.uint8), SharedFunctionalGroupsSequence=[shared]))
+    assert video.frames.tolist() == [[[0, 128, 255]]]
+    assert video.spacing == (0.4, 0.5)
+
+
+def test_a_dark_picture_and_a_bright_one_keep_their_relation(write):
+    loop = np.concatenate([ramp(np.uint16, 4), ramp(np.uint16, 16)])
+    frames = read_dicom(write(loop, bits=12)).frames.astype(int)
+    assert np.abs(frames[1] - 4 * frames[0]).max() <= 3
+
+
+def test_signed_pixels(write):
+    signed = np.array([[[-1000, 0, 1000, 2000]]], np.int16)
+    video = read_dicom(write(signed, bits=16, PixelRepresentation=1))
+    assert video.frames.tolist() == [[[0, 85, 170, 255]]]
+    windowed = write(signed, bits=16, PixelRepresentation=1, WindowCenter=500.5, WindowWidth=1001)
+    assert read_dicom(windowed).frames.tolist() == [[[0, 0, 255, 255]]]
+    with pytest.raises(DataError, match="signed pixels of 8 bits from -128 to 127; export it unsigned"):
+        read_dicom(write(np.array([[[100, 127, 128, 200]]], np.uint8), PixelRepresentation=1))
+
+
+# What a file promises
+
+
+def test_files_without_preamble(tmp_path, write, grey):
+    whole = write(grey, FrameTime=20).read_bytes()
+    (tmp_path / "IM_0001").write_bytes(whole[132:])
+    assert is_dicom(tmp_path / "IM_0001")
+    assert np.array_equal(read_dicom(tmp_path / "IM_0001").frames, grey)
+    for name in ("ExplVR_LitEndNoMeta.dcm", "ExplVR_BigEndNoMeta.dcm"):  # SOP classes, without pictures
+        with pytest.raises(DataError, match="a DICOM file without pictures"):
+            read_dicom(shipped(name))
+    dataset = pydicom.dcmread(write(grey))
+    for implicit in (True, False):
+        bare = pydicom.Dataset(dataset)
+        bare.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
+        bare.save_as(tmp_path / "bare", implicit_vr=implicit, little_endian=True)
+        assert is_dicom(tmp_path / "bare")
+        assert np.array_equal(read_dicom(tmp_path / "bare").frames, grey)
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 30])
+@pytest.mark.parametrize("columns", [10, 128])
+def test_uncompressed_loops_in_ybr_full_422(write, count, columns):
+    luma = np.random.default_rng(count).integers(0, 256, (count, 8, columns), np.uint8)
+    pixels = np.full((count, 8, 2 * columns), 128, np.uint8)
+    pixels[..., 0::4], pixels[..., 1::4] = luma[..., 0::2], luma[..., 1::2]
+    path = write(luma, "YBR_FULL_422", SamplesPerPixel=3, PlanarConfiguration=0, pixels=pixels.tobytes())
+    assert np.array_equal(read_dicom(path).frames, luma)
+
+
+def test_ybr_full_422_with_all_samples(write, grey):
+    path = write(np.stack([grey, grey * 0 + 128, grey * 0 + 128], -1), "YBR_FULL_422")
+    with pytest.warns(AlanWarning, match="all samples are there"):
+        assert np.array_equal(read_dicom(path).frames, grey)
+
+
+def compressed(path, frames, count, syntax=pydicom.uid.RLELossless):
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = frames.tobytes()
+    dataset.NumberOfFrames = len(frames)
+    dataset.compress(syntax)
+    dataset.NumberOfFrames = count
+    dataset.save_as(path)
+    return path
+
+
+def test_fewer_frames_than_stated(write, grey):
+    assert np.array_equal(read_dicom(compressed(write(grey), grey, 3)).frames, grey)
+    with pytest.raises(DataError, match=r"a.dcm: ends early, 3 of 10 frames are there; get the file again"):
+        read_dicom(compressed(write(grey), grey, 10))
+    with pytest.raises(DataError, match=r"a.dcm: ends early, 240 of 800 bytes are there"):
+        read_dicom(write(grey, NumberOfFrames=10))
+
+
+def test_more_frames_than_stated_are_read_and_reported(write, grey):
+    for path in (write(grey, NumberOfFrames=2), compressed(write(grey), grey, 2)):
+        with pytest.warns(AlanWarning, match="holds 3 frames, its header states 2; all are read"):
+            assert np.array_equal(read_dicom(path).frames, grey)
+
+
+def test_frames_that_are_not_counted(write, grey):
+    assert np.array_equal(read_dicom(write(grey, NumberOfFrames=None)).frames, grey)
+
+
+@pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
+@pytest.mark.parametrize("syntax", [None, pydicom.uid.RLELossless, pydicom.uid.DeflatedExplicitVRLittleEndian])
+def test_a_file_that_ends_early_is_never_read(write, syntax):
+    noise = np.random.default_rng(0).integers(0, 256, (4, 20, 30), np.uint8)
+    path = write(noise, PatientID="1")
+    if syntax == pydicom.uid.RLELossless:
+        compressed(path, noise, 4)
+    elif syntax is not None:
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset.save_as(path)
+    whole = path.read_bytes()
+    assert np.array_equal(read_dicom(path).frames, noise)
+    for length in range(1, len(whole), 13):
+        path.write_bytes(whole[:length])
+        try:
+            frames = read_dicom(path).frames
+        except DataError:
+            continue
+        assert np.array_equal(frames, noise), length  # what is missing is no pixel
+
+
+@pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
+def test_a_jpeg_loop_that_ends_early(tmp_path):
+    whole = open(shipped("examples_ybr_color.dcm"), "rb").read()  # noqa: PTH123, SIM115
+    for share in (0.3, 0.7, 0.99, 0.9999):
+        (tmp_path / "a.dcm").write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(DataError, match=r"a.dcm: .*(of 30 frames|cannot be decoded)"):
+            read_dicom(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"Rows": 65535, "Columns": 65535},
+        {"NumberOfFrames": 2**31 - 1},
+        {"Rows": 5000, "Columns": 5000, "NumberOfFrames": 500},
+        {"Rows": 0},
+        {"NumberOfFrames": 0},
+        {"NumberOfFrames": -5},
+    ],
+)
+def test_headers_that_claim_much_or_nothing(write, grey, claims):
+    for path in (write(grey, **claims), compressed(write(grey), grey, 3)):
+        dataset = pydicom.dcmread(path)
+        for name, value in claims.items():
+            setattr(dataset, name, value)
+        dataset.save_as(path)
+        with pytest.raises(DataError, match=r"a.dcm: (claims|states|ends early)"):
+            read_dicom(path)
+
+
+def test_a_deflated_file_that_inflates_without_bound(tmp_path, write, grey, monkeypatch):
+    dataset = pydicom.dcmread(write(grey))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    dataset.PixelData = bytes(3_000_000)
+    dataset.save_as(tmp_path / "a.dcm")
+    assert (tmp_path / "a.dcm").stat().st_size < 5000
+    monkeypatch.setattr("alan.data.io.dicom.MAX_BYTES", 2_000_000)
+    with pytest.raises(DataError, match="inflates to more than 2000000 bytes"):
+        read_dicom(tmp_path / "a.dcm")
+
+
+def test_a_length_that_claims_gigabytes(write, grey):
+    path = write(grey, PatientID="somebody")
+    data = path.read_bytes()
+    at = data.index(b"\x10\x00\x20\x00LO")
+    path.write_bytes(data[: at + 4] + b"UN\0\0" + (2**32 - 2).to_bytes(4, "little") + data[at + 8 :])
+    with pytest.raises(DataError, match=r"a.dcm"):
+        read_dicom(path)
+
+
+# Encodings
+
+
+def video(frames, container):
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as file:
+        stream = file.add_stream("mpeg4" if container == "mp4" else "mpeg2video", rate=25)
+        stream.height, stream.width = frames.shape[1:]
+        stream.pix_fmt = "yuv420p"
+        for array in frames:
+            frame = av.VideoFrame.from_ndarray(array, format="gray").reformat(format="yuv420p")
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("container", "uid"),
+    [
+        ("mp4", "1.2.840.10008.1.2.4.102"),
+        ("mpeg2video", "1.2.840.10008.1.2.4.100"),
+        ("mpegts", "1.2.840.10008.1.2.4.101"),
+        ("mp4", "1.2.840.10008.1.2.4.102.1"),
+    ],
+)
+def test_video_in_dicom(tmp_path, write, container, uid):
+    rows, columns = np.indices((48, 64))
+    frames = np.stack([rows * 2 + columns + 5 * t for t in range(8)]).astype(np.uint8)
+    dataset = pydicom.dcmread(write(frames, FrameTime=20))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
+    data = video(frames, container)
+    parts = [data[:500], data[500:]] if uid.endswith(".1") else [data]
+    dataset.PixelData = pydicom.encaps.encapsulate([part + b"\0" * (len(part) % 2) for part in parts])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(tmp_path / "v.dcm")
+    got = read_dicom(tmp_path / "v.dcm")
+    assert got.frames.shape == frames.shape
+    assert np.abs(got.frames.astype(int) - frames).mean() < 3
+    assert got.fps == 50  # of the header, not of the stream
+    dataset.NumberOfFrames = 20
+    dataset.save_as(tmp_path / "v.dcm")
+    with pytest.raises(DataError, match=r"v.dcm: ends early, 8 of 20 frames are there"):
+        read_dicom(tmp_path / "v.dcm")
+
+
+@pytest.mark.parametrize(
+    "name", ["SC_rgb_jpeg_gdcm.dcm", "SC_rgb_jls_lossy_line.dcm", "examples_jpeg2k.dcm", "SC_rgb_rle_2frame.dcm"]
+)
+def test_compressions_of_the_extra(name):
+    path = shipped(name)
+    got = read_dicom(path).frames
+    expected = pydicom.pixels.pixel_array(path)
+    grey = np.asarray([Image.fromarray(f).convert("L") for f in expected.reshape(-1, *expected.shape[-3:])])
+    assert np.abs(got.astype(int) - grey).max() <= 1
+
+
+def test_a_jpeg_whose_header_says_rgb(write, grey):
+    """The stream is YCbCr, as its JFIF marker says."""
+    colours = np.repeat(np.repeat(np.repeat(grey[..., None], 3, -1), 4, 1), 4, 2)
+    dataset = pydicom.dcmread(write(colours, "RGB"))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    streams = []
+    for frame in colours:
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+        streams.append(buffer.getvalue() + b"\0" * (len(buffer.getvalue()) % 2))
+    dataset.PixelData = pydicom.encaps.encapsulate(streams)
+    dataset["PixelData"].is_undefined_length = True
+    path = Path(dataset.filename)
+    dataset.save_as(path)
+    with pytest.warns(AlanWarning, match="Photometric Interpretation"):
+        frames = read_dicom(path).frames
+    assert np.abs(frames.astype(int) - colours[..., 0]).max() <= 6
+
+
+def test_a_decoder_that_is_missing_is_named(monkeypatch):
+    from pydicom.pixels.decoders.base import Decoder
+
+    monkeypatch.setattr(Decoder, "is_available", property(lambda _: False))
+    with pytest.raises(DataError) as caught:
+        read_dicom(shipped("SC_rgb_jpeg_gdcm.dcm"))
+    assert str(caught.value).partition("SC_rgb_jpeg_gdcm.dcm: ")[2] == (
+        "is compressed as JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 [Selection Value 1])"
+        ", and no decoder of it is installed: pip install 'alan-echo[dicom]' brings python-gdcm"
+    )
+
+
+def test_encodings_and_kinds_that_are_not_read(tmp_path, write, grey):
+    dataset = pydicom.dcmread(write(grey))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.113619.5.2")
+    dataset.save_as(tmp_path / "a.dcm", implicit_vr=True, little_endian=True)
+    with pytest.raises(DataError, match=r"a.dcm: is encoded as 1.2.840.113619.5.2, which is not read; export it"):
+        read_dicom(tmp_path / "a.dcm")
+    with pytest.raises(DataError, match="pictures of the kind 'HSV'; export it as grey or RGB"):
+        read_dicom(write(np.repeat(grey[..., None], 3, -1), "HSV"))
+
+
+@pytest.mark.real
+def test_real_files_of_a_clinic():
+    folder = Path(os.environ.get("ALAN_REAL_DATA", Path(__file__).parents[4] / "shared" / "data")) / "DICOM"
+    if not folder.is_dir():
+        pytest.skip(f"no real files in {folder}")
+    with pytest.warns(AlanWarning, match="GB18030"):
+        loops = {path.stem: read_dicom(path) for path in sorted(folder.glob("*.dcm"))}
+    cine = loops["ie33_colour_cine"]
+    assert cine.frames.shape == (16, 600, 800)
+    assert cine.times == pytest.approx(np.arange(16) * 0.102)
+    assert cine.spacing == pytest.approx((0.3086960,) * 2)
+    kinds = {name: {part.kind for part in loop.regions} for name, loop in loops.items()}
+    assert kinds["ie33_mmode"] == {"2d", "m-mode"}
+    assert kinds["ie33_cw_doppler"] == {"2d", "spectrum"}
 
 
 def test_no_pictures_in_it():
@@ -134,12 +539,10 @@ def test_no_pictures_in_it():
 
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files(tmp_path, write, grey):
-    with pytest.raises(DataError, match="signed"):
-        read_dicom(write(grey, PixelRepresentation=1))
     (tmp_path / "junk.dcm").write_bytes(b"junk" * 50)
-    with pytest.raises(DataError, match=r"junk.dcm: cannot be decoded"):
+    with pytest.raises(DataError, match=r"junk.dcm: is no DICOM file"):
         read_dicom(tmp_path / "junk.dcm")
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match="no such DICOM file"):
         read_dicom(tmp_path / "none.dcm")
     whole = write(grey).read_bytes()
     (tmp_path / "cut.dcm").write_bytes(whole[:-100])
@@ -149,14 +552,6 @@ def test_damaged_files(tmp_path, write, grey):
         (tmp_path / "cut.dcm").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"cut.dcm"):
             read_dicom(tmp_path / "cut.dcm")
-
-
-def test_a_coding_that_nobody_can_read(tmp_path):
-    dataset = pydicom.dcmread(shipped("examples_ybr_color.dcm"))
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.MPEG4HP41
-    dataset.save_as(tmp_path / "a.dcm")
-    with pytest.raises(DataError, match=r"a.dcm: cannot be decoded"):
-        read_dicom(tmp_path / "a.dcm")
 
 
 def test_without_pydicom(monkeypatch, write, grey):

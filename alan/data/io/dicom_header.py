@@ -1,0 +1,163 @@
+"""What the header of a DICOM file says of times, pixel sizes, the heart beat and the patient."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.data.io.base import Region, Spacing, times_at
+from alan.data.pseudonyms import patient_key
+
+_FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
+_CM = 3  # code of PhysicalUnitsXDirection (PS3.3, C.8.5.5)
+#: RegionSpatialFormat to what a region shows.
+_KINDS = {1: "2d", 2: "m-mode", 3: "spectrum", 4: "curve"}
+#: Scales of regions that differ by no more than this share are one scale.
+_ALIKE = 0.01
+#: Steps between frames that differ by more than this share of the mean are a variable rate.
+_UNEVEN = 0.1
+
+
+def lookup(dataset: Any, name: str, group: str) -> Any:
+    """An element of the dataset itself, or of the functional group that all frames share (enhanced files).
+
+    Args:
+        dataset: the file.
+        name: keyword of the element.
+        group: keyword of the functional group that holds it.
+    """
+    if dataset.get(name) is not None:
+        return dataset.get(name)
+    for shared in dataset.get("SharedFunctionalGroupsSequence") or ():
+        for part in shared.get(group) or ():
+            return part.get(name)
+    return None
+
+
+def number(dataset: Any, name: str) -> float | None:
+    """A number of the header; None where it is missing, and with a warning where it is none."""
+    values = numbers(dataset, name)
+    return values[0] if values else None
+
+
+def numbers(dataset: Any, name: str, group: str = "") -> list[float]:
+    """The numbers of an element; empty where it is missing, and with a warning where one is none."""
+    try:
+        value = lookup(dataset, name, group)
+        values = [float(part) for part in np.atleast_1d(() if value is None or value == "" else value)]
+        if all(math.isfinite(part) for part in values):
+            return values
+    except (ValueError, TypeError, OverflowError):
+        pass
+    warnings.warn(f"{name} is not a number and is left out", stacklevel=2)
+    return []
+
+
+def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, float | None, tuple[str, ...]]:
+    """Times and rate of the frames (PS3.3, C.7.6.5).
+
+    Args:
+        dataset: the file.
+        count: number of frames.
+
+    Returns:
+        times: (count,) seconds from the first frame, or None.
+        fps: frames per second, or None.
+        notes: how they were obtained, where that was not plain.
+    """
+    notes: list[str] = []
+    step, steps = number(dataset, "FrameTime"), numbers(dataset, "FrameTimeVector")
+    constant = step is not None and step > 0 and dataset.get("FrameIncrementPointer") == _FRAME_TIME
+    if len(steps) > 1 and not constant:
+        times = np.cumsum(steps) - steps[0]
+        if len(steps) != count:
+            notes.append(f"FrameTimeVector has {len(steps)} steps for {count} frames and is not used")
+        elif (np.diff(times) <= 0).any():
+            notes.append("FrameTimeVector does not increase and is not used")
+        else:
+            fps = 1000 * (count - 1) / float(times[-1])
+            if np.ptp(np.diff(times)) > _UNEVEN * 1000 / fps:
+                notes.append(
+                    f"variable frame rate, {1000 / max(steps[1:]):.4g} to {1000 / min(steps[1:]):.4g} fps"
+                )
+            return times / 1000, fps, tuple(notes)
+    if step is not None and step > 0:
+        return times_at(1000 / step, count), 1000 / step, tuple(notes)
+    for name in ("CineRate", "RecommendedDisplayFrameRate"):
+        rate = number(dataset, name)
+        if rate is not None and rate > 0:
+            return times_at(rate, count), rate, (*notes, f"times by {name}")
+    return None, None, tuple(notes)
+
+
+def regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
+    """Regions with their own scale (PS3.3, C.8.5.5); those that lie outside the frame are left out.
+
+    Args:
+        dataset: the file.
+        shape: (H, W) of a frame.
+    """
+    found = []
+    for item in dataset.get("SequenceOfUltrasoundRegions") or ():
+        corners = [number(item, f"RegionLocation{name}") for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
+        if None in corners:
+            continue
+        top, left, bottom, right = (int(corner or 0) for corner in corners)
+        box = (max(top, 0), max(left, 0), min(bottom + 1, shape[0]), min(right + 1, shape[1]))
+        if box[0] < box[2] and box[1] < box[3]:
+            kind: Any = _KINDS.get(int(number(item, "RegionSpatialFormat") or 0), "other")
+            found.append(Region(box, kind, _region_spacing(item) if kind == "2d" else None))
+    return tuple(found)
+
+
+def _region_spacing(item: Any) -> Spacing | None:
+    """(row, column) in mm of a region measured in centimetres."""
+    row, column = (abs(number(item, f"PhysicalDelta{axis}") or 0) * 10 for axis in "YX")
+    units = {number(item, f"PhysicalUnits{axis}Direction") for axis in "XY"}
+    return (row, column) if units == {_CM} and row > 0 and column > 0 else None
+
+
+def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, tuple[str, ...]]:
+    """Pixel size of the whole frame.
+
+    Args:
+        parts: the regions of the frame.
+        dataset: the file, whose PixelSpacing counts where no region has a size.
+
+    Returns:
+        spacing: (row, column) in mm, or None where it is unknown or regions have unlike scales.
+        notes: names the unlike scales.
+    """
+    sized = [part for part in parts if part.spacing is not None]
+    if not sized:
+        values = numbers(dataset, "PixelSpacing", "PixelMeasuresSequence")
+        return ((values[0], values[1]) if len(values) == 2 and min(values) > 0 else None), ()
+    scales = np.array([part.spacing for part in sized])
+    if (np.ptp(scales, axis=0) > _ALIKE * scales.min(axis=0)).any():
+        rows = ", ".join(f"{row:.4g}" for row in dict.fromkeys(scales[:, 0].tolist()))
+        return None, (f"regions of unlike scale ({rows} mm per row), no pixel size for the whole frame",)
+    largest = max(sized, key=lambda part: (part.box[2] - part.box[0]) * (part.box[3] - part.box[1]))
+    return largest.spacing, ()
+
+
+def attributes(dataset: Any) -> dict[str, float | tuple[float, ...]]:
+    """Heart rate (beats per minute) and times of R waves (seconds), where the header states them."""
+    found: dict[str, float | tuple[float, ...]] = {}
+    rate = number(dataset, "HeartRate")
+    if rate is not None and rate > 0:
+        found["heart_rate"] = rate
+    waves = numbers(dataset, "RWaveTimeVector")
+    if waves:
+        found["r_wave_times"] = tuple(time / 1000 for time in waves)
+    return found
+
+
+def patient(dataset: Any) -> str | None:
+    """Pseudonym of the patient, by the PatientID, or else by name and date of birth."""
+    name = str(dataset.get("PatientName") or "")
+    return patient_key(dataset.get("PatientID"), name and f"{name} {dataset.get('PatientBirthDate')}") or None

@@ -1,0 +1,184 @@
+"""Pixels of DICOM files: decoding, and grey values by modality LUT and VOI window."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.data.io.base import GET_AGAIN, FrameBuffer, check_complete, check_size
+from alan.data.io.dicom_header import lookup, number, numbers
+from alan.data.io.grey import Window, luma, to_grey
+from alan.data.sample import ByteArray
+from alan.errors import DataError
+from alan.extras import install_hint
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_MOST_BITS = 16  # of stored values that go through a table
+
+
+def read_pixels(dataset: Any, path: Path, count: int) -> tuple[ByteArray, tuple[str, ...]]:
+    """Decode the frames of a file that is not a video.
+
+    Args:
+        dataset: the file, with a transfer syntax.
+        path: its path, for messages.
+        count: number of frames that its header states.
+
+    Returns:
+        frames: (T, H, W) uint8, T may be more than ``count``.
+        notes: how grey values were obtained, where that was not plain.
+
+    Raises:
+        DataError: fewer frames than stated, or pixels that cannot be decoded.
+    """
+    kind = str(dataset.get("PhotometricInterpretation", ""))
+    if kind not in (*_GREY, *_COLOUR):
+        raise DataError(f"{path}: holds pictures of the kind {kind!r}; export it as grey or RGB")
+    rows, columns, allocated = (int(number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
+    check_size(path, (count, rows, columns), max(allocated // 8, 1))
+    frames = FrameBuffer(path)
+    decoder = _decoder(dataset, path)
+    native = dataset.file_meta.TransferSyntaxUID.is_encapsulated is False
+    decode = _native(decoder, dataset, path, count) if native else decoder.iter_array(dataset, raw=True)
+    try:
+        for array, found in decode:
+            frames.append(_one_channel(array, found["photometric_interpretation"], dataset))
+    except DataError:
+        raise
+    except Exception as error:  # decoders have no common root of what they raise
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{path}: cannot be decoded after {len(frames)} of {count} frames ({said[:200]}); {GET_AGAIN}"
+        ) from error
+    check_complete(path, "frames", count, len(frames))
+    stack = frames.stack()
+    if kind in _GREY:
+        return _grey_values(stack, dataset, path, inverted=kind == "MONOCHROME1")
+    bits = 8 * stack.dtype.itemsize if kind == "PALETTE COLOR" else number(dataset, "BitsStored") or 8
+    return to_grey(stack, path, declared=(0.0, 2.0**bits - 1))
+
+
+def _decoder(dataset: Any, path: Path) -> Any:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    uid = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(uid)
+    except NotImplementedError as error:
+        raise DataError(f"{path}: is encoded as {uid.name}, which is not read; export it uncompressed") from error
+    if not decoder.is_available:
+        raise DataError(
+            f"{path}: is compressed as {uid.name}, and no decoder of it is installed: {install_hint('dicom')} "
+            "brings python-gdcm"
+        )
+    return decoder
+
+
+def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
+    """Frames of uncompressed pixels, one by one; pydicom's own iterator loses count of YBR_FULL_422."""
+    samples, there = int(number(dataset, "SamplesPerPixel") or 1), len(dataset.PixelData)
+    per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
+    if dataset.PhotometricInterpretation == "YBR_FULL_422":
+        if there >= 3 * per_sample * count:
+            warnings.warn("PhotometricInterpretation is YBR_FULL_422 but all samples are there", stacklevel=1)
+            dataset.PhotometricInterpretation = "YBR_FULL"
+        else:
+            samples = 2
+    check_complete(path, "bytes", math.ceil(samples * per_sample * count), there)
+    dataset.NumberOfFrames = int(there // (samples * per_sample))
+    for index in range(dataset.NumberOfFrames):
+        yield decoder.as_array(dataset, index=index, raw=True, validate=index == 0)
+
+
+def _one_channel(array: NDArray[Any], kind: str, dataset: Any) -> NDArray[Any]:
+    """A decoded frame (H, W) or (H, W, 3) to (H, W), in the depth of the file."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if kind == "PALETTE COLOR":
+        from pydicom.pixels.processing import apply_color_lut
+
+        array = apply_color_lut(array, dataset)
+    elif kind in ("YBR_FULL", "YBR_FULL_422"):
+        return array[..., 0]  # luma
+    return luma(np.ascontiguousarray(array[..., :3])) if array.ndim == 3 else array
+
+
+def _grey_values(
+    stack: NDArray[Any], dataset: Any, path: Path, *, inverted: bool
+) -> tuple[ByteArray, tuple[str, ...]]:
+    """Stored values (T, H, W) through modality LUT and VOI window to 0..255."""
+    stored, full = _stored(stack, dataset)
+    low, high = int(stored.min()), int(stored.max())
+    if dataset.get("ModalityLUTSequence"):
+        declared = np.array([0.0, _highest(dataset.ModalityLUTSequence)])
+    else:
+        declared = _modality(np.array(full), dataset)
+    if (
+        low < 0
+        and full[1] < 255
+        and declared.min() < 0
+        and not numbers(dataset, "WindowWidth", "FrameVOILUTSequence")
+    ):
+        raise DataError(f"{path}: holds signed pixels of 8 bits from {low} to {high}; export it unsigned")
+    if high - low >= 2**_MOST_BITS:
+        check_size(path, stored.shape, 8)
+        values, window = _voi(_modality(stored, dataset), dataset)
+        frames, notes = to_grey(values, path, window=window, declared=(declared.min(), declared.max()))
+    else:  # each stored value once
+        values, window = _voi(_modality(np.arange(low, high + 1), dataset), dataset)
+        table, notes = to_grey(
+            values.reshape(1, 1, -1), path, window=window, declared=(declared.min(), declared.max())
+        )
+        frames = np.empty(stored.shape, np.uint8)
+        for index, frame in enumerate(stored):
+            frames[index] = table.ravel()[frame.astype(np.int64) - low]
+    return (255 - frames if inverted else frames), notes
+
+
+def _stored(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Stored values without what lies in the bits beside them (overlays), and the range that they can have."""
+    allocated = 8 * stack.dtype.itemsize
+    bits = min(int(number(dataset, "BitsStored") or allocated), allocated)
+    high = int(number(dataset, "HighBit") or bits - 1)
+    signed = stack.dtype.kind == "i"
+    if bits < allocated and bits - 1 <= high < allocated:
+        stack = (stack << (allocated - 1 - high)) >> (allocated - bits)
+    return stack, (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def _modality(values: NDArray[Any], dataset: Any) -> NDArray[Any]:
+    if dataset.get("ModalityLUTSequence"):
+        from pydicom.pixels.processing import apply_modality_lut
+
+        mapped: NDArray[Any] = apply_modality_lut(values, dataset)
+        return mapped
+    slope, intercept = (
+        (numbers(dataset, name, "PixelValueTransformationSequence") or [default])[0]
+        for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+    )
+    return values if slope in (0, 1) and intercept == 0 else values * slope + intercept
+
+
+def _voi(values: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], Window | None]:
+    """Values and the window to show them in; a lookup table is applied, a window is not."""
+    if dataset.get("VOILUTSequence"):
+        from pydicom.pixels.processing import apply_voi
+
+        highest = _highest(dataset.VOILUTSequence)
+        return apply_voi(np.rint(values).astype(np.int64), dataset), Window(highest / 2, highest, "LINEAR_EXACT")
+    centers, widths = (numbers(dataset, name, "FrameVOILUTSequence") for name in ("WindowCenter", "WindowWidth"))
+    if not centers or not widths or widths[0] <= 0:
+        return values, None
+    function = str(lookup(dataset, "VOILUTFunction", "FrameVOILUTSequence") or "LINEAR").upper()
+    return values, Window(centers[0], widths[0], function)
+
+
+def _highest(sequence: Any) -> float:
+    """Highest value that a lookup table can give: its entries have that many bits."""
+    return float(2.0 ** int(sequence[0].LUTDescriptor[2]) - 1)
