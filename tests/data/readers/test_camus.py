@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections import Counter
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from alan.data.readers.camus import Camus
-from alan.errors import DataError, ParameterError, SplitLeakError
+from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
 
 
 def test_half_sequences_with_their_masks(tmp_path, archives):
@@ -170,7 +171,38 @@ def test_unknown_label(tmp_path, archives):
         Camus(root)[0]
 
 
-@pytest.mark.parametrize("value", ["0", "6", "one"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_info_files_of_other_programs(tmp_path, archives, encoding):
+    root = archives.camus(tmp_path)
+    info = root / "database_nifti" / "patient0001" / "Info_4CH.cfg"
+    info.write_bytes("ED = 2\r\nES = 4\r\nEF = 55,5\r\nNote = né\r\n".encode(encoding))
+    data = Camus(root)
+    assert data.records[1].attributes == {"EF": 55.5}
+    assert (data[1].ed, data[1].es) == (1, 3)
+
+
+def test_unpacked_files_may_stand_beside_packed_ones(tmp_path, archives):
+    root = archives.camus(tmp_path, sequence=False)
+    expected = [(sample.frames, sample.label_maps()) for sample in Camus(root)]
+    for path in sorted(root.rglob("*.nii.gz"))[::3]:
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    for sample, (frames, maps) in zip(Camus(root), expected, strict=True):
+        assert np.array_equal(sample.frames, frames)
+        assert np.array_equal(sample.label_maps(), maps)
+
+
+def test_patients_without_a_file_are_listed(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    (root / "database_nifti" / "patient0004").mkdir()
+    with pytest.warns(
+        AlanWarning, match=r"skipped 1 patient folders without an image \(database_nifti/patient0004\)"
+    ):
+        data = Camus(root)
+    assert data.skipped == {"patient folders without an image": 1}
+
+
+@pytest.mark.parametrize("value", ["0", "6", "one", "1.5"])
 def test_a_phase_outside_the_sequence(tmp_path, archives, value):
     root = archives.camus(tmp_path)
     info = root / "database_nifti" / "patient0001" / "Info_2CH.cfg"

@@ -126,3 +126,36 @@ def test_several_files_to_choose_from(root):
     with pytest.raises(DataError, match=r"found instances.json, other.json; give its path as 'annotations'"):
         Coco(root)
     assert len(Coco(root, annotations="instances.json")) == 4
+
+
+@pytest.mark.parametrize("name", ["images\\{}", "..\\..\\upload\\4\\{}", "/data/local-files/?d=echo/{}", "C:\\{}"])
+def test_names_written_on_other_computers(root, name):
+    expected = [sample.label_maps() for sample in Coco(root)]
+
+    def rename(content):
+        for image in content["images"]:
+            image["file_name"] = name.format(image["file_name"])
+
+    change(root, rename)
+    data = Coco(root)
+    assert [record.id for record in data.records] == ["p1_a4c_0001", "p1_a4c_0002", "p2_a4c_0001", "p3_plax_0001"]
+    for sample, maps in zip(data, expected, strict=True):
+        assert np.array_equal(sample.label_maps(), maps)
+
+
+def test_two_entries_of_one_file_are_refused(root):
+    change(root, lambda content: content["images"][1].update(file_name="../other/p1_a4c_0001.png"))
+    with pytest.raises(DataError, match="give each picture a name of its own, and list it once"):
+        Coco(root)
+
+
+def test_a_smaller_outline_beneath_a_larger_one_is_noted(root):
+    def cover(content):
+        content["annotations"][1]["segmentation"] = [[6, 3, 44, 3, 44, 19, 6, 19]]  # leaves a column of the first
+
+    change(root, cover)
+    data = Coco(root)
+    with pytest.warns(
+        AlanWarning, match="annotations covered by larger ones, the first in p1_a4c_0001: ventricle"
+    ):
+        assert data[0].masks["ventricle"].sum() == 8

@@ -130,6 +130,77 @@ def test_a_degenerate_tracing_names_the_video(tmp_path, archives):
         EchoNetDynamic(root)[0]
 
 
+def test_what_lists_and_tracings_do_not_agree_about_is_listed(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: t[t.FileName != "0XB"])
+    (root / "Videos" / "0XD.avi").unlink()
+    with pytest.warns(AlanWarning):
+        data = EchoNetDynamic(root)
+    assert [failure[::2] for failure in data.failures] == [
+        ("0XD", "rows of FileList.csv without a video"),
+        ("0XB", "videos without a row in FileList.csv"),
+        ("0XB", "tracings of unlisted videos"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["C:\\echo\\Videos\\{}.AVI", "Videos/{}.avi", "../../{}", "{}.avi"])
+def test_paths_of_other_computers(tmp_path, archives, name):
+    root = archives.echonet(tmp_path)
+    expected = [sample.masks["lv"].sum() for sample in EchoNetDynamic(root) if sample.masks]
+    edit(root / "FileList.csv", lambda t: t.assign(FileName=[name.format(stem) for stem in t.FileName]))
+    for path in list((root / "Videos").iterdir()):
+        path.rename(path.with_suffix(".AVI"))
+    data = EchoNetDynamic(root)
+    assert [record.id for record in data.records] == ["0XA", "0XB", "0XC", "0XD"]
+    assert [sample.masks["lv"].sum() for sample in data if sample.masks] == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_written_by_excel_in_german(tmp_path, archives, encoding):
+    root = archives.echonet(tmp_path)
+    expected = [sample.masks["lv"] for sample in EchoNetDynamic(root) if sample.masks]
+    for table in ("FileList.csv", "VolumeTracings.csv"):
+        pd.read_csv(root / table).to_csv(root / table, index=False, sep=";", decimal=",", encoding=encoding)
+    data = EchoNetDynamic(root)
+    assert data.records[0].attributes == {"EF": 50.0, "ESV": 40.0, "EDV": 80.0, "fps": 50.0}
+    for mask, sample in zip(expected, data, strict=False):
+        assert np.array_equal(sample.masks["lv"], mask)
+
+
+def test_a_list_without_ejection_fractions(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: t[["FileName", "Split"]])
+    data = EchoNetDynamic(root)
+    assert data.records[0].attributes == {}
+    assert (data[0].ed, data[0].es) == (5, 1)
+
+
+def test_folds_and_outlines_of_echonet_pediatric(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    children = {"Sex": "F", "Age": 5, "Weight": 20, "Height": 110, "Split": range(4)}
+    edit(root / "FileList.csv", lambda t: t[["FileName", "EF"]].assign(**children))
+    lines = archives.chords((24, 28), (18, 12))
+    outline = [(x1, y1) for x1, y1, _, _ in lines[1:]] + [(x2, y2) for _, _, x2, y2 in lines[:0:-1]]
+    rows = [("0XA.avi", x, y, 5) for x, y in outline] + [("0XA.avi", 1, 1, "No Systolic")]
+    archives.csv(root / "VolumeTracings.csv", ("FileName", "X", "Y", "Frame"), rows)
+    with pytest.warns(AlanWarning, match=r"skipped 1 tracings without a frame \(0XA.avi frame 'No Systolic'\)"):
+        data = EchoNetDynamic(root, split={"train": "0-1", "val": 2, "test": 3})
+    assert [record.split for record in data.records] == ["train", "train", "val", "test"]
+    assert data.records[2].attributes == {
+        "EF": 50.0, "Sex": "F", "Age": "5", "Weight": "20", "Height": "110", "fold": 2,
+    }  # fmt: skip
+    assert np.array_equal(data[0].masks["lv"][0], tracing_mask(np.asarray(lines), (48, 56)))
+    with pytest.warns(AlanWarning):
+        assert {record.split for record in EchoNetDynamic(root).records} == {""}
+
+
+def test_tracings_twice_in_the_table_are_refused_by_name(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "VolumeTracings.csv", lambda t: pd.concat([t, t]))
+    with pytest.raises(DataError, match=r"VolumeTracings.csv: 0XA frame 1: a tracing of 32 lines has 2 long axes"):
+        EchoNetDynamic(root)[0]
+
+
 class TestTracingMask:
     def test_hand_drawn_rectangle(self):
         lines = np.array([[5, 1, 5, 8], [2, 1, 6, 1], [2, 4, 6, 4], [2, 8, 6, 8]], float)

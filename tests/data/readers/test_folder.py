@@ -1,6 +1,7 @@
-"""A folder of one's own, its class list, and whose pictures they are."""
+"""A folder of one's own, its class list, and the identification of patients."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.readers.classes import read_classes
 from alan.data.readers.folder import FrameFolder
 from alan.data.readers.patients import identify
+from alan.data.readers.registry import open_dataset
 from alan.data.sample import Sample
 from alan.data.store.writer import prepare
 from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
@@ -291,3 +293,157 @@ class TestIdentify:
         sides = [{(r.patient, r.split) for r in records} for records in drawn]
         assert [len(pairs) for pairs in sides] == [10, 10, 10]
         assert sides[0] == sides[1] != sides[2]
+
+
+def index_picture(positions, order, palette):
+    """A palette picture whose entry k stands for the position ``order[k]``."""
+    index = np.zeros_like(positions)
+    for k, position in enumerate(order):
+        index[positions == position] = k
+    picture = Image.fromarray(index).convert("P")
+    picture.putdata(list(index.ravel()))
+    picture.putpalette([int(value) for k in order for value in palette[k]])
+    return picture
+
+
+class TestColours:
+    COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (10, 20, 30))
+
+    def test_the_colours_of_the_list_decide_about_a_palette(self, root, archives):
+        positions = archives.folder_picture(0)[1]
+        index_picture(positions, (2, 0, 3, 1), self.COLOURS).save(root / "masks" / "p1_a4c_0001.png")
+        assert np.array_equal(FrameFolder(root)[0].label_maps()[0], positions)
+        other = ((0, 0, 0), (9, 9, 9), (0, 255, 0), (10, 20, 30))
+        index_picture(positions, (2, 0, 3, 1), other).save(root / "masks" / "p1_a4c_0001.png")
+        with pytest.raises(DataError, match=r"unknown colour #090909; .* remove the colours from the class list"):
+            FrameFolder(root)[0]
+
+    def test_a_palette_that_contradicts_itself_is_refused_without_colours(self, root, archives):
+        (root / "classes.csv").write_text("name,id\nventricle,1\nvalve,2\nlv,3\n")
+        positions, greys = archives.folder_picture(0)[1], [(k, k, k) for k in range(4)]
+        path = root / "masks" / "p1_a4c_0001.png"
+        index_picture(positions, (0, 1, 2, 3), greys).save(path)
+        assert np.array_equal(FrameFolder(root)[0].label_maps()[0], positions)
+        index_picture(positions, (2, 0, 3, 1), greys).save(path)
+        with pytest.raises(DataError, match=r"both class ids, and they differ: save the mask as a grey picture"):
+            FrameFolder(root)[0]
+
+    def test_what_is_transparent_is_background(self, root, archives):
+        positions = archives.folder_picture(0)[1]
+        colours = np.array(self.COLOURS, np.uint8)[positions]
+        alpha = np.where(positions > 0, 255, 0).astype(np.uint8)
+        colours[positions == 0] = 255, 0, 0  # the colour of the ventricle, but transparent
+        archives.picture(root / "masks" / "p1_a4c_0001.png", np.dstack([colours, alpha]))
+        assert np.array_equal(FrameFolder(root)[0].label_maps()[0], positions)
+
+    def test_smoothed_colours_are_refused_with_the_remedy(self, root, archives):
+        noisy = np.random.default_rng(0).integers(0, 256, (30, 44, 3), np.uint8)
+        archives.picture(root / "masks" / "p1_a4c_0001.png", noisy)
+        with pytest.raises(DataError, match="save masks without smoothing, in a format without loss"):
+            FrameFolder(root)[0]
+
+    def test_masks_of_0_and_255(self, root, archives):
+        (root / "classes.csv").write_text("name,id\nlv,1\n")
+        mask = np.where(archives.folder_picture(0)[1] == 1, 255, 0).astype(np.uint8)
+        archives.picture(root / "masks" / "p1_a4c_0001.png", mask)
+        with pytest.raises(DataError, match="for masks of 0 and 255, give lv the id 255"):
+            FrameFolder(root)[0]
+        (root / "classes.csv").write_text("name,id\nlv,255\n")
+        assert FrameFolder(root)[0].masks["lv"].sum() == 8 * 15
+
+
+class TestNamesAndPlaces:
+    def test_jpeg_masks_are_named(self, root):
+        path = root / "masks" / "p1_a4c_0001.png"
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+        message = r"skipped 1 files in masks/ that are no masks \(masks/p1_a4c_0001.jpg\): .* save masks as PNG"
+        with pytest.warns(AlanWarning, match=message), pytest.raises(DataError, match="JPEG changes the ids"):
+            FrameFolder(root)
+
+    def test_two_masks_of_one_picture(self, root):
+        path = root / "masks" / "p1_a4c_0001.png"
+        for other in (path.with_suffix(".bmp"), path.with_name("p1_a4c_0001_mask.png")):
+            Image.open(path).save(other)
+            with pytest.raises(DataError, match=r"p1_a4c_0001.* and .*p1_a4c_0001.*: keep one"):
+                FrameFolder(root)
+            other.unlink()
+
+    @pytest.mark.parametrize("end", ["_mask", "_gt", "-label", "_Segmentation"])
+    def test_names_of_masks_may_end_differently(self, root, archives, end):
+        for path in list((root / "masks").iterdir()):
+            path.rename(path.with_name(f"{path.stem}{end}.png"))
+        assert np.array_equal(FrameFolder(root)[0].label_maps()[0], archives.folder_picture(0)[1])
+
+    def test_masks_among_the_pictures_are_refused(self, root):
+        Image.open(root / "masks" / "p1_a4c_0001.png").save(root / "images" / "p1_a4c_0001_gt.png")
+        with pytest.raises(
+            DataError, match=r"p1_a4c_0001_gt.png: looks like the mask of p1_a4c_0001.png: move it"
+        ):
+            FrameFolder(root, unlabelled=True)
+
+    def test_folders_of_patients_and_linked_folders(self, root, archives, tmp_path):
+        for part in ("images", "masks"):
+            for name in ("p1", "p2", "p3"):
+                home = tmp_path / "disk" / part / name if name == "p2" else root / part / name
+                home.mkdir(parents=True)
+                for path in list((root / part).glob(f"{name}_*.png")):
+                    path.rename(home / path.name.removeprefix(f"{name}_"))
+                if name == "p2":
+                    (root / part / name).symlink_to(home)
+        data = FrameFolder(root)
+        assert [record.id for record in data.records] == [
+            "p1_a4c_0001", "p1_a4c_0002", "p2_a4c_0001", "p3_plax_0001",
+        ]  # fmt: skip
+        assert [record.patient for record in data.records] == ["p1", "p1", "p2", "p3"]
+        for seed, sample in enumerate(data):
+            assert np.array_equal(sample.label_maps()[0], archives.folder_picture(seed)[1])
+
+    def test_names_in_both_forms_of_unicode(self, root, archives):
+        for part, form in (("images", "NFD"), ("masks", "NFC")):
+            path = root / part / "p1_a4c_0001.png"
+            path.rename(path.with_name(unicodedata.normalize(form, "p2_é_ö.png")))
+        data = FrameFolder(root)
+        place = [record.id for record in data.records].index("p2_é_ö")
+        assert np.array_equal(data[place].label_maps()[0], archives.folder_picture(0)[1])
+
+    def test_a_root_one_level_off_is_named(self, root):
+        (root / "images" / "p3_plax_0001.png").rename(root / "images" / "p2_a4c_0002.png")
+        (root / "masks" / "p3_plax_0001.png").rename(root / "masks" / "p2_a4c_0002.png")
+        for wrong in (root.parent, root / "images"):
+            with pytest.raises(DataError, match=f"did you mean {root}, which can be opened"):
+                open_dataset("folder", wrong)
+
+
+class TestManifest:
+    HEAD = "image,source,frame,time_s,row_mm,column_mm,height,width,patient\n"
+
+    @pytest.mark.parametrize(
+        ("size", "spacing"),
+        [("30,44", (0.3, 0.25)), ("60,88", (0.6, 0.5)), ("61,88", (0.61, 0.5)), (",", (0.3, 0.25))],
+    )
+    def test_the_pixel_size_follows_a_still_that_was_resized(self, root, size, spacing):
+        (root / "manifest.csv").write_text(f"{self.HEAD}p1_a4c_0001.png,a.avi,1,0,0.3,0.25,{size},\n")
+        assert FrameFolder(root)[0].spacing == pytest.approx(spacing)
+
+    def test_the_pixel_size_of_a_cropped_still_is_unknown(self, root):
+        (root / "manifest.csv").write_text(f"{self.HEAD}p1_a4c_0001.png,a.avi,1,0,0.3,0.25,40,44,\n")
+        data = FrameFolder(root)
+        with pytest.warns(AlanWarning, match=r"p1_a4c_0001.png: is 30 x 44 pixels, another aspect"):
+            assert data[0].spacing is None
+        assert data.skipped == {"pixel sizes lost with cropped or stretched stills": 1}
+
+    def test_pseudonyms_of_the_manifest_are_the_patients(self, root):
+        names = [path.name for path in sorted((root / "images").iterdir())]
+        rows = [f"{name},x,1,,,,,,{key}" for name, key in zip(names, ("k1", "k2", "k1", "k2"), strict=True)]
+        (root / "manifest.csv").write_text(self.HEAD + "\n".join(rows))
+        data = FrameFolder(root, split={"train": 0.5, "test": 0.5})
+        assert [record.patient for record in data.records] == ["k1", "k2", "k1", "k2"]
+        assert all("patient" not in record.attributes for record in data.records)
+
+
+def test_pictures_that_all_count_as_patients_are_warned_of(tmp_path):
+    with pytest.warns(AlanWarning, match=r"each of 3 pictures counts as a patient of its own.*add patients.csv"):
+        identify(tmp_path, ["p1-a", "p1-b", "p2-a"])
+    identify(tmp_path, ["p1-a"])
+    identify(tmp_path, ["p1-a", "p1-b"], patient="(?P<patient>.*)")  # the user has said so

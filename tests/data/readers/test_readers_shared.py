@@ -1,5 +1,6 @@
 """What every reader promises."""
 
+import os
 import shutil
 import warnings
 
@@ -91,6 +92,52 @@ class TestEveryDataset:
         with data._files[0][0].open("ab") as file:
             file.write(b"\0")
         assert open_dataset(kind, root).fingerprint() != before
+
+    def test_a_file_changed_within_its_size_changes_the_fingerprint(self, case):
+        kind, _, root, _ = case
+        before = open_dataset(kind, root).fingerprint()
+        read = [path for path in root.rglob("*") if path.suffix in {".avi", ".png", ".gz", ".raw", ".zraw", ".h5"}]
+        for path in (min(read), max(read)):
+            content, times = path.read_bytes(), path.stat()
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+            assert open_dataset(kind, root).fingerprint() != before
+            path.write_bytes(content)
+        assert open_dataset(kind, root).fingerprint() == before
+
+    def test_a_plot_has_a_picture_for_each_phase_and_a_legend(self, case):
+        kind, _, root, _ = case
+        data = open_dataset(kind, root)
+        sample, figure = data[0], data.plot(0)
+        shown = sorted({frame for frame in (sample.ed, sample.es) if frame is not None})
+        assert len(figure.axes) == max(1, len(shown))
+        assert [text.get_text() for legend in figure.legends for text in legend.get_texts()] == list(sample.masks)
+        assert len(data.plot(0, frame=0).axes) == 1
+        with pytest.raises(IndexError, match="frame 99 of"):
+            data.plot(0, frame=99)
+
+    def test_a_simulated_archive_says_so(self, case):
+        kind, reader, root, _ = case
+        real = open_dataset(kind, root)
+        assert (real.simulated, real.name) == (False, reader.name)
+        (root / "simulation.json").write_text('{"complete": true}')
+        data = open_dataset(
+            kind,
+            root,
+            **({"annotations": "instances.json"} if kind == "coco" else {}),
+            **({"release": "release.json"} if kind == "segments" else {}),
+        )
+        assert (data.simulated, data.name) == (True, f"simulated {reader.name}")
+        assert data.fingerprint() != real.fingerprint()
+
+    @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
+    def test_a_root_one_level_up_is_named(self, case):
+        kind, _, root, _ = case
+        inner = root.rename(root.parent / "inner")
+        root.mkdir()
+        inner = inner.rename(root / "inner")
+        with pytest.raises(DataError, match=f"did you mean {inner}, which can be opened"):
+            open_dataset(kind, root)
 
     def test_index_beyond_the_end(self, case):
         kind, _, root, _ = case
