@@ -1,8 +1,8 @@
 from ._version import __version__
 from .backbone.load import load_backbone
 from .downstream.neighbors import WeightedKNNClassifier
-from .downstream.readouts.decoder import DecoderReadout
-from .downstream.readouts.linear import LinearReadout
+from .downstream.probes.decoder import DecoderProbe
+from .downstream.probes.linear import LinearProbe
 from .downstream.whitebox.prior import ParcelPrior
 from .downstream.whitebox.segmenter import ParcelSegmenter
 from .downstream.whitebox.selection import ParcelSelector
@@ -14,10 +14,10 @@ from .parcels.model import load_parcels
 from .supervised.ensemble import EnsembleSegmenter
 
 __all__ = [
-    "DecoderReadout",
+    "DecoderProbe",
     "EnsembleSegmenter",
     "KMeansParcels",
-    "LinearReadout",
+    "LinearProbe",
     "ParcelPrior",
     "ParcelSegmenter",
     "ParcelSelector",

@@ -1,8 +1,8 @@
 from .members import load_network
 from .neighbors import WeightedKNNClassifier
-from .readouts.decoder import DecoderReadout
-from .readouts.linear import LinearReadout
-from .readouts.soft import ParcelMember
+from .probes.decoder import DecoderProbe
+from .probes.linear import LinearProbe
+from .soft_parcels import ParcelMember
 from .whitebox.fitting import FittedWhiteBox, LabelledMaps, count_prior, fit_white_box
 from .whitebox.prior import ParcelPrior
 from .whitebox.segmenter import ParcelSegmenter
@@ -11,10 +11,10 @@ from .whitebox.several import WhiteBoxes, load_white_boxes
 from .whitebox.steps import PostProcessing
 
 __all__ = [
-    "DecoderReadout",
+    "DecoderProbe",
     "FittedWhiteBox",
     "LabelledMaps",
-    "LinearReadout",
+    "LinearProbe",
     "ParcelMember",
     "ParcelPrior",
     "ParcelSegmenter",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alan.downstream.readouts.soft import ParcelMember, load_parcel_member
+from alan.downstream.soft_parcels import ParcelMember, load_parcel_member
 from alan.errors import CheckpointError, DataError, ParameterError
 from alan.files import read_json, write_json
 from alan.supervised.ensemble import EnsembleSegmenter
@@ -23,7 +23,7 @@ def load_member(path: str | os.PathLike[str]) -> Segmenter | ParcelMember:
 
     Raises:
         CheckpointError: as :func:`alan.supervised.load_segmenter` and
-            :func:`alan.downstream.readouts.soft.load_parcel_member`.
+            :func:`alan.downstream.soft_parcels.load_parcel_member`.
         DataError: a JSON file that is missing or broken.
     """
     return load_parcel_member(path) if Path(path).suffix == ".json" else load_segmenter(path)

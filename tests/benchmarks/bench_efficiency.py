@@ -17,8 +17,8 @@ import yaml
 from sklearn.linear_model import LogisticRegression
 
 from alan.data.loaders.labelled import LabelledFrameDataModule
-from alan.downstream.readouts.decoder import DecoderReadout
-from alan.downstream.readouts.linear import LinearReadout
+from alan.downstream.probes.decoder import DecoderProbe
+from alan.downstream.probes.linear import LinearProbe
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.training import TrainingSettings, train
 
@@ -67,7 +67,7 @@ def main():
     tokens, maps = scene(FRAMES, 0)
     tested, truth = scene(TESTED, 1)
     costs = {}
-    linear = LinearReadout()
+    linear = LinearProbe()
     costs["linear"], _ = seconds(lambda: linear.fit(tokens, maps))
     predict, found = seconds(lambda: linear.predict(tested))
     print(
@@ -79,7 +79,7 @@ def main():
     print(
         f"  scikit-learn's LogisticRegression on the same tokens: {theirs:.1f} s, {theirs / costs['linear']:.1f} x"
     )
-    decoder = DecoderReadout()
+    decoder = DecoderProbe()
     costs["decoder"], _ = seconds(lambda: decoder.fit(tokens, maps))
     predict, found = seconds(lambda: decoder.predict(tested))
     weights = sum(p.numel() for p in decoder.network_.parameters())

@@ -3,7 +3,7 @@
 import pytest
 
 from alan.cli.evaluate import read_method
-from alan.downstream.readouts.decoder import DecoderReadout
+from alan.downstream.probes.decoder import DecoderProbe
 from alan.errors import ConfigError
 from alan.evaluation.label_efficiency.decoder import DecoderMethod
 from alan.evaluation.label_efficiency.network import NetworkMethod
@@ -15,7 +15,7 @@ def test_an_entry_becomes_a_method_of_its_class():
     assert rule == RuleMethod("greedy", parcels="p", rule="greedy", per_phase=True)
     decoder = read_method({"name": "d", "kind": "decoder", "backbone": "b", "decoder": {"steps": 7}})
     assert isinstance(decoder, DecoderMethod)
-    assert decoder.decoder.get_params() == DecoderReadout(steps=7).get_params()
+    assert decoder.decoder.get_params() == DecoderProbe(steps=7).get_params()
     network = {"network": {"decoder": "unet_acdc", "encoder": None, "decoder_channels": [4, 8]}, "lr": "2.0e-3"}
     network = read_method({"name": "n", "kind": "network", "network": network})
     assert isinstance(network, NetworkMethod)

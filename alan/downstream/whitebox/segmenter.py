@@ -13,8 +13,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from alan.bounds import PositiveInt, Share, check_parameters
-from alan.downstream.readouts.resizing import check_scores, resize, soft_union
 from alan.downstream.whitebox.jsonfile import check_schema, dump, load
+from alan.downstream.whitebox.resizing import check_scores, resize, soft_union
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, ParameterError, nearest

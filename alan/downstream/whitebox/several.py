@@ -44,7 +44,7 @@ class WhiteBoxes:
         model: the locked parcel model.
         boxes: structure to its fitted segmenter, in the order of the labels; ``size`` is not used.
         temperature: divides the logits under the soft scores; needed where a white box is ``soft`` on a k-means
-            head (:func:`alan.downstream.readouts.soft.gaussian_temperature`), else 1.
+            head (:func:`alan.downstream.soft_parcels.gaussian_temperature`), else 1.
 
     Attributes:
         structures: names in the order of the labels.
@@ -72,7 +72,7 @@ class WhiteBoxes:
         if self._soft and temperature is None and isinstance(model.head, KMeansHead):
             raise ParameterError(
                 "a white box is soft and the parcels are k-means: give a temperature, such as that of "
-                "alan.downstream.readouts.soft.gaussian_temperature"
+                "alan.downstream.soft_parcels.gaussian_temperature"
             )
         self.temperature = 1.0 if temperature is None else temperature
         if not 0 < self.temperature < float("inf"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from alan.downstream.readouts.decoder import DecoderReadout
+from alan.downstream.probes.decoder import DecoderProbe
 from alan.evaluation.label_efficiency.probe import TokenMethod
 
 
@@ -13,16 +13,16 @@ class DecoderMethod(TokenMethod):
     """Light convolutional decoder on tokens; the seed of a cell also starts its training.
 
     Attributes:
-        decoder: Settings of :class:`alan.downstream.DecoderReadout`.
+        decoder: Settings of :class:`alan.downstream.DecoderProbe`.
     """
 
-    decoder: DecoderReadout = field(default_factory=DecoderReadout)
+    decoder: DecoderProbe = field(default_factory=DecoderProbe)
 
     kind = "decoder"
     label = "light decoder on tokens"
     stochastic = True
 
     @property
-    def probe(self) -> DecoderReadout:
+    def probe(self) -> DecoderProbe:
         """The decoder."""
         return self.decoder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from alan.downstream.readouts.linear import LinearReadout
+from alan.downstream.probes.linear import LinearProbe
 from alan.evaluation.label_efficiency.probe import TokenMethod
 
 
@@ -13,15 +13,15 @@ class LinearMethod(TokenMethod):
     """Linear probe on tokens.
 
     Attributes:
-        linear: Settings of :class:`alan.downstream.LinearReadout`.
+        linear: Settings of :class:`alan.downstream.LinearProbe`.
     """
 
-    linear: LinearReadout = field(default_factory=LinearReadout)
+    linear: LinearProbe = field(default_factory=LinearProbe)
 
     kind = "linear"
     label = "linear probe on tokens"
 
     @property
-    def probe(self) -> LinearReadout:
+    def probe(self) -> LinearProbe:
         """The linear probe."""
         return self.linear

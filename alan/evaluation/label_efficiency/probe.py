@@ -11,7 +11,7 @@ from sklearn.base import clone
 from alan.backbone.conv import Level
 from alan.backbone.load import Backbone
 from alan.data.store.reader import FrameStore
-from alan.downstream.readouts.base import TokenReadout
+from alan.downstream.probes.base import TokenProbe
 from alan.evaluation.label_efficiency.features import FrameFeatures, Models
 from alan.evaluation.label_efficiency.protocol import (
     Cell,
@@ -31,7 +31,7 @@ class ProbeMethod(Method):
 
     @property
     @abstractmethod
-    def probe(self) -> TokenReadout:
+    def probe(self) -> TokenProbe:
         """The estimator with its settings, not fitted."""
 
     def check(self, protocol: LabelEfficiencyProtocol, store: FrameStore, models: Models) -> None:

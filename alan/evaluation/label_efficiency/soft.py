@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from alan.data.store.reader import FrameStore
-from alan.downstream.readouts.linear import LinearReadout
+from alan.downstream.probes.linear import LinearProbe
 from alan.evaluation.label_efficiency.features import FrameFeatures, Models
 from alan.evaluation.label_efficiency.probe import ProbeMethod
 from alan.evaluation.label_efficiency.protocol import Inputs, LabelEfficiencyProtocol
@@ -17,18 +17,18 @@ class SoftLinearMethod(ProbeMethod):
 
     Attributes:
         parcels: Path or name of the parcels file.
-        linear: Settings of :class:`alan.downstream.LinearReadout`.
+        linear: Settings of :class:`alan.downstream.LinearProbe`.
     """
 
     parcels: str
-    linear: LinearReadout = field(default_factory=LinearReadout)
+    linear: LinearProbe = field(default_factory=LinearProbe)
 
     kind = "soft_linear"
     label = "linear probe on soft parcels"
     paths = ("parcels",)
 
     @property
-    def probe(self) -> LinearReadout:
+    def probe(self) -> LinearProbe:
         """The linear probe."""
         return self.linear
 

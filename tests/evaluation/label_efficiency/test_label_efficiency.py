@@ -17,8 +17,8 @@ from alan.backbone.load import load_backbone
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
-from alan.downstream.readouts.decoder import DecoderReadout
-from alan.downstream.readouts.linear import LinearReadout
+from alan.downstream.probes.decoder import DecoderProbe
+from alan.downstream.probes.linear import LinearProbe
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -72,7 +72,7 @@ def protocol(lab, segmenter):
         RuleMethod("greedy", parcels=parcels, rule="greedy"),
         LinearMethod("linear", backbone=backbone),
         SoftLinearMethod("soft", parcels=parcels),
-        DecoderMethod("decoder", backbone=backbone, decoder=DecoderReadout(width=8, steps=4)),
+        DecoderMethod("decoder", backbone=backbone, decoder=DecoderProbe(width=8, steps=4)),
         NetworkMethod("U-Net", network=TRAINING),
         NetworkMethod("U-Net, started", network=TRAINING, init=segmenter),
         SegmenterMethod("fixed", segmenter=segmenter),
@@ -189,7 +189,7 @@ def test_a_linear_readout_by_hand(lab, measured):
     tokens = [
         backbone(torch.from_numpy(store.frames(side["frame"]))).tokens.half().numpy() for side in (label, test)
     ]
-    predicted = LinearReadout().fit(tokens[0], maps).predict(tokens[1]) == 2
+    predicted = LinearProbe().fit(tokens[0], maps).predict(tokens[1]) == 2
     largest = np.stack([main_component(mask, np.zeros((32, 32), int)) for mask in predicted])
     expected = dice(largest, store.masks(test["label"], "la")).mean()
     assert case(measured[1], "linear", 3, 0, "la") == pytest.approx(expected)
@@ -298,8 +298,8 @@ def test_each_setting_makes_another_cell(protocol, tmp_path, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"linear": LinearReadout(l2=1.0)},
-        {"linear": LinearReadout(max_tokens=20)},
+        {"linear": LinearProbe(l2=1.0)},
+        {"linear": LinearProbe(max_tokens=20)},
         {"stride": 2},
     ],
 )
@@ -401,12 +401,12 @@ def with_method(protocol, kind, **settings):
         ),
         ({"method": {"kind": "network", "network": {"lr": 0.0}}}, ParameterError, "lr is 0.0"),
         (
-            {"method": {"kind": "linear", "backbone": "x", "linear": LinearReadout(l2=-1)}},
+            {"method": {"kind": "linear", "backbone": "x", "linear": LinearProbe(l2=-1)}},
             ParameterError,
             "l2 is -1",
         ),
         (
-            {"method": {"kind": "decoder", "backbone": "x", "decoder": DecoderReadout(width=9)}},
+            {"method": {"kind": "decoder", "backbone": "x", "decoder": DecoderProbe(width=9)}},
             ParameterError,
             "width is 9",
         ),

@@ -1,34 +1,36 @@
-"""Decoder read-out of frozen tokens: a few convolutions, trained on labelled frames, the backbone untouched."""
+"""Decoder probe: a few convolutions on frozen tokens, trained on labelled frames."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from alan.backbone.schedules import Schedule
-from alan.downstream.readouts.base import TokenReadout, token_statistics
+from alan.bounds import NonNegativeFloat, PositiveFloat, PositiveInt, Rate, Seed
+from alan.downstream.probes.base import ClassCount, MapSize, TokenProbe, token_statistics
 from alan.errors import ParameterError
 from alan.supervised.losses import WeightedLosses
 
-#: Weights that a light decoder may have.
-MOST_WEIGHTS = 200_000
+#: Largest number of weights of a decoder.
+MAX_WEIGHTS = 200_000
 _GROUPS = 8
 
 
 class TokenDecoder(nn.Module):
-    """Tokens to logits: 1 x 1 reduction, a 3 x 3 convolution, upsampling, another one, 1 x 1 classes.
+    """Map tokens to logits: 1 x 1 reduction, 3 x 3 convolution, upsampling, 3 x 3 convolution, 1 x 1 classifier.
 
     Args:
-        dim: D, width of a token.
-        classes: C.
-        width: channels in between, a multiple of 8.
-        scale: by which the grid is enlarged between the two convolutions.
-        dropout: probability with which a whole feature is left out in training.
+        dim: Width D of a token.
+        classes: Number of classes C.
+        width: Number of channels of the convolutions, a multiple of 8.
+        scale: Factor by which the grid is enlarged between the two 3 x 3 convolutions.
+        dropout: Probability with which a whole feature is dropped in training.
     """
 
     mean: Tensor
@@ -62,45 +64,46 @@ def _convolution(channels: int, width: int, side: int) -> nn.Sequential:
     )
 
 
-class DecoderReadout(TokenReadout):
-    """Segment by a light convolutional decoder on frozen tokens.
+class DecoderProbe(TokenProbe):
+    """Segment with a small convolutional decoder on frozen tokens.
 
-    Cross-entropy and Dice loss at the resolution of the label maps, AdamW with a cosine down to 0, a fixed number
-    of steps: no labelled frame is spent on choosing a checkpoint. The second convolution works at twice the grid
-    of the tokens where that is no more than half the side of the label maps, else at the grid itself; logits are
-    enlarged bilinearly. The same seed gives the same weights, on the same number of threads.
+    The loss is cross-entropy plus Dice at the resolution of the label maps; the optimiser is AdamW with a cosine
+    schedule down to 0. The number of steps is fixed, so that no labelled frame is needed to choose a checkpoint.
+    The second convolution works at twice the resolution of the tokens if that is at most half the side of the
+    label maps, otherwise at the resolution of the tokens; logits are upsampled bilinearly. The same seed gives the
+    same weights on the same number of threads.
 
     Args:
-        width: channels of the convolutions, a multiple of 8; the decoder may have 200,000 weights.
-        dropout: probability with which a whole feature of the tokens is left out in training.
-        steps: optimiser steps.
-        batch_size: frames a step; fewer where there are fewer.
-        lr: learning rate at the start.
-        weight_decay: of AdamW.
-        n_classes: C, the background included; None takes the highest label in ``fit``, plus 1.
-        size: (height, width) of predicted label maps; None takes that of ``fit``.
-        seed: of the initial weights, the order of frames, and the dropout.
-        provenance: fingerprint of the model that made the tokens.
+        width: Number of channels of the convolutions, a multiple of 8; a decoder has at most 200,000 weights.
+        dropout: Probability with which a whole feature of the tokens is dropped in training.
+        steps: Number of optimiser steps.
+        batch_size: Number of frames per step; all frames if there are fewer.
+        lr: Initial learning rate.
+        weight_decay: Weight decay of AdamW.
+        n_classes: Number of classes, including the background; None uses the highest label in ``fit`` plus 1.
+        size: (height, width) of the predicted label maps; None uses the size in ``fit``.
+        seed: Seed of the initial weights, the order of the frames and the dropout.
+        provenance: Fingerprint of the model that made the tokens.
 
     Attributes:
-        network_: the fitted :class:`TokenDecoder`.
-        losses_: (steps,) float64, the loss of each step.
+        network_: Fitted :class:`TokenDecoder`.
+        losses_: (steps,) float64, loss of each step.
     """
 
     network_: TokenDecoder
 
     def __init__(
         self,
-        width: int = 48,
+        width: Annotated[int, Ge(_GROUPS)] = 48,
         *,
-        dropout: float = 0.1,
-        steps: int = 300,
-        batch_size: int = 8,
-        lr: float = 3e-3,
-        weight_decay: float = 1e-2,
-        n_classes: int | None = None,
-        size: tuple[int, int] | None = None,
-        seed: int = 0,
+        dropout: Rate = 0.1,
+        steps: PositiveInt = 300,
+        batch_size: PositiveInt = 8,
+        lr: PositiveFloat = 3e-3,
+        weight_decay: NonNegativeFloat = 1e-2,
+        n_classes: ClassCount | None = None,
+        size: MapSize | None = None,
+        seed: Seed = 0,
         provenance: str = "",
     ) -> None:
         self.width = width
@@ -114,23 +117,18 @@ class DecoderReadout(TokenReadout):
         self.seed = seed
         self.provenance = provenance
 
-    def _check(self) -> None:
-        if self.width < _GROUPS or self.width % _GROUPS:
-            raise ParameterError(f"width is {self.width}; give a multiple of {_GROUPS}")
-        if self.steps < 1 or self.batch_size < 1:
-            raise ParameterError(f"steps is {self.steps}, batch_size {self.batch_size}; give 1 or more of each")
-        if self.lr <= 0 or self.weight_decay < 0 or not 0 <= self.dropout < 1:
-            raise ParameterError(
-                f"lr {self.lr} must be above 0, weight_decay {self.weight_decay} not below 0, "
-                f"dropout {self.dropout} in 0..1 (1 excluded)"
-            )
+    def check_parameters(self) -> None:
+        """Check the parameters before fitting, see :meth:`TokenProbe.check_parameters`."""
+        super().check_parameters()
+        if self.width % _GROUPS:
+            raise ParameterError(f"width is {self.width}: give a multiple of {_GROUPS}")
 
     def fit(self, tokens: ArrayLike, label_maps: ArrayLike, groups: ArrayLike | None = None) -> Self:
-        """Train the decoder, see :meth:`TokenReadout.fit`.
+        """Train the decoder, see :meth:`TokenProbe.fit`.
 
         Raises:
-            ParameterError: a parameter or an array is not as described, too many weights, or a loss that is not
-                finite.
+            ParameterError: a parameter is out of bounds, an array is not as described, the decoder has too many
+                weights, or the loss is not finite.
         """
         values, maps = self._begin(tokens, label_maps)
         grid = max(values.shape[1], values.shape[2])
@@ -167,10 +165,10 @@ class DecoderReadout(TokenReadout):
     def _build(self, scale: int) -> TokenDecoder:
         network = TokenDecoder(self.dim_, self.n_classes_, self.width, scale, self.dropout)
         count = sum(weights.numel() for weights in network.parameters())
-        if count > MOST_WEIGHTS:
+        if count > MAX_WEIGHTS:
             raise ParameterError(
-                f"width {self.width} makes {count:,} weights on tokens of {self.dim_}; a decoder has at most "
-                f"{MOST_WEIGHTS:,}: lower width"
+                f"width is {self.width}, which makes {count:,} weights on tokens of width {self.dim_}: lower it; "
+                f"a decoder has at most {MAX_WEIGHTS:,} weights"
             )
         return network
 

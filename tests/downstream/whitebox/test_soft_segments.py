@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alan.downstream.readouts.resizing import soft_union
 from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.resizing import soft_union
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing

@@ -1,4 +1,4 @@
-"""What read-outs of frozen tokens share: checks, cells of a token, prediction in pieces, and their file."""
+"""Base of probes of frozen tokens: checks, class shares of a token, prediction in pieces, and the file format."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -18,31 +19,38 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from alan.bounds import PositiveInt, check_parameters
 from alan.errors import CheckpointError, ParameterError
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.maps import logits_to_maps
 
-SCHEMA = "alan-token-readout/1"
+SCHEMA = "alan-token-probe/1"
 #: Key of the entry in the metadata of the file.
-ENTRY = "alan_readout"
-#: Frames read, and turned to float32, at a time.
+ENTRY = "alan_probe"
+#: Number of frames that are read and converted to float32 at a time.
 PIECE = 16
-_NOT_FINITE = "tokens are not all finite: compute them again, in float32 where float16 is too small"
-#: A feature that varies less than this is divided by 1.
+_NOT_FINITE = "tokens are not all finite: compute them again, in float32 if float16 overflows"
+#: Standard deviation below which a feature counts as constant and is divided by 1.
 _FLAT = 1e-6
 
 
-class TokenReadout(BaseEstimator, ABC):
-    """A classifier of pixels on frozen tokens: what its children share.
+#: Number of classes, including the background.
+ClassCount = Annotated[int, Ge(2)]
+#: (height, width) in pixels.
+MapSize = tuple[PositiveInt, PositiveInt]
 
-    Parameters of every child: ``n_classes`` (None takes the highest label in ``fit``, plus 1), ``size`` ((height,
-    width) of predicted label maps; None takes that of ``fit``) and ``provenance`` (fingerprint of the backbone or
-    parcel model that made the tokens).
+
+class TokenProbe(BaseEstimator, ABC):
+    """Base class of pixel classifiers on frozen tokens.
+
+    Every subclass has the parameters ``n_classes`` (None uses the highest label in ``fit`` plus 1), ``size``
+    ((height, width) of the predicted label maps; None uses the size in ``fit``) and ``provenance`` (fingerprint of
+    the backbone or parcel model that made the tokens).
 
     Attributes:
-        n_classes_: C, the background included.
-        dim_: D.
-        size_: (height, width) of predicted label maps.
+        n_classes_: Number of classes C, including the background.
+        dim_: Width D of a token.
+        size_: (height, width) of the predicted label maps.
     """
 
     n_classes: int | None
@@ -54,18 +62,18 @@ class TokenReadout(BaseEstimator, ABC):
 
     @abstractmethod
     def fit(self, tokens: ArrayLike, label_maps: ArrayLike, groups: ArrayLike | None = None) -> Self:
-        """Learn from labelled frames.
+        """Fit to labelled frames.
 
         Args:
-            tokens: (N, h, w, D) floating point, float16 too; may be mapped from a file.
+            tokens: (N, h, w, D) floating point, including float16; may be mapped from a file.
             label_maps: (N, H, W) integers, 0 for background.
-            groups: unused; there so that every estimator of the house can be called alike.
+            groups: Ignored; present for API consistency.
 
         Returns:
-            The estimator.
+            The fitted probe.
 
         Raises:
-            ParameterError: a parameter or an array is not as described.
+            ParameterError: a parameter is out of bounds, or an array is not as described.
         """
 
     @abstractmethod
@@ -74,30 +82,22 @@ class TokenReadout(BaseEstimator, ABC):
 
     @abstractmethod
     def _state(self) -> dict[str, Tensor]:
-        """The fitted tensors by name."""
+        """Fitted tensors by name."""
 
     @abstractmethod
     def _set_state(self, state: dict[str, Tensor]) -> None:
-        """The inverse of :meth:`_state`; ``n_classes_``, ``dim_`` and ``size_`` are there already."""
-
-    @abstractmethod
-    def _check(self) -> None:
-        """Refuse parameters out of range."""
+        """Inverse of :meth:`_state`; ``n_classes_``, ``dim_`` and ``size_`` are set already."""
 
     def check_parameters(self) -> None:
-        """Refuse parameters out of range before there is anything to fit.
+        """Check the parameters before fitting.
 
         Raises:
-            ParameterError: names the parameter, its value and its bound.
+            ParameterError: a parameter is out of bounds.
         """
-        if self.n_classes is not None and self.n_classes < 2:
-            raise ParameterError(f"n_classes is {self.n_classes}; the background and one more make 2 at least")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):
-            raise ParameterError(f"size is {self.size}; give (height, width), both 1 or more")
-        self._check()
+        check_parameters(self)
 
     def decision_function(self, tokens: ArrayLike) -> NDArray[np.float32]:
-        """Logits before they are enlarged to the image.
+        """Compute logits at the resolution of the probe.
 
         Args:
             tokens: (N, h, w, D) floating point.
@@ -106,7 +106,7 @@ class TokenReadout(BaseEstimator, ABC):
             (N, h', w', C) float32.
 
         Raises:
-            ParameterError: the tokens are not as in ``fit``, or not all finite.
+            ParameterError: the tokens differ in width from those in ``fit``, or are not all finite.
         """
         check_is_fitted(self, "n_classes_")
         values = check_tokens(tokens, self.dim_)
@@ -115,7 +115,7 @@ class TokenReadout(BaseEstimator, ABC):
         )
 
     def predict(self, tokens: ArrayLike) -> NDArray[np.uint8]:
-        """Label maps: logits upsampled bilinearly to the image, the most likely class of each pixel.
+        """Predict label maps: logits are upsampled bilinearly, and each pixel gets its most likely class.
 
         Args:
             tokens: (N, h, w, D) floating point.
@@ -124,7 +124,7 @@ class TokenReadout(BaseEstimator, ABC):
             (N, H, W) uint8.
 
         Raises:
-            ParameterError: the tokens are not as in ``fit``, or not all finite.
+            ParameterError: the tokens differ in width from those in ``fit``, or are not all finite.
         """
         check_is_fitted(self, "n_classes_")
         values, size = check_tokens(tokens, self.dim_), self.size or self.size_
@@ -141,36 +141,38 @@ class TokenReadout(BaseEstimator, ABC):
         return logits
 
     def _begin(self, tokens: ArrayLike, label_maps: ArrayLike) -> tuple[NDArray[Any], NDArray[np.integer[Any]]]:
-        """Check parameters and arrays, and set what is known before the fit."""
+        """Check parameters and arrays, and set the attributes that are known before the fit."""
         self.check_parameters()
         values, maps = check_tokens(tokens), np.asarray(label_maps)
         if maps.ndim != 3 or len(maps) != len(values) or not np.issubdtype(maps.dtype, np.integer):
             raise ParameterError(
-                f"label_maps are {maps.dtype} {maps.shape}: give integers (N, H, W) for the {len(values)} frames"
+                f"label_maps are {maps.dtype} {maps.shape}: give integers (N, H, W) for {len(values)} frames"
             )
         highest = int(maps.max())
         classes = self.n_classes or max(highest + 1, 2)
         if int(maps.min()) < 0 or highest >= classes:
-            raise ParameterError(f"label_maps hold {int(maps.min())} to {highest}: n_classes is {classes}")
+            raise ParameterError(
+                f"label_maps contain {int(maps.min())} to {highest}: give labels from 0 to {classes - 1}"
+            )
         self.n_classes_, self.dim_ = classes, values.shape[3]
         self.size_ = (maps.shape[1], maps.shape[2])
         return values, maps
 
     def settings(self) -> dict[str, Any]:
-        """All that is not a tensor, JSON-able."""
+        """Everything that is not a tensor, as JSON-able values."""
         shape = {"n_classes": self.n_classes_, "dim": self.dim_, "size": list(self.size_)}
         return {"kind": type(self).__name__, "parameters": self.get_params(), "fitted": shape}
 
     def fingerprint(self) -> str:
-        """SHA-256 over tensors and settings of the fitted estimator."""
+        """SHA-256 of the tensors and settings of the fitted probe."""
         check_is_fitted(self, "n_classes_")
         return fingerprint([fingerprint_tensors(self._state()), self.settings()])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator as safetensors, atomically.
+        """Write the fitted probe as safetensors, atomically.
 
         Args:
-            path: the file, ending in ``.safetensors``.
+            path: File to write, ending in ``.safetensors``.
         """
         entry = {"schema": SCHEMA, **self.settings(), "fingerprint": self.fingerprint()}
         state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self._state().items()}
@@ -182,12 +184,12 @@ class TokenReadout(BaseEstimator, ABC):
         """Read what :meth:`save` wrote.
 
         Args:
-            path: the file.
-            provenance: refuse a read-out of the tokens of another model than this one; None: any.
+            path: The file.
+            provenance: Fingerprint of the model whose tokens the probe must expect; None accepts any.
 
         Raises:
-            CheckpointError: missing, truncated, of another kind, changed after it was written, or of the tokens
-                of another model.
+            CheckpointError: the file is missing, truncated, of another kind, was changed after it was written, or
+                belongs to the tokens of another model.
         """
         file = Path(path)
         if not file.is_file():
@@ -200,49 +202,51 @@ class TokenReadout(BaseEstimator, ABC):
             raise CheckpointError(f"{file}: truncated or not a safetensors file; save it again") from error
         if entry.get("schema") != SCHEMA or entry.get("kind") != cls.__name__:
             found = f"{entry.get('kind')} of schema {entry.get('schema')}"
-            raise CheckpointError(f"{file}: holds {found}, expected {cls.__name__} of {SCHEMA}")
+            raise CheckpointError(f"{file}: contains {found}, expected {cls.__name__} of {SCHEMA}")
         try:
             given = entry["parameters"]
             size = given.get("size")
-            readout = cls(**{**given, "size": None if size is None else tuple(size)})
+            probe = cls(**{**given, "size": None if size is None else tuple(size)})
             fitted = entry["fitted"]
-            readout.n_classes_, readout.dim_ = int(fitted["n_classes"]), int(fitted["dim"])
-            readout.size_ = (int(fitted["size"][0]), int(fitted["size"][1]))
-            readout._set_state(state)
-            whole = readout.fingerprint() == entry["fingerprint"]
+            probe.n_classes_, probe.dim_ = int(fitted["n_classes"]), int(fitted["dim"])
+            probe.size_ = (int(fitted["size"][0]), int(fitted["size"][1]))
+            probe._set_state(state)
+            whole = probe.fingerprint() == entry["fingerprint"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{file}: tensors and settings do not belong together ({reason})") from error
         if not whole:
             raise CheckpointError(f"{file}: changed after it was written; save it again")
-        if provenance is not None and readout.provenance != provenance:
+        if provenance is not None and probe.provenance != provenance:
             raise CheckpointError(
-                f"{file}: reads the tokens of {readout.provenance[:12] or 'an unknown model'}, given those of "
+                f"{file}: expects the tokens of {probe.provenance[:12] or 'an unknown model'}, given those of "
                 f"{provenance[:12]}: use the model it was fitted on"
             )
-        return readout
+        return probe
 
 
 def check_tokens(tokens: ArrayLike, dim: int | None = None) -> NDArray[Any]:
-    """Tokens as an array, not copied.
+    """Check tokens and return them as an array without a copy.
 
     Args:
         tokens: (N, h, w, D) floating point.
-        dim: D that they must have; None: any.
+        dim: Required width D; None accepts any.
 
     Raises:
-        ParameterError: another shape or dtype, or no frame.
+        ParameterError: the shape or dtype is another, or there is no frame.
     """
     values = np.asanyarray(tokens)
     if values.ndim != 4 or not np.issubdtype(values.dtype, np.floating) or not values.size:
         raise ParameterError(f"tokens are {values.dtype} {values.shape}: give floating point (N, h, w, D)")
     if dim is not None and values.shape[3] != dim:
-        raise ParameterError(f"tokens have a width of {values.shape[3]}, the read-out was fitted on {dim}")
+        raise ParameterError(
+            f"tokens have a width of {values.shape[3]}, the probe was fitted on {dim}: use the same model"
+        )
     return values
 
 
 def token_statistics(tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of every feature over all tokens; 1 for one that does not vary.
+    """Mean and standard deviation of every feature over all tokens; a constant feature gets 1.
 
     Args:
         tokens: (N, h, w, D) floating point.
@@ -270,16 +274,16 @@ def token_statistics(tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray
 
 
 def class_shares(label_maps: NDArray[np.integer[Any]], grid: tuple[int, int], n_classes: int) -> Tensor:
-    """Share of every class in the cell of each token.
+    """Share of each class in the cell of each token.
 
     Args:
         label_maps: (N, H, W) integers.
-        grid: (h, w) tokens; the cell of a token is its part of the image cut into h x w (overlapping by a pixel
-            where h does not divide H).
-        n_classes: C.
+        grid: (h, w) of the tokens. The image is divided into h x w cells, which overlap by a pixel if h does not
+            divide H.
+        n_classes: Number of classes C.
 
     Returns:
-        (N, h, w, C) float32, adding up to 1.
+        (N, h, w, C) float32, which sum to 1 over the classes.
     """
     shares = torch.empty(len(label_maps), *grid, n_classes)
     for start in range(0, len(label_maps), PIECE):

@@ -9,7 +9,7 @@ import torch
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
 from alan.downstream.members import load_ensemble, load_member, load_network, save_ensemble
-from alan.downstream.readouts.soft import (
+from alan.downstream.soft_parcels import (
     ParcelMember,
     gaussian_temperature,
     load_parcel_member,

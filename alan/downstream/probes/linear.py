@@ -1,47 +1,48 @@
-"""Linear read-out of frozen tokens: multinomial logistic regression on class shares."""
+"""Linear probe: multinomial logistic regression on frozen tokens."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from alan.downstream.readouts.base import TokenReadout, class_shares, token_statistics
-from alan.errors import ParameterError
+from alan.bounds import PositiveFloat, PositiveInt, Seed
+from alan.downstream.probes.base import ClassCount, MapSize, TokenProbe, class_shares, token_statistics
 
 
-class LinearReadout(TokenReadout):
-    """Name the class of every pixel by a linear function of its token.
+class LinearProbe(TokenProbe):
+    """Predict the class of every pixel with a linear function of its token.
 
-    Minimises the mean cross-entropy between a token's predicted classes and the shares that the classes have in
-    its cell of the label map, plus ``l2 / 2`` times the squared weights (not the intercepts), by full-batch
-    L-BFGS from zero: no random start, no step size. With one class a cell it is scikit-learn's
-    ``LogisticRegression(C=1 / (l2 * n_tokens))`` on standardised tokens. Parcels' soft scores (N, h, w, K) are
-    tokens, too.
+    Minimises the mean cross-entropy between the predicted classes of a token and the shares of the classes in its
+    cell of the label map, plus ``l2 / 2`` times the squared weights (without the intercepts), by full-batch L-BFGS
+    from zero: there is neither a random start nor a step size. If every cell contains one class, the result is
+    that of scikit-learn's ``LogisticRegression(C=1 / (l2 * n_tokens))`` on standardised tokens. Soft scores of
+    parcels (N, h, w, K) can be used as tokens.
 
     Args:
-        l2: weight of the penalty on standardised features.
-        max_tokens: tokens used at most, drawn by ``seed`` from all frames alike: neighbours tell the same; None
-            uses all of them. Mean and standard deviation always come from all of them.
-        max_iter: L-BFGS iterations at most.
-        tol: stop where no component of the gradient is larger.
-        n_classes: C, the background included; None takes the highest label in ``fit``, plus 1.
-        size: (height, width) of predicted label maps; None takes that of ``fit``.
-        seed: of the tokens drawn.
-        provenance: fingerprint of the model that made the tokens.
+        l2: Weight of the penalty on the weights of standardised features.
+        max_tokens: Largest number of tokens used, drawn equally from all frames, since neighbouring tokens are
+            alike; None uses all. Mean and standard deviation are always computed over all tokens.
+        max_iter: Largest number of L-BFGS iterations.
+        tol: The optimisation stops when no component of the gradient exceeds this value.
+        n_classes: Number of classes, including the background; None uses the highest label in ``fit`` plus 1.
+        size: (height, width) of the predicted label maps; None uses the size in ``fit``.
+        seed: Seed of the draw of tokens.
+        provenance: Fingerprint of the model that made the tokens.
 
     Attributes:
-        coef_: (C, D) float32, weights of standardised features.
+        coef_: (C, D) float32, weights of the standardised features.
         intercept_: (C,) float32.
-        mean_: (D,) float32, subtracted from the tokens.
-        std_: (D,) float32, by which they are divided.
-        n_iter_: iterations taken.
-        loss_: value reached, penalty included.
+        mean_: (D,) float32, mean of the tokens.
+        std_: (D,) float32, standard deviation of the tokens.
+        n_iter_: Number of iterations.
+        loss_: Final value of the loss, including the penalty.
     """
 
     coef_: NDArray[np.float32]
@@ -51,14 +52,14 @@ class LinearReadout(TokenReadout):
 
     def __init__(
         self,
-        l2: float = 1e-3,
+        l2: Annotated[float, Interval(ge=0, lt=math.inf)] = 1e-3,
         *,
-        max_tokens: int | None = 200_000,
-        max_iter: int = 200,
-        tol: float = 1e-5,
-        n_classes: int | None = None,
-        size: tuple[int, int] | None = None,
-        seed: int = 0,
+        max_tokens: PositiveInt | None = 200_000,
+        max_iter: PositiveInt = 200,
+        tol: PositiveFloat = 1e-5,
+        n_classes: ClassCount | None = None,
+        size: MapSize | None = None,
+        seed: Seed = 0,
         provenance: str = "",
     ) -> None:
         self.l2 = l2
@@ -70,16 +71,8 @@ class LinearReadout(TokenReadout):
         self.seed = seed
         self.provenance = provenance
 
-    def _check(self) -> None:
-        if not (math.isfinite(self.l2) and self.l2 >= 0) or self.tol <= 0:
-            raise ParameterError(f"l2 is {self.l2}, tol {self.tol}; give 0 or more, and more than 0")
-        for name in ("max_iter", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ParameterError(f"{name} is {value}; give 1 or more")
-
     def fit(self, tokens: ArrayLike, label_maps: ArrayLike, groups: ArrayLike | None = None) -> Self:
-        """Learn the weights, see :meth:`TokenReadout.fit`."""
+        """Fit the weights, see :meth:`TokenProbe.fit`."""
         values, maps = self._begin(tokens, label_maps)
         self.mean_, self.std_ = token_statistics(values)
         shares = class_shares(maps, (values.shape[1], values.shape[2]), self.n_classes_)
@@ -103,7 +96,7 @@ class LinearReadout(TokenReadout):
         return self
 
     def _draw(self, tokens: NDArray[Any], shares: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised tokens (n, D) and shares (n, C), at most ``max_tokens`` of each frame's part."""
+        """Standardised tokens (n, D) and class shares (n, C), equally many from each frame."""
         cells = tokens.shape[1] * tokens.shape[2]
         keep = cells if self.max_tokens is None else min(cells, max(1, self.max_tokens // len(tokens)))
         rng = np.random.default_rng(self.seed)

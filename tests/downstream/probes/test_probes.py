@@ -1,4 +1,4 @@
-"""Read-outs of frozen tokens against scikit-learn, and by what each setting changes."""
+"""Probes of frozen tokens against scikit-learn, and by what each setting changes."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from alan.downstream.readouts.base import class_shares, token_statistics
-from alan.downstream.readouts.decoder import DecoderReadout
-from alan.downstream.readouts.linear import LinearReadout
+from alan.downstream.probes.base import class_shares, token_statistics
+from alan.downstream.probes.decoder import DecoderProbe
+from alan.downstream.probes.linear import LinearProbe
 from alan.errors import CheckpointError, ParameterError
 
 GRID, DIM = 6, 5
@@ -45,7 +45,7 @@ def test_linear_is_scikit_learns_on_hard_targets(data):
     cells = maps[:, 2::4, 2::4]  # one class a cell: the scene is drawn on a grid of four pixels
     assert set(np.unique(class_shares(maps, (GRID, GRID), 3))) == {0.0, 1.0}
     l2 = 0.01
-    mine = LinearReadout(l2, max_tokens=None, tol=1e-7).fit(tokens, maps)
+    mine = LinearProbe(l2, max_tokens=None, tol=1e-7).fit(tokens, maps)
     x = StandardScaler().fit_transform(tokens.reshape(-1, DIM).astype(np.float64))
     oracle = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-8, max_iter=1000).fit(x, cells.ravel())
     np.testing.assert_allclose(mine.coef_, oracle.coef_, atol=2e-3)
@@ -67,7 +67,7 @@ def test_soft_targets_are_weighted_samples(data):
     by_hand = np.stack([(maps == c).reshape(-1, GRID, 4, GRID, 4).mean((2, 4)) for c in range(3)], -1)
     np.testing.assert_allclose(shares, by_hand.reshape(-1, 3), atol=1e-6)
     l2 = 0.02
-    mine = LinearReadout(l2, max_tokens=None, tol=1e-7).fit(tokens, maps)
+    mine = LinearProbe(l2, max_tokens=None, tol=1e-7).fit(tokens, maps)
     x = StandardScaler().fit_transform(tokens.reshape(-1, DIM).astype(np.float64))
     weighted = LogisticRegression(C=1 / (l2 * len(x)), tol=1e-8, max_iter=1000)
     weighted.fit(np.tile(x, (3, 1)), np.repeat(np.arange(3), len(x)), shares.T.ravel())
@@ -79,22 +79,22 @@ def test_linear_predicts_what_its_logits_say_upsampled(data):
     import torch.nn.functional as F
 
     tokens, maps = data
-    model = LinearReadout(provenance="x").fit(tokens, maps)
+    model = LinearProbe(provenance="x").fit(tokens, maps)
     logits = torch.from_numpy(model.decision_function(tokens)).permute(0, 3, 1, 2)
     large = F.interpolate(logits, (24, 24), mode="bilinear", align_corners=False)
     np.testing.assert_array_equal(model.predict(tokens), large.argmax(1).numpy())
     assert model.predict(tokens).dtype == np.uint8
-    assert LinearReadout(size=(30, 20)).fit(tokens, maps).predict(tokens).shape == (6, 30, 20)
+    assert LinearProbe(size=(30, 20)).fit(tokens, maps).predict(tokens).shape == (6, 30, 20)
     assert accuracy(model) > 0.85
 
 
 def test_half_precision_and_pieces_change_nothing_of_note(data, monkeypatch):
     tokens, maps = data
-    full = LinearReadout().fit(tokens, maps)
-    half = LinearReadout().fit(tokens.astype(np.float16), maps)
+    full = LinearProbe().fit(tokens, maps)
+    half = LinearProbe().fit(tokens.astype(np.float16), maps)
     np.testing.assert_allclose(full.coef_, half.coef_, atol=5e-3)
-    monkeypatch.setattr("alan.downstream.readouts.base.PIECE", 4)
-    np.testing.assert_allclose(LinearReadout().fit(tokens, maps).coef_, full.coef_, atol=1e-5)
+    monkeypatch.setattr("alan.downstream.probes.base.PIECE", 4)
+    np.testing.assert_allclose(LinearProbe().fit(tokens, maps).coef_, full.coef_, atol=1e-5)
     mean, std = token_statistics(tokens)
     np.testing.assert_allclose(mean, tokens.reshape(-1, DIM).mean(0), rtol=1e-5)
     np.testing.assert_allclose(std, tokens.reshape(-1, DIM).std(0), rtol=1e-5)
@@ -102,26 +102,26 @@ def test_half_precision_and_pieces_change_nothing_of_note(data, monkeypatch):
 
 @pytest.mark.parametrize("change", [{"l2": 1.0}, {"max_tokens": 30}, {"max_iter": 1}, {"tol": 0.1}])
 def test_each_linear_setting_matters(data, change):
-    usual = LinearReadout().fit(*data)
+    usual = LinearProbe().fit(*data)
     other = clone(usual).set_params(**change).fit(*data)
     assert np.abs(other.coef_ - usual.coef_).max() > 1e-4
     assert np.array_equal(clone(usual).fit(*data).coef_, usual.coef_)
 
 
 def test_the_seed_draws_the_tokens(data):
-    some = [LinearReadout(max_tokens=60, seed=seed).fit(*data).coef_ for seed in (0, 0, 1)]
+    some = [LinearProbe(max_tokens=60, seed=seed).fit(*data).coef_ for seed in (0, 0, 1)]
     assert np.array_equal(some[0], some[1])
     assert not np.array_equal(some[0], some[2])
 
 
 def test_the_decoder_learns_and_is_reproducible(data):
-    model = DecoderReadout(width=16, steps=80, batch_size=4).fit(*data)
+    model = DecoderProbe(width=16, steps=80, batch_size=4).fit(*data)
     assert model.losses_[-1] < 0.5 * model.losses_[0]
     assert accuracy(model) > 0.9
-    again = DecoderReadout(width=16, steps=80, batch_size=4).fit(*data)
+    again = DecoderProbe(width=16, steps=80, batch_size=4).fit(*data)
     assert again.fingerprint() == model.fingerprint()
     assert model.decision_function(data[0]).shape == (6, GRID * 2, GRID * 2, 3)
-    coarse = DecoderReadout(**FAST).fit(data[0], data[1][:, ::2, ::2])
+    coarse = DecoderProbe(**FAST).fit(data[0], data[1][:, ::2, ::2])
     assert coarse.decision_function(data[0]).shape == (6, GRID, GRID, 3)
 
 
@@ -138,7 +138,7 @@ def test_the_decoder_learns_and_is_reproducible(data):
     ],
 )
 def test_each_setting_of_the_decoder_matters(data, change):
-    usual = DecoderReadout(**FAST).fit(*data)
+    usual = DecoderProbe(**FAST).fit(*data)
     other = clone(usual).set_params(**change).fit(*data)
     assert not np.array_equal(other.decision_function(data[0]), usual.decision_function(data[0]))
 
@@ -148,20 +148,20 @@ def test_the_decoder_leaves_the_global_generator_alone(data):
 
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    DecoderReadout(**FAST).fit(*data)
+    DecoderProbe(**FAST).fit(*data)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("kind", [LinearReadout, DecoderReadout])
+@pytest.mark.parametrize("kind", [LinearProbe, DecoderProbe])
 def test_saved_and_loaded(data, kind, tmp_path):
-    model = kind(provenance="abc", **(FAST if kind is DecoderReadout else {})).fit(*data)
+    model = kind(provenance="abc", **(FAST if kind is DecoderProbe else {})).fit(*data)
     model.save(tmp_path / "r.safetensors")
     loaded = kind.load(tmp_path / "r.safetensors", provenance="abc")
     np.testing.assert_array_equal(loaded.predict(data[0]), model.predict(data[0]))
     assert (loaded.get_params(), loaded.fingerprint()) == (model.get_params(), model.fingerprint())
     with pytest.raises(CheckpointError, match=r"tokens of abc, given those of other"):
         kind.load(tmp_path / "r.safetensors", provenance="other")
-    another = DecoderReadout if kind is LinearReadout else LinearReadout
+    another = DecoderProbe if kind is LinearProbe else LinearProbe
     with pytest.raises(CheckpointError, match=f"expected {another.__name__}"):
         another.load(tmp_path / "r.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "r.safetensors").read_bytes()[:-9])
@@ -175,33 +175,33 @@ def test_a_changed_file_is_refused(data, tmp_path):
     from safetensors import safe_open
 
     path = tmp_path / "r.safetensors"
-    LinearReadout().fit(*data).save(path)
+    LinearProbe().fit(*data).save(path)
     with safe_open(path, "np") as handle:
         metadata = handle.metadata()
     tensors = load_file(path)
     tensors["intercept"] = tensors["intercept"] + 1
     save_file(tensors, path, metadata)
     with pytest.raises(CheckpointError, match="changed after"):
-        LinearReadout.load(path)
+        LinearProbe.load(path)
     save_file({"coef": tensors["coef"]}, path, metadata)
     with pytest.raises(CheckpointError, match="do not belong together"):
-        LinearReadout.load(path)
+        LinearProbe.load(path)
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (LinearReadout, {"l2": -1.0}, "l2 is -1"),
-        (LinearReadout, {"max_iter": 0}, "max_iter is 0"),
-        (LinearReadout, {"max_tokens": 0}, "max_tokens is 0"),
-        (LinearReadout, {"n_classes": 1}, "n_classes is 1"),
-        (LinearReadout, {"n_classes": 2}, "label_maps hold 0 to 2: n_classes is 2"),
-        (LinearReadout, {"size": (0, 3)}, "size"),
-        (DecoderReadout, {"width": 12}, "multiple of 8"),
-        (DecoderReadout, {"steps": 0}, "steps is 0"),
-        (DecoderReadout, {"dropout": 1.0}, "dropout 1.0"),
-        (DecoderReadout, {"width": 240, "steps": 1}, "240 makes .* weights"),
-        (DecoderReadout, {"lr": 1e30, **FAST}, "lower lr"),
+        (LinearProbe, {"l2": -1.0}, "l2 is -1"),
+        (LinearProbe, {"max_iter": 0}, "max_iter is 0"),
+        (LinearProbe, {"max_tokens": 0}, "max_tokens is 0"),
+        (LinearProbe, {"n_classes": 1}, "n_classes is 1"),
+        (LinearProbe, {"n_classes": 2}, "label_maps contain 0 to 2: give labels from 0 to 1"),
+        (LinearProbe, {"size": (0, 3)}, "size"),
+        (DecoderProbe, {"width": 12}, "multiple of 8"),
+        (DecoderProbe, {"steps": 0}, "steps is 0"),
+        (DecoderProbe, {"dropout": 1.0}, "dropout is 1.0"),
+        (DecoderProbe, {"width": 240, "steps": 1}, "width is 240, which makes .* weights"),
+        (DecoderProbe, {"lr": 1e30, **FAST}, "lower lr"),
     ],
 )
 def test_bad_parameters(data, kind, options, message):
@@ -211,13 +211,13 @@ def test_bad_parameters(data, kind, options, message):
 
 def test_bad_arrays(data):
     tokens, maps = data
-    model = LinearReadout()
+    model = LinearProbe()
     for wrong, labels, message in (
         (tokens[0], maps, "floating point"),
         (tokens.astype(int), maps, "floating point"),
-        (tokens, maps[:3], "for the 6 frames"),
+        (tokens, maps[:3], "for 6 frames"),
         (tokens, maps.astype(float), "integers"),
-        (tokens, maps - 1, "hold -1"),
+        (tokens, maps - 1, "contain -1"),
     ):
         with pytest.raises(ParameterError, match=message):
             model.fit(wrong, labels)
@@ -225,13 +225,13 @@ def test_bad_arrays(data):
         model.fit(tokens, maps).predict(tokens[..., :4])
 
 
-@pytest.mark.parametrize("kind", [LinearReadout, DecoderReadout])
+@pytest.mark.parametrize("kind", [LinearProbe, DecoderProbe])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_tokens_that_are_not_finite_are_refused(data, kind, value):
-    """Else the linear read-out would come out of its fit with weights of 0, and predict background everywhere."""
+    """Otherwise the fit of the linear probe would end with weights of 0 and predict background everywhere."""
     broken = data[0].copy()
     broken[1, 2, 3, 0] = value
-    model = kind(**(FAST if kind is DecoderReadout else {}))
+    model = kind(**(FAST if kind is DecoderProbe else {}))
     with pytest.raises(ParameterError, match="tokens are not all finite"):
         model.fit(broken, data[1])
     model.fit(*data)

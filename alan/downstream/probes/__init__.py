@@ -1,0 +1,1 @@
+"""Probes of frozen tokens: a linear classifier and a small decoder."""

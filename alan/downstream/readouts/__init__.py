@@ -1,1 +1,0 @@
-"""Decoders of frozen tokens and soft parcels."""
