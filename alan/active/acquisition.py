@@ -1,100 +1,191 @@
-"""Acquisition functions: how much the passes of a stochastic network leave open, image by image.
+"""Acquisition functions: how uncertain a stochastic network is about each image.
 
-Each is a sum over the pixels of an image (EDNAS, section III-C; Gal et al., *Deep Bayesian Active Learning with
-Image Data*, 2017). They come twice: as pure functions of all passes at once, which say what is meant, and as
-:class:`RunningAcquisition`, which takes one pass after the other in memory that does not grow with them.
+Each function is a map over pixels of the statistics of all passes, and its score is the sum of the map over the
+pixels of an image (EDNAS, section III-C; Gal et al., *Deep Bayesian Active Learning with Image Data*, 2017). To
+add one, write its map here under :func:`acquisition`: configurations, loops and reports find it by its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
 from alan.errors import ParameterError, nearest
 
-
-def _two_classes(probabilities: Tensor) -> Tensor:
-    """Probabilities (..., C, H, W) with the background first where C is 1."""
-    if probabilities.shape[-3] > 1:
-        return probabilities
-    return torch.cat([1 - probabilities, probabilities], -3)
+#: Number of stochastic passes of a score; 30 is usual.
+Passes = Annotated[int, Ge(2)]
+#: The baseline, which asks no network.
+RANDOM = "random"
 
 
-def _entropy(probabilities: Tensor) -> Tensor:
-    """Entropy in nats over the classes: (..., C, H, W) to (..., H, W); 0 log 0 is 0."""
-    entropy: Tensor = torch.special.entr(probabilities).sum(-3)
-    return entropy
+class PassStatistics:
+    """Statistics of stochastic passes over a batch of images, in memory that does not grow with their number.
 
+    Mean and squared deviations follow Welford's recurrence.
 
-def _checked(probabilities: Tensor) -> Tensor:
-    if probabilities.ndim != 5 or not probabilities.is_floating_point():
-        raise ParameterError(
-            f"probabilities are {probabilities.dtype} {tuple(probabilities.shape)}: give floats (T, N, C, H, W)"
-        )
-    check_passes(len(probabilities))
-    return _two_classes(probabilities)
-
-
-def check_passes(passes: int) -> None:
-    """Refuse fewer than two passes.
-
-    Raises:
-        ParameterError: one pass has no spread; the message says how many are usual.
+    Attributes:
+        passes: Number of passes added.
+        mean: Mean probabilities (N, max(C, 2), H, W), the background first.
     """
-    if passes < 2:
-        raise ParameterError(f"passes={passes}: one pass has no spread; give 2 or more (30 is usual)")
+
+    def __init__(self) -> None:
+        self.passes = 0
+        self.mean = self._squares = self._entropies = torch.zeros(())
+
+    def add(self, probabilities: Tensor) -> None:
+        """Add one pass.
+
+        Args:
+            probabilities: (N, C, H, W) float in 0..1; C is 1 for a binary network.
+
+        Raises:
+            ParameterError: The shape differs from that of the pass before, or the probabilities are no floats.
+        """
+        if probabilities.ndim != 4 or not probabilities.is_floating_point():
+            raise ParameterError(
+                f"probabilities are {probabilities.dtype} {tuple(probabilities.shape)}: give floats (N, C, H, W)"
+            )
+        p = torch.cat([1 - probabilities, probabilities], 1) if probabilities.shape[1] == 1 else probabilities
+        if self.passes and p.shape != self.mean.shape:
+            raise ParameterError(
+                f"a pass of shape {tuple(p.shape)} follows one of {tuple(self.mean.shape)}: add the same images"
+            )
+        if not self.passes:
+            self.mean, self._squares = torch.zeros_like(p), torch.zeros_like(p)
+            self._entropies = torch.zeros_like(p[:, 0])
+        self.passes += 1
+        deviation = p - self.mean
+        self.mean += deviation / self.passes
+        self._squares += deviation * (p - self.mean)
+        self._entropies += entropy(p)
+
+    @property
+    def mean_entropy(self) -> Tensor:
+        """Mean over the passes of the entropy, (N, H, W) in nats."""
+        return self._entropies / self.passes
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation over the passes (divided by their number), (N, max(C, 2), H, W)."""
+        return (self._squares / self.passes).clamp(min=0).sqrt()
+
+    def map(self, name: str) -> Tensor:
+        """Compute an acquisition function at each pixel, (N, H, W).
+
+        Args:
+            name: Name of a function that asks the network.
+
+        Raises:
+            ParameterError: The name is unknown, or fewer than two passes were added.
+        """
+        function = ACQUISITIONS[name].map if name in ACQUISITIONS else None
+        if function is None:
+            raise ParameterError(f"no map of {name!r}: {nearest(name, UNCERTAINTIES)}")
+        if self.passes < 2:
+            raise ParameterError(f"passes is {self.passes}: add at least 2 (30 is usual)")
+        return function(self)
+
+    def scores(self, name: str) -> Tensor:
+        """Sum :meth:`map` over the pixels of each image, (N,) float64."""
+        return self.map(name).double().sum((-2, -1))
 
 
-def cfe(probabilities: Tensor) -> Tensor:
-    """Category first entropy: mean over the passes of the entropy, summed over pixels (EDNAS, eq. 4).
+class Acquisition(NamedTuple):
+    """An acquisition function.
+
+    Attributes:
+        title: Name in reports.
+        map: Map (N, H, W) of the statistics of the passes; None asks no network.
+    """
+
+    title: str
+    map: Callable[[PassStatistics], Tensor] | None = None
+
+
+#: All acquisition functions by the names that configurations use.
+ACQUISITIONS: dict[str, Acquisition] = {}
+
+
+def acquisition(title: str) -> Callable[[Callable[[PassStatistics], Tensor]], Callable[[PassStatistics], Tensor]]:
+    """Register a map as the acquisition function of its name.
 
     Args:
-        probabilities: (T, N, C, H, W) float in 0..1, T at least 2; C is 1 for a binary network.
+        title: Name in reports.
+    """
+
+    def register(function: Callable[[PassStatistics], Tensor]) -> Callable[[PassStatistics], Tensor]:
+        ACQUISITIONS[function.__name__] = Acquisition(title, function)
+        return function
+
+    return register
+
+
+@acquisition("category first entropy (CFE)")
+def cfe(passes: PassStatistics) -> Tensor:
+    """Mean over the passes of the entropy, in nats (EDNAS, eq. 4)."""
+    return passes.mean_entropy
+
+
+@acquisition("mean first entropy (MFE)")
+def mfe(passes: PassStatistics) -> Tensor:
+    """Entropy of the mean over the passes, in nats (EDNAS, eq. 5)."""
+    return entropy(passes.mean)
+
+
+@acquisition("mutual information (MI)")
+def mi(passes: PassStatistics) -> Tensor:
+    """Mutual information of label and weights, the absolute value of MFE - CFE (BALD)."""
+    return (mfe(passes) - cfe(passes)).abs()
+
+
+@acquisition("standard deviation (STD)")
+def std(passes: PassStatistics) -> Tensor:
+    """Standard deviation over the passes, its mean over the classes; for two classes that of either."""
+    return passes.deviation.mean(1)
+
+
+ACQUISITIONS[RANDOM] = Acquisition("Random")
+#: Names of the functions that ask the network.
+UNCERTAINTIES = tuple(name for name, function in ACQUISITIONS.items() if function.map is not None)
+
+
+def entropy(probabilities: Tensor) -> Tensor:
+    """Entropy over the classes in nats, (N, C, H, W) to (N, H, W); 0 log 0 is 0."""
+    found: Tensor = torch.special.entr(probabilities).sum(1)
+    return found
+
+
+def score(name: str, passes: Iterable[Tensor]) -> Tensor:
+    """Score images by an acquisition function.
+
+    Args:
+        name: Name of a function that asks the network.
+        passes: Two or more tensors (N, C, H, W) of probabilities.
 
     Returns:
-        (N,) in nats, at least 0.
+        (N,) float64.
 
     Raises:
-        ParameterError: another shape or dtype, or T below 2.
+        ParameterError: The name is unknown, or there are fewer than two passes.
     """
-    return _entropy(_checked(probabilities)).mean(0).sum((-2, -1))
-
-
-def mfe(probabilities: Tensor) -> Tensor:
-    """Mean first entropy: entropy of the mean over the passes, summed over pixels (EDNAS, eq. 5).
-
-    Arguments, result and errors are those of :func:`cfe`.
-    """
-    return _entropy(_checked(probabilities).mean(0)).sum((-2, -1))
-
-
-def mi(probabilities: Tensor) -> Tensor:
-    """Mutual information of label and weights: the absolute value of MFE - CFE of each pixel, summed (BALD).
-
-    Arguments, result and errors are those of :func:`cfe`.
-    """
-    p = _checked(probabilities)
-    return (_entropy(p.mean(0)) - _entropy(p).mean(0)).abs().sum((-2, -1))
-
-
-def std(probabilities: Tensor) -> Tensor:
-    """Standard deviation over the passes (divided by T), its mean over the classes, summed over pixels.
-
-    For two classes it is that of either. Arguments, result and errors are those of :func:`cfe`.
-    """
-    return _checked(probabilities).std(0, correction=0).mean(-3).sum((-2, -1))
+    statistics = PassStatistics()
+    for probabilities in passes:
+        statistics.add(probabilities)
+    return statistics.scores(name)
 
 
 def random(n: int, seed: int | Sequence[int]) -> NDArray[np.float64]:
-    """A uniform number for each image: the first n of the seed's row, whatever n is.
+    """Draw a uniform score for each image: the first n of the seed's sequence, whatever n is.
 
     Args:
-        n: number of images.
-        seed: one or more integers, 0 or more.
+        n: Number of images.
+        seed: One or more integers of at least 0.
 
     Returns:
         (n,) float64 in 0..1.
@@ -102,86 +193,15 @@ def random(n: int, seed: int | Sequence[int]) -> NDArray[np.float64]:
     return np.random.default_rng(seed).random(n)
 
 
-#: Functions of the probabilities, by the names that configurations use.
-UNCERTAINTIES: dict[str, Callable[[Tensor], Tensor]] = {"cfe": cfe, "mfe": mfe, "mi": mi, "std": std}
-#: The baseline, which asks no network.
-RANDOM = "random"
-#: All acquisition functions.
-FUNCTIONS = (*UNCERTAINTIES, RANDOM)
-
-
 def check_functions(functions: Sequence[str]) -> tuple[str, ...]:
     """Refuse unknown and repeated acquisition functions.
 
     Raises:
-        ParameterError: none is given, one is unknown (the nearest is offered), or one is given twice.
+        ParameterError: None is given, one is unknown (the nearest is offered), or one is given twice.
     """
     for name in functions:
-        if name not in FUNCTIONS:
-            raise ParameterError(f"unknown acquisition function {name!r}: {nearest(name, FUNCTIONS)}")
+        if name not in ACQUISITIONS:
+            raise ParameterError(f"unknown acquisition function {name!r}: {nearest(name, ACQUISITIONS)}")
     if not functions or len(set(functions)) < len(functions):
-        raise ParameterError(f"functions={list(functions)}: give at least one, each once")
+        raise ParameterError(f"functions is {list(functions)}: give at least one, each once")
     return tuple(functions)
-
-
-class RunningAcquisition:
-    """The same functions by running sums: one pass of a batch of images after the other.
-
-    It keeps a few images' worth of numbers however many passes come, and agrees with the pure functions to float32
-    rounding. Mean and squared deviations follow Welford's recurrence.
-    """
-
-    def __init__(self) -> None:
-        self.passes = 0
-        self._mean = self._squares = self._entropies = torch.zeros(())
-
-    def add(self, probabilities: Tensor) -> None:
-        """Take one pass.
-
-        Args:
-            probabilities: (N, C, H, W) float in 0..1.
-
-        Raises:
-            ParameterError: another shape than the pass before.
-        """
-        p = _two_classes(probabilities)
-        if self.passes and p.shape != self._mean.shape:
-            raise ParameterError(
-                f"a pass of shape {tuple(p.shape)} after one of {tuple(self._mean.shape)}: add the same images"
-            )
-        if not self.passes:
-            self._mean, self._squares = torch.zeros_like(p), torch.zeros_like(p)
-            self._entropies = torch.zeros_like(p[..., 0, :, :])
-        self.passes += 1
-        away = p - self._mean
-        self._mean += away / self.passes
-        self._squares += away * (p - self._mean)
-        self._entropies += _entropy(p)
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean probabilities (N, max(C, 2), H, W) so far, the background first."""
-        return self._mean
-
-    def maps(self, name: str) -> Tensor:
-        """A function pixel by pixel, (N, H, W).
-
-        Args:
-            name: a name out of :data:`UNCERTAINTIES`.
-
-        Raises:
-            ParameterError: the name is unknown, or fewer than two passes were added.
-        """
-        if name not in UNCERTAINTIES:
-            raise ParameterError(f"no map of {name!r}: {nearest(name, UNCERTAINTIES)}")
-        check_passes(self.passes)
-        if name == "std":
-            return (self._squares / self.passes).clamp(min=0).sqrt().mean(-3)
-        if name == "cfe":
-            return self._entropies / self.passes
-        total = _entropy(self._mean)
-        return total if name == "mfe" else (total - self._entropies / self.passes).abs()
-
-    def scores(self, name: str) -> Tensor:
-        """A function summed over pixels, (N,) float64; errors as :meth:`maps`."""
-        return self.maps(name).double().sum((-2, -1))

@@ -1,4 +1,4 @@
-"""A batch that is uncertain and not all alike: greedy k-centre among the most uncertain candidates."""
+"""Choice of a diverse batch: greedy k-centre among the most uncertain candidates."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from torch import Tensor
 
 from alan.backbone.load import load_backbone
 from alan.backbone.locked import Backbone
+from alan.bounds import PositiveInt, bounded
 from alan.data.sample import ByteArray, IntArray
 from alan.errors import ParameterError
 from alan.supervised.segmenter import Segmenter
 
 FloatArray = NDArray[np.float64]
 
-#: Word for the features of the scoring network itself.
+#: Name of the scoring network's own features.
 ENCODER = "encoder"
 
 
 def k_centre(features: FloatArray, k: int, centres: FloatArray | None = None) -> IntArray:
-    """Pick points one by one, each the farthest from all centres so far.
+    """Choose points one by one, each the farthest from all centres so far.
 
     The largest distance of a point to its centre is at most twice the least possible one (Gonzalez 1985; Sener and
     Savarese, *Active Learning for Convolutional Neural Networks: A Core-Set Approach*, 2018, algorithm 1).
 
     Args:
-        features: (m, D) the candidates.
-        k: number of points to pick, 1 to m.
-        centres: (c, D) points that are centres already, or None: then the first candidate is picked first.
+        features: (m, D) candidates.
+        k: Number of points to choose, 1 to m.
+        centres: (c, D) points that are centres already; without any, the first candidate is chosen first.
 
     Returns:
-        (k,) int64, different rows of ``features`` in the order of the picks; of equally far ones the first.
+        (k,) int64, distinct rows of ``features`` in the order of choice; of equally distant ones the first.
 
     Raises:
         ParameterError: k is out of range.
     """
     points = np.asarray(features, np.float64)
     if not 1 <= k <= len(points):
-        raise ParameterError(f"k={k}: pick 1 to {len(points)} of the {len(points)} candidates")
+        raise ParameterError(f"k is {k}: give 1 to {len(points)}, the number of candidates")
     nearest = np.full(len(points), np.inf)
     for centre in () if centres is None else np.asarray(centres, np.float64):
         nearest = np.minimum(nearest, ((points - centre) ** 2).sum(1))
@@ -54,30 +55,26 @@ def k_centre(features: FloatArray, k: int, centres: FloatArray | None = None) ->
     return np.array(picked, np.int64)
 
 
+@bounded
 def choose(
     scores: FloatArray,
-    k: int,
+    k: PositiveInt,
     features: Callable[[IntArray], FloatArray] | None = None,
     centres: FloatArray | None = None,
-    candidates: int = 5,
+    candidates: PositiveInt = 5,
 ) -> IntArray:
-    """The k images to label next.
+    """Choose the k images to label next.
 
     Args:
-        scores: (n,) larger is more wanted; NaN is never chosen.
-        k: number of images; fewer come back where there are fewer scores.
-        features: gives (m, D) features of m positions; None takes the k largest scores.
+        scores: (n,) scores; images with larger scores come first, NaN is never chosen.
+        k: Number of images; fewer are returned where there are fewer scores.
+        features: Returns the (m, D) features of m positions; None takes the k largest scores.
         centres: (c, D) features of images that are labelled already.
-        candidates: with features, the k are picked among ``candidates * k`` of the largest scores.
+        candidates: With features, the k images are chosen among the ``candidates * k`` largest scores.
 
     Returns:
         Positions int64 in the order of choice; of equal scores the earlier position comes first.
-
-    Raises:
-        ParameterError: ``k`` or ``candidates`` is below 1.
     """
-    if k < 1 or candidates < 1:
-        raise ParameterError(f"k={k}, candidates={candidates}: both must be 1 or more")
     order: IntArray = np.argsort(-scores, kind="stable")[: int((~np.isnan(scores)).sum())]
     if features is None or not len(order):
         return order[:k]
@@ -85,15 +82,15 @@ def choose(
     return top[k_centre(features(top), min(k, len(top)), centres)]
 
 
-class Describe:
-    """Frames to features: of the network's own encoder, or of a locked backbone.
+class FrameFeatures:
+    """Features of frames, from the scoring network's encoder or from a frozen backbone.
 
     Args:
         source: ``encoder``, or a path or name for :func:`alan.backbone.load_backbone`.
-        batch_size: frames through the network at a time.
+        batch_size: Frames per forward pass.
 
     Raises:
-        CheckpointError: no such backbone.
+        CheckpointError: The backbone cannot be read.
     """
 
     def __init__(self, source: str, batch_size: int = 32) -> None:
@@ -101,11 +98,11 @@ class Describe:
         self._backbone: Backbone | None = None if source == ENCODER else load_backbone(source)
 
     def __call__(self, frames: ByteArray, segmenter: Segmenter) -> FloatArray:
-        """Features of frames (n, S, S) uint8.
+        """Compute features.
 
         Args:
-            frames: the frames.
-            segmenter: whose encoder is asked.
+            frames: (n, S, S) uint8.
+            segmenter: Scoring network.
 
         Returns:
             (n, D) float64: the mean over space of the encoder's deepest features, or the backbone's CLS token.
@@ -121,17 +118,17 @@ class Describe:
 
 
 def encoder_features(segmenter: Segmenter, frames: Tensor) -> Tensor:
-    """The encoder's deepest features, averaged over space.
+    """Average the encoder's deepest features over space.
 
     Args:
-        segmenter: the network.
+        segmenter: The network.
         frames: (B, H, W) uint8.
 
     Returns:
         (B, D) float32.
 
     Raises:
-        ParameterError: an encoder whose last output is no feature map.
+        ParameterError: The encoder's last output is no feature map.
     """
     network: Any = segmenter.model.network
     encoder = network.encoder[-1] if isinstance(network.encoder, torch.nn.ModuleList) else network.encoder
@@ -143,5 +140,5 @@ def encoder_features(segmenter: Segmenter, frames: Tensor) -> Tensor:
         handle.remove()
     deepest = found[0][-1] if isinstance(found[0], (list, tuple)) else found[0]
     if not isinstance(deepest, Tensor) or deepest.ndim != 4:
-        raise ParameterError("this encoder gives no feature map to average: give a backbone's file instead")
+        raise ParameterError("this encoder has no feature map to average: set diversity to a backbone")
     return deepest.float().mean((2, 3))

@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: passes through a locked network, each with weights of its own."""
+"""Monte-Carlo dropout: stochastic passes through a frozen network."""
 
 from __future__ import annotations
 
@@ -11,34 +11,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alan.active.acquisition import RunningAcquisition, check_passes
+from alan.active.acquisition import Passes, PassStatistics
+from alan.bounds import Seed, bounded
 from alan.errors import ParameterError
 from alan.seeding import step_generator
 from alan.supervised.segmenter import Segmenter
 
-#: Layers that drop single values, and those that drop whole channels.
+#: Layers that drop single values, and layers that drop whole channels.
 _VALUES, _CHANNELS = (nn.Dropout,), (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
+@bounded
 class MonteCarloDropout:
-    """Stochastic passes: dropout is on, batch norm and all else stay in eval mode.
+    """Stochastic passes: dropout is on, and everything else, batch norm included, stays in eval mode.
 
     A pass is one draw of the network's weights (Gal and Ghahramani 2016): what it drops follows from the seed and
-    the number of the pass, and is the same for every image. So the probabilities of an image do not depend on the
-    batch it comes in, nor on its place in the pool. What stands before the first dropout layer is computed once
-    for all passes.
+    the number of the pass, and is the same for every image. The probabilities of an image therefore depend neither
+    on its batch nor on its place in the pool. Layers before the first dropout layer are computed once for all
+    passes.
 
     Args:
-        segmenter: the trained network; it is left as it is.
-        passes: T, number of passes.
-        seed: of what is dropped.
+        segmenter: Trained network; it is not changed.
+        passes: Number of passes, T.
+        seed: Seed of the dropout.
 
     Raises:
-        ParameterError: fewer than two passes, or a network without dropout.
+        ParameterError: There are fewer than two passes, or the network has no dropout.
     """
 
-    def __init__(self, segmenter: Segmenter, passes: int = 30, seed: int = 0) -> None:
-        check_passes(passes)
+    def __init__(self, segmenter: Segmenter, passes: Passes = 30, seed: Seed = 0) -> None:
         self.segmenter, self.passes, self.seed = segmenter, passes, seed
         self._layers = dropout_layers(segmenter.model)
         if not self._layers:
@@ -48,7 +49,7 @@ class MonteCarloDropout:
             )
 
     def draw(self, frames: Tensor | NDArray[np.uint8]) -> Iterator[Tensor]:
-        """Probabilities of a batch, pass by pass.
+        """Yield the probabilities of a batch, one pass after the other.
 
         Args:
             frames: (B, H, W) uint8 on any device.
@@ -66,16 +67,16 @@ class MonteCarloDropout:
                 probabilities = self.segmenter.probabilities(frames)
             yield probabilities
 
-    def acquisition(self, frames: Tensor | NDArray[np.uint8]) -> RunningAcquisition:
-        """All passes of a batch, summed up for every acquisition function."""
-        running = RunningAcquisition()
+    def statistics(self, frames: Tensor | NDArray[np.uint8]) -> PassStatistics:
+        """Statistics of all passes of a batch, for every acquisition function."""
+        statistics = PassStatistics()
         for probabilities in self.draw(frames):
-            running.add(probabilities)
-        return running
+            statistics.add(probabilities)
+        return statistics
 
     @contextlib.contextmanager
     def _dropping(self, generator: torch.Generator) -> Iterator[None]:
-        """Let the dropout layers drop what the generator says."""
+        """Let the dropout layers drop values drawn from the generator."""
 
         def drop(layer: Any, _: Any, output: Tensor) -> Tensor:
             shape = [1, *output.shape[1:]]
@@ -94,13 +95,13 @@ class MonteCarloDropout:
 
 
 def dropout_layers(module: nn.Module) -> list[nn.Module]:
-    """The dropout layers below a module that drop anything, a decoder's own included."""
+    """Return the dropout layers below a module whose probability is above 0, a decoder's own included."""
     kinds = (*_VALUES, *_CHANNELS)
     return [layer for layer in module.modules() if isinstance(layer, kinds) and 0 < layer.p < 1]
 
 
 def _fixed_parts(network: Any) -> list[nn.Module]:
-    """Parts in the order of their use, up to the first that holds dropout: each is called once a pass."""
+    """Return the parts before the first that holds dropout, in the order of use; each is called once per pass."""
     parts: list[nn.Module] = []
     for stage in (network.encoder, network.decoder):
         blocks = list(stage) if isinstance(stage, nn.ModuleList) else [stage]
@@ -113,7 +114,7 @@ def _fixed_parts(network: Any) -> list[nn.Module]:
 
 @contextlib.contextmanager
 def _computed_once(part: Any, known: list[Any]) -> Iterator[None]:
-    """Let a module repeat the output that is known, or note its first."""
+    """Let a module return its known output, or record its first one."""
     forward = part.forward
 
     def remembered(*args: Any, **kwargs: Any) -> Any:

@@ -1,21 +1,20 @@
-"""Pool-based active learning with the existing masks as the oracle: resumable at any phase."""
+"""Pool-based active learning with the existing masks as the oracle; a run resumes at any phase."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from alan.active.acquisition import RANDOM, random
-from alan.active.diversity import Describe, FloatArray, choose
+from alan.active.diversity import FloatArray, FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import score_pool
 from alan.active.protocol import ActiveFrames, ActiveLoop, PoolData, open_frames
-from alan.active.state import STATE, Record, State, initial_set, read_state
+from alan.active.state import STATE, FinishedPhase, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
 from alan.data.sample import IntArray
 from alan.runs import open_run, plain
@@ -27,28 +26,28 @@ CONTENTS = ("config.yaml", STATE, "phases.csv", "results.json", "report.html", "
 
 
 class _Loops:
-    """The loops of all functions and seeds; those with the same labels share their trainings."""
+    """Loops of all functions and seeds; loops with the same labels share their trainings."""
 
     def __init__(
         self, frames: ActiveFrames, loop: ActiveLoop, training: TrainingSettings, state: State, out: Path
     ) -> None:
         self.frames, self.loop, self.training, self.state, self.out = frames, loop, training, state, out
-        self._describe = Describe(loop.diversity, loop.batch_size) if loop.diversity else None
+        self._features_of = FrameFeatures(loop.diversity, loop.batch_size) if loop.diversity else None
 
     def run(self) -> None:
         total = len(self.loop.seeds) * len(self.loop.functions) * self.loop.phases
-        with tqdm(total=total, initial=len(self.state.records), desc="active learning", unit="phase") as bar:
+        with tqdm(total=total, initial=len(self.state.finished), desc="active learning", unit="phase") as bar:
             for seed in self.loop.seeds:
                 for phase in range(1, self.loop.phases + 1):
                     for labelled, functions in self._pending(seed, phase).items():
                         bar.set_postfix_str(f"seed {seed}, {', '.join(functions)}, {len(labelled)} labels")
-                        self.state.records += self._phase(seed, phase, list(labelled), functions)
+                        self.state.finished += self._phase(seed, phase, list(labelled), functions)
                         self.state.save(self.out)
                         write_phases(self.out, self.state, self.frames)
                         bar.update(len(functions))
 
     def _pending(self, seed: int, phase: int) -> Mapping[tuple[int, ...], list[str]]:
-        """Labelled images to the functions that stand there before a phase."""
+        """Labelled images before a phase, to the functions that have labelled them."""
         groups: dict[tuple[int, ...], list[str]] = {}
         for function in self.loop.functions:
             done = self.state.loop(function, seed)
@@ -56,13 +55,13 @@ class _Loops:
                 groups.setdefault(tuple(self.state.labelled(function, seed)), []).append(function)
         return groups
 
-    def _phase(self, seed: int, phase: int, labelled: list[int], functions: list[str]) -> list[Record]:
-        """Train, measure, and choose what to label next."""
+    def _phase(self, seed: int, phase: int, labelled: list[int], functions: list[str]) -> list[FinishedPhase]:
+        """Train, measure, and choose the images to label next."""
         frames = self.frames.labelled(labelled)
         segmenter = train(self.training.without_dropout(), frames, seed, desc="train")
         scores = {
-            f"{side}_{name}": value
-            for side, measured in self.frames.measured.items()
+            f"{split}_{name}": value
+            for split, measured in self.frames.measured.items()
             for name, value in measure(segmenter, measured, self.loop.batch_size).items()
         }
         wanted, stopped = self._wanted(phase, len(labelled), scores["val_iou"])
@@ -70,12 +69,12 @@ class _Loops:
         if wanted:
             chosen = self._choose(seed, phase, labelled, functions, wanted)
         return [
-            Record(function, seed, phase, len(labelled), scores, chosen[function], stopped)
+            FinishedPhase(function, seed, phase, len(labelled), scores, chosen[function], stopped)
             for function in functions
         ]
 
     def _wanted(self, phase: int, n_labels: int, iou: float) -> tuple[int, str]:
-        """How many images to label next; where none, why."""
+        """Number of images to label next; where it is 0, the reason."""
         left = len(self.frames.pool) - n_labels
         budget = math.inf if self.loop.budget is None else self.loop.budget - n_labels
         if self.loop.stop_iou is not None and iou >= self.loop.stop_iou:
@@ -89,32 +88,32 @@ class _Loops:
     def _choose(
         self, seed: int, phase: int, labelled: list[int], functions: list[str], wanted: int
     ) -> dict[str, list[int]]:
-        """Positions to label next, for each function."""
+        """Choose the positions to label next, for each function."""
         rest = np.setdiff1d(np.arange(len(self.frames.pool)), labelled)
-        scores = {RANDOM: random(len(self.frames.pool), [seed, phase])[rest]}
         chosen = {}
         if RANDOM in functions:
-            chosen[RANDOM] = rest[choose(scores[RANDOM], wanted)].tolist()
+            scores = random(len(self.frames.pool), [seed, phase])[rest]
+            chosen[RANDOM] = rest[choose(scores, wanted)].tolist()
         scoring = [function for function in functions if function != RANDOM]
         if not scoring:
             return chosen
         network = train(self.training, self.frames.labelled(labelled), seed, desc="train to score")
         sampler = MonteCarloDropout(network, self.loop.passes, seed)
-        scores |= score_pool(sampler, self.frames.pool.part(rest), scoring, self.loop.batch_size)
+        uncertain = score_pool(sampler, self.frames.pool.part(rest), scoring, self.loop.batch_size)
         features, centres = self._features(network, rest, np.array(labelled, np.int64))
         for function in scoring:
-            picks = choose(scores[function], wanted, features, centres, self.loop.candidates)
+            picks = choose(uncertain[function], wanted, features, centres, self.loop.candidates)
             chosen[function] = rest[picks].tolist()
         return chosen
 
     def _features(
         self, network: Segmenter, rest: IntArray, labelled: IntArray
     ) -> tuple[Callable[[IntArray], FloatArray] | None, FloatArray | None]:
-        """Features of images among the rest, on demand, and those of the labelled ones."""
-        describe, pool = self._describe, self.frames.pool
-        if describe is None:
+        """Features of positions in the rest, computed on demand, and those of the labelled images."""
+        compute, pool = self._features_of, self.frames.pool
+        if compute is None:
             return None, None
-        return lambda top: describe(pool.read(rest[top]), network), describe(pool.read(labelled), network)
+        return lambda top: compute(pool.read(rest[top]), network), compute(pool.read(labelled), network)
 
 
 def run_active(
@@ -128,31 +127,31 @@ def run_active(
 ) -> Path:
     """Run the loops of all functions and seeds, and write the tables.
 
-    The folder holds ``config.yaml``, ``state.json`` (what is known after each phase), ``phases.csv`` (one row a
-    function, seed and phase), ``labelled`` (what each loop labelled, in order) and ``results.json``. The same call
-    goes on after the last finished phase, and ends where an uninterrupted run ends. A run refused for bad input
-    leaves nothing.
+    The folder holds ``config.yaml``, ``state.json`` (the finished phases), ``phases.csv`` (one row per function,
+    seed and phase), ``labelled`` (the images that each loop labelled, in order) and ``results.json``. The same
+    call continues after the last finished phase, and ends with the results of an uninterrupted run. Bad input
+    leaves nothing behind.
 
     Args:
-        out: the run folder.
-        data: the frames.
-        loop: the loop.
-        training: of the networks.
-        title: heading of the report.
-        overwrite: replace a run with another configuration.
+        out: Run folder.
+        data: Frames of the pool and of the measured splits.
+        loop: Settings of the loop.
+        training: Settings of the trainings; the segmenting networks have no dropout, the scoring ones have it.
+        title: Heading of the report.
+        overwrite: Replace a run with another configuration.
 
     Returns:
         The run folder.
 
     Raises:
-        ParameterError: a value out of range.
-        DataError: a store that is not there, an empty pool, or ``out`` holds something else.
-        SplitLeakError: a patient of the pool is measured.
-        ConfigError: the folder holds a run with another configuration or of other frames.
+        ParameterError: Settings contradict each other.
+        DataError: The store is missing, the pool is empty, or ``out`` holds something else.
+        SplitLeakError: A patient of the pool is in a measured split.
+        ConfigError: The folder holds a run with another configuration or of other frames.
     """
     frames = open_frames(data, loop, training)
     folder = Path(out)
-    config = plain({"title": title, "data": asdict(data), "loop": asdict(loop), "training": asdict(training)})
+    config = plain({"title": title, "data": data, "loop": loop, "training": training})
     with open_run(folder, config, overwrite, CONTENTS) as run:
         if run.resumed and (folder / STATE).exists():
             state = read_state(folder, frames.fingerprint)
@@ -162,6 +161,6 @@ def run_active(
         try:
             _Loops(frames, loop, training, state, folder).run()
         finally:
-            run.keep = bool(state.records)
+            run.keep = bool(state.finished)
         write_results(folder, state, frames, data, loop, title=title)
     return folder

@@ -1,4 +1,4 @@
-"""The pool: unlabelled images, read a batch at a time, and their scores."""
+"""Pools of unlabelled images, read a batch at a time, and their scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alan.active.acquisition import UNCERTAINTIES
 from alan.active.dropout import MonteCarloDropout
 from alan.data.io.pictures import MASKS, PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
@@ -24,9 +23,9 @@ from alan.files import fingerprint, read_json, write_json
 
 
 class Pool(ABC):
-    """Images by position; only those asked for are in memory."""
+    """Images by position; only the images asked for are in memory."""
 
-    #: Position to why it cannot be read; filled while reading.
+    #: Position of an image that cannot be read to the reason; filled while reading.
     unreadable: dict[int, str]
 
     def __init__(self) -> None:
@@ -34,26 +33,26 @@ class Pool(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
 
     @abstractmethod
     def read(self, positions: Sequence[int] | IntArray) -> ByteArray:
         """Read images (n, S, S) uint8.
 
         Raises:
-            DataError: one of them cannot be read.
+            DataError: One of them cannot be read.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 of which images these are."""
+        """Return a SHA-256 that identifies the images."""
 
     @abstractmethod
     def describe(self, position: int) -> dict[str, str | int]:
-        """What a list says of an image, ``image`` (its name) first."""
+        """Return the columns of a list that identify an image, ``image`` (its name) first."""
 
     def batches(self, size: int, first: int = 0) -> Iterator[tuple[IntArray, ByteArray]]:
-        """Positions (b,) and images (b, S, S) from the first on; what cannot be read is left out and noted."""
+        """Yield positions (b,) and images (b, S, S) from the first on; unreadable images are only recorded."""
         for start in range(first, len(self), size):
             positions = np.arange(start, min(start + size, len(self)))
             try:
@@ -75,10 +74,10 @@ class Pool(ABC):
 
 
 class StorePool(Pool):
-    """Frames of a frame store.
+    """Pool of frames of a frame store.
 
     Args:
-        store: the store.
+        store: The store.
         frames: (n,) global frame indices.
     """
 
@@ -91,7 +90,7 @@ class StorePool(Pool):
         return len(self.frames)
 
     def part(self, positions: IntArray) -> StorePool:
-        """The pool of these positions only."""
+        """Return the pool of these positions only."""
         return StorePool(self.store, self.frames[positions])
 
     def read(self, positions: Sequence[int] | IntArray) -> ByteArray:
@@ -99,11 +98,11 @@ class StorePool(Pool):
         return self.store.frames(self.frames[np.asarray(positions, np.int64)])
 
     def fingerprint(self) -> str:
-        """SHA-256 of the store and the frames."""
+        """Return a SHA-256 of the store and the frames."""
         return fingerprint([self.store.fingerprint, self.frames.tolist()])
 
     def describe(self, position: int) -> dict[str, str | int]:
-        """``image`` (sequence:number of the frame in it, from 0), ``patient``, ``view`` and ``frame`` (global)."""
+        """Return ``image`` (sequence:number of the frame, from 0), ``patient``, ``view`` and global ``frame``."""
         frame = int(self.frames[position])
         sequence = self.store.sequences[int(np.searchsorted(self._starts, frame, side="right")) - 1]
         name = f"{sequence.id}:{frame - sequence.start}"
@@ -111,16 +110,16 @@ class StorePool(Pool):
 
 
 class FolderPool(Pool):
-    """Pictures of a folder, resized to one size on reading.
+    """Pool of the pictures of a folder, resized to one size when they are read.
 
     Args:
-        root: the folder; where it holds ``images``, that one is taken, and pictures with a mask of the same name
-            in ``masks`` are labelled already.
-        size: side in pixels; None takes pictures as they come, all of one size.
-        include_labelled: take those with a mask too.
+        root: The folder; its subfolder ``images`` is used where there is one, and pictures with a mask of the same
+            name in ``masks`` count as labelled.
+        size: Side in pixels; None keeps the size of the pictures, which must all have one size.
+        include_labelled: Include pictures that have a mask.
 
     Raises:
-        DataError: no such folder, or no picture to label in it.
+        DataError: The folder does not exist, or holds no picture to label.
     """
 
     def __init__(
@@ -164,12 +163,12 @@ class FolderPool(Pool):
         return resized
 
     def fingerprint(self) -> str:
-        """SHA-256 of names, sizes and times of the pictures, and the size they are read at."""
+        """Return a SHA-256 of names, sizes and times of the pictures, and of the size at which they are read."""
         facts = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
         return fingerprint([facts, self._size])
 
     def describe(self, position: int) -> dict[str, str | int]:
-        """``image``, the path below the folder."""
+        """Return ``image``, the path below the folder."""
         return {"image": self.paths[position].relative_to(self.root).as_posix()}
 
 
@@ -178,12 +177,12 @@ def _is(path: Path, suffixes: tuple[str, ...]) -> bool:
 
 
 class PartialScores:
-    """Scores so far, in one file: a scoring that was cut off goes on from there.
+    """Scores so far, in one file, from which an interrupted scoring continues.
 
     Args:
-        path: the file.
-        key: fingerprint of all that decides the scores; a file of another key is not used.
-        every: seconds between two writes.
+        path: The file.
+        key: Fingerprint of everything that decides the scores; a file with another key is ignored.
+        every: Seconds between two writes.
     """
 
     def __init__(self, path: Path, key: str, every: float = 30.0) -> None:
@@ -191,7 +190,7 @@ class PartialScores:
         self._last = time.monotonic()
 
     def read(self) -> tuple[int, dict[str, list[float]]]:
-        """Number of images that are done, and their scores by function; 0 where there is no such file."""
+        """Return the number of scored images and their scores by function; 0 where there is no such file."""
         try:
             entry = read_json(self.path)
         except DataError:
@@ -199,7 +198,7 @@ class PartialScores:
         return (int(entry["done"]), entry["scores"]) if entry.get("key") == self.key else (0, {})
 
     def write(self, done: int, scores: dict[str, NDArray[np.float64]]) -> None:
-        """Note the scores of the first ``done`` images, if the last note is old enough."""
+        """Write the scores of the first ``done`` images, if the last write is old enough."""
         if time.monotonic() - self._last >= self.every:
             rows = {name: values[:done].tolist() for name, values in scores.items()}
             write_json(self.path, {"key": self.key, "done": done, "scores": rows})
@@ -214,28 +213,27 @@ def score_pool(
     *,
     partial: PartialScores | None = None,
 ) -> dict[str, NDArray[np.float64]]:
-    """Score every image of a pool, a batch and a pass at a time.
+    """Score every image of a pool, one batch and one pass at a time.
 
     Args:
-        sampler: the stochastic network.
-        pool: the images.
-        functions: names; those that ask no network are left out.
-        batch_size: images in memory at a time.
-        partial: where scores are noted on the way, and taken up again.
+        sampler: Stochastic network.
+        pool: The images.
+        functions: Names of acquisition functions that ask the network.
+        batch_size: Images in memory at a time.
+        partial: File in which scores are kept on the way, and from which an interrupted call continues.
 
     Returns:
         Name to (n,) float64, NaN for an image that cannot be read.
     """
-    wanted = [name for name in functions if name in UNCERTAINTIES]
-    scores = {name: np.full(len(pool), np.nan) for name in wanted}
+    scores = {name: np.full(len(pool), np.nan) for name in functions}
     done, known = partial.read() if partial else (0, {})
     for name, values in known.items():
         scores[name][:done] = values
     with tqdm(total=len(pool), initial=done, desc="score", unit="image", leave=False) as bar:
         for positions, frames in pool.batches(batch_size, done):
-            running = sampler.acquisition(torch.from_numpy(frames))
-            for name in wanted:
-                scores[name][positions] = running.scores(name).cpu().numpy()
+            statistics = sampler.statistics(torch.from_numpy(frames))
+            for name, found in scores.items():
+                found[positions] = statistics.scores(name).cpu().numpy()
             bar.update(int(positions[-1]) + 1 - bar.n)
             if partial:
                 partial.write(int(positions[-1]) + 1, scores)

@@ -1,4 +1,4 @@
-"""What a run knows so far: one record a finished phase, in one JSON file that is whole at every moment."""
+"""State of an active learning run: the finished phases, in one JSON file that is written atomically."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ STATE = "state.json"
 
 
 @dataclass(frozen=True)
-class Record:
+class FinishedPhase:
     """One finished phase of one loop.
 
     Attributes:
-        function: acquisition function.
-        seed: of the repetition.
-        phase: counted from 1.
-        n_labels: images that were learnt from.
-        scores: ``val_iou``, ``val_dice_lv`` ... and the same of ``test``.
-        chosen: positions in the pool labelled after this phase, in the order of choice.
-        stopped: why the loop ended here, ``""`` where it goes on.
+        function: Acquisition function.
+        seed: Seed of the loop.
+        phase: Number of the phase, from 1.
+        n_labels: Number of labelled images that the network was trained on.
+        scores: ``val_iou``, ``val_dice_lv`` ... and the same for ``test``.
+        chosen: Positions in the pool labelled after this phase, in the order of choice.
+        stopped: Why the loop ended here; empty where it continues.
     """
 
     function: str
@@ -39,38 +39,37 @@ class Record:
 
 @dataclass
 class State:
-    """All records of a run.
+    """All finished phases of a run.
 
     Attributes:
-        frames: fingerprint of the frames.
-        initial: seed to the positions of its initial set.
-        records: in the order in which they were finished.
+        frames: Fingerprint of the frames.
+        initial: Seed to the positions of its initial set.
+        finished: Finished phases, in the order in which they were finished.
     """
 
     frames: str
     initial: dict[int, list[int]] = field(default_factory=dict)
-    records: list[Record] = field(default_factory=list)
+    finished: list[FinishedPhase] = field(default_factory=list)
 
-    def loop(self, function: str, seed: int) -> list[Record]:
-        """Records of one loop, phase by phase."""
-        mine = [r for r in self.records if (r.function, r.seed) == (function, seed)]
-        return sorted(mine, key=lambda record: record.phase)
+    def loop(self, function: str, seed: int) -> list[FinishedPhase]:
+        """Return the finished phases of one loop, in order."""
+        mine = [phase for phase in self.finished if (phase.function, phase.seed) == (function, seed)]
+        return sorted(mine, key=lambda phase: phase.phase)
 
     def labelled(self, function: str, seed: int) -> list[int]:
-        """Positions labelled so far in one loop, in the order of labelling."""
-        later = [position for record in self.loop(function, seed) for position in record.chosen]
+        """Return the positions labelled so far in one loop, in the order of labelling."""
+        later = [position for phase in self.loop(function, seed) for position in phase.chosen]
         return [*self.initial[seed], *later]
 
     def save(self, folder: Path) -> None:
-        """Write ``state.json``, whole or not at all."""
+        """Write ``state.json`` atomically."""
         entry = {"schema": SCHEMA, "frames": self.frames}
         initial = {str(seed): positions for seed, positions in self.initial.items()}
-        records = [asdict(record) for record in self.records]
-        write_json(folder / STATE, {**entry, "initial": initial, "records": records})
+        write_json(folder / STATE, {**entry, "initial": initial, "records": [asdict(x) for x in self.finished]})
 
 
 def initial_set(n: int, size: int, seed: int) -> list[int]:
-    """Positions of the images that are labelled at the start, drawn from a pool of n."""
+    """Draw the positions of the images that are labelled at the start from a pool of n."""
     chosen: list[int] = np.random.default_rng(seed).permutation(n)[:size].tolist()
     return chosen
 
@@ -79,21 +78,21 @@ def read_state(folder: Path, frames: str | None = None) -> State:
     """Read ``state.json``.
 
     Args:
-        folder: the run folder.
-        frames: fingerprint of the frames at hand, or None not to compare.
+        folder: Run folder.
+        frames: Fingerprint of the frames at hand; None does not compare.
 
     Raises:
-        DataError: the file is missing or damaged.
-        ConfigError: the run was made on other frames.
+        DataError: The file is missing or damaged.
+        ConfigError: The run was made on other frames.
     """
     entry = read_json(folder / STATE)
     try:
         if entry["schema"] != SCHEMA:
             raise DataError(f"{folder / STATE}: schema {entry['schema']!r} where a run has {SCHEMA!r}")
         initial = {int(seed): positions for seed, positions in entry["initial"].items()}
-        state = State(entry["frames"], initial, [Record(**record) for record in entry["records"]])
+        state = State(entry["frames"], initial, [FinishedPhase(**record) for record in entry["records"]])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / STATE}: damaged ({error}); start anew with overwrite=true") from error
+        raise DataError(f"{folder / STATE}: damaged ({error}); start again with overwrite=true") from error
     if frames is not None and state.frames != frames:
         raise ConfigError(
             f"{folder}: was made on other frames than the store holds now: give another folder, or overwrite=true"

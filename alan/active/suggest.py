@@ -1,8 +1,7 @@
-"""Which unlabelled images to label next: a ranked list over a folder or a frame store."""
+"""Suggestions of the images to label next: a ranked list over a folder or a frame store."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,27 +10,29 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from alan.active.acquisition import RANDOM, UNCERTAINTIES, check_functions, random
-from alan.active.diversity import Describe, FloatArray, choose
+from alan.active.acquisition import RANDOM, UNCERTAINTIES, Passes, check_functions, entropy, random
+from alan.active.diversity import FloatArray, FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores, Pool, StorePool, score_pool
+from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.sample import ByteArray, IntArray
 from alan.data.store.reader import FrameStore
-from alan.errors import AlanWarning, DataError, ParameterError
+from alan.errors import DataError, ParameterError
 from alan.files import fingerprint
 from alan.supervised.segmenter import Segmenter, to_labels
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Images to label next, the most wanted first.
+    """Images to label next, in the order of priority.
 
     Attributes:
-        table: ``rank`` (from 1), ``image`` and what else names it, ``score`` (of the function asked for).
-        frames: (m, S, S) uint8, the first m of them.
-        labels: (m, S, S) int64, what the mean of the passes says of them: 0 background, i + 1 a structure.
-        maps: (m, S, S) float32, their uncertainty pixel by pixel.
-        function: whose uncertainty it is; the entropy of the mean where the choice is random.
+        table: ``rank`` (from 1), ``image`` and further columns that identify it, and ``score``.
+        frames: (m, S, S) uint8, the first m images.
+        labels: (m, S, S) int64, their segmentation by the mean of the passes: 0 background, i + 1 for structure i.
+        maps: (m, S, S) float32, their uncertainty at each pixel.
+        function: Acquisition function of the maps; ``mfe`` where the choice is random.
+        failures: Name and reason of each image that could not be read.
     """
 
     table: pd.DataFrame
@@ -39,6 +40,7 @@ class Suggestion:
     labels: NDArray[np.int64]
     maps: NDArray[np.float32]
     function: str
+    failures: list[tuple[str, str]]
 
 
 def open_pool(
@@ -52,20 +54,20 @@ def open_pool(
     """Open a folder of pictures or a frame store as a pool.
 
     Args:
-        images: a folder, or a frame store (a file).
-        size: side in pixels of the pictures of a folder; None takes them as they come.
-        split: side of a store, or None for all.
-        views: views of a store, or None for all.
-        include_labelled: also images that have masks already.
+        images: Folder of pictures, or file of a frame store.
+        size: Side in pixels of the pictures of a folder; None keeps their size.
+        split: Split of a store; None uses all.
+        views: Views of a store; None uses all.
+        include_labelled: Include images that have masks already.
 
     Raises:
-        DataError: nothing there, or nothing left to label.
-        ParameterError: ``split`` or ``views`` for a folder, or an unknown one of a store.
+        DataError: There is no such folder or file, or nothing is left to label.
+        ParameterError: ``split`` or ``views`` is given for a folder, or unknown to the store.
     """
     if not Path(images).is_file():
         if split is not None or views is not None:
             raise ParameterError(
-                f"{images}: split and views are of a frame store, a folder has none: leave them out"
+                f"{images}: is a folder, which has no splits and views: leave split and views out"
             )
         return FolderPool(images, size, include_labelled=include_labelled)
     store = FrameStore(images)
@@ -75,112 +77,104 @@ def open_pool(
         frames = np.setdiff1d(frames, store.label_frames)
     if not len(frames):
         raise DataError(
-            f"{images}: the pool is empty, every frame has a mask; set include_labelled to true to rank them "
-            "all the same"
+            f"{images}: the pool is empty, every frame has a mask; set include_labelled to true to rank them"
         )
     return StorePool(store, frames)
 
 
+@bounded
 def suggest(
     segmenter: Segmenter,
     pool: Pool,
-    n: int = 50,
+    n: PositiveInt = 50,
     function: str = "mfe",
     *,
-    passes: int = 30,
-    seed: int = 0,
+    passes: Passes = 30,
+    seed: Seed = 0,
     diversity: str | None = None,
-    candidates: int = 5,
-    batch_size: int = 16,
-    shown: int = 24,
+    candidates: PositiveInt = 5,
+    batch_size: PositiveInt = 16,
+    shown: PositiveInt = 24,
     partial: Path | None = None,
 ) -> Suggestion:
-    """Rank a pool by what the network is least sure of.
+    """Rank a pool by the uncertainty of a network.
 
     Args:
-        segmenter: a trained network with dropout (for a random choice: any).
-        pool: the images; they are read a batch at a time.
-        n: how many to suggest.
-        function: an acquisition function.
-        passes: T, stochastic passes.
-        seed: of the passes, or of the random choice.
-        diversity: None, ``encoder``, or a backbone; as in :class:`alan.active.ActiveLoop`.
-        candidates: with diversity, the n are picked among ``candidates * n``.
-        batch_size: images in memory at a time.
-        shown: how many come back with picture, prediction and map.
-        partial: file in which scores are noted on the way: the same call goes on from there after an interruption,
-            and takes the file away at its end.
+        segmenter: Trained network with dropout; a random choice needs no dropout.
+        pool: The images; they are read a batch at a time.
+        n: Number of images to suggest.
+        function: Acquisition function.
+        passes: Number of stochastic passes, T.
+        seed: Seed of the passes, or of the random choice.
+        diversity: Features for a diverse choice, as in :class:`alan.active.ActiveLoop`.
+        candidates: With ``diversity``, the n images are chosen among the ``candidates * n`` highest scores.
+        batch_size: Images in memory at a time.
+        shown: Number of images that are returned with picture, segmentation and map.
+        partial: File in which scores are kept on the way; the same call continues from it after an interruption,
+            and removes it at its end.
 
     Returns:
         The list, and the pictures of its head.
 
     Raises:
-        ParameterError: a value out of range, an unknown function, or a network without dropout.
-        DataError: no image of the pool can be read.
+        ParameterError: n is larger than the pool, the function is unknown, or the network has no dropout.
+        DataError: No image of the pool can be read.
     """
     (function,) = check_functions([function])
-    for name, value in (("n", n), ("candidates", candidates), ("batch_size", batch_size)):
-        if value < 1:
-            raise ParameterError(f"{name}={value}: must be 1 or more")
     if n > len(pool):
-        raise ParameterError(f"n={n}, but the pool holds {len(pool)} images: lower n")
+        raise ParameterError(f"n is {n}, but the pool holds {len(pool)} images: lower n")
     sampler = MonteCarloDropout(segmenter, passes, seed) if function != RANDOM else None
-    describe = Describe(diversity, batch_size) if diversity and sampler else None
+    compute = FrameFeatures(diversity, batch_size) if diversity and sampler else None
     if sampler is None:
         scores = random(len(pool), seed)
     else:
         key = fingerprint([segmenter.fingerprint, pool.fingerprint(), function, passes, seed])
-        notes = PartialScores(partial, key) if partial else None
-        scores = score_pool(sampler, pool, [function], batch_size, partial=notes)[function]
-        _say_unreadable(pool, scores)
+        kept = PartialScores(partial, key) if partial else None
+        scores = score_pool(sampler, pool, [function], batch_size, partial=kept)[function]
 
     def features(positions: IntArray) -> FloatArray:
         rows = [pool.read(positions[i : i + batch_size]) for i in range(0, len(positions), batch_size)]
-        return np.concatenate([describe(frames, segmenter) for frames in rows if describe])
+        return np.concatenate([compute(frames, segmenter) for frames in rows if compute])
 
-    chosen = choose(scores, n, features if describe else None, candidates=candidates)
+    failures = _failures(pool, scores)
+    chosen = choose(scores, n, features if compute else None, candidates=candidates)
     rows = [{"rank": rank, **pool.describe(int(p)), "score": scores[p]} for rank, p in enumerate(chosen, 1)]
     frames = pool.read(chosen[:shown])
     mapped = function if function in UNCERTAINTIES else "mfe"
-    labels, maps = _look(segmenter, sampler, frames, mapped, batch_size)
+    labels, maps = _predict(segmenter, sampler, frames, mapped, batch_size)
     if partial:
         partial.unlink(missing_ok=True)
-    return Suggestion(pd.DataFrame(rows), frames, labels, maps, mapped)
+    return Suggestion(pd.DataFrame(rows), frames, labels, maps, mapped, failures)
 
 
-def _look(
+def _predict(
     segmenter: Segmenter, sampler: MonteCarloDropout | None, frames: ByteArray, function: str, batch_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Prediction and uncertainty of frames pixel by pixel; without a sampler the entropy of one plain pass."""
+    """Segmentation and uncertainty of frames; without a sampler the entropy of a pass without dropout."""
     labels, maps = [], []
     for start in range(0, len(frames), batch_size):
         batch = torch.from_numpy(frames[start : start + batch_size])
         if sampler is None:
             mean = segmenter.probabilities(batch)
             mean = torch.cat([1 - mean, mean], 1) if mean.shape[1] == 1 else mean
-            maps.append(torch.special.entr(mean).sum(1))
+            maps.append(entropy(mean))
         else:
-            running = sampler.acquisition(batch)
-            mean = running.mean
-            maps.append(running.maps(function))
+            statistics = sampler.statistics(batch)
+            mean = statistics.mean
+            maps.append(statistics.map(function))
         labels.append(to_labels(mean))
     return torch.cat(labels).cpu().numpy(), torch.cat(maps).cpu().numpy()
 
 
-def _say_unreadable(pool: Pool, scores: FloatArray) -> None:
-    """Warn of what was left out.
+def _failures(pool: Pool, scores: FloatArray) -> list[tuple[str, str]]:
+    """Return name and reason of each image without a score.
 
     Raises:
-        DataError: nothing could be read.
+        DataError: No image has a score.
     """
-    missing = np.flatnonzero(np.isnan(scores))
-    if not len(missing):
-        return
-    first = pool.unreadable.get(int(missing[0])) or pool.describe(int(missing[0]))["image"]
+    missing = np.flatnonzero(np.isnan(scores)).tolist()
+    names = [str(pool.describe(position)["image"]) for position in missing]
+    reasons = [pool.unreadable.get(position, "could not be read in an earlier call") for position in missing]
     if len(missing) == len(pool):
-        raise DataError(f"none of {len(pool)} images can be read, the first: {first}")
-    warnings.warn(
-        f"left out {len(missing)} of {len(pool)} images that cannot be read, the first: {first}",
-        AlanWarning,
-        stacklevel=2,
-    )
+        raise DataError(f"none of {len(pool)} images can be read, the first: {reasons[0]}")
+    return list(zip(names, reasons, strict=True))

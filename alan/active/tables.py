@@ -1,4 +1,4 @@
-"""What a run says: a row a phase, the curves over the seeds, the labels needed, and how alike the picks are."""
+"""Tables of an active learning run: phases, curves over the seeds, labels needed, redundancy of the choices."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from numpy.typing import NDArray
 
 from alan.active.acquisition import RANDOM
 from alan.active.protocol import ActiveFrames, ActiveLoop, PoolData
-from alan.active.state import SCHEMA, Record, State
+from alan.active.state import SCHEMA, State
 from alan.data.sample import ByteArray
 from alan.files import atomic, write_json
 from alan.runs import plain, provenance
 
-#: Side of the pictures whose likeness is measured.
+#: Side in pixels of the thumbnails whose correlation measures the likeness of images.
 _THUMBNAIL = 16
 #: Shares of Random's last score for which the labels needed are counted.
 _SHARES = (0.95, 0.98, 1.0)
 
 
 def write_phases(folder: Path, state: State, frames: ActiveFrames) -> pd.DataFrame:
-    """Write ``phases.csv`` and, for each loop, ``labelled/FUNCTION_SEED.csv``: what it labelled, in order.
+    """Write ``phases.csv`` and, for each loop, ``labelled/FUNCTION_SEED.csv``: the images it labelled, in order.
 
     Args:
-        folder: the run folder.
-        state: the records.
-        frames: the frames.
+        folder: Run folder.
+        state: Finished phases.
+        frames: Frames of the run.
 
     Returns:
-        One row a record: ``function``, ``seed``, ``phase``, ``n_labels``, ``n_patients``, the scores, ``stopped``,
-        ``known_patients``, ``likeness`` and ``chosen`` (names of the images labelled after the phase).
+        One row per finished phase: ``function``, ``seed``, ``phase``, ``n_labels``, ``n_patients``, the scores,
+        ``stopped``, ``known_patients``, ``likeness`` and ``chosen`` (names of the images labelled after the
+        phase).
     """
     thumbnails = _Thumbnails(frames)
     rows = []
-    for record in state.records:
-        before = _labelled_before(state, record)
-        patients = frames.pool_table["patient"].to_numpy()
+    patients = frames.pool_table["patient"].to_numpy()
+    for record in state.finished:
+        before = state.labelled(record.function, record.seed)[: record.n_labels]
         rows.append(
             {
                 "function": record.function,
@@ -57,7 +58,7 @@ def write_phases(folder: Path, state: State, frames: ActiveFrames) -> pd.DataFra
         )
     table = pd.DataFrame(rows)
     _write_csv(folder / "phases.csv", table)
-    for function, seed in dict.fromkeys((record.function, record.seed) for record in state.records):
+    for function, seed in dict.fromkeys((record.function, record.seed) for record in state.finished):
         positions = state.labelled(function, seed)
         _write_csv(
             folder / "labelled" / f"{function}_{seed}.csv", pd.DataFrame(map(frames.pool.describe, positions))
@@ -68,30 +69,30 @@ def write_phases(folder: Path, state: State, frames: ActiveFrames) -> pd.DataFra
 def write_results(
     folder: Path, state: State, frames: ActiveFrames, data: PoolData, loop: ActiveLoop, *, title: str
 ) -> None:
-    """Write ``results.json``: the curves and tables of the report; it is written last.
+    """Write ``results.json``, the curves and tables of the report; it is written last.
 
     Args:
-        folder: the run folder.
-        state: the records.
-        frames: the frames.
-        data: which frames they are.
-        loop: the loop.
-        title: heading of the report.
+        folder: Run folder.
+        state: Finished phases.
+        frames: Frames of the run.
+        data: Choice of the frames.
+        loop: Settings of the loop.
+        title: Heading of the report.
     """
     table = write_phases(folder, state, frames)
-    side = "test" if data.test_split else "val"
-    curve = curves(table, f"{side}_iou")
+    prefix = "test" if data.test_split else "val"
+    curve = curves(table, f"{prefix}_iou")
     summary = {
         "schema": SCHEMA,
         "title": title,
-        "measured": {"side": side, "split": data.test_split or data.val_split, "chosen_on": data.val_split},
+        "measured": {"split": data.test_split or data.val_split, "chosen_on": data.val_split},
         "structures": list(frames.structures),
         "pool": {"images": len(frames.pool), "patients": int(frames.pool_table["patient"].nunique())},
         "store": {"name": frames.store.name, "size": frames.store.size},
         "loop": asdict(loop),
         "curves": curve.to_dict("records"),
-        "last": last_scores(table, side, frames.structures),
-        "needed": labels_needed(table, f"{side}_iou", levels(table, f"{side}_iou", loop.stop_iou)),
+        "last": last_scores(table, prefix, frames.structures),
+        "needed": labels_needed(table, f"{prefix}_iou", levels(table, f"{prefix}_iou", loop.stop_iou)),
         "redundancy": redundancy(table),
         "provenance": provenance({data.store: frames.store.fingerprint}),
     }
@@ -102,25 +103,25 @@ def curves(table: pd.DataFrame, score: str) -> pd.DataFrame:
     """Mean and spread over the seeds at each number of labels.
 
     Args:
-        table: rows of :func:`write_phases`.
-        score: the column.
+        table: Rows of :func:`write_phases`.
+        score: Column of the score.
 
     Returns:
-        Columns ``function``, ``n_labels``, ``mean``, ``std`` (divided by n), ``low`` and ``high`` (the least and
-        the largest seed) and ``seeds``.
+        Columns ``function``, ``n_labels``, ``mean``, ``std`` (divided by n), ``low`` and ``high`` (over the
+        seeds) and ``seeds``.
     """
     groups = table.groupby(["function", "n_labels"], sort=False)[score]
     found = groups.agg(mean="mean", std=lambda x: x.std(ddof=0), low="min", high="max", seeds="count")
     return found.reset_index()
 
 
-def last_scores(table: pd.DataFrame, side: str, structures: Sequence[str]) -> list[dict[str, Any]]:
-    """Scores of the last phase of each function, means over the seeds: labels, IoU, Dice of each structure."""
+def last_scores(table: pd.DataFrame, prefix: str, structures: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean scores of the last phase of each function over the seeds: labels, IoU, Dice of each structure."""
     rows = []
     for function, group in table.groupby("function", sort=False):
         last = group.sort_values("phase").groupby("seed").tail(1)
-        dice = {name: float(last[f"{side}_dice_{name}"].mean()) for name in structures}
-        iou = last[f"{side}_iou"]
+        dice = {name: float(last[f"{prefix}_dice_{name}"].mean()) for name in structures}
+        iou = last[f"{prefix}_iou"]
         spread = {"iou": float(iou.mean()), "low": float(iou.min()), "high": float(iou.max())}
         rows.append({"function": function, "n_labels": float(last["n_labels"].mean()), **spread, "dice": dice})
     return rows
@@ -135,15 +136,16 @@ def levels(table: pd.DataFrame, score: str, stop: float | None) -> list[float]:
 
 
 def labels_needed(table: pd.DataFrame, score: str, wanted: Sequence[float]) -> list[dict[str, Any]]:
-    """Labels at which a function first has a score.
+    """Number of labels at which a function first reaches a score.
 
     Args:
-        table: rows of :func:`write_phases`.
-        score: the column.
-        wanted: the scores.
+        table: Rows of :func:`write_phases`.
+        score: Column of the score.
+        wanted: Scores to reach.
 
     Returns:
-        One row a function and score: ``function``, ``score``, ``labels`` (mean over the seeds that get there, None
+        One row per function and score: ``function``, ``score``, ``labels`` (mean over the seeds that reach it,
+            None
         where none does), ``reached`` and ``seeds``.
     """
     rows = []
@@ -166,21 +168,21 @@ def labels_needed(table: pd.DataFrame, score: str, wanted: Sequence[float]) -> l
 
 
 def redundancy(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """How alike the picks of each function are, means over phases and seeds: ``known_patients``, ``likeness``."""
-    picks = table[table["chosen"] != ""]
-    means = picks.groupby("function", sort=False)[["known_patients", "likeness"]].mean()
+    """Redundancy of the choices of each function, means over phases and seeds: known patients, likeness."""
+    choices = table[table["chosen"] != ""]
+    means = choices.groupby("function", sort=False)[["known_patients", "likeness"]].mean()
     return [{str(key): value for key, value in row.items()} for row in means.reset_index().to_dict("records")]
 
 
 class _Thumbnails:
-    """Small pictures of the pool, standardised, so that a product is a correlation."""
+    """Standardised thumbnails of the pool, whose products are correlations."""
 
     def __init__(self, frames: ActiveFrames) -> None:
         rows = [_thumbnail(batch) for _, batch in frames.pool.batches(256)]
         self._rows: NDArray[np.float32] = np.concatenate(rows)
 
     def likeness(self, before: Sequence[int], chosen: Sequence[int]) -> float:
-        """Mean over the picks of the highest correlation with any other labelled image; NaN without picks."""
+        """Mean over chosen images of the highest correlation with another labelled image; NaN without any."""
         if not len(chosen):
             return float("nan")
         others = self._rows[[*before, *chosen]]
@@ -201,16 +203,12 @@ def _thumbnail(frames: ByteArray) -> NDArray[np.float32]:
 
 
 def _known_share(before: NDArray[Any], chosen: NDArray[Any]) -> float:
-    """Share of the picks whose patient has a label already, or an earlier pick; NaN without picks."""
+    """Share of the chosen images whose patient has a labelled or earlier chosen image; NaN without any."""
     known, found = set(before), []
     for patient in chosen:
         found.append(patient in known)
         known.add(patient)
     return float(np.mean(found)) if found else float("nan")
-
-
-def _labelled_before(state: State, record: Record) -> list[int]:
-    return state.labelled(record.function, record.seed)[: record.n_labels]
 
 
 def _write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -7,22 +7,23 @@ from pathlib import Path
 
 import torch
 
+from alan.active.acquisition import ACQUISITIONS, Passes
 from alan.active.loop import run_active
 from alan.active.protocol import ActiveLoop, PoolData
 from alan.active.suggest import open_pool, suggest
-from alan.errors import DataError, ParameterError
+from alan.bounds import PositiveInt, Seed, bounded
+from alan.errors import ParameterError
 from alan.files import atomic
-from alan.report.active import FUNCTIONS, contact_sheet, write_active_report
+from alan.report.active import uncertainty_sheet, write_active_report
 from alan.report.figures import png
+from alan.runs import FAILURES, open_run, report_failures
 from alan.supervised.segmenter import load_segmenter
 from alan.supervised.training import TrainingSettings
 
 _log = logging.getLogger(__name__)
 
-#: What ``alan active suggest`` writes.
-LIST, SHEET = "suggestions.csv", "contact_sheet.png"
-#: Scores on the way; gone when the list is there.
-PARTIAL = "scores.part.json"
+#: Files of ``alan active suggest``; the scores are removed when the list is complete.
+LIST, SHEET, PARTIAL = "suggestions.csv", "contact_sheet.png", "scores.part.json"
 
 
 def active_run(
@@ -37,82 +38,90 @@ def active_run(
     """Compare acquisition functions on a pool whose masks are known, and write the report.
 
     Args:
-        out: the run folder; the same command goes on after the last finished phase.
-        data: the frames.
-        loop: the loop.
-        training: how the networks of each phase are trained.
-        title: heading of the report.
-        overwrite: replace a run with another configuration.
+        out: Run folder; the same command continues after the last finished phase.
+        data: Frames of the pool and of the measured splits.
+        loop: Settings of the loop.
+        training: Settings of the trainings in each phase.
+        title: Heading of the report.
+        overwrite: Replace a run with another configuration.
     """
     folder = run_active(out, data, loop=loop, training=training, title=title, overwrite=overwrite)
     _log.info("report: %s", write_active_report(folder))
 
 
+@bounded
 def active_suggest(
     model: str,
     images: str,
     out: str,
     *,
-    n: int = 50,
+    n: PositiveInt = 50,
     function: str = "mfe",
-    passes: int = 30,
-    seed: int = 0,
+    passes: Passes = 30,
+    seed: Seed = 0,
     diversity: str | None = None,
-    candidates: int = 5,
+    candidates: PositiveInt = 5,
     split: str | None = None,
     views: tuple[str, ...] | None = None,
     include_labelled: bool = False,
-    batch_size: int = 16,
+    batch_size: PositiveInt = 16,
     device: str = "auto",
+    strict: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Rank unlabelled images by what a trained network is least sure of: a list, and a contact sheet of its head.
+    """Rank unlabelled images by the uncertainty of a trained network, and show the first ones.
 
     Args:
-        model: a segmenter with dropout, written by ``alan fit`` with ``network.dropout`` above 0.
-        images: a folder of pictures (or one with ``images`` and ``masks`` in it), or a frame store.
-        out: folder for suggestions.csv and contact_sheet.png; the same command goes on after an interruption.
-        n: how many images to suggest.
-        function: cfe, mfe, mi, std or random.
-        passes: stochastic passes of a score.
-        seed: of the passes.
-        diversity: ``encoder`` (the network's features) or a backbone picks images that are not all alike; null
-            takes the highest scores.
-        candidates: with diversity, the n are picked among this many times n.
-        split: side of a frame store; null for all.
-        views: views of a frame store; null for all.
-        include_labelled: rank images that have masks too.
-        batch_size: images in memory at a time.
-        device: ``auto``, ``cpu``, ``cuda`` ...
-        overwrite: replace a list that is there.
+        model: File of a segmenter with dropout, written by ``alan fit`` with ``network.dropout`` above 0.
+        images: Folder of pictures (or of ``images`` and ``masks``), or frame store.
+        out: Folder for suggestions.csv and contact_sheet.png; the same command continues after an interruption.
+        n: Number of images to suggest.
+        function: Acquisition function: ``cfe``, ``mfe``, ``mi``, ``std`` or ``random``.
+        passes: Number of stochastic passes of a score.
+        seed: Seed of the passes, or of the random choice.
+        diversity: Features for a diverse choice: ``encoder`` (those of the network) or a backbone; null takes the
+            highest scores.
+        candidates: With ``diversity``, the n images are chosen among this many times n.
+        split: Split of a frame store; null uses all.
+        views: Views of a frame store; null uses all.
+        include_labelled: Include images that have masks.
+        batch_size: Images in memory at a time.
+        device: Device of the network: ``auto``, ``cpu``, ``cuda`` ...
+        strict: Exit with code 1 if an image cannot be read.
+        overwrite: Replace a list with another configuration.
     """
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{out}: is a file; a list needs a folder")
-    if (folder / LIST).exists() and not overwrite:
-        raise DataError(f"{folder / LIST}: is already there; write to another folder, or set overwrite to true")
-    segmenter = load_segmenter(model).to(_device(device))
+    settings = {"images": images, "n": n, "function": function, "passes": passes, "seed": seed}
+    settings |= {"diversity": diversity, "candidates": candidates, "split": split, "views": views}
+    segmenter, folder = load_segmenter(model).to(_device(device)), Path(out)
     pool = open_pool(images, segmenter.size, split=split, views=views, include_labelled=include_labelled)
-    found = suggest(
-        segmenter,
-        pool,
-        n,
-        function,
-        passes=passes,
-        seed=seed,
-        diversity=diversity,
-        candidates=candidates,
-        batch_size=batch_size,
-        partial=folder / PARTIAL,
-    )
-    heading = f"Label next: the first {len(found.frames)} of {len(found.table)}, by {FUNCTIONS[function]}"
-    titles = [f"{row.rank}  {row.image}" for row in found.table.head(len(found.frames)).itertuples()]
-    sheet = png(contact_sheet(found.frames, found.labels, found.maps, titles, heading))
-    with atomic(folder / SHEET) as temporary:
-        temporary.write_bytes(sheet)
-    with atomic(folder / LIST) as temporary:
-        found.table.to_csv(temporary, index=False, float_format="%.6g")
-    _log.info("%s: %d of %d images, the most wanted first", folder / LIST, len(found.table), len(pool))
+    config = {"model": segmenter.fingerprint, "pool": pool.fingerprint(), **settings}
+    with open_run(folder, config, overwrite, (LIST, SHEET, PARTIAL)) as run:
+        if run.finished:
+            _log.info("%s: the same configuration and images as before, list reused", folder / LIST)
+            return
+        found = suggest(
+            segmenter,
+            pool,
+            n,
+            function,
+            passes=passes,
+            seed=seed,
+            diversity=diversity,
+            candidates=candidates,
+            batch_size=batch_size,
+            partial=folder / PARTIAL,
+        )
+        title = ACQUISITIONS[function].title
+        heading = f"Label next: the first {len(found.frames)} of {len(found.table)}, by {title}"
+        titles = [f"{row.rank}  {row.image}" for row in found.table.head(len(found.frames)).itertuples()]
+        sheet = png(uncertainty_sheet(found.frames, found.labels, found.maps, titles, heading))
+        with atomic(folder / SHEET) as temporary:
+            temporary.write_bytes(sheet)
+        with atomic(folder / LIST) as temporary:
+            found.table.to_csv(temporary, index=False, float_format="%.6g")
+        run.finish()
+        _log.info("%s: %d of %d images, in the order of priority", folder / LIST, len(found.table), len(pool))
+        report_failures(folder / FAILURES, found.failures, len(pool), strict=strict)
 
 
 def _device(name: str) -> torch.device:
@@ -121,4 +130,4 @@ def _device(name: str) -> torch.device:
     try:
         return torch.zeros(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ParameterError(f"device={name!r} cannot be used here: take cpu, cuda or auto") from error
+        raise ParameterError(f"device is {name!r}, which cannot be used here: give cpu, cuda or auto") from error

@@ -1,4 +1,4 @@
-"""The report of an active learning run, and the contact sheet of a ranked list."""
+"""The report of an active learning run, and the pictures of a list of suggestions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from alan.active.acquisition import RANDOM
+from alan.active.acquisition import ACQUISITIONS, RANDOM
 from alan.active.state import SCHEMA
 from alan.errors import DataError
 from alan.evaluation.results import RESULTS
@@ -24,22 +24,10 @@ from alan.report.html import make_picture, template
 from alan.report.words import number, percent
 from alan.runs import CONFIG
 
-#: Name to what the report calls it.
-FUNCTIONS = {
-    "cfe": "category first entropy (CFE)",
-    "mfe": "mean first entropy (MFE)",
-    "mi": "mutual information (MI)",
-    "std": "standard deviation (STD)",
-    "random": "Random",
-}
-# Okabe and Ito's colours; each function also has a marker of its own.
-_LOOKS = {
-    "cfe": ("#009E73", "s"),
-    "mfe": ("#0072B2", "o"),
-    "mi": ("#D55E00", "^"),
-    "std": ("#CC79A7", "D"),
-    "random": ("#555555", "x"),
-}
+# Okabe and Ito's colours, each with a marker of its own, in the order of the acquisition functions.
+_LOOKS = (
+    ("#009E73", "s"), ("#0072B2", "o"), ("#D55E00", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
+)  # fmt: skip
 _CONTOURS = ("#4ade80", "#4da3ff", "#f0c040", "#CC79A7", "#D55E00", "#56B4E9")
 
 
@@ -72,7 +60,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
         "last_rows": [_last_row(row) for row in results["last"]],
         "needed_table": _needed_table(results["needed"]),
         "redundancy_rows": [
-            (FUNCTIONS[r["function"]], percent(r["known_patients"], 0), number(r["likeness"], 3))
+            (ACQUISITIONS[r["function"]].title, percent(r["known_patients"], 0), number(r["likeness"], 3))
             for r in results["redundancy"]
         ],
         "config": (folder / CONFIG).read_text(encoding="utf-8"),
@@ -84,7 +72,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
 
 def _last_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "name": FUNCTIONS[row["function"]],
+        "name": ACQUISITIONS[row["function"]].title,
         "labels": number(row["n_labels"], 0),
         "iou": percent(row["iou"]),
         "range": f"{percent(row['low'])} to {percent(row['high'])}",
@@ -102,7 +90,7 @@ def _needed_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         cells.setdefault(row["function"], []).append(text)
     return {
         "scores": [percent(score) for score in scores],
-        "rows": [(FUNCTIONS[name], row) for name, row in cells.items()],
+        "rows": [(ACQUISITIONS[name].title, row) for name, row in cells.items()],
     }
 
 
@@ -119,9 +107,12 @@ def curve_chart(results: Mapping[str, Any]) -> Figure:
             rows = sorted((r for r in results["curves"] if r["function"] == name), key=lambda r: r["n_labels"])
             labels = [row["n_labels"] for row in rows]
             mean, low, high = ([100 * row[key] for row in rows] for key in ("mean", "low", "high"))
-            colour, marker = _LOOKS[name]
-            line = "--" if name == RANDOM else "-"
-            axes.plot(labels, mean, line, color=colour, marker=marker, ms=5, lw=1.5, label=FUNCTIONS[name])
+            colour, marker = _LOOKS[list(ACQUISITIONS).index(name) % len(_LOOKS)]
+            line = "-"
+            if name == RANDOM:
+                colour, marker, line = "#555555", "x", "--"
+            style: dict[str, Any] = {"color": colour, "marker": marker, "label": ACQUISITIONS[name].title}
+            axes.plot(labels, mean, line, ms=5, lw=1.5, **style)
             axes.fill_between(labels, low, high, color=colour, alpha=0.12, lw=0)
         measured = results["measured"]
         axes.set_xlabel("labelled images")
@@ -131,21 +122,21 @@ def curve_chart(results: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def contact_sheet(
+def uncertainty_sheet(
     frames: NDArray[np.uint8],
     labels: NDArray[np.integer[Any]],
     maps: NDArray[np.floating[Any]],
     titles: Sequence[str],
     heading: str,
 ) -> Figure:
-    """Pairs of pictures: a frame with the predicted outlines, and what the network is not sure of.
+    """Draw each frame with its predicted outlines beside the map of its uncertainty.
 
     Args:
         frames: (m, S, S) uint8.
         labels: (m, S, S) integers, 0 for background.
-        maps: (m, S, S) floats, one scale for all.
-        titles: m of them.
-        heading: above all.
+        maps: (m, S, S) floats, drawn on one scale.
+        titles: m titles.
+        heading: Heading of the figure.
     """
     columns = min(4, len(frames))
     rows = math.ceil(len(frames) / columns)

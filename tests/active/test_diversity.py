@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alan.active.diversity import Describe, choose, encoder_features, k_centre
+from alan.active.diversity import FrameFeatures, choose, encoder_features, k_centre
 from alan.errors import ParameterError
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import untrained_segmenter
@@ -52,9 +52,9 @@ def test_choice():
     assert asked == [[1, 3, 5, 4]]  # the four largest, in order
     assert choose(scores, 2, features, candidates=1).tolist() == [1, 3]
     assert choose(scores, 2, features, np.array([[9.0]]), candidates=2).tolist() == [1, 5]
-    with pytest.raises(ParameterError, match="k=0, candidates=5: both must be 1 or more"):
+    with pytest.raises(ParameterError, match="k is 0: give a whole number of at least 1"):
         choose(scores, 0)
-    with pytest.raises(ParameterError, match="k=4: pick 1 to 3"):
+    with pytest.raises(ParameterError, match="k is 4: give 1 to 3, the number of candidates"):
         k_centre(np.zeros((3, 1)), 4)
 
 
@@ -70,7 +70,7 @@ def test_encoder_features(spec, width):
     frames = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     found = encoder_features(model, frames)
     assert found.shape == (3, width)
-    seen = Describe("encoder", batch_size=2)(frames.numpy(), model)
+    seen = FrameFeatures("encoder", batch_size=2)(frames.numpy(), model)
     assert seen == pytest.approx(found.double().numpy(), rel=1e-4, abs=1e-5)
     if spec.encoder is None:
         x = model.model.network.encoder
@@ -84,5 +84,5 @@ def test_backbone_features(tiny):
 
     model = untrained_segmenter(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8)), ["lv"], size=32)
     frames = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    found = Describe(tiny.backbone())(frames.numpy(), model)
+    found = FrameFeatures(tiny.backbone())(frames.numpy(), model)
     assert found == pytest.approx(load_backbone(tiny.backbone())(frames).cls.double().numpy(), abs=1e-6)

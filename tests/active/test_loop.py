@@ -78,7 +78,7 @@ def test_killed_after_a_phase_it_goes_on_to_the_same_end(straight, discs, tmp_pa
     arguments = {"loop": discs.loop(seeds=(0, 1)), "training": discs.training()}
     with pytest.raises(KeyboardInterrupt):
         run_active(str(out), discs.data(), **arguments)
-    done = read_state(out).records
+    done = read_state(out).finished
     assert {record.phase for record in done} >= {1}
     assert not (out / "results.json").exists()
     monkeypatch.setattr(loop_module, "train", train)
@@ -154,7 +154,7 @@ def test_test_split_is_measured_and_shown(discs, tmp_path):
     )
     table = pd.read_csv(run / "phases.csv")
     results = json.loads((run / "results.json").read_text())
-    assert results["measured"] == {"side": "test", "split": "test", "chosen_on": "val"}
+    assert results["measured"] == {"split": "test", "chosen_on": "val"}
     assert results["curves"][0]["mean"] == pytest.approx(table["test_iou"][0], abs=1e-5)
     assert "which decided nothing" in write_active_report(run).read_text()
 
@@ -224,12 +224,12 @@ BAD = [
         ParameterError,
         "unknown acquisition function 'mfee': did you mean 'mfe'",
     ),
-    ({"loop": {"passes": 1}}, ParameterError, "passes=1: one pass has no spread"),
-    ({"loop": {"budget": 2}}, ParameterError, "budget=2 is below the initial set of 3"),
-    ({"loop": {"initial": 17}}, ParameterError, r"initial=17, but the pool holds 16 images"),
-    ({"loop": {"per_phase": 0}}, ParameterError, "per_phase=0: must be 1 or more"),
-    ({"loop": {"seeds": (0, 0)}}, ParameterError, "seeds="),
-    ({"loop": {"stop_iou": 87}}, ParameterError, "stop_iou=87"),
+    ({"loop": {"passes": 1}}, ParameterError, "passes is 1: give a whole number of at least 2"),
+    ({"loop": {"budget": 2}}, ParameterError, "budget is 2, below the initial set of 3"),
+    ({"loop": {"initial": 17}}, ParameterError, "initial is 17, but the pool holds 16 images"),
+    ({"loop": {"per_phase": 0}}, ParameterError, "per_phase is 0: give a whole number of at least 1"),
+    ({"loop": {"seeds": (0, 0)}}, ParameterError, "seeds is"),
+    ({"loop": {"stop_iou": 87}}, ParameterError, "stop_iou is 87"),
     ({"loop": {"diversity": "encodr"}}, AlanError, "encodr"),
     (
         {"training": {"network": NetworkSpec("unet_acdc", None, decoder_channels=(4, 8))}},
@@ -241,7 +241,7 @@ BAD = [
     ({"training": {"lr": 1e30, "losses": {"dice": 1.0, "bce": 1.0}, "steps": 30}}, ParameterError, "loss is"),
     ({"data": {"structures": ("la",)}}, DataError, "no masks of 'la'"),
     ({"data": {"views": ("A2C",)}}, DataError, "the pool is empty"),
-    ({"data": {"val_split": "train"}}, SplitLeakError, "give different sides"),
+    ({"data": {"val_split": "train"}}, SplitLeakError, "give different splits"),
     ({"data": {"store": "nowhere.h5"}}, DataError, "no such frame store"),
 ]
 

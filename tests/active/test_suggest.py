@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from alan.active.acquisition import mfe
+from alan.active.acquisition import score
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores
 from alan.active.suggest import open_pool, suggest
 from alan.data.store.reader import FrameStore
-from alan.errors import AlanWarning, DataError, ParameterError
+from alan.errors import DataError, ParameterError
 from alan.files import write_json
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import untrained_segmenter
@@ -43,8 +43,8 @@ def test_ranking_of_a_folder(folder):
     scores = {}
     for position in range(6):
         frame = torch.from_numpy(pool.read([position]))
-        passes = torch.stack(list(MonteCarloDropout(model(), 5, 3).draw(frame)))
-        scores[str(pool.describe(position)["image"])] = float(mfe(passes.double()))
+        passes = MonteCarloDropout(model(), 5, 3).draw(frame)
+        scores[str(pool.describe(position)["image"])] = float(score("mfe", passes))
     best = sorted(scores, key=scores.get, reverse=True)[:4]
     assert found.table["image"].tolist() == best
     assert found.table["rank"].tolist() == [1, 2, 3, 4]
@@ -91,15 +91,15 @@ def test_a_scoring_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch):
     network, pool, part = model(), open_pool(str(folder), 32), tmp_path / "part.json"
     straight = suggest(network, pool, 6, passes=3, batch_size=2)
     monkeypatch.setattr(PartialScores.__init__, "__defaults__", (0.0,))
-    acquisition, seen = MonteCarloDropout.acquisition, []
+    statistics, seen = MonteCarloDropout.statistics, []
 
     def cut(self, frames, stop=2):
         seen.append(len(frames))
         if len(seen) == stop + 1:
             raise KeyboardInterrupt
-        return acquisition(self, frames)
+        return statistics(self, frames)
 
-    monkeypatch.setattr(MonteCarloDropout, "acquisition", cut)
+    monkeypatch.setattr(MonteCarloDropout, "statistics", cut)
     with pytest.raises(KeyboardInterrupt):
         suggest(network, pool, 6, passes=3, batch_size=2, partial=part)
     assert part.is_file()
@@ -116,9 +116,11 @@ def test_a_scoring_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch):
 def test_pictures_that_cannot_be_read(folder):
     (folder / "images" / "p3.png").write_bytes(b"nothing")
     pool = FolderPool(folder, 32)
-    with pytest.warns(AlanWarning, match="left out 1 of 6 images that cannot be read, the first: .*p3.png"):
-        found = suggest(model(), pool, 6, passes=2)
+    found = suggest(model(), pool, 6, passes=2)
     assert len(found.table) == 5
+    ((name, reason),) = found.failures
+    assert name == "images/p3.png"
+    assert "p3.png" in reason
     for path in (folder / "images").iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="none of 6 images can be read"):
@@ -128,11 +130,11 @@ def test_pictures_that_cannot_be_read(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "n=0: must be 1 or more"),
-        ({"n": 7}, "n=7, but the pool holds 6 images: lower n"),
-        ({"passes": 1}, "passes=1"),
+        ({"n": 0}, "n is 0: give a whole number of at least 1"),
+        ({"n": 7}, "n is 7, but the pool holds 6 images: lower n"),
+        ({"passes": 1}, "passes is 1"),
         ({"function": "entropy"}, "unknown acquisition function 'entropy'"),
-        ({"candidates": 0}, "candidates=0"),
+        ({"candidates": 0}, "candidates is 0"),
     ],
 )
 def test_refused(options, message, folder):
@@ -145,7 +147,7 @@ def test_refused_pools(folder, discs, tmp_path):
         suggest(model(spec=NetworkSpec("unet_acdc", None)), open_pool(str(folder), 32), 1)
     with pytest.raises(DataError, match=r"pictures of the sizes \[\(32, 32\), \(48, 40\)\]"):
         FolderPool(folder).read([0, 1])
-    with pytest.raises(ParameterError, match="split and views are of a frame store"):
+    with pytest.raises(ParameterError, match="is a folder, which has no splits and views"):
         open_pool(str(folder), 32, split="train")
     with pytest.raises(DataError, match="no such folder"):
         open_pool(str(folder / "nowhere"), 32)
@@ -158,6 +160,7 @@ def test_refused_pools(folder, discs, tmp_path):
         open_pool(str(folder), 32)
 
 
+@pytest.mark.filterwarnings("always::alan.errors.AlanWarning")
 def test_verbs(discs, alan, tmp_path):
     """Both verbs on a tiny store, and the errors of the command line."""
     from alan.supervised.segmenter import save_segmenter
@@ -182,13 +185,30 @@ def test_verbs(discs, alan, tmp_path):
     assert ran.code == 0, ran.err
     assert len(pd.read_csv(tmp_path / "next" / "suggestions.csv")) == 5
     assert (tmp_path / "next" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert "list reused" in alan(*suggest, "--out", tmp_path / "next", "--diversity", "encoder").err
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(np.full((32, 32), 90, np.uint8)).save(pictures / "good.png")
+    (pictures / "bad.png").write_bytes(b"nothing")
+    suggest[5] = pictures
+    suggest[7] = 1
+    for code, strict in ((0, []), (1, ["--strict", "true"])):
+        ran = alan(*suggest, "--out", tmp_path / f"skips{code}", *strict)
+        assert ran.code == code, ran.err
+        assert "skipped 1 of 2 files" in ran.err
+        assert "bad.png" in (tmp_path / f"skips{code}" / "failures.csv").read_text()
+        assert pd.read_csv(tmp_path / f"skips{code}" / "suggestions.csv")["image"].tolist() == ["good.png"]
+    suggest[5] = discs.store
     for args, message in (
-        ([*suggest, "--out", tmp_path / "next"], "is already there"),
-        ([*suggest, "--out", tmp_path / "other", "--passes", 1], "passes=1"),
+        ([*suggest, "--out", tmp_path / "next"], "another configuration (diversity)"),
+        ([*suggest, "--out", tmp_path / "other", "--passes", 1], "passes is 1: give a whole number of at least 2"),
         ([*suggest, "--out", tmp_path / "other", "--function", "mf"], "did you mean 'mfe'?"),
-        ([*suggest, "--out", tmp_path / "other", "--device", "abacus"], "device='abacus' cannot be used here"),
-        ([*suggest, "--out", network], "is a file; a list needs a folder"),
-        ([*run, "--out", tmp_path / "other", "--loop.budget", 2], "budget=2 is below the initial set"),
+        (
+            [*suggest, "--out", tmp_path / "other", "--device", "abacus"],
+            "device is 'abacus', which cannot be used here",
+        ),
+        ([*suggest, "--out", network], "is a file; a run needs a folder"),
+        ([*run, "--out", tmp_path / "other", "--loop.budget", 2], "budget is 2, below the initial set"),
         (["active", "sugest"], "did you mean 'active suggest'?"),
         (["active"], "unknown verb 'active'"),
     ):
