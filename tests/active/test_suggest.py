@@ -198,7 +198,7 @@ def test_verbs(discs, alan, tmp_path):
         assert "skipped 1 of 2 files" in ran.err
         assert "bad.png" in (tmp_path / f"skips{code}" / "failures.csv").read_text()
         assert pd.read_csv(tmp_path / f"skips{code}" / "suggestions.csv")["image"].tolist() == ["good.png"]
-    suggest[5] = discs.store
+    suggest[5], suggest[7] = discs.store, 5
     for args, message in (
         ([*suggest, "--out", tmp_path / "next"], "another configuration (diversity)"),
         ([*suggest, "--out", tmp_path / "other", "--passes", 1], "passes is 1: give a whole number of at least 2"),
