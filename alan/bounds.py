@@ -174,6 +174,8 @@ def _check(name: str, value: Any, hint: Any) -> None:
         for key, item in value.items():
             _check(f"{name}[{key}]", item, parts[-1])
     elif isinstance(origin, type) and issubclass(origin, collections.abc.Iterable):
+        if not isinstance(value, collections.abc.Collection):
+            raise ParameterError(f"{name} is {value!r}: give a list of values")
         hints = parts if origin is tuple and parts[-1] is not Ellipsis else [parts[0]] * len(value)
         for index, (item, part) in enumerate(zip(value, hints, strict=True)):
             _check(f"{name}[{index}]", item, part)

@@ -85,7 +85,7 @@ class Tiny:
 
     def _backbone(self, seed: int = 0) -> str:
         path = self.folder / f"backbone{seed}.safetensors"
-        export_backbone(random_backbone(self.spec, seed).vit, self.spec, path)
+        export_backbone(random_backbone(self.spec, seed).network, self.spec, path)
         return str(path)
 
     def _parcels(self) -> str:

@@ -36,7 +36,7 @@ ONE_STEP = ("--trainer.max_steps=1", "--trainer.devices=1", "--trainer.accelerat
 ONE_STEP += ("--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false")
 ONE_STEP += ("--data.init_args.batch_size=2", "--data.init_args.num_workers=0")
 #: A DINO network of the same patches, width and crops, with one block and a narrow head.
-SHALLOW = {"vit.depth": 1, "outputs": 64, "hidden": 32, "bottleneck": 16}
+SHALLOW = {"network.depth": 1, "outputs": 64, "hidden": 32, "bottleneck": 16}
 
 
 def layout_of(path):
@@ -151,8 +151,8 @@ class Sandbox:
         elif path.suffix == ".safetensors":
             shutil.copy(self.tiny.backbone(), path)
         elif path.suffix == ".pth":  # in the original DINO naming
-            spec = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=64, depth=1, heads=1)
-            torch.save(random_backbone(spec).vit.state_dict(), path)
+            spec = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=384, depth=1, heads=6)
+            torch.save(random_backbone(spec).network.state_dict(), path)
         else:
             raise AssertionError(f"{path}: nothing wrote it, and the sandbox has no stand-in of this name")
 
@@ -269,7 +269,7 @@ class Sandbox:
             args += [f"--model.init_args.{key}={value}" for key, value in SHALLOW.items()]
         elif kind == "SimulationModule":
             args += ["--trainer.val_check_interval=1"]
-            args += ["--model.init_args.vit.depth=1"] if "vit" in settings else []
+            args += ["--model.init_args.network.depth=1"] if "class_path" in settings["network"] else []
             args += ["--data.init_args.unlabelled_batch_size=2"] if "unlabelled" in data else []
         elif kind == "SegmentationModule":
             args += ["--data.init_args.label_patients=null"]

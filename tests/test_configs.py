@@ -89,9 +89,9 @@ def test_prepare(name, run):
 def test_dino(name, run):
     run("fit", name, "--out", "run")
     check_run()
-    vit = read(name)["model"]["init_args"]["vit"]
+    network = read(name)["model"]["init_args"]["network"]
     backbone = load_backbone("run/backbone.safetensors")
-    assert (backbone.patch_size, backbone.dim) == (vit["patch_size"], vit["dim"])
+    assert (backbone.spec.patch_size, backbone.dim) == (network["patch_size"], network["dim"])
     assert backbone.spec.depth == 1
 
 
@@ -103,9 +103,9 @@ def test_dino_at_full_size(name, run):
     args = ["fit", "--config", str(ROOT / f"{name}.yaml"), "--out", "run", *ONE_STEP, "--trainer.max_steps=0"]
     model = run_lightning(args).model
     shipped = read(name)["model"]["init_args"]
-    assert (model.spec.dim, model.spec.depth) == (shipped["vit"]["dim"], shipped["vit"]["depth"])
+    assert (model.spec.dim, model.spec.depth) == (shipped["network"]["dim"], shipped["network"]["depth"])
     assert model.student.head.last_layer.weight.shape[0] == shipped["outputs"]
-    assert len(model.student.vit.blocks) == shipped["vit"]["depth"]
+    assert len(model.student.network.blocks) == shipped["network"]["depth"]
     assert (model.patch_weight > 0) == (model.student.patch_head is not None)
     assert not Path("run").exists()
 
@@ -119,11 +119,12 @@ def test_sim(name, run):
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert any("val_dice" in line for line in lines) == ("outputs" not in settings)
     backbone = load_backbone("run/backbone.safetensors")
-    if "vit" in settings:
-        assert (backbone.dim, backbone.patch_size) == (settings["vit"]["dim"], settings["vit"]["patch_size"])
+    network = settings["network"].get("init_args", settings["network"])
+    if "depth" in network:
+        assert (backbone.dim, backbone.spec.patch_size) == (network["dim"], network["patch_size"])
     else:
-        assert list(backbone.spec.widths) == settings["conv"]["widths"]
-        assert backbone.spec.structures == tuple(settings["structures"])
+        assert list(backbone.spec.widths) == network["widths"]
+        assert backbone.spec.structures == tuple(settings["objective"]["structures"])
 
 
 @pytest.mark.parametrize("name", configs("raptor"))

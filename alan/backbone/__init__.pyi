@@ -1,16 +1,21 @@
 from .checkpoint import export_backbone
-from .conv import ConvSpec
+from .conv import ConvBackbone, ConvSpec
 from .dino.loss import DINOLoss, PatchLoss
 from .dino.module import DINOModule
 from .load import load_backbone, random_backbone
-from .locked import Backbone, ConvBackbone, Features, VitBackbone
+from .locked import Backbone, Features
 from .simulation.heads import TargetWeights
 from .simulation.joint import JointModule
 from .simulation.module import SimulationModule
-from .vit import VitSpec
+from .simulation.objective import SimulationObjective
+from .spec import BackboneSpec, Tokens
+from .timm_vit import TimmSpec
+from .training import TrainingModule
+from .vit import VitBackbone, VitSpec
 
 __all__ = [
     "Backbone",
+    "BackboneSpec",
     "ConvBackbone",
     "ConvSpec",
     "DINOLoss",
@@ -19,7 +24,11 @@ __all__ = [
     "JointModule",
     "PatchLoss",
     "SimulationModule",
+    "SimulationObjective",
     "TargetWeights",
+    "TimmSpec",
+    "Tokens",
+    "TrainingModule",
     "VitBackbone",
     "VitSpec",
     "export_backbone",

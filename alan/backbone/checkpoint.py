@@ -1,34 +1,51 @@
-"""Weights on disk: reading tensors safely, telling the network from them, writing a backbone."""
+"""Weights on disk: reading tensors safely, building the network they belong to, writing a backbone."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import pathlib
 import pickle
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from alan.backbone.conv import ConvNet, ConvSpec
-from alan.backbone.vit import VitSpec, build_vit
-from alan.errors import CheckpointError, ParameterError, nearest
+from alan.backbone.registry import BACKBONES
+from alan.backbone.spec import BackboneSpec, check_fields
+from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
 from alan.files import atomic
+from alan.shipped import shipped_or_path
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
 ENTRY = "alan"
-#: Kinds of networks by the word in the metadata; a file without the word is of the first.
-_KINDS: dict[str, type[VitSpec] | type[ConvSpec]] = {"vit": VitSpec, "conv": ConvSpec}
-_NAMES: dict[type, str] = {VitSpec: "plain ViT", ConvSpec: "ConvNet"}
+#: A tensor that every vision transformer has: what stands before it is the prefix of a network in a checkpoint.
+_MARK = "patch_embed.proj.weight"
+#: Of several networks in one checkpoint, the one whose name holds the first of these words is taken.
+_PREFERRED = ("teacher", "ema")
+_HINT = "; where the network is one of timm, load it by its name and give this file as weights"
+#: Tensors beside the network: classifiers, and DINO's projection head.
+_HEADS = ("head.", "fc_norm.", "dino_head.")
+
+
+def _harmless() -> list[Any]:
+    """Classes that run no code when they are read, and that the original DINO's full checkpoints hold."""
+    scalar = np.float64(0).__reduce__()[0]
+    named = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    paths = [(pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
+    dtypes = [cls for name, cls in vars(np.dtypes).items() if name.endswith("DType") and name != "ObjectDType"]
+    return [argparse.Namespace, np.dtype, *dtypes, *named, *paths]
 
 
 @dataclass(frozen=True)
@@ -36,91 +53,75 @@ class Weights:
     """A network's tensors and what the file says of it.
 
     Attributes:
-        tensors: names to tensors; for a ViT timm's (and the original DINO's) names.
-        spec: the specification, where the file has one.
-        provenance: free words about the origin, JSON-able.
+        tensors: Names to tensors; for a vision transformer timm's (and the original DINO's) names.
+        spec: The specification, where the file has one.
+        provenance: Free words about the origin, JSON-able.
     """
 
     tensors: Mapping[str, Tensor]
-    spec: VitSpec | ConvSpec | None = None
+    spec: BackboneSpec | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def export_backbone(
     network: nn.Module,
-    spec: VitSpec | ConvSpec,
+    spec: BackboneSpec,
     path: str | os.PathLike[str],
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write weights and specification as safetensors, atomically.
 
     Args:
-        network: e.g. ``module.teacher.vit`` of a trained ``DINOModule``, ``backbone.vit`` or ``backbone.network``.
-        spec: its specification.
-        path: the file, ending in ``.safetensors``.
+        network: The network, such as ``module.teacher.network`` of a trained ``DINOModule``, or
+            ``backbone.network``.
+        spec: Its specification.
+        path: The file, ending in ``.safetensors``.
         provenance: JSON-able words about the origin (data, steps, licence).
     """
-    entry = {"schema": SCHEMA, **spec_entry(spec), "provenance": dict(provenance or {})}
+    entry = {"schema": SCHEMA, **spec.entry(), "provenance": dict(provenance or {})}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={ENTRY: json.dumps(entry)})
 
 
-def spec_entry(spec: VitSpec | ConvSpec) -> dict[str, Any]:
-    """``kind`` and ``spec`` of a network, JSON-able, as they stand in a file."""
-    kind = next(name for name, cls in _KINDS.items() if isinstance(spec, cls))
-    return {"kind": kind, "spec": spec.to_dict()}
+def read_weights(path: str | os.PathLike[str], prefix: str | None = None) -> Weights:
+    """Read the weights of a backbone from a file.
 
+    The file may be a ``.safetensors`` of :func:`export_backbone` or of another program, a Lightning checkpoint of
+    ``DINOModule``, ``SimulationModule`` or ``JointModule`` (its teacher is read), or a ``.pth`` of the original
+    DINO or of a program that names its tensors likewise: a plain state dict, or a full training checkpoint. Of
+    several networks in one checkpoint the teacher is read.
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
-    """Read a backbone out of a file.
-
-    It may be an exported ``.safetensors``, a Lightning checkpoint of ``DINOModule`` or ``SimulationModule`` (its
-    teacher), or an original DINO ``.pth``: the plain state dict, or the full training checkpoint (its teacher).
+    Args:
+        path: The file.
+        prefix: What the names of the network's tensors begin with, such as ``module.momentum_encoder.``; None:
+            found in the file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, not plain tensors, or holds no backbone.
+        CheckpointError: The file is missing, truncated, not plain tensors, or holds no backbone.
     """
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file")
-    if file.suffix == ".safetensors":
-        return _read_safetensors(file)
-    content = load_plain(file)
-    if ENTRY in content and "state_dict" in content:
-        entry = content[ENTRY]
-        prefix = entry.get("prefix", "teacher.vit.") if isinstance(entry, Mapping) else ""
-        tensors = _strip(content["state_dict"], prefix)
-        if not tensors or not isinstance(entry, Mapping) or "spec" not in entry:
-            raise CheckpointError(f"{file}: a Lightning checkpoint without a backbone; give one of `alan fit`")
-        return Weights(tensors, _spec(entry, file), entry.get("provenance", {}))
-    for key in ("teacher", "state_dict", "model"):
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    content = {str(name).removeprefix("module.").removeprefix("backbone."): x for name, x in content.items()}
-    head = ("head.", "fc_norm.")  # DINO's projection head stands beside the network in full checkpoints
-    tensors = {name: x for name, x in content.items() if not name.startswith(head)}
-    stray = [name for name, x in tensors.items() if not isinstance(x, Tensor)]
-    if stray or not tensors:
-        what = f"{stray[0]!r} is no tensor" if stray else "there is no tensor in it"
-        raise CheckpointError(
-            f"{file}: {what}; expected a state dict in the DINO naming (cls_token, blocks.0....)"
-        )
-    return Weights(tensors)
+    content, entry = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    if entry is None:
+        return Weights(_network_tensors(content, str(file), prefix))
+    tensors = _below(content, str(entry.get("prefix", "")))
+    if not tensors or "spec" not in entry:
+        raise CheckpointError(f"{file}: a Lightning checkpoint without a backbone; give one of `alan fit`")
+    return Weights(tensors, _spec(entry, file), entry.get("provenance", {}))
 
 
 def load_plain(path: Path) -> dict[str, Any]:
-    """``torch.load`` restricted to plain tensors and containers, on the CPU.
+    """Load a file with ``torch.load``, restricted to plain tensors, containers and scalars, on the CPU.
 
     Raises:
-        CheckpointError: missing, truncated, not a checkpoint, or a pickle that holds other things.
+        CheckpointError: The file is missing, truncated, no checkpoint, or a pickle that holds other things.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
-        # The original DINO's full checkpoints carry their arguments; a Namespace runs no code when it is read.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_harmless()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
@@ -135,113 +136,83 @@ def load_plain(path: Path) -> dict[str, Any]:
     return content
 
 
-def network(weights: Weights, origin: str, heads: int | None = None) -> tuple[nn.Module, VitSpec | ConvSpec]:
+def build_network(
+    weights: Weights,
+    origin: str,
+    settings: Mapping[str, Any] | None = None,
+    cls: type[BackboneSpec] | None = None,
+) -> tuple[nn.Module, BackboneSpec]:
     """Build the network that the weights belong to, and fill it.
 
     Args:
-        weights: the tensors; without a specification it is read off their shapes.
-        origin: name of the source, for messages.
-        heads: attention heads, which shapes do not tell; default: one for 64 channels, as in every DINO ViT.
+        weights: The tensors; without a specification it is read off their names and shapes.
+        origin: Name of the source, for messages.
+        settings: Fields of the specification that replace those of the file, or that need not be guessed.
+        cls: Type of the backbone; None: recognised by the tensors.
 
     Raises:
-        CheckpointError: another architecture; the message names the first key or shape that differs.
+        CheckpointError: Another architecture; the message names the first key or shape that differs.
+        ParameterError: The specification has no field of such a name, or a value is out of range.
     """
-    spec = weights.spec or infer_spec(weights.tensors, origin, heads)
+    known = dict(settings or {})
+    if weights.spec is not None:
+        check_fields(type(weights.spec), known, origin)
+        spec = replace(weights.spec, **known)  # type: ignore[type-var]
+    else:
+        spec = _recognise(weights.tensors, origin, known, [cls] if cls else list(BACKBONES.values()))
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
-        built: nn.Module = ConvNet(spec) if isinstance(spec, ConvSpec) else build_vit(spec)
-    own = built.state_dict()
+        network = spec.build()
+    own = network.state_dict()
+    hint = _HINT if weights.spec is None and cls is None else ""
+    try:
+        tensors = spec.convert(weights.tensors, network)
+    except (KeyError, RuntimeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{origin}: another architecture: {error}") from error
+    tensors = {name: x for name, x in tensors.items() if name in own or not name.startswith(_HEADS)}
     for name, tensor in own.items():
-        if name not in weights.tensors:
-            raise CheckpointError(f"{origin}: another architecture: {name!r} is missing")
-        if weights.tensors[name].shape != tensor.shape:
+        if name not in tensors:
+            raise CheckpointError(f"{origin}: another architecture: {name!r} is missing{hint}")
+        if tensors[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{origin}: another architecture: {name!r} has the shape {tuple(weights.tensors[name].shape)}, "
-                f"the network asks for {tuple(tensor.shape)}"
+                f"{origin}: another architecture: {name!r} has the shape {tuple(tensors[name].shape)}, "
+                f"the network asks for {tuple(tensor.shape)}{hint}"
             )
-    unknown = sorted(set(weights.tensors) - set(own))
+    unknown = sorted(set(tensors) - set(own))
     if unknown:
-        raise CheckpointError(
-            f"{origin}: another architecture: {unknown[0]!r} is not part of a {_NAMES[type(spec)]}"
-        )
-    built.load_state_dict(dict(weights.tensors))
-    return built, spec
+        kind = type(spec).__name__
+        raise CheckpointError(f"{origin}: another architecture: {unknown[0]!r} is not part of a {kind}{hint}")
+    network.load_state_dict(tensors)
+    return network, spec
 
 
-def infer_spec(tensors: Mapping[str, Tensor], origin: str, heads: int | None = None) -> VitSpec:
-    """Read the specification off a state dict in the DINO naming; normalisation is ImageNet's.
+def fill_network(init: str | os.PathLike[str], own: nn.Module, spec: BackboneSpec) -> None:
+    """Fill a network with the weights of a file.
+
+    Args:
+        init: Any file that :func:`read_weights` knows, or the name of shipped weights.
+        own: The network to fill.
+        spec: Its specification.
 
     Raises:
-        CheckpointError: a key is missing or has an impossible shape.
+        CheckpointError: The file cannot be read, or is of another network.
     """
-    ranks = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2}
-    for name, rank in ranks.items():
-        if name not in tensors:
-            raise CheckpointError(f"{origin}: another architecture: {name!r} is missing, this is no ViT of DINO's")
-        if tensors[name].ndim != rank:
-            raise CheckpointError(
-                f"{origin}: another architecture: {name!r} has the shape {tuple(tensors[name].shape)}"
-            )
-    dim, in_chans, patch, _ = tensors["patch_embed.proj.weight"].shape
-    side = round((tensors["pos_embed"].shape[1] - 1) ** 0.5)
-    blocks = {int(found.group(1)) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))}
-    if heads is None and dim % 64:
-        raise CheckpointError(f"{origin}: cannot tell the attention heads of a network of width {dim}")
-    try:
-        return VitSpec(
-            image_size=side * patch,
-            patch_size=patch,
-            in_chans=in_chans,
-            dim=dim,
-            depth=max(blocks) + 1,
-            heads=heads or dim // 64,
-            mlp_ratio=tensors["blocks.0.mlp.fc1.weight"].shape[0] / dim,
-        )
-    except ParameterError as error:
-        raise CheckpointError(f"{origin}: another architecture: {error}") from error
-
-
-def _read_safetensors(file: Path) -> Weights:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: truncated or not a safetensors file; fetch or export it again") from error
-    if ENTRY not in metadata:
-        return Weights(tensors)
-    try:
-        entry = json.loads(metadata[ENTRY])
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: its metadata is not JSON") from error
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        schema = entry.get("schema") if isinstance(entry, dict) else None
-        raise CheckpointError(f"{file}: schema {schema!r} where a backbone has {SCHEMA!r}")
-    return Weights(tensors, _spec(entry, file), entry.get("provenance", {}))
-
-
-def _spec(entry: Mapping[str, Any], file: Path) -> VitSpec | ConvSpec:
-    kind = entry.get("kind", "vit")
-    if kind not in _KINDS:
-        raise CheckpointError(f"{file}: unknown kind of network {kind!r}: {nearest(str(kind), _KINDS)}")
-    try:
-        return _KINDS[kind](**entry["spec"])
-    except (TypeError, KeyError, ParameterError) as error:
-        raise CheckpointError(f"{file}: unreadable specification of the network ({error})") from error
-
-
-def _strip(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+    weights = read_weights(shipped_or_path(init))
+    if weights.spec is None:  # a plain state dict: its shapes must be those of this network
+        weights = replace(weights, spec=spec)
+    built, found = build_network(weights, os.fspath(init))
+    check_same_network(found.architecture(), spec.architecture())
+    own.load_state_dict(built.state_dict())
 
 
 def check_same_network(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     """Refuse to go on with a checkpoint of another network.
 
     Args:
-        saved: the network's settings in the checkpoint.
-        own: those of the configuration.
+        saved: The network's settings in the checkpoint.
+        own: Those of the configuration.
 
     Raises:
-        CheckpointError: names every setting that differs, with both values.
+        CheckpointError: Names every setting that differs, with both values.
     """
     changed = [
         f"{name} {saved.get(name)} where the config has {own[name]}"
@@ -250,3 +221,101 @@ def check_same_network(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None
     ]
     if changed:
         raise CheckpointError(f"the checkpoint is of another network: {', '.join(changed)}")
+
+
+def _recognise(
+    tensors: Mapping[str, Tensor], origin: str, known: Mapping[str, Any], types: list[type[BackboneSpec]]
+) -> BackboneSpec:
+    for cls in types:
+        own = {entry.name for entry in fields(cls)}  # type: ignore[arg-type]
+        spec = cls.from_weights(tensors, origin, {name: x for name, x in known.items() if name in own})
+        if spec is not None:
+            check_fields(cls, known, origin)
+            return spec
+    found = min(tensors)
+    raise CheckpointError(f"{origin}: another architecture: {found!r} is not part of any known backbone{_HINT}")
+
+
+def _read_pickle(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The content of a file of torch, and ALAN's entry where it has one."""
+    content = load_plain(file)
+    if ENTRY not in content or "state_dict" not in content:
+        return content, None
+    entry = content[ENTRY]
+    return content["state_dict"], entry if isinstance(entry, Mapping) else {}
+
+
+def _read_safetensors(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """The tensors of a file of safetensors, and ALAN's entry where it has one."""
+    try:
+        with safe_open(file, framework="pt") as handle:
+            metadata = handle.metadata() or {}
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: truncated or not a safetensors file; fetch or export it again") from error
+    if ENTRY not in metadata:
+        return tensors, None
+    try:
+        entry = json.loads(metadata[ENTRY])
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{file}: its metadata is not JSON") from error
+    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
+        schema = entry.get("schema") if isinstance(entry, dict) else None
+        raise CheckpointError(f"{file}: schema {schema!r} where a backbone has {SCHEMA!r}")
+    return tensors, entry
+
+
+def _network_tensors(content: Mapping[str, Any], origin: str, prefix: str | None) -> dict[str, Tensor]:
+    """Tensors of one network of a checkpoint of another program, its names without their common beginning."""
+    tensors = dict(_flat(content))
+    if not tensors:
+        raise CheckpointError(f"{origin}: there is no tensor in it; expected a state dict of a network")
+    for wrapper in ("state_dict.", "model."):
+        tensors = _below(tensors, wrapper) or tensors
+    if prefix is None:
+        prefix = _prefix([name.removesuffix(_MARK) for name in tensors if name.endswith(_MARK)], origin)
+    found = _below(tensors, prefix)
+    if not found:
+        begin = sorted({name.partition(".")[0] for name in tensors})
+        raise CheckpointError(f"{origin}: no tensor begins with {prefix!r}: {nearest(prefix, begin[:20])}")
+    return found
+
+
+def _prefix(found: list[str], origin: str) -> str:
+    """The prefix of the network that is read: of the teacher, where there are several."""
+    for word in _PREFERRED:
+        chosen = [prefix for prefix in found if word in prefix]
+        if chosen:
+            return min(chosen, key=len)
+    chosen = sorted(found, key=len)
+    if len(chosen) > 1:
+        warnings.warn(
+            f"{origin}: holds several networks ({', '.join(map(repr, chosen))}); {chosen[0]!r} is read. "
+            "Give prefix to choose one",
+            AlanWarning,
+            stacklevel=2,
+        )
+    return chosen[0] if chosen else ""
+
+
+def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Tensors of nested dictionaries, their keys joined by dots."""
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _below(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): x for name, x in tensors.items() if name.startswith(prefix)}
+
+
+def _spec(entry: Mapping[str, Any], file: Path) -> BackboneSpec:
+    kind = str(entry.get("kind"))
+    if kind not in BACKBONES:
+        raise CheckpointError(f"{file}: unknown kind of network {kind!r}: {nearest(kind, BACKBONES)}")
+    try:
+        return BACKBONES[kind](**entry["spec"])
+    except (TypeError, KeyError, ParameterError) as error:
+        raise CheckpointError(f"{file}: unreadable specification of the network ({error})") from error

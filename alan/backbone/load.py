@@ -1,84 +1,76 @@
-"""Loading a locked backbone by path or by name."""
+"""Loading a locked backbone from a file, by the name of a network, or untrained."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import yaml
 from torch import nn
 
-from alan.backbone.checkpoint import Weights, network, read_weights
-from alan.backbone.conv import CONV_PRESETS, ConvSpec, Level, named_conv_spec, seeded_conv
-from alan.backbone.locked import Backbone, ConvBackbone, Features, VitBackbone, lock
-from alan.backbone.vit import VitSpec, named_spec, seeded_vit
+from alan.backbone.checkpoint import build_network, read_weights
+from alan.backbone.locked import Backbone
+from alan.backbone.registry import BACKBONES
+from alan.backbone.spec import BackboneSpec, check_fields
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.shipped import shipped, shipped_or_path
 
-__all__ = [
-    "Backbone",
-    "ConvBackbone",
-    "Features",
-    "VitBackbone",
-    "load_backbone",
-    "random_backbone",
-    "random_like",
-    "seeded_network",
-]
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_RANDOM = "random:"
+_SUFFIXES = {".safetensors", ".ckpt", ".pth", ".pt", ".tar"}
 
 
 def load_backbone(
     path_or_name: str | os.PathLike[str],
     *,
+    weights: str | os.PathLike[str] | None = None,
     input_size: int | None = None,
     stride: int | None = None,
-    feature_levels: Sequence[Level] | None = None,
+    **settings: Any,
 ) -> Backbone:
     """Load a locked backbone.
 
+    Options may also follow the name after a question mark, where only text can be given: ``FILE.pth?heads=12``,
+    ``vit_small_patch14_dinov2.lvd142m?weights=FILE.safetensors``, ``random:vit_small/4?seed=1``.
+
     Args:
-        path_or_name: a file (``.safetensors`` of :func:`alan.backbone.export_backbone`, a Lightning
-            ``.ckpt`` of ``alan fit``, or an original DINO ``.pth``), the name of shipped weights (a file in
-            ``checkpoints`` without its suffix), a timm name (``vit_small_patch8_224.dino``, fetched from the hub),
-            or ``random:vit_small/4?seed=0`` or ``random:conv_small`` for the random baseline.
-        input_size: side in pixels to which frames are resized; default: the training size.
-        stride: distance of two tokens in pixels. For a ViT a divisor of the patch size; default: the patch size;
-            half of it gives twice the density. For a convolutional network a divisor of the input size; default:
-            its specification's.
-        feature_levels: of a convolutional network, the levels whose maps are the features, see
-            :class:`alan.backbone.ConvSpec`; default: its specification's.
+        path_or_name: One of
+
+            - a file: ``.safetensors`` of :func:`alan.backbone.export_backbone`, Lightning ``.ckpt`` of ``alan
+              fit``, or ``.pth`` of the original DINO (plain state dict or full training checkpoint);
+            - the name of shipped weights, a file in ``checkpoints`` without its suffix;
+            - timm's name of a vision transformer, such as ``vit_small_patch14_dinov2.lvd142m``: its published
+              weights are fetched from the hub, unless ``weights`` gives them;
+            - ``random:`` and the name of a network (``random:vit_small/4``, ``random:conv_small``, ``random:`` and
+              a name of timm): untrained, for the baseline; ``seed`` chooses the weights.
+        weights: File with the weights of a named network, where no hub can be reached.
+        input_size: Side in pixels to which frames are resized; None: the training size.
+        stride: Distance of two tokens in pixels. For a vision transformer a divisor of the patch size; None: the
+            patch size; half of it gives twice the density. For a convolutional network a divisor of the input
+            size; None: that of its specification.
+        **settings: Fields of the specification that replace those of the file or that need not be guessed, such as
+            ``heads`` of a plain state dict, ``normalisation``, or ``feature_levels`` of a convolutional network
+            (see :class:`alan.backbone.ConvSpec`); None leaves a field as it is. Also ``prefix``, what the names of
+            the tensors of a checkpoint with several networks begin with.
 
     Raises:
-        CheckpointError: missing, truncated, unsafe, of another architecture, or a hub that cannot be reached.
-        ParameterError: an input size, stride or levels that do not fit the network.
+        CheckpointError: The weights are missing, truncated, unsafe, of another architecture, or on a hub that
+            cannot be reached.
+        ParameterError: An input size, a stride or a setting that does not fit the network.
     """
-    name = os.fspath(path_or_name)
-    if name.startswith("random:"):
-        net, spec = _random_by_name(name)
-    elif (path := shipped_or_path(name)).exists() or path.suffix in {".safetensors", ".ckpt", ".pth", ".pt"}:
-        net, spec = network(read_weights(path), str(path))
-    else:
-        net, spec = _from_timm(name)
-    if feature_levels is not None:
-        if not isinstance(spec, ConvSpec):
-            raise ParameterError(f"{name}: a vision transformer has no feature_levels: leave them out")
-        spec = replace(spec, feature_levels=tuple(feature_levels))
-    return lock(net, spec, input_size, stride)
-
-
-def seeded_network(spec: VitSpec | ConvSpec, seed: int) -> nn.Module:
-    """Build an untrained network of either kind from a seed; torch's global generator is left as it was."""
-    return seeded_conv(spec, seed) if isinstance(spec, ConvSpec) else seeded_vit(spec, seed)
+    name, options = split_source(path_or_name)
+    if weights is not None:
+        options["weights"] = os.fspath(weights)
+    options |= {key: value for key, value in settings.items() if value is not None}
+    network, spec = _load(name, options)
+    return spec.lock(network, input_size, stride)
 
 
 def random_backbone(
-    spec: VitSpec | ConvSpec, seed: int = 0, *, input_size: int | None = None, stride: int | None = None
+    spec: BackboneSpec, seed: int = 0, *, input_size: int | None = None, stride: int | None = None
 ) -> Backbone:
     """Lock an untrained network, the baseline of every experiment; the same seed gives the same weights."""
-    return lock(seeded_network(spec, seed), spec, input_size, stride)
+    return spec.lock(spec.build_seeded(seed), input_size, stride)
 
 
 def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
@@ -87,34 +79,59 @@ def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
     return other.to(backbone.device)
 
 
-def _random_by_name(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:
-    network_name, _, option = name.removeprefix("random:").partition("?")
-    key, _, value = option.partition("=")
-    if option and (key != "seed" or not value.isdecimal()):
-        raise ParameterError(f"{name!r}: expected the form random:vit_small/4?seed=0")
-    spec = named_conv_spec(network_name) if network_name in CONV_PRESETS else named_spec(network_name)
-    return seeded_network(spec, int(value or 0)), spec
+def split_source(source: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """Split ``NAME?key=value&key=value`` into the name and its options, values read as YAML.
+
+    A path that exists is a name as a whole, whatever it holds.
+
+    Raises:
+        ParameterError: An option without a value.
+    """
+    text = os.fspath(source)
+    name, mark, query = text.partition("?")
+    if not mark or Path(text).exists():
+        return text, {}
+    options = {}
+    for part in query.split("&"):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise ParameterError(f"{text!r}: {part!r} is no option: give NAME?key=value, such as {name}?seed=0")
+        options[key] = yaml.safe_load(value)
+    return name, options
 
 
-def _from_timm(name: str) -> tuple[nn.Module, VitSpec | ConvSpec]:
-    import timm
+def _load(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
+    if name.startswith(_RANDOM):
+        return _untrained(name.removeprefix(_RANDOM), options)
+    prefix, file = options.pop("prefix", None), options.pop("weights", None)
+    path = shipped_or_path(name)
+    if path.exists() or path.suffix in _SUFFIXES:
+        if file is not None:
+            raise ParameterError(f"{name}: is a file itself: give weights with the name of a network only")
+        return build_network(read_weights(path, prefix), str(path), options)
+    cls, known = _named(name, [*shipped(), "random:vit_small/4"])
+    if file is not None:
+        return build_network(read_weights(file, prefix), str(file), {**known, **options}, cls)
+    check_fields(cls, options, name)
+    spec = cls(**{**known, **options})
+    return spec.pretrained(name), spec
 
-    if not timm.is_model(name):
-        known = [*shipped(), "vit_small_patch8_224.dino", "random:vit_small/4"]
-        raise CheckpointError(f"{name}: no such file and no known name: {nearest(name, known)}")
-    if not name.startswith("vit_"):
-        raise CheckpointError(
-            f"{name}: another architecture: only timm's plain ViTs (vit_...) can be the backbone"
-        )
-    try:
-        model: Any = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub client has no common root of its errors
-        raise CheckpointError(
-            f"{name}: the hub gave no weights ({type(error).__name__}); check the network, or download the file "
-            "once (dino_deitsmall8_pretrain.pth for DINO's ViT-S/8) and give its path"
-        ) from error
-    if not model.pretrained_cfg or tuple(model.pretrained_cfg.get("mean", ())) != _IMAGENET_MEAN:
-        raise CheckpointError(
-            f"{name}: was not trained with ImageNet's mean, which is the one known here; use a .dino"
-        )
-    return network(Weights(model.state_dict()), name, heads=model.blocks[0].attn.num_heads)
+
+def _untrained(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
+    cls, known = _named(name, [])
+    check_fields(cls, options, _RANDOM + name, "seed")
+    seed = options.pop("seed", 0)
+    if not isinstance(seed, int) or seed < 0:
+        raise ParameterError(f"seed is {seed!r}: give a whole number of at least 0")
+    spec = cls(**{**known, **options})
+    return spec.build_seeded(seed), spec
+
+
+def _named(name: str, others: list[str]) -> tuple[type[BackboneSpec], dict[str, Any]]:
+    """The type that knows a name, and the fields that the name stands for."""
+    for cls in BACKBONES.values():
+        known = cls.named(name)
+        if known is not None:
+            return cls, known
+    names = [other for cls in BACKBONES.values() for other in cls.names()]
+    raise CheckpointError(f"{name}: no such file and no known name: {nearest(name, [*others, *names])}")

@@ -1,21 +1,26 @@
-"""The vision transformer: a specification that travels with the weights, and timm's network built from it.
+"""Vision transformers: what all of them share, and ALAN's own small ones.
 
-timm is imported where a ViT is built: it takes seconds, and convolutional backbones do without it.
+timm is imported where a network is built: it takes seconds, and convolutional backbones do without it.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+import re
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from alan.backbone.locked import Backbone, Features
 from alan.backbone.normalise import Normalisation
-from alan.errors import ParameterError, nearest
-
-if TYPE_CHECKING:
-    from timm.models.vision_transformer import VisionTransformer
+from alan.backbone.spec import BackboneSpec, Tokens, check_size
+from alan.bounds import PositiveFloat, PositiveInt, bounded
+from alan.errors import AlanWarning, CheckpointError, ParameterError
 
 Initialisation = Literal["timm", "xavier"]
 
@@ -26,135 +31,191 @@ PRESETS = {
     "vit_small": (384, 12, 6),
     "vit_base": (768, 12, 12),
 }
+#: Channels of one attention head in almost every published vision transformer.
+_CHANNELS_OF_A_HEAD = 64
 
 
+class TransformerSpec(BackboneSpec):
+    """Base of the types whose network is a vision transformer of timm."""
+
+    @property
+    @abstractmethod
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+
+    @property
+    def multiple(self) -> int:
+        """Number that the sides of an image must be multiples of: the patch size."""
+        return self.patch_size
+
+    @property
+    def token_size(self) -> int:
+        """Distance in pixels of two patches."""
+        return self.patch_size
+
+    @property
+    def widths_of_tokens(self) -> tuple[int, int]:
+        """Widths of the CLS token and of the patch tokens."""
+        return self.dim, self.dim
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Give the settings that the fingerprint of a locked network covers beside its weights."""
+
+    def tokens(self, network: Any, images: Tensor) -> Tokens:
+        """Compute the CLS token and the patch tokens after the final norm, with gradients.
+
+        A network without a CLS token gives the mean of its patch tokens in its place.
+        """
+        tokens: Tensor = network.forward_features(images)
+        height, width = (side // self.patch_size for side in images.shape[-2:])
+        grid = tokens[:, network.num_prefix_tokens :].reshape(len(tokens), height, width, -1)
+        return Tokens(tokens[:, 0] if network.cls_token is not None else grid.mean((1, 2)), grid)
+
+    def lock(self, network: nn.Module, input_size: int | None = None, stride: int | None = None) -> VitBackbone:
+        """Freeze a network, see :class:`VitBackbone`."""
+        if not hasattr(network, "num_prefix_tokens"):
+            raise ParameterError(f"a {type(network).__name__} does not go with a {type(self).__name__}")
+        return VitBackbone(network, self, input_size, stride)
+
+
+@bounded
 @dataclass(frozen=True)
-class VitSpec:
-    """All that is needed to build the network and to feed it; the default is the paper's ViT-S/4 at 112 px.
+class VitSpec(TransformerSpec):
+    """A plain vision transformer of any size; the default is the paper's ViT-S/4 at 112 px.
 
     Attributes:
-        image_size: side of the training image in pixels, a multiple of ``patch_size``.
-        patch_size: side of a patch in pixels.
-        in_chans: 1 or 3 (grey repeated).
-        dim: width of a token; a multiple of ``heads``.
-        depth: number of blocks.
-        heads: attention heads.
-        mlp_ratio: width of the block's MLP over ``dim``.
-        normalisation: see :func:`alan.backbone.normalise.normalise`.
-        initialisation: ``timm`` (the paper's: truncated normal, 0.02) or ``xavier`` (Xavier linear layers and
-            patches, sine-cosine positions x 0.5), without which a narrow network does not learn in minutes.
+        image_size: Side of the training images in pixels, a multiple of ``patch_size``.
+        patch_size: Side of a patch in pixels.
+        in_chans: Channels of the input, 1 or 3 (grey values repeated).
+        dim: Width of a token, a multiple of ``heads``.
+        depth: Number of transformer blocks.
+        heads: Number of attention heads.
+        mlp_ratio: Width of the MLP of a block over ``dim``.
+        normalisation: Normalisation of grey values, see :func:`alan.backbone.normalise.normalise`.
+        initialisation: Initial weights: ``timm`` (the paper's truncated normal, 0.02) or ``xavier`` (Xavier linear
+            layers and patches, sine-cosine positions x 0.5), without which a narrow network does not learn in
+            minutes.
+
+    Raises:
+        ParameterError: A value is out of range, or two do not go together.
     """
 
-    image_size: int = 112
-    patch_size: int = 4
-    in_chans: int = 3
-    dim: int = 384
-    depth: int = 12
-    heads: int = 6
-    mlp_ratio: float = 4.0
+    kind: ClassVar[str] = "vit"
+    apart: ClassVar[frozenset[str]] = frozenset({"initialisation"})
+
+    image_size: PositiveInt = 112
+    patch_size: PositiveInt = 4
+    in_chans: Literal[1, 3] = 3
+    dim: PositiveInt = 384
+    depth: PositiveInt = 12
+    heads: PositiveInt = 6
+    mlp_ratio: PositiveFloat = 4.0
     normalisation: Normalisation = "imagenet"
     initialisation: Initialisation = "timm"
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "dim", "depth", "heads"):
-            if getattr(self, name) < 1:
-                raise ParameterError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.in_chans not in (1, 3):
-            raise ParameterError(f"in_chans is {self.in_chans}: it must be 1 or 3 (grey repeated)")
         if self.dim % self.heads:
             raise ParameterError(f"dim {self.dim} is not a multiple of heads {self.heads}")
-        if self.normalisation not in get_args(Normalisation):
-            raise ParameterError(
-                f"unknown normalisation {self.normalisation!r}: "
-                f"{nearest(self.normalisation, get_args(Normalisation))}"
-            )
-        if self.initialisation not in get_args(Initialisation):
-            raise ParameterError(
-                f"unknown initialisation {self.initialisation!r}: "
-                f"{nearest(self.initialisation, get_args(Initialisation))}"
-            )
         if self.initialisation == "xavier" and self.dim % 4:
             raise ParameterError(f"dim {self.dim} is not a multiple of 4, which sine-cosine positions need")
         check_size(self.image_size, self.patch_size)
 
-    @property
-    def grid(self) -> int:
-        """Patches along one side of the training image."""
-        return self.image_size // self.patch_size
+    def identity(self) -> dict[str, Any]:
+        """Give the settings that the fingerprint of a locked network covers beside its weights."""
+        return {"patch_size": self.patch_size, "heads": self.heads, "normalisation": self.normalisation}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary, for JSON."""
-        return asdict(self)
+    def build(self, drop_path: float = 0.0) -> nn.Module:
+        """Build timm's network without a classifier; any image size that is a multiple of the patch goes in.
+
+        Args:
+            drop_path: Probability of stochastic depth in the last block, rising linearly from 0 in the first.
+        """
+        from timm.models.vision_transformer import VisionTransformer
+
+        vit: nn.Module = VisionTransformer(
+            img_size=self.image_size,
+            patch_size=self.patch_size,
+            in_chans=self.in_chans,
+            num_classes=0,
+            embed_dim=self.dim,
+            depth=self.depth,
+            num_heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+            dynamic_img_size=True,
+            drop_path_rate=drop_path,
+        )
+        if self.initialisation == "xavier":
+            _initialise_xavier(vit, self)
+        return vit
+
+    @classmethod
+    def from_weights(cls, tensors: Mapping[str, Tensor], origin: str, known: Mapping[str, Any]) -> VitSpec | None:
+        """Read the specification off a plain state dict in the naming of the original DINO.
+
+        The number of attention heads is in no shape: unless it is given, one per 64 channels is assumed, with a
+        warning.
+        """
+        ranks = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2}
+        if not any(name in tensors for name in ranks):
+            return None
+        for name, rank in ranks.items():
+            if name not in tensors:
+                raise CheckpointError(
+                    f"{origin}: another architecture: {name!r} is missing, so it is no plain ViT: give the "
+                    "network's timm name, and this file as weights"
+                )
+            if tensors[name].ndim != rank:
+                raise CheckpointError(
+                    f"{origin}: another architecture: {name!r} has the shape {tuple(tensors[name].shape)}"
+                )
+        dim, in_chans, patch, _ = tensors["patch_embed.proj.weight"].shape
+        side = round((tensors["pos_embed"].shape[1] - 1) ** 0.5)
+        blocks = {int(found.group(1)) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))}
+        try:
+            return cls(
+                **{
+                    "image_size": side * patch,
+                    "patch_size": patch,
+                    "in_chans": in_chans,
+                    "dim": dim,
+                    "depth": max(blocks) + 1,
+                    "heads": known.get("heads") or _guess_heads(dim, origin),
+                    "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / dim,
+                    **known,
+                }
+            )
+        except ParameterError as error:
+            raise CheckpointError(f"{origin}: another architecture: {error}") from error
+
+    @classmethod
+    def named(cls, name: str) -> dict[str, Any] | None:
+        """Give the fields of a preset such as ``vit_small/4``; the patch size follows the slash."""
+        preset, _, patch = name.partition("/")
+        if preset not in PRESETS or not patch.isdecimal():
+            return None
+        dim, depth, heads = PRESETS[preset]
+        return {"patch_size": int(patch), "dim": dim, "depth": depth, "heads": heads}
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """List the presets with two patch sizes."""
+        return [f"{preset}/{size}" for preset in PRESETS for size in (4, 8)]
 
 
-def check_size(size: int, patch_size: int, name: str = "image size") -> None:
-    """Refuse an image size that is not a multiple of the patch.
-
-    Args:
-        size: side in pixels.
-        patch_size: side of a patch in pixels.
-        name: what the message calls the size.
-
-    Raises:
-        ParameterError: with the two nearest sizes that would work.
-    """
-    if size % patch_size or size < patch_size:
-        below = size // patch_size * patch_size
-        works = f"{below} or {below + patch_size}" if below else str(patch_size)
-        raise ParameterError(f"{name} {size} is not a multiple of the patch size {patch_size}: use {works}")
-
-
-def named_spec(name: str, **changes: Any) -> VitSpec:
-    """Specification by name.
-
-    Args:
-        name: ``vit_small/4`` and the like, see :data:`PRESETS`; the patch size follows the slash.
-        **changes: fields of :class:`VitSpec` to set.
-
-    Raises:
-        ParameterError: the name is unknown.
-    """
-    base, _, patch = name.partition("/")
-    if base not in PRESETS or not patch.isdecimal():
-        known = [f"{preset}/{size}" for preset in PRESETS for size in (4, 8)]
-        raise ParameterError(f"unknown network {name!r}: {nearest(name, known)}")
-    dim, depth, heads = PRESETS[base]
-    return replace(VitSpec(patch_size=int(patch), dim=dim, depth=depth, heads=heads), **changes)
-
-
-def build_vit(spec: VitSpec, drop_path: float = 0.0) -> VisionTransformer:
-    """Build timm's network without a classifier; any image size that is a multiple of the patch goes in.
-
-    Weights are drawn from torch's global generator; :func:`seeded_vit` does not touch it.
-
-    Args:
-        spec: what to build.
-        drop_path: probability of stochastic depth in the last block, rising linearly from 0 in the first.
-    """
-    from timm.models.vision_transformer import VisionTransformer
-
-    vit = VisionTransformer(
-        img_size=spec.image_size,
-        patch_size=spec.patch_size,
-        in_chans=spec.in_chans,
-        num_classes=0,
-        embed_dim=spec.dim,
-        depth=spec.depth,
-        num_heads=spec.heads,
-        mlp_ratio=spec.mlp_ratio,
-        dynamic_img_size=True,
-        drop_path_rate=drop_path,
+def _guess_heads(dim: int, origin: str) -> int:
+    if dim % _CHANNELS_OF_A_HEAD:
+        raise CheckpointError(
+            f"{origin}: does not say how many attention heads the network of width {dim} has: give heads"
+        )
+    heads = dim // _CHANNELS_OF_A_HEAD
+    warnings.warn(
+        f"{origin}: does not say how many attention heads the network has; {heads} are assumed, one per "
+        f"{_CHANNELS_OF_A_HEAD} channels. Give heads={heads}, or the right number, to silence this warning",
+        AlanWarning,
+        stacklevel=2,
     )
-    if spec.initialisation == "xavier":
-        _initialise_xavier(vit, spec)
-    return vit
-
-
-def seeded_vit(spec: VitSpec, seed: int, drop_path: float = 0.0) -> VisionTransformer:
-    """:func:`build_vit` from a seed; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_vit(spec, drop_path)
+    return heads
 
 
 @torch.no_grad()
@@ -166,4 +227,87 @@ def _initialise_xavier(vit: Any, spec: VitSpec) -> None:
             nn.init.xavier_uniform_(module.weight)
     nn.init.xavier_uniform_(vit.patch_embed.proj.weight.view(spec.dim, -1))
     nn.init.normal_(vit.cls_token, std=0.5)
-    vit.pos_embed[:, 1:] = 0.5 * build_sincos2d_pos_embed([spec.grid, spec.grid], dim=spec.dim)
+    side = spec.image_size // spec.patch_size
+    vit.pos_embed[:, 1:] = 0.5 * build_sincos2d_pos_embed([side, side], dim=spec.dim)
+
+
+class VitBackbone(Backbone):
+    """A frozen vision transformer: the CLS token and the patch tokens of the last block after the final norm.
+
+    Register tokens are left out. A network without a CLS token gives the mean of its patch tokens.
+
+    Args:
+        vit: The network, taken over and frozen.
+        spec: Its specification.
+        input_size: Side in pixels to which frames are resized, a multiple of the patch size; None: the training
+            image size. Positions are interpolated.
+        stride: Distance of two tokens in pixels, a divisor of the patch size; None: the patch size. Below it
+            patches overlap, and the grid has ``(input_size - patch_size) / stride + 1`` tokens along one side.
+
+    Raises:
+        ParameterError: A size that is not a multiple of the patch, a stride that does not divide it, or
+            overlapping patches of a network whose positions are not a learned grid.
+    """
+
+    spec: TransformerSpec
+    positions: Tensor | None
+
+    def __init__(
+        self, vit: nn.Module, spec: TransformerSpec, input_size: int | None = None, stride: int | None = None
+    ) -> None:
+        patch = spec.patch_size
+        super().__init__(vit, spec, input_size, patch if stride is None else stride, spec.identity())
+        check_size(self.input_size, patch)
+        divisors = [s for s in range(1, patch + 1) if patch % s == 0]
+        if self.stride not in divisors:
+            raise ParameterError(
+                f"stride {self.stride} does not divide the patch size {patch}: use one of {divisors}"
+            )
+        self.grid = (self.input_size - patch) // self.stride + 1
+        self.register_buffer("positions", None if self.stride == patch else self._positions(), persistent=False)
+
+    @property
+    def _window(self) -> int:
+        return self.spec.patch_size
+
+    def _features(self, normalised: Tensor, images: Tensor) -> Features:
+        if self.positions is None:
+            frame, grid = self.spec.tokens(self.network, normalised)
+            return Features(frame.float(), grid.float())
+        vit = self.network
+        projection = vit.patch_embed.proj
+        x = F.conv2d(normalised, projection.weight, projection.bias, stride=self.stride)
+        x = x.flatten(2).transpose(1, 2)  # (B, h w, D)
+        prefix = [token.expand(len(x), -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+        if vit.no_embed_class:
+            x = torch.cat([*prefix, x + self.positions], dim=1)
+        else:
+            x = torch.cat([*prefix, x], dim=1) + self.positions
+        x = vit.norm(vit.blocks(vit.norm_pre(x))).float()
+        grid = x[:, vit.num_prefix_tokens :].reshape(len(x), self.grid, self.grid, self.dim)
+        return Features(x[:, 0] if vit.cls_token is not None else grid.mean((1, 2)), grid)
+
+    @torch.no_grad()
+    def _positions(self) -> Tensor:
+        """Position embedding (1, prefix + h w, D) of overlapping patches.
+
+        Token i sits at the coordinate ``i stride / patch`` of the grid without overlap: bicubic interpolation
+        between the centres of the outermost patches (``align_corners``) gives just that.
+        """
+        from timm.layers.pos_embed import resample_abs_pos_embed
+        from timm.models.vision_transformer import VisionTransformer
+
+        vit = self.network
+        if not isinstance(vit, VisionTransformer) or vit.pos_embed is None:
+            raise ParameterError(
+                f"stride {self.stride}: overlapping patches need a learned grid of positions, which this "
+                f"{type(vit).__name__} does not have: use the patch size {self.spec.patch_size}"
+            )
+        prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        base = self.input_size // self.spec.patch_size
+        position: Tensor = resample_abs_pos_embed(
+            vit.pos_embed, [base, base], list(vit.patch_embed.grid_size), num_prefix_tokens=prefix
+        )
+        patches = position[:, prefix:].reshape(1, base, base, self.dim).permute(0, 3, 1, 2)
+        patches = F.interpolate(patches, (self.grid, self.grid), mode="bicubic", align_corners=True)
+        return torch.cat([position[:, :prefix], patches.flatten(2).transpose(1, 2)], dim=1)

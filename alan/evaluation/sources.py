@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.backbone.load import Backbone, random_like
+from alan.backbone.load import random_like
+from alan.backbone.locked import Backbone
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.evaluation.maps import parcel_maps

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from tqdm import tqdm
 
-from alan.backbone.load import Backbone, load_backbone, random_like
+from alan.backbone.load import load_backbone, random_like
+from alan.backbone.locked import Backbone
 from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore, StoredSequence
 from alan.downstream.neighbors import WeightedKNNClassifier

@@ -1,9 +1,9 @@
 """SmooSeg as a Lightning module (Lan et al., NeurIPS 2023: smoothness prior for unsupervised segmentation).
 
-Segmentation as the least energy: a smoothness term, by which tokens with like features get like assignments, and
-a data term, by which the assignments are those of prototypes that a teacher holds steady. With ``F`` the cosines
-of frozen features, centred as in :mod:`alan.parcels.losses`, ``A`` the teacher's soft assignments, and ``b`` a
-shift,
+Segmentation minimises an energy of two terms: a smoothness term, by which tokens with similar features get similar
+assignments, and a data term, by which the assignments are those of prototypes that a slowly moving teacher holds.
+With ``F`` the cosines of frozen features, centred as in :mod:`alan.parcels.losses`, ``A`` the teacher's soft
+assignments, and ``b`` a shift,
 
     L_smooth = mean_ij (F_ij - b) (1 - cos(A_i, A_j))          within a frame, and between frames of two sequences
     L_data   = - mean_i log softmax(student_i / t)[argmax_k A_ik]
@@ -14,11 +14,15 @@ form without token-by-token matrices serves both (assignments are non-negative).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 
+from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, bounded
 from alan.errors import ParameterError
 from alan.parcels.heads import SmooSegHead
 from alan.parcels.losses import LossWeights, raptor_loss
@@ -34,24 +38,24 @@ def smoothness_loss(
     generator: torch.Generator,
     token_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Smoothness term over a batch of sequences (paper, section 3.2).
+    """Compute the smoothness term over a batch of sequences (paper, section 3.2).
 
-    Pairs of frames are those of :func:`alan.parcels.raptor_loss`: the paper's are a frame with itself and a
-    frame with one of another image (here: of another sequence); frames within a sequence may be paired too.
+    Pairs of frames are those of :func:`alan.parcels.raptor_loss`: the paper pairs a frame with itself and with a
+    frame of another image (here: of another sequence); frames within a sequence may be paired too.
 
     Args:
         features: (B, F, T, D) frozen features.
         assignments: (B, F, T, K) soft assignments, non-negative.
-        shifts: b of each kind of pairs.
-        weights: weight of each kind of pairs.
-        generator: draws the pairs; on the CPU.
+        shifts: Shift b of each kind of pairs.
+        weights: Weight of each kind of pairs.
+        generator: Draws the pairs; on the CPU.
         token_weights: (B, F, T) weights >= 0 of the tokens; None: all 1.
 
     Returns:
         Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
 
     Raises:
-        ParameterError: as :func:`alan.parcels.raptor_loss`.
+        ParameterError: As :func:`alan.parcels.raptor_loss`.
     """
     terms = raptor_loss(
         features, assignments, shifts=shifts, weights=weights, generator=generator, token_weights=token_weights
@@ -63,12 +67,12 @@ def smoothness_loss(
 
 
 def data_loss(cosines: Tensor, target: Tensor, temperature: float, token_weights: Tensor | None = None) -> Tensor:
-    """Data term: cross-entropy of the student's prediction against the teacher's choice (paper, section 3.3).
+    """Compute the data term: cross-entropy of the student against the teacher's choice (paper, section 3.3).
 
     Args:
-        cosines: (..., K) the student's.
-        target: (...) the teacher's parcel.
-        temperature: of the student's softmax.
+        cosines: (..., K) cosines of the student.
+        target: (...) parcel that the teacher chooses.
+        temperature: Temperature of the student's softmax.
         token_weights: (...) weights >= 0 of the tokens; None: all 1.
 
     Returns:
@@ -84,47 +88,41 @@ def data_loss(cosines: Tensor, target: Tensor, temperature: float, token_weights
 class SmooSegModule(HeadModule):
     """Train a SmooSeg head over a locked backbone.
 
-    Batches and data modules are those of :class:`alan.parcels.RaptorModule`. The projector learns from the
-    smoothness term through the teacher's assignments (the teacher's prototypes are fixed there), the student's
-    prototypes from the data term (codes are fixed there), and before each step the teacher follows the student.
-    Defaults are the published ones for Cityscapes with DINO ViT-S, but for the learning rates, the momentum and
-    the dropout: those are for hundreds of steps instead of thousands. Dropout takes single values of the
-    projector's input, and the affinities are those of whole features.
+    The projector learns from the smoothness term through the teacher's assignments (the teacher's prototypes are
+    fixed there), the student's prototypes learn from the data term (codes are fixed there), and before each step
+    the teacher follows the student. Defaults are the published ones for Cityscapes with DINO ViT-S, except for the
+    learning rates, the momentum and the dropout: those suit hundreds of steps instead of thousands. Dropout acts
+    on single values of the projector's input, and the affinities are those of whole features. For batches and
+    checkpoints see :class:`alan.parcels.training.HeadModule`.
 
     Args:
-        backbone: path or name, as :func:`alan.backbone.load_backbone` takes it.
-        n_parcels: K, 2 to 254.
-        n_codes: width of the projector's codes.
-        dropout: before the projector, 0 to below 1.
-        temperature: of the teacher's soft assignments; a low one makes them hard.
-        student_temperature: of the student's softmax in the data term.
-        momentum: share of itself that the teacher keeps in a step, 0 to below 1.
-        lr: learning rate (Adam) of the projector.
-        lr_prototypes: learning rate of the student's prototypes.
-        shift_self: b of the pairs of a frame with itself.
-        shift_similar: b of the pairs within a sequence.
-        shift_contrast: b of the pairs between sequences.
-        weight_self: weight of the pairs of a frame with itself.
-        weight_similar: weight of the pairs within a sequence; the paper has none.
-        weight_contrast: weight of the pairs between sequences.
-        weight_data: weight of the data term.
-        sector_only: as in :class:`alan.parcels.RaptorModule`, and so the following.
-        standardise: standardise tokens per channel.
-        statistics_batches: batches for that.
-        input_size: side in pixels to which the backbone resizes frames; None: its training size.
-        stride: step of the backbone's patches; None: the patch size.
-        cache_features: keep tokens in memory as float16.
-        cache_gb: room for that, in GB.
-        seed: of all random numbers.
+        backbone: Path or name of the backbone, as :func:`alan.backbone.load_backbone` takes it.
+        n_parcels: Number of parcels K, 2 to 254.
+        n_codes: Width of the projector's codes.
+        dropout: Dropout before the projector, 0 to below 1.
+        temperature: Temperature of the teacher's soft assignments; a low one makes them hard.
+        student_temperature: Temperature of the student's softmax in the data term.
+        momentum: Share of itself that the teacher keeps in a step, 0 to below 1.
+        lr: Learning rate (Adam) of the projector.
+        lr_prototypes: Learning rate of the student's prototypes.
+        shift_self: Shift b of the pairs of a frame with itself.
+        shift_similar: Shift b of the pairs within a sequence.
+        shift_contrast: Shift b of the pairs between sequences.
+        weight_self: Weight of the pairs of a frame with itself.
+        weight_similar: Weight of the pairs within a sequence; 0 in the paper.
+        weight_contrast: Weight of the pairs between sequences.
+        weight_data: Weight of the data term.
+        **settings: Further arguments of :class:`alan.parcels.training.HeadModule`.
 
     Raises:
-        CheckpointError: the backbone cannot be loaded.
-        ParameterError: a value is out of range.
+        CheckpointError: The backbone cannot be loaded.
+        ParameterError: A value is out of range.
     """
 
     method = "SmooSeg"
     head: SmooSegHead
 
+    @bounded
     def __init__(
         self,
         backbone: str,
@@ -133,48 +131,24 @@ class SmooSegModule(HeadModule):
         n_codes: int = 64,
         dropout: float = 0.1,
         temperature: float = 0.1,
-        student_temperature: float = 1.0,
-        momentum: float = 0.99,
-        lr: float = 1e-3,
-        lr_prototypes: float = 5e-3,
+        student_temperature: PositiveFloat = 1.0,
+        momentum: Rate = 0.99,
+        lr: PositiveFloat = 1e-3,
+        lr_prototypes: PositiveFloat = 5e-3,
         shift_self: float = -0.02,
         shift_similar: float = 0.0,
         shift_contrast: float = 0.5,
-        weight_self: float = 1.0,
-        weight_similar: float = 0.0,
-        weight_contrast: float = 1.0,
-        weight_data: float = 1.0,
-        sector_only: bool = False,
-        standardise: bool = True,
-        statistics_batches: int = 20,
-        input_size: int | None = None,
-        stride: int | None = None,
-        cache_features: bool = False,
-        cache_gb: float = 2.0,
-        seed: int = 0,
+        weight_self: NonNegativeFloat = 1.0,
+        weight_similar: NonNegativeFloat = 0.0,
+        weight_contrast: NonNegativeFloat = 1.0,
+        weight_data: PositiveFloat = 1.0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            backbone,
-            sector_only=sector_only,
-            standardise=standardise,
-            statistics_batches=statistics_batches,
-            input_size=input_size,
-            stride=stride,
-            cache_features=cache_features,
-            cache_gb=cache_gb,
-            seed=seed,
-        )
+        super().__init__(backbone, **settings)
         self.shifts = LossWeights(shift_self, shift_similar, shift_contrast)
         self.weights = LossWeights(weight_self, weight_similar, weight_contrast)
-        if min(lr, lr_prototypes, weight_data) <= 0 or min(self.weights) < 0 or not any(self.weights):
-            raise ParameterError(
-                f"lr is {lr}, lr_prototypes {lr_prototypes}, weight_data {weight_data}, the weights of pairs "
-                f"{tuple(self.weights)}: the first three and one of the last must be above 0, none below"
-            )
-        if student_temperature <= 0 or not 0 <= momentum < 1:
-            raise ParameterError(
-                f"student_temperature is {student_temperature}, momentum {momentum}: above 0, and 0 to below 1"
-            )
+        if not any(self.weights):
+            raise ParameterError("every weight of pairs is 0: give one above 0")
         self.lr, self.lr_prototypes, self.weight_data = lr, lr_prototypes, weight_data
         self.student_temperature, self.momentum = student_temperature, momentum
         self.head = SmooSegHead(
@@ -185,6 +159,7 @@ class SmooSegModule(HeadModule):
             temperature=temperature,
             generator=self.initial(),
         )
+        self._stepped = True  # since the teacher last followed the student
 
     def configure_optimizers(self) -> Optimizer:
         """Adam at constant rates: one for the projector, one for the student's prototypes."""
@@ -192,9 +167,21 @@ class SmooSegModule(HeadModule):
         groups = [{"params": projector, "lr": self.lr}, {"params": [self.head.student], "lr": self.lr_prototypes}]
         return torch.optim.Adam(groups)
 
+    def compute_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Let the teacher follow the student in the first batch of each step, then compute the loss."""
+        if self._stepped:  # here and not after the step: the exported head is that of the last loss
+            self.head.follow(self.momentum)
+        self._stepped = False
+        return super().compute_loss(batch)
+
+    def after_step(self, values: Mapping[str, float]) -> None:
+        """Note that the student has moved."""
+        super().after_step(values)
+        self._stepped = True
+
     def terms(self, batch: TokenBatch) -> dict[str, Tensor]:
         """Compute the energy of a batch: the three smoothness terms, ``data`` and ``total``."""
-        with self.own_dropout():
+        with self.seeded(1):  # dropout
             codes = self.head.codes(batch.tokens)
         with torch.autocast(self.device.type, enabled=False):
             codes = codes.float()
@@ -211,8 +198,3 @@ class SmooSegModule(HeadModule):
             terms["data"] = data_loss(cosines, logits.argmax(-1), self.student_temperature, batch.weights)
         terms["total"] = terms["total"] + self.weight_data * terms["data"]
         return terms
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One batch of sequences; returns the loss. See :class:`alan.parcels.training.HeadModule`."""
-        self.head.follow(self.momentum)  # here and not after the step: a checkpoint then lacks nothing
-        return super().training_step(batch, batch_idx)

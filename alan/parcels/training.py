@@ -1,21 +1,21 @@
-"""Shared by the trainings of token heads: locked backbone, statistics, random numbers, checkpoints, export."""
+"""What the trainings of token heads share: the locked backbone, its statistics, checkpoints, export."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor
 from tqdm import tqdm
 
 from alan.backbone.load import load_backbone
 from alan.backbone.locked import Backbone
+from alan.backbone.training import TrainingModule
+from alan.bounds import PositiveFloat, PositiveInt, Seed, bounded
 from alan.errors import CheckpointError, ParameterError
 from alan.parcels.heads import TokenHead
 from alan.parcels.memory import TokenMemory
@@ -24,9 +24,8 @@ from alan.parcels.usage import collapse_verdict, parcel_usage
 from alan.seeding import step_generator
 
 _log = logging.getLogger(__name__)
-#: Batches before a collapse is spoken of: the first steps say nothing yet.
+#: Batches before a collapse is warned of: parcels form in the first steps.
 _GRACE = 50
-_CPU = torch.device("cpu")
 
 
 class TokenBatch(NamedTuple):
@@ -36,69 +35,63 @@ class TokenBatch(NamedTuple):
     weights: Tensor | None
 
 
-class HeadModule(LightningModule):
+class HeadModule(TrainingModule):
     """Base of the trainings of a token head over a locked backbone.
 
-    A batch holds ``frames`` (B, F, S, S) uint8 and ``index`` (B, F) int64, the number of each frame, or instead
-    ``tokens`` (B, F, h, w, D) and, with ``sector_only``, ``sector`` (B, F, h, w) bool. All random numbers (initial
-    weights, pairs, dropout) follow from the seed, the number of the batch and the rank, and the global generators
-    are left alone. The checkpoint holds the head and the fingerprint of the backbone, not the backbone.
+    A batch holds ``frames`` (B, F, S, S) uint8 and ``index`` (B, F) int64, the number of each frame; or it holds
+    ``tokens`` (B, F, h, w, D) and, with ``sector_only``, ``sector`` (B, F, h, w) bool. The checkpoint holds the
+    head and the fingerprint of the backbone, not the backbone. N processes give the weights of one process that
+    accumulates N batches.
 
-    A child sets :attr:`head` in its constructor, and gives :meth:`terms` and ``configure_optimizers``.
+    A subclass sets :attr:`head` in its constructor, and implements :meth:`terms` and ``configure_optimizers``.
 
     Attributes:
-        method: name of the method, for messages.
-        head: what is trained.
+        head: The head that is trained.
 
     Args:
-        backbone: path or name, as :func:`alan.backbone.load_backbone` takes it.
-        sector_only: leave the tokens outside the ultrasound sector out of the loss and the statistics; in parcel
-            maps the outside becomes background.
-        standardise: standardise tokens per channel, by mean and standard deviation over the first
-            ``statistics_batches`` batches of the training data, taken once before the first step.
-        statistics_batches: batches for that.
-        input_size: side in pixels to which the backbone resizes frames; None: its training size.
-        stride: step of the backbone's patches; None: the patch size.
-        cache_features: keep tokens in memory as float16, so that a frame seen before costs the head alone. A
-            resumed run then equals the uninterrupted one up to rounding, not bit by bit.
-        cache_gb: room for that, in GB.
-        seed: of all random numbers.
+        backbone: Path or name of the backbone, as :func:`alan.backbone.load_backbone` takes it.
+        sector_only: Whether tokens outside the ultrasound sector are left out of the loss and the statistics; in
+            parcel maps they become background.
+        standardise: Whether tokens are standardised per channel, by mean and standard deviation over the first
+            ``statistics_batches`` batches of the training data, computed once before the first step.
+        statistics_batches: Number of batches for the standardisation.
+        input_size: Side in pixels to which the backbone resizes frames; null: its training size.
+        stride: Distance of two tokens in pixels; null: the default of the backbone.
+        cache_features: Whether tokens are kept in memory as float16, so that a frame seen before costs the head
+            alone. A resumed run then equals the uninterrupted one up to rounding, not bit by bit.
+        cache_gb: Memory for the kept tokens, in GB.
+        seed: Seed of all random numbers: initial weights, pairs of frames and dropout.
 
     Raises:
-        CheckpointError: the backbone cannot be loaded.
-        ParameterError: a value is out of range.
+        CheckpointError: The backbone cannot be loaded.
+        ParameterError: A value is out of range.
     """
 
+    entry_key = ENTRY
     export_name = "parcels.safetensors"
-    method: ClassVar[str]
     head: TokenHead
 
+    @bounded
     def __init__(
         self,
         backbone: str,
         *,
-        sector_only: bool,
-        standardise: bool,
-        statistics_batches: int,
-        input_size: int | None,
-        stride: int | None,
-        cache_features: bool,
-        cache_gb: float,
-        seed: int,
+        sector_only: bool = False,
+        standardise: bool = True,
+        statistics_batches: PositiveInt = 20,
+        input_size: PositiveInt | None = None,
+        stride: PositiveInt | None = None,
+        cache_features: bool = False,
+        cache_gb: PositiveFloat = 2.0,
+        seed: Seed = 0,
     ) -> None:
-        super().__init__()
-        if statistics_batches < 1 or cache_gb <= 0:
-            raise ParameterError(
-                f"statistics_batches is {statistics_batches}, cache_gb {cache_gb}: they must be above 0; "
-                "standardise: false and cache_features: false switch them off"
-            )
-        self.seed, self.sector_only = seed, sector_only
+        super().__init__(seed)
+        self.sector_only = sector_only
         self.statistics_batches = statistics_batches
         # in a tuple, so that it is no submodule: neither trained, nor saved, nor put into train mode
         self._locked = (load_backbone(backbone, input_size=input_size, stride=stride),)
         self.source = backbone
         self._memory = TokenMemory(cache_gb if cache_features else 0.0)
-        self._batches = 0  # batches seen: the random numbers of a step hang on it
         self._needs_statistics = standardise
         self._warned = False
 
@@ -108,29 +101,23 @@ class HeadModule(LightningModule):
         return self._locked[0]
 
     def terms(self, batch: TokenBatch) -> dict[str, Tensor]:
-        """Compute the loss of a batch: its parts by name, and ``total``."""
+        """Compute the loss of a batch: its terms by name, and ``total``."""
         raise NotImplementedError
 
     def initial(self) -> torch.Generator:
-        """Give the generator of the initial weights."""
-        return step_generator(_CPU, self.seed, 0)
+        """Make the generator of the initial weights."""
+        return step_generator("cpu", self.seed, 0)
 
-    def generator(self) -> torch.Generator:
-        """Give the generator of this batch, on the CPU: a function of seed, number of the batch and rank."""
-        return step_generator(_CPU, self.seed, self._batches, self.global_rank)
-
-    @contextlib.contextmanager
-    def own_dropout(self) -> Iterator[None]:
-        """Let dropout in the block draw from this batch's numbers, and put the global generators back."""
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(step_generator(_CPU, self.seed, self._batches, self.global_rank, 1).initial_seed())
-            yield
+    def key(self, *extra: int) -> tuple[int, ...]:
+        """Identify the random numbers of the current batch; the number 0 is that of the initial weights."""
+        seed, number, *rest = super().key(*extra)
+        return seed, number + 1, *rest
 
     def on_train_start(self) -> None:
-        """Take the statistics of the features, unless a checkpoint brought them.
+        """Compute the statistics of the features, unless a checkpoint brought them.
 
         Raises:
-            CheckpointError: the data module reads tokens from the cache of another backbone.
+            CheckpointError: The data module reads tokens from the cache of another backbone.
         """
         self.backbone.to(self.device)
         trainer: Any = self.trainer
@@ -138,16 +125,17 @@ class HeadModule(LightningModule):
         if cache is not None:
             check_backbone("the parcels", self.backbone.fingerprint, self.source, cache.manifest.backbone)
         if self._needs_statistics:
-            fresh = trainer.datamodule is not None  # a loader of its own leaves the place of the other alone
-            self._take_statistics(trainer.datamodule.train_dataloader() if fresh else trainer.train_dataloader)
+            fresh = trainer.datamodule is not None  # a second loader, which leaves the place of the first alone
+            self._compute_statistics(trainer.datamodule.train_dataloader() if fresh else trainer.train_dataloader)
             self._needs_statistics = False
 
     @torch.no_grad()
-    def _take_statistics(self, batches: Iterable[dict[str, Tensor]]) -> None:
+    def _compute_statistics(self, batches: Iterable[dict[str, Tensor]]) -> None:
         dim = self.backbone.dim
         sums = torch.zeros(2 * dim + 1, dtype=torch.float64)  # number, sums, sums of squares
-        bar = tqdm(total=self.statistics_batches, desc="feature statistics", leave=False)
-        for _, batch in zip(range(self.statistics_batches), batches, strict=False):
+        share = -(-self.statistics_batches // self.trainer.world_size)
+        bar = tqdm(total=share, desc="feature statistics", leave=False)
+        for _, batch in zip(range(share), batches, strict=False):
             tokens, weights = self._read({name: value.to(self.device) for name, value in batch.items()})
             rows = tokens.flatten(0, 2) if weights is None else tokens[weights > 0]
             if len(rows):
@@ -164,7 +152,7 @@ class HeadModule(LightningModule):
 
     @torch.no_grad()
     def _read(self, batch: dict[str, Tensor]) -> TokenBatch:
-        """Tokens and weights of a batch, from its frames or as it brings them."""
+        """Compute the tokens and weights of a batch, or take those it brings."""
         sector: Tensor | None
         if "tokens" in batch:
             tokens, sector = batch["tokens"].float(), batch.get("sector")
@@ -177,35 +165,24 @@ class HeadModule(LightningModule):
         if not self.sector_only:
             return TokenBatch(tokens.flatten(2, 3), None)
         if sector is None:
-            raise ParameterError("sector_only is set and the batch brings tokens without their sector")
+            raise ParameterError("sector_only is set and the batch has tokens without their sector")
         return TokenBatch(tokens.flatten(2, 3), sector.flatten(2).float())
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One batch of sequences; returns the loss.
-
-        Args:
-            batch: see the class.
-            batch_idx: unused; the module counts its own batches across restarts.
-
-        Raises:
-            ParameterError: a single sequence in the batch, or a loss that is not finite.
-        """
-        self._batches += 1
+    def compute_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Compute the loss of a batch of sequences and log its terms."""
         tokens = self._read(batch)
         terms = self.terms(tokens)
         loss = terms.pop("total")
-        if not torch.isfinite(loss):
-            raise ParameterError(f"the loss is {loss.item()} at step {self.global_step}: lower lr, or use 32-true")
-        self.log("loss", loss, prog_bar=True)
         self.log_dict({f"loss_{name}": term for name, term in terms.items()})
         self._monitor(*tokens)
         return loss
 
     @torch.no_grad()
     def _monitor(self, tokens: Tensor, weights: Tensor | None) -> None:
-        """Log the parcels in use (without dropout) with the logger's rhythm; warn once when they collapse."""
+        """Log the parcels in use (without dropout) as often as the trainer logs; warn once when they collapse."""
         trainer: Any = self.trainer
-        if self._batches % trainer.log_every_n_steps:
+        batches = self._batches + 1
+        if batches % trainer.log_every_n_steps:
             return
         self.head.eval()
         ids = self.head(tokens).argmax(-1)
@@ -214,35 +191,29 @@ class HeadModule(LightningModule):
         self.log("parcels_in_use", float(usage.in_use), prog_bar=True)
         self.log("parcel_perplexity", usage.perplexity)
         verdict = collapse_verdict(usage, self.head.n_parcels)
-        if verdict and not self._warned and self._batches > _GRACE:
+        if verdict and not self._warned and batches > _GRACE:
             _log.warning("step %d: %s", self.global_step, verdict)
             self._warned = True
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what :func:`alan.parcels.load_parcels` and a resumed run need to know."""
+    def checkpoint_entry(self) -> dict[str, Any]:
+        """Give what :func:`alan.parcels.load_parcels` and a resumed run need to know."""
         entry = parcel_entry(self.head, self.backbone, self.source, None, sector_only=self.sector_only)
-        state = {"batches": self._batches, "needs_statistics": self._needs_statistics}
-        checkpoint[ENTRY] = {**entry, **state}
+        return {**entry, "needs_statistics": self._needs_statistics}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the training up again.
+    def check_entry(self, entry: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another backbone or another head.
 
         Raises:
-            CheckpointError: not a checkpoint of this module, or one of another backbone or another head.
+            CheckpointError: It is of another one.
         """
-        entry = checkpoint.get(ENTRY, {})
-        if "batches" not in entry:
-            raise CheckpointError(
-                f"the checkpoint is not one of a {self.method} training: give the last.ckpt of this run"
-            )
         origin = entry["backbone"]
         check_backbone("the checkpoint", origin["fingerprint"], origin["source"], self.backbone.fingerprint)
         if entry["head"] != self.head.settings():
             raise CheckpointError(f"the checkpoint's head is {entry['head']}, the config's {self.head.settings()}")
-        self._batches, self._needs_statistics = entry["batches"], entry["needs_statistics"]
+        self._needs_statistics = entry["needs_statistics"]
 
     def parcels(self) -> ParcelModel:
-        """The parcel model as trained so far; its head is a copy, the backbone is shared."""
+        """Build the parcel model as trained so far; its head is a copy, the backbone is shared."""
         head = copy.deepcopy(self.head)
         model = ParcelModel(self.backbone, head, sector_only=self.sector_only, source=self.source)
         return model.to(self.head.mean.device)

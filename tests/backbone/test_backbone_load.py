@@ -4,17 +4,21 @@ import argparse
 import json
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from alan.backbone.checkpoint import export_backbone
-from alan.backbone.load import VitBackbone, load_backbone, random_backbone, random_like
+from alan.backbone.load import load_backbone, random_backbone, random_like
 from alan.backbone.normalise import normalise
-from alan.backbone.vit import VitSpec, build_vit, check_size, named_spec, seeded_vit
+from alan.backbone.spec import check_size
+from alan.backbone.vit import VitBackbone, VitSpec
 from alan.data.sector import sector_mask
-from alan.errors import CheckpointError, ParameterError
+from alan.errors import AlanWarning, CheckpointError, ParameterError
 
 SPEC = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=64, depth=2, heads=1)
 
@@ -26,7 +30,7 @@ def frames():
 
 @pytest.fixture
 def vit():
-    return seeded_vit(SPEC, 3).eval()
+    return SPEC.build_seeded(3).eval()
 
 
 def one_line(error):
@@ -58,7 +62,7 @@ def test_half_stride_holds_the_base_grid_at_even_positions(vit, frames):
     base, dense = VitBackbone(vit, SPEC), VitBackbone(vit, SPEC, stride=4)
     assert dense.grid == 7
     even = dense.positions[:, 1:].reshape(1, 7, 7, -1)[:, ::2, ::2].flatten(1, 2)
-    torch.testing.assert_close(even, base.positions[:, 1:])
+    torch.testing.assert_close(even, vit.pos_embed[:, 1:])
     tokens, few = dense(frames).tokens[:, ::2, ::2], base(frames).tokens
     same = F.cosine_similarity(tokens, few, dim=-1).mean()
     other = F.cosine_similarity(tokens.flip(0).flip(1), few, dim=-1).mean()
@@ -80,9 +84,9 @@ def test_locked(vit, frames):
 
 def test_fingerprint_depends_on_weights_and_settings(vit):
     backbone = VitBackbone(vit, SPEC)
-    assert backbone.fingerprint == VitBackbone(seeded_vit(SPEC, 3), SPEC).fingerprint
+    assert backbone.fingerprint == VitBackbone(SPEC.build_seeded(3), SPEC).fingerprint
     others = [
-        VitBackbone(seeded_vit(SPEC, 4), SPEC),
+        VitBackbone(SPEC.build_seeded(4), SPEC),
         VitBackbone(vit, SPEC, input_size=24),
         VitBackbone(vit, SPEC, stride=4),
         VitBackbone(vit, replace(SPEC, normalisation="sector")),
@@ -99,7 +103,10 @@ def test_random_baseline_is_seeded_and_leaves_the_global_generator_alone(frames)
     assert first.fingerprint == again.fingerprint != other.fingerprint
     assert again.stride == 4
     by_name = load_backbone("random:vit_demo/8?seed=1", input_size=32)
-    assert by_name.fingerprint == random_backbone(named_spec("vit_demo/8"), 1, input_size=32).fingerprint
+    assert (
+        by_name.fingerprint
+        == random_backbone(VitSpec(**VitSpec.named("vit_demo/8")), 1, input_size=32).fingerprint
+    )
     assert by_name(frames).tokens.shape == (3, 4, 4, 128)
 
 
@@ -115,11 +122,16 @@ def sources(vit, folder):
     prefixed = {f"module.backbone.{name}": x for name, x in state.items()} | {
         "module.head.mlp.0.bias": torch.zeros(2)
     }
-    full = {"teacher": prefixed, "student": prefixed, "epoch": 3, "args": argparse.Namespace(arch="vit_small")}
+    student = {name: x + 1 for name, x in prefixed.items()}
+    args = argparse.Namespace(arch="vit_small", output_dir=Path(), device=torch.device("cuda:0"))
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": np.float64(1e-4)}]}
+    full = {"student": student, "teacher": prefixed, "optimizer": optimizer, "epoch": np.int64(3), "args": args}
     torch.save(full, folder / "full.pth")
-    lightning = {f"teacher.vit.{name}": x for name, x in state.items()}
-    lightning |= {f"student.vit.{name}": x + 1 for name, x in state.items()}
-    torch.save({"state_dict": lightning, "alan": {"spec": SPEC.to_dict()}}, folder / "last.ckpt")
+    lightning = {f"teacher.network.{name}": x for name, x in state.items()}
+    lightning |= {f"student.network.{name}": x + 1 for name, x in state.items()}
+    torch.save(
+        {"state_dict": lightning, "alan": {**SPEC.entry(), "prefix": "teacher.network."}}, folder / "last.ckpt"
+    )
     export_backbone(vit, SPEC, folder / "exported.safetensors", {"data": "none"})
     return ["plain.pth", "full.pth", "last.ckpt", "exported.safetensors"]
 
@@ -127,10 +139,10 @@ def sources(vit, folder):
 def test_every_file_gives_the_same_backbone(vit, frames, tmp_path):
     expected = VitBackbone(vit, SPEC)
     for name in sources(vit, tmp_path):
-        loaded = load_backbone(tmp_path / name)
+        loaded = load_backbone(tmp_path / name, heads=1)
         assert loaded.fingerprint == expected.fingerprint, name
         assert torch.equal(loaded(frames).tokens, expected(frames).tokens), name
-        assert load_backbone(tmp_path / name, stride=4, input_size=24).grid == 5
+        assert load_backbone(tmp_path / name, stride=4, input_size=24, heads=1).grid == 5
 
 
 def test_exported_specification_and_shipped_names(vit, tmp_path, monkeypatch):
@@ -176,49 +188,114 @@ def test_broken_files(vit, tmp_path):
 def test_another_architecture_names_what_differs(vit, tmp_path):
     state = dino_state(vit)
     cases = {
-        "'cls_token' is missing": {"conv1.weight": torch.zeros(4, 3, 7, 7)},
+        "'conv1.weight' is not part of any known backbone": {"conv1.weight": torch.zeros(4, 3, 7, 7)},
+        "'cls_token' is missing": {k: x for k, x in state.items() if k != "cls_token"},
         "'norm.bias' is missing": {k: x for k, x in state.items() if k != "norm.bias"},
-        "'reg_token' is not part": state | {"reg_token": torch.zeros(1, 4, 64)},
+        "'reg_token' is not part of a VitSpec.*give this file as weights": state
+        | {"reg_token": torch.zeros(1, 4, 64)},
         r"'blocks.1.norm1.weight' has the shape \(3,\)": state | {"blocks.1.norm1.weight": torch.zeros(3)},
-        "attention heads of a network of width 48": {
-            **state,
-            "patch_embed.proj.weight": torch.zeros(48, 3, 8, 8),
-        },
         "in_chans is 2": state | {"patch_embed.proj.weight": torch.zeros(64, 2, 8, 8)},
     }
     for words, tensors in cases.items():
         torch.save(tensors, tmp_path / "other.pth")
         with pytest.raises(CheckpointError, match=words) as error:
-            load_backbone(tmp_path / "other.pth")
+            load_backbone(tmp_path / "other.pth", heads=1)
         one_line(error)
     torch.save({"state_dict": {"net.weight": torch.zeros(2)}, "alan": {}}, tmp_path / "other.ckpt")
     with pytest.raises(CheckpointError, match="without a backbone"):
         load_backbone(tmp_path / "other.ckpt")
+    export_backbone(vit, SPEC, tmp_path / "new.safetensors")
+    tensors = load_file(tmp_path / "new.safetensors")
+    entry = {"schema": "alan-backbone/1", "kind": "mamba", "spec": {}}
+    save_file(tensors, tmp_path / "new.safetensors", metadata={"alan": json.dumps(entry)})
+    with pytest.raises(CheckpointError, match=r"unknown kind of network 'mamba'.*choose one of: conv, timm, vit"):
+        load_backbone(tmp_path / "new.safetensors")
 
 
-def test_timm_names(monkeypatch, frames):
-    import timm
+def test_the_number_of_heads_is_guessed_aloud_or_given(tmp_path, frames):
+    """Of 128 channels two heads are assumed; a network with four gives other features, so the guess is told."""
+    spec = VitSpec(image_size=32, patch_size=8, dim=128, depth=1, heads=4)
+    network, path = spec.build_seeded(0), tmp_path / "plain.pth"
+    torch.save(network.state_dict(), path)
+    with pytest.warns(AlanWarning, match="2 are assumed, one per 64 channels. Give heads=2"):
+        guessed = load_backbone(path)
+    assert guessed.spec.heads == 2
+    right = load_backbone(path, heads=4)
+    assert right.fingerprint == load_backbone(f"{path}?heads=4").fingerprint == spec.lock(network).fingerprint
+    assert torch.equal(right(frames).tokens, spec.lock(network)(frames).tokens)
+    assert not torch.allclose(right(frames).tokens, guessed(frames).tokens, atol=1e-3)
+    torch.save(VitSpec(image_size=32, patch_size=8, dim=48, depth=1, heads=4).build().state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"does not say how many attention heads.* width 48 has: give heads"):
+        load_backbone(path)
+    assert load_backbone(path, heads=4).spec.heads == 4
 
-    made = build_vit(SPEC)
-    made.pretrained_cfg = {"mean": (0.485, 0.456, 0.406)}
-    monkeypatch.setattr(timm, "create_model", lambda *a, **k: made)
-    assert load_backbone("vit_small_patch8_224.dino")(frames).cls.shape == (3, 64)
 
-    def unreachable(*a, **k):
-        raise OSError("no route to host\nsecond line")
+def test_of_several_networks_the_teacher_is_read_or_the_one_asked_for(vit, tmp_path, frames):
+    """The layouts of DINOv2, lightly, MoCo v3 and a student alone."""
+    own, other = vit.state_dict(), SPEC.build_seeded(9).state_dict()
 
-    monkeypatch.setattr(timm, "create_model", unreachable)
-    with pytest.raises(CheckpointError, match="download the file once") as error:
-        load_backbone("vit_small_patch8_224.dino")
-    one_line(error)
-    with pytest.raises(CheckpointError, match="did you mean 'vit_small_patch8_224"):
+    def named(prefix, tensors):
+        return {prefix + name: x for name, x in tensors.items()}
+
+    files = {
+        "dinov2.pth": {
+            "model": named("student.backbone.", other) | named("teacher.backbone.", own),
+            "iteration": 5,
+        },
+        "lightly.ckpt": {"state_dict": named("student_backbone.", other) | named("teacher_backbone.", own)},
+        "student.pth": {"student": named("module.backbone.", own)},
+        "half.pth": {name: x.half() for name, x in own.items()},
+    }
+    expected = VitBackbone(vit, SPEC)(frames).tokens
+    for name, content in files.items():
+        torch.save(content, tmp_path / name)
+        tokens = load_backbone(tmp_path / name, heads=1)(frames).tokens
+        torch.testing.assert_close(tokens, expected, atol=2e-2 if name == "half.pth" else 0, rtol=0)
+    moco = {"state_dict": named("module.base_encoder.", own) | named("module.momentum_encoder.", other)}
+    torch.save(moco, tmp_path / "moco.pth.tar")
+    with pytest.warns(AlanWarning, match="holds several networks.*'module.base_encoder.' is read"):
+        base = load_backbone(tmp_path / "moco.pth.tar", heads=1)
+    momentum = load_backbone(tmp_path / "moco.pth.tar", heads=1, prefix="module.momentum_encoder.")
+    assert torch.equal(base(frames).tokens, expected)
+    assert momentum.fingerprint == VitBackbone(SPEC.build_seeded(9), SPEC).fingerprint
+    with pytest.raises(CheckpointError, match=r"no tensor begins with 'encoder.'"):
+        load_backbone(tmp_path / "moco.pth.tar", prefix="encoder.")
+
+
+def test_settings_replace_those_of_a_file_and_unknown_ones_are_refused(vit, tmp_path):
+    export_backbone(vit, SPEC, tmp_path / "b.safetensors")
+    changed = load_backbone(tmp_path / "b.safetensors", normalisation="unit", heads=None)
+    assert changed.spec == replace(SPEC, normalisation="unit")
+    with pytest.raises(ParameterError, match="a VitSpec has no head: did you mean 'heads'"):
+        load_backbone(tmp_path / "b.safetensors", head=2)
+    with pytest.raises(ParameterError, match=r"'heads' is no option: give NAME.key=value"):
+        load_backbone(f"{tmp_path}/b.safetensors?heads")
+    with pytest.raises(ParameterError, match="is a file itself"):
+        load_backbone(tmp_path / "b.safetensors", weights=tmp_path / "b.safetensors")
+    (tmp_path / "odd?name.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes())
+    assert load_backbone(tmp_path / "odd?name.safetensors").spec == SPEC
+
+
+def test_names_that_do_not_exist():
+    with pytest.raises(CheckpointError, match=r"did you mean 'vit_small_patch8_224.dino'"):
         load_backbone("vit_smal_patch8_224.dinoo")
-    with pytest.raises(CheckpointError, match="plain ViTs"):
+    with pytest.raises(ParameterError, match=r"resnet18: another architecture \(timm.models.resnet\)"):
         load_backbone("resnet18")
-    with pytest.raises(ParameterError, match="seed=0"):
+    with pytest.raises(ParameterError, match="a VitSpec has no sead: did you mean 'seed'"):
         load_backbone("random:vit_demo/8?sead=1")
-    with pytest.raises(ParameterError, match="did you mean 'vit_demo/8'"):
+    with pytest.raises(ParameterError, match="seed is -1"):
+        load_backbone("random:vit_demo/8?seed=-1")
+    with pytest.raises(CheckpointError, match="did you mean 'vit_demo/8'"):
         load_backbone("random:vit_dem/8")
+    with pytest.raises(CheckpointError, match="vit_demo/8: has no published weights"):
+        load_backbone("vit_demo/8")
+
+
+def test_a_preset_takes_weights_of_a_file(tmp_path, frames):
+    spec = VitSpec(image_size=32, **VitSpec.named("vit_demo/8"))
+    torch.save(spec.build_seeded(1).state_dict(), tmp_path / "plain.pth")
+    loaded = load_backbone("vit_demo/8", weights=tmp_path / "plain.pth")  # the name says how many heads
+    assert loaded.fingerprint == random_backbone(spec, 1).fingerprint
 
 
 def test_sizes_that_do_not_fit(vit):
@@ -242,7 +319,7 @@ def test_specification_is_checked(changes):
 
 def test_xavier_initialisation_and_channels():
     spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=64, depth=1, heads=4, initialisation="xavier")
-    vit = seeded_vit(spec, 0)
+    vit = spec.build_seeded(0)
     assert vit.patch_embed.proj.weight.shape == (64, 1, 8, 8)
     bound = (6 / (64 + 256)) ** 0.5
     weight = vit.blocks[0].mlp.fc1.weight
@@ -264,7 +341,7 @@ def test_normalisations_by_hand():
     assert sector[0, 0, 1, 1] == pytest.approx((0.2 - 0.5) / (0.05**0.5 + 0.02))
     assert sector[0, 0, 0, 0] == -2
     assert torch.isfinite(normalise(torch.zeros(1, 1, 4, 4), "sector", 1)).all()
-    with pytest.raises(ParameterError, match="unknown normalisation"):
+    with pytest.raises(ParameterError, match="kind is 'sectr': did you mean 'sector'"):
         normalise(image, "sectr", 1)
 
 
@@ -306,5 +383,5 @@ def test_loading_leaves_the_global_generator_alone(vit, tmp_path):
 
 def test_levels_of_a_random_network_are_those_asked_for():
     assert load_backbone("random:conv_small", feature_levels=[3]).dim == 128
-    with pytest.raises(ParameterError, match="no feature_levels"):
+    with pytest.raises(ParameterError, match="has no feature_levels"):
         load_backbone("random:vit_small/4", feature_levels=[3])

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from alan.backbone.checkpoint import export_backbone
-from alan.backbone.conv import ConvNet, ConvSpec, named_conv_spec, seeded_conv
-from alan.backbone.load import ConvBackbone, load_backbone, random_backbone, random_like, seeded_network
-from alan.backbone.locked import lock
+from alan.backbone.conv import ConvBackbone, ConvNet, ConvSpec
+from alan.backbone.load import load_backbone, random_backbone, random_like
 from alan.backbone.normalise import normalise
 from alan.backbone.vit import VitSpec
 from alan.errors import CheckpointError, ParameterError
@@ -82,7 +81,7 @@ def test_fingerprint_says_weights_and_settings(spec):
 @SPECS
 def test_export_and_load_round_trip(spec, frames, tmp_path):
     path, backbone = tmp_path / "b.safetensors", random_backbone(spec, 1)
-    export_backbone(seeded_network(spec, 1), spec, path, {"licence": "none"})
+    export_backbone(spec.build_seeded(1), spec, path, {"licence": "none"})
     back = load_backbone(path)
     assert type(back) is type(backbone)
     assert back.spec == spec
@@ -104,7 +103,7 @@ def test_random_like_is_the_same_network_untrained(spec, frames):
 @SPECS
 def test_parcels_stand_on_it(spec, frames, tmp_path):
     source, path = tmp_path / "b.safetensors", tmp_path / "p.safetensors"
-    export_backbone(seeded_network(spec, 1), spec, source)
+    export_backbone(spec.build_seeded(1), spec, source)
     backbone = load_backbone(source)
     model = fit_kmeans(backbone, frames.numpy(), 4, sector_only=True, random_state=0, source=str(source))
     maps = model.maps(frames)
@@ -127,7 +126,7 @@ def test_refuses_other_frames_and_sizes(spec):
 
 def test_conv_features_are_the_chosen_levels_side_by_side(frames):
     spec = replace(CONV, feature_levels=(2, 0))
-    network = seeded_conv(spec, 0).eval()
+    network = spec.build_seeded(0).eval()
     backbone = random_backbone(spec, 0, input_size=48)
     images = normalise(frames[:, None].float() / 255, "sector", 1)
     with torch.no_grad():
@@ -155,9 +154,9 @@ def test_conv_cls_is_the_mean_inside_the_sector(frames):
 
 
 def test_conv_levels_change_dim_and_fingerprint():
-    network = seeded_conv(CONV, 0)
+    network = CONV.build_seeded(0)
     dims = {
-        levels: lock(network, replace(CONV, feature_levels=levels)) for levels in (None, (2,), (1, 2), (0, 1, 2))
+        levels: replace(CONV, feature_levels=levels).lock(network) for levels in (None, (2,), (1, 2), (0, 1, 2))
     }
     assert [b.dim for b in dims.values()] == [14, 8, 14, 18]
     assert len({b.fingerprint for b in dims.values()}) == 4
@@ -166,14 +165,14 @@ def test_conv_levels_change_dim_and_fingerprint():
 def test_stem_halves_every_level(frames):
     spec = replace(CONV, stem_stride=2)
     with torch.no_grad():
-        maps = seeded_conv(spec, 0).eval()(torch.zeros(1, 1, 32, 32))
+        maps = spec.build_seeded(0).eval()(torch.zeros(1, 1, 32, 32))
     assert [tuple(x.shape[1:]) for x in maps] == [(4, 16, 16), (6, 8, 8), (8, 4, 4)]
     assert spec.levels == (2, 1, 0)
     assert (spec.dim, spec.multiple) == (18, 8)
     assert random_backbone(spec)(frames).tokens.shape == (3, 16, 16, 18)
 
 
-def test_taught_outputs_can_be_features(frames, tmp_path):
+def test_predictions_can_be_features(frames, tmp_path):
     spec = replace(CONV, structures=("lv", "la"), feature_levels=(2, 1, "targets"))
     plain, backbone = random_backbone(replace(spec, feature_levels=(2, 1))), random_backbone(spec)
     assert (backbone.dim, spec.n_outputs) == (plain.dim + 7, 7)
@@ -181,18 +180,18 @@ def test_taught_outputs_can_be_features(frames, tmp_path):
     assert (alone.spec.levels, alone.dim) == (("targets",), 7)
     torch.testing.assert_close(alone(frames).tokens, backbone(frames).tokens[..., -7:])
     assert backbone.fingerprint != plain.fingerprint
-    taught = backbone.taught(frames)
-    assert taught.shape == (3, 7, 32, 32)
-    torch.testing.assert_close(taught[:, :3].sum(1), torch.ones(3, 32, 32))
+    predictions = backbone.predictions(frames)
+    assert predictions.shape == (3, 7, 32, 32)
+    torch.testing.assert_close(predictions[:, :3].sum(1), torch.ones(3, 32, 32))
     tokens = backbone(frames).tokens
     torch.testing.assert_close(tokens[..., :-7], plain(frames).tokens)
     torch.testing.assert_close(tokens[..., -7:-4].sum(-1), torch.ones(3, 16, 16))
-    export_backbone(seeded_conv(spec, 0), spec, tmp_path / "b.safetensors")
+    export_backbone(spec.build_seeded(0), spec, tmp_path / "b.safetensors")
     assert load_backbone(tmp_path / "b.safetensors").fingerprint == backbone.fingerprint
-    with pytest.raises(ParameterError, match="was taught none"):
+    with pytest.raises(ParameterError, match="makes no predictions"):
         random_backbone(replace(CONV, feature_levels=("targets",)))
-    with pytest.raises(ParameterError, match="taught no outputs"):
-        random_backbone(CONV).taught(frames)
+    with pytest.raises(ParameterError, match="makes no predictions"):
+        random_backbone(CONV).predictions(frames)
 
 
 def test_conv_by_name(tmp_path, monkeypatch):
@@ -200,8 +199,8 @@ def test_conv_by_name(tmp_path, monkeypatch):
     assert backbone.grid == 56
     assert backbone.dim == 224
     assert load_backbone("random:conv_base").dim == 192 + 128 + 64 + 32
-    assert backbone.fingerprint == random_backbone(named_conv_spec("conv_small"), 2).fingerprint
-    export_backbone(seeded_conv(CONV, 0), CONV, tmp_path / "checkpoints" / "alan-sim-small.safetensors")
+    assert backbone.fingerprint == random_backbone(ConvSpec(**ConvSpec.named("conv_small")), 2).fingerprint
+    export_backbone(CONV.build_seeded(0), CONV, tmp_path / "checkpoints" / "alan-sim-small.safetensors")
     monkeypatch.setattr("alan.shipped.ROOTS", (tmp_path / "none", tmp_path))
     assert isinstance(load_backbone("alan-sim-small"), ConvBackbone)
 
@@ -211,38 +210,40 @@ def test_files_of_another_kind_or_network_are_refused(tmp_path):
     export_backbone(ConvNet(CONV), replace(CONV, widths=(4, 6, 10)), path)
     with pytest.raises(CheckpointError, match="another architecture"):
         load_backbone(path)
-    export_backbone(seeded_conv(CONV, 0), VIT, path)
+    export_backbone(CONV.build_seeded(0), VIT, path)
     with pytest.raises(CheckpointError, match="is missing"):
         load_backbone(path)
     with pytest.raises(ParameterError, match="does not go with"):
-        lock(seeded_conv(CONV, 0), VIT)
+        VIT.lock(CONV.build_seeded(0))
+    with pytest.raises(ParameterError, match="does not go with"):
+        CONV.lock(VIT.build_seeded(0))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"widths": (8,)}, "two or more"),
-        ({"image_size": 30}, "not a multiple of 4.*28 or 32"),
-        ({"in_chans": 2}, "1 or 3"),
+        ({"image_size": 30}, "not a multiple of the coarsest scale 4: use 28 or 32"),
+        ({"in_chans": 2}, "choose one of: 1, 3"),
         ({"normalisation": "sektor"}, "did you mean 'sector'"),
         ({"feature_levels": (3,)}, "0 .*to 2"),
         ({"feature_levels": (1, 1)}, "each once"),
         ({"token_stride": 5}, "use one of"),
-        ({"stem_stride": 3}, "1 or 2"),
+        ({"stem_stride": 3}, "choose one of: 1, 2"),
         ({"feature_levels": ("target",)}, "'targets'"),
     ],
 )
 def test_conv_spec_refuses(changes, message):
     with pytest.raises(ParameterError, match=message):
         replace(CONV, **changes)
-    with pytest.raises(ParameterError, match="did you mean 'conv_small'"):
-        named_conv_spec("conv_smal")
+    with pytest.raises(CheckpointError, match="did you mean 'conv_small'"):
+        load_backbone("random:conv_smal")
 
 
 def test_levels_are_chosen_when_a_backbone_is_loaded(tmp_path, frames):
-    taught = replace(CONV, structures=("lv",))
-    for name, spec in (("conv", taught), ("vit", VIT)):
-        export_backbone(seeded_network(spec, 0), spec, tmp_path / f"{name}.safetensors")
+    trained = replace(CONV, structures=("lv",))
+    for name, spec in (("conv", trained), ("vit", VIT)):
+        export_backbone(spec.build_seeded(0), spec, tmp_path / f"{name}.safetensors")
     own = load_backbone(tmp_path / "conv.safetensors")
     more = load_backbone(tmp_path / "conv.safetensors", feature_levels=(1, "targets"))
     assert own.fingerprint != more.fingerprint

@@ -62,7 +62,7 @@ def forward(name: str, spec: VitSpec, n: int) -> None:
     frames = torch.randint(0, 256, (n, size, size), dtype=torch.uint8)
     images = normalise(frames[:, None].float() / 255, spec.normalisation, spec.in_chans).contiguous()
     with torch.no_grad():
-        reference = seconds(lambda: backbone.vit.forward_features(images))
+        reference = seconds(lambda: backbone.network.forward_features(images))
     ours = seconds(lambda: backbone(frames))
     overlapping = random_backbone(spec, stride=spec.patch_size // 2)
     dense = seconds(lambda: overlapping(frames), 3)

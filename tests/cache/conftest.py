@@ -54,7 +54,7 @@ def write_store(folder, name="frames.h5", seed=0):
 
 def write_backbone(path, seed=0):
     spec = VitSpec(image_size=16, patch_size=4, dim=12, depth=1, heads=2, normalisation="sector")
-    export_backbone(random_backbone(spec, seed).vit, spec, path)
+    export_backbone(random_backbone(spec, seed).network, spec, path)
     return path
 
 

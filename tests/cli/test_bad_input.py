@@ -176,7 +176,7 @@ def one_sequence_a_batch(tiny, folder):
 
 @case("image size 60 is not a multiple of the patch size 8", "use 56 or 64")
 def image_size_of_the_network(tiny, folder):
-    return fit("dino", tiny, "--model.init_args.vit.image_size=60")
+    return fit("dino", tiny, "--model.init_args.network.image_size=60")
 
 
 @case("local_size 30 is not a multiple of the patch size 8", "use 24 or 32")
@@ -202,13 +202,13 @@ def pickled(target):
     return target
 
 
-@case("resnet.pth", "another architecture", "'cls_token' is missing")
+@case("resnet.pth", "another architecture", "'conv1.weight' is not part of any known backbone")
 def another_architecture(tiny, folder):
     torch.save({"conv1.weight": torch.zeros(4, 3, 7, 7)}, folder / "resnet.pth")
     return cache(tiny, "--backbone", folder / "resnet.pth")
 
 
-@case("resnet18", "another architecture", "plain ViT")
+@case("resnet18", "another architecture", "choose a vision transformer")
 def another_architecture_by_name(tiny, folder):
     return fit("raptor", tiny, "--model.init_args.backbone=resnet18")
 
@@ -544,7 +544,7 @@ def test_no_space_for_a_store(leave, tiny, alan, small_disk, listing):
 def test_no_space_for_a_checkpoint(tiny, alan, small_disk, listing):
     """The second checkpoint does not fit beside the first, which is kept; with more room the run goes on."""
     disk = small_disk(3)
-    small = {"vit.depth": 1, "vit.dim": 96, "outputs": 64, "hidden": 64, "bottleneck": 16}
+    small = {"network.depth": 1, "network.dim": 96, "outputs": 64, "hidden": 64, "bottleneck": 16}
     more = [f"--model.init_args.{name}={value}" for name, value in small.items()]
     args = [*fit("dino", tiny, *more), "--checkpoint_every", 1, "--trainer.max_steps=3", "--out", disk / "run"]
     error = check_full(alan(*args))

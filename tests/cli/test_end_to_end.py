@@ -25,7 +25,7 @@ from alan.parcels.model import load_parcels
 STEPS = 6
 PHASES = ("ED", "ES")
 MODEL = {
-    "vit": {"image_size": 32, "patch_size": 8, "in_chans": 1, "dim": 16, "depth": 1, "heads": 2},
+    "network": {"image_size": 32, "patch_size": 8, "in_chans": 1, "dim": 16, "depth": 1, "heads": 2},
     "crops": {"global_size": 32, "local_size": 16, "n_local": 2},
     "outputs": 32,
     "hidden": 16,

@@ -67,7 +67,7 @@ def lab(tmp_path_factory):
     prepare(leaking, folder / "leaking.h5", Preprocessing(32), workers=1, progress=False)
     spec = VitSpec(image_size=32, patch_size=4, in_chans=1, dim=24, depth=1, heads=2, initialisation="xavier")
     raw = random_backbone(spec, seed=1)
-    export_backbone(raw.vit, spec, folder / "backbone.safetensors")
+    export_backbone(raw.network, spec, folder / "backbone.safetensors")
     backbone = load_backbone(folder / "backbone.safetensors")
     frames = np.stack([Ellipses(folder / "archive", SIDES)[i].frames[0, :32, :32] for i in range(6)])
     model = fit_kmeans(backbone, frames, 12, source=str(folder / "backbone.safetensors"))

@@ -22,5 +22,5 @@ def backbone(tmp_path_factory):
     """Path of the backbone of the short trainings."""
     path = tmp_path_factory.mktemp("backbone") / "backbone.safetensors"
     spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)
-    export_backbone(random_backbone(spec).vit, spec, path)
+    export_backbone(random_backbone(spec).network, spec, path)
     return str(path)

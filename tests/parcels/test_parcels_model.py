@@ -127,7 +127,7 @@ def test_a_file_gives_the_model_back(tmp_path):
 def test_the_backbone_is_found_beside_the_file(tmp_path, monkeypatch):
     backbone = random_backbone(SPEC, input_size=40, stride=4)
     source = tmp_path / "one" / "backbone" / "backbone.safetensors"
-    export_backbone(backbone.vit, SPEC, source)
+    export_backbone(backbone.network, SPEC, source)
     before = ParcelModel(backbone, RaptorHead(16, 4, generator=generator()), source=str(source))
     save_parcels(before, tmp_path / "one" / "parcels" / "parcels.safetensors")
     (tmp_path / "one").rename(tmp_path / "moved")
@@ -170,7 +170,7 @@ def test_files_that_are_no_parcel_model_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(CheckpointError, match="truncated"):
         load_parcels(path, backbone)
-    export_backbone(backbone.vit, SPEC, path)
+    export_backbone(backbone.network, SPEC, path)
     with pytest.raises(CheckpointError, match="not a parcel model"):
         load_parcels(path, backbone)
     checkpoint = tmp_path / "other.ckpt"

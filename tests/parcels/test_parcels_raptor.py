@@ -208,9 +208,9 @@ def test_arguments_out_of_range_are_refused(backbone):
     for options, message in (
         ({"n_parcels": 1}, "n_parcels is 1"),
         ({"lr": 0.0}, "lr is 0.0"),
-        ({"weight_self": -1.0}, "weights"),
+        ({"weight_self": -1.0}, "weight_self is -1.0"),
         ({"statistics_batches": 0}, "statistics_batches is 0"),
-        ({"cache_gb": 0.0}, "cache_gb 0.0"),
+        ({"cache_gb": 0.0}, "cache_gb is 0.0"),
     ):
         with pytest.raises(ParameterError, match=message):
             RaptorModule(backbone, **options)

@@ -196,7 +196,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_gives_the_parcels(backbone, 
     assert load_parcels(tmp_path / "last.ckpt").fingerprint == first.parcels().fingerprint
     first.export(tmp_path / first.export_name)
     assert load_parcels(tmp_path / first.export_name).fingerprint == first.parcels().fingerprint
-    with pytest.raises(CheckpointError, match="checkpoint's head"):
+    with pytest.raises(CheckpointError, match="not one of a RAPTOR training"):
         fit(RaptorModule(backbone, n_parcels=4), ckpt_path=tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match="not one of a SmooSeg training"):
         second.on_load_checkpoint({})
@@ -209,10 +209,10 @@ def test_arguments_out_of_range_are_refused(backbone):
         ({"dropout": 1.0}, "dropout 1.0"),
         ({"temperature": 0.0}, "temperature 0.0"),
         ({"student_temperature": 0.0}, "student_temperature is 0.0"),
-        ({"momentum": 1.0}, "momentum 1.0"),
-        ({"lr_prototypes": 0.0}, "lr_prototypes 0.0"),
-        ({"weight_data": 0.0}, "weight_data 0.0"),
-        ({"weight_self": 0.0, "weight_contrast": 0.0}, "the weights of pairs"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"lr_prototypes": 0.0}, "lr_prototypes is 0.0"),
+        ({"weight_data": 0.0}, "weight_data is 0.0"),
+        ({"weight_self": 0.0, "weight_contrast": 0.0}, "every weight of pairs is 0"),
     ):
         with pytest.raises(ParameterError, match=message):
             SmooSegModule(backbone, **options)

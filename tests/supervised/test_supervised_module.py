@@ -222,9 +222,9 @@ def test_files_that_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": 0.0}, "lr 0.0 must be above 0"),
-        ({"optimiser": "adm"}, "unknown optimiser 'adm': did you mean 'adam'"),
-        ({"schedule": "cosin"}, "unknown schedule 'cosin'"),
+        ({"lr": 0.0}, "lr is 0.0: give a number above 0"),
+        ({"optimiser": "adm"}, "optimiser is 'adm': did you mean 'adam'"),
+        ({"schedule": "cosin"}, "schedule is 'cosin'"),
         ({"augmentation": "echoo"}, "unknown augmentation"),
         ({"structures": ()}, "structures is empty"),
     ],
@@ -235,7 +235,9 @@ def test_refused_settings(discs, options, message):
 
 
 def test_data_of_other_structures(discs):
-    with pytest.raises(ConfigError, match=r"data give masks of 2 structure\(s\) \(lv, la\), the network has 3"):
+    with pytest.raises(
+        ConfigError, match=r"data have labels of 2 structure\(s\) \(lv, la\), the network is for 3"
+    ):
         discs.trainer(max_epochs=1).fit(discs.module(), discs.data(structures=("lv", "la")))
 
 
@@ -255,13 +257,13 @@ def test_divergence_is_named(discs):
     module = discs.module()
     for parameter in module.model.parameters():
         parameter.data.fill_(float("nan"))
-    with pytest.raises(ParameterError, match="the loss is nan at step 0: lower lr"):
+    with pytest.raises(ParameterError, match="the loss is nan at step 0: lower the learning rate"):
         discs.trainer(max_epochs=1, num_sanity_val_steps=0).fit(module, discs.data())
 
 
 def test_a_batch_of_one_where_batch_norm_needs_two(discs):
     module = discs.module(network=NetworkSpec("deeplabv3", "resnet18"))
-    with pytest.raises(ParameterError, match="deeplabv3 cannot learn from a batch of one"):
+    with pytest.raises(ParameterError, match="deeplabv3 cannot be trained with batches of one frame"):
         discs.trainer(max_epochs=1, num_sanity_val_steps=0).fit(module, discs.data(batch_size=1))
 
 

@@ -1,1 +1,1 @@
-"""DINO self-distillation."""
+"""DINO: self-distillation without labels (Caron et al. 2021)."""

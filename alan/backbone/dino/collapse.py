@@ -1,4 +1,4 @@
-"""Is the training collapsing? Three figures out of the teacher's outputs and features, and a verdict."""
+"""Detection of collapsing DINO trainings from the teacher's outputs and features."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 @torch.no_grad()
 def collapse_statistics(probabilities: Tensor, cls: Tensor) -> dict[str, float]:
-    """Compute the figures that betray a collapse.
+    """Compute statistics that show a collapse.
 
     Args:
         probabilities: (n, K) centred, sharpened teacher outputs of a batch.
-        cls: (n, D) teacher's CLS tokens.
+        cls: (n, D) CLS tokens of the teacher.
 
     Returns:
-        ``teacher_entropy``: mean entropy of an output, in nats: ln K when the teacher says nothing;
-        ``mean_entropy``: entropy of the mean output: 0 when all images fall on one prototype;
+        ``teacher_entropy``: mean entropy of an output in nats, ln K for uniform outputs;
+        ``mean_entropy``: entropy of the mean output, 0 when all images fall on one prototype;
         ``spread``: standard deviation over the batch of the L2-normalised tokens, times sqrt(D): about 1 when they
-        point everywhere, 0 when all are equal.
+        point in all directions, 0 when all are equal.
     """
     p = probabilities.float()
     tokens = F.normalize(cls.float(), dim=-1)
@@ -33,12 +33,12 @@ def collapse_statistics(probabilities: Tensor, cls: Tensor) -> dict[str, float]:
     }
 
 
-def collapse_verdict(statistics: dict[str, float], outputs: int) -> str | None:
-    """Say in one line what kind of collapse the figures show, or None.
+def describe_collapse(statistics: dict[str, float], outputs: int) -> str | None:
+    """Describe in one line the kind of collapse that the statistics show, or return None.
 
     Args:
-        statistics: out of :func:`collapse_statistics`.
-        outputs: prototypes K.
+        statistics: Result of :func:`collapse_statistics`.
+        outputs: Number of prototypes K.
     """
     most = math.log(outputs)
     if statistics["spread"] < 0.02:

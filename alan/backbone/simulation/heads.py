@@ -1,17 +1,18 @@
-"""What a network is taught through: heads that read dense targets off its features, and their losses."""
+"""Dense prediction heads and their losses."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alan.backbone.conv import ConvBlock, ConvNet, ConvSpec
+from alan.backbone.conv import ConvBlock
 from alan.backbone.simulation.targets import outlines, signed_distances, ventricle_coordinates
-from alan.backbone.vit import VitSpec
+from alan.backbone.spec import BackboneSpec
+from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
 from alan.data.sample import VIEWS
 from alan.errors import ParameterError
 
@@ -19,45 +20,45 @@ from alan.errors import ParameterError
 _BETA = 0.1
 
 
+@bounded
 @dataclass(frozen=True)
 class TargetWeights:
-    """Weights of the losses; 0 leaves one out.
+    """Weights of the losses of dense targets; 0 leaves a target out.
 
     Attributes:
-        tissue: structures and background at each pixel: cross-entropy plus soft Dice.
-        distance: signed distances to the outlines of the structures: smooth L1.
-        coordinates: long-axis and transverse position in the left ventricle and its wall: smooth L1.
-        view: the view of the frame: cross-entropy.
-        phase: 0 at ED to 1 at ES: smooth L1.
-        clip: distance in pixels at which the distances end.
+        tissue: Weight of the structures and the background at each pixel (cross-entropy plus soft Dice).
+        distance: Weight of the signed distances to the outlines of the structures (smooth L1).
+        coordinates: Weight of the long-axis and the transverse position in the left ventricle and its wall (smooth
+            L1).
+        view: Weight of the view of the frame (cross-entropy).
+        phase: Weight of the phase of the beat, 0 at ED to 1 at ES (smooth L1).
+        clip: Distance in pixels at which the signed distances are clipped.
+
+    Raises:
+        ParameterError: A value is out of range, or every weight is 0.
     """
 
-    tissue: float = 1.0
-    distance: float = 1.0
-    coordinates: float = 1.0
-    view: float = 0.1
-    phase: float = 0.1
-    clip: float = 10.0
+    tissue: NonNegativeFloat = 1.0
+    distance: NonNegativeFloat = 1.0
+    coordinates: NonNegativeFloat = 1.0
+    view: NonNegativeFloat = 0.1
+    phase: NonNegativeFloat = 0.1
+    clip: PositiveFloat = 10.0
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            if getattr(self, entry.name) < 0:
-                raise ParameterError(f"{entry.name} is {getattr(self, entry.name)}: it must not be negative")
-        if not self.clip:
-            raise ParameterError("clip is 0: distances end at a distance above 0")
         if not any((self.tissue, self.distance, self.coordinates, self.view, self.phase)):
-            raise ParameterError("every weight is 0: nothing is taught")
+            raise ParameterError("every weight is 0, so nothing would be learned: give one above 0")
 
 
 class Outputs(NamedTuple):
-    """What the heads say of a batch.
+    """Predictions of the heads for a batch.
 
     Attributes:
         tissue: (B, C + 1, H, W) logits, background first.
-        distance: (B, C, H, W).
-        coordinates: (B, 2, H, W).
+        distance: (B, C, H, W) signed distances over ``clip``.
+        coordinates: (B, 2, H, W) long-axis and transverse position.
         view: (B, 4) logits in the order of :data:`alan.data.sample.VIEWS`.
-        phase: (B,).
+        phase: (B,) phase of the beat.
     """
 
     tissue: Tensor
@@ -67,71 +68,67 @@ class Outputs(NamedTuple):
     phase: Tensor
 
     def part(self, start: int, stop: int | None = None) -> Outputs:
-        """Frames ``start`` to ``stop`` - 1 of the batch."""
+        """Predictions for the frames ``start`` to ``stop`` - 1 of the batch."""
         return Outputs(*(x[start:stop] for x in self))
 
 
 class DenseHeads(nn.Module):
-    """Heads for dense targets and for those of the whole frame; they are thrown away when the network is locked.
+    """Heads for dense targets and for those of the whole frame; they are discarded when the network is locked.
 
-    A convolutional network has the layer for dense targets in itself. The patch tokens of a ViT are upsampled to
-    every second pixel, doubling by doubling, with a pair of 3 x 3 convolutions each, then read by a 1 x 1
-    convolution. View and phase are read off the mean of the bottleneck, or off the CLS token.
+    A convolutional network predicts the dense targets itself. The tokens of other networks are upsampled to every
+    second pixel, by factors of two with a pair of 3 x 3 convolutions each, and read by a 1 x 1 convolution. View
+    and phase are read from the vector of the frame: the mean of the bottleneck, or the CLS token.
 
     Args:
-        spec: of the network; a :class:`ConvSpec` names the structures.
-        n_structures: C.
-        width: channels of the first upsampled map of a ViT; they halve with each doubling, down to 16.
+        spec: Specification of the network.
+        n_structures: Number of structures C.
+        width: Channels of the first upsampled map; they halve with each factor of two, down to 16.
 
     Raises:
-        ParameterError: the specification of a convolutional network names another number of structures.
+        ParameterError: The network itself predicts another number of structures.
     """
 
-    def __init__(self, spec: VitSpec | ConvSpec, n_structures: int, width: int = 64) -> None:
+    def __init__(self, spec: BackboneSpec, n_structures: int, width: int = 64) -> None:
         super().__init__()
+        self.spec = spec
         self.n_structures = n_structures
-        if isinstance(spec, ConvSpec):
-            if len(spec.structures) != n_structures:
-                raise ParameterError(
-                    f"the network is for {len(spec.structures)} structures, the data have {n_structures}: "
-                    "name the same ones"
-                )
-            pooled = spec.widths[-1]
-        else:
-            pooled = channels = spec.dim
+        frame, channels = spec.widths_of_tokens
+        if not spec.own_outputs:
             self.rise = nn.ModuleList()
-            for level in range(max(1, math.ceil(math.log2(spec.patch_size / 2)))):
+            for level in range(max(1, math.ceil(math.log2(spec.token_size / 2)))):
                 self.rise.append(ConvBlock(channels, max(16, width >> level)))
                 channels = max(16, width >> level)
             self.pixel = nn.Conv2d(channels, 2 * n_structures + 3, 1)
-        self.frame = nn.Linear(pooled, len(VIEWS) + 1)
+        elif len(spec.structures) != n_structures:
+            raise ParameterError(
+                f"the network is for {len(spec.structures)} structures, the data have {n_structures}: "
+                "name the same ones"
+            )
+        self.frame = nn.Linear(frame, len(VIEWS) + 1)
 
     def forward(self, network: Any, images: Tensor) -> Outputs:
-        """What a network of the kind of ``spec`` says of normalised images (B, in_chans, H, W)."""
-        if isinstance(network, ConvNet):
-            maps = network(images)
-            pixel, pooled = network.outputs(maps[0]), maps[-1].mean((2, 3))
+        """Predict from the tokens of a network of ``spec`` for normalised images (B, in_chans, H, W)."""
+        frame, grid = self.spec.tokens(network, images)
+        x = grid.permute(0, 3, 1, 2)  # (B, D, h, w)
+        if self.spec.own_outputs:
+            pixel = network.outputs(x)
         else:
-            tokens: Tensor = network.forward_features(images)
-            n, _, dim = tokens.shape
-            side = math.isqrt(tokens.shape[1] - 1)
-            x, pooled = tokens[:, 1:].transpose(1, 2).reshape(n, dim, side, side), tokens[:, 0]
             for block in self.rise:
                 x = block(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False))
             pixel = self.pixel(x)
         tissue, distance, coordinates = pixel.float().split([self.n_structures + 1, self.n_structures, 2], 1)
-        frame = self.frame(pooled).float()
-        return Outputs(tissue, distance, coordinates, frame[:, :-1], frame[:, -1])
+        whole = self.frame(frame).float()
+        return Outputs(tissue, distance, coordinates, whole[:, :-1], whole[:, -1])
 
 
-class Truth(NamedTuple):
-    """What the simulator knows of a batch, at the resolution of the outputs.
+class DenseLabels(NamedTuple):
+    """Labels that the simulator gives for a batch, at the resolution of the predictions.
 
     Attributes:
         labels: (B, h, w) uint8, 0 background and i + 1 for structure i.
-        sector: (B, h, w) bool.
-        view: (B,) int64 index into ``VIEWS``, or -1.
-        phase: (B,) float32 0 at ED to 1 at ES, or NaN.
+        sector: (B, h, w) bool, the ultrasound sector.
+        view: (B,) int64 index into ``VIEWS``, or -1 where it is not known.
+        phase: (B,) float32, 0 at ED to 1 at ES, or NaN where it is not known.
     """
 
     labels: Tensor
@@ -141,19 +138,19 @@ class Truth(NamedTuple):
 
 
 def dense_losses(
-    outputs: Outputs, truth: Truth, *, structures: tuple[str, ...], weights: TargetWeights, size: int
+    outputs: Outputs, truth: DenseLabels, *, structures: tuple[str, ...], weights: TargetWeights, size: int
 ) -> dict[str, Tensor]:
-    """Losses of the targets whose weight is not 0, unweighted.
+    """Compute the losses of the targets whose weight is not 0, unweighted.
 
     Args:
-        outputs: of the heads, (B, ..., h, w).
-        truth: of the same frames.
-        structures: names; coordinates need ``lv`` and ``la``.
-        weights: see :class:`TargetWeights`.
-        size: side of the frames in pixels, in which the distances count.
+        outputs: Predictions (B, ..., h, w).
+        truth: Labels of the same frames.
+        structures: Names of the labels; coordinates need ``lv`` and ``la``.
+        weights: Weights of the targets.
+        size: Side of the frames in pixels, the unit of the distances.
 
     Returns:
-        Name of the target to its loss, a scalar; 0 where nothing of a batch is known.
+        Name of the target to its loss, a scalar; 0 where no frame of the batch has the target.
     """
     found: dict[str, Tensor] = {}
     labels = truth.labels
@@ -179,7 +176,7 @@ def dense_losses(
 
 
 def tissue_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy plus 1 - soft Dice, the mean over structures of the Dice over the whole batch.
+    """Compute cross-entropy plus 1 - soft Dice: the mean over structures of the Dice over the whole batch.
 
     Args:
         logits: (B, C + 1, H, W), background first.
@@ -194,30 +191,30 @@ def tissue_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def masked_smooth_l1(values: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Smooth L1 (beta 0.1), the mean over what is known; 0 where nothing is.
+    """Compute the mean smooth L1 (beta 0.1) over the known values; 0 where none is known.
 
     Args:
-        values: any shape.
-        target: of that shape.
-        known: of that shape, bool.
+        values: Predictions of any shape.
+        target: Targets of that shape.
+        known: Bool of that shape.
     """
     errors = F.smooth_l1_loss(values, target, beta=_BETA, reduction="none")
     return (errors * known).sum() / known.sum().clamp(min=1)
 
 
 def agreement_losses(student: Outputs, teacher: Outputs, inside: Tensor, confidence: float) -> dict[str, Tensor]:
-    """Disagreement of a student with a teacher on frames without labels.
+    """Compute the disagreement of a student with a teacher on frames without labels.
 
-    ``tissue`` is the cross-entropy to the teacher's probabilities p, weighted pixel by pixel by how sure it is,
-    ``(max p - confidence) / (1 - confidence)``, at least 0; ``distance`` is the smooth L1 of the distances. Both
-    are means over the pixels inside (after Tarvainen and Valpola 2017, section 2, and Sohn et al. 2020, equation
-    4, where the weight is 0 or 1).
+    ``tissue`` is the cross-entropy to the teacher's probabilities p, weighted at each pixel by the teacher's
+    confidence, ``(max p - confidence) / (1 - confidence)``, at least 0; ``distance`` is the smooth L1 of the
+    distances. Both are means over the pixels inside (after Tarvainen and Valpola 2017, section 2, and Sohn et al.
+    2020, equation 4, where the weight is 0 or 1).
 
     Args:
-        student: outputs (B, ..., h, w).
-        teacher: outputs of the same frames, brought to the same place; ``tissue`` holds probabilities.
+        student: Predictions (B, ..., h, w).
+        teacher: Predictions for the same frames, warped to the same places; ``tissue`` holds probabilities.
         inside: (B, h, w) bool, the pixels that count.
-        confidence: below 1; the teacher's largest probability from which on it is listened to.
+        confidence: Largest probability of the teacher below which a pixel is ignored, 0 to below 1.
     """
     entropy = -(teacher.tissue * student.tissue.log_softmax(1)).sum(1)
     weight = ((teacher.tissue.amax(1) - confidence) / (1 - confidence)).clamp(min=0) * inside

@@ -1,4 +1,4 @@
-"""Dense targets that only a simulator knows, out of its label maps, batched on the device of the training."""
+"""Dense targets computed from a simulator's label maps, batched on the device of the training."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alan.errors import ParameterError
+from alan.bounds import PositiveFloat, PositiveInt, bounded
 
 #: Fewest pixels of the border between ventricle and atrium, and shortest long axis in pixels, of a usable frame.
 _MIN_BORDER, _MIN_AXIS = 2, 4.0
 
 
 class Coordinates(NamedTuple):
-    """Where a pixel lies in the left ventricle.
+    """Positions of pixels in the left ventricle.
 
     Attributes:
         values: (B, 2, h, w) float32. First the position along the long axis, 0 at the apex and 1 at the middle of
-            the base, clamped to -0.5..2; then the signed distance from the axis over half the axis's length,
-            positive to the right when the apex points up, clamped to -1.5..1.5. Zero where not known.
-        known: (B, h, w) bool.
+            the base, clamped to -0.5..2; then the signed distance from the axis over half the length of the axis,
+            positive to the right when the apex points up, clamped to -1.5..1.5. Zero where it is not known.
+        known: (B, h, w) bool, the pixels with a position.
     """
 
     values: Tensor
@@ -31,11 +31,11 @@ class Coordinates(NamedTuple):
 
 
 def outlines(labels: Tensor, structures: Sequence[str]) -> Tensor:
-    """Masks whose outlines are the walls: each structure, but for the myocardium LV and myocardium together.
+    """Make the masks whose outlines are the walls: each structure, with the LV added to the myocardium.
 
     Args:
         labels: (B, H, W) integer, 0 background and i + 1 for ``structures[i]``.
-        structures: names.
+        structures: Names of the labels.
 
     Returns:
         (B, C, H, W) bool.
@@ -47,28 +47,28 @@ def outlines(labels: Tensor, structures: Sequence[str]) -> Tensor:
     return masks
 
 
-def signed_distances(masks: Tensor, clip: float = 10.0, stride: int = 1) -> Tensor:
-    """Signed Euclidean distance to the outline of each structure, exact up to ``clip``.
+@bounded
+def signed_distances(masks: Tensor, clip: PositiveFloat = 10.0, stride: PositiveInt = 1) -> Tensor:
+    """Compute the signed Euclidean distance to the outline of each structure, exact up to ``clip``.
 
-    The outline runs between pixels: the first pixel inside is at +0.5 grid steps, the first outside at -0.5. What
-    lies beyond the picture is no outline. Distances are separable: a minimum along rows, then one along columns of
+    The outline runs between pixels: the first pixel inside is at +0.5 grid steps, the first outside at -0.5. The
+    border of the picture is no outline. Distances are separable: a minimum along rows, then one along columns of
     the result plus the squared offset (Felzenszwalb and Huttenlocher 2012, section 3), here over the offsets up to
     ``clip`` only.
 
     Args:
         masks: (B, C, H, W) bool.
-        clip: distance in pixels that is given the value 1, and all beyond it.
-        stride: every how many pixels a distance is wanted; above 1 the masks are read at those pixels only.
+        clip: Distance in pixels that gets the value 1, as do all beyond it.
+        stride: Distance in pixels of two places at which the result is computed; above 1 the masks are read at
+            those pixels only.
 
     Returns:
         (B, C, ceil(H / stride), ceil(W / stride)) float32 in -1..1, positive inside; -1 where a structure is
         absent.
 
     Raises:
-        ParameterError: ``clip`` not above 0 or ``stride`` below 1.
+        ParameterError: ``clip`` or ``stride`` is out of range.
     """
-    if clip <= 0 or stride < 1:
-        raise ParameterError(f"clip {clip} must be above 0 and stride {stride} 1 or more")
     inside = masks[..., ::stride, ::stride]
     radius = math.ceil(clip / stride + 0.5)
     other = _squared_distance(torch.stack([inside, ~inside]), radius).sqrt()
@@ -78,7 +78,7 @@ def signed_distances(masks: Tensor, clip: float = 10.0, stride: int = 1) -> Tens
 
 
 def _squared_distance(points: Tensor, radius: int) -> Tensor:
-    """Squared distance (..., h, w) to the nearest true pixel where it is within ``radius``; else a larger one."""
+    """Squared distance (..., h, w) to the nearest true pixel where it is within ``radius``; else larger."""
     far = 2.0 * (radius + 1) ** 2
     distance = torch.where(points, 0.0, far)
     for axis in (-1, -2):
@@ -92,17 +92,17 @@ def _squared_distance(points: Tensor, radius: int) -> Tensor:
 
 
 def ventricle_coordinates(lv: Tensor, la: Tensor, where: Tensor) -> Coordinates:
-    """Normalised anatomical coordinates of the left ventricle, read off label maps.
+    """Compute normalised anatomical coordinates of the left ventricle from label maps.
 
-    The long axis runs from the middle of the base, the mean of the LV's pixels that have an LA pixel among their
-    eight neighbours, to the apex, the LV's pixel farthest from there. A frame whose LV and LA touch in fewer than
+    The long axis runs from the middle of the base, the mean of the LV pixels that have an LA pixel among their
+    eight neighbours, to the apex, the LV pixel farthest from there. A frame whose LV and LA touch in fewer than
     two pixels has no coordinates.
 
     Args:
         lv: (B, h, w) bool, the cavity.
         la: (B, h, w) bool, the left atrium.
-        where: (B, h, w) bool, the pixels whose coordinates are wanted: the cavity, or all of the sector, in which
-            the axes go on.
+        where: (B, h, w) bool, the pixels whose coordinates are computed: the cavity, or all of the sector, in
+            which the axes are extended.
     """
     touching = F.max_pool2d(la[:, None].float(), 3, 1, 1)[:, 0] > 0
     border = (lv & touching).float()

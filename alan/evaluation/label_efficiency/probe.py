@@ -9,7 +9,7 @@ from typing import Any
 from sklearn.base import clone
 
 from alan.backbone.conv import Level
-from alan.backbone.load import Backbone
+from alan.backbone.locked import Backbone
 from alan.data.store.reader import FrameStore
 from alan.downstream.probes.base import TokenProbe
 from alan.evaluation.label_efficiency.features import FrameFeatures, Models

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alan.backbone.dino.collapse import collapse_statistics, collapse_verdict
-from alan.backbone.dino.head import DINOHead
+from alan.backbone.dino.collapse import collapse_statistics, describe_collapse
 from alan.backbone.dino.loss import DINOLoss, PatchLoss, other_positions
+from alan.backbone.dino.network import DINOHead
 from alan.backbone.schedules import Schedule
 from alan.errors import ParameterError
 
@@ -166,7 +166,7 @@ def test_schedules_are_the_published_ones(base, final, warmup):
 def test_teacher_temperature_rises_linearly_then_stays():
     schedule = Schedule(0.07, 0.07, 10, 4, 0.04)
     assert [schedule(step) for step in range(6)] == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.07, 0.07])
-    with pytest.raises(ParameterError, match="5 steps with 6"):
+    with pytest.raises(ParameterError, match="warmup is 6: give at most the 5 steps"):
         Schedule(1, 0, 5, 6)
 
 
@@ -197,9 +197,9 @@ def test_monitor_by_hand():
     cls = torch.tensor([[1.0, 0], [0, 2], [-3, 0], [0, -1]])
     said = collapse_statistics(uniform, cls)
     assert said == pytest.approx({"teacher_entropy": math.log(4), "mean_entropy": math.log(4), "spread": 1.0})
-    assert "uniform" in collapse_verdict(said, 4)
+    assert "uniform" in describe_collapse(said, 4)
     healthy = collapse_statistics(single, cls)
     assert healthy == pytest.approx({"teacher_entropy": 0, "mean_entropy": math.log(4), "spread": 1.0})
-    assert collapse_verdict(healthy, 4) is None
-    assert "one prototype" in collapse_verdict(collapse_statistics(single[[1, 1, 1, 1]], cls), 4)
-    assert "same features" in collapse_verdict(collapse_statistics(single, torch.ones(4, 2)), 4)
+    assert describe_collapse(healthy, 4) is None
+    assert "one prototype" in describe_collapse(collapse_statistics(single[[1, 1, 1, 1]], cls), 4)
+    assert "same features" in describe_collapse(collapse_statistics(single, torch.ones(4, 2)), 4)

@@ -69,7 +69,7 @@ def one_thread():
 
 def module(**changes):
     settings = {
-        "vit": SPEC,
+        "network": SPEC,
         "crops": CROPS,
         "outputs": 8,
         "hidden": 16,
@@ -116,7 +116,7 @@ def test_resumed_run_is_the_straight_one(tmp_path, accumulate):
     torch.manual_seed(8)
     saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
     cut = module(**changes)
-    cut._steps = lambda: 6  # the schedules know of six, the trainer stops after three
+    cut.total_steps = lambda: 6  # the schedules know of six, the trainer stops after three
     trainer(tmp_path, 3, accumulate_grad_batches=accumulate, callbacks=[saving]).fit(cut, data)
     torch.rand(3)
     resumed, run = module(**changes), trainer(tmp_path, 6, accumulate_grad_batches=accumulate)
@@ -125,7 +125,9 @@ def test_resumed_run_is_the_straight_one(tmp_path, accumulate):
     result = state(resumed, run)
     assert set(result) == set(expected)
     assert not [name for name, x in expected.items() if not torch.equal(x, result[name])]
-    assert {"dino_loss.centre", "patch_loss.centre", "optimizer.0.exp_avg", "teacher.vit.cls_token"} <= set(result)
+    assert {"dino_loss.centre", "patch_loss.centre", "optimizer.0.exp_avg", "teacher.network.cls_token"} <= set(
+        result
+    )
 
 
 def test_seed_decides_weights_and_crops_and_the_global_generator_does_not(tmp_path):
@@ -147,10 +149,10 @@ def test_one_teacher_update_an_optimiser_step(tmp_path):
     move = model.move_teacher
 
     def spy(momentum):
-        before = model.teacher.vit.norm.weight.clone()
+        before = model.teacher.network.norm.weight.clone()
         move(momentum)
-        expected = momentum * before + (1 - momentum) * model.student.vit.norm.weight
-        torch.testing.assert_close(model.teacher.vit.norm.weight, expected)
+        expected = momentum * before + (1 - momentum) * model.student.network.norm.weight
+        torch.testing.assert_close(model.teacher.network.norm.weight, expected)
         seen.append(momentum)
 
     model.move_teacher = spy
@@ -177,8 +179,10 @@ def test_no_weight_decay_on_biases_and_norms():
     model = module(batch_norm=True)
     decayed, bare = (group["params"] for group in model.configure_optimizers().param_groups)
     names = {id(p): name for name, p in model.student.named_parameters()}
-    assert {"vit.norm.weight", "vit.blocks.0.attn.qkv.bias", "head.mlp.1.weight"} <= {names[id(p)] for p in bare}
-    assert {"vit.blocks.0.attn.qkv.weight", "head.last_layer.weight"} <= {names[id(p)] for p in decayed}
+    assert {"network.norm.weight", "network.blocks.0.attn.qkv.bias", "head.mlp.1.weight"} <= {
+        names[id(p)] for p in bare
+    }
+    assert {"network.blocks.0.attn.qkv.weight", "head.last_layer.weight"} <= {names[id(p)] for p in decayed}
     assert len(decayed) + len(bare) == len(names)
     assert not any(p.requires_grad for p in model.teacher.parameters())
 
@@ -227,7 +231,7 @@ def test_last_layer_is_frozen_at_first_and_gradients_are_clipped(tmp_path):
 def test_each_setting_changes_the_teacher(tmp_path, changes, reference):
     model = module(**changes)
     trainer(tmp_path, 3).fit(model, FakeData(n=12))
-    weights = torch.cat([p.flatten() for p in model.teacher.vit.parameters()])
+    weights = torch.cat([p.flatten() for p in model.teacher.network.parameters()])
     assert not torch.equal(weights, reference)
 
 
@@ -235,7 +239,7 @@ def test_each_setting_changes_the_teacher(tmp_path, changes, reference):
 def reference(tmp_path_factory):
     model = module()
     trainer(tmp_path_factory.mktemp("reference"), 3).fit(model, FakeData(n=12))
-    return torch.cat([p.flatten() for p in model.teacher.vit.parameters()])
+    return torch.cat([p.flatten() for p in model.teacher.network.parameters()])
 
 
 def test_defaults_are_the_papers():
@@ -245,7 +249,7 @@ def test_defaults_are_the_papers():
     for name, parameter in inspect.signature(DINOModule).parameters.items():
         if name in config:
             value, default = config[name], parameter.default
-            if name in ("vit", "crops"):
+            if name in ("network", "crops"):
                 for key, entry in value.items():
                     wanted = getattr(default, key)
                     assert (tuple(entry) if isinstance(entry, list) else entry) == wanted, key
@@ -295,8 +299,8 @@ def test_export_checkpoint_and_teacher_agree(tmp_path):
     exported, checkpoint = (load_backbone(tmp_path / name) for name in ("backbone.safetensors", "last.ckpt"))
     assert exported.fingerprint == checkpoint.fingerprint
     assert exported.spec == SPEC
-    own = model.teacher.vit.state_dict()
-    assert all(torch.equal(x, own[name]) for name, x in exported.vit.state_dict().items())
+    own = model.teacher.network.state_dict()
+    assert all(torch.equal(x, own[name]) for name, x in exported.network.state_dict().items())
 
 
 def test_bf16_runs_and_losses_stay_fp32(tmp_path):
@@ -330,7 +334,7 @@ def test_wrong_checkpoints_and_values(tmp_path):
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), 0.1)
 
-    for other, name in ((Other(), "other"), (module(vit=replace(SPEC, depth=1)), "shallow")):
+    for other, name in ((Other(), "other"), (module(network=replace(SPEC, depth=1)), "shallow")):
         saving = ModelCheckpoint(tmp_path / name, save_last=True, save_top_k=0, every_n_train_steps=1)
         trainer(tmp_path, 1, callbacks=[saving]).fit(other, FakeData())
     with pytest.raises(CheckpointError, match="not one of a DINO training"):

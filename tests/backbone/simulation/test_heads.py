@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from alan.backbone.conv import ConvSpec, seeded_conv
+from alan.backbone.conv import ConvSpec
 from alan.backbone.simulation.heads import (
     DenseHeads,
+    DenseLabels,
     Outputs,
     TargetWeights,
-    Truth,
     agreement_losses,
     dense_losses,
     masked_smooth_l1,
     tissue_loss,
 )
-from alan.backbone.vit import VitSpec, seeded_vit
+from alan.backbone.vit import VitSpec
 from alan.errors import ParameterError
 
 NAMES = ("lv", "myo", "la")
@@ -39,7 +39,7 @@ def truth(n=2, side=12):
     labels[:, 1:7, 8] = 2
     sector = torch.ones(n, side, side, dtype=torch.bool)
     sector[..., 11] = False
-    return Truth(labels, sector, torch.tensor([1, -1][:n]), torch.tensor([0.25, math.nan][:n]))
+    return DenseLabels(labels, sector, torch.tensor([1, -1][:n]), torch.tensor([0.25, math.nan][:n]))
 
 
 def test_tissue_loss_pixel_by_pixel():
@@ -66,7 +66,7 @@ def test_smooth_l1_by_hand():
 
 
 def test_agreement_by_hand():
-    """Two pixels: one of which the teacher is sure by 0.9, one outside; of a third it is not sure enough."""
+    """Two pixels with a confidence of 0.9, one of them outside; two pixels below the threshold."""
     teacher = outputs(1, 2)._replace(
         tissue=torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]).T.reshape(1, 2, 2, 2),
         distance=torch.full((1, 3, 2, 2), 1.0),
@@ -108,7 +108,7 @@ def test_view_and_phase_by_hand():
     assert found["view"] == found["phase"] == 0
 
 
-def test_what_is_right_costs_nothing():
+def test_perfect_predictions_cost_nothing():
     known = truth()
     from alan.backbone.simulation.targets import outlines, signed_distances, ventricle_coordinates
 
@@ -137,7 +137,7 @@ def test_what_is_right_costs_nothing():
     ids=["conv", "stem", "vit8", "vit4"],
 )
 def test_shapes_of_the_heads(spec, side):
-    network = seeded_conv(spec, 0) if isinstance(spec, ConvSpec) else seeded_vit(spec, 0)
+    network = spec.build_seeded(0)
     found = DenseHeads(spec, 3)(network, random(2, 1, 32, 32))
     shapes = [(2, 4, side, side), (2, 3, side, side), (2, 2, side, side), (2, 4), (2,)]
     assert [tuple(x.shape) for x in found] == shapes
@@ -153,7 +153,7 @@ def test_refuses():
             TargetWeights(**{entry.name: -1})
     with pytest.raises(ParameterError, match="clip is 0"):
         TargetWeights(clip=0)
-    with pytest.raises(ParameterError, match="nothing is taught"):
+    with pytest.raises(ParameterError, match="nothing would be learned"):
         TargetWeights(0, 0, 0, 0, 0)
     with pytest.raises(ParameterError, match="name the same ones"):
         DenseHeads(ConvSpec(image_size=32), 3)

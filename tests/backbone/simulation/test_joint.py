@@ -14,7 +14,8 @@ from alan.backbone.dino.module import DINOModule
 from alan.backbone.load import load_backbone
 from alan.backbone.simulation.heads import TargetWeights
 from alan.backbone.simulation.joint import JointModule
-from alan.backbone.vit import VitSpec, seeded_vit
+from alan.backbone.simulation.objective import SimulationObjective
+from alan.backbone.vit import VitSpec
 from alan.data.augmentation.multicrop import MultiCrop
 from alan.data.loaders.simulated import SimulatedDataModule
 from alan.errors import CheckpointError, ConfigError, ParameterError
@@ -30,7 +31,7 @@ SPEC = VitSpec(
     initialisation="xavier",
 )
 DINO = {
-    "vit": SPEC,
+    "network": SPEC,
     "crops": MultiCrop(global_size=56, local_size=28, n_local=1),
     "outputs": 8,
     "hidden": 16,
@@ -39,6 +40,7 @@ DINO = {
     "base_lr": 0.1,
 }
 NAMES = ["lv", "myo", "la"]
+OBJECTIVE = SimulationObjective(NAMES)
 
 
 @pytest.fixture
@@ -57,32 +59,32 @@ def trainer(folder, steps, **changes):
 
 
 def weights(model):
-    return torch.cat([p.flatten() for p in model.teacher.vit.parameters()])
+    return torch.cat([p.flatten() for p in model.teacher.network.parameters()])
 
 
-def test_dino_starts_from_a_taught_network(tmp_path):
-    vit, path = seeded_vit(SPEC, 5), tmp_path / "b.safetensors"
+def test_dino_starts_from_a_trained_network(tmp_path):
+    vit, path = SPEC.build_seeded(5), tmp_path / "b.safetensors"
     export_backbone(vit, SPEC, path)
     model, fresh = DINOModule(**DINO, init=str(path)), DINOModule(**DINO)
     for branch in (model.student, model.teacher):
-        assert all(torch.equal(x, vit.state_dict()[name]) for name, x in branch.vit.state_dict().items())
+        assert all(torch.equal(x, vit.state_dict()[name]) for name, x in branch.network.state_dict().items())
     heads = fresh.student.head.state_dict()
     assert all(torch.equal(x, heads[name]) for name, x in model.student.head.state_dict().items())
     other = VitSpec(image_size=112, patch_size=28, in_chans=1, dim=16, depth=2, heads=2, normalisation="sector")
     with pytest.raises(CheckpointError, match="depth 1 where the config has 2"):
-        DINOModule(**{**DINO, "vit": other}, init=str(path))
+        DINOModule(**{**DINO, "network": other}, init=str(path))
 
 
 def test_both_losses_teach_the_network(tmp_path, data):
     def final(**changes):
-        model = JointModule(structures=NAMES, **{**DINO, **changes})
+        model = JointModule(**{"objective": OBJECTIVE, **DINO, **changes})
         trainer(tmp_path, 2).fit(model, data())
         return weights(model)
 
     both = final()
     assert torch.equal(both, final())
     assert not torch.equal(both, final(simulation_weight=2.0))
-    assert not torch.equal(both, final(weights=TargetWeights(distance=0.0)))
+    assert not torch.equal(both, final(objective=replace(OBJECTIVE, weights=TargetWeights(distance=0.0))))
     alone = DINOModule(**DINO)
 
     class Unlabelled(LightningDataModule):
@@ -95,13 +97,13 @@ def test_both_losses_teach_the_network(tmp_path, data):
 
 
 def test_resumed_run_is_the_straight_one_and_is_exported_without_heads(tmp_path, data):
-    straight = JointModule(structures=NAMES, **DINO)
+    straight = JointModule(objective=OBJECTIVE, **DINO)
     trainer(tmp_path, 4).fit(straight, data())
-    cut = JointModule(structures=NAMES, **DINO)
-    cut._steps = lambda: 4
+    cut = JointModule(objective=OBJECTIVE, **DINO)
+    cut.total_steps = lambda: 4
     saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
     trainer(tmp_path, 3, callbacks=[saving]).fit(cut, data())
-    resumed, run = JointModule(structures=NAMES, **DINO), trainer(tmp_path, 4)
+    resumed, run = JointModule(objective=OBJECTIVE, **DINO), trainer(tmp_path, 4)
     run.fit(resumed, data(), ckpt_path=Path(tmp_path) / "last.ckpt")
     expected = straight.state_dict()
     assert not [name for name, x in resumed.state_dict().items() if not torch.equal(x, expected[name])]
@@ -114,19 +116,19 @@ def test_resumed_run_is_the_straight_one_and_is_exported_without_heads(tmp_path,
 
 def test_refuses(tmp_path, data):
     with pytest.raises(ParameterError, match="simulation_weight is -1"):
-        JointModule(structures=NAMES, simulation_weight=-1, **DINO)
+        JointModule(objective=OBJECTIVE, simulation_weight=-1, **DINO)
     with pytest.raises(ParameterError, match="coordinates need the structure 'lv'"):
-        JointModule(structures=["la"], **DINO)
+        SimulationObjective(["la"])
     with pytest.raises(ConfigError, match="unlabelled frames"):
-        trainer(tmp_path, 1).fit(JointModule(structures=NAMES, **DINO), data(unlabelled=None))
+        trainer(tmp_path, 1).fit(JointModule(objective=OBJECTIVE, **DINO), data(unlabelled=None))
     with pytest.raises(ConfigError, match="set both to the same"):
-        trainer(tmp_path, 1).fit(JointModule(structures=["lv", "la"], **DINO), data())
+        trainer(tmp_path, 1).fit(JointModule(objective=SimulationObjective(["lv", "la"]), **DINO), data())
 
 
-def test_stochastic_depth_of_both_passes_hangs_on_the_seed(tmp_path, data):
+def test_stochastic_depth_of_both_passes_follows_from_the_seed(tmp_path, data):
     found = []
     for state in (1, 2):
-        model = JointModule(structures=NAMES, **{**DINO, "vit": replace(SPEC, depth=2), "drop_path": 0.5})
+        model = JointModule(objective=OBJECTIVE, **{**DINO, "network": replace(SPEC, depth=2), "drop_path": 0.5})
         torch.manual_seed(state)
         trainer(tmp_path, 2).fit(model, data())
         found.append(weights(model))

@@ -1,4 +1,4 @@
-"""Teaching by simulation: exact resume, the moving average and the agreement by hand, export, refusals."""
+"""Training on simulation: exact resume, the moving average and the agreement by hand, export, refusals."""
 
 import math
 from dataclasses import fields, replace
@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
-from alan.backbone.locked import lock
 from alan.backbone.simulation.heads import TargetWeights
-from alan.backbone.simulation.module import SimulationModule, frame_dice
+from alan.backbone.simulation.module import SimulationModule
+from alan.backbone.simulation.objective import SimulationObjective, frame_dice
 from alan.backbone.vit import VitSpec
 from alan.data.augmentation.dense import DenseAugmentation, warp
 from alan.data.loaders.sampling import resumable_loader, whole
@@ -76,8 +76,10 @@ def one_thread():
 
 
 def module(**changes):
-    network = {} if "vit" in changes or "conv" in changes else {"conv": CONV}
-    return SimulationModule(**{"structures": NAMES, "lr": 0.01, "momentum": 0.5, **network, **changes})
+    """A module; ``weights`` and ``augmentation`` are those of its objective."""
+    own = {name: changes.pop(name) for name in ("weights", "augmentation") if name in changes}
+    settings = {"objective": SimulationObjective(NAMES, **own), "network": CONV, "lr": 0.01, "momentum": 0.5}
+    return SimulationModule(**{**settings, **changes})
 
 
 def trainer(folder, steps=4, **changes):
@@ -108,7 +110,7 @@ def weights(model):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"unlabelled_weight": 1.0}, {"vit": VIT}], ids=["conv", "agreement", "vit"]
+    "changes", [{}, {"unlabelled_weight": 1.0}, {"network": VIT}], ids=["conv", "agreement", "vit"]
 )
 def test_resumed_run_is_the_straight_one(tmp_path, changes):
     """Seven steps in one go, or three, stopped in mid-epoch, and four from last.ckpt: equal bit by bit."""
@@ -127,7 +129,7 @@ def test_resumed_run_is_the_straight_one(tmp_path, changes):
     torch.manual_seed(8)
     saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
     cut = module(**changes)
-    cut._steps = lambda: 7
+    cut.total_steps = lambda: 7
     trainer(tmp_path, 3, callbacks=[saving]).fit(cut, data)
     torch.rand(3)
     resumed, run = module(**changes), trainer(tmp_path, 7)
@@ -191,20 +193,20 @@ def test_the_teacher_is_the_moving_average(tmp_path):
                     assert torch.equal(x, now[name])
             seen.append((momentum, len([name for name in before if "running" in name])))
 
-    model = Watched(structures=NAMES, conv=CONV, lr=0.01, momentum=0.25)
+    model = Watched(objective=SimulationObjective(NAMES), network=CONV, lr=0.01, momentum=0.25)
     trainer(tmp_path, 4).fit(model, FakeData())
     assert [momentum for momentum, _ in seen] == [1 / 10, 2 / 11, 3 / 12, 0.25]
     assert seen[0][1] > 0
     assert not any(p.requires_grad for p in model.teacher.parameters())
 
 
-def test_the_teachers_answer_is_warped_like_the_students_frame():
-    model = module(conv=replace(CONV, normalisation="unit"), alignment=0.0)
+def test_the_teachers_prediction_is_warped_like_the_students_frame():
+    model = module(network=replace(CONV, normalisation="unit"), alignment=0.0)
     frames = Hearts(3, False).frames
     grid = torch.nn.functional.affine_grid(
         torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]]).expand(3, -1, -1), [3, 1, 32, 32], align_corners=False
     )
-    answer = model._answer(frames, grid)
+    answer = model._teacher_outputs(frames, grid)
     plain = model.teacher(frames[:, None].float() / 255)
     torch.testing.assert_close(answer.tissue, plain.tissue.softmax(1).flip(3), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(answer.distance, plain.distance.flip(3), rtol=1e-3, atol=1e-4)
@@ -220,8 +222,8 @@ def test_labels_of_unlabelled_frames_are_not_there_to_be_read(tmp_path):
 
 
 def test_it_learns_and_validates(tmp_path):
-    model, run = module(lr=0.05, momentum=0.9), trainer(tmp_path, 60, limit_val_batches=1.0, val_check_interval=5)
-    model.augmentation = STILL
+    model = module(lr=0.05, momentum=0.9, augmentation=STILL)
+    run = trainer(tmp_path, 60, limit_val_batches=1.0, val_check_interval=5)
     run.fit(model, FakeData())
     scores = {name: float(x) for name, x in run.callback_metrics.items() if name.startswith("val")}
     assert set(scores) == {"val_dice", "val_dice_lv", "val_dice_myo", "val_dice_la"}
@@ -237,14 +239,14 @@ def test_frame_dice_by_hand():
     assert dice[2].isnan()
 
 
-@pytest.mark.parametrize("changes", [{}, {"vit": VIT}], ids=["conv", "vit"])
+@pytest.mark.parametrize("changes", [{}, {"network": VIT}], ids=["conv", "vit"])
 def test_export_and_checkpoint_give_the_teachers_network(tmp_path, changes):
     model = module(**changes)
     run = trainer(tmp_path, 3)
     run.fit(model, FakeData())
     model.export(tmp_path / "b.safetensors")
     run.save_checkpoint(tmp_path / "last.ckpt")
-    expected = lock(model.teacher.network, model.spec)
+    expected = model.spec.lock(model.teacher.network)
     frames = Hearts(2, False).frames
     for name in ("b.safetensors", "last.ckpt"):
         backbone = load_backbone(tmp_path / name)
@@ -252,7 +254,7 @@ def test_export_and_checkpoint_give_the_teachers_network(tmp_path, changes):
         torch.testing.assert_close(backbone(frames).tokens, expected(frames).tokens, rtol=0, atol=0)
     with pytest.raises(CheckpointError, match="another network: "):
         trainer(tmp_path, 4).fit(
-            module(conv=replace(CONV, widths=(4, 8))), FakeData(), ckpt_path=tmp_path / "last.ckpt"
+            module(network=replace(CONV, widths=(4, 8))), FakeData(), ckpt_path=tmp_path / "last.ckpt"
         )
 
 
@@ -266,18 +268,18 @@ def test_starts_from_a_run_or_from_a_backbone(tmp_path):
     for branch in (whole_run.student, whole_run.teacher):
         assert all(torch.equal(x, model.teacher.state_dict()[name]) for name, x in branch.state_dict().items())
     backbone = module(init=str(tmp_path / "b.safetensors"))
-    taught = model.teacher.network.state_dict()
-    assert all(torch.equal(x, taught[name]) for name, x in backbone.student.network.state_dict().items())
+    trained = model.teacher.network.state_dict()
+    assert all(torch.equal(x, trained[name]) for name, x in backbone.student.network.state_dict().items())
     assert torch.equal(backbone.student.heads.frame.weight, module().student.heads.frame.weight)
     with pytest.raises(CheckpointError, match="widths"):
-        module(conv=replace(CONV, widths=(4, 8)), init=str(tmp_path / "b.safetensors"))
+        module(network=replace(CONV, widths=(4, 8)), init=str(tmp_path / "b.safetensors"))
     with pytest.raises(CheckpointError, match="no such file"):
         module(init=str(tmp_path / "none.ckpt"))
 
 
 def test_starts_from_shipped_weights_by_name():
     spec = replace(load_backbone("alan-sim-small").spec, structures=())
-    model = SimulationModule(structures=["lv", "myo", "la"], conv=spec, init="alan-sim-small")
+    model = SimulationModule(objective=SimulationObjective(NAMES), network=spec, init="alan-sim-small")
     shipped = load_backbone("alan-sim-small").network.state_dict()
     assert all(torch.equal(x, shipped[name]) for name, x in model.teacher.network.state_dict().items())
 
@@ -285,13 +287,11 @@ def test_starts_from_shipped_weights_by_name():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"lr": 0}, "lr 0 must be above 0"),
+        ({"lr": 0}, "lr is 0: give a number above 0"),
         ({"momentum": 1.5}, "momentum is 1.5"),
         ({"confidence": 1.0}, "below 1"),
-        ({"alignment": 1.5}, "0..1"),
-        ({"unlabelled_weight": -1}, "not below 0"),
-        ({"conv": CONV, "vit": VIT}, "choose one network"),
-        ({"structures": ["lv", "myo"]}, "coordinates need the structure 'la'"),
+        ({"alignment": 1.5}, "alignment is 1.5: give a number from 0 to 1"),
+        ({"unlabelled_weight": -1}, "unlabelled_weight is -1: give a number of at least 0"),
     ],
 )
 def test_refuses(changes, message):
@@ -301,7 +301,9 @@ def test_refuses(changes, message):
 
 
 def test_refuses_data_that_do_not_fit(tmp_path):
+    with pytest.raises(ParameterError, match="coordinates need the structure 'la'"):
+        SimulationObjective(["lv", "myo"])
     with pytest.raises(ConfigError, match="set both to the same"):
-        trainer(tmp_path).fit(module(structures=["lv", "la"]), FakeData())
+        trainer(tmp_path).fit(module(objective=SimulationObjective(["lv", "la"])), FakeData())
     with pytest.raises(ConfigError, match="no unlabelled frames"):
         trainer(tmp_path).fit(module(unlabelled_weight=1.0), FakeData())
