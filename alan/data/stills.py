@@ -10,12 +10,12 @@ import numpy as np
 
 from alan.data.io.pictures import PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
-from alan.data.readers.manifest import MANIFEST, read_manifest
+from alan.data.readers.manifest import MANIFEST, read_manifest, still_spacing
 from alan.data.readers.patients import picture_id
 from alan.data.sample import ByteArray, IntArray, Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError
-from alan.files import digest, fingerprint
+from alan.files import digest, files_below, fingerprint
 
 Spacing = tuple[float, float]
 
@@ -71,8 +71,8 @@ class PictureStills:
     Args:
         root: the folder.
         preprocessing: to what size pictures are brought.
-        spacing: (row, column) size of a pixel in mm of all pictures. None: by the ``manifest.csv`` of
-            ``alan frames`` where that is there, else not known.
+        spacing: (row, column) size of a pixel in mm of all pictures. None takes it from the ``manifest.csv`` of
+            ``alan frames``, scaled with stills that were resized, or leaves it unknown.
         leave_out: a folder in which nothing is looked for.
 
     Raises:
@@ -96,9 +96,8 @@ class PictureStills:
         self.preprocessing = preprocessing
         self._paths: list[Path] = []
         names: dict[str, Path] = {}
-        for path in sorted(folder.rglob("*")):
-            wanted = path.suffix.lower() in PICTURES and path.name[0] != "." and path.is_file()
-            if not wanted or (barred is not None and barred in path.resolve().parents):
+        for path in files_below(folder):
+            if path.suffix.lower() not in PICTURES or (barred is not None and barred in path.resolve().parents):
                 continue
             name = picture_id(path.relative_to(folder).as_posix())
             if name in names:
@@ -121,17 +120,13 @@ class PictureStills:
         frame = self.picture(index)
         name = self.names[index]
         sized = self.preprocessing.apply(Sample(Record(name, name), frame[None]))
-        return Still(sized.frames[0], (frame.shape[0], frame.shape[1]), self._spacing_of(index))
-
-    def _spacing_of(self, index: int) -> Spacing | None:
-        facts = self._facts.get(self.names[index], {})
-        row, column = facts.get("row_mm"), facts.get("column_mm")
-        known = None if row is None or column is None else (float(row), float(column))
-        return self._spacing or known
+        shape = (frame.shape[0], frame.shape[1])
+        spacing = self._spacing or still_spacing(self._facts.get(name, {}), shape)
+        return Still(sized.frames[0], shape, spacing)
 
     def stamp(self, index: int) -> str:
         """See :meth:`Stills.stamp`."""
-        return fingerprint([digest(self._paths[index]), self._spacing_of(index)])
+        return fingerprint([digest(self._paths[index]), self._spacing, self._facts.get(self.names[index])])
 
     def picture(self, index: int) -> ByteArray:
         """See :meth:`Stills.picture`."""
