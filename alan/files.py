@@ -154,3 +154,20 @@ def files_below(root: str | os.PathLike[str]) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
+
+
+def short_name(name: str, longest: int = 200) -> str:
+    """Shorten a name that a file system would refuse.
+
+    Args:
+        name: The name, without what is appended to it (a number, a suffix).
+        longest: Number of bytes that are left as they are; file systems accept 255.
+
+    Returns:
+        The name itself, or its beginning, ``~`` and twelve digits of its SHA-256, so that names stay apart.
+    """
+    encoded = os.fsencode(name)
+    if len(encoded) <= longest:
+        return name
+    tail = f"~{hashlib.sha256(encoded).hexdigest()[:12]}"
+    return encoded[: longest - len(tail)].decode("utf-8", errors="ignore") + tail

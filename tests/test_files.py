@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from alan.files import atomic, files_below, read_json, redact, write_json, write_text
+from alan.files import atomic, files_below, read_json, redact, short_name, write_json, write_text
 
 
 @pytest.fixture
@@ -87,3 +87,13 @@ def test_files_of_linked_folders_are_found_once(tmp_path):
     found = [path.relative_to(inside).as_posix() for path in files_below(inside)]
     assert found == ["1.png", "a/3.png", "b/2.png"]
     assert files_below(tmp_path / "nowhere") == []
+
+
+def test_long_names_are_shortened_and_stay_apart():
+    assert short_name("p1_a4c") == "p1_a4c"
+    assert short_name("x" * 200) == "x" * 200
+    names = [short_name(f"{'é' * 150}{end}") for end in "ab"]
+    assert names[0] != names[1]
+    for name in names:
+        assert len(name.encode()) <= 200
+        assert name.startswith("é" * 93 + "~")

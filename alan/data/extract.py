@@ -2,122 +2,237 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import logging
 import os
 import shutil
 import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
 
-from alan.bounds import PositiveInt, bounded
-from alan.data.io.base import Cine
+from alan.bounds import NonNegativeInt, PositiveInt, bounded
+from alan.data.io.base import Cine, kind_of, saying_nothing
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, read_cine, stem
-from alan.data.io.medical import MEDICAL
+from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
-from alan.errors import AlanWarning, DataError
+from alan.errors import AlanError, AlanWarning, DataError
+from alan.files import atomic, files_below, fingerprint, read_json, short_name, write_json
+from alan.runs import FAILURES, Run, open_run, report_failures
 
 _log = logging.getLogger(__name__)
+_IMAGES, _UNFINISHED = "images", "unfinished"
+#: Ending of the label maps of CAMUS and ACDC, which lie beside the loops.
+_LABELS = "_gt"
+#: Loops for which it takes longer to start a process than to decode them.
+_FEW = 4
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """A loop, its name below the root, and the beginning of the names of its stills."""
+
+    path: Path
+    source: str
+    name: str
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a loop: the rows of its stills, or why it was skipped."""
+
+    rows: list[list[str | int | float]] = field(default_factory=list)
+    failure: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @bounded
-def extract_frames(root: str, out: str, *, every: PositiveInt = 1) -> None:
-    """Take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD).
+def extract_frames(
+    root: str,
+    out: str,
+    *,
+    every: PositiveInt = 1,
+    workers: NonNegativeInt | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Extract stills from cine loops (AVI, MP4, DICOM, NIfTI, MHD, TIFF stacks).
 
     Writes ``images/NAME_0001.png`` (grey, the number counts the frames of the loop from 1) and ``manifest.csv``
     with the columns image, source, frame, time_s, row_mm, column_mm, height, width and patient (a pseudonym, from
-    the header of DICOM files; what is unknown is empty), as :class:`alan.data.FrameFolder` reads them. NAME is
-    the loop's path below ``root``, folders joined by ``_``, without suffix. Loops that cannot be decoded are
-    skipped, counted and warned of. All or nothing is written. What is burnt into the pictures stays there, a
-    patient's name too.
+    the header of DICOM files; what is unknown is empty), as :class:`alan.data.FrameFolder` reads them. NAME is the
+    path of the loop below ``root``, folders joined by ``_``, without suffix; names too long for a file are
+    shortened and end in a digest. Loops that cannot be decoded are listed in ``failures.csv`` with the reason.
+
+    Loops are decoded in several processes. A run that was killed goes on after its last whole loop when the same
+    command is given again; ``images`` and ``manifest.csv`` appear when all is done. Text burnt into the pictures
+    stays in them, a patient's name too.
 
     Args:
-        root: a cine loop, or a folder in which all are looked for.
-        out: folder to write into; it must not hold ``images`` or ``manifest.csv`` yet.
-        every: take each n-th frame, from the first.
+        root: A cine loop, or a folder in which all are looked for, in linked folders too.
+        out: Folder to write into.
+        every: Extract each n-th frame, from the first.
+        workers: Number of processes that decode; 0 decodes in this one, null takes one for each core.
+        strict: Exit with an error (code 1) if a loop was skipped.
+        overwrite: Replace stills that were extracted with other options.
 
     Raises:
-        ParameterError: ``every`` is below 1.
-        DataError: no loop there, none that can be decoded, two of the same name, or stills are already there.
+        ParameterError: ``every`` or ``workers`` is out of range.
+        ConfigError: ``out`` holds stills that were extracted with other options or from other files.
+        DataError: There is no loop, none can be decoded, two have the same name, or ``out`` holds other files.
+        LockError: Another process writes to ``out``.
+        SkippedError: A loop was skipped, and ``strict`` is true.
     """
     source, target = Path(root), Path(out)
-    names = _names(source)
-    for path in (target / "images", target / MANIFEST):
-        if path.exists():
-            raise DataError(f"{path}: is already there; write to another folder, or take it away")
-    part = target / f".frames.{os.getpid()}.part"
-    try:
-        (part / "images").mkdir(parents=True)
-        with (part / MANIFEST).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            failures, count = [], 0
-            for path, name in tqdm(names.items(), desc="take stills", unit="loop"):
-                try:
-                    video = read_cine(path)
-                except DataError as error:
-                    failures.append(str(error))
-                    continue
-                shown = path.name if source.is_file() else path.relative_to(source).as_posix()
-                folder = part / "images"
-                count += _write_stills(video, folder, name, source=shown, every=every, writer=writer)
-        if len(failures) == len(names):
-            raise DataError(f"{root}: none of {len(names)} cine loops can be decoded; the first: {failures[0]}")
-        (part / "images").replace(target / "images")
-        (part / MANIFEST).replace(target / MANIFEST)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty, or never made
-            target.rmdir()
-    if failures:
-        warnings.warn(
-            f"skipped {len(failures)} of {len(names)} cine loops that cannot be decoded, the first: {failures[0]}",
-            AlanWarning,
-            stacklevel=2,
-        )
-    _log.info("%s: %d stills of %d cine loops", target, count, len(names) - len(failures))
+    loops, failures = _loops(source)
+    total = len(loops) + len(failures)
+    config = {"root": str(source.absolute()), "every": every, "files": _fingerprint(loops)}
+    with open_run(target, config, overwrite, (_IMAGES, MANIFEST, _UNFINISHED)) as run:
+        if run.finished:
+            shutil.rmtree(target / _UNFINISHED, ignore_errors=True)
+            _log.info("%s: already done; give another folder, or overwrite=true to extract again", target)
+            return
+        outcomes = dict(zip(loops, _extract_all(loops, target / _UNFINISHED, every, workers), strict=True))
+        failures += [(loop.source, outcome.failure) for loop, outcome in outcomes.items() if outcome.failure]
+        rows = [row for outcome in outcomes.values() for row in outcome.rows]
+        if not rows:
+            raise DataError(
+                f"{root}: none of {len(failures)} cine loops can be decoded; the first: {': '.join(failures[0])}"
+            )
+        _publish(run, rows)
+        _report(outcomes)
+        _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - _failed(outcomes))
+        report_failures(target / FAILURES, failures, total, strict=strict)
 
 
-def _names(source: Path) -> dict[Path, str]:
-    """Cine loops and the names of their stills."""
-    if source.is_file():
-        return {source: stem(source.name)}
-    if not source.is_dir():
-        raise DataError(f"{source}: no such file or folder")
-    names: dict[Path, str] = {}
-    for path in sorted(source.rglob("*")):
-        if path.is_file() and path.name[0] != "." and is_cine(path):
-            *folders, last = path.relative_to(source).parts
-            names[path] = "_".join([*folders, stem(last)])
-    if not names:
+def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
+    """Loops with the names of their stills, and files that are passed over with the reason."""
+    if root.is_file():
+        return [_Loop(root, root.name, short_name(stem(root.name)))], []
+    if not root.is_dir():
+        raise DataError(f"{root}: no such file or folder; check the spelling")
+    loops: dict[str, _Loop] = {}
+    passed: list[tuple[str, str]] = []
+    for path in files_below(root):
+        if not is_cine(path):
+            continue
+        relative = path.relative_to(root)
+        source = relative.as_posix()
+        if stem(path.name).endswith(_LABELS):
+            passed.append((source, "a label map by its name, not a loop"))
+            continue
+        name = short_name("_".join([*relative.parts[:-1], stem(path.name)]))
+        loop = loops.setdefault(name, _Loop(path, source, name))
+        if loop.path != path:
+            raise DataError(f"{loop.path} and {path} would both be written as {name!r}: rename one")
+    if not loops:
         known = ", ".join((*VIDEOS, *MEDICAL, *DICOM))
-        raise DataError(f"{source}: holds no cine loop ({known}, or DICOM under any name)")
-    first: dict[str, Path] = {}
-    for path, name in names.items():
-        if first.setdefault(name, path) != path:
-            raise DataError(f"{first[name]} and {path} would both be written as {name!r}: rename one")
-    return names
+        raise DataError(f"{root}: holds no cine loop ({known}, DICOM under any name, or TIFF stacks)")
+    return list(loops.values()), passed
 
 
-def _write_stills(video: Cine, folder: Path, name: str, *, source: str, every: int, writer: Any) -> int:
-    """Write each n-th frame and its row; the number of them."""
-    indices = range(0, len(video.frames), every)
-    for index in indices:
-        image = f"{name}_{index + 1:04d}.png"
-        Image.fromarray(video.frames[index]).save(folder / image)
-        writer.writerow(
+def _fingerprint(loops: Sequence[_Loop]) -> str:
+    """Fingerprint of the files of all loops, by name, size and time."""
+    files = [file for loop in loops for file in medical_files(loop.path)]
+    return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files])
+
+
+def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int | None) -> list[_Outcome]:
+    """Outcome of each loop, in their order."""
+    for name in (_IMAGES, "loops"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    from joblib import Parallel, cpu_count, delayed
+
+    if workers is None:
+        workers = min(cpu_count(), len(loops) // _FEW)
+    tasks = (delayed(_extract)(index, loop, folder, every) for index, loop in enumerate(loops))
+    done = Parallel(n_jobs=max(workers, 1), return_as="generator_unordered")(tasks)
+    try:
+        found = dict(tqdm(done, total=len(loops), desc="extract stills", unit="loop"))
+    except RuntimeError as error:
+        if type(error).__name__ != "TerminatedWorkerError":
+            raise
+        raise AlanError(
+            f"{folder}: a process that decodes was killed, perhaps out of memory; run again with fewer workers, "
+            "finished loops are kept"
+        ) from error
+    return [found[index] for index in range(len(loops))]
+
+
+def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _Outcome]:
+    """Write the stills of a loop, unless an earlier process has; runs in any process."""
+    record = folder / "loops" / f"{loop.name}.json"
+    if record.is_file():
+        return index, _Outcome(**read_json(record))
+    with warnings.catch_warnings(record=True) as caught, saying_nothing():
+        warnings.simplefilter("always")
+        try:
+            cine = read_cine(loop.path)
+        except DataError as error:
+            return index, _Outcome(failure=_without(str(error), loop.path))
+    told = [_without(str(warning.message), loop.path) for warning in caught]
+    outcome = _Outcome(_write_stills(cine, folder / _IMAGES, loop, every), "", list(cine.notes), told)
+    write_json(record, asdict(outcome))
+    return index, outcome
+
+
+def _without(text: str, path: Path) -> str:
+    """A message without the path that it begins with, nor the folder of other files."""
+    return text.removeprefix(f"{path}: ").replace(f"{path.parent}{os.sep}", "")
+
+
+def _write_stills(cine: Cine, folder: Path, loop: _Loop, every: int) -> list[list[str | int | float]]:
+    """Write each n-th frame; the rows of the manifest."""
+    rows = []
+    for index in range(0, len(cine.frames), every):
+        image = f"{loop.name}_{index + 1:04d}.png"
+        Image.fromarray(cine.frames[index]).save(folder / image)
+        time = None if cine.times is None else float(cine.times[index])
+        shape = cine.frames.shape[1:]
+        rows.append(
             manifest_row(
-                image,
-                source,
-                index + 1,
-                video.frames.shape[1:],
-                time=None if video.fps is None else index / video.fps,
-                spacing=video.spacing,
-                patient=video.patient,
+                image, loop.source, index + 1, shape, time=time, spacing=cine.spacing, patient=cine.patient
             )
         )
-    return len(indices)
+    return rows
+
+
+def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
+    """Move the stills to their place and mark the run complete; can be killed anywhere and done again."""
+    with atomic(run.folder / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows(rows)
+    unfinished, images = run.folder / _UNFINISHED / _IMAGES, run.folder / _IMAGES
+    if not images.exists():
+        unfinished.replace(images)
+    run.finish()
+    shutil.rmtree(run.folder / _UNFINISHED)
+
+
+def _failed(outcomes: dict[_Loop, _Outcome]) -> int:
+    return sum(bool(outcome.failure) for outcome in outcomes.values())
+
+
+def _report(outcomes: dict[_Loop, _Outcome]) -> None:
+    """Log how loops were treated and warn of what decoders reported, once for each kind."""
+    notes = ((loop.source, note) for loop, outcome in outcomes.items() for note in outcome.notes)
+    told = ((loop.source, text) for loop, outcome in outcomes.items() for text in outcome.warnings)
+    for line in _grouped(notes):
+        _log.info("%s", line)
+    for line in _grouped(told):
+        warnings.warn(line, AlanWarning, stacklevel=3)
+
+
+def _grouped(messages: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """One line for each kind of message: the first of it, and how many loops have it."""
+    groups: dict[str, list[str]] = {}
+    for source, text in messages:
+        groups.setdefault(kind_of(text), []).append(f"{source}: {text}")
+    for lines in groups.values():
+        yield lines[0] + (f" (and {len(lines) - 1} more loops)" if len(lines) > 1 else "")

@@ -1,16 +1,19 @@
 """Stills extracted from cine loops, and ``alan frames``."""
 
 import csv
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from alan.cli.main import main
+from alan.data import extract
 from alan.data.extract import extract_frames
 from alan.data.io.cine import read_cine
 from alan.data.readers.folder import FrameFolder
-from alan.errors import AlanWarning, DataError, ParameterError
+from alan.errors import AlanWarning, ConfigError, DataError, ParameterError
 
 data = pytest.importorskip("pydicom.data")
 CINE = data.get_testdata_file("examples_ybr_color.dcm", download=False)
@@ -36,6 +39,17 @@ def root(tmp_path, archives, frames):
 def rows(out):
     with (out / "manifest.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def failures(out):
+    with (out / "failures.csv").open(newline="") as file:
+        return [(row["file"], row["reason"]) for row in csv.DictReader(file)]
+
+
+def contents(out):
+    """Bytes of all files but those that say when a run was made."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.name not in ("config.yaml", "run.json"))
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
 def test_every_kind_of_cine_loop(root, frames):
@@ -73,7 +87,12 @@ def test_stills_and_manifest(tmp_path, root, frames):
     assert float(table[-1]["time_s"]) == pytest.approx(27 * 0.033333)
     for index, name in enumerate(("p1_a4c_0001.png", "p1_a4c_0004.png", "p1_a4c_0007.png")):
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "images" / name)), frames[3 * index])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"images", "manifest.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "config.yaml",
+        "images",
+        "manifest.csv",
+        "run.json",
+    }
 
 
 def test_the_folder_reader_goes_on_from_there(tmp_path, root):
@@ -97,11 +116,30 @@ def test_one_file(tmp_path, root):
     assert {r["source"] for r in rows(tmp_path / "out")} == {"a4c.avi"}
 
 
-def test_undecodable_files_are_skipped_and_counted(tmp_path, root):
+def test_loops_that_cannot_be_decoded_are_listed(tmp_path, root):
     (root / "bad.mp4").write_bytes(b"no video")
-    with pytest.warns(AlanWarning, match=r"skipped 1 of 4 cine loops .*bad.mp4"):
+    with pytest.warns(AlanWarning, match=r"skipped 1 of 4 files, listed in .*failures.csv; the first: bad.mp4"):
         extract_frames(str(root), str(tmp_path / "out"), every=100)
     assert len(rows(tmp_path / "out")) == 3
+    ((name, reason),) = failures(tmp_path / "out")
+    assert name == "bad.mp4"
+    assert reason.startswith("cannot be decoded after 0 frames")
+
+
+def test_strict(tmp_path, root, capsys):
+    (root / "bad.mp4").write_bytes(b"no video")
+    out = tmp_path / "out"
+    assert main(["frames", "--root", str(root), "--out", str(out), "--every", "100", "--strict", "true"]) == 1
+    assert "skipped 1 of 4 files" in capsys.readouterr().err
+    assert len(rows(out)) == 3  # what could be decoded is there
+    assert [name for name, _ in failures(out)] == ["bad.mp4"]
+
+
+def test_label_maps_are_no_loops(tmp_path, root, archives, frames):
+    archives.medical(root / "p1" / "a2c_gt.nii.gz", frames)
+    with pytest.warns(AlanWarning, match="skipped 1 of 4 files"):
+        extract_frames(str(root), str(tmp_path / "out"), every=100)
+    assert failures(tmp_path / "out") == [("p1/a2c_gt.nii.gz", "a label map by its name, not a loop")]
 
 
 def test_nothing_is_left_when_nothing_can_be_decoded(tmp_path):
@@ -111,22 +149,134 @@ def test_nothing_is_left_when_nothing_can_be_decoded(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_left_of_a_run_that_was_interrupted(tmp_path, root, monkeypatch):
-    def stop(path):
-        if path.suffix == ".avi":
-            raise KeyboardInterrupt
-        return read_cine(path)
+@pytest.mark.parametrize("place", ["read_cine", "write_json", "_publish", "atomic", "Run.finish", "shutil.rmtree"])
+def test_a_run_that_was_stopped_goes_on(tmp_path, root, monkeypatch, place):
+    """Stopped at the second call of a function (the first for those called once), then run again."""
+    extract_frames(str(root), str(tmp_path / "whole"), every=3)
+    calls = []
+    target, _, name = place.rpartition(".")
+    where = getattr(extract, target) if target else extract
+    function = getattr(where, name)
 
-    monkeypatch.setattr("alan.data.extract.read_cine", stop)
-    with pytest.raises(KeyboardInterrupt):
-        extract_frames(str(root), str(tmp_path / "out"))
-    assert not (tmp_path / "out").exists()
+    def stop(*args, **kwargs):
+        calls.append(place)
+        if len(calls) == (2 if place in ("read_cine", "write_json") else 1):
+            raise KeyboardInterrupt
+        return function(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            extract_frames(str(root), str(tmp_path / "out"), every=3)
+    decoded = []
+    monkeypatch.setattr(extract, "read_cine", lambda path: decoded.append(path) or read_cine(path))
+    extract_frames(str(root), str(tmp_path / "out"), every=3)
+    assert len(decoded) == {"read_cine": 2, "write_json": 2}.get(place, 0)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_alone(tmp_path, root, monkeypatch, caplog):
+    extract_frames(str(root), str(tmp_path / "out"), every=3)
+    before = contents(tmp_path / "out")
+    monkeypatch.setattr(extract, "read_cine", None)
+    with caplog.at_level("INFO"):
+        extract_frames(str(root), str(tmp_path / "out"), every=3)
+    assert "already done" in caplog.text
+    assert contents(tmp_path / "out") == before
+
+
+def test_changed_loops_are_not_already_done(tmp_path, root, archives, frames):
+    extract_frames(str(root), str(tmp_path / "out"), every=3)
+    archives.video(root / "p1" / "a4c.avi", 255 - frames, codec="ffv1", pixels="gray", fps=25)
+    with pytest.raises(ConfigError, match=r"another configuration \(files\): .* overwrite=true"):
+        extract_frames(str(root), str(tmp_path / "out"), every=3)
+    extract_frames(str(root), str(tmp_path / "out"), every=3, overwrite=True)
+    still = np.asarray(Image.open(tmp_path / "out" / "images" / "p1_a4c_0001.png"))
+    assert np.array_equal(still, 255 - frames[0])
 
 
 def test_what_is_there_stays(tmp_path, root):
     (tmp_path / "out" / "images").mkdir(parents=True)
-    with pytest.raises(DataError, match="images: is already there"):
+    with pytest.raises(DataError, match=r"holds files but no config.yaml"):
         extract_frames(str(root), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "images").is_dir()
+
+
+def test_processes_write_the_same(tmp_path, archives):
+    for index in range(9):
+        loop = np.random.default_rng(index).integers(0, 256, (2, 16, 16), np.uint8)
+        archives.video(tmp_path / "in" / f"p{index}.avi", loop, codec="ffv1", pixels="gray")
+    (tmp_path / "in" / "bad.avi").write_bytes(b"no video")
+    for workers, out in ((0, "one"), (2, "two")):
+        with pytest.warns(AlanWarning, match="skipped 1 of 10 files"):
+            extract_frames(str(tmp_path / "in"), str(tmp_path / out), workers=workers)
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    assert len(rows(tmp_path / "one")) == 18
+
+
+def test_times_and_patients_come_from_the_loop(tmp_path, archives, frames):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width = frames.shape[1:]
+        stream.pix_fmt = "gray"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for pts, array in zip((0, 10, 500), frames, strict=False):
+            frame = av.VideoFrame.from_ndarray(array, format="gray")
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    extract_frames(str(tmp_path / "a.mkv"), str(tmp_path / "out"))
+    assert [r["time_s"] for r in rows(tmp_path / "out")] == ["0", "0.01", "0.5"]
+    extract_frames(CINE, str(tmp_path / "dicom"), every=10)
+    assert {r["patient"] for r in rows(tmp_path / "dicom")} == {read_cine(CINE).patient}
+    assert {(r["height"], r["width"]) for r in rows(tmp_path / "dicom")} == {("240", "320")}
+
+
+def test_a_stack_of_pages_is_a_loop(tmp_path, frames):
+    (tmp_path / "in").mkdir()
+    pages = [Image.fromarray(frame) for frame in frames]
+    pages[0].save(tmp_path / "in" / "p1_loop.tif", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "in" / "p1_still.tif")
+    extract_frames(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert [r["image"] for r in rows(tmp_path / "out")] == [f"p1_loop_{n:04d}.png" for n in range(1, 8)]
+    still = np.asarray(Image.open(tmp_path / "out" / "images" / "p1_loop_0003.png"))
+    assert np.array_equal(still, frames[2])
+
+
+def test_loops_in_linked_folders(tmp_path, root):
+    (tmp_path / "in2").mkdir()
+    (tmp_path / "in2" / "disk").symlink_to(root / "p1")
+    extract_frames(str(tmp_path / "in2"), str(tmp_path / "out"), every=100)
+    assert [r["image"] for r in rows(tmp_path / "out")] == ["disk_a2c_0001.png", "disk_a4c_0001.png"]
+
+
+def test_names_that_are_too_long_are_shortened(tmp_path, archives, frames):
+    folder = tmp_path / "in" / ("é" * 120)
+    names = ["x" * 240 + ".avi", "x" * 241 + ".avi"]
+    for name in names:
+        archives.video(folder / name, frames[:1])
+    extract_frames(str(tmp_path / "in"), str(tmp_path / "out"))
+    images = [r["image"] for r in rows(tmp_path / "out")]
+    assert len(set(images)) == 2
+    assert all(len(image.encode()) <= 255 and image.startswith("é" * 90) for image in images)
+    assert [r["source"] for r in rows(tmp_path / "out")] == [f"{folder.name}/{name}" for name in names]
+
+
+def test_what_was_done_and_reported_is_said_once(tmp_path, archives, frames, caplog):
+    for name in ("p1", "p2", "p3"):
+        archives.medical(tmp_path / "in" / f"{name}.nii.gz", frames / 255)
+        archives.medical(tmp_path / "in" / f"{name}_b.mhd", frames, dtype=np.uint8)
+        with (tmp_path / "in" / f"{name}_b.raw").open("ab") as file:
+            file.write(b"more")
+    with caplog.at_level("INFO"), pytest.warns(AlanWarning) as caught:
+        extract_frames(str(tmp_path / "in"), str(tmp_path / "out"), every=9)
+    assert [str(warning.message) for warning in caught] == [
+        "p1_b.mhd: p1_b.raw: 4 bytes more than the header claims are not read (and 2 more loops)"
+    ]
+    said = [record.message for record in caplog.records]
+    assert said[0] == "p1.nii.gz: grey values multiplied by 255 (and 2 more loops)"
+    assert said[1].endswith("6 stills of 6 cine loops")
+    assert len(said) == 2
 
 
 def test_names_that_clash(tmp_path, root, archives, frames):
@@ -151,4 +301,4 @@ def test_the_command(tmp_path, root, capsys):
     assert len(rows(tmp_path / "out")) == 8
     assert "8 stills of 2 cine loops" in capsys.readouterr().err
     assert main(["frames", "--root", str(root / "p1"), "--out", out]) == 2
-    assert "already there" in capsys.readouterr().err
+    assert "another configuration (every)" in capsys.readouterr().err

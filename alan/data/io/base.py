@@ -126,13 +126,30 @@ def _text(warning: warnings.WarningMessage) -> str:
     return " ".join(str(warning.message).split())
 
 
+def kind_of(note: str) -> str:
+    """A message without its numbers, which is the same for files that are treated alike."""
+    return re.sub(r"-?[\d.]+(e[-+]?\d+)?", "#", note)
+
+
 def say(path: str | os.PathLike[str], notes: Sequence[str]) -> None:
     """Log how a file was treated; files that are treated alike are logged once."""
     for note in notes:
-        kind = re.sub(r"-?[\d.]+(e[-+]?\d+)?", "#", note)
-        if kind not in _said:
-            _said.add(kind)
+        if kind_of(note) not in _said:
+            _said.add(kind_of(note))
             _log.info("%s: %s (said once, other files may be alike)", path, note)
+
+
+@contextlib.contextmanager
+def saying_nothing() -> Iterator[None]:
+    """Leave it to the caller to log how files were treated."""
+    before, _log.disabled = _log.disabled, True
+    said = set(_said)
+    try:
+        yield
+    finally:
+        _log.disabled = before
+        _said.clear()
+        _said.update(said)
 
 
 def check_complete(path: str | os.PathLike[str], what: str, promised: float, found: float) -> None:

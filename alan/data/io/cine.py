@@ -8,6 +8,7 @@ from pathlib import Path
 from alan.data.io.base import Cine
 from alan.data.io.dicom import is_dicom, read_dicom
 from alan.data.io.medical import MEDICAL, read_grey
+from alan.data.io.pictures import PICTURES, STACKS, count_pages, read_pages
 from alan.data.io.video import read_video
 
 #: Suffixes of video containers.
@@ -17,15 +18,22 @@ DICOM = (".dcm", ".dicom")
 
 
 def is_cine(path: Path) -> bool:
-    """Whether a file is taken for a cine loop: by its suffix, or by the first bytes of a DICOM file."""
-    return path.name.lower().endswith((*VIDEOS, *DICOM, *MEDICAL)) or is_dicom(path)
+    """Whether a file is taken for a cine loop: by its suffix, or by its contents (DICOM, TIFF stacks).
+
+    Args:
+        path: the file.
+    """
+    name = path.name.lower()
+    if name.endswith(STACKS):
+        return count_pages(path) > 1
+    return name.endswith((*VIDEOS, *DICOM, *MEDICAL)) or is_dicom(path)
 
 
 def read_cine(path: str | os.PathLike[str]) -> Cine:
-    """Decode a cine loop to grey: AVI, MP4 and the like, DICOM, NIfTI or MetaImage.
+    """Decode a cine loop or a still to grey: video, DICOM, NIfTI, MetaImage, pictures and TIFF stacks.
 
-    DICOM files are recognised by their suffix or their first bytes, NIfTI and MetaImage files by their suffix; all
-    other files are given to FFmpeg.
+    DICOM files are recognised by their suffix or their first bytes, the others by their suffix; a file with
+    another suffix is given to FFmpeg.
 
     Args:
         path: the file.
@@ -35,17 +43,19 @@ def read_cine(path: str | os.PathLike[str]) -> Cine:
 
     Raises:
         ConfigError: a DICOM file, and pydicom is not installed.
-        DataError: the file is missing or cannot be decoded.
+        DataError: the file is missing, damaged or cut off, or cannot be decoded.
     """
     name = Path(path).name.lower()
     if name.endswith(MEDICAL):
         return read_grey(path)
     if name.endswith(DICOM) or is_dicom(path):
         return read_dicom(path)
+    if name.endswith(PICTURES):
+        return read_pages(path)
     return read_video(path)
 
 
 def stem(name: str) -> str:
     """Name of a file without a suffix that is known; the last part of a DICOM UID is not a suffix."""
-    suffix = next((end for end in (*MEDICAL, *VIDEOS, *DICOM) if name.lower().endswith(end)), "")
+    suffix = next((end for end in (*MEDICAL, *VIDEOS, *DICOM, *PICTURES) if name.lower().endswith(end)), "")
     return name[: len(name) - len(suffix)]

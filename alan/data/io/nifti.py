@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +15,8 @@ from alan.data.io.base import GET_AGAIN, Spacing, check_complete
 from alan.data.io.raw import GZIP, Inflated, Layout, Readable, drain, frame_shape, read_exactly
 from alan.errors import DataError
 
-#: Size of the header to its class; the number stands in the first four bytes.
-_HEADERS = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+#: Sizes of the headers of NIfTI-1 and NIfTI-2; the number stands in the first four bytes.
+_SIZES = (348, 540)
 #: Most bytes between the header and the pixels of a compressed file: extensions of the header.
 _MOST_BEFORE = 2**24
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
@@ -65,13 +64,15 @@ def _open(path: Path) -> Iterator[IO[bytes] | Inflated]:
 
 def _layout(file: Readable, path: Path) -> tuple[Layout, int, int]:
     """Layout of the pixels, the number of bytes before them, and how many of these are read."""
+    from nibabel import Nifti1Header, Nifti2Header  # half a second, which other formats need not wait for
+
     first = bytes(read_exactly(file, 4, path))
-    sizes = {int.from_bytes(first, order) for order in ("little", "big")} & set(_HEADERS)
+    sizes = {int.from_bytes(first, order) for order in ("little", "big")} & set(_SIZES)
     if not sizes:
         raise DataError(f"{path}: is no NIfTI file; check what wrote it")
     n_bytes = sizes.pop()
     block = first + bytes(read_exactly(file, n_bytes - 4, path))
-    header: Any = _HEADERS[n_bytes](binaryblock=block, check=False)  # type: ignore[no-untyped-call]
+    header: Any = (Nifti1Header if n_bytes == 348 else Nifti2Header)(binaryblock=block, check=False)  # type: ignore[no-untyped-call]
     if not bytes(header["magic"]).startswith(b"n+"):
         raise DataError(f"{path}: has its pixels in another file; save it as one .nii file")
     dtype = header.get_data_dtype()
