@@ -96,8 +96,7 @@ class EchoDataset(ABC):
 
         Args:
             records: One record per sample.
-            files: Files of each sample; their content is part of the fingerprint. The first is the one that a
-                failure names.
+            files: Files of each sample, the main one first; their content is part of the fingerprint.
             options: Options that decide what a sample looks like, JSON-able and without absolute paths.
             shared: Tables that belong to all samples; their content is part of the fingerprint.
 
@@ -165,10 +164,24 @@ class EchoDataset(ABC):
         """Decode all samples in order."""
         return (self[index] for index in range(len(self)))
 
-    def file(self, index: int) -> str:
-        """Main file of a sample, relative to the root; the id of a sample without files."""
-        files = self._files[index]
-        return self._relative(files[0]) if files else self.records[index].id
+    def failure(self, index: int, error: DataError, kind: str) -> Failure:
+        """Make a failure of an error that decoding a sample raised.
+
+        Args:
+            index: The sample.
+            error: The error.
+            kind: Kind of failure.
+
+        Returns:
+            The failure. Its file is the one that the message begins with, otherwise the main file of the sample,
+            otherwise the id of the sample.
+        """
+        files, identity = self._files[index], self.records[index].id
+        named = {f"{path}: ": self._relative(path) for path in files} | {f"{identity}: ": identity}
+        for prefix, file in named.items():
+            if str(error).startswith(prefix):
+                return Failure(file, str(error).removeprefix(prefix), kind)
+        return Failure(self._relative(files[0]) if files else identity, str(error), kind)
 
     def plot(self, index: int, frame: int | None = None) -> Figure:
         """Draw a sample with the outlines of its masks.

@@ -71,7 +71,8 @@ def _samples(dataset: EchoDataset, progress: bool) -> list[Problem]:
         try:
             dataset[index]
         except DataError as error:
-            problems.append(_problem(dataset.file(index), str(error)))
+            failure = dataset.failure(index, error, "")
+            problems.append(_problem(failure.file, failure.reason))
     return problems
 
 

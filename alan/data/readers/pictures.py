@@ -114,7 +114,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
             reason = (
                 f"is {shape[0]} x {shape[1]} pixels, another aspect than {MANIFEST} says; its pixel size is lost"
             )
-            self._note("pixel sizes lost with cropped or stretched stills", self.file(index), reason)
+            self._note("pixel sizes lost with cropped or stretched stills", self._relative(picture.path), reason)
         return Sample(
             record,
             frame[None],

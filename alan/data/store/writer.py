@@ -125,7 +125,7 @@ def _prepare(
         decoded = (Failure(*failure) for entry in part.entries for failure in entry.failures)
         failures = list(dict.fromkeys((*before, *decoded)))
         dataset.failures[:] = failures
-        dropped = [entry.failures[-1][1] for entry in part.entries if entry.sequence is None]
+        dropped = [": ".join(entry.failures[-1][:2]) for entry in part.entries if entry.sequence is None]
         if len(dropped) == len(part.entries):
             part.remove()
             raise DataError(f"{dataset.name}: none of {len(dropped)} samples is left; the first: {dropped[0]}")
@@ -191,7 +191,7 @@ class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
                 sample = _annotated(sample)
             stored = self.preprocessing.apply(sample)
         except DataError as error:
-            failure = (self.dataset.file(index), str(error), kind)
+            failure = self.dataset.failure(index, error, kind)
             return Entry(None, failures=(*self.dataset.failures[before:], failure)), None
         return _entry(sample, stored, tuple(self.dataset.failures[before:]))
 

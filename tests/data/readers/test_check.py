@@ -64,7 +64,7 @@ def test_what_is_only_warned_of_is_listed_too(tmp_path, archives):
     root = archives.folder(tmp_path / "mine", names=("a1_x", "b2_x"))
     archives.picture(root / "masks" / "a1_x.png", np.full((30, 44), 5, np.uint8))
     problems, _ = check_archive("folder", root, progress=False)
-    assert [problem.file for problem in problems] == ["images/a1_x.png", ""]
+    assert [problem.file for problem in problems] == ["masks/a1_x.png", ""]
     assert "unknown class id 5" in problems[0].reason
     assert "each of 2 pictures counts as a patient of its own" in problems[1].reason
 

@@ -139,17 +139,17 @@ def test_a_part_of_something_else_is_refused(memory):
 def test_undecodable_samples_are_skipped_and_counted(memory, workers):
     archive, listed = memory.archive(broken=(1, 3)), memory.path / "failures.csv"
     with pytest.warns(
-        AlanWarning, match=r"skipped 2 of 6 files, listed in .*failures\.csv; the first: s1: s1: broken"
+        AlanWarning, match=r"skipped 2 of 6 files, listed in .*failures\.csv; the first: s1: broken"
     ):
         store = run(archive, memory.path / "a.h5", workers=workers)
-    rows = [["file", "reason", "output"], ["s1", "s1: broken", "a.h5"], ["s3", "s3: broken", "a.h5"]]
+    rows = [["file", "reason", "output"], ["s1", "broken", "a.h5"], ["s3", "broken", "a.h5"]]
     with listed.open() as file:
         assert list(csv.reader(file)) == rows
     assert [failure.file for failure in archive.failures] == ["s1", "s3"]
     with pytest.warns(AlanWarning, match="skipped 1 of 6"):
         run(memory.archive(broken=(0,)), memory.path / "b.h5")
     with listed.open() as file:
-        assert list(csv.reader(file)) == [*rows, ["s0", "s0: broken", "b.h5"]]
+        assert list(csv.reader(file)) == [*rows, ["s0", "broken", "b.h5"]]
     run(memory.archive(), memory.path / "b.h5", overwrite=True)
     with listed.open() as file:
         assert list(csv.reader(file)) == rows
@@ -224,7 +224,7 @@ def test_nothing_left_is_an_error(memory):
 
 
 def test_annotated_frames_only(memory):
-    with pytest.warns(AlanWarning, match="skipped 1 of 6 files, .* the first: s2: s2: no annotated frame"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 6 files, .* the first: s2: no annotated frame"):
         store = memory.store("few.h5", frames="annotated")
     every = memory.store()
     table, full = store.labelled(phases=None), every.labelled(phases=None)
