@@ -22,8 +22,14 @@ from alan.downstream.members import load_ensemble, load_member, save_ensemble
 from alan.errors import CheckpointError, ParameterError, SplitLeakError
 from alan.files import atomic, fingerprint
 from alan.runs import CONFIG, open_run, plain
-from alan.supervised.agreement import Agreement, Objective, collect, load_agreement, save_agreement
 from alan.supervised.ensemble import EnsembleSegmenter, Member, check_members, check_weights
+from alan.supervised.member_predictions import (
+    MemberPredictions,
+    Objective,
+    collect,
+    load_predictions,
+    save_predictions,
+)
 from alan.supervised.search_weights import Sampler, WeightSearch, score_weights, search_weights
 
 _log = logging.getLogger(__name__)
@@ -166,11 +172,11 @@ def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> b
 
 def _agreement(
     path: Path, members: Mapping[str, Member], store: FrameStore, table: pd.DataFrame, batch_size: int
-) -> Agreement:
+) -> MemberPredictions:
     """The members' predictions, read from ``path`` where an interrupted run left them."""
     numbers = table[["frame", "label"]].to_numpy(np.int64)
     key = fingerprint([[m.fingerprint for m in members.values()], store.fingerprint, numbers.tolist()])
-    kept = load_agreement(path, key)
+    kept = load_predictions(path, key)
     if kept is not None:
         return kept
     if torch.cuda.is_available():
@@ -190,7 +196,7 @@ def _agreement(
                 bar.update(len(part))
 
         agreement = collect(members, batches())
-    save_agreement(agreement, path, key)
+    save_predictions(agreement, path, key)
     return agreement
 
 

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import ParameterError
-from alan.supervised.networks import PLAIN, build_network, decoder_name, encoder_name
+from alan.supervised.networks import PLAIN, NetworkSpec, decoder_name, encoder_name
 
 #: Decoder, encoder, depth.
 Pair = tuple[str, str, int]
@@ -136,7 +136,9 @@ class SearchSpace:
             raise ParameterError(f"{reasons[0]}{more}; or set space.skip_impossible to true")
 
 
-def why_not(decoder: str, encoder: str, depth: int, in_channels: int = 1, classes: int = 1) -> str | None:
+def why_not(
+    decoder: str, encoder: str, depth: int, in_channels: Literal[1, 3] = 1, classes: int = 1
+) -> str | None:
     """Try to build a pair on torch's ``meta`` device: shapes without memory, in some tenths of a second.
 
     Args:
@@ -150,14 +152,14 @@ def why_not(decoder: str, encoder: str, depth: int, in_channels: int = 1, classe
         None where the pair can be built; else the error, with a depth that would work. A pair that fails on the
         ``meta`` device is built in memory before it is refused.
     """
-    options: dict[str, Any] = {"depth": depth, "in_channels": in_channels, "classes": classes}
+    spec = NetworkSpec(decoder, encoder, in_channels, depth)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            build_network(decoder, encoder, **options)
+            spec.build(classes)
     except ParameterError:
         try:
             with torch.random.fork_rng(devices=[]):
-                build_network(decoder, encoder, **options)
+                spec.build(classes)
         except ParameterError as error:
             return str(error)
     return None

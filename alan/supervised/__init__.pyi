@@ -1,7 +1,7 @@
 from .ensemble import EnsembleSegmenter
 from .losses import WeightedLosses
 from .module import SegmentationModule
-from .networks import NetworkSpec, build_network
+from .networks import NetworkSpec
 from .segmenter import Segmenter, load_segmenter, save_segmenter
 from .training import TrainingSettings, train
 from .unet import UNet
@@ -14,7 +14,6 @@ __all__ = [
     "TrainingSettings",
     "UNet",
     "WeightedLosses",
-    "build_network",
     "load_segmenter",
     "save_segmenter",
     "train",

@@ -1,4 +1,4 @@
-"""Several networks as one: the weighted mean of their probabilities."""
+"""Ensembles: the weighted mean of the probabilities of several networks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from alan.supervised.segmenter import to_labels
 
 @runtime_checkable
 class Member(Protocol):
-    """What can be averaged: a :class:`alan.supervised.Segmenter` is one, soft parcels are another.
+    """Interface of a member of an ensemble, such as :class:`alan.supervised.Segmenter` or soft parcels.
 
     Attributes:
-        structures: names, in the order of the classes.
-        classes: 1 for one structure, else one more than there are structures, the background first.
-        fingerprint: SHA-256 of all that decides the probabilities.
+        structures: Names, in the order of the classes.
+        classes: 1 for one structure, else one per structure and the background first.
+        fingerprint: SHA-256 of everything that decides the probabilities.
     """
 
     structures: tuple[str, ...]
@@ -31,26 +31,26 @@ class Member(Protocol):
     fingerprint: str
 
     def probabilities(self, frames: Tensor) -> Tensor:
-        """Probabilities (B, C, H, W) float32 of frames (B, H, W) uint8."""
+        """Compute probabilities (B, C, H, W) float32 of frames (B, H, W) uint8."""
 
 
 class EnsembleSegmenter(nn.Module):
-    """The weighted mean of the probabilities of fitted members; itself used as a segmenter is.
+    """Weighted mean of the probabilities of fitted members, with the interface of a segmenter.
 
     Args:
-        members: name to member, two or more of the same structures and classes.
-        weights: name to weight, 0 or more, one above 0; None: all equal. Only their ratios count: the ensemble
-            study's (0.97, 0.28, 0.64) are divided by their sum here. A member of weight 0 is not run.
-        provenance: JSON-able words about the origin, such as how the weights were found.
+        members: Name to member, two or more of the same structures and classes.
+        weights: Name to weight, 0 or more, at least one above 0; None sets all equal. Only their ratios count: the
+            ensemble study's (0.97, 0.28, 0.64) are divided by their sum. A member of weight 0 is not run.
+        provenance: JSON-able entries about the origin, such as how the weights were found.
 
     Attributes:
-        members: name to member, in the given order.
-        weights: name to weight as given.
-        structures, classes, fingerprint: as of a :class:`Member`.
+        members: Name to member, in the given order.
+        weights: Name to weight, as given.
+        structures, classes, fingerprint: As in :class:`Member`.
 
     Raises:
-        ParameterError: fewer than two members, members of different structures or classes, or weights that are
-            not one finite number of 0 or more a member.
+        ParameterError: There are fewer than two members, their structures or classes differ, or the weights are
+            not one finite number of at least 0 per member.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class EnsembleSegmenter(nn.Module):
         return super().train(False)
 
     def shares(self) -> tuple[float, ...]:
-        """Weights in the order of the members, divided by their sum."""
+        """Return the weights in the order of the members, divided by their sum."""
         total = sum(self.weights.values())
         return tuple(weight / total for weight in self.weights.values())
 
     @torch.no_grad()
     def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Weighted mean of the members' probabilities.
+        """Compute the weighted mean of the members' probabilities.
 
         Args:
             frames: (B, H, W) uint8, a tensor on any device or an array.
@@ -104,7 +104,7 @@ class EnsembleSegmenter(nn.Module):
         return total
 
     def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
-        """Masks (B, H, W) bool of each structure for frames (B, H, W) uint8; they do not overlap."""
+        """Segment frames (B, H, W) uint8 into masks (B, H, W) bool of each structure, which do not overlap."""
         labels = to_labels(self.probabilities(frames))
         return {name: labels == value for value, name in enumerate(self.structures, 1)}
 
@@ -113,10 +113,10 @@ def check_members(members: Mapping[str, Member]) -> None:
     """Refuse members whose probabilities cannot be averaged.
 
     Raises:
-        ParameterError: fewer than two, or other structures or classes than the first has.
+        ParameterError: There are fewer than two, or the structures or classes differ.
     """
     if len(members) < 2:
-        raise ParameterError(f"an ensemble of {len(members)} member(s): give at least two")
+        raise ParameterError(f"members holds {len(members)}: give at least two")
     (name, first), *others = members.items()
     for other, member in others:
         if (tuple(member.structures), member.classes) != (tuple(first.structures), first.classes):
@@ -129,21 +129,21 @@ def check_members(members: Mapping[str, Member]) -> None:
 def check_weights(
     names: Mapping[str, Any] | Sequence[str], weights: Mapping[str, float] | None
 ) -> dict[str, float]:
-    """Weights in the order of the members.
+    """Check weights, and return them in the order of the members.
 
     Args:
-        names: the members' names.
-        weights: name to weight; None gives each member 1.
+        names: Names of the members.
+        weights: Name to weight; None gives each member 1.
 
     Raises:
-        ParameterError: a name that no member has, a member without a weight, a weight that is negative or not
-            finite, or none above 0.
+        ParameterError: A name is not that of a member, a member has no weight, a weight is negative or not finite,
+            or none is above 0.
     """
     if weights is None:
         return dict.fromkeys(names, 1.0)
     for name in weights:
         if name not in names:
-            raise ParameterError(f"a weight for {name!r}, which is no member: {nearest(name, names)}")
+            raise ParameterError(f"weights holds {name!r}, which is no member: {nearest(name, names)}")
     missing = [name for name in names if name not in weights]
     if missing:
         raise ParameterError(f"no weight for {', '.join(missing)}: give every member one (0 leaves it out)")

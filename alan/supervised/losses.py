@@ -1,48 +1,46 @@
-"""Losses by name, with weights: those of segmentation_models_pytorch and of torch."""
+"""Weighted segmentation losses by name, from segmentation_models_pytorch and torch."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import ParameterError, nearest
 from alan.extras import third_party
 
-#: Names that a configuration may use.
+#: Names of the losses.
 LOSSES = ("bce", "cross_entropy", "dice", "focal")
 
 
+@bounded
 class WeightedLosses(nn.Module):
-    """A weighted sum of losses on logits.
+    """Weighted sum of losses on logits.
 
     ``dice`` and ``focal`` are those of segmentation_models_pytorch (Dice over all pixels of the batch, the mean
     over all classes, background included; focal with gamma 2), ``bce`` is torch's ``BCEWithLogitsLoss``,
     ``cross_entropy`` its ``CrossEntropyLoss`` (log-softmax and NLL).
 
     Args:
-        weights: name of a loss to its weight.
-        classes: channels of the logits; 1 is binary.
+        weights: Name of each loss to its weight.
+        classes: Channels of the logits; 1 is binary.
 
     Raises:
-        ParameterError: no loss, an unknown name, a weight that is not above 0, or a loss that does not fit the
-            number of classes.
+        ParameterError: There is no loss, a name is unknown, or a loss does not fit the number of classes.
     """
 
-    def __init__(self, weights: Mapping[str, float], classes: int) -> None:
+    def __init__(self, weights: Mapping[str, PositiveFloat], classes: PositiveInt) -> None:
         super().__init__()
         if not weights:
-            raise ParameterError(f"no loss is given: choose from {', '.join(LOSSES)}, each with a weight")
+            raise ParameterError(f"losses is empty: give at least one of {', '.join(LOSSES)} with its weight")
         self.binary = classes == 1
         self.weights = dict(weights)
         self.terms = nn.ModuleDict()
         wrong, right = ("cross_entropy", "bce") if self.binary else ("bce", "cross_entropy")
-        for name, weight in weights.items():
+        for name in weights:
             if name not in LOSSES:
                 raise ParameterError(f"unknown loss {name!r}: {nearest(name, LOSSES)}")
-            if not (math.isfinite(weight) and weight > 0):
-                raise ParameterError(f"loss {name!r} has the weight {weight}: it must be above 0")
             if name == wrong:
                 raise ParameterError(f"loss {name!r} does not fit {classes} class(es): take {right!r}")
             self.terms[name] = self._term(name)
@@ -62,10 +60,10 @@ class WeightedLosses(nn.Module):
 
         Args:
             logits: (B, C, H, W), C is 1 for binary.
-            labels: (B, H, W) integers, 0 for background, below C (or below 2).
+            labels: (B, H, W) integers, 0 for background, below C (below 2 for binary).
 
         Returns:
-            Name of a loss to its unweighted value, and ``total``, the weighted sum.
+            Name of each loss to its unweighted value, and ``total``, the weighted sum.
         """
         logits = logits.float()
         target = labels[:, None].float() if self.binary else labels.long()

@@ -1,4 +1,4 @@
-"""Validation scores: Dice, IoU and pixel accuracy, by torchmetrics."""
+"""Validation scores by torchmetrics: Dice, IoU and pixel accuracy."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from alan.extras import third_party
 
 
 class SegmentationScores(nn.Module):
-    """Means over images of Dice and IoU for each structure, and the pixel accuracy.
+    """Mean Dice and IoU of each structure over images, and the pixel accuracy.
 
     An image in which a structure is neither annotated nor predicted has no Dice of it and does not count; a mean
-    over no image at all is NaN. IoU is ``d / (2 - d)`` of an image's Dice d. The accuracy counts background, as
-    the ACDC U-Net study does.
+    over no image is NaN. IoU is ``d / (2 - d)`` of an image's Dice d. The accuracy includes the background,
+    as in the ACDC U-Net study.
 
     Args:
-        structures: names, in the order of the labels.
+        structures: Names, in the order of the labels.
     """
 
     def __init__(self, structures: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class SegmentationScores(nn.Module):
         self.means: Any = nn.ModuleDict({name: mean(nan_strategy="ignore") for name in [*names, "accuracy"]})
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
-        """Count a batch of label maps, both (B, H, W) integers with 0 for background."""
+        """Add a batch of label maps, both (B, H, W) integers with 0 for background."""
         classes = len(self.structures) + 1
         dice = self._dice(
             predicted.long(),
@@ -47,7 +47,7 @@ class SegmentationScores(nn.Module):
         self.means["accuracy"].update((predicted == labels).float().mean((1, 2)))
 
     def compute(self) -> dict[str, Tensor]:
-        """``dice`` and ``iou`` (means over structures), both for each structure, and ``accuracy``; then reset."""
+        """Return ``dice`` and ``iou`` (means over structures), both per structure, and ``accuracy``; reset."""
         values = {name: metric.compute() for name, metric in self.means.items()}
         for metric in self.means.values():
             metric.reset()

@@ -1,4 +1,4 @@
-"""Weights of an ensemble, searched on validation cases: random grid search (the study's) or Optuna's sampler."""
+"""Search of ensemble weights on validation cases: random grid search (as in the study) or Optuna's TPE."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from alan.errors import ParameterError, nearest
+from alan.bounds import PositiveInt, Seed, bounded
+from alan.errors import ParameterError
 from alan.extras import third_party
-from alan.supervised.agreement import Agreement, Objective
 from alan.supervised.ensemble import check_weights
+from alan.supervised.member_predictions import MemberPredictions, Objective
 
 Sampler = Literal["random", "tpe"]
-_SAMPLERS = ("random", "tpe")
-_OBJECTIVES = ("iou", "dice")
-#: Steps of the grid between 0 and 1: the study's weights have two decimals.
+#: Number of steps of the grid between 0 and 1: the study's weights have two decimals.
 GRID = 100
 
 
 @dataclass(frozen=True)
 class WeightSearch:
-    """Outcome of a search.
+    """Result of a search.
 
     Attributes:
-        weights: name to weight as drawn (not divided by their sum).
-        score: of these weights on the validation frames, 0..1.
-        equal: score of equal weights.
-        members: name to the score of the member alone.
-        history: one row a trial: ``trial``, ``kind`` (``equal``, ``single``, ``given`` or the sampler), a column
+        weights: Name to weight as drawn (not divided by their sum).
+        score: Score of these weights on the validation frames, 0..1.
+        equal: Score of equal weights.
+        members: Name to the score of the single member.
+        history: One row per trial: ``trial``, ``kind`` (``equal``, ``single``, ``given`` or the sampler), a column
             ``weight <name>`` for each member, and ``score``.
     """
 
@@ -43,85 +42,85 @@ class WeightSearch:
     history: pd.DataFrame
 
 
+@bounded
 def search_weights(
-    agreement: Agreement,
+    predictions: MemberPredictions,
     names: Sequence[str],
     *,
     sampler: Sampler = "random",
     objective: Objective = "iou",
-    trials: int = 500,
-    seed: int = 0,
+    trials: PositiveInt = 500,
+    seed: Seed = 0,
     progress: bool = True,
 ) -> WeightSearch:
-    """Find weights whose mean of probabilities scores best on validation frames.
+    """Find the weights with the best score on validation frames.
 
-    Equal weights and every member alone are tried first, so that what is found is never below them on these
-    frames; of equal scores the earlier trial counts. The study draws at random from a grid of two decimals
+    Equal weights and single members are tried first, so that the result is never below them on these frames; of
+    equal scores the earlier trial counts. The study draws at random from a grid of two decimals
     (section 2.1.4); ``tpe`` is Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) on the
     same grid.
 
     Args:
-        agreement: the members' predictions, see :func:`alan.supervised.agreement.collect`.
-        names: the members' names, in the order of ``agreement``.
+        predictions: Predictions of the members, see :func:`alan.supervised.member_predictions.collect`.
+        names: Names of the members, in the order of ``predictions``.
         sampler: ``random`` or ``tpe``.
-        objective: mean IoU over structures and frames (the study's), or mean ``dice``.
-        trials: draws of the sampler, beside equal weights and single members.
-        seed: of the sampler.
-        progress: show a bar.
+        objective: Mean ``iou`` over structures and frames (as in the study), or mean ``dice``.
+        trials: Number of draws, beside equal weights and single members.
+        seed: Seed of the sampler.
+        progress: Show a bar.
 
     Raises:
-        ParameterError: an unknown name, fewer than one trial, names that do not fit, or frames in which no
-            structure is annotated.
+        ParameterError: The names do not fit, or no frame shows a structure.
         ConfigError: Optuna is not installed.
     """
-    if sampler not in _SAMPLERS:
-        raise ParameterError(f"unknown sampler {sampler!r}: {nearest(sampler, _SAMPLERS)}")
-    if trials < 1:
-        raise ParameterError(f"trials={trials}: give at least 1")
-    _check(agreement, names, objective)
-    n = len(agreement.probabilities)
-    trial = _Trials(agreement, objective)
+    _check(predictions, names)
+    n = len(predictions.probabilities)
+    trial = _Trials(predictions, objective)
     with tqdm(total=trials, desc=f"weights: {sampler}", unit="trial", leave=False, disable=not progress) as bar:
         draw = _random if sampler == "random" else _tpe
         draw(trial, n, trials, seed, bar)
     return trial.outcome(names, int(np.argmax([row[2] for row in trial.rows])))
 
 
+@bounded
 def score_weights(
-    agreement: Agreement, names: Sequence[str], weights: Mapping[str, float] | None, objective: Objective = "iou"
+    predictions: MemberPredictions,
+    names: Sequence[str],
+    weights: Mapping[str, float] | None,
+    objective: Objective = "iou",
 ) -> WeightSearch:
-    """Score given weights, or equal ones, beside every member alone: a search without a draw.
+    """Score given weights, or equal ones, beside every single member.
 
     Args:
-        agreement: the members' predictions.
-        names: the members' names, in the order of ``agreement``.
-        weights: name to weight; None for equal ones.
-        objective: ``iou`` or ``dice``.
+        predictions: Predictions of the members.
+        names: Names of the members, in the order of ``predictions``.
+        weights: Name to weight; None for equal ones.
+        objective: Mean ``iou`` or ``dice`` over structures and frames.
 
     Raises:
-        ParameterError: as :func:`search_weights` and :func:`alan.supervised.ensemble.check_weights`.
+        ParameterError: As :func:`search_weights` and :func:`alan.supervised.ensemble.check_weights`.
     """
     given = check_weights(names, weights)
-    _check(agreement, names, objective)
-    trial = _Trials(agreement, objective)
+    _check(predictions, names)
+    trial = _Trials(predictions, objective)
     if weights is not None:
         trial("given", np.array(list(given.values())))
     return trial.outcome(names, 0 if weights is None else len(trial.rows) - 1)
 
 
 class _Trials:
-    """Scores weights and remembers them; equal weights and every member alone come first."""
+    """Scores of all weights tried so far; equal weights and single members come first."""
 
-    def __init__(self, agreement: Agreement, objective: Objective) -> None:
-        self.agreement, self.objective = agreement, objective
+    def __init__(self, predictions: MemberPredictions, objective: Objective) -> None:
+        self.predictions, self.objective = predictions, objective
         self.rows: list[tuple[str, NDArray[np.float64], float]] = []
-        n = len(agreement.probabilities)
+        n = len(predictions.probabilities)
         self("equal", np.ones(n))
         for single in np.eye(n):
             self("single", single)
 
     def __call__(self, kind: str, weights: NDArray[np.float64]) -> float:
-        score = self.agreement.score(weights, self.objective)
+        score = self.predictions.score(weights, self.objective)
         self.rows.append((kind, weights, score))
         return score
 
@@ -139,12 +138,10 @@ class _Trials:
         )
 
 
-def _check(agreement: Agreement, names: Sequence[str], objective: str) -> None:
-    if objective not in _OBJECTIVES:
-        raise ParameterError(f"unknown objective {objective!r}: {nearest(objective, _OBJECTIVES)}")
-    if len(names) != len(agreement.probabilities):
-        raise ParameterError(f"{len(names)} names for {len(agreement.probabilities)} members: give one for each")
-    if not agreement.truth[:, 1:].any():
+def _check(predictions: MemberPredictions, names: Sequence[str]) -> None:
+    if len(names) != len(predictions.probabilities):
+        raise ParameterError(f"{len(names)} names for {len(predictions.probabilities)} members: give one for each")
+    if not predictions.truth[:, 1:].any():
         raise ParameterError("no frame of the split shows a structure: weights cannot be searched on it")
 
 

@@ -1,4 +1,4 @@
-"""The locked segmentation network: grey frames in, probabilities and masks out; its file."""
+"""Frozen segmentation networks, from grey frames to probabilities and masks, and their files."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from alan.supervised.networks import NetworkSpec
 from alan.supervised.padded import PaddedNetwork
 
 SCHEMA = "alan-segmenter/1"
-#: Key of the metadata in the file.
+#: Key of the metadata in a file.
 ENTRY = "alan"
 
 
 class Segmenter(nn.Module):
-    """A frozen segmentation network: always in eval mode, no gradients, one fingerprint.
+    """Frozen segmentation network: always in eval mode, without gradients, with a fingerprint.
 
     Args:
-        model: the network, taken over and frozen.
-        spec: its specification.
-        structures: names, in the order of the channels.
-        size: side in pixels of the frames it was trained on, or None to take frames as they come.
-        provenance: JSON-able words about the origin.
+        model: The network; it is frozen in place.
+        spec: Its configuration.
+        structures: Names, in the order of the channels.
+        size: Height and width in pixels of the frames it was trained on; None takes frames of any size.
+        provenance: JSON-able entries about its origin.
 
     Attributes:
-        classes: channels of the probabilities: 1 for one structure, else the background and one a structure.
+        classes: Channels of the probabilities: 1 for one structure, else one per structure and the background.
         fingerprint: SHA-256 over weights and settings.
     """
 
@@ -63,7 +63,7 @@ class Segmenter(nn.Module):
         self.train(False)
 
     def settings(self) -> dict[str, Any]:
-        """All that decides the output beside the weights, JSON-able."""
+        """Return everything that decides the output beside the weights, JSON-able."""
         return {
             "network": self.spec.to_dict(),
             "structures": list(self.structures),
@@ -77,10 +77,10 @@ class Segmenter(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Probability of each class at each pixel; cutting a long batch into pieces is the caller's affair.
+        """Compute the probability of each class at each pixel, for all frames in one forward pass.
 
         Frames of another size than the trained one are resized to it, bilinearly and antialiased, and the
-        probabilities back.
+        probabilities are resized back.
 
         Args:
             frames: (B, H, W) uint8, a tensor on any device or an array.
@@ -90,13 +90,11 @@ class Segmenter(nn.Module):
             with the background first (softmax).
 
         Raises:
-            ParameterError: another shape or dtype.
+            ParameterError: The shape or dtype differs.
         """
         frames = torch.as_tensor(frames)
         if frames.ndim != 3 or frames.dtype != torch.uint8:
-            raise ParameterError(
-                f"frames are {frames.dtype} {tuple(frames.shape)}: a segmenter takes uint8 of shape (B, H, W)"
-            )
+            raise ParameterError(f"frames are {frames.dtype} {tuple(frames.shape)}: give uint8 of shape (B, H, W)")
         device = next(self.model.parameters()).device
         images = frames.to(device)[:, None].float() / 255
         shape = (images.shape[-2], images.shape[-1])
@@ -108,18 +106,18 @@ class Segmenter(nn.Module):
         return F.interpolate(probabilities, shape, mode="bilinear", align_corners=False)
 
     def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
-        """Masks (B, H, W) bool of each structure for frames (B, H, W) uint8; they do not overlap."""
+        """Segment frames (B, H, W) uint8 into masks (B, H, W) bool of each structure, which do not overlap."""
         labels = to_labels(self.probabilities(frames))
         return {name: labels == value for value, name in enumerate(self.structures, 1)}
 
 
 def to_probabilities(logits: Tensor) -> Tensor:
-    """Logits (B, C, H, W) to probabilities: sigmoid for one channel, softmax over several."""
+    """Map logits (B, C, H, W) to probabilities: sigmoid for one channel, softmax over several."""
     return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
 
 def to_labels(probabilities: Tensor) -> Tensor:
-    """Probabilities (B, C, H, W) to labels (B, H, W) int64: above one half, or the largest."""
+    """Map probabilities (B, C, H, W) to labels (B, H, W) int64: above one half, or the largest."""
     return (probabilities[:, 0] > 0.5).long() if probabilities.shape[1] == 1 else probabilities.argmax(1)
 
 
@@ -127,8 +125,8 @@ def save_segmenter(segmenter: Segmenter, path: str | os.PathLike[str]) -> None:
     """Write weights and settings as safetensors, atomically.
 
     Args:
-        segmenter: the network.
-        path: the file, ending in ``.safetensors``.
+        segmenter: The network.
+        path: File, ending in ``.safetensors``.
     """
     entry = {"schema": SCHEMA, **segmenter.settings(), "provenance": segmenter.provenance}
     tensors = {
@@ -141,11 +139,11 @@ def save_segmenter(segmenter: Segmenter, path: str | os.PathLike[str]) -> None:
 
 
 def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
-    """Read what :func:`save_segmenter` (or ``alan fit``) wrote.
+    """Read a file of :func:`save_segmenter` or ``alan fit``.
 
     Raises:
-        CheckpointError: the file is missing, truncated, of another kind, or its weights are not those it was
-            written with.
+        CheckpointError: The file is missing, truncated or of another kind, or its weights were changed after it
+            was written.
     """
     file = Path(path)
     if not file.is_file():
@@ -187,7 +185,7 @@ def untrained_segmenter(
     size: int | None = None,
     seed: int = 0,
 ) -> Segmenter:
-    """A segmenter with random weights, for tests and timings."""
+    """Build a segmenter with random weights, for tests and timings."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = PaddedNetwork(spec, n_classes(structures), normalisation)

@@ -9,34 +9,38 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alan.backbone.conv import ConvBlock
+from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
 
-#: Channels of the published network, level by level; the last is the bottleneck.
+#: Channels of each level of the published network, the bottleneck last.
 WIDTHS = (64, 128, 256, 512, 1024)
 
 
+@bounded
 class UNet(nn.Module):
-    """U-Net with max pooling down and 2 x 2 transposed convolutions up (U-Net on ACDC, section 2.5, figure 4).
+    """U-Net with max pooling and 2 x 2 transposed convolutions (U-Net on ACDC, section 2.5, figure 4).
 
     The published network has four levels of 64 to 512 channels above a bottleneck of 1024; at 256 px the
     bottleneck is 16 x 16.
 
     Args:
-        in_channels: channels of the image.
-        classes: channels of the logits.
-        widths: channels of each level from the top, the bottleneck last; two at least.
+        in_channels: Channels of the image.
+        classes: Channels of the logits.
+        widths: Channels of each level from the top, the bottleneck last; at least two.
 
     Attributes:
-        stride: sides of an image must be multiples of it, ``2 ** (len(widths) - 1)``.
+        stride: Height and width of an image must be multiples of it, ``2 ** (len(widths) - 1)``.
 
     Raises:
-        ParameterError: fewer than two widths, or one below 1.
+        ParameterError: There are fewer than two widths.
     """
 
-    def __init__(self, in_channels: int = 1, classes: int = 1, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(
+        self, in_channels: PositiveInt = 1, classes: PositiveInt = 1, widths: Sequence[PositiveInt] = WIDTHS
+    ) -> None:
         super().__init__()
-        if len(widths) < 2 or min(widths) < 1:
-            raise ParameterError(f"widths are {tuple(widths)}: give two or more, each 1 or more")
+        if len(widths) < 2:
+            raise ParameterError(f"widths is {tuple(widths)}: give at least two")
         levels = len(widths) - 1
         self.stride = int(2**levels)
         self.encoder = nn.ModuleList(
@@ -49,7 +53,7 @@ class UNet(nn.Module):
         self.segmentation_head = nn.Sequential(nn.Conv2d(widths[0], classes, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, in_channels, H, W) to logits (B, classes, H, W); sides are multiples of the stride."""
+        """Map images (B, in_channels, H, W) to logits (B, classes, H, W); H and W are multiples of the stride."""
         skips: list[Tensor] = []
         x = images
         for block in self.encoder:

@@ -1,4 +1,4 @@
-"""Weights of an encoder: from a file, or from the hub where it can be reached."""
+"""Weights of encoders, from a file or from the hub."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
 def is_file(weights: str) -> bool:
-    """Whether this names a file (by its ending) rather than weights of the hub."""
+    """Whether the name is that of a file (by its suffix), not of weights on the hub."""
     return weights.endswith(_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class HubWeights:
-    """Weights to be fetched while the network is built.
+    """Weights that are fetched from the hub while the network is built.
 
     Attributes:
-        encoder: name of the encoder.
-        name: name of the weights.
-        value: what segmentation_models_pytorch takes for them.
+        encoder: Name of the encoder.
+        name: Name of the weights.
+        value: Value of ``encoder_weights`` in segmentation_models_pytorch.
     """
 
     encoder: str
@@ -42,17 +42,17 @@ class HubWeights:
 
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn whatever the download raises into one line.
+        """Turn any error of the download into one line.
 
         Raises:
-            CheckpointError: the hub cannot be reached, or has no such weights.
+            CheckpointError: The hub cannot be reached, or has no such weights.
         """
         logger = logging.getLogger("huggingface_hub")
         level = logger.level
-        logger.setLevel(logging.ERROR)  # it would tell of every attempt
+        logger.setLevel(logging.ERROR)  # it logs every attempt
         try:
             yield
-        except Exception as error:  # each version of the hub's client raises its own kinds
+        except Exception as error:  # each version of the hub's client raises other classes
             reason = shorten(str(error), 140, placeholder=" ...") or type(error).__name__
             raise CheckpointError(
                 f"weights {self.name!r} of {self.encoder} cannot be fetched from the hub ({reason}): "
@@ -63,15 +63,15 @@ class HubWeights:
 
 
 def hub_weights(encoder: str, name: str) -> HubWeights:
-    """Check the name of weights of the hub.
+    """Check the name of weights on the hub.
 
     Args:
-        encoder: name of the encoder.
-        name: ``imagenet`` and others; timm's are chosen by the encoder's name (``tu-resnet18.a1_in1k``), and any
-            name stands for them.
+        encoder: Name of the encoder.
+        name: Name of the weights, such as ``imagenet``. The weights of timm's encoders are part of the encoder's
+            name (``tu-resnet18.a1_in1k``), and any name selects them.
 
     Raises:
-        ParameterError: the encoder has no weights of this name.
+        ParameterError: The encoder has no weights of this name.
     """
     if encoder.startswith("tu-"):
         return HubWeights(encoder, name, True)
@@ -84,17 +84,17 @@ def hub_weights(encoder: str, name: str) -> HubWeights:
 
 
 def load_encoder(encoder: Any, path: str, name: str) -> None:
-    """Fill an encoder from a file; the three colours of the first convolution are added up for grey images.
+    """Load the weights of an encoder; for grey images, the first convolution is summed over the three colours.
 
     Args:
-        encoder: the network's encoder.
+        encoder: The network's encoder.
         path: ``.safetensors`` or a file of ``torch.save`` (read with ``weights_only=True``): a state dict of the
-            encoder, of a whole network with ``encoder.`` before the names, or with ``model.`` before them. What
-            the encoder does not have, such as a classifier, is left out.
-        name: the encoder's name, for messages.
+            encoder, or of a network with the prefix ``encoder.`` or ``model.``. Other weights, such as those of a
+            classifier, are ignored.
+        name: The encoder's name, for messages.
 
     Raises:
-        CheckpointError: the file is missing, truncated, no plain tensors, or of another architecture.
+        CheckpointError: The file is missing, truncated, holds no plain tensors, or is of another architecture.
     """
     tensors = _read(Path(path))
     own: dict[str, Tensor] = nn.Module.state_dict(encoder)
@@ -117,7 +117,7 @@ def load_encoder(encoder: Any, path: str, name: str) -> None:
             value = value.sum(1, keepdim=True)
         if value.shape != mine.shape:
             raise CheckpointError(
-                f"{path}: not weights of {name}: {key!r} is {tuple(value.shape)}, it must be {tuple(mine.shape)}"
+                f"{path}: not weights of {name}: {key!r} is {tuple(value.shape)}, not {tuple(mine.shape)}"
             )
         filled[key] = value
     nn.Module.load_state_dict(encoder, filled)

@@ -12,7 +12,7 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_ensemble
 from alan.errors import ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.ensemble import run_ensemble
-from alan.supervised.agreement import collect
+from alan.supervised.member_predictions import collect
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import Segmenter, save_segmenter, untrained_segmenter
 
@@ -113,8 +113,8 @@ def test_bad_input(lab, members, tmp_path):
         ({"split": "train"}, SplitLeakError, "'U-Net' was trained on split 'train'"),
         ({"weights": {"U-Net": 1}}, ParameterError, "no weight for LinkNet"),
         ({"weights": {**dict.fromkeys(members, 1), "FPM": 1}}, ParameterError, "did you mean 'FPN'"),
-        ({"trials": 0}, ParameterError, "trials=0"),
-        ({"sampler": "grid"}, ParameterError, "unknown sampler"),
+        ({"trials": 0}, ParameterError, "trials is 0"),
+        ({"sampler": "grid"}, ParameterError, "sampler is 'grid'"),
         ({"views": ("PLAX",)}, DataError, "PLAX"),
     ):
         with pytest.raises(error, match=message):

@@ -7,8 +7,8 @@ from torchmetrics.functional.segmentation import dice_score
 
 import alan
 from alan.errors import ConfigError, ParameterError
-from alan.supervised.agreement import collect
 from alan.supervised.ensemble import EnsembleSegmenter, Member
+from alan.supervised.member_predictions import collect
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.search_weights import search_weights
 from alan.supervised.segmenter import to_labels, untrained_segmenter
@@ -212,7 +212,7 @@ def test_bad_search(case, monkeypatch):
     for options, message in (
         ({"sampler": "tpee"}, "did you mean 'tpe'"),
         ({"objective": "io"}, "did you mean 'iou'"),
-        ({"trials": 0}, "trials=0"),
+        ({"trials": 0}, "trials is 0: give a whole number of at least 1"),
     ):
         with pytest.raises(ParameterError, match=message):
             search_weights(agreement, names, **options)
@@ -223,5 +223,5 @@ def test_bad_search(case, monkeypatch):
     with pytest.raises(ParameterError, match="no frame to compare"):
         collect(members, [])
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r"alan\[search\]"):
+    with pytest.raises(ConfigError, match=r"alan-echo\[search\]"):
         search_weights(agreement, names, sampler="tpe", progress=False)

@@ -81,10 +81,10 @@ def test_weighted_sum_and_gradient():
 @pytest.mark.parametrize(
     ("weights", "classes", "message"),
     [
-        ({}, 1, "no loss is given"),
+        ({}, 1, "losses is empty"),
         ({"dise": 1.0}, 1, "unknown loss 'dise': did you mean 'dice'"),
-        ({"dice": 0.0}, 1, "weight 0.0: it must be above 0"),
-        ({"dice": float("nan")}, 1, "weight nan"),
+        ({"dice": 0.0}, 1, r"weights\[dice\] is 0.0: give a number above 0"),
+        ({"dice": float("nan")}, 1, r"weights\[dice\] is nan"),
         ({"bce": 1.0}, 3, r"'bce' does not fit 3 class\(es\): take 'cross_entropy'"),
         ({"cross_entropy": 1.0}, 1, "take 'bce'"),
     ],

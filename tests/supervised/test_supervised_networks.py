@@ -8,9 +8,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from alan.errors import CheckpointError, ParameterError
-from alan.supervised.networks import NetworkSpec, build_network, network_minimum, network_stride
+from alan.supervised.networks import NetworkSpec, network_minimum, network_stride
 from alan.supervised.padded import PaddedNetwork, pad_to_stride
 from alan.supervised.unet import UNet
+
+
+def build_network(decoder, encoder, classes=1, **options):
+    return NetworkSpec(decoder, encoder, **options).build(classes)
 
 
 def count(network):
@@ -45,7 +49,7 @@ def test_unet_levels():
 
 
 def test_unet_refuses_widths():
-    with pytest.raises(ParameterError, match="widths are"):
+    with pytest.raises(ParameterError, match="widths is"):
         UNet(1, 1, (8,))
 
 
@@ -87,9 +91,9 @@ def test_any_pair(decoder, encoder, depth, in_channels):
         ("unet", None, {}, "encoder is null"),
         ("unet_acdc", "resnet18", {}, "unet_acdc has no encoder"),
         ("unet", "resnet18", {"in_channels": 2}, "in_channels is 2"),
-        ("unet", "resnet18", {"classes": 0}, "classes 0 must be 1 or more"),
-        ("unet", "resnet18", {"dropout": 1.0}, r"dropout 1.0 in 0..1"),
-        ("unet", "resnet18", {"dropout_at": "first"}, "unknown dropout_at 'first'"),
+        ("unet", "resnet18", {"classes": 0}, "classes is 0: give a whole number of at least 1"),
+        ("unet", "resnet18", {"dropout": 1.0}, "dropout is 1.0: give a number of at least 0 and below 1"),
+        ("unet", "resnet18", {"dropout_at": "first"}, "dropout_at is 'first': "),
         ("fpn", "resnet18", {"decoder_channels": (8, 4)}, "fpn has no decoder_channels"),
         ("unet", "resnet18", {"decoder_channels": (8, 4)}, "give 5 decoder_channels"),
         ("unet", "resnet18", {"depth": 6}, "depth 5 would work"),

@@ -1,7 +1,8 @@
-"""Members' predictions on validation frames, kept so that a trial of weights costs milliseconds.
+"""Predictions of members on validation frames, kept so that a trial of ensemble weights takes milliseconds.
 
-Where all members name the same class, so does every weighted mean of their probabilities. Only the pixels on which
-they disagree (a few in a hundred of trained networks) are kept, with all probabilities; the rest is counted once.
+Where all members predict the same class, so does every weighted mean of their probabilities. Only the pixels on
+which they disagree (a few percent for trained networks) are kept with their probabilities; the rest is counted
+once.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ Objective = Literal["iou", "dice"]
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """What the members say of n frames, in the form that weights need.
+class MemberPredictions:
+    """Predictions of M members on n frames, reduced to what the scores of their weighted means need.
 
     Attributes:
-        structures: names, in the order of the labels from 1 on.
-        both: (n, L) int64, agreed pixels of each label whose truth is that label; L counts the background.
-        predicted: (n, L) int64, agreed pixels of each label.
-        truth: (n, L) int64, all pixels whose truth is the label.
-        probabilities: (M, C, D) float32, the members' probabilities at the D disputed pixels.
-        frame: (D,) int32, the frame of each.
-        label: (D,) uint8, its truth.
+        structures: Names, in the order of the labels from 1 on.
+        both: (n, L) int64, number of agreed pixels of each label that are annotated with it, background included.
+        predicted: (n, L) int64, number of agreed pixels of each label.
+        truth: (n, L) int64, number of pixels annotated with each label.
+        probabilities: (M, C, D) float32, probabilities at the D disputed pixels.
+        frame: (D,) int32, frame of each disputed pixel.
+        label: (D,) uint8, annotated label of each disputed pixel.
     """
 
     structures: tuple[str, ...]
@@ -49,7 +50,7 @@ class Agreement:
     label: NDArray[np.uint8]
 
     def counts(self, weights: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Pixels in prediction and truth, and in the prediction, by frame and label, for weights (M,)."""
+        """Count the pixels in both, and in the prediction, per frame and label, for weights (M,)."""
         share = np.asarray(weights, np.float64) / np.sum(weights)
         mean = np.tensordot(share.astype(np.float32), self.probabilities, axes=1)  # (C, D)
         named = (mean[0] > 0.5).astype(np.int64) if len(mean) == 1 else mean.argmax(0)
@@ -61,16 +62,16 @@ class Agreement:
         return self.both + both, self.predicted + predicted
 
     def scores(self, weights: NDArray[np.floating], objective: Objective) -> FloatArray:
-        """Mean score of each structure over the frames, the background left out.
+        """Compute the mean score of each structure over the frames, without the background.
 
         A frame in which a structure is neither annotated nor predicted does not count for it.
 
         Args:
-            weights: (M,), 0 or more, one above 0; only their ratios count.
-            objective: ``iou`` or ``dice``.
+            weights: (M,), at least 0, one above 0; only their ratios count.
+            objective: Score, ``iou`` or ``dice``.
 
         Returns:
-            (structures,) float64 in 0..1; NaN for a structure that no frame has.
+            (structures,) float64 in 0..1; NaN for a structure that is in no frame.
         """
         both, predicted = self.counts(weights)
         total = (predicted + self.truth)[:, 1:].astype(np.float64)
@@ -83,25 +84,25 @@ class Agreement:
         return means
 
     def score(self, weights: NDArray[np.floating], objective: Objective) -> float:
-        """Mean of :meth:`scores` over the structures that some frame has."""
+        """Compute the mean of :meth:`scores` over the structures that are in a frame."""
         values = self.scores(weights, objective)
         known = values[~np.isnan(values)]
         return float(known.mean()) if len(known) else float("nan")
 
 
-def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tensor]]) -> Agreement:
+def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tensor]]) -> MemberPredictions:
     """Run every member once over labelled frames.
 
     Args:
-        members: name to member.
-        batches: frames (B, S, S) uint8 with labels (B, S, S) uint8, 0 for background and i + 1 for structure i.
+        members: Name to member.
+        batches: Frames (B, S, S) uint8 with labels (B, S, S) uint8, 0 for background and i + 1 for structure i.
 
     Returns:
-        Counts of the agreed pixels, and the probabilities at the others. Memory: a batch, and M x C x 4 bytes for
-        each disputed pixel.
+        Counts of the agreed pixels, and the probabilities at the others; memory is a batch, and M x C x 4 bytes
+        per disputed pixel.
 
     Raises:
-        ParameterError: members that cannot be averaged, or no frame.
+        ParameterError: The members cannot be averaged, or there is no frame.
     """
     check_members(members)
     structures = tuple(next(iter(members.values())).structures)
@@ -130,28 +131,28 @@ def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tenso
     both, predicted, whole = (np.concatenate(parts) for parts in zip(*tables, strict=True))
     probabilities = np.concatenate([part[0] for part in disputed], axis=2)
     frame, label = (np.concatenate([part[k] for part in disputed]) for k in (1, 2))
-    return Agreement(structures, both, predicted, whole, probabilities, frame, label)
+    return MemberPredictions(structures, both, predicted, whole, probabilities, frame, label)
 
 
 def _counts(labels: Tensor, n: int) -> list[int]:
     return [int(count) for count in torch.bincount(labels.flatten(), minlength=n)]
 
 
-def save_agreement(agreement: Agreement, path: str | os.PathLike[str], key: str) -> None:
-    """Keep predictions for a search that may be interrupted, atomically.
+def save_predictions(predictions: MemberPredictions, path: str | os.PathLike[str], key: str) -> None:
+    """Write predictions atomically, so that an interrupted search of weights continues from them.
 
     Args:
-        agreement: the predictions.
-        path: the file, ending in ``.npz``.
-        key: fingerprint of members and frames.
+        predictions: The predictions.
+        path: File, ending in ``.npz``.
+        key: Fingerprint of members and frames.
     """
-    arrays = {field.name: getattr(agreement, field.name) for field in fields(agreement)}
+    arrays = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=np.array(key), **arrays)
 
 
-def load_agreement(path: str | os.PathLike[str], key: str) -> Agreement | None:
-    """Read what :func:`save_agreement` wrote; None where it is missing, broken or of another key."""
+def load_predictions(path: str | os.PathLike[str], key: str) -> MemberPredictions | None:
+    """Read a file of :func:`save_predictions`; None where it is missing, damaged or has another key."""
     try:
         with np.load(path, allow_pickle=False) as file:
             if str(file["key"]) != key:
@@ -159,4 +160,4 @@ def load_agreement(path: str | os.PathLike[str], key: str) -> Agreement | None:
             arrays = {name: file[name] for name in file.files if name != "key"}
     except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
         return None
-    return Agreement(tuple(str(name) for name in arrays.pop("structures")), **arrays)
+    return MemberPredictions(tuple(str(name) for name in arrays.pop("structures")), **arrays)
