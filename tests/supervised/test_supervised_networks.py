@@ -185,7 +185,7 @@ def test_encoder_weights_that_do_not_fit(colour_encoder, tmp_path):
     torch.save({k: v for k, v in colour_encoder.items() if k != "layer1.0.bn1.weight"}, path)
     refused("not weights of resnet18: 'layer1.0.bn1.weight' is missing")
     torch.save({**colour_encoder, "bn1.weight": torch.ones(3)}, path)
-    refused(r"'bn1.weight' is \(3,\), it must be \(64,\)")
+    refused(r"'bn1.weight' is \(3,\), not \(64,\)")
     path.write_bytes(path.read_bytes()[:1000])
     refused("truncated")
     torch.save({"conv1.weight": nn.Linear(1, 1)}, path)
