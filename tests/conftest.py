@@ -20,7 +20,7 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.readers.registry import open_dataset
 from alan.data.simulator.archive import simulate_archive
 from alan.data.store.writer import prepare
-from alan.parcels.heads import RaptorHead
+from alan.parcels.heads.raptor import RaptorHead
 from alan.parcels.model import ParcelModel, save_parcels
 
 from .discs import discs  # noqa: F401 (a fixture)

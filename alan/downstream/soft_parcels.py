@@ -17,7 +17,7 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import CheckpointError, ParameterError
 from alan.files import fingerprint, read_json
-from alan.parcels.heads import KMeansHead
+from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.maps import pixel_sector
 from alan.parcels.model import ParcelModel, load_parcels
 

@@ -1,5 +1,7 @@
 from .guided import GuidedFilter
-from .heads import KMeansHead, RaptorHead, SmooSegHead
+from .heads.kmeans import KMeansHead
+from .heads.raptor import RaptorHead
+from .heads.smooseg import SmooSegHead
 from .kmeans import KMeansParcels, fit_kmeans
 from .losses import LossWeights, raptor_loss
 from .maps import logits_to_maps

@@ -1,4 +1,4 @@
-"""k-means parcels: the honest baseline beside RAPTOR, as a scikit-learn estimator that becomes a token head."""
+"""k-means parcels: a scikit-learn estimator that can be converted to a token head; the baseline of RAPTOR."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
 from alan.backbone.locked import Backbone
+from alan.bounds import PositiveInt, Seed, bounded, check_parameters
 from alan.errors import ParameterError
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads import KMeansHead, check_n_parcels
+from alan.parcels.heads.base import ParcelCount
+from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.model import ParcelModel
 
 FloatArray = NDArray[np.floating]
-#: Rounds of spherical k-means at most; it starts from Euclidean centres and moves little.
+#: Largest number of iterations of spherical k-means, which starts from Euclidean centres and moves little.
 _ITERATIONS = 50
 
 
@@ -29,35 +31,35 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
     """Parcels by standardisation per channel, optional principal components, and mini-batch k-means.
 
     Args:
-        n_parcels: K, 2 to 254.
-        n_components: principal components kept before k-means; None: no PCA.
-        whiten: scale the components to unit variance; needs ``n_components``.
-        spherical: compare directions only: standardised (and projected) tokens and centres have unit length,
+        n_parcels: Number of parcels K, 2 to 254.
+        n_components: Number of principal components kept before k-means; None disables the PCA.
+        whiten: Scale the components to unit variance; requires ``n_components``.
+        spherical: Compare directions only: standardised (and projected) tokens and centres have unit length, and
             logits are cosines (spherical k-means; Dhillon & Modha 2001).
-        random_state: seed of the sample, the PCA and the k-means.
-        max_samples: fit on at most so many tokens, drawn without replacement.
+        random_state: Seed of the sample, the PCA and the k-means.
+        max_samples: Largest number of tokens to fit on, drawn without replacement.
 
     Attributes:
         mean_: (D,) mean of the channels over the fitted tokens.
-        std_: (D,) standard deviation; 1 for a channel that does not vary.
-        projection_: (D, C) principal axes (scaled when whitened), or None.
+        std_: (D,) standard deviation; 1 for a constant channel.
+        projection_: (D, C) principal axes (scaled if whitened), or None.
         explained_variance_ratio_: (C,) share of the variance of each component, or None.
-        cluster_centers_: (K, C), with no PCA (K, D); of unit length when spherical.
-        labels_: parcels of the fitted tokens, in the order given, also of those that were not drawn.
-        inertia_: sum of squared distances of the drawn tokens (of unit length when spherical) to their nearest
+        cluster_centers_: (K, C), without PCA (K, D); of unit length if spherical.
+        labels_: Parcels of all given tokens, including those that were not drawn.
+        inertia_: Sum of squared distances of the drawn tokens (of unit length if spherical) to their nearest
             centre.
-        n_features_in_: D.
+        n_features_in_: Width D of a token.
     """
 
     def __init__(
         self,
-        n_parcels: int = 64,
+        n_parcels: ParcelCount = 64,
         *,
-        n_components: int | None = None,
+        n_components: PositiveInt | None = None,
         whiten: bool = False,
         spherical: bool = False,
         random_state: int | np.random.RandomState | None = 0,
-        max_samples: int = 60_000,
+        max_samples: PositiveInt = 60_000,
     ) -> None:
         self.n_parcels = n_parcels
         self.n_components = n_components
@@ -67,20 +69,24 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         self.max_samples = max_samples
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Fit.
+        """Fit the parcels.
 
         Args:
             X: (n, D) tokens.
-            y: ignored.
+            y: Ignored; present for API consistency.
+
+        Returns:
+            The fitted estimator.
 
         Raises:
-            ParameterError: K out of range, fewer tokens than parcels, or a PCA that cannot be.
+            ParameterError: a parameter is out of bounds, there are fewer tokens than parcels, or the PCA has more
+                components than tokens or channels.
         """
-        tokens = self._validated(X, reset=True)
-        check_n_parcels(self.n_parcels)
+        tokens = self._validate(X, reset=True)
+        check_parameters(self)
         random = check_random_state(self.random_state)
         if self.max_samples < self.n_parcels:
-            raise ParameterError(f"max_samples is {self.max_samples}: at least n_parcels = {self.n_parcels}")
+            raise ParameterError(f"max_samples is {self.max_samples}: give at least n_parcels, {self.n_parcels}")
         sample = tokens
         if len(tokens) > self.max_samples:
             sample = tokens[np.sort(random.choice(len(tokens), self.max_samples, replace=False))]
@@ -90,7 +96,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
             )
         self.mean_ = sample.mean(0)
         std = sample.std(0)
-        # the deviation of a constant channel is rounding, not zero
+        # the deviation of a constant channel is a rounding error, not zero
         self.std_ = np.where(std > 1e-6 * np.abs(self.mean_), std, 1).astype(sample.dtype)
         sample = (sample - self.mean_) / self.std_
         self.projection_, self.explained_variance_ratio_ = self._fit_projection(sample, random)
@@ -113,42 +119,42 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         if self.n_components is None:
             if self.whiten:
                 raise ParameterError(
-                    "whiten is set and n_components is not: only principal components are whitened"
+                    "whiten is set without n_components: only principal components can be whitened"
                 )
             return None, None
         largest = min(sample.shape)
         if not 1 <= self.n_components <= largest:
-            raise ParameterError(f"n_components is {self.n_components}: 1 to min(tokens, channels) = {largest}")
-        pca = PCA(self.n_components, random_state=random).fit(sample)  # the sample is centred already
+            raise ParameterError(f"n_components is {self.n_components}: give 1 to {largest} (tokens, channels)")
+        pca = PCA(self.n_components, random_state=random).fit(sample)  # the sample is centred
         projection = pca.components_.T
         if self.whiten:
             projection = projection / np.sqrt(np.maximum(pca.explained_variance_, np.finfo(sample.dtype).eps))
         return projection.astype(sample.dtype), pca.explained_variance_ratio_
 
     def transform(self, X: ArrayLike) -> FloatArray:
-        """Logits (n, K) of tokens (n, D): minus the squared distance to each centre; spherical: the cosine.
+        """Logits (n, K) of tokens (n, D): minus the squared distance to each centre, or the cosine if spherical.
 
         Raises:
-            NotFittedError: before :meth:`fit`.
-            ValueError: tokens of another width.
+            NotFittedError: the estimator is not fitted.
+            ValueError: the tokens have another width.
         """
         check_is_fitted(self)
-        return self._logits(self._validated(X, reset=False))
+        return self._logits(self._validate(X, reset=False))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Parcels (n,) of tokens (n, D): the nearest centre, of equals the first.
+        """Parcels (n,) of tokens (n, D): the nearest centre; ties go to the first.
 
         Raises:
-            NotFittedError: before :meth:`fit`.
-            ValueError: tokens of another width.
+            NotFittedError: the estimator is not fitted.
+            ValueError: the tokens have another width.
         """
         return np.asarray(self.transform(X).argmax(1), np.int64)
 
     def to_head(self) -> KMeansHead:
-        """The same map from tokens to logits as a torch module.
+        """Convert to a torch module with the same logits.
 
         Raises:
-            NotFittedError: before :meth:`fit`.
+            NotFittedError: the estimator is not fitted.
         """
         check_is_fitted(self)
         components = None if self.projection_ is None else self.projection_.shape[1]
@@ -163,7 +169,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
 
-    def _validated(self, X: ArrayLike, *, reset: bool) -> FloatArray:
+    def _validate(self, X: ArrayLike, *, reset: bool) -> FloatArray:
         array: FloatArray = validate_data(self, X, dtype=[np.float32, np.float64], reset=reset)
         return array
 
@@ -180,20 +186,20 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
 
 
 def _unit(rows: FloatArray) -> FloatArray:
-    """Rows of unit length; a row of zeros stays one."""
+    """Rows of unit length; a row of zeros is left unchanged."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1))
 
 
 def _on_the_sphere(sample: FloatArray, start: FloatArray) -> tuple[FloatArray, float]:
-    """Spherical k-means from given centres: nearest by cosine, then the direction of each centre's mean.
+    """Run spherical k-means: assign by cosine, then move each centre to the direction of its mean.
 
     Args:
         sample: (n, C) rows of unit length.
-        start: (K, C) first centres.
+        start: (K, C) initial centres.
 
     Returns:
-        (K, C) centres of unit length (one that no row is nearest to stays where it is), and the inertia.
+        (K, C) centres of unit length (a centre without a row is left unchanged), and the inertia.
     """
     centres, before = _unit(start), None
     for _ in range(_ITERATIONS):
@@ -208,49 +214,49 @@ def _on_the_sphere(sample: FloatArray, start: FloatArray) -> tuple[FloatArray, f
     return centres, float(((sample - centres[(sample @ centres.T).argmax(1)]) ** 2).sum())
 
 
+@bounded
 def fit_kmeans(
     backbone: Backbone,
     frames: NDArray[np.uint8],
-    n_parcels: int = 64,
+    n_parcels: ParcelCount = 64,
     *,
-    n_components: int | None = None,
+    n_components: PositiveInt | None = None,
     whiten: bool = False,
     spherical: bool = False,
     sector_only: bool = False,
-    random_state: int = 0,
-    max_samples: int = 60_000,
-    batch_size: int = 64,
+    random_state: Seed = 0,
+    max_samples: PositiveInt = 60_000,
+    batch_size: PositiveInt = 64,
     source: str | None = None,
     refine: GuidedFilter | None = None,
 ) -> ParcelModel:
     """Fit k-means parcels on the tokens of a locked backbone.
 
-    From every frame the same number of tokens is drawn at random, so that memory holds ``max_samples`` tokens and
-    one batch, however many frames there are.
+    The same number of tokens is drawn at random from every frame, so that memory holds ``max_samples`` tokens and
+    one batch, whatever the number of frames.
 
     Args:
-        backbone: the locked backbone.
+        backbone: The locked backbone.
         frames: (N, H, W) uint8 training frames, e.g. ``store.frames(...)``.
-        n_parcels: K, 2 to 254.
-        n_components: as in :class:`KMeansParcels`.
-        whiten: as in :class:`KMeansParcels`.
-        spherical: as in :class:`KMeansParcels`.
-        sector_only: draw tokens inside the ultrasound sector only, and call the outside background.
-        random_state: seed of all draws.
-        max_samples: tokens drawn at most.
-        batch_size: frames that go through the backbone at a time.
-        source: path or name of the backbone, kept by the model.
-        refine: as in :class:`alan.parcels.ParcelModel`.
+        n_parcels: Number of parcels K, 2 to 254.
+        n_components: Number of principal components kept before k-means; None disables the PCA.
+        whiten: Scale the components to unit variance; requires ``n_components``.
+        spherical: Compare the directions of tokens only.
+        sector_only: Draw tokens inside the ultrasound sector only; the outside becomes background.
+        random_state: Seed of all draws.
+        max_samples: Largest number of tokens drawn.
+        batch_size: Number of frames that go through the backbone at a time.
+        source: Path or name of the backbone, which the model keeps.
+        refine: Guided filter of the parcel maps, see :class:`alan.parcels.ParcelModel`.
 
     Returns:
         The parcel model.
 
     Raises:
-        ParameterError: no frames, fewer tokens than parcels, or parameters out of range.
+        ParameterError: there are no frames, fewer tokens than parcels, or a parameter is out of bounds.
     """
     if len(frames) == 0:
         raise ParameterError("frames are empty: give at least one (H, W) uint8 frame")
-    check_n_parcels(n_parcels)
     random = np.random.default_rng(random_state)
     quota = -(-max_samples // len(frames))
     drawn = []

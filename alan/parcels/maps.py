@@ -9,7 +9,7 @@ from torch import Tensor
 from alan.data.sector import sector_mask
 from alan.errors import ParameterError
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads import MAX_PARCELS
+from alan.parcels.heads.base import MAX_PARCELS
 
 Size = int | tuple[int, int]
 

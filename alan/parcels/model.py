@@ -24,7 +24,8 @@ from alan.data.store.reader import FrameStore
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads import TokenHead, build_head
+from alan.parcels.heads.base import TokenHead
+from alan.parcels.heads.registry import build_head
 from alan.parcels.maps import Size, logits_to_maps, pixel_sector
 from alan.shipped import shipped, shipped_or_path
 

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
 from alan.errors import ParameterError
-from alan.parcels.heads import RaptorHead
+from alan.parcels.heads.raptor import RaptorHead
 from alan.parcels.losses import LossWeights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
@@ -75,7 +75,7 @@ class RaptorModule(HeadModule):
             logits = self.head(batch.tokens)
         with torch.autocast(self.device.type, enabled=False):
             return raptor_loss(
-                self.head.standardised(batch.tokens),
+                self.head.standardise(batch.tokens),
                 logits.float().softmax(-1),
                 shifts=self.shifts,
                 weights=self.weights,

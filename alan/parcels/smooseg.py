@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, bounded
 from alan.errors import ParameterError
-from alan.parcels.heads import SmooSegHead
+from alan.parcels.heads.smooseg import SmooSegHead
 from alan.parcels.losses import LossWeights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 
@@ -170,7 +170,7 @@ class SmooSegModule(HeadModule):
     def compute_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Let the teacher follow the student in the first batch of each step, then compute the loss."""
         if self._stepped:  # here and not after the step: the exported head is that of the last loss
-            self.head.follow(self.momentum)
+            self.head.update_teacher(self.momentum)
         self._stepped = False
         return super().compute_loss(batch)
 
@@ -187,7 +187,7 @@ class SmooSegModule(HeadModule):
             codes = codes.float()
             logits = self.head.teacher_logits(codes)
             terms = smoothness_loss(
-                self.head.standardised(batch.tokens),
+                self.head.standardise(batch.tokens),
                 logits.softmax(-1),
                 shifts=self.shifts,
                 weights=self.weights,

@@ -1,5 +1,6 @@
 """The heads: RAPTOR against its formula by hand, k-means logits against distances."""
 
+import json
 import math
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 from torch.nn import functional as F
 
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.heads import KMeansHead, RaptorHead, build_head
+from alan.parcels.heads.kmeans import KMeansHead
+from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads.registry import HEADS, build_head
 
 
 def generator(seed=0):
@@ -73,7 +76,7 @@ def test_statistics_change_the_answer_and_are_saved():
 def test_a_flat_channel_is_only_centred():
     head = raptor(dim=2)
     head.set_statistics(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 2.0]))
-    torch.testing.assert_close(head.standardised(torch.tensor([3.5, 4.0])), torch.tensor([0.5, 2.0]))
+    torch.testing.assert_close(head.standardise(torch.tensor([3.5, 4.0])), torch.tensor([0.5, 2.0]))
 
 
 @pytest.mark.parametrize("n_components", [None, 3])
@@ -101,9 +104,24 @@ def test_a_number_of_parcels_out_of_range_is_refused(n_parcels):
 def test_other_refusals():
     with pytest.raises(ParameterError, match="dropout is 1"):
         RaptorHead(8, 4, dropout=1.0)
-    with pytest.raises(ParameterError, match="7 channels, the head takes 12"):
+    with pytest.raises(ParameterError, match="7 channels, the head expects 12"):
         raptor()(torch.zeros(3, 7))
     with pytest.raises(CheckpointError, match="did you mean 'raptor'"):
         build_head({"kind": "raptr", "dim": 3, "n_parcels": 2}, {})
     with pytest.raises(CheckpointError, match="do not fit"):
         build_head(raptor().settings(), raptor(dim=13).state_dict())
+    # a header that claims much is refused before anything of that size is allocated
+    for name in ("dim", "n_parcels"):
+        with pytest.raises(CheckpointError, match=f"{name} is 1000000000000000"):
+            build_head({**raptor().settings(), name: 10**15}, raptor().state_dict())
+
+
+def test_settings_rebuild_every_registered_head():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(5, 12, generator=generator)
+    for kind, head_type in HEADS.items():
+        head = head_type(12, 4)
+        again = build_head(json.loads(json.dumps(head.settings())), head.state_dict())
+        assert head.settings()["kind"] == kind == again.kind
+        assert again.settings() == head.settings()
+        torch.testing.assert_close(again.eval()(tokens), head.eval()(tokens), rtol=0, atol=0)

@@ -74,7 +74,7 @@ def test_what_cannot_be_is_refused():
         ({"n_parcels": 1}, "n_parcels is 1"),
         ({"n_parcels": 21}, "n_samples=20 tokens are fewer"),
         ({"n_parcels": 5, "max_samples": 4}, "max_samples is 4"),
-        ({"n_parcels": 5, "n_components": 9}, r"n_components is 9: 1 to .* = 8"),
+        ({"n_parcels": 5, "n_components": 9}, "n_components is 9: give 1 to 8"),
         ({"n_parcels": 5, "whiten": True}, "only principal components"),
     ):
         with pytest.raises(ParameterError, match=message):

@@ -11,7 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.heads import SmooSegHead, build_head
+from alan.parcels.heads.registry import build_head
+from alan.parcels.heads.smooseg import SmooSegHead
 from alan.parcels.losses import LossWeights
 from alan.parcels.model import load_parcels
 from alan.parcels.raptor import RaptorModule
@@ -117,7 +118,7 @@ def test_the_teacher_follows_the_student_slowly():
     before = net.teacher.clone()
     with torch.no_grad():
         net.student.add_(1.0)
-    net.follow(0.9)
+    net.update_teacher(0.9)
     torch.testing.assert_close(net.teacher, before + 0.1)
 
 
@@ -206,8 +207,8 @@ def test_arguments_out_of_range_are_refused(backbone):
     for options, message in (
         ({"n_parcels": 300}, "n_parcels is 300"),
         ({"n_codes": 0}, "n_codes is 0"),
-        ({"dropout": 1.0}, "dropout 1.0"),
-        ({"temperature": 0.0}, "temperature 0.0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
         ({"student_temperature": 0.0}, "student_temperature is 0.0"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"lr_prototypes": 0.0}, "lr_prototypes is 0.0"),

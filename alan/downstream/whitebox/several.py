@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.errors import AlanWarning, CheckpointError, ParameterError
 from alan.files import fingerprint
-from alan.parcels.heads import KMeansHead
+from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.model import ParcelModel, load_parcels
 
 
