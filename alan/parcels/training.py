@@ -20,7 +20,7 @@ from alan.errors import CheckpointError, ParameterError
 from alan.parcels.heads.base import TokenHead
 from alan.parcels.memory import TokenMemory
 from alan.parcels.model import ENTRY, ParcelModel, check_backbone, parcel_entry, save_parcels
-from alan.parcels.usage import collapse_verdict, parcel_usage
+from alan.parcels.usage import parcel_collapse, parcel_usage
 from alan.seeding import step_generator
 
 _log = logging.getLogger(__name__)
@@ -190,7 +190,7 @@ class HeadModule(TrainingModule):
         usage = parcel_usage(ids if weights is None else ids[weights > 0], self.head.n_parcels)
         self.log("parcels_in_use", float(usage.in_use), prog_bar=True)
         self.log("parcel_perplexity", usage.perplexity)
-        verdict = collapse_verdict(usage, self.head.n_parcels)
+        verdict = parcel_collapse(usage, self.head.n_parcels)
         if verdict and not self._warned and batches > _GRACE:
             _log.warning("step %d: %s", self.global_step, verdict)
             self._warned = True

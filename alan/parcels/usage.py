@@ -1,4 +1,4 @@
-"""How many parcels a head really uses, and a word on it when they collapse into few."""
+"""Number of parcels that a head uses, and a warning if they collapse into few."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: A parcel is in use when it holds more than this share of the tokens.
+#: Share of the tokens above which a parcel counts as used.
 SHARE = 0.002
-#: Below this share of parcels in use, parcels have collapsed.
+#: Share of used parcels below which parcels count as collapsed.
 COLLAPSE = 0.1
 
 
 class Usage(NamedTuple):
-    """Parcels in use.
+    """Usage of parcels.
 
     Attributes:
-        in_use: number of parcels that hold more than 0.2% of the tokens, 0 to K.
-        perplexity: exp of the entropy of the parcels' shares, 1 (one parcel holds all) to K; NaN without tokens.
+        in_use: Number of parcels with more than 0.2% of the tokens, 0 to K.
+        perplexity: Exponential of the entropy of the shares of the parcels, 1 (one parcel has all tokens) to K;
+            NaN without tokens.
     """
 
     in_use: int
@@ -26,11 +27,11 @@ class Usage(NamedTuple):
 
 
 def parcel_usage(ids: Tensor, n_parcels: int) -> Usage:
-    """Count the parcels in use.
+    """Measure the usage of parcels.
 
     Args:
-        ids: integer parcel ids 0 to K - 1, any shape.
-        n_parcels: K.
+        ids: Integer parcel ids 0 to K - 1, any shape.
+        n_parcels: Number of parcels K.
     """
     counts = torch.bincount(ids.flatten().long(), minlength=n_parcels).double()
     share = counts / counts.sum()  # NaN without tokens
@@ -38,11 +39,11 @@ def parcel_usage(ids: Tensor, n_parcels: int) -> Usage:
     return Usage(int((share > SHARE).sum()), float(entropy.exp()))
 
 
-def collapse_verdict(usage: Usage, n_parcels: int) -> str:
-    """Say what to try when fewer than 10% of the K parcels are in use; empty when all is well."""
+def parcel_collapse(usage: Usage, n_parcels: int) -> str:
+    """Warning with remedies if fewer than 10% of the K parcels are in use; empty otherwise."""
     if usage.in_use >= COLLAPSE * n_parcels:
         return ""
     return (
         f"{usage.in_use} of {n_parcels} parcels are in use: raise the shifts (0.5 keeps more than 0.3), set "
-        "sector_only, lower lr, or look whether the backbone's features differ at all"
+        "sector_only, lower lr, or check that the features of the backbone differ between tokens"
     )

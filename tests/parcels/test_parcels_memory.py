@@ -8,7 +8,7 @@ import torch
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
 from alan.parcels.memory import TokenMemory
-from alan.parcels.usage import collapse_verdict, parcel_usage
+from alan.parcels.usage import parcel_collapse, parcel_usage
 
 SPEC = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)
 FRAME_BYTES = 4 * 4 * 16 * 2 + 4 * 4
@@ -75,7 +75,7 @@ def test_usage_by_hand():
 
 
 def test_collapse_is_below_a_tenth():
-    assert collapse_verdict(parcel_usage(torch.arange(2), 20), 20) == ""
-    verdict = collapse_verdict(parcel_usage(torch.arange(2), 21), 21)
+    assert parcel_collapse(parcel_usage(torch.arange(2), 20), 20) == ""
+    verdict = parcel_collapse(parcel_usage(torch.arange(2), 21), 21)
     assert verdict.startswith("2 of 21 parcels are in use")
     assert "sector_only" in verdict

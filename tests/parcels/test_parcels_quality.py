@@ -9,7 +9,7 @@ from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
 from alan.parcels.kmeans import fit_kmeans
-from alan.parcels.quality import agreement, consistency, oracle_dice, parcel_quality
+from alan.parcels.quality import consistency, oracle_dice, parcel_agreement, parcel_quality
 
 
 def blocks(n=3, size=16, ids=5, seed=0):
@@ -24,8 +24,8 @@ def dice(a, b):
 def test_renamed_parcels_agree_fully_and_unrelated_ones_do_not():
     maps = blocks(20)
     renamed = np.array([3, 0, 4, 1, 2])[maps]
-    assert agreement(maps, renamed) == pytest.approx((1, 1, 1))
-    found = agreement(maps, np.random.default_rng(1).integers(0, 5, maps.shape))
+    assert parcel_agreement(maps, renamed) == pytest.approx((1, 1, 1))
+    found = parcel_agreement(maps, np.random.default_rng(1).integers(0, 5, maps.shape))
     assert max(abs(found.ami), abs(found.ari)) < 0.01
     assert found.dice < 0.3
 
@@ -34,20 +34,20 @@ def test_matched_dice_is_the_best_of_all_matchings():
     a, b = blocks(ids=4), blocks(ids=3, seed=1)
     overlap = [[dice(a == i, b == j) for j in range(3)] for i in range(4)]
     best = max(sum(overlap[i][j] for j, i in enumerate(chosen)) for chosen in permutations(range(4), 3))
-    assert agreement(a, b).dice == pytest.approx(best / 4)  # the fourth has no partner
+    assert parcel_agreement(a, b).dice == pytest.approx(best / 4)  # the fourth has no partner
 
 
 def test_the_background_and_the_sample_count():
     a, b = blocks(ids=4), blocks(ids=4, seed=1)
     a[:, :8] = b[:, :4] = 9
     inside = (a != 9) & (b != 9)
-    alone = agreement(a[inside].reshape(3, 8, -1), b[inside].reshape(3, 8, -1))
-    assert agreement(a, b, background=(9, 9)) == pytest.approx(alone)
-    few = agreement(a, b, background=(9, 9), max_pixels=50)
+    alone = parcel_agreement(a[inside].reshape(3, 8, -1), b[inside].reshape(3, 8, -1))
+    assert parcel_agreement(a, b, background=(9, 9)) == pytest.approx(alone)
+    few = parcel_agreement(a, b, background=(9, 9), max_pixels=50)
     assert few.ami != alone.ami
     assert few.ari == alone.ari
     with pytest.raises(ParameterError, match="every pixel is background"):
-        agreement(a * 0, b, background=(0, None))
+        parcel_agreement(a * 0, b, background=(0, None))
 
 
 def slow_overlap(maps, slack):
@@ -121,11 +121,11 @@ def test_the_table_of_models(tiny):
 def test_what_cannot_be_is_refused(tiny):
     maps = blocks()
     for call, message in (
-        (lambda: agreement(maps, maps[:2]), "same frames"),
-        (lambda: agreement(maps[0], maps[0]), r"expected ids from 0, \(N, H, W\)"),
-        (lambda: consistency(maps[:1]), "1 frames"),
-        (lambda: consistency(maps, slack=-1), "slack -1"),
-        (lambda: oracle_dice(maps, maps[:2] > 0), "one mask a map"),
+        (lambda: parcel_agreement(maps, maps[:2]), "same frames"),
+        (lambda: parcel_agreement(maps[0], maps[0]), r"give ids from 0, \(N, H, W\)"),
+        (lambda: consistency(maps[:1]), "maps have 1 frame: give at least 2"),
+        (lambda: consistency(maps, slack=-1), "slack is -1"),
+        (lambda: oracle_dice(maps, maps[:2] > 0), "one mask per map"),
         (lambda: parcel_quality({"none": []}, FrameStore(tiny.store("camus"))), "'none' has no model"),
     ):
         with pytest.raises(ParameterError, match=message):
