@@ -606,4 +606,4 @@ def test_no_space_for_an_archive(alan, small_disk):
     disk = small_disk(1)
     fill(disk, 200_000)
     error = check_full(alan("simulate", "--root", disk / "archive", "--n_patients", 20))
-    assert "make room and call again" in error
+    assert "free space and run again" in error

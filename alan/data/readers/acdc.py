@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.bounds import Seed, bounded
+from alan.data.io.base import MAX_PIXELS
 from alan.data.io.medical import medical_shape, read_labels, read_medical
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import number, read_info
@@ -238,8 +239,10 @@ def _read_slice(path: Path) -> tuple[ByteArray, ByteArray]:
     """Image (H, W) and label (H, W) of an HDF5 slice."""
     try:
         with h5py.File(path, "r") as file:
-            image, label = np.asarray(file["image"]), np.asarray(file["label"])
-    except (OSError, KeyError, RuntimeError) as error:
+            if max(file[name].size for name in ("image", "label")) > MAX_PIXELS:
+                raise ValueError(f"more than {MAX_PIXELS} pixels")
+            image, label = (np.asarray(file[name], np.float64) for name in ("image", "label"))
+    except (OSError, LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path}: no HDF5 slice with image and label ({' '.join(str(error).split())})") from error
     if image.ndim != 2 or image.shape != label.shape:
         raise DataError(f"{path}: image {image.shape} and label {label.shape} must be one slice of the same shape")

@@ -81,6 +81,7 @@ class Coco(PictureDataset[Annotations]):
         for entry in entries(content, "images", path):
             try:
                 key, name = entry["id"], str(entry["file_name"])
+                hash(key)
                 shape = (int(entry["height"]), int(entry["width"]))
             except (KeyError, TypeError, ValueError) as error:
                 raise DataError(f"{path}: an image without id, file_name, height or width ({entry})") from error

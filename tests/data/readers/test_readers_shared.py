@@ -105,6 +105,23 @@ class TestEveryDataset:
             path.write_bytes(content)
         assert open_dataset(kind, root).fingerprint() == before
 
+    @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
+    def test_damage_anywhere_is_an_error_of_the_data_or_is_read(self, case):
+        kind, _, root, _ = case
+        rng = np.random.default_rng(0)
+        files = sorted(path for path in root.rglob("*") if path.is_file())
+        for path in [files[index] for index in rng.integers(0, len(files), 12)]:
+            whole = path.read_bytes()
+            place = int(rng.integers(len(whole)))
+            for damaged in (whole[:place], whole[:place] + rng.bytes(8) + whole[place + 8 :], b"", b"[1, 2]"):
+                path.write_bytes(damaged)
+                try:
+                    for sample in open_dataset(kind, root):
+                        assert sample.frames.size
+                except DataError as error:
+                    assert "\n" not in str(error)  # noqa: PT017
+            path.write_bytes(whole)
+
     def test_a_plot_has_a_picture_for_each_phase_and_a_legend(self, case):
         kind, _, root, _ = case
         data = open_dataset(kind, root)
