@@ -18,11 +18,11 @@ def search(
     """Search encoder, decoder, depth, learning rate and batch size, and write the report.
 
     Args:
-        out: the run folder; the same command goes on after an interruption, and may run several times at once.
-        space: what is searched.
-        data: the labelled frames of every trial.
-        training: how every point is trained; network, learning rate and batch size come from the space.
-        study: how the space is searched.
+        out: Run folder; the same command continues after an interruption, and may run several times at once.
+        space: Values of each axis of the search space.
+        data: Labelled frames of every trial.
+        training: Settings of every training; network, learning rate and batch size come from the space.
+        study: Settings of the study: number of trials, sampler, pruner, database.
     """
     folder = run_search(out, space, data, training, study)
     from alan.report.search import write_search_report  # needs Optuna, which run_search asks for

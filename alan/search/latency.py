@@ -1,4 +1,4 @@
-"""How long a network takes for one frame."""
+"""Latency of a network: the time of a forward pass of one frame."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from statistics import median
 import torch
 from torch import nn
 
+from alan.bounds import NonNegativeInt, PositiveInt, bounded
 
+
+@bounded
 @torch.inference_mode()
-def measure_latency(network: nn.Module, size: int, *, repeats: int = 20, warmup: int = 3) -> float:
-    """Median time of a forward pass of one frame (batch size 1), in seconds.
+def measure_latency(
+    network: nn.Module, size: PositiveInt, *, repeats: PositiveInt = 20, warmup: NonNegativeInt = 3
+) -> float:
+    """Measure the median time of a forward pass of one frame (batch size 1).
 
-    The network is put in eval mode for it and back afterwards. Timings belong to one machine: compare only those
-    taken on the same, with nothing beside.
+    The network is in eval mode meanwhile, and returns to its mode afterwards. Compare only timings that were taken
+    on one machine without other load.
 
     Args:
-        network: takes images (1, 1, S, S) float32 in 0..1.
-        size: S, in pixels.
-        repeats: passes that are timed.
-        warmup: passes before them, which are not.
+        network: Network of images (1, 1, S, S) float32 in 0..1.
+        size: Height and width of the image in pixels, S.
+        repeats: Number of timed passes.
+        warmup: Number of passes before them, which are not timed.
 
     Returns:
-        Seconds; the device has finished its work when the clock is read.
+        Seconds; the clock is read when the device has finished its work.
     """
     device = next(network.parameters()).device
     image = torch.zeros(1, 1, size, size, device=device)

@@ -1,4 +1,4 @@
-"""Augmentation of image and mask together, by Kornia on the device of the images: one preset a paper."""
+"""Augmentation of images and masks together, by Kornia on the device of the images; one preset per paper."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from alan.extras import third_party
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset is made of.
+    """Parts of a preset.
 
     Attributes:
-        geometry: makes Kornia's transforms of image and mask.
-        intensity: makes Kornia's transforms of the image alone.
-        appearance: draws changes of appearance for n images of a size, on a device.
-        in_sector: added noise stays inside the ultrasound sector.
+        geometry: Builds Kornia's transforms of image and mask.
+        intensity: Builds Kornia's transforms of the image alone.
+        appearance: Draws changes of appearance for n images of a size, on a device.
+        in_sector: Whether noise is added only inside the ultrasound sector.
     """
 
     geometry: Callable[[Any], list[Any]] = lambda _: []
@@ -38,7 +38,7 @@ def _uniform(low: float, high: float, n: int, device: torch.device) -> Tensor:
 
 
 def _jitter(n: int, size: int, device: torch.device) -> Appearance:
-    """Brightness and contrast by factors of 0.75 to 1.25."""
+    """Draw factors of brightness and contrast from 0.75 to 1.25."""
     return Appearance(
         brightness=_uniform(0.75, 1.25, n, device),
         contrast=_uniform(0.75, 1.25, n, device),
@@ -46,7 +46,7 @@ def _jitter(n: int, size: int, device: torch.device) -> Appearance:
 
 
 def _echo(n: int, size: int, device: torch.device) -> Appearance:
-    """Gamma, a smooth gain field, blur of half the images, and noise."""
+    """Draw gamma, a smooth gain field, blur for half of the images, and noise."""
     blurred = torch.rand(n, device=device) < 0.5
     strength = _uniform(0, 0.1, n, device)[:, None, None]
     return Appearance(
@@ -57,7 +57,7 @@ def _echo(n: int, size: int, device: torch.device) -> Appearance:
     )
 
 
-#: Name to preset; what each paper has and Kornia lacks is named in ``docs/howto/supervised.md``.
+#: Name to preset; the documentation lists the transforms of each paper that Kornia lacks.
 PRESETS = {
     "none": Preset(),
     "unet_acdc": Preset(
@@ -104,17 +104,17 @@ PRESETS = {
 class Augmentation:
     """Change a batch of images and label maps together.
 
-    Random numbers come from torch's global generators: wrap the call in ``torch.random.fork_rng`` and seed it, so
-    that a step's changes follow from its number. Labels are moved as one membership image for each label, and each
-    pixel takes the largest membership: they stay integers under any transform. What comes in from outside the
-    image is black and background.
+    Random numbers come from torch's global generators; call it in :func:`alan.seeding.seeded`, so that the changes
+    of a step depend on its number alone. Each label is transformed as a membership image, and each pixel takes the
+    largest membership, so that labels stay integers under any transform. Pixels from outside the image are black
+    and background.
 
     Args:
-        preset: a name out of :data:`PRESETS`.
-        labels: number of label values, the background included.
+        preset: Name of a preset in :data:`PRESETS`.
+        labels: Number of label values, background included.
 
     Raises:
-        ParameterError: the preset is unknown.
+        ParameterError: The preset is unknown.
         ConfigError: Kornia is not installed.
     """
 

@@ -12,25 +12,26 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.sample import IntArray
 from alan.data.splits import draw_patients
 from alan.data.structures import check_structures
-from alan.errors import ParameterError, SplitLeakError
+from alan.errors import SplitLeakError
 from alan.files import fingerprint
 
 
 class LabelledFrames(Dataset[Batch]):
-    """Annotated frames of one side, a batch at a time.
+    """Annotated frames of one split, read a batch at a time.
 
     Args:
-        stores: where frames and label maps are.
-        table: one row a frame: ``store`` (number of the store), ``frame`` and ``label`` (indices in it).
-        structures: names or unions of names; structure i has the label i + 1.
+        stores: Stores of the frames and label maps.
+        table: One row per frame: ``store`` (number of the store), ``frame`` and ``label`` (indices in it).
+        structures: Names or unions of names; structure i has the label i + 1.
 
     Attributes:
-        table: the rows.
+        table: The rows.
         fingerprint: SHA-256 of stores, rows and structures.
     """
 
@@ -62,31 +63,32 @@ class LabelledFrames(Dataset[Batch]):
         }
 
 
+@bounded
 class LabelledFrameDataModule(LightningDataModule):
-    """Annotated frames out of frame stores, for :class:`alan.supervised.SegmentationModule`.
+    """Annotated frames of frame stores, for :class:`alan.supervised.SegmentationModule`.
 
     A batch is ``{"frames": (B, S, S) uint8, "labels": (B, S, S) uint8, "index": (B,) int64}``; a label is 0 for
-    background and i + 1 for ``structures[i]``, the index is that of the frame in the stores one after the other.
-    Training batches are full, shuffled by (seed, epoch), and resume exactly in mid-epoch; with fewer frames than
-    ``batch_size`` a batch holds all of them.
+    background and i + 1 for ``structures[i]``, the index counts the frames of all stores in order. Training
+    batches are full, shuffled by (seed, epoch), and resume exactly within an epoch; with fewer frames than
+    ``batch_size``, a batch holds all of them.
 
     Args:
-        stores: paths of frame stores of one size.
-        structures: names, or unions of names (``lv+myo``); one for binary segmentation.
-        train_split: side to learn from.
-        val_split: side of the validation score.
-        views: views to take, or None for all.
-        phases: ``ED`` and ``ES``, or None for every annotated frame.
-        label_patients: number of training patients whose labels are used, or None for all. They are drawn by the
-            seed, and fewer are always among more.
-        batch_size: frames a batch and process.
-        num_workers: processes that read.
-        seed: of the order and of the patients drawn.
+        stores: Paths of frame stores of one size.
+        structures: Names, or unions of names (``lv+myo``); a single one for binary segmentation.
+        train_split: Split to train on.
+        val_split: Split to validate on.
+        views: Views used; null uses all.
+        phases: Phases of the beat used, ``ED`` and ``ES``; null uses every annotated frame.
+        label_patients: Number of training patients whose labels are used; null uses all. They are drawn by the
+            seed, and the patients of a smaller number are among those of a larger one.
+        batch_size: Frames per batch and process.
+        num_workers: Processes that read frames; 0 reads in the training process.
+        seed: Seed of the order of frames and of the patients drawn.
 
     Raises:
         ParameterError: a value out of range, or (in ``setup``) an unknown split, view or phase.
         DataError: (in ``setup``) a store that cannot be read, an empty split, or a structure it does not have.
-        SplitLeakError: (in ``setup``) a patient stands on both sides.
+        SplitLeakError: (in ``setup``) a patient is in both splits.
     """
 
     def __init__(
@@ -98,20 +100,14 @@ class LabelledFrameDataModule(LightningDataModule):
         val_split: str = "val",
         views: list[str] | None = None,
         phases: tuple[str, ...] | None = ("ED", "ES"),
-        label_patients: int | None = None,
-        batch_size: int = 8,
-        num_workers: int = 0,
-        seed: int = 0,
+        label_patients: PositiveInt | None = None,
+        batch_size: PositiveInt = 8,
+        num_workers: NonNegativeInt = 0,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
-        if label_patients is not None and label_patients < 1:
-            raise ParameterError(f"label_patients={label_patients}: must be 1 or more, or null for all")
-        if batch_size < 1:
-            raise ParameterError(f"batch_size={batch_size}: must be 1 or more")
         if train_split == val_split:
-            raise SplitLeakError(
-                f"train_split and val_split are both {train_split!r}: give two sides of the split"
-            )
+            raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
         self.stores = stores
         self.structures = check_structures(structures)
         self.train_split, self.val_split = train_split, val_split
@@ -127,7 +123,7 @@ class LabelledFrameDataModule(LightningDataModule):
         return stores
 
     def _table(self, split: str) -> pd.DataFrame:
-        """Annotated frames of one side in all stores, with ``store``, its number, and ``key``, the patient."""
+        """Return the annotated frames of a split, with ``store`` (its number) and ``key`` (the patient)."""
         tables = []
         for number, store in enumerate(self._opened.stores):
             table = store.labelled(split, self.views, self.phases)
@@ -136,7 +132,7 @@ class LabelledFrameDataModule(LightningDataModule):
 
     @cached_property
     def train_frames(self) -> LabelledFrames:
-        """The frames to learn from; ``train_frames.table`` lists them."""
+        """Frames to train on; ``train_frames.table`` lists them."""
         table = self._table(self.train_split)
         if self.label_patients is not None:
             chosen = draw_patients(table["key"], self.label_patients, self.seed)
@@ -145,21 +141,21 @@ class LabelledFrameDataModule(LightningDataModule):
 
     @cached_property
     def val_frames(self) -> LabelledFrames:
-        """The frames of the validation score."""
+        """Frames to validate on."""
         return LabelledFrames(self._opened, self._table(self.val_split), self.structures)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the stores and choose the frames, so that errors come before training."""
+        """Open the stores and choose the frames, so that errors come before the training."""
         both = set(self._table(self.train_split)["key"]) & set(self.val_frames.table["key"])
         if both:
             raise SplitLeakError(
                 f"patient {min(both)!r} and {len(both) - 1} more are in {self.train_split!r} and in "
-                f"{self.val_split!r}: put all frames of a patient on one side"
+                f"{self.val_split!r}: put all frames of a patient in one split"
             )
         len(self.train_frames)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Shuffled batches that resume exactly."""
+        """Return a loader of shuffled batches that resumes exactly."""
         return resumable_loader(
             self.train_frames,
             min(self.batch_size, len(self.train_frames)),
@@ -169,13 +165,13 @@ class LabelledFrameDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Every validation frame once, in order."""
+        """Return a loader of every validation frame, once and in order."""
         return DataLoader(
             self.val_frames, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole
         )
 
     def provenance(self) -> dict[str, Any]:
-        """What an exported model says of its data: stores, preprocessing, sides, patients and frames."""
+        """Return what an exported model records of its data: stores, splits, patients and frames."""
         stores = self._opened.stores
         return {
             "stores": [store.fingerprint for store in stores],

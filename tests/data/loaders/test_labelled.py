@@ -101,8 +101,8 @@ def test_refused_at_setup(discs, options, error, message):
         ({"structures": ()}, ParameterError, "structures is empty"),
         ({"structures": ("lv", "lv+myo")}, ParameterError, "'lv' is given twice"),
         ({"structures": ("lv+",)}, ParameterError, "has an empty name"),
-        ({"label_patients": 0}, ParameterError, "label_patients=0"),
-        ({"batch_size": 0}, ParameterError, "batch_size=0"),
+        ({"label_patients": 0}, ParameterError, "label_patients is 0"),
+        ({"batch_size": 0}, ParameterError, "batch_size is 0"),
         ({"val_split": "train"}, SplitLeakError, "are both 'train'"),
     ],
 )
