@@ -17,6 +17,7 @@ from annotated_types import Interval
 from tqdm.auto import tqdm
 
 from alan.bounds import NonNegativeInt, PositiveInt, Share, bounded
+from alan.data.readers.base import SIMULATION
 from alan.data.sample import SPLITS
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.layouts import LAYOUTS, Layout, PatientJob
@@ -25,7 +26,7 @@ from alan.errors import DataError, ParameterError, nearest
 from alan.files import fingerprint, read_json, write_json
 
 #: Marker file of a simulated archive, and folder of the rows of finished patients until the archive is complete.
-MARKER, PARTS = "simulation.json", ".simulation"
+MARKER, PARTS = SIMULATION, ".simulation"
 #: Incremented when the same arguments give other bytes.
 SCHEMA = "alan-simulation/3"
 
