@@ -1,21 +1,21 @@
-"""The correspondence loss of RAPTOR (paper, section 3; STEGO), without token-by-token matrices where it can.
+"""Correspondence loss of RAPTOR (paper, section 3; STEGO), without token-by-token matrices where possible.
 
-With ``f`` the frozen features and ``s`` the codes of two frames a and b, row vectors of unit length,
+Let ``f`` be the frozen features and ``s`` the codes of two frames a and b, row vectors of unit length:
 
     F_ij = sum_d f_a[i,d] f_b[j,d]        cosine of features, centred: F_ij - mean_j F_ij
     S_ij = sum_k s_a[i,k] s_b[j,k]        cosine of codes
     L    = - mean_ij (F_ij - b) max(S_ij, 0)
 
-Codes out of a softmax are non-negative, hence S is, and the clamp does nothing. Then L is bilinear in the frames'
-*moments*, and no (tokens x tokens) matrix is needed:
+Codes from a softmax are non-negative, hence so is S, and the clamp has no effect. Then L is bilinear in the
+*moments* of the frames, and no (tokens x tokens) matrix is needed:
 
     sum_ij F_ij S_ij = sum_dk M_a[d,k] (M_b[d,k] - m_b[d] n_b[k])       sum_ij S_ij = sum_k n_a[k] n_b[k]
     M[d,k] = sum_i f[i,d] s[i,k]     m[d] = mean_i f[i,d]     n[k] = sum_i s[i,k]
 
-which is exact, also in its gradients. Codes with negative entries take the general way, cut into blocks that are
-computed again in the backward pass.
+This is exact, including the gradients. For codes with negative entries the general form is computed in blocks,
+which are recomputed in the backward pass.
 
-Letters of the einsums: p pairs of frames, i and j tokens, d feature channels, k parcels.
+Indices of the einsums: p pairs of frames, i and j tokens, d feature channels, k parcels.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from torch.utils.checkpoint import checkpoint
 
 from alan.errors import ParameterError
 
-#: Entries of the token-by-token matrices held at a time on the general way (4 MiB in float32).
+#: Number of entries of the token-by-token matrices held at a time in the general form (4 MiB in float32).
 BLOCK = 2**20
 _TINY = 1e-12
 
 
 class LossWeights(NamedTuple):
-    """One number for each of the three terms: pairs of a frame with itself, its sequence, another sequence."""
+    """One number per term: pairs of a frame with itself, with its sequence, with another sequence."""
 
     self_: float
     similar: float
@@ -58,7 +58,7 @@ class _Frames(NamedTuple):
         return _Frames(*(value[index] for value in self))
 
     def unit(self) -> _Frames:
-        """Rows of unit length, weights that sum to 1 in each frame (or are all 0)."""
+        """Rows of unit length, and weights that sum to 1 in each frame (or are all 0)."""
         f, s = (F.normalize(x, dim=-1, eps=_TINY) for x in (self.f, self.s))
         return _Frames(f, s, self.w / self.w.sum(1, keepdim=True).clamp(min=_TINY))
 
@@ -73,17 +73,17 @@ class _Frames(NamedTuple):
 
 
 def _frames(f: Tensor, s: Tensor, w: Tensor | None) -> _Frames:
-    """Check that the three belong together; weights default to 1."""
+    """Check the shapes; weights default to 1."""
     if f.ndim != 3 or s.ndim != 3 or f.shape[:2] != s.shape[:2] or (w is not None and w.shape != f.shape[:2]):
         raise ParameterError(
             f"features are {tuple(f.shape)}, codes {tuple(s.shape)}, weights "
-            f"{None if w is None else tuple(w.shape)}: expected (P, T, D), (P, T, K) and (P, T)"
+            f"{None if w is None else tuple(w.shape)}: give (P, T, D), (P, T, K) and (P, T)"
         )
     return _Frames(f, s, f.new_ones(f.shape[:2]) if w is None else w.to(f.dtype))
 
 
 class _Moments(NamedTuple):
-    """Sums over the tokens of P frames, divided by the number (weight) of tokens; zeros where a frame has none."""
+    """Weighted means over the tokens of P frames; zeros for a frame without tokens."""
 
     joint: Tensor  # (P, D, K), mean_i f[i,d] s[i,k]
     features: Tensor  # (P, D), mean_i f[i,d]
@@ -97,7 +97,7 @@ class _Moments(NamedTuple):
 def _moments(frames: _Frames) -> _Moments:
     f, s, w = frames
     w = w / w.sum(1, keepdim=True).clamp(min=_TINY)
-    f_scale = 1 / torch.linalg.vector_norm(f, dim=-1).clamp(min=_TINY)  # the copy f / |f| is never made
+    f_scale = 1 / torch.linalg.vector_norm(f, dim=-1).clamp(min=_TINY)  # avoids the copy f / |f|
     s = F.normalize(s, dim=-1, eps=_TINY)
     joint = torch.einsum("pid,pik->pdk", f, s * (w * f_scale)[..., None])
     features = torch.einsum("pid,pi->pd", f, w * f_scale)
@@ -105,7 +105,7 @@ def _moments(frames: _Frames) -> _Moments:
 
 
 def _from_moments(a: _Moments, b: _Moments, shift: float) -> Tensor:
-    """L of P pairs, meaned over the pairs in which both frames have tokens."""
+    """Mean of L over the P pairs in which both frames have tokens."""
     product = torch.einsum("pdk,pdk->p", a.joint, b.joint)
     centre = torch.einsum("pdk,pd,pk->p", a.joint, b.features, b.codes)
     codes = torch.einsum("pk,pk->p", a.codes, b.codes)
@@ -117,7 +117,7 @@ def _mean(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def _block(a: _Frames, b: _Frames, shift: float) -> Tensor:
-    """Weighted sum (p,) of (F - b) max(S, 0) over the rows at hand of a and all of b, in unit form."""
+    """Weighted sum (p,) of (F - b) max(S, 0) over the given rows of a and all of b, in unit form."""
     features = torch.einsum("pid,pjd->pij", a.f, b.f)
     features = features - torch.einsum("pij,pj->pi", features, b.w)[..., None]
     codes = torch.einsum("pik,pjk->pij", a.s, b.s).clamp(min=0)
@@ -125,9 +125,9 @@ def _block(a: _Frames, b: _Frames, shift: float) -> Tensor:
 
 
 def _general(a: _Frames, b: _Frames, first: Tensor, second: Tensor, shift: float) -> Tensor:
-    """L of the pairs (a[first], b[second]), given in unit form, by blocks of pairs and rows.
+    """L of the pairs (a[first], b[second]), given in unit form, in blocks of pairs and rows.
 
-    Each block takes its frames and makes its matrices anew in the backward pass.
+    Each block recomputes its matrices in the backward pass.
     """
     rows, columns = a.w.shape[1], b.w.shape[1]
     row_step = max(1, min(rows, BLOCK // columns))
@@ -157,30 +157,30 @@ def correspondence_loss(
     w_a: Tensor | None = None,
     w_b: Tensor | None = None,
 ) -> Tensor:
-    """Correspondence loss between P pairs of frames: like features ask for like codes.
+    """Compute the correspondence loss between P pairs of frames, which rewards like codes for like features.
 
     Args:
-        f_a: (P, T, D) features of the first frames, of any length (normalised here; a zero vector has cosine 0).
+        f_a: (P, T, D) features of the first frames, normalised here; a zero vector has cosine 0.
         f_b: (P, T', D) features of the second frames; F is centred over these.
-        s_a: (P, T, K) codes of the first frames, e.g. softmax outputs; the exact fast way needs them non-negative.
+        s_a: (P, T, K) codes of the first frames, e.g. softmax outputs; non-negative codes take the fast form.
         s_b: (P, T', K) codes of the second frames.
-        shift: b, the cosine of features (after centring) below which codes are pushed apart.
-        w_a: (P, T) weights >= 0 of the tokens, e.g. 1 inside the sector and 0 outside; None: all 1. They weigh the
-            mean of the loss.
-        w_b: (P, T') likewise; they weigh the mean of the loss and the centring.
+        shift: Shift b, the (centred) cosine of features below which codes are pushed apart.
+        w_a: (P, T) weights >= 0 of the tokens, e.g. 1 inside the sector and 0 outside, which weight the mean of
+            the loss; None weights all tokens equally.
+        w_b: (P, T') weights of the second frames, which weight the mean of the loss and the centring.
 
     Returns:
         Scalar: the mean over pairs of ``- mean_ij (F_ij - b) max(S_ij, 0)``. Pairs in which a frame has no token
-        (weights all 0) are left out; 0 if none remains.
+        (all weights 0) are excluded; 0 if none remains.
 
     Raises:
-        ParameterError: shapes that do not belong together.
+        ParameterError: the shapes do not fit together.
     """
     a, b = _frames(f_a, s_a, w_a), _frames(f_b, s_b, w_b)
     if len(f_a) != len(f_b) or f_a.shape[-1] != f_b.shape[-1] or s_a.shape[-1] != s_b.shape[-1]:
         raise ParameterError(
             f"pairs do not match: features {tuple(f_a.shape)} and {tuple(f_b.shape)}, "
-            f"codes {tuple(s_a.shape)} and {tuple(s_b.shape)} must agree in pairs and channels"
+            f"codes {tuple(s_a.shape)} and {tuple(s_b.shape)}: give the same number of pairs and channels"
         )
     if a.non_negative and b.non_negative:
         return _from_moments(_moments(a), _moments(b), shift)
@@ -197,35 +197,34 @@ def raptor_loss(
     generator: torch.Generator,
     token_weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """RAPTOR's loss over a batch of sequences: attract within a frame and a sequence, contrast with another.
+    """Compute the loss of RAPTOR: attract within a frame and a sequence, contrast with another sequence.
 
-    ``self`` pairs every frame with itself; ``similar`` pairs one frame of each sequence, drawn at random, with
-    every frame of it; ``contrast`` pairs every frame with the frame of the same position in one other sequence,
-    drawn at random for each sequence.
+    ``self`` pairs every frame with itself. ``similar`` pairs one random frame of each sequence with every frame of
+    that sequence. ``contrast`` pairs every frame with the frame of the same position in one other sequence, drawn
+    at random for each sequence.
 
     Args:
         features: (B, F, T, D) frozen features of B sequences of F frames of T tokens.
         codes: (B, F, T, K) codes, e.g. softmax outputs.
-        shifts: b of each term.
-        weights: weight of each term.
-        generator: draws the frame and the other sequence; on the CPU.
-        token_weights: (B, F, T) weights >= 0 of the tokens, see :func:`correspondence_loss`; None: all 1.
+        shifts: Shift b of each term.
+        weights: Weight of each term.
+        generator: Generator of the random frame and the other sequence; on the CPU.
+        token_weights: (B, F, T) weights >= 0 of the tokens, see :func:`correspondence_loss`; None weights all
+            tokens equally.
 
     Returns:
         Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
 
     Raises:
-        ParameterError: fewer than two sequences, or shapes that do not belong together.
+        ParameterError: there are fewer than two sequences, or the shapes do not fit together.
     """
     if features.ndim != 4 or codes.ndim != 4:
         raise ParameterError(
-            f"features {tuple(features.shape)} and codes {tuple(codes.shape)} must be (B, F, T, .)"
+            f"features are {tuple(features.shape)}, codes {tuple(codes.shape)}: give (B, F, T, .)"
         )
     n_sequences, n_frames = features.shape[:2]
     if n_sequences < 2:
-        raise ParameterError(
-            f"{n_sequences} sequence in the batch: the contrast needs another one; set the batch size to 2 or more"
-        )
+        raise ParameterError(f"{n_sequences} sequence in the batch: set the batch size to 2 or more")
     everything = torch.arange(n_sequences * n_frames).view(n_sequences, n_frames)
     chosen = torch.randint(n_frames, (n_sequences, 1), generator=generator)
     step = torch.randint(1, n_sequences, (n_sequences,), generator=generator)
@@ -238,7 +237,7 @@ def raptor_loss(
     frames = _frames(
         features.flatten(0, 1), codes.flatten(0, 1), None if token_weights is None else token_weights.flatten(0, 1)
     )
-    # of every frame once, for all three terms
+    # computed once per frame, for all three terms
     moments = _moments(frames) if frames.non_negative else None
     unit = frames.unit() if moments is None else frames
     terms = {}

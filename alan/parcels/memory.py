@@ -1,4 +1,4 @@
-"""Tokens of a locked backbone, computed once: they never change, so training a head need not compute them anew."""
+"""Memory of tokens: the tokens of a locked backbone never change, so that a training computes them once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Tokens(NamedTuple):
 
     Attributes:
         tokens: (N, h, w, D) float32.
-        sector: (N, h, w) bool, the tokens that see the ultrasound sector.
+        sector: (N, h, w) bool, tokens inside the ultrasound sector.
     """
 
     tokens: Tensor
@@ -23,15 +23,15 @@ class Tokens(NamedTuple):
 
 
 class TokenMemory:
-    """Tokens by frame number, in memory.
+    """Tokens by frame number, kept in memory.
 
-    With room for anything, tokens are rounded to float16, kept and new ones alike, so that a frame's tokens do not
+    If tokens are kept, all of them are rounded to float16, new ones included, so that the tokens of a frame do not
     depend on when they were computed.
 
     Args:
-        room_gb: bytes to keep at most, in GB (1e9); what comes when it is full is
-            computed every time. 0: keep none.
-        batch_size: frames that go through the backbone at a time.
+        room_gb: Largest size of the memory in GB (1e9 bytes); tokens that do not fit are recomputed each time. 0
+            disables the memory.
+        batch_size: Number of frames that go through the backbone at a time.
     """
 
     def __init__(self, room_gb: float = 0.0, batch_size: int = 64) -> None:
@@ -44,12 +44,12 @@ class TokenMemory:
         return len(self._kept)
 
     def __call__(self, backbone: Backbone, frames: Tensor, index: Tensor) -> Tokens:
-        """Tokens of frames, from memory where they are known.
+        """Tokens of frames, from memory if possible.
 
         Args:
-            backbone: always the same one.
+            backbone: The backbone, the same one in every call.
             frames: (N, S, S) uint8.
-            index: (N,) integer; equal numbers are equal frames.
+            index: (N,) integer numbers of the frames; equal numbers mean equal frames.
 
         Returns:
             Tokens on the device of the backbone.

@@ -1,4 +1,4 @@
-"""The locked parcel model: backbone and head in one, parcel maps out, and its file."""
+"""Parcel model: a locked backbone with a locked head that gives parcel maps, and its file format."""
 
 from __future__ import annotations
 
@@ -30,31 +30,30 @@ from alan.parcels.maps import Size, logits_to_maps, pixel_sector
 from alan.shipped import shipped, shipped_or_path
 
 SCHEMA = "alan-parcels/1"
-#: Key of the entry in the metadata of a safetensors file and in a Lightning checkpoint.
+#: Key of the description in the metadata of a safetensors file and in a Lightning checkpoint.
 ENTRY = "alan_parcels"
 _PREFIX = "head."
 
 
 class ParcelModel(nn.Module):
-    """A locked backbone and a locked head: frames in, parcel maps out.
+    """A locked backbone and a locked head that turn frames into parcel maps.
 
     Args:
-        backbone: the locked backbone.
-        head: a head for tokens of its width; frozen and put into eval mode here.
-        sector_only: pixels outside the ultrasound sector get the id K instead of a parcel.
-        source: path or name from which :func:`alan.backbone.load_backbone` gave the backbone, written into
-            the file so that it can be found again.
-        refine: upsample logits with a guided filter, so that borders between parcels follow the image; None:
-            bilinearly.
+        backbone: The locked backbone.
+        head: Head for tokens of its width; frozen and put into eval mode here.
+        sector_only: Give pixels outside the ultrasound sector the id K instead of a parcel.
+        source: Path or name from which :func:`alan.backbone.load_backbone` loaded the backbone; the file records
+            it, so that the backbone can be found again.
+        refine: Guided filter by which borders between parcels follow the image; None upsamples bilinearly.
 
     Attributes:
-        n_parcels: K.
-        background_id: K with ``sector_only``, else None.
-        n_ids: number of different ids in a map: K, with a background K + 1.
-        fingerprint: SHA-256 over backbone, head, ``sector_only`` and ``refine``.
+        n_parcels: Number of parcels K.
+        background_id: K with ``sector_only``, otherwise None.
+        n_ids: Number of different ids in a map: K, or K + 1 with a background.
+        fingerprint: SHA-256 of backbone, head, ``sector_only`` and ``refine``.
 
     Raises:
-        ParameterError: the head takes tokens of another width.
+        ParameterError: the head expects tokens of another width.
     """
 
     def __init__(
@@ -69,8 +68,8 @@ class ParcelModel(nn.Module):
         super().__init__()
         if head.dim != backbone.dim:
             raise ParameterError(
-                f"the head takes tokens of width {head.dim}, the backbone gives {backbone.dim}: "
-                "use the backbone it was made for"
+                f"the head expects tokens of width {head.dim}, the backbone gives {backbone.dim}: "
+                "use the backbone it was trained on"
             )
         self.backbone = backbone
         self.head = head.requires_grad_(False)
@@ -89,11 +88,11 @@ class ParcelModel(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> ParcelModel:
-        """Stay in eval mode, whatever the surrounding module does."""
+        """Stay in eval mode, whatever the enclosing module does."""
         return super().train(False)
 
     def refined(self, refine: GuidedFilter | None) -> ParcelModel:
-        """Give the same model with another upsampling; backbone and head are shared."""
+        """Return the model with another upsampling; backbone and head are shared."""
         return ParcelModel(
             self.backbone, self.head, sector_only=self.sector_only, source=self.source, refine=refine
         )
@@ -109,7 +108,7 @@ class ParcelModel(nn.Module):
             (B, K, h, w) float32 on the model's device.
 
         Raises:
-            ParameterError: another shape or dtype.
+            ParameterError: the frames have another shape or dtype.
         """
         tokens = self.backbone(torch.as_tensor(frames)).tokens
         logits: Tensor = self.head(tokens)
@@ -117,22 +116,22 @@ class ParcelModel(nn.Module):
 
     @torch.no_grad()
     def maps(self, frames: Tensor | NDArray[np.uint8], size: Size | None = None, batch_size: int = 32) -> Tensor:
-        """Parcel maps: logits upsampled to the image, the most likely parcel of each pixel.
+        """Compute parcel maps: logits are upsampled to the image, and each pixel gets its most likely parcel.
 
         Args:
-            frames: (B, H, W) uint8, B any number.
-            size: (H, W) of the maps; default: that of the frames.
-            batch_size: frames that go through the backbone at a time.
+            frames: (B, H, W) uint8, any number.
+            size: (H, W) of the maps; None uses the size of the frames.
+            batch_size: Number of frames that go through the backbone at a time.
 
         Returns:
             (B, H, W) uint8 on the CPU: 0 to K - 1, and with ``sector_only`` K outside the sector.
 
         Raises:
-            ParameterError: another shape or dtype.
+            ParameterError: the frames have another shape or dtype.
         """
         batch = torch.as_tensor(frames)
         if batch.ndim != 3 or batch.dtype != torch.uint8:
-            raise ParameterError(f"frames are {batch.dtype} {tuple(batch.shape)}: expected uint8 (B, H, W)")
+            raise ParameterError(f"frames are {batch.dtype} {tuple(batch.shape)}: give uint8 (B, H, W)")
         height, width = (size, size) if isinstance(size, int) else size or tuple(batch.shape[1:])
         maps = torch.empty(len(batch), height, width, dtype=torch.uint8)
         for start in range(0, len(batch), batch_size):
@@ -161,12 +160,11 @@ class ParcelModel(nn.Module):
         return maps
 
     def maps_from_logits(self, logits: Tensor, frames: Tensor, size: Size) -> Tensor:
-        """Parcel maps out of logits that are already there.
+        """Compute parcel maps from given logits.
 
         Args:
             logits: (B, K, h, w), as :meth:`logits` gives.
-            frames: (B, H0, W0) uint8, the frames they come from: the sector is found in them, and ``refine``
-                follows them.
+            frames: (B, H0, W0) uint8, the frames of the logits, for the sector and for ``refine``.
             size: (H, W) of the maps.
 
         Returns:
@@ -178,7 +176,7 @@ class ParcelModel(nn.Module):
         return maps
 
     def entry(self, folder: Path) -> dict[str, Any]:
-        """Describe the model for a file in ``folder``: all of it but the head's tensors, JSON-able."""
+        """Describe the model for a file in ``folder``: everything but the tensors of the head, JSON-able."""
         entry = parcel_entry(self.head, self.backbone, self.source, folder, sector_only=self.sector_only)
         return entry | {"refine": None if self.refine is None else self.refine.to_dict()}
 
@@ -186,14 +184,15 @@ class ParcelModel(nn.Module):
 def parcel_entry(
     head: TokenHead, backbone: Backbone, source: str | None, folder: Path | None, *, sector_only: bool
 ) -> dict[str, Any]:
-    """Describe a parcel model without refinement: all of it but the head's tensors, JSON-able.
+    """Describe a parcel model without refinement: everything but the tensors of the head, JSON-able.
 
     Args:
-        head: the head.
-        backbone: the backbone.
-        source: path or name from which the backbone was loaded.
-        folder: where the file will stand; a path in ``source`` is also written relative to it. None: not known.
-        sector_only: as in :class:`ParcelModel`.
+        head: The head.
+        backbone: The backbone.
+        source: Path or name from which the backbone was loaded.
+        folder: Folder of the file; if ``source`` is a path, it is also recorded relative to the folder. None if
+            the folder is unknown.
+        sector_only: Whether pixels outside the sector are background.
     """
     relative = None
     if source is not None and folder is not None and Path(source).exists():
@@ -214,8 +213,8 @@ def save_parcels(model: ParcelModel, path: str | os.PathLike[str]) -> None:
     """Write head and provenance as safetensors, atomically; the backbone stays in its own file.
 
     Args:
-        model: the parcel model.
-        path: the file, ending in ``.safetensors``.
+        model: The parcel model.
+        path: File to write, ending in ``.safetensors``.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
     metadata = {ENTRY: json.dumps(model.entry(Path(path).parent))}
@@ -227,14 +226,14 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
     """Load a parcel model.
 
     Args:
-        path: a file of :func:`save_parcels`, a Lightning ``.ckpt`` of ``RaptorModule``, or the name of shipped
-            parcels (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
-        backbone: the backbone it belongs to; None: loaded from where it was found at training time, the place
-            relative to ``path`` first.
+        path: File of :func:`save_parcels`, Lightning ``.ckpt`` of a head training, or name of shipped parcels
+            (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
+        backbone: Backbone of the parcels; None loads it from where it was at training time, first from the path
+            relative to ``path``.
 
     Raises:
-        CheckpointError: missing, truncated, unsafe or no parcel model; a backbone that cannot be found; or another
-            backbone than the one the head was made for (the message names both fingerprints).
+        CheckpointError: the file is missing, truncated, unsafe or no parcel model; the backbone cannot be found;
+            or it is not the backbone that the head was trained on (the message gives both fingerprints).
     """
     file = shipped_or_path(path)
     if not file.is_file():
@@ -245,7 +244,9 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
         origin, settings, sector_only = entry["backbone"], entry["head"], bool(entry["sector_only"])
         source, expected = origin["source"], origin["fingerprint"]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{file}: its entry on the parcel model lacks {error}; export it again") from error
+        raise CheckpointError(
+            f"{file}: the description of the parcel model lacks {error}: export it again"
+        ) from error
     if backbone is None:
         backbone = _find_backbone(file, origin)
     check_backbone(str(file), expected, source, backbone.fingerprint)
@@ -264,32 +265,34 @@ def _refine(file: Path, settings: Mapping[str, Any] | None) -> GuidedFilter | No
             raise CheckpointError(f"{file}: unknown kind of refinement {kind!r}: {nearest(str(kind), ['guided'])}")
         return GuidedFilter(int(settings["radius"]), float(settings["eps"]), int(settings["subsample"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: its refinement {settings!r} cannot be read ({error})") from error
+        raise CheckpointError(
+            f"{file}: its refinement {settings!r} cannot be read ({error}): export it again"
+        ) from error
 
 
 def check_backbone(where: str, expected: str, source: str | None, given: str) -> None:
-    """Refuse another backbone than the one a head belongs to.
+    """Check that a backbone is the one that a head was trained on.
 
     Args:
-        where: the start of the message.
-        expected: fingerprint of the head's backbone.
-        source: its path or name, where known.
-        given: fingerprint of the backbone at hand.
+        where: Start of the message.
+        expected: Fingerprint of the backbone of the head.
+        source: Path or name of that backbone, if known.
+        given: Fingerprint of the given backbone.
 
     Raises:
-        CheckpointError: the fingerprints differ; the message names both.
+        CheckpointError: the fingerprints differ; the message gives both.
     """
     if given != expected:
         raise CheckpointError(
-            f"{where}: made for the backbone {expected[:12]} ({source or 'origin not known'}), given the backbone "
-            f"{given[:12]}: same weights, input_size, stride and feature_levels are needed"
+            f"{where}: trained on the backbone {expected[:12]} ({source or 'unknown origin'}), given the backbone "
+            f"{given[:12]}: use the same weights, input_size, stride and feature_levels"
         )
 
 
 def _find_backbone(file: Path, origin: Mapping[str, Any]) -> Backbone:
     source = origin["source"]
     if source is None:
-        raise CheckpointError(f"{file}: does not say where its backbone lies: give load_parcels the backbone")
+        raise CheckpointError(f"{file}: does not record its backbone: give load_parcels the backbone")
     beside = file.parent / origin["relative"] if origin.get("relative") else None
     place = str(beside) if beside is not None and beside.exists() else source
     try:
@@ -297,7 +300,7 @@ def _find_backbone(file: Path, origin: Mapping[str, Any]) -> Backbone:
             place,
             input_size=origin["input_size"],
             stride=origin["stride"],
-            feature_levels=origin.get("feature_levels"),  # files from before this was kept: the backbone's own
+            feature_levels=origin.get("feature_levels"),
         )
     except CheckpointError as error:
         raise CheckpointError(

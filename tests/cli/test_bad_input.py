@@ -268,7 +268,7 @@ def cache_of_another_store(tiny, folder):
     return tokens(tiny, out)
 
 
-@case("made for the backbone", "given the backbone", "same weights")
+@case("trained on the backbone", "given the backbone", "same weights")
 def cache_of_another_backbone(tiny, folder):
     out = folder / "tokens.h5"
     write_cache(tiny.store("camus"), tiny.backbone(1), str(out), what=["tokens"], accelerator="cpu")

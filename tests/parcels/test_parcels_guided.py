@@ -128,5 +128,5 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(ParameterError, match=f"{name} is {value}: give"):
             GuidedFilter(**{name: value})
     for frames in (None, torch.zeros(3, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(ParameterError, match="refine needs the frames of the 2 logits"):
+        with pytest.raises(ParameterError, match="refine needs those of the 2 logits"):
             logits_to_maps(torch.zeros(2, 2, 4, 4), 8, frames, GuidedFilter())

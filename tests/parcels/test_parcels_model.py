@@ -158,7 +158,7 @@ def test_another_backbone_is_refused_by_both_names(tmp_path):
             load_parcels(path, other)
         assert other.fingerprint[:12] in str(caught.value)
         assert model().backbone.fingerprint[:12] in str(caught.value)
-    with pytest.raises(CheckpointError, match="does not say where its backbone lies"):
+    with pytest.raises(CheckpointError, match="does not record its backbone"):
         load_parcels(path)
 
 
@@ -186,9 +186,9 @@ def test_files_that_are_no_parcel_model_are_refused(tmp_path):
 def test_wrong_shapes_are_refused():
     with pytest.raises(ParameterError, match="width 17, the backbone gives 16"):
         ParcelModel(random_backbone(SPEC), RaptorHead(17, 4))
-    with pytest.raises(ParameterError, match=r"expected uint8 \(B, H, W\)"):
+    with pytest.raises(ParameterError, match=r"give uint8 \(B, H, W\)"):
         model().maps(np.zeros((32, 32), np.uint8))
-    with pytest.raises(ParameterError, match=r"expected \(B, K, h, w\)"):
+    with pytest.raises(ParameterError, match=r"give \(B, K, h, w\)"):
         logits_to_maps(torch.zeros(4, 2, 2), 8)
     with pytest.raises(ParameterError, match="size is 0"):
         logits_to_maps(torch.zeros(1, 4, 2, 2), 0)

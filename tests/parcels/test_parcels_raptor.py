@@ -130,9 +130,9 @@ def test_a_resumed_run_is_the_uninterrupted_one_and_a_checkpoint_gives_the_parce
     first.export(tmp_path / first.export_name)
     assert load_parcels(tmp_path / "parcels.safetensors").fingerprint == model.fingerprint
     assert first.head.blocks[0].linear.weight.requires_grad  # the export locked a copy
-    with pytest.raises(CheckpointError, match="made for the backbone"):
+    with pytest.raises(CheckpointError, match="trained on the backbone"):
         load_parcels(tmp_path / "last.ckpt", random_backbone(SPEC, 1))
-    with pytest.raises(CheckpointError, match=r"the checkpoint: made for the backbone"):
+    with pytest.raises(CheckpointError, match=r"the checkpoint: trained on the backbone"):
         fit(RaptorModule(backbone, n_parcels=4, stride=4), ckpt_path=tmp_path / "last.ckpt")
     with pytest.raises(CheckpointError, match="checkpoint's head"):
         fit(RaptorModule(backbone, n_parcels=5), ckpt_path=tmp_path / "last.ckpt")
