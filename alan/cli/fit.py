@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import shutil
 import warnings
@@ -21,7 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers.logger import Logger
@@ -33,6 +33,8 @@ from alan.backbone.checkpoint import load_plain
 from alan.cli.parsing import OneLineErrors
 from alan.errors import CheckpointError, ConfigError
 from alan.files import atomic, naming_full_disk, write_text
+from alan.precision import choose_precision
+from alan.trainer import LastCheckpoint, Trainer
 
 #: What may change between two starts of one run without making it another run.
 _FREE = ("out", "overwrite", "ckpt_path", "weights_only", "config")
@@ -95,21 +97,18 @@ class JsonLinesLogger(Logger):
         with naming_full_disk(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
 
+    def count(self) -> int:
+        """Count the lines that are written."""
+        return len(self._lines())
+
     @rank_zero_only
-    def rewind(self, steps: int) -> None:
-        """Keep the lines of steps 0 to ``steps`` - 1: a resumed run writes the others again."""
+    def rewind(self, lines: int) -> None:
+        """Keep the first lines: a resumed run writes the others again."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            write_text(self.path, "".join(f"{line}\n" for line in lines if _step_of(line) < steps))
+            write_text(self.path, "".join(self._lines()[:lines]))
 
-
-def _step_of(line: str) -> float:
-    """The step of a line; infinity for one that was cut off by a kill or a full disk."""
-    try:
-        step: float = json.loads(line)["step"] or 0
-        return step
-    except ValueError:
-        return math.inf
+    def _lines(self) -> list[str]:
+        return self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
 
 
 class _CheckpointFiles(TorchCheckpointIO):
@@ -145,24 +144,17 @@ class _RunFolder(Callback):
 
     @override
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: LightningTrainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_global_zero and self.config:
             write_text(Path(trainer.default_root_dir) / "config.yaml", self.config)
             self.config = ""
 
     @override
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, JsonLinesLogger):
-                logger.rewind(trainer.global_step)
-
-    @override
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         if trainer.interrupted:
             return
         folder = Path(trainer.default_root_dir)
-        trainer.save_checkpoint(folder / "checkpoints" / "last.ckpt")
         if trainer.is_global_zero and isinstance(pl_module, Exports):
             pl_module.export(folder / pl_module.export_name)
 
@@ -202,14 +194,23 @@ class AlanCLI(LightningCLI):
         config: dict[str, Any] = yaml.safe_load(text)
         return {key: value for key, value in config.items() if key not in _FREE}
 
+    def _settle_precision(self, recorded: str | None) -> None:
+        """Replace ``precision: auto`` by what the run recorded, or by what suits this machine."""
+        settings = self.settings["trainer"]
+        if isinstance(settings["precision"], str):
+            accelerator = str(settings["accelerator"])
+            settings["precision"] = choose_precision(settings["precision"], accelerator, recorded)
+
     def _open_folder(self) -> None:
-        saved = self.out / "config.yaml"
+        saved, before = self.out / "config.yaml", {}
+        if saved.exists() and not self.settings["overwrite"]:
+            before = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        self._settle_precision(before.get("trainer", {}).get("precision"))
         config = self._plain_config()
         self.config_text = yaml.safe_dump(config, sort_keys=False)
         if saved.exists() and self.settings["overwrite"]:
             return
         if saved.exists():
-            before = yaml.safe_load(saved.read_text(encoding="utf-8"))
             changed = sorted(key for key in config if config[key] != before.get(key))
             if changed:
                 raise ConfigError(
@@ -234,18 +235,11 @@ class AlanCLI(LightningCLI):
                     path.unlink(missing_ok=True)
 
     @override
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Build the trainer with the run folder's logger, checkpoints and export."""
         logger = JsonLinesLogger(self.out)
-        every = self.settings["checkpoint_every"]
-        callbacks = [
-            ModelCheckpoint(
-                self.out / "checkpoints",
-                save_last=True,
-                save_top_k=0,
-                every_n_train_steps=every,
-                enable_version_counter=False,
-            ),
+        callbacks: list[Callback] = [
+            LastCheckpoint(self.out / "checkpoints", self.settings["checkpoint_every"], logger)
         ]
         if monitor := getattr(self.model, "monitor", None):  # (score, "max" or "min") of modules that validate
             score, mode = monitor
@@ -309,6 +303,7 @@ def run_lightning(args: list[str]) -> Namespace:
                 seed_everything_default=0,
                 auto_configure_optimizers=False,
                 parser_class=FitParser,
+                trainer_class=Trainer,
                 trainer_defaults={"enable_model_summary": False},
                 args=args,
             )
