@@ -195,5 +195,5 @@ def test_shapes_that_do_not_match_are_refused():
         correspondence_loss(f, f, s[:, :2], s, 0.3)
     with pytest.raises(ParameterError, match="same number of pairs and channels"):
         correspondence_loss(f, f[..., :3], s, s, 0.3)
-    with pytest.raises(ParameterError, match=r"must be \(B, F, T"):
+    with pytest.raises(ParameterError, match=r"give \(B, F, T"):
         raptor_loss(f, s, generator=generator())
