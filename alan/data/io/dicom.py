@@ -67,7 +67,7 @@ def read_dicom(path: str | os.PathLike[str]) -> Cine:
     """
     third_party("pydicom", "dicom")
     with reading(path, "DICOM file") as source:
-        dataset = _open(source)
+        dataset = open_dicom(source)
         if "PixelData" not in dataset:
             raise DataError(f"{source}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
         stated = number(dataset, "NumberOfFrames")
@@ -106,8 +106,12 @@ class _Clipped(io.BufferedReader):
         return super().read(left if size is None or size < 0 else min(size, left))
 
 
-def _open(path: Path) -> Any:
-    """The parsed file, with a transfer syntax."""
+def open_dicom(path: Path) -> Any:
+    """Parse a DICOM file; a file without file meta information gets a transfer syntax.
+
+    Raises:
+        DataError: not a DICOM file, or one that inflates without bound.
+    """
     import pydicom
 
     if not is_dicom(path):

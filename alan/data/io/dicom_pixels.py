@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.data.io.base import GET_AGAIN, FrameBuffer, check_complete, check_size
+from alan.data.io.dicom_apart import decode_apart
 from alan.data.io.dicom_header import lookup, number, numbers
 from alan.data.io.grey import Window, luma, to_grey
 from alan.data.sample import ByteArray
@@ -20,6 +21,17 @@ from alan.extras import install_hint
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+#: Transfer syntax to the decoder that copes with damaged streams; the others are tried in pydicom's order.
+_PLUGINS = {
+    "1.2.840.10008.1.2.4.50": "pillow",  # JPEG
+    "1.2.840.10008.1.2.4.51": "pillow",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",  # JPEG-LS
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pillow",  # JPEG 2000
+    "1.2.840.10008.1.2.4.91": "pillow",
+}
+#: JPEG lossless, which GDCM alone decodes; it aborts its process on some damaged streams.
+_APART = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _MOST_BITS = 16  # of stored values that go through a table
 
 
@@ -44,12 +56,15 @@ def read_pixels(dataset: Any, path: Path, count: int) -> tuple[ByteArray, tuple[
     rows, columns, allocated = (int(number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
     check_size(path, (count, rows, columns), max(allocated // 8, 1))
     frames = FrameBuffer(path)
-    decoder = _decoder(dataset, path)
-    native = dataset.file_meta.TransferSyntaxUID.is_encapsulated is False
-    decode = _native(decoder, dataset, path, count) if native else decoder.iter_array(dataset, raw=True)
+    uid = dataset.file_meta.TransferSyntaxUID
+    decoder = _decoder(uid, path)
+    if uid.is_encapsulated:
+        found = iter(decode_apart(path)) if uid in _APART else decoded(dataset, path)
+    else:
+        found = _native(decoder, dataset, path, count)
     try:
-        for array, found in decode:
-            frames.append(_one_channel(array, found["photometric_interpretation"], dataset))
+        for frame in found:
+            frames.append(frame)
     except DataError:
         raise
     except Exception as error:  # decoders have no common root of what they raise
@@ -65,10 +80,21 @@ def read_pixels(dataset: Any, path: Path, count: int) -> tuple[ByteArray, tuple[
     return to_grey(stack, path, declared=(0.0, 2.0**bits - 1))
 
 
-def _decoder(dataset: Any, path: Path) -> Any:
+def decoded(dataset: Any, path: Path) -> Iterator[NDArray[Any]]:
+    """Decode compressed frames (H, W), in the depth of the file.
+
+    Raises:
+        DataError: no decoder is installed.
+    """
+    uid = dataset.file_meta.TransferSyntaxUID
+    decoder = _decoder(uid, path)
+    for array, found in decoder.iter_array(dataset, raw=True, decoding_plugin=_PLUGINS.get(uid, "")):
+        yield _one_channel(array, found["photometric_interpretation"], dataset)
+
+
+def _decoder(uid: Any, path: Path) -> Any:
     from pydicom.pixels.decoders.base import get_decoder
 
-    uid = dataset.file_meta.TransferSyntaxUID
     try:
         decoder = get_decoder(uid)
     except NotImplementedError as error:
@@ -76,12 +102,12 @@ def _decoder(dataset: Any, path: Path) -> Any:
     if not decoder.is_available:
         raise DataError(
             f"{path}: is compressed as {uid.name}, and no decoder of it is installed: {install_hint('dicom')} "
-            "brings python-gdcm"
+            "brings python-gdcm and pyjpegls"
         )
     return decoder
 
 
-def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
+def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[NDArray[Any]]:
     """Frames of uncompressed pixels, one by one; pydicom's own iterator loses count of YBR_FULL_422."""
     samples, there = int(number(dataset, "SamplesPerPixel") or 1), len(dataset.PixelData)
     per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
@@ -94,7 +120,8 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[tupl
     check_complete(path, "bytes", math.ceil(samples * per_sample * count), there)
     dataset.NumberOfFrames = int(there // (samples * per_sample))
     for index in range(dataset.NumberOfFrames):
-        yield decoder.as_array(dataset, index=index, raw=True, validate=index == 0)
+        array, found = decoder.as_array(dataset, index=index, raw=True, validate=index == 0)
+        yield _one_channel(array, found["photometric_interpretation"], dataset)
 
 
 def _one_channel(array: NDArray[Any], kind: str, dataset: Any) -> NDArray[Any]:

@@ -499,11 +499,23 @@ def test_a_decoder_that_is_missing_is_named(monkeypatch):
 
     monkeypatch.setattr(Decoder, "is_available", property(lambda _: False))
     with pytest.raises(DataError) as caught:
-        read_dicom(shipped("SC_rgb_jpeg_gdcm.dcm"))
-    assert str(caught.value).partition("SC_rgb_jpeg_gdcm.dcm: ")[2] == (
-        "is compressed as JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14 [Selection Value 1])"
-        ", and no decoder of it is installed: pip install 'alan-echo[dicom]' brings python-gdcm"
+        read_dicom(shipped("SC_rgb_jls_lossy_line.dcm"))
+    assert str(caught.value).partition("SC_rgb_jls_lossy_line.dcm: ")[2] == (
+        "is compressed as JPEG-LS Lossy (Near-Lossless) Image Compression"
+        ", and no decoder of it is installed: pip install 'alan-echo[dicom]' brings python-gdcm and pyjpegls"
     )
+
+
+def test_a_decoder_that_crashes_or_refuses_ends_only_its_own_process(tmp_path, monkeypatch):
+    whole = bytearray(Path(shipped("SC_rgb_jpeg_gdcm.dcm")).read_bytes())
+    at = whole.index(b"\xff\xd8\xff") + 4
+    whole[at : at + 60] = bytes(60)
+    (tmp_path / "a.dcm").write_bytes(whole)
+    with pytest.raises(DataError, match=r"a.dcm: cannot be decoded"):
+        read_dicom(tmp_path / "a.dcm")
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(DataError, match=r"SC_rgb_jpeg_gdcm.dcm: cannot be decoded \(its decoder crashed\)"):
+        read_dicom(shipped("SC_rgb_jpeg_gdcm.dcm"))
 
 
 def test_encodings_and_kinds_that_are_not_read(tmp_path, write, grey):
