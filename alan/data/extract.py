@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
-from alan.data.io.base import Cine, kind_of, saying_nothing
+from alan.data.io.base import Cine, notes_unlogged, without_numbers
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, read_cine, stem
 from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
@@ -169,7 +169,7 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _O
     record = folder / "loops" / f"{loop.name}.json"
     if record.is_file():
         return index, _Outcome(**read_json(record))
-    with warnings.catch_warnings(record=True) as caught, saying_nothing():
+    with warnings.catch_warnings(record=True) as caught, notes_unlogged():
         warnings.simplefilter("always")
         try:
             cine = read_cine(loop.path)
@@ -233,6 +233,6 @@ def _grouped(messages: Iterable[tuple[str, str]]) -> Iterator[str]:
     """One line for each kind of message: the first of it, and how many loops have it."""
     groups: dict[str, list[str]] = {}
     for source, text in messages:
-        groups.setdefault(kind_of(text), []).append(f"{source}: {text}")
+        groups.setdefault(without_numbers(text), []).append(f"{source}: {text}")
     for lines in groups.values():
         yield lines[0] + (f" (and {len(lines) - 1} more loops)" if len(lines) > 1 else "")

@@ -12,13 +12,13 @@ LIT = 1.5 / 255
 def sector_mask(images: Tensor) -> Tensor:
     """Find the ultrasound sector: pixels with a lit pixel on both sides in their row and in their column.
 
-    Black blood inside the fan thus belongs to the sector, the black corners beside it do not.
+    Black blood inside the sector is thus part of it, the black corners beside it are not.
 
     Args:
         images: (..., H, W) grey values in 0..1.
 
     Returns:
-        (..., H, W) bool; nowhere true for a black image.
+        (..., H, W) bool; False everywhere for a black image.
     """
     lit = images > LIT
     return _between(lit) & _between(lit.transpose(-1, -2)).transpose(-1, -2)

@@ -1,4 +1,4 @@
-"""Frames to be segmented, one after the other: a folder of pictures of any size, or a frame store."""
+"""Sources of frames for segmentation: a folder of pictures of any size, or a frame store."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from alan.data.readers.patients import picture_id
 from alan.data.sample import ByteArray, IntArray, Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError
-from alan.files import digest, files_below, fingerprint
+from alan.files import digest, files_below, fingerprint, short_name
 
 Spacing = tuple[float, float]
 
 
 class Still(NamedTuple):
-    """A frame as a network sees it, and what brings it back.
+    """A resized frame, with the facts that are needed to resize its segmentation back.
 
     Attributes:
-        frame: (S, S) uint8.
+        frame: (S, S) uint8, the input of the network.
         shape: (H, W) of the original.
         spacing: (row, column) size of a pixel of the original in mm, or None.
     """
@@ -35,12 +35,12 @@ class Still(NamedTuple):
 
 
 class Stills(Protocol):
-    """What can be segmented frame by frame.
+    """A source of frames for segmentation.
 
     Attributes:
-        names: of the frames, each once; fit for a file's name.
-        preprocessing: how the frames were brought to one size.
-        fingerprint: of the frames, or empty where more may come later.
+        names: Unique names of the frames, which are valid file names.
+        preprocessing: The resizing of the frames.
+        fingerprint: Fingerprint of all frames, or empty if frames may be added later.
     """
 
     names: Sequence[str]
@@ -48,35 +48,38 @@ class Stills(Protocol):
     fingerprint: str
 
     def read(self, index: int) -> Still:
-        """The frame with this index, decoded and resized.
+        """Decode and resize a frame.
+
+        Args:
+            index: Position of the frame in ``names``.
 
         Raises:
-            DataError: it cannot be decoded.
+            DataError: The frame cannot be decoded.
         """
 
     def stamp(self, index: int) -> str:
-        """Fingerprint of everything that :meth:`read` reads for this frame."""
+        """Return the fingerprint of everything that :meth:`read` reads for a frame."""
 
     def picture(self, index: int) -> ByteArray:
-        """The frame (H, W) uint8 to be shown: the original where that is at hand.
+        """Decode the frame (H, W) uint8 for display: the original if it is available, else the resized frame.
 
         Raises:
-            DataError: it cannot be decoded.
+            DataError: The frame cannot be decoded.
         """
 
 
 class PictureStills:
-    """All pictures of a folder and of the folders in it; where there is a folder ``images``, those in that alone.
+    """Pictures in a folder and its subfolders; if it has a subfolder ``images``, only the pictures in there.
 
     Args:
-        root: the folder.
-        preprocessing: to what size pictures are brought.
+        root: The folder.
+        preprocessing: The resizing of the pictures.
         spacing: (row, column) size of a pixel in mm of all pictures. None takes it from the ``manifest.csv`` of
             ``alan frames``, scaled with stills that were resized, or leaves it unknown.
-        leave_out: a folder in which nothing is looked for.
+        leave_out: A folder whose pictures are ignored, such as the output folder.
 
     Raises:
-        DataError: no such folder, no picture in it, or two of the same name.
+        DataError: The folder is missing, holds no picture, or two pictures have the same name.
     """
 
     fingerprint = ""
@@ -95,20 +98,23 @@ class PictureStills:
         barred = None if leave_out is None else leave_out.resolve()
         self.preprocessing = preprocessing
         self._paths: list[Path] = []
+        self._ids: list[str] = []
         names: dict[str, Path] = {}
         for path in files_below(folder):
             if path.suffix.lower() not in PICTURES or (barred is not None and barred in path.resolve().parents):
                 continue
-            name = picture_id(path.relative_to(folder).as_posix())
+            identity = picture_id(path.relative_to(folder).as_posix())
+            name = short_name(identity, 220)  # stills of `alan frames` have up to 209 bytes
             if name in names:
                 raise DataError(f"{names[name]} and {path} would both be written as {name!r}: rename one")
             names[name] = path
             self._paths.append(path)
+            self._ids.append(identity)
         if not names and barred is not None and (folder.resolve() == barred or barred in folder.resolve().parents):
-            raise DataError(f"{leave_out}: holds the pictures themselves; give out another folder")
+            raise DataError(f"{leave_out}: is the folder of the pictures; give another folder for the output")
         if not names:
             raise DataError(
-                f"{folder}: holds no picture ({', '.join(PICTURES)}); take some out of cine loops with "
+                f"{folder}: holds no picture ({', '.join(PICTURES)}); extract some from cine loops with "
                 "`alan frames`"
             )
         self.names: Sequence[str] = tuple(names)
@@ -118,7 +124,7 @@ class PictureStills:
     def read(self, index: int) -> Still:
         """See :meth:`Stills.read`."""
         frame = self.picture(index)
-        name = self.names[index]
+        name = self._ids[index]
         sized = self.preprocessing.apply(Sample(Record(name, name), frame[None]))
         shape = (frame.shape[0], frame.shape[1])
         spacing = self._spacing or still_spacing(self._facts.get(name, {}), shape)
@@ -126,7 +132,7 @@ class PictureStills:
 
     def stamp(self, index: int) -> str:
         """See :meth:`Stills.stamp`."""
-        return fingerprint([digest(self._paths[index]), self._spacing, self._facts.get(self.names[index])])
+        return fingerprint([digest(self._paths[index]), self._spacing, self._facts.get(self._ids[index])])
 
     def picture(self, index: int) -> ByteArray:
         """See :meth:`Stills.picture`."""
@@ -137,9 +143,9 @@ class StoreStills:
     """Frames of a store, named ``<sequence>_<number in the sequence, from 1>``.
 
     Args:
-        store: the frame store.
+        store: The frame store.
         index: (n,) global indices of the frames.
-        spacing: (row, column) size of a pixel of the originals in mm, for all; None: what the store says.
+        spacing: (row, column) size of a pixel of all originals in mm. None takes the sizes from the store.
     """
 
     def __init__(self, store: FrameStore, index: IntArray, spacing: Spacing | None = None) -> None:
@@ -148,7 +154,7 @@ class StoreStills:
         starts = np.array([sequence.start for sequence in store.sequences])
         self._sequence = np.searchsorted(starts, index, side="right") - 1
         self.names: Sequence[str] = tuple(
-            f"{store.sequences[s].id}_{frame - starts[s] + 1:04d}".replace("/", "_")
+            f"{short_name(store.sequences[s].id.replace('/', '_'))}_{frame - starts[s] + 1:04d}"
             for s, frame in zip(self._sequence, index, strict=True)
         )
 

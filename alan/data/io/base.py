@@ -1,4 +1,4 @@
-"""What every file reader returns, and what every file reader checks."""
+"""Return types of file readers, and the checks that all readers share."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from alan.errors import AlanError, AlanWarning, DataError, ParameterError
 
 #: (row, column) size of a pixel in mm.
 Spacing = tuple[float, float]
-#: Most pixels of one frame: an 8K picture has 33.2 million.
+#: Maximum number of pixels per frame; an 8K picture has 33.2 million.
 MAX_PIXELS = 2**25
-#: Most bytes of the decoded frames of one file.
+#: Maximum size in bytes of the decoded frames of one file.
 MAX_BYTES = 2**30
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
-#: What to do about a damaged file.
+#: The remedy for a damaged file.
 GET_AGAIN = "get the file again, or export it again"
 _POINTER = b"version https://git-lfs."
 
 
 @dataclass(frozen=True)
 class Region:
-    """A rectangle of the frames with a scale of its own, such as one half of a dual screen.
+    """A rectangle of the frames with its own scale, such as one half of a dual screen.
 
     Attributes:
-        box: (top, left, bottom, right) in pixels; bottom and right lie outside the region.
+        box: (top, left, bottom, right) in pixels; bottom and right are exclusive.
         kind: ``2d`` for a picture of tissue; M-mode and Doppler curves have a time axis and no pixel size.
         spacing: (row, column) size of a pixel in mm, or None where it is unknown or not a length.
     """
@@ -52,14 +52,14 @@ class Cine:
     """A decoded cine loop or still.
 
     Attributes:
-        frames: (T, H, W) uint8, full range 0 to 255, in the orientation in which a viewer shows them.
-        fps: frames per second (the mean where the rate varies), or None where the file does not state it.
-        spacing: (row, column) size of a pixel in mm, or None where none holds for the whole frame.
+        frames: (T, H, W) uint8, full range 0 to 255, oriented as a viewer shows them.
+        fps: Frames per second (the mean where the rate varies), or None where the file does not state it.
+        spacing: (row, column) size of a pixel in mm, or None if no size holds for the whole frame.
         times: (T,) seconds from the first frame, increasing, or None where the file does not state them.
-        regions: regions with their own scale, in the order of the file.
-        notes: how grey values, orientation, times and pixel sizes were obtained, where that was not plain.
-        attributes: further numbers of the header: ``heart_rate`` (beats per minute), ``r_wave_times`` (seconds).
-        patient: pseudonymous key of the patient, or None.
+        regions: Regions with their own scale, in the order of the file.
+        notes: Conversions of grey values, orientation, times and pixel sizes that were applied.
+        attributes: Further values from the header: ``heart_rate`` (beats per minute), ``r_wave_times`` (seconds).
+        patient: Pseudonymous key of the patient, or None.
     """
 
     frames: ByteArray
@@ -72,7 +72,7 @@ class Cine:
     patient: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not belong together."""
+        """Check the shapes of the arrays."""
         if self.frames.ndim != 3 or self.frames.dtype != np.uint8 or 0 in self.frames.shape:
             raise ParameterError(f"frames are {self.frames.dtype} {self.frames.shape}: give uint8 (T, H, W)")
         if self.times is not None and self.times.shape != (len(self.frames),):
@@ -80,23 +80,23 @@ class Cine:
 
 
 def times_at(fps: float | None, count: int) -> NDArray[np.float64] | None:
-    """Times of ``count`` frames at a constant rate: (count,) seconds, or None where the rate is unknown."""
+    """Return the times of frames at a constant rate: (count,) seconds, or None if the rate is unknown."""
     return None if fps is None else np.arange(count) / fps
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
-    """Read one file with third-party code: one line for whatever it raises, one warning for each thing it reports.
+    """Read one file with third-party code; report its exceptions as one error and each of its warnings once.
 
     Args:
-        path: the file.
-        kind: what the file should be, for the message: ``picture``, ``video``.
+        path: The file.
+        kind: Expected kind of file for the message, such as ``picture``.
 
     Yields:
         The path.
 
     Raises:
-        DataError: the file is missing or empty, or the block raised anything but an error of this package.
+        DataError: The file is missing, empty or damaged: the block raised any exception of another package.
     """
     source = Path(path)
     if not source.is_file():
@@ -126,22 +126,22 @@ def _text(warning: warnings.WarningMessage) -> str:
     return " ".join(str(warning.message).split())
 
 
-def kind_of(note: str) -> str:
-    """A message without its numbers, which is the same for files that are treated alike."""
+def without_numbers(note: str) -> str:
+    """Mask the numbers in a message, so that messages of the same kind compare equal."""
     return re.sub(r"-?[\d.]+(e[-+]?\d+)?", "#", note)
 
 
-def say(path: str | os.PathLike[str], notes: Sequence[str]) -> None:
-    """Log how a file was treated; files that are treated alike are logged once."""
+def log_notes(path: str | os.PathLike[str], notes: Sequence[str]) -> None:
+    """Log the conversions that were applied to a file; each kind of conversion is logged once."""
     for note in notes:
-        if kind_of(note) not in _said:
-            _said.add(kind_of(note))
-            _log.info("%s: %s (said once, other files may be alike)", path, note)
+        if without_numbers(note) not in _said:
+            _said.add(without_numbers(note))
+            _log.info("%s: %s (logged once, it may apply to other files)", path, note)
 
 
 @contextlib.contextmanager
-def saying_nothing() -> Iterator[None]:
-    """Leave it to the caller to log how files were treated."""
+def notes_unlogged() -> Iterator[None]:
+    """Suppress :func:`log_notes`, for callers that log the notes themselves."""
     before, _log.disabled = _log.disabled, True
     said = set(_said)
     try:
@@ -153,31 +153,31 @@ def saying_nothing() -> Iterator[None]:
 
 
 def check_complete(path: str | os.PathLike[str], what: str, promised: float, found: float) -> None:
-    """Compare what a file promises with what it holds.
+    """Compare the promised with the actual contents of a file.
 
     Args:
-        path: the file.
-        what: what is counted: ``frames``, ``bytes``.
-        promised: the number that the header, the list or the container states.
-        found: the number that is there.
+        path: The file.
+        what: Unit of both numbers: ``frames``, ``bytes``.
+        promised: Number stated by the header, the list or the container.
+        found: Number that the file holds.
 
     Raises:
-        DataError: there are fewer than promised.
+        DataError: The file holds fewer than promised.
     """
     if found < promised:
         raise DataError(f"{path}: ends early, {found} of {promised} {what} are there; {GET_AGAIN}")
 
 
 def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int = 1) -> None:
-    """Refuse a header that claims more than is read; call it before memory is allocated.
+    """Refuse a header that claims too many pixels; call it before memory is allocated.
 
     Args:
-        path: the file.
-        shape: (..., H, W) of what the header claims.
-        itemsize: bytes per pixel.
+        path: The file.
+        shape: (..., H, W) claimed by the header.
+        itemsize: Bytes per pixel.
 
     Raises:
-        DataError: a size below 1, a frame of more than ``MAX_PIXELS`` pixels, or more than ``MAX_BYTES`` bytes.
+        DataError: A size is below 1, a frame exceeds ``MAX_PIXELS``, or all frames exceed ``MAX_BYTES``.
     """
     claim = " x ".join(str(size) for size in shape)
     if min(shape) < 1:
@@ -191,10 +191,10 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
 
 
 class FrameBuffer:
-    """Decoded frames, kept once; it refuses frames of another size and more bytes than are read.
+    """Buffer of decoded frames; it refuses frames of different sizes and loops that are too long.
 
     Args:
-        path: the file, for messages.
+        path: The file, for messages.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -209,7 +209,7 @@ class FrameBuffer:
         """Add a frame (H, W).
 
         Raises:
-            DataError: it has another size or type than the frames before, or the loop becomes too long.
+            DataError: The frame differs in size or type from the frames before, or the loop is too long.
         """
         if not self._count:
             self._shape, self._dtype = frame.shape, frame.dtype
@@ -222,5 +222,5 @@ class FrameBuffer:
         self._count += 1
 
     def stack(self) -> NDArray[Any]:
-        """All frames: (T, H, W)."""
+        """Return all frames (T, H, W)."""
         return np.frombuffer(self._data, self._dtype).reshape(self._count, *self._shape)

@@ -1,4 +1,4 @@
-"""Any file to frames: find out what kind of file it is and decode it with the reader of that kind."""
+"""Any file to frames: detect the kind of a file and decode it with the reader of that kind."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ DICOM = (".dcm", ".dicom")
 
 
 def is_cine(path: Path) -> bool:
-    """Whether a file is taken for a cine loop: by its suffix, or by its contents (DICOM, TIFF stacks).
+    """Check whether a file is a cine loop, by its suffix or by its contents (DICOM, TIFF stacks).
 
     Args:
-        path: the file.
+        path: The file.
     """
     name = path.name.lower()
     if name.endswith(STACKS):
@@ -36,14 +36,14 @@ def read_cine(path: str | os.PathLike[str]) -> Cine:
     another suffix is given to FFmpeg.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         Frames (T, H, W) uint8; times, frame rate and pixel size where the file states them.
 
     Raises:
-        ConfigError: a DICOM file, and pydicom is not installed.
-        DataError: the file is missing, damaged or cut off, or cannot be decoded.
+        ConfigError: It is a DICOM file, and pydicom is not installed.
+        DataError: The file is missing or damaged, or cannot be decoded.
     """
     name = Path(path).name.lower()
     if name.endswith(MEDICAL):
@@ -56,6 +56,6 @@ def read_cine(path: str | os.PathLike[str]) -> Cine:
 
 
 def stem(name: str) -> str:
-    """Name of a file without a suffix that is known; the last part of a DICOM UID is not a suffix."""
+    """Remove a known suffix from the name of a file; the last part of a DICOM UID is not a suffix."""
     suffix = next((end for end in (*MEDICAL, *VIDEOS, *DICOM, *PICTURES) if name.lower().endswith(end)), "")
     return name[: len(name) - len(suffix)]

@@ -1,4 +1,4 @@
-"""DICOM stills and cine loops to grey frames."""
+"""Decoding of DICOM stills and cine loops to grey frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, check_complete, reading, say
+from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, check_complete, log_notes, reading
 from alan.data.io.dicom_header import attributes, cine_times, number, patient, regions, spacing_of
 from alan.data.io.dicom_pixels import read_pixels
 from alan.data.io.video import decode_stream
@@ -25,7 +25,7 @@ _VRS = (b"UL", b"OB", b"UI", b"CS", b"DA", b"SH")
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like DICOM: ``DICM`` after 128 bytes (PS3.10, 7.1), or without preamble at once."""
+    """Check whether a file begins like DICOM, with or without the preamble of 128 bytes (PS3.10, 7.1)."""
     try:
         with Path(path).open("rb") as file:
             start = file.read(132)
@@ -35,7 +35,7 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
 
 
 def _begins_at_once(start: bytes) -> bool:
-    """Whether the first bytes are those of an element of group 0002 or 0008."""
+    """Check whether the first bytes are those of an element of group 0002 or 0008."""
     if len(start) < 132:
         return False
     for order in "<>":
@@ -58,12 +58,12 @@ def read_dicom(path: str | os.PathLike[str]) -> Cine:
     SequenceOfUltrasoundRegions where these agree, else PixelSpacing.
 
     Args:
-        path: the file, with or without preamble.
+        path: The file, with or without preamble.
 
     Raises:
         ConfigError: pydicom is not installed.
-        DataError: missing, no DICOM file, without pictures, with fewer frames than its header states, or of a
-            compression that no installed decoder reads.
+        DataError: The file is missing, damaged or not DICOM, holds no pictures or too few frames, or uses
+            a compression that no installed decoder reads.
     """
     third_party("pydicom", "dicom")
     with reading(path, "DICOM file") as source:
@@ -90,12 +90,12 @@ def read_dicom(path: str | os.PathLike[str]) -> Cine:
         spacing, unlike = spacing_of(parts, dataset)
         notes = (*notes, *how, *unlike)
         found = Cine(frames, fps, spacing, times, parts, notes, attributes(dataset), patient(dataset))
-    say(path, notes)
+    log_notes(path, notes)
     return found
 
 
 class _Clipped(io.BufferedReader):
-    """A file that allocates no more than it has left when a damaged header asks for gigabytes."""
+    """A file whose reads never allocate more than is left of it, whatever a damaged header asks for."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -110,7 +110,7 @@ def open_dicom(path: Path) -> Any:
     """Parse a DICOM file; a file without file meta information gets a transfer syntax.
 
     Raises:
-        DataError: not a DICOM file, or one that inflates without bound.
+        DataError: The file is not DICOM, or inflates without bound.
     """
     import pydicom
 
@@ -128,7 +128,7 @@ def open_dicom(path: Path) -> Any:
 
 
 def _check_deflated(path: Path) -> None:
-    """Refuse a deflated file that inflates without bound, before pydicom inflates it."""
+    """Refuse a deflated file that inflates to too many bytes, before pydicom inflates it."""
     with path.open("rb") as file:
         start = file.read(2**12)
         at = start.find(_DEFLATED.encode())
@@ -143,7 +143,7 @@ def _check_deflated(path: Path) -> None:
 
 
 def _stream(dataset: Any) -> bytes:
-    """The video of an encapsulated file: all its fragments."""
+    """Join the fragments of an encapsulated video."""
     from pydicom.encaps import generate_fragments, parse_basic_offsets
 
     pixels = io.BytesIO(dataset.PixelData)

@@ -1,4 +1,4 @@
-"""Decode DICOM pixels in a process of its own, since GDCM aborts its process on some damaged JPEG streams.
+"""Decoding of DICOM pixels in a separate process, since GDCM aborts its process on some damaged JPEG streams.
 
 ``python -m alan.data.io.dicom_apart FILE FRAMES.npy`` is that process; :func:`decode_apart` starts it.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from alan.data.io.base import GET_AGAIN
 from alan.errors import DataError
 
-#: Seconds after which a decoder is taken to hang.
+#: Seconds after which a decoder is assumed to hang.
 _LONGEST = 600
 _REFUSED = 3
 
@@ -27,7 +27,7 @@ def decode_apart(path: Path) -> NDArray[Any]:
     """Decode the frames of a DICOM file (T, H, W), in the depth of the file.
 
     Raises:
-        DataError: the file cannot be decoded.
+        DataError: The file cannot be decoded.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "frames.npy")
@@ -48,15 +48,15 @@ def decode_apart(path: Path) -> NDArray[Any]:
 
 
 def main(path: Path, out: Path) -> int:
-    """Decode a file here; the exit code says whether it was refused, with the reason on standard output."""
+    """Decode a file in this process; if it is refused, print the reason and return an exit code."""
     from alan.data.io.base import FrameBuffer, reading
     from alan.data.io.dicom import open_dicom
-    from alan.data.io.dicom_pixels import decoded
+    from alan.data.io.dicom_pixels import decode_frames
 
     try:
         with reading(path, "DICOM file") as source:
             frames = FrameBuffer(source)
-            for frame in decoded(open_dicom(source), source):
+            for frame in decode_frames(open_dicom(source), source):
                 frames.append(frame)
             np.save(out, frames.stack())
     except DataError as error:

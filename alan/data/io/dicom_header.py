@@ -1,4 +1,4 @@
-"""What the header of a DICOM file says of times, pixel sizes, the heart beat and the patient."""
+"""Header of DICOM files: times, pixel sizes, heart beat and patient."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _UNEVEN = 0.1
 
 
 def lookup(dataset: Any, name: str, group: str) -> Any:
-    """An element of the dataset itself, or of the functional group that all frames share (enhanced files).
+    """Return an element of the dataset, or of the functional group that all frames share (enhanced files).
 
     Args:
-        dataset: the file.
-        name: keyword of the element.
-        group: keyword of the functional group that holds it.
+        dataset: The file.
+        name: Keyword of the element.
+        group: Keyword of the functional group that holds it.
     """
     if dataset.get(name) is not None:
         return dataset.get(name)
@@ -40,13 +40,13 @@ def lookup(dataset: Any, name: str, group: str) -> Any:
 
 
 def number(dataset: Any, name: str) -> float | None:
-    """A number of the header; None where it is missing, and with a warning where it is none."""
+    """Return a number from the header; None if it is missing, and with a warning if it is not a number."""
     values = numbers(dataset, name)
     return values[0] if values else None
 
 
 def numbers(dataset: Any, name: str, group: str = "") -> list[float]:
-    """The numbers of an element; empty where it is missing, and with a warning where one is none."""
+    """Return the numbers of an element; empty if it is missing, and with a warning if one is not a number."""
     try:
         value = lookup(dataset, name, group)
         values = [float(part) for part in np.atleast_1d(() if value is None or value == "" else value)]
@@ -59,16 +59,16 @@ def numbers(dataset: Any, name: str, group: str = "") -> list[float]:
 
 
 def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, float | None, tuple[str, ...]]:
-    """Times and rate of the frames (PS3.3, C.7.6.5).
+    """Return times and rate of the frames (PS3.3, C.7.6.5).
 
     Args:
-        dataset: the file.
-        count: number of frames.
+        dataset: The file.
+        count: Number of frames.
 
     Returns:
         times: (count,) seconds from the first frame, or None.
-        fps: frames per second, or None.
-        notes: how they were obtained, where that was not plain.
+        fps: Frames per second, or None.
+        notes: Remarks on where the times come from.
     """
     notes: list[str] = []
     step, steps = number(dataset, "FrameTime"), numbers(dataset, "FrameTimeVector")
@@ -96,10 +96,10 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
 
 
 def regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
-    """Regions with their own scale (PS3.3, C.8.5.5); those that lie outside the frame are left out.
+    """Return the regions with their own scale (PS3.3, C.8.5.5), without those outside the frame.
 
     Args:
-        dataset: the file.
+        dataset: The file.
         shape: (H, W) of a frame.
     """
     found = []
@@ -116,22 +116,22 @@ def regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
 
 
 def _region_spacing(item: Any) -> Spacing | None:
-    """(row, column) in mm of a region measured in centimetres."""
+    """Return (row, column) in mm of a region that is measured in centimetres."""
     row, column = (abs(number(item, f"PhysicalDelta{axis}") or 0) * 10 for axis in "YX")
     units = {number(item, f"PhysicalUnits{axis}Direction") for axis in "XY"}
     return (row, column) if units == {_CM} and row > 0 and column > 0 else None
 
 
 def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, tuple[str, ...]]:
-    """Pixel size of the whole frame.
+    """Return the pixel size of the whole frame.
 
     Args:
-        parts: the regions of the frame.
-        dataset: the file, whose PixelSpacing counts where no region has a size.
+        parts: The regions of the frame.
+        dataset: The file; its PixelSpacing is used if no region has a size.
 
     Returns:
         spacing: (row, column) in mm, or None where it is unknown or regions have unlike scales.
-        notes: names the unlike scales.
+        notes: A remark if scales differ.
     """
     sized = [part for part in parts if part.spacing is not None]
     if not sized:
@@ -140,13 +140,13 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
     scales = np.array([part.spacing for part in sized])
     if (np.ptp(scales, axis=0) > _ALIKE * scales.min(axis=0)).any():
         rows = ", ".join(f"{row:.4g}" for row in dict.fromkeys(scales[:, 0].tolist()))
-        return None, (f"regions of unlike scale ({rows} mm per row), no pixel size for the whole frame",)
+        return None, (f"regions of different scales ({rows} mm per row), no pixel size for the whole frame",)
     largest = max(sized, key=lambda part: (part.box[2] - part.box[0]) * (part.box[3] - part.box[1]))
     return largest.spacing, ()
 
 
 def attributes(dataset: Any) -> dict[str, float | tuple[float, ...]]:
-    """Heart rate (beats per minute) and times of R waves (seconds), where the header states them."""
+    """Return heart rate (beats per minute) and times of R waves (seconds), if the header states them."""
     found: dict[str, float | tuple[float, ...]] = {}
     rate = number(dataset, "HeartRate")
     if rate is not None and rate > 0:
@@ -158,6 +158,6 @@ def attributes(dataset: Any) -> dict[str, float | tuple[float, ...]]:
 
 
 def patient(dataset: Any) -> str | None:
-    """Pseudonym of the patient, by the PatientID, or else by name and date of birth."""
+    """Return the pseudonym of the patient, made from the PatientID, or else from name and date of birth."""
     name = str(dataset.get("PatientName") or "")
     return patient_key(dataset.get("PatientID"), name and f"{name} {dataset.get('PatientBirthDate')}") or None

@@ -1,4 +1,4 @@
-"""Pixels of DICOM files: decoding, and grey values by modality LUT and VOI window."""
+"""Pixels of DICOM files: decoding, modality LUT and VOI window."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from alan.extras import install_hint
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-#: Transfer syntax to the decoder that copes with damaged streams; the others are tried in pydicom's order.
+#: Transfer syntax to a decoder that survives damaged streams; others are tried in pydicom's order.
 _PLUGINS = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG
     "1.2.840.10008.1.2.4.51": "pillow",
@@ -39,16 +39,16 @@ def read_pixels(dataset: Any, path: Path, count: int) -> tuple[ByteArray, tuple[
     """Decode the frames of a file that is not a video.
 
     Args:
-        dataset: the file, with a transfer syntax.
-        path: its path, for messages.
-        count: number of frames that its header states.
+        dataset: The file, with a transfer syntax.
+        path: Its path, for messages.
+        count: Number of frames stated by its header.
 
     Returns:
         frames: (T, H, W) uint8, T may be more than ``count``.
-        notes: how grey values were obtained, where that was not plain.
+        notes: Conversions of the grey values.
 
     Raises:
-        DataError: fewer frames than stated, or pixels that cannot be decoded.
+        DataError: There are fewer frames than stated, or the pixels cannot be decoded.
     """
     kind = str(dataset.get("PhotometricInterpretation", ""))
     if kind not in (*_GREY, *_COLOUR):
@@ -59,7 +59,7 @@ def read_pixels(dataset: Any, path: Path, count: int) -> tuple[ByteArray, tuple[
     uid = dataset.file_meta.TransferSyntaxUID
     decoder = _decoder(uid, path)
     if uid.is_encapsulated:
-        found = iter(decode_apart(path)) if uid in _APART else decoded(dataset, path)
+        found = iter(decode_apart(path)) if uid in _APART else decode_frames(dataset, path)
     else:
         found = _native(decoder, dataset, path, count)
     try:
@@ -80,11 +80,11 @@ def read_pixels(dataset: Any, path: Path, count: int) -> tuple[ByteArray, tuple[
     return to_grey(stack, path, declared=(0.0, 2.0**bits - 1))
 
 
-def decoded(dataset: Any, path: Path) -> Iterator[NDArray[Any]]:
+def decode_frames(dataset: Any, path: Path) -> Iterator[NDArray[Any]]:
     """Decode compressed frames (H, W), in the depth of the file.
 
     Raises:
-        DataError: no decoder is installed.
+        DataError: No decoder is installed.
     """
     uid = dataset.file_meta.TransferSyntaxUID
     decoder = _decoder(uid, path)
@@ -108,7 +108,7 @@ def _decoder(uid: Any, path: Path) -> Any:
 
 
 def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[NDArray[Any]]:
-    """Frames of uncompressed pixels, one by one; pydicom's own iterator loses count of YBR_FULL_422."""
+    """Decode uncompressed frames one by one, as pydicom's own iterator miscounts YBR_FULL_422."""
     samples, there = int(number(dataset, "SamplesPerPixel") or 1), len(dataset.PixelData)
     per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
@@ -125,7 +125,7 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[NDAr
 
 
 def _one_channel(array: NDArray[Any], kind: str, dataset: Any) -> NDArray[Any]:
-    """A decoded frame (H, W) or (H, W, 3) to (H, W), in the depth of the file."""
+    """Convert a decoded frame (H, W) or (H, W, 3) to (H, W), in the depth of the file."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
@@ -139,7 +139,7 @@ def _one_channel(array: NDArray[Any], kind: str, dataset: Any) -> NDArray[Any]:
 def _grey_values(
     stack: NDArray[Any], dataset: Any, path: Path, *, inverted: bool
 ) -> tuple[ByteArray, tuple[str, ...]]:
-    """Stored values (T, H, W) through modality LUT and VOI window to 0..255."""
+    """Convert stored values (T, H, W) to 0..255 by modality LUT and VOI window."""
     stored, full = _stored(stack, dataset)
     low, high = int(stored.min()), int(stored.max())
     if dataset.get("ModalityLUTSequence"):
@@ -169,7 +169,7 @@ def _grey_values(
 
 
 def _stored(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:
-    """Stored values without what lies in the bits beside them (overlays), and the range that they can have."""
+    """Remove the bits that are not stored (overlays); return the values and the range that they can have."""
     allocated = 8 * stack.dtype.itemsize
     bits = min(int(number(dataset, "BitsStored") or allocated), allocated)
     high = int(number(dataset, "HighBit") or bits - 1)
@@ -193,7 +193,7 @@ def _modality(values: NDArray[Any], dataset: Any) -> NDArray[Any]:
 
 
 def _voi(values: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], Window | None]:
-    """Values and the window to show them in; a lookup table is applied, a window is not."""
+    """Apply a VOI lookup table; return the values and the window in which to show them."""
     if dataset.get("VOILUTSequence"):
         from pydicom.pixels.processing import apply_voi
 
@@ -207,5 +207,5 @@ def _voi(values: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], Window | Non
 
 
 def _highest(sequence: Any) -> float:
-    """Highest value that a lookup table can give: its entries have that many bits."""
+    """Return the highest value of a lookup table, by the number of bits of its entries."""
     return float(2.0 ** int(sequence[0].LUTDescriptor[2]) - 1)

@@ -1,4 +1,4 @@
-"""Grey values of any source to 0..255: the one place that decides how, and says so."""
+"""Conversion of grey values of any source to 0..255, with a note of what was done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from alan.data.sample import ByteArray
 from alan.errors import DataError
 
-#: A picture whose brightest value would be below this is taken to use another range than the one declared.
+#: If the brightest value is below this after scaling, the declared range is assumed to be wrong.
 _DARK = 16
 
 
@@ -21,8 +21,8 @@ class Window(NamedTuple):
     """A window of grey values (DICOM PS3.3, C.11.2.1.2).
 
     Attributes:
-        center: grey value shown as 50 %.
-        width: width of the range that is not clipped.
+        center: Grey value that is shown as 50 %.
+        width: Width of the range that is not clipped.
         function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
     """
 
@@ -49,9 +49,9 @@ def to_grey(
     window: Window | None = None,
     declared: tuple[float, float] | None = None,
 ) -> tuple[ByteArray, tuple[str, ...]]:
-    """Bring the grey values of a file to 0..255; all its frames are treated alike.
+    """Convert the grey values of a file to 0..255, with one scale for all frames.
 
-    The first rule that applies counts:
+    The first rule that applies is used:
 
     1. A window (VOI window of DICOM) is applied, unless it shows nothing.
     2. Values from 0 to 255 are rounded. Exceptions are fewer than 8 declared bits, and fractions that never exceed
@@ -63,16 +63,16 @@ def to_grey(
 
     Args:
         values: (T, H, W) integers or floats.
-        path: the file, for messages.
-        window: the window that the file asks for.
-        declared: lowest and highest value that the file can hold.
+        path: The file, for messages.
+        window: The window stated by the file.
+        declared: Lowest and highest value that the file can hold.
 
     Returns:
         frames: (T, H, W) uint8.
-        notes: what was done; empty where the values were taken as they are.
+        notes: Conversions that were applied; empty if the values are unchanged.
 
     Raises:
-        DataError: values that are no numbers, or not finite.
+        DataError: The values are not real numbers, or not finite.
     """
     if values.dtype.kind not in "biuf":
         raise DataError(f"{path}: holds {values.dtype} values; save it as grey values of one channel")
@@ -111,7 +111,7 @@ def luma(colours: NDArray[Any]) -> NDArray[Any]:
 
 
 def _each(values: NDArray[Any], share: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> ByteArray:
-    """Frame by frame to 255 times a share of 0..1."""
+    """Convert frame by frame: 255 times a share in 0..1, rounded."""
     frames: ByteArray = np.empty(values.shape, np.uint8)
     for index, frame in enumerate(values):
         frames[index] = np.rint(np.clip(share(frame.astype(np.float64)), 0, 1) * 255)

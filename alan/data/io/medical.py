@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.io.base import Cine, Spacing, reading, say, times_at
+from alan.data.io.base import Cine, Spacing, log_notes, reading, times_at
 from alan.data.io.grey import to_grey
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, read_metaimage
 from alan.data.io.nifti import nifti_layout, read_nifti
@@ -21,7 +21,7 @@ from alan.errors import DataError
 #: Suffixes of NIfTI and MetaImage files.
 MEDICAL = (".nii.gz", ".nii", ".mhd", ".mha")
 _METAIMAGE = (".mhd", ".mha")
-#: Labels that were stored through a slope are this far from whole numbers at most.
+#: Tolerance of labels that were stored with a slope, which are not exactly whole numbers.
 _TOLERANCE = 1e-3
 
 
@@ -43,7 +43,7 @@ def medical_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     """Read (T, H, W) from the header of a NIfTI or MetaImage file.
 
     Raises:
-        DataError: missing, or not such a file.
+        DataError: The file is missing, or has another format.
     """
     with reading(path, "image") as source:
         return (metaimage_layout(source) if _is_metaimage(source) else nifti_layout(source)).shape
@@ -61,11 +61,11 @@ def medical_files(path: Path) -> tuple[Path, ...]:
 def read_medical(path: str | os.PathLike[str]) -> MedicalImage:
     """Read a NIfTI or MetaImage file of one still or one sequence.
 
-    The files of ultrasound archives count width first, then depth, then time; other sizes must be 1.
-    Affine and orientation are not applied. ``.nii`` and ``.nii.gz`` are told apart by their first bytes.
+    The files of ultrasound archives store width first, then depth, then time; other sizes must be 1.
+    Affine and orientation are not applied. ``.nii`` and ``.nii.gz`` are distinguished by their first bytes.
 
     Raises:
-        DataError: missing, undecodable, cut off, or not a still or one sequence of one channel.
+        DataError: The file is missing or damaged, or not a still or one sequence of one channel.
     """
     layout, array = _read(path)
     return MedicalImage(array, layout.spacing)
@@ -75,11 +75,11 @@ def read_grey(path: str | os.PathLike[str]) -> Cine:
     """Read the frames of a NIfTI or MetaImage file as grey values (:func:`alan.data.io.grey.to_grey`).
 
     Raises:
-        DataError: as :func:`read_medical`, or values that are not finite.
+        DataError: As :func:`read_medical`, or a value is not finite.
     """
     layout, array = _read(path)
     frames, notes = to_grey(array, path, declared=layout.declared)
-    say(path, (*notes, *layout.notes))
+    log_notes(path, (*notes, *layout.notes))
     fps = None if layout.seconds is None else 1 / layout.seconds
     return Cine(frames, fps, layout.spacing, times_at(fps, len(frames)), notes=(*notes, *layout.notes))
 
@@ -88,7 +88,7 @@ def read_labels(path: str | os.PathLike[str], highest: int) -> ByteArray:
     """Read label maps (T, H, W) uint8 with whole values 0 to ``highest``, up to the rounding of a stored slope.
 
     Raises:
-        DataError: as :func:`read_medical`, or a value that is no label.
+        DataError: As :func:`read_medical`, or a value is not a label.
     """
     array = _read(path)[1]
     rounded = np.rint(array)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import IO, Any
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete
-from alan.data.io.raw import Inflated, Layout, drain, frame_shape, read_exactly
+from alan.data.io.raw import InflatingStream, Layout, check_end, frame_shape, read_exactly, warn_of_extra
 from alan.errors import DataError
 
 _TYPES = {
@@ -29,7 +28,7 @@ _TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-#: Most bytes of a header.
+#: Maximum size of a header in bytes.
 _HEADER = 2**16
 
 
@@ -38,10 +37,10 @@ class _Header:
     """Layout of the pixels and where they are.
 
     Attributes:
-        layout: of the pixels.
-        data: the file that holds them; the header's own file for ``LOCAL``.
-        offset: bytes before them, or None where they fill the end of the file.
-        compressed: they are a zlib stream.
+        layout: Layout of the pixels.
+        data: The file that holds the pixels; the header's own file for ``LOCAL``.
+        offset: Bytes before the pixels, or None if the pixels fill the end of the file.
+        compressed: Whether the pixels are a zlib stream.
     """
 
     layout: Layout
@@ -54,7 +53,7 @@ def metaimage_layout(path: Path) -> Layout:
     """Read the header of a MetaImage file; the orientation is not used.
 
     Raises:
-        DataError: not a MetaImage file, not a still or one sequence, or its pixels lie outside its folder.
+        DataError: The file is not a MetaImage, not a still or one sequence, or its pixels are outside its folder.
     """
     return _header(path).layout
 
@@ -72,7 +71,7 @@ def read_metaimage(path: Path) -> tuple[Layout, NDArray[Any]]:
     """Read header and frames (T, H, W) of a MetaImage file.
 
     Raises:
-        DataError: as :func:`metaimage_layout`, or the file of pixels is missing or ends early.
+        DataError: As :func:`metaimage_layout`, or the file of pixels is missing or ends early.
     """
     header = _header(path)
     if not header.data.is_file():
@@ -82,17 +81,14 @@ def read_metaimage(path: Path) -> tuple[Layout, NDArray[Any]]:
     with header.data.open("rb") as file:
         if header.compressed:
             file.seek(offset)
-            inflated = Inflated(file)
+            inflated = InflatingStream(file)
             data = read_exactly(inflated, layout.n_bytes, header.data)
-            drain(inflated, header.data)
+            check_end(inflated, header.data)
         else:
             check_complete(header.data, "bytes", max(offset, 0) + layout.n_bytes, there)
             file.seek(offset)
             data = read_exactly(file, layout.n_bytes, header.data)
-            if extra := there - offset - layout.n_bytes:
-                warnings.warn(
-                    f"{header.data}: {extra} bytes more than the header claims are not read", stacklevel=2
-                )
+            warn_of_extra(header.data, there - offset - layout.n_bytes)
     return layout, layout.pixels(data)
 
 
@@ -130,7 +126,7 @@ def _header(path: Path) -> _Header:
 
 
 def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
-    """Lines ``name = value`` up to ElementDataFile, the last one."""
+    """Parse the lines ``name = value`` up to ElementDataFile, which is the last one."""
     fields: dict[str, str] = {}
     while "ElementDataFile" not in fields and file.tell() < _HEADER:
         line = file.readline(_HEADER)
@@ -148,7 +144,7 @@ def _yes(fields: dict[str, str], name: str, *, default: bool = False) -> bool:
 
 
 def _spacing(fields: dict[str, str]) -> Spacing | None:
-    """(row, column) in mm, None where the header states none."""
+    """Return (row, column) in mm, or None if the header states no size."""
     words = fields.get("ElementSpacing", fields.get("ElementSize", "")).split()
     if len(words) < 2:
         return None

@@ -12,12 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete
-from alan.data.io.raw import GZIP, Inflated, Layout, Readable, drain, frame_shape, read_exactly
+from alan.data.io.raw import (
+    GZIP,
+    InflatingStream,
+    Layout,
+    Readable,
+    check_end,
+    frame_shape,
+    read_exactly,
+    warn_of_extra,
+)
 from alan.errors import DataError
 
 #: Sizes of the headers of NIfTI-1 and NIfTI-2; the number stands in the first four bytes.
 _SIZES = (348, 540)
-#: Most bytes between the header and the pixels of a compressed file: extensions of the header.
+#: Maximum number of bytes before the pixels of a compressed file (extensions of the header).
 _MOST_BEFORE = 2**24
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -27,43 +36,45 @@ def nifti_layout(path: Path) -> Layout:
     """Read the header of a NIfTI file; the affine is not used.
 
     Raises:
-        DataError: not a NIfTI file, or not a still or one sequence.
+        DataError: The file is not NIfTI, or not a still or one sequence.
     """
     with _open(path) as file:
         return _layout(file, path)[0]
 
 
 def read_nifti(path: Path) -> tuple[Layout, NDArray[Any]]:
-    """Read header and frames (T, H, W) of a NIfTI file, a compressed one to its check sum.
+    """Read header and frames (T, H, W) of a NIfTI file and verify the check sum of a compressed file.
 
     Raises:
-        DataError: as :func:`nifti_layout`, or the file ends early.
+        DataError: As :func:`nifti_layout`, or the file ends early.
     """
     with _open(path) as file:
         layout, offset, read = _layout(file, path)
-        if not isinstance(file, Inflated):
-            check_complete(path, "bytes", offset + layout.n_bytes, path.stat().st_size)
+        if not isinstance(file, InflatingStream):
+            there = path.stat().st_size
+            check_complete(path, "bytes", offset + layout.n_bytes, there)
+            warn_of_extra(path, there - offset - layout.n_bytes)
             file.seek(offset)
             return layout, layout.pixels(read_exactly(file, layout.n_bytes, path))
         if offset > _MOST_BEFORE:
             raise DataError(f"{path}: claims {offset} bytes before its pixels; {GET_AGAIN}")
         read_exactly(file, offset - read, path)
         data = read_exactly(file, layout.n_bytes, path)
-        drain(file, path)
+        check_end(file, path)
     return layout, layout.pixels(data)
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[IO[bytes] | Inflated]:
-    """Open a file that may be compressed, whatever its suffix says."""
+def _open(path: Path) -> Iterator[IO[bytes] | InflatingStream]:
+    """Open a file; its first bytes, not its suffix, tell whether it is compressed."""
     with path.open("rb") as file:
         compressed = file.read(len(GZIP)) == GZIP
         file.seek(0)
-        yield Inflated(file) if compressed else file
+        yield InflatingStream(file) if compressed else file
 
 
 def _layout(file: Readable, path: Path) -> tuple[Layout, int, int]:
-    """Layout of the pixels, the number of bytes before them, and how many of these are read."""
+    """Return the layout of the pixels, the number of bytes before them, and how many of these are read."""
     from nibabel import Nifti1Header, Nifti2Header  # half a second, which other formats need not wait for
 
     first = bytes(read_exactly(file, 4, path))
@@ -103,7 +114,7 @@ def _offset(header: Any) -> int:
 
 
 def _spacing(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
-    """(row, column) in mm; sizes of 1 without a unit are what programs write that know none."""
+    """Return (row, column) in mm; many programs write sizes of 1 without a unit if they know none."""
     column, row = (float(size) for size in header["pixdim"][1:3])
     if not (math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0):
         return None, ()
@@ -116,13 +127,13 @@ def _spacing(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
 
 
 def _seconds(header: Any, sizes: list[int]) -> float | None:
-    """Time step of a sequence (x, y, 1, t); the third size of (x, y, t) is written as a thickness."""
+    """Return the time step of a sequence (x, y, 1, t); for (x, y, t) programs store a slice thickness."""
     step, unit = float(header["pixdim"][4]), header.get_xyzt_units()[1]
     known = len(sizes) > 3 and sizes[2] == 1 and unit in _SECONDS and np.isfinite(step) and step > 0
     return step * _SECONDS[unit] if known else None
 
 
 def _declared(header: Any) -> tuple[float, float] | None:
-    """Range of grey values to show; many programs write 0 and 0."""
+    """Return the range of grey values to show; many programs write 0 and 0."""
     low, high = float(header["cal_min"]), float(header["cal_max"])
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

@@ -1,4 +1,4 @@
-"""Orientation: turn stills and videos the way in which a viewer shows them."""
+"""Orientation of stills and videos: rotate and flip them as a viewer does."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alan.errors import DataError
 
 
 def upright_picture(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation of a decoded still; damaged EXIF is reported and leaves the still as it is."""
+    """Apply the EXIF orientation of a decoded still; damaged EXIF data are reported and ignored."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception as error:  # PIL parses EXIF without a root of its errors
@@ -27,15 +27,15 @@ def upright_frames(frames: ByteArray, matrix: bytes | None, path: str | os.PathL
 
     Args:
         frames: (T, H, W) as stored.
-        matrix: nine 32-bit numbers as FFmpeg gives them, or None.
-        path: the file, for messages.
+        matrix: Nine 32-bit numbers as FFmpeg gives them, or None.
+        path: The file, for messages.
 
     Returns:
         frames: (T, H, W) or, turned by a quarter, (T, W, H).
-        note: what was done, empty for nothing.
+        note: Description of the rotation, empty for none.
 
     Raises:
-        DataError: the matrix turns by another angle than quarters.
+        DataError: The matrix rotates by an angle that is not a multiple of 90 degrees.
     """
     if matrix is None or len(matrix) < 36:
         return frames, ""
@@ -43,10 +43,10 @@ def upright_frames(frames: ByteArray, matrix: bytes | None, path: str | os.PathL
     # A viewer puts the stored pixel (x, y) at (a x + c y, b x + d y).
     signs = np.sign([[a, c], [b, d]]).astype(int)
     if abs(np.linalg.det(signs)) != 1 or (abs(signs).sum(0) != 1).any():
-        raise DataError(f"{path}: is to be turned by an angle other than quarters; convert it without rotation")
+        raise DataError(f"{path}: its display matrix rotates by no multiple of 90 degrees; convert the video")
     if (signs == np.eye(2)).all():
         return frames, ""
     if signs[0, 0] == 0:  # the shown row comes from the stored column
         frames, signs = frames.transpose(0, 2, 1), signs[:, ::-1]
     turned = frames[:, :: int(signs[1, 1]), :: int(signs[0, 0])]
-    return np.ascontiguousarray(turned), "turned as the display matrix says"
+    return np.ascontiguousarray(turned), "rotated by the display matrix"

@@ -1,4 +1,4 @@
-"""Stills, masks and stacks of pages in picture files."""
+"""Picture files: stills, masks, and stacks of pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from alan.data.io.base import GET_AGAIN, Cine, FrameBuffer, check_size, reading, say
+from alan.data.io.base import GET_AGAIN, Cine, FrameBuffer, check_size, log_notes, reading
 from alan.data.io.grey import to_grey
 from alan.data.io.orientation import upright_picture
 from alan.data.sample import ByteArray
@@ -38,7 +38,7 @@ class MaskPicture:
     Attributes:
         codes: (H, W) int64, the values of a grey picture, the indices of a palette picture, or the
             :func:`colour_code` of the pixels of a colour picture.
-        coloured: ``codes`` are those of colours.
+        coloured: Whether ``codes`` are colour codes.
         palette: (H, W) int64, the :func:`colour_code` of the pixels of a palette picture; None for others.
     """
 
@@ -54,17 +54,17 @@ def read_picture(path: str | os.PathLike[str]) -> ByteArray:
     black, and more than 8 bits are brought to 0..255 (:func:`alan.data.io.grey.to_grey`).
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        DataError: missing, undecodable, too large, or of several pages.
+        DataError: The file is missing, damaged or too large, or has several pages.
     """
     cine = read_pages(path)
     if len(cine.frames) > 1:
-        raise DataError(f"{path}: holds {len(cine.frames)} pages; take its frames with `alan frames`")
+        raise DataError(f"{path}: holds {len(cine.frames)} pages; extract its frames with `alan frames`")
     frame: ByteArray = cine.frames[0]
     return frame
 
@@ -75,7 +75,7 @@ def read_pages(path: str | os.PathLike[str]) -> Cine:
     Pages are treated as by :func:`read_picture`.
 
     Raises:
-        DataError: missing, undecodable, too large, or pages of more than one size.
+        DataError: The file is missing, damaged or too large, or its pages differ in size.
     """
     with reading(path, "picture") as source:
         pages = FrameBuffer(path)
@@ -83,12 +83,12 @@ def read_pages(path: str | os.PathLike[str]) -> Cine:
             pages.append(_grey(page))
         stack = pages.stack()
         frames, notes = to_grey(stack, path, declared=None if stack.dtype.kind == "f" else (0.0, 65535.0))
-    say(path, notes)
+    log_notes(path, notes)
     return Cine(frames, notes=notes)
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:
-    """Number of pages of a picture file without decoding them; 1 where it cannot be read."""
+    """Return the number of pages of a picture file without decoding them; 1 if it cannot be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # reading the pages reports it
         try:
@@ -102,11 +102,11 @@ def read_mask(path: str | os.PathLike[str], *, opaque: bool = False) -> MaskPict
     """Read the picture of a mask; it is turned as its EXIF orientation says.
 
     Args:
-        path: the file.
-        opaque: ignore transparency; otherwise transparent pixels are 0 and black.
+        path: The file.
+        opaque: Ignore transparency; otherwise transparent pixels are 0 and black.
 
     Raises:
-        DataError: missing, undecodable, too large, of several pages, or of a kind of picture that is no mask.
+        DataError: The file is missing, damaged or too large, has several pages, or is no mask by its kind.
     """
     with reading(path, "mask") as source:
         pages = list(_pages(source))
@@ -132,7 +132,7 @@ def read_mask(path: str | os.PathLike[str], *, opaque: bool = False) -> MaskPict
 
 
 def colour_code(colours: NDArray[Any]) -> NDArray[np.int64]:
-    """One number per colour: red + 256 green + 65536 blue.
+    """Encode each colour as one number: red + 256 green + 65536 blue.
 
     Args:
         colours: (..., 3) integers 0 to 255.
@@ -145,13 +145,13 @@ def colour_code(colours: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _length(image: Image.Image) -> int:
-    """Number of pages; the second picture of a JPEG (MPO) is a preview or another view."""
+    """Return the number of pages; the second picture of a JPEG file (MPO) is a preview or another view."""
     return int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "PNG", "TIFF", "WEBP") else 1
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
-    """Open a picture; from a name, Pillow would map the file and leave the orientation of a TIFF file out."""
+    """Open a picture as a stream; given a name, Pillow maps the file and ignores the orientation of TIFF."""
     with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
         yield image
 
@@ -173,7 +173,7 @@ def _pages(path: Path) -> Iterator[Image.Image]:
 
 
 def _on_black(image: Image.Image) -> Image.Image:
-    """Compose what is transparent on black."""
+    """Compose transparent pixels on black."""
     if not image.has_transparency_data:
         return image
     colours = image.convert("RGBA")
@@ -182,7 +182,7 @@ def _on_black(image: Image.Image) -> Image.Image:
 
 
 def _grey(image: Image.Image) -> NDArray[Any]:
-    """(H, W) in the depth of the file."""
+    """Convert a page to (H, W), in the depth of the file."""
     if image.mode in _DEEP:
         return np.asarray(image)
     return np.asarray(_on_black(image).convert("L"))

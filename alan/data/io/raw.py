@@ -1,9 +1,10 @@
-"""Uncompressed pixels of a declared size, as NIfTI and MetaImage files hold them."""
+"""Raw pixels of a declared size, as stored in NIfTI and MetaImage files."""
 
 from __future__ import annotations
 
 import math
 import os
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,16 +31,16 @@ class Readable(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """What a header says of the pixels.
+    """Layout of the pixels, as stated by a header.
 
     Attributes:
         shape: (T, H, W); T is 1 for a still.
-        dtype: type of the stored numbers, with their byte order.
+        dtype: Type of the stored values, including their byte order.
         spacing: (row, column) size of a pixel in mm, or None where the header does not state it.
-        scale: slope and intercept of the stored numbers, or None.
-        seconds: time from one frame to the next, or None.
-        declared: range of grey values to show, or None.
-        notes: how the pixel size was obtained, where that was not plain.
+        scale: Slope and intercept to apply to the stored values, or None.
+        seconds: Time from one frame to the next, or None.
+        declared: Range of grey values to show, or None.
+        notes: Assumptions about the pixel size.
     """
 
     shape: tuple[int, int, int]
@@ -52,11 +53,11 @@ class Layout:
 
     @property
     def n_bytes(self) -> int:
-        """Number of bytes that the pixels take in the file."""
+        """Size of the uncompressed pixels in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def pixels(self, data: bytearray) -> NDArray[Any]:
-        """Make the frames (T, H, W) of ``n_bytes`` bytes, scaled; of native byte order."""
+        """Convert ``n_bytes`` bytes to scaled frames (T, H, W) in native byte order."""
         values: NDArray[Any] = np.frombuffer(data, self.dtype).reshape(self.shape)
         if self.scale is not None:
             values = values.astype(np.float64, copy=False)
@@ -66,18 +67,18 @@ class Layout:
 
 
 def frame_shape(sizes: Sequence[int], path: str | os.PathLike[str], itemsize: int) -> tuple[int, int, int]:
-    """Read sizes as width, height, and number of frames in third or fourth place; other sizes must be 1.
+    """Convert the sizes in a header to (T, H, W); the third or fourth size counts the frames, others must be 1.
 
     Args:
-        sizes: as the header counts them, width first.
-        path: the file, for messages.
-        itemsize: bytes per decoded pixel.
+        sizes: Sizes in the order of the header, width first.
+        path: The file, for messages.
+        itemsize: Bytes per decoded pixel.
 
     Returns:
         (T, H, W).
 
     Raises:
-        DataError: not a still or a sequence, or of a size that is refused.
+        DataError: The sizes are not those of a still or a sequence, or are too large.
     """
     claim = " x ".join(str(size) for size in sizes)
     if len(sizes) < 2 or sum(size > 1 for size in sizes[2:]) > 1 or any(size != 1 for size in sizes[4:]):
@@ -90,10 +91,10 @@ def frame_shape(sizes: Sequence[int], path: str | os.PathLike[str], itemsize: in
 
 
 def read_exactly(file: Readable, count: int, path: str | os.PathLike[str]) -> bytearray:
-    """Read ``count`` bytes; memory grows with what is there, not with what is claimed.
+    """Read ``count`` bytes; memory grows with the bytes that exist, not with the number claimed.
 
     Raises:
-        DataError: the stream ends before.
+        DataError: The stream ends early.
     """
     data = bytearray()
     try:
@@ -105,25 +106,34 @@ def read_exactly(file: Readable, count: int, path: str | os.PathLike[str]) -> by
     return data
 
 
-def drain(file: Readable, path: str | os.PathLike[str]) -> None:
-    """Read a compressed stream to its end, where its check sum is.
+def check_end(file: Readable, path: str | os.PathLike[str]) -> None:
+    """Read a compressed stream to its end, which verifies its check sum.
 
     Raises:
-        DataError: the end is missing, or far away.
+        DataError: The end is missing, or far away.
     """
+    extra = 0
     try:
-        extra = sum(len(file.read(_CHUNK)) for _ in range(2))
-        if extra and file.read(1):
-            raise DataError(f"{path}: holds more pixels than its header claims; {GET_AGAIN}")
+        while part := file.read(_CHUNK):
+            extra += len(part)
+            if extra > _CHUNK:
+                raise DataError(f"{path}: holds more pixels than its header claims; {GET_AGAIN}")
     except EOFError as error:
         raise DataError(f"{path}: ends early, the check sum at its end is missing; {GET_AGAIN}") from error
+    warn_of_extra(path, extra)
 
 
-class Inflated:
-    """A zlib or gzip stream as a file to read from; bytes behind its end are ignored.
+def warn_of_extra(path: str | os.PathLike[str], extra: int) -> None:
+    """Warn of bytes after the pixels, which may be frames that the header does not count."""
+    if extra:
+        warnings.warn(f"{path}: {extra} bytes more than the header claims are not read", stacklevel=2)
+
+
+class InflatingStream:
+    """Reader of a zlib or gzip stream; bytes after its end are ignored.
 
     Args:
-        file: the compressed bytes.
+        file: The compressed bytes.
     """
 
     def __init__(self, file: Readable) -> None:
@@ -134,8 +144,8 @@ class Inflated:
         """Read at most ``count`` bytes, ``b""`` at the end.
 
         Raises:
-            EOFError: the compressed bytes end early.
-            zlib.error: they are damaged.
+            EOFError: The compressed bytes end early.
+            zlib.error: They are damaged.
         """
         while True:
             if self._inflate.eof:

@@ -1,4 +1,4 @@
-"""Video files to grey frames, by FFmpeg."""
+"""Decoding of video files to grey frames with FFmpeg."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from alan.data.io.base import (
     FrameBuffer,
     check_complete,
     check_size,
+    log_notes,
     reading,
-    say,
     times_at,
 )
 from alan.data.io.orientation import upright_frames
 from alan.errors import DataError
 
-#: FFmpeg's readers of containers; others read playlists, picture series, text and devices.
+#: FFmpeg's demuxers of containers; its others read playlists, picture series, text and devices.
 _CONTAINERS = "avi,mov,matroska,asf,mpeg,mpegts,mpegvideo"
-#: What video in DICOM comes as: transport streams, MP4, and bare streams.
+#: Demuxers of video in DICOM: transport streams, MP4 and bare streams.
 _STREAMS = "mov,mpeg,mpegts,mpegvideo,m4v,h264,hevc"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
@@ -45,28 +45,28 @@ def read_video(path: str | os.PathLike[str]) -> Cine:
     codec the installed FFmpeg has is decoded; it opens no other file and no network.
 
     Args:
-        path: the file.
+        path: The file.
 
     Raises:
-        DataError: missing, not a video, without a video stream, damaged, with fewer frames than its container
-            promises, or frames of more than one size.
+        DataError: The file is missing, damaged or not a video, holds fewer frames than its container promises, or
+            frames of different sizes.
     """
     with reading(path, "video") as source:
         check_complete(path, "bytes", _promised_bytes(source), source.stat().st_size)
         cine = _decode(f"file:{source}", source, _CONTAINERS, source.stat().st_size)
-    say(path, cine.notes)
+    log_notes(path, cine.notes)
     return cine
 
 
 def decode_stream(data: bytes, path: Path) -> Cine:
-    """Decode a video that lies in another file, such as DICOM.
+    """Decode a video that is embedded in another file, such as DICOM.
 
     Args:
-        data: a transport stream, an MP4 file or a bare MPEG-2, H.264 or HEVC stream.
-        path: the file, for messages.
+        data: A transport stream, an MP4 file or a bare MPEG-2, H.264 or HEVC stream.
+        path: The file, for messages.
 
     Raises:
-        DataError: as :func:`read_video`.
+        DataError: As :func:`read_video`.
     """
     return _decode(io.BytesIO(data), path, _STREAMS, len(data))
 
@@ -110,13 +110,13 @@ def _decode(source: Any, path: Path, formats: str, n_bytes: int) -> Cine:
 
 
 def _words(error: Any) -> str:
-    """What FFmpeg says, and its last message before."""
+    """Return the message of an error and FFmpeg's last log line before it."""
     message = error.log[2] if error.log else ""
     return " ".join(f"{error.strerror}; {message}".split()).rstrip("; ")
 
 
 def _promised_frames(container: Any, stream: Any, path: Path, n_bytes: int) -> int:
-    """Frames that the container states; 0 where it does not."""
+    """Return the number of frames stated by the container, or 0 if it states none."""
     index = [entry for entry in stream.index_entries if entry.size]
     if "mov" in container.format.name:  # the index is right where an edit list hides frames
         check_complete(path, "bytes", max((entry.pos + entry.size for entry in index), default=0), n_bytes)
@@ -127,7 +127,7 @@ def _promised_frames(container: Any, stream: Any, path: Path, n_bytes: int) -> i
 
 
 def _is_whole_riff(path: Path, n_bytes: int) -> bool:
-    """Whether an AVI file is as long as its chunks state; some programs count their own 8 bytes too."""
+    """Check whether an AVI file is as long as its chunks state; some programs also count 8 header bytes."""
     end = 0
     with path.open("rb") as file:
         while (head := file.read(12))[:4] == b"RIFF":
@@ -137,7 +137,7 @@ def _is_whole_riff(path: Path, n_bytes: int) -> bool:
 
 
 def _promised_bytes(path: Path) -> int:
-    """Size of the file that the header of a Matroska or ASF file states; 0 where it does not."""
+    """Return the file size stated by the header of a Matroska or ASF file, or 0 if it states none."""
     with path.open("rb") as file:
         start = file.read(2**16)
     at = start.find(_ASF_PROPERTIES)
@@ -161,7 +161,7 @@ def _matrix(frame: Any) -> bytes | None:
 def _times(
     stamps: list[float | None], rate: float | None
 ) -> tuple[NDArray[np.float64] | None, float | None, list[str]]:
-    """Times from the first frame, frame rate, and notes."""
+    """Return times from the first frame, the frame rate, and notes."""
     times = np.array([np.nan if stamp is None else stamp for stamp in stamps], np.float64)
     steps = np.diff(times)
     if len(times) == 1:

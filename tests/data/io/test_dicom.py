@@ -197,7 +197,7 @@ def test_regions_of_unlike_scale_share_none(write, grey):
         ((0, 0, 8, 5), pytest.approx((0.3, 0.3))),
         ((0, 5, 8, 10), pytest.approx((0.6, 0.6))),
     ]
-    assert "regions of unlike scale (0.3, 0.6 mm per row)" in video.notes[0]
+    assert "regions of different scales (0.3, 0.6 mm per row)" in video.notes[0]
     alike = [region(0.03, 0.03, (0, 0, 4, 7)), region(0.0301, 0.03, (5, 0, 9, 7))]
     assert read_dicom(write(grey, SequenceOfUltrasoundRegions=alike)).spacing == pytest.approx((0.3, 0.3))
 

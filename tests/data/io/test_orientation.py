@@ -43,7 +43,7 @@ def test_no_matrix():
 
 @pytest.mark.parametrize("matrix", [(1, 1, -1, 1), (0, 0, 0, 0), (1, 0, 0, 0)])
 def test_other_matrices(matrix):
-    with pytest.raises(DataError, match=r"a.mp4: is to be turned by an angle other than quarters"):
+    with pytest.raises(DataError, match=r"a.mp4: its display matrix rotates by no multiple of 90 degrees"):
         upright_frames(FRAMES, display(*matrix), "a.mp4")
 
 

@@ -77,7 +77,7 @@ def test_a_stack_is_a_loop_and_no_picture(tmp_path):
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     assert np.array_equal(read_pages(tmp_path / "a.tif").frames, [RAMP + index for index in range(5)])
     assert count_pages(tmp_path / "a.tif") == 5
-    with pytest.raises(DataError, match=r"a.tif: holds 5 pages; take its frames with `alan frames`"):
+    with pytest.raises(DataError, match=r"a.tif: holds 5 pages; extract its frames with `alan frames`"):
         read_picture(tmp_path / "a.tif")
     with pytest.raises(DataError, match=r"a.tif: holds 5 pages"):
         read_mask(tmp_path / "a.tif")

@@ -217,7 +217,7 @@ def test_the_display_matrix_is_applied(tmp_path, archives, frames, matrix, turn)
     patched(path, b"tkhd", 44, (a, b, 0, c, d, 0, 0, 0, 1 << 30), ">9i")
     video = read_video(path)
     assert np.array_equal(video.frames, turn(stored))
-    assert video.notes == ("turned as the display matrix says",)
+    assert video.notes == ("rotated by the display matrix",)
 
 
 @pytest.mark.parametrize("keep", [1, 4])
