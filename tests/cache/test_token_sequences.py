@@ -51,7 +51,7 @@ def test_of_a_part_of_the_frames_the_cached_ones_are_the_sequence(caches, inputs
 
 def test_pairs_of_ed_and_es(caches, inputs):
     module = TokenSequenceDataModule(caches["pairs"], inputs.store, None, n_frames=None, batch_size=5)
-    with pytest.warns(AlanWarning, match="left out 1 of 6 sequences without ED and ES frames"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 6 sequences without ED and ES frames"):
         (batch,) = one_epoch(module)
     assert sorted(map(tuple, batch["index"].tolist())) == [(0, 2), (5, 7), (9, 11), (16, 18), (22, 24)]
 
@@ -63,7 +63,7 @@ def test_what_does_not_fit_is_refused(caches, inputs):
         TokenSequenceDataModule(caches["cls"], inputs.store, n_frames=2).setup()
     with pytest.raises(DataError, match="none of 4 sequences has 16 frames"):
         TokenSequenceDataModule(caches["three"], inputs.store).setup()
-    with pytest.raises(ParameterError, match="batch_size=1"):
+    with pytest.raises(ParameterError, match="batch_size is 1: give a whole number of at least 2"):
         TokenSequenceDataModule(caches["all"], inputs.store, batch_size=1)
 
 
