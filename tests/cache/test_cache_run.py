@@ -193,7 +193,8 @@ def test_two_ranks_simulated_write_one_cache(tmp_path, inputs, manifest):
             writer.open(rank, ranks)
             left = writer.left()
             assert set(left.tolist()) <= set(np.array_split(np.arange(30), ranks)[rank].tolist())
-            for index in np.array_split(left, 5)[: limit if rank else None]:
+            parts = [part for part in np.array_split(left, 5) if len(part)]  # a loader gives no empty batch
+            for index in parts[: limit if rank else None]:
                 batch = {"frames": torch.from_numpy(store.frames(index)), "index": torch.from_numpy(index)}
                 writer.write_on_batch_end(None, None, module.predict_step(batch), None, batch, 0)
             writer.close()
