@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from typing import Any, Literal
 
-from alan.bounds import NonNegativeInt, PositiveInt
+from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ def prepare(
     options: dict[str, Any] | None = None,
     size: PositiveInt = 112,
     keep_aspect: bool = False,
+    pixel_mm: PositiveFloat | None = None,
     frames: Literal["all", "annotated"] = "all",
     workers: NonNegativeInt | None = None,
     overwrite: bool = False,
@@ -41,6 +42,7 @@ def prepare(
         options: Further options of the reader, by name.
         size: Side in pixels to which frames and masks are resized.
         keep_aspect: Pad the short side instead of stretching it.
+        pixel_mm: Resample to this pixel size in mm, then crop or pad centrally; null fits the whole frame.
         frames: all, or annotated for the frames with masks and those at ED and ES only.
         workers: Number of processes that decode; null takes one per core, at most 4.
         overwrite: Replace a store that was made with other settings.
@@ -52,7 +54,7 @@ def prepare(
 
     given = {"split": split, "views": views, **(options or {})}
     dataset = open_dataset(kind, root, **{name: value for name, value in given.items() if value is not None})
-    preprocessing = Preprocessing(size=size, keep_aspect=keep_aspect)
+    preprocessing = Preprocessing(size=size, keep_aspect=keep_aspect, pixel_mm=pixel_mm)
     store = prepare_store(dataset, out, preprocessing, frames, workers=workers, overwrite=overwrite, strict=strict)
     splits = Counter(sequence.split or "in no split" for sequence in store.sequences)
     counts = ", ".join(f"{n} {name}" for name, n in splits.items())

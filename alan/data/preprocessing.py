@@ -1,4 +1,4 @@
-"""Resizing of frames and masks to one square size, and of masks back to the original size."""
+"""Resizing of frames and masks to one square size or one pixel size, and of masks back to the original size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
-from alan.bounds import PositiveInt, bounded
+from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.sample import BoolArray, ByteArray, Sample
 from alan.data.structures import label_value
-from alan.errors import ParameterError
+from alan.errors import DataError, ParameterError
 from alan.files import fingerprint
 
 Pixel = TypeVar("Pixel", np.bool_, np.uint8)
@@ -38,10 +38,22 @@ class Preprocessing:
         keep_aspect: Whether to scale both sides by the same factor and pad the shorter one centrally with zeros;
             otherwise the frame is stretched. The aspect is that of the array: pixels that are not square stay so,
             and the spacing says so.
+        pixel_mm: Size of an output pixel in mm, to which frames are resampled by their spacing before they are
+            cropped or padded centrally with zeros; None fits the whole frame into the output instead.
+
+    Raises:
+        ParameterError: ``keep_aspect`` and ``pixel_mm`` are both given.
     """
 
     size: PositiveInt = 112
     keep_aspect: bool = False
+    pixel_mm: PositiveFloat | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_aspect and self.pixel_mm is not None:
+            raise ParameterError(
+                "keep_aspect is True, and pixel_mm is set, which keeps it anyway: give one of them"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -50,7 +62,7 @@ class Preprocessing:
 
     def to_dict(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-able: ``Preprocessing(**p.to_dict()) == p``."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def apply(self, sample: Sample) -> Sample:
         """Resize a sample.
@@ -60,58 +72,83 @@ class Preprocessing:
 
         Returns:
             The sample at (size, size), with the spacing of its new pixels. A sample that has this size already is
-            returned unchanged.
+            returned unchanged, unless ``pixel_mm`` is set.
+
+        Raises:
+            DataError: ``pixel_mm`` is set, and the pixel size of the sample is unknown.
         """
         shape = (sample.frames.shape[1], sample.frames.shape[2])
-        if shape == (self.size, self.size):
+        if shape == (self.size, self.size) and self.pixel_mm is None:
             return sample
-        height, width, top, left = self._box(shape)
-        inner = np.s_[:, top : top + height, left : left + width]
+        if sample.spacing is None and self.pixel_mm is not None:
+            raise DataError(f"{sample.record.id}: its pixel size is unknown: leave pixel_mm out, or give the size")
+        resized: tuple[int, int] = self._resized(shape, sample.spacing)
+        inner, part = self._overlap(resized)
         frames = np.zeros((len(sample.frames), self.size, self.size), np.uint8)
-        frames[inner] = _resize_frames(sample.frames, (height, width))
+        frames[inner] = _resize_frames(sample.frames, resized)[part]
         masks: dict[str, BoolArray] = {}
         if sample.masks:
             maps = np.zeros((len(sample.mask_frames), self.size, self.size), np.uint8)
             values = {name: label_value(name, sample.label_names) for name in sample.masks}
-            maps[inner] = _resize_labels(sample.label_maps(), list(values.values()), (height, width))
+            maps[inner] = _resize_labels(sample.label_maps(), list(values.values()), resized)[part]
             masks = {name: maps == value for name, value in values.items()}
         spacing = None
         if sample.spacing is not None:
-            spacing = (sample.spacing[0] * shape[0] / height, sample.spacing[1] * shape[1] / width)
+            spacing = (sample.spacing[0] * shape[0] / resized[0], sample.spacing[1] * shape[1] / resized[1])
         return replace(sample, frames=frames, masks=masks, spacing=spacing)
 
-    def restore(self, maps: NDArray[Pixel], shape: tuple[int, int]) -> NDArray[Pixel]:
+    def restore(
+        self, maps: NDArray[Pixel], shape: tuple[int, int], spacing: tuple[float, float] | None = None
+    ) -> NDArray[Pixel]:
         """Restore masks or label maps to the original resolution: the geometric inverse of :meth:`apply`.
 
         Args:
             maps: (N, size, size), bool for masks of one structure or uint8 for label maps (0 is background).
             shape: (H, W) of the original frames.
+            spacing: (row, column) size of an original pixel in mm; needed if ``pixel_mm`` is set.
 
         Returns:
-            (N, H, W) of the same dtype, each pixel by its largest membership; what lies on the padding is lost.
-            Maps that have this size already are returned unchanged.
+            (N, H, W) of the same dtype, each pixel by its largest membership; what lies on the padding is lost,
+            and what was cropped off is background. Maps that have this size already are returned unchanged,
+            unless ``pixel_mm`` is set.
 
         Raises:
-            ParameterError: The maps have another size or dtype.
+            ParameterError: The maps have another size or dtype, or the spacing is missing.
         """
         if maps.ndim != 3 or maps.shape[1:] != (self.size, self.size) or maps.dtype not in (np.bool_, np.uint8):
             raise ParameterError(
                 f"maps are {maps.dtype} {maps.shape}: give bool or uint8 (N, {self.size}, {self.size})"
             )
-        if shape == (self.size, self.size):
+        if shape == (self.size, self.size) and self.pixel_mm is None:
             return maps
-        height, width, top, left = self._box(shape)
-        inner = maps[:, top : top + height, left : left + width].astype(np.uint8)
-        values = [int(value) for value in np.unique(inner) if value]
-        return _resize_labels(inner, values, shape).astype(maps.dtype)
+        resized: tuple[int, int] = self._resized(shape, spacing)
+        inner, part = self._overlap(resized)
+        whole: ByteArray = np.zeros((len(maps), *resized), np.uint8)
+        whole[part] = maps[inner]
+        values = [int(value) for value in np.unique(whole) if value]
+        return _resize_labels(whole, values, shape).astype(maps.dtype)
 
-    def _box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Height, width, top and left of the picture inside the output."""
-        if not self.keep_aspect:
-            return self.size, self.size, 0, 0
-        scale = self.size / max(shape)
-        height, width = (max(1, round(side * scale)) for side in shape)
-        return height, width, (self.size - height) // 2, (self.size - width) // 2
+    def _resized(self, shape: tuple[int, int], spacing: tuple[float, float] | None) -> tuple[int, int]:
+        """Height and width of the whole frame at the resolution of the output."""
+        height: float
+        width: float
+        if self.pixel_mm is not None:
+            if spacing is None:
+                raise ParameterError("spacing is None: give the size of an original pixel, pixel_mm needs it")
+            height, width = (n * mm / self.pixel_mm for n, mm in zip(shape, spacing, strict=True))
+        elif self.keep_aspect:
+            height, width = (n * (self.size / max(shape)) for n in shape)
+        else:
+            height = width = self.size
+        return max(1, round(height)), max(1, round(width))
+
+    def _overlap(self, resized: tuple[int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Where the output and the resized frame overlap: index into the output, index into the frame."""
+        offsets = [(self.size - length) // 2 for length in resized]
+        lengths = [min(self.size, length) for length in resized]
+        inner = (slice(None), *(slice(max(o, 0), max(o, 0) + n) for o, n in zip(offsets, lengths, strict=True)))
+        part = (slice(None), *(slice(max(-o, 0), max(-o, 0) + n) for o, n in zip(offsets, lengths, strict=True)))
+        return inner, part
 
 
 def _resample(planes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from alan.data.readers.manifest import MANIFEST, read_manifest, still_spacing
 from alan.data.readers.patients import picture_id
 from alan.data.sample import ByteArray, IntArray, Record, Sample
 from alan.data.store.reader import FrameStore
-from alan.errors import DataError
+from alan.errors import DataError, ParameterError
 from alan.files import digest, files_below, fingerprint, short_name
 
 Spacing = tuple[float, float]
@@ -146,10 +146,17 @@ class StoreStills:
         store: The frame store.
         index: (n,) global indices of the frames.
         spacing: (row, column) size of a pixel of all originals in mm. None takes the sizes from the store.
+
+    Raises:
+        ParameterError: ``spacing`` is given for a store of one pixel size.
     """
 
     def __init__(self, store: FrameStore, index: IntArray, spacing: Spacing | None = None) -> None:
         self.preprocessing, self.fingerprint = store.preprocessing, store.fingerprint
+        if spacing is not None and self.preprocessing.pixel_mm is not None:
+            raise ParameterError(
+                f"spacing is {spacing}: leave it out, {store.path} was resampled by its pixel sizes"
+            )
         self._store, self._index, self._spacing = store, index, spacing
         starts = np.array([sequence.start for sequence in store.sequences])
         self._sequence = np.searchsorted(starts, index, side="right") - 1

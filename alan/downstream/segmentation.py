@@ -131,7 +131,8 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
                 found = segmenter.label(np.stack([still.frame for still in batch.values()]))
                 for i, (n, still) in enumerate(batch.items()):
                     name = stills.names[n]
-                    labels = stills.preprocessing.restore(found.labels[i : i + 1], still.shape)[0]
+                    restore = stills.preprocessing.restore
+                    labels = restore(found.labels[i : i + 1], still.shape, still.spacing)[0]
                     done[name] = _rows(name, labels, found.parcels[i], segmenter.structures, still.spacing)
                     writer.writerows(done[name])
                     file.flush()  # before the mask, whose stamp makes the rows count

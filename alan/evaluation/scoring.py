@@ -125,8 +125,8 @@ def score(
     rows = table[["id", "patient", "study", "view", "phase", "frame"]].reset_index(drop=True)
     measured = []
     for i, mask in enumerate(tqdm(manual.original, desc=f"measure: {title}", unit="frame", leave=False)):
-        restored = store.preprocessing.restore(predicted[i : i + 1], mask.shape)[0]
         spacing = manual.spacing[i]
+        restored = store.preprocessing.restore(predicted[i : i + 1], mask.shape, spacing)[0]
         hd95, asd = distances(restored, mask, spacing) if spacing else (_NAN, _NAN)
         measured.append(
             {

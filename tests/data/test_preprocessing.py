@@ -7,7 +7,8 @@ from PIL import Image
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.camus import Camus
 from alan.data.sample import Record, Sample
-from alan.errors import ParameterError
+from alan.errors import DataError, ParameterError
+from alan.evaluation.metrics import average_surface_distance, hausdorff95
 
 BOTH = pytest.mark.parametrize("keep_aspect", [False, True])
 
@@ -124,6 +125,75 @@ def test_letterbox_by_hand():
     assert preprocessing.restore(out.masks["lv"], (20, 40)).all()
     tall = preprocessing.apply(make(frames.transpose(0, 2, 1).copy()))
     assert np.array_equal(tall.frames[0], expected.T)
+
+
+def test_pixel_size_by_hand():
+    """Pixels of 2 x 1 mm become pixels of 1 mm; the frame of 8 x 6 mm is cropped or padded centrally."""
+    frame = np.arange(24, dtype=np.uint8).reshape(1, 4, 6)
+    for size, inside in ((6, (6, 6)), (4, (4, 4)), (10, (8, 6))):
+        out = Preprocessing(size, pixel_mm=1.0).apply(make(frame, {"lv": frame > 11}, spacing=(2.0, 1.0)))
+        assert out.frames.shape == (1, size, size)
+        assert out.spacing == (1.0, 1.0)
+        whole = np.asarray(Image.fromarray(frame[0]).resize((6, 8), Image.Resampling.BILINEAR))
+        top, left = max(0, 4 - size // 2), max(0, 3 - size // 2)
+        expected = np.zeros((size, size), np.uint8)
+        y, x = (size - inside[0]) // 2, (size - inside[1]) // 2
+        expected[y : y + inside[0], x : x + inside[1]] = whole[top : top + inside[0], left : left + inside[1]]
+        assert np.abs(out.frames[0].astype(int) - expected).max() <= 1
+        cut = np.zeros((size, size), bool)  # rows 2 and 3 of the original are rows 4 to 7 at 1 mm
+        cut[y : y + inside[0], x : x + inside[1]] = (np.arange(top, top + inside[0]) >= 4)[:, None]
+        assert np.array_equal(out.masks["lv"][0], cut)
+
+
+@pytest.mark.parametrize("pixel_mm", [0.8, 1.25, 1.5])
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((256, 216), (1.37, 1.37)), ((154, 224), (1.875, 1.875)), ((300, 300), (0.7, 0.9))]
+)
+def test_round_trip_at_one_pixel_size(archives, pixel_mm, shape, spacing):
+    """A structure keeps its area in mm2, and its outline returns within half a pixel."""
+    centre = (0.52 * shape[0], 0.47 * shape[1])
+    radii = (30 / spacing[0], 24 / spacing[1])
+    mask = archives.ellipse(shape, centre, radii)[None]
+    preprocessing = Preprocessing(160, pixel_mm=pixel_mm)
+    out = preprocessing.apply(make(mask * np.uint8(200), {"lv": mask}, spacing))
+    assert out.spacing == pytest.approx((pixel_mm, pixel_mm), rel=0.005)
+    area, expected = out.masks["lv"].sum() * np.prod(out.spacing), np.pi * 30 * 24
+    assert area == pytest.approx(expected, rel=0.02)
+    back = preprocessing.restore(out.masks["lv"], shape, spacing)
+    resized = np.array([round(n * mm / pixel_mm) for n, mm in zip(shape, spacing, strict=True)])
+    middle = (160 - resized) // 2 + (resized - 1) / 2  # of the frame, in the output
+    moved = (centroid(out.frames[0].astype(float)) - middle) * out.spacing
+    assert moved == pytest.approx((centroid(mask[0]) - (np.array(shape) - 1) / 2) * spacing, abs=0.02)  # mm
+    coarser = max(pixel_mm, *spacing)  # no outline is known better than that on the way
+    assert np.abs((centroid(back[0]) - centroid(mask[0])) * spacing).max() < 0.5 * coarser
+    assert average_surface_distance(back[0], mask[0], spacing) < 0.5 * coarser
+    assert hausdorff95(back[0], mask[0], spacing) <= np.hypot(*spacing)
+    assert dice(back, mask) > 0.97
+
+
+def test_what_is_cropped_off_is_background():
+    mask = np.ones((1, 20, 20), bool)
+    preprocessing = Preprocessing(10, pixel_mm=1.0)
+    out = preprocessing.apply(make(np.full((1, 20, 20), 9, np.uint8), {"lv": mask}, spacing=(1.0, 1.0)))
+    back = preprocessing.restore(out.masks["lv"], (20, 20), (1.0, 1.0))
+    assert np.array_equal(np.argwhere(back[0]).min(0), [5, 5])
+    assert back.sum() == 100
+
+
+def test_pixel_sizes_that_are_refused():
+    with pytest.raises(DataError, match="a: its pixel size is unknown"):
+        Preprocessing(10, pixel_mm=1.0).apply(make(np.zeros((1, 10, 10), np.uint8)))
+    with pytest.raises(ParameterError, match="spacing is None"):
+        Preprocessing(10, pixel_mm=1.0).restore(np.zeros((1, 10, 10), bool), (20, 20))
+    with pytest.raises(ParameterError, match="keep_aspect is True, and pixel_mm is set"):
+        Preprocessing(10, keep_aspect=True, pixel_mm=1.0)
+    with pytest.raises(ParameterError, match="pixel_mm is 0: give a number above 0"):
+        Preprocessing(10, pixel_mm=0)
+
+
+def test_the_fingerprint_of_a_stretched_store_does_not_change():
+    assert Preprocessing(64).to_dict() == {"size": 64, "keep_aspect": False}
+    assert Preprocessing(64).fingerprint != Preprocessing(64, pixel_mm=1.0).fingerprint
 
 
 @BOTH

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -17,7 +17,7 @@ from alan.bounds import Seed, bounded
 from alan.data.io.base import MAX_PIXELS
 from alan.data.io.medical import medical_shape, read_labels, read_medical
 from alan.data.readers.base import EchoDataset
-from alan.data.readers.tables import number, read_info
+from alan.data.readers.tables import number, read_info, read_number, read_rows
 from alan.data.sample import ByteArray, Record, Sample
 from alan.data.splits import resolve_splits
 from alan.data.structures import label_names
@@ -27,6 +27,8 @@ _LABELS = {"rv": 1, "myo": 2, "lv": 3}
 _VOLUME = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)\.nii(\.gz)?")
 _SLICE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)_slice_(?P<slice>\d+)\.h5")
 _FOLDERS = {"training": "train", "testing": "test"}
+#: Table of pixel sizes of HDF5 slices, and percentiles of robust grey values.
+_TABLE, _ROBUST = "spacing.csv", (0.5, 99.5)
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,14 @@ class Acdc(EchoDataset):
     diagnosis: is the problem solved?", IEEE Transactions on Medical Imaging 37(11), 2018.
 
     Each slice along z is a sample of one frame, ``patient001_frame01_slice_3`` (slices count from 1), without a
-    view, because short-axis MR is no view of echocardiography. In the NIfTI layout ED and ES are the frames
-    that ``Info.cfg`` names, and its Group, Height and Weight become attributes; without it the phase is
-    unknown. In the HDF5 layout frame 01 is ED, frame 02 is ES, and the pixel size is unknown.
+    view, because short-axis MR is no view of echocardiography. In the NIfTI layout ED and ES are the frames that
+    ``Info.cfg`` names, and its Group, Height and Weight become attributes; without it the phase is unknown. In the
+    HDF5 layout frame 01 is ED, frame 02 is ES, and pixel sizes are those of a table ``spacing.csv`` in the folder
+    or its parent (columns ``volume``, ``spacing_x``, ``spacing_y``, in mm), or unknown.
 
-    Grey values of a volume are stretched linearly from its minimum and maximum to 0 and 255. The HDF5 files hold
-    volumes that were stretched to 0 to 1 in the same way, so that both layouts look alike; those are multiplied by
-    255.
+    Grey values of a volume are scaled linearly from its minimum and maximum to 0 and 255, or robustly, see
+    ``grey``. The HDF5 files hold volumes that were stretched to 0 to 1 in the same way, so that both layouts look
+    alike; those are multiplied by 255.
 
     Args:
         root: A folder of patients, ``database`` or its parent (with ``training`` and ``testing``); or the
@@ -73,6 +76,9 @@ class Acdc(EchoDataset):
         split: Split to patients or to a fraction of them, or a YAML or JSON file of that. Default: the folders
             ``training`` and ``testing`` if they exist, otherwise no split.
         seed: Seed of the draw if ``split`` gives fractions.
+        grey: Grey values of a volume that become 0 and 255: its minimum and maximum (``range``), or its
+            percentiles 0.5 and 99.5 (``robust``), beyond which values are clipped; a few bright pixels then darken
+            nothing.
 
     Raises:
         ParameterError: A label that ACDC does not have or that is used twice; a malformed split.
@@ -88,10 +94,12 @@ class Acdc(EchoDataset):
         structures: Sequence[str] | Mapping[str, Sequence[str]] = tuple(_LABELS),
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,
+        grey: Literal["range", "robust"] = "range",
     ) -> None:
         contents = "training/patientNNN/patientNNN_frameMM.nii.gz or patientNNN_frameMM_slice_K.h5"
         super().__init__(root, contents)
-        self._joined = _joined(structures)
+        self._joined, self._grey = _joined(structures), grey
+        self._limits: dict[tuple[str, str], tuple[float, float]] = {}  # of volumes of HDF5 slices
         self.structures = tuple(self._joined)
         found = list(self._volumes()) or list(self._slices())
         if not found:
@@ -107,7 +115,13 @@ class Acdc(EchoDataset):
         files = [[path for path in (part.image, part.label) if path is not None] for part in self._parts]
         infos = sorted({path.parent / "Info.cfg" for paths in files for path in paths})
         shared = [path for path in infos if path.is_file()]
-        self._set_records(records, files, {"structures": list(self._joined.items())}, shared)
+        table = next((path for base in (self.root, self.root.parent) if (path := base / _TABLE).is_file()), None)
+        self._spacing = {} if table is None or self._parts[0].position is not None else _read_spacing(table)
+        shared += [table] if table is not None and self._spacing else []
+        options: dict[str, Any] = {"structures": list(self._joined.items())}
+        if grey != "range":  # fingerprints of before stay
+            options["grey"] = grey
+        self._set_records(records, files, options, shared)
 
     def _volumes(self) -> Iterable[tuple[Record, _Slice]]:
         unreadable = []
@@ -144,10 +158,15 @@ class Acdc(EchoDataset):
         labels: ByteArray | None = None
         spacing = None
         if part.position is None:
-            frame, labels = _read_slice(part.image)
+            image, labels = _read_slice(part.image)
+            frame, spacing = (
+                _scale(image, *self._slice_limits(part)),
+                self._spacing.get(self.records[index].patient),
+            )
         else:
             volume = read_medical(part.image)
-            frame, spacing = _stretch(volume.array, part.image)[part.position], volume.spacing
+            limits = _limits([volume.array], self._grey, part.image)
+            frame, spacing = _scale(volume.array[part.position], *limits), volume.spacing
             if part.label is not None:
                 maps = read_labels(part.label, max(_LABELS.values()))
                 if maps.shape != volume.array.shape:
@@ -169,6 +188,18 @@ class Acdc(EchoDataset):
             es=0 if part.phase == "ES" else None,
             label_names=label_names(self.structures),
         )
+
+    def _slice_limits(self, part: _Slice) -> tuple[float, float]:
+        """Grey values of the slice's volume that become 0 and 255; a volume's slices are read once."""
+        match = _SLICE.fullmatch(part.image.name)
+        if self._grey == "range" or match is None:
+            return 0.0, 1.0
+        key = match["patient"], match["frame"]
+        if key not in self._limits:
+            names = f"{match['patient']}_frame{match['frame']}_slice_*.h5"
+            images = [_read_slice(path)[0] for path in sorted(part.image.parent.glob(names))]
+            self._limits[key] = _limits(images, self._grey, part.image)
+        return self._limits[key]
 
 
 def _joined(structures: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
@@ -225,18 +256,43 @@ def _depth(path: Path) -> int | None:
         return None
 
 
-def _stretch(array: NDArray[Any], path: Path) -> ByteArray:
-    """Minimum to 0, maximum to 255."""
-    values = array.astype(np.float64)
-    low, high = values.min(), values.max()
+def _limits(images: Sequence[NDArray[Any]], grey: str, path: Path) -> tuple[float, float]:
+    """Grey values of a volume that become 0 and 255."""
+    values = np.concatenate([image.ravel() for image in images]).astype(np.float64)
+    low, high = np.percentile(values, _ROBUST if grey == "robust" else (0, 100))
     if not np.isfinite([low, high]).all():
         raise DataError(f"{path}: holds values that are not finite")
-    scaled: ByteArray = np.rint((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
-    return scaled
+    return float(low), float(high)
 
 
-def _read_slice(path: Path) -> tuple[ByteArray, ByteArray]:
-    """Image (H, W) and label (H, W) of an HDF5 slice."""
+def _scale(image: NDArray[Any], low: float, high: float) -> ByteArray:
+    scaled = (image.astype(np.float64) - low) * (255 / max(high - low, 1e-12))
+    bytes_: ByteArray = np.rint(scaled.clip(0, 255)).astype(np.uint8)
+    return bytes_
+
+
+def _read_spacing(path: Path) -> dict[str, tuple[float, float]]:
+    """Patient to the (row, column) size of a pixel in mm.
+
+    Raises:
+        DataError: A size is missing or not above 0, or the volumes of a patient have different ones.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for row in read_rows(path, ["volume", "spacing_x", "spacing_y"]):
+        patient = row["volume"].partition("_")[0]
+        given = [read_number(row, name, path, row["volume"]) for name in ("spacing_y", "spacing_x")]
+        if any(size is None or size <= 0 for size in given):
+            raise DataError(f"{path}: {row['volume']}: the pixel size must be two numbers above 0, in mm")
+        size = (float(given[0] or 0), float(given[1] or 0))
+        if found.setdefault(patient, size) != size:
+            raise DataError(
+                f"{path}: the volumes of {patient} have different pixel sizes: give the HDF5 layout one"
+            )
+    return found
+
+
+def _read_slice(path: Path) -> tuple[NDArray[np.float64], ByteArray]:
+    """Image (H, W), 0 to 1, and label (H, W) of an HDF5 slice."""
     try:
         with h5py.File(path, "r") as file:
             if max(file[name].size for name in ("image", "label")) > MAX_PIXELS:
@@ -251,4 +307,4 @@ def _read_slice(path: Path) -> tuple[ByteArray, ByteArray]:
     if not np.isin(label, [0, *_LABELS.values()]).all():
         wrong = np.setdiff1d(label, [0, *_LABELS.values()])[0]
         raise DataError(f"{path}: labels must be 0 to {max(_LABELS.values())}, found {wrong:g}")
-    return np.rint(image * 255).astype(np.uint8), label.astype(np.uint8)
+    return image, label.astype(np.uint8)

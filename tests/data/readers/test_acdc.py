@@ -66,6 +66,71 @@ def test_both_layouts_look_alike(tmp_path, archives):
         assert other.spacing is None
 
 
+def write_slices(folder, images):
+    """HDF5 slices of patient 1, frame 1."""
+    for number, image in enumerate(images, 1):
+        with h5py.File(folder / f"patient001_frame01_slice_{number}.h5", "w") as file:
+            file["image"], file["label"] = image, np.full(image.shape, number % 4, np.uint8)
+
+
+@pytest.mark.parametrize("layout", ["volumes", "slices"])
+def test_robust_grey_values_are_those_of_the_volume(tmp_path, archives, layout):
+    """The percentiles 0.5 and 99.5 of all slices together become 0 and 255."""
+    root = archives.acdc(tmp_path, hdf5=layout == "slices")
+    plain, robust = Acdc(root), Acdc(root, grey="robust")
+    assert plain.fingerprint() != robust.fingerprint()
+    assert plain.fingerprint() == Acdc(root, grey="range").fingerprint()
+    grey, _ = archives.acdc_volume(3)  # patient 1, frame 12
+    low, high = np.percentile(grey, (0.5, 99.5))
+    expected = np.clip((grey[1].astype(float) - low) * 255 / (high - low), 0, 255)
+    name = by_id(
+        plain, "patient001_frame12_slice_2" if layout == "volumes" else "patient001_frame02_slice_2"
+    ).record.id
+    assert np.abs(by_id(robust, name).frames[0] - expected).max() <= 1
+    assert not np.array_equal(by_id(robust, name).frames, by_id(plain, name).frames)
+
+
+def test_a_bright_pixel_darkens_a_volume_only_without_robust_grey_values(tmp_path):
+    images = np.random.default_rng(0).uniform(0, 0.2, (3, 40, 40))
+    images[2, 0, 0] = 1
+    write_slices(tmp_path, images)
+    means = {grey: Acdc(tmp_path, grey=grey)[0].frames.mean() for grey in ("range", "robust")}
+    assert means["range"] == pytest.approx(255 * 0.1, abs=2)
+    assert means["robust"] == pytest.approx(255 * 0.5, abs=4)
+    with pytest.raises(ParameterError, match="grey is 'robst': did you mean 'robust'"):
+        Acdc(tmp_path, grey="robst")
+
+
+@pytest.mark.parametrize("place", [".", ".."])
+def test_pixel_sizes_of_slices(tmp_path, place):
+    folder = tmp_path / "slices"
+    folder.mkdir()
+    write_slices(folder, np.zeros((2, 30, 20)))
+    before = Acdc(folder)
+    assert before[0].spacing is None
+    table = folder / place / "spacing.csv"
+    table.write_text(
+        "volume,spacing_x,spacing_y,spacing_z\npatient001_frame01,1.25,1.5,10\npatient001_frame12,1.25,1.5,10\n"
+    )
+    data = Acdc(folder)
+    assert data[1].spacing == (1.5, 1.25)  # row, column
+    assert data.fingerprint() != before.fingerprint()
+    store = prepare(data, tmp_path / "s.h5", Preprocessing(24, pixel_mm=1.5), workers=0, progress=False)
+    assert store.sequences[0].spacing == (1.5, 1.25)
+    restored = store.preprocessing.restore(store.masks([0], "rv"), (30, 20), (1.5, 1.25))
+    assert restored[0, 3:27].all()  # 24 of 30 rows of 1.5 mm; 20 columns of 1.25 mm are 17 of 1.5 mm
+    assert not restored[0, :3].any()
+    for line, message in (
+        ("patient001_frame12,1.25,1.6,10", "volumes of patient001 have different pixel sizes"),
+        ("patient001_frame12,0,1.5,10", "must be two numbers above 0"),
+        ("patient001_frame12,,1.5,10", "must be two numbers above 0"),
+        ("patient001_frame12,a,1.5,10", "must hold numbers"),
+    ):
+        table.write_text(f"volume,spacing_x,spacing_y,spacing_z\npatient001_frame01,1.25,1.5,10\n{line}\n")
+        with pytest.raises(DataError, match=message):
+            Acdc(folder)
+
+
 def test_slice_ten_comes_after_slice_nine(tmp_path):
     for number in (1, 2, 10):
         with h5py.File(tmp_path / f"patient001_frame01_slice_{number}.h5", "w") as file:
