@@ -26,8 +26,7 @@ class TrainingModule(LightningModule):
 
     All random numbers of a batch follow from the seed and the number of the batch (:meth:`key`), so that a resumed
     run equals the uninterrupted one, and the global generators are left alone. Batches are numbered through all
-    processes: N processes see in a step the batches, and draw the random numbers, that one process sees in N
-    accumulated ones.
+    processes.
 
     Args:
         seed: Seed of all random numbers.

@@ -40,8 +40,7 @@ class HeadModule(TrainingModule):
 
     A batch holds ``frames`` (B, F, S, S) uint8 and ``index`` (B, F) int64, the number of each frame; or it holds
     ``tokens`` (B, F, h, w, D) and, with ``sector_only``, ``sector`` (B, F, h, w) bool. The checkpoint holds the
-    head and the fingerprint of the backbone, not the backbone. N processes give the weights of one process that
-    accumulates N batches.
+    head and the fingerprint of the backbone, not the backbone.
 
     A subclass sets :attr:`head` in its constructor, and implements :meth:`terms` and ``configure_optimizers``.
 

@@ -38,8 +38,7 @@ class DINOModule(TrainingModule):
     each parameter's gradient by itself, so leave the trainer's ``gradient_clip_val`` unset. The patch-level term
     counts patches inside the sector.
 
-    A batch holds ``frames`` (B, S, S) uint8. N processes give the weights of one process that accumulates N
-    batches.
+    A batch holds ``frames`` (B, S, S) uint8.
 
     Args:
         network: Specification of the network; ``drop_path`` applies to the student only.
