@@ -22,7 +22,17 @@ from alan.supervised.segmenter import Segmenter
 from alan.supervised.training import TrainingSettings, measure, train
 
 #: Everything that a run may write; ``overwrite`` removes these and nothing else.
-CONTENTS = ("config.yaml", STATE, "phases.csv", "results.json", "report.html", "labelled", "figures")
+SUMMARY_FILES = ("summary.csv", "summary.tex", "columns.csv")
+CONTENTS = (
+    "config.yaml",
+    STATE,
+    "phases.csv",
+    "results.json",
+    "report.html",
+    *SUMMARY_FILES,
+    "labelled",
+    "figures",
+)
 
 
 class _Loops:

@@ -88,7 +88,11 @@ def write_results(
         "measured": {"split": data.test_split or data.val_split, "chosen_on": data.val_split},
         "structures": list(frames.structures),
         "pool": {"images": len(frames.pool), "patients": int(frames.pool_table["patient"].nunique())},
-        "store": {"name": frames.store.name, "size": frames.store.size},
+        "store": {
+            "name": frames.store.name,
+            "size": frames.store.size,
+            "simulated": frames.store.simulated,
+        },
         "loop": asdict(loop),
         "curves": curve.to_dict("records"),
         "last": last_scores(table, prefix, frames.structures),

@@ -14,7 +14,7 @@ from alan.errors import DataError
 from alan.files import atomic, read_json, write_json
 from alan.runs import CONFIG, plain
 
-SCHEMA = "alan-results/1"
+SCHEMA = "alan-results/2"
 RESULTS, EXAMPLES = "results.json", "examples.npz"
 #: Everything that a run may write; ``overwrite`` removes these and nothing else.
 CONTENTS = (
@@ -25,6 +25,9 @@ CONTENTS = (
     "per_image_views.csv",
     "label_efficiency.csv",
     "report.html",
+    "summary.csv",
+    "summary.tex",
+    "columns.csv",
     "models",
     "maps",
     "features",

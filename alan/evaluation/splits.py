@@ -131,13 +131,8 @@ def describe_store(store: FrameStore) -> dict[str, Any]:
         "fingerprint": store.fingerprint,
         "size": store.size,
         "skipped": store.skipped,
-        "simulated": is_simulated(store),
+        "simulated": store.simulated,
     }
-
-
-def is_simulated(store: FrameStore) -> bool:
-    """Tell whether a frame store was made from a simulated archive."""
-    return bool(getattr(store, "simulated", False))
 
 
 def count_split(table: pd.DataFrame) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The report of an active learning run, and the pictures of a list of suggestions."""
+"""Report of an active learning run, and sheet of uncertainty maps for a ranked list."""
 
 from __future__ import annotations
 
@@ -17,88 +17,130 @@ from numpy.typing import NDArray
 from alan.active.acquisition import ACQUISITIONS, RANDOM
 from alan.active.state import SCHEMA
 from alan.errors import DataError
+from alan.evaluation.columns import ColumnEntry
 from alan.evaluation.results import RESULTS
-from alan.files import read_json, write_text
+from alan.files import read_json
+from alan.report.export import SUMMARY, write_files
 from alan.report.figures import STYLE
-from alan.report.html import make_picture, template
-from alan.report.words import number, percent
-from alan.runs import CONFIG
+from alan.report.html import write_page
+from alan.report.pictures import make_picture
+from alan.report.table import Cell, Column, Row, Section, Table
+from alan.report.words import number, percent, plural
 
 # Okabe and Ito's colours, each with a marker of its own, in the order of the acquisition functions.
 _LOOKS = (
     ("#009E73", "s"), ("#0072B2", "o"), ("#D55E00", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
 )  # fmt: skip
 _CONTOURS = ("#4ade80", "#4da3ff", "#f0c040", "#CC79A7", "#D55E00", "#56B4E9")
+#: Columns of the ``summary.csv`` of active learning.
+_SUMMARY = (
+    ColumnEntry("data", "", "Data set"),
+    ColumnEntry("simulated", "", "True if the data set is simulated, so that its patients do not exist"),
+    ColumnEntry("function", "", "Acquisition function"),
+    ColumnEntry("split", "", "Split that was measured"),
+    ColumnEntry("n_labels", "count", "Number of labelled images"),
+    ColumnEntry("mean", "share", "Mean over seeds of the mean IoU over structures and images"),
+    ColumnEntry("std", "share", "Standard deviation over seeds (divided by their number)"),
+    ColumnEntry("low", "share", "Lowest seed"),
+    ColumnEntry("high", "share", "Highest seed"),
+    ColumnEntry("seeds", "count", "Number of seeds"),
+)
 
 
 def write_active_report(run: str | os.PathLike[str]) -> Path:
-    """Write the ``report.html`` of a run of :func:`alan.active.run_active`.
+    """Write ``report.html``, ``summary.csv``, ``summary.tex`` and ``columns.csv`` of active learning.
 
     Args:
-        run: the run folder.
+        run: Run folder of :func:`alan.active.run_active`.
 
     Returns:
-        The path of the page; its chart also lies in ``figures/``.
+        Path of the page; its chart is also in ``figures/``.
 
     Raises:
-        DataError: the folder holds no whole run.
+        DataError: The folder has no complete run.
     """
     folder = Path(run)
     results = read_json(folder / RESULTS)
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         raise DataError(f"{folder / RESULTS}: not of the schema {SCHEMA}; run alan active run again")
-    seeds = len(results["loop"]["seeds"])
+    seeds, store = len(results["loop"]["seeds"]), results["store"]
     caption = (
         "IoU against the number of labelled images: the mean over "
-        + (f"{seeds} seeds, and as a band the least and the largest." if seeds > 1 else "one seed.")
-        + " Random, the baseline that asks no network, is dashed."
+        + (f"{seeds} seeds, with a band from the lowest to the highest seed." if seeds > 1 else "one seed.")
+        + " Random, the baseline that uses no network, is dashed."
     )
-    page = {
-        **{key: value for key, value in results.items() if key != "loop"},
-        "protocol": results["loop"],
-        "picture": make_picture(folder, curve_chart(results), "curves.png", caption, "IoU against labels"),
-        "last_rows": [_last_row(row) for row in results["last"]],
+    tables = {
+        "last_table": _last_table(results),
         "needed_table": _needed_table(results["needed"]),
-        "redundancy_rows": [
-            (ACQUISITIONS[r["function"]].title, percent(r["known_patients"], 0), number(r["likeness"], 3))
-            for r in results["redundancy"]
-        ],
-        "config": (folder / CONFIG).read_text(encoding="utf-8"),
+        "redundancy_table": _redundancy_table(results["redundancy"]),
     }
-    out = folder / "report.html"
-    write_text(out, template("active.html.j2").render(page))
-    return out
+    shared = {"data": store["name"], "simulated": store["simulated"], "split": results["measured"]["split"]}
+    rows = [{**shared, **row} for row in results["curves"]]
+    write_files(folder, rows, list(tables.values()), {SUMMARY: _SUMMARY})
+    return write_page(
+        folder,
+        "active.html.j2",
+        {
+            **{key: value for key, value in results.items() if key != "loop"},
+            **tables,
+            "simulated": [store["name"]] if store["simulated"] else [],
+            "protocol": results["loop"],
+            "picture": make_picture(folder, curve_chart(results), "curves.png", caption, _alternative(results)),
+        },
+    )
 
 
-def _last_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "name": ACQUISITIONS[row["function"]].title,
-        "labels": number(row["n_labels"], 0),
-        "iou": percent(row["iou"]),
-        "range": f"{percent(row['low'])} to {percent(row['high'])}",
-        "dice": [percent(value) for value in row["dice"].values()],
-    }
+def _alternative(results: Mapping[str, Any]) -> str:
+    """Describe the chart: the IoU of each function at its lowest and highest number of labels."""
+    parts = []
+    for name in dict.fromkeys(row["function"] for row in results["curves"]):
+        rows = sorted((r for r in results["curves"] if r["function"] == name), key=lambda r: r["n_labels"])
+        ends = [rows[0], rows[-1]] if len(rows) > 1 else rows
+        values = [f"{percent(row['mean'])}% with {row['n_labels']}" for row in ends]
+        parts.append(f"{ACQUISITIONS[name].title} {' and '.join(values)}")
+    return f"Line chart of the IoU against the number of labelled images: {'; '.join(parts)}."
 
 
-def _needed_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A row a function, a column a score."""
-    scores = sorted({row["score"] for row in rows})
-    cells: dict[str, list[str]] = {}
-    for row in sorted(rows, key=lambda row: scores.index(row["score"])):
-        part = "" if row["reached"] == row["seeds"] else f" ({row['reached']} of {row['seeds']} seeds)"
+def _last_table(results: Mapping[str, Any]) -> Table:
+    columns = [Column("Function", number=False), Column("Labels"), Column("IoU, %")]
+    columns += [Column(f"Dice {name}, %") for name in results["structures"]]
+    rows = []
+    for row in results["last"]:
+        iou = Cell(percent(row["iou"]), f"{percent(row['low'])} to {percent(row['high'])}", strong=True)
+        dice = [Cell(percent(value)) for value in row["dice"].values()]
+        rows.append(Row(ACQUISITIONS[row["function"]].title, [Cell(number(row["n_labels"], 0)), iou, *dice]))
+    return Table("After the last phase", columns, [Section(rows)])
+
+
+def _needed_table(needed: Sequence[Mapping[str, Any]]) -> Table:
+    scores = sorted({row["score"] for row in needed})
+    cells: dict[str, list[Cell]] = {}
+    for row in sorted(needed, key=lambda row: scores.index(row["score"])):
+        part = "" if row["reached"] == row["seeds"] else f" ({row['reached']} of {plural(row['seeds'], 'seed')})"
         text = "not reached" if row["labels"] is None else f"{number(row['labels'], 0)}{part}"
-        cells.setdefault(row["function"], []).append(text)
-    return {
-        "scores": [percent(score) for score in scores],
-        "rows": [(ACQUISITIONS[name].title, row) for name, row in cells.items()],
-    }
+        cells.setdefault(row["function"], []).append(Cell(text))
+    columns = [Column("Function", number=False), *(Column(f"{percent(score)}%") for score in scores)]
+    rows = [Row(ACQUISITIONS[name].title, row) for name, row in cells.items()]
+    return Table("Labels needed for a given IoU", columns, [Section(rows)])
+
+
+def _redundancy_table(redundancy: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        Row(
+            ACQUISITIONS[row["function"]].title,
+            [Cell(percent(row["known_patients"], 0)), Cell(number(row["likeness"], 3))],
+        )
+        for row in redundancy
+    ]
+    columns = [Column("Function", number=False), Column("From known patients, %"), Column("Similarity")]
+    return Table("Similarity of the selected images", columns, [Section(rows)])
 
 
 def curve_chart(results: Mapping[str, Any]) -> Figure:
-    """IoU against labels for every function, mean and spread over the seeds.
+    """Draw the IoU against the number of labels for every function: mean and spread over the seeds.
 
     Args:
-        results: ``results.json`` of a run.
+        results: Content of ``results.json``.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
@@ -129,14 +171,14 @@ def uncertainty_sheet(
     titles: Sequence[str],
     heading: str,
 ) -> Figure:
-    """Draw each frame with its predicted outlines beside the map of its uncertainty.
+    """Draw each frame with its predicted outlines, beside the map of the network's uncertainty.
 
     Args:
         frames: (m, S, S) uint8.
         labels: (m, S, S) integers, 0 for background.
         maps: (m, S, S) floats, drawn on one scale.
-        titles: m titles.
-        heading: Heading of the figure.
+        titles: Titles of the m frames.
+        heading: Title of the sheet.
     """
     columns = min(4, len(frames))
     rows = math.ceil(len(frames) / columns)

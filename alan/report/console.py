@@ -1,48 +1,54 @@
-"""The main figures of a run as lines of text."""
+"""Main figures of an evaluation as lines of text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from alan.report.table import Cell, Table
 from alan.report.tables import segmentation_tables, view_table
-from alan.report.words import PHASES, UNDEFINED
+from alan.report.words import UNDEFINED, phase_name
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:
-    """Dice and accuracy of every method beside its baselines, in columns.
+    """Write Dice and accuracy of every method and baseline in columns.
 
     Args:
-        results: content of ``results.json``.
+        results: Content of ``results.json``.
 
     Returns:
-        Lines for a terminal; percentages, with 95% intervals over patients.
+        Lines for a terminal: percentages with 95% intervals over patients.
     """
     lines: list[str] = []
-    segmentation = results.get("segmentation")
-    if segmentation:
-        phases = [PHASES.get(phase, phase) for phase in segmentation["test"]["phases"]]
+    if segmentation := results.get("segmentation"):
+        phases = list(segmentation["test"]["phases"])
         for table in segmentation_tables(segmentation):
-            lines += ["", _row(f"Dice, {table['name']}", phases)]
-            for method in table["rows"]:
-                rule = f", {method['rule']} rule" if method["rule"] != UNDEFINED else ""
-                cells = (
-                    ["nothing chosen"] * len(phases) if method["reason"] else [_cell(c) for c in method["dice"]]
-                )
-                lines.append(_row(f"  {method['method']}{rule}", cells))
-    if results.get("views"):
-        table = view_table(results["views"])
-        lines += ["", _row("Views named correctly", ["all", "mean of views"])]
+            head = _line(f"Dice, {table.title.lower()}", [phase_name(phase) for phase in phases])
+            lines += ["", head, *_rows(table, "Dice, %")]
+    if views := results.get("views"):
+        table = view_table(views)
+        lines += ["", _line("Views recognised", ["all", "mean of views"])]
         lines += [
-            _row(f"  {row['method']}, k = {row['k']}", [_cell(cell) for cell in row["cells"][-2:]])
-            for row in table["rows"]
+            _line(f"  {row.name}, k = {row.cells[0].text}", [_cell(cell) for cell in row.cells[-2:]])
+            for row in table.sections[0].rows
         ]
     return lines
 
 
-def _cell(value: Mapping[str, str]) -> str:
-    return f"{value['mean']} ({value['range']})" if value["range"] else value["mean"]
+def _rows(table: Table, group: str) -> list[str]:
+    """Write the columns with a shared heading, row by row."""
+    places = [place for place, column in enumerate(table.columns[1:]) if column.group == group]
+    lines = []
+    for row in table.sections[0].rows:
+        rule = f", {row.cells[0].text} rule" if row.cells[0].text != UNDEFINED else ""
+        cells = ["no parcel selected"] if row.note else [_cell(row.cells[place]) for place in places]
+        lines.append(_line(f"  {row.name}{rule}", cells))
+    return lines
 
 
-def _row(name: str, cells: list[str]) -> str:
+def _cell(value: Cell) -> str:
+    return f"{value.text} ({value.detail})" if value.detail else value.text
+
+
+def _line(name: str, cells: list[str]) -> str:
     return f"{name:<40}" + "".join(f"{cell:<24}" for cell in cells).rstrip()

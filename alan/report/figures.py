@@ -1,4 +1,4 @@
-"""Figures of the report: drawn without a display, readable in grey and to colour-blind eyes."""
+"""Figures of an evaluation's report, legible in grey and for colour-blind readers; no display is needed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alan.evaluation.published import MARK_SEGMENTATION, published_dice
-from alan.report.words import PHASES, STRUCTURES, method_label
+from alan.evaluation.scoring import ejection_fractions
+from alan.report.tables import structures_of
+from alan.report.words import KIND_COLOURS, method_label, structure_name, where
 
-# Okabe and Ito's colours; each kind also has a place of its own on the axis, each phase a marker of its own.
-KIND_COLOURS = {
-    "parcels": "#0072B2",
-    "ensemble": "#D55E00",
-    "network": "#CC79A7",
-    "k-means": "#009E73",
-    "random": "#E69F00",
-    "atlas": "#555555",
-}
 PHASE_MARKERS = {"ED": "o", "ES": "s"}
 MANUAL, PREDICTED, BOTH = (
     "#4da3ff",
@@ -54,14 +47,14 @@ STYLE: Any = {
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as PNG bytes."""
+    """Draw a figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=170, bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
 
 
 def svg(figure: Figure) -> bytes:
-    """A figure as SVG bytes, the same from run to run; text stays text."""
+    """Draw a figure as SVG, identical from run to run, with text as text."""
     buffer = io.BytesIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "alan"}):
         figure.savefig(buffer, format="svg", bbox_inches="tight", pad_inches=0.08, metadata={"Date": None})
@@ -73,12 +66,12 @@ def _percent_axis(axes: Axes) -> None:
 
 
 def method_chart(summary: Mapping[str, Any]) -> Figure:
-    """Dice of every method with its interval, a panel for each structure; published rows as open diamonds.
+    """Draw the Dice of every method with its interval, one panel per structure; published rows are diamonds.
 
     Args:
-        summary: the ``segmentation`` part of ``results.json``.
+        summary: The ``segmentation`` part of ``results.json``.
     """
-    structures = list(dict.fromkeys(row["structure"] for row in summary["rows"]))
+    structures = structures_of(summary)
     measured = [row for row in summary["rows"] if row["metrics"]]
     order = {kind: number for number, kind in enumerate(KIND_COLOURS)}
     names = sorted(
@@ -93,7 +86,7 @@ def method_chart(summary: Mapping[str, Any]) -> Figure:
         figure = Figure(figsize=(2.6 + 2.9 * len(structures), 0.9 + 0.3 * len(labels)), layout="constrained")
         panels = figure.subplots(1, len(structures), sharey=True, squeeze=False)[0]
         for axes, structure in zip(panels, structures, strict=True):
-            axes.set_title(STRUCTURES.get(structure, structure).capitalize())
+            axes.set_title(structure_name(structure).capitalize())
             axes.grid(axis="x")
             for row in measured:
                 if row["structure"] == structure:
@@ -137,24 +130,24 @@ def _dot(axes: Axes, value: Mapping[str, Any], place: float, phase: str, colour:
 
 
 def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None:
-    """Histograms of the Dice score of the shown method by structure and phase, the atlas as an outline (Fig. 3).
+    """Draw histograms of the Dice scores of the example methods, with the atlas as an outline (paper, Fig. 3).
 
     Args:
-        cases: ``per_case.csv``.
-        summary: the ``segmentation`` part of ``results.json``.
+        cases: Content of ``per_case.csv``.
+        summary: The ``segmentation`` part of ``results.json``.
 
     Returns:
-        The figure; None where no method is shown.
+        The figure; None if there is no example method.
     """
-    shown = summary["example_methods"]
+    examples = summary["example_methods"]
     phases = list(summary["test"]["phases"])
-    if not shown:
+    if not examples:
         return None
     bins = np.linspace(0, 1, 21)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 4.0 * len(phases), 0.5 + 1.6 * len(shown)), layout="constrained")
-        grid = figure.subplots(len(shown), len(phases), sharex=True, squeeze=False)
-        for panels, (structure, method) in zip(grid, shown.items(), strict=True):
+        figure = Figure(figsize=(1.4 + 4.0 * len(phases), 0.5 + 1.6 * len(examples)), layout="constrained")
+        grid = figure.subplots(len(examples), len(phases), sharex=True, squeeze=False)
+        for panels, (structure, method) in zip(grid, examples.items(), strict=True):
             for axes, phase in zip(panels, phases, strict=True):
                 at = (cases["structure"] == structure) & (cases["phase"] == phase)
                 mine = at & (cases["method"] == method["method"]) & (cases["rule"] == method["rule"])
@@ -166,7 +159,7 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
                     axes.hist(atlas, bins=bins, histtype="step", color=_INK, lw=1.3, label="atlas")
                 if len(values):
                     axes.axvline(values.mean(), color=KIND_COLOURS[kind], lw=1.4, ls="--", label="mean")
-                axes.set_title(f"{STRUCTURES.get(structure, structure).capitalize()}, {PHASES.get(phase, phase)}")
+                axes.set_title(where(structure, phase).capitalize())
                 axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
                 axes.grid(axis="y")
                 _percent_axis(axes)
@@ -180,16 +173,16 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
 def overlays(
     arrays: Mapping[str, NDArray[Any]], examples: Sequence[Mapping[str, Any]], structure: str
 ) -> Figure | None:
-    """Best, median and worst cases of one structure: outlines, and below them parcel contours (Figs. 4 and 5).
+    """Draw the best, median and worst cases of a structure: outlines, and below them parcels (Figs. 4 and 5).
 
     Args:
-        arrays: ``frames``, ``manual``, ``predicted``, and of parcels ``maps``, each (e, S, S), as in
+        arrays: ``frames``, ``manual``, ``predicted`` and, for parcels, ``maps``, each (e, S, S), as in
             ``examples.npz``.
-        examples: the e descriptions in ``results.json``.
-        structure: the structure to draw.
+        examples: The e descriptions in ``results.json``.
+        structure: Structure to draw.
 
     Returns:
-        The figure; None where there is no example of the structure.
+        The figure; None if there is no example of the structure.
     """
     places = [i for i, example in enumerate(examples) if example["structure"] == structure]
     if not places:
@@ -233,7 +226,7 @@ def _masks(axes: Axes, manual: NDArray[np.bool_], predicted: NDArray[np.bool_]) 
 
 
 def _parcel_contours(axes: Axes, parcels: NDArray[np.integer[Any]], predicted: NDArray[np.bool_]) -> None:
-    """Borders between parcels, drawn between pixels, and the predicted outline above them."""
+    """Draw the borders of parcels between pixels, and the predicted outline above them."""
     size = parcels.shape[0]
     across = np.argwhere(parcels[:, 1:] != parcels[:, :-1])  # border to the right of (row, column)
     down = np.argwhere(parcels[1:] != parcels[:-1])  # border below
@@ -247,12 +240,82 @@ def _parcel_contours(axes: Axes, parcels: NDArray[np.integer[Any]], predicted: N
         axes.contour(predicted, levels=[0.5], colors=[PREDICTED], linewidths=1.4, linestyles=[(0, (3, 1.2))])
 
 
-def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figure:
-    """Confusion matrix of one row of the view table: shares of each true view, counts in the cells.
+def agreement_methods(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Choose the rows of ``ejection_fraction`` that are drawn: the example method, networks and ensembles."""
+    kinds = {(row["method"], row["rule"]): row["kind"] for row in summary["rows"]}
+    example = summary["example_methods"].get("lv")
+    return [
+        row
+        for row in summary["ejection_fraction"]
+        if {"method": row["method"], "rule": row["rule"]} == example
+        or kinds[row["method"], row["rule"]] in ("network", "ensemble")
+    ][:6]
+
+
+def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None:
+    """Draw the error of the ejection fraction against the mean of prediction and manual value (Bland and Altman).
 
     Args:
-        summary: the ``views`` part of ``results.json``.
-        row: one of its rows.
+        cases: Content of ``per_case.csv``.
+        summary: The ``segmentation`` part of ``results.json``.
+
+    Returns:
+        The figure, with one panel per method; None if there is no ejection fraction. Errors beyond the axis, which
+        tiny masks make, are triangles on its edge.
+    """
+    rows = agreement_methods(summary)
+    if not rows:
+        return None
+    tables = []
+    for row in rows:
+        at = (cases["structure"] == "lv") & (cases["method"] == row["method"]) & (cases["rule"] == row["rule"])
+        tables.append(ejection_fractions(cases[at]).dropna(subset=["ef", "ef_manual"]))
+    errors = np.concatenate([(table["ef"] - table["ef_manual"]).to_numpy() for table in tables])
+    limit = float(max(20.0, 1.15 * np.quantile(np.abs(errors), 0.98)))
+    columns = min(len(rows), 3)
+    height = -(-len(rows) // columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(0.6 + 3.6 * columns, 0.4 + 2.9 * height), layout="constrained")
+        panels = figure.subplots(height, columns, squeeze=False, sharey=True).ravel()
+        for axes in panels[len(rows) :]:
+            axes.set_axis_off()
+        for axes, row, table in zip(panels, rows, tables, strict=False):
+            error, mean = table["ef"] - table["ef_manual"], (table["ef"] + table["ef_manual"]) / 2
+            beyond = error.abs() > limit
+            axes.axhline(0, color=_GRID, lw=1)
+            axes.plot(mean[~beyond], error[~beyond], "o", ms=4, color=KIND_COLOURS["parcels"], mew=0, alpha=0.7)
+            if beyond.any():
+                edge, place = error[beyond].clip(-limit, limit), mean[beyond].clip(0, 100)
+                axes.plot(place, edge, "^", ms=5, color=KIND_COLOURS["ensemble"], clip_on=False)
+            for name, style in zip(_AGREEMENT_LINES, ("-", "--", "--"), strict=True):
+                value = row[name]["value"]
+                if value is not None and abs(value) <= limit:
+                    axes.axhline(value, color=_INK, lw=1.1, ls=style)
+                    axes.annotate(
+                        f"{value:+.1f}".replace("-", "−"),
+                        (1, value),
+                        (-2, 2),
+                        xycoords=("axes fraction", "data"),
+                        textcoords="offset points",
+                        ha="right",
+                        fontsize=8,
+                    )
+            axes.set_title(method_label(row["method"], row["rule"]))
+            axes.set_ylim(-limit, limit)
+            axes.set_xlabel("mean of predicted and manual EF (%)")
+        panels[0].set_ylabel("predicted − manual EF (points)")
+    return figure
+
+
+_AGREEMENT_LINES = ("mean_bias", "lower_limit_of_agreement", "upper_limit_of_agreement")
+
+
+def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figure:
+    """Draw the confusion matrix of one row of the view table: shares of each true view, with counts.
+
+    Args:
+        summary: The ``views`` part of ``results.json``.
+        row: One of its rows.
     """
     counts = np.asarray(row["confusion"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -277,14 +340,14 @@ def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figu
 
 
 def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
-    """Losses of a training by step.
+    """Draw the losses of a training by step.
 
     Args:
-        metrics: columns ``step`` and one for each metric; those whose name holds ``loss`` are drawn.
-        name: title of the figure.
+        metrics: Columns ``step`` and one for each metric; those with ``loss`` in their name are drawn.
+        name: Title of the figure.
 
     Returns:
-        The figure; None where there is no loss.
+        The figure; None if there is no loss.
     """
     columns = [c for c in metrics.columns if "loss" in c and metrics[c].notna().any()]
     if "step" not in metrics.columns or not columns:
@@ -292,7 +355,7 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 2.4), layout="constrained")
         axes = figure.subplots()
-        palette = (*KIND_COLOURS.values(), "#56B4E9")
+        palette = (*dict.fromkeys(KIND_COLOURS.values()), "#56B4E9")
         for column, colour in zip(columns, palette, strict=False):
             part = metrics[["step", column]].dropna()
             axes.plot(part["step"], part[column], color=colour, lw=1.3, label=column)

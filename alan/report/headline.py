@@ -1,4 +1,4 @@
-"""The first sentences of the report, in plain language: what was measured, on whom, and how it compares."""
+"""Opening sentences of a report in plain language: what was measured, on whom, and how it compares."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from typing import Any
 
 from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
-from alan.report.words import PHASES, STRUCTURES, difference, interval, listed, percent, plural
+from alan.report.table import interval
+from alan.report.tables import structures_of
+from alan.report.words import difference, listed, patients, percent, phase_name, plural, structure_name
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
-    """Plain sentences for a clinician, one list entry a paragraph.
+    """Write plain sentences for a clinician, one list entry per paragraph.
 
     Args:
-        results: content of ``results.json``.
+        results: Content of ``results.json``.
 
     Returns:
-        Text without markup. Nothing in it is more certain than the measurements: each mean comes with its
-        interval, and a method that does not pass the atlas is said not to.
+        Text without markup. Each mean has its interval, and the text says whether a method is better than the
+        atlas.
     """
     paragraphs = []
     if results.get("segmentation"):
@@ -30,64 +32,75 @@ def headline(results: Mapping[str, Any]) -> list[str]:
     return paragraphs
 
 
+def simulated_stores(results: Mapping[str, Any]) -> list[str]:
+    """List the names of the simulated data sets of a run."""
+    stores = [
+        results[name]["store"] for name in ("segmentation", "views", "label_efficiency") if results.get(name)
+    ]
+    return list(dict.fromkeys(store["name"] for store in stores if store["simulated"]))
+
+
 def _find(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any] | None:
     return next((row for row in rows if all(row[name] == value for name, value in wanted.items())), None)
 
 
 def _segmentation(summary: Mapping[str, Any]) -> list[str]:
-    label, test = summary["label"], summary["test"]
-    structures = list(dict.fromkeys(row["structure"] for row in summary["rows"]))
-    names = listed([f"the {STRUCTURES.get(s, s)}" for s in structures])
-    views = listed(list(test["views"])) or "unknown view"
+    label, test, store = summary["label"], summary["test"], summary["store"]
+    structures = structures_of(summary)
+    names = listed([f"the {structure_name(structure)}" for structure in structures])
+    views = listed(list(test["views"])) or "view unknown"
+    others = patients(label["patients"], store, "other")
     lead = (
-        f"On {plural(test['frames'], 'frame')} ({views}) of {plural(test['patients'], 'patient')} of "
-        f"{summary['store']['name']} that were kept aside for testing, {names} "
-        f"{'was' if len(structures) == 1 else 'were'} outlined "
+        f"{names[:1].upper()}{names[1:]} {'was' if len(structures) == 1 else 'were'} outlined on "
+        f"{plural(test['frames'], 'test frame')} ({views}) of {patients(test['patients'], store)} "
+        f"({store['name']}) "
     )
-    networks = [row["method"] for row in summary.get("networks", [])]
+    networks = [row["method"] for row in summary["networks"]]
     if summary["white_boxes"]:
         lead += (
-            "by joining parcels: image regions that a network found without any labels. Which parcels to join was "
-            f"learnt from the manual outlines of {plural(label['patients'], 'other patient')}. "
+            "by joining parcels, which are image regions that a network found without labels. The manual outlines "
+            f"of {others} told which parcels to join. "
         )
         if networks:
-            lead += f"Beside them stand networks that learnt every pixel from outlines: {listed(networks)}. "
+            lead += f"Networks that were trained on manual outlines were measured, too: {listed(networks)}. "
     elif networks:
-        lead += f"by networks that learnt every pixel from outlines of other patients: {listed(networks)}. "
+        lead += f"by networks that were trained on the manual outlines of other patients: {listed(networks)}. "
     else:
-        lead += f"by the average outline of {plural(label['patients'], 'other patient')}. "
-    lead += "Agreement with the manual outline is given as the Dice score (100% is perfect)"
+        lead += f"by the average outline of {others}. "
+    lead += "The Dice score tells how well an outline agrees with the manual one; 100% is perfect."
     if summary["against_atlas"]:
-        lead += ", and compared with an atlas, an average outline that never looks at the image"
-    paragraphs = [f"{lead}.", *(_structure(summary, structure) for structure in structures)]
-    return paragraphs + network_headline(summary)
+        lead += " Each method is compared with the atlas, an average outline that ignores the image."
+    return [lead, *(_structure(summary, structure) for structure in structures), *network_headline(summary)]
 
 
 def _structure(summary: Mapping[str, Any], structure: str) -> str:
-    name = STRUCTURES.get(structure, structure).capitalize()
-    shown = summary["example_methods"].get(structure)
-    if shown is None and not any(box["structure"] == structure for box in summary["white_boxes"]):
+    name = structure_name(structure).capitalize()
+    example = summary["example_methods"].get(structure)
+    if example is None and not any(box["structure"] == structure for box in summary["white_boxes"]):
         return f"{name}: outlined by the atlas alone, see the tables."
-    if shown is None:
+    if example is None:
         return (
             f"{name}: no selection rule found parcels that make it up, so nothing was outlined. The tables say "
             "which threshold the nearest candidate missed."
         )
-    parts, verdicts = [], []
+    parts, missing, verdicts = [], [], []
     for phase in summary["test"]["phases"]:
-        row = _find(summary["rows"], structure=structure, phase=phase, **shown)
+        row = _find(summary["rows"], structure=structure, phase=phase, **example)
         if row is None or not row["metrics"]:
+            missing.append(phase_name(phase))
             continue
         cell = interval(row["metrics"]["dice"])
-        of = f" (95% interval {cell['range']})" if cell["range"] else ""
-        parts.append(f"{cell['mean']}% at {PHASES.get(phase, phase)}{of}")
-        against = _find(summary["against_atlas"], structure=structure, phase=phase, **shown)
+        of = f" (95% interval {cell.detail})" if cell.detail else ""
+        parts.append(f"{cell.text}% at {phase_name(phase)}{of}")
+        against = _find(summary["against_atlas"], structure=structure, phase=phase, **example)
         if against is not None:
-            verdicts.append(f"{difference(against['dice'])} at {PHASES.get(phase, phase)}")
-    by = "" if shown["rule"] else f" by {shown['method']}"
-    text = f"{name}{by}: {listed(parts)}."
+            verdicts.append(f"{difference(against['dice'])} at {phase_name(phase)}")
+    by = "" if example["rule"] else f" by {example['method']}"
+    text = f"{name}{by}: Dice {listed(parts)}."
+    if missing:
+        text += f" At {listed(missing)} no parcel was selected."
     if verdicts:
-        text += f" Against the atlas: {listed(verdicts)}."
+        text += f" Compared with the atlas: {listed(verdicts)}."
     return text
 
 
@@ -95,16 +108,15 @@ def _views(summary: Mapping[str, Any]) -> list[str]:
     own = [row for row in summary["rows"] if row["kind"] == "backbone"]
     if not own:
         return []
-    row = own[-1]
+    row, test = own[-1], summary["test"]
     cell = interval(row["total"])
-    of = f" (95% interval {cell['range']})" if cell["range"] else ""
+    of = f" (95% interval {cell.detail})" if cell.detail else ""
     text = (
-        f"The view of {plural(summary['test']['images'], 'test image')} of "
-        f"{plural(summary['test']['patients'], 'patient')} was named correctly in {cell['mean']}%{of} by "
-        f"comparing each with its {row['k']} most similar training images; averaged over the views, "
-        f"{percent(row['balanced']['mean'])}%."
+        f"The view of {plural(test['images'], 'test image')} of {patients(test['patients'], summary['store'])} "
+        f"was recognised in {cell.text}%{of} by comparison with the {row['k']} most similar training images. The "
+        f"mean over the views is {percent(row['balanced']['mean'])}%."
     )
-    for kind, what in (("pixels", "plain pixels without any network"), ("random", "an untrained network")):
+    for kind, what in (("pixels", "plain pixels without a network"), ("random", "an untrained network")):
         other = [other for other in summary["rows"] if other["kind"] == kind and other["k"] == row["k"]]
         if other:
             text += f" {what.capitalize()}: {percent(other[0]['total']['mean'])}%."

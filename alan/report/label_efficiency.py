@@ -1,4 +1,4 @@
-"""The label-efficiency part of the report: one figure, one table, a few sentences."""
+"""The label-efficiency part of a report: its figure, tables and sentences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from alan.report.figures import STYLE
-from alan.report.words import PHASES, STRUCTURES, UNDEFINED, listed, percent, plural
+from alan.report.table import Cell, Column, Row, Section, Table
+from alan.report.words import UNDEFINED, listed, patients, percent, phase_name, plural, structure_name
 
 #: Okabe and Ito's colours and related ones for each family of methods; markers tell its members apart.
 FAMILIES = {
@@ -25,7 +26,7 @@ _MARKERS = "osD^vP"
 
 
 def _looks(methods: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and line of every method."""
+    """Choose colour, marker and line of every method."""
     counts: dict[str, int] = {}
     looks = {}
     for method in methods:
@@ -41,7 +42,7 @@ def _looks(methods: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _series(summary: Mapping[str, Any], method: str, structure: str, phase: str) -> list[Mapping[str, Any]]:
-    """Measured rows of one line, from few patients to many."""
+    """Return the measured rows of one line, from few patients to many."""
     rows = [
         row
         for row in summary["rows"]
@@ -52,15 +53,15 @@ def _series(summary: Mapping[str, Any], method: str, structure: str, phase: str)
 
 
 def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
-    """Mean test Dice against the number of labelled patients, a panel for each structure, both phases together.
+    """Draw the mean test Dice against the number of labelled patients, with one panel per structure.
 
     Args:
-        summary: the ``label_efficiency`` part of ``results.json``.
+        summary: The ``label_efficiency`` part of ``results.json``.
 
     Returns:
-        The figure: a line is the mean over seeds, its band reaches from the lowest to the highest seed; every line
-        bears its name. The atlas is grey; a fixed network, which learns from no label here, is a dotted line; a
-        rule that starts from a prior begins at 0, left of the logarithmic axis.
+        The figure. A line with its name is the mean over seeds, and its band reaches from the lowest to the
+        highest seed. The atlas is grey; a fixed network, which learns from no label, is a dotted line; a method
+        that also works without labels begins at 0, left of the logarithmic axis.
     """
     structures, phase = summary["structures"], summary["phases"][-1]
     numbers = sorted({row["label_patients"] for row in summary["rows"]} - {0}) or [1]
@@ -82,7 +83,7 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
             axes.set_xticks(list(places.values()), [str(n) for n in places])
             axes.minorticks_off()
             axes.set_xlim(min(places.values()) / 1.12, numbers[-1] * 1.12)
-            axes.set_title(STRUCTURES.get(structure, structure).capitalize())
+            axes.set_title(structure_name(structure).capitalize())
             axes.set_xlabel("labelled patients")
             axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
             axes.grid()
@@ -98,7 +99,7 @@ def _line(
     look: dict[str, Any],
     places: Mapping[int, float],
 ) -> tuple[float, str, str]:
-    """Draw one method; its height at the right end, its name and its colour."""
+    """Draw one method, and return its height at the right end, its name and its colour."""
     if method["family"] == "fixed":
         axes.axhline(rows[0]["mean"], color=look["color"], ls=":", lw=1.6)
         return rows[0]["mean"], method["method"], look["color"]
@@ -111,7 +112,7 @@ def _line(
 
 
 def _names(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each name beside the end of its line, apart from its neighbours, with a thin line to it."""
+    """Write each name beside the end of its line, with a thin line to it, so that names do not overlap."""
     if not ends:
         return
     low, high = axes.get_ylim()
@@ -141,20 +142,20 @@ def _names(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
 
 
 def spread_apart(values: Sequence[float], step: float, low: float, high: float) -> list[float]:
-    """Move ascending values apart, at least ``step`` from one to the next, as little as their order allows.
+    """Move ascending values apart by at least ``step``, with the least squared displacement.
 
     Args:
-        values: ascending.
-        step: the least distance.
-        low: the least place.
-        high: the largest place; where there is no room, places go beyond it.
+        values: Ascending values.
+        step: Smallest distance between neighbours.
+        low: Lower bound of the places.
+        high: Upper bound of the places, which are exceeded if there is not enough room.
 
     Returns:
         The places, ascending.
     """
     shift = np.arange(len(values)) * step
     wanted = np.asarray(values, np.float64) - shift
-    blocks: list[list[float]] = []  # pool adjacent violators: sum and number of each block of equal places
+    blocks: list[list[float]] = []  # pool adjacent violators: sum and size of each block
     for value in wanted:
         blocks.append([float(value), 1.0])
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
@@ -166,109 +167,107 @@ def spread_apart(values: Sequence[float], step: float, low: float, high: float) 
     return [float(place) for place in places.clip(low, room) + shift]
 
 
-def efficiency_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A table for each phase (both first): ``phase``, ``numbers``, and ``structures`` with their ``rows``.
+def efficiency_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Make one table per phase, that of both phases first.
 
-    A row has ``method``, ``what``, ``colour`` and ``cells``: ``mean`` and ``range`` (± sd over seeds), one for
-    each number of patients; a fixed network has one cell, at 0 patients.
+    Args:
+        summary: The ``label_efficiency`` part of ``results.json``.
+
+    Returns:
+        Tables with one section per structure and one column per number of patients. A cell is the mean over the
+        draws of patients with their standard deviation; a fixed network has one cell, at 0 patients.
     """
-    numbers = sorted({row["label_patients"] for row in summary["rows"]})
-    looks = _looks(summary["methods"])
-    found = {
-        (row["method"], row["structure"], row["phase"], row["label_patients"]): row for row in summary["rows"]
-    }
-    return [
-        {
-            "phase": "both phases" if phase == "both" else PHASES.get(phase, phase),
-            "numbers": numbers,
-            "structures": [
-                {
-                    "name": STRUCTURES.get(structure, structure),
-                    "rows": [
-                        {
-                            "method": method["method"],
-                            "what": method["label"],
-                            "colour": looks[method["method"]]["color"],
-                            "cells": [_cell(found.get((method["method"], structure, phase, n))) for n in numbers],
-                        }
-                        for method in summary["methods"]
-                    ],
-                }
-                for structure in summary["structures"]
-            ],
-        }
-        for phase in reversed(summary["phases"])
-    ]
+    numbers, looks = _numbers(summary), _looks(summary["methods"])
+    rows = {(row["method"], row["structure"], row["phase"], row["label_patients"]): row for row in summary["rows"]}
+    columns = [Column("Method", number=False), *(Column(str(n), "Labelled patients") for n in numbers)]
+    tables: list[Table] = []
+    for phase in reversed(summary["phases"]):
+        sections = [
+            Section(
+                [
+                    Row(
+                        method["method"],
+                        [_cell(rows.get((method["method"], structure, phase, n))) for n in numbers],
+                        detail=method["label"],
+                        colour=looks[method["method"]]["color"],
+                    )
+                    for method in summary["methods"]
+                ],
+                structure_name(structure).capitalize(),
+            )
+            for structure in summary["structures"]
+        ]
+        title = "both phases" if phase == "both" else phase_name(phase)
+        tables.append(Table(f"Dice, %, {title}", columns, sections, small=bool(tables)))
+    return tables
 
 
-def _cell(row: Mapping[str, Any] | None) -> dict[str, str]:
+def _numbers(summary: Mapping[str, Any]) -> list[int]:
+    return sorted({row["label_patients"] for row in summary["rows"]})
+
+
+def _cell(row: Mapping[str, Any] | None) -> Cell:
     if row is None:
-        return {"mean": "", "range": ""}
-    return {"mean": percent(row["mean"]), "range": "" if row["sd"] is None else f"± {percent(row['sd'])}"}
+        return Cell("")
+    return Cell(percent(row["mean"]), "" if row["sd"] is None else f"± {percent(row['sd'])}")
 
 
-def cost_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Seconds of a cell on one thread, by method: ``method`` and ``cells``, one for each number of patients."""
-    numbers = sorted({row["label_patients"] for row in summary["rows"]})
+def cost_table(summary: Mapping[str, Any]) -> Table:
+    """Make the table of the time of a cell on one thread, by method and number of patients."""
+    numbers = _numbers(summary)
 
     def seconds(value: float | None) -> str:
         return UNDEFINED if value is None else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
 
-    return [
-        {
-            "method": method["method"],
-            "cells": [seconds(method["seconds"][str(n)]) if str(n) in method["seconds"] else "" for n in numbers],
-        }
-        for method in summary["methods"]
-    ]
+    rows = []
+    for method in summary["methods"]:
+        times = method["seconds"]
+        cells = [Cell(seconds(times[str(n)]) if str(n) in times else "") for n in numbers]
+        rows.append(Row(method["method"], cells))
+    columns = [Column("Method", number=False), *(Column(str(n), "Labelled patients") for n in numbers)]
+    return Table("Time of a cell on one thread, s", columns, [Section(rows)], small=True)
 
 
 def failure_notes(summary: Mapping[str, Any]) -> list[str]:
-    """One sentence for each method and structure in which a cell chose nothing or failed."""
+    """Write one sentence per method and structure in which a cell selected nothing or failed."""
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for note in summary["notes"]:
         groups.setdefault((note["method"], note["structure"]), []).append(note)
     sentences = []
     for (method, structure), notes in groups.items():
-        where = "; ".join(
+        cells = "; ".join(
             f"{plural(n, 'patient')}: seed {listed([str(x['seed']) for x in notes if x['label_patients'] == n])}"
             for n in sorted({note["label_patients"] for note in notes})
         )
-        what = (
-            f"{STRUCTURES.get(structure, structure)}: nothing outlined, Dice 0"
-            if structure
-            else "failed, no value"
-        )
-        sentences.append(f"{method}, {what} ({where}). First reason: {notes[0]['reason']}")
+        what = f"{structure_name(structure)}: nothing outlined, Dice 0" if structure else "failed, no value"
+        sentences.append(f"{method}, {what} ({cells}). First reason: {notes[0]['reason']}")
     return sentences
 
 
 def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
-    """Plain sentences: what was compared, and from how many labels on a plain network is ahead."""
-    test, label = summary["test"], summary["label"]
+    """Tell in plain sentences what was compared, and from how many labels on a plain network is better."""
+    test, label, store = summary["test"], summary["label"], summary["store"]
     lead = (
-        f"{plural(len(summary['methods']), 'method')} learnt from the manual outlines of up to "
-        f"{plural(label['patients'], 'patient')} of {summary['store']['name']} and "
-        f"were measured on {plural(test['frames'], 'frame')} of {plural(test['patients'], 'other patient')}: how "
-        "good is each with how many labelled patients? Agreement is given as the Dice score (100% is perfect), "
-        f"the mean over {plural(len(summary['seeds']), 'draw')} of the labelled patients."
+        f"How good is each method with how many labelled patients? {plural(len(summary['methods']), 'method')} "
+        f"learned from the manual outlines of up to {patients(label['patients'], store)} ({store['name']}) and "
+        f"were measured on {plural(test['frames'], 'frame')} of {patients(test['patients'], store, 'other')}. The "
+        "Dice score tells how well an outline agrees with the manual one; 100% is perfect. It is the mean over "
+        f"{plural(len(summary['seeds']), 'draw')} of the labelled patients."
     )
     networks = [m["method"] for m in summary["methods"] if m["family"] == "network" and not m["pretrained"]]
     others = [m["method"] for m in summary["methods"] if m["family"] in ("parcels", "probe")]
     if not networks or not others:
         return [lead]
-    plain = networks[0]
-    phase = summary["phases"][-1]
-    paragraphs = [lead]
+    plain, phase, paragraphs = networks[0], summary["phases"][-1], [lead]
     for structure in summary["structures"]:
         parts = [_overtaken(summary, plain, other, structure, phase) for other in others]
-        name = STRUCTURES.get(structure, structure).capitalize()
-        paragraphs.append(f"{name}: {plain} is ahead of {'; '.join(part for part in parts if part)}.")
+        name = structure_name(structure).capitalize()
+        paragraphs.append(f"{name}: {plain} is better than {'; '.join(part for part in parts if part)}.")
     return paragraphs
 
 
 def _overtaken(summary: Mapping[str, Any], plain: str, other: str, structure: str, phase: str) -> str:
-    """From which number of patients on one method's mean is above another's, at all larger numbers, too."""
+    """Tell from which number of patients on one method is better than another, also at all larger numbers."""
     mine = {row["label_patients"]: row["mean"] for row in _series(summary, plain, structure, phase)}
     theirs = {row["label_patients"]: row["mean"] for row in _series(summary, other, structure, phase)}
     shared = sorted(set(mine) & set(theirs))
@@ -280,5 +279,20 @@ def _overtaken(summary: Mapping[str, Any], plain: str, other: str, structure: st
     if not shared:
         return ""
     if ahead is None:
-        return f"{other} at no number of patients measured up to {shared[-1]}"
-    return f"{other} from {plural(ahead, 'patient')} on" if ahead > shared[0] else f"{other} throughout"
+        return f"{other} at no measured number of patients up to {shared[-1]}"
+    return f"{other} from {plural(ahead, 'patient')} on" if ahead > shared[0] else f"{other} at all numbers"
+
+
+def efficiency_alternative(summary: Mapping[str, Any]) -> str:
+    """Describe the figure: the Dice scores of each method at its lowest and highest number of patients."""
+    phase, texts = summary["phases"][-1], []
+    for structure in summary["structures"]:
+        parts = []
+        for method in summary["methods"]:
+            rows = _series(summary, method["method"], structure, phase)
+            if rows:
+                ends = [rows[0], rows[-1]] if len(rows) > 1 else rows[:1]
+                values = [f"{percent(row['mean'])}% with {row['label_patients']}" for row in ends]
+                parts.append(f"{method['method']} {' and '.join(values)}")
+        texts.append(f"{structure_name(structure).capitalize()}: {'; '.join(parts)}.")
+    return f"Line chart of the Dice score against the number of labelled patients. {' '.join(texts)}"

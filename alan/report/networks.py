@@ -1,81 +1,96 @@
-"""Rows of the report's tables of supervised networks and ensembles: text only, ready to be shown."""
+"""Tables and sentences about the cost of networks and the gain of ensembles."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from alan.report.words import PHASES, STRUCTURES, UNDEFINED, difference, interval, listed, number, percent
+from alan.report.table import Cell, Column, Row, Section, Table, interval
+from alan.report.words import (
+    KIND_COLOURS,
+    UNDEFINED,
+    difference,
+    listed,
+    number,
+    percent,
+    plural,
+    structure_name,
+    where,
+)
 
 
-def network_part(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the page shows of the networks beside their rows in the tables of structures.
+def cost_table(summary: Mapping[str, Any]) -> Table | None:
+    """Make the table of the networks' training data and cost; None if there is no network.
 
     Args:
-        summary: the ``segmentation`` part of ``results.json``.
-
-    Returns:
-        ``costs`` (a row a network: ``method``, ``kind``, ``origin``, ``parameters``, ``ms``, ``peak``,
-        ``accuracy``), ``cost_note``, ``accuracy`` (whether any row has one) and ``ensembles`` (each with
-        ``members`` and ``gains``); empty lists where there is no network.
+        summary: The ``segmentation`` part of ``results.json``.
     """
-    accuracy = {row["method"]: row["accuracy"] for row in summary.get("accuracy", [])}
+    if not summary["networks"]:
+        return None
+    accuracy = {row["method"]: row["accuracy"] for row in summary["accuracy"]}
     rows = []
-    for one in summary.get("networks", []):
+    for one in summary["networks"]:
         cost = one["cost"]
-        rows.append(
-            {
-                "method": one["method"],
-                "kind": one["kind"],
-                "origin": one["origin"],
-                "parameters": f"{cost['parameters'] / 1e6:.2f}",
-                "ms": number(cost["ms"]),
-                "peak": number(cost["peak_mib"], 0),
-                "accuracy": interval(accuracy.get(one["method"])),
-            }
-        )
-    return {
-        "costs": rows,
-        "cost_note": _cost_note(summary["networks"][0]["cost"]) if rows else "",
-        "accuracy": bool(accuracy),
-        "ensembles": [_ensemble(one, summary) for one in summary.get("ensembles", [])],
-    }
+        texts = (one["origin"], f"{cost['parameters'] / 1e6:.2f}", number(cost["ms"]), number(cost["peak_mib"], 0))
+        cells = [Cell(text) for text in texts]
+        cells += [interval(accuracy.get(one["method"]))] if accuracy else []
+        rows.append(Row(one["method"], cells, colour=KIND_COLOURS[one["kind"]]))
+    columns = [Column("Network", number=False), Column("Trained on", number=False)]
+    columns += [Column("Parameters, million"), Column("Time per frame, ms"), Column("Peak memory, MiB")]
+    columns += [Column("Pixel accuracy, %")] if accuracy else []
+    return Table("Cost of the networks", columns, [Section(rows)], small=True)
 
 
-def _cost_note(cost: Mapping[str, Any]) -> str:
-    where = f"{cost['threads']} CPU thread(s)" if cost["device"] == "cpu" else str(cost["device"])
-    return (
+def cost_note(summary: Mapping[str, Any]) -> str:
+    """Explain how the cost was measured."""
+    cost = summary["networks"][0]["cost"]
+    device = plural(cost["threads"], "CPU thread") if cost["device"] == "cpu" else str(cost["device"])
+    note = (
         f"Time and memory of inference in batches of {cost['batch_size']} frames of {cost['size']} × "
-        f"{cost['size']} px on {where}, measured while this report was made; memory is what tensors took beside "
+        f"{cost['size']} px on {device}, measured during this evaluation; memory is that of the tensors, without "
         "the weights."
     )
+    if summary["accuracy"]:
+        note += " Pixel accuracy counts the background, which is most of a frame: read it with the Dice scores."
+    return note
 
 
-def _ensemble(one: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+def ensemble_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the table of the gain of each ensemble over its members.
+
+    Args:
+        summary: The ``segmentation`` part of ``results.json``.
+
+    Returns:
+        For each ensemble its ``table`` and a ``note`` on its weights.
+    """
+    titles = ("Weight", "Alone on validation, %", "Time of the ensemble", "Size of the ensemble")
+    columns = [Column("Member", number=False), *map(Column, titles)]
+    columns += [Column("Structure", number=False), Column("Phase", number=False)]
+    columns += [Column("Gain in Dice, points"), Column("Gain in IoU, points")]
     costs = {row["method"]: row["cost"] for row in summary["networks"]}
-    whole, validation = costs[one["method"]], one["validation"]
-    members = [
-        {
-            "name": member["name"],
-            "weight": f"{member['weight']:.3f}",
-            "validation": percent(member["validation"], 2),
-            "best": member["best"],
-            "slower": _ratio(whole, costs.get(member["method"]), "ms"),
-            "larger": _ratio(whole, costs.get(member["method"]), "parameters"),
-            "gains": [
-                {
-                    "structure": STRUCTURES.get(gain["structure"], gain["structure"]),
-                    "phase": gain["phase"],
-                    "dice": interval(gain["dice"], "signed"),
-                    "iou": interval(gain["iou"], "signed"),
-                }
-                for gain in one["gains"]
-                if gain["member"] == member["method"]
-            ],
-        }
-        for member in one["members"]
-    ]
-    return {"method": one["method"], "members": members, "note": _weights_note(validation)}
+    found = []
+    for one in summary["ensembles"]:
+        rows = []
+        for member in one["members"]:
+            ratios = [
+                _ratio(costs[one["method"]], costs.get(member["method"]), key) for key in ("ms", "parameters")
+            ]
+            texts = (f"{member['weight']:.3f}", percent(member["validation"], 2), *ratios)
+            marks: dict[str, Any] = {"highlight": member["best"]}
+            marks |= {"detail": "best on validation"} if member["best"] else {}
+            gains = [gain for gain in one["gains"] if gain["member"] == member["method"]]
+            for gain in gains:
+                cells = [*texts, structure_name(gain["structure"]), gain["phase"]]
+                both = [interval(gain[metric], "signed") for metric in ("dice", "iou")]
+                rows.append(Row(member["name"], [*map(Cell, cells), *both], **marks))
+            if not gains:
+                rows.append(
+                    Row(member["name"], [Cell(text) for text in texts], note="not measured alone", **marks)
+                )
+        table = Table(f"Gain of {one['method']} over its members", columns, [Section(rows)], small=True)
+        found.append({"table": table, "note": _weights_note(one["validation"])})
+    return found
 
 
 def _ratio(whole: Mapping[str, Any], part: Mapping[str, Any] | None, name: str) -> str:
@@ -84,41 +99,39 @@ def _ratio(whole: Mapping[str, Any], part: Mapping[str, Any] | None, name: str) 
 
 def _weights_note(validation: Mapping[str, Any] | None) -> str:
     if validation is None:
-        return "The file does not say how the weights were found, so no member is known to be the best one."
+        return "The file does not tell how the weights were found, so the best member is unknown."
     name = {"iou": "IoU", "dice": "Dice"}[validation["objective"]]
     how = {
         "searched": f"searched ({validation['sampler']}, {validation['trials']} trials)",
         "equal": "equal",
     }.get(str(validation["weights"]), "given")
     return (
-        f"Weights {how} on {validation['frames']} frames of {validation['patients']} patients of the split "
+        f"Weights: {how}, on {validation['frames']} frames of {validation['patients']} patients of the split "
         f"“{validation['split']}”. Mean {name} there: ensemble {percent(validation['score'], 2)}%, equal weights "
-        f"{percent(validation['equal'], 2)}%. The best member is the one that is best there; the test frames "
-        "had no say in it."
+        f"{percent(validation['equal'], 2)}%. The best member is the one that is best there, not on the test "
+        "frames."
     )
 
 
 def network_headline(summary: Mapping[str, Any]) -> list[str]:
-    """One paragraph for each ensemble: what it adds to its best member, and for what.
+    """Write one paragraph per ensemble on its gain over its best member, and on its cost.
 
     Args:
-        summary: the ``segmentation`` part of ``results.json``.
+        summary: The ``segmentation`` part of ``results.json``.
     """
+    costs = {row["method"]: row["cost"] for row in summary["networks"]}
     paragraphs = []
-    for one in summary.get("ensembles", []):
+    for one in summary["ensembles"]:
         best = next((member for member in one["members"] if member["best"] and member["method"]), None)
         gains = [gain for gain in one["gains"] if gain["best"]]
         if best is None or not gains:
             continue
         verdicts = [
-            f"{difference(gain['dice'])} for the {STRUCTURES.get(gain['structure'], gain['structure'])} at "
-            f"{PHASES.get(gain['phase'], gain['phase'])}"
-            for gain in gains
+            f"{difference(gain['dice'])} for the {where(gain['structure'], gain['phase'])}" for gain in gains
         ]
-        costs = {row["method"]: row["cost"] for row in summary["networks"]}
         slower = _ratio(costs[one["method"]], costs[best["method"]], "ms")
         paragraphs.append(
-            f"{one['method'].capitalize()} against its best member ({best['method']}, chosen on validation "
+            f"{one['method'].capitalize()} compared with its best member ({best['method']}, chosen on validation "
             f"frames): {listed(verdicts)}. It takes {slower} the time."
         )
     return paragraphs

@@ -1,4 +1,4 @@
-"""The page of a search: history, best five beside the paper's, parallel coordinates, importances, failures."""
+"""Report of an architecture search: history, best trials beside the paper's, importances and failures."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from alan.files import write_text
+from matplotlib.figure import Figure
+
+from alan.evaluation.columns import ColumnEntry
 from alan.report import search_figures as figures
-from alan.report.html import Picture, make_picture, template
-from alan.report.words import STRUCTURES, UNDEFINED, listed, number, percent, plural
-from alan.runs import CONFIG
+from alan.report.export import SUMMARY, write_files
+from alan.report.html import write_page
+from alan.report.pictures import Picture, make_picture
+from alan.report.table import Cell, Column, Row, Section, Table
+from alan.report.words import UNDEFINED, listed, number, percent, plural, structure_name
 from alan.search.results import AXES, read_search
 
-TEMPLATE = "search.html.j2"
 #: EDNAS paper, Table I: IoU in percent on its test set, batch size, learning rate, encoder, architecture.
 PUBLISHED = (
     ("87.00", "4", "4e-5", "timm-skresnet34", "Linknet"),
@@ -23,38 +26,118 @@ PUBLISHED = (
     ("86.75", "8", "5e-4", "vgg16-bn", "UnetPlusPlus"),
     ("86.68", "8", "1e-5", "se-resnext50-32x4d", "DeepLabV3"),
 )
+_POINT = (
+    Column("Encoder", number=False),
+    Column("Decoder", number=False),
+    Column("Depth"),
+    Column("Learning rate"),
+    Column("Batch size"),
+)
+_SCORES = tuple(map(Column, ("Dice, %", "Weights, million", "Latency, ms", "Minutes")))
+#: Columns of the ``summary.csv`` of a search; ``trials.csv`` has all columns.
+_SUMMARY = (
+    ColumnEntry("data", "", "Data sets"),
+    ColumnEntry("simulated", "", "True if a data set is simulated, so that its patients do not exist"),
+    ColumnEntry("trial", "", "Number of the trial"),
+    ColumnEntry("state", "", "complete, pruned (stopped early), failed, running or waiting"),
+    ColumnEntry("encoder", "", "Encoder"),
+    ColumnEntry("decoder", "", "Decoder"),
+    ColumnEntry("depth", "count", "Depth of the encoder"),
+    ColumnEntry("lr", "", "Learning rate"),
+    ColumnEntry("batch_size", "count", "Batch size"),
+    ColumnEntry("iou", "share", "Mean validation IoU over structures and images, of the best validation"),
+    ColumnEntry("val_dice", "share", "Mean validation Dice of the same validation"),
+    ColumnEntry("latency", "s", "Median time of a forward pass of a single frame"),
+    ColumnEntry("parameters", "count", "Number of weights"),
+    ColumnEntry("seconds", "s", "Duration of the trial"),
+    ColumnEntry("reason", "", "Why the trial failed"),
+)
 
 
 def write_search_report(run: str | os.PathLike[str]) -> Path:
-    """Draw the figures of a search and write its ``report.html``.
+    """Write ``report.html``, ``summary.csv``, ``summary.tex`` and ``columns.csv`` of a search.
 
     Args:
-        run: a run folder of :func:`alan.search.run_search`.
+        run: Run folder of :func:`alan.search.run_search`.
 
     Returns:
-        The path of the page. The figures also lie in ``figures/`` as PNG files.
+        Path of the page. The figures are also in ``figures/`` as PNG files.
 
     Raises:
-        DataError: the folder holds no search.
+        DataError: The folder has no search.
     """
     folder = Path(run)
     results = read_search(folder)
-    trials = results["trials"]
-    page = {
-        **results,
-        "title": f"Architecture search: {results['study']['name']}",
-        "headline": _headline(results),
-        "facts": _facts(results),
-        "rows": [_row(row, rank) for rank, row in enumerate(results["best"], 1)],
-        "front": [_row(row, "") for row in trials if row["trial"] in set(results["pareto"])],
-        "every": [_row(row, row["trial"]) for row in trials],
-        "published": PUBLISHED,
-        "pictures": _pictures(folder, results),
-        "config": (folder / CONFIG).read_text(encoding="utf-8"),
-    }
-    out = folder / "report.html"
-    write_text(out, template(TEMPLATE).render(page))
-    return out
+    trials, stores = results["trials"], results["stores"]
+    best = _best_table(results["best"])
+    front = _trial_table("Pareto front", [row for row in trials if row["trial"] in set(results["pareto"])])
+    every = _trial_table("All trials", trials)
+    simulated = [store["name"] for store in stores if store["simulated"]]
+    shared = {"data": ", ".join(store["name"] for store in stores), "simulated": bool(simulated)}
+    tables = [table for table in (best, front) if table.rows]
+    write_files(folder, [{**shared, **row} for row in trials], tables, {SUMMARY: _SUMMARY})
+    return write_page(
+        folder,
+        "search.html.j2",
+        {
+            **results,
+            "title": f"Architecture search: {results['study']['name']}",
+            "simulated": simulated,
+            "headline": _headline(results),
+            "facts": _facts(results),
+            "best_table": best if results["best"] else None,
+            "front_table": front if front.rows else None,
+            "failed_table": _failed_table(results["failed"]) if results["failed"] else None,
+            "trial_table": every,
+            "pictures": _pictures(folder, results),
+        },
+    )
+
+
+def _point(row: Mapping[str, Any]) -> list[Cell]:
+    values = {**{axis: row[axis] for axis in AXES}, "lr": None if row["lr"] is None else f"{row['lr']:g}"}
+    return [Cell(UNDEFINED if values[axis] is None else str(values[axis])) for axis in AXES]
+
+
+def _cells(row: Mapping[str, Any]) -> list[Cell]:
+    """Make the cells of a trial: IoU, its point, and its other scores."""
+    latency, weights, seconds = row["latency"], row.get("parameters"), row["seconds"]
+    scores = (
+        percent(row.get("val_dice")),
+        number(None if weights is None else weights / 1e6),
+        number(None if latency is None else 1e3 * latency),
+        number(None if seconds is None else seconds / 60),
+    )
+    return [Cell(percent(row["iou"]), strong=True), *_point(row), *map(Cell, scores)]
+
+
+def _best_table(best: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [Row(str(rank), _cells(row), highlight=rank == 1) for rank, row in enumerate(best, 1)]
+    published = [
+        Row(
+            str(rank),
+            [Cell(text) for text in (iou, encoder, architecture, UNDEFINED, lr, batch)],
+            note="published, EDNAS paper Table I",
+        )
+        for rank, (iou, batch, lr, encoder, architecture) in enumerate(PUBLISHED, 1)
+    ]
+    sections = [Section(rows), Section(published, published=True)] if rows else []
+    columns = [Column("Rank"), Column("IoU, %"), *_POINT, *_SCORES]
+    return Table("The best five", columns, sections, small=True)
+
+
+def _trial_table(title: str, trials: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [
+        Row(str(row["trial"]), _cells(row), detail="" if row["state"] == "complete" else row["state"])
+        for row in trials
+    ]
+    return Table(title, [Column("Trial"), Column("IoU, %"), *_POINT, *_SCORES], [Section(rows)], small=True)
+
+
+def _failed_table(trials: Sequence[Mapping[str, Any]]) -> Table:
+    rows = [Row(str(row["trial"]), [*_point(row), Cell(row["reason"] or "")]) for row in trials]
+    columns = [Column("Trial"), *_POINT, Column("Reason", number=False)]
+    return Table("Failed trials", columns, [Section(rows)], small=True)
 
 
 def _headline(results: Mapping[str, Any]) -> list[str]:
@@ -62,18 +145,21 @@ def _headline(results: Mapping[str, Any]) -> list[str]:
     said = [f"{n:,} {state}" for state, n in counts.items() if n]
     lines = [f"{plural(len(results['trials']), 'trial')}: {listed(said) if said else 'none yet'}."]
     if not results["best"]:
-        return [*lines, "No trial has finished: there is no best network."]
+        return [*lines, "No trial has finished, so there is no best network."]
     best = results["best"][0]
-    names = [STRUCTURES.get(name, name) for name in results["training"]["structures"]]
-    lines.append(
-        f"The best validation IoU is {percent(best['iou'])}% ({listed(names)}), by {best['decoder']} over "
-        f"{best['encoder']} with depth {best['depth']}, learning rate {best['lr']:g} and batch size "
-        f"{best['batch_size']}."
-    )
+    names = [structure_name(name) for name in results["training"]["structures"]]
+    lines.append(f"The best validation IoU is {percent(best['iou'])}% ({listed(names)}), by {_setting(best)}.")
     return [
         *lines,
-        "The best of many is chosen on the validation frames, so its score there is too high for others.",
+        "The best trial is chosen on the validation frames, so expect a lower score on other frames.",
     ]
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    return (
+        f"{row['decoder']} on {row['encoder']} with depth {row['depth']}, learning rate {row['lr']:g} and batch "
+        f"size {row['batch_size']}"
+    )
 
 
 def _states(trials: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -101,57 +187,50 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _row(row: Mapping[str, Any], name: Any) -> dict[str, Any]:
-    latency, weights, seconds = row["latency"], row.get("parameters"), row["seconds"]
-    return {
-        "name": name,
-        "trial": row["trial"],
-        "state": row["state"],
-        **{axis: UNDEFINED if row[axis] is None else row[axis] for axis in AXES},
-        "lr": UNDEFINED if row["lr"] is None else f"{row['lr']:g}",
-        "iou": percent(row["iou"]),
-        "dice": percent(row.get("val_dice")),
-        "latency": number(None if latency is None else 1e3 * latency),
-        "weights": number(None if weights is None else weights / 1e6),
-        "minutes": number(None if seconds is None else seconds / 60),
-        "reason": row["reason"] or "",
-    }
-
-
 def _pictures(folder: Path, results: Mapping[str, Any]) -> dict[str, Picture]:
-    """The figures that the trials allow."""
-    trials, pictures = results["trials"], {}
+    """Draw the figures for which there are trials."""
+    trials, found = results["trials"], {}
+    done = sorted((row for row in trials if row["state"] == "complete"), key=lambda row: row["trial"])
+
+    def add(name: str, figure: Figure, caption: str, alternative: str) -> None:
+        found[name] = make_picture(folder, figure, f"{name}.png", caption, alternative)
+
     if trials:
-        pictures["history"] = make_picture(
-            folder,
+        scores = [row["iou"] for row in done]
+        ends = (
+            f", from {percent(scores[0])}% in the first to {percent(max(scores))}% in the best" if scores else ""
+        )
+        add(
+            "history",
             figures.history(trials),
-            "history.png",
-            "Mean validation IoU of each trial, in the order in which they were started, and the best so far.",
-            "IoU by trial, with the best so far",
+            "Mean validation IoU of each trial, in the order in which they started, and the best so far.",
+            f"Chart of the IoU by trial, with the best so far: {plural(len(done), 'finished trial')}{ends}.",
         )
     if results["best"]:
-        pictures["parallel"] = make_picture(
-            folder,
+        best = results["best"][0]
+        add(
+            "parallel",
             figures.parallel(trials, results["space"]["axes"]),
-            "parallel.png",
-            "Each line is a finished trial, from its value on each axis to its IoU: darker is better, the thick "
-            "orange line is the best. Values that no finished trial has are not shown.",
-            "Parallel coordinates of the finished trials",
+            "Each line is a finished trial, from its value on each axis to its IoU. Darker lines are better; the "
+            "thick orange line is the best. Values without a finished trial are left out.",
+            f"Parallel coordinates of the finished trials. Best: {_setting(best)}, IoU {percent(best['iou'])}%.",
         )
     if results["importances"]:
-        pictures["importances"] = make_picture(
-            folder,
+        shares = sorted(results["importances"].items(), key=lambda item: -item[1])
+        parts = [f"{figures.AXES[name]} {percent(share, 0)}%" for name, share in shares]
+        add(
+            "importances",
             figures.importance_bars(results["importances"]),
-            "importances.png",
-            f"How much each axis explains of the IoU's variance. {results['importances_note']}",
-            "Importance of each axis",
+            f"Share of the variance of the IoU that each axis explains. {results['importances_note']}",
+            f"Bar chart of the importance of each axis: {', '.join(parts)}.",
         )
     if results["pareto"]:
-        pictures["pareto"] = make_picture(
-            folder,
+        front = [row for row in done if row["trial"] in set(results["pareto"])]
+        parts = [f"{percent(row['iou'])}% at {number(1e3 * row['latency'])} ms" for row in front]
+        add(
+            "pareto",
             figures.pareto_front(trials, results["pareto"]),
-            "pareto.png",
-            "Validation IoU against the time for one frame. No trial beats one of the front in both.",
-            "Pareto front of IoU and latency",
+            "Validation IoU against the time for one frame. No trial is better than one of the front in both.",
+            f"Scatter plot of IoU and latency. Pareto front: {', '.join(parts)}.",
         )
-    return pictures
+    return found

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from alan.report.figures import STYLE
 
-#: Blue for trials, orange for what is best, grey for the rest: Okabe and Ito's, apart in grey too.
+#: Blue for trials, orange for the best, grey for the rest, by Okabe and Ito; they also differ in grey.
 _TRIAL, _BEST, _REST, _INK = "#0072B2", "#D55E00", "#9aa5b1", "#1f2933"
 AXES = {
     "encoder": "encoder",
@@ -25,10 +25,10 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def history(trials: Rows) -> Figure:
-    """IoU of each trial in the order of starting, and the best so far; failed trials at the bottom.
+    """Draw the IoU of each trial in order, and the best so far; failed trials are at the bottom.
 
     Args:
-        trials: rows of ``results.json``.
+        trials: Rows of ``results.json``.
     """
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
@@ -68,11 +68,11 @@ def history(trials: Rows) -> Figure:
 
 
 def parallel(trials: Rows, values: Mapping[str, Sequence[Any]]) -> Figure:
-    """One line a finished trial through its value on each axis, coloured by its IoU; the best is thick.
+    """Draw one line per finished trial through its value on each axis, coloured by its IoU; the best is thick.
 
     Args:
-        trials: rows of ``results.json``.
-        values: axis to the values of the space; axes of one value are left out.
+        trials: Rows of ``results.json``.
+        values: Axis to the values of the space; axes with a single value are left out.
     """
     done = sorted((row for row in trials if row["state"] == "complete"), key=lambda row: row["iou"])
     names = [name for name in values if len(values[name]) > 1]
@@ -88,7 +88,7 @@ def parallel(trials: Rows, values: Mapping[str, Sequence[Any]]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.2, min(max(3.2, 0.22 * tallest), 9.0)), layout="constrained")
         axes: Axes = figure.subplots()
-        spread = np.random.default_rng(0)  # lines of one value side by side
+        spread = np.random.default_rng(0)  # lines through the same value lie side by side
         for rank, row in enumerate(done):
             places = []
             for name in names:
@@ -132,13 +132,13 @@ def parallel(trials: Rows, values: Mapping[str, Sequence[Any]]) -> Figure:
         axes.set_yticks([])
         axes.set_xlim(-0.1, len(names) + 0.25)
         axes.set_ylim(-0.06, 1.06)
-        for side in axes.spines.values():
-            side.set_visible(False)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
     return figure
 
 
 def importance_bars(shares: Mapping[str, float]) -> Figure:
-    """Share of each axis in the variance of the IoU, the largest on top."""
+    """Draw the share of each axis in the variance of the IoU, with the largest on top."""
     names = sorted(shares, key=lambda name: shares[name])
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5.6, 0.7 + 0.34 * len(names)), layout="constrained")
@@ -156,11 +156,11 @@ def importance_bars(shares: Mapping[str, float]) -> Figure:
 
 
 def pareto_front(trials: Rows, front: Sequence[int]) -> Figure:
-    """IoU against latency, the front joined by a line.
+    """Draw the IoU against the latency, with the front joined by a line.
 
     Args:
-        trials: rows of ``results.json``.
-        front: numbers of the trials that no other beats in both.
+        trials: Rows of ``results.json``.
+        front: Numbers of the trials than which no other is better in both.
     """
     done = [row for row in trials if row["state"] == "complete"]
     best = sorted((row for row in done if row["trial"] in set(front)), key=lambda row: row["latency"])
@@ -187,7 +187,7 @@ def pareto_front(trials: Rows, front: Sequence[int]) -> Figure:
                 fontsize=7,
             )
         axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
-        axes.set_xlabel("Latency of a frame (ms)")
+        axes.set_xlabel("Latency per frame (ms)")
         axes.set_ylabel("Validation IoU (%)")
         figure.legend(loc="outside upper right")
     return figure

@@ -1,4 +1,4 @@
-"""Rows of the report's tables, out of ``results.json``: text only, ready to be shown."""
+"""Tables and notes of an evaluation's report, made from ``results.json``."""
 
 from __future__ import annotations
 
@@ -6,129 +6,149 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
-from alan.report.words import KINDS, PHASES, RULES, STRUCTURES, interval, listed, number, percent, plural
-
-_LONG = (
-    ("dice", "percent"),
-    ("iou", "percent"),
-    ("dice_original", "percent"),
-    ("iou_original", "percent"),
-    ("hd95_mm", "number"),
-    ("asd_mm", "number"),
+from alan.evaluation.scoring import METRICS, Metric
+from alan.report.table import Cell, Column, Row, Section, Table, interval
+from alan.report.words import (
+    KIND_COLOURS,
+    RULES,
+    UNDEFINED,
+    listed,
+    method_label,
+    number,
+    percent,
+    plural,
+    structure_name,
+    where,
 )
 
-_PARTS = ("segmentation", "views", "label_efficiency")
+_METHOD, _RULE = Column("Method", number=False), Column("Rule", number=False)
+_KINDS = list(KIND_COLOURS)
 
 
-def segmentation_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One table for each structure.
+def structures_of(summary: Mapping[str, Any]) -> list[str]:
+    """List the structures of the segmentation part of ``results.json`` in the order of measurement."""
+    return list(dict.fromkeys(row["structure"] for row in summary["rows"]))
+
+
+def heading(metric: Metric) -> str:
+    """Format the heading of a metric with its unit."""
+    return f"{metric.title}, {metric.unit or '%'}"
+
+
+def _value(row: Mapping[str, Any], name: str, *, strong: bool = False) -> Cell:
+    style = "number" if METRICS[name].unit else "percent"
+    return interval(row["metrics"].get(name), style, strong=strong)
+
+
+def segmentation_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Make the main table of each structure.
 
     Args:
-        summary: the ``segmentation`` part of ``results.json``.
+        summary: The ``segmentation`` part of ``results.json``.
 
     Returns:
-        Dictionaries of ``structure``, ``name``, ``phases``, ``rows`` (``method``, ``kind``, ``rule``, ``shown``,
-        ``reason``, and by phase ``dice``, ``against``, ``hd95``, ``empty``), ``published`` and ``long`` (all
-        metrics).
+        Tables with the main metrics and the difference to the atlas at each phase.
     """
     phases = list(summary["test"]["phases"])
-    structures = list(dict.fromkeys(row["structure"] for row in summary["rows"]))
-    return [
-        {
-            "structure": structure,
-            "name": STRUCTURES.get(structure, structure),
-            "phases": phases,
-            "rows": _methods(summary, structure, phases),
-            "published": _published(summary, structure, phases),
-            "long": _long(summary, structure),
-        }
-        for structure in structures
-    ]
+    return [_main_table(summary, structure, phases) for structure in structures_of(summary)]
 
 
-def _methods(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> list[dict[str, Any]]:
-    shown = summary["example_methods"].get(structure) or {}
-    order = {kind: place for place, kind in enumerate(KINDS)}
-    rules = list(RULES)
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+def _main_table(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> Table:
+    main = [name for name, metric in METRICS.items() if metric.main]
+    atlas = {
+        (row["method"], row["rule"], row["phase"]): row["dice"]
+        for row in summary["against_atlas"]
+        if row["structure"] == structure
+    }
+    example = summary["example_methods"].get(structure)
+    methods: dict[tuple[str, str], dict[str, Any]] = {}  # method and rule to the rows of its phases
     for row in summary["rows"]:
-        if row["structure"] != structure:
-            continue
-        key = (row["method"], row["rule"])
-        entry = found.setdefault(
-            key,
-            {
-                "method": row["method"],
-                "kind": row["kind"],
-                "rule": RULES.get(row["rule"], row["rule"]),
-                "shown": {"method": row["method"], "rule": row["rule"]} == shown,
-                "reason": row["reason"],
-                "dice": {},
-                "hd95": {},
-                "against": {},
-                "empty": 0,
-                "rank": (order.get(row["kind"], 9), row["method"], rules.index(row["rule"])),
-            },
-        )
-        if row["metrics"]:
-            entry["dice"][row["phase"]] = interval(row["metrics"]["dice"])
-            entry["hd95"][row["phase"]] = interval(row["metrics"]["hd95_mm"], "number")
-        entry["empty"] += row["empty"]
-    for row in summary["against_atlas"]:
         if row["structure"] == structure:
-            found[row["method"], row["rule"]]["against"][row["phase"]] = interval(row["dice"], "signed")
-    nothing = interval(None)
-    for entry in found.values():
-        for part in ("dice", "hd95", "against"):
-            entry[part] = [entry[part].get(phase, nothing) for phase in phases]
-    return sorted(found.values(), key=lambda entry: entry["rank"])
+            methods.setdefault((row["method"], row["rule"]), {})[row["phase"]] = row
+    rows = []
+    for (method, rule), by_phase in sorted(methods.items(), key=lambda item: _rank(*item)):
+        one = next(iter(by_phase.values()))
+        missing = {phase: {"metrics": {}} for phase in phases} | by_phase
+        cells = [Cell(RULES[rule])]
+        for name in main:
+            cells += [_value(missing[phase], name, strong=name == "dice") for phase in phases]
+            if name == "dice":
+                cells += [interval(atlas.get((method, rule, phase)), "signed") for phase in phases]
+        cells.append(Cell(str(sum(row["empty"] for row in by_phase.values()))))
+        reasons = list(dict.fromkeys(row["reason"] for row in by_phase.values() if row["reason"]))
+        note = f"no parcel selected: {'; '.join(reasons)}" if all(r["reason"] for r in by_phase.values()) else ""
+        rows.append(
+            Row(
+                method,
+                cells[:1] if note else cells,
+                colour=KIND_COLOURS.get(one["kind"], ""),
+                highlight={"method": method, "rule": rule} == example,
+                note=note,
+            )
+        )
+    columns = [_METHOD, _RULE]
+    for name in main:
+        columns += [Column(phase, heading(METRICS[name])) for phase in phases]
+        if name == "dice":
+            columns += [Column(phase, "Difference to atlas, points") for phase in phases]
+    sections = [Section(rows)]
+    if published := _published(summary, structure, phases):
+        sections.append(Section(published, published=True))
+    return Table(structure_name(structure).capitalize(), [*columns, Column("Empty")], sections)
 
 
-def _published(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> list[dict[str, Any]]:
+def _rank(key: tuple[str, str], by_phase: Mapping[str, Any]) -> tuple[int, str, int]:
+    return (_KINDS.index(next(iter(by_phase.values()))["kind"]), key[0], list(RULES).index(key[1]))
+
+
+def _published(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> list[Row]:
     if not summary["published"]:
         return []
     cells = [cell for cell in published_dice(summary["published"]) if cell.structure == structure]
     rows = []
     for training, k in dict.fromkeys((cell.training, cell.k) for cell in cells):
         by_phase = {cell.phase: cell for cell in cells if (cell.training, cell.k) == (training, k)}
-        dice = [
-            {"mean": percent(by_phase[p].mean), "range": f"± {percent(by_phase[p].std)} SD"}
-            if p in by_phase
-            else interval(None)
-            for p in phases
-        ]
-        rows.append({"method": f"ALAN trained on {training}, K = {k}", "n": cells[0].n, "dice": dice})
-    return rows
-
-
-def _long(summary: Mapping[str, Any], structure: str) -> list[dict[str, Any]]:
-    rows = []
-    for row in summary["rows"]:
-        if row["structure"] != structure or not row["metrics"]:
-            continue
-        dice = row["metrics"]["dice"]
+        dice = {p: Cell(percent(cell.mean), f"± {percent(cell.std)} SD") for p, cell in by_phase.items()}
+        note = f"{MARK_SEGMENTATION}, n = {cells[0].n}"
         rows.append(
-            {
-                "method": row["method"],
-                "rule": RULES.get(row["rule"], row["rule"]),
-                "phase": row["phase"],
-                "cells": [interval(row["metrics"][name], style) for name, style in _LONG],
-                "std": percent(dice["std"]),
-                "n": dice["n"],
-                "undefined": dice["undefined"],
-                "empty": row["empty"],
-            }
+            Row(
+                f"ALAN trained on {training}, K = {k}",
+                [Cell(RULES["paper"]), *(dice.get(p, Cell(UNDEFINED)) for p in phases)],
+                note=note,
+            )
         )
     return rows
 
 
+def metric_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Make the table of all metrics of each structure."""
+    titles = [heading(metric) for metric in METRICS.values()]
+    counts = ("SD of Dice", "n", "Undefined", "Empty")
+    columns = [_METHOD, _RULE, Column("Phase", number=False), *map(Column, (*titles, *counts))]
+    tables = []
+    for structure in structures_of(summary):
+        rows = []
+        for row in summary["rows"]:
+            if row["structure"] == structure and row["metrics"]:
+                dice = row["metrics"]["dice"]
+                texts = (percent(dice["std"]), str(dice["n"]), str(dice["undefined"]), str(row["empty"]))
+                values = [_value(row, name) for name in METRICS]
+                cells = [Cell(RULES[row["rule"]]), Cell(row["phase"]), *values, *map(Cell, texts)]
+                rows.append(Row(row["method"], cells))
+        title = f"{structure_name(structure).capitalize()}, all metrics"
+        tables.append(Table(title, columns, [Section(rows)], small=True))
+    return tables
+
+
 def published_note(summary: Mapping[str, Any]) -> str:
-    """What the published rows are, and in what our side differs from them."""
+    """Explain the published rows, and how their data differ from ours; empty if there are none."""
+    if not summary["published"]:
+        return ""
     test = summary["test"]
     frames = listed([f"{n:,} {phase}" for phase, n in test["phases"].items()])
     note = (
         f"Rows marked “{MARK_SEGMENTATION}” are copied from the paper: mean ± standard deviation over its test "
-        f"frames (n of each phase in the row). Ours were measured on {plural(test['patients'], 'patient')} "
+        f"frames (n frames of each phase). Ours were measured on {plural(test['patients'], 'patient')} "
         f"({frames} frames, {listed(list(test['views'])) or 'view unknown'})"
     )
     if summary["published"] == "camus":
@@ -136,125 +156,167 @@ def published_note(summary: Mapping[str, Any]) -> str:
     return f"{note}."
 
 
-def ejection_fraction_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the ejection fraction table: names, ``absolute`` and ``bias`` as cells, and the counts."""
+def ejection_fraction_table(summary: Mapping[str, Any]) -> Table | None:
+    """Make the table of the ejection fraction; None if it was not measured."""
+    if not summary["ejection_fraction"]:
+        return None
+    titles = (
+        "Mean bias, points",
+        "Limits of agreement, points",
+        "Mean absolute error, points",
+        "Median bias, points",
+        "Median absolute error, points",
+        "Correlation",
+        "Loops",
+        "Reversed",
+        "Undefined",
+    )
+    rows = []
+    for row in summary["ejection_fraction"]:
+        limits = (row[f"{end}_limit_of_agreement"]["value"] for end in ("lower", "upper"))
+        correlation = row["correlation"]
+        ends = [number(correlation[end], 2) for end in ("low", "high")]
+        cells = [
+            Cell(RULES[row["rule"]]),
+            interval(row["mean_bias"], "number"),
+            Cell(" to ".join(number(limit) for limit in limits)),
+            interval(row["mean_absolute_error"], "number"),
+            _quartiles(row["bias_quartiles"]),
+            _quartiles(row["absolute_error_quartiles"]),
+            Cell(number(correlation["value"], 2), "" if correlation["low"] is None else " to ".join(ends)),
+            *(Cell(str(row[name])) for name in ("n", "reversed", "undefined")),
+        ]
+        rows.append(Row(row["method"], cells))
+    columns = [_METHOD, _RULE, *map(Column, titles)]
+    return Table("Ejection fraction from the outlines", columns, [Section(rows)], small=True)
 
-    def cell(quartiles: Mapping[str, float]) -> dict[str, str]:
-        low, median, high = (number(quartiles[key]) for key in ("q25", "median", "q75"))
-        return {"mean": median, "range": f"{low} to {high}"}
 
-    return [
-        {
-            **row,
-            "rule": RULES.get(row["rule"], row["rule"]),
-            "absolute": cell(row["absolute_error_quartiles"]),
-            "bias": cell(row["bias_quartiles"]),
-        }
-        for row in summary["ejection_fraction"]
-    ]
+def _quartiles(value: Mapping[str, float]) -> Cell:
+    return Cell(number(value["median"]), f"{number(value['q25'])} to {number(value['q75'])}")
 
 
 def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each shown white box, why each parcel was or was not chosen.
+    """Show for the example white boxes why each parcel was or was not selected.
 
     Args:
-        summary: the ``segmentation`` part of ``results.json``.
-        models: file name in ``models/`` to its content.
+        summary: The ``segmentation`` part of ``results.json``.
+        models: File name in ``models/`` to its content.
+
+    Returns:
+        Descriptions of white boxes as in ``results.json``, with ``name``, ``rule`` in words, ``images`` and
+        ``table``.
     """
-    tables = []
+    columns = [
+        Column("Parcel"),
+        Column("Role", number=False),
+        Column("Present in"),
+        Column("of frames, %"),
+        Column("Inside in"),
+        Column("of those, %"),
+        Column("Mean overlap, %"),
+        Column("Reason", number=False),
+    ]
+    found = []
     for box in summary["white_boxes"]:
         example = summary["example_methods"].get(box["structure"])
         if box["reason"] or example != {"method": box["method"], "rule": box["rule"]}:
             continue
-        selector = models[box["file"]]["selector"]
-        rows = sorted(
-            selector["parcels"],
-            key=lambda row: (row["role"] != "interior", -(row["mean_overlap"] or 0.0), row["id"]),
+        selector, name = models[box["file"]]["selector"], where(box["structure"], box["phase"])
+        parcels = sorted(
+            (parcel for parcel in selector["parcels"] if parcel["present"]),
+            key=lambda parcel: (parcel["role"] != "interior", -(parcel["mean_overlap"] or 0.0), parcel["id"]),
         )
-        tables.append(
-            {
-                **box,
-                "name": _box_name(box),
-                "rule": RULES.get(box["rule"], box["rule"]),
-                "images": selector["images"],
-                "rows": [
-                    {
-                        **row,
-                        "presence": percent(row["presence"], 0),
-                        "consistency": percent(row["consistency"], 0),
-                        "mean_overlap": percent(row["mean_overlap"], 0),
-                    }
-                    for row in rows
-                    if row["present"]
+        rows = [
+            Row(
+                str(parcel["id"]),
+                [
+                    Cell(parcel["role"] or UNDEFINED),
+                    Cell(str(parcel["present"])),
+                    Cell(percent(parcel["presence"], 0)),
+                    Cell(str(parcel["inside"])),
+                    Cell(percent(parcel["consistency"], 0)),
+                    Cell(percent(parcel["mean_overlap"], 0)),
+                    Cell(parcel["why"]),
                 ],
-            }
-        )
-    return tables
+                highlight=parcel["role"] == "interior",
+            )
+            for parcel in parcels
+        ]
+        table = Table(f"Parcels of the {name}", columns, [Section(rows)], small=True)
+        described = {"name": name, "rule": RULES[box["rule"]], "images": selector["images"], "table": table}
+        found.append({**box, **described})
+    return found
 
 
-def _box_name(box: Mapping[str, Any]) -> str:
-    """The structure of a white box, with the phase where it has one."""
-    name = STRUCTURES.get(box["structure"], box["structure"])
-    return f"{name} at {PHASES.get(box['phase'], box['phase'])}" if box.get("phase") else name
+def view_table(summary: Mapping[str, Any]) -> Table:
+    """Make the table of accuracies by view.
 
-
-def view_table(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy by view: ``columns``, ``rows``, ``published`` rows and their note."""
+    Args:
+        summary: The ``views`` part of ``results.json``.
+    """
     views = summary["views"]
     rows = []
     for row in summary["rows"]:
         cells = [interval(row["by_view"].get(view)) for view in views]
-        cells += [interval(row["total"]), interval(row["balanced"])]
-        rows.append({"method": row["method"], "kind": row["kind"], "k": row["k"], "cells": cells})
-    published = []
-    for line in published_views() if summary["published"] else ():
-        cells = [{"mean": percent(line.accuracy.get(view)), "range": ""} for view in (*views, "total")]
-        published.append(
-            {
-                "method": f"ALAN trained on {line.training}",
-                "k": line.k,
-                "cells": [*cells, interval(None)],
-                "n": line.n,
-            }
-        )
-    note = (
-        f"Rows marked “{MARK_VIEWS}” are copied from the paper (n = 1,041 images). Its split is by image: every "
-        "test image comes from a study that is also in training, so those figures are optimistic."
+        cells += [interval(row[name], strong=True) for name in ("total", "balanced")]
+        rows.append(Row(row["method"], [Cell(str(row["k"])), *cells], colour=KIND_COLOURS.get(row["kind"], "")))
+    sections = [Section(rows)]
+    if summary["published"]:
+        published = [
+            Row(
+                f"ALAN trained on {line.training}",
+                [
+                    Cell(str(line.k)),
+                    *(Cell(percent(line.accuracy.get(view))) for view in (*views, "total")),
+                    Cell(UNDEFINED),
+                ],
+                detail=f"{MARK_VIEWS}, n = {line.n:,}",
+            )
+            for line in published_views()
+        ]
+        sections.append(Section(published, published=True))
+    columns = [Column("Features", number=False), Column("k"), *(Column(view, "Accuracy, %") for view in views)]
+    columns += [Column("Total", "Accuracy, %"), Column("Balanced", "Accuracy, %")]
+    return Table("Views by nearest neighbours", columns, sections)
+
+
+def published_views_note(summary: Mapping[str, Any]) -> str:
+    """Explain the published rows of the view table; empty if there are none."""
+    if not summary["published"]:
+        return ""
+    return (
+        f"Rows marked “{MARK_VIEWS}” are copied from the paper (n = 1,041 images). The paper split the data by "
+        "image: every test image comes from a study that is also in the training data, so these figures are "
+        "optimistic."
     )
-    return {"columns": views, "rows": rows, "published": published, "note": note if published else ""}
 
 
 def skipped_notes(results: Mapping[str, Any]) -> list[str]:
-    """What was left out, is undefined, or found nothing: one sentence each."""
-    notes = []
-    parts = {name: results[name] for name in _PARTS if results.get(name)}
-    for summary in parts.values():
-        for reason, n in summary["store"]["skipped"].items():
-            notes.append(
-                f"{summary['store']['name']}: {plural(n, 'sample')} left out when the store was made ({reason})"
-            )
-    summary = parts.get("segmentation")
+    """List what was left out, is undefined or found nothing, in one sentence each."""
+    parts = [results[name] for name in ("segmentation", "views", "label_efficiency") if results.get(name)]
+    notes = [
+        f"{part['store']['name']}: {plural(n, 'sample')} left out when the store was made ({reason})"
+        for part in parts
+        for reason, n in part["store"]["skipped"].items()
+    ]
+    summary = results.get("segmentation")
     if summary:
         for row in summary["rows"]:
-            what = f"{row['method']}, {RULES.get(row['rule'], row['rule'])} rule" if row["rule"] else row["method"]
-            where = (
-                f"{STRUCTURES.get(row['structure'], row['structure'])}, {PHASES.get(row['phase'], row['phase'])}"
-            )
+            method, place = method_label(row["method"], row["rule"]), where(row["structure"], row["phase"])
             if row["empty"]:
-                notes.append(
-                    f"{what}: nothing predicted in {plural(row['empty'], 'frame')} ({where}); Dice 0 there"
-                )
+                notes.append(f"{method}, {place}: nothing predicted in {plural(row['empty'], 'frame')}, Dice 0")
             undefined = row["metrics"]["dice"]["undefined"] if row["metrics"] else 0
             if undefined:
-                notes.append(
-                    f"{what}: Dice undefined in {plural(undefined, 'frame')} ({where}): no outline on either side"
-                )
-        for one in summary.get("networks", []):
+                frames = plural(undefined, "frame")
+                notes.append(f"{method}, {place}: Dice undefined in {frames}, since neither outline exists")
+        for one in summary["networks"]:
             if one["missing"]:
-                names = listed([STRUCTURES.get(structure, structure) for structure in one["missing"]])
+                names = listed([structure_name(structure) for structure in one["missing"]])
                 notes.append(f"{one['method']}: does not segment the {names}")
-        for box in summary["white_boxes"]:
-            if box["reason"]:
-                rule, name = RULES.get(box["rule"], box["rule"]), _box_name(box)
-                notes.append(f"{box['method']}, {rule} rule, {name}: nothing chosen. {box['reason']}")
+        notes += [
+            f"{method_label(box['method'], box['rule'])}, {where(box['structure'], box['phase'])}: no parcel "
+            f"selected. {box['reason']}"
+            for box in summary["white_boxes"]
+            if box["reason"]
+        ]
     return list(dict.fromkeys(notes))

@@ -1,4 +1,4 @@
-"""Numbers and names in words, the same everywhere in the report."""
+"""Names and numbers as the report shows them."""
 
 from __future__ import annotations
 
@@ -14,48 +14,39 @@ STRUCTURES = {
     "ao": "aorta",
     "lv+myo": "left ventricle with its wall",
 }
-#: Kinds of methods, in the order in which they are shown.
-KINDS = ("parcels", "ensemble", "network", "k-means", "random", "atlas")
+#: Kinds of methods in the order of the tables, with colours by Okabe and Ito that colour-blind readers tell apart.
+KIND_COLOURS = {
+    "parcels": "#0072B2",
+    "backbone": "#0072B2",
+    "ensemble": "#D55E00",
+    "network": "#CC79A7",
+    "k-means": "#009E73",
+    "random": "#E69F00",
+    "atlas": "#555555",
+    "pixels": "#555555",
+}
 PHASES = {"ED": "end diastole", "ES": "end systole"}
 RULES = {"paper": "paper’s", "relaxed": "relaxed", "greedy": "greedy", "beta": "Beta", "": "–"}
 UNDEFINED = "–"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share as a percentage without the sign, ``72.1``; a dash where it is undefined."""
+    """Format a share as a percentage without the sign, ``72.1``; a dash if it is undefined."""
     return UNDEFINED if value is None else f"{100 * value:.{digits}f}"
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """A number with a real minus, or a dash where it is undefined."""
+    """Format a number with a typographic minus; a dash if it is undefined."""
     return UNDEFINED if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """A share's difference in points with its sign, ``+3.1`` or ``−0.4`` (a real minus)."""
+    """Format a difference of shares in percentage points with its sign, ``+3.1`` or ``−0.4``."""
     return UNDEFINED if value is None else f"{100 * value:+.{digits}f}".replace("-", "−")
 
 
-def interval(value: Mapping[str, Any] | None, style: str = "percent") -> dict[str, str]:
-    """An interval in two parts for a table cell.
-
-    Args:
-        value: a dictionary of an :class:`alan.evaluation.intervals.Interval`, or None where nothing was measured.
-        style: ``percent``, ``number`` or ``signed``.
-
-    Returns:
-        ``mean`` and ``range`` (``70.2 to 74.0``, or empty where there is no interval).
-    """
-    show = {"percent": percent, "number": number, "signed": signed}[style]
-    if value is None or value["mean"] is None:
-        return {"mean": UNDEFINED, "range": ""}
-    if value["low"] is None:
-        return {"mean": show(value["mean"]), "range": ""}
-    return {"mean": show(value["mean"]), "range": f"{show(value['low'])} to {show(value['high'])}"}
-
-
 def difference(value: Mapping[str, Any]) -> str:
-    """How a paired difference of shares compares, without more certainty than its interval has."""
+    """Describe a paired difference of shares, with no more certainty than its interval has."""
     mean, low, high = value["mean"], value["low"], value["high"]
     if mean is None:
         return "not comparable"
@@ -66,15 +57,42 @@ def difference(value: Mapping[str, Any]) -> str:
 
 
 def plural(n: int, one: str, many: str = "") -> str:
-    """``1 patient``, ``2 patients``, ``1,041 images``."""
+    """Format a count with its noun: ``1 patient``, ``2 patients``, ``1,041 images``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+def patients(n: int, store: Mapping[str, Any], adjective: str = "") -> str:
+    """Format a number of patients: ``3 other patients``, ``3 other simulated patients``.
+
+    Args:
+        n: Their number.
+        store: The ``store`` of a part of ``results.json``.
+        adjective: Word before the noun.
+    """
+    words = (adjective, "simulated" if store["simulated"] else "", "patient")
+    return plural(n, " ".join(filter(None, words)))
+
+
 def listed(parts: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Join texts: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
 
 
 def method_label(method: str, rule: str) -> str:
-    """A method with its rule, as the axis of a chart names it."""
-    return f"{method} · {RULES.get(rule, rule)} rule" if rule else method
+    """Format a method with its selection rule."""
+    return f"{method}, {RULES.get(rule, rule)} rule" if rule else method
+
+
+def structure_name(structure: str) -> str:
+    """Return the full name of a structure: ``left ventricle`` for ``lv``."""
+    return STRUCTURES.get(structure, structure)
+
+
+def phase_name(phase: str) -> str:
+    """Return the full name of a phase: ``end diastole`` for ``ED``."""
+    return PHASES.get(phase, phase)
+
+
+def where(structure: str, phase: str) -> str:
+    """Format a structure at a phase: ``left ventricle at end diastole``; the phase may be empty."""
+    return f"{structure_name(structure)} at {phase_name(phase)}" if phase else structure_name(structure)

@@ -12,6 +12,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from alan.data.store.reader import FrameStore
 from alan.errors import DataError
 from alan.files import atomic, read_json, write_json, write_text
 from alan.runs import plain, provenance
@@ -107,6 +108,7 @@ def summarise(search: SearchStudy, settings: SearchSettings) -> dict[str, Any]:
             "val_split": data.val_split,
             "label_patients": data.label_patients,
         },
+        "stores": [{"name": store.name, "simulated": store.simulated} for store in map(FrameStore, data.stores)],
         "trials": rows,
         "best": done[:5],
         "pareto": pareto,

@@ -156,12 +156,18 @@ def test_test_split_is_measured_and_shown(discs, tmp_path):
     results = json.loads((run / "results.json").read_text())
     assert results["measured"] == {"split": "test", "chosen_on": "val"}
     assert results["curves"][0]["mean"] == pytest.approx(table["test_iou"][0], abs=1e-5)
-    assert "which decided nothing" in write_active_report(run).read_text()
+    assert "on which nothing was chosen" in write_active_report(run).read_text()
 
 
 def test_report(straight):
     page = write_active_report(straight).read_text()
-    for words in ("mean first entropy (MFE)", "Random", "the one to choose a function", "Labels needed", "alike"):
+    for words in (
+        "mean first entropy (MFE)",
+        "Random",
+        "on which to choose an acquisition function",
+        "Labels needed",
+        "Similarity",
+    ):
         assert words in page
     assert "<script" not in page
     assert (straight / "figures" / "curves.png").is_file()

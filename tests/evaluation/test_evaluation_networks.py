@@ -129,9 +129,9 @@ def test_cost_and_origin(run):
 def test_the_page(run):
     page = (run / "report.html").read_text()
     for text in (
-        "Segments</h2>", "What the networks cost", "What both adds to its members", "best on validation",
-        "Pixel accuracy, %", "the first network of the configuration", "networks that learnt every pixel",
-        "Both against its best member (second",
+        "Segmentation</h2>", "Cost of the networks", "Gain of both over its members", "best on validation",
+        "Pixel accuracy, %", "the first network of the configuration", "networks that were trained on the manual",
+        "Both compared with its best member (second",
     ):  # fmt: skip
         assert text in page, text
     assert "joining parcels" not in page
@@ -166,7 +166,7 @@ def test_networks_beside_parcels_and_unions(lab, nets, tmp_path):
     np.testing.assert_allclose(mine["dice"], expected, atol=1e-5)
     page = write_report(run).read_text()
     assert "binary: does not segment the left ventricle" in page
-    assert "Beside them stand networks" in page
+    assert "Networks that were trained on manual outlines were measured, too: a and binary." in page
 
 
 def test_no_labels_are_needed_without_atlas_and_parcels(lab, nets, tmp_path):

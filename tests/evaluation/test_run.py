@@ -154,8 +154,8 @@ def test_the_page_stands_alone(run):
     page = (run / "report.html").read_text()
     for outside in ("http://", "https://", "<script", 'src="figures', "<link", "@import", "url("):
         assert outside not in page
-    assert page.count("data:image/png;base64,") == 6  # methods, histograms, two overlays, confusion, curve
-    assert page.index("kept aside for testing") < page.index("<table")
+    assert page.count("data:image/png;base64,") == 7  # methods, histograms, EF, two overlays, confusion, curve
+    assert page.index("test frames (A2C and A4C) of 6 patients") < page.index("<table")
     assert "published, ALAN paper Table 2, n = 100" in page
 
 
@@ -284,7 +284,7 @@ def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
     assert [(row["rule"], row["phase"]) for row in nothing] == [("paper", "ED"), ("paper", "ES")]
     assert summary["label"]["patients"] == 2
     page = write_report(run).read_text()
-    assert "nothing chosen: " in page
+    assert "no parcel selected: " in page
 
 
 def test_a_list_for_each_phase_learns_from_it_and_segments_it(lab, tmp_path):
@@ -333,7 +333,7 @@ def test_a_phase_in_which_nothing_is_chosen_is_told(lab, tmp_path, monkeypatch):
     rows = results_of(run_evaluation(segmentation, None, tmp_path / "run"))["segmentation"]["rows"]
     assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == [("ED", ""), ("ES", "nothing of it")]
     assert 0 <= rows[0]["metrics"]["dice"]["mean"] <= 1  # the other phase is measured all the same
-    assert "at end systole: nothing chosen. nothing of it" in write_report(tmp_path / "run").read_text()
+    assert "at end systole: no parcel selected. nothing of it" in write_report(tmp_path / "run").read_text()
 
 
 def test_each_phase_in_which_nothing_is_chosen_keeps_its_reason(lab, tmp_path, monkeypatch):

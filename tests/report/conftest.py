@@ -29,7 +29,7 @@ def difference(phase, mean, low, high):
 
 SIDE = {"patients": 6, "frames": 12, "views": {"A4C": 12}, "phases": {"ED": 6, "ES": 6}}
 RESULTS = {
-    "schema": "alan-results/1",
+    "schema": "alan-results/2",
     "title": "Trial <b>",
     "segmentation": {
         "store": {
@@ -37,6 +37,7 @@ RESULTS = {
             "fingerprint": "f" * 64,
             "size": 32,
             "skipped": {"videos that cannot be decoded": 2},
+            "simulated": False,
         },
         "leaks": "",
         "label": {**SIDE, "patients": 1},
@@ -77,6 +78,7 @@ RESULTS = {
                 "kind": "parcels",
                 "rule": "greedy",
                 "structure": "lv",
+                "phase": "",
                 "reason": "",
                 "label_dice": 0.82,
                 "file": "lv-raptor-greedy.json",
@@ -91,11 +93,15 @@ RESULTS = {
                 "kind": "parcels",
                 "rule": "paper",
                 "structure": "lv",
+                "phase": "",
                 "reason": "parcel 3 is 4 points below",
                 "label_dice": None,
             },
         ],
         "examples": [],
+        "networks": [],
+        "ensembles": [],
+        "accuracy": [],
     },
     "views": None,
     "curves": {},

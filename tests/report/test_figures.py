@@ -58,3 +58,24 @@ def test_confusion_matrix_shows_counts_and_shares():
 def test_training_curve(columns, lines):
     figure = figures.training_curve(pd.DataFrame({"step": [0, 5], **columns}), "DINO")
     assert (0 if figure is None else len(figure.axes[0].lines)) == lines
+
+
+def test_bland_altman_draws_every_loop_and_its_lines(results):
+    names = {"method": "RAPTOR", "kind": "parcels", "rule": "greedy", "structure": "lv"}
+    rows = []
+    for number, (esv, manual) in enumerate([(40.0, 50.0), (55.0, 50.0), (9000.0, 50.0)]):
+        for phase, volume, true in (("ED", 100.0, 100.0), ("ES", esv, manual)):
+            case = {**names, "id": str(number), "patient": str(number), "phase": phase}
+            rows.append({**case, "volume": volume, "volume_manual": true})
+    for number in range(3, 80):  # so that the third loop is an outlier
+        rows += [{**row, "id": str(number), "patient": str(number)} for row in rows[:2]]
+    figure = figures.bland_altman(pd.DataFrame(rows), results["segmentation"])
+    (axes,) = figure.axes
+    points, beyond = (next(line for line in axes.lines if line.get_marker() == marker) for marker in "o^")
+    assert len(points.get_xdata()) == 79
+    assert (points.get_xdata()[0], points.get_ydata()[0]) == (55.0, 10.0)  # 60% and 50%
+    assert len(beyond.get_xdata()) == 1
+    heights = {line.get_ydata()[0] for line in axes.lines if line.get_marker() == "None"}
+    assert heights == {0, -1.9, -14.1, 10.3}
+    results["segmentation"]["ejection_fraction"] = []
+    assert figures.bland_altman(pd.DataFrame(rows), results["segmentation"]) is None

@@ -1,12 +1,12 @@
-from alan.report.headline import headline
+from alan.report.headline import headline, simulated_stores
 
 
 def test_says_what_was_measured_on_whom_and_against_what(results):
     lead, ventricle = headline(results)
     assert lead.startswith(
-        "On 12 frames (A4C) of 6 patients of CAMUS that were kept aside for testing, the left ventricle"
+        "The left ventricle was outlined on 12 test frames (A4C) of 6 patients (CAMUS) by joining"
     )
-    assert "1 other patient." in lead
+    assert "manual outlines of 1 other patient told" in lead
     assert "80.0% at end diastole (95% interval 75.0 to 85.0) and 70.0% at end systole" in ventricle
     assert (
         "5.0 points better at end diastole and no clear difference (1.0 points worse) at end systole" in ventricle
@@ -23,20 +23,36 @@ def test_nothing_chosen_is_said(results):
     assert "nothing was outlined" in headline(results)[1]
 
 
+def test_a_phase_without_parcels_is_named(results):
+    results["segmentation"]["rows"][1] |= {"metrics": {}, "reason": "none"}
+    text = headline(results)[1]
+    assert "Dice 80.0% at end diastole (95% interval 75.0 to 85.0). At end systole no parcel was selected." in text
+
+
+def test_simulated_patients_are_called_simulated(results):
+    assert simulated_stores(results) == []
+    results["segmentation"]["store"] |= {"simulated": True, "name": "simulated CAMUS"}
+    assert simulated_stores(results) == ["simulated CAMUS"]
+    lead = headline(results)[0]
+    assert "of 6 simulated patients (simulated CAMUS)" in lead
+    assert "1 other simulated patient told" in lead
+
+
 def test_without_an_atlas_nothing_is_compared(results):
     results["segmentation"]["against_atlas"] = []
-    assert "Against" not in headline(results)[1]
+    assert "Compared with" not in headline(results)[1]
 
 
 def test_views(results):
     cell = {"mean": 0.9, "low": 0.8, "high": 0.95}
     views = {
         "test": {"patients": 5, "images": 20},
+        "store": {"name": "TMED-2", "simulated": False},
         "rows": [
             {"kind": "backbone", "k": 10, "total": cell, "balanced": {"mean": 0.85}},
             {"kind": "pixels", "k": 10, "total": {**cell, "mean": 0.7}},
         ],
     }
     (text,) = headline({"views": views})
-    assert "20 test images of 5 patients was named correctly in 90.0% (95% interval 80.0 to 95.0)" in text
-    assert text.endswith("Plain pixels without any network: 70.0%.")
+    assert "20 test images of 5 patients was recognised in 90.0% (95% interval 80.0 to 95.0)" in text
+    assert text.endswith("Plain pixels without a network: 70.0%.")

@@ -10,7 +10,8 @@ from alan.files import write_json, write_text
 from alan.report import figures
 from alan.report.html import write_report
 from alan.report.label_efficiency import (
-    cost_rows,
+    cost_table,
+    efficiency_alternative,
     efficiency_figure,
     efficiency_headline,
     efficiency_tables,
@@ -53,7 +54,13 @@ def summary():
     rows += [row("fixed", "segmenter", 0, s, p, 0.83, 1) for s in ("lv", "la") for p in ("ED", "ES", "both")]
     side = {"patients": 299, "frames": 598, "views": {"A4C": 598}, "phases": {"ED": 299, "ES": 299}}
     return {
-        "store": {"name": "CAMUS", "fingerprint": "f" * 64, "size": 112, "skipped": {"no mask": 2}},
+        "store": {
+            "name": "CAMUS",
+            "fingerprint": "f" * 64,
+            "size": 112,
+            "skipped": {"no mask": 2},
+            "simulated": False,
+        },
         "leaks": "",
         "label": side,
         "test": {**side, "patients": 50, "frames": 100},
@@ -103,8 +110,8 @@ def test_a_cell_without_value_leaves_a_gap_and_one_phase_is_enough(summary):
             one.update(dict.fromkeys(("mean", "sd", "lowest", "highest", "low", "high")))
     drawn = efficiency_figure(summary).axes[0].lines
     assert sorted({len(line.get_xdata()) for line in drawn}) == [2, 3, 4]  # the fixed line, the gap, the others
-    rows = efficiency_tables(summary)[0]["structures"][0]["rows"]
-    assert rows[3]["cells"][2] == {"mean": "–", "range": ""}
+    rows = efficiency_tables(summary)[0].sections[0].rows
+    assert (rows[3].cells[2].text, rows[3].cells[2].detail) == ("–", "")
     summary["phases"] = ["ED"]
     assert len(efficiency_tables(summary)) == 1
 
@@ -127,14 +134,26 @@ def test_names_keep_apart_and_near():
 
 def test_the_table(summary):
     tables = efficiency_tables(summary)
-    assert [table["phase"] for table in tables] == ["both phases", "end systole", "end diastole"]
-    assert tables[0]["numbers"] == [0, *NUMBERS]
-    rows = {row["method"]: row for row in tables[0]["structures"][0]["rows"]}
-    assert rows["U-Net"]["cells"][1] == {"mean": "40.0", "range": "± 2.0"}
-    assert rows["U-Net"]["cells"][0] == {"mean": "", "range": ""}
-    assert rows["fixed"]["cells"][0] == {"mean": "83.0", "range": ""}
-    assert cost_rows(summary)[0]["cells"] == ["", "0.3", "1.7", "6.7", "100"]
-    assert len({row["colour"] for row in rows.values()}) == len(rows)
+    assert [table.title for table in tables] == [
+        "Dice, %, both phases",
+        "Dice, %, end systole",
+        "Dice, %, end diastole",
+    ]
+    assert [column.title for column in tables[0].columns[1:]] == ["0", *map(str, NUMBERS)]
+    assert [section.title for section in tables[0].sections] == ["Left ventricle", "Left atrium"]
+    rows = {row.name: row for row in tables[0].sections[0].rows}
+    assert (rows["U-Net"].cells[1].text, rows["U-Net"].cells[1].detail) == ("40.0", "± 2.0")
+    assert rows["U-Net"].cells[0].text == ""
+    assert (rows["fixed"].cells[0].text, rows["fixed"].cells[0].detail) == ("83.0", "")
+    assert rows["fixed"].detail == "a fixed network"
+    assert [cell.text for cell in cost_table(summary).rows[0].cells] == ["", "0.3", "1.7", "6.7", "100"]
+    assert len({row.colour for row in rows.values()}) == len(rows)
+
+
+def test_the_alternative_text_has_the_figures(summary):
+    text = efficiency_alternative(summary)
+    assert "Left ventricle: parcels, greedy 70.0% with 1 and 81.0% with 299;" in text
+    assert "fixed 83.0% with 0." in text
 
 
 def test_what_chose_nothing_is_told(summary):
@@ -146,19 +165,19 @@ def test_what_chose_nothing_is_told(summary):
 
 def test_the_sentences(summary):
     lead, lv, _ = efficiency_headline(summary)
-    assert "up to 299 patients of CAMUS" in lead
+    assert "up to 299 patients (CAMUS)" in lead
     assert "50 other patients" in lead
     assert lv == (
-        "Left ventricle: U-Net is ahead of parcels, greedy from 5 patients on; linear on tokens from 20 "
+        "Left ventricle: U-Net is better than parcels, greedy from 5 patients on; linear on tokens from 20 "
         "patients on; decoder on tokens from 299 patients on."
     )
     low = [r for r in summary["rows"] if r["method"] == "U-Net"]
     for one in low:
         one["mean"] = 0.1
-    assert "parcels, greedy at no number of patients measured up to 299" in efficiency_headline(summary)[1]
+    assert "parcels, greedy at no measured number of patients up to 299" in efficiency_headline(summary)[1]
     for one in low:
         one["mean"] = 0.99
-    assert "parcels, greedy throughout" in efficiency_headline(summary)[1]
+    assert "parcels, greedy at all numbers" in efficiency_headline(summary)[1]
     summary["methods"] = [m for m in summary["methods"] if m["family"] != "network"]
     assert len(efficiency_headline(summary)) == 1
 
@@ -166,7 +185,7 @@ def test_the_sentences(summary):
 def test_the_page(summary, tmp_path):
     provenance = {"created": "2026-01-01T00:00:00", "command": "alan", "system": "x", "versions": {}, "inputs": {}}
     provenance["versions"] = {"alan": "0"}
-    results = {"schema": "alan-results/1", "title": "Labels", "label_efficiency": summary, "curves": {}}
+    results = {"schema": "alan-results/2", "title": "Labels", "label_efficiency": summary, "curves": {}}
     write_json(tmp_path / RESULTS, {**results, "provenance": provenance})
     write_text(tmp_path / CONFIG, "title: Labels\n")
     page = write_report(tmp_path).read_text()

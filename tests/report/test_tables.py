@@ -1,30 +1,60 @@
 from alan.report import tables
 
+DICE, ATLAS = "Dice, %", "Difference to atlas, points"
 
-def test_methods_in_order_and_the_shown_one_marked(results):
+
+def test_methods_in_order_and_the_example_highlighted(results):
     (table,) = tables.segmentation_tables(results["segmentation"])
-    assert [(r["method"], r["rule"], r["shown"]) for r in table["rows"]] == [
+    assert [(row.name, row.cells[0].text, row.highlight) for row in table.rows] == [
         ("RAPTOR", "paper’s", False),
         ("RAPTOR", "greedy", True),
         ("atlas", "–", False),
     ]
-    nothing, best, atlas = table["rows"]
-    assert nothing["reason"]
-    assert [cell["mean"] for cell in best["dice"]] == ["80.0", "70.0"]
-    assert [cell["mean"] for cell in best["against"]] == ["+5.0", "−1.0"]
-    assert best["empty"] == 1
-    assert [cell["mean"] for cell in atlas["against"]] == ["–", "–"]
-    assert [row["phase"] for row in table["long"]] == ["ED", "ES", "ED", "ES"]
+    assert table.title == "Left ventricle"
+    assert table.rows[0].note == "no parcel selected: parcel 3 is 4 points below"
+    assert (table.column("ED", DICE), table.column("ES", DICE)) == (["", "80.0", "75.0"], ["", "70.0", "71.0"])
+    assert table.column("ED", ATLAS) == ["", "+5.0", "–"]
+    assert table.column("ES", ATLAS) == ["", "−1.0", "–"]
+    assert table.column("ES", "95% Hausdorff, mm") == ["", "9.0", "9.0"]
+    assert table.column("Empty") == ["", "1", "0"]
+    assert table.rows[1].cells[1].detail == "75.0 to 85.0"
+    assert table.rows[1].cells[1].strong
+    (every,) = tables.metric_tables(results["segmentation"])
+    assert every.column("Phase") == ["ED", "ES", "ED", "ES"]
+    assert every.column("IoU, %") == ["75.0", "65.0", "70.0", "66.0"]
+
+
+def test_a_phase_without_parcels_leaves_the_other(results):
+    rows = results["segmentation"]["rows"]
+    rows[1] |= {"metrics": {}, "reason": "none at ES"}
+    (table,) = tables.segmentation_tables(results["segmentation"])
+    assert (table.column("ED", DICE)[1], table.column("ES", DICE)[1]) == ("80.0", "–")
+    assert table.rows[1].note == ""
+
+
+def test_a_metric_is_a_column_wherever_metrics_are_shown(results, monkeypatch):
+    """A new metric needs its declaration and its value, and nothing in the report."""
+    monkeypatch.setitem(tables.METRICS, "tilt", tables.Metric("Tilt", "deg", "Angle of the long axis", main=True))
+    for row in results["segmentation"]["rows"]:
+        row["metrics"] |= {"tilt": {**row["metrics"]["hd95_mm"], "mean": 12.0}} if row["metrics"] else {}
+    for table, group in (
+        (tables.segmentation_tables(results["segmentation"])[0], "Tilt, deg"),
+        (tables.metric_tables(results["segmentation"])[0], ""),
+    ):
+        column = table.column("ED", group) if group else table.column("Tilt, deg")
+        assert "12.0" in column
 
 
 def test_published_rows_only_where_asked_and_always_marked(results):
     summary = results["segmentation"]
-    assert tables.segmentation_tables(summary)[0]["published"] == []
+    assert not [section for section in tables.segmentation_tables(summary)[0].sections if section.published]
+    assert tables.published_note(summary) == ""
     summary["published"] = "camus"
-    published = tables.segmentation_tables(summary)[0]["published"]
-    assert [row["method"] for row in published][2] == "ALAN trained on EchoNet-Dynamic, K = 112"
-    assert published[2]["dice"] == [{"mean": "80.0", "range": "± 9.0 SD"}, {"mean": "75.7", "range": "± 9.5 SD"}]
-    assert {row["n"] for row in published} == {100}
+    (section,) = [section for section in tables.segmentation_tables(summary)[0].sections if section.published]
+    row = section.rows[2]
+    assert row.name == "ALAN trained on EchoNet-Dynamic, K = 112"
+    assert [(cell.text, cell.detail) for cell in row.cells[1:]] == [("80.0", "± 9.0 SD"), ("75.7", "± 9.5 SD")]
+    assert {row.note for row in section.rows} == {"published, ALAN paper Table 2, n = 100"}
     note = tables.published_note(summary)
     assert "6 patients (6 ED and 6 ES frames, A4C); the paper’s were A2C and A4C together" in note
 
@@ -41,25 +71,41 @@ def test_parcel_table_has_interior_parcels_first_and_leaves_absent_ones_out(resu
         parcel(3, "", 4, 0.9),
     ]
     models = {"lv-raptor-greedy.json": {"selector": {"images": 12, "parcels": parcels}}}
-    (table,) = tables.parcel_tables(results["segmentation"], models)
-    assert [row["id"] for row in table["rows"]] == [2, 3, 0]
-    assert (table["rows"][0]["consistency"], table["rows"][0]["why"]) == ("25", "because 2")
+    (box,) = tables.parcel_tables(results["segmentation"], models)
+    assert (box["name"], box["images"]) == ("left ventricle", 12)
+    assert box["table"].column("Parcel") == ["2", "3", "0"]
+    assert box["table"].column("of those, %")[0] == "25"
+    assert box["table"].column("Reason")[0] == "because 2"
+    assert [row.highlight for row in box["table"].rows] == [True, False, False]
 
 
-def test_what_was_left_out_is_said_once(results):
+def test_what_was_left_out_is_listed_once(results):
     results["segmentation"]["rows"][0]["metrics"]["dice"]["undefined"] = 2
-    notes = tables.skipped_notes(results)
-    assert notes == [
+    assert tables.skipped_notes(results) == [
         "CAMUS: 2 samples left out when the store was made (videos that cannot be decoded)",
-        "RAPTOR, greedy rule: Dice undefined in 2 frames (left ventricle, end diastole): "
-        "no outline on either side",
-        "RAPTOR, greedy rule: nothing predicted in 1 frame (left ventricle, end systole); Dice 0 there",
-        "RAPTOR, paper’s rule, left ventricle: nothing chosen. parcel 3 is 4 points below",
+        "RAPTOR, greedy rule, left ventricle at end diastole: Dice undefined in 2 frames, since neither outline "
+        "exists",
+        "RAPTOR, greedy rule, left ventricle at end systole: nothing predicted in 1 frame, Dice 0",
+        "RAPTOR, paper’s rule, left ventricle: no parcel selected. parcel 3 is 4 points below",
     ]
 
 
 def test_ejection_fraction(results):
-    (row,) = tables.ejection_fraction_rows(results["segmentation"])
-    assert row["absolute"] == {"mean": "8.1", "range": "6.0 to 9.0"}
-    assert row["bias"] == {"mean": "−2.0", "range": "−4.0 to 0.1"}
-    assert (row["rule"], row["n"], row["reversed"]) == ("greedy", 6, 1)
+    table = tables.ejection_fraction_table(results["segmentation"])
+    (row,) = table.rows
+    cells = {column.title: cell for column, cell in zip(table.columns[1:], row.cells, strict=True)}
+    shown = {title: (cell.text, cell.detail) for title, cell in cells.items()}
+    assert shown == {
+        "Rule": ("greedy", ""),
+        "Mean bias, points": ("−1.9", "−3.9 to 0.3"),
+        "Limits of agreement, points": ("−14.1 to 10.3", ""),
+        "Mean absolute error, points": ("8.3", "7.7 to 9.2"),
+        "Median bias, points": ("−2.0", "−4.0 to 0.1"),
+        "Median absolute error, points": ("8.1", "6.0 to 9.0"),
+        "Correlation": ("0.71", "0.55 to 0.84"),
+        "Loops": ("6", ""),
+        "Reversed": ("1", ""),
+        "Undefined": ("0", ""),
+    }
+    results["segmentation"]["ejection_fraction"] = []
+    assert tables.ejection_fraction_table(results["segmentation"]) is None

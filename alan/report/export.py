@@ -1,0 +1,139 @@
+"""Summaries of runs as files for other programs: ``summary.csv``, ``summary.tex`` and a dictionary of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from alan.evaluation.columns import COLUMNS, ColumnEntry
+from alan.evaluation.scoring import METRICS
+from alan.evaluation.summary import EF_STATISTICS
+from alan.files import atomic, write_text
+from alan.report import label_efficiency, networks, tables
+from alan.report.table import Table, to_latex
+
+SUMMARY, SUMMARY_TEX, DICTIONARY = "summary.csv", "summary.tex", "columns.csv"
+
+#: Columns of the ``summary.csv`` of an evaluation.
+SUMMARY_COLUMNS = (
+    ColumnEntry("protocol", "", "segmentation, views or label_efficiency"),
+    ColumnEntry("data", "", "Data set"),
+    ColumnEntry("simulated", "", "True if the data set is simulated, so that its patients do not exist"),
+    ColumnEntry("method", "", "Method or features"),
+    ColumnEntry("kind", "", "Kind of the method"),
+    ColumnEntry("rule", "", "Rule that selects parcels"),
+    ColumnEntry("structure", "", "Structure"),
+    ColumnEntry("phase", "", "ED, ES, or both together"),
+    ColumnEntry("view", "", "View; all: all test images; balanced: mean over the views"),
+    ColumnEntry("k", "count", "Number of neighbours"),
+    ColumnEntry("label_patients", "count", "Number of labelled patients"),
+    ColumnEntry("metric", "", "What was measured"),
+    ColumnEntry("unit", "", "Unit of value, sd, low and high; share: 0 to 1; points: of the ejection fraction"),
+    ColumnEntry("value", "see unit", "Mean over the cases, or the statistic itself"),
+    ColumnEntry("sd", "see unit", "Standard deviation over cases, or over seeds in label_efficiency"),
+    ColumnEntry("low", "see unit", "Lower end of the 95% bootstrap interval over patients"),
+    ColumnEntry("high", "see unit", "Upper end of the 95% bootstrap interval over patients"),
+    ColumnEntry("n", "count", "Number of cases with a value; of seeds in label_efficiency"),
+    ColumnEntry("patients", "count", "Number of patients with a value"),
+    ColumnEntry("undefined", "count", "Number of cases without a value"),
+    ColumnEntry("empty", "count", "Number of cases in which nothing was predicted"),
+)
+
+
+def write_files(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    written: Sequence[Table],
+    columns: Mapping[str, Sequence[ColumnEntry]],
+) -> None:
+    """Write the summary of a run.
+
+    Args:
+        folder: Run folder.
+        rows: Rows of ``summary.csv``.
+        written: Tables of ``summary.tex``.
+        columns: File name to its columns, for ``columns.csv``; those of ``summary.csv`` set its order.
+    """
+    with atomic(folder / SUMMARY) as temporary:
+        names = [entry.column for entry in columns[SUMMARY]]
+        pd.DataFrame(list(rows), columns=names).to_csv(temporary, index=False, float_format="%.6g")
+    write_text(folder / SUMMARY_TEX, to_latex(written))
+    with atomic(folder / DICTIONARY) as temporary:
+        entries = [(file, *entry) for file, part in columns.items() for entry in part]
+        pd.DataFrame(entries, columns=["file", *ColumnEntry._fields]).to_csv(temporary, index=False)
+
+
+def write_summary(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write the summary of an evaluation.
+
+    Args:
+        folder: Run folder.
+        results: Content of ``results.json``.
+    """
+    rows: list[dict[str, Any]] = []
+    written: list[Table] = []
+    if summary := results.get("segmentation"):
+        rows += _rows("segmentation", summary, _segmentation(summary))
+        written += tables.segmentation_tables(summary)
+        more = [tables.ejection_fraction_table(summary), networks.cost_table(summary)]
+        written += [table for table in more if table is not None]
+        written += [ensemble["table"] for ensemble in networks.ensemble_tables(summary)]
+    if summary := results.get("views"):
+        rows += _rows("views", summary, _views(summary))
+        written.append(tables.view_table(summary))
+    if summary := results.get("label_efficiency"):
+        rows += _rows("label_efficiency", summary, _efficiency(summary))
+        written += label_efficiency.efficiency_tables(summary)
+    columns: dict[str, Sequence[ColumnEntry]] = {SUMMARY: SUMMARY_COLUMNS}
+    columns |= {file: entries for file, entries in COLUMNS.items() if (folder / file).exists()}
+    write_files(folder, rows, written, columns)
+
+
+def _rows(protocol: str, summary: Mapping[str, Any], rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    store = summary["store"]
+    return [{"protocol": protocol, "data": store["name"], "simulated": store["simulated"], **row} for row in rows]
+
+
+def _interval(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Name the parts of an interval as in ``summary.csv``."""
+    names = {"mean": "value", "std": "sd", "groups": "patients"}
+    return {names.get(key, key): part for key, part in value.items()}
+
+
+def _segmentation(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    names = ("method", "kind", "rule", "structure", "phase")
+    for row in summary["rows"]:
+        for metric, value in row["metrics"].items():
+            labels = {"metric": metric, "unit": METRICS[metric].unit or "share", "empty": row["empty"]}
+            yield {**{name: row[name] for name in names}, **labels, **_interval(value)}
+    for row in summary["against_atlas"]:
+        labels = {"metric": "dice_minus_atlas", "unit": "share"}
+        yield {**{name: row[name] for name in names}, **labels, **_interval(row["dice"])}
+    kinds = {row["method"]: row["kind"] for row in summary["rows"]}
+    for row in summary["ejection_fraction"]:
+        labels = {"method": row["method"], "kind": kinds[row["method"]], "rule": row["rule"], "structure": "lv"}
+        counts = {"n": row["n"], "undefined": row["undefined"]}
+        for statistic in EF_STATISTICS:
+            unit = "" if statistic == "correlation" else "points"
+            yield {**labels, "metric": f"ef_{statistic}", "unit": unit, **row[statistic], **counts}
+    for row in summary["accuracy"]:
+        labels = {"method": row["method"], "kind": row["kind"], "metric": "pixel_accuracy", "unit": "share"}
+        yield {**labels, **_interval(row["accuracy"])}
+
+
+def _views(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for row in summary["rows"]:
+        values = {**row["by_view"], "all": row["total"], "balanced": row["balanced"]}
+        for view, value in values.items():
+            labels = {name: row[name] for name in ("method", "kind", "k")}
+            yield {**labels, "view": view, "metric": "accuracy", "unit": "share", **_interval(value)}
+
+
+def _efficiency(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for row in summary["rows"]:
+        labels = {name: row[name] for name in ("method", "kind", "label_patients", "structure", "phase")}
+        values = {"value": row["mean"], "sd": row["sd"], "low": row["low"], "high": row["high"], "n": row["seeds"]}
+        yield {**labels, "metric": "dice", "unit": "share", **values}

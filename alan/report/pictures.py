@@ -1,0 +1,214 @@
+"""Figures of an evaluation's report with their captions and alternative texts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from alan.evaluation.results import EXAMPLES
+from alan.files import atomic
+from alan.report import figures, label_efficiency
+from alan.report.table import interval
+from alan.report.tables import structures_of
+from alan.report.words import (
+    listed,
+    method_label,
+    number,
+    percent,
+    phase_name,
+    plural,
+    structure_name,
+    where,
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Figure in a page.
+
+    Attributes:
+        file: Name of the file in ``figures/``.
+        data: The PNG as base64 text.
+        caption: Text below the figure.
+        alternative: Description of what the figure shows, for readers who cannot see it.
+    """
+
+    file: str
+    data: str
+    caption: str
+    alternative: str
+
+
+def make_picture(folder: Path, figure: Figure, name: str, caption: str, alternative: str) -> Picture:
+    """Write a figure to ``figures/`` of a run folder, and prepare it for the page."""
+    content = figures.png(figure)
+    with atomic(folder / "figures" / name) as temporary:
+        temporary.write_bytes(content)
+    return Picture(name, base64.b64encode(content).decode(), caption, alternative)
+
+
+def segmentation_pictures(folder: Path, summary: Mapping[str, Any], cases: pd.DataFrame) -> list[Picture]:
+    """Draw the figures of the segmentation: all methods, histograms, agreement of ejection fractions, examples.
+
+    Args:
+        folder: Run folder.
+        summary: The ``segmentation`` part of ``results.json``.
+        cases: Content of ``per_case.csv``.
+    """
+    found = [_methods(folder, summary)]
+    if (histogram := figures.dice_histograms(cases, summary)) is not None:
+        caption = (
+            "Distribution of the Dice scores over the test frames, for the highlighted method and for the atlas "
+            "(outline). The dashed line is the mean."
+        )
+        text = f"Histograms of the Dice score. {_spread(cases, summary)}"
+        found.append(make_picture(folder, histogram, "dice_histograms.png", caption, text))
+    if (agreement := figures.bland_altman(cases, summary)) is not None:
+        caption = (
+            "Agreement of the ejection fraction from predicted and from manual outlines (Bland and Altman). Each "
+            "point is a loop. The solid line is the mean bias, the dashed lines are the limits of agreement; "
+            "triangles are loops beyond the axis."
+        )
+        text = " ".join(_agreement(row) for row in figures.agreement_methods(summary))
+        text = f"Scatter plot of the error of the ejection fraction against its mean. {text}"
+        found.append(make_picture(folder, agreement, "bland_altman.png", caption, text))
+    return found + _overlays(folder, summary)
+
+
+def _methods(folder: Path, summary: Mapping[str, Any]) -> Picture:
+    caption = (
+        "Mean Dice score of every method with its 95% interval over patients. Filled circles are end diastole, "
+        "open squares end systole. Blue: parcels under test; vermilion and pink: ensembles and networks trained "
+        "on labels; green and orange: k-means on the same and on an untrained network; grey: atlas."
+    )
+    texts = []
+    for structure in structures_of(summary):
+        parts = [
+            f"{method_label(row['method'], row['rule'])} at {phase_name(row['phase'])} "
+            f"{percent(row['metrics']['dice']['mean'])}%"
+            for row in summary["rows"]
+            if row["structure"] == structure and row["metrics"]
+        ]
+        texts.append(f"{structure_name(structure).capitalize()}: {', '.join(parts)}.")
+    alternative = f"Dot chart of the mean Dice score of every method. {' '.join(texts)}"
+    return make_picture(folder, figures.method_chart(summary), "methods.png", caption, alternative)
+
+
+def _spread(cases: pd.DataFrame, summary: Mapping[str, Any]) -> str:
+    """Describe the Dice scores of the example methods."""
+    texts = []
+    for structure, method in summary["example_methods"].items():
+        for phase in summary["test"]["phases"]:
+            at = (cases["structure"] == structure) & (cases["phase"] == phase)
+            at &= (cases["method"] == method["method"]) & (cases["rule"] == method["rule"])
+            values = cases.loc[at, "dice"].dropna()
+            if len(values):
+                texts.append(
+                    f"{where(structure, phase).capitalize()}, {plural(len(values), 'frame')}: median "
+                    f"{percent(values.median())}%, from {percent(values.min())}% to {percent(values.max())}%."
+                )
+    return " ".join(texts)
+
+
+def _agreement(row: Mapping[str, Any]) -> str:
+    bias = interval(row["mean_bias"], "number")
+    low, high = (number(row[f"{end}_limit_of_agreement"]["value"]) for end in ("lower", "upper"))
+    return (
+        f"{method_label(row['method'], row['rule'])}: mean bias {bias.text} points, limits of agreement {low} to "
+        f"{high} points, {plural(row['n'], 'loop')}."
+    )
+
+
+def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
+    if not summary["examples"]:
+        return []
+    with np.load(folder / EXAMPLES, allow_pickle=False) as file:
+        arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
+    found = []
+    for structure, method in summary["example_methods"].items():
+        figure = figures.overlays(arrays, summary["examples"], structure)
+        if figure is None:
+            continue
+        examples = [example for example in summary["examples"] if example["structure"] == structure]
+        name, by = structure_name(structure), method_label(method["method"], method["rule"])
+        below = "; below, the borders of all parcels with the predicted outline" if "maps" in arrays else ""
+        cases = "; ".join(f"{e['phase']} {e['rank']}: {e['id']}" for e in examples)
+        caption = (
+            f"{name.capitalize()}: best, median and worst test frame of {by}. Manual outline (blue), predicted "
+            f"outline (green, dashed) and their overlap (turquoise){below}. {cases}."
+        )
+        scores = [f"{e['rank']} {percent(e['dice'])}% at {phase_name(e['phase'])}" for e in examples]
+        alternative = (
+            f"Frames with the manual and the predicted outline of the {name}. Dice scores: {listed(scores)}."
+        )
+        found.append(make_picture(folder, figure, f"overlays_{structure}.png", caption, alternative))
+    return found
+
+
+def confusion_picture(folder: Path, summary: Mapping[str, Any]) -> Picture:
+    """Draw the confusion matrix of the backbone with the most neighbours.
+
+    Args:
+        folder: Run folder.
+        summary: The ``views`` part of ``results.json``.
+    """
+    row = next((row for row in reversed(summary["rows"]) if row["kind"] == "backbone"), summary["rows"][0])
+    caption = (
+        f"Confusion matrix of {row['method']} with k = {row['k']}. Each row is a true view, with the number of "
+        "test images and their share of that view."
+    )
+    counts = np.asarray(row["confusion"])
+    parts = [f"{view} {counts[i, i]} of {counts[i].sum()}" for i, view in enumerate(summary["views"])]
+    alternative = f"Confusion matrix of the views. Recognised correctly: {', '.join(parts)}."
+    return make_picture(folder, figures.confusion_figure(summary, row), "confusion.png", caption, alternative)
+
+
+def efficiency_picture(folder: Path, summary: Mapping[str, Any]) -> Picture:
+    """Draw the label-efficiency figure, also as SVG for use elsewhere.
+
+    Args:
+        folder: Run folder.
+        summary: The ``label_efficiency`` part of ``results.json``.
+    """
+    figure = label_efficiency.efficiency_figure(summary)
+    with atomic(folder / "figures" / "label_efficiency.svg") as temporary:
+        temporary.write_bytes(figures.svg(figure))
+    caption = (
+        "Mean Dice score over all test frames against the number of labelled patients. A line is the mean over "
+        "the draws of patients; its band reaches from the lowest to the highest draw. Blue: parcels; green: "
+        "probes of frozen features; orange and pink: networks trained on the frames; grey: atlas, an average "
+        "mask; dotted: a fixed network."
+    )
+    alternative = label_efficiency.efficiency_alternative(summary)
+    return make_picture(folder, figure, "label_efficiency.png", caption, alternative)
+
+
+def curve_pictures(folder: Path, curves: Mapping[str, str]) -> list[Picture]:
+    """Draw the training curves of a run.
+
+    Args:
+        folder: Run folder.
+        curves: Name of a training to its file in ``curves/``.
+    """
+    found = []
+    for name, file in curves.items():
+        path = folder / "curves" / file
+        metrics = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
+        figure = figures.training_curve(metrics, name)
+        if figure is not None:
+            losses = [column for column in metrics.columns if "loss" in column and metrics[column].notna().any()]
+            parts = [
+                f"{c} from {metrics[c].dropna().iloc[0]:.3g} to {metrics[c].dropna().iloc[-1]:.3g}" for c in losses
+            ]
+            alternative = f"Line chart of the losses of {name} by step: {', '.join(parts)}."
+            caption = f"Training of {name}: loss by step."
+            found.append(make_picture(folder, figure, f"curve_{path.stem}.png", caption, alternative))
+    return found
