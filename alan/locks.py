@@ -33,8 +33,8 @@ LOCK = ".lock"
 #: Seconds between two signs of life, and how long a lock of unknown state is watched for one.
 HEARTBEAT, WATCH = 10.0, 35.0
 
-#: Locks that this process holds, and how often: a process may lock what it has locked already.
-_held: dict[Path, int] = {}
+#: Locks by process (a fork inherits the table, not the locks) and how often it holds them: it may lock again.
+_held: dict[tuple[int, Path], int] = {}
 
 
 @contextlib.contextmanager
@@ -83,7 +83,7 @@ def _existing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hold(path: Path, target: Path) -> Iterator[None]:
-    key = path.resolve()
+    key = os.getpid(), path.resolve()
     if not _is_first_rank():
         yield
         return

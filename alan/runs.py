@@ -75,7 +75,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether an earlier process has completed this run."""
-        return self.resumed and (self.folder / FINISHED).is_file()
+        return (self.folder / FINISHED).is_file()
 
     def finish(self) -> None:
         """Mark the run complete: ``run.json`` says by which command and versions, and when."""
@@ -105,7 +105,7 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
     """
     everything = (CONFIG, FINISHED, FAILURES, *contents)
     with lock_folder(out):
-        run = Run(out, _claim(out, plain(config), overwrite, everything))
+        run = Run(out, _claim(out, config, overwrite, everything))
         try:
             yield run
         except SkippedError:
@@ -118,24 +118,49 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
 
 def _claim(out: Path, config: Any, overwrite: bool, contents: Sequence[str]) -> bool:
     """Write the configuration of a new run, or compare it with that of the run in the folder."""
+    if (out / CONFIG).exists() and overwrite:
+        remove_run(out, contents)
+    elif holds_run(out, config):
+        return True
+    write_text(out / CONFIG, config_text(config))
+    return False
+
+
+def config_text(config: Any) -> str:
+    """The configuration of a run as YAML, without passwords."""
+    return redact(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+
+
+def holds_run(out: Path, config: Any) -> bool:
+    """Whether a folder holds a run of a configuration; call it while the lock of the folder is held.
+
+    Temporary files of a killed process are removed.
+
+    Args:
+        out: The folder.
+        config: What the run is asked to do.
+
+    Returns:
+        False where the folder is empty.
+
+    Raises:
+        DataError: It holds something else.
+        ConfigError: It holds a run with another configuration, or with a damaged one.
+    """
     path = out / CONFIG
     sweep(out, deep=path.exists())
-    if not path.exists() and any(file.name != LOCK for file in out.iterdir()):
-        raise DataError(
-            f"{out}: holds files but no {CONFIG}, so it is no run of this command; give another folder"
-        )
-    if path.exists() and overwrite:
-        remove_run(out, contents)
-    text = redact(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     if not path.exists():
-        write_text(path, text)
+        if any(file.name != LOCK for file in out.iterdir()):
+            raise DataError(
+                f"{out}: holds files but no {CONFIG}, so it is no run of this command; give another folder"
+            )
         return False
-    before, now = read_config(path), yaml.safe_load(text)
+    before, now = read_config(path), yaml.safe_load(config_text(config))
     if before != now:
         changed = sorted(_changed(before, now))
         raise ConfigError(
             f"{out}: holds a run with another configuration ({', '.join(changed[:4])}): "
-            "give another folder, or overwrite=true to replace it"
+            "give another folder, or replace it with --overwrite true"
         )
     return True
 
@@ -153,7 +178,7 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(
             f"{path}: damaged, not a YAML file of options: restore it, give another folder, "
-            "or overwrite=true to replace the run"
+            "or replace the run with --overwrite true"
         )
     return config
 

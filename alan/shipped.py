@@ -27,7 +27,7 @@ def folders(name: str) -> list[Path]:
 
 
 def shipped(suffix: str = ".safetensors") -> dict[str, Path]:
-    """Names of the shipped weights to their files; with the suffix ``.json``, of the shipped white boxes."""
+    """Map names of shipped weights to their files; with the suffix ``.json``, of shipped white boxes."""
     return {file.stem: file for folder in reversed(folders("checkpoints")) for file in folder.glob(f"*{suffix}")}
 
 
@@ -63,3 +63,10 @@ def config_file(path_or_name: str | os.PathLike[str]) -> Path:
     raise ConfigError(
         f"{path_or_name}: no such file and no shipped configuration: {hint}'alan configs' lists them"
     )
+
+
+def summary(config: Path) -> str:
+    """First line of a configuration's comment; empty where it has none."""
+    with config.open(encoding="utf-8") as file:
+        first = file.readline()
+    return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -111,6 +111,18 @@ def test_a_process_may_lock_what_it_has_locked(holder, tmp_path):
     holder(tmp_path)  # it is free now
 
 
+def test_a_forked_process_does_not_hold_the_locks_of_its_parent(tmp_path):
+    with lock_folder(tmp_path):
+        child = os.fork()
+        if not child:
+            try:
+                hold(lock_folder(tmp_path))
+            except LockError:
+                os._exit(7)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
 def test_a_lock_of_another_machine_that_shows_life_is_respected(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "WATCH", 5)
     foreign_lock(tmp_path)

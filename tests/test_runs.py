@@ -74,7 +74,7 @@ def test_temporary_files_of_killed_processes_are_removed_and_others_kept(tmp_pat
 def test_a_damaged_configuration_is_one_line_and_can_be_overwritten(text, tmp_path):
     opened(tmp_path)
     (tmp_path / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ConfigError, match=r"config.yaml: damaged.*overwrite=true") as error:
+    with pytest.raises(ConfigError, match=r"config.yaml: damaged.*--overwrite true") as error:
         opened(tmp_path)
     assert "\n" not in str(error.value)
     assert not opened(tmp_path, overwrite=True)

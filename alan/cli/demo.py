@@ -1,4 +1,4 @@
-"""``alan demo``: the whole chain on simulated archives, in ten minutes on two cores."""
+"""The verb ``alan demo``: the whole chain on simulated archives."""
 
 from __future__ import annotations
 
@@ -10,16 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from alan.cache.run import write_cache
-from alan.cli.evaluate import evaluate
-from alan.cli.fit import run_lightning
-from alan.cli.prepare import prepare
-from alan.data.simulator.archive import simulate_archive
-from alan.data.store.reader import FrameStore
-from alan.evaluation.results import read_results
-from alan.evaluation.segmentation import SegmentationProtocol
-from alan.evaluation.views import ViewProtocol
-from alan.report.console import figure_lines
 from alan.shipped import config_file
 
 _log = logging.getLogger(__name__)
@@ -28,17 +18,27 @@ _log = logging.getLogger(__name__)
 def demo(
     out: str = "runs/demo", *, patients: int = 240, studies: int = 100, seed: int = 0, fast: bool = False
 ) -> None:
-    """Simulate archives, train without labels, fit the white boxes on a few labels, evaluate and write a report.
+    """Simulate archives, train without labels, fit white boxes on a few labels, evaluate, and write a report.
 
-    Run it again and finished stages are reused; interrupted ones go on.
+    The same command again reuses finished stages and continues interrupted ones.
 
     Args:
-        out: folder of everything the demo makes.
-        patients: patients of the CAMUS-like archive (A4C and A2C, masks).
-        studies: patients of the TMED-like archive (four views).
-        seed: of the archives.
-        fast: a few training steps only: shows that all works, not how well.
+        out: Folder of everything that the demonstration writes.
+        patients: Number of patients in the CAMUS-like archive (views A4C and A2C, with masks).
+        studies: Number of patients in the TMED-like archive (four views).
+        seed: Seed of the two archives, 0 or more.
+        fast: Take a few training steps only, to see that everything works; the figures are then poor.
     """
+    from alan.cache.run import write_cache
+    from alan.cli.evaluate import evaluate
+    from alan.cli.prepare import prepare
+    from alan.data.simulator.archive import simulate_archive
+    from alan.data.store.reader import FrameStore
+    from alan.evaluation.results import read_results
+    from alan.evaluation.segmentation import SegmentationProtocol
+    from alan.evaluation.views import ViewProtocol
+    from alan.report.console import figure_lines
+
     folder = Path(out)
     workers = min(4, os.cpu_count() or 1)
     start = time.perf_counter()
@@ -98,7 +98,9 @@ def _stage(number: int, what: str) -> Iterator[None]:
 
 
 def _fit(config: str, out: Path, options: Mapping[str, object], fast: bool) -> Path:
-    """Train by a shipped config and give the exported model; a finished training is reused."""
+    """Train with an installed configuration and return the exported model; a finished training is reused."""
+    from alan.cli.fit import run_lightning
+
     args = ["fit", "--config", str(config_file(config)), "--out", str(out)]
     args += [f"--{name}={value}" for name, value in options.items()]
     if fast:

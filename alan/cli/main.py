@@ -1,32 +1,32 @@
-"""The command line: ``alan <verb>``; one entry, one way to fail (one line, exit code 2)."""
+"""The command line ``alan VERB``: dispatch, exit codes, and errors in one line."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import importlib
 import logging
 import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from alan._version import __version__
-from alan.errors import AlanError, AlanWarning, ConfigError, SkippedError, nearest
+from alan.cli.console import common_options, console, show
+from alan.cli.signals import Interruption, handled, received
+from alan.errors import AlanError, ConfigError, SkippedError, nearest
 
 #: Verb to (module, function, one line of help); the function's signature is the verb's options.
 VERBS = {
-    "demo": ("alan.cli.demo", "demo", "the whole chain on a simulated archive, with a report, in ten minutes"),
+    "demo": ("alan.cli.demo", "demo", "run the whole chain on a simulated archive, and write a report"),
     "simulate": (
         "alan.data.simulator.archive",
         "simulate_archive",
-        "make an echo archive in an official layout out of nothing",
+        "simulate an echo archive in an official layout",
     ),
     "frames": (
         "alan.data.extract",
         "extract_frames",
-        "take stills out of cine loops (AVI, MP4, DICOM, NIfTI, MHD)",
+        "extract stills from cine loops (AVI, MP4, DICOM, NIfTI, MHD)",
     ),
     "check": ("alan.cli.check", "check", "read everything in an archive and list what is wrong with it"),
     "prepare": ("alan.cli.prepare", "prepare", "decode an archive once into a frame store"),
@@ -41,23 +41,38 @@ VERBS = {
     "evaluate": (
         "alan.cli.evaluate",
         "evaluate",
-        "fit the white boxes on a few labels, measure, write the report",
+        "fit white boxes on a few labels, measure them, and write a report",
     ),
-    "ensemble": ("alan.evaluation.ensemble", "run_ensemble", "weigh fitted networks on validation cases"),
-    "search": ("alan.cli.search", "search", "search encoder, decoder and training, with a report (EDNAS)"),
-    "report": ("alan.cli.report", "report", "write a run's report.html again"),
-    "active run": ("alan.cli.active", "active_run", "active learning with existing masks: IoU against labels"),
+    "ensemble": ("alan.evaluation.ensemble", "run_ensemble", "weight trained networks on validation cases"),
+    "search": ("alan.cli.search", "search", "search encoder, decoder and training (EDNAS), with a report"),
+    "report": ("alan.cli.report", "report", "write the report.html of a run again"),
+    "active run": ("alan.cli.active", "active_run", "compare acquisition functions on frames with masks"),
     "active suggest": ("alan.cli.active", "active_suggest", "rank unlabelled images: which to label next"),
+    "configs": ("alan.cli.configs", "configs", "list the configurations that are installed with ALAN"),
+    "doctor": ("alan.cli.doctor", "doctor", "show versions, hardware, codecs, installed files and extras"),
 }
 #: Verbs of Lightning's command line.
 LIGHTNING = {
-    "fit": "train a backbone or a parcel head (--config configs/...)",
-    "validate": "run a module's validation loop",
-    "test": "run a module's test loop",
-    "predict": "run a module's prediction loop",
+    "fit": "train a backbone, a parcel head or a segmentation network",
+    "validate": "run the validation loop of a module",
+    "test": "run the test loop of a module",
+    "predict": "run the prediction loop of a module",
 }
+#: Exit codes, as they are documented.
+EXIT_CODES = """exit codes
+  0    the work is complete
+  1    some input was skipped and --strict was given, 'alan check' found something wrong,
+       or an unexpected error (with a traceback)
+  2    bad input, a full disk, or a place that cannot be read or written (one line says which)
+  130  interrupted by Ctrl-C; the same command continues from what was saved
+  143  terminated by SIGTERM; the same command continues from what was saved"""
+COMMON = """options of every verb
+  --config FILE     YAML file of options, or the name of an installed one ('alan configs' lists them)
+  --log-file FILE   append all messages to a file, with the time
+  --quiet           show warnings and errors only
+  --help            list the options of a verb"""
 
-#: What a user can do about an error of the file system; others are not the user's.
+#: What a user can do about an error of the file system; other errors are not the user's.
 _REMEDIES = {
     errno.ENOSPC: "free some, run again",
     errno.EDQUOT: "free some, run again",
@@ -69,14 +84,15 @@ _REMEDIES = {
     errno.EEXIST: "a file stands where a folder is needed; give another place",
     errno.ENOENT: "check the spelling",
     errno.ENAMETOOLONG: "shorten it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 
 
 def _usage() -> str:
     rows = {**{verb: text for verb, (_, _, text) in VERBS.items()}, **LIGHTNING}
     lines = [f"  {verb:<14} {text}" for verb, text in rows.items()]
-    head = f"alan {__version__}\n\nusage: alan <verb> [--config FILE.yaml] [options]\n\nverbs\n"
-    return head + "\n".join(lines) + "\n\n'alan <verb> --help' lists a verb's options."
+    head = f"alan {__version__}\n\nusage: alan VERB [--config FILE] [options]\n\nverbs\n"
+    return "\n\n".join([head + "\n".join(lines), COMMON, EXIT_CODES])
 
 
 def _is_group(word: str) -> bool:
@@ -85,11 +101,9 @@ def _is_group(word: str) -> bool:
 
 
 def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
-    from alan.cli.parsing import Parser
+    from alan.cli.parsing import function_parser
 
-    parser = Parser(prog=f"alan {verb}", description=(function.__doc__ or "").partition("\n")[0])
-    parser.add_argument("--config", action="config", help="YAML file with any of the options")
-    parser.add_function_arguments(function)
+    parser = function_parser(function, verb, f"{COMMON}\n\n{EXIT_CODES}")
     values = parser.instantiate_classes(parser.parse_args(list(args))).as_dict()
     values.pop("config", None)
     seed = values.get("seed", 0)
@@ -104,17 +118,32 @@ def _quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _lightning(verb: str, args: list[str]) -> None:
+    from alan.cli.fit_options import check_inputs, show_help
+
+    if args == ["--help"]:
+        show_help(verb, LIGHTNING[verb], f"{COMMON}\n\n{EXIT_CODES}")
+        return
+    check_inputs(args)
+    from alan.cli.fit import run_lightning
+
+    _quiet_lightning()
+    run_lightning([verb, *("--help" if arg == "--help-all" else arg for arg in args)])
+
+
 def _run(args: list[str]) -> None:
+    from alan.cli.parsing import find_configs
+
     verb, rest = args[0], args[1:]
     if _is_group(verb):
         verb, rest = " ".join(args[:2]), args[2:]
+    if "--help" in rest or "-h" in rest:
+        rest = ["--help"]
     if verb in LIGHTNING:
-        from alan.cli.fit import run_lightning
-
-        _quiet_lightning()
-        run_lightning(args)
+        _lightning(verb, find_configs(rest))
     elif verb in VERBS:
         module, name, _ = VERBS[verb]
+        rest = find_configs(rest)
         function = getattr(importlib.import_module(module), name)
         _quiet_lightning()
         _call(function, verb, rest)
@@ -122,36 +151,20 @@ def _run(args: list[str]) -> None:
         raise ConfigError(f"unknown verb {verb!r}: {nearest(verb, [*VERBS, *LIGHTNING])}")
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if issubclass(category, AlanWarning):
-        sys.stderr.write(f"alan: note: {message}\n")
-
-
-@contextlib.contextmanager
-def _log_to_stderr() -> Iterator[None]:
-    """Show the package's own messages as plain lines, its warnings as notes, and of Lightning's only warnings."""
-    logger, handler = logging.getLogger("alan"), logging.StreamHandler()
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    previous, warnings.showwarning = warnings.showwarning, _show_warning
-    try:
-        yield
-    finally:
-        warnings.showwarning = previous
-        logger.removeHandler(handler)
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run one verb.
 
     Args:
-        args: the command line without the program's name; ``None`` takes it from ``sys.argv``.
+        args: The command line without the program's name; ``None`` takes it from ``sys.argv``.
 
     Returns:
-        0 when all went well, 1 when something was skipped and ``strict`` was asked for, 2 for bad input, a full
-        disk or a place that cannot be read or written (one line on standard error), 130 when interrupted.
+        The exit code, see :data:`EXIT_CODES`.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        options, arguments = common_options(sys.argv[1:] if args is None else args)
+    except AlanError as error:
+        sys.stderr.write(f"alan: error: {error}\n")
+        return 2
     asked = [argument for argument in arguments[:2] if argument in {"-h", "--help", "help"}]
     if not arguments or arguments[0] in asked or (asked and _is_group(arguments[0])):
         sys.stdout.write(_usage() + "\n")
@@ -160,25 +173,52 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"alan {__version__}\n")
         return 0
     try:
-        with _log_to_stderr():
-            _run(arguments)
-    except AlanError as error:
-        sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
-        return 1 if isinstance(error, SkippedError) else 2
-    except OSError as error:
-        if error.errno not in _REMEDIES:
+        with console(options):
+            return _exit_code(arguments)
+    except OSError as error:  # the log file
+        if (line := _in_one_line(error)) is None:
             raise
+        sys.stderr.write(f"alan: error: {line}\n")
+        return 2
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Run a verb, and show its errors in one line."""
+    try:
+        with handled():
+            _run(arguments)
+    except SkippedError as error:
+        show(f"error: {error}")
+        return 1
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
+    except SystemExit as error:  # Lightning exits where it is interrupted; argparse after --help
+        if received() is None and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        return _interrupted(error)
+    except Exception as error:
+        if (line := _in_one_line(error)) is None:
+            logging.getLogger("alan").debug("unexpected error", exc_info=True)
+            raise
+        show(f"error: {line}")
+        return 2
+    return 0
+
+
+def _in_one_line(error: Exception) -> str | None:
+    """The line for an error that the user can do something about; None for any other."""
+    # Lightning's error is not imported for the verbs that do without Lightning
+    if isinstance(error, AlanError) or type(error).__name__ == "MisconfigurationException":
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _REMEDIES:
         where = error.filename2 or error.filename or "output"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         what = "no space left on disk" if full else os.strerror(error.errno).lower()
-        sys.stderr.write(f"alan: error: {where}: {what}; {_REMEDIES[error.errno]}\n")
-        return 2
-    except Exception as error:
-        if type(error).__name__ != "MisconfigurationException":  # Lightning's; not imported for the other verbs
-            raise
-        sys.stderr.write(f"alan: error: {' '.join(str(error).split())}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("\nalan: interrupted; the same command goes on from what it has saved\n")
-        return 130
-    return 0
+        return f"{where}: {what}; {_REMEDIES[error.errno]}"
+    return None
+
+
+def _interrupted(error: BaseException) -> int:
+    by = error if isinstance(error, Interruption) else Interruption(received() or 2)
+    show(f"interrupted ({by}); the same command continues from what was saved", logging.WARNING)
+    return by.exit_code

@@ -1,27 +1,38 @@
-"""Command-line parsers whose errors are one line and offer the nearest right name."""
+"""Parsers of the command line, whose errors are one line and offer the nearest right name.
+
+jsonargparse reports errors as text for the terminal. :func:`one_line` shortens it, by the wording of the versions
+that ``pyproject.toml`` allows; tests hold the messages of the oldest and of the installed version.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+import typing
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from alan.errors import AlanError, ConfigError, nearest
+from alan.shipped import config_file
 
-_REJECTED = re.compile(r"Option '([^']+)' is not accepted|does not accept option '([^']+)'|arguments: (\S+)")
-#: A key with a value of the wrong type, a choice, and a type in a parser's message.
-_KEY = re.compile(
-    r'^(?P<inner>(?:[\w.]+: )?)Parser key "(?P<key>[^"]+)": (?P<reason>.+?)\. Got value: (?P<value>.*)$'
+_CONFIG = ("--config", "-c")
+_UNKNOWN = re.compile(
+    r"Option '([^']+)' is not accepted|does not accept option '([^']+)'|unrecognized arguments: (\S+)"
 )
+_VERB = re.compile(r"\b(fit|validate|test|predict)\.")
+_MISSING = re.compile(r"the following arguments are required: (.+)")
+#: A key with a value of the wrong type, a choice, a type and a class in a parser's message.
+_KEY = re.compile(r'^Parser key "([^"]+)": (.+?)\. Got value: (.*)$')
 _CHOICE = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
 _TYPE = re.compile(r"Expected a <class '([\w.]+)'>")
+_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _GIVEN = re.compile(r"\n\s*Given value: (.*)", re.DOTALL)
 _WORDS = {
     "int": "give a whole number",
@@ -39,35 +50,59 @@ _UNION = re.compile(r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>
 _IDLE = ("Expected a <class 'NoneType'>", "Not a valid subclass", "a class path", "a dict with")
 
 
-def one_line(message: str) -> str:
-    """Shorten a parser's multi-line message to what is wrong with the value."""
+def find_configs(args: Sequence[str]) -> list[str]:
+    """Replace names of installed configurations after ``--config`` by their paths.
+
+    Raises:
+        ConfigError: There is neither such a file nor such a name.
+    """
+    found = list(args)
+    for place, (before, arg) in enumerate(pairwise(["", *args])):
+        name, given, value = arg.partition("=")
+        if given and name in _CONFIG:
+            found[place] = f"{name}={config_file(value)}"
+        elif before in _CONFIG:
+            found[place] = str(config_file(arg))
+    return found
+
+
+def one_line(message: str, classes: Sequence[str] = ()) -> str:
+    """Shorten a parser's multi-line message to what is wrong with the value.
+
+    Args:
+        message: The parser's message.
+        classes: Names of classes that can be given without their module.
+    """
     union = _UNION.search(message)
     if union is None:
-        return _in_words(" ".join(message.split())[:400])
+        return _in_words(" ".join(message.split())[:400], classes)
     reasons = [" ".join(text.split()) for text in re.split(r"(?:^|\n)\s*- ", union["reasons"])]
-    telling = [text for text in reasons if text and not text.startswith(_IDLE)]
+    telling = [_in_words(text, classes) for text in reasons if text and not text.startswith(_IDLE)]
     given = _GIVEN.search(message)
-    # an option below the key is told by the reasons; the parser's own wrapping of it says nothing
-    nested = given is None or given[1].startswith("NestedArg(")
+    # the reasons name an option below the key; the parser's own representation of it adds nothing
+    nested = given is None or given[1].startswith(("NestedArg(", "Namespace("))
     value = "" if given is None or nested else f" is {' '.join(given[1].split())[:100]}"
-    return _in_words(f"{union['key']}{value}: {'; '.join(telling)}"[:400])
+    return f"{union['key']}{value}: {'; '.join(telling)}"[:400]
 
 
-def _in_words(message: str) -> str:
-    """A parser's message with what is asked for in place of names of Python types."""
-    message = _KEY.sub(r"\g<inner>\g<key> is \g<value>: \g<reason>", message)
+def _in_words(message: str, classes: Sequence[str]) -> str:
+    """Say what is asked for in place of names of Python types."""
+    message = _KEY.sub(r"\1 is \3: \2", message)
     message = _CHOICE.sub(lambda found: f"choose one of: {found[1].replace(chr(39), '')}", message)
+    message = _CLASS.sub(lambda found: f"no class of that name; {nearest(found[1], classes)}", message)
+    message = _MISSING.sub(lambda found: f"missing: {_VERB.sub('', found[1])} (--help lists the options)", message)
     return _TYPE.sub(lambda found: _WORDS.get(found[1].rpartition(".")[2], f"a {found[1]} is expected"), message)
 
 
 def _own_cause(error: BaseException | None) -> AlanError | None:
-    """The error of ALAN's own behind another one."""
+    """Find an error of this package behind another one."""
     while error is not None and not isinstance(error, AlanError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _class_paths(value: Any) -> Iterator[str]:
+    """Yield the classes that a configuration names."""
     if isinstance(value, dict):
         if isinstance(value.get("class_path"), str):
             yield value["class_path"]
@@ -78,39 +113,49 @@ def _class_paths(value: Any) -> Iterator[str]:
             yield from _class_paths(part)
 
 
-def _arguments_of(class_path: str) -> set[str]:
-    module, _, name = class_path.rpartition(".")
-    try:
-        return set(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-    except (ImportError, AttributeError, ValueError, TypeError):
-        return set()
-
-
-def _known_keys(parser: ArgumentParser, args: list[str]) -> set[str]:
-    keys: set[str] = set()
-    parsers = [parser]
-    for action in parser._actions:
-        choices = getattr(action, "choices", None)
-        if isinstance(choices, dict):
-            parsers += [choice for name, choice in choices.items() if name in args]
-    for one in parsers:
-        keys |= {part for action in one._actions for part in str(action.dest).split(".")}
+def _names_in(args: Sequence[str]) -> Iterator[str]:
+    """Yield the classes that a command line and its configurations may name."""
     for arg in args:
-        path = Path(arg.partition("=")[2] or arg)
-        if path.suffix in {".yaml", ".yml", ".json"} and path.is_file():
-            for class_path in _class_paths(yaml.safe_load(path.read_text(encoding="utf-8"))):
-                keys |= _arguments_of(class_path)
-    return {key for key in keys if key and key != "help"}
+        value = arg.partition("=")[2] or arg
+        if Path(value).suffix in {".yaml", ".yml", ".json"} and Path(value).is_file():
+            yield from _class_paths(yaml.safe_load(Path(value).read_text(encoding="utf-8")))
+        elif re.fullmatch(r"([a-z_]\w*\.)*[A-Z]\w*", value):
+            yield value
 
 
-def _names_config(arg: str) -> bool:
-    return arg.partition("=")[0] in {"--config", "-c"}
+def _option_names(target: Any, seen: set[Any]) -> Iterator[str]:
+    """Yield the parameters of a function or class, and of the package's classes in their annotations."""
+    if target in seen:
+        return
+    seen.add(target)
+    try:
+        yield from inspect.signature(target).parameters
+        function = target.__init__ if inspect.isclass(target) else inspect.unwrap(target)
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, ValueError, AttributeError):  # compiled, or names that only a type checker sees
+        return
+    parts = list(hints.values())
+    while parts:
+        part = parts.pop()
+        parts += typing.get_args(part)
+        if inspect.isclass(part) and part.__module__.startswith("alan."):
+            yield from _option_names(part, seen)
 
 
-class OneLineErrors(ArgumentParser):
-    """A parser that raises :class:`ConfigError` in one line, with the nearest right key for a misspelt one."""
+class Parser(ArgumentParser):
+    """A parser that raises :class:`ConfigError` in one line, with the nearest right key for a misspelt one.
 
-    seen: list[str]
+    Attributes:
+        functions: Functions and classes whose parameters are the options.
+        classes: Public classes that can be given by their bare name.
+        names: Further names of options and groups.
+        seen: The arguments that are being parsed.
+    """
+
+    functions: Sequence[Callable[..., Any]] = ()
+    classes: typing.ClassVar[dict[str, type]] = {}
+    names: Sequence[str] = ("class_path", "init_args")
+    seen: Sequence[str] = ()
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Parse, and remember the arguments for the hints of :meth:`error`."""
@@ -118,7 +163,7 @@ class OneLineErrors(ArgumentParser):
         return super().parse_args(args, *rest, **options)
 
     def instantiate_classes(self, *args: Any, **options: Any) -> Any:
-        """Build the classes; an error of ALAN's own comes out as it was raised, not wrapped in the parser's."""
+        """Build the classes; an error of this package is raised as it is, not wrapped in the parser's."""
         try:
             return super().instantiate_classes(*args, **options)
         except Exception as error:
@@ -128,29 +173,61 @@ class OneLineErrors(ArgumentParser):
             raise own from None
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise :class:`ConfigError` in place of printing the usage."""
-        rejected = _REJECTED.search(message)
-        if rejected is None:
-            if "parsing config" in message:
-                seen = getattr(self, "seen", [])
+        """Raise :class:`ConfigError` instead of printing the usage."""
+        unknown = _UNKNOWN.search(message)
+        if unknown is None:
+            if "Problems parsing config" in message or message.startswith("Unexpected config"):
                 files = [
-                    arg.partition("=")[2] or after for arg, after in pairwise([*seen, ""]) if _names_config(arg)
+                    arg.partition("=")[2] or after
+                    for arg, after in pairwise([*self.seen, ""])
+                    if arg.partition("=")[0] in _CONFIG
                 ]
                 message = f"{', '.join(files) or 'config'}: not a YAML file of options: {message}"
-            raise ConfigError(one_line(message)) from ex
-        given = next(filter(None, rejected.groups()))
+            raise ConfigError(one_line(message, [*self.classes])) from ex
+        given = next(filter(None, unknown.groups()))
         name = given.lstrip("-").partition("=")[0]
-        if rejected[3] and not given.startswith("-"):
+        if unknown[3] and not given.startswith("-"):
             raise ConfigError(
                 f"{given!r} is not an option: options are written --name value (--help lists them)"
             ) from ex
-        known = _known_keys(self, getattr(self, "seen", []))
+        known = self._known()
         wrong = next((part for part in name.split(".") if part not in known), name)
         hint = nearest(wrong, known).partition("choose one of")[0].rstrip("? ")
         raise ConfigError(
             f"option {name!r} is not known{': ' + hint + '?' if hint else ''} (--help lists the options)"
         ) from ex
 
+    def _known(self) -> set[str]:
+        """Every name that a key of this command line may have."""
+        targets = [*self.functions, *filter(None, map(self._class, _names_in(self.seen)))]
+        seen: set[Any] = set()
+        names = {name for target in targets for name in _option_names(target, seen)}
+        keys = self.get_defaults(skip_validation=True).keys()  # options of the parser's own
+        return {*self.names, *names} | {part for key in keys for part in key.split(".")}
 
-class Parser(OneLineErrors):
-    """For the verbs that are plain functions."""
+    def _class(self, path: str) -> Any:
+        module, _, name = path.rpartition(".")
+        try:
+            return getattr(importlib.import_module(module), name) if module else self.classes.get(name)
+        except (ImportError, AttributeError):
+            return None
+
+
+class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Options with their types and defaults; the text below them keeps its lines."""
+
+
+def function_parser(function: Callable[..., Any], verb: str, epilog: str) -> Parser:
+    """Make a parser of the options of one function.
+
+    Args:
+        function: Its signature is the options, its docstring the help.
+        verb: Name of the verb.
+        epilog: Text below the options.
+    """
+    summary = (function.__doc__ or "").partition("\n")[0]
+    parser = Parser(prog=f"alan {verb}", description=summary, epilog=epilog, formatter_class=_Help)
+    parser.add_argument("--config", action="config", help="YAML file, or name of an installed one")
+    parser.add_function_arguments(function, as_group=False)
+    parser.functions = [function]
+    return parser

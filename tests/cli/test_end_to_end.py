@@ -116,6 +116,7 @@ def test_an_uninterrupted_run_is_whole(straight):
         "checkpoints",
         "config.yaml",
         "metrics.jsonl",
+        "run.json",
     ]
     assert [path.name for path in (straight / "checkpoints").iterdir()] == ["last.ckpt"]
     assert steps(straight) == list(range(STEPS))
@@ -190,7 +191,7 @@ def test_another_configuration_is_refused_and_overwrite_begins_anew(used, tiny, 
     ran = alan(*args)
     assert ran.code == 2
     assert len(ran.lines) == 1
-    assert "another configuration (it differs in: model)" in ran.lines[0]
+    assert "another configuration (model.init_args.seed)" in ran.lines[0]
     assert "--overwrite true" in ran.lines[0]
     assert contents(folder) == before
     assert alan(*args, "--overwrite", "true").code == 0
@@ -224,7 +225,7 @@ def test_a_foreign_folder_is_refused(tiny, alan, listing, tmp_path):
     (folder / "thesis.tex").write_text("years of work", encoding="utf-8")
     ran = alan("fit", "--config", config(tmp_path / "c.yaml", tiny), "--out", folder, "--overwrite", "true")
     assert ran.code == 2
-    assert "not empty" in ran.lines[0]
+    assert "holds files but no config.yaml" in ran.lines[0]
     assert listing(folder) == ["thesis.tex"]
 
 

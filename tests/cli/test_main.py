@@ -1,15 +1,19 @@
-"""The command line: help, misspelt names, one-line errors with exit code 2."""
+"""The command line: help, misspelt names, one-line errors, exit codes, the options of every verb."""
 
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
 
 from alan.cli import main as cli
-from alan.errors import AlanError
+from alan.cli.console import quiet
+from alan.errors import AlanError, AlanWarning, SkippedError
+from alan.shipped import shipped_configs
 
 
 def run(capsys, *args):
@@ -23,6 +27,8 @@ def test_help_names_every_verb(capsys):
     assert code == 0
     for verb in [*cli.VERBS, *cli.LIGHTNING]:
         assert f"  {verb} " in out
+    for code in (0, 1, 2, 130, 143):
+        assert re.search(rf"^  {code} ", out, re.MULTILINE)
 
 
 def test_version(capsys):
@@ -43,7 +49,18 @@ def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([verb, "--help"])
     assert stopped.value.code == 0
-    assert f"alan {verb}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"alan {verb}" in out
+    assert "--log-file FILE" in out
+    assert "143  terminated by SIGTERM" in out
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate"])
+def test_the_help_of_a_training_names_the_public_classes(verb, capsys):
+    code, out, _ = run(capsys, verb, "--config", "nowhere", "--help")
+    assert (code, out.partition("\n")[0]) == (0, f"usage: alan {verb} --config CONFIG [--out OUT] [options]")
+    for name in ("DINOModule", "RaptorModule", "SegmentationModule", "FrameDataModule", "TokenSequenceDataModule"):
+        assert re.search(rf"^ +{name},?$", out, re.MULTILINE)
 
 
 def test_misspelt_option_offers_the_nearest(capsys, tmp_path):
@@ -83,10 +100,13 @@ def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
         (["segment", "--frames", "few"], "frames is few: choose one of: all, annotated; give a whole number"),
         (["prepare", "camus"], "'camus' is not an option: options are written --name value (--help lists them)"),
         (["parcels", "--store=s", "--backbone=b", "--out=o", "--seed=-1"], "seed is -1: give 0 to 4294967295"),
+        (["fit", "--trainer.precision", "bf17"], "trainer.precision is bf17: choose one of: "),
         (
-            ["fit", "--trainer.precision", "bf17"],
-            "trainer.precision is bf17: give a whole number; choose one of: ",
+            ["fit", "--model", "DINOModul"],
+            "model is DINOModul: no class of that name; did you mean 'DINOModule'? ",
         ),
+        (["fit", "--trainer.max_steps", "3"], "missing: data, model (--help lists the options)"),
+        (["prepare", "--kind", "camus"], "missing: root, out (--help lists the options)"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_answered_in_words(capsys, given, words):
@@ -201,12 +221,206 @@ def test_an_error_of_the_package_is_folded_into_one_line(capsys, monkeypatch):
     assert (code, err) == (2, "alan: error: first second\n")
 
 
-def test_interrupt(capsys, monkeypatch):
-    def stop(_):
-        raise KeyboardInterrupt
+def test_skipped_input_is_exit_code_1(capsys, monkeypatch):
+    def skips(_):
+        raise SkippedError("skipped 1 of 2 files")
 
-    monkeypatch.setattr(cli, "_run", stop)
-    assert run(capsys, "demo")[0] == 130
+    monkeypatch.setattr(cli, "_run", skips)
+    assert run(capsys, "demo") == (1, "", "alan: error: skipped 1 of 2 files\n")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_one_line_and_its_exit_code(capsys, monkeypatch, number, code):
+    before = signal.getsignal(number)
+    monkeypatch.setattr(cli, "_run", lambda _: signal.raise_signal(number))
+    found, _, err = run(capsys, "demo")
+    assert (found, err.count("\n")) == (code, 1)
+    assert f"alan: interrupted ({number.name}); the same command continues" in err
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_library_that_exits_on_a_signal_does_not_hide_it(capsys, monkeypatch, number, code):
+    """As Lightning does: with code 1 after Ctrl-C, with none after SIGTERM."""
+
+    def exits(_):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            sys.exit(None)
+
+    monkeypatch.setattr(cli, "_run", exits)
+    assert run(capsys, "demo")[0] == code
+
+
+def test_a_signal_that_is_ignored_stays_ignored(capsys, monkeypatch):
+    """As for a job in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(cli, "_run", lambda _: signal.raise_signal(signal.SIGINT))
+        assert run(capsys, "demo")[0] == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_forked_worker_ends_at_a_signal_without_a_word(capfd, monkeypatch):
+    def forks(_):
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+    monkeypatch.setattr(cli, "_run", forks)
+    assert cli.main(["demo"]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_the_log_file_holds_all_messages_with_the_time(capsys, monkeypatch, tmp_path):
+    def works(_):
+        cli.logging.getLogger("alan.somewhere").info("half of it is done")
+        warnings.warn("a file was skipped", AlanWarning, stacklevel=1)
+        raise AlanError("cannot reach mysql://ada:s3cret@db/x")
+
+    monkeypatch.setattr(cli, "_run", works)
+    path = tmp_path / "logs" / "alan.log"
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        for _ in range(2):
+            assert run(capsys, "demo", f"--log-file={path}")[0] == 2
+        code, _, err = run(capsys, "demo", "--quiet", "--log-file", str(path))
+    assert (code, err) == (2, "alan: note: a file was skipped\nalan: error: cannot reach mysql://ada:***@db/x\n")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    words = [line.split(maxsplit=2)[2] for line in lines]
+    assert words == 3 * [
+        "INFO half of it is done",
+        "WARNING alan: note: a file was skipped",
+        "ERROR alan: error: cannot reach mysql://ada:***@db/x",
+    ]
+    assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", lines[0])
+
+
+def test_an_unexpected_error_is_in_the_log_file(monkeypatch, tmp_path):
+    def breaks(_):
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(cli, "_run", breaks)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["demo", "--log-file", str(tmp_path / "log")])
+    assert "Traceback" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("args", [["--log-file"], ["--log-file="], ["--log-file", "--quiet"]])
+def test_a_log_file_without_a_name(capsys, args):
+    assert run(capsys, "demo", *args) == (2, "", "alan: error: --log-file needs a file: give --log-file FILE\n")
+
+
+def test_a_log_file_that_cannot_be_written(capsys, tmp_path):
+    code, _, err = run(capsys, "configs", "--log-file", str(tmp_path))
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{tmp_path}: is a directory" in err
+
+
+def test_quiet_switches_progress_bars_off_for_this_verb_only(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(cli, "_run", lambda args: seen.append((quiet(), args)))
+    for args in (["demo"], ["demo", "--quiet", "--fast=true"], ["demo"]):
+        assert run(capsys, *args)[0] == 0
+    assert seen == [(False, ["demo"]), (True, ["demo", "--fast=true"]), (False, ["demo"])]
+
+
+@pytest.mark.parametrize(
+    ("filename", "category", "shown"),
+    [
+        ("/lib/PIL/Image.py", UserWarning, True),
+        ("/lib/pydicom/valuerep.py", UserWarning, True),
+        ("/lib/pydicom/valuerep.py", DeprecationWarning, False),
+        ("/lib/torch/nn/modules.py", UserWarning, False),
+        ("/home/me/script.py", AlanWarning, True),
+    ],
+)
+def test_warnings_about_the_users_files_are_shown(capsys, monkeypatch, filename, category, shown):
+    def warns(_):
+        warnings.warn_explicit("odd", category, filename, 1)
+
+    monkeypatch.setattr(cli, "_run", warns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert run(capsys, "demo")[2] == ("alan: note: odd\n" if shown else "")
+
+
+def test_configs_lists_every_configuration_with_its_first_line(capsys):
+    code, out, _ = run(capsys, "configs")
+    assert code == 0
+    lines = out.splitlines()
+    for name, path in shipped_configs().items():
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        first = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+        assert line.endswith(f" {first}")
+        assert first
+    assert "sim: alan fit --config NAME" in lines
+    assert "active: alan active run --config NAME" in lines
+
+
+def test_doctor_names_versions_hardware_files_and_extras(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    assert re.search(r"^  python +\d+\.\d+", out, re.MULTILINE)
+    assert re.search(r"^  memory +[\d.]+ GiB in all", out, re.MULTILINE)
+    assert re.search(r"^  cores +\d+ of \d+ usable", out, re.MULTILINE)
+    assert re.search(r"^  decoders .*h264", out, re.MULTILINE)
+    assert re.search(r"^  [0-9a-f]{16} .*alan-sim-small-parcels.safetensors$", out, re.MULTILINE)
+
+
+def test_doctor_reads_requirements_and_extras_from_the_distribution(capsys, monkeypatch):
+    required = ["numpy>=2.0", "no-such-thing>=1", 'pydicom>=3; extra == "dicom"', "also-missing; extra == 'dicom'"]
+    monkeypatch.setattr("alan.cli.doctor.metadata.requires", lambda _: required)
+    extras = {"Provides-Extra": ["dicom", "dev"]}
+    monkeypatch.setattr("alan.cli.doctor.metadata.metadata", lambda _: Extras(extras))
+    _, out, _ = run(capsys, "doctor")
+    assert re.search(r"^  numpy +\d", out, re.MULTILINE)
+    assert re.search(r"^  no-such-thing +not installed: pip install alan-echo$", out, re.MULTILINE)
+    assert re.search(
+        r"^  dicom +pydicom [\d.]+, also-missing missing: pip install 'alan-echo\[dicom\]'$", out, re.MULTILINE
+    )
+    assert not re.search(r"^  dev ", out, re.MULTILINE)
+
+
+class Extras(dict):
+    get_all = dict.get
+
+
+def test_an_installed_configuration_is_found_by_name(capsys, tmp_path):
+    args = ["--root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.h5")]
+    for given in (["--config", "prepare/camus_a4c"], ["--config=configs/prepare/camus_a4c.yaml"]):
+        code, _, err = run(capsys, "prepare", *given, *args)
+        assert code == 2
+        assert f"{tmp_path / 'nowhere'}" in err
+
+
+def test_a_misspelt_configuration_offers_the_nearest(capsys):
+    code, _, err = run(capsys, "fit", "--config", "dino/tiny_demos")
+    assert code == 2
+    assert "did you mean 'dino/tiny_demo'? 'alan configs' lists them" in err
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "verb"),
+    [
+        ("dino/tiny_demo", ["--data.stores=[a.h5,b.h5]"], "prepare"),
+        ("raptor/raptor_demo", ["--data.init_args.cache", "a.h5", f"--data.store={__file__}"], "cache"),
+    ],
+)
+def test_a_training_without_its_data_is_refused_before_anything_is_imported(config, options, verb):
+    code = f"""
+import sys
+from alan.cli.main import main
+code = main(["fit", "--config", "{config}", *{options}])
+sys.exit(9 if "torch" in sys.modules else code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == f"alan: error: a.h5: no such file; write it with `alan {verb}`\n"
 
 
 def test_python_dash_m():

@@ -1,0 +1,105 @@
+"""What ``alan fit`` can say before PyTorch is imported: its help, and that a file is missing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alan.errors import DataError
+
+#: Packages whose modules, and those whose data modules, can be given by their bare names.
+MODULES = ("alan.backbone", "alan.parcels", "alan.supervised")
+DATA = ("alan.data", "alan.cache")
+#: Options of data modules that name files, and what writes them.
+_INPUTS = {"stores": "prepare", "unlabelled": "prepare", "store": "prepare", "cache": "cache"}
+_HELP = """usage: alan {verb} --config CONFIG [--out OUT] [options]
+
+{summary}
+
+options:
+  --config CONFIG       YAML file, or name of an installed one ('alan configs' lists them). Options after it
+                        replace single values.
+  --out OUT             Folder of this run. The same command run again continues it. (default: runs/fit)
+  --overwrite {{true,false}}
+                        Replace a run with another configuration. (default: false)
+  --checkpoint_every N  Optimiser steps between two checkpoints. (default: 200)
+  --ckpt_path FILE      Checkpoint to start from, in place of the last one of the run.
+  --seed_everything N   Seed of all random numbers, 0 or more; true draws one. (default: 0)
+  --model CLASS         What is trained. --model.help CLASS lists its options; write them
+                        --model.init_args.NAME VALUE. The classes of ALAN:
+                        {modules}
+  --data CLASS          The data; as --model, with --data.help and --data.init_args. The classes of ALAN:
+                        {data}
+  --trainer.NAME VALUE  Options of Lightning's Trainer, such as --trainer.max_steps and --trainer.accelerator.
+  --print_config        Print all options as YAML, with the values that would be used, and exit.
+  --help-all            List the options of Lightning too.
+
+{epilog}
+"""
+
+
+def show_help(verb: str, summary: str, epilog: str) -> None:
+    """Print the help of a verb of Lightning, with the public classes by name."""
+    columns = ("," + "\n" + " " * 24).join
+    text = summary[0].upper() + summary[1:] + "."
+    sys.stdout.write(
+        _HELP.format(
+            verb=verb,
+            summary=text,
+            epilog=epilog,
+            modules=columns(class_names(MODULES)),
+            data=columns(class_names(DATA)),
+        )
+    )
+
+
+def class_names(packages: Sequence[str]) -> list[str]:
+    """Public names of modules, or of data modules, in packages."""
+    return [
+        name
+        for package in packages
+        for name in importlib.import_module(package).__all__
+        if name.endswith("DataModule" if package in DATA else "Module")
+    ]
+
+
+def check_inputs(args: Sequence[str]) -> None:
+    """Refuse a data file that does not exist, before anything is imported.
+
+    Args:
+        args: The options, with the paths of configurations.
+
+    Raises:
+        DataError: A store or a cache is missing; the message says what writes it.
+    """
+    values = {key: value for given in map(_read, pairwise([*args, ""])) for key, value in given}
+    for name, verb in _INPUTS.items():
+        for path in _paths(values.get(name)):
+            if not Path(path).exists():
+                raise DataError(f"{path}: no such file; write it with `alan {verb}`")
+
+
+def _read(words: tuple[str, str]) -> Iterator[tuple[str, Any]]:
+    """Yield the options of the data module that an argument gives, itself or in a file; later ones hold."""
+    name, given, value = words[0].partition("=")
+    value = value if given else words[1]
+    try:
+        if name in ("--config", "-c"):
+            settings = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            yield from (settings["data"].get("init_args") or {}).items()
+        elif name.startswith("--data."):
+            yield name.rpartition(".")[2], yaml.safe_load(value)
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return  # the parser says it better
+
+
+def _paths(value: Any) -> list[str]:
+    """The files that an option names."""
+    values = value if isinstance(value, list) else [value]
+    return [path for path in values if isinstance(path, str)]

@@ -1,0 +1,183 @@
+"""Messages of jsonargparse in one line of plain words, for the oldest allowed version and the installed one.
+
+``python tests/cli/test_parsing.py`` prints the messages of the installed version; ``messages.json`` holds those of
+the oldest one.
+"""
+
+import json
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from alan.cli.parsing import Parser, find_configs, function_parser, one_line
+from alan.errors import ConfigError
+from alan.shipped import shipped_configs
+
+RECORDED = Path(__file__).parent / "messages.json"
+#: Arguments to what is said of them.
+CASES = {
+    ("--kind=a", "--size=big"): "size is big: give a whole number",
+    ("--kind=a", "--size=null"): "size is None: give a whole number",
+    ("--kind=a", "--ratio=x"): "ratio is x: give a number",
+    ("--kind=a", "--flag=maybe"): "flag is maybe: give true or false",
+    ("--kind=a", "--views=A4C"): "views is A4C: give a list, such as '[one, another]'",
+    ("--kind=a", "--frames=few"): "frames is few: choose one of: all, annotated; give a whole number",
+    ("--kind=a", "--how=z"): "how is z: choose one of: x, y",
+    ("--kind=a", "--names=[a]"): "names is ['a']: give names and values, such as '{name: value}'",
+    ("--kind=a", "--inner.store=s", "--inner.flag=7"): "inner: flag is 7: give true or false",
+    ("--kind=a", '--inner={"store": "s", "mode": "c"}'): (
+        "inner is {'store': 's', 'mode': 'c'}: mode is c: choose one of: a, b"
+    ),
+    ("--kind=a", "--inner.flag=true"): "inner: missing: store (--help lists the options)",
+    (
+        "--kind=a",
+        "--shape=Squar",
+    ): "shape is Squar: no class of that name; did you mean 'Square'? choose one of: Square",
+    ("--kind=a", "--shape=Square", "--shape.side=x"): "shape: side is x: give a whole number",
+    (): "missing: kind (--help lists the options)",
+}
+
+
+@dataclass
+class Inner:
+    """Settings below an option."""
+
+    store: str
+    flag: bool = False
+    mode: Literal["a", "b"] = "a"
+
+
+class Shape:
+    """Base of a class that an option names."""
+
+
+class Square(Shape):
+    """A class that an option names."""
+
+    def __init__(self, side: int = 2, colour: str = "red") -> None:
+        self.side, self.colour = side, colour
+
+
+def work(  # noqa: PLR0917 (options)
+    kind: str,
+    size: int = 3,
+    ratio: float = 0.5,
+    flag: bool = False,
+    views: list[str] | None = None,
+    frames: Literal["all", "annotated"] | int = "all",
+    how: Literal["x", "y"] = "x",
+    names: dict[str, int] | None = None,
+    inner: Inner | None = None,
+    shape: Shape | None = None,
+) -> None:
+    """Take options of every type."""
+
+
+def messages():
+    """The messages of the installed version for every case."""
+
+    class Raising(ArgumentParser):
+        def error(self, message, ex=None):
+            raise ValueError(message) from ex
+
+    found = []
+    for args in CASES:
+        parser = Raising(prog="alan work")
+        parser.add_function_arguments(work)
+        try:
+            parser.parse_args(list(args))
+        except ValueError as error:
+            found.append(str(error))
+    return found
+
+
+def recorded():
+    return json.loads(RECORDED.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("place", range(len(CASES)), ids=[" ".join(args) for args in CASES])
+@pytest.mark.parametrize("source", ["recorded", "installed"])
+def test_a_message_in_plain_words(source, place):
+    message = (recorded()["messages"] if source == "recorded" else messages())[place]
+    assert one_line(message, ["Square"]) == list(CASES.values())[place]
+
+
+def test_the_allowed_versions_are_those_whose_messages_are_tested():
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    (required,) = [
+        one for one in tomllib.loads(text)["project"]["dependencies"] if one.startswith("jsonargparse[")
+    ]
+    low, high = re.search(r">=([\d.]+),<([\d.]+)$", required).groups()
+    assert recorded()["version"] == f"{low}.0"
+    installed = [int(part) for part in version("jsonargparse").split(".")[:2]]
+    assert [int(part) for part in high.split(".")] == [installed[0], installed[1] + 1]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--kindd=a"], "option 'kindd' is not known: did you mean 'kind'? (--help lists the options)"),
+        (["--kind=a", "--inner.flg=true"], "did you mean 'flag'?"),
+        (["--kind=a", '--inner={"store": "s", "flg": true}'], "did you mean 'flag'?"),
+        (["--kind=a", f"--shape={__name__}.Square", "--shape.colur=red"], "did you mean 'colour'?"),
+        (["--kind=a", "--xyzzy=1"], "option 'xyzzy' is not known (--help lists the options)"),
+        (["a"], "'a' is not an option: options are written --name value (--help lists them)"),
+    ],
+)
+def test_a_misspelt_option_offers_the_nearest(args, words):
+    with pytest.raises(ConfigError) as error:
+        function_parser(work, "work", "").parse_args(args)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kind: a\nvieuws: [b]\n", "did you mean 'views'?"),
+        ("kind: a\ninner: {store: a, flg: true}\n", "did you mean 'flag'?"),
+        ("# Notes\n\n**bold**\n", "not a YAML file of options"),
+        ("- a\n", "not a YAML file of options"),
+        ("kind: a\nsize: big\n", "size is big: give a whole number"),
+    ],
+)
+def test_a_mistake_in_a_configuration(text, words, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        function_parser(work, "work", "").parse_args(["--config", str(path)])
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_error_of_the_package_is_not_wrapped():
+    class Refusing:
+        def __init__(self, size: int = 0) -> None:
+            raise ConfigError(f"size is {size}: give 1")
+
+    parser = Parser()
+    parser.add_class_arguments(Refusing, "thing")
+    with pytest.raises(ConfigError, match=r"^size is 0: give 1$"):
+        parser.instantiate_classes(parser.parse_args([]))
+
+
+def test_names_of_installed_configurations_are_replaced(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.touch()
+    found = find_configs(
+        ["--config", "sim/small", "--out", "sim/small", f"--config={own}", "-c", "dino/tiny_demo"]
+    )
+    small, demo = (str(shipped_configs()[name]) for name in ("sim/small", "dino/tiny_demo"))
+    assert found == ["--config", small, "--out", "sim/small", f"--config={own}", "-c", demo]
+    with pytest.raises(ConfigError, match="did you mean 'sim/small'"):
+        find_configs(["--config=sim/smal"])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps({"version": version("jsonargparse"), "messages": messages()}, indent=1) + "\n")

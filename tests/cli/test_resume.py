@@ -1,0 +1,205 @@
+"""A training that is stopped anywhere and started again equals one that was never stopped.
+
+Weights, optimiser, metrics lines, the best checkpoint and the exported network are compared.
+"""
+
+import json
+import os
+import re
+import signal
+from itertools import product
+
+import pytest
+import yaml
+
+from alan import precision
+from alan.supervised.module import SegmentationModule
+
+from ..faults.harness import Plan, contents, differences, run
+
+NETWORK = {"decoder": "unet_acdc", "encoder": None, "decoder_channels": [4, 8]}
+#: Three epochs of four steps, with a validation in the middle and at the end of each.
+SETTINGS = {
+    "model": {
+        "class_path": "alan.supervised.SegmentationModule",
+        "init_args": {
+            "structures": ["lv+myo+la"],
+            "network": NETWORK,
+            "augmentation": "none",
+            "schedule": "cosine",
+            "losses": {"dice": 1.0},
+            "lr": 0.03,
+        },
+    },
+    "trainer": {
+        "accelerator": "cpu",
+        "max_epochs": 3,
+        "val_check_interval": 2,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def command(tiny, tmp_path_factory):
+    """``command(folder, every)``: the arguments of a training into a folder."""
+    folder = tmp_path_factory.mktemp("resume")
+    data = {
+        "class_path": "alan.data.LabelledFrameDataModule",
+        "init_args": {"stores": [tiny.store("camus")], "structures": ["lv+myo+la"], "batch_size": 4},
+    }
+    config = folder / "config.yaml"
+    config.write_text(json.dumps({**SETTINGS, "data": data}), encoding="utf-8")
+    return lambda out, every=1: ["fit", "--config", config, "--out", out, "--checkpoint_every", every]
+
+
+@pytest.fixture(scope="module")
+def straight(command, tmp_path_factory):
+    """What uninterrupted trainings leave, and after how many renames: by the steps between checkpoints."""
+    folder, found = tmp_path_factory.mktemp("straight"), {}
+    for every in (1, 3):
+        ended = run(command(folder / str(every), every))
+        assert ended.code == 0, ended.error
+        found[every] = contents(folder / str(every), IGNORED), ended.events
+    return found
+
+
+#: Says which command and versions completed the run.
+IGNORED = ["run.json"]
+
+
+def check_restart(args, out, expected):
+    """Start the command again: it completes the run."""
+    again = run(args)
+    assert again.code == 0, again.error
+    assert differences(expected, contents(out, IGNORED)) == []
+    assert sorted(path.name for path in out.iterdir()) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.jsonl",
+        "run.json",
+        "segmenter.safetensors",
+    ]
+
+
+def test_the_best_validation_is_not_the_last(straight):
+    """So that a forgotten best score would show."""
+    lines = [json.loads(line) for line in straight[1][0]["metrics.jsonl"].splitlines()]
+    scores = [line["val_dice"] for line in lines if "val_dice" in line]
+    assert len(scores) == 6
+    assert scores.index(max(scores)) in range(1, 5)
+    assert straight[1][0].keys() == straight[3][0].keys()
+    assert straight[1][0]["segmenter.safetensors"] == straight[3][0]["segmenter.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("every", "step"), [(1, 9), (3, 6), *(pytest.param(every, 1, marks=pytest.mark.faults) for every in (1, 3))]
+)
+def test_killed_at_a_rename(command, straight, every, step, tmp_path):
+    """Before or after every few renames; before and after each in the campaign."""
+    expected, events = straight[every]
+    sides = (False, True) if step == 1 else (False,)
+    for number, after in product(range(2 if step > 1 else 1, events + 1, step), sides):
+        out = tmp_path / f"{number}{after}"
+        ended = run(command(out, every), Plan(kill_at=number, after=after))
+        assert ended.code == -signal.SIGKILL
+        check_restart(command(out, every), out, expected)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("batch", [0, 3, *(pytest.param(n, marks=pytest.mark.faults) for n in (1, 2, 6))])
+def test_a_signal_saves_the_step(command, straight, number, code, batch, tmp_path):  # noqa: PLR0917 (fixtures)
+    """In the first batch, before a validation, at the end of an epoch, and in the next; no checkpoint is due."""
+    ended = run(command(tmp_path / "run", 100), Plan(setup=lambda: signal_in(batch, number)))
+    assert ended.code == code
+    assert "interrupted" in ended.error.splitlines()[-1]
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "run" / "segmenter.safetensors").exists()
+    check_restart(command(tmp_path / "run", 100), tmp_path / "run", {**straight[1][0], **config_of(tmp_path)})
+
+
+def config_of(folder):
+    return {"config.yaml": contents(folder / "run")["config.yaml"]}
+
+
+def signal_in(batch, number):
+    """Send a signal to the training in a batch, counted from 0."""
+    step = SegmentationModule.training_step
+
+    def training_step(self, *args):
+        if self._batches == batch:
+            signal.raise_signal(number)
+        return step(self, *args)
+
+    SegmentationModule.training_step = training_step
+
+
+def test_a_signal_in_the_last_step_completes_nothing_twice(command, straight, tmp_path):
+    args = command(tmp_path / "run")
+    assert run(args, Plan(setup=lambda: signal_in(11, signal.SIGTERM))).code == 143
+    check_restart(args, tmp_path / "run", straight[1][0])
+
+
+def test_two_at_once(command, straight, tmp_path):
+    """The second is refused in one line that names the first, which is not disturbed."""
+    out, ended = tmp_path / "run", []
+
+    def second():
+        step = SegmentationModule.training_step
+
+        def training_step(self, *args):
+            if self._batches == 2:
+                ended.append(run(command(out)))
+                words = rf"alan: error: {out}: process {os.getpid()} of .* is writing to it: .*"
+                lines = {*ended[0].error.splitlines()}  # the fork logs to the first one's console, too
+                assert (ended[0].code, [bool(re.fullmatch(words, line)) for line in lines]) == (2, [True])
+            return step(self, *args)
+
+        SegmentationModule.training_step = training_step
+
+    assert run(command(out), Plan(setup=second)).code == 0
+    assert differences(straight[1][0], contents(out, IGNORED)) == []
+
+
+def test_the_metrics_file_is_kept_beside_the_loggers_of_the_user(command, tmp_path):
+    logger = {
+        "class_path": "lightning.pytorch.loggers.CSVLogger",
+        "init_args": {"save_dir": str(tmp_path / "csv")},
+    }
+    options = ["--trainer.max_steps", 2, "--trainer.max_epochs", -1]
+    for number, given in enumerate((logger, [logger], "CSVLogger", False, True)):
+        out = tmp_path / str(number)
+        extra = ["--trainer.logger.save_dir", tmp_path / "csv"] if given == "CSVLogger" else []
+        value = given if isinstance(given, str) else json.dumps(given)
+        ended = run([*command(out), *options, "--trainer.logger", value, *extra])
+        assert ended.code == 0, ended.error
+        lines = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [0, 1, 1]
+    assert len(list((tmp_path / "csv").rglob("metrics.csv"))) == 3
+
+
+def test_modules_by_their_bare_names_are_recorded_by_their_public_paths(command, tiny, tmp_path):
+    args = [
+        *("fit", "--model", "SegmentationModule", "--model.structures=[lv]", "--model.losses={dice: 1}"),
+        *(f"--model.network={json.dumps(NETWORK)}", "--model.augmentation=none"),
+        *("--data", "LabelledFrameDataModule", "--data.structures=[lv]"),
+        *(f"--data.stores=[{tiny.store('camus')}]", "--trainer.max_steps=1", "--trainer.accelerator=cpu"),
+        *("--trainer.precision=auto", "--out", tmp_path / "run"),
+    ]
+    ended = run(args, Plan(setup=lambda: native(True)))
+    assert ended.code == 0, ended.error
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+    assert config["model"]["class_path"] == "alan.supervised.SegmentationModule"
+    assert config["data"]["class_path"] == "alan.data.LabelledFrameDataModule"
+    assert config["trainer"]["precision"] == "bf16-mixed"
+    before = contents(tmp_path / "run")
+    ended = run(args, Plan(setup=lambda: native(False)))  # on another machine
+    assert ended.code == 0, ended.error
+    assert contents(tmp_path / "run") == before
+
+
+def native(answer):
+    """Let the processor say whether it computes bfloat16 natively."""
+    precision.native_bf16 = lambda _: answer
