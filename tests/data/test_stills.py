@@ -34,3 +34,16 @@ def test_linked_folders_are_followed(root, tmp_path):
     Image.fromarray(np.full((30, 44), 90, np.uint8)).save(tmp_path / "disk" / "b.png")
     (root / "images" / "link").symlink_to(tmp_path / "disk")
     assert list(PictureStills(root, Preprocessing(16)).names) == ["a_1", "link_b"]
+
+
+def test_long_names_are_shortened_but_keep_their_pixel_size(tmp_path):
+    folder = tmp_path / "images" / ("é" * 100)
+    folder.mkdir(parents=True)
+    Image.fromarray(np.full((30, 44), 90, np.uint8)).save(folder / "a.png")
+    (tmp_path / "manifest.csv").write_text(f"{HEAD}{folder.name}/a.png,a.avi,1,0,0.3,0.25,30,44,\n", "utf-8")
+    (folder / "b").mkdir()
+    Image.fromarray(np.full((30, 44), 90, np.uint8)).save(folder / "b" / f"{'c' * 60}.png")
+    stills = PictureStills(tmp_path, Preprocessing(16))
+    assert all(len(name.encode()) <= 220 for name in stills.names)
+    assert len(set(stills.names)) == 2
+    assert stills.read(0).spacing == (0.3, 0.25)

@@ -1,10 +1,11 @@
-"""Damage files of one kind at many places, read each, and count what becomes of them.
+"""Damage files at many places, read each, and count the outcomes.
 
     python tests/faults/mutate_io.py KIND TRIES SEED FOLDER
 
-prints one line of JSON: for each way of damage the numbers of files tried, refused (one line that names the file),
-right (the same frames as before) and wrong (other frames), and what must not be: other exceptions. The process may
-take two gigabytes more than it starts with; a test runs it, with a limit of time.
+prints one line of JSON for the kind, or for each if KIND is ``all``: for each way of damage the numbers of files
+tried, refused (one line that names the file), right (the same frames as before) and wrong (other frames), and the
+list of other exceptions, which must be empty. The process may allocate two gigabytes more than it starts with; a
+test runs it with a time limit.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import tempfile
 import warnings
 import zlib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import av
@@ -110,7 +112,7 @@ def stack(compression):
     return picture("TIFF", save_all=True, append_images=pages, compression=compression)
 
 
-#: Kind to (suffix, bytes). The kind ``raw`` is the file of pixels beside a whole ``.mhd``.
+#: Kind to (suffix, function that makes the bytes). ``raw`` is the file of pixels beside an undamaged ``.mhd``.
 KINDS = {
     "nii": (".nii", lambda: nifti(False)),
     "nii.gz": (".nii.gz", lambda: nifti(True)),
@@ -140,6 +142,9 @@ KINDS = {
     "tif stack": (".tif", lambda: stack(None)),
     "tif lzw stack": (".tif", lambda: stack("tiff_lzw")),
 }
+
+
+KINDS = {kind: (suffix, cache(make)) for kind, (suffix, make) in KINDS.items()}
 
 
 def mutations(whole, tries, rng):
@@ -204,13 +209,16 @@ def cine(path):
 
 def main():
     kind, tries, seed, folder = sys.argv[1:]
-    cine_of_all = KINDS[kind][1]()  # libraries are loaded before the limit is set
-    assert cine_of_all
+    for _, make in KINDS.values():  # libraries are loaded before the limit is set
+        make()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + 2 * GIGABYTE
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     warnings.simplefilter("ignore")
-    print(json.dumps(campaign(kind, int(tries), int(seed), Path(folder))))
+    for name in KINDS if kind == "all" else [kind]:
+        place = Path(folder, name.replace(" ", "_"))
+        place.mkdir()
+        print(json.dumps({"kind": name, **campaign(name, int(tries), int(seed), place)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from alan.data.io.base import (
@@ -74,6 +75,7 @@ def decode_stream(data: bytes, path: Path) -> Cine:
 def _decode(source: Any, path: Path, formats: str, n_bytes: int) -> Cine:
     options = {"format_whitelist": formats, "protocol_whitelist": "file"}
     frames, stamps = FrameBuffer(path), list[float | None]()
+    converter = VideoReformatter()  # a frame of its own would start threads of its own
     matrix: bytes | None = None
     promised = hidden = 0
     try:
@@ -92,7 +94,7 @@ def _decode(source: Any, path: Path, formats: str, n_bytes: int) -> Cine:
                 for frame in packet.decode():
                     if packet.is_corrupt or frame.is_corrupt:
                         raise DataError(f"{path}: frame {len(frames) + 1} is damaged or cut off; {GET_AGAIN}")
-                    frames.append(frame.to_ndarray(format="gray"))
+                    frames.append(converter.reformat(frame, format="gray").to_ndarray())
                     stamps.append(frame.time)
                     matrix = matrix or _matrix(frame)
     except av.FFmpegError as error:

@@ -1,7 +1,10 @@
 """Video files to grey frames."""
 
+import gc
+import os
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -232,6 +235,20 @@ def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path, frames, keep):
     video = read_video(path)
     assert len(video.frames) == keep
     assert video.times == pytest.approx(np.arange(keep) / 25)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to count threads")
+def test_frames_leave_no_threads_behind(tmp_path, archives, frames):
+    """PyAV starts threads for each frame that it converts by itself, and keeps them until garbage is collected."""
+    archives.video(tmp_path / "a.avi", np.repeat(frames, 4, 0))
+    read_video(tmp_path / "a.avi")
+    before = len(os.listdir("/proc/self/task"))  # noqa: PTH208
+    gc.disable()
+    try:
+        assert len(read_video(tmp_path / "a.avi").frames) == 36
+        assert len(os.listdir("/proc/self/task")) <= before + 4  # noqa: PTH208
+    finally:
+        gc.enable()
 
 
 def test_pixels_that_are_no_squares_are_noted(tmp_path, frames):
