@@ -4,11 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs setup clean
+.PHONY: demo test faults lint bench docs setup clean
 demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in ten minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+faults: $(READY)  ## the long campaign of damaged files, kills and other faults
+	$(BIN)/python -m pytest -m faults -rP $(PYTEST_ARGS)
 lint: $(READY)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
