@@ -34,6 +34,8 @@ N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}
 def write_slices(root):
     """ACDC as HDF5 slices: eight patients, ED and ES, a ring (2) around a disc (3) beside a smaller one (1)."""
     root.mkdir()
+    sizes = [f"patient{patient:03d}_frame01,1.5,1.5" for patient in range(1, 9)]
+    (root / "spacing.csv").write_text("\n".join(["volume,spacing_x,spacing_y", *sizes]), encoding="utf-8")
     y, x = np.indices((40, 40))
     for patient, frame in itertools.product(range(1, 9), (1, 2)):
         radius = np.hypot(y - 20, x - 24)

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -20,7 +20,7 @@ from alan.backbone.checkpoint import check_same_network
 from alan.backbone.normalise import Normalisation
 from alan.backbone.schedules import Schedule
 from alan.backbone.training import TrainingModule
-from alan.bounds import NonNegativeFloat, PositiveFloat, Seed, bounded
+from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, Seed, bounded
 from alan.data.augmentation.presets import Augmentation
 from alan.data.structures import check_structures, n_classes
 from alan.errors import CheckpointError, ParameterError
@@ -32,6 +32,9 @@ from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import ENTRY, Segmenter, save_segmenter, to_labels, to_probabilities
 
 _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+#: Course of the learning rate; ``polynomial`` is nnU-Net's, to the power of 0.9.
+RateSchedule = Literal["constant", "cosine", "polynomial"]
+_POWER = 0.9
 
 
 class SegmentationModule(TrainingModule):
@@ -52,7 +55,9 @@ class SegmentationModule(TrainingModule):
         optimiser: Optimiser: ``adam`` or ``adamw``.
         lr: Learning rate; with the cosine, its first value.
         weight_decay: Weight decay of the optimiser.
-        schedule: Learning rate over the run: ``constant``, or ``cosine`` down to 0.
+        schedule: Learning rate over the run: ``constant``, or down to 0 by a ``cosine`` or a ``polynomial``.
+        average: Momentum of a moving average of the weights, which is validated and exported in their place; 0
+            uses the weights themselves.
         normalisation: Normalisation of grey values, see :func:`alan.backbone.normalise.normalise`.
         augmentation: Name of an augmentation preset, see :data:`alan.data.augmentation.presets.PRESETS`.
         seed: Seed of the initial weights, the augmentation and the dropout.
@@ -65,6 +70,7 @@ class SegmentationModule(TrainingModule):
     method = "segmentation"
     entry_key = ENTRY
     export_name = "segmenter.safetensors"
+    average_buffers = True
     #: Validation score of the best checkpoint, and whether the largest or the smallest is the best.
     monitor = ("val_dice", "max")
 
@@ -78,7 +84,8 @@ class SegmentationModule(TrainingModule):
         optimiser: Literal["adam", "adamw"] = "adam",
         lr: PositiveFloat = 1e-4,
         weight_decay: NonNegativeFloat = 0.0,
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: RateSchedule = "constant",
+        average: Rate = 0.0,
         normalisation: Normalisation = "unit",
         augmentation: str = "none",
         seed: Seed = 0,
@@ -92,6 +99,9 @@ class SegmentationModule(TrainingModule):
         self.augmentation = Augmentation(augmentation, len(self.structures) + 1)
         with seeded(seed):
             self.model = PaddedNetwork(network, classes, normalisation)
+        self.average = average
+        if average:
+            self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         self.scores = SegmentationScores(self.structures)
 
     def setup(self, stage: str) -> None:
@@ -104,8 +114,19 @@ class SegmentationModule(TrainingModule):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Compute the logits (B, C, H, W) of frames (B, H, W) uint8."""
-        logits: Tensor = self.model(frames[:, None].float() / 255)
+        logits: Tensor = self.averaged(frames[:, None].float() / 255)
         return logits
+
+    @property
+    def student(self) -> PaddedNetwork:  # type: ignore[override]
+        """Network that the optimiser trains."""
+        return self.model
+
+    @property
+    def averaged(self) -> PaddedNetwork:
+        """Network that is validated and exported."""
+        network: Any = self.teacher if self.average else self.model
+        return cast("PaddedNetwork", network)
 
     def compute_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Augment the frames, predict and compare.
@@ -165,14 +186,19 @@ class SegmentationModule(TrainingModule):
         return optimiser
 
     def schedules(self, step: int) -> dict[str, float]:
-        """Give ``lr`` at an optimiser step.
+        """Give ``lr``, and ``momentum`` of the moving average, at an optimiser step.
 
         Raises:
-            ParameterError: A cosine over a run without an end.
+            ParameterError: The learning rate decays over a run without an end.
         """
-        if self.schedule == "constant":
-            return {"lr": self.lr}
-        return {"lr": Schedule(self.lr, 0.0, self.total_steps())(step)}
+        values = {"lr": self.lr}
+        if self.schedule == "cosine":
+            values["lr"] = Schedule(self.lr, 0.0, self.total_steps())(step)
+        elif self.schedule == "polynomial":
+            values["lr"] = self.lr * (1 - min(step, self.total_steps()) / self.total_steps()) ** _POWER
+        if self.average:  # the random start is forgotten soon
+            values["momentum"] = min(self.average, (1 + step) / (10 + step))
+        return values
 
     def checkpoint_entry(self) -> dict[str, Any]:
         """Give the settings of the network."""
@@ -188,16 +214,15 @@ class SegmentationModule(TrainingModule):
 
     def segmenter(self) -> Segmenter:
         """Copy the network with the best validation score so far, or the current one where there is none."""
-        model, score = copy.deepcopy(self.model), None
+        model, score = copy.deepcopy(self.averaged), None
         best = self._best()
         if best is not None:
             path = Path(best.best_model_path)
             if not path.is_file():
                 raise CheckpointError(f"{path}: the best checkpoint of this run is gone; train it again")
             state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-            model.load_state_dict(
-                {key.removeprefix("model."): x for key, x in state.items() if key.startswith("model.")}
-            )
+            prefix = "teacher." if self.average else "model."
+            model.load_state_dict({k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)})
             score = float(best.best_model_score) if best.best_model_score is not None else None
         trainer: Any = self._trainer
         data: dict[str, Any] = getattr(getattr(trainer, "datamodule", None), "provenance", dict)()

@@ -44,6 +44,8 @@ class NetworkSpec:
             ``unet_acdc`` (from the top, the bottleneck last); null uses the published ones.
         encoder_weights: Weights of the encoder: null for random ones, a file, or a name on the hub (``imagenet``).
         dropout: Probability of the dropout layers; 0 adds none.
+        norm: Normalisation of activations: ``batch``, or ``instance``, which comes with leaky ReLUs as in nnU-Net;
+            the network is changed throughout, encoder included.
         dropout_at: Place of the dropout layers: after the ``last`` convolution, or after every convolution of the
             ``decoder``.
     """
@@ -56,6 +58,7 @@ class NetworkSpec:
     encoder_weights: str | None = None
     dropout: Rate = 0.0
     dropout_at: DropoutPlace = "last"
+    norm: Literal["batch", "instance"] = "batch"
 
     @bounded
     def build(self, classes: PositiveInt = 1) -> nn.Module:
@@ -94,13 +97,18 @@ class NetworkSpec:
                 hub = hub_weights(source, weights)
                 with hub.explained():
                     network = _assemble(name, source, self.depth, weights=hub.value, **options)
+        if self.norm == "instance":
+            _use_instance_norm(network)
         if self.dropout:
             _add_dropout(network, self.dropout, self.dropout_at)
         return network
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, JSON-able."""
-        return asdict(self)
+        """Return the attributes by name, JSON-able; a norm of ``batch`` is left out, so that fingerprints stay."""
+        found = asdict(self)
+        if self.norm == "batch":
+            del found["norm"]
+        return found
 
 
 def network_stride(network: nn.Module) -> int:
@@ -217,6 +225,17 @@ def _assemble(
         classes=classes,
         **options,
     )
+
+
+def _use_instance_norm(module: nn.Module) -> None:
+    """Replace batch norms by instance norms, and ReLUs by leaky ones."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, nn.InstanceNorm2d(child.num_features, affine=True))
+        elif isinstance(child, nn.ReLU):
+            setattr(module, name, nn.LeakyReLU(0.01, inplace=child.inplace))
+        else:
+            _use_instance_norm(child)
 
 
 def _add_dropout(network: Any, probability: float, place: DropoutPlace) -> None:

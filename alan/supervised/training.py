@@ -21,19 +21,21 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from alan.backbone.normalise import Normalisation
-from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, bounded
+from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Rate, bounded
 from alan.data.loaders.datasets import Batch
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.loaders.sampling import resumable_loader, whole
 from alan.errors import CheckpointError
 from alan.precision import Precision, choose_precision
-from alan.supervised.module import SegmentationModule
+from alan.supervised.module import RateSchedule, SegmentationModule
 from alan.supervised.networks import NetworkSpec
 from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import Segmenter, load_segmenter, to_labels
 
 #: Settings that are arguments of :class:`~alan.supervised.SegmentationModule`.
-_OF_MODULE = ("losses", "optimiser", "lr", "weight_decay", "schedule", "normalisation", "augmentation")
+_OF_MODULE = (
+    "losses", "optimiser", "lr", "weight_decay", "schedule", "average", "normalisation", "augmentation",
+)  # fmt: skip
 
 
 @bounded
@@ -47,7 +49,9 @@ class TrainingSettings:
         optimiser: Optimiser, ``adam`` or ``adamw``.
         lr: Learning rate; the first value of a decaying schedule.
         weight_decay: Weight decay of the optimiser.
-        schedule: Learning-rate schedule: ``constant``, or ``cosine`` down to 0 over the training.
+        schedule: Learning rate over the run: ``constant``, or down to 0 by a ``cosine`` or a ``polynomial``.
+        average: Momentum of a moving average of the weights, which is scored and returned in their place; 0 uses
+            the weights themselves.
         normalisation: Normalisation of grey values: ``unit``, ``frame`` or ``sector``.
         augmentation: Name of an augmentation preset, such as ``none``, ``echo`` or ``unet_acdc``.
         batch_size: Frames per step; with fewer labelled frames, a step takes all of them.
@@ -64,7 +68,8 @@ class TrainingSettings:
     optimiser: Literal["adam", "adamw"] = "adam"
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 0.0
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: RateSchedule = "constant"
+    average: Rate = 0.0
     normalisation: Normalisation = "unit"
     augmentation: str = "none"
     batch_size: PositiveInt = 8
@@ -176,7 +181,7 @@ def train(
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into an exit
                 raise KeyboardInterrupt from error
             raise
-    segmenter = Segmenter(module.model, module.spec, module.structures, frames.stores.size)
+    segmenter = Segmenter(module.averaged, module.spec, module.structures, frames.stores.size)
     return segmenter.to(trainer.strategy.root_device)
 
 
@@ -231,6 +236,7 @@ def start_from(module: SegmentationModule, source: Segmenter, path: str) -> None
         for name in _last_convolution(module.model):
             state[name] = state[name][rows]
     module.model.load_state_dict(state)
+    module.averaged.load_state_dict(state)
 
 
 def _last_convolution(model: nn.Module) -> list[str]:

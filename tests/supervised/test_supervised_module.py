@@ -275,3 +275,55 @@ def test_a_checkpoint_of_another_network(discs):
         module.on_load_checkpoint(checkpoint)
     with pytest.raises(CheckpointError, match="not one of a segmentation"):
         module.on_load_checkpoint({})
+
+
+def test_polynomial_rate(discs):
+    """nnU-Net's: lr (1 - t / T)^0.9."""
+    module = discs.module(schedule="polynomial", lr=0.1)
+    rates = []
+
+    class Note(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    discs.trainer(max_steps=4, callbacks=[Note()]).fit(module, discs.data())
+    assert rates == pytest.approx([0.1 * (1 - t / 4) ** 0.9 for t in range(4)])
+
+
+def test_the_moving_average_by_hand(discs):
+    """After each step it moves by 1 - momentum towards the weights, and is what is validated and exported."""
+    module, steps = discs.module(average=0.3, network=NetworkSpec("unet_acdc", None, decoder_channels=(4, 8))), []
+
+    class Note(Callback):
+        def on_train_batch_end(self, trainer, module, *_):
+            steps.append({name: x.clone() for name, x in module.model.state_dict().items()})
+
+    slow = {name: x.clone() for name, x in module.model.state_dict().items()}
+    discs.trainer(max_steps=5, callbacks=[Note()]).fit(module, discs.data())
+    for step, fast in enumerate(steps):
+        momentum = min(0.3, (1 + step) / (10 + step))
+        for name, value in slow.items():
+            slow[name] = (
+                momentum * value + (1 - momentum) * fast[name] if value.is_floating_point() else fast[name]
+            )
+    exported = module.segmenter().model.state_dict()
+    for name, value in slow.items():
+        torch.testing.assert_close(exported[name], value)
+    assert not torch.equal(
+        exported["network.segmentation_head.0.weight"], steps[-1]["network.segmentation_head.0.weight"]
+    )
+    logits = module.eval()(frames())
+    torch.testing.assert_close(logits, module.teacher(frames()[:, None].float() / 255))
+
+
+def test_resume_of_an_average_is_exact(discs, tmp_path):
+    options = {"average": 0.9, "schedule": "polynomial", "augmentation": "cardiac_mr"}
+    straight = discs.module(**options)
+    discs.trainer(max_epochs=2).fit(straight, discs.data())
+    keep = ModelCheckpoint(tmp_path, save_last=True, every_n_train_steps=1, save_top_k=0)
+    cut = discs.trainer(max_epochs=2, callbacks=[keep, Crash(4)])
+    with pytest.raises(RuntimeError, match="power cut"):
+        cut.fit(discs.module(**options), discs.data())
+    resumed = discs.module(**options)
+    discs.trainer(max_epochs=2).fit(resumed, discs.data(), ckpt_path=tmp_path / "last.ckpt")
+    assert resumed.segmenter().fingerprint == straight.segmenter().fingerprint

@@ -243,3 +243,23 @@ def test_pan_gets_the_size_it_needs():
     network = PaddedNetwork(NetworkSpec("pan", "resnet18"), 1, "unit").eval()
     with torch.no_grad():
         assert network(torch.rand(1, 1, 112, 112)).shape == (1, 1, 112, 112)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "encoder", "options"),
+    [("unet_acdc", None, {"decoder_channels": (4, 8)}), ("unet", "resnet18", {"depth": 3})],
+)
+def test_instance_norm(decoder, encoder, options):
+    """No batch norm and no plain ReLU is left, and in training mode an image does not depend on its batch."""
+    network = build_network(decoder, encoder, norm="instance", **options)
+    kinds = {type(module) for module in network.modules()}
+    assert {torch.nn.InstanceNorm2d, torch.nn.LeakyReLU} <= kinds
+    assert not kinds & {torch.nn.BatchNorm2d, torch.nn.ReLU}
+    images = torch.rand(3, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images)[:1], network(images[:1]), rtol=1e-3, atol=1e-4)
+    plain = build_network(decoder, encoder, **options)
+    count = sum(p.numel() for p in network.parameters())
+    assert count == sum(p.numel() for p in plain.parameters())
+    assert "norm" not in NetworkSpec(decoder, encoder, **options).to_dict()  # fingerprints of before stay
+    assert NetworkSpec(decoder, encoder, norm="instance", **options).to_dict()["norm"] == "instance"

@@ -57,6 +57,20 @@ def _echo(n: int, size: int, device: torch.device) -> Appearance:
     )
 
 
+def _scanner(n: int, size: int, device: torch.device) -> Appearance:
+    """Draw brightness, contrast and gamma, blur for a third of the images, and noise for a third."""
+    blurred, noisy = torch.rand(2, n, device=device) < 1 / 3
+    strength = torch.where(noisy, _uniform(0, 0.08, n, device), 0.0)[:, None, None]
+    return Appearance(
+        brightness=_uniform(0.75, 1.25, n, device),
+        contrast=_uniform(0.75, 1.25, n, device),
+        gamma=_uniform(-0.4, 0.4, n, device).exp(),
+        field=0.15 * torch.randn(n, FIELD, FIELD, device=device),
+        blur=torch.where(blurred, _uniform(0.4, 1.5, n, device), 0.0),  # a low resolution, too
+        noise=strength * torch.randn(n, size, size, device=device),
+    )
+
+
 #: Name to preset; the documentation lists the transforms of each paper that Kornia lacks.
 PRESETS = {
     "none": Preset(),
@@ -88,6 +102,13 @@ PRESETS = {
             K.RandomBrightness((0.8, 1.2), p=0.3),
             K.RandomContrast((0.8, 1.2), p=0.3),
         ],
+    ),
+    "cardiac_mr": Preset(
+        lambda K: [
+            K.RandomAffine(30.0, translate=(0.06, 0.06), scale=(0.75, 1.3, 0.75, 1.3), p=1.0),
+            K.RandomThinPlateSpline(scale=0.08, p=0.4),
+        ],
+        appearance=_scanner,
     ),
     "segformer": Preset(appearance=_jitter),
     "echo": Preset(
