@@ -1,4 +1,4 @@
-"""What a feature cache was made from; two caches are the same cache when their manifests agree."""
+"""Manifest of a feature cache: what it was made from. Two caches are equal if their manifests agree."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from alan._version import __version__
 from alan.errors import CacheError
 
 #: Name and version of the file format; a reader refuses any other.
-SCHEMA = "alan-features/1"
-#: What a cache may hold, besides the sector that comes with the tokens.
+SCHEMA = "alan-features/2"
+#: Kinds of features, besides the sector that accompanies the tokens.
 KINDS = ("cls", "tokens", "logits", "maps")
-#: Digits of a fingerprint in a message.
+#: Number of digits of a fingerprint in a message.
 SHORT = 12
 
 
@@ -23,13 +23,13 @@ class Manifest:
     """Origin of a cache.
 
     Attributes:
-        backbone: fingerprint of the locked backbone (weights and feature settings).
-        parcels: fingerprint of the parcel model, ``""`` where none took part.
-        store: fingerprint of the frame store.
-        preprocessing: fingerprint of the preprocessing of its frames.
-        what: the kinds of features, out of :data:`KINDS`.
-        settings: which frames, and how they were computed; JSON-able.
-        created_by: the version that wrote the cache; not compared.
+        backbone: Fingerprint of the locked backbone (weights and feature settings).
+        parcels: Fingerprint of the parcel model, empty if there is none.
+        store: Fingerprint of the frame store.
+        preprocessing: Fingerprint of the preprocessing of its frames.
+        what: Kinds of features, a subset of :data:`KINDS`.
+        settings: Which frames, and how they were computed; JSON-able.
+        created_by: Version that wrote the cache; not compared.
     """
 
     backbone: str
@@ -41,7 +41,7 @@ class Manifest:
     created_by: str = f"alan {__version__}"
 
     def differences(self, other: Manifest) -> list[str]:
-        """Say in which points ``other`` differs, in words; empty where both describe the same cache."""
+        """Describe where ``other`` differs; empty if both describe the same cache."""
         words = []
         for name in ("backbone", "parcels", "store", "preprocessing"):
             mine, theirs = getattr(self, name), getattr(other, name)
@@ -56,7 +56,7 @@ class Manifest:
         return words
 
     def write(self, attributes: Any) -> None:
-        """Write into the attributes of an HDF5 file."""
+        """Write to the attributes of an HDF5 file."""
         attributes["schema"] = SCHEMA
         for name, value in asdict(self).items():
             attributes[name] = value if isinstance(value, str) else json.dumps(value)
@@ -67,29 +67,33 @@ class Manifest:
 
         Args:
             attributes: ``h5py.File(...).attrs``.
-            where: the path, for the message.
+            where: Path of the file, for the message.
 
         Raises:
-            CacheError: another schema, or an attribute that is missing.
+            CacheError: the schema is another, or an attribute is missing or damaged.
         """
         schema = attributes.get("schema", "none")
-        if schema != SCHEMA:
+        if not isinstance(schema, str) or schema != SCHEMA:
             raise CacheError(
                 f"{where}: schema is {schema!r}, this version reads {SCHEMA!r}; write it again with `alan cache`"
             )
         try:
+            settings, what = json.loads(attributes["settings"]), json.loads(attributes["what"])
+            if not isinstance(settings, dict) or not set(what) <= set(KINDS):
+                raise ValueError(f"what is {what!r}, settings {settings!r}")
             return cls(
                 **{name: str(attributes[name]) for name in ("backbone", "parcels", "store", "preprocessing")},
-                what=tuple(json.loads(attributes["what"])),
-                settings=json.loads(attributes["settings"]),
+                what=tuple(what),
+                settings=settings,
                 created_by=str(attributes["created_by"]),
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:200]
             raise CacheError(
-                f"{where}: the manifest is damaged ({error}); write it again with `alan cache`"
+                f"{where}: the manifest is damaged ({reason}); write it again with `alan cache`"
             ) from error
 
 
 def short(fingerprint: str) -> str:
-    """Shorten a fingerprint for a message; ``none`` for an empty one."""
+    """Shorten a fingerprint for a message; ``none`` if it is empty."""
     return fingerprint[:SHORT] or "none"

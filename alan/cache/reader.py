@@ -1,4 +1,4 @@
-"""Reading a feature cache by global frame index."""
+"""Reader of a feature cache, by global frame index."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alan.cache.manifest import Manifest, short
-from alan.cache.shard import Place, places
+from alan.cache.shard import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
 from alan.data.sample import BoolArray, ByteArray, IntArray
 from alan.errors import CacheError
 
-#: A file, and where in it a dataset lies.
+#: A file and the place of a dataset in it.
 _Source = tuple[Path, Place]
 
 
 class Fingerprinted(Protocol):
-    """A backbone, a parcel model or a frame store: whatever says who it is."""
+    """Anything with a fingerprint: a backbone, a parcel model or a frame store."""
 
     @property
     def fingerprint(self) -> str:
@@ -28,25 +28,26 @@ class Fingerprinted(Protocol):
 
 
 class FeatureCache:
-    """Features of a frame store's frames, by global frame index.
+    """Features of the frames of a store, by global frame index.
 
-    The tables are read at once; the features are mapped into memory on the first read, process by process, so a
-    cache can be pickled or forked into the workers of a loader. Shards of several ranks read as one.
+    The tables are read at once. The features are mapped into memory at the first read in each process, so that a
+    cache can be pickled or forked into the workers of a loader. Every row that is read is compared with its
+    checksum. Shards of several ranks read as one cache.
 
     Args:
-        path: a file written by :func:`alan.cache.write_cache`.
-        backbone: refuse the cache unless this backbone wrote it; None: any.
-        parcels: refuse the cache unless this parcel model wrote its logits and maps; None: any.
-        store: refuse the cache unless its frames are of this store; None: any.
+        path: File written by :func:`alan.cache.write_cache`.
+        backbone: Backbone that must have written the cache; None accepts any.
+        parcels: Parcel model that must have written the logits and maps; None accepts any.
+        store: Frame store that the frames must come from; None accepts any.
 
     Attributes:
-        path: the file.
-        manifest: what the cache was made from.
-        index: (n,) int64, the global frame indices it holds, in the order of writing.
+        path: The file.
+        manifest: What the cache was made from.
+        index: (n,) int64, global frame indices in the order of writing.
 
     Raises:
-        CacheError: the file is missing, unfinished, truncated, of another schema, or of another backbone, parcel
-            model or store than the one given; the message names both fingerprints.
+        CacheError: the file is missing, unfinished, truncated, damaged or of another schema, or it belongs to
+            another backbone, parcel model or store; the message gives both fingerprints.
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class FeatureCache:
         for name, given in (("backbone", backbone), ("parcels", parcels), ("store", store)):
             self._check_origin(name, getattr(self.manifest, name), given)
         self.index: IntArray = np.concatenate([index for index, _ in shards])
+        if len(np.unique(self.index)) != len(self.index) or len({tuple(sorted(one)) for _, one in shards}) > 1:
+            raise CacheError(f"{self.path}: its shards do not fit together; write it again with `alan cache`")
         self._sources = [sources for _, sources in shards]
         self._starts = np.cumsum([0, *(len(index) for index, _ in shards)])
         self._order = np.argsort(self.index)
-        self._maps: dict[str, list[NDArray[Any]]] = {}
+        self._maps: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
 
     def _check_present(self) -> None:
         if not self.path.is_file():
@@ -80,7 +83,7 @@ class FeatureCache:
         if given is not None and given.fingerprint != wanted:
             raise CacheError(
                 f"{self.path}: was written with {name} {short(wanted)}, given {name} {short(given.fingerprint)}: "
-                f"give the {name} it was written with, or write it anew with `alan cache`"
+                f"give the {name} it was written with, or write it again with `alan cache`"
             )
 
     def __len__(self) -> int:
@@ -95,85 +98,86 @@ class FeatureCache:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the cache holds: out of ``cls``, ``tokens``, ``sector``, ``logits``, ``maps``."""
-        return tuple(sorted(self._sources[0]))
+        """Features in the cache: some of ``cls``, ``tokens``, ``sector``, ``logits``, ``maps``."""
+        return tuple(sorted(name for name in self._sources[0] if name in FEATURES))
 
     def cls(self, index: ArrayLike) -> NDArray[np.float32]:
         """CLS features, (n, D) float32.
 
         Args:
-            index: (n,) global frame indices of the store, any order, repeats allowed.
+            index: (n,) global frame indices of the store, in any order; repeats are allowed.
 
         Raises:
-            CacheError: the cache holds no CLS features, or not those of a frame; the frame is named.
+            CacheError: the cache has no CLS features, a frame is missing, or its row is damaged; the message names
+                the frame.
         """
         found: NDArray[np.float32] = self._read("cls", index)
         return found
 
     def tokens(self, index: ArrayLike) -> NDArray[np.float16]:
-        """Patch tokens, (n, h, w, D) float16 as stored; arguments and errors as :meth:`cls`."""
+        """Patch tokens, (n, h, w, D) float16; arguments and errors are those of :meth:`cls`."""
         found: NDArray[np.float16] = self._read("tokens", index)
         return found
 
     def sector(self, index: ArrayLike) -> BoolArray:
-        """Which tokens see the sector, (n, h, w) bool, stored with the tokens; otherwise as :meth:`cls`."""
+        """Tokens inside the sector, (n, h, w) bool, stored with the tokens; see :meth:`cls`."""
         found: BoolArray = self._read("sector", index)
         return found
 
     def logits(self, index: ArrayLike) -> NDArray[np.float16]:
-        """Parcel logits, (n, K, h, w) float16; arguments and errors as :meth:`cls`."""
+        """Parcel logits, (n, K, h, w) float16; arguments and errors are those of :meth:`cls`."""
         found: NDArray[np.float16] = self._read("logits", index)
         return found
 
     def maps(self, index: ArrayLike) -> ByteArray:
-        """Parcel maps, (n, H, W) uint8 at the size of the store; arguments and errors as :meth:`cls`."""
+        """Parcel maps, (n, H, W) uint8 at the size of the store; see :meth:`cls`."""
         found: ByteArray = self._read("maps", index)
         return found
 
     def missing(self, index: ArrayLike) -> IntArray:
-        """Those of the global frame indices that the cache does not hold, (m,) int64 in the order given."""
+        """Global frame indices that are not in the cache, (m,) int64 in the order given."""
         wanted = np.asarray(index, np.int64)
         return wanted[~np.isin(wanted, self.index)]
 
     def _rows(self, index: ArrayLike) -> IntArray:
-        """Rows of global frame indices, counted over all shards."""
+        """Rows of global frame indices, numbered over all shards."""
         wanted = np.asarray(index)
         if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
-            raise CacheError(f"{self.path}: index must be whole numbers (n,), got {wanted.dtype} {wanted.shape}")
+            raise CacheError(f"{self.path}: index is {wanted.dtype} {wanted.shape}: give whole numbers (n,)")
         wanted = wanted.astype(np.int64)
         sorted_index = self.index[self._order]
-        place = np.minimum(np.searchsorted(sorted_index, wanted), len(sorted_index) - 1)
-        absent = wanted[sorted_index[place] != wanted]
+        absent = self.missing(wanted)
         if len(absent):
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             chosen = ", ".join(f"{k} {v}" for k, v in self.manifest.settings.items() if k in _SELECTION)
             raise CacheError(
-                f"{self.path}: frame {absent[0]}{more} is not in the cache, which holds {len(self)} frames "
-                f"({chosen}): write one that takes it in"
+                f"{self.path}: frame {absent[0]}{more} is not in the cache, which has {len(self)} frames "
+                f"({chosen}): write a cache that includes it"
             )
-        return self._order[place]
+        return self._order[np.searchsorted(sorted_index, wanted)]
 
     def _read(self, name: str, index: ArrayLike) -> Any:
         if name not in self._sources[0]:
             raise CacheError(
-                f"{self.path}: holds no {name}, only {', '.join(self.names)}: write it anew with {name} in `what`"
+                f"{self.path}: has no {name}, only {', '.join(self.names)}: write it again with {name} in `what`"
             )
         rows = self._rows(index)
         if name not in self._maps:
-            self._maps[name] = [_map(sources[name]) for sources in self._sources]
+            self._maps[name] = [
+                (map_rows(*sources[name]), map_rows(*sources[check_name(name)])) for sources in self._sources
+            ]
         shards = self._maps[name]
-        if len(shards) == 1:
-            return np.asarray(shards[0][rows])
-        out = np.empty((len(rows), *shards[0].shape[1:]), shards[0].dtype)
+        out = np.empty((len(rows), *shards[0][0].shape[1:]), shards[0][0].dtype)
         of_shard = np.searchsorted(self._starts, rows, side="right") - 1
-        for number, data in enumerate(shards):
+        for number, (data, crc) in enumerate(shards):
             mine = of_shard == number
-            out[mine] = data[rows[mine] - self._starts[number]]
+            local = rows[mine] - self._starts[number]
+            out[mine] = data[local]
+            check_rows(self._sources[number][name][0], name, self.index[rows[mine]], out[mine], crc[local])
         return out
 
 
 _SELECTION = ("split", "views", "frames")
-_DATA = ("cls", "tokens", "sector", "logits", "maps")
 
 
 def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Source]]]]:
@@ -185,8 +189,10 @@ def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Source]
             if not names:
                 return manifest, [_tables(path, file)]
         return manifest, [_shard(path.with_name(name), manifest) for name in names]
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+    except CacheError:
+        raise
+    except Exception as error:  # what HDF5 raises for a damaged file is not documented
+        reason = " ".join(str(error).split())[:200]
         raise CacheError(
             f"{path}: not a whole feature cache ({reason}); write it again with `alan cache`"
         ) from error
@@ -203,16 +209,7 @@ def _shard(path: Path, manifest: Manifest) -> tuple[IntArray, dict[str, _Source]
 
 
 def _tables(path: Path, file: Any) -> tuple[IntArray, dict[str, _Source]]:
+    index = read_index(file, path)
     if not file["done"][:].all():
         raise CacheError(f"{path}: not all frames are written: run the same `alan cache` again")
-    return file["index"][:], {name: (path, place) for name, place in places(file).items() if name in _DATA}
-
-
-def _map(source: _Source) -> NDArray[Any]:
-    path, (offset, shape, dtype) = source
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    try:
-        return np.memmap(path, dtype, "r", offset, shape)
-    except (OSError, ValueError) as error:
-        raise CacheError(f"{path}: cannot be read ({error}); write it again with `alan cache`") from error
+    return index, {name: (path, place) for name, place in places(file, path).items()}

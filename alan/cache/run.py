@@ -1,9 +1,12 @@
-"""Writing a feature cache: which frames, which models, one call."""
+"""Write a feature cache: choose frames, load the models, and compute what is missing."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +15,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from alan.backbone.load import load_backbone
+from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.cache.manifest import KINDS, Manifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_space, finish, leftovers, n_bytes
@@ -20,12 +24,13 @@ from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
 from alan.data.loaders.sampling import whole
 from alan.data.store.choose import choose_frames
 from alan.data.store.reader import FrameStore
-from alan.errors import CacheError, DataError, ParameterError, nearest
+from alan.errors import CacheError, DataError, ParameterError
 from alan.parcels.model import load_parcels
 
 log = logging.getLogger(__name__)
 
 
+@bounded
 def write_cache(
     store: str,
     backbone: str,
@@ -36,10 +41,10 @@ def write_cache(
     split: str | None = None,
     views: Sequence[str] | None = None,
     frames: Literal["all", "annotated"] | int = "all",
-    batch_size: int = 64,
-    num_workers: int = 0,
-    input_size: int | None = None,
-    stride: int | None = None,
+    batch_size: PositiveInt = 64,
+    num_workers: NonNegativeInt = 0,
+    input_size: PositiveInt | None = None,
+    stride: PositiveInt | None = None,
     accelerator: str = "auto",
     devices: int | str = "auto",
     strategy: str = "auto",
@@ -48,40 +53,42 @@ def write_cache(
 ) -> Path:
     """Compute the features of a frame store once, and write them to HDF5.
 
-    Killed anywhere, the same command goes on with the frames that are not written yet. A cache that is already
-    there, of the same origin, is left as it is.
+    If it is interrupted or killed, the same command continues with the frames that are not written yet. An
+    existing cache of the same origin is left unchanged.
 
     Args:
-        store: the frame store, written by ``alan prepare``.
-        backbone: path or name of the backbone, as :func:`alan.backbone.load_backbone` takes it.
-        out: the cache to write; ``<out>.part`` until it is whole.
-        parcels: path of a parcel model, for ``logits`` and ``maps``.
-        what: kinds of features. A token is D values of 2 bytes: 784 tokens of 384 values are 0.6 MB a frame, so
-            cache what is read afterwards, not everything.
-        split: ``train``, ``val``, ``test``, or null for all.
-        views: views to take, or null for all.
-        frames: ``all``, ``annotated`` (those with masks and at ED and ES), or a number: so many of each sequence,
-            evenly spread.
-        batch_size: frames a step and device.
-        num_workers: processes that read frames.
-        input_size: side to which the backbone resizes frames; default: its training size.
-        stride: step between patches; below the patch size the token grid is denser.
-        accelerator: as Lightning's ``Trainer`` takes it.
-        devices: as Lightning's ``Trainer`` takes it; several write a shard each, and these read as one.
-        strategy: as Lightning's ``Trainer`` takes it.
-        precision: as Lightning's ``Trainer`` takes it; the features' dtypes in the file do not depend on it.
-        overwrite: begin anew; a cache that is there is replaced when the new one is whole.
+        store: Frame store, written by ``alan prepare``.
+        backbone: Path or name of the backbone.
+        out: Cache to write; the file is called ``<out>.part`` until it is complete.
+        parcels: Path or name of a parcel model, for logits and maps.
+        what: Kinds of features: cls, tokens, logits, maps. 784 tokens of 384 values take 0.6 MB per frame, so
+            cache only what is needed.
+        split: Split of the store (train, val or test); null for all.
+        views: Views taken from the store; null for all.
+        frames: Frames taken from the store: all, annotated (with masks, and ED and ES), or N evenly spread frames
+            per sequence.
+        batch_size: Number of frames per step and device.
+        num_workers: Number of processes that read frames.
+        input_size: Side in pixels to which the backbone resizes frames; null for its training size.
+        stride: Distance between tokens in pixels; a stride below the patch size gives a denser grid; null for the
+            default of the backbone.
+        accelerator: Accelerator of Lightning's Trainer, such as cpu, gpu or auto.
+        devices: Devices of Lightning's Trainer; each of several devices writes a shard, and these read as one.
+        strategy: Strategy of Lightning's Trainer.
+        precision: Precision of Lightning's Trainer; the dtypes in the file do not depend on it.
+        overwrite: Start again; an existing cache is replaced once the new one is complete.
 
     Returns:
         The path of the cache.
 
     Raises:
-        CacheError: a cache or a part of another origin is there, or there is too little space.
+        CacheError: there is a cache or a part of another origin, or there is too little space.
         ParameterError: a parameter is out of its bounds, or parcels and ``what`` do not fit together.
-        DataError: the store is unreadable, or no frame is left.
+        DataError: the store cannot be read, or no frame is left.
         CheckpointError: the backbone or the parcels cannot be loaded.
+        KeyboardInterrupt: the computation was interrupted.
     """
-    _check(what, parcels, batch_size, num_workers)
+    _check(what, parcels)
     target = Path(out)
     if target.is_dir():
         raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'features.h5'}")
@@ -106,7 +113,7 @@ def write_cache(
     )
     if target.exists() and not overwrite:
         _check_same(target, manifest)
-        log.info("%s: is there already, of the same origin; nothing to do", target)
+        log.info("%s: exists and has the same origin, nothing to do", target)
         return target
     module = FeatureModule(locked, model, manifest.what)
     layout = module.layout(frame_store.size)
@@ -123,50 +130,59 @@ def write_cache(
             logger=False,
             enable_checkpointing=False,
             enable_model_summary=False,
-            use_distributed_sampler=False,  # the writer shares frames out, so that a rank can go on with its part
+            use_distributed_sampler=False,  # the writer distributes the frames, so that a rank can resume its part
         )
     except (ValueError, MisconfigurationException) as error:
         raise ParameterError(
             f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: {error} Take auto, or cpu"
         ) from error
-    trainer.predict(module, _LeftFrames(store, writer, batch_size, num_workers), return_predictions=False)
+    with _interruptible():
+        trainer.predict(module, _MissingFrames(store, writer, batch_size, num_workers), return_predictions=False)
     trainer.strategy.barrier("all parts are written")
     if trainer.is_global_zero:
         finish(target)
-    trainer.strategy.barrier("the cache is whole")
+    trainer.strategy.barrier("the cache is complete")
     return target
 
 
-def _check(what: Sequence[str], parcels: str | None, batch_size: int, num_workers: int) -> None:
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn the exit that Lightning makes of an interruption into ``KeyboardInterrupt`` again."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)  # Lightning ignores the signal from then on
+
+
+def _check(what: Sequence[str], parcels: str | None) -> None:
     if not what:
         raise ParameterError(f"what is empty: choose one or more of {', '.join(KINDS)}")
-    for kind in what:
-        if kind not in KINDS:
-            raise ParameterError(f"unknown kind of features {kind!r} in what: {nearest(kind, KINDS)}")
     needs = [kind for kind in what if kind in {"logits", "maps"}]
     if needs and parcels is None:
-        raise ParameterError(f"what asks for {', '.join(needs)} and parcels is not given: give a parcel model")
+        raise ParameterError(f"what is {', '.join(what)}, which needs parcels: give a parcel model")
     if parcels is not None and not needs:
         raise ParameterError(
-            f"parcels is given and what is {', '.join(what)}: add logits or maps, or leave it out"
+            f"parcels is given and what is {', '.join(what)}: add logits or maps, or omit parcels"
         )
-    if batch_size < 1:
-        raise ParameterError(f"batch_size is {batch_size} and must be at least 1")
-    if num_workers < 0:
-        raise ParameterError(f"num_workers is {num_workers} and must be at least 0")
 
 
 def _check_same(target: Path, manifest: Manifest) -> None:
     words = FeatureCache(target).manifest.differences(manifest)
     if words:
         raise CacheError(
-            f"{target}: is there already, of another origin ({'; '.join(words)}): write to another name, or "
+            f"{target}: exists and has another origin ({'; '.join(words)}): write to another name, or "
             "replace it with --overwrite true"
         )
 
 
-class _LeftFrames(LightningDataModule):
-    """Loads the frames that the writer of this rank still waits for."""
+class _MissingFrames(LightningDataModule):
+    """Loader of the frames that the writer of this rank has not written yet."""
 
     def __init__(self, store: str, writer: CacheWriter, batch_size: int, num_workers: int) -> None:
         super().__init__()
@@ -174,6 +190,6 @@ class _LeftFrames(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """One batch after the other, in the order of the file."""
-        dataset = FrameDataset(self.stores, self.writer.left())
+        """Batches in the order of the file."""
+        dataset = FrameDataset(self.stores, self.writer.missing())
         return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)

@@ -1,4 +1,4 @@
-"""Runs of cached tokens instead of frames, so that RAPTOR can train without running the backbone again."""
+"""Runs of cached tokens in place of frames, so that token heads train without running the backbone again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from alan.data.store.reader import StoredSequence
 
 
 class TokenSequenceDataset(SequenceDataset):
-    """One run of cached tokens of each sequence, at a random place, a batch at a time.
+    """One run of cached tokens per sequence, at a random place, a batch at a time.
 
     Args:
-        stores: the frame store, alone.
-        runs: (n, 4) int64 as :class:`alan.data.loaders.datasets.SequenceDataset`, in places of the ascending
-            cached frames.
-        seed: the place is drawn from (seed, epoch, item).
-        cache: holds the tokens.
+        stores: The single frame store.
+        runs: (n, 4) int64 as in :class:`alan.data.loaders.datasets.SequenceDataset`, counted in cached frames in
+            ascending order.
+        seed: Seed of the places, which are drawn from (seed, epoch, item).
+        cache: Cache with the tokens.
     """
 
     def __init__(self, stores: StoreSet, runs: IntArray, seed: int, cache: FeatureCache) -> None:
@@ -45,27 +45,28 @@ class TokenSequenceDataset(SequenceDataset):
 
 
 class TokenSequenceDataModule(SequenceDataModule):
-    """Runs of cached tokens, for training the RAPTOR head from a cache.
+    """Runs of cached tokens, to train a token head from a cache.
 
-    A batch is ``{"tokens": (B, F, h, w, D) float32, "sector": (B, F, h, w) bool, "index": (B, F) int64}``, the
-    index global in the store. Runs are drawn as :class:`alan.data.SequenceDataModule` draws them, over the
-    frames that the cache holds: of a sequence of which 16 evenly spread frames are cached, these 16 are the
-    sequence. Where all frames are cached, both modules give the same runs for the same seed.
+    A batch is ``{"tokens": (B, F, h, w, D) float32, "sector": (B, F, h, w) bool, "index": (B, F) int64}``; the
+    index is global in the store. Runs are drawn like those of :class:`alan.data.SequenceDataModule`, but over the
+    cached
+    frames: if 16 evenly spread frames of a sequence are cached, the sequence consists of these 16. If all frames
+    are cached, both modules give the same runs for the same seed.
 
     Args:
-        cache: a cache with ``tokens``.
-        store: the frame store it was written from.
-        split: side to take the sequences from, or None for all.
-        views: views to take, or None for all.
-        n_frames: frames F a run, 2 or more, or None for ED and ES.
-        period: distance of two frames of a run among the cached ones, 1 or more.
-        batch_size: sequences a batch and process, 2 or more.
-        num_workers: processes that read.
-        seed: of the order and of the starts.
+        cache: Cache with tokens.
+        store: Frame store from which the cache was written.
+        split: Split of the store (train, val or test); null for all.
+        views: Views taken from the store; null for all.
+        n_frames: Number of frames F per run, at least 2; null for ED and ES.
+        period: Distance between two frames of a run, in cached frames, at least 1.
+        batch_size: Number of sequences per batch and process, at least 2.
+        num_workers: Number of processes that read.
+        seed: Seed of the order and of the starts.
 
     Raises:
-        ParameterError: a value out of range.
-        CacheError: (in ``setup``) the cache is of another store, holds no tokens, or is not whole.
+        ParameterError: a value is out of its bounds.
+        CacheError: (in ``setup``) the cache belongs to another store, has no tokens, or is not complete.
         DataError: (in ``setup``) no sequence has enough cached frames.
     """
 
@@ -96,10 +97,10 @@ class TokenSequenceDataModule(SequenceDataModule):
 
     @cached_property
     def cache(self) -> FeatureCache:
-        """The opened cache; ``cache.manifest.backbone`` says whose tokens these are."""
+        """The opened cache; ``cache.manifest.backbone`` identifies the backbone of the tokens."""
         (store,) = StoreSet(self.stores).stores
         cache = FeatureCache(self.cache_path, store=store)
-        cache.tokens(cache.index[:0])  # says so if there are none
+        cache.tokens(cache.index[:0])  # raises an error if there are none
         return cache
 
     @cached_property
@@ -109,7 +110,7 @@ class TokenSequenceDataModule(SequenceDataModule):
         return TokenSequenceDataset(of_frames.stores, of_frames.runs, self.seed, self.cache)
 
     def _row(self, sequence: StoredSequence) -> tuple[int, int, int, int] | None:
-        """The runs of a sequence in places of the ascending cached frames."""
+        """Runs of a sequence, counted in cached frames in ascending order."""
         first, end = np.searchsorted(self._cached, (sequence.start, sequence.start + sequence.length)).tolist()
         places = {int(frame): first + i for i, frame in enumerate(self._cached[first:end])}
         ed, es = (None if frame is None else places.get(frame) for frame in (sequence.ed, sequence.es))

@@ -1,7 +1,9 @@
-"""Predicting writes the cache: a Lightning module around the locked models, and the callback that writes."""
+"""Prediction that writes the cache: a Lightning module with the locked models, and the callback that writes."""
 
 from __future__ import annotations
 
+import logging
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,18 @@ from alan.data.sample import IntArray
 from alan.errors import CacheError
 from alan.parcels.model import ParcelModel
 
+_log = logging.getLogger(__name__)
 _DTYPES = {"cls": torch.float32, "tokens": torch.float16, "logits": torch.float16, "maps": torch.uint8}
 
 
 class FeatureModule(LightningModule):
-    """The locked backbone, and parcels if they are asked for, as a module that predicts.
+    """Lightning module that predicts the features of a locked backbone and of parcels on it.
 
     Args:
-        backbone: the locked backbone.
-        parcels: a parcel model on that backbone; needed for ``logits`` and ``maps``.
-        what: the kinds of features to compute, out of :data:`alan.cache.manifest.KINDS`. With ``tokens`` comes
-            ``sector``, which tokens see the ultrasound sector.
+        backbone: The locked backbone.
+        parcels: Parcel model on that backbone; required for ``logits`` and ``maps``.
+        what: Kinds of features to compute, a subset of :data:`alan.cache.manifest.KINDS`. ``tokens`` are
+            accompanied by ``sector``, the tokens inside the ultrasound sector.
     """
 
     def __init__(self, backbone: Backbone, parcels: ParcelModel | None, what: Sequence[str]) -> None:
@@ -38,18 +41,18 @@ class FeatureModule(LightningModule):
         self.backbone = backbone
         self.parcels = parcels
         self.what = tuple(what)
-        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing left to do
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing to do
 
     @torch.no_grad()
     def features(self, frames: Tensor) -> dict[str, Tensor]:
-        """Features of a batch, in the dtypes of the cache, with one pass through the backbone.
+        """Compute the features of a batch in the dtypes of the cache, with one pass through the backbone.
 
         Args:
             frames: (B, H, W) uint8.
 
         Returns:
-            Of what is asked for: ``cls`` (B, D) float32, ``tokens`` (B, h, w, D) float16 and with them ``sector``
-            (B, h, w) bool, ``logits`` (B, K, h, w) float16, ``maps`` (B, H, W) uint8.
+            The requested kinds: ``cls`` (B, D) float32, ``tokens`` (B, h, w, D) float16 with ``sector`` (B, h, w)
+            bool, ``logits`` (B, K, h, w) float16, ``maps`` (B, H, W) uint8.
         """
         cls, tokens = self.backbone(frames)
         found = {"cls": cls, "tokens": tokens}
@@ -65,10 +68,10 @@ class FeatureModule(LightningModule):
         return kept | {"sector": found["sector"]} if "sector" in found else kept
 
     def layout(self, size: int) -> Layout:
-        """Shapes and dtypes of one frame's features, found by computing those of an empty frame.
+        """Shapes and dtypes of the features of one frame, from the features of an empty frame.
 
         Args:
-            size: side of the frames in pixels.
+            size: Side of the frames in pixels.
         """
         found = self.features(torch.zeros(1, size, size, dtype=torch.uint8, device=self.device))
         return {name: (tuple(x.shape[1:]), _numpy(x).dtype) for name, x in found.items()}
@@ -78,7 +81,7 @@ class FeatureModule(LightningModule):
         """Features of ``batch["frames"]``.
 
         Raises:
-            CacheError: a feature is not finite, or beyond float16 (65,504).
+            CacheError: a feature is not finite, or exceeds the range of float16 (65,504).
         """
         found = self.features(batch["frames"])
         for name, x in found.items():
@@ -92,14 +95,14 @@ class FeatureModule(LightningModule):
 
 
 class CacheWriter(BasePredictionWriter):
-    """Write predictions to the part of this rank, and know which frames are still to come.
+    """Callback that writes predictions to the part of this rank and knows which frames are missing.
 
     Args:
-        out: the cache to be.
-        manifest: what it is made from.
-        index: (n,) global frame indices of all ranks, ascending, each once; each rank takes a contiguous share.
-        layout: shapes and dtypes of one frame's features.
-        overwrite: forget the parts of an earlier run.
+        out: The cache to be written.
+        manifest: What it is made from.
+        index: (n,) global frame indices of all ranks, ascending and unique; each rank gets a contiguous share.
+        layout: Shapes and dtypes of the features of one frame.
+        overwrite: Delete the parts of an earlier run.
     """
 
     def __init__(self, out: Path, manifest: Manifest, index: IntArray, layout: Layout, *, overwrite: bool) -> None:
@@ -117,19 +120,19 @@ class CacheWriter(BasePredictionWriter):
         super().setup(trainer, pl_module, stage)
         if trainer.is_global_zero:
             begin(self.out, overwrite=self.overwrite)
-        trainer.strategy.barrier("leftovers are in order")
+        trainer.strategy.barrier("leftovers are tidied up")
         self.open(trainer.global_rank, trainer.world_size)
 
     def open(self, rank: int, ranks: int) -> None:
-        """Open the part of a rank: new, or as an earlier run left it."""
+        """Open the part of a rank: a new one, or that of an earlier run."""
         share = np.array_split(self.index, ranks)[rank]
         self.shard = Shard(part_path(self.out, rank), self.manifest, share, self.layout, rank=rank, ranks=ranks)
         self.share = share
 
-    def left(self) -> IntArray:
+    def missing(self) -> IntArray:
         """Global frame indices of this rank that are not written yet, (m,) ascending."""
         if self.shard is None:
-            raise CacheError(f"{self.out}: the part is not open: the writer must be a callback of the trainer")
+            raise CacheError(f"{self.out}: the part is not open: add the writer to the callbacks of the trainer")
         return self.share[~self.shard.done]
 
     @override
@@ -143,10 +146,17 @@ class CacheWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write one batch; ``batch["index"]`` says which frames these are."""
+        """Write one batch; ``batch["index"]`` holds the global indices of its frames.
+
+        Raises:
+            SystemExit: the process received SIGTERM; the exit code is 143.
+        """
         if self.shard is not None:
             rows = np.searchsorted(self.share, _numpy(batch["index"]))
             self.shard.write(rows, {name: _numpy(x) for name, x in prediction.items()})
+        if trainer is not None and trainer.received_sigterm:  # Lightning only notes the signal while it predicts
+            _log.warning("%s: terminated; the same command continues from what is written", self.out)
+            raise SystemExit(128 + signal.SIGTERM)
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -155,7 +165,7 @@ class CacheWriter(BasePredictionWriter):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the part, so that the next run can go on with it."""
+        """Close the part, so that the next run can resume it."""
         self.close()
 
     @override
@@ -164,7 +174,7 @@ class CacheWriter(BasePredictionWriter):
         self.close()
 
     def close(self) -> None:
-        """Close the part, if it is open."""
+        """Close the part if it is open."""
         if self.shard is not None:
             self.shard.close()
             self.shard = None

@@ -44,11 +44,11 @@ def test_a_missing_frame_is_named(path, absent):
 
 
 def test_what_is_not_there_is_said(path):
-    with pytest.raises(CacheError, match=r"holds no tokens, only cls.*in `what`"):
+    with pytest.raises(CacheError, match=r"has no tokens, only cls.*in `what`"):
         FeatureCache(path).tokens([2])
-    with pytest.raises(CacheError, match=r"whole numbers \(n,\)"):
+    with pytest.raises(CacheError, match=r"give whole numbers \(n,\)"):
         FeatureCache(path).cls([[2]])
-    with pytest.raises(CacheError, match=r"whole numbers \(n,\)"):
+    with pytest.raises(CacheError, match=r"give whole numbers \(n,\)"):
         FeatureCache(path).cls([2.0])
 
 
@@ -70,7 +70,7 @@ def test_missing_unfinished_truncated_and_foreign_files(path):
         FeatureCache(path.with_name("begun.h5"))
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = "alan-features/0"
-    with pytest.raises(CacheError, match="schema is 'alan-features/0', this version reads 'alan-features/1'"):
+    with pytest.raises(CacheError, match="schema is 'alan-features/0', this version reads 'alan-features/2'"):
         FeatureCache(path)
     content = path.read_bytes()
     for length in (0, 100, len(content) // 2, len(content) - 1):

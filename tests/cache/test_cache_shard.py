@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from alan.cache.reader import FeatureCache
-from alan.cache.shard import Shard, begin, finish, leftovers, part_path, shard_path
+from alan.cache.shard import Shard, begin, finish, leftovers, part_path, places, shard_path
 from alan.errors import CacheError, ParameterError
 
 LAYOUT = {"cls": ((3,), np.float32), "tokens": ((2, 2, 3), np.float16)}
@@ -108,15 +108,15 @@ def test_a_part_of_another_manifest_is_refused_with_the_remedy(tmp_path, manifes
 
 def test_a_part_of_other_frames_or_processes_is_refused(tmp_path, manifest):
     Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT).close()
-    with pytest.raises(CacheError, match=r"begun for other frames.*--overwrite"):
+    with pytest.raises(CacheError, match=r"was started for other frames.*--overwrite"):
         Shard(tmp_path / "x.part", manifest, INDEX[1:], LAYOUT)
-    with pytest.raises(CacheError, match=r"begun by 1 processes, now 2.*--overwrite"):
+    with pytest.raises(CacheError, match=r"was started with 1 processes, now 2.*--overwrite"):
         Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT, rank=0, ranks=2)
 
 
 def test_a_part_that_is_damaged_or_open_elsewhere_is_refused(tmp_path, manifest):
     (tmp_path / "x.part").write_bytes(b"no HDF5")
-    with pytest.raises(CacheError, match=r"cannot be gone on with.*--overwrite"):
+    with pytest.raises(CacheError, match=r"cannot be resumed.*--overwrite"):
         Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT)
 
 
@@ -186,7 +186,7 @@ def test_overwriting_forgets_the_parts_and_clears_old_shards(tmp_path, manifest)
 def test_too_little_space_is_said_before_anything_is_written(tmp_path, manifest, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 2_000_000))
-    with pytest.raises(CacheError, match=r"needs 4.6 MB, 2.0 MB are free in .*free some space"):
+    with pytest.raises(CacheError, match=r"needs 5.4 MB, 2.0 MB are free in .*free some space"):
         Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT)
     assert not list(tmp_path.iterdir())
 
@@ -196,7 +196,7 @@ def test_a_disk_that_fills_up_while_space_is_reserved_leaves_nothing(tmp_path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(CacheError, match=r"needs 4.6 MB and the disk is full: free some space"):
+    with pytest.raises(CacheError, match=r"needs 5.4 MB and the disk is full: free some space"):
         Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT)
     assert not list(tmp_path.iterdir())
 
@@ -213,7 +213,7 @@ def test_a_write_that_fails_names_what_is_to_come_and_keeps_what_is_there(tmp_pa
     shard.write([0, 1], values(INDEX[:2]))
     with open("/dev/full", "r+b", buffering=0) as full:  # noqa: PTH123
         whole, shard._raw = shard._raw, full
-        with pytest.raises(CacheError, match=r"No space left on device.*are still to come.*it goes on"):
+        with pytest.raises(CacheError, match=r"No space left on device.*are missing.*which continues"):
             shard.write([2], values(INDEX[[2]]))
     whole.close()
     shard.close()
@@ -225,7 +225,92 @@ def test_a_write_that_fails_names_what_is_to_come_and_keeps_what_is_there(tmp_pa
 @pytest.mark.parametrize("change", [{"cls": np.zeros((1, 4), np.float32)}, {"cls": np.zeros((1, 3), np.float64)}])
 def test_values_that_would_run_into_the_next_row_are_refused(tmp_path, manifest, change):
     shard = Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT)
-    with pytest.raises(ParameterError, match=r"cls is float.*float32 \(1, 3\) is expected"):
+    with pytest.raises(ParameterError, match=r"cls is float.*give float32 \(1, 3\)"):
         shard.write([2], {**values(INDEX[[2]]), **change})
     assert not shard.done.any()
     shard.close()
+
+
+def damage(path, name, row):
+    """Flip a bit of a row."""
+    with h5py.File(path) as file:
+        offset, shape, dtype = places(file, path)[name]
+    at = offset + row * int(np.prod(shape[1:])) * dtype.itemsize
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_damaged_row_is_refused_by_its_frame_and_others_are_read(tmp_path, manifest, ranks):
+    out = tmp_path / "cache.h5"
+    write_ranks(out, manifest, ranks)
+    first = out if ranks == 1 else shard_path(out, 0)
+    damage(first, "tokens", 1)
+    cache = FeatureCache(out)
+    with pytest.raises(CacheError, match=r"tokens of frame 4 is damaged \(checksum\).*--overwrite"):
+        cache.tokens([3, 4])
+    assert_array_equal(cache.tokens([3, 20]), values([3, 20])["tokens"])
+    assert_array_equal(cache.cls(INDEX), values(INDEX)["cls"])
+    damage(first, "index", 0)  # then the rows belong to other frames
+    cache = FeatureCache(out)
+    with pytest.raises(CacheError, match=r"cls of frame 2 is damaged"):
+        cache.cls(cache.index)
+
+
+def test_rows_that_a_power_failure_left_damaged_are_written_again(tmp_path, manifest, caplog):
+    part = part_path(tmp_path / "cache.h5", 0)
+    shard = Shard(part, manifest, INDEX, LAYOUT)
+    shard.write([0, 1, 2], values(INDEX[:3]))
+    shard.close()
+    damage(part, "cls", 1)
+    shard = Shard(part, manifest, INDEX, LAYOUT)
+    assert shard.done.tolist() == [True, False, True, False, False, False, False]
+    assert "1 frames are damaged and are computed again" in caplog.text
+    rows = np.flatnonzero(~shard.done)
+    shard.write(rows, values(INDEX[rows]))
+    shard.close()
+    finish(tmp_path / "cache.h5")
+    check(FeatureCache(tmp_path / "cache.h5"))
+
+
+def false_claim(path, name, shape, dtype):
+    """Replace a dataset by one in chunks that claims another shape or dtype."""
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        space = h5py.h5s.create_simple(shape)
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_layout(h5py.h5d.CHUNKED)
+        settings.set_chunk((1,) * len(shape))
+        h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "dtype"),
+    [
+        ("index", (10**15,), np.int64),
+        ("done", (10**15,), np.uint8),
+        ("cls", (10**12, 3), np.float32),
+        ("tokens", (7, 2, 2, 3), np.float16),  # not contiguous: its bytes are not at one place
+        ("crc_cls", (7,), np.float32),
+        ("done", (6,), np.uint8),
+    ],
+)
+def test_false_claims_are_refused_before_anything_is_allocated(tmp_path, manifest, name, shape, dtype):
+    out = tmp_path / "cache.h5"
+    write_ranks(out, manifest, 1)
+    false_claim(out, name, shape, dtype)
+    with pytest.raises(CacheError, match="not a whole feature cache"):
+        FeatureCache(out)
+    out.rename(part_path(out, 0))
+    with pytest.raises(CacheError, match=r"not a whole feature cache|damaged"):
+        Shard(part_path(out, 0), manifest, INDEX, LAYOUT)
+
+
+def test_shards_that_hold_the_same_frames_are_refused(tmp_path, manifest):
+    out = tmp_path / "cache.h5"
+    write_ranks(out, manifest, 2)
+    with h5py.File(out, "r+") as file:
+        file.attrs["shards"] = [shard_path(out, 0).name] * 2
+    with pytest.raises(CacheError, match="shards do not fit together"):
+        FeatureCache(out)

@@ -59,7 +59,7 @@ def test_pairs_of_ed_and_es(caches, inputs):
 def test_what_does_not_fit_is_refused(caches, inputs):
     with pytest.raises(CacheError, match="was written with store"):
         TokenSequenceDataModule(caches["all"], inputs.other_store, n_frames=2).setup()
-    with pytest.raises(CacheError, match="holds no tokens"):
+    with pytest.raises(CacheError, match="has no tokens"):
         TokenSequenceDataModule(caches["cls"], inputs.store, n_frames=2).setup()
     with pytest.raises(DataError, match="none of 4 sequences has 16 frames"):
         TokenSequenceDataModule(caches["three"], inputs.store).setup()
