@@ -261,7 +261,7 @@ def missing_checkpoint_to_go_on_from(tiny, folder):
 # Caches
 
 
-@case("was written with store", "given store", "write it anew with `alan cache`")
+@case("was written with store", "given store", "write it again with `alan cache`")
 def cache_of_another_store(tiny, folder):
     out = folder / "tokens.h5"
     write_cache(tiny.store("tmed"), tiny.backbone(), str(out), what=["tokens"], accelerator="cpu")
