@@ -235,4 +235,4 @@ def _grouped(messages: Iterable[tuple[str, str]]) -> Iterator[str]:
     for source, text in messages:
         groups.setdefault(without_numbers(text), []).append(f"{source}: {text}")
     for lines in groups.values():
-        yield lines[0] + (f" (and {len(lines) - 1} more loops)" if len(lines) > 1 else "")
+        yield lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")

@@ -271,10 +271,10 @@ def test_what_was_done_and_reported_is_said_once(tmp_path, archives, frames, cap
     with caplog.at_level("INFO"), pytest.warns(AlanWarning) as caught:
         extract_frames(str(tmp_path / "in"), str(tmp_path / "out"), every=9)
     assert [str(warning.message) for warning in caught] == [
-        "p1_b.mhd: p1_b.raw: 4 bytes more than the header claims are not read (and 2 more loops)"
+        "p1_b.mhd: p1_b.raw: 4 bytes more than the header claims are not read (and 2 more)"
     ]
     said = [record.message for record in caplog.records]
-    assert said[0] == "p1.nii.gz: grey values multiplied by 255 (and 2 more loops)"
+    assert said[0] == "p1.nii.gz: grey values multiplied by 255 (and 2 more)"
     assert said[1].endswith("6 stills of 6 cine loops")
     assert len(said) == 2
 

@@ -131,7 +131,7 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
 
     Returns:
         spacing: (row, column) in mm, or None where it is unknown or regions have unlike scales.
-        notes: A remark if scales differ.
+        notes: A remark if scales differ, or if the size holds for a part of the frame only.
     """
     sized = [part for part in parts if part.spacing is not None]
     if not sized:
@@ -142,7 +142,9 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
         rows = ", ".join(f"{row:.4g}" for row in dict.fromkeys(scales[:, 0].tolist()))
         return None, (f"regions of different scales ({rows} mm per row), no pixel size for the whole frame",)
     largest = max(sized, key=lambda part: (part.box[2] - part.box[0]) * (part.box[3] - part.box[1]))
-    return largest.spacing, ()
+    if all(part.kind == "2d" for part in parts):
+        return largest.spacing, ()
+    return largest.spacing, ("the pixel size holds for the 2d region only, other regions have none",)
 
 
 def attributes(dataset: Any) -> dict[str, float | tuple[float, ...]]:

@@ -183,6 +183,7 @@ def test_pixel_size(write, grey):
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=[*other, large], PixelSpacing=[7, 7]))
     assert video.spacing == pytest.approx((0.5, 0.4))
     assert [part.kind for part in video.regions] == ["2d", "spectrum", "2d"]
+    assert video.notes == ("the pixel size holds for the 2d region only, other regions have none",)
     assert [part.spacing for part in video.regions] == [None, None, pytest.approx((0.5, 0.4))]
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=other, PixelSpacing=[0.3, 0.2]))
     assert video.spacing == (0.3, 0.2)
