@@ -95,7 +95,7 @@ def extract_frames(
     with open_run(target, config, overwrite, (_IMAGES, MANIFEST, _UNFINISHED)) as run:
         if run.finished:
             shutil.rmtree(target / _UNFINISHED, ignore_errors=True)
-            _log.info("%s: already done; give another folder, or overwrite=true to extract again", target)
+            _log.info("%s: already done; give another folder, or extract again with --overwrite true", target)
             return
         outcomes = dict(zip(loops, _extract_all(loops, target / _UNFINISHED, every, workers), strict=True))
         failures += [(loop.source, outcome.failure) for loop, outcome in outcomes.items() if outcome.failure]

@@ -188,7 +188,7 @@ def test_a_finished_run_is_left_alone(tmp_path, root, monkeypatch, caplog):
 def test_changed_loops_are_not_already_done(tmp_path, root, archives, frames):
     extract_frames(str(root), str(tmp_path / "out"), every=3)
     archives.video(root / "p1" / "a4c.avi", 255 - frames, codec="ffv1", pixels="gray", fps=25)
-    with pytest.raises(ConfigError, match=r"another configuration \(files\): .* overwrite=true"):
+    with pytest.raises(ConfigError, match=r"another configuration \(files\): .* --overwrite true"):
         extract_frames(str(root), str(tmp_path / "out"), every=3)
     extract_frames(str(root), str(tmp_path / "out"), every=3, overwrite=True)
     still = np.asarray(Image.open(tmp_path / "out" / "images" / "p1_a4c_0001.png"))
