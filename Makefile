@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: demo test faults lint bench docs setup clean
-demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in ten minutes
+demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in seven minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)

@@ -19,9 +19,12 @@ from alan.cli.main import main
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.registry import open_dataset
 from alan.data.simulator.archive import simulate_archive
+from alan.data.store.reader import FrameStore
 from alan.data.store.writer import prepare
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
 from alan.parcels.heads.raptor import RaptorHead
-from alan.parcels.model import ParcelModel, save_parcels
+from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 
 from .discs import discs  # noqa: F401 (a fixture)
 
@@ -60,6 +63,7 @@ class Tiny:
         self.store = cache(self._store)
         self.backbone = cache(self._backbone)
         self.parcels = cache(self._parcels)
+        self.white_box = cache(self._white_box)
 
     def _archive(self, layout: str, seed: int = 0) -> str:
         root = self.folder / f"{layout}{seed or ''}"
@@ -95,6 +99,17 @@ class Tiny:
         head = RaptorHead(self.spec.dim, 12, generator=torch.Generator().manual_seed(0))
         source = self.backbone()
         save_parcels(ParcelModel(load_backbone(source), head, sector_only=True, source=source), path)
+        return str(path)
+
+    def _white_box(self, structure: str) -> str:
+        """Of the tiny parcels, all of them."""
+        path, model = self.folder / f"{structure}.json", load_parcels(self.parcels())
+        frames = FrameStore(self.store("camus")).frames(range(2))
+        maps = model.maps(frames)
+        segmenter = ParcelSegmenter(ParcelSelector("greedy", provenance=model.fingerprint)).fit(
+            maps, maps < model.n_parcels
+        )
+        segmenter.to_json(path)
         return str(path)
 
 

@@ -1,0 +1,218 @@
+"""Every code block of the README and of the documentation runs, on small data."""
+
+import ast
+import contextlib
+import importlib
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+import alan as package
+from alan.cli.main import main
+from alan.data.store.reader import FrameStore
+from alan.extras import DISTRIBUTION
+from alan.parcels.model import load_parcels
+from alan.shipped import shipped_configs
+
+from .sandbox import Command, Sandbox
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = shipped_configs()
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *ROOT.glob("checkpoints/*.md"),
+    *ROOT.glob("docs/[!_]*/*.md"),
+]
+PAGES = sorted(page.relative_to(ROOT).as_posix() for page in [*PAGES, ROOT / "docs" / "index.md"])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+#: Programs that a shell block may call; their words are written down instead.
+PROGRAMS = ("alan", "git", "make", "mv", "pip", "pre-commit", "python", "sbatch", "srun", "uv")
+STUB = '#!/bin/sh\n{ printf \'%s\\037\' "${0##*/}" "$@"; printf \'\\036\'; } >> "$CALLS"\n'
+#: Verbs whose commands by a shipped configuration alone are those of tests/test_configs.py.
+BY_NAME = {"fit", "evaluate", "search", "ensemble", "active run"}
+#: Fewer rows in an evaluation of parcels; tests/test_configs.py has all of them.
+FEW = ("--segmentation.rules=[greedy, beta]", "--segmentation.kmeans=[]", "--segmentation.random_vit=false")
+#: Commands that ran on any page, by everything but their values.
+DONE = set()
+
+
+def blocks(page):
+    """Code blocks of a page: language, text, line number."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        language = "python" if found[1] == "{code-cell}" else found[1]
+        if not language.startswith("{"):
+            yield SimpleNamespace(language=language, text=found[2], line=text[: found.start(2)].count("\n"))
+
+
+@pytest.fixture
+def page_runner(tiny, tmp_path, monkeypatch, capsys):
+    return PageRunner(tiny, tmp_path, monkeypatch, capsys)
+
+
+class PageRunner:
+    """Runs the blocks of one page in one folder and one namespace."""
+
+    def __init__(self, tiny, folder, monkeypatch, capsys) -> None:
+        self.stubs, self.capsys = folder / "programs", capsys
+        self.stubs.mkdir()
+        for name in PROGRAMS:
+            (self.stubs / name).write_text(STUB, encoding="utf-8")
+            (self.stubs / name).chmod(0o755)
+        (folder / "work").mkdir()
+        monkeypatch.chdir(folder / "work")
+        monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
+        self.sandbox = Sandbox(folder / "work", tiny)
+        self.names = examples(tiny)
+        self.done = set()
+
+    def run(self, page):
+        for block in blocks(page):
+            try:
+                getattr(self, f"run_{block.language}")(block)
+            except Exception as error:
+                error.add_note(f"{page}:{block.line}\n{block.text}\n{self.capsys.readouterr().err[-2000:]}")
+                raise
+
+    def run_text(self, block):
+        """Not code."""
+
+    def run_yaml(self, block):
+        assert yaml.safe_load(block.text)
+
+    def run_python(self, block):
+        tree = ast.parse("\n" * block.line + block.text)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                self.sandbox.provide(node.value)
+        exec(compile(tree, "block", "exec"), self.names)
+
+    def run_sh(self, block):
+        log = self.stubs / "calls"
+        log.unlink(missing_ok=True)
+        env = {"PATH": str(self.stubs), "CALLS": str(log), "SLURM_ARRAY_TASK_ID": "0"}
+        script = "set -eu\ncd() { :; }\n" + block.text
+        subprocess.run([shutil.which("bash"), "-c", script], env=env, check=True)
+        calls = log.read_text(encoding="utf-8").split("\x1e")[:-1] if log.exists() else []
+        for call in calls:
+            program, *args = call.split("\x1f")[:-1]
+            getattr(self, f"call_{program.replace('-', '_')}")(args)
+
+    def call_alan(self, args):
+        if args[0].startswith("-"):
+            assert main(args) == 0
+        elif not self.ran_before(Command(args)):
+            assert self.sandbox(*args, small=FEW if "evaluate" in args and "evaluate/camus_a4c" in args else ()) == 0
+
+    def ran_before(self, command):
+        """Whether such a command ran: in a loop, on another page, or in the test of its configuration."""
+        verb, name, *options = signature = command.signature
+        if verb == "demo":
+            return True  # tests/test_wheel.py runs it
+        if verb in BY_NAME and name in CONFIGS and set(options) <= {"config", "out"}:
+            return not name.startswith("sim/vit")  # trainings start from these
+        before = DONE if verb in BY_NAME else self.done  # files of other commands are needed on each page
+        ran = signature in before
+        DONE.add(signature)
+        self.done.add(signature)
+        return ran
+
+    def call_srun(self, args):
+        assert args[0] == "alan"
+        self.call_alan(args[1:])
+
+    def call_make(self, args):
+        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(args) <= set(targets)
+
+    def call_mv(self, args):
+        source, target = args
+        shutil.rmtree(target, ignore_errors=True)
+        if Path(source).exists():
+            shutil.move(source, target)
+
+    def call_pip(self, args):
+        """Requirements name this distribution and extras that it has."""
+        for distribution, extras in re.findall(r"(alan[\w-]*)(?:\[([\w,]+)\])?", " ".join(args)):
+            assert distribution == DISTRIBUTION
+            assert set(extras.split(",")) - {""} <= set(PROJECT["optional-dependencies"])
+
+    def call_uv(self, args):
+        assert args[0] == "pip"
+        self.call_pip(args[1:])
+
+    def call_python(self, args):
+        if args[0] == "-m" and args[1].startswith("alan."):
+            self.run_module(args[1], args[2:])
+        else:  # a benchmark takes minutes: its options must exist
+            text = (ROOT / args[0]).read_text(encoding="utf-8")
+            assert all(word.removeprefix("--") in text for word in args[1:] if word.startswith("--"))
+
+    def run_module(self, module, args):
+        for arg in args:
+            self.sandbox.provide(arg)
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
+            patch.setattr(sys, "argv", [module, *args])
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+    def call_nothing(self, args):
+        """Nothing to be tried."""
+
+    call_git = call_pre_commit = call_sbatch = call_nothing
+
+
+def examples(tiny):
+    """Arrays and models that Python blocks may name without making them."""
+    store = FrameStore(tiny.store("camus"))
+    labelled = store.labelled()
+    model = load_parcels(tiny.parcels())
+    frames = store.frames(labelled.frame)
+    lv = store.masks(labelled.label, "lv")
+    tokens = np.random.default_rng(0).normal(size=(len(frames), 14, 14, 5)).astype(np.float32)
+    names = {"store": store, "labelled": labelled, "frames": frames, "new_frames": frames[:4]}
+    names |= {"maps": model.maps(frames), "masks": lv, "patients": labelled.patient}
+    names |= {
+        "tokens": tokens,
+        "other_tokens": tokens[:2],
+        "label_maps": store.label_maps(labelled.label, ("lv", "myo", "la")),
+    }
+    return {"__name__": "block", **names}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, page_runner):
+    page_runner.run(page)
+
+
+def test_links_of_the_readme_lead_somewhere():
+    for page in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
+            assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"
+
+
+def public_names():
+    folder = Path(package.__file__).parent
+    for stub in sorted(folder.rglob("__init__.pyi")):
+        module = importlib.import_module(".".join(stub.parent.relative_to(folder.parent).parts))
+        for name in module.__all__:
+            yield pytest.param(module, name, id=f"{module.__name__}.{name}")
+
+
+@pytest.mark.parametrize(("module", "name"), public_names())
+def test_public_names_are_documented(module, name):
+    """Each has a docstring of its own, and parameters of functions are explained."""
+    value = getattr(module, name)
+    if callable(value):
+        assert value.__doc__
+        assert not value.__doc__.startswith(f"{name}(")  # what a dataclass writes by itself
