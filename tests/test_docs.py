@@ -5,7 +5,6 @@ import contextlib
 import importlib
 import re
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
@@ -92,7 +91,8 @@ class PageRunner:
         assert yaml.safe_load(block.text)
 
     def run_python(self, block):
-        tree = ast.parse("\n" * block.line + block.text)
+        text = re.sub(r"^(:.*\n)+", "", block.text)  # options of a cell
+        tree = ast.parse("\n" * block.line + text)
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 self.sandbox.provide(node.value)
@@ -113,14 +113,16 @@ class PageRunner:
         if args[0].startswith("-"):
             assert main(args) == 0
         elif not self.ran_before(Command(args)):
-            assert self.sandbox(*args, small=FEW if "evaluate" in args and "evaluate/camus_a4c" in args else ()) == 0
+            assert (
+                self.sandbox(*args, small=FEW if "evaluate" in args and "evaluate/camus_a4c" in args else ()) == 0
+            )
 
     def ran_before(self, command):
         """Whether such a command ran: in a loop, on another page, or in the test of its configuration."""
         verb, name, *options = signature = command.signature
         if verb == "demo":
             return True  # tests/test_wheel.py runs it
-        if verb in BY_NAME and name in CONFIGS and set(options) <= {"config", "out"}:
+        if verb in BY_NAME and name in CONFIGS and set(options) <= {"config", "out", "study.storage"}:
             return not name.startswith("sim/vit")  # trainings start from these
         before = DONE if verb in BY_NAME else self.done  # files of other commands are needed on each page
         ran = signature in before
