@@ -1,4 +1,4 @@
-"""Files of ensembles and of their members."""
+"""Load and save networks, soft parcels and ensembles of them, whichever a file contains."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def load_member(path: str | os.PathLike[str]) -> Segmenter | ParcelMember:
     """Load a member of an ensemble: a ``segmenter.safetensors``, or the JSON of soft parcels.
 
     Raises:
-        CheckpointError: as :func:`alan.supervised.load_segmenter` and
+        CheckpointError: see :func:`alan.supervised.load_segmenter` and
             :func:`alan.downstream.soft_parcels.load_parcel_member`.
-        DataError: a JSON file that is missing or broken.
+        DataError: a JSON file is missing or damaged.
     """
     return load_parcel_member(path) if Path(path).suffix == ".json" else load_segmenter(path)
 
 
 def load_network(path: str | os.PathLike[str]) -> Network:
-    """Load a member or an ensemble, whichever the file holds.
+    """Load a member or an ensemble, whichever the file contains.
 
     Raises:
-        CheckpointError: as :func:`load_member` and :func:`load_ensemble`.
-        DataError: a JSON file that is missing or broken.
+        CheckpointError: see :func:`load_member` and :func:`load_ensemble`.
+        DataError: a JSON file is missing or damaged.
     """
     if Path(path).suffix != ".json":
         return load_segmenter(path)
@@ -49,16 +49,16 @@ def save_ensemble(
     """Write weights, fingerprints and provenance as JSON, atomically; the members stay in their own files.
 
     Args:
-        ensemble: the ensemble.
-        path: the file, ending in ``.json``.
-        members: name to the file of each member; written relative to ``path``.
+        ensemble: The ensemble.
+        path: File to write, ending in ``.json``.
+        members: Name to the file of each member, which is recorded relative to ``path``.
 
     Raises:
-        ParameterError: a member without a file.
+        ParameterError: a member has no file.
     """
     missing = [name for name in ensemble.members if name not in members]
     if missing:
-        raise ParameterError(f"no file is given for the member {missing[0]!r}: members live in files of their own")
+        raise ParameterError(f"the member {missing[0]!r} has no file: give the file of every member")
     folder = Path(path).resolve().parent
     rows = [
         {
@@ -77,9 +77,9 @@ def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:
     """Read what :func:`save_ensemble` (or ``alan ensemble``) wrote.
 
     Raises:
-        DataError: the file is missing or is no JSON.
-        CheckpointError: it is of another kind, a member is gone or is not the one it was written with, or weights
-            were changed afterwards.
+        DataError: the file is missing or is not JSON.
+        CheckpointError: the file is of another kind, a member is missing or is not the one it was written with, or
+            weights were changed afterwards.
     """
     file = Path(path)
     entry = read_json(file)
@@ -94,10 +94,13 @@ def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:
             weights[name] = row["weight"]
         ensemble = EnsembleSegmenter(members, weights, entry["provenance"])
         stated = entry["fingerprint"]
-    except (KeyError, TypeError, ParameterError) as error:
-        raise CheckpointError(f"{file}: entries of an ensemble are missing or wrong ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{file}: the ensemble is malformed ({reason}): run `alan ensemble` again"
+        ) from error
     if ensemble.fingerprint != stated:
-        raise CheckpointError(f"{file}: its weights were changed after it was written; run `alan ensemble` again")
+        raise CheckpointError(f"{file}: its weights were changed after it was written: run `alan ensemble` again")
     return ensemble
 
 
@@ -108,7 +111,7 @@ def _member(file: Path, name: str, path: str, stated: str) -> Segmenter | Parcel
         raise CheckpointError(f"{file}: its member {name!r} cannot be loaded ({error})") from error
     if member.fingerprint != stated:
         raise CheckpointError(
-            f"{file}: its member {name!r} was {stated[:12]}, {path} is {member.fingerprint[:12]}: "
-            "it was trained again, run `alan ensemble` again"
+            f"{file}: its member {name!r} was {str(stated)[:12]}, {path} is {member.fingerprint[:12]}: "
+            "the member was trained again, run `alan ensemble` again"
         )
     return member

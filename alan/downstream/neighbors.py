@@ -1,56 +1,58 @@
-"""Weighted k nearest neighbours on frozen features, as a scikit-learn estimator: the paper's view classifier."""
+"""Weighted k nearest neighbours on frozen features: the view classifier of the paper, as an estimator."""
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-from typing import Any, Self
+import math
+from typing import Annotated, Any, Self
 
 import numpy as np
+from annotated_types import Interval
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from alan.errors import ParameterError
+from alan.bounds import PositiveInt, bounded, check_parameters
 
-#: Queries compared at a time with ``chunk_size`` training rows.
+#: Number of queries compared at a time with ``chunk_size`` training rows.
 _QUERIES = 512
-#: Values gathered at a time for the exact similarities (8 bytes each, three arrays).
+#: Number of values gathered at a time for the exact similarities (8 bytes each, three arrays).
 _PAIR_VALUES = 1 << 21
 
 
 class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
     """k nearest neighbours by cosine similarity s, votes weighted by exp(s / T).
 
-    The classifier of DINO (Caron et al. 2021, section 4.1) with which the ALAN paper names the view of a frame
-    from its CLS feature: of the k training features most similar to the query, class c gets the share
+    The classifier of DINO (Caron et al. 2021, section 4.1), with which the paper classifies the view of a frame
+    from its CLS feature. Among the k training features most similar to the query, class c gets the share
 
         sum over neighbours i of class c of exp(s_i / T), divided by the same sum over all k neighbours.
 
-    The similarities are shifted by the greatest before the exponential, which leaves the shares as they are and
-    never overflows, however small T is.
+    The largest similarity is subtracted before the exponential. This does not change the shares and never
+    overflows, however small T is.
 
-    Conventions where the formula is silent:
+    The formula leaves some cases open:
 
-    * A zero vector has the similarity 0 to everything, itself included.
-    * Neighbours of exactly equal similarity stand in the order of the training rows (lower index first), so that
-      the k-th place does not depend on chance; classes of exactly equal votes: the first in ``classes_`` wins.
-    * ``n_neighbors`` beyond the number of training rows uses all of them (``n_neighbors_`` says how many).
+    * A zero vector has similarity 0 to everything, itself included.
+    * Neighbours with exactly equal similarity are ordered by training row (lower index first); among classes with
+      exactly equal votes, the first in ``classes_`` wins.
+    * If ``n_neighbors`` exceeds the number of training rows, all of them vote (``n_neighbors_``).
 
-    Training rows and queries are compared in blocks, and only the k best so far are kept, so memory grows neither
-    with the number of queries nor with queries x rows: 512 x ``chunk_size`` float32 similarities are held at once.
-    Blocks are screened in float32 (BLAS); whatever may belong to the k best is computed again in float64. The
-    result is therefore the same for every ``chunk_size``, to the last bit.
+    Training rows and queries are compared in blocks, and only the k best so far are kept, so that memory holds
+    512 x ``chunk_size`` float32 similarities, whatever the number of queries and rows. Blocks are screened in
+    float32 (BLAS), and candidates for the k best are recomputed in float64. The result is therefore bitwise equal
+    for every ``chunk_size``.
 
     Args:
-        n_neighbors: k, at least 1; the paper uses 2 and 10.
-        temperature: T > 0; smaller trusts the nearest more. The paper uses 0.07.
-        chunk_size: training rows compared at a time, at least 1.
+        n_neighbors: Number of neighbours k; the paper uses 2 and 10.
+        temperature: Temperature T of the votes; a smaller value trusts the nearest neighbours more. The paper uses
+            0.07.
+        chunk_size: Number of training rows compared at a time.
 
     Attributes:
-        classes_: (C,) the labels, sorted.
-        n_features_in_: D.
-        n_neighbors_: neighbours that vote, the smaller of ``n_neighbors`` and the training rows.
+        classes_: (C,) sorted labels.
+        n_features_in_: Width D of a feature.
+        n_neighbors_: Number of neighbours that vote, the smaller of ``n_neighbors`` and the training rows.
     """
 
     classes_: NDArray[Any]
@@ -58,32 +60,31 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
     _X: NDArray[np.float32]
     _y: NDArray[np.int64]
 
-    def __init__(self, n_neighbors: int = 10, temperature: float = 0.07, chunk_size: int = 16384) -> None:
+    def __init__(
+        self,
+        n_neighbors: PositiveInt = 10,
+        temperature: Annotated[float, Interval(gt=0, lt=math.inf)] = 0.07,
+        chunk_size: PositiveInt = 16384,
+    ) -> None:
         self.n_neighbors = n_neighbors
         self.temperature = temperature
         self.chunk_size = chunk_size
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Keep the normalised features and the labels.
+        """Store the normalised features and the labels.
 
         Args:
-            X: (N, D) features, any real dtype, finite; kept as float32 rows of length 1.
-            y: (N,) labels, numbers or words.
+            X: (N, D) finite features of any real dtype; stored as float32 rows of length 1.
+            y: (N,) labels, numbers or strings.
 
         Returns:
-            Itself.
+            The fitted classifier.
 
         Raises:
             ParameterError: a parameter is out of its bounds.
-            ValueError: X or y is not what scikit-learn accepts (shape, finite values, classes).
+            ValueError: scikit-learn does not accept X or y (shape, finite values, classes).
         """
-        _at_least_one("n_neighbors", self.n_neighbors)
-        _at_least_one("chunk_size", self.chunk_size)
-        temperature: Any = self.temperature
-        if not isinstance(temperature, Real) or not 0 < float(temperature) < np.inf:
-            raise ParameterError(
-                f"temperature is {temperature!r} and must be a finite number above 0: the paper uses 0.07"
-            )
+        check_parameters(self)
         features, labels = validate_data(self, X, y, dtype="numeric")
         check_classification_targets(labels)
         self.classes_, self._y = np.unique(labels, return_inverse=True)
@@ -91,26 +92,26 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         self.n_neighbors_ = min(int(self.n_neighbors), len(self._X))
         return self
 
+    @bounded
     def kneighbors(
-        self, X: ArrayLike, n_neighbors: int | None = None, return_distance: bool = True
+        self, X: ArrayLike, n_neighbors: PositiveInt | None = None, return_distance: bool = True
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]] | NDArray[np.int64]:
-        """Nearest training rows of each query, nearest first, equal ones by lower index.
+        """Nearest training rows of each query, nearest first; ties are ordered by index.
 
         Args:
             X: (Q, D) features.
-            n_neighbors: k; None takes the parameter of the estimator. At most all N training rows are given.
-            return_distance: False gives the indices alone.
+            n_neighbors: Number of neighbours k, at most the N training rows; None uses the parameter of the
+                estimator.
+            return_distance: Whether to return distances too; False returns only the indices.
 
         Returns:
             Cosine distances 1 - s, (Q, k) float64 in [0, 2], and indices of training rows, (Q, k) int64.
 
         Raises:
             ParameterError: ``n_neighbors`` is below 1.
-            NotFittedError: before ``fit``.
+            NotFittedError: the classifier is not fitted.
         """
         check_is_fitted(self)
-        if n_neighbors is not None:
-            _at_least_one("n_neighbors", n_neighbors)
         wanted = self.n_neighbors_ if n_neighbors is None else min(int(n_neighbors), len(self._X))
         similarity, index = self._search(X, wanted)
         return (np.clip(1 - similarity, 0, 2), index) if return_distance else index
@@ -133,7 +134,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
     def _search(self, X: ArrayLike, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Similarities (Q, k) float64, falling, and training indices (Q, k) int64."""
+        """Similarities (Q, k) float64 in descending order, and training indices (Q, k) int64."""
         queries: NDArray[Any] = validate_data(self, X, dtype="numeric", reset=False)
         similarity = np.empty((len(queries), k))
         index = np.empty((len(queries), k), np.int64)
@@ -143,13 +144,8 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         return similarity, index
 
 
-def _at_least_one(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or value < 1:
-        raise ParameterError(f"{name} is {value!r} and must be a whole number of at least 1")
-
-
 def _unit_rows(X: NDArray[Any]) -> NDArray[np.float32]:
-    """Rows of length 1 as float32, zero rows as they are; scaled by the largest value first, against overflow."""
+    """Rows of length 1 as float32; zero rows stay zero. Rows are first scaled by their largest value (overflow)."""
     unit = np.empty(X.shape, np.float32)
     for start in range(0, len(X), _QUERIES):
         rows = X[start : start + _QUERIES].astype(np.float64)
@@ -163,13 +159,13 @@ def _unit_rows(X: NDArray[Any]) -> NDArray[np.float32]:
 def _nearest(
     queries: NDArray[np.float32], rows: NDArray[np.float32], k: int, chunk_size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The k rows most similar to each query, exact in float64, equal ones by lower index.
+    """The k rows most similar to each query, exact in float64; ties are ordered by index.
 
     A float32 product of two vectors of length 1 differs from the exact one by at most D x 2**-24 (Higham 2002,
-    section 3.1). A row is dropped unseen only where its float32 similarity lies further than that below k others.
+    section 3.1). A row is only dropped if its float32 similarity is lower by more than that than k others.
     """
     n_queries, width = queries.shape
-    error = (width + 8) * 2.0**-24  # the rest: rows not quite of length 1, the rounding of the bound
+    error = (width + 8) * 2.0**-24  # 8 covers rows not exactly of length 1 and the rounding of the bound
     best = np.full((n_queries, k), -np.inf)
     index = np.zeros((n_queries, k), np.int64)
     for start in range(0, len(rows), chunk_size):
@@ -187,7 +183,7 @@ def _nearest(
         candidates = np.zeros((n_queries, width_now), np.int64)
         candidates[:, :k] = index
         candidates[query, place] = column + start
-        # Stable: what was found before, and lower columns, come first among equals.
+        # stable sort: among equals, earlier rows come first
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         best = np.take_along_axis(similarity, order, axis=1)
         index = np.take_along_axis(candidates, order, axis=1)
@@ -195,7 +191,7 @@ def _nearest(
 
 
 def _lower_bound(screen: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-    """A value that k entries of each row reach: the k-th greatest of maxima of groups; -inf below k entries."""
+    """A value that k entries of each row reach: the k-th largest maximum of groups; -inf for fewer entries."""
     n_queries, width = screen.shape
     if width < k:
         return np.full(n_queries, -np.inf)
@@ -211,7 +207,7 @@ def _exact(
     query: NDArray[np.int64],
     column: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Similarities of pairs (P,) in float64; equal vectors give equal values wherever they stand."""
+    """Similarities of pairs (P,) in float64; equal vectors give equal values at any position."""
     similarity = np.empty(len(query))
     step = max(1, _PAIR_VALUES // queries.shape[1])
     for start in range(0, len(query), step):

@@ -1,4 +1,4 @@
-"""Soft parcels as a member of an ensemble: the probability of a structure is that of its chosen parcels."""
+"""Soft parcels as a network: the probability of a structure is the sum over its chosen parcels."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from alan.bounds import bounded
 from alan.downstream.whitebox.jsonfile import dump
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
+from alan.downstream.whitebox.several import Temperature, check_parcels
 from alan.errors import CheckpointError, ParameterError
 from alan.files import fingerprint, read_json
 from alan.parcels.heads.kmeans import KMeansHead
@@ -25,30 +27,37 @@ SCHEMA = "alan-parcel-member/1"
 
 
 class ParcelMember(nn.Module):
-    """A locked parcel model with the parcels of each structure, seen as a segmentation network.
+    """A locked parcel model and the parcels of each structure, used like a segmentation network.
 
-    The logits are upsampled to the frame, divided by the temperature, and put through a softmax over the K
-    parcels. A structure's probability at a pixel is the sum over its chosen parcels, the background's what is
-    left; where structures share parcels all are divided by their sum. With a model of ``sector_only``, a pixel
-    outside the sector is background. No post-processing: that works on masks.
+    The logits are upsampled to the frame and divided by the temperature; a softmax over the K parcels follows. The
+    probability of a structure at a pixel is the sum over its chosen parcels, that of the background is the rest;
+    if structures share parcels, all are divided by their sum. For a model with ``sector_only``, pixels outside the
+    sector are background. There is no post-processing, which works on masks.
 
     Args:
-        model: the locked parcel model.
-        parcels: structure to the ids of its parcels, each 0 to K - 1.
-        temperature: divides the logits. 1 for a RAPTOR head. A k-means head's logits are minus squared distances:
-            at temperature 1 their softmax is next to a hard choice, see :func:`gaussian_temperature`.
+        model: The locked parcel model.
+        parcels: Structure to the ids of its parcels, each 0 to K - 1.
+        temperature: Temperature of the softmax. Use 1 for a trained head. The logits of a k-means head are minus
+            squared distances, whose softmax at temperature 1 is nearly a hard choice: see
+            :func:`gaussian_temperature`.
 
     Attributes:
-        structures, classes, fingerprint: as of a :class:`alan.supervised.ensemble.Member`.
-        provenance: JSON-able words about the origin.
+        structures: Names of the structures.
+        classes: Number of channels of :meth:`probabilities`.
+        fingerprint: SHA-256 of model, parcels and temperature.
+        provenance: Origin, as JSON-able values.
 
     Raises:
-        ParameterError: no structure, a structure without parcels, an id that the model does not have, or a
-            temperature that is not above 0.
+        ParameterError: there is no structure, a structure has no parcels, the model lacks an id, or the
+            temperature is not above 0.
     """
 
+    @bounded
     def __init__(
-        self, model: ParcelModel, parcels: Mapping[str, Sequence[int] | ArrayLike], temperature: float = 1.0
+        self,
+        model: ParcelModel,
+        parcels: Mapping[str, Sequence[int] | ArrayLike],
+        temperature: Temperature = 1.0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -56,12 +65,10 @@ class ParcelMember(nn.Module):
         self.temperature = float(temperature)
         if not self.parcels:
             raise ParameterError("no structure: give the parcels of at least one, such as {'lv': [3, 8]}")
-        if not 0 < self.temperature < float("inf"):
-            raise ParameterError(f"temperature is {temperature}: give a number above 0 (1 leaves the logits)")
         for name, ids in self.parcels.items():
             wrong = [k for k in ids if not 0 <= k < model.n_parcels]
             if wrong or not ids:
-                found = f"holds {wrong[0]}" if wrong else "is empty"
+                found = f"contains {wrong[0]}" if wrong else "is empty"
                 raise ParameterError(
                     f"the list of parcels of {name!r} {found}: give ids of 0 to {model.n_parcels - 1}"
                 )
@@ -74,45 +81,40 @@ class ParcelMember(nn.Module):
     def from_white_boxes(
         cls, model: ParcelModel, boxes: Mapping[str, ParcelSelector | ParcelSegmenter], temperature: float = 1.0
     ) -> ParcelMember:
-        """Take the interior parcels of fitted white boxes.
+        """Use the interior parcels of fitted white boxes.
 
         Args:
-            model: the parcel model whose maps they were fitted on.
-            boxes: structure to a fitted selector or segmenter.
-            temperature: as of the class.
+            model: Parcel model on whose maps they were fitted.
+            boxes: Structure to a fitted selector or segmenter.
+            temperature: Temperature of the softmax.
 
         Raises:
-            CheckpointError: a white box was fitted on the maps of another parcel model.
+            CheckpointError: a white box was fitted on another parcel model.
         """
         chosen = {}
         for name, box in boxes.items():
             selector = box.selector_ if isinstance(box, ParcelSegmenter) else box
-            origin = selector.provenance_.get("parcels", "")
-            if origin and origin != model.fingerprint:
-                raise CheckpointError(
-                    f"the white box of {name!r} was fitted on parcels {origin[:12]}, given "
-                    f"{model.fingerprint[:12]}: give the parcel model that it belongs to"
-                )
+            check_parcels(name, selector, model)
             chosen[name] = selector.interior_
         return cls(model, chosen, temperature)
 
     def train(self, mode: bool = True) -> ParcelMember:
-        """Stay in eval mode, whatever the surrounding module does."""
+        """Stay in eval mode, whatever the enclosing module does."""
         return super().train(False)
 
     @torch.no_grad()
     def probabilities(self, frames: Tensor) -> Tensor:
-        """Probability of each class at each pixel.
+        """Compute the probability of each class at each pixel.
 
         Args:
             frames: (B, H, W) uint8.
 
         Returns:
-            (B, C, H, W) float32 on the model's device; C is 1 for one structure, else 1 + structures with the
-            background first.
+            (B, C, H, W) float32 on the device of the model. C is 1 for one structure, otherwise 1 plus the number
+            of structures, with the background first.
 
         Raises:
-            ParameterError: another shape or dtype.
+            ParameterError: the frames have another shape or dtype.
         """
         logits = self.model.logits(frames)
         size = (frames.shape[-2], frames.shape[-1])
@@ -133,24 +135,24 @@ class ParcelMember(nn.Module):
 
 
 def gaussian_temperature(model: ParcelModel, frames: Tensor) -> float:
-    """Temperature at which a k-means head is a mixture of equal, spherical Gaussians with equal shares.
+    """Temperature at which a k-means head is a mixture of equal, spherical Gaussians with equal weights.
 
-    With logits ``-d^2`` the posterior of a parcel is ``softmax(-d^2 / (2 s^2))``, and the variance of a dimension
-    is estimated by ``s^2 = mean(min d^2) / C`` (Bishop, *Pattern Recognition and Machine Learning*, section
+    With logits ``-d^2`` the posterior of a parcel is ``softmax(-d^2 / (2 s^2))``; the variance per dimension is
+    estimated by ``s^2 = mean(min d^2) / C`` (Bishop, *Pattern Recognition and Machine Learning*, section
     9.3.2).
 
     Args:
-        model: a parcel model with a k-means head.
+        model: Parcel model with a k-means head.
         frames: (B, H, W) uint8, unlabelled.
 
     Returns:
         ``2 s^2``.
 
     Raises:
-        ParameterError: the head is of another kind.
+        ParameterError: the head is not k-means.
     """
     if not isinstance(model.head, KMeansHead):
-        raise ParameterError("the head is no k-means: its logits are no distances, use temperature 1")
+        raise ParameterError("the head is not k-means, so that its logits are no distances: use temperature 1")
     nearest_distance = -model.logits(frames).max(1).values
     return float(2 * nearest_distance.mean() / model.head.centres.shape[1])
 
@@ -161,9 +163,9 @@ def save_parcel_member(
     """Write a member as JSON; the parcel model stays in its own file.
 
     Args:
-        member: the member.
-        path: the file, ending in ``.json``.
-        parcels: the file of its parcel model; its place is written relative to ``path``.
+        member: The member.
+        path: File to write, ending in ``.json``.
+        parcels: File of its parcel model, which is recorded relative to ``path``.
     """
     relative = Path(os.path.relpath(Path(parcels).resolve(), Path(path).resolve().parent)).as_posix()
     dump(
@@ -182,8 +184,9 @@ def load_parcel_member(path: str | os.PathLike[str]) -> ParcelMember:
     """Read what :func:`save_parcel_member` wrote.
 
     Raises:
-        DataError: the file is missing or is no JSON.
-        CheckpointError: it is of another kind, its parcel model is gone, or either was changed afterwards.
+        DataError: the file is missing or is not JSON.
+        CheckpointError: the file is of another kind, its parcel model is missing, or either was changed
+            afterwards.
     """
     file = Path(path)
     entry = read_json(file)
@@ -193,8 +196,9 @@ def load_parcel_member(path: str | os.PathLike[str]) -> ParcelMember:
         model = load_parcels(file.parent / entry["parcels"])
         member = ParcelMember(model, entry["structures"], entry["temperature"])
         stated = entry["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file}: entries of a parcel member are missing or wrong ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: the parcel member is malformed ({reason}): write it again") from error
     if member.fingerprint != stated:
-        raise CheckpointError(f"{file}: was changed after it was written, or its parcel model was; write it again")
+        raise CheckpointError(f"{file}: it or its parcel model was changed after it was written: write it again")
     return member

@@ -91,7 +91,7 @@ def test_gaussian_temperature(frames):
     fitted = fit_kmeans(random_backbone(SPEC), frames.numpy(), 4)
     distance = -fitted.logits(frames).max(1).values
     assert gaussian_temperature(fitted, frames) == pytest.approx(2 * float(distance.mean()) / 8)
-    with pytest.raises(ParameterError, match="no k-means"):
+    with pytest.raises(ParameterError, match="is not k-means"):
         gaussian_temperature(model(), frames)
 
 
@@ -100,7 +100,7 @@ def test_gaussian_temperature(frames):
     [
         ({}, 1, "no structure"),
         ({"lv": []}, 1, "'lv' is empty"),
-        ({"lv": [5]}, 1, "holds 5: give ids of 0 to 4"),
+        ({"lv": [5]}, 1, "contains 5: give ids of 0 to 4"),
         ({"lv": [0]}, 0, "temperature is 0"),
     ],
 )
@@ -137,7 +137,7 @@ def test_files(tiny, tmp_path):
     with pytest.raises(CheckpointError, match="'soft' cannot be loaded"):
         load_ensemble(tmp_path / "e.json")
     assert not moved.exists()
-    with pytest.raises(ParameterError, match="no file is given for the member 'net'"):
+    with pytest.raises(ParameterError, match="the member 'net' has no file"):
         save_ensemble(one, tmp_path / "x.json", {"soft": path})
 
 

@@ -1,10 +1,10 @@
-"""Closed active contours: trace the outline of a mask, let it settle, and fill it again.
+"""Closed active contours: trace the outline of a mask, move it to edges, and fill it again.
 
 The snake is that of Kass, Witkin and Terzopoulos (paper, reference 17) in the discretisation of
-``skimage.segmentation.active_contour``: an image force out of an interpolating quadratic spline, an implicit
-step for the shape energy. It gives the same figures and is faster because the shape matrix of a closed
-contour is circulant (its inverse is applied in Fourier space, nothing is inverted), and because the spline is
-read at its nine local coefficients.
+``skimage.segmentation.active_contour``: an image force from an interpolating quadratic spline, and an implicit
+step for the shape energy. It gives the same results and is faster, because the shape matrix of a closed contour is
+circulant (its inverse is applied in Fourier space), and because the spline is evaluated from its nine local
+coefficients.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ FloatArray = NDArray[np.float64]
 #: Steps (row, column) to the eight neighbours, clockwise from the east.
 _STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])
 _EIGHT = np.ones((3, 3), bool)
-#: A point moves at most this far in one iteration (pixels), as in scikit-image.
+#: Largest movement of a point in one iteration (pixels), as in scikit-image.
 _MAX_MOVE = 1.0
-#: The snake rests once no point moves farther than this against one of the last ten states (pixels).
+#: The contour has converged once no point differs by more than this from one of the last ten states (pixels).
 _CONVERGENCE = 0.1
 _HISTORY = 10
 
 
 def _turns() -> bytes:
-    """Next step of a clockwise border walk for each (neighbour code, last step): index code * 8 + step."""
+    """Next step of a clockwise border walk by neighbour code and last step; the index is code * 8 + step."""
     table = bytearray(256 * 8)
     for code in range(1, 256):
         for step in range(8):
@@ -44,15 +44,15 @@ _TURNS = _turns()
 def outlines(mask: BoolArray) -> list[FloatArray]:
     """Trace the outer border of every 8-connected component, pixel by pixel.
 
-    The border follows the outermost pixels of the component clockwise, as a chain code does; a pixel of a
-    one-pixel-wide bridge is met once each way. Holes have no outline.
+    The border follows the outermost pixels of the component clockwise, like a chain code; a pixel of a bridge that
+    is one pixel wide occurs once per direction. Holes have no outline.
 
     Args:
         mask: (H, W) bool.
 
     Returns:
-        One (n, 2) float64 array of (row, column) a component, in raster order of their first pixels; empty
-        where the mask is.
+        One (n, 2) float64 array of (row, column) per component, in raster order of their first pixels; empty if
+        the mask is empty.
     """
     padded = np.pad(mask, 1)
     labels, count = ndimage.label(padded, _EIGHT)
@@ -84,11 +84,11 @@ def outlines(mask: BoolArray) -> list[FloatArray]:
 def fill_polygon(shape: tuple[int, int], polygon: FloatArray) -> BoolArray:
     """Pixels whose centres lie inside a closed polygon (even-odd rule).
 
-    Equals ``skimage.draw.polygon2mask`` but for centres that lie exactly on an edge, which only count here on the
-    upper and left edges.
+    Equals ``skimage.draw.polygon2mask`` except for centres exactly on an edge, which count only on upper and left
+    edges.
 
     Args:
-        shape: (H, W) of the mask; what lies beyond is cut off.
+        shape: (H, W) of the mask; the polygon is clipped to it.
         polygon: (n, 2) vertices (row, column) in pixels, not closed by a repeated point.
 
     Returns:
@@ -110,10 +110,10 @@ def fill_polygon(shape: tuple[int, int], polygon: FloatArray) -> BoolArray:
 
 @lru_cache(maxsize=64)
 def _spline_operator(length: int) -> FloatArray:
-    """Values at 0..length-1 to coefficients (length + 2) of the interpolating quadratic spline.
+    """Matrix from values at 0..length-1 to the (length + 2) coefficients of the interpolating quadratic spline.
 
-    Knots lie half-way between the samples but for the first and last gap (FITPACK's choice): the two
-    conditions say that the second derivative does not jump there.
+    Knots lie halfway between the samples, except in the first and last gap (the choice of FITPACK): the second
+    derivative is continuous there.
     """
     system = np.zeros((length + 2, length + 2))
     for i in range(length):
@@ -131,7 +131,7 @@ def edge_strength(image: FloatArray) -> FloatArray:
 
 
 def _force(coefficients: FloatArray, points: FloatArray) -> FloatArray:
-    """Gradient (2, n) of the spline at the points (2, n) given as rows and columns, held to the image."""
+    """Gradient (2, n) of the spline at points (2, n), given as rows and columns and clipped to the image."""
     limit = np.array(coefficients.shape, np.float64)[:, None] - 3
     inside = np.minimum(np.maximum(points, 0), limit)
     cell = np.minimum(np.floor(inside + 0.5), limit)
@@ -222,7 +222,7 @@ def smooth_outline(
     if not paths:
         return mask.copy()
     corners = np.array([(path.min(0), path.max(0)) for path in paths], dtype=np.int64)
-    margin = min(max_iterations, 24) + 8  # beyond the reach of the snake and of the spline's border
+    margin = min(max_iterations, 24) + 8  # beyond the reach of the contour and of the border of the spline
     low = np.maximum(corners[:, 0].min(0) - margin, 0)
     high = np.minimum(corners[:, 1].max(0) + margin + 1, mask.shape)
     window = (slice(low[0], high[0]), slice(low[1], high[1]))

@@ -1,4 +1,4 @@
-"""Between resolutions: masks resized, soft scores of parcels summed and enlarged."""
+"""Change of resolution: resize masks, and sum and enlarge soft scores of parcels."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ def check_scores(scores: ArrayLike, n_images: int, n_parcels: int | None) -> NDA
 
     Args:
         scores: (N, K, h, w) floating point.
-        n_images: N.
-        n_parcels: K is at most this; None: any K.
+        n_images: Number of images N.
+        n_parcels: Largest number of parcels K; None allows any.
 
     Raises:
-        ParameterError: another shape or dtype, or scores below 0 or above 1.
+        ParameterError: the shape or dtype is another, or a score is below 0 or above 1.
     """
     array = np.asarray(scores)
     if array.ndim != 4 or len(array) != n_images or not np.issubdtype(array.dtype, np.floating):
-        raise ParameterError(f"scores are {array.dtype} {array.shape}: expected floats ({n_images}, K, h, w)")
+        raise ParameterError(f"scores are {array.dtype} {array.shape}: give floats ({n_images}, K, h, w)")
     if n_parcels is not None and array.shape[1] > n_parcels:
         raise ParameterError(
-            f"scores are of {array.shape[1]} parcels, n_parcels is {n_parcels}: give those of its parcel model"
+            f"scores have {array.shape[1]} parcels, n_parcels is {n_parcels}: give those of the same parcel model"
         )
     if not (array.min() >= 0 and array.max() <= 1 + 1e-3):
-        raise ParameterError("scores must lie in 0 to 1: take the softmax of the logits over the parcels")
+        raise ParameterError("scores exceed 0 to 1: give the softmax of the logits over the parcels")
     return array
 
 
 def soft_union(
     scores: NDArray[np.floating], weights: FloatArray, level: float, shape: tuple[int, ...]
 ) -> BoolArray:
-    """Pixels where the weighted sum of the parcels' scores reaches a level.
+    """Pixels where the weighted sum of the scores of the parcels reaches a level.
 
-    The sum is taken at the scores' resolution and then enlarged linearly (both are linear, so their order does not
-    matter): borders fall between tokens.
+    The sum is computed at the resolution of the scores and then enlarged linearly (both are linear, so that their
+    order does not matter). Borders can lie between tokens.
 
     Args:
         scores: (N, K, h, w) in [0, 1].
-        weights: in [0, 1], one a parcel; those beyond K are ignored, missing ones are 0.
-        level: in [0, 1].
+        weights: One weight in [0, 1] per parcel; weights beyond K are ignored, missing ones are 0.
+        level: Level in [0, 1].
         shape: (H, W).
 
     Returns:
@@ -64,7 +64,7 @@ def soft_union(
 
 @lru_cache(maxsize=16)
 def _interpolation(length: int, wanted: int) -> NDArray[np.float32]:
-    """Linear interpolation from ``length`` to ``wanted`` samples, pixel areas aligned: (wanted, length)."""
+    """Matrix (wanted, length) of linear interpolation between samples, with aligned pixel areas."""
     place = ((np.arange(wanted) + 0.5) * length / wanted - 0.5).clip(0, length - 1)
     low = np.minimum(place.astype(np.int64), max(length - 2, 0))
     matrix = np.zeros((wanted, length), np.float32)
@@ -74,14 +74,14 @@ def _interpolation(length: int, wanted: int) -> NDArray[np.float32]:
 
 
 def resize(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
-    """Resize a mask: linear interpolation, cut at one half.
+    """Resize a mask by linear interpolation with a threshold of one half.
 
     Args:
         mask: (H, W) bool.
         size: (height, width).
 
     Returns:
-        (height, width) bool; the mask itself where the size is its own.
+        (height, width) bool; the mask itself if it has that size.
     """
     if mask.shape == size:
         return mask

@@ -1,4 +1,4 @@
-"""Several white boxes on one parcel model, seen as one: frames in, label maps out."""
+"""White boxes of several structures on one parcel model, combined into label maps."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 import torch
+from annotated_types import Interval
 from numpy.typing import NDArray
 
+from alan.bounds import bounded
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import AlanWarning, CheckpointError, ParameterError
 from alan.files import fingerprint
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.model import ParcelModel, load_parcels
+
+#: Temperature of a softmax; 1 leaves the logits unchanged.
+Temperature = Annotated[float, Interval(gt=0, lt=float("inf"))]
 
 
 class Segmentation(NamedTuple):
@@ -26,7 +32,7 @@ class Segmentation(NamedTuple):
 
     Attributes:
         labels: (B, H, W) uint8: 0 background, 1 for the first structure and so on.
-        parcels: (B, n) int64, chosen parcels that lie in each segment.
+        parcels: (B, n) int64, number of chosen parcels in each segment.
     """
 
     labels: NDArray[np.uint8]
@@ -36,37 +42,33 @@ class Segmentation(NamedTuple):
 class WhiteBoxes:
     """White boxes of several structures on one parcel model.
 
-    Each segments by itself. A pixel that several claim goes to the one whose segment in this frame is the
-    smallest, of equals to the first: so the cavity's clean-up does not eat a thin wall. (On validation patients of
-    CAMUS this was better than the largest posterior share of the pixel's parcel, and than a fixed order.)
+    Each white box segments on its own. A pixel in several segments goes to the smallest segment of the frame (ties
+    go to the first), so that the post-processing of a cavity does not remove a thin wall. On validation patients
+    of CAMUS this was better than the largest posterior share of the parcel, and better than a fixed order.
 
     Args:
-        model: the locked parcel model.
-        boxes: structure to its fitted segmenter, in the order of the labels; ``size`` is not used.
-        temperature: divides the logits under the soft scores; needed where a white box is ``soft`` on a k-means
-            head (:func:`alan.downstream.soft_parcels.gaussian_temperature`), else 1.
+        model: The locked parcel model.
+        boxes: Structure to its fitted segmenter, in the order of the labels; ``size`` is ignored.
+        temperature: Temperature of the softmax of soft scores. Required if a white box is soft and the parcels are
+            k-means (:func:`alan.downstream.soft_parcels.gaussian_temperature`); None uses 1 otherwise.
 
     Attributes:
-        structures: names in the order of the labels.
-        fingerprint: SHA-256 of all that decides the labels.
+        structures: Names in the order of the labels.
+        fingerprint: SHA-256 of everything that decides the labels.
 
     Raises:
-        ParameterError: no white box, or a temperature that is missing or not above 0.
+        ParameterError: there is no white box, or the temperature is missing or not above 0.
         CheckpointError: a white box was fitted on another parcel model.
     """
 
+    @bounded
     def __init__(
-        self, model: ParcelModel, boxes: Mapping[str, ParcelSegmenter], temperature: float | None = None
+        self, model: ParcelModel, boxes: Mapping[str, ParcelSegmenter], temperature: Temperature | None = None
     ) -> None:
         if not boxes:
-            raise ParameterError("no white box is given: name at least one, such as alan-sim-small-lv")
+            raise ParameterError("no white box is given: give at least one, such as alan-sim-small-lv")
         for name, box in boxes.items():
-            origin = box.selector_.provenance_.get("parcels", "")
-            if origin and origin != model.fingerprint:
-                raise CheckpointError(
-                    f"the white box of {name!r} was fitted on parcels {origin[:12]}, given "
-                    f"{model.fingerprint[:12]}: give the parcel model that it belongs to"
-                )
+            check_parcels(name, box.selector_, model)
         boxes = {name: copy.copy(box).set_params(size=None) for name, box in boxes.items()}
         self._soft = any(box.soft is not None for box in boxes.values())
         if self._soft and temperature is None and isinstance(model.head, KMeansHead):
@@ -75,8 +77,6 @@ class WhiteBoxes:
                 "alan.downstream.soft_parcels.gaussian_temperature"
             )
         self.temperature = 1.0 if temperature is None else temperature
-        if not 0 < self.temperature < float("inf"):
-            raise ParameterError(f"temperature is {temperature}: give a number above 0 (1 leaves the logits)")
         self.model, self.boxes = model, boxes
         self.structures = tuple(boxes)
         self._chosen = np.zeros((len(boxes), 256), bool)
@@ -97,7 +97,7 @@ class WhiteBoxes:
             frames: (B, H, W) uint8.
 
         Returns:
-            Label maps at the size of the frames; empty segments are no warning.
+            Label maps at the size of the frames; empty segments give no warning.
         """
         batch = torch.from_numpy(frames)
         logits = self.model.logits(batch)
@@ -118,21 +118,45 @@ class WhiteBoxes:
         return Segmentation(labels, parcels)
 
 
+def check_parcels(name: str, selector: ParcelSelector, model: ParcelModel) -> None:
+    """Check that a white box was fitted on a parcel model.
+
+    Args:
+        name: Name of the white box, for the message.
+        selector: Its fitted selector.
+        model: The parcel model.
+
+    Raises:
+        CheckpointError: it was fitted on another model, or contains ids that the model does not have.
+    """
+    origin = str(selector.provenance_.get("parcels", ""))
+    if origin and origin != model.fingerprint:
+        raise CheckpointError(
+            f"the white box of {name!r} was fitted on parcels {origin[:12]}, given {model.fingerprint[:12]}: "
+            "give the parcel model that it belongs to"
+        )
+    if len(selector.interior_) and selector.interior_[-1] >= model.n_parcels:
+        raise CheckpointError(
+            f"the white box of {name!r} contains parcel {selector.interior_[-1]}, the model has {model.n_parcels}: "
+            "give the parcel model that it belongs to"
+        )
+
+
 def load_white_boxes(
     parcels: str | os.PathLike[str], boxes: Sequence[str | os.PathLike[str]], temperature: float | None = None
 ) -> WhiteBoxes:
     """Load a parcel model and white boxes on it.
 
     Args:
-        parcels: path or name, as :func:`alan.parcels.load_parcels` takes it.
-        boxes: paths or names of white boxes, in the order of the labels. A box's structure is the one of its
-            prior, else the file's name without suffix.
-        temperature: as of :class:`WhiteBoxes`.
+        parcels: Path or name of the parcel model.
+        boxes: Paths or names of white boxes, in the order of the labels. The structure of a white box is that of
+            its prior, otherwise the name of the file without suffix.
+        temperature: Temperature of the softmax of soft scores, see :class:`WhiteBoxes`.
 
     Raises:
-        ParameterError: a file that is no white box, two of the same structure, or as :class:`WhiteBoxes`.
-        DataError: a file that is missing or is no JSON.
-        CheckpointError: the parcels cannot be loaded, or a white box belongs to others.
+        ParameterError: a file is no white box, two have the same structure, or the temperature is missing.
+        DataError: a file is missing or is not JSON.
+        CheckpointError: the parcels cannot be loaded, or a white box was fitted on other parcels.
     """
     found: dict[str, ParcelSegmenter] = {}
     for path in boxes:
@@ -142,6 +166,6 @@ def load_white_boxes(
             raise ParameterError(f"{path}: {error}") from error
         name = getattr(box.selector_.prior, "structure", "") or Path(path).stem
         if name in found:
-            raise ParameterError(f"{path}: a second white box of {name!r}; give one of each structure")
+            raise ParameterError(f"{path}: a second white box of {name!r}: give one per structure")
         found[name] = box
     return WhiteBoxes(load_parcels(parcels), found, temperature)

@@ -92,9 +92,9 @@ def test_nothing_outside_the_sector(data):
         ({"soft": "shar"}, {}, "did you mean 'share'"),
         ({"soft": "share"}, {}, "give predict the scores"),
         ({"soft_above": 2}, {}, "soft_above is 2"),
-        ({"soft": "share"}, {"scores": np.zeros((12, 20, 14))}, "expected floats"),
-        ({"soft": "share"}, {"scores": np.zeros((12, 40, 2, 2))}, "scores are of 40 parcels, n_parcels is 20"),
-        ({"soft": "share"}, {"scores": np.full((12, 20, 2, 2), -3.0)}, "take the softmax"),
+        ({"soft": "share"}, {"scores": np.zeros((12, 20, 14))}, "give floats"),
+        ({"soft": "share"}, {"scores": np.zeros((12, 40, 2, 2))}, "scores have 40 parcels, n_parcels is 20"),
+        ({"soft": "share"}, {"scores": np.full((12, 20, 2, 2), -3.0)}, "give the softmax"),
     ],
 )
 def test_bad_input(data, params, given, message):
