@@ -145,7 +145,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _unit_rows(X: NDArray[Any]) -> NDArray[np.float32]:
-    """Rows of length 1 as float32; zero rows stay zero. Rows are first scaled by their largest value (overflow)."""
+    """Rows of length 1 as float32; zero rows stay zero. Scaling by the largest value avoids overflow."""
     unit = np.empty(X.shape, np.float32)
     for start in range(0, len(X), _QUERIES):
         rows = X[start : start + _QUERIES].astype(np.float64)

@@ -137,7 +137,7 @@ def check_parcels(name: str, selector: ParcelSelector, model: ParcelModel) -> No
         )
     if len(selector.interior_) and selector.interior_[-1] >= model.n_parcels:
         raise CheckpointError(
-            f"the white box of {name!r} contains parcel {selector.interior_[-1]}, the model has {model.n_parcels}: "
+            f"the white box of {name!r} contains {selector.interior_[-1]}; ids are below {model.n_parcels}: "
             "give the parcel model that it belongs to"
         )
 
