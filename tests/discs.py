@@ -14,7 +14,7 @@ from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
 from alan.data.store.writer import prepare
 from alan.supervised.module import SegmentationModule
-from alan.supervised.networks import NetworkSpec
+from alan.supervised.settings import NetworkSpec
 
 SIZE = 32
 #: A plain U-Net of three levels: hundredths of a second a step.

@@ -26,8 +26,8 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.members import save_ensemble
 from alan.shipped import config_file, shipped
 from alan.supervised.ensemble import EnsembleSegmenter
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 #: A file that a text names, by what it ends in.
 _FILE = re.compile(r"(?<![\w.*<>/-])[\w./-]+\.(?:h5|safetensors|jsonl|json|pth|yaml)\b")

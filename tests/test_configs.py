@@ -18,8 +18,8 @@ from alan.downstream.members import load_ensemble
 from alan.parcels.model import load_parcels
 from alan.search.space import SearchSpace
 from alan.shipped import shipped_configs
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 from .sandbox import ONE_STEP, Command, Sandbox
 

@@ -1,6 +1,6 @@
 from .dropout import MonteCarloDropout
 from .loop import run_active
-from .protocol import ActiveLoop, PoolData
+from .settings import ActiveLoop, PoolData
 from .suggest import Suggestion
 
 __all__ = [

@@ -8,20 +8,15 @@ add one, write its map here under :func:`acquisition`: configurations, loops and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alan.active.settings import RANDOM
 from alan.errors import ParameterError, nearest
-
-#: Number of stochastic passes of a score; 30 is usual.
-Passes = Annotated[int, Ge(2)]
-#: The baseline, which asks no network.
-RANDOM = "random"
 
 
 class PassStatistics:

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alan.active.acquisition import Passes, PassStatistics
+from alan.active.acquisition import PassStatistics
+from alan.active.settings import Passes
 from alan.bounds import Seed, bounded
 from alan.errors import ParameterError
 from alan.seeding import step_generator

@@ -9,17 +9,19 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from alan.active.acquisition import RANDOM, random
+from alan.active.acquisition import random
 from alan.active.diversity import FloatArray, FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import score_pool
-from alan.active.protocol import ActiveFrames, ActiveLoop, PoolData, open_frames
+from alan.active.protocol import ActiveFrames, open_frames
+from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.active.state import STATE, FinishedPhase, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
 from alan.data.sample import IntArray
 from alan.runs import open_run, plain
 from alan.supervised.segmenter import Segmenter
-from alan.supervised.training import TrainingSettings, measure, train
+from alan.supervised.settings import TrainingSettings
+from alan.supervised.training import measure, train
 
 #: Everything that a run may write; ``overwrite`` removes these and nothing else.
 SUMMARY_FILES = ("summary.csv", "summary.tex", "columns.csv")

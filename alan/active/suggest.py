@@ -10,10 +10,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from alan.active.acquisition import RANDOM, UNCERTAINTIES, Passes, check_functions, entropy, random
+from alan.active.acquisition import UNCERTAINTIES, check_functions, entropy, random
 from alan.active.diversity import FloatArray, FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores, Pool, StorePool, score_pool
+from alan.active.settings import RANDOM, Passes
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.sample import ByteArray, IntArray
 from alan.data.store.reader import FrameStore

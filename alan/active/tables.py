@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from alan.active.acquisition import RANDOM
-from alan.active.protocol import ActiveFrames, ActiveLoop, PoolData
+from alan.active.protocol import ActiveFrames
+from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.active.state import SCHEMA, State
 from alan.data.sample import ByteArray
 from alan.files import atomic, write_json

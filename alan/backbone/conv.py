@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alan.backbone.kinds import Normalisation
 from alan.backbone.locked import Backbone, Features
-from alan.backbone.normalise import Normalisation
 from alan.backbone.spec import BackboneSpec, Tokens, check_size
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from alan.backbone.kinds import Normalisation
 from alan.bounds import bounded
 from alan.data.sector import sector_mask
-
-Normalisation = Literal["imagenet", "sector", "unit"]
 
 #: Value outside the sector after "sector" normalisation, in standard deviations of the inside.
 OUTSIDE = -2.0

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from alan.backbone.normalise import Normalisation, normalise
+from alan.backbone.kinds import Normalisation
+from alan.backbone.normalise import normalise
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.seeding import seeded
 

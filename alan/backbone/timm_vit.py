@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from alan.backbone.normalise import Normalisation, normalise
+from alan.backbone.kinds import Normalisation
+from alan.backbone.normalise import normalise
 from alan.backbone.spec import check_size
 from alan.backbone.vit import TransformerSpec
 from alan.bounds import NonNegativeInt, bounded

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alan.backbone.kinds import Normalisation
 from alan.backbone.locked import Backbone, Features
-from alan.backbone.normalise import Normalisation
 from alan.backbone.spec import BackboneSpec, Tokens, check_size
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import AlanWarning, CheckpointError, ParameterError

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from alan.active.acquisition import ACQUISITIONS, Passes
-from alan.active.loop import run_active
-from alan.active.protocol import ActiveLoop, PoolData
-from alan.active.suggest import open_pool, suggest
+from alan.active.settings import ActiveLoop, Passes, PoolData
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import ParameterError
 from alan.files import atomic
-from alan.report.active import uncertainty_sheet, write_active_report
-from alan.report.figures import png
 from alan.runs import FAILURES, open_run, report_failures
-from alan.supervised.segmenter import load_segmenter
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import TrainingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +38,9 @@ def active_run(
         title: Heading of the report.
         overwrite: Replace a run with another configuration.
     """
+    from alan.active.loop import run_active
+    from alan.report.active import write_active_report
+
     folder = run_active(out, data, loop=loop, training=training, title=title, overwrite=overwrite)
     _log.info("report: %s", write_active_report(folder))
 
@@ -90,6 +86,12 @@ def active_suggest(
         strict: Exit with code 1 if an image cannot be read.
         overwrite: Replace a list with another configuration.
     """
+    from alan.active.acquisition import ACQUISITIONS
+    from alan.active.suggest import open_pool, suggest
+    from alan.report.active import uncertainty_sheet
+    from alan.report.figures import png
+    from alan.supervised.segmenter import load_segmenter
+
     settings = {"images": images, "n": n, "function": function, "passes": passes, "seed": seed}
     settings |= {"diversity": diversity, "candidates": candidates, "split": split, "views": views}
     segmenter, folder = load_segmenter(model).to(_device(device)), Path(out)
@@ -124,7 +126,9 @@ def active_suggest(
         report_failures(folder / FAILURES, found.failures, len(pool), strict=strict)
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str) -> Any:
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from alan.search.run import run_search
 from alan.search.settings import SearchData, StudySettings
 from alan.search.space import SearchSpace
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import TrainingSettings
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +23,8 @@ def search(
         training: Settings of every training; network, learning rate and batch size come from the space.
         study: Settings of the study: number of trials, sampler, pruner, database.
     """
+    from alan.search.run import run_search
+
     folder = run_search(out, space, data, training, study)
     from alan.report.search import write_search_report  # needs Optuna, which run_search asks for
 

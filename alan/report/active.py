@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from alan.active.acquisition import ACQUISITIONS, RANDOM
+from alan.active.acquisition import ACQUISITIONS
+from alan.active.settings import RANDOM
 from alan.active.state import SCHEMA
 from alan.errors import DataError
 from alan.evaluation.columns import ColumnEntry

@@ -22,8 +22,7 @@ from alan.runs import CONFIG, plain, read_config
 from alan.search.settings import SearchData, SearchSettings, StudySettings
 from alan.search.space import Builds, Point, SearchSpace, why_not
 from alan.search.trial import Outcome, Report, train_point
-from alan.supervised.networks import PLAIN, NetworkSpec
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import PLAIN, NetworkSpec, TrainingSettings
 
 if TYPE_CHECKING:
     from alan.search.study import Objective, Progress, SearchStudy

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from alan import data
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
-from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.errors import ConfigError, ParameterError
 from alan.runs import plain
 from alan.search.space import Point, SearchSpace
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import TrainingSettings
 
 
 @bounded
@@ -41,14 +41,14 @@ class SearchData:
         if self.val_split == "test":
             raise ParameterError("val_split is 'test': score trials on another split, and keep test for the end")
 
-    def module(self) -> LabelledFrameDataModule:
+    def module(self) -> data.LabelledFrameDataModule:
         """Open the frames.
 
         Raises:
             DataError: A store cannot be read, a split is empty, or a structure is missing.
             SplitLeakError: A patient is in both splits.
         """
-        frames = LabelledFrameDataModule(**plain(self))
+        frames = data.LabelledFrameDataModule(**plain(self))
         frames.setup()
         return frames
 

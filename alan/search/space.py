@@ -8,12 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
-import torch
 from tqdm import tqdm
 
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import ParameterError
-from alan.supervised.networks import PLAIN, NetworkSpec, decoder_name, encoder_name
+from alan.supervised.settings import PLAIN, NetworkSpec
 
 #: Decoder, encoder, depth.
 Pair = tuple[str, str, int]
@@ -82,6 +81,8 @@ class SearchSpace:
         Raises:
             ParameterError: An axis is empty or holds a value twice, or a name is unknown (the nearest is offered).
         """
+        from alan.supervised.networks import decoder_name, encoder_name
+
         decoders = tuple(decoder_name(name) for name in self.decoders)
         if PLAIN in decoders:
             raise ParameterError(f"decoder {PLAIN!r} has no encoder to choose: leave it out of the search")
@@ -152,6 +153,8 @@ def why_not(
         None where the pair can be built; else the error, with a depth that would work. A pair that fails on the
         ``meta`` device is built in memory before it is refused.
     """
+    import torch
+
     spec = NetworkSpec(decoder, encoder, in_channels, depth)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):

@@ -1,9 +1,9 @@
 from .ensemble import EnsembleSegmenter
 from .losses import WeightedLosses
 from .module import SegmentationModule
-from .networks import NetworkSpec
 from .segmenter import Segmenter, load_segmenter, save_segmenter
-from .training import TrainingSettings, train
+from .settings import NetworkSpec, TrainingSettings
+from .training import train
 from .unet import UNet
 
 __all__ = [

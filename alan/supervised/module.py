@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from alan._version import __version__
 from alan.backbone.checkpoint import check_same_network
-from alan.backbone.normalise import Normalisation
+from alan.backbone.kinds import Normalisation
 from alan.backbone.schedules import Schedule
 from alan.backbone.training import TrainingModule
 from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, Seed, bounded
@@ -26,14 +26,12 @@ from alan.data.structures import check_structures, n_classes
 from alan.errors import CheckpointError, ParameterError
 from alan.seeding import seeded
 from alan.supervised.losses import WeightedLosses
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.padded import PaddedNetwork
 from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import ENTRY, Segmenter, save_segmenter, to_labels, to_probabilities
+from alan.supervised.settings import NetworkSpec, RateSchedule
 
 _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-#: Course of the learning rate; ``polynomial`` is nnU-Net's, to the power of 0.9.
-RateSchedule = Literal["constant", "cosine", "polynomial"]
 _POWER = 0.9
 
 

@@ -4,111 +4,54 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alan.bounds import PositiveInt, Rate, bounded
+from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError, nearest
 from alan.extras import third_party
+from alan.supervised.settings import PLAIN, DropoutPlace, NetworkSpec
 from alan.supervised.unet import WIDTHS, UNet
 from alan.supervised.weights import hub_weights, is_file, load_encoder
 
-#: Name of the network in plain torch, :class:`alan.supervised.UNet`, which has no encoder.
-PLAIN = "unet_acdc"
 #: Decoders whose channels can be chosen level by level, and the default channels.
 _CHANNELS = ("unet", "unetplusplus", "manet")
 _DEFAULT_CHANNELS = (256, 128, 64, 32, 16)
 #: Errors that third parties raise for a pair, depth or size that they cannot build.
 _REFUSALS = (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError, AssertionError)
 
-DropoutPlace = Literal["last", "decoder"]
-
 
 @bounded
-@dataclass(frozen=True)
-class NetworkSpec:
-    """Configuration of a segmentation network.
-
-    Attributes:
-        decoder: ``unet_acdc`` or a decoder of segmentation_models_pytorch (``unet``, ``unetplusplus``, ``manet``,
-            ``linknet``, ``fpn``, ``pspnet``, ``deeplabv3``, ``deeplabv3plus``, ``pan``, ``upernet``,
-            ``segformer``, ``dpt``).
-        encoder: Encoder of segmentation_models_pytorch, or ``tu-`` and a name of timm; null for ``unet_acdc``.
-        in_channels: Channels of the input: 1, or 3 for the grey image three times.
-        depth: Number of stages of the encoder; ``unet_acdc`` has as many levels as channels are given.
-        decoder_channels: Channels of each level of ``unet``, ``unetplusplus``, ``manet`` (from the bottom) and
-            ``unet_acdc`` (from the top, the bottleneck last); null uses the published ones.
-        encoder_weights: Weights of the encoder: null for random ones, a file, or a name on the hub (``imagenet``).
-        dropout: Probability of the dropout layers; 0 adds none.
-        norm: Normalisation of activations: ``batch``, or ``instance``, which comes with leaky ReLUs as in nnU-Net;
-            the network is changed throughout, encoder included.
-        dropout_at: Place of the dropout layers: after the ``last`` convolution, or after every convolution of the
-            ``decoder``.
-    """
-
-    decoder: str = "unet"
-    encoder: str | None = "resnet34"
-    in_channels: Literal[1, 3] = 1
-    depth: PositiveInt = 5
-    decoder_channels: tuple[PositiveInt, ...] | None = None
-    encoder_weights: str | None = None
-    dropout: Rate = 0.0
-    dropout_at: DropoutPlace = "last"
-    norm: Literal["batch", "instance"] = "batch"
-
-    @bounded
-    def build(self, classes: PositiveInt = 1) -> nn.Module:
-        """Build the network, and try it on a small black image, so that a pair that cannot work fails here.
-
-        Args:
-            classes: Number of channels of the logits.
-
-        Returns:
-            A module from (B, in_channels, H, W) to logits (B, classes, H, W) in training mode. H and W must be
-            multiples of :func:`network_stride`, and at least :func:`network_minimum`.
-
-        Raises:
-            ParameterError: A name is unknown (the nearest are offered), or the pair cannot be built (the message
-                gives a depth that would work).
-            CheckpointError: Weights cannot be fetched or do not fit.
-            ConfigError: segmentation_models_pytorch is not installed.
-        """
-        name, weights = decoder_name(self.decoder), self.encoder_weights
-        if name == PLAIN:
-            if self.encoder is not None or weights is not None:
-                raise ParameterError(f"{PLAIN} has no encoder to choose: set encoder and encoder_weights to null")
-            network: nn.Module = UNet(self.in_channels, classes, self.decoder_channels or WIDTHS)
-        else:
-            source = encoder_name(self.encoder)
-            if self.decoder_channels is not None and name not in _CHANNELS:
-                raise ParameterError(
-                    f"{name} has no decoder_channels: set them to null, or take {', '.join((*_CHANNELS, PLAIN))}"
-                )
-            options: dict[str, Any] = {"in_channels": self.in_channels, "classes": classes}
-            options["decoder_channels"] = self.decoder_channels
-            network = _build(name, source, self.depth, options)
-            if weights is not None and is_file(weights):
-                load_encoder(network.encoder, weights, source)
-            elif weights is not None:
-                hub = hub_weights(source, weights)
-                with hub.explained():
-                    network = _assemble(name, source, self.depth, weights=hub.value, **options)
-        if self.norm == "instance":
-            _use_instance_norm(network)
-        if self.dropout:
-            _add_dropout(network, self.dropout, self.dropout_at)
-        return network
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, JSON-able; a norm of ``batch`` is left out, so that fingerprints stay."""
-        found = asdict(self)
-        if self.norm == "batch":
-            del found["norm"]
-        return found
+def build_network(spec: NetworkSpec, classes: PositiveInt) -> nn.Module:
+    """Build a network, see :meth:`alan.supervised.NetworkSpec.build`."""
+    name, weights = decoder_name(spec.decoder), spec.encoder_weights
+    if name == PLAIN:
+        if spec.encoder is not None or weights is not None:
+            raise ParameterError(f"{PLAIN} has no encoder to choose: set encoder and encoder_weights to null")
+        network: nn.Module = UNet(spec.in_channels, classes, spec.decoder_channels or WIDTHS)
+    else:
+        source = encoder_name(spec.encoder)
+        if spec.decoder_channels is not None and name not in _CHANNELS:
+            raise ParameterError(
+                f"{name} has no decoder_channels: set them to null, or take {', '.join((*_CHANNELS, PLAIN))}"
+            )
+        options: dict[str, Any] = {"in_channels": spec.in_channels, "classes": classes}
+        options["decoder_channels"] = spec.decoder_channels
+        network = _build(name, source, spec.depth, options)
+        if weights is not None and is_file(weights):
+            load_encoder(network.encoder, weights, source)
+        elif weights is not None:
+            hub = hub_weights(source, weights)
+            with hub.explained():
+                network = _assemble(name, source, spec.depth, weights=hub.value, **options)
+    if spec.norm == "instance":
+        _use_instance_norm(network)
+    if spec.dropout:
+        _add_dropout(network, spec.dropout, spec.dropout_at)
+    return network
 
 
 def network_stride(network: nn.Module) -> int:

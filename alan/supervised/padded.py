@@ -7,8 +7,10 @@ import logging
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alan.backbone.normalise import Normalisation, normalise
-from alan.supervised.networks import NetworkSpec, network_minimum, network_stride
+from alan.backbone.kinds import Normalisation
+from alan.backbone.normalise import normalise
+from alan.supervised.networks import network_minimum, network_stride
+from alan.supervised.settings import NetworkSpec
 
 _log = logging.getLogger(__name__)
 

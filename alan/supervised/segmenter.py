@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from alan.backbone.normalise import Normalisation
+from alan.backbone.kinds import Normalisation
 from alan.data.structures import n_classes
 from alan.errors import CheckpointError, ParameterError
 from alan.files import atomic, fingerprint, fingerprint_tensors
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.padded import PaddedNetwork
+from alan.supervised.settings import NetworkSpec
 
 SCHEMA = "alan-segmenter/1"
 #: Key of the metadata in a file.

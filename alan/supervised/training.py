@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -20,103 +20,15 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from alan.backbone.normalise import Normalisation
-from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Rate, bounded
 from alan.data.loaders.datasets import Batch
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.loaders.sampling import resumable_loader, whole
 from alan.errors import CheckpointError
-from alan.precision import Precision, choose_precision
-from alan.supervised.module import RateSchedule, SegmentationModule
-from alan.supervised.networks import NetworkSpec
+from alan.precision import choose_precision
+from alan.supervised.module import SegmentationModule
 from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import Segmenter, load_segmenter, to_labels
-
-#: Settings that are arguments of :class:`~alan.supervised.SegmentationModule`.
-_OF_MODULE = (
-    "losses", "optimiser", "lr", "weight_decay", "schedule", "average", "normalisation", "augmentation",
-)  # fmt: skip
-
-
-@bounded
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of a supervised training: the network, its losses and optimiser, and the length of the training.
-
-    Attributes:
-        network: Network to train.
-        losses: Name of each loss (``dice``, ``focal``, ``bce``, ``cross_entropy``) to its weight.
-        optimiser: Optimiser, ``adam`` or ``adamw``.
-        lr: Learning rate; the first value of a decaying schedule.
-        weight_decay: Weight decay of the optimiser.
-        schedule: Learning rate over the run: ``constant``, or down to 0 by a ``cosine`` or a ``polynomial``.
-        average: Momentum of a moving average of the weights, which is scored and returned in their place; 0 uses
-            the weights themselves.
-        normalisation: Normalisation of grey values: ``unit``, ``frame`` or ``sector``.
-        augmentation: Name of an augmentation preset, such as ``none``, ``echo`` or ``unet_acdc``.
-        batch_size: Frames per step; with fewer labelled frames, a step takes all of them.
-        epochs: Passes through the labelled frames.
-        steps: Number of optimiser steps, whatever the number of frames; it replaces ``epochs``.
-        accelerator: Device to train on, in Lightning's words: ``auto``, ``cpu`` or ``gpu``.
-        precision: Numerical precision, in Lightning's words; ``auto`` takes bfloat16 where the device computes it
-            natively, and float32 elsewhere.
-        num_workers: Processes that read frames; 0 reads in the training process.
-    """
-
-    network: NetworkSpec = field(default_factory=NetworkSpec)
-    losses: dict[str, PositiveFloat] = field(default_factory=lambda: {"dice": 1.0})
-    optimiser: Literal["adam", "adamw"] = "adam"
-    lr: PositiveFloat = 1e-4
-    weight_decay: NonNegativeFloat = 0.0
-    schedule: RateSchedule = "constant"
-    average: Rate = 0.0
-    normalisation: Normalisation = "unit"
-    augmentation: str = "none"
-    batch_size: PositiveInt = 8
-    epochs: PositiveInt = 30
-    steps: PositiveInt | None = None
-    accelerator: str = "auto"
-    precision: Precision = "32-true"
-    num_workers: NonNegativeInt = 0
-
-    def module_options(self) -> dict[str, Any]:
-        """Arguments of :class:`~alan.supervised.SegmentationModule`, all but network, structures and seed."""
-        return {name: getattr(self, name) for name in _OF_MODULE}
-
-    def module(self, structures: Sequence[str], seed: int) -> SegmentationModule:
-        """Build the untrained network with its losses.
-
-        Args:
-            structures: Names of the structures, in the order of the labels.
-            seed: Seed of the initial weights, the augmentation and the dropout.
-
-        Raises:
-            ParameterError: A name is unknown, or a loss does not fit the number of structures.
-            CheckpointError: Weights of the encoder cannot be read or fetched.
-        """
-        return SegmentationModule(
-            structures=list(structures), network=self.network, seed=seed, **self.module_options()
-        )
-
-    def trainer_options(self, val_every: int | None = None) -> dict[str, Any]:
-        """Arguments of Lightning's ``Trainer`` that set length, validation, device and precision.
-
-        Args:
-            val_every: Epochs between two validations, or steps where ``steps`` is set; None does not validate.
-        """
-        options: dict[str, Any] = {"max_epochs": self.epochs}
-        if self.steps is not None:
-            options = {"max_epochs": -1, "max_steps": self.steps}
-        if val_every is not None and self.steps is None:
-            options["check_val_every_n_epoch"] = val_every
-        elif val_every is not None:
-            options |= {"check_val_every_n_epoch": None, "val_check_interval": val_every}
-        return {**options, "accelerator": self.accelerator, "devices": 1, "precision": self.precision}
-
-    def without_dropout(self) -> TrainingSettings:
-        """The same training of the network without its dropout layers."""
-        return replace(self, network=replace(self.network, dropout=0.0))
-
+from alan.supervised.settings import TrainingSettings
 
 #: Called after each validation with its number, from 1, and the scores of the module, such as ``val_iou``.
 OnValidation = Callable[[int, dict[str, float]], None]

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from alan.active.protocol import ActiveLoop, PoolData
+from alan.active.settings import ActiveLoop, PoolData
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
 from alan.data.store.writer import prepare
-from alan.supervised.networks import NetworkSpec
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import NetworkSpec, TrainingSettings
 
 SIZE = 32
 SMALL = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.3, dropout_at="decoder")

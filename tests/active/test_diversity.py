@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from alan.active.diversity import FrameFeatures, choose, encoder_features, k_centre
 from alan.errors import ParameterError
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 
 def radius(points, centres):

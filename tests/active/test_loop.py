@@ -14,7 +14,7 @@ from alan.active.tables import curves, labels_needed, levels
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError, ParameterError, SplitLeakError
 from alan.report.active import write_active_report
-from alan.supervised.networks import NetworkSpec
+from alan.supervised.settings import NetworkSpec
 
 
 @pytest.fixture(scope="session")

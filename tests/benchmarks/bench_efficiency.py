@@ -19,8 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.downstream.probes.decoder import DecoderProbe
 from alan.downstream.probes.linear import LinearProbe
-from alan.supervised.networks import NetworkSpec
-from alan.supervised.training import TrainingSettings, train
+from alan.supervised.settings import NetworkSpec, TrainingSettings
+from alan.supervised.training import train
 
 FRAMES, TESTED, GRID, DIM, SIDE, STEPS = 40, 100, 56, 240, 112, 6
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluate" / "label_efficiency_camus.yaml"

@@ -17,8 +17,8 @@ from torch.nn.functional import interpolate, one_hot
 from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_ensemble
 from alan.supervised.member_predictions import collect
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import to_labels, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 
 class MadeUp:

@@ -13,8 +13,8 @@ from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.several import load_white_boxes
 from alan.errors import AlanWarning, SkippedError
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 BOXES = ("lv", "myo", "la")
 

@@ -13,8 +13,8 @@ from alan.downstream.members import load_ensemble
 from alan.errors import ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.ensemble import run_ensemble
 from alan.supervised.member_predictions import collect
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import Segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 

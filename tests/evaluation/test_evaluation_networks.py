@@ -19,8 +19,8 @@ from alan.evaluation.run import run_evaluation
 from alan.evaluation.segmentation import SegmentationProtocol
 from alan.report.html import write_report
 from alan.supervised.ensemble import EnsembleSegmenter
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import Segmenter, save_segmenter, to_labels, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 

@@ -101,7 +101,7 @@ sys.path.insert(0, tests)
 from conftest import SPACE, objective
 from alan.search.run import run_search
 from alan.search.settings import SearchData, StudySettings
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import TrainingSettings
 
 def slow(point, report):
     mark = Path(out) / f"{mode}.mark"

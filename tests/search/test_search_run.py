@@ -13,9 +13,8 @@ from alan.report.search import write_search_report
 from alan.search.latency import measure_latency
 from alan.search.run import run_search
 from alan.search.settings import SearchData, StudySettings
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.padded import PaddedNetwork
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import NetworkSpec, TrainingSettings
 
 from .conftest import SPACE, objective
 

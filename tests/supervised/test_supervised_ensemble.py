@@ -9,9 +9,9 @@ import alan
 from alan.errors import ConfigError, ParameterError
 from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.member_predictions import collect
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.search_weights import search_weights
 from alan.supervised.segmenter import to_labels, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 

@@ -9,8 +9,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from alan.errors import CheckpointError, ConfigError, ParameterError
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.settings import NetworkSpec
 
 from ..discs import SMALL, picture
 

@@ -8,8 +8,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from alan.errors import CheckpointError, ParameterError
-from alan.supervised.networks import NetworkSpec, network_minimum, network_stride
+from alan.supervised.networks import network_minimum, network_stride
 from alan.supervised.padded import PaddedNetwork, pad_to_stride
+from alan.supervised.settings import NetworkSpec
 from alan.supervised.unet import UNet
 
 

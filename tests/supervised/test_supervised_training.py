@@ -9,7 +9,8 @@ import torch
 from alan.errors import CheckpointError, ParameterError
 from alan.supervised.module import SegmentationModule
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
-from alan.supervised.training import TrainingSettings, start_from, train
+from alan.supervised.settings import TrainingSettings
+from alan.supervised.training import start_from, train
 
 from ..discs import SMALL
 

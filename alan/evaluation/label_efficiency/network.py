@@ -15,7 +15,8 @@ from alan.evaluation.label_efficiency.protocol import (
     Workspace,
 )
 from alan.evaluation.label_efficiency.segmenter import check_unseen
-from alan.supervised.training import TrainingSettings, start_from, train
+from alan.supervised.settings import TrainingSettings
+from alan.supervised.training import start_from, train
 
 
 @dataclass(frozen=True)

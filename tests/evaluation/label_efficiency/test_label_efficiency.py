@@ -38,9 +38,8 @@ from alan.evaluation.label_efficiency.soft import SoftLinearMethod
 from alan.evaluation.metrics import dice
 from alan.evaluation.run import run_evaluation
 from alan.parcels.model import load_parcels
-from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import save_segmenter, untrained_segmenter
-from alan.supervised.training import TrainingSettings
+from alan.supervised.settings import NetworkSpec, TrainingSettings
 
 SPEC = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 TRAINING = TrainingSettings(
