@@ -1,4 +1,4 @@
-"""The verb ``alan parcels``: k-means parcels of a frame store, from a configuration to a run folder."""
+"""The verb ``alan parcels``: fit k-means parcels on a frame store and write a run folder."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alan.backbone.load import load_backbone
+from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.store.choose import choose_frames
 from alan.data.store.reader import FrameStore
-from alan.errors import ParameterError
 from alan.parcels.guided import GuidedFilter
+from alan.parcels.heads.base import ParcelCount
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import save_parcels
 from alan.runs import open_run
@@ -19,6 +20,7 @@ _log = logging.getLogger(__name__)
 _FILE = "parcels.safetensors"
 
 
+@bounded
 def parcels(
     store: str,
     backbone: str,
@@ -27,53 +29,53 @@ def parcels(
     split: str | None = "train",
     views: list[str] | None = None,
     frames: Literal["all", "annotated"] | int = "all",
-    n_parcels: int = 112,
-    n_components: int | None = None,
+    n_parcels: ParcelCount = 112,
+    n_components: PositiveInt | None = None,
     whiten: bool = False,
     spherical: bool = False,
     sector_only: bool = True,
     refine: GuidedFilter | None = None,
-    input_size: int | None = None,
-    stride: int | None = None,
-    max_samples: int = 60_000,
-    batch_size: int = 32,
-    seed: int = 0,
+    input_size: PositiveInt | None = None,
+    stride: PositiveInt | None = None,
+    max_samples: PositiveInt = 60_000,
+    batch_size: PositiveInt = 32,
+    seed: Seed = 0,
     overwrite: bool = False,
 ) -> Path:
     """Fit k-means parcels on the unlabelled frames of a store.
 
-    The run folder holds ``config.yaml`` and ``parcels.safetensors``, which ``alan evaluate`` and ``alan cache``
-    take. The same command again, on the same store and backbone, leaves them as they are.
+    The run folder contains ``config.yaml`` and ``parcels.safetensors``, which ``alan name``, ``alan evaluate`` and
+    ``alan cache`` take. Running the same command again on the same store and backbone changes nothing.
 
     Args:
-        store: the frame store, written by ``alan prepare``.
-        backbone: path or name of the locked backbone.
-        out: the run folder.
-        split: train, val or test, or null for all frames of the store.
-        views: views to take, or null for all.
-        frames: all, annotated (those with masks and at ED and ES), or a number: so many of each sequence.
-        n_parcels: K, 2 to 254.
-        n_components: principal components kept before k-means; null for no PCA.
-        whiten: scale the components to unit variance.
-        spherical: compare the directions of tokens only.
-        sector_only: fit inside the ultrasound sector; the outside becomes background.
-        refine: radius and eps of the guided filter by which borders follow the image; null for none.
-        input_size: side to which the backbone resizes frames; null for its own.
-        stride: step between tokens in pixels; null for the backbone's own.
-        max_samples: tokens on which k-means is fitted, at most.
-        batch_size: frames at a time.
-        seed: of all draws.
-        overwrite: replace a run with another configuration.
+        store: Frame store, written by ``alan prepare``.
+        backbone: Path or name of the locked backbone.
+        out: The run folder.
+        split: Split of the store (train, val or test); null for all.
+        views: Views taken from the store; null for all.
+        frames: Frames taken from the store: all, annotated (with masks, and ED and ES), or N evenly spread frames
+            per sequence.
+        n_parcels: Number of parcels K, 2 to 254.
+        n_components: Number of principal components kept before k-means; null for no PCA.
+        whiten: Scale the principal components to unit variance.
+        spherical: Compare the directions of tokens only.
+        sector_only: Fit inside the ultrasound sector only; the outside becomes background.
+        refine: Guided filter by which borders between parcels follow the image (radius, eps, subsample); null for
+            none.
+        input_size: Side in pixels to which the backbone resizes frames; null for its training size.
+        stride: Distance between tokens in pixels; null for the default of the backbone.
+        max_samples: Largest number of tokens on which k-means is fitted.
+        batch_size: Number of frames that go through the backbone at a time.
+        seed: Seed of all draws.
+        overwrite: Replace a run with another configuration.
 
     Returns:
         The path of the parcels file.
 
     Raises:
-        ConfigError: the folder holds a run with another configuration or other inputs.
-        AlanError: an input that is missing, or a parameter out of range; the folder is left as it was.
+        ConfigError: the folder contains a run with another configuration or other inputs.
+        AlanError: an input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
-    if batch_size < 1:
-        raise ParameterError(f"batch_size is {batch_size}; give 1 or more")
     frame_store = FrameStore(store)
     index = choose_frames(frame_store, split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)

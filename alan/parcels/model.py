@@ -178,7 +178,8 @@ class ParcelModel(nn.Module):
     def entry(self, folder: Path) -> dict[str, Any]:
         """Describe the model for a file in ``folder``: everything but the tensors of the head, JSON-able."""
         entry = parcel_entry(self.head, self.backbone, self.source, folder, sector_only=self.sector_only)
-        return entry | {"refine": None if self.refine is None else self.refine.to_dict()}
+        refine = None if self.refine is None else self.refine.to_dict()
+        return entry | {"refine": refine, "fingerprint": self.fingerprint}
 
 
 def parcel_entry(
@@ -242,7 +243,9 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
     entry, state = _read_checkpoint(file) if file.suffix == ".ckpt" else _read_safetensors(file)
     try:
         origin, settings, sector_only = entry["backbone"], entry["head"], bool(entry["sector_only"])
-        source, expected = origin["source"], origin["fingerprint"]
+        source, expected = origin["source"], str(origin["fingerprint"])
+        if not isinstance(settings, dict) or not isinstance(source, str | None):
+            raise TypeError(f"head is {settings!r}, source {source!r}")
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"{file}: the description of the parcel model lacks {error}: export it again"
@@ -251,9 +254,11 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
         backbone = _find_backbone(file, origin)
     check_backbone(str(file), expected, source, backbone.fingerprint)
     refine = _refine(file, entry.get("refine"))
-    return ParcelModel(
-        backbone, build_head(settings, state), sector_only=sector_only, source=source, refine=refine
-    )
+    head = build_head(settings, state)
+    model = ParcelModel(backbone, head, sector_only=sector_only, source=source, refine=refine)
+    if entry.get("fingerprint", model.fingerprint) != model.fingerprint:  # a checkpoint of a training states none
+        raise CheckpointError(f"{file}: damaged or changed after it was written: export it again")
+    return model
 
 
 def _refine(file: Path, settings: Mapping[str, Any] | None) -> GuidedFilter | None:
@@ -324,7 +329,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             text = (handle.metadata() or {}).get(ENTRY, "null")
             state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
         return _check_entry(file, json.loads(text)), state
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: truncated or not a safetensors file; export it again") from error
 
 

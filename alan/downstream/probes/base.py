@@ -198,8 +198,10 @@ class TokenProbe(BaseEstimator, ABC):
             with safe_open(file, framework="pt") as handle:
                 entry = json.loads((handle.metadata() or {}).get(ENTRY, "{}"))
                 state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, ValueError) as error:
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"{file}: truncated or not a safetensors file; save it again") from error
+        if not isinstance(entry, dict):
+            entry = {}
         if entry.get("schema") != SCHEMA or entry.get("kind") != cls.__name__:
             found = f"{entry.get('kind')} of schema {entry.get('schema')}"
             raise CheckpointError(f"{file}: contains {found}, expected {cls.__name__} of {SCHEMA}")
@@ -207,14 +209,17 @@ class TokenProbe(BaseEstimator, ABC):
             given = entry["parameters"]
             size = given.get("size")
             probe = cls(**{**given, "size": None if size is None else tuple(size)})
+            probe.check_parameters()
             fitted = entry["fitted"]
             probe.n_classes_, probe.dim_ = int(fitted["n_classes"]), int(fitted["dim"])
             probe.size_ = (int(fitted["size"][0]), int(fitted["size"][1]))
             probe._set_state(state)
             whole = probe.fingerprint() == entry["fingerprint"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{file}: tensors and settings do not belong together ({reason})") from error
+            raise CheckpointError(
+                f"{file}: tensors and settings do not fit together ({reason}): save it again"
+            ) from error
         if not whole:
             raise CheckpointError(f"{file}: changed after it was written; save it again")
         if provenance is not None and probe.provenance != provenance:

@@ -163,14 +163,15 @@ class DecoderProbe(TokenProbe):
         return self
 
     def _build(self, scale: int) -> TokenDecoder:
-        network = TokenDecoder(self.dim_, self.n_classes_, self.width, scale, self.dropout)
-        count = sum(weights.numel() for weights in network.parameters())
+        arguments = (self.dim_, self.n_classes_, self.width, scale, self.dropout)
+        with torch.device("meta"):  # counts the weights without allocating them
+            count = sum(weights.numel() for weights in TokenDecoder(*arguments).parameters())
         if count > MAX_WEIGHTS:
             raise ParameterError(
                 f"width is {self.width}, which makes {count:,} weights on tokens of width {self.dim_}: lower it; "
                 f"a decoder has at most {MAX_WEIGHTS:,} weights"
             )
-        return network
+        return TokenDecoder(*arguments)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         logits: Tensor = self.network_(tokens)
@@ -180,6 +181,8 @@ class DecoderProbe(TokenProbe):
         return dict(self.network_.state_dict())
 
     def _set_state(self, state: dict[str, Tensor]) -> None:
+        if tuple(state["mean"].shape) != (self.dim_,):
+            raise ValueError(f"mean is {tuple(state['mean'].shape)}, expected {(self.dim_,)}")
         self.network_ = self._build(int(state["scale"]))
         self.network_.load_state_dict(state)
         self.network_.eval().requires_grad_(False)

@@ -184,7 +184,7 @@ def test_a_changed_file_is_refused(data, tmp_path):
     with pytest.raises(CheckpointError, match="changed after"):
         LinearProbe.load(path)
     save_file({"coef": tensors["coef"]}, path, metadata)
-    with pytest.raises(CheckpointError, match="do not belong together"):
+    with pytest.raises(CheckpointError, match="do not fit together"):
         LinearProbe.load(path)
 
 
