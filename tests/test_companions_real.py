@@ -83,12 +83,12 @@ def test_unet_and_ensemble_on_acdc(alan, acdc, tmp_path):
 def test_search_and_active_learning_on_camus(alan, camus, tmp_path):
     configs = SUPERVISED.parent
     args = [
-        f"--training.stores={json.dumps([str(camus)])}",
-        "--training.label_patients=null",
+        f"--data.stores={json.dumps([str(camus)])}",
+        "--data.label_patients=null",
         "--study.n_trials=1",
     ]
-    args += ["--space.encoders=[mobilenet_v2]", "--space.decoders=[unet]", "--training.max_epochs=1"]
-    args += ["--space.batch_sizes=[2]", "--training.val_every=1"]
+    args += ["--space.encoders=[mobilenet_v2]", "--space.decoders=[unet]", "--training.epochs=1"]
+    args += ["--space.batch_sizes=[2]", "--study.val_every=1"]
     ran = alan("search", "--config", configs / "search" / "camus_tiny.yaml", "--out", tmp_path / "search", *args)
     assert ran.code == 0, ran.err
     assert (tmp_path / "search" / "best.yaml").is_file()

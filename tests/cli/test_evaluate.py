@@ -30,7 +30,7 @@ def test_an_entry_becomes_a_method_of_its_class():
         ({"kind": "linear", "backbne": "b"}, "method 'm': .*'backbne' is not known: did you mean 'backbone'"),
         ({"kind": "linear", "backbone": "b", "linear": {"l3": 1}}, "'l3' is not known: did you mean 'l2'"),
         ({"kind": "linear", "backbone": "b", "stride": "two"}, "method 'm': stride is two: give a whole number"),
-        ({"kind": "linear"}, "method 'm': the following arguments are required: backbone"),
+        ({"kind": "linear"}, "method 'm': missing: backbone"),
         ({"kind": "atlas", "backbone": "x"}, "method 'm': option 'backbone' is not known"),
         (
             {"kind": "network", "network": {"steps": 0}},

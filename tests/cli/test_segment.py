@@ -102,11 +102,11 @@ def test_a_killed_run_goes_on(alan, models, pictures, tmp_path, monkeypatch):
 
     calls, restore = [], Real.restore
 
-    def killed(self, labels, shape):
+    def killed(self, labels, shape, spacing=None):
         calls.append(shape)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return restore(self, labels, shape)
+        return restore(self, labels, shape, spacing)
 
     with monkeypatch.context() as patch:
         patch.setattr(Real, "restore", killed)

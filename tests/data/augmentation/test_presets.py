@@ -4,7 +4,7 @@ import torch
 from alan.data.augmentation.presets import PRESETS, Augmentation
 from alan.errors import ParameterError
 
-GEOMETRIC = {"unet_acdc", "ensemble_acdc", "ednas", "echo"}
+GEOMETRIC = {"unet_acdc", "ensemble_acdc", "ednas", "echo", "cardiac_mr"}
 
 
 def ellipses(n=24, size=64):
