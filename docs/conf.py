@@ -31,6 +31,8 @@ exclude_patterns = ["_build", "_ext", "reference/_*"]
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_execution_in_temp = True
+nb_merge_streams = True
 
 autosummary_generate = False
 autodoc_typehints = "description"

@@ -26,8 +26,8 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.members import save_ensemble
 from alan.shipped import config_file, shipped
 from alan.supervised.ensemble import EnsembleSegmenter
+from alan.supervised.networks import NetworkSpec
 from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
-from alan.supervised.settings import NetworkSpec
 
 #: A file that a text names, by what it ends in.
 _FILE = re.compile(r"(?<![\w.*<>/-])[\w./-]+\.(?:h5|safetensors|jsonl|json|pth|yaml)\b")
@@ -133,7 +133,7 @@ class Sandbox:
         """Put every file that a text names where it is looked for, unless it is there."""
         for name in _FILE.findall(text):
             path = Path(name)
-            if not path.exists() and not path.is_absolute() and name not in shipped():
+            if len(path.parts) > 1 and not path.exists() and not path.is_absolute() and name not in shipped():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if self._make(path):
                     self.made.add(path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import re
+import textwrap
 import tomllib
 import types
 from collections.abc import Iterable, Mapping
@@ -21,8 +22,10 @@ import yaml
 from packaging.requirements import Requirement
 
 import alan
-from alan.cli.main import LIGHTNING, VERBS, main
-from alan.shipped import shipped_configs
+from alan.cli.fit import run_lightning
+from alan.cli.main import COMMON, EXIT_CODES, LIGHTNING, VERBS
+from alan.cli.parsing import function_parser
+from alan.shipped import shipped_configs, summary
 
 PACKAGE = Path(alan.__file__).parent
 
@@ -53,35 +56,37 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 class _Parsed(BaseException):
-    """Carries the parser of a verb out of the command line."""
+    """Carries the parser of Lightning out of the command line."""
 
 
 def parser_of(verb: str) -> Any:
     """Return the parser that the command line builds for a verb."""
+    if verb in VERBS:
+        module, name, _ = VERBS[verb]
+        return function_parser(getattr(importlib.import_module(module), name), verb, "")
 
     def caught(self: Any, *_: Any, **__: Any) -> None:
         raise _Parsed(self)
 
     with mock.patch.object(jsonargparse.ArgumentParser, "parse_args", caught):
         try:
-            main([*verb.split(), "--config", "none.yaml"])
+            run_lightning([verb])
         except _Parsed as parsed:
-            parser = parsed.args[0]
-    if parser._subcommands_action is not None:  # Lightning's verbs share one parser
-        parser = parser._subcommands_action.choices[verb]
-    return parser
+            return parsed.args[0]._subcommands_action.choices[verb]
 
 
 def cli_pages() -> dict[str, str]:
     verbs = {**{verb: text for verb, (_, _, text) in VERBS.items()}, **LIGHTNING}
     index = heading("Command line") + (
-        "``alan <verb> --help`` prints the same texts. Options are written ``--name value``; ``--config`` reads "
-        "them from a YAML file or a :doc:`shipped configuration <../configurations>`. The command line has "
+        "``alan VERB --help`` prints the same texts. Options are written ``--name value``; ``--config`` reads "
+        "them from a YAML file or an :doc:`installed configuration <../configurations>`, and the command line has "
         "precedence.\n\n"
     )
     index += table(
         ["verb", "purpose"], [[f":doc:`alan {v} <{v.replace(' ', '-')}>`", text] for v, text in verbs.items()]
     )
+    for text in (COMMON, EXIT_CODES):
+        index += ".. code-block:: text\n\n" + textwrap.indent(text, "   ") + "\n\n"
     index += ".. toctree::\n   :hidden:\n\n" + "".join(f"   {verb.replace(' ', '-')}\n" for verb in verbs)
     pages = {"cli/index.rst": index}
     for verb, text in verbs.items():
@@ -211,13 +216,8 @@ def configurations() -> str:
     page = heading("Configurations") + (
         "Configurations are installed with the package. ``--config`` finds them by name: ``sim/small``.\n\n"
     )
-    rows: list[list[str]] = []
-    for name, path in shipped_configs().items():
-        comment = [
-            line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
-        ]
-        rows.append([f"``{name}``", comment[0].replace("`", "``") if comment else ""])
-    return page + table(["name", "first line of its comment"], rows)
+    rows = [[f"``{name}``", summary(path).replace("`", "``")] for name, path in shipped_configs().items()]
+    return page + table(["name", "contents"], rows)
 
 
 def licence(name: str) -> str:
