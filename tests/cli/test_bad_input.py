@@ -381,7 +381,7 @@ def stills(folder):
     return folder
 
 
-@case("batch_size is 0", "give 1 or more")
+@case("batch_size is 0", "at least 1")
 def no_frame_a_batch(tiny, folder):
     return ["parcels", "--store", tiny.store("camus"), "--backbone", tiny.backbone(), "--batch_size", 0]
 
