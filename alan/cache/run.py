@@ -10,22 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningDataModule, Trainer
-from torch.utils.data import DataLoader
-
-from alan.backbone.load import load_backbone
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.cache.manifest import KINDS, Manifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_space, finish, leftovers, n_bytes
-from alan.cache.writer import CacheWriter, FeatureModule
-from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
-from alan.data.loaders.sampling import whole
-from alan.data.store.choose import choose_frames
-from alan.data.store.reader import FrameStore
 from alan.errors import CacheError, DataError, ParameterError
-from alan.parcels.model import load_parcels
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +77,15 @@ def write_cache(
         CheckpointError: the backbone or the parcels cannot be loaded.
         KeyboardInterrupt: the computation was interrupted.
     """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch import Trainer
+
+    from alan.backbone.load import load_backbone
+    from alan.cache.writer import CacheWriter, FeatureModule, MissingFrames
+    from alan.data.store.choose import choose_frames
+    from alan.data.store.reader import FrameStore
+    from alan.parcels.model import load_parcels
+
     _check(what, parcels)
     target = Path(out)
     if target.is_dir():
@@ -137,7 +135,7 @@ def write_cache(
             f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: {error} Take auto, or cpu"
         ) from error
     with _interruptible():
-        trainer.predict(module, _MissingFrames(store, writer, batch_size, num_workers), return_predictions=False)
+        trainer.predict(module, MissingFrames(store, writer, batch_size, num_workers), return_predictions=False)
     trainer.strategy.barrier("all parts are written")
     if trainer.is_global_zero:
         finish(target)
@@ -179,17 +177,3 @@ def _check_same(target: Path, manifest: Manifest) -> None:
             f"{target}: exists and has another origin ({'; '.join(words)}): write to another name, or "
             "replace it with --overwrite true"
         )
-
-
-class _MissingFrames(LightningDataModule):
-    """Loader of the frames that the writer of this rank has not written yet."""
-
-    def __init__(self, store: str, writer: CacheWriter, batch_size: int, num_workers: int) -> None:
-        super().__init__()
-        self.stores, self.writer = StoreSet([store]), writer
-        self.batch_size, self.num_workers = batch_size, num_workers
-
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches in the order of the file."""
-        dataset = FrameDataset(self.stores, self.writer.missing())
-        return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)

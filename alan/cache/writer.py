@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from alan.backbone.locked import Backbone
 from alan.cache.manifest import Manifest
 from alan.cache.shard import Layout, Shard, begin, part_path
+from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
+from alan.data.loaders.sampling import whole
 from alan.data.sample import IntArray
 from alan.errors import CacheError
 from alan.parcels.model import ParcelModel
@@ -182,3 +185,17 @@ class CacheWriter(BasePredictionWriter):
 
 def _numpy(x: Tensor) -> np.ndarray[Any, np.dtype[Any]]:
     return x.detach().cpu().numpy()
+
+
+class MissingFrames(LightningDataModule):
+    """Loader of the frames that the writer of this rank has not written yet."""
+
+    def __init__(self, store: str, writer: CacheWriter, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        self.stores, self.writer = StoreSet([store]), writer
+        self.batch_size, self.num_workers = batch_size, num_workers
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Batches in the order of the file."""
+        dataset = FrameDataset(self.stores, self.writer.missing())
+        return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)

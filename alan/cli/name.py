@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from alan.bounds import NonNegativeFloat, PositiveInt, Seed, Share, bounded
-from alan.data.store.reader import FrameStore
-from alan.data.structures import check_structures
-from alan.downstream.whitebox.naming import SIMULATION_STEPS, LabelledFrames, name_parcels
-from alan.downstream.whitebox.selection import ParcelSelector
-from alan.downstream.whitebox.steps import PostProcessing
+from alan.downstream.whitebox.steps import SIMULATION_STEPS, PostProcessing
 from alan.files import write_text
-from alan.parcels.model import load_parcels
 from alan.runs import CONFIG, open_run
 
 _log = logging.getLogger(__name__)
@@ -73,6 +68,12 @@ def name(
         SelectionError: no parcel is probable enough for a structure; the message names the best candidate.
         AlanError: an input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
+    from alan.data.store.reader import FrameStore
+    from alan.data.structures import check_structures
+    from alan.downstream.whitebox.naming import LabelledFrames, name_parcels
+    from alan.downstream.whitebox.selection import ParcelSelector
+    from alan.parcels.model import load_parcels
+
     check_structures(structures)
     stores = [FrameStore(path) for path in (store, labels) if path is not None]
     for one in stores:

@@ -6,14 +6,9 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from alan.backbone.load import load_backbone
 from alan.bounds import PositiveInt, Seed, bounded
-from alan.data.store.choose import choose_frames
-from alan.data.store.reader import FrameStore
+from alan.parcels.count import ParcelCount
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads.base import ParcelCount
-from alan.parcels.kmeans import fit_kmeans
-from alan.parcels.model import save_parcels
 from alan.runs import open_run
 
 _log = logging.getLogger(__name__)
@@ -76,6 +71,12 @@ def parcels(
         ConfigError: the folder contains a run with another configuration or other inputs.
         AlanError: an input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
+    from alan.backbone.load import load_backbone
+    from alan.data.store.choose import choose_frames
+    from alan.data.store.reader import FrameStore
+    from alan.parcels.kmeans import fit_kmeans
+    from alan.parcels.model import save_parcels
+
     frame_store = FrameStore(store)
     index = choose_frames(frame_store, split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)

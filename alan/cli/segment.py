@@ -6,29 +6,8 @@ import logging
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
-from alan.cardiac.areas import check_spacing
-from alan.data.preprocessing import Preprocessing
-from alan.data.stills import PictureStills, Spacing, Stills, StoreStills
-from alan.data.store.choose import choose_frames
-from alan.data.store.reader import FrameStore
-from alan.downstream.segmentation import (
-    CONTENTS,
-    TABLE,
-    FrameSegmenter,
-    NetworkLabeller,
-    SegmentedFrames,
-    read_mask,
-    segment_frames,
-)
-from alan.downstream.whitebox.several import load_white_boxes
 from alan.errors import ConfigError, ParameterError
-from alan.files import atomic
-from alan.report.figures import png
-from alan.report.sheet import contact_sheet
 from alan.runs import FAILURES, open_run, report_failures
 
 _log = logging.getLogger(__name__)
@@ -102,8 +81,21 @@ def segment(
         SkippedError: a picture was skipped and ``strict`` is True.
         AlanError: an input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
-    known = _check_spacing(spacing)
+    if spacing is not None and len(spacing) != 2:
+        raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
     boxes = _check_models(parcels, whitebox, network)
+    import torch
+
+    from alan.cardiac.areas import check_spacing
+    from alan.data.preprocessing import Preprocessing
+    from alan.data.stills import PictureStills, Stills, StoreStills
+    from alan.data.store.choose import choose_frames
+    from alan.data.store.reader import FrameStore
+    from alan.downstream.segmentation import CONTENTS, TABLE, FrameSegmenter, NetworkLabeller, segment_frames
+    from alan.downstream.whitebox.several import load_white_boxes
+    from alan.report.sheet import write_sheet
+
+    known = None if spacing is None else check_spacing((spacing[0], spacing[1]))
     folder = Path(out)
     if Path(input).suffix.lower() in _STORES:
         store = FrameStore(input)
@@ -130,20 +122,12 @@ def segment(
     with open_run(folder, config, overwrite, (*CONTENTS, _SHEET)):
         found = segment_frames(stills, model, folder, batch_size)
         if sheet:
-            _draw(stills, found, model.structures, folder, sheet)
+            write_sheet(folder / _SHEET, stills, found, folder, model.structures, sheet)
         for name in model.structures:
             _log.info("%s: %d of %d segments are empty", name, found.n_empty(name), len(found.rows))
         _log.info("%s: %d frames, look at %s", folder, len(found.rows), folder / (_SHEET if sheet else TABLE))
         report_failures(folder / FAILURES, found.failures, len(stills.names), strict=strict)
     return folder
-
-
-def _check_spacing(spacing: list[float] | None) -> Spacing | None:
-    if spacing is None:
-        return None
-    if len(spacing) != 2:
-        raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
-    return check_spacing((spacing[0], spacing[1]))
 
 
 def _check_models(parcels: str, whitebox: list[str] | None, network: str | None) -> list[str]:
@@ -158,13 +142,3 @@ def _check_models(parcels: str, whitebox: list[str] | None, network: str | None)
             "then --whitebox '[DIR/lv.json]'"
         )
     return list(WHITE_BOXES if whitebox is None else whitebox)
-
-
-def _draw(stills: Stills, found: SegmentedFrames, structures: tuple[str, ...], folder: Path, wanted: int) -> None:
-    """Draw at most ``wanted`` segmented frames, evenly spread, including the first and the last."""
-    places = [n for n, name in enumerate(stills.names) if name in found.rows]
-    chosen = sorted({places[int(i)] for i in np.linspace(0, len(places) - 1, min(len(places), wanted)).round()})
-    names = [stills.names[n] for n in chosen]
-    pictures, labels = [stills.picture(n) for n in chosen], [read_mask(folder, name) for name in names]
-    with atomic(folder / _SHEET) as temporary:
-        temporary.write_bytes(png(contact_sheet(pictures, labels, names, structures)))

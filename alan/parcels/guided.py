@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from alan.bounds import PositiveFloat, PositiveInt, bounded
+
+if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import torch for --help
+    pass
+else:
+    from torch import Tensor
 
 #: Side in pixels of the images for which a radius is given; the radius scales with the image.
 _BASE = 112
@@ -59,6 +60,9 @@ class GuidedFilter:
 
 
 def _resize(planes: Tensor, size: tuple[int, int], *, antialias: bool = False) -> Tensor:
+    import torch
+    import torch.nn.functional as F
+
     if planes.shape[-2:] == size:
         return planes
     if not antialias:  # several times faster with the planes' values of a pixel side by side
@@ -85,6 +89,8 @@ def box_mean(planes: Tensor, radius: int) -> Tensor:
 
 def _band(planes: Tensor, axis: int, radius: int) -> Tensor:
     """(n, n) matrix that averages over each window along an axis of length n."""
+    import torch
+
     place = torch.arange(planes.shape[axis], device=planes.device)
     band = ((place[:, None] - place).abs() <= radius).to(planes.dtype)
     return band / band.sum(1, keepdim=True)

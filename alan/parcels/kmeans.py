@@ -17,8 +17,8 @@ from tqdm import tqdm
 from alan.backbone.locked import Backbone
 from alan.bounds import PositiveInt, Seed, bounded, check_parameters
 from alan.errors import ParameterError
+from alan.parcels.count import ParcelCount
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads.base import ParcelCount
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.model import ParcelModel
 

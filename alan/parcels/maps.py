@@ -8,8 +8,8 @@ from torch import Tensor
 
 from alan.data.sector import sector_mask
 from alan.errors import ParameterError
+from alan.parcels.count import MAX_PARCELS
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads.base import MAX_PARCELS
 
 Size = int | tuple[int, int]
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from alan.report.figures import STYLE
+from alan.data.stills import Stills
+from alan.downstream.segmentation import SegmentedFrames, read_mask
+from alan.files import atomic
+from alan.report.figures import STYLE, png
 from alan.report.words import STRUCTURES
 
 # Okabe and Ito's colours that are bright enough on a dark frame.
@@ -56,6 +60,27 @@ def contact_sheet(
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
+
+
+def write_sheet(  # noqa: PLR0917 (what is drawn, and where)
+    path: Path, stills: Stills, found: SegmentedFrames, run: Path, structures: Sequence[str], count: int
+) -> None:
+    """Write a contact sheet of segmented frames, evenly spread, the first and the last included.
+
+    Args:
+        path: File of the sheet (PNG).
+        stills: The frames.
+        found: What was segmented of them.
+        run: Run folder that holds the masks.
+        structures: Names of the structures, in the order of the labels.
+        count: Largest number of frames on the sheet.
+    """
+    places = [n for n, name in enumerate(stills.names) if name in found.rows]
+    chosen = sorted({places[int(i)] for i in np.linspace(0, len(places) - 1, min(len(places), count)).round()})
+    names = [stills.names[n] for n in chosen]
+    pictures, labels = [stills.picture(n) for n in chosen], [read_mask(run, name) for name in names]
+    with atomic(path) as temporary:
+        temporary.write_bytes(png(contact_sheet(pictures, labels, names, structures)))
 
 
 def _colour(value: int) -> str:

@@ -9,21 +9,22 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import torch
 from annotated_types import Interval
 from tqdm.auto import tqdm
 
 from alan.bounds import NonNegativeInt, PositiveInt, Share, bounded
 from alan.data.readers.base import SIMULATION
 from alan.data.sample import SPLITS
-from alan.data.simulator.anatomy import PatientAnatomy
-from alan.data.simulator.layouts import LAYOUTS, Layout, PatientJob
-from alan.data.simulator.sequence import check_shape, check_view
 from alan.errors import DataError, ParameterError, nearest
 from alan.files import fingerprint, read_json, write_json
+
+if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
+    pass
+else:
+    from alan.data.simulator.layouts import Layout, PatientJob
 
 #: Marker file of a simulated archive, and folder of the rows of finished patients until the archive is complete.
 MARKER, PARTS = SIMULATION, ".simulation"
@@ -70,6 +71,10 @@ def simulate_archive(
         ParameterError: An argument is outside its bounds, or a name is misspelt.
         DataError: The folder holds something else, or cannot be written.
     """
+    from alan.data.simulator.anatomy import PatientAnatomy
+    from alan.data.simulator.layouts import LAYOUTS, PatientJob
+    from alan.data.simulator.sequence import check_shape
+
     kind = _layout(layout, views)
     if abs(sum(split) - 1) > 1e-6:
         raise ParameterError(f"split is {split}: give fractions of train, val and test that sum to 1")
@@ -154,6 +159,9 @@ def assign_splits(n_patients: int, shares: tuple[float, float, float], seed: int
 
 def _layout(layout: str, views: Sequence[str] | None) -> Layout:
     """Find a layout by name and check the requested views."""
+    from alan.data.simulator.layouts import LAYOUTS
+    from alan.data.simulator.sequence import check_view
+
     if layout not in LAYOUTS:
         raise ParameterError(f"unknown layout {layout!r}: {nearest(layout, LAYOUTS)}")
     kind = LAYOUTS[layout]
@@ -196,6 +204,8 @@ def _run(kind: Layout, jobs: list[PatientJob], workers: int) -> Iterator[tuple[i
         for job in jobs:
             yield job.number, kind.write_patient(job)
         return
+    import torch
+
     # On Linux a fork avoids importing torch in each worker; elsewhere the default start method is used.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     with ProcessPoolExecutor(min(workers, len(jobs)), context, torch.set_num_threads, (1,)) as pool:

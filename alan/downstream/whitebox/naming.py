@@ -16,15 +16,11 @@ from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps, count_pri
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.downstream.whitebox.steps import PostProcessing
+from alan.downstream.whitebox.steps import SIMULATION_STEPS, PostProcessing
 from alan.errors import SelectionError
 from alan.parcels.model import ParcelModel
 
 _log = logging.getLogger(__name__)
-
-#: Post-processing for parcels of a backbone trained on simulation, whose borders are smooth already. It was chosen
-#: on validation patients of CAMUS.
-SIMULATION_STEPS = PostProcessing(closing_radius=0, contour=False, median_radius=5)
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from annotated_types import Interval
 from torch import Tensor, nn
 
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
+from alan.parcels.count import ParcelCount
 
-#: Ids and the background (id K) must fit into uint8; 255 stays unused.
-MAX_PARCELS = 254
-#: Number of parcels K.
-ParcelCount = Annotated[int, Interval(ge=2, le=MAX_PARCELS)]
 #: Smallest norm by which a vector is divided.
 TINY = 1e-12
 

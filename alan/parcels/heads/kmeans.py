@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alan.bounds import PositiveInt, bounded
-from alan.parcels.heads.base import TINY, ParcelCount, TokenHead
+from alan.parcels.count import ParcelCount
+from alan.parcels.heads.base import TINY, TokenHead
 
 
 @bounded
