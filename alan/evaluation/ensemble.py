@@ -1,4 +1,4 @@
-"""``alan ensemble``: weigh fitted networks on validation cases and write the ensemble."""
+"""Weight trained networks on validation cases, and write the ensemble: the work of ``alan ensemble``."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from alan._version import __version__
-from alan.data.store.reader import FrameStore
-from alan.downstream.members import load_ensemble, load_member, save_ensemble
+from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import CheckpointError, ParameterError, SplitLeakError
-from alan.files import atomic, fingerprint
-from alan.runs import CONFIG, open_run, plain
-from alan.supervised.ensemble import EnsembleSegmenter, Member, check_members, check_weights
-from alan.supervised.member_predictions import (
-    MemberPredictions,
-    Objective,
-    collect,
-    load_predictions,
-    save_predictions,
-)
-from alan.supervised.search_weights import Sampler, WeightSearch, score_weights, search_weights
+from alan.files import atomic, fingerprint, redact
+from alan.runs import open_run, plain
+from alan.supervised.settings import Objective, Sampler
+
+if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
+    pass
+else:
+    import pandas as pd
+    from torch import Tensor
+
+    from alan.data.store.reader import FrameStore
+    from alan.supervised.ensemble import EnsembleSegmenter, Member
+    from alan.supervised.member_predictions import MemberPredictions
+    from alan.supervised.search_weights import WeightSearch
 
 _log = logging.getLogger(__name__)
 
 ENSEMBLE, HISTORY = "ensemble.json", "history.csv"
 _PREDICTIONS = "predictions.npz"
 #: Everything that a run may write.
-CONTENTS = (CONFIG, ENSEMBLE, HISTORY, _PREDICTIONS)
+CONTENTS = (ENSEMBLE, HISTORY, _PREDICTIONS)
 
 
+@bounded
 def run_ensemble(
     out: str | os.PathLike[str],
     store: str,
@@ -48,51 +48,55 @@ def run_ensemble(
     weights: Literal["searched", "equal"] | dict[str, float] = "searched",
     sampler: Sampler = "random",
     objective: Objective = "iou",
-    trials: int = 500,
+    trials: PositiveInt = 500,
     split: str = "val",
     views: tuple[str, ...] | None = None,
     phases: tuple[str, ...] | None = ("ED", "ES"),
-    batch_size: int = 8,
-    seed: int = 0,
+    batch_size: PositiveInt = 8,
+    seed: Seed = 0,
     overwrite: bool = False,
 ) -> Path:
-    """Weigh fitted networks on validation cases and write the ensemble.
+    """Weight trained networks on validation cases and write the ensemble.
 
-    The run folder holds ``config.yaml``, ``history.csv`` (every trial) and, written last, ``ensemble.json``.
-    Every member predicts the validation frames once (kept until the run is whole, so that an interrupted one goes
-    on from there). The same call again, with the same inputs, reuses it.
+    The run folder holds ``config.yaml``, ``history.csv`` with every trial and, written last, ``ensemble.json``.
+    Every member predicts the validation frames once; the predictions are kept until the run is complete, so that
+    the same command continues an interrupted run. A complete run with the same inputs is reused.
 
     Args:
-        out: the run folder.
-        store: frame store of the validation cases.
-        members: name to the file of a member: a ``segmenter.safetensors``, or the JSON of soft parcels.
-        weights: ``searched``, ``equal``, or name to weight.
-        sampler: ``random`` (the ensemble study's) or ``tpe`` (Optuna's).
-        objective: mean ``iou`` (the study's) or ``dice`` over structures and frames.
-        trials: draws of the sampler.
-        split: side whose labels choose the weights; never ``test``.
-        views: views used; None for all.
-        phases: phases used; None for every annotated frame.
-        batch_size: frames at a time.
-        seed: of the sampler.
-        overwrite: replace a run with another configuration.
+        out: Run folder.
+        store: Frame store of the validation cases.
+        members: Names and files of the members: a ``segmenter.safetensors``, or the JSON of soft parcels.
+        weights: ``searched``, ``equal``, or names and weights.
+        sampler: How weights are drawn: ``random`` (as in the ensemble study) or ``tpe`` (Optuna).
+        objective: Score that the weights maximise: mean ``iou`` (as in the study) or ``dice`` over structures and
+            frames.
+        trials: Number of draws of the sampler.
+        split: Split whose labels choose the weights; never ``test``.
+        views: Views to use; null for all.
+        phases: Phases to use; null for every annotated frame.
+        batch_size: Number of frames that go through the members at a time.
+        seed: Seed of the sampler.
+        overwrite: Replace a run with another configuration.
 
     Returns:
-        The path of ``ensemble.json``.
+        Path of ``ensemble.json``.
 
     Raises:
-        ParameterError: members that cannot be averaged, a value out of range, or the test split.
-        SplitLeakError: a member was trained on the split.
-        DataError: a store or structure that is not there, or a folder of something else.
-        CheckpointError: a member that cannot be read.
-        ConfigError: the folder holds a run with another configuration, or Optuna is not installed.
+        ParameterError: Members cannot be averaged, a value is out of bounds, or the split is ``test``.
+        SplitLeakError: A member was trained on the split.
+        DataError: A store or structure is missing, or the folder holds something else.
+        CheckpointError: A member cannot be read.
+        ConfigError: The folder holds a run with another configuration, or Optuna is not installed.
     """
+    from alan.data.store.reader import FrameStore
+    from alan.downstream.members import load_member, save_ensemble
+    from alan.supervised.ensemble import EnsembleSegmenter, check_members, check_weights
+    from alan.supervised.search_weights import score_weights, search_weights
+
     if split == "test":
         raise ParameterError(
             "split is 'test': weights are chosen on validation cases; `alan evaluate` measures test"
         )
-    if batch_size < 1:
-        raise ParameterError(f"batch_size is {batch_size}: give 1 or more")
     folder = Path(out)
     settings = {"weights": weights, "sampler": sampler, "objective": objective, "trials": trials, "split": split}
     where = {"views": views, "phases": phases, "batch_size": batch_size, "seed": seed}
@@ -135,7 +139,7 @@ def run_ensemble(
         origin = {
             "trained_by": "ensemble",
             "alan": __version__,
-            "command": shlex.join(["alan", *sys.argv[1:]]),
+            "command": redact(shlex.join(["alan", *sys.argv[1:]])),
             "stores": [frames.fingerprint],
             "val_split": split,
             "validation": validation,
@@ -157,7 +161,9 @@ def _check_unseen(name: str, member: Member, store: FrameStore, split: str) -> N
 
 
 def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> bool:
-    """Whether an ensemble of these very members, weighed on this very store, is there."""
+    """Whether the file holds an ensemble of the same members, weighted on the same store."""
+    from alan.downstream.members import load_ensemble
+
     if not path.exists():
         return False
     try:
@@ -173,7 +179,11 @@ def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> b
 def _agreement(
     path: Path, members: Mapping[str, Member], store: FrameStore, table: pd.DataFrame, batch_size: int
 ) -> MemberPredictions:
-    """The members' predictions, read from ``path`` where an interrupted run left them."""
+    """Predict the frames by every member, or read what an interrupted run has kept in ``path``."""
+    import torch
+
+    from alan.supervised.member_predictions import collect, load_predictions, save_predictions
+
     numbers = table[["frame", "label"]].to_numpy(np.int64)
     key = fingerprint([[m.fingerprint for m in members.values()], store.fingerprint, numbers.tolist()])
     kept = load_predictions(path, key)
@@ -201,7 +211,7 @@ def _agreement(
 
 
 def _say(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str, split: str) -> None:
-    """One line of the weights and one of the scores."""
+    """Log the weights and the scores."""
     shares = zip(ensemble.members, ensemble.shares(), strict=True)
     _log.info("weights: %s", ", ".join(f"{name} {share:.3f}" for name, share in shares))
     alone = ", ".join(f"{name} {score:.4f}" for name, score in found.members.items())

@@ -11,7 +11,6 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,9 +21,9 @@ from alan.errors import ParameterError
 from alan.files import atomic
 from alan.supervised.ensemble import Member, check_members
 from alan.supervised.segmenter import to_labels
+from alan.supervised.settings import Objective
 
 FloatArray = NDArray[np.float64]
-Objective = Literal["iou", "dice"]
 
 
 @dataclass(frozen=True)

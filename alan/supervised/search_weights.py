@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,9 @@ from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import ParameterError
 from alan.extras import third_party
 from alan.supervised.ensemble import check_weights
-from alan.supervised.member_predictions import MemberPredictions, Objective
+from alan.supervised.member_predictions import MemberPredictions
+from alan.supervised.settings import Objective, Sampler
 
-Sampler = Literal["random", "tpe"]
 #: Number of steps of the grid between 0 and 1: the study's weights have two decimals.
 GRID = 100
 

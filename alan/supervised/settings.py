@@ -16,6 +16,9 @@ PLAIN = "unet_acdc"
 DropoutPlace = Literal["last", "decoder"]
 #: Course of the learning rate; ``polynomial`` is nnU-Net's, to the power of 0.9.
 RateSchedule = Literal["constant", "cosine", "polynomial"]
+#: How weights of an ensemble are drawn, and what they maximise.
+Sampler = Literal["random", "tpe"]
+Objective = Literal["iou", "dice"]
 #: Settings that are arguments of :class:`~alan.supervised.SegmentationModule`.
 _OF_MODULE = (
     "losses", "optimiser", "lr", "weight_decay", "schedule", "average", "normalisation", "augmentation",
