@@ -34,9 +34,8 @@ def demo(
     from alan.cli.prepare import prepare
     from alan.data.simulator.archive import simulate_archive
     from alan.data.store.reader import FrameStore
+    from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
     from alan.evaluation.results import read_results
-    from alan.evaluation.segmentation import SegmentationProtocol
-    from alan.evaluation.views import ViewProtocol
     from alan.report.console import figure_lines
 
     folder = Path(out)

@@ -11,10 +11,7 @@ from alan.cli.parsing import Parser
 from alan.errors import AlanError, ConfigError
 from alan.evaluation.label_efficiency.methods import METHODS, method_class
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, Method
-from alan.evaluation.run import run_evaluation
-from alan.evaluation.segmentation import SegmentationProtocol
-from alan.evaluation.views import ViewProtocol
-from alan.report.html import write_report
+from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +66,9 @@ def evaluate(
         curves: Names and metrics.jsonl files of trainings, to be drawn in the report.
         overwrite: Replace a run with another configuration.
     """
+    from alan.evaluation.run import run_evaluation
+    from alan.report.html import write_report
+
     folder = run_evaluation(
         segmentation,
         views,

@@ -9,9 +9,8 @@ from .label_efficiency.rule import RuleMethod
 from .label_efficiency.segmenter import SegmenterMethod
 from .label_efficiency.soft import SoftLinearMethod
 from .metrics import average_surface_distance, dice, hausdorff95, iou
+from .protocols import SegmentationProtocol, ViewProtocol
 from .run import run_evaluation
-from .segmentation import SegmentationProtocol
-from .views import ViewProtocol
 
 __all__ = [
     "AtlasMethod",

@@ -14,9 +14,10 @@ from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError
 from alan.evaluation.label_efficiency.measure import measure_efficiency
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
+from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 from alan.evaluation.results import CONTENTS, RESULTS, SCHEMA, read_results, write_result
-from alan.evaluation.segmentation import SegmentationProtocol, measure_segmentation
-from alan.evaluation.views import ViewProtocol, measure_views
+from alan.evaluation.segmentation import measure_segmentation
+from alan.evaluation.views import measure_views
 from alan.files import atomic, digest, write_json
 from alan.runs import open_run, plain, provenance
 from alan.shipped import shipped_or_path

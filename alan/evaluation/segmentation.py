@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from annotated_types import Ge
 from numpy.typing import NDArray
 
-from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps
-from alan.downstream.whitebox.steps import PostProcessing
-from alan.errors import ParameterError
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.gains import ensemble_gains, pixel_accuracy
 from alan.evaluation.networks import NetworkMaps, describe_networks, load_networks, run_networks, values_of
 from alan.evaluation.priors import check_prior
-from alan.evaluation.published import PublishedSegmentation
+from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.results import Result
 from alan.evaluation.scoring import ManualMasks, read_manual, score
 from alan.evaluation.sources import PriorSettings, Source, load_sources, read_sources
-from alan.evaluation.splits import EvaluationSplits, check_distinct, count_split, describe_store, read_splits
+from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
 from alan.evaluation.summary import (
     CASE_COLUMNS,
     MethodMasks,
@@ -36,88 +30,6 @@ from alan.evaluation.summary import (
     summarise,
 )
 from alan.evaluation.whitebox import WhiteBoxFit, describe_white_boxes, fit_source
-
-
-@bounded
-@dataclass(frozen=True)
-class SegmentationProtocol:
-    """What is measured, on which frames.
-
-    Attributes:
-        store: Path of the frame store.
-        parcels: Names in the report and paths of parcels files; may be empty.
-        networks: Names in the report and paths of networks: a segmenter.safetensors, an ensemble.json, or the JSON
-            of soft parcels. Without parcels, the examples in the report are those of the first network.
-        structures: Structures to segment; unions are written lv+myo.
-        rules: Selection rules, each measured on its own.
-        prior: Frame store of simulated frames, whose ED and ES masks are the prior of rule beta; null uses none.
-        train_split: Split on which the networks were trained without labels; null if they saw nothing of this
-            store. It must share no patient with the other splits, and the k-means baselines are fitted on it. The
-            training split of a network under networks is read from its file.
-        label_split: Split from which white boxes and atlas learn; null if there are neither.
-        label_patients: Number of labelled patients, drawn by the seed; null uses all.
-        test_split: Split that is measured.
-        views: Views to use; null uses all.
-        phases: Phases to use, each measured on its own.
-        per_phase: Fit one list of parcels for each phase, on its labelled frames alone, instead of one for all
-            phases. Borders that are too narrow at ED and too wide at ES then even out, and with them the ejection
-            fraction.
-        kmeans: Numbers of parcels of the k-means baseline on the same backbone; an empty list leaves it out.
-        kmeans_frames: Number of frames on which k-means is fitted, drawn by the seed.
-        random_vit: Add the k-means baseline on an untrained backbone of the same shape.
-        atlas: Add the average mask of the labelled frames.
-        postprocessing: Steps from parcels to a segment.
-        published: Data set whose published results are shown as well; only for the protocol of the paper.
-        seed: Seed of all draws.
-        batch_size: Frames per forward pass.
-    """
-
-    store: str
-    parcels: dict[str, str] = field(default_factory=dict)
-    networks: dict[str, str] = field(default_factory=dict)
-    structures: tuple[str, ...] = ("lv", "la")
-    rules: tuple[Literal["paper", "relaxed", "greedy", "beta"], ...] = ("paper", "relaxed", "greedy")
-    prior: str | None = None
-    train_split: str | None = "train"
-    label_split: str | None = "val"
-    label_patients: PositiveInt | None = None
-    test_split: str = "test"
-    views: tuple[str, ...] | None = None
-    phases: tuple[str, ...] = ("ED", "ES")
-    per_phase: bool = False
-    kmeans: tuple[Annotated[int, Ge(2)], ...] = (64,)
-    kmeans_frames: PositiveInt = 500
-    random_vit: bool = True
-    atlas: bool = True
-    postprocessing: PostProcessing = field(default_factory=PostProcessing)
-    published: PublishedSegmentation | None = None
-    seed: Seed = 0
-    batch_size: PositiveInt = 32
-
-    def __post_init__(self) -> None:
-        """Refuse a protocol that contradicts itself.
-
-        Raises:
-            ParameterError: Nothing is measured, a list is empty or repeats a value, or parameters contradict each
-                other.
-        """
-        if not (self.parcels or self.networks or self.atlas):
-            raise ParameterError("parcels and networks are empty and atlas is false: give at least one to measure")
-        if self.label_split is None and (self.parcels or self.atlas):
-            raise ParameterError(
-                "label_split is null, but parcels and atlas learn from labels: name a split, or drop both"
-            )
-        both = sorted({"atlas", *self.parcels} & set(self.networks))
-        if both:
-            raise ParameterError(
-                f"networks has {both[0]!r}, the name of another row: give each method a name of its own"
-            )
-        check_distinct(self, "structures", "rules", "phases")
-        if self.prior is not None and not ("beta" in self.rules and self.parcels):
-            raise ParameterError(
-                f"prior is {self.prior!r}, but only rule beta on parcels uses one: add beta to rules, or leave "
-                "the prior out"
-            )
 
 
 def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alan.data.splits import check_split, draw_patients
 from alan.data.store.reader import FrameStore
-from alan.errors import ParameterError, SplitLeakError
+from alan.errors import SplitLeakError
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,6 @@ def read_splits(
         drawn = draw_patients(label["patient"], label_patients, seed)
         label = label[label["patient"].isin(drawn)].reset_index(drop=True)
     return EvaluationSplits(label, test, len({patient for patient, _ in train}))
-
-
-def check_distinct(protocol: Any, *names: str) -> None:
-    """Refuse a list of a protocol that is empty or repeats a value.
-
-    Args:
-        protocol: Object with the lists as attributes.
-        *names: Names of the lists.
-
-    Raises:
-        ParameterError: Names the list and its values.
-    """
-    for name in names:
-        values = list(getattr(protocol, name))
-        if not values or len(set(values)) < len(values):
-            raise ParameterError(f"{name} is {values}: give at least one value, each of them once")
 
 
 def in_phase(phases: ArrayLike, phase: str) -> NDArray[np.bool_]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,49 +14,16 @@ from tqdm import tqdm
 
 from alan.backbone.load import load_backbone, random_like
 from alan.backbone.locked import Backbone
-from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore, StoredSequence
 from alan.downstream.neighbors import WeightedKNNClassifier
-from alan.errors import DataError, ParameterError, SplitLeakError
+from alan.errors import DataError, SplitLeakError
 from alan.evaluation.baselines import pixel_features
 from alan.evaluation.intervals import bootstrap_interval, percentile_interval, resample_weights
+from alan.evaluation.protocols import ViewProtocol
 from alan.evaluation.results import Result
 from alan.evaluation.splits import check_disjoint, describe_store
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ViewProtocol:
-    """What is measured, on which frames: one frame of each sequence (ED where known, else the middle one).
-
-    Attributes:
-        store: path of the frame store.
-        backbone: path or name of the locked backbone, whose CLS feature is used.
-        views: the classes; sequences of other views are left out.
-        k: numbers of neighbours, each measured by itself.
-        temperature: of the votes.
-        train_split: side whose views are known.
-        test_split: side that is measured.
-        random_vit: also an untrained backbone of the same shape.
-        pixels: also standardised pixels, 16 x 16, without any network.
-        published: whether the published rows are shown beside ours; only where the protocol is the paper's.
-        seed: of the untrained backbone and of the intervals.
-        batch_size: frames through the network at a time.
-    """
-
-    store: str
-    backbone: str
-    views: tuple[str, ...] = VIEWS
-    k: tuple[int, ...] = (2, 10)
-    temperature: float = 0.07
-    train_split: str = "train"
-    test_split: str = "test"
-    random_vit: bool = True
-    pixels: bool = True
-    published: bool = False
-    seed: int = 0
-    batch_size: int = 32
 
 
 def measure_views(protocol: ViewProtocol) -> Result:
@@ -70,15 +36,10 @@ def measure_views(protocol: ViewProtocol) -> Result:
         The result; ``summary["leaks"]`` says in words how the split leaks, and is empty for an honest split.
 
     Raises:
-        ParameterError: no or repeated views or k.
         SplitLeakError: a patient or study on both sides, in a store that does not announce that it leaks.
         DataError: a side without any sequence of these views, or a training side without one of the views.
         CheckpointError: a backbone that cannot be loaded.
     """
-    for name in ("views", "k"):
-        values = list(getattr(protocol, name))
-        if not values or len(set(values)) < len(values):
-            raise ParameterError(f"{name}={values}: give at least one, each once")
     store = FrameStore(protocol.store)
     train = store.select(split=protocol.train_split, views=protocol.views)
     test = store.select(split=protocol.test_split, views=protocol.views)

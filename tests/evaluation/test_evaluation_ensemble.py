@@ -65,13 +65,13 @@ def test_resumed_reused_and_refused(lab, members, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("alan.evaluation.ensemble.search_weights", stop)
+        patch.setattr("alan.supervised.search_weights.search_weights", stop)
         with pytest.raises(KeyboardInterrupt):
             run_ensemble(out, store, members, trials=5)
     assert (out / "predictions.npz").exists()
     assert not (out / "ensemble.json").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("alan.evaluation.ensemble.collect", stop)  # the members are not run again
+        patch.setattr("alan.supervised.member_predictions.collect", stop)  # the members are not run again
         path = run_ensemble(out, store, members, trials=5)
         before = path.read_bytes()
         run_ensemble(out, store, members, trials=5)

@@ -15,8 +15,8 @@ from alan.errors import CheckpointError, DataError, ParameterError, SplitLeakErr
 from alan.evaluation.costs import measure_cost
 from alan.evaluation.intervals import paired_difference
 from alan.evaluation.networks import values_of
+from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.run import run_evaluation
-from alan.evaluation.segmentation import SegmentationProtocol
 from alan.report.html import write_report
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.segmenter import Segmenter, save_segmenter, to_labels, untrained_segmenter

@@ -25,9 +25,8 @@ from alan.errors import (
 )
 from alan.evaluation import run as run_module
 from alan.evaluation.metrics import dice, hausdorff95
+from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 from alan.evaluation.run import run_evaluation
-from alan.evaluation.segmentation import SegmentationProtocol
-from alan.evaluation.views import ViewProtocol
 from alan.files import digest
 from alan.parcels.model import load_parcels
 from alan.report.html import write_report

@@ -9,22 +9,26 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.splits import draw_patients
-from alan.data.store.reader import FrameStore
-from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.steps import PostProcessing, main_component
 from alan.errors import ParameterError
-from alan.evaluation.label_efficiency.features import Features, FrameFeatures, Models
-from alan.evaluation.splits import EvaluationSplits, check_distinct
+from alan.evaluation.protocols import check_distinct
 from alan.files import fingerprint
-from alan.supervised.segmenter import Segmenter
+
+if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
+    pass
+else:
+    from alan.data.store.reader import FrameStore
+    from alan.downstream.whitebox.prior import ParcelPrior
+    from alan.evaluation.label_efficiency.features import Features, FrameFeatures, Models
+    from alan.evaluation.splits import EvaluationSplits
+    from alan.supervised.segmenter import Segmenter
 
 CELL_SCHEMA = "alan-efficiency-cell/2"
 Masks = dict[str, NDArray[np.bool_]]
@@ -239,6 +243,8 @@ class Workspace:
         inputs: Mapping[str, Inputs],
         folder: Path,
     ) -> None:
+        from alan.data.store.reader import FrameStore
+
         self.protocol, self.splits, self.inputs, self.folder = protocol, splits, inputs, folder
         self.store = FrameStore(protocol.store)
         self.label_maps = self.store.label_maps(splits.label["label"], protocol.structures)
@@ -264,6 +270,8 @@ class Workspace:
 
     def predict(self, segmenter: Segmenter) -> Prediction:
         """Segment the test frames by a network."""
+        import torch
+
         frames = self.store.frames(self.splits.test["frame"].to_numpy())
         labels = np.zeros(frames.shape, np.uint8)
         for start in range(0, len(frames), self.protocol.batch_size):

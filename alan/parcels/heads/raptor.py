@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from alan.bounds import PositiveInt, Rate, bounded
-from alan.parcels.heads.base import ParcelCount, TokenHead
+from alan.parcels.count import ParcelCount
+from alan.parcels.heads.base import TokenHead
 
 
 class _Block(nn.Module):

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from alan.data.simulator import archive as archive_module
 from alan.data.simulator import simulate_archive
+from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.archive import assign_splits
-from alan.data.simulator.layouts import LAYOUTS, CamusLayout, write_nifti, write_video
+from alan.data.simulator.layouts import LAYOUTS, CamusLayout, PatientJob, write_nifti, write_video
 from alan.errors import DataError, ParameterError
 
 SMALL = {
@@ -157,13 +157,13 @@ def test_readers_give_back_what_was_simulated(roots, tmp_path, monkeypatch):
     from alan.data.readers.tmed import Tmed2
 
     clips = []
-    original = archive_module.PatientJob.simulate
+    original = PatientJob.simulate
 
     def remembered(job, view, **options):
         clips.append(original(job, view, **options))
         return clips[-1]
 
-    monkeypatch.setattr(archive_module.PatientJob, "simulate", remembered)
+    monkeypatch.setattr(PatientJob, "simulate", remembered)
     for layout, reader in (("echonet", EchoNetDynamic), ("camus", Camus), ("tmed", Tmed2)):
         dataset = reader(roots[layout])
         assert not dataset.skipped
@@ -192,10 +192,10 @@ def first_job(root, target):
     """The first patient's job, as ``simulate_archive`` makes it, to be written elsewhere."""
     settings = json.loads((root / "simulation.json").read_text())
     seed, order = settings["seed"], list(LAYOUTS).index(settings["layout"])
-    return archive_module.PatientJob(
+    return PatientJob(
         root=target,
         number=1,
-        anatomy=archive_module.PatientAnatomy.sample([seed, order, 1]),
+        anatomy=PatientAnatomy.sample([seed, order, 1]),
         seed=(seed, order, 1),
         split=assign_splits(settings["n_patients"], tuple(settings["split"]), seed)[0],
         views=tuple(settings["views"]),
