@@ -24,7 +24,7 @@ from alan.files import read_json
 from alan.report.export import SUMMARY, write_files
 from alan.report.figures import STYLE
 from alan.report.html import write_page
-from alan.report.pictures import make_picture
+from alan.report.pictures import PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table
 from alan.report.words import number, percent, plural
 
@@ -75,6 +75,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
         "needed_table": _needed_table(results["needed"]),
         "redundancy_table": _redundancy_table(results["redundancy"]),
     }
+    writer = PictureWriter(folder, simulated=store["simulated"])
     shared = {"data": store["name"], "simulated": store["simulated"], "split": results["measured"]["split"]}
     rows = [{**shared, **row} for row in results["curves"]]
     write_files(folder, rows, list(tables.values()), {SUMMARY: _SUMMARY})
@@ -86,7 +87,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
             **tables,
             "simulated": [store["name"]] if store["simulated"] else [],
             "protocol": results["loop"],
-            "picture": make_picture(folder, curve_chart(results), "curves.png", caption, _alternative(results)),
+            "picture": writer.write(curve_chart(results), "curves", caption, _alternative(results)),
         },
     )
 

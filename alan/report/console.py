@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.report.headline import simulated_stores
 from alan.report.table import Cell, Table
 from alan.report.tables import segmentation_tables, view_table
-from alan.report.words import UNDEFINED, phase_name
+from alan.report.words import listed, phase_name
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:
@@ -19,7 +20,8 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
     Returns:
         Lines for a terminal: percentages with 95% intervals over patients.
     """
-    lines: list[str] = []
+    simulated = simulated_stores(results)
+    lines = [f"Simulated data ({listed(simulated)}): these patients do not exist."] if simulated else []
     if segmentation := results.get("segmentation"):
         phases = list(segmentation["test"]["phases"])
         for table in segmentation_tables(segmentation):
@@ -40,9 +42,8 @@ def _rows(table: Table, group: str) -> list[str]:
     places = [place for place, column in enumerate(table.columns[1:]) if column.group == group]
     lines = []
     for row in table.sections[0].rows:
-        rule = f", {row.cells[0].text} rule" if row.cells[0].text != UNDEFINED else ""
         cells = ["no parcel selected"] if row.note else [_cell(row.cells[place]) for place in places]
-        lines.append(_line(f"  {row.name}{rule}", cells))
+        lines.append(_line("  " + ", ".join(filter(None, (row.name, row.detail))), cells))
     return lines
 
 

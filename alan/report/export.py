@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +78,23 @@ def write_summary(folder: Path, results: Mapping[str, Any]) -> None:
     written: list[Table] = []
     if summary := results.get("segmentation"):
         rows += _rows("segmentation", summary, _segmentation(summary))
-        written += tables.segmentation_tables(summary)
         more = [tables.ejection_fraction_table(summary), networks.cost_table(summary)]
-        written += [table for table in more if table is not None]
-        written += [ensemble["table"] for ensemble in networks.ensemble_tables(summary)]
+        more += [ensemble["table"] for ensemble in networks.ensemble_tables(summary)]
+        written += _named([*tables.segmentation_tables(summary), *filter(None, more)], summary)
     if summary := results.get("views"):
         rows += _rows("views", summary, _views(summary))
-        written.append(tables.view_table(summary))
+        written += _named([tables.view_table(summary)], summary)
     if summary := results.get("label_efficiency"):
         rows += _rows("label_efficiency", summary, _efficiency(summary))
-        written += label_efficiency.efficiency_tables(summary)
+        written += _named(label_efficiency.efficiency_tables(summary), summary)
     columns: dict[str, Sequence[ColumnEntry]] = {SUMMARY: SUMMARY_COLUMNS}
     columns |= {file: entries for file, entries in COLUMNS.items() if (folder / file).exists()}
     write_files(folder, rows, written, columns)
+
+
+def _named(written: Sequence[Table], summary: Mapping[str, Any]) -> list[Table]:
+    """Add the data set to the titles, so that a quoted table says whether it is simulated."""
+    return [replace(table, title=f"{table.title} ({summary['store']['name']})") for table in written]
 
 
 def _rows(protocol: str, summary: Mapping[str, Any], rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

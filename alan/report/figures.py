@@ -18,6 +18,8 @@ from alan.evaluation.scoring import ejection_fractions
 from alan.report.tables import structures_of
 from alan.report.words import KIND_COLOURS, method_label, structure_name, where
 
+#: Resolution of the PNG files, in dots per inch.
+DPI = 170
 PHASE_MARKERS = {"ED": "o", "ES": "s"}
 MANUAL, PREDICTED, BOTH = (
     "#4da3ff",
@@ -49,7 +51,7 @@ STYLE: Any = {
 def png(figure: Figure) -> bytes:
     """Draw a figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=170, bbox_inches="tight", pad_inches=0.08)
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
     return buffer.getvalue()
 
 
@@ -271,7 +273,8 @@ def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | No
         at = (cases["structure"] == "lv") & (cases["method"] == row["method"]) & (cases["rule"] == row["rule"])
         tables.append(ejection_fractions(cases[at]).dropna(subset=["ef", "ef_manual"]))
     errors = np.concatenate([(table["ef"] - table["ef_manual"]).to_numpy() for table in tables])
-    limit = float(max(20.0, 1.15 * np.quantile(np.abs(errors), 0.98)))
+    ends = [abs(row[name]["value"]) for row in rows for name in _AGREEMENT_LINES if row[name]["value"] is not None]
+    limit = float(max(20.0, 1.15 * np.quantile(np.abs(errors), 0.98), min(1.15 * max(ends), 100.0)))
     columns = min(len(rows), 3)
     height = -(-len(rows) // columns)
     with mpl.rc_context(STYLE):

@@ -17,6 +17,7 @@ from alan.report import label_efficiency, networks, tables
 from alan.report.export import write_summary
 from alan.report.headline import headline, simulated_stores
 from alan.report.pictures import (
+    PictureWriter,
     confusion_picture,
     curve_pictures,
     efficiency_picture,
@@ -54,7 +55,7 @@ def write_report(run: str | os.PathLike[str]) -> Path:
             "segmentation": _segmentation(folder, segmentation) if segmentation else None,
             "views": _views(folder, views) if views else None,
             "efficiency": _efficiency(folder, efficiency) if efficiency else None,
-            "curves": curve_pictures(folder, results["curves"]),
+            "curves": curve_pictures(PictureWriter(folder, simulated=False), results["curves"]),
             "skipped": tables.skipped_notes(results),
         },
     )
@@ -83,6 +84,10 @@ def write_page(folder: Path, template: str, content: Mapping[str, Any]) -> Path:
     return folder / REPORT
 
 
+def _writer(folder: Path, summary: Mapping[str, Any]) -> PictureWriter:
+    return PictureWriter(folder, simulated=summary["store"]["simulated"])
+
+
 def _segmentation(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     try:
         cases = pd.read_csv(folder / "per_case.csv", keep_default_na=False, na_values=[""], dtype={"rule": str})
@@ -100,7 +105,7 @@ def _segmentation(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         "cost_table": networks.cost_table(summary),
         "cost_note": networks.cost_note(summary) if summary["networks"] else "",
         "ensemble_tables": networks.ensemble_tables(summary),
-        "pictures": segmentation_pictures(folder, summary, cases),
+        "pictures": segmentation_pictures(_writer(folder, summary), summary, cases),
     }
 
 
@@ -109,14 +114,14 @@ def _views(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         **summary,
         "table": tables.view_table(summary),
         "published_note": tables.published_views_note(summary),
-        "confusion": confusion_picture(folder, summary),
+        "confusion": confusion_picture(_writer(folder, summary), summary),
     }
 
 
 def _efficiency(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **summary,
-        "picture": efficiency_picture(folder, summary),
+        "picture": efficiency_picture(_writer(folder, summary), summary),
         "tables": label_efficiency.efficiency_tables(summary),
         "cost_table": label_efficiency.cost_table(summary),
         "failures": label_efficiency.failure_notes(summary),

@@ -258,29 +258,43 @@ def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
     others = [m["method"] for m in summary["methods"] if m["family"] in ("parcels", "probe")]
     if not networks or not others:
         return [lead]
-    plain, phase, paragraphs = networks[0], summary["phases"][-1], [lead]
-    for structure in summary["structures"]:
-        parts = [_overtaken(summary, plain, other, structure, phase) for other in others]
-        name = structure_name(structure).capitalize()
-        paragraphs.append(f"{name}: {plain} is better than {'; '.join(part for part in parts if part)}.")
-    return paragraphs
+    names = [structure_name(structure).capitalize() for structure in summary["structures"]]
+    texts = [_comparison(summary, networks[0], others, structure) for structure in summary["structures"]]
+    return [lead, *(f"{name}: {text}" for name, text in zip(names, texts, strict=True))]
 
 
-def _overtaken(summary: Mapping[str, Any], plain: str, other: str, structure: str, phase: str) -> str:
-    """Tell from which number of patients on one method is better than another, also at all larger numbers."""
+def _comparison(summary: Mapping[str, Any], plain: str, others: Sequence[str], structure: str) -> str:
+    """Tell from which number of patients on a plain network is better than other methods."""
+    phase = summary["phases"][-1]
     mine = {row["label_patients"]: row["mean"] for row in _series(summary, plain, structure, phase)}
-    theirs = {row["label_patients"]: row["mean"] for row in _series(summary, other, structure, phase)}
-    shared = sorted(set(mine) & set(theirs))
-    ahead = None
-    for n in reversed(shared):
-        if mine[n] <= theirs[n]:
-            break
-        ahead = n
-    if not shared:
-        return ""
-    if ahead is None:
-        return f"{other} at no measured number of patients up to {shared[-1]}"
-    return f"{other} from {plural(ahead, 'patient')} on" if ahead > shared[0] else f"{other} at all numbers"
+    better: dict[int, list[str]] = {}
+    never = []
+    for other in others:
+        theirs = {row["label_patients"]: row["mean"] for row in _series(summary, other, structure, phase)}
+        ahead = None
+        for n in sorted(set(mine) & set(theirs), reverse=True):
+            if mine[n] <= theirs[n]:
+                break
+            ahead = n
+        if ahead is not None:
+            better.setdefault(ahead, []).append(other)
+        elif set(mine) & set(theirs):
+            never.append(other)
+    parts = [
+        f"than {_quoted(names)} with {'any number of' if n == min(mine) else f'{n} or more'} labelled patients"
+        for n, names in sorted(better.items())
+    ]
+    text = f"“{plain}” is better {'; '.join(parts)}." if parts else ""
+    if never:
+        subject = "It" if text else f"“{plain}”"
+        text += (
+            f" {subject} is not better than {_quoted(never)} with up to {plural(max(mine), 'labelled patient')}."
+        )
+    return text.strip()
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return listed([f"“{name}”" for name in names])
 
 
 def efficiency_alternative(summary: Mapping[str, Any]) -> str:

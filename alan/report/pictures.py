@@ -29,6 +29,8 @@ from alan.report.words import (
     where,
 )
 
+_PIXELS_PER_INCH = 118
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -39,38 +41,67 @@ class Picture:
         data: The PNG as base64 text.
         caption: Text below the figure.
         alternative: Description of what the figure shows, for readers who cannot see it.
+        width: Width on the page in CSS pixels, so that all figures have type of one size.
     """
 
     file: str
     data: str
     caption: str
     alternative: str
+    width: int
 
 
-def make_picture(folder: Path, figure: Figure, name: str, caption: str, alternative: str) -> Picture:
-    """Write a figure to ``figures/`` of a run folder, and prepare it for the page."""
-    content = figures.png(figure)
-    with atomic(folder / "figures" / name) as temporary:
-        temporary.write_bytes(content)
-    return Picture(name, base64.b64encode(content).decode(), caption, alternative)
+class PictureWriter:
+    """Writes the figures of a report.
+
+    Args:
+        folder: Run folder; the figures go to its ``figures``.
+        simulated: Whether the data are simulated; each figure then says so.
+    """
+
+    def __init__(self, folder: Path, *, simulated: bool) -> None:
+        self.folder, self.simulated = folder, simulated
+
+    def write(self, figure: Figure, name: str, caption: str, alternative: str, *, svg: bool = False) -> Picture:
+        """Write a figure, and prepare it for the page.
+
+        Args:
+            figure: The figure.
+            name: Name of its file, without suffix.
+            caption: Text below the figure.
+            alternative: Description of what the figure shows.
+            svg: Whether to write it as SVG, too, for use elsewhere.
+        """
+        if self.simulated:
+            figure.text(1, 0, "simulated data", ha="right", va="top", fontsize=8, color="#b42318")
+        content = figures.png(figure)
+        self._write(f"{name}.png", content)
+        if svg:
+            self._write(f"{name}.svg", figures.svg(figure))
+        width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // figures.DPI  # of the header of the PNG
+        return Picture(f"{name}.png", base64.b64encode(content).decode(), caption, alternative, width)
+
+    def _write(self, name: str, content: bytes) -> None:
+        with atomic(self.folder / "figures" / name) as temporary:
+            temporary.write_bytes(content)
 
 
-def segmentation_pictures(folder: Path, summary: Mapping[str, Any], cases: pd.DataFrame) -> list[Picture]:
+def segmentation_pictures(writer: PictureWriter, summary: Mapping[str, Any], cases: pd.DataFrame) -> list[Picture]:
     """Draw the figures of the segmentation: all methods, histograms, agreement of ejection fractions, examples.
 
     Args:
-        folder: Run folder.
+        writer: Writer of the figures.
         summary: The ``segmentation`` part of ``results.json``.
         cases: Content of ``per_case.csv``.
     """
-    found = [_methods(folder, summary)]
+    found = [_methods(writer, summary)]
     if (histogram := figures.dice_histograms(cases, summary)) is not None:
         caption = (
             "Distribution of the Dice scores over the test frames, for the highlighted method and for the atlas "
             "(outline). The dashed line is the mean."
         )
         text = f"Histograms of the Dice score. {_spread(cases, summary)}"
-        found.append(make_picture(folder, histogram, "dice_histograms.png", caption, text))
+        found.append(writer.write(histogram, "dice_histograms", caption, text))
     if (agreement := figures.bland_altman(cases, summary)) is not None:
         caption = (
             "Agreement of the ejection fraction from predicted and from manual outlines (Bland and Altman). Each "
@@ -79,11 +110,11 @@ def segmentation_pictures(folder: Path, summary: Mapping[str, Any], cases: pd.Da
         )
         text = " ".join(_agreement(row) for row in figures.agreement_methods(summary))
         text = f"Scatter plot of the error of the ejection fraction against its mean. {text}"
-        found.append(make_picture(folder, agreement, "bland_altman.png", caption, text))
-    return found + _overlays(folder, summary)
+        found.append(writer.write(agreement, "bland_altman", caption, text))
+    return found + _overlays(writer, summary)
 
 
-def _methods(folder: Path, summary: Mapping[str, Any]) -> Picture:
+def _methods(writer: PictureWriter, summary: Mapping[str, Any]) -> Picture:
     caption = (
         "Mean Dice score of every method with its 95% interval over patients. Filled circles are end diastole, "
         "open squares end systole. Blue: parcels under test; vermilion and pink: ensembles and networks trained "
@@ -99,7 +130,7 @@ def _methods(folder: Path, summary: Mapping[str, Any]) -> Picture:
         ]
         texts.append(f"{structure_name(structure).capitalize()}: {', '.join(parts)}.")
     alternative = f"Dot chart of the mean Dice score of every method. {' '.join(texts)}"
-    return make_picture(folder, figures.method_chart(summary), "methods.png", caption, alternative)
+    return writer.write(figures.method_chart(summary), "methods", caption, alternative)
 
 
 def _spread(cases: pd.DataFrame, summary: Mapping[str, Any]) -> str:
@@ -127,10 +158,10 @@ def _agreement(row: Mapping[str, Any]) -> str:
     )
 
 
-def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
+def _overlays(writer: PictureWriter, summary: Mapping[str, Any]) -> list[Picture]:
     if not summary["examples"]:
         return []
-    with np.load(folder / EXAMPLES, allow_pickle=False) as file:
+    with np.load(writer.folder / EXAMPLES, allow_pickle=False) as file:
         arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     found = []
     for structure, method in summary["example_methods"].items():
@@ -149,15 +180,15 @@ def _overlays(folder: Path, summary: Mapping[str, Any]) -> list[Picture]:
         alternative = (
             f"Frames with the manual and the predicted outline of the {name}. Dice scores: {listed(scores)}."
         )
-        found.append(make_picture(folder, figure, f"overlays_{structure}.png", caption, alternative))
+        found.append(writer.write(figure, f"overlays_{structure}", caption, alternative))
     return found
 
 
-def confusion_picture(folder: Path, summary: Mapping[str, Any]) -> Picture:
+def confusion_picture(writer: PictureWriter, summary: Mapping[str, Any]) -> Picture:
     """Draw the confusion matrix of the backbone with the most neighbours.
 
     Args:
-        folder: Run folder.
+        writer: Writer of the figures.
         summary: The ``views`` part of ``results.json``.
     """
     row = next((row for row in reversed(summary["rows"]) if row["kind"] == "backbone"), summary["rows"][0])
@@ -168,19 +199,17 @@ def confusion_picture(folder: Path, summary: Mapping[str, Any]) -> Picture:
     counts = np.asarray(row["confusion"])
     parts = [f"{view} {counts[i, i]} of {counts[i].sum()}" for i, view in enumerate(summary["views"])]
     alternative = f"Confusion matrix of the views. Recognised correctly: {', '.join(parts)}."
-    return make_picture(folder, figures.confusion_figure(summary, row), "confusion.png", caption, alternative)
+    return writer.write(figures.confusion_figure(summary, row), "confusion", caption, alternative)
 
 
-def efficiency_picture(folder: Path, summary: Mapping[str, Any]) -> Picture:
+def efficiency_picture(writer: PictureWriter, summary: Mapping[str, Any]) -> Picture:
     """Draw the label-efficiency figure, also as SVG for use elsewhere.
 
     Args:
-        folder: Run folder.
+        writer: Writer of the figures.
         summary: The ``label_efficiency`` part of ``results.json``.
     """
     figure = label_efficiency.efficiency_figure(summary)
-    with atomic(folder / "figures" / "label_efficiency.svg") as temporary:
-        temporary.write_bytes(figures.svg(figure))
     caption = (
         "Mean Dice score over all test frames against the number of labelled patients. A line is the mean over "
         "the draws of patients; its band reaches from the lowest to the highest draw. Blue: parcels; green: "
@@ -188,19 +217,19 @@ def efficiency_picture(folder: Path, summary: Mapping[str, Any]) -> Picture:
         "mask; dotted: a fixed network."
     )
     alternative = label_efficiency.efficiency_alternative(summary)
-    return make_picture(folder, figure, "label_efficiency.png", caption, alternative)
+    return writer.write(figure, "label_efficiency", caption, alternative, svg=True)
 
 
-def curve_pictures(folder: Path, curves: Mapping[str, str]) -> list[Picture]:
+def curve_pictures(writer: PictureWriter, curves: Mapping[str, str]) -> list[Picture]:
     """Draw the training curves of a run.
 
     Args:
-        folder: Run folder.
+        writer: Writer of the figures.
         curves: Name of a training to its file in ``curves/``.
     """
     found = []
     for name, file in curves.items():
-        path = folder / "curves" / file
+        path = writer.folder / "curves" / file
         metrics = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
         figure = figures.training_curve(metrics, name)
         if figure is not None:
@@ -210,5 +239,5 @@ def curve_pictures(folder: Path, curves: Mapping[str, str]) -> list[Picture]:
             ]
             alternative = f"Line chart of the losses of {name} by step: {', '.join(parts)}."
             caption = f"Training of {name}: loss by step."
-            found.append(make_picture(folder, figure, f"curve_{path.stem}.png", caption, alternative))
+            found.append(writer.write(figure, f"curve_{path.stem}", caption, alternative))
     return found

@@ -13,7 +13,7 @@ from alan.evaluation.columns import ColumnEntry
 from alan.report import search_figures as figures
 from alan.report.export import SUMMARY, write_files
 from alan.report.html import write_page
-from alan.report.pictures import Picture, make_picture
+from alan.report.pictures import Picture, PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table
 from alan.report.words import UNDEFINED, listed, number, percent, plural, structure_name
 from alan.search.results import AXES, read_search
@@ -89,7 +89,7 @@ def write_search_report(run: str | os.PathLike[str]) -> Path:
             "front_table": front if front.rows else None,
             "failed_table": _failed_table(results["failed"]) if results["failed"] else None,
             "trial_table": every,
-            "pictures": _pictures(folder, results),
+            "pictures": _pictures(PictureWriter(folder, simulated=bool(simulated)), results),
         },
     )
 
@@ -187,13 +187,13 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _pictures(folder: Path, results: Mapping[str, Any]) -> dict[str, Picture]:
+def _pictures(writer: PictureWriter, results: Mapping[str, Any]) -> dict[str, Picture]:
     """Draw the figures for which there are trials."""
     trials, found = results["trials"], {}
     done = sorted((row for row in trials if row["state"] == "complete"), key=lambda row: row["trial"])
 
     def add(name: str, figure: Figure, caption: str, alternative: str) -> None:
-        found[name] = make_picture(folder, figure, f"{name}.png", caption, alternative)
+        found[name] = writer.write(figure, name, caption, alternative)
 
     if trials:
         scores = [row["iou"] for row in done]

@@ -196,7 +196,8 @@ def _table(table: Table) -> str:
 
 
 def _row(row: Row, width: int) -> str:
-    cells = [row.name, *(f"{cell.text} ({cell.detail})" if cell.detail else cell.text for cell in row.cells)]
+    name = f"{row.name} ({row.detail})" if row.detail else row.name
+    cells = [name, *(f"{cell.text} ({cell.detail})" if cell.detail else cell.text for cell in row.cells)]
     texts = [latex(cell) for cell in cells]
     missing = width - len(texts)
     if missing:

@@ -21,7 +21,7 @@ from alan.report.words import (
     where,
 )
 
-_METHOD, _RULE = Column("Method", number=False), Column("Rule", number=False)
+_METHOD = Column("Method", number=False)
 _KINDS = list(KIND_COLOURS)
 
 
@@ -33,6 +33,11 @@ def structures_of(summary: Mapping[str, Any]) -> list[str]:
 def heading(metric: Metric) -> str:
     """Format the heading of a metric with its unit."""
     return f"{metric.title}, {metric.unit or '%'}"
+
+
+def _rule(rule: str) -> str:
+    """Format the rule below the name of a method."""
+    return f"{RULES[rule]} rule" if rule else ""
 
 
 def _value(row: Mapping[str, Any], name: str, *, strong: bool = False) -> Cell:
@@ -69,7 +74,7 @@ def _main_table(summary: Mapping[str, Any], structure: str, phases: Sequence[str
     for (method, rule), by_phase in sorted(methods.items(), key=lambda item: _rank(*item)):
         one = next(iter(by_phase.values()))
         missing = {phase: {"metrics": {}} for phase in phases} | by_phase
-        cells = [Cell(RULES[rule])]
+        cells = []
         for name in main:
             cells += [_value(missing[phase], name, strong=name == "dice") for phase in phases]
             if name == "dice":
@@ -80,13 +85,14 @@ def _main_table(summary: Mapping[str, Any], structure: str, phases: Sequence[str
         rows.append(
             Row(
                 method,
-                cells[:1] if note else cells,
+                [] if note else cells,
+                detail=_rule(rule),
                 colour=KIND_COLOURS.get(one["kind"], ""),
                 highlight={"method": method, "rule": rule} == example,
                 note=note,
             )
         )
-    columns = [_METHOD, _RULE]
+    columns = [_METHOD]
     for name in main:
         columns += [Column(phase, heading(METRICS[name])) for phase in phases]
         if name == "dice":
@@ -109,14 +115,8 @@ def _published(summary: Mapping[str, Any], structure: str, phases: Sequence[str]
     for training, k in dict.fromkeys((cell.training, cell.k) for cell in cells):
         by_phase = {cell.phase: cell for cell in cells if (cell.training, cell.k) == (training, k)}
         dice = {p: Cell(percent(cell.mean), f"± {percent(cell.std)} SD") for p, cell in by_phase.items()}
-        note = f"{MARK_SEGMENTATION}, n = {cells[0].n}"
-        rows.append(
-            Row(
-                f"ALAN trained on {training}, K = {k}",
-                [Cell(RULES["paper"]), *(dice.get(p, Cell(UNDEFINED)) for p in phases)],
-                note=note,
-            )
-        )
+        name, note = f"ALAN trained on {training}, K = {k}", f"{MARK_SEGMENTATION}, n = {cells[0].n}"
+        rows.append(Row(name, [dice.get(p, Cell(UNDEFINED)) for p in phases], detail=_rule("paper"), note=note))
     return rows
 
 
@@ -124,7 +124,7 @@ def metric_tables(summary: Mapping[str, Any]) -> list[Table]:
     """Make the table of all metrics of each structure."""
     titles = [heading(metric) for metric in METRICS.values()]
     counts = ("SD of Dice", "n", "Undefined", "Empty")
-    columns = [_METHOD, _RULE, Column("Phase", number=False), *map(Column, (*titles, *counts))]
+    columns = [_METHOD, Column("Phase", number=False), *map(Column, (*titles, *counts))]
     tables = []
     for structure in structures_of(summary):
         rows = []
@@ -133,8 +133,8 @@ def metric_tables(summary: Mapping[str, Any]) -> list[Table]:
                 dice = row["metrics"]["dice"]
                 texts = (percent(dice["std"]), str(dice["n"]), str(dice["undefined"]), str(row["empty"]))
                 values = [_value(row, name) for name in METRICS]
-                cells = [Cell(RULES[row["rule"]]), Cell(row["phase"]), *values, *map(Cell, texts)]
-                rows.append(Row(row["method"], cells))
+                cells = [Cell(row["phase"]), *values, *map(Cell, texts)]
+                rows.append(Row(row["method"], cells, detail=_rule(row["rule"])))
         title = f"{structure_name(structure).capitalize()}, all metrics"
         tables.append(Table(title, columns, [Section(rows)], small=True))
     return tables
@@ -177,7 +177,6 @@ def ejection_fraction_table(summary: Mapping[str, Any]) -> Table | None:
         correlation = row["correlation"]
         ends = [number(correlation[end], 2) for end in ("low", "high")]
         cells = [
-            Cell(RULES[row["rule"]]),
             interval(row["mean_bias"], "number"),
             Cell(" to ".join(number(limit) for limit in limits)),
             interval(row["mean_absolute_error"], "number"),
@@ -186,8 +185,8 @@ def ejection_fraction_table(summary: Mapping[str, Any]) -> Table | None:
             Cell(number(correlation["value"], 2), "" if correlation["low"] is None else " to ".join(ends)),
             *(Cell(str(row[name])) for name in ("n", "reversed", "undefined")),
         ]
-        rows.append(Row(row["method"], cells))
-    columns = [_METHOD, _RULE, *map(Column, titles)]
+        rows.append(Row(row["method"], cells, detail=_rule(row["rule"])))
+    columns = [_METHOD, *map(Column, titles)]
     return Table("Ejection fraction from the outlines", columns, [Section(rows)], small=True)
 
 

@@ -53,10 +53,16 @@ def test_simulated_data_are_called_simulated_at_the_top(run, results):
     results["segmentation"]["store"] |= {"simulated": True, "name": "simulated CAMUS"}
     (run / "results.json").write_text(json.dumps(results))
     page = write_report(run).read_text()
-    assert page.index('<p class="alarm"><strong>Simulated data.</strong> simulated CAMUS') < page.index("<table")
+    assert page.index('<p class="alarm"><strong>Simulated data</strong> (simulated CAMUS)') < page.index("<table")
     summary = pd.read_csv(run / "summary.csv")
     assert summary["simulated"].all()
     assert set(summary["data"]) == {"simulated CAMUS"}
+    assert r"\caption{Left ventricle (simulated CAMUS)}" in (run / "summary.tex").read_text()
+    marked = (run / "figures" / "methods.png").read_bytes()
+    results["segmentation"]["store"]["simulated"] = False
+    (run / "results.json").write_text(json.dumps(results))
+    write_report(run)
+    assert (run / "figures" / "methods.png").read_bytes() != marked
 
 
 def test_the_summary_has_every_figure_and_a_dictionary(run, results):
@@ -74,7 +80,7 @@ def test_the_summary_has_every_figure_and_a_dictionary(run, results):
         assert set(pd.read_csv(run / file).columns) <= set(described)
     assert (columns["description"] != "").all()
     tex = (run / "summary.tex").read_text()
-    assert r"\caption{Left ventricle}" in tex
+    assert r"\caption{Left ventricle (CAMUS)}" in tex
     assert "80.0 (75.0 to 85.0)" in tex
 
 

@@ -168,16 +168,27 @@ def test_the_sentences(summary):
     assert "up to 299 patients (CAMUS)" in lead
     assert "50 other patients" in lead
     assert lv == (
-        "Left ventricle: U-Net is better than parcels, greedy from 5 patients on; linear on tokens from 20 "
-        "patients on; decoder on tokens from 299 patients on."
+        "Left ventricle: “U-Net” is better than “parcels, greedy” with 5 or more labelled patients; than “linear "
+        "on tokens” with 20 or more labelled patients; than “decoder on tokens” with 299 or more labelled "
+        "patients."
     )
     low = [r for r in summary["rows"] if r["method"] == "U-Net"]
     for one in low:
         one["mean"] = 0.1
-    assert "parcels, greedy at no measured number of patients up to 299" in efficiency_headline(summary)[1]
+    assert efficiency_headline(summary)[1] == (
+        "Left ventricle: “U-Net” is not better than “parcels, greedy”, “linear on tokens” and “decoder on tokens” "
+        "with up to 299 labelled patients."
+    )
     for one in low:
         one["mean"] = 0.99
-    assert "parcels, greedy at all numbers" in efficiency_headline(summary)[1]
+    assert efficiency_headline(summary)[1] == (
+        "Left ventricle: “U-Net” is better than “parcels, greedy”, “linear on tokens” and “decoder on tokens” "
+        "with any number of labelled patients."
+    )
+    next(
+        one for one in low if (one["structure"], one["label_patients"]) == ("lv", 299) and one["phase"] == "both"
+    )["mean"] = 0.90
+    assert "It is not better than “decoder on tokens” with up to 299" in efficiency_headline(summary)[1]
     summary["methods"] = [m for m in summary["methods"] if m["family"] != "network"]
     assert len(efficiency_headline(summary)) == 1
 

@@ -10,7 +10,10 @@ TABLE = Table(
     COLUMNS,
     [
         Section(
-            [Row("A_1", [Cell("80.0", "70.0 to 90.0"), Cell("−1.5"), Cell("3")]), Row("B", [], note="none 5%")]
+            [
+                Row("A_1", [Cell("80.0", "70.0 to 90.0"), Cell("−1.5"), Cell("3")], detail="new"),
+                Row("B", [], note="none 5%"),
+            ]
         ),
         Section([Row("P", [Cell("± 1"), Cell("–"), Cell("")])], title="Published", published=True),
     ],
@@ -28,7 +31,7 @@ def test_every_line_has_as_many_cells_as_columns():
     assert r" & \multicolumn{2}{c}{Dice, \%} &  \\" in text
     assert r"\cmidrule(lr){2-3}" in text
     assert r"Method & ED & ES & n \\" in text
-    assert r"A\_1 & 80.0 (70.0 to 90.0) & $-$1.5 & 3 \\" in text
+    assert r"A\_1 (new) & 80.0 (70.0 to 90.0) & $-$1.5 & 3 \\" in text
     assert r"B & \multicolumn{3}{l}{none 5\%} \\" in text
     assert r"\multicolumn{4}{l}{Published} \\" in text
     assert r"\caption{Left \& right\_ventricle}" in text
