@@ -1,4 +1,4 @@
-"""The verb ``alan report``: its signature is its options."""
+"""The command ``alan report``; its options are the signature of :func:`report`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alan.files import read_json
 
 _log = logging.getLogger(__name__)
 
-#: Kind of a run's results.json to what writes its page.
+#: Kind of the ``results.json`` of a run to the module and function that write its page.
 _PAGES = {
     "alan-search": ("alan.report.search", "write_search_report"),
     "alan-active": ("alan.report.active", "write_active_report"),
@@ -19,10 +19,10 @@ _PAGES = {
 
 
 def report(run: str) -> None:
-    """Write the report.html of an evaluation, a search or an active learning run again.
+    """Write the report of a finished evaluation, search or active learning run again.
 
     Args:
-        run: the run folder.
+        run: Run folder.
     """
     results = Path(run) / "results.json"
     if not results.is_file():

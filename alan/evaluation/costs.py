@@ -1,4 +1,4 @@
-"""What a network costs to run: parameters, time and memory."""
+"""Cost of the inference of a network: parameters, time and memory."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Cost:
     """Cost of inference.
 
     Attributes:
-        parameters: numbers in the network, of an ensemble in all of its members.
-        ms: milliseconds a frame, the median over the repeats.
-        peak_mib: most memory (MiB) that tensors made during inference held at one time, beside the weights.
-        batch_size: frames at a time.
-        size: side of the frames in pixels.
+        parameters: Number of weights, of an ensemble in all of its members.
+        ms: Milliseconds per frame, the median over the repeats.
+        peak_mib: Peak memory (MiB) of the tensors made during inference, without the weights.
+        batch_size: Frames per forward pass.
+        size: Height and width of the frames in pixels.
         device: ``cpu`` or the name of the accelerator.
-        threads: threads of torch on the CPU.
+        threads: Threads of torch on the CPU.
     """
 
     parameters: int
@@ -40,12 +40,12 @@ class Cost:
     threads: int
 
     def to_dict(self) -> dict[str, Any]:
-        """As a plain dictionary."""
+        """Return a plain dictionary."""
         return asdict(self)
 
 
 class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the storage of tensors that operations make, and takes it off when they are freed."""
+    """Tracks the storage of tensors that operations make, until they are freed."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -71,16 +71,16 @@ class _LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def measure_cost(network: Member, frames: NDArray[np.uint8], *, batch_size: int, repeats: int = 5) -> Cost:
-    """Run a network on one batch a few times.
+    """Measure the cost of a network on one batch.
 
-    The first run warms up and is not timed. Memory is measured in a run of its own: on the CPU the tensors that
-    operations return are followed (scratch memory inside an operation is not seen), on CUDA the allocator tells.
+    The first run is a warm-up without timing. Memory is measured in a separate run: on the CPU from the tensors
+    that operations return (without scratch memory inside an operation), on CUDA from the allocator.
 
     Args:
-        network: a segmenter, soft parcels or an ensemble, on its device.
-        frames: (n, S, S) uint8; repeated or cut to one batch.
-        batch_size: frames at a time.
-        repeats: timed runs.
+        network: A segmenter, soft parcels or an ensemble, on its device.
+        frames: (n, S, S) uint8, repeated or cut to one batch.
+        batch_size: Frames per forward pass.
+        repeats: Number of timed runs.
     """
     batch = torch.from_numpy(np.resize(frames, (batch_size, *frames.shape[1:])))
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
@@ -112,7 +112,7 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak(network: Member, batch: Tensor, device: torch.device) -> int:
-    """Bytes at the peak of one run, over what is there before it."""
+    """Return the peak memory of one run in bytes, above the memory in use before it."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

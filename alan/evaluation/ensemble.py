@@ -94,9 +94,7 @@ def run_ensemble(
     from alan.supervised.search_weights import score_weights, search_weights
 
     if split == "test":
-        raise ParameterError(
-            "split is 'test': weights are chosen on validation cases; `alan evaluate` measures test"
-        )
+        raise ParameterError("split is 'test': choose weights on validation cases; `alan evaluate` measures test")
     folder = Path(out)
     settings = {"weights": weights, "sampler": sampler, "objective": objective, "trials": trials, "split": split}
     where = {"views": views, "phases": phases, "batch_size": batch_size, "seed": seed}
@@ -116,14 +114,14 @@ def run_ensemble(
             _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
             return folder / ENSEMBLE
         (folder / ENSEMBLE).unlink(missing_ok=True)
-        agreement = _agreement(folder / _PREDICTIONS, loaded, frames, table, batch_size)
+        predictions = _predictions(folder / _PREDICTIONS, loaded, frames, table, batch_size)
         if weights == "searched":
             found = search_weights(
-                agreement, list(loaded), sampler=sampler, objective=objective, trials=trials, seed=seed
+                predictions, list(loaded), sampler=sampler, objective=objective, trials=trials, seed=seed
             )
         else:
             found = score_weights(
-                agreement, list(loaded), weights if isinstance(weights, dict) else None, objective
+                predictions, list(loaded), weights if isinstance(weights, dict) else None, objective
             )
         with atomic(folder / HISTORY) as temporary:
             found.history.to_csv(temporary, index=False, float_format="%.6g")
@@ -147,7 +145,7 @@ def run_ensemble(
         ensemble = EnsembleSegmenter(loaded, found.weights, origin)
         save_ensemble(ensemble, folder / ENSEMBLE, dict(members))
         (folder / _PREDICTIONS).unlink(missing_ok=True)
-        _say(ensemble, found, objective, split)
+        _log_scores(ensemble, found, objective, split)
     return folder / ENSEMBLE
 
 
@@ -155,8 +153,8 @@ def _check_unseen(name: str, member: Member, store: FrameStore, split: str) -> N
     known: dict[str, Any] = getattr(member, "provenance", {})
     if store.fingerprint in known.get("stores", []) and known.get("train_split") == split:
         raise SplitLeakError(
-            f"member {name!r} was trained on split {split!r} of this store: weights need cases that no member "
-            "was trained on"
+            f"member {name!r} was trained on split {split!r} of this store: give cases on which no member was "
+            "trained"
         )
 
 
@@ -176,7 +174,7 @@ def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> b
     }
 
 
-def _agreement(
+def _predictions(
     path: Path, members: Mapping[str, Member], store: FrameStore, table: pd.DataFrame, batch_size: int
 ) -> MemberPredictions:
     """Predict the frames by every member, or read what an interrupted run has kept in ``path``."""
@@ -205,12 +203,12 @@ def _agreement(
                 )
                 bar.update(len(part))
 
-        agreement = collect(members, batches())
-    save_predictions(agreement, path, key)
-    return agreement
+        predictions = collect(members, batches())
+    save_predictions(predictions, path, key)
+    return predictions
 
 
-def _say(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str, split: str) -> None:
+def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str, split: str) -> None:
     """Log the weights and the scores."""
     shares = zip(ensemble.members, ensemble.shares(), strict=True)
     _log.info("weights: %s", ", ".join(f"{name} {share:.3f}" for name, share in shares))

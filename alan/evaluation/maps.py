@@ -1,4 +1,4 @@
-"""Maps of chosen frames (of parcels, or of a network's labels), computed once and kept in the run folder."""
+"""Maps of frames (of parcels, or of the labels of a network), computed once and kept in a folder."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from alan.parcels.model import ParcelModel
 def parcel_maps(
     model: ParcelModel, store: FrameStore, frames: NDArray[np.int64], path: Path, *, batch_size: int, name: str
 ) -> NDArray[np.uint8]:
-    """Parcel maps of frames, read from ``path`` where that holds them already.
+    """Compute parcel maps of frames, or read those of an earlier call.
 
     Args:
-        model: locked backbone and parcel head.
-        store: the frame store.
+        model: Frozen backbone and parcel head.
+        store: Frame store.
         frames: (n,) global frame indices.
-        path: file of an earlier call; used only if model, store and frames are the same, else replaced.
-        batch_size: frames at a time.
-        name: what the progress bar says.
+        path: File of the maps; it is replaced if it belongs to another model, store or frames.
+        batch_size: Frames per forward pass.
+        name: Title of the progress bar.
 
     Returns:
-        (n, S, S) uint8 at the store's size.
+        (n, S, S) uint8 at the size of the store.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -53,16 +53,16 @@ def kept_maps(
     batch_size: int,
     title: str,
 ) -> NDArray[np.uint8]:
-    """Maps of frames by any model, read from ``path`` where that holds them already.
+    """Compute maps of frames by any model, or read those of an earlier call.
 
     Args:
-        predict: frames (B, S, S) uint8 to maps (B, S, S) uint8.
-        model: fingerprint of what predicts.
-        store: the frame store.
+        predict: Frames (B, S, S) uint8 to maps (B, S, S) uint8.
+        model: Fingerprint of the model.
+        store: Frame store.
         frames: (n,) global frame indices.
-        path: file of an earlier call; used only if model, store and frames are the same, else replaced.
-        batch_size: frames at a time.
-        title: of the progress bar.
+        path: File of the maps; it is replaced if it belongs to another model, store or frames.
+        batch_size: Frames per forward pass.
+        title: Title of the progress bar.
 
     Returns:
         (n, S, S) uint8.
@@ -83,7 +83,7 @@ def kept_maps(
 
 
 def _read(path: Path, key: str) -> NDArray[np.uint8] | None:
-    """Maps of a file with this key; None where it is missing, broken or of another key."""
+    """Read the maps of a file; None if it is missing, damaged or has another key."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return np.asarray(file["maps"], np.uint8) if str(file["key"]) == key else None

@@ -1,4 +1,4 @@
-"""Published results that ours are held against: Tables 2 and 3 of the ALAN paper."""
+"""Published results for comparison: Tables 2 and 3 of the ALAN paper."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 PublishedSegmentation = Literal["echonet", "camus"]
 
-#: How each published row is marked wherever it is shown.
+#: Mark of each published row in reports.
 MARK_SEGMENTATION = "published, ALAN paper Table 2"
 MARK_VIEWS = "published, ALAN paper Table 3"
 
@@ -17,16 +17,16 @@ N_TEST: dict[PublishedSegmentation, int] = {"echonet": 1277, "camus": 100}
 
 @dataclass(frozen=True)
 class PublishedDice:
-    """A cell of Table 2.
+    """Cell of Table 2.
 
     Attributes:
-        training: what the DINO backbone was trained on.
-        k: number of parcel classes.
+        training: Training data of the DINO backbone.
+        k: Number of parcels.
         structure: ``lv`` or ``la``.
         phase: ``ED`` or ``ES``.
-        mean: Dice score, 0..1.
-        std: standard deviation over test frames.
-        n: number of test frames.
+        mean: Mean Dice score, from 0 to 1.
+        std: Standard deviation over test frames.
+        n: Number of test frames.
     """
 
     training: str
@@ -40,13 +40,13 @@ class PublishedDice:
 
 @dataclass(frozen=True)
 class PublishedAccuracy:
-    """A row of Table 3: accuracy by view and in total, 0..1, on 1,041 test images whose split leaks by study.
+    """Row of Table 3, on 1,041 test images; the split leaks by study.
 
     Attributes:
-        training: what the DINO backbone was trained on.
-        k: number of neighbours.
-        accuracy: view, or ``total``, to accuracy.
-        n: number of test images.
+        training: Training data of the DINO backbone.
+        k: Number of neighbours.
+        accuracy: View, or ``total``, to accuracy, from 0 to 1.
+        n: Number of test images.
     """
 
     training: str
@@ -86,7 +86,7 @@ _TABLE_2: tuple[tuple[str, int, _Row], ...] = (
         ((74.55, 13.20), (79.09, 9.45), (68.25, 14.00), (74.89, 9.09), (47.64, 22.37), (53.16, 21.33)),
     ),
 )
-# The paper's table has the image counts of A2C and A4C swapped; accuracies are given as printed.
+# The image counts of A2C and A4C are swapped in the paper's table; accuracies are copied as printed.
 _TABLE_3: tuple[tuple[str, int, tuple[float, float, float, float, float]], ...] = (
     ("EchoNet-Dynamic", 2, (91.02, 89.14, 95.01, 80.81, 90.78)),
     ("EchoNet-Dynamic", 10, (87.43, 87.33, 95.01, 79.07, 89.53)),
@@ -96,7 +96,7 @@ _TABLE_3: tuple[tuple[str, int, tuple[float, float, float, float, float]], ...] 
 
 
 def published_dice(dataset: PublishedSegmentation) -> tuple[PublishedDice, ...]:
-    """The cells of Table 2 for a data set, in the paper's order."""
+    """Return the cells of Table 2 for a data set, in the order of the paper."""
     return tuple(
         PublishedDice(training, k, structure, phase, mean / 100, std / 100, N_TEST[name])
         for training, k, values in _TABLE_2
@@ -106,7 +106,7 @@ def published_dice(dataset: PublishedSegmentation) -> tuple[PublishedDice, ...]:
 
 
 def published_views() -> tuple[PublishedAccuracy, ...]:
-    """The rows of Table 3, in the paper's order."""
+    """Return the rows of Table 3, in the order of the paper."""
     names = ("A2C", "A4C", "PLAX", "PSAX", "total")
     return tuple(
         PublishedAccuracy(training, k, {n: value / 100 for n, value in zip(names, values, strict=True)})

@@ -1,4 +1,4 @@
-"""What a protocol returns, and the files of an evaluation's run folder."""
+"""Result of a protocol, and the files of an evaluation's run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alan.runs import CONFIG, plain
 
 SCHEMA = "alan-results/2"
 RESULTS, EXAMPLES = "results.json", "examples.npz"
-#: Everything that a run may write; ``overwrite`` removes these and nothing else.
+#: Everything that a run may write; ``overwrite`` removes only these.
 CONTENTS = (
     CONFIG,
     RESULTS,
@@ -39,13 +39,13 @@ CONTENTS = (
 
 @dataclass
 class Result:
-    """Outcome of a protocol.
+    """Result of a protocol.
 
     Attributes:
-        summary: nested dictionary of plain values; goes to ``results.json``.
-        cases: one row per measured case; goes to a CSV file.
-        models: file name to the dictionary of a fitted white box; goes to ``models/``.
-        examples: arrays of the frames shown in the report; goes to ``examples.npz``.
+        summary: Nested dictionary of plain values, for ``results.json``.
+        cases: One row per measured case, for a CSV file.
+        models: File name to the dictionary of a fitted white box, for ``models/``.
+        examples: Arrays of the example frames in the report, for ``examples.npz``.
     """
 
     summary: dict[str, Any]
@@ -55,12 +55,12 @@ class Result:
 
 
 def write_result(out: Path, result: Result, cases_name: str) -> None:
-    """Write a protocol's cases, white boxes and examples (not ``results.json``: it seals the run).
+    """Write cases, white boxes and examples of a protocol; ``results.json`` comes later and completes the run.
 
     Args:
-        out: the run folder.
-        result: what to write.
-        cases_name: file name of the CSV; NaN is an empty cell.
+        out: Run folder.
+        result: What to write.
+        cases_name: File name of the CSV file; NaN becomes an empty cell.
     """
     with atomic(out / cases_name) as temporary:
         result.cases.to_csv(temporary, index=False, float_format="%.6g")
@@ -68,7 +68,7 @@ def write_result(out: Path, result: Result, cases_name: str) -> None:
         write_json(out / "models" / name, plain(model))
     if result.examples:
         with atomic(out / EXAMPLES) as temporary, temporary.open("wb") as file:
-            # mypy takes the unpacked arrays for numpy's flags.
+            # mypy mistakes the arrays for the flags of this function
             np.savez_compressed(file, **result.examples)  # type: ignore[arg-type]
 
 
@@ -76,9 +76,9 @@ def read_results(out: Path) -> dict[str, Any]:
     """Read ``results.json`` of a run folder.
 
     Raises:
-        DataError: there is none, or it is of another schema.
+        DataError: The file is missing or has another schema.
     """
     results = read_json(out / RESULTS)
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise DataError(f"{out / RESULTS}: not of the schema {SCHEMA}; run alan evaluate again")
+        raise DataError(f"{out / RESULTS}: has not the schema {SCHEMA}; run alan evaluate again")
     return results

@@ -1,4 +1,4 @@
-"""One evaluation from configuration to run folder; ``alan.report`` makes the page out of it."""
+"""Run an evaluation and write its run folder, from which :mod:`alan.report` makes the page."""
 
 from __future__ import annotations
 
@@ -35,30 +35,30 @@ def run_evaluation(
     curves: Mapping[str, str] | None = None,
     label_efficiency: LabelEfficiencyProtocol | None = None,
 ) -> Path:
-    """Measure what the protocols ask for and write the run folder.
+    """Carry out protocols and write the run folder.
 
     The folder holds ``config.yaml``, ``results.json``, ``per_case.csv`` (segmentation), ``per_image_views.csv``
-    (views), ``label_efficiency.csv``, ``models/*.json`` (the fitted white boxes), ``maps``, ``features`` and
-    ``cells`` (so that a second run resumes), ``examples.npz`` and ``curves``. ``results.json`` is written last:
-    where it stands, the run is whole. A second call with the same configuration and the same inputs reuses it. A
-    run refused for bad input leaves nothing.
+    (views), ``label_efficiency.csv``, ``models/*.json`` (fitted white boxes), ``maps``, ``features`` and ``cells``
+    (from which a second run resumes), ``examples.npz`` and ``curves``. ``results.json`` is written last and marks
+    the run complete. A second call with the same configuration and inputs reuses it. Bad input leaves no folder
+    behind.
 
     Args:
-        segmentation: the segmentation protocol, or None.
-        views: the view protocol, or None.
-        out: the run folder.
-        title: heading of the report.
-        overwrite: replace a run with another configuration.
-        curves: name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
-        label_efficiency: the label-efficiency protocol, or None.
+        segmentation: Segmentation protocol, or None.
+        views: View protocol, or None.
+        out: Run folder.
+        title: Heading of the report.
+        overwrite: Replace a run with another configuration.
+        curves: Name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
+        label_efficiency: Label-efficiency protocol, or None.
 
     Returns:
         The run folder.
 
     Raises:
-        ConfigError: no protocol is given, or the folder holds a run with another configuration.
-        DataError: an input is missing, or ``out`` holds something else.
-        AlanError: as :func:`measure_segmentation`, :func:`measure_views` and :func:`measure_efficiency`.
+        ConfigError: No protocol is given, or the folder holds a run with another configuration.
+        DataError: An input is missing, or ``out`` holds something else.
+        AlanError: As :func:`measure_segmentation`, :func:`measure_views` and :func:`measure_efficiency`.
     """
     if segmentation is None and views is None and label_efficiency is None:
         raise ConfigError("nothing to evaluate: give a segmentation, a views or a label_efficiency protocol")
@@ -71,7 +71,7 @@ def run_evaluation(
             "curves": None if curves is None else dict(curves),
         }
     )
-    if label_efficiency is not None:  # neither the number of processes nor the place of the work changes a result
+    if label_efficiency is not None:  # without settings that change no result
         config["label_efficiency"] = plain(label_efficiency.settings())
     inputs = _inputs(segmentation, views, label_efficiency, curves or {})
     with open_run(folder, config, overwrite, CONTENTS) as run:
@@ -95,7 +95,7 @@ def _measure(
     label_efficiency: LabelEfficiencyProtocol | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """Carry out the protocols, write their cases, and give their summaries."""
+    """Carry out the protocols, write their cases, and return their summaries."""
     results: dict[str, Any] = {}
     if segmentation is not None:
         result = measure_segmentation(segmentation, folder)
@@ -118,7 +118,7 @@ def _inputs(
     label_efficiency: LabelEfficiencyProtocol | None,
     curves: Mapping[str, str],
 ) -> dict[str, str]:
-    """Fingerprint of every input: a store's own, of a file (shipped or not) that of its bytes, else the name."""
+    """Return the fingerprint of each store and file (also of shipped ones), and the name of any other model."""
     stores = {part.store for part in (segmentation, views, label_efficiency) if part is not None}
     files = [*segmentation.parcels.values(), *segmentation.networks.values()] if segmentation is not None else []
     if views is not None:
@@ -140,7 +140,7 @@ def _inputs(
 
 
 def _copy_curves(curves: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Copy metrics files into the run folder: name to file name."""
+    """Copy metrics files into the run folder, and return the name of each copy."""
     copied = {}
     for number, (name, path) in enumerate(curves.items()):
         target = folder / "curves" / f"{number}{Path(path).suffix}"

@@ -1,4 +1,4 @@
-"""What each post-processing step is worth: Dice with the step, without it, and the difference."""
+"""Ablation of post-processing steps: Dice with and without each step."""
 
 from __future__ import annotations
 

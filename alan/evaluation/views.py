@@ -1,4 +1,4 @@
-"""Naming the view of a frame by its nearest neighbours: the paper's section 4.3 and Table 3."""
+"""The view protocol: recognise the view of a frame by its nearest neighbours (paper, section 4.3 and Table 3)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _log = logging.getLogger(__name__)
 
 
 def measure_views(protocol: ViewProtocol) -> Result:
-    """Fit the neighbours on the training side and measure them on the test side.
+    """Fit the nearest neighbours on the training split and measure them on the test split.
 
     Args:
-        protocol: what to measure.
+        protocol: What to measure.
 
     Returns:
-        The result; ``summary["leaks"]`` says in words how the split leaks, and is empty for an honest split.
+        The result; ``summary["leaks"]`` describes how the split leaks, and is empty for an honest split.
 
     Raises:
-        SplitLeakError: a patient or study on both sides, in a store that does not announce that it leaks.
-        DataError: a side without any sequence of these views, or a training side without one of the views.
-        CheckpointError: a backbone that cannot be loaded.
+        SplitLeakError: A patient or study is in both splits, and the store does not announce that it leaks.
+        DataError: A split has no sequence of these views, or the training split lacks one of the views.
+        CheckpointError: The backbone cannot be loaded.
     """
     store = FrameStore(protocol.store)
     train = store.select(split=protocol.train_split, views=protocol.views)
@@ -48,7 +48,7 @@ def measure_views(protocol: ViewProtocol) -> Result:
     if missing:
         raise DataError(f"{store.name}: no {missing[0]} in split {protocol.train_split!r}: leave it out of views")
     backbone = load_backbone(protocol.backbone)
-    frames = [store.frames([_frame(sequence) for sequence in side]) for side in (train, test)]
+    frames = [store.frames([_frame(sequence) for sequence in split]) for split in (train, test)]
     methods: list[tuple[str, str, list[NDArray[np.float32]]]] = [
         ("backbone", "backbone", [_cls(backbone, part, protocol.batch_size, "backbone") for part in frames])
     ]
@@ -83,14 +83,14 @@ def measure_views(protocol: ViewProtocol) -> Result:
 def _check_leak(
     store: FrameStore, protocol: ViewProtocol, train: tuple[StoredSequence, ...], test: tuple[StoredSequence, ...]
 ) -> str:
-    """Refuse a leak unless the store announces one; what it announces, or an empty string."""
-    sides = {protocol.train_split: train, protocol.test_split: test}
-    if len(sides) < 2:
+    """Refuse a leak unless the store announces one; return the announcement, or an empty string."""
+    splits = {protocol.train_split: train, protocol.test_split: test}
+    if len(splits) < 2:
         raise SplitLeakError(
             f"train_split and test_split are both {protocol.test_split!r}: give two different ones"
         )
     try:
-        check_disjoint({name: [(s.patient, s.study) for s in side] for name, side in sides.items()})
+        check_disjoint({name: [(s.patient, s.study) for s in split] for name, split in splits.items()})
     except SplitLeakError as error:
         if not store.leaks:
             raise
@@ -104,7 +104,7 @@ def _frame(sequence: StoredSequence) -> int:
 
 
 def _cls(backbone: Backbone, frames: NDArray[np.uint8], batch_size: int, name: str) -> NDArray[np.float32]:
-    """CLS features: (n, D)."""
+    """Compute CLS features (n, D)."""
     backbone = backbone.to("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
         bar = tqdm(range(0, len(frames), batch_size), desc=f"features: {name}", unit="batch", leave=False)
@@ -115,7 +115,7 @@ def _cls(backbone: Backbone, frames: NDArray[np.uint8], batch_size: int, name: s
 def _predict(
     classifier: WeightedKNNClassifier, queries: NDArray[np.float32], test: tuple[StoredSequence, ...]
 ) -> pd.DataFrame:
-    """One row a test image: who it is, what it shows, what was said, and with which share of the votes."""
+    """Make one row per test image: its names, its view, the predicted view and its share of the votes."""
     votes = classifier.predict_proba(queries)
     predicted = classifier.classes_[votes.argmax(axis=1)]
     rows = {name: [getattr(s, name) for s in test] for name in ("id", "patient", "study", "view")}
@@ -125,7 +125,7 @@ def _predict(
 
 
 def _summary(table: pd.DataFrame, views: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """Accuracy in total, by view and balanced (the mean over views), with intervals; confusion matrix."""
+    """Compute accuracies (total, by view, balanced over views) with intervals, and the confusion matrix."""
     by_view = {
         view: bootstrap_interval(part["correct"], part["patient"], seed=seed).to_dict()
         for view in views
@@ -141,7 +141,7 @@ def _summary(table: pd.DataFrame, views: tuple[str, ...], seed: int) -> dict[str
 
 
 def _balanced_interval(table: pd.DataFrame, seed: int, n_resamples: int = 2000) -> tuple[float, float]:
-    """Interval of the balanced accuracy over patients; a resample without a view is left out."""
+    """Compute the interval of the balanced accuracy over patients; a resample without a view is left out."""
     patients, index = np.unique(table["patient"].to_numpy(dtype=str), return_inverse=True)
     if len(patients) < 2:
         return float("nan"), float("nan")

@@ -1,4 +1,4 @@
-"""A contact sheet: many frames with the outlines of their segments, to be looked over at once."""
+"""Contact sheet: many frames with the outlines of their segments on one page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alan.files import atomic
 from alan.report.figures import STYLE, png
 from alan.report.words import STRUCTURES
 
-# Okabe and Ito's colours that are bright enough on a dark frame.
+# Colours by Okabe and Ito that are bright enough on a dark frame.
 _COLOURS = ("#56B4E9", "#F0E442", "#E69F00", "#CC79A7", "#2dd4bf", "#D55E00")
 _COLUMNS = 6
 
@@ -31,10 +31,10 @@ def contact_sheet(
     """Draw frames with outlines.
 
     Args:
-        pictures: n frames (H, W) uint8, n at least 1; each is stretched to its label map.
-        labels: n label maps (H, W) of any size: 0 background, 1 for the first structure and so on.
+        pictures: n frames (H, W) uint8, at least one; each is stretched to the size of its label map.
+        labels: n label maps (H, W) of any size: 0 for background, 1 for the first structure and so on.
         names: n titles.
-        structures: names of the structures, in the order of the labels.
+        structures: Names of the structures in the order of the labels.
     """
     columns = min(_COLUMNS, len(pictures))
     rows = math.ceil(len(pictures) / columns)

@@ -54,5 +54,5 @@ def test_pixels_are_averaged_and_standardised():
     brighter = (frames // 2 + 90).astype(np.uint8)
     assert np.corrcoef(got[0], pixel_features(brighter, size=4)[0])[0, 1] > 0.99
     assert not pixel_features(np.full((1, 8, 8), 7, np.uint8)).any()
-    with pytest.raises(ParameterError, match="size=1"):
+    with pytest.raises(ParameterError, match="size is 1"):
         pixel_features(frames, size=1)
