@@ -12,6 +12,7 @@ from scipy.spatial import KDTree
 
 from alan.cardiac.areas import check_spacing
 from alan.errors import ParameterError
+from alan.overlap import dice_of_counts, iou_of_counts
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -31,10 +32,6 @@ def _sizes(a: BoolArray, b: BoolArray) -> tuple[FloatArray, FloatArray]:
     return both, total
 
 
-def _ratio(top: FloatArray, bottom: FloatArray) -> FloatArray:
-    return np.asarray(np.divide(top, bottom, out=np.full(np.shape(bottom), np.nan), where=bottom > 0))
-
-
 def dice(a: BoolArray, b: BoolArray) -> FloatArray:
     """Compute the Dice score, ``2 |a and b| / (|a| + |b|)``.
 
@@ -48,8 +45,7 @@ def dice(a: BoolArray, b: BoolArray) -> FloatArray:
     Raises:
         ParameterError: The shapes differ.
     """
-    both, total = _sizes(*_pair(a, b))
-    return _ratio(2 * both, total)
+    return np.asarray(dice_of_counts(*_sizes(*_pair(a, b))))
 
 
 def iou(a: BoolArray, b: BoolArray) -> FloatArray:
@@ -65,8 +61,7 @@ def iou(a: BoolArray, b: BoolArray) -> FloatArray:
     Raises:
         ParameterError: The shapes differ.
     """
-    both, total = _sizes(*_pair(a, b))
-    return _ratio(both, total - both)
+    return np.asarray(iou_of_counts(*_sizes(*_pair(a, b))))
 
 
 def outline(mask: BoolArray) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from alan.errors import ParameterError
 from alan.files import atomic
+from alan.overlap import dice_of_counts, iou_of_counts
 from alan.supervised.ensemble import Member, check_members
 from alan.supervised.segmenter import to_labels
 from alan.supervised.settings import Objective
@@ -75,8 +76,7 @@ class MemberPredictions:
         both, predicted = self.counts(weights)
         total = (predicted + self.truth)[:, 1:].astype(np.float64)
         inside = both[:, 1:].astype(np.float64)
-        top, bottom = (inside, total - inside) if objective == "iou" else (2 * inside, total)
-        values = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
+        values = (iou_of_counts if objective == "iou" else dice_of_counts)(inside, total)
         known = ~np.isnan(values)
         sums = np.where(known, values, 0.0).sum(0)
         means: FloatArray = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))

@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from alan.extras import third_party
+from alan.overlap import dice_of_counts, iou_of_counts
 
 
 class SegmentationScores(nn.Module):
     """Mean Dice and IoU of each structure over images, and the pixel accuracy.
 
     An image in which a structure is neither annotated nor predicted has no Dice of it and does not count; a mean
-    over no image is NaN. IoU is ``d / (2 - d)`` of an image's Dice d. The accuracy includes the background,
-    as in the ACDC U-Net study.
+    over no image is NaN. The accuracy includes the background, as in the ACDC U-Net study.
 
     Args:
         structures: Names, in the order of the labels.
@@ -24,26 +24,17 @@ class SegmentationScores(nn.Module):
     def __init__(self, structures: Sequence[str]) -> None:
         super().__init__()
         self.structures = tuple(structures)
-        self._dice = third_party("torchmetrics.functional.segmentation").dice_score
         mean = third_party("torchmetrics").MeanMetric
         names = [f"{kind}_{name}" for kind in ("dice", "iou") for name in structures]
         self.means: Any = nn.ModuleDict({name: mean(nan_strategy="ignore") for name in [*names, "accuracy"]})
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
         """Add a batch of label maps, both (B, H, W) integers with 0 for background."""
-        classes = len(self.structures) + 1
-        dice = self._dice(
-            predicted.long(),
-            labels.long(),
-            num_classes=classes,
-            include_background=False,
-            average="none",
-            input_format="index",
-        )  # (B, structures), NaN where a structure is in neither
-        for column, name in enumerate(self.structures):
-            values = dice[:, column]
-            self.means[f"dice_{name}"].update(values)
-            self.means[f"iou_{name}"].update(values / (2 - values))
+        for value, name in enumerate(self.structures, 1):
+            found, truth = predicted == value, labels == value
+            both, total = (found & truth).sum((1, 2)), found.sum((1, 2)) + truth.sum((1, 2))
+            self.means[f"dice_{name}"].update(dice_of_counts(both, total))
+            self.means[f"iou_{name}"].update(iou_of_counts(both, total))
         self.means["accuracy"].update((predicted == labels).float().mean((1, 2)))
 
     def compute(self) -> dict[str, Tensor]:

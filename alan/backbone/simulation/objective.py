@@ -15,6 +15,7 @@ from alan.backbone.spec import BackboneSpec
 from alan.data.augmentation.dense import DenseAugmentation, warp, warp_labels
 from alan.data.sector import sector_mask
 from alan.errors import ParameterError
+from alan.overlap import dice_of_counts
 
 
 class AugmentedFrames(NamedTuple):
@@ -102,7 +103,7 @@ def frame_dice(found: Tensor, labels: Tensor, n_structures: int) -> Tensor:
     """
     values = torch.arange(1, n_structures + 1, device=labels.device)[:, None, None]
     a, b = found[:, None] == values, labels[:, None] == values
-    return 2 * (a & b).sum((2, 3)) / (a.sum((2, 3)) + b.sum((2, 3)))
+    return dice_of_counts((a & b).sum((2, 3)), a.sum((2, 3)) + b.sum((2, 3)))
 
 
 def resize_grid(grid: Tensor, side: int) -> Tensor:
