@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from alan._version import __version__
 from alan.errors import CacheError
 
@@ -57,9 +59,9 @@ class Manifest:
 
     def write(self, attributes: Any) -> None:
         """Write to the attributes of an HDF5 file."""
-        attributes["schema"] = SCHEMA
+        write_text(attributes, "schema", SCHEMA)
         for name, value in asdict(self).items():
-            attributes[name] = value if isinstance(value, str) else json.dumps(value)
+            write_text(attributes, name, value if isinstance(value, str) else json.dumps(value))
 
     @classmethod
     def read(cls, attributes: Any, where: str) -> Manifest:
@@ -72,26 +74,39 @@ class Manifest:
         Raises:
             CacheError: the schema is another, or an attribute is missing or damaged.
         """
-        schema = attributes.get("schema", "none")
-        if not isinstance(schema, str) or schema != SCHEMA:
+        schema = read_text(attributes, "schema") if "schema" in attributes else "none"
+        if schema != SCHEMA:
             raise CacheError(
                 f"{where}: schema is {schema!r}, this version reads {SCHEMA!r}; write it again with `alan cache`"
             )
         try:
-            settings, what = json.loads(attributes["settings"]), json.loads(attributes["what"])
+            settings, what = (json.loads(read_text(attributes, name)) for name in ("settings", "what"))
             if not isinstance(settings, dict) or not set(what) <= set(KINDS):
                 raise ValueError(f"what is {what!r}, settings {settings!r}")
             return cls(
-                **{name: str(attributes[name]) for name in ("backbone", "parcels", "store", "preprocessing")},
+                **{
+                    name: read_text(attributes, name) for name in ("backbone", "parcels", "store", "preprocessing")
+                },
                 what=tuple(what),
                 settings=settings,
-                created_by=str(attributes["created_by"]),
+                created_by=read_text(attributes, "created_by"),
             )
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CacheError(
                 f"{where}: the manifest is damaged ({reason}); write it again with `alan cache`"
             ) from error
+
+
+def write_text(attributes: Any, name: str, text: str) -> None:
+    """Write an attribute of fixed length, which lies in a part of the file that HDF5 protects by a checksum."""
+    attributes[name] = np.bytes_(text.encode() or b"\0")
+
+
+def read_text(attributes: Any, name: str) -> str:
+    """Read an attribute that :func:`write_text` wrote, or one of variable length."""
+    value = attributes[name]
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def short(fingerprint: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alan.cache.manifest import Manifest, short
+from alan.cache.manifest import Manifest, read_text, short
 from alan.cache.shard import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
 from alan.data.sample import BoolArray, ByteArray, IntArray
 from alan.errors import CacheError
@@ -185,7 +186,7 @@ def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Source]
     try:
         with h5py.File(path, "r", locking=False) as file:
             manifest = Manifest.read(file.attrs, str(path))
-            names = [str(name) for name in file.attrs.get("shards", ())]
+            names = json.loads(read_text(file.attrs, "shards")) if "shards" in file.attrs else []
             if not names:
                 return manifest, [_tables(path, file)]
         return manifest, [_shard(path.with_name(name), manifest) for name in names]

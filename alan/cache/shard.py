@@ -10,6 +10,7 @@ a checksum, so that damage is found when the row is read.
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import re
@@ -23,7 +24,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from alan.cache.manifest import Manifest
+from alan.cache.manifest import Manifest, write_text
 from alan.data.sample import IntArray
 from alan.errors import CacheError, ParameterError
 from alan.files import atomic
@@ -39,6 +40,9 @@ FEATURES = {"cls": "<f4", "tokens": "<f2", "sector": "|b1", "logits": "<f2", "ma
 #: Global frame index and flag of each row.
 _TABLES: Layout = {"index": ((), np.int64), "done": ((), np.uint8)}
 _CHECK = "crc_"
+#: Format of HDF5 1.8, the first whose metadata have checksums. Without them, damage can make the library loop
+#: forever. Later formats mark open files, so that those of a killed process cannot be opened again.
+LIBVER = ("v108", "v108")
 
 
 def part_path(out: Path, rank: int) -> Path:
@@ -233,7 +237,7 @@ def _create(path: Path, manifest: Manifest, index: IntArray, layout: Layout, pla
     checks: Layout = {_CHECK + name: ((), np.uint32) for name in layout}
     try:
         with atomic(path) as temporary:
-            with h5py.File(temporary, "w") as file:
+            with h5py.File(temporary, "w", libver=LIBVER) as file:
                 manifest.write(file.attrs)
                 file.attrs["rank"], file.attrs["ranks"] = place
                 for name, (shape, dtype) in {**_TABLES, **checks, **layout}.items():
@@ -383,9 +387,10 @@ def finish(out: Path) -> None:
         out.unlink(missing_ok=True)  # it lists the shards that are replaced now
         for rank in range(ranks):
             parts[rank].replace(shard_path(out, rank))
-        with atomic(out) as temporary, h5py.File(temporary, "w") as file:
+        with atomic(out) as temporary, h5py.File(temporary, "w", libver=LIBVER) as file:
             manifest.write(file.attrs)
-            file.attrs["shards"] = [shard_path(out, rank).name for rank in range(ranks)]
+            names = [shard_path(out, rank).name for rank in range(ranks)]
+            write_text(file.attrs, "shards", json.dumps(names))
     current = {shard_path(out, rank) for rank in range(ranks)} if ranks > 1 else set()
     for path in leftovers(out):
         if path not in current:

@@ -1,6 +1,7 @@
 """Parts and shards: resume after a kill, refusal of another's part, full disks, several ranks."""
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -311,6 +312,6 @@ def test_shards_that_hold_the_same_frames_are_refused(tmp_path, manifest):
     out = tmp_path / "cache.h5"
     write_ranks(out, manifest, 2)
     with h5py.File(out, "r+") as file:
-        file.attrs["shards"] = [shard_path(out, 0).name] * 2
+        file.attrs["shards"] = json.dumps([shard_path(out, 0).name] * 2)
     with pytest.raises(CacheError, match="shards do not fit together"):
         FeatureCache(out)

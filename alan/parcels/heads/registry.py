@@ -43,7 +43,8 @@ def build_head(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Toke
         head = HEADS[kind](**arguments)
         head.load_state_dict(dict(state))
     except (TypeError, RuntimeError, ParameterError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"the tensors of the head do not fit its settings {dict(settings)}: {error}"
+            f"the tensors of the head do not fit its settings {dict(settings)}: {reason}: export the parcels again"
         ) from error
     return head
