@@ -2,9 +2,9 @@
 
     python tests/faults/mutate_models.py KINDS TRIES SEED FOLDER
 
-prints one line of JSON per kind (KINDS are separated by commas), as ``mutate_io.py`` does: for each way of damage the
-numbers of files tried, refused (one line), right (the same output as before) and wrong (another output), and unexpected exceptions.
-The process may use two gigabytes more than at its start; the test limits its time.
+prints one line of JSON per kind (KINDS are separated by commas), as ``mutate_io.py`` does: for each way of damage
+the numbers of files tried, refused (one line), right (the same output as before) and wrong (another output), and
+unexpected exceptions. The process may use two gigabytes more than at its start; the test limits its time.
 """
 
 import itertools
