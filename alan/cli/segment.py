@@ -41,8 +41,9 @@ def segment(
 ) -> Path:
     """Segment a folder of pictures or a frame store with white boxes or with a network.
 
-    The run folder contains ``config.yaml``; ``masks/<frame>.png``, grey label maps of the original size (0 is
-    background, 1 is the first structure and so on, see ``classes.csv``); ``segments.csv`` with one row per frame
+    The run folder contains ``config.yaml``; ``masks/<frame>.png``, label maps of the original size with a palette
+    of colours (0 is background, 1 is the first structure and so on, see ``classes.csv``); ``segments.csv`` with
+    one row per frame
     and structure: area in pixels of the original and, if the pixel size is known, in cm2, number of chosen parcels
     in the segment (not for a network), and whether the segment is empty; and ``contact_sheet.png``. The same
     command continues an interrupted run, and segments pictures that were added to the folder or changed since.

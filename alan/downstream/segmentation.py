@@ -13,11 +13,12 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageColor, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from alan.cardiac.areas import area_cm2
 from alan.data.stills import Spacing, Still, Stills
+from alan.data.structures import label_colour
 from alan.downstream.members import load_network
 from alan.downstream.whitebox.several import Segmentation
 from alan.errors import DataError
@@ -107,8 +108,8 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
     Raises:
         DataError: no frame can be decoded.
     """
-    classes = [f"{name},{value}" for value, name in enumerate(segmenter.structures, 1)]
-    write_text(folder / CLASSES, "\n".join(["name,id", *classes]) + "\n")
+    classes = [f"{name},{value},{label_colour(value)}" for value, name in enumerate(segmenter.structures, 1)]
+    write_text(folder / CLASSES, "\n".join(["name,id,colour", *classes]) + "\n")
     done = _finished(stills, folder, segmenter.structures)
     todo = [n for n, name in enumerate(stills.names) if name not in done]
     if done:
@@ -155,8 +156,10 @@ def read_mask(folder: Path, name: str) -> NDArray[np.uint8]:
 def _write_mask(path: Path, labels: NDArray[np.uint8], stamp: str) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text(_SOURCE, stamp)
+    image = Image.fromarray(labels)
+    image.putpalette([part for value in range(256) for part in ImageColor.getrgb(label_colour(value))])
     with atomic(path) as temporary:
-        Image.fromarray(labels).save(temporary, format="PNG", pnginfo=info)
+        image.save(temporary, format="PNG", pnginfo=info)
 
 
 def _rows(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from alan.active.acquisition import ACQUISITIONS
 from alan.active.settings import RANDOM
 from alan.active.state import SCHEMA
+from alan.data.structures import label_colour
 from alan.errors import DataError
 from alan.evaluation.columns import ColumnEntry
 from alan.evaluation.results import RESULTS
@@ -32,7 +33,6 @@ from alan.report.words import number, percent, plural
 _LOOKS = (
     ("#009E73", "s"), ("#0072B2", "o"), ("#D55E00", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
 )  # fmt: skip
-_CONTOURS = ("#4ade80", "#4da3ff", "#f0c040", "#CC79A7", "#D55E00", "#56B4E9")
 #: Columns of the ``summary.csv`` of active learning.
 _SUMMARY = (
     ColumnEntry("data", "", "Data set"),
@@ -206,4 +206,4 @@ def _outlines(axes: Axes, label: NDArray[np.integer[Any]]) -> None:
     for value in range(1, int(label.max()) + 1):
         mask = label == value
         if mask.any() and not mask.all():
-            axes.contour(mask, levels=[0.5], colors=[_CONTOURS[(value - 1) % len(_CONTOURS)]], linewidths=1.1)
+            axes.contour(mask, levels=[0.5], colors=[label_colour(value)], linewidths=1.1)

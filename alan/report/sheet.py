@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alan.data.stills import Stills
+from alan.data.structures import label_colour
 from alan.downstream.segmentation import SegmentedFrames, read_mask
 from alan.files import atomic
 from alan.report.figures import STYLE, png
 from alan.report.words import STRUCTURES
 
-# Colours by Okabe and Ito that are bright enough on a dark frame.
-_COLOURS = ("#56B4E9", "#F0E442", "#E69F00", "#CC79A7", "#2dd4bf", "#D55E00")
 _COLUMNS = 6
 
 
@@ -50,12 +49,12 @@ def contact_sheet(
             for value in range(len(structures), 0, -1):
                 mask = label == value
                 if mask.any() and not mask.all():
-                    axes.contour(mask, levels=[0.5], colors=[_colour(value)], linewidths=1.1)
+                    axes.contour(mask, levels=[0.5], colors=[label_colour(value)], linewidths=1.1)
             title = name if len(name) <= 24 else f"…{name[-23:]}"
             axes.set_title(title, loc="center", fontsize=7, fontweight="normal")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
         handles = [
-            mpl.lines.Line2D([], [], color=_colour(value), lw=2.5, label=STRUCTURES.get(name, name))
+            mpl.lines.Line2D([], [], color=label_colour(value), lw=2.5, label=STRUCTURES.get(name, name))
             for value, name in enumerate(structures, 1)
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
@@ -81,7 +80,3 @@ def write_sheet(  # noqa: PLR0917 (what is drawn, and where)
     pictures, labels = [stills.picture(n) for n in chosen], [read_mask(run, name) for name in names]
     with atomic(path) as temporary:
         temporary.write_bytes(png(contact_sheet(pictures, labels, names, structures)))
-
-
-def _colour(value: int) -> str:
-    return _COLOURS[(value - 1) % len(_COLOURS)]

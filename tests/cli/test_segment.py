@@ -7,7 +7,9 @@ import yaml
 from PIL import Image
 
 from alan.cli.segment import segment
+from alan.data.io.pictures import read_mask
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.classes import read_classes
 from alan.data.readers.folder import FrameFolder
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
@@ -49,7 +51,10 @@ def pictures(tiny, tmp_path):
 
 def label_of(path):
     with Image.open(path) as image:
-        assert image.mode == "L"
+        assert image.mode == "P"
+        background, first = image.getpalette()[:3], image.getpalette()[3:6]
+        assert background == [0, 0, 0]
+        assert max(first) > 100  # a viewer shows more than black
         return np.array(image)
 
 
@@ -76,6 +81,13 @@ def test_a_folder_of_pictures(alan, models, pictures, tmp_path, listing):
             assert row.area_cm2 == pytest.approx(row.area_px * 0.5 * 0.4 / 100, abs=1e-4)
             assert (row.parcels, row["empty"]) == (found.parcels[0, value - 1], row.area_px == 0)
     assert table.area_px.sum() > 0
+    classes = read_classes(out / "classes.csv")  # an archive of one's own can take the masks, colours and all
+    for convert in (None, "RGB"):
+        path = tmp_path / "edited.png"
+        with Image.open(out / "masks" / "a.png") as image:
+            (image.convert(convert) if convert else image).save(path)
+        for value, mask in enumerate(classes.masks(read_mask(path), path).values(), 1):
+            np.testing.assert_array_equal(mask, label_of(out / "masks" / "a.png") == value)
     with Image.open(out / "contact_sheet.png") as image:
         assert min(image.size) > 300
 

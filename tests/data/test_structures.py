@@ -1,9 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 
 from alan.data.structures import (
     STRUCTURES,
     check_structures,
+    label_colour,
     label_names,
     label_value,
     masks_from_labels,
@@ -42,3 +45,10 @@ def test_channels_of_the_logits():
 def test_structures_that_cannot_be_told_apart(structures, message):
     with pytest.raises(ParameterError, match=message):
         check_structures(structures)
+
+
+def test_every_value_has_a_colour_of_its_own():
+    colours = [label_colour(value) for value in range(256)]
+    assert colours[0] == "#000000"
+    assert len(set(colours)) == 256
+    assert all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in colours)
