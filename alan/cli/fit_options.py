@@ -1,23 +1,14 @@
-"""What ``alan fit`` can say before PyTorch is imported: its help, and that a file is missing."""
+"""Help of ``alan fit`` and its siblings, shown before PyTorch is imported."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
-
-import yaml
-
-from alan.errors import DataError
+from collections.abc import Sequence
 
 #: Packages whose modules, and those whose data modules, can be given by their bare names.
 MODULES = ("alan.backbone", "alan.parcels", "alan.supervised")
 DATA = ("alan.data", "alan.cache")
-#: Options of data modules that name files, and what writes them.
-_INPUTS = {"stores": "prepare", "unlabelled": "prepare", "store": "prepare", "cache": "cache"}
 _HELP = """usage: alan {verb} --config CONFIG [--out OUT] [options]
 
 {summary}
@@ -67,39 +58,3 @@ def class_names(packages: Sequence[str]) -> list[str]:
         for name in importlib.import_module(package).__all__
         if name.endswith("DataModule" if package in DATA else "Module")
     ]
-
-
-def check_inputs(args: Sequence[str]) -> None:
-    """Refuse a data file that does not exist, before anything is imported.
-
-    Args:
-        args: The options, with the paths of configurations.
-
-    Raises:
-        DataError: A store or a cache is missing; the message says what writes it.
-    """
-    values = {key: value for given in map(_read, pairwise([*args, ""])) for key, value in given}
-    for name, verb in _INPUTS.items():
-        for path in _paths(values.get(name)):
-            if not Path(path).exists():
-                raise DataError(f"{path}: no such file; write it with `alan {verb}`")
-
-
-def _read(words: tuple[str, str]) -> Iterator[tuple[str, Any]]:
-    """Yield the options of the data module that an argument gives, itself or in a file; later ones hold."""
-    name, given, value = words[0].partition("=")
-    value = value if given else words[1]
-    try:
-        if name in ("--config", "-c"):
-            settings = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-            yield from (settings["data"].get("init_args") or {}).items()
-        elif name.startswith("--data."):
-            yield name.rpartition(".")[2], yaml.safe_load(value)
-    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
-        return  # the parser says it better
-
-
-def _paths(value: Any) -> list[str]:
-    """The files that an option names."""
-    values = value if isinstance(value, list) else [value]
-    return [path for path in values if isinstance(path, str)]

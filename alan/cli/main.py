@@ -101,10 +101,13 @@ def _is_group(word: str) -> bool:
 
 
 def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
+    from alan.cli.inputs import check_inputs
     from alan.cli.parsing import function_parser
 
     parser = function_parser(function, verb, f"{COMMON}\n\n{EXIT_CODES}")
-    values = parser.instantiate_classes(parser.parse_args(list(args))).as_dict()
+    parsed = parser.parse_args(list(args))
+    check_inputs(parsed.as_dict())
+    values = parser.instantiate_classes(parsed).as_dict()
     values.pop("config", None)
     seed = values.get("seed", 0)
     if not 0 <= seed < 2**32:
@@ -119,12 +122,13 @@ def _quiet_lightning() -> None:
 
 
 def _lightning(verb: str, args: list[str]) -> None:
-    from alan.cli.fit_options import check_inputs, show_help
+    from alan.cli.fit_options import show_help
+    from alan.cli.inputs import check_inputs, training_values
 
     if args == ["--help"]:
         show_help(verb, LIGHTNING[verb], f"{COMMON}\n\n{EXIT_CODES}")
         return
-    check_inputs(args)
+    check_inputs(training_values(args))
     from alan.cli.fit import run_lightning
 
     _quiet_lightning()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -19,6 +20,8 @@ from alan.report.figures import STYLE, png
 from alan.report.words import STRUCTURES
 
 _COLUMNS = 6
+#: Heights of a title and of a row, in widths of a frame.
+_TITLE, _ROW = 0.105, 2.1 / 1.9
 
 
 def contact_sheet(
@@ -27,7 +30,7 @@ def contact_sheet(
     names: Sequence[str],
     structures: Sequence[str],
 ) -> Figure:
-    """Draw frames with outlines.
+    """Draw frames with outlines, all on one axes: an axes per frame would take several times as long.
 
     Args:
         pictures: n frames (H, W) uint8, at least one; each is stretched to the size of its label map.
@@ -38,27 +41,40 @@ def contact_sheet(
     columns = min(_COLUMNS, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.9 * columns, 2.0 * rows + 0.35), layout="constrained")
-        panels = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes in panels:
-            axes.set_axis_off()
-        for axes, picture, label, name in zip(panels, pictures, labels, names, strict=False):
-            height, width = label.shape
-            shape = (-0.5, width - 0.5, height - 0.5, -0.5)
-            axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="bilinear", extent=shape)
-            for value in range(len(structures), 0, -1):
-                mask = label == value
-                if mask.any() and not mask.all():
-                    axes.contour(mask, levels=[0.5], colors=[label_colour(value)], linewidths=1.1)
+        figure = Figure(figsize=(1.9 * columns, 2.1 * rows + 0.35))
+        bottom = 0.35 / (2.1 * rows + 0.35)
+        axes = figure.add_axes((0.0, bottom, 1.0, 1.0 - bottom))
+        axes.set_axis_off()
+        for place, (picture, label, name) in enumerate(zip(pictures, labels, names, strict=False)):
+            row, column = divmod(place, columns)
+            top = _draw_frame(axes, picture, label, (column, row * _ROW), len(structures))
             title = name if len(name) <= 24 else f"…{name[-23:]}"
-            axes.set_title(title, loc="center", fontsize=7, fontweight="normal")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
+            axes.text(column + 0.5, top - 0.02, title, fontsize=7, ha="center", va="bottom")
+        axes.set(xlim=(0, columns), ylim=(rows * _ROW, 0), aspect="auto")
         handles = [
             mpl.lines.Line2D([], [], color=label_colour(value), lw=2.5, label=STRUCTURES.get(name, name))
             for value, name in enumerate(structures, 1)
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        figure.legend(handles=handles, loc="lower center", ncols=len(handles))
     return figure
+
+
+def _draw_frame(
+    axes: Axes, picture: NDArray[np.uint8], label: NDArray[np.uint8], corner: tuple[float, float], count: int
+) -> float:
+    """Draw a frame and its outlines into a cell one unit wide, below the space of its title; return its top."""
+    height, width = label.shape
+    pixel = 0.96 / max(height, width)
+    left = corner[0] + (1 - pixel * width) / 2
+    top = corner[1] + _TITLE + (1 - pixel * height) / 2 - 0.02
+    extent = (left, left + pixel * width, top + pixel * height, top)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="bilinear", extent=extent, aspect="auto")
+    x, y = left + pixel * (np.arange(width) + 0.5), top + pixel * (np.arange(height) + 0.5)
+    for value in range(count, 0, -1):
+        mask = label == value
+        if mask.any() and not mask.all():
+            axes.contour(x, y, mask, levels=[0.5], colors=[_colour(value)], linewidths=1.1)
+    return top
 
 
 def write_sheet(  # noqa: PLR0917 (what is drawn, and where)

@@ -313,8 +313,9 @@ def misspelt_in_a_network(tiny, folder):
 
 @case("'trainer.max_step' is not known", "did you mean 'max_steps'?")
 def misspelt_in_the_trainer(tiny, folder):
-    config = respelt(folder, "raptor/raptor_demo.yaml", "max_steps", "max_step")
-    return ["fit", *config, f"--data.store={tiny.store('camus')}", f"--data.cache={tiny.store('camus')}"]
+    config, store = respelt(folder, "raptor/raptor_demo.yaml", "max_steps", "max_step"), tiny.store("camus")
+    inputs = {"data.store": store, "data.cache": store, "model.backbone": tiny.backbone()}
+    return ["fit", *config, *(f"--{name}={path}" for name, path in inputs.items())]
 
 
 @case("'viewz' is not known", "did you mean 'views'?")
@@ -386,7 +387,7 @@ def no_frame_a_batch(tiny, folder):
     return ["parcels", "--store", tiny.store("camus"), "--backbone", tiny.backbone(), "--batch_size", 0]
 
 
-@case("batch_size is 0", "give 1 or more")
+@case("batch_size is 0", "give a whole number of at least 1")
 def no_frame_a_batch_of_an_ensemble(tiny, folder):
     return ["ensemble", "--store", tiny.store("camus"), "--members", '{"a": "a", "b": "b"}', "--batch_size", 0]
 

@@ -408,7 +408,11 @@ def test_a_misspelt_configuration_offers_the_nearest(capsys):
     ("config", "options", "verb"),
     [
         ("dino/tiny_demo", ["--data.stores=[a.h5,b.h5]"], "prepare"),
-        ("raptor/raptor_demo", ["--data.init_args.cache", "a.h5", f"--data.store={__file__}"], "cache"),
+        (
+            "raptor/raptor_demo",
+            ["--data.init_args.cache", "a.h5", f"--data.store={__file__}", f"--model.backbone={__file__}"],
+            "cache",
+        ),
     ],
 )
 def test_a_training_without_its_data_is_refused_before_anything_is_imported(config, options, verb):

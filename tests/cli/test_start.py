@@ -42,3 +42,34 @@ def test_the_help_of_a_verb_imports_nothing_heavy(verb):
 
 def test_the_script_sees_heavy_libraries():
     assert "torch" in start("doctor")[2]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("segment --input nowhere --out OUT", "nowhere: no such file or folder"),
+        (
+            "segment --input nowhere.h5 --out OUT",
+            "nowhere.h5: no such file or folder; write it with",
+        ),
+        ("segment --input . --network a.safetensors --out OUT", "a.safetensors: no such file; check the spelling"),
+        ("segment --input . --whitebox [lv.json] --out OUT", "lv.json: no such file"),
+        ("parcels --store a.h5 --backbone alan-sim-small --out OUT", "a.h5: no such file; write it with"),
+        ("name --parcels alan-sim-small-parcels --store a.h5 --out OUT", "a.h5: no such file"),
+        ("cache --config cache/tokens --out OUT", "data/echonet.h5: no such file"),
+        ("ensemble --config ensemble/acdc_tiny --out OUT", ".h5: no such file"),
+        ("search --config search/camus_tiny --out OUT", ".h5: no such file"),
+        ("active run --config active/camus_tiny --out OUT", ".h5: no such file"),
+        ("active suggest --model a.safetensors --images . --out OUT", "a.safetensors: no such file"),
+        ("fit --config dino/tiny_demo --out OUT", "data/demo.h5: no such file; write it with `alan prepare`"),
+        ("fit --config nowhere.yaml --out OUT", "nowhere.yaml: no such file"),
+        ("report --run nowhere", "nowhere: no such file or folder"),
+    ],
+)
+def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(args, words, tmp_path):
+    code, shown, heavy = start(*args.replace("OUT", str(tmp_path / "out")).split())
+    assert code == 2, shown
+    assert words in shown
+    assert shown.count("\n") == 1
+    assert heavy == []
+    assert not (tmp_path / "out").exists()

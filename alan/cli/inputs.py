@@ -1,0 +1,79 @@
+"""Input files of a command, checked before the libraries that would read them are imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alan.errors import DataError
+from alan.shipped import shipped, shipped_configs
+
+#: Suffixes of files that commands read; a name with one of them is a path, not the name of something installed.
+_SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl", ".yaml", ".yml")
+#: Options that name what is written, or a folder that may be made.
+_OUTPUTS = ("out", "work", "config", "title", "storage")
+#: Options that name an input without a suffix too.
+_INPUTS = ("input", "images", "run")
+
+
+def check_inputs(values: Mapping[str, Any]) -> None:
+    """Refuse an input file that does not exist.
+
+    Args:
+        values: Options by name, nested as in a configuration.
+
+    Raises:
+        DataError: A file is missing; the message says what writes it.
+    """
+    for name, value in _leaves(values):
+        path = Path(value)
+        is_input = name in _INPUTS or path.suffix.lower() in _SUFFIXES
+        if is_input and not path.exists() and value not in {**shipped(), **shipped(".json"), **shipped_configs()}:
+            store = path.suffix.lower() in (".h5", ".hdf5")
+            verb = "cache" if name.rpartition(".")[2] == "cache" else "prepare"
+            remedy = f"write it with `alan {verb}`" if store else "check the spelling"
+            raise DataError(f"{value}: no such file{' or folder' if name in _INPUTS else ''}; {remedy}")
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text in nested options with the name of its option."""
+    if isinstance(value, str) and name not in _OUTPUTS:
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(part, str(key))
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _leaves(part, name)
+
+
+def training_values(args: Sequence[str]) -> dict[str, Any]:
+    """Read the options of a training's model and data, from its configurations and its command line.
+
+    Args:
+        args: The options of ``alan fit``, with the paths of configurations. Later ones replace earlier ones.
+
+    Returns:
+        Such as ``data.stores`` and ``model.backbone`` to their values; the parser reports what cannot be read.
+    """
+    values: dict[str, Any] = {}
+    for word, after in pairwise([*args, ""]):
+        name, given, value = word.partition("=")
+        value = value if given else after
+        try:
+            if name in ("--config", "-c"):
+                settings = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+                for part in ("model", "data"):
+                    options = (settings.get(part) or {}).get("init_args") or {}
+                    values |= {f"{part}.{key}": option for key, option in options.items()}
+            elif name.startswith(("--model.", "--data.")):
+                values[name.removeprefix("--").replace("init_args.", "")] = yaml.safe_load(value)
+            elif name == "--ckpt_path":
+                values["ckpt_path"] = value
+        except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError):
+            continue
+    return values
