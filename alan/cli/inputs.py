@@ -33,10 +33,19 @@ def check_inputs(values: Mapping[str, Any]) -> None:
         path = Path(value)
         is_input = name in _INPUTS or path.suffix.lower() in _SUFFIXES
         if is_input and not path.exists() and value not in {**shipped(), **shipped(".json"), **shipped_configs()}:
-            store = path.suffix.lower() in (".h5", ".hdf5")
-            verb = "cache" if name.rpartition(".")[2] == "cache" else "prepare"
-            remedy = f"write it with `alan {verb}`" if store else "check the spelling"
-            raise DataError(f"{value}: no such file{' or folder' if name in _INPUTS else ''}; {remedy}")
+            raise DataError(f"{value}: no such {_kind(name, path)}")
+
+
+def _kind(name: str, path: Path) -> str:
+    """What is missing, and what to do about it."""
+    if path.suffix.lower() in (".h5", ".hdf5"):
+        is_cache = name.rpartition(".")[2] == "cache"
+        return (
+            "feature cache; write it with `alan cache`"
+            if is_cache
+            else "frame store; write it with `alan prepare`"
+        )
+    return f"{'file' if path.suffix else 'folder'}; check the spelling"
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -66,7 +66,7 @@ def _draw_frame(
     height, width = label.shape
     pixel = 0.96 / max(height, width)
     left = corner[0] + (1 - pixel * width) / 2
-    top = corner[1] + _TITLE + (1 - pixel * height) / 2 - 0.02
+    top: float = corner[1] + _TITLE + (1 - pixel * height) / 2 - 0.02
     extent = (left, left + pixel * width, top + pixel * height, top)
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="bilinear", extent=extent, aspect="auto")
     x, y = left + pixel * (np.arange(width) + 0.5), top + pixel * (np.arange(height) + 0.5)

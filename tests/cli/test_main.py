@@ -405,17 +405,17 @@ def test_a_misspelt_configuration_offers_the_nearest(capsys):
 
 
 @pytest.mark.parametrize(
-    ("config", "options", "verb"),
+    ("config", "options", "words"),
     [
-        ("dino/tiny_demo", ["--data.stores=[a.h5,b.h5]"], "prepare"),
+        ("dino/tiny_demo", ["--data.stores=[a.h5,b.h5]"], "frame store; write it with `alan prepare`"),
         (
             "raptor/raptor_demo",
             ["--data.init_args.cache", "a.h5", f"--data.store={__file__}", f"--model.backbone={__file__}"],
-            "cache",
+            "feature cache; write it with `alan cache`",
         ),
     ],
 )
-def test_a_training_without_its_data_is_refused_before_anything_is_imported(config, options, verb):
+def test_a_training_without_its_data_is_refused_before_anything_is_imported(config, options, words):
     code = f"""
 import sys
 from alan.cli.main import main
@@ -424,7 +424,7 @@ sys.exit(9 if "torch" in sys.modules else code)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == f"alan: error: a.h5: no such file; write it with `alan {verb}`\n"
+    assert done.stderr == f"alan: error: a.h5: no such {words}\n"
 
 
 def test_python_dash_m():

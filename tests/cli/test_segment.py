@@ -207,7 +207,7 @@ def test_what_cannot_be_leaves_nothing(tiny, alan, models, pictures, tmp_path):
         (["--input", empty], "alan frames"),
         (["--input", tmp_path / "nowhere"], "no such folder"),
         (["--input", "nowhere.h5"], "no such frame store"),
-        (["--network", "x.safetensors"], "keep network, or"),
+        (["--network", tiny.parcels()], "keep network, or"),
         (["--whitebox", "[nowhere.json]"], "no such file"),
         (["--whitebox", "[alan-sim-small-lv]"], "give the parcel model that it belongs to"),
         (["--whitebox", "null"], "alan name"),

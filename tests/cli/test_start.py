@@ -47,23 +47,26 @@ def test_the_script_sees_heavy_libraries():
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ("segment --input nowhere --out OUT", "nowhere: no such file or folder"),
+        ("segment --input nowhere --out OUT", "nowhere: no such folder"),
         (
             "segment --input nowhere.h5 --out OUT",
-            "nowhere.h5: no such file or folder; write it with",
+            "nowhere.h5: no such frame store; write it with",
         ),
         ("segment --input . --network a.safetensors --out OUT", "a.safetensors: no such file; check the spelling"),
         ("segment --input . --whitebox [lv.json] --out OUT", "lv.json: no such file"),
-        ("parcels --store a.h5 --backbone alan-sim-small --out OUT", "a.h5: no such file; write it with"),
-        ("name --parcels alan-sim-small-parcels --store a.h5 --out OUT", "a.h5: no such file"),
-        ("cache --config cache/tokens --out OUT", "data/echonet.h5: no such file"),
-        ("ensemble --config ensemble/acdc_tiny --out OUT", ".h5: no such file"),
-        ("search --config search/camus_tiny --out OUT", ".h5: no such file"),
-        ("active run --config active/camus_tiny --out OUT", ".h5: no such file"),
+        ("parcels --store a.h5 --backbone alan-sim-small --out OUT", "a.h5: no such frame store; write it with"),
+        ("name --parcels alan-sim-small-parcels --store a.h5 --out OUT", "a.h5: no such frame store"),
+        ("cache --config cache/tokens --out OUT", "data/echonet.h5: no such frame store"),
+        ("ensemble --config ensemble/acdc_tiny --out OUT", ".h5: no such frame store"),
+        ("search --config search/camus_tiny --out OUT", ".h5: no such frame store"),
+        ("active run --config active/camus_tiny --out OUT", ".h5: no such frame store"),
         ("active suggest --model a.safetensors --images . --out OUT", "a.safetensors: no such file"),
-        ("fit --config dino/tiny_demo --out OUT", "data/demo.h5: no such file; write it with `alan prepare`"),
+        (
+            "fit --config dino/tiny_demo --out OUT",
+            "data/demo.h5: no such frame store; write it with `alan prepare`",
+        ),
         ("fit --config nowhere.yaml --out OUT", "nowhere.yaml: no such file"),
-        ("report --run nowhere", "nowhere: no such file or folder"),
+        ("report --run nowhere", "nowhere: no such folder"),
     ],
 )
 def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(args, words, tmp_path):
