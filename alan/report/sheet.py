@@ -73,7 +73,7 @@ def _draw_frame(
     for value in range(count, 0, -1):
         mask = label == value
         if mask.any() and not mask.all():
-            axes.contour(x, y, mask, levels=[0.5], colors=[_colour(value)], linewidths=1.1)
+            axes.contour(x, y, mask, levels=[0.5], colors=[label_colour(value)], linewidths=1.1)
     return top
 
 
