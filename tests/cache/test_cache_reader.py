@@ -27,7 +27,7 @@ def path(tmp_path, manifest):
     return out
 
 
-def test_frames_come_in_the_order_asked_for(path):
+def test_frames_are_returned_in_the_requested_order(path):
     cache = FeatureCache(path)
     assert_array_equal(cache.cls([40, 2, 2, 6]), CLS[[3, 0, 0, 2]])
     assert cache.cls([]).shape == (0, 3)
@@ -43,7 +43,7 @@ def test_a_missing_frame_is_named(path, absent):
     assert_array_equal(FeatureCache(path).missing([99, 5, absent]), [99, absent])
 
 
-def test_what_is_not_there_is_said(path):
+def test_missing_features_and_invalid_indices_are_refused(path):
     with pytest.raises(CacheError, match=r"has no tokens, only cls.*in `what`"):
         FeatureCache(path).tokens([2])
     with pytest.raises(CacheError, match=r"give whole numbers \(n,\)"):
@@ -53,7 +53,7 @@ def test_what_is_not_there_is_said(path):
 
 
 @pytest.mark.parametrize(("name", "mine"), [("backbone", "b" * 12), ("parcels", "none"), ("store", "c" * 12)])
-def test_another_origin_is_refused_by_both_names(path, manifest, name, mine):
+def test_another_origin_is_refused_with_both_fingerprints(path, manifest, name, mine):
     other = SimpleNamespace(fingerprint="0123456789abcdef")
     with pytest.raises(
         CacheError, match=f"written with {name} {mine}, given {name} 0123456789ab: give the {name}"
@@ -80,7 +80,7 @@ def test_missing_unfinished_truncated_and_foreign_files(path):
 
 
 @pytest.mark.parametrize("lost", ["what", "backbone"])
-def test_a_damaged_manifest_is_said(path, lost):
+def test_a_damaged_manifest_is_refused(path, lost):
     with h5py.File(path, "r+") as file:
         del file.attrs[lost]
     with pytest.raises(CacheError, match="manifest is damaged"):
@@ -88,14 +88,14 @@ def test_a_damaged_manifest_is_said(path, lost):
 
 
 @pytest.mark.parametrize("lost", ["index", "done"])
-def test_a_damaged_table_is_said(path, lost):
+def test_a_damaged_table_is_refused(path, lost):
     with h5py.File(path, "r+") as file:
         del file[lost]
     with pytest.raises(CacheError, match="not a whole feature cache"):
         FeatureCache(path)
 
 
-def test_pickled_and_forked_caches_read(path):
+def test_pickled_and_forked_caches_can_be_read(path):
     cache = FeatureCache(path)
     before = pickle.dumps(cache)
     cache.cls([2])

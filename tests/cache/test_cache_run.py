@@ -146,7 +146,7 @@ def test_input_size_and_stride_reach_the_backbone(tmp_path, inputs, options):
         ({"backbone": "missing.safetensors"}, CheckpointError, "missing.safetensors"),
     ],
 )
-def test_wrong_use_is_refused_and_leaves_nothing(tmp_path, inputs, change, error, words):
+def test_invalid_arguments_are_refused_and_leave_nothing(tmp_path, inputs, change, error, words):
     arguments = {"store": inputs.store, "backbone": inputs.backbone, "out": str(tmp_path / "c.h5"), **change}
     with pytest.raises(error, match=words):
         write_cache(**arguments)
@@ -233,7 +233,7 @@ def test_two_processes_write_the_cache_of_one(tmp_path, inputs, options, split, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_keeps_what_is_written_and_is_told(tmp_path, inputs, options, monkeypatch, number):
+def test_an_interruption_keeps_what_is_written_and_raises(tmp_path, inputs, options, monkeypatch, number):
     out, batches, features = tmp_path / "c.h5", [], FeatureModule.features
 
     def interrupted(self, frames):

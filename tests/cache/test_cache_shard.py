@@ -58,7 +58,7 @@ def test_the_layout_is_contiguous_and_not_compressed(tmp_path, manifest):
 
 
 @pytest.mark.parametrize("kill_after", range(8))
-def test_killed_anywhere_it_goes_on(tmp_path, manifest, kill_after):
+def test_a_killed_shard_is_resumed(tmp_path, manifest, kill_after):
     """A child writes row after row and is killed without warning; the parent writes just what is left."""
     out = tmp_path / "cache.h5"
     child = os.fork()
@@ -78,7 +78,7 @@ def test_killed_anywhere_it_goes_on(tmp_path, manifest, kill_after):
     check(FeatureCache(out))
 
 
-def test_a_row_counts_only_once_its_flag_is_set(tmp_path, manifest):
+def test_a_row_counts_only_if_its_flag_is_set(tmp_path, manifest):
     part = part_path(tmp_path / "cache.h5", 0)
     shard = Shard(part, manifest, INDEX, LAYOUT)
     shard.write([0, 1], values(INDEX[:2]))
@@ -142,7 +142,7 @@ def test_shards_of_several_ranks_read_as_one(tmp_path, manifest):
     check(FeatureCache(moved / "cache.h5"))
 
 
-def test_a_rank_without_frames_does_no_harm(tmp_path, manifest):
+def test_a_rank_may_have_no_frames(tmp_path, manifest):
     write_ranks(tmp_path / "cache.h5", manifest, 9)
     check(FeatureCache(tmp_path / "cache.h5"))
 
@@ -161,7 +161,7 @@ def test_a_missing_or_foreign_shard_is_named(tmp_path, manifest):
 
 
 @pytest.mark.parametrize("renamed", range(4))
-def test_killed_while_it_renames_it_can_be_finished(tmp_path, manifest, renamed):
+def test_a_cache_killed_during_renames_can_be_finished(tmp_path, manifest, renamed):
     out = tmp_path / "cache.h5"
     write_ranks(out, manifest, 3, finished=False)
     for rank in range(renamed):
@@ -171,7 +171,7 @@ def test_killed_while_it_renames_it_can_be_finished(tmp_path, manifest, renamed)
     check(FeatureCache(out))
 
 
-def test_overwriting_forgets_the_parts_and_clears_old_shards(tmp_path, manifest):
+def test_overwriting_deletes_parts_and_old_shards(tmp_path, manifest):
     out = tmp_path / "cache.h5"
     write_ranks(out, manifest, 3)
     (tmp_path / "cache.h5.notes").write_text("of the user")
@@ -184,7 +184,7 @@ def test_overwriting_forgets_the_parts_and_clears_old_shards(tmp_path, manifest)
     check(FeatureCache(out))
 
 
-def test_too_little_space_is_said_before_anything_is_written(tmp_path, manifest, monkeypatch):
+def test_too_little_space_is_refused_before_anything_is_written(tmp_path, manifest, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9, 2_000_000))
     with pytest.raises(CacheError, match=r"needs 5.4 MB, 2.0 MB are free in .*free some space"):
@@ -208,7 +208,7 @@ def test_the_space_is_reserved_at_once(tmp_path, manifest):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
-def test_a_write_that_fails_names_what_is_to_come_and_keeps_what_is_there(tmp_path, manifest):
+def test_a_failed_write_names_what_is_missing_and_keeps_what_is_written(tmp_path, manifest):
     part = tmp_path / "x.part"
     shard = Shard(part, manifest, INDEX, LAYOUT)
     shard.write([0, 1], values(INDEX[:2]))
@@ -224,7 +224,7 @@ def test_a_write_that_fails_names_what_is_to_come_and_keeps_what_is_there(tmp_pa
 
 
 @pytest.mark.parametrize("change", [{"cls": np.zeros((1, 4), np.float32)}, {"cls": np.zeros((1, 3), np.float64)}])
-def test_values_that_would_run_into_the_next_row_are_refused(tmp_path, manifest, change):
+def test_rows_of_another_shape_or_dtype_are_refused(tmp_path, manifest, change):
     shard = Shard(tmp_path / "x.part", manifest, INDEX, LAYOUT)
     with pytest.raises(ParameterError, match=r"cls is float.*give float32 \(1, 3\)"):
         shard.write([2], {**values(INDEX[[2]]), **change})
@@ -243,7 +243,7 @@ def damage(path, name, row):
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
-def test_a_damaged_row_is_refused_by_its_frame_and_others_are_read(tmp_path, manifest, ranks):
+def test_a_damaged_row_is_refused_with_its_frame_and_others_are_read(tmp_path, manifest, ranks):
     out = tmp_path / "cache.h5"
     write_ranks(out, manifest, ranks)
     first = out if ranks == 1 else shard_path(out, 0)

@@ -28,7 +28,7 @@ def one_epoch(module):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_runs_and_their_tokens_are_those_of_the_frames(caches, inputs, workers):
+def test_runs_and_tokens_equal_those_of_the_frames(caches, inputs, workers):
     settings = {"n_frames": 2, "period": 2, "batch_size": 2, "seed": 3}
     frames = one_epoch(SequenceDataModule([inputs.store], "train", **settings))
     tokens = one_epoch(
@@ -43,7 +43,7 @@ def test_the_runs_and_their_tokens_are_those_of_the_frames(caches, inputs, worke
         assert_array_equal(mine["sector"], inputs.expected["sector"][mine["index"]])
 
 
-def test_of_a_part_of_the_frames_the_cached_ones_are_the_sequence(caches, inputs):
+def test_a_sequence_consists_of_its_cached_frames(caches, inputs):
     module = TokenSequenceDataModule(caches["three"], inputs.store, n_frames=3, period=2, batch_size=4)
     (batch,) = one_epoch(module)
     assert sorted(map(tuple, batch["index"].tolist())) == [(0, 2, 4), (5, 7, 8), (9, 12, 15), (16, 18, 21)]
@@ -56,7 +56,7 @@ def test_pairs_of_ed_and_es(caches, inputs):
     assert sorted(map(tuple, batch["index"].tolist())) == [(0, 2), (5, 7), (9, 11), (16, 18), (22, 24)]
 
 
-def test_what_does_not_fit_is_refused(caches, inputs):
+def test_unsuitable_caches_and_settings_are_refused(caches, inputs):
     with pytest.raises(CacheError, match="was written with store"):
         TokenSequenceDataModule(caches["all"], inputs.other_store, n_frames=2).setup()
     with pytest.raises(CacheError, match="has no tokens"):

@@ -16,7 +16,7 @@ def args(tiny):
     return ["name", "--parcels", tiny.parcels(), "--store", tiny.store("camus"), "--views", "[A4C]"]
 
 
-def test_names_are_those_of_the_counts(tiny, alan, args, tmp_path, listing):
+def test_priors_equal_counts_by_hand(tiny, alan, args, tmp_path, listing):
     out = tmp_path / "named"
     args += ["--structures", "[lv, la]", "--share_above", 0.05]
     ran = alan(*args, "--out", out)
@@ -61,7 +61,7 @@ def test_names_are_those_of_the_counts(tiny, alan, args, tmp_path, listing):
     assert yaml.safe_load((out / "config.yaml").read_text())["postprocessing"]["contour"] is True
 
 
-def test_a_few_human_labels_update_the_names_and_are_told(tiny, alan, args, tmp_path):
+def test_human_labels_update_the_white_boxes_and_are_recorded(tiny, alan, args, tmp_path):
     args += ["--structures", "[lv]", "--share_above", 0.05]
     real = ["--labels", tiny.store("camus"), "--label_patients", 1]
     found = {}
@@ -76,7 +76,7 @@ def test_a_few_human_labels_update_the_names_and_are_told(tiny, alan, args, tmp_
     assert not np.allclose(*found.values())
 
 
-def test_what_cannot_be_leaves_nothing(alan, args, tmp_path):
+def test_invalid_input_is_refused_and_leaves_nothing(alan, args, tmp_path):
     out = tmp_path / "named"
     for wrong, message in (
         (["--structures", "[lv, rv]"], "no masks of 'rv'"),

@@ -106,7 +106,7 @@ def test_a_folder_of_pictures(alan, models, pictures, tmp_path, listing):
     assert "preprocessing.size" in other.err
 
 
-def test_a_killed_run_goes_on(alan, models, pictures, tmp_path, monkeypatch):
+def test_a_killed_run_is_resumed(alan, models, pictures, tmp_path, monkeypatch):
     whole, part = tmp_path / "whole", tmp_path / "part"
     args = ["segment", "--input", pictures, *models, "--batch_size", 1]
     assert alan(*args, "--out", whole).code == 0
@@ -133,7 +133,7 @@ def test_a_killed_run_goes_on(alan, models, pictures, tmp_path, monkeypatch):
     assert not (part / "segments.part.csv").exists()
 
 
-def test_a_store_and_sizes_that_it_knows(tiny, alan, models, tmp_path):
+def test_a_store_gives_sizes_and_spacing(tiny, alan, models, tmp_path):
     store, out = FrameStore(tiny.store("camus")), tmp_path / "run"
     args = ["segment", "--input", tiny.store("camus"), *models, "--split", "val", "--views", "[A4C]"]
     ran = alan(*args, "--frames", "annotated", "--sheet", 0, "--out", out)
@@ -173,7 +173,7 @@ def test_a_network_in_place_of_white_boxes(alan, pictures, tmp_path):
 
 
 @pytest.mark.filterwarnings("always::alan.errors.AlanWarning")
-def test_a_broken_picture_is_skipped_and_told(alan, models, pictures, tmp_path):
+def test_a_damaged_picture_is_skipped_and_listed(alan, models, pictures, tmp_path):
     (pictures / "b.jpg").write_bytes(b"no picture")
     ran = alan("segment", "--input", pictures, *models, "--out", tmp_path / "run")
     assert ran.code == 0, ran.err
@@ -200,7 +200,7 @@ def test_a_picture_that_changed_is_segmented_again(alan, models, pictures, tmp_p
     pd.testing.assert_frame_equal(after.drop("a"), before.drop("a"))
 
 
-def test_what_cannot_be_leaves_nothing(tiny, alan, models, pictures, tmp_path):
+def test_invalid_input_is_refused_and_leaves_nothing(tiny, alan, models, pictures, tmp_path):
     out, empty = tmp_path / "run", tmp_path / "empty"
     empty.mkdir()
     for wrong, message in (

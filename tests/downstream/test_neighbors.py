@@ -19,7 +19,7 @@ from alan.errors import ParameterError
 
 
 @parametrize_with_checks([WeightedKNNClassifier()])
-def test_obeys_scikit_learn(estimator, check):
+def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
@@ -62,7 +62,7 @@ def data():
     return X[:240], y[:240], X[240:], y[240:]
 
 
-def test_the_formula_on_hand_placed_points():
+def test_votes_by_hand():
     # Similarities of the query (1, 0): 1, 0.6 and 0.8 to classes a, b, b; -1 to c stays outside of k = 3.
     X = [[2.0, 0.0], [3.0, 4.0], [4.0, 3.0], [-1.0, 0.0]]
     model = WeightedKNNClassifier(n_neighbors=3, temperature=0.5).fit(X, ["a", "b", "b", "c"])
@@ -110,7 +110,7 @@ def test_neighbours_are_those_of_scikit_learn(data):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_any_chunk_gives_the_same_bits_and_ties_go_to_the_lower_index(draw):
+def test_every_chunk_size_gives_the_same_bits_and_ties_go_to_the_lower_index(draw):
     rng = np.random.default_rng(draw.draw(st.integers(0, 10**6)))
     n, k = draw.draw(st.integers(1, 60)), draw.draw(st.integers(1, 12))
     # Few distinct rows, zero rows among them: nearly everything is tied.
@@ -189,7 +189,7 @@ def test_memory_does_not_grow_with_queries_times_rows():
     assert peak < 20e6  # all similarities at once: 80 MB; a second copy of the features alone: 2.6 MB
 
 
-def test_survives_pickling(data):
+def test_a_classifier_can_be_pickled(data):
     X, y, queries, _ = data
     model = WeightedKNNClassifier().fit(X, y)
     assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(queries), model.predict_proba(queries))
@@ -211,7 +211,7 @@ def test_parameters_out_of_bounds_are_named(parameters, words):
         WeightedKNNClassifier(**parameters).fit(np.eye(3), [0, 1, 1])
 
 
-def test_wrong_use_is_refused():
+def test_invalid_use_is_refused():
     with pytest.raises(NotFittedError):
         WeightedKNNClassifier().kneighbors(np.eye(3))
     model = WeightedKNNClassifier().fit(np.eye(3), [0, 1, 1])

@@ -39,7 +39,7 @@ def frames():
     return torch.randint(1, 255, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_by_hand(frames):
+def test_probabilities_by_hand(frames):
     parcels = model()
     member = ParcelMember(parcels, {"lv": [0, 3], "la": [1]}, temperature=0.5)
     assert isinstance(member, Member)
@@ -53,7 +53,7 @@ def test_by_hand(frames):
     torch.testing.assert_close(one.probabilities(frames), lv[:, None])
 
 
-def test_shared_parcels_are_normalised_and_temperature_counts(frames):
+def test_shared_parcels_are_normalised_and_the_temperature_matters(frames):
     member = ParcelMember(model(), {"lv": [0, 1, 2, 3], "la": [0, 1, 4]})
     p = member.probabilities(frames)
     torch.testing.assert_close(p.sum(1), torch.ones(3, 16, 16))
@@ -104,12 +104,12 @@ def test_gaussian_temperature(frames):
         ({"lv": [0]}, 0, "temperature is 0"),
     ],
 )
-def test_bad_members(parcels, temperature, message):
+def test_invalid_members_are_refused(parcels, temperature, message):
     with pytest.raises(ParameterError, match=message):
         ParcelMember(model(), parcels, temperature)
 
 
-def test_files(tiny, tmp_path):
+def test_members_and_ensembles_survive_their_files(tiny, tmp_path):
     member = ParcelMember(load_parcels(tiny.parcels()), {"lv": [0, 2], "la": [5]}, 2.0)
     path = tmp_path / "parcels" / "lv-la.json"
     save_parcel_member(member, path, tiny.parcels())

@@ -44,7 +44,7 @@ def guided_filter(guide, values, radius, eps):
 
 
 @pytest.mark.parametrize(("radius", "eps"), [(1, 0.1), (3, 1e-3), (9, 0.01)])
-def test_the_filter_is_least_squares_in_windows(radius, eps):
+def test_the_filter_equals_least_squares_in_windows(radius, eps):
     random = np.random.default_rng(0)
     guide, values = random.random((2, 12, 15)), random.normal(size=(2, 3, 12, 15))
     found = guided_filter(torch.from_numpy(guide), torch.from_numpy(values), radius, eps).numpy()
@@ -53,7 +53,7 @@ def test_the_filter_is_least_squares_in_windows(radius, eps):
             np.testing.assert_allclose(found[b, k], slow(guide[b], values[b, k], radius, eps), atol=1e-8)
 
 
-def test_a_step_is_kept_where_the_image_has_it_and_smoothed_where_not():
+def test_an_edge_is_kept_if_the_image_has_one_and_smoothed_otherwise():
     image = torch.zeros(1, 20, 20)
     image[:, :, 10:] = 1.0
     wrong = torch.zeros(1, 1, 20, 20)
@@ -84,7 +84,7 @@ def test_maps_follow_the_image():
     torch.testing.assert_close(up, guided_filter(frames.float() / 255, both, radius, 1e-3))
 
 
-def test_the_fast_filter_is_near_the_exact_one():
+def test_the_fast_filter_approximates_the_exact_one():
     random = torch.Generator().manual_seed(0)
     smooth = F.interpolate(torch.rand(2, 1, 7, 7, generator=random), 112, mode="bicubic").clamp(0, 1)
     frames = (255 * smooth[:, 0]).to(torch.uint8)
@@ -123,7 +123,7 @@ def test_a_parcel_model_keeps_its_refinement(tmp_path):
         load_parcels(tmp_path / "other.safetensors", random_backbone(SPEC))
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_settings_are_refused():
     for name, value in (("radius", 0), ("eps", 0.0), ("eps", float("nan")), ("subsample", 0)):
         with pytest.raises(ParameterError, match=f"{name} is {value}: give"):
             GuidedFilter(**{name: value})

@@ -35,7 +35,7 @@ def by_hand(head, tokens):
     return x
 
 
-def test_raptor_is_the_formula():
+def test_raptor_equals_its_formula():
     head = raptor().eval()
     head.set_statistics(torch.randn(12, generator=generator(1)), torch.rand(12, generator=generator(2)) + 0.5)
     tokens = torch.randn(2, 3, 4, 12, generator=generator(3))
@@ -53,7 +53,7 @@ def test_initial_weights_have_the_published_spread():
         assert not block.linear.bias.any()
 
 
-def test_dropout_acts_in_training_and_only_there():
+def test_dropout_is_active_only_in_training():
     tokens = torch.randn(50, 12, generator=generator())
     head = raptor(dropout=0.5)
     assert not torch.equal(head.train()(tokens), head(tokens))
@@ -63,7 +63,7 @@ def test_dropout_acts_in_training_and_only_there():
     torch.testing.assert_close(without(tokens), without(tokens), rtol=0, atol=0)
 
 
-def test_statistics_change_the_answer_and_are_saved():
+def test_statistics_change_the_logits_and_are_saved():
     tokens = torch.randn(50, 12, generator=generator())
     head = raptor().eval()
     before = head(tokens)
@@ -73,7 +73,7 @@ def test_statistics_change_the_answer_and_are_saved():
     torch.testing.assert_close(again(tokens), head(tokens), rtol=0, atol=0)
 
 
-def test_a_flat_channel_is_only_centred():
+def test_a_constant_channel_is_only_centred():
     head = raptor(dim=2)
     head.set_statistics(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 2.0]))
     torch.testing.assert_close(head.standardise(torch.tensor([3.5, 4.0])), torch.tensor([0.5, 2.0]))
@@ -101,7 +101,7 @@ def test_a_number_of_parcels_out_of_range_is_refused(n_parcels):
         RaptorHead(8, n_parcels)
 
 
-def test_other_refusals():
+def test_invalid_input_and_settings_are_refused():
     with pytest.raises(ParameterError, match="dropout is 1"):
         RaptorHead(8, 4, dropout=1.0)
     with pytest.raises(ParameterError, match="7 channels, the head expects 12"):

@@ -68,7 +68,7 @@ def test_each_parameter_changes_the_result():
     assert KMeansParcels(7).fit(x).transform(x).shape == (600, 7)
 
 
-def test_what_cannot_be_is_refused():
+def test_invalid_parameters_are_refused():
     x, _ = tokens(20)
     for parameters, message in (
         ({"n_parcels": 1}, "n_parcels is 1"),

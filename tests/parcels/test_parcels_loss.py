@@ -82,7 +82,7 @@ def test_loss_and_gradients_equal_the_definition(signed, masked, block, monkeypa
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
-def test_both_ways_agree_on_softmax_codes_also_in_float32():
+def test_both_forms_agree_on_softmax_codes_in_float32_too():
     x = [t.detach().float() for t in inputs(signed=False, tokens=(200, 180), dim=32, parcels=16)]
     fast = correspondence_loss(*x, 0.3)
     frames = [module._frames(x[i], x[i + 2], None).unit() for i in (0, 1)]
@@ -104,7 +104,7 @@ def test_the_clamp_acts_on_negative_codes():
     assert correspondence_loss(f, f, opposite, opposite, 0.3).item() == pytest.approx(-(2 * (0.5 - 0.3)) / 4)
 
 
-def test_a_frame_without_tokens_is_left_out():
+def test_a_frame_without_tokens_is_excluded():
     x = inputs(signed=False)
     w_a, w_b = sector()
     rest = correspondence_loss(*(t[1:] for t in x), 0.3, w_a=w_a[1:], w_b=w_b[1:])
@@ -157,7 +157,7 @@ def test_raptor_loss_is_the_sum_over_its_pairs(signed, masked):
     torch.testing.assert_close(one, other)
 
 
-def test_each_shift_and_weight_moves_its_own_term():
+def test_each_shift_and_weight_changes_its_own_term():
     g = generator(1)
     features, codes = torch.randn(3, 2, 9, 5, generator=g), torch.rand(3, 2, 9, 4, generator=g).softmax(-1)
 
@@ -175,7 +175,7 @@ def test_each_shift_and_weight_moves_its_own_term():
         assert {key for key in base if weighted[key] != base[key]} == {"total"}
 
 
-def test_draws_depend_on_the_generator_alone():
+def test_draws_depend_only_on_the_generator():
     g = generator(1)
     features, codes = torch.randn(5, 4, 9, 5, generator=g), torch.rand(5, 4, 9, 4, generator=g)
     first, again, other = (
@@ -184,7 +184,7 @@ def test_draws_depend_on_the_generator_alone():
     assert first == again != other
 
 
-def test_one_sequence_is_no_contrast():
+def test_a_single_sequence_is_refused():
     with pytest.raises(ParameterError, match=r"1 sequence in the batch.*batch size to 2"):
         raptor_loss(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 2), generator=generator())
 

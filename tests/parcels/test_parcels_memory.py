@@ -32,7 +32,7 @@ class Counting:
         return self.backbone(batch)
 
 
-def test_frames_are_computed_once_and_given_back_in_order():
+def test_frames_are_computed_once_and_returned_in_order():
     backbone = Counting(random_backbone(SPEC))
     memory, x = TokenMemory(1.0, batch_size=2), frames()
     expected = backbone.backbone(x).tokens
@@ -44,7 +44,7 @@ def test_frames_are_computed_once_and_given_back_in_order():
     assert memory.used == 6 * FRAME_BYTES
 
 
-def test_the_room_is_kept_and_does_not_change_the_tokens():
+def test_the_memory_limit_holds_and_does_not_change_the_tokens():
     backbone, x = Counting(random_backbone(SPEC)), frames()
     memory, roomy = TokenMemory(2.5 * FRAME_BYTES / 1e9), TokenMemory(1.0)
     for _ in range(2):
@@ -54,7 +54,7 @@ def test_the_room_is_kept_and_does_not_change_the_tokens():
     assert backbone.seen == (6 + 4) + 6
 
 
-def test_without_room_tokens_are_exact():
+def test_tokens_are_exact_without_memory():
     backbone, x = Counting(random_backbone(SPEC)), frames()
     memory = TokenMemory()
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_usage_by_hand():
     assert math.isnan(parcel_usage(torch.zeros(0, dtype=torch.long), 5).perplexity)
 
 
-def test_collapse_is_below_a_tenth():
+def test_parcels_collapse_below_a_tenth():
     assert parcel_collapse(parcel_usage(torch.arange(2), 20), 20) == ""
     verdict = parcel_collapse(parcel_usage(torch.arange(2), 21), 21)
     assert verdict.startswith("2 of 21 parcels are in use")

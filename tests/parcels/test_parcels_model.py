@@ -42,7 +42,7 @@ def fan(n=3, size=32, seed=0):
 @pytest.mark.parametrize(
     ("n_parcels", "grid", "size"), [(64, 15, 112), (5, 7, (20, 33)), (112, 28, 28), (3, 9, 4)]
 )
-def test_maps_are_interpolation_then_argmax(n_parcels, grid, size):
+def test_maps_equal_interpolation_then_argmax(n_parcels, grid, size):
     logits = torch.randn(3, n_parcels, grid, grid, generator=generator())
     up = F.interpolate(logits, size, mode="bilinear", align_corners=False)
     maps = logits_to_maps(logits, size)
@@ -61,11 +61,11 @@ def test_upsampling_comes_before_the_choice():
     assert late.tolist() != early.tolist()
 
 
-def test_of_equal_logits_the_smallest_id_wins():
+def test_ties_go_to_the_smallest_id():
     assert logits_to_maps(torch.zeros(1, 4, 2, 2), 6).eq(0).all()
 
 
-def test_model_maps_are_its_logits_maps_in_any_batch_size():
+def test_maps_equal_those_of_the_logits_at_any_batch_size():
     frames, _ = fan(5)
     parcels = model()
     maps = parcels.maps(frames)
@@ -98,7 +98,7 @@ def test_the_model_is_locked():
     assert not any(parameter.requires_grad for parameter in parcels.parameters())
 
 
-def test_the_fingerprint_knows_backbone_head_and_sector():
+def test_the_fingerprint_covers_backbone_head_and_sector():
     prints = {
         model().fingerprint,
         model(seed=1).fingerprint,
@@ -109,7 +109,7 @@ def test_the_fingerprint_knows_backbone_head_and_sector():
     assert model().fingerprint == model().fingerprint
 
 
-def test_a_file_gives_the_model_back(tmp_path):
+def test_a_model_survives_its_file(tmp_path):
     frames, _ = fan()
     head = KMeansHead(16, 6, 3)
     head.centres.normal_(generator=generator())
@@ -150,7 +150,7 @@ def test_the_levels_of_the_backbone_are_found_again(tmp_path):
     assert load_parcels(tmp_path / "p.safetensors").fingerprint == before.fingerprint
 
 
-def test_another_backbone_is_refused_by_both_names(tmp_path):
+def test_another_backbone_is_refused_with_both_fingerprints(tmp_path):
     path = tmp_path / "parcels.safetensors"
     save_parcels(model(), path)
     for other in (random_backbone(SPEC, 1), random_backbone(SPEC, stride=4)):

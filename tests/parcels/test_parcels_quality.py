@@ -37,7 +37,7 @@ def test_matched_dice_is_the_best_of_all_matchings():
     assert parcel_agreement(a, b).dice == pytest.approx(best / 4)  # the fourth has no partner
 
 
-def test_the_background_and_the_sample_count():
+def test_background_and_sample_size_change_the_agreement():
     a, b = blocks(ids=4), blocks(ids=4, seed=1)
     a[:, :8] = b[:, :4] = 9
     inside = (a != 9) & (b != 9)
@@ -60,7 +60,7 @@ def slow_overlap(maps, slack):
 
 
 @pytest.mark.parametrize("slack", [0, 1, 2.3])
-def test_overlap_with_slack_is_the_slow_loop(slack):
+def test_overlap_with_slack_equals_a_slow_loop(slack):
     maps = np.random.default_rng(0).integers(0, 30, (3, 9, 9))
     found = consistency(maps, slack=slack * 112 / 9)
     assert found.overlap == pytest.approx(slow_overlap(maps, slack))
@@ -118,7 +118,7 @@ def test_the_table_of_models(tiny):
     assert not [name for name in bare.columns if "oracle" in name]
 
 
-def test_what_cannot_be_is_refused(tiny):
+def test_invalid_input_is_refused(tiny):
     maps = blocks()
     for call, message in (
         (lambda: parcel_agreement(maps, maps[:2]), "same frames"),

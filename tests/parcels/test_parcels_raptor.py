@@ -43,7 +43,7 @@ class Rows(Logger):
         self.rows.append(metrics)
 
 
-def test_the_loss_falls_each_term_is_logged_and_the_backbone_stays(backbone):
+def test_the_loss_falls_each_term_is_logged_and_the_backbone_is_unchanged(backbone):
     module = RaptorModule(backbone, n_parcels=6, shift_self=0.1, shift_similar=0.1, shift_contrast=0.1)
     before = {name: tensor.clone() for name, tensor in module.backbone.state_dict().items()}
     rows, _ = fit(module, steps=40)
@@ -79,7 +79,7 @@ def test_statistics_are_those_of_the_training_tokens(backbone, sector_only):
     assert plain.head.std.eq(1).all()
 
 
-def test_same_seed_same_head_whatever_the_global_generator(backbone):
+def test_the_same_seed_gives_the_same_head_whatever_the_global_generator(backbone):
     results = []
     for global_seed, seed in ((0, 0), (1, 0), (0, 1)):
         torch.manual_seed(global_seed)
@@ -114,7 +114,7 @@ def test_each_argument_changes_the_result(backbone, change):
     assert not equal(weights(base), weights(changed))
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_and_a_checkpoint_gives_the_parcels(backbone, tmp_path):
+def test_a_resumed_run_equals_the_uninterrupted_one_and_a_checkpoint_gives_the_parcels(backbone, tmp_path):
     whole = RaptorModule(backbone, n_parcels=4, sector_only=True)
     fit(whole, steps=6)
     keep = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
@@ -150,7 +150,7 @@ def test_cached_features_give_the_same_training_up_to_rounding(backbone):
 
 
 @pytest.mark.parametrize("sector_only", [False, True])
-def test_tokens_train_as_their_frames_do(backbone, sector_only):
+def test_training_on_tokens_equals_training_on_frames(backbone, sector_only):
     from_frames, from_tokens = (RaptorModule(backbone, n_parcels=4, sector_only=sector_only) for _ in range(2))
     rows, other = fit(from_frames)[0], fit(from_tokens, TokenClips())[0]
     for one, two in zip(rows, other, strict=True):
@@ -172,14 +172,14 @@ def test_two_frames_are_a_sequence(backbone):
     assert len(rows) == 2
 
 
-def test_parcels_in_use_reach_the_logger_in_its_rhythm(backbone):
+def test_parcels_in_use_are_logged_every_n_steps(backbone):
     logger = Rows()
     fit(RaptorModule(backbone, n_parcels=4), logger=logger, log_every_n_steps=3)
     assert len(logger.rows) == 2
     assert all({"loss", "parcels_in_use", "parcel_perplexity"} <= set(row) for row in logger.rows)
 
 
-def test_a_collapse_is_told_once(backbone, caplog, monkeypatch):
+def test_a_collapse_is_warned_of_once(backbone, caplog, monkeypatch):
     monkeypatch.setattr("alan.parcels.training._GRACE", 1)
     module = RaptorModule(backbone, n_parcels=100, lr=1e-9)
     with torch.no_grad():

@@ -35,7 +35,7 @@ def slow_regions(parcel_map):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_regions_equal_the_slow_form(seed):
+def test_regions_equal_a_flood_fill(seed):
     parcel_map = random_map(seed)
     region_map = regions(parcel_map)
     assert region_map.dtype == np.int32
@@ -70,7 +70,7 @@ def test_pixels_of_parcels_equal_a_plain_loop(dtype):
 @pytest.mark.parametrize(
     "bad", [np.zeros((2, 3)), np.zeros((2, 3, 4), int), np.zeros((0, 3), int), np.array([[-1]])]
 )
-def test_regions_refuse_what_is_no_parcel_map(bad):
+def test_invalid_parcel_maps_are_refused(bad):
     with pytest.raises(ParameterError, match="parcel_map"):
         regions(bad)
 

@@ -43,7 +43,7 @@ def slow_pair(a, b, shift):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_smoothness_term_is_the_double_sum(weighted):
+def test_the_smoothness_term_equals_the_double_sum(weighted):
     g = generator()
     f = torch.randn(2, 2, 5, 4, generator=g, dtype=torch.float64)
     s = torch.randn(2, 2, 5, 3, generator=g, dtype=torch.float64).softmax(-1)
@@ -72,7 +72,7 @@ def test_the_smoothness_term_is_the_double_sum(weighted):
     assert float(terms["total"]) == pytest.approx(total, abs=1e-9)
 
 
-def test_like_assignments_everywhere_cost_nothing():
+def test_equal_assignments_cost_nothing():
     f, s = torch.randn(2, 2, 6, 4, generator=generator()), torch.ones(2, 2, 6, 3) / 3
     terms = smoothness_loss(
         f, s, shifts=LossWeights(0.1, 0.2, 0.5), weights=LossWeights(1, 1, 1), generator=generator()
@@ -80,7 +80,7 @@ def test_like_assignments_everywhere_cost_nothing():
     assert all(abs(float(term)) < 1e-5 for term in terms.values())
 
 
-def test_the_data_term_is_the_cross_entropy():
+def test_the_data_term_equals_the_cross_entropy():
     cosines = torch.tensor([[0.5, -0.5], [1.0, 0.0], [0.0, 0.2]])
     target, w = torch.tensor([0, 1, 1]), torch.tensor([1.0, 2.0, 0.0])
 
@@ -98,7 +98,7 @@ def head(**options):
     return SmooSegHead(6, 4, **{"n_codes": 5, "generator": generator()} | options)
 
 
-def test_the_head_is_its_formula_and_comes_back_from_its_settings():
+def test_the_head_equals_its_formula_and_is_rebuilt_from_its_settings():
     net = head().eval()
     net.set_statistics(torch.randn(6, generator=generator(1)), torch.rand(6, generator=generator(2)) + 0.5)
     net.teacher.normal_(generator=generator(3))
@@ -188,7 +188,7 @@ def test_a_shift_within_sequences_counts_once_they_are_paired(backbone):
     assert not equal(weights(one), weights(two))
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_and_gives_the_parcels(backbone, tmp_path):
+def test_a_resumed_run_equals_the_uninterrupted_one_and_gives_the_parcels(backbone, tmp_path):
     whole, first, second = (SmooSegModule(backbone, n_parcels=4, sector_only=True) for _ in range(3))
     fit(whole, steps=6)
     fit(first, steps=4, callbacks=[ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)])

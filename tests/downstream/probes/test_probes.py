@@ -1,7 +1,10 @@
 """Probes of frozen tokens against scikit-learn, and by what each setting changes."""
 
+import json
+
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
@@ -40,7 +43,7 @@ def accuracy(model, seed=1):
     return float((model.predict(tokens) == maps).mean())
 
 
-def test_linear_is_scikit_learns_on_hard_targets(data):
+def test_the_linear_probe_equals_scikit_learn_on_hard_targets(data):
     tokens, maps = data
     cells = maps[:, 2::4, 2::4]  # one class a cell: the scene is drawn on a grid of four pixels
     assert set(np.unique(class_shares(maps, (GRID, GRID), 3))) == {0.0, 1.0}
@@ -74,7 +77,7 @@ def test_soft_targets_are_weighted_samples(data):
     np.testing.assert_allclose(mine.coef_, weighted.coef_, atol=2e-3)
 
 
-def test_linear_predicts_what_its_logits_say_upsampled(data):
+def test_linear_predictions_are_the_argmax_of_upsampled_logits(data):
     import torch
     import torch.nn.functional as F
 
@@ -88,7 +91,7 @@ def test_linear_predicts_what_its_logits_say_upsampled(data):
     assert accuracy(model) > 0.85
 
 
-def test_half_precision_and_pieces_change_nothing_of_note(data, monkeypatch):
+def test_half_precision_and_pieces_change_little(data, monkeypatch):
     tokens, maps = data
     full = LinearProbe().fit(tokens, maps)
     half = LinearProbe().fit(tokens.astype(np.float16), maps)
@@ -153,7 +156,7 @@ def test_the_decoder_leaves_the_global_generator_alone(data):
 
 
 @pytest.mark.parametrize("kind", [LinearProbe, DecoderProbe])
-def test_saved_and_loaded(data, kind, tmp_path):
+def test_a_probe_survives_its_file(data, kind, tmp_path):
     model = kind(provenance="abc", **(FAST if kind is DecoderProbe else {})).fit(*data)
     model.save(tmp_path / "r.safetensors")
     loaded = kind.load(tmp_path / "r.safetensors", provenance="abc")
@@ -204,12 +207,12 @@ def test_a_changed_file_is_refused(data, tmp_path):
         (DecoderProbe, {"lr": 1e30, **FAST}, "lower lr"),
     ],
 )
-def test_bad_parameters(data, kind, options, message):
+def test_invalid_parameters_are_refused(data, kind, options, message):
     with pytest.raises(ParameterError, match=message):
         kind(**options).fit(*data)
 
 
-def test_bad_arrays(data):
+def test_invalid_arrays_are_refused(data):
     tokens, maps = data
     model = LinearProbe()
     for wrong, labels, message in (
@@ -238,3 +241,17 @@ def test_tokens_that_are_not_finite_are_refused(data, kind, value):
     for ask in (model.predict, model.decision_function):
         with pytest.raises(ParameterError, match="tokens are not all finite"):
             ask(broken)
+
+
+@pytest.mark.parametrize("kind", [LinearProbe, DecoderProbe])
+@pytest.mark.parametrize("name", ["n_classes", "dim"])
+def test_a_header_that_claims_much_is_refused_before_anything_is_allocated(data, tmp_path, kind, name):
+    path = tmp_path / "probe.safetensors"
+    kind(**(FAST if kind is DecoderProbe else {})).fit(*data).save(path)
+    with safe_open(path, "np") as file:
+        entry = json.loads(file.metadata()["alan_probe"])
+    state = load_file(path)
+    entry["fitted"][name] = 10**13
+    save_file(state, path, metadata={"alan_probe": json.dumps(entry)})
+    with pytest.raises(CheckpointError, match="do not fit together"):
+        kind.load(path)

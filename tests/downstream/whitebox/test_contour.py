@@ -90,12 +90,12 @@ def test_outlines_equal_a_plain_walk(slow, mask):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 30))
-def test_polygons_equal_skimage_also_beyond_the_image(seed, count):
+def test_polygons_equal_skimage_beyond_the_image_too(seed, count):
     polygon = np.random.default_rng(seed).uniform(-10, 50, (count, 2))  # crosses itself: even-odd
     np.testing.assert_array_equal(fill_polygon((40, 30), polygon), draw.polygon2mask((40, 30), polygon))
 
 
-def test_components_keep_their_places_and_small_ones_survive():
+def test_components_stay_in_place_and_small_ones_are_kept():
     mask = np.zeros((60, 90), bool)
     mask[5:25, 5:25] = mask[30:55, 50:80] = True
     mask[2, 88] = True

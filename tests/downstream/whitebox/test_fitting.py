@@ -72,7 +72,7 @@ def test_frames_of_a_phase_without_a_list_are_empty(labels):
     np.testing.assert_array_equal(box.predict(labels.maps, labels.phases), masks)
 
 
-def test_priors_alone_choose_without_labels_and_steady_the_choice_with_them(labels):
+def test_priors_choose_without_labels_and_support_the_choice_with_them(labels):
     phases = ("ED", "ES")
     priors = {phase: count_prior(PARCELS, "lv", labels.of_phase(phase)) for phase in phases}
     assert (priors["ED"].structure, priors["ED"].provenance) == ("lv", "f" * 64)

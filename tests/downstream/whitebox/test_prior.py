@@ -160,12 +160,12 @@ def test_prior_as_a_file(tmp_path, data, prior):
         ({"images": "many"}, "malformed"),
     ],
 )
-def test_bad_prior_files(prior, edit, message):
+def test_malformed_prior_files_are_refused(prior, edit, message):
     with pytest.raises(ParameterError, match=message):
         ParcelPrior.from_json(json.dumps(prior.to_dict() | edit))
 
 
-def test_bad_priors(data, prior, tmp_path):
+def test_invalid_priors_are_refused(data, prior, tmp_path):
     with pytest.raises(ParameterError, match="without labels only rule='beta' with a prior"):
         ParcelSelector("greedy", prior=prior).fit_prior()
     with pytest.raises(ParameterError, match="prior missing"):
@@ -223,7 +223,7 @@ def guarded_slowly(area, overlap, target, patients, *, errors, min_gain=0.001):
 
 
 @pytest.mark.parametrize("errors", [0.0, 1.0])
-def test_guard_over_patients_equals_the_slow_steps(data, errors):
+def test_the_guard_over_patients_equals_a_slow_loop(data, errors):
     counts = count(*data, n_parcels=64, **PUBLISHED)
     patients = np.repeat(np.arange(8), 3)
     union = greedy_union(
@@ -234,7 +234,7 @@ def test_guard_over_patients_equals_the_slow_steps(data, errors):
     )
 
 
-def test_a_surer_guard_takes_no_more(data):
+def test_a_stricter_guard_takes_no_more_parcels(data):
     sizes = [
         len(ParcelSelector("greedy", guard="patients", guard_errors=z).fit(*data).interior_) for z in (0, 2, 6)
     ]
@@ -250,7 +250,7 @@ def test_a_single_patient_takes_parcels_that_lie_mostly_inside():
     assert greedy_union(area, overlap, np.array([0]), np.zeros(1), guard="patients").order == []
 
 
-def test_counts_of_nothing():
+def test_counts_without_images():
     counts = Counts.none(3)
     assert counts.present.shape == (0, 3)
     assert np.isnan(counts.mean_overlap).all()

@@ -41,14 +41,14 @@ def compare(slow, n, seed):
     return np.array(scores)
 
 
-def test_masks_equal_the_slow_plain_steps(slow):
+def test_masks_equal_a_slow_reference(slow):
     scores = compare(slow, 10, seed=10)
     assert len(scores) == 30
     assert scores.min() >= 0.98
 
 
 @pytest.mark.slow
-def test_masks_equal_the_slow_plain_steps_on_200_maps(slow):
+def test_masks_equal_a_slow_reference_on_200_maps(slow):
     scores = compare(slow, 67, seed=20)
     assert len(scores) >= 200
     assert scores.min() >= 0.98
@@ -60,7 +60,7 @@ def test_segments_are_one_smooth_piece_without_holes(data, fitted):
         np.testing.assert_array_equal(ndimage.binary_fill_holes(mask), mask)
 
 
-def test_an_unclean_union_gets_better(slow):
+def test_post_processing_improves_a_ragged_union(slow):
     rng = np.random.default_rng(0)
     maps = np.zeros((6, 112, 112), np.uint8)
     maps[:, 30:80, 40:70] = 1
@@ -127,7 +127,7 @@ def test_resize_by_hand():
     assert resize(np.ones((1, 1), bool), (3, 2)).all()
 
 
-def test_empty_masks_are_counted_not_a_crash(data, fitted):
+def test_empty_masks_are_counted_and_warned_of(data, fitted):
     maps = data[0][:4].copy()
     maps[[1, 3]] = int(fitted.selector_.exterior_[0])
     with pytest.warns(AlanWarning, match=r"2 of 4 predicted masks are empty \(index 1, 3\)"):
@@ -150,7 +150,7 @@ def test_json_round_trip_and_edit(data, fitted, tmp_path):
     assert "set by hand" in edited.selector_.table_.loc[first, "why"]
 
 
-def test_bad_json(fitted, tmp_path):
+def test_malformed_json_is_refused(fitted, tmp_path):
     with pytest.raises(ParameterError, match="schema is 'x'"):
         ParcelSegmenter.from_json('{"schema": "x"}')
     with pytest.raises(ParameterError, match="did you mean 'contour'"):
@@ -206,7 +206,7 @@ def test_parameters_are_nested_as_scikit_learn_nests_them(data):
         ({"enclave_regions": 1.5}, "enclave_regions is 1.5: give a whole number of at least 0"),
     ],
 )
-def test_bad_steps(params, message):
+def test_invalid_steps_are_refused(params, message):
     with pytest.raises(ParameterError, match=message):
         PostProcessing(**params)
 
@@ -220,7 +220,7 @@ def test_bad_steps(params, message):
         ({"soft_above": 2}, "soft_above is 2"),
     ],
 )
-def test_bad_parameters(data, params, message):
+def test_invalid_parameters_are_refused(data, params, message):
     with pytest.raises(ParameterError, match=message):
         ParcelSegmenter(**params).fit(*data)
 

@@ -204,7 +204,7 @@ def test_groups_guard_against_overfitting_to_one_patient():
     assert "added in step 1: raises the mean Dice from 0.000 to 0.889" in selector.table_.why[5]
 
 
-def test_nothing_chosen_names_the_threshold_and_the_distance():
+def test_an_empty_choice_names_the_threshold_and_the_distance():
     maps, masks = by_hand()
     maps[:2][maps[:2] == 1] = 0
     maps[:, 5:8][maps[:, 5:8] == 1] = 0
@@ -289,12 +289,12 @@ def test_provenance_depends_on_labels_and_model(fitted, data):
         ({"parameters": {"overlap": 2}}, "overlap is 2"),
     ],
 )
-def test_bad_json(fitted, edit, message):
+def test_malformed_json_is_refused(fitted, edit, message):
     with pytest.raises(ParameterError, match=message):
         ParcelSelector.from_json(json.dumps(json.loads(fitted.to_json()) | edit))
 
 
-def test_text_that_is_no_json():
+def test_text_that_is_not_json_is_refused():
     with pytest.raises(ParameterError, match="not JSON"):
         ParcelSelector.from_json("{")
 
@@ -303,7 +303,7 @@ def test_every_rule_has_a_name_for_the_command_line():
     assert set(get_args(RuleName)) == set(RULES)
 
 
-def test_scikit_learn_manners(data):
+def test_the_selector_follows_scikit_learn(data):
     selector = ParcelSelector("relaxed", overlap=0.6)
     assert clone(selector).get_params() == selector.get_params()
     with pytest.raises(NotFittedError):
@@ -325,7 +325,7 @@ def test_scikit_learn_manners(data):
         ({"n_parcels": 64, "background_id": 65}, "contain the id 66, n_parcels is 64"),
     ],
 )
-def test_bad_parameters(data, params, message):
+def test_invalid_parameters_are_refused(data, params, message):
     maps = data[0].copy()
     maps[0, 0, 0] = 66
     with pytest.raises(ParameterError, match=message):
@@ -352,12 +352,12 @@ def test_bad_parameters(data, params, message):
         (np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int), "masks are int64: give bool"),
     ],
 )
-def test_bad_arrays(maps, masks, message):
+def test_invalid_arrays_are_refused(maps, masks, message):
     with pytest.raises(ParameterError, match=message):
         ParcelSelector().fit(maps, masks)
 
 
-def test_groups_of_another_length(data):
+def test_groups_of_another_length_are_refused(data):
     with pytest.raises(ParameterError, match=r"groups are \(3,\): give one entry per image \(40,\)"):
         ParcelSelector().fit(*data, groups=[1, 2, 3])
 

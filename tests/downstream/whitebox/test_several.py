@@ -36,7 +36,7 @@ def frames():
     return np.kron(coarse, np.ones((1, 8, 8), np.uint8))
 
 
-def test_the_boxes_that_are_given_stay_as_they_are(model, frames):
+def test_given_boxes_are_left_unchanged(model, frames):
     given = box(model, [0], size=(9, 9))
     assert WhiteBoxes(model, {"lv": given}).label(frames).labels.shape == frames.shape
     assert given.size == (9, 9)
@@ -44,7 +44,7 @@ def test_the_boxes_that_are_given_stay_as_they_are(model, frames):
 
 
 @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
-def test_a_pixel_that_two_claim_goes_to_the_smaller_segment(model, frames):
+def test_a_pixel_in_two_segments_goes_to_the_smaller_one(model, frames):
     maps = model.maps(frames).numpy()
     ids = [int(k) for k in np.unique(maps[0]) if k != model.background_id]
     boxes = {"large": box(model, ids), "small": box(model, ids[:1])}
@@ -61,11 +61,15 @@ def test_a_pixel_that_two_claim_goes_to_the_smaller_segment(model, frames):
             assert found.parcels[n, value - 1] == len(present)
 
 
-def test_models_and_white_boxes_must_belong_together(model, frames):
+def test_white_boxes_of_another_model_are_refused(model, frames):
     other = box(model, [1])
     other.selector_.provenance_["parcels"] = "0" * 64
     with pytest.raises(CheckpointError, match="give the parcel model that it belongs to"):
         WhiteBoxes(model, {"lv": other})
+    foreign = box(model, [1])
+    foreign.selector_.interior_ = np.array([200])
+    with pytest.raises(CheckpointError, match=f"contains 200; ids are below {model.n_parcels}"):
+        WhiteBoxes(model, {"lv": foreign})
     with pytest.raises(ParameterError, match="no white box"):
         WhiteBoxes(model, {})
     with pytest.raises(ParameterError, match="temperature is -1"):
@@ -83,7 +87,7 @@ def test_the_temperature_decides_soft_segments(model, frames):
     assert (sharp != flat).any()
 
 
-def test_the_structure_is_that_of_the_prior_or_of_the_file(model, tiny, tmp_path):
+def test_the_structure_comes_from_the_prior_or_from_the_file_name(model, tiny, tmp_path):
     box(model, [1], "lv").to_json(tmp_path / "a.json")
     box(model, [2]).to_json(tmp_path / "b.json")
     assert load_white_boxes(tiny.parcels(), [tmp_path / "a.json", tmp_path / "b.json"]).structures == ("lv", "b")

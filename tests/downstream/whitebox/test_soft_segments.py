@@ -97,7 +97,7 @@ def test_nothing_outside_the_sector(data):
         ({"soft": "share"}, {"scores": np.full((12, 20, 2, 2), -3.0)}, "give the softmax"),
     ],
 )
-def test_bad_input(data, params, given, message):
+def test_invalid_input_is_refused(data, params, given, message):
     maps, masks, _ = data
     with pytest.raises(ParameterError, match=message):
         ParcelSegmenter(ParcelSelector("beta", n_parcels=20), **params).fit(maps, masks).predict(maps, **given)
@@ -122,7 +122,7 @@ def test_ablation_measures_each_step(slow, data):
         ablate_steps(model, maps, masks, changes={"x": {"radius": 1}})
 
 
-def test_the_prior_alone_fills_the_shares(data):
+def test_a_prior_alone_gives_the_shares(data):
     maps, masks, scores = data
     prior = ParcelPrior.count(maps[:6], masks[:6], n_parcels=20)
     model = ParcelSegmenter(ParcelSelector("beta", prior=prior), OFF, soft="share").fit_prior()

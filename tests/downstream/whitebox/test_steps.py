@@ -28,7 +28,7 @@ def test_median_equals_scipy(mask, radius):
     np.testing.assert_array_equal(median(mask, radius), expected)
 
 
-def test_the_component_with_most_parcels_wins_not_the_largest():
+def test_the_component_with_most_parcels_is_kept_not_the_largest():
     parcel_map = np.zeros((10, 20), np.uint8)
     parcel_map[1:9, 1:9] = 1  # 64 pixels of one parcel
     parcel_map[1:4, 12:14], parcel_map[1:4, 14:16] = 2, 3  # 12 pixels of two
@@ -37,7 +37,7 @@ def test_the_component_with_most_parcels_wins_not_the_largest():
     assert kept[2, 13]
 
 
-def test_of_components_with_as_many_parcels_the_larger_wins():
+def test_the_larger_of_components_with_equally_many_parcels_is_kept():
     parcel_map = np.zeros((10, 20), np.uint8)
     parcel_map[1:3, 1:3] = 1
     parcel_map[1:9, 12:18] = 1
@@ -63,7 +63,7 @@ def test_enclaves_of_at_most_eight_regions(inside, added):
     assert out.sum() == (300 if added else segment.sum())
 
 
-def test_what_touches_the_border_is_no_enclave():
+def test_a_hole_at_the_border_is_no_enclave():
     parcel_map = ring(1)[6:]
     segment = parcel_map == 1
     np.testing.assert_array_equal(add_enclaves(segment, parcel_map, 8), segment)
@@ -96,7 +96,7 @@ def test_lengths_scale_with_the_image():
     arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 3)),
     st.sampled_from([0, 3]),
 )
-def test_any_map_goes_through(parcel_map, median_radius):
+def test_every_map_can_be_processed(parcel_map, median_radius):
     union = parcel_map == 1
     before = union.copy()
     out = PostProcessing(median_radius=median_radius)(union, parcel_map)
