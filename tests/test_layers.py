@@ -1,9 +1,13 @@
-"""Imports flow one way."""
+"""Imports flow one way, and never in a circle."""
 
+import ast
+import graphlib
 import importlib
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import alan
 
@@ -38,3 +42,62 @@ def test_every_module_imports():
         name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
         if not name.endswith(("__main__", "__init__")):
             importlib.import_module(name)
+
+
+ROOT = Path(alan.__file__).parent
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_first(tree, package):
+    """Modules that are imported while a module is imported: not by its functions, nor for type checkers alone."""
+    todo = list(tree.body)
+    while todo:
+        node = todo.pop()
+        match node:
+            case ast.Import():
+                yield from (alias.name for alias in node.names)
+            case ast.ImportFrom():
+                base = ".".join(
+                    [*package.split(".")[: len(package.split(".")) + 1 - node.level]] * (node.level > 0)
+                )
+                base = ".".join(filter(None, (base, node.module)))
+                yield base
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+            case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            case ast.ClassDef() | ast.If() | ast.Try() | ast.With():
+                todo += node.body + getattr(node, "orelse", [])
+
+
+def import_graph(files):
+    """Module to the modules that are imported while it is imported."""
+    names = {module_name(path): path for path in files}
+    graph = {}
+    for name, path in names.items():
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        found = imported_first(ast.parse(path.read_text(encoding="utf-8")), package)
+        graph[name] = {other for other in found if other in names} - {name}
+    return graph
+
+
+def test_no_module_is_imported_in_a_circle():
+    graph = import_graph(ROOT.rglob("*.py"))
+    assert "alan.errors" in graph["alan.files"]
+    assert "alan.backbone.training" in graph["alan.backbone.dino.module"]
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_a_circle_is_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path / "alan")
+    (tmp_path / "alan").mkdir()
+    for name, text in {"a": "from alan import b", "b": "import alan.c", "c": "from .a import x"}.items():
+        (tmp_path / "alan" / f"{name}.py").write_text(text, encoding="utf-8")
+    (tmp_path / "alan" / "d.py").write_text("def f():\n    import alan.d\n", encoding="utf-8")
+    graph = import_graph((tmp_path / "alan").glob("*.py"))
+    assert graph == {"alan.a": {"alan.b"}, "alan.b": {"alan.c"}, "alan.c": {"alan.a"}, "alan.d": set()}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(graph).prepare()
