@@ -2,7 +2,8 @@
 
 import ast
 import contextlib
-import importlib
+import importlib.util
+import inspect
 import re
 import runpy
 import shutil
@@ -12,12 +13,14 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import yaml
 
 import alan as package
-from alan.cli.main import main
+from alan.cli.demo import demo
+from alan.cli.main import EXIT_CODES, LIGHTNING, VERBS, main
 from alan.data.store.reader import FrameStore
 from alan.extras import DISTRIBUTION
 from alan.parcels.model import load_parcels
@@ -197,10 +200,85 @@ def test_page(page, page_runner):
     page_runner.run(page)
 
 
-def test_links_of_the_readme_lead_somewhere():
-    for page in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
-            assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"
+def read(page):
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_links_lead_somewhere():
+    """Of files that Sphinx does not read; it checks the others."""
+    for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "checkpoints/README.md"):
+        for target in re.findall(r"\]\(([^)#]+)", read(page)):
+            assert "://" in target or (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_facts_of_the_demonstration():
+    """Its report and its duration are the same wherever they are named."""
+    pages = [*PAGES, "Makefile"]
+    out = inspect.signature(demo).parameters["out"].default
+    reports = {found for page in pages for found in re.findall(rf"{out}\S*\.html", read(page))}
+    assert reports == {f"{out}/report/report.html"}
+    numbers = "five|six|seven|eight|nine|ten|eleven|twelve"
+    parts = [part for page in pages for part in re.split(r"\n\n|(?<=[.]) ", read(page))]
+    parts = [part for part in parts if re.search("demo|whole chain|two CPU cores", part)]
+    durations = [found for part in parts for found in re.findall(rf"({numbers})\s+minutes", part)]
+    assert set(durations) == {"seven"}
+    assert len(durations) >= 3
+    measured = {found for page in PAGES for found in re.findall(r"6\.\d minutes", read(page))}
+    assert len(measured) == 1
+
+
+def test_exit_codes():
+    codes = set(re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE))
+    assert set(re.findall(r"^\| (\d+)\b", read("docs/reference/problems.md"), re.MULTILINE)) == codes
+
+
+def test_extras_are_those_of_the_project():
+    table = re.findall(r"^\| (`.*?) \|", read("docs/start/install.md"), re.MULTILINE)
+    named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+    assert named == set(PROJECT["optional-dependencies"])
+
+
+def test_citation_and_licences():
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert (citation["version"], citation["license"]) == (package.__version__, PROJECT["license"])
+    assert citation["references"][0]["authors"][0]["family-names"] == "Majchrowska"
+    gpl = {"libx264", "libx265"} & set(av.codecs_available)  # of this environment's wheel of PyAV
+    for name in gpl:
+        assert name.removeprefix("lib") in read("docs/reference/licences.md")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """The module that writes the reference pages."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "_ext" / "reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_reference_of_the_command_line(reference):
+    """Every verb has a page with its options and their defaults."""
+    pages = reference.cli_pages()
+    for verb in [*VERBS, *LIGHTNING]:
+        assert f"<{verb.replace(' ', '-')}>" in pages["cli/index.rst"]
+        assert f".. program:: alan {verb}" in pages[f"cli/{verb.replace(' ', '-')}.rst"]
+    segment = pages["cli/segment.rst"]
+    assert re.search(r"option:: --input <str>\n\n   .*Required\.", segment)
+    assert re.search(r"option:: --sheet <int>\n\n   .*Default: ``24``\.", segment)
+    assert re.search(r"option:: --segmentation <SegmentationProtocol \| null>", pages["cli/evaluate.rst"])
+    assert "--trainer.max_steps" in pages["cli/fit.rst"]
+
+
+def test_reference_of_names_and_configurations(reference):
+    """Every public name and every configuration is listed, and the licences are those of the environment."""
+    pages = reference.api_pages()
+    for name in package.__all__:
+        assert f"``alan.{name}``" in pages["api/alan.rst"] or name.startswith("_")
+    assert ".. autoclass:: DINOModule" in pages["api/alan.backbone.rst"]
+    assert ".. autofunction:: load_parcels" in pages["api/alan.parcels.rst"]
+    table = reference.configurations()
+    assert all(f"``{name}``" in table for name in CONFIGS)
+    assert re.search(r"``av``\n +- *\n +- BSD", reference.licences())
 
 
 def public_names():
@@ -213,8 +291,11 @@ def public_names():
 
 @pytest.mark.parametrize(("module", "name"), public_names())
 def test_public_names_are_documented(module, name):
-    """Each has a docstring of its own, and parameters of functions are explained."""
+    """Each can be imported and has a docstring of its own; a function explains its parameters."""
     value = getattr(module, name)
-    if callable(value):
-        assert value.__doc__
-        assert not value.__doc__.startswith(f"{name}(")  # what a dataclass writes by itself
+    if not callable(value):
+        return
+    assert value.__doc__
+    assert not value.__doc__.startswith(f"{name}(")  # what a dataclass writes by itself
+    if inspect.isfunction(value) and len(inspect.signature(value).parameters) > 1:
+        assert "Args:" in value.__doc__

@@ -98,6 +98,8 @@ def test_installed_package_is_the_one_that_runs(installed):
     for path in run(installed.bin / "python", "-c", code, cwd=installed.folder).split():
         assert Path(path).is_relative_to(installed.folder / "venv"), path
     assert installed("--version").split()[0] == "alan"
+    assert "sim/small" in installed("configs")
+    assert "alan-sim-small.safetensors" in installed("doctor")
 
 
 def test_segment_with_shipped_weights(installed):

@@ -69,7 +69,14 @@ def load_backbone(
 def random_backbone(
     spec: BackboneSpec, seed: int = 0, *, input_size: int | None = None, stride: int | None = None
 ) -> Backbone:
-    """Lock an untrained network, the baseline of every experiment; the same seed gives the same weights."""
+    """Lock an untrained network, the baseline of every experiment.
+
+    Args:
+        spec: Specification of the network.
+        seed: Seed of the weights; the same seed gives the same weights.
+        input_size: Side in pixels to which frames are resized; None: the training size.
+        stride: Distance of two tokens in pixels; None: the default of the type.
+    """
     return spec.lock(spec.build_seeded(seed), input_size, stride)
 
 

@@ -2,7 +2,7 @@ from .members import load_network
 from .neighbors import WeightedKNNClassifier
 from .probes.decoder import DecoderProbe
 from .probes.linear import LinearProbe
-from .soft_parcels import ParcelMember
+from .soft_parcels import ParcelMember, gaussian_temperature, save_parcel_member
 from .whitebox.fitting import FittedWhiteBox, LabelledMaps, count_prior, fit_white_box
 from .whitebox.prior import ParcelPrior
 from .whitebox.segmenter import ParcelSegmenter
@@ -24,6 +24,8 @@ __all__ = [
     "WhiteBoxes",
     "count_prior",
     "fit_white_box",
+    "gaussian_temperature",
     "load_network",
     "load_white_boxes",
+    "save_parcel_member",
 ]

@@ -11,6 +11,7 @@ from .label_efficiency.soft import SoftLinearMethod
 from .metrics import average_surface_distance, dice, hausdorff95, iou
 from .protocols import SegmentationProtocol, ViewProtocol
 from .run import run_evaluation
+from .steps import ablate_steps
 
 __all__ = [
     "AtlasMethod",
@@ -23,6 +24,7 @@ __all__ = [
     "SegmenterMethod",
     "SoftLinearMethod",
     "ViewProtocol",
+    "ablate_steps",
     "average_surface_distance",
     "bootstrap_interval",
     "dice",

@@ -1,6 +1,8 @@
 from .guided import GuidedFilter
+from .heads.base import TokenHead
 from .heads.kmeans import KMeansHead
 from .heads.raptor import RaptorHead
+from .heads.registry import HEADS
 from .heads.smooseg import SmooSegHead
 from .kmeans import KMeansParcels, fit_kmeans
 from .losses import LossWeights, raptor_loss
@@ -9,9 +11,12 @@ from .model import ParcelModel, load_parcels, save_parcels
 from .quality import parcel_quality
 from .raptor import RaptorModule
 from .smooseg import SmooSegModule
+from .training import HeadModule
 
 __all__ = [
+    "HEADS",
     "GuidedFilter",
+    "HeadModule",
     "KMeansHead",
     "KMeansParcels",
     "LossWeights",
@@ -20,6 +25,7 @@ __all__ = [
     "RaptorModule",
     "SmooSegHead",
     "SmooSegModule",
+    "TokenHead",
     "fit_kmeans",
     "load_parcels",
     "logits_to_maps",
