@@ -43,11 +43,10 @@ def segment(
 
     The run folder contains ``config.yaml``; ``masks/<frame>.png``, label maps of the original size with a palette
     of colours (0 is background, 1 is the first structure and so on, see ``classes.csv``); ``segments.csv`` with
-    one row per frame
-    and structure: area in pixels of the original and, if the pixel size is known, in cm2, number of chosen parcels
-    in the segment (not for a network), and whether the segment is empty; and ``contact_sheet.png``. The same
-    command continues an interrupted run, and segments pictures that were added to the folder or changed since.
-    Pictures that cannot be decoded are skipped and listed in ``failures.csv``.
+    one row per frame and structure: area in pixels of the original and, if the pixel size is known, in cm2, number
+    of chosen parcels in the segment (not for a network), and whether the segment is empty; and
+    ``contact_sheet.png``. The same command continues an interrupted run, and segments pictures that were added to
+    the folder or changed since. Pictures that cannot be decoded are skipped and listed in ``failures.csv``.
 
     Args:
         input: A folder of pictures (PNG, JPEG, BMP, TIFF; grey or colour, any size; in the folder or in its

@@ -1,4 +1,4 @@
-"""Protocols of an evaluation: what is measured on which frames, read before PyTorch is imported."""
+"""Settings of the protocols of an evaluation; they are read before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_distinct(protocol: Any, *names: str) -> None:
 @bounded
 @dataclass(frozen=True)
 class SegmentationProtocol:
-    """What is measured, on which frames.
+    """Settings of the segmentation protocol: frames, methods and baselines.
 
     Attributes:
         store: Path of the frame store.
@@ -115,7 +115,7 @@ class SegmentationProtocol:
 @bounded
 @dataclass(frozen=True)
 class ViewProtocol:
-    """What is measured, on which frames: one frame per sequence (ED if it is known, else the middle one).
+    """Settings of the view protocol, which takes one frame per sequence: ED if it is known, else the middle one.
 
     Attributes:
         store: Path of the frame store.

@@ -44,7 +44,7 @@ class Source(NamedTuple):
 
 
 class PriorSettings(NamedTuple):
-    """What the priors of all sources are counted on.
+    """Frames on which the priors of all sources are counted.
 
     Attributes:
         store: Frame store of simulated frames.

@@ -36,23 +36,23 @@ def ablate_steps(
     scores: ArrayLike | None = None,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
-    """Change one step at a time of a fitted segmenter and measure.
+    """Measure a fitted segmenter with one step changed at a time.
 
     Args:
-        segmenter: fitted; it is left as it is.
-        parcel_maps: (N, H, W) integer ids, of patients that gave no label.
-        masks: (N, H, W) bool, the truth.
+        segmenter: Fitted segmenter; it is not changed.
+        parcel_maps: (N, H, W) integer ids, of patients whose labels were not used in the fit.
+        masks: (N, H, W) bool, manual masks.
         scores: (N, K, h, w) soft scores of the parcels, for soft segments.
-        changes: name to the parameters that are changed; None: each step of :data:`STEPS` is switched (soft
+        changes: Name to the parameters that are changed. None switches each step of :data:`STEPS` on or off (soft
             segments only if ``scores`` are given).
 
     Returns:
-        One row a step (index ``step``): ``change`` (the parameters in words), ``dice`` with the change (mean over
-        frames, in 0..1, an empty mask counts 0), and ``gain``: what the change adds. The first row,
-        ``as it is``, changes nothing.
+        One row per step (index ``step``): ``change`` (the parameters in words), ``dice`` with the change (mean
+        over frames in which it is defined, from 0 to 1), and ``gain``, the difference to the first row, ``as it
+        is``, which changes nothing.
 
     Raises:
-        ParameterError: an unknown parameter, or an array that is not as described.
+        ParameterError: A parameter is unknown, or an array is not as described.
     """
     trials: dict[str, Mapping[str, Any]] = {"as it is": {}}
     trials |= _switches(segmenter, scores) if changes is None else dict(changes)

@@ -173,7 +173,7 @@ def uncertainty_sheet(
     titles: Sequence[str],
     heading: str,
 ) -> Figure:
-    """Draw each frame with its predicted outlines, beside the map of the network's uncertainty.
+    """Draw each frame with its predicted outlines, and, next to it, the map of the network's uncertainty.
 
     Args:
         frames: (m, S, S) uint8.

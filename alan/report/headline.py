@@ -59,7 +59,7 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
     if summary["white_boxes"]:
         lead += (
             "by joining parcels, which are image regions that a network found without labels. The manual outlines "
-            f"of {others} told which parcels to join. "
+            f"of {others} determined which parcels to join. "
         )
         if networks:
             lead += f"Networks that were trained on manual outlines were measured, too: {listed(networks)}. "

@@ -8,6 +8,8 @@ from alan.errors import ConfigError
 from alan.evaluation.label_efficiency.decoder import DecoderMethod
 from alan.evaluation.label_efficiency.network import NetworkMethod
 from alan.evaluation.label_efficiency.rule import RuleMethod
+from alan.runs import plain
+from alan.supervised.settings import TrainingSettings
 
 
 def test_an_entry_becomes_a_method_of_its_class():
@@ -21,6 +23,16 @@ def test_an_entry_becomes_a_method_of_its_class():
     assert isinstance(network, NetworkMethod)
     assert network.network.network.decoder_channels == (4, 8)
     assert network.network.lr == 2e-3
+
+
+def test_the_configuration_of_a_run_can_be_read_again():
+    methods = [
+        RuleMethod("greedy", parcels="p", rule="greedy"),
+        DecoderMethod("d", backbone="b", decoder=DecoderProbe(steps=7), feature_levels=(2, "targets")),
+        NetworkMethod("n", network=TrainingSettings(lr=2e-3, steps=5), init="s.safetensors"),
+    ]
+    settings = [plain(method.settings()) for method in methods]
+    assert [plain(read_method(entry).settings()) for entry in settings] == settings
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,22 @@ def test_a_second_run_is_reused_and_an_interrupted_one_resumes(run, lab, monkeyp
     assert again["views"] == first["views"]
 
 
+def test_a_run_that_was_killed_in_its_first_write_starts_again(lab, tmp_path, monkeypatch):
+    """A hidden part file is all that such a process leaves; those of others stay refused."""
+    monkeypatch.setattr(run_module, "_measure", lambda *_: {})
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".config.yaml.4242.part").write_text("title: Ell")
+    run_evaluation(*protocols(lab), out)
+    assert sorted(path.name for path in out.glob(".*.part")) == []
+    assert (out / "results.json").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / ".thesis.part").write_text("x")
+    with pytest.raises(DataError, match="no run of this command"):
+        run_evaluation(*protocols(lab), other)
+
+
 def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
     measured = []
     monkeypatch.setattr(run_module, "_measure", lambda *_: measured.append(1) or {})

@@ -6,7 +6,7 @@ def test_says_what_was_measured_on_whom_and_against_what(results):
     assert lead.startswith(
         "The left ventricle was outlined on 12 test frames (A4C) of 6 patients (CAMUS) by joining"
     )
-    assert "manual outlines of 1 other patient told" in lead
+    assert "manual outlines of 1 other patient determined" in lead
     assert "80.0% at end diastole (95% interval 75.0 to 85.0) and 70.0% at end systole" in ventricle
     assert (
         "5.0 points better at end diastole and no clear difference (1.0 points worse) at end systole" in ventricle
@@ -35,7 +35,7 @@ def test_simulated_patients_are_called_simulated(results):
     assert simulated_stores(results) == ["simulated CAMUS"]
     lead = headline(results)[0]
     assert "of 6 simulated patients (simulated CAMUS)" in lead
-    assert "1 other simulated patient told" in lead
+    assert "1 other simulated patient determined" in lead
 
 
 def test_without_an_atlas_nothing_is_compared(results):

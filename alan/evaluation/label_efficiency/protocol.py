@@ -35,7 +35,7 @@ Masks = dict[str, NDArray[np.bool_]]
 
 
 class Inputs(NamedTuple):
-    """What a method computes once, before its first cell; small, so that it can be sent to another process.
+    """Results that all cells of a method share; small, so that they can be sent to another process.
 
     Attributes:
         features: Features of the labelled and test frames.
@@ -159,7 +159,7 @@ class Cell(NamedTuple):
 @bounded
 @dataclass(frozen=True)
 class LabelEfficiencyProtocol:
-    """What is compared, on which frames, with how many labelled patients.
+    """Settings of the label-efficiency protocol: methods, frames and numbers of labelled patients.
 
     Nothing is chosen on the test split: every method is fitted with the given settings on the drawn patients of
     the label split alone, and the last weights of a network are measured. Backbones and parcels may have seen
