@@ -232,6 +232,16 @@ def test_exit_codes():
     assert set(re.findall(r"^\| (\d+)\b", read("docs/reference/problems.md"), re.MULTILINE)) == codes
 
 
+def test_messages_of_the_page_of_problems():
+    """What the page quotes is what the program says."""
+    source = " ".join(path.read_text(encoding="utf-8") for path in Path(package.__file__).parent.rglob("*.py"))
+    table = read("docs/reference/problems.md").partition("| the line says |")[2].partition("##")[0]
+    quoted = re.findall(r"^\| `([^`]*)`", table, re.MULTILINE)
+    assert len(quoted) == 3
+    for words in quoted:
+        assert words in source
+
+
 def test_extras_are_those_of_the_project():
     table = re.findall(r"^\| (`.*?) \|", read("docs/start/install.md"), re.MULTILINE)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
