@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alan.cache.layout import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
 from alan.cache.manifest import Manifest, read_text, short
-from alan.cache.shard import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
 from alan.data.sample import BoolArray, ByteArray, IntArray
 from alan.errors import CacheError
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
+from alan.cache.layout import n_bytes
 from alan.cache.manifest import KINDS, Manifest
 from alan.cache.reader import FeatureCache
-from alan.cache.shard import check_space, finish, leftovers, n_bytes
+from alan.cache.shard import check_space, finish, leftovers
 from alan.errors import CacheError, DataError, ParameterError
 
 log = logging.getLogger(__name__)

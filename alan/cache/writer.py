@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from alan.backbone.locked import Backbone
+from alan.cache.layout import Layout
 from alan.cache.manifest import Manifest
-from alan.cache.shard import Layout, Shard, begin, part_path
+from alan.cache.shard import Shard, begin, part_path
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
 from alan.data.loaders.sampling import whole
 from alan.data.sample import IntArray

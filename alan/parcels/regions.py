@@ -14,26 +14,26 @@ RegionMap = NDArray[np.int32]
 def _plane(array: ArrayLike, name: str) -> NDArray[np.integer]:
     plane = np.asarray(array)
     if plane.ndim != 2 or plane.size == 0 or not np.issubdtype(plane.dtype, np.integer):
-        raise ParameterError(f"{name} must be a non-empty integer array (H, W), got {plane.dtype} {plane.shape}")
+        raise ParameterError(f"{name} is {plane.dtype} {plane.shape}: give integers (H, W), not empty")
     return plane
 
 
 def regions(parcel_map: ArrayLike) -> RegionMap:
-    """Split a parcel map into its connected regions: 4-connected sets of pixels with one id.
+    """Split a parcel map into connected regions: 4-connected sets of pixels with the same id.
 
     Args:
-        parcel_map: (H, W) integer ids, 0 and above.
+        parcel_map: (H, W) integer ids from 0.
 
     Returns:
-        (H, W) int32; regions are numbered 0 to R - 1 in the order of their first pixel, row by row. The
-        background, where there is one, falls into regions like any other id.
+        (H, W) int32; regions are numbered 0 to R - 1 in raster order of their first pixel. The background, if
+        there is one, is split like any other id.
 
     Raises:
-        ParameterError: not a non-empty integer array (H, W) of ids from 0.
+        ParameterError: the map is empty or not an integer array (H, W) of ids from 0.
     """
     plane = _plane(parcel_map, "parcel_map")
     if plane.min() < 0:
-        raise ParameterError(f"parcel_map holds the id {plane.min()}: ids start at 0")
+        raise ParameterError(f"parcel_map contains the id {plane.min()}: give ids from 0")
     labels = label(plane.astype(np.int32), connectivity=1, background=-1)  # type: ignore[no-untyped-call]
     return np.asarray(labels - 1, np.int32)
 
@@ -43,17 +43,17 @@ def parcel_of_region(region_map: ArrayLike, parcel_map: ArrayLike) -> NDArray[np
 
     Args:
         region_map: (H, W) integer, as :func:`regions` gives.
-        parcel_map: (H, W) integer ids that the regions come from.
+        parcel_map: (H, W) integer ids from which the regions were made.
 
     Returns:
         (R,) int64.
 
     Raises:
-        ParameterError: not integer arrays of one shape (H, W).
+        ParameterError: the arrays are not integers of one shape (H, W).
     """
     region, parcel = _plane(region_map, "region_map"), _plane(parcel_map, "parcel_map")
     if region.shape != parcel.shape:
-        raise ParameterError(f"region_map is {region.shape}, parcel_map {parcel.shape}: they must have one shape")
+        raise ParameterError(f"region_map is {region.shape}, parcel_map {parcel.shape}: give one shape")
     ids = np.zeros(int(region.max()) + 1, np.int64)
     ids[region] = parcel
     return ids

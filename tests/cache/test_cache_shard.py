@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
+from alan.cache.layout import places
 from alan.cache.reader import FeatureCache
-from alan.cache.shard import Shard, begin, finish, leftovers, part_path, places, shard_path
+from alan.cache.shard import Shard, begin, finish, leftovers, part_path, shard_path
 from alan.errors import CacheError, ParameterError
 
 LAYOUT = {"cls": ((3,), np.float32), "tokens": ((2, 2, 3), np.float16)}
