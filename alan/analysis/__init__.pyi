@@ -1,0 +1,3 @@
+from .results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult, ViewEvidence
+
+__all__ = ["BeatResult", "Flag", "FrameResult", "LoopResult", "Measure", "PatientResult", "ViewEvidence"]

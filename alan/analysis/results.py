@@ -1,0 +1,275 @@
+"""Results of an analysis: what was measured per frame, beat, loop and patient, and its JSON form."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from alan.errors import DataError
+from alan.files import write_text
+
+SCHEMA = "alan-loop-result/1"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number with its interval.
+
+    Attributes:
+        value: The measured value; NaN if it cannot be measured.
+        low: Lower end of the interval; NaN if there is none.
+        high: Upper end of the interval; NaN if there is none.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a value."""
+        return math.isfinite(self.value)
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A doubt about a result.
+
+    Attributes:
+        code: Short name of the kind of doubt, such as ``no_beat``; see :data:`alan.analysis.FLAGS`.
+        reason: One sentence with the value that caused it.
+    """
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BeatResult:
+    """Measurements of one beat.
+
+    Attributes:
+        ed: Index of the end-diastolic frame.
+        es: Index of the end-systolic frame.
+        end: Index of the next end-diastolic frame; None if the loop ends before it.
+        regular: Whether the duration is within 20% of the median.
+        edv_ml: End-diastolic volume by the single-plane method of disks.
+        esv_ml: End-systolic volume.
+        ef_percent: Ejection fraction.
+        area_change_percent: Fractional area change of the left ventricle; needs no pixel size.
+        shortening_percent: Shortening of the outline of the left ventricle (experimental).
+        stroke_volume_ml: End-diastolic minus end-systolic volume.
+    """
+
+    ed: int
+    es: int
+    end: int | None
+    regular: bool
+    edv_ml: Measure = Measure()
+    esv_ml: Measure = Measure()
+    ef_percent: Measure = Measure()
+    area_change_percent: Measure = Measure()
+    shortening_percent: Measure = Measure()
+    stroke_volume_ml: Measure = Measure()
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """Measurements of one frame.
+
+    Attributes:
+        frame: Index of the frame.
+        time_s: Time of the frame in s; None if unknown.
+        area_px: Structure to its area in pixels of the file.
+        area_cm2: Structure to its area in cm2; empty without a pixel size.
+        length_cm: Length of the long axis of the left ventricle in cm; None if unknown.
+        volume_ml: Volume of the left ventricle by the method of disks in ml; None if unknown.
+        phase: 1 at end-diastole, 0 at end-systole, in between by the area of the left ventricle.
+        repaired: Whether the outline was an outlier in time and was interpolated from neighbouring frames.
+    """
+
+    frame: int
+    time_s: float | None
+    area_px: Mapping[str, float]
+    area_cm2: Mapping[str, float]
+    length_cm: float | None
+    volume_ml: float | None
+    phase: float
+    repaired: bool
+
+
+@dataclass(frozen=True)
+class ViewEvidence:
+    """How the view of a loop was recognised.
+
+    Attributes:
+        view: ``A4C``, ``A2C``, ``PLAX``, ``PSAX`` or ``other``.
+        share: Weighted share of the votes of the neighbours, 0 to 1; 1 if the view was given.
+        votes: View to its share of the votes.
+        neighbours: Names of the nearest labelled frames, nearest first.
+        given: Whether the view was given by the user.
+    """
+
+    view: str
+    share: float
+    votes: Mapping[str, float] = field(default_factory=dict)
+    neighbours: tuple[str, ...] = ()
+    given: bool = False
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """Everything that was found in one loop; ``loops/<loop>/result.json``.
+
+    Attributes:
+        loop: Pseudonymous name of the loop.
+        patient: Pseudonymous key of the patient.
+        status: ``measured``, or ``left out`` with the reason in ``reason``.
+        reason: Why the loop was left out; empty otherwise.
+        view: The recognised view; None if the loop was left out before.
+        structures: Names in the order of the labels.
+        n_frames: Number of frames.
+        screen_shape: (H, W) of the frames of the file.
+        box: (top, left, height, width) of the sector on the screen.
+        pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
+        frame_rate_hz: Frames per second; None if unknown.
+        heart_rate_bpm: Median heart rate in beats per minute.
+        frames: One entry per frame.
+        beats: One entry per beat.
+        edv_ml: Median over the beats; likewise the following measures.
+        la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
+        lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
+        jump_share: Share of the frames whose outline jumped and was repaired, 0 to 1.
+        parcels: Structure to phase to the ids of its parcels.
+        flags: Doubts.
+        notes: What was read from the file, or assumed, in words.
+        provenance: Names and fingerprints of the model, the settings and the version of the program.
+    """
+
+    loop: str
+    patient: str
+    status: str
+    reason: str = ""
+    view: ViewEvidence | None = None
+    structures: tuple[str, ...] = ()
+    n_frames: int = 0
+    screen_shape: tuple[int, int] = (0, 0)
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pixel_mm: tuple[float, float] | None = None
+    frame_rate_hz: float | None = None
+    heart_rate_bpm: Measure = Measure()
+    frames: tuple[FrameResult, ...] = ()
+    beats: tuple[BeatResult, ...] = ()
+    edv_ml: Measure = Measure()
+    esv_ml: Measure = Measure()
+    ef_percent: Measure = Measure()
+    area_change_percent: Measure = Measure()
+    shortening_percent: Measure = Measure()
+    stroke_volume_ml: Measure = Measure()
+    la_volume_ml: Measure = Measure()
+    lv_mass_g: Measure = Measure()
+    jump_share: float = 0.0
+    parcels: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
+    flags: tuple[Flag, ...] = ()
+    notes: tuple[str, ...] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self, path: Path) -> None:
+        """Write the result, atomically; NaN is written as null."""
+        write_text(path, json.dumps(_plain({"schema": SCHEMA, **asdict(self)}), indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def from_json(cls, path: Path) -> Self:
+        """Read a result.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value.pop("schema") != SCHEMA:
+                raise ValueError(f"its schema is not {SCHEMA}")
+            return cls(**_typed(value))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{path}: the result cannot be read ({error}): delete its folder and run again"
+            ) from error
+
+
+@dataclass(frozen=True)
+class PatientResult:
+    """Summary of the loops of one patient.
+
+    Attributes:
+        patient: Pseudonymous key.
+        method: ``biplane``, ``single plane A4C``, ``single plane A2C``, or empty if nothing was measured.
+        loops: Names of the loops that contributed.
+        n_loops: Number of loops of the patient, including those left out.
+        n_beats: Number of complete beats that were measured.
+        ef_percent: Ejection fraction; likewise the following measures.
+        quality: ``good``, ``doubtful`` (a flag concerns it) or ``none`` (nothing was measured).
+        flags: Doubts.
+    """
+
+    patient: str
+    method: str
+    loops: tuple[str, ...]
+    n_loops: int
+    n_beats: int
+    ef_percent: Measure = Measure()
+    edv_ml: Measure = Measure()
+    esv_ml: Measure = Measure()
+    stroke_volume_ml: Measure = Measure()
+    heart_rate_bpm: Measure = Measure()
+    la_volume_ml: Measure = Measure()
+    lv_mass_g: Measure = Measure()
+    area_change_percent: Measure = Measure()
+    shortening_percent: Measure = Measure()
+    quality: str = "none"
+    flags: tuple[Flag, ...] = ()
+
+
+def _plain(value: Any) -> Any:
+    """Replace NaN by None, in nested lists and dictionaries."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _measure(value: Mapping[str, float | None]) -> Measure:
+    return Measure(**{name: math.nan if number is None else float(number) for name, number in value.items()})
+
+
+def _typed(value: dict[str, Any]) -> dict[str, Any]:
+    """Rebuild the nested classes of a result."""
+    out = {name: _measure(item) if _is_measure(item) else item for name, item in value.items()}
+    out["frames"] = tuple(FrameResult(**frame) for frame in value["frames"])
+    out["beats"] = tuple(
+        BeatResult(**{name: _measure(item) if _is_measure(item) else item for name, item in beat.items()})
+        for beat in value["beats"]
+    )
+    out["flags"] = tuple(Flag(**flag) for flag in value["flags"])
+    for name in ("structures", "screen_shape", "box", "notes"):
+        out[name] = tuple(value[name])
+    if value["pixel_mm"] is not None:
+        out["pixel_mm"] = tuple(value["pixel_mm"])
+    if value["view"] is not None:
+        view = dict(value["view"])
+        out["view"] = ViewEvidence(**view | {"neighbours": tuple(view["neighbours"])})
+    out["parcels"] = {
+        structure: {phase: tuple(ids) for phase, ids in phases.items()}
+        for structure, phases in value["parcels"].items()
+    }
+    return out
+
+
+def _is_measure(item: Any) -> bool:
+    return isinstance(item, Mapping) and set(item) == {"value", "low", "high"}

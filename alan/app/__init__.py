@@ -1,0 +1,1 @@
+"""The page for experts, in a browser, on the public interface only."""
