@@ -250,12 +250,9 @@ def _measure(value: Mapping[str, float | None]) -> Measure:
 
 def _typed(value: dict[str, Any]) -> dict[str, Any]:
     """Rebuild the nested classes of a result."""
-    out = {name: _measure(item) if _is_measure(item) else item for name, item in value.items()}
+    out = _with_measures(value)
     out["frames"] = tuple(FrameResult(**frame) for frame in value["frames"])
-    out["beats"] = tuple(
-        BeatResult(**{name: _measure(item) if _is_measure(item) else item for name, item in beat.items()})
-        for beat in value["beats"]
-    )
+    out["beats"] = tuple(BeatResult(**_with_measures(beat)) for beat in value["beats"])
     out["flags"] = tuple(Flag(**flag) for flag in value["flags"])
     for name in ("structures", "screen_shape", "box", "notes"):
         out[name] = tuple(value[name])
@@ -269,6 +266,10 @@ def _typed(value: dict[str, Any]) -> dict[str, Any]:
         for structure, phases in value["parcels"].items()
     }
     return out
+
+
+def _with_measures(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: _measure(item) if _is_measure(item) else item for name, item in value.items()}
 
 
 def _is_measure(item: Any) -> bool:

@@ -137,7 +137,7 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
                     done[name] = _rows(name, labels, found.parcels[i], segmenter.structures, still.spacing)
                     writer.writerows(done[name])
                     file.flush()  # before the mask, whose stamp makes the rows count
-                    _write_mask(folder / MASKS / f"{name}.png", labels, stills.stamp(n))
+                    write_mask(folder / MASKS / f"{name}.png", labels, stills.stamp(n))
             bar.update(min(batch_size, len(todo) - start))
     if failures and not done:
         raise DataError(f"none of {len(failures)} pictures can be decoded; the first: {failures[0][1]}")
@@ -153,9 +153,17 @@ def read_mask(folder: Path, name: str) -> NDArray[np.uint8]:
         return np.array(image)
 
 
-def _write_mask(path: Path, labels: NDArray[np.uint8], stamp: str) -> None:
+def write_mask(path: Path, labels: NDArray[np.uint8], stamp: str | None = None) -> None:
+    """Write a label map as a palette PNG, atomically; its pixels are the values, its palette their colours.
+
+    Args:
+        path: The file.
+        labels: (H, W) uint8 label map.
+        stamp: Identification of the picture that it was made from; None leaves it out.
+    """
     info = PngImagePlugin.PngInfo()
-    info.add_text(_SOURCE, stamp)
+    if stamp is not None:
+        info.add_text(_SOURCE, stamp)
     image = Image.fromarray(labels)
     image.putpalette([part for value in range(256) for part in ImageColor.getrgb(label_colour(value))])
     with atomic(path) as temporary:

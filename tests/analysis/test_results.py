@@ -29,8 +29,10 @@ def test_json_round_trip(tmp_path):
     a_result().to_json(tmp_path / "result.json")
     back = LoopResult.from_json(tmp_path / "result.json")
     assert back.ef_percent == Measure(55.0, 50.0, 60.0)
-    assert math.isnan(back.edv_ml.value) and not back.edv_ml.known
-    assert back.beats[0].edv_ml.value == 100.0 and math.isnan(back.beats[0].edv_ml.low)
+    assert math.isnan(back.edv_ml.value)
+    assert not back.edv_ml.known
+    assert back.beats[0].edv_ml.value == 100.0
+    assert math.isnan(back.beats[0].edv_ml.low)
     same = ("view", "frames", "flags", "parcels", "pixel_mm", "structures", "loop")
     assert all(getattr(back, name) == getattr(a_result(), name) for name in same)
 

@@ -1,0 +1,263 @@
+"""Label maps as DICOM Segmentation and measurements as DICOM Structured Report, without any identifier.
+
+Both objects refer to a loop whose header is made up: it holds the pseudonymous key of the patient, no dates, and
+UIDs that are hashes of the outlines, so that the same analysis gives the same UIDs and nothing leads back to the
+file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan._version import __version__
+from alan.analysis.results import LoopResult, Measure
+from alan.extras import third_party
+from alan.files import atomic
+
+_ULTRASOUND_LOOP = "1.2.840.10008.5.1.4.1.1.3.1"
+_NAME = "ALAN"
+_MAKER = {
+    "manufacturer": _NAME,
+    "manufacturer_model_name": "alan-echo",
+    "software_versions": __version__,
+    "device_serial_number": "none",
+}
+#: Structure to its SNOMED CT code and meaning (DICOM PS3.16, context groups 4 and 12305).
+_STRUCTURES = {
+    "lv": ("87878005", "Left ventricle"),
+    "myo": ("49848007", "Left Ventricle Myocardium"),
+    "la": ("82471001", "Left atrium"),
+    "rv": ("53085002", "Right ventricle"),
+    "ra": ("73829009", "Right atrium"),
+    "ao": ("15825003", "Aorta"),
+}
+_HEART = ("80891009", "Heart")
+#: View to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
+_PLANES = {
+    "A4C": {
+        "ef_percent": ("79993-2", "Left ventricular ejection fraction single plane 4C (MOD)"),
+        "edv_ml": ("79999-9", "Left ventricular end diastolic volume single plane 4C (MOD)"),
+        "esv_ml": ("80004-5", "Left ventricular end systolic volume single plane 4C (MOD)"),
+    },
+    "A2C": {
+        "ef_percent": ("79992-4", "Left ventricular ejection fraction single plane 2C (MOD)"),
+        "edv_ml": ("79998-1", "Left ventricular end diastolic volume single plane 2C (MOD)"),
+        "esv_ml": ("80003-7", "Left ventricular end systolic volume single plane 2C (MOD)"),
+    },
+}
+#: Measure to the scheme, code and meaning of its name, and its unit.
+_MEASURES = {
+    "ef_percent": ("LN", "18043-0", "Left Ventricular Ejection Fraction by US", "%"),
+    "edv_ml": ("LN", "18026-5", "Left Ventricular End Diastolic Volume", "ml"),
+    "esv_ml": ("LN", "18148-7", "Left Ventricular End Systolic Volume", "ml"),
+    "stroke_volume_ml": ("SCT", "90096001", "Stroke Volume", "ml"),
+    "area_change_percent": ("SCT", "399287000", "Left Ventricular Fractional Area Change", "%"),
+    "heart_rate_bpm": ("LN", "8867-4", "Heart rate", "{H.B.}/min"),
+    "la_volume_ml": ("SCT", "399235004", "Left Atrium Systolic Volume", "ml"),
+    "lv_mass_g": ("LN", "18087-7", "Left Ventricle Mass", "g"),
+}
+
+
+def write_segmentation(
+    path: Path,
+    result: LoopResult,
+    labels: NDArray[np.uint8],
+    frames: Sequence[int],
+    digest: str,
+) -> None:
+    """Write label maps as a binary DICOM Segmentation with one segment per structure.
+
+    The frames have a temporal position instead of a position in space, which is unknown in ultrasound; each refers
+    to its frame of the loop.
+
+    Args:
+        path: The file.
+        result: The loop; its structures are in the order of the labels.
+        labels: (n, H, W) uint8 at the size of the screen.
+        frames: Indices of these frames in the loop, ascending.
+        digest: Text that all UIDs are made from.
+
+    Raises:
+        ConfigError: highdicom is not installed.
+    """
+    hd, seg = third_party("highdicom", "dicom"), third_party("highdicom.seg", "dicom")
+    source = _source(result, digest, labels.shape[1:], len(frames))
+    patient = hd.CoordinateSystemNames.PATIENT
+    shared, positions = third_party("pydicom", "dicom").Dataset(), []
+    shared.PlaneOrientationSequence = hd.PlaneOrientationSequence(patient, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(result.pixel_mm or (1.0, 1.0), slice_thickness=1.0)
+    for n in range(len(frames)):
+        item = third_party("pydicom", "dicom").Dataset()  # highdicom tells frames apart by their position alone
+        item.PlanePositionSequence = hd.PlanePositionSequence(patient, (0.0, 0.0, float(-n)))
+        positions.append(item)
+    source.SharedFunctionalGroupsSequence, source.PerFrameFunctionalGroupsSequence = [shared], positions
+    source.FrameOfReferenceUID = _uid(digest, "space")
+    algorithm = hd.AlgorithmIdentificationSequence(
+        _NAME, _code("DCM", "123110", "Artificial Intelligence"), __version__
+    )
+    segments = [
+        seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            segmented_property_category=_code("SCT", "91723000", "Anatomical Structure"),
+            segmented_property_type=_code("SCT", *_STRUCTURES.get(name, _HEART)),
+            algorithm_type=seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, name in enumerate(result.structures, 1)
+    ]
+    written = seg.Segmentation(
+        [source],
+        labels,
+        seg.SegmentationTypeValues.BINARY,
+        segments,
+        series_instance_uid=_uid(digest, "segmentation series"),
+        series_number=1,
+        sop_instance_uid=_uid(digest, "segmentation"),
+        instance_number=1,
+        omit_empty_frames=False,
+        content_label="ALAN",
+        content_description=None if result.pixel_mm else "The pixel size is unknown.",
+        **_MAKER,
+    )
+    _number_frames(written, frames, measured=result.pixel_mm is not None)
+    with atomic(path) as temporary:
+        written.save_as(temporary)
+
+
+def _number_frames(written: Any, frames: Sequence[int], *, measured: bool) -> None:
+    """Replace the positions in space, which were only needed to build the object, by positions in time."""
+    for item in written.PerFrameFunctionalGroupsSequence:
+        content = item.FrameContentSequence[0]
+        frame = frames[int(content.DimensionIndexValues[1]) - 1]
+        content.TemporalPositionIndex = frame + 1
+        item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = frame + 1
+        del item.PlanePositionSequence
+    index = written.DimensionIndexSequence[1]
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209128, 0x00209111
+    index.DimensionDescriptionLabel = "Temporal Position Index"
+    shared = written.SharedFunctionalGroupsSequence[0]
+    del shared.PlaneOrientationSequence
+    if measured:
+        shared.PixelMeasuresSequence[0].pop("SpacingBetweenSlices", None)
+    else:
+        del shared.PixelMeasuresSequence
+    for name in ("FrameOfReferenceUID", "PositionReferenceIndicator", "DimensionOrganizationType"):
+        written.pop(name, None)
+
+
+def write_measurements(path: Path, result: LoopResult, digest: str) -> bool:
+    """Write the measurements of a loop as a DICOM Structured Report (TID 1500).
+
+    Args:
+        path: The file.
+        result: The loop.
+        digest: Text that all UIDs are made from.
+
+    Returns:
+        Whether there was anything to write.
+
+    Raises:
+        ConfigError: highdicom is not installed.
+    """
+    measured = [name for name in _MEASURES if getattr(result, name).known]
+    if not measured:
+        return False
+    sr = third_party("highdicom.sr", "dicom")
+    source = _source(result, digest, result.screen_shape, result.n_frames)
+    observer = sr.ObserverContext(
+        _code("DCM", "121007", "Device"),
+        sr.DeviceObserverIdentifyingAttributes(_uid("alan-echo", __version__), _NAME, _NAME, "alan-echo"),
+    )
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(_uid(digest, "tracking"), result.loop),
+        finding_sites=[sr.FindingSite(_code("SCT", *_HEART))],
+        algorithm_id=sr.AlgorithmIdentification(_NAME, __version__),
+        measurements=[_measurement(name, getattr(result, name), result) for name in measured],
+        source_images=[sr.SourceImageForMeasurementGroup(_ULTRASOUND_LOOP, source.SOPInstanceUID)],
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=_code("SCT", "433236007", "Transthoracic echocardiography"),
+        imaging_measurements=[group],
+    )
+    written = sr.ComprehensiveSR(
+        evidence=[source],
+        content=content,
+        series_instance_uid=_uid(digest, "measurement series"),
+        series_number=2,
+        sop_instance_uid=_uid(digest, "measurements"),
+        instance_number=1,
+        is_complete=True,
+        **_MAKER,
+    )
+    with atomic(path) as temporary:
+        written.save_as(temporary)
+    return True
+
+
+def _measurement(name: str, measure: Measure, result: LoopResult) -> Any:
+    sr = third_party("highdicom.sr", "dicom")
+    scheme, code, meaning, unit = _MEASURES[name]
+    plane = _PLANES.get(result.view.view if result.view else "", {})
+    if name in plane:
+        code, meaning = plane[name]
+    ends = None
+    if math.isfinite(measure.low) and math.isfinite(measure.high):
+        ends = sr.MeasurementProperties(
+            upper_measurement_uncertainty=_short(measure.high - measure.value),
+            lower_measurement_uncertainty=_short(measure.value - measure.low),
+        )
+    return sr.Measurement(
+        name=_code(scheme, code, meaning),
+        value=_short(measure.value),
+        unit=_code("UCUM", unit, unit),
+        properties=ends,
+    )
+
+
+def _short(value: float) -> float:
+    """Six digits, which a decimal string of DICOM holds."""
+    return float(f"{value:.6g}")
+
+
+def outline_digest(labels: NDArray[np.uint8]) -> str:
+    """SHA-256 (hex) of label maps, from which the UIDs of a loop are made."""
+    return hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
+
+
+def _uid(*entropy: str) -> str:
+    uid: str = third_party("pydicom.uid", "dicom").generate_uid(entropy_srcs=list(entropy))
+    return uid
+
+
+def _code(scheme: str, value: str, meaning: str) -> Any:
+    return third_party("highdicom.sr", "dicom").CodedConcept(value, scheme, meaning)
+
+
+def _source(result: LoopResult, digest: str, shape: Sequence[int], n_frames: int) -> Any:
+    """Header of a loop that has no identifiers."""
+    pydicom = third_party("pydicom", "dicom")
+    source = pydicom.Dataset()
+    for name in _empty():
+        setattr(source, name, "")
+    source.SOPClassUID, source.SOPInstanceUID = _ULTRASOUND_LOOP, _uid(digest, "loop")
+    source.StudyInstanceUID, source.SeriesInstanceUID = _uid(digest, "study"), _uid(digest, "series")
+    source.PatientID, source.PatientName = result.patient, f"{result.patient}^"
+    source.Modality, source.Rows, source.Columns = "US", int(shape[0]), int(shape[1])
+    source.NumberOfFrames, source.SamplesPerPixel, source.BitsAllocated = n_frames, 1, 8
+    source.file_meta = pydicom.dataset.FileMetaDataset()
+    source.file_meta.TransferSyntaxUID = third_party("pydicom.uid", "dicom").ExplicitVRLittleEndian
+    return source
+
+
+def _empty() -> Iterator[str]:
+    yield from ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
+    yield "ReferringPhysicianName"

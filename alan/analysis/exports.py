@@ -1,0 +1,300 @@
+"""Files of one loop: video and pictures with outlines, label maps, DICOM objects, and the parcels behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from alan.analysis import dicom
+from alan.analysis.evidence import COLUMNS, ParcelEvidence
+from alan.analysis.nifti import write_nifti
+from alan.analysis.overlay import Painter, curve_strip, display_shape, write_video
+from alan.analysis.results import BeatResult, LoopResult
+from alan.analysis.tables import LOOP_FOLDER, cells
+from alan.data.preprocessing import Preprocessing
+from alan.downstream.segmentation import write_mask
+from alan.errors import DataError
+from alan.extras import third_party
+from alan.files import atomic
+
+ByteArray = NDArray[np.uint8]
+#: Kind of output: ``overlay`` (video and pictures with outlines, parcels), ``png`` (label maps at end-diastole and
+#: end-systole), ``nifti`` (label maps of all frames) or ``dicom`` (segmentation and measurements).
+Output = Literal["overlay", "png", "nifti", "dicom"]
+OVERLAY, NIFTI, SEGMENTATION, MEASUREMENTS = "overlay.mp4", "labels.nii.gz", "segmentation.dcm", "measurements.dcm"
+MASKS, PARCELS = "masks", "parcels.csv"
+#: Pixels of label maps at the size of the screen that a DICOM segmentation may hold; of a longer loop it holds the
+#: frames of the beats alone, so that memory is bounded.
+_MOST_PIXELS = 2**27
+_CHUNK = 16
+
+
+class LoopFrames(Protocol):
+    """Frames of a loop, cropped to the sector and blanked outside it."""
+
+    @property
+    def name(self) -> str:
+        """Pseudonymous name of the loop."""
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the cropped frames."""
+
+    @property
+    def screen_shape(self) -> tuple[int, int]:
+        """(H, W) of the frames of the file."""
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """Rows and columns of the crop on the screen."""
+
+    @property
+    def pixel_mm(self) -> tuple[float, float] | None:
+        """(row, column) size of a pixel in mm; None if unknown."""
+
+    def chunks(self, size: int) -> Iterator[ByteArray]:
+        """Yield the frames in order, at most ``size`` at a time, (B, H, W) uint8."""
+
+
+def key_frames(result: LoopResult) -> dict[str, int]:
+    """Frames of a loop that are shown and written as pictures.
+
+    Args:
+        result: The loop.
+
+    Returns:
+        ``ed`` and ``es`` of the median beat (the one whose ejection fraction, or area change where the volume is
+        unknown, is nearest to that of the loop); without a beat ``frame``, where the first structure is largest.
+    """
+    beat = median_beat(result)
+    if beat is not None:
+        return {"ed": beat.ed, "es": beat.es}
+    if not result.n_frames:
+        return {}
+    name = result.structures[0] if result.structures else "lv"
+    areas = [frame.area_px.get(name, 0.0) for frame in result.frames] or [0.0]
+    return {"frame": int(np.argmax(areas))}
+
+
+def median_beat(result: LoopResult) -> BeatResult | None:
+    """The beat that stands for a loop; complete and regular ones first. None without a beat."""
+    beats = [beat for beat in result.beats if beat.end is not None and beat.regular] or list(result.beats)
+    for name in ("ef_percent", "area_change_percent"):
+        known = [beat for beat in beats if getattr(beat, name).known]
+        if known:
+            typical = float(np.median([getattr(beat, name).value for beat in known]))
+            return min(known, key=lambda beat: abs(getattr(beat, name).value - typical))
+    return beats[0] if beats else None
+
+
+@dataclass
+class _Job:
+    """What is written of one loop, and where."""
+
+    out: Path
+    loop: LoopFrames
+    labels: ByteArray
+    result: LoopResult
+    evidence: ParcelEvidence | None
+
+    def __post_init__(self) -> None:
+        self.painter = Painter(display_shape(self.loop.shape, self.loop.pixel_mm), self.labels.shape[1])
+        self.restore = Preprocessing(self.labels.shape[1]).restore
+        self.names = {frame: name for name, frame in reversed(key_frames(self.result).items())}
+        self.digest = dicom.outline_digest(self.labels)
+
+
+@dataclass
+class _Chunk:
+    """A few consecutive frames of a loop, and their label maps at several sizes, each made when it is needed."""
+
+    job: _Job
+    first: int
+    frames: ByteArray
+
+    @cached_property
+    def labels(self) -> ByteArray:
+        """Label maps on the grid of the model."""
+        return self.job.labels[self.first : self.first + len(self.frames)]
+
+    @cached_property
+    def cropped(self) -> ByteArray:
+        """Label maps at the size of the crop."""
+        return self.job.restore(self.labels, self.job.loop.shape)
+
+    @cached_property
+    def shown(self) -> ByteArray:
+        """Label maps at the size of the pictures."""
+        painter = self.job.painter
+        return self.cropped if painter.shape == self.job.loop.shape else painter.labels(self.labels)
+
+    @cached_property
+    def screen(self) -> ByteArray:
+        """Label maps in the pixels of the file; 0 outside the crop."""
+        screen = np.zeros((len(self.frames), *self.job.loop.screen_shape), np.uint8)
+        screen[:, self.job.loop.box[0], self.job.loop.box[1]] = self.cropped
+        return screen
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Place of each frame in the chunk and its index in the loop."""
+        return enumerate(range(self.first, self.first + len(self.frames)))
+
+
+_Sink = Callable[[_Chunk], None]
+
+
+def export_loop(
+    folder: Path,
+    loop: LoopFrames,
+    labels: ByteArray,
+    result: LoopResult,
+    kinds: Collection[Output],
+    *,
+    evidence: ParcelEvidence | None = None,
+) -> None:
+    """Write the files of a loop into ``loops/<name>/``; each is written atomically.
+
+    The loop is read once, a few frames at a time, so that memory does not grow with its length.
+
+    Args:
+        folder: Folder of the results.
+        loop: The frames.
+        labels: (T, size, size) uint8 label maps on the grid of the model, on which the crop is stretched.
+        result: What was measured; its structures are in the order of the labels.
+        kinds: Kinds of output.
+        evidence: Parcels of the loop; with it, ``overlay`` writes pictures of the parcels and ``parcels.csv``.
+
+    Raises:
+        DataError: the labels, the result and the frames differ in number.
+        ConfigError: ``dicom`` is asked for and highdicom is not installed.
+    """
+    if len(labels) != loop.n_frames or loop.n_frames != result.n_frames:
+        raise DataError(
+            f"{loop.name}: has {loop.n_frames} frames, {len(labels)} label maps, a result of {result.n_frames}: "
+            "give those of one loop"
+        )
+    job = _Job(folder / LOOP_FOLDER / loop.name, loop, labels, result, evidence)
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(sink(job)) for kind, sink in _SINKS.items() if kind in kinds]
+        first = 0
+        for frames in loop.chunks(_CHUNK) if sinks else ():
+            if first + len(frames) > loop.n_frames:
+                raise DataError(f"{loop.name}: yields more than its {loop.n_frames} frames; get the file again")
+            chunk = _Chunk(job, first, frames)
+            for sink in sinks:
+                sink(chunk)
+            first += len(frames)
+        if sinks and first < loop.n_frames:
+            raise DataError(f"{loop.name}: ends after {first} of {loop.n_frames} frames; get the file again")
+
+
+@contextlib.contextmanager
+def _overlay(job: _Job) -> Iterator[_Sink]:
+    """Video, pictures of the key frames, and their parcels."""
+    painter, result = job.painter, job.result
+    strip, columns = curve_strip(result, painter.shape[1])
+    shape = (painter.shape[0] + len(strip), painter.shape[1])
+    with write_video(job.out / OVERLAY, shape, result.frame_rate_hz) as video:
+
+        def take(chunk: _Chunk) -> None:
+            for n, frame in chunk.places():
+                picture = painter.paint(chunk.frames[n], chunk.shown[n])
+                below = strip.copy()
+                below[:, columns[frame] - 1 : columns[frame] + 1] = 255
+                video(np.concatenate([picture, below]))
+                if (name := job.names.get(frame)) is not None:
+                    _write_png(job.out / f"{name}.png", picture)
+                    if job.evidence is not None:
+                        chosen = job.evidence.chosen(result.structures, _phase(name))
+                        parcels = job.evidence.maps[frame]
+                        picture = painter.paint_parcels(chunk.frames[n], parcels, chunk.shown[n], chosen)
+                        _write_png(job.out / f"{name}_parcels.png", picture)
+
+        yield take
+    if job.evidence is not None:
+        with atomic(job.out / PARCELS) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(entry.column for entry in COLUMNS)
+            for frame, name in job.names.items():
+                rows = job.evidence.rows(result.structures, job.labels[frame], _phase(name), frame)
+                writer.writerows(cells(row) for row in rows)
+
+
+@contextlib.contextmanager
+def _masks(job: _Job) -> Iterator[_Sink]:
+    """Label maps of the key frames as palette PNG."""
+
+    def take(chunk: _Chunk) -> None:
+        for n, frame in chunk.places():
+            if frame in job.names:
+                write_mask(job.out / MASKS / f"{job.names[frame]}.png", chunk.screen[n])
+
+    yield take
+
+
+@contextlib.contextmanager
+def _nifti(job: _Job) -> Iterator[_Sink]:
+    """Label maps of all frames as NIfTI."""
+    shape = (job.loop.n_frames, *job.loop.screen_shape)
+    interval = 1 / job.result.frame_rate_hz if job.result.frame_rate_hz else None
+    with write_nifti(job.out / NIFTI, shape, job.loop.pixel_mm, interval) as write:
+        yield lambda chunk: write(chunk.screen)
+
+
+@contextlib.contextmanager
+def _dicom(job: _Job) -> Iterator[_Sink]:
+    """DICOM Segmentation and Structured Report."""
+    third_party("highdicom", "dicom")  # refuses before anything is computed
+    frames = _stored_frames(job)
+    places = {frame: n for n, frame in enumerate(frames)}
+    stored = np.zeros((len(frames), *job.loop.screen_shape), np.uint8)
+
+    def take(chunk: _Chunk) -> None:
+        for n, frame in chunk.places():
+            if frame in places:
+                stored[places[frame]] = chunk.screen[n]
+
+    yield take
+    dicom.write_segmentation(job.out / SEGMENTATION, job.result, stored, frames, job.digest)
+    dicom.write_measurements(job.out / MEASUREMENTS, job.result, job.digest)
+
+
+_SINKS: dict[str, Callable[[_Job], contextlib.AbstractContextManager[_Sink]]] = {
+    "overlay": _overlay,
+    "png": _masks,
+    "nifti": _nifti,
+    "dicom": _dicom,
+}
+
+
+def _phase(name: str) -> str:
+    """Phase whose list of parcels belongs to a picture."""
+    return "ES" if name == "es" else "ED"
+
+
+def _stored_frames(job: _Job) -> list[int]:
+    """Frames of the DICOM segmentation: all of them, or those of the beats if the loop is long."""
+    height, width = job.loop.screen_shape
+    most = max(2, _MOST_PIXELS // (height * width))
+    if job.loop.n_frames <= most:
+        return list(range(job.loop.n_frames))
+    beats = {frame for beat in job.result.beats for frame in (beat.ed, beat.es)}
+    return sorted(beats if 0 < len(beats) <= most else job.names)
+
+
+def _write_png(path: Path, picture: ByteArray) -> None:
+    with atomic(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")

@@ -1,0 +1,250 @@
+"""Tables of an analysis: one row per patient, loop, beat and frame, and a dictionary of their columns."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from alan.analysis.results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult
+from alan.data.structures import STRUCTURES
+from alan.evaluation.columns import ColumnEntry
+from alan.files import atomic
+
+PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY = "patients.csv", "loops.csv", "beats.csv", "frames.csv", "columns.csv"
+#: Everything that :func:`write_tables` writes into its folder.
+TABLES = (PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY)
+#: Folder of the loops, and the file of each that holds its result.
+LOOP_FOLDER, RESULT = "loops", "result.json"
+
+#: Measures of a beat, and of a loop and a patient by the median over the beats: name to unit and meaning.
+MEASURES = {
+    "ef_percent": ("%", "Ejection fraction of the left ventricle"),
+    "edv_ml": ("ml", "End-diastolic volume of the left ventricle by the method of disks"),
+    "esv_ml": ("ml", "End-systolic volume of the left ventricle by the method of disks"),
+    "stroke_volume_ml": ("ml", "End-diastolic minus end-systolic volume"),
+    "area_change_percent": ("%", "Fractional area change of the left ventricle; needs no pixel size"),
+    "shortening_percent": ("%", "Shortening of the outline of the left ventricle (experimental)"),
+    "heart_rate_bpm": ("1/min", "Heart rate by the median duration of the beats"),
+    "la_volume_ml": ("ml", "Volume of the left atrium at end-systole by the area-length formula"),
+    "lv_mass_g": ("g", "Mass of the myocardium of the left ventricle at end-diastole"),
+}
+_BEAT_MEASURES = tuple(MEASURES)[:6]
+_UNKNOWN = "missing if it cannot be measured"
+
+
+def _measures(names: Iterable[str]) -> tuple[ColumnEntry, ...]:
+    entries = []
+    for name in names:
+        unit, meaning = MEASURES[name]
+        entries.append(ColumnEntry(name, unit, f"{meaning}; {_UNKNOWN}"))
+        entries += [
+            ColumnEntry(
+                f"{name}_{end}", unit, f"{word} end of the 90% interval of {name}; missing if there is none"
+            )
+            for end, word in (("low", "Lower"), ("high", "Upper"))
+        ]
+    return tuple(entries)
+
+
+_PATIENT = ColumnEntry("patient", "", "Pseudonymous key of the patient")
+_LOOP = ColumnEntry(
+    "loop", "", "Pseudonymous name of the loop; its files are in the folder of this name in loops/"
+)
+_FLAGS = (
+    ColumnEntry("flags", "", "Codes of the doubts, separated by spaces"),
+    ColumnEntry("reasons", "", "The doubts in words"),
+)
+_BEAT_FRAMES = (
+    ColumnEntry("ed_frame", "index", "End-diastolic frame; the first frame of the loop is 0"),
+    ColumnEntry("es_frame", "index", "End-systolic frame"),
+    ColumnEntry("end_frame", "index", "Next end-diastolic frame; missing if the loop ends before it"),
+)
+#: File to its columns; areas per structure follow those of ``frames.csv``.
+COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
+    PATIENTS: (
+        _PATIENT,
+        ColumnEntry("quality", "", "good, doubtful (a flag concerns the result) or none (nothing was measured)"),
+        ColumnEntry(
+            "method", "", "biplane, single plane A4C or single plane A2C; missing if nothing was measured"
+        ),
+        ColumnEntry("loops", "count", "Number of loops, including those that were left out"),
+        ColumnEntry("used_loops", "", "Names of the loops that contributed, separated by spaces"),
+        ColumnEntry("beats", "count", "Number of complete beats that were measured"),
+        *_measures(MEASURES),
+        *_FLAGS,
+    ),
+    LOOPS: (
+        _LOOP,
+        _PATIENT,
+        ColumnEntry("status", "", "measured, or left out"),
+        ColumnEntry("reason", "", "Why the loop was left out; missing otherwise"),
+        ColumnEntry("view", "", "Recognised or given view; missing if the loop was left out before"),
+        ColumnEntry("view_share", "share", "Share of the votes for the view; 1 if it was given"),
+        ColumnEntry("view_given", "", "True if the user gave the view"),
+        ColumnEntry("frames", "count", "Number of frames"),
+        ColumnEntry("screen_height", "px", "Height of the frames of the file"),
+        ColumnEntry("screen_width", "px", "Width of the frames of the file"),
+        ColumnEntry("box_top", "px", "First row of the box around the sector"),
+        ColumnEntry("box_left", "px", "First column of the box around the sector"),
+        ColumnEntry("box_height", "px", "Height of the box around the sector"),
+        ColumnEntry("box_width", "px", "Width of the box around the sector"),
+        ColumnEntry("row_mm", "mm", "Height of a pixel of the file; missing if unknown"),
+        ColumnEntry("column_mm", "mm", "Width of a pixel of the file; missing if unknown"),
+        ColumnEntry("frame_rate_hz", "1/s", "Frames per second; missing if unknown"),
+        ColumnEntry("beats", "count", "Number of beats, including those that the loop shows in part"),
+        *_measures(MEASURES),
+        ColumnEntry("jump_share", "share", "Share of the frames whose outline jumped and was repaired"),
+        *_FLAGS,
+        ColumnEntry("notes", "", "What was read from the file, or assumed, in words"),
+    ),
+    BEATS: (
+        _LOOP,
+        _PATIENT,
+        ColumnEntry("beat", "count", "Number of the beat in its loop, from 1"),
+        *_BEAT_FRAMES,
+        ColumnEntry("complete", "", "True if the loop shows the whole beat"),
+        ColumnEntry("regular", "", "True if the duration is within 20% of the median"),
+        *_measures(_BEAT_MEASURES),
+    ),
+    FRAMES: (
+        _LOOP,
+        _PATIENT,
+        ColumnEntry("frame", "index", "Frame; the first frame of the loop is 0"),
+        ColumnEntry("time_s", "s", "Time of the frame; missing if unknown"),
+        ColumnEntry("phase", "share", "1 at end-diastole, 0 at end-systole, by the area of the left ventricle"),
+        ColumnEntry("repaired", "", "True if the outline jumped and was interpolated from neighbouring frames"),
+        ColumnEntry("length_cm", "cm", "Long axis of the left ventricle; missing without a pixel size"),
+        ColumnEntry(
+            "volume_ml", "ml", "Volume of the left ventricle (method of disks); missing without a pixel size"
+        ),
+    ),
+}
+
+
+class _Writer(Protocol):
+    def writerow(self, row: Iterable[Any], /) -> Any: ...
+
+
+def write_tables(
+    folder: Path,
+    loops: Iterable[LoopResult],
+    patients: Iterable[PatientResult],
+    structures: Sequence[str] = STRUCTURES,
+) -> None:
+    """Write ``patients.csv``, ``loops.csv``, ``beats.csv``, ``frames.csv`` and ``columns.csv``.
+
+    Each file is written atomically, and the loops are read once, one after the other, so that an iterator such as
+    :func:`read_loops` needs no more memory for thousands of loops. Missing values are empty.
+
+    Args:
+        folder: Folder of the results.
+        loops: The loops, including those left out.
+        patients: The patients.
+        structures: Structures that may occur; ``frames.csv`` has two columns with the areas of each.
+    """
+    columns = COLUMNS | {FRAMES: (*COLUMNS[FRAMES], *_area_columns(structures))}
+    with contextlib.ExitStack() as stack:
+        writers = {name: _open(stack, folder / name, columns[name]) for name in (PATIENTS, LOOPS, BEATS, FRAMES)}
+        for patient in patients:
+            writers[PATIENTS].writerow(cells(_patient_row(patient)))
+        for loop in loops:
+            writers[LOOPS].writerow(cells(_loop_row(loop)))
+            for number, beat in enumerate(loop.beats, 1):
+                writers[BEATS].writerow(cells(_beat_row(loop, number, beat)))
+            for frame in loop.frames:
+                writers[FRAMES].writerow(cells(_frame_row(loop, frame, structures)))
+        dictionary = stack.enter_context(atomic(folder / DICTIONARY))
+        file = stack.enter_context(dictionary.open("w", newline="", encoding="utf-8"))
+        writer = csv.writer(file)
+        writer.writerow(("file", *ColumnEntry._fields))
+        writer.writerows((name, *entry) for name, entries in columns.items() for entry in entries)
+
+
+def read_loops(folder: Path) -> Iterator[LoopResult]:
+    """Read the results of all loops of a folder, one after the other, in the order of their names.
+
+    Args:
+        folder: Folder of the results.
+
+    Yields:
+        The loops.
+
+    Raises:
+        DataError: A result is damaged.
+    """
+    for path in sorted((folder / LOOP_FOLDER).glob(f"*/{RESULT}")):
+        yield LoopResult.from_json(path)
+
+
+def _area_columns(structures: Sequence[str]) -> Iterator[ColumnEntry]:
+    for name in structures:
+        yield ColumnEntry(
+            f"{name}_area_px", "px", f"Area of {name} in pixels of the file; missing if not outlined"
+        )
+        yield ColumnEntry(
+            f"{name}_area_cm2", "cm2", f"Area of {name}; missing if not outlined or without a pixel size"
+        )
+
+
+def _open(stack: contextlib.ExitStack, path: Path, columns: Iterable[ColumnEntry]) -> _Writer:
+    temporary = stack.enter_context(atomic(path))
+    file = stack.enter_context(temporary.open("w", newline="", encoding="utf-8"))
+    writer = csv.writer(file)
+    writer.writerow(entry.column for entry in columns)
+    return writer
+
+
+def cells(values: Iterable[Any]) -> Iterator[Any]:
+    """Texts of the cells of a row: six digits for numbers, empty for what is missing."""
+    for value in values:
+        if isinstance(value, float):
+            yield f"{value:.6g}" if math.isfinite(value) else ""
+        else:
+            yield "" if value is None else value
+
+
+def _ends(result: LoopResult | PatientResult | BeatResult, names: Iterable[str]) -> Iterator[float]:
+    for name in names:
+        measure: Measure = getattr(result, name)
+        yield from (measure.value, measure.low, measure.high)
+
+
+def _flags(flags: Sequence[Flag]) -> tuple[str, str]:
+    return " ".join(flag.code for flag in flags), "; ".join(flag.reason for flag in flags)
+
+
+def _patient_row(patient: PatientResult) -> Iterator[Any]:
+    yield from (patient.patient, patient.quality, patient.method, patient.n_loops, " ".join(patient.loops))
+    yield patient.n_beats
+    yield from _ends(patient, MEASURES)
+    yield from _flags(patient.flags)
+
+
+def _loop_row(loop: LoopResult) -> Iterator[Any]:
+    yield from (loop.loop, loop.patient, loop.status, loop.reason)
+    yield from (None, None, None) if loop.view is None else (loop.view.view, loop.view.share, loop.view.given)
+    yield loop.n_frames
+    shown = loop.screen_shape != (0, 0)
+    yield from (*loop.screen_shape, *loop.box) if shown else (None,) * 6
+    yield from loop.pixel_mm or (None, None)
+    yield from (loop.frame_rate_hz, len(loop.beats))
+    yield from _ends(loop, MEASURES)
+    yield loop.jump_share if loop.frames else None
+    yield from _flags(loop.flags)
+    yield "; ".join(loop.notes)
+
+
+def _beat_row(loop: LoopResult, number: int, beat: BeatResult) -> Iterator[Any]:
+    yield from (loop.loop, loop.patient, number, beat.ed, beat.es, beat.end, beat.end is not None, beat.regular)
+    yield from _ends(beat, _BEAT_MEASURES)
+
+
+def _frame_row(loop: LoopResult, frame: FrameResult, structures: Sequence[str]) -> Iterator[Any]:
+    yield from (loop.loop, loop.patient, frame.frame, frame.time_s, frame.phase, frame.repaired)
+    yield from (frame.length_cm, frame.volume_ml)
+    for name in structures:
+        yield from (frame.area_px.get(name), frame.area_cm2.get(name))

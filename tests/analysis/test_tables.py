@@ -1,0 +1,69 @@
+"""Tables of an analysis."""
+
+import pandas as pd
+import pytest
+
+from alan.analysis import LoopResult, read_loops, write_tables
+from alan.analysis.tables import TABLES
+
+from .made import made_patient, made_result
+
+
+@pytest.fixture
+def folder(tmp_path):
+    left_out = LoopResult("loop2", "p1", "left out", reason="spectral Doppler, not a B-mode loop")
+    write_tables(tmp_path, iter([made_result(), left_out]), iter([made_patient()]))
+    return tmp_path
+
+
+def read(folder, name):
+    return pd.read_csv(folder / name, keep_default_na=False, na_values=[""])
+
+
+def test_every_column_is_in_the_dictionary(folder):
+    assert {path.name for path in folder.iterdir()} == set(TABLES)
+    dictionary = read(folder, "columns.csv")
+    assert dictionary[["file", "column", "description"]].notna().all(None)
+    for name in TABLES[:-1]:
+        assert list(read(folder, name).columns) == list(dictionary.loc[dictionary["file"] == name, "column"])
+
+
+def test_values(folder):
+    patient = read(folder, "patients.csv").iloc[0]
+    assert patient[["patient", "quality", "method", "loops", "used_loops", "beats"]].tolist() == [
+        "p1", "doubtful", "single plane A4C", 2, "loop1", 1,
+    ]  # fmt: skip
+    assert patient[["ef_percent", "ef_percent_low", "ef_percent_high", "edv_ml"]].tolist() == [60, 55, 65, 100]
+    assert pd.isna(patient["lv_mass_g"])
+    assert patient["reasons"] == "2 of 3 neighbours"
+    loops = read(folder, "loops.csv").set_index("loop")
+    named = ["view", "box_top", "box_width", "row_mm", "beats"]
+    assert loops.loc["loop1", named].tolist() == ["A4C", 10, 128, 0.5, 2]
+    assert loops.loc["loop2", "reason"] == "spectral Doppler, not a B-mode loop"
+    assert loops.loc["loop2"].drop(["patient", "status", "reason", "frames", "beats"]).isna().all()
+    beats = read(folder, "beats.csv")
+    assert beats[["ed_frame", "es_frame", "end_frame"]].iloc[0].tolist() == [2, 8, 14]
+    assert beats["complete"].tolist() == [True, False]
+    assert pd.isna(beats["end_frame"].iloc[1])
+    frames = read(folder, "frames.csv")
+    assert len(frames) == 20
+    assert frames["lv_area_px"].tolist()[:2] == [400, 401]
+    assert frames["frame"][frames["repaired"]].tolist() == [4]
+    assert frames["la_area_cm2"].isna().all()
+    assert frames["rv_area_px"].isna().all()
+
+
+def test_interrupted_tables_leave_nothing_behind(tmp_path):
+    def loops():
+        yield made_result()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tables(tmp_path, loops(), [])
+    assert not list(tmp_path.iterdir())
+
+
+def test_loops_are_read_back_in_the_order_of_their_names(tmp_path):
+    for name in ("loop9", "loop10"):
+        made_result(name=name).to_json(tmp_path / "loops" / name / "result.json")
+    assert [loop.loop for loop in read_loops(tmp_path)] == ["loop10", "loop9"]
