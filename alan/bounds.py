@@ -113,7 +113,7 @@ def check_types(function: Callable[..., Any], values: Mapping[str, Any]) -> None
 
 
 def _has_type(value: Any, hint: Any) -> bool:
-    """Whether a value has a type; of lists and mappings, what is in them is not checked."""
+    """Whether a value has a type; the contents of lists and mappings are not checked."""
     origin = get_origin(hint) or hint
     if hint is Any:
         return True
@@ -226,7 +226,7 @@ def _fits(value: Any, limit: Any) -> bool:
 
 
 def _in_words(base: Any, limits: list[Any]) -> str:
-    """What is accepted, e.g. ``a whole number from 2 to 254`` or ``a number of at least 0 and below 1``."""
+    """Describe the accepted values, such as ``a whole number from 2 to 254``."""
     low = next((limit for limit in limits if isinstance(limit, (Ge, Gt))), None)
     high = next((limit for limit in limits if isinstance(limit, (Le, Lt))), None)
     noun = "a whole number" if base is int else "a number"

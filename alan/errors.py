@@ -51,7 +51,7 @@ class AlanWarning(UserWarning):
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Suggest the name that a misspelt name may stand for.
+    """Suggest the nearest known name for a misspelt one.
 
     Args:
         name: the name given.

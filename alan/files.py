@@ -52,7 +52,7 @@ def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; rename it to ``path`` if the block succeeds, delete it otherwise.
+    """Yield a temporary path in the folder of ``path``; rename it if the block succeeds, delete it otherwise.
 
     The content is flushed to the disk before the file is renamed, so that a power failure leaves no empty file.
 
@@ -164,7 +164,7 @@ def short_name(name: str, longest: int = 200) -> str:
         longest: Number of bytes that are left as they are; file systems accept 255.
 
     Returns:
-        The name itself, or its beginning, ``~`` and twelve digits of its SHA-256, so that names stay apart.
+        The name itself, or its beginning, ``~`` and twelve digits of its SHA-256, so that names stay distinct.
     """
     encoded = os.fsencode(name)
     if len(encoded) <= longest:

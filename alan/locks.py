@@ -42,7 +42,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the folder is made if needed, and removed again if nothing is written to it.
 
     Args:
-        folder: the folder; an empty file ``.lock`` stands in it meanwhile.
+        folder: the folder; it holds an empty file ``.lock`` meanwhile.
 
     Raises:
         DataError: it is a file.

@@ -65,7 +65,7 @@ class Run:
     Attributes:
         folder: the folder.
         resumed: whether it already held a run of this configuration, whose finished parts may be used.
-        keep: whether what was written is kept when a new run fails for bad input.
+        keep: Whether written files are kept when a new run fails because of bad input.
     """
 
     folder: Path
@@ -91,7 +91,7 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
 
     Args:
         out: the folder; made where it is missing.
-        config: what the run is asked to do, plain values.
+        config: Configuration of the run, JSON-able.
         overwrite: remove an earlier run's files first.
         contents: names of all that a run of this kind may write.
 
@@ -138,10 +138,10 @@ def holds_run(out: Path, config: Any) -> bool:
 
     Args:
         out: The folder.
-        config: What the run is asked to do.
+        config: Configuration of the run.
 
     Returns:
-        False where the folder is empty.
+        False if the folder is empty.
 
     Raises:
         DataError: It holds something else.
@@ -199,7 +199,7 @@ def sweep(folder: Path, *, deep: bool = True) -> None:
 
 
 def remove_run(out: Path, contents: Sequence[str]) -> None:
-    """Remove what a run has written (``contents``) from its folder."""
+    """Remove the files of a run (``contents``) from its folder."""
     for name in contents:
         target = out / name
         if target.is_dir():
@@ -259,7 +259,7 @@ def _rows_of_others(path: Path, output: str) -> list[list[str]]:
 
 
 def provenance(inputs: Mapping[str, str]) -> dict[str, Any]:
-    """Versions, machine, command and the fingerprints of what was read.
+    """Return versions, machine, command and the fingerprints of the inputs.
 
     Args:
         inputs: path of each input to its fingerprint.

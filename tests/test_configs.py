@@ -18,6 +18,7 @@ from alan.downstream.members import load_ensemble
 from alan.parcels.model import load_parcels
 from alan.search.space import SearchSpace
 from alan.shipped import shipped_configs
+from alan.supervised.networks import build_network
 from alan.supervised.segmenter import load_segmenter, untrained_segmenter
 from alan.supervised.settings import NetworkSpec
 
@@ -152,7 +153,7 @@ def test_parcels(name, run):
 def test_supervised(name, run):
     """The network itself is built; the step is taken by a light one of the same decoder."""
     settings = read(name)["model"]["init_args"]
-    NetworkSpec(**settings["network"]).build(n_classes(settings["structures"]))
+    build_network(NetworkSpec(**settings["network"]), n_classes(settings["structures"]))
     run("fit", name, "--out", "run")
     check_run()
     segmenter = load_segmenter("run/segmenter.safetensors")

@@ -52,34 +52,26 @@ def module_name(path):
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_first(tree, package):
-    """Modules that are imported while a module is imported: not by its functions, nor for type checkers alone."""
-    todo = list(tree.body)
-    while todo:
-        node = todo.pop()
+def imports(tree, package):
+    """Names of all imports of a module: also those inside functions, and for type checkers alone."""
+    for node in ast.walk(tree):
         match node:
             case ast.Import():
                 yield from (alias.name for alias in node.names)
             case ast.ImportFrom():
-                base = ".".join(
-                    [*package.split(".")[: len(package.split(".")) + 1 - node.level]] * (node.level > 0)
-                )
-                base = ".".join(filter(None, (base, node.module)))
+                above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+                base = ".".join(filter(None, (*above, node.module)))
                 yield base
                 yield from (f"{base}.{alias.name}" for alias in node.names)
-            case ast.If() if "TYPE_CHECKING" in ast.unparse(node.test):
-                continue
-            case ast.ClassDef() | ast.If() | ast.Try() | ast.With():
-                todo += node.body + getattr(node, "orelse", [])
 
 
 def import_graph(files):
-    """Module to the modules that are imported while it is imported."""
+    """Module to the modules that it imports."""
     names = {module_name(path): path for path in files}
     graph = {}
     for name, path in names.items():
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        found = imported_first(ast.parse(path.read_text(encoding="utf-8")), package)
+        found = imports(ast.parse(path.read_text(encoding="utf-8")), package)
         graph[name] = {other for other in found if other in names} - {name}
     return graph
 
@@ -96,8 +88,8 @@ def test_a_circle_is_found(tmp_path, monkeypatch):
     (tmp_path / "alan").mkdir()
     for name, text in {"a": "from alan import b", "b": "import alan.c", "c": "from .a import x"}.items():
         (tmp_path / "alan" / f"{name}.py").write_text(text, encoding="utf-8")
-    (tmp_path / "alan" / "d.py").write_text("def f():\n    import alan.d\n", encoding="utf-8")
+    (tmp_path / "alan" / "d.py").write_text("def f():\n    import alan.a\n", encoding="utf-8")
     graph = import_graph((tmp_path / "alan").glob("*.py"))
-    assert graph == {"alan.a": {"alan.b"}, "alan.b": {"alan.c"}, "alan.c": {"alan.a"}, "alan.d": set()}
+    assert graph == {"alan.a": {"alan.b"}, "alan.b": {"alan.c"}, "alan.c": {"alan.a"}, "alan.d": {"alan.a"}}
     with pytest.raises(graphlib.CycleError):
         graphlib.TopologicalSorter(graph).prepare()

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone
-from alan.backbone.locked import Backbone
 from alan.bounds import PositiveInt, bounded
 from alan.data.sample import ByteArray, IntArray
 from alan.errors import ParameterError

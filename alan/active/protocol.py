@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from alan.active.acquisition import check_functions
 from alan.active.pool import StorePool
-from alan.active.settings import ActiveLoop, PoolData
+from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.data.loaders.datasets import StoreSet
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
 from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
-from alan.supervised.settings import TrainingSettings
+from alan.supervised.module import SegmentationModule
+from alan.supervised.settings import NetworkSpec, TrainingSettings
 
 
 class ActiveFrames:
@@ -81,14 +83,36 @@ def open_frames(data: PoolData, loop: ActiveLoop, training: TrainingSettings) ->
 
     Raises:
         ParameterError: Settings contradict each other, or the initial set is larger than the pool.
-        AlanError: As :class:`ActiveFrames` and :meth:`alan.supervised.TrainingSettings.module`.
+        AlanError: As :class:`ActiveFrames` and :meth:`alan.supervised.SegmentationModule.from_settings`.
     """
-    loop.check(training.network)
+    check_loop(loop, training.network)
     frames = ActiveFrames(data)
     if loop.initial > len(frames.pool):
         raise ParameterError(
             f"initial is {loop.initial}, but the pool holds {len(frames.pool)} images ({Path(data.store).name}, "
             f"{data.pool_split}): lower it"
         )
-    training.module(frames.structures, 0)
+    SegmentationModule.from_settings(training, frames.structures, 0)
     return frames
+
+
+def check_loop(loop: ActiveLoop, network: NetworkSpec) -> None:
+    """Refuse a loop that cannot run.
+
+    Raises:
+        ParameterError: A function is unknown, a seed is given twice, the budget is below the initial set, or the
+            network of a scoring function has no dropout.
+    """
+    check_functions(loop.functions)
+    if not loop.seeds or len(set(loop.seeds)) < len(loop.seeds):
+        raise ParameterError(f"seeds is {list(loop.seeds)}: give at least one, each once")
+    if loop.budget is not None and loop.budget < loop.initial:
+        raise ParameterError(
+            f"budget is {loop.budget}, below the initial set of {loop.initial} images: give at least as many"
+        )
+    scoring = [name for name in loop.functions if name != RANDOM]
+    if scoring and network.dropout == 0:
+        raise ParameterError(
+            f"the network has no dropout, and {', '.join(scoring)} cannot score without: set "
+            "training.network.dropout above 0, for example 0.3"
+        )

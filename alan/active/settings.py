@@ -8,8 +8,6 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 
 from alan.bounds import PositiveInt, Seed, bounded
-from alan.errors import ParameterError
-from alan.supervised.settings import NetworkSpec
 
 #: Number of stochastic passes of a score; 30 is usual.
 Passes = Annotated[int, Ge(2)]
@@ -73,26 +71,3 @@ class ActiveLoop:
     diversity: str | None = None
     candidates: PositiveInt = 5
     batch_size: PositiveInt = 16
-
-    def check(self, network: NetworkSpec) -> None:
-        """Refuse a loop that cannot run.
-
-        Raises:
-            ParameterError: A function is unknown, a seed is given twice, the budget is below the initial set, or
-                the network of a scoring function has no dropout.
-        """
-        from alan.active.acquisition import check_functions
-
-        check_functions(self.functions)
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ParameterError(f"seeds is {list(self.seeds)}: give at least one, each once")
-        if self.budget is not None and self.budget < self.initial:
-            raise ParameterError(
-                f"budget is {self.budget}, below the initial set of {self.initial} images: give at least as many"
-            )
-        scoring = [name for name in self.functions if name != RANDOM]
-        if scoring and network.dropout == 0:
-            raise ParameterError(
-                f"the network has no dropout, and {', '.join(scoring)} cannot score without: set "
-                "training.network.dropout above 0, for example 0.3"
-            )

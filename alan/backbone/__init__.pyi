@@ -1,14 +1,13 @@
+from .base import Backbone, BackboneSpec, Features, Tokens
 from .checkpoint import export_backbone
 from .conv import ConvBackbone, ConvSpec
 from .dino.loss import DINOLoss, PatchLoss
 from .dino.module import DINOModule
 from .load import load_backbone, random_backbone
-from .locked import Backbone, Features
 from .simulation.heads import TargetWeights
 from .simulation.joint import JointModule
 from .simulation.module import SimulationModule
 from .simulation.objective import SimulationObjective
-from .spec import BackboneSpec, Tokens
 from .timm_vit import TimmSpec
 from .training import TrainingModule
 from .vit import VitBackbone, VitSpec

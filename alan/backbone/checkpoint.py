@@ -21,8 +21,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from alan.backbone.base import BackboneSpec, check_fields
 from alan.backbone.registry import BACKBONES
-from alan.backbone.spec import BackboneSpec, check_fields
 from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
 from alan.files import atomic
 from alan.shipped import shipped_or_path
@@ -35,7 +35,7 @@ _MARK = "patch_embed.proj.weight"
 #: Of several networks in one checkpoint, the one whose name holds the first of these words is taken.
 _PREFERRED = ("teacher", "ema")
 _HINT = "; where the network is one of timm, load it by its name and give this file as weights"
-#: Tensors beside the network: classifiers, and DINO's projection head.
+#: Tensors that do not belong to the backbone: classifiers, and DINO's projection head.
 _HEADS = ("head.", "fc_norm.", "dino_head.")
 
 
@@ -50,11 +50,11 @@ def _harmless() -> list[Any]:
 
 @dataclass(frozen=True)
 class Weights:
-    """A network's tensors and what the file says of it.
+    """Tensors of a network, with the metadata of their file.
 
     Attributes:
         tensors: Names to tensors; for a vision transformer timm's (and the original DINO's) names.
-        spec: The specification, where the file has one.
+        spec: The specification, if the file has one.
         provenance: Free words about the origin, JSON-able.
     """
 
@@ -94,8 +94,8 @@ def read_weights(path: str | os.PathLike[str], prefix: str | None = None) -> Wei
 
     Args:
         path: The file.
-        prefix: What the names of the network's tensors begin with, such as ``module.momentum_encoder.``; None:
-            found in the file.
+        prefix: Beginning of the names of the network's tensors, such as ``module.momentum_encoder.``; None
+            finds it in the file.
 
     Raises:
         CheckpointError: The file is missing, truncated, not plain tensors, or holds no backbone.
@@ -136,7 +136,7 @@ def load_plain(path: Path) -> dict[str, Any]:
     return content
 
 
-def build_network(
+def network_from_weights(
     weights: Weights,
     origin: str,
     settings: Mapping[str, Any] | None = None,
@@ -199,7 +199,7 @@ def fill_network(init: str | os.PathLike[str], own: nn.Module, spec: BackboneSpe
     weights = read_weights(shipped_or_path(init))
     if weights.spec is None:  # a plain state dict: its shapes must be those of this network
         weights = replace(weights, spec=spec)
-    built, found = build_network(weights, os.fspath(init))
+    built, found = network_from_weights(weights, os.fspath(init))
     check_same_network(found.architecture(), spec.architecture())
     own.load_state_dict(built.state_dict())
 

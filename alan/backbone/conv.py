@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_size
 from alan.backbone.kinds import Normalisation
-from alan.backbone.locked import Backbone, Features
-from alan.backbone.spec import BackboneSpec, Tokens, check_size
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
 
@@ -93,7 +92,7 @@ class ConvSpec(BackboneSpec):
 
     @property
     def multiple(self) -> int:
-        """Number that the sides of an image must be multiples of: the scale of the coarsest level."""
+        """Number of pixels of which image sides must be multiples: the scale of the coarsest level."""
         return int(self.stem_stride * 2 ** (len(self.widths) - 1))
 
     @property
@@ -231,7 +230,7 @@ class ConvBackbone(Backbone):
     the ultrasound sector (over all tokens for a frame without one).
 
     Args:
-        network: The network, taken over and frozen.
+        network: The network; it is frozen in place.
         spec: Its specification.
         input_size: Side in pixels to which frames are resized; None: the training image size.
         stride: Distance of two tokens in pixels, a divisor of the input size; None: ``spec.token_stride``.
@@ -262,7 +261,7 @@ class ConvBackbone(Backbone):
 
     @torch.no_grad()
     def predictions(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Compute what the network predicts for each pixel; no real label has been used to train it.
+        """Predict the dense targets at each pixel; no real label has been used to train the network.
 
         Args:
             frames: (B, H, W) uint8.

@@ -9,10 +9,9 @@ from typing import Any
 import yaml
 from torch import nn
 
-from alan.backbone.checkpoint import build_network, read_weights
-from alan.backbone.locked import Backbone
+from alan.backbone.base import Backbone, BackboneSpec, check_fields
+from alan.backbone.checkpoint import network_from_weights, read_weights
 from alan.backbone.registry import BACKBONES
-from alan.backbone.spec import BackboneSpec, check_fields
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.shipped import shipped, shipped_or_path
 
@@ -50,8 +49,8 @@ def load_backbone(
             size; None: that of its specification.
         **settings: Fields of the specification that replace those of the file or that need not be guessed, such as
             ``heads`` of a plain state dict, ``normalisation``, or ``feature_levels`` of a convolutional network
-            (see :class:`alan.backbone.ConvSpec`); None leaves a field as it is. Also ``prefix``, what the names of
-            the tensors of a checkpoint with several networks begin with.
+            (see :class:`alan.backbone.ConvSpec`); None leaves a field unchanged. Also ``prefix``, with which the
+            names of the tensors begin in a checkpoint with several networks.
 
     Raises:
         CheckpointError: The weights are missing, truncated, unsafe, of another architecture, or on a hub that
@@ -115,10 +114,10 @@ def _load(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
     if path.exists() or path.suffix in _SUFFIXES:
         if file is not None:
             raise ParameterError(f"{name}: is a file itself: give weights with the name of a network only")
-        return build_network(read_weights(path, prefix), str(path), options)
+        return network_from_weights(read_weights(path, prefix), str(path), options)
     cls, known = _named(name, [*shipped(), "random:vit_small/4"])
     if file is not None:
-        return build_network(read_weights(file, prefix), str(file), {**known, **options}, cls)
+        return network_from_weights(read_weights(file, prefix), str(file), {**known, **options}, cls)
     check_fields(cls, options, name)
     spec = cls(**{**known, **options})
     return spec.pretrained(name), spec
@@ -135,7 +134,7 @@ def _untrained(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneS
 
 
 def _named(name: str, others: list[str]) -> tuple[type[BackboneSpec], dict[str, Any]]:
-    """The type that knows a name, and the fields that the name stands for."""
+    """Type that accepts a name, and the fields of that name."""
     for cls in BACKBONES.values():
         known = cls.named(name)
         if known is not None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from alan.backbone.base import BackboneSpec
 from alan.backbone.conv import ConvSpec
-from alan.backbone.spec import BackboneSpec
 from alan.backbone.timm_vit import TimmSpec
 from alan.backbone.vit import VitSpec
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from alan.backbone.base import check_size
 from alan.backbone.kinds import Normalisation
 from alan.backbone.normalise import normalise
-from alan.backbone.spec import check_size
 from alan.backbone.vit import TransformerSpec
 from alan.bounds import NonNegativeInt, bounded
 from alan.errors import CheckpointError, ParameterError, nearest
@@ -36,7 +36,7 @@ class TimmSpec(TransformerSpec):
         normalisation: Normalisation of grey values, see :func:`alan.backbone.normalise.normalise`; ``imagenet``
             takes the mean and the standard deviation that timm states for the name.
         options: Keyword arguments of timm's network, such as ``{depth: 6, reg_tokens: 4, init_values: 1.0e-5}``,
-            in place of those that the name stands for.
+            in place of those of the name.
 
     Raises:
         ParameterError: The name is unknown or no vision transformer, or timm refuses the options.
@@ -76,7 +76,7 @@ class TimmSpec(TransformerSpec):
         return _shape(self.name, json.dumps(self.options, sort_keys=True))[1]
 
     def identity(self) -> dict[str, Any]:
-        """Give the settings that the fingerprint of a locked network covers beside its weights."""
+        """Return the settings that the fingerprint of a locked network covers besides its weights."""
         facts = self._published()
         return {
             "kind": self.kind,

@@ -59,7 +59,7 @@ class TrainingModule(LightningModule):
         raise NotImplementedError
 
     def checkpoint_entry(self) -> dict[str, Any]:
-        """Give what a checkpoint says of the module, plain values."""
+        """Return what a checkpoint records of the module, JSON-able."""
         raise NotImplementedError
 
     def check_entry(self, entry: Mapping[str, Any]) -> None:

@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_size
 from alan.backbone.kinds import Normalisation
-from alan.backbone.locked import Backbone, Features
-from alan.backbone.spec import BackboneSpec, Tokens, check_size
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import AlanWarning, CheckpointError, ParameterError
 
@@ -45,7 +44,7 @@ class TransformerSpec(BackboneSpec):
 
     @property
     def multiple(self) -> int:
-        """Number that the sides of an image must be multiples of: the patch size."""
+        """Number of pixels of which height and width of an image must be multiples: the patch size."""
         return self.patch_size
 
     @property
@@ -60,7 +59,7 @@ class TransformerSpec(BackboneSpec):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Give the settings that the fingerprint of a locked network covers beside its weights."""
+        """Return the settings that the fingerprint of a locked network covers besides its weights."""
 
     def tokens(self, network: Any, images: Tensor) -> Tokens:
         """Compute the CLS token and the patch tokens after the final norm, with gradients.
@@ -122,7 +121,7 @@ class VitSpec(TransformerSpec):
         check_size(self.image_size, self.patch_size)
 
     def identity(self) -> dict[str, Any]:
-        """Give the settings that the fingerprint of a locked network covers beside its weights."""
+        """Return the settings that the fingerprint of a locked network covers besides its weights."""
         return {"patch_size": self.patch_size, "heads": self.heads, "normalisation": self.normalisation}
 
     def build(self, drop_path: float = 0.0) -> nn.Module:
@@ -237,7 +236,7 @@ class VitBackbone(Backbone):
     Register tokens are left out. A network without a CLS token gives the mean of its patch tokens.
 
     Args:
-        vit: The network, taken over and frozen.
+        vit: The network; it is frozen in place.
         spec: Its specification.
         input_size: Side in pixels to which frames are resized, a multiple of the patch size; None: the training
             image size. Positions are interpolated.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import h5py
 import numpy as np
@@ -18,6 +18,11 @@ from alan.errors import CacheError
 Layout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 #: Place of a dataset in the file: offset in bytes, shape, dtype.
 Place = tuple[int, tuple[int, ...], np.dtype[Any]]
+#: Kinds of features that can be asked for; the sector accompanies the tokens.
+Kind = Literal["cls", "tokens", "logits", "maps"]
+KINDS: tuple[str, ...] = get_args(Kind)
+#: Kinds that a parcel model computes.
+PARCEL_KINDS = {"logits", "maps"}
 #: Features and their dtypes.
 FEATURES = {"cls": "<f4", "tokens": "<f2", "sector": "|b1", "logits": "<f2", "maps": "|u1"}
 #: Global frame index and flag of each row.

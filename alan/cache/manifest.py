@@ -1,4 +1,4 @@
-"""Manifest of a feature cache: what it was made from. Two caches are equal if their manifests agree."""
+"""Manifest of a feature cache: its inputs and settings. Two caches are equal if their manifests agree."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from alan._version import __version__
+from alan.cache.layout import KINDS
 from alan.errors import CacheError
 
 #: Name and version of the file format; a reader refuses any other.
 SCHEMA = "alan-features/2"
-#: Kinds of features, besides the sector that accompanies the tokens.
-KINDS = ("cls", "tokens", "logits", "maps")
 #: Number of digits of a fingerprint in a message.
 SHORT = 12
 
@@ -29,7 +28,7 @@ class Manifest:
         parcels: Fingerprint of the parcel model, empty if there is none.
         store: Fingerprint of the frame store.
         preprocessing: Fingerprint of the preprocessing of its frames.
-        what: Kinds of features, a subset of :data:`KINDS`.
+        what: Kinds of features, a subset of :data:`alan.cache.layout.KINDS`.
         settings: Which frames, and how they were computed; JSON-able.
         created_by: Version that wrote the cache; not compared.
     """

@@ -43,7 +43,7 @@ class FeatureCache:
 
     Attributes:
         path: The file.
-        manifest: What the cache was made from.
+        manifest: Inputs and settings that the cache was made from.
         index: (n,) int64, global frame indices in the order of writing.
 
     Raises:
@@ -112,27 +112,27 @@ class FeatureCache:
             CacheError: the cache has no CLS features, a frame is missing, or its row is damaged; the message names
                 the frame.
         """
-        found: NDArray[np.float32] = self._read("cls", index)
+        found: NDArray[np.float32] = self.read("cls", index)
         return found
 
     def tokens(self, index: ArrayLike) -> NDArray[np.float16]:
         """Patch tokens, (n, h, w, D) float16; arguments and errors are those of :meth:`cls`."""
-        found: NDArray[np.float16] = self._read("tokens", index)
+        found: NDArray[np.float16] = self.read("tokens", index)
         return found
 
     def sector(self, index: ArrayLike) -> BoolArray:
         """Tokens inside the sector, (n, h, w) bool, stored with the tokens; see :meth:`cls`."""
-        found: BoolArray = self._read("sector", index)
+        found: BoolArray = self.read("sector", index)
         return found
 
     def logits(self, index: ArrayLike) -> NDArray[np.float16]:
         """Parcel logits, (n, K, h, w) float16; arguments and errors are those of :meth:`cls`."""
-        found: NDArray[np.float16] = self._read("logits", index)
+        found: NDArray[np.float16] = self.read("logits", index)
         return found
 
     def maps(self, index: ArrayLike) -> ByteArray:
         """Parcel maps, (n, H, W) uint8 at the size of the store; see :meth:`cls`."""
-        found: ByteArray = self._read("maps", index)
+        found: ByteArray = self.read("maps", index)
         return found
 
     def missing(self, index: ArrayLike) -> IntArray:
@@ -157,7 +157,8 @@ class FeatureCache:
             )
         return self._order[np.searchsorted(sorted_index, wanted)]
 
-    def _read(self, name: str, index: ArrayLike) -> Any:
+    def read(self, name: str, index: ArrayLike) -> Any:
+        """Read any feature by its name, (n, ...); arguments and errors are those of :meth:`cls`."""
         if name not in self._sources[0]:
             raise CacheError(
                 f"{self.path}: has no {name}, only {', '.join(self.names)}: write it again with {name} in `what`"

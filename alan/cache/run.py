@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
-from alan.cache.layout import n_bytes
-from alan.cache.manifest import KINDS, Manifest
+from alan.cache.layout import KINDS, PARCEL_KINDS, Kind, n_bytes
+from alan.cache.manifest import Manifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_space, finish, leftovers
 from alan.errors import CacheError, DataError, ParameterError
@@ -27,7 +27,7 @@ def write_cache(
     out: str,
     *,
     parcels: str | None = None,
-    what: Sequence[Literal["cls", "tokens", "logits", "maps"]] = ("cls", "tokens"),
+    what: Sequence[Kind] = ("cls", "tokens"),
     split: str | None = None,
     views: Sequence[str] | None = None,
     frames: Literal["all", "annotated"] | int = "all",
@@ -162,7 +162,7 @@ def _interruptible() -> Iterator[None]:
 def _check(what: Sequence[str], parcels: str | None) -> None:
     if not what:
         raise ParameterError(f"what is empty: choose one or more of {', '.join(KINDS)}")
-    needs = [kind for kind in what if kind in {"logits", "maps"}]
+    needs = [kind for kind in what if kind in PARCEL_KINDS]
     if needs and parcels is None:
         raise ParameterError(f"what is {', '.join(what)}, which needs parcels: give a parcel model")
     if parcels is not None and not needs:

@@ -58,7 +58,7 @@ def shard_path(out: Path, rank: int) -> Path:
 
 
 def leftovers(out: Path) -> list[Path]:
-    """Parts and shards beside ``out``, sorted by name."""
+    """Parts and shards in the folder of ``out``, sorted by name."""
     pattern = re.compile(re.escape(out.name) + r"(\.part|\.rank\d+|\.rank\d+\.part)")
     return sorted(path for path in out.parent.glob("*") if pattern.fullmatch(path.name))
 
@@ -79,7 +79,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 
 def begin(out: Path, *, overwrite: bool) -> None:
-    """Tidy up what an earlier run left beside ``out``, before any rank opens its part.
+    """Remove files that an earlier run left next to ``out``, before any rank opens its part.
 
     Args:
         out: The cache to be written.
@@ -100,7 +100,7 @@ class Shard:
 
     Args:
         path: The part.
-        manifest: What it is made from; a part with another manifest is refused.
+        manifest: Inputs and settings of the shard; a part with another manifest is refused.
         index: (n,) global frame indices of the rows.
         layout: Shape and dtype of one row of each dataset.
         rank: Rank of the process that writes it.
@@ -156,7 +156,7 @@ class Shard:
             raise CacheError(f"{self.path}: was started for other frames: {remedy}")
 
     def _drop_damaged(self) -> None:
-        """Clear the flag of rows that are not what was written, as after a power failure."""
+        """Clear the flag of rows that differ from what was written, for example after a power failure."""
         bad = np.zeros(len(self.index), bool)
         for name in FEATURES.keys() & self._places.keys():
             values, crc = (map_rows(self.path, self._places[key]) for key in (name, check_name(name)))

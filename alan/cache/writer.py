@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from alan.backbone.locked import Backbone
-from alan.cache.layout import Layout
+from alan.backbone.base import Backbone
+from alan.cache.layout import FEATURES, Layout
 from alan.cache.manifest import Manifest
 from alan.cache.shard import Shard, begin, part_path
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
@@ -27,7 +27,7 @@ from alan.errors import CacheError
 from alan.parcels.model import ParcelModel
 
 _log = logging.getLogger(__name__)
-_DTYPES = {"cls": torch.float32, "tokens": torch.float16, "logits": torch.float16, "maps": torch.uint8}
+_DTYPES = {name: torch.from_numpy(np.empty(0, dtype)).dtype for name, dtype in FEATURES.items()}
 
 
 class FeatureModule(LightningModule):
@@ -36,7 +36,7 @@ class FeatureModule(LightningModule):
     Args:
         backbone: The locked backbone.
         parcels: Parcel model on that backbone; required for ``logits`` and ``maps``.
-        what: Kinds of features to compute, a subset of :data:`alan.cache.manifest.KINDS`. ``tokens`` are
+        what: Kinds of features to compute, a subset of :data:`alan.cache.layout.KINDS`. ``tokens`` are
             accompanied by ``sector``, the tokens inside the ultrasound sector.
     """
 
@@ -103,7 +103,7 @@ class CacheWriter(BasePredictionWriter):
 
     Args:
         out: The cache to be written.
-        manifest: What it is made from.
+        manifest: Inputs and settings of the cache.
         index: (n,) global frame indices of all ranks, ascending and unique; each rank gets a contiguous share.
         layout: Shapes and dtypes of the features of one frame.
         overwrite: Delete the parts of an earlier run.
@@ -159,7 +159,7 @@ class CacheWriter(BasePredictionWriter):
             rows = np.searchsorted(self.share, _numpy(batch["index"]))
             self.shard.write(rows, {name: _numpy(x) for name, x in prediction.items()})
         if trainer is not None and trainer.received_sigterm:  # Lightning only notes the signal while it predicts
-            _log.warning("%s: terminated; the same command continues from what is written", self.out)
+            _log.warning("%s: terminated; the same command continues from the rows that are written", self.out)
             raise SystemExit(128 + signal.SIGTERM)
 
     @override

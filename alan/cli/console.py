@@ -1,4 +1,4 @@
-"""What a user sees of a verb: its lines and warnings on standard error, and in a log file if one is asked for."""
+"""Output of a verb: its lines and warnings on standard error and, with ``--log-file``, in a file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def console(options: Options) -> Iterator[None]:
     """Show the package's messages and warnings as plain lines while the block runs.
 
     Args:
-        options: What is shown and where it is stored.
+        options: Options of every verb.
     """
     handlers = [_handler(logging.StreamHandler(), logging.WARNING if options.quiet else logging.INFO)]
     if options.log_file is not None:

@@ -1,4 +1,4 @@
-"""The verb ``alan doctor``: what is installed and what the machine can do, for a report of a problem."""
+"""The verb ``alan doctor``: installed versions and properties of the machine, for bug reports."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 def doctor() -> None:
     """Show versions, hardware, codecs, the files that are installed with ALAN, and the optional extras.
 
-    Add what it prints to the report of a problem. Nothing is written.
+    Add the output to a bug report. Nothing is written.
     """
     for title, lines in (
         ("versions", _versions()),

@@ -34,9 +34,9 @@ from alan.precision import choose_precision
 from alan.runs import CONFIG, FINISHED, Run, config_text, holds_run, read_config, remove_run
 from alan.trainer import Trainer
 
-#: What may change between two starts of one run without making it another run.
+#: Options that may change between two starts of one run.
 _FREE = ("out", "overwrite", "ckpt_path", "weights_only", "config")
-#: Options beside those of the classes that are trained.
+#: Options other than those of the trained classes.
 _OPTIONS = ("model", "data", "trainer", "seed_everything", "checkpoint_every")
 
 

@@ -22,7 +22,7 @@ options:
   --checkpoint_every N  Optimiser steps between two checkpoints. (default: 200)
   --ckpt_path FILE      Checkpoint to start from, in place of the last one of the run.
   --seed_everything N   Seed of all random numbers, 0 or more; true draws one. (default: 0)
-  --model CLASS         What is trained. --model.help CLASS lists its options; write them
+  --model CLASS         Class to train. --model.help CLASS lists its options; write them
                         --model.init_args.NAME VALUE. The classes of ALAN:
                         {modules}
   --data CLASS          The data; as --model, with --data.help and --data.init_args. The classes of ALAN:

@@ -14,7 +14,7 @@ from alan.shipped import shipped, shipped_configs
 
 #: Suffixes of files that commands read; a name with one of them is a path, not the name of something installed.
 _SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl", ".yaml", ".yml")
-#: Options that name what is written, or a folder that may be made.
+#: Options that name outputs, or a folder that may be created.
 _OUTPUTS = ("out", "work", "config", "title", "storage")
 #: Options that name an input without a suffix too.
 _INPUTS = ("input", "images", "run")
@@ -37,7 +37,7 @@ def check_inputs(values: Mapping[str, Any]) -> None:
 
 
 def _kind(name: str, path: Path) -> str:
-    """What is missing, and what to do about it."""
+    """Return a message with the missing path and the remedy."""
     if path.suffix.lower() in (".h5", ".hdf5"):
         is_cache = name.rpartition(".")[2] == "cache"
         return (

@@ -45,7 +45,7 @@ _WORDS = {
     "dict": "give names and values, such as '{name: value}'",
     "Mapping": "give names and values, such as '{name: value}'",
 }
-#: What each type of a union says of a value, in the parser's message, and what says nothing new.
+#: Reasons of the types of a union in the parser's message, and reasons that add nothing.
 _UNION = re.compile(r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>.*?)\n\s*Given value', re.DOTALL)
 _IDLE = ("Expected a <class 'NoneType'>", "Not a valid subclass", "a class path", "a dict with")
 
@@ -86,7 +86,7 @@ def one_line(message: str, classes: Sequence[str] = ()) -> str:
 
 
 def _in_words(message: str, classes: Sequence[str]) -> str:
-    """Say what is asked for in place of names of Python types."""
+    """Replace names of Python types by words for the expected value."""
     message = _KEY.sub(r"\1 is \3: \2", message)
     message = _CHOICE.sub(lambda found: f"choose one of: {found[1].replace(chr(39), '')}", message)
     message = _CLASS.sub(lambda found: f"no class of that name; {nearest(found[1], classes)}", message)

@@ -1,6 +1,6 @@
 """The verb ``alan prepare``: its signature is its options.
 
-What it needs is imported when it runs, so that its help is printed at once.
+Heavy libraries are imported when it runs, so that its help appears at once.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def prepare(
     Args:
         kind: Kind of the archive, such as echonet, camus, tmed, acdc, folder, coco or segments.
         root: Folder of the archive.
-        out: The frame store (HDF5) to write. What is skipped is listed in failures.csv beside it.
+        out: The frame store (HDF5) to write. Skipped samples are listed in failures.csv in the same folder.
         split: Split to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that, or a word of
             the reader (camus: official; tmed: study, published); null takes the default of the reader.
         views: Views to read, for archives with several; null reads all of them.

@@ -32,12 +32,12 @@ class Interruption(KeyboardInterrupt):
 
 
 class _State:
-    """What the handler knows.
+    """State of the handler.
 
     Attributes:
         received: The first signal that asked for a stop, or None.
         deferred: Whether a first signal waits until the work asks for it.
-        handlers: What was installed for each signal.
+        handlers: Earlier handler of each signal.
     """
 
     received: int | None = None

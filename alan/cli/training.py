@@ -1,4 +1,4 @@
-"""What a training leaves in its run folder: metrics, checkpoints, the configuration and the exported model."""
+"""Files of a training in its run folder: metrics, checkpoints, the configuration and the exported model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Exports(Protocol):
 
 
 class JsonLinesLogger(Logger):
-    """Metrics as one JSON object per line; a resumed run drops what came after its checkpoint and appends.
+    """Metrics as one JSON object per line; a resumed run drops the lines after its checkpoint and appends.
 
     Args:
         folder: The run folder; the file is ``metrics.jsonl`` in it.
@@ -98,7 +98,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write beside ``path``, then rename; Lightning would copy it from the system's temporary folder."""
+        """Write next to ``path``, then rename; Lightning would copy the file from the system's temporary folder."""
         content = io.BytesIO()  # torch's own writer hides what went wrong with a file
         torch.save(checkpoint, content)
         with atomic(path) as temporary:

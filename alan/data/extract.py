@@ -26,7 +26,7 @@ from alan.runs import FAILURES, Run, open_run, report_failures
 
 _log = logging.getLogger(__name__)
 _IMAGES, _UNFINISHED = "images", "unfinished"
-#: Ending of the label maps of CAMUS and ACDC, which lie beside the loops.
+#: Ending of the label maps of CAMUS and ACDC, which are in the folders of the loops.
 _LABELS = "_gt"
 #: Loops for which it takes longer to start a process than to decode them.
 _FEW = 4
@@ -69,7 +69,7 @@ def extract_frames(
     path of the loop below ``root``, folders joined by ``_``, without suffix; names too long for a file are
     shortened and end in a digest. Loops that cannot be decoded are listed in ``failures.csv`` with the reason.
 
-    Loops are decoded in several processes. A run that was killed goes on after its last whole loop when the same
+    Loops are decoded in several processes. A run that was killed continues after its last whole loop when the same
     command is given again; ``images`` and ``manifest.csv`` appear when all is done. Text burnt into the pictures
     stays in them, a patient's name too.
 

@@ -1,4 +1,4 @@
-"""Pseudonyms of patients: stable keys that tell patients apart and from which nobody can read who they are.
+"""Pseudonyms of patients: stable keys that distinguish patients without identifying them.
 
 A key is a hash of the patient's identifier and of a secret. Without the secret it cannot be traced back, not even
 by trying all numbers that a hospital may give. The secret is created once for each user and never leaves the

@@ -1,4 +1,4 @@
-"""A sample of any archive: a still or a cine loop, what is known about it, and its masks by name."""
+"""A sample of any archive: a still or a cine loop, its metadata, and its masks by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of a sample before it is decoded.
+    """Metadata of a sample, known before it is decoded.
 
     Attributes:
         id: Id of the sample, unique in the archive, such as ``patient0001_4CH``.

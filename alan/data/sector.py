@@ -12,7 +12,7 @@ LIT = 1.5 / 255
 def sector_mask(images: Tensor) -> Tensor:
     """Find the ultrasound sector: pixels with a lit pixel on both sides in their row and in their column.
 
-    Black blood inside the sector is thus part of it, the black corners beside it are not.
+    Black blood inside the sector is thus part of it, the black corners outside it are not.
 
     Args:
         images: (..., H, W) grey values in 0..1.

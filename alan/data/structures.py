@@ -1,4 +1,4 @@
-"""Structures of the heart: their names, unions of names, and the values that stand for them in a label map.
+"""Structures of the heart: their names, unions of names, and their values in a label map.
 
 In a label map (uint8), 0 is background and 1 is the first name of a list of names. Archives of the heart share one
 list, :data:`STRUCTURES`, so that a structure has the same value in all of them; a data set with classes of its own
@@ -74,10 +74,10 @@ def parts(structure: str) -> tuple[str, ...]:
 
 
 def check_structures(structures: Sequence[str]) -> tuple[str, ...]:
-    """Refuse structures that a network could not tell apart.
+    """Refuse structures that a network could not distinguish.
 
     Args:
-        structures: One name for binary segmentation; several names for one class each beside the background.
+        structures: One name for binary segmentation; several names for one class each and the background.
 
     Returns:
         The structures.

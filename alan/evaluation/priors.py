@@ -52,7 +52,7 @@ def count_priors(
         model: Parcel model.
         store: Frame store of simulated frames.
         structures: Structures to count.
-        phases: Phases, each with a prior of its own; an empty string stands for all frames together.
+        phases: Phases, each with a prior of its own; an empty string means all frames together.
         folder: Folder of the files.
         batch_size: Frames per forward pass.
 

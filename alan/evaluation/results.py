@@ -59,7 +59,7 @@ def write_result(out: Path, result: Result, cases_name: str) -> None:
 
     Args:
         out: Run folder.
-        result: What to write.
+        result: Result to write.
         cases_name: File name of the CSV file; NaN becomes an empty cell.
     """
     with atomic(out / cases_name) as temporary:

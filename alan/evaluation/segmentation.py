@@ -36,7 +36,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     """Fit the white boxes on the labelled frames, and measure them and the networks on the test frames.
 
     Args:
-        protocol: What to measure.
+        protocol: Structures, methods and frames to measure.
         folder: Run folder; parcel maps and label maps are kept in its ``maps``.
 
     Returns:

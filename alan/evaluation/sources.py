@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.backbone.base import Backbone
 from alan.backbone.load import random_like
-from alan.backbone.locked import Backbone
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.evaluation.maps import parcel_maps
@@ -49,7 +49,7 @@ class PriorSettings(NamedTuple):
     Attributes:
         store: Frame store of simulated frames.
         structures: Structures to count.
-        phases: Phases with a prior of their own; an empty string stands for all frames together.
+        phases: Phases with a prior of their own; an empty string means all frames together.
     """
 
     store: FrameStore
@@ -75,7 +75,7 @@ def read_sources(
         label_frames: (n,) global indices of the labelled frames.
         test_frames: (m,) global indices of the test frames.
         folder: Folder of the maps and priors.
-        prior: What the priors are counted on; None if there are none.
+        prior: Frames on which the priors are counted; None if there are none.
         batch_size: Frames per forward pass.
     """
     frames = np.concatenate([label_frames, test_frames])

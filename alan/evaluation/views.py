@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from tqdm import tqdm
 
+from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone, random_like
-from alan.backbone.locked import Backbone
 from alan.data.store.reader import FrameStore, StoredSequence
 from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, SplitLeakError
@@ -30,7 +30,7 @@ def measure_views(protocol: ViewProtocol) -> Result:
     """Fit the nearest neighbours on the training split and measure them on the test split.
 
     Args:
-        protocol: What to measure.
+        protocol: Views, methods and frames to measure.
 
     Returns:
         The result; ``summary["leaks"]`` describes how the split leaks, and is empty for an honest split.

@@ -104,7 +104,7 @@ def filter_coefficients(image: Tensor, values: Tensor, radius: int, eps: float) 
 
     Args:
         image: (B, 1, H, W) floating point, the guide, e.g. grey values in 0..1.
-        values: (B, K, H, W) what is filtered; each of the K planes alone.
+        values: (B, K, H, W) planes to filter, each separately.
         radius: Radius of the windows in pixels, at least 1.
         eps: Penalty in squared units of the image, above 0.
 

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
-from alan.backbone.locked import Backbone
+from alan.backbone.base import Backbone
 from alan.bounds import PositiveInt, Seed, bounded, check_parameters
 from alan.errors import ParameterError
 from alan.parcels.count import ParcelCount

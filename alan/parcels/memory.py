@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from alan.backbone.locked import Backbone
+from alan.backbone.base import Backbone
 
 
 class Tokens(NamedTuple):

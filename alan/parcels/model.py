@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from alan.backbone.base import Backbone
 from alan.backbone.checkpoint import load_plain
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
-from alan.backbone.locked import Backbone
 from alan.data.store.reader import FrameStore
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors

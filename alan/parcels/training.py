@@ -1,4 +1,4 @@
-"""What the trainings of token heads share: the locked backbone, its statistics, checkpoints, export."""
+"""Base of the trainings of token heads: the locked backbone, its statistics, checkpoints, export."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone
-from alan.backbone.locked import Backbone
 from alan.backbone.training import TrainingModule
 from alan.bounds import PositiveFloat, PositiveInt, Seed, bounded
 from alan.errors import CheckpointError, ParameterError

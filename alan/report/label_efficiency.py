@@ -112,7 +112,7 @@ def _line(
 
 
 def _names(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each name beside the end of its line, with a thin line to it, so that names do not overlap."""
+    """Write each name next to the end of its line, with a thin line to it, so that names do not overlap."""
     if not ends:
         return
     low, high = axes.get_ylim()
@@ -245,7 +245,7 @@ def failure_notes(summary: Mapping[str, Any]) -> list[str]:
 
 
 def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
-    """Tell in plain sentences what was compared, and from how many labels on a plain network is better."""
+    """Describe in plain sentences what was compared, and from how many labels on a plain network is better."""
     test, label, store = summary["test"], summary["label"], summary["store"]
     lead = (
         f"How good is each method with how many labelled patients? {plural(len(summary['methods']), 'method')} "

@@ -1,4 +1,4 @@
-"""Report of an architecture search: history, best trials beside the paper's, importances and failures."""
+"""Report of an architecture search: history, best trials next to the paper's, importances and failures."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def write_sheet(  # noqa: PLR0917 (what is drawn, and where)
     Args:
         path: File of the sheet (PNG).
         stills: The frames.
-        found: What was segmented of them.
+        found: Segments of the frames.
         run: Run folder that holds the masks.
         structures: Names of the structures, in the order of the labels.
         count: Largest number of frames on the sheet.

@@ -170,7 +170,9 @@ def _check_training(settings: SearchSettings) -> dict[str, str]:
         Path of each store to its fingerprint.
     """
     data, training = settings.data, settings.training
+    from alan.supervised.module import SegmentationModule
+
     data.module()
     small = NetworkSpec(PLAIN, None, training.network.in_channels, decoder_channels=(2, 4))
-    replace(training, network=small).module(data.structures, data.seed)
+    SegmentationModule.from_settings(replace(training, network=small), data.structures, data.seed)
     return {path: FrameStore(path).fingerprint for path in data.stores}

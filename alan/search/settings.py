@@ -1,4 +1,4 @@
-"""Settings of a search beside its space: the labelled frames, the training of a trial, and the study."""
+"""Settings of a search other than its space: the labelled frames, the training of a trial, and the study."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class SearchSettings:
         return replace(self.training, network=network, lr=point.lr, batch_size=point.batch_size)
 
     def identity(self) -> dict[str, Any]:
-        """What makes scores comparable: all but the place of the data, the machine and what the space varies."""
+        """Settings that decide the scores: all but the path of the data, the machine and the varied settings."""
         settings = {**asdict(self.data), **asdict(self.training), "val_every": self.study.val_every}
         return {k: v for k, v in settings.items() if k not in ("stores", "num_workers", "accelerator")}
 

@@ -40,7 +40,7 @@ class Point:
 
     @property
     def pair(self) -> Pair:
-        """Decoder, encoder and depth: what is built."""
+        """Decoder, encoder and depth, which determine the network."""
         return self.decoder, self.encoder, self.depth
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,19 +155,21 @@ def why_not(
     """
     import torch
 
+    from alan.supervised.networks import build_network
+
     spec = NetworkSpec(decoder, encoder, in_channels, depth)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            spec.build(classes)
+            build_network(spec, classes)
     except ParameterError:
         try:
             with torch.random.fork_rng(devices=[]):
-                spec.build(classes)
+                build_network(spec, classes)
         except ParameterError as error:
             return str(error)
     return None
 
 
 def point_key(params: dict[str, Any]) -> str:
-    """Return a point's parameters as text that tells points apart, whatever their order."""
+    """Return a point's parameters as text that is unique to the point, whatever their order."""
     return json.dumps(params, sort_keys=True)

@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 #: Trains a point and reports its validations.
 Objective = Callable[[Point, Report], Outcome]
-#: Attributes of a trial: the reason of its failure, its process and start, the outcome beside its values.
+#: Attributes of a trial: the reason of its failure, its process and start, the outcome besides its values.
 REASON, WORKER, STARTED, DETAILS, LATENCY = "reason", "worker", "started", "details", "latency"
 _SPACE = "space"
 #: Errors that fail the trial alone; any other error ends the search.

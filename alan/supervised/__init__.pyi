@@ -1,6 +1,7 @@
 from .ensemble import EnsembleSegmenter
 from .losses import WeightedLosses
 from .module import SegmentationModule
+from .networks import build_network
 from .segmenter import Segmenter, load_segmenter, save_segmenter
 from .settings import NetworkSpec, TrainingSettings
 from .training import train
@@ -14,6 +15,7 @@ __all__ = [
     "TrainingSettings",
     "UNet",
     "WeightedLosses",
+    "build_network",
     "load_segmenter",
     "save_segmenter",
     "train",

@@ -6,9 +6,9 @@ import copy
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -29,7 +29,7 @@ from alan.supervised.losses import WeightedLosses
 from alan.supervised.padded import PaddedNetwork
 from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import ENTRY, Segmenter, save_segmenter, to_labels, to_probabilities
-from alan.supervised.settings import NetworkSpec, RateSchedule
+from alan.supervised.settings import NetworkSpec, RateSchedule, TrainingSettings
 
 _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 _POWER = 0.9
@@ -39,15 +39,15 @@ class SegmentationModule(TrainingModule):
     """Train a segmentation network on labelled frames.
 
     Batches are those of :class:`alan.data.LabelledFrameDataModule`: ``frames`` (B, S, S) uint8 and ``labels`` (B,
-    S, S) uint8. ``alan fit`` keeps the checkpoint with the best validation score beside the last one, and exports
-    the best.
+    S, S) uint8. ``alan fit`` keeps the checkpoint with the best validation score and the last one, and exports the
+    best.
 
     Logged: ``loss`` and its terms; at validation ``val_loss``, ``val_dice`` and ``val_iou`` (means over
     structures), the latter two for each structure, and ``val_accuracy``.
 
     Args:
         structures: Names of the structures, or unions of names (``lv+myo``), as in the data; one is binary
-            (sigmoid), several are classes beside the background (softmax).
+            (sigmoid), several are classes in addition to the background (softmax).
         losses: Name of a loss (``dice``, ``focal``, ``bce``, ``cross_entropy``) to its weight.
         network: Decoder and encoder of the network.
         optimiser: Optimiser: ``adam`` or ``adamw``.
@@ -101,6 +101,21 @@ class SegmentationModule(TrainingModule):
         if average:
             self.teacher = copy.deepcopy(self.model).requires_grad_(False)
         self.scores = SegmentationScores(self.structures)
+
+    @classmethod
+    def from_settings(cls, settings: TrainingSettings, structures: Sequence[str], seed: int) -> Self:
+        """Build the untrained network with its losses.
+
+        Args:
+            settings: Settings of the training.
+            structures: Names of the structures, in the order of the labels.
+            seed: Seed of the initial weights, the augmentation and the dropout.
+
+        Raises:
+            ParameterError: A name is unknown, or a loss does not fit the number of structures.
+            CheckpointError: Weights of the encoder cannot be read or fetched.
+        """
+        return cls(structures=list(structures), network=settings.network, seed=seed, **settings.module_options())
 
     def setup(self, stage: str) -> None:
         """Check that data and network use the same structures.

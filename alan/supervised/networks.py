@@ -25,8 +25,23 @@ _REFUSALS = (ValueError, RuntimeError, KeyError, IndexError, TypeError, Attribut
 
 
 @bounded
-def build_network(spec: NetworkSpec, classes: PositiveInt) -> nn.Module:
-    """Build a network, see :meth:`alan.supervised.NetworkSpec.build`."""
+def build_network(spec: NetworkSpec, classes: PositiveInt = 1) -> nn.Module:
+    """Build a network, and try it on a small black image, so that a pair that cannot work fails here.
+
+    Args:
+        spec: Configuration of the network.
+        classes: Number of channels of the logits.
+
+    Returns:
+        A module from (B, in_channels, H, W) to logits (B, classes, H, W) in training mode. H and W must be
+        multiples of :func:`network_stride`, and at least :func:`network_minimum`.
+
+    Raises:
+        ParameterError: A name is unknown (the nearest are offered), or the pair cannot be built (the message gives
+            a depth that would work).
+        CheckpointError: Weights cannot be fetched or do not fit.
+        ConfigError: segmentation_models_pytorch is not installed.
+    """
     name, weights = decoder_name(spec.decoder), spec.encoder_weights
     if name == PLAIN:
         if spec.encoder is not None or weights is not None:

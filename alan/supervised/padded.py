@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from alan.backbone.kinds import Normalisation
 from alan.backbone.normalise import normalise
-from alan.supervised.networks import network_minimum, network_stride
+from alan.supervised.networks import build_network, network_minimum, network_stride
 from alan.supervised.settings import NetworkSpec
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class PaddedNetwork(nn.Module):
 
     def __init__(self, spec: NetworkSpec, classes: int, normalisation: Normalisation) -> None:
         super().__init__()
-        self.network = spec.build(classes)
+        self.network = build_network(spec, classes)
         self.stride, self.minimum = network_stride(self.network), network_minimum(self.network)
         self.channels, self.normalisation = spec.in_channels, normalisation
         self._warned = False

@@ -65,7 +65,7 @@ def search_weights(
         names: Names of the members, in the order of ``predictions``.
         sampler: ``random`` or ``tpe``.
         objective: Mean ``iou`` over structures and frames (as in the study), or mean ``dice``.
-        trials: Number of draws, beside equal weights and single members.
+        trials: Number of draws, in addition to equal weights and single members.
         seed: Seed of the sampler.
         progress: Show a bar.
 
@@ -89,7 +89,7 @@ def score_weights(
     weights: Mapping[str, float] | None,
     objective: Objective = "iou",
 ) -> WeightSearch:
-    """Score given weights, or equal ones, beside every single member.
+    """Score given weights, or equal ones, and every single member.
 
     Args:
         predictions: Predictions of the members.

@@ -63,7 +63,7 @@ class Segmenter(nn.Module):
         self.train(False)
 
     def settings(self) -> dict[str, Any]:
-        """Return everything that decides the output beside the weights, JSON-able."""
+        """Return everything besides the weights that decides the output, JSON-able."""
         return {
             "network": self.spec.to_dict(),
             "structures": list(self.structures),

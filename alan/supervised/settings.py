@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from alan import supervised
 from alan.backbone.kinds import Normalisation
 from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Rate, bounded
 from alan.precision import Precision
@@ -16,7 +14,7 @@ PLAIN = "unet_acdc"
 DropoutPlace = Literal["last", "decoder"]
 #: Course of the learning rate; ``polynomial`` is nnU-Net's, to the power of 0.9.
 RateSchedule = Literal["constant", "cosine", "polynomial"]
-#: How weights of an ensemble are drawn, and what they maximise.
+#: Sampler of the weights of an ensemble, and the score that they maximise.
 Sampler = Literal["random", "tpe"]
 Objective = Literal["iou", "dice"]
 #: Settings that are arguments of :class:`~alan.supervised.SegmentationModule`.
@@ -56,26 +54,6 @@ class NetworkSpec:
     dropout: Rate = 0.0
     dropout_at: DropoutPlace = "last"
     norm: Literal["batch", "instance"] = "batch"
-
-    def build(self, classes: int = 1) -> Any:
-        """Build the network, and try it on a small black image, so that a pair that cannot work fails here.
-
-        Args:
-            classes: Number of channels of the logits, 1 or more.
-
-        Returns:
-            A module from (B, in_channels, H, W) to logits (B, classes, H, W) in training mode. H and W must be
-            multiples of :func:`network_stride`, and at least :func:`network_minimum`.
-
-        Raises:
-            ParameterError: A name is unknown (the nearest are offered), or the pair cannot be built (the message
-                gives a depth that would work).
-            CheckpointError: Weights cannot be fetched or do not fit.
-            ConfigError: segmentation_models_pytorch is not installed.
-        """
-        from alan.supervised.networks import build_network
-
-        return build_network(self, classes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes by name, JSON-able; a norm of ``batch`` is left out, so that fingerprints stay."""
@@ -129,21 +107,6 @@ class TrainingSettings:
     def module_options(self) -> dict[str, Any]:
         """Arguments of :class:`~alan.supervised.SegmentationModule`, all but network, structures and seed."""
         return {name: getattr(self, name) for name in _OF_MODULE}
-
-    def module(self, structures: Sequence[str], seed: int) -> supervised.SegmentationModule:
-        """Build the untrained network with its losses.
-
-        Args:
-            structures: Names of the structures, in the order of the labels.
-            seed: Seed of the initial weights, the augmentation and the dropout.
-
-        Raises:
-            ParameterError: A name is unknown, or a loss does not fit the number of structures.
-            CheckpointError: Weights of the encoder cannot be read or fetched.
-        """
-        return supervised.SegmentationModule(
-            structures=list(structures), network=self.network, seed=seed, **self.module_options()
-        )
 
     def trainer_options(self, val_every: int | None = None) -> dict[str, Any]:
         """Arguments of Lightning's ``Trainer`` that set length, validation, device and precision.

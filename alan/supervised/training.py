@@ -65,7 +65,7 @@ def train(
         CheckpointError: Weights that cannot be read, or do not fit the network.
         KeyboardInterrupt: The training was interrupted.
     """
-    module = settings.module(frames.structures, seed)
+    module = SegmentationModule.from_settings(settings, frames.structures, seed)
     if start is not None:
         start_from(module, load_segmenter(start), start)
     size, workers = settings.batch_size, settings.num_workers

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from alan.backbone.base import check_size
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone, random_like
 from alan.backbone.normalise import normalise
-from alan.backbone.spec import check_size
 from alan.backbone.vit import VitBackbone, VitSpec
 from alan.data.sector import sector_mask
 from alan.errors import AlanWarning, CheckpointError, ParameterError

@@ -8,14 +8,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from alan.errors import CheckpointError, ParameterError
-from alan.supervised.networks import network_minimum, network_stride
+from alan.supervised.networks import build_network, network_minimum, network_stride
 from alan.supervised.padded import PaddedNetwork, pad_to_stride
 from alan.supervised.settings import NetworkSpec
 from alan.supervised.unet import UNet
 
 
-def build_network(decoder, encoder, classes=1, **options):
-    return NetworkSpec(decoder, encoder, **options).build(classes)
+def build(decoder, encoder, classes=1, **options):
+    return build_network(NetworkSpec(decoder, encoder, **options), classes)
 
 
 def count(network):
@@ -25,7 +25,7 @@ def count(network):
 @pytest.mark.parametrize(("in_channels", "published"), [(1, 31_036_481), (3, 31_037_633)])
 def test_the_published_unet_has_the_published_parameters(in_channels, published):
     """The counts that public implementations of this network state, with one class."""
-    assert count(build_network("unet_acdc", None, in_channels=in_channels)) == published
+    assert count(build("unet_acdc", None, in_channels=in_channels)) == published
 
 
 @pytest.mark.parametrize("widths", [(4, 8), (3, 5, 7), (4, 8, 16, 32)])
@@ -39,7 +39,7 @@ def test_unet_parameters_by_hand(widths):
 
 
 def test_unet_levels():
-    network = build_network("unet_acdc", None, classes=4).eval()
+    network = build("unet_acdc", None, classes=4).eval()
     shapes = []
     for block in network.encoder:
         block.register_forward_hook(lambda m, i, o: shapes.append(tuple(o.shape[1:])))
@@ -75,7 +75,7 @@ def test_unet_refuses_widths():
 )
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_any_pair(decoder, encoder, depth, in_channels):
-    network = build_network(decoder, encoder, depth=depth, in_channels=in_channels, classes=2)
+    network = build(decoder, encoder, depth=depth, in_channels=in_channels, classes=2)
     assert network.training
     side = network_minimum(network)
     assert side % network_stride(network) == 0
@@ -107,21 +107,21 @@ def test_any_pair(decoder, encoder, depth, in_channels):
 )
 def test_what_cannot_be_built(decoder, encoder, options, message):
     with pytest.raises(ParameterError, match=message) as caught:
-        build_network(decoder, encoder, **options)
+        build(decoder, encoder, **options)
     assert "\n" not in str(caught.value)
 
 
 def test_the_depth_that_is_said_to_work_works():
-    build_network("segformer", "resnet18", depth=5)
-    assert NetworkSpec("unet", "resnet18", depth=3).build(4)(torch.zeros(2, 1, 8, 8)).shape == (2, 4, 8, 8)
+    build("segformer", "resnet18", depth=5)
+    assert build("unet", "resnet18", 4, depth=3)(torch.zeros(2, 1, 8, 8)).shape == (2, 4, 8, 8)
 
 
 @pytest.mark.parametrize(("decoder", "encoder"), [("unet_acdc", None), ("unet", "resnet18")])
 def test_dropout(decoder, encoder):
     widths = (4, 8) if encoder is None else None
-    plain = build_network(decoder, encoder, decoder_channels=widths)
+    plain = build(decoder, encoder, decoder_channels=widths)
     networks = {
-        place: build_network(decoder, encoder, decoder_channels=widths, dropout=0.5, dropout_at=place)
+        place: build(decoder, encoder, decoder_channels=widths, dropout=0.5, dropout_at=place)
         for place in ("last", "decoder")
     }
     images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -160,18 +160,16 @@ def test_encoder_weights_from_a_file(colour_encoder, tmp_path, form):
         torch.save({"state_dict": {**colour_encoder, "fc.weight": torch.ones(2, 2)}}, path)
     else:
         torch.save(colour_encoder, path)
-    own = build_network("fpn", "resnet18", encoder_weights=str(path)).encoder.state_dict()
+    own = build("fpn", "resnet18", encoder_weights=str(path)).encoder.state_dict()
     for name, tensor in colour_encoder.items():
         expected = tensor.sum(1, keepdim=True) if name == "conv1.weight" else tensor
         assert torch.equal(own[name], expected), name
 
 
 def test_encoder_weights_of_timm(tmp_path):
-    source = build_network("unet", "tu-regnety_002").encoder.model.state_dict()
+    source = build("unet", "tu-regnety_002").encoder.model.state_dict()
     torch.save(source, tmp_path / "w.pth")
-    own = build_network(
-        "unet", "tu-regnety_002", encoder_weights=str(tmp_path / "w.pth")
-    ).encoder.model.state_dict()
+    own = build("unet", "tu-regnety_002", encoder_weights=str(tmp_path / "w.pth")).encoder.model.state_dict()
     assert all(torch.equal(own[name], source[name]) for name in source)
 
 
@@ -180,7 +178,7 @@ def test_encoder_weights_that_do_not_fit(colour_encoder, tmp_path):
 
     def refused(match):
         with pytest.raises(CheckpointError, match=match):
-            build_network("unet", "resnet18", encoder_weights=str(path))
+            build("unet", "resnet18", encoder_weights=str(path))
 
     refused("no such file of weights")
     torch.save({k: v for k, v in colour_encoder.items() if k != "layer1.0.bn1.weight"}, path)
@@ -209,7 +207,7 @@ def test_a_hub_out_of_reach(monkeypatch, encoder):
 
     monkeypatch.setattr(smp, "create_model", create_model)
     with pytest.raises(CheckpointError, match=r"'imagenet' of .* from the hub \(no route\): give a file instead"):
-        build_network("unet", encoder, encoder_weights="imagenet")
+        build("unet", encoder, encoder_weights="imagenet")
     assert asked == ["imagenet" if encoder == "resnet18" else True]
 
 
@@ -252,14 +250,14 @@ def test_pan_gets_the_size_it_needs():
 )
 def test_instance_norm(decoder, encoder, options):
     """No batch norm and no plain ReLU is left, and in training mode an image does not depend on its batch."""
-    network = build_network(decoder, encoder, norm="instance", **options)
+    network = build(decoder, encoder, norm="instance", **options)
     kinds = {type(module) for module in network.modules()}
     assert {torch.nn.InstanceNorm2d, torch.nn.LeakyReLU} <= kinds
     assert not kinds & {torch.nn.BatchNorm2d, torch.nn.ReLU}
     images = torch.rand(3, 1, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(network(images)[:1], network(images[:1]), rtol=1e-3, atol=1e-4)
-    plain = build_network(decoder, encoder, **options)
+    plain = build(decoder, encoder, **options)
     count = sum(p.numel() for p in network.parameters())
     assert count == sum(p.numel() for p in plain.parameters())
     assert "norm" not in NetworkSpec(decoder, encoder, **options).to_dict()  # fingerprints of before stay

@@ -54,7 +54,7 @@ def test_defaults_are_those_of_the_module():
 def test_the_weights_are_those_of_a_plain_lightning_run(discs, change):
     settings, data = replace(SETTINGS, **change), discs.data(STRUCTURES, seed=7)
     segmenter = train(settings, data.train_frames, 7)
-    module = settings.module(STRUCTURES, 7)
+    module = SegmentationModule.from_settings(settings, STRUCTURES, 7)
     length = {"max_steps": 5} if settings.steps else {"max_epochs": 2}
     discs.trainer(**length).fit(module, discs.data(STRUCTURES, seed=7))
     expected = module.segmenter()
@@ -102,7 +102,7 @@ def source(tmp_path_factory):
 
 
 def test_a_training_starts_from_the_rows_of_the_same_structures(source, discs):
-    module = SETTINGS.module(STRUCTURES, 0)
+    module = SegmentationModule.from_settings(SETTINGS, STRUCTURES, 0)
     start_from(module, load_segmenter(source), source)
     images = torch.rand(2, 1, 32, 32)
     with torch.no_grad():
@@ -125,6 +125,6 @@ def test_a_training_starts_from_the_rows_of_the_same_structures(source, discs):
     ],
 )
 def test_starts_that_do_not_fit(source, change, structures, message):
-    module = replace(SETTINGS, **change).module(structures, 0)
+    module = SegmentationModule.from_settings(replace(SETTINGS, **change), structures, 0)
     with pytest.raises(CheckpointError, match=message):
         start_from(module, load_segmenter(source), source)

@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alan._version import __version__
+from alan.backbone.base import SECTOR_SHARE, check_size
 from alan.backbone.checkpoint import check_same_network, export_backbone, fill_network
 from alan.backbone.dino.collapse import collapse_statistics, describe_collapse
 from alan.backbone.dino.loss import DINOLoss, PatchLoss
 from alan.backbone.dino.network import DINOHead, DINONetwork
-from alan.backbone.locked import SECTOR_SHARE
 from alan.backbone.schedules import Schedule
-from alan.backbone.spec import check_size
 from alan.backbone.training import TrainingModule, decay_groups
 from alan.backbone.vit import Initialisation, TransformerSpec, VitSpec
 from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, Seed, Share, bounded

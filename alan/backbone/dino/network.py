@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from alan.backbone.spec import BackboneSpec
+from alan.backbone.base import BackboneSpec
 from alan.backbone.vit import Initialisation
 from alan.bounds import PositiveInt, bounded
 

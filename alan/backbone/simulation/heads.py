@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alan.backbone.base import BackboneSpec
 from alan.backbone.conv import ConvBlock
 from alan.backbone.simulation.targets import outlines, signed_distances, ventricle_coordinates
-from alan.backbone.spec import BackboneSpec
 from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
 from alan.data.sample import VIEWS
 from alan.errors import ParameterError

@@ -23,8 +23,8 @@ class JointModule(DINOModule):
     heads for the simulator's targets, which are discarded at export; everything else is DINO's.
 
     Args:
-        objective: What the network learns from simulated frames.
-        simulation_weight: Weight of the simulator's losses beside DINO's.
+        objective: Targets, losses and augmentation of the training on simulated frames.
+        simulation_weight: Weight of the simulator's losses relative to DINO's.
         **dino: Arguments of :class:`alan.backbone.DINOModule`.
 
     Raises:
@@ -54,7 +54,7 @@ class JointModule(DINOModule):
         data = getattr(trainer, "datamodule", None)
         if data is not None and not getattr(data, "unlabelled", None):
             raise ConfigError(
-                "DINO needs unlabelled frames beside the simulated ones: set data.init_args.unlabelled"
+                "DINO needs unlabelled frames in addition to the simulated ones: set data.init_args.unlabelled"
             )
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:

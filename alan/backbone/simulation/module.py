@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan._version import __version__
+from alan.backbone.base import BackboneSpec
 from alan.backbone.checkpoint import check_same_network, export_backbone
 from alan.backbone.conv import ConvSpec
 from alan.backbone.schedules import Schedule
@@ -20,7 +21,6 @@ from alan.backbone.simulation.alignment import ShareAlignment
 from alan.backbone.simulation.heads import Outputs, agreement_losses
 from alan.backbone.simulation.network import DenseNetwork
 from alan.backbone.simulation.objective import SimulationObjective, frame_dice, resize_grid, shrink_mask
-from alan.backbone.spec import BackboneSpec
 from alan.backbone.training import TrainingModule, decay_groups
 from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, Seed, Share, bounded
 from alan.data.augmentation.dense import warp
@@ -41,7 +41,7 @@ class SimulationModule(TrainingModule):
     structure, on other simulated patients.
 
     Args:
-        objective: What the network learns from simulated frames.
+        objective: Targets, losses and augmentation of the training on simulated frames.
         network: Specification of the network, of any backbone type; the ``structures`` of a convolutional one are
             set to those of the objective.
         lr: Learning rate at the end of the warm-up; a cosine takes it down to ``final_lr``.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from alan.backbone.base import BackboneSpec
 from alan.backbone.checkpoint import fill_network, load_plain
 from alan.backbone.simulation.heads import DenseHeads, Outputs
-from alan.backbone.spec import BackboneSpec
 from alan.errors import CheckpointError
 from alan.seeding import seeded
 

@@ -1,4 +1,4 @@
-"""What a network learns from simulated frames: which structures and targets, under which augmentation."""
+"""Objective of the training on simulated frames: structures, targets, losses and augmentation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alan.backbone.base import BackboneSpec
 from alan.backbone.simulation.heads import DenseLabels, Outputs, TargetWeights, dense_losses
-from alan.backbone.spec import BackboneSpec
 from alan.data.augmentation.dense import DenseAugmentation, warp, warp_labels
 from alan.data.sector import sector_mask
 from alan.errors import ParameterError
@@ -34,7 +34,7 @@ class AugmentedFrames(NamedTuple):
 
 @dataclass(frozen=True)
 class SimulationObjective:
-    """What a network learns from simulated frames.
+    """Objective of the training on simulated frames.
 
     Attributes:
         structures: Names of the labels, those of the data; ``lv`` and ``la`` among them for coordinates.

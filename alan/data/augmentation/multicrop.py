@@ -70,7 +70,7 @@ class MultiCrop:
 
     Attributes:
         global_size: Side of a global crop in pixels.
-        local_size: Side of a local crop in pixels; 48 of 112 stands for the published 96 of 224.
+        local_size: Side of a local crop in pixels; 48 of 112 corresponds to the published 96 of 224.
         n_local: Local crops per frame.
         global_scale: Range of the area of a global crop, as a fraction of the frame.
         local_scale: Range of the area of a local crop, as a fraction of the frame.

@@ -1,4 +1,4 @@
-"""Conversion of grey values of any source to 0..255, with a note of what was done."""
+"""Conversion of grey values of any source to 0..255, with a note on the conversion."""
 
 from __future__ import annotations
 

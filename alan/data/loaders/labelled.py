@@ -171,7 +171,7 @@ class LabelledFrameDataModule(LightningDataModule):
         )
 
     def provenance(self) -> dict[str, Any]:
-        """Return what an exported model records of its data: stores, splits, patients and frames."""
+        """Return the data that an exported model records: stores, splits, patients and frames."""
         stores = self._opened.stores
         return {
             "stores": [store.fingerprint for store in stores],

@@ -81,7 +81,7 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Position (epoch and number of yielded batches) and what the order depends on."""
+        """Position (epoch and number of yielded batches) and settings that determine the order."""
         return {"epoch": self._place[0], "batches": self._place[1], **self._order()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

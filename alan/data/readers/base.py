@@ -29,7 +29,7 @@ class Failure(NamedTuple):
 
     Attributes:
         file: The file, or the id of the sample; relative to the root of the archive if it lies in it.
-        reason: What is wrong with it, in one line, and what to do about it.
+        reason: Problem and remedy, in one line.
         kind: Kind of failure, for counts, such as ``rows of FileList.csv without a video``.
     """
 
@@ -48,8 +48,8 @@ class EchoDataset(ABC):
         structures: Structures that the archive may hold masks of.
         root: The folder that was opened.
         simulated: Whether `alan simulate` made the archive; its patients do not exist.
-        records: What is known of each sample before it is decoded, in a fixed order.
-        failures: What was listed or found but could not be used.
+        records: Metadata of each sample, in a fixed order.
+        failures: Samples that were listed or found but cannot be used.
         leaks: How the split leaks, in words; empty for every honest split.
     """
 
@@ -61,7 +61,7 @@ class EchoDataset(ABC):
 
         Args:
             root: Folder of the archive.
-            contents: What the folder should hold, for the error message.
+            contents: Expected contents of the folder, for the error message.
 
         Raises:
             DataError: ``root`` is not a folder, or a simulated archive that is not complete.
@@ -92,7 +92,7 @@ class EchoDataset(ABC):
         options: Mapping[str, Any],
         shared: Sequence[Path] = (),
     ) -> None:
-        """Set what the data set consists of, and check it.
+        """Set the records of the data set, and check them.
 
         Args:
             records: One record per sample.
@@ -121,7 +121,7 @@ class EchoDataset(ABC):
         self._options, self._shared = dict(options), list(shared)
 
     def _skip(self, kind: str, files: Sequence[str], reason: str) -> None:
-        """Record what is skipped for one reason, and warn of it once; nothing happens if ``files`` is empty."""
+        """Record samples that are skipped for one reason, and warn once; do nothing if ``files`` is empty."""
         if files:
             self.failures += [Failure(file, reason, kind) for file in files]
             shown = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
@@ -130,7 +130,7 @@ class EchoDataset(ABC):
             )
 
     def _note(self, kind: str, file: str, reason: str) -> None:
-        """Record what is wrong with a sample that is being decoded; warn of the first of each kind."""
+        """Record a problem of a sample that is being decoded; warn of the first of each kind."""
         failure = Failure(file, reason, kind)
         if failure not in self.failures:
             first = kind not in self.skipped

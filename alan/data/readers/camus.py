@@ -30,11 +30,11 @@ _KINDS = ((".nii.gz", "half_sequence"), (".nii", "half_sequence"), (".mhd", "seq
 
 @dataclass(frozen=True)
 class _Files:
-    """The files of a patient in one view; None for what is not there."""
+    """The files of a patient in one view; None for missing ones."""
 
     stem: str
     images: Mapping[str, Path]  # "ED", "ES" or "sequence"
-    stills: Mapping[str, Path]  # "ED" or "ES", even beside a sequence
+    stills: Mapping[str, Path]  # "ED" or "ES", also if there is a sequence
     labels: Mapping[str, Path]
     info: Path
     every: tuple[Path, ...]
@@ -248,7 +248,7 @@ def _splits(
 
 
 def _official(root: Path, folders: Mapping[str, Path], *, required: bool) -> dict[str, str]:
-    """Splits from ``database_split``, which lies in the folder of the release beside ``database_nifti``."""
+    """Splits from ``database_split``, which is in the same folder as ``database_nifti``."""
     bases = [root, root.parent] if root.name == "database_nifti" else [root]
     names: dict[str, list[str]] = {}
     for split, word in _LISTS.items():

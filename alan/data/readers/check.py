@@ -1,4 +1,4 @@
-"""Check of an archive: read everything, write nothing, and report what is wrong and what to do about it."""
+"""Check of an archive: read everything, write nothing, and report problems with their remedies."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Problem(NamedTuple):
 
     Attributes:
         file: The file or sample, relative to the root; ``""`` for the archive as a whole.
-        reason: What is wrong.
-        remedy: What to do about it.
+        reason: Description of the problem.
+        remedy: Remedy.
     """
 
     file: str
@@ -41,7 +41,7 @@ def check_archive(
         **options: Options of the reader.
 
     Returns:
-        problems: What is wrong, each problem once, in the order in which it was found.
+        problems: Problems found, each once, in the order in which they were found.
         samples: Number of samples that were read.
 
     Raises:
@@ -77,7 +77,7 @@ def _samples(dataset: EchoDataset, progress: bool) -> list[Problem]:
 
 
 def _problem(file: str, text: str) -> Problem:
-    """Split a message into what is wrong and what to do about it, which comes last in all messages."""
+    """Split a message into the problem and the remedy, which comes last in all messages."""
     reason, separator, remedy = text.rpartition("; ")
     if not separator:
         reason, separator, remedy = text.rpartition(": ")

@@ -20,7 +20,7 @@ from alan.data.readers.tables import read_rows, read_text
 from alan.data.sample import BoolArray
 from alan.errors import DataError
 
-#: Most classes that a uint8 label map can tell apart, background aside.
+#: Largest number of classes of a uint8 label map, without the background.
 MOST = 255
 _BACKGROUND = "background"
 
@@ -93,7 +93,7 @@ class ClassList:
         return picture.codes, picture.coloured
 
     def _remedy(self, codes: NDArray[np.int64], coloured: bool, *, palette: bool) -> str:
-        """What to do about unknown values, if it is known."""
+        """Remedy for unknown values, if there is one."""
         if palette and coloured:
             return "; to read the indices of palettes as ids, remove the colours from the class list"
         if not coloured and len(self.names) == 1 and set(np.unique(codes)) == {0, 255}:

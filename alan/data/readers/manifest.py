@@ -1,4 +1,4 @@
-"""The table that ``alan frames`` writes beside the stills of cine loops: their source, time, size and patient."""
+"""The table that ``alan frames`` writes with the stills of cine loops: their source, time, size and patient."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def still_spacing(facts: Facts, shape: tuple[int, int]) -> tuple[float, float] |
     """Size of a pixel of a still that may have been resized since it was extracted.
 
     Args:
-        facts: What the manifest says about the still.
+        facts: Entry of the still in the manifest.
         shape: (H, W) of the still now.
 
     Returns:

@@ -59,11 +59,11 @@ class PictureDataset(EchoDataset, Generic[Mask]):
         split: str | os.PathLike[str] | Mapping[str, Any] | None,
         seed: int,
     ) -> None:
-        """Set what the data set consists of, and check it.
+        """Set the records of the data set, and check them.
 
         Args:
             pictures: The pictures, in a fixed order.
-            options: What decides the masks beside their files, JSON-able.
+            options: Options that decide the masks, besides their files; JSON-able.
             unlabelled: Whether pictures may be without a mask.
             remedy: How to annotate the picture ``{}``, for the error message.
             patient: As :func:`alan.data.readers.patients.identify` takes it.

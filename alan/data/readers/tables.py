@@ -159,7 +159,7 @@ def read_number(row: dict[str, str], column: str, path: Path, who: str) -> float
         row: The row, as :func:`read_rows` returns it.
         column: Name of the column.
         path: The table, for the message.
-        who: What the row is about, for the message.
+        who: Subject of the row, for the message.
 
     Raises:
         DataError: The cell does not hold a number.

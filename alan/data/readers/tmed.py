@@ -45,7 +45,7 @@ class Tmed2(EchoDataset):
         split: ``study`` takes ``view_classifier_split`` of the table and refuses it if a patient or study is in
             two splits; words other than train, val and test mean no split. ``published`` takes views and splits
             from the image-wise list behind Table 3 of the ALAN paper, **which leaks**: the data set warns and
-            says so in ``leaks``. Its ``val`` is what the paper tests on and becomes ``test`` here.
+            says so in ``leaks``. The paper tests on its ``val``, which becomes ``test`` here.
         labels: The table, absolute or relative to ``root``. Default: the only CSV file in ``root`` or in a folder
             directly in it that has the columns.
         published_list: The published list (``Name;Class;Type``), needed for ``split="published"`` only. It is

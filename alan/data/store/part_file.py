@@ -61,10 +61,10 @@ class PartFile:
 
     Args:
         path: The file; it is created if it is missing.
-        key: What is being prepared; JSON-able.
+        key: Identity of the archive and settings; JSON-able.
 
     Attributes:
-        entries: What has been decoded, in the order of the archive.
+        entries: Decoded samples, in the order of the archive.
 
     Raises:
         DataError: The file belongs to another archive, or to another preprocessing of it.

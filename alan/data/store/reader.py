@@ -83,7 +83,7 @@ class FrameStore:
         name: Name of the data set, such as ``CAMUS``; ``simulated CAMUS`` for a simulated archive.
         simulated: Whether the archive was simulated; its patients do not exist.
         fingerprint: SHA-256 of archive, preprocessing, chosen frames and the list of sequences.
-        source: What the store was made from: data set and its fingerprint, preprocessing, frames.
+        source: Origin of the store: data set and its fingerprint, preprocessing, frames.
         preprocessing: How the frames were resized; its ``restore`` inverts the resizing of masks.
         structures: Names of the annotated structures.
         skipped: Kind of failure to the number of samples or files that were skipped for it.

@@ -51,12 +51,12 @@ def prepare(
 
     Decoded samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
     continues after the last whole sample. The store is written at the end and then renamed, so that it is whole or
-    absent; at that moment the disk holds everything twice. What cannot be used is skipped and listed in the file
-    ``failures.csv`` beside the store. If ``out`` was made from the same archive with the same settings, it is
-    opened at once.
+    absent; at that moment the disk holds everything twice. Samples that cannot be used are skipped and
+    listed in ``failures.csv`` in the folder of the store. If ``out`` was made from the same archive with the same
+    settings, it is opened at once.
 
     Args:
-        dataset: The archive. Its ``failures`` are extended by what could not be decoded.
+        dataset: The archive. Samples that cannot be decoded are added to its ``failures``.
         out: The HDF5 file to write.
         preprocessing: How to resize frames and masks.
         frames: ``all``, or ``annotated`` for the frames with masks and those at ED and ES only.

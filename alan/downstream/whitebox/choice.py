@@ -1,4 +1,4 @@
-"""What a selection rule receives and what it returns."""
+"""Input and output of a selection rule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Thresholds(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What a rule chooses by.
+    """Input of a selection rule.
 
     Attributes:
         counts: Counts over the labelled images.

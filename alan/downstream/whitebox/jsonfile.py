@@ -70,7 +70,7 @@ def reading(kind: str) -> Iterator[None]:
     """Turn the errors of a malformed dictionary into one ``ParameterError``.
 
     Args:
-        kind: What is read, for the message.
+        kind: Kind of file, for the message.
     """
     try:
         yield

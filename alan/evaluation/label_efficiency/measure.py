@@ -106,7 +106,7 @@ def measure_efficiency(protocol: LabelEfficiencyProtocol, folder: Path) -> Resul
     """Compute every cell that is not there yet, and summarise all cells.
 
     Args:
-        protocol: What to compare.
+        protocol: Methods, patients and frames to compare.
         folder: Run folder. Features and cells are kept in its ``features`` and ``cells``, unless ``work`` names
             another place.
 
@@ -152,7 +152,7 @@ def compute_cells(
     Args:
         protocol: The protocol.
         splits: Frames of the protocol.
-        inputs: Name of a method to what it has prepared.
+        inputs: Name of each method to its prepared inputs.
         folder: Folder of the finished cells.
         cells: The cells.
 
@@ -195,7 +195,7 @@ def compute_cell(work: Workspace, cell: Cell) -> dict[str, Any]:
 
     Args:
         work: Frames and features.
-        cell: What to compute.
+        cell: Method, structures and patients of the measurement.
 
     Returns:
         ``key``, ``patients`` (number of labelled ones), ``seed``, ``seconds``, ``dice`` (structure to one value

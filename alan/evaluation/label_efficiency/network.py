@@ -15,6 +15,7 @@ from alan.evaluation.label_efficiency.protocol import (
     Workspace,
 )
 from alan.evaluation.label_efficiency.segmenter import check_unseen
+from alan.supervised.module import SegmentationModule
 from alan.supervised.settings import TrainingSettings
 from alan.supervised.training import start_from, train
 
@@ -46,7 +47,7 @@ class NetworkMethod(Method):
 
     def check(self, protocol: LabelEfficiencyProtocol, store: FrameStore, models: Models) -> None:
         """Build the network once, and check that the start fits it."""
-        module = self.network.module(protocol.structures, 0)
+        module = SegmentationModule.from_settings(self.network, protocol.structures, 0)
         if self.init is not None:
             source = models.segmenter(self.init)
             start_from(module, source, self.init)

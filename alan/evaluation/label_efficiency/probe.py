@@ -8,8 +8,8 @@ from typing import Any
 
 from sklearn.base import clone
 
+from alan.backbone.base import Backbone
 from alan.backbone.conv import Level
-from alan.backbone.locked import Backbone
 from alan.data.store.reader import FrameStore
 from alan.downstream.probes.base import TokenProbe
 from alan.evaluation.label_efficiency.features import FrameFeatures, Models

@@ -172,7 +172,7 @@ class LabelEfficiencyProtocol:
         structures: Structures to segment.
         label_split: Split that gives labels.
         test_split: Split that is measured.
-        label_patients: Numbers of labelled patients; null stands for all.
+        label_patients: Numbers of labelled patients; null takes all.
         seeds: Seeds of the draws of patients and of the trainings. All methods learn from the same patients, and
             the patients of a smaller number are among those of a larger one.
         views: Views to use; null uses all.
@@ -227,7 +227,7 @@ class Workspace:
     Args:
         protocol: The protocol.
         splits: Frames of the label split (all patients) and of the test split.
-        inputs: Name of a method to what it has prepared.
+        inputs: Name of each method to its prepared inputs.
         folder: Folder of the finished cells.
 
     Attributes:

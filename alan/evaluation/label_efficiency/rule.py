@@ -32,7 +32,7 @@ class RuleMethod(Method):
     Attributes:
         parcels: Path or name of the parcels file.
         rule: Rule of :class:`alan.downstream.ParcelSelector`.
-        prior: Frame store of simulated frames, whose ED and ES masks tell what each parcel is before any label is
+        prior: Frame store of simulated frames, whose ED and ES masks show what each parcel is before any label is
             given (rule ``beta`` only). Such a method is also measured with 0 labelled patients.
         per_phase: Fit one white box for each phase, on its labelled (and simulated) frames alone.
     """
