@@ -98,7 +98,7 @@ class CheckpointFiles(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write next to ``path``, then rename; Lightning would copy the file from the system's temporary folder."""
+        """Write next to ``path``, then rename; Lightning would copy it from the system's temporary folder."""
         content = io.BytesIO()  # torch's own writer hides what went wrong with a file
         torch.save(checkpoint, content)
         with atomic(path) as temporary:
