@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import os
@@ -188,6 +189,19 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
         raise DataError(
             f"{path}: claims {claim} pixels of {itemsize} bytes; {MAX_BYTES} bytes may be decoded, shorten it"
         )
+
+
+class Clipped(io.BufferedReader):
+    """A file whose reads never allocate more than is left of it, whatever a damaged header asks for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most ``size`` bytes."""
+        left = max(self._size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 class FrameBuffer:

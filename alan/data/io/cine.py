@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from alan.data.io.base import Cine
-from alan.data.io.dicom import is_dicom, read_dicom
-from alan.data.io.medical import MEDICAL, read_grey
-from alan.data.io.pictures import PICTURES, STACKS, count_pages, read_pages
-from alan.data.io.video import read_video
+from alan.data.io.dicom import DicomFrames, is_dicom
+from alan.data.io.frames import FrameSource, read_all
+from alan.data.io.medical import MEDICAL, RawFrames
+from alan.data.io.pictures import ANIMATIONS, PICTURES, STACKS, PageFrames, count_pages
+from alan.data.io.video import VideoFrames
 
 #: Suffixes of video containers.
 VIDEOS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
@@ -18,19 +19,19 @@ DICOM = (".dcm", ".dicom")
 
 
 def is_cine(path: Path) -> bool:
-    """Check whether a file is a cine loop, by its suffix or by its contents (DICOM, TIFF stacks).
+    """Check whether a file is a cine loop, by its suffix or by its contents (DICOM, TIFF stacks, animations).
 
     Args:
         path: The file.
     """
     name = path.name.lower()
-    if name.endswith(STACKS):
+    if name.endswith((*STACKS, *ANIMATIONS)):
         return count_pages(path) > 1
     return name.endswith((*VIDEOS, *DICOM, *MEDICAL)) or is_dicom(path)
 
 
 def read_cine(path: str | os.PathLike[str]) -> Cine:
-    """Decode a cine loop or a still to grey: video, DICOM, NIfTI, MetaImage, pictures and TIFF stacks.
+    """Decode a cine loop or a still to grey: video, DICOM, NIfTI, MetaImage, pictures, TIFF stacks, GIF.
 
     DICOM files are recognised by their suffix or their first bytes, the others by their suffix; a file with
     another suffix is given to FFmpeg.
@@ -45,17 +46,34 @@ def read_cine(path: str | os.PathLike[str]) -> Cine:
         ConfigError: It is a DICOM file, and pydicom is not installed.
         DataError: The file is missing or damaged, or cannot be decoded.
     """
-    name = Path(path).name.lower()
+    return read_all(frame_source(Path(path), whole=True))
+
+
+def frame_source(*paths: Path, whole: bool = False) -> FrameSource:
+    """Choose the decoder of a file.
+
+    Args:
+        paths: The file, or the stills of one loop in the order of time.
+        whole: Whether all frames have to fit into memory at once.
+
+    Returns:
+        The frames, which are not decoded yet.
+    """
+    path, name = paths[0], paths[0].name.lower()
+    if len(paths) > 1:
+        return PageFrames(*paths, whole=whole)
     if name.endswith(MEDICAL):
-        return read_grey(path)
+        return RawFrames(path)
     if name.endswith(DICOM) or is_dicom(path):
-        return read_dicom(path)
-    if name.endswith(PICTURES):
-        return read_pages(path)
-    return read_video(path)
+        return DicomFrames(path, whole=whole)
+    if name.endswith((*PICTURES, *ANIMATIONS)):
+        return PageFrames(path, whole=whole)
+    return VideoFrames(path, whole=whole)
 
 
 def stem(name: str) -> str:
     """Remove a known suffix from the name of a file; the last part of a DICOM UID is not a suffix."""
-    suffix = next((end for end in (*MEDICAL, *VIDEOS, *DICOM, *PICTURES) if name.lower().endswith(end)), "")
+    suffix = next(
+        (end for end in (*MEDICAL, *VIDEOS, *DICOM, *PICTURES, *ANIMATIONS) if name.lower().endswith(end)), ""
+    )
     return name[: len(name) - len(suffix)]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, check_complete, log_notes, reading
+from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, Clipped, check_complete
 from alan.data.io.dicom_header import attributes, cine_times, number, patient, regions, spacing_of
-from alan.data.io.dicom_pixels import read_pixels
-from alan.data.io.video import decode_stream
+from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
+from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.grey import GreyRange
+from alan.data.io.video import VideoFrames
 from alan.errors import DataError
 from alan.extras import third_party
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+#: Elements of at least this number of bytes are read when they are needed.
+_DEFERRED = 2**20
 _VIDEO = "1.2.840.10008.1.2.4.10"  # MPEG-2, MPEG-4 and HEVC have UIDs that begin so
 #: Elements that a file without preamble and file meta information begins with, in group 0008.
 _FIRST = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018)
@@ -65,45 +69,72 @@ def read_dicom(path: str | os.PathLike[str]) -> Cine:
         DataError: The file is missing, damaged or not DICOM, holds no pictures or too few frames, or uses
             a compression that no installed decoder reads.
     """
-    third_party("pydicom", "dicom")
-    with reading(path, "DICOM file") as source:
-        dataset = open_dicom(source)
+    return read_all(DicomFrames(Path(path)))
+
+
+class DicomFrames:
+    """The frames of a DICOM file.
+
+    Args:
+        path: The file.
+        whole: Whether all frames have to fit into memory at once.
+
+    Attributes:
+        dataset: The header, once the first frame is decoded.
+
+    Raises:
+        ConfigError: pydicom is not installed.
+    """
+
+    kind = "DICOM file"
+
+    def __init__(self, path: Path, *, whole: bool = True) -> None:
+        third_party("pydicom", "dicom")
+        self.path, self._whole = path, whole
+        self.dataset: Any = None
+        self._frames: VideoFrames | PixelFrames | None = None
+
+    def _open(self) -> VideoFrames | PixelFrames:
+        path = self.path
+        self.dataset = dataset = open_dicom(path)
         if "PixelData" not in dataset:
-            raise DataError(f"{source}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
-        stated = number(dataset, "NumberOfFrames")
-        count = 1 if stated is None else int(stated)
-        if count < 1:
-            raise DataError(f"{source}: states {count} frames; {GET_AGAIN}")
+            raise DataError(f"{path}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
+        self._stated = number(dataset, "NumberOfFrames")
+        self._count = 1 if self._stated is None else int(self._stated)
+        if self._count < 1:
+            raise DataError(f"{path}: states {self._count} frames; {GET_AGAIN}")
         if dataset.file_meta.TransferSyntaxUID.startswith(_VIDEO):
-            cine = decode_stream(_stream(dataset), source)
-            frames, notes = cine.frames, cine.notes
+            return VideoFrames(path, _stream(dataset, path), whole=self._whole)
+        return PixelFrames(dataset, path, self._count, whole=self._whole)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """Decode the frames from the first on."""
+        self._frames = self._frames or self._open()
+        done = 0
+        for frame in self._frames:
+            done += 1
+            yield frame
+        check_complete(self.path, "frames", self._count, done)
+
+    def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
+        """What the file states beside its frames."""
+        dataset, frames = self.dataset, self._frames
+        if count > self._count and self._stated is not None:
+            warnings.warn(f"holds {count} frames, its header states {self._count}; all are read", stacklevel=1)
+        times, fps, how = cine_times(dataset, count)
+        mapping: GreyMapping = None
+        if isinstance(frames, VideoFrames):
+            video, _ = frames.header(count, found)
+            notes = video.notes
+            if fps is None:
+                times, fps = video.times, video.fps
         else:
-            cine = None
-            frames, notes = read_pixels(dataset, source, count)
-        check_complete(source, "frames", count, len(frames))
-        if len(frames) > count and stated is not None:
-            warnings.warn(f"holds {len(frames)} frames, its header states {count}; all are read", stacklevel=1)
-        times, fps, how = cine_times(dataset, len(frames))
-        if fps is None and cine is not None:
-            times, fps = cine.times, cine.fps
-        parts = regions(dataset, frames.shape[1:])
+            assert frames is not None, "header() comes after the last frame"
+            mapping, notes = frames.mapping(found)
+        parts = regions(dataset, (dataset.Rows, dataset.Columns))
         spacing, unlike = spacing_of(parts, dataset)
         notes = (*notes, *how, *unlike)
-        found = Cine(frames, fps, spacing, times, parts, notes, attributes(dataset), patient(dataset))
-    log_notes(path, notes)
-    return found
-
-
-class _Clipped(io.BufferedReader):
-    """A file whose reads never allocate more than is left of it, whatever a damaged header asks for."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self._size = path.stat().st_size
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(self._size - self.tell(), 0)
-        return super().read(left if size is None or size < 0 else min(size, left))
+        return Header(fps, spacing, times, parts, notes, attributes(dataset), patient(dataset)), mapping
 
 
 def open_dicom(path: Path) -> Any:
@@ -117,8 +148,10 @@ def open_dicom(path: Path) -> Any:
     if not is_dicom(path):
         raise DataError(f"{path}: is no DICOM file; check what wrote it")
     _check_deflated(path)
-    with _Clipped(path) as file:
-        dataset: Any = pydicom.dcmread(file, force=True)
+    with Clipped(path) as file:
+        dataset: Any = pydicom.dcmread(file, force=True, defer_size=_DEFERRED)
+    if dataset.file_meta.get("TransferSyntaxUID") == _DEFLATED:
+        dataset = pydicom.dcmread(path)  # places in a deflated file are no places of bytes
     meta = dataset.file_meta
     if "TransferSyntaxUID" not in meta:
         implicit, little = dataset.original_encoding
@@ -142,10 +175,10 @@ def _check_deflated(path: Path) -> None:
                 raise DataError(f"{path}: inflates to more than {MAX_BYTES} bytes; save it uncompressed")
 
 
-def _stream(dataset: Any) -> bytes:
+def _stream(dataset: Any, path: Path) -> bytes:
     """Join the fragments of an encapsulated video."""
     from pydicom.encaps import generate_fragments, parse_basic_offsets
 
-    pixels = io.BytesIO(dataset.PixelData)
-    parse_basic_offsets(pixels)
-    return b"".join(generate_fragments(pixels))
+    with pixel_bytes(dataset, path) as (pixels, _):
+        parse_basic_offsets(pixels)
+        return b"".join(generate_fragments(pixels))

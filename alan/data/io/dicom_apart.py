@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alan.data.io.base import GET_AGAIN
+from alan.data.io.frames import Decoded
 from alan.errors import DataError
 
 #: Seconds after which a decoder is assumed to hang.
@@ -22,14 +23,19 @@ REFUSED = 3
 _PROCESS = "alan.data.io.dicom_process"
 
 
-def decode_apart(path: Path) -> NDArray[Any]:
-    """Decode the frames of a DICOM file (T, H, W), in the depth of the file.
+class DecodedApart:
+    """The frames of a DICOM file, decoded by a process of its own into a temporary file.
+
+    Args:
+        path: The file.
 
     Raises:
         DataError: The file cannot be decoded.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder, "frames.npy")
+
+    def __init__(self, path: Path) -> None:
+        self._folder = tempfile.TemporaryDirectory()  # removed with this object
+        out = Path(self._folder.name, "frames")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         command = [sys.executable, "-m", _PROCESS, str(path), str(out)]
         try:
@@ -42,5 +48,9 @@ def decode_apart(path: Path) -> NDArray[Any]:
             raise DataError(ran.stdout)
         if ran.returncode:
             raise DataError(f"{path}: cannot be decoded (its decoder crashed); {GET_AGAIN}")
-        frames: NDArray[Any] = np.load(out)
-        return frames
+        self._frames, self._kind = out, json.loads(ran.stdout)
+
+    def frames(self) -> Iterator[Decoded]:
+        """Read the frames, in the depth of the file."""
+        for frame in np.memmap(self._frames, self._kind["dtype"], "r", shape=tuple(self._kind["shape"])):
+            yield Decoded(np.array(frame))

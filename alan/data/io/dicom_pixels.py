@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import math
 import warnings
 from collections.abc import Iterator
@@ -11,16 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.io.base import GET_AGAIN, FrameBuffer, check_complete, check_size
-from alan.data.io.dicom_apart import decode_apart
+from alan.data.io.base import GET_AGAIN, Clipped, check_complete, check_size
+from alan.data.io.dicom_apart import DecodedApart
 from alan.data.io.dicom_header import lookup, number, numbers
-from alan.data.io.grey import Window, luma, to_grey
+from alan.data.io.frames import Decoded, GreyMapping
+from alan.data.io.grey import GreyRange, Window, grey_mapping, luma, to_grey
 from alan.data.sample import ByteArray
 from alan.errors import DataError
 from alan.extras import install_hint
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+#: Kinds whose first channel is luma.
+_LUMA = ("YBR_FULL", "YBR_FULL_422")
+_UNDEFINED = 0xFFFFFFFF
 #: Transfer syntax to a decoder that survives damaged streams; others are tried in pydicom's order.
 _PLUGINS = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG
@@ -35,61 +42,105 @@ _APART = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _MOST_BITS = 16  # of stored values that go through a table
 
 
-def read_pixels(dataset: Any, path: Path, count: int) -> tuple[ByteArray, tuple[str, ...]]:
-    """Decode the frames of a file that is not a video.
+class PixelFrames:
+    """The frames of a DICOM file that is not a video.
 
     Args:
         dataset: The file, with a transfer syntax.
-        path: Its path, for messages.
+        path: Its path.
         count: Number of frames stated by its header.
-
-    Returns:
-        frames: (T, H, W) uint8, T may be more than ``count``.
-        notes: Conversions of the grey values.
+        whole: Whether all frames have to fit into memory at once.
 
     Raises:
-        DataError: There are fewer frames than stated, or the pixels cannot be decoded.
+        DataError: It has another kind of pixels, or claims too many of them.
     """
-    kind = str(dataset.get("PhotometricInterpretation", ""))
-    if kind not in (*_GREY, *_COLOUR):
-        raise DataError(f"{path}: holds pictures of the kind {kind!r}; export it as grey or RGB")
-    rows, columns, allocated = (int(number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
-    check_size(path, (count, rows, columns), max(allocated // 8, 1))
-    frames = FrameBuffer(path)
-    uid = dataset.file_meta.TransferSyntaxUID
-    decoder = _decoder(uid, path)
-    if uid.is_encapsulated:
-        found = iter(decode_apart(path)) if uid in _APART else decode_frames(dataset, path)
-    else:
-        found = _native(decoder, dataset, path, count)
-    try:
-        for frame in found:
-            frames.append(frame)
-    except DataError:
-        raise
-    except Exception as error:  # decoders have no common root of what they raise
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"{path}: cannot be decoded after {len(frames)} of {count} frames ({said[:200]}); {GET_AGAIN}"
-        ) from error
-    check_complete(path, "frames", count, len(frames))
-    stack = frames.stack()
-    if kind in _GREY:
-        return _grey_values(stack, dataset, path, inverted=kind == "MONOCHROME1")
-    bits = 8 * stack.dtype.itemsize if kind == "PALETTE COLOR" else number(dataset, "BitsStored") or 8
-    return to_grey(stack, path, declared=(0.0, 2.0**bits - 1))
+
+    def __init__(self, dataset: Any, path: Path, count: int, *, whole: bool) -> None:
+        self._dataset, self._path, self._count = dataset, path, count
+        self._kind = str(dataset.get("PhotometricInterpretation", ""))
+        if self._kind not in (*_GREY, *_COLOUR):
+            raise DataError(f"{path}: holds pictures of the kind {self._kind!r}; export it as grey or RGB")
+        sizes = (int(number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
+        rows, columns, allocated = sizes
+        check_size(path, (count if whole else 1, rows, columns), max(allocated // 8, 1))
+        self._apart: DecodedApart | None = None
+        self._full = (0, 255)
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """Decode the frames one by one; there may be more than the header states.
+
+        Raises:
+            DataError: There are fewer frames than stated, or the pixels cannot be decoded.
+        """
+        uid = self._dataset.file_meta.TransferSyntaxUID
+        decoder, done = _decoder(uid, self._path), 0
+        if uid in _APART:
+            self._apart = self._apart or DecodedApart(self._path)
+            found = self._apart.frames()
+        elif uid.is_encapsulated:
+            found = decode_frames(self._dataset, self._path)
+        else:
+            found = _native(decoder, self._dataset, self._path, self._count)
+        try:
+            for frame in found:
+                done += 1
+                if self._kind not in _GREY:
+                    yield frame
+                    continue
+                grey, self._full = _stored(frame.grey, self._dataset)
+                yield Decoded(grey)
+        except DataError:
+            raise
+        except Exception as error:  # decoders have no common root of what they raise
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(
+                f"{self._path}: cannot be decoded after {done} of {self._count} frames ({said[:200]}); {GET_AGAIN}"
+            ) from error
+        check_complete(self._path, "frames", self._count, done)
+
+    def mapping(self, found: GreyRange) -> tuple[GreyMapping, tuple[str, ...]]:
+        """Choose the conversion to 0..255."""
+        if self._kind in _GREY:
+            return _grey_values(found, self._full, self._dataset, self._path, inverted=self._kind == "MONOCHROME1")
+        bits = (
+            8 * found.dtype.itemsize if self._kind == "PALETTE COLOR" else number(self._dataset, "BitsStored") or 8
+        )
+        return grey_mapping(found, self._path, declared=(0.0, 2.0**bits - 1))
 
 
-def decode_frames(dataset: Any, path: Path) -> Iterator[NDArray[Any]]:
+def decode_frames(dataset: Any, path: Path) -> Iterator[Decoded]:
     """Decode compressed frames (H, W), in the depth of the file.
 
     Raises:
         DataError: No decoder is installed.
     """
+    from pydicom.pixels.utils import as_pixel_options
+
     uid = dataset.file_meta.TransferSyntaxUID
     decoder = _decoder(uid, path)
-    for array, found in decoder.iter_array(dataset, raw=True, decoding_plugin=_PLUGINS.get(uid, "")):
-        yield _one_channel(array, found["photometric_interpretation"], dataset)
+    with pixel_bytes(dataset, path) as (file, _):
+        options = as_pixel_options(dataset, pixel_keyword="PixelData", transfer_syntax_uid=uid)
+        plugin = _PLUGINS.get(uid, "")
+        for array, found in decoder.iter_array(file, raw=True, decoding_plugin=plugin, **options):
+            yield _decoded(array, found["photometric_interpretation"], dataset)
+
+
+@contextlib.contextmanager
+def pixel_bytes(dataset: Any, path: Path) -> Iterator[tuple[Any, int]]:
+    """Open the element PixelData without reading it.
+
+    Yields:
+        A file at the first byte of the element, and the number of bytes that are there (at most, if undefined).
+    """
+    element = dataset.get_item("PixelData", keep_deferred=True)
+    if element.value is not None:
+        data = bytes(element.value)
+        yield io.BytesIO(data), len(data)
+        return
+    with Clipped(path) as file:
+        there = max(path.stat().st_size - element.value_tell, 0)
+        file.seek(element.value_tell)
+        yield file, there if element.length == _UNDEFINED else min(there, element.length)
 
 
 def _decoder(uid: Any, path: Path) -> Any:
@@ -107,41 +158,60 @@ def _decoder(uid: Any, path: Path) -> Any:
     return decoder
 
 
-def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[NDArray[Any]]:
+def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Decoded]:
     """Decode uncompressed frames one by one, as pydicom's own iterator miscounts YBR_FULL_422."""
-    samples, there = int(number(dataset, "SamplesPerPixel") or 1), len(dataset.PixelData)
-    per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
-    if dataset.PhotometricInterpretation == "YBR_FULL_422":
-        if there >= 3 * per_sample * count:
-            warnings.warn("PhotometricInterpretation is YBR_FULL_422 but all samples are there", stacklevel=1)
-            dataset.PhotometricInterpretation = "YBR_FULL"
-        else:
-            samples = 2
-    check_complete(path, "bytes", math.ceil(samples * per_sample * count), there)
-    dataset.NumberOfFrames = int(there // (samples * per_sample))
-    for index in range(dataset.NumberOfFrames):
-        array, found = decoder.as_array(dataset, index=index, raw=True, validate=index == 0)
-        yield _one_channel(array, found["photometric_interpretation"], dataset)
+    with pixel_bytes(dataset, path) as (file, there):
+        one, vr = dataset.group_dataset(0x0028), dataset.get_item("PixelData", keep_deferred=True).VR
+        samples, kind = int(number(dataset, "SamplesPerPixel") or 1), dataset.PhotometricInterpretation
+        per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
+        if kind == "YBR_FULL_422":
+            if there >= 3 * per_sample * count:
+                warnings.warn("PhotometricInterpretation is YBR_FULL_422 but all samples are there", stacklevel=1)
+                kind = "YBR_FULL"
+            else:
+                samples = 2
+        check_complete(path, "bytes", math.ceil(samples * per_sample * count), there)
+        one.NumberOfFrames, one.PhotometricInterpretation = 1, kind
+        start, size = file.tell(), samples * per_sample
+        for index in range(int(there // size)):
+            begin, end = int(index * size), math.ceil((index + 1) * size)  # of bits, two frames may share a byte
+            file.seek(start + begin)
+            one.add_new("PixelData", vr or "OW", file.read(end - begin))
+            array, found = decoder.as_array(one, index=0, raw=True, validate=index == 0)
+            yield _decoded(array, found["photometric_interpretation"], dataset)
 
 
-def _one_channel(array: NDArray[Any], kind: str, dataset: Any) -> NDArray[Any]:
-    """Convert a decoded frame (H, W) or (H, W, 3) to (H, W), in the depth of the file."""
+def _decoded(array: NDArray[Any], kind: str, dataset: Any) -> Decoded:
+    """Convert a decoded frame (H, W) or (H, W, 3) to grey, in the depth of the file."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if kind == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
         array = apply_color_lut(array, dataset)
-    elif kind in ("YBR_FULL", "YBR_FULL_422"):
-        return array[..., 0]  # luma
-    return luma(np.ascontiguousarray(array[..., :3])) if array.ndim == 3 else array
+    elif array.ndim == 2:
+        return Decoded(array)
+    return Decoded(
+        array[..., 0] if kind in _LUMA else luma(np.ascontiguousarray(array[..., :3])),
+        functools.partial(_colours, array, kind),
+    )
+
+
+def _colours(array: NDArray[Any], kind: str) -> ByteArray:
+    """Convert a decoded frame to RGB of 8 bits."""
+    if array.dtype != np.uint8:
+        array = (array >> (8 * array.dtype.itemsize - 8)).astype(np.uint8)
+    if kind in _LUMA:
+        from pydicom.pixels.processing import convert_color_space
+
+        array = convert_color_space(array, kind, "RGB")
+    return np.ascontiguousarray(array[..., :3])
 
 
 def _grey_values(
-    stack: NDArray[Any], dataset: Any, path: Path, *, inverted: bool
-) -> tuple[ByteArray, tuple[str, ...]]:
-    """Convert stored values (T, H, W) to 0..255 by modality LUT and VOI window."""
-    stored, full = _stored(stack, dataset)
-    low, high = int(stored.min()), int(stored.max())
+    found: GreyRange, full: tuple[int, int], dataset: Any, path: Path, *, inverted: bool
+) -> tuple[GreyMapping, tuple[str, ...]]:
+    """Choose the conversion of stored values to 0..255 by modality LUT and VOI window."""
+    low, high = int(found.low), int(found.high)
     if dataset.get("ModalityLUTSequence"):
         declared = np.array([0.0, _highest(dataset.ModalityLUTSequence)])
     else:
@@ -153,19 +223,22 @@ def _grey_values(
         and not numbers(dataset, "WindowWidth", "FrameVOILUTSequence")
     ):
         raise DataError(f"{path}: holds signed pixels of 8 bits from {low} to {high}; export it unsigned")
+    limits = (float(declared.min()), float(declared.max()))
     if high - low >= 2**_MOST_BITS:
-        check_size(path, stored.shape, 8)
-        values, window = _voi(_modality(stored, dataset), dataset)
-        frames, notes = to_grey(values, path, window=window, declared=(declared.min(), declared.max()))
-    else:  # each stored value once
-        values, window = _voi(_modality(np.arange(low, high + 1), dataset), dataset)
-        table, notes = to_grey(
-            values.reshape(1, 1, -1), path, window=window, declared=(declared.min(), declared.max())
-        )
-        frames = np.empty(stored.shape, np.uint8)
-        for index, frame in enumerate(stored):
-            frames[index] = table.ravel()[frame.astype(np.int64) - low]
-    return (255 - frames if inverted else frames), notes
+        ends, shown = GreyRange(), _voi(_modality(np.array([[low, high]]), dataset), dataset)
+        ends.add(shown[0])
+        mapping, notes = grey_mapping(ends, path, window=shown[1], declared=limits)
+
+        def values(frame: NDArray[Any]) -> ByteArray:
+            grey = _voi(_modality(frame, dataset), dataset)[0]
+            grey = grey.astype(np.uint8) if mapping is None else mapping(grey)
+            return 255 - grey if inverted else grey
+
+        return values, notes
+    every, window = _voi(_modality(np.arange(low, high + 1), dataset), dataset)  # each stored value once
+    table, notes = to_grey(every.reshape(1, 1, -1), path, window=window, declared=limits)
+    entries = 255 - table.ravel() if inverted else table.ravel()
+    return lambda frame: entries[frame.astype(np.int64) - low], notes
 
 
 def _stored(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:

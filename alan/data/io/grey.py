@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -42,6 +44,25 @@ class Window(NamedTuple):
         return np.clip(share + 0.5, 0, 1)
 
 
+class GreyRange:
+    """The range of grey values of a loop, measured frame by frame."""
+
+    def __init__(self) -> None:
+        self.low, self.high = math.inf, -math.inf
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self.fractions = False
+
+    def add(self, frame: NDArray[Any]) -> None:
+        """Take a frame into account; values that are not finite stay in ``low`` and ``high``."""
+        self.dtype = frame.dtype
+        if frame.dtype.kind not in "biuf":
+            return
+        low, high = float(frame.min()), float(frame.max())
+        self.low, self.high = float(np.minimum(self.low, low)), float(np.maximum(self.high, high))
+        if frame.dtype.kind == "f" and not self.fractions:
+            self.fractions = bool((frame != np.rint(frame)).any())
+
+
 def to_grey(
     values: NDArray[Any],
     path: str | os.PathLike[str],
@@ -49,17 +70,7 @@ def to_grey(
     window: Window | None = None,
     declared: tuple[float, float] | None = None,
 ) -> tuple[ByteArray, tuple[str, ...]]:
-    """Convert the grey values of a file to 0..255, with one scale for all frames.
-
-    The first rule that applies is used:
-
-    1. A window (VOI window of DICOM) is applied, unless it shows nothing.
-    2. Values from 0 to 255 are rounded. Exceptions are fewer than 8 declared bits, and fractions that never exceed
-       16 and would be black.
-    3. Fractions from 0 to 1 are multiplied by 255.
-    4. The declared range (of the bits stored, of ``cal_min`` and ``cal_max`` of NIfTI) is stretched, unless the
-       values fill less than a sixteenth of it.
-    5. The range of the values is stretched.
+    """Convert the grey values of a file to 0..255, with one scale for all frames (:func:`grey_mapping`).
 
     Args:
         values: (T, H, W) integers or floats.
@@ -74,31 +85,80 @@ def to_grey(
     Raises:
         DataError: The values are not real numbers, or not finite.
     """
-    if values.dtype.kind not in "biuf":
-        raise DataError(f"{path}: holds {values.dtype} values; save it as grey values of one channel")
-    low, high = float(values.min()), float(values.max())
+    found = GreyRange()
+    for frame in values:
+        found.add(frame)
+    mapping, notes = grey_mapping(found, path, window=window, declared=declared)
+    if mapping is None:
+        return values, notes
+    frames: ByteArray = np.empty(values.shape, np.uint8)
+    for index, frame in enumerate(values):
+        frames[index] = mapping(frame)
+    return frames, notes
+
+
+def grey_mapping(
+    found: GreyRange,
+    path: str | os.PathLike[str],
+    *,
+    window: Window | None = None,
+    declared: tuple[float, float] | None = None,
+) -> tuple[Callable[[NDArray[Any]], ByteArray] | None, tuple[str, ...]]:
+    """Choose the conversion of grey values to 0..255.
+
+    The first rule that applies is used:
+
+    1. A window (VOI window of DICOM) is applied, unless it shows nothing.
+    2. Values from 0 to 255 are rounded. Exceptions are fewer than 8 declared bits, and fractions that never exceed
+       16 and would be black.
+    3. Fractions from 0 to 1 are multiplied by 255.
+    4. The declared range (of the bits stored, of ``cal_min`` and ``cal_max`` of NIfTI) is stretched, unless the
+       values fill less than a sixteenth of it.
+    5. The range of the values is stretched.
+
+    Args:
+        found: The range of the values.
+        path: The file, for messages.
+        window: The window stated by the file.
+        declared: Lowest and highest value that the file can hold.
+
+    Returns:
+        mapping: Function of a frame, or None if the frames are uint8 and stay as they are.
+        notes: What the mapping does; empty if the values are unchanged.
+
+    Raises:
+        DataError: The values are not real numbers, or not finite.
+    """
+    if found.dtype.kind not in "biuf":
+        raise DataError(f"{path}: holds {found.dtype} values; save it as grey values of one channel")
+    low, high = found.low, found.high
     if not np.isfinite([low, high]).all():
         raise DataError(f"{path}: holds grey values from {low:g} to {high:g}; write 0 where they are not finite")
     notes: list[str] = []
     if window is not None:
-        shown = _each(values, window.apply)
-        if shown.min() < shown.max() or low == high:
-            plain = np.array_equal(shown, values)
-            return shown, () if plain else (f"grey values in the window {window.center:g} / {window.width:g}",)
+        ends = _bytes(np.array([low, high]), window.apply)
+        if ends[0] < ends[1] or low == high:
+            mapping = functools.partial(_bytes, share=window.apply)
+            plain = found.dtype.kind != "f" and low >= 0 and high <= 255
+            if plain:
+                every = np.arange(low, high + 1)
+                plain = np.array_equal(mapping(every), every)
+            return mapping, () if plain else (f"grey values in the window {window.center:g} / {window.width:g}",)
         notes.append(f"the window {window.center:g} / {window.width:g} shows nothing and is not applied")
-    fractions = values.dtype.kind == "f" and any((frame != np.rint(frame)).any() for frame in values)
     shallow = declared is not None and declared[1] < 255
-    if low > -0.5 and high < 255.5 and not shallow and not (fractions and high <= _DARK):
-        return values if values.dtype == np.uint8 else _each(values, lambda part: part / 255.0), tuple(notes)
-    if fractions and low >= 0 and high <= 1:
-        return _each(values, lambda part: part), (*notes, "grey values multiplied by 255")
+    if low > -0.5 and high < 255.5 and not shallow and not (found.fractions and high <= _DARK):
+        if found.dtype == np.uint8:
+            return None, tuple(notes)
+        return functools.partial(_bytes, share=lambda part: part / 255.0), tuple(notes)
+    if found.fractions and low >= 0 and high <= 1:
+        return functools.partial(_bytes, share=lambda part: part), (*notes, "grey values multiplied by 255")
     if declared is not None and low >= declared[0] and high <= declared[1]:
         bottom, top = declared
         if high - low >= (top - bottom) * _DARK / 256:
             low, high = bottom, top
     scale = max(high - low, np.finfo(np.float64).tiny)
     notes.append(f"grey values stretched from {low:g}..{high:g}")
-    return _each(values, lambda part: (part - low) / scale), tuple(notes)
+    return functools.partial(_bytes, share=lambda part: (part - low) / scale), tuple(notes)
 
 
 def luma(colours: NDArray[Any]) -> NDArray[Any]:
@@ -110,9 +170,7 @@ def luma(colours: NDArray[Any]) -> NDArray[Any]:
     return grey
 
 
-def _each(values: NDArray[Any], share: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> ByteArray:
-    """Convert frame by frame: 255 times a share in 0..1, rounded."""
-    frames: ByteArray = np.empty(values.shape, np.uint8)
-    for index, frame in enumerate(values):
-        frames[index] = np.rint(np.clip(share(frame.astype(np.float64)), 0, 1) * 255)
-    return frames
+def _bytes(values: NDArray[Any], share: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> ByteArray:
+    """Convert one frame: 255 times a share in 0..1, rounded."""
+    found: ByteArray = np.rint(np.clip(share(values.astype(np.float64)), 0, 1) * 255).astype(np.uint8)
+    return found

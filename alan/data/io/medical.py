@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.io.base import Cine, Spacing, log_notes, reading, times_at
-from alan.data.io.grey import to_grey
-from alan.data.io.metaimage import metaimage_files, metaimage_layout, read_metaimage
-from alan.data.io.nifti import nifti_layout, read_nifti
-from alan.data.io.raw import Layout
+from alan.data.io.base import Cine, Spacing, reading, times_at
+from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.grey import GreyRange, grey_mapping
+from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
+from alan.data.io.nifti import nifti_layout, nifti_pixels
+from alan.data.io.raw import Layout, Readable, read_exactly
 from alan.data.sample import ByteArray
 from alan.errors import DataError
 
@@ -77,11 +80,37 @@ def read_grey(path: str | os.PathLike[str]) -> Cine:
     Raises:
         DataError: As :func:`read_medical`, or a value is not finite.
     """
-    layout, array = _read(path)
-    frames, notes = to_grey(array, path, declared=layout.declared)
-    log_notes(path, (*notes, *layout.notes))
-    fps = None if layout.seconds is None else 1 / layout.seconds
-    return Cine(frames, fps, layout.spacing, times_at(fps, len(frames)), notes=(*notes, *layout.notes))
+    return read_all(RawFrames(Path(path)))
+
+
+class RawFrames:
+    """The frames of a NIfTI or MetaImage file.
+
+    Args:
+        path: The file.
+    """
+
+    kind = "image"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._layout: Layout | None = None
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """Read the frames one by one."""
+        with _pixels(self.path) as (layout, file, data):
+            self._layout = layout
+            one = replace(layout, shape=(1, *layout.shape[1:]))
+            for _ in range(layout.shape[0]):
+                yield Decoded(one.pixels(read_exactly(file, one.n_bytes, data))[0])
+
+    def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
+        """Times, pixel size and the conversion of grey values."""
+        layout = self._layout
+        assert layout is not None, "header() comes after the last frame"
+        mapping, notes = grey_mapping(found, self.path, declared=layout.declared)
+        fps = None if layout.seconds is None else 1 / layout.seconds
+        return Header(fps, layout.spacing, times_at(fps, count), notes=(*notes, *layout.notes)), mapping
 
 
 def read_labels(path: str | os.PathLike[str], highest: int) -> ByteArray:
@@ -103,6 +132,10 @@ def _is_metaimage(path: Path) -> bool:
     return path.name.lower().endswith(_METAIMAGE)
 
 
+def _pixels(path: Path) -> AbstractContextManager[tuple[Layout, Readable, Path]]:
+    return metaimage_pixels(path) if _is_metaimage(path) else nifti_pixels(path)
+
+
 def _read(path: str | os.PathLike[str]) -> tuple[Layout, NDArray[Any]]:
-    with reading(path, "image") as source:
-        return read_metaimage(source) if _is_metaimage(source) else read_nifti(source)
+    with reading(path, "image") as source, _pixels(source) as (layout, file, data):
+        return layout, layout.pixels(read_exactly(file, layout.n_bytes, data))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete
-from alan.data.io.raw import InflatingStream, Layout, check_end, frame_shape, read_exactly, warn_of_extra
+from alan.data.io.raw import InflatingStream, Layout, Readable, check_end, frame_shape, warn_of_extra
 from alan.errors import DataError
 
 _TYPES = {
@@ -67,8 +68,12 @@ def metaimage_files(path: Path) -> tuple[Path, ...]:
     return tuple(dict.fromkeys((path, _header(path).data)))
 
 
-def read_metaimage(path: Path) -> tuple[Layout, NDArray[Any]]:
-    """Read header and frames (T, H, W) of a MetaImage file.
+@contextlib.contextmanager
+def metaimage_pixels(path: Path) -> Iterator[tuple[Layout, Readable, Path]]:
+    """Open a MetaImage file at its pixels; at the end of the block, verify the check sum of compressed pixels.
+
+    Yields:
+        The layout, a stream that begins at the first pixel, and the file that holds the pixels.
 
     Raises:
         DataError: As :func:`metaimage_layout`, or the file of pixels is missing or ends early.
@@ -82,14 +87,13 @@ def read_metaimage(path: Path) -> tuple[Layout, NDArray[Any]]:
         if header.compressed:
             file.seek(offset)
             inflated = InflatingStream(file)
-            data = read_exactly(inflated, layout.n_bytes, header.data)
+            yield layout, inflated, header.data
             check_end(inflated, header.data)
         else:
             check_complete(header.data, "bytes", max(offset, 0) + layout.n_bytes, there)
             file.seek(offset)
-            data = read_exactly(file, layout.n_bytes, header.data)
+            yield layout, file, header.data
             warn_of_extra(header.data, there - offset - layout.n_bytes)
-    return layout, layout.pixels(data)
 
 
 def _header(path: Path) -> _Header:

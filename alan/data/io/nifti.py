@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete
 from alan.data.io.raw import (
@@ -42,26 +41,30 @@ def nifti_layout(path: Path) -> Layout:
         return _layout(file, path)[0]
 
 
-def read_nifti(path: Path) -> tuple[Layout, NDArray[Any]]:
-    """Read header and frames (T, H, W) of a NIfTI file and verify the check sum of a compressed file.
+@contextlib.contextmanager
+def nifti_pixels(path: Path) -> Iterator[tuple[Layout, Readable, Path]]:
+    """Open a NIfTI file at its pixels; at the end of the block, verify the check sum of a compressed file.
+
+    Yields:
+        The layout, a stream that begins at the first pixel, and the file that holds the pixels.
 
     Raises:
         DataError: As :func:`nifti_layout`, or the file ends early.
     """
     with _open(path) as file:
         layout, offset, read = _layout(file, path)
-        if not isinstance(file, InflatingStream):
+        if isinstance(file, InflatingStream):
+            if offset > _MOST_BEFORE:
+                raise DataError(f"{path}: claims {offset} bytes before its pixels; {GET_AGAIN}")
+            read_exactly(file, offset - read, path)
+            yield layout, file, path
+            check_end(file, path)
+        else:
             there = path.stat().st_size
             check_complete(path, "bytes", offset + layout.n_bytes, there)
             warn_of_extra(path, there - offset - layout.n_bytes)
             file.seek(offset)
-            return layout, layout.pixels(read_exactly(file, layout.n_bytes, path))
-        if offset > _MOST_BEFORE:
-            raise DataError(f"{path}: claims {offset} bytes before its pixels; {GET_AGAIN}")
-        read_exactly(file, offset - read, path)
-        data = read_exactly(file, layout.n_bytes, path)
-        check_end(file, path)
-    return layout, layout.pixels(data)
+            yield layout, file, path
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import warnings
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from alan.data.io.base import GET_AGAIN, Cine, FrameBuffer, check_size, log_notes, reading
-from alan.data.io.grey import to_grey
+from alan.data.io.base import GET_AGAIN, Cine, check_size, reading
+from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture
 from alan.data.sample import ByteArray
 from alan.errors import DataError
@@ -27,6 +29,8 @@ PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 MASKS = (".png", ".bmp", ".tif", ".tiff")
 #: Suffixes of pictures that may hold several pages.
 STACKS = (".tif", ".tiff")
+#: Suffixes of animations.
+ANIMATIONS = (".gif", ".webp")
 _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "TIFF", "WEBP")
 _DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -77,14 +81,41 @@ def read_pages(path: str | os.PathLike[str]) -> Cine:
     Raises:
         DataError: The file is missing, damaged or too large, or its pages differ in size.
     """
-    with reading(path, "picture") as source:
-        pages = FrameBuffer(path)
-        for page in _pages(source):
-            pages.append(_grey(page))
-        stack = pages.stack()
-        frames, notes = to_grey(stack, path, declared=None if stack.dtype.kind == "f" else (0.0, 65535.0))
-    log_notes(path, notes)
-    return Cine(frames, notes=notes)
+    return read_all(PageFrames(Path(path)))
+
+
+class PageFrames:
+    """The pages of a picture file, or of several files of one page, as the frames of a loop.
+
+    Args:
+        paths: The file, or the files in the order of time.
+        whole: Whether all frames have to fit into memory at once.
+    """
+
+    kind = "picture"
+
+    def __init__(self, *paths: Path, whole: bool = True) -> None:
+        self.path, self._paths, self._whole = paths[0], paths, whole
+        self._durations: list[float] = []
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """Decode the pages one by one."""
+        self._durations = []
+        for path in self._paths:
+            for page in _pages(path, whole=self._whole):
+                self._durations.append(float(page.info.get("duration") or 0) / 1000)
+                coloured = page.mode not in ("1", "L", "LA", *_DEEP)
+                yield Decoded(_grey(page), functools.partial(_colours, page) if coloured else None)
+
+    def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
+        """Times of animations, and the conversion of deep grey values."""
+        declared = None if found.dtype.kind == "f" else (0.0, 65535.0)
+        mapping, notes = grey_mapping(found, self.path, declared=declared)
+        shown = self._durations[:-1]  # GIF: how long each frame is shown
+        if not shown or min(shown) <= 0:
+            return Header(notes=notes), mapping
+        times = np.concatenate([[0.0], np.cumsum(shown)])
+        return Header((count - 1) / float(times[-1]), times=times, notes=notes), mapping
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:
@@ -156,13 +187,13 @@ def _open(path: Path) -> Iterator[Image.Image]:
         yield image
 
 
-def _pages(path: Path) -> Iterator[Image.Image]:
+def _pages(path: Path, *, whole: bool = True) -> Iterator[Image.Image]:
     """Decode the pages one after the other, upright."""
     with _open(path) as image:
         length = _length(image)
         for index in range(length):
             image.seek(index)
-            check_size(path, (length, image.height, image.width), 4 if image.mode in _DEEP else 1)
+            check_size(path, (length if whole else 1, image.height, image.width), 4 if image.mode in _DEEP else 1)
             image.load()
             yield upright_picture(image)
         if isinstance(image, TiffImageFile) and image.tag_v2.next:
@@ -186,3 +217,8 @@ def _grey(image: Image.Image) -> NDArray[Any]:
     if image.mode in _DEEP:
         return np.asarray(image)
     return np.asarray(_on_black(image).convert("L"))
+
+
+def _colours(image: Image.Image) -> ByteArray:
+    """Convert a page to (H, W, 3)."""
+    return np.asarray(_on_black(image).convert("RGB"))

@@ -15,18 +15,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from alan.data.io.base import (
-    GET_AGAIN,
-    MAX_PIXELS,
-    Cine,
-    FrameBuffer,
-    check_complete,
-    check_size,
-    log_notes,
-    reading,
-    times_at,
-)
+from alan.data.io.base import GET_AGAIN, MAX_PIXELS, Cine, check_complete, check_size, times_at
+from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.grey import GreyRange
 from alan.data.io.orientation import upright_frames
+from alan.data.sample import ByteArray
 from alan.errors import DataError
 
 #: FFmpeg's demuxers of containers; its others read playlists, picture series, text and devices.
@@ -52,63 +45,99 @@ def read_video(path: str | os.PathLike[str]) -> Cine:
         DataError: The file is missing, damaged or not a video, holds fewer frames than its container promises, or
             frames of different sizes.
     """
-    with reading(path, "video") as source:
-        check_complete(path, "bytes", _promised_bytes(source), source.stat().st_size)
-        cine = _decode(f"file:{source}", source, _CONTAINERS, source.stat().st_size)
-    log_notes(path, cine.notes)
-    return cine
+    return read_all(VideoFrames(Path(path)))
 
 
-def decode_stream(data: bytes, path: Path) -> Cine:
-    """Decode a video that is embedded in another file, such as DICOM.
+class VideoFrames:
+    """The frames of a video.
 
     Args:
-        data: A transport stream, an MP4 file or a bare MPEG-2, H.264 or HEVC stream.
-        path: The file, for messages.
-
-    Raises:
-        DataError: As :func:`read_video`.
+        path: The file.
+        data: A transport stream, an MP4 file or a bare MPEG-2, H.264 or HEVC stream that is embedded in the file,
+            such as DICOM; None if the file itself is the video.
+        whole: Whether all frames have to fit into memory at once.
     """
-    return _decode(io.BytesIO(data), path, _STREAMS, len(data))
 
+    kind = "video"
 
-def _decode(source: Any, path: Path, formats: str, n_bytes: int) -> Cine:
-    options = {"format_whitelist": formats, "protocol_whitelist": "file"}
-    frames, stamps = FrameBuffer(path), list[float | None]()
-    converter = VideoReformatter()  # a frame of its own would start threads of its own
-    matrix: bytes | None = None
-    promised = hidden = 0
-    try:
-        with _log_of_ffmpeg() as log, av.open(source, options=options) as container:
-            if not container.streams.video:
-                raise DataError(f"{path}: holds no video stream; give a video")
-            stream = container.streams.video[0]
-            stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
-            stream.codec_context.thread_count = 1  # FFmpeg's messages are collected by thread
-            promised = _promised_frames(container, stream, path, n_bytes)
-            check_size(path, (max(promised, 1), stream.height, stream.width))
-            rate = float(stream.average_rate) if stream.average_rate else None
-            ratio = float(stream.sample_aspect_ratio or 1)
-            for packet in container.demux(stream):
-                hidden += packet.is_discard  # by an edit list
-                for frame in packet.decode():
-                    if packet.is_corrupt or frame.is_corrupt:
-                        raise DataError(f"{path}: frame {len(frames) + 1} is damaged or cut off; {GET_AGAIN}")
-                    frames.append(converter.reformat(frame, format="gray").to_ndarray())
-                    stamps.append(frame.time)
-                    matrix = matrix or _matrix(frame)
-    except av.FFmpegError as error:
-        there = f"{len(frames)} of {promised}" if promised else str(len(frames))
-        raise DataError(
-            f"{path}: cannot be decoded after {there} frames ({_words(error)}); {GET_AGAIN}"
-        ) from error
-    _report(log, path)
-    check_complete(path, "frames", max(promised - hidden, 1), len(frames))
-    upright, note = upright_frames(frames.stack(), matrix, path)
-    times, fps, notes = _times(stamps, rate)
-    if ratio != 1:
-        notes.append(f"pixels are {ratio:.4g} times as wide as high, frames are left as stored")
-    return Cine(upright, fps, times=times, notes=(*([note] if note else []), *notes))
+    def __init__(self, path: Path, data: bytes | None = None, *, whole: bool = True) -> None:
+        self.path, self._data, self._whole = path, data, whole
+        self._stamps: list[float | None] = []
+        self._rate: float | None = None
+        self._ratio = 1.0
+        self._turned = ""
+
+    def __iter__(self) -> Iterator[Decoded]:
+        """Decode the frames from the first on."""
+        log: list[Any] = []
+        frames = self._decode()
+        while True:
+            with _log_of_ffmpeg() as lines:  # per frame, since other threads and loops log too
+                frame = next(frames, None)
+            log += lines
+            if frame is None:
+                break
+            yield frame
+        _report(log, self.path)
+
+    def _decode(self) -> Iterator[Decoded]:
+        path = self.path
+        if self._data is None:
+            n_bytes, formats = path.stat().st_size, _CONTAINERS
+            source: Any = f"file:{path}"
+            check_complete(path, "bytes", _promised_bytes(path), n_bytes)
+        else:
+            n_bytes, source, formats = len(self._data), io.BytesIO(self._data), _STREAMS
+        options = {"format_whitelist": formats, "protocol_whitelist": "file"}
+        converter = VideoReformatter()  # a frame of its own would start threads of its own
+        matrix: bytes | None = None
+        promised = hidden = 0
+        self._stamps = []
+        try:
+            with av.open(source, options=options) as container:
+                if not container.streams.video:
+                    raise DataError(f"{path}: holds no video stream; give a video")
+                stream = container.streams.video[0]
+                stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
+                stream.codec_context.thread_count = 1  # FFmpeg's messages are collected by thread
+                promised = _promised_frames(container, stream, path, n_bytes)
+                check_size(path, (max(promised, 1) if self._whole else 1, stream.height, stream.width))
+                self._rate = float(stream.average_rate) if stream.average_rate else None
+                self._ratio = float(stream.sample_aspect_ratio or 1)
+                for packet in container.demux(stream):
+                    hidden += packet.is_discard  # by an edit list
+                    for frame in packet.decode():
+                        if packet.is_corrupt or frame.is_corrupt:
+                            raise DataError(
+                                f"{path}: frame {len(self._stamps) + 1} is damaged or cut off; {GET_AGAIN}"
+                            )
+                        matrix = matrix or _matrix(frame)
+                        self._stamps.append(frame.time)
+                        yield self._upright(frame, converter, matrix)
+        except av.FFmpegError as error:
+            there = f"{len(self._stamps)} of {promised}" if promised else str(len(self._stamps))
+            raise DataError(
+                f"{path}: cannot be decoded after {there} frames ({_words(error)}); {GET_AGAIN}"
+            ) from error
+        check_complete(path, "frames", max(promised - hidden, 1), len(self._stamps))
+
+    def _upright(self, frame: Any, converter: VideoReformatter, matrix: bytes | None) -> Decoded:
+        grey: Any = converter.reformat(frame, format="gray").to_ndarray()
+        grey, self._turned = upright_frames(grey[None], matrix, self.path)
+
+        def colours() -> ByteArray:
+            channels: Any = np.moveaxis(converter.reformat(frame, format="rgb24").to_ndarray(), -1, 0)
+            return np.moveaxis(upright_frames(channels, matrix, self.path)[0], 0, -1)
+
+        return Decoded(grey[0], None if frame.format.name.startswith("gray") else colours)
+
+    def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
+        """Times and rate."""
+        times, fps, notes = _times(self._stamps, self._rate)
+        if self._ratio != 1:
+            notes.append(f"pixels are {self._ratio:.4g} times as wide as high, frames are left as stored")
+        turned = [self._turned] if self._turned else []
+        return Header(fps, times=times, notes=(*turned, *notes)), None
 
 
 def _words(error: Any) -> str:

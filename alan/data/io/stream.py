@@ -1,0 +1,124 @@
+"""Reading of loops of any length in bounded memory: a first pass measures a loop, later passes give its frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.bounds import PositiveInt, bounded
+from alan.data.io.base import check_complete, check_size, reading
+from alan.data.io.cine import frame_source
+from alan.data.io.frames import Decoded, FrameSource, GreyMapping, Header
+from alan.data.io.grey import GreyRange
+from alan.data.sample import ByteArray
+from alan.errors import DataError
+
+
+class Samples(NamedTuple):
+    """Frames spread over a loop.
+
+    Attributes:
+        places: (S,) positions in the loop, ascending.
+        grey: (S, H, W) uint8.
+        colours: (S, H, W, 3) uint8, or None for a loop without colour.
+    """
+
+    places: NDArray[np.int64]
+    grey: ByteArray
+    colours: ByteArray | None
+
+
+@dataclass(frozen=True)
+class CineStream:
+    """A loop that is decoded again each time its frames are asked for, one frame in memory at a time.
+
+    Attributes:
+        path: The file, or the first one of a series of stills.
+        n_frames: Number of frames T, which were all decoded once.
+        shape: (H, W) of a frame.
+        header: What the file states beside its frames.
+        samples: Some of the frames.
+    """
+
+    path: Path
+    n_frames: int
+    shape: tuple[int, int]
+    header: Header
+    samples: Samples
+    _source: FrameSource
+    _mapping: GreyMapping
+
+    def __iter__(self) -> Iterator[ByteArray]:
+        """Decode the frames (H, W) uint8.
+
+        Raises:
+            DataError: The file has changed or cannot be decoded any more.
+        """
+        count = 0
+        for frame in _watched(self._source):
+            count += 1
+            yield frame.grey if self._mapping is None else self._mapping(frame.grey)
+        check_complete(self.path, "frames", self.n_frames, count)
+
+
+@bounded
+def open_cine(*paths: str | os.PathLike[str], n_samples: PositiveInt = 24) -> CineStream:
+    """Open a loop of any format that :func:`alan.data.read_cine` reads, in memory that does not grow with it.
+
+    All frames are decoded once, so that a damaged loop, or one that is shorter than it states, is refused before
+    any of its frames is used.
+
+    Args:
+        paths: The file, or the stills of one loop in the order of time.
+        n_samples: Number of sample frames at most; they are evenly spaced, from the first frame on.
+
+    Returns:
+        The loop.
+
+    Raises:
+        ConfigError: It is a DICOM file, and pydicom is not installed.
+        DataError: A file is missing or damaged, holds fewer frames than it states, or frames of different sizes.
+    """
+    source = frame_source(*map(Path, paths))
+    found, shapes, count, step = GreyRange(), set[tuple[tuple[int, ...], Any]](), 0, 1
+    kept: list[tuple[int, NDArray[Any], ByteArray | None]] = []
+    for frame in _watched(source):
+        grey = frame.grey
+        shapes.add((grey.shape, grey.dtype))
+        if len(shapes) > 1:
+            sizes = sorted(f"{shape[1]} x {shape[0]} {dtype}" for shape, dtype in shapes)
+            raise DataError(f"{source.path}: has frames of {' and '.join(sizes)}; one size is needed")
+        if not count:
+            check_size(source.path, (1, *grey.shape), grey.dtype.itemsize)
+        found.add(grey)
+        if count % step == 0:
+            kept.append((count, grey.copy(), None if frame.colours is None else frame.colours().copy()))
+            if len(kept) > n_samples:
+                kept, step = kept[::2], 2 * step
+        count += 1
+    with reading(source.path, source.kind):
+        check_complete(source.path, "frames", 1, count)
+        header, mapping = source.header(count, found)
+    places = np.array([place for place, _, _ in kept])
+    grey = np.stack([grey if mapping is None else mapping(grey) for _, grey, _ in kept])
+    colours = [colour for _, _, colour in kept if colour is not None]
+    samples = Samples(places, grey, np.stack(colours) if len(colours) == len(kept) else None)
+    height, width = grey.shape[1:]
+    return CineStream(source.path, count, (height, width), header, samples, source, mapping)
+
+
+def _watched(source: FrameSource) -> Iterator[Decoded]:
+    """Decode frames with the errors and warnings of :func:`alan.data.io.base.reading`, frame by frame."""
+    frames = iter(source)
+    while True:
+        with reading(source.path, source.kind):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
