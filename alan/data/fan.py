@@ -61,19 +61,27 @@ class Fan:
     top: Literal["curved", "flat"]
     shape: tuple[int, int]
 
-    def mask(self) -> BoolArray:
-        """Return (H, W) bool, True inside the sector."""
+    def mask(self, margin: float = 0.0) -> BoolArray:
+        """Return (H, W) bool, True inside the sector and at most ``margin`` pixels outside of it."""
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
-        return np.asarray(self._signed(rows, columns, 1.0) > 0.5)
+        return np.asarray(self._depth(rows, columns) > -margin)
 
-    def box(self) -> tuple[slice, slice]:
-        """Return the rows and columns that enclose the sector on the screen."""
-        inside = self.mask()
-        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    def box(self, margin: float = 0.0) -> tuple[slice, slice]:
+        """Return the rows and columns that enclose the sector on the screen, with a margin in pixels."""
+        return enclosing(self.mask(margin))
 
-    def _signed(self, rows: NDArray[np.int64], columns: NDArray[np.int64], width: float) -> FloatArray:
-        """Membership in [0, 1] that rises over ``width`` pixels across the border."""
+    def crop(self, box: tuple[slice, slice]) -> Fan:
+        """Return the sector in the pixels of a part of the screen."""
+        rows, columns = box
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        return replace(self, row=self.row - rows.start, column=self.column - columns.start, shape=shape)
+
+    def _membership(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
+        """Membership in [0, 1] that rises over one pixel across the border."""
+        return np.asarray(np.clip(self._depth(rows, columns) + 0.5, 0, 1))
+
+    def _depth(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
+        """Distance to the border in pixels, positive inside."""
         z, x = rows - self.row, columns - self.column
         radius = np.hypot(z, x)
         middle, half = 0.5 * (self.left + self.right), 0.5 * (self.right - self.left)
@@ -83,8 +91,7 @@ class Fan:
             across = z * math.cos(middle) + x * math.sin(middle) - self.near * math.cos(half)
         else:
             across = radius - self.near
-        distance = np.minimum(np.minimum(self.far - radius, across), side)
-        return np.asarray(np.clip(distance / width + 0.5, 0, 1))
+        return np.asarray(np.minimum(np.minimum(self.far - radius, across), side))
 
     def _scaled(self, factor: float, shape: tuple[int, int]) -> Fan:
         """The sector on a screen that is larger by a factor."""
@@ -98,6 +105,21 @@ class Fan:
         )
 
 
+@dataclass(frozen=True)
+class Panels:
+    """What is on a screen.
+
+    Attributes:
+        fans: The sectors, from top to bottom and from left to right.
+        regions: (H, W) bool for each sector, the region that moves (or is lit, in a still).
+        others: (H, W) bool for each region that is no sector, the largest first.
+    """
+
+    fans: tuple[Fan, ...]
+    regions: tuple[BoolArray, ...]
+    others: tuple[BoolArray, ...]
+
+
 def find_fans(frames: ByteArray) -> list[Fan]:
     """Find the sectors of a loop or a still.
 
@@ -105,7 +127,20 @@ def find_fans(frames: ByteArray) -> list[Fan]:
         frames: (T, H, W) uint8. With several frames moving pixels are used, with a single one lit pixels.
 
     Returns:
-        One sector per panel, from left to right. Empty if nothing on the screen looks like a sector.
+        One sector per panel, from top to bottom and from left to right. Empty if nothing on the screen looks like
+        a sector.
+
+    Raises:
+        DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
+    """
+    return list(find_panels(frames).fans)
+
+
+def find_panels(frames: ByteArray) -> Panels:
+    """Find the sectors of a loop or a still, and the regions that are none, such as M-mode strips.
+
+    Args:
+        frames: As for :func:`find_fans`.
 
     Raises:
         DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
@@ -114,13 +149,22 @@ def find_fans(frames: ByteArray) -> list[Fan]:
         raise DataError(
             f"frames are {frames.dtype} {frames.shape}: give uint8 (T, H, W) of at least 16 x 16 pixels"
         )
-    region = _region(frames)
-    fans = []
-    for part in _panels(region):
+    found, others = list[tuple[Fan, BoolArray]](), []
+    for part in _panels(_region(frames)):
         fan = _fit(part)
         if fan is not None and _is_plausible(fan) and _agreement(fan, part) >= _AGREEMENT:
-            fans.append(fan)
-    return sorted(fans, key=lambda fan: fan.column)
+            found.append((fan, part))
+        else:
+            others.append(part)
+    height = max((fan.far - fan.near for fan, _ in found), default=1.0)
+    found.sort(key=lambda item: (round(item[0].row / height), item[0].column))
+    return Panels(tuple(fan for fan, _ in found), tuple(part for _, part in found), tuple(others))
+
+
+def enclosing(inside: BoolArray) -> tuple[slice, slice]:
+    """Return the rows and columns that enclose the true pixels of (H, W)."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _is_plausible(fan: Fan) -> bool:
@@ -248,7 +292,7 @@ def _optimise(start: Fan, region: FloatArray, evaluations: int) -> tuple[float, 
         )
 
     def cost(values: FloatArray) -> float:
-        inside = fan(values)._signed(rows, columns, 1.0)
+        inside = fan(values)._membership(rows, columns)
         overlap = float((inside * region).sum())
         return (_OUTSIDE * (total - overlap) + _STILL * float((inside * (1 - region)).sum())) / total
 

@@ -92,10 +92,18 @@ class Preprocessing:
             values = {name: label_value(name, sample.label_names) for name in sample.masks}
             maps[inner] = _resize_labels(sample.label_maps(), list(values.values()), resized)[part]
             masks = {name: maps == value for name, value in values.items()}
-        spacing = None
-        if sample.spacing is not None:
-            spacing = (sample.spacing[0] * shape[0] / resized[0], sample.spacing[1] * shape[1] / resized[1])
+        spacing = None if sample.spacing is None else self.resized_spacing(shape, sample.spacing)
         return replace(sample, frames=frames, masks=masks, spacing=spacing)
+
+    def resized_spacing(self, shape: tuple[int, int], spacing: tuple[float, float]) -> tuple[float, float]:
+        """Return the (row, column) size in mm of an output pixel.
+
+        Args:
+            shape: (H, W) of the original frames.
+            spacing: (row, column) size of an original pixel in mm.
+        """
+        resized = self._resized(shape, spacing)
+        return spacing[0] * shape[0] / resized[0], spacing[1] * shape[1] / resized[1]
 
     def restore(
         self, maps: NDArray[Pixel], shape: tuple[int, int], spacing: tuple[float, float] | None = None

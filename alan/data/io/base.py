@@ -41,11 +41,23 @@ class Region:
         box: (top, left, bottom, right) in pixels; bottom and right are exclusive.
         kind: ``2d`` for a picture of tissue; M-mode and Doppler curves have a time axis and no pixel size.
         spacing: (row, column) size of a pixel in mm, or None where it is unknown or not a length.
+        content: What was measured, such as ``tissue`` or ``colour flow``.
+        velocity: Velocity per row of a Doppler spectrum in cm/s, or None.
+        stated: The box as the header states it; it reaches beyond the frame where the frames were cut or scaled
+            after it was written. None if it is ``box``.
     """
 
     box: tuple[int, int, int, int]
     kind: Literal["2d", "m-mode", "spectrum", "curve", "other"]
     spacing: Spacing | None
+    content: Literal["tissue", "colour flow", "pw doppler", "cw doppler", "other"] = "other"
+    velocity: float | None = None
+    stated: tuple[int, int, int, int] | None = None
+
+    @property
+    def beyond(self) -> bool:
+        """Whether the header states a box that reaches beyond the frame."""
+        return self.stated is not None
 
 
 @dataclass(frozen=True)
@@ -59,7 +71,8 @@ class Cine:
         times: (T,) seconds from the first frame, increasing, or None where the file does not state them.
         regions: Regions with their own scale, in the order of the file.
         notes: Conversions of grey values, orientation, times and pixel sizes that were applied.
-        attributes: Further values from the header: ``heart_rate`` (beats per minute), ``r_wave_times`` (seconds).
+        attributes: Further values from the header: ``heart_rate`` (beats per minute), ``r_wave_times`` (seconds),
+            ``contrast`` (1 where a contrast agent is named), ``modality`` (where it is not ultrasound).
         patient: Pseudonymous key of the patient, or None.
     """
 
@@ -69,7 +82,7 @@ class Cine:
     times: NDArray[np.float64] | None = None
     regions: tuple[Region, ...] = ()
     notes: tuple[str, ...] = ()
-    attributes: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, float | str | tuple[float, ...]] = field(default_factory=dict)
     patient: str | None = None
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 
 from alan.data.io.base import Region, Spacing, times_at
 from alan.data.pseudonyms import patient_key
+from alan.extras import third_party
 
 _FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
 _CM = 3  # code of PhysicalUnitsXDirection (PS3.3, C.8.5.5)
 #: RegionSpatialFormat to what a region shows.
 _KINDS = {1: "2d", 2: "m-mode", 3: "spectrum", 4: "curve"}
+#: RegionDataType to what was measured.
+_CONTENTS = {1: "tissue", 2: "colour flow", 3: "pw doppler", 4: "cw doppler"}
+_CM_PER_SECOND = 7
 #: Scales of regions that differ by no more than this share are one scale.
 _ALIKE = 0.01
 #: Steps between frames that differ by more than this share of the mean are a variable rate.
@@ -111,8 +116,19 @@ def regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
         box = (max(top, 0), max(left, 0), min(bottom + 1, shape[0]), min(right + 1, shape[1]))
         if box[0] < box[2] and box[1] < box[3]:
             kind: Any = _KINDS.get(int(number(item, "RegionSpatialFormat") or 0), "other")
-            found.append(Region(box, kind, _region_spacing(item) if kind == "2d" else None))
+            content: Any = _CONTENTS.get(int(number(item, "RegionDataType") or 0), "other")
+            spacing = _region_spacing(item) if kind == "2d" else None
+            velocity = _velocity(item) if kind == "spectrum" else None
+            beyond = min(top, left) < -1 or bottom > shape[0] or right > shape[1]
+            stated = (top, left, bottom + 1, right + 1) if beyond else None
+            found.append(Region(box, kind, spacing, content, velocity, stated))
     return tuple(found)
+
+
+def _velocity(item: Any) -> float | None:
+    """Return the velocity per row in cm/s."""
+    row = abs(number(item, "PhysicalDeltaY") or 0)
+    return row if number(item, "PhysicalUnitsYDirection") == _CM_PER_SECOND and row > 0 else None
 
 
 def _region_spacing(item: Any) -> Spacing | None:
@@ -147,15 +163,20 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
     return largest.spacing, ("the pixel size holds for the 2d region only, other regions have none",)
 
 
-def attributes(dataset: Any) -> dict[str, float | tuple[float, ...]]:
-    """Return heart rate (beats per minute) and times of R waves (seconds), if the header states them."""
-    found: dict[str, float | tuple[float, ...]] = {}
+def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
+    """Return heart rate, times of R waves, use of contrast, and a modality other than ultrasound, where stated."""
+    found: dict[str, float | str | tuple[float, ...]] = {}
     rate = number(dataset, "HeartRate")
     if rate is not None and rate > 0:
         found["heart_rate"] = rate
     waves = numbers(dataset, "RWaveTimeVector")
     if waves:
         found["r_wave_times"] = tuple(time / 1000 for time in waves)
+    if dataset.get("ContrastBolusAgent") or dataset.get("ContrastBolusAgentSequence"):
+        found["contrast"] = 1.0
+    modality = str(dataset.get("Modality") or "")
+    if modality not in ("", "US"):
+        found["modality"] = modality
     return found
 
 
@@ -163,3 +184,15 @@ def patient(dataset: Any) -> str | None:
     """Return the pseudonym of the patient, made from the PatientID, or else from name and date of birth."""
     name = str(dataset.get("PatientName") or "")
     return patient_key(dataset.get("PatientID"), name and f"{name} {dataset.get('PatientBirthDate')}") or None
+
+
+def read_patient(path: Path) -> str | None:
+    """Return the pseudonym of the patient of a DICOM file, or None if it is unknown or the header is damaged."""
+    pydicom = third_party("pydicom", "dicom")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading the file reports them
+        try:
+            tags = ["PatientID", "PatientName", "PatientBirthDate"]
+            return patient(pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags))
+        except Exception:  # of damaged files; opening the file reports it
+            return None

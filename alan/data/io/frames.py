@@ -49,7 +49,7 @@ class Header:
     times: NDArray[np.float64] | None = None
     regions: tuple[Region, ...] = ()
     notes: tuple[str, ...] = ()
-    attributes: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, float | str | tuple[float, ...]] = field(default_factory=dict)
     patient: str | None = None
 
 

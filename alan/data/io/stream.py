@@ -85,7 +85,16 @@ def open_cine(*paths: str | os.PathLike[str], n_samples: PositiveInt = 24) -> Ci
         ConfigError: It is a DICOM file, and pydicom is not installed.
         DataError: A file is missing or damaged, holds fewer frames than it states, or frames of different sizes.
     """
-    source = frame_source(*map(Path, paths))
+    return open_stream(frame_source(*map(Path, paths)), n_samples)
+
+
+def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
+    """Open the frames of a source; see :func:`open_cine`.
+
+    Args:
+        source: The frames of a file.
+        n_samples: Number of sample frames at most.
+    """
     found, shapes, count, step = GreyRange(), set[tuple[tuple[int, ...], Any]](), 0, 1
     kept: list[tuple[int, NDArray[Any], ByteArray | None]] = []
     for frame in _watched(source):

@@ -1,0 +1,153 @@
+"""What a file shows: a B-mode loop, or something that is left out of the analysis with its reason."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from alan.data.fan import enclosing
+from alan.data.io.frames import Header
+from alan.data.sample import BoolArray, ByteArray
+from alan.errors import DataError
+
+Kind = Literal[
+    "b-mode loop",
+    "b-mode still",
+    "colour doppler",
+    "tissue doppler",
+    "m-mode",
+    "spectral doppler",
+    "contrast",
+    "not an echo",
+]
+#: Spectra that end below this velocity in cm/s are of tissue; blood is faster.
+_TISSUE_VELOCITY = 30.0
+#: Difference of the colour channels from which on a pixel is coloured, and brightness from which on it is lit.
+_CHROMA, _LIT = 40, 48
+#: Fractions of lit pixels: colours of blood flow, of a colour map of the whole sector, and of one hue.
+_FLOW, _MAP, _ONE_HUE = 0.01, 0.5, 0.97
+#: A strip is at least this fraction of the width of the screen and fills at least this fraction of its box.
+_STRIP, _FILLED = 0.45, 0.6
+#: Ratio of changes along and across time below which a strip shows lines that go on in time.
+_LINES = 0.6
+#: Fraction of dark pixels that a picture without sector has at least to be an echo, and their grey value.
+_DARK, _DARK_VALUE = 0.15, 40
+
+
+class Verdict(NamedTuple):
+    """What a file shows, and why."""
+
+    kind: Kind
+    reason: str
+
+
+class NotALoopError(DataError):
+    """A file that can be decoded shows something else than a B-mode loop.
+
+    Attributes:
+        kind: What it shows.
+        reason: Why it is taken for this.
+    """
+
+    def __init__(self, name: str, verdict: Verdict) -> None:
+        super().__init__(f"{name}: {verdict.kind}, {verdict.reason}")
+        self.kind, self.reason = verdict
+
+
+def kind_by_header(header: Header) -> Verdict | None:
+    """Decide by the modality, the regions and the contrast agent of a DICOM header; None if these do not tell."""
+    modality = header.attributes.get("modality")
+    if modality is not None:
+        return Verdict("not an echo", f"its header says modality {str(modality)[:8]}")
+    regions = [region for region in header.regions if not region.beyond]
+    for region in regions:
+        if region.kind == "spectrum":
+            limit = None if region.velocity is None else region.velocity * (region.box[2] - region.box[0])
+            if region.content != "cw doppler" and limit is not None and limit < 2 * _TISSUE_VELOCITY:
+                return Verdict(
+                    "tissue doppler", f"its header has a spectrum that spans {limit:.0f} cm/s, as of tissue"
+                )
+            waves = {"cw doppler": "continuous-wave ", "pw doppler": "pulsed-wave "}.get(region.content, "")
+            return Verdict("spectral doppler", f"its header has a region of a {waves}Doppler spectrum")
+        if region.kind == "m-mode":
+            return Verdict("m-mode", "its header has a region whose columns are times")
+    if any(region.content == "colour flow" for region in regions):
+        return Verdict("colour doppler", "its header has a region of colour flow")
+    if header.attributes.get("contrast"):
+        return Verdict("contrast", "its header names a contrast agent")
+    return None
+
+
+def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:
+    """Decide by the colours inside a sector; None for grey values and for one hue, a colour map of B-mode.
+
+    Args:
+        colours: (S, H, W, 3) uint8, some frames.
+        inside: (H, W) bool, the sector.
+    """
+    warm = cold = lit = 0
+    most = 0.0
+    for frame in colours:
+        pixels = frame.astype(np.int16)
+        bright = (pixels.max(-1) > _LIT) & inside
+        vivid = ndimage.binary_opening((np.ptp(pixels, axis=-1) > _CHROMA) & bright, np.ones((3, 3), bool))
+        most = max(most, float(vivid.sum() / max(1, bright.sum())))
+        lit += int(bright.sum())
+        warm += int((vivid & (pixels[..., 0] >= pixels[..., 2])).sum())
+        cold += int((vivid & (pixels[..., 0] < pixels[..., 2])).sum())
+    if most < _FLOW:
+        return None
+    whole = (warm + cold) / max(1, lit)
+    if whole > _MAP and max(warm, cold) >= _ONE_HUE * (warm + cold):
+        return None
+    if whole > _MAP:
+        return Verdict("tissue doppler", f"{whole:.0%} of the lit pixels of its sector are coloured, in two hues")
+    return Verdict("colour doppler", f"up to {most:.1%} of the lit pixels of its sector are coloured")
+
+
+def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict | None:
+    """Decide whether a region that is no sector is the strip of an M-mode or of a Doppler spectrum.
+
+    Args:
+        frames: (S, H, W) uint8, some frames.
+        others: (H, W) bool for each region that is no sector.
+    """
+    for region in others:
+        rows, columns = enclosing(region)
+        part, width = region[rows, columns], columns.stop - columns.start
+        if width < _STRIP * region.shape[1] or part.mean() < _FILLED or part.shape[0] > 0.8 * region.shape[0]:
+            continue
+        strip = ndimage.uniform_filter(frames[-1][rows, columns].astype(np.float32), 3)
+        along, across = np.abs(np.diff(strip, axis=1)).mean(), np.abs(np.diff(strip, axis=0)).mean()
+        size = f"{width} of {region.shape[1]} columns are a strip"
+        if along < _LINES * across:
+            return Verdict("m-mode", f"{size} of lines that go on in time")
+        return Verdict("spectral doppler", f"{size} without such lines")
+    return None
+
+
+def kind_without_fan(frames: ByteArray, colours: ByteArray | None, region: BoolArray | None) -> Verdict | None:
+    """Decide whether a picture without a sector is an echo at all; None if it may be one.
+
+    Args:
+        frames: (S, H, W) uint8, some frames.
+        colours: (S, H, W, 3) uint8, or None.
+        region: (H, W) bool, the largest region that moves or is lit, or None.
+    """
+    if region is None or np.ptp(frames) < _LIT:
+        return Verdict("not an echo", f"its grey values span {int(np.ptp(frames))} of 255")
+    if colours is not None:
+        vivid = float((np.ptp(colours.astype(np.int16), axis=-1) > _CHROMA).mean())
+        if vivid > _FLOW:
+            return Verdict("not an echo", f"no sector in it, and {vivid:.0%} of its pixels are coloured")
+    inside = frames[:, region]
+    dark = float((inside < _DARK_VALUE).mean())
+    if dark < _DARK:
+        return Verdict("not an echo", f"no sector in it, and {dark:.0%} of its pixels are dark")
+    grain = [np.abs(np.diff(frame.astype(np.float32), axis=0))[region[1:]].mean() for frame in frames]
+    spread = float(inside.std()) + 1e-6
+    if np.mean(grain) > 0.9 * spread:
+        return Verdict("not an echo", "no sector in it, and its pixels are noise")
+    return None

@@ -1,0 +1,319 @@
+"""Loops for the analysis: cut to the fan, blank outside of it, and decoded in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skimage.morphology import convex_hull_image
+
+from alan.analysis.kinds import (
+    NotALoopError,
+    Verdict,
+    kind_by_colours,
+    kind_by_header,
+    kind_of_strip,
+    kind_without_fan,
+)
+from alan.analysis.sources import Source
+from alan.bounds import PositiveFloat, PositiveInt, bounded
+from alan.data.fan import Fan, enclosing, find_panels
+from alan.data.io.base import Spacing
+from alan.data.io.cine import frame_source
+from alan.data.io.frames import FrameSource
+from alan.data.io.stream import CineStream, open_stream
+from alan.data.sample import BoolArray, ByteArray
+from alan.data.store.frames import StoredFrames
+from alan.errors import DataError
+
+#: Margin around the fan as a fraction of its far radius; the fitted border is not exact.
+_MARGIN = 0.008
+#: A fan whose box is at least this fraction of height and width fills the picture, which is then not cut.
+_FILLS = 0.94
+#: Overlap of a fan and a region above which the region holds for the fan, also if the frames were scaled.
+_SAME = 0.8
+#: Correlation of neighbouring stills below which they are no loop.
+_ALIKE = 0.3
+#: Frames of fewer rows or columns show nothing.
+_SMALLEST = 32
+#: Frames per second below which end-systole may be missed.
+_SLOW = 10
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A B-mode loop, or one panel of it.
+
+    Attributes:
+        name: Pseudonymous name; the panels of one loop end in ``_1``, ``_2``.
+        patient: Pseudonymous key of the patient.
+        n_frames: Number of frames T.
+        shape: (H, W) of the frames that :meth:`chunks` gives.
+        screen_shape: (H, W) of the frames in the file.
+        box: Rows and columns of the file's frames that are kept.
+        inside: (H, W) bool of ``shape``; the frames are 0 elsewhere.
+        times_s: (T,) seconds from the first frame, or None if they are unknown.
+        pixel_mm: (row, column) size of a pixel in mm, or None if it is unknown.
+        pixel_origin: Where the size comes from: ``file``, ``region`` or ``option``.
+        fan: The fan in the pixels of ``shape``, or None if none was found.
+        r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
+        notes: What was assumed or converted, in words.
+    """
+
+    name: str
+    patient: str
+    n_frames: int
+    shape: tuple[int, int]
+    screen_shape: tuple[int, int]
+    box: tuple[slice, slice]
+    inside: BoolArray
+    times_s: NDArray[np.float64] | None
+    pixel_mm: Spacing | None
+    pixel_origin: Literal["file", "region", "option"] | None
+    fan: Fan | None
+    r_waves_s: NDArray[np.float64] | None
+    notes: tuple[str, ...]
+    _source: Source = field(repr=False)
+    _stream: CineStream = field(repr=False)
+
+    def chunks(self, n: PositiveInt) -> Iterator[ByteArray]:
+        """Decode the loop in parts, again each time this is called.
+
+        Args:
+            n: Number of frames of a part.
+
+        Yields:
+            (at most n, H, W) uint8, cut to the box, 0 outside of the fan.
+
+        Raises:
+            DataError: The file has changed or cannot be decoded any more.
+        """
+        part: list[ByteArray] = []
+        with _pseudonymous(self._source):
+            for frame in self._stream:
+                part.append(np.where(self.inside, frame[self.box], 0).astype(np.uint8))
+                if len(part) == n:
+                    yield np.stack(part)
+                    part = []
+            if part:
+                yield np.stack(part)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A part of the screen: the fan in its pixels, what is kept of it, and what to note about that."""
+
+    fan: Fan | None
+    kept: BoolArray
+    notes: tuple[str, ...] = ()
+
+
+@bounded
+def open_loops(
+    source: Source,
+    *,
+    spacing: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None,
+    frame_rate: PositiveFloat | None = None,
+    stills: bool = False,
+) -> list[Loop]:
+    """Open the B-mode loops of a file: one, or one for each panel of a screen.
+
+    All frames are decoded once. Fan and kind are found on up to 24 frames. Messages and notes hold pseudonyms
+    only.
+
+    Args:
+        source: The file.
+        spacing: Size of a pixel in mm, or (row, column) sizes; None takes the size in the file.
+        frame_rate: Frames per second; None takes the times in the file.
+        stills: Whether a single frame, or frames that do not differ, are taken as well.
+
+    Returns:
+        The loops, from top to bottom and from left to right.
+
+    Raises:
+        NotALoopError: The file shows something else than a B-mode loop.
+        DataError: The file cannot be decoded.
+    """
+    with _pseudonymous(source), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        stream = open_stream(_frames(source))
+        verdict = kind_by_header(stream.header) or _kind_of_stills(source, stream, stills=stills)
+        if verdict is not None:
+            raise NotALoopError(source.name, verdict)
+        panels, more = _panels(stream)
+        kept = [panel for panel in panels if isinstance(panel, _Panel)]
+        left_out = [panel for panel in panels if isinstance(panel, Verdict)]
+        if not kept:
+            raise NotALoopError(source.name, left_out[0])
+        heard = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
+        notes = [source.redact(note) for note in (*heard, *stream.header.notes)]
+        notes += [f"a panel is left out: {verdict.kind}, {verdict.reason}" for verdict in left_out]
+        given = (spacing, spacing) if isinstance(spacing, (int, float)) else spacing
+        loops = [_loop(source, stream, panel, spacing=given, frame_rate=frame_rate) for panel in kept]
+        several = len(panels) > 1
+        return [
+            replace(
+                loop,
+                name=f"{source.name}_{number}" if several else source.name,
+                notes=(*notes, *more, *loop.notes),
+            )
+            for number, loop in enumerate(loops, start=1)
+        ]
+
+
+def _frames(source: Source) -> FrameSource:
+    if source.sequence is not None:
+        return StoredFrames(source.path, source.sequence)
+    return frame_source(source.path, *source.stills)
+
+
+@contextlib.contextmanager
+def _pseudonymous(source: Source) -> Iterator[None]:
+    """Report errors with the pseudonym of the loop in place of names."""
+    try:
+        yield
+    except NotALoopError:
+        raise
+    except DataError as error:
+        raise DataError(f"{source.name}: {_unquoted(source.redact(str(error)))}") from None
+
+
+def _unquoted(text: str) -> str:
+    """A message of a decoder without the values that it quotes, which may be those of a header."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "...", text)
+
+
+def _kind_of_stills(source: Source, stream: CineStream, *, stills: bool) -> Verdict | None:
+    """Decide whether the frames differ, and whether the stills of a series resemble each other."""
+    grey, count = stream.samples.grey, stream.n_frames
+    if len(source.stills) and count > 1:
+        pairs = [np.corrcoef(first.ravel(), second.ravel())[0, 1] for first, second in pairwise(grey)]
+        if not np.nanmedian(pairs) >= _ALIKE:  # also if it is NaN
+            return Verdict(
+                "b-mode still", f"its {count} pictures do not resemble one another as those of a loop do"
+            )
+    if stills or grey.max() - grey.min() < 1:
+        return None
+    if count == 1:
+        return Verdict("b-mode still", "it holds one frame, and beats need a loop")
+    if (grey == grey[0]).all():
+        return Verdict("b-mode still", f"its {count} frames do not differ, and beats need a loop")
+    return None
+
+
+def _panels(stream: CineStream) -> tuple[list[_Panel | Verdict], tuple[str, ...]]:
+    """The panels of the screen in order, or why they are left out, and notes for all."""
+    grey, colours = stream.samples.grey, stream.samples.colours
+    if min(stream.shape) < _SMALLEST:
+        return [Verdict("not an echo", f"its frames have {stream.shape[1]} x {stream.shape[0]} pixels")], ()
+    moving = grey if len(grey) > 1 and (grey != grey[0]).any() else grey[:1]
+    found = find_panels(moving)
+    strip = kind_of_strip(grey, found.others)
+    if strip is not None:
+        return [strip], ()
+    if not found.fans:
+        region = found.others[0] if found.others else None
+        verdict = kind_without_fan(grey, colours, region)
+        if verdict is not None or region is None:
+            return [verdict or Verdict("not an echo", "nothing in it moves")], ()
+        hull: BoolArray = convex_hull_image(region)  # type: ignore[no-untyped-call]
+        note = "no fan found: the part of the picture that moves is taken"
+        return [_Panel(None, hull, (note,))], ()
+    panels: list[_Panel | Verdict] = []
+    for fan, region in zip(found.fans, found.regions, strict=True):
+        verdict = None if colours is None else kind_by_colours(colours, fan.mask())
+        panels.append(verdict or _Panel(fan, *_kept(fan, region)))
+    more = (f"one of {len(panels)} panels of the screen",) if len(panels) > 1 else ()
+    return panels, more
+
+
+def _kept(fan: Fan, region: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
+    """What is kept of a screen, and notes about it."""
+    margin = max(1.0, _MARGIN * fan.far)
+    kept = fan.mask(margin)
+    rows, columns = enclosing(kept)
+    height, width = fan.shape
+    if rows.stop - rows.start >= _FILLS * height and columns.stop - columns.start >= _FILLS * width:
+        return kept | region, ()  # without a screen around it, what moves is the fan
+    return kept, ()
+
+
+def _loop(
+    source: Source, stream: CineStream, panel: _Panel, *, spacing: Spacing | None, frame_rate: float | None
+) -> Loop:
+    """Cut a panel out of the screen."""
+    header = stream.header
+    box = enclosing(panel.kept)
+    if all(part.stop - part.start >= _FILLS * n for part, n in zip(box, stream.shape, strict=True)):
+        box = (slice(0, stream.shape[0]), slice(0, stream.shape[1]))
+    inside = panel.kept[box]
+    pixel, origin, how = _pixel(stream, panel, spacing)
+    times = header.times if frame_rate is None else np.arange(stream.n_frames) / frame_rate
+    rate = None if times is None or len(times) < 2 else (len(times) - 1) / float(times[-1])
+    slow = (
+        (f"{rate:.3g} frames per second: end-systole may lie between two frames",) if rate and rate < _SLOW else ()
+    )
+    waves = header.attributes.get("r_wave_times")
+    return Loop(
+        source.name,
+        source.patient,
+        stream.n_frames,
+        (inside.shape[0], inside.shape[1]),
+        stream.shape,
+        box,
+        inside,
+        times,
+        pixel,
+        origin,
+        None if panel.fan is None else panel.fan.crop(box),
+        np.array(waves) if isinstance(waves, tuple) else None,
+        (*panel.notes, *how, *slow),
+        source,
+        stream,
+    )
+
+
+def _pixel(
+    stream: CineStream, panel: _Panel, given: Spacing | None
+) -> tuple[Spacing | None, Literal["file", "region", "option"] | None, tuple[str, ...]]:
+    """Pixel size of a panel, where it comes from, and notes."""
+    if given is not None:
+        return given, "option", ()
+    regions = [region for region in stream.header.regions if region.spacing is not None]
+    if not regions:
+        size = stream.header.spacing
+        return size, None if size is None else "file", ()
+    rows, columns = enclosing(panel.kept)
+    box = np.array([rows.start, columns.start, rows.stop, columns.stop], float)
+    best = max(regions, key=lambda region: _common(box, region.box) / _area(box))
+    if not best.beyond:
+        if _common(box, best.box) >= _SAME * _area(box):
+            return best.spacing, "region", ()
+        return None, None, ("the regions of its header do not hold the fan: its pixel size is not used",)
+    stated = np.array(best.stated, float)
+    scale = round(float(np.sqrt(_area(stated) / _area(box))) * 4) / 4
+    union = _area(stated) + _area(box * scale) - _common(box * scale, stated)
+    if scale <= 1 or _common(box * scale, stated) < _SAME * union or best.spacing is None:
+        return None, None, ("the regions of its header reach beyond the frame: its pixel size is not used",)
+    note = (
+        f"the regions of its header are {scale:g} times as large as the fan: its pixel size is enlarged likewise"
+    )
+    return (best.spacing[0] * scale, best.spacing[1] * scale), "region", (note,)
+
+
+def _area(box: NDArray[np.float64]) -> float:
+    return float((box[2] - box[0]) * (box[3] - box[1]))
+
+
+def _common(box: NDArray[np.float64], other: ArrayLike) -> float:
+    """Area that two boxes (top, left, bottom, right) share."""
+    second = np.asarray(other, float)
+    low, high = np.maximum(box[:2], second[:2]), np.minimum(box[2:], second[2:])
+    return float(np.prod(np.maximum(high - low, 0)))

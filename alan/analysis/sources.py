@@ -1,0 +1,191 @@
+"""Search for the loops among files and folders, and pseudonyms that stand for them in every output."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alan.data.io.cine import VIDEOS, is_cine, stem
+from alan.data.io.dicom import is_dicom
+from alan.data.io.dicom_header import read_patient
+from alan.data.io.pictures import PICTURES
+from alan.data.pseudonyms import patient_key
+from alan.data.store.reader import FrameStore
+from alan.errors import AlanWarning, DataError, ParameterError
+from alan.files import files_below
+
+#: Suffixes of frame stores.
+STORES = (".h5", ".hdf5")
+#: Ending of label maps, which lie beside the loops of CAMUS and ACDC.
+_LABELS = "_gt"
+_INDEX = "DICOMDIR"
+_NUMBERED = re.compile(r"(.*?)(\d+)")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loop to analyze.
+
+    Attributes:
+        path: The file, or the first still of a series. No output may name it.
+        patient: Pseudonymous key of the patient.
+        name: Pseudonymous name of the loop, unique and safe as the name of a folder.
+        stills: Further stills of the series, in the order of time.
+        sequence: Position of the sequence in a frame store, or None.
+    """
+
+    path: Path
+    patient: str
+    name: str
+    stills: tuple[Path, ...] = ()
+    sequence: int | None = None
+
+    def redact(self, text: str) -> str:
+        """Replace the names of files and folders in a message, and what it quotes from them."""
+        for path in (self.path, *self.stills):
+            for known in (str(path), str(path.absolute()), str(path.resolve())):
+                text = text.replace(f"{known}: ", "").replace(known, self.name)
+            words = {path.name, path.stem, *path.absolute().parent.parts[1:]}
+            for word in sorted((word for word in words if len(word) > 3), key=len, reverse=True):
+                text = re.sub(rf"(?<![\w]){re.escape(word)}(?![\w])", self.name, text)
+        return text
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A loop and what may tell its patient."""
+
+    paths: tuple[Path, ...]
+    relative: str
+    patient: str | None = None
+    sequence: int | None = None
+
+    @property
+    def place(self) -> str:
+        """What tells this loop from all others on this machine."""
+        return f"{self.paths[0].resolve()}#{'' if self.sequence is None else self.sequence}"
+
+
+def find_sources(
+    inputs: Sequence[str | os.PathLike[str]],
+    patient_rule: str | None = None,
+    leave_out: str | os.PathLike[str] | None = None,
+) -> tuple[list[Source], list[tuple[str, str]]]:
+    r"""Find the loops among files and folders.
+
+    Loops are files that :func:`alan.data.read_cine` reads, the sequences of frame stores (``.h5``), and series of
+    numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder. A file given by name is always taken.
+
+    The patient of a loop is the group ``patient`` of the rule, else the one of the DICOM header or the frame
+    store. A loop without either counts as a patient of its own. Every key is a pseudonym made by
+    :func:`alan.data.pseudonyms.patient_key`: of what the rule captures, of the PatientID, of the patient in the
+    frame store, or of the path of the file below its input, without suffix.
+
+    Args:
+        inputs: Files and folders; folders are searched with all folders in them.
+        patient_rule: Regular expression that is searched in the path of a file below its input, with the group
+            ``patient``: ``(?P<patient>p\d+)``.
+        leave_out: Folder that is not searched, such as the one of the results.
+
+    Returns:
+        sources: The loops, sorted by path; no loop appears twice.
+        left_out: Pseudonymous name and reason of each file that is no loop.
+
+    Raises:
+        ParameterError: The rule is no regular expression or has no group ``patient``.
+        DataError: An input does not exist, or two patients share a pseudonym.
+    """
+    rule = _compile(patient_rule)
+    found: dict[str, _Found] = {}
+    left_out: dict[str, str] = {}
+    for given in map(Path, inputs):
+        for item in _search(given, None if leave_out is None else Path(leave_out).resolve()):
+            if isinstance(item, _Found):
+                found.setdefault(item.place, item)
+            else:
+                left_out.setdefault(patient_key(str(item[0].resolve())), item[1])
+    sources = _with_patients([found[place] for place in sorted(found)], rule)
+    return sources, [(f"file_{key[1:9]}", reason) for key, reason in left_out.items()]
+
+
+def _compile(rule: str | None) -> re.Pattern[str] | None:
+    if rule is None:
+        return None
+    try:
+        pattern = re.compile(rule)
+    except re.error as error:
+        raise ParameterError(f"patient_rule is {rule!r}: give a regular expression ({error})") from error
+    if "patient" not in pattern.groupindex:
+        raise ParameterError(
+            f"patient_rule is {rule!r}: give a regular expression with the group (?P<patient>...)"
+        )
+    return pattern
+
+
+def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path, str]]:
+    """Loops of an input, and files that are none with the reason."""
+    if given.is_file():
+        yield from _file(given, given.name, chosen=True)
+        return
+    if not given.is_dir():
+        raise DataError(f"{given}: no such file or folder; check the spelling")
+    series: dict[tuple[Path, str, str], list[tuple[int, Path]]] = defaultdict(list)
+    for path in files_below(given):
+        if leave_out is not None and path.resolve().is_relative_to(leave_out):
+            continue
+        match = _NUMBERED.fullmatch(path.stem)
+        if match and path.name.lower().endswith(PICTURES) and not is_cine(path):
+            series[path.parent, match[1], path.suffix.lower()].append((int(match[2]), path))
+        else:
+            yield from _file(path, path.relative_to(given).as_posix(), chosen=False)
+    for numbered in series.values():
+        paths = tuple(path for _, path in sorted(numbered))
+        yield _Found(paths, paths[0].relative_to(given).as_posix())
+
+
+def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple[Path, str]]:
+    if path.name.lower().endswith(STORES):
+        try:
+            for sequence in FrameStore(path).sequences:
+                yield _Found((path,), relative, patient_key(sequence.patient), sequence.index)
+        except DataError:
+            yield path, "an HDF5 file that is no frame store, or a damaged one: write it with `alan prepare`"
+    elif stem(path.name).endswith(_LABELS) and not chosen:
+        yield path, "a label map by its name, not a loop"
+    elif path.name == _INDEX:
+        yield path, "an index of DICOM files, not a loop"
+    elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *VIDEOS)):
+        yield _Found((path,), relative, read_patient(path) if is_dicom(path) else None)
+    else:
+        yield path, "neither video nor picture by its name and first bytes"
+
+
+def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> list[Source]:
+    """Pseudonyms of the patients and names of the loops."""
+    items = list(found)
+    matches = [None if rule is None else rule.search(item.relative) for item in items]
+    missed = sum(match is None or not match["patient"] for match in matches)
+    if rule is not None and missed:
+        warnings.warn(
+            f"patient_rule matches the path of {len(items) - missed} of {len(items)} loops; of the others, the "
+            "patient is the one in the file, or unknown",
+            AlanWarning,
+            stacklevel=3,
+        )
+    stems = Counter(stem(item.relative) for item in items)
+    sources = []
+    for item, match in zip(items, matches, strict=True):
+        own = stem(item.relative) if stems[stem(item.relative)] == 1 else item.place
+        patient = patient_key(match["patient"]) if match and match["patient"] else item.patient
+        patient = patient or patient_key(own)
+        name = f"{patient}_{patient_key(item.place)[1:9]}"
+        sources.append(Source(item.paths[0], patient, name, item.paths[1:], item.sequence))
+    twice = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
+    if twice:  # by chance, once in millions
+        raise DataError(f"two loops have the pseudonym {twice[0]}: set another secret for the pseudonyms")
+    return sources
