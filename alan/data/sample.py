@@ -17,6 +17,8 @@ IntArray = NDArray[np.int64]
 
 #: Views of the heart, in the order of the paper.
 VIEWS = ("A2C", "A4C", "PLAX", "PSAX")
+#: Attribute of slices: the distance in mm from one slice of a volume to the next.
+SLICE_MM = "slice_mm"
 #: Names of splits; samples in no split have an empty string.
 SPLITS = ("train", "val", "test")
 

@@ -43,6 +43,23 @@ def load_network(path: str | os.PathLike[str]) -> Network:
     return load_ensemble(path) if schema == SCHEMA else load_parcel_member(path)
 
 
+def with_flips(network: Network) -> Network:
+    """Return the same network with probabilities averaged over flips, see :class:`alan.supervised.Segmenter`.
+
+    Args:
+        network: A segmenter, or an ensemble, whose members are changed.
+
+    Raises:
+        ParameterError: It is made of soft parcels, which know up from down.
+    """
+    if isinstance(network, Segmenter):
+        return network.with_flips()
+    if isinstance(network, ParcelMember):
+        raise ParameterError("flips is True, but soft parcels cannot be averaged over flips: set it to false")
+    members: dict[str, Any] = {name: with_flips(member) for name, member in network.members.items()}  # type: ignore[arg-type]
+    return EnsembleSegmenter(members, network.weights, network.provenance)
+
+
 def save_ensemble(
     ensemble: EnsembleSegmenter, path: str | os.PathLike[str], members: Mapping[str, str | os.PathLike[str]]
 ) -> None:

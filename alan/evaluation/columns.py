@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from alan.evaluation.scoring import METRICS
+from alan.evaluation.volumes import VOLUME_METRICS
 
 
 class ColumnEntry(NamedTuple):
@@ -46,6 +47,23 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         ColumnEntry("volume", "see volume_unit", "Single-plane LV volume of the predicted mask (apical views)"),
         ColumnEntry("volume_manual", "see volume_unit", "Single-plane LV volume of the manual mask"),
         ColumnEntry("volume_unit", "", "ml, or px3 (cubic pixels) if the pixel size is unknown"),
+        ColumnEntry("empty", "", "True if nothing was predicted"),
+    ),
+    "per_volume.csv": (
+        *_METHOD,
+        ColumnEntry("rule", "", "Rule that selects parcels; missing for networks and the atlas"),
+        ColumnEntry("structure", "", "Structure"),
+        ColumnEntry("id", "", "Patient, and study if known"),
+        ColumnEntry("patient", "", "Patient"),
+        ColumnEntry("study", "", "Study, if known"),
+        ColumnEntry("phase", "", "ED (end diastole) or ES (end systole)"),
+        ColumnEntry("slices", "count", "Number of slices of the volume"),
+        *(
+            ColumnEntry(name, metric.unit or "share", metric.description)
+            for name, metric in VOLUME_METRICS.items()
+        ),
+        ColumnEntry("volume", "ml", "Predicted volume; missing if the size of a voxel is unknown"),
+        ColumnEntry("volume_manual", "ml", "Manual volume; missing if the size of a voxel is unknown"),
         ColumnEntry("empty", "", "True if nothing was predicted"),
     ),
     "per_image_views.csv": (

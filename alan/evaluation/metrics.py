@@ -5,6 +5,8 @@ Undefined values are NaN: the overlap of two empty masks, and any distance to an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
@@ -68,36 +70,42 @@ def outline(mask: BoolArray) -> NDArray[np.int64]:
     """Find the pixels of a mask with an edge on the outside or on the border of the image.
 
     Args:
-        mask: (H, W) bool.
+        mask: (H, W) bool, or (D, H, W) for the surface of a volume.
 
     Returns:
-        (P, 2) row and column.
+        (P, 2) row and column; (P, 3) slice, row and column of a volume.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return np.zeros((0, 2), np.int64)
-    box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.asarray(np.argwhere(box & ~binary_erosion(box)) + np.array([rows[0], columns[0]]), np.int64)
+    axes = range(mask.ndim)
+    found = [np.flatnonzero(mask.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
+    if not len(found[0]):
+        return np.zeros((0, mask.ndim), np.int64)
+    box = mask[tuple(slice(places[0], places[-1] + 1) for places in found)]
+    return np.asarray(np.argwhere(box & ~binary_erosion(box)) + [places[0] for places in found], np.int64)
 
 
-def surface_distances(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> tuple[FloatArray, FloatArray]:
+def surface_distances(a: BoolArray, b: BoolArray, spacing: Sequence[float]) -> tuple[FloatArray, FloatArray]:
     """Measure the distance of each outline pixel of one mask to the nearest outline pixel of the other.
 
     Args:
-        a: (H, W) bool.
-        b: (H, W) bool.
-        spacing: (row, column) size of a pixel in mm.
+        a: (H, W) bool, or (D, H, W) for the surfaces of volumes.
+        b: The same shape, bool.
+        spacing: (row, column) size of a pixel in mm; (slice, row, column) for volumes.
 
     Returns:
         From ``a`` to ``b``, (P,), and from ``b`` to ``a``, (Q,), in mm; both empty if a mask is empty.
 
     Raises:
-        ParameterError: The shapes differ or are not (H, W), or the spacing is not finite and positive.
+        ParameterError: The shapes differ or have other dimensions, or the spacing is not finite and positive.
     """
     a, b = _pair(a, b)
-    if a.ndim != 2:
-        raise ParameterError(f"masks of shape {a.shape}: give one pair (H, W) at a time")
-    scale = np.array(check_spacing(spacing))
+    if a.ndim not in (2, 3) or len(spacing) != a.ndim:
+        raise ParameterError(
+            f"masks of shape {a.shape} with {len(spacing)} sizes of a pixel: give one pair (H, W) or (D, H, W) at "
+            "a time, and one size for each axis"
+        )
+    check_spacing((spacing[-2], spacing[-1]))
+    check_spacing((spacing[0], spacing[0]))  # the distance of the slices of a volume
+    scale = np.array(spacing, np.float64)
     points_a, points_b = outline(a) * scale, outline(b) * scale
     if not (len(points_a) and len(points_b)):
         return np.zeros(0), np.zeros(0)
@@ -148,7 +156,10 @@ def average_surface_distance(a: BoolArray, b: BoolArray, spacing: tuple[float, f
     return _average(*surface_distances(a, b, spacing))
 
 
-def distances(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> tuple[float, float]:
-    """Compute :func:`hausdorff95` and :func:`average_surface_distance` with one comparison of the outlines."""
+def distances(a: BoolArray, b: BoolArray, spacing: Sequence[float]) -> tuple[float, float]:
+    """Compute :func:`hausdorff95` and :func:`average_surface_distance` with one comparison of the outlines.
+
+    Args and errors are those of :func:`surface_distances`; masks may be volumes.
+    """
     pair = surface_distances(a, b, spacing)
     return _hausdorff95(*pair), _average(*pair)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
 from alan.data.structures import parts
-from alan.downstream.members import Network, load_network
+from alan.downstream.members import Network, load_network, with_flips
 from alan.errors import ParameterError, SplitLeakError
 from alan.evaluation.costs import Cost, measure_cost
 from alan.evaluation.maps import kept_maps
@@ -43,7 +43,13 @@ class NetworkMaps(NamedTuple):
 
 
 def load_networks(
-    networks: Mapping[str, str], structures: Sequence[str], store: FrameStore, test: pd.DataFrame, test_split: str
+    networks: Mapping[str, str],
+    structures: Sequence[str],
+    store: FrameStore,
+    test: pd.DataFrame,
+    test_split: str,
+    *,
+    flips: bool = False,
 ) -> dict[str, tuple[Network, str]]:
     """Load networks, and refuse those that cannot be measured before anything is computed.
 
@@ -53,6 +59,7 @@ def load_networks(
         store: Frame store.
         test: Rows of the test split.
         test_split: Name of the test split.
+        flips: Average the probabilities over flips of the frames.
 
     Returns:
         Name to the network and the description of its training data.
@@ -64,7 +71,7 @@ def load_networks(
     """
     found = {}
     for name, path in networks.items():
-        network = load_network(path)
+        network = with_flips(load_network(path)) if flips else load_network(path)
         if not any(values_of(network.structures, structure) for structure in structures):
             raise ParameterError(
                 f"network {name!r} segments {', '.join(network.structures)}, the protocol asks for "

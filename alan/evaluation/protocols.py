@@ -58,6 +58,10 @@ class SegmentationProtocol:
         kmeans_frames: Number of frames on which k-means is fitted, drawn by the seed.
         random_vit: Add the k-means baseline on an untrained backbone of the same shape.
         atlas: Add the average mask of the labelled frames.
+        volumes: Measure volumes beside slices, for cardiac MR: all slices of a patient at a phase are one case,
+            with Dice, IoU and surface distances of the volumes, volumes in ml, and the ejection fraction.
+        flips: Average the probabilities of each network over a frame and its three flips, at four times the cost;
+            for networks that were trained on flipped frames.
         postprocessing: Steps from parcels to a segment.
         published: Data set whose published results are shown as well; only for the protocol of the paper.
         seed: Seed of all draws.
@@ -81,6 +85,8 @@ class SegmentationProtocol:
     kmeans_frames: PositiveInt = 500
     random_vit: bool = True
     atlas: bool = True
+    volumes: bool = False
+    flips: bool = False
     postprocessing: PostProcessing = field(default_factory=PostProcessing)
     published: PublishedSegmentation | None = None
     seed: Seed = 0

@@ -15,13 +15,14 @@ from alan.files import atomic, read_json, write_json
 from alan.runs import CONFIG, plain
 
 SCHEMA = "alan-results/2"
-RESULTS, EXAMPLES = "results.json", "examples.npz"
+RESULTS, EXAMPLES, VOLUMES = "results.json", "examples.npz", "per_volume.csv"
 #: Everything that a run may write; ``overwrite`` removes only these.
 CONTENTS = (
     CONFIG,
     RESULTS,
     EXAMPLES,
     "per_case.csv",
+    VOLUMES,
     "per_image_views.csv",
     "label_efficiency.csv",
     "report.html",
@@ -46,12 +47,14 @@ class Result:
         cases: One row per measured case, for a CSV file.
         models: File name to the dictionary of a fitted white box, for ``models/``.
         examples: Arrays of the example frames in the report, for ``examples.npz``.
+        volumes: One row per measured volume, for ``per_volume.csv``; None if volumes were not measured.
     """
 
     summary: dict[str, Any]
     cases: pd.DataFrame
     models: dict[str, Any] = field(default_factory=dict)
     examples: dict[str, NDArray[Any]] = field(default_factory=dict)
+    volumes: pd.DataFrame | None = None
 
 
 def write_result(out: Path, result: Result, cases_name: str) -> None:
@@ -62,8 +65,10 @@ def write_result(out: Path, result: Result, cases_name: str) -> None:
         result: Result to write.
         cases_name: File name of the CSV file; NaN becomes an empty cell.
     """
-    with atomic(out / cases_name) as temporary:
-        result.cases.to_csv(temporary, index=False, float_format="%.6g")
+    tables = {cases_name: result.cases} | ({} if result.volumes is None else {VOLUMES: result.volumes})
+    for name, table in tables.items():
+        with atomic(out / name) as temporary:
+            table.to_csv(temporary, index=False, float_format="%.6g")
     for name, model in result.models.items():
         write_json(out / "models" / name, plain(model))
     if result.examples:

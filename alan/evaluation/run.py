@@ -37,7 +37,8 @@ def run_evaluation(
 ) -> Path:
     """Carry out protocols and write the run folder.
 
-    The folder holds ``config.yaml``, ``results.json``, ``per_case.csv`` (segmentation), ``per_image_views.csv``
+    The folder holds ``config.yaml``, ``results.json``, ``per_case.csv`` (segmentation),
+    ``per_volume.csv`` (if volumes are measured), ``per_image_views.csv``
     (views), ``label_efficiency.csv``, ``models/*.json`` (fitted white boxes), ``maps``, ``features`` and ``cells``
     (from which a second run resumes), ``examples.npz`` and ``curves``. ``results.json`` is written last and marks
     the run complete. A second call with the same configuration and inputs reuses it. Bad input leaves no folder

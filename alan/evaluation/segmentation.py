@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,7 @@ from alan.evaluation.summary import (
     compare_with_atlas,
     summarise,
 )
+from alan.evaluation.volumes import score_volumes, summarise_volumes
 from alan.evaluation.whitebox import WhiteBoxFit, describe_white_boxes, fit_source
 
 
@@ -62,12 +64,15 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     store.check_structures(protocol.structures)
     if protocol.prior is not None:
         check_prior(protocol.prior, protocol.structures, store)
-    loaded = load_networks(protocol.networks, protocol.structures, store, splits.test, protocol.test_split)
+    loaded = load_networks(
+        protocol.networks, protocol.structures, store, splits.test, protocol.test_split, flips=protocol.flips
+    )
     sources = _sources(protocol, store, splits, folder / "maps")
     test_frames = splits.test["frame"].to_numpy()
     networks = run_networks(loaded, store, test_frames, folder / "maps", batch_size=protocol.batch_size)
     fits: list[WhiteBoxFit] = []
     scored: list[pd.DataFrame] = []
+    volumes: list[pd.DataFrame] = []
     examples: dict[str, MethodMasks] = {}
     for structure in protocol.structures:
         masks = np.asarray(store.label_maps(splits.label["label"].to_numpy(), [structure]) > 0)
@@ -86,6 +91,8 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         examples |= {structure: example} if example else {}
         manual = read_manual(store, splits.test, structure)
         scored += [_score(method, manual, store, splits.test) for method in methods]
+        if protocol.volumes:
+            volumes += [_score_volumes(method, manual, store, splits.test) for method in methods]
     cases = pd.concat(scored, ignore_index=True) if scored else pd.DataFrame(columns=list(CASE_COLUMNS))
     models, boxes = describe_white_boxes(fits)
     arrays, chosen = choose_examples(examples, cases, store, splits.test, sources[0].test if sources else None)
@@ -99,6 +106,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         "rows": summarise(cases, fits, protocol.phases),
         "against_atlas": compare_with_atlas(cases),
         "ejection_fraction": compare_ejection_fractions(cases),
+        "volumes": _summarise_volumes(volumes),
         "networks": describe_networks(networks, protocol.structures),
         "ensembles": ensemble_gains(networks, cases),
         "accuracy": pixel_accuracy(networks, protocol.structures, store, splits.test),
@@ -106,7 +114,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         "white_boxes": boxes,
         "examples": chosen,
     }
-    return Result(summary, cases, models, arrays)
+    return Result(summary, cases, models, arrays, pd.concat(volumes, ignore_index=True) if volumes else None)
 
 
 def _sources(
@@ -201,12 +209,30 @@ def _score(method: MethodMasks, manual: ManualMasks, store: FrameStore, test: pd
     """Measure the masks of a method in the phases that it can segment."""
     title = f"{method.method}, {method.rule}" if method.rule else method.method
     cases = score(method.masks, manual, store, test, f"{title}, {manual.structure}")
-    names = {
-        "method": method.method,
-        "kind": method.kind,
-        "rule": method.rule,
-        "structure": manual.structure,
-    }
+    return _named(cases, method, manual.structure)
+
+
+def _score_volumes(
+    method: MethodMasks, manual: ManualMasks, store: FrameStore, test: pd.DataFrame
+) -> pd.DataFrame:
+    """Measure the volumes of a method in the phases that it can segment."""
+    return _named(score_volumes(method.masks, manual, store, test), method, manual.structure)
+
+
+def _named(cases: pd.DataFrame, method: MethodMasks, structure: str) -> pd.DataFrame:
+    """Put the names of the method and the structure first, and keep the phases that the method can segment."""
+    names = {"method": method.method, "kind": method.kind, "rule": method.rule, "structure": structure}
     for place, column in enumerate(CASE_COLUMNS):
         cases.insert(place, column, names[column])
     return cases[cases["phase"].isin(method.phases)]
+
+
+def _summarise_volumes(volumes: Sequence[pd.DataFrame]) -> dict[str, Any] | None:
+    """Summarise volumes and their ejection fractions; None where none were measured."""
+    if not volumes:
+        return None
+    table = pd.concat(volumes, ignore_index=True)
+    return {
+        "rows": summarise_volumes(table, CASE_COLUMNS),
+        "ejection_fraction": compare_ejection_fractions(table),
+    }

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from alan.report.headline import simulated_stores
-from alan.report.table import Cell, Table
-from alan.report.tables import segmentation_tables, view_table
-from alan.report.words import listed, phase_name
+from alan.report.table import Cell, Table, interval
+from alan.report.tables import ejection_fraction_table, segmentation_tables, view_table
+from alan.report.words import listed, phase_name, structure_name
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:
@@ -24,6 +24,7 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
     lines = [f"Simulated data ({listed(simulated)}): these patients do not exist."] if simulated else []
     if segmentation := results.get("segmentation"):
         phases = list(segmentation["test"]["phases"])
+        lines += _volume_lines(segmentation)
         for table in segmentation_tables(segmentation):
             head = _line(f"Dice, {table.title.lower()}", [phase_name(phase) for phase in phases])
             lines += ["", head, *_rows(table, "Dice, %")]
@@ -34,6 +35,25 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
             _line(f"  {row.name}, k = {row.cells[0].text}", [_cell(cell) for cell in row.cells[-2:]])
             for row in table.sections[0].rows
         ]
+    return lines
+
+
+def _volume_lines(segmentation: Mapping[str, Any]) -> list[str]:
+    """Write the Dice score of volumes, and the error of the ejection fraction."""
+    volumes = segmentation.get("volumes") or {"rows": [], "ejection_fraction": []}
+    methods: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in volumes["rows"]:
+        methods.setdefault((row["structure"], row["method"]), {})[row["phase"]] = row
+    lines, last = [], None
+    for (structure, method), by_phase in methods.items():
+        if structure != last:
+            lines += ["", _line(f"Dice of volumes, {structure_name(structure)}", list(by_phase))]
+            last = structure
+        cells = [_cell(interval(row["metrics"]["dice"])) for row in by_phase.values()]
+        lines.append(_line(f"  {method}", cells))
+    if table := ejection_fraction_table(volumes):
+        lines += ["", _line("Ejection fraction of volumes, points", ["bias", "limits of agreement"])]
+        lines += [_line(f"  {row.name}", [_cell(cell) for cell in row.cells[:2]]) for row in table.rows]
     return lines
 
 

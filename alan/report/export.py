@@ -12,6 +12,7 @@ import pandas as pd
 from alan.evaluation.columns import COLUMNS, ColumnEntry
 from alan.evaluation.scoring import METRICS
 from alan.evaluation.summary import EF_STATISTICS
+from alan.evaluation.volumes import VOLUME_METRICS
 from alan.files import atomic, write_text
 from alan.report import label_efficiency, networks, tables
 from alan.report.table import Table, to_latex
@@ -78,9 +79,10 @@ def write_summary(folder: Path, results: Mapping[str, Any]) -> None:
     written: list[Table] = []
     if summary := results.get("segmentation"):
         rows += _rows("segmentation", summary, _segmentation(summary))
-        more = [tables.ejection_fraction_table(summary), networks.cost_table(summary)]
+        more = [*tables.ejection_fraction_tables(summary), networks.cost_table(summary)]
         more += [ensemble["table"] for ensemble in networks.ensemble_tables(summary)]
-        written += _named([*tables.segmentation_tables(summary), *filter(None, more)], summary)
+        measured = [*tables.volume_tables(summary), *tables.segmentation_tables(summary)]
+        written += _named([*measured, *filter(None, more)], summary)
     if summary := results.get("views"):
         rows += _rows("views", summary, _views(summary))
         written += _named([tables.view_table(summary)], summary)
@@ -118,12 +120,24 @@ def _segmentation(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         labels = {"metric": "dice_minus_atlas", "unit": "share"}
         yield {**{name: row[name] for name in names}, **labels, **_interval(row["dice"])}
     kinds = {row["method"]: row["kind"] for row in summary["rows"]}
-    for row in summary["ejection_fraction"]:
-        labels = {"method": row["method"], "kind": kinds[row["method"]], "rule": row["rule"], "structure": "lv"}
-        counts = {"n": row["n"], "undefined": row["undefined"]}
-        for statistic in EF_STATISTICS:
-            unit = "" if statistic == "correlation" else "points"
-            yield {**labels, "metric": f"ef_{statistic}", "unit": unit, **row[statistic], **counts}
+    volumes = summary.get("volumes") or {"rows": [], "ejection_fraction": []}
+    for row in volumes["rows"]:
+        for metric, value in row["metrics"].items():
+            unit = VOLUME_METRICS[metric].unit or "share"
+            labels = {"metric": f"volume_{metric}", "unit": unit, "empty": row["empty"]}
+            yield {**{name: row[name] for name in names}, **labels, **_interval(value)}
+    for prefix, part in (("ef", summary), ("volume_ef", volumes)):
+        for row in part["ejection_fraction"]:
+            labels = {
+                "method": row["method"],
+                "kind": kinds[row["method"]],
+                "rule": row["rule"],
+                "structure": "lv",
+            }
+            counts = {"n": row["n"], "undefined": row["undefined"]}
+            for statistic in EF_STATISTICS:
+                unit = "" if statistic == "correlation" else "points"
+                yield {**labels, "metric": f"{prefix}_{statistic}", "unit": unit, **row[statistic], **counts}
     for row in summary["accuracy"]:
         labels = {"method": row["method"], "kind": row["kind"], "metric": "pixel_accuracy", "unit": "share"}
         yield {**labels, **_interval(row["accuracy"])}

@@ -7,6 +7,7 @@ from typing import Any
 
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
 from alan.evaluation.scoring import METRICS, Metric
+from alan.evaluation.volumes import VOLUME_METRICS
 from alan.report.table import Cell, Column, Row, Section, Table, interval
 from alan.report.words import (
     KIND_COLOURS,
@@ -100,7 +101,8 @@ def _main_table(summary: Mapping[str, Any], structure: str, phases: Sequence[str
     sections = [Section(rows)]
     if published := _published(summary, structure, phases):
         sections.append(Section(published, published=True))
-    return Table(structure_name(structure).capitalize(), [*columns, Column("Empty")], sections)
+    title = structure_name(structure).capitalize() + (", slice by slice" if summary.get("volumes") else "")
+    return Table(title, [*columns, Column("Empty")], sections)
 
 
 def _rank(key: tuple[str, str], by_phase: Mapping[str, Any]) -> tuple[int, str, int]:
@@ -156,7 +158,50 @@ def published_note(summary: Mapping[str, Any]) -> str:
     return f"{note}."
 
 
-def ejection_fraction_table(summary: Mapping[str, Any]) -> Table | None:
+def volume_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Make the table of each structure by volume; empty if volumes were not measured."""
+    if not (volumes := summary.get("volumes")):
+        return []
+    main = {name: metric for name, metric in VOLUME_METRICS.items() if metric.main}
+    columns = [_METHOD, Column("Phase", number=False), *(Column(heading(one)) for one in main.values())]
+    columns += [Column("Limits of agreement, ml"), Column("Volumes"), Column("Empty")]
+    found = []
+    for structure in dict.fromkeys(row["structure"] for row in volumes["rows"]):
+        rows = []
+        for row in volumes["rows"]:
+            if row["structure"] == structure:
+                values = [
+                    interval(row["metrics"][name], "number" if one.unit else "percent", strong=name == "dice")
+                    for name, one in main.items()
+                ]
+                cells = [Cell(row["phase"]), *values, _limits(row["metrics"]["error_ml"])]
+                cells += [Cell(str(row["metrics"]["dice"]["n"])), Cell(str(row["empty"]))]
+                colour = KIND_COLOURS.get(row["kind"], "")
+                rows.append(Row(row["method"], cells, detail=_rule(row["rule"]), colour=colour))
+        title = f"{structure_name(structure).capitalize()}, volumes of a patient at a phase"
+        found.append(Table(title, columns, [Section(rows)]))
+    return found
+
+
+def _limits(error: Mapping[str, Any]) -> Cell:
+    """Format the limits of agreement: the mean error plus and minus 1.96 standard deviations."""
+    if error["mean"] is None or error["n"] < 2:
+        return Cell(UNDEFINED)
+    spread = 1.96 * error["std"] * (error["n"] / (error["n"] - 1)) ** 0.5  # std is divided by n
+    return Cell(f"{number(error['mean'] - spread)} to {number(error['mean'] + spread)}")
+
+
+def ejection_fraction_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Make the tables of the ejection fraction, from outlines in long-axis views and from volumes of slices."""
+    found = [ejection_fraction_table(summary)]
+    if volumes := summary.get("volumes"):
+        found.append(ejection_fraction_table(volumes, "Ejection fraction from the volumes of slices"))
+    return [table for table in found if table]
+
+
+def ejection_fraction_table(
+    summary: Mapping[str, Any], title: str = "Ejection fraction from the outlines"
+) -> Table | None:
     """Make the table of the ejection fraction; None if it was not measured."""
     if not summary["ejection_fraction"]:
         return None
@@ -187,7 +232,7 @@ def ejection_fraction_table(summary: Mapping[str, Any]) -> Table | None:
         ]
         rows.append(Row(row["method"], cells, detail=_rule(row["rule"])))
     columns = [_METHOD, *map(Column, titles)]
-    return Table("Ejection fraction from the outlines", columns, [Section(rows)], small=True)
+    return Table(title, columns, [Section(rows)], small=True)
 
 
 def _quartiles(value: Mapping[str, float]) -> Cell:

@@ -38,6 +38,8 @@ class Segmenter(nn.Module):
         structures: Names, in the order of the channels.
         size: Height and width in pixels of the frames it was trained on; None takes frames of any size.
         provenance: JSON-able entries about its origin.
+        flips: Whether the probabilities are the mean over the frame and its three flips (left to right, upside
+            down, both), at four times the cost; for networks that were trained on flipped frames.
 
     Attributes:
         classes: Channels of the probabilities: 1 for one structure, else one per structure and the background.
@@ -51,8 +53,11 @@ class Segmenter(nn.Module):
         structures: Sequence[str],
         size: int | None = None,
         provenance: Mapping[str, Any] | None = None,
+        *,
+        flips: bool = False,
     ) -> None:
         super().__init__()
+        self.flips = flips
         self.model = model.requires_grad_(False)
         self.spec = replace(spec, encoder_weights=None)
         self.structures = tuple(structures)
@@ -69,7 +74,12 @@ class Segmenter(nn.Module):
             "structures": list(self.structures),
             "normalisation": self.model.normalisation,
             "size": self.size,
+            **({"flips": True} if self.flips else {}),
         }
+
+    def with_flips(self) -> Segmenter:
+        """Return the same network with the mean over flips, see ``flips``; the weights are shared."""
+        return Segmenter(self.model, self.spec, self.structures, self.size, self.provenance, flips=True)
 
     def train(self, mode: bool = True) -> Segmenter:
         """Stay in eval mode, whatever the surrounding module does."""
@@ -100,10 +110,15 @@ class Segmenter(nn.Module):
         shape = (images.shape[-2], images.shape[-1])
         side = (self.size, self.size) if self.size is not None else shape
         if shape == side:
-            return to_probabilities(self.model(images).float())
+            return self._forward(images)
         images = F.interpolate(images, side, mode="bilinear", antialias=True, align_corners=False)
-        probabilities = to_probabilities(self.model(images).float())
-        return F.interpolate(probabilities, shape, mode="bilinear", align_corners=False)
+        return F.interpolate(self._forward(images), shape, mode="bilinear", align_corners=False)
+
+    def _forward(self, images: Tensor) -> Tensor:
+        """Compute probabilities (B, C, H, W) of images (B, 1, H, W) of the size of the network."""
+        flips: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3)) if self.flips else ((),)
+        found = [to_probabilities(self.model(images.flip(axes)).float()).flip(axes) for axes in flips]
+        return torch.stack(found).mean(0) if len(found) > 1 else found[0]
 
     def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
         """Segment frames (B, H, W) uint8 into masks (B, H, W) bool of each structure, which do not overlap."""
@@ -167,7 +182,8 @@ def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
         with torch.random.fork_rng(devices=[]):
             model = PaddedNetwork(spec, n_classes(structures), normalisation)
         model.load_state_dict(tensors)
-        segmenter = Segmenter(model, spec, structures, entry["size"], entry["provenance"])
+        flips = bool(entry.get("flips", False))
+        segmenter = Segmenter(model, spec, structures, entry["size"], entry["provenance"], flips=flips)
     except (TypeError, KeyError, RuntimeError, ParameterError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{file}: weights and settings do not belong together ({reason})") from error

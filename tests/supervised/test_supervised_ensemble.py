@@ -6,13 +6,16 @@ import torch
 from torchmetrics.functional.segmentation import dice_score
 
 import alan
+from alan.downstream.members import with_flips
 from alan.errors import ConfigError, ParameterError
 from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.member_predictions import collect
 from alan.supervised.search_weights import search_weights
-from alan.supervised.segmenter import to_labels, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter, to_labels, untrained_segmenter
 from alan.supervised.settings import NetworkSpec
 
+#: Axes of (B, H, W) along which frames are flipped.
+FLIPS = ([], [1], [2], [1, 2])
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 
 
@@ -225,3 +228,24 @@ def test_bad_search(case, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(ConfigError, match=r"alan-echo\[search\]"):
         search_weights(agreement, names, sampler="tpe", progress=False)
+
+
+def test_flips_of_a_segmenter_and_of_an_ensemble(tmp_path):
+    frames = torch.as_tensor(np.random.default_rng(0).integers(0, 256, (2, 20, 24)), dtype=torch.uint8)
+    a, b = (untrained_segmenter(SMALL, ["lv", "myo"], seed=seed) for seed in (0, 1))
+    means = [
+        torch.stack(
+            [one.probabilities(frames.flip(axes)).flip([axis + 1 for axis in axes]) for axes in FLIPS]
+        ).mean(0)
+        for one in (a, b)
+    ]
+    flipped = with_flips(a)
+    torch.testing.assert_close(flipped.probabilities(frames), means[0])
+    assert not torch.allclose(a.probabilities(frames), means[0])
+    assert flipped.fingerprint != a.fingerprint
+    save_segmenter(flipped, tmp_path / "a.safetensors")
+    again = load_segmenter(tmp_path / "a.safetensors")
+    assert again.fingerprint == flipped.fingerprint
+    torch.testing.assert_close(again.probabilities(frames), means[0])
+    one = with_flips(EnsembleSegmenter({"a": a, "b": b}, {"a": 3, "b": 1}))
+    torch.testing.assert_close(one.probabilities(frames), 0.75 * means[0] + 0.25 * means[1])

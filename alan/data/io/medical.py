@@ -42,14 +42,23 @@ class MedicalImage:
     spacing: Spacing | None
 
 
+def medical_layout(path: str | os.PathLike[str]) -> Layout:
+    """Read the header of a NIfTI or MetaImage file: shape (T, H, W), type of values, pixel size, slice distance.
+
+    Raises:
+        DataError: The file is missing, or has another format.
+    """
+    with reading(path, "image") as source:
+        return metaimage_layout(source) if _is_metaimage(source) else nifti_layout(source)
+
+
 def medical_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
     """Read (T, H, W) from the header of a NIfTI or MetaImage file.
 
     Raises:
         DataError: The file is missing, or has another format.
     """
-    with reading(path, "image") as source:
-        return (metaimage_layout(source) if _is_metaimage(source) else nifti_layout(source)).shape
+    return medical_layout(path).shape
 
 
 def medical_files(path: Path) -> tuple[Path, ...]:

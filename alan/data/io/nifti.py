@@ -107,6 +107,7 @@ def _layout(file: Readable, path: Path) -> tuple[Layout, int, int]:
         _seconds(header, sizes_xyt),
         _declared(header),
         notes,
+        _slice_mm(header, sizes_xyt),
     )
     return layout, max(_offset(header), n_bytes), n_bytes
 
@@ -127,6 +128,13 @@ def _spacing(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
     if row == column == 1:
         return None, ()
     return (row, column), ("pixel size without a unit, taken as mm",)
+
+
+def _slice_mm(header: Any, sizes: list[int]) -> float | None:
+    """Return the distance of the slices of a volume (x, y, z), in mm."""
+    step, unit = float(header["pixdim"][3]), header.get_xyzt_units()[0]
+    known = len(sizes) > 2 and sizes[2] > 1 and math.isfinite(step) and step > 0
+    return step * _MM.get(unit, 1.0) if known else None
 
 
 def _seconds(header: Any, sizes: list[int]) -> float | None:

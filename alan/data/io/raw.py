@@ -41,6 +41,8 @@ class Layout:
         seconds: Time from one frame to the next, or None.
         declared: Range of grey values to show, or None.
         notes: Assumptions about the pixel size.
+        slice_mm: Distance in mm from one slice of a volume to the next, or None where the header does not state
+            it.
     """
 
     shape: tuple[int, int, int]
@@ -50,6 +52,7 @@ class Layout:
     seconds: float | None = None
     declared: tuple[float, float] | None = None
     notes: tuple[str, ...] = ()
+    slice_mm: float | None = None
 
     @property
     def n_bytes(self) -> int:

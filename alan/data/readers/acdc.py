@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from alan.bounds import Seed, bounded
 from alan.data.io.base import MAX_PIXELS
-from alan.data.io.medical import medical_shape, read_labels, read_medical
+from alan.data.io.medical import medical_layout, read_labels, read_medical
+from alan.data.io.raw import Layout
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import number, read_info, read_number, read_rows
-from alan.data.sample import ByteArray, Record, Sample
+from alan.data.sample import SLICE_MM, ByteArray, Record, Sample
 from alan.data.splits import resolve_splits
 from alan.data.structures import label_names
 from alan.errors import DataError, ParameterError, nearest
@@ -41,6 +42,14 @@ class _Slice:
     phase: str
 
 
+@dataclass(frozen=True)
+class _Size:
+    """Sizes of the HDF5 slices of a patient in mm: (row, column) of a pixel, and the distance of the slices."""
+
+    pixel: tuple[float, float]
+    slice_mm: float | None
+
+
 @bounded
 class Acdc(EchoDataset):
     """ACDC, the Automated Cardiac Diagnosis Challenge: its NIfTI volumes, or the widespread HDF5 slices.
@@ -61,7 +70,8 @@ class Acdc(EchoDataset):
     view, because short-axis MR is no view of echocardiography. In the NIfTI layout ED and ES are the frames that
     ``Info.cfg`` names, and its Group, Height and Weight become attributes; without it the phase is unknown. In the
     HDF5 layout frame 01 is ED, frame 02 is ES, and pixel sizes are those of a table ``spacing.csv`` in the folder
-    or its parent (columns ``volume``, ``spacing_x``, ``spacing_y``, in mm), or unknown.
+    or its parent (columns ``volume``, ``spacing_x``, ``spacing_y``, and perhaps ``spacing_z``, in mm), or unknown.
+    The distance of the slices becomes the attribute ``slice_mm``, which volumes in ml need.
 
     Grey values of a volume are scaled linearly from its minimum and maximum to 0 and 255, or robustly, see
     ``grey``. The HDF5 files hold volumes that were stretched to 0 to 1 in the same way, so that both layouts look
@@ -101,7 +111,11 @@ class Acdc(EchoDataset):
         self._joined, self._grey = _joined(structures), grey
         self._limits: dict[tuple[str, str], tuple[float, float]] = {}  # of volumes of HDF5 slices
         self.structures = tuple(self._joined)
-        found = list(self._volumes()) or list(self._slices())
+        table = next((path for base in (self.root, self.root.parent) if (path := base / _TABLE).is_file()), None)
+        found, self._sizes = list(self._volumes()), {}
+        if not found:
+            self._sizes = {} if table is None else _read_sizes(table)
+            found = list(self._slices())
         if not found:
             raise DataError(
                 f"{self.root}: no ACDC slice found; {self.name} asks for the folder that holds {contents}"
@@ -115,9 +129,7 @@ class Acdc(EchoDataset):
         files = [[path for path in (part.image, part.label) if path is not None] for part in self._parts]
         infos = sorted({path.parent / "Info.cfg" for paths in files for path in paths})
         shared = [path for path in infos if path.is_file()]
-        table = next((path for base in (self.root, self.root.parent) if (path := base / _TABLE).is_file()), None)
-        self._spacing = {} if table is None or self._parts[0].position is not None else _read_spacing(table)
-        shared += [table] if table is not None and self._spacing else []
+        shared += [table] if table is not None and self._sizes else []
         options: dict[str, Any] = {"structures": list(self._joined.items())}
         if grey != "range":  # fingerprints of before stay
             options["grey"] = grey
@@ -134,16 +146,17 @@ class Acdc(EchoDataset):
                 match = _VOLUME.fullmatch(path.name)
                 if match is None:
                     continue
-                depth = _depth(path)
-                if depth is None:
+                header = _header(path)
+                if header is None:
                     unreadable.append(path.name)
                     continue
                 label = path.with_name(path.name.replace(".nii", "_gt.nii"))
-                for position in range(depth):
+                known = attributes if header.slice_mm is None else {**attributes, SLICE_MM: header.slice_mm}
+                for position in range(header.shape[0]):
                     identity = f"{path.name.partition('.')[0]}_slice_{position + 1}"
                     phase = phases.get(int(match["frame"]), "")
                     part = _Slice(path, label if label.is_file() else None, position, phase)
-                    yield Record(identity, match["patient"], split, attributes=attributes), part
+                    yield Record(identity, match["patient"], split, attributes=known), part
         self._skip("volumes that cannot be read", unreadable, "get the files again")
 
     def _slices(self) -> Iterable[tuple[Record, _Slice]]:
@@ -151,7 +164,9 @@ class Acdc(EchoDataset):
             match = _SLICE.fullmatch(path.name)
             if match is not None:
                 phase = {1: "ED", 2: "ES"}.get(int(match["frame"]), "")
-                yield Record(path.stem, match["patient"]), _Slice(path, None, None, phase)
+                size = self._sizes.get(match["patient"])
+                attributes = {} if size is None or size.slice_mm is None else {SLICE_MM: size.slice_mm}
+                yield Record(path.stem, match["patient"], attributes=attributes), _Slice(path, None, None, phase)
 
     def _load(self, index: int) -> Sample:
         part = self._parts[index]
@@ -159,10 +174,8 @@ class Acdc(EchoDataset):
         spacing = None
         if part.position is None:
             image, labels = _read_slice(part.image)
-            frame, spacing = (
-                _scale(image, *self._slice_limits(part)),
-                self._spacing.get(self.records[index].patient),
-            )
+            size = self._sizes.get(self.records[index].patient)
+            frame, spacing = _scale(image, *self._slice_limits(part)), None if size is None else size.pixel
         else:
             volume = read_medical(part.image)
             limits = _limits([volume.array], self._grey, part.image)
@@ -248,10 +261,10 @@ def _number(info: Mapping[str, str], name: str) -> float | None:
         return None
 
 
-def _depth(path: Path) -> int | None:
-    """Number of slices, from the header; None if it cannot be read."""
+def _header(path: Path) -> Layout | None:
+    """Read the header of a volume; None if it cannot be read."""
     try:
-        return medical_shape(path)[0]
+        return medical_layout(path)
     except DataError:
         return None
 
@@ -271,19 +284,21 @@ def _scale(image: NDArray[Any], low: float, high: float) -> ByteArray:
     return bytes_
 
 
-def _read_spacing(path: Path) -> dict[str, tuple[float, float]]:
-    """Patient to the (row, column) size of a pixel in mm.
+def _read_sizes(path: Path) -> dict[str, _Size]:
+    """Read the sizes of the pixels of each patient.
 
     Raises:
         DataError: A size is missing or not above 0, or the volumes of a patient have different ones.
     """
-    found: dict[str, tuple[float, float]] = {}
-    for row in read_rows(path, ["volume", "spacing_x", "spacing_y"]):
+    found: dict[str, _Size] = {}
+    for row in read_rows(path, ["volume", "spacing_x", "spacing_y"], ["spacing_z"]):
         patient = row["volume"].partition("_")[0]
-        given = [read_number(row, name, path, row["volume"]) for name in ("spacing_y", "spacing_x")]
+        names = ["spacing_y", "spacing_x", *(["spacing_z"] if row.get("spacing_z") else [])]
+        given = [read_number(row, name, path, row["volume"]) for name in names]
         if any(size is None or size <= 0 for size in given):
             raise DataError(f"{path}: {row['volume']}: the pixel size must be two numbers above 0, in mm")
-        size = (float(given[0] or 0), float(given[1] or 0))
+        numbers = [float(size or 0) for size in given]
+        size = _Size((numbers[0], numbers[1]), numbers[2] if len(numbers) > 2 else None)
         if found.setdefault(patient, size) != size:
             raise DataError(
                 f"{path}: the volumes of {patient} have different pixel sizes: give the HDF5 layout one"

@@ -41,7 +41,7 @@ def test_slices_of_the_official_volumes(root, archives):
         "patient002": "train",
         "patient101": "test",
     }
-    assert data.records[0].attributes == {"Height": 184.0, "Weight": 95.0, "Group": "DCM"}
+    assert data.records[0].attributes == {"Height": 184.0, "Weight": 95.0, "Group": "DCM", "slice_mm": 1.0}
     assert {r.view for r in data.records} == {""}
     grey, labels = archives.acdc_volume(3)  # patient 1, frame 12
     sample = by_id(data, "patient001_frame12_slice_2")
@@ -117,6 +117,7 @@ def test_pixel_sizes_of_slices(tmp_path, place):
     assert data.fingerprint() != before.fingerprint()
     store = prepare(data, tmp_path / "s.h5", Preprocessing(24, pixel_mm=1.5), workers=0, progress=False)
     assert store.sequences[0].spacing == (1.5, 1.25)
+    assert [s.attributes for s in store.sequences] == [{"slice_mm": 10.0}] * 2
     restored = store.preprocessing.restore(store.masks([0], "rv"), (30, 20), (1.5, 1.25))
     assert restored[0, 3:27].all()  # 24 of 30 rows of 1.5 mm; 20 columns of 1.25 mm are 17 of 1.5 mm
     assert not restored[0, :3].any()
