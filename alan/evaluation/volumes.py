@@ -96,7 +96,7 @@ def _compare(
     a: NDArray[np.bool_], b: NDArray[np.bool_], voxel: tuple[float, float, float] | None
 ) -> dict[str, float | bool]:
     """Compare two volumes (D, H, W); ``voxel`` is the size of a voxel in mm."""
-    both, total = np.float64((a & b).sum()), np.float64(a.sum() + b.sum())
+    both, total = np.array((a & b).sum()), np.array(a.sum() + b.sum())
     hd95, asd = distances(a, b, voxel) if voxel else (_NAN, _NAN)
     ml = np.prod(voxel) / 1000 if voxel else _NAN
     volume, manual = float(a.sum() * ml), float(b.sum() * ml)
