@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alan.bounds import NonNegativeFloat, PositiveInt, Seed, Share, bounded
 from alan.downstream.whitebox.steps import SIMULATION_STEPS, PostProcessing
@@ -23,6 +24,7 @@ def name(
     structures: list[str] = ["lv", "myo", "la"],  # noqa: B006 (shown by --help; never changed)
     split: str | None = None,
     views: list[str] | None = None,
+    phases: list[Literal["ED", "ES"]] | None = None,
     postprocessing: PostProcessing = SIMULATION_STEPS,
     labels: str | None = None,
     label_split: str | None = "val",
@@ -39,7 +41,8 @@ def name(
     On the ED and ES frames of a simulated store, the share of each parcel in each structure is counted. A white
     box takes the parcels whose share probably exceeds ``share_above``. The run folder contains ``config.yaml``,
     the counts as ``prior-<structure>.json``, and the white boxes as ``<structure>.json``, which ``alan segment``
-    takes; each file says what it was learnt from. Running the same command again on the same inputs changes
+    takes; each file says what it was learnt from. With phases there is one white box for each structure and phase,
+    as ``<structure>-<phase>.json``. Running the same command again on the same inputs changes
     nothing.
 
     Args:
@@ -49,6 +52,7 @@ def name(
         structures: Structures to name, such as lv, or lv+myo for a union.
         split: Split of the simulated store (train, val or test); null for all.
         views: Views taken from both stores; null for all.
+        phases: Phases that get a white box of their own, ED and ES; null for one that serves all phases.
         postprocessing: Post-processing from the union of parcels to the segment.
         labels: Frame store of real frames whose masks, at any phase, update the choice; null for none.
         label_split: Split of the real frames (train, val or test); null for all.
@@ -70,7 +74,8 @@ def name(
     """
     from alan.data.store.reader import FrameStore
     from alan.data.structures import check_structures
-    from alan.downstream.whitebox.naming import LabelledFrames, name_parcels
+    from alan.downstream.whitebox.fitting import ALL_PHASES
+    from alan.downstream.whitebox.naming import LabelledFrames, box_name, name_parcels
     from alan.downstream.whitebox.selection import ParcelSelector
     from alan.parcels.model import load_parcels
 
@@ -93,6 +98,7 @@ def name(
         "structures": structures,
         "split": split,
         "views": views,
+        "phases": phases,
         "postprocessing": postprocessing,
         "labels": labels,
         "label_split": label_split,
@@ -101,7 +107,9 @@ def name(
         "seed": seed,
         "inputs": {**inputs, "parcels": model.fingerprint},
     }
-    files = [f"{kind}{structure}.json" for structure in structures for kind in ("prior-", "")]
+    lists: Sequence[str] = phases or (ALL_PHASES,)
+    names = [box_name(structure, phase) for structure in structures for phase in lists]
+    files = [f"{kind}{box}.json" for box in names for kind in ("prior-", "")]
     folder = Path(out)
     if (folder / CONFIG).exists() and not overwrite:
         with open_run(folder, config, overwrite=False, contents=files):  # refuses another run before the work
@@ -114,12 +122,13 @@ def name(
         simulated,
         ParcelSelector("beta", **selection),
         steps=postprocessing,
+        phases=lists,
         human=human,
         batch_size=batch_size,
     )
     with open_run(folder, config, overwrite, files):
-        for structure, (prior, segmenter) in named.items():
-            write_text(folder / f"prior-{structure}.json", prior.to_json())
-            write_text(folder / f"{structure}.json", segmenter.to_json())
+        for box, (prior, segmenter) in named.items():
+            write_text(folder / f"prior-{box}.json", prior.to_json())
+            write_text(folder / f"{box}.json", segmenter.to_json())
     _log.info("%s: white boxes of %s", folder, ", ".join(structures))
     return folder

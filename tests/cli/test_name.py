@@ -61,6 +61,29 @@ def test_priors_equal_counts_by_hand(tiny, alan, args, tmp_path, listing):
     assert yaml.safe_load((out / "config.yaml").read_text())["postprocessing"]["contour"] is True
 
 
+def test_each_phase_gets_a_white_box_of_its_own_frames(tiny, alan, args, tmp_path, listing):
+    out = tmp_path / "named"
+    args += ["--structures", "[lv]", "--share_above", 0.05]
+    ran = alan(*args, "--phases", "[ED, ES]", "--out", out)
+    assert ran.code == 0, ran.err
+    assert listing(out) == ["config.yaml", "lv-ED.json", "lv-ES.json", "prior-lv-ED.json", "prior-lv-ES.json"]
+    model, store = load_parcels(tiny.parcels()), FrameStore(tiny.store("camus"))
+    found = []
+    for phase in ("ED", "ES"):
+        table = store.labelled(views=["A4C"], phases=[phase])
+        maps, masks = model.maps(store.frames(table.frame)).numpy(), store.masks(table.label, "lv")
+        expected = ParcelPrior.count(
+            maps, masks, groups=table.patient, n_parcels=model.n_ids, background_id=model.background_id
+        )
+        prior = ParcelPrior.from_json(out / f"prior-lv-{phase}.json")
+        np.testing.assert_allclose(prior.inside, expected.inside, atol=1e-4)
+        box = ParcelSegmenter.from_json(out / f"lv-{phase}.json")
+        assert box.selector_.provenance_["learnt_from"]["phase"] == phase
+        found.append(prior.share)
+    assert not np.allclose(*found, equal_nan=True)
+    assert "nothing to do" in alan(*args, "--phases", "[ED, ES]", "--out", out).err
+
+
 def test_human_labels_update_the_white_boxes_and_are_recorded(tiny, alan, args, tmp_path):
     args += ["--structures", "[lv]", "--share_above", 0.05]
     real = ["--labels", tiny.store("camus"), "--label_patients", 1]

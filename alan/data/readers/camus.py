@@ -20,7 +20,9 @@ from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
 from alan.errors import DataError, ParameterError
 
-_CODES: Mapping[Literal["A2C", "A4C"], str] = {"A2C": "2CH", "A4C": "4CH"}
+View = Literal["A2C", "A4C", "PLAX", "PSAX"]
+#: How files name a view. Only simulated archives have the parasternal ones.
+_CODES: Mapping[View, str] = {"A2C": "2CH", "A4C": "4CH", "PLAX": "PLAX", "PSAX": "PSAX"}
 _LISTS = {"train": "training", "val": "validation", "test": "testing"}
 _NUMBERS = {"EF": "EF", "LVef": "EF", "LVedv": "EDV", "LVesv": "ESV", "FrameRate": "fps"}
 _WORDS = ("Sex", "Age", "ImageQuality")
@@ -64,7 +66,7 @@ class Camus(EchoDataset):
     Args:
         root: Folder of the release, or ``database_nifti`` itself; of the older release, the folder that contains
             ``training`` and ``testing``.
-        views: Views to read, A2C, A4C or both.
+        views: Views to read, A2C, A4C or both; archives simulated in this layout may have PLAX and PSAX too.
         sequences: Whether to read half sequences; otherwise only ED and ES stills are read.
         split: ``official`` for the lists of the release (older release: its folders), a mapping of split to
             patients such as ``{"train": "1-300", "test": "351-400, 7"}``, or the path of a YAML or JSON file of
@@ -72,7 +74,7 @@ class Camus(EchoDataset):
             exist, otherwise no split.
 
     Raises:
-        ParameterError: A view that CAMUS does not have.
+        ParameterError: An unknown view.
         DataError: There is nothing to read, or the split does not exist.
         SplitLeakError: A patient in two splits.
     """
@@ -83,7 +85,7 @@ class Camus(EchoDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
-        views: Sequence[Literal["A2C", "A4C"]] = ("A2C", "A4C"),
+        views: Sequence[View] = ("A2C", "A4C"),
         sequences: bool = True,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:

@@ -42,6 +42,7 @@ def simulate_archive(
     n_frames: PositiveInt | None = None,
     size: int | tuple[int, int] | None = None,
     split: tuple[Share, Share, Share] = (0.7, 0.1, 0.2),
+    first_patient: Annotated[int, Interval(ge=1, le=9999)] = 1,
     seed: NonNegativeInt = 0,
     workers: PositiveInt = 1,
     progress: bool = True,
@@ -53,13 +54,15 @@ def simulate_archive(
 
     Args:
         root: Folder to write to; it must be new, empty, or hold the same archive.
-        layout: Layout of the archive: echonet (AVI and CSV; A4C), camus (NIfTI; A4C and A2C) or tmed (PNG and CSV;
-            all four views).
+        layout: Layout of the archive: echonet (AVI and CSV; A4C), camus (NIfTI with masks; A4C and A2C, on request
+            also PLAX and PSAX) or tmed (PNG and CSV; all four views).
         n_patients: Number of patients, 3 to 9999.
-        views: Views to simulate; null simulates all views of the layout.
+        views: Views to simulate; null simulates the official views of the layout.
         n_frames: Frames per clip (tmed: images per view and study); null uses the default of the layout.
         size: Side of the frames in pixels, or height and width; null uses the default of the layout.
         split: Fractions of train, val and test patients, which sum to 1; each split has at least one patient.
+        first_patient: Number of the first patient in the names of the files. Archives whose stores are read
+            together need different numbers, because a number stands for a patient.
         seed: Seed of patients, clips and split.
         workers: Number of processes.
         progress: Whether to show a progress bar.
@@ -84,6 +87,11 @@ def simulate_archive(
     check_shape(shape)
     if frames < kind.min_frames:
         raise ParameterError(f"n_frames is {frames}: give at least {kind.min_frames} for the {layout} layout")
+    if first_patient + n_patients > 10_000:
+        raise ParameterError(
+            f"first_patient is {first_patient}: give at most {10_000 - n_patients} for {n_patients} patients, "
+            "whose numbers have four digits"
+        )
     folder = Path(root)
     settings: dict[str, Any] = {
         "schema": SCHEMA,
@@ -94,6 +102,7 @@ def simulate_archive(
         "size": list(shape),
         "split": list(split),
         "seed": seed,
+        **({"first_patient": first_patient} if first_patient > 1 else {}),
     }
     if _claim(folder, settings):
         return folder
@@ -103,7 +112,7 @@ def simulate_archive(
     jobs = [
         PatientJob(
             root=folder,
-            number=i + 1,
+            number=first_patient + i,
             anatomy=PatientAnatomy.sample([seed, order, i + 1]),
             seed=(seed, order, i + 1),
             split=splits[i],
@@ -165,12 +174,13 @@ def _layout(layout: str, views: Sequence[str] | None) -> Layout:
     if layout not in LAYOUTS:
         raise ParameterError(f"unknown layout {layout!r}: {nearest(layout, LAYOUTS)}")
     kind = LAYOUTS[layout]
+    known = (*kind.views, *kind.more_views)
     for view in kind.views if views is None else views:
         check_view(view)
-        if view not in kind.views:
-            raise ParameterError(f"the {layout} layout has no view {view}: choose one of: {', '.join(kind.views)}")
+        if view not in known:
+            raise ParameterError(f"the {layout} layout has no view {view}: choose one of: {', '.join(known)}")
     if views is not None and (not views or len(set(views)) < len(views)):
-        raise ParameterError(f"views is {list(views)}: give each view once, out of {', '.join(kind.views)}")
+        raise ParameterError(f"views is {list(views)}: give each view once, out of {', '.join(known)}")
     return kind
 
 

@@ -63,13 +63,15 @@ class Layout(abc.ABC):
     """Writer of one official layout.
 
     Attributes:
-        views: Views of the layout.
+        views: Views of the layout, simulated by default.
+        more_views: Views that can be simulated on request, beyond the official ones.
         n_frames: Default number of frames.
         min_frames: Minimum number of frames.
         size: Default (H, W).
     """
 
     views: ClassVar[tuple[str, ...]]
+    more_views: ClassVar[tuple[str, ...]] = ()
     n_frames: ClassVar[int]
     min_frames: ClassVar[int] = 2
     size: ClassVar[tuple[int, int]] = (112, 112)
@@ -123,10 +125,12 @@ class EchoNetLayout(Layout):
 class CamusLayout(Layout):
     """CAMUS: NIfTI stills and half sequences with masks, Info files, split lists; A4C is ``4CH``, A2C ``2CH``.
 
-    Masks extend outside the sector where the heart does, as in the real dataset.
+    PLAX and PSAX, which CAMUS does not have, are written under their own names if they are asked for. Masks extend
+    outside the sector where the heart does, as in the real dataset.
     """
 
     views = ("A2C", "A4C")
+    more_views = ("PLAX", "PSAX")
     n_frames = 10
     size = (128, 160)
 
@@ -138,7 +142,7 @@ class CamusLayout(Layout):
         sex, age = ("F", "M")[int(rng.integers(2))], int(rng.integers(25, 90))
         quality = ("Good", "Medium", "Poor")[min(int(3 * job.anatomy.habitus), 2)]
         for view in job.views:
-            chamber = {"A4C": "4CH", "A2C": "2CH"}[view]
+            chamber = {"A4C": "4CH", "A2C": "2CH"}.get(view, view)
             clip = job.simulate(view, systole_only=True, labels_outside=True)
             truth = np.where(np.isin(clip.labels, (LV, MYO, LA)), clip.labels, 0).astype(np.uint8)
             stem = f"{name}_{chamber}"

@@ -75,7 +75,7 @@ class LabelledFrames:
 
 
 class NamedParcels(NamedTuple):
-    """Parcels of one structure: the counts on simulated frames and the white box."""
+    """Parcels of one structure, in one phase or in all: the counts on simulated frames and the white box."""
 
     prior: ParcelPrior
     segmenter: ParcelSegmenter
@@ -88,6 +88,7 @@ def name_parcels(
     selector: ParcelSelector,
     *,
     steps: PostProcessing = SIMULATION_STEPS,
+    phases: Sequence[str] = (ALL_PHASES,),
     human: LabelledFrames | None = None,
     batch_size: int = 64,
 ) -> dict[str, NamedParcels]:
@@ -99,11 +100,13 @@ def name_parcels(
         simulated: Simulated frames; their labels are counted as priors.
         selector: Rule ``"beta"`` and its parameters.
         steps: Post-processing.
+        phases: Phases that get a white box of their own, such as ``("ED", "ES")``; by default one serves all.
         human: Real frames whose labels update the priors; None uses the priors alone.
         batch_size: Frames that go through the backbone at a time.
 
     Returns:
-        Structure to its prior and its white box, whose provenance says what it was learnt from.
+        Name of each white box (see :func:`box_name`) to its prior and the white box, whose provenance says what
+        it was learnt from.
 
     Raises:
         SelectionError: no parcel is probable enough for a structure; the message names the best candidate.
@@ -117,26 +120,34 @@ def name_parcels(
     human_maps = None if human is None else _labelled_maps(model, human, structures, batch_size)
     found = {}
     for structure in structures:
-        prior = count_prior(model, structure, simulated_maps[structure])
+        frames = simulated_maps[structure]
+        priors = {phase: count_prior(model, structure, frames.of_phase(phase)) for phase in phases}
         labels = None if human_maps is None else human_maps[structure]
-        box = fit_white_box(model, structure, labels, selector, steps=steps, priors={ALL_PHASES: prior})
-        if not box.complete:
-            raise SelectionError(f"{structure}: {box.reasons[ALL_PHASES]}")
-        segmenter = box.segmenters[ALL_PHASES]
-        segmenter.selector_.provenance_["learnt_from"] = learnt_from
-        found[structure] = NamedParcels(prior, segmenter)
-        _log.info("%s: %d of %d parcels", structure, len(segmenter.selector_.interior_), model.n_parcels)
+        box = fit_white_box(model, structure, labels, selector, steps=steps, phases=phases, priors=priors)
+        for phase, prior in priors.items():
+            name = box_name(structure, phase)
+            if phase in box.reasons:
+                raise SelectionError(f"{name}: {box.reasons[phase]}")
+            segmenter = box.segmenters[phase]
+            segmenter.selector_.provenance_["learnt_from"] = learnt_from | ({"phase": phase} if phase else {})
+            found[name] = NamedParcels(prior, segmenter)
+            _log.info("%s: %d of %d parcels", name, len(segmenter.selector_.interior_), model.n_parcels)
     return found
+
+
+def box_name(structure: str, phase: str = ALL_PHASES) -> str:
+    """Name of a white box: the structure, with the phase after a hyphen if it is for one phase (``lv-ED``)."""
+    return f"{structure}-{phase}" if phase else structure
 
 
 def _labelled_maps(
     model: ParcelModel, frames: LabelledFrames, structures: Sequence[str], batch_size: int
 ) -> dict[str, LabelledMaps]:
-    """Parcel maps and masks of each structure."""
+    """Parcel maps, masks, patients and phases of each structure."""
     maps = model.store_maps(frames.store, frames.rows["frame"].to_numpy(), batch_size)
     labels = frames.store.label_maps(frames.rows["label"], structures)
-    patients = frames.rows["patient"].to_numpy()
+    patients, phases = (frames.rows[column].to_numpy() for column in ("patient", "phase"))
     return {
-        structure: LabelledMaps(maps, np.asarray(labels == value), patients)
+        structure: LabelledMaps(maps, np.asarray(labels == value), patients, phases)
         for value, structure in enumerate(structures, 1)
     }

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from alan.data.simulator import simulate_archive
+from alan.data.readers.camus import Camus
+from alan.data.simulator import simulate_archive, simulate_sequence
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.archive import assign_splits
 from alan.data.simulator.layouts import LAYOUTS, CamusLayout, PatientJob, write_nifti, write_video
+from alan.data.simulator.scene import LA, LV, MYO
 from alan.errors import DataError, ParameterError
 
 SMALL = {
@@ -237,7 +239,8 @@ def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
         ({"layout": "camuz"}, "did you mean 'camus'"),
         ({"n_patients": 2}, "give a whole number from 3"),
         ({"n_patients": 10_000}, "from 3 to 9999"),
-        ({"views": ("PLAX",)}, "no view PLAX: choose one of: A2C, A4C"),
+        ({"layout": "echonet", "views": ("PLAX",)}, "no view PLAX: choose one of: A4C"),
+        ({"first_patient": 9998}, "at most 9997 for 3 patients"),
         ({"views": ("A4",)}, "did you mean 'A4C'"),
         ({"views": ("A4C", "A4C")}, "each view once"),
         ({"views": ()}, "each view once"),
@@ -279,3 +282,29 @@ def test_archives_of_one_seed_share_no_patient(tmp_path):
             write(tmp_path / layout, layout)
         ejection |= {job.anatomy.ef for job in jobs}
     assert len(ejection) == PATIENTS * len(LAYOUTS)
+
+
+def test_parasternal_views_are_written_on_request_with_masks(tmp_path):
+    root = write(tmp_path / "x", "camus", views=("PLAX", "PSAX"))
+    found = Camus(root, views=("PLAX", "PSAX"))
+    assert [record.view for record in found.records] == ["PLAX", "PSAX"] * PATIENTS
+    with pytest.raises(DataError):
+        Camus(root)
+    anatomy = PatientAnatomy.sample([0, 1, 1])
+    for index, view in enumerate(("PLAX", "PSAX")):
+        clip = simulate_sequence(
+            view, anatomy, n_frames=2, size=(48, 64), seed=(0, 1, 1), systole_only=True, labels_outside=True
+        )
+        sample = found[index]
+        np.testing.assert_array_equal(sample.frames, clip.frames)
+        for name, value in (("lv", LV), ("myo", MYO), ("la", LA)):
+            np.testing.assert_array_equal(sample.masks[name], clip.labels == value)
+    assert not found[1].masks["la"].any()  # no atrium in the short axis
+
+
+def test_a_first_number_renames_patients_and_changes_nothing_else(roots, tmp_path):
+    root = write(tmp_path / "x", "camus", first_patient=101)
+    names = {name.replace("patient01", "patient00"): value for name, value in digest(root).items()}
+    expected = digest(roots["camus"])
+    changed = {name for name in expected if names[name] != expected[name]}
+    assert changed == {name for name in expected if name.endswith((".txt", "simulation.json"))}
