@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from alan.arrays import ByteArray, FloatArray, IntArray
 from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone
 from alan.bounds import PositiveInt, bounded
-from alan.data.sample import ByteArray, IntArray
 from alan.errors import ParameterError
 from alan.supervised.segmenter import Segmenter
-
-FloatArray = NDArray[np.float64]
 
 #: Name of the scoring network's own features.
 ENCODER = "encoder"

@@ -10,14 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from alan.active.acquisition import random
-from alan.active.diversity import FloatArray, FrameFeatures, choose
+from alan.active.diversity import FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import score_pool
 from alan.active.protocol import ActiveFrames, open_frames
 from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.active.state import STATE, FinishedPhase, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
-from alan.data.sample import IntArray
+from alan.arrays import FloatArray, IntArray
 from alan.runs import open_run, plain
 from alan.supervised.segmenter import Segmenter
 from alan.supervised.settings import TrainingSettings

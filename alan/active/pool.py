@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from alan.active.dropout import MonteCarloDropout
+from alan.arrays import ByteArray, IntArray
 from alan.data.io.pictures import MASKS, PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
-from alan.data.sample import ByteArray, IntArray, Record, Sample
+from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError
 from alan.files import fingerprint, read_json, write_json

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from alan.active.acquisition import UNCERTAINTIES, check_functions, entropy, random
-from alan.active.diversity import FloatArray, FrameFeatures, choose
+from alan.active.diversity import FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores, Pool, StorePool, score_pool
 from alan.active.settings import RANDOM, Passes
+from alan.arrays import ByteArray, FloatArray, IntArray
 from alan.bounds import PositiveInt, Seed, bounded
-from alan.data.sample import ByteArray, IntArray
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
 from alan.files import fingerprint

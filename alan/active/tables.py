@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from alan.active.protocol import ActiveFrames
 from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.active.state import SCHEMA, State
-from alan.data.sample import ByteArray
+from alan.arrays import ByteArray
 from alan.files import atomic, write_json
 from alan.runs import plain, provenance
 

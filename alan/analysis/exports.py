@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from alan.analysis import dicom
@@ -20,13 +19,13 @@ from alan.analysis.nifti import write_nifti
 from alan.analysis.overlay import Painter, curve_strip, display_shape, write_video
 from alan.analysis.results import BeatResult, LoopResult
 from alan.analysis.tables import LOOP_FOLDER, cells
+from alan.arrays import ByteArray
 from alan.data.preprocessing import Preprocessing
 from alan.downstream.segmentation import write_mask
 from alan.errors import DataError
 from alan.extras import third_party
 from alan.files import atomic
 
-ByteArray = NDArray[np.uint8]
 #: Kind of output: ``overlay`` (video and pictures with outlines, parcels), ``png`` (label maps at end-diastole and
 #: end-systole), ``nifti`` (label maps of all frames) or ``dicom`` (segmentation and measurements).
 Output = Literal["overlay", "png", "nifti", "dicom"]

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from alan.arrays import BoolArray, ByteArray
 from alan.data.fan import enclosing
 from alan.data.io.frames import Header
-from alan.data.sample import BoolArray, ByteArray
 from alan.errors import DataError
 
 Kind = Literal[

@@ -23,13 +23,13 @@ from alan.analysis.kinds import (
     kind_without_fan,
 )
 from alan.analysis.sources import Source
+from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.fan import Fan, enclosing, find_panels
 from alan.data.io.base import Spacing
 from alan.data.io.cine import frame_source
 from alan.data.io.frames import FrameSource
 from alan.data.io.stream import CineStream, open_stream
-from alan.data.sample import BoolArray, ByteArray
 from alan.data.store.frames import StoredFrames
 from alan.errors import DataError
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from alan.analysis.results import LoopResult
+from alan.arrays import ByteArray
 from alan.data.preprocessing import Preprocessing
 from alan.data.structures import label_colour
 from alan.files import atomic
 
-ByteArray = NDArray[np.uint8]
 #: Shortest and longest allowed length of the longer side of a picture in pixels.
 _SHORTEST, _LONGEST = 480, 960
 #: Height of the strip with the area curve below a video, in pixels, and the margin around the curve.

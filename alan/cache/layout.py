@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from alan.data.sample import IntArray
+from alan.arrays import IntArray
 from alan.errors import CacheError
 
 #: Name of a dataset to the shape and dtype of one row.

@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.cache.layout import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
 from alan.cache.manifest import Manifest, read_text, short
-from alan.data.sample import BoolArray, ByteArray, IntArray
 from alan.errors import CacheError
 
 #: A file and the place of a dataset in it.

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alan.arrays import IntArray
 from alan.cache.reader import FeatureCache
 from alan.data.loaders.datasets import Batch, SequenceDataset, StoreSet
 from alan.data.loaders.modules import SequenceDataModule
-from alan.data.sample import IntArray
 from alan.data.store.reader import StoredSequence
 
 

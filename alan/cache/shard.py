@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alan.arrays import IntArray
 from alan.cache.layout import (
     FEATURES,
     TABLES,
@@ -36,7 +37,6 @@ from alan.cache.layout import (
     read_index,
 )
 from alan.cache.manifest import Manifest, write_text
-from alan.data.sample import IntArray
 from alan.errors import CacheError, ParameterError
 from alan.files import atomic
 

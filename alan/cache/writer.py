@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from alan.arrays import IntArray
 from alan.backbone.base import Backbone
 from alan.cache.layout import FEATURES, Layout
 from alan.cache.manifest import Manifest
 from alan.cache.shard import Shard, begin, part_path
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
 from alan.data.loaders.sampling import whole
-from alan.data.sample import IntArray
 from alan.errors import CacheError
 from alan.parcels.model import ParcelModel
 

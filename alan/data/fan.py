@@ -16,10 +16,9 @@ from scipy import ndimage
 from scipy.optimize import minimize
 from skimage.transform import downscale_local_mean
 
-from alan.data.sample import BoolArray, ByteArray
+from alan.arrays import BoolArray, ByteArray, FloatArray
 from alan.errors import DataError
 
-FloatArray = NDArray[np.float64]
 #: Longest side in pixels at which the sector is searched, then refined.
 _COARSE, _FINE = 96, 288
 #: Smallest temporal range of a moving pixel, in grey values.

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
-from alan.data.sample import BoolArray, ByteArray, Sample
+from alan.data.sample import Sample
 from alan.data.structures import label_value
 from alan.errors import DataError, ParameterError
 from alan.files import fingerprint

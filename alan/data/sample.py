@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.data.structures import STRUCTURES, label_value
 from alan.errors import DataError
-
-BoolArray = NDArray[np.bool_]
-ByteArray = NDArray[np.uint8]
-IntArray = NDArray[np.int64]
 
 #: Views of the heart, in the order of the paper.
 VIEWS = ("A2C", "A4C", "PLAX", "PSAX")

@@ -8,11 +8,12 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from alan.arrays import ByteArray, IntArray
 from alan.data.io.pictures import PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.manifest import MANIFEST, read_manifest, still_spacing
 from alan.data.readers.patients import picture_id
-from alan.data.sample import ByteArray, IntArray, Record, Sample
+from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
 from alan.files import digest, files_below, fingerprint, short_name

@@ -22,6 +22,11 @@ class ColumnEntry(NamedTuple):
     description: str
 
 
+#: Origin of a row, in summaries that may have several data sets.
+DATA = (
+    ColumnEntry("data", "", "Data set"),
+    ColumnEntry("simulated", "", "True if the data are simulated, so that the patients do not exist"),
+)
 _CASE = (
     ColumnEntry("id", "", "Sequence"),
     ColumnEntry("patient", "", "Patient"),

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 from scipy.spatial import KDTree
 
+from alan.arrays import BoolArray, FloatArray
 from alan.cardiac.areas import check_spacing
 from alan.errors import ParameterError
 from alan.overlap import dice_of_counts, iou_of_counts
-
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 
 
 def _pair(a: BoolArray, b: BoolArray) -> tuple[BoolArray, BoolArray]:
@@ -114,14 +112,6 @@ def surface_distances(a: BoolArray, b: BoolArray, spacing: Sequence[float]) -> t
     return np.asarray(to_b, np.float64), np.asarray(to_a, np.float64)
 
 
-def _hausdorff95(to_b: FloatArray, to_a: FloatArray) -> float:
-    return float(max(np.percentile(to_b, 95), np.percentile(to_a, 95))) if len(to_b) else float("nan")
-
-
-def _average(to_b: FloatArray, to_a: FloatArray) -> float:
-    return float(np.concatenate([to_b, to_a]).mean()) if len(to_b) else float("nan")
-
-
 def hausdorff95(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
     """Compute the 95% Hausdorff distance: the larger of the two directed 95th percentiles.
 
@@ -136,7 +126,7 @@ def hausdorff95(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> flo
     Raises:
         ParameterError: As :func:`surface_distances`.
     """
-    return _hausdorff95(*surface_distances(a, b, spacing))
+    return distances(a, b, spacing)[0]
 
 
 def average_surface_distance(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
@@ -153,13 +143,16 @@ def average_surface_distance(a: BoolArray, b: BoolArray, spacing: tuple[float, f
     Raises:
         ParameterError: As :func:`surface_distances`.
     """
-    return _average(*surface_distances(a, b, spacing))
+    return distances(a, b, spacing)[1]
 
 
 def distances(a: BoolArray, b: BoolArray, spacing: Sequence[float]) -> tuple[float, float]:
     """Compute :func:`hausdorff95` and :func:`average_surface_distance` with one comparison of the outlines.
 
-    Args and errors are those of :func:`surface_distances`; masks may be volumes.
+    Arguments and errors are those of :func:`surface_distances`; masks may be volumes.
     """
-    pair = surface_distances(a, b, spacing)
-    return _hausdorff95(*pair), _average(*pair)
+    to_b, to_a = surface_distances(a, b, spacing)
+    if not len(to_b):
+        return float("nan"), float("nan")
+    farthest = max(np.percentile(to_b, 95), np.percentile(to_a, 95))
+    return float(farthest), float(np.concatenate([to_b, to_a]).mean())

@@ -9,13 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from alan.arrays import BoolArray
 from alan.cardiac.areas import area_cm2
 from alan.cardiac.volumes import ejection_fraction, simpson_volume
 from alan.data.store.reader import FrameStore
 from alan.data.structures import parts
 from alan.evaluation.metrics import dice, distances, iou
-
-BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

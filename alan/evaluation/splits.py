@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 
 from alan.data.splits import check_split, draw_patients
 from alan.data.store.reader import FrameStore
@@ -92,20 +90,6 @@ def read_splits(
         drawn = draw_patients(label["patient"], label_patients, seed)
         label = label[label["patient"].isin(drawn)].reset_index(drop=True)
     return EvaluationSplits(label, test, len({patient for patient, _ in train}))
-
-
-def in_phase(phases: ArrayLike, phase: str) -> NDArray[np.bool_]:
-    """Select the rows of one phase.
-
-    Args:
-        phases: (n,) phase of each row.
-        phase: Phase to select; an empty string selects all rows.
-
-    Returns:
-        (n,) bool.
-    """
-    known = np.asarray(phases)
-    return np.asarray(known == phase) if phase else np.ones(len(known), bool)
 
 
 def describe_store(store: FrameStore) -> dict[str, Any]:

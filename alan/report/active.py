@@ -19,7 +19,7 @@ from alan.active.settings import RANDOM
 from alan.active.state import SCHEMA
 from alan.data.structures import label_colour
 from alan.errors import DataError
-from alan.evaluation.columns import ColumnEntry
+from alan.evaluation.columns import DATA, ColumnEntry
 from alan.evaluation.results import RESULTS
 from alan.files import read_json
 from alan.report.export import SUMMARY, write_files
@@ -35,8 +35,7 @@ _LOOKS = (
 )  # fmt: skip
 #: Columns of the ``summary.csv`` of active learning.
 _SUMMARY = (
-    ColumnEntry("data", "", "Data set"),
-    ColumnEntry("simulated", "", "True if the data set is simulated, so that its patients do not exist"),
+    *DATA,
     ColumnEntry("function", "", "Acquisition function"),
     ColumnEntry("split", "", "Split that was measured"),
     ColumnEntry("n_labels", "count", "Number of labelled images"),

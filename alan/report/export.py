@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from alan.evaluation.columns import COLUMNS, ColumnEntry
+from alan.evaluation.columns import COLUMNS, DATA, ColumnEntry
 from alan.evaluation.scoring import METRICS
 from alan.evaluation.summary import EF_STATISTICS
 from alan.evaluation.volumes import VOLUME_METRICS
@@ -22,8 +22,7 @@ SUMMARY, SUMMARY_TEX, DICTIONARY = "summary.csv", "summary.tex", "columns.csv"
 #: Columns of the ``summary.csv`` of an evaluation.
 SUMMARY_COLUMNS = (
     ColumnEntry("protocol", "", "segmentation, views or label_efficiency"),
-    ColumnEntry("data", "", "Data set"),
-    ColumnEntry("simulated", "", "True if the data set is simulated, so that its patients do not exist"),
+    *DATA,
     ColumnEntry("method", "", "Method or features"),
     ColumnEntry("kind", "", "Kind of the method"),
     ColumnEntry("rule", "", "Rule that selects parcels"),

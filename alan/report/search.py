@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from alan.evaluation.columns import ColumnEntry
+from alan.evaluation.columns import DATA, ColumnEntry
 from alan.report import search_figures as figures
 from alan.report.export import SUMMARY, write_files
 from alan.report.html import write_page
@@ -36,8 +36,7 @@ _POINT = (
 _SCORES = tuple(map(Column, ("Dice, %", "Weights, million", "Latency, ms", "Minutes")))
 #: Columns of the ``summary.csv`` of a search; ``trials.csv`` has all columns.
 _SUMMARY = (
-    ColumnEntry("data", "", "Data sets"),
-    ColumnEntry("simulated", "", "True if a data set is simulated, so that its patients do not exist"),
+    *DATA,
     ColumnEntry("trial", "", "Number of the trial"),
     ColumnEntry("state", "", "complete, pruned (stopped early), failed, running or waiting"),
     ColumnEntry("encoder", "", "Encoder"),

@@ -17,14 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alan.arrays import FloatArray
 from alan.errors import ParameterError
 from alan.files import atomic
 from alan.overlap import dice_of_counts, iou_of_counts
 from alan.supervised.ensemble import Member, check_members
 from alan.supervised.segmenter import to_labels
 from alan.supervised.settings import Objective
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.sample import ByteArray
+from alan.arrays import ByteArray
 from alan.errors import AlanError, AlanWarning, DataError, ParameterError
 
 #: (row, column) size of a pixel in mm.

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.arrays import ByteArray
 from alan.data.io.base import GET_AGAIN, Clipped, check_complete, check_size
 from alan.data.io.dicom_apart import DecodedApart
 from alan.data.io.dicom_header import lookup, number, numbers
 from alan.data.io.frames import Decoded, GreyMapping
 from alan.data.io.grey import GreyRange, Window, grey_mapping, luma, to_grey
-from alan.data.sample import ByteArray
 from alan.errors import DataError
 from alan.extras import install_hint
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.arrays import ByteArray
 from alan.data.io.base import Cine, FrameBuffer, Region, Spacing, log_notes, reading
 from alan.data.io.grey import GreyRange
-from alan.data.sample import ByteArray
 
 #: Conversion of a decoded frame to 0..255; None leaves uint8 frames as they are.
 GreyMapping = Callable[[NDArray[Any]], ByteArray] | None

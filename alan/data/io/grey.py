@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from alan.data.sample import ByteArray
+from alan.arrays import ByteArray
 from alan.errors import DataError
 
 #: If the brightest value is below this after scaling, the declared range is assumed to be wrong.

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.arrays import ByteArray
 from alan.data.io.base import Cine, Spacing, reading, times_at
 from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
 from alan.data.io.nifti import nifti_layout, nifti_pixels
 from alan.data.io.raw import Layout, Readable, read_exactly
-from alan.data.sample import ByteArray
 from alan.errors import DataError
 
 #: Suffixes of NIfTI and MetaImage files.

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from alan.data.sample import ByteArray
+from alan.arrays import ByteArray
 from alan.errors import DataError
 
 

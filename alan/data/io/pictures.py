@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from alan.arrays import ByteArray
 from alan.data.io.base import GET_AGAIN, Cine, check_size, reading
 from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture
-from alan.data.sample import ByteArray
 from alan.errors import DataError
 
 #: Suffixes of stills.

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.arrays import ByteArray
 from alan.bounds import PositiveInt, bounded
 from alan.data.io.base import check_complete, check_size, reading
 from alan.data.io.cine import frame_source
 from alan.data.io.frames import Decoded, FrameSource, GreyMapping, Header
 from alan.data.io.grey import GreyRange
-from alan.data.sample import ByteArray
 from alan.errors import DataError
 
 

@@ -15,11 +15,11 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from alan.arrays import ByteArray
 from alan.data.io.base import GET_AGAIN, MAX_PIXELS, Cine, check_complete, check_size, times_at
 from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange
 from alan.data.io.orientation import upright_frames
-from alan.data.sample import ByteArray
 from alan.errors import DataError
 
 #: FFmpeg's demuxers of containers; its others read playlists, picture series, text and devices.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
-from alan.data.sample import ByteArray, IntArray
+from alan.arrays import ByteArray, IntArray
 from alan.data.store.reader import FrameStore, StoredSequence
 from alan.errors import DataError, ParameterError, SplitLeakError
 

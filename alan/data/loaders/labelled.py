@@ -12,10 +12,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
+from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
-from alan.data.sample import IntArray
 from alan.data.splits import draw_patients
 from alan.data.structures import check_structures
 from alan.errors import SplitLeakError

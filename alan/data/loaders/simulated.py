@@ -11,11 +11,12 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
 from alan.data.loaders.modules import FrameDataModule
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
-from alan.data.sample import VIEWS, IntArray
+from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint

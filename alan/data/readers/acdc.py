@@ -13,13 +13,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.arrays import ByteArray
 from alan.bounds import Seed, bounded
 from alan.data.io.base import MAX_PIXELS
 from alan.data.io.medical import medical_layout, read_labels, read_medical
 from alan.data.io.raw import Layout
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import number, read_info, read_number, read_rows
-from alan.data.sample import SLICE_MM, ByteArray, Record, Sample
+from alan.data.sample import SLICE_MM, Record, Sample
 from alan.data.splits import resolve_splits
 from alan.data.structures import label_names
 from alan.errors import DataError, ParameterError, nearest

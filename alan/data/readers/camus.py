@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alan.arrays import BoolArray, ByteArray
 from alan.bounds import bounded
 from alan.data.io.medical import medical_files, read_grey, read_labels
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import number, read_info, read_text
-from alan.data.sample import BoolArray, ByteArray, Record, Sample
+from alan.data.sample import Record, Sample
 from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
 from alan.errors import DataError, ParameterError

@@ -15,9 +15,9 @@ import yaml
 from numpy.typing import NDArray
 from PIL import ImageColor
 
+from alan.arrays import BoolArray
 from alan.data.io.pictures import MaskPicture, colour_code
 from alan.data.readers.tables import read_rows, read_text
-from alan.data.sample import BoolArray
 from alan.errors import DataError
 
 #: Largest number of classes of a uint8 label map, without the background.

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon2mask
 
+from alan.arrays import BoolArray
 from alan.bounds import Seed, bounded
 from alan.data.readers.classes import category_names
 from alan.data.readers.pictures import Picture, PictureDataset, entries, only_json
-from alan.data.sample import BoolArray
 from alan.errors import DataError
 from alan.files import read_json
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alan.arrays import BoolArray
 from alan.bounds import Seed, bounded
 from alan.data.io.pictures import MASKS, PICTURES, read_mask
 from alan.data.readers.classes import ClassList, read_classes
 from alan.data.readers.patients import picture_id
 from alan.data.readers.pictures import Picture, PictureDataset
-from alan.data.sample import BoolArray
 from alan.errors import DataError
 from alan.files import files_below
 

@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from alan.arrays import BoolArray
 from alan.data.io.pictures import read_picture
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.manifest import MANIFEST, read_manifest, still_spacing
 from alan.data.readers.patients import TABLE, identify, picture_id
-from alan.data.sample import BoolArray, Sample
+from alan.data.sample import Sample
 from alan.data.structures import label_names
 from alan.errors import DataError
 

@@ -10,12 +10,12 @@ from urllib.parse import urlparse
 
 import numpy as np
 
+from alan.arrays import BoolArray
 from alan.bounds import Seed, bounded
 from alan.data.io.pictures import read_mask
 from alan.data.readers.classes import category_names
 from alan.data.readers.patients import picture_id
 from alan.data.readers.pictures import Picture, PictureDataset, entries, only_json
-from alan.data.sample import BoolArray
 from alan.errors import DataError, nearest
 from alan.files import read_json
 

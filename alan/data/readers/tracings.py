@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.draw import polygon
 
-from alan.data.sample import BoolArray
+from alan.arrays import BoolArray
 from alan.errors import DataError
 
 #: A point may lie this far outside the frame, in pixels: corners are rounded to whole pixels.

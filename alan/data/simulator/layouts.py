@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import override
 
-from alan.data.sample import ByteArray
+from alan.arrays import ByteArray
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.scene import LA, LV, MYO
 from alan.data.simulator.sequence import SimulatedSequence, simulate_sequence

@@ -17,7 +17,8 @@ import pandas as pd
 from PIL import Image
 from tqdm.auto import tqdm
 
-from alan.data.sample import SPLITS, ByteArray, IntArray
+from alan.arrays import ByteArray, IntArray
+from alan.data.sample import SPLITS
 from alan.data.simulator.statistics import frame_statistics, shape_statistics, table
 from alan.data.store.reader import FrameStore, StoredSequence
 from alan.errors import AlanError, ParameterError, nearest

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from alan.data.sample import BoolArray, ByteArray
+from alan.arrays import BoolArray, ByteArray
 from alan.data.simulator.sequence import simulate_sequence
 
 #: (height, width) of screens that are common in exported loops.

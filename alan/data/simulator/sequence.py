@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alan.data.sample import VIEWS, ByteArray
+from alan.arrays import ByteArray
+from alan.data.sample import VIEWS
 from alan.data.simulator.acquisition import Acquisition, Physics
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.apical import ApicalScene

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from alan.data.sample import BoolArray, ByteArray
+from alan.arrays import BoolArray, ByteArray
 from alan.errors import ParameterError
 
 #: Grey levels above this belong to the sector.

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from alan.data.sample import BoolArray
+from alan.arrays import BoolArray
 from alan.errors import ParameterError
 
 #: Step along a chord in pixels.

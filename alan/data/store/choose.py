@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from alan.arrays import IntArray
 from alan.bounds import PositiveInt, bounded
-from alan.data.sample import IntArray
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from alan.data.sample import ByteArray
+from alan.arrays import ByteArray
 from alan.errors import DataError
 
 _SCHEMA = "alan-part/2"

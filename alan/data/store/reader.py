@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.data.preprocessing import Preprocessing
-from alan.data.sample import SPLITS, VIEWS, BoolArray, ByteArray, IntArray
+from alan.data.sample import SPLITS, VIEWS
 from alan.data.structures import label_names, label_value, parts
 from alan.errors import DataError, ParameterError, nearest
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
+from alan.arrays import BoolArray
 from alan.downstream.whitebox.counting import Counts
 from alan.downstream.whitebox.posterior import Posterior
-
-BoolArray = NDArray[np.bool_]
 
 BACKGROUND = "background, not a parcel"
 

@@ -12,11 +12,9 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
+from alan.arrays import BoolArray, FloatArray
 
 #: Steps (row, column) to the eight neighbours, clockwise from the east.
 _STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])

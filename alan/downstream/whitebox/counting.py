@@ -8,12 +8,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alan.arrays import AnyIntArray, BoolArray, IntArray
 from alan.errors import ParameterError
 from alan.parcels.regions import parcel_of_region, parcel_pixels, regions
 
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.integer]
-CountArray = NDArray[np.int64]
 #: Highest id; it bounds the memory that counting takes.
 _MAX_ID = 2**16 - 1
 
@@ -33,9 +31,9 @@ class Counts:
         valve: (N, K) bool, a region of the parcel crosses the lower border of the target.
     """
 
-    area: CountArray
-    overlap: CountArray
-    target: CountArray
+    area: IntArray
+    overlap: IntArray
+    target: IntArray
     inside: BoolArray
     outside: BoolArray
     valve: BoolArray
@@ -62,7 +60,9 @@ class Counts:
         return mean
 
 
-def check_maps(parcel_maps: ArrayLike, n_parcels: int | None = None, background_id: int | None = None) -> IntArray:
+def check_maps(
+    parcel_maps: ArrayLike, n_parcels: int | None = None, background_id: int | None = None
+) -> AnyIntArray:
     """Check parcel maps.
 
     Args:
@@ -124,13 +124,13 @@ def check_groups(groups: ArrayLike | None, n_images: int) -> NDArray[Any]:
     return group
 
 
-def count_ids(maps: IntArray, background_id: int | None) -> int:
+def count_ids(maps: AnyIntArray, background_id: int | None) -> int:
     """Highest id of a parcel in the maps, plus 1."""
     return 1 + int(np.max(maps, where=maps != (-1 if background_id is None else background_id), initial=0))
 
 
 def count(
-    parcel_maps: IntArray,
+    parcel_maps: AnyIntArray,
     masks: BoolArray,
     *,
     n_parcels: int,

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 
+from alan.arrays import BoolArray
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, ParameterError, SelectionError
-
-BoolArray = NDArray[np.bool_]
 
 #: The phase of a list that serves all phases.
 ALL_PHASES = ""

@@ -8,11 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from alan.arrays import BoolArray, FloatArray, IntArray
 from alan.downstream.whitebox.choice import BACKGROUND, Choice, Evidence
-
-BoolArray = NDArray[np.bool_]
-CountArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 #: Guards against over-fitting, see :func:`greedy_union`.
 Guard = Literal["size", "patients"]
@@ -70,9 +67,9 @@ def _nothing(ranking: list[int], why: list[str]) -> str:
 
 
 def greedy_union(
-    area: CountArray,
-    overlap: CountArray,
-    target: CountArray,
+    area: IntArray,
+    overlap: IntArray,
+    target: IntArray,
     groups: NDArray[np.generic],
     *,
     n_folds: int = 10,
@@ -135,7 +132,7 @@ def greedy_union(
     return Greedy(order[:size], np.array(dice[:size]), float(mean[size - 1]))
 
 
-def _grow(area: CountArray, overlap: CountArray, target: CountArray) -> tuple[list[int], list[float]]:
+def _grow(area: IntArray, overlap: IntArray, target: IntArray) -> tuple[list[int], list[float]]:
     """Add the parcel that raises the mean Dice most until none does: ids and mean Dice after each step."""
     order: list[int] = []
     dice: list[float] = []
@@ -156,9 +153,9 @@ def _grow(area: CountArray, overlap: CountArray, target: CountArray) -> tuple[li
 
 
 def _grow_guarded(
-    area: CountArray,
-    overlap: CountArray,
-    target: CountArray,
+    area: IntArray,
+    overlap: IntArray,
+    target: IntArray,
     group: NDArray[np.integer],
     *,
     min_gain: float,

@@ -7,11 +7,55 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from alan.errors import DataError, ParameterError, nearest
 from alan.files import read_json, write_text
 from alan.shipped import shipped
+
+
+class JsonModel:
+    """Base of the models that are written as JSON for people to read and edit.
+
+    A subclass converts itself by ``to_dict`` and ``from_dict``.
+    """
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fitted model, JSON-able."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Self:
+        """Inverse of :meth:`to_dict`."""
+        raise NotImplementedError
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Write the fitted model as JSON that people can read; its lists may be changed by hand.
+
+        Args:
+            path: File to write; None only returns the text.
+
+        Returns:
+            The text.
+        """
+        return dump(self.to_dict(), path)
+
+    @classmethod
+    def from_json(cls, source: str | os.PathLike[str]) -> Self:
+        """Read a fitted model.
+
+        Args:
+            source: Path, name of a shipped white box (``alan-sim-small-lv``), or the text itself, which starts
+                with a brace.
+
+        Returns:
+            The fitted model.
+
+        Raises:
+            DataError: the file is missing or is not JSON.
+            ParameterError: the content is not a model of this class.
+        """
+        return cls.from_dict(load(source))
 
 
 def dump(value: Any, path: str | os.PathLike[str] | None = None) -> str:

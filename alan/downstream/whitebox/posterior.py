@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from alan.arrays import BoolArray, FloatArray
 from alan.downstream.whitebox.counting import Counts
 from alan.downstream.whitebox.prior import EffectivePixels, ParcelPrior, effective_pixels
 from alan.errors import ParameterError
-
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 
 #: Jeffreys' prior of a share: half an observation inside and outside (Gelman et al., Bayesian Data Analysis, 2.8).
 JEFFREYS = 0.5

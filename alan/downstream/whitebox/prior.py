@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alan.arrays import FloatArray, IntArray
 from alan.bounds import PositiveInt, Share, bounded
 from alan.downstream.whitebox.counting import check_groups, check_maps, check_masks, count_ids
-from alan.downstream.whitebox.jsonfile import check_schema, dump, load, reading
+from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, reading
 from alan.errors import ParameterError
 from alan.parcels.regions import parcel_pixels
-
-CountArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 SCHEMA = "alan-parcel-prior/1"
 
@@ -34,7 +31,7 @@ class EffectivePixels(NamedTuple):
 
 
 def effective_pixels(
-    area: CountArray, overlap: CountArray, groups: NDArray[np.generic], correlation: float
+    area: IntArray, overlap: IntArray, groups: NDArray[np.generic], correlation: float
 ) -> EffectivePixels:
     """Count effective pixels: pixels of one patient are correlated and count for less than their number.
 
@@ -61,7 +58,7 @@ def effective_pixels(
 
 
 @dataclass(frozen=True, eq=False)
-class ParcelPrior:
+class ParcelPrior(JsonModel):
     """Share of each parcel in a structure, known before any label.
 
     Counted on simulated frames, whose labels cost nothing, a prior names the parcels of a structure without a
@@ -143,17 +140,6 @@ class ParcelPrior:
             "parcels": rows,
         }
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Write the prior as JSON, one line per parcel.
-
-        Args:
-            path: File to write; None only returns the text.
-
-        Returns:
-            The text.
-        """
-        return dump(self.to_dict(), path)
-
     @classmethod
     def from_dict(cls, value: Any) -> Self:
         """Inverse of :meth:`to_dict`.
@@ -171,19 +157,3 @@ class ParcelPrior:
             if not (np.isfinite(inside + outside).all() and min(inside.min(), outside.min()) >= 0):
                 raise ParameterError("inside and outside of a prior are counts: give numbers of at least 0")
             return cls(inside, outside, int(value["images"]), str(value["structure"]), str(value["provenance"]))
-
-    @classmethod
-    def from_json(cls, source: str | os.PathLike[str]) -> Self:
-        """Read a prior.
-
-        Args:
-            source: Path, or the text itself, which starts with a brace.
-
-        Returns:
-            The prior.
-
-        Raises:
-            DataError: the file is missing or is not JSON.
-            ParameterError: the content is not a parcel prior.
-        """
-        return cls.from_dict(load(source))

@@ -7,10 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alan.arrays import BoolArray, FloatArray
 from alan.errors import ParameterError
-
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 
 
 def check_scores(scores: ArrayLike, n_images: int, n_parcels: int | None) -> NDArray[np.floating]:

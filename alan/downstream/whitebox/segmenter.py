@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import replace
 from typing import Any, Literal, Self
@@ -12,21 +11,20 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
+from alan.arrays import BoolArray
 from alan.bounds import PositiveInt, Share, check_parameters
-from alan.downstream.whitebox.jsonfile import check_schema, dump, load
+from alan.downstream.whitebox.jsonfile import JsonModel, check_schema
 from alan.downstream.whitebox.resizing import check_scores, resize, soft_union
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, ParameterError, nearest
-
-BoolArray = NDArray[np.bool_]
 
 SCHEMA = "alan-parcel-segmenter/2"
 #: Kinds of soft segments and the level at which each is thresholded by default.
 SOFT = {"union": 0.5, "share": 0.4}
 
 
-class ParcelSegmenter(BaseEstimator):
+class ParcelSegmenter(JsonModel, BaseEstimator):
     """Segment a structure as a union of parcels, followed by post-processing.
 
     Parameters of the selector and of the post-processing are nested parameters in the sense of scikit-learn:
@@ -152,17 +150,10 @@ class ParcelSegmenter(BaseEstimator):
             )
         return out
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Write the fitted model, selection and post-processing, as JSON that people can read and edit.
-
-        Args:
-            path: File to write; None only returns the text.
-
-        Returns:
-            The text.
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fitted model, selection and post-processing, JSON-able."""
         check_is_fitted(self, "selector_")
-        value = {
+        return {
             "schema": SCHEMA,
             "size": None if self.size is None else list(self.size),
             "soft": self.soft,
@@ -170,24 +161,15 @@ class ParcelSegmenter(BaseEstimator):
             "steps": self.steps.get_params(),
             "selector": self.selector_.to_dict(),
         }
-        return dump(value, path)
 
     @classmethod
-    def from_json(cls, source: str | os.PathLike[str]) -> Self:
-        """Read a fitted model.
-
-        Args:
-            source: Path, name of a shipped white box (``alan-sim-small-lv``), or the text itself, which starts
-                with a brace.
-
-        Returns:
-            The fitted segmenter.
+    def from_dict(cls, value: Any) -> Self:
+        """Inverse of :meth:`to_dict`.
 
         Raises:
-            DataError: the file is missing or is not JSON.
             ParameterError: the content is not a parcel segmenter.
         """
-        value = check_schema(load(source), SCHEMA)
+        value = check_schema(value, SCHEMA)
         selector = ParcelSelector.from_dict(value.get("selector"))
         steps, size = value.get("steps"), value.get("size")
         if not isinstance(steps, dict):

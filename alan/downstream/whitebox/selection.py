@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from alan.arrays import BoolArray
 from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, check_parameters
 from alan.downstream.whitebox.choice import Choice, Evidence, Thresholds
 from alan.downstream.whitebox.counting import Counts, check_groups, check_maps, check_masks, count, count_ids
 from alan.downstream.whitebox.greedy import Guard
-from alan.downstream.whitebox.jsonfile import check_schema, dump, load, reading
+from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, reading
 from alan.downstream.whitebox.posterior import posterior
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.rules import RULES, RuleName
@@ -26,12 +27,10 @@ from alan.downstream.whitebox.thresholds import meets, rank
 from alan.errors import ParameterError, SelectionError, nearest
 from alan.files import fingerprint
 
-BoolArray = NDArray[np.bool_]
-
 SCHEMA = "alan-parcel-selector/1"
 
 
-class ParcelSelector(BaseEstimator):
+class ParcelSelector(JsonModel, BaseEstimator):
     """Choose the parcels that make up a target.
 
     In an image, a parcel is *inside* if one of its connected regions lies in the target by at least ``overlap``,
@@ -298,17 +297,6 @@ class ParcelSelector(BaseEstimator):
             ],
         }
 
-    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Write the fitted model as JSON that people can read; the lists may be changed by hand.
-
-        Args:
-            path: File to write; None only returns the text.
-
-        Returns:
-            The text.
-        """
-        return dump(self.to_dict(), path)
-
     @classmethod
     def from_dict(cls, value: Any) -> Self:
         """Inverse of :meth:`to_dict`; roles in the table follow the lists.
@@ -326,22 +314,6 @@ class ParcelSelector(BaseEstimator):
             selector.table_ = read_table(value["parcels"], selector.n_parcels_)
             selector._set_lists({role: value[role] for role in ROLES})
         return selector
-
-    @classmethod
-    def from_json(cls, source: str | os.PathLike[str]) -> Self:
-        """Read a fitted model.
-
-        Args:
-            source: Path, or the text itself, which starts with a brace.
-
-        Returns:
-            The fitted selector.
-
-        Raises:
-            DataError: the file is missing or is not JSON.
-            ParameterError: the content is not a parcel selection, see :meth:`from_dict`.
-        """
-        return cls.from_dict(load(source))
 
     def _set_lists(self, lists: Mapping[str, list[int]]) -> None:
         """Take the lists of ids, which may have been edited by hand, and let the table follow."""

@@ -7,20 +7,17 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from alan.arrays import AnyIntArray, BoolArray
 from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, bounded
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.integer]
 
 #: Lengths are given for images with this side, in pixels.
 REFERENCE_SIZE = 112
 _EIGHT = np.ones((3, 3), bool)
 
 
-def main_component(segment: BoolArray, parcel_map: IntArray) -> BoolArray:
+def main_component(segment: BoolArray, parcel_map: AnyIntArray) -> BoolArray:
     """Keep the 8-connected component that contains the most parcels; ties go to the larger, then to the first.
 
     Args:
@@ -41,7 +38,7 @@ def main_component(segment: BoolArray, parcel_map: IntArray) -> BoolArray:
     return best
 
 
-def add_enclaves(segment: BoolArray, parcel_map: IntArray, max_regions: int) -> BoolArray:
+def add_enclaves(segment: BoolArray, parcel_map: AnyIntArray, max_regions: int) -> BoolArray:
     """Add small groups of regions that the segment encloses on all sides.
 
     A group is a maximal 4-connected part of the rest of the image. It is enclosed if it does not touch the border
@@ -208,7 +205,7 @@ class PostProcessing:
         """Parameters by name, as scikit-learn's ``clone`` and nested ``get_params`` expect them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def __call__(self, segment: BoolArray, parcel_map: IntArray) -> BoolArray:
+    def __call__(self, segment: BoolArray, parcel_map: AnyIntArray) -> BoolArray:
         """Turn one union of parcels into a segment.
 
         Args:

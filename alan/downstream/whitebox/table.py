@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from alan.arrays import BoolArray, FloatArray
 from alan.downstream.whitebox.counting import Counts
 from alan.downstream.whitebox.thresholds import shares
 from alan.errors import ParameterError
 
 _NUMBERS = ("consistency", "mean_overlap", "share")
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 
 #: Roles; if a parcel qualifies for several, the first one counts.
 ROLES = ("interior", "valve", "exterior")

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from alan.arrays import BoolArray, FloatArray, IntArray
 from alan.downstream.whitebox.choice import BACKGROUND, Choice, Evidence, Thresholds
 from alan.downstream.whitebox.counting import Counts
 
-BoolArray = NDArray[np.bool_]
-CountArray = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
-
-def shares(
-    counts: CountArray, present: CountArray, n_images: int, presence_of: str
-) -> tuple[FloatArray, FloatArray]:
+def shares(counts: IntArray, present: IntArray, n_images: int, presence_of: str) -> tuple[FloatArray, FloatArray]:
     """Consistency and presence of every parcel in one role.
 
     Args:
