@@ -4,6 +4,7 @@ from .probes.decoder import DecoderProbe
 from .probes.linear import LinearProbe
 from .soft_parcels import ParcelMember, gaussian_temperature, save_parcel_member
 from .whitebox.fitting import FittedWhiteBox, LabelledMaps, count_prior, fit_white_box
+from .whitebox.opinion import ExpertOpinion
 from .whitebox.prior import ParcelPrior
 from .whitebox.segmenter import ParcelSegmenter
 from .whitebox.selection import ParcelSelector
@@ -12,6 +13,7 @@ from .whitebox.steps import PostProcessing
 
 __all__ = [
     "DecoderProbe",
+    "ExpertOpinion",
     "FittedWhiteBox",
     "LabelledMaps",
     "LinearProbe",

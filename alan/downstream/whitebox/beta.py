@@ -25,9 +25,11 @@ def _sentence(parcel: int, evidence: Evidence, probability: float) -> str:
         return BACKGROUND
     if not posterior.known[parcel]:
         return "absent from the labelled images and from the prior"
+    opinion = posterior.expert.inside[parcel] + posterior.expert.outside[parcel]
+    expert = f", {opinion:.1f} of them an expert's opinion" if opinion else ""
     weight = posterior.alpha[parcel] + posterior.beta[parcel] - 2 * JEFFREYS
     return (
-        f"share in the target {posterior.share[parcel]:.0%} ({weight:.1f} effective pixels in labels and prior); "
+        f"share in the target {posterior.share[parcel]:.0%} ({weight:.1f} effective pixels of evidence{expert}); "
         f"probability of more than {settings['share_above']:.0%}: {probability:.0%} "
         f"({settings['level']:.0%} required)"
     )

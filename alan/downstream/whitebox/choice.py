@@ -75,3 +75,13 @@ class Choice(NamedTuple):
     ranking: list[int]
     nothing: str
     cv_dice: float = float("nan")
+
+    def filled_up(self, min_parcels: int) -> Choice:
+        """Add the best candidates until there are ``min_parcels``."""
+        for parcel in self.ranking:
+            if self.interior.sum() >= min_parcels:
+                break
+            if not self.interior[parcel]:
+                self.interior[parcel] = True
+                self.why[parcel] += f"; chosen because min_parcels is {min_parcels}"
+        return self

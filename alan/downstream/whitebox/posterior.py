@@ -1,4 +1,4 @@
-"""Beta posterior of the share of each parcel in a target, from labels and a prior."""
+"""Beta posterior of the share of each parcel in a target, from labels, a prior and an expert's opinion."""
 
 from __future__ import annotations
 
@@ -19,17 +19,33 @@ JEFFREYS = 0.5
 
 @dataclass(frozen=True)
 class Posterior:
-    """Beta distributions of the shares of the parcels in a target.
+    """Beta distributions of the shares of the parcels in a target, by source of the evidence.
 
     Attributes:
-        alpha: (K,) float64, :data:`JEFFREYS` plus effective pixels inside the target.
-        beta: (K,) float64, :data:`JEFFREYS` plus effective pixels outside.
-        known: (K,) bool, the parcel occurs in a labelled image or in the prior.
+        prior: (K,) effective pixels of the prior, after the cap of its weight.
+        expert: (K,) effective pixels of an expert's opinion.
+        labels: (K,) effective pixels of the labelled images.
     """
 
-    alpha: FloatArray
-    beta: FloatArray
-    known: BoolArray
+    prior: EffectivePixels
+    expert: EffectivePixels
+    labels: EffectivePixels
+
+    @property
+    def alpha(self) -> FloatArray:
+        """(K,) float64, :data:`JEFFREYS` plus effective pixels inside the target."""
+        return self.prior.inside + self.expert.inside + self.labels.inside + JEFFREYS
+
+    @property
+    def beta(self) -> FloatArray:
+        """(K,) float64, :data:`JEFFREYS` plus effective pixels outside."""
+        return self.prior.outside + self.expert.outside + self.labels.outside + JEFFREYS
+
+    @property
+    def known(self) -> BoolArray:
+        """(K,) bool, there is some evidence on the parcel."""
+        known: BoolArray = self.alpha + self.beta > 2 * JEFFREYS
+        return known
 
     @property
     def share(self) -> FloatArray:
@@ -48,8 +64,9 @@ def posterior(
     *,
     correlation: float,
     prior_strength: float,
+    expert: EffectivePixels | None = None,
 ) -> Posterior:
-    """Combine labels and prior.
+    """Combine labels, prior and an expert's opinion.
 
     The prior counts as its number of effective pixels, but as no more than ``prior_strength``, so that thousands
     of simulated frames do not outweigh a real patient.
@@ -61,6 +78,7 @@ def posterior(
         correlation: Correlation of the pixels of a patient, see
             :func:`alan.downstream.whitebox.prior.effective_pixels`.
         prior_strength: Largest weight of the prior of a parcel, in effective pixels.
+        expert: (K,) effective pixels of an expert's opinion, or None.
 
     Returns:
         The posterior.
@@ -69,10 +87,11 @@ def posterior(
         ParameterError: the prior has more parcels than the maps.
     """
     n_parcels = counts.area.shape[1]
-    found = EffectivePixels(np.zeros(n_parcels), np.zeros(n_parcels))
+    nothing = EffectivePixels(np.zeros(n_parcels), np.zeros(n_parcels))
+    labels = nothing
     if len(counts.area):
-        found = effective_pixels(counts.area, counts.overlap, groups, correlation)
-    alpha, beta = found.inside.copy(), found.outside.copy()
+        labels = effective_pixels(counts.area, counts.overlap, groups, correlation)
+    capped = nothing
     if prior is not None:
         k = len(prior.inside)
         if k > n_parcels:
@@ -81,6 +100,6 @@ def posterior(
             )
         total = prior.inside + prior.outside
         weight = np.divide(np.minimum(total, prior_strength), total, out=np.zeros(k), where=total > 0)
-        alpha[:k] += weight * prior.inside
-        beta[:k] += weight * prior.outside
-    return Posterior(alpha + JEFFREYS, beta + JEFFREYS, alpha + beta > 0)
+        rest = np.zeros(n_parcels - k)
+        capped = EffectivePixels(*(np.append(weight * pixels, rest) for pixels in (prior.inside, prior.outside)))
+    return Posterior(capped, expert or nothing, labels)

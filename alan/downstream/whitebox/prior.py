@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -157,3 +158,24 @@ class ParcelPrior(JsonModel):
             if not (np.isfinite(inside + outside).all() and min(inside.min(), outside.min()) >= 0):
                 raise ParameterError("inside and outside of a prior are counts: give numbers of at least 0")
             return cls(inside, outside, int(value["images"]), str(value["structure"]), str(value["provenance"]))
+
+
+def read_prior(prior: ParcelPrior | str | os.PathLike[str] | None, provenance: str) -> ParcelPrior | None:
+    """Read a prior if it is a path, and check that it belongs to a parcel model.
+
+    Args:
+        prior: The prior, or its file.
+        provenance: Fingerprint of the parcel model; empty if it is unknown.
+
+    Raises:
+        DataError: the file is missing or is not JSON.
+        ParameterError: it is no prior, or was counted on other parcels.
+    """
+    if prior is not None and not isinstance(prior, ParcelPrior):
+        prior = ParcelPrior.from_json(prior)
+    if prior is not None and provenance and prior.provenance not in ("", provenance):
+        raise ParameterError(
+            f"the prior was counted on parcels {prior.provenance[:12]}, the maps are of {provenance[:12]}: "
+            "count it on maps of the same parcel model"
+        )
+    return prior

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -19,15 +21,23 @@ from alan.downstream.whitebox.choice import Choice, Evidence, Thresholds
 from alan.downstream.whitebox.counting import Counts, check_groups, check_maps, check_masks, count, count_ids
 from alan.downstream.whitebox.greedy import Guard
 from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, reading
-from alan.downstream.whitebox.posterior import posterior
-from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.opinion import ExpertOpinion, read_opinion
+from alan.downstream.whitebox.posterior import Posterior, posterior
+from alan.downstream.whitebox.prior import EffectivePixels, ParcelPrior, read_prior
 from alan.downstream.whitebox.rules import RULES, RuleName
-from alan.downstream.whitebox.table import ROLES, assign_roles, build_table, read_table
+from alan.downstream.whitebox.selection_json import SCHEMA, read_parameters, selection_to_dict
+from alan.downstream.whitebox.table import (
+    ROLES,
+    assign_roles,
+    build_table,
+    evidence_columns,
+    read_evidence,
+    read_table,
+    revise_table,
+)
 from alan.downstream.whitebox.thresholds import meets, rank
-from alan.errors import ParameterError, SelectionError, nearest
+from alan.errors import ParameterError, SelectionError
 from alan.files import fingerprint
-
-SCHEMA = "alan-parcel-selector/1"
 
 
 class ParcelSelector(JsonModel, BaseEstimator):
@@ -67,6 +77,8 @@ class ParcelSelector(JsonModel, BaseEstimator):
         prior: Prior of the posterior shares, which the rule ``beta`` and ``share_`` use: a
             :class:`~alan.downstream.ParcelPrior` or the path of its JSON. None uses labels alone.
         prior_strength: Largest weight of the prior of a parcel, in effective pixels.
+        opinion: Opinion of an expert on parcels, which counts beside the prior: an
+            :class:`~alan.downstream.ExpertOpinion` or the path of its JSON. None uses none.
         correlation: Correlation of the pixels of a parcel in one patient, 0 to 1: n pixels count as
             ``n / (1 + (n - 1) correlation)`` in the posterior.
         share_above: Rule ``beta``: share in the target that a parcel must exceed. The best value for the Dice is
@@ -110,6 +122,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         guard_errors: NonNegativeFloat = 0.0,
         prior: ParcelPrior | str | os.PathLike[str] | None = None,
         prior_strength: NonNegativeFloat = 8.0,
+        opinion: ExpertOpinion | str | os.PathLike[str] | None = None,
         correlation: Share = 0.1,
         share_above: Share = 0.4,
         level: Share = 0.5,
@@ -136,6 +149,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         self.guard_errors = guard_errors
         self.prior = prior
         self.prior_strength = prior_strength
+        self.opinion = opinion
         self.correlation = correlation
         self.share_above = share_above
         self.level = level
@@ -187,14 +201,41 @@ class ParcelSelector(JsonModel, BaseEstimator):
             SelectionError: no parcel of the prior is probable enough.
         """
         check_parameters(self)
-        prior = self._prior()
-        if self.rule != "beta" or prior is None:
+        prior = read_prior(self.prior, self.provenance)
+        if self.rule != "beta" or (prior is None and (self.opinion is None or self.n_parcels is None)):
             raise ParameterError(
                 f"rule is {self.rule!r}, prior {'missing' if prior is None else 'given'}: without labels only "
-                "rule='beta' with a prior can choose; count one with ParcelPrior.count on simulated frames"
+                "rule='beta' with a prior, or with an opinion and n_parcels, can choose; count a prior with "
+                "ParcelPrior.count on simulated frames"
             )
-        nothing = Counts.none(self.n_parcels or len(prior.inside))
-        return self._learn(nothing, np.zeros(0, np.int64), "none")
+        n_parcels = self.n_parcels or (0 if prior is None else len(prior.inside))
+        return self._learn(Counts.none(n_parcels), np.zeros(0, np.int64), "none")
+
+    def revise(self, opinion: ExpertOpinion | None) -> Self:
+        """Choose parcels again with another opinion of an expert, from the evidence of this fitted selector.
+
+        Args:
+            opinion: The opinion, which takes the place of an earlier one; None withdraws it.
+
+        Returns:
+            A new fitted selector. Lists that were edited by hand are chosen again.
+
+        Raises:
+            ParameterError: the rule is not ``beta``, the opinion is about other parcels, or the selector comes
+                from a file of an earlier version that does not hold its counts.
+            SelectionError: no parcel is probable enough.
+        """
+        if self.rule != "beta":
+            raise ParameterError(
+                f"rule is {self.rule!r}: an opinion changes the choice of rule='beta' only; fit that"
+            )
+        revised = copy.deepcopy(self)
+        revised.opinion = opinion
+        known = replace(self.posterior_, expert=revised._expert(self.n_parcels_))
+        choice = revised._choose(Counts.none(self.n_parcels_), np.zeros(0, np.int64), known)
+        revise_table(revised.table_, choice, known, revised._possible(known))
+        revised._read_lists()
+        return revised
 
     def predict(self, parcel_maps: ArrayLike) -> BoolArray:
         """Union of the interior parcels, without post-processing.
@@ -223,16 +264,20 @@ class ParcelSelector(JsonModel, BaseEstimator):
         share: NDArray[np.float64] = np.nan_to_num(self.table_["share"].to_numpy(np.float64))
         return share
 
+    @property
+    def posterior_(self) -> Posterior:
+        """Beta distributions of the shares, by prior, opinion and labels.
+
+        Raises:
+            ParameterError: the selector comes from a file of an earlier version, without the counts of its labels.
+        """
+        check_is_fitted(self, "table_")
+        return read_evidence(self.table_)
+
     def _learn(self, counts: Counts, groups: NDArray[Any], labels: str) -> Self:
         """Apply the rule to counts and keep the result."""
-        prior, thresholds = self._prior(), self._thresholds()
-        options = {"correlation": self.correlation, "prior_strength": self.prior_strength}
-        known = posterior(counts, groups, prior, **options)
-        ranking = rank(counts, thresholds, self.presence_of)
-        evidence = Evidence(counts, groups, known, thresholds, ranking, self.get_params(deep=False))
-        choice = self._fill_up(RULES[self.rule].choose(evidence))
-        if not choice.interior.any():
-            raise SelectionError(choice.nothing)
+        known = self._posterior(counts, groups)
+        choice = self._choose(counts, groups, known)
         roles = {
             "interior": choice.interior,
             "valve": meets(counts.valve, counts, self.valve_consistency, self.valve_presence, self.presence_of),
@@ -240,38 +285,52 @@ class ParcelSelector(JsonModel, BaseEstimator):
                 counts.outside, counts, self.exterior_consistency, self.exterior_presence, self.presence_of
             ),
         }
-        possible = known.known & (np.arange(evidence.n_parcels) != self.background_id)
-        self.table_ = build_table(counts, roles, choice.why, np.where(possible, known.share, 0.0))
+        self.table_ = build_table(counts, roles, choice.why, known, self._possible(known))
         self.n_parcels_, self.n_images_ = len(self.table_), len(counts.target)
         self.cv_dice_ = choice.cv_dice
-        self.interior_, self.valve_, self.exterior_ = (
-            np.flatnonzero(self.table_["role"] == role) for role in ROLES
-        )
+        self._read_lists()
         self.provenance_: dict[str, Any] = {"parcels": self.provenance, "labels": labels}
         self.provenance_["hash"] = fingerprint(self.provenance_)
         return self
 
-    def _fill_up(self, choice: Choice) -> Choice:
-        """Add the best candidates until there are ``min_parcels``."""
-        for parcel in choice.ranking:
-            if choice.interior.sum() >= self.min_parcels:
-                break
-            if not choice.interior[parcel]:
-                choice.interior[parcel] = True
-                choice.why[parcel] += f"; chosen because min_parcels is {self.min_parcels}"
+    def _posterior(self, counts: Counts, groups: NDArray[Any]) -> Posterior:
+        """Combine counts, prior and opinion."""
+        return posterior(
+            counts,
+            groups,
+            read_prior(self.prior, self.provenance),
+            correlation=self.correlation,
+            prior_strength=self.prior_strength,
+            expert=self._expert(counts.area.shape[1]),
+        )
+
+    def _choose(self, counts: Counts, groups: NDArray[Any], known: Posterior) -> Choice:
+        """Choose the interior parcels."""
+        thresholds = self._thresholds()
+        ranking = rank(counts, thresholds, self.presence_of)
+        evidence = Evidence(counts, groups, known, thresholds, ranking, self.get_params(deep=False))
+        choice = RULES[self.rule].choose(evidence).filled_up(self.min_parcels)
+        if not choice.interior.any():
+            raise SelectionError(choice.nothing)
         return choice
 
-    def _prior(self) -> ParcelPrior | None:
-        """The prior, read if it is a path, checked against the parcel model."""
-        prior = self.prior
-        if prior is not None and not isinstance(prior, ParcelPrior):
-            prior = ParcelPrior.from_json(prior)
-        if prior is not None and self.provenance and prior.provenance not in ("", self.provenance):
-            raise ParameterError(
-                f"the prior was counted on parcels {prior.provenance[:12]}, the maps are of "
-                f"{self.provenance[:12]}: count it on maps of the same parcel model"
-            )
-        return prior
+    def _possible(self, known: Posterior) -> BoolArray:
+        """(K,) bool, the parcel can have a share."""
+        possible: BoolArray = known.known & (np.arange(len(known.alpha)) != self.background_id)
+        return possible
+
+    def _read_lists(self) -> None:
+        """Take the lists of ids from the roles of the table."""
+        self.interior_, self.valve_, self.exterior_ = (
+            np.flatnonzero(self.table_["role"] == role) for role in ROLES
+        )
+
+    def _expert(self, n_parcels: int) -> EffectivePixels:
+        """Effective pixels of the opinion."""
+        opinion = read_opinion(self.opinion, self.provenance)
+        if opinion is None:
+            return EffectivePixels(np.zeros(n_parcels), np.zeros(n_parcels))
+        return opinion.pixels(n_parcels, self.background_id)
 
     def _thresholds(self) -> Thresholds:
         """Thresholds of the rule, overridden by those given."""
@@ -281,21 +340,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
     def to_dict(self) -> dict[str, Any]:
         """The fitted model as plain values, for JSON."""
         check_is_fitted(self, "interior_")
-        prior = self._prior()
-        parameters: dict[str, Any] = self.get_params() | self._thresholds()._asdict()
-        rows = self.table_.reset_index().rename(columns={"parcel": "id"}).to_dict("records")
-        return {
-            "schema": SCHEMA,
-            "n_parcels": self.n_parcels_,
-            "images": self.n_images_,
-            **{role: [int(k) for k in getattr(self, f"{role}_")] for role in ROLES},
-            "cv_dice": None if np.isnan(self.cv_dice_) else self.cv_dice_,
-            "provenance": self.provenance_,
-            "parameters": parameters | {"prior": None if prior is None else prior.to_dict()},
-            "parcels": [
-                {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in r.items()} for r in rows
-            ],
-        }
+        return selection_to_dict(self, self._thresholds())
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
@@ -306,12 +351,15 @@ class ParcelSelector(JsonModel, BaseEstimator):
         """
         value = check_schema(value, SCHEMA)
         with reading("parcel selection"):
-            selector = cls(**_parameters(cls, value["parameters"]))
+            selector = cls(**read_parameters(cls().get_params(), value["parameters"]))
             check_parameters(selector)
             selector.n_parcels_, selector.n_images_ = int(value["n_parcels"]), int(value["images"])
             selector.cv_dice_ = float("nan") if value["cv_dice"] is None else float(value["cv_dice"])
             selector.provenance_ = dict(value["provenance"])
             selector.table_ = read_table(value["parcels"], selector.n_parcels_)
+            if not selector.n_images_:  # files of earlier versions do not hold the evidence, but the prior
+                known = selector._posterior(Counts.none(selector.n_parcels_), np.zeros(0, np.int64))
+                selector.table_ = selector.table_.assign(**evidence_columns(known))
             selector._set_lists({role: value[role] for role in ROLES})
         return selector
 
@@ -319,15 +367,3 @@ class ParcelSelector(JsonModel, BaseEstimator):
         """Take the lists of ids, which may have been edited by hand, and let the table follow."""
         assign_roles(self.table_, lists, self.background_id)
         self.interior_, self.valve_, self.exterior_ = (np.array(sorted(lists[r]), np.int64) for r in ROLES)
-
-
-def _parameters(cls: type[ParcelSelector], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a file, with a prior built from its dictionary."""
-    known = cls().get_params()
-    for name in values:
-        if name not in known:
-            raise ParameterError(f"unknown parameter {name!r}: {nearest(name, known)}")
-    parameters = dict(values)
-    if isinstance(parameters.get("prior"), dict):
-        parameters["prior"] = ParcelPrior.from_dict(parameters["prior"])
-    return parameters

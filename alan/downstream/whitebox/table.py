@@ -9,11 +9,18 @@ import numpy as np
 import pandas as pd
 
 from alan.arrays import BoolArray, FloatArray
+from alan.downstream.whitebox.choice import Choice
 from alan.downstream.whitebox.counting import Counts
+from alan.downstream.whitebox.posterior import Posterior
+from alan.downstream.whitebox.prior import EffectivePixels
 from alan.downstream.whitebox.thresholds import shares
 from alan.errors import ParameterError
 
-_NUMBERS = ("consistency", "mean_overlap", "share")
+#: Columns of the evidence on the share: effective pixels of each source, inside and outside the target.
+EVIDENCE = tuple(
+    f"{source}_{place}" for source in ("prior", "expert", "labels") for place in ("inside", "outside")
+)
+_NUMBERS = ("consistency", "mean_overlap", "share", *EVIDENCE)
 
 #: Roles; if a parcel qualifies for several, the first one counts.
 ROLES = ("interior", "valve", "exterior")
@@ -26,26 +33,32 @@ COLUMNS = (
     "presence",
     "consistency",
     "mean_overlap",
+    *EVIDENCE,
     "share",
     "role",
     "why",
 )
 
 
-def build_table(counts: Counts, roles: dict[str, BoolArray], why: list[str], share: FloatArray) -> pd.DataFrame:
+def build_table(
+    counts: Counts, roles: dict[str, BoolArray], why: list[str], known: Posterior, possible: BoolArray
+) -> pd.DataFrame:
     """Build the table.
 
     Args:
         counts: Counts over N labelled images.
         roles: (K,) flags by name of the role.
         why: K reasons.
-        share: (K,) posterior mean of the share in the target.
+        known: Posterior of the share of each parcel in the target.
+        possible: (K,) bool, the parcel can have a share: it is known and is not the background.
 
     Returns:
         One row per parcel with the columns :data:`COLUMNS`: number of images in which the parcel is present,
         inside, outside, valve (int); presence = present / N, consistency = inside / present, mean_overlap (float
-        in [0, 1]; NaN if the parcel is never present); share (float in [0, 1], see
-        :mod:`alan.downstream.whitebox.posterior`); role (one of :data:`ROLES`, or empty); why.
+        in [0, 1]; NaN if the parcel is never present); the evidence on the share, :data:`EVIDENCE`, in effective
+        pixels inside and outside the target (the posterior is a Beta distribution of their sums plus one half
+        each, see :mod:`alan.downstream.whitebox.posterior`); share (its mean in [0, 1]; 0 if the parcel is unknown
+        or background); role (one of :data:`ROLES`, or empty); why.
     """
     present = counts.present.sum(0)
     consistency, presence = shares(counts.inside.sum(0), present, len(counts.target), "present")
@@ -60,11 +73,49 @@ def build_table(counts: Counts, roles: dict[str, BoolArray], why: list[str], sha
         "presence": presence,
         "consistency": consistency,
         "mean_overlap": counts.mean_overlap,
-        "share": share,
+        **evidence_columns(known),
+        "share": np.where(possible, known.share, 0.0),
         "role": role,
         "why": why,
     }
     return pd.DataFrame(columns, index=pd.RangeIndex(len(present), name="parcel"))
+
+
+def evidence_columns(known: Posterior) -> dict[str, FloatArray]:
+    """The columns :data:`EVIDENCE` of a posterior."""
+    sources = (known.prior, known.expert, known.labels)
+    return dict(zip(EVIDENCE, (pixels for source in sources for pixels in source), strict=True))
+
+
+def read_evidence(table: pd.DataFrame) -> Posterior:
+    """Inverse of :func:`evidence_columns`.
+
+    Raises:
+        ParameterError: the table was written before it held the evidence.
+    """
+    columns = table[list(EVIDENCE)].to_numpy(np.float64).T
+    if np.isnan(columns).any():
+        raise ParameterError(
+            "the white box was fitted to labels by an earlier version, without its counts: fit it again"
+        )
+    return Posterior(*(EffectivePixels(*columns[i : i + 2]) for i in (0, 2, 4)))
+
+
+def revise_table(table: pd.DataFrame, choice: Choice, known: Posterior, possible: BoolArray) -> None:
+    """Take another choice and its evidence into a table; the counts over images stay.
+
+    Args:
+        table: The table, changed in place.
+        choice: The new choice. A parcel that it leaves out has no role any more.
+        known: Posterior of the shares.
+        possible: (K,) bool, the parcel can have a share.
+    """
+    for name, values in evidence_columns(known).items():
+        table[name] = values
+    table["share"] = np.where(possible, known.share, 0.0)
+    others = np.where(table["role"] == ROLES[0], "", table["role"])
+    table["role"] = np.where(choice.interior, ROLES[0], others)
+    table["why"] = choice.why
 
 
 def read_table(rows: list[dict[str, Any]], n_parcels: int) -> pd.DataFrame:
@@ -82,6 +133,8 @@ def read_table(rows: list[dict[str, Any]], n_parcels: int) -> pd.DataFrame:
     table = pd.DataFrame(rows).set_index("id").rename_axis("parcel")
     if len(table) != n_parcels or sorted(table.index) != list(range(n_parcels)):
         raise ParameterError(f"parcels must have one row for each id from 0 to {n_parcels - 1}")
+    for name in set(EVIDENCE) - set(table):  # files of earlier versions
+        table[name] = np.nan
     return table[list(COLUMNS)].astype(
         {**dict.fromkeys(_NUMBERS, float), **dict.fromkeys(("role", "why"), object)}
     )

@@ -1,0 +1,213 @@
+"""Opinions of an expert on parcels, which become Beta priors beside the counts on simulated frames."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, reading
+from alan.downstream.whitebox.prior import EffectivePixels
+from alan.errors import ParameterError, nearest
+
+SCHEMA = "alan-expert-opinion/1"
+#: Weight of "inside" and "never" in effective pixels: as much as the labels of about ten patients.
+SURE = 100.0
+#: Weight of a share without a strength, in effective pixels: as much as the counts on simulated frames.
+STRENGTH = 8.0
+#: Words for a share and its weight.
+WORDS = {"inside": (1.0, SURE), "never": (0.0, SURE), "unknown": (0.5, 0.0)}
+
+
+class Opinion(NamedTuple):
+    """Opinion on one parcel: ``strength`` effective pixels, of which ``share`` lie in the structure.
+
+    Attributes:
+        share: Share of the parcel in the structure, 0 to 1.
+        strength: Weight in effective pixels, at least 0.
+        word: ``inside``, ``never`` or ``unknown``; empty if the expert gave a share.
+    """
+
+    share: float
+    strength: float
+    word: str = ""
+
+    @classmethod
+    def of(cls, opinion: str | float, strength: float | None = None) -> Self:
+        """Make an opinion from a word of :data:`WORDS` or from a share.
+
+        Args:
+            opinion: ``inside``, ``never``, ``unknown``, or a share from 0 to 1.
+            strength: Weight in effective pixels; None uses 100 for ``inside`` and ``never`` and 8 for a share.
+
+        Raises:
+            ParameterError: another word, a share out of bounds, or a strength that is negative or belongs to
+                ``unknown``.
+        """
+        word = ""
+        if isinstance(opinion, str):
+            if opinion not in WORDS:
+                raise ParameterError(
+                    f"opinion is {opinion!r}: {nearest(opinion, WORDS)}, or give a share from 0 to 1"
+                )
+            word, (share, usual) = opinion, WORDS[opinion]
+        else:
+            share, usual = _number("opinion", opinion, 1.0), STRENGTH
+        if strength is None:
+            return cls(share, usual, word)
+        if word == "unknown":
+            raise ParameterError(f"strength is {strength!r}, but the opinion is 'unknown': leave the strength out")
+        return cls(share, _number("strength", strength, math.inf), word)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The opinion as plain values; the strength is left out where it is the usual one."""
+        usual = WORDS[self.word][1] if self.word else STRENGTH
+        given = {} if self.strength == usual else {"strength": self.strength}
+        return {"opinion": self.word or self.share, **given}
+
+
+@dataclass(frozen=True, eq=False)
+class ExpertOpinion(JsonModel):
+    """What an expert says about the parcels of one structure.
+
+    Attributes:
+        structure: Name of the structure.
+        provenance: Fingerprint of the parcel model whose ids are meant.
+        parcels: Id of a parcel to the opinion on it; parcels that are not listed are unknown.
+    """
+
+    structure: str
+    provenance: str
+    parcels: Mapping[int, Opinion]
+
+    def pixels(self, n_parcels: int, background_id: int | None = None) -> EffectivePixels:
+        """Effective pixels inside and outside the structure that the opinions are worth.
+
+        Args:
+            n_parcels: Number of parcels K.
+            background_id: Id that is no parcel.
+
+        Returns:
+            (K,) inside and (K,) outside: strength x share and strength x (1 - share).
+
+        Raises:
+            ParameterError: an opinion is on a parcel that does not exist.
+        """
+        inside, outside = np.zeros(n_parcels), np.zeros(n_parcels)
+        for parcel, opinion in self.parcels.items():
+            if not 0 <= parcel < n_parcels or parcel == background_id:
+                besides = "" if background_id is None else f", not {background_id} (background)"
+                raise ParameterError(
+                    f"the opinion on {self.structure} is about parcel {parcel}: give ids from 0 to "
+                    f"{n_parcels - 1}{besides}"
+                )
+            inside[parcel] = opinion.strength * opinion.share
+            outside[parcel] = opinion.strength * (1 - opinion.share)
+        return EffectivePixels(inside, outside)
+
+    def check_model(self, fingerprint: str) -> None:
+        """Check that the ids are those of a parcel model.
+
+        Args:
+            fingerprint: Fingerprint of the model; empty if it is unknown.
+
+        Raises:
+            ParameterError: the opinions are about another model.
+        """
+        if fingerprint and self.provenance != fingerprint:
+            raise ParameterError(
+                f"the opinion on {self.structure} is about parcels {self.provenance[:12] or '(none)'}, the model "
+                f"has {fingerprint[:12]}: give an opinion on the same parcel model"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The opinions as plain values, for JSON."""
+        return {
+            "schema": SCHEMA,
+            "structure": self.structure,
+            "provenance": self.provenance,
+            "parcels": [{"id": k, **opinion.to_dict()} for k, opinion in sorted(self.parcels.items())],
+        }
+
+    @classmethod
+    def from_dict(cls, value: Any) -> Self:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ParameterError: another schema, a missing field, two opinions on one parcel, or an invalid opinion.
+        """
+        value = check_schema(value, SCHEMA)
+        parcels: dict[int, Opinion] = {}
+        with reading("expert opinion"):
+            structure, provenance = str(value["structure"]), str(value["provenance"])
+            for row in value["parcels"]:
+                parcel = row["id"]
+                if type(parcel) is not int or parcel < 0:
+                    raise ParameterError(f"id is {parcel!r}: give the id of a parcel, a whole number from 0")
+                if parcel in parcels:
+                    raise ParameterError(f"there are two opinions on parcel {parcel}: keep one")
+                if unknown := sorted(set(row) - {"id", "opinion", "strength"}):
+                    raise ParameterError(f"parcel {parcel} has {unknown[0]!r}: give id, opinion and strength")
+                try:
+                    parcels[parcel] = Opinion.of(row["opinion"], row.get("strength"))
+                except ParameterError as error:
+                    raise ParameterError(f"parcel {parcel}: {error}") from error
+        return cls(structure, provenance, parcels)
+
+
+def read_opinion(opinion: ExpertOpinion | str | os.PathLike[str] | None, provenance: str) -> ExpertOpinion | None:
+    """Read an opinion if it is a path, and check that it is about a parcel model, see :func:`read_opinions`."""
+    if opinion is not None and not isinstance(opinion, ExpertOpinion):
+        opinion = ExpertOpinion.from_json(opinion)
+    if opinion is not None:
+        opinion.check_model(provenance)
+    return opinion
+
+
+def read_opinions(
+    files: Sequence[str | os.PathLike[str]], structures: Sequence[str], fingerprint: str
+) -> dict[str, ExpertOpinion]:
+    """Read opinions on the structures of one parcel model.
+
+    Args:
+        files: Files of opinions, one per structure; the file says which.
+        structures: Structures on which there may be an opinion.
+        fingerprint: Fingerprint of the parcel model.
+
+    Returns:
+        Structure to its opinion.
+
+    Raises:
+        DataError: a file is missing or is not JSON.
+        ParameterError: a file is no opinion, is about another parcel model or structure, or is the second one.
+    """
+    found: dict[str, ExpertOpinion] = {}
+    for file in files:
+        try:
+            opinion = ExpertOpinion.from_json(file)
+            opinion.check_model(fingerprint)
+            if opinion.structure not in structures:
+                raise ParameterError(f"structure is {opinion.structure!r}: give one of {', '.join(structures)}")
+            if opinion.structure in found:
+                raise ParameterError(f"a second opinion on {opinion.structure!r}: give one file per structure")
+        except ParameterError as error:
+            raise ParameterError(f"{os.fspath(file)}: {error}") from error
+        found[opinion.structure] = opinion
+    return found
+
+
+def _number(name: str, value: Any, high: float) -> float:
+    """A finite number from 0 to ``high``."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 <= value <= high
+        or value == math.inf
+    ):
+        bounds = "at least 0" if high == math.inf else f"from 0 to {high:g}"
+        raise ParameterError(f"{name} is {value!r}: give a number {bounds}")
+    return float(value)
