@@ -176,7 +176,7 @@ def score(name: str, passes: Iterable[Tensor]) -> Tensor:
 
 
 def random(n: int, seed: int | Sequence[int]) -> NDArray[np.float64]:
-    """Draw a uniform score for each image: the first n of the seed's sequence, whatever n is.
+    """Draw a uniform score for each image: the first n numbers of the seed's sequence.
 
     Args:
         n: Number of images.

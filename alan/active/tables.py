@@ -132,7 +132,7 @@ def last_scores(table: pd.DataFrame, prefix: str, structures: Sequence[str]) -> 
 
 
 def levels(table: pd.DataFrame, score: str, stop: float | None) -> list[float]:
-    """Scores worth asking for: shares of Random's last one (of the best without it), and the threshold."""
+    """Target scores: shares of Random's last one (of the best without it), and the threshold."""
     last = table.sort_values("phase").groupby(["function", "seed"], sort=False).tail(1)
     means = last.groupby("function")[score].mean()
     reference = float(means[RANDOM] if RANDOM in means else means.max())

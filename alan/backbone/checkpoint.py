@@ -40,7 +40,7 @@ _HEADS = ("head.", "fc_norm.", "dino_head.")
 
 
 def _harmless() -> list[Any]:
-    """Classes that run no code when they are read, and that the original DINO's full checkpoints hold."""
+    """Classes in the full checkpoints of the original DINO; reading them runs no code."""
     scalar = np.float64(0).__reduce__()[0]
     named = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     paths = [(pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
@@ -142,7 +142,7 @@ def network_from_weights(
     settings: Mapping[str, Any] | None = None,
     cls: type[BackboneSpec] | None = None,
 ) -> tuple[nn.Module, BackboneSpec]:
-    """Build the network that the weights belong to, and fill it.
+    """Build the network that the weights belong to, and load them.
 
     Args:
         weights: The tensors; without a specification it is read off their names and shapes.
@@ -205,7 +205,7 @@ def fill_network(init: str | os.PathLike[str], own: nn.Module, spec: BackboneSpe
 
 
 def check_same_network(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Refuse to go on with a checkpoint of another network.
+    """Refuse to resume from a checkpoint of another network.
 
     Args:
         saved: The network's settings in the checkpoint.
@@ -237,7 +237,7 @@ def _recognise(
 
 
 def _read_pickle(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """The content of a file of torch, and ALAN's entry where it has one."""
+    """Read a file of torch: its content, and ALAN's entry if it has one."""
     content = load_plain(file)
     if ENTRY not in content or "state_dict" not in content:
         return content, None
@@ -246,7 +246,7 @@ def _read_pickle(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | Non
 
 
 def _read_safetensors(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
-    """The tensors of a file of safetensors, and ALAN's entry where it has one."""
+    """Read a file of safetensors: its tensors, and ALAN's entry if it has one."""
     try:
         with safe_open(file, framework="pt") as handle:
             metadata = handle.metadata() or {}
@@ -266,7 +266,7 @@ def _read_safetensors(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] 
 
 
 def _network_tensors(content: Mapping[str, Any], origin: str, prefix: str | None) -> dict[str, Tensor]:
-    """Tensors of one network of a checkpoint of another program, its names without their common beginning."""
+    """Tensors of one network in a checkpoint of another program, by names without their common prefix."""
     tensors = dict(_flat(content))
     if not tensors:
         raise CheckpointError(f"{origin}: there is no tensor in it; expected a state dict of a network")
@@ -282,7 +282,7 @@ def _network_tensors(content: Mapping[str, Any], origin: str, prefix: str | None
 
 
 def _prefix(found: list[str], origin: str) -> str:
-    """The prefix of the network that is read: of the teacher, where there are several."""
+    """Prefix of the network to read: that of the teacher if there are several."""
     for word in _PREFERRED:
         chosen = [prefix for prefix in found if word in prefix]
         if chosen:

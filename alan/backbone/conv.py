@@ -29,7 +29,7 @@ CONV_PRESETS = {
 @bounded
 @dataclass(frozen=True)
 class ConvSpec(BackboneSpec):
-    """A small U-Net, and which of its maps are the features.
+    """A small U-Net, and the choice of its maps that are the features.
 
     Level 0 is the decoder's last map, at 1 / ``stem_stride`` of the image size; level i is 2^i times as small. The
     last level, the bottleneck, is the deepest map of the encoder.
@@ -82,7 +82,7 @@ class ConvSpec(BackboneSpec):
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Levels that the features are made of, see ``feature_levels``."""
+        """Levels whose maps are the features, see ``feature_levels``."""
         if self.feature_levels is not None:
             return self.feature_levels
         if self.structures:
@@ -97,12 +97,12 @@ class ConvSpec(BackboneSpec):
 
     @property
     def dim(self) -> int:
-        """Width of a token: the channels of what its features are made of."""
+        """Width of a token: the sum of the channels of its levels."""
         return sum(self.n_outputs if level == "targets" else self.widths[level] for level in self.levels)
 
     @property
     def token_size(self) -> int:
-        """Distance in pixels of two places of level 0."""
+        """Distance in pixels between two places of level 0."""
         return self.stem_stride
 
     @property
@@ -116,7 +116,7 @@ class ConvSpec(BackboneSpec):
         return 2 * len(self.structures) + 3 if self.structures else 0
 
     def with_structures(self, structures: tuple[str, ...]) -> ConvSpec:
-        """Give the specification with a last layer for the structures."""
+        """Return the specification with a last layer for the structures."""
         return replace(self, structures=structures)
 
     def build(self, drop_path: float = 0.0) -> ConvNet:
@@ -141,7 +141,7 @@ class ConvSpec(BackboneSpec):
 
     @classmethod
     def named(cls, name: str) -> dict[str, Any] | None:
-        """Give the fields of a preset such as ``conv_small``."""
+        """Return the fields of a preset such as ``conv_small``."""
         if name not in CONV_PRESETS:
             return None
         widths, stem_stride = CONV_PRESETS[name]
@@ -154,14 +154,14 @@ class ConvSpec(BackboneSpec):
 
 
 def _check_stride(size: int, stride: int) -> None:
-    """Refuse a distance of tokens that does not divide the image."""
+    """Refuse a distance between tokens that does not divide the image."""
     works = [s for s in range(1, min(size, 16) + 1) if size % s == 0]
     if stride < 1 or size % stride:
         raise ParameterError(f"stride {stride} does not divide the image size {size}: use one of {works}")
 
 
 class ConvBlock(nn.Sequential):
-    """Two times a 3 x 3 convolution without bias, batch norm and ReLU."""
+    """Two 3 x 3 convolutions without bias, each with batch norm and ReLU."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Kinds of normalisation by name, without PyTorch: settings of networks and trainings name them."""
+"""Names of the normalisations, for settings that are read before PyTorch is imported."""
 
 from __future__ import annotations
 

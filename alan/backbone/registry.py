@@ -1,4 +1,4 @@
-"""The backbone types that are known by their word in files and by names of networks."""
+"""Registry of the backbone types, by their names in files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from alan.backbone.conv import ConvSpec
 from alan.backbone.timm_vit import TimmSpec
 from alan.backbone.vit import VitSpec
 
-#: One line per type. Names are looked up, and weights without a specification are recognised, in this order.
+#: One line per type, in the order in which names and weights without a specification are recognised.
 _TYPES: tuple[type[BackboneSpec], ...] = (
     VitSpec,
     ConvSpec,
     TimmSpec,
 )
-#: Word in files to type.
+#: Name in files to type.
 BACKBONES: dict[str, type[BackboneSpec]] = {spec.kind: spec for spec in _TYPES}

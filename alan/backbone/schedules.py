@@ -36,7 +36,7 @@ class Schedule:
             raise ParameterError(f"warmup is {self.warmup}: give at most the {self.steps} steps of the run")
 
     def __call__(self, step: int) -> float:
-        """Give the value at an optimiser step, 0 to steps - 1; constant afterwards."""
+        """Return the value at an optimiser step, 0 to steps - 1; constant afterwards."""
         step = min(step, self.steps - 1)
         if step < self.warmup:
             # np.linspace(start, base, warmup): the last step of the warm-up has the base value

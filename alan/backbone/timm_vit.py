@@ -60,7 +60,7 @@ class TimmSpec(TransformerSpec):
         check_size(self.image_size, self.patch_size)
 
     def _published(self) -> Any:
-        """Timm's facts about the published weights: image size, mean and standard deviation."""
+        """Configuration of the published weights in timm: image size, mean and standard deviation."""
         import timm
 
         return timm.get_pretrained_cfg(self.name)
@@ -104,7 +104,7 @@ class TimmSpec(TransformerSpec):
         )
 
     def pretrained(self, name: str) -> nn.Module:
-        """Fetch the network with its published weights from the hub.
+        """Download the network with its published weights from the hub.
 
         Raises:
             CheckpointError: The hub cannot be reached, or has no weights of the name.
@@ -120,7 +120,7 @@ class TimmSpec(TransformerSpec):
 
     @classmethod
     def from_weights(cls, tensors: Mapping[str, Tensor], origin: str, known: Mapping[str, Any]) -> TimmSpec | None:
-        """Take a file as weights of a name; the image size is read off a square grid of positions."""
+        """Accept a file as weights of a name; the image size is derived from a square grid of positions."""
         if "name" not in known:
             return None
         spec = cls(**known)
@@ -137,7 +137,7 @@ class TimmSpec(TransformerSpec):
 
     @classmethod
     def named(cls, name: str) -> dict[str, Any] | None:
-        """Give the fields of a name of timm, with or without a tag."""
+        """Return the fields of a name of timm, with or without a tag."""
         import timm
 
         return {"name": name} if timm.is_model(name) else None

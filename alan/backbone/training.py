@@ -1,4 +1,4 @@
-"""What all trainings share: seeded random numbers, scheduled steps, a moving average, exact resume."""
+"""Base of all trainings: seeded random numbers, scheduled steps, a moving average, exact resume."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class TrainingModule(LightningModule):
         raise NotImplementedError
 
     def schedules(self, step: int) -> dict[str, float]:
-        """Give the values that are set at an optimiser step: ``lr``, ``weight_decay``, ``momentum`` ...
+        """Return the values that are set at an optimiser step: ``lr``, ``weight_decay``, ``momentum`` ...
 
         The weight decay is that of the optimiser's first group of parameters.
         """
@@ -118,7 +118,7 @@ class TrainingModule(LightningModule):
         return loss
 
     def total_steps(self) -> int:
-        """Give the number of optimiser steps of the whole run.
+        """Return the number of optimiser steps of the whole run.
 
         Raises:
             ParameterError: The run has no end.

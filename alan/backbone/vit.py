@@ -49,7 +49,7 @@ class TransformerSpec(BackboneSpec):
 
     @property
     def token_size(self) -> int:
-        """Distance in pixels of two patches."""
+        """Distance in pixels between two patches."""
         return self.patch_size
 
     @property
@@ -150,7 +150,7 @@ class VitSpec(TransformerSpec):
 
     @classmethod
     def from_weights(cls, tensors: Mapping[str, Tensor], origin: str, known: Mapping[str, Any]) -> VitSpec | None:
-        """Read the specification off a plain state dict in the naming of the original DINO.
+        """Derive the specification from a plain state dict in the naming of the original DINO.
 
         The number of attention heads is in no shape: unless it is given, one per 64 channels is assumed, with a
         warning.
@@ -189,7 +189,7 @@ class VitSpec(TransformerSpec):
 
     @classmethod
     def named(cls, name: str) -> dict[str, Any] | None:
-        """Give the fields of a preset such as ``vit_small/4``; the patch size follows the slash."""
+        """Return the fields of a preset such as ``vit_small/4``; the patch size follows the slash."""
         preset, _, patch = name.partition("/")
         if preset not in PRESETS or not patch.isdecimal():
             return None

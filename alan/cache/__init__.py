@@ -1,4 +1,4 @@
-"""The frozen-feature cache: HDF5 that knows where it came from."""
+"""The frozen-feature cache: HDF5 files with their origin."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Layout of a feature file: where its datasets lie, whether its claims hold, and the checksums of its rows."""
+"""Layout of a feature file: places of its datasets, their checks, and the checksums of its rows."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class AlanCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        """Lock the run folder and look at it before anything is built."""
+        """Lock and check the run folder before anything is built."""
         self.settings = self.config[self.config["subcommand"]]
         self.run_folder = Run(Path(self.settings["out"]), resumed=False)
         self.stack.enter_context(lock_folder(self.run_folder.folder))

@@ -210,7 +210,7 @@ def _exit_code(arguments: list[str]) -> int:
 
 
 def _in_one_line(error: Exception) -> str | None:
-    """The line for an error that the user can do something about; None for any other."""
+    """Message of an error that the user can remedy; None for any other error."""
     # Lightning's error is not imported for the verbs that do without Lightning
     if isinstance(error, AlanError) or type(error).__name__ == "MisconfigurationException":
         return str(error)

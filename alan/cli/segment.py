@@ -131,7 +131,7 @@ def segment(
 
 
 def _check_models(parcels: str, whitebox: list[str] | None, network: str | None) -> list[str]:
-    """Names of the white boxes; none with a network."""
+    """Return the names of the white boxes; an empty list with a network."""
     if network is not None:
         if whitebox or parcels != PARCELS:
             raise ConfigError("network and white boxes are both given: keep network, or parcels and whitebox")

@@ -43,7 +43,7 @@ class _Loop:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of a loop: the rows of its stills, or why it was skipped."""
+    """Result of a loop: the rows of its stills, or the reason why it was skipped."""
 
     rows: list[list[str | int | float]] = field(default_factory=list)
     failure: str = ""
@@ -65,7 +65,7 @@ def extract_frames(
 
     Writes ``images/NAME_0001.png`` (grey, the number counts the frames of the loop from 1) and ``manifest.csv``
     with the columns image, source, frame, time_s, row_mm, column_mm, height, width and patient (a pseudonym, from
-    the header of DICOM files; what is unknown is empty), as :class:`alan.data.FrameFolder` reads them. NAME is the
+    the header of DICOM files; unknown values are empty), as :class:`alan.data.FrameFolder` reads them. NAME is the
     path of the loop below ``root``, folders joined by ``_``, without suffix; names too long for a file are
     shortened and end in a digest. Loops that cannot be decoded are listed in ``failures.csv`` with the reason.
 

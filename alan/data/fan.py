@@ -106,7 +106,7 @@ class Fan:
 
 @dataclass(frozen=True)
 class Panels:
-    """What is on a screen.
+    """Panels of a screen.
 
     Attributes:
         fans: The sectors, from top to bottom and from left to right.

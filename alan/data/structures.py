@@ -23,7 +23,7 @@ _COLOURS = ("#56B4E9", "#F0E442", "#E69F00", "#CC79A7", "#2DD4BF", "#D55E00")
 
 
 def label_colour(value: int) -> str:
-    """Give the colour of a value of a label map in pictures, ``#rrggbb``; background (0) is black.
+    """Return the colour of a value of a label map in pictures, ``#rrggbb``; background (0) is black.
 
     Args:
         value: Value from 0 to 255; each has a colour of its own.
@@ -37,7 +37,7 @@ def label_colour(value: int) -> str:
 
 
 def label_names(structures: Sequence[str]) -> tuple[str, ...]:
-    """Give the names of a data set in the order of their values in a label map.
+    """Return the names of a data set in the order of their values in a label map.
 
     Args:
         structures: Structures of the data set.
@@ -49,7 +49,7 @@ def label_names(structures: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_value(structure: str, names: Sequence[str] = STRUCTURES) -> int:
-    """Give the value of a structure in a label map (``lv`` is 1).
+    """Return the value of a structure in a label map (``lv`` is 1).
 
     Args:
         structure: One of ``names``.

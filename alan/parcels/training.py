@@ -195,7 +195,7 @@ class HeadModule(TrainingModule):
             self._warned = True
 
     def checkpoint_entry(self) -> dict[str, Any]:
-        """Give what :func:`alan.parcels.load_parcels` and a resumed run need to know."""
+        """Return what :func:`alan.parcels.load_parcels` and a resumed run need to know."""
         entry = parcel_entry(self.head, self.backbone, self.source, None, sector_only=self.sector_only)
         return {**entry, "needs_statistics": self._needs_statistics}
 

@@ -268,7 +268,7 @@ class SearchStudy:
 
     @contextlib.contextmanager
     def _alive(self, trial: Trial) -> Iterator[None]:
-        """Give signs of life from a thread while the block runs."""
+        """Return signs of life from a thread while the block runs."""
         storage: Any = self.study._storage
         done = threading.Event()
 

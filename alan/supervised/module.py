@@ -199,7 +199,7 @@ class SegmentationModule(TrainingModule):
         return optimiser
 
     def schedules(self, step: int) -> dict[str, float]:
-        """Give ``lr``, and ``momentum`` of the moving average, at an optimiser step.
+        """Return ``lr``, and ``momentum`` of the moving average, at an optimiser step.
 
         Raises:
             ParameterError: The learning rate decays over a run without an end.
@@ -214,7 +214,7 @@ class SegmentationModule(TrainingModule):
         return values
 
     def checkpoint_entry(self) -> dict[str, Any]:
-        """Give the settings of the network."""
+        """Return the settings of the network."""
         return {"network": self.spec.to_dict()}
 
     def check_entry(self, entry: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""DINO's self-distillation loss on CLS tokens, and on patch tokens that see the same place."""
+"""DINO's self-distillation loss on CLS tokens, and on patch tokens at the same place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DINOLoss(_Centred):
         super().__init__(outputs, student_temperature, centre_momentum)
 
     def forward(self, student: Tensor, teacher: Tensor, batch: int, teacher_temperature: float) -> Tensor:
-        """Compute the loss; the centre is left alone.
+        """Compute the loss; the centre is not updated.
 
         Args:
             student: (V B, K) outputs of V crops, crop by crop; the first G crops are the global ones.
@@ -93,7 +93,7 @@ class PatchLoss(_Centred):
         self.teacher_temperature = teacher_temperature
 
     def forward(self, student: Tensor, teacher: Tensor, boxes: Tensor, inside: Tensor) -> Tensor:
-        """Compute the loss; the centre is left alone.
+        """Compute the loss; the centre is not updated.
 
         Args:
             student: (2 B, n, n, K) student's outputs for the patches of both global crops, crop by crop.

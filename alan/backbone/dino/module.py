@@ -188,7 +188,7 @@ class DINOModule(TrainingModule):
         return loss
 
     def _monitor(self, teacher: Tensor, cls: Tensor, temperature: float) -> None:
-        """Log the collapse statistics as often as the trainer logs; warn once of each kind of collapse."""
+        """Log the collapse statistics when the trainer logs; warn once of each kind of collapse."""
         trainer: Any = self.trainer
         if (self._batches + 1) % trainer.log_every_n_steps:
             return
@@ -200,7 +200,7 @@ class DINOModule(TrainingModule):
             self._warned = collapse[:20]
 
     def schedules(self, step: int) -> dict[str, float]:
-        """Give ``lr``, ``weight_decay``, ``momentum`` and ``teacher_temperature`` at an optimiser step."""
+        """Return ``lr``, ``weight_decay``, ``momentum`` and ``teacher_temperature`` at an optimiser step."""
         steps = self.total_steps()
         first, last = self.teacher_temperature
         rise = round(self.teacher_warmup * steps)
@@ -236,7 +236,7 @@ class DINOModule(TrainingModule):
         self._means = []
 
     def checkpoint_entry(self) -> dict[str, Any]:
-        """Give the network's specification and the frames per step that the learning rate depends on."""
+        """Return the network's specification and the frames per step that the learning rate depends on."""
         return {
             **self.spec.entry(),
             "prefix": "teacher.network.",
@@ -258,5 +258,5 @@ class DINOModule(TrainingModule):
         return {"trained_by": "DINO", "alan": __version__, "steps": self.global_step, "batches": self._batches}
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write the teacher's network, the backbone of all that follows."""
+        """Write the teacher's network as a backbone."""
         export_backbone(self.teacher.network, self.spec, path, self.provenance())

@@ -59,5 +59,5 @@ class ShareAlignment(nn.Module):
 
     @staticmethod
     def _move(shares: Tensor, batch: Tensor) -> None:
-        """Update a running mean; the first batch is taken as it is."""
+        """Update a running mean; the first batch replaces it."""
         shares.copy_(torch.where(shares.sum() > 0, shares.lerp(batch, 1 - _MOMENTUM), batch))

@@ -122,7 +122,7 @@ class DenseHeads(nn.Module):
 
 
 class DenseLabels(NamedTuple):
-    """Labels that the simulator gives for a batch, at the resolution of the predictions.
+    """Labels of a batch from the simulator, at the resolution of the predictions.
 
     Attributes:
         labels: (B, h, w) uint8, 0 background and i + 1 for structure i.

@@ -102,7 +102,7 @@ class SimulationModule(TrainingModule):
         self._dice: list[Tensor] = []  # of the validation frames so far, (frames, structures)
 
     def setup(self, stage: str) -> None:
-        """Check that the data have the structures, and the unlabelled frames where they are needed.
+        """Check that the data have the structures, and the unlabelled frames if they are needed.
 
         Raises:
             ConfigError: They have not.
@@ -153,7 +153,7 @@ class SimulationModule(TrainingModule):
         return plain._replace(tissue=tissue, distance=distance)
 
     def _agreement_weight(self, step: int) -> float:
-        """Give the weight of the agreement at an optimiser step."""
+        """Return the weight of the agreement at an optimiser step."""
         rise = self.unlabelled_ramp * self.total_steps()
         return self.unlabelled_weight * min(1.0, step / rise if rise else 1.0)
 
@@ -178,13 +178,13 @@ class SimulationModule(TrainingModule):
         return torch.optim.AdamW(decay_groups(self.student), lr=self.lr, weight_decay=self.weight_decay)
 
     def schedules(self, step: int) -> dict[str, float]:
-        """Give ``lr`` and ``momentum`` at an optimiser step."""
+        """Return ``lr`` and ``momentum`` at an optimiser step."""
         steps = self.total_steps()
         rate = Schedule(self.lr, self.final_lr, steps, round(self.warmup * steps))(step)
         return {"lr": rate, "momentum": min(self.momentum, (step + 1) / (step + 10))}
 
     def checkpoint_entry(self) -> dict[str, Any]:
-        """Give the network's specification and its origin."""
+        """Return the network's specification and its origin."""
         return {**self.spec.entry(), "prefix": "teacher.network.", "provenance": self.provenance()}
 
     def check_entry(self, entry: Mapping[str, Any]) -> None:
@@ -207,5 +207,5 @@ class SimulationModule(TrainingModule):
         }
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Write the teacher's network, the backbone of all that follows."""
+        """Write the teacher's network as a backbone."""
         export_backbone(self.teacher.network, self.spec, path, self.provenance())

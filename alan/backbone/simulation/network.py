@@ -1,4 +1,4 @@
-"""A network together with its heads for dense targets, and where their first weights come from."""
+"""A network with its heads for dense targets, and their initial weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DenseNetwork(nn.Module):
         return outputs
 
     def start_from(self, init: str | os.PathLike[str]) -> None:
-        """Take the weights of a backbone, and those of the heads where the file has them.
+        """Load the weights of a backbone, and those of the heads if the file has them.
 
         Args:
             init: Any file that :func:`alan.backbone.checkpoint.read_weights` knows, or the name of shipped

@@ -240,7 +240,7 @@ def _patient_folders(root: Path) -> list[Path]:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Key that sorts slice 10 behind slice 9."""
+    """Key that sorts slice 10 after slice 9."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 

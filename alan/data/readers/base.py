@@ -1,4 +1,4 @@
-"""What every reader of an archive offers: records, samples, failures, a fingerprint and a plot."""
+"""Base of all readers of archives: records, samples, failures, a fingerprint and a plot."""
 
 from __future__ import annotations
 

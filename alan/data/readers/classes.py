@@ -1,4 +1,4 @@
-"""Class lists of one's own: names of classes, their ids or colours in a mask, and masks by name."""
+"""Class lists of your own: names of classes, their ids or colours in a mask, and masks by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder of one's own: pictures, masks of the same names, and a list of one's own classes."""
+"""A folder of pictures, masks of the same names, and a list of classes."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def manifest_row(
     spacing: tuple[float, float] | None,
     patient: str | None,
 ) -> list[str | int | float]:
-    """One row of a manifest, in the order of :data:`COLUMNS`; what is unknown is empty.
+    """One row of a manifest, in the order of :data:`COLUMNS`; unknown values are empty.
 
     Args:
         image: File name of the still.

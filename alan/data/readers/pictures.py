@@ -1,4 +1,4 @@
-"""Pictures with masks of one's own classes: what FrameFolder, COCO and segments.ai have in common."""
+"""Pictures with masks of any classes: the common base of FrameFolder, COCO and segments.ai."""
 
 from __future__ import annotations
 

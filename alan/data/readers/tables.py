@@ -1,4 +1,4 @@
-"""Tables and texts of archives: the one place that knows encodings, separators and decimal commas."""
+"""Tables and texts of archives, with their encodings, separators and decimal commas."""
 
 from __future__ import annotations
 

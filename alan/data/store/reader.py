@@ -1,4 +1,4 @@
-"""The frame store: one HDF5 file that holds all that training and evaluation need of an archive."""
+"""Reader of frame stores: one HDF5 file with all that training and evaluation need of an archive."""
 
 from __future__ import annotations
 

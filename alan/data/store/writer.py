@@ -153,7 +153,7 @@ def _prepare(
 
 
 def _check_same(target: Path, key: Mapping[str, Any]) -> None:
-    """Refuse a store that was made from something else."""
+    """Refuse a store that was made from other data or with other settings."""
     store = FrameStore(target)
     if store.source != key:
         raise DataError(
