@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 #: Overlap of two empty masks.
 UNDEFINED = float("nan")
-Counts = TypeVar("Counts", NDArray[Any], "Tensor")
+_Counts = TypeVar("_Counts", NDArray[Any], "Tensor")
 
 
-def dice_of_counts(both: Counts, total: Counts) -> Counts:
+def dice_of_counts(both: _Counts, total: _Counts) -> _Counts:
     """Compute Dice scores, ``2 |a and b| / (|a| + |b|)``.
 
     Args:
@@ -31,12 +31,12 @@ def dice_of_counts(both: Counts, total: Counts) -> Counts:
     return _ratio(2 * both, total)
 
 
-def iou_of_counts(both: Counts, total: Counts) -> Counts:
+def iou_of_counts(both: _Counts, total: _Counts) -> _Counts:
     """Compute ``|a and b| / |a or b|``, with the arguments and the result of :func:`dice_of_counts`."""
     return _ratio(both, total - both)
 
 
-def _ratio(top: Counts, bottom: Counts) -> Counts:
+def _ratio(top: _Counts, bottom: _Counts) -> _Counts:
     if isinstance(bottom, (np.ndarray, np.generic)):
         with np.errstate(invalid="ignore"):
             return np.where(bottom > 0, top / bottom, UNDEFINED)

@@ -91,7 +91,7 @@ class PassStatistics:
         return self.map(name).double().sum((-2, -1))
 
 
-class Acquisition(NamedTuple):
+class AcquisitionFunction(NamedTuple):
     """An acquisition function.
 
     Attributes:
@@ -104,7 +104,7 @@ class Acquisition(NamedTuple):
 
 
 #: All acquisition functions by the names that configurations use.
-ACQUISITIONS: dict[str, Acquisition] = {}
+ACQUISITIONS: dict[str, AcquisitionFunction] = {}
 
 
 def acquisition(title: str) -> Callable[[Callable[[PassStatistics], Tensor]], Callable[[PassStatistics], Tensor]]:
@@ -115,7 +115,7 @@ def acquisition(title: str) -> Callable[[Callable[[PassStatistics], Tensor]], Ca
     """
 
     def register(function: Callable[[PassStatistics], Tensor]) -> Callable[[PassStatistics], Tensor]:
-        ACQUISITIONS[function.__name__] = Acquisition(title, function)
+        ACQUISITIONS[function.__name__] = AcquisitionFunction(title, function)
         return function
 
     return register
@@ -145,7 +145,7 @@ def std(passes: PassStatistics) -> Tensor:
     return passes.deviation.mean(1)
 
 
-ACQUISITIONS[RANDOM] = Acquisition("Random")
+ACQUISITIONS[RANDOM] = AcquisitionFunction("Random")
 #: Names of the functions that ask the network.
 UNCERTAINTIES = tuple(name for name, function in ACQUISITIONS.items() if function.map is not None)
 
@@ -156,7 +156,7 @@ def entropy(probabilities: Tensor) -> Tensor:
     return found
 
 
-def score(name: str, passes: Iterable[Tensor]) -> Tensor:
+def score_images(name: str, passes: Iterable[Tensor]) -> Tensor:
     """Score images by an acquisition function.
 
     Args:

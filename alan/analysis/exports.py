@@ -21,7 +21,7 @@ from alan.analysis.results import BeatResult, LoopResult
 from alan.analysis.tables import LOOP_FOLDER, cells
 from alan.arrays import ByteArray
 from alan.data.preprocessing import Preprocessing
-from alan.downstream.segmentation import write_mask
+from alan.downstream.segmentation import write_label_map
 from alan.errors import DataError
 from alan.extras import third_party
 from alan.files import atomic
@@ -239,7 +239,7 @@ def _masks(job: _Job) -> Iterator[_Sink]:
     def take(chunk: _Chunk) -> None:
         for n, frame in chunk.places():
             if frame in job.names:
-                write_mask(job.out / MASKS / f"{job.names[frame]}.png", chunk.screen[n])
+                write_label_map(job.out / MASKS / f"{job.names[frame]}.png", chunk.screen[n])
 
     yield take
 

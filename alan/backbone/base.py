@@ -310,7 +310,7 @@ class Backbone(nn.Module, ABC):
         return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
-def check_size(size: int, multiple: int, name: str = "image size", of: str = "the patch size") -> None:
+def check_multiple(size: int, multiple: int, name: str = "image size", of: str = "the patch size") -> None:
     """Refuse an image size that is not a multiple of the patch size or stride.
 
     Args:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_size
+from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_multiple
 from alan.backbone.kinds import Normalisation
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
@@ -78,7 +78,7 @@ class ConvSpec(BackboneSpec):
             raise ParameterError(
                 f"feature_levels is {levels}: name each once, out of 0 (the finest) to {last} and 'targets'"
             )
-        check_size(self.image_size, self.multiple, of="the coarsest scale")
+        check_multiple(self.image_size, self.multiple, of="the coarsest scale")
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -251,7 +251,7 @@ class ConvBackbone(Backbone):
             )
         settings = {"kind": "conv", "normalisation": spec.normalisation, "levels": list(spec.levels)}
         super().__init__(network, spec, input_size, spec.token_stride if stride is None else stride, settings)
-        check_size(self.input_size, spec.multiple, of="the coarsest scale")
+        check_multiple(self.input_size, spec.multiple, of="the coarsest scale")
         _check_stride(self.input_size, self.stride)
         self.grid = self.input_size // self.stride
 

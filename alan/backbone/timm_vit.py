@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from alan.backbone.base import check_size
+from alan.backbone.base import check_multiple
 from alan.backbone.kinds import Normalisation
 from alan.backbone.normalise import normalise
 from alan.backbone.vit import TransformerSpec
@@ -57,7 +57,7 @@ class TimmSpec(TransformerSpec):
             raise ParameterError(f"unknown network {self.name!r}: {nearest(self.name, timm.list_models('vit_*'))}")
         if not self.image_size:
             object.__setattr__(self, "image_size", self._published().input_size[-1])
-        check_size(self.image_size, self.patch_size)
+        check_multiple(self.image_size, self.patch_size)
 
     def _published(self) -> Any:
         """Configuration of the published weights in timm: image size, mean and standard deviation."""

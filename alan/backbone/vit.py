@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_size
+from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_multiple
 from alan.backbone.kinds import Normalisation
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import AlanWarning, CheckpointError, ParameterError
@@ -118,7 +118,7 @@ class VitSpec(TransformerSpec):
             raise ParameterError(f"dim {self.dim} is not a multiple of heads {self.heads}")
         if self.initialisation == "xavier" and self.dim % 4:
             raise ParameterError(f"dim {self.dim} is not a multiple of 4, which sine-cosine positions need")
-        check_size(self.image_size, self.patch_size)
+        check_multiple(self.image_size, self.patch_size)
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the fingerprint of a locked network covers besides its weights."""
@@ -256,7 +256,7 @@ class VitBackbone(Backbone):
     ) -> None:
         patch = spec.patch_size
         super().__init__(vit, spec, input_size, patch if stride is None else stride, spec.identity())
-        check_size(self.input_size, patch)
+        check_multiple(self.input_size, patch)
         divisors = [s for s in range(1, patch + 1) if patch % s == 0]
         if self.stride not in divisors:
             raise ParameterError(

@@ -15,7 +15,7 @@ from alan.arrays import IntArray
 from alan.errors import CacheError
 
 #: Name of a dataset to the shape and dtype of one row.
-Layout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
+RowLayout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 #: Place of a dataset in the file: offset in bytes, shape, dtype.
 Place = tuple[int, tuple[int, ...], np.dtype[Any]]
 #: Kinds of features that can be asked for; the sector accompanies the tokens.
@@ -26,11 +26,11 @@ PARCEL_KINDS = {"logits", "maps"}
 #: Features and their dtypes.
 FEATURES = {"cls": "<f4", "tokens": "<f2", "sector": "|b1", "logits": "<f2", "maps": "|u1"}
 #: Global frame index and flag of each row.
-TABLES: Layout = {"index": ((), np.int64), "done": ((), np.uint8)}
+TABLES: RowLayout = {"index": ((), np.int64), "done": ((), np.uint8)}
 _CHECK = "crc_"
 
 
-def n_bytes(layout: Layout, n_frames: int) -> int:
+def n_bytes(layout: RowLayout, n_frames: int) -> int:
     """Number of bytes of a file with ``n_frames`` rows."""
     row = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize + 4 for shape, dtype in layout.values())
     return n_frames * (row + 9) + 65536  # index and flag, and the head of the file

@@ -58,9 +58,9 @@ class Manifest:
 
     def write(self, attributes: Any) -> None:
         """Write to the attributes of an HDF5 file."""
-        write_text(attributes, "schema", SCHEMA)
+        write_attribute(attributes, "schema", SCHEMA)
         for name, value in asdict(self).items():
-            write_text(attributes, name, value if isinstance(value, str) else json.dumps(value))
+            write_attribute(attributes, name, value if isinstance(value, str) else json.dumps(value))
 
     @classmethod
     def read(cls, attributes: Any, where: str) -> Manifest:
@@ -73,22 +73,23 @@ class Manifest:
         Raises:
             CacheError: the schema is another, or an attribute is missing or damaged.
         """
-        schema = read_text(attributes, "schema") if "schema" in attributes else "none"
+        schema = read_attribute(attributes, "schema") if "schema" in attributes else "none"
         if schema != SCHEMA:
             raise CacheError(
                 f"{where}: schema is {schema!r}, this version reads {SCHEMA!r}; write it again with `alan cache`"
             )
         try:
-            settings, what = (json.loads(read_text(attributes, name)) for name in ("settings", "what"))
+            settings, what = (json.loads(read_attribute(attributes, name)) for name in ("settings", "what"))
             if not isinstance(settings, dict) or not set(what) <= set(KINDS):
                 raise ValueError(f"what is {what!r}, settings {settings!r}")
             return cls(
                 **{
-                    name: read_text(attributes, name) for name in ("backbone", "parcels", "store", "preprocessing")
+                    name: read_attribute(attributes, name)
+                    for name in ("backbone", "parcels", "store", "preprocessing")
                 },
                 what=tuple(what),
                 settings=settings,
-                created_by=read_text(attributes, "created_by"),
+                created_by=read_attribute(attributes, "created_by"),
             )
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             reason = " ".join(str(error).split())[:200]
@@ -97,13 +98,13 @@ class Manifest:
             ) from error
 
 
-def write_text(attributes: Any, name: str, text: str) -> None:
+def write_attribute(attributes: Any, name: str, text: str) -> None:
     """Write an attribute of fixed length, which lies in a part of the file that HDF5 protects by a checksum."""
     attributes[name] = np.bytes_(text.encode() or b"\0")
 
 
-def read_text(attributes: Any, name: str) -> str:
-    """Read an attribute that :func:`write_text` wrote, or one of variable length."""
+def read_attribute(attributes: Any, name: str) -> str:
+    """Read an attribute that :func:`write_attribute` wrote, or one of variable length."""
     value = attributes[name]
     return value.decode() if isinstance(value, bytes) else str(value)
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.cache.layout import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
-from alan.cache.manifest import Manifest, read_text, short
+from alan.cache.manifest import Manifest, read_attribute, short
 from alan.errors import CacheError
 
 #: A file and the place of a dataset in it.
@@ -187,7 +187,7 @@ def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Source]
     try:
         with h5py.File(path, "r", locking=False) as file:
             manifest = Manifest.read(file.attrs, str(path))
-            names = json.loads(read_text(file.attrs, "shards")) if "shards" in file.attrs else []
+            names = json.loads(read_attribute(file.attrs, "shards")) if "shards" in file.attrs else []
             if not names:
                 return manifest, [_tables(path, file)]
         return manifest, [_shard(path.with_name(name), manifest) for name in names]

@@ -27,8 +27,8 @@ from alan.arrays import IntArray
 from alan.cache.layout import (
     FEATURES,
     TABLES,
-    Layout,
     Place,
+    RowLayout,
     check_name,
     checksums,
     map_rows,
@@ -36,7 +36,7 @@ from alan.cache.layout import (
     places,
     read_index,
 )
-from alan.cache.manifest import Manifest, write_text
+from alan.cache.manifest import Manifest, write_attribute
 from alan.errors import CacheError, ParameterError
 from alan.files import atomic
 
@@ -115,7 +115,7 @@ class Shard:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, index: IntArray, layout: Layout, *, rank: int = 0, ranks: int = 1
+        self, path: Path, manifest: Manifest, index: IntArray, layout: RowLayout, *, rank: int = 0, ranks: int = 1
     ) -> None:
         self.path, self.index = path, np.asarray(index, np.int64)
         resumed = path.exists()
@@ -211,10 +211,10 @@ class Shard:
         self._file.close()
 
 
-def _create(path: Path, manifest: Manifest, index: IntArray, layout: Layout, place: tuple[int, int]) -> None:
+def _create(path: Path, manifest: Manifest, index: IntArray, layout: RowLayout, place: tuple[int, int]) -> None:
     needed = n_bytes(layout, len(index))
     check_space(path.parent, needed)
-    checks: Layout = {check_name(name): ((), np.uint32) for name in layout}
+    checks: RowLayout = {check_name(name): ((), np.uint32) for name in layout}
     try:
         with atomic(path) as temporary:
             with h5py.File(temporary, "w", libver=LIBVER) as file:
@@ -287,7 +287,7 @@ def finish(out: Path) -> None:
         with atomic(out) as temporary, h5py.File(temporary, "w", libver=LIBVER) as file:
             manifest.write(file.attrs)
             names = [shard_path(out, rank).name for rank in range(ranks)]
-            write_text(file.attrs, "shards", json.dumps(names))
+            write_attribute(file.attrs, "shards", json.dumps(names))
     current = {shard_path(out, rank) for rank in range(ranks)} if ranks > 1 else set()
     for path in leftovers(out):
         if path not in current:

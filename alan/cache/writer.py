@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from alan.arrays import IntArray
 from alan.backbone.base import Backbone
-from alan.cache.layout import FEATURES, Layout
+from alan.cache.layout import FEATURES, RowLayout
 from alan.cache.manifest import Manifest
 from alan.cache.shard import Shard, begin, part_path
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
@@ -71,7 +71,7 @@ class FeatureModule(LightningModule):
         kept = {name: found[name].to(_DTYPES[name]) for name in self.what}
         return kept | {"sector": found["sector"]} if "sector" in found else kept
 
-    def layout(self, size: int) -> Layout:
+    def layout(self, size: int) -> RowLayout:
         """Shapes and dtypes of the features of one frame, from the features of an empty frame.
 
         Args:
@@ -109,7 +109,9 @@ class CacheWriter(BasePredictionWriter):
         overwrite: Delete the parts of an earlier run.
     """
 
-    def __init__(self, out: Path, manifest: Manifest, index: IntArray, layout: Layout, *, overwrite: bool) -> None:
+    def __init__(
+        self, out: Path, manifest: Manifest, index: IntArray, layout: RowLayout, *, overwrite: bool
+    ) -> None:
         super().__init__("batch")
         self.out = out
         self.manifest = manifest

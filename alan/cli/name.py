@@ -75,7 +75,7 @@ def name(
     from alan.data.store.reader import FrameStore
     from alan.data.structures import check_structures
     from alan.downstream.whitebox.fitting import ALL_PHASES
-    from alan.downstream.whitebox.naming import LabelledFrames, box_name, name_parcels
+    from alan.downstream.whitebox.naming import NamingFrames, box_name, name_parcels
     from alan.downstream.whitebox.selection import ParcelSelector
     from alan.parcels.model import load_parcels
 
@@ -84,12 +84,10 @@ def name(
     for one in stores:
         one.check_structures(structures)
     model = load_parcels(parcels)
-    simulated = LabelledFrames.choose(stores[0], split, views)
+    simulated = NamingFrames.choose(stores[0], split, views)
     human = None
     if labels is not None:
-        human = LabelledFrames.choose(
-            stores[1], label_split, views, phases=None, patients=label_patients, seed=seed
-        )
+        human = NamingFrames.choose(stores[1], label_split, views, phases=None, patients=label_patients, seed=seed)
     inputs = dict(zip(("store", "labels"), (one.fingerprint for one in stores), strict=False))
     selection: dict[str, Any] = {"share_above": share_above, "level": level, "prior_strength": prior_strength}
     config = {

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from alan.arrays import ByteArray, IntArray
+from alan.data.io.base import Spacing
 from alan.data.io.pictures import PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.manifest import MANIFEST, read_manifest, still_spacing
@@ -17,8 +18,6 @@ from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
 from alan.files import digest, files_below, fingerprint, short_name
-
-Spacing = tuple[float, float]
 
 
 class Still(NamedTuple):

@@ -17,7 +17,8 @@ from PIL import Image, ImageColor, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from alan.cardiac.areas import area_cm2
-from alan.data.stills import Spacing, Still, Stills
+from alan.data.io.base import Spacing
+from alan.data.stills import Still, Stills
 from alan.data.structures import label_colour
 from alan.downstream.members import load_network
 from alan.downstream.whitebox.several import Segmentation
@@ -33,7 +34,7 @@ CONTENTS = (TABLE, PART, CLASSES, MASKS)
 COLUMNS = ("frame", "structure", "area_px", "area_cm2", "parcels", "empty")
 #: Text entry of a mask that identifies the picture it was made from.
 _SOURCE = "alan source"
-Row = dict[str, str]
+SegmentRow = dict[str, str]
 
 
 class FrameSegmenter(Protocol):
@@ -81,7 +82,7 @@ class SegmentedFrames:
         failures: Name and reason of each frame that cannot be decoded.
     """
 
-    def __init__(self, rows: Mapping[str, list[Row]], failures: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, rows: Mapping[str, list[SegmentRow]], failures: Sequence[tuple[str, str]]) -> None:
         self.rows, self.failures = rows, failures
 
     def n_empty(self, structure: str) -> int:
@@ -137,7 +138,7 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
                     done[name] = _rows(name, labels, found.parcels[i], segmenter.structures, still.spacing)
                     writer.writerows(done[name])
                     file.flush()  # before the mask, whose stamp makes the rows count
-                    write_mask(folder / MASKS / f"{name}.png", labels, stills.stamp(n))
+                    write_label_map(folder / MASKS / f"{name}.png", labels, stills.stamp(n))
             bar.update(min(batch_size, len(todo) - start))
     if failures and not done:
         raise DataError(f"none of {len(failures)} pictures can be decoded; the first: {failures[0][1]}")
@@ -147,13 +148,13 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
     return SegmentedFrames(ordered, failures)
 
 
-def read_mask(folder: Path, name: str) -> NDArray[np.uint8]:
+def read_label_map(folder: Path, name: str) -> NDArray[np.uint8]:
     """Label map (H, W) uint8 of a segmented frame."""
     with Image.open(folder / MASKS / f"{name}.png") as image:
         return np.array(image)
 
 
-def write_mask(path: Path, labels: NDArray[np.uint8], stamp: str | None = None) -> None:
+def write_label_map(path: Path, labels: NDArray[np.uint8], stamp: str | None = None) -> None:
     """Write a label map as a palette PNG, atomically; its pixels are the values, its palette their colours.
 
     Args:
@@ -176,7 +177,7 @@ def _rows(
     parcels: NDArray[np.int64],
     structures: Sequence[str],
     spacing: Spacing | None,
-) -> list[Row]:
+) -> list[SegmentRow]:
     rows = []
     for value, structure in enumerate(structures, 1):
         mask = labels == value
@@ -187,9 +188,9 @@ def _rows(
     return rows
 
 
-def _finished(stills: Stills, folder: Path, structures: Sequence[str]) -> dict[str, list[Row]]:
+def _finished(stills: Stills, folder: Path, structures: Sequence[str]) -> dict[str, list[SegmentRow]]:
     """Frames whose rows and label map exist and whose picture is unchanged; a truncated last line is ignored."""
-    rows: dict[str, dict[str, Row]] = {}
+    rows: dict[str, dict[str, SegmentRow]] = {}
     for path in (folder / TABLE, folder / PART):
         if path.is_file():
             text = path.read_text(encoding="utf-8")
@@ -215,7 +216,7 @@ def _source(folder: Path, name: str) -> str | None:
         return None
 
 
-def _write_rows(path: Path, rows: Iterable[list[Row]]) -> None:
+def _write_rows(path: Path, rows: Iterable[list[SegmentRow]]) -> None:
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

@@ -20,7 +20,7 @@ from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.errors import ParameterError
 
 #: Coverage of an interval.
-Level = Annotated[float, Range(gt=0, lt=1)]
+ConfidenceLevel = Annotated[float, Range(gt=0, lt=1)]
 _NAN = float("nan")
 
 
@@ -85,7 +85,7 @@ def resample_weights(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.f
 
 
 @bounded
-def percentile_interval(statistics: NDArray[np.float64], level: Level) -> tuple[float, float]:
+def percentile_interval(statistics: NDArray[np.float64], level: ConfidenceLevel) -> tuple[float, float]:
     """Return the ends of the central ``level`` of resampled statistics, without values that are not finite."""
     tail = 50.0 * (1.0 - level)
     known = statistics[np.isfinite(statistics)]
@@ -100,7 +100,7 @@ def bootstrap_interval(
     values: ArrayLike,
     groups: ArrayLike | None = None,
     *,
-    level: Level = 0.95,
+    level: ConfidenceLevel = 0.95,
     n_resamples: PositiveInt = 2000,
     seed: NonNegativeInt = 0,
 ) -> Interval:
@@ -164,7 +164,7 @@ def bootstrap_estimates(
     columns: Sequence[ArrayLike],
     groups: ArrayLike,
     *,
-    level: Level = 0.95,
+    level: ConfidenceLevel = 0.95,
     n_resamples: PositiveInt = 2000,
     seed: NonNegativeInt = 0,
 ) -> list[Estimate]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from alan.backbone.base import Backbone
 
 
-class Tokens(NamedTuple):
+class FrameTokens(NamedTuple):
     """Tokens of N frames.
 
     Attributes:
@@ -38,12 +38,12 @@ class TokenMemory:
         self.room = room_gb * 1e9
         self.batch_size = batch_size
         self.used = 0
-        self._kept: dict[int, Tokens] = {}
+        self._kept: dict[int, FrameTokens] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def __call__(self, backbone: Backbone, frames: Tensor, index: Tensor) -> Tokens:
+    def __call__(self, backbone: Backbone, frames: Tensor, index: Tensor) -> FrameTokens:
         """Tokens of frames, from memory if possible.
 
         Args:
@@ -63,19 +63,19 @@ class TokenMemory:
             fresh = self._compute(backbone, frames[list(missing.values())])
             tokens, sector = fresh.tokens.half().cpu(), fresh.sector.cpu()
             for row, number in enumerate(missing):
-                known[number] = Tokens(tokens[row].clone(), sector[row].clone())
+                known[number] = FrameTokens(tokens[row].clone(), sector[row].clone())
                 size = known[number].tokens.nbytes + known[number].sector.nbytes
                 if self.used + size <= self.room:
                     self._kept[number] = known[number]
                     self.used += size
         device = backbone.device
         rows = [known[number] for number in numbers]
-        return Tokens(
+        return FrameTokens(
             torch.stack([row.tokens for row in rows]).to(device).float(),
             torch.stack([row.sector for row in rows]).to(device),
         )
 
-    def _compute(self, backbone: Backbone, frames: Tensor) -> Tokens:
+    def _compute(self, backbone: Backbone, frames: Tensor) -> FrameTokens:
         parts = frames.split(self.batch_size)  # type: ignore[no-untyped-call]
         tokens = torch.cat([backbone(part).tokens for part in parts])
-        return Tokens(tokens, torch.cat([backbone.sector(part) for part in parts]))
+        return FrameTokens(tokens, torch.cat([backbone.sector(part) for part in parts]))

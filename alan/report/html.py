@@ -124,6 +124,6 @@ def _efficiency(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         **summary,
         "picture": efficiency_picture(_writer(folder, summary), summary),
         "tables": label_efficiency.efficiency_tables(summary),
-        "cost_table": label_efficiency.cost_table(summary),
+        "cost_table": label_efficiency.time_table(summary),
         "failures": label_efficiency.failure_notes(summary),
     }

@@ -212,7 +212,7 @@ def _cell(row: Mapping[str, Any] | None) -> Cell:
     return Cell(percent(row["mean"]), "" if row["sd"] is None else f"± {percent(row['sd'])}")
 
 
-def cost_table(summary: Mapping[str, Any]) -> Table:
+def time_table(summary: Mapping[str, Any]) -> Table:
     """Make the table of the time of a cell on one thread, by method and number of patients."""
     numbers = _numbers(summary)
 

@@ -216,7 +216,7 @@ def _pictures(writer: PictureWriter, results: Mapping[str, Any]) -> dict[str, Pi
         )
     if results["importances"]:
         shares = sorted(results["importances"].items(), key=lambda item: -item[1])
-        parts = [f"{figures.AXES[name]} {percent(share, 0)}%" for name, share in shares]
+        parts = [f"{figures.AXIS_TITLES[name]} {percent(share, 0)}%" for name, share in shares]
         add(
             "importances",
             figures.importance_bars(results["importances"]),

@@ -14,7 +14,7 @@ from alan.report.figures import STYLE
 
 #: Blue for trials, orange for the best, grey for the rest, by Okabe and Ito; they also differ in grey.
 _TRIAL, _BEST, _REST, _INK = "#0072B2", "#D55E00", "#9aa5b1", "#1f2933"
-AXES = {
+AXIS_TITLES = {
     "encoder": "encoder",
     "decoder": "decoder",
     "depth": "depth",
@@ -126,7 +126,7 @@ def parallel(trials: Rows, values: Mapping[str, Sequence[Any]]) -> Figure:
             axes.annotate(
                 f"{100 * value:.1f}", (len(names), height), (4, 0), textcoords="offset points", va="center"
             )
-        axes.set_xticks(range(len(names) + 1), [*(AXES[name] for name in names), "IoU (%)"])
+        axes.set_xticks(range(len(names) + 1), [*(AXIS_TITLES[name] for name in names), "IoU (%)"])
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.set_yticks([])
@@ -144,7 +144,7 @@ def importance_bars(shares: Mapping[str, float]) -> Figure:
         figure = Figure(figsize=(5.6, 0.7 + 0.34 * len(names)), layout="constrained")
         axes: Axes = figure.subplots()
         bars = axes.barh(
-            [AXES[name] for name in names], [shares[name] for name in names], color=_TRIAL, height=0.6
+            [AXIS_TITLES[name] for name in names], [shares[name] for name in names], color=_TRIAL, height=0.6
         )
         axes.bar_label(bars, [f"{100 * shares[name]:.0f}%" for name in names], padding=4)
         axes.set_xlim(0, max([*shares.values(), 0.01]) * 1.15)

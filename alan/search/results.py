@@ -80,7 +80,7 @@ def _first_value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
 
-def summarise(search: SearchStudy, settings: SearchSettings) -> dict[str, Any]:
+def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str, Any]:
     """Collect everything that the report shows, JSON-able."""
     table = trial_table(search)
     rows: list[dict[str, Any]] = [] if table.empty else _records(table)
@@ -118,7 +118,9 @@ def summarise(search: SearchStudy, settings: SearchSettings) -> dict[str, Any]:
     }
 
 
-def write_results(folder: Path, search: SearchStudy, settings: SearchSettings, inputs: Mapping[str, str]) -> None:
+def write_search_results(
+    folder: Path, search: SearchStudy, settings: SearchSettings, inputs: Mapping[str, str]
+) -> None:
     """Write ``trials.csv``, ``best.yaml`` (where a trial has finished) and, last, ``results.json``.
 
     Args:
@@ -127,7 +129,7 @@ def write_results(folder: Path, search: SearchStudy, settings: SearchSettings, i
         settings: Its settings.
         inputs: Path of each store to its fingerprint.
     """
-    summary = {**summarise(search, settings), "provenance": provenance(inputs)}
+    summary = {**summarise_search(search, settings), "provenance": provenance(inputs)}
     with atomic(folder / TRIALS) as temporary:
         trial_table(search).to_csv(temporary, index=False, float_format="%.6g")
     if summary["best"]:

@@ -25,7 +25,7 @@ from alan.search.trial import Outcome, Report, train_point
 from alan.supervised.settings import PLAIN, NetworkSpec, TrainingSettings
 
 if TYPE_CHECKING:
-    from alan.search.study import Objective, Progress, SearchStudy
+    from alan.search.study import Progress, SearchStudy, TrialObjective
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def run_search(
     training: TrainingSettings,
     study: StudySettings,
     *,
-    objective: Objective | None = None,
+    objective: TrialObjective | None = None,
     builds: Builds | None = None,
     progress: bool = True,
 ) -> Path:
@@ -68,7 +68,7 @@ def run_search(
         DataError: A store cannot be read, or a file is no study.
     """
     third_party("optuna", "search")
-    from alan.search.results import DATABASE, write_results
+    from alan.search.results import DATABASE, write_search_results
     from alan.search.storage import explain_lost_storage, open_storage
     from alan.search.study import SearchStudy
 
@@ -106,7 +106,7 @@ def run_search(
         try:
             _train(search, objective or partial(_train_point, settings), progress)
         finally:
-            write_results(folder, search, settings, stores)
+            write_search_results(folder, search, settings, stores)
             storage.engine.dispose()
     return folder
 
@@ -124,7 +124,7 @@ def _train_point(settings: SearchSettings, point: Point, report: Report) -> Outc
     return train_point(point, settings, report)
 
 
-def _train(search: SearchStudy, objective: Objective, progress: bool) -> None:
+def _train(search: SearchStudy, objective: TrialObjective, progress: bool) -> None:
     bar = tqdm(total=search.n_trials, desc="trials", unit="trial", disable=not progress)
 
     def show(state: Progress) -> None:

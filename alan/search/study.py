@@ -33,7 +33,7 @@ from alan.search.trial import Outcome, Report
 _log = logging.getLogger(__name__)
 
 #: Trains a point and reports its validations.
-Objective = Callable[[Point, Report], Outcome]
+TrialObjective = Callable[[Point, Report], Outcome]
 #: Attributes of a trial: the reason of its failure, its process and start, the outcome besides its values.
 REASON, WORKER, STARTED, DETAILS, LATENCY = "reason", "worker", "started", "details", "latency"
 _SPACE = "space"
@@ -150,7 +150,7 @@ class SearchStudy:
             max(values, default=None),
         )
 
-    def run(self, objective: Objective, on_trial: Callable[[Progress], None] = lambda progress: None) -> None:
+    def run(self, objective: TrialObjective, on_trial: Callable[[Progress], None] = lambda progress: None) -> None:
         """Train points until ``n_trials`` are settled, by this and other processes together.
 
         A trial that another process runs is waited for; if that process dies, its point is trained again, once. If
@@ -189,7 +189,7 @@ class SearchStudy:
                     self.settings.grace,
                 )
 
-    def _train(self, trial: Trial, objective: Objective) -> None:
+    def _train(self, trial: Trial, objective: TrialObjective) -> None:
         """Train the point of a trial and tell the study how it ended.
 
         Raises:
@@ -225,7 +225,7 @@ class SearchStudy:
                 raise
             raise UpdateFinishedTrialError(str(error)) from error
 
-    def _outcome(self, trial: Trial, objective: Objective) -> tuple[float, ...]:
+    def _outcome(self, trial: Trial, objective: TrialObjective) -> tuple[float, ...]:
         """Choose the trial's point, train it, and keep its outcome."""
         sampler: Any = self.study.sampler
         choices = {name: list(values) for name, values in sampler.axes.items()}

@@ -14,7 +14,7 @@ from alan.active.acquisition import (
     PassStatistics,
     check_functions,
     random,
-    score,
+    score_images,
 )
 from alan.errors import ParameterError
 
@@ -94,31 +94,31 @@ def bald(probabilities):
 def test_by_hand(passes, expected):
     p = one_pixel(*passes)
     for name, value in expected.items():
-        assert float(score(name, p)) == pytest.approx(value, abs=1e-12), name
+        assert float(score_images(name, p)) == pytest.approx(value, abs=1e-12), name
         twice = p.expand(-1, 2, -1, 2, 3)  # summed over six pixels, image by image
-        assert score(name, twice).tolist() == pytest.approx([6 * value] * 2, abs=1e-12)
+        assert score_images(name, twice).tolist() == pytest.approx([6 * value] * 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("name", UNCERTAINTIES)
 @pytest.mark.parametrize("classes", [1, 2, 4])
 def test_slow_loops(name, classes):
     p = draw(1, classes=classes)
-    assert score(name, p).numpy() == pytest.approx(slow(name, p), rel=1e-4)
+    assert score_images(name, p).numpy() == pytest.approx(slow(name, p), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", UNCERTAINTIES)
 def test_one_channel_is_two_classes(name):
     p = draw(classes=1)
     both = torch.cat([1 - p, p], 2)
-    assert torch.allclose(score(name, p), score(name, both))
+    assert torch.allclose(score_images(name, p), score_images(name, both))
 
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), passes=st.integers(2, 6), classes=st.integers(1, 4))
 def test_mutual_information_is_bald(seed, passes, classes):
     p = draw(seed, passes=passes, classes=classes).double()
-    assert score("mi", p).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
-    assert (score("mfe", p) - score("cfe", p)).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
+    assert score_images("mi", p).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
+    assert (score_images("mfe", p) - score_images("cfe", p)).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
@@ -154,16 +154,16 @@ def test_random_is_seeded():
 
 def test_bad_passes():
     with pytest.raises(ParameterError, match=r"passes is 1: add at least 2 \(30 is usual\)"):
-        score("mi", draw(passes=1))
+        score_images("mi", draw(passes=1))
     with pytest.raises(ParameterError, match=r"follows one of .*: add the same images"):
-        score("mi", [draw()[0], draw(n=2)[0]])
+        score_images("mi", [draw()[0], draw(n=2)[0]])
     with pytest.raises(ParameterError, match=r"give floats \(N, C, H, W\)"):
-        score("mfe", draw()[0])
+        score_images("mfe", draw()[0])
     with pytest.raises(ParameterError, match="give floats"):
-        score("mfe", draw().long())
+        score_images("mfe", draw().long())
     for name in ("random", "mff"):
         with pytest.raises(ParameterError, match=f"no map of '{name}'"):
-            score(name, draw())
+            score_images(name, draw())
 
 
 def test_names():

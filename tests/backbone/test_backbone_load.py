@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from alan.backbone.base import check_size
+from alan.backbone.base import check_multiple
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone, random_like
 from alan.backbone.normalise import normalise
@@ -302,7 +302,7 @@ def test_sizes_that_do_not_fit(vit):
     with pytest.raises(ParameterError, match="use 24 or 32"):
         VitBackbone(vit, SPEC, input_size=30)
     with pytest.raises(ParameterError, match="use 8"):
-        check_size(5, 8)
+        check_multiple(5, 8)
     with pytest.raises(ParameterError, match=r"\[1, 2, 4, 8\]"):
         VitBackbone(vit, SPEC, stride=3)
     with pytest.raises(ParameterError, match="uint8"):

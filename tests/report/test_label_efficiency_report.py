@@ -10,13 +10,13 @@ from alan.files import write_json, write_text
 from alan.report import figures
 from alan.report.html import write_report
 from alan.report.label_efficiency import (
-    cost_table,
     efficiency_alternative,
     efficiency_figure,
     efficiency_headline,
     efficiency_tables,
     failure_notes,
     spread_apart,
+    time_table,
 )
 from alan.runs import CONFIG
 
@@ -146,7 +146,7 @@ def test_the_table(summary):
     assert rows["U-Net"].cells[0].text == ""
     assert (rows["fixed"].cells[0].text, rows["fixed"].cells[0].detail) == ("83.0", "")
     assert rows["fixed"].detail == "a fixed network"
-    assert [cell.text for cell in cost_table(summary).rows[0].cells] == ["", "0.3", "1.7", "6.7", "100"]
+    assert [cell.text for cell in time_table(summary).rows[0].cells] == ["", "0.3", "1.7", "6.7", "100"]
     assert len({row.colour for row in rows.values()}) == len(rows)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from alan._version import __version__
-from alan.backbone.base import SECTOR_SHARE, check_size
+from alan.backbone.base import SECTOR_SHARE, check_multiple
 from alan.backbone.checkpoint import check_same_network, export_backbone, fill_network
 from alan.backbone.dino.collapse import collapse_statistics, describe_collapse
 from alan.backbone.dino.loss import DINOLoss, PatchLoss
@@ -106,7 +106,7 @@ class DINOModule(TrainingModule):
     ) -> None:
         super().__init__(seed)
         for name in ("global_size", "local_size"):
-            check_size(getattr(crops, name), network.patch_size, name)
+            check_multiple(getattr(crops, name), network.patch_size, name)
         self.spec, self.crops, self.outputs = network, crops, outputs
         self.base_lr, self.final_lr, self.warmup = base_lr, final_lr, warmup
         self.weight_decay, self.momentum = weight_decay, momentum

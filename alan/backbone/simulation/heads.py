@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from alan.backbone.base import BackboneSpec
 from alan.backbone.conv import ConvBlock
-from alan.backbone.simulation.targets import outlines, signed_distances, ventricle_coordinates
+from alan.backbone.simulation.targets import signed_distances, ventricle_coordinates, wall_masks
 from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
 from alan.data.sample import VIEWS
 from alan.errors import ParameterError
@@ -27,7 +27,7 @@ class TargetWeights:
 
     Attributes:
         tissue: Weight of the structures and the background at each pixel (cross-entropy plus soft Dice).
-        distance: Weight of the signed distances to the outlines of the structures (smooth L1).
+        distance: Weight of the signed distances to the wall_masks of the structures (smooth L1).
         coordinates: Weight of the long-axis and the transverse position in the left ventricle and its wall (smooth
             L1).
         view: Weight of the view of the frame (cross-entropy).
@@ -159,7 +159,7 @@ def dense_losses(
     if weights.tissue:
         found["tissue"] = tissue_loss(outputs.tissue, labels)
     if weights.distance:
-        target = signed_distances(outlines(labels, structures), weights.clip / pixels, step)
+        target = signed_distances(wall_masks(labels, structures), weights.clip / pixels, step)
         found["distance"] = F.smooth_l1_loss(outputs.distance[..., ::step, ::step], target, beta=_BETA)
     if weights.coordinates:
         coarse = labels[:, ::step, ::step]

@@ -30,7 +30,7 @@ class Coordinates(NamedTuple):
     known: Tensor
 
 
-def outlines(labels: Tensor, structures: Sequence[str]) -> Tensor:
+def wall_masks(labels: Tensor, structures: Sequence[str]) -> Tensor:
     """Make the masks whose outlines are the walls: each structure, with the LV added to the myocardium.
 
     Args:

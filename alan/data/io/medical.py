@@ -18,7 +18,7 @@ from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
 from alan.data.io.nifti import nifti_layout, nifti_pixels
-from alan.data.io.raw import Layout, Readable, read_exactly
+from alan.data.io.raw import PixelLayout, Readable, read_exactly
 from alan.errors import DataError
 
 #: Suffixes of NIfTI and MetaImage files.
@@ -42,7 +42,7 @@ class MedicalImage:
     spacing: Spacing | None
 
 
-def medical_layout(path: str | os.PathLike[str]) -> Layout:
+def medical_layout(path: str | os.PathLike[str]) -> PixelLayout:
     """Read the header of a NIfTI or MetaImage file: shape (T, H, W), type of values, pixel size, slice distance.
 
     Raises:
@@ -103,7 +103,7 @@ class RawFrames:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._layout: Layout | None = None
+        self._layout: PixelLayout | None = None
 
     def __iter__(self) -> Iterator[Decoded]:
         """Read the frames one by one."""
@@ -141,10 +141,10 @@ def _is_metaimage(path: Path) -> bool:
     return path.name.lower().endswith(_METAIMAGE)
 
 
-def _pixels(path: Path) -> AbstractContextManager[tuple[Layout, Readable, Path]]:
+def _pixels(path: Path) -> AbstractContextManager[tuple[PixelLayout, Readable, Path]]:
     return metaimage_pixels(path) if _is_metaimage(path) else nifti_pixels(path)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[Layout, NDArray[Any]]:
+def _read(path: str | os.PathLike[str]) -> tuple[PixelLayout, NDArray[Any]]:
     with reading(path, "image") as source, _pixels(source) as (layout, file, data):
         return layout, layout.pixels(read_exactly(file, layout.n_bytes, data))

@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from alan.data.io.base import GET_AGAIN, Spacing, check_complete
-from alan.data.io.raw import InflatingStream, Layout, Readable, check_end, frame_shape, warn_of_extra
+from alan.data.io.raw import InflatingStream, PixelLayout, Readable, check_end, frame_shape, warn_of_extra
 from alan.errors import DataError
 
 _TYPES = {
@@ -44,13 +44,13 @@ class _Header:
         compressed: Whether the pixels are a zlib stream.
     """
 
-    layout: Layout
+    layout: PixelLayout
     data: Path
     offset: int | None
     compressed: bool
 
 
-def metaimage_layout(path: Path) -> Layout:
+def metaimage_layout(path: Path) -> PixelLayout:
     """Read the header of a MetaImage file; the orientation is not used.
 
     Raises:
@@ -69,7 +69,7 @@ def metaimage_files(path: Path) -> tuple[Path, ...]:
 
 
 @contextlib.contextmanager
-def metaimage_pixels(path: Path) -> Iterator[tuple[Layout, Readable, Path]]:
+def metaimage_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]:
     """Open a MetaImage file at its pixels; at the end of the block, verify the check sum of compressed pixels.
 
     Yields:
@@ -115,7 +115,7 @@ def _header(path: Path) -> _Header:
     sizes = [int(word) for word in fields["DimSize"].split()]
     if len(sizes) != int(fields["NDims"]):
         raise DataError(f"{path}: NDims is {fields['NDims']} but DimSize has {len(sizes)} numbers; {GET_AGAIN}")
-    layout = Layout(frame_shape(sizes, path, dtype.itemsize), dtype, _spacing(fields))
+    layout = PixelLayout(frame_shape(sizes, path, dtype.itemsize), dtype, _spacing(fields))
     name, before = fields["ElementDataFile"], int(fields.get("HeaderSize", "0"))
     compressed = _yes(fields, "CompressedData")
     if name.upper() == "LOCAL":

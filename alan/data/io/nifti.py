@@ -14,7 +14,7 @@ from alan.data.io.base import GET_AGAIN, Spacing, check_complete
 from alan.data.io.raw import (
     GZIP,
     InflatingStream,
-    Layout,
+    PixelLayout,
     Readable,
     check_end,
     frame_shape,
@@ -31,7 +31,7 @@ _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 
-def nifti_layout(path: Path) -> Layout:
+def nifti_layout(path: Path) -> PixelLayout:
     """Read the header of a NIfTI file; the affine is not used.
 
     Raises:
@@ -42,7 +42,7 @@ def nifti_layout(path: Path) -> Layout:
 
 
 @contextlib.contextmanager
-def nifti_pixels(path: Path) -> Iterator[tuple[Layout, Readable, Path]]:
+def nifti_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]:
     """Open a NIfTI file at its pixels; at the end of the block, verify the check sum of a compressed file.
 
     Yields:
@@ -76,7 +76,7 @@ def _open(path: Path) -> Iterator[IO[bytes] | InflatingStream]:
         yield InflatingStream(file) if compressed else file
 
 
-def _layout(file: Readable, path: Path) -> tuple[Layout, int, int]:
+def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
     """Return the layout of the pixels, the number of bytes before them, and how many of these are read."""
     from nibabel import Nifti1Header, Nifti2Header  # half a second, which other formats need not wait for
 
@@ -99,7 +99,7 @@ def _layout(file: Readable, path: Path) -> tuple[Layout, int, int]:
     plain = slope is None or (slope, intercept) == (1, 0)
     sizes_xyt = [int(size) for size in header["dim"][1 : count + 1]]
     spacing, notes = _spacing(header)
-    layout = Layout(
+    layout = PixelLayout(
         frame_shape(sizes_xyt, path, dtype.itemsize if plain else 8),
         dtype,
         spacing,

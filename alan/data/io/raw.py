@@ -30,7 +30,7 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
-class Layout:
+class PixelLayout:
     """Layout of the pixels, as stated by a header.
 
     Attributes:

@@ -17,7 +17,7 @@ from alan.arrays import ByteArray
 from alan.bounds import Seed, bounded
 from alan.data.io.base import MAX_PIXELS
 from alan.data.io.medical import medical_layout, read_labels, read_medical
-from alan.data.io.raw import Layout
+from alan.data.io.raw import PixelLayout
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import number, read_info, read_number, read_rows
 from alan.data.sample import SLICE_MM, Record, Sample
@@ -262,7 +262,7 @@ def _number(info: Mapping[str, str], name: str) -> float | None:
         return None
 
 
-def _header(path: Path) -> Layout | None:
+def _header(path: Path) -> PixelLayout | None:
     """Read the header of a volume; None if it cannot be read."""
     try:
         return medical_layout(path)

@@ -15,7 +15,7 @@ from skimage.draw import polygon2mask
 from alan.arrays import BoolArray
 from alan.bounds import Seed, bounded
 from alan.data.readers.classes import category_names
-from alan.data.readers.pictures import Picture, PictureDataset, entries, only_json
+from alan.data.readers.pictures import PictureDataset, PictureFile, entries, only_json
 from alan.errors import DataError
 from alan.files import read_json
 
@@ -75,7 +75,7 @@ class Coco(PictureDataset[Annotations]):
         categories = category_names(entries(content, "categories", path), path)
         self.structures = tuple(categories.values())
         self._shapes: dict[str, tuple[int, int]] = {}
-        pictures: list[Picture[Annotations]] = []
+        pictures: list[PictureFile[Annotations]] = []
         lost: list[str] = []
         outlines = _outlines(content, categories, path)
         for entry in entries(content, "images", path):
@@ -92,7 +92,7 @@ class Coco(PictureDataset[Annotations]):
                 continue
             identity = self._id(file)
             self._shapes[identity] = shape
-            pictures.append(Picture(identity, file, annotated))
+            pictures.append(PictureFile(identity, file, annotated))
         if outlines:
             raise DataError(
                 f"{path}: an annotation belongs to image {next(iter(outlines))!r}, which is not listed"
@@ -113,7 +113,7 @@ class Coco(PictureDataset[Annotations]):
         )
 
     def _masks(
-        self, picture: Picture[Annotations], mask: Annotations, shape: tuple[int, int]
+        self, picture: PictureFile[Annotations], mask: Annotations, shape: tuple[int, int]
     ) -> Mapping[str, BoolArray]:
         if shape != self._shapes[picture.id]:
             raise DataError(
@@ -134,7 +134,7 @@ class Coco(PictureDataset[Annotations]):
         return {name: classes == index for index, name in enumerate(self.structures)}
 
 
-def fill_polygon(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
+def polygon_mask(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
     """Find the pixels whose centres lie in a polygon.
 
     Args:
@@ -151,7 +151,7 @@ def fill_polygon(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
 def _union(parts: Sequence[Polygon], shape: tuple[int, int]) -> BoolArray:
     mask = np.zeros(shape, np.bool_)
     for part in parts:
-        mask |= fill_polygon(part, shape)
+        mask |= polygon_mask(part, shape)
     return mask
 
 

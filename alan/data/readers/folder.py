@@ -13,7 +13,7 @@ from alan.bounds import Seed, bounded
 from alan.data.io.pictures import MASKS, PICTURES, read_mask
 from alan.data.readers.classes import ClassList, read_classes
 from alan.data.readers.patients import picture_id
-from alan.data.readers.pictures import Picture, PictureDataset
+from alan.data.readers.pictures import PictureDataset, PictureFile
 from alan.errors import DataError
 from alan.files import files_below
 
@@ -87,7 +87,7 @@ class FrameFolder(PictureDataset[Path]):
         self._classes = self._class_list(classes, needed=bool(masks))
         self.structures = self._classes.names
         self._set_pictures(
-            [Picture(name, path, masks.get(name), masks.get(name)) for name, path in images.items()],
+            [PictureFile(name, path, masks.get(name), masks.get(name)) for name, path in images.items()],
             {
                 "ids": dict(self._classes.ids),
                 "colours": dict(self._classes.colours),
@@ -146,5 +146,5 @@ class FrameFolder(PictureDataset[Path]):
             )
         return read_classes(found[0])
 
-    def _masks(self, picture: Picture[Path], mask: Path, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
+    def _masks(self, picture: PictureFile[Path], mask: Path, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
         return self._classes.masks(read_mask(mask), mask)

@@ -25,7 +25,7 @@ Mask = TypeVar("Mask")
 
 
 @dataclass(frozen=True)
-class Picture(Generic[Mask]):
+class PictureFile(Generic[Mask]):
     """A picture of a data set.
 
     Attributes:
@@ -47,11 +47,11 @@ class PictureDataset(EchoDataset, Generic[Mask]):
     A subclass lists its pictures, calls :meth:`_set_pictures` once and implements :meth:`_masks`.
     """
 
-    _pictures: Sequence[Picture[Mask]] = ()
+    _pictures: Sequence[PictureFile[Mask]] = ()
 
     def _set_pictures(
         self,
-        pictures: Sequence[Picture[Mask]],
+        pictures: Sequence[PictureFile[Mask]],
         options: Mapping[str, Any],
         *,
         unlabelled: bool,
@@ -75,7 +75,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
             DataError: A picture without a mask, or two pictures of one name or one file.
         """
         for of in ("id", "path"):
-            seen: dict[Any, Picture[Mask]] = {}
+            seen: dict[Any, PictureFile[Mask]] = {}
             for picture in pictures:
                 first = seen.setdefault(getattr(picture, of), picture)
                 if first is not picture:
@@ -102,7 +102,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
         self._set_records(records, files, {"structures": self.structures, **options}, tables)
 
     @abstractmethod
-    def _masks(self, picture: Picture[Mask], mask: Mask, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
+    def _masks(self, picture: PictureFile[Mask], mask: Mask, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
         """Masks (H, W) by name, disjoint; ``shape`` is that of the picture."""
 
     def _load(self, index: int) -> Sample:

@@ -15,7 +15,7 @@ from alan.bounds import Seed, bounded
 from alan.data.io.pictures import read_mask
 from alan.data.readers.classes import category_names
 from alan.data.readers.patients import picture_id
-from alan.data.readers.pictures import Picture, PictureDataset, entries, only_json
+from alan.data.readers.pictures import PictureDataset, PictureFile, entries, only_json
 from alan.errors import DataError, nearest
 from alan.files import read_json
 
@@ -79,7 +79,7 @@ class SegmentsAi(PictureDataset[Classes]):
             raise DataError(f"{path}: no labelset {labelset!r}: {nearest(labelset, known)}")
         categories = category_names(entries(dataset.get("task_attributes"), "categories", path), path)
         self.structures = tuple(categories.values())
-        pictures: list[Picture[Classes]] = []
+        pictures: list[PictureFile[Classes]] = []
         lost = []
         for entry in entries(dataset, "samples", path):
             name = str(entry.get("name"))
@@ -92,7 +92,7 @@ class SegmentsAi(PictureDataset[Classes]):
             label = _label(entry, labelset)
             classes = None if label is None else _classes(label, categories, f"{path}: {name!r}")
             bitmap = None if label is None else self._find_bitmap(name, labelset, label, path)
-            pictures.append(Picture(picture_id(name), file, classes, bitmap))
+            pictures.append(PictureFile(picture_id(name), file, classes, bitmap))
         self._skip("samples whose picture is not on disk", lost, f"put the pictures into {self.root / 'images'}")
         self._set_pictures(
             pictures,
@@ -121,7 +121,9 @@ class SegmentsAi(PictureDataset[Classes]):
             )
         return bitmap
 
-    def _masks(self, picture: Picture[Classes], mask: Classes, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
+    def _masks(
+        self, picture: PictureFile[Classes], mask: Classes, shape: tuple[int, int]
+    ) -> Mapping[str, BoolArray]:
         bitmap = picture.mask_file
         assert bitmap is not None
         codes = read_mask(bitmap, opaque=True).codes

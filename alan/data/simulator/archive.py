@@ -108,7 +108,7 @@ def simulate_archive(
         return folder
 
     order = list(LAYOUTS).index(layout)  # archives of the same seed in different layouts share no patient
-    splits = assign_splits(n_patients, split, seed)
+    splits = draw_splits(n_patients, split, seed)
     jobs = [
         PatientJob(
             root=folder,
@@ -148,7 +148,7 @@ def simulate_archive(
     return folder
 
 
-def assign_splits(n_patients: int, shares: tuple[float, float, float], seed: int) -> list[str]:
+def draw_splits(n_patients: int, shares: tuple[float, float, float], seed: int) -> list[str]:
     """Assign patients to train, val and test at random.
 
     Args:

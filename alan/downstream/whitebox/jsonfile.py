@@ -110,7 +110,7 @@ def check_schema(value: Any, schema: str) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def reading(kind: str) -> Iterator[None]:
+def parsing(kind: str) -> Iterator[None]:
     """Turn the errors of a malformed dictionary into one ``ParameterError``.
 
     Args:

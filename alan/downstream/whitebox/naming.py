@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class LabelledFrames:
+class NamingFrames:
     """Labelled frames of a store.
 
     Attributes:
@@ -45,7 +45,7 @@ class LabelledFrames:
         phases: Sequence[str] | None = ("ED", "ES"),
         patients: int | None = None,
         seed: int = 0,
-    ) -> LabelledFrames:
+    ) -> NamingFrames:
         """Choose labelled frames.
 
         Args:
@@ -84,12 +84,12 @@ class NamedParcels(NamedTuple):
 def name_parcels(
     model: ParcelModel,
     structures: Sequence[str],
-    simulated: LabelledFrames,
+    simulated: NamingFrames,
     selector: ParcelSelector,
     *,
     steps: PostProcessing = SIMULATION_STEPS,
     phases: Sequence[str] = (ALL_PHASES,),
-    human: LabelledFrames | None = None,
+    human: NamingFrames | None = None,
     batch_size: int = 64,
 ) -> dict[str, NamedParcels]:
     """Name the parcels of structures by the labels of simulated frames.
@@ -141,7 +141,7 @@ def box_name(structure: str, phase: str = ALL_PHASES) -> str:
 
 
 def _labelled_maps(
-    model: ParcelModel, frames: LabelledFrames, structures: Sequence[str], batch_size: int
+    model: ParcelModel, frames: NamingFrames, structures: Sequence[str], batch_size: int
 ) -> dict[str, LabelledMaps]:
     """Parcel maps, masks, patients and phases of each structure."""
     maps = model.store_maps(frames.store, frames.rows["frame"].to_numpy(), batch_size)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, reading
+from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, parsing
 from alan.downstream.whitebox.prior import EffectivePixels
 from alan.errors import ParameterError, nearest
 
@@ -142,7 +142,7 @@ class ExpertOpinion(JsonModel):
         """
         value = check_schema(value, SCHEMA)
         parcels: dict[int, Opinion] = {}
-        with reading("expert opinion"):
+        with parsing("expert opinion"):
             structure, provenance = str(value["structure"]), str(value["provenance"])
             for row in value["parcels"]:
                 parcel = row["id"]

@@ -32,7 +32,7 @@ class Models:
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureFile:
     """File with the features of all labelled and test frames, in that order.
 
     Attributes:
@@ -55,7 +55,7 @@ class Features:
         return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
 
 
-class FrameFeatures:
+class FeatureFiles:
     """Computes features of frames, or finds the file that an earlier call wrote.
 
     Args:
@@ -70,13 +70,13 @@ class FrameFeatures:
         self.folder, self.batch_size = folder, batch_size
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
-    def parcel_maps(self, model: ParcelModel, title: str) -> Features:
+    def parcel_maps(self, model: ParcelModel, title: str) -> FeatureFile:
         """Compute parcel maps; ``title`` is shown by the progress bar."""
         path = self._path("maps", model.fingerprint, ".npz")
         parcel_maps(model, self.store, self.frames, path, batch_size=self.batch_size, name=title)
-        return Features(str(path), model.fingerprint, model.n_parcels, model.background_id)
+        return FeatureFile(str(path), model.fingerprint, model.n_parcels, model.background_id)
 
-    def dense(self, model: Any, compute: Callable[[Tensor], Tensor], prefix: str, title: str) -> Features:
+    def dense(self, model: Any, compute: Callable[[Tensor], Tensor], prefix: str, title: str) -> FeatureFile:
         """Compute features of every position of a grid, in half precision.
 
         Args:
@@ -89,7 +89,7 @@ class FrameFeatures:
         if not path.exists():  # the name tells what is inside
             model.to(self.device)
             self._write(compute, path, title)
-        return Features(str(path), model.fingerprint)
+        return FeatureFile(str(path), model.fingerprint)
 
     def _path(self, prefix: str, model: str, suffix: str) -> Path:
         key = fingerprint([prefix, model, self.store.fingerprint, self.frames.tolist()])

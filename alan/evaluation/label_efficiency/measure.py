@@ -22,7 +22,7 @@ from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
 from alan.errors import AlanError, ConfigError, DataError, ParameterError
-from alan.evaluation.label_efficiency.features import FrameFeatures, Models
+from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
     CELL_SCHEMA,
     Cell,
@@ -123,7 +123,7 @@ def measure_efficiency(protocol: LabelEfficiencyProtocol, folder: Path) -> Resul
     if place.exists() and not place.is_dir():
         raise DataError(f"{place}: is a file; work needs a folder")
     indices = np.concatenate([splits.label["frame"].to_numpy(), splits.test["frame"].to_numpy()])
-    frames = FrameFeatures(store, indices, place / "features", protocol.batch_size)
+    frames = FeatureFiles(store, indices, place / "features", protocol.batch_size)
     inputs = {method.name: method.prepare(protocol, frames, models) for method in protocol.methods}
     cells = list_cells(protocol)
     results = compute_cells(protocol, splits, inputs, place / "cells", cells)

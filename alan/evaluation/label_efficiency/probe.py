@@ -12,7 +12,7 @@ from alan.backbone.base import Backbone
 from alan.backbone.conv import Level
 from alan.data.store.reader import FrameStore
 from alan.downstream.probes.base import TokenProbe
-from alan.evaluation.label_efficiency.features import FrameFeatures, Models
+from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
     Cell,
     Inputs,
@@ -78,7 +78,7 @@ class TokenMethod(ProbeMethod):
         super().check(protocol, store, models)
         self._load(models)
 
-    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FrameFeatures, models: Models) -> Inputs:
+    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FeatureFiles, models: Models) -> Inputs:
         """Compute tokens (n, h, w, D)."""
         model = self._load(models)
         features = frames.dense(model, lambda batch: model(batch).tokens, "tokens", self.name)

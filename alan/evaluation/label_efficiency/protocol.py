@@ -26,7 +26,7 @@ if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and w
 else:
     from alan.data.store.reader import FrameStore
     from alan.downstream.whitebox.prior import ParcelPrior
-    from alan.evaluation.label_efficiency.features import Features, FrameFeatures, Models
+    from alan.evaluation.label_efficiency.features import FeatureFile, FeatureFiles, Models
     from alan.evaluation.splits import EvaluationSplits
     from alan.supervised.segmenter import Segmenter
 
@@ -43,7 +43,7 @@ class Inputs(NamedTuple):
         fingerprints: Fingerprints of all models and priors that the method reads.
     """
 
-    features: Features | None = None
+    features: FeatureFile | None = None
     priors: Mapping[tuple[str, str], ParcelPrior] = {}
     fingerprints: tuple[str, ...] = ()
 
@@ -123,7 +123,7 @@ class Method(ABC):
             SplitLeakError: A model or prior learned from the test frames.
         """
 
-    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FrameFeatures, models: Models) -> Inputs:
+    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FeatureFiles, models: Models) -> Inputs:
         """Compute what all cells of the method share, or find it where an earlier call kept it."""
         return Inputs(fingerprints=tuple(models.segmenter(path).fingerprint for path in self.files(self.paths)))
 

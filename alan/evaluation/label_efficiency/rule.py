@@ -12,7 +12,7 @@ from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps, fit_white
 from alan.downstream.whitebox.rules import RULES, RuleName
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import ParameterError, nearest
-from alan.evaluation.label_efficiency.features import FrameFeatures, Models
+from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
     Cell,
     Inputs,
@@ -67,7 +67,7 @@ class RuleMethod(Method):
             check_prior(self.prior, protocol.structures, store)
         models.parcels(self.parcels)
 
-    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FrameFeatures, models: Models) -> Inputs:
+    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FeatureFiles, models: Models) -> Inputs:
         """Compute parcel maps and count the prior."""
         model = models.parcels(self.parcels)
         features = frames.parcel_maps(model, self.name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from alan.data.store.reader import FrameStore
 from alan.downstream.probes.linear import LinearProbe
-from alan.evaluation.label_efficiency.features import FrameFeatures, Models
+from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.probe import ProbeMethod
 from alan.evaluation.label_efficiency.protocol import Inputs, LabelEfficiencyProtocol
 
@@ -37,7 +37,7 @@ class SoftLinearMethod(ProbeMethod):
         super().check(protocol, store, models)
         models.parcels(self.parcels)
 
-    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FrameFeatures, models: Models) -> Inputs:
+    def prepare(self, protocol: LabelEfficiencyProtocol, frames: FeatureFiles, models: Models) -> Inputs:
         """Compute soft scores (n, h, w, K)."""
         model = models.parcels(self.parcels)
         features = frames.dense(

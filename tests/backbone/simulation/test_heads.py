@@ -110,12 +110,12 @@ def test_view_and_phase_by_hand():
 
 def test_perfect_predictions_cost_nothing():
     known = truth()
-    from alan.backbone.simulation.targets import outlines, signed_distances, ventricle_coordinates
+    from alan.backbone.simulation.targets import signed_distances, ventricle_coordinates, wall_masks
 
     lv, la = known.labels == 1, known.labels == 3
     answer = outputs()._replace(
         tissue=20.0 * torch.nn.functional.one_hot(known.labels.long(), 4).permute(0, 3, 1, 2),
-        distance=signed_distances(outlines(known.labels, NAMES), 5.0),
+        distance=signed_distances(wall_masks(known.labels, NAMES), 5.0),
         coordinates=ventricle_coordinates(lv, la, known.sector).values,
     )
     found = losses(TargetWeights(clip=10.0), answer, known)  # a step is two of 24 pixels

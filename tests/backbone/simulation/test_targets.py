@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from alan.backbone.simulation.targets import outlines, signed_distances, ventricle_coordinates
+from alan.backbone.simulation.targets import signed_distances, ventricle_coordinates, wall_masks
 from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
 
@@ -35,14 +35,14 @@ def test_distances_are_scipys(tiny, clip, stride):
     for value, name in enumerate(store.structures, 1):
         labels[torch.from_numpy(store.masks([0, 5, 9], name))[[0, 1, 2, 2]]] = value
     labels[3] = torch.randint(0, 4, (112, 112), generator=torch.Generator().manual_seed(0))
-    found = signed_distances(outlines(labels, ("la", "rv", "ra", "ao")), clip, stride)
+    found = signed_distances(wall_masks(labels, ("la", "rv", "ra", "ao")), clip, stride)
     np.testing.assert_allclose(found.numpy(), reference(labels, 4, clip, stride), atol=1e-5)
 
 
 def test_distances_by_hand():
     labels = torch.zeros(1, 5, 7, dtype=torch.uint8)
     labels[0, :, 3:] = 1
-    found = signed_distances(outlines(labels, ("lv", "la")), clip=3.0)
+    found = signed_distances(wall_masks(labels, ("lv", "la")), clip=3.0)
     expected = torch.tensor([-2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.0]) / 3
     torch.testing.assert_close(found[0, 0], expected.expand(5, 7))
     assert (found[0, 1] == -1).all()
@@ -54,14 +54,14 @@ def test_distances_by_hand():
 
 def test_the_walls_outline_is_that_of_cavity_and_wall():
     labels = torch.tensor([[[0, 1, 2, 3]]])
-    found = outlines(labels, ("lv", "myo", "la"))[0, :, 0]
+    found = wall_masks(labels, ("lv", "myo", "la"))[0, :, 0]
     assert found.int().tolist() == [[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
-    assert outlines(labels, ("myo", "lv", "la"))[0, :, 0].int().tolist() == [
+    assert wall_masks(labels, ("myo", "lv", "la"))[0, :, 0].int().tolist() == [
         [0, 1, 1, 0],
         [0, 0, 1, 0],
         [0, 0, 0, 1],
     ]
-    assert outlines(labels, ("myo", "la", "rv"))[0, 0, 0].int().tolist() == [0, 1, 0, 0]
+    assert wall_masks(labels, ("myo", "la", "rv"))[0, 0, 0].int().tolist() == [0, 1, 0, 0]
 
 
 def ventricle():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 
-from alan.data.readers.coco import Coco, fill_polygon
+from alan.data.readers.coco import Coco, polygon_mask
 from alan.errors import AlanWarning, DataError
 
 
@@ -34,7 +34,7 @@ def test_polygons_become_masks(root, archives):
 
 def test_a_polygon_holds_the_centres_inside_it():
     square = np.array([[10, 10], [20, 10], [20, 20], [10, 20.0]])
-    assert np.argwhere(fill_polygon(square, (30, 40))).tolist() == [
+    assert np.argwhere(polygon_mask(square, (30, 40))).tolist() == [
         [r, c] for r in range(10, 20) for c in range(10, 20)
     ]
     outline = np.random.default_rng(0).uniform(-5, 45, (7, 2))
@@ -44,7 +44,7 @@ def test_a_polygon_holds_the_centres_inside_it():
     inside = Outline(np.vstack([star, star[:1]]), closed=True).contains_points(centres).reshape(30, 40)
     assert inside.any()
     assert not inside.all()
-    assert np.array_equal(fill_polygon(star, (30, 40)), inside)
+    assert np.array_equal(polygon_mask(star, (30, 40)), inside)
 
 
 def test_later_annotations_cover_earlier_ones(root):

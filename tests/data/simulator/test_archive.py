@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from alan.data.readers.camus import Camus
 from alan.data.simulator import simulate_archive, simulate_sequence
 from alan.data.simulator.anatomy import PatientAnatomy
-from alan.data.simulator.archive import assign_splits
+from alan.data.simulator.archive import draw_splits
 from alan.data.simulator.layouts import LAYOUTS, CamusLayout, PatientJob, write_nifti, write_video
 from alan.data.simulator.scene import LA, LV, MYO
 from alan.errors import DataError, ParameterError
@@ -87,13 +87,13 @@ def test_a_foreign_folder_is_refused(roots, tmp_path):
 
 def test_splits_have_no_empty_side_and_follow_the_seed():
     for n in (3, 4, 10, 57):
-        sides = assign_splits(n, (0.7, 0.1, 0.2), 0)
+        sides = draw_splits(n, (0.7, 0.1, 0.2), 0)
         assert len(sides) == n
         assert set(sides) == {"train", "val", "test"}
-    assert assign_splits(3, (0.0, 0.0, 1.0), 0).count("test") == 1
-    sides = assign_splits(100, (0.7, 0.1, 0.2), 0)
+    assert draw_splits(3, (0.0, 0.0, 1.0), 0).count("test") == 1
+    sides = draw_splits(100, (0.7, 0.1, 0.2), 0)
     assert [sides.count(side) for side in ("train", "val", "test")] == [70, 10, 20]
-    assert sides != assign_splits(100, (0.7, 0.1, 0.2), 1)
+    assert sides != draw_splits(100, (0.7, 0.1, 0.2), 1)
 
 
 def test_camus_files_are_those_of_the_release(roots):
@@ -199,7 +199,7 @@ def first_job(root, target):
         number=1,
         anatomy=PatientAnatomy.sample([seed, order, 1]),
         seed=(seed, order, 1),
-        split=assign_splits(settings["n_patients"], tuple(settings["split"]), seed)[0],
+        split=draw_splits(settings["n_patients"], tuple(settings["split"]), seed)[0],
         views=tuple(settings["views"]),
         n_frames=settings["n_frames"],
         shape=tuple(settings["size"]),
