@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
@@ -26,6 +26,9 @@ from alan.errors import DataError
 from alan.extras import third_party
 from alan.files import atomic
 
+if TYPE_CHECKING:
+    from alan.analysis.loop import Loop
+
 #: Kind of output: ``overlay`` (video and pictures with outlines, parcels), ``png`` (label maps at end-diastole and
 #: end-systole), ``nifti`` (label maps of all frames) or ``dicom`` (segmentation and measurements).
 Output = Literal["overlay", "png", "nifti", "dicom"]
@@ -35,37 +38,6 @@ MASKS, PARCELS = "masks", "parcels.csv"
 #: frames of the beats alone, so that memory is bounded.
 _MOST_PIXELS = 2**27
 _CHUNK = 16
-
-
-class LoopFrames(Protocol):
-    """Frames of a loop, cropped to the sector and blanked outside it."""
-
-    @property
-    def name(self) -> str:
-        """Pseudonymous name of the loop."""
-
-    @property
-    def n_frames(self) -> int:
-        """Number of frames."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of the cropped frames."""
-
-    @property
-    def screen_shape(self) -> tuple[int, int]:
-        """(H, W) of the frames of the file."""
-
-    @property
-    def box(self) -> tuple[slice, slice]:
-        """Rows and columns of the crop on the screen."""
-
-    @property
-    def pixel_mm(self) -> tuple[float, float] | None:
-        """(row, column) size of a pixel in mm; None if unknown."""
-
-    def chunks(self, size: int) -> Iterator[ByteArray]:
-        """Yield the frames in order, at most ``size`` at a time, (B, H, W) uint8."""
 
 
 def key_frames(result: LoopResult) -> dict[str, int]:
@@ -104,7 +76,7 @@ class _Job:
     """What is written of one loop, and where."""
 
     out: Path
-    loop: LoopFrames
+    loop: Loop
     labels: ByteArray
     result: LoopResult
     evidence: ParcelEvidence | None
@@ -112,7 +84,7 @@ class _Job:
     def __post_init__(self) -> None:
         self.painter = Painter(display_shape(self.loop.shape, self.loop.pixel_mm), self.labels.shape[1])
         self.restore = Preprocessing(self.labels.shape[1]).restore
-        self.names = {frame: name for name, frame in reversed(key_frames(self.result).items())}
+        self.names = {frame: name for name, frame in key_frames(self.result).items()}
         self.digest = dicom.outline_digest(self.labels)
 
 
@@ -157,7 +129,7 @@ _Sink = Callable[[_Chunk], None]
 
 def export_loop(
     folder: Path,
-    loop: LoopFrames,
+    loop: Loop,
     labels: ByteArray,
     result: LoopResult,
     kinds: Collection[Output],

@@ -27,6 +27,8 @@ _STRIP, _MARGIN = 88, 10
 _GUTTER = 54
 #: Frames per second of a video whose loop has no frame times.
 _DEFAULT_RATE = 25.0
+#: Part of the frame that a parcel must cover for its id to be drawn.
+_LABELLED = 0.004
 _PALE, _DIM, _ALARM = (230, 236, 242), (90, 104, 120), (255, 143, 133)
 _DARK = (16, 20, 24)
 
@@ -96,7 +98,7 @@ class Painter:
             chosen: (256,) uint8, for each id the value of the structure that it belongs to, or 0.
 
         Returns:
-            (height, width, 3) uint8, with the ids of the chosen parcels.
+            (height, width, 3) uint8, with the ids of the larger chosen parcels.
         """
         ids = np.asarray(Image.fromarray(parcels).resize(self.shape[::-1], Image.Resampling.NEAREST))
         picture = np.repeat(self.resize(frame)[..., None], 3, axis=2).astype(np.float32)
@@ -112,7 +114,8 @@ class Painter:
         image = Image.fromarray(picture.astype(np.uint8))
         draw, font = ImageDraw.Draw(image), ImageFont.load_default(max(self.shape) // 40)
         scale = (self.shape[1] / parcels.shape[1], self.shape[0] / parcels.shape[0])
-        for parcel in np.unique(parcels[chosen[parcels] > 0]):
+        pixels = np.bincount(parcels.ravel(), minlength=256)
+        for parcel in np.flatnonzero((chosen > 0) & (pixels >= _LABELLED * parcels.size)):
             row, column = _inner_point(parcels == parcel)
             place = ((column + 0.5) * scale[0], (row + 0.5) * scale[1])
             draw.text(

@@ -148,6 +148,7 @@ class LoopResult:
         flags: Doubts.
         notes: What was read from the file, or assumed, in words.
         provenance: Names and fingerprints of the model, the settings and the version of the program.
+        simulated: Whether the loop is known to be simulated, so that its patient does not exist.
     """
 
     loop: str
@@ -177,6 +178,7 @@ class LoopResult:
     flags: tuple[Flag, ...] = ()
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    simulated: bool = False
 
     def to_json(self, path: Path) -> None:
         """Write the result, atomically; NaN is written as null."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from alan.analysis.results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult
 from alan.data.structures import STRUCTURES
+from alan.errors import DataError
 from alan.evaluation.columns import ColumnEntry
 from alan.files import atomic
 
@@ -180,6 +181,40 @@ def read_loops(folder: Path) -> Iterator[LoopResult]:
         yield LoopResult.from_json(path)
 
 
+def read_patients(folder: Path) -> list[PatientResult]:
+    """Read the patients of a folder back from ``patients.csv``.
+
+    Args:
+        folder: Folder of the results.
+
+    Raises:
+        DataError: The table is missing or damaged.
+    """
+    path = folder / PATIENTS
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [_patient(row) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}): run alan analyze again") from error
+
+
+def _patient(row: dict[str, str]) -> PatientResult:
+    codes, reasons = row["flags"].split(), row["reasons"].split("; ")
+    measures = {
+        name: Measure(*(float(row[f"{name}{end}"] or "nan") for end in ("", "_low", "_high"))) for name in MEASURES
+    }
+    return PatientResult(
+        row["patient"],
+        row["method"],
+        tuple(row["used_loops"].split()),
+        int(row["loops"]),
+        int(row["beats"]),
+        quality=row["quality"],
+        flags=tuple(Flag(code, reason) for code, reason in zip(codes, reasons, strict=False)),
+        **measures,
+    )
+
+
 def _area_columns(structures: Sequence[str]) -> Iterator[ColumnEntry]:
     for name in structures:
         yield ColumnEntry(
@@ -214,7 +249,7 @@ def _ends(result: LoopResult | PatientResult | BeatResult, names: Iterable[str])
 
 
 def _flags(flags: Sequence[Flag]) -> tuple[str, str]:
-    return " ".join(flag.code for flag in flags), "; ".join(flag.reason for flag in flags)
+    return " ".join(flag.code for flag in flags), "; ".join(flag.reason.replace(";", ",") for flag in flags)
 
 
 def _patient_row(patient: PatientResult) -> Iterator[Any]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from alan.data.store.reader import FrameStore
 from alan.evaluation.intervals import bootstrap_estimates, bootstrap_interval, paired_difference
@@ -138,8 +138,6 @@ def compare_ejection_fractions(cases: pd.DataFrame) -> list[dict[str, Any]]:
         known = table.dropna(subset=["ef", "ef_manual"])
         if not len(known):
             continue
-        estimates = bootstrap_estimates(agreement_statistics, [known["ef"], known["ef_manual"]], known["patient"])
-        error = (known["ef"] - known["ef_manual"]).to_numpy()
         rows.append(
             {
                 "method": method,
@@ -147,12 +145,31 @@ def compare_ejection_fractions(cases: pd.DataFrame) -> list[dict[str, Any]]:
                 "n": len(known),
                 "undefined": len(table) - len(known),
                 "reversed": int((table["ef"] < 0).sum()),
-                **{name: one.to_dict() for name, one in zip(EF_STATISTICS, estimates, strict=True)},
-                "bias_quartiles": _quartiles(error),
-                "absolute_error_quartiles": _quartiles(np.abs(error)),
+                **agreement(known["ef"], known["ef_manual"], known["patient"]),
             }
         )
     return rows
+
+
+def agreement(predicted: ArrayLike, manual: ArrayLike, patients: ArrayLike) -> dict[str, dict[str, float]]:
+    """Compute the :data:`EF_STATISTICS` of two lists of ejection fractions with their intervals over patients.
+
+    Args:
+        predicted: (n,) predicted values in percent.
+        manual: (n,) reference values in percent.
+        patients: (n,) patient of each case.
+
+    Returns:
+        Each statistic with ``value``, ``low`` and ``high``, and ``bias_quartiles`` and
+        ``absolute_error_quartiles`` with ``q25``, ``median`` and ``q75``.
+    """
+    estimates = bootstrap_estimates(agreement_statistics, [predicted, manual], patients)
+    error = np.asarray(predicted, np.float64) - np.asarray(manual, np.float64)
+    return {
+        **{name: one.to_dict() for name, one in zip(EF_STATISTICS, estimates, strict=True)},
+        "bias_quartiles": _quartiles(error),
+        "absolute_error_quartiles": _quartiles(np.abs(error)),
+    }
 
 
 def _quartiles(values: NDArray[np.float64]) -> dict[str, float]:

@@ -262,28 +262,44 @@ def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | No
         summary: The ``segmentation`` part of ``results.json``.
 
     Returns:
-        The figure, with one panel per method; None if there is no ejection fraction. Errors beyond the axis, which
-        tiny masks make, are triangles on its edge.
+        The figure, with one panel per method; None if there is no ejection fraction.
     """
     rows = agreement_methods(summary)
     if not rows:
         return None
-    tables = []
+    panels = []
     for row in rows:
         at = (cases["structure"] == "lv") & (cases["method"] == row["method"]) & (cases["rule"] == row["rule"])
-        tables.append(ejection_fractions(cases[at]).dropna(subset=["ef", "ef_manual"]))
-    errors = np.concatenate([(table["ef"] - table["ef_manual"]).to_numpy() for table in tables])
-    ends = [abs(row[name]["value"]) for row in rows for name in _AGREEMENT_LINES if row[name]["value"] is not None]
+        table = ejection_fractions(cases[at]).dropna(subset=["ef", "ef_manual"])
+        panels.append((method_label(row["method"], row["rule"]), row, table["ef"], table["ef_manual"]))
+    return agreement_figure(panels, "manual")
+
+
+def agreement_figure(
+    panels: Sequence[tuple[str, Mapping[str, Any], pd.Series, pd.Series]], reference: str
+) -> Figure:
+    """Draw the errors of ejection fractions against the means of predicted and reference values.
+
+    Args:
+        panels: Title of each panel, its :data:`alan.evaluation.summary.EF_STATISTICS`, and the predicted and the
+            reference values in percent.
+        reference: What the reference is, such as ``manual``.
+
+    Returns:
+        The figure. Errors beyond the axis, which tiny masks make, are triangles on its edge.
+    """
+    errors = np.concatenate([(predicted - manual).to_numpy() for _, _, predicted, manual in panels])
+    ends = [abs(row[name]["value"]) for _, row, *_ in panels for name in _AGREEMENT_LINES if _known(row[name])]
     limit = float(max(20.0, 1.15 * np.quantile(np.abs(errors), 0.98), min(1.15 * max(ends), 100.0)))
-    columns = min(len(rows), 3)
-    height = -(-len(rows) // columns)
+    columns = min(len(panels), 3)
+    height = -(-len(panels) // columns)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.6 + 3.6 * columns, 0.4 + 2.9 * height), layout="constrained")
-        panels = figure.subplots(height, columns, squeeze=False, sharey=True).ravel()
-        for axes in panels[len(rows) :]:
+        grid = figure.subplots(height, columns, squeeze=False, sharey=True).ravel()
+        for axes in grid[len(panels) :]:
             axes.set_axis_off()
-        for axes, row, table in zip(panels, rows, tables, strict=False):
-            error, mean = table["ef"] - table["ef_manual"], (table["ef"] + table["ef_manual"]) / 2
+        for axes, (title, row, predicted, manual) in zip(grid, panels, strict=False):
+            error, mean = predicted - manual, (predicted + manual) / 2
             beyond = error.abs() > limit
             axes.axhline(0, color=_GRID, lw=1)
             axes.plot(mean[~beyond], error[~beyond], "o", ms=4, color=KIND_COLOURS["parcels"], mew=0, alpha=0.7)
@@ -292,7 +308,7 @@ def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | No
                 axes.plot(place, edge, "^", ms=5, color=KIND_COLOURS["ensemble"], clip_on=False)
             for name, style in zip(_AGREEMENT_LINES, ("-", "--", "--"), strict=True):
                 value = row[name]["value"]
-                if value is not None and abs(value) <= limit:
+                if _known(row[name]) and abs(value) <= limit:
                     axes.axhline(value, color=_INK, lw=1.1, ls=style)
                     axes.annotate(
                         f"{value:+.1f}".replace("-", "−"),
@@ -303,11 +319,15 @@ def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | No
                         ha="right",
                         fontsize=8,
                     )
-            axes.set_title(method_label(row["method"], row["rule"]))
+            axes.set_title(title)
             axes.set_ylim(-limit, limit)
-            axes.set_xlabel("mean of predicted and manual EF (%)")
-        panels[0].set_ylabel("predicted − manual EF (points)")
+            axes.set_xlabel(f"mean of predicted and {reference} EF (%)")
+        grid[0].set_ylabel(f"predicted − {reference} EF (points)")
     return figure
+
+
+def _known(statistic: Mapping[str, float | None]) -> bool:
+    return statistic["value"] is not None and bool(np.isfinite(statistic["value"]))
 
 
 _AGREEMENT_LINES = ("mean_bias", "lower_limit_of_agreement", "upper_limit_of_agreement")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,16 +73,31 @@ def write_page(folder: Path, template: str, content: Mapping[str, Any]) -> Path:
         content: Values for the template; ``title``, ``provenance`` and ``simulated`` (names of simulated data
             sets) are those of every page.
     """
-    environment = Environment(
+    config = (folder / CONFIG).read_text(encoding="utf-8")
+    return render_page(folder, template, {**content, "config": config})
+
+
+def render_page(folder: Path, template: str, content: Mapping[str, Any]) -> Path:
+    """Render a template of this package to ``report.html`` of any folder, see :func:`write_page`.
+
+    Args:
+        folder: The folder.
+        template: File name of the template.
+        content: Values for the template, also ``config``, the text of the configuration; empty leaves it out.
+    """
+    write_text(folder / REPORT, _templates().get_template(template).render(content))
+    return folder / REPORT
+
+
+@functools.cache
+def _templates() -> Environment:
+    return Environment(
         loader=PackageLoader("alan.report", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    config = (folder / CONFIG).read_text(encoding="utf-8")
-    write_text(folder / REPORT, environment.get_template(template).render({**content, "config": config}))
-    return folder / REPORT
 
 
 def _writer(folder: Path, summary: Mapping[str, Any]) -> PictureWriter:

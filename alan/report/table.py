@@ -50,6 +50,7 @@ class Row:
         colour: Colour of the dot in front of the name; empty for none.
         highlight: Whether the row is highlighted.
         note: Text that fills the columns without a cell.
+        link: Address to which the name leads; empty for none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Row:
     colour: str = ""
     highlight: bool = False
     note: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)

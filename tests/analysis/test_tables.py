@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from alan.analysis import LoopResult, read_loops, write_tables
-from alan.analysis.tables import TABLES
+from alan.analysis.tables import TABLES, read_patients
+from alan.errors import DataError
 
 from .made import made_patient, made_result
 
@@ -67,3 +68,17 @@ def test_loops_are_read_back_in_the_order_of_their_names(tmp_path):
     for name in ("loop9", "loop10"):
         made_result(name=name).to_json(tmp_path / "loops" / name / "result.json")
     assert [loop.loop for loop in read_loops(tmp_path)] == ["loop10", "loop9"]
+
+
+def test_patients_are_read_back(folder):
+    (back,) = read_patients(folder)
+    wanted = made_patient()
+    for name in ("patient", "method", "loops", "n_loops", "n_beats", "ef_percent", "edv_ml", "quality", "flags"):
+        assert getattr(back, name) == getattr(wanted, name)
+    assert not back.lv_mass_g.known
+
+
+def test_damaged_patients_are_refused(tmp_path):
+    (tmp_path / "patients.csv").write_text("patient,quality\np1,good\n", encoding="utf-8")
+    with pytest.raises(DataError, match="run alan analyze again"):
+        read_patients(tmp_path)

@@ -1,0 +1,111 @@
+"""Agreement of the ejection fractions of an analysis with those of a reference, such as a hospital's reports."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from alan.analysis.results import PatientResult
+from alan.data.pseudonyms import patient_key
+from alan.errors import AlanWarning, DataError
+from alan.evaluation.columns import ColumnEntry
+from alan.evaluation.summary import agreement
+from alan.files import atomic
+
+AGREEMENT = "agreement.csv"
+COLUMNS = (
+    ColumnEntry("patient", "", "Pseudonymous key of the patient"),
+    ColumnEntry("ef_percent", "%", "Ejection fraction of the analysis"),
+    ColumnEntry("reference_ef_percent", "%", "Ejection fraction of the reference"),
+    ColumnEntry("error", "points", "Ejection fraction of the analysis minus that of the reference"),
+    ColumnEntry("quality", "", "good, or doubtful if a flag concerns the result"),
+)
+
+
+def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
+    """Read the ejection fractions of a reference.
+
+    Args:
+        path: CSV file with the columns ``patient`` and ``ef_percent``. A patient is named by the pseudonymous key
+            of the analysis, or by the identifier that the key was made from.
+
+    Returns:
+        Patient, as written in the file, to ejection fraction in percent.
+
+    Raises:
+        DataError: the file is missing or is no such table, a patient occurs twice, or a value is not 0 to 100.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"patient": str})
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the spelling") from error
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a CSV file ({error}); save it as CSV in UTF-8") from error
+    if missing := {"patient", "ef_percent"} - set(table.columns):
+        raise DataError(f"{path}: has no column {' and '.join(sorted(missing))}; give patient and ef_percent")
+    table = table.dropna(subset=["patient", "ef_percent"])
+    values = pd.to_numeric(table["ef_percent"], errors="coerce")
+    for line, value in table["ef_percent"][~values.between(0, 100)].items():
+        raise DataError(f"{path}: row {line} has ef_percent {value}; give 0 to 100, in percent")
+    names = table["patient"].str.strip()
+    if names.duplicated().any():
+        raise DataError(f"{path}: row {names.duplicated().idxmax()} repeats a patient; give one row per patient")
+    return dict(zip(names, values.astype(float), strict=True))
+
+
+def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: str | os.PathLike[str]) -> int:
+    """Write ``agreement.csv``: the patients that have an ejection fraction in both, without their identifiers.
+
+    Args:
+        folder: Folder of the results.
+        patients: The patients.
+        reference: See :func:`read_reference`.
+
+    Returns:
+        Number of patients in the file. A warning says how many of the reference were not analyzed or not measured.
+
+    Raises:
+        DataError: the reference cannot be read.
+    """
+    known = read_reference(reference)
+    by_key = {patient_key(name): value for name, value in known.items()} | known
+    rows = [
+        (p.patient, p.ef_percent.value, by_key[p.patient], p.ef_percent.value - by_key[p.patient], p.quality)
+        for p in patients
+        if p.patient in by_key and p.ef_percent.known
+    ]
+    if len(rows) < len(known):
+        warnings.warn(
+            f"{reference}: {len(known) - len(rows)} of {len(known)} patients have no measured ejection fraction "
+            "here; patients.csv lists the keys",
+            AlanWarning,
+            stacklevel=2,
+        )
+    with atomic(folder / AGREEMENT) as temporary:
+        table = pd.DataFrame(rows, columns=[entry.column for entry in COLUMNS])
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    return len(rows)
+
+
+def read_agreement(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """Read ``agreement.csv`` and compute its statistics.
+
+    Args:
+        folder: Folder of the results.
+
+    Returns:
+        The table, and the :data:`alan.evaluation.summary.EF_STATISTICS` with their intervals over patients; None
+        if there is no such file, or no patient in it.
+    """
+    path = folder / AGREEMENT
+    if not path.is_file():
+        return None
+    table = pd.read_csv(path, dtype={"patient": str, "quality": str})
+    if not len(table):
+        return None
+    return table, agreement(table["ef_percent"], table["reference_ef_percent"], table["patient"])

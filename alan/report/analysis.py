@@ -1,0 +1,207 @@
+"""Pages of an analysis: one for the folder and one for each patient, self-contained and without scripts."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alan.analysis.reference import read_agreement
+from alan.analysis.results import LoopResult, Measure, PatientResult
+from alan.analysis.tables import RESULT, read_loops, read_patients
+from alan.report.analysis_figures import inline_picture
+from alan.report.figures import agreement_figure
+from alan.report.html import render_page
+from alan.report.patient import (
+    PATIENT_FOLDER,
+    QUALITIES,
+    Overview,
+    left_out_table,
+    loop_folder,
+    whole_cell,
+    write_patient_page,
+)
+from alan.report.pictures import PictureWriter
+from alan.report.table import Cell, Column, Row, Section, Table, interval
+from alan.report.words import UNDEFINED, number, plural
+from alan.runs import FAILURES, provenance
+
+#: Longest side of the pictures of the first page in pixels, and number of patients whose picture it shows.
+_THUMBNAIL, _SHOWN = 300, 24
+
+
+def write_analysis_report(folder: str | os.PathLike[str]) -> Path:
+    """Write ``report.html`` of an analysis and ``patients/<patient>/report.html`` of each of its patients.
+
+    Args:
+        folder: Folder of the results, with ``patients.csv`` and ``loops/<loop>/result.json``.
+
+    Returns:
+        Path of the first page.
+
+    Raises:
+        DataError: The tables or results are missing or damaged.
+    """
+    root = Path(folder)
+    patients = read_patients(root)
+    overview = Overview()
+    for loop in read_loops(root):
+        overview.add(loop)
+    record = provenance({}) | {"command": "", "inputs": {}}  # the command names files, which may name patients
+    for patient in patients:
+        loops = [
+            LoopResult.from_json(loop_folder(root, name) / RESULT)
+            for name in overview.names.get(patient.patient, [])
+        ]
+        write_patient_page(root, patient, loops, record)
+    failures = _failures(root)
+    rows = [Row(name, [Cell(patient), Cell(reason)]) for name, patient, reason in overview.left_out]
+    rows += [Row(name, [Cell(UNDEFINED), Cell(reason)]) for name, reason in failures]
+    return render_page(
+        root,
+        "analysis.html.j2",
+        {
+            "title": "Echocardiograms",
+            "provenance": record,
+            "config": "",
+            "simulated": overview.simulated,
+            "n_loops": overview.n_loops,
+            "headline": _headline(patients, overview, len(failures)),
+            "patient_table": _patient_table(patients),
+            "gallery": _gallery(root, patients),
+            "more": _more(patients),
+            "doubt_table": _doubt_table(overview),
+            "agreement": _agreement(root, bool(overview.simulated)),
+            "left_out": left_out_table(rows, [Column("Patient", number=False)]),
+            "models": overview.models,
+        },
+    )
+
+
+def _failures(root: Path) -> list[tuple[str, str]]:
+    path = root / FAILURES
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row[0], row[1]) for row in list(csv.reader(file))[1:] if len(row) > 1]
+
+
+def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures: int) -> list[str]:
+    lost = len(overview.left_out) + n_failures
+    total = overview.n_loops + n_failures
+    kind = "simulated patient" if overview.simulated == overview.n_loops else "patient"
+    text = f"{plural(total, 'loop')} of {plural(len(patients), kind)}: {total - lost} measured"
+    paragraphs = [f"{text}, {lost} left out." if lost else f"{text}."]
+    values = [patient.ef_percent.value for patient in patients if patient.ef_percent.known]
+    if not values:
+        return [*paragraphs, "No ejection fraction was measured; the reasons are below."]
+    middle, low, high = (number(float(value), 0) for value in (np.median(values), min(values), max(values)))
+    spread = f"median {middle}%, from {low}% to {high}%" if len(values) > 1 else f"{middle}%"
+    biplane = sum(patient.method == "biplane" for patient in patients)
+    text = f"The ejection fraction of {plural(len(values), 'patient')} was measured ({biplane} biplane): {spread}."
+    doubtful = sum(patient.quality == "doubtful" for patient in patients)
+    if doubtful:
+        text += f" {plural(doubtful, 'result is', 'results are')} doubtful: read the reasons before you use them."
+    return [*paragraphs, text]
+
+
+def _patient_table(patients: Sequence[PatientResult]) -> Table:
+    rows = []
+    for patient in patients:
+        cells = [whole_cell(getattr(patient, name)) for name in ("ef_percent", "edv_ml", "esv_ml")]
+        cells += [Cell(patient.method or UNDEFINED), Cell(str(patient.n_beats)), Cell(QUALITIES[patient.quality])]
+        cells.append(Cell("; ".join(flag.reason for flag in patient.flags)))
+        rows.append(Row(patient.patient, cells, link=_page(patient)))
+    columns = [
+        Column("Patient", number=False),
+        Column("EF, %"),
+        Column("EDV, ml"),
+        Column("ESV, ml"),
+        Column("Method", number=False),
+        Column("Beats"),
+        Column("Quality", number=False),
+        Column("Doubts", number=False),
+    ]
+    return Table("Patients", columns, [Section(rows)])
+
+
+def _page(patient: PatientResult) -> str:
+    return f"{PATIENT_FOLDER}/{patient.patient}/report.html"
+
+
+def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, Any]]:
+    """Pictures of the first patients, those that were measured."""
+    found = []
+    for patient in [patient for patient in patients if patient.loops][:_SHOWN]:
+        text = f"EF {_text(patient.ef_percent, '%')}, {QUALITIES[patient.quality].lower()}"
+        for name in patient.loops[:1]:
+            for file in ("ed.png", "frame.png"):
+                alternative = f"Patient {patient.patient}, loop {name}, with outlines"
+                picture = inline_picture(loop_folder(root, name) / file, _THUMBNAIL, alternative)
+                if picture is not None:
+                    caption = f"{patient.patient}: {text}"
+                    found.append({"link": _page(patient), "picture": picture, "caption": caption})
+                    break
+    return found
+
+
+def _more(patients: Sequence[PatientResult]) -> str:
+    rest = sum(bool(patient.loops) for patient in patients) - _SHOWN
+    return f"Pictures of {plural(rest, 'other patient')}" if rest > 0 else ""
+
+
+def _doubt_table(overview: Overview) -> Table | None:
+    if not overview.doubts:
+        return None
+    rows = [
+        Row(code.replace("_", " "), [Cell(str(count)), Cell(overview.examples[code])])
+        for code, count in overview.doubts.most_common()
+    ]
+    columns = [Column("Doubt", number=False), Column("Loops"), Column("For example", number=False)]
+    return Table("Doubts", columns, [Section(rows)])
+
+
+def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
+    found = read_agreement(root)
+    if found is None:
+        return None
+    table, statistics = found
+    limits = [number(_finite(statistics[f"{end}_limit_of_agreement"]["value"])) for end in ("lower", "upper")]
+    rows = [
+        Row("Mean bias, points", [interval(_known(statistics["mean_bias"]), "number")]),
+        Row("Limits of agreement, points", [Cell(" to ".join(limits))]),
+        Row("Mean absolute error, points", [interval(_known(statistics["mean_absolute_error"]), "number")]),
+        Row("Correlation", [Cell(number(_finite(statistics["correlation"]["value"]), 2))]),
+    ]
+    n = plural(len(table), "patient")
+    panel = (n, statistics, table["ef_percent"], table["reference_ef_percent"])
+    bias = number(statistics["mean_bias"]["value"])
+    picture = PictureWriter(root, simulated=simulated).write(
+        agreement_figure([panel], "reference"),
+        "agreement",
+        "Agreement of the ejection fraction with the reference (Bland and Altman). Each point is a patient. The "
+        "solid line is the mean bias, the dashed lines are the limits of agreement; triangles lie beyond it.",
+        f"Scatter plot of the error of the ejection fraction against its mean, {n}: mean bias {bias} points.",
+    )
+    columns = [Column("Statistic", number=False), Column("Value")]
+    text = (
+        f"The reference gives an ejection fraction for {n} that were measured here. Intervals: 95%, over patients."
+    )
+    return {"text": text, "table": Table("Agreement", columns, [Section(rows)]), "picture": picture}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _known(statistic: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _finite(value) for name, value in statistic.items()}
+
+
+def _text(measure: Measure, unit: str) -> str:
+    return f"{number(measure.value, 0)}{unit}" if measure.known else "not measured"

@@ -1,0 +1,259 @@
+"""Page of one patient of an analysis: numbers, doubts, and for each loop its outlines, beats and parcels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from alan.analysis.exports import MASKS, MEASUREMENTS, NIFTI, OVERLAY, PARCELS, SEGMENTATION, key_frames
+from alan.analysis.results import LoopResult, Measure, PatientResult
+from alan.analysis.tables import LOOP_FOLDER
+from alan.data.structures import label_colour
+from alan.report.analysis_figures import inline_picture, loop_curve
+from alan.report.html import render_page
+from alan.report.table import Cell, Column, Row, Section, Table
+from alan.report.words import UNDEFINED, listed, number, phase_name, plural, structure_name
+
+PATIENT_FOLDER = "patients"
+#: Longest side of the pictures in pixels.
+_LONGEST = 560
+#: Measures of a patient or beat on the pages: heading and unit.
+_HEADINGS = {
+    "ef_percent": ("Ejection fraction", "%"),
+    "edv_ml": ("End-diastolic volume", "ml"),
+    "esv_ml": ("End-systolic volume", "ml"),
+    "stroke_volume_ml": ("Stroke volume", "ml"),
+    "heart_rate_bpm": ("Heart rate", "/min"),
+    "area_change_percent": ("Area change", "%"),
+    "la_volume_ml": ("Left atrial volume", "ml"),
+    "lv_mass_g": ("Left ventricular mass", "g"),
+    "shortening_percent": ("Outline shortening (experimental)", "%"),
+}
+#: Measure of a beat to its heading in the table of beats.
+_ABBREVIATIONS = {
+    "ef_percent": "EF, %",
+    "edv_ml": "EDV, ml",
+    "esv_ml": "ESV, ml",
+    "stroke_volume_ml": "Stroke volume, ml",
+    "area_change_percent": "Area change, %",
+    "shortening_percent": "Shortening, %",
+}
+QUALITIES = {"good": "Good", "doubtful": "Doubtful", "none": "Not measured"}
+
+
+@dataclass
+class Overview:
+    """What a page says of several loops together; filled while they are read one after the other."""
+
+    n_loops: int = 0
+    simulated: int = 0
+    names: dict[str, list[str]] = field(default_factory=dict)
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    doubts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    models: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, loop: LoopResult) -> None:
+        """Count one more loop."""
+        self.n_loops += 1
+        self.simulated += loop.simulated
+        self.names.setdefault(loop.patient, []).append(loop.loop)
+        if loop.status != "measured":
+            self.left_out.append((loop.loop, loop.patient, loop.reason))
+        for flag in loop.flags:
+            self.doubts[flag.code] += 1
+            self.examples.setdefault(flag.code, flag.reason)
+        for name, value in loop.provenance.items():
+            values = self.models.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+
+
+def write_patient_page(
+    root: Path, patient: PatientResult, loops: Sequence[LoopResult], record: Mapping[str, Any]
+) -> None:
+    """Write ``patients/<patient>/report.html``.
+
+    Args:
+        root: Folder of the results.
+        patient: The patient.
+        loops: All loops of the patient.
+        record: Provenance of the page.
+    """
+    overview = Overview()
+    for loop in loops:
+        overview.add(loop)
+    measured = [loop for loop in loops if loop.status == "measured"]
+    used = listed(list(patient.loops))
+
+    def _order(loop: LoopResult) -> tuple[bool, bool]:
+        return loop.loop not in patient.loops, loop.view is None or loop.view.view != "A4C"
+
+    basis = (
+        f"{patient.method[:1].upper()}{patient.method[1:]}, {plural(patient.n_beats, 'beat')}; {used}."
+        if patient.method
+        else ""
+    )
+    render_page(
+        root / PATIENT_FOLDER / patient.patient,
+        "patient.html.j2",
+        {
+            "title": f"Patient {patient.patient}",
+            "provenance": record,
+            "config": "",
+            "simulated": overview.simulated,
+            "patient": patient,
+            "quality": QUALITIES[patient.quality],
+            "basis": basis,
+            "numbers": _numbers(patient),
+            "doubts": _doubts(patient),
+            "clips": [_clip(root, loop) for loop in sorted(measured, key=_order)],
+            "left_out": left_out_table([Row(name, [Cell(reason)]) for name, _, reason in overview.left_out], []),
+            "models": overview.models,
+        },
+    )
+
+
+def _numbers(result: PatientResult) -> list[dict[str, str]]:
+    found = []
+    for name, (title, unit) in _HEADINGS.items():
+        measure: Measure = getattr(result, name)
+        if measure.known or name == "ef_percent":
+            value = number(measure.value, 0) if measure.known else UNDEFINED
+            found.append({"title": title, "text": value, "unit": unit, "detail": _ends(measure)})
+    return found
+
+
+def _doubts(result: PatientResult | LoopResult) -> list[str]:
+    return [f"{flag.reason[:1].upper()}{flag.reason[1:]}".rstrip(".") + "." for flag in result.flags]
+
+
+def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
+    """Part of a patient's page that shows one loop."""
+    view = loop.view.view if loop.view else "Unknown view"
+    out = loop_folder(root, loop.loop)
+    names = {frame: name for name, frame in key_frames(loop).items()}
+    pictures, parcels = [], []
+    for frame, name in names.items():
+        words = f"Frame {frame}, {phase_name(name.upper())}" if name != "frame" else f"Frame {frame}"
+        pictures.append(inline_picture(out / f"{name}.png", _LONGEST, f"{words}, with outlines", words))
+        alternative = f"{words}, with the borders of all parcels; those of the structures are tinted"
+        parcels.append(inline_picture(out / f"{name}_parcels.png", _LONGEST, alternative, words))
+    written = [name for name in (OVERLAY, NIFTI, SEGMENTATION, MEASUREMENTS) if (out / name).is_file()]
+    written += [f"{MASKS}/{name}.png" for name in names.values() if (out / MASKS / f"{name}.png").is_file()]
+    return {
+        "title": f"{view}: {loop.loop}",
+        "facts": _facts(loop),
+        "doubts": _doubts(loop),
+        "legend": [(structure_name(name), label_colour(value)) for value, name in enumerate(loop.structures, 1)],
+        "pictures": [picture for picture in pictures if picture is not None],
+        "parcel_pictures": [picture for picture in parcels if picture is not None],
+        "parcel_tables": _parcel_tables(out / PARCELS),
+        "curve": loop_curve(loop),
+        "beats": _beat_table(loop),
+        "notes": loop.notes,
+        "folder": f"{LOOP_FOLDER}/{loop.loop}",
+        "files": written,
+    }
+
+
+def _facts(loop: LoopResult) -> list[tuple[str, str]]:
+    facts = []
+    if loop.view is not None:
+        share = f"{loop.view.view}, {number(100 * loop.view.share, 0)}% of the votes"
+        facts.append(("View", f"{loop.view.view}, given" if loop.view.given else share))
+        if loop.view.neighbours:
+            facts.append(("Nearest labelled frames", ", ".join(loop.view.neighbours[:5])))
+    rate = "unknown rate" if loop.frame_rate_hz is None else f"{number(loop.frame_rate_hz, 0)} per second"
+    facts.append(("Frames", f"{loop.n_frames}, {rate}"))
+    size = "unknown" if loop.pixel_mm is None else " × ".join(f"{side:.3g}" for side in loop.pixel_mm) + " mm"
+    facts.append(("Pixel", size))
+    facts.append(
+        ("Sector", f"{loop.box[3]} × {loop.box[2]} of {loop.screen_shape[1]} × {loop.screen_shape[0]} pixels")
+    )
+    if loop.jump_share:
+        facts.append(("Repaired frames", f"{number(100 * loop.jump_share, 0)}%"))
+    return facts
+
+
+def _beat_table(loop: LoopResult) -> Table:
+    names = [name for name in _ABBREVIATIONS if any(getattr(beat, name, Measure()).known for beat in loop.beats)]
+    rows = []
+    for n, beat in enumerate(loop.beats, 1):
+        kind = "incomplete" if beat.end is None else "regular" if beat.regular else "irregular"
+        cells = [Cell(f"{beat.ed} – {beat.es}"), *(whole_cell(getattr(beat, name)) for name in names), Cell(kind)]
+        rows.append(Row(str(n), cells))
+    columns = [Column("Beat"), Column("Frames ED – ES")]
+    columns += [Column(_ABBREVIATIONS[name]) for name in names]
+    return Table("Beats", [*columns, Column("", number=False)], [Section(rows)], small=True)
+
+
+def _parcel_tables(path: Path) -> list[Table]:
+    """One table for each structure and phase of ``parcels.csv``; parcels that hardly contribute are left out."""
+    if not path.is_file():
+        return []
+    table = pd.read_csv(path, dtype={"structure": str, "phase": str})
+    table = table[table["chosen"] | (table["of_segment"] >= 0.01)]
+    columns = [
+        Column("Parcel"),
+        Column("Listed", number=False),
+        Column("Part of the outline, %"),
+        Column("Inside the outline, %"),
+        Column("Prior, %"),
+        Column("Prior weight, pixels"),
+        Column("Labelled images: inside of present"),
+        Column("Posterior, %"),
+    ]
+    found = []
+    for (name, phase), part in table.groupby(["structure", "phase"], sort=False):
+        rows = [_parcel_row(row) for row in part.to_dict("records")]
+        where = f"{structure_name(str(name)).capitalize()} at {phase_name(str(phase))}"
+        found.append(Table(f"{where}: {plural(len(rows), 'parcel')}", columns, [Section(rows)], small=True))
+    return found
+
+
+def _parcel_row(row: Mapping[Any, Any]) -> Row:
+    labelled = f"{row['labelled_inside']} of {row['labelled_images']}" if row["labelled_images"] else "no labels"
+    weight = UNDEFINED if math.isnan(row["prior_pixels"]) else number(row["prior_pixels"], 0)
+    cells = [
+        Cell("yes" if row["chosen"] else "no"),
+        *(_share(row[name]) for name in ("of_segment", "inside", "prior_share")),
+        Cell(weight),
+        Cell(labelled),
+        _share(row["posterior_share"]),
+    ]
+    return Row(str(row["parcel"]), cells)
+
+
+def _share(value: float) -> Cell:
+    return Cell(UNDEFINED if math.isnan(value) else number(100 * value, 0))
+
+
+def left_out_table(rows: Sequence[Row], more: Sequence[Column]) -> Table:
+    """Table of loops that were left out, with their reasons in the last column."""
+    columns = [Column("Loop", number=False), *more, Column("Reason", number=False)]
+    return Table(f"Left out: {plural(len(rows), 'loop')}", columns, [Section(rows)])
+
+
+def whole_cell(measure: Measure) -> Cell:
+    """Cell of a measure without decimals, with its interval."""
+    if not measure.known:
+        return Cell(UNDEFINED)
+    return Cell(number(measure.value, 0), _ends(measure))
+
+
+def _ends(measure: Measure) -> str:
+    if not (math.isfinite(measure.low) and math.isfinite(measure.high)):
+        return ""
+    return f"{number(measure.low, 0)} to {number(measure.high, 0)}"
+
+
+def loop_folder(root: Path, loop: str) -> Path:
+    """Folder of a loop."""
+    return root / LOOP_FOLDER / loop

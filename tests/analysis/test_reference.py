@@ -1,0 +1,64 @@
+"""Agreement of ejection fractions with a reference."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from alan.analysis import Measure
+from alan.analysis.reference import read_agreement, read_reference, write_agreement
+from alan.data.pseudonyms import patient_key
+from alan.errors import AlanWarning, DataError
+
+from .made import made_patient
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_patients_are_matched_by_key_or_by_identifier(tmp_path):
+    patients = [
+        made_patient("p1", ef_percent=Measure(50.0)),
+        made_patient(patient_key("MRN 7"), ef_percent=Measure(30.0)),
+        made_patient("p3", ef_percent=Measure()),
+        made_patient("p4", ef_percent=Measure(70.0)),
+    ]
+    reference = write(tmp_path / "ef.csv", "patient,ef_percent,note\np1,54,a\nMRN 7,28,b\np3,60,c\np9,,d\n")
+    with pytest.warns(AlanWarning, match="1 of 3 patients have no measured ejection fraction here"):
+        assert write_agreement(tmp_path, patients, reference) == 2
+    assert "MRN" not in (tmp_path / "agreement.csv").read_text(encoding="utf-8")
+    table, statistics = read_agreement(tmp_path)
+    assert table["error"].tolist() == [-4, 2]
+    assert statistics["mean_bias"]["value"] == -1
+    assert statistics["mean_absolute_error"]["value"] == 3
+    spread = 1.96 * np.std([-4, 2], ddof=1)
+    assert statistics["upper_limit_of_agreement"]["value"] == pytest.approx(-1 + spread)
+
+
+def test_no_common_patient(tmp_path):
+    reference = write(tmp_path / "ef.csv", "patient,ef_percent\nq,54\n")
+    with pytest.warns(AlanWarning, match="1 of 1"):
+        assert write_agreement(tmp_path, [made_patient()], reference) == 0
+    assert read_agreement(tmp_path) is None
+    assert pd.read_csv(tmp_path / "agreement.csv").columns[0] == "patient"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("patient,ef\np1,50\n", "no column ef_percent; give patient and ef_percent"),
+        ("patient,ef_percent\np1,50\np2,150\n", "row 1 has ef_percent 150; give 0 to 100"),
+        ("patient,ef_percent\np1,fifty\n", "row 0 has ef_percent fifty; give 0 to 100"),
+        ("patient,ef_percent\np1,50\n p1,51\n", "row 1 repeats a patient"),
+        ("", "cannot be read as a CSV file"),
+    ],
+)
+def test_bad_reference_is_refused(tmp_path, text, message):
+    with pytest.raises(DataError, match=message):
+        read_reference(write(tmp_path / "ef.csv", text))
+
+
+def test_missing_reference_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_reference(tmp_path / "ef.csv")

@@ -1,0 +1,175 @@
+"""Pages of an analysis."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from alan.analysis import Flag, LoopResult, Measure, ParcelEvidence, export_loop, write_tables
+from alan.analysis.reference import write_agreement
+from alan.downstream.whitebox.prior import ParcelPrior
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.selection import ParcelSelector
+from alan.report import write_analysis_report
+from alan.report.analysis_figures import loop_curve
+
+from ..analysis.made import MadeLoop, made_labels, made_patient, made_result
+
+
+def made_evidence(labels):
+    """Parcels 1 and 2 halve the ventricle, 3 is the atrium, and a prior names 1 and 3."""
+    maps = np.where(labels == 2, 3, labels).astype(np.uint8)
+    maps[:, 45:70][labels[:, 45:70] == 1] = 2
+    boxes = {}
+    for name, inside in (("lv", [0, 90, 60, 0]), ("la", [0, 0, 0, 80])):
+        prior = ParcelPrior(np.array(inside, float), 100.0 - np.array(inside), 5, name)
+        box = ParcelSegmenter(ParcelSelector("beta", prior=prior))
+        box.selector_ = ParcelSelector("beta", prior=prior).fit_prior()
+        boxes[name] = (box, box)
+    return ParcelEvidence(maps, boxes)
+
+
+def write_folder(root, **changes):
+    loop, labels = MadeLoop(), made_labels()
+    result = made_result(loop, **changes)
+    export_loop(root, loop, labels, result, ["overlay", "png"], evidence=made_evidence(labels))
+    left_out = LoopResult("loop2", "p1", "left out", reason="it shows <b>spectral Doppler</b>")
+    for one in (result, left_out):
+        one.to_json(root / "loops" / one.loop / "result.json")
+    write_tables(root, [result, left_out], [made_patient()])
+    return root
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = write_folder(tmp_path_factory.mktemp("analysis"))
+    (root / "failures.csv").write_text("file,reason\nf3a9,ends early\n", encoding="utf-8")
+    (root / "ef.csv").write_text("patient,ef_percent\np1,57\n", encoding="utf-8")
+    write_agreement(root, [made_patient()], root / "ef.csv")
+    write_analysis_report(root)
+    return root
+
+
+def page_of(path):
+    """Text of a page, and its addresses."""
+
+    class Parser(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.addresses, self.words, self.hidden = [], [], 0
+
+        def handle_starttag(self, tag, attributes):
+            self.hidden += tag == "style"
+            self.addresses += [value for name, value in attributes if name in ("src", "href")]
+
+        def handle_endtag(self, tag):
+            self.hidden -= tag == "style"
+
+        def handle_data(self, data):
+            if not self.hidden:
+                self.words.append(data)
+
+    parser = Parser()
+    parser.feed(path.read_text(encoding="utf-8"))
+    return " ".join(" ".join(parser.words).split()), parser.addresses
+
+
+def test_first_page_has_numbers_doubts_and_what_was_left_out(folder):
+    text, addresses = page_of(folder / "report.html")
+    assert "3 loops of 1 patient: 1 measured, 2 left out." in text
+    assert "was measured (0 biplane): 60%. 1 result is doubtful" in text
+    assert "60 55 to 65" in text
+    assert "100 90 to 110" in text
+    assert "low frame rate 1 the loop has 25 frames per second" in text
+    assert "it shows <b>spectral Doppler</b>" in text
+    assert "f3a9 – ends early" in text
+    assert "Mean bias, points 3.0" in text
+    assert "not a medical device" in text
+    assert "Simulated" not in text
+    assert "patients/p1/report.html" in addresses
+
+
+def test_pages_are_self_contained(folder):
+    for path in (folder / "report.html", folder / "patients" / "p1" / "report.html"):
+        _, addresses = page_of(path)
+        assert all(address.startswith("data:image/") or (path.parent / address).exists() for address in addresses)
+        assert sum(address.startswith("data:image/") for address in addresses) >= 2
+        source = path.read_text(encoding="utf-8")
+        assert "<script" not in source
+        assert "http" not in re.sub(r"data:[^\"]*", "", source)
+
+
+def test_page_of_a_patient(folder):
+    text, addresses = page_of(folder / "patients" / "p1" / "report.html")
+    for words in (
+        "Ejection fraction 60 % 55 to 65",
+        "Doubtful Single plane A4C, 1 beat; loop1.",
+        "2 of 3 neighbours.",
+        "A4C: loop1",
+        "A4C, 90% of the votes",
+        "sim 3, sim 8",
+        "20, 25 per second",
+        "0.5 × 0.5 mm",
+        "Volume of the left ventricle (ml)",
+        "Red rings: 1 frame whose outline jumped",
+        "1 2 – 8 60 55 to 65",
+        "2 14 – 19 49",
+        "Frame 2, end diastole",
+        "pixel size from the file",
+        "alan-sim-small",
+        "Left ventricle at end diastole: 2 parcels",
+    ):
+        assert words in text
+    assert "../../loops/loop1/overlay.mp4" in addresses
+
+
+def test_parcels_have_their_shares_prior_and_posterior(folder):
+    text, _ = page_of(folder / "patients" / "p1" / "report.html")
+    part = text[text.index("Left ventricle at end diastole") : text.index("Left atrium at end diastole")]
+    # half of the ventricle each; 8 effective pixels of the prior and half a pixel of Jeffreys' on each side
+    assert "1 yes 50 100 90 100 no labels 86" in part
+    assert "2 yes 50 100 60 100 no labels 59" in part
+
+
+def test_simulated_loops_are_called_simulated(tmp_path):
+    write_analysis_report(write_folder(tmp_path, simulated=True))
+    for path in (tmp_path / "report.html", tmp_path / "patients" / "p1" / "report.html"):
+        text, _ = page_of(path)
+        assert "Simulated loops" in text
+        assert "not exist" in text
+
+
+def test_nothing_measured(tmp_path):
+    result = LoopResult("loop1", "p1", "left out", reason="one frame", flags=(Flag("still", "one frame"),))
+    result.to_json(tmp_path / "loops" / "loop1" / "result.json")
+    patient = made_patient(
+        method="", loops=(), n_loops=1, n_beats=0, ef_percent=Measure(), edv_ml=Measure(), quality="none", flags=()
+    )
+    write_tables(tmp_path, [result], [patient])
+    text, _ = page_of(write_analysis_report(tmp_path))
+    assert "No ejection fraction was measured" in text
+    text, _ = page_of(tmp_path / "patients" / "p1" / "report.html")
+    assert "Not measured" in text
+    assert "Left out: 1 loop" in text
+
+
+def test_curve_without_a_pixel_size_shows_areas():
+    result = made_result()
+    frames = tuple(replace(frame, volume_ml=None, area_cm2={}) for frame in result.frames)
+    curve = loop_curve(replace(result, frames=frames))
+    assert curve.title == "Area of the left ventricle (pixels)"
+    assert [phase for _, _, phase in curve.marks] == ["ED", "ES", "ED", "ES"]
+    heights = [float(point.split(",")[1]) for point in curve.lines[0].split()]
+    assert heights == sorted(heights, reverse=True)
+    assert len(heights) == 20
+    assert all(curve.top <= height <= curve.bottom for height in heights)
+
+
+def test_curve_breaks_where_nothing_was_measured():
+    result = made_result()
+    frames = [replace(frame, volume_ml=None if 5 <= frame.frame < 8 else 70.0) for frame in result.frames]
+    curve = loop_curve(replace(result, frames=tuple(frames)))
+    assert [len(line.split()) for line in curve.lines] == [5, 12]
+    assert loop_curve(replace(result, frames=result.frames[:1])) is None
