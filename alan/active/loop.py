@@ -12,9 +12,10 @@ from tqdm import tqdm
 from alan.active.acquisition import random
 from alan.active.diversity import FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
+from alan.active.parcels import ParcelPool, coverage
 from alan.active.pool import score_pool
 from alan.active.protocol import ActiveFrames, open_frames
-from alan.active.settings import RANDOM, ActiveLoop, PoolData
+from alan.active.settings import COVERAGE, DISAGREEMENT, RANDOM, WITHOUT_DROPOUT, ActiveLoop, PoolData
 from alan.active.state import STATE, FinishedPhase, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
 from alan.arrays import FloatArray, IntArray
@@ -45,6 +46,10 @@ class _Loops:
     ) -> None:
         self.frames, self.loop, self.training, self.state, self.out = frames, loop, training, state, out
         self._features_of = FrameFeatures(loop.diversity, loop.batch_size) if loop.diversity else None
+        if loop.parcels is not None:
+            self._parcels = ParcelPool(
+                frames.pool, loop.parcels, loop.white_boxes, frames.structures, loop.batch_size
+            )
 
     def run(self) -> None:
         total = len(self.loop.seeds) * len(self.loop.functions) * self.loop.phases
@@ -71,17 +76,17 @@ class _Loops:
         """Train, measure, and choose the images to label next."""
         frames = self.frames.labelled(labelled)
         segmenter = train(self.training.without_dropout(), frames, seed, desc="train")
-        scores = {
-            f"{split}_{name}": value
-            for split, measured in self.frames.measured.items()
-            for name, value in measure(segmenter, measured, self.loop.batch_size).items()
-        }
+        scores: dict[str, float] = {}
+        for split, measured in self.frames.measured.items():  # the last split is the one that is reported
+            found, images = measure(segmenter, measured, self.loop.batch_size)
+            scores |= {f"{split}_{name}": value for name, value in found.items()}
         wanted, stopped = self._wanted(phase, len(labelled), scores["val_iou"])
         chosen: dict[str, list[int]] = {function: [] for function in functions}
         if wanted:
-            chosen = self._choose(seed, phase, labelled, functions, wanted)
+            chosen = self._choose(seed, phase, labelled, functions, wanted, segmenter)
+        cases = _mean(images)
         return [
-            FinishedPhase(function, seed, phase, len(labelled), scores, chosen[function], stopped)
+            FinishedPhase(function, seed, phase, len(labelled), scores, chosen[function], stopped, cases)
             for function in functions
         ]
 
@@ -97,8 +102,8 @@ class _Loops:
             return 0, "phases"
         return int(min(self.loop.per_phase, left, budget)), ""
 
-    def _choose(
-        self, seed: int, phase: int, labelled: list[int], functions: list[str], wanted: int
+    def _choose(  # noqa: PLR0917
+        self, seed: int, phase: int, labelled: list[int], functions: list[str], wanted: int, segmenter: Segmenter
     ) -> dict[str, list[int]]:
         """Choose the positions to label next, for each function."""
         rest = np.setdiff1d(np.arange(len(self.frames.pool)), labelled)
@@ -106,7 +111,14 @@ class _Loops:
         if RANDOM in functions:
             scores = random(len(self.frames.pool), [seed, phase])[rest]
             chosen[RANDOM] = rest[choose(scores, wanted)].tolist()
-        scoring = [function for function in functions if function != RANDOM]
+        if COVERAGE in functions:
+            chosen[COVERAGE] = coverage(self._parcels.histograms, wanted, np.array(labelled)).tolist()
+        if DISAGREEMENT in functions:
+            scores = self._parcels.disagreement(segmenter, rest)
+            features, centres = self._features(segmenter, rest, np.array(labelled, np.int64))
+            picks = choose(scores, wanted, features, centres, self.loop.candidates)
+            chosen[DISAGREEMENT] = rest[picks].tolist()
+        scoring = [function for function in functions if function not in WITHOUT_DROPOUT]
         if not scoring:
             return chosen
         network = train(self.training, self.frames.labelled(labelled), seed, desc="train to score")
@@ -126,6 +138,15 @@ class _Loops:
         if compute is None:
             return None, None
         return lambda top: compute(pool.read(rest[top]), network), compute(pool.read(labelled), network)
+
+
+def _mean(images: FloatArray) -> list[float]:
+    """Mean over the structures that are defined in each image, (n, structures) to n."""
+    known = ~np.isnan(images)
+    counts = known.sum(1)
+    sums = np.where(known, images, 0.0).sum(1)
+    found: list[float] = np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).tolist()
+    return found
 
 
 def run_active(

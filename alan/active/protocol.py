@@ -9,7 +9,7 @@ import pandas as pd
 
 from alan.active.acquisition import check_functions
 from alan.active.pool import StorePool
-from alan.active.settings import RANDOM, ActiveLoop, PoolData
+from alan.active.settings import COVERAGE, DISAGREEMENT, WITHOUT_DROPOUT, ActiveLoop, PoolData
 from alan.data.loaders.datasets import StoreSet
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.store.reader import FrameStore
@@ -31,6 +31,7 @@ class ActiveFrames:
         pool_table: One row per frame of the pool, as ``FrameStore.labelled``.
         pool: The same frames without their masks.
         measured: ``val`` and, where there is one, ``test``: labelled frames.
+        measured_patients: Patient of each frame of the split that is reported, the last of ``measured``.
         fingerprint: SHA-256 of store, pool and measured frames.
 
     Raises:
@@ -61,6 +62,7 @@ class ActiveFrames:
                     f"{splits[name]!r}: put all frames of a patient in one split"
                 )
         self.measured = {name: self._labelled(table) for name, table in tables.items()}
+        self.measured_patients: list[str] = list(tables.values())[-1]["patient"].tolist()
         parts = [self._labelled(self.pool_table).fingerprint, *(x.fingerprint for x in self.measured.values())]
         self.fingerprint = fingerprint(parts)
 
@@ -100,8 +102,8 @@ def check_loop(loop: ActiveLoop, network: NetworkSpec) -> None:
     """Refuse a loop that cannot run.
 
     Raises:
-        ParameterError: A function is unknown, a seed is given twice, the budget is below the initial set, or the
-            network of a scoring function has no dropout.
+        ParameterError: A function is unknown, a seed is given twice, the budget is below the initial set, the
+            network of a scoring function has no dropout, or parcels or white boxes are missing.
     """
     check_functions(loop.functions)
     if not loop.seeds or len(set(loop.seeds)) < len(loop.seeds):
@@ -110,7 +112,14 @@ def check_loop(loop: ActiveLoop, network: NetworkSpec) -> None:
         raise ParameterError(
             f"budget is {loop.budget}, below the initial set of {loop.initial} images: give at least as many"
         )
-    scoring = [name for name in loop.functions if name != RANDOM]
+    if loop.parcels is None and {COVERAGE, DISAGREEMENT} & set(loop.functions):
+        raise ParameterError(
+            "parcels is null, but coverage and disagreement ask a parcel model: give one, such as "
+            "alan-sim-small-parcels"
+        )
+    if not loop.white_boxes and DISAGREEMENT in loop.functions:
+        raise ParameterError("white_boxes is empty, but disagreement needs them: give one for each structure")
+    scoring = [name for name in loop.functions if name not in WITHOUT_DROPOUT]
     if scoring and network.dropout == 0:
         raise ParameterError(
             f"the network has no dropout, and {', '.join(scoring)} cannot score without: set "

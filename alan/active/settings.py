@@ -7,12 +7,16 @@ from typing import Annotated
 
 from annotated_types import Ge, Interval
 
-from alan.bounds import PositiveInt, Seed, bounded
+from alan.bounds import PositiveInt, Seed, Share, bounded
 
 #: Number of stochastic passes of a score; 30 is usual.
 Passes = Annotated[int, Ge(2)]
 #: The baseline, which asks no network.
 RANDOM = "random"
+#: Functions that ask parcels: coverage of parcel histograms, and disagreement of white boxes and network.
+COVERAGE, DISAGREEMENT = "coverage", "disagreement"
+#: Functions that ask no dropout.
+WITHOUT_DROPOUT = (RANDOM, COVERAGE, DISAGREEMENT)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class ActiveLoop:
 
     Attributes:
         functions: Acquisition functions, each with a loop of its own: ``cfe``, ``mfe``, ``mi``, ``std``,
-            ``random``.
+            ``random``, ``coverage`` (images that cover the parcel histograms of the pool) and ``disagreement``
+            (images on which white boxes and network differ most).
         seeds: Seeds of the repetitions: initial set, weights and draws; all functions of a seed share the initial
             set.
         initial: Number of labelled images in the first phase.
@@ -57,6 +62,9 @@ class ActiveLoop:
         diversity: Features for a diverse choice by k-centre: ``encoder`` (those of the scoring network) or a
             backbone (its CLS token); null takes the highest scores. The random loop stays random.
         candidates: With ``diversity``, images are chosen among this many times as many of the highest scores.
+        parcels: Path or name of the parcel model of ``coverage`` and ``disagreement``.
+        white_boxes: Paths or names of white boxes on these parcels, one for each structure, for ``disagreement``.
+        targets: IoU for which the labels needed are reported with intervals.
         batch_size: Number of images scored or measured at a time.
     """
 
@@ -70,4 +78,7 @@ class ActiveLoop:
     passes: Passes = 30
     diversity: str | None = None
     candidates: PositiveInt = 5
+    parcels: str | None = None
+    white_boxes: tuple[str, ...] = ()
+    targets: tuple[Share, ...] = ()
     batch_size: PositiveInt = 16

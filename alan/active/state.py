@@ -26,6 +26,7 @@ class FinishedPhase:
         scores: ``val_iou``, ``val_dice_lv`` ... and the same for ``test``.
         chosen: Positions in the pool labelled after this phase, in the order of choice.
         stopped: Why the loop ended here; empty where it continues.
+        images: IoU of each measured image (the mean over structures) of the reported split; NaN where undefined.
     """
 
     function: str
@@ -35,6 +36,7 @@ class FinishedPhase:
     scores: dict[str, float]
     chosen: list[int]
     stopped: str = ""
+    images: list[float] = field(default_factory=list)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from alan.active.comparison import compare_functions
 from alan.active.protocol import ActiveFrames
 from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.active.state import SCHEMA, State
@@ -97,6 +98,7 @@ def write_results(
         "curves": curve.to_dict("records"),
         "last": last_scores(table, prefix, frames.structures),
         "needed": labels_needed(table, f"{prefix}_iou", levels(table, f"{prefix}_iou", loop.stop_iou)),
+        "comparison": compare_functions(state, loop.functions, frames.measured_patients, loop.targets),
         "redundancy": redundancy(table),
         "provenance": provenance({data.store: frames.store.fingerprint}),
     }

@@ -26,12 +26,13 @@ from alan.report.export import SUMMARY, write_files
 from alan.report.figures import STYLE
 from alan.report.html import write_page
 from alan.report.pictures import PictureWriter
-from alan.report.table import Cell, Column, Row, Section, Table
+from alan.report.table import Cell, Column, Row, Section, Table, interval
 from alan.report.words import number, percent, plural
 
 # Okabe and Ito's colours, each with a marker of its own, in the order of the acquisition functions.
 _LOOKS = (
     ("#009E73", "s"), ("#0072B2", "o"), ("#D55E00", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
+    ("#882255", "*"),
 )  # fmt: skip
 #: Columns of the ``summary.csv`` of active learning.
 _SUMMARY = (
@@ -72,6 +73,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
     tables = {
         "last_table": _last_table(results),
         "needed_table": _needed_table(results["needed"]),
+        "comparison_table": _comparison_table(results["comparison"]),
         "redundancy_table": _redundancy_table(results["redundancy"]),
     }
     writer = PictureWriter(folder, simulated=store["simulated"])
@@ -123,6 +125,24 @@ def _needed_table(needed: Sequence[Mapping[str, Any]]) -> Table:
     columns = [Column("Function", number=False), *(Column(f"{percent(score)}%") for score in scores)]
     rows = [Row(ACQUISITIONS[name].title, row) for name, row in cells.items()]
     return Table("Labels needed for a given IoU", columns, [Section(rows)])
+
+
+def _comparison_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
+    targets = [one["score"] for one in comparison[0]["needed"]] if comparison else []
+    columns = [Column("Function", number=False), Column("Mean IoU over the curve, %")]
+    columns += [Column("Difference to Random, points")]
+    columns += [Column(f"Labels for {percent(score)}%") for score in targets]
+    rows = []
+    for row in comparison:
+        cells = [interval(row["area"], strong=True), interval(row["area_gain"], "signed")]
+        for one in row["needed"]:
+            text = "not reached" if one["value"] is None else number(one["value"], 0)
+            spread = "" if one["low"] is None else f"{number(one['low'], 0)} to {number(one['high'], 0)}"
+            if spread and one["reached"] < 1:
+                spread += f" ({percent(one['reached'], 0)}% of resamples)"
+            cells.append(Cell(text, spread))
+        rows.append(Row(ACQUISITIONS[row["function"]].title, cells))
+    return Table("Comparison with Random", columns, [Section(rows)])
 
 
 def _redundancy_table(redundancy: Sequence[Mapping[str, Any]]) -> Table:

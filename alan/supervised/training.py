@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -20,10 +21,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from alan.arrays import FloatArray
 from alan.data.loaders.datasets import Batch
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.loaders.sampling import resumable_loader, whole
 from alan.errors import CheckpointError
+from alan.overlap import iou_of_counts
 from alan.precision import choose_precision
 from alan.supervised.module import SegmentationModule
 from alan.supervised.scores import SegmentationScores
@@ -97,7 +100,9 @@ def train(
     return segmenter.to(trainer.strategy.root_device)
 
 
-def measure(segmenter: Segmenter, frames: LabelledFrames, batch_size: int) -> dict[str, float]:
+def measure(
+    segmenter: Segmenter, frames: LabelledFrames, batch_size: int
+) -> tuple[dict[str, float], FloatArray]:
     """Score a network on labelled frames.
 
     Args:
@@ -107,15 +112,20 @@ def measure(segmenter: Segmenter, frames: LabelledFrames, batch_size: int) -> di
 
     Returns:
         ``iou`` and ``dice`` (means over structures), both for each structure (``iou_lv``), and ``accuracy``, as
-        :class:`alan.supervised.scores.SegmentationScores` defines them.
+        :class:`alan.supervised.scores.SegmentationScores` defines them; and the IoU of each frame and structure,
+        (n, structures), NaN where it is undefined.
     """
-    scores = SegmentationScores(frames.structures)
+    scores, images = SegmentationScores(frames.structures), []
     loader: DataLoader[Batch] = DataLoader(frames, batch_size=batch_size, collate_fn=whole)
     for batch in loader:
         with torch.no_grad():
             predicted = to_labels(segmenter.probabilities(batch["frames"]))
+        values = torch.arange(1, len(frames.structures) + 1)[:, None, None]
+        found, truth = predicted.cpu()[:, None] == values, batch["labels"].long()[:, None] == values
         scores.update(predicted.cpu(), batch["labels"].long())
-    return {name: float(value) for name, value in scores.compute().items()}
+        both, total = (found & truth).sum((2, 3)), found.sum((2, 3)) + truth.sum((2, 3))
+        images.append(iou_of_counts(both, total).double().numpy())
+    return {name: float(value) for name, value in scores.compute().items()}, np.concatenate(images)
 
 
 def start_from(module: SegmentationModule, source: Segmenter, path: str) -> None:

@@ -167,7 +167,15 @@ def test_bad_passes():
 
 
 def test_names():
-    assert check_functions(tuple(ACQUISITIONS)) == ("cfe", "mfe", "mi", "std", "random")
+    assert check_functions(tuple(ACQUISITIONS)) == (
+        "cfe",
+        "mfe",
+        "mi",
+        "std",
+        "random",
+        "coverage",
+        "disagreement",
+    )
     with pytest.raises(ParameterError, match="unknown acquisition function 'mfee': did you mean 'mfe'"):
         check_functions(["mfee"])
     for wrong in ([], ["mfe", "mfe"]):

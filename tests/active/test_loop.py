@@ -101,7 +101,7 @@ def test_killed_after_a_phase_it_goes_on_to_the_same_end(straight, discs, tmp_pa
 )
 def test_stops(options, n_labels, reason, discs, monkeypatch, tmp_path):  # noqa: PLR0917 (fixtures)
     def grown(segmenter, frames, batch_size):
-        return {"iou": 0.3 + 0.1 * len(trainings)}
+        return {"iou": 0.3 + 0.1 * len(trainings)}, np.full((2, 1), 0.5)
 
     trainings = []
     monkeypatch.setattr(loop_module, "train", lambda *_, **__: trainings.append(1))

@@ -1,0 +1,149 @@
+"""Comparison of acquisition functions with Random: intervals over patients and seeds.
+
+A resample draws the test patients and the seeds with replacement, and takes the same draw for every function, so
+that differences are paired. Curves are means over images, then over seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.active.settings import RANDOM
+from alan.active.state import State
+from alan.arrays import FloatArray
+from alan.bounds import NonNegativeInt, PositiveInt, bounded
+
+#: Ends of the intervals, in percent.
+_ENDS = (2.5, 97.5)
+
+
+def area_under(labels: FloatArray, curves: FloatArray) -> FloatArray:
+    """Compute the mean height of curves over the number of labels, by trapezia.
+
+    Args:
+        labels: (P,) ascending numbers of labels.
+        curves: (..., P) scores.
+
+    Returns:
+        (...) float64, in the unit of the scores; the score itself where there is one phase.
+    """
+    if len(labels) == 1:
+        return np.asarray(curves[..., 0])
+    return np.asarray(np.trapezoid(curves, labels) / (labels[-1] - labels[0]))
+
+
+def first_reaching(labels: FloatArray, curves: FloatArray, wanted: float) -> FloatArray:
+    """Find the number of labels at which curves first reach a score.
+
+    Args:
+        labels: (P,) ascending numbers of labels.
+        curves: (..., P) scores.
+        wanted: Score to reach.
+
+    Returns:
+        (...) float64, one of ``labels``; infinite where the score is not reached.
+    """
+    reached = curves >= wanted
+    return np.where(reached.any(-1), labels[reached.argmax(-1)], np.inf)
+
+
+@bounded
+def compare_functions(
+    state: State,
+    functions: Sequence[str],
+    patients: Sequence[str],
+    targets: Sequence[float] = (),
+    *,
+    n_resamples: PositiveInt = 1000,
+    seed: NonNegativeInt = 0,
+) -> list[dict[str, Any]]:
+    """Compare the curves of functions over the numbers of labels that all of their loops have.
+
+    Args:
+        state: Finished phases with the IoU of each measured image.
+        functions: Functions in the order of the result.
+        patients: Patient of each measured image.
+        targets: Scores for which the labels needed are counted.
+        n_resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Returns:
+        One row per function: ``function``, ``labels`` (of the curve), ``area`` (mean IoU over the curve) and
+        ``area_gain`` (its difference to Random; None for Random or without it), ``gains`` (the difference at each
+        number of labels) and ``needed`` (``score``, and the labels at which the mean curve reaches it or None).
+        Each value has ``value``, ``low`` and ``high`` (95%); ``needed`` also ``reached``, the share of resamples
+        that reach the score, over which its interval is taken. Empty where no loop holds the scores of images.
+    """
+    loops = {(f, s): state.loop(f, s) for f in functions for s in state.initial}
+    shared = set.intersection(*({x.n_labels for x in loop if x.images} for loop in loops.values()))
+    if not shared:
+        return []
+    labels = np.array(sorted(shared), np.float64)
+    _, group = np.unique(np.asarray(patients), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    weights, seeds = (_draws(rng, n, n_resamples) for n in (int(group.max()) + 1, len(state.initial)))
+    curves = {}
+    for function in functions:
+        each = [_resampled(loops[function, s], labels, group, weights) for s in state.initial]  # S x (R, P)
+        curves[function] = np.einsum("rs,srp->rp", seeds / seeds.sum(1, keepdims=True), np.stack(each))
+    rows = []
+    for function, curve in curves.items():
+        gain = curve - curves[RANDOM] if RANDOM in curves and function != RANDOM else None
+        needed = [{"score": score, **_needed(first_reaching(labels, curve, score))} for score in targets]
+        rows.append(
+            {
+                "function": function,
+                "labels": labels.astype(int).tolist(),
+                "area": _estimate(area_under(labels, curve)),
+                "area_gain": None if gain is None else _estimate(area_under(labels, gain)),
+                "gains": [] if gain is None else [_estimate(gain[:, p]) for p in range(len(labels))],
+                "needed": needed,
+            }
+        )
+    return rows
+
+
+def _draws(rng: np.random.Generator, n: int, n_resamples: int) -> FloatArray:
+    """How often each of n is drawn, (1 + n_resamples, n); the first row is the sample itself."""
+    drawn = rng.multinomial(n, np.full(n, 1 / n), n_resamples)
+    return np.concatenate([np.ones((1, n)), drawn])
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    """Ends of the interval of resampled values, without those that are not finite."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, _ENDS)
+    return float(low), float(high)
+
+
+def _resampled(
+    loop: Sequence[Any], labels: FloatArray, group: NDArray[np.intp], weights: FloatArray
+) -> FloatArray:
+    """Mean IoU over images of each resample of patients, (R, P); undefined images are left out."""
+    by_labels = {phase.n_labels: np.array(phase.images, np.float64) for phase in loop if phase.images}
+    images = np.stack([by_labels[int(n)] for n in labels])  # (P, n)
+    known = ~np.isnan(images)
+    size = weights.shape[1]
+    sums = np.stack([np.bincount(group, np.where(k, x, 0.0), size) for x, k in zip(images, known, strict=True)])
+    counts = np.stack([np.bincount(group, k, size) for k in known])
+    with np.errstate(invalid="ignore"):
+        return np.asarray((weights @ sums.T) / (weights @ counts.T))
+
+
+def _estimate(values: FloatArray) -> dict[str, float]:
+    """The first value, with the interval of the others."""
+    low, high = _interval(values[1:])
+    return {"value": float(values[0]), "low": low, "high": high}
+
+
+def _needed(values: FloatArray) -> dict[str, float | None]:
+    """The first value, None where it is infinite, with the interval and the share of the finite others."""
+    low, high = _interval(values[1:])
+    value = float(values[0]) if np.isfinite(values[0]) else None
+    return {"value": value, "low": low, "high": high, "reached": float(np.isfinite(values[1:]).mean())}
