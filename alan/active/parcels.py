@@ -112,7 +112,7 @@ class ParcelPool:
             maps = self._model.maps(frames).cpu().numpy().reshape(len(frames), -1)
             rows += [np.bincount(one[one < k], minlength=k) for one in maps]
         counts = np.array(rows, np.float64)
-        return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+        return np.asarray(counts / np.maximum(counts.sum(1, keepdims=True), 1))
 
     @cached_property
     def masks(self) -> BoolArray:

@@ -100,9 +100,7 @@ def train(
     return segmenter.to(trainer.strategy.root_device)
 
 
-def measure(
-    segmenter: Segmenter, frames: LabelledFrames, batch_size: int
-) -> tuple[dict[str, float], FloatArray]:
+def measure(segmenter: Segmenter, frames: LabelledFrames, batch_size: int) -> tuple[dict[str, float], FloatArray]:
     """Score a network on labelled frames.
 
     Args:
