@@ -29,6 +29,7 @@ def name(
     labels: str | None = None,
     label_split: str | None = "val",
     label_patients: PositiveInt | None = None,
+    opinions: list[str] | None = None,
     share_above: Share = 0.4,
     level: Share = 0.5,
     prior_strength: NonNegativeFloat = 8.0,
@@ -57,6 +58,8 @@ def name(
         labels: Frame store of real frames whose masks, at any phase, update the choice; null for none.
         label_split: Split of the real frames (train, val or test); null for all.
         label_patients: Number of labelled real patients, drawn at random; null for all.
+        opinions: Files of an expert's opinions on the parcels of a structure (JSON), which count beside the
+            simulated counts; null for none.
         share_above: Share of a parcel in the structure that must be exceeded, 0 to 1.
         level: Probability with which the share must be exceeded, 0 to 1.
         prior_strength: Largest weight of the simulated counts of a parcel, in effective pixels of real labels.
@@ -76,6 +79,7 @@ def name(
     from alan.data.structures import check_structures
     from alan.downstream.whitebox.fitting import ALL_PHASES
     from alan.downstream.whitebox.naming import NamingFrames, box_name, name_parcels
+    from alan.downstream.whitebox.opinion import read_opinions
     from alan.downstream.whitebox.selection import ParcelSelector
     from alan.parcels.model import load_parcels
 
@@ -85,6 +89,7 @@ def name(
         one.check_structures(structures)
     model = load_parcels(parcels)
     simulated = NamingFrames.choose(stores[0], split, views)
+    known = read_opinions(opinions or (), structures, model.fingerprint)
     human = None
     if labels is not None:
         human = NamingFrames.choose(stores[1], label_split, views, phases=None, patients=label_patients, seed=seed)
@@ -103,6 +108,7 @@ def name(
         "label_patients": label_patients,
         **selection,
         "seed": seed,
+        **({"opinions": {structure: one.to_dict() for structure, one in known.items()}} if known else {}),
         "inputs": {**inputs, "parcels": model.fingerprint},
     }
     lists: Sequence[str] = phases or (ALL_PHASES,)
@@ -122,6 +128,7 @@ def name(
         steps=postprocessing,
         phases=lists,
         human=human,
+        opinions=known,
         batch_size=batch_size,
     )
     with open_run(folder, config, overwrite, files):

@@ -28,6 +28,7 @@ def segment(
     whitebox: list[str] | None = None,
     network: str | None = None,
     temperature: PositiveFloat | None = None,
+    opinions: list[str] | None = None,
     split: str | None = None,
     views: list[str] | None = None,
     frames: Literal["all", "annotated"] | int = "all",
@@ -59,6 +60,8 @@ def segment(
             parcels.
         temperature: Temperature of the softmax over k-means distances, for soft white boxes; null if no white box
             is soft.
+        opinions: Files of an expert's opinions on the parcels of a structure (JSON), by which the white boxes
+            choose their parcels again; null for none.
         split: Split of the frame store (train, val or test); null for all.
         views: Views taken from the frame store; null for all.
         frames: Frames taken from the frame store: all, annotated, or N frames per sequence.
@@ -83,7 +86,7 @@ def segment(
     """
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
-    boxes = _check_models(parcels, whitebox, network)
+    boxes = _check_models(parcels, whitebox, opinions, network)
     import torch
 
     from alan.cardiac.areas import check_spacing
@@ -106,8 +109,11 @@ def segment(
     if network is not None:
         model = NetworkLabeller(network)
     else:
-        model = load_white_boxes(parcels, boxes, temperature).to("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_white_boxes(parcels, boxes, temperature, opinions or ()).to(device)
     white_boxes = {"parcels": parcels, "whitebox": boxes, "temperature": temperature}
+    if opinions:
+        white_boxes["opinions"] = opinions
     config = {
         "input": input,
         **(white_boxes if network is None else {"network": network}),
@@ -130,10 +136,12 @@ def segment(
     return folder
 
 
-def _check_models(parcels: str, whitebox: list[str] | None, network: str | None) -> list[str]:
+def _check_models(
+    parcels: str, whitebox: list[str] | None, opinions: list[str] | None, network: str | None
+) -> list[str]:
     """Return the names of the white boxes; an empty list with a network."""
     if network is not None:
-        if whitebox or parcels != PARCELS:
+        if whitebox or opinions or parcels != PARCELS:
             raise ConfigError("network and white boxes are both given: keep network, or parcels and whitebox")
         return []
     if whitebox is None and parcels != PARCELS:

@@ -43,6 +43,8 @@ class SegmentationProtocol:
         structures: Structures to segment; unions are written lv+myo.
         rules: Selection rules, each measured on its own.
         prior: Frame store of simulated frames, whose ED and ES masks are the prior of rule beta; null uses none.
+        opinions: Files of an expert's opinions (JSON), which rule beta counts beside the prior on the parcels that
+            they are about.
         train_split: Split on which the networks were trained without labels; null if they saw nothing of this
             store. It must share no patient with the other splits, and the k-means baselines are fitted on it. The
             training split of a network under networks is read from its file.
@@ -74,6 +76,7 @@ class SegmentationProtocol:
     structures: tuple[str, ...] = ("lv", "la")
     rules: tuple[Literal["paper", "relaxed", "greedy", "beta"], ...] = ("paper", "relaxed", "greedy")
     prior: str | None = None
+    opinions: tuple[str, ...] = ()
     train_split: str | None = "train"
     label_split: str | None = "val"
     label_patients: PositiveInt | None = None
@@ -115,6 +118,11 @@ class SegmentationProtocol:
             raise ParameterError(
                 f"prior is {self.prior!r}, but only rule beta on parcels uses one: add beta to rules, or leave "
                 "the prior out"
+            )
+        if self.opinions and not ("beta" in self.rules and self.parcels):
+            raise ParameterError(
+                f"opinions are {list(self.opinions)}, but only rule beta on parcels uses them: add beta to rules, "
+                "or leave the opinions out"
             )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps
+from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.gains import ensemble_gains, pixel_accuracy
 from alan.evaluation.networks import NetworkMaps, describe_networks, load_networks, run_networks, values_of
@@ -31,7 +32,7 @@ from alan.evaluation.summary import (
     summarise,
 )
 from alan.evaluation.volumes import score_volumes, summarise_volumes
-from alan.evaluation.whitebox import WhiteBoxFit, describe_white_boxes, fit_source
+from alan.evaluation.whitebox import WhiteBoxFit, describe_white_boxes, fit_source, source_opinions
 
 
 def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result:
@@ -68,6 +69,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         protocol.networks, protocol.structures, store, splits.test, protocol.test_split, flips=protocol.flips
     )
     sources = _sources(protocol, store, splits, folder / "maps")
+    opinions = source_opinions(protocol.opinions, protocol.structures, sources)
     test_frames = splits.test["frame"].to_numpy()
     networks = run_networks(loaded, store, test_frames, folder / "maps", batch_size=protocol.batch_size)
     fits: list[WhiteBoxFit] = []
@@ -76,7 +78,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     examples: dict[str, MethodMasks] = {}
     for structure in protocol.structures:
         masks = np.asarray(store.label_maps(splits.label["label"].to_numpy(), [structure]) > 0)
-        own = _fit_white_boxes(protocol, structure, sources, masks, splits.label)
+        own = _fit_white_boxes(protocol, structure, sources, masks, splits.label, opinions=opinions)
         methods = [
             method for source, fit in own if (method := _white_box_masks(protocol, source, fit, splits.test))
         ]
@@ -160,12 +162,22 @@ def _fit_white_boxes(
     sources: Sequence[Source],
     masks: NDArray[np.bool_],
     table: pd.DataFrame,
+    *,
+    opinions: Sequence[ExpertOpinion],
 ) -> list[tuple[Source, WhiteBoxFit]]:
     """Fit one white box for each source and rule."""
     found = []
     for source, rule in itertools.product(sources, protocol.rules):
         labels = LabelledMaps(source.label, masks, table["patient"].to_numpy(), table["phase"].to_numpy())
-        fit = fit_source(source, rule, structure, labels, phases=_lists(protocol), steps=protocol.postprocessing)
+        fit = fit_source(
+            source,
+            rule,
+            structure,
+            labels,
+            phases=_lists(protocol),
+            steps=protocol.postprocessing,
+            opinions=opinions,
+        )
         found.append((source, fit))
     return found
 

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alan.downstream.whitebox.fitting import FittedWhiteBox, LabelledMaps, fit_white_box
+from alan.downstream.whitebox.opinion import ExpertOpinion, read_opinions
 from alan.downstream.whitebox.rules import RuleName
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
+from alan.errors import ParameterError
 from alan.evaluation.metrics import dice
 from alan.evaluation.sources import Source
 
@@ -55,6 +57,7 @@ def fit_source(
     *,
     phases: Sequence[str],
     steps: PostProcessing,
+    opinions: Sequence[ExpertOpinion] = (),
 ) -> WhiteBoxFit:
     """Fit a white box on one source of parcels.
 
@@ -65,11 +68,14 @@ def fit_source(
         labels: Labelled frames; their maps are those of the source.
         phases: Phases that get a list of parcels of their own; ``("",)`` fits one list for all phases.
         steps: Post-processing.
+        opinions: Opinions of an expert; rule beta uses the one on this structure and these parcels.
     """
     priors = (
         {phase: source.priors[structure, phase] for phase in phases} if rule == "beta" and source.priors else None
     )
-    box = fit_white_box(source, structure, labels, ParcelSelector(rule), steps=steps, phases=phases, priors=priors)
+    about = (one for one in opinions if (one.structure, one.provenance) == (structure, source.fingerprint))
+    selector = ParcelSelector(rule, opinion=next(about, None) if rule == "beta" else None)
+    box = fit_white_box(source, structure, labels, selector, steps=steps, phases=phases, priors=priors)
     for phase, reason in box.reasons.items():
         where = f"{structure} {phase}".strip()
         _log.info("%s, rule %s, %s: no parcel was selected (%s)", source.name, rule, where, reason)
@@ -79,6 +85,30 @@ def fit_source(
         scores = dice(box.predict(given.maps, given.phases), given.masks)
         label_dice[phase] = float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
     return WhiteBoxFit(source.name, source.kind, rule, box, label_dice)
+
+
+def source_opinions(
+    files: Sequence[str], structures: Sequence[str], sources: Sequence[Source]
+) -> list[ExpertOpinion]:
+    """Read opinions on the structures of sources.
+
+    Args:
+        files: Files of an expert's opinions.
+        structures: Structures that are segmented.
+        sources: Sources of parcels.
+
+    Raises:
+        ParameterError: An opinion is about none of the sources, about another structure, or is the second one.
+    """
+    found: list[ExpertOpinion] = []
+    for source in sources:
+        own = [file for file in files if ExpertOpinion.from_json(file).provenance == source.fingerprint]
+        found += read_opinions(own, structures, source.fingerprint).values()
+    if len(found) < len(files):
+        known = {opinion.provenance for opinion in found}
+        other = next(file for file in files if ExpertOpinion.from_json(file).provenance not in known)
+        raise ParameterError(f"{other}: the opinion is about none of the parcels that are evaluated: leave it out")
+    return found
 
 
 def describe_white_boxes(fits: Sequence[WhiteBoxFit]) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.steps import PostProcessing
@@ -118,3 +119,25 @@ def test_invalid_input_is_refused_and_leaves_nothing(alan, args, tmp_path):
         assert (ran.code, len(ran.lines)) == (2, 1), ran.err
         assert message in ran.err
         assert not out.exists()
+
+
+def opinion_file(path, tiny, *parcels, structure="lv"):
+    ExpertOpinion(structure, load_parcels(tiny.parcels()).fingerprint, dict(parcels)).to_json(path)
+    return path
+
+
+def test_an_opinion_counts_beside_the_simulated_labels(tiny, alan, args, tmp_path):
+    args += ["--structures", "[lv]", "--share_above", 0.05]
+    assert alan(*args, "--out", tmp_path / "before").code == 0
+    before = ParcelSegmenter.from_json(tmp_path / "before" / "lv.json").selector_
+    out = before.interior_[0]
+    file = opinion_file(tmp_path / "mine.json", tiny, (int(out), Opinion.of("never")))
+    ran = alan(*args, "--opinions", f"[{file}]", "--out", tmp_path / "after")
+    assert ran.code == 0, ran.err
+    after = ParcelSegmenter.from_json(tmp_path / "after" / "lv.json").selector_
+    assert after.interior_.tolist() == before.interior_.tolist()[1:]
+    assert after.table_.loc[out, ["expert_inside", "expert_outside"]].tolist() == [0, 100]
+    other = opinion_file(tmp_path / "other.json", tiny, (0, Opinion.of(0.5)), structure="rv")
+    ran = alan(*args, "--opinions", f"[{other}]", "--out", tmp_path / "none")
+    assert (ran.code, len(ran.lines)) == (2, 1)
+    assert "structure is 'rv': give one of lv" in ran.err

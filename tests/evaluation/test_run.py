@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -371,6 +372,35 @@ def test_each_phase_in_which_nothing_is_chosen_keeps_its_reason(lab, tmp_path, m
     expected = [("ED", "fit 0 selects nothing"), ("ES", "fit 1 selects nothing")]
     for rows in (summary["rows"], summary["white_boxes"]):
         assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == expected
+
+
+def test_an_opinion_changes_the_rule_beta_alone(lab, tmp_path):
+    parcels = load_parcels(lab / "parcels.safetensors").fingerprint
+    file = tmp_path / "lv.json"
+    ExpertOpinion("lv", parcels, {0: Opinion.of("inside"), 1: Opinion.of("never")}).to_json(file)
+    segmentation = replace(
+        protocols(lab)[0],
+        structures=("lv",),
+        rules=("greedy", "beta"),
+        kmeans=(),
+        published=None,
+        random_vit=False,
+        opinions=(str(file),),
+    )
+    run = run_evaluation(segmentation, None, tmp_path / "run")
+    beta, greedy = (
+        ParcelSegmenter.from_json(run / "models" / f"lv-parcels-k-12-{rule}.json").selector_
+        for rule in ("beta", "greedy")
+    )
+    assert 0 in beta.interior_
+    assert 1 not in beta.interior_
+    assert beta.table_["expert_inside"].tolist()[:3] == [100, 0, 0]
+    assert greedy.opinion is None
+    ExpertOpinion("lv", "b" * 64, {}).to_json(file)
+    with pytest.raises(ParameterError, match="about none of the parcels that are evaluated"):
+        run_evaluation(segmentation, None, tmp_path / "other")
+    with pytest.raises(ParameterError, match="only rule beta on parcels uses them"):
+        replace(segmentation, rules=("greedy",))
 
 
 def test_a_prior_of_simulated_frames_is_that_of_the_rule_beta(lab, tmp_path):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.base import clone
 
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps, count_prior, fit_white_box
+from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -90,6 +92,7 @@ def name_parcels(
     steps: PostProcessing = SIMULATION_STEPS,
     phases: Sequence[str] = (ALL_PHASES,),
     human: NamingFrames | None = None,
+    opinions: Mapping[str, ExpertOpinion] | None = None,
     batch_size: int = 64,
 ) -> dict[str, NamedParcels]:
     """Name the parcels of structures by the labels of simulated frames.
@@ -102,6 +105,7 @@ def name_parcels(
         steps: Post-processing.
         phases: Phases that get a white box of their own, such as ``("ED", "ES")``; by default one serves all.
         human: Real frames whose labels update the priors; None uses the priors alone.
+        opinions: Structure to an expert's opinion on its parcels, which counts beside the prior.
         batch_size: Frames that go through the backbone at a time.
 
     Returns:
@@ -123,7 +127,8 @@ def name_parcels(
         frames = simulated_maps[structure]
         priors = {phase: count_prior(model, structure, frames.of_phase(phase)) for phase in phases}
         labels = None if human_maps is None else human_maps[structure]
-        box = fit_white_box(model, structure, labels, selector, steps=steps, phases=phases, priors=priors)
+        informed = clone(selector).set_params(opinion=(opinions or {}).get(structure, selector.opinion))
+        box = fit_white_box(model, structure, labels, informed, steps=steps, phases=phases, priors=priors)
         for phase, prior in priors.items():
             name = box_name(structure, phase)
             if phase in box.reasons:

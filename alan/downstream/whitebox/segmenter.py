@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import replace
 from typing import Any, Literal, Self
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from alan.arrays import BoolArray
 from alan.bounds import PositiveInt, Share, check_parameters
 from alan.downstream.whitebox.jsonfile import JsonModel, check_schema
+from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.downstream.whitebox.resizing import check_scores, resize, soft_union
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
@@ -111,6 +113,21 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         selector = ParcelSelector() if self.selector is None else clone(self.selector)
         self.selector_ = selector.fit_prior()
         return self
+
+    def revise(self, opinion: ExpertOpinion | None) -> Self:
+        """Choose parcels again with another opinion of an expert, see :meth:`ParcelSelector.revise`.
+
+        Returns:
+            A new fitted segmenter.
+
+        Raises:
+            ParameterError: the selector cannot take the opinion.
+            SelectionError: no parcel is probable enough.
+        """
+        check_is_fitted(self, "selector_")
+        revised = copy.copy(self)
+        revised.selector_ = self.selector_.revise(opinion)
+        return revised
 
     def predict(self, parcel_maps: ArrayLike, scores: ArrayLike | None = None) -> BoolArray:
         """Segment frames.

@@ -16,6 +16,7 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 
 from alan.bounds import bounded
+from alan.downstream.whitebox.opinion import read_opinions
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import AlanWarning, CheckpointError, ParameterError
@@ -143,7 +144,10 @@ def check_parcels(name: str, selector: ParcelSelector, model: ParcelModel) -> No
 
 
 def load_white_boxes(
-    parcels: str | os.PathLike[str], boxes: Sequence[str | os.PathLike[str]], temperature: float | None = None
+    parcels: str | os.PathLike[str],
+    boxes: Sequence[str | os.PathLike[str]],
+    temperature: float | None = None,
+    opinions: Sequence[str | os.PathLike[str]] = (),
 ) -> WhiteBoxes:
     """Load a parcel model and white boxes on it.
 
@@ -152,9 +156,12 @@ def load_white_boxes(
         boxes: Paths or names of white boxes, in the order of the labels. The structure of a white box is that of
             its prior, otherwise the name of the file without suffix.
         temperature: Temperature of the softmax of soft scores, see :class:`WhiteBoxes`.
+        opinions: Files of an expert's opinions on structures, by which parcels are chosen again.
 
     Raises:
-        ParameterError: a file is no white box, two have the same structure, or the temperature is missing.
+        ParameterError: a file is no white box or no opinion on one of them, two have the same structure, or the
+            temperature is missing.
+        SelectionError: an opinion leaves no parcel.
         DataError: a file is missing or is not JSON.
         CheckpointError: the parcels cannot be loaded, or a white box was fitted on other parcels.
     """
@@ -168,4 +175,7 @@ def load_white_boxes(
         if name in found:
             raise ParameterError(f"{path}: a second white box of {name!r}: give one per structure")
         found[name] = box
-    return WhiteBoxes(load_parcels(parcels), found, temperature)
+    model = load_parcels(parcels)
+    for name, opinion in read_opinions(opinions, list(found), model.fingerprint).items():
+        found[name] = found[name].revise(opinion)
+    return WhiteBoxes(model, found, temperature)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from alan.cli.segment import PARCELS, WHITE_BOXES
+from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -34,6 +35,21 @@ def frames():
     generator = np.random.default_rng(0)
     coarse = generator.integers(40, 255, (3, 8, 8), np.uint8)
     return np.kron(coarse, np.ones((1, 8, 8), np.uint8))
+
+
+def test_opinions_choose_the_parcels_again(tmp_path):
+    """The shipped white boxes, without a frame: a parcel of the list is taken out, another one in."""
+    before = load_white_boxes(PARCELS, WHITE_BOXES)
+    chosen = before.boxes["la"].selector_.interior_.tolist()
+    other = next(k for k in range(64) if k not in chosen)
+    opinion = ExpertOpinion(
+        "la", before.model.fingerprint, {chosen[0]: Opinion.of("never"), other: Opinion.of("inside")}
+    )
+    opinion.to_json(tmp_path / "mine.json")
+    after = load_white_boxes(PARCELS, WHITE_BOXES, opinions=[tmp_path / "mine.json"])
+    assert after.boxes["la"].selector_.interior_.tolist() == sorted([*chosen[1:], other])
+    assert after.boxes["lv"].selector_.interior_.tolist() == before.boxes["lv"].selector_.interior_.tolist()
+    assert after.fingerprint != before.fingerprint
 
 
 def test_given_boxes_are_left_unchanged(model, frames):
