@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +13,14 @@ from alan.downstream.whitebox.prior import ParcelPrior, read_prior
 from alan.downstream.whitebox.table import ROLES
 from alan.errors import ParameterError, nearest
 
-if TYPE_CHECKING:
-    from alan.downstream.whitebox.selection import ParcelSelector
-
 SCHEMA = "alan-parcel-selector/1"
 
 
-def selection_to_dict(selector: ParcelSelector, thresholds: Thresholds) -> dict[str, Any]:
-    """A fitted selector as plain values.
+def selection_to_dict(selector: Any, thresholds: Thresholds) -> dict[str, Any]:
+    """Return a fitted selector as plain values.
 
     Args:
-        selector: The fitted selector.
+        selector: A fitted :class:`alan.downstream.ParcelSelector`.
         thresholds: The thresholds that it used.
     """
     held = {
