@@ -2,23 +2,39 @@ from .evidence import ParcelEvidence
 from .exports import export_loop
 from .kinds import NotALoopError
 from .loop import Loop, open_loops
+from .loop_analysis import LoopAnalysis, LoopSettings, analyze_loop
+from .manifest import Manifest
+from .model import AnalysisModel
+from .quality import FLAGS
 from .reference import read_reference, write_agreement
 from .results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult, ViewEvidence
+from .run import Analysis, AnalysisSettings, analyze_files
 from .sources import Source, find_sources
 from .tables import read_loops, read_patients, write_tables
+from .timeline import TimeSettings
 
 __all__ = [
+    "FLAGS",
+    "Analysis",
+    "AnalysisModel",
+    "AnalysisSettings",
     "BeatResult",
     "Flag",
     "FrameResult",
     "Loop",
+    "LoopAnalysis",
     "LoopResult",
+    "LoopSettings",
+    "Manifest",
     "Measure",
     "NotALoopError",
     "ParcelEvidence",
     "PatientResult",
     "Source",
+    "TimeSettings",
     "ViewEvidence",
+    "analyze_files",
+    "analyze_loop",
     "export_loop",
     "find_sources",
     "open_loops",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import logging
 import os
 import sys
@@ -36,6 +37,11 @@ VERBS = {
         "alan.cli.segment",
         "segment",
         "segment a folder of pictures or a frame store, with a contact sheet",
+    ),
+    "analyze": (
+        "alan.cli.analyze",
+        "analyze",
+        "measure loops of any vendor: beats, volumes, ejection fraction, with a report",
     ),
     "cache": ("alan.cache.run", "write_cache", "write a locked backbone's features or parcels to HDF5"),
     "evaluate": (
@@ -100,6 +106,18 @@ def _is_group(word: str) -> bool:
     return any(name.startswith(f"{word} ") for name in VERBS)
 
 
+#: Verbs whose first arguments are files and folders, to the option that takes them.
+_FILES = {"analyze": "inputs"}
+
+
+def _named(verb: str, args: list[str]) -> list[str]:
+    """Give the files that follow a verb to their option: ``analyze A B --out C``."""
+    n = next((n for n, arg in enumerate(args) if arg.startswith("-")), len(args))
+    if verb not in _FILES or not n:
+        return args
+    return [f"--{_FILES[verb]}={json.dumps(args[:n])}", *args[n:]]
+
+
 def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
     from alan.cli.inputs import check_inputs
     from alan.cli.parsing import function_parser
@@ -147,7 +165,7 @@ def _run(args: list[str]) -> None:
         _lightning(verb, find_configs(rest))
     elif verb in VERBS:
         module, name, _ = VERBS[verb]
-        rest = find_configs(rest)
+        rest = find_configs(_named(verb, rest))
         function = getattr(importlib.import_module(module), name)
         _quiet_lightning()
         _call(function, verb, rest)

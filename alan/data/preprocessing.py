@@ -86,7 +86,7 @@ class Preprocessing:
         resized: tuple[int, int] = self._resized(shape, sample.spacing)
         inner, part = self._overlap(resized)
         frames = np.zeros((len(sample.frames), self.size, self.size), np.uint8)
-        frames[inner] = _resize_frames(sample.frames, resized)[part]
+        frames[inner] = resize_frames(sample.frames, resized)[part]
         masks: dict[str, BoolArray] = {}
         if sample.masks:
             maps = np.zeros((len(sample.mask_frames), self.size, self.size), np.uint8)
@@ -166,7 +166,8 @@ def _resample(planes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     return interpolate(planes, shape, mode="bilinear", align_corners=False, antialias=smaller)
 
 
-def _resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
+def resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
+    """Resize frames (T, H, W) uint8 bilinearly with antialiasing to (T, *shape)."""
     out = np.empty((len(frames), *shape), np.uint8)
     for start in range(0, len(frames), _CHUNK):
         chunk = torch.from_numpy(frames[start : start + _CHUNK, None].astype(np.float32))

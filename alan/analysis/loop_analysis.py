@@ -1,0 +1,174 @@
+"""Analysis of one loop: view, outlines over time, beats, measurements with intervals, and doubts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Interval
+from numpy.typing import NDArray
+
+from alan.analysis import measures
+from alan.analysis.evidence import ParcelEvidence
+from alan.analysis.loop import Loop
+from alan.analysis.measures import Grid
+from alan.analysis.model import AnalysisModel
+from alan.analysis.quality import Evidence, judge
+from alan.analysis.results import LoopResult, Measure, ViewEvidence
+from alan.analysis.timeline import Timeline, TimeSettings, segment_loop
+from alan.bounds import bounded
+
+#: Number of frames that go through the model at a time.
+_BATCH = 32
+
+
+@bounded
+@dataclass(frozen=True)
+class LoopSettings:
+    """How a loop is analyzed.
+
+    Attributes:
+        view: View of all loops; null recognises it.
+        time: How outlines agree over time.
+        samples: Number of white boxes that are drawn from the posterior for the intervals; 0 gives none.
+        seed: Seed of the draws.
+    """
+
+    view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None
+    time: TimeSettings = field(default_factory=TimeSettings)
+    samples: Annotated[int, Interval(ge=0, le=1000)] = 40
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LoopAnalysis:
+    """Result of a loop with what it was made from.
+
+    Attributes:
+        result: The measurements.
+        labels: (T, size, size) uint8 on the grid of the model; None if the loop was left out.
+        evidence: Parcels and white boxes; None if the loop was left out.
+    """
+
+    result: LoopResult
+    labels: NDArray[np.uint8] | None = None
+    evidence: ParcelEvidence | None = None
+
+
+def analyze_loop(
+    loop: Loop,
+    model: AnalysisModel,
+    settings: LoopSettings,
+    recognise: Callable[[NDArray[np.uint8]], ViewEvidence],
+    provenance: Mapping[str, str],
+) -> LoopAnalysis:
+    """Analyze one loop.
+
+    Args:
+        loop: The loop.
+        model: Parcels and white boxes.
+        settings: How it is analyzed.
+        recognise: Recognises the view from some resized frames (n, size, size).
+        provenance: Names and fingerprints, for the result.
+
+    Returns:
+        Its measurements; status ``left out`` if the model does not know the view.
+
+    Raises:
+        DataError: the file cannot be decoded any more.
+    """
+    frames = np.concatenate([model.resize(part) for part in loop.chunks(_BATCH)])
+    some = frames[np.linspace(0, len(frames) - 1, min(len(frames), 8)).round().astype(int)]
+    view = ViewEvidence(settings.view, 1.0, given=True) if settings.view else recognise(some)
+    rows, columns = loop.box
+    base = LoopResult(
+        loop=loop.name,
+        patient=loop.patient,
+        status="measured",
+        view=view,
+        n_frames=len(frames),
+        screen_shape=loop.screen_shape,
+        box=(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start),
+        pixel_mm=loop.pixel_mm,
+        frame_rate_hz=_frame_rate(loop.times_s),
+        notes=loop.notes,
+        provenance=provenance,
+    )
+    if view.view not in model.views:
+        reason = f"the view is {view.view}: the model measures {', '.join(model.views)}"
+        return LoopAnalysis(replace(base, status="left out", reason=reason))
+    maps = np.concatenate([model.maps(frames[n : n + _BATCH]) for n in range(0, len(frames), _BATCH)])
+    timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
+    result = _measured(base, loop, model, timeline=timeline, maps=maps, settings=settings)
+    boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}
+    return LoopAnalysis(result, timeline.labels, ParcelEvidence(maps, boxes))
+
+
+def _measured(
+    base: LoopResult,
+    loop: Loop,
+    model: AnalysisModel,
+    *,
+    timeline: Timeline,
+    maps: NDArray[np.uint8],
+    settings: LoopSettings,
+) -> LoopResult:
+    assert base.view is not None
+    view, structures = base.view, model.structures(base.view.view)
+    grid = Grid((loop.shape[0] / model.size, loop.shape[1] / model.size), loop.pixel_mm)
+    masks = {name: timeline.labels == value for value, name in enumerate(structures, 1)}
+    curves = measures.measure_curves(masks["lv"], grid) if "lv" in masks else None
+    r_waves = None if loop.r_waves_s is None else loop.r_waves_s.tolist()
+    beats = [] if curves is None else measures.beats_of(curves, loop.times_s, r_waves)
+    numbers = [] if curves is None else [measures.measure_beat(beat, curves) for beat in beats]
+    used = measures.counted(beats)
+    sized = loop.pixel_mm is not None
+    doubts = judge(
+        Evidence(
+            n_frames=len(maps),
+            sized=sized,
+            times=loop.times_s,
+            view=view,
+            has_fan=loop.fan is not None,
+            inside=model.resize(loop.inside[None].astype(np.uint8) * 255)[0] > 127,
+            cavity=masks.get("lv"),
+            curves=curves,
+            beats=beats,
+            numbers=numbers,
+            jump_share=float(timeline.repaired.mean()),
+        )
+    )
+    atrium = measures.left_atrial_volume_ml(masks["la"], used, grid) if "la" in masks and sized else math.nan
+    mass = math.nan
+    if {"lv", "myo"} <= set(masks) and sized:
+        mass = measures.ventricular_mass_g(masks["lv"], masks["myo"], used, grid)
+    counted = [number for beat, number in zip(beats, numbers, strict=True) if beat in used]
+    summary: dict[str, Any] = {**measures.summarise(counted, sized=sized)}
+    return replace(
+        base,
+        structures=structures,
+        heart_rate_bpm=Measure(measures.rate(beats, loop.times_s)),
+        frames=measures.frame_results(timeline, structures, curves, grid, loop.times_s),
+        beats=tuple(measures.beat_result(b, n, sized=sized) for b, n in zip(beats, numbers, strict=True)),
+        la_volume_ml=Measure(atrium),
+        lv_mass_g=Measure(mass),
+        jump_share=float(timeline.repaired.mean()),
+        parcels={
+            name: {
+                "ED": tuple(int(k) for k in pair.ed.selector_.interior_),
+                "ES": tuple(int(k) for k in pair.es.selector_.interior_),
+            }
+            for name, pair in model.views[view.view].items()
+        },
+        flags=doubts,
+        **summary,
+    )
+
+
+def _frame_rate(times: NDArray[np.float64] | None) -> float | None:
+    if times is None or len(times) < 2:
+        return None
+    return 1 / float(np.median(np.diff(times)))

@@ -1,0 +1,103 @@
+"""Manifest of a model for analyses: which parcels, white boxes and bank of views belong together."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from alan.errors import DataError, nearest
+from alan.shipped import folders
+
+SCHEMA = "alan-model/1"
+_SUFFIX = ".model.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Files that belong together.
+
+    A manifest is a JSON file ``NAME.model.json``::
+
+        {"schema": "alan-model/1", "parcels": "alan-sim-small-parcels", "size": 112,
+         "views": {"A4C": {"lv": {"ED": "alan-sim-small-lv-ed", "ES": "alan-sim-small-lv-es"},
+                           "la": "alan-sim-small-la"}},
+         "view_bank": "alan-sim-small-views"}
+
+    Names are those of files beside the manifest, without suffix, or of shipped files.
+
+    Attributes:
+        folder: Folder of the manifest.
+        parcels: Name of the parcel model.
+        views: View to structure to the names of its white boxes (end-diastole, end-systole).
+        size: Side in pixels of the frames of the model.
+        view_bank: Name of the bank of labelled frames by which views are recognised; None without one.
+    """
+
+    folder: Path
+    parcels: str
+    views: Mapping[str, Mapping[str, tuple[str, str]]]
+    size: int = 112
+    view_bank: str | None = None
+
+    @classmethod
+    def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
+        """Read a manifest by its path, or a shipped one by its name.
+
+        Raises:
+            DataError: the file is missing or damaged.
+        """
+        path = Path(path_or_name)
+        if not path.is_file():
+            known = shipped_models()
+            if os.fspath(path_or_name) not in known:
+                hint = nearest(os.fspath(path_or_name), sorted(known))
+                raise DataError(f"{path_or_name}: no such model; {hint}")
+            path = known[os.fspath(path_or_name)]
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            if value["schema"] != SCHEMA:
+                raise ValueError(f"its schema is {value['schema']!r}, not {SCHEMA!r}")
+            views = {
+                str(view): {str(name): _pair(boxes) for name, boxes in structures.items()}
+                for view, structures in value["views"].items()
+            }
+            if not views or not all(views.values()):
+                raise ValueError("it names no white box")
+            bank = value.get("view_bank")
+            return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path} is no manifest of a model ({error}): see alan.analysis.Manifest") from error
+
+    def box_names(self) -> list[str]:
+        """Names of all white boxes, each once."""
+        return sorted(
+            {name for structures in self.views.values() for pair in structures.values() for name in pair}
+        )
+
+    def find(self, name: str) -> str:
+        """Path of a file beside the manifest; the name itself if there is none, for a shipped file."""
+        for suffix in ("", ".safetensors", ".json", ".npz"):
+            path = self.folder / f"{name}{suffix}"
+            if path.is_file():
+                return os.fspath(path)
+        return name
+
+
+def shipped_models() -> dict[str, Path]:
+    """Names of the shipped models to their manifests."""
+    return {
+        file.name.removesuffix(_SUFFIX): file
+        for folder in reversed(folders("checkpoints"))
+        for file in folder.glob(f"*{_SUFFIX}")
+    }
+
+
+def _pair(value: Any) -> tuple[str, str]:
+    """Names at end-diastole and end-systole."""
+    if isinstance(value, str):
+        return value, value
+    return str(value["ED"]), str(value["ES"])

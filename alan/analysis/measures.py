@@ -1,0 +1,266 @@
+"""Measurements of a loop from its outlines: areas, volumes, beats and ejection fraction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.analysis.results import BeatResult, FrameResult, Measure
+from alan.analysis.timeline import Timeline
+from alan.cardiac import (
+    Beat,
+    area_length_volume,
+    ejection_fraction,
+    find_beats,
+    heart_rate_bpm,
+    long_axis_cm,
+    myocardial_mass_g,
+    shortening_percent,
+    simpson_volume,
+)
+from alan.downstream.whitebox.contour import outlines
+
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+#: Part of the long axis at the base that does not belong to the outline whose shortening is measured.
+_BASE = 0.12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Geometry of label maps on the grid of the model.
+
+    Attributes:
+        pixels: (row, column) size of a pixel of the grid in pixels of the file.
+        pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
+    """
+
+    pixels: tuple[float, float]
+    pixel_mm: tuple[float, float] | None
+
+    @property
+    def spacing(self) -> tuple[float, float]:
+        """(row, column) size of a pixel of the grid in mm; in pixels of the file if the size is unknown."""
+        mm = self.pixel_mm or (1.0, 1.0)
+        return self.pixels[0] * mm[0], self.pixels[1] * mm[1]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Measurements of the left ventricle per frame; volumes are in arbitrary units without a pixel size.
+
+    Attributes:
+        volume: (T,) by the single-plane method of disks.
+        area: (T,) area.
+        length: (T,) length of the long axis.
+        outline: (T,) length of the endocardial outline without its base.
+    """
+
+    volume: FloatArray
+    area: FloatArray
+    length: FloatArray
+    outline: FloatArray
+
+    def size(self, frame: int) -> Size:
+        """Size in one frame."""
+        return Size(float(self.volume[frame]), float(self.area[frame]), float(self.outline[frame]))
+
+
+class Size(NamedTuple):
+    """Size of the left ventricle in one frame, in the units of :class:`Curves`."""
+
+    volume: float
+    area: float
+    outline: float = math.nan
+
+
+@dataclass(frozen=True)
+class BeatMeasures:
+    """Numbers of one beat, named as in :class:`alan.analysis.BeatResult`; NaN where they cannot be measured."""
+
+    edv_ml: float
+    esv_ml: float
+    stroke_volume_ml: float
+    ef_percent: float
+    area_change_percent: float
+    shortening_percent: float
+
+    @classmethod
+    def between(cls, ed: Size, es: Size) -> Self:
+        """Measure a beat from its sizes at end-diastole and end-systole."""
+        return cls(
+            ed.volume,
+            es.volume,
+            ed.volume - es.volume,
+            ejection_fraction(ed.volume, es.volume),
+            shortening_percent(ed.area, es.area),
+            shortening_percent(ed.outline, es.outline),
+        )
+
+
+#: Measures of a beat that need the size of a pixel.
+SIZED = ("edv_ml", "esv_ml", "stroke_volume_ml")
+
+
+def measure_curves(cavity: BoolArray, grid: Grid) -> Curves:
+    """Measure the left ventricle in each frame.
+
+    Args:
+        cavity: (T, H, W) bool.
+        grid: Geometry of the masks.
+
+    Returns:
+        Volumes in ml, areas in cm2 and lengths in cm; NaN for an empty mask.
+    """
+    spacing = grid.spacing
+    rows = [
+        (
+            simpson_volume(mask, spacing),
+            float(mask.sum()) * spacing[0] * spacing[1] / 100.0 if mask.any() else math.nan,
+            long_axis_cm(mask, spacing),
+            outline_length_cm(mask, spacing),
+        )
+        for mask in cavity
+    ]
+    volume, area, length, outline = np.asarray(rows, np.float64).reshape(-1, 4).T
+    return Curves(volume, area, length, outline)
+
+
+def outline_length_cm(mask: BoolArray, spacing: tuple[float, float]) -> float:
+    """Length of the outline of the left ventricle in an apical view, from one end of the base around the apex.
+
+    The base is the lower end of the mask; the part of the outline within 12% of the height of the mask above its
+    lowest point is left out.
+
+    Args:
+        mask: (H, W) bool.
+        spacing: (row, column) size of a pixel in mm.
+
+    Returns:
+        The length in cm; NaN for an empty mask.
+    """
+    found = outlines(mask) if mask.any() else []
+    if not found:
+        return math.nan
+    points = max(found, key=len)
+    rows = points[:, 0]
+    above = rows <= rows.max() - _BASE * np.ptp(rows)
+    steps = np.diff(points, axis=0, append=points[:1]) * np.asarray(spacing) / 10.0
+    counted = above & np.roll(above, -1)
+    return float(np.hypot(steps[:, 0], steps[:, 1])[counted].sum())
+
+
+def measure_beat(beat: Beat, curves: Curves) -> BeatMeasures:
+    """Measure one beat."""
+    return BeatMeasures.between(curves.size(beat.ed), curves.size(beat.es))
+
+
+def beats_of(curves: Curves, times: FloatArray | None, r_waves: Sequence[float] | None = None) -> list[Beat]:
+    """Beats from the volume of the left ventricle; empty without frame times or without any volume."""
+    if times is None or len(times) < 3 or not np.isfinite(curves.volume).any():
+        return []
+    return find_beats(curves.volume, times, r_waves=r_waves)
+
+
+def counted(beats: Sequence[Beat]) -> list[Beat]:
+    """The beats that count in the summary of a loop: regular complete ones, else complete ones, else all."""
+    complete = [beat for beat in beats if beat.complete]
+    regular = [beat for beat in complete if beat.regular]
+    return regular or complete or list(beats)
+
+
+def median(values: Sequence[float]) -> float:
+    """Median of the known values; NaN without any."""
+    known = [value for value in values if math.isfinite(value)]
+    return float(np.median(known)) if known else math.nan
+
+
+def frame_results(
+    timeline: Timeline,
+    structures: Sequence[str],
+    curves: Curves | None,
+    grid: Grid,
+    times: FloatArray | None,
+) -> tuple[FrameResult, ...]:
+    """One result per frame.
+
+    Args:
+        timeline: Outlines of the loop.
+        structures: Names in the order of the labels.
+        curves: Measurements of the left ventricle; None in a view without it.
+        grid: Geometry of the labels.
+        times: (T,) times in s; None if unknown.
+    """
+    pixels = grid.pixels[0] * grid.pixels[1]
+    known = grid.pixel_mm is not None
+    mm2 = grid.spacing[0] * grid.spacing[1]
+    out = []
+    for t, label in enumerate(timeline.labels):
+        counts = np.bincount(label.ravel(), minlength=len(structures) + 1)[1:]
+        out.append(
+            FrameResult(
+                frame=t,
+                time_s=None if times is None else float(times[t]),
+                area_px={name: float(n * pixels) for name, n in zip(structures, counts, strict=True)},
+                area_cm2={
+                    name: float(n * mm2 / 100.0) for name, n in zip(structures, counts, strict=True) if known
+                },
+                length_cm=_known(curves.length[t]) if curves is not None and known else None,
+                volume_ml=_known(curves.volume[t]) if curves is not None and known else None,
+                phase=float(timeline.phase[t]),
+                repaired=bool(timeline.repaired[t]),
+            )
+        )
+    return tuple(out)
+
+
+def beat_result(beat: Beat, numbers: BeatMeasures, *, sized: bool) -> BeatResult:
+    """Result of one beat, without intervals; volumes only where the pixel size is known."""
+    known: dict[str, Any] = {
+        name: Measure(value) for name, value in vars(numbers).items() if sized or name not in SIZED
+    }
+    return BeatResult(beat.ed, beat.es, beat.end, beat.regular, **known)
+
+
+def summarise(numbers: Sequence[BeatMeasures], *, sized: bool) -> dict[str, Measure]:
+    """Medians over beats, by name; volumes only where the pixel size is known. Empty without beats.
+
+    The stroke volume is the difference of the median volumes.
+    """
+    if not numbers:
+        return {}
+    found = {name: median([getattr(n, name) for n in numbers]) for name in vars(numbers[0])}
+    found["stroke_volume_ml"] = found["edv_ml"] - found["esv_ml"]
+    return {name: Measure(value) for name, value in found.items() if sized or name not in SIZED}
+
+
+def left_atrial_volume_ml(atrium: BoolArray, beats: Sequence[Beat], grid: Grid) -> float:
+    """Median over the beats of the volume of the left atrium at end-systole by the area-length formula."""
+    return median([area_length_volume(atrium[beat.es], grid.spacing) for beat in beats])
+
+
+def ventricular_mass_g(cavity: BoolArray, wall: BoolArray, beats: Sequence[Beat], grid: Grid) -> float:
+    """Median over the beats of the mass of the myocardium at end-diastole, from volumes with and without it."""
+    return median(
+        [
+            myocardial_mass_g(
+                simpson_volume(cavity[beat.ed] | wall[beat.ed], grid.spacing),
+                simpson_volume(cavity[beat.ed], grid.spacing),
+            )
+            for beat in beats
+        ]
+    )
+
+
+def rate(beats: Sequence[Beat], times: FloatArray | None) -> float:
+    """Heart rate in beats per minute; NaN without frame times or a complete beat."""
+    return math.nan if times is None else heart_rate_bpm(beats, times)
+
+
+def _known(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,215 @@
+"""Model of an analysis: parcels, and for each view white boxes of its structures at ED and ES."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.analysis.manifest import Manifest
+from alan.data.preprocessing import Preprocessing, resize_frames
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.several import check_parcels
+from alan.downstream.whitebox.steps import PostProcessing
+from alan.errors import DataError
+from alan.files import fingerprint
+from alan.parcels.model import ParcelModel, load_parcels
+
+FloatArray = NDArray[np.float32]
+MapArray = NDArray[np.uint8]
+#: Membership from which on a pixel belongs to a structure.
+LEVEL = 0.5
+
+
+@dataclass(frozen=True)
+class PhaseBoxes:
+    """White boxes of one structure in one view.
+
+    Attributes:
+        ed: White box for end-diastole.
+        es: White box for end-systole; the same object where one list serves the whole beat.
+    """
+
+    ed: ParcelSegmenter
+    es: ParcelSegmenter
+
+    @property
+    def steps(self) -> PostProcessing:
+        """Post-processing of both."""
+        return self.ed.steps
+
+    def memberships(self, n_ids: int) -> FloatArray:
+        """Membership of each parcel at end-diastole and end-systole, see :func:`membership`.
+
+        Args:
+            n_ids: Number of different ids in a map.
+
+        Returns:
+            (2, n_ids) float32.
+        """
+        return np.stack([membership(box, n_ids) for box in (self.ed, self.es)])
+
+
+def membership(box: ParcelSegmenter, n_ids: int, shares: NDArray[np.float64] | None = None) -> FloatArray:
+    """Scale the posterior shares of the parcels so that the white box contains those of at least one half.
+
+    Shares are scaled piecewise linearly: 0, ``share_above`` and 1 become 0, one half and 1. The lists of the white
+    box take precedence: a parcel of the list gets at least one half, any other one less.
+
+    Args:
+        box: The white box.
+        n_ids: Number of different ids in a map.
+        shares: (K,) shares in place of those of the white box; the lists then do not count.
+
+    Returns:
+        (n_ids,) float32 in [0, 1]; 0 for the background.
+    """
+    above = float(box.selector_.share_above)
+    given = box.selector_.share_ if shares is None else shares
+    scaled = np.interp(given, [0.0, above, 1.0], [0.0, LEVEL, 1.0])
+    if shares is None:
+        listed = np.isin(np.arange(len(scaled)), box.selector_.interior_)
+        scaled = np.where(listed, np.maximum(scaled, LEVEL), np.minimum(scaled, LEVEL - 0.01))
+    out = np.zeros(n_ids, np.float32)
+    out[: min(n_ids, len(scaled))] = scaled[:n_ids]
+    return out
+
+
+class AnalysisModel:
+    """Parcels and white boxes for the views that an analysis knows.
+
+    Args:
+        parcels: The locked parcel model.
+        views: View to structure to its white boxes; the structures are in the order of the labels.
+        size: Side in pixels to which frames are resized for the model.
+        bank: Name of the bank of labelled frames by which views are recognised; None without one.
+
+    Attributes:
+        fingerprint: SHA-256 of everything that decides the labels.
+
+    Raises:
+        CheckpointError: a white box was fitted on other parcels.
+    """
+
+    def __init__(
+        self,
+        parcels: ParcelModel,
+        views: Mapping[str, Mapping[str, PhaseBoxes]],
+        size: int = 112,
+        bank: str | None = None,
+    ) -> None:
+        for boxes in views.values():
+            for name, pair in boxes.items():
+                check_parcels(name, pair.ed.selector_, parcels)
+                check_parcels(name, pair.es.selector_, parcels)
+        self.parcels, self.views, self.size, self.bank = parcels, views, size, bank
+        self.preprocessing = Preprocessing(size)
+        described = {
+            view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
+            for view, boxes in views.items()
+        }
+        self.fingerprint = fingerprint([parcels.fingerprint, described, size, bank])
+
+    @classmethod
+    def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
+        """Load a model by the path or the name of its manifest.
+
+        Args:
+            path_or_name: JSON file, or name of a shipped one (``alan-sim-small``), see
+                :class:`alan.analysis.Manifest`.
+
+        Raises:
+            DataError: the manifest is missing or damaged, or names a file that is missing.
+            CheckpointError: a white box was fitted on other parcels.
+        """
+        manifest = Manifest.load(path_or_name)
+        boxes = {name: ParcelSegmenter.from_json(manifest.find(name)) for name in manifest.box_names()}
+        views = {
+            view: {structure: PhaseBoxes(boxes[ed], boxes[es]) for structure, (ed, es) in structures.items()}
+            for view, structures in manifest.views.items()
+        }
+        return cls(load_parcels(manifest.find(manifest.parcels)), views, manifest.size, manifest.view_bank)
+
+    def structures(self, view: str) -> tuple[str, ...]:
+        """Names of the structures of a view in the order of the labels.
+
+        Raises:
+            DataError: the model does not know the view.
+        """
+        if view not in self.views:
+            raise DataError(f"view {view!r} is not known to the model: it knows {', '.join(self.views)}")
+        return tuple(self.views[view])
+
+    def maps(self, frames: NDArray[np.uint8]) -> MapArray:
+        """Parcel maps of frames that were resized for the model.
+
+        Args:
+            frames: (B, size, size) uint8.
+
+        Returns:
+            (B, size, size) uint8.
+        """
+        return self.parcels.maps(frames).numpy()
+
+    def resize(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stretch frames (B, H, W) uint8 to (B, size, size)."""
+        return resize_frames(frames, (self.size, self.size))
+
+    def score(
+        self,
+        maps: MapArray,
+        view: str,
+        phase: NDArray[np.floating],
+        shares: Mapping[str, FloatArray] | None = None,
+    ) -> FloatArray:
+        """Membership of each pixel in each structure; lists are interpolated by the phase of the beat.
+
+        Args:
+            maps: (B, H, W) parcel maps.
+            view: The view.
+            phase: (B,) 1 at end-diastole, 0 at end-systole.
+            shares: Structure to (2, n_ids) memberships in place of those of the model.
+
+        Returns:
+            (B, S, H, W) float32 in [0, 1].
+        """
+        out = np.empty((len(maps), len(self.structures(view)), *maps.shape[1:]), np.float32)
+        weight = np.asarray(phase, np.float32)
+        for s, (name, pair) in enumerate(self.views[view].items()):
+            table = pair.memberships(self.parcels.n_ids) if shares is None else shares[name]
+            for t, parcel_map in enumerate(maps):
+                out[t, s] = (weight[t] * table[0] + (1 - weight[t]) * table[1])[parcel_map]
+        return out
+
+    def label(self, scores: FloatArray, maps: MapArray, view: str) -> NDArray[np.uint8]:
+        """Turn memberships into label maps by the post-processing of each structure.
+
+        A pixel in several segments goes to the smallest one, as in :class:`alan.downstream.WhiteBoxes`.
+
+        Args:
+            scores: (B, S, H, W), see :meth:`score`.
+            maps: (B, H, W) parcel maps.
+            view: The view.
+
+        Returns:
+            (B, H, W) uint8; 0 is background, 1 the first structure.
+        """
+        labels = np.zeros(maps.shape, np.uint8)
+        for t, parcel_map in enumerate(maps):
+            labels[t] = combine(
+                [pair.steps(scores[t, s] >= LEVEL, parcel_map) for s, pair in enumerate(self.views[view].values())]
+            )
+        return labels
+
+
+def combine(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Combine masks (H, W) of one frame into a label map; a shared pixel goes to the smallest mask."""
+    labels = np.zeros(masks[0].shape, np.uint8)
+    for s in sorted(range(len(masks)), key=lambda n: (-int(masks[n].sum()), -n)):
+        labels[masks[s]] = s + 1
+    return labels

@@ -1,0 +1,146 @@
+"""Summary of the loops of each patient: biplane where both apical views were measured."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.analysis.measures import median
+from alan.analysis.results import BeatResult, Flag, LoopResult, Measure, PatientResult
+from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm
+
+#: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
+_AXES_DIFFER = 0.2
+#: Doubts that do not concern the ejection fraction.
+_HARMLESS = {"size_unknown"}
+
+
+class KeyMasks(NamedTuple):
+    """Left ventricle of the median beat of a loop.
+
+    Attributes:
+        ed: (H, W) bool at end-diastole.
+        es: (H, W) bool at end-systole.
+        spacing: (row, column) size of a pixel of the masks, in mm or in pixels of the file.
+    """
+
+    ed: NDArray[np.bool_]
+    es: NDArray[np.bool_]
+    spacing: tuple[float, float]
+
+
+def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> list[PatientResult]:
+    """Summarise the loops of each patient.
+
+    The best loop of each apical view counts: the one with the fewest doubts, then the most beats. With both views,
+    volumes are biplane, from the median beat of each; otherwise they are those of the single plane.
+
+    Args:
+        loops: Results of all loops.
+        masks: Loop to its masks; loops without a beat are missing.
+
+    Returns:
+        One summary per patient, sorted by key.
+    """
+    of_patient: dict[str, list[LoopResult]] = defaultdict(list)
+    for loop in loops:
+        of_patient[loop.patient].append(loop)
+    return [_summary(patient, of_patient[patient], masks) for patient in sorted(of_patient)]
+
+
+def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> PatientResult:
+    best = {}
+    for view in ("A4C", "A2C"):
+        known = [x for x in loops if x.view and x.view.view == view and x.beats and x.loop in masks]
+        if known:
+            best[view] = min(known, key=lambda x: (len(_serious(x.flags)), -len(_complete(x.beats)), x.loop))
+    if not best:
+        flags = [flag for loop in loops for flag in loop.flags]
+        return PatientResult(patient, "", (), len(loops), 0, flags=_unique(flags))
+    used = list(best.values())
+    flags = [flag for loop in used for flag in loop.flags]
+    common: dict[str, Any] = {
+        "n_loops": len(loops),
+        "n_beats": sum(len(_complete(loop.beats)) for loop in used),
+        "loops": tuple(loop.loop for loop in used),
+    }
+    averaged: dict[str, Any] = {
+        name: _mean([getattr(loop, name) for loop in used])
+        for name in ("heart_rate_bpm", "area_change_percent", "shortening_percent", "la_volume_ml")
+    }
+    mass = used[0].lv_mass_g
+    volumes: dict[str, Any]
+    if len(best) == 2:
+        volumes, doubts = _biplane(best["A4C"], best["A2C"], masks)
+        flags += doubts
+        method = "biplane"
+    else:
+        only = used[0]
+        names = ("ef_percent", "edv_ml", "esv_ml", "stroke_volume_ml")
+        volumes = {name: getattr(only, name) for name in names}
+        method = f"single plane {next(iter(best))}"
+    quality = "doubtful" if _serious(flags) else "good"
+    return PatientResult(
+        patient, method, **common, **volumes, **averaged, lv_mass_g=mass, quality=quality, flags=_unique(flags)
+    )
+
+
+def _biplane(
+    four: LoopResult, two: LoopResult, masks: Mapping[str, KeyMasks]
+) -> tuple[dict[str, Measure], list[Flag]]:
+    """Biplane volumes and doubts about the pair; the relative widths of the intervals are those of the planes."""
+    first, second = masks[four.loop], masks[two.loop]
+    sized = four.pixel_mm is not None and two.pixel_mm is not None
+    flags = []
+    if not sized and (four.pixel_mm is None) != (two.pixel_mm is None):
+        ed = es = math.nan
+    else:
+        spacings = (first.spacing, second.spacing)
+        ed, es = (biplane_volume(a, b, spacings) for a, b in ((first.ed, second.ed), (first.es, second.es)))
+        lengths = [long_axis_cm(mask.ed, mask.spacing) for mask in (first, second)]
+        if max(lengths) > (1 + _AXES_DIFFER) * min(lengths):
+            ratio = max(lengths) / min(lengths) - 1
+            flags.append(
+                Flag("foreshortened", f"the long axes of the two views differ by {ratio:.0%}, more than 20%")
+            )
+    fraction = ejection_fraction(ed, es)
+    volumes = {"edv_ml": ed, "esv_ml": es, "stroke_volume_ml": ed - es} if sized else {}
+    found = {"ef_percent": fraction, **volumes}
+    return {
+        name: _around(value, [getattr(four, name), getattr(two, name)]) for name, value in found.items()
+    }, flags
+
+
+def _around(value: float, planes: Sequence[Measure]) -> Measure:
+    """A value with an interval whose half widths are those of two independent planes, averaged in quadrature."""
+    if not all(math.isfinite(plane.low) for plane in planes):
+        return Measure(value)
+    below = math.hypot(*(plane.value - plane.low for plane in planes)) / len(planes)
+    above = math.hypot(*(plane.high - plane.value for plane in planes)) / len(planes)
+    return Measure(value, value - below, value + above)
+
+
+def _mean(values: Sequence[Measure]) -> Measure:
+    """Mean of the known values, with the interval of two independent planes."""
+    known = [value for value in values if value.known]
+    if len(known) < 2:
+        return known[0] if known else Measure()
+    return _around(median([value.value for value in known]), known)
+
+
+def _complete(beats: Sequence[BeatResult]) -> list[BeatResult]:
+    return [beat for beat in beats if beat.end is not None]
+
+
+def _serious(flags: Sequence[Flag]) -> list[Flag]:
+    return [flag for flag in flags if flag.code not in _HARMLESS]
+
+
+def _unique(flags: Sequence[Flag]) -> tuple[Flag, ...]:
+    """Each code once, with its first reason."""
+    return tuple({flag.code: flag for flag in reversed(flags)}.values())[::-1]

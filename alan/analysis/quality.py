@@ -1,0 +1,151 @@
+"""Doubts about the measurements of a loop: each has a code and a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alan.analysis.measures import BeatMeasures, Curves
+from alan.analysis.results import Flag, ViewEvidence
+from alan.cardiac import Beat
+
+#: Code of each doubt to what it means.
+FLAGS = {
+    "size_unknown": "The file does not state the size of a pixel: volumes in ml are not given.",
+    "times_unknown": "The file does not state the times of the frames: beats are not measured.",
+    "still": "The file shows a single moment: there is no beat.",
+    "low_frame_rate": "End-systole can fall between two frames.",
+    "no_beat": "The area of the left ventricle does not show a contraction.",
+    "partial_beat": "The loop does not show a complete beat.",
+    "irregular_beats": "The durations of the beats differ.",
+    "view_unsure": "The recognition of the view is not clear.",
+    "mask_empty": "The left ventricle is not found in some frames.",
+    "jumping": "The outline jumps from frame to frame.",
+    "fan_unknown": "The sector was not found: the whole picture was analyzed.",
+    "fan_cut": "The outline touches the border of the sector: a part of the heart is not in the picture.",
+    "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
+    "implausible": "The ejection fraction is outside the range of living hearts, or a beat has none.",
+}
+_LOW_RATE_HZ = 20.0
+_UNSURE = 0.6
+_JUMPING = 0.1
+_EMPTY = 0.02
+_TOUCHING = 0.25
+_SHORT = 1.35
+_PLAUSIBLE = (5.0, 85.0)
+
+
+class Evidence(NamedTuple):
+    """What is known of a loop when its quality is judged.
+
+    Attributes:
+        n_frames: Number of frames.
+        sized: Whether the size of a pixel is known.
+        times: (T,) times in s; None if unknown.
+        view: How the view was recognised.
+        has_fan: Whether the sector was found.
+        inside: (H, W) bool, the sector on the grid of the model.
+        cavity: (T, H, W) bool, the left ventricle; None in a view without it.
+        curves: Measurements of the left ventricle; None in a view without it.
+        beats: All beats.
+        numbers: Measurements of the beats.
+        jump_share: Share of the frames that were repaired.
+    """
+
+    n_frames: int
+    sized: bool
+    times: NDArray[np.float64] | None
+    view: ViewEvidence
+    has_fan: bool
+    inside: NDArray[np.bool_]
+    cavity: NDArray[np.bool_] | None
+    curves: Curves | None
+    beats: Sequence[Beat]
+    numbers: Sequence[BeatMeasures]
+    jump_share: float
+
+
+def judge(evidence: Evidence) -> tuple[Flag, ...]:
+    """List the doubts about a loop."""
+    return tuple(Flag(code, reason) for code, reason in _doubts(evidence))
+
+
+def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
+    if not e.has_fan:
+        yield "fan_unknown", "no sector was found, and the whole picture was analyzed"
+    if e.view.share < _UNSURE:
+        yield "view_unsure", f"{e.view.view} has {e.view.share:.0%} of the votes, less than {_UNSURE:.0%}"
+    if not e.sized:
+        yield "size_unknown", "the size of a pixel is unknown: give --spacing for volumes in ml"
+    if e.cavity is None or e.curves is None:
+        return
+    empty = 1 - float(np.mean(e.cavity.any((1, 2))))
+    if empty > _EMPTY:
+        yield "mask_empty", f"the left ventricle is empty in {empty:.0%} of the frames"
+    if e.jump_share > _JUMPING:
+        yield "jumping", f"{e.jump_share:.0%} of the outlines were repaired, more than {_JUMPING:.0%}"
+    touching = _touching(e.cavity, e.inside)
+    if touching > _TOUCHING:
+        yield "fan_cut", f"{touching:.0%} of the outline lies on the border of the sector"
+    yield from _of_time(e)
+    yield from _of_shape(e)
+
+
+def _of_time(e: Evidence) -> Iterator[tuple[str, str]]:
+    """Doubts that concern times and beats."""
+    if e.n_frames < 3:
+        yield "still", f"{e.n_frames} frame{'s' if e.n_frames > 1 else ''}: give a loop of a whole beat"
+        return
+    if e.times is None:
+        yield "times_unknown", "the times of the frames are unknown: give --frame-rate"
+        return
+    frame_rate = 1 / float(np.median(np.diff(e.times)))
+    if frame_rate < _LOW_RATE_HZ:
+        yield "low_frame_rate", f"{frame_rate:.1f} frames per second, less than {_LOW_RATE_HZ:g}"
+    complete = [beat for beat in e.beats if beat.complete]
+    if not e.beats:
+        yield "no_beat", f"no contraction in {e.times[-1] - e.times[0]:.1f} s"
+    elif not complete:
+        yield "partial_beat", f"the loop of {e.times[-1] - e.times[0]:.1f} s shows no complete beat"
+    odd = sum(not beat.regular for beat in complete)
+    if odd:
+        yield "irregular_beats", f"{odd} of {len(complete)} beats differ by more than 20% from the median duration"
+
+
+def _of_shape(e: Evidence) -> Iterator[tuple[str, str]]:
+    """Doubts that concern the ventricle and its numbers."""
+    if e.curves is None:
+        return
+    for beat in e.beats:
+        length, area = e.curves.length[beat.ed], e.curves.area[beat.ed]
+        ratio = float(length**2 / area * np.pi / 4) if area > 0 else float("nan")  # length / width of an ellipse
+        if ratio < _SHORT:
+            yield (
+                "foreshortened",
+                f"at end-diastole (frame {beat.ed}) it is {ratio:.2f} times as long as wide, less than {_SHORT}",
+            )
+            break
+    for numbers in e.numbers:
+        if not _PLAUSIBLE[0] <= numbers.ef_percent <= _PLAUSIBLE[1]:
+            low, high = _PLAUSIBLE
+            yield (
+                "implausible",
+                f"an ejection fraction of {numbers.ef_percent:.0f}% is outside {low:g} to {high:g}%",
+            )
+            break
+
+
+def _touching(cavity: NDArray[np.bool_], inside: NDArray[np.bool_]) -> float:
+    """Median share of the border of the cavity that lies on the border of the sector."""
+    from scipy.ndimage import binary_erosion
+
+    edge = ~binary_erosion(inside, iterations=2)  # also the border of the picture
+    shares = [
+        float(edge[border].mean())
+        for mask in cavity[:: max(1, len(cavity) // 16)]
+        if (border := mask & ~binary_erosion(mask)).any()
+    ]
+    return float(np.median(shares)) if shares else 0.0

@@ -1,0 +1,332 @@
+"""Analysis of files and folders of loops into one folder of results, on several processes, resumable."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from alan._version import __version__
+from alan.analysis.exports import Output, export_loop, median_beat
+from alan.analysis.kinds import NotALoopError
+from alan.analysis.loop import Loop, open_loops
+from alan.analysis.loop_analysis import LoopSettings, analyze_loop
+from alan.analysis.measures import Grid
+from alan.analysis.model import AnalysisModel
+from alan.analysis.patients import KeyMasks, summarise_patients
+from alan.analysis.results import LoopResult, PatientResult, ViewEvidence
+from alan.analysis.sources import Source, find_sources
+from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, write_tables
+from alan.bounds import PositiveFloat, PositiveInt, bounded
+from alan.errors import ConfigError, DataError, ParameterError
+from alan.files import atomic, fingerprint, read_json, write_json
+from alan.runs import FAILURES, open_run, report_failures
+
+_log = logging.getLogger(__name__)
+
+#: Folder of the state of each file, by which an interrupted run continues.
+SOURCES = "sources"
+#: Label maps of a loop on the grid of the model.
+LABELS = "labels.npz"
+#: Everything that an analysis writes into its folder.
+CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, "patients", "report.html")
+
+
+@bounded
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """How files are analyzed.
+
+    Attributes:
+        model: Path or name of the model, see :class:`alan.analysis.Manifest`.
+        loop: How a loop is analyzed.
+        spacing: Size of a pixel in mm, or (row, column) sizes; None takes that of the file.
+        frame_rate: Frames per second; None takes the times of the file.
+        stills: Whether files that show a single moment are analyzed too.
+        outputs: Files to write for each loop.
+    """
+
+    model: str = "alan-sim"
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    spacing: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
+    frame_rate: PositiveFloat | None = None
+    stills: bool = True
+    outputs: tuple[Output, ...] = ("overlay", "png", "nifti")
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Results of an analysis.
+
+    Attributes:
+        folder: Folder of the results.
+        loops: Result of each loop, in the order of the files.
+        patients: Summary of each patient.
+        left_out: Name and reason of each file that shows no loop that can be measured.
+        failures: Name and reason of each file that cannot be decoded.
+    """
+
+    folder: Path
+    loops: tuple[LoopResult, ...]
+    patients: tuple[PatientResult, ...]
+    left_out: tuple[tuple[str, str], ...]
+    failures: tuple[tuple[str, str], ...]
+
+
+@bounded
+def analyze_files(
+    inputs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    settings: AnalysisSettings = AnalysisSettings(),
+    *,
+    patient_rule: str | None = None,
+    workers: PositiveInt | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+    key: str | os.PathLike[str] | None = None,
+    finish: Callable[[Analysis], None] | None = None,
+) -> Analysis:
+    """Analyze files and folders of loops.
+
+    Killed anywhere, the same call continues with the files that are not done. A file that changed since, or was
+    added to a folder, is analyzed. A file that cannot be decoded does not stop the others.
+
+    Args:
+        inputs: Files and folders.
+        out: Folder of the results.
+        settings: How files are analyzed.
+        patient_rule: Regular expression with the group ``patient``, see :func:`alan.analysis.find_sources`.
+        workers: Number of processes; None takes one per core, but no more than there are files.
+        strict: Raise an error if a file was left out.
+        overwrite: Replace a run with another configuration.
+        key: CSV file to write that links pseudonyms to files; it must lie outside the folder of the results, which
+            hold no identifier.
+        finish: Called with the results before the lock of the folder is released, to write a report.
+
+    Returns:
+        The results.
+
+    Raises:
+        DataError: an input does not exist, no loop is found, or the model is missing.
+        ConfigError: the folder contains a run with another configuration.
+        SkippedError: a file could not be decoded, or was left out and ``strict`` is True; everything else is done.
+    """
+    folder = Path(out)
+    if key is not None and Path(key).resolve().is_relative_to(folder.resolve()):
+        raise ParameterError(f"key is {key}: give a file outside {folder}, whose files hold no identifier")
+    model = AnalysisModel.load(settings.model)
+    if model.bank is None and settings.loop.view is None:
+        raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
+    sources, others = find_sources(inputs, patient_rule, leave_out=folder)
+    if not sources:
+        reason = f"; the first of {len(others)} others: {others[0][1]}" if others else ""
+        raise DataError(f"{', '.join(map(str, inputs))}: no loop is found{reason}")
+    config = {
+        "inputs": [str(path) for path in inputs],
+        "patient_rule": patient_rule,
+        "settings": settings,
+        "model": model.fingerprint,
+    }
+    if key is not None:
+        _write_key(Path(key), sources)
+    with open_run(folder, config, overwrite, CONTENTS) as run:
+        run.keep = True
+        states = _analyze_all(sources, folder, settings, model, workers)
+        found = _collect(folder, sources, states, others)
+        write_tables(folder, found.loops, found.patients)
+        if finish is not None:
+            finish(found)
+        _log.info(
+            "%s: %d loops of %d patients, %d left out, %d cannot be decoded",
+            folder,
+            sum(loop.status == "measured" for loop in found.loops),
+            len(found.patients),
+            len(found.left_out),
+            len(found.failures),
+        )
+        for name, reason in found.failures:
+            path = next(source.path for source in sources if source.name == name)
+            _log.warning("%s (%s): %s", path, name, reason)
+        listed = [*found.failures, *found.left_out]
+        total, broken = len(sources) + len(others), bool(found.failures)
+        report_failures(folder / FAILURES, listed, total, strict=strict or broken)
+    return found
+
+
+def _analyze_all(
+    sources: Sequence[Source],
+    folder: Path,
+    settings: AnalysisSettings,
+    model: AnalysisModel,
+    workers: int | None,
+) -> dict[str, dict[str, Any]]:
+    """Analyze the files that are not done; the state of each by name."""
+    done = {source.name: state for source in sources if (state := _state(folder, source)) is not None}
+    todo = [source for source in sources if source.name not in done]
+    if done:
+        _log.info("%s: %d of %d files are already done", folder, len(done), len(sources))
+    n = min(workers or os.cpu_count() or 1, len(todo))
+    with tqdm(total=len(sources), initial=len(done), desc="analyze", unit="file") as bar:
+        if n <= 1:
+            worker = Worker(folder, settings, model)
+            for source in todo:
+                done[source.name] = worker(source)
+                bar.update()
+            return done
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(n, context, _start_worker, (folder, settings)) as pool:
+            futures = {pool.submit(_work, source): source for source in todo}
+            for future in as_completed(futures):
+                done[futures[future].name] = future.result()
+                bar.update()
+    return done
+
+
+class Worker:
+    """Analyzes one file after the other and writes what it finds.
+
+    Args:
+        folder: Folder of the results.
+        settings: How files are analyzed.
+        model: The model; None loads it.
+    """
+
+    def __init__(self, folder: Path, settings: AnalysisSettings, model: AnalysisModel | None = None) -> None:
+        self.folder, self.settings = folder, settings
+        self.model = AnalysisModel.load(settings.model) if model is None else model
+        self.provenance = {
+            "alan": __version__,
+            "model": settings.model,
+            "model_fingerprint": self.model.fingerprint,
+            "settings": fingerprint(settings),
+        }
+
+    def __call__(self, source: Source) -> dict[str, Any]:
+        """Analyze a file; its state says which loops it has, or why it has none."""
+        state: dict[str, Any] = {"stamp": _stamp(source), "loops": [], "left_out": None, "failure": None}
+        try:
+            state["loops"] = [self._loop(loop) for loop in self._open(source)]
+        except NotALoopError as error:
+            state["left_out"] = str(error).removeprefix(f"{source.name}: ")
+        except DataError as error:
+            state["failure"] = source.redact(str(error)).removeprefix(f"{source.name}: ")
+        write_json(_state_file(self.folder, source), state)
+        return state
+
+    def _open(self, source: Source) -> list[Loop]:
+        settings = self.settings
+        return open_loops(source, spacing=settings.spacing, frame_rate=settings.frame_rate, stills=settings.stills)
+
+    def _loop(self, loop: Loop) -> str:
+        """Analyze a loop and write its files; its result comes last."""
+        found = analyze_loop(loop, self.model, self.settings.loop, self._recognise, self.provenance)
+        target = self.folder / LOOP_FOLDER / loop.name
+        if found.labels is not None:
+            export_loop(
+                self.folder, loop, found.labels, found.result, self.settings.outputs, evidence=found.evidence
+            )
+            with atomic(target / LABELS) as temporary, temporary.open("wb") as file:
+                np.savez_compressed(file, labels=found.labels)
+        found.result.to_json(target / RESULT)
+        return loop.name
+
+    def _recognise(self, frames: NDArray[np.uint8]) -> ViewEvidence:
+        raise NotImplementedError
+
+
+_worker: Worker | None = None
+
+
+def _start_worker(folder: Path, settings: AnalysisSettings) -> None:
+    """Load the model once per process; the processes share the cores."""
+    import torch
+
+    torch.set_num_threads(1)
+    global _worker  # noqa: PLW0603 (state of the process)
+    _worker = Worker(folder, settings)
+
+
+def _work(source: Source) -> dict[str, Any]:
+    assert _worker is not None
+    return _worker(source)
+
+
+def _stamp(source: Source) -> str:
+    """Fingerprint of the names, sizes and times of the files of a source."""
+    paths = (source.path, *source.stills)
+    return fingerprint([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths])
+
+
+def _state_file(folder: Path, source: Source) -> Path:
+    return folder / SOURCES / f"{source.name}.json"
+
+
+def _state(folder: Path, source: Source) -> dict[str, Any] | None:
+    """State of a file that is done and unchanged; None otherwise."""
+    path = _state_file(folder, source)
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = read_json(path)
+    except DataError:
+        return None
+    whole = all((folder / LOOP_FOLDER / name / RESULT).is_file() for name in state["loops"])
+    return state if whole and state["stamp"] == _stamp(source) else None
+
+
+def _collect(
+    folder: Path,
+    sources: Sequence[Source],
+    states: Mapping[str, dict[str, Any]],
+    others: Sequence[tuple[str, str]],
+) -> Analysis:
+    """Read the results of all files and summarise the patients."""
+    loops, masks = [], {}
+    for source in sources:
+        for name in states[source.name]["loops"]:
+            result = LoopResult.from_json(folder / LOOP_FOLDER / name / RESULT)
+            loops.append(result)
+            if (key := _key_masks(folder, result)) is not None:
+                masks[name] = key
+    by = {
+        kind: [(source.name, state[kind]) for source in sources if (state := states[source.name])[kind]]
+        for kind in ("left_out", "failure")
+    }
+    unknown = [(loop.loop, loop.reason) for loop in loops if loop.status != "measured"]
+    return Analysis(
+        folder,
+        tuple(loops),
+        tuple(summarise_patients(loops, masks)),
+        (*others, *by["left_out"], *unknown),
+        tuple(by["failure"]),
+    )
+
+
+def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
+    """Masks of the left ventricle of the median beat of a loop; None without a beat."""
+    beat = median_beat(result)
+    if beat is None or "lv" not in result.structures:
+        return None
+    with np.load(folder / LOOP_FOLDER / result.loop / LABELS) as file:
+        labels = file["labels"]
+    value = result.structures.index("lv") + 1
+    pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
+    return KeyMasks(labels[beat.ed] == value, labels[beat.es] == value, Grid(pixels, result.pixel_mm).spacing)
+
+
+def _write_key(path: Path, sources: Sequence[Source]) -> None:
+    """Write which pseudonym stands for which file."""
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("loop", "patient", "file"))
+        writer.writerows((source.name, source.patient, source.path) for source in sources)

@@ -1,0 +1,200 @@
+"""Agreement of the outlines of a loop over time: phase of the beat, smoothing, and repair of single frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Interval
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d, median_filter
+
+from alan.analysis.model import LEVEL, AnalysisModel, MapArray
+from alan.bounds import NonNegativeFloat, bounded
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+#: Relative range of the area of the left ventricle from which on a beat is taken to be complete.
+_FULL_BEAT = 0.25
+#: Fewest frames of a loop, and largest share of them that is repaired.
+_FEWEST, _MOST_REPAIRED = 3, 0.5
+#: Number of frames that are smoothed at a time.
+_WINDOW = 256
+
+
+@bounded
+@dataclass(frozen=True)
+class TimeSettings:
+    """How outlines of a loop agree over time.
+
+    Attributes:
+        smoothing_s: Standard deviation in s of the Gaussian by which memberships of pixels are averaged over
+            neighbouring frames; 0 segments each frame on its own.
+        jump: Deviation of the area of the left ventricle from the median of its neighbours, as a fraction of the
+            median area, from which on a frame is an outlier and is interpolated from its neighbours; null
+            disables the repair.
+        phases: Interpolate the lists of end-diastole and end-systole by the phase of the beat; otherwise their
+            mean is used in every frame.
+        iterations: Number of times that the phase is estimated again from the outlines that it gave.
+    """
+
+    smoothing_s: NonNegativeFloat = 0.02
+    jump: Annotated[float, Interval(gt=0, lt=1)] | None = 0.15
+    phases: bool = True
+    iterations: Annotated[int, Interval(ge=1, le=5)] = 2
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Outlines of a loop.
+
+    Attributes:
+        labels: (T, size, size) uint8.
+        phase: (T,) float64, 1 at end-diastole, 0 at end-systole.
+        repaired: (T,) bool, frames that were interpolated from their neighbours.
+    """
+
+    labels: NDArray[np.uint8]
+    phase: FloatArray
+    repaired: BoolArray
+
+
+def segment_loop(
+    model: AnalysisModel,
+    maps: MapArray,
+    view: str,
+    times: FloatArray | None,
+    settings: TimeSettings = TimeSettings(),
+    *,
+    phase: float | None = None,
+) -> Timeline:
+    """Segment all frames of a loop so that neighbouring frames agree.
+
+    Args:
+        model: The model.
+        maps: (T, size, size) parcel maps.
+        view: The view of the loop.
+        times: (T,) time of each frame in s; None takes 30 frames per second for the smoothing.
+        settings: How outlines agree over time.
+        phase: Phase of every frame, where it is known; None estimates it.
+
+    Returns:
+        The outlines.
+
+    Raises:
+        DataError: the model does not know the view.
+    """
+    structures = model.structures(view)
+    interval = 1 / 30 if times is None or len(times) < 2 else float(np.median(np.diff(times)))
+    sigma = settings.smoothing_s / interval if len(maps) > 1 else 0.0
+    weights = np.full(len(maps), 0.5 if phase is None else phase)
+    good = np.ones(len(maps), bool)
+    moving = "lv" in structures and len(maps) >= _FEWEST
+    if moving and phase is None and settings.phases:
+        weights = _phase_by_parcels(model, maps, view, interval, settings.iterations)
+    labels = _label(model, maps, view, weights, good=good, sigma=sigma)
+    if not moving or settings.jump is None:
+        return Timeline(labels, weights, ~good)
+    found = find_jumps(_areas(labels, structures.index("lv") + 1), settings.jump)
+    if found.any() and found.mean() <= _MOST_REPAIRED:
+        good = ~found
+        touched = _neighbourhood(found, sigma)
+        repaired = _label(model, maps, view, weights, good=good, sigma=max(sigma, 1.0))
+        labels[touched] = repaired[touched]
+    return Timeline(labels, weights, ~good)
+
+
+def _phase_by_parcels(
+    model: AnalysisModel, maps: MapArray, view: str, interval: float, iterations: int
+) -> FloatArray:
+    """Estimate the phase from the area of the listed parcels of the left ventricle, without post-processing."""
+    n_ids = model.parcels.n_ids
+    counts = np.stack([np.bincount(parcel_map.ravel(), minlength=n_ids)[:n_ids] for parcel_map in maps])
+    table = model.views[view]["lv"].memberships(n_ids)
+    phase = np.full(len(maps), 0.5)
+    for _ in range(iterations):
+        listed = phase[:, None] * table[0] + (1 - phase[:, None]) * table[1] >= LEVEL
+        phase = estimate_phase((counts * listed).sum(1).astype(np.float64), interval)
+    return phase
+
+
+def estimate_phase(area: FloatArray, interval: float) -> FloatArray:
+    """Phase of the beat from the area of the left ventricle.
+
+    Args:
+        area: (T,) area of the left ventricle in any unit.
+        interval: Time between frames in s.
+
+    Returns:
+        (T,) 1 where the cavity is largest, 0 where it is smallest. Towards one half where the area hardly changes,
+        because the loop then shows no contraction.
+    """
+    width = 5 if interval < 0.05 else 3
+    smooth = gaussian_filter1d(median_filter(area, width, mode="nearest"), 0.03 / interval, mode="nearest")
+    low, high = np.quantile(smooth, (0.03, 0.97))
+    if high <= 0 or high <= low:
+        return np.full(len(area), 0.5)
+    raw = np.clip((smooth - low) / (high - low), 0.0, 1.0)
+    contrast = min(1.0, float((high - low) / high) / _FULL_BEAT)
+    return np.asarray(0.5 + (raw - 0.5) * contrast)
+
+
+def find_jumps(area: FloatArray, jump: float) -> BoolArray:
+    """Frames whose area differs from the median of its neighbours by more than a fraction of the median area.
+
+    Args:
+        area: (T,) area of the left ventricle.
+        jump: The fraction.
+
+    Returns:
+        (T,) bool.
+    """
+    typical = float(np.median(area[area > 0])) if (area > 0).any() else 0.0
+    found: BoolArray = np.abs(area - median_filter(area, 5, mode="nearest")) > jump * typical
+    return found & (typical > 0)
+
+
+def _areas(labels: NDArray[np.uint8], value: int) -> FloatArray:
+    return np.asarray((labels == value).sum((1, 2)), np.float64)
+
+
+def _neighbourhood(bad: BoolArray, sigma: float) -> BoolArray:
+    """Frames whose smoothing window contains an outlier."""
+    reach = max(1, round(2 * sigma))
+    return np.convolve(bad, np.ones(2 * reach + 1), "same") > 0
+
+
+def _label(
+    model: AnalysisModel, maps: MapArray, view: str, phase: FloatArray, *, good: BoolArray, sigma: float
+) -> NDArray[np.uint8]:
+    """Label maps of all frames, in windows, from memberships averaged over the good frames around each."""
+    labels = np.empty_like(maps)
+    margin = 0 if sigma <= 0 else int(np.ceil(4 * sigma))
+    for start in range(0, len(maps), _WINDOW):
+        stop = min(start + _WINDOW, len(maps))
+        first, last = max(0, start - margin), min(len(maps), stop + margin)
+        scores = model.score(maps[first:last], view, phase[first:last])
+        scores = smooth_over_time(scores, good[first:last], sigma)[start - first : stop - first]
+        labels[start:stop] = model.label(scores, maps[start:stop], view)
+    return labels
+
+
+def smooth_over_time(scores: NDArray[np.float32], good: BoolArray, sigma: float) -> NDArray[np.float32]:
+    """Average memberships over neighbouring frames by a Gaussian; frames that are not good do not contribute.
+
+    Args:
+        scores: (T, S, H, W) float32.
+        good: (T,) bool.
+        sigma: Standard deviation in frames; 0 returns the scores unchanged.
+
+    Returns:
+        (T, S, H, W) float32.
+    """
+    if sigma <= 0:
+        return scores
+    weights = good.astype(np.float32)
+    total = gaussian_filter1d(weights, sigma, mode="nearest", truncate=4)
+    weighted = gaussian_filter1d(scores * weights[:, None, None, None], sigma, 0, mode="nearest", truncate=4)
+    safe = np.maximum(total, 1e-6)[:, None, None, None]
+    return np.where(total[:, None, None, None] > 1e-6, weighted / safe, scores).astype(np.float32)

@@ -1,0 +1,93 @@
+"""The verb ``alan analyze``: from files of loops to beats, volumes, ejection fraction and reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
+from alan.errors import ParameterError
+
+MODEL = "alan-sim"
+
+
+@bounded
+def analyze(
+    inputs: list[str],
+    out: str,
+    *,
+    model: str = MODEL,
+    view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None,
+    patient: str | None = None,
+    spacing: list[float] | None = None,
+    frame_rate: PositiveFloat | None = None,
+    stills: bool = True,
+    outputs: list[Literal["overlay", "png", "nifti", "dicom"]] = ["overlay", "png", "nifti"],  # noqa: B006
+    samples: NonNegativeInt = 40,
+    reference: str | None = None,
+    key: str | None = None,
+    workers: PositiveInt | None = None,
+    strict: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Measure loops: outlines, beats, volumes and ejection fraction of each patient, with a report.
+
+    Reads AVI, MP4, MOV, GIF, DICOM, NIfTI, MetaImage, TIFF stacks, series of stills and frame stores. The sector
+    is found and everything outside of it is blanked; the view is recognised; what is no B-mode loop of a known
+    view is left out by name. The folder of the results holds no identifier: loops and patients have pseudonyms.
+
+    The folder contains ``report.html``, one report per patient in ``patients/``, ``patients.csv``, ``loops.csv``,
+    ``beats.csv`` and ``frames.csv`` with the dictionary ``columns.csv``, the files of each loop in ``loops/``, and
+    ``failures.csv`` with what was left out and why. The same command continues an interrupted run.
+
+    Args:
+        inputs: Files and folders; folders are searched with all folders in them.
+        out: Folder of the results.
+        model: Path or name of the model.
+        view: View of all loops; null recognises it.
+        patient: Regular expression with the group (?P<patient>...) that finds the patient in the path of a file;
+            null takes the patient of the DICOM header, else each loop is a patient.
+        spacing: Row and column size of a pixel in mm; null takes that of the file.
+        frame_rate: Frames per second; null takes the times in the file.
+        stills: Analyze files that show a single moment too.
+        outputs: Files to write for each loop: overlay (video), png (pictures of ED and ES), nifti (label maps),
+            dicom (segmentation and structured report; needs the extra dicom).
+        samples: Number of white boxes that are drawn for the intervals; 0 gives no intervals.
+        reference: CSV file with the columns patient and ef_percent, to which the report compares.
+        key: CSV file to write that links pseudonyms to files; it must lie outside the folder of the results.
+        workers: Number of processes; null takes one per core.
+        strict: Exit with code 1 if a file was left out.
+        overwrite: Replace a run with another configuration.
+
+    Returns:
+        The folder of the results.
+
+    Raises:
+        DataError: an input does not exist, or no loop is found.
+        ConfigError: the folder contains a run with another configuration.
+        SkippedError: a file cannot be decoded, or was left out and ``strict`` is True; the rest is done.
+    """
+    if spacing is not None and len(spacing) != 2:
+        raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
+    from alan.analysis.loop_analysis import LoopSettings
+    from alan.analysis.run import AnalysisSettings, analyze_files
+
+    settings = AnalysisSettings(
+        model=model,
+        loop=LoopSettings(view=view, samples=samples),
+        spacing=None if spacing is None else (spacing[0], spacing[1]),
+        frame_rate=frame_rate,
+        stills=stills,
+        outputs=tuple(outputs),
+    )
+    found = analyze_files(
+        inputs,
+        out,
+        settings,
+        patient_rule=patient,
+        key=key,
+        workers=workers,
+        strict=strict,
+        overwrite=overwrite,
+    )
+    return found.folder

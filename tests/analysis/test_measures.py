@@ -1,0 +1,163 @@
+"""Measurements of outlines, against ellipsoids whose volumes are known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from alan.analysis import Flag, LoopResult, Measure, ViewEvidence
+from alan.analysis.measures import BeatMeasures, Grid, Size, beats_of, measure_curves, outline_length_cm, summarise
+from alan.analysis.patients import KeyMasks, summarise_patients
+from alan.analysis.quality import FLAGS, Evidence, judge
+from alan.analysis.results import BeatResult
+from alan.cardiac import Beat
+
+
+def ellipse(height, width, shape=(112, 112)):
+    """Mask of an ellipse with axes in pixels, upright and in the middle."""
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    middle = (shape[0] - 1) / 2, (shape[1] - 1) / 2
+    return ((rows - middle[0]) / (height / 2)) ** 2 + ((columns - middle[1]) / (width / 2)) ** 2 <= 1
+
+
+def beating_masks(n=60, period=30):
+    """Ellipsoids of 80 x 40 px at end-diastole and 70 x 28 px at end-systole."""
+    p = 0.5 + 0.5 * np.cos(2 * np.pi * np.arange(n) / period)
+    return np.stack([ellipse(70 + 10 * x, 28 + 12 * x) for x in p])
+
+
+def ellipsoid_ml(length, width):
+    return math.pi / 6 * length * width**2 / 1000
+
+
+def test_ejection_fraction_of_an_ellipsoid_with_anisotropic_pixels():
+    grid = Grid((2.0, 4.0), (0.5, 0.25))  # a pixel of the grid is 1 mm wide and high
+    curves = measure_curves(beating_masks(), grid)
+    times = np.arange(60) / 30
+    beats = beats_of(curves, times)
+    np.testing.assert_allclose([(beat.ed, beat.es) for beat in beats], [(0, 15), (30, 45)], atol=1)
+    found = BeatMeasures.between(curves.size(30), curves.size(15))
+    edv, esv = ellipsoid_ml(80, 40), ellipsoid_ml(70, 28)
+    assert found.edv_ml == pytest.approx(edv, rel=0.02)
+    assert found.ef_percent == pytest.approx(100 * (1 - esv / edv), abs=1.0)
+    area = 100 * (1 - 70 * 28 / (80 * 40))
+    assert found.area_change_percent == pytest.approx(area, abs=1.0)
+
+
+def test_ejection_fraction_does_not_need_the_pixel_size_but_volumes_do():
+    numbers = BeatMeasures.between(Size(100, 10, 20), Size(40, 6, 16))
+    known = summarise([numbers, numbers], sized=False)
+    assert known["ef_percent"].value == pytest.approx(60)
+    assert "edv_ml" not in known
+    assert summarise([numbers], sized=True)["stroke_volume_ml"].value == 60
+    assert summarise([], sized=True) == {}
+
+
+def test_outline_length_of_a_half_circle():
+    disk = ellipse(80, 80)
+    disk[56:] = False  # the base is flat
+    found = outline_length_cm(disk, (1.0, 1.0))
+    assert found == pytest.approx((math.pi * 40 - 2 * 0.12 * 40) / 10, rel=0.05)
+    assert math.isnan(outline_length_cm(np.zeros((8, 8), bool), (1.0, 1.0)))
+
+
+def evidence(**changes):
+    masks = beating_masks()
+    grid = Grid((1.0, 1.0), (1.0, 1.0))
+    curves = measure_curves(masks, grid)
+    beats = beats_of(curves, np.arange(60) / 30)
+    base: dict[str, object] = {
+        "n_frames": 60,
+        "sized": True,
+        "times": np.arange(60) / 30,
+        "view": ViewEvidence("A4C", 0.9),
+        "has_fan": True,
+        "inside": np.ones((112, 112), bool),
+        "cavity": masks,
+        "curves": curves,
+        "beats": beats,
+        "numbers": [BeatMeasures.between(curves.size(beat.ed), curves.size(beat.es)) for beat in beats],
+        "jump_share": 0.0,
+    }
+    return Evidence(**base | changes)
+
+
+def test_a_clean_loop_has_no_doubt():
+    assert judge(evidence()) == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("size_unknown", {"sized": False}),
+        ("times_unknown", {"times": None}),
+        ("still", {"n_frames": 1}),
+        ("low_frame_rate", {"times": np.arange(60) / 3}),
+        ("no_beat", {"beats": [], "numbers": []}),
+        ("partial_beat", {"beats": [Beat(0, 15, None, True)]}),
+        ("irregular_beats", {"beats": [Beat(0, 15, 30, True), Beat(30, 45, 59, False)]}),
+        ("view_unsure", {"view": ViewEvidence("A4C", 0.4)}),
+        ("mask_empty", {"cavity": np.zeros((60, 112, 112), bool)}),
+        ("jumping", {"jump_share": 0.3}),
+        ("fan_unknown", {"has_fan": False}),
+        ("fan_cut", {"inside": ellipse(76, 36)}),
+        ("foreshortened", {"curves": measure_curves(np.stack([ellipse(50, 48)] * 60), Grid((1, 1), (1, 1)))}),
+        ("implausible", {"numbers": [BeatMeasures(100, 99, 1, 1, 1, 1)] * 2}),
+    ],
+)
+def test_each_doubt_is_raised_for_its_reason(code, changes):
+    found = {flag.code: flag.reason for flag in judge(evidence(**changes))}
+    assert code in found
+    assert found[code]
+    assert code in FLAGS
+
+
+def loop_result(name, view, ef, flags=(), pixel_mm=(1.0, 1.0)):
+    beat = BeatResult(0, 1, 2, True, ef_percent=Measure(ef, ef - 4, ef + 4))
+    measures = {"ef_percent": Measure(ef, ef - 4, ef + 4), "edv_ml": Measure(100, 90, 110)}
+    return LoopResult(
+        name,
+        "p",
+        "measured",
+        view=ViewEvidence(view, 1.0),
+        beats=(beat,),
+        flags=flags,
+        pixel_mm=pixel_mm,
+        **measures,
+    )
+
+
+def key_masks(ed=(80, 40), es=(70, 28)):
+    return KeyMasks(ellipse(*ed), ellipse(*es), (1.0, 1.0))
+
+
+def test_biplane_volume_of_a_patient_with_both_views():
+    loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", 60.0)]
+    masks = {"a": key_masks(), "b": key_masks((80, 30), (70, 20))}
+    (patient,) = summarise_patients(loops, masks)
+    assert patient.method == "biplane"
+    edv, esv = (math.pi / 6 * le * a * b / 1000 for le, a, b in ((80, 40, 30), (70, 28, 20)))
+    assert patient.edv_ml.value == pytest.approx(edv, rel=0.02)
+    assert patient.ef_percent.value == pytest.approx(100 * (1 - esv / edv), abs=1)
+    half = math.hypot(4, 4) / 2
+    assert patient.ef_percent.high - patient.ef_percent.value == pytest.approx(half)
+    assert patient.quality == "good"
+
+
+def test_single_plane_takes_the_loop_with_fewer_doubts_and_says_so():
+    doubt = (Flag("jumping", "30%"),)
+    loops = [loop_result("a", "A4C", 20.0, doubt), loop_result("b", "A4C", 60.0)]
+    (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks()})
+    assert (patient.method, patient.loops, patient.ef_percent.value) == ("single plane A4C", ("b",), 60.0)
+    assert patient.quality == "good"
+    (alone,) = summarise_patients(loops[:1], {"a": key_masks()})
+    assert alone.quality == "doubtful"
+
+
+def test_axes_that_differ_are_a_doubt_and_a_patient_without_beats_has_no_number():
+    loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", 60.0)]
+    (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks((50, 30), (40, 20))})
+    assert "foreshortened" in {flag.code for flag in patient.flags}
+    (nothing,) = summarise_patients(loops, {})
+    assert nothing.quality == "none"
+    assert not nothing.ef_percent.known
