@@ -24,6 +24,7 @@ from alan.analysis.loop_analysis import LoopSettings, analyze_loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, summarise_patients
+from alan.analysis.reference import AGREEMENT
 from alan.analysis.results import LoopResult, PatientResult, ViewEvidence
 from alan.analysis.sources import Source, find_sources
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, write_tables
@@ -39,7 +40,7 @@ SOURCES = "sources"
 #: Label maps of a loop on the grid of the model.
 LABELS = "labels.npz"
 #: Everything that an analysis writes into its folder.
-CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, "patients", "report.html")
+CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, "patients", "report.html")
 
 
 @bounded
@@ -144,8 +145,6 @@ def analyze_files(
         states = _analyze_all(sources, folder, settings, model, workers)
         found = _collect(folder, sources, states, others)
         write_tables(folder, found.loops, found.patients)
-        if finish is not None:
-            finish(found)
         _log.info(
             "%s: %d loops of %d patients, %d left out, %d cannot be decoded",
             folder,
@@ -159,7 +158,11 @@ def analyze_files(
             _log.warning("%s (%s): %s", path, name, reason)
         listed = [*found.failures, *found.left_out]
         total, broken = len(sources) + len(others), bool(found.failures)
-        report_failures(folder / FAILURES, listed, total, strict=strict or broken)
+        try:
+            report_failures(folder / FAILURES, listed, total, strict=strict or broken)
+        finally:
+            if finish is not None:
+                finish(found)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
 from alan.errors import ParameterError
 
 MODEL = "alan-sim"
+_log = logging.getLogger(__name__)
 
 
 @bounded
@@ -70,7 +72,17 @@ def analyze(
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
     from alan.analysis.loop_analysis import LoopSettings
-    from alan.analysis.run import AnalysisSettings, analyze_files
+    from alan.analysis.reference import read_reference, write_agreement
+    from alan.analysis.run import Analysis, AnalysisSettings, analyze_files
+    from alan.report.analysis import write_analysis_report
+
+    if reference is not None:
+        read_reference(reference)  # refused before the loops are analyzed
+
+    def finish(found: Analysis) -> None:
+        if reference is not None:
+            write_agreement(found.folder, found.patients, reference)
+        _log.info("%s: open it in a browser", write_analysis_report(found.folder))
 
     settings = AnalysisSettings(
         model=model,
@@ -89,5 +101,6 @@ def analyze(
         workers=workers,
         strict=strict,
         overwrite=overwrite,
+        finish=finish,
     )
     return found.folder
