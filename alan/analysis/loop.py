@@ -83,6 +83,11 @@ class Loop:
     _source: Source = field(repr=False)
     _stream: CineStream = field(repr=False)
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the loop is known to be simulated, so that its patient does not exist."""
+        return self._source.simulated
+
     def chunks(self, n: PositiveInt) -> Iterator[ByteArray]:
         """Decode the loop in parts, again each time this is called.
 

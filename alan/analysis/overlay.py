@@ -223,7 +223,7 @@ def write_video(path: Path, shape: tuple[int, int], rate: float | None) -> Itera
         av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as file,
     ):
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        options = {"preset": "veryfast", "crf": "20", "threads": "1"} if codec == "libx264" else {"qscale": "3"}
+        options = {"preset": "ultrafast", "crf": "20", "threads": "1"} if codec == "libx264" else {"qscale": "3"}
         stream: Any = file.add_stream(codec, rate=speed, options=options)
         stream.height, stream.width, stream.pix_fmt = *shape, "yuv420p"
 

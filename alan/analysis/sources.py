@@ -15,6 +15,7 @@ from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import read_patient
 from alan.data.io.pictures import PICTURES
 from alan.data.pseudonyms import patient_key
+from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanWarning, DataError, ParameterError
 from alan.files import files_below
@@ -44,6 +45,13 @@ class Source:
     name: str
     stills: tuple[Path, ...] = ()
     sequence: int | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the loop is known to be simulated: a store says so, or the archive that the file lies in."""
+        if self.sequence is not None:
+            return FrameStore(self.path).simulated
+        return any((folder / SIMULATION).is_file() for folder in self.path.resolve().parents)
 
     def redact(self, text: str) -> str:
         """Replace the names of files and folders in a message, and what it quotes from them."""

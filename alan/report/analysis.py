@@ -26,7 +26,7 @@ from alan.report.patient import (
     whole_cell,
     write_patient_page,
 )
-from alan.report.pictures import PictureWriter
+from alan.report.pictures import make_picture
 from alan.report.table import Cell, Column, Row, Section, Table, interval
 from alan.report.words import UNDEFINED, number, plural
 from alan.runs import FAILURES, provenance
@@ -59,7 +59,8 @@ def write_analysis_report(folder: str | os.PathLike[str]) -> Path:
             for name in overview.names.get(patient.patient, [])
         ]
         write_patient_page(root, patient, loops, record)
-    failures = _failures(root)
+    known = {name for names in overview.names.values() for name in names}
+    failures = [(name, reason) for name, reason in _failures(root) if name not in known]
     rows = [Row(name, [Cell(patient), Cell(reason)]) for name, patient, reason in overview.left_out]
     rows += [Row(name, [Cell(UNDEFINED), Cell(reason)]) for name, reason in failures]
     return render_page(
@@ -181,12 +182,13 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
     n = plural(len(table), "patient")
     panel = (n, statistics, table["ef_percent"], table["reference_ef_percent"])
     bias = number(statistics["mean_bias"]["value"])
-    picture = PictureWriter(root, simulated=simulated).write(
+    picture = make_picture(
         agreement_figure([panel], "reference"),
         "agreement",
         "Agreement of the ejection fraction with the reference (Bland and Altman). Each point is a patient. The "
         "solid line is the mean bias, the dashed lines are the limits of agreement; triangles lie beyond it.",
         f"Scatter plot of the error of the ejection fraction against its mean, {n}: mean bias {bias} points.",
+        simulated=simulated,
     )
     columns = [Column("Statistic", number=False), Column("Value")]
     text = (

@@ -51,6 +51,23 @@ class Picture:
     width: int
 
 
+def make_picture(figure: Figure, file: str, caption: str, alternative: str, *, simulated: bool) -> Picture:
+    """Prepare a figure for a page.
+
+    Args:
+        figure: The figure.
+        file: Name of its file, if it is written too.
+        caption: Text below the figure.
+        alternative: Description of what the figure shows.
+        simulated: Whether the data are simulated; the figure then says so.
+    """
+    if simulated:
+        figure.text(1, 0, "simulated data", ha="right", va="top", fontsize=8, color="#b42318")
+    content = figures.png(figure)
+    width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // figures.DPI  # of the header of the PNG
+    return Picture(file, base64.b64encode(content).decode(), caption, alternative, width)
+
+
 class PictureWriter:
     """Writes the figures of a report.
 
@@ -72,14 +89,11 @@ class PictureWriter:
             alternative: Description of what the figure shows.
             svg: Whether to write it as SVG, too, for use elsewhere.
         """
-        if self.simulated:
-            figure.text(1, 0, "simulated data", ha="right", va="top", fontsize=8, color="#b42318")
-        content = figures.png(figure)
-        self._write(f"{name}.png", content)
+        picture = make_picture(figure, f"{name}.png", caption, alternative, simulated=self.simulated)
+        self._write(picture.file, base64.b64decode(picture.data))
         if svg:
             self._write(f"{name}.svg", figures.svg(figure))
-        width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // figures.DPI  # of the header of the PNG
-        return Picture(f"{name}.png", base64.b64encode(content).decode(), caption, alternative, width)
+        return picture
 
     def _write(self, name: str, content: bytes) -> None:
         with atomic(self.folder / "figures" / name) as temporary:
