@@ -21,6 +21,7 @@ from typing_extensions import override
 from alan.arrays import ByteArray
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.scene import LA, LV, MYO
+from alan.data.simulator.screen import simulate_screen
 from alan.data.simulator.sequence import SimulatedSequence, simulate_sequence
 from alan.data.simulator.tracing import trace
 from alan.files import atomic, write_text
@@ -208,7 +209,47 @@ class TmedLayout(Layout):
         write_csv(root / "TMED2_fold0_labeledpart.csv", [row for patient in rows for row in patient])
 
 
-LAYOUTS: Mapping[str, Layout] = {"echonet": EchoNetLayout(), "camus": CamusLayout(), "tmed": TmedLayout()}
+class ClinicLayout(Layout):
+    """Loops as machines export them: one AVI per patient and view, with text, ECG and rulers on the screen.
+
+    ``ef.csv`` has the ejection fraction and the volumes of each patient. The shape of the screen is drawn for each
+    loop.
+    """
+
+    views = ("A4C", "A2C")
+    n_frames = 48
+
+    @override
+    def write_patient(self, job: PatientJob) -> Rows:
+        name = f"patient{job.number:03d}"
+        for number, view in enumerate(job.views):
+            seed = int(np.random.SeedSequence([*job.seed, number]).generate_state(1)[0])
+            screen = simulate_screen(
+                seed,
+                n_frames=job.n_frames,
+                view=view,
+                patient=job.anatomy,
+                beats=_CLINIC_BEATS,
+                half_angles=_CLINIC_ANGLES,
+            )
+            write_video(job.root / "loops" / f"{name}_{view}.avi", screen.frames, screen.clips[0].fps)
+        edv, esv = job.anatomy.volume_ml(0.0), job.anatomy.volume_ml(1.0)
+        values = {"ef_percent": 100 * (edv - esv) / edv, "edv_ml": edv, "esv_ml": esv}
+        return [{"patient": name, **{key: round(value, 2) for key, value in values.items()}}]
+
+    @override
+    def finish(self, root: Path, jobs: Iterable[PatientJob], rows: Iterable[Rows]) -> None:
+        write_csv(root / "ef.csv", [row for patient in rows for row in patient])
+
+
+#: Heart beats of a loop, and smallest and largest half of the opening angle in degrees, of the clinic layout.
+_CLINIC_BEATS, _CLINIC_ANGLES = 1.8, (32.0, 48.0)
+LAYOUTS: Mapping[str, Layout] = {
+    "echonet": EchoNetLayout(),
+    "camus": CamusLayout(),
+    "tmed": TmedLayout(),
+    "clinic": ClinicLayout(),
+}
 
 
 def write_csv(path: Path, rows: Rows) -> None:

@@ -6,14 +6,17 @@ The position of the sector on the screen is known, so that its detection can be 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from alan.arrays import BoolArray, ByteArray
-from alan.data.simulator.sequence import simulate_sequence
+from alan.data.simulator.anatomy import PatientAnatomy
+from alan.data.simulator.sequence import MAX_SIDE, MIN_SIDE, SimulatedSequence, simulate_sequence
 
 #: (height, width) of screens that are common in exported loops.
 SHAPES = ((480, 640), (600, 800), (768, 1024), (422, 636), (434, 636), (240, 320), (708, 1016))
@@ -49,15 +52,24 @@ class Screen:
     Attributes:
         frames: (T, H, W) uint8.
         sectors: (H, W) bool per panel, from left to right; True inside the sector.
-        view: Simulated view.
+        clips: The simulated clip of each panel, with its pixel size, frame rate and volumes.
     """
 
     frames: ByteArray
     sectors: tuple[BoolArray, ...]
-    view: str
+    clips: tuple[SimulatedSequence, ...]
 
 
-def simulate_screen(seed: int, *, n_frames: int = 8, panels: int = 1, view: str = "A4C") -> Screen:
+def simulate_screen(
+    seed: int,
+    *,
+    n_frames: int = 8,
+    panels: int = 1,
+    view: str = "A4C",
+    patient: PatientAnatomy | None = None,
+    beats: float = 1.0,
+    half_angles: tuple[float, float] = (7.5, 50.0),
+) -> Screen:
     """Simulate a loop on the screen of a machine.
 
     The shape of the screen, the geometry of the sector (opening angle from 15 to 100 degrees; pointed, curved or
@@ -68,6 +80,9 @@ def simulate_screen(seed: int, *, n_frames: int = 8, panels: int = 1, view: str 
         n_frames: Number of frames, at least 1.
         panels: Number of panels side by side, 1 or 2.
         view: View of the heart.
+        patient: Anatomy of the patient; None draws one for each panel.
+        beats: Number of heart beats.
+        half_angles: Smallest and largest half of the opening angle of the sector, in degrees.
 
     Returns:
         The screen and its sectors.
@@ -76,10 +91,22 @@ def simulate_screen(seed: int, *, n_frames: int = 8, panels: int = 1, view: str 
     height, width = SHAPES[int(rng.integers(len(SHAPES)))]
     background = int(rng.choice([0, 0, 0, 4, 12]))
     frames = np.full((n_frames, height, width), background, np.uint8)
-    sectors = []
+    sectors, clips = [], []
     panel_width = width // panels
     for panel in range(panels):
-        loop, inside = _sector(seed * 10 + panel, rng, (height, panel_width), n_frames, view)
+        geometry = _Geometry.draw(rng, (height, panel_width), half_angles)
+        number = seed * 10 + panel
+        clip = simulate_sequence(
+            view,
+            number if patient is None else patient,
+            n_frames=n_frames,
+            beats=beats,
+            size=geometry.box,
+            seed=number,
+            acquisition=geometry.acquisition,
+        )
+        clips.append(clip)
+        loop, inside = geometry.place(clip.frames, rng)
         where = slice(panel * panel_width, (panel + 1) * panel_width)
         frames[:, :, where] = np.where(inside, loop, frames[:, :, where])
         sector = np.zeros((height, width), bool)
@@ -90,55 +117,68 @@ def simulate_screen(seed: int, *, n_frames: int = 8, panels: int = 1, view: str 
         noise = rng.integers(-2, 3, frames.shape)
         lossy = np.clip(frames.astype(np.int16) + noise * (frames > background), 0, 255).astype(np.uint8)
         frames = np.where(np.any(sectors, 0), lossy, frames)
-    return Screen(frames, tuple(sectors), view)
+    return Screen(frames, tuple(sectors), tuple(clips))
 
 
-def _sector(
-    seed: int, rng: np.random.Generator, shape: tuple[int, int], n_frames: int, view: str
-) -> tuple[ByteArray, BoolArray]:
-    """A sector of random geometry at a random place of a panel: frames and the inside."""
-    half_angle = math.radians(rng.uniform(7.5, 50))
-    kind = ("pointed", "curved", "flat")[int(rng.integers(3))]
-    start = 0.0 if kind == "pointed" else float(rng.uniform(0.05, 0.3))  # of the depth
-    room_height, room_width = shape[0] * rng.uniform(0.72, 0.96), shape[1] * rng.uniform(0.75, 0.98)
-    # pixels per depth such that the sector fits into the room
-    top = start * (math.cos(half_angle) if kind != "pointed" else 1.0)
-    scale = min(room_height / (1 - top), room_width / (2 * math.sin(half_angle)))
-    depth = int(scale)
-    box = (depth, max(32, round(2 * depth * math.sin(half_angle))))
-    clip = simulate_sequence(
-        view,
-        seed,
-        n_frames=max(n_frames, 1),
-        size=(min(max(box[0], 32), 1024), min(box[1], 1024)),
-        seed=seed,
-        acquisition={
+@dataclass(frozen=True)
+class _Geometry:
+    """Geometry of a sector in a panel of a screen.
+
+    Attributes:
+        shape: (H, W) of the panel.
+        half_angle: Half of the opening angle in radians.
+        start: Depth at which the sector begins, as a fraction of the whole depth.
+        flat: Whether the sector begins with a straight line instead of an arc.
+        box: (height, width) in pixels of the sector from its apex.
+        acquisition: Fields of the simulated acquisition.
+    """
+
+    shape: tuple[int, int]
+    half_angle: float
+    start: float
+    flat: bool
+    box: tuple[int, int]
+    acquisition: Mapping[str, float]
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, shape: tuple[int, int], half_angles: tuple[float, float]) -> Self:
+        """Draw a geometry whose sector fits into a panel."""
+        half_angle = math.radians(rng.uniform(*half_angles))
+        kind = ("pointed", "curved", "flat")[int(rng.integers(3))]
+        start = 0.0 if kind == "pointed" else float(rng.uniform(0.05, 0.3))
+        room_height, room_width = shape[0] * rng.uniform(0.72, 0.96), shape[1] * rng.uniform(0.75, 0.98)
+        top = start * math.cos(half_angle)
+        depth = int(min(room_height / (1 - top), room_width / (2 * math.sin(half_angle))))
+        width = max(MIN_SIDE, round(2 * depth * math.sin(half_angle)))
+        acquisition = {
             "half_angle": half_angle,
             "margin_depth": 1.0,
             "margin_width": 1.0,
             "start": 0.0,
             "edge_loss": float(rng.uniform(2, 6)),
-        },
-    )
-    picture = clip.frames
-    rows, columns = picture.shape[1:]
-    z = (np.arange(rows)[:, None] + 0.5) / rows
-    x = ((np.arange(columns) + 0.5) / columns - 0.5)[None] * 2 * math.sin(half_angle)
-    radius, angle = np.hypot(x, z), np.arctan2(x, z)
-    inside = (radius <= 1.0) & (np.abs(angle) <= half_angle)
-    inside &= (z >= start * math.cos(half_angle)) if kind == "flat" else (radius >= start)
-    first = int(np.flatnonzero(inside.any(1))[0])
-    picture, inside = picture[:, first:], inside[first:]
-    out, mask = np.zeros((len(picture), *shape), np.uint8), np.zeros(shape, bool)
-    free = (shape[0] - inside.shape[0], shape[1] - inside.shape[1])
-    row = int(rng.uniform(0.1, 0.9) * max(free[0], 0))
-    column = int(rng.uniform(0.3, 0.7) * max(free[1], 0))
-    part = inside[: shape[0] - row, : shape[1] - column]
-    mask[row : row + part.shape[0], column : column + part.shape[1]] = part
-    out[:, row : row + part.shape[0], column : column + part.shape[1]] = picture[
-        :, : part.shape[0], : part.shape[1]
-    ]
-    return out[:n_frames], mask
+        }
+        box = (min(max(depth, MIN_SIDE), MAX_SIDE), min(width, MAX_SIDE))
+        return cls(shape, half_angle, start, kind == "flat", box, acquisition)
+
+    def place(self, picture: ByteArray, rng: np.random.Generator) -> tuple[ByteArray, BoolArray]:
+        """Cut the sector out of a clip and put it at a random place of the panel: frames and the inside."""
+        rows, columns = self.box
+        z = (np.arange(rows)[:, None] + 0.5) / rows
+        x = ((np.arange(columns) + 0.5) / columns - 0.5)[None] * 2 * math.sin(self.half_angle)
+        radius, angle = np.hypot(x, z), np.arctan2(x, z)
+        inside = (radius <= 1.0) & (np.abs(angle) <= self.half_angle)
+        inside &= z >= self.start * math.cos(self.half_angle) if self.flat else radius >= self.start
+        first = int(np.flatnonzero(inside.any(1))[0])
+        picture, inside = picture[:, first:], inside[first:]
+        out, mask = np.zeros((len(picture), *self.shape), np.uint8), np.zeros(self.shape, bool)
+        free = (self.shape[0] - inside.shape[0], self.shape[1] - inside.shape[1])
+        row = int(rng.uniform(0.1, 0.9) * max(free[0], 0))
+        column = int(rng.uniform(0.3, 0.7) * max(free[1], 0))
+        part = inside[: self.shape[0] - row, : self.shape[1] - column]
+        where = slice(row, row + part.shape[0]), slice(column, column + part.shape[1])
+        mask[where] = part
+        out[:, where[0], where[1]] = picture[:, : part.shape[0], : part.shape[1]]
+        return out, mask
 
 
 def _decorate(frames: ByteArray, sector: BoolArray, rng: np.random.Generator) -> None:

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
+from alan.data.fan import find_fans
+from alan.data.io.video import read_video
 from alan.data.readers.camus import Camus
 from alan.data.simulator import simulate_archive, simulate_sequence
 from alan.data.simulator.anatomy import PatientAnatomy
@@ -20,6 +22,7 @@ SMALL = {
     "echonet": {"n_frames": 3, "size": 64},
     "camus": {"n_frames": 2, "size": (48, 64)},
     "tmed": {"n_frames": 1, "size": 48},
+    "clinic": {"n_frames": 2, "views": ("A4C",)},
 }
 PATIENTS = 4
 
@@ -262,6 +265,19 @@ def test_views_can_be_chosen(tmp_path):
     assert not list(root.rglob("*2CH*"))
     assert len(list(root.rglob("*_4CH_ED.nii.gz"))) == PATIENTS
     assert CamusLayout.views == ("A2C", "A4C")
+
+
+def test_loops_of_a_clinic_have_a_screen_around_the_sector(roots):
+    table = pd.read_csv(roots["clinic"] / "ef.csv")
+    assert len(table) == PATIENTS
+    expected = 100 * (1 - table["esv_ml"] / table["edv_ml"])
+    np.testing.assert_allclose(table["ef_percent"], expected, atol=0.05)
+    for name in table["patient"][:2]:
+        cine = read_video(roots["clinic"] / "loops" / f"{name}_A4C.avi")
+        assert cine.frames.shape[0] == 2
+        (fan,) = find_fans(cine.frames)
+        assert 60 <= np.degrees(fan.right - fan.left) <= 100
+        assert (cine.frames.max(0)[~fan.mask()] > 100).any()  # text and rulers
 
 
 def test_archives_of_one_seed_share_no_patient(tmp_path):
