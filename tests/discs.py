@@ -13,12 +13,23 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
 from alan.data.store.writer import prepare
+from alan.data.structures import n_classes
+from alan.seeding import seeded
 from alan.supervised.module import SegmentationModule
+from alan.supervised.padded import PaddedNetwork
+from alan.supervised.segmenter import Segmenter
 from alan.supervised.settings import NetworkSpec
 
 SIZE = 32
 #: A plain U-Net of three levels: hundredths of a second a step.
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(8, 16, 32))
+
+
+def untrained_segmenter(spec, structures, normalisation="unit", size=None, seed=0):
+    """A segmenter with random weights."""
+    with seeded(seed):
+        model = PaddedNetwork(spec, n_classes(structures), normalisation)
+    return Segmenter(model, spec, structures, size)
 
 
 def picture(seed, size=SIZE):

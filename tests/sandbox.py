@@ -27,7 +27,9 @@ from alan.downstream.members import save_ensemble
 from alan.shipped import config_file, shipped
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.networks import NetworkSpec
-from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter
+
+from .discs import untrained_segmenter
 
 #: A file that a text names, by what it ends in.
 _FILE = re.compile(r"(?<![\w.*<>/-])[\w./-]+\.(?:h5|safetensors|jsonl|json|pth|yaml)\b")

@@ -19,9 +19,10 @@ from alan.parcels.model import load_parcels
 from alan.search.space import SearchSpace
 from alan.shipped import shipped_configs
 from alan.supervised.networks import build_network
-from alan.supervised.segmenter import load_segmenter, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter
 from alan.supervised.settings import NetworkSpec
 
+from .discs import untrained_segmenter
 from .sandbox import ONE_STEP, Command, Sandbox
 
 ROOT = Path(__file__).parents[1] / "configs"

@@ -5,7 +5,7 @@ from .heads.raptor import RaptorHead
 from .heads.registry import HEADS
 from .heads.smooseg import SmooSegHead
 from .kmeans import KMeansParcels, fit_kmeans
-from .losses import LossWeights, raptor_loss
+from .losses import LossWeights, correspondence_loss, raptor_loss
 from .maps import logits_to_maps
 from .model import ParcelModel, load_parcels, save_parcels
 from .quality import parcel_quality
@@ -26,6 +26,7 @@ __all__ = [
     "SmooSegHead",
     "SmooSegModule",
     "TokenHead",
+    "correspondence_loss",
     "fit_kmeans",
     "load_parcels",
     "logits_to_maps",

@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from alan.backbone.kinds import Normalisation
 from alan.data.structures import n_classes
 from alan.errors import CheckpointError, ParameterError
 from alan.files import atomic, fingerprint, fingerprint_tensors
@@ -192,17 +191,3 @@ def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
             f"{file}: its weights or settings were changed after it was written; export it again"
         )
     return segmenter
-
-
-def untrained_segmenter(
-    spec: NetworkSpec,
-    structures: Sequence[str],
-    normalisation: Normalisation = "unit",
-    size: int | None = None,
-    seed: int = 0,
-) -> Segmenter:
-    """Build a segmenter with random weights, for tests and timings."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = PaddedNetwork(spec, n_classes(structures), normalisation)
-    return Segmenter(model, spec, structures, size)

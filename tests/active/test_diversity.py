@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from alan.active.diversity import FrameFeatures, choose, encoder_features, k_centre
 from alan.errors import ParameterError
-from alan.supervised.segmenter import untrained_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 
 def radius(points, centres):

@@ -8,8 +8,9 @@ from alan.active.dropout import MonteCarloDropout, dropout_layers
 from alan.active.pool import StorePool, score_pool
 from alan.data.store.reader import FrameStore
 from alan.errors import ParameterError
-from alan.supervised.segmenter import untrained_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 SIZE = 32
 SPECS = {

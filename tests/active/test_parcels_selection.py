@@ -13,8 +13,9 @@ from alan.active.state import read_state
 from alan.downstream.whitebox.several import load_white_boxes
 from alan.errors import ParameterError
 from alan.parcels.model import load_parcels
-from alan.supervised.segmenter import untrained_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 PLAIN = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8))
 

@@ -13,8 +13,9 @@ from alan.active.suggest import open_pool, suggest
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
 from alan.files import write_json
-from alan.supervised.segmenter import untrained_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 SPEC = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.3, dropout_at="decoder")
 

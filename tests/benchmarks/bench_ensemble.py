@@ -15,9 +15,12 @@ import torch
 from torch.nn.functional import interpolate, one_hot
 
 from alan.data.store.reader import FrameStore
+from alan.data.structures import n_classes
 from alan.downstream.members import load_ensemble
+from alan.seeding import seeded
 from alan.supervised.member_predictions import collect
-from alan.supervised.segmenter import to_labels, untrained_segmenter
+from alan.supervised.padded import PaddedNetwork
+from alan.supervised.segmenter import Segmenter, to_labels
 from alan.supervised.settings import NetworkSpec
 
 
@@ -64,6 +67,12 @@ def best(function, repeats=3):
     return min(times)
 
 
+def untrained(spec, structures, seed):
+    """A segmenter with random weights."""
+    with seeded(seed):
+        return Segmenter(PaddedNetwork(spec, n_classes(structures), "unit"), spec, structures, None)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--frames", type=int, default=84)
@@ -83,7 +92,7 @@ def main():
         frames = (60 * labels).clone()
         members = {str(seed): MadeUp(labels, seed) for seed in range(3)}
         spec = NetworkSpec(decoder="unet", encoder="resnet18", in_channels=1)
-        networks = {str(seed): untrained_segmenter(spec, MadeUp.structures, seed=seed) for seed in range(3)}
+        networks = {str(seed): untrained(spec, MadeUp.structures, seed) for seed in range(3)}
     batches = list(zip(frames.split(8), labels.split(8), strict=True))
     agreement = collect(members, batches)
     kept = torch.stack([torch.cat([m.probabilities(part) for part, _ in batches]) for m in members.values()])

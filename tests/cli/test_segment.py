@@ -15,8 +15,10 @@ from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.several import load_white_boxes
 from alan.errors import AlanWarning, SkippedError
-from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 BOXES = ("lv", "myo", "la")
 

@@ -22,8 +22,10 @@ from alan.parcels.heads.raptor import RaptorHead
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import ParcelModel, load_parcels
 from alan.supervised.ensemble import EnsembleSegmenter, Member
-from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import save_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 SPEC = VitSpec(image_size=16, patch_size=4, in_chans=1, dim=8, depth=1, heads=2, normalisation="unit")
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))

@@ -13,8 +13,10 @@ from alan.downstream.members import load_ensemble
 from alan.errors import ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.ensemble import run_ensemble
 from alan.supervised.member_predictions import collect
-from alan.supervised.segmenter import Segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import Segmenter, save_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 

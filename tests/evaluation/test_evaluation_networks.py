@@ -19,8 +19,10 @@ from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.run import run_evaluation
 from alan.report.html import write_report
 from alan.supervised.ensemble import EnsembleSegmenter
-from alan.supervised.segmenter import Segmenter, save_segmenter, to_labels, untrained_segmenter
+from alan.supervised.segmenter import Segmenter, save_segmenter, to_labels
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 

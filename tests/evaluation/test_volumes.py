@@ -21,8 +21,10 @@ from alan.evaluation.summary import compare_ejection_fractions
 from alan.evaluation.volumes import score_volumes, summarise_volumes
 from alan.report.console import figure_lines
 from alan.report.html import write_report
-from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import save_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 SHAPE, PIXEL, STEP = (60, 48), (1.2, 1.5), 4.0
 #: Semi-axes (row, column, depth) in mm of the half ellipsoid at ED and ES of a patient.

@@ -11,8 +11,10 @@ from alan.errors import ConfigError, ParameterError
 from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.member_predictions import collect
 from alan.supervised.search_weights import search_weights
-from alan.supervised.segmenter import load_segmenter, save_segmenter, to_labels, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter, to_labels
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 #: Axes of (B, H, W) along which frames are flipped.
 FLIPS = ([], [1], [2], [1, 2])

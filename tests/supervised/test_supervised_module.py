@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from alan.errors import CheckpointError, ConfigError, ParameterError
-from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter
 from alan.supervised.settings import NetworkSpec
 
-from ..discs import SMALL, picture
+from ..discs import SMALL, picture, untrained_segmenter
 
 DROPOUT = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.2, dropout_at="decoder")
 

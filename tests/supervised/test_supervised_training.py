@@ -8,11 +8,11 @@ import torch
 
 from alan.errors import CheckpointError, ParameterError
 from alan.supervised.module import SegmentationModule
-from alan.supervised.segmenter import load_segmenter, save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import load_segmenter, save_segmenter
 from alan.supervised.settings import TrainingSettings
 from alan.supervised.training import start_from, train
 
-from ..discs import SMALL
+from ..discs import SMALL, untrained_segmenter
 
 STRUCTURES = ("lv", "la")
 SETTINGS = TrainingSettings(

@@ -2,6 +2,7 @@ from .acquisition import Acquisition, Physics
 from .anatomy import PatientAnatomy
 from .archive import simulate_archive
 from .pose import ApicalPose
+from .screen import Screen, simulate_screen
 from .sequence import SimulatedSequence, simulate_sequence
 
 __all__ = [
@@ -9,7 +10,9 @@ __all__ = [
     "ApicalPose",
     "PatientAnatomy",
     "Physics",
+    "Screen",
     "SimulatedSequence",
     "simulate_archive",
+    "simulate_screen",
     "simulate_sequence",
 ]

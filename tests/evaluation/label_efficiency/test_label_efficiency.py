@@ -38,8 +38,10 @@ from alan.evaluation.label_efficiency.soft import SoftLinearMethod
 from alan.evaluation.metrics import dice
 from alan.evaluation.run import run_evaluation
 from alan.parcels.model import load_parcels
-from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import save_segmenter
 from alan.supervised.settings import NetworkSpec, TrainingSettings
+
+from ...discs import untrained_segmenter
 
 SPEC = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 TRAINING = TrainingSettings(
