@@ -55,7 +55,7 @@ def simulate_archive(
     Args:
         root: Folder to write to; it must be new, empty, or hold the same archive.
         layout: Layout of the archive: echonet (AVI and CSV; A4C), camus (NIfTI with masks; A4C and A2C, on request
-            also PLAX and PSAX), tmed (PNG and CSV; all four views) or clinic (AVI of the whole screen, with ef.csv;
+            also PLAX and PSAX), tmed (PNG and CSV; all four views) or clinic (AVI of a whole screen and ef.csv;
             A4C and A2C).
         n_patients: Number of patients, 3 to 9999.
         views: Views to simulate; null simulates the official views of the layout.
