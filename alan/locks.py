@@ -14,6 +14,7 @@ import getpass
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import threading
@@ -58,6 +59,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
 def lock_file(file: Path) -> Iterator[None]:
     """Hold the lock of a file that is to be written; its folder is made if needed.
 
+    Temporary files that a killed process left beside it are removed.
+
     Args:
         file: the file; its lock is ``.<name>.lock`` beside it.
 
@@ -65,6 +68,10 @@ def lock_file(file: Path) -> Iterator[None]:
         LockError: another process holds the lock; the message names it.
     """
     with _existing(file.parent), _hold(file.with_name(f".{file.name}.lock"), file):
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # other ranks may be writing theirs already
+            left = re.compile(rf"\.{re.escape(file.name)}(\..+)?\.\d+\.part")
+            for path in [path for path in file.parent.iterdir() if left.fullmatch(path.name)]:
+                path.unlink(missing_ok=True)
         yield
 
 

@@ -97,6 +97,21 @@ def test_nothing_is_left_where_nothing_was_written(tmp_path):
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["file"]
 
 
+def test_temporary_files_of_a_killed_process_beside_a_file_are_removed(tmp_path):
+    names = [".a.h5.12.part", ".a.h5.part.12.part", ".b.h5.12.part", "a.h5.part", ".a.h5.part"]
+    for name in names:
+        (tmp_path / name).touch()
+    hold(lock_file(tmp_path / "a.h5"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
+
+
+def test_other_ranks_keep_their_temporary_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / ".a.h5.12.part").touch()
+    hold(lock_file(tmp_path / "a.h5"))
+    assert (tmp_path / ".a.h5.12.part").exists()
+
+
 def test_a_process_may_lock_what_it_has_locked(holder, tmp_path):
     with lock_folder(tmp_path), lock_folder(tmp_path):
         pass

@@ -16,6 +16,7 @@ from alan.cache.manifest import Manifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_space, finish, leftovers
 from alan.errors import CacheError, DataError, ParameterError
+from alan.locks import lock_file
 
 log = logging.getLogger(__name__)
 
@@ -110,38 +111,42 @@ def write_cache(
             "precision": precision,
         },
     )
-    if target.exists() and not overwrite:
-        _check_same(target, manifest)
-        log.info("%s: exists and has the same origin, nothing to do", target)
+    with lock_file(target):
+        if target.exists() and not overwrite:
+            _check_same(target, manifest)
+            log.info("%s: exists and has the same origin, nothing to do", target)
+            return target
+        module = FeatureModule(locked, model, manifest.what)
+        layout = module.layout(frame_store.size)
+        if overwrite or not leftovers(target):
+            check_space(target.parent, n_bytes(layout, len(index)))
+        writer = CacheWriter(target, manifest, index, layout, overwrite=overwrite)
+        try:
+            trainer = Trainer(
+                accelerator=accelerator,
+                devices=devices,
+                strategy=strategy,
+                precision=precision,
+                callbacks=[writer],
+                logger=False,
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,  # the writer distributes the frames: a rank can resume
+            )
+        except (ValueError, MisconfigurationException) as error:
+            raise ParameterError(
+                f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: {error} "
+                "Take auto, or cpu"
+            ) from error
+        with _interruptible():
+            trainer.predict(
+                module, MissingFrames(store, writer, batch_size, num_workers), return_predictions=False
+            )
+        trainer.strategy.barrier("all parts are written")
+        if trainer.is_global_zero:
+            finish(target)
+        trainer.strategy.barrier("the cache is complete")
         return target
-    module = FeatureModule(locked, model, manifest.what)
-    layout = module.layout(frame_store.size)
-    if overwrite or not leftovers(target):
-        check_space(target.parent, n_bytes(layout, len(index)))
-    writer = CacheWriter(target, manifest, index, layout, overwrite=overwrite)
-    try:
-        trainer = Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            precision=precision,
-            callbacks=[writer],
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # the writer distributes the frames, so that a rank can resume its part
-        )
-    except (ValueError, MisconfigurationException) as error:
-        raise ParameterError(
-            f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: {error} Take auto, or cpu"
-        ) from error
-    with _interruptible():
-        trainer.predict(module, MissingFrames(store, writer, batch_size, num_workers), return_predictions=False)
-    trainer.strategy.barrier("all parts are written")
-    if trainer.is_global_zero:
-        finish(target)
-    trainer.strategy.barrier("the cache is complete")
-    return target
 
 
 @contextlib.contextmanager

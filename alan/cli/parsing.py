@@ -191,7 +191,7 @@ class Parser(ArgumentParser):
                 f"{given!r} is not an option: options are written --name value (--help lists them)"
             ) from ex
         known = self._known()
-        wrong = next((part for part in name.split(".") if part not in known), name)
+        wrong = next((part for part in name.split(".") if part not in known), "")
         hint = nearest(wrong, known).partition("choose one of")[0].rstrip("? ")
         raise ConfigError(
             f"option {name!r} is not known{': ' + hint + '?' if hint else ''} (--help lists the options)"

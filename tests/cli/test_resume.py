@@ -103,7 +103,7 @@ def test_killed_at_a_rename(command, straight, every, step, tmp_path):
     sides = (False, True) if step == 1 else (False,)
     for number, after in product(range(2 if step > 1 else 1, events + 1, step), sides):
         out = tmp_path / f"{number}{after}"
-        ended = run(command(out, every), Plan(kill_at=number, after=after))
+        ended = run(command(out, every), Plan(at=number, after=after))
         assert ended.code == -signal.SIGKILL
         check_restart(command(out, every), out, expected)
 

@@ -1,4 +1,4 @@
-"""Run a command in a forked process that is killed at a chosen event, and compare what two runs have left.
+"""Run a command in a forked process, let something happen to it, and compare what two runs have left.
 
 A fork shares the libraries that this process has imported, so a try takes as long as the command itself. Events
 are renames: every file that is written whole is renamed into place.
@@ -7,6 +7,7 @@ are renames: every file that is written whole is renamed into place.
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import io
 import json
@@ -29,8 +30,8 @@ from safetensors import safe_open
 
 from alan.cli.main import main
 
-#: Keys whose values say when and where a result was made.
-VOLATILE = {"created", "command", "system", "seconds", "minutes"}
+#: Keys whose values say when and where a result was made; paths are relative to it.
+VOLATILE = {"created", "command", "system", "seconds", "minutes", "started", "latency", "worker", "path"}
 
 
 @dataclass(frozen=True)
@@ -53,42 +54,79 @@ class Plan:
     """What happens to a command.
 
     Attributes:
-        kill_at: Number of the rename (from 1) at which it is killed; 0 for none.
-        after: Kill it after the rename rather than before.
-        delay: Seconds after which ``number`` is sent, or None.
-        number: Signal that is sent after ``delay``.
+        at: Number of the rename (from 1) at which it happens; 0 for none.
+        after: Let it happen after the rename rather than before.
+        number: Signal that the command gets.
+        delay: Seconds after which the signal is sent, in place of a rename; None for none.
+        error: Raised by the rename, in place of a signal.
         setup: Called in the process before the command.
     """
 
-    kill_at: int = 0
+    at: int = 0
     after: bool = False
-    delay: float | None = None
     number: int = signal.SIGKILL
+    delay: float | None = None
+    error: OSError | None = None
     setup: Callable[[], None] = field(default=lambda: None)
 
 
-def run(args: Sequence[Any], plan: Plan = Plan(), timeout: float = 300) -> Ended:
-    """Run ``alan args`` in a forked process."""
-    words = [str(arg) for arg in args]
-    error_read, error_write = os.pipe()
-    count_read, count_write = os.pipe()
-    child = os.fork()
-    if not child:
-        _be_the_command(words, plan, error_write, count_write)
-    os.close(error_write)
-    os.close(count_write)
-    error, counts = io.BytesIO(), io.BytesIO()
-    readers = [threading.Thread(target=_drain, args=pair) for pair in ((error_read, error), (count_read, counts))]
-    for reader in readers:
-        reader.start()
-    if plan.delay is not None:
-        time.sleep(plan.delay)
+class Running:
+    """A command that runs in a forked process.
+
+    Args:
+        args: The words after ``alan``.
+        plan: What happens to it.
+    """
+
+    def __init__(self, args: Sequence[Any], plan: Plan = Plan()) -> None:
+        words = [str(arg) for arg in args]
+        error_read, error_write = os.pipe()
+        count_read, count_write = os.pipe()
+        self.pid, self._status, self._plan = os.fork(), None, plan
+        if not self.pid:
+            _be_the_command(words, plan, error_write, count_write)
+        os.close(error_write)
+        os.close(count_write)
+        self._error, self._count = io.BytesIO(), io.BytesIO()
+        pairs = ((error_read, self._error), (count_read, self._count))
+        self._readers = [threading.Thread(target=_drain, args=pair, daemon=True) for pair in pairs]
+        for reader in self._readers:
+            reader.start()
+
+    def send(self, number: int) -> None:
+        """Send a signal; nothing if it has ended."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(child, plan.number)
-    code = _wait(child, timeout)
-    for reader in readers:
-        reader.join()
-    return Ended(code, error.getvalue().decode(errors="replace"), len(counts.getvalue()))
+            os.kill(self.pid, number)
+
+    def wait(self, timeout: float = 300) -> int:
+        """Wait until it has ended, or has been stopped; its exit code, minus its signal, or 0 for stopped."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
+            if pid and os.WIFSTOPPED(status):
+                return 0
+            if pid:
+                _kill_group(self.pid)
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.005)
+        _kill_group(self.pid)
+        os.waitpid(self.pid, 0)
+        raise TimeoutError(f"the command ran for more than {timeout} s")
+
+    def end(self, timeout: float = 300) -> Ended:
+        """Wait for its end, and tell how it ended."""
+        if self._plan.delay is not None:
+            time.sleep(self._plan.delay)
+            self.send(self._plan.number)
+        code = self.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout=5)
+        return Ended(code, self._error.getvalue().decode(errors="replace"), len(self._count.getvalue()))
+
+
+def run(args: Sequence[Any], plan: Plan = Plan(), timeout: float = 300) -> Ended:
+    """Run ``alan args`` in a forked process to its end."""
+    return Running(args, plan).end(timeout)
 
 
 def _be_the_command(words: list[str], plan: Plan, error: int, count: int) -> None:
@@ -124,11 +162,11 @@ def _count_renames(plan: Plan, count: int) -> None:
                 return rename(*args, **kwargs)
             events += 1
             os.write(count, b".")
-            if events == plan.kill_at and not plan.after:
-                os.kill(owner, signal.SIGKILL)
+            if events == plan.at and not plan.after:
+                _happen(plan)
             result = rename(*args, **kwargs)
-            if events == plan.kill_at:
-                os.kill(owner, signal.SIGKILL)
+            if events == plan.at and plan.after:
+                _happen(plan)
             return result
 
         return renames
@@ -136,22 +174,16 @@ def _count_renames(plan: Plan, count: int) -> None:
     os.replace, os.rename = wrapped(os.replace), wrapped(os.rename)
 
 
+def _happen(plan: Plan) -> None:
+    if plan.error is not None:
+        raise plan.error
+    signal.raise_signal(plan.number)
+
+
 def _drain(source: int, target: io.BytesIO) -> None:
-    with os.fdopen(source, "rb") as file:
-        target.write(file.read())
-
-
-def _wait(child: int, timeout: float) -> int:
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid:
-            _kill_group(child)
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    _kill_group(child)
-    os.waitpid(child, 0)
-    raise TimeoutError(f"the command ran for more than {timeout} s")
+    with os.fdopen(source, "rb", buffering=0) as file:
+        while part := file.read(65536):
+            target.write(part)
 
 
 def _kill_group(child: int) -> None:
@@ -192,7 +224,10 @@ def _content(path: Path, folder: Path) -> Any:
         case ".npz":
             with np.load(path) as file:
                 return {key: _plain(file[key], folder) for key in file.files}
-        case ".csv" | ".yaml" | ".jsonl" | ".html" | ".cfg" | ".txt":
+        case ".csv":
+            with path.open(newline="", encoding="utf-8") as file:
+                return _plain(list(csv.DictReader(file)), folder)
+        case ".yaml" | ".jsonl" | ".html" | ".cfg" | ".txt":
             return path.read_text(encoding="utf-8").replace(str(folder), "OUT")
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

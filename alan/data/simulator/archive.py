@@ -20,6 +20,7 @@ from alan.data.readers.base import SIMULATION
 from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, nearest
 from alan.files import fingerprint, read_json, write_json
+from alan.locks import LOCK, lock_folder
 
 if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
     pass
@@ -74,6 +75,7 @@ def simulate_archive(
     Raises:
         ParameterError: An argument is outside its bounds, or a name is misspelt.
         DataError: The folder holds something else, or cannot be written.
+        LockError: Another process is writing to the folder.
     """
     from alan.data.simulator.anatomy import PatientAnatomy
     from alan.data.simulator.layouts import LAYOUTS, PatientJob
@@ -105,9 +107,6 @@ def simulate_archive(
         "seed": seed,
         **({"first_patient": first_patient} if first_patient > 1 else {}),
     }
-    if _claim(folder, settings):
-        return folder
-
     order = list(LAYOUTS).index(layout)  # archives of the same seed in different layouts share no patient
     splits = draw_splits(n_patients, split, seed)
     jobs = [
@@ -123,12 +122,22 @@ def simulate_archive(
         )
         for i in range(n_patients)
     ]
+    with lock_folder(folder):
+        if not _claim(folder, settings):
+            _write_archive(folder, kind, jobs, workers, progress)
+            _mark(folder, settings, complete=True)
+            shutil.rmtree(folder / PARTS, ignore_errors=True)
+    return folder
+
+
+def _write_archive(folder: Path, kind: Layout, jobs: list[PatientJob], workers: int, progress: bool) -> None:
+    """Write the patients that are missing, then the tables of the layout."""
     parts = folder / PARTS
     pending = [job for job in jobs if not (parts / f"{job.number}.json").exists()]
     bar = tqdm(
-        total=n_patients,
-        initial=n_patients - len(pending),
-        desc=f"simulate {layout}",
+        total=len(jobs),
+        initial=len(jobs) - len(pending),
+        desc=f"simulate {kind.name}",
         unit="patient",
         disable=not progress,
     )
@@ -140,13 +149,10 @@ def simulate_archive(
         for stale in folder.rglob(".*.part*"):  # files of a killed run
             stale.unlink()
         kind.finish(folder, jobs, [read_json(parts / f"{job.number}.json") for job in jobs])
-        _mark(folder, settings, complete=True)
     except OSError as error:
         raise DataError(
             f"{folder} cannot be written ({error}): finished patients are kept; free space and run again"
         ) from error
-    shutil.rmtree(parts, ignore_errors=True)
-    return folder
 
 
 def draw_splits(n_patients: int, shares: tuple[float, float, float], seed: int) -> list[str]:
@@ -199,7 +205,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> bool:
                 f"{folder} holds another simulated archive ({other}): give another folder, or delete it"
             )
         return bool(found.get("complete"))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if any(path.name != LOCK for path in folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no simulated archive: give a new folder")
     _mark(folder, settings, complete=False)
     return False
