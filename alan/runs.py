@@ -17,6 +17,7 @@ import platform
 import re
 import shutil
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -183,15 +184,17 @@ def read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def sweep(folder: Path, *, deep: bool = True) -> None:
+def sweep(folder: Path, *, deep: bool = True, age: float = 0) -> None:
     """Remove the temporary files that killed processes left in a folder; call it while its lock is held.
 
     Args:
         folder: the folder.
         deep: look in the folders below it too.
+        age: seconds since the last change; younger files are kept. A folder without a lock needs it, because other
+            processes may be writing to it.
     """
     for path in list(folder.rglob(".*.part") if deep else folder.glob(".*.part")):
-        if _PART.fullmatch(path.name):
+        if _PART.fullmatch(path.name) and time.time() - path.stat().st_mtime >= age:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

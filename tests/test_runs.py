@@ -2,11 +2,13 @@
 
 import csv
 import json
+import os
+import time
 
 import pytest
 
 from alan.errors import AlanWarning, ConfigError, DataError, SkippedError
-from alan.runs import open_run, provenance, report_failures
+from alan.runs import open_run, provenance, report_failures, sweep
 
 CONFIG = {"seed": 0, "data": {"store": "a.h5"}}
 
@@ -51,6 +53,14 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     with pytest.raises(DataError, match="it is no run of this command"):
         opened(tmp_path, overwrite=True)
     assert names(tmp_path) == ["mine.txt"]
+
+
+def test_young_temporary_files_of_a_shared_folder_are_kept(tmp_path):
+    for name, seconds in ((".a.json.1.part", 700), (".b.json.2.part", 500)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - seconds,) * 2)
+    sweep(tmp_path, age=600)
+    assert names(tmp_path) == [".b.json.2.part"]
 
 
 def test_a_run_that_was_killed_in_its_first_write_is_resumed(tmp_path):

@@ -196,11 +196,15 @@ class TrainingModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the module's entry, and the number of batches that the random numbers depend on."""
-        state = {"method": self.method, "batches": self._batches * self._processes}
+        state = {
+            "method": self.method,
+            "batches": self._batches * self._processes,
+            "processes": self._processes,
+        }
         checkpoint[self.entry_key] = {**self.checkpoint_entry(), **state}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the counter of batches.
+        """Restore the counter of batches; a run of other processes continues with their share of the batches.
 
         Raises:
             CheckpointError: The checkpoint is not one of this module, is of another network, or its batches cannot
@@ -218,6 +222,11 @@ class TrainingModule(LightningModule):
                 f"the checkpoint has seen {entry['batches']} batches, which {self._processes} processes cannot "
                 "share evenly: resume with fewer processes"
             )
+        loops = checkpoint.get("loops", {}).get("fit_loop", {})
+        for counts in loops.get("epoch_loop.batch_progress", {}).values():
+            if isinstance(counts, dict):  # Lightning's own count, within the epoch and in total
+                for name in counts:
+                    counts[name] = counts[name] * entry["processes"] // self._processes
 
 
 def decay_groups(module: nn.Module) -> list[dict[str, Any]]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from alan._version import __version__
 from alan.cli.console import common_options, console, show
+from alan.cli.failures import in_one_line
 from alan.cli.signals import Interruption, handled, received
 from alan.errors import AlanError, ConfigError, SkippedError, nearest
 
@@ -77,21 +76,6 @@ COMMON = """options of every verb
   --log-file FILE   append all messages to a file, with the time
   --quiet           show warnings and errors only
   --help            list the options of a verb"""
-
-#: What a user can do about an error of the file system; other errors are not the user's.
-_REMEDIES = {
-    errno.ENOSPC: "free some, run again",
-    errno.EDQUOT: "free some, run again",
-    errno.EACCES: "check who may read and write there, or give another place",
-    errno.EPERM: "check who may read and write there, or give another place",
-    errno.EROFS: "give another place",
-    errno.ENOTDIR: "a part of this path is a file; give another place",
-    errno.EISDIR: "give a file",
-    errno.EEXIST: "a file stands where a folder is needed; give another place",
-    errno.ENOENT: "check the spelling",
-    errno.ENAMETOOLONG: "shorten it",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
-}
 
 
 def _usage() -> str:
@@ -198,7 +182,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with console(options):
             return _exit_code(arguments)
     except OSError as error:  # the log file
-        if (line := _in_one_line(error)) is None:
+        if (line := in_one_line(error)) is None:
             raise
         sys.stderr.write(f"alan: error: {line}\n")
         return 2
@@ -219,25 +203,12 @@ def _exit_code(arguments: list[str]) -> int:
             raise
         return _interrupted(error)
     except Exception as error:
-        if (line := _in_one_line(error)) is None:
+        if (line := in_one_line(error)) is None:
             logging.getLogger("alan").debug("unexpected error", exc_info=True)
             raise
         show(f"error: {line}")
         return 2
     return 0
-
-
-def _in_one_line(error: Exception) -> str | None:
-    """Message of an error that the user can remedy; None for any other error."""
-    # Lightning's error is not imported for the verbs that do without Lightning
-    if isinstance(error, AlanError) or type(error).__name__ == "MisconfigurationException":
-        return str(error)
-    if isinstance(error, OSError) and error.errno in _REMEDIES:
-        where = error.filename2 or error.filename or "output"
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "no space left on disk" if full else os.strerror(error.errno).lower()
-        return f"{where}: {what}; {_REMEDIES[error.errno]}"
-    return None
 
 
 def _interrupted(error: BaseException) -> int:

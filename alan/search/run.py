@@ -18,7 +18,7 @@ from alan.data.structures import n_classes
 from alan.errors import ConfigError, DataError
 from alan.extras import third_party
 from alan.files import redact, write_text
-from alan.runs import CONFIG, plain, read_config
+from alan.runs import CONFIG, plain, read_config, sweep
 from alan.search.settings import SearchData, SearchSettings, StudySettings
 from alan.search.space import Builds, Point, SearchSpace, why_not
 from alan.search.trial import Outcome, Report, train_point
@@ -27,6 +27,8 @@ from alan.supervised.settings import PLAIN, NetworkSpec, TrainingSettings
 if TYPE_CHECKING:
     from alan.search.study import Progress, SearchStudy, TrialObjective
 
+#: Seconds after which a temporary file belongs to no process any more: results are written within seconds.
+_ABANDONED = 600
 _log = logging.getLogger(__name__)
 
 
@@ -82,6 +84,7 @@ def run_search(
         settings.space.check_pairs(builds, progress=progress)
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder, age=_ABANDONED)
     with _quiet_optuna(), explain_lost_storage():
         try:
             storage = open_storage(folder / DATABASE, study.storage, study.heartbeat, study.grace)

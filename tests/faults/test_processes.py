@@ -3,15 +3,19 @@
 ``make faults`` runs the whole campaign and prints its counts; a small part of it runs with the other tests.
 """
 
+import contextlib
 import errno
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
+import psutil
 import pytest
 
 from .harness import Plan, Running, contents, differences, run
@@ -19,13 +23,31 @@ from .jobs import Jobs
 
 #: Points at which a command is killed, in time and among its renames.
 POINTS = 20
-#: Jobs whose every fault is tried with the other tests; the others take part in the campaign.
-QUICK = ("simulate", "prepare", "frames", "cache", "segment", "active suggest")
+#: Jobs that are killed in the other tests too, and those of them that suffer every fault.
+KILLED = (
+    "simulate",
+    "prepare",
+    "frames",
+    "cache",
+    "fit raptor",
+    "parcels",
+    "name",
+    "segment",
+    "evaluate labels",
+    "ensemble",
+)
+QUICK = ("simulate", "prepare", "frames", "cache")
+#: Jobs that take seconds: they suffer fewer faults of each kind.
+SLOW = ("search", "evaluate segmentation", "cache of two ranks")
 INTERRUPTIONS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def in_campaign(names, quick):
     return [name if name in quick else pytest.param(name, marks=pytest.mark.faults) for name in names]
+
+
+def points(name):
+    return POINTS // 4 if name in SLOW else POINTS
 
 
 class Campaign:
@@ -52,15 +74,20 @@ class Campaign:
             differences(self.straight(name)[0], contents(out, self.jobs[name].ignore)) if again.code == 0 else []
         )
         equal = again.code == 0 and not found
-        self.counts.setdefault((name, fault), Counter()).update(["equal" if equal else "different"])
+        self.count(name, fault, "right" if equal else "wrong")
         assert again.code == 0, again.error
         assert found == []
         assert not [path for path in out.rglob("*") if path.name == ".lock" or path.name.endswith(".part")]
 
+    def count(self, name, fault, result):
+        self.counts.setdefault((name, fault), Counter()).update(["tried", result])
+
     def print(self):
-        for (name, fault), count in self.counts.items():
-            print(f"{name:24} {fault:34} tried {count.total():3}  equal {count['equal']:3}  different "
-                  f"{count['different']:3}")  # fmt: skip
+        total = Counter()
+        for (name, fault), count in [*sorted(self.counts.items()), (("all", "all faults"), total)]:
+            total.update(count)
+            numbers = "  ".join(f"{word} {count[word]:4}" for word in ("tried", "refused", "right", "wrong"))
+            print(f"{name:28} {fault:32} {numbers}")
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +105,7 @@ def check_line(ended, code, words):
     assert words in lines[-1], ended.error
 
 
-@pytest.mark.parametrize("name", Jobs.names)
+@pytest.mark.parametrize("name", in_campaign(Jobs.names, KILLED))
 def test_killed_at_a_rename(campaign, name, tmp_path):
     _, events, _ = campaign.straight(name)
     ended = run(campaign.jobs[name].args(tmp_path / "out"), Plan(at=(events + 1) // 2))
@@ -90,7 +117,8 @@ def test_killed_at_a_rename(campaign, name, tmp_path):
 @pytest.mark.parametrize("name", Jobs.names)
 def test_killed_before_and_after_renames(campaign, name, tmp_path):
     _, events, _ = campaign.straight(name)
-    places = sorted({round(1 + n * (events - 1) / (POINTS - 1)) for n in range(POINTS)})
+    n = points(name)
+    places = sorted({round(1 + place * (events - 1) / (n - 1)) for place in range(n)})
     for at in places:
         for after in (False, True):
             out = tmp_path / f"{at}{after}"
@@ -105,7 +133,7 @@ def test_killed_before_and_after_renames(campaign, name, tmp_path):
 def test_killed_at_random(campaign, name, tmp_path):
     draw = random.Random(name)
     seconds = campaign.straight(name)[2]
-    for n in range(POINTS):
+    for n in range(points(name)):
         out = tmp_path / str(n)
         ended = run(campaign.jobs[name].args(out), Plan(delay=draw.uniform(0, seconds)))
         assert ended.code in (-signal.SIGKILL, 0), ended.error
@@ -127,7 +155,7 @@ def test_interrupted(campaign, name, number, tmp_path):
 def test_interrupted_at_random(campaign, name, tmp_path):
     draw = random.Random(name)
     seconds = campaign.straight(name)[2]
-    for n in range(POINTS // 2):
+    for n in range(points(name) // 4):
         for number, code in INTERRUPTIONS.items():
             out = tmp_path / f"{n}-{number}"
             delay = draw.uniform(0.05, seconds)
@@ -149,12 +177,13 @@ def test_two_at_once(campaign, name, tmp_path):
         second = run(job.args(out))
         if not job.shared:
             check_line(second, 2, f"process {first.pid} of ")
+            campaign.count(name, "a second process", "refused")
     finally:
         first.send(signal.SIGCONT)
     ended = first.end()
     assert ended.code == 0, ended.error
     assert "Traceback" not in ended.error
-    campaign.restart(name, out, "two at once, the first stopped")
+    campaign.restart(name, out, "stopped, and continued")
 
 
 @pytest.mark.parametrize("name", in_campaign(Jobs.names, QUICK))
@@ -214,3 +243,70 @@ def test_a_read_only_disk(campaign, name, disk, tmp_path):
     check_line(ended, 2, "read-only")
     disk("rw")
     campaign.restart(name, out, "a read-only disk")
+
+
+def limit(kind, value):
+    """Lower a limit of this process below the parent's."""
+    if kind == resource.RLIMIT_AS:
+        value += psutil.Process().memory_info().vms
+    if kind == resource.RLIMIT_NOFILE:
+        value += max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(kind, (value, value))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        *((resource.RLIMIT_AS, value * 2**20) for value in (5, 40, 200)),
+        *((resource.RLIMIT_NOFILE, value) for value in (3, 8, 20)),
+        *((resource.RLIMIT_FSIZE, value) for value in (300, 20_000)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", Jobs.names)
+def test_limits(campaign, name, kind, value, tmp_path):
+    """Too little memory, too few descriptors, too small files: one line; without the limit the run completes."""
+    out, fault = tmp_path / "out", {resource.RLIMIT_AS: "memory", resource.RLIMIT_NOFILE: "descriptors"}
+    ended = run(campaign.jobs[name].args(out), Plan(setup=lambda: limit(kind, value)))
+    aborted = ended.code == -signal.SIGABRT and kind == resource.RLIMIT_AS  # by a library in C++
+    if ended.code and not aborted:
+        check_line(ended, 2, "")
+        campaign.count(name, f"a limit of {fault.get(kind, 'file sizes')}", "refused")
+    campaign.restart(name, out, f"after a limit of {fault.get(kind, 'file sizes')}")
+
+
+def worker_of(process, seconds=60):
+    """The first worker process of a command, or None if the command ends before."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return None
+            for child in process.children(recursive=True):
+                words = " ".join(child.cmdline())
+                is_helper = "tracker" in words or ("forkserver" in words and child.ppid() == process.pid)
+                if not is_helper:
+                    return child
+        time.sleep(0.002)
+    return None
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("name", Jobs.pools)
+def test_a_worker_is_killed_or_stopped(campaign, name, number, tmp_path):
+    """A killed worker is one line, a stopped one is waited for."""
+    out = tmp_path / "out"
+    command = Running(campaign.jobs[name].args(out))
+    worker = worker_of(psutil.Process(command.pid))
+    if worker is not None:
+        worker.send_signal(number)
+        time.sleep(0.5)
+        worker.send_signal(signal.SIGCONT)
+    ended = command.end()
+    if ended.code:
+        assert number == signal.SIGKILL, ended.error
+        check_line(ended, 2, "killed")
+        campaign.count(name, "a worker gets SIGKILL", "refused")
+    campaign.restart(name, out, f"a worker gets {signal.Signals(number).name}")

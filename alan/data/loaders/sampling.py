@@ -20,6 +20,7 @@ class EpochSampler(DistributedSampler[Any]):
     The index of an item is ``epoch * len(dataset) + item``: a worker process thus receives the epoch with every
     item and can draw random numbers from (seed, epoch, item) however long it lives.
 
+    Ranks take whole batches in turn: what N ranks see in a step, one process sees in N accumulated batches.
     Rank and world size come from ``torch.distributed``. Every rank gets the same number of items and no
     item twice: the ``len(dataset) % world`` items at the end of an epoch's order are skipped in this epoch.
     Lightning keeps a subclass of ``DistributedSampler``, so DDP needs no setting of the trainer.
@@ -27,12 +28,13 @@ class EpochSampler(DistributedSampler[Any]):
     Args:
         dataset: A dataset with a length.
         seed: Seed of the order, 0 or more.
+        batch_size: Samples per batch and rank.
 
     Attributes:
         skip: Number of items at the start of this rank's part that the next iteration skips.
     """
 
-    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+    def __init__(self, dataset: Dataset[Any], seed: int, batch_size: int = 1) -> None:
         ready = distributed.is_available() and distributed.is_initialized()
         super().__init__(
             dataset,
@@ -42,12 +44,17 @@ class EpochSampler(DistributedSampler[Any]):
             drop_last=True,
         )
         self.skip = 0
+        self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[int]:
         """Indices of this rank in this epoch, without the skipped ones."""
         n = len(self.dataset)  # type: ignore[arg-type]
         order = np.random.default_rng([self.seed, self.epoch]).permutation(n)[: self.total_size]
-        return iter((self.epoch * n + order[self.rank :: self.num_replicas][self.skip :]).tolist())
+        size = self.batch_size * self.num_replicas
+        whole = len(order) // size * size
+        own = order[:whole].reshape(-1, self.num_replicas, self.batch_size)[:, self.rank].ravel()
+        rest = order[whole:].reshape(self.num_replicas, -1)[self.rank]  # of the last, smaller batches
+        return iter((self.epoch * n + np.concatenate([own, rest])[self.skip :]).tolist())
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -81,14 +88,15 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Position (epoch and number of yielded batches) and settings that determine the order."""
-        return {"epoch": self._place[0], "batches": self._place[1], **self._order()}
+        """Position (epoch and number of batches of all processes) and settings that determine the order."""
+        return {"epoch": self._place[0], "batches": self._place[1] * self._processes, **self._order()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Restore a position; the next iteration continues from it.
 
         Raises:
-            ParameterError: Seed, data, batch size or number of processes have changed, so the order differs.
+            ParameterError: Seed, data or batch size have changed, so the order differs, or the processes cannot
+                share the batches evenly.
         """
         changed = [
             f"{name} {state_dict.get(name)!r}, now {value!r}"
@@ -100,16 +108,24 @@ class ResumableLoader(DataLoader[Any]):
                 f"cannot resume within an epoch: the checkpoint was made with {'; '.join(changed)}; "
                 "use the same values, or start a new run from its weights"
             )
-        self._place = (int(state_dict["epoch"]), int(state_dict["batches"]))
+        batches, rest = divmod(int(state_dict["batches"]), self._processes)
+        if rest:
+            raise ParameterError(
+                f"cannot resume within an epoch: {self._processes} processes cannot share the "
+                f"{state_dict['batches']} batches that were seen; use fewer processes"
+            )
+        self._place = (int(state_dict["epoch"]), batches)
         self._resume = True
         if isinstance(self.sampler, EpochSampler):
             self.sampler.set_epoch(self._place[0])
 
+    @property
+    def _processes(self) -> int:
+        return getattr(self.sampler, "num_replicas", 1)
+
     def _order(self) -> dict[str, Any]:
-        sampler = self.sampler
         return {
-            "seed": getattr(sampler, "seed", None),
-            "processes": getattr(sampler, "num_replicas", None),
+            "seed": getattr(self.sampler, "seed", None),
             "batch_size": self.batch_size,
             "samples": len(self.dataset),  # type: ignore[arg-type]
             "data": getattr(self.dataset, "fingerprint", ""),
@@ -133,7 +149,7 @@ def resumable_loader(
     Raises:
         ParameterError: A value is out of range, or there are too few samples for one batch.
     """
-    sampler = EpochSampler(dataset, seed)
+    sampler = EpochSampler(dataset, seed, batch_size)
     if sampler.num_samples < (batch_size if drop_last else 1):
         raise ParameterError(
             f"batch_size is {batch_size} on {sampler.num_replicas} process(es), but there are only "

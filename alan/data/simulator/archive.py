@@ -137,7 +137,7 @@ def _write_archive(folder: Path, kind: Layout, jobs: list[PatientJob], workers: 
     bar = tqdm(
         total=len(jobs),
         initial=len(jobs) - len(pending),
-        desc=f"simulate {kind.name}",
+        desc="simulate",
         unit="patient",
         disable=not progress,
     )

@@ -1,5 +1,6 @@
 """A run that is interrupted and resumed sees the same batches as one that is not."""
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -164,6 +165,29 @@ def test_overfitting_on_a_few_batches_still_works(data):
     with pytest.warns(UserWarning, match="turning off the train dataloader shuffling"):
         seen = fit(Recorder(), data(), overfit_batches=2, max_epochs=2)
     assert [row for _, row in seen] == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2
+
+
+def test_ranks_take_the_batches_of_one_process_in_turn(monkeypatch):
+    items = list(range(29))
+    whole = np.array(list(EpochSampler(items, seed=0, batch_size=2)))
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 3)
+    for rank in range(3):
+        monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+        part = np.array(list(EpochSampler(items, seed=0, batch_size=2)))
+        assert len(part) == 9
+        assert (part[:8].reshape(4, 2) == whole[:24].reshape(12, 2)[rank::3]).all()
+        assert part[8] == whole[24 + rank]
+
+
+def test_batches_that_processes_cannot_share_are_refused(data, monkeypatch):
+    state = data().train_dataloader().state_dict() | {"batches": 3}
+    loader = data().train_dataloader()
+    monkeypatch.setattr(loader.sampler, "num_replicas", 2)
+    with pytest.raises(ParameterError, match="2 processes cannot share the 3 batches"):
+        loader.load_state_dict(state)
+    loader.load_state_dict(state | {"batches": 4})
+    assert loader.state_dict()["batches"] == 4
 
 
 def test_ranks_see_disjoint_parts(monkeypatch):

@@ -1,0 +1,69 @@
+"""One line for every error that a user can do something about: bad input, files, memory and worker processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from alan.errors import AlanError
+
+_PLACE = "check who may read and write there, or give another place"
+_PROCESSES = "raise the limit of processes (ulimit -u), or use fewer workers"
+#: Error numbers of the file system that a user can do something about, and what.
+_REMEDIES = {
+    errno.ENOSPC: "free some, run again",
+    errno.EDQUOT: "free some, run again",
+    errno.EACCES: _PLACE,
+    errno.EPERM: _PLACE,
+    errno.EROFS: "give another place",
+    errno.ENOTDIR: "a part of this path is a file; give another place",
+    errno.EISDIR: "give a file",
+    errno.EEXIST: "a file stands where a folder is needed; give another place",
+    errno.ENOENT: "check the spelling",
+    errno.ENAMETOOLONG: "shorten it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "close other programs: the system has no more files to open",
+    errno.EAGAIN: _PROCESSES,
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+}
+_MEMORY = ("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory")
+#: Errors of process pools, joblib and torch's launcher for a process that was killed.
+_LOST_PROCESS = {"BrokenProcessPool", "TerminatedWorkerError", "ProcessExitedException"}
+#: What the libraries say when a limit of the system is reached, without an error number.
+_LIMITS = {"too many open files": errno.EMFILE, "can't start new thread": errno.EAGAIN}
+
+
+def in_one_line(error: BaseException) -> str | None:
+    """Say what is wrong and what to do about it.
+
+    Args:
+        error: What a verb raised.
+
+    Returns:
+        One line; None for an error of the program.
+    """
+    # errors are known by their names where an import would take seconds
+    name, text = type(error).__name__, " ".join(str(error).split())
+    if isinstance(error, AlanError) or name == "MisconfigurationException":
+        return str(error)
+    number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    if _is_memory(error, name, text) or number == errno.ENOMEM:
+        return f"out of memory ({text[:200] or name}): lower the batch size or the number of workers; run again"
+    if name in _LOST_PROCESS or text.startswith("DataLoader worker"):
+        return (
+            "a worker process was killed, perhaps out of memory: lower the number of workers; the same command "
+            "continues from what was saved"
+        )
+    number = number or next((number for words, number in _LIMITS.items() if words in text.lower()), None)
+    if number not in _REMEDIES:
+        return None
+    where = getattr(error, "filename2", None) or getattr(error, "filename", None)
+    full = number in (errno.ENOSPC, errno.EDQUOT)
+    what = "no space left on disk" if full else os.strerror(number).lower()
+    return f"{where or 'output'}: {what}; {_REMEDIES[number]}"
+
+
+def _is_memory(error: BaseException, name: str, text: str) -> bool:
+    known = isinstance(error, MemoryError) or name == "OutOfMemoryError"
+    said = isinstance(error, (RuntimeError, OSError)) or name == "error"  # OpenCV's is called error
+    return known or (said and any(words in text.lower() for words in _MEMORY))

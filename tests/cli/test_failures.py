@@ -1,0 +1,99 @@
+"""Errors of memory, worker processes and limits of the system are one line; errors of the program are not."""
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from alan.cli.failures import in_one_line
+from alan.errors import DataError
+
+
+def die(_):
+    os._exit(1)
+
+
+class Deadly(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, item):
+        os._exit(1)
+
+
+def allocate_with_torch():
+    torch.empty(2**60)
+
+
+def allocate_with_numpy():
+    import numpy as np
+
+    np.zeros(2**50)
+
+
+def lose_a_process_of_a_pool():
+    with ProcessPoolExecutor(1) as pool:
+        list(pool.map(die, [1]))
+
+
+def lose_a_worker_of_a_loader():
+    list(DataLoader(Deadly(), num_workers=1))
+
+
+def use_all_descriptors():
+    raise RuntimeError("Too many open files. Communication with the workers is no longer possible.")
+
+
+def start_too_many_threads():
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("fail", "words"),
+    [
+        (allocate_with_torch, r"out of memory \(.*\): lower the batch size or the number of workers; run again"),
+        (allocate_with_numpy, r"out of memory \(.*\): lower the batch size"),
+        (
+            lose_a_process_of_a_pool,
+            "a worker process was killed, .* lower the number of workers; the same command",
+        ),
+        (lose_a_worker_of_a_loader, "a worker process was killed, .* lower the number of workers"),
+        (use_all_descriptors, r"output: too many open files; raise the limit of open files \(ulimit -n\)"),
+        (start_too_many_threads, r"output: .*; raise the limit of processes \(ulimit -u\), or use fewer workers"),
+    ],
+)
+def test_a_limit_of_the_system_is_one_line(fail, words):
+    with pytest.raises((RuntimeError, MemoryError, BrokenProcessPool)) as caught:
+        fail()
+    line = in_one_line(caught.value)
+    assert "\n" not in line
+    assert re.search(words, line), line
+
+
+def test_an_error_of_the_file_system_names_the_file():
+    assert in_one_line(OSError(errno.ENOMEM, "Cannot allocate memory")).startswith("out of memory (")
+    full = OSError(errno.ENOSPC, "No space left on device", "a.h5")
+    assert in_one_line(full) == "a.h5: no space left on disk; free some, run again"
+    moved = OSError(errno.EACCES, "Permission denied", "a.part", None, "a.h5")
+    assert in_one_line(moved).startswith("a.h5: permission denied; check who may read and write there")
+
+
+def test_an_error_of_the_package_is_its_own_line():
+    assert in_one_line(DataError("a.h5: no such file")) == "a.h5: no such file"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("lv"), OSError(errno.EIO, "I/O error")])
+def test_an_error_of_the_program_is_none(error):
+    assert in_one_line(error) is None
+
+
+def test_no_library_is_imported_for_an_error():
+    code = "import sys, alan.cli.failures; sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
