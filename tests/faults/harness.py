@@ -140,6 +140,7 @@ def _be_the_command(words: list[str], plan: Plan, error: int, count: int) -> Non
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        torch.cuda._is_in_bad_fork = bool  # all of it runs on the CPU, and may fork again
         _count_renames(plan, count)
         plan.setup()
         code = main(words)
