@@ -12,6 +12,7 @@ from .run import Analysis, AnalysisSettings, analyze_files
 from .sources import Source, find_sources
 from .tables import read_loops, read_patients, write_tables
 from .timeline import TimeSettings
+from .views import ViewBank, ViewResult
 
 __all__ = [
     "FLAGS",
@@ -32,7 +33,9 @@ __all__ = [
     "PatientResult",
     "Source",
     "TimeSettings",
+    "ViewBank",
     "ViewEvidence",
+    "ViewResult",
     "analyze_files",
     "analyze_loop",
     "export_loop",

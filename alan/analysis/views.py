@@ -1,0 +1,277 @@
+"""Recognise the view of a loop by the nearest neighbours of its frames in a bank of simulated frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from alan.arrays import ByteArray
+from alan.backbone.base import Backbone
+from alan.backbone.conv import ConvNet
+from alan.backbone.load import load_backbone
+from alan.bounds import NonNegativeFloat, PositiveInt, Share, bounded
+from alan.data.sample import VIEWS
+from alan.downstream.neighbors import WeightedKNNClassifier
+from alan.errors import DataError, ParameterError
+from alan.files import atomic
+from alan.shipped import shipped_or_path
+
+FloatArray = NDArray[np.float32]
+
+#: Class of pictures that show no standard view.
+OTHER = "other"
+#: Classes of a bank, by the numbers in its file.
+CLASSES = (*VIEWS, OTHER)
+#: Weight of the pixels beside the features once a bank holds real frames; chosen on CAMUS patients 0301-0350.
+PIXEL_WEIGHT = 0.7
+#: Side of the thumbnails in pixels, whose standardised values are the pixels that are compared.
+THUMBNAIL = 28
+SCHEMA = "alan-view-bank/1"
+_BATCH = 32
+
+
+@dataclass(frozen=True, eq=False)
+class ViewResult:
+    """View of a loop, with its evidence.
+
+    Attributes:
+        view: ``A2C``, ``A4C``, ``PLAX``, ``PSAX`` or ``other``.
+        share: Share of the votes for the view, 0 to 1, the mean over frames.
+        votes: Each class to its share of the votes.
+        neighbours: (n,) rows of the bank that voted for the view, the heaviest first.
+        thumbnails: (n, 28, 28) uint8, their pictures.
+        unsure: Whether the share is below the bank's ``sure_from``.
+    """
+
+    view: str
+    share: float
+    votes: Mapping[str, float]
+    neighbours: NDArray[np.int64]
+    thumbnails: ByteArray
+    unsure: bool
+
+
+class ViewBank:
+    """Labelled frames, by whose likeness the view of other frames is recognised.
+
+    The feature of a frame is the mean of the deepest map of a convolutional backbone, scaled to length 1. With a
+    ``pixel_weight`` the standardised pixels of its thumbnail, scaled to that length, are appended. The classifier
+    is :class:`alan.downstream.WeightedKNNClassifier`.
+
+    Args:
+        backbone: Locked convolutional backbone.
+        views: (N,) names out of ``A2C``, ``A4C``, ``PLAX``, ``PSAX`` and ``other``.
+        pooled: (N, D) means of the deepest map, see :meth:`pool`.
+        thumbnails: (N, 28, 28) uint8.
+        pixel_weight: Length of the pixels' part of a feature; 0 leaves it out.
+        n_neighbors: Number of neighbours that vote on a frame.
+        sure_from: Share of the votes from which on a view counts as sure.
+        most_frames: Largest number of frames of a loop that are classified, evenly spaced.
+
+    Raises:
+        ParameterError: an argument is not as described.
+    """
+
+    @bounded
+    def __init__(
+        self,
+        backbone: Backbone,
+        views: Sequence[str],
+        pooled: FloatArray,
+        thumbnails: ByteArray,
+        *,
+        pixel_weight: NonNegativeFloat = 0.0,
+        n_neighbors: PositiveInt = 10,
+        sure_from: Share = 0.7,
+        most_frames: PositiveInt = 8,
+    ) -> None:
+        if not isinstance(backbone.network, ConvNet):
+            raise ParameterError("the backbone of a view bank must be a convolutional one, such as alan-sim")
+        unknown = sorted({*views} - {*CLASSES})
+        if unknown:
+            raise ParameterError(f"view is {unknown[0]!r}: give one of {', '.join(CLASSES)}")
+        if not len(views) == len(pooled) == len(thumbnails) or not len(views):
+            raise ParameterError(
+                "views, features and thumbnails differ in number, or are empty: give one of each per frame"
+            )
+        self.backbone, self.views = backbone, tuple(views)
+        self.pooled, self.thumbnails = np.asarray(pooled, np.float32), thumbnails
+        self.pixel_weight, self.n_neighbors, self.sure_from = pixel_weight, n_neighbors, sure_from
+        self.most_frames = most_frames
+        self._classifier = WeightedKNNClassifier(n_neighbors).fit(
+            self._features(self.pooled, thumbnails), self.views
+        )
+
+    @classmethod
+    def build(cls, backbone: Backbone, frames: ByteArray, views: Sequence[str], **settings: Any) -> Self:
+        """Make a bank of labelled frames.
+
+        Args:
+            backbone: Locked convolutional backbone.
+            frames: (N, H, W) uint8.
+            views: (N,) names of their views.
+            **settings: Arguments of the class.
+        """
+        return cls(backbone, views, *cls.pool(backbone, frames), **settings)
+
+    @classmethod
+    def load(cls, path_or_name: str | os.PathLike[str], backbone: Backbone | None = None) -> Self:
+        """Read a bank by its path, or a shipped one by its name (``alan-sim-views``).
+
+        Args:
+            path_or_name: The file, or the name.
+            backbone: The backbone of the bank, if it is loaded already; None loads it by the name in the file.
+
+        Raises:
+            DataError: the file is missing or damaged, or is of another backbone.
+        """
+        path = shipped_or_path(path_or_name)
+        try:
+            with safe_open(path, "numpy") as file:
+                facts = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if facts.get("schema") != SCHEMA:
+                raise DataError(f"{path}: schema is {facts.get('schema')!r}, give a file of {SCHEMA!r}")
+            views = [CLASSES[number] for number in tensors["views"]]
+            settings: dict[str, Any] = {name: float(facts[name]) for name in ("pixel_weight", "sure_from")}
+            settings |= {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
+        except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
+            raise DataError(
+                f"{path}: missing or no bank of views ({error}): give one, such as alan-sim-views"
+            ) from error
+        if backbone is None:
+            beside = Path(path).with_name(facts["backbone"] + ".safetensors")
+            backbone = load_backbone(beside if beside.is_file() else facts["backbone"])
+        if facts["weights"] != _weights(backbone):
+            raise DataError(
+                f"{path}: belongs to another backbone: load {facts['backbone']}, or build the bank again"
+            )
+        return cls(backbone, views, tensors["pooled"].astype(np.float32), tensors["thumbnails"], **settings)
+
+    def save(self, path: str | os.PathLike[str], backbone: str) -> None:
+        """Write the bank as safetensors, atomically.
+
+        Args:
+            path: File, ending in ``.safetensors``.
+            backbone: Name of the backbone, of a shipped file or of one beside this file, for :meth:`load`.
+        """
+        facts = {
+            "schema": SCHEMA,
+            "backbone": backbone,
+            "weights": _weights(self.backbone),
+            **{
+                name: str(getattr(self, name))
+                for name in ("pixel_weight", "sure_from", "n_neighbors", "most_frames")
+            },
+        }
+        tensors: dict[str, NDArray[Any]] = {
+            "pooled": self.pooled.astype(np.float16),
+            "thumbnails": np.ascontiguousarray(self.thumbnails),
+            "views": np.array([CLASSES.index(view) for view in self.views], np.uint8),
+        }
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata=facts)
+
+    def with_frames(self, frames: ByteArray, views: Sequence[str], pixel_weight: float = PIXEL_WEIGHT) -> ViewBank:
+        """Return a bank that also holds real labelled frames; then pixels count too.
+
+        Args:
+            frames: (N, H, W) uint8.
+            views: (N,) names of their views.
+            pixel_weight: Length of the pixels' part of a feature.
+        """
+        pooled, thumbnails = self.pool(self.backbone, frames)
+        return ViewBank(
+            self.backbone,
+            (*self.views, *views),
+            np.concatenate([self.pooled, pooled]),
+            np.concatenate([self.thumbnails, thumbnails]),
+            pixel_weight=pixel_weight,
+            n_neighbors=self.n_neighbors,
+            sure_from=self.sure_from,
+            most_frames=self.most_frames,
+        )
+
+    @staticmethod
+    @torch.no_grad()
+    def pool(backbone: Backbone, frames: ByteArray) -> tuple[FloatArray, ByteArray]:
+        """Compute the means of the deepest map (N, D) float32 and the thumbnails (N, 28, 28) uint8 of frames."""
+        pooled, thumbnails = [], []
+        side = backbone.input_size
+        for start in range(0, len(frames), _BATCH):
+            grey = torch.from_numpy(np.ascontiguousarray(frames[start : start + _BATCH]))[:, None].float() / 255
+            if grey.shape[-2:] != (side, side):
+                grey = _resize(grey, side)
+            maps = backbone.network(backbone.spec.normalise(grey.to(backbone.device)))
+            pooled.append(maps[-1].mean((2, 3)).float().cpu().numpy())
+            small = _resize(grey, THUMBNAIL)[:, 0]
+            thumbnails.append((255 * small.clamp(0, 1)).round().to(torch.uint8).numpy())
+        return np.concatenate(pooled), np.concatenate(thumbnails)
+
+    def classify(self, frames: ByteArray) -> ViewResult:
+        """Recognise the view of one loop.
+
+        Args:
+            frames: (T, H, W) uint8, a loop or a still, cropped to its fan.
+
+        Returns:
+            The view and its evidence.
+
+        Raises:
+            ParameterError: the frames are not as described.
+        """
+        if frames.ndim != 3 or frames.dtype != np.uint8 or not frames.size:
+            raise ParameterError(
+                f"frames are {frames.dtype} {frames.shape}: give a non-empty uint8 array (T, H, W)"
+            )
+        chosen = np.unique(
+            np.linspace(0, len(frames) - 1, min(self.most_frames, len(frames))).round().astype(np.int64)
+        )
+        features = self._features(*self.pool(self.backbone, frames[chosen]))
+        shares = self._classifier.predict_proba(features).mean(0)
+        best = int(shares.argmax())
+        view = str(self._classifier.classes_[best])
+        rows: NDArray[np.int64] = np.asarray(self._classifier.kneighbors(features, return_distance=False))
+        own, counts = np.unique(
+            rows[np.isin(rows, np.flatnonzero(np.array(self.views) == view))], return_counts=True
+        )
+        own = own[np.argsort(-counts, kind="stable")][: self.n_neighbors]
+        votes = {str(name): float(share) for name, share in zip(self._classifier.classes_, shares, strict=True)}
+        share = float(shares[best])
+        return ViewResult(view, share, votes, own, self.thumbnails[own], share < self.sure_from)
+
+    def _features(self, pooled: FloatArray, thumbnails: ByteArray) -> FloatArray:
+        """Features (N, D) of the classifier."""
+        if not self.pixel_weight:
+            return _unit(pooled)
+        pixels = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+        pixels = pixels - pixels.mean(1, keepdims=True)
+        return np.concatenate([_unit(pooled), np.float32(self.pixel_weight) * _unit(pixels)], 1)
+
+
+def _unit(rows: ArrayLike) -> FloatArray:
+    """Rows of length 1; rows of zeros stay."""
+    values = np.asarray(rows, np.float32)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.where(length > 0, length, 1), np.float32)
+
+
+def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:
+    return F.interpolate(grey, (side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _weights(backbone: Backbone) -> str:
+    """Fingerprint of the weights of a backbone, whatever its features are."""
+    from alan.files import fingerprint_tensors
+
+    return fingerprint_tensors(backbone.network.state_dict())
