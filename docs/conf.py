@@ -30,7 +30,7 @@ exclude_patterns = ["_build", "_ext", "reference/_*"]
 
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1800  # seconds per cell, also on a busy machine
 nb_execution_in_temp = True
 nb_merge_streams = True
 
