@@ -45,17 +45,17 @@ def picture(seed, size=SIZE):
 
 
 class Discs(EchoDataset):
-    """Patients 0 to 5 on the train side, 6 and 7 val, 8 and 9 test; ED and ES of each."""
+    """Patients 0 to 5 on the train split, 6 and 7 val, 8 and 9 test; ED and ES of each."""
 
     name = "Discs"
     structures = ("lv", "myo", "la")
 
-    def __init__(self, root, sides=None, leaks=""):
+    def __init__(self, root, splits=None, leaks=""):
         super().__init__(root, "nothing")
         self.leaks = leaks
-        sides = sides or ["train"] * 6 + ["val"] * 2 + ["test"] * 2
-        records = [Record(f"s{i}", f"p{i % 10}", side, "A4C") for i, side in enumerate(sides)]
-        self._set_records(records, [[] for _ in records], {"sides": sides})
+        splits = splits or ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+        records = [Record(f"s{i}", f"p{i % 10}", split, "A4C") for i, split in enumerate(splits)]
+        self._set_records(records, [[] for _ in records], {"splits": splits})
 
     def _load(self, index):
         frames, masks = zip(*(picture([index, t]) for t in range(2)), strict=True)

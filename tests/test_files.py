@@ -23,7 +23,7 @@ def test_mode_follows_the_umask_whatever_the_library_sets(tmp_path):
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_nothing_stays_of_a_failed_write(tmp_path):
+def test_a_failed_write_leaves_nothing(tmp_path):
     target = tmp_path / "file"
     target.write_text("before")
 

@@ -24,13 +24,13 @@ class Discs(EchoDataset):
     name = "Discs"
     structures = ("lv", "myo")
 
-    def __init__(self, root, sides, patients=None):
+    def __init__(self, root, splits, patients=None):
         super().__init__(root, "nothing")
-        patients = patients or [f"p{i}" for i in range(len(sides))]
+        patients = patients or [f"p{i}" for i in range(len(splits))]
         self.leaks = "on purpose" if len(set(patients)) < len(patients) else ""
-        pairs = enumerate(zip(sides, patients, strict=True))
-        records = [Record(f"s{i}", patient, side, "A4C") for i, (side, patient) in pairs]
-        self._set_records(records, [[] for _ in records], {"sides": sides})
+        pairs = enumerate(zip(splits, patients, strict=True))
+        records = [Record(f"s{i}", patient, split, "A4C") for i, (split, patient) in pairs]
+        self._set_records(records, [[] for _ in records], {"splits": splits})
 
     def _load(self, index):
         rng = np.random.default_rng(index)
@@ -53,11 +53,11 @@ def discs(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("active")
 
-    def make(name, sides, patients=None):
+    def make(name, splits, patients=None):
         root = folder / name
         root.mkdir()
         out = folder / f"{name}.h5"
-        data = Discs(root, sides, patients)
+        data = Discs(root, splits, patients)
         prepare(data, out, Preprocessing(SIZE), "all", workers=0, progress=False)
         return str(out)
 

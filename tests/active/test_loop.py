@@ -64,7 +64,7 @@ def test_scores_are_those_of_the_metrics(discs, tmp_path):
     assert record.scores["val_dice"] == pytest.approx(np.nanmean(dice(predicted, truth)), abs=1e-5)
 
 
-def test_killed_after_a_phase_it_goes_on_to_the_same_end(straight, discs, tmp_path, monkeypatch):
+def test_a_run_killed_after_a_phase_ends_like_an_uninterrupted_one(straight, discs, tmp_path, monkeypatch):
     out, calls = tmp_path / "killed", []
 
     def killed(*args, **options):

@@ -88,7 +88,7 @@ def test_unlabelled_frames_of_a_store(discs):
     assert len(open_pool(discs.store, 32, include_labelled=True)) == len(store)
 
 
-def test_a_scoring_that_was_cut_off_goes_on(folder, tmp_path, monkeypatch):
+def test_an_interrupted_scoring_resumes(folder, tmp_path, monkeypatch):
     network, pool, part = model(), open_pool(str(folder), 32), tmp_path / "part.json"
     straight = suggest(network, pool, 6, passes=3, batch_size=2)
     monkeypatch.setattr(PartialScores.__init__, "__defaults__", (0.0,))

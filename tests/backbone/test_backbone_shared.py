@@ -66,7 +66,7 @@ def test_a_batch_gives_what_its_frames_give(spec, frames):
 
 
 @SPECS
-def test_fingerprint_says_weights_and_settings(spec):
+def test_fingerprint_covers_weights_and_settings(spec):
     backbone = random_backbone(spec, 3)
     assert backbone.fingerprint == random_backbone(spec, 3).fingerprint
     others = [
@@ -101,7 +101,7 @@ def test_random_like_is_the_same_network_untrained(spec, frames):
 
 
 @SPECS
-def test_parcels_stand_on_it(spec, frames, tmp_path):
+def test_parcels_use_it(spec, frames, tmp_path):
     source, path = tmp_path / "b.safetensors", tmp_path / "p.safetensors"
     export_backbone(spec.build_seeded(1), spec, source)
     backbone = load_backbone(source)

@@ -31,8 +31,8 @@ class Noise(EchoDataset):
     def __init__(self, root, seed=0):
         super().__init__(root, "nothing")
         self.seed = seed
-        views, sides = ("A4C", "A2C"), ("train", "train", "train", "train", "val", "test")
-        records = [Record(f"s{i}", f"p{i}", sides[i], views[i % 2]) for i in range(len(self.lengths))]
+        views, splits = ("A4C", "A2C"), ("train", "train", "train", "train", "val", "test")
+        records = [Record(f"s{i}", f"p{i}", splits[i], views[i % 2]) for i in range(len(self.lengths))]
         self._set_records(records, [[] for _ in records], {"seed": seed})
 
     def _load(self, index):

@@ -128,7 +128,7 @@ def empty_split(tiny, folder):
 
 @case("split 'val' is empty", "it holds test: 8, train: 8")
 def empty_split_fit(tiny, folder):
-    """A store without a validation side."""
+    """A store without a validation split."""
     split, out = folder / "split.yaml", folder / "store.h5"
     split.write_text("train: 1-4\ntest: 5-8\n", encoding="utf-8")
     prepare_store("camus", tiny.archive("camus"), str(out), split=str(split), workers=0)

@@ -332,16 +332,16 @@ def test_results_hold_every_structure_rule_and_baseline(chain):
     assert str(chain / "raptor" / "parcels.safetensors") in inputs
 
 
-def test_no_patient_stands_on_two_sides(chain):
+def test_no_patient_is_in_two_splits(chain):
     store = FrameStore(chain / "camus.h5")
-    sides = {side: {s.patient for s in store.select(split=side)} for side in ("train", "val", "test")}
-    assert all(sides.values())
-    assert sum(map(len, sides.values())) == len(set.union(*sides.values())) == 9
+    splits = {split: {s.patient for s in store.select(split=split)} for split in ("train", "val", "test")}
+    assert all(splits.values())
+    assert sum(map(len, splits.values())) == len(set.union(*splits.values())) == 9
     cases = pd.read_csv(chain / "report" / "per_case.csv", dtype={"patient": str})
-    assert set(cases["patient"]) == sides["test"]
+    assert set(cases["patient"]) == splits["test"]
     results = json.loads((chain / "report" / "results.json").read_text(encoding="utf-8"))
-    assert results["segmentation"]["label"]["patients"] == len(sides["val"])
-    assert results["segmentation"]["train_patients"] == len(sides["train"])
+    assert results["segmentation"]["label"]["patients"] == len(splits["val"])
+    assert results["segmentation"]["train_patients"] == len(splits["train"])
 
 
 def test_the_report_is_one_page_with_everything(chain):

@@ -56,7 +56,7 @@ def test_a_wrong_entry_is_one_line(entry, message):
         read_method({"name": "m", **entry})
 
 
-def test_a_wrong_entry_is_told_by_the_command(alan, tmp_path):
+def test_a_wrong_entry_is_reported_by_the_command(alan, tmp_path):
     ran = alan("evaluate", "--out", tmp_path / "run", "--label_efficiency.store", "s.h5",
                '--label_efficiency.methods=[{"name": "m", "kind": "rule", "parcls": "p"}]')  # fmt: skip
     assert ran.code == 2

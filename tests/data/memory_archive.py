@@ -22,15 +22,15 @@ class MemoryArchive(EchoDataset):
     structures = ("lv", "la")
 
     def __init__(
-        self, root, *, lengths=(5, 4, 1, 7, 3, 6), shape=(20, 30), sides=None, broken=(), kill_at=None, leaks=""
+        self, root, *, lengths=(5, 4, 1, 7, 3, 6), shape=(20, 30), splits=None, broken=(), kill_at=None, leaks=""
     ):
         super().__init__(root, "nothing")
         self.lengths, self.shape, self.broken, self.kill_at = lengths, shape, broken, kill_at
         self.leaks = leaks
         self.log = self.root / "decoded.txt"
-        sides = sides or ["train" if i < 4 else "test" for i in range(len(lengths))]
+        splits = splits or ["train" if i < 4 else "test" for i in range(len(lengths))]
         records = [
-            Record(f"s{i}", f"p{i // 2}", sides[i], ("A4C", "A2C")[i % 2], attributes={"EF": 50.0 + i})
+            Record(f"s{i}", f"p{i // 2}", splits[i], ("A4C", "A2C")[i % 2], attributes={"EF": 50.0 + i})
             for i in range(len(lengths))
         ]
         self._set_records(records, [[] for _ in records], {"lengths": lengths, "shape": shape})

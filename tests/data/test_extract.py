@@ -95,7 +95,7 @@ def test_stills_and_manifest(tmp_path, root, frames):
     }
 
 
-def test_the_folder_reader_goes_on_from_there(tmp_path, root):
+def test_the_folder_reader_continues_from_there(tmp_path, root):
     extract_frames(str(root), str(tmp_path / "out"), every=5)
     stills = FrameFolder(tmp_path / "out", unlabelled=True)
     patients = [r.patient for r in stills.records]
@@ -150,7 +150,7 @@ def test_nothing_is_left_when_nothing_can_be_decoded(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["read_cine", "write_json", "_publish", "atomic", "Run.finish", "shutil.rmtree"])
-def test_a_run_that_was_stopped_goes_on(tmp_path, root, monkeypatch, place):
+def test_a_stopped_run_resumes(tmp_path, root, monkeypatch, place):
     """Stopped at the second call of a function (the first for those called once), then run again."""
     extract_frames(str(root), str(tmp_path / "whole"), every=3)
     calls = []

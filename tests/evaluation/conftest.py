@@ -23,12 +23,12 @@ class Ellipses(EchoDataset):
     name = "Ellipses"
     structures = ("lv", "la")
 
-    def __init__(self, root, sides, leaks=""):
+    def __init__(self, root, splits, leaks=""):
         super().__init__(root, "nothing")
         self.leaks = leaks
         records = [
-            Record(f"p{number}_{side}{view}", f"p{number}", side, view, f"s{number}")
-            for number, (side, view) in enumerate(sides)
+            Record(f"p{number}_{split}{view}", f"p{number}", split, view, f"s{number}")
+            for number, (split, view) in enumerate(splits)
         ]
         if leaks:
             records = [Record(r.id, "everyone", r.split, r.view, "s0") for r in records]
@@ -51,7 +51,7 @@ class Ellipses(EchoDataset):
         return Sample(record, frames.clip(0, 255).astype(np.uint8), spacing, masks, np.arange(2), 0, 1)
 
 
-SIDES = (
+SPLITS = (
     [("train", "A4C")] * 3 + [("train", "A2C")] * 3 + [("val", "A4C")] * 3 + [("test", "A4C"), ("test", "A2C")] * 3
 )
 
@@ -62,14 +62,16 @@ def lab(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("lab")
     (folder / "archive").mkdir()
-    prepare(Ellipses(folder / "archive", SIDES), folder / "store.h5", Preprocessing(32), workers=1, progress=False)
-    leaking = Ellipses(folder / "archive", SIDES, leaks="Made by image: patients stand on both sides.")
+    prepare(
+        Ellipses(folder / "archive", SPLITS), folder / "store.h5", Preprocessing(32), workers=1, progress=False
+    )
+    leaking = Ellipses(folder / "archive", SPLITS, leaks="Made by image: patients are in both splits.")
     prepare(leaking, folder / "leaking.h5", Preprocessing(32), workers=1, progress=False)
     spec = VitSpec(image_size=32, patch_size=4, in_chans=1, dim=24, depth=1, heads=2, initialisation="xavier")
     raw = random_backbone(spec, seed=1)
     export_backbone(raw.network, spec, folder / "backbone.safetensors")
     backbone = load_backbone(folder / "backbone.safetensors")
-    frames = np.stack([Ellipses(folder / "archive", SIDES)[i].frames[0, :32, :32] for i in range(6)])
+    frames = np.stack([Ellipses(folder / "archive", SPLITS)[i].frames[0, :32, :32] for i in range(6)])
     model = fit_kmeans(backbone, frames, 12, source=str(folder / "backbone.safetensors"))
     save_parcels(model, folder / "parcels.safetensors")
     return folder

@@ -36,7 +36,7 @@ def network(path, structures=("lv", "la"), seed=0, **provenance):
 
 @pytest.fixture(scope="module")
 def nets(lab, tmp_path_factory):
-    """Two networks trained on the store's training side, their ensemble, and a binary one of unknown origin."""
+    """Two networks trained on the store's training split, their ensemble, and a binary one of unknown origin."""
     folder = tmp_path_factory.mktemp("nets")
     origin = {"stores": [FrameStore(lab / "store.h5").fingerprint], "train_split": "train", "val_split": "val"}
     members = {name: network(folder / f"{name}.safetensors", seed=n, **origin) for n, name in enumerate("ab")}
@@ -197,7 +197,7 @@ def test_an_interrupted_run_predicts_nothing_again(run, lab, nets, monkeypatch, 
         ({"train_split": "train", "val_split": "val"}, True),
     ],
 )
-def test_a_network_that_learnt_from_the_test_side_is_refused(lab, nets, tmp_path, origin, ok):
+def test_a_network_trained_on_the_test_split_is_refused(lab, nets, tmp_path, origin, ok):
     path, out = tmp_path / "n.safetensors", tmp_path / "run"
     stores = [FrameStore(lab / "store.h5").fingerprint]
     one = network(path, seed=5, stores=stores, **origin)

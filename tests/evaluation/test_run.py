@@ -269,7 +269,7 @@ def test_a_view_split_that_announces_its_leak_is_reported_in_red(lab, tmp_path):
     run = run_evaluation(None, views, tmp_path / "run")
     page = write_report(run).read_text()
     assert 'class="alarm"' in page
-    assert "Made by image: patients stand on both sides." in page
+    assert "Made by image: patients are in both splits." in page
     assert "published, ALAN paper Table 3, n = 1,041" in page
     silent = FrameStore(lab / "leaking.h5")
     assert silent.leaks
@@ -328,7 +328,7 @@ def test_a_list_for_each_phase_learns_from_it_and_segments_it(lab, tmp_path):
     assert "left ventricle at end systole" in page
 
 
-def test_a_phase_in_which_nothing_is_chosen_is_told(lab, tmp_path, monkeypatch):
+def test_a_phase_in_which_nothing_is_chosen_is_reported(lab, tmp_path, monkeypatch):
     fit, phases = ParcelSelector.fit, iter(("ED", "ES"))
 
     def strict(self, maps, masks, groups=None):

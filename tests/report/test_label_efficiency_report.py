@@ -52,7 +52,7 @@ def summary():
         for phase in ("ED", "ES", "both")
     ]
     rows += [row("fixed", "segmenter", 0, s, p, 0.83, 1) for s in ("lv", "la") for p in ("ED", "ES", "both")]
-    side = {"patients": 299, "frames": 598, "views": {"A4C": 598}, "phases": {"ED": 299, "ES": 299}}
+    split = {"patients": 299, "frames": 598, "views": {"A4C": 598}, "phases": {"ED": 299, "ES": 299}}
     return {
         "store": {
             "name": "CAMUS",
@@ -62,8 +62,8 @@ def summary():
             "simulated": False,
         },
         "leaks": "",
-        "label": side,
-        "test": {**side, "patients": 50, "frames": 100},
+        "label": split,
+        "test": {**split, "patients": 50, "frames": 100},
         "structures": ["lv", "la"],
         "seeds": [0, 1, 2],
         "largest_component": True,

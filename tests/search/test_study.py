@@ -69,7 +69,7 @@ def test_tpe_learns_and_never_repeats(open_study):
     assert found["tpe"] > found["random"]
 
 
-def test_a_search_goes_on(open_study):
+def test_a_search_resumes(open_study):
     """Interrupted in the midst of three trials: their points are trained all the same, and none is repeated."""
 
     def interrupted(point, report):
@@ -113,7 +113,7 @@ def test_more_trials_continue_a_finished_study(open_study):
     ],
     ids=["cuda", "cpu", "python", "diverged", "impossible"],
 )
-def test_failures_are_recorded_and_the_search_goes_on(open_study, error, reason):
+def test_failures_are_recorded_and_the_search_continues(open_study, error, reason):
     def failing(point, report):
         if point.encoder == "vgg11":
             raise error
@@ -267,7 +267,7 @@ END = {
 
 
 @pytest.mark.parametrize("end", END)
-def test_a_process_that_was_given_up_drops_its_trial_and_goes_on(open_study, caplog, end):
+def test_a_process_that_was_given_up_drops_its_trial_and_continues(open_study, caplog, end):
     """It was stopped for so long that another process failed its trial; whatever it does next, nothing breaks."""
     search, other, seen = open_study(4, disk=True), open_study(4, disk=True), []
 

@@ -14,7 +14,7 @@ from alan.errors import DataError
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".mhd", ".mha"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 @pytest.mark.parametrize("length", [None, 1, 3])
-def test_files_of_simpleitk_come_back(tmp_path, archives, suffix, dtype, length):
+def test_files_of_simpleitk_are_read_back(tmp_path, archives, suffix, dtype, length):
     array = np.arange(6 * 10 * (length or 1)).reshape(*([length] if length else []), 6, 10)
     path = tmp_path / f"a{suffix}"
     archives.medical(path, array, spacing=(0.5, 0.25), dtype=dtype)
@@ -26,7 +26,7 @@ def test_files_of_simpleitk_come_back(tmp_path, archives, suffix, dtype, length)
 
 
 @pytest.mark.parametrize("suffix", [".mhd", ".mha"])
-def test_compressed_metaimages_of_simpleitk_come_back(tmp_path, suffix):
+def test_compressed_metaimages_of_simpleitk_are_read_back(tmp_path, suffix):
     array = np.random.default_rng(0).integers(0, 50, (3, 40, 60), np.uint8)
     sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"a{suffix}"), useCompression=True)
     assert np.array_equal(read_medical(tmp_path / f"a{suffix}").array, array)

@@ -41,11 +41,11 @@ def test_unions(discs):
 
 def test_two_stores(discs, tmp_path):
     """Indices count through the stores; labels come from the right one."""
-    other = discs.make("other", sides=["train", "val", "val"])
+    other = discs.make("other", splits=["train", "val", "val"])
     data = LabelledFrameDataModule([discs.store, other], ["lv"], batch_size=64)
     with pytest.raises(SplitLeakError):
         data.setup()  # p1 is train in one and val in the other
-    same = discs.make("same", sides=["train", "train", "train"] + ["val"] * 0)
+    same = discs.make("same", splits=["train", "train", "train"] + ["val"] * 0)
     data = LabelledFrameDataModule([discs.store, same], ["lv"], val_split="val", batch_size=64)
     with pytest.raises(DataError, match="split 'val' is empty"):
         data.setup()
@@ -111,8 +111,8 @@ def test_refused_at_once(discs, options, error, message):
         discs.data(**options)
 
 
-def test_a_patient_on_two_sides(discs):
-    sides = ["train"] * 6 + ["val"] * 2 + ["test"] * 2 + ["val"]  # s10 is p0 again
-    leaky = discs.make("leaky", sides=sides, leaks="a patient in two splits")
+def test_a_patient_in_two_splits(discs):
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2 + ["val"]  # s10 is p0 again
+    leaky = discs.make("leaky", splits=splits, leaks="a patient in two splits")
     with pytest.raises(SplitLeakError, match="'Discs/p0' and 0 more are in 'train' and in 'val'"):
         LabelledFrameDataModule([leaky], ["lv"]).setup()

@@ -83,11 +83,11 @@ def test_stores_that_do_not_go_together(store, memory):
     bigger = memory.store("b.h5", size=24)
     with pytest.raises(DataError, match=r"frames of 24 px.*of 16 px: prepare both with the same size"):
         FrameDataModule([str(store.path), str(bigger.path)]).setup()
-    sides = ["train", "train", "test", "test"]
-    split = memory.store("c.h5", lengths=(5, 4, 3, 2), sides=sides)
+    splits = ["train", "train", "test", "test"]
+    split = memory.store("c.h5", lengths=(5, 4, 3, 2), splits=splits)
     with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is in 'train' in .* and in 'test' in"):
         FrameDataModule([str(store.path), str(split.path)]).setup()
-    nowhere = memory.store("d.h5", lengths=(5, 4, 3, 2), sides=[""] * 4)  # a store without sides hides nothing
+    nowhere = memory.store("d.h5", lengths=(5, 4, 3, 2), splits=[""] * 4)  # a store without splits hides nothing
     with pytest.raises(SplitLeakError, match=r"patient 'p1' of Memory is in 'train' in .* and in 'test' in"):
         StoreSet([nowhere.path, store.path, split.path])
     with pytest.raises(DataError, match="given twice"):

@@ -26,7 +26,7 @@ def test_phase_by_hand():
         assert np.isnan(phase_fraction(frame, ed, es))
 
 
-def test_a_batch_says_what_the_store_says(data, tiny):
+def test_a_batch_agrees_with_the_store(data, tiny):
     store = FrameStore(tiny.store("camus"))
     module = data(structures=["la", "lv"])
     module.setup()

@@ -268,7 +268,7 @@ class TestIdentify:
         with pytest.raises(DataError, match=r"unknown split 'tset'.*'test'"):
             identify(tmp_path, self.IDS[:1])
 
-    def test_a_table_that_says_two_things_of_a_picture(self, tmp_path):
+    def test_a_table_with_two_entries_for_a_picture(self, tmp_path):
         """The last row would win, and a patient could be in two splits under two names."""
         table = tmp_path / "patients.csv"
         for second in ("p1_A4C_1", "p1_A4C_1.png", "p1/A4C_1.png"):

@@ -88,7 +88,7 @@ def test_a_foreign_folder_is_refused(roots, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_splits_have_no_empty_side_and_follow_the_seed():
+def test_no_split_is_empty_and_splits_follow_the_seed():
     for n in (3, 4, 10, 57):
         sides = draw_splits(n, (0.7, 0.1, 0.2), 0)
         assert len(sides) == n

@@ -43,7 +43,7 @@ def clips():
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_shapes_types_and_what_stands_in_each_view(clips, view):
+def test_shapes_types_and_structures_of_each_view(clips, view):
     clip = clips[view]
     assert clip.frames.shape == clip.labels.shape == (8, 112, 112)
     assert clip.frames.dtype == clip.labels.dtype == np.uint8

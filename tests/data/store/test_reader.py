@@ -129,8 +129,8 @@ def test_labelled_frames_by_phase(store):
         store.labelled(phases=["EDD"])
 
 
-def test_labelled_says_when_nothing_is_annotated(memory):
-    store = memory.store(lengths=(5, 4, 1), sides=["train", "train", "test"])
+def test_labelled_reports_when_nothing_is_annotated(memory):
+    store = memory.store(lengths=(5, 4, 1), splits=["train", "train", "test"])
     with pytest.raises(DataError, match="no annotated frame of phase ED or ES in split 'test'"):
         store.labelled("test")
 

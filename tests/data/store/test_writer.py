@@ -236,8 +236,8 @@ def test_annotated_frames_only(memory):
 
 
 def test_a_leaking_split_is_refused_unless_it_is_named(memory):
-    sides = ["train", "test", "train", "train", "test", "test"]
-    archive = memory.archive(sides=sides, leaks="images of one study in two splits")
+    splits = ["train", "test", "train", "train", "test", "test"]
+    archive = memory.archive(splits=splits, leaks="images of one study in two splits")
     assert run(archive, memory.path / "named.h5").leaks == "images of one study in two splits"
     archive.leaks = ""
     with pytest.raises(SplitLeakError, match="patient 'p0' is in two splits"):

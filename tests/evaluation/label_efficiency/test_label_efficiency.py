@@ -133,14 +133,14 @@ def case(result, method, n, seed, structure, phase="both"):  # noqa: PLR0917
     return float(rows[(rows["structure"] == structure) & (rows["phase"] == phase)]["dice"].iloc[0])
 
 
-def sides(lab, n, seed):
+def frames_of(lab, n, seed):
     store = FrameStore(lab / "store.h5")
     label, test = store.labelled(split="train"), store.labelled(split="test")
     return store, label[label["patient"].isin(draw_patients(label["patient"], n, seed))], test
 
 
 def test_a_rule_by_hand(lab, measured):
-    store, label, test = sides(lab, 3, 1)
+    store, label, test = frames_of(lab, 3, 1)
     model = load_parcels(lab / "parcels.safetensors")
     selector = ParcelSelector(rule="greedy", n_parcels=12)
     fitted = ParcelSegmenter(selector).fit(
@@ -161,7 +161,7 @@ def test_a_list_for_each_phase_by_hand(lab, protocol, tmp_path):
         RuleMethod("beta", parcels=parcels, rule="beta", prior=simulated, per_phase=True),
     ]
     result = measure_efficiency(replace(protocol, methods=methods, label_patients=(3,), seeds=(1,)), tmp_path)
-    store, label, test = sides(lab, 3, 1)
+    store, label, test = frames_of(lab, 3, 1)
     model, other = load_parcels(parcels), FrameStore(simulated)
     for phase in ("ED", "ES"):
         mine, asked = label[label["phase"] == phase], test[test["phase"] == phase]
@@ -182,7 +182,7 @@ def test_a_list_for_each_phase_by_hand(lab, protocol, tmp_path):
 
 
 def test_a_linear_readout_by_hand(lab, measured):
-    store, label, test = sides(lab, 3, 0)
+    store, label, test = frames_of(lab, 3, 0)
     backbone = load_backbone(lab / "backbone.safetensors")
     maps = np.zeros((len(label), 32, 32), int)
     for value, name in enumerate(STRUCTURES, 1):
@@ -213,14 +213,14 @@ def test_the_table_is_the_mean_over_seeds_of_the_cells(measured):
 def test_a_fixed_segmenter_uses_no_labels(lab, measured, segmenter):
     from alan.supervised.segmenter import load_segmenter
 
-    store, _, test = sides(lab, 1, 0)
+    store, _, test = frames_of(lab, 1, 0)
     predicted = load_segmenter(segmenter).masks(torch.from_numpy(store.frames(test["frame"])))["lv"].numpy()
     largest = np.stack([main_component(mask, np.zeros((32, 32), int)) for mask in predicted])
     expected = dice(largest, store.masks(test["label"], "lv")).mean()
     assert case(measured[1], "fixed", 0, 0, "lv") == pytest.approx(expected)
 
 
-def test_a_killed_run_goes_on_from_its_cells(protocol, measured, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_from_its_cells(protocol, measured, tmp_path, monkeypatch):
     """Killed after three cells; the second start computes the others, and all agree with the uninterrupted run."""
     short = only(protocol, "greedy", "linear", "atlas", label_patients=(1, 3), seeds=(0,))
     compute, started = efficiency.compute_cell, []
@@ -357,7 +357,7 @@ def test_reasons_of_several_phases_are_all_kept(protocol, tmp_path, monkeypatch)
         assert ed[4:] != es[4:]
 
 
-def test_a_failed_cell_is_told_and_tried_again(protocol, tmp_path):
+def test_a_failed_cell_is_reported_and_tried_again(protocol, tmp_path):
     """A training that diverges leaves the others alone; its cell is not kept."""
     wild = replace(TRAINING, lr=1e30, steps=8, optimiser="adam", schedule="constant")
     methods = [NetworkMethod("wild", network=wild), AtlasMethod("atlas")]
@@ -425,12 +425,12 @@ def test_bad_input_leaves_nothing(protocol, tmp_path, change, error, message):
     assert not out.exists()
 
 
-def test_a_segmenter_that_saw_the_test_side_is_refused(lab, protocol, tmp_path):
+def test_a_segmenter_trained_on_the_test_split_is_refused(lab, protocol, tmp_path):
     store = FrameStore(lab / "store.h5")
     path = str(tmp_path / "s.safetensors")
-    for sides in ({"train_split": "test", "val_split": "val"}, {"train_split": "train", "val_split": "test"}):
+    for splits in ({"train_split": "test", "val_split": "val"}, {"train_split": "train", "val_split": "test"}):
         learnt = untrained_segmenter(SPEC, STRUCTURES, "sector", 32)
-        learnt.provenance |= {"stores": [store.fingerprint], **sides}
+        learnt.provenance |= {"stores": [store.fingerprint], **splits}
         save_segmenter(learnt, path)
         for method in (
             {"kind": "segmenter", "segmenter": path},
