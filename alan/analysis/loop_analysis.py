@@ -19,6 +19,7 @@ from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, judge
 from alan.analysis.results import LoopResult, Measure, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, segment_loop
+from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.bounds import bounded
 
 #: Number of frames that go through the model at a time.
@@ -147,6 +148,10 @@ def _measured(
         mass = measures.ventricular_mass_g(masks["lv"], masks["myo"], used, grid)
     counted = [number for beat, number in zip(beats, numbers, strict=True) if beat in used]
     summary: dict[str, Any] = {**measures.summarise(counted, sized=sized)}
+    if used and settings.samples:
+        pair = model.views[view.view]["lv"]
+        draws = sample_beats(pair, maps, timeline.phase, grid, used, n=settings.samples, seed=settings.seed)
+        summary |= with_intervals(summary, draws, counted)
     return replace(
         base,
         structures=structures,
