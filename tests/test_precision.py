@@ -1,10 +1,14 @@
 """``precision: auto``: bfloat16 where the hardware computes it, and what a run recorded is kept."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from alan import precision
 from alan.precision import choose_precision, native_bf16
+from alan.shipped import shipped_configs
 
 WITHOUT = "processor\t: 0\nflags\t\t: fpu sse2 avx512f avx512vl\nbugs\t\t: spectre_v1\n\nprocessor\t: 1\n"
 
@@ -52,3 +56,11 @@ def test_a_stated_or_recorded_precision_is_kept(machine):
     assert choose_precision("auto", recorded="bf16-mixed") == "bf16-mixed"
     assert choose_precision("32-true", recorded="bf16-mixed") == "32-true"
     assert choose_precision("auto", recorded="auto") == "32-true"
+
+
+def test_no_shipped_configuration_forces_bfloat16():
+    """Emulated, it is several times slower than float32."""
+    forced = re.compile(r"^\s*precision: *(bf16|16)", re.MULTILINE)
+    paths = list(shipped_configs().values())
+    assert len(paths) > 40
+    assert [path for path in paths if forced.search(Path(path).read_text(encoding="utf-8"))] == []

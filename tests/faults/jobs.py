@@ -23,8 +23,10 @@ import SimpleITK  # noqa: F401
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.registry import open_dataset
 from alan.data.store.writer import prepare
-from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+from alan.supervised.segmenter import save_segmenter
 from alan.supervised.settings import NetworkSpec
+
+from ..discs import untrained_segmenter
 
 #: Written anew by every call, with the time or the seconds of the work in them.
 PAGES = (r"report\.html", r"figures/.*", r"run\.json")
