@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -21,6 +21,7 @@ from alan.analysis.results import LoopResult, Measure, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, segment_loop
 from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.bounds import bounded
+from alan.errors import ConfigError
 
 #: Number of frames that go through the model at a time.
 _BATCH = 32
@@ -52,18 +53,19 @@ class LoopAnalysis:
         result: The measurements.
         labels: (T, size, size) uint8 on the grid of the model; None if the loop was left out.
         evidence: Parcels and white boxes; None if the loop was left out.
+        thumbnails: (n, h, w) uint8, the labelled frames that voted for the view; None if the view was given.
     """
 
     result: LoopResult
     labels: NDArray[np.uint8] | None = None
     evidence: ParcelEvidence | None = None
+    thumbnails: NDArray[np.uint8] | None = None
 
 
 def analyze_loop(
     loop: Loop,
     model: AnalysisModel,
     settings: LoopSettings,
-    recognise: Callable[[NDArray[np.uint8]], ViewEvidence],
     provenance: Mapping[str, str],
 ) -> LoopAnalysis:
     """Analyze one loop.
@@ -72,7 +74,6 @@ def analyze_loop(
         loop: The loop.
         model: Parcels and white boxes.
         settings: How it is analyzed.
-        recognise: Recognises the view from some resized frames (n, size, size).
         provenance: Names and fingerprints, for the result.
 
     Returns:
@@ -82,8 +83,7 @@ def analyze_loop(
         DataError: the file cannot be decoded any more.
     """
     frames = np.concatenate([model.resize(part) for part in loop.chunks(_BATCH)])
-    some = frames[np.linspace(0, len(frames) - 1, min(len(frames), 8)).round().astype(int)]
-    view = ViewEvidence(settings.view, 1.0, given=True) if settings.view else recognise(some)
+    view, thumbnails = _view(model, frames, settings.view)
     rows, columns = loop.box
     base = LoopResult(
         loop=loop.name,
@@ -100,12 +100,12 @@ def analyze_loop(
     )
     if view.view not in model.views:
         reason = f"the view is {view.view}: the model measures {', '.join(model.views)}"
-        return LoopAnalysis(replace(base, status="left out", reason=reason))
+        return LoopAnalysis(replace(base, status="left out", reason=reason), thumbnails=thumbnails)
     maps = np.concatenate([model.maps(frames[n : n + _BATCH]) for n in range(0, len(frames), _BATCH)])
     timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
     result = _measured(base, loop, model, timeline=timeline, maps=maps, settings=settings)
     boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}
-    return LoopAnalysis(result, timeline.labels, ParcelEvidence(maps, boxes))
+    return LoopAnalysis(result, timeline.labels, ParcelEvidence(maps, boxes), thumbnails)
 
 
 def _measured(
@@ -171,6 +171,20 @@ def _measured(
         flags=doubts,
         **summary,
     )
+
+
+def _view(
+    model: AnalysisModel, frames: NDArray[np.uint8], given: str | None
+) -> tuple[ViewEvidence, NDArray[np.uint8] | None]:
+    """The view of a loop, and the labelled frames that voted for it."""
+    if given is not None:
+        return ViewEvidence(given, 1.0, given=True), None
+    if model.bank is None:
+        raise ConfigError("the model has no bank of views: give the view of the loops")
+    found = model.bank.classify(frames)
+    names = tuple(f"{model.bank.views[row]} {row}" for row in found.neighbours)
+    view = ViewEvidence(found.view, found.share, found.votes, names, unsure=found.unsure)
+    return view, found.thumbnails
 
 
 def _frame_rate(times: NDArray[np.float64] | None) -> float | None:

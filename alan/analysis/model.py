@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.analysis.manifest import Manifest
+from alan.analysis.views import ViewBank
 from alan.data.preprocessing import Preprocessing, resize_frames
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
@@ -87,7 +88,7 @@ class AnalysisModel:
         parcels: The locked parcel model.
         views: View to structure to its white boxes; the structures are in the order of the labels.
         size: Side in pixels to which frames are resized for the model.
-        bank: Name of the bank of labelled frames by which views are recognised; None without one.
+        bank: Bank of labelled frames by which views are recognised; None without one.
 
     Attributes:
         fingerprint: SHA-256 of everything that decides the labels.
@@ -101,7 +102,7 @@ class AnalysisModel:
         parcels: ParcelModel,
         views: Mapping[str, Mapping[str, PhaseBoxes]],
         size: int = 112,
-        bank: str | None = None,
+        bank: ViewBank | None = None,
     ) -> None:
         for boxes in views.values():
             for name, pair in boxes.items():
@@ -113,7 +114,9 @@ class AnalysisModel:
             view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
             for view, boxes in views.items()
         }
-        self.fingerprint = fingerprint([parcels.fingerprint, described, size, bank])
+        self.fingerprint = fingerprint(
+            [parcels.fingerprint, described, size, None if bank is None else bank.fingerprint]
+        )
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
@@ -133,7 +136,10 @@ class AnalysisModel:
             view: {structure: PhaseBoxes(boxes[ed], boxes[es]) for structure, (ed, es) in structures.items()}
             for view, structures in manifest.views.items()
         }
-        return cls(load_parcels(manifest.find(manifest.parcels)), views, manifest.size, manifest.view_bank)
+        parcels = load_parcels(manifest.find(manifest.parcels))
+        name = manifest.view_bank
+        bank = None if name is None else ViewBank.load(manifest.find(name), parcels.backbone)
+        return cls(parcels, views, manifest.size, bank)
 
     def structures(self, view: str) -> tuple[str, ...]:
         """Names of the structures of a view in the order of the labels.

@@ -30,7 +30,6 @@ FLAGS = {
     "implausible": "The ejection fraction is outside the range of living hearts, or a beat has none.",
 }
 _LOW_RATE_HZ = 20.0
-_UNSURE = 0.6
 _JUMPING = 0.1
 _EMPTY = 0.02
 _TOUCHING = 0.25
@@ -76,8 +75,9 @@ def judge(evidence: Evidence) -> tuple[Flag, ...]:
 def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
     if not e.has_fan:
         yield "fan_unknown", "no sector was found, and the whole picture was analyzed"
-    if e.view.share < _UNSURE:
-        yield "view_unsure", f"{e.view.view} has {e.view.share:.0%} of the votes, less than {_UNSURE:.0%}"
+    if e.view.unsure:
+        votes = sorted(e.view.votes.items(), key=lambda vote: -vote[1])
+        yield "view_unsure", "the votes are " + ", ".join(f"{view} {share:.0%}" for view, share in votes[:2])
     if not e.sized:
         yield "size_unknown", "the size of a pixel is unknown: give --spacing for volumes in ml"
     if e.cavity is None or e.curves is None:

@@ -112,6 +112,7 @@ class ViewEvidence:
         votes: View to its share of the votes.
         neighbours: Names of the nearest labelled frames, nearest first.
         given: Whether the view was given by the user.
+        unsure: Whether the share is below that from which on the bank counts a view as sure.
     """
 
     view: str
@@ -119,6 +120,7 @@ class ViewEvidence:
     votes: Mapping[str, float] = field(default_factory=dict)
     neighbours: tuple[str, ...] = ()
     given: bool = False
+    unsure: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from alan._version import __version__
@@ -25,7 +25,7 @@ from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, summarise_patients
 from alan.analysis.reference import AGREEMENT
-from alan.analysis.results import LoopResult, PatientResult, ViewEvidence
+from alan.analysis.results import LoopResult, PatientResult
 from alan.analysis.sources import Source, find_sources
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, write_tables
 from alan.bounds import PositiveFloat, PositiveInt, bounded
@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 SOURCES = "sources"
 #: Label maps of a loop on the grid of the model.
 LABELS = "labels.npz"
+#: Labelled frames that voted for the view of a loop, side by side.
+NEIGHBOURS = "neighbours.png"
 #: Everything that an analysis writes into its folder.
 CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, "patients", "report.html")
 
@@ -232,8 +234,11 @@ class Worker:
 
     def _loop(self, loop: Loop) -> str:
         """Analyze a loop and write its files; its result comes last."""
-        found = analyze_loop(loop, self.model, self.settings.loop, self._recognise, self.provenance)
+        found = analyze_loop(loop, self.model, self.settings.loop, self.provenance)
         target = self.folder / LOOP_FOLDER / loop.name
+        if found.thumbnails is not None:
+            with atomic(target / NEIGHBOURS) as temporary:
+                Image.fromarray(np.concatenate(list(found.thumbnails), axis=1)).save(temporary, format="PNG")
         if found.labels is not None:
             export_loop(
                 self.folder, loop, found.labels, found.result, self.settings.outputs, evidence=found.evidence
@@ -242,9 +247,6 @@ class Worker:
                 np.savez_compressed(file, labels=found.labels)
         found.result.to_json(target / RESULT)
         return loop.name
-
-    def _recognise(self, frames: NDArray[np.uint8]) -> ViewEvidence:
-        raise NotImplementedError
 
 
 _worker: Worker | None = None

@@ -23,7 +23,7 @@ from alan.bounds import NonNegativeFloat, PositiveInt, Share, bounded
 from alan.data.sample import VIEWS
 from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, ParameterError
-from alan.files import atomic
+from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.shipped import shipped_or_path
 
 FloatArray = NDArray[np.float32]
@@ -202,6 +202,13 @@ class ViewBank:
             most_frames=self.most_frames,
         )
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of everything that decides the views."""
+        settings = (self.pixel_weight, self.n_neighbors, self.sure_from, self.most_frames)
+        tensors = {"pooled": torch.from_numpy(self.pooled), "thumbnails": torch.from_numpy(self.thumbnails)}
+        return fingerprint([_weights(self.backbone), fingerprint_tensors(tensors), self.views, settings])
+
     @staticmethod
     @torch.no_grad()
     def pool(backbone: Backbone, frames: ByteArray) -> tuple[FloatArray, ByteArray]:
@@ -272,6 +279,4 @@ def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:
 
 def _weights(backbone: Backbone) -> str:
     """Fingerprint of the weights of a backbone, whatever its features are."""
-    from alan.files import fingerprint_tensors
-
     return fingerprint_tensors(backbone.network.state_dict())

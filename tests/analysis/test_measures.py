@@ -96,7 +96,7 @@ def test_a_clean_loop_has_no_doubt():
         ("no_beat", {"beats": [], "numbers": []}),
         ("partial_beat", {"beats": [Beat(0, 15, None, True)]}),
         ("irregular_beats", {"beats": [Beat(0, 15, 30, True), Beat(30, 45, 59, False)]}),
-        ("view_unsure", {"view": ViewEvidence("A4C", 0.4)}),
+        ("view_unsure", {"view": ViewEvidence("A4C", 0.4, {"A4C": 0.4, "A2C": 0.6}, unsure=True)}),
         ("mask_empty", {"cavity": np.zeros((60, 112, 112), bool)}),
         ("jumping", {"jump_share": 0.3}),
         ("fan_unknown", {"has_fan": False}),
