@@ -7,7 +7,7 @@ add one, write its map here under :func:`acquisition`: configurations, loops and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -156,25 +156,6 @@ def entropy(probabilities: Tensor) -> Tensor:
     """Entropy over the classes in nats, (N, C, H, W) to (N, H, W); 0 log 0 is 0."""
     found: Tensor = torch.special.entr(probabilities).sum(1)
     return found
-
-
-def score_images(name: str, passes: Iterable[Tensor]) -> Tensor:
-    """Score images by an acquisition function.
-
-    Args:
-        name: Name of a function that asks the network.
-        passes: Two or more tensors (N, C, H, W) of probabilities.
-
-    Returns:
-        (N,) float64.
-
-    Raises:
-        ParameterError: The name is unknown, or there are fewer than two passes.
-    """
-    statistics = PassStatistics()
-    for probabilities in passes:
-        statistics.add(probabilities)
-    return statistics.scores(name)
 
 
 def random(n: int, seed: int | Sequence[int]) -> NDArray[np.float64]:

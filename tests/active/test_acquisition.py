@@ -14,11 +14,18 @@ from alan.active.acquisition import (
     PassStatistics,
     check_functions,
     random,
-    score_images,
 )
 from alan.errors import ParameterError
 
 LOG2 = math.log(2)
+
+
+def score_images(name, passes):
+    """Scores (N,) of images by all passes."""
+    statistics = PassStatistics()
+    for probabilities in passes:
+        statistics.add(probabilities)
+    return statistics.scores(name)
 
 
 def one_pixel(*passes):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 
-from alan.active.acquisition import score_images
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores
 from alan.active.suggest import open_pool, suggest
@@ -44,8 +43,8 @@ def test_ranking_of_a_folder(folder):
     scores = {}
     for position in range(6):
         frame = torch.from_numpy(pool.read([position]))
-        passes = MonteCarloDropout(model(), 5, 3).draw(frame)
-        scores[str(pool.describe(position)["image"])] = float(score_images("mfe", passes))
+        statistics = MonteCarloDropout(model(), 5, 3).statistics(frame)
+        scores[str(pool.describe(position)["image"])] = float(statistics.scores("mfe"))
     best = sorted(scores, key=scores.get, reverse=True)[:4]
     assert found.table["image"].tolist() == best
     assert found.table["rank"].tolist() == [1, 2, 3, 4]

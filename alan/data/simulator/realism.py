@@ -11,17 +11,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
+from annotated_types import Ge
 from PIL import Image
 from tqdm.auto import tqdm
 
 from alan.arrays import ByteArray, IntArray
-from alan.data.sample import SPLITS
+from alan.bounds import bounded
 from alan.data.simulator.statistics import frame_statistics, shape_statistics, table
 from alan.data.store.reader import FrameStore, StoredSequence
-from alan.errors import AlanError, ParameterError, nearest
+from alan.errors import AlanError, ParameterError
 from alan.files import atomic, write_text
 
 
@@ -133,14 +135,15 @@ def tile_frames(real: ByteArray, simulated: ByteArray, columns: int = 6) -> Byte
     return np.concatenate([left, np.full((height, 6), 255, np.uint8), right], 1)
 
 
+@bounded
 def realism(
     store: str | Path,
     simulated: str | Path,
     out: str | Path,
     *,
-    split: str = "train",
+    split: Literal["train", "val", "test", "all"] = "train",
     views: Sequence[str] = ("A4C",),
-    most: int = 400,
+    most: Annotated[int, Ge(2)] = 400,
     shapes: bool = False,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -152,7 +155,7 @@ def realism(
         out: Folder for ``realism.csv``, ``realism.md`` and ``realism.png``.
         split: Split of the real store.
         views: Views to read in both stores.
-        most: Maximum number of frames per store, at least 2.
+        most: Maximum number of frames per store; a spread needs two.
         shapes: Whether to compare label maps too; not on the test split.
         progress: Whether to show progress bars.
 
@@ -164,10 +167,6 @@ def realism(
             split.
         DataError: A store cannot be read.
     """
-    if split not in (*SPLITS, "all"):
-        raise ParameterError(f"unknown split {split!r}: {nearest(split, (*SPLITS, 'all'))}")
-    if most < 2:
-        raise ParameterError(f"most is {most}: give at least 2, to compute a spread")
     ours, theirs = FrameStore(simulated), FrameStore(store)
     found = compare(
         store_statistics(theirs, split, views=views, most=most, shapes=shapes, progress=progress),
