@@ -5,6 +5,7 @@ Nothing here is kept in the repository; the pages are written when Sphinx starts
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import re
@@ -20,6 +21,7 @@ from unittest import mock
 import jsonargparse
 import yaml
 from packaging.requirements import Requirement
+from sphinx.pycode import ModuleAnalyzer
 
 import alan
 from alan.cli.fit import run_lightning
@@ -192,9 +194,21 @@ def package_page(package: str) -> str:
             [f"``alan.{name}``", f":{role(module, name)}:`{public_name(getattr(module, name))}`"] for name in names
         ]
         return page + table(["name", "is"], rows)
+    data = [name for name in names if role(module, name) == "data"]
+    names = [name for name in names if name not in data]
     page += ".. autosummary::\n   :nosignatures:\n\n" + "".join(f"   {name}\n" for name in names) + "\n"
-    directives = {"class": "autoclass", "func": "autofunction", "data": "autodata"}
+    page += "".join(f".. py:data:: {name}\n\n   {comment(module, name)}\n\n" for name in data)
+    directives = {"class": "autoclass", "func": "autofunction"}
     return page + "".join(f".. {directives[role(module, name)]}:: {name}\n\n" for name in names)
+
+
+def comment(package: Any, name: str) -> str:
+    """Return the comment of a public constant in the module that defines it."""
+    stub = ast.parse(Path(package.__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    source = next(node.module for node in imports if name in [alias.name for alias in node.names])
+    found = ModuleAnalyzer.for_module(f"{package.__name__}.{source}").find_attr_docs()
+    return " ".join(found["", name])
 
 
 def role(module: Any, name: str) -> str:
