@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
+from annotated_types import Ge
 
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.sample import SPLITS
@@ -68,6 +69,27 @@ def draw_patients(patients: Iterable[str], label_patients: PositiveInt | None, s
         )
     order = np.random.default_rng(seed).permutation(len(names))
     return [names[index] for index in order[:label_patients]]
+
+
+@bounded
+def fold_patients(patients: Iterable[str], folds: Annotated[int, Ge(2)], seed: Seed) -> list[list[str]]:
+    """Divide patients into folds of equal size, up to one.
+
+    Args:
+        patients: Patient of each sample, in any order, with repeats.
+        folds: Number of folds.
+        seed: Seed of the random order, that of :func:`draw_patients`.
+
+    Returns:
+        The patients of each fold.
+
+    Raises:
+        ParameterError: There are fewer patients than folds.
+    """
+    order = draw_patients(patients, None, seed)
+    if len(order) < folds:
+        raise ParameterError(f"folds is {folds}: give 2 to {len(order)}, the number of patients")
+    return [order[start::folds] for start in range(folds)]
 
 
 @bounded

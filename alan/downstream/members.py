@@ -57,7 +57,7 @@ def with_flips(network: Network) -> Network:
     if isinstance(network, ParcelMember):
         raise ParameterError("flips is True, but soft parcels cannot be averaged over flips: set it to false")
     members: dict[str, Any] = {name: with_flips(member) for name, member in network.members.items()}  # type: ignore[arg-type]
-    return EnsembleSegmenter(members, network.weights, network.provenance)
+    return EnsembleSegmenter(members, network.weights, network.provenance, average=network.average)
 
 
 def save_ensemble(
@@ -87,6 +87,8 @@ def save_ensemble(
         for name, member in ensemble.members.items()
     ]
     entry = {"schema": SCHEMA, "structures": list(ensemble.structures), "members": rows}
+    if ensemble.average != "probabilities":
+        entry["average"] = ensemble.average
     write_json(path, {**entry, "fingerprint": ensemble.fingerprint, "provenance": ensemble.provenance})
 
 
@@ -109,7 +111,8 @@ def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:
             name = row["name"]
             members[name] = _member(file, name, row["path"], row["fingerprint"])
             weights[name] = row["weight"]
-        ensemble = EnsembleSegmenter(members, weights, entry["provenance"])
+        average = entry.get("average", "probabilities")
+        ensemble = EnsembleSegmenter(members, weights, entry["provenance"], average=average)
         stated = entry["fingerprint"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200]

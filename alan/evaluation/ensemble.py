@@ -6,7 +6,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +19,7 @@ from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import CheckpointError, ParameterError, SplitLeakError
 from alan.files import atomic, fingerprint, redact
 from alan.runs import open_run, plain
-from alan.supervised.settings import Objective, Sampler
+from alan.supervised.settings import Average, Objective, Sampler
 
 if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
     pass
@@ -49,6 +50,8 @@ def run_ensemble(
     sampler: Sampler = "random",
     objective: Objective = "iou",
     trials: PositiveInt = 500,
+    average: Average = "probabilities",
+    folds: Mapping[str, Sequence[str]] | None = None,
     split: str = "val",
     views: tuple[str, ...] | None = None,
     phases: tuple[str, ...] | None = ("ED", "ES"),
@@ -71,6 +74,10 @@ def run_ensemble(
         objective: Score that the weights maximise: mean ``iou`` (as in the study) or ``dice`` over structures and
             frames.
         trials: Number of draws of the sampler.
+        average: What is averaged: ``probabilities`` (as in the study) or ``logits``.
+        folds: Names of the members, and the files of the same networks trained on all folds (``data.fold`` of
+            ``alan fit``): the weights are then chosen on the held-out patients of every fold instead of the split,
+            so that few validation patients do not decide.
         split: Split whose labels choose the weights; never ``test``.
         views: Views to use; null for all.
         phases: Phases to use; null for every annotated frame.
@@ -88,6 +95,8 @@ def run_ensemble(
         CheckpointError: A member cannot be read.
         ConfigError: The folder holds a run with another configuration, or Optuna is not installed.
     """
+    import pandas as pd
+
     from alan.data.store.reader import FrameStore
     from alan.downstream.members import load_member, save_ensemble
     from alan.supervised.ensemble import EnsembleSegmenter, check_members, check_weights
@@ -99,6 +108,10 @@ def run_ensemble(
     settings = {"weights": weights, "sampler": sampler, "objective": objective, "trials": trials, "split": split}
     where = {"views": views, "phases": phases, "batch_size": batch_size, "seed": seed}
     config = plain({"store": store, "members": dict(members), **settings, **where})
+    if average != "probabilities":
+        config["average"] = average
+    if folds:
+        config["folds"] = plain(folds)
     frames = FrameStore(store)
     loaded: dict[str, Member] = {name: load_member(path) for name, path in members.items()}
     check_members(loaded)
@@ -106,15 +119,20 @@ def run_ensemble(
         check_weights(loaded, weights)
     structures = next(iter(loaded.values())).structures
     frames.check_structures(structures)
-    table = frames.labelled(split=split, views=views, phases=phases)
-    for name, member in loaded.items():
-        _check_unseen(name, member, frames, split)
+    if folds:
+        groups = _fold_groups(folds, loaded, frames, views, phases)
+        table = pd.concat([part for _, part in groups], ignore_index=True)
+    else:
+        table = frames.labelled(split=split, views=views, phases=phases)
+        groups = [(loaded, table)]
+        for name, member in loaded.items():
+            _check_unseen(name, member, frames, split)
     with open_run(folder, config, overwrite, CONTENTS) as run:
         if run.resumed and _reusable(folder / ENSEMBLE, loaded, frames):
             _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
             return folder / ENSEMBLE
         (folder / ENSEMBLE).unlink(missing_ok=True)
-        predictions = _predictions(folder / _PREDICTIONS, loaded, frames, table, batch_size)
+        predictions = replace(_predictions(folder / _PREDICTIONS, groups, frames, batch_size), average=average)
         if weights == "searched":
             found = search_weights(
                 predictions, list(loaded), sampler=sampler, objective=objective, trials=trials, seed=seed
@@ -130,6 +148,8 @@ def run_ensemble(
             "patients": int(table["patient"].nunique()),
             "frames": len(table),
             **plain({**settings, **where}),
+            "average": average,
+            "folds": max((len(files) for files in (folds or {}).values()), default=0),
             "score": found.score,
             "equal": found.equal,
             "members": found.members,
@@ -142,7 +162,7 @@ def run_ensemble(
             "val_split": split,
             "validation": validation,
         }
-        ensemble = EnsembleSegmenter(loaded, found.weights, origin)
+        ensemble = EnsembleSegmenter(loaded, found.weights, origin, average=average)
         save_ensemble(ensemble, folder / ENSEMBLE, dict(members))
         (folder / _PREDICTIONS).unlink(missing_ok=True)
         _log_scores(ensemble, found, objective, split)
@@ -156,6 +176,52 @@ def _check_unseen(name: str, member: Member, store: FrameStore, split: str) -> N
             f"member {name!r} was trained on split {split!r} of this store: give cases on which no member was "
             "trained"
         )
+
+
+def _fold_groups(
+    folds: Mapping[str, Sequence[str]],
+    members: Mapping[str, Member],
+    store: FrameStore,
+    views: tuple[str, ...] | None,
+    phases: tuple[str, ...] | None,
+) -> list[tuple[dict[str, Member], pd.DataFrame]]:
+    """Load the networks of each fold, with the frames of its held-out patients.
+
+    Raises:
+        ParameterError: The names differ from those of the members, a member has no network of some fold, or a
+            network was not trained on a fold of this store.
+    """
+    import pandas as pd
+
+    from alan.data.loaders.labelled import FOLD_SEED
+    from alan.data.splits import fold_patients
+    from alan.downstream.members import load_member
+    from alan.supervised.ensemble import check_members
+
+    if set(folds) != set(members):
+        raise ParameterError(f"folds has {', '.join(folds)}: give the members, {', '.join(members)}")
+    found: dict[tuple[int, int], dict[str, Member]] = {}
+    for name, files in folds.items():
+        for file in files:
+            network = load_member(file)
+            known: dict[str, Any] = getattr(network, "provenance", {})
+            if "fold" not in known or store.fingerprint not in known.get("stores", []):
+                raise ParameterError(f"{file}: was not trained on a fold of this store: set data.fold of alan fit")
+            found.setdefault((int(known["fold"][0]), int(known["fold"][1])), {})[name] = network
+    numbers, sizes = sorted(number for number, _ in found), {n for _, n in found}
+    complete = len(sizes) == 1 and numbers == list(range(min(sizes)))
+    if not complete or any(set(group) != set(members) for group in found.values()):
+        raise ParameterError("folds is not complete: give a network of every fold for every member")
+    splits = [known["train_split"], known["val_split"]]
+    tables = [store.labelled(split=name, views=views, phases=phases) for name in splits]
+    whole = pd.concat(tables, ignore_index=True)
+    keys = store.name + "/" + whole["patient"]
+    groups = []
+    for (number, n), group in sorted(found.items()):
+        check_members({**group, **{f"{name} (whole)": member for name, member in members.items()}})
+        held_out = whole[keys.isin(fold_patients(keys, n, FOLD_SEED)[number])].reset_index(drop=True)
+        groups.append(({name: group[name] for name in members}, held_out))
+    return groups
 
 
 def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> bool:
@@ -175,18 +241,33 @@ def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> b
 
 
 def _predictions(
-    path: Path, members: Mapping[str, Member], store: FrameStore, table: pd.DataFrame, batch_size: int
+    path: Path, groups: Sequence[tuple[Mapping[str, Member], pd.DataFrame]], store: FrameStore, batch_size: int
 ) -> MemberPredictions:
-    """Predict the frames by every member, or read what an interrupted run has kept in ``path``."""
-    import torch
+    """Predict the frames of each group by its members, or read what an interrupted run has kept in ``path``."""
+    from alan.supervised.member_predictions import join, load_predictions, save_predictions
 
-    from alan.supervised.member_predictions import collect, load_predictions, save_predictions
-
-    numbers = table[["frame", "label"]].to_numpy(np.int64)
-    key = fingerprint([[m.fingerprint for m in members.values()], store.fingerprint, numbers.tolist()])
+    parts = [
+        [[m.fingerprint for m in members.values()], table[["frame", "label"]].to_numpy(np.int64).tolist()]
+        for members, table in groups
+    ]
+    key = fingerprint([store.fingerprint, parts])
     kept = load_predictions(path, key)
     if kept is not None:
         return kept
+    predictions = join([_predict(members, table, store, batch_size) for members, table in groups])
+    save_predictions(predictions, path, key)
+    return predictions
+
+
+def _predict(
+    members: Mapping[str, Member], table: pd.DataFrame, store: FrameStore, batch_size: int
+) -> MemberPredictions:
+    """Predict frames by every member."""
+    import torch
+
+    from alan.supervised.member_predictions import collect
+
+    numbers = table[["frame", "label"]].to_numpy(np.int64)
     if torch.cuda.is_available():
         for member in members.values():
             if isinstance(member, torch.nn.Module):
@@ -203,9 +284,7 @@ def _predictions(
                 )
                 bar.update(len(part))
 
-        predictions = collect(members, batches())
-    save_predictions(predictions, path, key)
-    return predictions
+        return collect(members, batches())
 
 
 def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str, split: str) -> None:

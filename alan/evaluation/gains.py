@@ -16,6 +16,9 @@ from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.networks import NetworkMaps, values_of
 from alan.supervised.ensemble import EnsembleSegmenter
 
+#: Name of the rows that take all structures and phases together.
+ALL_STRUCTURES = "all structures"
+
 
 def ensemble_gains(networks: Sequence[NetworkMaps], cases: pd.DataFrame) -> list[dict[str, Any]]:
     """Compute the paired difference of each ensemble to each of its members that is measured too.
@@ -71,6 +74,11 @@ def _differences(cases: pd.DataFrame, first: str, second: str) -> list[dict[str,
         b = b.reindex(a.index)
         metrics = {name: paired_difference(a[name], b[name], a["patient"]).to_dict() for name in ("dice", "iou")}
         rows.append({"structure": structure, "phase": phase, **metrics})
+    if mine["structure"].nunique() > 1:  # the mean over structures, as the ensemble study reports it
+        a, b = (part.set_index(["structure", "frame"])[["dice", "iou", "patient"]] for part in (mine, other))
+        b = b.reindex(a.index)
+        metrics = {name: paired_difference(a[name], b[name], a["patient"]).to_dict() for name in ("dice", "iou")}
+        rows.append({"structure": ALL_STRUCTURES, "phase": "ED and ES", **metrics})
     return rows
 
 

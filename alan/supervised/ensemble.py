@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from alan.errors import ParameterError, nearest
 from alan.files import fingerprint
 from alan.supervised.segmenter import to_labels
+from alan.supervised.settings import Average
+
+#: Probabilities below are raised to it before their logarithm is taken.
+_SMALLEST = 1e-6
 
 
 @runtime_checkable
@@ -35,13 +39,15 @@ class Member(Protocol):
 
 
 class EnsembleSegmenter(nn.Module):
-    """Weighted mean of the probabilities of fitted members, with the interface of a segmenter.
+    """Weighted mean of the probabilities or logits of fitted members, with the interface of a segmenter.
 
     Args:
         members: Name to member, two or more of the same structures and classes.
         weights: Name to weight, 0 or more, at least one above 0; None sets all equal. Only their ratios count: the
             ensemble study's (0.97, 0.28, 0.64) are divided by their sum. A member of weight 0 is not run.
         provenance: JSON-able entries about the origin, such as how the weights were found.
+        average: ``probabilities``, or ``logits``: their weighted mean is turned into probabilities, which is the
+            normalised geometric mean of the members' probabilities.
 
     Attributes:
         members: Name to member, in the given order.
@@ -58,9 +64,11 @@ class EnsembleSegmenter(nn.Module):
         members: Mapping[str, Member],
         weights: Mapping[str, float] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        *,
+        average: Average = "probabilities",
     ) -> None:
         super().__init__()
-        self.members = dict(members)
+        self.members, self.average = dict(members), average
         check_members(self.members)
         first = next(iter(self.members.values()))
         self.structures, self.classes = tuple(first.structures), first.classes
@@ -73,7 +81,7 @@ class EnsembleSegmenter(nn.Module):
             (member.fingerprint, weight)
             for member, weight in zip(self.members.values(), self.shares(), strict=True)
         ]
-        self.fingerprint = fingerprint(["ensemble", parts])
+        self.fingerprint = fingerprint(["ensemble", parts, *([] if average == "probabilities" else [average])])
         self.train(False)
 
     def train(self, mode: bool = True) -> EnsembleSegmenter:
@@ -87,7 +95,7 @@ class EnsembleSegmenter(nn.Module):
 
     @torch.no_grad()
     def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Compute the weighted mean of the members' probabilities.
+        """Compute the weighted mean of the members.
 
         Args:
             frames: (B, H, W) uint8, a tensor on any device or an array.
@@ -98,15 +106,25 @@ class EnsembleSegmenter(nn.Module):
         """
         frames = torch.as_tensor(frames)
         used = [(m, share) for m, share in zip(self.members.values(), self.shares(), strict=True) if share > 0]
-        total = used[0][1] * used[0][0].probabilities(frames).float()
+        total = used[0][1] * to_average(used[0][0].probabilities(frames).float(), self.average)
         for member, share in used[1:]:
-            total.add_(member.probabilities(frames).to(total), alpha=share)
-        return total
+            total.add_(to_average(member.probabilities(frames).to(total), self.average), alpha=share)
+        if self.average == "probabilities":
+            return total
+        return total.sigmoid() if self.classes == 1 else total.softmax(1)
 
     def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
         """Segment frames (B, H, W) uint8 into masks (B, H, W) bool of each structure, which do not overlap."""
         labels = to_labels(self.probabilities(frames))
         return {name: labels == value for value, name in enumerate(self.structures, 1)}
+
+
+def to_average(probabilities: Tensor, average: Average) -> Tensor:
+    """Turn probabilities (B, C, ...) into what is averaged: themselves, or logits (up to a constant per pixel)."""
+    if average == "probabilities":
+        return probabilities
+    p = probabilities.clamp(_SMALLEST, 1 - _SMALLEST)
+    return p.logit() if p.shape[1] == 1 else p.log()
 
 
 def check_members(members: Mapping[str, Member]) -> None:

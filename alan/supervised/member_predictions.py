@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from alan.arrays import FloatArray
 from alan.errors import ParameterError
 from alan.files import atomic
 from alan.overlap import dice_of_counts, iou_of_counts
-from alan.supervised.ensemble import Member, check_members
+from alan.supervised.ensemble import Member, check_members, to_average
 from alan.supervised.segmenter import to_labels
-from alan.supervised.settings import Objective
+from alan.supervised.settings import Average, Objective
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class MemberPredictions:
         probabilities: (M, C, D) float32, probabilities at the D disputed pixels.
         frame: (D,) int32, frame of each disputed pixel.
         label: (D,) uint8, annotated label of each disputed pixel.
+        average: What is averaged; where all members agree, both means do, too.
     """
 
     structures: tuple[str, ...]
@@ -47,12 +48,15 @@ class MemberPredictions:
     probabilities: NDArray[np.float32]
     frame: NDArray[np.int32]
     label: NDArray[np.uint8]
+    average: Average = "probabilities"
 
     def counts(self, weights: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Count the pixels in both, and in the prediction, per frame and label, for weights (M,)."""
         share = np.asarray(weights, np.float64) / np.sum(weights)
-        mean = np.tensordot(share.astype(np.float32), self.probabilities, axes=1)  # (C, D)
-        named = (mean[0] > 0.5).astype(np.int64) if len(mean) == 1 else mean.argmax(0)
+        values = to_average(torch.from_numpy(self.probabilities), self.average).numpy()
+        mean = np.tensordot(share.astype(np.float32), values, axes=1)  # (C, D)
+        middle = 0.5 if self.average == "probabilities" else 0.0
+        named = (mean[0] > middle).astype(np.int64) if len(mean) == 1 else mean.argmax(0)
         n, labels = self.truth.shape
         place = self.frame.astype(np.int64) * labels + named
         right = named == self.label
@@ -132,6 +136,22 @@ def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tenso
     return MemberPredictions(structures, both, predicted, whole, probabilities, frame, label)
 
 
+def join(predictions: Sequence[MemberPredictions]) -> MemberPredictions:
+    """Join the predictions of members on different frames, such as the folds of a cross-validation."""
+    first = predictions[0]
+    offsets = np.cumsum([0, *(len(part.truth) for part in predictions)])
+    frame = [part.frame + offset for part, offset in zip(predictions, offsets[:-1], strict=True)]
+    return replace(
+        first,
+        both=np.concatenate([part.both for part in predictions]),
+        predicted=np.concatenate([part.predicted for part in predictions]),
+        truth=np.concatenate([part.truth for part in predictions]),
+        probabilities=np.concatenate([part.probabilities for part in predictions], axis=2),
+        frame=np.concatenate(frame).astype(np.int32),
+        label=np.concatenate([part.label for part in predictions]),
+    )
+
+
 def _counts(labels: Tensor, n: int) -> list[int]:
     return [int(count) for count in torch.bincount(labels.flatten(), minlength=n)]
 
@@ -144,7 +164,8 @@ def save_predictions(predictions: MemberPredictions, path: str | os.PathLike[str
         path: File, ending in ``.npz``.
         key: Fingerprint of members and frames.
     """
-    arrays = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
+    names = [field.name for field in fields(predictions) if field.name != "average"]
+    arrays = {name: getattr(predictions, name) for name in names}
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=np.array(key), **arrays)
 

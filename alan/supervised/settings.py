@@ -17,6 +17,8 @@ RateSchedule = Literal["constant", "cosine", "polynomial"]
 #: Sampler of the weights of an ensemble, and the score that they maximise.
 Sampler = Literal["random", "tpe"]
 Objective = Literal["iou", "dice"]
+#: What an ensemble averages.
+Average = Literal["probabilities", "logits"]
 #: Settings that are arguments of :class:`~alan.supervised.SegmentationModule`.
 _OF_MODULE = (
     "losses", "optimiser", "lr", "weight_decay", "schedule", "average", "normalisation", "augmentation",

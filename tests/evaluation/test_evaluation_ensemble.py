@@ -1,5 +1,6 @@
 """alan ensemble: from fitted networks to a run folder."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 import torch
 import yaml
 
+from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_ensemble
 from alan.errors import ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.ensemble import run_ensemble
-from alan.supervised.member_predictions import collect
-from alan.supervised.segmenter import Segmenter, save_segmenter
+from alan.supervised.member_predictions import collect, join
+from alan.supervised.segmenter import Segmenter, load_segmenter, save_segmenter
 from alan.supervised.settings import NetworkSpec
 
 from ..discs import untrained_segmenter
@@ -106,6 +108,59 @@ def test_settings_change_the_result(lab, members, tmp_path):
     assert not first["score"].equals(history("d", phases=("ED",))["score"])
     assert set(history("e", sampler="tpe")["kind"]) == {"equal", "single", "tpe"}
     assert first.equals(history("f", batch_size=2))
+
+
+def fold_networks(lab, folder, folds=(0, 1, 2)):
+    """Networks of three folds for each of two members; the test reads which patients they left out."""
+    origin = {"stores": [FrameStore(lab / "store.h5").fingerprint], "train_split": "train", "val_split": "val"}
+    files = {"a": [], "b": []}
+    for seed, (name, number) in enumerate(itertools.product(files, folds)):
+        raw = untrained_segmenter(SMALL, ["lv", "la"], seed=10 + seed)
+        path = str(folder / f"{name}{number}.safetensors")
+        known = {**origin, "fold": [number, 3]}
+        save_segmenter(Segmenter(raw.model, raw.spec, raw.structures, None, known), path)
+        files[name].append(path)
+    return files
+
+
+def test_weights_from_folds(lab, members, tmp_path):
+    """Each frame is predicted once, by the networks that left its patient out; logits are averaged as asked."""
+    whole = {"a": members["U-Net"], "b": members["FPN"]}
+    folds = fold_networks(lab, tmp_path)
+    options = {"folds": folds, "average": "logits", "trials": 5}
+    one = load_ensemble(run_ensemble(tmp_path / "run", str(lab / "store.h5"), whole, **options))
+    assert one.average == "logits"
+    known = one.provenance["validation"]
+    store = FrameStore(lab / "store.h5")
+    table = pd.concat([store.labelled(split="train"), store.labelled(split="val")], ignore_index=True)
+    assert (known["patients"], known["frames"], known["folds"]) == (9, len(table), 3)
+    order = draw_patients(table["patient"], None, 0)
+    parts = []
+    for number in range(3):
+        mine = table[table["patient"].isin(order[number::3])]
+        networks = {name: load_segmenter(files[number]) for name, files in folds.items()}
+        frames = torch.from_numpy(store.frames(mine["frame"]))
+        parts.append(
+            collect(networks, [(frames, torch.from_numpy(store.label_maps(mine["label"], ["lv", "la"])))])
+        )
+    for name, single in zip(folds, np.eye(2), strict=True):
+        assert known["members"][name] == pytest.approx(join(parts).score(single, "iou"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folds, members: {"a": folds["a"]}, "folds has a: give the members, a, b"),
+        (lambda folds, members: {**folds, "b": folds["b"][:2]}, "give a network of every fold for every member"),
+        (lambda folds, members: {n: x[:2] for n, x in folds.items()}, "give a network of every fold"),
+        (lambda folds, members: {**folds, "b": [members["FPN"]] * 3}, "was not trained on a fold of this store"),
+    ],
+)
+def test_folds_that_are_refused(change, message, lab, members, tmp_path):
+    whole = {"a": members["U-Net"], "b": members["FPN"]}
+    folds = change(fold_networks(lab, tmp_path), members)
+    with pytest.raises(ParameterError, match=message):
+        run_ensemble(tmp_path / "run", str(lab / "store.h5"), whole, folds=folds)
 
 
 def test_bad_input(lab, members, tmp_path):

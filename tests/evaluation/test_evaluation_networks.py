@@ -108,7 +108,7 @@ def test_gain_over_the_members_is_paired(run):
     (one,) = summary["ensembles"]
     best = [(m["name"], m["method"], round(m["weight"], 4)) for m in one["members"] if m["best"]]
     assert best == [("b", "second", 0.6667)]  # by the validation score, whatever the test says
-    assert len(one["gains"]) == 2 * 2 * 2
+    assert len(one["gains"]) == 2 * (2 * 2 + 1)  # structures and phases, and all together
     gain = next(
         g for g in one["gains"] if g["member"] == "first" and g["structure"] == "la" and g["phase"] == "ES"
     )

@@ -1,5 +1,7 @@
 """Weighted means, the search for weights, and what is refused."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import alan
 from alan.downstream.members import with_flips
 from alan.errors import ConfigError, ParameterError
 from alan.supervised.ensemble import EnsembleSegmenter, Member
-from alan.supervised.member_predictions import collect
+from alan.supervised.member_predictions import collect, join
 from alan.supervised.search_weights import search_weights
 from alan.supervised.segmenter import load_segmenter, save_segmenter, to_labels
 from alan.supervised.settings import NetworkSpec
@@ -66,6 +68,21 @@ def test_mean_by_hand():
     np.testing.assert_allclose(swapped.probabilities(frames).flatten(), [0.27, 0.19, 0.54], rtol=1e-6)
     assert swapped.masks(frames)["myo"].all()
     assert swapped.fingerprint != one.fingerprint
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_mean_of_logits_by_numpy(classes):
+    """The mean of logits is the normalised geometric mean of the probabilities."""
+    rng = np.random.default_rng(classes)
+    a, b = (soft(rng, 2, classes, 3, 2) for _ in range(2))
+    one = EnsembleSegmenter({"a": Fixed(a), "b": Fixed(b)}, {"a": 3, "b": 1}, average="logits")
+    p, q = (x.double().numpy() for x in (a, b))
+    if classes == 1:
+        p, q = (np.concatenate([x, 1 - x], 1) for x in (p, q))
+    product = p**0.75 * q**0.25
+    expected = (product / product.sum(1, keepdims=True))[:, :classes]
+    np.testing.assert_allclose(one.probabilities(numbered(2, 3)), expected, atol=1e-5)
+    assert one.fingerprint != EnsembleSegmenter(one.members, one.weights).fingerprint
 
 
 def test_equal_weights_are_the_plain_mean(case):
@@ -142,18 +159,24 @@ def slow_score(probabilities, labels, structures, objective):
     return np.array(means)
 
 
+@pytest.mark.parametrize("average", ["probabilities", "logits"])
 @pytest.mark.parametrize("objective", ["iou", "dice"])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_scores_without_running_the_members_again(classes, objective):
+def test_scores_without_running_the_members_again(classes, objective, average):
     rng = np.random.default_rng(classes)
     names = ("lv", "myo")[: max(1, classes - 1)]
     members = {n: Fixed(soft(rng, 5, classes, 9, 2), names) for n in "abc"}
     frames, labels = numbered(5, 9), torch.as_tensor(rng.integers(0, len(names) + 1, (5, 9, 9)), dtype=torch.uint8)
     labels[0] = 0
     agreement = collect(members, [(frames[:2], labels[:2]), (frames[2:], labels[2:])])
+    parts = [collect(members, [(frames[cut], labels[cut])]) for cut in (slice(0, 3), slice(3, 5))]
+    for field in fields(agreement):  # joined folds are one set of frames
+        np.testing.assert_array_equal(getattr(join(parts), field.name), getattr(agreement, field.name))
+    agreement = replace(agreement, average=average)
     assert 0 < agreement.probabilities.shape[2] < frames.numel()
     for weights in ([1, 1, 1], [0.97, 0.28, 0.64], [0, 1, 0], [5, 0, 1]):
-        mean = EnsembleSegmenter(members, dict(zip("abc", weights, strict=True))).probabilities(frames)
+        named = dict(zip("abc", weights, strict=True))
+        mean = EnsembleSegmenter(members, named, average=average).probabilities(frames)
         expected = slow_score(mean, labels, len(names), objective)
         np.testing.assert_allclose(agreement.scores(np.array(weights), objective), expected, rtol=1e-12)
         assert agreement.score(np.array(weights), objective) == pytest.approx(expected.mean())

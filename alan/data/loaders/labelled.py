@@ -16,10 +16,13 @@ from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
-from alan.data.splits import draw_patients
+from alan.data.splits import draw_patients, fold_patients
 from alan.data.structures import check_structures
-from alan.errors import SplitLeakError
+from alan.errors import ParameterError, SplitLeakError
 from alan.files import fingerprint
+
+#: Seed of the division into folds, alike for all trainings.
+FOLD_SEED = 0
 
 
 class LabelledFrames(Dataset[Batch]):
@@ -81,6 +84,8 @@ class LabelledFrameDataModule(LightningDataModule):
         phases: Phases of the beat used, ``ED`` and ``ES``; null uses every annotated frame.
         label_patients: Number of training patients whose labels are used; null uses all. They are drawn by the
             seed, and the patients of a smaller number are among those of a larger one.
+        fold: Number of a fold, from 0, and the number of folds: the patients of both splits together are divided
+            into folds by the seed 0, those of this fold validate and the others train; null keeps the splits.
         batch_size: Frames per batch and process.
         num_workers: Processes that read frames; 0 reads in the training process.
         seed: Seed of the order of frames and of the patients drawn.
@@ -101,6 +106,7 @@ class LabelledFrameDataModule(LightningDataModule):
         views: list[str] | None = None,
         phases: tuple[str, ...] | None = ("ED", "ES"),
         label_patients: PositiveInt | None = None,
+        fold: tuple[NonNegativeInt, PositiveInt] | None = None,
         batch_size: PositiveInt = 8,
         num_workers: NonNegativeInt = 0,
         seed: Seed = 0,
@@ -112,7 +118,9 @@ class LabelledFrameDataModule(LightningDataModule):
         self.structures = check_structures(structures)
         self.train_split, self.val_split = train_split, val_split
         self.views, self.phases = views, phases
-        self.label_patients = label_patients
+        if fold is not None and fold[0] >= fold[1]:
+            raise ParameterError(f"fold is {list(fold)}: give a number below {fold[1]}, the number of folds")
+        self.label_patients, self.fold = label_patients, fold
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     @cached_property
@@ -123,7 +131,15 @@ class LabelledFrameDataModule(LightningDataModule):
         return stores
 
     def _table(self, split: str) -> pd.DataFrame:
-        """Return the annotated frames of a split, with ``store`` (its number) and ``key`` (the patient)."""
+        """Return the annotated frames of a split or a fold, with ``store`` (its number) and ``key`` (patient)."""
+        if self.fold is None:
+            return self._of_split(split)
+        whole = pd.concat([self._of_split(self.train_split), self._of_split(self.val_split)], ignore_index=True)
+        number, n = self.fold
+        held_out = whole["key"].isin(fold_patients(whole["key"], n, FOLD_SEED)[number])
+        return whole[held_out if split == self.val_split else ~held_out].reset_index(drop=True)
+
+    def _of_split(self, split: str) -> pd.DataFrame:
         tables = []
         for number, store in enumerate(self._opened.stores):
             table = store.labelled(split, self.views, self.phases)
@@ -181,4 +197,5 @@ class LabelledFrameDataModule(LightningDataModule):
             "val_split": self.val_split,
             "label_patients": len(set(self.train_frames.table["key"])),
             "labelled_frames": len(self.train_frames),
+            **({"fold": list(self.fold)} if self.fold else {}),
         }

@@ -62,6 +62,22 @@ def test_label_patients(discs):
     assert [len(batch["index"]) for batch in one.train_dataloader()] == [2]
 
 
+def test_folds(discs):
+    """Each patient of both splits validates once and trains in all other folds."""
+    folds = [discs.data(fold=(number, 3)) for number in range(3)]
+    held_out = [set(data.val_frames.table["patient"]) for data in folds]
+    assert sorted(patient for names in held_out for patient in names) == [f"p{i}" for i in range(8)]
+    for number, data in enumerate(folds):
+        data.setup()
+        assert patients(data) == {f"p{i}" for i in range(8)} - held_out[number]
+        assert data.provenance()["fold"] == [number, 3]
+    assert "fold" not in discs.data().provenance()
+    with pytest.raises(ParameterError, match=r"fold is \[3, 3\]: give a number below 3"):
+        discs.data(fold=(3, 3))
+    with pytest.raises(ParameterError, match="folds is 9: give 2 to 8, the number of patients"):
+        discs.data(fold=(0, 9)).setup()
+
+
 def test_phases(discs):
     assert len(discs.data(phases=("ED",)).train_frames) == 6
     assert len(discs.data(phases=None).train_frames) == 12
