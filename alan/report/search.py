@@ -176,6 +176,11 @@ def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Space", f"{axes} = {plural(space['size'], 'point')}{left}"),
         ("Sampler", sampler + ("" if study["pruner"] == "none" else f", {study['pruner']} pruner")),
+        *(
+            [("Saved by stopping early", f"{percent(results['pruning']['saved'], 0)}% of the steps")]
+            if results["pruning"]["pruned"]
+            else []
+        ),
         ("Objective", " and ".join({"iou": "IoU", "latency": "latency"}[name] for name in study["objectives"])),
         ("Training", f"{training['length']} per trial"),
         (

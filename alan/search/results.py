@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,24 @@ def importances(study: Study) -> tuple[dict[str, float], str]:
     return found, f"fANOVA over {len(done)} finished trials.{rough}"
 
 
+def pruning(trials: Sequence[FrozenTrial], validations: int) -> dict[str, Any]:
+    """Count the trials that were stopped early, and the share of the budget that this saved.
+
+    Args:
+        trials: Trials of a study.
+        validations: Number of validations of a trial that runs to its end.
+
+    Returns:
+        ``pruned``: number of trials that were stopped early; ``saved``: share of the training steps of all
+        finished and stopped trials that were not trained, None where there is no such trial.
+    """
+    counted = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    early = [t for t in counted if t.state is TrialState.PRUNED]
+    left = sum(validations - len(t.intermediate_values) for t in early)
+    saved = left / (validations * len(counted)) if counted else None
+    return {"pruned": len(early), "saved": saved}
+
+
 def _first_value(trial: FrozenTrial) -> float:
     return float(trial.values[0])
 
@@ -112,6 +130,7 @@ def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str,
         "trials": rows,
         "best": done[:5],
         "pareto": pareto,
+        "pruning": pruning(search.trials(), settings.validations),
         "importances": shares,
         "importances_note": note,
         "failed": [row for row in rows if row["state"] == "failed"],

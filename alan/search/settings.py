@@ -65,7 +65,8 @@ class StudySettings:
         objectives: ``iou``, or ``iou`` and ``latency``, whose result is a Pareto front.
         sampler: ``random`` (uniform over the points not yet trained, as in the paper), ``tpe``, or ``nsga2`` for
             two objectives.
-        pruner: ``none``; or ``median`` or ``hyperband``, which stop poor trials early and need one objective.
+        pruner: ``none``; or ``median``, ``halving`` (successive halving: the better half goes on at the first,
+            second, fourth ... validation) or ``hyperband``, which stop poor trials early and need one objective.
         seed: Seed of the points drawn; together with a trial's number it decides its point.
         name: Name of the study in its database.
         storage: URL of a database that several machines share; null uses SQLite in the run folder.
@@ -77,7 +78,7 @@ class StudySettings:
     val_every: PositiveInt = 1
     objectives: tuple[Literal["iou", "latency"], ...] = ("iou",)
     sampler: Literal["random", "tpe", "nsga2"] = "random"
-    pruner: Literal["none", "median", "hyperband"] = "none"
+    pruner: Literal["none", "median", "halving", "hyperband"] = "none"
     seed: NonNegativeInt = 0
     name: str = "search"
     storage: str | None = None

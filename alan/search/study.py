@@ -325,6 +325,8 @@ def died_twice(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
 def _pruner(name: str, validations: int) -> optuna.pruners.BasePruner:
     if name == "median":
         return optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+    if name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max(validations, 1))
     return optuna.pruners.NopPruner()

@@ -12,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from alan.errors import ConfigError, ParameterError
 from alan.report.search import write_search_report
-from alan.search.results import importances, trial_table
+from alan.search.results import importances, pruning, trial_table
 from alan.search.sampler import DROPPED
 from alan.search.settings import StudySettings
 from alan.search.space import point_key
@@ -166,7 +166,7 @@ def learning(point, report):
     return Outcome(score(point), 0.1)
 
 
-@pytest.mark.parametrize("pruner", ["none", "median", "hyperband"])
+@pytest.mark.parametrize("pruner", ["none", "median", "halving", "hyperband"])
 def test_pruning(open_study, pruner):
     search = open_study(25, pruner=pruner)
     search.run(learning)
@@ -423,3 +423,13 @@ def test_no_pair_can_be_built(open_study, sampler):
     search = open_study(3, builds=lambda *pair: "no luck", sampler=sampler, name=sampler)
     with pytest.raises(ParameterError, match="no pair of the space can be built, the first: no luck"):
         search.run(objective)
+
+
+def test_share_saved_by_pruning_by_hand():
+    def trial(state, reached):
+        values = dict.fromkeys(range(1, reached + 1), 0.5)
+        return create_trial(state=state, value=0.5, intermediate_values=values)
+
+    done = [trial(TrialState.COMPLETE, 5), trial(TrialState.PRUNED, 1), trial(TrialState.PRUNED, 3)]
+    assert pruning([*done, trial(TrialState.FAIL, 2)], 5) == {"pruned": 2, "saved": (4 + 2) / 15}
+    assert pruning([], 5) == {"pruned": 0, "saved": None}
