@@ -428,7 +428,8 @@ def test_no_pair_can_be_built(open_study, sampler):
 def test_share_saved_by_pruning_by_hand():
     def trial(state, reached):
         values = dict.fromkeys(range(1, reached + 1), 0.5)
-        return create_trial(state=state, value=0.5, intermediate_values=values)
+        value = None if state is TrialState.FAIL else 0.5
+        return create_trial(state=state, value=value, intermediate_values=values)
 
     done = [trial(TrialState.COMPLETE, 5), trial(TrialState.PRUNED, 1), trial(TrialState.PRUNED, 3)]
     assert pruning([*done, trial(TrialState.FAIL, 2)], 5) == {"pruned": 2, "saved": (4 + 2) / 15}
