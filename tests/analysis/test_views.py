@@ -8,6 +8,9 @@ from alan.analysis.views import CLASSES, OTHER, ViewBank
 from alan.backbone import random_backbone
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.conv import ConvSpec
+from alan.data.sample import VIEWS
+from alan.data.simulator import simulate_sequence
+from alan.data.simulator.others import other_frames
 from alan.errors import DataError, ParameterError
 
 SPEC = ConvSpec(image_size=32, widths=(4, 8))
@@ -94,3 +97,15 @@ def test_bad_input_is_named(backbone):
     with pytest.raises(ParameterError, match="give a non-empty uint8"):
         bank.classify(frames[0])
     assert CLASSES == ("A2C", "A4C", "PLAX", "PSAX", "other")
+
+
+def test_the_shipped_bank_names_new_simulated_clips_and_other_pictures():
+    bank = ViewBank.load("alan-sim-views")
+    for view in VIEWS:
+        clips = [
+            simulate_sequence(view, patient, n_frames=2, seed=patient).frames
+            for patient in (90_001, 90_002, 90_003)
+        ]
+        assert [bank.classify(clip).view for clip in clips].count(view) >= 2
+    others = [bank.classify(frame[None]).view for frame in other_frames(10, seed=9)]
+    assert others.count(OTHER) >= 8
