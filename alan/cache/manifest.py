@@ -20,7 +20,7 @@ SHORT = 12
 
 
 @dataclass(frozen=True)
-class Manifest:
+class CacheManifest:
     """Origin of a cache.
 
     Attributes:
@@ -41,7 +41,7 @@ class Manifest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_by: str = f"alan {__version__}"
 
-    def differences(self, other: Manifest) -> list[str]:
+    def differences(self, other: CacheManifest) -> list[str]:
         """Describe where ``other`` differs; empty if both describe the same cache."""
         words = []
         for name in ("backbone", "parcels", "store", "preprocessing"):
@@ -63,7 +63,7 @@ class Manifest:
             write_attribute(attributes, name, value if isinstance(value, str) else json.dumps(value))
 
     @classmethod
-    def read(cls, attributes: Any, where: str) -> Manifest:
+    def read(cls, attributes: Any, where: str) -> CacheManifest:
         """Read from the attributes of an HDF5 file.
 
         Args:

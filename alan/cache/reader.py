@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.cache.layout import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
-from alan.cache.manifest import Manifest, read_attribute, short
+from alan.cache.manifest import CacheManifest, read_attribute, short
 from alan.errors import CacheError
 
 #: A file and the place of a dataset in it.
@@ -182,11 +182,11 @@ class FeatureCache:
 _SELECTION = ("split", "views", "frames")
 
 
-def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Source]]]]:
+def _open(path: Path) -> tuple[CacheManifest, list[tuple[IntArray, dict[str, _Source]]]]:
     """Manifest, and for each shard its index and the places of its datasets."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            manifest = Manifest.read(file.attrs, str(path))
+            manifest = CacheManifest.read(file.attrs, str(path))
             names = json.loads(read_attribute(file.attrs, "shards")) if "shards" in file.attrs else []
             if not names:
                 return manifest, [_tables(path, file)]
@@ -200,11 +200,11 @@ def _open(path: Path) -> tuple[Manifest, list[tuple[IntArray, dict[str, _Source]
         ) from error
 
 
-def _shard(path: Path, manifest: Manifest) -> tuple[IntArray, dict[str, _Source]]:
+def _shard(path: Path, manifest: CacheManifest) -> tuple[IntArray, dict[str, _Source]]:
     if not path.is_file():
         raise CacheError(f"{path}: this shard of the cache is missing: put it back, or write the cache again")
     with h5py.File(path, "r", locking=False) as file:
-        words = Manifest.read(file.attrs, str(path)).differences(manifest)
+        words = CacheManifest.read(file.attrs, str(path)).differences(manifest)
         if words:
             raise CacheError(f"{path}: belongs to another cache ({'; '.join(words)}): write the cache again")
         return _tables(path, file)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.cache.layout import KINDS, PARCEL_KINDS, Kind, n_bytes
-from alan.cache.manifest import Manifest
+from alan.cache.manifest import CacheManifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_space, finish, leftovers
 from alan.errors import CacheError, DataError, ParameterError
@@ -96,7 +96,7 @@ def write_cache(
     index = choose_frames(frame_store, split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)
     model = load_parcels(parcels, locked) if parcels is not None else None
-    manifest = Manifest(
+    manifest = CacheManifest(
         backbone=locked.fingerprint,
         parcels=model.fingerprint if model is not None else "",
         store=frame_store.fingerprint,
@@ -176,7 +176,7 @@ def _check(what: Sequence[str], parcels: str | None) -> None:
         )
 
 
-def _check_same(target: Path, manifest: Manifest) -> None:
+def _check_same(target: Path, manifest: CacheManifest) -> None:
     words = FeatureCache(target).manifest.differences(manifest)
     if words:
         raise CacheError(

@@ -36,7 +36,7 @@ from alan.cache.layout import (
     places,
     read_index,
 )
-from alan.cache.manifest import Manifest, write_attribute
+from alan.cache.manifest import CacheManifest, write_attribute
 from alan.errors import CacheError, ParameterError
 from alan.files import atomic
 
@@ -115,7 +115,14 @@ class Shard:
     """
 
     def __init__(
-        self, path: Path, manifest: Manifest, index: IntArray, layout: RowLayout, *, rank: int = 0, ranks: int = 1
+        self,
+        path: Path,
+        manifest: CacheManifest,
+        index: IntArray,
+        layout: RowLayout,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.path, self.index = path, np.asarray(index, np.int64)
         resumed = path.exists()
@@ -139,9 +146,9 @@ class Shard:
         if resumed:
             self._drop_damaged()
 
-    def _check(self, manifest: Manifest, ranks: int) -> None:
+    def _check(self, manifest: CacheManifest, ranks: int) -> None:
         remedy = "start again with --overwrite true, or write to another name"
-        words = Manifest.read(self._file.attrs, str(self.path)).differences(manifest)
+        words = CacheManifest.read(self._file.attrs, str(self.path)).differences(manifest)
         if words:
             raise CacheError(f"{self.path}: belongs to another cache ({'; '.join(words)}): {remedy}")
         try:
@@ -211,7 +218,9 @@ class Shard:
         self._file.close()
 
 
-def _create(path: Path, manifest: Manifest, index: IntArray, layout: RowLayout, place: tuple[int, int]) -> None:
+def _create(
+    path: Path, manifest: CacheManifest, index: IntArray, layout: RowLayout, place: tuple[int, int]
+) -> None:
     needed = n_bytes(layout, len(index))
     check_space(path.parent, needed)
     checks: RowLayout = {check_name(name): ((), np.uint32) for name in layout}
@@ -264,7 +273,7 @@ def finish(out: Path) -> None:
         CacheError: a part is missing or not complete.
     """
     with h5py.File(part_path(out, 0), "r") as file:
-        manifest, ranks = Manifest.read(file.attrs, str(out)), int(file.attrs["ranks"])
+        manifest, ranks = CacheManifest.read(file.attrs, str(out)), int(file.attrs["ranks"])
     parts = [part_path(out, rank) for rank in range(ranks)]
     for part in parts:
         if not part.exists():

@@ -19,7 +19,7 @@ from typing_extensions import override
 from alan.arrays import IntArray
 from alan.backbone.base import Backbone
 from alan.cache.layout import FEATURES, RowLayout
-from alan.cache.manifest import Manifest
+from alan.cache.manifest import CacheManifest
 from alan.cache.shard import Shard, begin, part_path
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
 from alan.data.loaders.sampling import whole
@@ -110,7 +110,7 @@ class CacheWriter(BasePredictionWriter):
     """
 
     def __init__(
-        self, out: Path, manifest: Manifest, index: IntArray, layout: RowLayout, *, overwrite: bool
+        self, out: Path, manifest: CacheManifest, index: IntArray, layout: RowLayout, *, overwrite: bool
     ) -> None:
         super().__init__("batch")
         self.out = out

@@ -21,7 +21,7 @@ _DEVELOPMENT = ("dev", "docs")
 #: Codecs of cine loops.
 CODECS = ("h264", "hevc", "mpeg4", "mjpeg", "msmpeg4", "rawvideo", "ffv1", "jpeg2000", "vp9", "av1")
 #: Flags of /proc/cpuinfo that decide about speed.
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
+PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
 def doctor() -> None:
@@ -74,7 +74,7 @@ def _machine() -> Iterator[str]:
     yield f"processor      {model or platform.processor() or platform.machine()}"
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield f"cores          {usable} of {os.cpu_count()} usable, {torch.get_num_threads()} threads"
-    yield f"features       {' '.join(flag for flag in FLAGS if flag in known) or 'unknown'}"
+    yield f"features       {' '.join(flag for flag in PROCESSOR_FLAGS if flag in known) or 'unknown'}"
     yield f"bfloat16       {'native' if native_bf16() else 'emulated: precision auto computes in float32'}"
     yield f"memory         {_memory()}"
     for number in range(torch.cuda.device_count()):

@@ -21,7 +21,7 @@ from alan.evaluation.priors import check_prior
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.results import Result
 from alan.evaluation.scoring import ManualMasks, read_manual, score
-from alan.evaluation.sources import PriorSettings, Source, load_sources, read_sources
+from alan.evaluation.sources import MappedSource, PriorSettings, load_sources, read_sources
 from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
 from alan.evaluation.summary import (
     CASE_COLUMNS,
@@ -121,7 +121,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
 
 def _sources(
     protocol: SegmentationProtocol, store: FrameStore, splits: EvaluationSplits, folder: Path
-) -> list[Source]:
+) -> list[MappedSource]:
     """Load the sources of parcels; k-means is fitted on the training split, or on the label split without one."""
     pool = np.zeros(0, np.int64)
     if protocol.parcels:
@@ -159,12 +159,12 @@ def _lists(protocol: SegmentationProtocol) -> tuple[str, ...]:
 def _fit_white_boxes(
     protocol: SegmentationProtocol,
     structure: str,
-    sources: Sequence[Source],
+    sources: Sequence[MappedSource],
     masks: NDArray[np.bool_],
     table: pd.DataFrame,
     *,
     opinions: Sequence[ExpertOpinion],
-) -> list[tuple[Source, WhiteBoxFit]]:
+) -> list[tuple[MappedSource, WhiteBoxFit]]:
     """Fit one white box for each source and rule."""
     found = []
     for source, rule in itertools.product(sources, protocol.rules):
@@ -183,7 +183,7 @@ def _fit_white_boxes(
 
 
 def _white_box_masks(
-    protocol: SegmentationProtocol, source: Source, fit: WhiteBoxFit, test: pd.DataFrame
+    protocol: SegmentationProtocol, source: MappedSource, fit: WhiteBoxFit, test: pd.DataFrame
 ) -> MethodMasks | None:
     """Segment the test frames by a white box; None if it selected nothing."""
     if not fit.box.segmenters:
@@ -193,7 +193,9 @@ def _white_box_masks(
 
 
 def _best_on_labels(
-    methods: Sequence[MethodMasks], own: Sequence[tuple[Source, WhiteBoxFit]], sources: Sequence[Source]
+    methods: Sequence[MethodMasks],
+    own: Sequence[tuple[MappedSource, WhiteBoxFit]],
+    sources: Sequence[MappedSource],
 ) -> MethodMasks | None:
     """Choose the examples of the report: the first source, by the rule that is best on the labelled frames.
 

@@ -19,7 +19,7 @@ from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import ParcelModel, load_parcels
 
 
-class Source(NamedTuple):
+class MappedSource(NamedTuple):
     """Source of parcels with its maps of the chosen frames.
 
     Attributes:
@@ -66,7 +66,7 @@ def read_sources(
     *,
     prior: PriorSettings | None,
     batch_size: int,
-) -> list[Source]:
+) -> list[MappedSource]:
     """Compute the parcel maps of every source, and count its priors.
 
     Args:
@@ -90,7 +90,7 @@ def read_sources(
             else {}
         )
         ids = (model.fingerprint, model.n_parcels, model.background_id)
-        found.append(Source(name, kind, *ids, maps[: len(label_frames)], maps[len(label_frames) :], priors))
+        found.append(MappedSource(name, kind, *ids, maps[: len(label_frames)], maps[len(label_frames) :], priors))
     return found
 
 

@@ -17,7 +17,7 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.metrics import dice
-from alan.evaluation.sources import Source
+from alan.evaluation.sources import MappedSource
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class WhiteBoxFit(NamedTuple):
 
 
 def fit_source(
-    source: Source,
+    source: MappedSource,
     rule: RuleName,
     structure: str,
     labels: LabelledMaps,
@@ -88,7 +88,7 @@ def fit_source(
 
 
 def source_opinions(
-    files: Sequence[str], structures: Sequence[str], sources: Sequence[Source]
+    files: Sequence[str], structures: Sequence[str], sources: Sequence[MappedSource]
 ) -> list[ExpertOpinion]:
     """Read opinions on the structures of sources.
 

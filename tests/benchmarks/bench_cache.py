@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from alan.cache.manifest import Manifest
+from alan.cache.manifest import CacheManifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import Shard, finish, part_path
 
@@ -26,7 +26,7 @@ def write_cache(folder, batches):
     """Write as the callback does, a batch at a time; reserving the space is not counted, as it is not below."""
     out = folder / "cache.h5"
     n = sum(len(batch) for batch in batches)
-    manifest = Manifest("0" * 64, "", "0" * 64, "0" * 64, ("tokens",))
+    manifest = CacheManifest("0" * 64, "", "0" * 64, "0" * 64, ("tokens",))
     shard = Shard(part_path(out, 0), manifest, np.arange(n), {"tokens": (SHAPE, np.float16)})
     start = time.perf_counter()
     for i, batch in enumerate(batches):

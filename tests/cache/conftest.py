@@ -9,7 +9,7 @@ import torch
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
-from alan.cache.manifest import Manifest
+from alan.cache.manifest import CacheManifest
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
@@ -89,7 +89,7 @@ def inputs(tmp_path_factory):
 
 @pytest.fixture
 def manifest():
-    return Manifest("b" * 64, "", "c" * 64, "d" * 64, ("cls", "tokens"), {"frames": "all", "split": None})
+    return CacheManifest("b" * 64, "", "c" * 64, "d" * 64, ("cls", "tokens"), {"frames": "all", "split": None})
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from mutate_io import GIGABYTE, mutations
 
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
-from alan.cache.manifest import Manifest
+from alan.cache.manifest import CacheManifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import Shard, finish, part_path, shard_path
 from alan.downstream.members import load_network, save_ensemble
@@ -126,7 +126,7 @@ def read_prior(path):
 def cache(ranks, name):
     def write(folder):
         out = folder / "cache.h5"
-        manifest = Manifest("b" * 64, "", "c" * 64, "d" * 64, ("cls", "maps"), {"frames": "all"})
+        manifest = CacheManifest("b" * 64, "", "c" * 64, "d" * 64, ("cls", "maps"), {"frames": "all"})
         layout = {key: (value.shape[1:], value.dtype) for key, value in FEATURES.items()}
         for rank, rows in enumerate(np.array_split(np.arange(5), ranks)):
             shard = Shard(part_path(out, rank), manifest, INDEX[rows], layout, rank=rank, ranks=ranks)

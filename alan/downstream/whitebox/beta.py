@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from alan.downstream.whitebox.choice import BACKGROUND, Choice, Evidence
+from alan.downstream.whitebox.choice import BACKGROUND, Choice, RuleEvidence
 from alan.downstream.whitebox.posterior import JEFFREYS
 
 
-def choose_by_share(evidence: Evidence) -> Choice:
+def choose_by_share(evidence: RuleEvidence) -> Choice:
     """Choose the parcels whose share exceeds ``share_above`` with a probability above ``level``."""
     settings, posterior = evidence.settings, evidence.posterior
     possible = posterior.known & (np.arange(evidence.n_parcels) != evidence.background_id)
@@ -18,7 +18,7 @@ def choose_by_share(evidence: Evidence) -> Choice:
     return Choice(probability > settings["level"], why, ranking, _nothing(ranking, why))
 
 
-def _sentence(parcel: int, evidence: Evidence, probability: float) -> str:
+def _sentence(parcel: int, evidence: RuleEvidence, probability: float) -> str:
     """The share of a parcel and the probability that it is large enough."""
     settings, posterior = evidence.settings, evidence.posterior
     if parcel == evidence.background_id:

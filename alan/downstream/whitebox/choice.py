@@ -28,7 +28,7 @@ class Thresholds(NamedTuple):
     presence: float
 
 
-class Evidence(NamedTuple):
+class RuleEvidence(NamedTuple):
     """Input of a selection rule.
 
     Attributes:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import BoolArray, FloatArray, IntArray
-from alan.downstream.whitebox.choice import BACKGROUND, Choice, Evidence
+from alan.downstream.whitebox.choice import BACKGROUND, Choice, RuleEvidence
 
 #: Guards against over-fitting, see :func:`greedy_union`.
 Guard = Literal["size", "patients"]
@@ -30,7 +30,7 @@ class Greedy:
     cv_dice: float
 
 
-def choose_greedily(evidence: Evidence) -> Choice:
+def choose_greedily(evidence: RuleEvidence) -> Choice:
     """Choose the union with the best mean Dice, see :func:`greedy_union`."""
     counts, settings = evidence.counts, evidence.settings
     options = {name: settings[name] for name in ("n_folds", "min_gain", "guard", "guard_errors")}
@@ -40,7 +40,7 @@ def choose_greedily(evidence: Evidence) -> Choice:
     return Choice(interior, why, evidence.ranking, _nothing(evidence.ranking, why), greedy.cv_dice)
 
 
-def _sentence(parcel: int, evidence: Evidence, greedy: Greedy) -> str:
+def _sentence(parcel: int, evidence: RuleEvidence, greedy: Greedy) -> str:
     """When a parcel was added and how far it raised the Dice, or that it was left out."""
     counts = evidence.counts
     if parcel == evidence.background_id:

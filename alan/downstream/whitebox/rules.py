@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from alan.downstream.whitebox.beta import choose_by_share
-from alan.downstream.whitebox.choice import Choice, Evidence, Thresholds
+from alan.downstream.whitebox.choice import Choice, RuleEvidence, Thresholds
 from alan.downstream.whitebox.greedy import choose_greedily
 from alan.downstream.whitebox.thresholds import choose_by_thresholds
 
@@ -21,7 +21,7 @@ class Rule(NamedTuple):
         thresholds: Default thresholds. Rules that do not choose by them use them only for the table.
     """
 
-    choose: Callable[[Evidence], Choice]
+    choose: Callable[[RuleEvidence], Choice]
     thresholds: Thresholds
 
 

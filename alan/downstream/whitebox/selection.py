@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from alan.arrays import BoolArray
 from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, check_parameters
-from alan.downstream.whitebox.choice import Choice, Evidence, Thresholds
+from alan.downstream.whitebox.choice import Choice, RuleEvidence, Thresholds
 from alan.downstream.whitebox.counting import Counts, check_groups, check_maps, check_masks, count, count_ids
 from alan.downstream.whitebox.greedy import Guard
 from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, parsing
@@ -308,7 +308,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         """Choose the interior parcels."""
         thresholds = self._thresholds()
         ranking = rank(counts, thresholds, self.presence_of)
-        evidence = Evidence(counts, groups, known, thresholds, ranking, self.get_params(deep=False))
+        evidence = RuleEvidence(counts, groups, known, thresholds, ranking, self.get_params(deep=False))
         choice = RULES[self.rule].choose(evidence).filled_up(self.min_parcels)
         if not choice.interior.any():
             raise SelectionError(choice.nothing)

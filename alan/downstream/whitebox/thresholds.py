@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from alan.arrays import BoolArray, FloatArray, IntArray
-from alan.downstream.whitebox.choice import BACKGROUND, Choice, Evidence, Thresholds
+from alan.downstream.whitebox.choice import BACKGROUND, Choice, RuleEvidence, Thresholds
 from alan.downstream.whitebox.counting import Counts
 
 
@@ -54,7 +54,7 @@ def rank(counts: Counts, thresholds: Thresholds, presence_of: str) -> list[int]:
     return [int(k) for k in order if counts.overlap[:, k].any()]
 
 
-def choose_by_thresholds(evidence: Evidence) -> Choice:
+def choose_by_thresholds(evidence: RuleEvidence) -> Choice:
     """Choose the parcels that meet the thresholds (paper, section 3.2)."""
     counts, thresholds, presence_of = evidence.counts, evidence.thresholds, evidence.settings["presence_of"]
     interior = meets(counts.inside, counts, thresholds.consistency, thresholds.presence, presence_of)
@@ -62,7 +62,7 @@ def choose_by_thresholds(evidence: Evidence) -> Choice:
     return Choice(interior, why, evidence.ranking, nothing_chosen(evidence, why))
 
 
-def _sentence(parcel: int, evidence: Evidence) -> str:
+def _sentence(parcel: int, evidence: RuleEvidence) -> str:
     """How a parcel compares with the thresholds."""
     counts, thresholds, presence_of = evidence.counts, evidence.thresholds, evidence.settings["presence_of"]
     if parcel == evidence.background_id:
@@ -85,7 +85,7 @@ def _sentence(parcel: int, evidence: Evidence) -> str:
     return text
 
 
-def nothing_chosen(evidence: Evidence, why: list[str]) -> str:
+def nothing_chosen(evidence: RuleEvidence, why: list[str]) -> str:
     """Name the threshold that the best candidate missed, and by how much, in one line with the remedy."""
     rule, thresholds = evidence.settings["rule"], evidence.thresholds
     if not evidence.ranking:
