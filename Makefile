@@ -4,11 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test coverage faults lint bench docs setup clean
+.PHONY: demo test test-ui coverage faults lint bench docs setup clean
 demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in seven minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+test-ui: $(READY)  ## the page of alan ui in Chromium
+	$(BIN)/python -m pytest -m ui $(PYTEST_ARGS) tests/app
 coverage: $(READY)  ## the test suite, with the share of lines that it runs
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 faults: $(READY)  ## the long campaign of damaged files, kills and other faults

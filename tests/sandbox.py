@@ -23,7 +23,9 @@ from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
+from alan.downstream import ExpertOpinion, ParcelSegmenter
 from alan.downstream.members import save_ensemble
+from alan.downstream.whitebox.opinion import Opinion
 from alan.shipped import config_file, shipped
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.networks import NetworkSpec
@@ -166,6 +168,9 @@ class Sandbox:
         elif path.suffix == ".pth":  # in the original DINO naming
             spec = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=384, depth=1, heads=6)
             torch.save(random_backbone(spec).network.state_dict(), path)
+        elif path.suffix == ".json" and structure and "opinion" in name:
+            shown = ParcelSegmenter.from_json("alan-sim-small-lv").selector_.provenance
+            ExpertOpinion(structure[1], shown, {2: Opinion.of("inside")}).to_json(path)
         elif path.suffix == ".json" and structure:
             shutil.copy(self.tiny.white_box(structure[1]), path)
         else:

@@ -53,6 +53,7 @@ VERBS = {
     "report": ("alan.cli.report", "report", "write the report.html of a run again"),
     "active run": ("alan.cli.active", "active_run", "compare acquisition functions on frames with masks"),
     "active suggest": ("alan.cli.active", "active_suggest", "rank unlabelled images: which to label next"),
+    "ui": ("alan.app.page", "ui", "open a page for experts in the browser: analyze loops, edit parcels"),
     "configs": ("alan.cli.configs", "configs", "list the configurations that are installed with ALAN"),
     "doctor": ("alan.cli.doctor", "doctor", "show versions, hardware, codecs, installed files and extras"),
 }

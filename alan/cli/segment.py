@@ -9,12 +9,10 @@ from typing import Literal
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
 from alan.errors import ConfigError, ParameterError
 from alan.runs import FAILURES, open_run, report_failures
+from alan.shipped import PARCELS, WHITE_BOXES
 
 _log = logging.getLogger(__name__)
 
-PARCELS = "alan-sim-small-parcels"
-#: White boxes that are shipped for these parcels.
-WHITE_BOXES = ("alan-sim-small-lv", "alan-sim-small-myo", "alan-sim-small-la")
 _SHEET = "contact_sheet.png"
 _STORES = (".h5", ".hdf5")
 

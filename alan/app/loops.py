@@ -1,0 +1,90 @@
+"""Frames of the page: of an upload, decoded in bounded memory, or of a simulated example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alan.analysis.loop import Loop, open_loops
+from alan.analysis.sources import find_sources
+from alan.app.state import ParcelLoop
+from alan.arrays import ByteArray
+from alan.data.preprocessing import Preprocessing
+from alan.data.sample import Record, Sample
+from alan.data.simulator.sequence import simulate_sequence
+from alan.data.structures import STRUCTURES
+from alan.errors import DataError
+from alan.parcels.model import ParcelModel
+
+#: Largest number of frames that the page keeps of a loop; longer loops are thinned evenly.
+MAX_FRAMES = 48
+#: Frames that are decoded at a time.
+_PART = 16
+#: Seed of the patient of the example.
+_PATIENT = 11
+
+Progress = Callable[[float, str], None]
+
+
+def no_progress(share: float, text: str) -> None:
+    """Report nothing."""
+
+
+def read_loop(path: Path) -> Loop:
+    """Open the first B-mode loop, or the still, of an uploaded file.
+
+    Raises:
+        DataError: the file cannot be decoded, or shows no B-mode picture.
+    """
+    sources, left_out = find_sources([path])
+    if not sources:
+        reason = left_out[0][1] if left_out else "it is no picture, video or DICOM file"
+        raise DataError(f"the file cannot be read: {reason}")
+    return open_loops(sources[0], stills=True)[0]
+
+
+def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
+    """Read at most :data:`MAX_FRAMES` frames of an uploaded file, and find their parcels.
+
+    Args:
+        path: The file.
+        model: The parcel model.
+        size: Side of the frames of the model.
+        progress: Told the share that is done, and what is done.
+
+    Raises:
+        DataError: the file cannot be decoded, or shows no B-mode picture.
+    """
+    progress(0.0, "decoding")
+    loop = read_loop(path)
+    wanted = np.unique(np.linspace(0, loop.n_frames - 1, min(loop.n_frames, MAX_FRAMES)).round().astype(int))
+    preprocessing, kept, first = Preprocessing(size), [], 0
+    for part in loop.chunks(_PART):
+        rows = wanted[(wanted >= first) & (wanted < first + len(part))] - first
+        if len(rows):
+            kept.append(preprocessing.apply(Sample(Record("upload", "upload"), part[rows])).frames)
+        first += len(part)
+        progress(0.5 * first / loop.n_frames, "decoding")
+    frames = np.concatenate(kept)
+    return ParcelLoop(frames, parcels(model, frames, progress), loop.shape)
+
+
+def example(model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
+    """A simulated loop of the apical four-chamber view, with its true outlines as reference."""
+    progress(0.0, "simulating")
+    found = simulate_sequence("A4C", _PATIENT, n_frames=16, size=size, seed=_PATIENT)
+    return ParcelLoop(
+        found.frames, parcels(model, found.frames, progress), (size, size), found.labels, tuple(STRUCTURES)
+    )
+
+
+def parcels(model: ParcelModel, frames: ByteArray, progress: Progress) -> ByteArray:
+    """Parcel maps of frames."""
+    maps = []
+    for start in range(0, len(frames), _PART):
+        maps.append(model.maps(torch.from_numpy(frames[start : start + _PART])).numpy())
+        progress(0.5 + 0.5 * min(start + _PART, len(frames)) / len(frames), "finding parcels")
+    return np.concatenate(maps).astype(np.uint8)

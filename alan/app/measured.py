@@ -1,0 +1,104 @@
+"""Measurements of an analyzed loop that follow frames of end-diastole and end-systole moved by hand."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alan.analysis.exports import median_beat
+from alan.analysis.measures import Grid, measure_curves
+from alan.analysis.results import LoopResult
+from alan.arrays import BoolArray, ByteArray, FloatArray
+from alan.cardiac.volumes import ejection_fraction, shortening_percent
+from alan.errors import DataError, ParameterError
+
+
+@dataclass(frozen=True)
+class MovedBeat:
+    """Measurements between two frames.
+
+    Attributes:
+        edv_ml: Volume at end-diastole; NaN if the size of a pixel is unknown.
+        esv_ml: Volume at end-systole.
+        ef_percent: Ejection fraction by the method of disks; NaN if an outline is empty.
+        area_change_percent: Fractional change of the area of the left ventricle.
+    """
+
+    edv_ml: float
+    esv_ml: float
+    ef_percent: float
+    area_change_percent: float
+
+
+def first_frames(result: LoopResult) -> tuple[int, int]:
+    """Frames of end-diastole and end-systole to begin with: of the median beat, else of the extreme areas."""
+    beat = median_beat(result)
+    if beat is not None:
+        return beat.ed, beat.es
+    areas = lv_areas(result)
+    return areas.index(max(areas)), areas.index(min(areas))
+
+
+def lv_areas(result: LoopResult) -> list[float]:
+    """Area of the left ventricle in each frame: cm2, or pixels of the file without a pixel size.
+
+    Raises:
+        DataError: the loop was left out, or has no left ventricle.
+    """
+    if not result.frames or "lv" not in result.frames[0].area_px:
+        raise DataError(f"nothing was measured: {result.reason or 'the view shows no left ventricle'}")
+    return [frame.area_cm2.get("lv", frame.area_px["lv"]) for frame in result.frames]
+
+
+def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> MovedBeat:
+    """Measure between two frames.
+
+    Args:
+        result: An analyzed loop.
+        labels: (T, size, size) uint8 label maps of its frames.
+        ed: Frame of end-diastole.
+        es: Frame of end-systole.
+
+    Raises:
+        ParameterError: a frame does not exist.
+    """
+    for name, frame in (("ed", ed), ("es", es)):
+        if not 0 <= frame < len(labels):
+            raise ParameterError(f"{name} is {frame}: give a frame from 0 to {len(labels) - 1}")
+    cavity = labels[[ed, es]] == result.structures.index("lv") + 1
+    pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
+    (edv, esv), (larger, smaller) = _volumes_and_areas(cavity, Grid(pixels, result.pixel_mm))
+    ef, change = ejection_fraction(edv, esv), shortening_percent(larger, smaller)
+    return MovedBeat(edv, esv, ef, change) if result.pixel_mm else MovedBeat(math.nan, math.nan, ef, change)
+
+
+def sentence(beat: MovedBeat) -> str:
+    """The measurements in words; what is unknown is left out."""
+    words = {
+        "EDV {:.0f} ml": beat.edv_ml,
+        "ESV {:.0f} ml": beat.esv_ml,
+        "EF {:.0f}%": beat.ef_percent,
+        "fractional area change {:.0f}%": beat.area_change_percent,
+    }
+    return ", ".join(text.format(value) for text, value in words.items() if not math.isnan(value))
+
+
+def pack(folder: Path, target: Path, leave_out: Sequence[str] = ("sources",)) -> Path:
+    """Pack the results of an analysis into a zip file.
+
+    Args:
+        folder: Folder of the results.
+        target: Path of the file, which ends in ``.zip``.
+        leave_out: Names in the folder that are the state of the run, not results.
+    """
+    for name in leave_out:
+        shutil.rmtree(folder / name, ignore_errors=True)
+    return Path(shutil.make_archive(str(target.with_suffix("")), "zip", folder))
+
+
+def _volumes_and_areas(cavity: BoolArray, grid: Grid) -> tuple[FloatArray, FloatArray]:
+    curves = measure_curves(cavity, grid)
+    return curves.volume, curves.area

@@ -1,0 +1,196 @@
+"""The page for experts: its tabs, and a server that only this machine reaches."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from alan.bounds import PositiveInt, bounded
+from alan.errors import ConfigError
+from alan.extras import third_party
+from alan.shipped import PARCELS, WHITE_BOXES
+
+_log = logging.getLogger(__name__)
+
+#: Size of an upload in MB.
+MAX_UPLOAD_MB = 1000
+#: Seconds between deletions of old files, and the age from which a file is old.
+_SWEEP = (600, 6 * 3600)
+#: Fonts of the system, so that none is fetched.
+_FONTS = ["system-ui", "sans-serif"]
+#: What a browser may load: this server only.
+_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; connect-src 'self' ws: data: blob:; frame-ancestors 'self'"
+)
+
+
+@bounded
+def ui(
+    *,
+    model: str = "alan-sim",
+    parcels: str = PARCELS,
+    whitebox: list[str] | None = None,
+    networks: list[str] | None = None,
+    size: PositiveInt = 112,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Interval(ge=0, le=65535)] = 7860,
+    browser: bool = True,
+) -> None:
+    """Open a page in the browser: analyze a loop, edit white boxes parcel by parcel, try networks.
+
+    The page is served on this machine only. Uploads are deleted as soon as they were read, all other files when
+    the last page is closed and when the command ends. Nothing is sent anywhere. Ctrl-C ends the command.
+
+    Args:
+        model: Path or name of the model of the analysis.
+        parcels: Path or name of the parcel model whose white boxes are edited.
+        whitebox: Paths or names of white boxes of rule beta on these parcels; null for those shipped for the
+            shipped parcels.
+        networks: Networks to try: segmenter.safetensors, or the JSON of an ensemble or of soft parcels.
+        size: Side in pixels of the frames of the models.
+        host: Address to listen on; any other than 127.0.0.1 lets other machines see uploads.
+        port: Port to listen on; 0 takes a free one.
+        browser: Open the page in the browser.
+
+    Raises:
+        ConfigError: Gradio is not installed, white boxes are missing for other parcels, or the port is taken.
+        AlanError: a model is missing or damaged.
+    """
+    if whitebox is None and parcels != PARCELS:
+        raise ConfigError(
+            f"no white box is given for the parcels {parcels}: make some with `alan name --parcels {parcels}`, "
+            "then --whitebox '[DIR/lv.json]'"
+        )
+    with tempfile.TemporaryDirectory(prefix="alan-ui-") as root:
+        page = build_page(
+            Path(root),
+            model=model,
+            parcels=parcels,
+            whitebox=list(WHITE_BOXES) if whitebox is None else whitebox,
+            networks=networks or (),
+            size=size,
+        )
+        url = serve(page, host, port, browser=browser)
+        _log.info("the page is at %s (Ctrl-C ends it)", url)
+        try:
+            page.block_thread()
+        except KeyboardInterrupt:
+            _log.info("closed")
+        finally:
+            page.close(verbose=False)
+
+
+def gradio(root: Path) -> Any:
+    """Import Gradio without telemetry, with all its files in one folder.
+
+    Raises:
+        ConfigError: Gradio is not installed.
+    """
+    for name in ("GRADIO_ALLOWED_PATHS", "GRADIO_SHARE", "GRADIO_MCP_SERVER", "GRADIO_ROOT_PATH"):
+        os.environ.pop(name, None)
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    module = third_party("gradio", "ui")
+    os.environ["GRADIO_TEMP_DIR"] = str(root.resolve())
+    return module
+
+
+def build_page(
+    root: Path, *, model: str, parcels: str, whitebox: Sequence[str], networks: Sequence[str], size: int
+) -> Any:
+    """Build the page.
+
+    Args:
+        root: Empty folder for its files.
+        model: Path or name of the model of the analysis.
+        parcels: Path or name of a parcel model.
+        whitebox: Paths or names of white boxes on it.
+        networks: Paths of networks.
+        size: Side of the frames of the models.
+
+    Returns:
+        A ``gradio.Blocks``.
+    """
+    gr = gradio(root)
+    from alan.app.analyze_tab import AnalyzeTab
+    from alan.app.models import PictureModel
+    from alan.app.models_tab import ModelsTab
+    from alan.app.parcels_tab import ParcelsTab
+    from alan.app.session import Uploads
+    from alan.downstream.whitebox.several import load_white_boxes
+
+    uploads = Uploads(root)
+    tabs = {
+        "Analyze": AnalyzeTab(model, uploads),
+        "Parcels": ParcelsTab(load_white_boxes(parcels, whitebox), size, uploads),
+        "Models": ModelsTab([PictureModel(path, size) for path in networks], uploads),
+    }
+    with gr.Blocks(title="ALAN", analytics_enabled=False, delete_cache=_SWEEP) as page:
+        for title, tab in tabs.items():
+            with gr.Tab(title):
+                tab.build()  # type: ignore[attr-defined]
+        page.load(_with_request(gr, uploads.opened), api_visibility="private")
+        page.unload(_with_request(gr, uploads.closed))
+    return page
+
+
+def serve(page: Any, host: str, port: int, *, browser: bool) -> str:
+    """Start the server of a page, and return its address.
+
+    Raises:
+        ConfigError: the port is taken.
+    """
+    gr = third_party("gradio", "ui")
+    middleware = third_party("starlette.middleware", "ui").Middleware
+    try:
+        _, url, _ = page.queue(default_concurrency_limit=1).launch(
+            server_name=host,
+            server_port=port or None,
+            inbrowser=browser,
+            prevent_thread_lock=True,
+            share=False,
+            quiet=True,
+            footer_links=[],
+            ssr_mode=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            max_file_size=MAX_UPLOAD_MB * 2**20,
+            theme=gr.themes.Default(font=_FONTS, font_mono=["monospace"]),
+            app_kwargs={"middleware": [middleware(_Policy)]},
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} cannot be used ({error}): give another --port, or 0 for a free one"
+        ) from error
+    return str(url)
+
+
+class _Policy:
+    """Forbids browsers to load anything from other servers."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", _POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, guarded)
+
+
+def _with_request(gr: Any, act: Any) -> Any:
+    """Give a function the session of the request, by the annotation that Gradio reads."""
+
+    def run(request: Any) -> None:
+        act(request.session_hash)
+
+    run.__annotations__ = {"request": gr.Request}
+    return run

@@ -1,0 +1,79 @@
+"""Files of the page: uploads and what is offered for download, in one folder that is emptied."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from alan.data.io.cine import DICOM, VIDEOS
+from alan.data.io.pictures import PICTURES
+from alan.errors import DataError
+
+#: Endings that a file keeps; the rest of a name may tell a patient's.
+_ENDINGS = {*VIDEOS, *PICTURES, *DICOM, ".gif", ".webp", ".nii", ".gz", ".json"}
+
+
+class Uploads:
+    """The folder of all files of the page.
+
+    An upload is deleted as soon as it was read. Everything else, pictures and downloads, is deleted when the last
+    open page is closed.
+
+    Args:
+        root: An existing folder that contains nothing else.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self._open: set[str] = set()
+
+    @contextlib.contextmanager
+    def taking(self, path: str) -> Iterator[Path]:
+        """Give an uploaded file to a reader under a neutral name, and delete it afterwards.
+
+        Raises:
+            DataError: the file is not in the folder, or is a folder.
+        """
+        file = Path(path).resolve()
+        if not file.is_relative_to(self.root) or not file.is_file():
+            raise DataError("the file is not an upload of this page: upload it again")
+        ending = "".join(part for part in map(str.lower, file.suffixes[-2:]) if part in _ENDINGS)
+        neutral = self.place(f"upload{ending}")
+        file.rename(neutral)
+        try:
+            yield neutral
+        finally:
+            neutral.unlink(missing_ok=True)
+
+    def place(self, name: str) -> Path:
+        """A new path in the folder, which ends in ``name``."""
+        folder = self.root / "made" / uuid.uuid4().hex
+        folder.mkdir(parents=True)
+        return folder / name
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a text for download."""
+        path = self.place(name)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def opened(self, session: str) -> None:
+        """Note that a page was opened."""
+        self._open.add(session)
+
+    def closed(self, session: str) -> None:
+        """Note that a page was closed; the last one deletes everything."""
+        self._open.discard(session)
+        if not self._open:
+            self.empty()
+
+    def empty(self) -> None:
+        """Delete everything in the folder."""
+        for item in self.root.iterdir():
+            if item.is_dir():
+                shutil.rmtree(item, ignore_errors=True)
+            else:
+                item.unlink(missing_ok=True)

@@ -1,0 +1,328 @@
+"""State of the page's parcel editor: opinions on parcels and steps, their undo, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from alan.analysis.overlay import Painter, display_shape
+from alan.arrays import BoolArray, ByteArray, IntArray
+from alan.cardiac.volumes import ejection_fraction, simpson_volume
+from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
+from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.steps import PostProcessing
+from alan.errors import ParameterError
+from alan.overlap import dice_of_counts
+
+#: Post-processing steps that the page switches, to the values that switch each off.
+STEPS: dict[str, dict[str, Any]] = {
+    "component": {"component": False},
+    "enclaves": {"enclaves": False},
+    "closing": {"closing_radius": 0.0},
+    "fill": {"fill": False},
+    "contour": {"contour": False},
+    "median": {"median_radius": 0.0},
+}
+#: Values of steps that a white box leaves out, when the page switches them on (pixels at 112 x 112).
+_ON = {"closing_radius": 10.0, "median_radius": 3.0}
+#: Columns of the table of parcels.
+COLUMNS = ("parcel", "in", "share", "simulated", "opinion", "labels", "pixels")
+
+
+@dataclass(frozen=True)
+class ParcelLoop:
+    """Frames with their parcels.
+
+    Attributes:
+        frames: (T, S, S) uint8, resized for the model.
+        maps: (T, S, S) uint8, ids of parcels.
+        shape: (H, W) of the frames before they were resized.
+        reference: (T, S, S) uint8 label maps to compare with, values in the order of ``structures``; None if
+            there is none.
+        structures: Names of the values of the reference.
+    """
+
+    frames: ByteArray
+    maps: ByteArray
+    shape: tuple[int, int]
+    reference: ByteArray | None = None
+    structures: tuple[str, ...] = ()
+
+    def reference_mask(self, structure: str, frame: int) -> BoolArray | None:
+        """Mask of the reference; None if there is none."""
+        if self.reference is None or structure not in self.structures:
+            return None
+        mask: BoolArray = self.reference[frame] == self.structures.index(structure) + 1
+        return mask
+
+
+@dataclass(frozen=True)
+class _Edits:
+    """Everything that a user can change and undo."""
+
+    opinions: Mapping[str, Mapping[int, Opinion]]
+    steps: Mapping[str, PostProcessing]
+
+
+@dataclass
+class ParcelEditor:
+    """White boxes that a user edits parcel by parcel.
+
+    Attributes:
+        boxes: Structure to its white box, of rule ``beta``.
+        fingerprint: Fingerprint of the parcel model.
+        loop: The frames that are shown; None before one is loaded.
+        structure: The structure that is edited.
+        frame: The frame that is shown.
+    """
+
+    boxes: Mapping[str, ParcelSegmenter]
+    fingerprint: str
+    loop: ParcelLoop | None = None
+    structure: str = ""
+    frame: int = 0
+    _edits: _Edits = field(init=False, repr=False)
+    _history: list[_Edits] = field(init=False, repr=False, default_factory=list)
+    _current: dict[str, ParcelSegmenter] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Start with the white boxes as they are.
+
+        Raises:
+            ParameterError: a white box is of another rule than ``beta``.
+        """
+        for name, box in self.boxes.items():
+            if box.selector_.rule != "beta":
+                raise ParameterError(
+                    f"the white box of {name!r} is of rule {box.selector_.rule!r}: the page edits rule beta"
+                )
+        self.structure = self.structure or next(iter(self.boxes))
+        opinions = {}
+        for name, box in self.boxes.items():
+            given = box.selector_.opinion
+            opinions[name] = dict(given.parcels) if isinstance(given, ExpertOpinion) else {}
+        self._edits = _Edits(opinions, {name: box.steps for name, box in self.boxes.items()})
+        self._current = dict(self.boxes)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is something to undo."""
+        return bool(self._history)
+
+    def show(self, loop: ParcelLoop, frame: int = 0) -> None:
+        """Show another loop; the edits stay."""
+        self.loop, self.frame = loop, frame
+
+    def box(self, structure: str | None = None) -> ParcelSegmenter:
+        """The edited white box of a structure, by default of the one that is edited."""
+        return self._current[structure or self.structure]
+
+    def is_in(self, parcel: int) -> bool:
+        """Whether a parcel belongs to the structure that is edited."""
+        return parcel in self.box().selector_.interior_
+
+    def toggle(self, parcel: int) -> None:
+        """Take a parcel in (surely inside) or out (never); see :meth:`judge`."""
+        self.judge(parcel, Opinion.of("never" if self.is_in(parcel) else "inside"))
+
+    def judge(self, parcel: int, opinion: Opinion | None) -> None:
+        """Take an opinion on a parcel of the structure that is edited.
+
+        Args:
+            parcel: Id of the parcel.
+            opinion: The opinion; None withdraws it.
+
+        Raises:
+            ParameterError: the parcel does not exist.
+            SelectionError: no parcel would be left; nothing is changed.
+        """
+        own = {k: one for k, one in self._edits.opinions[self.structure].items() if k != parcel}
+        if opinion is not None:
+            own[int(parcel)] = opinion
+        self._take(self.structure, own)
+
+    def load(self, text: str) -> str:
+        """Take the opinions of a JSON text in place of those on its structure, which is then edited.
+
+        Returns:
+            The structure.
+
+        Raises:
+            ParameterError: the text is no opinion on one of the structures and on these parcels.
+            SelectionError: no parcel would be left; nothing is changed.
+        """
+        if not text.lstrip().startswith("{"):  # what does not is taken for a path
+            raise ParameterError("the file is not JSON: give one that this page or an expert wrote")
+        given = ExpertOpinion.from_json(text)
+        given.check_model(self.fingerprint)
+        if given.structure not in self.boxes:
+            raise ParameterError(f"structure is {given.structure!r}: give one of {', '.join(self.boxes)}")
+        self._take(given.structure, given.parcels)
+        self.structure = given.structure
+        return given.structure
+
+    def opinion(self) -> ExpertOpinion:
+        """The opinions on the structure that is edited."""
+        return ExpertOpinion(self.structure, self.fingerprint, self._edits.opinions[self.structure])
+
+    def steps_on(self) -> list[str]:
+        """Names of the post-processing steps that are on."""
+        steps = self._edits.steps[self.structure]
+        return [name for name, off in STEPS.items() if any(getattr(steps, key) for key in off)]
+
+    def set_steps(self, names: list[str]) -> None:
+        """Switch post-processing steps of the structure that is edited on (those named) and off (all others)."""
+        steps, given = self._edits.steps[self.structure], self.boxes[self.structure].steps
+        for name, off in STEPS.items():
+            if name in names and name not in self.steps_on():
+                on: dict[str, Any] = {key: getattr(given, key) or _ON.get(key, True) for key in off}
+                steps = replace(steps, **on)
+            elif name not in names:
+                steps = replace(steps, **off)
+        if steps != self._edits.steps[self.structure]:
+            self._change(replace(self._edits, steps={**self._edits.steps, self.structure: steps}))
+
+    def undo(self) -> None:
+        """Take the last change back; nothing happens if there is none."""
+        if self._history:
+            self._apply(self._history[-1])
+            self._edits = self._history.pop()
+
+    def parcel_at(self, x: float, y: float) -> int:
+        """Parcel at a point of the picture.
+
+        Args:
+            x: Column in the picture.
+            y: Row in the picture.
+        """
+        parcel_map, (height, width) = self._shown().maps[self.frame], self.picture_shape
+        row = min(max(int(y * parcel_map.shape[0] / height), 0), parcel_map.shape[0] - 1)
+        column = min(max(int(x * parcel_map.shape[1] / width), 0), parcel_map.shape[1] - 1)
+        return int(parcel_map[row, column])
+
+    def masks(self, frame: int | None = None) -> dict[str, BoolArray]:
+        """Masks (S, S) of all structures in a frame, by default in the one that is shown."""
+        parcel_map = self._shown().maps[self.frame if frame is None else frame]
+        return {name: self._mask(name, parcel_map) for name in self.boxes}
+
+    def area(self) -> float:
+        """Area of the structure that is edited in the frame that is shown, as a share of the picture."""
+        return float(self._mask(self.structure, self._shown().maps[self.frame]).mean())
+
+    def dice(self) -> float:
+        """Dice of the structure that is edited in the frame that is shown; NaN without a reference."""
+        reference = self._shown().reference_mask(self.structure, self.frame)
+        if reference is None:
+            return math.nan
+        mask = self._mask(self.structure, self._shown().maps[self.frame])
+        return float(dice_of_counts(np.array((mask & reference).sum()), np.array(mask.sum() + reference.sum())))
+
+    def areas(self) -> IntArray:
+        """(T,) pixels of the structure that is edited in each frame of the loop."""
+        return np.array([self._mask(self.structure, one).sum() for one in self._shown().maps], np.int64)
+
+    def ejection_fraction(self) -> float:
+        """Ejection fraction in percent between the frames of largest and smallest area of the left ventricle.
+
+        The method of disks needs no pixel size for a ratio, provided that pixels of the file are square. NaN
+        without a white box of the left ventricle or for a single frame.
+        """
+        loop = self._shown()
+        if "lv" not in self.boxes or len(loop.maps) < 2:
+            return math.nan
+        masks = [self._mask("lv", one) for one in loop.maps]
+        areas = [int(mask.sum()) for mask in masks]
+        spacing = (loop.shape[0] / loop.maps.shape[1], loop.shape[1] / loop.maps.shape[2])
+        largest, smallest = masks[int(np.argmax(areas))], masks[int(np.argmin(areas))]
+        return ejection_fraction(simpson_volume(largest, spacing), simpson_volume(smallest, spacing))
+
+    def rows(self) -> list[list[object]]:
+        """Rows of the table of parcels in the frame that is shown, see :data:`COLUMNS`: largest share first."""
+        selector, loop = self.box().selector_, self._shown()
+        known = selector.posterior_
+        pixels = np.bincount(loop.maps[self.frame].ravel(), minlength=selector.n_parcels_)
+        order = sorted(np.flatnonzero(pixels[: selector.n_parcels_]), key=lambda k: (-selector.share_[k], k))
+        mine = self._edits.opinions[self.structure]
+        return [
+            [
+                int(k),
+                "in" if self.is_in(int(k)) else "",
+                f"{selector.share_[k]:.0%}",
+                _share(known.prior.inside[k], known.prior.outside[k]),
+                _words(mine.get(int(k))),
+                _share(known.labels.inside[k], known.labels.outside[k]),
+                int(pixels[k]),
+            ]
+            for k in order
+            if k != selector.background_id
+        ]
+
+    @property
+    def picture_shape(self) -> tuple[int, int]:
+        """(height, width) of the pictures."""
+        return display_shape(self._shown().shape, None)
+
+    def picture(self) -> ByteArray:
+        """The frame with the borders of its parcels, the parcels of the structure and its outline.
+
+        Returns:
+            (height, width, 3) uint8.
+        """
+        loop, shape = self._shown(), self.picture_shape
+        painter = Painter(shape, loop.maps.shape[1])
+        value = list(self.boxes).index(self.structure) + 1
+        mask = self.masks()[self.structure]
+        chosen = np.zeros(256, np.uint8)
+        chosen[self.box().selector_.interior_] = value
+        outline = painter.labels((mask * value).astype(np.uint8)[None])[0]
+        return painter.paint_parcels(loop.frames[self.frame], loop.maps[self.frame], outline, chosen)
+
+    def _mask(self, structure: str, parcel_map: ByteArray) -> BoolArray:
+        box = self._current[structure]
+        return box.steps(box.selector_.predict(parcel_map[None])[0], parcel_map)
+
+    def _shown(self) -> ParcelLoop:
+        if self.loop is None:
+            raise ParameterError("no loop is loaded: load one, or take the example")
+        return self.loop
+
+    def _take(self, structure: str, own: Mapping[int, Opinion]) -> None:
+        self._change(replace(self._edits, opinions={**self._edits.opinions, structure: own}))
+
+    def _change(self, edits: _Edits) -> None:
+        self._apply(edits)
+        self._history.append(self._edits)
+        self._edits = edits
+
+    def _apply(self, edits: _Edits) -> None:
+        """Choose the parcels of structures whose edits changed; errors leave everything as it was."""
+        fresh = dict(self._current)
+        for name, box in self.boxes.items():
+            own = edits.opinions[name]
+            if own != self._edits.opinions[name]:
+                fresh[name] = box.revise(ExpertOpinion(name, self.fingerprint, own) if own else None)
+            if edits.steps[name] != fresh[name].steps:
+                fresh[name] = _with_steps(fresh[name], edits.steps[name])
+        self._current = fresh
+
+
+def _with_steps(box: ParcelSegmenter, steps: PostProcessing) -> ParcelSegmenter:
+    other = ParcelSegmenter(box.selector, steps, soft=box.soft, soft_above=box.soft_above, size=box.size)
+    other.selector_ = box.selector_
+    return other
+
+
+def _share(inside: float, outside: float) -> str:
+    """Share and weight of one kind of evidence; empty without any."""
+    total = inside + outside
+    return f"{inside / total:.0%} of {total:.0f}" if total else ""
+
+
+def _words(opinion: Opinion | None) -> str:
+    if opinion is None:
+        return ""
+    return opinion.word or f"{opinion.share:.0%} of {opinion.strength:g}"

@@ -1,0 +1,179 @@
+"""The page in a real browser: upload, click a parcel, see the mask change, move ED, download."""
+
+import io
+import json
+import re
+import shutil
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.ui
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+#: Milliseconds for an action that runs a model.
+LONG = 90_000
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser, served):
+    """A page; requests to other servers and errors of scripts fail the test."""
+    found = browser.new_page(viewport={"width": 1300, "height": 950})
+    elsewhere, errors = [], []
+    found.on("request", lambda request: elsewhere.append(request.url))
+    found.on("pageerror", lambda error: errors.append(str(error)))
+    found.goto(served.url)
+    yield found
+    found.close()
+    assert [url for url in elsewhere if not url.startswith((served.url, "data:", "blob:"))] == []
+    assert errors == []
+
+
+def text(page, name):
+    return page.locator(f"#{name}").inner_text()
+
+
+def changed(page, name, before):
+    """Wait until a text differs, and return it."""
+    page.wait_for_function(
+        "([name, before]) => document.querySelector('#' + name).innerText.trim() !== before.trim()",
+        arg=[name, before],
+        timeout=LONG,
+    )
+    return text(page, name)
+
+
+def picture(page):
+    """The picture of the parcels as an array."""
+    image = page.locator("#parcels-picture img").first
+    return np.array(Image.open(io.BytesIO(image.screenshot())).convert("RGB"), np.int16)
+
+
+def upload(page, name, path):
+    with page.expect_file_chooser() as chooser:
+        page.locator(f"#{name}").click()
+    chooser.value.set_files(path)
+
+
+def open_parcels(page):
+    page.get_by_role("tab", name="Parcels").click()
+    page.locator("#parcels-example").click()
+    page.locator("#parcels-picture img").first.wait_for(timeout=LONG)
+
+
+def click_at(page, across, down):
+    image = page.locator("#parcels-picture img").first
+    box = image.bounding_box()
+    image.click(position={"x": box["width"] * across, "y": box["height"] * down})
+
+
+def test_parcels(page, tmp_path):
+    open_parcels(page)
+    before, first = text(page, "parcels-numbers"), picture(page)
+    assert re.search(r"left ventricle: \d+\.\d% of the picture, Dice 0\.\d+, ejection fraction \d+%", before)
+    click_at(page, 0.45, 0.35)  # a parcel at the border of the cavity: out
+    after = changed(page, "parcels-numbers", before)
+    assert dice(after) < dice(before)
+    page.wait_for_timeout(500)
+    assert (np.abs(picture(page) - first).max(2) > 20).mean() > 0.01
+    with page.expect_download() as download:
+        page.locator("#parcels-save").click()
+    opinion = json.loads(download.value.path().read_text())
+    assert [row["opinion"] for row in opinion["parcels"]] == ["never"]
+    page.locator("#parcels-undo").click()
+    assert changed(page, "parcels-numbers", after) == before
+    page.get_by_label("median").click()  # a step of the post-processing
+    stepped = changed(page, "parcels-numbers", before)
+    page.locator("#parcels-undo").click()
+    assert changed(page, "parcels-numbers", stepped) == before
+    page.get_by_role("gridcell", name=str(opinion["parcels"][0]["id"]), exact=True).first.click()  # by its row
+    page.wait_for_timeout(1500)
+    page.locator("#parcels-turn").click()
+    assert changed(page, "parcels-numbers", before) == after
+    page.locator("#parcels-undo").click()
+    changed(page, "parcels-numbers", after)
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps(opinion))
+    upload(page, "parcels-load", file)
+    assert changed(page, "parcels-numbers", before) == after
+
+
+def dice(words):
+    return float(re.search(r"Dice (\S+),", words)[1])
+
+
+def test_an_uploaded_loop_in_the_parcels(page, loop, served):
+    page.get_by_role("tab", name="Parcels").click()
+    upload(page, "parcels-upload", loop)
+    page.locator("#parcels-picture img").first.wait_for(timeout=LONG)
+    words = text(page, "parcels-numbers")
+    assert "Dice" not in words  # there is no reference
+    assert "ejection fraction" in words
+    assert not [path for path in served.root.rglob("*") if path.suffix == ".mp4"]  # deleted once it was read
+
+
+def test_a_file_that_is_no_loop_is_named(page, tmp_path):
+    page.get_by_role("tab", name="Parcels").click()
+    (tmp_path / "notes.txt").write_text("no picture")
+    upload(page, "parcels-upload", tmp_path / "notes.txt")
+    page.locator(".toast-body").first.wait_for(timeout=LONG)
+    assert "notes" not in page.locator(".toast-body").first.inner_text()
+
+
+def test_analysis(page, loop):
+    page.locator("#analyze-upload input[type=file]").set_input_files(loop)
+    page.locator("#analyze-curve img").wait_for(timeout=LONG)
+    page.locator("#analyze-video video").wait_for(timeout=LONG)
+    before = text(page, "analyze-moved")
+    assert re.match(r"EF -?\d+%, fractional area change -?\d+%", before)
+    number = page.locator("#analyze-ed input[type=number]")
+    number.fill(page.locator("#analyze-es input[type=number]").input_value())
+    number.press("Enter")
+    assert changed(page, "analyze-moved", before) == "EF 0%, fractional area change 0%"
+    with page.expect_download() as download:
+        page.locator("#analyze-save").click()
+    with zipfile.ZipFile(download.value.path()) as packed:
+        names = packed.namelist()
+        content = b"".join(packed.read(name) for name in names if name.endswith((".csv", ".json", ".yaml")))
+    assert {"patients.csv", "loops.csv", "beats.csv", "frames.csv"} <= set(names)
+    assert any(name.endswith("overlay.mp4") for name in names)
+    assert b"Jane" not in content
+
+
+def test_networks(page, loop):
+    page.get_by_role("tab", name="Models").click()
+    upload(page, "model-0-upload", loop)
+    page.locator("#model-0-picture img").first.wait_for(timeout=LONG)
+    assert "left atrium" in text(page, "model-0-numbers")
+    with page.expect_download() as download:
+        page.locator("#model-0-save").click()
+    with Image.open(download.value.path()) as mask:
+        assert mask.size == (208, 160)
+        assert mask.mode == "P"
+        assert set(np.unique(np.array(mask))) <= {0, 1, 2}
+
+
+def test_closing_the_page_deletes_its_files(browser, served):
+    found = browser.new_page()
+    found.goto(served.url)
+    open_parcels(found)
+    assert any(path.is_file() for path in served.root.rglob("*"))
+    found.close()
+    for _ in range(300):
+        if not any(path.is_file() for path in served.root.rglob("*")):
+            break
+        time.sleep(0.1)
+    assert not any(path.is_file() for path in served.root.rglob("*"))

@@ -1,0 +1,194 @@
+"""The parcel editor of the page: opinions, steps, undo, and what follows from them, without a browser."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from alan.app.state import ParcelEditor, ParcelLoop
+from alan.cardiac import ejection_fraction, simpson_volume
+from alan.downstream import ParcelPrior, ParcelSegmenter, ParcelSelector, PostProcessing
+from alan.downstream.whitebox.opinion import Opinion
+from alan.errors import ParameterError, SelectionError
+
+MODEL = "a" * 64
+OFF = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
+
+
+def box(shares, structure, steps=OFF):
+    share = np.array(shares)
+    prior = ParcelPrior(8 * share, 8 * (1 - share), 8, structure, MODEL)
+    return ParcelSegmenter(ParcelSelector("beta", prior=prior, provenance=MODEL, n_parcels=4), steps).fit_prior()
+
+
+def quarters():
+    """(16, 16) ids 0 1 over 2 3, 8 x 8 pixels each."""
+    return np.kron([[0, 1], [2, 3]], np.ones((8, 8), np.uint8)).astype(np.uint8)
+
+
+@pytest.fixture
+def editor():
+    """Parcel 0 is the left ventricle, 3 the atrium; in the second frame the ventricle is smaller."""
+    maps = np.stack([quarters(), quarters()])
+    maps[1, :4, :4] = 1
+    reference = np.zeros((2, 16, 16), np.uint8)
+    reference[:, :8] = 1
+    found = ParcelEditor({"lv": box([0.9, 0.3, 0, 0], "lv"), "la": box([0, 0, 0.1, 0.9], "la")}, MODEL)
+    found.show(ParcelLoop(np.zeros((2, 16, 16), np.uint8), maps, (480, 960), reference, ("lv", "myo")))
+    return found
+
+
+def test_a_click_takes_a_parcel_in_and_out(editor):
+    assert editor.picture_shape == (480, 960)
+    assert [editor.parcel_at(x, y) for x, y in ((0, 0), (959, 0), (479, 240), (480, 479))] == [0, 1, 2, 3]
+    assert editor.parcel_at(5000, -3) == 1
+    np.testing.assert_array_equal(editor.masks()["lv"], editor.loop.maps[0] == 0)
+    editor.toggle(1)
+    np.testing.assert_array_equal(editor.masks()["lv"], editor.loop.maps[0] <= 1)
+    editor.toggle(0)
+    np.testing.assert_array_equal(editor.masks()["lv"], editor.loop.maps[0] == 1)
+    np.testing.assert_array_equal(editor.masks()["la"], editor.loop.maps[0] == 3)
+    assert editor.opinion().parcels == {1: Opinion.of("inside"), 0: Opinion.of("never")}
+
+
+def test_area_dice_and_ejection_fraction_follow(editor):
+    assert editor.area() == 64 / 256
+    assert editor.dice() == pytest.approx(2 * 64 / (64 + 128))
+    spacing = (480 / 16, 960 / 16)
+    ed, es = (editor.loop.maps[n] == 0 for n in (0, 1))
+    expected = ejection_fraction(simpson_volume(ed, spacing), simpson_volume(es, spacing))
+    assert editor.ejection_fraction() == pytest.approx(expected)
+    assert editor.areas().tolist() == [64, 48]
+    editor.toggle(1)
+    assert editor.dice() == 1
+    assert editor.areas().tolist() == [128, 128]
+    editor.frame = 1
+    assert editor.area() == 128 / 256
+    editor.structure = "la"
+    assert math.isnan(editor.dice())  # the reference does not show it
+
+
+def test_a_share_is_a_weak_opinion(editor):
+    editor.judge(1, Opinion.of(1.0))  # Beta(0.5 + 2.4 + 8, 0.5 + 5.6)
+    assert editor.is_in(1)
+    assert editor.box().selector_.share_[1] == pytest.approx(10.9 / 17)
+    editor.judge(1, None)
+    assert not editor.is_in(1)
+    assert editor.opinion().parcels == {}
+
+
+def test_undo_goes_back_step_by_step(editor):
+    assert not editor.can_undo
+    editor.undo()  # nothing to undo
+    before = editor.masks()["lv"]
+    editor.toggle(1)
+    after = editor.masks()["lv"]
+    editor.structure = "la"
+    editor.set_steps(["median"])
+    editor.toggle(2)
+    editor.undo()
+    assert editor.steps_on() == ["median"]
+    assert editor.opinion().parcels == {}
+    editor.undo()
+    assert editor.steps_on() == []
+    editor.structure = "lv"
+    np.testing.assert_array_equal(editor.masks()["lv"], after)
+    editor.undo()
+    np.testing.assert_array_equal(editor.masks()["lv"], before)
+    assert not editor.can_undo
+
+
+def test_steps_change_the_mask(editor):
+    editor.loop.maps[0, 3, 3] = 1
+    holes = editor.masks()["lv"]
+    assert not holes[3, 3]
+    editor.set_steps(["fill"])
+    assert editor.masks()["lv"][3, 3]
+    editor.set_steps([])
+    np.testing.assert_array_equal(editor.masks()["lv"], holes)
+
+
+def test_steps_return_to_the_values_of_the_white_box():
+    steps = PostProcessing(closing_radius=7, median_radius=0)
+    editor = ParcelEditor({"lv": box([0.9, 0, 0, 0], "lv", steps)}, MODEL)
+    on = editor.steps_on()
+    assert on == ["component", "enclaves", "closing", "fill", "contour"]
+    editor.set_steps([])
+    assert editor.steps_on() == []
+    editor.set_steps(on)
+    assert editor.box().steps == steps
+    editor.set_steps([*on, "median"])
+    assert editor.box().steps.median_radius == 3
+
+
+def test_the_last_parcel_cannot_be_taken_out(editor):
+    with pytest.raises(SelectionError, match="chose no parcel"):
+        editor.toggle(0)
+    assert editor.is_in(0)
+    assert not editor.can_undo
+
+
+def test_opinions_are_saved_and_loaded(editor):
+    editor.toggle(1)
+    editor.judge(2, Opinion.of(0.25, 3))
+    text = editor.opinion().to_json()
+    assert json.loads(text)["parcels"] == [
+        {"id": 1, "opinion": "inside"},
+        {"id": 2, "opinion": 0.25, "strength": 3.0},
+    ]
+    mask = editor.masks()["lv"]
+    editor.undo()
+    editor.undo()
+    editor.structure = "la"
+    assert editor.load(text) == "lv"
+    np.testing.assert_array_equal(editor.masks()["lv"], mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"structure": "rv"}, "structure is 'rv': give one of lv, la"),
+        ({"provenance": "b" * 64}, "about parcels bbbbbbbbbbbb"),
+        ({"parcels": [{"id": 9, "opinion": "inside"}]}, "about parcel 9"),
+    ],
+)
+def test_other_opinions_are_refused(editor, change, message):
+    value = json.loads(editor.opinion().to_json()) | change
+    with pytest.raises(ParameterError, match=message):
+        editor.load(json.dumps(value))
+
+
+def test_a_text_is_never_taken_for_a_path(editor, tmp_path):
+    editor.opinion().to_json(tmp_path / "secret.json")
+    with pytest.raises(ParameterError, match="not JSON"):
+        editor.load(str(tmp_path / "secret.json"))
+
+
+def test_the_table_shows_evidence_of_the_parcels_in_the_frame(editor):
+    editor.judge(1, Opinion.of("inside"))
+    editor.judge(2, Opinion.of(0.25))
+    assert editor.rows() == [
+        [1, "in", "94%", "30% of 8", "inside", "", 64],
+        [0, "in", "86%", "90% of 8", "", "", 64],
+        [2, "", "15%", "0% of 8", "25% of 8", "", 64],
+        [3, "", "6%", "0% of 8", "", "", 64],
+    ]
+
+
+def test_the_picture_changes_with_the_mask(editor):
+    before = editor.picture()
+    assert before.shape == (480, 960, 3)
+    editor.toggle(1)
+    changed = (editor.picture() != before).any(2)
+    assert changed[:240, 480:].mean() > 0.5
+    assert not changed[260:, :].any()
+
+
+def test_other_rules_and_a_missing_loop_are_refused():
+    maps, masks = np.zeros((2, 8, 8), int), np.ones((2, 8, 8), bool)
+    paper = ParcelSegmenter(ParcelSelector()).fit(maps, masks)
+    with pytest.raises(ParameterError, match="rule 'paper': the page edits rule beta"):
+        ParcelEditor({"lv": paper}, MODEL)
+    with pytest.raises(ParameterError, match="no loop is loaded"):
+        ParcelEditor({"lv": box([0.9, 0, 0, 0], "lv")}, MODEL).picture()
