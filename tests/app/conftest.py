@@ -8,6 +8,8 @@ import pytest
 from alan.analysis.overlay import write_video
 from alan.data.simulator.sequence import simulate_sequence
 
+from ..discs import untrained_segmenter
+
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory):
@@ -15,7 +17,7 @@ def served(tmp_path_factory):
     pytest.importorskip("gradio")
     from alan.app.page import build_page, serve
     from alan.shipped import PARCELS, WHITE_BOXES
-    from alan.supervised.segmenter import save_segmenter, untrained_segmenter
+    from alan.supervised.segmenter import save_segmenter
     from alan.supervised.settings import NetworkSpec
 
     root, models = tmp_path_factory.mktemp("page"), tmp_path_factory.mktemp("models")

@@ -43,13 +43,13 @@ def page(browser, served):
 
 
 def text(page, name):
-    return page.locator(f"#{name}").inner_text()
+    return page.locator(f"#{name} .prose").inner_text().strip()
 
 
 def changed(page, name, before):
     """Wait until a text differs, and return it."""
     page.wait_for_function(
-        "([name, before]) => document.querySelector('#' + name).innerText.trim() !== before.trim()",
+        "([name, before]) => document.querySelector(`#${name} .prose`).innerText.trim() !== before",
         arg=[name, before],
         timeout=LONG,
     )
