@@ -208,7 +208,7 @@ def _kind_of_stills(source: Source, stream: CineStream, *, stills: bool) -> Verd
         return None
     if count == 1:
         return Verdict("b-mode still", "it holds one frame, and beats need a loop")
-    if (grey == grey[0]).all():
+    if not stream.samples.span.any():
         return Verdict("b-mode still", f"its {count} frames do not differ, and beats need a loop")
     return None
 
@@ -218,8 +218,8 @@ def _panels(stream: CineStream) -> tuple[list[_Panel | Verdict], tuple[str, ...]
     grey, colours = stream.samples.grey, stream.samples.colours
     if min(stream.shape) < _SMALLEST:
         return [Verdict("not an echo", f"its frames have {stream.shape[1]} x {stream.shape[0]} pixels")], ()
-    moving = grey if len(grey) > 1 and (grey != grey[0]).any() else grey[:1]
-    found = find_panels(moving)
+    span = stream.samples.span
+    found = find_panels(grey, span) if span.any() else find_panels(grey[:1])
     strip = kind_of_strip(grey, found.others)
     if strip is not None:
         return [strip], ()

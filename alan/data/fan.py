@@ -23,6 +23,8 @@ from alan.errors import DataError
 _COARSE, _FINE = 96, 288
 #: Smallest temporal range of a moving pixel, in grey values.
 _RANGE = 5.0
+#: Width in pixels of the band around the border within which the fine search moves it.
+_BAND = 12.0
 #: Penalty of moving pixels outside the sector and of still pixels inside it.
 _OUTSIDE, _STILL = 1.0, 0.35
 #: Smallest part of the screen that a sector covers.
@@ -135,11 +137,12 @@ def find_fans(frames: ByteArray) -> list[Fan]:
     return list(find_panels(frames).fans)
 
 
-def find_panels(frames: ByteArray) -> Panels:
+def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
     """Find the sectors of a loop or a still, and the regions that are none, such as M-mode strips.
 
     Args:
         frames: As for :func:`find_fans`.
+        span: (H, W) uint8, the range of each pixel over all frames of the loop; None takes it over ``frames``.
 
     Raises:
         DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
@@ -149,7 +152,7 @@ def find_panels(frames: ByteArray) -> Panels:
             f"frames are {frames.dtype} {frames.shape}: give uint8 (T, H, W) of at least 16 x 16 pixels"
         )
     found, others = list[tuple[Fan, BoolArray]](), []
-    for part in _panels(_region(frames)):
+    for part in _panels(_region(frames, span)):
         fan = _fit(part)
         if fan is not None and _is_plausible(fan) and _agreement(fan, part) >= _AGREEMENT:
             found.append((fan, part))
@@ -178,13 +181,12 @@ def _is_plausible(fan: Fan) -> bool:
     )
 
 
-def _region(frames: ByteArray) -> BoolArray:
+def _region(frames: ByteArray, span: ByteArray | None = None) -> BoolArray:
     """(H, W) bool, where the image moves, or is lit in a still; without thin lines and small spots."""
     step = max(1, len(frames) // _MAX_FRAMES)
     some = frames[::step][:_MAX_FRAMES]
     if len(some) > 1:
-        moving = some.max(0).astype(np.float32) - some.min(0)
-        evidence = moving >= _RANGE
+        evidence = (some.max(0) - some.min(0) if span is None else span) >= _RANGE
     else:
         border = np.concatenate([some[0, [0, -1]].ravel(), some[0][:, [0, -1]].ravel()])
         evidence = some[0] > max(_RANGE, float(np.median(border)) + _RANGE)
@@ -211,16 +213,13 @@ def _panels(region: BoolArray) -> list[BoolArray]:
 def _fit(region: BoolArray) -> Fan | None:
     """Fit a sector to a region, coarse to fine."""
     coarse, factor = _reduce(region, _COARSE)
-    best: tuple[float, Fan] | None = None
-    for start in _starts(coarse):
-        found = _optimise(start, coarse, 250)
-        if best is None or found[0] < best[0]:
-            best = found
-    if best is None:
+    starts = sorted((_optimise(start, coarse, 60) for start in _starts(coarse)), key=lambda found: found[0])
+    if not starts:
         return None
+    best = min((_optimise(fan, coarse, 200) for _, fan in starts[:2]), key=lambda found: found[0])
     fine, finer = _reduce(region, _FINE)
     fan = best[1]._scaled(factor / finer, fine.shape)
-    candidates = [_optimise(replace(fan, top=top), fine, 220) for top in ("curved", "flat")]
+    candidates = [_optimise(replace(fan, top=top), fine, 220, _BAND) for top in ("curved", "flat")]
     fan = min(candidates, key=lambda found: found[0])[1]
     return fan._scaled(finer, (region.shape[0], region.shape[1]))
 
@@ -271,9 +270,13 @@ def _line(rows: NDArray[np.int64], columns: FloatArray) -> tuple[float, float]:
     return slope, float(np.median(columns - slope * rows))
 
 
-def _optimise(start: Fan, region: FloatArray, evaluations: int) -> tuple[float, Fan]:
-    """Minimise the disagreement of a sector with a region, from a start on."""
-    rows, columns = np.ogrid[: region.shape[0], : region.shape[1]]
+def _optimise(start: Fan, region: FloatArray, evaluations: int, band: float = math.inf) -> tuple[float, Fan]:
+    """Minimise the disagreement of a sector with a region, from a start on whose border is right within a band."""
+    depth = start._depth(*np.ogrid[: region.shape[0], : region.shape[1]])
+    rows, columns = np.nonzero(np.abs(depth) < band)
+    lit = region[rows, columns]
+    sure = region[depth >= band]
+    settled = (float(sure.sum()), float((1 - sure).sum()))
     scale = float(max(region.shape))
     total = float(region.sum()) + 1e-9
 
@@ -292,8 +295,9 @@ def _optimise(start: Fan, region: FloatArray, evaluations: int) -> tuple[float, 
 
     def cost(values: FloatArray) -> float:
         inside = fan(values)._membership(rows, columns)
-        overlap = float((inside * region).sum())
-        return (_OUTSIDE * (total - overlap) + _STILL * float((inside * (1 - region)).sum())) / total
+        overlap = float(inside @ lit)
+        still = settled[1] + float(inside.sum()) - overlap
+        return (_OUTSIDE * (total - settled[0] - overlap) + _STILL * still) / total
 
     middle, half = 0.5 * (start.left + start.right), 0.5 * (start.right - start.left)
     first = np.array([*(x / scale for x in (start.row, start.column, start.near, start.far)), middle, half])

@@ -21,17 +21,19 @@ from alan.errors import DataError
 
 
 class Samples(NamedTuple):
-    """Frames spread over a loop.
+    """Frames spread over a loop, and the range of its pixels.
 
     Attributes:
         places: (S,) positions in the loop, ascending.
         grey: (S, H, W) uint8.
         colours: (S, H, W, 3) uint8, or None for a loop without colour.
+        span: (H, W) uint8, the difference of the largest and the smallest value of each pixel over all frames.
     """
 
     places: NDArray[np.int64]
     grey: ByteArray
     colours: ByteArray | None
+    span: ByteArray
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
         n_samples: Number of sample frames at most.
     """
     found, shapes, count, step = GreyRange(), set[tuple[tuple[int, ...], Any]](), 0, 1
+    low = high = np.zeros(0)
     kept: list[tuple[int, NDArray[Any], ByteArray | None]] = []
     for frame in _watched(source):
         grey = frame.grey
@@ -105,6 +108,9 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
             raise DataError(f"{source.path}: has frames of {' and '.join(sizes)}; one size is needed")
         if not count:
             check_size(source.path, (1, *grey.shape), grey.dtype.itemsize)
+            low, high = grey.copy(), grey.copy()
+        np.minimum(low, grey, out=low)
+        np.maximum(high, grey, out=high)
         found.add(grey)
         if count % step == 0:
             kept.append((count, grey.copy(), None if frame.colours is None else frame.colours().copy()))
@@ -117,7 +123,9 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
     places = np.array([place for place, _, _ in kept])
     grey = np.stack([grey if mapping is None else mapping(grey) for _, grey, _ in kept])
     colours = [colour for _, _, colour in kept if colour is not None]
-    samples = Samples(places, grey, np.stack(colours) if len(colours) == len(kept) else None)
+    ends = [end if mapping is None else mapping(end) for end in (low, high)]
+    span = np.maximum(ends[0], ends[1]) - np.minimum(ends[0], ends[1])  # inverted grey values swap the ends
+    samples = Samples(places, grey, np.stack(colours) if len(colours) == len(kept) else None, span)
     height, width = grey.shape[1:]
     return CineStream(source.path, count, (height, width), header, samples, source, mapping)
 
