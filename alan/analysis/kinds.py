@@ -24,10 +24,11 @@ Kind = Literal[
 ]
 #: Spectra that end below this velocity in cm/s are of tissue; blood is faster.
 _TISSUE_VELOCITY = 30.0
-#: Difference of the colour channels from which on a pixel is coloured, and brightness from which on it is lit.
-_CHROMA, _LIT = 40, 48
-#: Fractions of lit pixels: colours of blood flow, of a colour map of the whole sector, and of one hue.
-_FLOW, _MAP, _ONE_HUE = 0.01, 0.5, 0.97
+#: Difference of the colour channels from which on a pixel is coloured, and grey values of lit and bright pixels.
+_CHROMA, _LIT, _BRIGHT = 40, 48, 100
+#: Smallest fraction of lit pixels in the colours of flow; of bright pixels in the colours of tissue velocity, and
+#: in those of a colour map of B-mode, whose hue is one.
+_FLOW, _MAP, _TINT, _ONE_HUE = 0.01, 0.5, 0.9, 0.97
 #: A strip is at least this fraction of the width of the screen and fills at least this fraction of its box.
 _STRIP, _FILLED = 0.45, 0.6
 #: Ratio of changes along and across time below which a strip shows lines that go on in time.
@@ -87,23 +88,27 @@ def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:
         colours: (S, H, W, 3) uint8, some frames.
         inside: (H, W) bool, the sector.
     """
-    warm = cold = lit = 0
+    warm = cold = bright = 0
     most = 0.0
     for frame in colours:
         pixels = frame.astype(np.int16)
-        bright = (pixels.max(-1) > _LIT) & inside
-        vivid = ndimage.binary_opening((np.ptp(pixels, axis=-1) > _CHROMA) & bright, np.ones((3, 3), bool))
-        most = max(most, float(vivid.sum() / max(1, bright.sum())))
-        lit += int(bright.sum())
-        warm += int((vivid & (pixels[..., 0] >= pixels[..., 2])).sum())
-        cold += int((vivid & (pixels[..., 0] < pixels[..., 2])).sum())
+        value, vivid = pixels.max(-1), (np.ptp(pixels, axis=-1) > _CHROMA) & inside
+        lit = (value > _LIT) & inside
+        flow = ndimage.binary_opening(vivid & lit, np.ones((3, 3), bool))  # without thin lines
+        most = max(most, float(flow.sum() / max(1, lit.sum())))
+        strong = (value > _BRIGHT) & inside
+        bright += int(strong.sum())
+        warm += int((strong & vivid & (pixels[..., 0] >= pixels[..., 2])).sum())
+        cold += int((strong & vivid & (pixels[..., 0] < pixels[..., 2])).sum())
     if most < _FLOW:
         return None
-    whole = (warm + cold) / max(1, lit)
-    if whole > _MAP and max(warm, cold) >= _ONE_HUE * (warm + cold):
+    whole = (warm + cold) / max(1, bright)
+    if whole > _TINT and max(warm, cold) >= _ONE_HUE * (warm + cold):
         return None
     if whole > _MAP:
-        return Verdict("tissue doppler", f"{whole:.0%} of the lit pixels of its sector are coloured, in two hues")
+        return Verdict(
+            "tissue doppler", f"{whole:.0%} of the bright pixels of its sector are coloured, in two hues"
+        )
     return Verdict("colour doppler", f"up to {most:.1%} of the lit pixels of its sector are coloured")
 
 

@@ -149,14 +149,15 @@ def open_loops(
     with _pseudonymous(source), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         stream = open_stream(_frames(source))
-        verdict = kind_by_header(stream.header) or _kind_of_stills(source, stream, stills=stills)
+        verdict = kind_by_header(stream.header) or _kind_of_series(source, stream)
         if verdict is not None:
             raise NotALoopError(source.name, verdict)
         panels, more = _panels(stream)
         kept = [panel for panel in panels if isinstance(panel, _Panel)]
         left_out = [panel for panel in panels if isinstance(panel, Verdict)]
-        if not kept:
-            raise NotALoopError(source.name, left_out[0])
+        still = None if stills else _kind_of_stills(stream)
+        if not kept or still is not None:
+            raise NotALoopError(source.name, still if kept and still else left_out[0])
         heard = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
         notes = [source.redact(note) for note in (*heard, *stream.header.notes)]
         notes += [f"a panel is left out: {verdict.kind}, {verdict.reason}" for verdict in left_out]
@@ -195,21 +196,23 @@ def _unquoted(text: str) -> str:
     return re.sub(r"'[^']*'|\"[^\"]*\"", "...", text)
 
 
-def _kind_of_stills(source: Source, stream: CineStream, *, stills: bool) -> Verdict | None:
-    """Decide whether the frames differ, and whether the stills of a series resemble each other."""
-    grey, count = stream.samples.grey, stream.n_frames
-    if len(source.stills) and count > 1:
-        pairs = [np.corrcoef(first.ravel(), second.ravel())[0, 1] for first, second in pairwise(grey)]
-        if not np.nanmedian(pairs) >= _ALIKE:  # also if it is NaN
-            return Verdict(
-                "b-mode still", f"its {count} pictures do not resemble one another as those of a loop do"
-            )
-    if stills or grey.max() - grey.min() < 1:
+def _kind_of_series(source: Source, stream: CineStream) -> Verdict | None:
+    """Decide whether the stills of a series resemble each other."""
+    if not source.stills:
         return None
-    if count == 1:
+    pairs = [np.corrcoef(first.ravel(), second.ravel())[0, 1] for first, second in pairwise(stream.samples.grey)]
+    if np.nanmedian(pairs) >= _ALIKE:
+        return None
+    count = stream.n_frames
+    return Verdict("b-mode still", f"its {count} pictures do not resemble one another as those of a loop do")
+
+
+def _kind_of_stills(stream: CineStream) -> Verdict | None:
+    """Decide whether there is motion."""
+    if stream.n_frames == 1:
         return Verdict("b-mode still", "it holds one frame, and beats need a loop")
     if not stream.samples.span.any():
-        return Verdict("b-mode still", f"its {count} frames do not differ, and beats need a loop")
+        return Verdict("b-mode still", f"its {stream.n_frames} frames do not differ, and beats need a loop")
     return None
 
 

@@ -33,6 +33,8 @@ _LEAST = 0.02
 _SECOND = 0.3
 #: Intersection over union with the moving region from which on a fitted sector is accepted.
 _AGREEMENT = 0.8
+#: A region that fills more than this fraction of its box is a rectangle.
+_RECTANGLE = 0.97
 #: Largest opening angle in radians, and largest near radius as a fraction of the far one.
 _WIDEST, _NEAREST = 2.1, 0.75
 _MAX_FRAMES = 24
@@ -153,7 +155,7 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
         )
     found, others = list[tuple[Fan, BoolArray]](), []
     for part in _panels(_region(frames, span)):
-        fan = _fit(part)
+        fan = None if part[enclosing(part)].mean() > _RECTANGLE else _fit(part)
         if fan is not None and _is_plausible(fan) and _agreement(fan, part) >= _AGREEMENT:
             found.append((fan, part))
         else:

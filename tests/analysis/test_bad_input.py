@@ -1,0 +1,358 @@
+"""Bad and odd files: each is refused with a reason in words, or read with what was assumed; the others go on."""
+
+import re
+import zipfile
+
+import numpy as np
+import pytest
+
+from alan.analysis import NotALoopError, find_sources, open_loops
+from alan.data.fan import Fan
+from alan.errors import DataError
+
+from .screens import FAN, colour, dicom, metaimage, nifti, pages, screen, speckle, video
+
+pytest.importorskip("pydicom")
+LOOP = screen(FAN, text=True)
+WIDE = (96, 256)
+LEFT, RIGHT = (Fan(6.0, column, 0.0, 84.0, -0.6, 0.6, "curved", WIDE) for column in (64.0, 192.0))
+QUAD = [
+    Fan(row, column, 0.0, 66.0, -0.6, 0.6, "curved", (160, 192)) for row in (6.0, 84.0) for column in (48.0, 144.0)
+]
+NOISE = np.random.default_rng(1).bytes(4000)
+INSIDE = FAN.mask()
+FLOW = [np.zeros_like(INSIDE) for _ in range(2)]
+VELOCITY = colour(LOOP)
+VELOCITY[:, :, :64, 0], VELOCITY[:, :, 64:, 2] = 0, 0
+FLOW[0][40:48, 50:60], FLOW[1][55:62, 64:74] = True, True
+
+
+def save(name, data):
+    def make(folder):
+        (folder / name).write_bytes(data() if callable(data) else data)
+
+    return make
+
+
+def cut(name, data, share=0.6):
+    """A file that ends early."""
+
+    def make(folder):
+        whole = data(folder / f"whole_{name}") if callable(data) else data
+        if not isinstance(whole, bytes):
+            content = whole.read_bytes()
+            whole.unlink()
+            whole = content
+        (folder / name).write_bytes(whole[: int(share * len(whole))])
+
+    return make
+
+
+def archive(folder):
+    with zipfile.ZipFile(folder / "a.avi", "w") as file:
+        file.writestr("loop.avi", LOOP.tobytes())
+
+
+def sound(folder):
+    import av
+
+    with av.open(str(folder / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def stills(*arrays):
+    def make(folder):
+        for number, array in enumerate(arrays):
+            (folder / f"still_{number:03d}.png").write_bytes(pages(array[None], "PNG"))
+
+    return make
+
+
+def raw(make_pixels):
+    def make(folder):
+        (folder / "a.mhd").write_bytes(metaimage(LOOP, "a.raw"))
+        if make_pixels:
+            (folder / "a.raw").write_bytes(LOOP.tobytes()[:5000])
+
+    return make
+
+
+def film(frames, name="a.avi", **options):
+    return lambda folder: video(folder / name, frames, **options)
+
+
+def header(frames, name="a.dcm", **elements):
+    return lambda folder: dicom(folder / name, frames, **elements)
+
+
+def of(value, dtype=np.float32):
+    """The loop with one value that is none."""
+    frames = LOOP.astype(dtype)
+    frames[2, 50, 60] = value
+    return frames
+
+
+def strip(lines):
+    """A strip of lines that go on in time, or of a spectrum, below a small fan."""
+    small = Fan(2.0, 64.0, 0.0, 36.0, -0.6, 0.6, "curved", (96, 128))
+    frame = screen(small)[:1]
+    rng = np.random.default_rng(0)
+    if lines:
+        frame[0, 44:92, 4:124] = np.repeat(rng.integers(30, 200, (48, 1)), 120, 1) + rng.integers(0, 9, (48, 120))
+    else:
+        tall = np.abs(np.sin(np.arange(120) / 7)) * 40
+        spectrum = np.where(np.arange(48)[:, None] < 6 + tall, rng.integers(60, 220, (48, 120)), 8)
+        frame[0, 44:92, 4:124] = spectrum
+    return frame
+
+
+DAMAGED = {
+    "zero bytes, avi": (save("a.avi", b""), "is empty"),
+    "zero bytes, mp4": (save("a.mp4", b""), "is empty"),
+    "zero bytes, dicom": (save("a.dcm", b""), "is empty"),
+    "zero bytes, nifti": (save("a.nii.gz", b""), "is empty"),
+    "zero bytes, mhd": (save("a.mhd", b""), "is empty"),
+    "zero bytes, png": (save("a.png", b""), "is empty"),
+    "zero bytes, gif": (save("a.gif", b""), "neither video nor picture"),
+    "cut, avi": (cut("a.avi", lambda path: video(path, LOOP, "mjpeg", "yuvj420p")), "ends early|damaged|decoded"),
+    "cut, mp4": (cut("a.mp4", lambda path: video(path, LOOP, "mpeg4", "yuv420p")), "cannot be decoded"),
+    "cut, mkv": (cut("a.mkv", lambda path: video(path, LOOP)), "ends early|damaged|decoded"),
+    "cut, mov": (cut("a.mov", lambda path: video(path, LOOP, "mjpeg", "yuvj420p")), "cannot be decoded"),
+    "cut, tif": (cut("a.tif", pages(LOOP, "TIFF")), "cannot be decoded|ends early"),
+    "cut, png": (cut("a.png", pages(LOOP[:1], "PNG")), "cannot be decoded"),
+    "cut, jpg": (cut("a.jpg", pages(LOOP[:1], "JPEG")), "cannot be decoded"),
+    "cut, bmp": (cut("a.bmp", pages(LOOP[:1], "BMP")), "cannot be decoded"),
+    "cut, gif": (cut("a.gif", pages(LOOP, "GIF")), "cannot be decoded|neither|ends early"),
+    "cut, webp": (cut("a.webp", pages(LOOP, "WEBP", lossless=True)), "cannot be decoded|neither"),
+    "cut, dicom": (cut("a.dcm", lambda path: dicom(path, LOOP)), "ends early|cannot be decoded"),
+    "cut, nii": (cut("a.nii", nifti(LOOP)), "ends early, .* of .* bytes"),
+    "cut, nii.gz": (cut("a.nii.gz", nifti(LOOP, compressed=True)), "ends early"),
+    "cut, check sum of nii.gz": (cut("a.nii.gz", nifti(LOOP, compressed=True), 0.9999), "check sum"),
+    "cut, mha": (cut("a.mha", metaimage(LOOP)), "ends early, .* of .* bytes"),
+    "cut, compressed mha": (cut("a.mha", metaimage(LOOP, compressed=True)), "ends early"),
+    "cut, raw of mhd": (raw(make_pixels=True), "ends early, 5000 of .* bytes"),
+    "raw of mhd is missing": (raw(make_pixels=False), "its pixels, .*, are missing"),
+    "raw of mhd outside": (save("a.mhd", metaimage(LOOP, "../../etc/passwd")), "give a file in the same folder"),
+    "text as avi": (save("a.avi", b"this is no video\n" * 40), "cannot be decoded"),
+    "web page as mp4": (save("a.mp4", b"<html><body>log in</body></html>" * 9), "cannot be decoded"),
+    "playlist as avi": (save("a.avi", b"ffconcat version 1.0\nfile /etc/passwd\n"), "cannot be decoded"),
+    "zip as avi": (archive, "cannot be decoded"),
+    "sound": (sound, "holds no video stream"),
+    "pointer": (save("a.avi", b"version https://git-lfs.github.com/spec/v1\noid 1\n"), "a pointer of Git LFS"),
+    "encrypted": (save("a.dcm", bytes(128) + b"DICM" + NOISE), "cannot be decoded|without pictures|no DICOM"),
+    "noise as dicom": (save("a.dcm", NOISE), "is no DICOM file"),
+    "noise as nii.gz": (save("a.nii.gz", NOISE), "is no NIfTI file"),
+    "noise as mp4": (save("a.mp4", NOISE), "cannot be decoded"),
+    "noise as tif": (save("a.tif", NOISE), "cannot be decoded"),
+    "no NIfTI magic": (save("a.nii", nifti(LOOP, magic=b"\0\0\0\0")), "pixels in another file"),
+    "complex values": (save("a.nii", nifti(LOOP.astype(np.complex64))), "holds complex64 values"),
+    "coloured nifti": (save("a.nii", nifti(LOOP, code=128)), "holds .* values"),
+    "five dimensions": (save("a.nii", nifti(LOOP, dims=(5, 128, 96, 2, 3, 2, 1, 1))), "one sequence"),
+    "huge header": (save("a.nii", nifti(LOOP, dims=(4, 30000, 30000, 1, 6, 1, 1, 1))), "claims .* pixels"),
+    "offset far away": (save("a.nii", nifti(LOOP, offset=1e9)), "ends early"),
+    "more frames claimed, nifti": (save("a.nii", nifti(LOOP, dims=(4, 128, 96, 1, 900, 1, 1, 1))), "ends early"),
+    "more frames claimed, mha": (save("a.mha", metaimage(LOOP, sizes="128 96 900")), "ends early"),
+    "more frames claimed, dicom": (header(LOOP, stated=900), "ends early"),
+    "no frames claimed, dicom": (header(LOOP, stated=0), "states 0 frames"),
+    "huge rows, dicom": (header(LOOP, Rows=65000, Columns=65000), "claims .* pixels"),
+    "signed, dicom": (header(of(200, np.uint8), PixelRepresentation=1), "holds signed pixels"),
+    "unknown colours, dicom": (header(LOOP, PhotometricInterpretation="HSV"), "pictures of the kind"),
+    "NaN": (save("a.nii", nifti(of(np.nan))), "grey values from nan"),
+    "infinity": (save("a.nii", nifti(of(np.inf))), "grey values from .* to inf"),
+    "stills of two sizes": (stills(LOOP[0], LOOP[1], LOOP[2, :80]), "one size is needed"),
+}
+OTHER = {
+    "no pictures, dicom": (None, None, "a DICOM file without pictures"),
+    "another modality": (header(LOOP, Modality="CT"), "not an echo", "modality CT"),
+    "contrast agent": (header(LOOP, ContrastBolusAgent="SonoVue"), "contrast", "names a contrast agent"),
+    "one frame, avi": (film(LOOP[:1]), "b-mode still", "one frame"),
+    "one frame, png": (save("a.png", pages(LOOP[:1], "PNG")), "b-mode still", "one frame"),
+    "one frame, dicom": (header(LOOP[:1]), "b-mode still", "one frame"),
+    "one frame, nifti": (save("a.nii", nifti(LOOP[:1])), "b-mode still", "one frame"),
+    "frozen": (film(np.repeat(LOOP[:1], 5, 0)), "b-mode still", "its 5 frames do not differ"),
+    "black": (film(np.zeros_like(LOOP)), "not an echo", "span 0 of 255"),
+    "one grey": (film(np.full_like(LOOP, 90)), "not an echo", "span 0 of 255"),
+    "white noise": (
+        film(np.random.default_rng(0).integers(0, 256, LOOP.shape, np.uint8)),
+        "not an echo",
+        "no sector in it",
+    ),
+    "a film": (
+        film(np.clip(colour(speckle((96, 128))).astype(int) + np.array([120, 60, 0]), 0, 255).astype(np.uint8)),
+        "not an echo",
+        "coloured",
+    ),
+    "bright everywhere": (film(np.maximum(speckle((96, 128)), 90)), "not an echo", "no sector in it"),
+    "8 x 8 pixels": (film(LOOP[:, 40:48, 60:68]), "not an echo", "8 x 8 pixels"),
+    "1 x 1 pixels": (save("a.nii", nifti(LOOP[:, 50:51, 60:61])), "not an echo", "1 x 1 pixels"),
+    "two rows": (save("a.nii", nifti(LOOP[:, 50:52])), "not an echo", "128 x 2 pixels"),
+    "pictures of nothing in common": (
+        stills(*(speckle((96, 128), seed, 1)[0, ::-1] if seed % 2 else LOOP[0] for seed in range(4))),
+        "b-mode still",
+        "do not resemble",
+    ),
+    "m-mode by its lines": (
+        save("a.png", pages(strip(True), "PNG")),
+        "m-mode",
+        "a strip of lines that go on in time",
+    ),
+    "spectrum by its strip": (
+        save("a.png", pages(strip(False), "PNG")),
+        "spectral doppler",
+        "are a strip without",
+    ),
+    "m-mode by its header": (
+        header(LOOP, regions=[((50, 0, 96, 128), 2, 1)]),
+        "m-mode",
+        "a region whose columns are times",
+    ),
+    "spectrum by its header": (
+        header(LOOP, regions=[((48, 0, 96, 128), 3, 4, 4.0, (4, 7))]),
+        "spectral doppler",
+        "continuous-wave",
+    ),
+    "tissue by its header": (
+        header(LOOP, regions=[((48, 0, 96, 128), 3, 3, 0.4, (4, 7))]),
+        "tissue doppler",
+        "19 cm/s",
+    ),
+    "flow by its header": (header(LOOP, regions=[((0, 0, 96, 128), 1, 2)]), "colour doppler", "colour flow"),
+    "flow by its colours": (film(colour(LOOP, FLOW)), "colour doppler", "coloured"),
+    "tissue by its colours": (film(VELOCITY), "tissue doppler", "in two hues"),
+}
+ODD = {
+    "16 bits, tif": (save("a.tif", pages(LOOP.astype(np.uint16) * 256, "TIFF")), "grey values stretched"),
+    "16 bits, dicom": (header(LOOP.astype(np.uint16) * 200), ""),
+    "floats": (save("a.nii", nifti((LOOP / 255).astype(np.float32))), "multiplied by 255"),
+    "gif": (save("a.gif", pages(LOOP, "GIF", duration=40, loop=0)), ""),
+    "webp": (save("a.webp", pages(LOOP, "WEBP", duration=40, lossless=True)), ""),
+    "stills": (stills(*LOOP), ""),
+    "odd sizes": (film(LOOP[:, :95, :127]), ""),
+    "3 frames per second": (film(LOOP, fps=3), "3 frames per second"),
+    "a fan that leaves the picture": (film(LOOP[:, :80, 20:110]), ""),
+    "no fan": (film((0.6 * speckle((96, 128))).astype(np.uint8)), "no fan found"),
+    "a sepia colour map": (film((LOOP[..., None] * [1.0, 0.75, 0.4]).astype(np.uint8)), ""),
+    "dicom without suffix": (header(LOOP, name="IM_0001"), ""),
+    "upper case": (film(LOOP, name="A.AVI"), ""),
+    "regions that do not hold the fan": (header(LOOP, regions=[((0, 0, 20, 20),)]), "do not hold the fan"),
+    "regions beyond the frame": (header(LOOP, regions=[((500, 500, 900, 900),)]), ""),
+}
+
+
+def report(folder):
+    import pydicom
+
+    path = dicom(folder / "a.dcm", LOOP, Modality="SR")
+    dataset = pydicom.dcmread(path)
+    del dataset.PixelData
+    dataset.save_as(path)
+
+
+def outcome(folder):
+    """Loops, and the reasons of what is left out: the kind, the words."""
+    sources, left_out = find_sources([folder])
+    loops, reasons = [], [(None, reason) for _, reason in left_out]
+    for source in sources:
+        try:
+            loops += open_loops(source)
+        except NotALoopError as error:
+            reasons.append((error.kind, str(error)))
+        except DataError as error:
+            reasons.append((None, str(error)))
+    return loops, reasons
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_files_are_refused_with_a_reason(tmp_path, name):
+    make, words = DAMAGED[name]
+    make(tmp_path)
+    loops, reasons = outcome(tmp_path)
+    assert not loops
+    ((kind, reason),) = [reason for reason in reasons if re.search(words, reason[1])] or reasons
+    assert re.search(words, reason), reason
+    assert kind is None
+    assert "\n" not in reason
+    assert str(tmp_path) not in reason
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_what_is_no_loop_is_named(tmp_path, name):
+    make, kind, words = OTHER[name]
+    (make or report)(tmp_path)
+    loops, ((found, reason),) = outcome(tmp_path)
+    assert not loops
+    assert found == kind, reason
+    assert re.search(words, reason), reason
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_files_are_read(tmp_path, name):
+    make, words = ODD[name]
+    make(tmp_path)
+    (loop,), reasons = outcome(tmp_path)
+    assert not reasons
+    assert any(words in note for note in loop.notes) or not words, loop.notes
+    frames = np.concatenate(list(loop.chunks(4)))
+    assert frames.shape == (6, *loop.shape)
+    assert np.ptp(frames) > 60
+
+
+def test_more_than_sixty_files():
+    assert len(DAMAGED) + len(OTHER) + len(ODD) > 60
+
+
+def test_panels_are_loops_of_their_own(tmp_path):
+    video(tmp_path / "quad.avi", screen(*QUAD))
+    loops, reasons = outcome(tmp_path)
+    assert not reasons
+    assert [loop.name[-2:] for loop in loops] == ["_1", "_2", "_3", "_4"]
+    middles = [(loop.box[0].start > 70, loop.box[1].start > 90) for loop in loops]
+    assert middles == [(False, False), (False, True), (True, False), (True, True)]
+
+
+def test_a_panel_in_colour_is_left_out(tmp_path):
+    frames = screen(LEFT, RIGHT)
+    flow = [np.zeros(WIDE, bool), np.zeros(WIDE, bool)]
+    flow[0][40:50, 180:190], flow[1][55:65, 195:205] = True, True
+    video(tmp_path / "a.avi", colour(frames, flow))
+    (loop,), reasons = outcome(tmp_path)
+    assert not reasons
+    assert loop.box[1].stop < 130
+    assert any("a panel is left out: colour doppler" in note for note in loop.notes)
+
+
+def test_one_bad_file_does_not_stop_the_others(tmp_path):
+    video(tmp_path / "good.avi", LOOP)
+    (tmp_path / "bad.avi").write_bytes(b"bad")
+    (tmp_path / "notes.txt").write_text("no loop")
+    loops, reasons = outcome(tmp_path)
+    assert len(loops) == 1
+    assert len(reasons) == 2
+
+
+def test_ten_thousand_frames_in_flat_memory(tmp_path):
+    import tracemalloc
+
+    frames = np.resize(screen(Fan(3.0, 24.0, 0.0, 40.0, -0.6, 0.6, "curved", (48, 48))), (10_000, 48, 48))
+    (tmp_path / "a.nii").write_bytes(nifti(frames))
+    (source,), _ = find_sources([tmp_path])
+    tracemalloc.start()
+    (loop,) = open_loops(source)
+    count = sum(len(chunk) for chunk in loop.chunks(500))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == loop.n_frames == 10_000
+    assert peak < frames.nbytes / 3
+
+
+def test_a_file_that_changes_between_two_readings_is_refused(tmp_path):
+    (tmp_path / "a.nii").write_bytes(nifti(LOOP))
+    (source,), _ = find_sources([tmp_path])
+    (loop,) = open_loops(source)
+    (tmp_path / "a.nii").write_bytes(nifti(LOOP[:4]))
+    with pytest.raises(DataError, match="ends early, 4 of 6 frames are there"):
+        list(loop.chunks(2))

@@ -1,0 +1,149 @@
+"""Loops found among files and folders, and pseudonyms that tell nothing."""
+
+import re
+
+import numpy as np
+import pytest
+
+from alan.analysis import find_sources, open_loops
+from alan.data.pseudonyms import patient_key
+from alan.errors import AlanWarning, DataError, ParameterError
+
+from .screens import FAN, dicom, pages, screen, video
+
+pytest.importorskip("pydicom")
+LOOP = screen(FAN, text=True)
+#: What nobody may read in any output.
+SECRETS = ("DOE", "JANE", "1955", "0123456", "hospital", "19550102", "Smith", "wardseven")
+
+
+def still(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pages(array[None], "PNG"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("p1/a4c.avi", "p1/a2c.avi", "p2/deep/er/a4c.mp4", ".hidden/a.avi", "results/old.avi"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"video")
+    for number in (1, 2, 10):
+        still(tmp_path / "p3" / f"frame_{number}.png", LOOP[0])
+    still(tmp_path / "p3" / "single.png", LOOP[0])
+    (tmp_path / "p1" / "a4c_gt.nii.gz").write_bytes(b"labels")
+    (tmp_path / "p1" / "notes.txt").write_text("text")
+    return tmp_path
+
+
+def test_loops_of_a_folder(folder):
+    sources, left_out = find_sources([folder], leave_out=folder / "results")
+    found = {source.path.relative_to(folder).as_posix(): source for source in sources}
+    assert set(found) == {"p1/a2c.avi", "p1/a4c.avi", "p2/deep/er/a4c.mp4", "p3/frame_1.png", "p3/single.png"}
+    assert [path.name for path in found["p3/frame_1.png"].stills] == ["frame_2.png", "frame_10.png"]
+    assert sorted(reason for _, reason in left_out) == [
+        "a label map by its name, not a loop",
+        "neither video nor picture by its name and first bytes",
+    ]
+    assert len({source.name for source in sources}) == len({source.patient for source in sources}) == 5
+    assert all(re.fullmatch(r"p[0-9a-f]{16}_[0-9a-f]{8}", source.name) for source in sources)
+
+
+def test_names_are_stable_and_no_loop_appears_twice(folder):
+    once, _ = find_sources([folder])
+    twice, _ = find_sources([folder, folder / "p1", folder / "p1" / "a4c.avi"])
+    assert {source.name for source in once} == {source.name for source in twice}
+    (single,), _ = find_sources([folder / "p1" / "a4c.avi"])
+    assert single.path == folder / "p1" / "a4c.avi"
+
+
+def test_files_of_one_name_are_different_patients(folder):
+    sources, _ = find_sources([folder / "p1" / "a4c.avi", folder / "p2" / "deep"])
+    assert len({source.patient for source in sources}) == 2
+
+
+def test_the_rule_groups_loops_and_its_key_is_a_pseudonym(folder):
+    with pytest.warns(AlanWarning, match="matches the path of 5 of 6 loops"):
+        sources, _ = find_sources([folder], patient_rule=r"(?P<patient>p\d)/")
+    patients = {source.path.relative_to(folder).parts[0]: source.patient for source in sources}
+    assert patients["p1"] == patient_key("p1")
+    assert sum(source.patient == patient_key("p1") for source in sources) == 2
+    assert len(set(patients.values())) == 4
+
+
+@pytest.mark.parametrize("rule", ["(", "p1", "(?P<name>p1)"])
+def test_rules_that_name_no_patient(folder, rule):
+    with pytest.raises(ParameterError, match="patient_rule is .*: give a regular expression"):
+        find_sources([folder], patient_rule=rule)
+
+
+def test_no_input(tmp_path):
+    with pytest.raises(DataError, match="no such file or folder"):
+        find_sources([tmp_path / "none"])
+
+
+def test_patients_of_dicom_headers(tmp_path):
+    for name, key in (("a.dcm", "17"), ("b.dcm", "17"), ("c.dcm", "18")):
+        dicom(tmp_path / name, LOOP, PatientID=key)
+    a, b, c = (source.patient for source in find_sources([tmp_path])[0])
+    assert a == b == patient_key("17")
+    assert c == patient_key("18")
+
+
+def test_sequences_of_a_frame_store(tiny, tmp_path):
+    store = tiny.store("echonet")
+    sources, left_out = find_sources([store])
+    assert not left_out
+    assert [source.sequence for source in sources] == list(range(len(sources)))
+    (loop,) = open_loops(sources[0])
+    assert loop.n_frames == 16
+    assert loop.times_s is not None
+    (tmp_path / "a.h5").write_bytes(b"no store")
+    assert find_sources([tmp_path / "a.h5"])[1][0][1].startswith("an HDF5 file that is no frame store")
+
+
+def test_no_identifier_in_names_notes_reasons_and_frames(tmp_path):
+    ward = tmp_path / "hospital_wardseven" / "DOE_JANE_19550102"
+    ward.mkdir(parents=True)
+    header = {
+        "PatientName": "DOE^JANE",
+        "PatientID": "ID0123456",
+        "PatientBirthDate": "19550102",
+        "InstitutionName": "hospital",
+        "ReferringPhysicianName": "Smith",
+        "StudyDescription": "DOE JANE 1955",
+        "CineRate": 25,
+    }
+    dicom(ward / "DOE_JANE.dcm", LOOP, **header)
+    dicom(ward / "DOE_JANE_spectrum.dcm", LOOP, regions=[((48, 0, 96, 128), 3, 4, 4.0, (4, 7))], **header)
+    dicom(ward / "DOE_JANE_bad.dcm", LOOP, stated=99, **header)
+    dicom(ward / "DOE_JANE_odd.dcm", LOOP, **{**header, "HeartRate": 70}, Modality="DOEJANE1955")
+    video(ward / "JANE_DOE 0123456.avi", LOOP)
+    (ward / "DOE_0123456.mp4").write_bytes(b"DOE^JANE 1955")
+    (ward / "DOE.mhd").write_bytes(
+        b"NDims = 3\nDimSize = 9 9 3\nElementType = MET_UCHAR\nElementDataFile = JANE.raw\n"
+    )
+    (ward / "Smith 1955.txt").write_text("DOE")
+    sources, left_out = find_sources([tmp_path], patient_rule=r"(?P<patient>DOE_JANE|JANE_DOE|DOE)")
+    told = [*(word for pair in left_out for word in pair), *(source.name for source in sources)]
+    told += [source.patient for source in sources]
+    kept = []
+    for source in sources:
+        try:
+            loops = open_loops(source)
+        except DataError as error:
+            told.append(str(error))
+            continue
+        for loop in loops:
+            kept.append(np.concatenate(list(loop.chunks(4))))
+            told += [loop.name, loop.patient, *loop.notes, str(loop.pixel_origin)]
+    words = "\n".join(told).lower()
+    assert not [secret for secret in SECRETS if secret.lower() in words], words
+    assert len(kept) == 2
+    for frames in kept:
+        assert not (frames == 255).any()  # the text in the upper left corner
+        outside = ~FAN.mask(2.0)
+        rows, columns = FAN.box(2.0)
+        height, width = frames.shape[1:]
+        trimmed = outside[rows, columns]
+        assert abs(trimmed.shape[0] - height) <= 4
+        assert abs(trimmed.shape[1] - width) <= 4
