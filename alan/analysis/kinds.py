@@ -22,6 +22,7 @@ Kind = Literal[
     "contrast",
     "not an echo",
 ]
+_MODALITIES = ("CR", "CT", "DX", "ECG", "ES", "IVUS", "MG", "MR", "NM", "OCT", "OT", "PT", "RF", "SC", "SR", "XA")
 #: Spectra that end below this velocity in cm/s are of tissue; blood is faster.
 _TISSUE_VELOCITY = 30.0
 #: Difference of the colour channels from which on a pixel is coloured, and grey values of lit and bright pixels.
@@ -61,7 +62,8 @@ def kind_by_header(header: Header) -> Verdict | None:
     """Decide by the modality, the regions and the contrast agent of a DICOM header; None if these do not tell."""
     modality = header.attributes.get("modality")
     if modality is not None:
-        return Verdict("not an echo", f"its header says modality {str(modality)[:8]}")
+        known = modality if modality in _MODALITIES else "that is not ultrasound"  # a header may hold anything
+        return Verdict("not an echo", f"its header says modality {known}")
     regions = [region for region in header.regions if not region.beyond]
     for region in regions:
         if region.kind == "spectrum":

@@ -88,6 +88,7 @@ class Loop:
         """Whether the loop is known to be simulated, so that its patient does not exist."""
         return self._source.simulated
 
+    @bounded
     def chunks(self, n: PositiveInt) -> Iterator[ByteArray]:
         """Decode the loop in parts, again each time this is called.
 

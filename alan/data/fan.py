@@ -23,10 +23,15 @@ from alan.errors import DataError
 _COARSE, _FINE = 96, 288
 #: Smallest temporal range of a moving pixel, in grey values.
 _RANGE = 5.0
+#: Largest height of a line of text as a fraction of the screen.
+_LINE = 0.05
 #: Width in pixels of the band around the border within which the fine search moves it.
 _BAND = 12.0
 #: Penalty of moving pixels outside the sector and of still pixels inside it.
 _OUTSIDE, _STILL = 1.0, 0.35
+#: Penalty of still pixels inside a sector that is drawn tightly; largest range of text that a lossy codec lets
+#: flicker and of what surrounds it, as a fraction of their brightness; smallest fraction of the region to act on.
+_TIGHT, _FLICKER, _SLIVER = 0.8, 0.8, 0.005
 #: Smallest part of the screen that a sector covers.
 _LEAST = 0.02
 #: A second panel has at least this fraction of the area of the first.
@@ -156,6 +161,8 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
     found, others = list[tuple[Fan, BoolArray]](), []
     for part in _panels(_region(frames, span)):
         fan = None if part[enclosing(part)].mean() > _RECTANGLE else _fit(part)
+        if fan is not None and len(frames) > 1:
+            fan = _without_flicker(fan, part, frames, span)
         if fan is not None and _is_plausible(fan) and _agreement(fan, part) >= _AGREEMENT:
             found.append((fan, part))
         else:
@@ -199,7 +206,22 @@ def _region(frames: ByteArray, span: ByteArray | None = None) -> BoolArray:
         2 * size : -2 * size, 2 * size : -2 * size
     ]
     opened = ndimage.binary_opening(closed, structure, iterations=2)
-    return np.asarray(ndimage.binary_fill_holes(opened))
+    return _without_text(np.asarray(ndimage.binary_fill_holes(opened)))
+
+
+def _without_text(region: BoolArray) -> BoolArray:
+    """Remove lines of text, which lossy codecs let flicker, from the border of a region."""
+    side = max(5, round(_LINE * max(region.shape)))
+    core = ndimage.binary_opening(region, np.ones((side, 1), bool))  # columns shorter than a line vanish
+    rest, n = ndimage.label(region & ~core)
+    if not n:
+        return region
+    lines = [
+        number
+        for number, (rows, columns) in enumerate(ndimage.find_objects(rest), start=1)
+        if columns.stop - columns.start > 1.5 * (rows.stop - rows.start)
+    ]
+    return np.asarray(region & ~np.isin(rest, lines))
 
 
 def _panels(region: BoolArray) -> list[BoolArray]:
@@ -219,11 +241,26 @@ def _fit(region: BoolArray) -> Fan | None:
     if not starts:
         return None
     best = min((_optimise(fan, coarse, 200) for _, fan in starts[:2]), key=lambda found: found[0])
+    return _refine(best[1]._scaled(factor, region.shape), region, _STILL)
+
+
+def _refine(fan: Fan, region: BoolArray, still: float) -> Fan:
+    """Fit a sector whose border is right within a band to a region."""
     fine, finer = _reduce(region, _FINE)
-    fan = best[1]._scaled(factor / finer, fine.shape)
-    candidates = [_optimise(replace(fan, top=top), fine, 220, _BAND) for top in ("curved", "flat")]
-    fan = min(candidates, key=lambda found: found[0])[1]
-    return fan._scaled(finer, (region.shape[0], region.shape[1]))
+    start = fan._scaled(1 / finer, fine.shape)
+    tops: tuple[Literal["curved", "flat"], ...] = ("curved", "flat")
+    candidates = [_optimise(replace(start, top=top), fine, 220, band=_BAND, still=still) for top in tops]
+    return min(candidates, key=lambda found: found[0])[1]._scaled(finer, fan.shape)
+
+
+def _without_flicker(fan: Fan, region: BoolArray, frames: ByteArray, span: ByteArray | None) -> Fan:
+    """Draw a sector tighter if what is then left out of it flickers little for its brightness, as text does."""
+    tight = _refine(fan, region, _TIGHT)
+    left_out = fan.mask() & ~tight.mask() & region
+    high = frames.max(0)
+    moved = high - frames.min(0) if span is None else span
+    flickers = moved[left_out].sum(dtype=float) < _FLICKER * high[left_out].sum(dtype=float)
+    return tight if left_out.sum() > _SLIVER * region.sum() and flickers else fan
 
 
 def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
@@ -272,7 +309,9 @@ def _line(rows: NDArray[np.int64], columns: FloatArray) -> tuple[float, float]:
     return slope, float(np.median(columns - slope * rows))
 
 
-def _optimise(start: Fan, region: FloatArray, evaluations: int, band: float = math.inf) -> tuple[float, Fan]:
+def _optimise(
+    start: Fan, region: FloatArray, evaluations: int, *, band: float = math.inf, still: float = _STILL
+) -> tuple[float, Fan]:
     """Minimise the disagreement of a sector with a region, from a start on whose border is right within a band."""
     depth = start._depth(*np.ogrid[: region.shape[0], : region.shape[1]])
     rows, columns = np.nonzero(np.abs(depth) < band)
@@ -298,8 +337,8 @@ def _optimise(start: Fan, region: FloatArray, evaluations: int, band: float = ma
     def cost(values: FloatArray) -> float:
         inside = fan(values)._membership(rows, columns)
         overlap = float(inside @ lit)
-        still = settled[1] + float(inside.sum()) - overlap
-        return (_OUTSIDE * (total - settled[0] - overlap) + _STILL * still) / total
+        dark = settled[1] + float(inside.sum()) - overlap
+        return (_OUTSIDE * (total - settled[0] - overlap) + still * dark) / total
 
     middle, half = 0.5 * (start.left + start.right), 0.5 * (start.right - start.left)
     first = np.array([*(x / scale for x in (start.row, start.column, start.near, start.far)), middle, half])

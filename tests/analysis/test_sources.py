@@ -72,7 +72,7 @@ def test_the_rule_groups_loops_and_its_key_is_a_pseudonym(folder):
 
 @pytest.mark.parametrize("rule", ["(", "p1", "(?P<name>p1)"])
 def test_rules_that_name_no_patient(folder, rule):
-    with pytest.raises(ParameterError, match="patient_rule is .*: give a regular expression"):
+    with pytest.raises(ParameterError, match=r"patient_rule is .*: give a regular expression"):
         find_sources([folder], patient_rule=rule)
 
 

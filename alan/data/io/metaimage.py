@@ -80,7 +80,7 @@ def metaimage_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]
     """
     header = _header(path)
     if not header.data.is_file():
-        raise DataError(f"{path}: its pixels, {header.data.name}, are missing; copy both files")
+        raise DataError(f"{path}: its pixels, {header.data.name!r}, are missing; copy both files")
     layout, there = header.layout, header.data.stat().st_size
     offset = there - layout.n_bytes if header.offset is None else header.offset
     with header.data.open("rb") as file:
@@ -121,7 +121,7 @@ def _header(path: Path) -> _Header:
     if name.upper() == "LOCAL":
         return _Header(layout, path, end, compressed)
     if name.upper().startswith("LIST") or "%" in name:
-        raise DataError(f"{path}: holds its pixels in many files ({name}); save them as one")
+        raise DataError(f"{path}: holds its pixels in many files ({name!r}); save them as one")
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise DataError(f"{path}: ElementDataFile is {name!r}: give a file in the same folder")
     return _Header(

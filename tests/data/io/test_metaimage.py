@@ -91,7 +91,7 @@ def test_pixels_that_are_missing(write, tmp_path):
     path = write()
     (tmp_path / "a.raw").unlink()
     assert medical_shape(path) == (3, 12, 9)
-    with pytest.raises(DataError, match=r"a.mhd: its pixels, a.raw, are missing; copy both files"):
+    with pytest.raises(DataError, match=r"a.mhd: its pixels, 'a.raw', are missing; copy both files"):
         read_medical(path)
 
 
