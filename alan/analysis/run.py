@@ -8,7 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from alan.analysis.results import LoopResult, PatientResult
 from alan.analysis.sources import Source, find_sources
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, write_tables
 from alan.bounds import PositiveFloat, PositiveInt, bounded
+from alan.data.pseudonyms import patient_key
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.files import atomic, fingerprint, read_json, write_json
 from alan.runs import FAILURES, open_run, report_failures
@@ -135,8 +136,8 @@ def analyze_files(
         reason = f"; the first of {len(others)} others: {others[0][1]}" if others else ""
         raise DataError(f"{', '.join(map(str, inputs))}: no loop is found{reason}")
     config = {
-        "inputs": [str(path) for path in inputs],
-        "patient_rule": patient_rule,
+        "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # names of folders may name patients
+        "patient_rule": None if patient_rule is None else fingerprint(patient_rule),
         "settings": settings,
         "model": model.fingerprint,
     }
@@ -211,7 +212,7 @@ class Worker:
         self.model = AnalysisModel.load(settings.model) if model is None else model
         self.provenance = {
             "alan": __version__,
-            "model": settings.model,
+            "model": Path(settings.model).name,
             "model_fingerprint": self.model.fingerprint,
             "settings": fingerprint(settings),
         }
@@ -235,6 +236,7 @@ class Worker:
     def _loop(self, loop: Loop) -> str:
         """Analyze a loop and write its files; its result comes last."""
         found = analyze_loop(loop, self.model, self.settings.loop, self.provenance)
+        found = replace(found, result=replace(found.result, simulated=loop.simulated))
         target = self.folder / LOOP_FOLDER / loop.name
         if found.thumbnails is not None:
             with atomic(target / NEIGHBOURS) as temporary:

@@ -74,6 +74,7 @@ def write_analysis_report(folder: str | os.PathLike[str]) -> Path:
             "n_loops": overview.n_loops,
             "headline": _headline(patients, overview, len(failures)),
             "patient_table": _patient_table(patients),
+            "intervals": any(math.isfinite(patient.ef_percent.low) for patient in patients),
             "gallery": _gallery(root, patients),
             "more": _more(patients),
             "doubt_table": _doubt_table(overview),
@@ -94,10 +95,12 @@ def _failures(root: Path) -> list[tuple[str, str]]:
 
 def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures: int) -> list[str]:
     lost = len(overview.left_out) + n_failures
-    total = overview.n_loops + n_failures
     kind = "simulated patient" if overview.simulated == overview.n_loops else "patient"
-    text = f"{plural(total, 'loop')} of {plural(len(patients), kind)}: {total - lost} measured"
-    paragraphs = [f"{text}, {lost} left out." if lost else f"{text}."]
+    n_measured = overview.n_loops - len(overview.left_out)
+    text = f"{plural(n_measured, 'loop was', 'loops were')} measured, of {plural(len(patients), kind)}"
+    paragraphs = [
+        f"{text}; {plural(lost, 'file or loop was', 'files or loops were')} left out." if lost else f"{text}."
+    ]
     values = [patient.ef_percent.value for patient in patients if patient.ef_percent.known]
     if not values:
         return [*paragraphs, "No ejection fraction was measured; the reasons are below."]

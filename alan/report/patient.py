@@ -238,7 +238,7 @@ def _share(value: float) -> Cell:
 def left_out_table(rows: Sequence[Row], more: Sequence[Column]) -> Table:
     """Table of loops that were left out, with their reasons in the last column."""
     columns = [Column("Loop", number=False), *more, Column("Reason", number=False)]
-    return Table(f"Left out: {plural(len(rows), 'loop')}", columns, [Section(rows)])
+    return Table(f"Left out: {plural(len(rows), 'file or loop', 'files or loops')}", columns, [Section(rows)])
 
 
 def whole_cell(measure: Measure) -> Cell:

@@ -78,7 +78,7 @@ def page_of(path):
 
 def test_first_page_has_numbers_doubts_and_what_was_left_out(folder):
     text, addresses = page_of(folder / "report.html")
-    assert "3 loops of 1 patient: 1 measured, 2 left out." in text
+    assert "1 loop was measured, of 1 patient; 2 files or loops were left out." in text
     assert "was measured (0 biplane): 60%. 1 result is doubtful" in text
     assert "60 55 to 65" in text
     assert "100 90 to 110" in text
@@ -152,7 +152,7 @@ def test_nothing_measured(tmp_path):
     assert "No ejection fraction was measured" in text
     text, _ = page_of(tmp_path / "patients" / "p1" / "report.html")
     assert "Not measured" in text
-    assert "Left out: 1 loop" in text
+    assert "Left out: 1 file or loop" in text
 
 
 def test_curve_without_a_pixel_size_shows_areas():
