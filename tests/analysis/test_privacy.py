@@ -160,12 +160,13 @@ def test_no_burnt_in_text_is_in_any_picture(analysis):
         result = LoopResult.from_json(path)
         # pictures of parcels are drawn on the same frames, and have numbers on them
         files = [file for file in sorted(path.parent.glob("*.png")) if "parcels" not in file.name]
-        plain = [np.asarray(Image.open(file)) for file in files]
+        plain = [(np.asarray(Image.open(file)), 0) for file in files]
         with av.open(str(path.parent / "overlay.mp4")) as file:
-            plain += [frame.to_ndarray(format="rgb24")[:-88] for frame in file.decode(video=0)]
-        for picture in plain:
+            # coding makes a few pixels of the outlines grey; one pixel of burnt-in text would be seven here
+            plain += [(frame.to_ndarray(format="rgb24")[:-88], 20) for frame in file.decode(video=0)]
+        for picture, most in plain:
             allowed = allowed_in(result, sector, picture.shape[:2])
-            assert not grey_beyond(picture, allowed).any()
+            assert grey_beyond(picture, allowed).sum() <= most
             seen += 1
     assert seen > 2 * N_FRAMES
     for page in out.rglob("report.html"):
