@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
-from alan.data.structures import check_structures
+from alan.data.structures import check_structures, parts
 from alan.errors import ParameterError
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.networks import NetworkMaps, values_of
@@ -97,12 +97,12 @@ def pixel_accuracy(
 
     Returns:
         ``method``, ``kind`` and the interval ``accuracy`` over patients, for each network that segments all of the
-        structures; empty with fewer than two structures, or if they overlap.
+        structures; empty with fewer than two structures. If they overlap, unions such as ``lv+myo`` are left out.
     """
     try:
         check_structures(structures)
     except ParameterError:  # lv and lv+myo overlap: a pixel has no single class
-        return []
+        structures = [name for name in structures if len(parts(name)) == 1]
     if len(structures) < 2:
         return []
     truth = store.label_maps(test["label"].to_numpy(), structures)

@@ -10,11 +10,12 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 
 from alan.data.store.reader import FrameStore
-from alan.downstream.members import save_ensemble
+from alan.downstream.members import load_network, save_ensemble
 from alan.errors import CheckpointError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.costs import measure_cost
+from alan.evaluation.gains import pixel_accuracy
 from alan.evaluation.intervals import paired_difference
-from alan.evaluation.networks import values_of
+from alan.evaluation.networks import NetworkMaps, values_of
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.run import run_evaluation
 from alan.report.html import write_report
@@ -83,7 +84,6 @@ def test_scores_are_scikit_learns(run, lab, nets):
     store = FrameStore(lab / "store.h5")
     test = store.labelled(split="test")
     truth = store.label_maps(test["label"], ["lv", "la"])
-    from alan.downstream.members import load_network
 
     for name, file in (("both", "ensemble.json"), ("first", "a.safetensors")):
         with torch.no_grad():
@@ -101,6 +101,17 @@ def test_scores_are_scikit_learns(run, lab, nets):
     assert kinds == {("both", "ensemble"), ("first", "network"), ("second", "network"), ("atlas", "atlas")}
     assert summary["white_boxes"] == []
     assert summary["example_methods"]["lv"] == {"method": "both", "rule": ""}
+
+
+def test_the_pixel_accuracy_leaves_unions_out(run, lab, nets):
+    store = FrameStore(lab / "store.h5")
+    labels = np.load(run / "maps" / "network1.npz")["maps"]
+    one = NetworkMaps("first", "network", load_network(nets / "a.safetensors"), "", labels, None)
+    plain, more = (
+        pixel_accuracy([one], names, store, store.labelled(split="test"))
+        for names in (("lv", "la"), ("lv", "la", "lv+la"))
+    )
+    assert more == plain != []
 
 
 def test_gain_over_the_members_is_paired(run):
