@@ -1,0 +1,149 @@
+"""Ejection fraction of CAMUS patients at given ED and ES frames: no label, a few labels, manual masks.
+
+The store holds both views (``alan prepare --kind camus``). Labels are drawn from one split, and patients are
+measured on another; references are the ejection fraction of the release and that of the manual masks.
+
+python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --labels_from train --split val
+"""
+
+import argparse
+
+import numpy as np
+from sklearn.base import clone
+
+from alan.analysis import AnalysisModel
+from alan.analysis.model import PhaseBoxes
+from alan.analysis.timeline import segment_loop
+from alan.cardiac import biplane_volume, ejection_fraction, simpson_volume
+from alan.data import FrameStore
+from alan.data.splits import draw_patients
+from alan.downstream import ParcelSegmenter
+from alan.errors import SelectionError
+from alan.overlap import dice_of_counts
+
+VIEWS, PHASES = ("A4C", "A2C"), ("ED", "ES")
+
+
+def labelled_maps(store, model, split):
+    """Rows, parcel maps and masks of the left ventricle of the labelled frames of a split."""
+    rows = store.labelled(split, VIEWS, phases=PHASES)
+    return rows, model.maps(store.frames(rows["frame"].to_numpy())), store.masks(rows["label"].to_numpy(), "lv")
+
+
+def with_labels(model, rows, maps, masks, rule):
+    """The model with white boxes of the left ventricle that labelled frames have updated."""
+
+    def fit(box, view, phase):
+        chosen = ((rows["view"] == view) & (rows["phase"] == phase)).to_numpy()
+        new = ParcelSegmenter(clone(box.selector_).set_params(rule=rule), box.steps)
+        try:
+            return new.fit(maps[chosen], masks[chosen], groups=rows["patient"].to_numpy()[chosen])
+        except SelectionError:
+            return box
+
+    views = {}
+    for view, boxes in model.views.items():
+        pair = boxes["lv"]
+        views[view] = {**boxes, "lv": PhaseBoxes(fit(pair.ed, view, "ED"), fit(pair.es, view, "ES"))}
+    return AnalysisModel(model.parcels, views, model.size, model.bank)
+
+
+def segment(model, rows, maps):
+    """Masks of the left ventricle at the given phases."""
+    masks = np.zeros(maps.shape, bool)
+    for n, (view, phase) in enumerate(zip(rows["view"], rows["phase"], strict=True)):
+        found = segment_loop(model, maps[n : n + 1], view, None, phase=float(phase == "ED"))
+        masks[n] = found.labels[0] == model.structures(view).index("lv") + 1
+    return masks
+
+
+def ejection_fractions(store, rows, masks):
+    """Patient to the ejection fraction by A4C, A2C and biplane."""
+    of = {}
+    for mask, patient, view, phase, sequence in zip(
+        masks, rows["patient"], rows["view"], rows["phase"], rows["sequence"], strict=True
+    ):
+        shape, mm = store.sequences[sequence].original_shape, store.sequences[sequence].spacing
+        spacing = (mm[0] * shape[0] / store.size, mm[1] * shape[1] / store.size)
+        of.setdefault(patient, {})[view, phase] = (mask, spacing)
+    out = {}
+    for patient, found in of.items():
+        out[patient] = {
+            view: ejection_fraction(*(simpson_volume(*found[view, phase]) for phase in PHASES))
+            for view in VIEWS
+            if all((view, phase) in found for phase in PHASES)
+        }
+        if len(found) == len(VIEWS) * len(PHASES):
+            volumes = []
+            for phase in PHASES:
+                (four, s4), (two, s2) = (found[view, phase] for view in VIEWS)
+                volumes.append(biplane_volume(four, two, (s4, s2)))
+            out[patient]["biplane"] = ejection_fraction(*volumes)
+    return out
+
+
+def agreement(found, reference):
+    """Number, mean absolute error, bias, limits of agreement and correlation, in words."""
+    values = np.array([(found[p], reference[p]) for p in found if np.isfinite([found[p], reference[p]]).all()])
+    error = values[:, 0] - values[:, 1]
+    spread = 1.96 * error.std(ddof=1)
+    low, high = error.mean() - spread, error.mean() + spread
+    return (
+        f"{len(values)} patients, mean absolute error {np.abs(error).mean():.1f}, bias {error.mean():+.1f}, "
+        f"limits {low:+.1f} to {high:+.1f}, r {np.corrcoef(values.T)[0, 1]:.2f}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--model", default="alan-sim")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--labels_from", default="train")
+    parser.add_argument("--patients", type=int, nargs="*", default=[0, 2, 20])
+    parser.add_argument("--rule", default="greedy", help="how parcels are chosen with labels")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    store, model = FrameStore(options.store), AnalysisModel.load(options.model)
+    rows, maps, truth = labelled_maps(store, model, options.split)
+    release = {s.patient: s.attributes["EF"] for s in store.sequences if "EF" in s.attributes}
+    by_masks = ejection_fractions(store, rows, truth)
+    print(f"manual masks against the release: biplane: {agreement(pick(by_masks, 'biplane'), release)}")
+    drawn_from = labelled_maps(store, model, options.labels_from) if any(options.patients) else None
+    for n in options.patients:
+        for seed in range(options.seeds if n else 1):
+            used = model
+            if n and drawn_from is not None:
+                of, label_maps, label_masks = drawn_from
+                chosen = of["patient"].isin(draw_patients(of["patient"], n, seed)).to_numpy()
+                few, few_maps, few_masks = (
+                    of[chosen].reset_index(drop=True),
+                    label_maps[chosen],
+                    label_masks[chosen],
+                )
+                used = with_labels(model, few, few_maps, few_masks, options.rule)
+            masks = segment(used, rows, maps)
+            print(f"{n} labelled patients{f', draw {seed}' if n else ''}: {dice_text(rows, masks, truth)}")
+            found = ejection_fractions(store, rows, masks)
+            for method in (*VIEWS, "biplane"):
+                values = pick(found, method)
+                print(f"  {method} against the release: {agreement(values, release)}")
+                print(f"  {method} against the manual masks: {agreement(values, pick(by_masks, method))}")
+
+
+def pick(found, method):
+    return {patient: values[method] for patient, values in found.items() if method in values}
+
+
+def dice_text(rows, masks, truth):
+    scores = 100 * dice_of_counts((masks & truth).sum((1, 2)), masks.sum((1, 2)) + truth.sum((1, 2)))
+    parts = []
+    for view in VIEWS:
+        chosen = [((rows["view"] == view) & (rows["phase"] == phase)).to_numpy() for phase in PHASES]
+        means = [scores[rows_of].mean() for rows_of in chosen]
+        parts.append(f"LV {view} {means[0]:.1f} / {means[1]:.1f}")
+    return ", ".join(parts)
+
+
+if __name__ == "__main__":
+    main()
