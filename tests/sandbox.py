@@ -73,7 +73,10 @@ class Command:
     def __init__(self, args) -> None:
         self.args = [str(arg) for arg in args]
         self.verb = " ".join(self.args[:2]) if self.args[0] == "active" else self.args[0]
-        self.options = dict(_pairs(self.args[len(self.verb.split()) :]))
+        words = self.args[len(self.verb.split()) :]
+        n = next((n for n, word in enumerate(words) if word.startswith("-")), len(words))
+        self.files = words[:n]  # before the options
+        self.options = dict(_pairs(words[n:]))
         self.name = self.options.get("config", "")
 
     @cached_property
@@ -126,6 +129,8 @@ class Sandbox:
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         for text in command.inputs():
             self.provide(text)
+        for name in command.files:
+            self.provide_folder(name)
         if command.verb != "simulate":
             for name in _ROOTS:
                 self.provide_folder(command.option(name))
@@ -262,6 +267,9 @@ class Sandbox:
 
     def _small_frames(self, command):
         return ["--workers", 0]
+
+    def _small_analyze(self, command):
+        return ["--workers", 1, "--samples", 2, *([] if command.option("outputs") else ["--outputs", "[png]"])]
 
     def _small_cache(self, command):
         return ["--num_workers", 0, "--accelerator", "cpu"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -25,6 +25,7 @@ FloatArray = NDArray[np.float32]
 MapArray = NDArray[np.uint8]
 #: Membership from which on a pixel belongs to a structure.
 LEVEL = 0.5
+_CAVITIES = ("lv", "la", "rv", "ra")
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class AnalysisModel:
     def label(self, scores: FloatArray, maps: MapArray, view: str) -> NDArray[np.uint8]:
         """Turn memberships into label maps by the post-processing of each structure.
 
-        A pixel in several segments goes to the smallest one, as in :class:`alan.downstream.WhiteBoxes`.
+        A pixel in several segments is decided by :func:`combine`.
 
         Args:
             scores: (B, S, H, W), see :meth:`score`.
@@ -208,14 +209,28 @@ class AnalysisModel:
         labels = np.zeros(maps.shape, np.uint8)
         for t, parcel_map in enumerate(maps):
             labels[t] = combine(
-                [pair.steps(scores[t, s] >= LEVEL, parcel_map) for s, pair in enumerate(self.views[view].values())]
+                {
+                    name: pair.steps(scores[t, s] >= LEVEL, parcel_map)
+                    for s, (name, pair) in enumerate(self.views[view].items())
+                }
             )
         return labels
 
 
-def combine(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    """Combine masks (H, W) of one frame into a label map; a shared pixel goes to the smallest mask."""
-    labels = np.zeros(masks[0].shape, np.uint8)
-    for s in sorted(range(len(masks)), key=lambda n: (-int(masks[n].sum()), -n)):
-        labels[masks[s]] = s + 1
+def combine(masks: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
+    """Combine masks (H, W) of one frame into a label map; a pixel in several goes to the cavity, not to the wall.
+
+    The rule does not depend on which mask is smaller: that changes within a beat, and with it the volumes would be
+    biased.
+
+    Args:
+        masks: Structure to its mask, in the order of the labels; of two cavities the first one counts.
+
+    Returns:
+        (H, W) uint8; 0 is background, 1 the first structure.
+    """
+    values = {name: value for value, name in enumerate(masks, 1)}
+    labels = np.zeros(next(iter(masks.values())).shape, np.uint8)
+    for name in sorted(masks, key=lambda name: (name in _CAVITIES, -values[name])):
+        labels[masks[name]] = values[name]
     return labels

@@ -51,12 +51,14 @@ def test_membership_scales_shares_and_follows_edited_lists():
     assert (edited >= LEVEL).tolist() == [False, True, False, True]
 
 
-def test_combine_gives_shared_pixels_to_the_smaller_mask():
+def test_a_pixel_in_several_segments_belongs_to_the_cavity_whatever_the_sizes():
     large, small = np.ones((4, 4), bool), np.zeros((4, 4), bool)
     small[1, 1] = True
-    assert combine([large, small])[1, 1] == 2
-    assert combine([small, large])[1, 1] == 1
-    assert (combine([large, small]) > 0).all()
+    assert combine({"lv": large, "myo": small})[1, 1] == 1
+    assert combine({"lv": small, "myo": large})[1, 1] == 1
+    assert combine({"myo": large, "la": small})[1, 1] == 2
+    assert combine({"lv": large, "la": small})[1, 1] == 1
+    assert (combine({"lv": small, "myo": large}) > 0).all()
 
 
 def test_phase_follows_the_area_and_is_undecided_without_a_contraction():
