@@ -218,7 +218,7 @@ def test_facts_of_the_demonstration():
     pages = [*PAGES, "Makefile"]
     out = inspect.signature(demo).parameters["out"].default
     reports = {found for page in pages for found in re.findall(rf"{out}\S*\.html", read(page))}
-    assert reports == {f"{out}/report/report.html"}
+    assert reports == {f"{out}/loops/report.html", f"{out}/report/report.html"}
     numbers = "five|six|seven|eight|nine|ten|eleven|twelve"
     parts = [part for page in pages for part in re.split(r"\n\n|(?<=[.]) ", read(page))]
     parts = [part for part in parts if re.search("demo|whole chain|two CPU cores", part)]

@@ -18,7 +18,12 @@ _log = logging.getLogger(__name__)
 def demo(
     out: str = "runs/demo", *, patients: int = 240, studies: int = 100, seed: int = 0, fast: bool = False
 ) -> None:
-    """Simulate archives, train without labels, fit white boxes on a few labels, evaluate, and write a report.
+    """Measure simulated loops with the shipped model, then train one without labels, and evaluate it.
+
+    The first stage takes a minute: loops with the screen of a machine are simulated and measured, as
+    ``alan analyze`` does, and ``loops/report.html`` has the ejection fraction of each patient beside the true one.
+    The other stages run the whole method on archives in official layouts: training without labels, white boxes on
+    a few labels, evaluation.
 
     The same command again reuses finished stages and continues interrupted ones.
 
@@ -30,6 +35,7 @@ def demo(
         fast: Take a few training steps only, to see that everything works; the figures are then poor.
     """
     from alan.cache.run import write_cache
+    from alan.cli.analyze import analyze
     from alan.cli.evaluate import evaluate
     from alan.cli.prepare import prepare
     from alan.data.simulator.archive import simulate_archive
@@ -41,20 +47,28 @@ def demo(
     folder = Path(out)
     workers = min(4, os.cpu_count() or 1)
     start = time.perf_counter()
-    with _stage(1, "simulate two archives in official layouts (CAMUS, TMED-2)"):
+    with _stage(1, "simulate loops of four patients and measure them with the shipped model (alan analyze)"):
+        frames_per_loop = 12 if fast else None
+        clinic = simulate_archive(
+            folder / "clinic", "clinic", 4, n_frames=frames_per_loop, seed=seed, workers=workers
+        )
+        loops = [str(clinic / "loops")]
+        rule = r"(?P<patient>patient\d+)"
+        analyze(loops, str(folder / "loops"), patient=rule, reference=str(clinic / "ef.csv"), workers=workers)
+    with _stage(2, "simulate two archives in official layouts (CAMUS, TMED-2)"):
         simulate_archive(folder / "archive-camus", "camus", patients, seed=seed, workers=workers)
         simulate_archive(folder / "archive-tmed", "tmed", studies, seed=seed + 1, workers=workers)
-    with _stage(2, "decode them once into frame stores"):
+    with _stage(3, "decode them once into frame stores"):
         stores = {name: str(folder / f"{name}.h5") for name in ("camus", "tmed")}
         for name, store in stores.items():
             prepare(name, str(folder / f"archive-{name}"), store)
-    with _stage(3, "train the backbone without labels (DINO with the patch-level term), then lock it"):
+    with _stage(4, "train the backbone without labels (DINO with the patch-level term), then lock it"):
         frames = {"data.init_args.stores": [*stores.values()]}
         backbone = _fit("dino/tiny_demo", folder / "backbone", frames, fast)
-    with _stage(4, "cache its patch tokens of the training frames"):
+    with _stage(5, "cache its patch tokens of the training frames"):
         tokens = str(folder / "tokens.h5")
         write_cache(stores["camus"], str(backbone), tokens, what=("tokens",), split="train", frames=8, stride=4)
-    with _stage(5, "train the parcels on them (RAPTOR)"):
+    with _stage(6, "train the parcels on them (RAPTOR)"):
         data = {"data.init_args.cache": tokens, "data.init_args.store": stores["camus"]}
         parcels = _fit(
             "raptor/raptor_demo",
@@ -62,7 +76,7 @@ def demo(
             {**data, "model.init_args.backbone": str(backbone)},
             fast,
         )
-    with _stage(6, "fit the white boxes on a few labelled patients, measure on others, write the report"):
+    with _stage(7, "fit the white boxes on a few labelled patients, measure on others, write the report"):
         evaluate(
             str(folder / "report"),
             segmentation=SegmentationProtocol(
@@ -91,9 +105,9 @@ def demo(
 @contextmanager
 def _stage(number: int, what: str) -> Iterator[None]:
     start = time.perf_counter()
-    _log.info("\n[%d/6] %s", number, what)
+    _log.info("\n[%d/7] %s", number, what)
     yield
-    _log.info("[%d/6] done in %.0f s", number, time.perf_counter() - start)
+    _log.info("[%d/7] done in %.0f s", number, time.perf_counter() - start)
 
 
 def _fit(config: str, out: Path, options: Mapping[str, object], fast: bool) -> Path:
