@@ -46,14 +46,16 @@ def read_loop(path: Path) -> Loop:
     return open_loops(sources[0], stills=True)[0]
 
 
-def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
-    """Read at most :data:`MAX_FRAMES` frames of an uploaded file, and find their parcels.
+def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tuple[ByteArray, tuple[int, int]]:
+    """Read at most :data:`MAX_FRAMES` frames of an uploaded file.
 
     Args:
         path: The file.
-        model: The parcel model.
-        size: Side of the frames of the model.
-        progress: Told the share that is done, and what is done.
+        size: Side to which frames are resized.
+        progress: Told the share that is done, up to one half, and what is done.
+
+    Returns:
+        (T, size, size) uint8, and (H, W) of the frames before they were resized.
 
     Raises:
         DataError: the file cannot be decoded, or shows no B-mode picture.
@@ -68,8 +70,13 @@ def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_pr
             kept.append(preprocessing.apply(Sample(Record("upload", "upload"), part[rows])).frames)
         first += len(part)
         progress(0.5 * first / loop.n_frames, "decoding")
-    frames = np.concatenate(kept)
-    return ParcelLoop(frames, parcels(model, frames, progress), loop.shape)
+    return np.concatenate(kept), loop.shape
+
+
+def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
+    """Read an uploaded file as :func:`read_frames`, and find its parcels."""
+    frames, shape = read_frames(path, size, progress)
+    return ParcelLoop(frames, parcels(model, frames, progress), shape)
 
 
 def example(model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:

@@ -118,17 +118,20 @@ def build_page(
         A ``gradio.Blocks``.
     """
     gr = gradio(root)
+    from alan.analysis.model import AnalysisModel
     from alan.app.analyze_tab import AnalyzeTab
     from alan.app.models import PictureModel
     from alan.app.models_tab import ModelsTab
     from alan.app.parcels_tab import ParcelsTab
     from alan.app.session import Uploads
+    from alan.app.views_tab import ViewsTab
     from alan.downstream.whitebox.several import load_white_boxes
 
     uploads = Uploads(root)
     tabs = {
         "Analyze": AnalyzeTab(model, uploads),
         "Parcels": ParcelsTab(load_white_boxes(parcels, whitebox), size, uploads),
+        "Views": ViewsTab(AnalysisModel.load(model), uploads),
         "Models": ModelsTab([PictureModel(path, size) for path in networks], uploads),
     }
     with gr.Blocks(title="ALAN", analytics_enabled=False, delete_cache=_SWEEP) as page:

@@ -43,13 +43,13 @@ def page(browser, served):
 
 
 def text(page, name):
-    return page.locator(f"#{name} .prose").inner_text().strip()
+    return page.locator(f"#{name} [data-testid=markdown]").inner_text().strip()
 
 
 def changed(page, name, before):
     """Wait until a text differs, and return it."""
     page.wait_for_function(
-        "([name, before]) => document.querySelector(`#${name} .prose`).innerText.trim() !== before",
+        "([name, before]) => document.querySelector(`#${name} [data-testid=markdown]`).innerText.trim() !== before",
         arg=[name, before],
         timeout=LONG,
     )
@@ -177,3 +177,10 @@ def test_closing_the_page_deletes_its_files(browser, served):
             break
         time.sleep(0.1)
     assert not any(path.is_file() for path in served.root.rglob("*"))
+
+
+def test_views(page, loop):
+    page.get_by_role("tab", name="Views").click()
+    upload(page, "views-upload", loop)
+    page.locator("#views-nearest img").first.wait_for(timeout=LONG)
+    assert re.match(r"\w+( \(unsure\))?; votes: \w+ \d+%", text(page, "views-words"))
