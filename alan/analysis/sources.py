@@ -13,7 +13,7 @@ from pathlib import Path
 from alan.data.io.cine import VIDEOS, is_cine, stem
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import read_patient
-from alan.data.io.pictures import PICTURES
+from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
@@ -167,7 +167,7 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         yield path, "a label map by its name, not a loop"
     elif path.name == _INDEX:
         yield path, "an index of DICOM files, not a loop"
-    elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *VIDEOS)):
+    elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
         yield _Found((path,), relative, read_patient(path) if is_dicom(path) else None)
     else:
         yield path, "neither video nor picture by its name and first bytes"

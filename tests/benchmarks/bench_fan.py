@@ -46,7 +46,10 @@ def main():
         masks = [fan.mask() for fan in find_fans(screen.frames)]
         search += time.perf_counter() - start
         found += len(masks) == panels
-        overlaps += [max([(m & s).sum() / (m | s).sum() for m in masks] or [0.0]) for s in screen.sectors]
+        here = [max([(m & s).sum() / (m | s).sum() for m in masks] or [0.0]) for s in screen.sectors]
+        if min(here) < 0.9 or len(masks) != panels:
+            tqdm.write(f"screen {seed}: {len(masks)} of {panels} panels, IoU {min(here):.3f}")
+        overlaps += here
     print(f"{len(overlaps)} sectors on {options.screens} screens, right number of panels on {found}")
     low, worst = np.quantile(overlaps, (0.05, 0.0))
     print(f"IoU: mean {np.mean(overlaps):.3f}, 5% quantile {low:.3f}, worst {worst:.3f}")
