@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: end-systole), ``nifti`` (label maps of all frames) or ``dicom`` (segmentation and measurements).
 Output = Literal["overlay", "png", "nifti", "dicom"]
 OVERLAY, NIFTI, SEGMENTATION, MEASUREMENTS = "overlay.mp4", "labels.nii.gz", "segmentation.dcm", "measurements.dcm"
-MASKS, PARCELS = "masks", "parcels.csv"
+MASKS, PARCELS, NEIGHBOURS = "masks", "parcels.csv", "neighbours.png"
 #: Pixels of label maps at the size of the screen that a DICOM segmentation may hold; of a longer loop it holds the
 #: frames of the beats alone, so that memory is bounded.
 _MOST_PIXELS = 2**27

@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from alan._version import __version__
-from alan.analysis.exports import Output, export_loop, median_beat
+from alan.analysis.exports import NEIGHBOURS, Output, export_loop, median_beat
 from alan.analysis.kinds import NotALoopError
 from alan.analysis.loop import Loop, open_loops
 from alan.analysis.loop_analysis import LoopSettings, analyze_loop
@@ -40,8 +40,6 @@ _log = logging.getLogger(__name__)
 SOURCES = "sources"
 #: Label maps of a loop on the grid of the model.
 LABELS = "labels.npz"
-#: Labelled frames that voted for the view of a loop, side by side.
-NEIGHBOURS = "neighbours.png"
 #: Everything that an analysis writes into its folder.
 CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, "patients", "report.html")
 

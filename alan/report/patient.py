@@ -11,7 +11,16 @@ from typing import Any
 
 import pandas as pd
 
-from alan.analysis.exports import MASKS, MEASUREMENTS, NIFTI, OVERLAY, PARCELS, SEGMENTATION, key_frames
+from alan.analysis.exports import (
+    MASKS,
+    MEASUREMENTS,
+    NEIGHBOURS,
+    NIFTI,
+    OVERLAY,
+    PARCELS,
+    SEGMENTATION,
+    key_frames,
+)
 from alan.analysis.results import LoopResult, Measure, PatientResult
 from alan.analysis.tables import LOOP_FOLDER
 from alan.data.structures import label_colour
@@ -151,6 +160,7 @@ def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
         "title": f"{view}: {loop.loop}",
         "facts": _facts(loop),
         "doubts": _doubts(loop),
+        "neighbours": inline_picture(out / NEIGHBOURS, _LONGEST, "The labelled frames that named the view"),
         "legend": [(structure_name(name), label_colour(value)) for value, name in enumerate(loop.structures, 1)],
         "pictures": [picture for picture in pictures if picture is not None],
         "parcel_pictures": [picture for picture in parcels if picture is not None],

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alan.analysis import Flag, LoopResult, Measure, ParcelEvidence, export_loop, write_tables
 from alan.analysis.reference import write_agreement
@@ -35,6 +36,7 @@ def write_folder(root, **changes):
     loop, labels = MadeLoop(), made_labels()
     result = made_result(loop, **changes)
     export_loop(root, loop, labels, result, ["overlay", "png"], evidence=made_evidence(labels))
+    Image.fromarray(np.zeros((28, 84), np.uint8)).save(root / "loops" / "loop1" / "neighbours.png")
     left_out = LoopResult("loop2", "p1", "left out", reason="it shows <b>spectral Doppler</b>")
     for one in (result, left_out):
         one.to_json(root / "loops" / one.loop / "result.json")
@@ -120,6 +122,7 @@ def test_page_of_a_patient(folder):
         "pixel size from the file",
         "alan-sim-small",
         "Left ventricle at end diastole: 2 parcels",
+        "Nearest labelled frames, the most similar first.",
     ):
         assert words in text
     assert "../../loops/loop1/overlay.mp4" in addresses
