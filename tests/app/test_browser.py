@@ -49,8 +49,8 @@ def text(page, name):
 def changed(page, name, before):
     """Wait until a text differs, and return it."""
     page.wait_for_function(
-        "([name, before]) => document.querySelector(`#${name} [data-testid=markdown]`).innerText.trim() !== before",
-        arg=[name, before],
+        "([place, before]) => document.querySelector(place).innerText.trim() !== before",
+        arg=[f"#{name} [data-testid=markdown]", before],
         timeout=LONG,
     )
     return text(page, name)
