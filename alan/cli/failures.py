@@ -26,7 +26,10 @@ _REMEDIES = {
     errno.EAGAIN: _PROCESSES,
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
 }
-_MEMORY = ("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory")
+_MEMORY = (
+    *("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory"),
+    *("could not create a primitive", "could not create a memory"),  # oneDNN
+)
 #: Errors of process pools, joblib and torch's launcher for a process that was killed.
 _LOST_PROCESS = {"BrokenProcessPool", "TerminatedWorkerError", "ProcessExitedException"}
 #: What the libraries say when a limit of the system is reached, without an error number.

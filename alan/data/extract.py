@@ -19,6 +19,7 @@ from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.data.io.base import Cine, notes_unlogged, without_numbers
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, read_cine, stem
 from alan.data.io.medical import MEDICAL, medical_files
+from alan.data.readers.base import SIMULATION, is_simulated
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanError, AlanWarning, DataError
 from alan.files import atomic, files_below, fingerprint, read_json, short_name, write_json
@@ -67,7 +68,8 @@ def extract_frames(
     with the columns image, source, frame, time_s, row_mm, column_mm, height, width and patient (a pseudonym, from
     the header of DICOM files; unknown values are empty), as :class:`alan.data.FrameFolder` reads them. NAME is the
     path of the loop below ``root``, folders joined by ``_``, without suffix; names too long for a file are
-    shortened and end in a digest. Loops that cannot be decoded are listed in ``failures.csv`` with the reason.
+    shortened and end in a digest. Stills of a simulated archive are marked as simulated. Loops that cannot be
+    decoded are listed in ``failures.csv`` with the reason.
 
     Loops are decoded in several processes. A run that was killed continues after its last whole loop when the same
     command is given again; ``images`` and ``manifest.csv`` appear when all is done. Text burnt into the pictures
@@ -92,7 +94,7 @@ def extract_frames(
     loops, failures = _loops(source)
     total = len(loops) + len(failures)
     config = {"root": str(source.absolute()), "every": every, "files": _fingerprint(loops)}
-    with open_run(target, config, overwrite, (_IMAGES, MANIFEST, _UNFINISHED)) as run:
+    with open_run(target, config, overwrite, (_IMAGES, MANIFEST, SIMULATION, _UNFINISHED)) as run:
         if run.finished:
             shutil.rmtree(target / _UNFINISHED, ignore_errors=True)
             _log.info("%s: already done; give another folder, or extract again with --overwrite true", target)
@@ -104,6 +106,8 @@ def extract_frames(
             raise DataError(
                 f"{root}: none of {len(failures)} cine loops can be decoded; the first: {': '.join(failures[0])}"
             )
+        if is_simulated(source):
+            write_json(target / SIMULATION, {"stills_of": str(source.absolute()), "complete": True})
         _publish(run, rows)
         _report(outcomes)
         _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - _failed(outcomes))

@@ -2,6 +2,7 @@
 
 import csv
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -108,6 +109,12 @@ def test_the_folder_reader_continues_from_there(tmp_path, root):
     height, width = stills[2].frames.shape[1:]
     facts = {"source": "p1/a4c.avi", "frame": 1.0, "time_s": 0.0, "height": height, "width": width}
     assert stills.records[2].attributes == facts
+
+
+def test_stills_of_a_simulated_archive_are_called_simulated(tmp_path, tiny):
+    extract_frames(str(Path(tiny.archive("echonet")) / "Videos"), str(tmp_path / "out"), every=9, workers=0)
+    assert (tmp_path / "out" / "simulation.json").is_file()
+    assert FrameFolder(tmp_path / "out", unlabelled=True).simulated
 
 
 def test_one_file(tmp_path, root):

@@ -220,7 +220,7 @@ def _content(path: Path, folder: Path) -> Any:
         case ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {key: _plain(file.get_tensor(key), folder) for key in sorted(file.keys())}
-        case ".h5":
+        case ".h5" | ".rank0" | ".rank1":
             return _hdf5(path)
         case ".npz":
             with np.load(path) as file:

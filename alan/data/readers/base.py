@@ -231,7 +231,8 @@ def is_simulated(root: Path) -> bool:
     Raises:
         DataError: The archive is not complete.
     """
-    marker = next((folder / SIMULATION for folder in (root, root.parent) if (folder / SIMULATION).is_file()), None)
+    folders = (root, *root.absolute().parents)
+    marker = next((folder / SIMULATION for folder in folders if (folder / SIMULATION).is_file()), None)
     if marker is None:
         return False
     content = read_json(marker)

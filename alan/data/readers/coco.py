@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from alan.files import read_json
 Polygon = NDArray[np.float64]
 #: Class and outlines (P, 2) of x and y of each annotation of a picture, in the order of the file.
 Annotations = Sequence[tuple[str, Sequence[Polygon]]]
+_FILLED = "COCO joins the polygons of an annotation, so a hole is filled: annotate it as a class of its own"
 _ORDER = "later annotations cover earlier ones: list outer outlines before inner ones"
 
 
@@ -121,6 +122,9 @@ class Coco(PictureDataset[Annotations]):
                 "check that picture and annotations belong together"
             )
         masks = [_union(parts, shape) for _, parts in mask]
+        for name, parts in mask:
+            if any(_is_inside(part, others, shape) for part, *others in _each(parts)):
+                self._note("polygons inside another one of their annotation", f"{picture.id}: {name}", _FILLED)
         top = np.full(shape, -1)
         for place, filled in enumerate(masks):
             top[filled] = place
@@ -153,6 +157,17 @@ def _union(parts: Sequence[Polygon], shape: tuple[int, int]) -> BoolArray:
     for part in parts:
         mask |= polygon_mask(part, shape)
     return mask
+
+
+def _each(parts: Sequence[Polygon]) -> Iterator[list[Polygon]]:
+    """Each polygon, with the others behind it."""
+    for place in range(len(parts)):
+        yield [parts[place], *parts[:place], *parts[place + 1 :]]
+
+
+def _is_inside(part: Polygon, others: Sequence[Polygon], shape: tuple[int, int]) -> bool:
+    filled = polygon_mask(part, shape)
+    return bool(filled.any()) and any(not (filled & ~polygon_mask(other, shape)).any() for other in others)
 
 
 def _outlines(content: Any, categories: Mapping[int, str], path: Path) -> dict[Any, Annotations]:

@@ -66,6 +66,20 @@ def test_later_annotations_cover_earlier_ones(root):
     assert masks["valve"].sum() == 30 * 44 - 8 * 15
 
 
+def test_a_hole_is_filled_with_a_warning(root):
+    """COCO has no holes: the polygons of an annotation are joined, also where a tool meant a hole by one."""
+
+    def pierce(content):
+        content["annotations"][0]["segmentation"] = [[0, 0, 20, 0, 20, 20, 0, 20], [5, 5, 9, 5, 9, 9, 5, 9]]
+
+    change(root, pierce)
+    data = Coco(root)
+    with pytest.warns(AlanWarning, match=r"polygons inside another one .* so a hole is filled"):
+        masks = data[0].masks
+    assert masks["ventricle"][5:9, 5:9].all()
+    assert [failure[0] for failure in data.failures] == ["p1_a4c_0001: ventricle"]
+
+
 def test_parts_of_an_annotation_are_united(root):
     def split(content):
         content["annotations"][0]["segmentation"] = [[0, 0, 2, 0, 2, 2, 0, 2], [30, 0, 33, 0, 33, 1, 30, 1]]
