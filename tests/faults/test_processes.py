@@ -83,9 +83,8 @@ class Campaign:
         self.counts.setdefault((name, fault), Counter()).update(["tried", result])
 
     def print(self):
-        total = Counter()
+        total = sum(self.counts.values(), Counter())
         for (name, fault), count in [*sorted(self.counts.items()), (("all", "all faults"), total)]:
-            total.update(count)
             numbers = "  ".join(f"{word} {count[word]:4}" for word in ("tried", "refused", "right", "wrong"))
             print(f"{name:28} {fault:32} {numbers}")
 
