@@ -77,7 +77,8 @@ class Campaign:
         self.count(name, fault, "right" if equal else "wrong")
         assert again.code == 0, again.error
         assert found == []
-        assert not [path for path in out.rglob("*") if path.name == ".lock" or path.name.endswith(".part")]
+        left = [path for path in out.rglob("*") if path.name == ".lock" or path.name.endswith(".part")]
+        assert self.jobs[name].shared or not left
 
     def count(self, name, fault, result):
         self.counts.setdefault((name, fault), Counter()).update(["tried", result])
@@ -110,6 +111,14 @@ def test_killed_at_a_rename(campaign, name, tmp_path):
     ended = run(campaign.jobs[name].args(tmp_path / "out"), Plan(at=(events + 1) // 2))
     assert ended.code == -signal.SIGKILL
     campaign.restart(name, tmp_path / "out", "SIGKILL in the middle")
+
+
+@pytest.mark.parametrize("name", ["simulate", "prepare"])
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_at_the_first_rename(campaign, name, after, tmp_path):
+    ended = run(campaign.jobs[name].args(tmp_path / "out"), Plan(at=1, after=after))
+    assert ended.code == -signal.SIGKILL
+    campaign.restart(name, tmp_path / "out", f"SIGKILL {'after' if after else 'before'} a rename")
 
 
 @pytest.mark.faults

@@ -21,6 +21,7 @@ from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, nearest
 from alan.files import fingerprint, read_json, write_json
 from alan.locks import LOCK, lock_folder
+from alan.runs import sweep
 
 if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
     pass
@@ -205,6 +206,7 @@ def _claim(folder: Path, settings: dict[str, Any]) -> bool:
                 f"{folder} holds another simulated archive ({other}): give another folder, or delete it"
             )
         return bool(found.get("complete"))
+    sweep(folder, deep=False)
     if any(path.name != LOCK for path in folder.iterdir()):
         raise DataError(f"{folder} is not empty and holds no simulated archive: give a new folder")
     _mark(folder, settings, complete=False)

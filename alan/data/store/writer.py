@@ -107,11 +107,12 @@ def _prepare(
         "preprocessing_fingerprint": preprocessing.fingerprint,
         "frames": frames,
     }
+    part_path = target.with_name(f"{target.name}.part")
     if target.exists() and not overwrite:
         _check_same(target, key)
+        part_path.unlink(missing_ok=True)  # of a run that was killed when the store was complete
         return
     _check(dataset)
-    part_path = target.with_name(f"{target.name}.part")
     before = list(dataset.failures)
     try:
         part = PartFile(part_path, key)
