@@ -36,8 +36,9 @@ _TIGHT, _FLICKER, _SLIVER = 0.8, 0.8, 0.005
 _LEAST = 0.02
 #: A second panel has at least this fraction of the area of the first.
 _SECOND = 0.3
-#: Intersection over union with the moving region from which on a fitted sector is accepted.
-_AGREEMENT = 0.8
+#: Intersection over union with the moving region from which on a fitted sector is accepted. The lower one counts
+#: where nearly all that moves lies inside: a part of the sector may be too dark to move.
+_AGREEMENT, _DARK, _INSIDE = 0.8, 0.7, 0.95
 #: A region that fills more than this fraction of its box is a rectangle.
 _RECTANGLE = 0.97
 #: Largest opening angle in radians, and largest near radius as a fraction of the far one.
@@ -163,7 +164,7 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
         fan = None if part[enclosing(part)].mean() > _RECTANGLE else _fit(part)
         if fan is not None and len(frames) > 1:
             fan = _without_flicker(fan, part, frames, span)
-        if fan is not None and _is_plausible(fan) and _agreement(fan, part) >= _AGREEMENT:
+        if fan is not None and _is_plausible(fan) and _agrees(fan, part, moving=len(frames) > 1):
             found.append((fan, part))
         else:
             others.append(part)
@@ -348,7 +349,10 @@ def _optimise(
     return float(found.fun), fan(np.asarray(found.x))
 
 
-def _agreement(fan: Fan, region: BoolArray) -> float:
-    """Intersection over union of a sector and a region."""
+def _agrees(fan: Fan, region: BoolArray, *, moving: bool) -> bool:
+    """Whether a sector agrees with the region that moves, or that is lit in a still."""
     inside = fan.mask()
-    return float((inside & region).sum() / max(1, (inside | region).sum()))
+    common = float((inside & region).sum())
+    agreement = common / max(1.0, float((inside | region).sum()))
+    held = common / max(1.0, float(region.sum()))
+    return agreement >= _AGREEMENT or (moving and agreement >= _DARK and held >= _INSIDE)

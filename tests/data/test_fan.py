@@ -35,6 +35,12 @@ def test_text_and_ecg_are_outside():
     assert (fan.mask() & outside & (screen.frames.max(0) > 100)).sum() < 0.01 * fan.mask().sum()
 
 
+def test_a_sector_that_is_dark_on_one_side_is_found():
+    screen = simulate_screen(8, n_frames=8)
+    (fan,) = find_fans(screen.frames)
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.85
+
+
 def test_a_still_is_read_by_its_lit_pixels():
     frames = np.zeros((1, 200, 240), np.uint8)
     exact = Fan(10.0, 120.0, 0.0, 170.0, -0.6, 0.6, "curved", (200, 240))
