@@ -578,7 +578,7 @@ def test_no_space_for_a_cache(leave, tiny, alan, small_disk, listing):
     disk = small_disk(3)
     fill(disk, leave)
     error = check_full(alan(*cache(tiny), "--out", disk / "cache.h5"))
-    assert "MB are free" in error
+    assert "MB are free" in error or "free some, run again" in error  # without room for the lock
     assert listing(disk) == ["filler"]
 
 

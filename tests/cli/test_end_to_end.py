@@ -383,6 +383,7 @@ def test_demo_twice(tmp_path):
     after = contents(tmp_path / "demo")
     assert after.keys() == before.keys()
     written = [path.relative_to(tmp_path / "demo") for path in after if after[path] != before[path]]
-    assert {path.parts[0] for path in written} == {"report"}
+    assert {path.parts[0] for path in written} == {"loops", "report"}
+    assert not {path.parts[:2] for path in written} & {("loops", "loops"), ("loops", "sources")}
     assert not {path.name for path in written} & {"results.json", "per_case.csv", "config.yaml"}
     assert torch.get_num_threads() == threads

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch.utils.data import Dataset
 
+import alan.trainer
 from alan.backbone.dino.module import DINOModule
 from alan.backbone.load import load_backbone
 from alan.backbone.vit import VitSpec
@@ -355,6 +356,7 @@ def test_shipped_configs_parse_and_build(path):
     cli = cli_class(
         LightningModule,
         LightningDataModule,
+        trainer_class=alan.trainer.Trainer,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=None,
