@@ -48,8 +48,44 @@ class Flag:
     reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class BeatMeasurements:
+    """Measurements of the left ventricle that a beat, a loop and a patient have.
+
+    Attributes:
+        edv_ml: End-diastolic volume by the method of disks.
+        esv_ml: End-systolic volume by the method of disks.
+        ef_percent: Ejection fraction.
+        area_change_percent: Fractional area change of the left ventricle; needs no pixel size.
+        shortening_percent: Shortening of the outline of the left ventricle (experimental).
+        stroke_volume_ml: End-diastolic minus end-systolic volume.
+    """
+
+    edv_ml: Measure = Measure()
+    esv_ml: Measure = Measure()
+    ef_percent: Measure = Measure()
+    area_change_percent: Measure = Measure()
+    shortening_percent: Measure = Measure()
+    stroke_volume_ml: Measure = Measure()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopMeasurements(BeatMeasurements):
+    """Measurements that a loop and a patient have: those of a beat, by the median over the beats, and these.
+
+    Attributes:
+        heart_rate_bpm: Heart rate in beats per minute by the median duration of the beats.
+        la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
+        lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
+    """
+
+    heart_rate_bpm: Measure = Measure()
+    la_volume_ml: Measure = Measure()
+    lv_mass_g: Measure = Measure()
+
+
 @dataclass(frozen=True)
-class BeatResult:
+class BeatResult(BeatMeasurements):
     """Measurements of one beat.
 
     Attributes:
@@ -57,24 +93,12 @@ class BeatResult:
         es: Index of the end-systolic frame.
         end: Index of the next end-diastolic frame; None if the loop ends before it.
         regular: Whether the duration is within 20% of the median.
-        edv_ml: End-diastolic volume by the single-plane method of disks.
-        esv_ml: End-systolic volume.
-        ef_percent: Ejection fraction.
-        area_change_percent: Fractional area change of the left ventricle; needs no pixel size.
-        shortening_percent: Shortening of the outline of the left ventricle (experimental).
-        stroke_volume_ml: End-diastolic minus end-systolic volume.
     """
 
     ed: int
     es: int
     end: int | None
     regular: bool
-    edv_ml: Measure = Measure()
-    esv_ml: Measure = Measure()
-    ef_percent: Measure = Measure()
-    area_change_percent: Measure = Measure()
-    shortening_percent: Measure = Measure()
-    stroke_volume_ml: Measure = Measure()
 
 
 @dataclass(frozen=True)
@@ -124,7 +148,7 @@ class ViewEvidence:
 
 
 @dataclass(frozen=True)
-class LoopResult:
+class LoopResult(LoopMeasurements):
     """Everything that was found in one loop; ``loops/<loop>/result.json``.
 
     Attributes:
@@ -139,12 +163,8 @@ class LoopResult:
         box: (top, left, height, width) of the sector on the screen.
         pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
         frame_rate_hz: Frames per second; None if unknown.
-        heart_rate_bpm: Median heart rate in beats per minute.
         frames: One entry per frame.
         beats: One entry per beat.
-        edv_ml: Median over the beats; likewise the following measures.
-        la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
-        lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
         jump_share: Share of the frames whose outline jumped and was repaired, 0 to 1.
         parcels: Structure to phase to the ids of its parcels.
         flags: Doubts.
@@ -164,17 +184,8 @@ class LoopResult:
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     pixel_mm: tuple[float, float] | None = None
     frame_rate_hz: float | None = None
-    heart_rate_bpm: Measure = Measure()
     frames: tuple[FrameResult, ...] = ()
     beats: tuple[BeatResult, ...] = ()
-    edv_ml: Measure = Measure()
-    esv_ml: Measure = Measure()
-    ef_percent: Measure = Measure()
-    area_change_percent: Measure = Measure()
-    shortening_percent: Measure = Measure()
-    stroke_volume_ml: Measure = Measure()
-    la_volume_ml: Measure = Measure()
-    lv_mass_g: Measure = Measure()
     jump_share: float = 0.0
     parcels: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
@@ -205,7 +216,7 @@ class LoopResult:
 
 
 @dataclass(frozen=True)
-class PatientResult:
+class PatientResult(LoopMeasurements):
     """Summary of the loops of one patient.
 
     Attributes:
@@ -214,7 +225,6 @@ class PatientResult:
         loops: Names of the loops that contributed.
         n_loops: Number of loops of the patient, including those left out.
         n_beats: Number of complete beats that were measured.
-        ef_percent: Ejection fraction; likewise the following measures.
         quality: ``good``, ``doubtful`` (a flag concerns it) or ``none`` (nothing was measured).
         flags: Doubts.
     """
@@ -224,15 +234,6 @@ class PatientResult:
     loops: tuple[str, ...]
     n_loops: int
     n_beats: int
-    ef_percent: Measure = Measure()
-    edv_ml: Measure = Measure()
-    esv_ml: Measure = Measure()
-    stroke_volume_ml: Measure = Measure()
-    heart_rate_bpm: Measure = Measure()
-    la_volume_ml: Measure = Measure()
-    lv_mass_g: Measure = Measure()
-    area_change_percent: Measure = Measure()
-    shortening_percent: Measure = Measure()
     quality: str = "none"
     flags: tuple[Flag, ...] = ()
 

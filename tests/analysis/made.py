@@ -44,8 +44,16 @@ def made_labels(n_frames=20, size=112):
 def made_result(loop=None, name="loop1", patient="p1", **changes):
     loop = loop or MadeLoop()
     beats = (
-        BeatResult(2, 8, 14, True, Measure(100.0, 90.0, 110.0), Measure(40.0), Measure(60.0, 55.0, 65.0)),
-        BeatResult(14, 19, None, False, Measure(98.0), Measure(50.0), Measure(49.0)),
+        BeatResult(
+            2,
+            8,
+            14,
+            True,
+            edv_ml=Measure(100.0, 90.0, 110.0),
+            esv_ml=Measure(40.0),
+            ef_percent=Measure(60.0, 55.0, 65.0),
+        ),
+        BeatResult(14, 19, None, False, edv_ml=Measure(98.0), esv_ml=Measure(50.0), ef_percent=Measure(49.0)),
     )
     values = {
         "view": ViewEvidence("A4C", 0.9, {"A4C": 0.9, "A2C": 0.1}, ("sim 3", "sim 8")),

@@ -19,7 +19,7 @@ def a_result():
         pixel_mm=(0.3, 0.4),
         ef_percent=Measure(55.0, 50.0, 60.0),
         frames=(FrameResult(0, 0.0, {"lv": 3.0}, {}, None, 12.5, 1.0, False),),
-        beats=(BeatResult(0, 5, None, True, Measure(100.0)),),
+        beats=(BeatResult(0, 5, None, True, edv_ml=Measure(100.0)),),
         parcels={"lv": {"ED": (1, 2)}},
         flags=(Flag("no_beat", "the loop ends after 0.4 s"),),
     )
