@@ -43,7 +43,8 @@ def analyze(
     ``failures.csv`` with what was left out and why. The same command continues an interrupted run.
 
     Args:
-        inputs: Files and folders; folders are searched with all folders in them.
+        inputs: Files and folders, which may also follow the verb (alan analyze LOOPS --out RESULTS); folders are
+            searched with all folders in them.
         out: Folder of the results.
         model: Path or name of the model.
         view: View of all loops; null recognises it.
