@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alan.active.settings import COVERAGE, DISAGREEMENT, RANDOM
+from alan.active.settings import COVERAGE, DISAGREEMENT, K_CENTRE, RANDOM
 from alan.errors import ParameterError, nearest
 
 
@@ -148,6 +148,7 @@ def std(passes: PassStatistics) -> Tensor:
 ACQUISITIONS[RANDOM] = AcquisitionFunction("Random")
 ACQUISITIONS[COVERAGE] = AcquisitionFunction("parcel coverage")
 ACQUISITIONS[DISAGREEMENT] = AcquisitionFunction("disagreement of white box and network")
+ACQUISITIONS[K_CENTRE] = AcquisitionFunction("k-centre")
 #: Names of the functions that ask the network.
 UNCERTAINTIES = tuple(name for name, function in ACQUISITIONS.items() if function.map is not None)
 

@@ -10,17 +10,25 @@ import numpy as np
 from tqdm import tqdm
 
 from alan.active.acquisition import random
-from alan.active.diversity import FrameFeatures, choose
+from alan.active.diversity import ENCODER, FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.parcels import ParcelPool, coverage
 from alan.active.pool import score_pool
 from alan.active.protocol import ActiveFrames, open_frames
-from alan.active.settings import COVERAGE, DISAGREEMENT, RANDOM, WITHOUT_DROPOUT, ActiveLoop, PoolData
+from alan.active.settings import (
+    COVERAGE,
+    DISAGREEMENT,
+    K_CENTRE,
+    RANDOM,
+    WITHOUT_DROPOUT,
+    ActiveLoop,
+    PoolData,
+)
 from alan.active.state import STATE, FinishedPhase, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
 from alan.arrays import FloatArray, IntArray
 from alan.runs import open_run, plain
-from alan.supervised.segmenter import Segmenter
+from alan.supervised.segmenter import Segmenter, save_segmenter
 from alan.supervised.settings import TrainingSettings
 from alan.supervised.training import measure, train
 
@@ -34,8 +42,11 @@ CONTENTS = (
     "report.html",
     *SUMMARY_FILES,
     "labelled",
+    "weights",
     "figures",
 )
+#: Networks of a phase: the one that is measured, and the one with dropout that scores.
+_MEASURED, _SCORING = "measured", "scoring"
 
 
 class _Loops:
@@ -45,6 +56,7 @@ class _Loops:
         self, frames: ActiveFrames, loop: ActiveLoop, training: TrainingSettings, state: State, out: Path
     ) -> None:
         self.frames, self.loop, self.training, self.state, self.out = frames, loop, training, state, out
+        self.units = frames.units(loop.unit)
         self._features_of = FrameFeatures(loop.diversity, loop.batch_size) if loop.diversity else None
         if loop.parcels is not None:
             self._parcels = ParcelPool(
@@ -60,6 +72,7 @@ class _Loops:
                         bar.set_postfix_str(f"seed {seed}, {', '.join(functions)}, {len(labelled)} labels")
                         self.state.finished += self._phase(seed, phase, list(labelled), functions)
                         self.state.save(self.out)
+                        self._forget(seed, phase - 1, functions)
                         write_phases(self.out, self.state, self.frames)
                         bar.update(len(functions))
 
@@ -74,8 +87,7 @@ class _Loops:
 
     def _phase(self, seed: int, phase: int, labelled: list[int], functions: list[str]) -> list[FinishedPhase]:
         """Train, measure, and choose the images to label next."""
-        frames = self.frames.labelled(labelled)
-        segmenter = train(self.training.without_dropout(), frames, seed, desc="train")
+        segmenter = self._train(_MEASURED, seed, phase, labelled, functions)
         scores: dict[str, float] = {}
         for split, measured in self.frames.measured.items():  # the last split is the one that is reported
             found, images = measure(segmenter, measured, self.loop.batch_size)
@@ -89,6 +101,28 @@ class _Loops:
             FinishedPhase(function, seed, phase, len(labelled), scores, chosen[function], stopped, cases)
             for function in functions
         ]
+
+    def _train(self, kind: str, seed: int, phase: int, labelled: list[int], functions: list[str]) -> Segmenter:
+        """Train a network of a phase, from the last phase's weights where the loop starts warm."""
+        training = self.training if kind == _SCORING else self.training.without_dropout()
+        last = self._weights(kind, functions[0], seed, phase - 1)  # functions of one list share their past
+        start = str(last) if self.loop.warm_start and phase > 1 else None
+        title = "train to score" if kind == _SCORING else "train"
+        network = train(training, self.frames.labelled(labelled), seed, start=start, desc=title)
+        if self.loop.warm_start and phase < self.loop.phases:
+            (self.out / "weights").mkdir(exist_ok=True)
+            for function in functions:
+                save_segmenter(network, self._weights(kind, function, seed, phase))
+        return network
+
+    def _weights(self, kind: str, function: str, seed: int, phase: int) -> Path:
+        return self.out / "weights" / f"{kind}_{function}_{seed}_{phase}.safetensors"
+
+    def _forget(self, seed: int, phase: int, functions: list[str]) -> None:
+        """Remove the weights of a phase that the next one no longer needs."""
+        for kind in (_MEASURED, _SCORING):
+            for function in functions:
+                self._weights(kind, function, seed, phase).unlink(missing_ok=True)
 
     def _wanted(self, phase: int, n_labels: int, iou: float) -> tuple[int, str]:
         """Number of images to label next; where it is 0, the reason."""
@@ -106,38 +140,53 @@ class _Loops:
         self, seed: int, phase: int, labelled: list[int], functions: list[str], wanted: int, segmenter: Segmenter
     ) -> dict[str, list[int]]:
         """Choose the positions to label next, for each function."""
-        rest = np.setdiff1d(np.arange(len(self.frames.pool)), labelled)
-        chosen = {}
+        rest, known = np.setdiff1d(np.arange(len(self.frames.pool)), labelled), np.array(labelled, np.int64)
+        chosen: dict[str, list[int]] = {}
+
+        def keep(
+            function: str, scores: FloatArray, network: Segmenter | None = None, candidates: int | None = None
+        ) -> None:
+            units, means = self.units.mean(rest, scores)
+            features, centres = (None, None) if network is None else self._features(network, units, known)
+            picks = choose(means, min(wanted, len(units)), features, centres, candidates or self.loop.candidates)
+            chosen[function] = self.units.take(units[picks], wanted)
+
         if RANDOM in functions:
-            scores = random(len(self.frames.pool), [seed, phase])[rest]
-            chosen[RANDOM] = rest[choose(scores, wanted)].tolist()
+            keep(RANDOM, random(len(self.units), [seed, phase])[self.units.of[rest]])
         if COVERAGE in functions:
-            chosen[COVERAGE] = coverage(self._parcels.histograms, wanted, np.array(labelled)).tolist()
+            units, histograms = self.units.mean(np.arange(len(self.frames.pool)), self._parcels.histograms)
+            done = np.unique(self.units.of[known])
+            picks = coverage(histograms, min(wanted, len(units) - len(done)), done)
+            chosen[COVERAGE] = self.units.take(picks, wanted)
         if DISAGREEMENT in functions:
-            scores = self._parcels.disagreement(segmenter, rest)
-            features, centres = self._features(segmenter, rest, np.array(labelled, np.int64))
-            picks = choose(scores, wanted, features, centres, self.loop.candidates)
-            chosen[DISAGREEMENT] = rest[picks].tolist()
+            keep(DISAGREEMENT, self._parcels.disagreement(segmenter, rest), self._diverse(segmenter))
+        if K_CENTRE in functions:
+            keep(K_CENTRE, np.zeros(len(rest)), segmenter, len(rest))
         scoring = [function for function in functions if function not in WITHOUT_DROPOUT]
-        if not scoring:
-            return chosen
-        network = train(self.training, self.frames.labelled(labelled), seed, desc="train to score")
-        sampler = MonteCarloDropout(network, self.loop.passes, seed)
-        uncertain = score_pool(sampler, self.frames.pool.part(rest), scoring, self.loop.batch_size)
-        features, centres = self._features(network, rest, np.array(labelled, np.int64))
-        for function in scoring:
-            picks = choose(uncertain[function], wanted, features, centres, self.loop.candidates)
-            chosen[function] = rest[picks].tolist()
+        if scoring:
+            network = self._train(_SCORING, seed, phase, labelled, functions)
+            sampler = MonteCarloDropout(network, self.loop.passes, seed)
+            uncertain = score_pool(sampler, self.frames.pool.part(rest), scoring, self.loop.batch_size)
+            for function in scoring:
+                keep(function, uncertain[function], self._diverse(network))
         return chosen
 
+    def _diverse(self, network: Segmenter) -> Segmenter | None:
+        """The network whose features make a choice diverse; None takes the highest scores."""
+        return network if self.loop.diversity else None
+
     def _features(
-        self, network: Segmenter, rest: IntArray, labelled: IntArray
-    ) -> tuple[Callable[[IntArray], FloatArray] | None, FloatArray | None]:
-        """Features of positions in the rest, computed on demand, and those of the labelled images."""
-        compute, pool = self._features_of, self.frames.pool
-        if compute is None:
-            return None, None
-        return lambda top: compute(pool.read(rest[top]), network), compute(pool.read(labelled), network)
+        self, network: Segmenter, units: IntArray, labelled: IntArray
+    ) -> tuple[Callable[[IntArray], FloatArray], FloatArray]:
+        """Features of some of the units, computed on demand, and those of the labelled ones."""
+        compute = self._features_of or FrameFeatures(ENCODER, self.loop.batch_size)
+
+        def of(wanted: IntArray) -> FloatArray:
+            positions = np.flatnonzero(np.isin(self.units.of, wanted))
+            found, means = self.units.mean(positions, compute(self.frames.pool.read(positions), network))
+            return means[np.searchsorted(found, wanted)]
+
+        return lambda top: of(units[top]), of(self.units.of[labelled])
 
 
 def _mean(images: FloatArray) -> list[float]:
@@ -161,9 +210,9 @@ def run_active(
     """Run the loops of all functions and seeds, and write the tables.
 
     The folder holds ``config.yaml``, ``state.json`` (the finished phases), ``phases.csv`` (one row per function,
-    seed and phase), ``labelled`` (the images that each loop labelled, in order) and ``results.json``. The same
-    call continues after the last finished phase, and ends with the results of an uninterrupted run. Bad input
-    leaves nothing behind.
+    seed and phase), ``labelled`` (the images that each loop labelled, in order), ``weights`` (of each loop's last
+    phase, while a warm-started run goes on) and ``results.json``. The same call continues after the last
+    finished phase, and ends with the results of an uninterrupted run. Bad input leaves nothing behind.
 
     Args:
         out: Run folder.
@@ -189,7 +238,9 @@ def run_active(
         if run.resumed and (folder / STATE).exists():
             state = read_state(folder, frames.fingerprint)
         else:
-            initial = {seed: initial_set(len(frames.pool), loop.initial, seed) for seed in loop.seeds}
+            units = frames.units(loop.unit)
+            orders = {seed: initial_set(len(units), len(units), seed) for seed in loop.seeds}
+            initial = {seed: units.take(order, loop.initial) for seed, order in orders.items()}
             state = State(frames.fingerprint, initial)
         try:
             _Loops(frames, loop, training, state, folder).run()

@@ -10,6 +10,7 @@ import pandas as pd
 from alan.active.acquisition import check_functions
 from alan.active.pool import StorePool
 from alan.active.settings import COVERAGE, DISAGREEMENT, WITHOUT_DROPOUT, ActiveLoop, PoolData
+from alan.active.units import Units
 from alan.data.loaders.datasets import StoreSet
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.store.reader import FrameStore
@@ -65,6 +66,11 @@ class ActiveFrames:
         self.measured_patients: list[str] = list(tables.values())[-1]["patient"].tolist()
         parts = [self._labelled(self.pool_table).fingerprint, *(x.fingerprint for x in self.measured.values())]
         self.fingerprint = fingerprint(parts)
+
+    def units(self, unit: str) -> Units:
+        """Group the pool into what is labelled at a time: each ``image``, or the images of each ``patient``."""
+        patients = self.pool_table["patient"].tolist() if unit == "patient" else None
+        return Units(patients, len(self.pool))
 
     def _table(self, data: PoolData, split: str, what: str = "") -> pd.DataFrame:
         try:

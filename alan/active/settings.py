@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
@@ -15,8 +15,10 @@ Passes = Annotated[int, Ge(2)]
 RANDOM = "random"
 #: Functions that ask parcels: coverage of parcel histograms, and disagreement of white boxes and network.
 COVERAGE, DISAGREEMENT = "coverage", "disagreement"
+#: Diversity alone: k-centre on the features of all images that have no label.
+K_CENTRE = "k_centre"
 #: Functions that ask no dropout.
-WITHOUT_DROPOUT = (RANDOM, COVERAGE, DISAGREEMENT)
+WITHOUT_DROPOUT = (RANDOM, COVERAGE, DISAGREEMENT, K_CENTRE)
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,24 @@ class ActiveLoop:
 
     Attributes:
         functions: Acquisition functions, each with a loop of its own: ``cfe``, ``mfe``, ``mi``, ``std``,
-            ``random``, ``coverage`` (images that cover the parcel histograms of the pool) and ``disagreement``
-            (images on which white boxes and network differ most).
+            ``random``, ``coverage`` (images that cover the parcel histograms of the pool), ``disagreement``
+            (images on which white boxes and network differ most) and ``k_centre`` (images whose features are the
+            farthest from those of labelled images).
         seeds: Seeds of the repetitions: initial set, weights and draws; all functions of a seed share the initial
             set.
         initial: Number of labelled images in the first phase.
         per_phase: Number of images labelled after each phase.
         phases: Number of trainings of each loop.
+        unit: What is chosen at a time: an ``image``, or all images of a ``patient``, whose score is the mean over
+            its images. Numbers of images are then reached or exceeded by the last patient.
+        warm_start: Whether each training starts from the weights of its loop's last phase, so that few steps per
+            phase are enough; False trains every network anew, as in the study.
         budget: Number of labelled images at which a loop ends; null sets no limit.
         stop_iou: IoU on ``val_split`` at which a loop ends; null sets no limit.
         passes: Number of stochastic passes of a score, T.
         diversity: Features for a diverse choice by k-centre: ``encoder`` (those of the scoring network) or a
-            backbone (its CLS token); null takes the highest scores. The random loop stays random.
+            backbone (its CLS token); null takes the highest scores. The random loop stays random, and ``k_centre``
+            uses ``encoder`` where this is null.
         candidates: With ``diversity``, images are chosen among this many times as many of the highest scores.
         parcels: Path or name of the parcel model of ``coverage`` and ``disagreement``.
         white_boxes: Paths or names of white boxes on these parcels, one for each structure, for ``disagreement``.
@@ -73,6 +81,8 @@ class ActiveLoop:
     initial: PositiveInt = 40
     per_phase: PositiveInt = 50
     phases: PositiveInt = 21
+    unit: Literal["image", "patient"] = "image"
+    warm_start: bool = False
     budget: PositiveInt | None = None
     stop_iou: Annotated[float, Interval(gt=0, le=1)] | None = None
     passes: Passes = 30

@@ -115,6 +115,66 @@ def test_stops(options, n_labels, reason, discs, monkeypatch, tmp_path):  # noqa
     assert table["stopped"].isna().sum() == len(n_labels) - 1
 
 
+def test_warm_start_continues_from_the_last_phase(discs, tmp_path, monkeypatch):
+    """Phases of a warm loop, trained by hand one from the other; a killed run ends alike."""
+    from alan.supervised.segmenter import save_segmenter
+    from alan.supervised.training import measure, train
+
+    loop = discs.loop(functions=("random", "mfe"), warm_start=True)
+    training = discs.training(steps=3)
+    run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=training)
+    frames, state = open_frames(discs.data(), loop, training), read_state(run)
+    start = None
+    for record in state.loop("mfe", 0):
+        labelled = state.labelled("mfe", 0)[: record.n_labels]
+        network = train(training.without_dropout(), frames.labelled(labelled), 0, start=start)
+        assert record.scores["val_iou"] == measure(network, frames.measured["val"], 16)[0]["iou"]
+        start = str(tmp_path / "hand.safetensors")
+        save_segmenter(network, start)
+    assert not list((run / "weights").iterdir())
+    calls = []
+
+    def killed(*args, **options):
+        calls.append(options["desc"])
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return train(*args, **options)
+
+    monkeypatch.setattr(loop_module, "train", killed)
+    arguments = {"loop": loop, "training": training}
+    with pytest.raises(KeyboardInterrupt):
+        run_active(str(tmp_path / "killed"), discs.data(), **arguments)
+    monkeypatch.setattr(loop_module, "train", train)
+    again = run_active(str(tmp_path / "killed"), discs.data(), **arguments)
+    assert (again / "state.json").read_text() == (run / "state.json").read_text()
+
+
+def test_patients_are_labelled_whole(discs, tmp_path):
+    functions = ("random", "mfe", "k_centre")
+    loop = discs.loop(functions=functions, unit="patient", phases=2)
+    run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=discs.training())
+    state = read_state(run)
+    patients = open_frames(discs.data(), loop, discs.training()).pool_table["patient"]
+    for function in functions:
+        first, second = state.loop(function, 0)
+        assert (first.n_labels, second.n_labels) == (4, 8)  # 3 asked for at a time, two images per patient
+        assert patients.iloc[state.labelled(function, 0)].value_counts().tolist() == [2] * 4
+
+
+def test_k_centre_takes_the_farthest_features(discs, tmp_path):
+    from alan.active.diversity import FrameFeatures, k_centre
+    from alan.supervised.training import train
+
+    loop, training = discs.loop(functions=("k_centre",), phases=2), discs.training()
+    run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=training)
+    state, frames = read_state(run), open_frames(discs.data(), loop, training)
+    network = train(training.without_dropout(), frames.labelled(state.initial[0]), 0)
+    features = FrameFeatures("encoder")(frames.pool.read(np.arange(16)), network)
+    rest = np.setdiff1d(np.arange(16), state.initial[0])
+    expected = rest[k_centre(features[rest], 3, features[state.initial[0]])]
+    assert state.loop("k_centre", 0)[0].chosen == expected.tolist()
+
+
 def test_every_setting_matters(straight, discs, tmp_path):
     """Each changes what is chosen after the first phase, or the scores."""
     base = read_state(straight)
