@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from alan.backbone.load import random_backbone
+from alan.backbone.simulation.network import DenseNetwork
 from alan.backbone.vit import VitSpec
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
@@ -34,7 +35,7 @@ from alan.supervised.segmenter import load_segmenter, save_segmenter
 from .discs import untrained_segmenter
 
 #: A file that a text names, by what it ends in.
-_FILE = re.compile(r"(?<![\w.*<>/-])[\w./-]+\.(?:h5|safetensors|jsonl|json|pth|yaml)\b")
+_FILE = re.compile(r"(?<![\w.*<>/-])[\w./-]+\.(?:h5|safetensors|jsonl|json|pth|ckpt|yaml)\b")
 #: Options and keys that name what is read from a folder, and what is written.
 _ROOTS, _OUTPUTS = ("root", "input", "images"), ("out", "work")
 #: One step of a training, on the CPU of this machine.
@@ -173,6 +174,10 @@ class Sandbox:
         elif path.suffix == ".pth":  # in the original DINO naming
             spec = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=384, depth=1, heads=6)
             torch.save(random_backbone(spec).network.state_dict(), path)
+        elif path.suffix == ".ckpt":  # of a training on simulation
+            spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)
+            state = {f"teacher.{key}": x for key, x in DenseNetwork(spec, 3, seed=0).state_dict().items()}
+            torch.save({"state_dict": state, "alan": {**spec.entry(), "prefix": "teacher.network."}}, path)
         elif path.suffix == ".json" and structure and "opinion" in name:
             shown = ParcelSegmenter.from_json("alan-sim-small-lv").selector_.provenance
             ExpertOpinion(structure[1], shown, {2: Opinion.of("inside")}).to_json(path)
@@ -311,7 +316,12 @@ class Sandbox:
             args += [f"--model.init_args.{key}={value}" for key, value in SHALLOW.items()]
         elif kind == "SimulationModule":
             args += ["--trainer.val_check_interval=1"]
-            args += ["--model.init_args.network.depth=1"] if "class_path" in settings["network"] else []
+            if "TimmSpec" in settings["network"].get("class_path", ""):
+                options = {"depth": 1, "embed_dim": 24, "num_heads": 2}
+                args += [f"--model.init_args.network.init_args.options={json.dumps(options)}"]
+                args += ["--model.init_args.init=null", "--model.init_args.trained_blocks=1"]
+            elif "class_path" in settings["network"]:
+                args += ["--model.init_args.network.depth=1"]
             args += ["--data.init_args.unlabelled_batch_size=2"] if "unlabelled" in data else []
         elif kind == "SegmentationModule":
             args += ["--data.init_args.label_patients=null"]

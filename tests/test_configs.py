@@ -124,6 +124,8 @@ def test_sim(name, run):
     network = settings["network"].get("init_args", settings["network"])
     if "depth" in network:
         assert (backbone.dim, backbone.spec.patch_size) == (network["dim"], network["patch_size"])
+    elif "name" in network:
+        assert (backbone.spec.name, backbone.spec.image_size) == (network["name"], network["image_size"])
     else:
         assert list(backbone.spec.widths) == network["widths"]
         assert backbone.spec.structures == tuple(settings["objective"]["structures"])

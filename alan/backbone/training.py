@@ -73,7 +73,8 @@ class TrainingModule(LightningModule):
     def schedules(self, step: int) -> dict[str, float]:
         """Return the values that are set at an optimiser step: ``lr``, ``weight_decay``, ``momentum`` ...
 
-        The weight decay is that of the optimiser's first group of parameters.
+        A group of parameters with a ``lr_share`` gets that share of ``lr``; the weight decay is that of the
+        optimiser's first group.
         """
         return {}
 
@@ -142,7 +143,7 @@ class TrainingModule(LightningModule):
         """
         values = self.schedules(self.global_step)
         for group in optimizer.param_groups:
-            group["lr"] = values.get("lr", group["lr"])
+            group["lr"] = values["lr"] * group.get("lr_share", 1.0) if "lr" in values else group["lr"]
         decay = optimizer.param_groups[0].get("weight_decay", 0.0)
         optimizer.param_groups[0]["weight_decay"] = values.get("weight_decay", decay)
         self.log_dict(values)
@@ -230,7 +231,7 @@ class TrainingModule(LightningModule):
 
 
 def decay_groups(module: nn.Module) -> list[dict[str, Any]]:
-    """Split the parameters of a network into two groups of an optimiser: with weight decay, and without.
+    """Split the trained parameters of a network into two groups of an optimiser: with weight decay, and without.
 
     Biases and the parameters of norms have none.
     """

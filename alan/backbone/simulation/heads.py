@@ -202,7 +202,9 @@ def masked_smooth_l1(values: Tensor, target: Tensor, known: Tensor) -> Tensor:
     return (errors * known).sum() / known.sum().clamp(min=1)
 
 
-def agreement_losses(student: Outputs, teacher: Outputs, inside: Tensor, confidence: float) -> dict[str, Tensor]:
+def agreement_losses(
+    student: Outputs, tissue: Tensor, distance: Tensor, inside: Tensor, confidence: float
+) -> dict[str, Tensor]:
     """Compute the disagreement of a student with a teacher on frames without labels.
 
     ``tissue`` is the cross-entropy to the teacher's probabilities p, weighted at each pixel by the teacher's
@@ -212,12 +214,13 @@ def agreement_losses(student: Outputs, teacher: Outputs, inside: Tensor, confide
 
     Args:
         student: Predictions (B, ..., h, w).
-        teacher: Predictions for the same frames, warped to the same places; ``tissue`` holds probabilities.
+        tissue: The teacher's probabilities for the same frames (B, C + 1, h, w), warped to the same places.
+        distance: Its distances (B, C, h, w).
         inside: (B, h, w) bool, the pixels that count.
         confidence: Largest probability of the teacher below which a pixel is ignored, 0 to below 1.
     """
-    entropy = -(teacher.tissue * student.tissue.log_softmax(1)).sum(1)
-    weight = ((teacher.tissue.amax(1) - confidence) / (1 - confidence)).clamp(min=0) * inside
+    entropy = -(tissue * student.tissue.log_softmax(1)).sum(1)
+    weight = ((tissue.amax(1) - confidence) / (1 - confidence)).clamp(min=0) * inside
     count = inside.sum().clamp(min=1)
-    errors = F.smooth_l1_loss(student.distance, teacher.distance, beta=_BETA, reduction="none").mean(1)
+    errors = F.smooth_l1_loss(student.distance, distance, beta=_BETA, reduction="none").mean(1)
     return {"tissue": (entropy * weight).sum() / count, "distance": (errors * inside).sum() / count}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,10 @@ from alan.backbone.conv import ConvSpec
 from alan.backbone.schedules import Schedule
 from alan.backbone.simulation.alignment import ShareAlignment
 from alan.backbone.simulation.heads import Outputs, agreement_losses
-from alan.backbone.simulation.network import DenseNetwork
+from alan.backbone.simulation.network import DenseNetwork, TeacherEnsemble
 from alan.backbone.simulation.objective import SimulationObjective, frame_dice, resize_grid, shrink_mask
 from alan.backbone.training import TrainingModule, decay_groups
-from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, Seed, Share, bounded
+from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, Rate, Seed, Share, bounded
 from alan.data.augmentation.dense import warp
 from alan.errors import ConfigError
 
@@ -35,7 +35,9 @@ class SimulationModule(TrainingModule):
     is the moving average of the student's weights: it is validated and exported. With ``unlabelled_weight`` above
     0 the student also learns from unlabelled frames: the teacher predicts the plain frame, the student a strongly
     augmented and warped one, and must agree with the teacher's prediction warped likewise (mean teacher: Tarvainen
-    and Valpola 2017). No label of those frames is used.
+    and Valpola 2017). No label of those frames is used. With ``teachers``, the mean prediction of other trained
+    networks takes the place of the moving average, so that several large networks are distilled into a small one
+    (Hinton et al. 2015): on real frames or, with a simulated archive as the unlabelled one, on simulated frames.
 
     Logged: ``loss`` and its terms; at validation ``val_dice`` (the mean over structures) and the Dice of each
     structure, on other simulated patients.
@@ -48,10 +50,16 @@ class SimulationModule(TrainingModule):
         final_lr: Learning rate at the end of the cosine.
         warmup: Share of the run in which the learning rate rises from 0.
         weight_decay: Weight decay of AdamW; biases and norms have none.
+        network_lr: Learning rate of the network relative to that of the heads; below 1 a pre-trained network stays
+            near its start.
+        trained_blocks: Number of last blocks of a vision transformer that are trained; null trains all of it.
         momentum: Momentum of the moving average; in step n at most (n + 1) / (n + 10).
         unlabelled_weight: Weight of the agreement on unlabelled frames; 0 switches it off.
         unlabelled_ramp: Share of the run in which that weight rises linearly from 0.
         confidence: Largest probability of the teacher below which it is ignored, 0 to below 1.
+        teachers: Files of trained networks whose mean prediction the student must agree with on unlabelled frames:
+            checkpoints of this module, or backbones with predictions of their own, or names of shipped ones.
+            Empty: the moving average is the teacher.
         alignment: How far the teacher's share of each tissue on unlabelled frames is corrected towards that of the
             simulator, 0 to 1; 0 lets thin walls fade.
         init: File of a checkpoint of this module to start from, with its heads, or of a backbone of the same
@@ -79,10 +87,13 @@ class SimulationModule(TrainingModule):
         final_lr: NonNegativeFloat = 1e-5,
         warmup: Share = 0.03,
         weight_decay: NonNegativeFloat = 1e-3,
+        network_lr: PositiveFloat = 1.0,
+        trained_blocks: NonNegativeInt | None = None,
         momentum: Share = 0.995,
         unlabelled_weight: NonNegativeFloat = 0.0,
         unlabelled_ramp: Share = 0.2,
         confidence: Rate = 0.0,
+        teachers: Sequence[str] = (),
         alignment: Share = 1.0,
         init: str | None = None,
         seed: Seed = 0,
@@ -97,7 +108,12 @@ class SimulationModule(TrainingModule):
         self.student = DenseNetwork(self.spec, len(self.structures), seed)
         if init is not None:
             self.student.start_from(init)
+        if trained_blocks is not None:
+            self.student.train_last(trained_blocks)
+        self.network_lr = network_lr
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        # not part of the module's state: a checkpoint need not hold the teachers
+        self._teachers = [TeacherEnsemble(teachers, len(self.structures))] if teachers else []
         self.alignment = ShareAlignment(len(self.structures) + 1, alignment)
         self._dice: list[Tensor] = []  # of the validation frames so far, (frames, structures)
 
@@ -129,28 +145,29 @@ class SimulationModule(TrainingModule):
         if self.unlabelled_weight:
             side = outputs.tissue.shape[-1]
             self.alignment.observe(batch["labels"])
-            answer = self._teacher_outputs(batch["unlabelled"], resize_grid(other.grid, side))
+            answer = self._teacher_predictions(batch["unlabelled"], resize_grid(other.grid, side))
         with torch.autocast(self.device.type, enabled=False):
             terms = self.objective.losses(outputs.part(0, n), batch, frames)
             loss = self.objective.weighted_sum(terms)
             if self.unlabelled_weight:
                 inside = shrink_mask(other.sector, side)
-                agreement = agreement_losses(outputs.part(n), answer, inside, self.confidence)
+                agreement = agreement_losses(outputs.part(n), *answer, inside, self.confidence)
                 terms["agreement"] = self.objective.weighted_sum(agreement)
                 loss = loss + self._agreement_weight(self.global_step) * terms["agreement"]
         self.log_dict({f"loss_{name}": term for name, term in terms.items()})
         return loss
 
     @torch.no_grad()
-    def _teacher_outputs(self, frames: Tensor, grid: Tensor) -> Outputs:
-        """Predict plain frames with the teacher and warp the predictions; ``tissue`` holds probabilities."""
-        images = self.spec.normalise(frames[:, None].float() / 255)
-        self.teacher.eval()  # Lightning puts all of the module into training mode
-        plain: Outputs = self.teacher(images)
+    def _teacher_predictions(self, frames: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict plain frames with the teacher; warp tissue probabilities and distances to a grid."""
+        if self._teachers:
+            tissue, distance = self._teachers[0].to(self.device)(frames, grid.shape[1])
+        else:
+            self.teacher.eval()  # Lightning puts all of the module into training mode
+            plain: Outputs = self.teacher(self.spec.normalise(frames[:, None].float() / 255))
+            tissue, distance = plain.tissue.softmax(1), plain.distance
         with torch.autocast(self.device.type, enabled=False):
-            tissue = warp(self.alignment(plain.tissue.softmax(1)), grid)
-            distance = warp(plain.distance, grid)
-        return plain._replace(tissue=tissue, distance=distance)
+            return warp(self.alignment(tissue), grid), warp(distance, grid)
 
     def _agreement_weight(self, step: int) -> float:
         """Return the weight of the agreement at an optimiser step."""
@@ -174,8 +191,13 @@ class SimulationModule(TrainingModule):
         self.log_dict(values, sync_dist=True)
 
     def configure_optimizers(self) -> Optimizer:
-        """AdamW over two groups: with weight decay, and without (biases and norms)."""
-        return torch.optim.AdamW(decay_groups(self.student), lr=self.lr, weight_decay=self.weight_decay)
+        """AdamW over four groups: network and heads, each with weight decay and without (biases and norms)."""
+        groups = [
+            {**group, "lr_share": share}
+            for part, share in ((self.student.network, self.network_lr), (self.student.heads, 1.0))
+            for group in decay_groups(part)
+        ]
+        return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
     def schedules(self, step: int) -> dict[str, float]:
         """Return ``lr`` and ``momentum`` at an optimiser step."""

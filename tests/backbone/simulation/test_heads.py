@@ -67,17 +67,15 @@ def test_smooth_l1_by_hand():
 
 def test_agreement_by_hand():
     """Two pixels with a confidence of 0.9, one of them outside; two pixels below the threshold."""
-    teacher = outputs(1, 2)._replace(
-        tissue=torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]).T.reshape(1, 2, 2, 2),
-        distance=torch.full((1, 3, 2, 2), 1.0),
-    )
-    student = teacher._replace(tissue=torch.zeros(1, 2, 2, 2), distance=torch.zeros(1, 3, 2, 2))
+    tissue = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]).T.reshape(1, 2, 2, 2)
+    teacher = tissue, torch.full((1, 3, 2, 2), 1.0)
+    student = outputs(1, 2)._replace(tissue=torch.zeros(1, 2, 2, 2), distance=torch.zeros(1, 3, 2, 2))
     inside = torch.tensor([[[True, False], [True, True]]])
-    found = agreement_losses(student, teacher, inside, 0.6)
+    found = agreement_losses(student, *teacher, inside, 0.6)
     assert found["tissue"].item() == pytest.approx(math.log(2) * (0.9 - 0.6) / 0.4 / 3)
     assert found["distance"].item() == pytest.approx(0.95)
-    assert agreement_losses(student, teacher, inside, 0.0)["tissue"] > found["tissue"]
-    assert all(x == 0 for x in agreement_losses(student, teacher, inside & False, 0.6).values())
+    assert agreement_losses(student, *teacher, inside, 0.0)["tissue"] > found["tissue"]
+    assert all(x == 0 for x in agreement_losses(student, *teacher, inside & False, 0.6).values())
 
 
 def losses(weights, answer=None, known=None, size=24):

@@ -13,6 +13,7 @@ from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
 from alan.backbone.simulation.heads import TargetWeights
 from alan.backbone.simulation.module import SimulationModule
+from alan.backbone.simulation.network import TeacherEnsemble
 from alan.backbone.simulation.objective import SimulationObjective, frame_dice
 from alan.backbone.vit import VitSpec
 from alan.data.augmentation.dense import DenseAugmentation, warp
@@ -206,12 +207,85 @@ def test_the_teachers_prediction_is_warped_like_the_students_frame():
     grid = torch.nn.functional.affine_grid(
         torch.tensor([[[-1.0, 0, 0], [0, 1, 0]]]).expand(3, -1, -1), [3, 1, 32, 32], align_corners=False
     )
-    answer = model._teacher_outputs(frames, grid)
+    tissue, distance = model._teacher_predictions(frames, grid)
     plain = model.teacher(frames[:, None].float() / 255)
-    torch.testing.assert_close(answer.tissue, plain.tissue.softmax(1).flip(3), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(answer.distance, plain.distance.flip(3), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(tissue, plain.tissue.softmax(1).flip(3), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(distance, plain.distance.flip(3), rtol=1e-3, atol=1e-4)
     seen = warp(frames[:, None].float(), grid)
     torch.testing.assert_close(seen, frames[:, None].float().flip(3), rtol=1e-4, atol=1e-3)
+
+
+def saved(folder, **changes):
+    """Checkpoint of a training of two steps, with its heads."""
+    saving = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=2)
+    model = module(**changes)
+    trainer(folder, 2, callbacks=[saving]).fit(model, FakeData())
+    return model, folder / "last.ckpt"
+
+
+def test_teachers_are_the_mean_of_their_predictions(tmp_path):
+    """A transformer at another size and a convolutional network; one answer, remembered, at the student's side."""
+    vit, one = saved(tmp_path / "vit", network=replace(VIT, image_size=64))
+    conv, two = saved(tmp_path / "conv")
+    frames = Hearts(3, False).frames
+    ensemble = TeacherEnsemble([one, two], 3)
+    tissue, distance = ensemble(frames, 16)
+    expected = []
+    for model in (vit, conv):
+        model.teacher.eval()
+        with torch.no_grad():
+            outputs = model.teacher(model.spec.normalise(frames[:, None].float() / 255))
+        planes = torch.cat([outputs.tissue.softmax(1), outputs.distance], 1)
+        expected.append(torch.nn.functional.interpolate(planes, (16, 16), mode="bilinear", antialias=True))
+    mean = sum(expected) / 2
+    torch.testing.assert_close(torch.cat([tissue, distance], 1), mean, rtol=2e-3, atol=2e-3)
+    for network in ensemble.networks:
+        network.forward = None
+    assert torch.equal(ensemble(frames[[2, 0]], 16)[0], tissue[[2, 0]])
+
+
+def test_students_learn_from_teachers(tmp_path):
+    _, file = saved(tmp_path / "teacher", seed=5)
+    base = {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0}
+    alone, taught = fitted(tmp_path, 3, **base), fitted(tmp_path, 3, teachers=[file], **base)
+    assert not torch.equal(weights(alone), weights(taught))
+    assert not [name for name in taught.state_dict() if name.startswith("_teachers")]
+
+
+def test_a_backbone_without_heads_is_no_teacher(tmp_path):
+    fitted(tmp_path, network=VIT).export(tmp_path / "vit.safetensors")
+    with pytest.raises(CheckpointError, match=r"needs heads; give the last\.ckpt"):
+        module(unlabelled_weight=1.0, teachers=[tmp_path / "vit.safetensors"])
+
+
+def test_only_the_last_blocks_are_trained(tmp_path):
+    deep = replace(VIT, depth=3)
+    before, after = module(network=deep), fitted(tmp_path, network=deep, trained_blocks=1, momentum=0.0)
+    changed = {
+        name
+        for (name, old), new in zip(
+            before.student.network.named_parameters(), after.student.network.parameters(), strict=True
+        )
+        if not torch.equal(old, new)
+    }
+    assert changed
+    assert all(name.startswith(("blocks.2.", "norm.")) for name in changed)
+    with pytest.raises(ParameterError, match="trained_blocks is 4: the network has 3 blocks"):
+        module(network=deep, trained_blocks=4)
+    with pytest.raises(ParameterError, match="trained_blocks is 1: the network has 0 blocks"):
+        module(trained_blocks=1)
+
+
+def test_the_network_learns_at_its_share_of_the_rate(tmp_path):
+    """Adam's first step moves every weight by the learning rate."""
+    before, after = module(), fitted(tmp_path, 1, network_lr=0.1, weight_decay=0.0, warmup=0.0, momentum=0.0)
+
+    def step(part):
+        old, new = (dict(getattr(m.student, part).named_parameters()) for m in (before, after))
+        return max(float((old[name].detach() - new[name].detach()).abs().max()) for name in old)
+
+    assert step("network") == pytest.approx(0.1 * 0.01, rel=0.02)
+    assert step("heads") == pytest.approx(0.01, rel=0.02)
 
 
 def test_labels_of_unlabelled_frames_are_not_there_to_be_read(tmp_path):
