@@ -9,5 +9,8 @@ BoolArray = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
 #: Integers of any width, such as parcel ids.
 AnyIntArray = NDArray[np.integer]
+#: Floating-point numbers of any width.
+AnyFloatArray = NDArray[np.floating]

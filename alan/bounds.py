@@ -27,6 +27,8 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 #: A share, a probability or a threshold on one.
 Share = Annotated[float, Interval(ge=0, le=1)]
+#: The coverage of an interval: above 0 and below 1.
+Coverage = Annotated[float, Interval(gt=0, lt=1)]
 #: Dropout, momentum: at least 0 and below 1.
 Rate = Annotated[float, Interval(ge=0, lt=1)]
 #: A seed that NumPy, torch and Lightning all accept.

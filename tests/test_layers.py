@@ -1,6 +1,7 @@
 """Imports flow one way, and never in a circle."""
 
 import ast
+import collections
 import graphlib
 import importlib
 import subprocess
@@ -93,3 +94,45 @@ def test_a_circle_is_found(tmp_path, monkeypatch):
     assert graph == {"alan.a": {"alan.b"}, "alan.b": {"alan.c"}, "alan.c": {"alan.a"}, "alan.d": {"alan.a"}}
     with pytest.raises(graphlib.CycleError):
         graphlib.TopologicalSorter(graph).prepare()
+
+
+#: Functions that may share their name: entry points of processes, and verbs, which are named on the command line.
+ENTRY_POINTS = ("main", "alan.cli.parcels.parcels", "alan.cli.prepare.prepare")
+
+
+def public_names(files):
+    """Public class, function or type of a module to the modules that define it."""
+    defined = collections.defaultdict(list)
+    for path in files:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            match node:
+                case ast.ClassDef() | ast.FunctionDef():
+                    names = [node.name]
+                case ast.Assign():  # a constant has the name of its module in front where it is used
+                    names = [one.id for one in node.targets if isinstance(one, ast.Name) and not one.id.isupper()]
+                case _:
+                    names = []
+            for name in names:
+                full = f"{module_name(path)}.{name}"
+                if not name.startswith("_") and not {name, full} & set(ENTRY_POINTS):
+                    defined[name].append(full)
+    return defined
+
+
+def test_one_name_for_one_thing():
+    """A class, a function or a type has a name of its own, so that a reader need not ask which one is meant."""
+    shared = {name: places for name, places in public_names(ROOT.rglob("*.py")).items() if len(places) > 1}
+    assert not shared
+
+
+def test_a_name_for_two_things_is_found(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path / "alan")
+    (tmp_path / "alan").mkdir()
+    for name, text in {
+        "a": "def main(): ...\nclass Cell: ...",
+        "b": "Cell = int\nSIZE = 1",
+        "c": "SIZE = 2",
+    }.items():
+        (tmp_path / "alan" / f"{name}.py").write_text(text, encoding="utf-8")
+    names = public_names((tmp_path / "alan").glob("*.py"))
+    assert {name: sorted(places) for name, places in names.items()} == {"Cell": ["alan.a.Cell", "alan.b.Cell"]}

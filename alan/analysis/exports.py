@@ -15,8 +15,8 @@ from PIL import Image
 
 from alan.analysis import dicom
 from alan.analysis.evidence import COLUMNS, ParcelEvidence
-from alan.analysis.nifti import write_nifti
-from alan.analysis.overlay import Painter, curve_strip, display_shape, write_video
+from alan.analysis.nifti import write_label_maps
+from alan.analysis.overlay import Painter, curve_strip, display_shape, write_mp4
 from alan.analysis.results import BeatResult, LoopResult
 from alan.analysis.tables import LOOP_FOLDER, cells
 from alan.arrays import ByteArray
@@ -178,7 +178,7 @@ def _overlay(job: _Job) -> Iterator[_Sink]:
     painter, result = job.painter, job.result
     strip, columns = curve_strip(result, painter.shape[1])
     shape = (painter.shape[0] + len(strip), painter.shape[1])
-    with write_video(job.out / OVERLAY, shape, result.frame_rate_hz) as video:
+    with write_mp4(job.out / OVERLAY, shape, result.frame_rate_hz) as video:
 
         def take(chunk: _Chunk) -> None:
             for n, frame in chunk.places():
@@ -221,7 +221,7 @@ def _nifti(job: _Job) -> Iterator[_Sink]:
     """Label maps of all frames as NIfTI."""
     shape = (job.loop.n_frames, *job.loop.screen_shape)
     interval = 1 / job.result.frame_rate_hz if job.result.frame_rate_hz else None
-    with write_nifti(job.out / NIFTI, shape, job.loop.pixel_mm, interval) as write:
+    with write_label_maps(job.out / NIFTI, shape, job.loop.pixel_mm, interval) as write:
         yield lambda chunk: write(chunk.screen)
 
 

@@ -12,7 +12,7 @@ from alan.data.fan import enclosing
 from alan.data.io.frames import Header
 from alan.errors import DataError
 
-Kind = Literal[
+LoopKind = Literal[
     "b-mode loop",
     "b-mode still",
     "colour doppler",
@@ -41,7 +41,7 @@ _DARK, _DARK_VALUE = 0.15, 40
 class Verdict(NamedTuple):
     """What a file shows, and why."""
 
-    kind: Kind
+    kind: LoopKind
     reason: str
 
 

@@ -147,7 +147,7 @@ def _measured(
     if {"lv", "myo"} <= set(masks) and sized:
         mass = measures.ventricular_mass_g(masks["lv"], masks["myo"], used, grid)
     counted = [number for beat, number in zip(beats, numbers, strict=True) if beat in used]
-    summary: dict[str, Any] = {**measures.summarise(counted, sized=sized)}
+    summary: dict[str, Any] = {**measures.summarise_beats(counted, sized=sized)}
     if used and settings.samples:
         pair = model.views[view.view]["lv"]
         draws = sample_beats(pair, maps, timeline.phase, grid, used, n=settings.samples, seed=settings.seed)

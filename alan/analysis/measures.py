@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alan.analysis.results import BeatResult, FrameResult, Measure
 from alan.analysis.timeline import Timeline
+from alan.arrays import BoolArray, FloatArray
 from alan.cardiac import (
     Beat,
     area_length_volume,
@@ -25,8 +25,6 @@ from alan.cardiac import (
 )
 from alan.downstream.whitebox.contour import outlines
 
-BoolArray = NDArray[np.bool_]
-FloatArray = NDArray[np.float64]
 #: Part of the long axis at the base that does not belong to the outline whose shortening is measured.
 _BASE = 0.12
 
@@ -227,7 +225,7 @@ def beat_result(beat: Beat, numbers: BeatMeasures, *, sized: bool) -> BeatResult
     return BeatResult(beat.ed, beat.es, beat.end, beat.regular, **known)
 
 
-def summarise(numbers: Sequence[BeatMeasures], *, sized: bool) -> dict[str, Measure]:
+def summarise_beats(numbers: Sequence[BeatMeasures], *, sized: bool) -> dict[str, Measure]:
     """Medians over beats, by name; volumes only where the pixel size is known. Empty without beats.
 
     The stroke volume is the difference of the median volumes.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from alan.analysis.manifest import Manifest
 from alan.analysis.views import ViewBank
+from alan.arrays import Float32Array
 from alan.data.preprocessing import Preprocessing, resize_frames
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
@@ -21,7 +22,6 @@ from alan.errors import DataError
 from alan.files import fingerprint
 from alan.parcels.model import ParcelModel, load_parcels
 
-FloatArray = NDArray[np.float32]
 MapArray = NDArray[np.uint8]
 #: Membership from which on a pixel belongs to a structure.
 LEVEL = 0.5
@@ -45,7 +45,7 @@ class PhaseBoxes:
         """Post-processing of both."""
         return self.ed.steps
 
-    def memberships(self, n_ids: int) -> FloatArray:
+    def memberships(self, n_ids: int) -> Float32Array:
         """Membership of each parcel at end-diastole and end-systole, see :func:`membership`.
 
         Args:
@@ -57,7 +57,7 @@ class PhaseBoxes:
         return np.stack([membership(box, n_ids) for box in (self.ed, self.es)])
 
 
-def membership(box: ParcelSegmenter, n_ids: int, shares: NDArray[np.float64] | None = None) -> FloatArray:
+def membership(box: ParcelSegmenter, n_ids: int, shares: NDArray[np.float64] | None = None) -> Float32Array:
     """Scale the posterior shares of the parcels so that the white box contains those of at least one half.
 
     Shares are scaled piecewise linearly: 0, ``share_above`` and 1 become 0, one half and 1. The lists of the white
@@ -172,8 +172,8 @@ class AnalysisModel:
         maps: MapArray,
         view: str,
         phase: NDArray[np.floating],
-        shares: Mapping[str, FloatArray] | None = None,
-    ) -> FloatArray:
+        shares: Mapping[str, Float32Array] | None = None,
+    ) -> Float32Array:
         """Membership of each pixel in each structure; lists are interpolated by the phase of the beat.
 
         Args:
@@ -193,7 +193,7 @@ class AnalysisModel:
                 out[t, s] = (weight[t] * table[0] + (1 - weight[t]) * table[1])[parcel_map]
         return out
 
-    def label(self, scores: FloatArray, maps: MapArray, view: str) -> NDArray[np.uint8]:
+    def label(self, scores: Float32Array, maps: MapArray, view: str) -> NDArray[np.uint8]:
         """Turn memberships into label maps by the post-processing of each structure.
 
         A pixel in several segments is decided by :func:`combine`.

@@ -18,7 +18,7 @@ _LEVEL = 1
 
 
 @contextmanager
-def write_nifti(
+def write_label_maps(
     path: Path,
     shape: tuple[int, int, int],
     pixel_mm: tuple[float, float] | None,

@@ -206,7 +206,7 @@ class VideoWriter(Protocol):
 
 
 @contextmanager
-def write_video(path: Path, shape: tuple[int, int], rate: float | None) -> Iterator[VideoWriter]:
+def write_mp4(path: Path, shape: tuple[int, int], rate: float | None) -> Iterator[VideoWriter]:
     """Write an MP4 that browsers play, frame by frame and atomically.
 
     Args:

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, median_filter
 
 from alan.analysis.model import LEVEL, AnalysisModel, MapArray
+from alan.arrays import BoolArray, FloatArray
 from alan.bounds import NonNegativeFloat, bounded
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 #: Relative range of the area of the left ventricle from which on a beat is taken to be complete.
 _FULL_BEAT = 0.25
 #: Fewest frames of a loop, and largest share of them that is repaired.

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.analysis.measures import BeatMeasures, Grid, Size, summarise
+from alan.analysis.measures import BeatMeasures, Grid, Size, summarise_beats
 from alan.analysis.model import LEVEL, MapArray, PhaseBoxes, membership
 from alan.analysis.results import Measure
+from alan.arrays import FloatArray
 from alan.cardiac import Beat, simpson_volume
-from alan.downstream.whitebox.sampling import interval, sample_shares
+from alan.downstream.whitebox.sampling import credible_interval, sample_shares
 
-FloatArray = NDArray[np.float64]
 #: Probability with which an interval contains the true value.
 COVERAGE = 0.9
 #: Largest number of beats whose outlines are sampled.
@@ -47,7 +47,7 @@ def sample_beats(
         seed: Seed of the draws.
 
     Returns:
-        For each draw, the summary over the beats, see :func:`alan.analysis.measures.summarise`.
+        For each draw, the summary over the beats, see :func:`alan.analysis.measures.summarise_beats`.
     """
     n_ids = int(maps.max()) + 1
     shares = [sample_shares(box.selector_, n, np.random.default_rng(seed)) for box in (pair.ed, pair.es)]
@@ -69,7 +69,7 @@ def sample_beats(
     for ed, es in zip(*shares, strict=True):
         tables = np.stack([membership(pair.ed, n_ids, ed), membership(pair.es, n_ids, es)])
         numbers = [BeatMeasures.between(size(beat.ed, tables), size(beat.es, tables)) for beat in chosen]
-        out.append(summarise(numbers, sized=True))
+        out.append(summarise_beats(numbers, sized=True))
     return out
 
 
@@ -94,7 +94,7 @@ def with_intervals(
         samples = np.array([draw[name].value for draw in draws])
         if not (measure.known and np.isfinite(samples).any()):
             continue
-        low, high = np.asarray(interval(samples, COVERAGE)) - float(np.nanmedian(samples))
+        low, high = np.asarray(credible_interval(samples, COVERAGE)) - float(np.nanmedian(samples))
         over_beats = np.array([getattr(number, name) for number in numbers])
         error = _Z * float(np.nanstd(over_beats, ddof=1)) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
         out[name] = Measure(

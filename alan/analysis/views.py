@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from alan.arrays import ByteArray
+from alan.arrays import ByteArray, Float32Array
 from alan.backbone.base import Backbone
 from alan.backbone.conv import ConvNet
 from alan.backbone.load import load_backbone
@@ -25,8 +25,6 @@ from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, ParameterError
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.shipped import shipped_or_path
-
-FloatArray = NDArray[np.float32]
 
 #: Class of pictures that show no standard view.
 OTHER = "other"
@@ -87,7 +85,7 @@ class ViewBank:
         self,
         backbone: Backbone,
         views: Sequence[str],
-        pooled: FloatArray,
+        pooled: Float32Array,
         thumbnails: ByteArray,
         *,
         pixel_weight: NonNegativeFloat = 0.0,
@@ -211,7 +209,7 @@ class ViewBank:
 
     @staticmethod
     @torch.no_grad()
-    def pool(backbone: Backbone, frames: ByteArray) -> tuple[FloatArray, ByteArray]:
+    def pool(backbone: Backbone, frames: ByteArray) -> tuple[Float32Array, ByteArray]:
         """Compute the means of the deepest map (N, D) float32 and the thumbnails (N, 28, 28) uint8 of frames."""
         pooled, thumbnails = [], []
         side = backbone.input_size
@@ -257,7 +255,7 @@ class ViewBank:
         share = float(shares[best])
         return ViewResult(view, share, votes, own, self.thumbnails[own], share < self.sure_from)
 
-    def _features(self, pooled: FloatArray, thumbnails: ByteArray) -> FloatArray:
+    def _features(self, pooled: Float32Array, thumbnails: ByteArray) -> Float32Array:
         """Features (N, D) of the classifier."""
         if not self.pixel_weight:
             return _unit(pooled)
@@ -266,7 +264,7 @@ class ViewBank:
         return np.concatenate([_unit(pooled), np.float32(self.pixel_weight) * _unit(pixels)], 1)
 
 
-def _unit(rows: ArrayLike) -> FloatArray:
+def _unit(rows: ArrayLike) -> Float32Array:
     """Rows of length 1; rows of zeros stay."""
     values = np.asarray(rows, np.float32)
     length = np.linalg.norm(values, axis=1, keepdims=True)

@@ -76,7 +76,7 @@ def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tupl
 def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
     """Read an uploaded file as :func:`read_frames`, and find its parcels."""
     frames, shape = read_frames(path, size, progress)
-    return ParcelLoop(frames, parcels(model, frames, progress), shape)
+    return ParcelLoop(frames, compute_parcels(model, frames, progress), shape)
 
 
 def example(model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
@@ -84,11 +84,11 @@ def example(model: ParcelModel, size: int, progress: Progress = no_progress) -> 
     progress(0.0, "simulating")
     found = simulate_sequence("A4C", _PATIENT, n_frames=16, size=size, seed=_PATIENT)
     return ParcelLoop(
-        found.frames, parcels(model, found.frames, progress), (size, size), found.labels, tuple(STRUCTURES)
+        found.frames, compute_parcels(model, found.frames, progress), (size, size), found.labels, tuple(STRUCTURES)
     )
 
 
-def parcels(model: ParcelModel, frames: ByteArray, progress: Progress) -> ByteArray:
+def compute_parcels(model: ParcelModel, frames: ByteArray, progress: Progress) -> ByteArray:
     """Parcel maps of frames."""
     maps = []
     for start in range(0, len(frames), _PART):

@@ -129,7 +129,7 @@ class ParcelsTab:
         return [
             editor,
             editor.picture(),
-            describe(editor),
+            describe_choice(editor),
             editor.rows(),
             steps,
             structure,
@@ -196,7 +196,7 @@ def _chosen(parcel: int | None) -> int:
     return parcel
 
 
-def describe(editor: ParcelEditor) -> str:
+def describe_choice(editor: ParcelEditor) -> str:
     """What is measured in the frame that is shown, in words."""
     words = [f"**{structure_name(editor.structure)}**: {editor.area():.1%} of the picture"]
     words += [f"Dice {dice:.3f}"] if not math.isnan(dice := editor.dice()) else []

@@ -18,7 +18,7 @@ from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
 
 #: Number of a level, or ``targets`` for the network's own predictions.
-Level = int | Literal["targets"]
+FeatureLevel = int | Literal["targets"]
 #: Name to (widths of the levels, stride of the stem).
 CONV_PRESETS = {
     "conv_small": ((16, 32, 64, 128), 1),
@@ -61,7 +61,7 @@ class ConvSpec(BackboneSpec):
     stem_stride: Literal[1, 2] = 1
     in_chans: Literal[1, 3] = 1
     normalisation: Normalisation = "sector"
-    feature_levels: tuple[Level, ...] | None = None
+    feature_levels: tuple[FeatureLevel, ...] | None = None
     token_stride: PositiveInt = 2
     structures: tuple[str, ...] = ()
 
@@ -81,7 +81,7 @@ class ConvSpec(BackboneSpec):
         check_multiple(self.image_size, self.multiple, of="the coarsest scale")
 
     @property
-    def levels(self) -> tuple[Level, ...]:
+    def levels(self) -> tuple[FeatureLevel, ...]:
         """Levels whose maps are the features, see ``feature_levels``."""
         if self.feature_levels is not None:
             return self.feature_levels

@@ -19,8 +19,8 @@ RowLayout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 #: Place of a dataset in the file: offset in bytes, shape, dtype.
 Place = tuple[int, tuple[int, ...], np.dtype[Any]]
 #: Kinds of features that can be asked for; the sector accompanies the tokens.
-Kind = Literal["cls", "tokens", "logits", "maps"]
-KINDS: tuple[str, ...] = get_args(Kind)
+FeatureKind = Literal["cls", "tokens", "logits", "maps"]
+KINDS: tuple[str, ...] = get_args(FeatureKind)
 #: Kinds that a parcel model computes.
 PARCEL_KINDS = {"logits", "maps"}
 #: Features and their dtypes.

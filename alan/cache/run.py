@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
-from alan.cache.layout import KINDS, PARCEL_KINDS, Kind, n_bytes
+from alan.cache.layout import KINDS, PARCEL_KINDS, FeatureKind, n_bytes
 from alan.cache.manifest import CacheManifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_space, finish, leftovers
@@ -28,7 +28,7 @@ def write_cache(
     out: str,
     *,
     parcels: str | None = None,
-    what: Sequence[Kind] = ("cls", "tokens"),
+    what: Sequence[FeatureKind] = ("cls", "tokens"),
     split: str | None = None,
     views: Sequence[str] | None = None,
     frames: Literal["all", "annotated"] | int = "all",

@@ -10,17 +10,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Interval as Range
 from numpy.typing import ArrayLike, NDArray
 
-from alan.bounds import NonNegativeInt, PositiveInt, bounded
+from alan.bounds import Coverage, NonNegativeInt, PositiveInt, bounded
 from alan.errors import ParameterError
 
-#: Coverage of an interval.
-ConfidenceLevel = Annotated[float, Range(gt=0, lt=1)]
 _NAN = float("nan")
 
 
@@ -85,7 +82,7 @@ def resample_weights(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.f
 
 
 @bounded
-def percentile_interval(statistics: NDArray[np.float64], level: ConfidenceLevel) -> tuple[float, float]:
+def percentile_interval(statistics: NDArray[np.float64], level: Coverage) -> tuple[float, float]:
     """Return the ends of the central ``level`` of resampled statistics, without values that are not finite."""
     tail = 50.0 * (1.0 - level)
     known = statistics[np.isfinite(statistics)]
@@ -100,7 +97,7 @@ def bootstrap_interval(
     values: ArrayLike,
     groups: ArrayLike | None = None,
     *,
-    level: ConfidenceLevel = 0.95,
+    level: Coverage = 0.95,
     n_resamples: PositiveInt = 2000,
     seed: NonNegativeInt = 0,
 ) -> Interval:
@@ -164,7 +161,7 @@ def bootstrap_estimates(
     columns: Sequence[ArrayLike],
     groups: ArrayLike,
     *,
-    level: ConfidenceLevel = 0.95,
+    level: Coverage = 0.95,
     n_resamples: PositiveInt = 2000,
     seed: NonNegativeInt = 0,
 ) -> list[Estimate]:

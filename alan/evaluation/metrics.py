@@ -64,7 +64,7 @@ def iou(a: BoolArray, b: BoolArray) -> FloatArray:
     return np.asarray(iou_of_counts(*_sizes(*_pair(a, b))))
 
 
-def outline(mask: BoolArray) -> NDArray[np.int64]:
+def boundary_pixels(mask: BoolArray) -> NDArray[np.int64]:
     """Find the pixels of a mask with an edge on the outside or on the border of the image.
 
     Args:
@@ -104,7 +104,7 @@ def surface_distances(a: BoolArray, b: BoolArray, spacing: Sequence[float]) -> t
     check_spacing((spacing[-2], spacing[-1]))
     check_spacing((spacing[0], spacing[0]))  # the distance of the slices of a volume
     scale = np.array(spacing, np.float64)
-    points_a, points_b = outline(a) * scale, outline(b) * scale
+    points_a, points_b = boundary_pixels(a) * scale, boundary_pixels(b) * scale
     if not (len(points_a) and len(points_b)):
         return np.zeros(0), np.zeros(0)
     to_b, _ = KDTree(points_b).query(points_a)

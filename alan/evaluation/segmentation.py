@@ -29,7 +29,7 @@ from alan.evaluation.summary import (
     choose_examples,
     compare_ejection_fractions,
     compare_with_atlas,
-    summarise,
+    summarise_cases,
 )
 from alan.evaluation.volumes import score_volumes, summarise_volumes
 from alan.evaluation.whitebox import WhiteBoxFit, describe_white_boxes, fit_source, source_opinions
@@ -105,7 +105,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         "test": count_split(splits.test),
         "train_patients": splits.train_patients,
         "published": protocol.published,
-        "rows": summarise(cases, fits, protocol.phases),
+        "rows": summarise_cases(cases, fits, protocol.phases),
         "against_atlas": compare_with_atlas(cases),
         "ejection_fraction": compare_ejection_fractions(cases),
         "volumes": _summarise_volumes(volumes),

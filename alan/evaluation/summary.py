@@ -36,7 +36,9 @@ class MethodMasks(NamedTuple):
     phases: Sequence[str]
 
 
-def summarise(cases: pd.DataFrame, fits: Sequence[WhiteBoxFit], phases: Sequence[str]) -> list[dict[str, Any]]:
+def summarise_cases(
+    cases: pd.DataFrame, fits: Sequence[WhiteBoxFit], phases: Sequence[str]
+) -> list[dict[str, Any]]:
     """Average the metrics with intervals over patients, and list the rules that selected nothing.
 
     Args:

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from tqdm import tqdm
 
+from alan.arrays import AnyFloatArray
 from alan.backbone.base import Backbone
 from alan.bounds import PositiveInt, Seed, bounded, check_parameters
 from alan.errors import ParameterError
@@ -22,7 +23,6 @@ from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.model import ParcelModel
 
-FloatArray = NDArray[np.floating]
 #: Largest number of iterations of spherical k-means, which starts from Euclidean centres and moves little.
 _ITERATIONS = 50
 
@@ -106,7 +106,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
             sample = _unit(sample)
         batch = max(4096, 16 * self.n_parcels)
         clusters = MiniBatchKMeans(self.n_parcels, batch_size=batch, n_init=3, random_state=random).fit(sample)
-        self.cluster_centers_: FloatArray = clusters.cluster_centers_
+        self.cluster_centers_: AnyFloatArray = clusters.cluster_centers_
         self.inertia_ = float(clusters.inertia_)
         if self.spherical:
             self.cluster_centers_, self.inertia_ = _on_the_sphere(sample, self.cluster_centers_)
@@ -114,8 +114,8 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         return self
 
     def _fit_projection(
-        self, sample: FloatArray, random: np.random.RandomState
-    ) -> tuple[FloatArray | None, FloatArray | None]:
+        self, sample: AnyFloatArray, random: np.random.RandomState
+    ) -> tuple[AnyFloatArray | None, AnyFloatArray | None]:
         if self.n_components is None:
             if self.whiten:
                 raise ParameterError(
@@ -131,7 +131,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
             projection = projection / np.sqrt(np.maximum(pca.explained_variance_, np.finfo(sample.dtype).eps))
         return projection.astype(sample.dtype), pca.explained_variance_ratio_
 
-    def transform(self, X: ArrayLike) -> FloatArray:
+    def transform(self, X: ArrayLike) -> AnyFloatArray:
         """Logits (n, K) of tokens (n, D): minus the squared distance to each centre, or the cosine if spherical.
 
         Raises:
@@ -169,11 +169,11 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
     def _n_features_out(self) -> int:
         return len(self.cluster_centers_)
 
-    def _validate(self, X: ArrayLike, *, reset: bool) -> FloatArray:
-        array: FloatArray = validate_data(self, X, dtype=[np.float32, np.float64], reset=reset)
+    def _validate(self, X: ArrayLike, *, reset: bool) -> AnyFloatArray:
+        array: AnyFloatArray = validate_data(self, X, dtype=[np.float32, np.float64], reset=reset)
         return array
 
-    def _logits(self, tokens: FloatArray) -> FloatArray:
+    def _logits(self, tokens: AnyFloatArray) -> AnyFloatArray:
         x = (tokens - self.mean_) / self.std_
         if self.projection_ is not None:
             x = x @ self.projection_
@@ -181,17 +181,17 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         if self.spherical:
             return np.asarray(_unit(x) @ centres.T)
         squares = (x * x).sum(1, keepdims=True) - 2 * x @ centres.T + (centres * centres).sum(1)
-        logits: FloatArray = -np.maximum(squares, 0)
+        logits: AnyFloatArray = -np.maximum(squares, 0)
         return logits
 
 
-def _unit(rows: FloatArray) -> FloatArray:
+def _unit(rows: AnyFloatArray) -> AnyFloatArray:
     """Rows of unit length; a row of zeros is left unchanged."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1))
 
 
-def _on_the_sphere(sample: FloatArray, start: FloatArray) -> tuple[FloatArray, float]:
+def _on_the_sphere(sample: AnyFloatArray, start: AnyFloatArray) -> tuple[AnyFloatArray, float]:
     """Run spherical k-means: assign by cosine, then move each centre to the direction of its mean.
 
     Args:

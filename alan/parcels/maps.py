@@ -11,10 +11,10 @@ from alan.errors import ParameterError
 from alan.parcels.count import MAX_PARCELS
 from alan.parcels.guided import GuidedFilter
 
-Size = int | tuple[int, int]
+ImageSize = int | tuple[int, int]
 
 
-def _pair(size: Size) -> tuple[int, int]:
+def _pair(size: ImageSize) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
         raise ParameterError(f"size is {size}: give at least 1 pixel per side")
@@ -22,7 +22,7 @@ def _pair(size: Size) -> tuple[int, int]:
 
 
 def logits_to_maps(
-    logits: Tensor, size: Size, frames: Tensor | None = None, refine: GuidedFilter | None = None
+    logits: Tensor, size: ImageSize, frames: Tensor | None = None, refine: GuidedFilter | None = None
 ) -> Tensor:
     """Upsample logits to the image, then take the most likely parcel (paper, section 3: bilinearly).
 
@@ -62,7 +62,7 @@ def logits_to_maps(
     return maps
 
 
-def pixel_sector(frames: Tensor, size: Size) -> Tensor:
+def pixel_sector(frames: Tensor, size: ImageSize) -> Tensor:
     """Find the ultrasound sector pixel by pixel, so that its border is as sharp as the frame.
 
     The rule is that of the backbone (:func:`alan.data.sector.sector_mask`), applied at the resolution of the

@@ -26,7 +26,7 @@ from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads.base import TokenHead
 from alan.parcels.heads.registry import build_head
-from alan.parcels.maps import Size, logits_to_maps, pixel_sector
+from alan.parcels.maps import ImageSize, logits_to_maps, pixel_sector
 from alan.shipped import shipped, shipped_or_path
 
 SCHEMA = "alan-parcels/1"
@@ -115,7 +115,9 @@ class ParcelModel(nn.Module):
         return logits.permute(0, 3, 1, 2)
 
     @torch.no_grad()
-    def maps(self, frames: Tensor | NDArray[np.uint8], size: Size | None = None, batch_size: int = 32) -> Tensor:
+    def maps(
+        self, frames: Tensor | NDArray[np.uint8], size: ImageSize | None = None, batch_size: int = 32
+    ) -> Tensor:
         """Compute parcel maps: logits are upsampled to the image, and each pixel gets its most likely parcel.
 
         Args:
@@ -159,7 +161,7 @@ class ParcelModel(nn.Module):
                 bar.update(len(part))
         return maps
 
-    def maps_from_logits(self, logits: Tensor, frames: Tensor, size: Size) -> Tensor:
+    def maps_from_logits(self, logits: Tensor, frames: Tensor, size: ImageSize) -> Tensor:
         """Compute parcel maps from given logits.
 
         Args:

@@ -26,7 +26,7 @@ from alan.report.export import SUMMARY, write_files
 from alan.report.figures import STYLE
 from alan.report.html import write_page
 from alan.report.pictures import PictureWriter
-from alan.report.table import Cell, Column, Row, Section, Table, interval
+from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import number, percent, plural
 
 # Okabe and Ito's colours, each with a marker of its own, in the order of the acquisition functions.
@@ -134,7 +134,7 @@ def _comparison_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
     columns += [Column(f"Labels for {percent(score)}%") for score in targets]
     rows = []
     for row in comparison:
-        cells = [interval(row["area"], strong=True), interval(row["area_gain"], "signed")]
+        cells = [interval_cell(row["area"], strong=True), interval_cell(row["area_gain"], "signed")]
         for one in row["needed"]:
             text = "not reached" if one["value"] is None else number(one["value"], 0)
             spread = "" if one["low"] is None else f"{number(one['low'], 0)} to {number(one['high'], 0)}"

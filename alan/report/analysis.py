@@ -27,7 +27,7 @@ from alan.report.patient import (
     write_patient_page,
 )
 from alan.report.pictures import make_picture
-from alan.report.table import Cell, Column, Row, Section, Table, interval
+from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import UNDEFINED, number, plural
 from alan.runs import FAILURES, provenance
 
@@ -177,9 +177,9 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
     table, statistics = found
     limits = [number(_finite(statistics[f"{end}_limit_of_agreement"]["value"])) for end in ("lower", "upper")]
     rows = [
-        Row("Mean bias, points", [interval(_known(statistics["mean_bias"]), "number")]),
+        Row("Mean bias, points", [interval_cell(_known(statistics["mean_bias"]), "number")]),
         Row("Limits of agreement, points", [Cell(" to ".join(limits))]),
-        Row("Mean absolute error, points", [interval(_known(statistics["mean_absolute_error"]), "number")]),
+        Row("Mean absolute error, points", [interval_cell(_known(statistics["mean_absolute_error"]), "number")]),
         Row("Correlation", [Cell(number(_finite(statistics["correlation"]["value"]), 2))]),
     ]
     n = plural(len(table), "patient")

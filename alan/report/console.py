@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alan.report.headline import simulated_stores
-from alan.report.table import Cell, Table, interval
+from alan.report.table import Cell, Table, interval_cell
 from alan.report.tables import ejection_fraction_table, segmentation_tables, view_table
 from alan.report.words import listed, phase_name, structure_name
 
@@ -49,7 +49,7 @@ def _volume_lines(segmentation: Mapping[str, Any]) -> list[str]:
         if structure != last:
             lines += ["", _line(f"Dice of volumes, {structure_name(structure)}", list(by_phase))]
             last = structure
-        cells = [_cell(interval(row["metrics"]["dice"])) for row in by_phase.values()]
+        cells = [_cell(interval_cell(row["metrics"]["dice"])) for row in by_phase.values()]
         lines.append(_line(f"  {method}", cells))
     if table := ejection_fraction_table(volumes):
         lines += ["", _line("Ejection fraction of volumes, points", ["bias", "limits of agreement"])]

@@ -21,7 +21,7 @@ from alan.report.words import KIND_COLOURS, method_label, structure_name, where
 #: Resolution of the PNG files, in dots per inch.
 DPI = 170
 PHASE_MARKERS = {"ED": "o", "ES": "s"}
-MANUAL, PREDICTED, BOTH = (
+MANUAL, PREDICTED, OVERLAP = (
     "#4da3ff",
     "#4ade80",
     "#2dd4bf",
@@ -208,7 +208,7 @@ def overlays(
         handles = [
             mpl.lines.Line2D([], [], color=MANUAL, lw=2, label="manual"),
             mpl.lines.Line2D([], [], color=PREDICTED, lw=2, ls=(0, (3, 1.2)), label="predicted"),
-            mpl.patches.Patch(color=BOTH, alpha=0.5, label="overlap"),
+            mpl.patches.Patch(color=OVERLAP, alpha=0.5, label="overlap"),
         ]
         if parcels:
             handles.append(mpl.lines.Line2D([], [], color="#f0c040", lw=1, label="parcel borders"))
@@ -220,7 +220,7 @@ def _masks(axes: Axes, manual: NDArray[np.bool_], predicted: NDArray[np.bool_]) 
     fill = np.zeros((*manual.shape, 4))
     for mask, colour, alpha in ((manual & ~predicted, MANUAL, 0.28), (predicted & ~manual, PREDICTED, 0.28)):
         fill[mask] = mpl.colors.to_rgba(colour, alpha)
-    fill[manual & predicted] = mpl.colors.to_rgba(BOTH, 0.3)
+    fill[manual & predicted] = mpl.colors.to_rgba(OVERLAP, 0.3)
     axes.imshow(fill, interpolation="nearest")
     for mask, colour, line in ((manual, MANUAL, "solid"), (predicted, PREDICTED, (0, (3, 1.2)))):
         if mask.any() and not mask.all():

@@ -7,7 +7,7 @@ from typing import Any
 
 from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
-from alan.report.table import interval
+from alan.report.table import interval_cell
 from alan.report.tables import structures_of
 from alan.report.words import difference, listed, patients, percent, phase_name, plural, structure_name
 
@@ -89,7 +89,7 @@ def _structure(summary: Mapping[str, Any], structure: str) -> str:
         if row is None or not row["metrics"]:
             missing.append(phase_name(phase))
             continue
-        cell = interval(row["metrics"]["dice"])
+        cell = interval_cell(row["metrics"]["dice"])
         of = f" (95% interval {cell.detail})" if cell.detail else ""
         parts.append(f"{cell.text}% at {phase_name(phase)}{of}")
         against = _find(summary["against_atlas"], structure=structure, phase=phase, **example)
@@ -109,7 +109,7 @@ def _views(summary: Mapping[str, Any]) -> list[str]:
     if not own:
         return []
     row, test = own[-1], summary["test"]
-    cell = interval(row["total"])
+    cell = interval_cell(row["total"])
     of = f" (95% interval {cell.detail})" if cell.detail else ""
     text = (
         f"The view of {plural(test['images'], 'test image')} of {patients(test['patients'], summary['store'])} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alan.report.table import Cell, Column, Row, Section, Table, interval
+from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import (
     KIND_COLOURS,
     UNDEFINED,
@@ -33,7 +33,7 @@ def cost_table(summary: Mapping[str, Any]) -> Table | None:
         cost = one["cost"]
         texts = (one["origin"], f"{cost['parameters'] / 1e6:.2f}", number(cost["ms"]), number(cost["peak_mib"], 0))
         cells = [Cell(text) for text in texts]
-        cells += [interval(accuracy.get(one["method"]))] if accuracy else []
+        cells += [interval_cell(accuracy.get(one["method"]))] if accuracy else []
         rows.append(Row(one["method"], cells, colour=KIND_COLOURS[one["kind"]]))
     columns = [Column("Network", number=False), Column("Trained on", number=False)]
     columns += [Column("Parameters, million"), Column("Time per frame, ms"), Column("Peak memory, MiB")]
@@ -82,7 +82,7 @@ def ensemble_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             gains = [gain for gain in one["gains"] if gain["member"] == member["method"]]
             for gain in gains:
                 cells = [*texts, structure_name(gain["structure"]), gain["phase"]]
-                both = [interval(gain[metric], "signed") for metric in ("dice", "iou")]
+                both = [interval_cell(gain[metric], "signed") for metric in ("dice", "iou")]
                 rows.append(Row(member["name"], [*map(Cell, cells), *both], **marks))
             if not gains:
                 rows.append(

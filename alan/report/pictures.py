@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alan.evaluation.results import EXAMPLES
 from alan.files import atomic
 from alan.report import figures, label_efficiency
-from alan.report.table import interval
+from alan.report.table import interval_cell
 from alan.report.tables import structures_of
 from alan.report.words import (
     listed,
@@ -164,7 +164,7 @@ def _spread(cases: pd.DataFrame, summary: Mapping[str, Any]) -> str:
 
 
 def _agreement(row: Mapping[str, Any]) -> str:
-    bias = interval(row["mean_bias"], "number")
+    bias = interval_cell(row["mean_bias"], "number")
     low, high = (number(row[f"{end}_limit_of_agreement"]["value"]) for end in ("lower", "upper"))
     return (
         f"{method_label(row['method'], row['rule'])}: mean bias {bias.text} points, limits of agreement {low} to "

@@ -21,10 +21,10 @@ AXIS_TITLES = {
     "lr": "learning rate",
     "batch_size": "batch size",
 }
-Rows = Sequence[Mapping[str, Any]]
+Trials = Sequence[Mapping[str, Any]]
 
 
-def history(trials: Rows) -> Figure:
+def history(trials: Trials) -> Figure:
     """Draw the IoU of each trial in order, and the best so far; failed trials are at the bottom.
 
     Args:
@@ -67,7 +67,7 @@ def history(trials: Rows) -> Figure:
     return figure
 
 
-def parallel(trials: Rows, values: Mapping[str, Sequence[Any]]) -> Figure:
+def parallel(trials: Trials, values: Mapping[str, Sequence[Any]]) -> Figure:
     """Draw one line per finished trial through its value on each axis, coloured by its IoU; the best is thick.
 
     Args:
@@ -155,7 +155,7 @@ def importance_bars(shares: Mapping[str, float]) -> Figure:
     return figure
 
 
-def pareto_front(trials: Rows, front: Sequence[int]) -> Figure:
+def pareto_front(trials: Trials, front: Sequence[int]) -> Figure:
     """Draw the IoU against the latency, with the front joined by a line.
 
     Args:

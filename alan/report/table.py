@@ -122,7 +122,9 @@ class Table:
         return [cells[place] if place < len(cells) else "" for cells in texts]
 
 
-def interval(value: Mapping[str, float | None] | None, style: str = "percent", *, strong: bool = False) -> Cell:
+def interval_cell(
+    value: Mapping[str, float | None] | None, style: str = "percent", *, strong: bool = False
+) -> Cell:
     """Make a cell of a value with its interval.
 
     Args:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from alan.downstream.whitebox.posterior import Posterior
+from alan.downstream.whitebox.prior import EffectivePixels
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
 from alan.evaluation.scoring import METRICS, Metric
 from alan.evaluation.volumes import VOLUME_METRICS
-from alan.report.table import Cell, Column, Row, Section, Table, interval
+from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import (
     KIND_COLOURS,
     RULES,
@@ -23,6 +28,9 @@ from alan.report.words import (
 )
 
 _METHOD = Column("Method", number=False)
+_EVIDENCE = "Share in the structure, %"
+#: Posterior share from which the table of parcels lists a parcel that no labelled frame contains.
+_SMALL_SHARE = 0.05
 _KINDS = list(KIND_COLOURS)
 
 
@@ -43,7 +51,7 @@ def _rule(rule: str) -> str:
 
 def _value(row: Mapping[str, Any], name: str, *, strong: bool = False) -> Cell:
     style = "number" if METRICS[name].unit else "percent"
-    return interval(row["metrics"].get(name), style, strong=strong)
+    return interval_cell(row["metrics"].get(name), style, strong=strong)
 
 
 def segmentation_tables(summary: Mapping[str, Any]) -> list[Table]:
@@ -79,7 +87,7 @@ def _main_table(summary: Mapping[str, Any], structure: str, phases: Sequence[str
         for name in main:
             cells += [_value(missing[phase], name, strong=name == "dice") for phase in phases]
             if name == "dice":
-                cells += [interval(atlas.get((method, rule, phase)), "signed") for phase in phases]
+                cells += [interval_cell(atlas.get((method, rule, phase)), "signed") for phase in phases]
         cells.append(Cell(str(sum(row["empty"] for row in by_phase.values()))))
         reasons = list(dict.fromkeys(row["reason"] for row in by_phase.values() if row["reason"]))
         note = f"no parcel selected: {'; '.join(reasons)}" if all(r["reason"] for r in by_phase.values()) else ""
@@ -171,7 +179,7 @@ def volume_tables(summary: Mapping[str, Any]) -> list[Table]:
         for row in volumes["rows"]:
             if row["structure"] == structure:
                 values = [
-                    interval(row["metrics"][name], "number" if one.unit else "percent", strong=name == "dice")
+                    interval_cell(row["metrics"][name], "number" if one.unit else "percent", strong=name == "dice")
                     for name, one in main.items()
                 ]
                 cells = [Cell(row["phase"]), *values, _limits(row["metrics"]["error_ml"])]
@@ -222,9 +230,9 @@ def ejection_fraction_table(
         correlation = row["correlation"]
         ends = [number(correlation[end], 2) for end in ("low", "high")]
         cells = [
-            interval(row["mean_bias"], "number"),
+            interval_cell(row["mean_bias"], "number"),
             Cell(" to ".join(number(limit) for limit in limits)),
-            interval(row["mean_absolute_error"], "number"),
+            interval_cell(row["mean_absolute_error"], "number"),
             _quartiles(row["bias_quartiles"]),
             _quartiles(row["absolute_error_quartiles"]),
             Cell(number(correlation["value"], 2), "" if correlation["low"] is None else " to ".join(ends)),
@@ -248,48 +256,73 @@ def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list
 
     Returns:
         Descriptions of white boxes as in ``results.json``, with ``name``, ``rule`` in words, ``images`` and
-        ``table``.
+        ``table``. The table shows the evidence on the share of each parcel if the file of the white box holds it.
     """
-    columns = [
-        Column("Parcel"),
-        Column("Role", number=False),
-        Column("Present in"),
-        Column("of frames, %"),
-        Column("Inside in"),
-        Column("of those, %"),
-        Column("Mean overlap, %"),
-        Column("Reason", number=False),
-    ]
     found = []
     for box in summary["white_boxes"]:
         example = summary["example_methods"].get(box["structure"])
         if box["reason"] or example != {"method": box["method"], "rule": box["rule"]}:
             continue
         selector, name = models[box["file"]]["selector"], where(box["structure"], box["phase"])
-        parcels = sorted(
-            (parcel for parcel in selector["parcels"] if parcel["present"]),
-            key=lambda parcel: (parcel["role"] != "interior", -(parcel["mean_overlap"] or 0.0), parcel["id"]),
-        )
-        rows = [
-            Row(
-                str(parcel["id"]),
-                [
-                    Cell(parcel["role"] or UNDEFINED),
-                    Cell(str(parcel["present"])),
-                    Cell(percent(parcel["presence"], 0)),
-                    Cell(str(parcel["inside"])),
-                    Cell(percent(parcel["consistency"], 0)),
-                    Cell(percent(parcel["mean_overlap"], 0)),
-                    Cell(parcel["why"]),
-                ],
-                highlight=parcel["role"] == "interior",
-            )
-            for parcel in parcels
-        ]
-        table = Table(f"Parcels of the {name}", columns, [Section(rows)], small=True)
-        described = {"name": name, "rule": RULES[box["rule"]], "images": selector["images"], "table": table}
-        found.append({**box, **described})
+        described = {"name": name, "rule": RULES[box["rule"]], "images": selector["images"]}
+        found.append({**box, **described, "table": _parcel_table(selector, f"Parcels of the {name}")})
     return found
+
+
+def _parcel_table(selector: Mapping[str, Any], title: str) -> Table:
+    """List the interior parcels first, then the others on which a label or the prior says something."""
+    parcels = sorted(
+        (parcel for parcel in selector["parcels"] if parcel["present"] or parcel.get("share", 0) >= _SMALL_SHARE),
+        key=lambda parcel: (
+            parcel["role"] != "interior",
+            -(parcel["mean_overlap"] or parcel.get("share", 0)),
+            parcel["id"],
+        ),
+    )
+    columns: dict[Column, Callable[[Mapping[str, Any]], Cell]] = {
+        Column("Role", number=False): lambda parcel: Cell(parcel["role"] or UNDEFINED),
+        Column("Present in"): lambda parcel: Cell(str(parcel["present"])),
+        Column("of frames, %"): lambda parcel: Cell(percent(parcel["presence"], 0)),
+        Column("Inside in"): lambda parcel: Cell(str(parcel["inside"])),
+        Column("of those, %"): lambda parcel: Cell(percent(parcel["consistency"], 0)),
+        Column("Mean overlap, %"): lambda parcel: Cell(percent(parcel["mean_overlap"], 0)),
+    }
+    for source in ("prior", "expert", "labels"):
+        if any(parcel.get(f"{source}_inside") or parcel.get(f"{source}_outside") for parcel in parcels):
+            columns[Column(source.capitalize(), _EVIDENCE)] = functools.partial(_evidence, source=source)
+    if any(column.group == _EVIDENCE for column in columns):
+        columns[Column("Posterior", _EVIDENCE)] = _posterior
+    columns[Column("Reason", number=False)] = lambda parcel: Cell(parcel["why"])
+    rows = [
+        Row(
+            str(parcel["id"]),
+            [cell(parcel) for cell in columns.values()],
+            highlight=parcel["role"] == "interior",
+        )
+        for parcel in parcels
+    ]
+    return Table(title, [Column("Parcel"), *columns], [Section(rows)], small=True)
+
+
+def _evidence(parcel: Mapping[str, Any], source: str) -> Cell:
+    """Show the share that one source of evidence gives, and the effective pixels that it counts for."""
+    inside, outside = parcel[f"{source}_inside"], parcel[f"{source}_outside"]
+    total = inside + outside
+    return Cell(percent(inside / total, 0), f"{number(total)} px") if total else Cell(UNDEFINED)
+
+
+def _posterior(parcel: Mapping[str, Any]) -> Cell:
+    """Show the share by all evidence with its 95% credible interval."""
+    known = Posterior(
+        *(
+            EffectivePixels(*(np.array([parcel[f"{source}_{place}"]]) for place in ("inside", "outside")))
+            for source in ("prior", "expert", "labels")
+        )
+    )
+    if not known.known[0]:
+        return Cell(UNDEFINED)
+    low, high = (percent(end[0], 0) for end in known.interval(0.95))
+    return Cell(percent(known.share[0], 0), f"{low} to {high}")
 
 
 def view_table(summary: Mapping[str, Any]) -> Table:
@@ -301,8 +334,8 @@ def view_table(summary: Mapping[str, Any]) -> Table:
     views = summary["views"]
     rows = []
     for row in summary["rows"]:
-        cells = [interval(row["by_view"].get(view)) for view in views]
-        cells += [interval(row[name], strong=True) for name in ("total", "balanced")]
+        cells = [interval_cell(row["by_view"].get(view)) for view in views]
+        cells += [interval_cell(row[name], strong=True) for name in ("total", "balanced")]
         rows.append(Row(row["method"], [Cell(str(row["k"])), *cells], colour=KIND_COLOURS.get(row["kind"], "")))
     sections = [Section(rows)]
     if summary["published"]:

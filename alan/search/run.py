@@ -25,7 +25,7 @@ from alan.search.trial import Outcome, Report, train_point
 from alan.supervised.settings import PLAIN, NetworkSpec, TrainingSettings
 
 if TYPE_CHECKING:
-    from alan.search.study import Progress, SearchStudy, TrialObjective
+    from alan.search.study import SearchProgress, SearchStudy, TrialObjective
 
 #: Seconds after which a temporary file belongs to no process any more: results are written within seconds.
 _ABANDONED = 600
@@ -130,7 +130,7 @@ def _train_point(settings: SearchSettings, point: Point, report: Report) -> Outc
 def _train(search: SearchStudy, objective: TrialObjective, progress: bool) -> None:
     bar = tqdm(total=search.n_trials, desc="trials", unit="trial", disable=not progress)
 
-    def show(state: Progress) -> None:
+    def show(state: SearchProgress) -> None:
         bar.n = min(state.settled, search.n_trials)
         best = "none yet" if state.best is None else f"{state.best:.4f}"
         bar.set_postfix_str(f"best IoU {best}, {state.running} running" if state.running else f"best IoU {best}")

@@ -48,7 +48,7 @@ class _DropTrial(Exception):  # noqa: N818 (a signal, not an error)
 
 
 @dataclass(frozen=True)
-class Progress:
+class SearchProgress:
     """State of a study.
 
     Attributes:
@@ -139,18 +139,20 @@ class SearchStudy:
         every = self.study.get_trials(deepcopy=False)
         return [trial for trial in every if trial.params and is_taken(trial, every)]
 
-    def progress(self) -> Progress:
+    def progress(self) -> SearchProgress:
         """Count the trials."""
         every = self.study.get_trials(deepcopy=False)
         counted = [trial for trial in every if is_taken(trial, every)]
         values = [trial.values[0] for trial in counted if trial.state is TrialState.COMPLETE and trial.values]
-        return Progress(
+        return SearchProgress(
             sum(trial.state.is_finished() for trial in counted),
             sum(trial.state is TrialState.RUNNING for trial in counted),
             max(values, default=None),
         )
 
-    def run(self, objective: TrialObjective, on_trial: Callable[[Progress], None] = lambda progress: None) -> None:
+    def run(
+        self, objective: TrialObjective, on_trial: Callable[[SearchProgress], None] = lambda progress: None
+    ) -> None:
         """Train points until ``n_trials`` are settled, by this and other processes together.
 
         A trial that another process runs is waited for; if that process dies, its point is trained again, once. If

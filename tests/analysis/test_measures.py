@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from alan.analysis import Flag, LoopResult, Measure, ViewEvidence
-from alan.analysis.measures import BeatMeasures, Grid, Size, beats_of, measure_curves, outline_length_cm, summarise
+from alan.analysis.measures import (
+    BeatMeasures,
+    Grid,
+    Size,
+    beats_of,
+    measure_curves,
+    outline_length_cm,
+    summarise_beats,
+)
 from alan.analysis.patients import KeyMasks, summarise_patients
 from alan.analysis.quality import FLAGS, Evidence, judge
 from alan.analysis.results import BeatResult
@@ -46,11 +54,11 @@ def test_ejection_fraction_of_an_ellipsoid_with_anisotropic_pixels():
 
 def test_ejection_fraction_does_not_need_the_pixel_size_but_volumes_do():
     numbers = BeatMeasures.between(Size(100, 10, 20), Size(40, 6, 16))
-    known = summarise([numbers, numbers], sized=False)
+    known = summarise_beats([numbers, numbers], sized=False)
     assert known["ef_percent"].value == pytest.approx(60)
     assert "edv_ml" not in known
-    assert summarise([numbers], sized=True)["stroke_volume_ml"].value == 60
-    assert summarise([], sized=True) == {}
+    assert summarise_beats([numbers], sized=True)["stroke_volume_ml"].value == 60
+    assert summarise_beats([], sized=True) == {}
 
 
 def test_outline_length_of_a_half_circle():

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alan.analysis.overlay import write_video
+from alan.analysis.overlay import write_mp4
 from alan.data.simulator.sequence import simulate_sequence
 
 from ..discs import untrained_segmenter
@@ -36,7 +36,7 @@ def loop(tmp_path_factory):
     """A simulated loop as a video, 24 frames of one beat and a half."""
     path = tmp_path_factory.mktemp("loop") / "Jane_Doe.mp4"
     found = simulate_sequence("A4C", 3, n_frames=24, beats=1.5, size=(160, 208), seed=3)
-    with write_video(path, (160, 208), 30.0) as write:
+    with write_mp4(path, (160, 208), 30.0) as write:
         for frame in found.frames:
             write(np.repeat(frame[..., None], 3, axis=2))
     return path

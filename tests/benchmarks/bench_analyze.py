@@ -17,7 +17,7 @@ import torch
 from alan.analysis import AnalysisModel
 from alan.data.io.video import read_video
 from alan.data.simulator import simulate_sequence
-from alan.data.simulator.layouts import write_video
+from alan.data.simulator.layouts import write_avi
 
 SIZES = {"112 x 112": (112, 112), "600 x 800": (600, 800)}
 BEAT = 48
@@ -27,7 +27,7 @@ def write_loops(folder, size, n_loops, n_frames):
     for seed in range(n_loops):
         clip = simulate_sequence("A4C", seed, n_frames=BEAT, beats=1.0, size=size, seed=seed)
         frames = np.concatenate([clip.frames] * -(-n_frames // BEAT))[:n_frames]
-        write_video(folder / f"loop{seed}.avi", frames, clip.fps)
+        write_avi(folder / f"loop{seed}.avi", frames, clip.fps)
 
 
 def reference(folder):

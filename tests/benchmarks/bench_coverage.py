@@ -19,7 +19,7 @@ from alan.downstream import ParcelSegmenter
 from alan.downstream.whitebox.sampling import (
     CORRELATION,
     EVIDENCE_WEIGHT,
-    interval,
+    credible_interval,
     sample_areas,
     sample_masks,
     sample_shares,
@@ -55,7 +55,7 @@ def measure(box, maps, area, options):
     samples = np.stack(
         [sample_areas(box, one[None], rng=np.random.default_rng(0), **options)[:, 0] for one in maps], axis=1
     )
-    low, high = interval(samples)
+    low, high = credible_interval(samples)
     estimate = np.array([next(sample_masks(box, one[None], box.selector_.share_[None])).sum() for one in maps])
     return ((low <= area) & (area <= high)).mean(), ((high - low) / area).mean(), (estimate / area).mean()
 
@@ -71,7 +71,7 @@ def grid(held, draws):
                 shares = sample_shares(box.selector_, draws, np.random.default_rng(0), **options)
                 chosen = shares > box.selector_.share_above
                 pixels = np.stack([np.bincount(one.ravel(), minlength=chosen.shape[1]) for one in maps])
-                low, high = interval(chosen @ pixels[:, : chosen.shape[1]].T)
+                low, high = credible_interval(chosen @ pixels[:, : chosen.shape[1]].T)
                 found[name].append((((low <= area) & (area <= high)).mean(), ((high - low) / area).mean()))
             means = [np.mean(found[name], axis=0) for name in STRUCTURES]
             row = "  ".join(f"{mean[0]:.2f}" for mean in means)

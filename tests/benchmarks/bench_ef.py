@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alan.analysis import AnalysisModel, TimeSettings
-from alan.analysis.measures import Grid, beats_of, counted, measure_beat, measure_curves, summarise
+from alan.analysis.measures import Grid, beats_of, counted, measure_beat, measure_curves, summarise_beats
 from alan.analysis.timeline import segment_loop
 from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.data.simulator import simulate_sequence
@@ -40,7 +40,7 @@ def measure(model, clip, maps, settings, samples):
     curves = measure_curves(found, grid)
     beats = counted(beats_of(curves, times))
     numbers = [measure_beat(beat, curves) for beat in beats]
-    summary = summarise(numbers, sized=True)
+    summary = summarise_beats(numbers, sized=True)
     if summary and samples:
         pair = model.views[clip.view]["lv"]
         draws = sample_beats(pair, maps, timeline.phase, grid, beats, n=samples, seed=0)

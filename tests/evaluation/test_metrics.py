@@ -7,11 +7,11 @@ from skimage.metrics import hausdorff_distance
 from alan.errors import ParameterError
 from alan.evaluation.metrics import (
     average_surface_distance,
+    boundary_pixels,
     dice,
     distances,
     hausdorff95,
     iou,
-    outline,
     surface_distances,
 )
 
@@ -72,7 +72,7 @@ def test_distances_equal_brute_force(seed):
     rng = np.random.default_rng(seed)
     a, b, spacing = blob(rng), blob(rng), (0.4, 0.7)
     to_b, to_a = brute_distances(a, b, spacing)
-    assert sorted(map(tuple, outline(a))) == sorted(map(tuple, brute_outline(a).astype(int)))
+    assert sorted(map(tuple, boundary_pixels(a))) == sorted(map(tuple, brute_outline(a).astype(int)))
     got = surface_distances(a, b, spacing)
     np.testing.assert_allclose(np.sort(got[0]), np.sort(to_b))
     np.testing.assert_allclose(np.sort(got[1]), np.sort(to_a))
@@ -86,7 +86,7 @@ def test_full_hausdorff_agrees_with_scikit_image():
     a, b = blob(rng), blob(rng)
     outlines = [np.zeros_like(a), np.zeros_like(a)]
     for image, mask in zip(outlines, (a, b), strict=True):
-        image[tuple(outline(mask).T)] = True
+        image[tuple(boundary_pixels(mask).T)] = True
     assert max(map(np.max, surface_distances(a, b, (1.0, 1.0)))) == pytest.approx(hausdorff_distance(*outlines))
 
 

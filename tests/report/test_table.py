@@ -2,7 +2,7 @@
 
 import re
 
-from alan.report.table import Cell, Column, Row, Section, Table, interval, to_latex
+from alan.report.table import Cell, Column, Row, Section, Table, interval_cell, to_latex
 
 COLUMNS = (Column("Method", number=False), Column("ED", "Dice, %"), Column("ES", "Dice, %"), Column("n"))
 TABLE = Table(
@@ -44,7 +44,7 @@ def test_groups_keep_single_columns_apart():
 
 def test_an_interval_in_each_style():
     value = {"mean": -0.25, "low": -0.5, "high": 0.125}
-    assert interval(value) == Cell("-25.0", "-50.0 to 12.5")
-    assert interval(value, "signed", strong=True) == Cell("−25.0", "−50.0 to +12.5", strong=True)
-    assert interval({"value": 1.25, "low": None, "high": None}, "number") == Cell("1.2")
-    assert interval(None) == interval({"mean": None, "low": None, "high": None}) == Cell("–")
+    assert interval_cell(value) == Cell("-25.0", "-50.0 to 12.5")
+    assert interval_cell(value, "signed", strong=True) == Cell("−25.0", "−50.0 to +12.5", strong=True)
+    assert interval_cell({"value": 1.25, "low": None, "high": None}, "number") == Cell("1.2")
+    assert interval_cell(None) == interval_cell({"mean": None, "low": None, "high": None}) == Cell("–")

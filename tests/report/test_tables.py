@@ -1,3 +1,5 @@
+from scipy.stats import beta
+
 from alan.report import tables
 
 DICE, ATLAS = "Dice, %", "Difference to atlas, points"
@@ -77,6 +79,32 @@ def test_parcel_table_has_interior_parcels_first_and_leaves_absent_ones_out(resu
     assert box["table"].column("of those, %")[0] == "25"
     assert box["table"].column("Reason")[0] == "because 2"
     assert [row.highlight for row in box["table"].rows] == [True, False, False]
+
+
+def test_parcel_table_shows_the_evidence_that_a_white_box_holds(results):
+    def parcel(number, role, share, prior=(0.0, 0.0), labels=(0.0, 0.0)):
+        counts = {"present": 0, "inside": 0, "outside": 0, "valve": 0, "presence": None, "consistency": None}
+        evidence = dict(zip(("prior_inside", "prior_outside"), prior, strict=True))
+        evidence |= {"expert_inside": 0.0, "expert_outside": 0.0}
+        evidence |= dict(zip(("labels_inside", "labels_outside"), labels, strict=True))
+        return {"id": number, **counts, **evidence, "mean_overlap": None, "share": share, "role": role, "why": ""}
+
+    parcels = [
+        parcel(0, "", 0.01, prior=(0.0, 8.0)),
+        parcel(1, "interior", 0.75, prior=(6.0, 2.0), labels=(8.5, 2.5)),
+        parcel(2, "", 0.3),
+    ]
+    models = {"lv-raptor-greedy.json": {"selector": {"images": 0, "parcels": parcels}}}
+    (box,) = tables.parcel_tables(results["segmentation"], models)
+    table, share = box["table"], "Share in the structure, %"
+    assert table.column("Parcel") == ["1", "2"]  # parcel 0 has no label and nearly no share
+    assert [column.title for column in table.columns if column.group == share] == ["Prior", "Labels", "Posterior"]
+    evidence = {c.title: row for c, row in zip(table.columns[1:], table.rows[0].cells, strict=True)}
+    assert (evidence["Prior"].text, evidence["Prior"].detail) == ("75", "8.0 px")
+    assert (evidence["Labels"].text, evidence["Labels"].detail) == ("77", "11.0 px")
+    low, high = (100 * beta(15, 5).ppf(end) for end in (0.025, 0.975))
+    assert (evidence["Posterior"].text, evidence["Posterior"].detail) == ("75", f"{low:.0f} to {high:.0f}")
+    assert table.column("Posterior", share)[1] == "–"
 
 
 def test_what_was_left_out_is_listed_once(results):

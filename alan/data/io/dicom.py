@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, Clipped, check_complete
-from alan.data.io.dicom_header import attributes, cine_times, number, patient, regions, spacing_of
+from alan.data.io.dicom_header import attribute_number, attributes, cine_times, patient, screen_regions, spacing_of
 from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
 from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange
@@ -99,7 +99,7 @@ class DicomFrames:
         self.dataset = dataset = open_dicom(path)
         if "PixelData" not in dataset:
             raise DataError(f"{path}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
-        self._stated = number(dataset, "NumberOfFrames")
+        self._stated = attribute_number(dataset, "NumberOfFrames")
         self._count = 1 if self._stated is None else int(self._stated)
         if self._count < 1:
             raise DataError(f"{path}: states {self._count} frames; {GET_AGAIN}")
@@ -131,7 +131,7 @@ class DicomFrames:
         else:
             assert frames is not None, "header() comes after the last frame"
             mapping, notes = frames.mapping(found)
-        parts = regions(dataset, (dataset.Rows, dataset.Columns))
+        parts = screen_regions(dataset, (dataset.Rows, dataset.Columns))
         spacing, unlike = spacing_of(parts, dataset)
         notes = (*notes, *how, *unlike)
         return Header(fps, spacing, times, parts, notes, attributes(dataset), patient(dataset)), mapping

@@ -44,7 +44,7 @@ def lookup(dataset: Any, name: str, group: str) -> Any:
     return None
 
 
-def number(dataset: Any, name: str) -> float | None:
+def attribute_number(dataset: Any, name: str) -> float | None:
     """Return a number from the header; None if it is missing, and with a warning if it is not a number."""
     values = numbers(dataset, name)
     return values[0] if values else None
@@ -76,7 +76,7 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
         notes: Remarks on where the times come from.
     """
     notes: list[str] = []
-    step, steps = number(dataset, "FrameTime"), numbers(dataset, "FrameTimeVector")
+    step, steps = attribute_number(dataset, "FrameTime"), numbers(dataset, "FrameTimeVector")
     constant = step is not None and step > 0 and dataset.get("FrameIncrementPointer") == _FRAME_TIME
     if len(steps) > 1 and not constant:
         times = np.cumsum(steps) - steps[0]
@@ -94,13 +94,13 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     if step is not None and step > 0:
         return times_at(1000 / step, count), 1000 / step, tuple(notes)
     for name in ("CineRate", "RecommendedDisplayFrameRate"):
-        rate = number(dataset, name)
+        rate = attribute_number(dataset, name)
         if rate is not None and rate > 0:
             return times_at(rate, count), rate, (*notes, f"times by {name}")
     return None, None, tuple(notes)
 
 
-def regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
+def screen_regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
     """Return the regions with their own scale (PS3.3, C.8.5.5), without those outside the frame.
 
     Args:
@@ -109,14 +109,16 @@ def regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
     """
     found = []
     for item in dataset.get("SequenceOfUltrasoundRegions") or ():
-        corners = [number(item, f"RegionLocation{name}") for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")]
+        corners = [
+            attribute_number(item, f"RegionLocation{name}") for name in ("MinY0", "MinX0", "MaxY1", "MaxX1")
+        ]
         if None in corners:
             continue
         top, left, bottom, right = (int(corner or 0) for corner in corners)
         box = (max(top, 0), max(left, 0), min(bottom + 1, shape[0]), min(right + 1, shape[1]))
         if box[0] < box[2] and box[1] < box[3]:
-            kind: Any = _KINDS.get(int(number(item, "RegionSpatialFormat") or 0), "other")
-            content: Any = _CONTENTS.get(int(number(item, "RegionDataType") or 0), "other")
+            kind: Any = _KINDS.get(int(attribute_number(item, "RegionSpatialFormat") or 0), "other")
+            content: Any = _CONTENTS.get(int(attribute_number(item, "RegionDataType") or 0), "other")
             spacing = _region_spacing(item) if kind == "2d" else None
             velocity = _velocity(item) if kind == "spectrum" else None
             beyond = min(top, left) < -1 or bottom > shape[0] or right > shape[1]
@@ -127,14 +129,14 @@ def regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
 
 def _velocity(item: Any) -> float | None:
     """Return the velocity per row in cm/s."""
-    row = abs(number(item, "PhysicalDeltaY") or 0)
-    return row if number(item, "PhysicalUnitsYDirection") == _CM_PER_SECOND and row > 0 else None
+    row = abs(attribute_number(item, "PhysicalDeltaY") or 0)
+    return row if attribute_number(item, "PhysicalUnitsYDirection") == _CM_PER_SECOND and row > 0 else None
 
 
 def _region_spacing(item: Any) -> Spacing | None:
     """Return (row, column) in mm of a region that is measured in centimetres."""
-    row, column = (abs(number(item, f"PhysicalDelta{axis}") or 0) * 10 for axis in "YX")
-    units = {number(item, f"PhysicalUnits{axis}Direction") for axis in "XY"}
+    row, column = (abs(attribute_number(item, f"PhysicalDelta{axis}") or 0) * 10 for axis in "YX")
+    units = {attribute_number(item, f"PhysicalUnits{axis}Direction") for axis in "XY"}
     return (row, column) if units == {_CM} and row > 0 and column > 0 else None
 
 
@@ -166,7 +168,7 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
 def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
     """Return heart rate, times of R waves, use of contrast, and a modality other than ultrasound, where stated."""
     found: dict[str, float | str | tuple[float, ...]] = {}
-    rate = number(dataset, "HeartRate")
+    rate = attribute_number(dataset, "HeartRate")
     if rate is not None and rate > 0:
         found["heart_rate"] = rate
     waves = numbers(dataset, "RWaveTimeVector")

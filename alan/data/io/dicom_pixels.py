@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from alan.arrays import ByteArray
 from alan.data.io.base import GET_AGAIN, Clipped, check_complete, check_size
 from alan.data.io.dicom_apart import DecodedApart
-from alan.data.io.dicom_header import lookup, number, numbers
+from alan.data.io.dicom_header import attribute_number, lookup, numbers
 from alan.data.io.frames import Decoded, GreyMapping
 from alan.data.io.grey import GreyRange, Window, grey_mapping, luma, to_grey
 from alan.errors import DataError
@@ -60,7 +60,7 @@ class PixelFrames:
         self._kind = str(dataset.get("PhotometricInterpretation", ""))
         if self._kind not in (*_GREY, *_COLOUR):
             raise DataError(f"{path}: holds pictures of the kind {self._kind!r}; export it as grey or RGB")
-        sizes = (int(number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
+        sizes = (int(attribute_number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
         rows, columns, allocated = sizes
         check_size(path, (count if whole else 1, rows, columns), max(allocated // 8, 1))
         self._apart: DecodedApart | None = None
@@ -103,7 +103,9 @@ class PixelFrames:
         if self._kind in _GREY:
             return _grey_values(found, self._full, self._dataset, self._path, inverted=self._kind == "MONOCHROME1")
         bits = (
-            8 * found.dtype.itemsize if self._kind == "PALETTE COLOR" else number(self._dataset, "BitsStored") or 8
+            8 * found.dtype.itemsize
+            if self._kind == "PALETTE COLOR"
+            else attribute_number(self._dataset, "BitsStored") or 8
         )
         return grey_mapping(found, self._path, declared=(0.0, 2.0**bits - 1))
 
@@ -162,7 +164,7 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Deco
     """Decode uncompressed frames one by one, as pydicom's own iterator miscounts YBR_FULL_422."""
     with pixel_bytes(dataset, path) as (file, there):
         one, vr = dataset.group_dataset(0x0028), dataset.get_item("PixelData", keep_deferred=True).VR
-        samples, kind = int(number(dataset, "SamplesPerPixel") or 1), dataset.PhotometricInterpretation
+        samples, kind = int(attribute_number(dataset, "SamplesPerPixel") or 1), dataset.PhotometricInterpretation
         per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
         if kind == "YBR_FULL_422":
             if there >= 3 * per_sample * count:
@@ -244,8 +246,8 @@ def _grey_values(
 def _stored(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:
     """Remove the bits that are not stored (overlays); return the values and the range that they can have."""
     allocated = 8 * stack.dtype.itemsize
-    bits = min(int(number(dataset, "BitsStored") or allocated), allocated)
-    high = int(number(dataset, "HighBit") or bits - 1)
+    bits = min(int(attribute_number(dataset, "BitsStored") or allocated), allocated)
+    high = int(attribute_number(dataset, "HighBit") or bits - 1)
     signed = stack.dtype.kind == "i"
     if bits < allocated and bits - 1 <= high < allocated:
         stack = (stack << (allocated - 1 - high)) >> (allocated - bits)

@@ -19,7 +19,7 @@ from alan.data.io.base import MAX_PIXELS
 from alan.data.io.medical import medical_layout, read_labels, read_medical
 from alan.data.io.raw import PixelLayout
 from alan.data.readers.base import EchoDataset
-from alan.data.readers.tables import number, read_info, read_number, read_rows
+from alan.data.readers.tables import parse_number, read_info, read_number, read_rows
 from alan.data.sample import SLICE_MM, Record, Sample
 from alan.data.splits import resolve_splits
 from alan.data.structures import label_names
@@ -257,7 +257,7 @@ def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
 
 def _number(info: Mapping[str, str], name: str) -> float | None:
     try:
-        return number(info.get(name, ""))
+        return parse_number(info.get(name, ""))
     except ValueError:
         return None
 

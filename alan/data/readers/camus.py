@@ -15,7 +15,7 @@ from alan.arrays import BoolArray, ByteArray
 from alan.bounds import bounded
 from alan.data.io.medical import medical_files, read_grey, read_labels
 from alan.data.readers.base import EchoDataset
-from alan.data.readers.tables import number, read_info, read_text
+from alan.data.readers.tables import parse_number, read_info, read_text
 from alan.data.sample import Record, Sample
 from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
@@ -155,7 +155,7 @@ class Camus(EchoDataset):
         info = read_info(files.info)
         if phase in info:
             try:
-                value = number(info[phase]) or 0
+                value = parse_number(info[phase]) or 0
             except ValueError:
                 value = 0
             if value % 1 or not 1 <= value <= len(frames):
@@ -230,7 +230,7 @@ def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
     attributes: dict[str, float | int | str] = {}
     for key, name in _NUMBERS.items():
         try:
-            value = number(info.get(key, ""))
+            value = parse_number(info.get(key, ""))
         except ValueError:
             continue
         if value is not None and math.isfinite(value):

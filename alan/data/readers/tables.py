@@ -138,7 +138,7 @@ def read_info(path: Path) -> dict[str, str]:
     return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
-def number(text: str) -> float | None:
+def parse_number(text: str) -> float | None:
     """Read a number with a decimal point or a decimal comma; None for an empty text.
 
     Raises:
@@ -165,6 +165,6 @@ def read_number(row: dict[str, str], column: str, path: Path, who: str) -> float
         DataError: The cell does not hold a number.
     """
     try:
-        return number(row.get(column, ""))
+        return parse_number(row.get(column, ""))
     except ValueError as error:
         raise DataError(f"{path}: {who}: column {column!r} must hold numbers, {error}") from error

@@ -96,7 +96,7 @@ class EchoNetLayout(Layout):
     def write_patient(self, job: PatientJob) -> Rows:
         clip = job.simulate("A4C", beats=1.5)
         name = f"0X{np.random.SeedSequence([*job.seed, 1]).generate_state(1, np.uint64)[0]:016X}"
-        write_video(job.root / "Videos" / f"{name}.avi", clip.frames, clip.fps)
+        write_avi(job.root / "Videos" / f"{name}.avi", clip.frames, clip.fps)
         file = {
             "FileName": name,
             "EF": round(clip.ef_percent, 4),
@@ -232,7 +232,7 @@ class ClinicLayout(Layout):
                 beats=_CLINIC_BEATS,
                 half_angles=_CLINIC_ANGLES,
             )
-            write_video(job.root / "loops" / f"{name}_{view}.avi", screen.frames, screen.clips[0].fps)
+            write_avi(job.root / "loops" / f"{name}_{view}.avi", screen.frames, screen.clips[0].fps)
         edv, esv = job.anatomy.volume_ml(0.0), job.anatomy.volume_ml(1.0)
         values = {"ef_percent": 100 * (edv - esv) / edv, "edv_ml": edv, "esv_ml": esv}
         return [{"patient": name, **{key: round(value, 2) for key, value in values.items()}}]
@@ -258,7 +258,7 @@ def write_csv(path: Path, rows: Rows) -> None:
         pd.DataFrame(rows).to_csv(temporary, index=False, lineterminator="\n")
 
 
-def write_video(path: Path, frames: ByteArray, fps: float) -> None:
+def write_avi(path: Path, frames: ByteArray, fps: float) -> None:
     """Write a grey AVI file atomically with the lossless codec FFV1 and without a creation time.
 
     Args:

@@ -9,10 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from alan.arrays import ByteArray
+from alan.arrays import ByteArray, FloatArray
 from alan.bounds import PositiveInt, Seed, bounded
-
-FloatArray = NDArray[np.float64]
 
 
 @bounded

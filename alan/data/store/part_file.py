@@ -132,7 +132,7 @@ class PartFile:
                 raise DataError(f"{self.path}: not a file of `alan prepare`; move it away and run again")
             if head["key"] != json.loads(json.dumps(key)):
                 raise DataError(
-                    f"{self.path}: begun for {describe(head['key'])}, now asked for {describe(key)}; "
+                    f"{self.path}: begun for {describe_key(head['key'])}, now asked for {describe_key(key)}; "
                     "finish the first, delete the file, or write to another path"
                 )
             end = handle.tell()
@@ -181,7 +181,7 @@ class PartFile:
         self._end += len(data)
 
 
-def describe(key: Mapping[str, Any]) -> str:
+def describe_key(key: Mapping[str, Any]) -> str:
     """Describe a key in a few words, for error messages."""
     settings = ", ".join(f"{name}={value}" for name, value in key.get("preprocessing", {}).items())
     return f"{key.get('dataset')} {str(key.get('data'))[:12]} ({settings}, {key.get('frames')} frames)"

@@ -22,7 +22,7 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset, Failure
 from alan.data.sample import SPLITS, Sample
 from alan.data.splits import check_split
-from alan.data.store.part_file import Arrays, Entry, PartFile, describe
+from alan.data.store.part_file import Arrays, Entry, PartFile, describe_key
 from alan.data.store.reader import SCHEMA, FrameStore
 from alan.errors import DataError, SkippedError, nearest
 from alan.files import atomic, fingerprint
@@ -158,7 +158,7 @@ def _check_same(target: Path, key: Mapping[str, Any]) -> None:
     store = FrameStore(target)
     if store.source != key:
         raise DataError(
-            f"{target}: holds {describe(store.source)}, asked for {describe(key)}; "
+            f"{target}: holds {describe_key(store.source)}, asked for {describe_key(key)}; "
             "write to another path, or replace it with overwrite"
         )
 

@@ -56,6 +56,19 @@ class Posterior:
         """(K,) probability in [0, 1] that the share of a parcel exceeds ``share``."""
         return np.asarray(special.betaincc(self.alpha, self.beta, share), np.float64)
 
+    def interval(self, probability: float) -> tuple[FloatArray, FloatArray]:
+        """Compute the central credible interval of the share of each parcel.
+
+        Args:
+            probability: Probability that the share lies in the interval, 0 to 1.
+
+        Returns:
+            (K,) lower and (K,) upper ends, in [0, 1].
+        """
+        tail = (1 - probability) / 2
+        low, high = special.betaincinv(self.alpha, self.beta, np.array([[tail], [1 - tail]]))
+        return np.asarray(low, np.float64), np.asarray(high, np.float64)
+
 
 def posterior(
     counts: Counts,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Interval
 from numpy.typing import NDArray
 from scipy import special
 
 from alan.arrays import BoolArray, FloatArray
-from alan.bounds import PositiveFloat, PositiveInt, Share, bounded
+from alan.bounds import Coverage, PositiveFloat, PositiveInt, Share, bounded
 from alan.downstream.whitebox.posterior import JEFFREYS
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -129,11 +127,8 @@ def sample_areas(
     return np.stack([masks.sum((1, 2)) for masks in sample_masks(segmenter, parcel_maps, shares)])
 
 
-Level = Annotated[float, Interval(gt=0, lt=1)]
-
-
 @bounded
-def interval(samples: FloatArray, level: Level = 0.9) -> FloatArray:
+def credible_interval(samples: FloatArray, level: Coverage = 0.9) -> FloatArray:
     """Central interval of samples.
 
     Args:

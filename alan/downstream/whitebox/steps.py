@@ -112,7 +112,7 @@ def close(mask: BoolArray, radius: int) -> BoolArray:
     return out
 
 
-def median(mask: BoolArray, radius: int) -> BoolArray:
+def median_filter(mask: BoolArray, radius: int) -> BoolArray:
     """Apply a median filter over a disk, as ``scipy.ndimage.median_filter`` with reflected borders.
 
     Args:
@@ -239,7 +239,7 @@ class PostProcessing:
                 w_edge=self.contour_edge,
                 max_iterations=self.contour_iterations,
             )
-        return median(mask, round(self.median_radius * scale))
+        return median_filter(mask, round(self.median_radius * scale))
 
 
 #: Post-processing for parcels of a backbone trained on simulation, whose borders are smooth already. It was chosen

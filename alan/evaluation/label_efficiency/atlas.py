@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from alan.evaluation.baselines import Atlas
-from alan.evaluation.label_efficiency.protocol import Cell, Method, Prediction, Workspace
+from alan.evaluation.label_efficiency.protocol import GridCell, Method, Prediction, Workspace
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class AtlasMethod(Method):
     label = "average mask"
     family = "atlas"
 
-    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+    def segment(self, work: Workspace, cell: GridCell) -> Prediction:
         """Average the masks of each structure."""
         label_maps, masks, reasons = work.label_maps[work.rows(cell)], {}, {}
         for value, name in enumerate(work.protocol.structures, 1):

@@ -25,7 +25,7 @@ from alan.errors import AlanError, ConfigError, DataError, ParameterError
 from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
     CELL_SCHEMA,
-    Cell,
+    GridCell,
     Inputs,
     LabelEfficiencyProtocol,
     Workspace,
@@ -86,15 +86,15 @@ def check_efficiency(protocol: LabelEfficiencyProtocol, models: Models) -> tuple
     return store, splits
 
 
-def list_cells(protocol: LabelEfficiencyProtocol) -> list[Cell]:
+def list_cells(protocol: LabelEfficiencyProtocol) -> list[GridCell]:
     """List the cells of a protocol, seed by seed.
 
     With all patients every seed draws the same, so methods without a random start of their own have one cell
     there; methods that can segment without labels also have one with 0 patients.
     """
-    fixed = [Cell(method, 0, protocol.seeds[0]) for method in protocol.methods if method.unlabelled]
+    fixed = [GridCell(method, 0, protocol.seeds[0]) for method in protocol.methods if method.unlabelled]
     return fixed + [
-        Cell(method, n, seed)
+        GridCell(method, n, seed)
         for place, seed in enumerate(protocol.seeds)
         for n in protocol.label_patients
         for method in protocol.methods
@@ -145,7 +145,7 @@ def compute_cells(
     splits: EvaluationSplits,
     inputs: Mapping[str, Inputs],
     folder: Path,
-    cells: Sequence[Cell],
+    cells: Sequence[GridCell],
 ) -> list[dict[str, Any]]:
     """Read the results of finished cells and compute the others, with a progress bar.
 
@@ -179,7 +179,7 @@ def compute_cells(
     return [found[place] for place in range(len(cells))]
 
 
-def read_cell(work: Workspace, cell: Cell) -> dict[str, Any] | None:
+def read_cell(work: Workspace, cell: GridCell) -> dict[str, Any] | None:
     """Read the result of a finished cell; None if there is none."""
     try:
         value = read_json(work.path(cell))
@@ -188,7 +188,7 @@ def read_cell(work: Workspace, cell: Cell) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and value.get("key") == work.key(cell) else None
 
 
-def compute_cell(work: Workspace, cell: Cell) -> dict[str, Any]:
+def compute_cell(work: Workspace, cell: GridCell) -> dict[str, Any]:
     """Fit a method on the labelled patients of a cell, measure it on the test split, and write the result.
 
     Torch uses one thread, so that the result does not depend on the number of processes.
@@ -226,7 +226,7 @@ def compute_cell(work: Workspace, cell: Cell) -> dict[str, Any]:
 
 
 def _in_processes(
-    work: Workspace, cells: Sequence[Cell], waiting: Sequence[int]
+    work: Workspace, cells: Sequence[GridCell], waiting: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield place and result of each waiting cell as they come; an interruption also ends the processes."""
     workers, before = work.protocol.workers, set(multiprocessing.active_children())
@@ -268,5 +268,5 @@ def _start_worker(*shared: Any) -> None:
     _WORK[:] = [Workspace(*shared)]
 
 
-def _compute(cell: Cell) -> dict[str, Any]:
+def _compute(cell: GridCell) -> dict[str, Any]:
     return compute_cell(_WORK[0], cell)

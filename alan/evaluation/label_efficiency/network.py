@@ -8,7 +8,7 @@ from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.store.reader import FrameStore
 from alan.evaluation.label_efficiency.features import Models
 from alan.evaluation.label_efficiency.protocol import (
-    Cell,
+    GridCell,
     LabelEfficiencyProtocol,
     Method,
     Prediction,
@@ -53,7 +53,7 @@ class NetworkMethod(Method):
             start_from(module, source, self.init)
             check_unseen(source, self.init, store, protocol.test_split)
 
-    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+    def segment(self, work: Workspace, cell: GridCell) -> Prediction:
         """Train for the given number of steps and predict with the last weights."""
         protocol = work.protocol
         data = LabelledFrameDataModule(

@@ -9,12 +9,12 @@ from typing import Any
 from sklearn.base import clone
 
 from alan.backbone.base import Backbone
-from alan.backbone.conv import Level
+from alan.backbone.conv import FeatureLevel
 from alan.data.store.reader import FrameStore
 from alan.downstream.probes.base import TokenProbe
 from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
-    Cell,
+    GridCell,
     Inputs,
     LabelEfficiencyProtocol,
     Method,
@@ -38,7 +38,7 @@ class ProbeMethod(Method):
         """Check the settings of the estimator."""
         clone(self.probe).check_parameters()
 
-    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+    def segment(self, work: Workspace, cell: GridCell) -> Prediction:
         """Fit the estimator and predict label maps."""
         label, test = work.features(cell)
         features = work.inputs[self.name].features
@@ -63,7 +63,7 @@ class TokenMethod(ProbeMethod):
     backbone: str
     input_size: int | None = None
     stride: int | None = None
-    feature_levels: tuple[Level, ...] | None = None
+    feature_levels: tuple[FeatureLevel, ...] | None = None
 
     paths = ("backbone",)
 

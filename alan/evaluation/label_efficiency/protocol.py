@@ -128,7 +128,7 @@ class Method(ABC):
         return Inputs(fingerprints=tuple(models.segmenter(path).fingerprint for path in self.files(self.paths)))
 
     @abstractmethod
-    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+    def segment(self, work: Workspace, cell: GridCell) -> Prediction:
         """Fit on the labelled frames of a cell and segment the test frames.
 
         Raises:
@@ -136,7 +136,7 @@ class Method(ABC):
         """
 
 
-class Cell(NamedTuple):
+class GridCell(NamedTuple):
     """One method with the labels of some patients.
 
     Attributes:
@@ -251,14 +251,14 @@ class Workspace:
         self.test_maps = self.store.label_maps(splits.test["label"], protocol.structures)
         self._features: dict[str, NDArray[Any]] = {}
 
-    def rows(self, cell: Cell) -> NDArray[np.int64]:
+    def rows(self, cell: GridCell) -> NDArray[np.int64]:
         """Return the rows of the label split from which a cell may learn."""
         if cell.patients == 0:
             return np.empty(0, np.int64)
         drawn = draw_patients(self.splits.label["patient"], cell.patients, cell.seed)
         return np.flatnonzero(self.splits.label["patient"].isin(drawn).to_numpy())
 
-    def features(self, cell: Cell) -> tuple[NDArray[Any], NDArray[Any]]:
+    def features(self, cell: GridCell) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the features of the labelled frames of a cell and of the test frames."""
         file, rows, n = self.inputs[cell.method.name].features, self.rows(cell), len(self.splits.label)
         if file is None:
@@ -289,7 +289,7 @@ class Workspace:
             masks = {name: np.stack([main_component(one, flat) for one in mask]) for name, mask in masks.items()}
         return Prediction(masks)
 
-    def key(self, cell: Cell) -> str:
+    def key(self, cell: GridCell) -> str:
         """Return a SHA-256 of everything that decides the result of a cell; the names of the method do not."""
         method = cell.method
         hidden = ("name", *method.paths, *method.stores)  # their contents count, by the fingerprints
@@ -299,7 +299,7 @@ class Workspace:
         own = [settings, self.inputs[method.name].fingerprints, cell.patients, cell.seed]
         return fingerprint([CELL_SCHEMA, *shared, *own])
 
-    def path(self, cell: Cell) -> Path:
+    def path(self, cell: GridCell) -> Path:
         """Return the file of a cell."""
         n = "all" if cell.patients is None else f"{cell.patients:04d}"
         return self.folder / f"{cell.method.kind}-n{n}-seed{cell.seed}-{self.key(cell)[:16]}.json"

@@ -14,7 +14,7 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import ParameterError, nearest
 from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
-    Cell,
+    GridCell,
     Inputs,
     LabelEfficiencyProtocol,
     Masks,
@@ -84,7 +84,7 @@ class RuleMethod(Method):
         sources = (model.fingerprint, *(prior.to_json() for prior in priors.values()))
         return Inputs(features, priors, sources)
 
-    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+    def segment(self, work: Workspace, cell: GridCell) -> Prediction:
         """Fit one white box for each structure, and for each phase if asked for."""
         label, test = work.features(cell)
         rows, inputs = work.rows(cell), work.inputs[self.name]

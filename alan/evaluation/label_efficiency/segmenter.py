@@ -8,7 +8,7 @@ from alan.data.store.reader import FrameStore
 from alan.errors import CheckpointError, SplitLeakError
 from alan.evaluation.label_efficiency.features import Models
 from alan.evaluation.label_efficiency.protocol import (
-    Cell,
+    GridCell,
     LabelEfficiencyProtocol,
     Method,
     Prediction,
@@ -42,7 +42,7 @@ class SegmenterMethod(Method):
             known = ", ".join(network.structures)
             raise CheckpointError(f"{self.segmenter} does not segment {missing[0]!r}, only {known}")
 
-    def segment(self, work: Workspace, cell: Cell) -> Prediction:
+    def segment(self, work: Workspace, cell: GridCell) -> Prediction:
         """Segment by the network as it is."""
         return work.predict(load_segmenter(self.segmenter))
 

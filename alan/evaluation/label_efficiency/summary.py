@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.evaluation.intervals import bootstrap_interval
-from alan.evaluation.label_efficiency.protocol import Cell
+from alan.evaluation.label_efficiency.protocol import GridCell
 
 #: Name of all phases together.
 BOTH = "both"
@@ -34,7 +34,7 @@ def _mean(values: NDArray[np.float64]) -> float:
 
 
 def cell_rows(
-    cells: Sequence[Cell], results: Sequence[Mapping[str, Any]], test: pd.DataFrame, structures: Sequence[str]
+    cells: Sequence[GridCell], results: Sequence[Mapping[str, Any]], test: pd.DataFrame, structures: Sequence[str]
 ) -> pd.DataFrame:
     """Make the table of all cells, with one row per cell, structure and phase.
 
@@ -77,7 +77,7 @@ def _at(test: pd.DataFrame, phase: str) -> NDArray[np.bool_]:
 
 
 def summarise_cells(
-    cells: Sequence[Cell], results: Sequence[Mapping[str, Any]], test: pd.DataFrame, structures: Sequence[str]
+    cells: Sequence[GridCell], results: Sequence[Mapping[str, Any]], test: pd.DataFrame, structures: Sequence[str]
 ) -> dict[str, Any]:
     """Average the cells over seeds, and collect what went wrong.
 

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from alan.data.readers.tables import number, read_info, read_number, read_rows, read_text
+from alan.data.readers.tables import parse_number, read_info, read_number, read_rows, read_text
 from alan.errors import DataError
 
 ROWS = [{"file": "a.png", "patient": "Müller, 1"}, {"file": "b.png", "patient": ""}]
@@ -71,12 +71,12 @@ def test_a_row_with_more_cells_than_the_header(tmp_path):
 
 
 def test_numbers():
-    assert [number(text) for text in ("55.5", "55,5", "-1", "1e-3", ".5", "", "NaN")] == [
+    assert [parse_number(text) for text in ("55.5", "55,5", "-1", "1e-3", ".5", "", "NaN")] == [
         55.5, 55.5, -1, 0.001, 0.5, None, None,
     ]  # fmt: skip
     for text in ("1.234,5", "1_000", "12 ml", "one"):
         with pytest.raises(ValueError, match="is no number"):
-            number(text)
+            parse_number(text)
 
 
 def test_cells_that_must_hold_numbers(tmp_path):

@@ -14,7 +14,7 @@ from alan.data.readers.camus import Camus
 from alan.data.simulator import simulate_archive, simulate_sequence
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.archive import draw_splits
-from alan.data.simulator.layouts import LAYOUTS, CamusLayout, PatientJob, write_nifti, write_video
+from alan.data.simulator.layouts import LAYOUTS, CamusLayout, PatientJob, write_avi, write_nifti
 from alan.data.simulator.scene import LA, LV, MYO
 from alan.errors import DataError, ParameterError
 
@@ -212,7 +212,7 @@ def first_job(root, target):
 def test_video_is_lossless(tmp_path):
     av = pytest.importorskip("av")
     frames = np.random.default_rng(0).integers(0, 256, (5, 34, 46), dtype=np.uint8)
-    write_video(tmp_path / "a.avi", frames, 47.25)
+    write_avi(tmp_path / "a.avi", frames, 47.25)
     with av.open(str(tmp_path / "a.avi")) as container:
         rate = float(container.streams.video[0].average_rate)
         found = np.stack([frame.to_ndarray(format="gray") for frame in container.decode(video=0)])

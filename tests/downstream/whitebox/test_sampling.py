@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from alan.downstream import ParcelPrior, ParcelSegmenter, ParcelSelector, PostProcessing
-from alan.downstream.whitebox.sampling import interval, sample_areas, sample_masks, sample_shares
+from alan.downstream.whitebox.sampling import credible_interval, sample_areas, sample_masks, sample_shares
 from alan.errors import ParameterError
 
 NOTHING = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
@@ -79,10 +79,10 @@ def test_areas_of_a_patient_cover_a_sum_by_hand(segmenter):
 
 
 def test_interval_by_hand():
-    low, high = interval(np.arange(101.0), 0.9)
+    low, high = credible_interval(np.arange(101.0), 0.9)
     assert (low, high) == pytest.approx((5, 95))
-    assert np.isnan(interval(np.full((4, 2), np.nan))).all()
-    assert interval(np.array([np.nan, 1.0, 3.0]), 0.5).tolist() == [1.5, 2.5]
+    assert np.isnan(credible_interval(np.full((4, 2), np.nan))).all()
+    assert credible_interval(np.array([np.nan, 1.0, 3.0]), 0.5).tolist() == [1.5, 2.5]
 
 
 def test_parameters_out_of_bounds_are_refused(segmenter):

@@ -6,7 +6,14 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from skimage.morphology import disk
 
-from alan.downstream.whitebox.steps import PostProcessing, add_enclaves, close, dilate, main_component, median
+from alan.downstream.whitebox.steps import (
+    PostProcessing,
+    add_enclaves,
+    close,
+    dilate,
+    main_component,
+    median_filter,
+)
 
 OFF = {"component": False, "enclaves": False, "closing_radius": 0, "fill": False, "contour": False}
 MASKS = arrays(bool, st.tuples(st.integers(1, 25), st.integers(1, 25)))
@@ -25,7 +32,7 @@ def test_dilation_and_closing_equal_scipy(mask, radius):
 @given(MASKS, st.integers(1, 4))
 def test_median_equals_scipy(mask, radius):
     expected = ndimage.median_filter(mask.astype(np.uint8), footprint=disk(radius)).astype(bool)
-    np.testing.assert_array_equal(median(mask, radius), expected)
+    np.testing.assert_array_equal(median_filter(mask, radius), expected)
 
 
 def test_the_component_with_most_parcels_is_kept_not_the_largest():
