@@ -224,7 +224,7 @@ def _fits(value: Any, limit: Any) -> bool:
             return bool(value <= bound)
         case Lt(lt=bound):
             return bool(value < bound)
-    raise TypeError(f"{limit} is no bound: use Ge, Gt, Le, Lt or Interval")
+    raise TypeError(f"{limit} is not a bound: use Ge, Gt, Le, Lt or Interval")
 
 
 def _in_words(base: Any, limits: list[Any]) -> str:

@@ -153,12 +153,12 @@ def holds_run(out: Path, config: Any) -> bool:
     if not path.exists():
         if any(file.name != LOCK for file in out.iterdir()):
             raise DataError(
-                f"{out}: holds files but no {CONFIG}, so it is no run of this command; give another folder"
+                f"{out}: holds files but no {CONFIG}, so it is not a run of this command; give another folder"
             )
         return False
     before, now = read_config(path), yaml.safe_load(config_text(config))
     if before != now:
-        changed = sorted(_changed(before, now))
+        changed = sorted(_changed_options(before, now))
         raise ConfigError(
             f"{out}: holds a run with another configuration ({', '.join(changed[:4])}): "
             "give another folder, or replace it with --overwrite true"
@@ -211,11 +211,11 @@ def remove_run(out: Path, contents: Sequence[str]) -> None:
             target.unlink(missing_ok=True)
 
 
-def _changed(a: Any, b: Any, name: str = "") -> set[str]:
+def _changed_options(a: Any, b: Any, name: str = "") -> set[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         found: set[str] = set()
         for key in {*a, *b}:
-            found |= _changed(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
+            found |= _changed_options(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
         return found
     return set() if a == b else {name or "all of it"}
 

@@ -215,7 +215,7 @@ def test_search(name, run):
     """The space as it is shipped, then one trial of a light pair of it with the settings of the training."""
     config = read(name)
     axes = {key: tuple(value) if isinstance(value, list) else value for key, value in config["space"].items()}
-    space = SearchSpace(**axes).checked()
+    space = SearchSpace(**axes).resolve_names()
     if name == "search/ednas":
         assert space.size == 46 * 9 * 6 * 3 == 7452
     run("search", name, "--out", "run")

@@ -50,7 +50,7 @@ def test_overwriting_removes_what_the_run_wrote_and_nothing_else(tmp_path):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(DataError, match="it is no run of this command"):
+    with pytest.raises(DataError, match="it is not a run of this command"):
         opened(tmp_path, overwrite=True)
     assert names(tmp_path) == ["mine.txt"]
 

@@ -88,12 +88,12 @@ def compare_functions(
     weights, seeds = (_draws(rng, n, n_resamples) for n in (int(group.max()) + 1, len(state.initial)))
     curves = {}
     for function in functions:
-        each = [_resampled(loops[function, s], labels, group, weights) for s in state.initial]  # S x (R, P)
+        each = [_resample(loops[function, s], labels, group, weights) for s in state.initial]  # S x (R, P)
         curves[function] = np.einsum("rs,srp->rp", seeds / seeds.sum(1, keepdims=True), np.stack(each))
     rows = []
     for function, curve in curves.items():
         gain = curve - curves[RANDOM] if RANDOM in curves and function != RANDOM else None
-        needed = [{"score": score, **_needed(first_reaching(labels, curve, score))} for score in targets]
+        needed = [{"score": score, **_finite_summary(first_reaching(labels, curve, score))} for score in targets]
         rows.append(
             {
                 "function": function,
@@ -122,9 +122,7 @@ def _interval(values: FloatArray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _resampled(
-    loop: Sequence[Any], labels: FloatArray, group: NDArray[np.intp], weights: FloatArray
-) -> FloatArray:
+def _resample(loop: Sequence[Any], labels: FloatArray, group: NDArray[np.intp], weights: FloatArray) -> FloatArray:
     """Mean IoU over images of each resample of patients, (R, P); undefined images are left out."""
     by_labels = {phase.n_labels: np.array(phase.images, np.float64) for phase in loop if phase.images}
     images = np.stack([by_labels[int(n)] for n in labels])  # (P, n)
@@ -142,7 +140,7 @@ def _estimate(values: FloatArray) -> dict[str, float]:
     return {"value": float(values[0]), "low": low, "high": high}
 
 
-def _needed(values: FloatArray) -> dict[str, float | None]:
+def _finite_summary(values: FloatArray) -> dict[str, float | None]:
     """The first value, None where it is infinite, with the interval and the share of the finite others."""
     low, high = _interval(values[1:])
     value = float(values[0]) if np.isfinite(values[0]) else None

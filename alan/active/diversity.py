@@ -125,7 +125,7 @@ def encoder_features(segmenter: Segmenter, frames: Tensor) -> Tensor:
         (B, D) float32.
 
     Raises:
-        ParameterError: The encoder's last output is no feature map.
+        ParameterError: The encoder's last output is not a feature map.
     """
     network: Any = segmenter.model.network
     encoder = network.encoder[-1] if isinstance(network.encoder, torch.nn.ModuleList) else network.encoder

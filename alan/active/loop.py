@@ -92,7 +92,7 @@ class _Loops:
         for split, measured in self.frames.measured.items():  # the last split is the one that is reported
             found, images = measure(segmenter, measured, self.loop.batch_size)
             scores |= {f"{split}_{name}": value for name, value in found.items()}
-        wanted, stopped = self._wanted(phase, len(labelled), scores["val_iou"])
+        wanted, stopped = self._next_batch(phase, len(labelled), scores["val_iou"])
         chosen: dict[str, list[int]] = {function: [] for function in functions}
         if wanted:
             chosen = self._choose(seed, phase, labelled, functions, wanted, segmenter)
@@ -124,7 +124,7 @@ class _Loops:
             for function in functions:
                 self._weights(kind, function, seed, phase).unlink(missing_ok=True)
 
-    def _wanted(self, phase: int, n_labels: int, iou: float) -> tuple[int, str]:
+    def _next_batch(self, phase: int, n_labels: int, iou: float) -> tuple[int, str]:
         """Number of images to label next; where it is 0, the reason."""
         left = len(self.frames.pool) - n_labels
         budget = math.inf if self.loop.budget is None else self.loop.budget - n_labels

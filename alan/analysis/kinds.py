@@ -32,7 +32,7 @@ _CHROMA, _LIT, _BRIGHT = 40, 48, 100
 _FLOW, _MAP, _TINT, _ONE_HUE = 0.01, 0.5, 0.9, 0.97
 #: A strip is at least this fraction of the width of the screen and fills at least this fraction of its box.
 _STRIP, _FILLED = 0.45, 0.6
-#: Ratio of changes along and across time below which a strip shows lines that go on in time.
+#: Ratio of changes along and across time below which a strip shows lines that continue in time.
 _LINES = 0.6
 #: Fraction of dark pixels that a picture without sector has at least to be an echo, and their grey value.
 _DARK, _DARK_VALUE = 0.15, 40
@@ -115,11 +115,11 @@ def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:
 
 
 def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict | None:
-    """Decide whether a region that is no sector is the strip of an M-mode or of a Doppler spectrum.
+    """Decide whether a region that is not a sector is the strip of an M-mode or of a Doppler spectrum.
 
     Args:
         frames: (S, H, W) uint8, some frames.
-        others: (H, W) bool for each region that is no sector.
+        others: (H, W) bool for each region that is not a sector.
     """
     for region in others:
         rows, columns = enclosing(region)
@@ -130,7 +130,7 @@ def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict |
         along, across = np.abs(np.diff(strip, axis=1)).mean(), np.abs(np.diff(strip, axis=0)).mean()
         size = f"{width} of {region.shape[1]} columns are a strip"
         if along < _LINES * across:
-            return Verdict("m-mode", f"{size} of lines that go on in time")
+            return Verdict("m-mode", f"{size} of lines that continue in time")
         return Verdict("spectral doppler", f"{size} without such lines")
     return None
 

@@ -70,7 +70,9 @@ class Manifest:
             bank = value.get("view_bank")
             return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(f"{path} is no manifest of a model ({error}): see alan.analysis.Manifest") from error
+            raise DataError(
+                f"{path} is not a manifest of a model ({error}): see alan.analysis.Manifest"
+            ) from error
 
     def box_names(self) -> list[str]:
         """Names of all white boxes, each once."""

@@ -38,7 +38,7 @@ def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
         Patient, as written in the file, to ejection fraction in percent.
 
     Raises:
-        DataError: the file is missing or is no such table, a patient occurs twice, or a value is not 0 to 100.
+        DataError: the file is missing or is not such a table, a patient occurs twice, or a value is not 0 to 100.
     """
     try:
         table = pd.read_csv(path, dtype={"patient": str})

@@ -102,10 +102,10 @@ def find_sources(
 
     Returns:
         sources: The loops, sorted by path; no loop appears twice.
-        left_out: Pseudonymous name and reason of each file that is no loop.
+        left_out: Pseudonymous name and reason of each file that is not a loop.
 
     Raises:
-        ParameterError: The rule is no regular expression or has no group ``patient``.
+        ParameterError: The rule is not a regular expression or has no group ``patient``.
         DataError: An input does not exist, or two patients share a pseudonym.
     """
     rule = _compile(patient_rule)
@@ -162,7 +162,7 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
             for sequence in FrameStore(path).sequences:
                 yield _Found((path,), relative, patient_key(sequence.patient), sequence.index)
         except DataError:
-            yield path, "an HDF5 file that is no frame store, or a damaged one: write it with `alan prepare`"
+            yield path, "an HDF5 file that is not a frame store, or a damaged one: write it with `alan prepare`"
     elif stem(path.name).endswith(_LABELS) and not chosen:
         yield path, "a label map by its name, not a loop"
     elif path.name == _INDEX:

@@ -41,7 +41,7 @@ def read_loop(path: Path) -> Loop:
     """
     sources, left_out = find_sources([path])
     if not sources:
-        reason = left_out[0][1] if left_out else "it is no picture, video or DICOM file"
+        reason = left_out[0][1] if left_out else "it is not a picture, video or DICOM file"
         raise DataError(f"the file cannot be read: {reason}")
     return open_loops(sources[0], stills=True)[0]
 

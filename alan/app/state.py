@@ -152,7 +152,7 @@ class ParcelEditor:
             The structure.
 
         Raises:
-            ParameterError: the text is no opinion on one of the structures and on these parcels.
+            ParameterError: the text is not an opinion on one of the structures and on these parcels.
             SelectionError: no parcel would be left; nothing is changed.
         """
         if not text.lstrip().startswith("{"):  # what does not is taken for a path

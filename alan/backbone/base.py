@@ -136,7 +136,7 @@ class BackboneSpec(ABC):
 
     @classmethod
     @abstractmethod
-    def named(cls, name: str) -> dict[str, Any] | None:
+    def parse_name(cls, name: str) -> dict[str, Any] | None:
         """Return the fields of the specification with this name; None if the type has no such name."""
 
     @classmethod

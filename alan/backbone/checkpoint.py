@@ -175,7 +175,7 @@ def network_from_weights(
         if tensors[name].shape != tensor.shape:
             raise CheckpointError(
                 f"{origin}: another architecture: {name!r} has the shape {tuple(tensors[name].shape)}, "
-                f"the network asks for {tuple(tensor.shape)}{hint}"
+                f"the network expects {tuple(tensor.shape)}{hint}"
             )
     unknown = sorted(set(tensors) - set(own))
     if unknown:

@@ -140,7 +140,7 @@ class ConvSpec(BackboneSpec):
         return None
 
     @classmethod
-    def named(cls, name: str) -> dict[str, Any] | None:
+    def parse_name(cls, name: str) -> dict[str, Any] | None:
         """Return the fields of a preset such as ``conv_small``."""
         if name not in CONV_PRESETS:
             return None

@@ -101,21 +101,23 @@ def split_source(source: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     for part in query.split("&"):
         key, equals, value = part.partition("=")
         if not equals or not key:
-            raise ParameterError(f"{text!r}: {part!r} is no option: give NAME?key=value, such as {name}?seed=0")
+            raise ParameterError(
+                f"{text!r}: {part!r} is not an option: give NAME?key=value, such as {name}?seed=0"
+            )
         options[key] = yaml.safe_load(value)
     return name, options
 
 
 def _load(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
     if name.startswith(_RANDOM):
-        return _untrained(name.removeprefix(_RANDOM), options)
+        return _build_untrained(name.removeprefix(_RANDOM), options)
     prefix, file = options.pop("prefix", None), options.pop("weights", None)
     path = shipped_or_path(name)
     if path.exists() or path.suffix in _SUFFIXES:
         if file is not None:
             raise ParameterError(f"{name}: is a file itself: give weights with the name of a network only")
         return network_from_weights(read_weights(path, prefix), str(path), options)
-    cls, known = _named(name, [*shipped(), "random:vit_small/4"])
+    cls, known = _find_type(name, [*shipped(), "random:vit_small/4"])
     if file is not None:
         return network_from_weights(read_weights(file, prefix), str(file), {**known, **options}, cls)
     check_fields(cls, options, name)
@@ -123,8 +125,8 @@ def _load(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
     return spec.pretrained(name), spec
 
 
-def _untrained(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
-    cls, known = _named(name, [])
+def _build_untrained(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneSpec]:
+    cls, known = _find_type(name, [])
     check_fields(cls, options, _RANDOM + name, "seed")
     seed = options.pop("seed", 0)
     if not isinstance(seed, int) or seed < 0:
@@ -133,10 +135,10 @@ def _untrained(name: str, options: dict[str, Any]) -> tuple[nn.Module, BackboneS
     return spec.build_seeded(seed), spec
 
 
-def _named(name: str, others: list[str]) -> tuple[type[BackboneSpec], dict[str, Any]]:
+def _find_type(name: str, others: list[str]) -> tuple[type[BackboneSpec], dict[str, Any]]:
     """Type that accepts a name, and the fields of that name."""
     for cls in BACKBONES.values():
-        known = cls.named(name)
+        known = cls.parse_name(name)
         if known is not None:
             return cls, known
     names = [other for cls in BACKBONES.values() for other in cls.names()]

@@ -56,10 +56,10 @@ class TimmSpec(TransformerSpec):
         if not timm.is_model(self.name):
             raise ParameterError(f"unknown network {self.name!r}: {nearest(self.name, timm.list_models('vit_*'))}")
         if not self.image_size:
-            object.__setattr__(self, "image_size", self._published().input_size[-1])
+            object.__setattr__(self, "image_size", self._published_config().input_size[-1])
         check_multiple(self.image_size, self.patch_size)
 
-    def _published(self) -> Any:
+    def _published_config(self) -> Any:
         """Configuration of the published weights in timm: image size, mean and standard deviation."""
         import timm
 
@@ -77,7 +77,7 @@ class TimmSpec(TransformerSpec):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the fingerprint of a locked network covers besides its weights."""
-        facts = self._published()
+        facts = self._published_config()
         return {
             "kind": self.kind,
             "network": self.name.partition(".")[0],
@@ -89,7 +89,7 @@ class TimmSpec(TransformerSpec):
 
     def normalise(self, images: Tensor, sector: Tensor | None = None) -> Tensor:
         """Normalise grey images; ``imagenet`` by the mean and the standard deviation that timm states."""
-        facts = self._published()
+        facts = self._published_config()
         return normalise(images, self.normalisation, self.in_chans, sector, mean=facts.mean, std=facts.std)
 
     def build(self, drop_path: float = 0.0) -> nn.Module:
@@ -136,7 +136,7 @@ class TimmSpec(TransformerSpec):
         return spec
 
     @classmethod
-    def named(cls, name: str) -> dict[str, Any] | None:
+    def parse_name(cls, name: str) -> dict[str, Any] | None:
         """Return the fields of a name of timm, with or without a tag."""
         import timm
 
@@ -173,7 +173,7 @@ def _shape(name: str, options: str) -> tuple[int, int]:
     """Patch size and width of a network, built without memory.
 
     Raises:
-        ParameterError: It is no vision transformer with square patches of the image, or the options are wrong.
+        ParameterError: It is not a vision transformer with square patches of the image, or the options are wrong.
     """
     import timm
     from timm.models.eva import Eva

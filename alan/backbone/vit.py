@@ -161,7 +161,7 @@ class VitSpec(TransformerSpec):
         for name, rank in ranks.items():
             if name not in tensors:
                 raise CheckpointError(
-                    f"{origin}: another architecture: {name!r} is missing, so it is no plain ViT: give the "
+                    f"{origin}: another architecture: {name!r} is missing, so it is not a plain ViT: give the "
                     "network's timm name, and this file as weights"
                 )
             if tensors[name].ndim != rank:
@@ -188,7 +188,7 @@ class VitSpec(TransformerSpec):
             raise CheckpointError(f"{origin}: another architecture: {error}") from error
 
     @classmethod
-    def named(cls, name: str) -> dict[str, Any] | None:
+    def parse_name(cls, name: str) -> dict[str, Any] | None:
         """Return the fields of a preset such as ``vit_small/4``; the patch size follows the slash."""
         preset, _, patch = name.partition("/")
         if preset not in PRESETS or not patch.isdecimal():

@@ -70,7 +70,7 @@ def places(file: Any, path: Path, *, whole: bool = True) -> dict[str, Place]:
     size = path.stat().st_size if whole else 0
     for name, data in file.items():
         if not isinstance(data, h5py.Dataset):
-            raise CacheError(f"{path}: {name} is no dataset; write the cache again with `alan cache`")
+            raise CacheError(f"{path}: {name} is not a dataset; write the cache again with `alan cache`")
         shape, offset = tuple(int(n) for n in data.shape), data.id.get_offset()
         found[str(name)] = (offset or 0, shape, data.dtype)
         n = data.dtype.itemsize

@@ -20,7 +20,7 @@ from alan.errors import CacheError
 _Source = tuple[Path, Place]
 
 
-class Fingerprinted(Protocol):
+class HasFingerprint(Protocol):
     """Anything with a fingerprint: a backbone, a parcel model or a frame store."""
 
     @property
@@ -54,9 +54,9 @@ class FeatureCache:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        backbone: Fingerprinted | None = None,
-        parcels: Fingerprinted | None = None,
-        store: Fingerprinted | None = None,
+        backbone: HasFingerprint | None = None,
+        parcels: HasFingerprint | None = None,
+        store: HasFingerprint | None = None,
     ) -> None:
         self.path = Path(path)
         self._check_present()
@@ -80,7 +80,7 @@ class FeatureCache:
                 )
             raise CacheError(f"{self.path}: no such feature cache; write it with `alan cache`")
 
-    def _check_origin(self, name: str, wanted: str, given: Fingerprinted | None) -> None:
+    def _check_origin(self, name: str, wanted: str, given: HasFingerprint | None) -> None:
         if given is not None and given.fingerprint != wanted:
             raise CacheError(
                 f"{self.path}: was written with {name} {short(wanted)}, given {name} {short(given.fingerprint)}: "

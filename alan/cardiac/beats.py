@@ -98,8 +98,8 @@ def find_beats(
     smooth = _smooth(values, frame, period)
     least = prominence * float(np.ptp(np.quantile(smooth, (0.02, 0.98))))
     distance = max(1.0, 0.6 * (period or _SYSTOLE) / frame)
-    systoles = _confirmed(-smooth, _peaks(-smooth, least, distance))
-    diastoles = _confirmed(smooth, _diastoles(smooth, time, systoles, period, r_waves))
+    systoles = _drop_edge_maxima(-smooth, _peaks(-smooth, least, distance))
+    diastoles = _drop_edge_maxima(smooth, _diastoles(smooth, time, systoles, period, r_waves))
     return _pair(smooth, time, systoles, diastoles, period)
 
 
@@ -149,7 +149,7 @@ def _peaks(curve: NDArray[np.float64], least: float, distance: float) -> list[in
     return [int(index) - 1 for index in found]
 
 
-def _confirmed(curve: NDArray[np.float64], extrema: list[int]) -> list[int]:
+def _drop_edge_maxima(curve: NDArray[np.float64], extrema: list[int]) -> list[int]:
     """Drop a maximum in the first or last frame that is clearly below the others: the loop does not reach it."""
     last = len(curve) - 1
     inside = [index for index in extrema if 0 < index < last]

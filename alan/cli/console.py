@@ -104,7 +104,7 @@ def show(text: str, level: int = logging.ERROR) -> None:
     _log.log(level, "alan: %s", " ".join(text.split()))
 
 
-class _Redacted(logging.Formatter):
+class _RedactingFormatter(logging.Formatter):
     """Lines without passwords."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -114,7 +114,7 @@ class _Redacted(logging.Formatter):
 
 def _handler(handler: logging.Handler, level: int, form: str = "%(message)s") -> logging.Handler:
     handler.setLevel(level)
-    handler.setFormatter(_Redacted(form))
+    handler.setFormatter(_RedactingFormatter(form))
     return handler
 
 

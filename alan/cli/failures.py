@@ -54,7 +54,7 @@ def in_one_line(error: BaseException) -> str | None:
         return f"out of memory ({text[:200] or name}): lower the batch size or the number of workers; run again"
     if name in _LOST_PROCESS or text.startswith("DataLoader worker"):
         return (
-            "a worker process was killed, perhaps out of memory: lower the number of workers; the same command "
+            "a worker process was killed, probably out of memory: lower the number of workers; the same command "
             "continues from what was saved"
         )
     number = number or next((number for words, number in _LIMITS.items() if words in text.lower()), None)

@@ -148,8 +148,8 @@ class AlanCLI(LightningCLI):
         others = [loggers] if isinstance(loggers, Logger) else loggers if isinstance(loggers, list) else []
         metrics = JsonLinesLogger(folder)
         settings |= {"default_root_dir": str(folder), "logger": [metrics, *others]}
-        settings["plugins"] = [*_listed(settings.get("plugins")), CheckpointFiles()]
-        callbacks = _listed(settings.get("callbacks"))
+        settings["plugins"] = [*_as_list(settings.get("plugins")), CheckpointFiles()]
+        callbacks = _as_list(settings.get("callbacks"))
         if self.config["subcommand"] == "fit":
             self.folder_callback = RunFolder(self.run_folder, self.config_text)
             callbacks += [*self._checkpoints(folder / "checkpoints", metrics), self.folder_callback]
@@ -180,7 +180,7 @@ class AlanCLI(LightningCLI):
         return [*found, StoppableCheckpoint(folder, self.settings["checkpoint_every"], metrics)]
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -191,7 +191,7 @@ def _check_readable(path: Path) -> None:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, OSError ...
         raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}): delete it, or start anew with --overwrite true"
+            f"{path}: cannot be read ({type(error).__name__}): delete it, or start again with --overwrite true"
         ) from error
 
 

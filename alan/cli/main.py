@@ -12,7 +12,7 @@ from typing import Any
 from alan._version import __version__
 from alan.cli.console import common_options, console, show
 from alan.cli.failures import in_one_line
-from alan.cli.signals import Interruption, handled, received
+from alan.cli.signals import Interruption, handle_signals, received_signal
 from alan.errors import AlanError, ConfigError, SkippedError, nearest
 
 #: Verb to (module, function, one line of help); the function's signature is the verb's options.
@@ -95,7 +95,7 @@ def _is_group(word: str) -> bool:
 _FILES = {"analyze": "inputs"}
 
 
-def _named(verb: str, args: list[str]) -> list[str]:
+def _name_files(verb: str, args: list[str]) -> list[str]:
     """Give the files that follow a verb to their option: ``analyze A B --out C``."""
     n = next((n for n, arg in enumerate(args) if arg.startswith("-")), len(args))
     if verb not in _FILES or not n:
@@ -150,7 +150,7 @@ def _run(args: list[str]) -> None:
         _lightning(verb, find_configs(rest))
     elif verb in VERBS:
         module, name, _ = VERBS[verb]
-        rest = find_configs(_named(verb, rest))
+        rest = find_configs(_name_files(verb, rest))
         function = getattr(importlib.import_module(module), name)
         _quiet_lightning()
         _call(function, verb, rest)
@@ -192,17 +192,17 @@ def main(args: Sequence[str] | None = None) -> int:
 def _exit_code(arguments: list[str]) -> int:
     """Run a verb, and show its errors in one line."""
     try:
-        with handled():
+        with handle_signals():
             _run(arguments)
     except SkippedError as error:
         show(f"error: {error}")
         return 1
     except KeyboardInterrupt as error:
-        return _interrupted(error)
+        return _exit_interrupted(error)
     except SystemExit as error:  # Lightning exits where it is interrupted; argparse after --help
-        if received() is None and not isinstance(error.__context__, KeyboardInterrupt):
+        if received_signal() is None and not isinstance(error.__context__, KeyboardInterrupt):
             raise
-        return _interrupted(error)
+        return _exit_interrupted(error)
     except Exception as error:
         if (line := in_one_line(error)) is None:
             logging.getLogger("alan").debug("unexpected error", exc_info=True)
@@ -212,7 +212,7 @@ def _exit_code(arguments: list[str]) -> int:
     return 0
 
 
-def _interrupted(error: BaseException) -> int:
-    by = error if isinstance(error, Interruption) else Interruption(received() or 2)
+def _exit_interrupted(error: BaseException) -> int:
+    by = error if isinstance(error, Interruption) else Interruption(received_signal() or 2)
     show(f"interrupted ({by}); the same command continues from what was saved", logging.WARNING)
     return by.exit_code

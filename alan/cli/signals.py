@@ -46,7 +46,7 @@ class _State:
 
 
 @contextlib.contextmanager
-def handled() -> Iterator[None]:
+def handle_signals() -> Iterator[None]:
     """Turn SIGINT and SIGTERM into :class:`Interruption` while the block runs; an ignored signal stays ignored."""
     _State.received, _State.deferred = None, False
     if threading.current_thread() is not threading.main_thread():
@@ -91,7 +91,7 @@ def defer(on: bool) -> None:
         _install()
 
 
-def received() -> int | None:
+def received_signal() -> int | None:
     """The signal that asked this verb to stop, or None."""
     return _State.received
 

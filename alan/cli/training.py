@@ -125,7 +125,7 @@ class StoppableCheckpoint(LastCheckpoint):
 
     @override
     def on_batch_done(self, trainer: Trainer) -> None:
-        if trainer.world_size == 1 and signals.received() is not None:
+        if trainer.world_size == 1 and signals.received_signal() is not None:
             trainer.save_checkpoint(self.path)
             signals.stop_if_asked()
         super().on_batch_done(trainer)

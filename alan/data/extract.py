@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
-from alan.data.io.base import Cine, notes_unlogged, without_numbers
+from alan.data.io.base import Cine, suppress_notes, without_numbers
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, read_cine, stem
 from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.readers.base import SIMULATION, is_simulated
@@ -110,7 +110,7 @@ def extract_frames(
             write_json(target / SIMULATION, {"stills_of": str(source.absolute()), "complete": True})
         _publish(run, rows)
         _report(outcomes)
-        _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - _failed(outcomes))
+        _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - _write_failures(outcomes))
         report_failures(target / FAILURES, failures, total, strict=strict)
 
 
@@ -162,7 +162,7 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
         if type(error).__name__ != "TerminatedWorkerError":
             raise
         raise AlanError(
-            f"{folder}: a process that decodes was killed, perhaps out of memory; run again with fewer workers, "
+            f"{folder}: a process that decodes was killed, probably out of memory; run again with fewer workers, "
             "finished loops are kept"
         ) from error
     return [found[index] for index in range(len(loops))]
@@ -173,7 +173,7 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _O
     record = folder / "loops" / f"{loop.name}.json"
     if record.is_file():
         return index, _Outcome(**read_json(record))
-    with warnings.catch_warnings(record=True) as caught, notes_unlogged():
+    with warnings.catch_warnings(record=True) as caught, suppress_notes():
         warnings.simplefilter("always")
         try:
             cine = read_cine(loop.path)
@@ -219,7 +219,7 @@ def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
     shutil.rmtree(run.folder / _UNFINISHED)
 
 
-def _failed(outcomes: dict[_Loop, _Outcome]) -> int:
+def _write_failures(outcomes: dict[_Loop, _Outcome]) -> int:
     return sum(bool(outcome.failure) for outcome in outcomes.values())
 
 
@@ -227,13 +227,13 @@ def _report(outcomes: dict[_Loop, _Outcome]) -> None:
     """Log how loops were treated and warn of what decoders reported, once for each kind."""
     notes = ((loop.source, note) for loop, outcome in outcomes.items() for note in outcome.notes)
     told = ((loop.source, text) for loop, outcome in outcomes.items() for text in outcome.warnings)
-    for line in _grouped(notes):
+    for line in _group_messages(notes):
         _log.info("%s", line)
-    for line in _grouped(told):
+    for line in _group_messages(told):
         warnings.warn(line, AlanWarning, stacklevel=3)
 
 
-def _grouped(messages: Iterable[tuple[str, str]]) -> Iterator[str]:
+def _group_messages(messages: Iterable[tuple[str, str]]) -> Iterator[str]:
     """One line for each kind of message: the first of it, and how many loops have it."""
     groups: dict[str, list[str]] = {}
     for source, text in messages:

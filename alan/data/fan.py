@@ -121,7 +121,7 @@ class Panels:
     Attributes:
         fans: The sectors, from top to bottom and from left to right.
         regions: (H, W) bool for each sector, the region that moves (or is lit, in a still).
-        others: (H, W) bool for each region that is no sector, the largest first.
+        others: (H, W) bool for each region that is not a sector, the largest first.
     """
 
     fans: tuple[Fan, ...]

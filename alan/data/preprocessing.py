@@ -83,7 +83,7 @@ class Preprocessing:
             return sample
         if sample.spacing is None and self.pixel_mm is not None:
             raise DataError(f"{sample.record.id}: its pixel size is unknown: leave pixel_mm out, or give the size")
-        resized: tuple[int, int] = self._resized(shape, sample.spacing)
+        resized: tuple[int, int] = self._resized_shape(shape, sample.spacing)
         inner, part = self._overlap(resized)
         frames = np.zeros((len(sample.frames), self.size, self.size), np.uint8)
         frames[inner] = resize_frames(sample.frames, resized)[part]
@@ -103,7 +103,7 @@ class Preprocessing:
             shape: (H, W) of the original frames.
             spacing: (row, column) size of an original pixel in mm.
         """
-        resized = self._resized(shape, spacing)
+        resized = self._resized_shape(shape, spacing)
         return spacing[0] * shape[0] / resized[0], spacing[1] * shape[1] / resized[1]
 
     def restore(
@@ -130,14 +130,14 @@ class Preprocessing:
             )
         if shape == (self.size, self.size) and self.pixel_mm is None:
             return maps
-        resized: tuple[int, int] = self._resized(shape, spacing)
+        resized: tuple[int, int] = self._resized_shape(shape, spacing)
         inner, part = self._overlap(resized)
         whole: ByteArray = np.zeros((len(maps), *resized), np.uint8)
         whole[part] = maps[inner]
         values = [int(value) for value in np.unique(whole) if value]
         return _resize_labels(whole, values, shape).astype(maps.dtype)
 
-    def _resized(self, shape: tuple[int, int], spacing: tuple[float, float] | None) -> tuple[int, int]:
+    def _resized_shape(self, shape: tuple[int, int], spacing: tuple[float, float] | None) -> tuple[int, int]:
         """Height and width of the whole frame at the resolution of the output."""
         height: float
         width: float

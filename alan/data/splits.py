@@ -115,7 +115,7 @@ def split_patients(patients: Iterable[str], shares: Mapping[str, float], seed: S
     if all(isinstance(value, int) for value in values):
         counts = [int(value) for value in values]
         if sum(counts) > len(names):
-            raise ParameterError(f"the split asks for {sum(counts)} patients: give at most {len(names)} in all")
+            raise ParameterError(f"the split needs {sum(counts)} patients: give at most {len(names)} in all")
     else:
         if abs(sum(values) - 1) > 1e-6:
             raise ParameterError(

@@ -111,7 +111,7 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
     """
     classes = [f"{name},{value},{label_colour(value)}" for value, name in enumerate(segmenter.structures, 1)]
     write_text(folder / CLASSES, "\n".join(["name,id,colour", *classes]) + "\n")
-    done = _finished(stills, folder, segmenter.structures)
+    done = _finished_frames(stills, folder, segmenter.structures)
     todo = [n for n, name in enumerate(stills.names) if name not in done]
     if done:
         _log.info("%s: %d of %d frames are already done", folder, len(done), len(stills.names))
@@ -188,7 +188,7 @@ def _rows(
     return rows
 
 
-def _finished(stills: Stills, folder: Path, structures: Sequence[str]) -> dict[str, list[SegmentRow]]:
+def _finished_frames(stills: Stills, folder: Path, structures: Sequence[str]) -> dict[str, list[SegmentRow]]:
     """Frames whose rows and label map exist and whose picture is unchanged; a truncated last line is ignored."""
     rows: dict[str, dict[str, SegmentRow]] = {}
     for path in (folder / TABLE, folder / PART):

@@ -110,13 +110,13 @@ def pixel_accuracy(
     for one in networks:
         values = [values_of(one.network.structures, structure) for structure in structures]
         if all(values):
-            share = (_renumbered(one.labels, values) == truth).mean((1, 2))
+            share = (_renumber(one.labels, values) == truth).mean((1, 2))
             accuracy = bootstrap_interval(share, test["patient"].to_numpy()).to_dict()
             rows.append({"method": one.name, "kind": one.kind, "accuracy": accuracy})
     return rows
 
 
-def _renumbered(labels: NDArray[np.uint8], values: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
+def _renumber(labels: NDArray[np.uint8], values: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
     """Map the labels of a network to those of the protocol; structures that it lacks become background."""
     table = np.zeros(256, np.uint8)
     for label, old in enumerate(values, 1):

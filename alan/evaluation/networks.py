@@ -74,7 +74,7 @@ def load_networks(
         network = with_flips(load_network(path)) if flips else load_network(path)
         if not any(values_of(network.structures, structure) for structure in structures):
             raise ParameterError(
-                f"network {name!r} segments {', '.join(network.structures)}, the protocol asks for "
+                f"network {name!r} segments {', '.join(network.structures)}, the protocol needs "
                 f"{', '.join(structures)}: give a network that segments one of them"
             )
         found[name] = (network, _origin(name, network, store, test, test_split))

@@ -223,17 +223,17 @@ def _score(method: MethodMasks, manual: ManualMasks, store: FrameStore, test: pd
     """Measure the masks of a method in the phases that it can segment."""
     title = f"{method.method}, {method.rule}" if method.rule else method.method
     cases = score(method.masks, manual, store, test, f"{title}, {manual.structure}")
-    return _named(cases, method, manual.structure)
+    return _add_names(cases, method, manual.structure)
 
 
 def _score_volumes(
     method: MethodMasks, manual: ManualMasks, store: FrameStore, test: pd.DataFrame
 ) -> pd.DataFrame:
     """Measure the volumes of a method in the phases that it can segment."""
-    return _named(score_volumes(method.masks, manual, store, test), method, manual.structure)
+    return _add_names(score_volumes(method.masks, manual, store, test), method, manual.structure)
 
 
-def _named(cases: pd.DataFrame, method: MethodMasks, structure: str) -> pd.DataFrame:
+def _add_names(cases: pd.DataFrame, method: MethodMasks, structure: str) -> pd.DataFrame:
     """Put the names of the method and the structure first, and keep the phases that the method can segment."""
     names = {"method": method.method, "kind": method.kind, "rule": method.rule, "structure": structure}
     for place, column in enumerate(CASE_COLUMNS):

@@ -1,7 +1,7 @@
 """Quality of parcels without labels, and an upper bound for segments that are unions of parcels.
 
 All measures take parcel maps; :func:`parcel_quality` computes the maps of several models and collects the measures
-in one table. The background (outside the ultrasound sector) is no parcel and is excluded from every measure.
+in one table. The background (outside the ultrasound sector) is not a parcel and is excluded from every measure.
 """
 
 from __future__ import annotations

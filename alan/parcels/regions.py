@@ -68,7 +68,7 @@ def parcel_pixels(
         maps: (N, H, W) integer ids from 0.
         masks: (N, H, W) bool.
         n_ids: Number of ids that are counted; higher ids are left out.
-        background_id: Id that is no parcel; its counts are 0.
+        background_id: Id that is not a parcel; its counts are 0.
 
     Returns:
         Two (N, n_ids) int64.

@@ -87,7 +87,7 @@ class HeadModule(TrainingModule):
         super().__init__(seed)
         self.sector_only = sector_only
         self.statistics_batches = statistics_batches
-        # in a tuple, so that it is no submodule: neither trained, nor saved, nor put into train mode
+        # in a tuple, so that it is not a submodule: neither trained, nor saved, nor put into train mode
         self._locked = (load_backbone(backbone, input_size=input_size, stride=stride),)
         self.source = backbone
         self._memory = TokenMemory(cache_gb if cache_features else 0.0)

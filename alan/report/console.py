@@ -8,7 +8,11 @@ from typing import Any
 from alan.report.headline import simulated_stores
 from alan.report.table import Cell, Table, interval_cell
 from alan.report.tables import ejection_fraction_table, segmentation_tables, view_table
-from alan.report.words import listed, phase_name, structure_name
+from alan.report.words import (
+    join_words,
+    phase_name,
+    structure_name,
+)
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:
@@ -21,7 +25,7 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
         Lines for a terminal: percentages with 95% intervals over patients.
     """
     simulated = simulated_stores(results)
-    lines = [f"Simulated data ({listed(simulated)}): these patients do not exist."] if simulated else []
+    lines = [f"Simulated data ({join_words(simulated)}): these patients do not exist."] if simulated else []
     if segmentation := results.get("segmentation"):
         phases = list(segmentation["test"]["phases"])
         lines += _volume_lines(segmentation)

@@ -81,19 +81,19 @@ def write_summary(folder: Path, results: Mapping[str, Any]) -> None:
         more = [*tables.ejection_fraction_tables(summary), networks.cost_table(summary)]
         more += [ensemble["table"] for ensemble in networks.ensemble_tables(summary)]
         measured = [*tables.volume_tables(summary), *tables.segmentation_tables(summary)]
-        written += _named([*measured, *filter(None, more)], summary)
+        written += _add_data_names([*measured, *filter(None, more)], summary)
     if summary := results.get("views"):
         rows += _rows("views", summary, _views(summary))
-        written += _named([tables.view_table(summary)], summary)
+        written += _add_data_names([tables.view_table(summary)], summary)
     if summary := results.get("label_efficiency"):
         rows += _rows("label_efficiency", summary, _efficiency(summary))
-        written += _named(label_efficiency.efficiency_tables(summary), summary)
+        written += _add_data_names(label_efficiency.efficiency_tables(summary), summary)
     columns: dict[str, Sequence[ColumnEntry]] = {SUMMARY: SUMMARY_COLUMNS}
     columns |= {file: entries for file, entries in COLUMNS.items() if (folder / file).exists()}
     write_files(folder, rows, written, columns)
 
 
-def _named(written: Sequence[Table], summary: Mapping[str, Any]) -> list[Table]:
+def _add_data_names(written: Sequence[Table], summary: Mapping[str, Any]) -> list[Table]:
     """Add the data set to the titles, so that a quoted table says whether it is simulated."""
     return [replace(table, title=f"{table.title} ({summary['store']['name']})") for table in written]
 

@@ -289,7 +289,7 @@ def agreement_figure(
         The figure. Errors beyond the axis, which tiny masks make, are triangles on its edge.
     """
     errors = np.concatenate([(predicted - manual).to_numpy() for _, _, predicted, manual in panels])
-    ends = [abs(row[name]["value"]) for _, row, *_ in panels for name in _AGREEMENT_LINES if _known(row[name])]
+    ends = [abs(row[name]["value"]) for _, row, *_ in panels for name in _AGREEMENT_LINES if _is_known(row[name])]
     limit = float(max(20.0, 1.15 * np.quantile(np.abs(errors), 0.98), min(1.15 * max(ends), 100.0)))
     columns = min(len(panels), 3)
     height = -(-len(panels) // columns)
@@ -308,7 +308,7 @@ def agreement_figure(
                 axes.plot(place, edge, "^", ms=5, color=KIND_COLOURS["ensemble"], clip_on=False)
             for name, style in zip(_AGREEMENT_LINES, ("-", "--", "--"), strict=True):
                 value = row[name]["value"]
-                if _known(row[name]) and abs(value) <= limit:
+                if _is_known(row[name]) and abs(value) <= limit:
                     axes.axhline(value, color=_INK, lw=1.1, ls=style)
                     axes.annotate(
                         f"{value:+.1f}".replace("-", "−"),
@@ -326,7 +326,7 @@ def agreement_figure(
     return figure
 
 
-def _known(statistic: Mapping[str, float | None]) -> bool:
+def _is_known(statistic: Mapping[str, float | None]) -> bool:
     return statistic["value"] is not None and bool(np.isfinite(statistic["value"]))
 
 

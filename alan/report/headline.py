@@ -9,7 +9,15 @@ from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
-from alan.report.words import difference, listed, patients, percent, phase_name, plural, structure_name
+from alan.report.words import (
+    difference,
+    join_words,
+    patients,
+    percent,
+    phase_name,
+    plural,
+    structure_name,
+)
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
@@ -47,8 +55,8 @@ def _find(rows: list[dict[str, Any]], **wanted: str) -> dict[str, Any] | None:
 def _segmentation(summary: Mapping[str, Any]) -> list[str]:
     label, test, store = summary["label"], summary["test"], summary["store"]
     structures = structures_of(summary)
-    names = listed([f"the {structure_name(structure)}" for structure in structures])
-    views = listed(list(test["views"])) or "view unknown"
+    names = join_words([f"the {structure_name(structure)}" for structure in structures])
+    views = join_words(list(test["views"])) or "view unknown"
     others = patients(label["patients"], store, "other")
     lead = (
         f"{names[:1].upper()}{names[1:]} {'was' if len(structures) == 1 else 'were'} outlined on "
@@ -62,9 +70,9 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
             f"of {others} determined which parcels to join. "
         )
         if networks:
-            lead += f"Networks that were trained on manual outlines were measured, too: {listed(networks)}. "
+            lead += f"Networks that were trained on manual outlines were measured, too: {join_words(networks)}. "
     elif networks:
-        lead += f"by networks that were trained on the manual outlines of other patients: {listed(networks)}. "
+        lead += f"by networks that were trained on the manual outlines of other patients: {join_words(networks)}. "
     else:
         lead += f"by the average outline of {others}. "
     lead += "The Dice score tells how well an outline agrees with the manual one; 100% is perfect."
@@ -96,11 +104,11 @@ def _structure(summary: Mapping[str, Any], structure: str) -> str:
         if against is not None:
             verdicts.append(f"{difference(against['dice'])} at {phase_name(phase)}")
     by = "" if example["rule"] else f" by {example['method']}"
-    text = f"{name}{by}: Dice {listed(parts)}."
+    text = f"{name}{by}: Dice {join_words(parts)}."
     if missing:
-        text += f" At {listed(missing)} no parcel was selected."
+        text += f" At {join_words(missing)} no parcel was selected."
     if verdicts:
-        text += f" Compared with the atlas: {listed(verdicts)}."
+        text += f" Compared with the atlas: {join_words(verdicts)}."
     return text
 
 

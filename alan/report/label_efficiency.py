@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 
 from alan.report.figures import STYLE
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, listed, patients, percent, phase_name, plural, structure_name
+from alan.report.words import (
+    UNDEFINED,
+    join_words,
+    patients,
+    percent,
+    phase_name,
+    plural,
+    structure_name,
+)
 
 #: Okabe and Ito's colours and related ones for each family of methods; markers tell its members apart.
 FAMILIES = {
@@ -236,7 +244,8 @@ def failure_notes(summary: Mapping[str, Any]) -> list[str]:
     sentences = []
     for (method, structure), notes in groups.items():
         cells = "; ".join(
-            f"{plural(n, 'patient')}: seed {listed([str(x['seed']) for x in notes if x['label_patients'] == n])}"
+            f"{plural(n, 'patient')}: seed "
+            + join_words([str(note["seed"]) for note in notes if note["label_patients"] == n])
             for n in sorted({note["label_patients"] for note in notes})
         )
         what = f"{structure_name(structure)}: nothing outlined, Dice 0" if structure else "failed, no value"
@@ -281,20 +290,20 @@ def _comparison(summary: Mapping[str, Any], plain: str, others: Sequence[str], s
         elif set(mine) & set(theirs):
             never.append(other)
     parts = [
-        f"than {_quoted(names)} with {'any number of' if n == min(mine) else f'{n} or more'} labelled patients"
+        f"than {_quote(names)} with {'any number of' if n == min(mine) else f'{n} or more'} labelled patients"
         for n, names in sorted(better.items())
     ]
     text = f"“{plain}” is better {'; '.join(parts)}." if parts else ""
     if never:
         subject = "It" if text else f"“{plain}”"
         text += (
-            f" {subject} is not better than {_quoted(never)} with up to {plural(max(mine), 'labelled patient')}."
+            f" {subject} is not better than {_quote(never)} with up to {plural(max(mine), 'labelled patient')}."
         )
     return text.strip()
 
 
-def _quoted(names: Sequence[str]) -> str:
-    return listed([f"“{name}”" for name in names])
+def _quote(names: Sequence[str]) -> str:
+    return join_words([f"“{name}”" for name in names])
 
 
 def efficiency_alternative(summary: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from alan.report.words import (
     KIND_COLOURS,
     UNDEFINED,
     difference,
-    listed,
+    join_words,
     number,
     percent,
     plural,
@@ -132,6 +132,6 @@ def network_headline(summary: Mapping[str, Any]) -> list[str]:
         slower = _ratio(costs[one["method"]], costs[best["method"]], "ms")
         paragraphs.append(
             f"{one['method'].capitalize()} compared with its best member ({best['method']}, chosen on validation "
-            f"frames): {listed(verdicts)}. It takes {slower} the time."
+            f"frames): {join_words(verdicts)}. It takes {slower} the time."
         )
     return paragraphs

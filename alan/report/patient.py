@@ -27,7 +27,14 @@ from alan.data.structures import label_colour
 from alan.report.analysis_figures import inline_picture, loop_curve
 from alan.report.html import render_page
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, listed, number, phase_name, plural, structure_name
+from alan.report.words import (
+    UNDEFINED,
+    join_words,
+    number,
+    phase_name,
+    plural,
+    structure_name,
+)
 
 PATIENT_FOLDER = "patients"
 #: Longest side of the pictures in pixels.
@@ -99,7 +106,7 @@ def write_patient_page(
     for loop in loops:
         overview.add(loop)
     measured = [loop for loop in loops if loop.status == "measured"]
-    used = listed(list(patient.loops))
+    used = join_words(list(patient.loops))
 
     def _order(loop: LoopResult) -> tuple[bool, bool]:
         return loop.loop not in patient.loops, loop.view is None or loop.view.view != "A4C"

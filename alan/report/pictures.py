@@ -19,7 +19,7 @@ from alan.report import figures, label_efficiency
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
 from alan.report.words import (
-    listed,
+    join_words,
     method_label,
     number,
     percent,
@@ -192,7 +192,7 @@ def _overlays(writer: PictureWriter, summary: Mapping[str, Any]) -> list[Picture
         )
         scores = [f"{e['rank']} {percent(e['dice'])}% at {phase_name(e['phase'])}" for e in examples]
         alternative = (
-            f"Frames with the manual and the predicted outline of the {name}. Dice scores: {listed(scores)}."
+            f"Frames with the manual and the predicted outline of the {name}. Dice scores: {join_words(scores)}."
         )
         found.append(writer.write(figure, f"overlays_{structure}", caption, alternative))
     return found

@@ -15,7 +15,14 @@ from alan.report.export import SUMMARY, write_files
 from alan.report.html import write_page
 from alan.report.pictures import Picture, PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, listed, number, percent, plural, structure_name
+from alan.report.words import (
+    UNDEFINED,
+    join_words,
+    number,
+    percent,
+    plural,
+    structure_name,
+)
 from alan.search.results import AXES, read_search
 
 #: EDNAS paper, Table I: IoU in percent on its test set, batch size, learning rate, encoder, architecture.
@@ -142,12 +149,12 @@ def _failed_table(trials: Sequence[Mapping[str, Any]]) -> Table:
 def _headline(results: Mapping[str, Any]) -> list[str]:
     counts = _states(results["trials"])
     said = [f"{n:,} {state}" for state, n in counts.items() if n]
-    lines = [f"{plural(len(results['trials']), 'trial')}: {listed(said) if said else 'none yet'}."]
+    lines = [f"{plural(len(results['trials']), 'trial')}: {join_words(said) if said else 'none yet'}."]
     if not results["best"]:
         return [*lines, "No trial has finished, so there is no best network."]
     best = results["best"][0]
     names = [structure_name(name) for name in results["training"]["structures"]]
-    lines.append(f"The best validation IoU is {percent(best['iou'])}% ({listed(names)}), by {_setting(best)}.")
+    lines.append(f"The best validation IoU is {percent(best['iou'])}% ({join_words(names)}), by {_setting(best)}.")
     return [
         *lines,
         "The best trial is chosen on the validation frames, so expect a lower score on other frames.",

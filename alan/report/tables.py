@@ -18,7 +18,7 @@ from alan.report.words import (
     KIND_COLOURS,
     RULES,
     UNDEFINED,
-    listed,
+    join_words,
     method_label,
     number,
     percent,
@@ -107,7 +107,7 @@ def _main_table(summary: Mapping[str, Any], structure: str, phases: Sequence[str
         if name == "dice":
             columns += [Column(phase, "Difference to atlas, points") for phase in phases]
     sections = [Section(rows)]
-    if published := _published(summary, structure, phases):
+    if published := _published_rows(summary, structure, phases):
         sections.append(Section(published, published=True))
     title = structure_name(structure).capitalize() + (", slice by slice" if summary.get("volumes") else "")
     return Table(title, [*columns, Column("Empty")], sections)
@@ -117,7 +117,7 @@ def _rank(key: tuple[str, str], by_phase: Mapping[str, Any]) -> tuple[int, str, 
     return (_KINDS.index(next(iter(by_phase.values()))["kind"]), key[0], list(RULES).index(key[1]))
 
 
-def _published(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> list[Row]:
+def _published_rows(summary: Mapping[str, Any], structure: str, phases: Sequence[str]) -> list[Row]:
     if not summary["published"]:
         return []
     cells = [cell for cell in published_dice(summary["published"]) if cell.structure == structure]
@@ -155,11 +155,11 @@ def published_note(summary: Mapping[str, Any]) -> str:
     if not summary["published"]:
         return ""
     test = summary["test"]
-    frames = listed([f"{n:,} {phase}" for phase, n in test["phases"].items()])
+    frames = join_words([f"{n:,} {phase}" for phase, n in test["phases"].items()])
     note = (
         f"Rows marked “{MARK_SEGMENTATION}” are copied from the paper: mean ± standard deviation over its test "
         f"frames (n frames of each phase). Ours were measured on {plural(test['patients'], 'patient')} "
-        f"({frames} frames, {listed(list(test['views'])) or 'view unknown'})"
+        f"({frames} frames, {join_words(list(test['views'])) or 'view unknown'})"
     )
     if summary["published"] == "camus":
         note += "; the paper’s were A2C and A4C together"
@@ -388,7 +388,7 @@ def skipped_notes(results: Mapping[str, Any]) -> list[str]:
                 notes.append(f"{method}, {place}: Dice undefined in {frames}, since neither outline exists")
         for one in summary["networks"]:
             if one["missing"]:
-                names = listed([structure_name(structure) for structure in one["missing"]])
+                names = join_words([structure_name(structure) for structure in one["missing"]])
                 notes.append(f"{one['method']}: does not segment the {names}")
         notes += [
             f"{method_label(box['method'], box['rule'])}, {where(box['structure'], box['phase'])}: no parcel "

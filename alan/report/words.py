@@ -73,7 +73,7 @@ def patients(n: int, store: Mapping[str, Any], adjective: str = "") -> str:
     return plural(n, " ".join(filter(None, words)))
 
 
-def listed(parts: Sequence[str]) -> str:
+def join_words(parts: Sequence[str]) -> str:
     """Join texts: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else list(parts))
 

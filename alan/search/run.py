@@ -67,14 +67,14 @@ def run_search(
         ParameterError: A name is unknown, or a pair cannot be built.
         ConfigError: Settings contradict each other, the folder holds something else, the study is of another space
             or training, its database cannot be used, or Optuna is not installed.
-        DataError: A store cannot be read, or a file is no study.
+        DataError: A store cannot be read, or a file is not a study.
     """
     third_party("optuna", "search")
     from alan.search.results import DATABASE, write_search_results
     from alan.search.storage import explain_lost_storage, open_storage
     from alan.search.study import SearchStudy
 
-    folder, settings = Path(out), SearchSettings(space.checked(), data, training, study)
+    folder, settings = Path(out), SearchSettings(space.resolve_names(), data, training, study)
     _check_folder(folder, DATABASE)
     stores = _check_training(settings)
     classes = n_classes(data.structures)

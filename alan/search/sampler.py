@@ -133,7 +133,7 @@ class DistinctSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """Refuse: :meth:`sample_relative` draws every parameter."""
-        raise optuna.exceptions.OptunaError(f"{param_name} is no axis of the search space")
+        raise optuna.exceptions.OptunaError(f"{param_name} is not an axis of the search space")
 
 
 def taken_points(trials: Sequence[FrozenTrial]) -> set[str]:
@@ -145,9 +145,9 @@ def is_taken(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """Whether a trial stands for its point: not if it was dropped, or died and another trial repeats it."""
     if trial.state is not TrialState.FAIL:
         return True
-    return bool(trial.params) and DROPPED not in trial.user_attrs and trial.number not in retried(trials)
+    return bool(trial.params) and DROPPED not in trial.user_attrs and trial.number not in retried_trials(trials)
 
 
-def retried(trials: Sequence[FrozenTrial]) -> set[int]:
+def retried_trials(trials: Sequence[FrozenTrial]) -> set[int]:
     """Numbers of the trials whose process died and that another trial repeats."""
     return {number for trial in trials for number in trial.system_attrs.get(HISTORY, ())}

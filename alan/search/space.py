@@ -75,7 +75,7 @@ class SearchSpace:
     depths: tuple[PositiveInt, ...] = (5,)
     skip_impossible: bool = False
 
-    def checked(self) -> SearchSpace:
+    def resolve_names(self) -> SearchSpace:
         """Return the same space with the names under which encoders and decoders are built.
 
         Raises:

@@ -63,7 +63,7 @@ def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDB
         text = parsed.render_as_string(hide_password=False)
         return _connect(text, {"pool_pre_ping": True}, heartbeat, grace)
     except (sqlalchemy.exc.ArgumentError, ValueError) as error:  # the text may hold a password anywhere
-        raise ConfigError("study.storage is no database URL: write postgresql://user@host/name") from error
+        raise ConfigError("study.storage is not a database URL: write postgresql://user@host/name") from error
     except ImportError as error:
         raise ConfigError(
             f"storage {redact(target)}: its driver is missing ({error}): {install_hint('postgresql')}, and write "

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from alan.errors import ConfigError, ParameterError
 from alan.runs import plain
-from alan.search.sampler import DROPPED, BuildablePairs, DistinctSampler, is_taken, retried, taken_points
+from alan.search.sampler import DROPPED, BuildablePairs, DistinctSampler, is_taken, retried_trials, taken_points
 from alan.search.settings import StudySettings
 from alan.search.space import Builds, Point, SearchSpace, point_key
 from alan.search.storage import HISTORY, queue
@@ -321,7 +321,7 @@ def describe_failure(error: BaseException) -> str:
 def died_twice(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
     """Whether a trial failed because its process died, and is not tried again."""
     failed = trial.state is TrialState.FAIL and REASON not in trial.user_attrs
-    return failed and DROPPED not in trial.user_attrs and trial.number not in retried(trials)
+    return failed and DROPPED not in trial.user_attrs and trial.number not in retried_trials(trials)
 
 
 def _pruner(name: str, validations: int) -> optuna.pruners.BasePruner:

@@ -161,7 +161,7 @@ def check_weights(
         return dict.fromkeys(names, 1.0)
     for name in weights:
         if name not in names:
-            raise ParameterError(f"weights holds {name!r}, which is no member: {nearest(name, names)}")
+            raise ParameterError(f"weights holds {name!r}, which is not a member: {nearest(name, names)}")
     missing = [name for name in names if name not in weights]
     if missing:
         raise ParameterError(f"no weight for {', '.join(missing)}: give every member one (0 leaves it out)")

@@ -60,7 +60,7 @@ def build_network(spec: NetworkSpec, classes: PositiveInt = 1) -> nn.Module:
             load_encoder(network.encoder, weights, source)
         elif weights is not None:
             hub = hub_weights(source, weights)
-            with hub.explained():
+            with hub.explain_download():
                 network = _assemble(name, source, spec.depth, weights=hub.value, **options)
     if spec.norm == "instance":
         _use_instance_norm(network)
@@ -125,7 +125,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
 def _build(decoder: str, encoder: str, depth: int, options: dict[str, Any]) -> nn.Module:
     """Assemble and try a network with random weights; if that fails, say which depth would work."""
     try:
-        return _tried(decoder, encoder, depth, options)
+        return _try_build(decoder, encoder, depth, options)
     except _REFUSALS as error:
         reason = shorten(str(error), 160, placeholder=" ...") or type(error).__name__
         remedy = f"give {depth} decoder_channels, one per stage, or null for the default ones"
@@ -139,13 +139,13 @@ def _build(decoder: str, encoder: str, depth: int, options: dict[str, Any]) -> n
 
 def _works(decoder: str, encoder: str, depth: int, options: dict[str, Any]) -> bool:
     try:
-        _tried(decoder, encoder, depth, {**options, "decoder_channels": None})
+        _try_build(decoder, encoder, depth, {**options, "decoder_channels": None})
     except _REFUSALS:
         return False
     return True
 
 
-def _tried(decoder: str, encoder: str, depth: int, options: dict[str, Any]) -> nn.Module:
+def _try_build(decoder: str, encoder: str, depth: int, options: dict[str, Any]) -> nn.Module:
     network: nn.Module = _assemble(decoder, encoder, depth, weights=None, **options).eval()
     size = max(64, network_minimum(network))
     with torch.no_grad():

@@ -18,8 +18,8 @@ _log = logging.getLogger(__name__)
 class PaddedNetwork(nn.Module):
     """Segmentation network with padding, normalisation and cropping.
 
-    Images whose height or width is no multiple of the stride are padded with black below and on the right, and the
-    logits are cropped back; a warning says so once.
+    Images whose height or width is not a multiple of the stride are padded with black below and on the right, and
+    the logits are cropped back; a warning says so once.
 
     Args:
         spec: Configuration of the network.

@@ -41,7 +41,7 @@ class HubWeights:
     value: Any
 
     @contextlib.contextmanager
-    def explained(self) -> Iterator[None]:
+    def explain_download(self) -> Iterator[None]:
         """Turn any error of the download into one line.
 
         Raises:

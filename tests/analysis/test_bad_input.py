@@ -97,7 +97,7 @@ def of(value, dtype=np.float32):
 
 
 def strip(lines):
-    """A strip of lines that go on in time, or of a spectrum, below a small fan."""
+    """A strip of lines that continue in time, or of a spectrum, below a small fan."""
     small = Fan(2.0, 64.0, 0.0, 36.0, -0.6, 0.6, "curved", (96, 128))
     frame = screen(small)[:1]
     rng = np.random.default_rng(0)
@@ -144,8 +144,8 @@ DAMAGED = {
     "sound": (sound, "holds no video stream"),
     "pointer": (save("a.avi", b"version https://git-lfs.github.com/spec/v1\noid 1\n"), "a pointer of Git LFS"),
     "encrypted": (save("a.dcm", bytes(128) + b"DICM" + NOISE), "cannot be decoded|without pictures|no DICOM"),
-    "noise as dicom": (save("a.dcm", NOISE), "is no DICOM file"),
-    "noise as nii.gz": (save("a.nii.gz", NOISE), "is no NIfTI file"),
+    "noise as dicom": (save("a.dcm", NOISE), "is not a DICOM file"),
+    "noise as nii.gz": (save("a.nii.gz", NOISE), "is not a NIfTI file"),
     "noise as mp4": (save("a.mp4", NOISE), "cannot be decoded"),
     "noise as tif": (save("a.tif", NOISE), "cannot be decoded"),
     "no NIfTI magic": (save("a.nii", nifti(LOOP, magic=b"\0\0\0\0")), "pixels in another file"),
@@ -198,7 +198,7 @@ OTHER = {
     "m-mode by its lines": (
         save("a.png", pages(strip(True), "PNG")),
         "m-mode",
-        "a strip of lines that go on in time",
+        "a strip of lines that continue in time",
     ),
     "spectrum by its strip": (
         save("a.png", pages(strip(False), "PNG")),

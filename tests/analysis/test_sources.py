@@ -98,7 +98,7 @@ def test_sequences_of_a_frame_store(tiny, tmp_path):
     assert loop.n_frames == 16
     assert loop.times_s is not None
     (tmp_path / "a.h5").write_bytes(b"no store")
-    assert find_sources([tmp_path / "a.h5"])[1][0][1].startswith("an HDF5 file that is no frame store")
+    assert find_sources([tmp_path / "a.h5"])[1][0][1].startswith("an HDF5 file that is not a frame store")
 
 
 def test_no_identifier_in_names_notes_reasons_and_frames(tmp_path):

@@ -105,7 +105,7 @@ def test_random_baseline_is_seeded_and_leaves_the_global_generator_alone(frames)
     by_name = load_backbone("random:vit_demo/8?seed=1", input_size=32)
     assert (
         by_name.fingerprint
-        == random_backbone(VitSpec(**VitSpec.named("vit_demo/8")), 1, input_size=32).fingerprint
+        == random_backbone(VitSpec(**VitSpec.parse_name("vit_demo/8")), 1, input_size=32).fingerprint
     )
     assert by_name(frames).tokens.shape == (3, 4, 4, 128)
 
@@ -268,7 +268,7 @@ def test_settings_replace_those_of_a_file_and_unknown_ones_are_refused(vit, tmp_
     assert changed.spec == replace(SPEC, normalisation="unit")
     with pytest.raises(ParameterError, match="a VitSpec has no head: did you mean 'heads'"):
         load_backbone(tmp_path / "b.safetensors", head=2)
-    with pytest.raises(ParameterError, match=r"'heads' is no option: give NAME.key=value"):
+    with pytest.raises(ParameterError, match=r"'heads' is not an option: give NAME.key=value"):
         load_backbone(f"{tmp_path}/b.safetensors?heads")
     with pytest.raises(ParameterError, match="is a file itself"):
         load_backbone(tmp_path / "b.safetensors", weights=tmp_path / "b.safetensors")
@@ -292,7 +292,7 @@ def test_names_that_do_not_exist():
 
 
 def test_a_preset_takes_weights_of_a_file(tmp_path, frames):
-    spec = VitSpec(image_size=32, **VitSpec.named("vit_demo/8"))
+    spec = VitSpec(image_size=32, **VitSpec.parse_name("vit_demo/8"))
     torch.save(spec.build_seeded(1).state_dict(), tmp_path / "plain.pth")
     loaded = load_backbone("vit_demo/8", weights=tmp_path / "plain.pth")  # the name says how many heads
     assert loaded.fingerprint == random_backbone(spec, 1).fingerprint

@@ -199,7 +199,7 @@ def test_conv_by_name(tmp_path, monkeypatch):
     assert backbone.grid == 56
     assert backbone.dim == 224
     assert load_backbone("random:conv_base").dim == 192 + 128 + 64 + 32
-    assert backbone.fingerprint == random_backbone(ConvSpec(**ConvSpec.named("conv_small")), 2).fingerprint
+    assert backbone.fingerprint == random_backbone(ConvSpec(**ConvSpec.parse_name("conv_small")), 2).fingerprint
     export_backbone(CONV.build_seeded(0), CONV, tmp_path / "checkpoints" / "alan-sim-small.safetensors")
     monkeypatch.setattr("alan.shipped.ROOTS", (tmp_path / "none", tmp_path))
     assert isinstance(load_backbone("alan-sim-small"), ConvBackbone)

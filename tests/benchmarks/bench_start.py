@@ -50,7 +50,7 @@ def search_start():
         space = SearchSpace(
             **{name: tuple(v) if isinstance(v, list) else v for name, v in config["space"].items()}
         )
-        space = space.checked()
+        space = space.resolve_names()
         storage = open_storage(Path(folder) / "study.db", None, 10, 60)
         study = SearchStudy.open(storage, space, StudySettings(n_trials=1), identity={})
         trial = study.study.ask()

@@ -247,7 +247,7 @@ def test_bad_input_leaves_nothing(lab, nets, tmp_path, bad):
 
 
 def test_a_network_of_other_structures_is_refused(lab, nets, tmp_path):
-    with pytest.raises(ParameterError, match=r"'binary' segments lv\+la, the protocol asks for lv, la"):
+    with pytest.raises(ParameterError, match=r"'binary' segments lv\+la, the protocol needs lv, la"):
         run_evaluation(
             protocol(lab, nets, networks={"binary": str(nets / "binary.safetensors")}), None, tmp_path / "r"
         )

@@ -23,7 +23,7 @@ KINDS = (
     "cache of ranks",
     "shard",
 )
-#: Files that people edit by hand: another number is no damage.
+#: Files that people edit by hand: another number does no damage.
 EDITABLE = ("white box", "prior")
 
 

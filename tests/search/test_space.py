@@ -13,7 +13,7 @@ def test_points_are_the_product():
 
 
 def test_names_are_those_that_are_built():
-    space = SearchSpace(("timm-regnety_120", "resnet18"), ("UNet++", "DeepLabV3+"), (1e-3,), (4,)).checked()
+    space = SearchSpace(("timm-regnety_120", "resnet18"), ("UNet++", "DeepLabV3+"), (1e-3,), (4,)).resolve_names()
     assert space.encoders == ("tu-regnety_120", "resnet18")
     assert space.decoders == ("unetplusplus", "deeplabv3plus")
 
@@ -36,7 +36,7 @@ def test_names_are_those_that_are_built():
 )
 def test_spaces_that_are_refused(change, message):
     with pytest.raises(ParameterError, match=message):
-        SearchSpace(**{**AXES, **change}).checked()
+        SearchSpace(**{**AXES, **change}).resolve_names()
 
 
 def test_what_can_be_built():

@@ -375,8 +375,8 @@ def test_a_database_that_refuses(postgresql, tmp_path):
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("postgres//alan:secret@host/name", "study.storage is no database URL"),
-        ("postgresql://alan:secret@host:port/name", "study.storage is no database URL"),
+        ("postgres//alan:secret@host/name", "study.storage is not a database URL"),
+        ("postgresql://alan:secret@host:port/name", "study.storage is not a database URL"),
         ("mysql://alan:secret@127.0.0.1/name", r"mysql://alan:\*\*\*@127.0.0.1/name: its driver is missing"),
         ("postgresql://alan:secret@127.0.0.1:1/name", r"alan:\*\*\*@127.0.0.1:1/name cannot be used"),
     ],

@@ -260,5 +260,7 @@ def test_instance_norm(decoder, encoder, options):
     plain = build(decoder, encoder, **options)
     count = sum(p.numel() for p in network.parameters())
     assert count == sum(p.numel() for p in plain.parameters())
-    assert "norm" not in NetworkSpec(decoder, encoder, **options).to_dict()  # fingerprints of before stay
+    assert (
+        "norm" not in NetworkSpec(decoder, encoder, **options).to_dict()
+    )  # the default leaves older fingerprints unchanged
     assert NetworkSpec(decoder, encoder, norm="instance", **options).to_dict()["norm"] == "instance"

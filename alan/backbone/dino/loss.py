@@ -10,7 +10,7 @@ from alan.bounds import PositiveFloat, PositiveInt, Rate, bounded
 from alan.data.augmentation.multicrop import crop_grid
 
 
-class _Centred(nn.Module):
+class _Centre(nn.Module):
     """The running mean of a teacher's outputs, subtracted against collapse into one prototype."""
 
     centre: Tensor
@@ -32,7 +32,7 @@ class _Centred(nn.Module):
         self.centre.lerp_(mean.float(), 1 - self.centre_momentum)
 
 
-class DINOLoss(_Centred):
+class DINOLoss(_Centre):
     """Cross-entropy between the teacher's global crops and the student's other crops.
 
     Source: Caron et al. 2021, equations 2 to 4 and algorithm 1 (``DINOLoss`` of the published code).
@@ -67,7 +67,7 @@ class DINOLoss(_Centred):
         return pairs.masked_fill(same, 0).sum() / (pairs.numel() - len(q))
 
 
-class PatchLoss(_Centred):
+class PatchLoss(_Centre):
     """Cross-entropy between the student's patches and the teacher's at the same place in the other global crop.
 
     An addition to the paper's recipe (off in its configurations): in short trainings DINO's loss on CLS tokens

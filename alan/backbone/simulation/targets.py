@@ -52,9 +52,9 @@ def signed_distances(masks: Tensor, clip: PositiveFloat = 10.0, stride: Positive
     """Compute the signed Euclidean distance to the outline of each structure, exact up to ``clip``.
 
     The outline runs between pixels: the first pixel inside is at +0.5 grid steps, the first outside at -0.5. The
-    border of the picture is no outline. Distances are separable: a minimum along rows, then one along columns of
-    the result plus the squared offset (Felzenszwalb and Huttenlocher 2012, section 3), here over the offsets up to
-    ``clip`` only.
+    border of the picture is not an outline. Distances are separable: a minimum along rows, then one along columns
+    of the result plus the squared offset (Felzenszwalb and Huttenlocher 2012, section 3), here over the offsets up
+    to ``clip`` only.
 
     Args:
         masks: (B, C, H, W) bool.

@@ -154,7 +154,7 @@ def log_notes(path: str | os.PathLike[str], notes: Sequence[str]) -> None:
 
 
 @contextlib.contextmanager
-def notes_unlogged() -> Iterator[None]:
+def suppress_notes() -> Iterator[None]:
     """Suppress :func:`log_notes`, for callers that log the notes themselves."""
     before, _log.disabled = _log.disabled, True
     said = set(_said)
@@ -204,7 +204,7 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
         )
 
 
-class Clipped(io.BufferedReader):
+class ClippedReader(io.BufferedReader):
     """A file whose reads never allocate more than is left of it, whatever a damaged header asks for."""
 
     def __init__(self, path: Path) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, Clipped, check_complete
+from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, ClippedReader, check_complete
 from alan.data.io.dicom_header import attribute_number, attributes, cine_times, patient, screen_regions, spacing_of
 from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
-from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.frames import DecodedFrame, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange
 from alan.data.io.video import VideoFrames
 from alan.errors import DataError
@@ -107,7 +107,7 @@ class DicomFrames:
             return VideoFrames(path, _stream(dataset, path), whole=self._whole)
         return PixelFrames(dataset, path, self._count, whole=self._whole)
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Decode the frames from the first on."""
         self._frames = self._frames or self._open()
         done = 0
@@ -146,9 +146,9 @@ def open_dicom(path: Path) -> Any:
     import pydicom
 
     if not is_dicom(path):
-        raise DataError(f"{path}: is no DICOM file; check what wrote it")
+        raise DataError(f"{path}: is not a DICOM file; check what wrote it")
     _check_deflated(path)
-    with Clipped(path) as file:
+    with ClippedReader(path) as file:
         dataset: Any = pydicom.dcmread(file, force=True, defer_size=_DEFERRED)
     if dataset.file_meta.get("TransferSyntaxUID") == _DEFLATED:
         dataset = pydicom.dcmread(path)  # places in a deflated file are no places of bytes

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from alan.data.io.base import GET_AGAIN
-from alan.data.io.frames import Decoded
+from alan.data.io.frames import DecodedFrame
 from alan.errors import DataError
 
 #: Seconds after which a decoder is assumed to hang.
@@ -50,7 +50,7 @@ class DecodedApart:
             raise DataError(f"{path}: cannot be decoded (its decoder crashed); {GET_AGAIN}")
         self._frames, self._kind = out, json.loads(ran.stdout)
 
-    def frames(self) -> Iterator[Decoded]:
+    def frames(self) -> Iterator[DecodedFrame]:
         """Read the frames, in the depth of the file."""
         for frame in np.memmap(self._frames, self._kind["dtype"], "r", shape=tuple(self._kind["shape"])):
-            yield Decoded(np.array(frame))
+            yield DecodedFrame(np.array(frame))

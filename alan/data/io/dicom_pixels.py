@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import GET_AGAIN, Clipped, check_complete, check_size
+from alan.data.io.base import GET_AGAIN, ClippedReader, check_complete, check_size
 from alan.data.io.dicom_apart import DecodedApart
 from alan.data.io.dicom_header import attribute_number, lookup, numbers
-from alan.data.io.frames import Decoded, GreyMapping
+from alan.data.io.frames import DecodedFrame, GreyMapping
 from alan.data.io.grey import GreyRange, Window, grey_mapping, luma, to_grey
 from alan.errors import DataError
 from alan.extras import install_hint
@@ -66,7 +66,7 @@ class PixelFrames:
         self._apart: DecodedApart | None = None
         self._full = (0, 255)
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Decode the frames one by one; there may be more than the header states.
 
         Raises:
@@ -87,8 +87,8 @@ class PixelFrames:
                 if self._kind not in _GREY:
                     yield frame
                     continue
-                grey, self._full = _stored(frame.grey, self._dataset)
-                yield Decoded(grey)
+                grey, self._full = _keep_stored_bits(frame.grey, self._dataset)
+                yield DecodedFrame(grey)
         except DataError:
             raise
         except Exception as error:  # decoders have no common root of what they raise
@@ -110,7 +110,7 @@ class PixelFrames:
         return grey_mapping(found, self._path, declared=(0.0, 2.0**bits - 1))
 
 
-def decode_frames(dataset: Any, path: Path) -> Iterator[Decoded]:
+def decode_frames(dataset: Any, path: Path) -> Iterator[DecodedFrame]:
     """Decode compressed frames (H, W), in the depth of the file.
 
     Raises:
@@ -124,7 +124,7 @@ def decode_frames(dataset: Any, path: Path) -> Iterator[Decoded]:
         options = as_pixel_options(dataset, pixel_keyword="PixelData", transfer_syntax_uid=uid)
         plugin = _PLUGINS.get(uid, "")
         for array, found in decoder.iter_array(file, raw=True, decoding_plugin=plugin, **options):
-            yield _decoded(array, found["photometric_interpretation"], dataset)
+            yield _grey_frame(array, found["photometric_interpretation"], dataset)
 
 
 @contextlib.contextmanager
@@ -139,7 +139,7 @@ def pixel_bytes(dataset: Any, path: Path) -> Iterator[tuple[Any, int]]:
         data = bytes(element.value)
         yield io.BytesIO(data), len(data)
         return
-    with Clipped(path) as file:
+    with ClippedReader(path) as file:
         there = max(path.stat().st_size - element.value_tell, 0)
         file.seek(element.value_tell)
         yield file, there if element.length == _UNDEFINED else min(there, element.length)
@@ -160,7 +160,7 @@ def _decoder(uid: Any, path: Path) -> Any:
     return decoder
 
 
-def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Decoded]:
+def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[DecodedFrame]:
     """Decode uncompressed frames one by one, as pydicom's own iterator miscounts YBR_FULL_422."""
     with pixel_bytes(dataset, path) as (file, there):
         one, vr = dataset.group_dataset(0x0028), dataset.get_item("PixelData", keep_deferred=True).VR
@@ -180,10 +180,10 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Deco
             file.seek(start + begin)
             one.add_new("PixelData", vr or "OW", file.read(end - begin))
             array, found = decoder.as_array(one, index=0, raw=True, validate=index == 0)
-            yield _decoded(array, found["photometric_interpretation"], dataset)
+            yield _grey_frame(array, found["photometric_interpretation"], dataset)
 
 
-def _decoded(array: NDArray[Any], kind: str, dataset: Any) -> Decoded:
+def _grey_frame(array: NDArray[Any], kind: str, dataset: Any) -> DecodedFrame:
     """Convert a decoded frame (H, W) or (H, W, 3) to grey, in the depth of the file."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if kind == "PALETTE COLOR":
@@ -191,8 +191,8 @@ def _decoded(array: NDArray[Any], kind: str, dataset: Any) -> Decoded:
 
         array = apply_color_lut(array, dataset)
     elif array.ndim == 2:
-        return Decoded(array)
-    return Decoded(
+        return DecodedFrame(array)
+    return DecodedFrame(
         array[..., 0] if kind in _LUMA else luma(np.ascontiguousarray(array[..., :3])),
         functools.partial(_colours, array, kind),
     )
@@ -243,7 +243,7 @@ def _grey_values(
     return lambda frame: entries[frame.astype(np.int64) - low], notes
 
 
-def _stored(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:
+def _keep_stored_bits(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:
     """Remove the bits that are not stored (overlays); return the values and the range that they can have."""
     allocated = 8 * stack.dtype.itemsize
     bits = min(int(attribute_number(dataset, "BitsStored") or allocated), allocated)

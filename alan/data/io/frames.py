@@ -18,7 +18,7 @@ from alan.data.io.grey import GreyRange
 GreyMapping = Callable[[NDArray[Any]], ByteArray] | None
 
 
-class Decoded(NamedTuple):
+class DecodedFrame(NamedTuple):
     """A decoded frame.
 
     Attributes:
@@ -64,7 +64,7 @@ class FrameSource(Protocol):
     path: Path
     kind: str
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Decode the frames one by one; DataError if there are fewer than the file promises."""
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
 from alan.data.io.base import Cine, Spacing, reading, times_at
-from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.frames import DecodedFrame, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
 from alan.data.io.nifti import nifti_layout, nifti_pixels
@@ -105,13 +105,13 @@ class RawFrames:
         self.path = path
         self._layout: PixelLayout | None = None
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Read the frames one by one."""
         with _pixels(self.path) as (layout, file, data):
             self._layout = layout
             one = replace(layout, shape=(1, *layout.shape[1:]))
             for _ in range(layout.shape[0]):
-                yield Decoded(one.pixels(read_exactly(file, one.n_bytes, data))[0])
+                yield DecodedFrame(one.pixels(read_exactly(file, one.n_bytes, data))[0])
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
         """Times, pixel size and the conversion of grey values."""

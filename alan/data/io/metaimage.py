@@ -139,7 +139,7 @@ def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
             break
         fields[name.strip()] = value.strip()
     if not fields:
-        raise DataError(f"{path}: is no MetaImage file; check what wrote it")
+        raise DataError(f"{path}: is not a MetaImage file; check what wrote it")
     return fields
 
 

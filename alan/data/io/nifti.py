@@ -83,7 +83,7 @@ def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
     first = bytes(read_exactly(file, 4, path))
     sizes = {int.from_bytes(first, order) for order in ("little", "big")} & set(_SIZES)
     if not sizes:
-        raise DataError(f"{path}: is no NIfTI file; check what wrote it")
+        raise DataError(f"{path}: is not a NIfTI file; check what wrote it")
     n_bytes = sizes.pop()
     block = first + bytes(read_exactly(file, n_bytes - 4, path))
     header: Any = (Nifti1Header if n_bytes == 348 else Nifti2Header)(binaryblock=block, check=False)  # type: ignore[no-untyped-call]
@@ -105,7 +105,7 @@ def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
         spacing,
         None if plain else (float(slope), float(intercept)),
         _seconds(header, sizes_xyt),
-        _declared(header),
+        _grey_range(header),
         notes,
         _slice_mm(header, sizes_xyt),
     )
@@ -144,7 +144,7 @@ def _seconds(header: Any, sizes: list[int]) -> float | None:
     return step * _SECONDS[unit] if known else None
 
 
-def _declared(header: Any) -> tuple[float, float] | None:
+def _grey_range(header: Any) -> tuple[float, float] | None:
     """Return the range of grey values to show; many programs write 0 and 0."""
     low, high = float(header["cal_min"]), float(header["cal_max"])
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

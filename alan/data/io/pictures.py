@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from alan.arrays import ByteArray
 from alan.data.io.base import GET_AGAIN, Cine, check_size, reading
-from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.frames import DecodedFrame, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture
 from alan.errors import DataError
@@ -98,14 +98,14 @@ class PageFrames:
         self.path, self._paths, self._whole = paths[0], paths, whole
         self._durations: list[float] = []
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Decode the pages one by one."""
         self._durations = []
         for path in self._paths:
             for page in _pages(path, whole=self._whole):
                 self._durations.append(float(page.info.get("duration") or 0) / 1000)
                 coloured = page.mode not in ("1", "L", "LA", *_DEEP)
-                yield Decoded(_grey(page), functools.partial(_colours, page) if coloured else None)
+                yield DecodedFrame(_grey(page), functools.partial(_colours, page) if coloured else None)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
         """Times of animations, and the conversion of deep grey values."""
@@ -137,7 +137,7 @@ def read_mask(path: str | os.PathLike[str], *, opaque: bool = False) -> MaskPict
         opaque: Ignore transparency; otherwise transparent pixels are 0 and black.
 
     Raises:
-        DataError: The file is missing, damaged or too large, has several pages, or is no mask by its kind.
+        DataError: The file is missing, damaged or too large, has several pages, or is not a mask by its kind.
     """
     with reading(path, "mask") as source:
         pages = list(_pages(source))

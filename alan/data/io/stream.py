@@ -15,7 +15,7 @@ from alan.arrays import ByteArray
 from alan.bounds import PositiveInt, bounded
 from alan.data.io.base import check_complete, check_size, reading
 from alan.data.io.cine import frame_source
-from alan.data.io.frames import Decoded, FrameSource, GreyMapping, Header
+from alan.data.io.frames import DecodedFrame, FrameSource, GreyMapping, Header
 from alan.data.io.grey import GreyRange
 from alan.errors import DataError
 
@@ -63,7 +63,7 @@ class CineStream:
             DataError: The file has changed or cannot be decoded any more.
         """
         count = 0
-        for frame in _watched(self._source):
+        for frame in _decode(self._source):
             count += 1
             yield frame.grey if self._mapping is None else self._mapping(frame.grey)
         check_complete(self.path, "frames", self.n_frames, count)
@@ -100,7 +100,7 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
     found, shapes, count, step = GreyRange(), set[tuple[tuple[int, ...], Any]](), 0, 1
     low = high = np.zeros(0)
     kept: list[tuple[int, NDArray[Any], ByteArray | None]] = []
-    for frame in _watched(source):
+    for frame in _decode(source):
         grey = frame.grey
         shapes.add((grey.shape, grey.dtype))
         if len(shapes) > 1:
@@ -130,7 +130,7 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
     return CineStream(source.path, count, (height, width), header, samples, source, mapping)
 
 
-def _watched(source: FrameSource) -> Iterator[Decoded]:
+def _decode(source: FrameSource) -> Iterator[DecodedFrame]:
     """Decode frames with the errors and warnings of :func:`alan.data.io.base.reading`, frame by frame."""
     frames = iter(source)
     while True:

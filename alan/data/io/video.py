@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
 from alan.data.io.base import GET_AGAIN, MAX_PIXELS, Cine, check_complete, check_size, times_at
-from alan.data.io.frames import Decoded, GreyMapping, Header, read_all
+from alan.data.io.frames import DecodedFrame, GreyMapping, Header, read_all
 from alan.data.io.grey import GreyRange
 from alan.data.io.orientation import upright_frames
 from alan.errors import DataError
@@ -67,7 +67,7 @@ class VideoFrames:
         self._ratio = 1.0
         self._turned = ""
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Decode the frames from the first on."""
         log: list[Any] = []
         frames = self._decode()
@@ -80,7 +80,7 @@ class VideoFrames:
             yield frame
         _report(log, self.path)
 
-    def _decode(self) -> Iterator[Decoded]:
+    def _decode(self) -> Iterator[DecodedFrame]:
         path = self.path
         if self._data is None:
             n_bytes, formats = path.stat().st_size, _CONTAINERS
@@ -121,7 +121,7 @@ class VideoFrames:
             ) from error
         check_complete(path, "frames", max(promised - hidden, 1), len(self._stamps))
 
-    def _upright(self, frame: Any, converter: VideoReformatter, matrix: bytes | None) -> Decoded:
+    def _upright(self, frame: Any, converter: VideoReformatter, matrix: bytes | None) -> DecodedFrame:
         grey: Any = converter.reformat(frame, format="gray").to_ndarray()
         grey, self._turned = upright_frames(grey[None], matrix, self.path)
 
@@ -129,7 +129,7 @@ class VideoFrames:
             channels: Any = np.moveaxis(converter.reformat(frame, format="rgb24").to_ndarray(), -1, 0)
             return np.moveaxis(upright_frames(channels, matrix, self.path)[0], 0, -1)
 
-        return Decoded(grey[0], None if frame.format.name.startswith("gray") else colours)
+        return DecodedFrame(grey[0], None if frame.format.name.startswith("gray") else colours)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
         """Times and rate."""

@@ -124,7 +124,7 @@ class LabelledFrameDataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     @cached_property
-    def _opened(self) -> StoreSet:
+    def _open_stores(self) -> StoreSet:
         stores = StoreSet(self.stores)
         for store in stores.stores:
             store.check_structures(self.structures)
@@ -141,7 +141,7 @@ class LabelledFrameDataModule(LightningDataModule):
 
     def _of_split(self, split: str) -> pd.DataFrame:
         tables = []
-        for number, store in enumerate(self._opened.stores):
+        for number, store in enumerate(self._open_stores.stores):
             table = store.labelled(split, self.views, self.phases)
             tables.append(table.assign(store=number, key=store.name + "/" + table["patient"]))
         return pd.concat(tables, ignore_index=True)
@@ -153,12 +153,12 @@ class LabelledFrameDataModule(LightningDataModule):
         if self.label_patients is not None:
             chosen = draw_patients(table["key"], self.label_patients, self.seed)
             table = table[table["key"].isin(chosen)].reset_index(drop=True)
-        return LabelledFrames(self._opened, table, self.structures)
+        return LabelledFrames(self._open_stores, table, self.structures)
 
     @cached_property
     def val_frames(self) -> LabelledFrames:
         """Frames to validate on."""
-        return LabelledFrames(self._opened, self._table(self.val_split), self.structures)
+        return LabelledFrames(self._open_stores, self._table(self.val_split), self.structures)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the stores and choose the frames, so that errors come before the training."""
@@ -188,11 +188,11 @@ class LabelledFrameDataModule(LightningDataModule):
 
     def provenance(self) -> dict[str, Any]:
         """Return the data that an exported model records: stores, splits, patients and frames."""
-        stores = self._opened.stores
+        stores = self._open_stores.stores
         return {
             "stores": [store.fingerprint for store in stores],
             "preprocessing": sorted({store.preprocessing.fingerprint for store in stores}),
-            "size": self._opened.size,
+            "size": self._open_stores.size,
             "train_split": self.train_split,
             "val_split": self.val_split,
             "label_patients": len(set(self.train_frames.table["key"])),

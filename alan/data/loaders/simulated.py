@@ -166,7 +166,7 @@ class SimulatedDataModule(LightningDataModule):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     @cached_property
-    def _opened(self) -> StoreSet:
+    def _open_stores(self) -> StoreSet:
         stores = StoreSet(self.stores)
         for store in stores.stores:
             lacking = [name for name in self.structures if name not in store.structures]
@@ -176,14 +176,14 @@ class SimulatedDataModule(LightningDataModule):
         return stores
 
     def _dense(self, split: str, unlabelled: FrameDataset | None, most: int | None) -> DenseFrames:
-        parts = [self._rows(number, store, split) for number, store in enumerate(self._opened.stores)]
+        parts = [self._rows(number, store, split) for number, store in enumerate(self._open_stores.stores)]
         rows, phase = (np.concatenate(part) for part in zip(*parts, strict=True))
         if most is not None and len(rows) > most:
             chosen = np.linspace(0, len(rows) - 1, most).round().astype(np.int64)
             rows, phase = rows[chosen], phase[chosen]
         draw = 0 if unlabelled is None else self.unlabelled_batch_size
         return DenseFrames(
-            self._opened, rows, phase, self.structures, unlabelled=unlabelled, draw=draw, seed=self.seed
+            self._open_stores, rows, phase, self.structures, unlabelled=unlabelled, draw=draw, seed=self.seed
         )
 
     def _rows(self, number: int, store: FrameStore, split: str) -> tuple[IntArray, NDArray[np.float32]]:
@@ -202,10 +202,10 @@ class SimulatedDataModule(LightningDataModule):
         other = None
         if self.unlabelled:
             other = FrameDataModule(self.unlabelled, self.unlabelled_split, self.unlabelled_views).dataset
-            if other.stores.size != self._opened.size:
+            if other.stores.size != self._open_stores.size:
                 raise DataError(
                     f"{self.unlabelled[0]} has frames of {other.stores.size} px, {self.stores[0]} of "
-                    f"{self._opened.size} px: prepare both with the same size"
+                    f"{self._open_stores.size} px: prepare both with the same size"
                 )
         return self._dense(self.train_split, other, None)
 

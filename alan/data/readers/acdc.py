@@ -68,11 +68,11 @@ class Acdc(EchoDataset):
     diagnosis: is the problem solved?", IEEE Transactions on Medical Imaging 37(11), 2018.
 
     Each slice along z is a sample of one frame, ``patient001_frame01_slice_3`` (slices count from 1), without a
-    view, because short-axis MR is no view of echocardiography. In the NIfTI layout ED and ES are the frames that
-    ``Info.cfg`` names, and its Group, Height and Weight become attributes; without it the phase is unknown. In the
-    HDF5 layout frame 01 is ED, frame 02 is ES, and pixel sizes are those of a table ``spacing.csv`` in the folder
-    or its parent (columns ``volume``, ``spacing_x``, ``spacing_y``, and perhaps ``spacing_z``, in mm), or unknown.
-    The distance of the slices becomes the attribute ``slice_mm``, which volumes in ml need.
+    view, because short-axis MR is not a view of echocardiography. In the NIfTI layout ED and ES are the frames
+    that ``Info.cfg`` names, and its Group, Height and Weight become attributes; without it the phase is unknown.
+    In the HDF5 layout frame 01 is ED, frame 02 is ES, and pixel sizes are those of a table ``spacing.csv`` in the
+    folder or its parent (columns ``volume``, ``spacing_x``, ``spacing_y``, and perhaps ``spacing_z``, in mm), or
+    unknown. The distance of the slices becomes the attribute ``slice_mm``, which volumes in ml need.
 
     Grey values of a volume are scaled linearly from its minimum and maximum to 0 and 255, or robustly, see
     ``grey``. The HDF5 files hold volumes that were stretched to 0 to 1 in the same way, so that both layouts look
@@ -119,7 +119,7 @@ class Acdc(EchoDataset):
             found = list(self._slices())
         if not found:
             raise DataError(
-                f"{self.root}: no ACDC slice found; {self.name} asks for the folder that holds {contents}"
+                f"{self.root}: no ACDC slice found; {self.name} needs the folder that holds {contents}"
             )
         found.sort(key=lambda item: _natural(item[0].id))
         records = [record for record, _ in found]
@@ -132,7 +132,7 @@ class Acdc(EchoDataset):
         shared = [path for path in infos if path.is_file()]
         shared += [table] if table is not None and self._sizes else []
         options: dict[str, Any] = {"structures": list(self._joined.items())}
-        if grey != "range":  # fingerprints of before stay
+        if grey != "range":  # the default leaves older fingerprints unchanged
             options["grey"] = grey
         self._set_records(records, files, options, shared)
 

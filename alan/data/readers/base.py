@@ -69,7 +69,7 @@ class EchoDataset(ABC):
         self.root = Path(root)
         if not self.root.is_dir():
             what = "is a file" if self.root.exists() else "no such folder"
-            raise DataError(f"{self.root}: {what}; {self.name} asks for the folder that holds {contents}")
+            raise DataError(f"{self.root}: {what}; {self.name} needs the folder that holds {contents}")
         self.simulated = is_simulated(self.root)
         if self.simulated:
             self.name = f"simulated {self.name}"

@@ -97,7 +97,7 @@ class Camus(EchoDataset):
         folders = _patient_folders(self.root)
         if not folders:
             raise DataError(
-                f"{self.root}: no patient folder found; {self.name} asks for the folder that holds {contents}"
+                f"{self.root}: no patient folder found; {self.name} needs the folder that holds {contents}"
             )
         splits = _splits(self.root, folders, split)
         records: list[Record] = []

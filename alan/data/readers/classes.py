@@ -158,7 +158,7 @@ def category_names(categories: Any, path: Path) -> dict[int, str]:
         Id to name, in the order of the list.
 
     Raises:
-        DataError: It is not such a list, an id is no whole number from 0, an id or a name is used twice or
+        DataError: It is not such a list, an id is not a whole number from 0, an id or a name is used twice or
             empty, or there are more than 255 classes.
     """
     if not isinstance(categories, list) or not all(isinstance(entry, Mapping) for entry in categories):
@@ -167,7 +167,7 @@ def category_names(categories: Any, path: Path) -> dict[int, str]:
     for entry in categories:
         name, identity = entry.get("name"), entry.get("id")
         if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{path}: {name!r} is no name of a class: give every class a name (in quotes)")
+            raise DataError(f"{path}: {name!r} is not the name of a class: give every class a name (in quotes)")
         text = str(identity).strip()
         if isinstance(identity, bool) or not re.fullmatch(r"\d+", text):
             raise DataError(f"{path}: class {name!r} has the id {identity!r}; ids are whole numbers from 0")
@@ -219,10 +219,10 @@ def _colour(value: Any, path: Path) -> int | None:
             try:
                 parts = ImageColor.getrgb(value.strip())[:3]
             except ValueError as error:
-                raise DataError(f"{path}: {value!r} is no colour: write '#rrggbb' or 'r g b'") from error
+                raise DataError(f"{path}: {value!r} is not a colour: write '#rrggbb' or 'r g b'") from error
     good = isinstance(parts, (list, tuple)) and len(parts) == 3
     if not good or not all(type(part) is int and 0 <= part <= 255 for part in parts):
-        raise DataError(f"{path}: {value!r} is no colour: give red, green and blue from 0 to 255")
+        raise DataError(f"{path}: {value!r} is not a colour: give red, green and blue from 0 to 255")
     return int(colour_code(np.array(parts)))
 
 

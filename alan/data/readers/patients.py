@@ -126,7 +126,7 @@ def _by_rule(rule: str, ids: Sequence[str]) -> list[dict[str, str]]:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise ParameterError(f"patient={rule!r} is no regular expression ({error}): correct it") from error
+        raise ParameterError(f"patient={rule!r} is not a regular expression ({error}): correct it") from error
     groups = set(pattern.groupindex)
     if "patient" not in groups or not groups <= {"patient", *_COLUMNS}:
         raise ParameterError(

@@ -165,6 +165,8 @@ def _classes(label: Mapping[str, Any], categories: Mapping[int, str], where: str
             listed = ", ".join(f"{number} {name}" for number, name in categories.items())
             raise DataError(f"{where}: unknown class id {category!r}; the categories are {listed}")
         if not isinstance(key, int) or key < 1 or key in classes:
-            raise DataError(f"{where}: {key!r} is no id of an annotation; ids are different whole numbers from 1")
+            raise DataError(
+                f"{where}: {key!r} is not the id of an annotation; ids are different whole numbers from 1"
+            )
         classes[key] = categories[category]
     return classes

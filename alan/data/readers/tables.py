@@ -142,12 +142,12 @@ def parse_number(text: str) -> float | None:
     """Read a number with a decimal point or a decimal comma; None for an empty text.
 
     Raises:
-        ValueError: The text is no number.
+        ValueError: The text is not a number.
     """
     if not text:
         return None
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text!r} is not a number")
     value = float(text.replace(",", "."))
     return None if value != value else value  # noqa: PLR0124 (NaN)
 

@@ -12,7 +12,7 @@ from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.cycle import Cycle
 from alan.data.simulator.geometry import FAR, ellipse_distance, profile, segment_distance
 from alan.data.simulator.pose import ApicalPose
-from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RA, RV, Painted, Scene
+from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RA, RV, Scene, TissuePoints
 
 #: Thickness of the right ventricular free wall and of atrial walls in cm.
 _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
@@ -42,7 +42,7 @@ class ApicalScene(Scene):
         return torch.stack([apex, base], 1)
 
     @override
-    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
+    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
         p, R, L = self.patient, self.radius, self.length
         sin, cos = math.sin(self.pose.rotation), math.cos(self.pose.rotation)
         dx, dz = x - self.pose.apex_x, z - (self.pose.apex_z + 0.25 * self.contraction)
@@ -77,14 +77,14 @@ class ApicalScene(Scene):
             labels.masked_fill_(right[0], RV).masked_fill_(right[1], RA)
         labels.masked_fill_(atrium < 0, LA).masked_fill_(cavity, LV)
         if not lines:
-            return Painted(labels)
+            return TissuePoints(labels)
         rough = p.trabeculae * (0.5 + 0.5 * torch.sin(5.0 * u + 2.0 * torch.sign(v)))
         papillary = ellipse_distance(u, v, (0.6 * L, 0.7 * R), (1.0 + 0 * L, p.papillary + 1e-3 + 0 * L))
         lining = (across > inner - rough) & (u < 0.8 * L)
         labels.masked_fill_(cavity & (lining | (papillary < 0)), PAPILLARY)
         free = right[2] if right is not None else None
         boost = self._boost(u, v, outer)
-        return Painted(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost)
+        return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost)
 
     def _boost(self, u: Tensor, v: Tensor, outer: Tensor) -> Tensor:
         """Factor on the echo of walls: bright septum, fading lateral wall, apex and right heart."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from alan.data.simulator.acquisition import N_BEAMS, N_SAMPLES, Acquisition, Physics
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.geometry import blur, smooth_field
-from alan.data.simulator.scene import FIBROUS, MUSCLE, MYO, PAPILLARY, Painted, Scene
+from alan.data.simulator.scene import FIBROUS, MUSCLE, MYO, PAPILLARY, Scene, TissuePoints
 
 _GRID = (N_SAMPLES, N_BEAMS)
 #: Half thickness (cm) of a leaflet and of the pericardium, as Gaussian standard deviations.
@@ -79,7 +79,7 @@ def form_echo(scene: Scene, acq: Acquisition, physics: Physics, generator: torch
 
 def _echogenicity(
     patient: PatientAnatomy,
-    painted: Painted,
+    painted: TissuePoints,
     acq: Acquisition,
     physics: Physics,
     generator: torch.Generator,
@@ -120,7 +120,7 @@ def _echogenicity(
 
 
 def _scatterers(anchored: Tensor, fresh: Tensor, blood: Tensor, contraction: Tensor) -> Tensor:
-    """Scatterers (T, 2, N_SAMPLES, N_BEAMS): those of tissue follow the wall, those of blood are drawn anew."""
+    """Scatterers (T, 2, N_SAMPLES, N_BEAMS): those of tissue follow the wall, those of blood are drawn again."""
     scale = 1 + 0.10 * contraction  # (T, 1)
     rows = torch.linspace(-1.1, 0.9, N_SAMPLES) * scale + 0.1
     columns = torch.linspace(-1, 1, N_BEAMS) * scale

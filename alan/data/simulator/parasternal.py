@@ -12,7 +12,7 @@ from typing_extensions import override
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.cycle import Cycle
 from alan.data.simulator.geometry import FAR, ellipse_distance, profile, segment_distance
-from alan.data.simulator.scene import AO, FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RV, Painted, Scene
+from alan.data.simulator.scene import AO, FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, RV, Scene, TissuePoints
 
 _VESSEL_WALL = 0.28
 
@@ -33,7 +33,7 @@ class LongAxisScene(Scene):
         return 12.6
 
     @override
-    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
+    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
         p, R, L, c = self.patient, self.radius, self.length, self.contraction
         sin, cos = math.sin(self.rotation), math.cos(self.rotation)
         dx, dz = x - (self.base_x - 0.35 * c), z - self.base_z
@@ -74,10 +74,10 @@ class LongAxisScene(Scene):
         labels.masked_fill_((aorta < _VESSEL_WALL) & (u > L - 0.1) & (aorta >= 0), FIBROUS)
         labels.masked_fill_(aorta < 0, AO).masked_fill_(cavity, LV)
         if not lines:
-            return Painted(labels)
+            return TissuePoints(labels)
         along = (u > 0.1 * L) & (u < 1.03 * L) & (v > 0)
         pericardium = torch.where(along, (bent - outer - 0.05).abs(), FAR)
-        return Painted(labels, self._leaflets(u, v, root), pericardium)
+        return TissuePoints(labels, self._leaflets(u, v, root), pericardium)
 
     def _leaflets(self, u: Tensor, v: Tensor, root: Tensor) -> Tensor:
         """Distance to the nearest leaflet of the mitral and the aortic valve."""
@@ -115,7 +115,7 @@ class ShortAxisScene(Scene):
         return 11.8
 
     @override
-    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
+    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
         p, R, c = self.patient, self.radius, self.contraction
         u, v = z - self.middle_z, x - self.middle_x
         radius = torch.hypot(u * self.eccentricity, v / self.eccentricity)
@@ -134,6 +134,6 @@ class ShortAxisScene(Scene):
             papillary = torch.hypot(v - 0.72 * math.cos(a) * R, u - 0.72 * math.sin(a) * R) - size * (1 + 0.15 * c)
             labels.masked_fill_((papillary < 0) & (inner < 0), PAPILLARY)
         if not lines:
-            return Painted(labels)
+            return TissuePoints(labels)
         far = torch.full_like(inner, FAR)
-        return Painted(labels, far, torch.where(angle > -0.3, (outer - 0.05).abs(), far))
+        return TissuePoints(labels, far, torch.where(angle > -0.3, (outer - 0.05).abs(), far))

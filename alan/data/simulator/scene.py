@@ -22,7 +22,7 @@ MUSCLE, FIBROUS, PAPILLARY = 20, 21, 22
 
 
 @dataclass
-class Painted:
+class TissuePoints:
     """Anatomy at P points in T frames.
 
     Attributes:
@@ -79,7 +79,7 @@ class Scene(abc.ABC):
         """Return the depth in cm that shows the whole heart."""
 
     @abc.abstractmethod
-    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> Painted:
+    def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
         """Paint the anatomy at given points.
 
         Args:

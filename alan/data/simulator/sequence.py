@@ -117,7 +117,7 @@ def simulate_sequence(
     cycle = Cycle.systole(n_frames, rng) if systole_only else Cycle.beating(n_frames, beats, rng)
     scene = _scene(view, patient, cycle, rng, pose or {})
     acq = Acquisition.sample(patient, scene.needed_depth(), view in _APICAL, rng)
-    acq = _given(acq, acquisition or {})
+    acq = _replace_fields(acq, acquisition or {})
     generator = torch.Generator().manual_seed(int(noise.generate_state(1, np.uint64)[0] >> 1))
     with one_thread(), torch.no_grad():
         frames, labels = render(scene, acq, physics or Physics(), shape, generator, labels_outside=labels_outside)
@@ -180,10 +180,10 @@ def _scene(
         return ShortAxisScene(patient, cycle, rng)
     four_chamber = view == "A4C"
     drawn = ApicalPose.sample(patient, four_chamber, rng)
-    return ApicalScene(patient, cycle, _given(drawn, pose), four_chamber)
+    return ApicalScene(patient, cycle, _replace_fields(drawn, pose), four_chamber)
 
 
-def _given(drawn: _Settings, values: Mapping[str, float]) -> _Settings:
+def _replace_fields(drawn: _Settings, values: Mapping[str, float]) -> _Settings:
     """Replace some of the drawn fields by given values."""
     known = [item.name for item in fields(drawn)]
     for name, value in values.items():

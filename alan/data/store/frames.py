@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from alan.data.io.base import times_at
-from alan.data.io.frames import Decoded, GreyMapping, Header
+from alan.data.io.frames import DecodedFrame, GreyMapping, Header
 from alan.data.io.grey import GreyRange
 from alan.data.store.reader import FrameStore
 
@@ -33,12 +33,12 @@ class StoredFrames:
         self.path, self._store = path, FrameStore(path)
         self._sequence = self._store.sequences[index]
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Iterator[DecodedFrame]:
         """Read the frames in order."""
         start, length = self._sequence.start, self._sequence.length
         for first in range(start, start + length, _CHUNK):
             places = np.arange(first, min(first + _CHUNK, start + length))
-            yield from map(Decoded, self._store.frames(places))
+            yield from map(DecodedFrame, self._store.frames(places))
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
         """Pixel size of the stored frames, and times where the archive has a frame rate."""

@@ -205,7 +205,7 @@ class FrameStore:
             (n, S, S) uint8.
 
         Raises:
-            ParameterError: An index is no integer, or outside the store.
+            ParameterError: An index is not an integer, or outside the store.
             DataError: The file is damaged.
         """
         return self._read("frames", indices, len(self))

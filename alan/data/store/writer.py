@@ -49,7 +49,7 @@ def prepare(
 ) -> FrameStore:
     """Decode every sample of an archive and write a frame store.
 
-    Decoded samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
+    DecodedFrame samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
     continues after the last whole sample. The store is written at the end and then renamed, so that it is whole or
     absent; at that moment the disk holds everything twice. Samples that cannot be used are skipped and
     listed in ``failures.csv`` in the folder of the store. If ``out`` was made from the same archive with the same
@@ -189,7 +189,7 @@ class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
             sample = self.dataset[index]
             if self.annotated:
                 kind = _EMPTY
-                sample = _annotated(sample)
+                sample = _keep_annotated(sample)
             stored = self.preprocessing.apply(sample)
         except DataError as error:
             failure = self.dataset.failure(index, error, kind)
@@ -197,7 +197,7 @@ class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
         return _entry(sample, stored, tuple(self.dataset.failures[before:]))
 
 
-def _annotated(sample: Sample) -> Sample:
+def _keep_annotated(sample: Sample) -> Sample:
     """Keep the frames with masks and those at ED and ES."""
     keep = sorted({*sample.mask_frames.tolist(), sample.ed, sample.es} - {None})
     if not keep:
@@ -243,7 +243,7 @@ def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> 
         batch_size=None,
         sampler=range(done, total),
         num_workers=min(workers, total - done),
-        collate_fn=_unchanged,
+        collate_fn=_identity,
         generator=torch.Generator(),  # the loader draws a seed from it instead of the global generator
     )
     name = f"prepare {decoder.dataset.name}"
@@ -255,7 +255,7 @@ def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> 
             bar.update()
 
 
-def _unchanged(item: _T) -> _T:
+def _identity(item: _T) -> _T:
     return item
 
 

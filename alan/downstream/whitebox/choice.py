@@ -54,7 +54,7 @@ class RuleEvidence(NamedTuple):
 
     @property
     def background_id(self) -> int | None:
-        """Id that is no parcel."""
+        """Id that is not a parcel."""
         background: int | None = self.settings["background_id"]
         return background
 

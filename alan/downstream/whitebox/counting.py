@@ -153,7 +153,7 @@ def count(
         parcel_maps: (N, H, W) integer ids.
         masks: (N, H, W) bool. An empty mask has no inside and no lower border; everything is outside of it.
         n_parcels: Number of parcels K.
-        background_id: Id that is no parcel.
+        background_id: Id that is not a parcel.
         overlap: Share in [0, 1].
         min_pixels: Number of pixels at the resolution of the maps.
         min_share_of_target: Share in [0, 1].

@@ -89,7 +89,7 @@ class ExpertOpinion(JsonModel):
 
         Args:
             n_parcels: Number of parcels K.
-            background_id: Id that is no parcel.
+            background_id: Id that is not a parcel.
 
         Returns:
             (K,) inside and (K,) outside: strength x share and strength x (1 - share).
@@ -183,7 +183,7 @@ def read_opinions(
 
     Raises:
         DataError: a file is missing or is not JSON.
-        ParameterError: a file is no opinion, is about another parcel model or structure, or is the second one.
+        ParameterError: a file is not an opinion, is about another parcel model or structure, or is the second one.
     """
     found: dict[str, ExpertOpinion] = {}
     for file in files:

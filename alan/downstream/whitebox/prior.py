@@ -169,7 +169,7 @@ def read_prior(prior: ParcelPrior | str | os.PathLike[str] | None, provenance: s
 
     Raises:
         DataError: the file is missing or is not JSON.
-        ParameterError: it is no prior, or was counted on other parcels.
+        ParameterError: it is not a prior, or was counted on other parcels.
     """
     if prior is not None and not isinstance(prior, ParcelPrior):
         prior = ParcelPrior.from_json(prior)

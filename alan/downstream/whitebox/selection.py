@@ -87,7 +87,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         n_parcels: Number of parcels K. None uses the highest id in ``fit`` plus 1, and lets later maps contain
             higher ids, which are never chosen.
         min_parcels: Take the best candidates until there are this many, even if they miss a threshold.
-        background_id: Id of pixels outside the ultrasound sector, which is no parcel.
+        background_id: Id of pixels outside the ultrasound sector, which is not a parcel.
         provenance: Fingerprint of the parcel model (backbone and head) that made the maps.
 
     Attributes:
@@ -197,7 +197,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
             The fitted selector.
 
         Raises:
-            ParameterError: the rule is not ``beta``, there is no prior, or a parameter is out of bounds.
+            ParameterError: the rule is not ``beta``, there is not a prior, or a parameter is out of bounds.
             SelectionError: no parcel of the prior is probable enough.
         """
         check_parameters(self)

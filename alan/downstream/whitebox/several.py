@@ -159,8 +159,8 @@ def load_white_boxes(
         opinions: Files of an expert's opinions on structures, by which parcels are chosen again.
 
     Raises:
-        ParameterError: a file is no white box or no opinion on one of them, two have the same structure, or the
-            temperature is missing.
+        ParameterError: a file is neither a white box nor an opinion on one of them, two have the same structure,
+            or the temperature is missing.
         SelectionError: an opinion leaves no parcel.
         DataError: a file is missing or is not JSON.
         CheckpointError: the parcels cannot be loaded, or a white box was fitted on other parcels.

@@ -146,7 +146,7 @@ def assign_roles(table: pd.DataFrame, lists: Mapping[str, list[int]], background
     Args:
         table: The table, changed in place.
         lists: Role to its ids.
-        background_id: Id that is no parcel.
+        background_id: Id that is not a parcel.
 
     Raises:
         ParameterError: an id is out of range or in two lists.

@@ -239,7 +239,7 @@ def _in_processes(
         pool.shutdown()
     except BrokenProcessPool as error:
         raise ConfigError(
-            f"a worker process was killed, perhaps out of memory: lower label_efficiency.workers ({workers}); "
+            f"a worker process was killed, probably out of memory: lower label_efficiency.workers ({workers}); "
             "the same command resumes from the finished cells"
         ) from error
     finally:

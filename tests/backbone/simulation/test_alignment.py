@@ -44,7 +44,7 @@ def test_shares_are_running_means():
     align(answers([1.0, 0.0]))
     align(answers([0.0, 1.0]))
     torch.testing.assert_close(align.unlabelled, torch.tensor([0.98, 0.02]))
-    assert set(align.state_dict()) == {"simulated", "unlabelled"}  # a resumed run goes on with them
+    assert set(align.state_dict()) == {"simulated", "unlabelled"}  # a resumed run continues with them
 
 
 def test_a_class_that_the_teacher_never_gives_stays_finite():

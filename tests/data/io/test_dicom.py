@@ -553,7 +553,7 @@ def test_no_pictures_in_it():
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_files(tmp_path, write, grey):
     (tmp_path / "junk.dcm").write_bytes(b"junk" * 50)
-    with pytest.raises(DataError, match=r"junk.dcm: is no DICOM file"):
+    with pytest.raises(DataError, match=r"junk.dcm: is not a DICOM file"):
         read_dicom(tmp_path / "junk.dcm")
     with pytest.raises(DataError, match="no such DICOM file"):
         read_dicom(tmp_path / "none.dcm")

@@ -131,5 +131,5 @@ def test_headers_that_are_refused(write, changes, words):
 def test_no_metaimage(tmp_path):
     for content in (b"nothing of the kind", bytes(range(256)) * 1000):
         (tmp_path / "a.mhd").write_bytes(content)
-        with pytest.raises(DataError, match=r"a.mhd: is no MetaImage file"):
+        with pytest.raises(DataError, match=r"a.mhd: is not a MetaImage file"):
             read_medical(tmp_path / "a.mhd")

@@ -218,7 +218,7 @@ def test_headers_that_are_refused(write, change, words):
 
 
 def test_no_nifti_file(write):
-    with pytest.raises(DataError, match=r"a.nii: is no NIfTI file"):
+    with pytest.raises(DataError, match=r"a.nii: is not a NIfTI file"):
         read_medical(write(b"no NIfTI file at all" * 40, "a.nii"))
 
 

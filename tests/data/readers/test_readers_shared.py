@@ -165,7 +165,7 @@ class TestEveryDataset:
                 data[index]
 
     def test_missing_root_names_path_and_remedy(self, case, tmp_path):
-        with pytest.raises(DataError, match=r"nowhere: no such folder; .* asks for the folder that holds"):
+        with pytest.raises(DataError, match=r"nowhere: no such folder; .* needs the folder that holds"):
             open_dataset(case[0], tmp_path / "nowhere")
 
     def test_empty_root(self, case, tmp_path):

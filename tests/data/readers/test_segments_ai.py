@@ -72,7 +72,7 @@ def test_id_that_no_annotation_has(root):
     ("edit", "message"),
     [
         (lambda d: label(d)["attributes"]["annotations"][0].update(category_id=9), "01.png': unknown class id 9"),
-        (lambda d: label(d)["attributes"]["annotations"][0].update(id=2), "2 is no id"),
+        (lambda d: label(d)["attributes"]["annotations"][0].update(id=2), "2 is not the id"),
         (lambda d: label(d)["attributes"].pop("annotations"), "no list of annotations"),
         (lambda d: label(d).update(label_status="LABELING_IN_PROGRESS"), "1 of 4 images have no mask"),
         (lambda d: d["samples"][0].update(labels={"ground-truth": None}), "01': label it in 'ground-truth'"),

@@ -75,13 +75,13 @@ def test_numbers():
         55.5, 55.5, -1, 0.001, 0.5, None, None,
     ]  # fmt: skip
     for text in ("1.234,5", "1_000", "12 ml", "one"):
-        with pytest.raises(ValueError, match="is no number"):
+        with pytest.raises(ValueError, match="is not a number"):
             parse_number(text)
 
 
 def test_cells_that_must_hold_numbers(tmp_path):
     row = {"EF": "high", "FPS": ""}
-    with pytest.raises(DataError, match=r"t.csv: 0XA: column 'EF' must hold numbers, 'high' is no number"):
+    with pytest.raises(DataError, match=r"t.csv: 0XA: column 'EF' must hold numbers, 'high' is not a number"):
         read_number(row, "EF", tmp_path / "t.csv", "0XA")
     assert read_number(row, "FPS", tmp_path, "0XA") is read_number(row, "ESV", tmp_path, "0XA") is None
 
