@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from alan.arrays import BoolArray, ByteArray
 from alan.data.fan import enclosing
-from alan.data.io.frames import Header
+from alan.data.io.base import Header
 from alan.errors import DataError
 
 LoopKind = Literal[

@@ -8,7 +8,7 @@ from .label_efficiency.protocol import LabelEfficiencyProtocol
 from .label_efficiency.rule import RuleMethod
 from .label_efficiency.segmenter import SegmenterMethod
 from .label_efficiency.soft import SoftLinearMethod
-from .metrics import average_surface_distance, dice, hausdorff95, iou
+from .metrics import dice, distances, iou
 from .protocols import SegmentationProtocol, ViewProtocol
 from .run import run_evaluation
 from .steps import ablate_steps
@@ -25,10 +25,9 @@ __all__ = [
     "SoftLinearMethod",
     "ViewProtocol",
     "ablate_steps",
-    "average_surface_distance",
     "bootstrap_interval",
     "dice",
-    "hausdorff95",
+    "distances",
     "iou",
     "run_ensemble",
     "run_evaluation",

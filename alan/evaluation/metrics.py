@@ -112,44 +112,20 @@ def surface_distances(a: BoolArray, b: BoolArray, spacing: Sequence[float]) -> t
     return np.asarray(to_b, np.float64), np.asarray(to_a, np.float64)
 
 
-def hausdorff95(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
-    """Compute the 95% Hausdorff distance: the larger of the two directed 95th percentiles.
-
-    Args:
-        a: (H, W) bool.
-        b: (H, W) bool.
-        spacing: (row, column) size of a pixel in mm.
-
-    Returns:
-        The distance in mm; NaN if a mask is empty.
-
-    Raises:
-        ParameterError: As :func:`surface_distances`.
-    """
-    return distances(a, b, spacing)[0]
-
-
-def average_surface_distance(a: BoolArray, b: BoolArray, spacing: tuple[float, float]) -> float:
-    """Compute the average symmetric surface distance: the mean over the outline pixels of both masks together.
-
-    Args:
-        a: (H, W) bool.
-        b: (H, W) bool.
-        spacing: (row, column) size of a pixel in mm.
-
-    Returns:
-        The distance in mm; NaN if a mask is empty.
-
-    Raises:
-        ParameterError: As :func:`surface_distances`.
-    """
-    return distances(a, b, spacing)[1]
-
-
 def distances(a: BoolArray, b: BoolArray, spacing: Sequence[float]) -> tuple[float, float]:
-    """Compute :func:`hausdorff95` and :func:`average_surface_distance` with one comparison of the outlines.
+    """Compute two distances of the surfaces of masks.
 
-    Arguments and errors are those of :func:`surface_distances`; masks may be volumes.
+    Args:
+        a: (H, W) bool, or (D, H, W) for volumes.
+        b: The same shape, bool.
+        spacing: (row, column) size of a pixel in mm; (slice, row, column) for volumes.
+
+    Returns:
+        The 95% Hausdorff distance, the larger of the two directed 95th percentiles, and the average symmetric
+        surface distance, the mean over the outline pixels of both masks together; in mm, NaN if a mask is empty.
+
+    Raises:
+        ParameterError: As :func:`surface_distances`.
     """
     to_b, to_a = surface_distances(a, b, spacing)
     if not len(to_b):

@@ -61,11 +61,10 @@ class Region:
 
 
 @dataclass(frozen=True)
-class Cine:
-    """A decoded cine loop or still.
+class Header:
+    """What a file states beside its frames.
 
     Attributes:
-        frames: (T, H, W) uint8, full range 0 to 255, oriented as a viewer shows them.
         fps: Frames per second (the mean where the rate varies), or None where the file does not state it.
         spacing: (row, column) size of a pixel in mm, or None if no size holds for the whole frame.
         times: (T,) seconds from the first frame, increasing, or None where the file does not state them.
@@ -76,7 +75,6 @@ class Cine:
         patient: Pseudonymous key of the patient, or None.
     """
 
-    frames: ByteArray
     fps: float | None = None
     spacing: Spacing | None = None
     times: NDArray[np.float64] | None = None
@@ -84,6 +82,17 @@ class Cine:
     notes: tuple[str, ...] = ()
     attributes: Mapping[str, float | str | tuple[float, ...]] = field(default_factory=dict)
     patient: str | None = None
+
+
+@dataclass(frozen=True)
+class Cine(Header):
+    """A decoded cine loop or still, with the fields of its :class:`~alan.data.io.base.Header`.
+
+    Attributes:
+        frames: (T, H, W) uint8, full range 0 to 255, oriented as a viewer shows them.
+    """
+
+    frames: ByteArray = field(kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the shapes of the arrays."""

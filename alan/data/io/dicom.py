@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from alan.data.io.base import GET_AGAIN, MAX_BYTES, Cine, ClippedReader, check_complete
+from alan.data.io.base import GET_AGAIN, MAX_BYTES, ClippedReader, Header, check_complete
 from alan.data.io.dicom_header import attribute_number, attributes, cine_times, patient, screen_regions, spacing_of
 from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
-from alan.data.io.frames import DecodedFrame, GreyMapping, Header, read_all
+from alan.data.io.frames import DecodedFrame, GreyMapping
 from alan.data.io.grey import GreyRange
 from alan.data.io.video import VideoFrames
 from alan.errors import DataError
@@ -53,8 +53,8 @@ def _begins_at_once(start: bytes) -> bool:
     return False
 
 
-def read_dicom(path: str | os.PathLike[str]) -> Cine:
-    """Decode a still or a cine loop.
+class DicomFrames:
+    """The frames of a DICOM file.
 
     Grey values go through modality LUT and VOI window (:func:`alan.data.io.grey.to_grey`), ``MONOCHROME1`` is
     inverted; colour is reduced to luma (ITU-R 601), palettes are applied. Times come from FrameTimeVector,
@@ -63,20 +63,6 @@ def read_dicom(path: str | os.PathLike[str]) -> Cine:
 
     Args:
         path: The file, with or without preamble.
-
-    Raises:
-        ConfigError: pydicom is not installed.
-        DataError: The file is missing, damaged or not DICOM, holds no pictures or too few frames, or uses
-            a compression that no installed decoder reads.
-    """
-    return read_all(DicomFrames(Path(path)))
-
-
-class DicomFrames:
-    """The frames of a DICOM file.
-
-    Args:
-        path: The file.
         whole: Whether all frames have to fit into memory at once.
 
     Attributes:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import Cine, FrameBuffer, Region, Spacing, log_notes, reading
+from alan.data.io.base import Cine, FrameBuffer, Header, log_notes, reading
 from alan.data.io.grey import GreyRange
 
 #: Conversion of a decoded frame to 0..255; None leaves uint8 frames as they are.
@@ -28,29 +27,6 @@ class DecodedFrame(NamedTuple):
 
     grey: NDArray[Any]
     colours: Callable[[], ByteArray] | None = None
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file states beside its frames; the fields are those of :class:`alan.data.Cine`.
-
-    Attributes:
-        fps: Frames per second, or None.
-        spacing: (row, column) size of a pixel in mm, or None.
-        times: (T,) seconds from the first frame, or None.
-        regions: Regions with their own scale.
-        notes: Conversions that were applied.
-        attributes: Further values, such as ``r_wave_times``.
-        patient: Pseudonymous key of the patient, or None.
-    """
-
-    fps: float | None = None
-    spacing: Spacing | None = None
-    times: NDArray[np.float64] | None = None
-    regions: tuple[Region, ...] = ()
-    notes: tuple[str, ...] = ()
-    attributes: Mapping[str, float | str | tuple[float, ...]] = field(default_factory=dict)
-    patient: str | None = None
 
 
 class FrameSource(Protocol):
@@ -93,6 +69,6 @@ def read_all(source: FrameSource) -> Cine:
             values, frames = frames, np.empty(frames.shape, np.uint8)
             for index, frame in enumerate(values):
                 frames[index] = mapping(frame)
-        cine = Cine(frames, **vars(header))
+        cine = Cine(frames=frames, **vars(header))
     log_notes(source.path, cine.notes)
     return cine

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import Cine, Spacing, reading, times_at
-from alan.data.io.frames import DecodedFrame, GreyMapping, Header, read_all
+from alan.data.io.base import Cine, Header, Spacing, reading, times_at
+from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
 from alan.data.io.nifti import nifti_layout, nifti_pixels
@@ -50,15 +50,6 @@ def medical_layout(path: str | os.PathLike[str]) -> PixelLayout:
     """
     with reading(path, "image") as source:
         return metaimage_layout(source) if _is_metaimage(source) else nifti_layout(source)
-
-
-def medical_shape(path: str | os.PathLike[str]) -> tuple[int, int, int]:
-    """Read (T, H, W) from the header of a NIfTI or MetaImage file.
-
-    Raises:
-        DataError: The file is missing, or has another format.
-    """
-    return medical_layout(path).shape
 
 
 def medical_files(path: Path) -> tuple[Path, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.bounds import PositiveInt, bounded
-from alan.data.io.base import check_complete, check_size, reading
-from alan.data.io.cine import frame_source
-from alan.data.io.frames import DecodedFrame, FrameSource, GreyMapping, Header
+from alan.data.io.base import (
+    Header,
+    check_complete,
+    check_size,
+    reading,
+)
+from alan.data.io.frames import DecodedFrame, FrameSource, GreyMapping
 from alan.data.io.grey import GreyRange
 from alan.errors import DataError
 
@@ -69,15 +71,14 @@ class CineStream:
         check_complete(self.path, "frames", self.n_frames, count)
 
 
-@bounded
-def open_cine(*paths: str | os.PathLike[str], n_samples: PositiveInt = 24) -> CineStream:
+def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
     """Open a loop of any format that :func:`alan.data.read_cine` reads, in memory that does not grow with it.
 
     All frames are decoded once, so that a damaged loop, or one that is shorter than it states, is refused before
     any of its frames is used.
 
     Args:
-        paths: The file, or the stills of one loop in the order of time.
+        source: The frames of a file, or of the stills of one loop, see :func:`alan.data.io.cine.frame_source`.
         n_samples: Number of sample frames at most; they are evenly spaced, from the first frame on.
 
     Returns:
@@ -86,16 +87,6 @@ def open_cine(*paths: str | os.PathLike[str], n_samples: PositiveInt = 24) -> Ci
     Raises:
         ConfigError: It is a DICOM file, and pydicom is not installed.
         DataError: A file is missing or damaged, holds fewer frames than it states, or frames of different sizes.
-    """
-    return open_stream(frame_source(*map(Path, paths)), n_samples)
-
-
-def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
-    """Open the frames of a source; see :func:`open_cine`.
-
-    Args:
-        source: The frames of a file.
-        n_samples: Number of sample frames at most.
     """
     found, shapes, count, step = GreyRange(), set[tuple[tuple[int, ...], Any]](), 0, 1
     low = high = np.zeros(0)

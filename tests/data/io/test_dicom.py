@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alan.data.io.dicom import is_dicom, read_dicom
+from alan.data.io.dicom import DicomFrames, is_dicom
+from alan.data.io.frames import read_all
 from alan.errors import AlanWarning, ConfigError, DataError
 
 pydicom = pytest.importorskip("pydicom")
 data = pytest.importorskip("pydicom.data")
+
+
+def read_dicom(path):
+    return read_all(DicomFrames(Path(path)))
 
 
 def shipped(name):

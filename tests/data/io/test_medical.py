@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from alan.data.io.medical import medical_shape, read_grey, read_labels, read_medical
+from alan.data.io.medical import medical_layout, read_grey, read_labels, read_medical
 from alan.errors import DataError
 
 
@@ -22,7 +22,7 @@ def test_files_of_simpleitk_are_read_back(tmp_path, archives, suffix, dtype, len
     assert np.array_equal(image.array, array.reshape(-1, 6, 10))
     assert image.array.dtype == dtype
     assert image.spacing == pytest.approx((0.5, 0.25))
-    assert medical_shape(path) == (length or 1, 6, 10)
+    assert medical_layout(path).shape == (length or 1, 6, 10)
 
 
 @pytest.mark.parametrize("suffix", [".mhd", ".mha"])
@@ -89,4 +89,4 @@ def test_what_is_no_grey_still_or_sequence(tmp_path):
         with pytest.raises(DataError, match=f"{name}.*({words})"):
             read_medical(tmp_path / name)
         with pytest.raises(DataError, match=f"{name}.*({words})"):
-            medical_shape(tmp_path / name)
+            medical_layout(tmp_path / name)

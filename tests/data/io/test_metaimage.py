@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from alan.data.io.medical import medical_shape, read_medical
+from alan.data.io.medical import medical_layout, read_medical
 from alan.errors import AlanWarning, DataError
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 12, 9), np.uint8)
@@ -90,7 +90,7 @@ def test_headers_that_end_early(write):
 def test_pixels_that_are_missing(write, tmp_path):
     path = write()
     (tmp_path / "a.raw").unlink()
-    assert medical_shape(path) == (3, 12, 9)
+    assert medical_layout(path).shape == (3, 12, 9)
     with pytest.raises(DataError, match=r"a.mhd: its pixels, 'a.raw', are missing; copy both files"):
         read_medical(path)
 

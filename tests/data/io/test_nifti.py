@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from alan.data.io.base import MAX_BYTES
-from alan.data.io.medical import medical_shape, read_grey, read_labels, read_medical
+from alan.data.io.medical import medical_layout, read_grey, read_labels, read_medical
 from alan.errors import DataError
 
 _CODES = {"u1": (2, 8), "i2": (4, 16), "f4": (16, 32), "f8": (64, 64), "u2": (512, 16)}
@@ -81,7 +81,7 @@ def test_the_suffix_does_not_decide_about_compression(tmp_path, write):
 def test_sizes_of_1_do_not_count(write, name, sizes):
     path = write(nifti(FRAMES, sizes), name)
     assert np.array_equal(read_medical(path).array, FRAMES)
-    assert medical_shape(path) == (5, 12, 9)
+    assert medical_layout(path).shape == (5, 12, 9)
 
 
 @pytest.mark.parametrize("sizes", [(9, 12, 5, 2), (9, 12, 1, 1, 5), (9,), (0, 12, 5), (9, -12, 5), (9, 12, 0)])
