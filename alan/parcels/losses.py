@@ -55,7 +55,7 @@ class _Frames(NamedTuple):
     w: Tensor
 
     def at(self, index: Tensor) -> _Frames:
-        return _Frames(*(value[index] for value in self))
+        return _Frames(*(value.index_select(0, index) for value in self))
 
     def unit(self) -> _Frames:
         """Rows of unit length, and weights that sum to 1 in each frame (or are all 0)."""
@@ -91,7 +91,8 @@ class _Moments(NamedTuple):
     filled: Tensor  # (P,) bool, the frame has a token
 
     def at(self, index: Tensor) -> _Moments:
-        return _Moments(*(value[index] for value in self))
+        # the gradient of value[index] adds repeated rows in the order of the threads, so that its bits vary
+        return _Moments(*(value.index_select(0, index) for value in self))
 
 
 def _moments(frames: _Frames) -> _Moments:
@@ -134,7 +135,7 @@ def _general(a: _Frames, b: _Frames, first: Tensor, second: Tensor, shift: float
     pair_step = max(1, BLOCK // (row_step * columns))
 
     def part(pairs: slice, row: int) -> Tensor:
-        some = _Frames(*(x[first[pairs], row : row + row_step] for x in a))
+        some = _Frames(*(x[:, row : row + row_step].index_select(0, first[pairs]) for x in a))
         return _block(some, b.at(second[pairs]), shift)
 
     sums = []

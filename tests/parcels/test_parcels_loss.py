@@ -184,6 +184,24 @@ def test_draws_depend_only_on_the_generator():
     assert first == again != other
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_two_threads_give_the_same_gradients_each_time(signed):
+    g = generator()
+    features, codes = (torch.randn(5, 8, 64, width, generator=g) for width in (128, 64))
+    codes = codes if signed else codes.softmax(-1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = []
+        for _ in range(4):
+            parameter = codes.clone().requires_grad_()
+            raptor_loss(features, parameter, generator=generator())["total"].backward()
+            gradients.append(parameter.grad)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
 def test_a_single_sequence_is_refused():
     with pytest.raises(ParameterError, match=r"1 sequence in the batch.*batch size to 2"):
         raptor_loss(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 2), generator=generator())

@@ -140,7 +140,7 @@ def test_folders_and_studies_of_something_else(tiny, tmp_path):
         ({"space.batchsizes": [4]}, ["'batchsizes'", "'batch_sizes'"]),
         ({"study.n_trials": 0}, ["n_trials is 0"]),
         ({"study.pruner": "median", "study.objectives": ["iou", "latency"]}, ["'median'", "one objective"]),
-        ({"study.storage": "postgres//nowhere"}, ["no database URL"]),
+        ({"study.storage": "postgres//nowhere"}, ["not a database URL"]),
         ({"study.storage": "sqlite:////nowhere/study.db"}, ["/nowhere/study.db", "unable to open"]),
         ({"data.structures": ["lvv"]}, ["'lvv'"]),
         ({"training.losses": {"bce": 1.0}}, ["'bce' does not fit 3"]),

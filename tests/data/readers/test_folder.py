@@ -246,7 +246,7 @@ class TestIdentify:
 
     @pytest.mark.parametrize(
         ("rule", "message"),
-        [("(", "no regular expression"), (".*", "needs"), ("(?P<patient>.*)(?P<age>)", "needs")],
+        [("(", "not a regular expression"), (".*", "needs"), ("(?P<patient>.*)(?P<age>)", "needs")],
     )
     def test_wrong_rules(self, tmp_path, rule, message):
         with pytest.raises(ParameterError, match=message):
