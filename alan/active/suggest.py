@@ -14,7 +14,7 @@ from alan.active.acquisition import UNCERTAINTIES, check_functions, entropy, ran
 from alan.active.diversity import FrameFeatures, choose
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores, Pool, StorePool, score_pool
-from alan.active.settings import COVERAGE, DISAGREEMENT, RANDOM, Passes
+from alan.active.settings import RANDOM, Passes
 from alan.arrays import ByteArray, FloatArray, IntArray
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.store.reader import FrameStore
@@ -122,7 +122,7 @@ def suggest(
         DataError: No image of the pool can be read.
     """
     (function,) = check_functions([function])
-    if function in (COVERAGE, DISAGREEMENT):
+    if function not in (RANDOM, *UNCERTAINTIES):
         raise ParameterError(
             f"function is {function!r}, which `alan active run` measures: give one of "
             f"{', '.join((RANDOM, *UNCERTAINTIES))}"

@@ -32,7 +32,7 @@ from alan.report.words import number, percent, plural
 # Okabe and Ito's colours, each with a marker of its own, in the order of the acquisition functions.
 _LOOKS = (
     ("#009E73", "s"), ("#0072B2", "o"), ("#D55E00", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
-    ("#882255", "*"),
+    ("#882255", "*"), ("#332288", "X"),
 )  # fmt: skip
 #: Columns of the ``summary.csv`` of active learning.
 _SUMMARY = (

@@ -182,6 +182,7 @@ def test_names():
         "random",
         "coverage",
         "disagreement",
+        "k_centre",
     )
     with pytest.raises(ParameterError, match="unknown acquisition function 'mfee': did you mean 'mfe'"):
         check_functions(["mfee"])

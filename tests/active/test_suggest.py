@@ -134,6 +134,7 @@ def test_pictures_that_cannot_be_read(folder):
         ({"n": 7}, "n is 7, but the pool holds 6 images: lower n"),
         ({"passes": 1}, "passes is 1"),
         ({"function": "entropy"}, "unknown acquisition function 'entropy'"),
+        ({"function": "k_centre"}, "function is 'k_centre', which `alan active run` measures: give one of random"),
         ({"candidates": 0}, "candidates is 0"),
     ],
 )
