@@ -130,7 +130,7 @@ class Sandbox:
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         for text in command.inputs():
             self.provide(text)
-        for name in command.files:
+        for name in command.files if command.verb == "analyze" else ():
             self.provide_folder(name)
         if command.verb != "simulate":
             for name in _ROOTS:

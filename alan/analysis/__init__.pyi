@@ -5,6 +5,7 @@ from .loop import Loop, open_loops
 from .loop_analysis import LoopAnalysis, LoopSettings, analyze_loop
 from .manifest import Manifest
 from .model import AnalysisModel
+from .model_export import export_model
 from .quality import FLAGS
 from .reference import read_reference, write_agreement
 from .results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult, ViewEvidence
@@ -39,6 +40,7 @@ __all__ = [
     "analyze_files",
     "analyze_loop",
     "export_loop",
+    "export_model",
     "find_sources",
     "open_loops",
     "read_loops",

@@ -23,7 +23,7 @@ from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.bounds import bounded
 from alan.errors import ConfigError
 
-#: Number of frames that go through the model at a time.
+#: Number of frames that are decoded at a time.
 _BATCH = 32
 
 
@@ -101,7 +101,7 @@ def analyze_loop(
     if view.view not in model.views:
         reason = f"the view is {view.view}: the model measures {', '.join(model.views)}"
         return LoopAnalysis(replace(base, status="left out", reason=reason), thumbnails=thumbnails)
-    maps = np.concatenate([model.maps(frames[n : n + _BATCH]) for n in range(0, len(frames), _BATCH)])
+    maps = model.maps(frames)
     timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
     result = _measured(base, loop, model, timeline=timeline, maps=maps, settings=settings)
     boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}

@@ -13,7 +13,8 @@ from alan.errors import DataError, nearest
 from alan.shipped import folders
 
 SCHEMA = "alan-model/1"
-_SUFFIX = ".model.json"
+#: Ending of the name of a manifest.
+SUFFIX = ".model.json"
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,9 @@ class Manifest:
 
     A manifest is a JSON file ``NAME.model.json``::
 
-        {"schema": "alan-model/1", "parcels": "alan-sim-small-parcels", "size": 112,
-         "views": {"A4C": {"lv": {"ED": "alan-sim-small-lv-ed", "ES": "alan-sim-small-lv-es"},
-                           "la": "alan-sim-small-la"}},
-         "view_bank": "alan-sim-small-views"}
+        {"schema": "alan-model/1", "parcels": "alan-sim-parcels", "size": 112,
+         "views": {"A4C": {"lv": {"ED": "alan-sim-lv-ED", "ES": "alan-sim-lv-ES"}, "la": "my-la"}},
+         "view_bank": "alan-sim-views"}
 
     Names are those of files beside the manifest, without suffix, or of shipped files.
 
@@ -45,12 +45,17 @@ class Manifest:
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
-        """Read a manifest by its path, or a shipped one by its name.
+        """Read a manifest by its path or folder, or a shipped one by its name.
 
         Raises:
-            DataError: the file is missing or damaged.
+            DataError: the file is missing or damaged, or a folder does not hold one manifest.
         """
         path = Path(path_or_name)
+        if path.is_dir():
+            found = sorted(path.glob(f"*{SUFFIX}"))
+            if len(found) != 1:
+                raise DataError(f"{path}: holds {len(found)} manifests (*{SUFFIX}): give the path of one")
+            path = found[0]
         if not path.is_file():
             known = shipped_models()
             if os.fspath(path_or_name) not in known:
@@ -92,9 +97,9 @@ class Manifest:
 def shipped_models() -> dict[str, Path]:
     """Names of the shipped models to their manifests."""
     return {
-        file.name.removesuffix(_SUFFIX): file
+        file.name.removesuffix(SUFFIX): file
         for folder in reversed(folders("checkpoints"))
-        for file in folder.glob(f"*{_SUFFIX}")
+        for file in folder.glob(f"*{SUFFIX}")
     }
 
 

@@ -6,25 +6,33 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.analysis.manifest import Manifest
+from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest
 from alan.analysis.views import ViewBank
 from alan.arrays import Float32Array
-from alan.data.preprocessing import Preprocessing, resize_frames
+from alan.data.preprocessing import resize_frames
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import DataError
-from alan.files import fingerprint
+from alan.export.runtime import OnnxParcels, cached_program, open_program
+from alan.export.weights import PARCELS, write_weights
+from alan.files import fingerprint, write_json, write_text
 from alan.parcels.model import ParcelModel, load_parcels
 
 MapArray = NDArray[np.uint8]
 #: Membership from which on a pixel belongs to a structure.
 LEVEL = 0.5
+#: Files of a saved model, beside its manifest and weights: white boxes, bank of views, exported program.
+BOXES, VIEWS, PROGRAM = "boxes", "views.safetensors", "network.onnx"
+#: What runs the network.
+Runtime = Literal["torch", "onnx"]
 _CAVITIES = ("lv", "la", "rv", "ra")
 
 
@@ -110,7 +118,6 @@ class AnalysisModel:
                 check_parcels(name, pair.ed.selector_, parcels)
                 check_parcels(name, pair.es.selector_, parcels)
         self.parcels, self.views, self.size, self.bank = parcels, views, size, bank
-        self.preprocessing = Preprocessing(size)
         described = {
             view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
             for view, boxes in views.items()
@@ -120,16 +127,19 @@ class AnalysisModel:
         )
 
     @classmethod
-    def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
+    def load(cls, path_or_name: str | os.PathLike[str], runtime: Runtime = "torch") -> Self:
         """Load a model by the path or the name of its manifest.
 
         Args:
-            path_or_name: JSON file, or name of a shipped one (``alan-sim-small``), see
+            path_or_name: JSON file, its folder, or name of a shipped one (``alan-sim``), see
                 :class:`alan.analysis.Manifest`.
+            runtime: What runs the network: ``torch``, or ``onnx`` for onnxruntime on the CPU, with the program
+                beside the manifest (see :meth:`save`), else with one that is exported once per user.
 
         Raises:
             DataError: the manifest is missing or damaged, or names a file that is missing.
-            CheckpointError: a white box was fitted on other parcels.
+            CheckpointError: a white box was fitted on other parcels, or the exported program is damaged.
+            ConfigError: the runtime is not installed.
         """
         manifest = Manifest.load(path_or_name)
         boxes = {name: ParcelSegmenter.from_json(manifest.find(name)) for name in manifest.box_names()}
@@ -138,9 +148,43 @@ class AnalysisModel:
             for view, structures in manifest.views.items()
         }
         parcels = load_parcels(manifest.find(manifest.parcels))
+        if runtime == "onnx":
+            beside = manifest.folder / PROGRAM
+            path = beside if beside.is_file() else cached_program(parcels, manifest.size)
+            parcels = open_program(path, parcels)
         name = manifest.view_bank
         bank = None if name is None else ViewBank.load(manifest.find(name), parcels.backbone)
         return cls(parcels, views, manifest.size, bank)
+
+    def save(self, folder: str | os.PathLike[str], name: str) -> None:
+        """Write the model into a folder of its own: manifest, weights, white boxes and bank of views.
+
+        Args:
+            folder: The folder, by which :meth:`load` finds the model; it may be moved.
+            name: Name of the manifest, ``NAME.model.json``.
+        """
+        root = Path(folder)
+        write_weights(self.parcels, root)
+        named: dict[str, dict[str, str | dict[str, str]]] = {}
+        for view, structures in self.views.items():
+            named[view] = {}
+            for structure, pair in structures.items():
+                boxes = {"": pair.ed} if pair.ed is pair.es else {"-ED": pair.ed, "-ES": pair.es}
+                for end, box in boxes.items():
+                    write_text(root / BOXES / f"{view}-{structure}{end}.json", box.to_json())
+                own = f"{BOXES}/{view}-{structure}"
+                named[view][structure] = own if len(boxes) == 1 else {"ED": f"{own}-ED", "ES": f"{own}-ES"}
+        if self.bank is not None:
+            self.bank.save(root / VIEWS, "backbone")
+        manifest = {"schema": SCHEMA, "parcels": PARCELS, "size": self.size, "views": named}
+        bank = {} if self.bank is None else {"view_bank": VIEWS}
+        write_json(root / f"{name}{SUFFIX}", manifest | bank)
+
+    @property
+    def runtime(self) -> str:
+        """What runs the network, with its version."""
+        name = "onnxruntime" if isinstance(self.parcels, OnnxParcels) else "torch"
+        return f"{name} {version(name)}"
 
     def structures(self, view: str) -> tuple[str, ...]:
         """Names of the structures of a view in the order of the labels.

@@ -142,5 +142,8 @@ def _serious(flags: Sequence[Flag]) -> list[Flag]:
 
 
 def _unique(flags: Sequence[Flag]) -> tuple[Flag, ...]:
-    """Each code once, with its first reason."""
-    return tuple({flag.code: flag for flag in reversed(flags)}.values())[::-1]
+    """Each code once, with its first reason, in the order of first occurrence."""
+    found: dict[str, Flag] = {}
+    for flag in flags:
+        found.setdefault(flag.code, flag)
+    return tuple(found.values())

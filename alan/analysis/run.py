@@ -6,7 +6,9 @@ import csv
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +24,12 @@ from alan.analysis.kinds import NotALoopError
 from alan.analysis.loop import Loop, open_loops
 from alan.analysis.loop_analysis import LoopSettings, analyze_loop
 from alan.analysis.measures import Grid
-from alan.analysis.model import AnalysisModel
+from alan.analysis.model import AnalysisModel, Runtime
 from alan.analysis.patients import KeyMasks, summarise_patients
 from alan.analysis.reference import AGREEMENT
 from alan.analysis.results import LoopResult, PatientResult
 from alan.analysis.sources import Source, find_sources
-from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, write_tables
+from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_tables
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.errors import ConfigError, DataError, ParameterError
@@ -38,10 +40,12 @@ _log = logging.getLogger(__name__)
 
 #: Folder of the state of each file, by which an interrupted run continues.
 SOURCES = "sources"
+#: Folder of the pages of the patients.
+PAGES = "patients"
 #: Label maps of a loop on the grid of the model.
 LABELS = "labels.npz"
 #: Everything that an analysis writes into its folder.
-CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, "patients", "report.html")
+CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, PAGES, "report.html")
 
 
 @bounded
@@ -56,6 +60,7 @@ class AnalysisSettings:
         frame_rate: Frames per second; None takes the times of the file.
         stills: Whether files that show a single moment are analyzed too.
         outputs: Files to write for each loop.
+        runtime: What runs the network: ``torch``, or ``onnx`` for onnxruntime.
     """
 
     model: str = "alan-sim"
@@ -64,6 +69,7 @@ class AnalysisSettings:
     frame_rate: PositiveFloat | None = None
     stills: bool = True
     outputs: tuple[Output, ...] = ("overlay", "png", "nifti")
+    runtime: Runtime = "torch"
 
 
 @dataclass(frozen=True)
@@ -72,17 +78,22 @@ class Analysis:
 
     Attributes:
         folder: Folder of the results.
-        loops: Result of each loop, in the order of the files.
+        names: Name of each loop, in the order of the files.
         patients: Summary of each patient.
         left_out: Name and reason of each file that shows no loop that can be measured.
         failures: Name and reason of each file that cannot be decoded.
     """
 
     folder: Path
-    loops: tuple[LoopResult, ...]
+    names: tuple[str, ...]
     patients: tuple[PatientResult, ...]
     left_out: tuple[tuple[str, str], ...]
     failures: tuple[tuple[str, str], ...]
+
+    @property
+    def loops(self) -> Iterator[LoopResult]:
+        """Result of each loop, in the order of the files, read one after the other."""
+        return read_loops(self.folder, self.names)
 
 
 @bounded
@@ -126,7 +137,7 @@ def analyze_files(
     folder = Path(out)
     if key is not None and Path(key).resolve().is_relative_to(folder.resolve()):
         raise ParameterError(f"key is {key}: give a file outside {folder}, whose files hold no identifier")
-    model = AnalysisModel.load(settings.model)
+    model = AnalysisModel.load(settings.model, settings.runtime)
     if model.bank is None and settings.loop.view is None:
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
     sources, others = find_sources(inputs, patient_rule, leave_out=folder)
@@ -144,19 +155,20 @@ def analyze_files(
     with open_run(folder, config, overwrite, CONTENTS) as run:
         run.keep = True
         states = _analyze_all(sources, folder, settings, model, workers)
-        found = _collect(folder, sources, states, others)
+        _remove_others(folder, sources, states)
+        found, n_measured = _collect(folder, sources, states, others)
         write_tables(folder, found.loops, found.patients)
         _log.info(
             "%s: %d loops of %d patients, %d left out, %d cannot be decoded",
             folder,
-            sum(loop.status == "measured" for loop in found.loops),
+            n_measured,
             len(found.patients),
             len(found.left_out),
             len(found.failures),
         )
+        paths = {source.name: source.path for source in sources}
         for name, reason in found.failures:
-            path = next(source.path for source in sources if source.name == name)
-            _log.warning("%s (%s): %s", path, name, reason)
+            _log.warning("%s (%s): %s", paths[name], name, reason)
         listed = [*found.failures, *found.left_out]
         total, broken = len(sources) + len(others), bool(found.failures)
         try:
@@ -190,9 +202,13 @@ def _analyze_all(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(n, context, _start_worker, (folder, settings)) as pool:
             futures = {pool.submit(_work, source): source for source in todo}
-            for future in as_completed(futures):
-                done[futures[future].name] = future.result()
-                bar.update()
+            try:
+                for future in as_completed(futures):
+                    done[futures.pop(future).name] = future.result()
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for the other files
+                raise
     return done
 
 
@@ -207,11 +223,12 @@ class Worker:
 
     def __init__(self, folder: Path, settings: AnalysisSettings, model: AnalysisModel | None = None) -> None:
         self.folder, self.settings = folder, settings
-        self.model = AnalysisModel.load(settings.model) if model is None else model
+        self.model = AnalysisModel.load(settings.model, settings.runtime) if model is None else model
         self.provenance = {
             "alan": __version__,
             "model": Path(settings.model).name,
             "model_fingerprint": self.model.fingerprint,
+            "runtime": self.model.runtime,
             "settings": fingerprint(settings),
         }
 
@@ -224,6 +241,10 @@ class Worker:
             state["left_out"] = str(error).removeprefix(f"{source.name}: ")
         except DataError as error:
             state["failure"] = source.redact(str(error)).removeprefix(f"{source.name}: ")
+        except OSError as error:
+            if error.filename is None or Path(error.filename) not in (source.path, *source.stills):
+                raise  # the disk is full, or the results cannot be written
+            state["failure"] = f"cannot be read ({error.strerror}); copy it again"
         write_json(_state_file(self.folder, source), state)
         return state
 
@@ -267,9 +288,13 @@ def _work(source: Source) -> dict[str, Any]:
 
 
 def _stamp(source: Source) -> str:
-    """Fingerprint of the names, sizes and times of the files of a source."""
+    """Fingerprint of the names, sizes and times of the files of a source; empty if one is gone."""
     paths = (source.path, *source.stills)
-    return fingerprint([(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths])
+    try:
+        found = [(str(path.resolve()), path.stat()) for path in paths]
+    except OSError:
+        return ""
+    return fingerprint([(name, status.st_size, status.st_mtime_ns) for name, status in found])
 
 
 def _state_file(folder: Path, source: Source) -> Path:
@@ -289,32 +314,47 @@ def _state(folder: Path, source: Source) -> dict[str, Any] | None:
     return state if whole and state["stamp"] == _stamp(source) else None
 
 
+def _remove_others(folder: Path, sources: Sequence[Source], states: Mapping[str, dict[str, Any]]) -> None:
+    """Remove what an earlier run of the folder found in files that have changed or are gone."""
+    known = {
+        f"{LOOP_FOLDER}/*/{RESULT}": {name for source in sources for name in states[source.name]["loops"]},
+        f"{PAGES}/*/*.html": {source.patient for source in sources if states[source.name]["loops"]},
+    }
+    for pattern, names in known.items():
+        for path in list(folder.glob(pattern)):
+            if path.parent.name not in names:
+                shutil.rmtree(path.parent)
+
+
 def _collect(
     folder: Path,
     sources: Sequence[Source],
     states: Mapping[str, dict[str, Any]],
     others: Sequence[tuple[str, str]],
-) -> Analysis:
-    """Read the results of all files and summarise the patients."""
-    loops, masks = [], {}
+) -> tuple[Analysis, int]:
+    """Summarise the patients, one after the other so that memory does not grow with the number of loops.
+
+    Returns:
+        The results, and the number of loops that were measured.
+    """
+    of_patient: dict[str, list[str]] = defaultdict(list)
     for source in sources:
-        for name in states[source.name]["loops"]:
-            result = LoopResult.from_json(folder / LOOP_FOLDER / name / RESULT)
-            loops.append(result)
-            if (key := _key_masks(folder, result)) is not None:
-                masks[name] = key
+        of_patient[source.patient] += states[source.name]["loops"]
+    patients: list[PatientResult] = []
+    unknown: dict[str, str] = {}
+    for patient in sorted(of_patient):
+        loops = [replace(loop, frames=()) for loop in read_loops(folder, of_patient[patient])]
+        masks = {loop.loop: key for loop in loops if (key := _key_masks(folder, loop)) is not None}
+        unknown |= {loop.loop: loop.reason for loop in loops if loop.status != "measured"}
+        patients += summarise_patients(loops, masks)
     by = {
         kind: [(source.name, state[kind]) for source in sources if (state := states[source.name])[kind]]
         for kind in ("left_out", "failure")
     }
-    unknown = [(loop.loop, loop.reason) for loop in loops if loop.status != "measured"]
-    return Analysis(
-        folder,
-        tuple(loops),
-        tuple(summarise_patients(loops, masks)),
-        (*others, *by["left_out"], *unknown),
-        tuple(by["failure"]),
-    )
+    names = tuple(name for source in sources for name in states[source.name]["loops"])
+    left_out = [(name, unknown[name]) for name in names if name in unknown]
+    found = Analysis(folder, names, tuple(patients), (*others, *by["left_out"], *left_out), tuple(by["failure"]))
+    return found, len(names) - len(unknown)
 
 
 def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:

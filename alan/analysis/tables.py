@@ -165,11 +165,12 @@ def write_tables(
         writer.writerows((name, *entry) for name, entries in columns.items() for entry in entries)
 
 
-def read_loops(folder: Path) -> Iterator[LoopResult]:
-    """Read the results of all loops of a folder, one after the other, in the order of their names.
+def read_loops(folder: Path, names: Iterable[str] | None = None) -> Iterator[LoopResult]:
+    """Read the results of loops of a folder, one after the other.
 
     Args:
         folder: Folder of the results.
+        names: Names of the loops; None reads all of them, in the order of their names.
 
     Yields:
         The loops.
@@ -177,8 +178,9 @@ def read_loops(folder: Path) -> Iterator[LoopResult]:
     Raises:
         DataError: A result is damaged.
     """
-    for path in sorted((folder / LOOP_FOLDER).glob(f"*/{RESULT}")):
-        yield LoopResult.from_json(path)
+    root = folder / LOOP_FOLDER
+    for name in sorted(path.parent.name for path in root.glob(f"*/{RESULT}")) if names is None else names:
+        yield LoopResult.from_json(root / name / RESULT)
 
 
 def read_patients(folder: Path) -> list[PatientResult]:

@@ -217,8 +217,7 @@ class ViewBank:
             grey = torch.from_numpy(np.ascontiguousarray(frames[start : start + _BATCH]))[:, None].float() / 255
             if grey.shape[-2:] != (side, side):
                 grey = _resize(grey, side)
-            maps = backbone.network(backbone.spec.normalise(grey.to(backbone.device)))
-            pooled.append(maps[-1].mean((2, 3)).float().cpu().numpy())
+            pooled.append(backbone.pooled(frames[start : start + _BATCH]).cpu().numpy())
             small = _resize(grey, THUMBNAIL)[:, 0]
             thumbnails.append((255 * small.clamp(0, 1)).round().to(torch.uint8).numpy())
         return np.concatenate(pooled), np.concatenate(thumbnails)

@@ -271,6 +271,23 @@ class Backbone(nn.Module, ABC):
         return self._features(self.spec.normalise(images), images)
 
     @torch.no_grad()
+    def pooled(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
+        """Compute one vector per frame, that of :meth:`BackboneSpec.tokens`.
+
+        This is the CLS token of a vision transformer, and the mean of the deepest map of a convolutional network.
+
+        Args:
+            frames: (B, H, W) uint8.
+
+        Returns:
+            (B, P) float32.
+
+        Raises:
+            ParameterError: The shape or the dtype is wrong.
+        """
+        return self.spec.tokens(self.network, self.spec.normalise(self._resize(frames))).frame.float()
+
+    @torch.no_grad()
     def sector(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Find the tokens inside the ultrasound sector: those with more than 30% of their window inside it.
 

@@ -68,7 +68,7 @@ class TransformerSpec(BackboneSpec):
         """
         tokens: Tensor = network.forward_features(images)
         height, width = (side // self.patch_size for side in images.shape[-2:])
-        grid = tokens[:, network.num_prefix_tokens :].reshape(len(tokens), height, width, -1)
+        grid = tokens[:, network.num_prefix_tokens :].reshape(tokens.shape[0], height, width, -1)
         return Tokens(tokens[:, 0] if network.cls_token is not None else grid.mean((1, 2)), grid)
 
     def lock(self, network: nn.Module, input_size: int | None = None, stride: int | None = None) -> VitBackbone:
@@ -277,13 +277,14 @@ class VitBackbone(Backbone):
         projection = vit.patch_embed.proj
         x = F.conv2d(normalised, projection.weight, projection.bias, stride=self.stride)
         x = x.flatten(2).transpose(1, 2)  # (B, h w, D)
-        prefix = [token.expand(len(x), -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
+        n = x.shape[0]  # not len(x), which would fix the size of the batch in an exported program
+        prefix = [token.expand(n, -1, -1) for token in (vit.cls_token, vit.reg_token) if token is not None]
         if vit.no_embed_class:
             x = torch.cat([*prefix, x + self.positions], dim=1)
         else:
             x = torch.cat([*prefix, x], dim=1) + self.positions
         x = vit.norm(vit.blocks(vit.norm_pre(x))).float()
-        grid = x[:, vit.num_prefix_tokens :].reshape(len(x), self.grid, self.grid, self.dim)
+        grid = x[:, vit.num_prefix_tokens :].reshape(n, self.grid, self.grid, self.dim)
         return Features(x[:, 0] if vit.cls_token is not None else grid.mean((1, 2)), grid)
 
     @torch.no_grad()

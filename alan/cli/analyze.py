@@ -19,6 +19,7 @@ def analyze(
     out: str,
     *,
     model: str = MODEL,
+    runtime: Literal["torch", "onnx"] = "torch",
     view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None,
     patient: str | None = None,
     spacing: list[float] | None = None,
@@ -46,7 +47,9 @@ def analyze(
         inputs: Files and folders, which may also follow the verb (alan analyze LOOPS --out RESULTS); folders are
             searched with all folders in them.
         out: Folder of the results.
-        model: Path or name of the model.
+        model: Path or name of the model, or the folder of alan export.
+        runtime: What runs the network: torch, or onnx for onnxruntime (extra onnx), which exports the model once
+            unless its folder holds the program.
         view: View of all loops; null recognises it.
         patient: Regular expression with the group (?P<patient>...) that finds the patient in the path of a file;
             null takes the patient of the DICOM header, else each loop is a patient.
@@ -87,6 +90,7 @@ def analyze(
 
     settings = AnalysisSettings(
         model=model,
+        runtime=runtime,
         loop=LoopSettings(view=view, samples=samples),
         spacing=None if spacing is None else (spacing[0], spacing[1]),
         frame_rate=frame_rate,

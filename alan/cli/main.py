@@ -42,6 +42,7 @@ VERBS = {
         "analyze",
         "measure loops of any vendor: beats, volumes, ejection fraction, with a report",
     ),
+    "export": ("alan.cli.export", "export", "export backbone and parcel head to ONNX or torch.export"),
     "cache": ("alan.cache.run", "write_cache", "write a locked backbone's features or parcels to HDF5"),
     "evaluate": (
         "alan.cli.evaluate",
@@ -91,16 +92,17 @@ def _is_group(word: str) -> bool:
     return any(name.startswith(f"{word} ") for name in VERBS)
 
 
-#: Verbs whose first arguments are files and folders, to the option that takes them.
-_FILES = {"analyze": "inputs"}
+#: Verbs that take arguments before their options, to the option that takes them and whether it is a list.
+_LEADING = {"analyze": ("inputs", True), "export": ("model", False)}
 
 
 def _name_files(verb: str, args: list[str]) -> list[str]:
-    """Give the files that follow a verb to their option: ``analyze A B --out C``."""
+    """Give the arguments that follow a verb to their option: ``analyze A B --out C``."""
     n = next((n for n, arg in enumerate(args) if arg.startswith("-")), len(args))
-    if verb not in _FILES or not n:
+    option, several = _LEADING.get(verb, ("", False))
+    if not option or not n or (n > 1 and not several):
         return args
-    return [f"--{_FILES[verb]}={json.dumps(args[:n])}", *args[n:]]
+    return [f"--{option}={json.dumps(args[:n]) if several else args[0]}", *args[n:]]
 
 
 def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from alan.backbone.base import Backbone
+from alan.backbone.base import Backbone, Features
 from alan.backbone.checkpoint import load_plain
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
@@ -110,8 +110,12 @@ class ParcelModel(nn.Module):
         Raises:
             ParameterError: the frames have another shape or dtype.
         """
-        tokens = self.backbone(torch.as_tensor(frames)).tokens
-        logits: Tensor = self.head(tokens)
+        return self.logits_of(self.backbone(torch.as_tensor(frames)))
+
+    @torch.no_grad()
+    def logits_of(self, features: Features) -> Tensor:
+        """Parcel logits (B, K, h, w) float32 from features of the backbone."""
+        logits: Tensor = self.head(features.tokens)
         return logits.permute(0, 3, 1, 2)
 
     @torch.no_grad()

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from alan.analysis.reference import read_agreement
-from alan.analysis.results import LoopResult, Measure, PatientResult
-from alan.analysis.tables import RESULT, read_loops, read_patients
+from alan.analysis.results import Measure, PatientResult
+from alan.analysis.tables import read_loops, read_patients
 from alan.report.analysis_figures import inline_picture
 from alan.report.figures import agreement_figure
 from alan.report.html import render_page
@@ -54,10 +54,7 @@ def write_analysis_report(folder: str | os.PathLike[str]) -> Path:
         overview.add(loop)
     record = provenance({}) | {"command": "", "inputs": {}}  # the command names files, which may name patients
     for patient in patients:
-        loops = [
-            LoopResult.from_json(loop_folder(root, name) / RESULT)
-            for name in overview.names.get(patient.patient, [])
-        ]
+        loops = list(read_loops(root, overview.names.get(patient.patient, [])))
         write_patient_page(root, patient, loops, record)
     known = {name for names in overview.names.values() for name in names}
     failures = [(name, reason) for name, reason in _failures(root) if name not in known]

@@ -1,17 +1,36 @@
 """From a folder of loops to tables: whole, resumable, and one broken file does not stop the others."""
 
 import csv
+import itertools
 import json
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
-from alan.analysis import AnalysisSettings, LoopSettings, analyze_files
+from alan.analysis import (
+    AnalysisSettings,
+    FrameResult,
+    LoopResult,
+    LoopSettings,
+    Source,
+    ViewEvidence,
+    analyze_files,
+    run,
+    write_tables,
+)
 from alan.analysis.run import LABELS, Worker
 from alan.cli.main import main
 from alan.data.simulator import simulate_sequence
 from alan.errors import ConfigError, DataError, ParameterError, SkippedError
+from alan.report.analysis import write_analysis_report
+
+from .made import made_labels, made_result
 
 FAST = AnalysisSettings(loop=LoopSettings(view="A4C", samples=4), outputs=("png",), spacing=0.8)
 
@@ -128,7 +147,7 @@ def test_another_configuration_needs_overwrite(archive, tmp_path):
     with pytest.raises(ConfigError):
         analyze_files(inputs, tmp_path / "out", other, workers=1)
     found = analyze_files(inputs, tmp_path / "out", other, workers=1, overwrite=True)
-    assert found.loops[0].view.view == "A2C"
+    assert next(found.loops).view.view == "A2C"
 
 
 def test_the_verb_takes_files_first_and_ends_with_1_for_a_broken_file(archive, tmp_path, capsys):
@@ -139,3 +158,115 @@ def test_the_verb_takes_files_first_and_ends_with_1_for_a_broken_file(archive, t
     assert sorted(bool(one["failure"]) for one in state) == [False, True]
     assert main(["analyze", str(tmp_path / "none"), "--out", str(tmp_path / "o"), "--view", "A4C"]) == 2
     assert "no such file or folder" in capsys.readouterr().err
+
+
+def made_folder(folder, n_patients, n_loops=2):
+    """Results of loops as a run leaves them, with the sources and states that they come from."""
+    sources, states = [], {}
+    for patient, loop in itertools.product(range(n_patients), range(n_loops)):
+        name = f"p{patient}_{loop}"
+        sources.append(Source(folder / f"{name}.avi", f"p{patient}", name))
+        states[name] = {"loops": [name], "left_out": None, "failure": None}
+        result = made_result(name=name, patient=f"p{patient}", view=ViewEvidence(("A4C", "A2C")[loop % 2], 1.0))
+        result.to_json(folder / "loops" / name / "result.json")
+        np.savez_compressed(folder / "loops" / name / LABELS, labels=made_labels(20))
+    return sources, states
+
+
+def test_tables_and_reports_are_written_with_one_patient_in_memory(tmp_path, monkeypatch):
+    sources, states = made_folder(tmp_path, 12)
+    read, alive, most = LoopResult.from_json.__func__, weakref.WeakSet(), []
+
+    def counted(cls, path):
+        result = read(cls, path)
+        alive.add(result.frames[0])
+        most.append(len(alive))
+        return result
+
+    monkeypatch.setattr(FrameResult, "__hash__", object.__hash__)
+    monkeypatch.setattr(LoopResult, "from_json", classmethod(counted))
+    found, n_measured = run._collect(tmp_path, sources, states, [("file_1", "no loop")])
+    write_tables(tmp_path, found.loops, found.patients)
+    write_analysis_report(tmp_path)
+    assert n_measured == len(found.names) == 24
+    assert [patient.method for patient in found.patients] == ["biplane"] * 12
+    assert found.left_out == (("file_1", "no loop"),)
+    assert len(most) >= 4 * 24  # patients, tables, first page, pages of the patients
+    assert max(most) <= 6  # those of a patient, of the one before, and the loop that was read last
+
+
+def test_the_order_of_tables_is_that_of_the_files_and_of_the_patients(tmp_path):
+    sources, states = made_folder(tmp_path, 3)
+    mixed = [sources[n] for n in (3, 0, 5, 1, 4, 2)]
+    left_out = replace(made_result(name="p1_0", patient="p1"), status="left out", reason="the view is other")
+    left_out.to_json(tmp_path / "loops" / "p1_0" / "result.json")
+    found, n_measured = run._collect(tmp_path, mixed, states, [])
+    assert [loop.loop for loop in found.loops] == list(found.names) == [source.name for source in mixed]
+    assert [patient.patient for patient in found.patients] == ["p0", "p1", "p2"]
+    assert (n_measured, found.left_out) == (5, (("p1_0", "the view is other"),))
+
+
+def test_results_of_files_that_changed_or_are_gone_are_removed(tmp_path):
+    sources, states = made_folder(tmp_path, 2)
+    for patient in ("p0", "p1"):
+        (tmp_path / "patients" / patient).mkdir(parents=True)
+        (tmp_path / "patients" / patient / "report.html").touch()
+    (tmp_path / "loops" / "notes").mkdir()
+    states["p0_1"]["loops"] = []  # it shows something else now
+    run._remove_others(tmp_path, sources[:2], states)
+    assert sorted(path.name for path in (tmp_path / "loops").iterdir()) == ["notes", "p0_0"]
+    assert [path.name for path in (tmp_path / "patients").iterdir()] == ["p0"]
+
+
+def test_a_file_that_vanishes_does_not_stop_the_others(tmp_path):
+    model = SimpleNamespace(fingerprint="f", runtime="torch")
+    worker = Worker(tmp_path / "out", FAST, model)
+    name = "smith_a4c.avi"
+    state = worker(Source(tmp_path / name, "p1", "p1_1"))
+    assert state["loops"] == []
+    assert "no such video" in state["failure"]
+    assert "smith" not in json.dumps(state)
+
+
+def test_an_error_of_the_results_is_no_failure_of_a_file(tmp_path, monkeypatch):
+    source = Source(tmp_path / "a.avi", "p1", "p1_1")
+    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+
+    def fail(path):
+        def opened(*args, **kwargs):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        return opened
+
+    monkeypatch.setattr(run, "open_loops", fail(source.path))
+    assert worker(source)["failure"] == "cannot be read (Permission denied); copy it again"
+    monkeypatch.setattr(run, "open_loops", fail(tmp_path / "out" / "loops"))
+    with pytest.raises(PermissionError):
+        worker(source)
+
+
+def test_an_error_in_one_process_does_not_wait_for_the_files_that_are_left(tmp_path, monkeypatch):
+    started, go_on = [], threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, n, context, initializer, arguments):
+            super().__init__(1)
+
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            go_on.set()
+            super().shutdown(wait=wait)
+
+    def work(source):
+        started.append(source.name)
+        if len(started) == 1:
+            raise OSError(28, "No space left on device")
+        go_on.wait(30)
+        return {}
+
+    monkeypatch.setattr(run, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(run, "_work", work)
+    sources = [Source(tmp_path / f"{n}.avi", f"p{n}", f"p{n}_1") for n in range(10)]
+    with pytest.raises(OSError, match="No space"):
+        run._analyze_all(sources, tmp_path, FAST, None, 2)
+    assert len(started) <= 2
