@@ -1,8 +1,7 @@
-from .program import Format, write_program
+from .program import write_program
 from .runtime import OnnxBackbone, OnnxParcels, cached_program, open_program
 
 __all__ = [
-    "Format",
     "OnnxBackbone",
     "OnnxParcels",
     "cached_program",
