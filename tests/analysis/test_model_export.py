@@ -10,7 +10,7 @@ import pytest
 from alan.analysis import AnalysisModel, LoopSettings, analyze_loop, export_model, find_sources, open_loops
 from alan.cli.main import main
 from alan.data.simulator import simulate_sequence
-from alan.data.simulator.layouts import write_video
+from alan.data.simulator.layouts import write_avi
 from alan.errors import ConfigError, DataError
 
 
@@ -27,7 +27,7 @@ def loops(tmp_path_factory):
     folder = tmp_path_factory.mktemp("loops")
     for seed, view in enumerate(("A4C", "A2C")):
         clip = simulate_sequence(view, seed, n_frames=24, beats=1.2, size=(160, 200), seed=seed)
-        write_video(folder / f"{view}.avi", clip.frames, clip.fps)
+        write_avi(folder / f"{view}.avi", clip.frames, clip.fps)
     return folder
 
 
