@@ -110,7 +110,7 @@ def extract_frames(
             write_json(target / SIMULATION, {"stills_of": str(source.absolute()), "complete": True})
         _publish(run, rows)
         _report(outcomes)
-        _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - _write_failures(outcomes))
+        _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - _count_failures(outcomes))
         report_failures(target / FAILURES, failures, total, strict=strict)
 
 
@@ -219,7 +219,7 @@ def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
     shutil.rmtree(run.folder / _UNFINISHED)
 
 
-def _write_failures(outcomes: dict[_Loop, _Outcome]) -> int:
+def _count_failures(outcomes: dict[_Loop, _Outcome]) -> int:
     return sum(bool(outcome.failure) for outcome in outcomes.values())
 
 

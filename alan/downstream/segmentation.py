@@ -210,8 +210,7 @@ def _source(folder: Path, name: str) -> str | None:
     try:
         with Image.open(folder / MASKS / f"{name}.png") as image:
             image.load()
-            found: str | None = image.info.get(_SOURCE)
-            return found
+            return image.info.get(_SOURCE)
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError):
         return None
 

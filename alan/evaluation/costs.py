@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alan.supervised.ensemble import Member
+from alan.supervised.timing import median_seconds
 
 
 @dataclass(frozen=True)
@@ -86,29 +86,16 @@ def measure_cost(network: Member, frames: NDArray[np.uint8], *, batch_size: int,
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
     device = parameters[0].device if parameters else torch.device("cpu")
     batch = batch.to(device)
-    network.probabilities(batch)
-    peak = _peak(network, batch, device)
-    times = []
-    for _ in range(repeats):
-        _wait(device)
-        start = time.perf_counter()
-        network.probabilities(batch)
-        _wait(device)
-        times.append(time.perf_counter() - start)
+    seconds = median_seconds(lambda: network.probabilities(batch), device, repeats=repeats, warmup=1)
     return Cost(
         parameters=sum(parameter.numel() for parameter in parameters),
-        ms=1000 * float(np.median(times)) / batch_size,
-        peak_mib=peak / 2**20,
+        ms=1000 * seconds / batch_size,
+        peak_mib=_peak(network, batch, device) / 2**20,
         batch_size=batch_size,
         size=int(batch.shape[-1]),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         threads=torch.get_num_threads(),
     )
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _peak(network: Member, batch: Tensor, device: torch.device) -> int:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from statistics import median
-
 import torch
 from torch import nn
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
+from alan.supervised.timing import median_seconds
 
 
 @bounded
@@ -34,18 +32,6 @@ def measure_latency(
     image = torch.zeros(1, 1, size, size, device=device)
     training = network.training
     network.eval()
-    times = []
-    for number in range(warmup + repeats):
-        _wait(device)
-        start = time.perf_counter()
-        network(image)
-        _wait(device)
-        if number >= warmup:
-            times.append(time.perf_counter() - start)
+    seconds = median_seconds(lambda: network(image), device, repeats=repeats, warmup=warmup)
     network.train(training)
-    return median(times)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return seconds

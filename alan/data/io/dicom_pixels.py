@@ -258,8 +258,7 @@ def _modality(values: NDArray[Any], dataset: Any) -> NDArray[Any]:
     if dataset.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
-        mapped: NDArray[Any] = apply_modality_lut(values, dataset)
-        return mapped
+        return apply_modality_lut(values, dataset)
     slope, intercept = (
         (numbers(dataset, name, "PixelValueTransformationSequence") or [default])[0]
         for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))

@@ -166,11 +166,9 @@ def luma(colours: NDArray[Any]) -> NDArray[Any]:
     if colours.dtype == np.uint8:
         return np.asarray(Image.fromarray(colours).convert("L"))
     red, green, blue = (colours[..., channel].astype(np.float64) for channel in range(3))
-    grey: NDArray[Any] = np.rint(0.299 * red + 0.587 * green + 0.114 * blue).astype(colours.dtype)
-    return grey
+    return np.rint(0.299 * red + 0.587 * green + 0.114 * blue).astype(colours.dtype)
 
 
 def _bytes(values: NDArray[Any], share: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> ByteArray:
     """Convert one frame: 255 times a share in 0..1, rounded."""
-    found: ByteArray = np.rint(np.clip(share(values.astype(np.float64)), 0, 1) * 255).astype(np.uint8)
-    return found
+    return np.rint(np.clip(share(values.astype(np.float64)), 0, 1) * 255).astype(np.uint8)

@@ -184,8 +184,7 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such class list; check the spelling")
     if path.suffix.lower() == ".csv":
-        rows: list[dict[str, Any]] = [*read_rows(path, ("name",), ("id", "colour", "color"))]
-        return rows
+        return [*read_rows(path, ("name",), ("id", "colour", "color"))]
     try:
         text = read_text(path)
         value = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)

@@ -33,8 +33,7 @@ def sector(frame: ByteArray) -> BoolArray:
         (H, W) bool, lit pixels with holes filled and specks removed; all False for a black frame.
     """
     lit = ndimage.binary_fill_holes(frame > _BLACK)
-    opened: BoolArray = ndimage.binary_opening(lit, iterations=2)
-    return opened
+    return ndimage.binary_opening(lit, iterations=2)
 
 
 def frame_statistics(frame: ByteArray, spacing: tuple[float, float] | None = None) -> dict[str, float]:

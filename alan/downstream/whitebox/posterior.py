@@ -44,8 +44,7 @@ class Posterior:
     @property
     def known(self) -> BoolArray:
         """(K,) bool, there is some evidence on the parcel."""
-        known: BoolArray = self.alpha + self.beta > 2 * JEFFREYS
-        return known
+        return self.alpha + self.beta > 2 * JEFFREYS
 
     @property
     def share(self) -> FloatArray:

@@ -84,5 +84,4 @@ def resize(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
     if mask.shape == size:
         return mask
     rows, columns = _interpolation(mask.shape[0], size[0]), _interpolation(mask.shape[1], size[1])
-    level: BoolArray = rows @ mask.astype(np.float32) @ columns.T >= 0.5
-    return level
+    return rows @ mask.astype(np.float32) @ columns.T >= 0.5
