@@ -108,19 +108,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 (hex) of a JSON-able value, independent of the order of its keys."""
+    """Compute the SHA-256 (hex) of a JSON-able value, independent of the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 (hex) of the bytes of a file."""
+    """Compute the SHA-256 (hex) of the bytes of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes, independent of their order."""
+    """Compute the SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes, independent of their order."""
     import torch  # takes seconds, for which verbs that only read and write files need not wait
 
     digest = hashlib.sha256()

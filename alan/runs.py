@@ -128,7 +128,7 @@ def _claim(out: Path, config: Any, overwrite: bool, contents: Sequence[str]) -> 
 
 
 def config_text(config: Any) -> str:
-    """The configuration of a run as YAML, without passwords."""
+    """Return the configuration of a run as YAML, without passwords."""
     return redact(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
 
 

@@ -26,7 +26,7 @@ ROOTS = (
 
 
 def folders(name: str) -> list[Path]:
-    """Folders of that name (``checkpoints`` or ``configs``), those of a checkout first."""
+    """Return the folders of that name (``checkpoints`` or ``configs``), those of a checkout first."""
     return [root / name for root in ROOTS if (root / name).is_dir()]
 
 
@@ -36,13 +36,13 @@ def shipped(suffix: str = ".safetensors") -> dict[str, Path]:
 
 
 def shipped_or_path(path_or_name: str | os.PathLike[str]) -> Path:
-    """The file of that path where there is one, else that of a shipped name, else the path as given."""
+    """Return the file of that path where there is one, else that of a shipped name, else the path as given."""
     path = Path(path_or_name)
     return path if path.exists() else shipped().get(os.fspath(path_or_name), path)
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Names of the shipped configurations (``dino/tiny_camus``) to their files, sorted by name."""
+    """Return the names of the shipped configurations (``dino/tiny_camus``) to their files, sorted by name."""
     found = {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for folder in reversed(folders("configs"))
@@ -70,7 +70,7 @@ def config_file(path_or_name: str | os.PathLike[str]) -> Path:
 
 
 def summary(config: Path) -> str:
-    """First line of a configuration's comment; empty where it has none."""
+    """Return the first line of a configuration's comment; empty where it has none."""
     with config.open(encoding="utf-8") as file:
         first = file.readline()
     return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -123,25 +123,25 @@ def acquisition(title: str) -> Callable[[Callable[[PassStatistics], Tensor]], Ca
 
 @acquisition("category first entropy (CFE)")
 def cfe(passes: PassStatistics) -> Tensor:
-    """Mean over the passes of the entropy, in nats (EDNAS, eq. 4)."""
+    """Compute the mean over the passes of the entropy, in nats (EDNAS, eq. 4)."""
     return passes.mean_entropy
 
 
 @acquisition("mean first entropy (MFE)")
 def mfe(passes: PassStatistics) -> Tensor:
-    """Entropy of the mean over the passes, in nats (EDNAS, eq. 5)."""
+    """Compute the entropy of the mean over the passes, in nats (EDNAS, eq. 5)."""
     return entropy(passes.mean)
 
 
 @acquisition("mutual information (MI)")
 def mi(passes: PassStatistics) -> Tensor:
-    """Mutual information of label and weights, the absolute value of MFE - CFE (BALD)."""
+    """Compute the mutual information of label and weights, the absolute value of MFE - CFE (BALD)."""
     return (mfe(passes) - cfe(passes)).abs()
 
 
 @acquisition("standard deviation (STD)")
 def std(passes: PassStatistics) -> Tensor:
-    """Standard deviation over the passes, its mean over the classes; for two classes that of either."""
+    """Compute the standard deviation over the passes, averaged over the classes."""
     return passes.deviation.mean(1)
 
 
@@ -154,7 +154,7 @@ UNCERTAINTIES = tuple(name for name, function in ACQUISITIONS.items() if functio
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """Entropy over the classes in nats, (N, C, H, W) to (N, H, W); 0 log 0 is 0."""
+    """Compute the entropy over the classes in nats, (N, C, H, W) to (N, H, W); 0 log 0 is 0."""
     found: Tensor = torch.special.entr(probabilities).sum(1)
     return found
 

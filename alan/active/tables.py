@@ -106,7 +106,7 @@ def write_results(
 
 
 def curves(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Mean and spread over the seeds at each number of labels.
+    """Compute the mean and spread over the seeds at each number of labels.
 
     Args:
         table: Rows of :func:`write_phases`.
@@ -122,7 +122,7 @@ def curves(table: pd.DataFrame, score: str) -> pd.DataFrame:
 
 
 def last_scores(table: pd.DataFrame, prefix: str, structures: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean scores of the last phase of each function over the seeds: labels, IoU, Dice of each structure."""
+    """Average the scores of the last phase over the seeds: labels, IoU, Dice of each structure."""
     rows = []
     for function, group in table.groupby("function", sort=False):
         last = group.sort_values("phase").groupby("seed").tail(1)
@@ -134,7 +134,7 @@ def last_scores(table: pd.DataFrame, prefix: str, structures: Sequence[str]) -> 
 
 
 def levels(table: pd.DataFrame, score: str, stop: float | None) -> list[float]:
-    """Target scores: shares of Random's last one (of the best without it), and the threshold."""
+    """Return the target scores: shares of Random's last one (of the best without it), and the threshold."""
     last = table.sort_values("phase").groupby(["function", "seed"], sort=False).tail(1)
     means = last.groupby("function")[score].mean()
     reference = float(means[RANDOM] if RANDOM in means else means.max())
@@ -142,7 +142,7 @@ def levels(table: pd.DataFrame, score: str, stop: float | None) -> list[float]:
 
 
 def labels_needed(table: pd.DataFrame, score: str, wanted: Sequence[float]) -> list[dict[str, Any]]:
-    """Number of labels at which a function first reaches a score.
+    """Return the number of labels at which a function first reaches a score.
 
     Args:
         table: Rows of :func:`write_phases`.
@@ -174,7 +174,7 @@ def labels_needed(table: pd.DataFrame, score: str, wanted: Sequence[float]) -> l
 
 
 def redundancy(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Redundancy of the choices of each function, means over phases and seeds: known patients, likeness."""
+    """Average the redundancy of the choices over phases and seeds: known patients, likeness."""
     choices = table[table["chosen"] != ""]
     means = choices.groupby("function", sort=False)[["known_patients", "likeness"]].mean()
     return [{str(key): value for key, value in row.items()} for row in means.reset_index().to_dict("records")]
@@ -188,7 +188,7 @@ class _Thumbnails:
         self._rows: NDArray[np.float32] = np.concatenate(rows)
 
     def likeness(self, before: Sequence[int], chosen: Sequence[int]) -> float:
-        """Mean over chosen images of the highest correlation with another labelled image; NaN without any."""
+        """Average the highest correlation of each chosen image with another labelled one; NaN without any."""
         if not len(chosen):
             return float("nan")
         others = self._rows[[*before, *chosen]]

@@ -31,13 +31,13 @@ _CHECK = "crc_"
 
 
 def n_bytes(layout: RowLayout, n_frames: int) -> int:
-    """Number of bytes of a file with ``n_frames`` rows."""
+    """Return the number of bytes of a file with ``n_frames`` rows."""
     row = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize + 4 for shape, dtype in layout.values())
     return n_frames * (row + 9) + 65536  # index and flag, and the head of the file
 
 
 def checksums(index: IntArray, values: NDArray[Any]) -> NDArray[np.uint32]:
-    """CRC-32 of rows, which covers the frame index of each row too.
+    """Compute the CRC-32 of rows, which covers the frame index of each row too.
 
     Args:
         index: (b,) global frame indices.
@@ -95,7 +95,7 @@ def places(file: Any, path: Path, *, whole: bool = True) -> dict[str, Place]:
 
 
 def read_index(file: Any, path: Path) -> IntArray:
-    """Global frame indices (n,) of an open HDF5 file, after :func:`places` has checked its claims."""
+    """Return the global frame indices (n,) of an open HDF5 file, after :func:`places` has checked its claims."""
     places(file, path)
     index: IntArray = file["index"][:]
     return index

@@ -103,7 +103,7 @@ class FeatureCache:
         return tuple(sorted(name for name in self._sources[0] if name in FEATURES))
 
     def cls(self, index: ArrayLike) -> NDArray[np.float32]:
-        """CLS features, (n, D) float32.
+        """Read the CLS features, (n, D) float32.
 
         Args:
             index: (n,) global frame indices of the store, in any order; repeats are allowed.
@@ -116,27 +116,27 @@ class FeatureCache:
         return found
 
     def tokens(self, index: ArrayLike) -> NDArray[np.float16]:
-        """Patch tokens, (n, h, w, D) float16; arguments and errors are those of :meth:`cls`."""
+        """Read the patch tokens, (n, h, w, D) float16; arguments and errors are those of :meth:`cls`."""
         found: NDArray[np.float16] = self.read("tokens", index)
         return found
 
     def sector(self, index: ArrayLike) -> BoolArray:
-        """Tokens inside the sector, (n, h, w) bool, stored with the tokens; see :meth:`cls`."""
+        """Read which tokens lie inside the sector, (n, h, w) bool, stored with the tokens; see :meth:`cls`."""
         found: BoolArray = self.read("sector", index)
         return found
 
     def logits(self, index: ArrayLike) -> NDArray[np.float16]:
-        """Parcel logits, (n, K, h, w) float16; arguments and errors are those of :meth:`cls`."""
+        """Read the parcel logits, (n, K, h, w) float16; arguments and errors are those of :meth:`cls`."""
         found: NDArray[np.float16] = self.read("logits", index)
         return found
 
     def maps(self, index: ArrayLike) -> ByteArray:
-        """Parcel maps, (n, H, W) uint8 at the size of the store; see :meth:`cls`."""
+        """Read the parcel maps, (n, H, W) uint8 at the size of the store; see :meth:`cls`."""
         found: ByteArray = self.read("maps", index)
         return found
 
     def missing(self, index: ArrayLike) -> IntArray:
-        """Global frame indices that are not in the cache, (m,) int64 in the order given."""
+        """Return the global frame indices that are not in the cache, (m,) int64 in the order given."""
         wanted = np.asarray(index, np.int64)
         return wanted[~np.isin(wanted, self.index)]
 

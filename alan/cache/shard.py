@@ -48,17 +48,17 @@ LIBVER = ("v108", "v108")
 
 
 def part_path(out: Path, rank: int) -> Path:
-    """Unfinished part of a rank: ``<out>.part``, ``<out>.rank1.part``, ..."""
+    """Return the unfinished part of a rank: ``<out>.part``, ``<out>.rank1.part``, ..."""
     return out.with_name(f"{out.name}.part" if rank == 0 else f"{out.name}.rank{rank}.part")
 
 
 def shard_path(out: Path, rank: int) -> Path:
-    """Finished part of one of several ranks: ``<out>.rank0``, ..."""
+    """Return the finished part of one of several ranks: ``<out>.rank0``, ..."""
     return out.with_name(f"{out.name}.rank{rank}")
 
 
 def leftovers(out: Path) -> list[Path]:
-    """Parts and shards in the folder of ``out``, sorted by name."""
+    """Return the parts and shards in the folder of ``out``, sorted by name."""
     pattern = re.compile(re.escape(out.name) + r"(\.part|\.rank\d+|\.rank\d+\.part)")
     return sorted(path for path in out.parent.glob("*") if pattern.fullmatch(path.name))
 

@@ -72,7 +72,7 @@ class FeatureModule(LightningModule):
         return kept | {"sector": found["sector"]} if "sector" in found else kept
 
     def layout(self, size: int) -> RowLayout:
-        """Shapes and dtypes of the features of one frame, from the features of an empty frame.
+        """Return the shapes and dtypes of the features of one frame, from the features of an empty frame.
 
         Args:
             size: Side of the frames in pixels.
@@ -82,7 +82,7 @@ class FeatureModule(LightningModule):
 
     @override
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int = 0) -> dict[str, Tensor]:
-        """Features of ``batch["frames"]``.
+        """Compute the features of ``batch["frames"]``.
 
         Raises:
             CacheError: a feature is not finite, or exceeds the range of float16 (65,504).
@@ -136,7 +136,7 @@ class CacheWriter(BasePredictionWriter):
         self.share = share
 
     def missing(self) -> IntArray:
-        """Global frame indices of this rank that are not written yet, (m,) ascending."""
+        """Return the global frame indices of this rank that are not written yet, (m,) ascending."""
         if self.shard is None:
             raise CacheError(f"{self.out}: the part is not open: add the writer to the callbacks of the trainer")
         return self.share[~self.shard.done]
@@ -199,6 +199,6 @@ class MissingFrames(LightningDataModule):
         self.batch_size, self.num_workers = batch_size, num_workers
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Batches in the order of the file."""
+        """Return the batches in the order of the file."""
         dataset = FrameDataset(self.stores, self.writer.missing())
         return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)

@@ -24,7 +24,7 @@ def check_spacing(spacing: tuple[float, float]) -> tuple[float, float]:
 
 
 def area_cm2(masks: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[np.float64]:
-    """Area of each mask.
+    """Compute the area of each mask.
 
     Args:
         masks: (..., H, W) bool.

@@ -49,7 +49,7 @@ class FitParser(Parser, LightningArgumentParser):
 
 
 def module_classes() -> dict[str, type]:
-    """Public modules and data modules by their bare names, which the command line takes."""
+    """Return the public modules and data modules by their bare names, which the command line takes."""
     return {
         name: getattr(importlib.import_module(package), name)
         for package in (*MODULES, *DATA)

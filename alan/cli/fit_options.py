@@ -51,7 +51,7 @@ def show_help(verb: str, summary: str, epilog: str) -> None:
 
 
 def class_names(packages: Sequence[str]) -> list[str]:
-    """Public names of modules, or of data modules, in packages."""
+    """Return the public names of modules, or of data modules, in packages."""
     return [
         name
         for package in packages

@@ -92,7 +92,7 @@ def defer(on: bool) -> None:
 
 
 def received_signal() -> int | None:
-    """The signal that asked this verb to stop, or None."""
+    """Return the signal that asked this verb to stop, or None."""
     return _State.received
 
 

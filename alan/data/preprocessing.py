@@ -62,7 +62,7 @@ class Preprocessing:
         return fingerprint({"preprocessing": 1, **self.to_dict()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Arguments of the constructor, JSON-able: ``Preprocessing(**p.to_dict()) == p``."""
+        """Return the arguments of the constructor, JSON-able: ``Preprocessing(**p.to_dict()) == p``."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     def apply(self, sample: Sample) -> Sample:

@@ -96,7 +96,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
     def kneighbors(
         self, X: ArrayLike, n_neighbors: PositiveInt | None = None, return_distance: bool = True
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]] | NDArray[np.int64]:
-        """Nearest training rows of each query, nearest first; ties are ordered by index.
+        """Return the nearest training rows of each query, nearest first; ties are ordered by index.
 
         Args:
             X: (Q, D) features.

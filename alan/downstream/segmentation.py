@@ -86,7 +86,7 @@ class SegmentedFrames:
         self.rows, self.failures = rows, failures
 
     def n_empty(self, structure: str) -> int:
-        """Number of frames in which the segment of a structure is empty."""
+        """Return the number of frames in which the segment of a structure is empty."""
         rows = [row for rows in self.rows.values() for row in rows if row["structure"] == structure]
         return sum(row["empty"] == "1" for row in rows)
 

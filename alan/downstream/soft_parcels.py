@@ -135,7 +135,7 @@ class ParcelMember(nn.Module):
 
 
 def gaussian_temperature(model: ParcelModel, frames: Tensor) -> float:
-    """Temperature at which a k-means head is a mixture of equal, spherical Gaussians with equal weights.
+    """Compute the temperature at which a k-means head is a mixture of equal, spherical Gaussians.
 
     With logits ``-d^2`` the posterior of a parcel is ``softmax(-d^2 / (2 s^2))``; the variance per dimension is
     estimated by ``s^2 = mean(min d^2) / C`` (Bishop, *Pattern Recognition and Machine Learning*, section

@@ -37,7 +37,7 @@ class GuidedFilter:
     subsample: PositiveInt = 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Settings as JSON-able values, with ``kind``."""
+        """Return the settings as JSON-able values, with ``kind``."""
         return {"kind": "guided", **asdict(self)}
 
     def __call__(self, frames: Tensor, logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -71,7 +71,7 @@ def _resize(planes: Tensor, size: tuple[int, int], *, antialias: bool = False) -
 
 
 def box_mean(planes: Tensor, radius: int) -> Tensor:
-    """Mean over windows of (2 radius + 1) x (2 radius + 1) pixels, clipped at the border of the image.
+    """Compute the mean over windows of (2 radius + 1) x (2 radius + 1) pixels, clipped at the border of the image.
 
     Rows and columns are averaged one after the other, each as a product with a band matrix. This is several times
     faster than average pooling, and its cost does not depend on the radius.
@@ -97,7 +97,7 @@ def _band(planes: Tensor, axis: int, radius: int) -> Tensor:
 
 
 def filter_coefficients(image: Tensor, values: Tensor, radius: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Coefficients of the guided filter (He, Sun, Tang: Guided Image Filtering, TPAMI 2013, equations 5 to 8).
+    """Compute the coefficients of the guided filter (He, Sun and Tang, TPAMI 2013, equations 5 to 8).
 
     In every window the result is a linear function of the image, ``a I + b``, fitted to the values by least
     squares with a penalty ``eps a^2``. A pixel takes the mean function of all windows that contain it.

@@ -132,7 +132,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         return projection.astype(sample.dtype), pca.explained_variance_ratio_
 
     def transform(self, X: ArrayLike) -> AnyFloatArray:
-        """Logits (n, K) of tokens (n, D): minus the squared distance to each centre, or the cosine if spherical.
+        """Compute logits (n, K) of tokens (n, D): minus squared distances, or cosines if spherical.
 
         Raises:
             NotFittedError: the estimator is not fitted.
@@ -142,7 +142,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         return self._logits(self._validate(X, reset=False))
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:
-        """Parcels (n,) of tokens (n, D): the nearest centre; ties go to the first.
+        """Return the parcels (n,) of tokens (n, D): the nearest centre; ties go to the first.
 
         Raises:
             NotFittedError: the estimator is not fitted.

@@ -58,7 +58,7 @@ class _Frames(NamedTuple):
         return _Frames(*(value.index_select(0, index) for value in self))
 
     def unit(self) -> _Frames:
-        """Rows of unit length, and weights that sum to 1 in each frame (or are all 0)."""
+        """Return the rows of unit length, and weights that sum to 1 in each frame (or are all 0)."""
         f, s = (F.normalize(x, dim=-1, eps=_TINY) for x in (self.f, self.s))
         return _Frames(f, s, self.w / self.w.sum(1, keepdim=True).clamp(min=_TINY))
 

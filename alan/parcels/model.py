@@ -99,7 +99,7 @@ class ParcelModel(nn.Module):
 
     @torch.no_grad()
     def logits(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Parcel logits of a batch.
+        """Compute the parcel logits of a batch.
 
         Args:
             frames: (B, H, W) uint8.
@@ -146,7 +146,7 @@ class ParcelModel(nn.Module):
         return maps
 
     def store_maps(self, store: FrameStore, frames: ArrayLike, batch_size: int = 32) -> NDArray[np.uint8]:
-        """Parcel maps of frames of a store, with a progress bar.
+        """Compute the parcel maps of frames of a store, with a progress bar.
 
         Args:
             store: The frame store.

@@ -66,7 +66,7 @@ class RaptorModule(HeadModule):
         self.head = RaptorHead(self.backbone.dim, n_parcels, dropout, self.initial())
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam over the head, at a constant rate."""
+        """Build Adam over the head, at a constant rate."""
         return torch.optim.Adam(self.head.parameters(), lr=self.lr)
 
     def terms(self, batch: TokenBatch) -> dict[str, Tensor]:

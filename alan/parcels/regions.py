@@ -39,7 +39,7 @@ def regions(parcel_map: ArrayLike) -> RegionMap:
 
 
 def parcel_of_region(region_map: ArrayLike, parcel_map: ArrayLike) -> NDArray[np.int64]:
-    """Parcel id of each region.
+    """Compute the parcel id of each region.
 
     Args:
         region_map: (H, W) integer, as :func:`regions` gives.

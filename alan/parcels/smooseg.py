@@ -162,7 +162,7 @@ class SmooSegModule(HeadModule):
         self._stepped = True  # since the teacher last followed the student
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam at constant rates: one for the projector, one for the student's prototypes."""
+        """Build Adam at constant rates: one for the projector, one for the student's prototypes."""
         projector = [p for p in self.head.parameters() if p is not self.head.student]
         groups = [{"params": projector, "lr": self.lr}, {"params": [self.head.student], "lr": self.lr_prototypes}]
         return torch.optim.Adam(groups)

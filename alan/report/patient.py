@@ -253,13 +253,13 @@ def _share(value: float) -> Cell:
 
 
 def left_out_table(rows: Sequence[Row], more: Sequence[Column]) -> Table:
-    """Table of loops that were left out, with their reasons in the last column."""
+    """Return the table of loops that were left out, with their reasons in the last column."""
     columns = [Column("Loop", number=False), *more, Column("Reason", number=False)]
     return Table(f"Left out: {plural(len(rows), 'file or loop', 'files or loops')}", columns, [Section(rows)])
 
 
 def whole_cell(measure: Measure) -> Cell:
-    """Cell of a measure without decimals, with its interval."""
+    """Return the cell of a measure without decimals, with its interval."""
     if not measure.known:
         return Cell(UNDEFINED)
     return Cell(number(measure.value, 0), _ends(measure))
@@ -272,5 +272,5 @@ def _ends(measure: Measure) -> str:
 
 
 def loop_folder(root: Path, loop: str) -> Path:
-    """Folder of a loop."""
+    """Return the folder of a loop."""
     return root / LOOP_FOLDER / loop

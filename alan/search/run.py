@@ -115,7 +115,7 @@ def run_search(
 
 
 def describe_size(space: SearchSpace) -> str:
-    """Size of a space, ``46 encoders x 9 decoders x ... = 7,452 points``, without axes of one value."""
+    """Return the size of a space, ``46 encoders x 9 decoders x ... = 7,452 points``, without axes of one value."""
     names = ("encoders", "decoders", "depths", "learning rates", "batch sizes")
     lengths = (len(values) for values in space.axes().values())
     product = " x ".join(f"{n} {name}" for name, n in zip(names, lengths, strict=True) if n > 1)

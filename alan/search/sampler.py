@@ -52,7 +52,7 @@ class BuildablePairs:
         return self._known[pair] is None
 
     def impossible(self) -> dict[Pair, str]:
-        """Pairs that any process has found impossible, with the reason."""
+        """Return the pairs that any process has found impossible, with the reason."""
         found = {}
         for name, reason in self._study.user_attrs.items():
             if name.startswith(_IMPOSSIBLE):
@@ -137,7 +137,7 @@ class DistinctSampler(BaseSampler):
 
 
 def taken_points(trials: Sequence[FrozenTrial]) -> set[str]:
-    """Keys of the points that are trained, being trained, queued, or failed for a reason of their own."""
+    """Return the keys of points that are trained, in training, queued, or failed for their own reason."""
     return {point_key(trial.params) for trial in trials if trial.params and is_taken(trial, trials)}
 
 
@@ -149,5 +149,5 @@ def is_taken(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
 
 
 def retried_trials(trials: Sequence[FrozenTrial]) -> set[int]:
-    """Numbers of the trials whose process died and that another trial repeats."""
+    """Return the numbers of the trials whose process died and that another trial repeats."""
     return {number for trial in trials for number in trial.system_attrs.get(HISTORY, ())}

@@ -141,17 +141,17 @@ class SearchSettings:
         return (self.training.steps or self.training.epochs) // self.study.val_every
 
     def training_of(self, point: Point) -> TrainingSettings:
-        """Settings of the training of a point."""
+        """Return the settings of the training of a point."""
         network = replace(self.training.network, decoder=point.decoder, encoder=point.encoder, depth=point.depth)
         return replace(self.training, network=network, lr=point.lr, batch_size=point.batch_size)
 
     def identity(self) -> dict[str, Any]:
-        """Settings that decide the scores: all but the path of the data, the machine and the varied settings."""
+        """Return the settings that decide the scores: all but data path, machine and varied settings."""
         settings = {**asdict(self.data), **asdict(self.training), "val_every": self.study.val_every}
         return {k: v for k, v in settings.items() if k not in ("stores", "num_workers", "accelerator")}
 
     def fit_config(self, point: Point) -> dict[str, Any]:
-        """A configuration of ``alan fit`` that trains a point as its trial was trained."""
+        """Return a configuration of ``alan fit`` that trains a point as its trial was trained."""
         training, data = self.training_of(point), plain(self.data)
         model = {"structures": data["structures"], **training.module_options(), "seed": data["seed"]}
         loader = {"batch_size": training.batch_size, "num_workers": training.num_workers}

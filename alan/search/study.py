@@ -135,7 +135,7 @@ class SearchStudy:
         return min(self.settings.n_trials, sum(point.pair not in impossible for point in self.points))
 
     def trials(self) -> list[FrozenTrial]:
-        """Trials that stand for a point, in the order of their numbers."""
+        """Return the trials that stand for a point, in the order of their numbers."""
         every = self.study.get_trials(deepcopy=False)
         return [trial for trial in every if trial.params and is_taken(trial, every)]
 
@@ -312,7 +312,7 @@ class SearchStudy:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Reason of a failure, in one line."""
+    """Return the reason of a failure, in one line."""
     text = " ".join(str(error).split())[:300]
     short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text
     return f"out of memory ({text or type(error).__name__})" if short else text or type(error).__name__

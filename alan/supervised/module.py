@@ -193,7 +193,7 @@ class SegmentationModule(TrainingModule):
         self.log_dict(scores)
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam or AdamW over all weights."""
+        """Build Adam or AdamW over all weights."""
         options = {"lr": self.lr, "weight_decay": self.weight_decay}
         optimiser: Optimizer = _OPTIMISERS[self.optimiser](self.model.parameters(), **options)
         return optimiser

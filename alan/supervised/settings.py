@@ -107,11 +107,11 @@ class TrainingSettings:
     num_workers: NonNegativeInt = 0
 
     def module_options(self) -> dict[str, Any]:
-        """Arguments of :class:`~alan.supervised.SegmentationModule`, all but network, structures and seed."""
+        """Return the arguments of the training module, all but network, structures and seed."""
         return {name: getattr(self, name) for name in _OF_MODULE}
 
     def trainer_options(self, val_every: int | None = None) -> dict[str, Any]:
-        """Arguments of Lightning's ``Trainer`` that set length, validation, device and precision.
+        """Return the arguments of Lightning's ``Trainer`` that set length, validation, device and precision.
 
         Args:
             val_every: Epochs between two validations, or steps where ``steps`` is set; None does not validate.
@@ -126,5 +126,5 @@ class TrainingSettings:
         return {**options, "accelerator": self.accelerator, "devices": 1, "precision": self.precision}
 
     def without_dropout(self) -> TrainingSettings:
-        """The same training of the network without its dropout layers."""
+        """Return the same training of the network without its dropout layers."""
         return replace(self, network=replace(self.network, dropout=0.0))

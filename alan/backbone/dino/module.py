@@ -213,7 +213,7 @@ class DINOModule(TrainingModule):
         }
 
     def configure_optimizers(self) -> Optimizer:
-        """AdamW over two groups: with weight decay, and without (biases and norms, as published)."""
+        """Build AdamW over two groups: with weight decay, and without (biases and norms, as published)."""
         return torch.optim.AdamW(decay_groups(self.student), lr=self.base_lr, weight_decay=self.weight_decay[0])
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

@@ -68,7 +68,7 @@ class Outputs(NamedTuple):
     phase: Tensor
 
     def part(self, start: int, stop: int | None = None) -> Outputs:
-        """Predictions for the frames ``start`` to ``stop`` - 1 of the batch."""
+        """Compute the predictions for the frames ``start`` to ``stop`` - 1 of the batch."""
         return Outputs(*(x[start:stop] for x in self))
 
 

@@ -191,7 +191,7 @@ class SimulationModule(TrainingModule):
         self.log_dict(values, sync_dist=True)
 
     def configure_optimizers(self) -> Optimizer:
-        """AdamW over four groups: network and heads, each with weight decay and without (biases and norms)."""
+        """Build AdamW over four groups: network and heads, each with and without weight decay."""
         groups = [
             {**group, "lr_share": share}
             for part, share in ((self.student.network, self.network_lr), (self.student.heads, 1.0))

@@ -52,7 +52,7 @@ class CropDraw(NamedTuple):
     appearance: Appearance
 
     def rows(self, index: slice | Tensor) -> CropDraw:
-        """Parameters of the selected crops."""
+        """Return the parameters of the selected crops."""
         return CropDraw(self.boxes[index], self.appearance[index])
 
 
@@ -206,7 +206,7 @@ class MultiCrop:
 
 
 def crop_grid(boxes: Tensor, size: int) -> Tensor:
-    """Coordinates in the frame of the pixel centres of a crop (or of its patches, with ``size`` patches per side).
+    """Locate in the frame the pixel centres of a crop (or of its patches, with ``size`` patches per side).
 
     Args:
         boxes: (n, 4) as in :class:`Crops`.

@@ -103,7 +103,7 @@ class DicomFrames:
         check_complete(self.path, "frames", self._count, done)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """What the file states beside its frames."""
+        """Return what the file states beside its frames."""
         dataset, frames = self.dataset, self._frames
         if count > self._count and self._stated is not None:
             warnings.warn(f"holds {count} frames, its header states {self._count}; all are read", stacklevel=1)

@@ -53,7 +53,7 @@ def medical_layout(path: str | os.PathLike[str]) -> PixelLayout:
 
 
 def medical_files(path: Path) -> tuple[Path, ...]:
-    """Files that are read with a NIfTI or MetaImage file, itself first; those that are missing are left out."""
+    """List the files that make up a NIfTI or MetaImage file, itself first, as far as they exist."""
     try:
         files = metaimage_files(path) if _is_metaimage(path) else (path,)
     except (DataError, OSError, ValueError):  # reading the file reports it
@@ -105,7 +105,7 @@ class RawFrames:
                 yield DecodedFrame(one.pixels(read_exactly(file, one.n_bytes, data))[0])
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """Times, pixel size and the conversion of grey values."""
+        """Return the times, pixel size and the conversion of grey values."""
         layout = self._layout
         assert layout is not None, "header() comes after the last frame"
         mapping, notes = grey_mapping(found, self.path, declared=layout.declared)

@@ -60,7 +60,7 @@ def metaimage_layout(path: Path) -> PixelLayout:
 
 
 def metaimage_files(path: Path) -> tuple[Path, ...]:
-    """Files that make up a MetaImage file: itself, and the file of its pixels if that is another one.
+    """Return the files that make up a MetaImage file: itself, and the file of its pixels if that is another one.
 
     Raises:
         DataError: As :func:`metaimage_layout`.

@@ -114,7 +114,7 @@ class PageFrames:
                 yield DecodedFrame(_grey(page), functools.partial(_colours, page) if coloured else None)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """Times of animations, and the conversion of deep grey values."""
+        """Return the times of animations, and the conversion of deep grey values."""
         declared = None if found.dtype.kind == "f" else (0.0, 65535.0)
         mapping, notes = grey_mapping(found, self.path, declared=declared)
         shown = self._durations[:-1]  # GIF: how long each frame is shown

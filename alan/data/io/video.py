@@ -140,7 +140,7 @@ class VideoFrames:
         return DecodedFrame(grey[0], None if frame.format.name.startswith("gray") else colours)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """Times and rate."""
+        """Return the times and rate."""
         times, fps, notes = _times(self._stamps, self._rate)
         if self._ratio != 1:
             notes.append(f"pixels are {self._ratio:.4g} times as wide as high, frames are left as stored")

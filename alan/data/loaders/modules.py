@@ -76,7 +76,7 @@ class FrameDataModule(LightningDataModule):
         len(self.dataset)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Loader of shuffled batches that resumes exactly."""
+        """Make the loader of shuffled batches that resumes exactly."""
         return resumable_loader(
             self.dataset,
             self.batch_size,
@@ -86,7 +86,7 @@ class FrameDataModule(LightningDataModule):
         )
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Loader that yields every selected frame once, in order."""
+        """Make the loader that yields every selected frame once, in order."""
         return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)
 
 
@@ -162,7 +162,7 @@ class SequenceDataModule(LightningDataModule):
         len(self.dataset)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Loader of shuffled batches that resumes exactly."""
+        """Make the loader of shuffled batches that resumes exactly."""
         return resumable_loader(
             self.dataset, self.batch_size, seed=self.seed, drop_last=True, num_workers=self.num_workers
         )

@@ -88,7 +88,7 @@ class ResumableLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Position (epoch and number of batches of all processes) and settings that determine the order."""
+        """Return the position (epoch, batches of all processes) and the settings of the order."""
         return {"epoch": self._place[0], "batches": self._place[1] * self._processes, **self._order()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:

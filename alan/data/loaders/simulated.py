@@ -88,7 +88,7 @@ class DenseFrames(Dataset[Batch]):
 
 
 def phase_fraction(frame: int, ed: int | None, es: int | None) -> float:
-    """Position of a frame between end-diastole and end-systole, as a fraction.
+    """Return the position of a frame between end-diastole and end-systole, as a fraction.
 
     Args:
         frame: Index of the frame.
@@ -220,13 +220,13 @@ class SimulatedDataModule(LightningDataModule):
         len(self.validation_frames or ())
 
     def train_dataloader(self) -> ResumableLoader:
-        """Loader of shuffled batches that resumes exactly."""
+        """Make the loader of shuffled batches that resumes exactly."""
         return resumable_loader(
             self.train_frames, self.batch_size, seed=self.seed, drop_last=True, num_workers=self.num_workers
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Loader that yields every validation frame once, in order; empty without a validation split."""
+        """Make the loader that yields every validation frame once, in order; empty without a validation split."""
         if self.validation_frames is None:
             return []
         return DataLoader(

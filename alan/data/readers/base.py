@@ -200,7 +200,7 @@ class EchoDataset(ABC):
         return plot_sample(self[index], frame)
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the options, the records, and the names and contents of all files that are read.
+        """Compute the SHA-256 (hex) of options, records, and names and contents of all files that are read.
 
         Neither absolute paths nor times are part of it, so that a copy of an archive has the same fingerprint.
         """

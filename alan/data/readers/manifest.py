@@ -58,7 +58,7 @@ def manifest_row(
     spacing: tuple[float, float] | None,
     patient: str | None,
 ) -> list[str | int | float]:
-    """One row of a manifest, in the order of :data:`COLUMNS`; unknown values are empty.
+    """Make one row of a manifest, in the order of :data:`COLUMNS`; unknown values are empty.
 
     Args:
         image: File name of the still.
@@ -75,7 +75,7 @@ def manifest_row(
 
 
 def still_spacing(facts: Facts, shape: tuple[int, int]) -> tuple[float, float] | None:
-    """Size of a pixel of a still that may have been resized since it was extracted.
+    """Return the size of a pixel of a still that may have been resized since it was extracted.
 
     Args:
         facts: Entry of the still in the manifest.

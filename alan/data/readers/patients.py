@@ -22,7 +22,7 @@ _COLUMNS = ("study", "view", "split")
 
 
 def picture_id(name: str) -> str:
-    """Id of a picture: its name without suffix, folders joined by ``_`` (``p1/a4c_3.png`` is ``p1_a4c_3``).
+    """Make the id of a picture: its name without suffix, folders joined by ``_``, such as ``p1_a4c_3``.
 
     Names that look the same have the same id, in whatever form of Unicode they are written (NFC or NFD).
     """

@@ -11,7 +11,7 @@ FAR = 9.0
 
 
 def profile(s: Tensor, widest: float, taper: float) -> Tensor:
-    """Half width of a ventricle along its long axis, as a fraction of the largest half width.
+    """Compute the half width of a ventricle along its long axis, as a fraction of the largest half width.
 
     The apex is elliptic up to the widest level; from there the ventricle narrows parabolically towards the base.
 

@@ -44,7 +44,7 @@ class StoredFrames:
             yield from map(DecodedFrame, self._store.frames(places))
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """Pixel size of the stored frames, and times where the archive has a frame rate."""
+        """Return the pixel size of the stored frames, and times where the archive has a frame rate."""
         sequence, spacing = self._sequence, None
         if sequence.spacing is not None:
             spacing = self._store.preprocessing.resized_spacing(sequence.original_shape, sequence.spacing)

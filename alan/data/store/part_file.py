@@ -105,7 +105,7 @@ class PartFile:
                 yield entry, Arrays(*self._load(place, shapes))
 
     def total(self, part: int) -> int:
-        """Number of frames (``part`` 0) or label maps (``part`` 1) in the file."""
+        """Return the number of frames (``part`` 0) or label maps (``part`` 1) in the file."""
         return sum(shapes[part][0] for _, shapes in self._places if shapes)
 
     def close(self) -> None:

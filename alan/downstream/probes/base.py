@@ -159,12 +159,12 @@ class TokenProbe(BaseEstimator, ABC):
         return values, maps
 
     def settings(self) -> dict[str, Any]:
-        """Everything that is not a tensor, as JSON-able values."""
+        """Return everything that is not a tensor, as JSON-able values."""
         shape = {"n_classes": self.n_classes_, "dim": self.dim_, "size": list(self.size_)}
         return {"kind": type(self).__name__, "parameters": self.get_params(), "fitted": shape}
 
     def fingerprint(self) -> str:
-        """SHA-256 of the tensors and settings of the fitted probe."""
+        """Compute the SHA-256 of the tensors and settings of the fitted probe."""
         check_is_fitted(self, "n_classes_")
         return fingerprint([fingerprint_tensors(self._state()), self.settings()])
 
@@ -251,7 +251,7 @@ def check_tokens(tokens: ArrayLike, dim: int | None = None) -> NDArray[Any]:
 
 
 def token_statistics(tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of every feature over all tokens; a constant feature gets 1.
+    """Compute the mean and standard deviation of every feature over all tokens; a constant feature gets 1.
 
     Args:
         tokens: (N, h, w, D) floating point.

@@ -80,7 +80,7 @@ def outlines(mask: BoolArray) -> list[FloatArray]:
 
 
 def fill_polygon(shape: tuple[int, int], polygon: FloatArray) -> BoolArray:
-    """Pixels whose centres lie inside a closed polygon (even-odd rule).
+    """Return the pixels whose centres lie inside a closed polygon (even-odd rule).
 
     Equals ``skimage.draw.polygon2mask`` except for centres exactly on an edge, which count only on upper and left
     edges.
@@ -122,7 +122,7 @@ def _spline_operator(length: int) -> FloatArray:
 
 
 def edge_strength(image: FloatArray) -> FloatArray:
-    """Magnitude of the Sobel gradient, as ``skimage.filters.sobel``: (H, W) float64."""
+    """Compute the magnitude of the Sobel gradient, as ``skimage.filters.sobel``: (H, W) float64."""
     down, across = ndimage.sobel(image, 0), ndimage.sobel(image, 1)
     strength: FloatArray = np.sqrt(down * down + across * across) / (4 * np.sqrt(2))
     return strength

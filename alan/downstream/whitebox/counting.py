@@ -40,7 +40,7 @@ class Counts:
 
     @classmethod
     def none(cls, n_parcels: int) -> Self:
-        """Counts over no image."""
+        """Return the counts over no image."""
         pixels, flags = np.zeros((0, n_parcels), np.int64), np.zeros((0, n_parcels), bool)
         return cls(pixels, pixels, np.zeros(0, np.int64), flags, flags, flags)
 
@@ -125,7 +125,7 @@ def check_groups(groups: ArrayLike | None, n_images: int) -> NDArray[Any]:
 
 
 def count_ids(maps: AnyIntArray, background_id: int | None) -> int:
-    """Highest id of a parcel in the maps, plus 1."""
+    """Return the highest id of a parcel in the maps, plus 1."""
     return 1 + int(np.max(maps, where=maps != (-1 if background_id is None else background_id), initial=0))
 
 

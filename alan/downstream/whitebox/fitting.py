@@ -55,7 +55,7 @@ class LabelledMaps(NamedTuple):
     phases: NDArray[Any] | None = None
 
     def of_phase(self, phase: str) -> LabelledMaps:
-        """Frames of one phase; all frames for an empty name."""
+        """Return the frames of one phase; all frames for an empty name."""
         rows = _rows(self.phases, phase, len(self.maps))
         phases = None if self.phases is None else np.asarray(self.phases)[rows]
         return LabelledMaps(self.maps[rows], self.masks[rows], np.asarray(self.patients)[rows], phases)

@@ -67,7 +67,7 @@ class NamingFrames:
         return cls(store, rows[rows["patient"].isin(drawn)].reset_index(drop=True))
 
     def describe(self) -> dict[str, Any]:
-        """Origin and numbers, for the file of a white box."""
+        """Return the origin and numbers, for the file of a white box."""
         return {
             "store": self.store.path.name,
             "fingerprint": self.store.fingerprint,

@@ -64,7 +64,7 @@ class Opinion(NamedTuple):
         return cls(share, _number("strength", strength, math.inf), word)
 
     def to_dict(self) -> dict[str, Any]:
-        """The opinion as plain values; the strength is left out where it is the usual one."""
+        """Return the opinion as plain values; the strength is left out where it is the usual one."""
         usual = WORDS[self.word][1] if self.word else STRENGTH
         given = {} if self.strength == usual else {"strength": self.strength}
         return {"opinion": self.word or self.share, **given}
@@ -85,7 +85,7 @@ class ExpertOpinion(JsonModel):
     parcels: Mapping[int, Opinion]
 
     def pixels(self, n_parcels: int, background_id: int | None = None) -> EffectivePixels:
-        """Effective pixels inside and outside the structure that the opinions are worth.
+        """Compute the effective pixels inside and outside the structure that the opinions are worth.
 
         Args:
             n_parcels: Number of parcels K.
@@ -125,7 +125,7 @@ class ExpertOpinion(JsonModel):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The opinions as plain values, for JSON."""
+        """Return the opinions as plain values, for JSON."""
         return {
             "schema": SCHEMA,
             "structure": self.structure,

@@ -52,7 +52,7 @@ class Posterior:
         return self.alpha / (self.alpha + self.beta)
 
     def exceeds(self, share: float) -> FloatArray:
-        """(K,) probability in [0, 1] that the share of a parcel exceeds ``share``."""
+        """Compute the (K,) probability in [0, 1] that the share of a parcel exceeds ``share``."""
         return np.asarray(special.betaincc(self.alpha, self.beta, share), np.float64)
 
     def interval(self, probability: float) -> tuple[FloatArray, FloatArray]:

@@ -128,7 +128,7 @@ class ParcelPrior(JsonModel):
         return share
 
     def to_dict(self) -> dict[str, Any]:
-        """The prior as plain values, for JSON."""
+        """Return the prior as plain values, for JSON."""
         rows = [
             {"id": k, "inside": round(float(i), 4), "outside": round(float(o), 4)}
             for k, (i, o) in enumerate(zip(self.inside, self.outside, strict=True))

@@ -37,7 +37,7 @@ def check_scores(scores: ArrayLike, n_images: int, n_parcels: int | None) -> NDA
 def soft_union(
     scores: NDArray[np.floating], weights: FloatArray, level: float, shape: tuple[int, ...]
 ) -> BoolArray:
-    """Pixels where the weighted sum of the scores of the parcels reaches a level.
+    """Return the pixels where the weighted sum of the scores of the parcels reaches a level.
 
     The sum is computed at the resolution of the scores and then enlarged linearly (both are linear, so that their
     order does not matter). Borders can lie between tokens.

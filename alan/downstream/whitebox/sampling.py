@@ -110,7 +110,7 @@ def sample_areas(
     correlation: Share = CORRELATION,
     evidence_weight: PositiveFloat = EVIDENCE_WEIGHT,
 ) -> NDArray[np.int64]:
-    """Areas of the segments of one patient by alternative white boxes.
+    """Compute the areas of the segments of one patient by alternative white boxes.
 
     Args:
         segmenter: Fitted segmenter.
@@ -129,7 +129,7 @@ def sample_areas(
 
 @bounded
 def credible_interval(samples: FloatArray, level: Coverage = 0.9) -> FloatArray:
-    """Central interval of samples.
+    """Compute the central interval of samples.
 
     Args:
         samples: (n, ...) samples; NaN, where a sample could not be measured, is left out.

@@ -238,7 +238,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         return revised
 
     def predict(self, parcel_maps: ArrayLike) -> BoolArray:
-        """Union of the interior parcels, without post-processing.
+        """Compute the union of the interior parcels, without post-processing.
 
         Args:
             parcel_maps: (N, H, W) integer ids.
@@ -338,7 +338,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         return RULES[self.rule].thresholds._replace(**{k: v for k, v in given.items() if v is not None})
 
     def to_dict(self) -> dict[str, Any]:
-        """The fitted model as plain values, for JSON."""
+        """Return the fitted model as plain values, for JSON."""
         check_is_fitted(self, "interior_")
         return selection_to_dict(self, self._thresholds())
 

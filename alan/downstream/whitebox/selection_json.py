@@ -43,7 +43,7 @@ def selection_to_dict(selector: Any, thresholds: Thresholds) -> dict[str, Any]:
 
 
 def read_parameters(known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of a file, with prior and opinion built from their dictionaries.
+    """Return the parameters of a file, with prior and opinion built from their dictionaries.
 
     Args:
         known: Parameters that exist.

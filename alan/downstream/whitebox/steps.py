@@ -132,7 +132,7 @@ def median_filter(mask: BoolArray, radius: int) -> BoolArray:
 
 
 def bounding_box(mask: BoolArray, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of a non-empty mask, widened by a margin and clipped to the image."""
+    """Return the rows and columns of a non-empty mask, widened by a margin and clipped to the image."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (
         slice(max(int(rows[0]) - margin, 0), min(int(rows[-1]) + margin + 1, mask.shape[0])),
@@ -186,7 +186,7 @@ class PostProcessing:
 
     @classmethod
     def for_structure(cls, structure: str) -> Self:
-        """Steps that helped on validation patients of CAMUS (docs/results/white-box.md).
+        """Return the steps that helped on validation patients of CAMUS (docs/results/white-box.md).
 
         Args:
             structure: ``"lv"`` gives the published steps. ``"myo"`` gives only a median filter, because closing,
@@ -202,7 +202,7 @@ class PostProcessing:
         return cls()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters by name, as scikit-learn's ``clone`` and nested ``get_params`` expect them."""
+        """Return the parameters by name, as scikit-learn's ``clone`` and nested ``get_params`` expect them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __call__(self, segment: BoolArray, parcel_map: AnyIntArray) -> BoolArray:

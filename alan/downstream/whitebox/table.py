@@ -82,7 +82,7 @@ def build_table(
 
 
 def evidence_columns(known: Posterior) -> dict[str, FloatArray]:
-    """The columns :data:`EVIDENCE` of a posterior."""
+    """Return the columns :data:`EVIDENCE` of a posterior."""
     sources = (known.prior, known.expert, known.labels)
     return dict(zip(EVIDENCE, (pixels for source in sources for pixels in source), strict=True))
 

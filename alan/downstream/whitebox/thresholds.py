@@ -10,7 +10,7 @@ from alan.downstream.whitebox.counting import Counts
 
 
 def shares(counts: IntArray, present: IntArray, n_images: int, presence_of: str) -> tuple[FloatArray, FloatArray]:
-    """Consistency and presence of every parcel in one role.
+    """Compute the consistency and presence of every parcel in one role.
 
     Args:
         counts: (K,) number of images in which the parcel has the role.
@@ -26,7 +26,7 @@ def shares(counts: IntArray, present: IntArray, n_images: int, presence_of: str)
 
 
 def meets(flags: BoolArray, counts: Counts, consistency: float, presence: float, presence_of: str) -> BoolArray:
-    """Parcels that have a role often enough.
+    """Return the parcels that have a role often enough.
 
     Args:
         flags: (N, K) bool, the parcel has the role in the image.
@@ -45,7 +45,7 @@ def meets(flags: BoolArray, counts: Counts, consistency: float, presence: float,
 
 
 def rank(counts: Counts, thresholds: Thresholds, presence_of: str) -> list[int]:
-    """Parcels that overlap the target, from the one closest to the thresholds downwards."""
+    """Return the parcels that overlap the target, from the one closest to the thresholds downwards."""
     inside = counts.inside.sum(0)
     consistency, presence = shares(inside, counts.present.sum(0), len(counts.target), presence_of)
     lack = np.maximum(thresholds.consistency - consistency, 0) + np.maximum(thresholds.presence - presence, 0)

@@ -69,6 +69,6 @@ class TokenHead(nn.Module):
         return (tokens - self.mean) / self.std
 
     def settings(self) -> dict[str, Any]:
-        """Constructor arguments and ``kind`` as JSON-able values, from which ``build_head`` rebuilds the head."""
+        """Return the constructor arguments and ``kind`` as JSON-able values, for ``build_head``."""
         names = [name for name in inspect.signature(type(self)).parameters if name != "generator"]
         return {"kind": self.kind, **{name: getattr(self, name) for name in names}}

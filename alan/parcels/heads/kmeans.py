@@ -46,7 +46,7 @@ class KMeansHead(TokenHead):
         self.register_buffer("projection", None if n_components is None else torch.zeros(dim, n_components))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (..., K) of tokens (..., D): minus squared distances, at most 0; spherical: cosines, -1 to 1."""
+        """Compute logits (..., K) of tokens (..., D): minus squared distances, or cosines if spherical."""
         x = self.standardise(tokens)
         if self.projection is not None:
             x = x @ self.projection

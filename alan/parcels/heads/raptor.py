@@ -67,6 +67,6 @@ class RaptorHead(TokenHead):
         self.blocks = nn.Sequential(first, second, third)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (..., K) of tokens (..., D)."""
+        """Compute the logits (..., K) of tokens (..., D)."""
         logits: Tensor = self.blocks(self.standardise(tokens))
         return logits

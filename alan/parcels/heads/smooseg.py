@@ -60,17 +60,17 @@ class SmooSegHead(TokenHead):
         self.register_buffer("teacher", prototypes.clone())
 
     def codes(self, tokens: Tensor) -> Tensor:
-        """Codes (..., C) of unit length of tokens (..., D)."""
+        """Compute the codes (..., C) of unit length of tokens (..., D)."""
         x = self.standardise(tokens)
         code = self.direct(self.drop(x)) + self.out(F.silu(self.hidden(self.drop(x))))
         return F.normalize(code, dim=-1, eps=TINY)
 
     def teacher_logits(self, codes: Tensor) -> Tensor:
-        """Logits (..., K) of the teacher for unit codes (..., C): cosines divided by the temperature."""
+        """Compute logits (..., K) of the teacher for unit codes (..., C): cosines over the temperature."""
         return codes @ F.normalize(self.teacher, dim=-1, eps=TINY).T / self.temperature
 
     def student_cosines(self, codes: Tensor) -> Tensor:
-        """Cosines (..., K) between unit codes (..., C) and the prototypes of the student."""
+        """Compute the cosines (..., K) between unit codes (..., C) and the prototypes of the student."""
         return codes @ F.normalize(self.student, dim=-1, eps=TINY).T
 
     @torch.no_grad()
@@ -79,5 +79,5 @@ class SmooSegHead(TokenHead):
         self.teacher.lerp_(self.student, 1 - momentum)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (..., K) of the teacher for tokens (..., D)."""
+        """Compute the logits (..., K) of the teacher for tokens (..., D)."""
         return self.teacher_logits(self.codes(tokens))
