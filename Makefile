@@ -14,7 +14,7 @@ test-ui: $(READY)  ## the page of alan ui in Chromium
 coverage: $(READY)  ## the test suite, with the share of lines that it runs
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 faults: $(READY)  ## the long campaign of damaged files, kills and other faults
-	$(BIN)/python -m pytest -m faults -rP $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m faults -n auto --dist loadgroup $(PYTEST_ARGS) tests/faults tests/cli/test_resume.py tests/cli/test_distributed.py
 lint: $(READY)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

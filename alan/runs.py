@@ -221,7 +221,13 @@ def _changed_options(a: Any, b: Any, name: str = "") -> set[str]:
 
 
 def report_failures(
-    path: Path, failures: Sequence[tuple[str, str]], total: int, *, strict: bool, output: str = ""
+    path: Path,
+    failures: Sequence[tuple[str, str]],
+    total: int,
+    *,
+    strict: bool,
+    output: str = "",
+    skipped: int | None = None,
 ) -> None:
     """List what was skipped in a CSV file, and warn of it once.
 
@@ -232,6 +238,8 @@ def report_failures(
         strict: raise an error in place of the warning.
         output: name of the file that was written, where several files of one folder share the list; their rows are
             kept, and a third column names the file.
+        skipped: Number of files that were skipped; null for all failures. The other failures are problems of files
+            that were used all the same.
 
     Raises:
         SkippedError: something was skipped and ``strict`` is True; the command line exits with code 1.
@@ -247,7 +255,9 @@ def report_failures(
         writer.writerows([(*failure, output) if output else failure for failure in failures])
     if not failures:
         return
-    text = f"skipped {len(failures)} of {total} files, listed in {path}; the first: {': '.join(failures[0])}"
+    skipped = len(failures) if skipped is None else skipped
+    also = f" and found {len(failures) - skipped} other problems" if skipped < len(failures) else ""
+    text = f"skipped {skipped} of {total} files{also}, listed in {path}; the first: {': '.join(failures[0])}"
     if strict:
         raise SkippedError(text)
     warnings.warn(text, AlanWarning, stacklevel=2)

@@ -14,7 +14,7 @@ from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.cache.layout import KINDS, PARCEL_KINDS, FeatureKind, n_bytes
 from alan.cache.manifest import CacheManifest
 from alan.cache.reader import FeatureCache
-from alan.cache.shard import check_space, finish, leftovers
+from alan.cache.shard import check_limit, check_space, finish, leftovers
 from alan.errors import CacheError, DataError, ParameterError
 from alan.locks import lock_file
 
@@ -138,6 +138,7 @@ def write_cache(
                 f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: {error} "
                 "Take auto, or cpu"
             ) from error
+        check_limit(target, n_bytes(layout, len(index)) // trainer.world_size)
         with _interruptible():
             trainer.predict(
                 module, MissingFrames(store, writer, batch_size, num_workers), return_predictions=False

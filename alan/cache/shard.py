@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,19 @@ def check_space(folder: Path, needed: int) -> None:
             f"the cache needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {folder}: free some space, "
             "or cache less (what, split, views, frames)"
         )
+
+
+def check_limit(out: Path, needed: int) -> None:
+    """Check that the limit of file sizes of this process (``ulimit -f``) lets a file be written.
+
+    A process that meets the limit later cannot even tell the others why it failed.
+
+    Raises:
+        OSError: EFBIG, naming ``out``.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and needed > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(out))
 
 
 def begin(out: Path, *, overwrite: bool) -> None:

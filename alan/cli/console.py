@@ -13,13 +13,12 @@ from typing import Any
 
 from alan.errors import AlanWarning, ConfigError
 from alan.files import redact
+from alan.progress import NO_BARS
 
 _log = logging.getLogger("alan")
 
 #: Packages that read the user's files: their warnings concern the data. Others warn of programming.
 _READERS = ("PIL", "SimpleITK", "av", "h5py", "pydicom", "pylibjpeg")
-#: Set for libraries that draw progress bars with tqdm, which reads it.
-NO_BARS = "TQDM_DISABLE"
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,6 @@ def console(options: Options) -> Iterator[None]:
             os.environ.pop(NO_BARS)
             if bars is not None:
                 os.environ[NO_BARS] = bars
-
-
-def quiet() -> bool:
-    """Whether progress bars are switched off, by ``--quiet`` or in the environment."""
-    return os.environ.get(NO_BARS, "") not in ("", "0")
 
 
 def show(text: str, level: int = logging.ERROR) -> None:

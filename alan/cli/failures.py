@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 from alan.errors import AlanError
 
@@ -30,6 +31,9 @@ _MEMORY = (
     *("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory"),
     *("could not create a primitive", "could not create a memory"),  # oneDNN
 )
+#: Last line of a traceback for errors of this package, and of the system.
+_RAISED = re.compile(r"alan\.errors\.\w+: (.+)")
+_SYSTEM = re.compile(r"\w+: \[Errno (\d+)\] (.+?)(?:: '(.+)')?$")
 #: Errors of process pools, joblib and torch's launcher for a process that was killed.
 _LOST_PROCESS = {"BrokenProcessPool", "TerminatedWorkerError", "ProcessExitedException"}
 #: What the libraries say when a limit of the system is reached, without an error number.
@@ -50,6 +54,8 @@ def in_one_line(error: BaseException) -> str | None:
     if isinstance(error, AlanError) or name == "MisconfigurationException":
         return str(error)
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+    if name == "ProcessRaisedException":
+        return _of_another_process(str(error))
     if _is_memory(error, name, text) or number == errno.ENOMEM:
         return f"out of memory ({text[:200] or name}): lower the batch size or the number of workers; run again"
     if name in _LOST_PROCESS or text.startswith("DataLoader worker"):
@@ -64,6 +70,16 @@ def in_one_line(error: BaseException) -> str | None:
     full = number in (errno.ENOSPC, errno.EDQUOT)
     what = "no space left on disk" if full else os.strerror(number).lower()
     return f"{where or 'output'}: {what}; {_REMEDIES[number]}"
+
+
+def _of_another_process(text: str) -> str | None:
+    """The line of an error in another process of a run, which torch hands over with its traceback as text."""
+    last = text.strip().splitlines()[-1]
+    if found := _RAISED.match(last):
+        return found[1]
+    if found := _SYSTEM.match(last):
+        return in_one_line(OSError(int(found[1]), found[2], found[3]))
+    return in_one_line(MemoryError(last)) if _is_memory(RuntimeError(last), "RuntimeError", last) else None
 
 
 def _is_memory(error: BaseException, name: str, text: str) -> bool:

@@ -24,13 +24,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
-from alan.cli.console import quiet
 from alan.cli.fit_options import DATA, MODULES, class_names
 from alan.cli.parsing import Parser
 from alan.cli.training import METRICS, CheckpointFiles, JsonLinesLogger, RunFolder, StoppableCheckpoint
 from alan.errors import CheckpointError, ConfigError
 from alan.locks import lock_folder
 from alan.precision import choose_precision
+from alan.progress import quiet
 from alan.runs import CONFIG, FINISHED, Run, config_text, holds_run, read_config, remove_run
 from alan.trainer import Trainer
 

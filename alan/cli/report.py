@@ -23,6 +23,9 @@ def report(run: str) -> None:
 
     Args:
         run: Run folder.
+
+    Raises:
+        DataError: The folder has no results, or they are damaged or of another version.
     """
     results = Path(run) / "results.json"
     if not results.is_file():
@@ -32,4 +35,12 @@ def report(run: str) -> None:
     held = read_json(results)
     kind = str(held.get("schema")).partition("/")[0] if isinstance(held, dict) else ""
     module, name = _PAGES.get(kind, ("alan.report.html", "write_report"))
-    _log.info("report: %s", getattr(importlib.import_module(module), name)(run))
+    write = getattr(importlib.import_module(module), name)
+    try:
+        page = write(run)
+    except (LookupError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{results}: cannot be read ({type(error).__name__}: {error}); it was edited, or written by another "
+            "version: run the command of the run again"
+        ) from error
+    _log.info("report: %s", page)

@@ -69,7 +69,7 @@ def extract_frames(
     the header of DICOM files; unknown values are empty), as :class:`alan.data.FrameFolder` reads them. NAME is the
     path of the loop below ``root``, folders joined by ``_``, without suffix; names too long for a file are
     shortened and end in a digest. Stills of a simulated archive are marked as simulated. Loops that cannot be
-    decoded are listed in ``failures.csv`` with the reason.
+    decoded, and loops whose NAME is taken by another one, are listed in ``failures.csv`` with the reason.
 
     Loops are decoded in several processes. A run that was killed continues after its last whole loop when the same
     command is given again; ``images`` and ``manifest.csv`` appear when all is done. Text burnt into the pictures
@@ -86,7 +86,7 @@ def extract_frames(
     Raises:
         ParameterError: ``every`` or ``workers`` is out of range.
         ConfigError: ``out`` holds stills that were extracted with other options or from other files.
-        DataError: There is no loop, none can be decoded, two have the same name, or ``out`` holds other files.
+        DataError: There is no loop, none can be decoded, or ``out`` holds other files.
         LockError: Another process writes to ``out``.
         SkippedError: A loop was skipped, and ``strict`` is true.
     """
@@ -133,7 +133,7 @@ def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
         name = short_name("_".join([*relative.parts[:-1], stem(path.name)]))
         loop = loops.setdefault(name, _Loop(path, source, name))
         if loop.path != path:
-            raise DataError(f"{loop.path} and {path} would both be written as {name!r}: rename one")
+            passed.append((source, f"would be written as {name!r}, like {loop.source}: rename one"))
     if not loops:
         known = ", ".join((*VIDEOS, *MEDICAL, *DICOM))
         raise DataError(f"{root}: holds no cine loop ({known}, DICOM under any name, or TIFF stacks)")

@@ -51,7 +51,8 @@ STYLE: Any = {
 def png(figure: Figure) -> bytes:
     """Draw a figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08)
+    fast = {"compress_level": 3}  # a third of the time of the default, for files that are little larger
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08, pil_kwargs=fast)
     return buffer.getvalue()
 
 

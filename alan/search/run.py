@@ -18,6 +18,7 @@ from alan.data.structures import n_classes
 from alan.errors import ConfigError, DataError
 from alan.extras import third_party
 from alan.files import redact, write_text
+from alan.progress import quiet
 from alan.runs import CONFIG, plain, read_config, sweep
 from alan.search.settings import SearchData, SearchSettings, StudySettings
 from alan.search.space import Builds, Point, SearchSpace, why_not
@@ -128,7 +129,7 @@ def _train_point(settings: SearchSettings, point: Point, report: Report) -> Outc
 
 
 def _train(search: SearchStudy, objective: TrialObjective, progress: bool) -> None:
-    bar = tqdm(total=search.n_trials, desc="trials", unit="trial", disable=not progress)
+    bar = tqdm(total=search.n_trials, desc="trials", unit="trial", disable=not progress or quiet())
 
     def show(state: SearchProgress) -> None:
         bar.n = min(state.settled, search.n_trials)

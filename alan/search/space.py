@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import ParameterError
+from alan.progress import quiet
 from alan.supervised.settings import PLAIN, NetworkSpec
 
 #: Decoder, encoder, depth.
@@ -130,7 +131,7 @@ class SearchSpace:
         Raises:
             ParameterError: A pair cannot be built.
         """
-        pairs = tqdm(self.pairs(), "pairs", unit="pair", leave=False, disable=not progress)
+        pairs = tqdm(self.pairs(), "pairs", unit="pair", leave=False, disable=not progress or quiet())
         reasons = [reason for pair in pairs if (reason := builds(*pair)) is not None]
         if reasons:
             more = f" ({len(reasons) - 1} more pairs cannot be built either)" if len(reasons) > 1 else ""

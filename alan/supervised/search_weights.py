@@ -14,6 +14,7 @@ from tqdm import tqdm
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import ParameterError
 from alan.extras import third_party
+from alan.progress import quiet
 from alan.supervised.ensemble import check_weights
 from alan.supervised.member_predictions import MemberPredictions
 from alan.supervised.settings import Objective, Sampler
@@ -76,7 +77,9 @@ def search_weights(
     _check(predictions, names)
     n = len(predictions.probabilities)
     trial = _Trials(predictions, objective)
-    with tqdm(total=trials, desc=f"weights: {sampler}", unit="trial", leave=False, disable=not progress) as bar:
+    with tqdm(
+        total=trials, desc=f"weights: {sampler}", unit="trial", leave=False, disable=not progress or quiet()
+    ) as bar:
         draw = _random if sampler == "random" else _tpe
         draw(trial, n, trials, seed, bar)
     return trial.outcome(names, int(np.argmax([row[2] for row in trial.rows])))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 from collections import namedtuple
@@ -14,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 from alan.cache.layout import places
 from alan.cache.reader import FeatureCache
-from alan.cache.shard import Shard, begin, finish, leftovers, part_path, shard_path
+from alan.cache.shard import Shard, begin, check_limit, finish, leftovers, part_path, shard_path
 from alan.errors import CacheError, ParameterError
 
 LAYOUT = {"cls": ((3,), np.float32), "tokens": ((2, 2, 3), np.float16)}
@@ -191,6 +192,15 @@ def test_too_little_space_is_refused_before_anything_is_written(tmp_path, manife
     with pytest.raises(CacheError, match=r"needs 5.4 MB, 2.0 MB are free in .*free some space"):
         Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_of_file_sizes_is_met_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
+    check_limit(tmp_path / "c.h5", 1000)
+    with pytest.raises(OSError, match=r"File too large: '.*c\.h5'"):
+        check_limit(tmp_path / "c.h5", 1001)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    check_limit(tmp_path / "c.h5", 10**15)
 
 
 def test_a_disk_that_fills_up_while_space_is_reserved_leaves_nothing(tmp_path, manifest, monkeypatch):

@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
+from torch.multiprocessing.spawn import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from alan.cli.failures import in_one_line
@@ -83,6 +84,27 @@ def test_an_error_of_the_file_system_names_the_file():
     assert in_one_line(full) == "a.h5: no space left on disk; free some, run again"
     moved = OSError(errno.EACCES, "Permission denied", "a.part", None, "a.h5")
     assert in_one_line(moved).startswith("a.h5: permission denied; check who may read and write there")
+
+
+@pytest.mark.parametrize(
+    ("last", "line"),
+    [
+        ("alan.errors.CacheError: a.h5: no room", "a.h5: no room"),
+        (
+            "OSError: [Errno 28] No space left on device: 'a.h5'",
+            "a.h5: no space left on disk; free some, run again",
+        ),
+        ("FileExistsError: [Errno 17] File exists", "output: file exists; a file stands where a folder is needed"),
+        ("RuntimeError: bad_alloc", "out of memory (RuntimeError: bad_alloc): lower the batch size"),
+        ("KeyError: 'lv'", None),
+    ],
+)
+def test_an_error_of_another_process_is_its_last_line(last, line):
+    text = (
+        f"\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  x\n{last}\n"
+    )
+    found = in_one_line(ProcessRaisedException(text, 1, 4242))
+    assert found is None if line is None else found.startswith(line)
 
 
 def test_an_error_of_the_package_is_its_own_line():

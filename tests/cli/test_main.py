@@ -11,8 +11,8 @@ import warnings
 import pytest
 
 from alan.cli import main as cli
-from alan.cli.console import quiet
 from alan.errors import AlanError, AlanWarning, SkippedError
+from alan.progress import quiet
 from alan.shipped import shipped_configs
 
 
@@ -327,6 +327,12 @@ def test_quiet_switches_progress_bars_off_for_this_verb_only(capsys, monkeypatch
     for args in (["demo"], ["demo", "--quiet", "--fast=true"], ["demo"]):
         assert run(capsys, *args)[0] == 0
     assert seen == [(False, ["demo"]), (True, ["demo", "--fast=true"]), (False, ["demo"])]
+
+
+def test_quiet_hides_the_bar_of_a_store(capsys, tiny, tmp_path):
+    args = ["prepare", "--kind=camus", "--root", tiny.archive("camus"), "--size=32", "--workers=0"]
+    assert run(capsys, *args, "--out", str(tmp_path / "a.h5"), "--quiet") == (0, "", "")
+    assert "sample/s]" in run(capsys, *args, "--out", str(tmp_path / "b.h5"))[2]
 
 
 @pytest.mark.parametrize(

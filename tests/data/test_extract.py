@@ -286,10 +286,13 @@ def test_what_was_done_and_reported_is_said_once(tmp_path, archives, frames, cap
     assert len(said) == 2
 
 
-def test_names_that_clash(tmp_path, root, archives, frames):
+def test_a_loop_whose_name_is_taken_is_listed(tmp_path, root, archives, frames):
     archives.video(root / "p1_a4c.avi", frames[:1])
-    with pytest.raises(DataError, match=r"both be written as 'p1_a4c'"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 4 files"):
         extract_frames(str(root), str(tmp_path / "out"))
+    ((name, reason),) = failures(tmp_path / "out")
+    assert (name, reason) == ("p1_a4c.avi", "would be written as 'p1_a4c', like p1/a4c.avi: rename one")
+    assert {r["source"] for r in rows(tmp_path / "out")} >= {"p1/a4c.avi"}
 
 
 def test_nothing_to_read(tmp_path):

@@ -199,6 +199,7 @@ class Jobs:
         parts = {
             "space": {
                 "encoders": ["mobilenet_v2"],
+                "depths": [3],
                 "decoders": ["unet"],
                 "lrs": [0.001, 0.01],
                 "batch_sizes": [4],

@@ -98,6 +98,13 @@ def test_the_page_of_two_objectives_and_failures(tiny, alan, tmp_path):
     for name in ("history", "parallel", "importances", "pareto"):
         assert (out / "figures" / f"{name}.png").is_file()
     assert "No trial has failed" not in page
+    del results["stores"]
+    (out / "results.json").write_text(json.dumps(results))
+    old = alan("report", "--run", out)
+    assert old.code == 2
+    assert (
+        "results.json: cannot be read (KeyError: 'stores'); it was edited, or written by another" in old.lines[-1]
+    )
     assert len(results["pareto"]) >= 2
     assert yaml.safe_load((out / "best.yaml").read_text())["model"]["init_args"]["lr"] == results["best"][0]["lr"]
 

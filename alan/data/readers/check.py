@@ -11,6 +11,7 @@ from tqdm import tqdm
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.registry import open_dataset
 from alan.errors import AlanWarning, DataError
+from alan.progress import quiet
 
 _AGAIN = "get the file again from its source, or remove it"
 
@@ -67,7 +68,9 @@ def check_archive(
 def _samples(dataset: EchoDataset, progress: bool) -> list[Problem]:
     """Decode all samples."""
     problems = []
-    for index in tqdm(range(len(dataset)), desc=f"check {dataset.name}", unit="sample", disable=not progress):
+    for index in tqdm(
+        range(len(dataset)), desc=f"check {dataset.name}", unit="sample", disable=not progress or quiet()
+    ):
         try:
             dataset[index]
         except DataError as error:

@@ -95,10 +95,15 @@ def _by_name(ids: Sequence[str], known: Mapping[str, Mapping[str, float | int | 
     """Patients by the pseudonyms of the manifest, otherwise by the part of the name before the first ``_``."""
     keys = [str(known.get(name, {}).get("patient", "")) for name in ids]
     patients = [key or name.partition("_")[0] or name for key, name in zip(keys, ids, strict=True)]
-    if not any(keys) and len(set(patients)) == len(ids) > 1:
+    if not any(keys) and len(ids) > 1 and (n := len(set(patients))) in (1, len(ids)):
+        counts = (
+            f"each of {len(ids)} pictures counts as a patient of its own"
+            if n > 1
+            else f"all {len(ids)} pictures count as one patient"
+        )
+        harm = "pictures of one patient may get into different splits" if n > 1 else "they cannot be split"
         warnings.warn(
-            f"each of {len(ids)} pictures counts as a patient of its own, by the part before the first '_' of its "
-            f"name ({ids[0]!r}): pictures of one patient may get into different splits; add {TABLE} with the "
+            f"{counts}, by the part before the first '_' of its name ({ids[0]!r}): {harm}; add {TABLE} with the "
             "columns file and patient, or set the option patient",
             AlanWarning,
             stacklevel=4,

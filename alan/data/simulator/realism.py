@@ -25,6 +25,7 @@ from alan.data.simulator.statistics import frame_statistics, shape_statistics, t
 from alan.data.store.reader import FrameStore, StoredSequence
 from alan.errors import AlanError, ParameterError
 from alan.files import atomic, write_text
+from alan.progress import quiet
 
 
 def compare(real: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
@@ -84,7 +85,7 @@ def store_statistics(
     owner = _owners(store, picks)
     label = {int(frame): i for i, frame in enumerate(store.label_frames)}
     rows = []
-    bar = tqdm(total=len(picks), desc=f"describe {store.name}", unit="frame", disable=not progress)
+    bar = tqdm(total=len(picks), desc=f"describe {store.name}", unit="frame", disable=not progress or quiet())
     with bar:
         for index, frame, sequence in zip(picks, frames, owner, strict=True):
             spacing = stored_spacing(store, sequence)

@@ -9,11 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 
 from alan.arrays import BoolArray, ByteArray, IntArray
@@ -21,6 +20,9 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.sample import SPLITS, VIEWS
 from alan.data.structures import label_names, label_value, parts
 from alan.errors import DataError, ParameterError, nearest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Name and version of the file format; a reader refuses any other.
 SCHEMA = "alan-frames/2"
@@ -232,6 +234,8 @@ class FrameStore:
             ParameterError: The name of the split, of a view or of a phase is unknown.
             DataError: No annotated frame is left.
         """
+        import pandas as pd  # takes a third of a second, for which verbs that read pictures need not wait
+
         for phase in phases or ():
             if phase not in ("", "ED", "ES"):
                 raise ParameterError(f"unknown phase {phase!r}: {nearest(phase, ('ED', 'ES'))}")

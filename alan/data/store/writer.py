@@ -27,6 +27,7 @@ from alan.data.store.reader import SCHEMA, FrameStore
 from alan.errors import DataError, SkippedError, nearest
 from alan.files import atomic, fingerprint
 from alan.locks import lock_file
+from alan.progress import quiet
 from alan.runs import FAILURES, report_failures
 
 _log = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ def _prepare(
         len(dataset) + len(before),
         strict=False,
         output=target.name,
+        skipped=len(before) + len(dropped),
     )
 
 
@@ -247,7 +249,7 @@ def _decode(decoder: _Decoder, part: PartFile, workers: int, progress: bool) -> 
         generator=torch.Generator(),  # the loader draws a seed from it instead of the global generator
     )
     name = f"prepare {decoder.dataset.name}"
-    with tqdm(total=total, initial=done, desc=name, unit="sample", disable=not progress) as bar:
+    with tqdm(total=total, initial=done, desc=name, unit="sample", disable=not progress or quiet()) as bar:
         for entry, arrays in loader:
             for file, reason, _ in entry.failures:
                 _log.info("%s: %s", file, reason)
@@ -288,7 +290,7 @@ def _fill(file: Any, part: PartFile, size: int, attributes: Mapping[str, Any], p
     rows: list[dict[str, Any]] = []
     labels: list[int] = []
     start = 0
-    with tqdm(total=n_frames, desc="write the store", unit="frame", disable=not progress) as bar:
+    with tqdm(total=n_frames, desc="write the store", unit="frame", disable=not progress or quiet()) as bar:
         for entry, arrays in part:
             frames[start : start + len(arrays.frames)] = arrays.frames
             if entry.labels:
