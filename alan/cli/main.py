@@ -32,6 +32,11 @@ VERBS = {
     "prepare": ("alan.cli.prepare", "prepare", "decode an archive once into a frame store"),
     "parcels": ("alan.cli.parcels", "parcels", "fit k-means parcels on unlabelled frames"),
     "name": ("alan.cli.name", "name", "name parcels by simulated frames: white boxes without a human label"),
+    "assemble": (
+        "alan.cli.assemble",
+        "assemble",
+        "assemble a model for 'alan analyze' from parcels, white boxes and simulated views",
+    ),
     "segment": (
         "alan.cli.segment",
         "segment",

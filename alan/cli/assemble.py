@@ -1,0 +1,94 @@
+"""The verb ``alan assemble``: parcels, white boxes and a bank of views become a model for ``alan analyze``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
+from alan.data.sample import VIEWS
+from alan.errors import ConfigError
+from alan.runs import open_run
+
+_log = logging.getLogger(__name__)
+
+
+@bounded
+def assemble(
+    parcels: str,
+    boxes: list[str],
+    out: str,
+    *,
+    views: list[str] = ["A4C", "A2C"],  # noqa: B006 (shown by --help; never changed)
+    bank: list[str] | None = None,
+    bank_frames: PositiveInt | dict[str, PositiveInt] = 240,
+    bank_other: NonNegativeInt = 240,
+    size: PositiveInt = 112,
+    seed: Seed = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Assemble a model that ``alan analyze --model OUT/model.json`` takes.
+
+    The folder holds copies of all that belongs together, so that it can be moved or sent as a whole:
+    ``model.json``, ``parcels.safetensors`` and ``backbone.safetensors``, the white boxes, and with ``bank`` the
+    bank of labelled frames by which views are recognised, ``views.safetensors``. Running the same command again
+    on the same inputs changes nothing.
+
+    Args:
+        parcels: Path or name of the parcel model.
+        boxes: Run folders of ``alan name`` on these parcels; each structure in one of them, with one white box
+            for each phase or one for both.
+        out: Folder of the model.
+        views: Views that the white boxes serve, such as A4C.
+        bank: Frame stores of simulated archives whose frames form the bank of views; null for a model that does
+            not recognise views, for loops whose view is given.
+        bank_frames: Number of frames of each view in the bank, of as many sequences; or a number for each view.
+        bank_other: Number of simulated pictures of other things in the bank.
+        size: Side in pixels to which frames are resized for the model.
+        seed: Seed of the draw of the bank.
+        overwrite: Replace a model with another configuration.
+
+    Returns:
+        Path of ``model.json``.
+
+    Raises:
+        ConfigError: The folder contains a model with another configuration, or a structure has two white boxes.
+        DataError: A folder holds no white box, or a store has no frame of a view.
+        AlanError: An input is missing or belongs to other parcels; the folder is left as it was.
+    """
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown or not views:
+        given = repr(unknown[0]) if unknown else "empty"
+        raise ConfigError(f"views is {given}: give some of {', '.join(VIEWS)}")
+    from alan.analysis import assemble as parts
+    from alan.analysis.model import AnalysisModel
+    from alan.analysis.views import ViewBank
+    from alan.data.store.reader import FrameStore
+    from alan.parcels.model import load_parcels
+
+    model = load_parcels(parcels)
+    found = parts.find_boxes(boxes)
+    known = None
+    if bank:
+        drawn = parts.draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
+        known = ViewBank.build(model.backbone, *drawn)
+    config = {
+        "parcels": parcels,
+        "boxes": boxes,
+        "views": views,
+        "bank": bank,
+        "bank_frames": bank_frames,
+        "bank_other": bank_other,
+        "size": size,
+        "seed": seed,
+        "inputs": AnalysisModel(model, dict.fromkeys(views, parts.load_boxes(found)), size, known).fingerprint,
+    }
+    folder = Path(out)
+    tensors = [f"{name}.safetensors" for name in (parts.BACKBONE, parts.PARCELS, parts.BANK)]
+    lists = [path.name for pair in found.values() for path in pair.values()]
+    with open_run(folder, config, overwrite, [parts.MANIFEST, *tensors, *lists]) as run:
+        if not run.finished:
+            parts.write_model(folder, model, found, views, size=size, bank=known)
+            run.finish()
+    _log.info("%s: model of %s for %s", folder, ", ".join(found), ", ".join(views))
+    return folder / parts.MANIFEST

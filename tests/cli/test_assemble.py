@@ -1,0 +1,96 @@
+"""``alan assemble``: a folder that ``alan analyze`` takes, wherever it is moved."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from alan.analysis import AnalysisModel, Manifest
+from alan.analysis.views import CLASSES
+from alan.cli.main import main
+from alan.data.store.reader import FrameStore
+
+
+@pytest.fixture(scope="module")
+def named(tiny, tmp_path_factory):
+    """Runs of ``alan name``: the ventricle for each phase, the walls for both."""
+    folder = tmp_path_factory.mktemp("named")
+    common = ["name", "--parcels", tiny.parcels(), "--store", tiny.store("camus"), "--share_above=0.02"]
+    for run, options in {
+        "lv": ["--structures=[lv]", "--phases=[ED, ES]"],
+        "wall": ["--structures=[myo, la]"],
+    }.items():
+        assert main([*map(str, common), "--out", str(folder / run), *options]) == 0
+    return folder
+
+
+@pytest.fixture
+def command(tiny, named):
+    return ["assemble", "--parcels", tiny.parcels(), f"--boxes=[{named / 'lv'}, {named / 'wall'}]"]
+
+
+def test_the_folder_is_a_model_that_can_be_moved(tiny, alan, command, named, tmp_path):
+    assert alan(*command, "--out", tmp_path / "model").code == 0
+    shutil.move(tmp_path / "model", tmp_path / "moved")
+    model = AnalysisModel.load(tmp_path / "moved" / "model.json")
+    assert model.bank is None
+    assert list(model.views) == ["A4C", "A2C"]
+    boxes = model.views["A2C"]
+    assert list(boxes) == ["lv", "myo", "la"]
+    assert boxes["lv"].ed is not boxes["lv"].es
+    assert boxes["la"].ed is boxes["la"].es
+    for name in ("lv/lv-ES", "wall/myo"):
+        copy = tmp_path / "moved" / f"{Path(name).name}.json"
+        assert copy.read_text(encoding="utf-8") == (named / f"{name}.json").read_text(encoding="utf-8")
+
+
+def test_again_changes_nothing_and_another_configuration_is_refused(alan, command, tmp_path):
+    out = tmp_path / "model"
+    assert alan(*command, "--out", out).code == 0
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert alan(*command, "--out", out).code == 0
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    refused = alan(*command, "--out", out, "--views=[A4C]")
+    assert (refused.code, "views" in refused.err) == (2, True)
+    assert alan(*command, "--out", out, "--views=[A4C]", "--overwrite=true").code == 0
+    assert list(Manifest.load(out / "model.json").views) == ["A4C"]
+
+
+def test_bank_of_views(alan, tiny, tmp_path):
+    """The shipped parcels with a convolutional backbone: so many frames of each view, and of other things."""
+    store = tiny.store("camus")
+    name = ["name", "--parcels", "alan-sim-parcels", "--store", store, "--structures=[lv]", "--phases=[ED, ES]"]
+    assert alan(*name, "--out", tmp_path / "lv").code == 0
+    command = ["assemble", "--parcels", "alan-sim-parcels", f"--boxes=[{tmp_path / 'lv'}]", f"--bank=[{store}]"]
+    assert alan(*command, "--out", tmp_path / "model", "--bank_frames=2", "--bank_other=3").code == 0
+    bank = AnalysisModel.load(tmp_path / "model" / "model.json").bank
+    views = {s.view for s in FrameStore(store).sequences if s.split == "train"}
+    assert {view: bank.views.count(view) for view in CLASSES if view in bank.views} == {
+        **dict.fromkeys(sorted(views), 2),
+        "other": 3,
+    }
+    few = ["--bank_frames", json.dumps({"A4C": 1, "A2C": 2}), "--bank_other=0"]
+    assert alan(*command, "--out", tmp_path / "few", *few).code == 0
+    bank = AnalysisModel.load(tmp_path / "few" / "model.json").bank
+    assert sorted(bank.views) == ["A2C", "A2C", "A4C"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--views=[A5C]"], "views is 'A5C': give some of"),
+        (["--views=[]"], "views is empty"),
+        (["--boxes=[{lv}, {lv}]"], "another folder has a white box of lv too"),
+        (["--boxes=[{lv}/..]"], "no run of `alan name`"),
+        (["--parcels=alan-sim-parcels"], "was fitted on parcels"),
+        (["--bank=[{store}]", '--bank_frames={"PLAX": 3}'], "bank_frames names PLAX"),
+    ],
+)
+def test_refuses(alan, command, tmp_path, options, message):
+    lists = command[-1].removeprefix("--boxes=[").partition(",")[0]
+    store = Path(command[2]).with_name("camus.h5")
+    given = [text.replace("{lv}", lists).replace("{store}", str(store)) for text in options]
+    result = alan(*command, "--out", tmp_path / "model", *given)
+    assert (result.code, message in result.err) == (2, True), result.err
+    assert not (tmp_path / "model").exists()
