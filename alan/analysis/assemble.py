@@ -1,4 +1,4 @@
-"""Assemble a model for analyses: parcels with their backbone, white boxes per phase, and a bank of views."""
+"""Parts of a model for analyses: the white boxes that ``alan name`` wrote, and the frames of a bank of views."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from alan.analysis.manifest import SCHEMA
-from alan.analysis.model import AnalysisModel, PhaseBoxes
-from alan.analysis.views import OTHER, ViewBank
+from alan.analysis.model import PhaseBoxes
+from alan.analysis.views import OTHER
 from alan.arrays import ByteArray
-from alan.backbone.checkpoint import export_backbone
 from alan.data.preprocessing import resize_frames
 from alan.data.sample import VIEWS
 from alan.data.simulator.others import other_frames
@@ -20,30 +18,25 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.naming import box_name
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.errors import ConfigError, DataError
-from alan.files import write_json, write_text
-from alan.parcels.model import ParcelModel, save_parcels
 from alan.runs import CONFIG
 
-#: Names of the files of a model.
-MANIFEST, BACKBONE, PARCELS, BANK = "model.json", "backbone", "parcels", "views"
 PHASES = ("ED", "ES")
 
 
-def find_boxes(folders: Sequence[str]) -> dict[str, dict[str, Path]]:
-    """Find the white boxes of runs of ``alan name``.
+def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
+    """Read the white boxes of runs of ``alan name``.
 
     Args:
         folders: The run folders, each with other structures.
 
     Returns:
-        Structure to the files of its white boxes, ``ED`` and ``ES``, the same file where one serves both; in the
-        order in which they were named.
+        Structure to its white boxes, in the order in which they were named.
 
     Raises:
         ConfigError: Two folders have a white box of one structure.
         DataError: A folder holds no such run, or white boxes of one phase only.
     """
-    found: dict[str, dict[str, Path]] = {}
+    found: dict[str, PhaseBoxes] = {}
     for folder in map(Path, folders):
         try:
             config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
@@ -55,14 +48,12 @@ def find_boxes(folders: Sequence[str]) -> dict[str, dict[str, Path]]:
         for name in structures:
             if name in found:
                 raise ConfigError(f"{folder}: another folder has a white box of {name} too: give one of them")
-            found[name] = {phase: folder / f"{box_name(name, phase if phases else '')}.json" for phase in PHASES}
+            boxes = [
+                ParcelSegmenter.from_json(folder / f"{box_name(name, phase)}.json") for phase in phases or ("",)
+            ]
+            by_phase = dict(zip(phases or PHASES, boxes * (1 if phases else 2), strict=True))
+            found[name] = PhaseBoxes(by_phase["ED"], by_phase["ES"])
     return found
-
-
-def load_boxes(files: Mapping[str, Mapping[str, Path]]) -> dict[str, PhaseBoxes]:
-    """Load the white boxes of :func:`find_boxes`."""
-    loaded = {path: ParcelSegmenter.from_json(path) for pair in files.values() for path in pair.values()}
-    return {name: PhaseBoxes(loaded[pair["ED"]], loaded[pair["ES"]]) for name, pair in files.items()}
 
 
 def draw_bank(
@@ -109,42 +100,3 @@ def draw_bank(
         frames.append(other_frames(n_other, size, seed))
         views += [OTHER] * n_other
     return np.concatenate(frames), views
-
-
-def write_model(
-    folder: Path,
-    parcels: ParcelModel,
-    boxes: Mapping[str, Mapping[str, Path]],
-    views: Sequence[str],
-    *,
-    size: int,
-    bank: ViewBank | None,
-) -> None:
-    """Write copies of the parts of a model and its manifest, which is written last and read back.
-
-    Args:
-        folder: Folder of the model.
-        parcels: Parcel model.
-        boxes: Files of the white boxes, see :func:`find_boxes`.
-        views: Views that the white boxes serve.
-        size: Side in pixels to which frames are resized for the model.
-        bank: Bank of views, or None.
-    """
-    backbone = folder / f"{BACKBONE}.safetensors"
-    export_backbone(parcels.backbone.network, parcels.backbone.spec, backbone)
-    copy = ParcelModel(
-        parcels.backbone,
-        parcels.head,
-        sector_only=parcels.sector_only,
-        source=str(backbone),
-        refine=parcels.refine,
-    )
-    save_parcels(copy, folder / f"{PARCELS}.safetensors")
-    if bank is not None:
-        bank.save(folder / f"{BANK}.safetensors", BACKBONE)
-    for path in {path for pair in boxes.values() for path in pair.values()}:
-        write_text(folder / path.name, path.read_text(encoding="utf-8"))
-    lists = {name: {phase: path.stem for phase, path in pair.items()} for name, pair in boxes.items()}
-    manifest = {"schema": SCHEMA, "parcels": PARCELS, "size": size, "views": dict.fromkeys(views, lists)}
-    write_json(folder / MANIFEST, manifest | ({"view_bank": BANK} if bank else {}))
-    AnalysisModel.load(folder / MANIFEST)  # every file is there and fits

@@ -27,12 +27,12 @@ def assemble(
     seed: Seed = 0,
     overwrite: bool = False,
 ) -> Path:
-    """Assemble a model that ``alan analyze --model OUT/model.json`` takes.
+    """Assemble a model that ``alan analyze --model OUT`` takes.
 
-    The folder holds copies of all that belongs together, so that it can be moved or sent as a whole:
-    ``model.json``, ``parcels.safetensors`` and ``backbone.safetensors``, the white boxes, and with ``bank`` the
-    bank of labelled frames by which views are recognised, ``views.safetensors``. Running the same command again
-    on the same inputs changes nothing.
+    The folder holds copies of all that belongs together, so that it can be moved or sent as a whole: the manifest,
+    ``parcels.safetensors`` and ``backbone.safetensors``, the white boxes, and with ``bank`` the bank of labelled
+    frames by which views are recognised, ``views.safetensors``. Running the same command again on the same inputs
+    changes nothing.
 
     Args:
         parcels: Path or name of the parcel model.
@@ -49,7 +49,7 @@ def assemble(
         overwrite: Replace a model with another configuration.
 
     Returns:
-        Path of ``model.json``.
+        The folder.
 
     Raises:
         ConfigError: The folder contains a model with another configuration, or a structure has two white boxes.
@@ -60,18 +60,22 @@ def assemble(
     if unknown or not views:
         given = repr(unknown[0]) if unknown else "empty"
         raise ConfigError(f"views is {given}: give some of {', '.join(VIEWS)}")
-    from alan.analysis import assemble as parts
-    from alan.analysis.model import AnalysisModel
+    from alan.analysis.assemble import draw_bank, read_boxes
+    from alan.analysis.manifest import SUFFIX
+    from alan.analysis.model import BOXES, AnalysisModel
+    from alan.analysis.model import VIEWS as BANK
     from alan.analysis.views import ViewBank
     from alan.data.store.reader import FrameStore
+    from alan.export.weights import BACKBONE, PARCELS
     from alan.parcels.model import load_parcels
 
-    model = load_parcels(parcels)
-    found = parts.find_boxes(boxes)
+    folder = Path(out)
+    locked = load_parcels(parcels)
     known = None
     if bank:
-        drawn = parts.draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
-        known = ViewBank.build(model.backbone, *drawn)
+        drawn = draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
+        known = ViewBank.build(locked.backbone, *drawn)
+    model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(boxes)), size, known)
     config = {
         "parcels": parcels,
         "boxes": boxes,
@@ -81,14 +85,13 @@ def assemble(
         "bank_other": bank_other,
         "size": size,
         "seed": seed,
-        "inputs": AnalysisModel(model, dict.fromkeys(views, parts.load_boxes(found)), size, known).fingerprint,
+        "inputs": model.fingerprint,
     }
-    folder = Path(out)
-    tensors = [f"{name}.safetensors" for name in (parts.BACKBONE, parts.PARCELS, parts.BANK)]
-    lists = [path.name for pair in found.values() for path in pair.values()]
-    with open_run(folder, config, overwrite, [parts.MANIFEST, *tensors, *lists]) as run:
+    contents = [BACKBONE, PARCELS, BANK, BOXES, f"{folder.name}{SUFFIX}"]
+    with open_run(folder, config, overwrite, contents) as run:
         if not run.finished:
-            parts.write_model(folder, model, found, views, size=size, bank=known)
+            model.save(folder, folder.name)
+            AnalysisModel.load(folder)  # every file is there and fits
             run.finish()
-    _log.info("%s: model of %s for %s", folder, ", ".join(found), ", ".join(views))
-    return folder / parts.MANIFEST
+    _log.info("%s: model of %s for %s", folder, ", ".join(model.structures(views[0])), ", ".join(views))
+    return folder

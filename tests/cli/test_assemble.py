@@ -10,6 +10,7 @@ from alan.analysis import AnalysisModel, Manifest
 from alan.analysis.views import CLASSES
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
+from alan.downstream import ParcelSegmenter
 
 
 @pytest.fixture(scope="module")
@@ -33,28 +34,29 @@ def command(tiny, named):
 def test_the_folder_is_a_model_that_can_be_moved(tiny, alan, command, named, tmp_path):
     assert alan(*command, "--out", tmp_path / "model").code == 0
     shutil.move(tmp_path / "model", tmp_path / "moved")
-    model = AnalysisModel.load(tmp_path / "moved" / "model.json")
+    model = AnalysisModel.load(tmp_path / "moved")
     assert model.bank is None
     assert list(model.views) == ["A4C", "A2C"]
     boxes = model.views["A2C"]
     assert list(boxes) == ["lv", "myo", "la"]
     assert boxes["lv"].ed is not boxes["lv"].es
     assert boxes["la"].ed is boxes["la"].es
-    for name in ("lv/lv-ES", "wall/myo"):
-        copy = tmp_path / "moved" / f"{Path(name).name}.json"
-        assert copy.read_text(encoding="utf-8") == (named / f"{name}.json").read_text(encoding="utf-8")
+    for name, box in (("lv/lv-ES", boxes["lv"].es), ("wall/myo", boxes["myo"].ed)):
+        source = ParcelSegmenter.from_json(named / f"{name}.json").selector_
+        assert box.selector_.interior_.tolist() == source.interior_.tolist()
+        assert box.selector_.share_ == pytest.approx(source.share_, abs=1e-4)
 
 
 def test_again_changes_nothing_and_another_configuration_is_refused(alan, command, tmp_path):
     out = tmp_path / "model"
     assert alan(*command, "--out", out).code == 0
-    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert alan(*command, "--out", out).code == 0
-    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     refused = alan(*command, "--out", out, "--views=[A4C]")
     assert (refused.code, "views" in refused.err) == (2, True)
     assert alan(*command, "--out", out, "--views=[A4C]", "--overwrite=true").code == 0
-    assert list(Manifest.load(out / "model.json").views) == ["A4C"]
+    assert list(Manifest.load(out).views) == ["A4C"]
 
 
 def test_bank_of_views(alan, tiny, tmp_path):
@@ -64,7 +66,7 @@ def test_bank_of_views(alan, tiny, tmp_path):
     assert alan(*name, "--out", tmp_path / "lv").code == 0
     command = ["assemble", "--parcels", "alan-sim-parcels", f"--boxes=[{tmp_path / 'lv'}]", f"--bank=[{store}]"]
     assert alan(*command, "--out", tmp_path / "model", "--bank_frames=2", "--bank_other=3").code == 0
-    bank = AnalysisModel.load(tmp_path / "model" / "model.json").bank
+    bank = AnalysisModel.load(tmp_path / "model").bank
     views = {s.view for s in FrameStore(store).sequences if s.split == "train"}
     assert {view: bank.views.count(view) for view in CLASSES if view in bank.views} == {
         **dict.fromkeys(sorted(views), 2),
@@ -72,7 +74,7 @@ def test_bank_of_views(alan, tiny, tmp_path):
     }
     few = ["--bank_frames", json.dumps({"A4C": 1, "A2C": 2}), "--bank_other=0"]
     assert alan(*command, "--out", tmp_path / "few", *few).code == 0
-    bank = AnalysisModel.load(tmp_path / "few" / "model.json").bank
+    bank = AnalysisModel.load(tmp_path / "few").bank
     assert sorted(bank.views) == ["A2C", "A2C", "A4C"]
 
 
