@@ -18,7 +18,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from alan.parcels import loss as module
+from alan.parcels import losses as module
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.maps import logits_to_maps
 from alan.parcels.smooseg import smoothness_loss

@@ -4,7 +4,8 @@
 
 Everything runs on a small simulated archive and takes three minutes on two cores. Trainings take a few steps:
 their weights are compared, not their quality. Hashes are of arrays, never of files, so that names and versions may
-change.
+change. The hashes of trainings depend on the number of threads, but not on their order: a second run on the same
+machine prints the same ones.
 """
 
 import argparse

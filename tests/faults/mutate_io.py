@@ -168,7 +168,32 @@ def mutations(whole, tries, rng):
             yield "wrong type", make()
 
 
-def campaign(kind, tries, seed, folder):
+def campaign(damaged, target, read, right, prefix=""):
+    """Count what becomes of damaged files, by kind of damage, and list what should not have happened.
+
+    ``damaged`` gives the kind of damage and the bytes for ``target``, ``read`` reads them, ``right`` compares the
+    result with that of the whole file, and a refusal is one line that begins with ``prefix``.
+    """
+    counts, others = {}, []
+    for way, data in damaged:
+        target.write_bytes(data)
+        count = counts.setdefault(way, Counter(tried=0, refused=0, right=0, wrong=0))
+        count["tried"] += 1
+        try:
+            found = read()
+        except AlanError as error:
+            count["refused"] += 1
+            if "\n" in str(error) or not str(error).startswith(prefix):
+                others.append(f"{way}: {error!r}")
+        except BaseException as error:
+            target.with_name(f"other{len(others)}{target.suffix}").write_bytes(data)
+            others.append(f"{way}: {error!r}"[:400])
+        else:
+            count["right" if right(found, way) else "wrong"] += 1
+    return {"counts": counts, "others": others}
+
+
+def damage(kind, tries, seed, folder):
     suffix, make = KINDS[kind]
     whole = make()
     path = target = folder / f"a{suffix}"
@@ -180,25 +205,21 @@ def campaign(kind, tries, seed, folder):
     read = (lambda file: (read_mask(file).codes, None)) if kind == "mask" else cine
     target.write_bytes(whole)
     expected = read(path)
-    counts, others = {}, []
-    for way, data in mutations(whole, tries, np.random.default_rng(seed)):
-        target.write_bytes(data)
-        count = counts.setdefault(way, Counter(tried=0, refused=0, right=0, wrong=0))
-        count["tried"] += 1
-        try:
-            found = read(path)
-        except AlanError as error:
-            count["refused"] += 1
-            if "\n" in str(error) or not str(error).startswith(str(folder)):
-                others.append(f"{way}: {error!r}")
-        except BaseException as error:
-            (folder / f"other{len(others)}{suffix}").write_bytes(data)
-            others.append(f"{way}: {error!r}")
-        else:
-            same = np.array_equal(found[0], expected[0]) and found[1:] == expected[1:]
-            # another kind of video or picture under this suffix is read as what it is
-            count["right" if same or way == "wrong type" else "wrong"] += 1
-    return {"counts": counts, "others": others}
+
+    def right(found, way):
+        # another kind of video or picture under this suffix is read as what it is
+        same = np.array_equal(found[0], expected[0]) and found[1:] == expected[1:]
+        return same or way == "wrong type"
+
+    damaged = mutations(whole, tries, np.random.default_rng(seed))
+    return campaign(damaged, target, lambda: read(path), right, str(folder))
+
+
+def limit_memory():
+    """Allow two gigabytes more than the process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 2 * GIGABYTE
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def cine(path):
@@ -211,14 +232,12 @@ def main():
     kind, tries, seed, folder = sys.argv[1:]
     for _, make in KINDS.values():  # libraries are loaded before the limit is set
         make()
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + 2 * GIGABYTE
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory()
     warnings.simplefilter("ignore")
     for name in KINDS if kind == "all" else [kind]:
         place = Path(folder, name.replace(" ", "_"))
         place.mkdir()
-        print(json.dumps({"kind": name, **campaign(name, int(tries), int(seed), place)}), flush=True)
+        print(json.dumps({"kind": name, **damage(name, int(tries), int(seed), place)}), flush=True)
 
 
 if __name__ == "__main__":

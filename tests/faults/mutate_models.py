@@ -9,15 +9,13 @@ unexpected exceptions. The process may use two gigabytes more than at its start;
 
 import itertools
 import json
-import resource
 import sys
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from mutate_io import GIGABYTE, mutations
+from mutate_io import campaign, limit_memory, mutations
 
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
@@ -31,7 +29,6 @@ from alan.downstream.soft_parcels import ParcelMember, load_parcel_member, save_
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.errors import AlanError
 from alan.parcels.heads.raptor import RaptorHead
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 from alan.supervised.ensemble import EnsembleSegmenter
@@ -174,40 +171,23 @@ def damaged(whole, tries, rng):
         yield "wrong type", data
 
 
-def campaign(kind, tries, seed, folder):
+def damage(kind, tries, seed, folder):
     write, read = KINDS[kind]
     path = write(folder)
     whole, expected = path.read_bytes(), read(path)
-    counts, others = {}, []
-    for way, data in damaged(whole, tries, np.random.default_rng(seed)):
-        path.write_bytes(data)
-        count = counts.setdefault(way, Counter(tried=0, refused=0, right=0, wrong=0))
-        count["tried"] += 1
-        try:
-            found = read(path)
-        except AlanError as error:
-            count["refused"] += 1
-            if "\n" in str(error):
-                others.append(f"{way}: {error!r}")
-        except BaseException as error:
-            (folder / f"other{len(others)}{path.suffix}").write_bytes(data)
-            others.append(f"{way}: {error!r}"[:400])
-        else:
-            count["right" if np.array_equal(found, expected) else "wrong"] += 1
-    return {"counts": counts, "others": others}
+    ways = damaged(whole, tries, np.random.default_rng(seed))
+    return campaign(ways, path, lambda: read(path), lambda found, way: np.array_equal(found, expected))
 
 
 def main():
     kinds, tries, seed, folder = sys.argv[1:]
     torch.set_num_threads(1)
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + 2 * GIGABYTE
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory()
     warnings.simplefilter("ignore")
     for kind in kinds.split(","):
         place = Path(folder, kind)
         place.mkdir()
-        print(json.dumps(campaign(kind, int(tries), int(seed), place)), flush=True)
+        print(json.dumps(damage(kind, int(tries), int(seed), place)), flush=True)
 
 
 if __name__ == "__main__":
