@@ -1,6 +1,6 @@
 """The file that :func:`alan.data.prepare` fills while it decodes: an append-only log that survives kills.
 
-HDF5 has no journal: a file whose writer is killed may be lost entirely. DecodedFrame samples are therefore first
+HDF5 has no journal: a file whose writer is killed may be lost entirely. Decoded samples are therefore first
 appended to this log, one record per sample in the order of the archive, and copied into the frame store at the
 end. A record that was cut off lacks its end and is dropped; everything before it is kept.
 """
@@ -64,7 +64,7 @@ class PartFile:
         key: Identity of the archive and settings; JSON-able.
 
     Attributes:
-        entries: DecodedFrame samples, in the order of the archive.
+        entries: Decoded samples, in the order of the archive.
 
     Raises:
         DataError: The file belongs to another archive, or to another preprocessing of it.

@@ -50,7 +50,7 @@ def prepare(
 ) -> FrameStore:
     """Decode every sample of an archive and write a frame store.
 
-    DecodedFrame samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
+    Decoded samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
     continues after the last whole sample. The store is written at the end and then renamed, so that it is whole or
     absent; at that moment the disk holds everything twice. Samples that cannot be used are skipped and
     listed in ``failures.csv`` in the folder of the store. If ``out`` was made from the same archive with the same
