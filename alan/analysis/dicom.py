@@ -1,15 +1,15 @@
-"""Label maps as DICOM Segmentation and measurements as DICOM Structured Report, without any identifier.
+"""Label maps as DICOM Segmentation and measurements as DICOM Structured Report.
 
-Both objects refer to a loop whose header is made up: it holds the pseudonymous key of the patient, no dates, and
-UIDs that are hashes of the outlines, so that the same analysis gives the same UIDs and nothing leads back to the
-file.
+Both objects refer to the instance that the loop comes from, by its own UIDs or by pseudonyms of them. A loop of
+another format gets UIDs that are hashes of the outlines. Unless the references of the file are kept, the header
+holds the pseudonymous key of the patient and no dates, and nothing leads back to the file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from alan._version import __version__
 from alan.analysis.results import LoopResult, Measure
+from alan.data.io.dicom_header import DicomReferences
 from alan.extras import third_party
 from alan.files import atomic
 
@@ -38,6 +39,16 @@ _STRUCTURES = {
     "ra": ("73829009", "Right atrium"),
     "ao": ("15825003", "Aorta"),
 }
+#: Elements that an object must have and that may be empty.
+_EMPTY = (
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
 _HEART = ("80891009", "Heart")
 #: View to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
 _PLANES = {
@@ -71,6 +82,8 @@ def write_segmentation(
     labels: NDArray[np.uint8],
     frames: Sequence[int],
     digest: str,
+    *,
+    references: DicomReferences | None = None,
 ) -> None:
     """Write label maps as a binary DICOM Segmentation with one segment per structure.
 
@@ -82,13 +95,14 @@ def write_segmentation(
         result: The loop; its structures are in the order of the labels.
         labels: (n, H, W) uint8 at the size of the screen.
         frames: Indices of these frames in the loop, ascending.
-        digest: Text that all UIDs are made from.
+        digest: Text that new UIDs are made from.
+        references: The instance of the loop; None makes one up.
 
     Raises:
         ConfigError: highdicom is not installed.
     """
     hd, seg = third_party("highdicom", "dicom"), third_party("highdicom.seg", "dicom")
-    source = _source(result, digest, labels.shape[1:], len(frames))
+    source = _source(result, digest, labels.shape[1:], len(frames), references)
     patient = hd.CoordinateSystemNames.PATIENT
     shared, positions = third_party("pydicom", "dicom").Dataset(), []
     shared.PlaneOrientationSequence = hd.PlaneOrientationSequence(patient, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
@@ -153,13 +167,16 @@ def _number_frames(written: Any, frames: Sequence[int], *, measured: bool) -> No
         written.pop(name, None)
 
 
-def write_measurements(path: Path, result: LoopResult, digest: str) -> bool:
+def write_measurements(
+    path: Path, result: LoopResult, digest: str, references: DicomReferences | None = None
+) -> bool:
     """Write the measurements of a loop as a DICOM Structured Report (TID 1500).
 
     Args:
         path: The file.
         result: The loop.
-        digest: Text that all UIDs are made from.
+        digest: Text that new UIDs are made from.
+        references: The instance of the loop; None makes one up.
 
     Returns:
         Whether there was anything to write.
@@ -171,7 +188,7 @@ def write_measurements(path: Path, result: LoopResult, digest: str) -> bool:
     if not measured:
         return False
     sr = third_party("highdicom.sr", "dicom")
-    source = _source(result, digest, result.screen_shape, result.n_frames)
+    source = _source(result, digest, result.screen_shape, result.n_frames, references)
     observer = sr.ObserverContext(
         _code("DCM", "121007", "Device"),
         sr.DeviceObserverIdentifyingAttributes(_uid("alan-echo", __version__), _NAME, _NAME, "alan-echo"),
@@ -181,7 +198,7 @@ def write_measurements(path: Path, result: LoopResult, digest: str) -> bool:
         finding_sites=[sr.FindingSite(_code("SCT", *_HEART))],
         algorithm_id=sr.AlgorithmIdentification(_NAME, __version__),
         measurements=[_measurement(name, getattr(result, name), result) for name in measured],
-        source_images=[sr.SourceImageForMeasurementGroup(_ULTRASOUND_LOOP, source.SOPInstanceUID)],
+        source_images=[sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
@@ -242,22 +259,22 @@ def _code(scheme: str, value: str, meaning: str) -> Any:
     return third_party("highdicom.sr", "dicom").CodedConcept(value, scheme, meaning)
 
 
-def _source(result: LoopResult, digest: str, shape: Sequence[int], n_frames: int) -> Any:
-    """Header of a loop that has no identifiers."""
+def _source(
+    result: LoopResult, digest: str, shape: Sequence[int], n_frames: int, references: DicomReferences | None
+) -> Any:
+    """Header of a loop that has no identifiers but those of its references."""
     pydicom = third_party("pydicom", "dicom")
     source = pydicom.Dataset()
-    for name in _empty():
-        setattr(source, name, "")
-    source.SOPClassUID, source.SOPInstanceUID = _ULTRASOUND_LOOP, _uid(digest, "loop")
-    source.StudyInstanceUID, source.SeriesInstanceUID = _uid(digest, "study"), _uid(digest, "series")
+    instance = references or DicomReferences(
+        *(_uid(digest, level) for level in ("study", "series", "loop")), _ULTRASOUND_LOOP
+    )
+    source.StudyInstanceUID, source.SeriesInstanceUID = instance.study, instance.series
+    source.SOPInstanceUID, source.SOPClassUID = instance.instance, instance.sop_class
     source.PatientID, source.PatientName = result.patient, f"{result.patient}^"
+    for name, value in {**dict.fromkeys(_EMPTY, ""), **instance.elements}.items():
+        setattr(source, name, value)
     source.Modality, source.Rows, source.Columns = "US", int(shape[0]), int(shape[1])
     source.NumberOfFrames, source.SamplesPerPixel, source.BitsAllocated = n_frames, 1, 8
     source.file_meta = pydicom.dataset.FileMetaDataset()
     source.file_meta.TransferSyntaxUID = third_party("pydicom.uid", "dicom").ExplicitVRLittleEndian
     return source
-
-
-def _empty() -> Iterator[str]:
-    yield from ("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
-    yield "ReferringPhysicianName"

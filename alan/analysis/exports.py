@@ -20,6 +20,7 @@ from alan.analysis.overlay import Painter, curve_strip, display_shape, write_mp4
 from alan.analysis.results import BeatResult, LoopResult
 from alan.analysis.tables import LOOP_FOLDER, cells
 from alan.arrays import ByteArray
+from alan.data.io.dicom_header import DicomReferences
 from alan.data.preprocessing import Preprocessing
 from alan.downstream.segmentation import write_label_map
 from alan.errors import DataError
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 #: Kind of output: ``overlay`` (video and pictures with outlines, parcels), ``png`` (label maps at end-diastole and
 #: end-systole), ``nifti`` (label maps of all frames) or ``dicom`` (segmentation and measurements).
 Output = Literal["overlay", "png", "nifti", "dicom"]
+#: What DICOM objects refer to: ``pseudonymous`` UIDs, or those of the file with its patient and study (``keep``).
+References = Literal["pseudonymous", "keep"]
 OVERLAY, NIFTI, SEGMENTATION, MEASUREMENTS = "overlay.mp4", "labels.nii.gz", "segmentation.dcm", "measurements.dcm"
 MASKS, PARCELS, NEIGHBOURS = "masks", "parcels.csv", "neighbours.png"
 #: Pixels of label maps at the size of the screen that a DICOM segmentation may hold; of a longer loop it holds the
@@ -80,6 +83,7 @@ class _Job:
     labels: ByteArray
     result: LoopResult
     evidence: ParcelEvidence | None
+    references: DicomReferences | None
 
     def __post_init__(self) -> None:
         self.painter = Painter(display_shape(self.loop.shape, self.loop.pixel_mm), self.labels.shape[1])
@@ -135,6 +139,7 @@ def export_loop(
     kinds: Collection[Output],
     *,
     evidence: ParcelEvidence | None = None,
+    references: DicomReferences | None = None,
 ) -> None:
     """Write the files of a loop into ``loops/<name>/``; each is written atomically.
 
@@ -147,6 +152,7 @@ def export_loop(
         result: What was measured; its structures are in the order of the labels.
         kinds: Kinds of output.
         evidence: Parcels of the loop; with it, ``overlay`` writes pictures of the parcels and ``parcels.csv``.
+        references: Instance that the DICOM objects refer to; None makes one up.
 
     Raises:
         DataError: the labels, the result and the frames differ in number.
@@ -157,7 +163,7 @@ def export_loop(
             f"{loop.name}: has {loop.n_frames} frames, {len(labels)} label maps, a result of {result.n_frames}: "
             "give those of one loop"
         )
-    job = _Job(folder / LOOP_FOLDER / loop.name, loop, labels, result, evidence)
+    job = _Job(folder / LOOP_FOLDER / loop.name, loop, labels, result, evidence, references)
     with contextlib.ExitStack() as stack:
         sinks = [stack.enter_context(sink(job)) for kind, sink in _SINKS.items() if kind in kinds]
         first = 0
@@ -239,8 +245,10 @@ def _dicom(job: _Job) -> Iterator[_Sink]:
                 stored[places[frame]] = chunk.screen[n]
 
     yield take
-    dicom.write_segmentation(job.out / SEGMENTATION, job.result, stored, frames, job.digest)
-    dicom.write_measurements(job.out / MEASUREMENTS, job.result, job.digest)
+    dicom.write_segmentation(
+        job.out / SEGMENTATION, job.result, stored, frames, job.digest, references=job.references
+    )
+    dicom.write_measurements(job.out / MEASUREMENTS, job.result, job.digest, job.references)
 
 
 _SINKS: dict[str, Callable[[_Job], contextlib.AbstractContextManager[_Sink]]] = {

@@ -28,6 +28,7 @@ from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.fan import Fan, enclosing, find_panels
 from alan.data.io.base import Spacing
 from alan.data.io.cine import frame_source
+from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import FrameSource
 from alan.data.io.stream import CineStream, open_stream
 from alan.data.store.frames import StoredFrames
@@ -87,6 +88,10 @@ class Loop:
     def simulated(self) -> bool:
         """Whether the loop is known to be simulated, so that its patient does not exist."""
         return self._source.simulated
+
+    def references(self, *, keep: bool) -> DicomReferences | None:
+        """The instance that DICOM objects of the loop refer to, see :meth:`alan.analysis.Source.references`."""
+        return self._source.references(keep=keep)
 
     @bounded
     def chunks(self, n: PositiveInt) -> Iterator[ByteArray]:

@@ -19,7 +19,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from alan._version import __version__
-from alan.analysis.exports import NEIGHBOURS, Output, export_loop, median_beat
+from alan.analysis.exports import NEIGHBOURS, Output, References, export_loop, median_beat
 from alan.analysis.kinds import NotALoopError
 from alan.analysis.loop import Loop, open_loops
 from alan.analysis.loop_analysis import LoopSettings, analyze_loop
@@ -61,6 +61,8 @@ class AnalysisSettings:
         stills: Whether files that show a single moment are analyzed too.
         outputs: Files to write for each loop.
         runtime: What runs the network: ``torch``, or ``onnx`` for onnxruntime.
+        dicom_references: UIDs by which DICOM objects refer to a DICOM file: ``pseudonymous`` ones, or those of the
+            file with its patient and study, so that an archive shows the objects on the loop (``keep``).
     """
 
     model: str = "alan-sim"
@@ -70,6 +72,7 @@ class AnalysisSettings:
     stills: bool = True
     outputs: tuple[Output, ...] = ("overlay", "png", "nifti")
     runtime: Runtime = "torch"
+    dicom_references: References = "pseudonymous"
 
 
 @dataclass(frozen=True)
@@ -261,8 +264,15 @@ class Worker:
             with atomic(target / NEIGHBOURS) as temporary:
                 Image.fromarray(np.concatenate(list(found.thumbnails), axis=1)).save(temporary, format="PNG")
         if found.labels is not None:
+            outputs, keep = self.settings.outputs, self.settings.dicom_references == "keep"
             export_loop(
-                self.folder, loop, found.labels, found.result, self.settings.outputs, evidence=found.evidence
+                self.folder,
+                loop,
+                found.labels,
+                found.result,
+                outputs,
+                evidence=found.evidence,
+                references=loop.references(keep=keep) if "dicom" in outputs else None,
             )
             with atomic(target / LABELS) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, labels=found.labels)

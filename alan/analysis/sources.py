@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alan.data.io.cine import VIDEOS, is_cine, stem
 from alan.data.io.dicom import is_dicom
-from alan.data.io.dicom_header import read_patient
+from alan.data.io.dicom_header import DicomReferences, read_patient, read_references
 from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
@@ -52,6 +52,16 @@ class Source:
         if self.sequence is not None:
             return FrameStore(self.path).simulated
         return any((folder / SIMULATION).is_file() for folder in self.path.resolve().parents)
+
+    def references(self, *, keep: bool) -> DicomReferences | None:
+        """The instance that DICOM objects of the loop refer to; None if the loop is no DICOM file.
+
+        Args:
+            keep: See :func:`alan.data.io.dicom_header.read_references`.
+        """
+        if self.sequence is not None or not is_dicom(self.path):
+            return None
+        return read_references(self.path, keep=keep)
 
     def redact(self, text: str) -> str:
         """Replace the names of files and folders in a message, and what it quotes from them."""

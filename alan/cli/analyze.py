@@ -26,6 +26,7 @@ def analyze(
     frame_rate: PositiveFloat | None = None,
     stills: bool = True,
     outputs: list[Literal["overlay", "png", "nifti", "dicom"]] = ["overlay", "png", "nifti"],  # noqa: B006
+    dicom_references: Literal["pseudonymous", "keep"] = "pseudonymous",
     samples: NonNegativeInt = 40,
     reference: str | None = None,
     key: str | None = None,
@@ -58,6 +59,9 @@ def analyze(
         stills: Analyze files that show a single moment too.
         outputs: Files to write for each loop: overlay (video), png (pictures of ED and ES), nifti (label maps),
             dicom (segmentation and structured report; needs the extra dicom).
+        dicom_references: UIDs by which the DICOM objects refer to a DICOM file: pseudonymous ones, the same for
+            all files of a study (pseudonymous), or those of the file with its patient and study (keep), so that an
+            archive shows the objects on the loop; the two files then identify the patient.
         samples: Number of white boxes that are drawn for the intervals; 0 gives no intervals.
         reference: CSV file with the columns patient and ef_percent, to which the report compares.
         key: CSV file to write that links pseudonyms to files; it must lie outside the folder of the results.
@@ -96,6 +100,7 @@ def analyze(
         frame_rate=frame_rate,
         stills=stills,
         outputs=tuple(outputs),
+        dicom_references=dicom_references,
     )
     found = analyze_files(
         inputs,

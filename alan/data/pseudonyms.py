@@ -36,6 +36,18 @@ def patient_key(*identifiers: object) -> str:
     return f"p{hmac.new(_secret(), text.encode(), hashlib.sha256).hexdigest()[:16]}" if text else ""
 
 
+def uid_key(uid: str) -> str:
+    """Make the pseudonym of a DICOM UID, with the same secret: the same UID always gives the same pseudonym.
+
+    Args:
+        uid: The UID.
+
+    Returns:
+        A valid UID, ``2.25.`` and a number of 128 bits.
+    """
+    return f"2.25.{int(hmac.new(_secret(), uid.strip().encode(), hashlib.sha256).hexdigest()[:32], 16)}"
+
+
 def _secret() -> bytes:
     given = os.environ.get(SECRET)
     if given:

@@ -121,7 +121,9 @@ def _inputs(
 ) -> dict[str, str]:
     """Return the fingerprint of each store and file (also of shipped ones), and the name of any other model."""
     stores = {part.store for part in (segmentation, views, label_efficiency) if part is not None}
-    files = [*segmentation.parcels.values(), *segmentation.networks.values()] if segmentation is not None else []
+    files = []
+    if segmentation is not None:
+        files += [*segmentation.parcels.values(), *segmentation.networks.values(), *segmentation.opinions]
     if views is not None:
         files.append(views.backbone)
     if segmentation is not None and segmentation.prior is not None:

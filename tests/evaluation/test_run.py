@@ -396,6 +396,11 @@ def test_an_opinion_changes_the_rule_beta_alone(lab, tmp_path):
     assert 1 not in beta.interior_
     assert beta.table_["expert_inside"].tolist()[:3] == [100, 0, 0]
     assert greedy.opinion is None
+    ExpertOpinion("lv", parcels, {0: Opinion.of("never"), 1: Opinion.of("inside")}).to_json(file)
+    run_evaluation(segmentation, None, tmp_path / "run")  # the same configuration, another opinion
+    beta = ParcelSegmenter.from_json(run / "models" / "lv-parcels-k-12-beta.json").selector_
+    assert 1 in beta.interior_
+    assert 0 not in beta.interior_
     ExpertOpinion("lv", "b" * 64, {}).to_json(file)
     with pytest.raises(ParameterError, match="about none of the parcels that are evaluated"):
         run_evaluation(segmentation, None, tmp_path / "other")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.data.io.base import Region, Spacing, times_at
-from alan.data.pseudonyms import patient_key
+from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
 
 _FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
@@ -24,6 +25,19 @@ _CONTENTS = {1: "tissue", 2: "colour flow", 3: "pw doppler", 4: "cw doppler"}
 _CM_PER_SECOND = 7
 #: Scales of regions that differ by no more than this share are one scale.
 _ALIKE = 0.01
+#: Elements of the patient and of the study by which an archive files an object.
+_STUDY = (
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
 #: Steps between frames that differ by more than this share of the mean are a variable rate.
 _UNEVEN = 0.1
 
@@ -198,3 +212,47 @@ def read_patient(path: Path) -> str | None:
             return patient(pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags))
         except Exception:  # of damaged files; opening the file reports it
             return None
+
+
+@dataclass(frozen=True)
+class DicomReferences:
+    """Instance that DICOM objects made from a file refer to.
+
+    Attributes:
+        study: Study instance UID.
+        series: Series instance UID.
+        instance: SOP instance UID.
+        sop_class: SOP class UID.
+        elements: Keyword to value of the patient and the study, by which an archive files an object; empty for
+            pseudonymous references.
+    """
+
+    study: str
+    series: str
+    instance: str
+    sop_class: str
+    elements: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_references(path: Path, *, keep: bool) -> DicomReferences | None:
+    """Read which instance a DICOM file is.
+
+    Args:
+        path: The file.
+        keep: Return the UIDs, patient and study of the file; otherwise pseudonyms of the UIDs, which are the same
+            for all files of a study or a series, and nothing else.
+
+    Returns:
+        The references; None if the file states no study, series, instance or class.
+    """
+    pydicom = third_party("pydicom", "dicom")
+    uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+    tags = ["SpecificCharacterSet", *uids, *_STUDY]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # reading the frames reports them
+        header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
+        *instance, sop_class = (str(header.get(name) or "") for name in uids)
+        elements = {name: str(header.get(name) or "") for name in _STUDY if keep}
+    if not (all(instance) and sop_class):
+        return None
+    return DicomReferences(*(instance if keep else map(uid_key, instance)), sop_class, elements)

@@ -1,0 +1,87 @@
+"""DICOM objects refer to the instance that a loop comes from, by its UIDs or by pseudonyms of them."""
+
+import pytest
+
+from alan.analysis import Source, export_loop
+from alan.data.pseudonyms import SECRET, uid_key
+
+from .made import MadeLoop, made_labels, made_result
+from .screens import FAN, dicom, screen
+
+pydicom = pytest.importorskip("pydicom")
+pytest.importorskip("highdicom")
+
+CLASS = "1.2.840.10008.5.1.4.1.1.3.1"
+STUDY, SERIES = "1.2.826.0.1.77.1", "1.2.826.0.1.77.2"
+PATIENT = {"PatientID": "MRN0815", "PatientName": "Müller^Jane", "PatientBirthDate": "19550102"}
+
+
+def made_source(folder, number, **elements):
+    """A DICOM file of one study and series."""
+    uids = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES, "SOPInstanceUID": f"1.2.826.0.1.77.3.{number}"}
+    uids["SOPClassUID"] = CLASS
+    path = folder / f"{number}.dcm"
+    dicom(path, screen(FAN)[:2], **{**uids, **PATIENT, "SpecificCharacterSet": "ISO_IR 192", **elements})
+    return Source(path, "p1", f"loop{number}")
+
+
+def exported(folder, source, *, keep):
+    """Segmentation and report of a loop."""
+    loop = MadeLoop(name=source.name)
+    references = source.references(keep=keep)
+    result = made_result(loop, name=source.name)
+    export_loop(folder, loop, made_labels(), result, ["dicom"], references=references)
+    return [pydicom.dcmread(folder / "loops" / source.name / f"{n}.dcm") for n in ("segmentation", "measurements")]
+
+
+def referenced(segmentation, report):
+    """Study, series and instance that each object refers to."""
+    item = segmentation.ReferencedSeriesSequence[0]
+    yield segmentation.StudyInstanceUID, item.SeriesInstanceUID, item.ReferencedInstanceSequence[0]
+    study = report.CurrentRequestedProcedureEvidenceSequence[0]
+    item = study.ReferencedSeriesSequence[0]
+    yield study.StudyInstanceUID, item.SeriesInstanceUID, item.ReferencedSOPSequence[0]
+    frame = segmentation.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
+    yield segmentation.StudyInstanceUID, item.SeriesInstanceUID, frame
+
+
+def test_kept_references_are_those_of_the_file_with_its_patient_and_study(tmp_path):
+    source = made_source(tmp_path, 1, StudyDate="20240911")
+    objects = exported(tmp_path, source, keep=True)
+    for study, series, instance in referenced(*objects):
+        assert (study, series) == (STUDY, SERIES)
+        assert instance.ReferencedSOPInstanceUID == "1.2.826.0.1.77.3.1"
+        assert instance.ReferencedSOPClassUID == CLASS
+    for written in objects:
+        assert {name: str(written.get(name)) for name in PATIENT} == PATIENT
+        assert written.StudyDate == "20240911"
+        assert written.SeriesInstanceUID != SERIES
+
+
+def test_pseudonymous_references_are_the_same_for_a_study_and_name_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv(SECRET, "secret of a test")
+    loops = [exported(tmp_path, made_source(tmp_path, number), keep=False) for number in (1, 2)]
+    found = [reference for objects in loops for reference in referenced(*objects)]
+    assert {study for study, _, _ in found} == {uid_key(STUDY)}
+    assert {series for _, series, _ in found} == {uid_key(SERIES)}
+    instances = [instance.ReferencedSOPInstanceUID for *_, instance in found]
+    assert instances == [uid_key("1.2.826.0.1.77.3.1")] * 3 + [uid_key("1.2.826.0.1.77.3.2")] * 3
+    for number in (1, 2):
+        for path in (tmp_path / "loops" / f"loop{number}").iterdir():
+            content = path.read_bytes()
+            assert not any(word in content for word in (b"1.2.826.0.1.77", b"MRN0815", b"ller^Jane", b"19550102"))
+    monkeypatch.setenv(SECRET, "another secret")
+    assert uid_key(STUDY) not in {study for study, _, _ in found}
+
+
+def test_pseudonyms_of_uids_are_valid():
+    keys = {uid_key(f"1.2.3.{n}") for n in range(50)}
+    assert len(keys) == 50
+    assert all(pydicom.uid.UID(key).is_valid for key in keys)
+
+
+@pytest.mark.parametrize("missing", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])
+def test_a_file_without_uids_is_treated_like_other_formats(tmp_path, missing):
+    assert made_source(tmp_path, 1, **{missing: ""}).references(keep=True) is None
+    (tmp_path / "a.avi").write_bytes(b"RIFF")
+    assert Source(tmp_path / "a.avi", "p1", "loop1").references(keep=True) is None
