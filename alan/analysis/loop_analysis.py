@@ -18,7 +18,7 @@ from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, judge
 from alan.analysis.results import LoopResult, Measure, ViewEvidence
-from alan.analysis.timeline import Timeline, TimeSettings, segment_loop
+from alan.analysis.timeline import Timeline, TimeSettings, find_loop_beats, segment_loop, settle_beats
 from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.bounds import bounded
 from alan.errors import ConfigError
@@ -120,10 +120,14 @@ def _measured(
     assert base.view is not None
     view, structures = base.view, model.structures(base.view.view)
     grid = Grid((loop.shape[0] / model.size, loop.shape[1] / model.size), loop.pixel_mm)
+    times, r_waves = loop.times_s, None if loop.r_waves_s is None else loop.r_waves_s.tolist()
+    beats = find_loop_beats(model, maps, base.view.view, times, r_waves)
+    if times is not None and beats:
+        timeline, beats = settle_beats(
+            model, maps, base.view.view, times, timeline, beats=beats, spacing=grid.spacing
+        )
     masks = {name: timeline.labels == value for value, name in enumerate(structures, 1)}
     curves = measures.measure_curves(masks["lv"], grid) if "lv" in masks else None
-    r_waves = None if loop.r_waves_s is None else loop.r_waves_s.tolist()
-    beats = [] if curves is None else measures.beats_of(curves, loop.times_s, r_waves)
     numbers = [] if curves is None else [measures.measure_beat(beat, curves) for beat in beats]
     used = measures.counted(beats)
     sized = loop.pixel_mm is not None

@@ -16,7 +16,6 @@ from alan.cardiac import (
     Beat,
     area_length_volume,
     ejection_fraction,
-    find_beats,
     heart_rate_bpm,
     long_axis_cm,
     myocardial_mass_g,
@@ -156,13 +155,6 @@ def outline_length_cm(mask: BoolArray, spacing: tuple[float, float]) -> float:
 def measure_beat(beat: Beat, curves: Curves) -> BeatMeasures:
     """Measure one beat."""
     return BeatMeasures.between(curves.size(beat.ed), curves.size(beat.es))
-
-
-def beats_of(curves: Curves, times: FloatArray | None, r_waves: Sequence[float] | None = None) -> list[Beat]:
-    """Beats from the volume of the left ventricle; empty without frame times or without any volume."""
-    if times is None or len(times) < 3 or not np.isfinite(curves.volume).any():
-        return []
-    return find_beats(curves.volume, times, r_waves=r_waves)
 
 
 def counted(beats: Sequence[Beat]) -> list[Beat]:

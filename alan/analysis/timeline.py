@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.ndimage import gaussian_filter1d, median_filter
 from alan.analysis.model import LEVEL, AnalysisModel, MapArray
 from alan.arrays import BoolArray, FloatArray
 from alan.bounds import NonNegativeFloat, bounded
+from alan.cardiac import Beat, find_beats, simpson_volume
 
 #: Relative range of the area of the left ventricle from which on a beat is taken to be complete.
 _FULL_BEAT = 0.25
@@ -20,6 +22,10 @@ _FULL_BEAT = 0.25
 _FEWEST, _MOST_REPAIRED = 3, 0.5
 #: Number of frames that are smoothed at a time.
 _WINDOW = 256
+#: Frames within this time in s around an extremum of the curve stand for end-diastole or end-systole, and the one
+#: at this quantile of their volumes (its complement at end-systole) is measured: single outlines scatter, and the
+#: neighbours of an extremum are less extreme (docs/results/loops.md).
+_AROUND_S, _QUANTILE = 0.06, 0.65
 
 
 @bounded
@@ -104,13 +110,90 @@ def segment_loop(
     return Timeline(labels, weights, ~good)
 
 
+def find_loop_beats(
+    model: AnalysisModel,
+    maps: MapArray,
+    view: str,
+    times: FloatArray | None,
+    r_waves: Sequence[float] | None = None,
+) -> list[Beat]:
+    """Find the beats of a loop by the area of the left ventricle as the sum of the memberships of all parcels.
+
+    This curve needs no outline and no phase, so that frames whose outline fails do not become beats.
+
+    Args:
+        model: The model.
+        maps: (T, size, size) parcel maps.
+        view: The view of the loop.
+        times: (T,) time of each frame in s.
+        r_waves: Times of the R waves of the ECG in s.
+
+    Returns:
+        The beats; empty without frame times, or in a view without a left ventricle.
+    """
+    if times is None or len(maps) < _FEWEST or "lv" not in model.structures(view):
+        return []
+    memberships = model.views[view]["lv"].memberships(model.parcels.n_ids).mean(0)
+    return find_beats(_histograms(maps, model.parcels.n_ids) @ memberships, times, r_waves=r_waves)
+
+
+def settle_beats(
+    model: AnalysisModel,
+    maps: MapArray,
+    view: str,
+    times: FloatArray,
+    timeline: Timeline,
+    *,
+    beats: Sequence[Beat],
+    spacing: tuple[float, float],
+) -> tuple[Timeline, list[Beat]]:
+    """Choose the end-diastolic and end-systolic frames to measure, and outline them by the list of their phase.
+
+    Args:
+        model: The model.
+        maps: (T, size, size) parcel maps.
+        view: The view of the loop, with a left ventricle.
+        times: (T,) time of each frame in s.
+        timeline: Outlines of the loop.
+        beats: Its beats.
+        spacing: (row, column) size of a pixel of the maps.
+
+    Returns:
+        The timeline with other outlines and phases in these frames, and the beats.
+    """
+    labels, phases, repaired = timeline.labels.copy(), timeline.phase.copy(), timeline.repaired.copy()
+    found = {frame: 1.0 for beat in beats for frame in (beat.ed, beat.end) if frame is not None}
+    found |= {beat.es: 0.0 for beat in beats}
+    value, reach = model.structures(view).index("lv") + 1, round(_AROUND_S / float(np.median(np.diff(times))))
+    moved: dict[int, int] = {}
+    for frame, phase in found.items():
+        apart = min(abs(frame - other) for other in found if other != frame)
+        half = min(reach, (apart - 1) // 2)  # windows do not overlap
+        window = np.arange(max(0, frame - half), min(len(maps), frame + half + 1))
+        own = model.label(model.score(maps[window], view, np.full(len(window), phase)), maps[window], view)
+        volumes = np.array([simpson_volume(mask, spacing) for mask in own == value])
+        order = np.argsort(np.where(np.isfinite(volumes), volumes, 0.0))
+        chosen = order[round((len(order) - 1) * (_QUANTILE if phase else 1 - _QUANTILE))]
+        moved[frame] = int(window[chosen])
+        labels[window[chosen]], phases[window[chosen]], repaired[window[chosen]] = own[chosen], phase, False
+    settled = [
+        replace(beat, ed=moved[beat.ed], es=moved[beat.es], end=None if beat.end is None else moved[beat.end])
+        for beat in beats
+    ]
+    return Timeline(labels, phases, repaired), settled
+
+
+def _histograms(maps: MapArray, n_ids: int) -> NDArray[np.int64]:
+    """Number of pixels of each parcel in each frame, (T, n_ids)."""
+    return np.stack([np.bincount(parcel_map.ravel(), minlength=n_ids)[:n_ids] for parcel_map in maps])
+
+
 def _phase_by_parcels(
     model: AnalysisModel, maps: MapArray, view: str, interval: float, iterations: int
 ) -> FloatArray:
     """Estimate the phase from the area of the listed parcels of the left ventricle, without post-processing."""
-    n_ids = model.parcels.n_ids
-    counts = np.stack([np.bincount(parcel_map.ravel(), minlength=n_ids)[:n_ids] for parcel_map in maps])
-    table = model.views[view]["lv"].memberships(n_ids)
+    counts = _histograms(maps, model.parcels.n_ids)
+    table = model.views[view]["lv"].memberships(model.parcels.n_ids)
     phase = np.full(len(maps), 0.5)
     for _ in range(iterations):
         listed = phase[:, None] * table[0] + (1 - phase[:, None]) * table[1] >= LEVEL

@@ -6,19 +6,11 @@ import numpy as np
 import pytest
 
 from alan.analysis import Flag, LoopResult, Measure, ViewEvidence
-from alan.analysis.measures import (
-    BeatMeasures,
-    Grid,
-    Size,
-    beats_of,
-    measure_curves,
-    outline_length_cm,
-    summarise_beats,
-)
+from alan.analysis.measures import BeatMeasures, Grid, Size, measure_curves, outline_length_cm, summarise_beats
 from alan.analysis.patients import KeyMasks, summarise_patients
 from alan.analysis.quality import FLAGS, Evidence, judge
 from alan.analysis.results import BeatResult
-from alan.cardiac import Beat
+from alan.cardiac import Beat, find_beats
 
 
 def ellipse(height, width, shape=(112, 112)):
@@ -42,7 +34,7 @@ def test_ejection_fraction_of_an_ellipsoid_with_anisotropic_pixels():
     grid = Grid((2.0, 4.0), (0.5, 0.25))  # a pixel of the grid is 1 mm wide and high
     curves = measure_curves(beating_masks(), grid)
     times = np.arange(60) / 30
-    beats = beats_of(curves, times)
+    beats = find_beats(curves.volume, times)
     np.testing.assert_allclose([(beat.ed, beat.es) for beat in beats], [(0, 15), (30, 45)], atol=1)
     found = BeatMeasures.between(curves.size(30), curves.size(15))
     edv, esv = ellipsoid_ml(80, 40), ellipsoid_ml(70, 28)
@@ -73,7 +65,7 @@ def evidence(**changes):
     masks = beating_masks()
     grid = Grid((1.0, 1.0), (1.0, 1.0))
     curves = measure_curves(masks, grid)
-    beats = beats_of(curves, np.arange(60) / 30)
+    beats = find_beats(curves.volume, np.arange(60) / 30)
     base: dict[str, object] = {
         "n_frames": 60,
         "sized": True,

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from alan.analysis.model import LEVEL, AnalysisModel, PhaseBoxes, combine, membership
-from alan.analysis.timeline import TimeSettings, estimate_phase, find_jumps, segment_loop, smooth_over_time
+from alan.analysis.timeline import (
+    TimeSettings,
+    estimate_phase,
+    find_jumps,
+    find_loop_beats,
+    segment_loop,
+    settle_beats,
+    smooth_over_time,
+)
+from alan.cardiac import Beat
 from alan.downstream import ParcelSegmenter, ParcelSelector, PostProcessing
 
 N_IDS = 4
@@ -119,3 +128,43 @@ def test_windows_do_not_change_the_result(monkeypatch):
     monkeypatch.setattr("alan.analysis.timeline._WINDOW", 7)
     parts = segment_loop(BlockModel(), maps, "A4C", np.arange(60) / 30)
     assert (whole.labels == parts.labels).all()
+
+
+def test_beats_are_those_of_the_area_of_all_parcels():
+    maps, _ = beating()
+    times = np.arange(40) / 25
+    found = [(beat.ed, beat.es) for beat in find_loop_beats(BlockModel(), maps, "A4C", times)]
+    np.testing.assert_allclose(found, [(0, 10), (20, 30)], atol=1)
+    assert find_loop_beats(BlockModel(), maps, "A4C", None) == []
+    assert find_loop_beats(BlockModel(), maps[:2], "A4C", times[:2]) == []
+
+
+def test_measured_frames_have_the_list_of_their_phase_and_a_failed_outline_is_not_measured():
+    maps, _ = beating()
+    maps[20, 5:15] = 0  # the outline of this frame fails
+    times = np.arange(40) / 25
+    before = segment_loop(BlockModel(), maps, "A4C", times, TimeSettings(jump=None))
+    labels, phase = before.labels.copy(), before.phase.copy()
+    beats = [Beat(0, 10, 20, True), Beat(20, 30, None, False)]
+    after, settled = settle_beats(BlockModel(), maps, "A4C", times, before, beats=beats, spacing=(1.0, 1.0))
+    assert settled[0].end == settled[1].ed
+    assert settled[1].ed in (19, 21)
+    for beat in settled:
+        assert after.phase[[beat.ed, beat.es]].tolist() == [1, 0]
+        np.testing.assert_array_equal(after.labels[beat.ed] == 1, np.isin(maps[beat.ed], (1, 2)))
+        np.testing.assert_array_equal(after.labels[beat.es] == 1, maps[beat.es] == 1)
+    frames = {frame for beat in settled for frame in (beat.ed, beat.es)}
+    others = [t for t in range(40) if t not in frames]
+    np.testing.assert_array_equal(after.labels[others], labels[others])
+    np.testing.assert_array_equal(before.labels, labels)
+    np.testing.assert_array_equal(before.phase, phase)
+
+
+def test_windows_of_neighbouring_beats_do_not_overlap():
+    maps, _ = beating()
+    times = np.arange(40) / 200  # 12 frames lie within the time around an extremum
+    timeline = segment_loop(BlockModel(), maps, "A4C", times)
+    _, (beat,) = settle_beats(
+        BlockModel(), maps, "A4C", times, timeline, beats=[Beat(10, 14, None, False)], spacing=(1.0, 1.0)
+    )
+    assert beat.ed < beat.es

@@ -1,4 +1,8 @@
-"""Outlines over time and ejection fraction on simulated loops whose every frame has a known mask.
+"""Error budget of the ejection fraction on simulated loops whose every frame has a known mask, and its intervals.
+
+The steps of the budget add one source of error after the other: formulas and choice of frames (true masks), the
+grid of the model, the outlines at the true times, the outlines at the times that were found. The reference is the
+ejection fraction of the simulated patient in three dimensions.
 
 python tests/benchmarks/bench_ef.py --loops 32 --model alan-sim
 """
@@ -9,77 +13,115 @@ import numpy as np
 from tqdm import tqdm
 
 from alan.analysis import AnalysisModel, TimeSettings
-from alan.analysis.measures import Grid, beats_of, counted, measure_beat, measure_curves, summarise_beats
-from alan.analysis.timeline import segment_loop
+from alan.analysis.measures import Grid, counted, measure_beat, measure_curves, summarise_beats
+from alan.analysis.timeline import find_loop_beats, segment_loop, settle_beats
 from alan.analysis.uncertainty import sample_beats, with_intervals
+from alan.cardiac import Beat, find_beats
+from alan.data.preprocessing import resize_frames
 from alan.data.simulator import simulate_sequence
 from alan.data.structures import label_value
 from alan.overlap import dice_of_counts
 
 #: Patients that no shipped model has seen: archives draw theirs from seeds of three numbers.
 FIRST_PATIENT = 90_000
-SETTINGS = {
-    "default": TimeSettings(),
-    "no smoothing, no repair": TimeSettings(smoothing_s=0, jump=None),
-    "no smoothing": TimeSettings(smoothing_s=0),
-    "no repair": TimeSettings(jump=None),
-    "one list for all phases": TimeSettings(phases=False),
-}
+#: Side in pixels of the grid on which the shipped networks predict.
+COARSE = 56
+SETTINGS = {"default": TimeSettings(), "no smoothing, no repair": TimeSettings(smoothing_s=0, jump=None)}
+
+
+def by_masks(masks, spacing, beats, times):
+    """Summary of a loop with given masks; beats None finds them by the volume."""
+    curves = measure_curves(masks, Grid((1.0, 1.0), spacing))
+    beats = counted(find_beats(curves.volume, times)) if beats is None else beats
+    return summarise_beats([measure_beat(beat, curves) for beat in beats], sized=True)
+
+
+def coarse(masks):
+    """Masks that were reduced to the grid of the predictions and enlarged again."""
+    small = resize_frames(masks.astype(np.uint8) * 255, (COARSE, COARSE))
+    return resize_frames(small, masks.shape[1:]) > 127
+
+
+def budget(model, clip, maps, times):
+    """Step of the budget to the summary of the loop."""
+    truth, true = clip.labels == label_value("lv"), [Beat(clip.ed, clip.es, None, regular=True)]
+    lv = model.structures(clip.view).index("lv") + 1
+    outlined = np.zeros_like(truth)
+    for frame, phase in ((clip.ed, 1.0), (clip.es, 0.0)):
+        found = segment_loop(model, maps[frame : frame + 1], clip.view, None, phase=phase)
+        outlined[frame] = found.labels[0] == lv
+    return {
+        "true masks, true times": by_masks(truth, clip.spacing_mm, true, times),
+        "true masks, times found on them": by_masks(truth, clip.spacing_mm, None, times),
+        f"the same at {COARSE} px": by_masks(coarse(truth), clip.spacing_mm, None, times),
+        "outlines, true times": by_masks(outlined, clip.spacing_mm, true, times),
+    }
 
 
 def measure(model, clip, maps, settings, samples):
-    """Mean Dice, correlation of areas, share of jumps, EF with its interval."""
-    times = np.arange(len(maps)) / clip.fps
+    """Mean Dice, correlation of areas, share of jumps, and the summary of the loop with its intervals."""
+    times, grid = np.arange(len(maps)) / clip.fps, Grid((1.0, 1.0), clip.spacing_mm)
     timeline = segment_loop(model, maps, clip.view, times, settings)
+    beats = counted(find_loop_beats(model, maps, clip.view, times))
+    timeline, beats = settle_beats(model, maps, clip.view, times, timeline, beats=beats, spacing=grid.spacing)
     found = timeline.labels == model.structures(clip.view).index("lv") + 1
     truth = clip.labels == label_value("lv")
     area, known = found.sum((1, 2)), truth.sum((1, 2))
     dice = np.mean(dice_of_counts((found & truth).sum((1, 2)), area + known))
     jumps = np.mean(np.abs(np.diff(area)) > 0.15 * np.median(area))
-    grid = Grid((1.0, 1.0), clip.spacing_mm)
     curves = measure_curves(found, grid)
-    beats = counted(beats_of(curves, times))
     numbers = [measure_beat(beat, curves) for beat in beats]
     summary = summarise_beats(numbers, sized=True)
     if summary and samples:
         pair = model.views[clip.view]["lv"]
         draws = sample_beats(pair, maps, timeline.phase, grid, beats, n=samples, seed=0)
-        summary = with_intervals(summary, draws, numbers)
+        summary = with_intervals(summary, draws, numbers, model.spread)
     return dice, np.corrcoef(area, known)[0, 1], jumps, summary
+
+
+def report(name, rows):
+    """Print the errors of the ejection fraction of (clip, summary)."""
+    known = [(summary["ef_percent"].value, clip.ef_percent) for clip, summary in rows if summary]
+    error = np.diff(known, axis=1)[:, 0] * -1
+    print(
+        f"{name}: EF in {len(known)} of {len(rows)} loops, mean absolute error {np.abs(error).mean():.1f}, median "
+        f"{np.median(np.abs(error)):.1f}, bias {error.mean():+.1f}, r {np.corrcoef(np.transpose(known))[0, 1]:.2f}"
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loops", type=int, default=32)
+    parser.add_argument("--first_patient", type=int, default=FIRST_PATIENT)
     parser.add_argument("--model", default="alan-sim")
     parser.add_argument("--view", default="A4C")
     parser.add_argument("--samples", type=int, default=40)
     options = parser.parse_args()
     model = AnalysisModel.load(options.model)
-    found = {name: [] for name in SETTINGS}
+    steps, found = {}, {name: [] for name in SETTINGS}
+    seed = 9 + options.first_patient - FIRST_PATIENT
     for number in tqdm(range(options.loops), unit="loop"):
-        clip = simulate_sequence(options.view, FIRST_PATIENT + number, n_frames=45, beats=1.6, seed=[9, number])
+        patient = options.first_patient + number
+        clip = simulate_sequence(options.view, patient, n_frames=45, beats=1.6, seed=[seed, number])
         maps = model.maps(clip.frames)
+        for name, summary in budget(model, clip, maps, np.arange(len(maps)) / clip.fps).items():
+            steps.setdefault(name, []).append((clip, summary))
         for name, settings in SETTINGS.items():
             samples = options.samples if name == "default" else 0
             found[name].append((clip, *measure(model, clip, maps, settings, samples)))
+    for name, rows in steps.items():
+        report(name, rows)
     for name, rows in found.items():
-        known = [(clip, summary) for clip, *_, summary in rows if summary]
-        error = np.array([summary["ef_percent"].value - clip.ef_percent for clip, summary in known])
-        values = [(summary["ef_percent"].value, clip.ef_percent) for clip, summary in known]
         dice, correlation, jumps = (np.mean([row[i] for row in rows]) for i in (1, 2, 3))
+        print(f"{name}: LV Dice {100 * dice:.1f}, area r {correlation:.3f}, jumps {100 * jumps:.1f}% of frames")
+        report(f"everything, {name}", [(clip, summary) for clip, *_, summary in rows])
+    for name in ("ef_percent", "edv_ml", "esv_ml"):
+        measured = [(clip, summary[name]) for clip, *_, summary in found["default"] if summary]
+        inside = [one.low <= getattr(clip, name) <= one.high for clip, one in measured]
+        width = np.median([one.high - one.low for _, one in measured])
         print(
-            f"{name}: LV Dice {100 * dice:.1f}, area over time r {correlation:.3f}, jumps {100 * jumps:.1f}% of "
-            f"frames; EF in {len(known)} of {len(rows)} loops: mean absolute error {np.abs(error).mean():.1f}, "
-            f"bias {error.mean():+.1f}, r {np.corrcoef(np.transpose(values))[0, 1]:.2f}"
+            f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(inside)} loops, width {width:.0f}"
         )
-    for name, attribute in (("ef_percent", "ef_percent"), ("edv_ml", "edv_ml"), ("esv_ml", "esv_ml")):
-        inside = [
-            summary[name].low <= getattr(clip, attribute) <= summary[name].high
-            for clip, *_, summary in found["default"]
-            if summary
-        ]
-        print(f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(inside)} loops")
 
 
 if __name__ == "__main__":
