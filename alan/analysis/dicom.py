@@ -265,9 +265,8 @@ def _source(
     """Header of a loop that has no identifiers but those of its references."""
     pydicom = third_party("pydicom", "dicom")
     source = pydicom.Dataset()
-    instance = references or DicomReferences(
-        *(_uid(digest, level) for level in ("study", "series", "loop")), _ULTRASOUND_LOOP
-    )
+    study, series, loop = (_uid(digest, level) for level in ("study", "series", "loop"))
+    instance = references or DicomReferences(study, series, loop, _ULTRASOUND_LOOP)
     source.StudyInstanceUID, source.SeriesInstanceUID = instance.study, instance.series
     source.SOPInstanceUID, source.SOPClassUID = instance.instance, instance.sop_class
     source.PatientID, source.PatientName = result.patient, f"{result.patient}^"

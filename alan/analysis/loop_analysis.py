@@ -155,7 +155,7 @@ def _measured(
     if used and settings.samples:
         pair = model.views[view.view]["lv"]
         draws = sample_beats(pair, maps, timeline.phase, grid, used, n=settings.samples, seed=settings.seed)
-        summary |= with_intervals(summary, draws, counted)
+        summary |= with_intervals(summary, draws, counted, model.spread)
     return replace(
         base,
         structures=structures,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +26,8 @@ class Manifest:
 
         {"schema": "alan-model/1", "parcels": "alan-sim-parcels", "size": 112,
          "views": {"A4C": {"lv": {"ED": "alan-sim-lv-ED", "ES": "alan-sim-lv-ES"}, "la": "my-la"}},
-         "view_bank": "alan-sim-views"}
+         "view_bank": "alan-sim-views",
+         "spread": {"ef_percent": [10.0, 0.0], "edv_ml": [0.0, 0.3]}}
 
     Names are those of files beside the manifest, without suffix, or of shipped files.
 
@@ -35,6 +37,8 @@ class Manifest:
         views: View to structure to the names of its white boxes (end-diastole, end-systole).
         size: Side in pixels of the frames of the model.
         view_bank: Name of the bank of labelled frames by which views are recognised; None without one.
+        spread: Measure to the error of the model below and above its value, in points or as a fraction of the
+            value, which widens its interval; see :func:`alan.analysis.uncertainty.calibrate_spread`.
     """
 
     folder: Path
@@ -42,6 +46,7 @@ class Manifest:
     views: Mapping[str, Mapping[str, tuple[str, str]]]
     size: int = 112
     view_bank: str | None = None
+    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
@@ -73,7 +78,12 @@ class Manifest:
             if not views or not all(views.values()):
                 raise ValueError("it names no white box")
             bank = value.get("view_bank")
-            return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank)
+            spread = {
+                str(k): (float(below), float(above)) for k, (below, above) in value.get("spread", {}).items()
+            }
+            if not all(math.isfinite(part) and part >= 0 for pair in spread.values() for part in pair):
+                raise ValueError(f"its spread is {spread}, not of finite numbers from 0")
+            return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank, spread)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{path} is not a manifest of a model ({error}): see alan.analysis.Manifest"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Self
 
 import numpy as np
@@ -98,9 +99,11 @@ class AnalysisModel:
         views: View to structure to its white boxes; the structures are in the order of the labels.
         size: Side in pixels to which frames are resized for the model.
         bank: Bank of labelled frames by which views are recognised; None without one.
+        spread: Error of the model in each measure, which widens its interval, see
+            :class:`alan.analysis.Manifest`.
 
     Attributes:
-        fingerprint: SHA-256 of everything that decides the labels.
+        fingerprint: SHA-256 of everything that decides the labels and intervals.
 
     Raises:
         CheckpointError: a white box was fitted on other parcels.
@@ -112,18 +115,20 @@ class AnalysisModel:
         views: Mapping[str, Mapping[str, PhaseBoxes]],
         size: int = 112,
         bank: ViewBank | None = None,
+        *,
+        spread: Mapping[str, tuple[float, float]] = MappingProxyType({}),
     ) -> None:
         for boxes in views.values():
             for name, pair in boxes.items():
                 check_parcels(name, pair.ed.selector_, parcels)
                 check_parcels(name, pair.es.selector_, parcels)
-        self.parcels, self.views, self.size, self.bank = parcels, views, size, bank
+        self.parcels, self.views, self.size, self.bank, self.spread = parcels, views, size, bank, spread
         described = {
             view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
             for view, boxes in views.items()
         }
         self.fingerprint = fingerprint(
-            [parcels.fingerprint, described, size, None if bank is None else bank.fingerprint]
+            [parcels.fingerprint, described, size, None if bank is None else bank.fingerprint, dict(spread)]
         )
 
     @classmethod
@@ -154,7 +159,7 @@ class AnalysisModel:
             parcels = open_program(path, parcels)
         name = manifest.view_bank
         bank = None if name is None else ViewBank.load(manifest.find(name), parcels.backbone)
-        return cls(parcels, views, manifest.size, bank)
+        return cls(parcels, views, manifest.size, bank, spread=manifest.spread)
 
     def save(self, folder: str | os.PathLike[str], name: str) -> None:
         """Write the model into a folder of its own: manifest, weights, white boxes and bank of views.
@@ -178,7 +183,8 @@ class AnalysisModel:
             self.bank.save(root / VIEWS, "backbone")
         manifest = {"schema": SCHEMA, "parcels": PARCELS, "size": self.size, "views": named}
         bank = {} if self.bank is None else {"view_bank": VIEWS}
-        write_json(root / f"{name}{SUFFIX}", manifest | bank)
+        spread = {"spread": {measure: list(pair) for measure, pair in self.spread.items()}} if self.spread else {}
+        write_json(root / f"{name}{SUFFIX}", manifest | bank | spread)
 
     @property
     def runtime(self) -> str:

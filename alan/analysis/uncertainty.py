@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,17 +75,22 @@ def sample_beats(
 
 
 def with_intervals(
-    measured: Mapping[str, Measure], draws: Sequence[Mapping[str, Measure]], numbers: Sequence[BeatMeasures]
+    measured: Mapping[str, Measure],
+    draws: Sequence[Mapping[str, Measure]],
+    numbers: Sequence[BeatMeasures],
+    spread: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> dict[str, Measure]:
     """Add intervals to measures.
 
     The quantiles of the draws are shifted so that their median is the measured value, and widened in quadrature by
-    the standard error over the beats.
+    the standard error over the beats and the spread of the model.
 
     Args:
         measured: Name to measured value.
         draws: Summaries of the draws.
         numbers: Measures of the beats.
+        spread: Name to the errors of the model below and above the measured value that the draws do not show, see
+            :func:`calibrate_spread`.
 
     Returns:
         The measures; those that were not sampled are unchanged.
@@ -97,7 +103,41 @@ def with_intervals(
         low, high = np.asarray(credible_interval(samples, COVERAGE)) - float(np.nanmedian(samples))
         over_beats = np.array([getattr(number, name) for number in numbers])
         error = _Z * float(np.nanstd(over_beats, ddof=1)) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
+        below, above = (part * _scale(name, measure.value) for part in spread.get(name, (0.0, 0.0)))
         out[name] = Measure(
-            measure.value, measure.value - math.hypot(low, error), measure.value + math.hypot(high, error)
+            measure.value,
+            measure.value - math.hypot(low, error, below),
+            measure.value + math.hypot(high, error, above),
         )
     return out
+
+
+def calibrate_spread(name: str, measured: Sequence[Measure], truth: Sequence[float]) -> tuple[float, float]:
+    """Measure the errors of a model that its intervals do not show, on loops whose true values are known.
+
+    Each side is a value that is added to the half width in quadrature. Both sides are raised together, by the same
+    quantile of what the intervals of the loops lack on that side, until the intervals hold (split conformal
+    prediction: one more loop than there are is counted).
+
+    Args:
+        name: Name of the measure; percentages have a spread in points, others one relative to the value.
+        measured: Measure of each loop with its interval, made without a spread.
+        truth: True value of each loop.
+
+    Returns:
+        The spread below and above the measured value.
+    """
+    lacking = np.zeros((2, len(measured)))
+    for n, (one, true) in enumerate(zip(measured, truth, strict=True)):
+        side, half = (0, one.value - one.low) if true < one.value else (1, one.high - one.value)
+        lacking[side, n] = math.sqrt(max(0.0, (true - one.value) ** 2 - half**2)) / _scale(name, one.value)
+    sides, most = np.sort(lacking, axis=1), len(measured)
+    needed = min(math.ceil((most + 1) * COVERAGE), most)
+    held = [(lacking <= sides[:, rank : rank + 1]).all(0).sum() for rank in range(most)]
+    below, above = sides[:, int(np.argmax(np.array(held) >= needed))]
+    return float(below), float(above)
+
+
+def _scale(name: str, value: float) -> float:
+    """Unit of the spread of a measure: a point of a percentage, otherwise the value."""
+    return 1.0 if name.endswith("_percent") else abs(value)

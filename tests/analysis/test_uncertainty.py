@@ -7,7 +7,7 @@ import pytest
 
 from alan.analysis import Measure
 from alan.analysis.measures import BeatMeasures, Grid
-from alan.analysis.uncertainty import sample_beats, with_intervals
+from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
 from alan.cardiac import Beat
 from tests.analysis.test_timeline import BlockModel, beating
 
@@ -51,3 +51,25 @@ def test_draws_are_those_of_the_seed():
     )
     assert first == again
     assert all(np.isfinite(first))
+
+
+@pytest.mark.parametrize(("name", "unit"), [("ef_percent", 1.0), ("edv_ml", 100.0)])
+def test_calibrated_intervals_hold_on_new_loops(name, unit):
+    rng = np.random.default_rng(0)
+    truth = rng.normal(50, 10, 4000) * unit
+    values = truth * (1 + rng.normal(0.05, 0.1, 4000))  # errors that the draws, 2% wide, do not show
+    measured = [Measure(value, 0.98 * value, 1.02 * value) for value in values]
+    spread = calibrate_spread(name, measured[:200], truth[:200])
+    assert spread[0] > spread[1] > 0
+    draws = [{name: Measure(value)} for value in np.linspace(0.975, 1.025, 101)]
+    held = []
+    for true, one in zip(truth[200:], measured[200:], strict=True):
+        own = [{name: Measure(draw[name].value * one.value)} for draw in draws]
+        found = with_intervals({name: Measure(one.value)}, own, [numbers(50)], {name: spread})[name]
+        held.append(found.low <= true <= found.high)
+    assert 0.86 < np.mean(held[:1000]) < 0.95
+
+
+def test_a_model_whose_intervals_hold_needs_no_spread():
+    measured = [Measure(50.0, 30.0, 70.0)] * 50
+    assert calibrate_spread("ef_percent", measured, np.linspace(31, 69, 50)) == (0, 0)

@@ -5,9 +5,14 @@ grid of the model, the outlines at the true times, the outlines at the times tha
 ejection fraction of the simulated patient in three dimensions.
 
 python tests/benchmarks/bench_ef.py --loops 32 --model alan-sim
+
+With ``--calibrate`` the spread of the model is measured on other patients and written into its manifest:
+python tests/benchmarks/bench_ef.py --calibrate checkpoints/alan-sim.model.json --loops 40
 """
 
 import argparse
+import json
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -15,7 +20,7 @@ from tqdm import tqdm
 from alan.analysis import AnalysisModel, TimeSettings
 from alan.analysis.measures import Grid, counted, measure_beat, measure_curves, summarise_beats
 from alan.analysis.timeline import find_loop_beats, segment_loop, settle_beats
-from alan.analysis.uncertainty import sample_beats, with_intervals
+from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
 from alan.cardiac import Beat, find_beats
 from alan.data.preprocessing import resize_frames
 from alan.data.simulator import simulate_sequence
@@ -23,7 +28,9 @@ from alan.data.structures import label_value
 from alan.overlap import dice_of_counts
 
 #: Patients that no shipped model has seen: archives draw theirs from seeds of three numbers.
-FIRST_PATIENT = 90_000
+FIRST_PATIENT, CALIBRATION = 90_000, 70_000
+#: Measures whose true values are known.
+KNOWN = ("ef_percent", "edv_ml", "esv_ml")
 #: Side in pixels of the grid on which the shipped networks predict.
 COARSE = 56
 SETTINGS = {"default": TimeSettings(), "no smoothing, no repair": TimeSettings(smoothing_s=0, jump=None)}
@@ -91,19 +98,18 @@ def report(name, rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--loops", type=int, default=32)
-    parser.add_argument("--first_patient", type=int, default=FIRST_PATIENT)
+    parser.add_argument("--loops", type=int, default=32, help="number of loops of each view")
     parser.add_argument("--model", default="alan-sim")
-    parser.add_argument("--view", default="A4C")
+    parser.add_argument("--views", nargs="+", default=["A4C"])
     parser.add_argument("--samples", type=int, default=40)
+    parser.add_argument("--calibrate", help="manifest into which the spread is written")
     options = parser.parse_args()
+    if options.calibrate:
+        calibrate(options)
+        return
     model = AnalysisModel.load(options.model)
     steps, found = {}, {name: [] for name in SETTINGS}
-    seed = 9 + options.first_patient - FIRST_PATIENT
-    for number in tqdm(range(options.loops), unit="loop"):
-        patient = options.first_patient + number
-        clip = simulate_sequence(options.view, patient, n_frames=45, beats=1.6, seed=[seed, number])
-        maps = model.maps(clip.frames)
+    for clip, maps in simulate(model, options, FIRST_PATIENT):
         for name, summary in budget(model, clip, maps, np.arange(len(maps)) / clip.fps).items():
             steps.setdefault(name, []).append((clip, summary))
         for name, settings in SETTINGS.items():
@@ -115,13 +121,39 @@ def main():
         dice, correlation, jumps = (np.mean([row[i] for row in rows]) for i in (1, 2, 3))
         print(f"{name}: LV Dice {100 * dice:.1f}, area r {correlation:.3f}, jumps {100 * jumps:.1f}% of frames")
         report(f"everything, {name}", [(clip, summary) for clip, *_, summary in rows])
-    for name in ("ef_percent", "edv_ml", "esv_ml"):
+    for name in KNOWN:
         measured = [(clip, summary[name]) for clip, *_, summary in found["default"] if summary]
-        inside = [one.low <= getattr(clip, name) <= one.high for clip, one in measured]
+        inside = np.mean([one.low <= getattr(clip, name) <= one.high for clip, one in measured])
         width = np.median([one.high - one.low for _, one in measured])
-        print(
-            f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(inside)} loops, width {width:.0f}"
-        )
+        print(f"90% intervals of {name} hold in {100 * inside:.0f}% of {len(measured)} loops, width {width:.0f}")
+
+
+def simulate(model, options, first):
+    """Loops and their parcel maps; the patients are counted from the first one."""
+    for number in tqdm(range(options.loops), unit="loop"):
+        for view in options.views:
+            clip = simulate_sequence(view, first + number, n_frames=45, beats=1.6, seed=[first // 10_000, number])
+            yield clip, model.maps(clip.frames)
+
+
+def calibrate(options):
+    """Measure the spread of a model and write it into its manifest."""
+    path = Path(options.calibrate)
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**manifest, "spread": {}}, indent=1) + "\n", encoding="utf-8")
+    model = AnalysisModel.load(path)
+    rows = [
+        (clip, measure(model, clip, maps, TimeSettings(), options.samples)[-1])
+        for clip, maps in simulate(model, options, CALIBRATION)
+    ]
+    rows = [(clip, summary) for clip, summary in rows if summary]
+    spread = {
+        name: calibrate_spread(name, [one[name] for _, one in rows], [getattr(clip, name) for clip, _ in rows])
+        for name in KNOWN
+    }
+    manifest["spread"] = {name: [round(part, 3) for part in pair] for name, pair in spread.items()}
+    path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    print(f"{path}: spread {manifest['spread']} by {len(rows)} loops")
 
 
 if __name__ == "__main__":

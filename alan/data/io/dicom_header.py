@@ -251,8 +251,10 @@ def read_references(path: Path, *, keep: bool) -> DicomReferences | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # reading the frames reports them
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
-        *instance, sop_class = (str(header.get(name) or "") for name in uids)
+        study, series, instance, sop_class = (str(header.get(name) or "") for name in uids)
         elements = {name: str(header.get(name) or "") for name in _STUDY if keep}
-    if not (all(instance) and sop_class):
+    if not all((study, series, instance, sop_class)):
         return None
-    return DicomReferences(*(instance if keep else map(uid_key, instance)), sop_class, elements)
+    if not keep:
+        study, series, instance = uid_key(study), uid_key(series), uid_key(instance)
+    return DicomReferences(study, series, instance, sop_class, elements)
