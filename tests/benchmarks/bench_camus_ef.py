@@ -14,9 +14,11 @@ import numpy as np
 from sklearn.base import clone
 
 from alan.analysis import AnalysisModel
+from alan.analysis.measures import Grid, measure_beat, measure_curves, summarise_beats
 from alan.analysis.model import PhaseBoxes
 from alan.analysis.timeline import segment_loop
-from alan.cardiac import biplane_volume, ejection_fraction, simpson_volume
+from alan.analysis.uncertainty import sample_beats, with_intervals
+from alan.cardiac import Beat, biplane_volume, ejection_fraction, simpson_volume
 from alan.data import FrameStore
 from alan.data.splits import draw_patients
 from alan.downstream import ParcelSegmenter
@@ -24,6 +26,8 @@ from alan.errors import SelectionError
 from alan.overlap import dice_of_counts
 
 VIEWS, PHASES = ("A4C", "A2C"), ("ED", "ES")
+#: An end-diastolic and an end-systolic frame.
+BEAT = Beat(0, 1, None, regular=False)
 
 
 #: Weight of a line without correction, in patients.
@@ -91,6 +95,28 @@ def ejection_fractions(store, rows, masks):
     return out
 
 
+def print_coverage(store, model, rows, maps, *, truth, release):
+    """Print how often the 90% intervals of a plane hold the values of the manual masks and of the release."""
+    place = {key: n for n, key in enumerate(zip(rows["sequence"], rows["phase"], strict=True))}
+    held = {}
+    for sequence, view in rows.groupby("sequence")["view"].first().items():
+        if not all((sequence, phase) in place for phase in PHASES):
+            continue
+        pair = [place[sequence, phase] for phase in PHASES]
+        shape, mm = store.sequences[sequence].original_shape, store.sequences[sequence].spacing
+        grid = Grid((shape[0] / store.size, shape[1] / store.size), mm)
+        found = segment(model, rows.iloc[pair].reset_index(drop=True), maps[pair])
+        ours, true = (measure_beat(BEAT, measure_curves(masks, grid)) for masks in (found, truth[pair]))
+        draws = sample_beats(model.views[view]["lv"], maps[pair], np.array([1.0, 0.0]), grid, [BEAT], n=40, seed=0)
+        summary = with_intervals(summarise_beats([ours], sized=True), draws, [ours], model.spread)
+        for name in ("ef_percent", "edv_ml", "esv_ml"):
+            held.setdefault(name, []).append(summary[name].low <= getattr(true, name) <= summary[name].high)
+    for name, inside in held.items():
+        print(
+            f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(inside)} planes (manual masks)"
+        )
+
+
 def agreement(found, reference):
     """Number, mean absolute error, bias, limits of agreement and correlation, in words."""
     values = np.array([(found[p], reference[p]) for p in found if np.isfinite([found[p], reference[p]]).all()])
@@ -125,6 +151,7 @@ def main():
     without = ejection_fractions(store, rows, masks)
     if 0 in options.patients:
         show(f"no label: {dice_text(rows, masks, truth)}", without, release, by_masks)
+        print_coverage(store, model, rows, maps, truth=truth, release=release)
     if few is not None:
         own = pick(ejection_fractions(store, few[0], segment(model, *few[:2])), "biplane")
     for n, seed in draws:

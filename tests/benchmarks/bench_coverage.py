@@ -3,15 +3,20 @@
 Run with ``python tests/benchmarks/bench_coverage.py --store data/camus_a4c.h5``; without a store only new
 simulated patients are measured. An interval is taken over white boxes drawn from the posterior of the parcels
 (``alan.downstream.whitebox.sampling``). Reference: the area by the given mask should lie inside in 90% of the
-frames. ``--grid`` measures other correlations and weights, on the unions before post-processing.
+frames. The intervals are printed as they are, and widened by the error of the model on half of the simulated
+patients (``alan.analysis.uncertainty.calibrate_spread``). ``--grid`` measures other correlations and weights, on
+the unions before post-processing.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
+from alan.analysis import Measure
+from alan.analysis.uncertainty import calibrate_spread, with_intervals
 from alan.cli.prepare import prepare
 from alan.data.simulator.archive import simulate_archive
 from alan.data.store.reader import FrameStore
@@ -27,6 +32,7 @@ from alan.downstream.whitebox.sampling import (
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.parcels.model import load_parcels
 
+NONE = (0.0, 0.0)
 STRUCTURES, PHASES = ("lv", "myo", "la"), ("ED", "ES")
 UNION = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 
@@ -50,14 +56,26 @@ def cases(boxes, model, store, split):
             yield name, phase, box, maps[taken], area[taken]
 
 
-def measure(box, maps, area, options):
-    """Coverage, mean width relative to the true area, and ratio of the estimate to it."""
-    samples = np.stack(
-        [sample_areas(box, one[None], rng=np.random.default_rng(0), **options)[:, 0] for one in maps], axis=1
-    )
-    low, high = credible_interval(samples)
-    estimate = np.array([next(sample_masks(box, one[None], box.selector_.share_[None])).sum() for one in maps])
-    return ((low <= area) & (area <= high)).mean(), ((high - low) / area).mean(), (estimate / area).mean()
+def sample(box, maps, **options):
+    """Estimate of the area of each frame, and its areas by white boxes drawn from the posterior."""
+    for one in maps:
+        areas = sample_areas(box, one[None], rng=np.random.default_rng(0), **options)[:, 0]
+        value = float(next(sample_masks(box, one[None], box.selector_.share_[None])).sum())
+        yield value, [{"area": Measure(float(area))} for area in areas]
+
+
+def intervals(sampled, spread):
+    """Areas with intervals."""
+    return [
+        with_intervals({"area": Measure(value)}, draws, [SimpleNamespace(area=value)], {"area": spread})["area"]
+        for value, draws in sampled
+    ]
+
+
+def describe(found, area):
+    """Coverage, mean width relative to the true area, and mean ratio of the estimate to it."""
+    low, value, high = np.array([(one.low, one.value, one.high) for one in found]).T
+    return ((low <= area) & (area <= high)).mean(), ((high - low) / area).mean(), (value / area).mean()
 
 
 def grid(held, draws):
@@ -103,6 +121,7 @@ def main():
     }
     model = load_parcels(given.parcels)
     with tempfile.TemporaryDirectory() as folder:
+        spread = {}
         stores = {"simulated": (simulated_store(Path(folder), given.simulated), None)}
         if given.store:
             stores["real"] = (FrameStore(given.store), given.split)
@@ -115,13 +134,19 @@ def main():
             options = {"n": given.draws, "correlation": given.correlation, "evidence_weight": given.weight}
             found = []
             for name, phase, box, maps, area in held:
-                found.append(measure(box, maps, area, options))
-                coverage, width, ratio = found[-1]
+                sampled, true = list(sample(box, maps, **options)), area
+                if title == "simulated":  # the first half of the patients calibrates, the other half is reported
+                    half = len(area) // 2
+                    spread[name, phase] = calibrate_spread("area", intervals(sampled[:half], NONE), area[:half])
+                    sampled, true = sampled[half:], area[half:]
+                plain, widened = (describe(intervals(sampled, one), true) for one in (NONE, spread[name, phase]))
+                found.append((*plain[:2], *widened[:2]))
                 print(
-                    f"{title} {name} {phase}: coverage {coverage:.2f}, width {width:.2f}, area / truth {ratio:.2f}"
+                    f"{title} {name} {phase}: coverage {plain[0]:.2f}, width {plain[1]:.2f}, with the spread "
+                    f"{widened[0]:.2f}, {widened[1]:.2f}; area / truth {plain[2]:.2f}"
                 )
             mean = np.mean(found, axis=0)
-            print(f"{title}, mean: coverage {mean[0]:.3f} (reference 0.90), width {mean[1]:.2f}")
+            print(f"{title}, mean: {mean[0]:.3f} (reference 0.90), {mean[1]:.2f}, {mean[2]:.3f}, {mean[3]:.2f}")
 
 
 if __name__ == "__main__":
