@@ -27,7 +27,7 @@ from alan.report.figures import STYLE
 from alan.report.html import write_page
 from alan.report.pictures import PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
-from alan.report.words import number, percent, plural
+from alan.report.words import number, percent, plural, structure_name
 
 # Okabe and Ito's colours, each with a marker of its own, in the order of the acquisition functions.
 _LOOKS = (
@@ -88,6 +88,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
             **tables,
             "simulated": [store["name"]] if store["simulated"] else [],
             "protocol": results["loop"],
+            "structure_names": [structure_name(name) for name in results["structures"]],
             "picture": writer.write(curve_chart(results), "curves", caption, _alternative(results)),
         },
     )
@@ -106,10 +107,11 @@ def _alternative(results: Mapping[str, Any]) -> str:
 
 def _last_table(results: Mapping[str, Any]) -> Table:
     columns = [Column("Function", number=False), Column("Labels"), Column("IoU, %")]
-    columns += [Column(f"Dice {name}, %") for name in results["structures"]]
+    columns += [Column(f"Dice, {structure_name(name)}, %") for name in results["structures"]]
     rows = []
     for row in results["last"]:
-        iou = Cell(percent(row["iou"]), f"{percent(row['low'])} to {percent(row['high'])}", strong=True)
+        spread = f"{percent(row['low'])} to {percent(row['high'])}" if len(results["loop"]["seeds"]) > 1 else ""
+        iou = Cell(percent(row["iou"]), spread, strong=True)
         dice = [Cell(percent(value)) for value in row["dice"].values()]
         rows.append(Row(ACQUISITIONS[row["function"]].title, [Cell(number(row["n_labels"], 0)), iou, *dice]))
     return Table("After the last phase", columns, [Section(rows)])
@@ -179,7 +181,9 @@ def curve_chart(results: Mapping[str, Any]) -> Figure:
             axes.fill_between(labels, low, high, color=colour, alpha=0.12, lw=0)
         measured = results["measured"]
         axes.set_xlabel("labelled images")
-        axes.set_ylabel(f"IoU (%), {', '.join(results['structures'])}, split {measured['split']}")
+        axes.set_ylabel(
+            f"IoU (%), {', '.join(map(structure_name, results['structures']))}, split {measured['split']}"
+        )
         axes.grid(axis="y")
         axes.legend(fontsize=8)
     return figure

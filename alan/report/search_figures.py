@@ -60,7 +60,7 @@ def history(trials: Trials) -> Figure:
             )
         axes.set_xlim(0.4, len(trials) + 0.6)
         axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
-        axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, symbol=""))
         axes.set_xlabel("Trial")
         axes.set_ylabel("Validation IoU (%)")
         figure.legend(loc="outside upper right", ncols=4, handletextpad=0.3)
@@ -186,7 +186,7 @@ def pareto_front(trials: Trials, front: Sequence[int]) -> Figure:
                 textcoords="offset points",
                 fontsize=7,
             )
-        axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
+        axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1, symbol=""))
         axes.set_xlabel("Latency per frame (ms)")
         axes.set_ylabel("Validation IoU (%)")
         figure.legend(loc="outside upper right")

@@ -106,6 +106,7 @@ def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str,
     study, data, training = settings.study, settings.data, settings.training
     pareto = [trial.number for trial in search.study.best_trials] if len(study.objectives) > 1 and done else []
     shares, note = importances(search.study)
+    length, unit = (training.steps, "step") if training.steps else (training.epochs, "epoch")
     return {
         "schema": SCHEMA,
         "study": {
@@ -122,7 +123,7 @@ def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str,
         },
         "training": {
             "structures": list(data.structures),
-            "length": f"{training.steps} steps" if training.steps else f"{training.epochs} epochs",
+            "length": f"{length} {unit}{'s' * (length > 1)}",
             "val_split": data.val_split,
             "label_patients": data.label_patients,
         },

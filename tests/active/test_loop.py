@@ -1,6 +1,7 @@
 """The loop: what is labelled when, resume after a kill, stops, tables, and what is refused."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,11 @@ def test_patients_are_labelled_whole(discs, tmp_path):
         first, second = state.loop(function, 0)
         assert (first.n_labels, second.n_labels) == (4, 8)  # 3 asked for at a time, two images per patient
         assert patients.iloc[state.labelled(function, 0)].value_counts().tolist() == [2] * 4
+    page = write_active_report(run).read_text()
+    assert "then 3, by patient" in page
+    assert "Of one seed." in page
+    last = page.split("After the last phase")[-1].split("Comparison with Random")[0]
+    assert not re.search(r"(\d+\.\d) to \1\b", last)  # no spread of a single seed
 
 
 def test_k_centre_takes_the_farthest_features(discs, tmp_path):
@@ -229,6 +235,9 @@ def test_report(straight):
         "Similarity",
     ):
         assert words in page
+    assert "<dd>left ventricle</dd>" in page
+    assert "anew in each phase" in page
+    assert "below it the lowest and the highest seed" in page
     assert "<script" not in page
     assert (straight / "figures" / "curves.png").is_file()
     with pytest.raises(DataError, match="no such file"):
