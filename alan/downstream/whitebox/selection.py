@@ -30,7 +30,6 @@ from alan.downstream.whitebox.table import (
     ROLES,
     assign_roles,
     build_table,
-    evidence_columns,
     read_evidence,
     read_table,
     revise_table,
@@ -221,8 +220,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
             A new fitted selector. Lists that were edited by hand are chosen again.
 
         Raises:
-            ParameterError: the rule is not ``beta``, the opinion is about other parcels, or the selector comes
-                from a file of an earlier version that does not hold its counts.
+            ParameterError: the rule is not ``beta``, or the opinion is about other parcels.
             SelectionError: no parcel is probable enough.
         """
         if self.rule != "beta":
@@ -266,11 +264,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
 
     @property
     def posterior_(self) -> Posterior:
-        """Beta distributions of the shares, by prior, opinion and labels.
-
-        Raises:
-            ParameterError: the selector comes from a file of an earlier version, without the counts of its labels.
-        """
+        """Beta distributions of the shares, by prior, opinion and labels."""
         check_is_fitted(self, "table_")
         return read_evidence(self.table_)
 
@@ -357,9 +351,6 @@ class ParcelSelector(JsonModel, BaseEstimator):
             selector.cv_dice_ = float("nan") if value["cv_dice"] is None else float(value["cv_dice"])
             selector.provenance_ = dict(value["provenance"])
             selector.table_ = read_table(value["parcels"], selector.n_parcels_)
-            if not selector.n_images_:  # files of earlier versions do not hold the evidence, but the prior
-                known = selector._posterior(Counts.none(selector.n_parcels_), np.zeros(0, np.int64))
-                selector.table_ = selector.table_.assign(**evidence_columns(known))
             selector._set_lists({role: value[role] for role in ROLES})
         return selector
 

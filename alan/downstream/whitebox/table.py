@@ -88,16 +88,8 @@ def evidence_columns(known: Posterior) -> dict[str, FloatArray]:
 
 
 def read_evidence(table: pd.DataFrame) -> Posterior:
-    """Inverse of :func:`evidence_columns`.
-
-    Raises:
-        ParameterError: the table was written before it held the evidence.
-    """
+    """Read the posterior from a table, the inverse of :func:`evidence_columns`."""
     columns = table[list(EVIDENCE)].to_numpy(np.float64).T
-    if np.isnan(columns).any():
-        raise ParameterError(
-            "the white box was fitted to labels by an earlier version, without its counts: fit it again"
-        )
     return Posterior(*(EffectivePixels(*columns[i : i + 2]) for i in (0, 2, 4)))
 
 
@@ -126,15 +118,16 @@ def read_table(rows: list[dict[str, Any]], n_parcels: int) -> pd.DataFrame:
         n_parcels: Number of parcels K.
 
     Raises:
-        ParameterError: the ids are not 0 to K - 1.
+        ParameterError: the ids are not 0 to K - 1, or the evidence on a parcel is missing.
         KeyError: a column is missing.
         ValueError: a value has another type.
     """
     table = pd.DataFrame(rows).set_index("id").rename_axis("parcel")
     if len(table) != n_parcels or sorted(table.index) != list(range(n_parcels)):
         raise ParameterError(f"parcels must have one row for each id from 0 to {n_parcels - 1}")
-    for name in set(EVIDENCE) - set(table):  # files of earlier versions
-        table[name] = np.nan
+    for name in EVIDENCE:
+        if name not in table or table[name].isna().any():
+            raise ParameterError(f"a parcel has no {name}: restore it, or fit the white box again")
     return table[list(COLUMNS)].astype(
         {**dict.fromkeys(_NUMBERS, float), **dict.fromkeys(("role", "why"), object)}
     )
