@@ -143,7 +143,7 @@ def _measured(
             curves=curves,
             beats=beats,
             numbers=numbers,
-            jump_share=float(timeline.repaired.mean()),
+            jump_share=timeline.jump_share,
         )
     )
     atrium = measures.left_atrial_volume_ml(masks["la"], used, grid) if "la" in masks and sized else math.nan
@@ -164,7 +164,7 @@ def _measured(
         beats=tuple(measures.beat_result(b, n, sized=sized) for b, n in zip(beats, numbers, strict=True)),
         la_volume_ml=Measure(atrium),
         lv_mass_g=Measure(mass),
-        jump_share=float(timeline.repaired.mean()),
+        jump_share=timeline.jump_share,
         parcels={
             name: {
                 "ED": tuple(int(k) for k in pair.ed.selector_.interior_),

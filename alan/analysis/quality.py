@@ -51,7 +51,7 @@ class Evidence(NamedTuple):
         curves: Measurements of the left ventricle; None in a view without it.
         beats: All beats.
         numbers: Measurements of the beats.
-        jump_share: Share of the frames that were repaired.
+        jump_share: Share of the frames whose outline jumped.
     """
 
     n_frames: int
@@ -86,7 +86,7 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
     if empty > _EMPTY:
         yield "mask_empty", f"the left ventricle is empty in {empty:.0%} of the frames"
     if e.jump_share > _JUMPING:
-        yield "jumping", f"{e.jump_share:.0%} of the outlines were repaired, more than {_JUMPING:.0%}"
+        yield "jumping", f"{e.jump_share:.0%} of the outlines jumped, more than {_JUMPING:.0%}"
     touching = _touching(e.cavity, e.inside)
     if touching > _TOUCHING:
         yield "fan_cut", f"{touching:.0%} of the outline lies on the border of the sector"

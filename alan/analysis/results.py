@@ -165,7 +165,7 @@ class LoopResult(LoopMeasurements):
         frame_rate_hz: Frames per second; None if unknown.
         frames: One entry per frame.
         beats: One entry per beat.
-        jump_share: Share of the frames whose outline jumped and was repaired, 0 to 1.
+        jump_share: Share of the frames whose outline jumped, 0 to 1; it was repaired unless more than half did.
         parcels: Structure to phase to the ids of its parcels.
         flags: Doubts.
         notes: What was read from the file, or assumed, in words.

@@ -98,7 +98,7 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         ColumnEntry("frame_rate_hz", "1/s", "Frames per second; missing if unknown"),
         ColumnEntry("beats", "count", "Number of beats, including those that the loop shows in part"),
         *_measures(MEASURES),
-        ColumnEntry("jump_share", "share", "Share of the frames whose outline jumped and was repaired"),
+        ColumnEntry("jump_share", "share", "Share of the frames whose outline jumped; repaired unless above 0.5"),
         *_FLAGS,
         ColumnEntry("notes", "", "What was read from the file, or assumed, in words"),
     ),

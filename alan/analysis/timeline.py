@@ -58,11 +58,13 @@ class Timeline:
         labels: (T, size, size) uint8.
         phase: (T,) float64, 1 at end-diastole, 0 at end-systole.
         repaired: (T,) bool, frames that were interpolated from their neighbours.
+        jump_share: Share of the frames whose outline jumped; none is repaired where more than half do.
     """
 
     labels: NDArray[np.uint8]
     phase: FloatArray
     repaired: BoolArray
+    jump_share: float = 0.0
 
 
 def segment_loop(
@@ -107,7 +109,7 @@ def segment_loop(
         touched = _neighbourhood(found, sigma)
         repaired = _label(model, maps, view, weights, good=good, sigma=max(sigma, 1.0))
         labels[touched] = repaired[touched]
-    return Timeline(labels, weights, ~good)
+    return Timeline(labels, weights, ~good, float(found.mean()))
 
 
 def find_loop_beats(
@@ -180,7 +182,7 @@ def settle_beats(
         replace(beat, ed=moved[beat.ed], es=moved[beat.es], end=None if beat.end is None else moved[beat.end])
         for beat in beats
     ]
-    return Timeline(labels, phases, repaired), settled
+    return replace(timeline, labels=labels, phase=phases, repaired=repaired), settled
 
 
 def _histograms(maps: MapArray, n_ids: int) -> NDArray[np.int64]:

@@ -195,7 +195,7 @@ def _facts(loop: LoopResult) -> list[tuple[str, str]]:
         ("Sector", f"{loop.box[3]} × {loop.box[2]} of {loop.screen_shape[1]} × {loop.screen_shape[0]} pixels")
     )
     if loop.jump_share:
-        facts.append(("Repaired frames", f"{number(100 * loop.jump_share, 0)}%"))
+        facts.append(("Frames whose outline jumped", f"{number(100 * loop.jump_share, 0)}%"))
     return facts
 
 

@@ -105,9 +105,20 @@ def test_single_wrong_frame_is_repaired():
     bad = segment_loop(BlockModel(), maps, "A4C", times, TimeSettings(smoothing_s=0, jump=None))
     good = segment_loop(BlockModel(), maps, "A4C", times, TimeSettings(smoothing_s=0, jump=0.25))
     assert np.flatnonzero(good.repaired).tolist() == [24]
+    assert good.jump_share == 1 / 40
     areas = [(found.labels == 1).sum((1, 2)) for found in (bad, good)]
     assert areas[0][24] > 1.3 * areas[0][23]
     assert areas[1][24] == pytest.approx(areas[1][23], rel=0.15)
+
+
+def test_a_loop_that_jumps_most_of_the_time_is_not_repaired_but_its_share_is_known():
+    maps, _ = beating()
+    rng = np.random.default_rng(0)
+    for parcel_map in maps:
+        parcel_map[12 : 12 + rng.integers(0, 6), 5:15] = 1
+    found = segment_loop(BlockModel(), maps, "A4C", np.arange(40) / 30, TimeSettings(smoothing_s=0, jump=0.02))
+    assert not found.repaired.any()
+    assert found.jump_share > 0.5
 
 
 def test_smoothing_is_a_normalised_gaussian_over_the_good_frames():
