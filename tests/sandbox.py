@@ -97,8 +97,9 @@ class Command:
 
     @property
     def signature(self):
-        """What tells one kind of command from another: everything but values."""
-        return (self.verb, self.name.removeprefix("configs/").removesuffix(".yaml"), *sorted(self.options))
+        """What tells one kind of command from another: everything but values, except for the structures."""
+        name, structures = self.name.removeprefix("configs/").removesuffix(".yaml"), self.options.get("structures")
+        return (self.verb, name, structures, *sorted(self.options))
 
 
 def _pairs(words) -> Iterator[tuple[str, str]]:
@@ -274,7 +275,9 @@ class Sandbox:
         return ["--workers", 0]
 
     def _small_analyze(self, command):
-        return ["--workers", 1, "--samples", 2, *([] if command.option("outputs") else ["--outputs", "[png]"])]
+        args = ["--workers", 1, "--samples", 2, *([] if command.option("outputs") else ["--outputs", "[png]"])]
+        untrained = "models/" in str(command.option("model"))  # it takes every loop for something else
+        return [*args, *(["--view", "A4C"] if untrained and not command.option("view") else [])]
 
     def _small_cache(self, command):
         return ["--num_workers", 0, "--accelerator", "cpu"]
