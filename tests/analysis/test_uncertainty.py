@@ -1,14 +1,16 @@
 """Intervals of measures: from draws and from the spread over beats."""
 
+import json
 import math
 
 import numpy as np
 import pytest
 
-from alan.analysis import Measure
+from alan.analysis import Manifest, Measure
 from alan.analysis.measures import BeatMeasures, Grid
 from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
 from alan.cardiac import Beat
+from alan.errors import DataError
 from tests.analysis.test_timeline import BlockModel, beating
 
 
@@ -73,3 +75,16 @@ def test_calibrated_intervals_hold_on_new_loops(name, unit):
 def test_a_model_whose_intervals_hold_needs_no_spread():
     measured = [Measure(50.0, 30.0, 70.0)] * 50
     assert calibrate_spread("ef_percent", measured, np.linspace(31, 69, 50)) == (0, 0)
+
+
+@pytest.mark.parametrize("bad", [{"ef_percent": [1.0]}, {"ef_percent": [-1.0, 0.0]}, {"ef_percent": [0, "wide"]}])
+def test_a_manifest_holds_the_spread_of_its_model(tmp_path, bad):
+    path = tmp_path / "own.model.json"
+    base = {"schema": "alan-model/1", "parcels": "p", "views": {"A4C": {"lv": "box"}}}
+    path.write_text(json.dumps(base | {"spread": {"edv_ml": [0, 0.25]}}), encoding="utf-8")
+    assert Manifest.load(path).spread == {"edv_ml": (0.0, 0.25)}
+    path.write_text(json.dumps(base), encoding="utf-8")
+    assert Manifest.load(path).spread == {}
+    path.write_text(json.dumps(base | {"spread": bad}), encoding="utf-8")
+    with pytest.raises(DataError, match="is not a manifest of a model"):
+        Manifest.load(path)
