@@ -84,5 +84,7 @@ def _of_another_process(text: str) -> str | None:
 
 def _is_memory(error: BaseException, name: str, text: str) -> bool:
     known = isinstance(error, MemoryError) or name == "OutOfMemoryError"
+    if name == "SystemError":  # the interpreter could not even allocate the error
+        return "without exception set" in text or "without setting an exception" in text
     said = isinstance(error, (RuntimeError, OSError)) or name == "error"  # OpenCV's is called error
     return known or (said and any(words in text.lower() for words in _MEMORY))

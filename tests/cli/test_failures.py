@@ -78,6 +78,12 @@ def test_a_limit_of_the_system_is_one_line(fail, words):
     assert re.search(words, line), line
 
 
+def test_an_error_for_which_there_was_no_memory_is_one_line():
+    for text in ("error return without exception set", "<method> returned NULL without setting an exception"):
+        assert in_one_line(SystemError(text)).startswith("out of memory (")
+    assert in_one_line(SystemError("bad argument to internal function")) is None
+
+
 def test_an_error_of_the_file_system_names_the_file():
     assert in_one_line(OSError(errno.ENOMEM, "Cannot allocate memory")).startswith("out of memory (")
     full = OSError(errno.ENOSPC, "No space left on device", "a.h5")

@@ -149,7 +149,7 @@ class Acdc(EchoDataset):
                     continue
                 header = _header(path)
                 if header is None:
-                    unreadable.append(path.name)
+                    unreadable.append(path.relative_to(self.root).as_posix())
                     continue
                 label = path.with_name(path.name.replace(".nii", "_gt.nii"))
                 known = attributes if header.slice_mm is None else {**attributes, SLICE_MM: header.slice_mm}

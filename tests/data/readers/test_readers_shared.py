@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
+from alan.cli.main import main
 from alan.data.readers.acdc import Acdc
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.camus import Camus
@@ -192,6 +193,25 @@ class TestEveryDataset:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert open_dataset(case[0], case[2]).skipped == {}
+
+    @pytest.mark.filterwarnings("default")
+    def test_a_damaged_file_is_listed_by_check_and_prepare(self, case, tmp_path, capsys):
+        kind, _, root, _ = case
+        path = open_dataset(kind, root)._files[-1][0]
+        path.write_bytes(path.read_bytes()[:40])
+        place, name = ["--kind", kind, "--root", str(root)], path.relative_to(root).as_posix()
+        before = sorted(root.rglob("*"))
+        assert main(["check", *place]) == 1
+        out, err = capsys.readouterr()
+        assert sum(name in line for line in out.splitlines()) == 1
+        assert "Traceback" not in err
+        assert sorted(root.rglob("*")) == before
+        store = ["--out", str(tmp_path / "out" / "store.h5"), "--size=32", "--workers=0"]
+        assert main(["prepare", *place, *store]) == 0
+        assert "skipped 1 of" in capsys.readouterr().err
+        assert main(["prepare", *place, *store, "--strict=true", "--overwrite=true"]) == 1
+        listed = (tmp_path / "out" / "failures.csv").read_text()
+        assert sum(line.startswith(name) for line in listed.splitlines()) == 1
 
 
 def test_unknown_kind_offers_the_nearest(tmp_path):
