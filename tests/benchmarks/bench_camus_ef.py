@@ -167,6 +167,8 @@ def main():
         line = fit_line([(own[p], release[p]) for p in drawn if p in own and np.isfinite(own[p])])
         values = {patient: line(value) for patient, value in pick(without, "biplane").items()}
         print(f"{title}, ejection fraction calibrated: biplane against the release: {agreement(values, release)}")
+        error = np.mean([release[p] for p in drawn]) - np.array([release[p] for p in values])
+        print(f"{title}, their mean for everyone: error {np.abs(error).mean():.1f}, bias {error.mean():+.1f}")
 
 
 def show(title, found, release, by_masks):
