@@ -14,10 +14,8 @@ from alan.data.structures import check_structures, parts
 from alan.errors import ParameterError
 from alan.evaluation.intervals import bootstrap_interval, paired_difference
 from alan.evaluation.networks import NetworkMaps, values_of
+from alan.evaluation.results import ALL_STRUCTURES
 from alan.supervised.ensemble import EnsembleSegmenter
-
-#: Name of the rows that take all structures and phases together.
-ALL_STRUCTURES = "all structures"
 
 
 def ensemble_gains(networks: Sequence[NetworkMaps], cases: pd.DataFrame) -> list[dict[str, Any]]:

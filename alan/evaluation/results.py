@@ -16,6 +16,8 @@ from alan.runs import CONFIG, plain
 
 SCHEMA = "alan-results/2"
 RESULTS, EXAMPLES, VOLUMES = "results.json", "examples.npz", "per_volume.csv"
+#: Name of the rows of gains that take all structures and phases together.
+ALL_STRUCTURES = "all structures"
 #: Everything that a run may write; ``overwrite`` removes only these.
 CONTENTS = (
     CONFIG,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.evaluation.results import ALL_STRUCTURES
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import (
     KIND_COLOURS,
@@ -127,7 +128,9 @@ def network_headline(summary: Mapping[str, Any]) -> list[str]:
         if best is None or not gains:
             continue
         verdicts = [
-            f"{difference(gain['dice'])} for the {where(gain['structure'], gain['phase'])}" for gain in gains
+            f"{difference(gain['dice'])} for {'' if gain['structure'] == ALL_STRUCTURES else 'the '}"
+            f"{where(gain['structure'], gain['phase'])}"
+            for gain in gains
         ]
         slower = _ratio(costs[one["method"]], costs[best["method"]], "ms")
         paragraphs.append(

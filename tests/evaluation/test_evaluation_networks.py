@@ -147,6 +147,7 @@ def test_the_page(run):
         "Both compared with its best member (second",
     ):  # fmt: skip
         assert text in page, text
+    assert "for all structures at ED and ES" in page
     assert "joining parcels" not in page
     assert "below, the borders of all parcels" not in page
     assert page.count("data:image/png;base64,") == 4  # methods, histograms, two overlays
