@@ -15,15 +15,7 @@ from alan.active.dropout import MonteCarloDropout
 from alan.active.parcels import ParcelPool, coverage
 from alan.active.pool import score_pool
 from alan.active.protocol import ActiveFrames, open_frames
-from alan.active.settings import (
-    COVERAGE,
-    DISAGREEMENT,
-    K_CENTRE,
-    RANDOM,
-    WITHOUT_DROPOUT,
-    ActiveLoop,
-    PoolData,
-)
+from alan.active.settings import COVERAGE, DISAGREEMENT, K_CENTRE, RANDOM, WITHOUT_DROPOUT, ActiveLoop, PoolData
 from alan.active.state import STATE, FinishedPhase, State, initial_set, read_state
 from alan.active.tables import write_phases, write_results
 from alan.arrays import FloatArray, IntArray

@@ -8,11 +8,7 @@ from typing import Any
 from alan.report.headline import simulated_stores
 from alan.report.table import Cell, Table, interval_cell
 from alan.report.tables import ejection_fraction_table, segmentation_tables, view_table
-from alan.report.words import (
-    join_words,
-    phase_name,
-    structure_name,
-)
+from alan.report.words import join_words, phase_name, structure_name
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:

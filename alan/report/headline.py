@@ -9,15 +9,7 @@ from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
-from alan.report.words import (
-    difference,
-    join_words,
-    patients,
-    percent,
-    phase_name,
-    plural,
-    structure_name,
-)
+from alan.report.words import difference, join_words, patients, percent, phase_name, plural, structure_name
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:

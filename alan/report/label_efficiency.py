@@ -12,15 +12,7 @@ from matplotlib.figure import Figure
 
 from alan.report.figures import STYLE
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import (
-    UNDEFINED,
-    join_words,
-    patients,
-    percent,
-    phase_name,
-    plural,
-    structure_name,
-)
+from alan.report.words import UNDEFINED, join_words, patients, percent, phase_name, plural, structure_name
 
 #: Okabe and Ito's colours and related ones for each family of methods; markers tell its members apart.
 FAMILIES = {

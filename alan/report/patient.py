@@ -27,14 +27,7 @@ from alan.data.structures import label_colour
 from alan.report.analysis_figures import inline_picture, loop_curve
 from alan.report.html import render_page
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import (
-    UNDEFINED,
-    join_words,
-    number,
-    phase_name,
-    plural,
-    structure_name,
-)
+from alan.report.words import UNDEFINED, join_words, number, phase_name, plural, structure_name
 
 PATIENT_FOLDER = "patients"
 #: Longest side of the pictures in pixels.

@@ -18,16 +18,7 @@ from alan.files import atomic
 from alan.report import figures, label_efficiency
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
-from alan.report.words import (
-    join_words,
-    method_label,
-    number,
-    percent,
-    phase_name,
-    plural,
-    structure_name,
-    where,
-)
+from alan.report.words import join_words, method_label, number, percent, phase_name, plural, structure_name, where
 
 _PIXELS_PER_INCH = 118
 

@@ -8,13 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alan.active.acquisition import (
-    ACQUISITIONS,
-    UNCERTAINTIES,
-    PassStatistics,
-    check_functions,
-    random,
-)
+from alan.active.acquisition import ACQUISITIONS, UNCERTAINTIES, PassStatistics, check_functions, random
 from alan.errors import ParameterError
 
 LOG2 = math.log(2)

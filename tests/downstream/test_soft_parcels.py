@@ -9,12 +9,7 @@ import torch
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
 from alan.downstream.members import load_ensemble, load_member, load_network, save_ensemble
-from alan.downstream.soft_parcels import (
-    ParcelMember,
-    gaussian_temperature,
-    load_parcel_member,
-    save_parcel_member,
-)
+from alan.downstream.soft_parcels import ParcelMember, gaussian_temperature, load_parcel_member, save_parcel_member
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import CheckpointError, DataError, ParameterError

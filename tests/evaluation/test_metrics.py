@@ -5,13 +5,7 @@ from hypothesis import strategies as st
 from skimage.metrics import hausdorff_distance
 
 from alan.errors import ParameterError
-from alan.evaluation.metrics import (
-    boundary_pixels,
-    dice,
-    distances,
-    iou,
-    surface_distances,
-)
+from alan.evaluation.metrics import boundary_pixels, dice, distances, iou, surface_distances
 
 
 def blob(rng, size=24):

@@ -17,13 +17,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from alan.arrays import ByteArray
-from alan.data.io.base import (
-    GET_AGAIN,
-    Cine,
-    Header,
-    check_size,
-    reading,
-)
+from alan.data.io.base import GET_AGAIN, Cine, Header, check_size, reading
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture

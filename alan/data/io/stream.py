@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import (
-    Header,
-    check_complete,
-    check_size,
-    reading,
-)
+from alan.data.io.base import Header, check_complete, check_size, reading
 from alan.data.io.frames import DecodedFrame, FrameSource, GreyMapping
 from alan.data.io.grey import GreyRange
 from alan.errors import DataError

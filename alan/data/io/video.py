@@ -16,15 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import (
-    GET_AGAIN,
-    MAX_PIXELS,
-    Cine,
-    Header,
-    check_complete,
-    check_size,
-    times_at,
-)
+from alan.data.io.base import GET_AGAIN, MAX_PIXELS, Cine, Header, check_complete, check_size, times_at
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange
 from alan.data.io.orientation import upright_frames

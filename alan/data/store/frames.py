@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alan.data.io.base import (
-    Header,
-    times_at,
-)
+from alan.data.io.base import Header, times_at
 from alan.data.io.frames import DecodedFrame, GreyMapping
 from alan.data.io.grey import GreyRange
 from alan.data.store.reader import FrameStore

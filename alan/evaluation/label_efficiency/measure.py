@@ -33,12 +33,7 @@ from alan.evaluation.label_efficiency.protocol import (
 from alan.evaluation.label_efficiency.summary import cell_rows, summarise_cells
 from alan.evaluation.metrics import dice
 from alan.evaluation.results import Result
-from alan.evaluation.splits import (
-    EvaluationSplits,
-    count_split,
-    describe_store,
-    read_splits,
-)
+from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
 from alan.files import read_json, write_json
 
 _log = logging.getLogger(__name__)
