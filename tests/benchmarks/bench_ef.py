@@ -140,8 +140,8 @@ def calibrate(options):
     """Measure the spread of a model and write it into its manifest."""
     path = Path(options.calibrate)
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**manifest, "spread": {}}, indent=1) + "\n", encoding="utf-8")
     model = AnalysisModel.load(path)
+    model.spread = {}
     rows = [
         (clip, measure(model, clip, maps, TimeSettings(), options.samples)[-1])
         for clip, maps in simulate(model, options, CALIBRATION)
