@@ -31,6 +31,7 @@ from alan.data.io.cine import frame_source
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import FrameSource
 from alan.data.io.stream import CineStream, open_stream
+from alan.data.overlaid import find_text, paint_over
 from alan.data.store.frames import StoredFrames
 from alan.errors import DataError
 
@@ -64,6 +65,7 @@ class Loop:
         pixel_mm: (row, column) size of a pixel in mm, or None if it is unknown.
         pixel_origin: Where the size comes from: ``file``, ``region`` or ``option``.
         fan: The fan in the pixels of ``shape``, or None if none was found.
+        text: (H, W) bool of ``shape``, lines of text inside the fan, which are painted over in the frames.
         r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
         notes: What was assumed or converted, in words.
     """
@@ -79,6 +81,7 @@ class Loop:
     pixel_mm: Spacing | None
     pixel_origin: Literal["file", "region", "option"] | None
     fan: Fan | None
+    text: BoolArray
     r_waves_s: NDArray[np.float64] | None
     notes: tuple[str, ...]
     _source: Source = field(repr=False)
@@ -101,7 +104,7 @@ class Loop:
             n: Number of frames of a part.
 
         Yields:
-            (at most n, H, W) uint8, cut to the box, 0 outside of the fan.
+            (at most n, H, W) uint8, cut to the box, 0 outside of the fan, without text inside of it.
 
         Raises:
             DataError: The file has changed or cannot be decoded any more.
@@ -111,10 +114,10 @@ class Loop:
             for frame in self._stream:
                 part.append(np.where(self.inside, frame[self.box], 0).astype(np.uint8))
                 if len(part) == n:
-                    yield np.stack(part)
+                    yield paint_over(np.stack(part), self.text, self.inside)
                     part = []
             if part:
-                yield np.stack(part)
+                yield paint_over(np.stack(part), self.text, self.inside)
 
 
 @dataclass(frozen=True)
@@ -268,6 +271,7 @@ def _loop(
     if all(part.stop - part.start >= _FILLS * n for part, n in zip(box, stream.shape, strict=True)):
         box = (slice(0, stream.shape[0]), slice(0, stream.shape[1]))
     inside = panel.kept[box]
+    text, found = _text(stream, panel.kept)
     pixel, origin, how = _pixel(stream, panel, spacing)
     times = header.times if frame_rate is None else np.arange(stream.n_frames) / frame_rate
     rate = None if times is None or len(times) < 2 else (len(times) - 1) / float(times[-1])
@@ -287,11 +291,23 @@ def _loop(
         pixel,
         origin,
         None if panel.fan is None else panel.fan.crop(box),
+        text[box],
         np.array(waves) if isinstance(waves, tuple) else None,
-        (*panel.notes, *how, *slow),
+        (*panel.notes, *found, *how, *slow),
         source,
         stream,
     )
+
+
+def _text(stream: CineStream, inside: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
+    """Lines of text inside a part (H, W) of the screen, and notes about them."""
+    if not stream.samples.span.any():
+        note = "a single moment does not tell text inside the sector from tissue: look at its pictures"
+        return np.zeros_like(inside), (note,)
+    grey = stream.samples.grey
+    text = find_text(grey.min(0), grey.max(0), inside) & inside
+    share = float(text.sum() / inside.sum())
+    return text, (f"text inside the sector is painted over, {share:.1%} of it",) if share else ()
 
 
 def _pixel(

@@ -1,0 +1,110 @@
+"""Detection and removal of text that a machine draws over the sector.
+
+Tissue moves and speckle changes from frame to frame; drawn text does not, and its strokes are thin and sharp. The
+darkest value that each pixel takes over a loop therefore shows text alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from alan.arrays import BoolArray, ByteArray
+from alan.errors import DataError
+
+#: Smallest grey value of a stroke in every frame, smallest difference from what is beside it, and largest range
+#: over the loop as a fraction of the grey value (a lossy codec lets text flicker).
+_BRIGHT, _CONTRAST, _FLICKER = 90, 45, 0.35
+#: Largest width of a stroke and largest gap between characters, as fractions of the height of the screen, with
+#: their smallest values in pixels.
+_STROKE, _GAP = (0.011, 4), (0.018, 5)
+#: Height of a line of text in pixels at least, and as a fraction of the screen at most.
+_LOWEST, _HIGHEST = 5, 0.1
+#: A line of text is at least this many times as wide as high, holds at least this number of pixels in at least
+#: this number of strokes, and these fill at least and at most these fractions of its box.
+_LONG, _PIXELS, _CHARACTERS, _FILL = 2.0, 24, 4, (0.12, 0.7)
+#: Mean difference of the strokes of a line from what is beside them, at least; the lower one counts if half of the
+#: pixels hardly change, by this fraction at most.
+_CLEAR, _FAINT, _STILL = 80, 50, 0.03
+#: Pixels above and below a line of text that are painted over with it, because strokes are smoothed and coded; at
+#: its ends, where single characters may not stand out, this fraction of its height is added.
+_MARGIN, _ENDS = 3, 1.5
+#: Grey value up to which a pixel is dark, and half of the distance in pixels across which lit ones are merged.
+_LIT, _MERGED = 40, 6
+
+
+def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) -> BoolArray:
+    """Find lines of text that do not change over a loop.
+
+    A single frame does not tell text from tissue: give the range of a loop in which the heart moves.
+
+    Args:
+        low: (H, W) uint8, the smallest value of each pixel over the loop.
+        high: (H, W) uint8, the largest value.
+        inside: (H, W) bool; lines without a stroke in it are left out. None takes all lines.
+
+    Returns:
+        (H, W) bool, the boxes around lines of text, without what is dark in all frames.
+
+    Raises:
+        DataError: the arrays differ in shape.
+    """
+    if low.shape != high.shape or low.ndim != 2:
+        raise DataError(f"low and high are {low.shape} and {high.shape}: give two (H, W) of one shape")
+    height = low.shape[0]
+    stroke, gap = (max(least, round(share * height)) for share, least in (_STROKE, _GAP))
+    floor = ndimage.grey_opening(low, size=(stroke + 1, stroke + 1))
+    span = high.astype(np.int16) - low
+    strokes = (low >= _BRIGHT) & (low.astype(np.int16) - floor >= _CONTRAST) & (span <= _FLICKER * high)
+    joined = ndimage.binary_closing(np.pad(strokes, gap), np.ones((3, 2 * gap + 1), bool))[gap:-gap, gap:-gap]
+    groups, _ = ndimage.label(joined, np.ones((3, 3), int))
+    text = np.zeros(low.shape, bool)
+    for number, box in enumerate(ndimage.find_objects(groups), start=1):
+        drawn = strokes[box] & (groups[box] == number)
+        tall, wide = drawn.shape
+        if (
+            not _LOWEST <= tall <= max(_HIGHEST * height, 2 * _LOWEST)
+            or wide < _LONG * tall
+            or not (inside is None or (drawn & inside[box]).any())
+            or drawn.sum() < _PIXELS
+            or not _FILL[0] <= drawn.mean() <= _FILL[1]
+            or ndimage.label(drawn, np.ones((3, 3), int))[1] < _CHARACTERS
+        ):
+            continue
+        contrast = float((low[box].astype(np.int16) - floor[box])[drawn].mean())
+        still = float(np.median(span[box][drawn] / high[box][drawn])) <= _STILL
+        if contrast >= (_FAINT if still else _CLEAR):
+            text[_grown(box[0], _MARGIN), _grown(box[1], _MARGIN + round(_ENDS * tall))] = True
+    if not text.any():
+        return text
+    lit = np.pad(high > _LIT, _MERGED)  # what is dark throughout has nothing to hide, between characters excepted
+    closed = ndimage.binary_closing(lit, np.ones((3, 3), bool), iterations=_MERGED)
+    return np.asarray(text & closed[_MERGED:-_MERGED, _MERGED:-_MERGED])
+
+
+def _grown(part: slice, margin: int) -> slice:
+    """A part of the rows or columns with a margin on both sides."""
+    return slice(max(0, part.start - margin), part.stop + margin)
+
+
+def paint_over(frames: ByteArray, text: BoolArray, inside: BoolArray) -> ByteArray:
+    """Replace text by an average of what surrounds it.
+
+    Args:
+        frames: (T, H, W) uint8.
+        text: (H, W) bool, what is replaced.
+        inside: (H, W) bool, the sector; nothing outside of it is averaged.
+
+    Returns:
+        (T, H, W) uint8; the frames themselves without text.
+    """
+    if not text.any():
+        return frames
+    known = (inside & ~text).astype(np.float32)
+    width = 2.0 * np.sqrt(text.any(1).sum())
+    weight = ndimage.gaussian_filter(known, width, truncate=3) + 1e-6
+    out = frames.copy()
+    for frame in out:
+        smooth = ndimage.gaussian_filter(frame * known, width, truncate=3) / weight
+        frame[text] = np.where(inside[text], smooth[text], 0)
+    return out

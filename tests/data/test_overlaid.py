@@ -1,0 +1,66 @@
+"""Text that is drawn inside the sector is found by its stillness, and tissue is left as it is."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from alan.data.overlaid import find_text, paint_over
+from alan.data.simulator.sequence import simulate_sequence
+from alan.errors import DataError
+
+
+def loop(size=(240, 300), seed=3, view="A4C"):
+    return simulate_sequence(view, seed, n_frames=10, size=size, seed=seed).frames
+
+
+def drawn(shape, place, words="DOE^JANE 02.01.1955", height=12, grey=230):
+    picture = Image.fromarray(np.zeros(shape, np.uint8))
+    ImageDraw.Draw(picture).text(place, words, fill=grey, font=ImageFont.load_default(height))
+    return np.asarray(picture)
+
+
+@pytest.mark.parametrize(
+    ("place", "height", "grey"), [((90, 120), 12, 230), ((60, 190), 9, 200), ((60, 60), 20, 255)]
+)
+def test_text_is_found_and_painted_over(place, height, grey):
+    frames = loop()
+    words = drawn(frames.shape[1:], place, height=height, grey=grey)
+    seen = np.maximum(frames, words)
+    text, inside = find_text(seen.min(0), seen.max(0)), (frames > 0).any(0)
+    assert text[(words > 100) & (words.astype(int) - frames.max(0) > 45)].all()  # what stands out
+    assert text.mean() < 0.08
+    clean = paint_over(seen, text, inside)
+    assert np.array_equal(clean[:, ~text], seen[:, ~text])
+    steps = [np.abs(np.diff(clean.astype(int), axis=axis)) for axis in (1, 2)]
+    within = text & inside & np.roll(text & inside, -1, 0) & np.roll(text & inside, -1, 1)
+    assert (
+        max(steps[0][:, within[:-1]].max(), steps[1][:, within[:, :-1]].max()) < 20
+    )  # no edge of a letter is left
+
+
+@pytest.mark.parametrize("view", ["A4C", "A2C", "PLAX", "PSAX"])
+@pytest.mark.parametrize("size", [(112, 112), (240, 300)])
+def test_tissue_is_not_taken_for_text(view, size):
+    for seed in (501, 506, 509):
+        frames = loop(size, seed, view)
+        assert not find_text(frames.min(0), frames.max(0)).any()
+
+
+def test_marks_and_moving_words_are_not_text():
+    low = np.zeros((200, 240), np.uint8)
+    low[100, 40:200] = 220  # a line
+    low[40:60, 40:60] = 220  # a block
+    assert not find_text(low, low).any()
+    words = drawn((200, 240), (40, 120))
+    assert find_text(words, words).any()
+    assert not find_text(np.zeros_like(words), words).any()
+
+
+def test_without_text_the_frames_come_out_unchanged():
+    frames = loop()
+    assert paint_over(frames, np.zeros(frames.shape[1:], bool), frames[0] > 0) is frames
+
+
+def test_bad_arrays():
+    with pytest.raises(DataError, match="of one shape"):
+        find_text(np.zeros((20, 20), np.uint8), np.zeros((20, 21), np.uint8))
