@@ -25,7 +25,8 @@ from alan.analysis.kinds import (
 from alan.analysis.sources import Source
 from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
-from alan.data.fan import Fan, enclosing, find_panels
+from alan.data.fan import Fan, enclosing
+from alan.data.fan_search import find_panels
 from alan.data.io.base import Spacing
 from alan.data.io.cine import frame_source
 from alan.data.io.dicom_header import DicomReferences

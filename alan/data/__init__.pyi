@@ -2,7 +2,8 @@ from .augmentation.dense import DenseAugmentation
 from .augmentation.multicrop import Crops, MultiCrop
 from .augmentation.presets import Augmentation
 from .extract import extract_frames
-from .fan import Fan, find_fans
+from .fan import Fan
+from .fan_search import find_fans
 from .io.base import Cine
 from .io.cine import read_cine
 from .loaders.labelled import LabelledFrameDataModule

@@ -11,7 +11,7 @@ import av
 import numpy as np
 from tqdm import tqdm
 
-from alan.data.fan import find_fans
+from alan.data.fan_search import find_fans
 from alan.data.simulator.screen import simulate_screen
 
 

@@ -35,10 +35,40 @@ def test_text_and_ecg_are_outside():
     assert (fan.mask() & outside & (screen.frames.max(0) > 100)).sum() < 0.01 * fan.mask().sum()
 
 
-def test_a_sector_that_is_dark_on_one_side_is_found():
-    screen = simulate_screen(8, n_frames=8)
+@pytest.mark.parametrize("seed", [8, 126])  # the second is flat, on a screen that is brighter than its dark side
+def test_a_sector_that_is_dark_on_one_side_is_found(seed):
+    screen = simulate_screen(seed, n_frames=8)
     (fan,) = find_fans(screen.frames)
-    assert overlap(fan.mask(), screen.sectors[0]) > 0.85
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.97
+
+
+def test_text_across_a_narrow_sector_does_not_divide_it():
+    screen = simulate_screen(80, n_frames=8)
+    (fan,) = find_fans(screen.frames)
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.95
+
+
+@pytest.mark.parametrize("tilt", [-0.2, 0.15])
+def test_a_tilted_sector_is_found(tilt):
+    exact = Fan(20.0, 150.0, 0.0, 190.0, tilt - 0.5, tilt + 0.5, "curved", (230, 300))
+    frames = np.zeros((5, 230, 300), np.uint8)
+    frames[:, exact.mask()] = np.random.default_rng(0).integers(20, 200, (5, exact.mask().sum()))
+    (fan,) = find_fans(frames)
+    assert overlap(fan.mask(), exact.mask()) > 0.97
+    assert 0.5 * (fan.left + fan.right) == pytest.approx(tilt, abs=0.03)
+
+
+def test_a_sector_begins_at_its_point():
+    exact = Fan(20.0, 150.0, 0.0, 190.0, -0.13, 0.13, "curved", (230, 300))
+    frames = np.zeros((5, 230, 300), np.uint8)
+    frames[:, exact.mask()] = np.random.default_rng(0).integers(20, 200, (5, exact.mask().sum()))
+    (fan,) = find_fans(frames)
+    assert fan.row + fan.near < 30  # the smoothed region alone begins at 40
+    blind = Fan(0.0, 150.0, 60.0, 200.0, -0.5, 0.5, "curved", (230, 300))
+    frames = np.zeros((5, 230, 300), np.uint8)
+    frames[:, blind.mask()] = np.random.default_rng(0).integers(20, 200, (5, blind.mask().sum()))
+    (fan,) = find_fans(frames)
+    assert fan.near == pytest.approx(60, abs=3)
 
 
 def test_a_still_is_read_by_its_lit_pixels():

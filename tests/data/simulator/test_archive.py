@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from alan.data.fan import find_fans
+from alan.data.fan_search import find_fans
 from alan.data.io.video import read_video
 from alan.data.readers.camus import Camus
 from alan.data.simulator import simulate_archive, simulate_sequence

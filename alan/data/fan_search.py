@@ -1,0 +1,373 @@
+"""Detection of the ultrasound sector on the screen of a machine.
+
+The sector moves from frame to frame; text, rulers, bars and logos do not, and an ECG trace is thin. A sector is
+fitted to the moving region.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.optimize import minimize
+from skimage.transform import downscale_local_mean
+
+from alan.arrays import BoolArray, ByteArray, FloatArray
+from alan.data.fan import Fan, enclosing
+from alan.data.overlaid import find_text
+from alan.errors import DataError
+
+#: Pixels around text within which a lossy codec lets the image flicker.
+_HALO = 5
+#: Longest side in pixels at which the sector is searched, then refined.
+_COARSE, _FINE = 96, 288
+#: Smallest temporal range of a moving pixel, in grey values.
+_RANGE = 5.0
+#: Largest height of a line of text as a fraction of the screen.
+_LINE = 0.05
+#: Largest height of several lines of text as a fraction of the screen.
+_LINES = 0.15
+#: Width in pixels of the band around the border within which the fine search moves it.
+_BAND = 12.0
+#: Penalty of moving pixels outside the sector, and of still pixels inside it: a side may be too dark to move, but
+#: where a lossy codec lets text flicker, what surrounds the sector moves too.
+_OUTSIDE, _STILL, _STILL_LOSSY = 1.0, 0.35, 0.6
+#: Fraction of the moving pixels farther than a margin in pixels from all sectors from which on text flickers.
+_FLICKER, _MARGIN = 0.04, 8
+#: Smallest part of the screen that a sector covers.
+_LEAST = 0.02
+#: A second panel has at least this fraction of the area of the first.
+_SECOND = 0.3
+#: Intersection over union with the moving region from which on a fitted sector is accepted. The lower one counts
+#: where nearly all that moves lies inside: a part of the sector may be too dark to move.
+_AGREEMENT, _DARK, _INSIDE = 0.8, 0.7, 0.95
+#: A region that fills more than this fraction of its box is a rectangle.
+_RECTANGLE = 0.97
+#: Largest opening angle in radians, and largest near radius as a fraction of the far one.
+_WIDEST, _NEAREST = 2.1, 0.75
+#: Smallest fraction of what moves by which a tilted sector must hold more than an upright one to be chosen: a part
+#: that is too dark to move looks like a tilt, but nothing that moves lies outside of the upright sector.
+_TILTED = 0.01
+#: Largest near radius as a fraction of the far one at which the sector may begin at its point, and smallest
+#: fraction of an arc that is lit or moves there.
+_POINTED, _FILLED = 0.3, 0.5
+_MAX_FRAMES = 24
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Panels of a screen.
+
+    Attributes:
+        fans: The sectors, from top to bottom and from left to right.
+        regions: (H, W) bool for each sector, the region that moves (or is lit, in a still).
+        others: (H, W) bool for each region that is not a sector, the largest first.
+    """
+
+    fans: tuple[Fan, ...]
+    regions: tuple[BoolArray, ...]
+    others: tuple[BoolArray, ...]
+
+
+def find_fans(frames: ByteArray) -> list[Fan]:
+    """Find the sectors of a loop or a still.
+
+    Args:
+        frames: (T, H, W) uint8. With several frames moving pixels are used, with a single one lit pixels.
+
+    Returns:
+        One sector per panel, from top to bottom and from left to right. Empty if nothing on the screen looks like
+        a sector.
+
+    Raises:
+        DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
+    """
+    return list(find_panels(frames).fans)
+
+
+def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
+    """Find the sectors of a loop or a still, and the regions that are none, such as M-mode strips.
+
+    Args:
+        frames: As for :func:`find_fans`.
+        span: (H, W) uint8, the range of each pixel over all frames of the loop; None takes it over ``frames``.
+
+    Raises:
+        DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
+    """
+    if frames.ndim != 3 or frames.dtype != np.uint8 or min(frames.shape[1:]) < 16 or not len(frames):
+        raise DataError(
+            f"frames are {frames.dtype} {frames.shape}: give uint8 (T, H, W) of at least 16 x 16 pixels"
+        )
+    evidence = _evidence(frames, span)
+    known = np.ones(evidence.shape, bool)
+    if len(frames) > 1:
+        text = find_text(frames.min(0), frames.max(0))
+        known = ~ndimage.binary_dilation(text, iterations=_HALO)
+    screen = _Screen(evidence, known, evidence | _lit(frames.min(0)), len(frames) > 1)
+    found = screen.panels(_STILL)
+    if screen.moving and _flickers(found, evidence):
+        found = screen.panels(_STILL_LOSSY)
+    return found
+
+
+@dataclass(frozen=True)
+class _Screen:
+    """What the search knows of a screen: (H, W) bool maps, and whether it is a loop."""
+
+    evidence: BoolArray
+    known: BoolArray
+    lit: BoolArray
+    moving: bool
+
+    def panels(self, still: float) -> Panels:
+        """Fit a sector to each region; ``still`` is the penalty of a still pixel inside."""
+        found, others = list[tuple[Fan, BoolArray]](), []
+        for part in _panels(_region(_bridged(self.evidence, self.known))):
+            fan = None if part[enclosing(part)].mean() > _RECTANGLE else _fit(part, self.known, still)
+            if fan is not None:
+                fan = _to_the_point(fan, self.lit)
+            if fan is not None and _is_plausible(fan) and _agrees(fan, part, moving=self.moving):
+                found.append((fan, part))
+            else:
+                others.append(part)
+        height = max((fan.far - fan.near for fan, _ in found), default=1.0)
+        found.sort(key=lambda item: (round(item[0].row / height), item[0].column))
+        return Panels(tuple(fan for fan, _ in found), tuple(part for _, part in found), tuple(others))
+
+
+def _flickers(found: Panels, evidence: BoolArray) -> bool:
+    """Whether much moves outside of all sectors and regions, as text does that a lossy codec has stored."""
+    inside = np.zeros(evidence.shape, bool)
+    for mask in (*(fan.mask() for fan in found.fans), *found.others):
+        inside |= mask
+    outside = evidence & ~ndimage.binary_dilation(inside, iterations=_MARGIN)
+    return bool(found.fans) and float(outside.sum()) > _FLICKER * float(evidence.sum())
+
+
+def _is_plausible(fan: Fan) -> bool:
+    """Whether a fitted sector has the geometry of a probe: it opens downwards from a point near the screen."""
+    height, width = fan.shape
+    opening, middle = fan.right - fan.left, 0.5 * (fan.left + fan.right)
+    return (
+        0.15 <= opening <= _WIDEST
+        and abs(middle) <= 0.5
+        and fan.near <= _NEAREST * fan.far
+        and fan.far <= 2 * max(height, width)
+    )
+
+
+def _evidence(frames: ByteArray, span: ByteArray | None) -> BoolArray:
+    """(H, W) bool, where the image moves, or is lit in a still."""
+    step = max(1, len(frames) // _MAX_FRAMES)
+    some = frames[::step][:_MAX_FRAMES]
+    if len(some) == 1:
+        return _lit(some[0])
+    return np.asarray((some.max(0) - some.min(0) if span is None else span) >= _RANGE)
+
+
+def _lit(frame: ByteArray) -> BoolArray:
+    """(H, W) bool, where a frame is brighter than its border."""
+    border = np.concatenate([frame[[0, -1]].ravel(), frame[:, [0, -1]].ravel()])
+    return np.asarray(frame > max(_RANGE, float(np.median(border)) + _RANGE))
+
+
+def _bridged(evidence: BoolArray, known: BoolArray) -> BoolArray:
+    """Let the image move under text if it moves above and below, so that text does not divide a sector."""
+    if known.all():
+        return evidence
+    lit, size = (evidence & known).astype(np.uint8), round(_LINES * len(evidence))
+    across = ndimage.minimum_filter1d(ndimage.maximum_filter1d(lit, size, axis=0), size, axis=0)
+    return np.asarray(np.where(known, evidence, across > 0))
+
+
+def _region(evidence: BoolArray) -> BoolArray:
+    """(H, W) bool, where the image moves or is lit, without thin lines, small spots and holes."""
+    size = max(3, round(max(evidence.shape) / 160) | 1)
+    thick = ndimage.median_filter(evidence.astype(np.uint8), size=size) > 0  # thin lines vanish
+    structure = np.ones((size, size), bool)
+    closed = ndimage.binary_closing(np.pad(thick, 2 * size), structure, iterations=2)[
+        2 * size : -2 * size, 2 * size : -2 * size
+    ]
+    opened = ndimage.binary_opening(closed, structure, iterations=2)
+    return _without_text(np.asarray(ndimage.binary_fill_holes(opened)))
+
+
+def _without_text(region: BoolArray) -> BoolArray:
+    """Remove lines of text, which lossy codecs let flicker, from the border of a region."""
+    side = max(5, round(_LINE * max(region.shape)))
+    core = ndimage.binary_opening(region, np.ones((side, 1), bool))  # columns shorter than a line vanish
+    rest, n = ndimage.label(region & ~core)
+    if not n:
+        return region
+    lines = [
+        number
+        for number, (rows, columns) in enumerate(ndimage.find_objects(rest), start=1)
+        if columns.stop - columns.start > 1.5 * (rows.stop - rows.start)
+    ]
+    return np.asarray(region & ~np.isin(rest, lines))
+
+
+def _panels(region: BoolArray) -> list[BoolArray]:
+    """The largest connected region, and those of similar area."""
+    labels, n = ndimage.label(region)
+    if not n:
+        return []
+    areas = np.bincount(labels.ravel())[1:]
+    least = max(_LEAST * region.size, _SECOND * areas.max())
+    return [labels == number + 1 for number in np.argsort(areas)[::-1] if areas[number] >= least]
+
+
+def _fit(region: BoolArray, known: BoolArray, still: float) -> Fan | None:
+    """Fit a sector to a region, coarse to fine; an upright one unless a tilted one holds more of the region.
+
+    Pixels that are not known, under text, count neither as inside nor as outside.
+    """
+    coarse, factor = _reduce(region & known, _COARSE)
+    weight, _ = _reduce(known, _COARSE)
+    found = []
+    for tilted in (False, True):
+        starts = [_optimise(start, coarse, weight, 60, tilted=tilted, still=still) for start in _starts(coarse)]
+        starts.sort(key=lambda item: item[0])
+        if not starts:
+            return None
+        again = [_optimise(fan, coarse, weight, 200, tilted=tilted, still=still) for _, fan in starts[:2]]
+        best = min(again, key=lambda item: item[0])[1]
+        found.append(_refine(best.scaled(factor, region.shape), region, known, still))
+    upright, tilt = found
+    held = [float((fan.mask() & region).sum()) / float(region.sum()) for fan in found]
+    return tilt if held[1] > held[0] + _TILTED else upright
+
+
+def _refine(fan: Fan, region: BoolArray, known: BoolArray, still: float) -> Fan:
+    """Fit a sector whose border is right within a band to a region; an upright one stays upright."""
+    fine, finer = _reduce(region & known, _FINE)
+    weight, _ = _reduce(known, _FINE)
+    start = fan.scaled(1 / finer, fine.shape)
+    tops: tuple[Literal["curved", "flat"], ...] = ("curved", "flat")
+    tilted = abs(fan.left + fan.right) > 1e-9
+    settings = {"tilted": tilted, "still": still, "band": _BAND}
+    candidates = [_optimise(replace(start, top=top), fine, weight, 220, **settings) for top in tops]
+    return min(candidates, key=lambda found: found[0])[1].scaled(finer, fan.shape)
+
+
+def _to_the_point(fan: Fan, lit: BoolArray) -> Fan:
+    """Let a sector begin where its cone begins to be lit or to move; small regions vanish at its point."""
+    if fan.near > _POINTED * fan.far:
+        return fan
+    cone = replace(fan, near=0.0, top="curved")
+    rows, columns = np.nonzero(cone.mask() & ~fan.mask())
+    arcs = np.hypot(rows - fan.row, columns - fan.column).astype(np.int64)
+    filled = np.bincount(arcs, lit[rows, columns], len(arcs) and int(arcs.max()) + 1) >= _FILLED * np.bincount(
+        arcs
+    )
+    empty = np.flatnonzero(~filled)
+    first = int(empty[-1]) + 1 if len(empty) else 0
+    return fan if first > fan.near - 1 else replace(fan, near=float(first), top="curved")
+
+
+def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
+    """Average a region over blocks so that its longest side is at most ``side``; the block's side comes second."""
+    block = max(1, math.ceil(max(region.shape) / side))
+    reduced = downscale_local_mean(region.astype(np.float64), (block, block))  # type: ignore[no-untyped-call]
+    return np.asarray(reduced), float(block)
+
+
+def _starts(region: FloatArray) -> list[Fan]:
+    """Initial sectors: from the edges of the region, and from its box with several opening angles."""
+    inside = region > 0.5
+    rows = np.flatnonzero(inside.any(1))
+    if len(rows) < 4:
+        return []
+    left = np.array([np.flatnonzero(inside[row])[0] for row in rows], float)
+    right = np.array([np.flatnonzero(inside[row])[-1] for row in rows], float)
+    shape = (region.shape[0], region.shape[1])
+    bottom, widest = float(rows[-1]), int(np.argmax(right - left))
+    starts = []
+    part = slice(max(1, widest // 6), max(widest, 4))
+    edges = [_line(rows[part], side[part]) for side in (left, right)]
+    if edges[1][0] - edges[0][0] > 0.05:  # columns grow apart per row
+        row = (edges[0][1] - edges[1][1]) / (edges[1][0] - edges[0][0])
+        column = edges[0][0] * row + edges[0][1]
+        angles = [math.atan(slope) for slope, _ in edges]
+        starts.append(
+            Fan(row, column, max(0.0, rows[0] - row), bottom - row, angles[0], angles[1], "curved", shape)
+        )
+    centre = float(np.average(np.arange(shape[1]), weights=inside.sum(0)))
+    width = float((right - left).max())
+    for half in (0.25, 0.5, 0.75):
+        far = max(width / (2 * math.sin(half)), 4.0)
+        starts.append(
+            Fan(bottom - far, centre, max(0.0, rows[0] - bottom + far), far, -half, half, "curved", shape)
+        )
+    return starts
+
+
+def _line(rows: NDArray[np.int64], columns: FloatArray) -> tuple[float, float]:
+    """Slope and offset of a line through most of the points, by the median of pairwise slopes."""
+    i, j = np.triu_indices(len(rows), max(1, len(rows) // 3))
+    if not len(i):
+        return 0.0, float(np.median(columns))
+    slope = float(np.median((columns[j] - columns[i]) / (rows[j] - rows[i])))
+    return slope, float(np.median(columns - slope * rows))
+
+
+def _optimise(
+    start: Fan,
+    region: FloatArray,
+    weight: FloatArray,
+    evaluations: int,
+    *,
+    tilted: bool,
+    still: float,
+    band: float = math.inf,
+) -> tuple[float, Fan]:
+    """Minimise the disagreement of a sector with a region, from a start on whose border is right within a band."""
+    depth = start.depth(*np.ogrid[: region.shape[0], : region.shape[1]])
+    rows, columns = np.nonzero(np.abs(depth) < band)
+    lit, counted = region[rows, columns], weight[rows, columns]
+    sure = depth >= band
+    settled = (float(region[sure].sum()), float((weight - region)[sure].sum()))
+    scale = float(max(region.shape))
+    total = float(region.sum()) + 1e-9
+
+    def fan(values: FloatArray) -> Fan:
+        row, column, near, far, half, *tilt = values.tolist()
+        half, middle = min(abs(half), 1.5), tilt[0] if tilt else 0.0
+        return replace(
+            start,
+            row=row * scale,
+            column=column * scale,
+            near=abs(near) * scale,
+            far=abs(far) * scale,
+            left=middle - half,
+            right=middle + half,
+        )
+
+    def cost(values: FloatArray) -> float:
+        inside = fan(values).membership(rows, columns)
+        overlap = float(inside @ lit)
+        dark = settled[1] + float(inside @ counted) - overlap
+        return (_OUTSIDE * (total - settled[0] - overlap) + still * dark) / total
+
+    middle, half = 0.5 * (start.left + start.right), 0.5 * (start.right - start.left)
+    first = np.array([*(x / scale for x in (start.row, start.column, start.near, start.far)), half, middle])
+    simplex = np.vstack([first, first + np.diag([0.04, 0.03, 0.03, 0.04, 0.06, 0.06])])
+    if not tilted:
+        first, simplex = first[:-1], simplex[:-1, :-1]
+    options = {"maxfev": evaluations, "initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-5}
+    found = minimize(cost, first, method="Nelder-Mead", options=options)  # type: ignore[call-overload]
+    return float(found.fun), fan(np.asarray(found.x))
+
+
+def _agrees(fan: Fan, region: BoolArray, *, moving: bool) -> bool:
+    """Whether a sector agrees with the region that moves, or that is lit in a still."""
+    inside = fan.mask()
+    common = float((inside & region).sum())
+    agreement = common / max(1.0, float((inside | region).sum()))
+    held = common / max(1.0, float(region.sum()))
+    return agreement >= _AGREEMENT or (moving and agreement >= _DARK and held >= _INSIDE)
