@@ -250,8 +250,8 @@ def _refine(fan: Fan, region: BoolArray, known: BoolArray, still: float) -> Fan:
     start = fan.scaled(1 / finer, fine.shape)
     tops: tuple[Literal["curved", "flat"], ...] = ("curved", "flat")
     tilted = abs(fan.left + fan.right) > 1e-9
-    settings = {"tilted": tilted, "still": still, "band": _BAND}
-    candidates = [_optimise(replace(start, top=top), fine, weight, 220, **settings) for top in tops]
+    shapes = [replace(start, top=top) for top in tops]
+    candidates = [_optimise(x, fine, weight, 220, tilted=tilted, still=still, band=_BAND) for x in shapes]
     return min(candidates, key=lambda found: found[0])[1].scaled(finer, fan.shape)
 
 
