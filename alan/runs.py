@@ -244,19 +244,20 @@ def report_failures(
     Raises:
         SkippedError: something was skipped and ``strict`` is True; the command line exits with code 1.
     """
-    others = _rows_of_others(path, output) if output else []
-    if not failures and not others:
+    rows = _rows_of_others(path, output) if output else []
+    if not failures and not rows:
         path.unlink(missing_ok=True)
         return
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("file", "reason", "output") if output else ("file", "reason"))
-        writer.writerows(others)
+        writer.writerows(rows)
         writer.writerows([(*failure, output) if output else failure for failure in failures])
     if not failures:
         return
     skipped = len(failures) if skipped is None else skipped
-    also = f" and found {len(failures) - skipped} other problems" if skipped < len(failures) else ""
+    others = len(failures) - skipped
+    also = f" and found {others} other problem{'s' if others > 1 else ''}" if others else ""
     text = f"skipped {skipped} of {total} files{also}, listed in {path}; the first: {': '.join(failures[0])}"
     if strict:
         raise SkippedError(text)

@@ -98,8 +98,9 @@ class Command:
     @property
     def signature(self):
         """What tells one kind of command from another: everything but values, except for the structures."""
-        name, structures = self.name.removeprefix("configs/").removesuffix(".yaml"), self.options.get("structures")
-        return (self.verb, name, structures, *sorted(self.options))
+        name = self.name.removeprefix("configs/").removesuffix(".yaml")
+        options = {f"structures={text}" if key == "structures" else key for key, text in self.options.items()}
+        return (self.verb, name, *sorted(options))
 
 
 def _pairs(words) -> Iterator[tuple[str, str]]:

@@ -135,7 +135,7 @@ def test_skipped_files_are_listed_and_warned_of_once(tmp_path):
     assert len(caught) == 1
     with path.open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["file", "reason"], *map(list, failures)]
-    with pytest.warns(AlanWarning, match="skipped 1 of 5 files and found 1 other problems, listed in"):
+    with pytest.warns(AlanWarning, match="skipped 1 of 5 files and found 1 other problem, listed in"):
         report_failures(path, failures, 5, strict=False, skipped=1)
     with pytest.raises(SkippedError, match="skipped 2 of 5 files"):
         report_failures(path, failures, 5, strict=True)

@@ -61,7 +61,7 @@ class TestSplitPatients:
         ("shares", "words"),
         [
             ({"train": 0.5, "test": 0.4}, "add up to 0.9"),
-            ({"train": 15, "test": 6}, "asks for 21 patients: give at most 20"),
+            ({"train": 15, "test": 6}, "the split needs 21 patients: give at most 20"),
             ({"train": 0.99, "test": 0.01}, "'test' gets 0 of 20"),
             ({"train": 20, "test": 0}, "'test' gets 0 of 20"),
             ({"training": 1.0}, "did you mean 'train'"),

@@ -191,7 +191,7 @@ def test_a_run_that_was_killed_in_its_first_write_starts_again(lab, tmp_path, mo
     other = tmp_path / "other"
     other.mkdir()
     (other / ".thesis.part").write_text("x")
-    with pytest.raises(DataError, match="no run of this command"):
+    with pytest.raises(DataError, match="not a run of this command"):
         run_evaluation(*protocols(lab), other)
 
 
@@ -226,7 +226,7 @@ def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypat
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("x")
-    with pytest.raises(DataError, match="no run of this command"):
+    with pytest.raises(DataError, match="not a run of this command"):
         run_evaluation(other, None, stranger)
 
 

@@ -171,7 +171,7 @@ def test_what_a_reader_skips_while_decoding_is_counted_once(memory):
     archive._load = and_skip
     for workers in (0, 2):
         archive.failures = list(listed)
-        with pytest.warns(AlanWarning, match="skipped 3 of 8 files"):
+        with pytest.warns(AlanWarning, match="skipped 2 of 8 files and found 1 other problem,"):
             store = run(archive, memory.path / f"{workers}.h5", workers=workers)
         assert store.skipped == {"rows without a video": 2, "tracings beyond the end": 1}
         assert archive.failures == [*listed, late]
