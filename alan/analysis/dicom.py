@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from alan._version import __version__
 from alan.analysis.results import LoopResult, Measure
-from alan.data.io.dicom_header import DicomReferences
+from alan.data.io.dicom_header import MAY_BE_EMPTY, DicomReferences
 from alan.extras import third_party
 from alan.files import atomic
 
@@ -39,16 +39,6 @@ _STRUCTURES = {
     "ra": ("73829009", "Right atrium"),
     "ao": ("15825003", "Aorta"),
 }
-#: Elements that an object must have and that may be empty.
-_EMPTY = (
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
 _HEART = ("80891009", "Heart")
 #: View to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
 _PLANES = {
@@ -270,7 +260,7 @@ def _source(
     source.StudyInstanceUID, source.SeriesInstanceUID = instance.study, instance.series
     source.SOPInstanceUID, source.SOPClassUID = instance.instance, instance.sop_class
     source.PatientID, source.PatientName = result.patient, f"{result.patient}^"
-    for name, value in {**dict.fromkeys(_EMPTY, ""), **instance.elements}.items():
+    for name, value in {**dict.fromkeys(MAY_BE_EMPTY, ""), **instance.elements}.items():
         setattr(source, name, value)
     source.Modality, source.Rows, source.Columns = "US", int(shape[0]), int(shape[1])
     source.NumberOfFrames, source.SamplesPerPixel, source.BitsAllocated = n_frames, 1, 8

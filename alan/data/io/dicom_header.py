@@ -25,11 +25,8 @@ _CONTENTS = {1: "tissue", 2: "colour flow", 3: "pw doppler", 4: "cw doppler"}
 _CM_PER_SECOND = 7
 #: Scales of regions that differ by no more than this share are one scale.
 _ALIKE = 0.01
-#: Elements of the patient and of the study by which an archive files an object.
-_STUDY = (
-    "PatientID",
-    "IssuerOfPatientID",
-    "PatientName",
+#: Elements that every DICOM object must have and that may be empty.
+MAY_BE_EMPTY = (
     "PatientBirthDate",
     "PatientSex",
     "AccessionNumber",
@@ -38,6 +35,8 @@ _STUDY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+#: Elements of the patient and of the study by which an archive files an object.
+_STUDY = ("PatientID", "IssuerOfPatientID", "PatientName", *MAY_BE_EMPTY)
 #: Steps between frames that differ by more than this share of the mean are a variable rate.
 _UNEVEN = 0.1
 
