@@ -103,7 +103,7 @@ def _biplane(
         spacings = (first.spacing, second.spacing)
         ed, es = (biplane_volume(a, b, spacings) for a, b in ((first.ed, second.ed), (first.es, second.es)))
         lengths = [long_axis_cm(mask.ed, mask.spacing) for mask in (first, second)]
-        if max(lengths) > (1 + _AXES_DIFFER) * min(lengths):
+        if sized and max(lengths) > (1 + _AXES_DIFFER) * min(lengths):
             ratio = max(lengths) / min(lengths) - 1
             flags.append(
                 Flag("foreshortened", f"the long axes of the two views differ by {ratio:.0%}, more than 20%")

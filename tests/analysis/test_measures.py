@@ -156,8 +156,12 @@ def test_single_plane_takes_the_loop_with_fewer_doubts_and_says_so():
 
 def test_axes_that_differ_are_a_doubt_and_a_patient_without_beats_has_no_number():
     loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", 60.0)]
-    (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks((50, 30), (40, 20))})
+    masks = {"a": key_masks(), "b": key_masks((50, 30), (40, 20))}
+    (patient,) = summarise_patients(loops, masks)
     assert "foreshortened" in {flag.code for flag in patient.flags}
+    unsized = [loop_result("a", "A4C", 50.0, pixel_mm=None), loop_result("b", "A2C", 60.0, pixel_mm=None)]
+    (patient,) = summarise_patients(unsized, masks)  # pixels of two zooms cannot be compared
+    assert "foreshortened" not in {flag.code for flag in patient.flags}
     (nothing,) = summarise_patients(loops, {})
     assert nothing.quality == "none"
     assert not nothing.ef_percent.known
