@@ -1,4 +1,4 @@
-"""Parts of a model for analyses: the white boxes that ``alan name`` wrote, and the frames of a bank of views."""
+"""Read the parts of an analysis model: white boxes written by ``alan name``, and frames for a bank of views."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
         folders: The run folders, each with other structures.
 
     Returns:
-        Structure to its white boxes, in the order in which they were named.
+        Structure to its white boxes, in the order of the folders.
 
     Raises:
-        ConfigError: Two folders have a white box of one structure.
+        ConfigError: Two folders have a white box of the same structure.
         DataError: A folder holds no such run, or white boxes of one phase only.
     """
     found: dict[str, PhaseBoxes] = {}
@@ -59,11 +59,11 @@ def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
 def draw_bank(
     stores: Sequence[FrameStore], n_frames: int | Mapping[str, int], n_other: int, size: int, seed: int
 ) -> tuple[ByteArray, list[str]]:
-    """Draw the frames of a bank of views: one of each drawn training sequence, and pictures of other things.
+    """Draw the frames of a bank of views: one frame per training sequence drawn, and pictures of other things.
 
     Args:
         stores: Stores of simulated archives.
-        n_frames: Number of frames of each view, or a number for each view; fewer where there are fewer sequences.
+        n_frames: Number of frames per view, or view to its number; fewer where there are fewer sequences.
         n_other: Number of pictures of other things.
         size: Side of the frames in pixels.
         seed: Seed of the draw.
@@ -72,7 +72,7 @@ def draw_bank(
         Frames (N, size, size) uint8 and the names of their views.
 
     Raises:
-        DataError: No store has a training sequence of a view that is asked for.
+        DataError: No store has a training sequence of a requested view.
     """
     rng = np.random.default_rng(seed)
     frames: list[ByteArray] = []

@@ -1,8 +1,8 @@
 """Label maps as DICOM Segmentation and measurements as DICOM Structured Report.
 
-Both objects refer to the instance that the loop comes from, by its own UIDs or by pseudonyms of them. A loop of
-another format gets UIDs that are hashes of the outlines. Unless the references of the file are kept, the header
-holds the pseudonymous key of the patient and no dates, and nothing leads back to the file.
+Both objects refer to the source instance of the loop, by its own UIDs or by pseudonyms of them. A loop in another
+format gets UIDs that are hashes of the outlines. Unless the references of the file are kept, the header contains
+the pseudonymous key of the patient and no dates, and nothing leads back to the file.
 """
 
 from __future__ import annotations
@@ -77,16 +77,16 @@ def write_segmentation(
 ) -> None:
     """Write label maps as a binary DICOM Segmentation with one segment per structure.
 
-    The frames have a temporal position instead of a position in space, which is unknown in ultrasound; each refers
-    to its frame of the loop.
+    Each frame refers to its frame of the loop. Frames have a temporal position; their position in space is unknown
+    in ultrasound.
 
     Args:
         path: The file.
         result: The loop; its structures are in the order of the labels.
         labels: (n, H, W) uint8 at the size of the screen.
         frames: Indices of these frames in the loop, ascending.
-        digest: Text that new UIDs are made from.
-        references: The instance of the loop; None makes one up.
+        digest: Text from which new UIDs are derived.
+        references: The source instance of the loop; None derives one from ``digest``.
 
     Raises:
         ConfigError: highdicom is not installed.
@@ -165,11 +165,11 @@ def write_measurements(
     Args:
         path: The file.
         result: The loop.
-        digest: Text that new UIDs are made from.
-        references: The instance of the loop; None makes one up.
+        digest: Text from which new UIDs are derived.
+        references: The source instance of the loop; None derives one from ``digest``.
 
     Returns:
-        Whether there was anything to write.
+        Whether a measurement is known and the file was written.
 
     Raises:
         ConfigError: highdicom is not installed.
@@ -231,12 +231,12 @@ def _measurement(name: str, measure: Measure, result: LoopResult) -> Any:
 
 
 def _short(value: float) -> float:
-    """Six digits, which a decimal string of DICOM holds."""
+    """Round to six significant digits, which fit into a decimal string of DICOM."""
     return float(f"{value:.6g}")
 
 
 def outline_digest(labels: NDArray[np.uint8]) -> str:
-    """SHA-256 (hex) of label maps, from which the UIDs of a loop are made."""
+    """Compute the SHA-256 (hex) of label maps, from which the UIDs of a loop are derived."""
     return hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
 
 

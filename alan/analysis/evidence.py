@@ -1,4 +1,4 @@
-"""Parcels that made the segments of a frame: how much of each lies inside, and what was known of it before."""
+"""Evidence behind the segments of a frame: the share of each parcel inside the outline, its prior and labels."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from alan.evaluation.columns import ColumnEntry
 #: Columns of ``parcels.csv`` of a loop.
 COLUMNS = (
     ColumnEntry("structure", "", "Structure"),
-    ColumnEntry("phase", "", "ED or ES: which list of parcels, and which frame"),
+    ColumnEntry("phase", "", "ED or ES, the phase of the list of parcels and of the frame"),
     ColumnEntry("frame", "index", "Frame; the first frame of the loop is 0"),
     ColumnEntry("parcel", "", "Id of the parcel"),
     ColumnEntry("chosen", "", "True if the list of the structure contains the parcel"),
     ColumnEntry("pixels", "px", "Pixels of the parcel in the frame, at the size of the model"),
     ColumnEntry("inside", "share", "Share of these pixels inside the final outline"),
-    ColumnEntry("of_segment", "share", "Share of the final outline that the parcel makes up"),
+    ColumnEntry("of_segment", "share", "Share of the final outline that the parcel covers"),
     ColumnEntry(
         "prior_share", "share", "Share of the parcel in the structure before any label; missing without one"
     ),
-    ColumnEntry("prior_pixels", "px", "Effective pixels that the prior was counted on; missing without a prior"),
+    ColumnEntry("prior_pixels", "px", "Effective number of pixels of the prior; missing without a prior"),
     ColumnEntry("labelled_images", "count", "Labelled images that contain the parcel"),
     ColumnEntry("labelled_inside", "count", "Labelled images in which the parcel is inside the structure"),
     ColumnEntry("posterior_share", "share", "Share of the parcel in the structure by prior and labels together"),
@@ -35,7 +35,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class ParcelEvidence:
-    """What the segments of a loop were made from.
+    """Parcel maps and white boxes from which the segments of a loop were computed.
 
     Attributes:
         maps: (T, size, size) uint8 parcel maps of the loop.
@@ -46,10 +46,10 @@ class ParcelEvidence:
     boxes: Mapping[str, tuple[ParcelSegmenter, ParcelSegmenter]]
 
     def chosen(self, structures: Sequence[str], phase: str) -> NDArray[np.uint8]:
-        """For each parcel id the value of the structure whose list contains it, or 0.
+        """Find for each parcel id the value of the structure whose list contains it, or 0.
 
         Args:
-            structures: Names in the order of the labels; the first one that lists a parcel counts.
+            structures: Names in the order of the labels; the first structure that lists a parcel counts.
             phase: ``ED`` or ``ES``.
 
         Returns:
@@ -64,7 +64,7 @@ class ParcelEvidence:
     def rows(
         self, structures: Sequence[str], labels: NDArray[np.uint8], phase: str, frame: int
     ) -> Iterator[tuple[object, ...]]:
-        """Rows of ``parcels.csv`` of one frame, see :data:`COLUMNS`: chosen parcels and those inside the outline.
+        """Compute the rows of ``parcels.csv`` of one frame: chosen parcels and parcels inside the outline.
 
         Args:
             structures: Names in the order of the labels.
@@ -73,7 +73,7 @@ class ParcelEvidence:
             frame: Index of the frame.
 
         Yields:
-            The rows, for each structure the parcels that make up most of the segment first.
+            Values of :data:`COLUMNS`; in each structure, the parcels that cover most of the segment come first.
         """
         parcels = self.maps[frame]
         pixels = np.bincount(parcels.ravel(), minlength=256)

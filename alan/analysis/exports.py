@@ -1,4 +1,4 @@
-"""Files of one loop: video and pictures with outlines, label maps, DICOM objects, and the parcels behind them."""
+"""Write the files of one loop: video and pictures with outlines, label maps, DICOM objects and parcel tables."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 #: Kind of output: ``overlay`` (video and pictures with outlines, parcels), ``png`` (label maps at end-diastole and
 #: end-systole), ``nifti`` (label maps of all frames) or ``dicom`` (segmentation and measurements).
 Output = Literal["overlay", "png", "nifti", "dicom"]
-#: What DICOM objects refer to: ``pseudonymous`` UIDs, or those of the file with its patient and study (``keep``).
+#: Reference of DICOM objects: ``pseudonymous`` UIDs, or those of the file with its patient and study (``keep``).
 References = Literal["pseudonymous", "keep"]
 OVERLAY, NIFTI, SEGMENTATION, MEASUREMENTS = "overlay.mp4", "labels.nii.gz", "segmentation.dcm", "measurements.dcm"
 MASKS, PARCELS, NEIGHBOURS = "masks", "parcels.csv", "neighbours.png"
-#: Pixels of label maps at the size of the screen that a DICOM segmentation may hold; of a longer loop it holds the
-#: frames of the beats alone, so that memory is bounded.
+#: Largest number of pixels of a DICOM segmentation, which bounds the memory; for a longer loop, only the frames of
+#: the beats are stored.
 _MOST_PIXELS = 2**27
 _CHUNK = 16
 
 
 def key_frames(result: LoopResult) -> dict[str, int]:
-    """Frames of a loop that are shown and written as pictures.
+    """Choose the frames of a loop that are written as pictures.
 
     Args:
         result: The loop.
 
     Returns:
-        ``ed`` and ``es`` of the median beat (the one whose ejection fraction, or area change where the volume is
-        unknown, is nearest to that of the loop); without a beat ``frame``, where the first structure is largest.
+        ``ed`` and ``es`` of the median beat (the beat whose ejection fraction, or area change where the volume is
+        unknown, is nearest to the median); without a beat ``frame``, in which the first structure is largest.
     """
     beat = median_beat(result)
     if beat is not None:
@@ -64,7 +64,7 @@ def key_frames(result: LoopResult) -> dict[str, int]:
 
 
 def median_beat(result: LoopResult) -> BeatResult | None:
-    """The beat that stands for a loop; complete and regular ones first. None without a beat."""
+    """Choose the beat that represents a loop, a complete and regular one if possible; None without a beat."""
     beats = [beat for beat in result.beats if beat.end is not None and beat.regular] or list(result.beats)
     for name in ("ef_percent", "area_change_percent"):
         known = [beat for beat in beats if getattr(beat, name).known]
@@ -76,7 +76,7 @@ def median_beat(result: LoopResult) -> BeatResult | None:
 
 @dataclass
 class _Job:
-    """What is written of one loop, and where."""
+    """Data of one loop and the folder of its files."""
 
     out: Path
     loop: Loop
@@ -94,7 +94,7 @@ class _Job:
 
 @dataclass
 class _Chunk:
-    """A few consecutive frames of a loop, and their label maps at several sizes, each made when it is needed."""
+    """Consecutive frames of a loop and their label maps at several sizes, which are computed when needed."""
 
     job: _Job
     first: int
@@ -106,25 +106,25 @@ class _Chunk:
         return self.job.labels[self.first : self.first + len(self.frames)]
 
     @cached_property
-    def cropped(self) -> ByteArray:
+    def crop_labels(self) -> ByteArray:
         """Label maps at the size of the crop."""
         return self.job.restore(self.labels, self.job.loop.shape)
 
     @cached_property
-    def shown(self) -> ByteArray:
+    def picture_labels(self) -> ByteArray:
         """Label maps at the size of the pictures."""
         painter = self.job.painter
-        return self.cropped if painter.shape == self.job.loop.shape else painter.labels(self.labels)
+        return self.crop_labels if painter.shape == self.job.loop.shape else painter.labels(self.labels)
 
     @cached_property
-    def screen(self) -> ByteArray:
+    def screen_labels(self) -> ByteArray:
         """Label maps in the pixels of the file; 0 outside the crop."""
         screen = np.zeros((len(self.frames), *self.job.loop.screen_shape), np.uint8)
-        screen[:, self.job.loop.box[0], self.job.loop.box[1]] = self.cropped
+        screen[:, self.job.loop.box[0], self.job.loop.box[1]] = self.crop_labels
         return screen
 
     def places(self) -> Iterator[tuple[int, int]]:
-        """Place of each frame in the chunk and its index in the loop."""
+        """Enumerate the frames: position in the chunk and index in the loop."""
         return enumerate(range(self.first, self.first + len(self.frames)))
 
 
@@ -141,7 +141,7 @@ def export_loop(
     evidence: ParcelEvidence | None = None,
     references: DicomReferences | None = None,
 ) -> None:
-    """Write the files of a loop into ``loops/<name>/``; each is written atomically.
+    """Write the files of a loop atomically into ``loops/<name>/``.
 
     The loop is read once, a few frames at a time, so that memory does not grow with its length.
 
@@ -149,14 +149,14 @@ def export_loop(
         folder: Folder of the results.
         loop: The frames.
         labels: (T, size, size) uint8 label maps on the grid of the model, on which the crop is stretched.
-        result: What was measured; its structures are in the order of the labels.
+        result: The measurements; the structures are in the order of the labels.
         kinds: Kinds of output.
         evidence: Parcels of the loop; with it, ``overlay`` writes pictures of the parcels and ``parcels.csv``.
-        references: Instance that the DICOM objects refer to; None makes one up.
+        references: Instance that the DICOM objects refer to; None derives one from the labels.
 
     Raises:
-        DataError: the labels, the result and the frames differ in number.
-        ConfigError: ``dicom`` is asked for and highdicom is not installed.
+        DataError: The labels, the result and the frames differ in number.
+        ConfigError: ``kinds`` contains ``dicom`` and highdicom is not installed.
     """
     if len(labels) != loop.n_frames or loop.n_frames != result.n_frames:
         raise DataError(
@@ -188,7 +188,7 @@ def _overlay(job: _Job) -> Iterator[_Sink]:
 
         def take(chunk: _Chunk) -> None:
             for n, frame in chunk.places():
-                picture = painter.paint(chunk.frames[n], chunk.shown[n])
+                picture = painter.paint(chunk.frames[n], chunk.picture_labels[n])
                 below = strip.copy()
                 below[:, columns[frame] - 1 : columns[frame] + 1] = 255
                 video(np.concatenate([picture, below]))
@@ -197,7 +197,8 @@ def _overlay(job: _Job) -> Iterator[_Sink]:
                     if job.evidence is not None:
                         chosen = job.evidence.chosen(result.structures, _phase(name))
                         parcels = job.evidence.maps[frame]
-                        picture = painter.paint_parcels(chunk.frames[n], parcels, chunk.shown[n], chosen)
+                        labels = chunk.picture_labels[n]
+                        picture = painter.paint_parcels(chunk.frames[n], parcels, labels, chosen)
                         _write_png(job.out / f"{name}_parcels.png", picture)
 
         yield take
@@ -217,7 +218,7 @@ def _masks(job: _Job) -> Iterator[_Sink]:
     def take(chunk: _Chunk) -> None:
         for n, frame in chunk.places():
             if frame in job.names:
-                write_label_map(job.out / MASKS / f"{job.names[frame]}.png", chunk.screen[n])
+                write_label_map(job.out / MASKS / f"{job.names[frame]}.png", chunk.screen_labels[n])
 
     yield take
 
@@ -228,13 +229,13 @@ def _nifti(job: _Job) -> Iterator[_Sink]:
     shape = (job.loop.n_frames, *job.loop.screen_shape)
     interval = 1 / job.result.frame_rate_hz if job.result.frame_rate_hz else None
     with write_label_maps(job.out / NIFTI, shape, job.loop.pixel_mm, interval) as write:
-        yield lambda chunk: write(chunk.screen)
+        yield lambda chunk: write(chunk.screen_labels)
 
 
 @contextlib.contextmanager
 def _dicom(job: _Job) -> Iterator[_Sink]:
     """DICOM Segmentation and Structured Report."""
-    third_party("highdicom", "dicom")  # refuses before anything is computed
+    third_party("highdicom", "dicom")  # fails before anything is computed
     frames = _stored_frames(job)
     places = {frame: n for n, frame in enumerate(frames)}
     stored = np.zeros((len(frames), *job.loop.screen_shape), np.uint8)
@@ -242,7 +243,7 @@ def _dicom(job: _Job) -> Iterator[_Sink]:
     def take(chunk: _Chunk) -> None:
         for n, frame in chunk.places():
             if frame in places:
-                stored[places[frame]] = chunk.screen[n]
+                stored[places[frame]] = chunk.screen_labels[n]
 
     yield take
     dicom.write_segmentation(
@@ -260,12 +261,12 @@ _SINKS: dict[str, Callable[[_Job], contextlib.AbstractContextManager[_Sink]]] = 
 
 
 def _phase(name: str) -> str:
-    """Phase whose list of parcels belongs to a picture."""
+    """Return the phase of a picture."""
     return "ES" if name == "es" else "ED"
 
 
 def _stored_frames(job: _Job) -> list[int]:
-    """Frames of the DICOM segmentation: all of them, or those of the beats if the loop is long."""
+    """Choose the frames of the DICOM segmentation: all of them, or those of the beats if the loop is long."""
     height, width = job.loop.screen_shape
     most = max(2, _MOST_PIXELS // (height * width))
     if job.loop.n_frames <= most:

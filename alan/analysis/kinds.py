@@ -1,4 +1,4 @@
-"""What a file shows: a B-mode loop, or something that is left out of the analysis with its reason."""
+"""Kind of a recording: a B-mode loop, or one that the analysis leaves out, with the reason."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ LoopKind = Literal[
     "not an echo",
 ]
 _MODALITIES = ("CR", "CT", "DX", "ECG", "ES", "IVUS", "MG", "MR", "NM", "OCT", "OT", "PT", "RF", "SC", "SR", "XA")
-#: Spectra that end below this velocity in cm/s are of tissue; blood is faster.
+#: Velocity in cm/s below which a Doppler spectrum shows tissue; blood is faster.
 _TISSUE_VELOCITY = 30.0
-#: Difference of the colour channels from which on a pixel is coloured, and grey values of lit and bright pixels.
+#: Largest difference of the colour channels of a grey pixel, and largest grey values of unlit and of dim pixels.
 _CHROMA, _LIT, _BRIGHT = 40, 48, 100
-#: Smallest fraction of lit pixels in the colours of flow; of bright pixels in the colours of tissue velocity, and
-#: in those of a colour map of B-mode, whose hue is one.
+#: Smallest share of coloured pixels: among the lit pixels of colour Doppler, among the bright pixels of tissue
+#: Doppler and of B-mode in a colour map; smallest share of the main hue in a colour map.
 _FLOW, _MAP, _TINT, _ONE_HUE = 0.01, 0.5, 0.9, 0.97
-#: A strip is at least this fraction of the width of the screen and fills at least this fraction of its box.
+#: Smallest width of a strip as a fraction of the screen, and smallest fraction of its box that it fills.
 _STRIP, _FILLED = 0.45, 0.6
 #: Ratio of changes along and across time below which a strip shows lines that continue in time.
 _LINES = 0.6
-#: Fraction of dark pixels that a picture without sector has at least to be an echo, and their grey value.
+#: Smallest fraction of dark pixels in an echo without a sector, and the grey value below which a pixel is dark.
 _DARK, _DARK_VALUE = 0.15, 40
 
 
 class Verdict(NamedTuple):
-    """What a file shows, and why."""
+    """Kind of a recording and the reason for it."""
 
     kind: LoopKind
     reason: str
 
 
 class NotALoopError(DataError):
-    """A file that can be decoded shows something else than a B-mode loop.
+    """A file that can be decoded shows something other than a B-mode loop.
 
     Attributes:
-        kind: What it shows.
-        reason: Why it is taken for this.
+        kind: Kind of the recording.
+        reason: Reason for this kind.
     """
 
     def __init__(self, name: str, verdict: Verdict) -> None:
@@ -59,7 +59,7 @@ class NotALoopError(DataError):
 
 
 def kind_by_header(header: Header) -> Verdict | None:
-    """Decide by the modality, the regions and the contrast agent of a DICOM header; None if these do not tell."""
+    """Decide by the modality, the regions and the contrast agent of a DICOM header; None if they do not decide."""
     modality = header.attributes.get("modality")
     if modality is not None:
         known = modality if modality in _MODALITIES else "that is not ultrasound"  # a header may hold anything
@@ -84,7 +84,7 @@ def kind_by_header(header: Header) -> Verdict | None:
 
 
 def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:
-    """Decide by the colours inside a sector; None for grey values and for one hue, a colour map of B-mode.
+    """Decide by the colours inside a sector; None for grey pixels and for a colour map, which has one hue.
 
     Args:
         colours: (S, H, W, 3) uint8, some frames.

@@ -1,4 +1,4 @@
-"""Loops for the analysis: cut to the fan, blank outside of it, and decoded in bounded memory."""
+"""Loops for the analysis: cropped to the fan, black outside of it, and decoded in bounded memory."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from alan.errors import DataError
 
 #: Margin around the fan as a fraction of its far radius; the fitted border is not exact.
 _MARGIN = 0.008
-#: A fan whose box is at least this fraction of height and width fills the picture, which is then not cut.
+#: A fan whose box covers at least this fraction of height and width fills the picture, which is then not cropped.
 _FILLS = 0.94
-#: Overlap of a fan and a region above which the region holds for the fan, also if the frames were scaled.
+#: Smallest overlap of a fan with the region of the header that describes it, also if the frames were scaled.
 _SAME = 0.8
-#: Correlation of neighbouring stills below which they are no loop.
+#: Smallest correlation of neighbouring stills of a loop.
 _ALIKE = 0.3
-#: Frames of fewer rows or columns show nothing.
+#: Smallest number of rows and of columns of a frame.
 _SMALLEST = 32
 #: Frames per second below which end-systole may be missed.
 _SLOW = 10
@@ -68,7 +68,7 @@ class Loop:
         fan: The fan in the pixels of ``shape``, or None if none was found.
         text: (H, W) bool of ``shape``, lines of text inside the fan, which are painted over in the frames.
         r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
-        notes: What was assumed or converted, in words.
+        notes: Assumptions and conversions, in words.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Loop:
             n: Number of frames of a part.
 
         Yields:
-            (at most n, H, W) uint8, cut to the box, 0 outside of the fan, without text inside of it.
+            (at most n, H, W) uint8, cropped to the box, 0 outside of the fan, without text inside of it.
 
         Raises:
             DataError: The file has changed or cannot be decoded any more.
@@ -123,7 +123,7 @@ class Loop:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A part of the screen: the fan in its pixels, what is kept of it, and what to note about that."""
+    """A part of the screen: the fan in its pixels, the pixels that are kept, and notes about them."""
 
     fan: Fan | None
     kept: BoolArray
@@ -153,7 +153,7 @@ def open_loops(
         The loops, from top to bottom and from left to right.
 
     Raises:
-        NotALoopError: The file shows something else than a B-mode loop.
+        NotALoopError: The file shows something other than a B-mode loop.
         DataError: The file cannot be decoded.
     """
     with _pseudonymous(source), warnings.catch_warnings(record=True) as caught:
@@ -168,8 +168,8 @@ def open_loops(
         still = None if stills else _kind_of_stills(stream)
         if not kept or still is not None:
             raise NotALoopError(source.name, still if kept and still else left_out[0])
-        heard = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
-        notes = [source.redact(note) for note in (*heard, *stream.header.notes)]
+        messages = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
+        notes = [source.redact(note) for note in (*messages, *stream.header.notes)]
         notes += [f"a panel is left out: {verdict.kind}, {verdict.reason}" for verdict in left_out]
         given = (spacing, spacing) if isinstance(spacing, (int, float)) else spacing
         loops = [_loop(source, stream, panel, spacing=given, frame_rate=frame_rate) for panel in kept]
@@ -202,7 +202,7 @@ def _pseudonymous(source: Source) -> Iterator[None]:
 
 
 def _unquoted(text: str) -> str:
-    """A message of a decoder without the values that it quotes, which may be those of a header."""
+    """Remove the values that a message of a decoder quotes, which may come from a header."""
     return re.sub(r"'[^']*'|\"[^\"]*\"", "...", text)
 
 
@@ -227,7 +227,7 @@ def _kind_of_stills(stream: CineStream) -> Verdict | None:
 
 
 def _panels(stream: CineStream) -> tuple[list[_Panel | Verdict], tuple[str, ...]]:
-    """The panels of the screen in order, or why they are left out, and notes for all."""
+    """Find the panels of the screen in order, or the reasons to leave them out, and notes for all."""
     grey, colours = stream.samples.grey, stream.samples.colours
     if min(stream.shape) < _SMALLEST:
         return [Verdict("not an echo", f"its frames have {stream.shape[1]} x {stream.shape[0]} pixels")], ()
@@ -253,20 +253,20 @@ def _panels(stream: CineStream) -> tuple[list[_Panel | Verdict], tuple[str, ...]
 
 
 def _kept(fan: Fan, region: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
-    """What is kept of a screen, and notes about it."""
+    """Choose the pixels of a screen that are kept, and write notes about them."""
     margin = max(1.0, _MARGIN * fan.far)
     kept = fan.mask(margin)
     rows, columns = enclosing(kept)
     height, width = fan.shape
     if rows.stop - rows.start >= _FILLS * height and columns.stop - columns.start >= _FILLS * width:
-        return kept | region, ()  # without a screen around it, what moves is the fan
+        return kept | region, ()  # the picture has no screen around the fan, so the moving region is the fan
     return kept, ()
 
 
 def _loop(
     source: Source, stream: CineStream, panel: _Panel, *, spacing: Spacing | None, frame_rate: float | None
 ) -> Loop:
-    """Cut a panel out of the screen."""
+    """Crop a panel from the screen."""
     header = stream.header
     box = enclosing(panel.kept)
     if all(part.stop - part.start >= _FILLS * n for part, n in zip(box, stream.shape, strict=True)):
@@ -301,7 +301,7 @@ def _loop(
 
 
 def _text(stream: CineStream, inside: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
-    """Lines of text inside a part (H, W) of the screen, and notes about them."""
+    """Find lines of text inside a part (H, W) of the screen, and write notes about them."""
     if not stream.samples.span.any():
         note = "a single moment does not tell text inside the sector from tissue: look at its pictures"
         return np.zeros_like(inside), (note,)
@@ -314,7 +314,7 @@ def _text(stream: CineStream, inside: BoolArray) -> tuple[BoolArray, tuple[str, 
 def _pixel(
     stream: CineStream, panel: _Panel, given: Spacing | None
 ) -> tuple[Spacing | None, Literal["file", "region", "option"] | None, tuple[str, ...]]:
-    """Pixel size of a panel, where it comes from, and notes."""
+    """Find the pixel size of a panel, its origin, and notes."""
     if given is not None:
         return given, "option", ()
     regions = [region for region in stream.header.regions if region.spacing is not None]
@@ -344,7 +344,7 @@ def _area(box: NDArray[np.float64]) -> float:
 
 
 def _common(box: NDArray[np.float64], other: ArrayLike) -> float:
-    """Area that two boxes (top, left, bottom, right) share."""
+    """Compute the area of the intersection of two boxes (top, left, bottom, right)."""
     second = np.asarray(other, float)
     low, high = np.maximum(box[:2], second[:2]), np.minimum(box[2:], second[2:])
     return float(np.prod(np.maximum(high - low, 0)))

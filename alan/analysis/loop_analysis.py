@@ -16,26 +16,26 @@ from alan.analysis.evidence import ParcelEvidence
 from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
-from alan.analysis.quality import Evidence, judge
+from alan.analysis.quality import Evidence, find_flags
 from alan.analysis.results import LoopResult, Measure, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, find_loop_beats, segment_loop, settle_beats
 from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.bounds import bounded
 from alan.errors import ConfigError
 
-#: Number of frames that are decoded at a time.
+#: Number of frames to decode at a time.
 _BATCH = 32
 
 
 @bounded
 @dataclass(frozen=True)
 class LoopSettings:
-    """How a loop is analyzed.
+    """Settings of the analysis of a loop.
 
     Attributes:
-        view: View of all loops; null recognises it.
-        time: How outlines agree over time.
-        samples: Number of white boxes that are drawn from the posterior for the intervals; 0 gives none.
+        view: View of all loops; null recognises the view of each loop.
+        time: Temporal consistency of the outlines.
+        samples: Number of white boxes to draw from the posterior for the intervals; 0 gives no intervals.
         seed: Seed of the draws.
     """
 
@@ -47,7 +47,7 @@ class LoopSettings:
 
 @dataclass(frozen=True)
 class LoopAnalysis:
-    """Result of a loop with what it was made from.
+    """Result of a loop, with its labels and the evidence behind them.
 
     Attributes:
         result: The measurements.
@@ -73,14 +73,15 @@ def analyze_loop(
     Args:
         loop: The loop.
         model: Parcels and white boxes.
-        settings: How it is analyzed.
-        provenance: Names and fingerprints, for the result.
+        settings: Settings of the analysis.
+        provenance: Names and fingerprints of the model and the settings, which become part of the result.
 
     Returns:
-        Its measurements; status ``left out`` if the model does not know the view.
+        Its measurements; the status is ``left out`` if the model does not know the view.
 
     Raises:
-        DataError: the file cannot be decoded any more.
+        ConfigError: No view is given and the model has no bank of views.
+        DataError: The file cannot be decoded any more.
     """
     frames = np.concatenate([model.resize(part) for part in loop.chunks(_BATCH)])
     view, thumbnails = _view(model, frames, settings.view)
@@ -103,12 +104,12 @@ def analyze_loop(
         return LoopAnalysis(replace(base, status="left out", reason=reason), thumbnails=thumbnails)
     maps = model.maps(frames)
     timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
-    result = _measured(base, loop, model, timeline=timeline, maps=maps, settings=settings)
+    result = _measure(base, loop, model, timeline=timeline, maps=maps, settings=settings)
     boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}
     return LoopAnalysis(result, timeline.labels, ParcelEvidence(maps, boxes), thumbnails)
 
 
-def _measured(
+def _measure(
     base: LoopResult,
     loop: Loop,
     model: AnalysisModel,
@@ -129,9 +130,9 @@ def _measured(
     masks = {name: timeline.labels == value for value, name in enumerate(structures, 1)}
     curves = measures.measure_curves(masks["lv"], grid) if "lv" in masks else None
     numbers = [] if curves is None else [measures.measure_beat(beat, curves) for beat in beats]
-    used = measures.counted(beats)
+    used = measures.select_beats(beats)
     sized = loop.pixel_mm is not None
-    doubts = judge(
+    flags = find_flags(
         Evidence(
             n_frames=len(maps),
             sized=sized,
@@ -172,7 +173,7 @@ def _measured(
             }
             for name, pair in model.views[view.view].items()
         },
-        flags=doubts,
+        flags=flags,
         **summary,
     )
 
@@ -180,7 +181,7 @@ def _measured(
 def _view(
     model: AnalysisModel, frames: NDArray[np.uint8], given: str | None
 ) -> tuple[ViewEvidence, NDArray[np.uint8] | None]:
-    """The view of a loop, and the labelled frames that voted for it."""
+    """Recognise the view of a loop, with the labelled frames that voted for it; a given view is kept."""
     if given is not None:
         return ViewEvidence(given, 1.0, given=True), None
     if model.bank is None:

@@ -20,7 +20,7 @@ SUFFIX = ".model.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """Files that belong together.
+    """Names of the files that make up a model.
 
     A manifest is a JSON file ``NAME.model.json``::
 
@@ -96,7 +96,7 @@ class Manifest:
         )
 
     def find(self, name: str) -> str:
-        """Path of a file beside the manifest; the name itself if there is none, for a shipped file."""
+        """Return the path of a file beside the manifest, or the name itself, which is that of a shipped file."""
         for suffix in ("", ".safetensors", ".json", ".npz"):
             path = self.folder / f"{name}{suffix}"
             if path.is_file():
@@ -105,7 +105,7 @@ class Manifest:
 
 
 def shipped_models() -> dict[str, Path]:
-    """Names of the shipped models to their manifests."""
+    """Map the names of the shipped models to their manifests."""
     return {
         file.name.removesuffix(SUFFIX): file
         for folder in reversed(folders("checkpoints"))

@@ -24,7 +24,7 @@ from alan.cardiac import (
 )
 from alan.downstream.whitebox.contour import outlines
 
-#: Part of the long axis at the base that does not belong to the outline whose shortening is measured.
+#: Fraction of the height of the outline at the base that is left out when its shortening is measured.
 _BASE = 0.12
 
 
@@ -64,7 +64,7 @@ class Curves:
     outline: FloatArray
 
     def size(self, frame: int) -> Size:
-        """Size in one frame."""
+        """Return the size in one frame."""
         return Size(float(self.volume[frame]), float(self.area[frame]), float(self.outline[frame]))
 
 
@@ -129,10 +129,9 @@ def measure_curves(cavity: BoolArray, grid: Grid) -> Curves:
 
 
 def outline_length_cm(mask: BoolArray, spacing: tuple[float, float]) -> float:
-    """Length of the outline of the left ventricle in an apical view, from one end of the base around the apex.
+    """Compute the length of the outline of the left ventricle around the apex in an apical view.
 
-    The base is the lower end of the mask; the part of the outline within 12% of the height of the mask above its
-    lowest point is left out.
+    The base is the lower end of the mask; the lowest 12% of the height of the mask are left out.
 
     Args:
         mask: (H, W) bool.
@@ -157,15 +156,15 @@ def measure_beat(beat: Beat, curves: Curves) -> BeatMeasures:
     return BeatMeasures.between(curves.size(beat.ed), curves.size(beat.es))
 
 
-def counted(beats: Sequence[Beat]) -> list[Beat]:
-    """The beats that count in the summary of a loop: regular complete ones, else complete ones, else all."""
+def select_beats(beats: Sequence[Beat]) -> list[Beat]:
+    """Select the beats for the summary of a loop: regular complete ones, else complete ones, else all."""
     complete = [beat for beat in beats if beat.complete]
     regular = [beat for beat in complete if beat.regular]
     return regular or complete or list(beats)
 
 
 def median(values: Sequence[float]) -> float:
-    """Median of the known values; NaN without any."""
+    """Compute the median of the known values; NaN without any."""
     known = [value for value in values if math.isfinite(value)]
     return float(np.median(known)) if known else math.nan
 
@@ -177,7 +176,7 @@ def frame_results(
     grid: Grid,
     times: FloatArray | None,
 ) -> tuple[FrameResult, ...]:
-    """One result per frame.
+    """Collect one result per frame.
 
     Args:
         timeline: Outlines of the loop.
@@ -210,7 +209,7 @@ def frame_results(
 
 
 def beat_result(beat: Beat, numbers: BeatMeasures, *, sized: bool) -> BeatResult:
-    """Result of one beat, without intervals; volumes only where the pixel size is known."""
+    """Build the result of one beat, without intervals; volumes only where the pixel size is known."""
     known: dict[str, Any] = {
         name: Measure(value) for name, value in vars(numbers).items() if sized or name not in SIZED
     }
@@ -218,7 +217,7 @@ def beat_result(beat: Beat, numbers: BeatMeasures, *, sized: bool) -> BeatResult
 
 
 def summarise_beats(numbers: Sequence[BeatMeasures], *, sized: bool) -> dict[str, Measure]:
-    """Medians over beats, by name; volumes only where the pixel size is known. Empty without beats.
+    """Compute medians over beats, by name; volumes only where the pixel size is known. Empty without beats.
 
     The stroke volume is the difference of the median volumes.
     """
@@ -230,12 +229,12 @@ def summarise_beats(numbers: Sequence[BeatMeasures], *, sized: bool) -> dict[str
 
 
 def left_atrial_volume_ml(atrium: BoolArray, beats: Sequence[Beat], grid: Grid) -> float:
-    """Median over the beats of the volume of the left atrium at end-systole by the area-length formula."""
+    """Compute the volume of the left atrium at end-systole by the area-length formula, as a median over beats."""
     return median([area_length_volume(atrium[beat.es], grid.spacing) for beat in beats])
 
 
 def ventricular_mass_g(cavity: BoolArray, wall: BoolArray, beats: Sequence[Beat], grid: Grid) -> float:
-    """Median over the beats of the mass of the myocardium at end-diastole, from volumes with and without it."""
+    """Compute the mass of the myocardium at end-diastole, as a median over beats."""
     return median(
         [
             myocardial_mass_g(
@@ -248,7 +247,7 @@ def ventricular_mass_g(cavity: BoolArray, wall: BoolArray, beats: Sequence[Beat]
 
 
 def rate(beats: Sequence[Beat], times: FloatArray | None) -> float:
-    """Heart rate in beats per minute; NaN without frame times or a complete beat."""
+    """Compute the heart rate in beats per minute; NaN without frame times or a complete beat."""
     return math.nan if times is None else heart_rate_bpm(beats, times)
 
 

@@ -28,11 +28,11 @@ from alan.files import fingerprint, write_json, write_text
 from alan.parcels.model import ParcelModel, load_parcels
 
 MapArray = NDArray[np.uint8]
-#: Membership from which on a pixel belongs to a structure.
+#: Smallest membership of a pixel that belongs to a structure.
 LEVEL = 0.5
 #: Files of a saved model, beside its manifest and weights: white boxes, bank of views, exported program.
 BOXES, VIEWS, PROGRAM = "boxes", "views.safetensors", "network.onnx"
-#: What runs the network.
+#: Library that runs the network.
 Runtime = Literal["torch", "onnx"]
 _CAVITIES = ("lv", "la", "rv", "ra")
 
@@ -43,7 +43,7 @@ class PhaseBoxes:
 
     Attributes:
         ed: White box for end-diastole.
-        es: White box for end-systole; the same object where one list serves the whole beat.
+        es: White box for end-systole; the same object if one list is used for the whole beat.
     """
 
     ed: ParcelSegmenter
@@ -55,7 +55,7 @@ class PhaseBoxes:
         return self.ed.steps
 
     def memberships(self, n_ids: int) -> Float32Array:
-        """Membership of each parcel at end-diastole and end-systole, see :func:`membership`.
+        """Compute the membership of each parcel at end-diastole and end-systole, see :func:`membership`.
 
         Args:
             n_ids: Number of different ids in a map.
@@ -67,10 +67,10 @@ class PhaseBoxes:
 
 
 def membership(box: ParcelSegmenter, n_ids: int, shares: NDArray[np.float64] | None = None) -> Float32Array:
-    """Scale the posterior shares of the parcels so that the white box contains those of at least one half.
+    """Scale the posterior shares of the parcels so that the white box contains parcels of at least one half.
 
-    Shares are scaled piecewise linearly: 0, ``share_above`` and 1 become 0, one half and 1. The lists of the white
-    box take precedence: a parcel of the list gets at least one half, any other one less.
+    Shares are scaled piecewise linearly: 0, ``share_above`` and 1 become 0, one half and 1. The list of the white
+    box takes precedence: a parcel of the list gets at least one half, any other parcel less.
 
     Args:
         box: The white box.
@@ -92,7 +92,7 @@ def membership(box: ParcelSegmenter, n_ids: int, shares: NDArray[np.float64] | N
 
 
 class AnalysisModel:
-    """Parcels and white boxes for the views that an analysis knows.
+    """Parcels, and white boxes for each view that can be measured.
 
     Args:
         parcels: The locked parcel model.
@@ -103,10 +103,10 @@ class AnalysisModel:
             :class:`alan.analysis.Manifest`.
 
     Attributes:
-        fingerprint: SHA-256 of everything that decides the labels and intervals.
+        fingerprint: SHA-256 of everything that determines labels and intervals.
 
     Raises:
-        CheckpointError: a white box was fitted on other parcels.
+        CheckpointError: A white box was fitted on other parcels.
     """
 
     def __init__(
@@ -123,12 +123,12 @@ class AnalysisModel:
                 check_parcels(name, pair.ed.selector_, parcels)
                 check_parcels(name, pair.es.selector_, parcels)
         self.parcels, self.views, self.size, self.bank, self.spread = parcels, views, size, bank, spread
-        described = {
+        contents = {
             view: {name: [json.loads(box.to_json()) for box in (pair.ed, pair.es)] for name, pair in boxes.items()}
             for view, boxes in views.items()
         }
         self.fingerprint = fingerprint(
-            [parcels.fingerprint, described, size, None if bank is None else bank.fingerprint, dict(spread)]
+            [parcels.fingerprint, contents, size, None if bank is None else bank.fingerprint, dict(spread)]
         )
 
     @classmethod
@@ -138,13 +138,13 @@ class AnalysisModel:
         Args:
             path_or_name: JSON file, its folder, or name of a shipped one (``alan-sim``), see
                 :class:`alan.analysis.Manifest`.
-            runtime: What runs the network: ``torch``, or ``onnx`` for onnxruntime on the CPU, with the program
-                beside the manifest (see :meth:`save`), else with one that is exported once per user.
+            runtime: Library that runs the network: ``torch``, or ``onnx`` for onnxruntime on the CPU, which uses
+                the program beside the manifest, or else a program that is exported once per user.
 
         Raises:
-            DataError: the manifest is missing or damaged, or names a file that is missing.
-            CheckpointError: a white box was fitted on other parcels, or the exported program is damaged.
-            ConfigError: the runtime is not installed.
+            DataError: The manifest is missing or damaged, or names a file that is missing.
+            CheckpointError: A white box was fitted on other parcels, or the exported program is damaged.
+            ConfigError: The runtime is not installed.
         """
         manifest = Manifest.load(path_or_name)
         boxes = {name: ParcelSegmenter.from_json(manifest.find(name)) for name in manifest.box_names()}
@@ -188,22 +188,22 @@ class AnalysisModel:
 
     @property
     def runtime(self) -> str:
-        """What runs the network, with its version."""
+        """Library that runs the network, with its version."""
         name = "onnxruntime" if isinstance(self.parcels, OnnxParcels) else "torch"
         return f"{name} {version(name)}"
 
     def structures(self, view: str) -> tuple[str, ...]:
-        """Names of the structures of a view in the order of the labels.
+        """List the structures of a view in the order of the labels.
 
         Raises:
-            DataError: the model does not know the view.
+            DataError: The model does not know the view.
         """
         if view not in self.views:
             raise DataError(f"view {view!r} is not known to the model: it knows {', '.join(self.views)}")
         return tuple(self.views[view])
 
     def maps(self, frames: NDArray[np.uint8]) -> MapArray:
-        """Parcel maps of frames that were resized for the model.
+        """Compute the parcel maps of frames of the size of the model.
 
         Args:
             frames: (B, size, size) uint8.
@@ -224,13 +224,13 @@ class AnalysisModel:
         phase: NDArray[np.floating],
         shares: Mapping[str, Float32Array] | None = None,
     ) -> Float32Array:
-        """Membership of each pixel in each structure; lists are interpolated by the phase of the beat.
+        """Compute the membership of each pixel in each structure; lists are interpolated by the phase of the beat.
 
         Args:
             maps: (B, H, W) parcel maps.
             view: The view.
             phase: (B,) 1 at end-diastole, 0 at end-systole.
-            shares: Structure to (2, n_ids) memberships in place of those of the model.
+            shares: Structure to (2, n_ids) memberships to use instead of those of the model.
 
         Returns:
             (B, S, H, W) float32 in [0, 1].
@@ -270,8 +270,8 @@ class AnalysisModel:
 def combine(masks: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
     """Combine masks (H, W) of one frame into a label map; a pixel in several goes to the cavity, not to the wall.
 
-    The rule does not depend on which mask is smaller: that changes within a beat, and with it the volumes would be
-    biased.
+    The rule does not depend on the sizes of the masks: their order changes within a beat, which would bias the
+    volumes.
 
     Args:
         masks: Structure to its mask, in the order of the labels; of two cavities the first one counts.

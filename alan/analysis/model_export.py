@@ -1,4 +1,4 @@
-"""Export of a model: its network as a program of other software, beside the files that an analysis loads."""
+"""Export of a model: its network as a program for another runtime, and the files that an analysis loads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def export_model(
     format: Format = "onnx",  # noqa: A002 (the option's name)
     overwrite: bool = False,
 ) -> Path:
-    """Export a model, see :func:`alan.cli.export.export`.
+    """Write a model, with its network as an ONNX or ``torch.export`` program, into a folder.
 
     Args:
         model: Path or name of a model, or of parcels alone.
@@ -36,7 +36,7 @@ def export_model(
         overwrite: Replace an export of another model or format.
 
     Returns:
-        The program.
+        Path of the program.
 
     Raises:
         DataError: There is no such model.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from alan.files import atomic
 
-#: Compression of label maps: they are long runs of equal bytes, which the fastest level shrinks by 99%.
+#: Compression level: label maps are long runs of equal bytes, which the fastest level shrinks by 99%.
 _LEVEL = 1
 
 

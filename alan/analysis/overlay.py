@@ -34,7 +34,7 @@ _DARK = (16, 20, 24)
 
 
 def display_shape(shape: tuple[int, int], pixel_mm: tuple[float, float] | None) -> tuple[int, int]:
-    """Height and width of pictures of a loop: square pixels, a readable size, and even numbers for videos.
+    """Choose the size of pictures of a loop: square pixels, a readable size, and even numbers for videos.
 
     Args:
         shape: (H, W) of the frames.
@@ -68,7 +68,7 @@ class Painter:
         self._thickness = 2 if max(shape) < 700 else 3
 
     def labels(self, labels: ByteArray) -> ByteArray:
-        """Label maps (B, size, size) of the model at the size of the pictures (B, height, width)."""
+        """Resize label maps (B, size, size) of the model to the size of the pictures (B, height, width)."""
         return self._restore(labels, self.shape)
 
     def paint(self, frame: ByteArray, labels: ByteArray) -> ByteArray:
@@ -131,7 +131,7 @@ class Painter:
 
 
 def outline(labels: ByteArray, thickness: int) -> NDArray[np.bool_]:
-    """Inner edges of the structures of a label map.
+    """Find the inner edges of the structures of a label map.
 
     Args:
         labels: (H, W) uint8.
@@ -155,7 +155,7 @@ def outline(labels: ByteArray, thickness: int) -> NDArray[np.bool_]:
 
 
 def _inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
-    """A point well inside the largest part of a mask, as (row, column)."""
+    """Find the point of a mask that is farthest from its border, as (row, column)."""
     from scipy.ndimage import distance_transform_edt
 
     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -199,7 +199,7 @@ def curve_strip(result: LoopResult, width: int) -> tuple[ByteArray, NDArray[np.i
 
 
 class VideoWriter(Protocol):
-    """Takes the frames of a video, one after the other."""
+    """Function that encodes the frames of a video, one after the other."""
 
     def __call__(self, picture: ByteArray) -> None:
         """Encode a picture (height, width, 3) uint8."""

@@ -1,4 +1,4 @@
-"""Summary of the loops of each patient: biplane where both apical views were measured."""
+"""Summarise the loops of each patient, biplane where both apical views were measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm
 
 #: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
 _AXES_DIFFER = 0.2
-#: Doubts that do not concern the ejection fraction.
+#: Flags that do not concern the ejection fraction.
 _HARMLESS = {"size_unknown"}
 
 
@@ -37,20 +37,20 @@ class KeyMasks(NamedTuple):
 def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> list[PatientResult]:
     """Summarise the loops of each patient.
 
-    The best loop of each apical view counts: the one with the fewest doubts, then the most beats. With both views,
-    volumes are biplane, from the median beat of each; otherwise they are those of the single plane.
+    The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
+    views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
 
     Args:
         loops: Results of all loops.
-        masks: Loop to its masks; loops without a beat are missing.
+        masks: Name of a loop to its masks; loops without a beat are missing.
 
     Returns:
         One summary per patient, sorted by key.
     """
-    of_patient: dict[str, list[LoopResult]] = defaultdict(list)
+    groups: dict[str, list[LoopResult]] = defaultdict(list)
     for loop in loops:
-        of_patient[loop.patient].append(loop)
-    return [_summary(patient, of_patient[patient], masks) for patient in sorted(of_patient)]
+        groups[loop.patient].append(loop)
+    return [_summary(patient, groups[patient], masks) for patient in sorted(groups)]
 
 
 def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> PatientResult:
@@ -93,7 +93,7 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
 def _biplane(
     four: LoopResult, two: LoopResult, masks: Mapping[str, KeyMasks]
 ) -> tuple[dict[str, Measure], list[Flag]]:
-    """Biplane volumes and doubts about the pair; the relative widths of the intervals are those of the planes."""
+    """Compute biplane volumes and the flags of the pair; intervals have the relative widths of the planes."""
     first, second = masks[four.loop], masks[two.loop]
     sized = four.pixel_mm is not None and two.pixel_mm is not None
     flags = []
@@ -117,7 +117,7 @@ def _biplane(
 
 
 def _around(value: float, planes: Sequence[Measure]) -> Measure:
-    """A value with an interval whose half widths are those of two independent planes, averaged in quadrature."""
+    """Add an interval whose half widths are those of two independent planes, averaged in quadrature."""
     if not all(math.isfinite(plane.low) for plane in planes):
         return Measure(value)
     below = math.hypot(*(plane.value - plane.low for plane in planes)) / len(planes)
@@ -126,7 +126,7 @@ def _around(value: float, planes: Sequence[Measure]) -> Measure:
 
 
 def _mean(values: Sequence[Measure]) -> Measure:
-    """Mean of the known values, with the interval of two independent planes."""
+    """Average the known values, with the interval of two independent planes."""
     known = [value for value in values if value.known]
     if len(known) < 2:
         return known[0] if known else Measure()
@@ -142,7 +142,7 @@ def _serious(flags: Sequence[Flag]) -> list[Flag]:
 
 
 def _unique(flags: Sequence[Flag]) -> tuple[Flag, ...]:
-    """Each code once, with its first reason, in the order of first occurrence."""
+    """Keep each code once, with its first reason, in the order of first occurrence."""
     found: dict[str, Flag] = {}
     for flag in flags:
         found.setdefault(flag.code, flag)

@@ -1,4 +1,4 @@
-"""Doubts about the measurements of a loop: each has a code and a reason."""
+"""Quality flags of the measurements of a loop: each has a code and a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alan.analysis.measures import BeatMeasures, Curves
 from alan.analysis.results import Flag, ViewEvidence
 from alan.cardiac import Beat
 
-#: Code of each doubt to what it means.
+#: Code of each flag to its meaning.
 FLAGS = {
     "size_unknown": "The file does not state the size of a pixel: volumes in ml are not given.",
     "times_unknown": "The file does not state the times of the frames: beats are not measured.",
@@ -38,13 +38,13 @@ _PLAUSIBLE = (5.0, 85.0)
 
 
 class Evidence(NamedTuple):
-    """What is known of a loop when its quality is judged.
+    """Data from which the flags of a loop are computed.
 
     Attributes:
         n_frames: Number of frames.
         sized: Whether the size of a pixel is known.
         times: (T,) times in s; None if unknown.
-        view: How the view was recognised.
+        view: The recognised view and its votes.
         has_fan: Whether the sector was found.
         inside: (H, W) bool, the sector on the grid of the model.
         cavity: (T, H, W) bool, the left ventricle; None in a view without it.
@@ -67,8 +67,8 @@ class Evidence(NamedTuple):
     jump_share: float
 
 
-def judge(evidence: Evidence) -> tuple[Flag, ...]:
-    """List the doubts about a loop."""
+def find_flags(evidence: Evidence) -> tuple[Flag, ...]:
+    """List the quality flags of a loop."""
     return tuple(Flag(code, reason) for code, reason in _doubts(evidence))
 
 
@@ -90,12 +90,12 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
     touching = _touching(e.cavity, e.inside)
     if touching > _TOUCHING:
         yield "fan_cut", f"{touching:.0%} of the outline lies on the border of the sector"
-    yield from _of_time(e)
-    yield from _of_shape(e)
+    yield from _doubts_about_time(e)
+    yield from _doubts_about_shape(e)
 
 
-def _of_time(e: Evidence) -> Iterator[tuple[str, str]]:
-    """Doubts that concern times and beats."""
+def _doubts_about_time(e: Evidence) -> Iterator[tuple[str, str]]:
+    """Check frame times and beats."""
     if e.n_frames < 3:
         yield "still", f"{e.n_frames} frame{'s' if e.n_frames > 1 else ''}: give a loop of a whole beat"
         return
@@ -115,8 +115,8 @@ def _of_time(e: Evidence) -> Iterator[tuple[str, str]]:
         yield "irregular_beats", f"{odd} of {len(complete)} beats differ by more than 20% from the median duration"
 
 
-def _of_shape(e: Evidence) -> Iterator[tuple[str, str]]:
-    """Doubts that concern the ventricle and its numbers."""
+def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
+    """Check the shape of the ventricle and its measurements."""
     if e.curves is None:
         return
     for beat in e.beats:
@@ -139,7 +139,7 @@ def _of_shape(e: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _touching(cavity: NDArray[np.bool_], inside: NDArray[np.bool_]) -> float:
-    """Median share of the border of the cavity that lies on the border of the sector."""
+    """Compute the median share of the border of the cavity that lies on the border of the sector."""
     from scipy.ndimage import binary_erosion
 
     edge = ~binary_erosion(inside, iterations=2)  # also the border of the picture

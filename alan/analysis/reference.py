@@ -32,13 +32,13 @@ def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
 
     Args:
         path: CSV file with the columns ``patient`` and ``ef_percent``. A patient is named by the pseudonymous key
-            of the analysis, or by the identifier that the key was made from.
+            of the analysis, or by the identifier from which the key was derived.
 
     Returns:
         Patient, as written in the file, to ejection fraction in percent.
 
     Raises:
-        DataError: the file is missing or is not such a table, a patient occurs twice, or a value is not 0 to 100.
+        DataError: The file is missing or not such a table, a patient occurs twice, or a value is not 0 to 100.
     """
     try:
         table = pd.read_csv(path, dtype={"patient": str})
@@ -67,10 +67,10 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
         reference: See :func:`read_reference`.
 
     Returns:
-        Number of patients in the file. A warning says how many of the reference were not analyzed or not measured.
+        Number of patients in the file. A warning counts the patients of the reference without a measurement.
 
     Raises:
-        DataError: the reference cannot be read.
+        DataError: The reference cannot be read.
     """
     known = read_reference(reference)
     by_key = {patient_key(name): value for name, value in known.items()} | known

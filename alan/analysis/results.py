@@ -1,4 +1,4 @@
-"""Results of an analysis: what was measured per frame, beat, loop and patient, and its JSON form."""
+"""Results of an analysis: measurements per frame, beat, loop and patient, and their JSON form."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from alan.errors import DataError
 from alan.files import write_text
+from alan.runs import plain
 
 SCHEMA = "alan-loop-result/1"
 
@@ -37,11 +38,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Flag:
-    """A doubt about a result.
+    """Quality flag: a reason to doubt a result.
 
     Attributes:
-        code: Short name of the kind of doubt, such as ``no_beat``; see :data:`alan.analysis.FLAGS`.
-        reason: One sentence with the value that caused it.
+        code: Kind of flag, such as ``no_beat``; see :data:`alan.analysis.FLAGS`.
+        reason: One sentence with the value that raised the flag.
     """
 
     code: str
@@ -50,7 +51,7 @@ class Flag:
 
 @dataclass(frozen=True, kw_only=True)
 class BeatMeasurements:
-    """Measurements of the left ventricle that a beat, a loop and a patient have.
+    """Measurements of the left ventricle of a beat, a loop or a patient.
 
     Attributes:
         edv_ml: End-diastolic volume by the method of disks.
@@ -71,7 +72,7 @@ class BeatMeasurements:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopMeasurements(BeatMeasurements):
-    """Measurements that a loop and a patient have: those of a beat, by the median over the beats, and these.
+    """Measurements of a loop or a patient: those of a beat, as medians over the beats, and these.
 
     Attributes:
         heart_rate_bpm: Heart rate in beats per minute by the median duration of the beats.
@@ -128,7 +129,7 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class ViewEvidence:
-    """How the view of a loop was recognised.
+    """View of a loop and the votes for it.
 
     Attributes:
         view: ``A4C``, ``A2C``, ``PLAX``, ``PSAX`` or ``other``.
@@ -136,7 +137,7 @@ class ViewEvidence:
         votes: View to its share of the votes.
         neighbours: Names of the nearest labelled frames, nearest first.
         given: Whether the view was given by the user.
-        unsure: Whether the share is below that from which on the bank counts a view as sure.
+        unsure: Whether the share is below ``sure_from`` of the bank.
     """
 
     view: str
@@ -149,14 +150,14 @@ class ViewEvidence:
 
 @dataclass(frozen=True)
 class LoopResult(LoopMeasurements):
-    """Everything that was found in one loop; ``loops/<loop>/result.json``.
+    """Result of one loop, the content of ``loops/<loop>/result.json``.
 
     Attributes:
         loop: Pseudonymous name of the loop.
         patient: Pseudonymous key of the patient.
         status: ``measured``, or ``left out`` with the reason in ``reason``.
         reason: Why the loop was left out; empty otherwise.
-        view: The recognised view; None if the loop was left out before.
+        view: The recognised view; None if the loop was left out before its view was recognised.
         structures: Names in the order of the labels.
         n_frames: Number of frames.
         screen_shape: (H, W) of the frames of the file.
@@ -165,10 +166,10 @@ class LoopResult(LoopMeasurements):
         frame_rate_hz: Frames per second; None if unknown.
         frames: One entry per frame.
         beats: One entry per beat.
-        jump_share: Share of the frames whose outline jumped, 0 to 1; it was repaired unless more than half did.
+        jump_share: Share of the frames whose outline jumped, 0 to 1; they were repaired unless it exceeds 0.5.
         parcels: Structure to phase to the ids of its parcels.
-        flags: Doubts.
-        notes: What was read from the file, or assumed, in words.
+        flags: Quality flags.
+        notes: Conversions and assumptions of the reader, in words.
         provenance: Names and fingerprints of the model, the settings and the version of the program.
         simulated: Whether the loop is known to be simulated, so that its patient does not exist.
     """
@@ -195,20 +196,20 @@ class LoopResult(LoopMeasurements):
 
     def to_json(self, path: Path) -> None:
         """Write the result, atomically; NaN is written as null."""
-        write_text(path, json.dumps(_plain({"schema": SCHEMA, **asdict(self)}), indent=1, allow_nan=False) + "\n")
+        write_text(path, json.dumps(plain({"schema": SCHEMA, **asdict(self)}), indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def from_json(cls, path: Path) -> Self:
         """Read a result.
 
         Raises:
-            DataError: the file is missing or damaged.
+            DataError: The file is missing or damaged.
         """
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
             if value.pop("schema") != SCHEMA:
                 raise ValueError(f"its schema is not {SCHEMA}")
-            return cls(**_typed(value))
+            return cls(**_parse(value))
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{path}: the result cannot be read ({error}): delete its folder and run again"
@@ -226,7 +227,7 @@ class PatientResult(LoopMeasurements):
         n_loops: Number of loops of the patient, including those left out.
         n_beats: Number of complete beats that were measured.
         quality: ``good``, ``doubtful`` (a flag concerns it) or ``none`` (nothing was measured).
-        flags: Doubts.
+        flags: Quality flags.
     """
 
     patient: str
@@ -238,22 +239,11 @@ class PatientResult(LoopMeasurements):
     flags: tuple[Flag, ...] = ()
 
 
-def _plain(value: Any) -> Any:
-    """Replace NaN by None, in nested lists and dictionaries."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
 def _measure(value: Mapping[str, float | None]) -> Measure:
     return Measure(**{name: math.nan if number is None else float(number) for name, number in value.items()})
 
 
-def _typed(value: dict[str, Any]) -> dict[str, Any]:
+def _parse(value: dict[str, Any]) -> dict[str, Any]:
     """Rebuild the nested classes of a result."""
     out = _with_measures(value)
     out["frames"] = tuple(FrameResult(**frame) for frame in value["frames"])

@@ -38,7 +38,7 @@ from alan.runs import FAILURES, open_run, report_failures
 
 _log = logging.getLogger(__name__)
 
-#: Folder of the state of each file, by which an interrupted run continues.
+#: Folder of the state of each file, from which an interrupted run continues.
 SOURCES = "sources"
 #: Folder of the pages of the patients.
 PAGES = "patients"
@@ -51,16 +51,16 @@ CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, PAGES, "report.html")
 @bounded
 @dataclass(frozen=True)
 class AnalysisSettings:
-    """How files are analyzed.
+    """Settings of an analysis.
 
     Attributes:
         model: Path or name of the model, see :class:`alan.analysis.Manifest`.
-        loop: How a loop is analyzed.
-        spacing: Size of a pixel in mm, or (row, column) sizes; None takes that of the file.
-        frame_rate: Frames per second; None takes the times of the file.
-        stills: Whether files that show a single moment are analyzed too.
+        loop: Settings of the analysis of a loop.
+        spacing: Size of a pixel in mm, or (row, column) sizes; None uses the size in the file.
+        frame_rate: Frames per second; None uses the times in the file.
+        stills: Whether files with a single frame, or frames that do not differ, are analyzed too.
         outputs: Files to write for each loop.
-        runtime: What runs the network: ``torch``, or ``onnx`` for onnxruntime.
+        runtime: Library that runs the network: ``torch``, or ``onnx`` for onnxruntime.
         dicom_references: UIDs by which DICOM objects refer to a DICOM file: ``pseudonymous`` ones, or those of the
             file with its patient and study, so that an archive shows the objects on the loop (``keep``).
     """
@@ -114,28 +114,29 @@ def analyze_files(
 ) -> Analysis:
     """Analyze files and folders of loops.
 
-    Killed anywhere, the same call continues with the files that are not done. A file that changed since, or was
-    added to a folder, is analyzed. A file that cannot be decoded does not stop the others.
+    After an interruption, the same call continues with the files that are not done. Files that changed since, or
+    were added to a folder, are analyzed. A file that cannot be decoded does not stop the others.
 
     Args:
         inputs: Files and folders.
         out: Folder of the results.
-        settings: How files are analyzed.
+        settings: Settings of the analysis.
         patient_rule: Regular expression with the group ``patient``, see :func:`alan.analysis.find_sources`.
-        workers: Number of processes; None takes one per core, but no more than there are files.
+        workers: Number of processes; None uses one per core, but no more than there are files.
         strict: Raise an error if a file was left out.
         overwrite: Replace a run with another configuration.
-        key: CSV file to write that links pseudonyms to files; it must lie outside the folder of the results, which
-            hold no identifier.
-        finish: Called with the results before the lock of the folder is released, to write a report.
+        key: CSV file to write that links pseudonyms to files. It must be outside the folder of the results, which
+            contains no identifier.
+        finish: Function that is called with the results before the lock of the folder is released; it may write a
+            report.
 
     Returns:
         The results.
 
     Raises:
-        DataError: an input does not exist, no loop is found, or the model is missing.
-        ConfigError: the folder contains a run with another configuration.
-        SkippedError: a file could not be decoded, or was left out and ``strict`` is True; everything else is done.
+        DataError: An input does not exist, no loop is found, or the model is missing.
+        ConfigError: The folder contains a run with another configuration.
+        SkippedError: A file could not be decoded, or was left out and ``strict`` is True; everything else is done.
     """
     folder = Path(out)
     if key is not None and Path(key).resolve().is_relative_to(folder.resolve()):
@@ -189,7 +190,7 @@ def _analyze_all(
     model: AnalysisModel,
     workers: int | None,
 ) -> dict[str, dict[str, Any]]:
-    """Analyze the files that are not done; the state of each by name."""
+    """Analyze the files that are not done, and return the state of each file by name."""
     done = {source.name: state for source in sources if (state := _state(folder, source)) is not None}
     todo = [source for source in sources if source.name not in done]
     if done:
@@ -216,12 +217,12 @@ def _analyze_all(
 
 
 class Worker:
-    """Analyzes one file after the other and writes what it finds.
+    """Analyzes files one after the other and writes their results.
 
     Args:
         folder: Folder of the results.
-        settings: How files are analyzed.
-        model: The model; None loads it.
+        settings: Settings of the analysis.
+        model: The model; None loads the model of the settings.
     """
 
     def __init__(self, folder: Path, settings: AnalysisSettings, model: AnalysisModel | None = None) -> None:
@@ -236,7 +237,7 @@ class Worker:
         }
 
     def __call__(self, source: Source) -> dict[str, Any]:
-        """Analyze a file; its state says which loops it has, or why it has none."""
+        """Analyze a file, and return its state: the names of its loops, or the reason why it has none."""
         state: dict[str, Any] = {"stamp": _stamp(source), "loops": [], "left_out": None, "failure": None}
         try:
             state["loops"] = [self._loop(loop) for loop in self._open(source)]
@@ -256,7 +257,7 @@ class Worker:
         return open_loops(source, spacing=settings.spacing, frame_rate=settings.frame_rate, stills=settings.stills)
 
     def _loop(self, loop: Loop) -> str:
-        """Analyze a loop and write its files; its result comes last."""
+        """Analyze a loop and write its files, the result last."""
         found = analyze_loop(loop, self.model, self.settings.loop, self.provenance)
         found = replace(found, result=replace(found.result, simulated=loop.simulated))
         target = self.folder / LOOP_FOLDER / loop.name
@@ -298,7 +299,7 @@ def _work(source: Source) -> dict[str, Any]:
 
 
 def _stamp(source: Source) -> str:
-    """Fingerprint of the names, sizes and times of the files of a source; empty if one is gone."""
+    """Compute a fingerprint of the names, sizes and times of the files of a source; empty if one is missing."""
     paths = (source.path, *source.stills)
     try:
         found = [(str(path.resolve()), path.stat()) for path in paths]
@@ -312,7 +313,7 @@ def _state_file(folder: Path, source: Source) -> Path:
 
 
 def _state(folder: Path, source: Source) -> dict[str, Any] | None:
-    """State of a file that is done and unchanged; None otherwise."""
+    """Read the state of a file that is done and unchanged; None otherwise."""
     path = _state_file(folder, source)
     if not path.is_file():
         return None
@@ -325,7 +326,7 @@ def _state(folder: Path, source: Source) -> dict[str, Any] | None:
 
 
 def _remove_others(folder: Path, sources: Sequence[Source], states: Mapping[str, dict[str, Any]]) -> None:
-    """Remove what an earlier run of the folder found in files that have changed or are gone."""
+    """Remove the results of files that have changed or are missing since an earlier run of the folder."""
     known = {
         f"{LOOP_FOLDER}/*/{RESULT}": {name for source in sources for name in states[source.name]["loops"]},
         f"{PAGES}/*/*.html": {source.patient for source in sources if states[source.name]["loops"]},
@@ -347,13 +348,13 @@ def _collect(
     Returns:
         The results, and the number of loops that were measured.
     """
-    of_patient: dict[str, list[str]] = defaultdict(list)
+    names_of: dict[str, list[str]] = defaultdict(list)
     for source in sources:
-        of_patient[source.patient] += states[source.name]["loops"]
+        names_of[source.patient] += states[source.name]["loops"]
     patients: list[PatientResult] = []
     unknown: dict[str, str] = {}
-    for patient in sorted(of_patient):
-        loops = [replace(loop, frames=()) for loop in read_loops(folder, of_patient[patient])]
+    for patient in sorted(names_of):
+        loops = [replace(loop, frames=()) for loop in read_loops(folder, names_of[patient])]
         masks = {loop.loop: key for loop in loops if (key := _key_masks(folder, loop)) is not None}
         unknown |= {loop.loop: loop.reason for loop in loops if loop.status != "measured"}
         patients += summarise_patients(loops, masks)
@@ -368,7 +369,7 @@ def _collect(
 
 
 def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
-    """Masks of the left ventricle of the median beat of a loop; None without a beat."""
+    """Read the masks of the left ventricle of the median beat of a loop; None without a beat."""
     beat = median_beat(result)
     if beat is None or "lv" not in result.structures:
         return None
@@ -380,7 +381,7 @@ def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
 
 
 def _write_key(path: Path, sources: Sequence[Source]) -> None:
-    """Write which pseudonym stands for which file."""
+    """Write the table that links pseudonyms to files."""
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("loop", "patient", "file"))

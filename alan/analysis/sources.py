@@ -1,4 +1,4 @@
-"""Search for the loops among files and folders, and pseudonyms that stand for them in every output."""
+"""Find the loops among files and folders, and choose the pseudonyms that replace their names in every output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from alan.files import files_below
 
 #: Suffixes of frame stores.
 STORES = (".h5", ".hdf5")
-#: Ending of label maps, which lie beside the loops of CAMUS and ACDC.
+#: Ending of the names of label maps, which are beside the loops of CAMUS and ACDC.
 _LABELS = "_gt"
 _INDEX = "DICOMDIR"
 _NUMBERED = re.compile(r"(.*?)(\d+)")
@@ -48,13 +48,13 @@ class Source:
 
     @property
     def simulated(self) -> bool:
-        """Whether the loop is known to be simulated: a store says so, or the archive that the file lies in."""
+        """Whether the loop is known to be simulated, by its frame store or by the archive of the file."""
         if self.sequence is not None:
             return FrameStore(self.path).simulated
         return any((folder / SIMULATION).is_file() for folder in self.path.resolve().parents)
 
     def references(self, *, keep: bool) -> DicomReferences | None:
-        """The instance that DICOM objects of the loop refer to; None if the loop is no DICOM file.
+        """Read the instance that DICOM objects of the loop refer to; None if the loop is not a DICOM file.
 
         Args:
             keep: See :func:`alan.data.io.dicom_header.read_references`.
@@ -64,7 +64,7 @@ class Source:
         return read_references(self.path, keep=keep)
 
     def redact(self, text: str) -> str:
-        """Replace the names of files and folders in a message, and what it quotes from them."""
+        """Replace the names of files and folders in a message, and words that it quotes from them."""
         for path in (self.path, *self.stills):
             for known in (str(path), str(path.absolute()), str(path.resolve())):
                 text = text.replace(f"{known}: ", "").replace(known, self.name)
@@ -76,7 +76,7 @@ class Source:
 
 @dataclass(frozen=True)
 class _Found:
-    """A loop and what may tell its patient."""
+    """A loop and the information that may identify its patient."""
 
     paths: tuple[Path, ...]
     relative: str
@@ -85,7 +85,7 @@ class _Found:
 
     @property
     def place(self) -> str:
-        """What tells this loop from all others on this machine."""
+        """Unique name of this loop on this machine."""
         return f"{self.paths[0].resolve()}#{'' if self.sequence is None else self.sequence}"
 
 
@@ -99,16 +99,16 @@ def find_sources(
     Loops are files that :func:`alan.data.read_cine` reads, the sequences of frame stores (``.h5``), and series of
     numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder. A file given by name is always taken.
 
-    The patient of a loop is the group ``patient`` of the rule, else the one of the DICOM header or the frame
-    store. A loop without either counts as a patient of its own. Every key is a pseudonym made by
-    :func:`alan.data.pseudonyms.patient_key`: of what the rule captures, of the PatientID, of the patient in the
-    frame store, or of the path of the file below its input, without suffix.
+    The patient of a loop is the group ``patient`` of the rule, else that of the DICOM header or the frame store. A
+    loop without either is a patient of its own. Every key is a pseudonym by
+    :func:`alan.data.pseudonyms.patient_key`: of the text that the rule captures, of the PatientID, of the patient
+    in the frame store, or of the path of the file below its input, without suffix.
 
     Args:
         inputs: Files and folders; folders are searched with all folders in them.
         patient_rule: Regular expression that is searched in the path of a file below its input, with the group
             ``patient``: ``(?P<patient>p\d+)``.
-        leave_out: Folder that is not searched, such as the one of the results.
+        leave_out: Folder that is not searched, such as that of the results.
 
     Returns:
         sources: The loops, sorted by path; no loop appears twice.
@@ -146,7 +146,7 @@ def _compile(rule: str | None) -> re.Pattern[str] | None:
 
 
 def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path, str]]:
-    """Loops of an input, and files that are none with the reason."""
+    """Yield the loops of an input, and each other file with the reason to leave it out."""
     if given.is_file():
         yield from _file(given, given.name, chosen=True)
         return
@@ -184,7 +184,7 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
 
 
 def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> list[Source]:
-    """Pseudonyms of the patients and names of the loops."""
+    """Choose the pseudonyms of the patients and the names of the loops."""
     items = list(found)
     matches = [None if rule is None else rule.search(item.relative) for item in items]
     missed = sum(match is None or not match["patient"] for match in matches)

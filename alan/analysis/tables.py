@@ -138,8 +138,8 @@ def write_tables(
 ) -> None:
     """Write ``patients.csv``, ``loops.csv``, ``beats.csv``, ``frames.csv`` and ``columns.csv``.
 
-    Each file is written atomically, and the loops are read once, one after the other, so that an iterator such as
-    :func:`read_loops` needs no more memory for thousands of loops. Missing values are empty.
+    Each file is written atomically. The loops are read once, one after the other, so that with an iterator such as
+    :func:`read_loops` memory does not grow with the number of loops. Missing values are empty.
 
     Args:
         folder: Folder of the results.
@@ -184,7 +184,7 @@ def read_loops(folder: Path, names: Iterable[str] | None = None) -> Iterator[Loo
 
 
 def read_patients(folder: Path) -> list[PatientResult]:
-    """Read the patients of a folder back from ``patients.csv``.
+    """Read the patients of a folder from ``patients.csv``.
 
     Args:
         folder: Folder of the results.
@@ -236,7 +236,7 @@ def _open(stack: contextlib.ExitStack, path: Path, columns: Iterable[ColumnEntry
 
 
 def cells(values: Iterable[Any]) -> Iterator[Any]:
-    """Texts of the cells of a row: six digits for numbers, empty for what is missing."""
+    """Format the cells of a row: numbers with six digits, missing values as empty text."""
     for value in values:
         if isinstance(value, float):
             yield f"{value:.6g}" if math.isfinite(value) else ""

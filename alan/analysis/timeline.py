@@ -1,4 +1,4 @@
-"""Agreement of the outlines of a loop over time: phase of the beat, smoothing, and repair of single frames."""
+"""Temporal consistency of the outlines of a loop: phase of the beat, smoothing, and repair of single frames."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from alan.arrays import BoolArray, FloatArray
 from alan.bounds import NonNegativeFloat, bounded
 from alan.cardiac import Beat, find_beats, simpson_volume
 
-#: Relative range of the area of the left ventricle from which on a beat is taken to be complete.
+#: Smallest relative range of the area of the left ventricle of a complete beat.
 _FULL_BEAT = 0.25
-#: Fewest frames of a loop, and largest share of them that is repaired.
+#: Smallest number of frames of a loop, and largest share of frames that is repaired.
 _FEWEST, _MOST_REPAIRED = 3, 0.5
-#: Number of frames that are smoothed at a time.
+#: Number of frames to smooth at a time.
 _WINDOW = 256
-#: Frames within this time in s around an extremum of the curve stand for end-diastole or end-systole, and the one
-#: at this quantile of their volumes (its complement at end-systole) is measured: single outlines scatter, and the
-#: neighbours of an extremum are less extreme (docs/results/loops.md).
+#: End-diastole and end-systole are measured in one of the frames within this time in s around the extremum of the
+#: curve: the frame at this quantile of their volumes (its complement at end-systole). The extremum itself would be
+#: biased by outliers, and the median by neighbours that are less extreme (docs/results/loops.md).
 _AROUND_S, _QUANTILE = 0.06, 0.65
 
 
 @bounded
 @dataclass(frozen=True)
 class TimeSettings:
-    """How outlines of a loop agree over time.
+    """Settings of the temporal consistency of outlines.
 
     Attributes:
         smoothing_s: Standard deviation in s of the Gaussian by which memberships of pixels are averaged over
             neighbouring frames; 0 segments each frame on its own.
         jump: Deviation of the area of the left ventricle from the median of its neighbours, as a fraction of the
-            median area, from which on a frame is an outlier and is interpolated from its neighbours; null
-            disables the repair.
+            median area, above which a frame is an outlier and is interpolated from its neighbours; null disables
+            the repair.
         phases: Interpolate the lists of end-diastole and end-systole by the phase of the beat; otherwise their
             mean is used in every frame.
         iterations: Number of times that the phase is estimated again from the outlines that it gave.
@@ -82,15 +82,15 @@ def segment_loop(
         model: The model.
         maps: (T, size, size) parcel maps.
         view: The view of the loop.
-        times: (T,) time of each frame in s; None takes 30 frames per second for the smoothing.
-        settings: How outlines agree over time.
-        phase: Phase of every frame, where it is known; None estimates it.
+        times: (T,) time of each frame in s; None assumes 30 frames per second for the smoothing.
+        settings: Temporal consistency of the outlines.
+        phase: Known phase of all frames, 0 to 1; None estimates the phase of each frame.
 
     Returns:
         The outlines.
 
     Raises:
-        DataError: the model does not know the view.
+        DataError: The model does not know the view.
     """
     structures = model.structures(view)
     interval = 1 / 30 if times is None or len(times) < 2 else float(np.median(np.diff(times)))
@@ -121,7 +121,7 @@ def find_loop_beats(
 ) -> list[Beat]:
     """Find the beats of a loop by the area of the left ventricle as the sum of the memberships of all parcels.
 
-    This curve needs no outline and no phase, so that frames whose outline fails do not become beats.
+    This curve needs no outline and no phase, so that failed outlines cannot be taken for beats.
 
     Args:
         model: The model.
@@ -149,7 +149,7 @@ def settle_beats(
     beats: Sequence[Beat],
     spacing: tuple[float, float],
 ) -> tuple[Timeline, list[Beat]]:
-    """Choose the end-diastolic and end-systolic frames to measure, and outline them by the list of their phase.
+    """Choose the end-diastolic and end-systolic frames to measure, and segment them by the list of their phase.
 
     Args:
         model: The model.
@@ -161,7 +161,7 @@ def settle_beats(
         spacing: (row, column) size of a pixel of the maps.
 
     Returns:
-        The timeline with other outlines and phases in these frames, and the beats.
+        The timeline with new outlines and phases in these frames, and the beats with these frames.
     """
     labels, phases, repaired = timeline.labels.copy(), timeline.phase.copy(), timeline.repaired.copy()
     found = {frame: 1.0 for beat in beats for frame in (beat.ed, beat.end) if frame is not None}

@@ -1,4 +1,4 @@
-"""Intervals of the measurements of a loop, by white boxes drawn from the posterior of their parcels."""
+"""Intervals of the measurements of a loop from white boxes that are drawn from the posterior of their parcels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sample_beats(
     n: int,
     seed: int,
 ) -> list[dict[str, Measure]]:
-    """Measure the beats of a loop by alternative white boxes.
+    """Measure the beats of a loop with alternative white boxes.
 
     Shares of the parcels of the left ventricle are drawn ``n`` times; the lists of both phases deviate together.
 
@@ -93,7 +93,7 @@ def with_intervals(
             :func:`calibrate_spread`.
 
     Returns:
-        The measures; those that were not sampled are unchanged.
+        The measures; measures without samples are unchanged.
     """
     out = dict(measured)
     for name, measure in measured.items():
@@ -113,11 +113,11 @@ def with_intervals(
 
 
 def calibrate_spread(name: str, measured: Sequence[Measure], truth: Sequence[float]) -> tuple[float, float]:
-    """Measure the errors of a model that its intervals do not show, on loops whose true values are known.
+    """Measure the errors of a model that its intervals do not cover, on loops whose true values are known.
 
-    Each side is a value that is added to the half width in quadrature. Both sides are raised together, by the same
-    quantile of what the intervals of the loops lack on that side, until the intervals hold (split conformal
-    prediction: one more loop than there are is counted).
+    The spread of a side is added in quadrature to the half width of the interval on that side. Both sides are the
+    same quantile of the missing half widths of the loops, the smallest one at which the intervals reach their
+    coverage (split conformal prediction, which counts one loop more than there are).
 
     Args:
         name: Name of the measure; percentages have a spread in points, others one relative to the value.
@@ -139,5 +139,5 @@ def calibrate_spread(name: str, measured: Sequence[Measure], truth: Sequence[flo
 
 
 def _scale(name: str, value: float) -> float:
-    """Unit of the spread of a measure: a point of a percentage, otherwise the value."""
+    """Return the unit of the spread of a measure: one point for a percentage, otherwise the value."""
     return 1.0 if name.endswith("_percent") else abs(value)

@@ -28,11 +28,11 @@ from alan.shipped import shipped_or_path
 
 #: Class of pictures that show no standard view.
 OTHER = "other"
-#: Classes of a bank, by the numbers in its file.
+#: Classes of a bank; the file stores their positions.
 CLASSES = (*VIEWS, OTHER)
-#: Weight of the pixels beside the features once a bank holds real frames; chosen on CAMUS patients 0301-0350.
+#: Weight of the pixels in a bank with real frames; chosen on CAMUS patients 0301-0350.
 PIXEL_WEIGHT = 0.7
-#: Side of the thumbnails in pixels, whose standardised values are the pixels that are compared.
+#: Side in pixels of the thumbnails, whose standardised pixels are compared.
 THUMBNAIL = 28
 SCHEMA = "alan-view-bank/1"
 _BATCH = 32
@@ -60,7 +60,7 @@ class ViewResult:
 
 
 class ViewBank:
-    """Labelled frames, by whose likeness the view of other frames is recognised.
+    """Labelled frames, by whose similarity the view of other frames is recognised.
 
     The feature of a frame is the mean of the deepest map of a convolutional backbone, scaled to length 1. With a
     ``pixel_weight`` the standardised pixels of its thumbnail, scaled to that length, are appended. The classifier
@@ -73,11 +73,11 @@ class ViewBank:
         thumbnails: (N, 28, 28) uint8.
         pixel_weight: Length of the pixels' part of a feature; 0 leaves it out.
         n_neighbors: Number of neighbours that vote on a frame.
-        sure_from: Share of the votes from which on a view counts as sure.
+        sure_from: Smallest share of the votes, 0 to 1, at which a view is certain.
         most_frames: Largest number of frames of a loop that are classified, evenly spaced.
 
     Raises:
-        ParameterError: an argument is not as described.
+        ParameterError: The backbone is not convolutional, a view is unknown, or the arrays differ in length.
     """
 
     @bounded
@@ -112,7 +112,7 @@ class ViewBank:
 
     @classmethod
     def build(cls, backbone: Backbone, frames: ByteArray, views: Sequence[str], **settings: Any) -> Self:
-        """Make a bank of labelled frames.
+        """Build a bank from labelled frames.
 
         Args:
             backbone: Locked convolutional backbone.
@@ -124,14 +124,14 @@ class ViewBank:
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str], backbone: Backbone | None = None) -> Self:
-        """Read a bank by its path, or a shipped one by its name (``alan-sim-views``).
+        """Read a bank by its path, or a shipped bank by its name (``alan-sim-views``).
 
         Args:
             path_or_name: The file, or the name.
             backbone: The backbone of the bank, if it is loaded already; None loads it by the name in the file.
 
         Raises:
-            DataError: the file is missing or damaged, or is of another backbone.
+            DataError: The file is missing or damaged, or belongs to another backbone.
         """
         path = shipped_or_path(path_or_name)
         try:
@@ -161,7 +161,7 @@ class ViewBank:
 
         Args:
             path: File, ending in ``.safetensors``.
-            backbone: Name of the backbone, of a shipped file or of one beside this file, for :meth:`load`.
+            backbone: Name of a backbone that is shipped or beside this file, which :meth:`load` reads.
         """
         facts = {
             "schema": SCHEMA,
@@ -181,7 +181,7 @@ class ViewBank:
             save_file(tensors, temporary, metadata=facts)
 
     def with_frames(self, frames: ByteArray, views: Sequence[str], pixel_weight: float = PIXEL_WEIGHT) -> ViewBank:
-        """Return a bank that also holds real labelled frames; then pixels count too.
+        """Return a bank with additional real labelled frames, which also compares pixels.
 
         Args:
             frames: (N, H, W) uint8.
@@ -202,7 +202,7 @@ class ViewBank:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything that decides the views."""
+        """SHA-256 of everything that determines the recognised views."""
         settings = (self.pixel_weight, self.n_neighbors, self.sure_from, self.most_frames)
         tensors = {"pooled": torch.from_numpy(self.pooled), "thumbnails": torch.from_numpy(self.thumbnails)}
         return fingerprint([_weights(self.backbone), fingerprint_tensors(tensors), self.views, settings])
@@ -232,7 +232,7 @@ class ViewBank:
             The view and its evidence.
 
         Raises:
-            ParameterError: the frames are not as described.
+            ParameterError: The frames are not a non-empty uint8 array (T, H, W).
         """
         if frames.ndim != 3 or frames.dtype != np.uint8 or not frames.size:
             raise ParameterError(
@@ -264,7 +264,7 @@ class ViewBank:
 
 
 def _unit(rows: ArrayLike) -> Float32Array:
-    """Rows of length 1; rows of zeros stay."""
+    """Scale rows to length 1; rows of zeros stay."""
     values = np.asarray(rows, np.float32)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.where(length > 0, length, 1), np.float32)
@@ -275,5 +275,5 @@ def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:
 
 
 def _weights(backbone: Backbone) -> str:
-    """Fingerprint of the weights of a backbone, whatever its features are."""
+    """Compute the fingerprint of the weights of a backbone, which does not depend on its features."""
     return fingerprint_tensors(backbone.network.state_dict())

@@ -1,1 +1,1 @@
-"""The page for experts, in a browser, on the public interface only."""
+"""The page for experts in the browser, built on the public interface only."""

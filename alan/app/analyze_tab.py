@@ -1,4 +1,4 @@
-"""The tab of the page that analyzes a loop; end-diastole and end-systole can be moved by hand."""
+"""Tab of the page that analyzes a loop; end-diastole and end-systole can be moved by hand."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MEASURES = {
 
 
 class AnalyzeTab:
-    """The tab of the analysis.
+    """Tab of the analysis.
 
     Args:
         model: Path or name of the model, see :class:`alan.analysis.Manifest`.
@@ -142,7 +142,7 @@ class AnalyzeTab:
 
 
 def _first(file: Any, folder: Any, settings: AnalysisSettings) -> LoopResult:
-    """Analyze a file; the first of its loops.
+    """Analyze the first loop of a file.
 
     Raises:
         DataError: nothing in it can be measured.
@@ -159,7 +159,7 @@ def _first(file: Any, folder: Any, settings: AnalysisSettings) -> LoopResult:
 
 
 def measures(result: LoopResult) -> list[list[str]]:
-    """Rows of the table of measures: name with unit, value, interval."""
+    """Build the rows of the table of measures: name with unit, value, interval."""
     rows = []
     for name, (title, unit) in _MEASURES.items():
         measure: Measure = getattr(result, name)
@@ -170,7 +170,7 @@ def measures(result: LoopResult) -> list[list[str]]:
 
 
 def doubts_of(result: LoopResult) -> str:
-    """The doubts about a result as a list."""
+    """Write the quality flags of a result as a list."""
     return "\n".join(f"- {flag.reason}" for flag in result.flags) or "No doubt was raised."
 
 

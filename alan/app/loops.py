@@ -1,4 +1,4 @@
-"""Frames of the page: of an upload, decoded in bounded memory, or of a simulated example."""
+"""Frames of an uploaded file, decoded in bounded memory, or of a simulated example."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from alan.data.structures import STRUCTURES
 from alan.errors import DataError
 from alan.parcels.model import ParcelModel
 
-#: Largest number of frames that the page keeps of a loop; longer loops are thinned evenly.
+#: Largest number of frames of a loop that the page keeps; longer loops are subsampled evenly.
 MAX_FRAMES = 48
-#: Frames that are decoded at a time.
+#: Number of frames to decode at a time.
 _PART = 16
 #: Seed of the patient of the example.
 _PATIENT = 11
@@ -80,7 +80,7 @@ def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_pr
 
 
 def example(model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:
-    """A simulated loop of the apical four-chamber view, with its true outlines as reference."""
+    """Simulate a loop of the apical four-chamber view, with its true outlines as reference."""
     progress(0.0, "simulating")
     found = simulate_sequence("A4C", _PATIENT, n_frames=16, size=size, seed=_PATIENT)
     return ParcelLoop(
@@ -89,7 +89,7 @@ def example(model: ParcelModel, size: int, progress: Progress = no_progress) -> 
 
 
 def compute_parcels(model: ParcelModel, frames: ByteArray, progress: Progress) -> ByteArray:
-    """Parcel maps of frames."""
+    """Compute the parcel maps of frames."""
     maps = []
     for start in range(0, len(frames), _PART):
         maps.append(model.maps(torch.from_numpy(frames[start : start + _PART])).numpy())

@@ -34,7 +34,7 @@ class MovedBeat:
 
 
 def first_frames(result: LoopResult) -> tuple[int, int]:
-    """Frames of end-diastole and end-systole to begin with: of the median beat, else of the extreme areas."""
+    """Choose the initial frames of end-diastole and end-systole: of the median beat, else of the extreme areas."""
     beat = median_beat(result)
     if beat is not None:
         return beat.ed, beat.es
@@ -43,7 +43,7 @@ def first_frames(result: LoopResult) -> tuple[int, int]:
 
 
 def lv_areas(result: LoopResult) -> list[float]:
-    """Area of the left ventricle in each frame: cm2, or pixels of the file without a pixel size.
+    """List the area of the left ventricle in each frame: cm2, or pixels of the file without a pixel size.
 
     Raises:
         DataError: the loop was left out, or has no left ventricle.
@@ -76,7 +76,7 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
 
 
 def sentence(beat: MovedBeat) -> str:
-    """The measurements in words; what is unknown is left out."""
+    """Describe the measurements in words, without the unknown ones."""
     words = {
         "EDV {:.0f} ml": beat.edv_ml,
         "ESV {:.0f} ml": beat.esv_ml,

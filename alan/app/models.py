@@ -1,4 +1,4 @@
-"""Networks of the page: a picture in, a mask out."""
+"""Networks of the page, which segment single pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tab of the page with one tab for each network: a picture in, a mask out."""
+"""Tab of the page with one tab per network, which segments a picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alan.report.words import structure_name
 
 
 class ModelsTab:
-    """The tab of the networks.
+    """Tab of the networks.
 
     Args:
         models: The networks, among them ensembles.

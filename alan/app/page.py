@@ -1,4 +1,4 @@
-"""The page for experts: its tabs, and a server that only this machine reaches."""
+"""The page for experts: its tabs, and a server that only this machine can reach."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from alan.shipped import PARCELS, WHITE_BOXES
 
 _log = logging.getLogger(__name__)
 
-#: Size of an upload in MB.
+#: Largest size of an upload in MB.
 MAX_UPLOAD_MB = 1000
 #: Seconds between deletions of old files, and the age from which a file is old.
 _SWEEP = (600, 6 * 3600)
-#: Fonts of the system, so that none is fetched.
+#: Fonts of the system, so that the browser downloads none.
 _FONTS = ["system-ui", "sans-serif"]
-#: What a browser may load: this server only.
+#: Content security policy: the browser may load from this server only.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' ws: data: blob:; frame-ancestors 'self'"

@@ -1,4 +1,4 @@
-"""The tab of the page that edits white boxes parcel by parcel; :mod:`alan.app.state` holds its state."""
+"""Tab of the page that edits white boxes parcel by parcel; :mod:`alan.app.state` holds its state."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from alan.errors import AlanError, ParameterError
 from alan.extras import third_party
 from alan.report.words import structure_name
 
-#: No other program may call the events; of fast ones the last counts.
+#: Options of events: other programs cannot call them, and of several fast ones only the last runs.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "trigger_mode": "always_last"}
 
 
 class ParcelsTab:
-    """The tab that edits white boxes parcel by parcel.
+    """Tab that edits white boxes parcel by parcel.
 
     Args:
         boxes: White boxes on one parcel model.
@@ -97,7 +97,7 @@ class ParcelsTab:
         table.select(self._selecting(self._choose), [editor], [parcel, share], **PRIVATE)
 
     def _selecting(self, act: Callable[[ParcelEditor | None, Any], Any]) -> Callable[..., Any]:
-        """Let Gradio give the place that was clicked, which it does by the annotation of the parameter."""
+        """Annotate the parameter of a listener, by which Gradio passes the position of the click."""
 
         def run(editor: ParcelEditor | None, event: Any) -> Any:
             return act(editor, event)
@@ -106,7 +106,7 @@ class ParcelsTab:
         return run
 
     def _event(self, act: Callable[..., Any]) -> Callable[..., Any]:
-        """Run an action on the editor, show errors as warnings, and return everything that is shown."""
+        """Run an action on the editor, show errors as warnings, and return the values of all components."""
 
         def run(editor: ParcelEditor | None, *values: Any) -> list[Any]:
             editor = editor or ParcelEditor(self.boxes.boxes, self.boxes.model.fingerprint)
@@ -197,7 +197,7 @@ def _chosen(parcel: int | None) -> int:
 
 
 def describe_choice(editor: ParcelEditor) -> str:
-    """What is measured in the frame that is shown, in words."""
+    """Describe the measurements of the current frame in words."""
     words = [f"**{structure_name(editor.structure)}**: {editor.area():.1%} of the picture"]
     words += [f"Dice {dice:.3f}"] if not math.isnan(dice := editor.dice()) else []
     words += [f"ejection fraction {ef:.0f}%"] if not math.isnan(ef := editor.ejection_fraction()) else []

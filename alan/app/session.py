@@ -1,4 +1,4 @@
-"""Files of the page: uploads and what is offered for download, in one folder that is emptied."""
+"""Uploads and downloads of the page, in one folder that is emptied when the last page is closed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from alan.data.io.cine import DICOM, VIDEOS
 from alan.data.io.pictures import PICTURES
 from alan.errors import DataError
 
-#: Endings that a file keeps; the rest of a name may tell a patient's.
+#: Suffixes that a file keeps; the rest of its name may identify a patient.
 _ENDINGS = {*VIDEOS, *PICTURES, *DICOM, ".gif", ".webp", ".nii", ".gz", ".json"}
 
 
 class Uploads:
-    """The folder of all files of the page.
+    """Folder of all files of the page.
 
     An upload is deleted as soon as it was read. Everything else, pictures and downloads, is deleted when the last
     open page is closed.
@@ -32,7 +32,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def taking(self, path: str) -> Iterator[Path]:
-        """Give an uploaded file to a reader under a neutral name, and delete it afterwards.
+        """Rename an uploaded file to a neutral name for a reader, and delete it afterwards.
 
         Raises:
             DataError: the file is not in the folder, or is a folder.
@@ -49,7 +49,7 @@ class Uploads:
             neutral.unlink(missing_ok=True)
 
     def place(self, name: str) -> Path:
-        """A new path in the folder, which ends in ``name``."""
+        """Return a new path in the folder that ends in ``name``."""
         folder = self.root / "made" / uuid.uuid4().hex
         folder.mkdir(parents=True)
         return folder / name
@@ -61,11 +61,11 @@ class Uploads:
         return path
 
     def opened(self, session: str) -> None:
-        """Note that a page was opened."""
+        """Count a page that was opened."""
         self._open.add(session)
 
     def closed(self, session: str) -> None:
-        """Note that a page was closed; the last one deletes everything."""
+        """Count a page that was closed; the last one deletes all files."""
         self._open.discard(session)
         if not self._open:
             self.empty()

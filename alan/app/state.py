@@ -1,4 +1,4 @@
-"""State of the page's parcel editor: opinions on parcels and steps, their undo, and what follows from them."""
+"""State of the parcel editor of the page: opinions on parcels, steps, undo, and the resulting segments."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.overlap import dice_of_counts
 
-#: Post-processing steps that the page switches, to the values that switch each off.
+#: Post-processing steps that the page can switch, to the values that switch them off.
 STEPS: dict[str, dict[str, Any]] = {
     "component": {"component": False},
     "enclaves": {"enclaves": False},
@@ -27,7 +27,7 @@ STEPS: dict[str, dict[str, Any]] = {
     "contour": {"contour": False},
     "median": {"median_radius": 0.0},
 }
-#: Values of steps that a white box leaves out, when the page switches them on (pixels at 112 x 112).
+#: Values for steps that the page switches on and the white box does not use (pixels at 112 x 112).
 _ON = {"closing_radius": 10.0, "median_radius": 3.0}
 #: Columns of the table of parcels.
 COLUMNS = ("parcel", "in", "share", "simulated", "opinion", "labels", "pixels")
@@ -53,7 +53,7 @@ class ParcelLoop:
     structures: tuple[str, ...] = ()
 
     def reference_mask(self, structure: str, frame: int) -> BoolArray | None:
-        """Mask of the reference; None if there is none."""
+        """Return the mask of the reference; None without a reference."""
         if self.reference is None or structure not in self.structures:
             return None
         mask: BoolArray = self.reference[frame] == self.structures.index(structure) + 1
@@ -62,7 +62,7 @@ class ParcelLoop:
 
 @dataclass(frozen=True)
 class _Edits:
-    """Everything that a user can change and undo."""
+    """Edits of a user that can be undone."""
 
     opinions: Mapping[str, Mapping[int, Opinion]]
     steps: Mapping[str, PostProcessing]
@@ -90,7 +90,7 @@ class ParcelEditor:
     _current: dict[str, ParcelSegmenter] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Start with the white boxes as they are.
+        """Start with the unchanged white boxes.
 
         Raises:
             ParameterError: a white box is of another rule than ``beta``.
@@ -114,23 +114,23 @@ class ParcelEditor:
         return bool(self._history)
 
     def show(self, loop: ParcelLoop, frame: int = 0) -> None:
-        """Show another loop; the edits stay."""
+        """Show another loop and keep the edits."""
         self.loop, self.frame = loop, frame
 
     def box(self, structure: str | None = None) -> ParcelSegmenter:
-        """The edited white box of a structure, by default of the one that is edited."""
+        """Return the edited white box of a structure, by default of the current structure."""
         return self._current[structure or self.structure]
 
     def is_in(self, parcel: int) -> bool:
-        """Whether a parcel belongs to the structure that is edited."""
+        """Whether a parcel belongs to the current structure."""
         return parcel in self.box().selector_.interior_
 
     def toggle(self, parcel: int) -> None:
-        """Take a parcel in (surely inside) or out (never); see :meth:`judge`."""
+        """Add a parcel to the current structure (surely inside) or remove it (never); see :meth:`judge`."""
         self.judge(parcel, Opinion.of("never" if self.is_in(parcel) else "inside"))
 
     def judge(self, parcel: int, opinion: Opinion | None) -> None:
-        """Take an opinion on a parcel of the structure that is edited.
+        """Set the opinion on a parcel of the current structure.
 
         Args:
             parcel: Id of the parcel.
@@ -146,7 +146,7 @@ class ParcelEditor:
         self._take(self.structure, own)
 
     def load(self, text: str) -> str:
-        """Take the opinions of a JSON text in place of those on its structure, which is then edited.
+        """Replace the opinions on a structure by those of a JSON text; it becomes the current structure.
 
         Returns:
             The structure.
@@ -155,7 +155,7 @@ class ParcelEditor:
             ParameterError: the text is not an opinion on one of the structures and on these parcels.
             SelectionError: no parcel would be left; nothing is changed.
         """
-        if not text.lstrip().startswith("{"):  # what does not is taken for a path
+        if not text.lstrip().startswith("{"):  # other text would be read as a path
             raise ParameterError("the file is not JSON: give one that this page or an expert wrote")
         given = ExpertOpinion.from_json(text)
         given.check_model(self.fingerprint)
@@ -166,7 +166,7 @@ class ParcelEditor:
         return given.structure
 
     def opinion(self) -> ExpertOpinion:
-        """The opinions on the structure that is edited."""
+        """Return the opinions on the current structure."""
         return ExpertOpinion(self.structure, self.fingerprint, self._edits.opinions[self.structure])
 
     def steps_on(self) -> list[str]:
@@ -175,7 +175,7 @@ class ParcelEditor:
         return [name for name, off in STEPS.items() if any(getattr(steps, key) for key in off)]
 
     def set_steps(self, names: list[str]) -> None:
-        """Switch post-processing steps of the structure that is edited on (those named) and off (all others)."""
+        """Switch the named post-processing steps of the current structure on and all others off."""
         steps, given = self._edits.steps[self.structure], self.boxes[self.structure].steps
         for name, off in STEPS.items():
             if name in names and name not in self.steps_on():
@@ -187,51 +187,51 @@ class ParcelEditor:
             self._change(replace(self._edits, steps={**self._edits.steps, self.structure: steps}))
 
     def undo(self) -> None:
-        """Take the last change back; nothing happens if there is none."""
+        """Undo the last change, if there is one."""
         if self._history:
             self._apply(self._history[-1])
             self._edits = self._history.pop()
 
     def parcel_at(self, x: float, y: float) -> int:
-        """Parcel at a point of the picture.
+        """Find the parcel at a point of the picture.
 
         Args:
             x: Column in the picture.
             y: Row in the picture.
         """
-        parcel_map, (height, width) = self._shown().maps[self.frame], self.picture_shape
+        parcel_map, (height, width) = self._current_loop().maps[self.frame], self.picture_shape
         row = min(max(int(y * parcel_map.shape[0] / height), 0), parcel_map.shape[0] - 1)
         column = min(max(int(x * parcel_map.shape[1] / width), 0), parcel_map.shape[1] - 1)
         return int(parcel_map[row, column])
 
     def masks(self, frame: int | None = None) -> dict[str, BoolArray]:
-        """Masks (S, S) of all structures in a frame, by default in the one that is shown."""
-        parcel_map = self._shown().maps[self.frame if frame is None else frame]
+        """Compute the masks (S, S) of all structures in a frame, by default in the current frame."""
+        parcel_map = self._current_loop().maps[self.frame if frame is None else frame]
         return {name: self._mask(name, parcel_map) for name in self.boxes}
 
     def area(self) -> float:
-        """Area of the structure that is edited in the frame that is shown, as a share of the picture."""
-        return float(self._mask(self.structure, self._shown().maps[self.frame]).mean())
+        """Compute the area of the current structure in the current frame, as a share of the picture."""
+        return float(self._mask(self.structure, self._current_loop().maps[self.frame]).mean())
 
     def dice(self) -> float:
-        """Dice of the structure that is edited in the frame that is shown; NaN without a reference."""
-        reference = self._shown().reference_mask(self.structure, self.frame)
+        """Compute the Dice score of the current structure in the current frame; NaN without a reference."""
+        reference = self._current_loop().reference_mask(self.structure, self.frame)
         if reference is None:
             return math.nan
-        mask = self._mask(self.structure, self._shown().maps[self.frame])
+        mask = self._mask(self.structure, self._current_loop().maps[self.frame])
         return float(dice_of_counts(np.array((mask & reference).sum()), np.array(mask.sum() + reference.sum())))
 
     def areas(self) -> IntArray:
-        """(T,) pixels of the structure that is edited in each frame of the loop."""
-        return np.array([self._mask(self.structure, one).sum() for one in self._shown().maps], np.int64)
+        """Count the pixels (T,) of the current structure in each frame of the loop."""
+        return np.array([self._mask(self.structure, one).sum() for one in self._current_loop().maps], np.int64)
 
     def ejection_fraction(self) -> float:
-        """Ejection fraction in percent between the frames of largest and smallest area of the left ventricle.
+        """Compute the ejection fraction in percent between the frames of largest and smallest ventricular area.
 
         The method of disks needs no pixel size for a ratio, provided that pixels of the file are square. NaN
         without a white box of the left ventricle or for a single frame.
         """
-        loop = self._shown()
+        loop = self._current_loop()
         if "lv" not in self.boxes or len(loop.maps) < 2:
             return math.nan
         masks = [self._mask("lv", one) for one in loop.maps]
@@ -241,8 +241,8 @@ class ParcelEditor:
         return ejection_fraction(simpson_volume(largest, spacing), simpson_volume(smallest, spacing))
 
     def rows(self) -> list[list[object]]:
-        """Rows of the table of parcels in the frame that is shown, see :data:`COLUMNS`: largest share first."""
-        selector, loop = self.box().selector_, self._shown()
+        """Build the table of the parcels in the current frame, see :data:`COLUMNS`; the largest share is first."""
+        selector, loop = self.box().selector_, self._current_loop()
         known = selector.posterior_
         pixels = np.bincount(loop.maps[self.frame].ravel(), minlength=selector.n_parcels_)
         order = sorted(np.flatnonzero(pixels[: selector.n_parcels_]), key=lambda k: (-selector.share_[k], k))
@@ -263,16 +263,16 @@ class ParcelEditor:
 
     @property
     def picture_shape(self) -> tuple[int, int]:
-        """(height, width) of the pictures."""
-        return display_shape(self._shown().shape, None)
+        """Return the (height, width) of the pictures."""
+        return display_shape(self._current_loop().shape, None)
 
     def picture(self) -> ByteArray:
-        """The frame with the borders of its parcels, the parcels of the structure and its outline.
+        """Draw the frame with the borders of its parcels, the parcels of the structure and its outline.
 
         Returns:
             (height, width, 3) uint8.
         """
-        loop, shape = self._shown(), self.picture_shape
+        loop, shape = self._current_loop(), self.picture_shape
         painter = Painter(shape, loop.maps.shape[1])
         value = list(self.boxes).index(self.structure) + 1
         mask = self.masks()[self.structure]
@@ -285,7 +285,7 @@ class ParcelEditor:
         box = self._current[structure]
         return box.steps(box.selector_.predict(parcel_map[None])[0], parcel_map)
 
-    def _shown(self) -> ParcelLoop:
+    def _current_loop(self) -> ParcelLoop:
         if self.loop is None:
             raise ParameterError("no loop is loaded: load one, or take the example")
         return self.loop
@@ -299,7 +299,7 @@ class ParcelEditor:
         self._edits = edits
 
     def _apply(self, edits: _Edits) -> None:
-        """Choose the parcels of structures whose edits changed; errors leave everything as it was."""
+        """Choose the parcels of structures whose edits changed; an error leaves the state unchanged."""
         fresh = dict(self._current)
         for name, box in self.boxes.items():
             own = edits.opinions[name]
@@ -317,7 +317,7 @@ def _with_steps(box: ParcelSegmenter, steps: PostProcessing) -> ParcelSegmenter:
 
 
 def _share(inside: float, outside: float) -> str:
-    """Share and weight of one kind of evidence; empty without any."""
+    """Format the share and weight of one kind of evidence; empty without evidence."""
     total = inside + outside
     return f"{inside / total:.0%} of {total:.0f}" if total else ""
 

@@ -1,4 +1,4 @@
-"""The tab of the page that recognises the view of a loop and shows the labelled frames that are nearest to it."""
+"""Tab of the page that recognises the view of a loop and shows the nearest labelled frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENLARGED = 5
 
 
 class ViewsTab:
-    """The tab of the views.
+    """Tab of the views.
 
     Args:
         model: The model of the analysis, with its bank of labelled frames.
@@ -57,7 +57,7 @@ class ViewsTab:
 
 
 def describe_view(found: ViewResult) -> str:
-    """The view and its votes in words."""
+    """Describe the view and its votes in words."""
     votes = sorted(found.votes.items(), key=lambda vote: -vote[1])
     shares = ", ".join(f"{view} {share:.0%}" for view, share in votes if share >= 0.005)
     doubt = " (unsure)" if found.unsure else ""

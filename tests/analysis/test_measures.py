@@ -8,7 +8,7 @@ import pytest
 from alan.analysis import Flag, LoopResult, Measure, ViewEvidence
 from alan.analysis.measures import BeatMeasures, Grid, Size, measure_curves, outline_length_cm, summarise_beats
 from alan.analysis.patients import KeyMasks, summarise_patients
-from alan.analysis.quality import FLAGS, Evidence, judge
+from alan.analysis.quality import FLAGS, Evidence, find_flags
 from alan.analysis.results import BeatResult
 from alan.cardiac import Beat, find_beats
 
@@ -83,7 +83,7 @@ def evidence(**changes):
 
 
 def test_a_clean_loop_has_no_doubt():
-    assert judge(evidence()) == ()
+    assert find_flags(evidence()) == ()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_clean_loop_has_no_doubt():
     ],
 )
 def test_each_doubt_is_raised_for_its_reason(code, changes):
-    found = {flag.code: flag.reason for flag in judge(evidence(**changes))}
+    found = {flag.code: flag.reason for flag in find_flags(evidence(**changes))}
     assert code in found
     assert found[code]
     assert code in FLAGS
