@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class AlanError(Exception):
@@ -48,6 +49,31 @@ class LockError(AlanError):
 
 class AlanWarning(UserWarning):
     """Something was skipped or looks wrong, and the work continues."""
+
+
+#: Exceptions of the parsing of damaged content, by Python and by HDF5, safetensors and torch.
+_DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+
+
+@contextlib.contextmanager
+def damaged(kind: type[AlanError], what: str, remedy: str) -> Iterator[None]:
+    """Report the exceptions of a block that parses a file as one error.
+
+    Args:
+        kind: Class of the error; errors of this class pass unchanged.
+        what: Start of the message, the file and what is wrong with it; the exception follows in brackets.
+        remedy: End of the message.
+
+    Raises:
+        AlanError: An error of ``kind``, in place of the exceptions that damaged content causes.
+    """
+    try:
+        yield
+    except kind:
+        raise
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise kind(f"{what} ({reason}): {remedy}") from error
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

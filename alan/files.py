@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alan.errors import DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
 
@@ -86,6 +88,42 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Write a binary file atomically.
+
+    Args:
+        path: The file.
+        content: Its content.
+    """
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_rows(path: str | os.PathLike[str], header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write rows as a CSV file, atomically.
+
+    Args:
+        path: The file.
+        header: Names of the columns.
+        rows: Values of the cells, in the order of the columns.
+    """
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
+    """Write a table as a CSV file without its index, atomically; numbers have six digits.
+
+    Args:
+        path: The file.
+        table: The table.
+    """
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

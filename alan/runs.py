@@ -31,7 +31,7 @@ import yaml
 
 from alan._version import __version__
 from alan.errors import AlanError, AlanWarning, ConfigError, DataError, SkippedError
-from alan.files import atomic, redact, write_json, write_text
+from alan.files import redact, write_json, write_rows, write_text
 from alan.locks import LOCK, lock_folder
 
 #: The configuration of a run, its mark of completion and its list of skipped files, in its folder.
@@ -248,11 +248,8 @@ def report_failures(
     if not failures and not rows:
         path.unlink(missing_ok=True)
         return
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("file", "reason", "output") if output else ("file", "reason"))
-        writer.writerows(rows)
-        writer.writerows([(*failure, output) if output else failure for failure in failures])
+    rows += [[*failure, output] if output else [*failure] for failure in failures]
+    write_rows(path, ("file", "reason", "output") if output else ("file", "reason"), rows)
     if not failures:
         return
     skipped = len(failures) if skipped is None else skipped

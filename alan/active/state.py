@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alan.errors import ConfigError, DataError
+from alan.errors import ConfigError, DataError, damaged
 from alan.files import read_json, write_json
 
 SCHEMA = "alan-active/1"
@@ -88,13 +88,12 @@ def read_state(folder: Path, frames: str | None = None) -> State:
         ConfigError: The run was made on other frames.
     """
     entry = read_json(folder / STATE)
-    try:
+    with damaged(DataError, f"{folder / STATE}: damaged", "start again with overwrite=true"):
         if entry["schema"] != SCHEMA:
             raise DataError(f"{folder / STATE}: schema {entry['schema']!r} where a run has {SCHEMA!r}")
         initial = {int(seed): positions for seed, positions in entry["initial"].items()}
         state = State(entry["frames"], initial, [FinishedPhase(**record) for record in entry["records"]])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{folder / STATE}: damaged ({error}); start again with overwrite=true") from error
+
     if frames is not None and state.frames != frames:
         raise ConfigError(
             f"{folder}: was made on other frames than the store holds now: give another folder, or overwrite=true"

@@ -16,7 +16,7 @@ from alan.active.protocol import ActiveFrames
 from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.active.state import SCHEMA, State
 from alan.arrays import ByteArray
-from alan.files import atomic, write_json
+from alan.files import write_json, write_table
 from alan.runs import plain, provenance
 
 #: Side in pixels of the thumbnails whose correlation measures the likeness of images.
@@ -58,10 +58,10 @@ def write_phases(folder: Path, state: State, frames: ActiveFrames) -> pd.DataFra
             }
         )
     table = pd.DataFrame(rows)
-    _write_csv(folder / "phases.csv", table)
+    write_table(folder / "phases.csv", table)
     for function, seed in dict.fromkeys((record.function, record.seed) for record in state.finished):
         positions = state.labelled(function, seed)
-        _write_csv(
+        write_table(
             folder / "labelled" / f"{function}_{seed}.csv", pd.DataFrame(map(frames.pool.describe, positions))
         )
     return table
@@ -215,8 +215,3 @@ def _known_share(before: NDArray[Any], chosen: NDArray[Any]) -> float:
         found.append(patient in known)
         known.add(patient)
     return float(np.mean(found)) if found else float("nan")
-
-
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    with atomic(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")

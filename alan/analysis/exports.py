@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +24,7 @@ from alan.data.preprocessing import Preprocessing
 from alan.downstream.segmentation import write_label_map
 from alan.errors import DataError
 from alan.extras import third_party
-from alan.files import atomic
+from alan.files import atomic, write_rows
 
 if TYPE_CHECKING:
     from alan.analysis.loop import Loop
@@ -203,12 +202,12 @@ def _overlay(job: _Job) -> Iterator[_Sink]:
 
         yield take
     if job.evidence is not None:
-        with atomic(job.out / PARCELS) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(entry.column for entry in COLUMNS)
-            for frame, name in job.names.items():
-                rows = job.evidence.rows(result.structures, job.labels[frame], _phase(name), frame)
-                writer.writerows(cells(row) for row in rows)
+        rows = (
+            cells(row)
+            for frame, name in job.names.items()
+            for row in job.evidence.rows(result.structures, job.labels[frame], _phase(name), frame)
+        )
+        write_rows(job.out / PARCELS, (entry.column for entry in COLUMNS), rows)
 
 
 @contextlib.contextmanager

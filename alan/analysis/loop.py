@@ -27,7 +27,7 @@ from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.fan import Fan, enclosing
 from alan.data.fan_search import find_panels
-from alan.data.io.base import Spacing
+from alan.data.io.base import Spacing, mean_frame_rate
 from alan.data.io.cine import frame_source
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import FrameSource
@@ -275,10 +275,8 @@ def _loop(
     text, found = _text(stream, panel.kept)
     pixel, origin, how = _pixel(stream, panel, spacing)
     times = header.times if frame_rate is None else np.arange(stream.n_frames) / frame_rate
-    rate = None if times is None or len(times) < 2 else (len(times) - 1) / float(times[-1])
-    slow = (
-        (f"{rate:.3g} frames per second: end-systole may lie between two frames",) if rate and rate < _SLOW else ()
-    )
+    fps = mean_frame_rate(times)
+    slow = (f"{fps:.3g} frames per second: end-systole may lie between two frames",) if fps and fps < _SLOW else ()
     waves = header.attributes.get("r_wave_times")
     return Loop(
         source.name,

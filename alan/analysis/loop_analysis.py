@@ -21,6 +21,7 @@ from alan.analysis.results import LoopResult, Measure, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, find_loop_beats, segment_loop, settle_beats
 from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.bounds import bounded
+from alan.data.io.base import mean_frame_rate
 from alan.errors import ConfigError
 
 #: Number of frames to decode at a time.
@@ -95,7 +96,7 @@ def analyze_loop(
         screen_shape=loop.screen_shape,
         box=(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start),
         pixel_mm=loop.pixel_mm,
-        frame_rate_hz=_frame_rate(loop.times_s),
+        frame_rate_hz=mean_frame_rate(loop.times_s),
         notes=loop.notes,
         provenance=provenance,
     )
@@ -190,9 +191,3 @@ def _view(
     names = tuple(f"{model.bank.views[row]} {row}" for row in found.neighbours)
     view = ViewEvidence(found.view, found.share, found.votes, names, unsure=found.unsure)
     return view, found.thumbnails
-
-
-def _frame_rate(times: NDArray[np.float64] | None) -> float | None:
-    if times is None or len(times) < 2:
-        return None
-    return 1 / float(np.median(np.diff(times)))

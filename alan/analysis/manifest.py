@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from alan.errors import DataError, nearest
+from alan.errors import DataError, damaged, nearest
 from alan.shipped import folders
 
 SCHEMA = "alan-model/1"
@@ -67,7 +67,7 @@ class Manifest:
                 hint = nearest(os.fspath(path_or_name), sorted(known))
                 raise DataError(f"{path_or_name}: no such model; {hint}")
             path = known[os.fspath(path_or_name)]
-        try:
+        with damaged(DataError, f"{path} is not a manifest of a model", "see alan.analysis.Manifest"):
             value = json.loads(path.read_text(encoding="utf-8"))
             if value["schema"] != SCHEMA:
                 raise ValueError(f"its schema is {value['schema']!r}, not {SCHEMA!r}")
@@ -84,10 +84,6 @@ class Manifest:
             if not all(math.isfinite(part) and part >= 0 for pair in spread.values() for part in pair):
                 raise ValueError(f"its spread is {spread}, not of finite numbers from 0")
             return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank, spread)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{path} is not a manifest of a model ({error}): see alan.analysis.Manifest"
-            ) from error
 
     def box_names(self) -> list[str]:
         """Names of all white boxes, each once."""

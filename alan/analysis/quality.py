@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from alan.analysis.measures import BeatMeasures, Curves
 from alan.analysis.results import Flag, ViewEvidence
 from alan.cardiac import Beat
+from alan.data.io.base import mean_frame_rate
 
 #: Code of each flag to its meaning.
 FLAGS = {
@@ -102,9 +103,9 @@ def _doubts_about_time(e: Evidence) -> Iterator[tuple[str, str]]:
     if e.times is None:
         yield "times_unknown", "the times of the frames are unknown: give --frame-rate"
         return
-    frame_rate = 1 / float(np.median(np.diff(e.times)))
-    if frame_rate < _LOW_RATE_HZ:
-        yield "low_frame_rate", f"{frame_rate:.1f} frames per second, less than {_LOW_RATE_HZ:g}"
+    fps = mean_frame_rate(e.times)
+    if fps is not None and fps < _LOW_RATE_HZ:
+        yield "low_frame_rate", f"{fps:.1f} frames per second, less than {_LOW_RATE_HZ:g}"
     complete = [beat for beat in e.beats if beat.complete]
     if not e.beats:
         yield "no_beat", f"no contraction in {e.times[-1] - e.times[0]:.1f} s"

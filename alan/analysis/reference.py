@@ -15,7 +15,7 @@ from alan.data.pseudonyms import patient_key
 from alan.errors import AlanWarning, DataError
 from alan.evaluation.columns import ColumnEntry
 from alan.evaluation.summary import agreement
-from alan.files import atomic
+from alan.files import write_table
 
 AGREEMENT = "agreement.csv"
 COLUMNS = (
@@ -86,9 +86,7 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
             AlanWarning,
             stacklevel=2,
         )
-    with atomic(folder / AGREEMENT) as temporary:
-        table = pd.DataFrame(rows, columns=[entry.column for entry in COLUMNS])
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    write_table(folder / AGREEMENT, pd.DataFrame(rows, columns=[entry.column for entry in COLUMNS]))
     return len(rows)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from alan.errors import DataError
+from alan.errors import DataError, damaged
 from alan.files import write_text
 from alan.runs import plain
 
@@ -205,15 +205,11 @@ class LoopResult(LoopMeasurements):
         Raises:
             DataError: The file is missing or damaged.
         """
-        try:
+        with damaged(DataError, f"{path}: the result cannot be read", "delete its folder and run again"):
             value = json.loads(path.read_text(encoding="utf-8"))
             if value.pop("schema") != SCHEMA:
                 raise ValueError(f"its schema is not {SCHEMA}")
             return cls(**_parse(value))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{path}: the result cannot be read ({error}): delete its folder and run again"
-            ) from error
 
 
 @dataclass(frozen=True)

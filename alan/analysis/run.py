@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import multiprocessing
 import os
@@ -33,7 +32,7 @@ from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.errors import ConfigError, DataError, ParameterError
-from alan.files import atomic, fingerprint, read_json, write_json
+from alan.files import atomic, fingerprint, read_json, write_json, write_rows
 from alan.runs import FAILURES, open_run, report_failures
 
 _log = logging.getLogger(__name__)
@@ -382,7 +381,5 @@ def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
 
 def _write_key(path: Path, sources: Sequence[Source]) -> None:
     """Write the table that links pseudonyms to files."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("loop", "patient", "file"))
-        writer.writerows((source.name, source.patient, source.path) for source in sources)
+    rows = ((source.name, source.patient, source.path) for source in sources)
+    write_rows(path, ("loop", "patient", "file"), rows)

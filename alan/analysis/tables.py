@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import Any, Protocol
 
 from alan.analysis.results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult
 from alan.data.structures import STRUCTURES
-from alan.errors import DataError
+from alan.errors import DataError, damaged
 from alan.evaluation.columns import ColumnEntry
-from alan.files import atomic
+from alan.files import atomic, write_rows
 
 PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY = "patients.csv", "loops.csv", "beats.csv", "frames.csv", "columns.csv"
 #: Everything that :func:`write_tables` writes into its folder.
@@ -158,11 +159,8 @@ def write_tables(
                 writers[BEATS].writerow(cells(_beat_row(loop, number, beat)))
             for frame in loop.frames:
                 writers[FRAMES].writerow(cells(_frame_row(loop, frame, structures)))
-        dictionary = stack.enter_context(atomic(folder / DICTIONARY))
-        file = stack.enter_context(dictionary.open("w", newline="", encoding="utf-8"))
-        writer = csv.writer(file)
-        writer.writerow(("file", *ColumnEntry._fields))
-        writer.writerows((name, *entry) for name, entries in columns.items() for entry in entries)
+    rows = ((name, *entry) for name, entries in columns.items() for entry in entries)
+    write_rows(folder / DICTIONARY, ("file", *ColumnEntry._fields), rows)
 
 
 def read_loops(folder: Path, names: Iterable[str] | None = None) -> Iterator[LoopResult]:
@@ -193,11 +191,8 @@ def read_patients(folder: Path) -> list[PatientResult]:
         DataError: The table is missing or damaged.
     """
     path = folder / PATIENTS
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [_patient(row) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}): run alan analyze again") from error
+    with damaged(DataError, f"{path}: cannot be read", "run alan analyze again"):
+        return [_patient(row) for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))]
 
 
 def _patient(row: dict[str, str]) -> PatientResult:

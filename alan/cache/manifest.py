@@ -11,7 +11,7 @@ import numpy as np
 
 from alan._version import __version__
 from alan.cache.layout import KINDS
-from alan.errors import CacheError
+from alan.errors import CacheError, damaged
 
 #: Name and version of the file format; a reader refuses any other.
 SCHEMA = "alan-features/2"
@@ -78,7 +78,7 @@ class CacheManifest:
             raise CacheError(
                 f"{where}: schema is {schema!r}, this version reads {SCHEMA!r}; write it again with `alan cache`"
             )
-        try:
+        with damaged(CacheError, f"{where}: the manifest is damaged", "write it again with `alan cache`"):
             settings, what = (json.loads(read_attribute(attributes, name)) for name in ("settings", "what"))
             if not isinstance(settings, dict) or not set(what) <= set(KINDS):
                 raise ValueError(f"what is {what!r}, settings {settings!r}")
@@ -91,11 +91,6 @@ class CacheManifest:
                 settings=settings,
                 created_by=read_attribute(attributes, "created_by"),
             )
-        except (KeyError, ValueError, TypeError, RecursionError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CacheError(
-                f"{where}: the manifest is damaged ({reason}); write it again with `alan cache`"
-            ) from error
 
 
 def write_attribute(attributes: Any, name: str, text: str) -> None:

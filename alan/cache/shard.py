@@ -38,7 +38,7 @@ from alan.cache.layout import (
     read_index,
 )
 from alan.cache.manifest import CacheManifest, write_attribute
-from alan.errors import CacheError, ParameterError
+from alan.errors import CacheError, ParameterError, damaged
 from alan.files import atomic
 
 _log = logging.getLogger(__name__)
@@ -165,10 +165,8 @@ class Shard:
         words = CacheManifest.read(self._file.attrs, str(self.path)).differences(manifest)
         if words:
             raise CacheError(f"{self.path}: belongs to another cache ({'; '.join(words)}): {remedy}")
-        try:
+        with damaged(CacheError, f"{self.path}: damaged", remedy):
             written, index = int(self._file.attrs["ranks"]), read_index(self._file, self.path)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise CacheError(f"{self.path}: damaged ({_one_line(error)}): {remedy}") from error
         if written != ranks:
             raise CacheError(
                 f"{self.path}: was started with {written} processes, now {ranks}: use as many devices, or {remedy}"

@@ -9,7 +9,7 @@ from typing import Any
 from alan.active.settings import ActiveLoop, Passes, PoolData
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import ParameterError
-from alan.files import atomic
+from alan.files import write_bytes, write_table
 from alan.runs import FAILURES, open_run, report_failures
 from alan.supervised.settings import TrainingSettings
 
@@ -117,10 +117,8 @@ def active_suggest(
         heading = f"Label next: the first {len(found.frames)} of {len(found.table)}, by {title}"
         titles = [f"{row.rank}  {row.image}" for row in found.table.head(len(found.frames)).itertuples()]
         sheet = png(uncertainty_sheet(found.frames, found.labels, found.maps, titles, heading))
-        with atomic(folder / SHEET) as temporary:
-            temporary.write_bytes(sheet)
-        with atomic(folder / LIST) as temporary:
-            found.table.to_csv(temporary, index=False, float_format="%.6g")
+        write_bytes(folder / SHEET, sheet)
+        write_table(folder / LIST, found.table)
         run.finish()
         _log.info("%s: %d of %d images, in the order of priority", folder / LIST, len(found.table), len(pool))
         report_failures(folder / FAILURES, found.failures, len(pool), strict=strict)

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from alan.backbone.checkpoint import load_plain
 from alan.cli import signals
-from alan.files import atomic, naming_full_disk, write_text
+from alan.files import naming_full_disk, write_bytes, write_text
 from alan.runs import CONFIG, Run
 from alan.trainer import LastCheckpoint
 
@@ -101,8 +101,7 @@ class CheckpointFiles(TorchCheckpointIO):
         """Write next to ``path``, then rename; Lightning would copy it from the system's temporary folder."""
         content = io.BytesIO()  # torch's own writer hides what went wrong with a file
         torch.save(checkpoint, content)
-        with atomic(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        write_bytes(path, content.getbuffer())
 
     @override
     def load_checkpoint(

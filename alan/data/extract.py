@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import shutil
@@ -22,7 +21,7 @@ from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.readers.base import SIMULATION, is_simulated
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanError, AlanWarning, DataError
-from alan.files import atomic, files_below, fingerprint, read_json, short_name, write_json
+from alan.files import files_below, fingerprint, read_json, short_name, write_json, write_rows
 from alan.runs import FAILURES, Run, open_run, report_failures
 
 _log = logging.getLogger(__name__)
@@ -208,10 +207,7 @@ def _write_stills(cine: Cine, folder: Path, loop: _Loop, every: int) -> list[lis
 
 def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
     """Move the stills to their place and mark the run complete; can be killed anywhere and done again."""
-    with atomic(run.folder / MANIFEST) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(rows)
+    write_rows(run.folder / MANIFEST, COLUMNS, rows)
     unfinished, images = run.folder / _UNFINISHED / _IMAGES, run.folder / _IMAGES
     if not images.exists():
         unfinished.replace(images)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from alan.downstream.soft_parcels import ParcelMember, load_parcel_member
-from alan.errors import CheckpointError, DataError, ParameterError
+from alan.errors import CheckpointError, DataError, ParameterError, damaged
 from alan.files import read_json, write_json
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.segmenter import Segmenter, load_segmenter
@@ -106,7 +106,7 @@ def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:
         raise CheckpointError(f"{file}: not an ensemble (schema {SCHEMA}); make one with `alan ensemble`")
     members: dict[str, Any] = {}
     weights: dict[str, float] = {}
-    try:
+    with damaged(CheckpointError, f"{file}: the ensemble is malformed", "run `alan ensemble` again"):
         for row in entry["members"]:
             name = row["name"]
             members[name] = _member(file, name, row["path"], row["fingerprint"])
@@ -114,11 +114,6 @@ def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:
         average = entry.get("average", "probabilities")
         ensemble = EnsembleSegmenter(members, weights, entry["provenance"], average=average)
         stated = entry["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{file}: the ensemble is malformed ({reason}): run `alan ensemble` again"
-        ) from error
     if ensemble.fingerprint != stated:
         raise CheckpointError(f"{file}: its weights were changed after it was written: run `alan ensemble` again")
     return ensemble

@@ -17,7 +17,7 @@ from alan.downstream.whitebox.jsonfile import dump
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.several import Temperature, check_parcels
-from alan.errors import CheckpointError, ParameterError
+from alan.errors import CheckpointError, ParameterError, damaged
 from alan.files import fingerprint, read_json
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.maps import pixel_sector
@@ -192,13 +192,10 @@ def load_parcel_member(path: str | os.PathLike[str]) -> ParcelMember:
     entry = read_json(file)
     if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
         raise CheckpointError(f"{file}: not a parcel member (schema {SCHEMA}); write it with save_parcel_member")
-    try:
+    with damaged(CheckpointError, f"{file}: the parcel member is malformed", "write it again"):
         model = load_parcels(file.parent / entry["parcels"])
         member = ParcelMember(model, entry["structures"], entry["temperature"])
         stated = entry["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file}: the parcel member is malformed ({reason}): write it again") from error
     if member.fingerprint != stated:
         raise CheckpointError(f"{file}: it or its parcel model was changed after it was written: write it again")
     return member

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from alan._version import __version__
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import CheckpointError, ParameterError, SplitLeakError
-from alan.files import atomic, fingerprint, redact
+from alan.files import fingerprint, redact, write_table
 from alan.runs import open_run, plain
 from alan.supervised.settings import Average, Objective, Sampler
 
@@ -141,8 +141,7 @@ def run_ensemble(
             found = score_weights(
                 predictions, list(loaded), weights if isinstance(weights, dict) else None, objective
             )
-        with atomic(folder / HISTORY) as temporary:
-            found.history.to_csv(temporary, index=False, float_format="%.6g")
+        write_table(folder / HISTORY, found.history)
         validation = {
             "store": frames.fingerprint,
             "patients": int(table["patient"].nunique()),

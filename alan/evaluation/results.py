@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from alan.errors import DataError
-from alan.files import atomic, read_json, write_json
+from alan.files import atomic, read_json, write_json, write_table
 from alan.runs import CONFIG, plain
 
 SCHEMA = "alan-results/2"
@@ -69,8 +69,7 @@ def write_result(out: Path, result: Result, cases_name: str) -> None:
     """
     tables = {cases_name: result.cases} | ({} if result.volumes is None else {VOLUMES: result.volumes})
     for name, table in tables.items():
-        with atomic(out / name) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g")
+        write_table(out / name, table)
     for name, model in result.models.items():
         write_json(out / "models" / name, plain(model))
     if result.examples:

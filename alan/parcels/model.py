@@ -21,7 +21,7 @@ from alan.backbone.checkpoint import load_plain
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
-from alan.errors import CheckpointError, ParameterError, nearest
+from alan.errors import CheckpointError, ParameterError, damaged, nearest
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads.base import TokenHead
@@ -247,15 +247,11 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
         names = [name for name in shipped() if name.endswith("-parcels")]
         raise CheckpointError(f"{file}: no such file and no shipped parcels: {nearest(str(file), names)}")
     entry, state = _read_checkpoint(file) if file.suffix == ".ckpt" else _read_safetensors(file)
-    try:
+    with damaged(CheckpointError, f"{file}: the description of the parcel model is damaged", "export it again"):
         origin, settings, sector_only = entry["backbone"], entry["head"], bool(entry["sector_only"])
         source, expected = origin["source"], str(origin["fingerprint"])
         if not isinstance(settings, dict) or not isinstance(source, str | None):
             raise TypeError(f"head is {settings!r}, source {source!r}")
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{file}: the description of the parcel model lacks {error}: export it again"
-        ) from error
     if backbone is None:
         backbone = _find_backbone(file, origin)
     check_backbone(str(file), expected, source, backbone.fingerprint)
@@ -270,15 +266,11 @@ def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None)
 def _refine(file: Path, settings: Mapping[str, Any] | None) -> GuidedFilter | None:
     if settings is None:
         return None
-    try:
+    with damaged(CheckpointError, f"{file}: its refinement {settings!r} cannot be read", "export it again"):
         kind = settings["kind"]
         if kind != "guided":
             raise CheckpointError(f"{file}: unknown kind of refinement {kind!r}: {nearest(str(kind), ['guided'])}")
         return GuidedFilter(int(settings["radius"]), float(settings["eps"]), int(settings["subsample"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{file}: its refinement {settings!r} cannot be read ({error}): export it again"
-        ) from error
 
 
 def check_backbone(where: str, expected: str, source: str | None, given: str) -> None:

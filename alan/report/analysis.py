@@ -14,7 +14,6 @@ import numpy as np
 from alan.analysis.reference import read_agreement
 from alan.analysis.results import Measure, PatientResult
 from alan.analysis.tables import read_loops, read_patients
-from alan.report.analysis_figures import inline_picture
 from alan.report.figures import agreement_figure
 from alan.report.html import render_page
 from alan.report.patient import (
@@ -26,7 +25,7 @@ from alan.report.patient import (
     whole_cell,
     write_patient_page,
 )
-from alan.report.pictures import make_picture
+from alan.report.pictures import make_picture, read_picture
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import UNDEFINED, number, plural
 from alan.runs import FAILURES, provenance
@@ -143,7 +142,7 @@ def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, An
         for name in patient.loops[:1]:
             for file in ("ed.png", "frame.png"):
                 alternative = f"Patient {patient.patient}, loop {name}, with outlines"
-                picture = inline_picture(loop_folder(root, name) / file, _THUMBNAIL, alternative)
+                picture = read_picture(loop_folder(root, name) / file, _THUMBNAIL, alternative)
                 if picture is not None:
                     caption = f"{patient.patient}: {text}"
                     found.append({"link": _page(patient), "picture": picture, "caption": caption})
@@ -184,7 +183,6 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
     bias = number(statistics["mean_bias"]["value"])
     picture = make_picture(
         agreement_figure([panel], "reference"),
-        "agreement",
         "Agreement of the ejection fraction with the reference (Bland and Altman). Each point is a patient. The "
         "solid line is the mean bias, the dashed lines are the limits of agreement; triangles lie beyond it.",
         f"Scatter plot of the error of the ejection fraction against its mean, {n}: mean bias {bias} points.",

@@ -1,67 +1,20 @@
-"""Pictures and curves of an analysis for its pages: inline, so that a page is one file."""
+"""Curves of an analysis for its pages, drawn as SVG inside the page."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
-from PIL import Image
 
 from alan.analysis.results import LoopResult
 from alan.report.words import number, plural, structure_name
 
-_QUALITY = 85
 #: Size of the curve in units of its own, its margins (left, right, top, bottom), and the number of ticks.
 _SIZE, _MARGINS, _TICKS = (640, 250), (56, 14, 26, 44), 4
-
-
-@dataclass(frozen=True)
-class InlinePicture:
-    """Picture inside a page.
-
-    Attributes:
-        data: Address that contains the picture.
-        width: Width in pixels.
-        height: Height in pixels.
-        alternative: Description of what the picture shows.
-        caption: Text below the picture.
-    """
-
-    data: str
-    width: int
-    height: int
-    alternative: str
-    caption: str = ""
-
-
-def inline_picture(path: Path, longest: int, alternative: str, caption: str = "") -> InlinePicture | None:
-    """Read a picture for a page, as JPEG of limited size.
-
-    Args:
-        path: The picture.
-        longest: Longest side in pixels.
-        alternative: Description of what it shows.
-        caption: Text below it.
-
-    Returns:
-        The picture; None if there is no such file.
-    """
-    if not path.is_file():
-        return None
-    buffer = io.BytesIO()
-    with Image.open(path) as image:
-        small = image.convert("RGB")
-        small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        small.save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
-    data = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return InlinePicture(data, *small.size, alternative, caption)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from alan.evaluation.columns import COLUMNS, DATA, ColumnEntry
 from alan.evaluation.scoring import METRICS
 from alan.evaluation.summary import EF_STATISTICS
 from alan.evaluation.volumes import VOLUME_METRICS
-from alan.files import atomic, write_text
+from alan.files import write_rows, write_table, write_text
 from alan.report import label_efficiency, networks, tables
 from alan.report.table import Table, to_latex
 
@@ -58,13 +58,11 @@ def write_files(
         written: Tables of ``summary.tex``.
         columns: File name to its columns, for ``columns.csv``; those of ``summary.csv`` set its order.
     """
-    with atomic(folder / SUMMARY) as temporary:
-        names = [entry.column for entry in columns[SUMMARY]]
-        pd.DataFrame(list(rows), columns=names).to_csv(temporary, index=False, float_format="%.6g")
+    names = [entry.column for entry in columns[SUMMARY]]
+    write_table(folder / SUMMARY, pd.DataFrame(list(rows), columns=names))
     write_text(folder / SUMMARY_TEX, to_latex(written))
-    with atomic(folder / DICTIONARY) as temporary:
-        entries = [(file, *entry) for file, part in columns.items() for entry in part]
-        pd.DataFrame(entries, columns=["file", *ColumnEntry._fields]).to_csv(temporary, index=False)
+    entries = [(file, *entry) for file, part in columns.items() for entry in part]
+    write_rows(folder / DICTIONARY, ("file", *ColumnEntry._fields), entries)
 
 
 def write_summary(folder: Path, results: Mapping[str, Any]) -> None:

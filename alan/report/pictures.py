@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,42 +13,50 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 from alan.evaluation.results import EXAMPLES
-from alan.files import atomic
+from alan.files import write_bytes
 from alan.report import figures, label_efficiency
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
 from alan.report.words import join_words, method_label, number, percent, phase_name, plural, structure_name, where
 
 _PIXELS_PER_INCH = 118
+#: Quality of JPEG pictures.
+_QUALITY = 85
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Figure in a page.
+    """Picture inside a page.
 
     Attributes:
-        file: Name of the file in ``figures/``.
-        data: The PNG as base64 text.
-        caption: Text below the figure.
-        alternative: Description of what the figure shows, for readers who cannot see it.
-        width: Width on the page in CSS pixels, so that all figures have type of one size.
+        content: The PNG or JPEG file.
+        caption: Text below the picture.
+        alternative: Description of what the picture shows, for readers who cannot see it.
+        width: Width on the page in CSS pixels.
+        height: Height on the page in CSS pixels; None keeps the aspect ratio.
     """
 
-    file: str
-    data: str
+    content: bytes
     caption: str
     alternative: str
     width: int
+    height: int | None = None
+
+    @property
+    def data(self) -> str:
+        """Address (URL) that contains the picture."""
+        kind = "png" if self.content.startswith(b"\x89PNG") else "jpeg"
+        return f"data:image/{kind};base64,{base64.b64encode(self.content).decode()}"
 
 
-def make_picture(figure: Figure, file: str, caption: str, alternative: str, *, simulated: bool) -> Picture:
-    """Prepare a figure for a page.
+def make_picture(figure: Figure, caption: str, alternative: str, *, simulated: bool) -> Picture:
+    """Draw a figure for a page; type has one size in all figures.
 
     Args:
         figure: The figure.
-        file: Name of its file, if it is written too.
         caption: Text below the figure.
         alternative: Description of what the figure shows.
         simulated: Whether the data are simulated; the figure then says so.
@@ -56,7 +65,29 @@ def make_picture(figure: Figure, file: str, caption: str, alternative: str, *, s
         figure.text(1, 0, "simulated data", ha="right", va="top", fontsize=8, color="#b42318")
     content = figures.png(figure)
     width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // figures.DPI  # of the header of the PNG
-    return Picture(file, base64.b64encode(content).decode(), caption, alternative, width)
+    return Picture(content, caption, alternative, width)
+
+
+def read_picture(path: Path, longest: int, alternative: str, caption: str = "") -> Picture | None:
+    """Read a picture for a page, as JPEG of limited size.
+
+    Args:
+        path: The picture.
+        longest: Longest side in pixels.
+        alternative: Description of what it shows.
+        caption: Text below it.
+
+    Returns:
+        The picture; None if there is no such file.
+    """
+    if not path.is_file():
+        return None
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        small.save(buffer, format="JPEG", quality=_QUALITY, subsampling=0)
+    return Picture(buffer.getvalue(), caption, alternative, *small.size)
 
 
 class PictureWriter:
@@ -80,15 +111,11 @@ class PictureWriter:
             alternative: Description of what the figure shows.
             svg: Whether to write it as SVG, too, for use elsewhere.
         """
-        picture = make_picture(figure, f"{name}.png", caption, alternative, simulated=self.simulated)
-        self._write(picture.file, base64.b64decode(picture.data))
+        picture = make_picture(figure, caption, alternative, simulated=self.simulated)
+        write_bytes(self.folder / "figures" / f"{name}.png", picture.content)
         if svg:
-            self._write(f"{name}.svg", figures.svg(figure))
+            write_bytes(self.folder / "figures" / f"{name}.svg", figures.svg(figure))
         return picture
-
-    def _write(self, name: str, content: bytes) -> None:
-        with atomic(self.folder / "figures" / name) as temporary:
-            temporary.write_bytes(content)
 
 
 def segmentation_pictures(writer: PictureWriter, summary: Mapping[str, Any], cases: pd.DataFrame) -> list[Picture]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from alan.data.stills import Stills
 from alan.data.structures import label_colour
 from alan.downstream.segmentation import SegmentedFrames, read_label_map
-from alan.files import atomic
+from alan.files import write_bytes
 from alan.report.figures import STYLE, png
 from alan.report.words import STRUCTURES
 
@@ -94,5 +94,4 @@ def write_sheet(  # noqa: PLR0917 (what is drawn, and where)
     chosen = sorted({places[int(i)] for i in np.linspace(0, len(places) - 1, min(len(places), count)).round()})
     names = [stills.names[n] for n in chosen]
     pictures, labels = [stills.picture(n) for n in chosen], [read_label_map(run, name) for name in names]
-    with atomic(path) as temporary:
-        temporary.write_bytes(png(contact_sheet(pictures, labels, names, structures)))
+    write_bytes(path, png(contact_sheet(pictures, labels, names, structures)))

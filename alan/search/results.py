@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError
-from alan.files import atomic, read_json, write_json, write_text
+from alan.files import read_json, write_json, write_table, write_text
 from alan.runs import plain, provenance
 from alan.search.settings import SearchSettings
 from alan.search.space import Point
@@ -150,8 +150,7 @@ def write_search_results(
         inputs: Path of each store to its fingerprint.
     """
     summary = {**summarise_search(search, settings), "provenance": provenance(inputs)}
-    with atomic(folder / TRIALS) as temporary:
-        trial_table(search).to_csv(temporary, index=False, float_format="%.6g")
+    write_table(folder / TRIALS, trial_table(search))
     if summary["best"]:
         best = summary["best"][0]
         point = Point(**{name: best[name] for name in AXES})

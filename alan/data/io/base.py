@@ -31,6 +31,8 @@ _said: set[str] = set()
 #: The remedy for a damaged file.
 GET_AGAIN = "get the file again, or export it again"
 _POINTER = b"version https://git-lfs."
+#: Smallest range of the steps between frames, as a share of their mean, at which the frame rate is variable.
+_UNEVEN = 0.1
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,26 @@ class Cine(Header):
 def times_at(fps: float | None, count: int) -> NDArray[np.float64] | None:
     """Return the times of frames at a constant rate: (count,) seconds, or None if the rate is unknown."""
     return None if fps is None else np.arange(count) / fps
+
+
+def mean_frame_rate(times: NDArray[np.float64] | None) -> float | None:
+    """Compute the mean number of frames per second.
+
+    Args:
+        times: (T,) increasing times in s, or None if they are unknown.
+
+    Returns:
+        The rate; None for fewer than two frames or unknown times.
+    """
+    return None if times is None or len(times) < 2 else (len(times) - 1) / float(times[-1] - times[0])
+
+
+def variable_rate(times: NDArray[np.float64]) -> tuple[str, ...]:
+    """Note that a frame rate is variable, from increasing times (T,) in s; empty for a constant one."""
+    steps = np.diff(times)
+    if not len(steps) or np.ptp(steps) <= _UNEVEN * steps.mean():
+        return ()
+    return (f"variable frame rate, {1 / steps.max():.4g} to {1 / steps.min():.4g} fps",)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.io.base import Region, Spacing, times_at
+from alan.data.io.base import Region, Spacing, mean_frame_rate, times_at, variable_rate
 from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
 
@@ -37,8 +37,6 @@ MAY_BE_EMPTY = (
 )
 #: Elements of the patient and of the study by which an archive files an object.
 _STUDY = ("PatientID", "IssuerOfPatientID", "PatientName", *MAY_BE_EMPTY)
-#: Steps between frames that differ by more than this share of the mean are a variable rate.
-_UNEVEN = 0.1
 
 
 def lookup(dataset: Any, name: str, group: str) -> Any:
@@ -92,18 +90,13 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     step, steps = attribute_number(dataset, "FrameTime"), numbers(dataset, "FrameTimeVector")
     constant = step is not None and step > 0 and dataset.get("FrameIncrementPointer") == _FRAME_TIME
     if len(steps) > 1 and not constant:
-        times = np.cumsum(steps) - steps[0]
+        times = (np.cumsum(steps) - steps[0]) / 1000
         if len(steps) != count:
             notes.append(f"FrameTimeVector has {len(steps)} steps for {count} frames and is not used")
         elif (np.diff(times) <= 0).any():
             notes.append("FrameTimeVector does not increase and is not used")
         else:
-            fps = 1000 * (count - 1) / float(times[-1])
-            if np.ptp(np.diff(times)) > _UNEVEN * 1000 / fps:
-                notes.append(
-                    f"variable frame rate, {1000 / max(steps[1:]):.4g} to {1000 / min(steps[1:]):.4g} fps"
-                )
-            return times / 1000, fps, tuple(notes)
+            return times, mean_frame_rate(times), (*notes, *variable_rate(times))
     if step is not None and step > 0:
         return times_at(1000 / step, count), 1000 / step, tuple(notes)
     for name in ("CineRate", "RecommendedDisplayFrameRate"):

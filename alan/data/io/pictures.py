@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from alan.arrays import ByteArray
-from alan.data.io.base import GET_AGAIN, Cine, Header, check_size, reading
+from alan.data.io.base import GET_AGAIN, Cine, Header, check_size, mean_frame_rate, reading
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture
@@ -115,7 +115,7 @@ class PageFrames:
         if not shown or min(shown) <= 0:
             return Header(notes=notes), mapping
         times = np.concatenate([[0.0], np.cumsum(shown)])
-        return Header((count - 1) / float(times[-1]), times=times, notes=notes), mapping
+        return Header(mean_frame_rate(times), times=times, notes=notes), mapping
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:

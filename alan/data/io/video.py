@@ -16,7 +16,17 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import GET_AGAIN, MAX_PIXELS, Cine, Header, check_complete, check_size, times_at
+from alan.data.io.base import (
+    GET_AGAIN,
+    MAX_PIXELS,
+    Cine,
+    Header,
+    check_complete,
+    check_size,
+    mean_frame_rate,
+    times_at,
+    variable_rate,
+)
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange
 from alan.data.io.orientation import upright_frames
@@ -28,8 +38,6 @@ _CONTAINERS = "avi,mov,matroska,asf,mpeg,mpegts,mpegvideo"
 _STREAMS = "mov,mpeg,mpegts,mpegvideo,m4v,h264,hevc"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
-#: Steps between time stamps that differ by more than this share of the mean are a variable rate.
-_UNEVEN = 0.1
 
 
 def read_video(path: str | os.PathLike[str]) -> Cine:
@@ -199,14 +207,8 @@ def _times(
         return np.zeros(1), rate, []
     if not (steps > 0).all():  # false for NaN too
         return times_at(rate, len(times)), rate, ["time stamps do not increase, a constant rate is assumed"]
-    mean = float(steps.mean())
-    if np.ptp(steps) > _UNEVEN * mean:
-        return (
-            times - times[0],
-            1 / mean,
-            [f"variable frame rate, {1 / steps.max():.4g} to {1 / steps.min():.4g} fps"],
-        )
-    return times - times[0], rate or 1 / mean, []
+    notes, mean = [*variable_rate(times)], mean_frame_rate(times)
+    return times - times[0], mean if notes else rate or mean, notes
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import SPLITS, VIEWS
 from alan.data.structures import label_names, label_value, parts
-from alan.errors import DataError, ParameterError, nearest
+from alan.errors import DataError, ParameterError, damaged, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 SCHEMA = "alan-frames/2"
 #: Most pixels of a mask at the resolution of the archive.
 _MOST = 2**28
-#: What h5py and this reader raise on damaged files.
-_DAMAGE = (OSError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -371,14 +369,11 @@ class FrameStore:
 
     @contextlib.contextmanager
     def _file(self) -> Iterator[Any]:
-        try:
-            with h5py.File(self.path, "r") as file:
-                yield file
-        except _DAMAGE as error:
-            reason = " ".join(str(error).split())
-            raise DataError(
-                f"{self.path}: not a whole frame store ({reason}); write it again with `alan prepare`"
-            ) from error
+        with (
+            damaged(DataError, f"{self.path}: not a whole frame store", "write it again with `alan prepare`"),
+            h5py.File(self.path, "r") as file,
+        ):
+            yield file
 
 
 def _sequence(index: int, row: dict[str, Any]) -> StoredSequence:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from alan.bounds import PositiveInt, check_parameters
-from alan.errors import CheckpointError, ParameterError
+from alan.errors import CheckpointError, ParameterError, damaged
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.parcels.maps import logits_to_maps
 
@@ -205,7 +205,7 @@ class TokenProbe(BaseEstimator, ABC):
         if entry.get("schema") != SCHEMA or entry.get("kind") != cls.__name__:
             found = f"{entry.get('kind')} of schema {entry.get('schema')}"
             raise CheckpointError(f"{file}: contains {found}, expected {cls.__name__} of {SCHEMA}")
-        try:
+        with damaged(CheckpointError, f"{file}: tensors and settings do not fit together", "save it again"):
             given = entry["parameters"]
             size = given.get("size")
             probe = cls(**{**given, "size": None if size is None else tuple(size)})
@@ -215,11 +215,6 @@ class TokenProbe(BaseEstimator, ABC):
             probe.size_ = (int(fitted["size"][0]), int(fitted["size"][1]))
             probe._set_state(state)
             whole = probe.fingerprint() == entry["fingerprint"]
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"{file}: tensors and settings do not fit together ({reason}): save it again"
-            ) from error
         if not whole:
             raise CheckpointError(f"{file}: changed after it was written; save it again")
         if provenance is not None and probe.provenance != provenance:

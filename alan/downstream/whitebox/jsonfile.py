@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from alan.errors import DataError, ParameterError, nearest
+from alan.errors import DataError, ParameterError, damaged, nearest
 from alan.files import read_json, write_text
 from alan.shipped import shipped
 
@@ -109,20 +108,9 @@ def check_schema(value: Any, schema: str) -> dict[str, Any]:
     return value
 
 
-@contextlib.contextmanager
-def parsing(kind: str) -> Iterator[None]:
-    """Turn the errors of a malformed dictionary into one ``ParameterError``.
-
-    Args:
-        kind: Kind of file, for the message.
-    """
-    try:
-        yield
-    except ParameterError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ParameterError(f"the {kind} is incomplete or malformed ({reason}): write it again") from error
+def parsing(kind: str) -> contextlib.AbstractContextManager[None]:
+    """Report the exceptions of a malformed dictionary as ``ParameterError``; ``kind`` names the file."""
+    return damaged(ParameterError, f"the {kind} is incomplete or malformed", "write it again")
 
 
 def _layout(value: Any, indent: str) -> str:

@@ -236,5 +236,5 @@ def test_tables_that_contradict_the_frames(store, name, value):
     with h5py.File(store.path, "a") as file:
         del file[name]
         file[name] = np.asarray(value)
-    with pytest.raises(DataError, match=r"not a whole frame store \(.* do not agree\); write it again"):
+    with pytest.raises(DataError, match=r"not a whole frame store \(.* do not agree\): write it again"):
         FrameStore(store.path)
