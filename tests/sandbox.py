@@ -181,8 +181,10 @@ class Sandbox:
             state = {f"teacher.{key}": x for key, x in DenseNetwork(spec, 3, seed=0).state_dict().items()}
             torch.save({"state_dict": state, "alan": {**spec.entry(), "prefix": "teacher.network."}}, path)
         elif path.suffix == ".json" and structure and "opinion" in name:
-            shown = ParcelSegmenter.from_json("alan-sim-small-lv").selector_.provenance
-            ExpertOpinion(structure[1], shown, {2: Opinion.of("inside")}).to_json(path)
+            phase = re.search("-(ED|ES)-", path.name)
+            box = ParcelSegmenter.from_json(f"alan-sim-lv-{phase[1]}" if phase else "alan-sim-small-lv")
+            own = {2: Opinion.of("inside")}
+            ExpertOpinion(structure[1], box.selector_.provenance, own, phase[1] if phase else "").to_json(path)
         elif path.suffix == ".json" and structure:
             shutil.copy(self.tiny.white_box(structure[1]), path)
         else:

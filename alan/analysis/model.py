@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest
 from alan.analysis.views import ViewBank
 from alan.arrays import Float32Array
 from alan.data.preprocessing import resize_frames
+from alan.downstream.whitebox.opinion import ExpertOpinion, read_phase_opinions
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
 from alan.downstream.whitebox.steps import PostProcessing
@@ -53,6 +54,19 @@ class PhaseBoxes:
     def steps(self) -> PostProcessing:
         """Post-processing of both."""
         return self.ed.steps
+
+    def revise(self, opinion: ExpertOpinion) -> PhaseBoxes:
+        """Choose the parcels again with another opinion of an expert, see :meth:`ParcelSegmenter.revise`.
+
+        Args:
+            opinion: The opinion; one on a phase changes the list of that phase only.
+        """
+        if not opinion.phase:
+            ed = self.ed.revise(opinion)
+            return PhaseBoxes(ed, ed if self.ed is self.es else self.es.revise(opinion))
+        if opinion.phase == "ED":
+            return PhaseBoxes(self.ed.revise(opinion), self.es)
+        return PhaseBoxes(self.ed, self.es.revise(opinion))
 
     def memberships(self, n_ids: int) -> Float32Array:
         """Compute the membership of each parcel at end-diastole and end-systole, see :func:`membership`.
@@ -132,7 +146,12 @@ class AnalysisModel:
         )
 
     @classmethod
-    def load(cls, path_or_name: str | os.PathLike[str], runtime: Runtime = "torch") -> Self:
+    def load(
+        cls,
+        path_or_name: str | os.PathLike[str],
+        runtime: Runtime = "torch",
+        opinions: Sequence[str | os.PathLike[str]] = (),
+    ) -> Self:
         """Load a model by the path or the name of its manifest.
 
         Args:
@@ -140,9 +159,13 @@ class AnalysisModel:
                 :class:`alan.analysis.Manifest`.
             runtime: Library that runs the network: ``torch``, or ``onnx`` for onnxruntime on the CPU, which uses
                 the program beside the manifest, or else a program that is exported once per user.
+            opinions: Files of an expert's opinions on the parcels of a structure, or of its list of one phase;
+                they take the place of opinions in the white boxes, in all views.
 
         Raises:
             DataError: The manifest is missing or damaged, or names a file that is missing.
+            ParameterError: An opinion is about another structure or other parcels, or is the second one.
+            SelectionError: An opinion leaves no parcel.
             CheckpointError: A white box was fitted on other parcels, or the exported program is damaged.
             ConfigError: The runtime is not installed.
         """
@@ -157,6 +180,14 @@ class AnalysisModel:
             beside = manifest.folder / PROGRAM
             path = beside if beside.is_file() else cached_program(parcels, manifest.size)
             parcels = open_program(path, parcels)
+        structures = {structure for boxes in views.values() for structure in boxes}
+        for opinion in read_phase_opinions(opinions, structures, parcels.fingerprint).values():
+            views = {
+                view: {
+                    name: pair.revise(opinion) if name == opinion.structure else pair for name, pair in own.items()
+                }
+                for view, own in views.items()
+            }
         name = manifest.view_bank
         bank = None if name is None else ViewBank.load(manifest.find(name), parcels.backbone)
         return cls(parcels, views, manifest.size, bank, spread=manifest.spread)
@@ -191,6 +222,14 @@ class AnalysisModel:
         """Library that runs the network, with its version."""
         name = "onnxruntime" if isinstance(self.parcels, OnnxParcels) else "torch"
         return f"{name} {version(name)}"
+
+    @property
+    def boxes(self) -> dict[str, PhaseBoxes]:
+        """Map each structure to its white boxes in the first view that has it."""
+        found: dict[str, PhaseBoxes] = {}
+        for boxes in self.views.values():
+            found |= {name: pair for name, pair in boxes.items() if name not in found}
+        return found
 
     def structures(self, view: str) -> tuple[str, ...]:
         """List the structures of a view in the order of the labels.

@@ -31,6 +31,7 @@ from alan.analysis.sources import Source, find_sources
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_tables
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
+from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.files import atomic, fingerprint, read_json, write_json, write_rows
 from alan.runs import FAILURES, open_run, report_failures
@@ -62,6 +63,7 @@ class AnalysisSettings:
         runtime: Library that runs the network: ``torch``, or ``onnx`` for onnxruntime.
         dicom_references: UIDs by which DICOM objects refer to a DICOM file: ``pseudonymous`` ones, or those of the
             file with its patient and study, so that an archive shows the objects on the loop (``keep``).
+        opinions: Files of an expert's opinions on parcels, see :meth:`alan.analysis.AnalysisModel.load`.
     """
 
     model: str = "alan-sim"
@@ -72,6 +74,7 @@ class AnalysisSettings:
     outputs: tuple[Output, ...] = ("overlay", "png", "nifti")
     runtime: Runtime = "torch"
     dicom_references: References = "pseudonymous"
+    opinions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def analyze_files(
     folder = Path(out)
     if key is not None and Path(key).resolve().is_relative_to(folder.resolve()):
         raise ParameterError(f"key is {key}: give a file outside {folder}, whose files hold no identifier")
-    model = AnalysisModel.load(settings.model, settings.runtime)
+    model = AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
     if model.bank is None and settings.loop.view is None:
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
     sources, others = find_sources(inputs, patient_rule, leave_out=folder)
@@ -150,7 +153,8 @@ def analyze_files(
     config = {
         "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # names of folders may name patients
         "patient_rule": None if patient_rule is None else fingerprint(patient_rule),
-        "settings": settings,
+        "settings": replace(settings, opinions=()),  # paths may name anything
+        "opinions": [ExpertOpinion.from_json(path).to_dict() for path in settings.opinions],
         "model": model.fingerprint,
     }
     if key is not None:
@@ -226,13 +230,13 @@ class Worker:
 
     def __init__(self, folder: Path, settings: AnalysisSettings, model: AnalysisModel | None = None) -> None:
         self.folder, self.settings = folder, settings
-        self.model = AnalysisModel.load(settings.model, settings.runtime) if model is None else model
+        self.model = model or AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
         self.provenance = {
             "alan": __version__,
             "model": Path(settings.model).name,
             "model_fingerprint": self.model.fingerprint,
             "runtime": self.model.runtime,
-            "settings": fingerprint(settings),
+            "settings": fingerprint(replace(settings, opinions=())),
         }
 
     def __call__(self, source: Source) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from annotated_types import Interval
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ConfigError
 from alan.extras import third_party
-from alan.shipped import PARCELS, WHITE_BOXES
+from alan.shipped import PARCELS
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _POLICY = (
 def ui(
     *,
     model: str = "alan-sim",
-    parcels: str = PARCELS,
+    parcels: str | None = None,
     whitebox: list[str] | None = None,
     networks: list[str] | None = None,
     size: PositiveInt = 112,
@@ -49,12 +49,12 @@ def ui(
     the last page is closed and when the command ends. Nothing is sent anywhere. Ctrl-C ends the command.
 
     Args:
-        model: Path or name of the model of the analysis.
-        parcels: Path or name of the parcel model whose white boxes are edited.
-        whitebox: Paths or names of white boxes of rule beta on these parcels; null for those shipped for the
-            shipped parcels.
+        model: Path or name of the model of the analysis, whose white boxes are edited.
+        parcels: Path or name of another parcel model whose white boxes are edited; null for that of the model.
+        whitebox: Paths or names of white boxes of rule beta on these parcels, one per structure; null for those of
+            the model.
         networks: Networks to try: segmenter.safetensors, or the JSON of an ensemble or of soft parcels.
-        size: Side in pixels of the frames of the models.
+        size: Side in pixels of the frames of networks and of other parcels.
         host: Address to listen on; any other than 127.0.0.1 lets other machines see uploads.
         port: Port to listen on; 0 takes a free one.
         browser: Open the page in the browser.
@@ -63,7 +63,7 @@ def ui(
         ConfigError: Gradio is not installed, white boxes are missing for other parcels, or the port is taken.
         AlanError: a model is missing or damaged.
     """
-    if whitebox is None and parcels != PARCELS:
+    if whitebox is None and parcels is not None:
         raise ConfigError(
             f"no white box is given for the parcels {parcels}: make some with `alan name --parcels {parcels}`, "
             "then --whitebox '[DIR/lv.json]'"
@@ -72,8 +72,8 @@ def ui(
         page = build_page(
             Path(root),
             model=model,
-            parcels=parcels,
-            whitebox=list(WHITE_BOXES) if whitebox is None else whitebox,
+            parcels=parcels or PARCELS,
+            whitebox=whitebox or (),
             networks=networks or (),
             size=size,
         )
@@ -110,15 +110,15 @@ def build_page(
         root: Empty folder for its files.
         model: Path or name of the model of the analysis.
         parcels: Path or name of a parcel model.
-        whitebox: Paths or names of white boxes on it.
+        whitebox: Paths or names of white boxes on it; without any, those of the model are edited.
         networks: Paths of networks.
-        size: Side of the frames of the models.
+        size: Side of the frames of networks and of other parcels.
 
     Returns:
         A ``gradio.Blocks``.
     """
     gr = gradio(root)
-    from alan.analysis.model import AnalysisModel
+    from alan.analysis.model import AnalysisModel, PhaseBoxes
     from alan.app.analyze_tab import AnalyzeTab
     from alan.app.models import PictureModel
     from alan.app.models_tab import ModelsTab
@@ -128,10 +128,17 @@ def build_page(
     from alan.downstream.whitebox.several import load_white_boxes
 
     uploads = Uploads(root)
+    analysis = AnalysisModel.load(model)
+    edited = ParcelsTab(analysis.parcels, analysis.boxes, analysis.size, uploads)
+    if whitebox:
+        given = load_white_boxes(parcels, whitebox)
+        edited = ParcelsTab(
+            given.model, {name: PhaseBoxes(box, box) for name, box in given.boxes.items()}, size, uploads
+        )
     tabs = {
         "Analyze": AnalyzeTab(model, uploads),
-        "Parcels": ParcelsTab(load_white_boxes(parcels, whitebox), size, uploads),
-        "Views": ViewsTab(AnalysisModel.load(model), uploads),
+        "Parcels": edited,
+        "Views": ViewsTab(analysis, uploads),
         "Models": ModelsTab([PictureModel(path, size) for path in networks], uploads),
     }
     with gr.Blocks(title="ALAN", analytics_enabled=False, delete_cache=_SWEEP) as page:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from alan.analysis.model import PhaseBoxes
 from alan.app.loops import example, upload
 from alan.app.session import Uploads
 from alan.app.state import COLUMNS, STEPS, ParcelEditor
-from alan.downstream.whitebox.opinion import Opinion
-from alan.downstream.whitebox.several import WhiteBoxes
+from alan.downstream.whitebox.opinion import LIST_PHASES, Opinion
 from alan.errors import AlanError, ParameterError
 from alan.extras import third_party
-from alan.report.words import structure_name
+from alan.parcels.model import ParcelModel
+from alan.report.words import phase_name, structure_name
 
 #: Options of events: other programs cannot call them, and of several fast ones only the last runs.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "trigger_mode": "always_last"}
@@ -23,18 +24,19 @@ class ParcelsTab:
     """Tab that edits white boxes parcel by parcel.
 
     Args:
-        boxes: White boxes on one parcel model.
+        model: The parcel model.
+        boxes: Structure to its white boxes on these parcels.
         size: Side of the frames of the model.
         uploads: Where uploads lie.
     """
 
-    def __init__(self, boxes: WhiteBoxes, size: int, uploads: Uploads) -> None:
-        self.boxes, self.size, self.uploads = boxes, size, uploads
+    def __init__(self, model: ParcelModel, boxes: Mapping[str, PhaseBoxes], size: int, uploads: Uploads) -> None:
+        self.model, self.boxes, self.size, self.uploads = model, boxes, size, uploads
         self.gr = third_party("gradio", "ui")
 
     def build(self) -> None:
         """Place the components and connect them."""
-        gr, names = self.gr, list(self.boxes.structures)
+        gr, names = self.gr, list(self.boxes)
         editor = gr.State(None)
         parcel = gr.State(None)
         with gr.Row():
@@ -55,6 +57,14 @@ class ParcelsTab:
                 structure = gr.Radio(
                     [(structure_name(name), name) for name in names], value=names[0], label="Structure"
                 )
+                several = any(pair.ed is not pair.es for pair in self.boxes.values())
+                phase = gr.Radio(
+                    [(phase_name(name).capitalize(), name) for name in LIST_PHASES],
+                    value=LIST_PHASES[0],
+                    label="List of parcels for",
+                    visible=several,
+                    elem_id="parcels-phase",
+                )
                 steps = gr.CheckboxGroup(list(STEPS), label="Post-processing", elem_id="parcels-steps")
                 share = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the chosen parcel")
                 with gr.Row():
@@ -72,7 +82,7 @@ class ParcelsTab:
                     max_height=420,
                     elem_id="parcels-table",
                 )
-        shown = [editor, picture, numbers, table, steps, structure, frame, save]
+        shown = [editor, picture, numbers, table, steps, structure, phase, frame, save]
 
         def event(trigger: Any, act: Callable[..., Any], inputs: list[Any]) -> None:
             trigger(self._event(act), [editor, *inputs], shown, show_progress_on=picture, **PRIVATE)
@@ -80,6 +90,7 @@ class ParcelsTab:
         event(sample.click, self._example, [])
         event(load.upload, self._upload, [load])
         event(structure.input, self._structure, [structure])
+        event(phase.input, self._phase, [phase])
         event(frame.input, self._frame, [frame])
         event(steps.input, self._steps, [steps])
         event(turn.click, self._turn, [parcel])
@@ -109,7 +120,7 @@ class ParcelsTab:
         """Run an action on the editor, show errors as warnings, and return the values of all components."""
 
         def run(editor: ParcelEditor | None, *values: Any) -> list[Any]:
-            editor = editor or ParcelEditor(self.boxes.boxes, self.boxes.model.fingerprint)
+            editor = editor or ParcelEditor(self.boxes, self.model.fingerprint)
             try:
                 act(editor, *values)
             except AlanError as error:
@@ -120,29 +131,29 @@ class ParcelsTab:
 
     def _shown(self, editor: ParcelEditor) -> list[Any]:
         gr = self.gr
-        steps, structure = gr.update(value=editor.steps_on()), gr.update(value=editor.structure)
+        choices = [gr.update(value=value) for value in (editor.steps_on(), editor.structure, editor.phase)]
         if editor.loop is None:
-            return [editor, None, "Open a file, or take the example.", [], steps, structure, gr.update(), None]
+            return [editor, None, "Open a file, or take the example.", [], *choices, gr.update(), None]
         last = len(editor.loop.frames) - 1
         frame = gr.update(maximum=max(last, 1), value=editor.frame, visible=last > 0)
-        file = self.uploads.write(f"{editor.structure}-opinion.json", editor.opinion().to_json())
+        name = "-".join(filter(None, editor.key()))
+        file = self.uploads.write(f"{name}-opinion.json", editor.opinion().to_json())
         return [
             editor,
             editor.picture(),
             describe_choice(editor),
             editor.rows(),
-            steps,
-            structure,
+            *choices,
             frame,
             gr.update(value=str(file)),
         ]
 
     def _example(self, editor: ParcelEditor) -> None:
-        editor.show(example(self.boxes.model, self.size, self._progress()))
+        editor.show(example(self.model, self.size, self._progress()))
 
     def _upload(self, editor: ParcelEditor, path: str) -> None:
         with self.uploads.taking(path) as file:
-            editor.show(upload(file, self.boxes.model, self.size, self._progress()))
+            editor.show(upload(file, self.model, self.size, self._progress()))
 
     def _progress(self) -> Callable[[float, str], None]:
         bar = self.gr.Progress()
@@ -150,6 +161,9 @@ class ParcelsTab:
 
     def _structure(self, editor: ParcelEditor, name: str) -> None:
         editor.structure = name
+
+    def _phase(self, editor: ParcelEditor, name: str) -> None:
+        editor.set_phase(name)
 
     def _frame(self, editor: ParcelEditor, frame: float) -> None:
         if editor.loop is not None:
@@ -198,7 +212,9 @@ def _chosen(parcel: int | None) -> int:
 
 def describe_choice(editor: ParcelEditor) -> str:
     """Describe the measurements of the current frame in words."""
-    words = [f"**{structure_name(editor.structure)}**: {editor.area():.1%} of the picture"]
+    phase = editor.key()[1]
+    name = f"{structure_name(editor.structure)}{f' at {phase_name(phase)}' if phase else ''}"
+    words = [f"**{name}**: {editor.area():.1%} of the picture"]
     words += [f"Dice {dice:.3f}"] if not math.isnan(dice := editor.dice()) else []
     words += [f"ejection fraction {ef:.0f}%"] if not math.isnan(ef := editor.ejection_fraction()) else []
     words.append(f"{len(editor.box().selector_.interior_)} parcels in")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from alan.analysis.model import PhaseBoxes
 from alan.analysis.overlay import Painter, display_shape
 from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.cardiac.volumes import ejection_fraction, simpson_volume
-from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
+from alan.downstream.whitebox.opinion import LIST_PHASES, ExpertOpinion, Opinion
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
@@ -60,11 +61,15 @@ class ParcelLoop:
         return mask
 
 
+#: A list of parcels: its structure, and its phase where the structure has one list for each phase.
+ListKey = tuple[str, str]
+
+
 @dataclass(frozen=True)
 class _Edits:
     """Edits of a user that can be undone."""
 
-    opinions: Mapping[str, Mapping[int, Opinion]]
+    opinions: Mapping[ListKey, Mapping[int, Opinion]]
     steps: Mapping[str, PostProcessing]
 
 
@@ -73,21 +78,23 @@ class ParcelEditor:
     """White boxes that a user edits parcel by parcel.
 
     Attributes:
-        boxes: Structure to its white box, of rule ``beta``.
+        boxes: Structure to its white boxes, of rule ``beta``.
         fingerprint: Fingerprint of the parcel model.
         loop: The frames that are shown; None before one is loaded.
         structure: The structure that is edited.
+        phase: Phase whose list is edited (``ED`` or ``ES``), in structures that have a list for each.
         frame: The frame that is shown.
     """
 
-    boxes: Mapping[str, ParcelSegmenter]
+    boxes: Mapping[str, PhaseBoxes]
     fingerprint: str
     loop: ParcelLoop | None = None
     structure: str = ""
+    phase: str = LIST_PHASES[0]
     frame: int = 0
     _edits: _Edits = field(init=False, repr=False)
     _history: list[_Edits] = field(init=False, repr=False, default_factory=list)
-    _current: dict[str, ParcelSegmenter] = field(init=False, repr=False, default_factory=dict)
+    _current: dict[ListKey, ParcelSegmenter] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Start with the unchanged white boxes.
@@ -95,18 +102,21 @@ class ParcelEditor:
         Raises:
             ParameterError: a white box is of another rule than ``beta``.
         """
-        for name, box in self.boxes.items():
+        self._current = {
+            (name, phase): pair.es if phase == "ES" else pair.ed
+            for name, pair in self.boxes.items()
+            for phase in self.phases(name)
+        }
+        opinions = {}
+        for (name, phase), box in self._current.items():
             if box.selector_.rule != "beta":
                 raise ParameterError(
                     f"the white box of {name!r} is of rule {box.selector_.rule!r}: the page edits rule beta"
                 )
-        self.structure = self.structure or next(iter(self.boxes))
-        opinions = {}
-        for name, box in self.boxes.items():
             given = box.selector_.opinion
-            opinions[name] = dict(given.parcels) if isinstance(given, ExpertOpinion) else {}
-        self._edits = _Edits(opinions, {name: box.steps for name, box in self.boxes.items()})
-        self._current = dict(self.boxes)
+            opinions[name, phase] = dict(given.parcels) if isinstance(given, ExpertOpinion) else {}
+        self.structure = self.structure or next(iter(self.boxes))
+        self._edits = _Edits(opinions, {name: pair.steps for name, pair in self.boxes.items()})
 
     @property
     def can_undo(self) -> bool:
@@ -117,9 +127,25 @@ class ParcelEditor:
         """Show another loop and keep the edits."""
         self.loop, self.frame = loop, frame
 
-    def box(self, structure: str | None = None) -> ParcelSegmenter:
-        """Return the edited white box of a structure, by default of the current structure."""
-        return self._current[structure or self.structure]
+    def phases(self, structure: str) -> tuple[str, ...]:
+        """Return the phases with a list of their own; one empty name where one list serves the whole beat."""
+        pair = self.boxes[structure]
+        return ("",) if pair.ed is pair.es else LIST_PHASES
+
+    def key(self, structure: str | None = None) -> ListKey:
+        """Return the list of a structure in the current phase, by default of the current structure."""
+        name = structure or self.structure
+        return name, self.phase if len(self.phases(name)) > 1 else ""
+
+    def set_phase(self, phase: str) -> None:
+        """Edit the lists of a phase, and show its frame, which the left ventricle tells."""
+        self.phase = phase
+        if self.loop is not None and "lv" in self.boxes and len(self.loop.maps) > 1:
+            self.frame = self._extreme(phase)
+
+    def box(self) -> ParcelSegmenter:
+        """Return the current white box with its edits."""
+        return self._current[self.key()]
 
     def is_in(self, parcel: int) -> bool:
         """Whether a parcel belongs to the current structure."""
@@ -140,13 +166,15 @@ class ParcelEditor:
             ParameterError: the parcel does not exist.
             SelectionError: no parcel would be left; nothing is changed.
         """
-        own = {k: one for k, one in self._edits.opinions[self.structure].items() if k != parcel}
+        own = {k: one for k, one in self._edits.opinions[self.key()].items() if k != parcel}
         if opinion is not None:
             own[int(parcel)] = opinion
-        self._take(self.structure, own)
+        self._take([self.key()], own)
 
     def load(self, text: str) -> str:
-        """Replace the opinions on a structure by those of a JSON text; it becomes the current structure.
+        """Replace the opinions on a list by those of a JSON text; it becomes the current list.
+
+        An opinion without a phase is about all lists of its structure.
 
         Returns:
             The structure.
@@ -161,13 +189,23 @@ class ParcelEditor:
         given.check_model(self.fingerprint)
         if given.structure not in self.boxes:
             raise ParameterError(f"structure is {given.structure!r}: give one of {', '.join(self.boxes)}")
-        self._take(given.structure, given.parcels)
+        phases = self.phases(given.structure)
+        if given.phase and given.phase not in phases:
+            raise ParameterError(
+                f"phase is {given.phase!r}: {given.structure} has one list for the whole beat; leave the phase out"
+            )
+        self._take(
+            [(given.structure, phase) for phase in ([given.phase] if given.phase else phases)], given.parcels
+        )
         self.structure = given.structure
+        if given.phase and given.phase != self.phase:
+            self.set_phase(given.phase)
         return given.structure
 
     def opinion(self) -> ExpertOpinion:
-        """Return the opinions on the current structure."""
-        return ExpertOpinion(self.structure, self.fingerprint, self._edits.opinions[self.structure])
+        """Return the opinions on the current list."""
+        structure, phase = self.key()
+        return ExpertOpinion(structure, self.fingerprint, self._edits.opinions[structure, phase], phase)
 
     def steps_on(self) -> list[str]:
         """Names of the post-processing steps that are on."""
@@ -234,11 +272,14 @@ class ParcelEditor:
         loop = self._current_loop()
         if "lv" not in self.boxes or len(loop.maps) < 2:
             return math.nan
-        masks = [self._mask("lv", one) for one in loop.maps]
-        areas = [int(mask.sum()) for mask in masks]
         spacing = (loop.shape[0] / loop.maps.shape[1], loop.shape[1] / loop.maps.shape[2])
-        largest, smallest = masks[int(np.argmax(areas))], masks[int(np.argmin(areas))]
-        return ejection_fraction(simpson_volume(largest, spacing), simpson_volume(smallest, spacing))
+        ed, es = (self._mask("lv", loop.maps[self._extreme(phase)], phase) for phase in LIST_PHASES)
+        return ejection_fraction(simpson_volume(ed, spacing), simpson_volume(es, spacing))
+
+    def _extreme(self, phase: str) -> int:
+        """Find the frame with the largest left ventricle by its list for ED, or the smallest by that for ES."""
+        areas = [int(self._mask("lv", one, phase).sum()) for one in self._current_loop().maps]
+        return int(np.argmin(areas) if phase == "ES" else np.argmax(areas))
 
     def rows(self) -> list[list[object]]:
         """Build the table of the parcels in the current frame, see :data:`COLUMNS`; the largest share is first."""
@@ -246,7 +287,7 @@ class ParcelEditor:
         known = selector.posterior_
         pixels = np.bincount(loop.maps[self.frame].ravel(), minlength=selector.n_parcels_)
         order = sorted(np.flatnonzero(pixels[: selector.n_parcels_]), key=lambda k: (-selector.share_[k], k))
-        mine = self._edits.opinions[self.structure]
+        mine = self._edits.opinions[self.key()]
         return [
             [
                 int(k),
@@ -281,8 +322,10 @@ class ParcelEditor:
         outline = painter.labels((mask * value).astype(np.uint8)[None])[0]
         return painter.paint_parcels(loop.frames[self.frame], loop.maps[self.frame], outline, chosen)
 
-    def _mask(self, structure: str, parcel_map: ByteArray) -> BoolArray:
-        box = self._current[structure]
+    def _mask(self, structure: str, parcel_map: ByteArray, phase: str = "") -> BoolArray:
+        """Return the mask of a structure by its list of a phase, by default of the current phase."""
+        own = self.key(structure)[1]
+        box = self._current[structure, phase or own if own else ""]
         return box.steps(box.selector_.predict(parcel_map[None])[0], parcel_map)
 
     def _current_loop(self) -> ParcelLoop:
@@ -290,8 +333,8 @@ class ParcelEditor:
             raise ParameterError("no loop is loaded: load one, or take the example")
         return self.loop
 
-    def _take(self, structure: str, own: Mapping[int, Opinion]) -> None:
-        self._change(replace(self._edits, opinions={**self._edits.opinions, structure: own}))
+    def _take(self, keys: Sequence[ListKey], own: Mapping[int, Opinion]) -> None:
+        self._change(replace(self._edits, opinions={**self._edits.opinions, **dict.fromkeys(keys, own)}))
 
     def _change(self, edits: _Edits) -> None:
         self._apply(edits)
@@ -301,12 +344,12 @@ class ParcelEditor:
     def _apply(self, edits: _Edits) -> None:
         """Choose the parcels of structures whose edits changed; an error leaves the state unchanged."""
         fresh = dict(self._current)
-        for name, box in self.boxes.items():
-            own = edits.opinions[name]
-            if own != self._edits.opinions[name]:
-                fresh[name] = box.revise(ExpertOpinion(name, self.fingerprint, own) if own else None)
-            if edits.steps[name] != fresh[name].steps:
-                fresh[name] = _with_steps(fresh[name], edits.steps[name])
+        for key, own in edits.opinions.items():
+            name, phase = key
+            if own != self._edits.opinions[key]:
+                fresh[key] = fresh[key].revise(ExpertOpinion(name, self.fingerprint, own, phase) if own else None)
+            if edits.steps[name] != fresh[key].steps:
+                fresh[key] = _with_steps(fresh[key], edits.steps[name])
         self._current = fresh
 
 

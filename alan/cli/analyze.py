@@ -19,6 +19,7 @@ def analyze(
     out: str,
     *,
     model: str = MODEL,
+    opinions: list[str] | None = None,
     runtime: Literal["torch", "onnx"] = "torch",
     view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None,
     patient: str | None = None,
@@ -49,6 +50,8 @@ def analyze(
             searched with all folders in them.
         out: Folder of the results.
         model: Path or name of the model, or the folder of alan export.
+        opinions: Files of an expert's opinions on the parcels of a structure (JSON, saved by alan ui), by which
+            its parcels are chosen again; one on a phase changes the list of that phase.
         runtime: What runs the network: torch, or onnx for onnxruntime (extra onnx), which exports the model once
             unless its folder holds the program.
         view: View of all loops; null recognises it.
@@ -94,6 +97,7 @@ def analyze(
 
     settings = AnalysisSettings(
         model=model,
+        opinions=tuple(opinions or ()),
         runtime=runtime,
         loop=LoopSettings(view=view, samples=samples),
         spacing=None if spacing is None else (spacing[0], spacing[1]),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from alan.analysis import (
+    AnalysisModel,
     AnalysisSettings,
     FrameResult,
     LoopResult,
@@ -27,6 +28,8 @@ from alan.analysis import (
 from alan.analysis.run import LABELS, Worker
 from alan.cli.main import main
 from alan.data.simulator import simulate_sequence
+from alan.downstream import ExpertOpinion
+from alan.downstream.whitebox.opinion import Opinion
 from alan.errors import ConfigError, DataError, ParameterError, SkippedError
 from alan.report.analysis import write_analysis_report
 
@@ -53,6 +56,38 @@ def archive(tmp_path_factory):
     clips = [write_loop(root / f"p1_{view}.avi", 5, view) for view in ("A4C", "A2C")]
     (root / "p2_broken.avi").write_bytes(b"RIFF and no more")
     return root, clips
+
+
+def test_opinions_choose_parcels_again(archive, tmp_path, capsys):
+    """An opinion on one phase changes the list of that phase, in all views, and with it the results."""
+    plain = AnalysisModel.load("alan-sim")
+    pair = plain.views["A4C"]["lv"]
+    parcel = int(pair.es.selector_.interior_[0])
+    both = int(next(k for k in pair.ed.selector_.interior_ if k in pair.es.selector_.interior_ and k != parcel))
+    secret = tmp_path / "DOE^JANE"
+    secret.mkdir()
+    opinions = [str(secret / name) for name in ("all.json", "es.json")]
+    for path, phase, ids in zip(opinions, ("", "ES"), ([both], [both, parcel]), strict=True):
+        own = {k: Opinion.of("never") for k in ids}
+        ExpertOpinion("lv", plain.parcels.fingerprint, own, phase).to_json(path)
+    edited = AnalysisModel.load("alan-sim", opinions=opinions)
+    assert edited.fingerprint != plain.fingerprint
+    for view in ("A4C", "A2C"):
+        lists = [edited.views[view]["lv"].ed, edited.views[view]["lv"].es]
+        kept = [{both, parcel} & set(box.selector_.interior_.tolist()) for box in lists]
+        assert kept == [{parcel} & set(pair.ed.selector_.interior_.tolist()), set()]
+        assert edited.views[view]["la"] is not edited.views[view]["lv"]
+    out = tmp_path / "out"
+    command = ["analyze", str(archive[0] / "p1_A4C.avi"), "--out", str(out), "--view", "A4C", "--samples", "0"]
+    assert main([*command, "--outputs", "[png]", "--opinions", str(opinions)]) == 0
+    (row,) = rows(out / "loops.csv")
+    result = LoopResult.from_json(out / "loops" / row["loop"] / "result.json")
+    assert both not in {*result.parcels["lv"]["ED"], *result.parcels["lv"]["ES"]}
+    assert parcel not in result.parcels["lv"]["ES"]
+    assert "DOE" not in (out / "config.yaml").read_text()
+    assert "phase: ES" in (out / "config.yaml").read_text()
+    assert main([*command, "--outputs", "[png]"]) == 2  # another configuration
+    assert "--overwrite" in capsys.readouterr().err
 
 
 def rows(path):

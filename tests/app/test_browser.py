@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from alan.analysis import AnalysisModel
+
 pytestmark = pytest.mark.ui
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 #: Milliseconds for an action that runs a model.
@@ -83,8 +85,10 @@ def click_at(page, across, down):
 def test_parcels(page, tmp_path):
     open_parcels(page)
     before, first = text(page, "parcels-numbers"), picture(page)
-    assert re.search(r"left ventricle: \d+\.\d% of the picture, Dice 0\.\d+, ejection fraction \d+%", before)
-    click_at(page, 0.45, 0.35)  # a parcel at the border of the cavity: out
+    assert re.search(
+        r"left ventricle at end diastole: \d+\.\d% of the picture, Dice 0\.\d+, ejection fraction \d+%", before
+    )
+    click_at(page, 0.4, 0.5)  # a parcel beside the cavity: in
     after = changed(page, "parcels-numbers", before)
     assert dice(after) < dice(before)
     page.wait_for_timeout(500)
@@ -92,7 +96,7 @@ def test_parcels(page, tmp_path):
     with page.expect_download() as download:
         page.locator("#parcels-save").click()
     opinion = json.loads(download.value.path().read_text())
-    assert [row["opinion"] for row in opinion["parcels"]] == ["never"]
+    assert [row["opinion"] for row in opinion["parcels"]] == ["inside"]
     page.locator("#parcels-undo").click()
     assert changed(page, "parcels-numbers", after) == before
     page.get_by_label("median").click()  # a step of the post-processing
@@ -109,6 +113,33 @@ def test_parcels(page, tmp_path):
     file.write_text(json.dumps(opinion))
     upload(page, "parcels-load", file)
     assert changed(page, "parcels-numbers", before) == after
+
+
+def test_both_lists_of_a_structure(page, loop, tmp_path):
+    """The page edits the list of each phase, and `alan analyze` takes what it saves."""
+    open_parcels(page)
+    ed = text(page, "parcels-numbers")
+    assert ed.startswith("left ventricle at end diastole: ")
+    page.get_by_label("End systole", exact=True).first.check()
+    es = changed(page, "parcels-numbers", ed)
+    assert es.startswith("left ventricle at end systole: ")
+    assert share(es) < share(ed)  # the frame of end-systole is shown, with the list of its phase
+    click_at(page, 0.5, 0.3)  # a parcel at the border of the cavity: out
+    changed(page, "parcels-numbers", es)
+    with page.expect_download() as download:
+        page.locator("#parcels-save").click()
+    assert download.value.suggested_filename == "lv-ES-opinion.json"
+    saved = tmp_path / "saved.json"
+    download.value.save_as(saved)
+    ((parcel, word),) = [(row["id"], row["opinion"]) for row in json.loads(saved.read_text())["parcels"]]
+    plain, edited = (AnalysisModel.load("alan-sim", opinions=given).boxes["lv"] for given in ([], [saved]))
+    assert (parcel in edited.es.selector_.interior_) == (word == "inside")
+    assert (parcel in plain.es.selector_.interior_) != (word == "inside")
+    np.testing.assert_array_equal(edited.ed.selector_.interior_, plain.ed.selector_.interior_)
+
+
+def share(words):
+    return float(re.search(r": ([\d.]+)% of the picture", words)[1])
 
 
 def dice(words):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from alan.analysis.model import PhaseBoxes
 from alan.app.state import ParcelEditor, ParcelLoop
 from alan.cardiac import ejection_fraction, simpson_volume
 from alan.downstream import ParcelPrior, ParcelSegmenter, ParcelSelector, PostProcessing
@@ -22,6 +23,11 @@ def box(shares, structure, steps=OFF):
     return ParcelSegmenter(ParcelSelector("beta", prior=prior, provenance=MODEL, n_parcels=4), steps).fit_prior()
 
 
+def one(segmenter):
+    """A structure with one list for the whole beat."""
+    return PhaseBoxes(segmenter, segmenter)
+
+
 def quarters():
     """(16, 16) ids 0 1 over 2 3, 8 x 8 pixels each."""
     return np.kron([[0, 1], [2, 3]], np.ones((8, 8), np.uint8)).astype(np.uint8)
@@ -34,7 +40,7 @@ def editor():
     maps[1, :4, :4] = 1
     reference = np.zeros((2, 16, 16), np.uint8)
     reference[:, :8] = 1
-    found = ParcelEditor({"lv": box([0.9, 0.3, 0, 0], "lv"), "la": box([0, 0, 0.1, 0.9], "la")}, MODEL)
+    found = ParcelEditor({"lv": one(box([0.9, 0.3, 0, 0], "lv")), "la": one(box([0, 0, 0.1, 0.9], "la"))}, MODEL)
     found.show(ParcelLoop(np.zeros((2, 16, 16), np.uint8), maps, (480, 960), reference, ("lv", "myo")))
     return found
 
@@ -111,7 +117,7 @@ def test_steps_change_the_mask(editor):
 
 def test_steps_return_to_the_values_of_the_white_box():
     steps = PostProcessing(closing_radius=7, median_radius=0)
-    editor = ParcelEditor({"lv": box([0.9, 0, 0, 0], "lv", steps)}, MODEL)
+    editor = ParcelEditor({"lv": one(box([0.9, 0, 0, 0], "lv", steps))}, MODEL)
     on = editor.steps_on()
     assert on == ["component", "enclaves", "closing", "fill", "contour"]
     editor.set_steps([])
@@ -189,6 +195,66 @@ def test_other_rules_and_a_missing_loop_are_refused():
     maps, masks = np.zeros((2, 8, 8), int), np.ones((2, 8, 8), bool)
     paper = ParcelSegmenter(ParcelSelector()).fit(maps, masks)
     with pytest.raises(ParameterError, match="rule 'paper': the page edits rule beta"):
-        ParcelEditor({"lv": paper}, MODEL)
+        ParcelEditor({"lv": one(paper)}, MODEL)
     with pytest.raises(ParameterError, match="no loop is loaded"):
-        ParcelEditor({"lv": box([0.9, 0, 0, 0], "lv")}, MODEL).picture()
+        ParcelEditor({"lv": one(box([0.9, 0, 0, 0], "lv"))}, MODEL).picture()
+
+
+@pytest.fixture
+def phased(editor):
+    """The ventricle has a list for each phase, the atrium one; the ventricle is smaller in the second frame."""
+    ed, es = box([0.9, 0.3, 0, 0], "lv"), box([0.9, 0, 0, 0], "lv")
+    found = ParcelEditor({"lv": PhaseBoxes(ed, es), "la": editor.boxes["la"]}, MODEL)
+    found.show(editor.loop)
+    return found
+
+
+def test_each_phase_has_its_list(phased):
+    assert phased.phases("lv") == ("ED", "ES")
+    assert phased.phases("la") == ("",)
+    phased.toggle(1)
+    np.testing.assert_array_equal(phased.masks()["lv"], phased.loop.maps[0] <= 1)
+    phased.set_phase("ES")
+    assert phased.frame == 1  # where the ventricle is smallest by the list of that phase
+    np.testing.assert_array_equal(phased.masks()["lv"], phased.loop.maps[1] == 0)
+    phased.toggle(2)
+    assert phased.opinion().to_dict()["phase"] == "ES"
+    assert phased.opinion().parcels == {2: Opinion.of("inside")}
+    phased.set_phase("ED")
+    assert phased.opinion().parcels == {1: Opinion.of("inside")}
+    phased.structure = "la"
+    assert "phase" not in phased.opinion().to_dict()
+    np.testing.assert_array_equal(phased.masks()["la"], phased.loop.maps[0] == 3)
+    phased.undo()
+    phased.structure = "lv"
+    phased.set_phase("ES")
+    assert phased.opinion().parcels == {}
+
+
+def test_the_ejection_fraction_takes_each_list_at_its_phase(phased):
+    phased.toggle(1)  # at end-diastole alone
+    ed, es = phased.loop.maps[0] <= 1, phased.loop.maps[1] == 0
+    spacing = (480 / 16, 960 / 16)
+    expected = ejection_fraction(simpson_volume(ed, spacing), simpson_volume(es, spacing))
+    for phase in ("ED", "ES"):
+        phased.set_phase(phase)
+        assert phased.ejection_fraction() == pytest.approx(expected)
+
+
+def test_opinions_on_a_phase_are_loaded_into_its_list(phased):
+    phased.set_phase("ES")
+    phased.toggle(2)
+    text = phased.opinion().to_json()
+    phased.undo()
+    phased.set_phase("ED")
+    phased.load(text)
+    assert phased.phase == "ES"
+    assert phased.opinion().parcels == {2: Opinion.of("inside")}
+    both = json.loads(text)
+    del both["phase"]
+    phased.load(json.dumps(both))
+    for phase in ("ED", "ES"):
+        phased.set_phase(phase)
+        assert phased.is_in(2)
+    with pytest.raises(ParameterError, match="la has one list for the whole beat"):
+        phased.load(json.dumps(both | {"structure": "la", "phase": "ED"}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
@@ -21,6 +21,10 @@ SURE = 100.0
 STRENGTH = 8.0
 #: Words for a share and its weight.
 WORDS = {"inside": (1.0, SURE), "never": (0.0, SURE), "unknown": (0.5, 0.0)}
+
+
+#: Phases that may have a list of their own.
+LIST_PHASES = ("ED", "ES")
 
 
 class Opinion(NamedTuple):
@@ -78,11 +82,13 @@ class ExpertOpinion(JsonModel):
         structure: Name of the structure.
         provenance: Fingerprint of the parcel model whose ids are meant.
         parcels: Id of a parcel to the opinion on it; parcels that are not listed are unknown.
+        phase: ``ED`` or ``ES`` if the opinion is about the list of that phase; empty for all lists.
     """
 
     structure: str
     provenance: str
     parcels: Mapping[int, Opinion]
+    phase: str = ""
 
     def pixels(self, n_parcels: int, background_id: int | None = None) -> EffectivePixels:
         """Compute the effective pixels inside and outside the structure that the opinions are worth.
@@ -129,6 +135,7 @@ class ExpertOpinion(JsonModel):
         return {
             "schema": SCHEMA,
             "structure": self.structure,
+            **({"phase": self.phase} if self.phase else {}),
             "provenance": self.provenance,
             "parcels": [{"id": k, **opinion.to_dict()} for k, opinion in sorted(self.parcels.items())],
         }
@@ -138,12 +145,15 @@ class ExpertOpinion(JsonModel):
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ParameterError: another schema, a missing field, two opinions on one parcel, or an invalid opinion.
+            ParameterError: another schema, a missing field, another phase, two opinions on one parcel, or an
+                invalid opinion.
         """
         value = check_schema(value, SCHEMA)
         parcels: dict[int, Opinion] = {}
         with parsing("expert opinion"):
             structure, provenance = str(value["structure"]), str(value["provenance"])
+            if (phase := value.get("phase", "")) not in ("", *LIST_PHASES):
+                raise ParameterError(f"phase is {phase!r}: give {' or '.join(LIST_PHASES)}, or leave it out")
             for row in value["parcels"]:
                 parcel = row["id"]
                 if type(parcel) is not int or parcel < 0:
@@ -156,7 +166,7 @@ class ExpertOpinion(JsonModel):
                     parcels[parcel] = Opinion.of(row["opinion"], row.get("strength"))
                 except ParameterError as error:
                     raise ParameterError(f"parcel {parcel}: {error}") from error
-        return cls(structure, provenance, parcels)
+        return cls(structure, provenance, parcels, phase)
 
 
 def read_opinion(opinion: ExpertOpinion | str | os.PathLike[str] | None, provenance: str) -> ExpertOpinion | None:
@@ -171,7 +181,7 @@ def read_opinion(opinion: ExpertOpinion | str | os.PathLike[str] | None, provena
 def read_opinions(
     files: Sequence[str | os.PathLike[str]], structures: Sequence[str], fingerprint: str
 ) -> dict[str, ExpertOpinion]:
-    """Read opinions on the structures of one parcel model.
+    """Read opinions on the structures of one parcel model, each of which has one list.
 
     Args:
         files: Files of opinions, one per structure; the file says which.
@@ -183,21 +193,54 @@ def read_opinions(
 
     Raises:
         DataError: a file is missing or is not JSON.
+        ParameterError: a file is not an opinion, is about another parcel model or structure or about one phase, or
+            is the second one.
+    """
+    found = {}
+    for (structure, phase), opinion in read_phase_opinions(files, structures, fingerprint).items():
+        if phase:
+            raise ParameterError(
+                f"an opinion is about {structure} at {phase}, but its list serves all phases: give it to "
+                "`alan analyze`, whose model has a list for each phase"
+            )
+        found[structure] = opinion
+    return found
+
+
+def read_phase_opinions(
+    files: Sequence[str | os.PathLike[str]], structures: Collection[str], fingerprint: str
+) -> dict[tuple[str, str], ExpertOpinion]:
+    """Read opinions on structures that may have a list for each phase.
+
+    Args:
+        files: Files of opinions, one per structure and phase.
+        structures: Structures on which there may be an opinion.
+        fingerprint: Fingerprint of the parcel model.
+
+    Returns:
+        Structure and phase (empty for all lists) to the opinion; those on all lists come first.
+
+    Raises:
+        DataError: a file is missing or is not JSON.
         ParameterError: a file is not an opinion, is about another parcel model or structure, or is the second one.
     """
-    found: dict[str, ExpertOpinion] = {}
+    found: dict[tuple[str, str], ExpertOpinion] = {}
     for file in files:
         try:
             opinion = ExpertOpinion.from_json(file)
             opinion.check_model(fingerprint)
             if opinion.structure not in structures:
                 raise ParameterError(f"structure is {opinion.structure!r}: give one of {', '.join(structures)}")
-            if opinion.structure in found:
-                raise ParameterError(f"a second opinion on {opinion.structure!r}: give one file per structure")
+            about = (opinion.structure, opinion.phase)
+            if about in found:
+                kind = "structure and phase" if opinion.phase else "structure"
+                raise ParameterError(
+                    f"a second opinion on {' '.join(filter(None, about))!r}: give one file per {kind}"
+                )
         except ParameterError as error:
             raise ParameterError(f"{os.fspath(file)}: {error}") from error
-        found[opinion.structure] = opinion
-    return found
+        found[about] = opinion
+    return dict(sorted(found.items(), key=lambda item: bool(item[0][1])))
 
 
 def _number(name: str, value: Any, high: float) -> float:

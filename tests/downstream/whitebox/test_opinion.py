@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn.base import clone
 
 from alan.downstream import ExpertOpinion, ParcelPrior, ParcelSegmenter, ParcelSelector
-from alan.downstream.whitebox.opinion import Opinion, read_opinions
+from alan.downstream.whitebox.opinion import Opinion, read_opinions, read_phase_opinions
 from alan.errors import DataError, ParameterError, SelectionError
 
 MODEL = "a" * 64
@@ -19,13 +19,14 @@ WORDS = [
 ]
 
 
-def opinion(*rows, structure="lv", provenance=MODEL):
+def opinion(*rows, structure="lv", provenance=MODEL, **more):
     return ExpertOpinion.from_dict(
         {
             "schema": "alan-expert-opinion/1",
             "structure": structure,
             "provenance": provenance,
             "parcels": list(rows),
+            **more,
         }
     )
 
@@ -176,6 +177,24 @@ def test_opinions_are_read_by_structure(tmp_path):
         read_opinions(files, ["lv", "la"], "c" * 64)
     with pytest.raises(DataError, match=r"none\.json"):
         read_opinions([tmp_path / "none.json"], ["lv"], MODEL)
+
+
+def test_opinions_are_read_by_structure_and_phase(tmp_path):
+    files = [tmp_path / f"{n}.json" for n in range(3)]
+    for file, more in zip(files, ({"phase": "ES"}, {}, {"phase": "ED"}), strict=True):
+        opinion(*WORDS, **more).to_json(file)
+    found = read_phase_opinions(files, ["lv"], MODEL)
+    assert list(found) == [("lv", ""), ("lv", "ES"), ("lv", "ED")]  # what is about all lists comes first
+    assert [one.phase for one in found.values()] == ["", "ES", "ED"]
+    assert "phase" not in json.loads(files[1].read_text())
+    with pytest.raises(
+        ParameterError, match=r"0\.json: a second opinion on 'lv ES': give one file per structure and"
+    ):
+        read_phase_opinions([files[0], files[0]], ["lv"], MODEL)
+    with pytest.raises(ParameterError, match="about lv at ES, but its list serves all phases"):
+        read_opinions(files[:1], ["lv"], MODEL)
+    with pytest.raises(ParameterError, match="phase is 'MD': give ED or ES"):
+        opinion(*WORDS, phase="MD")
 
 
 def test_the_usual_strengths():
