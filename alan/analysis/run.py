@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.files import atomic, fingerprint, read_json, write_json, write_rows
 from alan.runs import FAILURES, open_run, report_failures
+from alan.workers import worker_pool
 
 _log = logging.getLogger(__name__)
 
@@ -206,16 +206,11 @@ def _analyze_all(
                 done[source.name] = worker(source)
                 bar.update()
             return done
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(n, context, _start_worker, (folder, settings)) as pool:
+        with worker_pool(n, _start_worker, folder, settings, preload=__name__) as pool:
             futures = {pool.submit(_work, source): source for source in todo}
-            try:
-                for future in as_completed(futures):
-                    done[futures.pop(future).name] = future.result()
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for the other files
-                raise
+            for future in as_completed(futures):
+                done[futures.pop(future).name] = future.result()
+                bar.update()
     return done
 
 

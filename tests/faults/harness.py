@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import faulthandler
+import gc
 import hashlib
 import importlib
 import io
@@ -27,13 +29,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pydicom
 import torch
 from safetensors import safe_open
 
 from alan.cli.main import main
 
-#: Seconds without any work after which a command hangs.
-IDLE = 150
+#: Seconds without any work after which a command hangs, and the exit code that says so.
+IDLE, HUNG = 150, 124
 #: Keys whose values say when and where a result was made; paths are relative to it.
 VOLATILE = {"created", "command", "system", "seconds", "minutes", "started", "latency", "worker", "path"}
 
@@ -43,8 +46,8 @@ class Ended:
     """How a command ended.
 
     Attributes:
-        code: Its exit code, or minus the signal that killed it.
-        error: What it wrote to standard error.
+        code: Its exit code, or minus the signal that killed it; 124 if it hung.
+        error: What it wrote to standard error, with the stacks of its threads if it hung.
         events: Number of renames that were begun.
         seconds: Processor time that it used, without its child processes.
     """
@@ -89,6 +92,7 @@ class Running:
     def __init__(self, args: Sequence[Any], plan: Plan = Plan()) -> None:
         words = [str(arg) for arg in args]
         pipes = [os.pipe() for _ in range(3)]
+        gc.freeze()  # the child's collections would copy every page of this process
         self.pid, self._plan, self._sent, self.seconds = os.fork(), plan, plan.delay is None, 0.0
         if not self.pid:
             _be_the_command(words, plan, *(write for _, write in pipes))
@@ -104,11 +108,15 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def interrupt(self, number: int) -> None:
+        """Send a signal to the command and its workers, as a terminal and a job scheduler do."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
     def wait(self) -> int:
         """Wait until it has ended, or has been stopped; its exit code, minus its signal, or 0 for stopped.
 
-        Raises:
-            TimeoutError: It has done nothing for a long time.
+        A command that does nothing for a long time writes the stacks of its threads and is killed: code 124.
         """
         idle_since, idle_at = time.monotonic(), 0.0
         while time.monotonic() < idle_since + IDLE:
@@ -125,9 +133,11 @@ class Running:
             if self.seconds > idle_at + 0.05:
                 idle_since, idle_at = time.monotonic(), self.seconds
             time.sleep(0.005)
+        self.send(signal.SIGUSR1)
+        time.sleep(1)
         _kill_group(self.pid)
         os.waitpid(self.pid, 0)
-        raise TimeoutError(f"the command did nothing for {IDLE} s")
+        return HUNG
 
     def end(self) -> Ended:
         """Wait for its end, and tell how it ended."""
@@ -135,7 +145,7 @@ class Running:
         for reader in self._readers:
             reader.join(timeout=5)
         error, count, modules = (text.getvalue().decode(errors="replace") for text in self._texts)
-        for name in modules.split():
+        for name in [name for name in modules.split() if not name.startswith("triton")]:
             with contextlib.suppress(Exception):
                 importlib.import_module(name)
         return Ended(code, error, len(count), self.seconds)
@@ -165,6 +175,7 @@ def _be_the_command(words: list[str], plan: Plan, error: int, count: int, module
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        faulthandler.register(signal.SIGUSR1, file=2)
         torch.cuda._is_in_bad_fork = bool  # all of it runs on the CPU, and may fork again
         _count_renames(plan, count)
         plan.setup()
@@ -255,6 +266,8 @@ def _content(path: Path, folder: Path) -> Any:
         case ".csv":
             with path.open(newline="", encoding="utf-8") as file:
                 return _plain(list(csv.DictReader(file)), folder)
+        case ".dcm":
+            return sorted(element.keyword for element in pydicom.dcmread(path))
         case ".yaml" | ".jsonl" | ".html" | ".cfg" | ".txt":
             return path.read_text(encoding="utf-8").replace(str(folder), "OUT")
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +21,7 @@ import pandas  # noqa: F401
 import segmentation_models_pytorch  # noqa: F401
 import SimpleITK  # noqa: F401
 
+from alan.cli.main import main
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.registry import open_dataset
 from alan.data.store.writer import prepare
@@ -29,7 +31,7 @@ from alan.supervised.settings import NetworkSpec
 from ..discs import untrained_segmenter
 
 #: Written anew by every call, with the time or the seconds of the work in them.
-PAGES = (r"report\.html", r"figures/.*", r"run\.json")
+PAGES = (r"(.*/)?report\.html", r"figures/.*", r"run\.json")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Jobs:
         *("fit dino", "fit raptor", "fit simulation", "fit segmentation"),
         *("parcels", "name", "segment", "evaluate segmentation", "evaluate views", "evaluate labels"),
         *("search", "active run", "active suggest", "ensemble"),
+        *("assemble", "export", "analyze", "report"),
     )
     #: Jobs with worker processes.
     pools = (
@@ -67,11 +70,15 @@ class Jobs:
         "prepare in processes",
         "frames in processes",
         "evaluate labels in processes",
+        "analyze in processes",
     )
 
     def __init__(self, tiny: Any, folder: Path) -> None:
         self.tiny, self.folder = tiny, folder
+        # a cache for each instance
         self.store = cache(self._store)
+        self.loops = cache(self._loops)
+        self.finished = cache(self._finished)
 
     def __getitem__(self, name: str) -> Job:
         found: Job = getattr(self, "_" + name.replace(" ", "_"))()
@@ -84,11 +91,26 @@ class Jobs:
         prepare(archive, out, Preprocessing(64), workers=0, progress=False)
         return str(out)
 
+    def _loops(self) -> Path:
+        """Two short loops."""
+        folder = self.folder / "loops"
+        folder.mkdir()
+        for path in sorted(Path(self.tiny.archive("echonet"), "Videos").iterdir())[:2]:
+            shutil.copy(path, folder)
+        return folder
+
+    def _finished(self, name: str) -> Path:
+        """The folder of a job that is complete."""
+        out = self.folder / f"finished {name}"
+        if main([str(word) for word in self[name].args(out)]):
+            raise RuntimeError(f"the job {name} has failed")
+        return out
+
     def _simulate(self, workers: int = 1) -> Job:
         options = [
             f"--workers={workers}",
             "--layout=camus",
-            "--n_patients=4",
+            "--n_patients=3",
             "--size=48",
             "--n_frames=2",
             "--progress=false",
@@ -158,9 +180,12 @@ class Jobs:
         options = ["--store", self.store(), "--backbone", self.tiny.backbone(), "--n_parcels=4"]
         return Job(lambda out: ["parcels", *options, "--frames=1", "--max_samples=2000", "--out", out])
 
-    def _name(self) -> Job:
-        options = ["--parcels", self.tiny.parcels(), "--store", self.store(), "--structures=[lv,la]"]
+    def _name(self, parcels: str = "") -> Job:
+        options = ["--parcels", parcels or self.tiny.parcels(), "--store", self.store(), "--structures=[lv,la]"]
         return Job(lambda out: ["name", *options, "--share_above=0.02", "--views=[A4C]", "--out", out])
+
+    def _name_of_shipped_parcels(self) -> Job:
+        return self._name("alan-sim-parcels")
 
     def _segment(self) -> Job:
         boxes = f"[{self.tiny.white_box('lv')}]"
@@ -198,7 +223,7 @@ class Jobs:
     def _search(self) -> Job:
         parts = {
             "space": {
-                "encoders": ["mobilenet_v2"],
+                "encoders": ["resnet18"],
                 "depths": [3],
                 "decoders": ["unet"],
                 "lrs": [0.001, 0.01],
@@ -243,6 +268,36 @@ class Jobs:
         members = {name: str(self._network(name, seed)) for seed, name in enumerate("ab")}
         options = ["--store", self.store(), f"--members={json.dumps(members)}", "--trials=5"]
         return Job(lambda out: ["ensemble", *options, "--views=[A4C]", "--out", out])
+
+    def _assemble(self) -> Job:
+        # a bank of views needs a convolutional backbone
+        boxes = self.finished("name of shipped parcels")
+        options = ["--parcels=alan-sim-parcels", f"--boxes=[{boxes}]", "--views=[A4C]"]
+        bank = [f"--bank=[{self.store()}]", "--bank_frames=2", "--bank_other=1", "--size=32"]
+        return Job(lambda out: ["assemble", *options, *bank, "--out", out / "model"])
+
+    def _export(self) -> Job:
+        options = ["--model", self.tiny.parcels(), "--format=torch"]
+        return Job(lambda out: ["export", *options, "--out", out])
+
+    def _analyze(self, workers: int = 1) -> Job:
+        options = ["--model", self.finished("assemble") / "model", "--samples=2", "--workers", workers]
+        outputs = ["--outputs=[overlay,png,nifti,dicom]", "--spacing=[1,1]"]
+        return Job(lambda out: ["analyze", self.loops(), *options, *outputs, "--out", out])
+
+    def _analyze_in_processes(self) -> Job:
+        return self._analyze(2)
+
+    def _report(self) -> Job:
+        """Its folder holds a finished run whose report and figures are missing."""
+        finished = self.finished("evaluate views")
+
+        def args(out: Path) -> list[Any]:
+            if not out.exists():
+                shutil.copytree(finished, out, ignore=shutil.ignore_patterns("report.html", "figures"))
+            return ["report", "--run", out]
+
+        return Job(args, ())
 
 
 def _class(name: str, options: dict[str, Any]) -> dict[str, Any]:

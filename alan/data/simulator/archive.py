@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +20,7 @@ from alan.errors import DataError, ParameterError, nearest
 from alan.files import fingerprint, read_json, write_json
 from alan.locks import LOCK, lock_folder
 from alan.runs import sweep
+from alan.workers import worker_pool
 
 if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
     pass
@@ -225,13 +224,7 @@ def _run(kind: Layout, jobs: list[PatientJob], workers: int) -> Iterator[tuple[i
         return
     import torch
 
-    # On Linux a fork avoids importing torch in each worker; elsewhere the default start method is used.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, torch.set_num_threads, (1,)) as pool:
+    with worker_pool(min(workers, len(jobs)), torch.set_num_threads, 1) as pool:
         futures = {pool.submit(kind.write_patient, job): job.number for job in jobs}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for future in as_completed(futures):
+            yield futures[future], future.result()

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
-import multiprocessing.context
-import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,7 @@ from alan.evaluation.metrics import dice
 from alan.evaluation.results import Result
 from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
 from alan.files import read_json, write_json
+from alan.workers import worker_pool
 
 _log = logging.getLogger(__name__)
 
@@ -224,40 +222,24 @@ def _in_processes(
     work: Workspace, cells: Sequence[GridCell], waiting: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield place and result of each waiting cell as they come; an interruption also ends the processes."""
-    workers, before = work.protocol.workers, set(multiprocessing.active_children())
-    shared = (work.protocol, work.splits, work.inputs, work.folder)
-    pool = ProcessPoolExecutor(min(workers, len(waiting)), _context(), _start_worker, shared)
+    workers, shared = work.protocol.workers, (work.protocol, work.splits, work.inputs, work.folder)
     try:
-        futures = {pool.submit(_compute, cells[place]): place for place in waiting}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-        pool.shutdown()
+        with worker_pool(min(workers, len(waiting)), _start_worker, *shared, preload=__name__) as pool:
+            futures = {pool.submit(_compute, cells[place]): place for place in waiting}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise ConfigError(
             f"a worker process was killed, probably out of memory: lower label_efficiency.workers ({workers}); "
             "the same command resumes from the finished cells"
         ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-
-
-def _context() -> multiprocessing.context.BaseContext:
-    """Start processes afresh (forks would hang on torch's threads and CUDA), with the imports made once."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 _WORK: list[Workspace] = []
 
 
 def _start_worker(*shared: Any) -> None:
-    """Set up a process: the parent handles interruptions, and Lightning reports errors only."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Set up a process, in which Lightning reports errors only."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     _WORK[:] = [Workspace(*shared)]

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from alan import workers
 from alan.backbone.load import load_backbone
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.splits import draw_patients
@@ -457,7 +458,7 @@ def test_a_killed_worker_is_one_line(protocol, tmp_path, monkeypatch):
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(efficiency, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Broken)
     with pytest.raises(ConfigError, match=r"lower label_efficiency.workers \(2\)"):
         measure_efficiency(only(protocol, "linear", workers=2), tmp_path)
 

@@ -1,0 +1,66 @@
+"""Pools of worker processes that end with the process that started them, however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import wait
+from typing import Any
+
+
+@contextlib.contextmanager
+def worker_pool(
+    n: int, initializer: Callable[..., None], *args: Any, preload: str | None = None
+) -> Iterator[ProcessPoolExecutor]:
+    """Open a pool; an exception, such as an interruption, ends its processes at once.
+
+    Workers leave Ctrl-C to the main process. If the main process is killed, they end too.
+
+    Args:
+        n: Number of processes.
+        initializer: Function that each worker calls first; it can be pickled.
+        *args: Arguments of it.
+        preload: Module that is imported once for all workers, which are forks of a process without threads; None
+            forks this process, which is safe if it has used neither torch's threads nor a GPU.
+
+    Yields:
+        The pool.
+    """
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(n, _context(preload), _start, (initializer, *args))
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+
+
+def _context(preload: str | None) -> multiprocessing.context.BaseContext:
+    if preload is None and sys.platform == "linux":
+        return multiprocessing.get_context("fork")
+    if preload is None or "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([preload])
+    return context
+
+
+def _start(initializer: Callable[..., None], *args: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    initializer(*args)
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

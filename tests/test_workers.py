@@ -1,0 +1,74 @@
+"""Worker processes end with the process that started them: on its exception, and when it is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from alan.workers import worker_pool
+
+#: Prints the ids of its workers, which then sleep for a minute, as does the process itself.
+MAIN = """
+import os, sys, time
+from alan.workers import worker_pool
+
+if __name__ == "__main__":
+    with worker_pool(2, time.sleep, 0, preload=sys.argv[1] or None) as pool:
+        pool.submit(os.getpid).result()
+        for _ in range(2):
+            pool.submit(time.sleep, 60)
+        print(*pool._processes, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture(params=["", "time"], ids=["fork", "fork server"])
+def main(request, tmp_path):
+    """A process with two workers in a group of its own, and the workers."""
+    script = tmp_path / "main.py"
+    script.write_text(MAIN, encoding="utf-8")
+    command = [sys.executable, script, request.param]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    workers = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+    assert workers
+    yield process, workers
+    process.kill()
+    process.communicate()
+    for worker in workers:
+        if worker.is_running():
+            worker.kill()
+
+
+def gone(workers):
+    return not psutil.wait_procs(workers, timeout=30)[1]
+
+
+def test_workers_end_when_the_main_process_is_killed(main):
+    process, workers = main
+    process.kill()
+    assert gone(workers)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_workers_end_silently_when_the_group_is_interrupted(main, number):
+    process, workers = main
+    os.killpg(process.pid, number)
+    assert gone(workers)
+    _, error = process.communicate(timeout=30)
+    assert error.count("Traceback") == (number == signal.SIGINT)  # that of the main process
+
+
+def test_an_exception_does_not_wait_for_the_work():
+    def work():
+        with worker_pool(2, time.sleep, 0) as pool:
+            pool.submit(time.sleep, 60)
+            pool.submit(time.sleep, "not a number").result()
+
+    start = time.monotonic()
+    with pytest.raises(TypeError):
+        work()
+    assert time.monotonic() < start + 30
