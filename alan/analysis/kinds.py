@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import ndimage
 
 from alan.arrays import BoolArray, ByteArray
@@ -20,6 +22,8 @@ LoopKind = Literal[
     "m-mode",
     "spectral doppler",
     "contrast",
+    "several scenes",
+    "not upright",
     "not an echo",
 ]
 _MODALITIES = ("CR", "CT", "DX", "ECG", "ES", "IVUS", "MG", "MR", "NM", "OCT", "OT", "PT", "RF", "SC", "SR", "XA")
@@ -32,10 +36,15 @@ _CHROMA, _LIT, _BRIGHT = 40, 48, 100
 _FLOW, _MAP, _TINT, _ONE_HUE = 0.01, 0.5, 0.9, 0.97
 #: Smallest width of a strip as a fraction of the screen, and smallest fraction of its box that it fills.
 _STRIP, _FILLED = 0.45, 0.6
+#: Ratio of width to height of a strip, at least.
+_WIDE = 1.3
+#: Correlation of two neighbouring frames below which another scene begins, if most neighbours have the higher one;
+#: distance in pixels of the pixels that are compared.
+_CUT, _SCENE, _THIN = 0.3, 0.6, 4
 #: Ratio of changes along and across time below which a strip shows lines that continue in time.
 _LINES = 0.6
 #: Smallest fraction of dark pixels in an echo without a sector, and the grey value below which a pixel is dark.
-_DARK, _DARK_VALUE = 0.15, 40
+_DARK, DARK_VALUE = 0.15, 40
 
 
 class Verdict(NamedTuple):
@@ -126,6 +135,8 @@ def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict |
         part, width = region[rows, columns], columns.stop - columns.start
         if width < _STRIP * region.shape[1] or part.mean() < _FILLED or part.shape[0] > 0.8 * region.shape[0]:
             continue
+        if width < _WIDE * part.shape[0]:  # a rectangle, as of a linear probe
+            continue
         strip = ndimage.uniform_filter(frames[-1][rows, columns].astype(np.float32), 3)
         along, across = np.abs(np.diff(strip, axis=1)).mean(), np.abs(np.diff(strip, axis=0)).mean()
         size = f"{width} of {region.shape[1]} columns are a strip"
@@ -133,6 +144,25 @@ def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict |
             return Verdict("m-mode", f"{size} of lines that continue in time")
         return Verdict("spectral doppler", f"{size} without such lines")
     return None
+
+
+def kind_of_scenes(frames: ByteArray, places: NDArray[np.int64]) -> Verdict | None:
+    """Decide whether a loop begins or ends with something else, such as a page with a title.
+
+    Args:
+        frames: (S, H, W) uint8, some frames in the order of time.
+        places: (S,) their positions in the loop.
+    """
+    lit = [n for n, frame in enumerate(frames) if np.ptp(frame) >= _LIT]  # a black frame hides nothing
+    flat = [frames[n, ::_THIN, ::_THIN].ravel().astype(np.float32) for n in lit]
+    alike = np.array([np.corrcoef(first, second)[0, 1] for first, second in pairwise(flat)])
+    if len(alike) < 3 or np.median(alike) < _SCENE or alike.min() >= _CUT:
+        return None
+    cut = int(alike.argmin())
+    first, second = (int(places[lit[cut + more]]) for more in (0, 1))
+    return Verdict(
+        "several scenes", f"its frames {first} and {second} do not resemble each other: cut the loop there"
+    )
 
 
 def kind_without_fan(frames: ByteArray, colours: ByteArray | None, region: BoolArray | None) -> Verdict | None:
@@ -150,7 +180,7 @@ def kind_without_fan(frames: ByteArray, colours: ByteArray | None, region: BoolA
         if vivid > _FLOW:
             return Verdict("not an echo", f"no sector in it, and {vivid:.0%} of its pixels are coloured")
     inside = frames[:, region]
-    dark = float((inside < _DARK_VALUE).mean())
+    dark = float((inside < DARK_VALUE).mean())
     if dark < _DARK:
         return Verdict("not an echo", f"no sector in it, and {dark:.0%} of its pixels are dark")
     grain = [np.abs(np.diff(frame.astype(np.float32), axis=0))[region[1:]].mean() for frame in frames]

@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from skimage.morphology import convex_hull_image
 
 from alan.analysis.kinds import (
+    DARK_VALUE,
     NotALoopError,
     Verdict,
     kind_by_colours,
     kind_by_header,
+    kind_of_scenes,
     kind_of_strip,
     kind_without_fan,
 )
@@ -46,6 +48,13 @@ _SAME = 0.8
 _ALIKE = 0.3
 #: Smallest number of rows and of columns of a frame.
 _SMALLEST = 32
+#: Agreement of a sector with what moves from which on it is one that was turned.
+_TURNED = 0.9
+#: Longest side in pixels at which a turned sector is searched; margin around it in pixels; smallest fraction of
+#: dark pixels farther out.
+_SMALL, _AROUND, _BLACK = 320, 3.0, 0.8
+#: Frames per second that no machine reaches in a loop of the heart.
+_TOO_FAST = 1000
 #: Frames per second below which end-systole may be missed.
 _SLOW = 10
 
@@ -160,6 +169,7 @@ def open_loops(
         warnings.simplefilter("always")
         stream = open_stream(_frames(source))
         verdict = kind_by_header(stream.header) or _kind_of_series(source, stream)
+        verdict = verdict or kind_of_scenes(stream.samples.grey, stream.samples.places)
         if verdict is not None:
             raise NotALoopError(source.name, verdict)
         panels, more = _panels(stream)
@@ -226,6 +236,20 @@ def _kind_of_stills(stream: CineStream) -> Verdict | None:
     return None
 
 
+def _kind_of_turned(grey: ByteArray, span: ByteArray) -> Verdict | None:
+    """Decide whether a sector lies upside down or on its side."""
+    thin = slice(None, None, -(-max(span.shape) // _SMALL))
+    for quarters, how in ((2, "180"), (1, "90"), (3, "90")):
+        turned = np.rot90(grey[:, thin, thin], quarters, (1, 2))
+        found = find_panels(turned, np.rot90(span[thin, thin], quarters))
+        if found.agreement < _TURNED:
+            continue
+        outside = ~np.any([fan.mask(_AROUND) for fan in found.fans], axis=0)
+        if float((turned[:, outside] < DARK_VALUE).mean()) >= _BLACK:
+            return Verdict("not upright", f"its sector does not open downwards: turn or flip it by {how} degrees")
+    return None
+
+
 def _panels(stream: CineStream) -> tuple[list[_Panel | Verdict], tuple[str, ...]]:
     """Find the panels of the screen in order, or the reasons to leave them out, and notes for all."""
     grey, colours = stream.samples.grey, stream.samples.colours
@@ -236,6 +260,8 @@ def _panels(stream: CineStream) -> tuple[list[_Panel | Verdict], tuple[str, ...]
     strip = kind_of_strip(grey, found.others)
     if strip is not None:
         return [strip], ()
+    if found.agreement < _TURNED and span.any() and (turned := _kind_of_turned(grey, span)) is not None:
+        return [turned], ()
     if not found.fans:
         region = found.others[0] if found.others else None
         verdict = kind_without_fan(grey, colours, region)
@@ -276,7 +302,14 @@ def _loop(
     pixel, origin, how = _pixel(stream, panel, spacing)
     times = header.times if frame_rate is None else np.arange(stream.n_frames) / frame_rate
     fps = mean_frame_rate(times)
-    slow = (f"{fps:.3g} frames per second: end-systole may lie between two frames",) if fps and fps < _SLOW else ()
+    rate: tuple[str, ...] = ()
+    if fps and fps < _SLOW:
+        rate = (f"{fps:.3g} frames per second: end-systole may lie between two frames",)
+    elif fps and fps > _TOO_FAST:
+        times, rate = (
+            None,
+            (f"the file states {fps:.3g} frames per second, which cannot be: its times are not used",),
+        )
     waves = header.attributes.get("r_wave_times")
     return Loop(
         source.name,
@@ -292,7 +325,7 @@ def _loop(
         None if panel.fan is None else panel.fan.crop(box),
         text[box],
         np.array(waves) if isinstance(waves, tuple) else None,
-        (*panel.notes, *found, *how, *slow),
+        (*panel.notes, *found, *how, *rate),
         source,
         stream,
     )

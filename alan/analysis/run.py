@@ -380,5 +380,6 @@ def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
 
 def _write_key(path: Path, sources: Sequence[Source]) -> None:
     """Write the table that links pseudonyms to files."""
-    rows = ((source.name, source.patient, source.path) for source in sources)
+    paths = (os.fsencode(source.path).decode("utf-8", "backslashreplace") for source in sources)
+    rows = ((source.name, source.patient, path) for source, path in zip(sources, paths, strict=True))
     write_rows(path, ("loop", "patient", "file"), rows)

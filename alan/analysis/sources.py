@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +27,8 @@ STORES = (".h5", ".hdf5")
 #: Ending of the names of label maps, which are beside the loops of CAMUS and ACDC.
 _LABELS = "_gt"
 _INDEX = "DICOMDIR"
+#: Endings of files that hold other files.
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
@@ -101,8 +105,8 @@ def find_sources(
 
     The patient of a loop is the group ``patient`` of the rule, else that of the DICOM header or the frame store. A
     loop without either is a patient of its own. Every key is a pseudonym by
-    :func:`alan.data.pseudonyms.patient_key`: of the text that the rule captures, of the PatientID, of the patient
-    in the frame store, or of the path of the file below its input, without suffix.
+    :func:`alan.data.pseudonyms.patient_key`: of the text that the rule captures, of the PatientID or the study,
+    of the patient in the frame store, or of the path of the file below its input, without suffix.
 
     Args:
         inputs: Files and folders; folders are searched with all folders in them.
@@ -111,7 +115,7 @@ def find_sources(
         leave_out: Folder that is not searched, such as that of the results.
 
     Returns:
-        sources: The loops, sorted by path; no loop appears twice.
+        sources: The loops, sorted by path; no loop appears twice, nor does a copy of its file.
         left_out: Pseudonymous name and reason of each file that is not a loop.
 
     Raises:
@@ -127,8 +131,29 @@ def find_sources(
                 found.setdefault(item.place, item)
             else:
                 left_out.setdefault(patient_key(str(item[0].resolve())), item[1])
-    sources = _with_patients([found[place] for place in sorted(found)], rule)
+    copies = _copies(found)
+    sources = _with_patients([found[place] for place in sorted(found) if place not in copies], rule)
+    names = {source.path: source.name for source in sources}
+    for place, first in copies.items():
+        reason = f"a copy of the file of loop {names[found[first].paths[0]]}"
+        left_out[patient_key(str(found[place].paths[0].resolve()))] = reason
     return sources, [(f"file_{key[1:9]}", reason) for key, reason in left_out.items()]
+
+
+def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
+    """Map the place of each file with the bytes of an earlier one to the place of that one."""
+    by_size = defaultdict[int, list[str]](list)
+    for place in sorted(found):
+        item = found[place]
+        if len(item.paths) == 1 and item.sequence is None and (size := item.paths[0].stat().st_size):
+            by_size[size].append(place)
+    copies, firsts = dict[str, str](), dict[str, str]()
+    for place in (place for places in by_size.values() if len(places) > 1 for place in places):
+        with contextlib.suppress(OSError), found[place].paths[0].open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if firsts.setdefault(digest, place) != place:
+                copies[place] = firsts[digest]
+    return copies
 
 
 def _compile(rule: str | None) -> re.Pattern[str] | None:
@@ -161,6 +186,9 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
             series[path.parent, match[1], path.suffix.lower()].append((int(match[2]), path))
         else:
             yield from _file(path, path.relative_to(given).as_posix(), chosen=False)
+    for path in given.rglob("*"):
+        if path.is_symlink() and not path.exists():
+            yield path, "a link to a file that is missing"
     for numbered in series.values():
         paths = tuple(path for _, path in sorted(numbered))
         yield _Found(paths, paths[0].relative_to(given).as_posix())
@@ -179,6 +207,8 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         yield path, "an index of DICOM files, not a loop"
     elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
         yield _Found((path,), relative, read_patient(path) if is_dicom(path) else None)
+    elif path.name.lower().endswith(_ARCHIVES):
+        yield path, "an archive of files: unpack it"
     else:
         yield path, "neither video nor picture by its name and first bytes"
 

@@ -25,8 +25,14 @@ from alan.errors import DataError
 _HALO = 5
 #: Longest side in pixels at which the sector is searched, then refined.
 _COARSE, _FINE = 96, 288
-#: Smallest temporal range of a moving pixel, in grey values.
-_RANGE = 5.0
+#: Smallest temporal range of a moving pixel, in grey values. The lower ones count where a sector then fits better:
+#: where what surrounds a sector is perfectly still, its dark sides move by less.
+_RANGE, _SLIGHT = 5.0, (1, 2)
+#: Intersection over union with what moves below which other evidence is tried: slight motion, and brightness,
+#: because pixels that are saturated do not move.
+_SURE = 0.9
+#: Longest side in pixels of frames that are searched; larger ones are thinned.
+_LARGEST = 1300
 #: Largest height of a line of text as a fraction of the screen.
 _LINE = 0.05
 #: Largest height of several lines of text as a fraction of the screen.
@@ -55,6 +61,8 @@ _TILTED = 0.01
 #: Largest near radius as a fraction of the far one at which the sector may begin at its point, and smallest
 #: fraction of an arc that is lit or moves there.
 _POINTED, _FILLED = 0.3, 0.5
+#: Fraction of an arc that moves, at least, where a sector ends.
+_ENDED = 0.05
 _MAX_FRAMES = 24
 
 
@@ -66,11 +74,26 @@ class Panels:
         fans: The sectors, from top to bottom and from left to right.
         regions: (H, W) bool for each sector, the region that moves (or is lit, in a still).
         others: (H, W) bool for each region that is not a sector, the largest first.
+        agreement: Smallest intersection over union of a sector with its region; 0 without a sector.
     """
 
     fans: tuple[Fan, ...]
     regions: tuple[BoolArray, ...]
     others: tuple[BoolArray, ...]
+    agreement: float = 0.0
+
+    def scaled(self, factor: int, shape: tuple[int, int]) -> Panels:
+        """Return the panels of a screen that is larger by a factor."""
+
+        def enlarge(region: BoolArray) -> BoolArray:
+            return np.repeat(np.repeat(region, factor, 0), factor, 1)[: shape[0], : shape[1]]
+
+        return Panels(
+            tuple(fan.scaled(factor, shape) for fan in self.fans),
+            tuple(map(enlarge, self.regions)),
+            tuple(map(enlarge, self.others)),
+            self.agreement,
+        )
 
 
 def find_fans(frames: ByteArray) -> list[Fan]:
@@ -103,15 +126,29 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
         raise DataError(
             f"frames are {frames.dtype} {frames.shape}: give uint8 (T, H, W) of at least 16 x 16 pixels"
         )
-    evidence = _evidence(frames, span)
-    known = np.ones(evidence.shape, bool)
-    if len(frames) > 1:
-        text = find_text(frames.min(0), frames.max(0))
-        known = ~ndimage.binary_dilation(text, iterations=_HALO)
-    screen = _Screen(evidence, known, evidence | _lit(frames.min(0)), len(frames) > 1)
+    shape, block = (frames.shape[1], frames.shape[2]), -(-max(frames.shape[1:]) // _LARGEST)
+    if block > 1:
+        thin = slice(None, None, block)
+        return find_panels(frames[:, thin, thin], None if span is None else span[thin, thin]).scaled(block, shape)
+    if len(frames) == 1:
+        lit = _lit(frames[0])
+        return _Screen(lit, np.ones(shape, bool), lit, moving=False).panels(_STILL)
+    text = find_text(frames.min(0), frames.max(0))
+    known = ~ndimage.binary_dilation(text, iterations=_HALO)
+    span = _span(frames) if span is None else span
+    lit = _lit(frames.min(0))
+    evidence = np.asarray(span >= _RANGE)
+    screen = _Screen(evidence, known, evidence | lit, moving=True)
     found = screen.panels(_STILL)
-    if screen.moving and _flickers(found, evidence):
+    if _flickers(found, evidence):
         found = screen.panels(_STILL_LOSSY)
+    if found.agreement < _SURE:
+        for other in (*(np.asarray(span >= least) for least in _SLIGHT), evidence | lit):
+            again = replace(screen, evidence=other).panels(_STILL)
+            if len(again.fans) >= len(found.fans) and again.agreement > found.agreement:
+                found = again
+            if found.agreement >= _SURE:
+                break
     return found
 
 
@@ -126,18 +163,21 @@ class _Screen:
 
     def panels(self, still: float) -> Panels:
         """Fit a sector to each region; ``still`` is the penalty of a still pixel inside."""
-        found, others = list[tuple[Fan, BoolArray]](), []
+        found, others, agreement = list[tuple[Fan, BoolArray]](), [], 1.0
         for part in _panels(_region(_bridged(self.evidence, self.known))):
             fan = None if part[enclosing(part)].mean() > _RECTANGLE else _fit(part, self.known, still)
             if fan is not None:
-                fan = _to_the_point(fan, self.lit)
-            if fan is not None and _is_plausible(fan) and _agrees(fan, part, moving=self.moving):
+                fan = _to_the_point(_to_the_end(fan, self.evidence & self.known), self.lit)
+            common = None if fan is None or not _is_plausible(fan) else _agreement(fan, part, moving=self.moving)
+            if fan is not None and common is not None:
                 found.append((fan, part))
+                agreement = min(agreement, common)
             else:
                 others.append(part)
         height = max((fan.far - fan.near for fan, _ in found), default=1.0)
         found.sort(key=lambda item: (round(item[0].row / height), item[0].column))
-        return Panels(tuple(fan for fan, _ in found), tuple(part for _, part in found), tuple(others))
+        fans, regions = tuple(fan for fan, _ in found), tuple(part for _, part in found)
+        return Panels(fans, regions, tuple(others), agreement if found else 0.0)
 
 
 def _flickers(found: Panels, evidence: BoolArray) -> bool:
@@ -161,13 +201,10 @@ def _is_plausible(fan: Fan) -> bool:
     )
 
 
-def _evidence(frames: ByteArray, span: ByteArray | None) -> BoolArray:
-    """(H, W) bool, where the image moves, or is lit in a still."""
-    step = max(1, len(frames) // _MAX_FRAMES)
-    some = frames[::step][:_MAX_FRAMES]
-    if len(some) == 1:
-        return _lit(some[0])
-    return np.asarray((some.max(0) - some.min(0) if span is None else span) >= _RANGE)
+def _span(frames: ByteArray) -> ByteArray:
+    """Compute the temporal range (H, W) of some of the frames."""
+    some = frames[:: max(1, len(frames) // _MAX_FRAMES)][:_MAX_FRAMES]
+    return np.asarray(some.max(0) - some.min(0))
 
 
 def _lit(frame: ByteArray) -> BoolArray:
@@ -270,6 +307,17 @@ def _to_the_point(fan: Fan, lit: BoolArray) -> Fan:
     return fan if first > fan.near - 1 else replace(fan, near=float(first), top="curved")
 
 
+def _to_the_end(fan: Fan, moving: BoolArray) -> Fan:
+    """Let a sector end at its last arc that moves; a fit may reach into what is unknown because of text."""
+    rows, columns = np.nonzero(fan.mask())
+    arcs = np.hypot(rows - fan.row, columns - fan.column).astype(np.int64)
+    if not len(arcs):
+        return fan
+    share = np.bincount(arcs, moving[rows, columns]) / np.maximum(np.bincount(arcs), 1)
+    last = np.flatnonzero(share >= _ENDED)
+    return replace(fan, far=float(last[-1]) + 1) if len(last) and last[-1] + 1 < fan.far - 1 else fan
+
+
 def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
     """Average a region over blocks so that its longest side is at most ``side``; the block's side comes second."""
     block = max(1, math.ceil(max(region.shape) / side))
@@ -364,10 +412,11 @@ def _optimise(
     return float(found.fun), fan(np.asarray(found.x))
 
 
-def _agrees(fan: Fan, region: BoolArray, *, moving: bool) -> bool:
-    """Whether a sector agrees with the region that moves, or that is lit in a still."""
+def _agreement(fan: Fan, region: BoolArray, *, moving: bool) -> float | None:
+    """Compute the agreement of a sector with the region that moves or is lit; None if it is too low."""
     inside = fan.mask()
     common = float((inside & region).sum())
     agreement = common / max(1.0, float((inside | region).sum()))
     held = common / max(1.0, float(region.sum()))
-    return agreement >= _AGREEMENT or (moving and agreement >= _DARK and held >= _INSIDE)
+    accepted = agreement >= _AGREEMENT or (moving and agreement >= _DARK and held >= _INSIDE)
+    return agreement if accepted else None

@@ -33,7 +33,7 @@ def patient_key(*identifiers: object) -> str:
     """
     texts = (" ".join(str(identifier or "").split()) for identifier in identifiers)
     text = next(filter(None, texts), "")
-    return f"p{hmac.new(_secret(), text.encode(), hashlib.sha256).hexdigest()[:16]}" if text else ""
+    return f"p{hmac.new(_secret(), os.fsencode(text), hashlib.sha256).hexdigest()[:16]}" if text else ""
 
 
 def uid_key(uid: str) -> str:

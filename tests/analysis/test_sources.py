@@ -26,7 +26,7 @@ def still(path, array):
 def folder(tmp_path):
     for name in ("p1/a4c.avi", "p1/a2c.avi", "p2/deep/er/a4c.mp4", ".hidden/a.avi", "results/old.avi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"video")
+        (tmp_path / name).write_bytes(name.encode())
     for number in (1, 2, 10):
         still(tmp_path / "p3" / f"frame_{number}.png", LOOP[0])
     still(tmp_path / "p3" / "single.png", LOOP[0])
@@ -82,11 +82,49 @@ def test_no_input(tmp_path):
 
 
 def test_patients_of_dicom_headers(tmp_path):
-    for name, key in (("a.dcm", "17"), ("b.dcm", "17"), ("c.dcm", "18")):
-        dicom(tmp_path / name, LOOP, PatientID=key)
+    for n, (name, key) in enumerate((("a.dcm", "17"), ("b.dcm", "17"), ("c.dcm", "18"))):
+        dicom(tmp_path / name, np.roll(LOOP, n, 0), PatientID=key)
     a, b, c = (source.patient for source in find_sources([tmp_path])[0])
     assert a == b == patient_key("17")
     assert c == patient_key("18")
+
+
+def test_a_study_without_a_patient_is_a_patient(tmp_path):
+    """Words such as ANONYMOUS stand for every patient of an archive: loops of two studies are not put together."""
+    loop = screen(FAN)
+    for n, study in enumerate(("1.2.3", "1.2.3", "1.2.4")):
+        frames = np.roll(loop, n, 0)
+        named = {"PatientID": "ANONYMOUS", "PatientName": "Anon^"}
+        dicom(tmp_path / f"{n}.dcm", frames, StudyInstanceUID=study, **(named if n else {}))
+    first, second, third = find_sources([tmp_path])[0]
+    assert first.patient == second.patient != third.patient
+
+
+def test_copies_links_and_archives_are_left_out_by_name(tmp_path):
+    video(tmp_path / "a.avi", screen(FAN))
+    (tmp_path / "copy.avi").write_bytes((tmp_path / "a.avi").read_bytes())
+    (tmp_path / "link.avi").symlink_to(tmp_path / "a.avi")  # the same file, no copy
+    (tmp_path / "dead.avi").symlink_to(tmp_path / "moved.avi")
+    (tmp_path / "study.tar.gz").write_bytes(b"packed")
+    for name in ("empty.avi", "empty2.avi"):
+        (tmp_path / name).touch()
+    sources, left_out = find_sources([tmp_path])
+    assert [source.path.name for source in sources] == ["a.avi", "empty.avi", "empty2.avi"]
+    reasons = [f"a copy of the file of loop {sources[0].name}", "a link to a file that is missing"]
+    assert sorted(reason for _, reason in left_out) == sorted([*reasons, "an archive of files: unpack it"])
+
+
+def test_a_name_that_is_no_text(tmp_path):
+    import os
+
+    path = tmp_path / os.fsdecode(b"M\xfcller.avi")
+    try:
+        video(tmp_path / "a.avi", screen(FAN)).rename(path)
+    except OSError:
+        pytest.skip("the file system has text names only")
+    (source,) = find_sources([tmp_path])[0]
+    (loop,) = open_loops(source)
+    assert loop.n_frames == 6
 
 
 def test_sequences_of_a_frame_store(tiny, tmp_path):

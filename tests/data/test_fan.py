@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from alan.data import Fan, find_fans
+from alan.data.fan_search import find_panels
 from alan.data.simulator.screen import simulate_screen
 from alan.errors import DataError
 
@@ -40,6 +41,33 @@ def test_a_sector_that_is_dark_on_one_side_is_found(seed):
     screen = simulate_screen(seed, n_frames=8)
     (fan,) = find_fans(screen.frames)
     assert overlap(fan.mask(), screen.sectors[0]) > 0.97
+
+
+@pytest.mark.parametrize("seed", [288, 483])  # text below the first; the second is black on one side
+def test_a_sector_does_not_reach_into_text_and_ends_at_dark_sides(seed):
+    screen = simulate_screen(seed, n_frames=8)
+    (fan,) = find_fans(screen.frames)
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.97
+
+
+@pytest.mark.parametrize("change", ["dark", "saturated"])
+def test_a_sector_that_hardly_moves_is_found(change):
+    """Dark grey values change by one or two, and saturated ones not at all."""
+    screen = simulate_screen(3, n_frames=6)
+    frames = screen.frames * 0.15 if change == "dark" else np.minimum(screen.frames * 2.2, 255.0)
+    (fan,) = find_fans(frames.astype(np.uint8))
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.95
+
+
+def test_a_large_screen_is_searched_in_steps():
+    screen = simulate_screen(11, n_frames=4)
+    large = screen.frames.repeat(4, 1).repeat(4, 2)
+    found = find_panels(large)
+    sector = screen.sectors[0].repeat(4, 0).repeat(4, 1)
+    assert large.shape[2] > 2000
+    assert found.regions[0].shape == found.fans[0].shape == sector.shape
+    assert overlap(found.fans[0].mask(), sector) > 0.95
+    assert overlap(found.regions[0], sector) > 0.9
 
 
 def test_text_across_a_narrow_sector_does_not_divide_it():

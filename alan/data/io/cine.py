@@ -13,7 +13,7 @@ from alan.data.io.pictures import ANIMATIONS, PICTURES, STACKS, PageFrames, coun
 from alan.data.io.video import VideoFrames
 
 #: Suffixes of video containers.
-VIDEOS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv")
+VIDEOS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".ts")
 #: Suffixes of DICOM files, which may also have none.
 DICOM = (".dcm", ".dicom")
 

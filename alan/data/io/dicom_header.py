@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ MAY_BE_EMPTY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+#: Elements that name a patient, and what stands in them when nobody is named.
+_NAMES = ("PatientID", "PatientName")
+_NOBODY = re.compile(r"[\W_]*(anon[a-z]*|unknown|unnamed|no[\W_]?name|none|null|n/?a|x*|0*)[\W_]*", re.IGNORECASE)
 #: Elements of the patient and of the study by which an archive files an object.
 _STUDY = ("PatientID", "IssuerOfPatientID", "PatientName", *MAY_BE_EMPTY)
 
@@ -189,9 +193,15 @@ def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
 
 
 def patient(dataset: Any) -> str | None:
-    """Return the pseudonym of the patient, made from the PatientID, or else from name and date of birth."""
-    name = str(dataset.get("PatientName") or "")
-    return patient_key(dataset.get("PatientID"), name and f"{name} {dataset.get('PatientBirthDate')}") or None
+    """Return the pseudonym of the patient by the PatientID, else by name and date of birth, else by the study.
+
+    Words such as ``ANONYMOUS`` stand for every patient of an archive, and so for none.
+    """
+    number, name = (
+        "" if _NOBODY.fullmatch(text := str(dataset.get(key) or "").strip()) else text for key in _NAMES
+    )
+    study = str(dataset.get("StudyInstanceUID") or "")
+    return patient_key(number, name and f"{name} {dataset.get('PatientBirthDate')}", study) or None
 
 
 def read_patient(path: Path) -> str | None:
@@ -200,7 +210,7 @@ def read_patient(path: Path) -> str | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # reading the file reports them
         try:
-            tags = ["PatientID", "PatientName", "PatientBirthDate"]
+            tags = [*_NAMES, "PatientBirthDate", "StudyInstanceUID"]
             return patient(pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags))
         except Exception:  # of damaged files; opening the file reports it
             return None
