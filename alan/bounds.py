@@ -44,7 +44,7 @@ def bounded(target: _T) -> _T:
         target: a function or a class; of a class, ``__init__`` is wrapped (apply it above ``@dataclass``).
 
     Raises:
-        ParameterError: when called, a value outside its bounds; the message names parameter, value and bounds.
+        ParameterError: When called, a value outside its bounds; the message names parameter, value and bounds.
     """
     if inspect.isclass(target):
         target.__init__ = bounded(target.__init__)  # type: ignore[method-assign]
@@ -77,7 +77,7 @@ def check_parameters(estimator: Any) -> None:
     """Check the attributes of an estimator against the bounds that its ``__init__`` declares.
 
     Raises:
-        ParameterError: as :func:`bounded`; scikit-learn's estimators check when they are fitted.
+        ParameterError: As :func:`bounded`; scikit-learn's estimators check when they are fitted.
     """
     check_bounds(type(estimator).__init__, vars(estimator))
 
@@ -90,7 +90,7 @@ def check_bounds(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
         values: parameter to value; parameters that are not named are not checked.
 
     Raises:
-        ParameterError: a value is outside its bounds.
+        ParameterError: A value is outside its bounds.
     """
     for name, hint in _bounds(function).items():
         if name in values:

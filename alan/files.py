@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alan.errors import DataError
+from alan.errors import AlanError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +135,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON.
 
     Raises:
-        DataError: the file is missing or is not JSON.
+        DataError: The file is missing or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -143,6 +143,27 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise DataError(f"{path}: no such file") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON file ({error})") from error
+
+
+def read_entry(
+    path: str | os.PathLike[str], schema: str, remedy: str, kind: type[AlanError] = DataError
+) -> dict[str, Any]:
+    """Read a JSON file that states its schema.
+
+    Args:
+        path: The file.
+        schema: Name and version of the required schema.
+        remedy: End of the message if the file has another schema.
+        kind: Class of that error.
+
+    Raises:
+        DataError: The file is missing or not JSON.
+        AlanError: An error of ``kind``: the file has another schema.
+    """
+    entry = read_json(path)
+    if not isinstance(entry, dict) or entry.get("schema") != schema:
+        raise kind(f"{path}: not of the schema {schema}; {remedy}")
+    return entry
 
 
 def fingerprint(value: Any) -> str:

@@ -46,8 +46,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
         folder: the folder; it holds an empty file ``.lock`` meanwhile.
 
     Raises:
-        DataError: it is a file.
-        LockError: another process holds the lock; the message names it.
+        DataError: It is a file.
+        LockError: Another process holds the lock; the message names it.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file; a run needs a folder")
@@ -65,7 +65,7 @@ def lock_file(file: Path) -> Iterator[None]:
         file: the file; its lock is ``.<name>.lock`` beside it.
 
     Raises:
-        LockError: another process holds the lock; the message names it.
+        LockError: Another process holds the lock; the message names it.
     """
     with _existing(file.parent), _hold(file.with_name(f".{file.name}.lock"), file):
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # other ranks may be writing theirs already

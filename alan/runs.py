@@ -101,8 +101,8 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
 
     Raises:
         DataError: ``out`` is a file, or a folder of something else.
-        ConfigError: it holds a run with another configuration, or a damaged one, and ``overwrite`` is False.
-        LockError: another process is writing to it.
+        ConfigError: It holds a run with another configuration, or a damaged one, and ``overwrite`` is False.
+        LockError: Another process is writing to it.
     """
     everything = (CONFIG, FINISHED, FAILURES, *contents)
     with lock_folder(out):
@@ -170,7 +170,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """Read the configuration of a run.
 
     Raises:
-        ConfigError: it is not a YAML file of options.
+        ConfigError: It is not a YAML file of options.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -242,7 +242,7 @@ def report_failures(
             that were used all the same.
 
     Raises:
-        SkippedError: something was skipped and ``strict`` is True; the command line exits with code 1.
+        SkippedError: Something was skipped and ``strict`` is True; the command line exits with code 1.
     """
     rows = _rows_of_others(path, output) if output else []
     if not failures and not rows:

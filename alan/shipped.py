@@ -55,7 +55,7 @@ def config_file(path_or_name: str | os.PathLike[str]) -> Path:
     """Find a configuration by its path, or a shipped one by its name, such as ``dino/tiny_camus``.
 
     Raises:
-        ConfigError: there is neither; the message offers the nearest name.
+        ConfigError: There is neither; the message offers the nearest name.
     """
     path, configs = Path(path_or_name), shipped_configs()
     name = os.fspath(path_or_name).removeprefix("configs/").removesuffix(".yaml")

@@ -35,7 +35,7 @@ def k_centre(features: FloatArray, k: int, centres: FloatArray | None = None) ->
         (k,) int64, distinct rows of ``features`` in the order of choice; of equally distant ones the first.
 
     Raises:
-        ParameterError: k is out of range.
+        ParameterError: ``k`` is out of range.
     """
     points = np.asarray(features, np.float64)
     if not 1 <= k <= len(points):

@@ -40,7 +40,7 @@ def coverage(histograms: FloatArray, k: int, labelled: IntArray | None = None) -
         (k,) int64, rows in the order of choice; of equal gains the first.
 
     Raises:
-        ParameterError: k is out of range.
+        ParameterError: ``k`` is out of range.
     """
     done = np.zeros(0, np.int64) if labelled is None else np.asarray(labelled, np.int64)
     n = len(histograms)

@@ -118,7 +118,7 @@ def suggest(
         The list, and the pictures of its head.
 
     Raises:
-        ParameterError: n is larger than the pool, the function is unknown, or the network has no dropout.
+        ParameterError: ``n`` is larger than the pool, the function is unknown, or the network has no dropout.
         DataError: No image of the pool can be read.
     """
     (function,) = check_functions([function])

@@ -13,6 +13,7 @@ from .run import Analysis, AnalysisSettings, analyze_files
 from .sources import Source, find_sources
 from .tables import read_loops, read_patients, write_tables
 from .timeline import TimeSettings
+from .uncertainty import calibrate_spread
 from .views import ViewBank, ViewResult
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ViewResult",
     "analyze_files",
     "analyze_loop",
+    "calibrate_spread",
     "export_loop",
     "export_model",
     "find_sources",

@@ -89,7 +89,7 @@ def write_segmentation(
         references: The source instance of the loop; None derives one from ``digest``.
 
     Raises:
-        ConfigError: highdicom is not installed.
+        ConfigError: The package highdicom is not installed.
     """
     hd, seg = third_party("highdicom", "dicom"), third_party("highdicom.seg", "dicom")
     source = _source(result, digest, labels.shape[1:], len(frames), references)
@@ -172,7 +172,7 @@ def write_measurements(
         Whether a measurement is known and the file was written.
 
     Raises:
-        ConfigError: highdicom is not installed.
+        ConfigError: The package highdicom is not installed.
     """
     measured = [name for name in _MEASURES if getattr(result, name).known]
     if not measured:

@@ -53,7 +53,7 @@ class Manifest:
         """Read a manifest by its path or folder, or a shipped one by its name.
 
         Raises:
-            DataError: the file is missing or damaged, or a folder does not hold one manifest.
+            DataError: The file is missing or damaged, or a folder does not hold one manifest.
         """
         path = Path(path_or_name)
         if path.is_dir():

@@ -145,7 +145,7 @@ def _first(file: Any, folder: Any, settings: AnalysisSettings) -> LoopResult:
     """Analyze the first loop of a file.
 
     Raises:
-        DataError: nothing in it can be measured.
+        DataError: Nothing in it can be measured.
     """
     try:
         found = analyze_files([file], folder, settings, workers=1)

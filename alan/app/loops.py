@@ -37,7 +37,7 @@ def read_loop(path: Path) -> Loop:
     """Open the first B-mode loop, or the still, of an uploaded file.
 
     Raises:
-        DataError: the file cannot be decoded, or shows no B-mode picture.
+        DataError: The file cannot be decoded, or shows no B-mode picture.
     """
     sources, left_out = find_sources([path])
     if not sources:
@@ -58,7 +58,7 @@ def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tupl
         (T, size, size) uint8, and (H, W) of the frames before they were resized.
 
     Raises:
-        DataError: the file cannot be decoded, or shows no B-mode picture.
+        DataError: The file cannot be decoded, or shows no B-mode picture.
     """
     progress(0.0, "decoding")
     loop = read_loop(path)

@@ -46,7 +46,7 @@ def lv_areas(result: LoopResult) -> list[float]:
     """List the area of the left ventricle in each frame: cm2, or pixels of the file without a pixel size.
 
     Raises:
-        DataError: the loop was left out, or has no left ventricle.
+        DataError: The loop was left out, or has no left ventricle.
     """
     if not result.frames or "lv" not in result.frames[0].area_px:
         raise DataError(f"nothing was measured: {result.reason or 'the view shows no left ventricle'}")
@@ -63,7 +63,7 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
         es: Frame of end-systole.
 
     Raises:
-        ParameterError: a frame does not exist.
+        ParameterError: A frame does not exist.
     """
     for name, frame in (("ed", ed), ("es", es)):
         if not 0 <= frame < len(labels):

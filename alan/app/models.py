@@ -37,8 +37,8 @@ class PictureModel:
         size: Side of the frames of the network.
 
     Raises:
-        CheckpointError: the file cannot be loaded.
-        DataError: a JSON file is missing or damaged.
+        CheckpointError: The file cannot be loaded.
+        DataError: A JSON file is missing or damaged.
     """
 
     def __init__(self, path: str, size: int) -> None:
@@ -50,7 +50,7 @@ class PictureModel:
         """Segment the first frame of a file.
 
         Raises:
-            DataError: the file cannot be decoded, or shows no B-mode picture.
+            DataError: The file cannot be decoded, or shows no B-mode picture.
         """
         loop = read_loop(path)
         frame = next(loop.chunks(1))

@@ -61,7 +61,7 @@ def ui(
 
     Raises:
         ConfigError: Gradio is not installed, white boxes are missing for other parcels, or the port is taken.
-        AlanError: a model is missing or damaged.
+        AlanError: A model is missing or damaged.
     """
     if whitebox is None and parcels is not None:
         raise ConfigError(
@@ -154,7 +154,7 @@ def serve(page: Any, host: str, port: int, *, browser: bool) -> str:
     """Start the server of a page, and return its address.
 
     Raises:
-        ConfigError: the port is taken.
+        ConfigError: The port is taken.
     """
     gr = third_party("gradio", "ui")
     middleware = third_party("starlette.middleware", "ui").Middleware

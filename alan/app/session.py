@@ -35,7 +35,7 @@ class Uploads:
         """Rename an uploaded file to a neutral name for a reader, and delete it afterwards.
 
         Raises:
-            DataError: the file is not in the folder, or is a folder.
+            DataError: The file is not in the folder, or is a folder.
         """
         file = Path(path).resolve()
         if not file.is_relative_to(self.root) or not file.is_file():

@@ -100,7 +100,7 @@ class ParcelEditor:
         """Start with the unchanged white boxes.
 
         Raises:
-            ParameterError: a white box is of another rule than ``beta``.
+            ParameterError: A white box is of another rule than ``beta``.
         """
         self._current = {
             (name, phase): pair.es if phase == "ES" else pair.ed
@@ -163,8 +163,8 @@ class ParcelEditor:
             opinion: The opinion; None withdraws it.
 
         Raises:
-            ParameterError: the parcel does not exist.
-            SelectionError: no parcel would be left; nothing is changed.
+            ParameterError: The parcel does not exist.
+            SelectionError: No parcel would be left; nothing is changed.
         """
         own = {k: one for k, one in self._edits.opinions[self.key()].items() if k != parcel}
         if opinion is not None:
@@ -180,8 +180,8 @@ class ParcelEditor:
             The structure.
 
         Raises:
-            ParameterError: the text is not an opinion on one of the structures and on these parcels.
-            SelectionError: no parcel would be left; nothing is changed.
+            ParameterError: The text is not an opinion on one of the structures and on these parcels.
+            SelectionError: No parcel would be left; nothing is changed.
         """
         if not text.lstrip().startswith("{"):  # other text would be read as a path
             raise ParameterError("the file is not JSON: give one that this page or an expert wrote")

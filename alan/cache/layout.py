@@ -64,7 +64,7 @@ def places(file: Any, path: Path, *, whole: bool = True) -> dict[str, Place]:
         Name to place; the offset of an empty dataset is 0.
 
     Raises:
-        CacheError: a dataset is missing, of another dtype, not contiguous, or claims more than the file holds.
+        CacheError: A dataset is missing, of another dtype, not contiguous, or claims more than the file holds.
     """
     found: dict[str, Place] = {}
     size = path.stat().st_size if whole else 0
@@ -105,7 +105,7 @@ def map_rows(path: Path, place: Place) -> NDArray[Any]:
     """Map a dataset into memory, read-only.
 
     Raises:
-        CacheError: the file cannot be read.
+        CacheError: The file cannot be read.
     """
     offset, shape, dtype = place
     if 0 in shape:
@@ -120,7 +120,7 @@ def check_rows(path: Path, name: str, index: IntArray, values: NDArray[Any], crc
     """Compare rows with their checksums.
 
     Raises:
-        CacheError: a row is damaged; the message names the frame.
+        CacheError: A row is damaged; the message names the frame.
     """
     wrong = np.flatnonzero(checksums(index, values) != crc)
     if len(wrong):

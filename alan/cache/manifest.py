@@ -71,7 +71,7 @@ class CacheManifest:
             where: Path of the file, for the message.
 
         Raises:
-            CacheError: the schema is another, or an attribute is missing or damaged.
+            CacheError: The schema is another, or an attribute is missing or damaged.
         """
         schema = read_attribute(attributes, "schema") if "schema" in attributes else "none"
         if schema != SCHEMA:

@@ -47,7 +47,7 @@ class FeatureCache:
         index: (n,) int64, global frame indices in the order of writing.
 
     Raises:
-        CacheError: the file is missing, unfinished, truncated, damaged or of another schema, or it belongs to
+        CacheError: The file is missing, unfinished, truncated, damaged or of another schema, or it belongs to
             another backbone, parcel model or store; the message gives both fingerprints.
     """
 
@@ -109,7 +109,7 @@ class FeatureCache:
             index: (n,) global frame indices of the store, in any order; repeats are allowed.
 
         Raises:
-            CacheError: the cache has no CLS features, a frame is missing, or its row is damaged; the message names
+            CacheError: The cache has no CLS features, a frame is missing, or its row is damaged; the message names
                 the frame.
         """
         found: NDArray[np.float32] = self.read("cls", index)

@@ -73,10 +73,10 @@ def write_cache(
         The path of the cache.
 
     Raises:
-        CacheError: there is a cache or a part of another origin, or there is too little space.
-        ParameterError: a parameter is out of its bounds, or parcels and ``what`` do not fit together.
-        DataError: the store cannot be read, or no frame is left.
-        CheckpointError: the backbone or the parcels cannot be loaded.
+        CacheError: There is a cache or a part of another origin, or there is too little space.
+        ParameterError: A parameter is out of its bounds, or parcels and ``what`` do not fit together.
+        DataError: The store cannot be read, or no frame is left.
+        CheckpointError: The backbone or the parcels cannot be loaded.
         KeyboardInterrupt: the computation was interrupted.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException

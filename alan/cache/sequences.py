@@ -24,19 +24,19 @@ class TokenSequenceDataset(SequenceDataset):
 
     Args:
         stores: The single frame store.
-        runs: (n, 4) int64 as in :class:`alan.data.loaders.datasets.SequenceDataset`, counted in cached frames in
+        rows: (n, 4) int64 as in :class:`alan.data.loaders.datasets.SequenceDataset`, counted in cached frames in
             ascending order.
         seed: Seed of the places, which are drawn from (seed, epoch, item).
         cache: Cache with the tokens.
     """
 
-    def __init__(self, stores: StoreSet, runs: IntArray, seed: int, cache: FeatureCache) -> None:
-        super().__init__(stores, runs, seed)
+    def __init__(self, stores: StoreSet, rows: IntArray, seed: int, cache: FeatureCache) -> None:
+        super().__init__(stores, rows, seed)
         self.cache = cache
         self.cached = np.sort(cache.index)
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
-        index = self.cached[np.stack([self._run(item) for item in items])]
+        index = self.cached[self._runs(items)]
         tokens = self.cache.tokens(index.ravel()).astype(np.float32)
         batch: dict[str, NDArray[Any]] = {"tokens": tokens, "index": index.ravel()}
         if "sector" in self.cache.names:
@@ -49,25 +49,19 @@ class TokenSequenceDataModule(SequenceDataModule):
 
     A batch is ``{"tokens": (B, F, h, w, D) float32, "sector": (B, F, h, w) bool, "index": (B, F) int64}``; the
     index is global in the store. Runs are drawn like those of :class:`alan.data.SequenceDataModule`, but over the
-    cached
-    frames: if 16 evenly spread frames of a sequence are cached, the sequence consists of these 16. If all frames
-    are cached, both modules give the same runs for the same seed.
+    cached frames: if 16 evenly spread frames of a sequence are cached, the sequence consists of these 16. If all
+    frames are cached, both modules give the same runs for the same seed.
 
     Args:
         cache: Cache with tokens.
         store: Frame store from which the cache was written.
         split: Split of the store (train, val or test); null for all.
-        views: Views taken from the store; null for all.
-        n_frames: Number of frames F per run, at least 2; null for ED and ES.
-        period: Distance between two frames of a run, in cached frames, at least 1.
-        batch_size: Number of sequences per batch and process, at least 2.
-        num_workers: Number of processes that read.
-        seed: Seed of the order and of the starts.
+        **settings: Further arguments of :class:`alan.data.SequenceDataModule`; ``period`` counts cached frames.
 
     Raises:
-        ParameterError: a value is out of its bounds.
-        CacheError: (in ``setup``) the cache belongs to another store, has no tokens, or is not complete.
-        DataError: (in ``setup``) no sequence has enough cached frames.
+        ParameterError: A value is out of its bounds.
+        CacheError: In ``setup``: the cache belongs to another store, has no tokens, or is not complete.
+        DataError: In ``setup``: no sequence has enough cached frames.
     """
 
     def __init__(
@@ -75,24 +69,9 @@ class TokenSequenceDataModule(SequenceDataModule):
         cache: str | os.PathLike[str],
         store: str | os.PathLike[str],
         split: str | None = "train",
-        views: list[str] | None = None,
-        *,
-        n_frames: int | None = 16,
-        period: int = 2,
-        batch_size: int = 5,
-        num_workers: int = 0,
-        seed: int = 0,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            [os.fspath(store)],
-            split,
-            views,
-            n_frames=n_frames,
-            period=period,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-        )
+        super().__init__([os.fspath(store)], split, **settings)
         self.cache_path = os.fspath(cache)
 
     @cached_property
@@ -107,7 +86,7 @@ class TokenSequenceDataModule(SequenceDataModule):
     def dataset(self) -> TokenSequenceDataset:
         """The chosen sequences."""
         of_frames = super().dataset
-        return TokenSequenceDataset(of_frames.stores, of_frames.runs, self.seed, self.cache)
+        return TokenSequenceDataset(of_frames.stores, of_frames.rows, self.seed, self.cache)
 
     def _row(self, sequence: StoredSequence) -> tuple[int, int, int, int] | None:
         """Runs of a sequence, counted in cached frames in ascending order."""

@@ -68,7 +68,7 @@ def check_space(folder: Path, needed: int) -> None:
     """Check that the disk has enough space.
 
     Raises:
-        CacheError: it has not; the message gives the space needed and the space available, in MB.
+        CacheError: It has not; the message gives the space needed and the space available, in MB.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
@@ -124,7 +124,7 @@ class Shard:
         done: (n,) bool, rows that are written. Rows of an earlier run whose checksum is wrong are not.
 
     Raises:
-        CacheError: the part has another manifest or another number of processes, is damaged or open elsewhere, or
+        CacheError: The part has another manifest or another number of processes, is damaged or open elsewhere, or
             there is too little space.
     """
 
@@ -193,8 +193,8 @@ class Shard:
             arrays: Name of a dataset to (b, ...) values of its dtype.
 
         Raises:
-            CacheError: the disk is full, or failed; rows with a flag remain valid.
-            ParameterError: values have another shape or dtype.
+            CacheError: The disk is full, or failed; rows with a flag remain valid.
+            ParameterError: Values have another shape or dtype.
         """
         rows = np.asarray(rows, np.int64)
         if not len(rows):
@@ -282,7 +282,7 @@ def finish(out: Path) -> None:
     them. ``out`` exists only once everything else does.
 
     Raises:
-        CacheError: a part is missing or not complete.
+        CacheError: A part is missing or not complete.
     """
     with h5py.File(part_path(out, 0), "r") as file:
         manifest, ranks = CacheManifest.read(file.attrs, str(out)), int(file.attrs["ranks"])

@@ -85,7 +85,7 @@ class FeatureModule(LightningModule):
         """Compute the features of ``batch["frames"]``.
 
         Raises:
-            CacheError: a feature is not finite, or exceeds the range of float16 (65,504).
+            CacheError: A feature is not finite, or exceeds the range of float16 (65,504).
         """
         found = self.features(batch["frames"])
         for name, x in found.items():

@@ -76,9 +76,9 @@ def analyze(
         The folder of the results.
 
     Raises:
-        DataError: an input does not exist, or no loop is found.
-        ConfigError: the folder contains a run with another configuration.
-        SkippedError: a file cannot be decoded, or was left out and ``strict`` is True; the rest is done.
+        DataError: An input does not exist, or no loop is found.
+        ConfigError: The folder contains a run with another configuration.
+        SkippedError: A file cannot be decoded, or was left out and ``strict`` is True; the rest is done.
     """
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")

@@ -70,10 +70,10 @@ def evaluate(
     from alan.report.html import write_report
 
     folder = run_evaluation(
-        segmentation,
-        views,
         out,
-        title,
+        segmentation=segmentation,
+        views=views,
+        title=title,
         overwrite=overwrite,
         curves=curves,
         label_efficiency=label_efficiency,

@@ -35,9 +35,9 @@ def export(
         Path of the program.
 
     Raises:
-        DataError: there is no such model.
-        CheckpointError: the model is damaged, or cannot be exported.
-        ConfigError: the extra onnx is not installed, or the folder contains another export.
+        DataError: There is no such model.
+        CheckpointError: The model is damaged, or cannot be exported.
+        ConfigError: The extra onnx is not installed, or the folder contains another export.
     """
     from alan.analysis.model_export import export_model
 

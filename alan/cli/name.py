@@ -71,9 +71,9 @@ def name(
         The run folder.
 
     Raises:
-        ConfigError: the folder contains a run with another configuration or other inputs.
-        SelectionError: no parcel is probable enough for a structure; the message names the best candidate.
-        AlanError: an input is missing, or a parameter is out of bounds; the folder is left as it was.
+        ConfigError: The folder contains a run with another configuration or other inputs.
+        SelectionError: No parcel is probable enough for a structure; the message names the best candidate.
+        AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
     from alan.data.store.reader import FrameStore
     from alan.data.structures import check_structures

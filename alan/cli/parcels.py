@@ -68,8 +68,8 @@ def parcels(
         The path of the parcels file.
 
     Raises:
-        ConfigError: the folder contains a run with another configuration or other inputs.
-        AlanError: an input is missing, or a parameter is out of bounds; the folder is left as it was.
+        ConfigError: The folder contains a run with another configuration or other inputs.
+        AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
     from alan.backbone.load import load_backbone
     from alan.data.store.choose import choose_frames
@@ -110,7 +110,7 @@ def parcels(
             locked,
             frame_store.frames(index),
             **settings,
-            random_state=seed,
+            seed=seed,
             batch_size=batch_size,
             source=backbone,
             refine=refine,

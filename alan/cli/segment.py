@@ -76,11 +76,11 @@ def segment(
         The run folder.
 
     Raises:
-        ConfigError: white boxes and a network are both given, white boxes are missing for other parcels, or the
+        ConfigError: White boxes and a network are both given, white boxes are missing for other parcels, or the
             folder contains a run with another configuration or other inputs.
-        DataError: there is nothing to segment, or no picture can be decoded.
-        SkippedError: a picture was skipped and ``strict`` is True.
-        AlanError: an input is missing, or a parameter is out of bounds; the folder is left as it was.
+        DataError: There is nothing to segment, or no picture can be decoded.
+        SkippedError: A picture was skipped and ``strict`` is True.
+        AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")

@@ -47,7 +47,7 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
         (H, W) bool, the boxes around lines of text, without what is dark in all frames.
 
     Raises:
-        DataError: the arrays differ in shape.
+        DataError: The arrays differ in shape.
     """
     if low.shape != high.shape or low.ndim != 2:
         raise DataError(f"low and high are {low.shape} and {high.shape}: give two (H, W) of one shape")

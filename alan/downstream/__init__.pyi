@@ -6,6 +6,7 @@ from .soft_parcels import ParcelMember, gaussian_temperature, save_parcel_member
 from .whitebox.fitting import FittedWhiteBox, LabelledMaps, count_prior, fit_white_box
 from .whitebox.opinion import ExpertOpinion
 from .whitebox.prior import ParcelPrior
+from .whitebox.sampling import credible_interval, sample_areas
 from .whitebox.segmenter import ParcelSegmenter
 from .whitebox.selection import ParcelSelector
 from .whitebox.several import WhiteBoxes, load_white_boxes
@@ -25,9 +26,11 @@ __all__ = [
     "WeightedKNNClassifier",
     "WhiteBoxes",
     "count_prior",
+    "credible_interval",
     "fit_white_box",
     "gaussian_temperature",
     "load_network",
     "load_white_boxes",
+    "sample_areas",
     "save_parcel_member",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 from alan.downstream.soft_parcels import ParcelMember, load_parcel_member
 from alan.errors import CheckpointError, DataError, ParameterError, damaged
-from alan.files import read_json, write_json
+from alan.files import read_entry, read_json, write_json
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.segmenter import Segmenter, load_segmenter
 
@@ -22,9 +22,9 @@ def load_member(path: str | os.PathLike[str]) -> Segmenter | ParcelMember:
     """Load a member of an ensemble: a ``segmenter.safetensors``, or the JSON of soft parcels.
 
     Raises:
-        CheckpointError: see :func:`alan.supervised.load_segmenter` and
+        CheckpointError: See :func:`alan.supervised.load_segmenter` and
             :func:`alan.downstream.soft_parcels.load_parcel_member`.
-        DataError: a JSON file is missing or damaged.
+        DataError: A JSON file is missing or damaged.
     """
     return load_parcel_member(path) if Path(path).suffix == ".json" else load_segmenter(path)
 
@@ -33,8 +33,8 @@ def load_network(path: str | os.PathLike[str]) -> Network:
     """Load a member or an ensemble, whichever the file contains.
 
     Raises:
-        CheckpointError: see :func:`load_member` and :func:`load_ensemble`.
-        DataError: a JSON file is missing or damaged.
+        CheckpointError: See :func:`load_member` and :func:`load_ensemble`.
+        DataError: A JSON file is missing or damaged.
     """
     if Path(path).suffix != ".json":
         return load_segmenter(path)
@@ -71,7 +71,7 @@ def save_ensemble(
         members: Name to the file of each member, which is recorded relative to ``path``.
 
     Raises:
-        ParameterError: a member has no file.
+        ParameterError: A member has no file.
     """
     missing = [name for name in ensemble.members if name not in members]
     if missing:
@@ -96,14 +96,12 @@ def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:
     """Read what :func:`save_ensemble` (or ``alan ensemble``) wrote.
 
     Raises:
-        DataError: the file is missing or is not JSON.
-        CheckpointError: the file is of another kind, a member is missing or is not the one it was written with, or
+        DataError: The file is missing or is not JSON.
+        CheckpointError: The file is of another kind, a member is missing or is not the one it was written with, or
             weights were changed afterwards.
     """
     file = Path(path)
-    entry = read_json(file)
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        raise CheckpointError(f"{file}: not an ensemble (schema {SCHEMA}); make one with `alan ensemble`")
+    entry = read_entry(file, SCHEMA, "make an ensemble with `alan ensemble`", CheckpointError)
     members: dict[str, Any] = {}
     weights: dict[str, float] = {}
     with damaged(CheckpointError, f"{file}: the ensemble is malformed", "run `alan ensemble` again"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ _QUERIES = 512
 _PAIR_VALUES = 1 << 21
 
 
+@dataclass(eq=False, repr=False)
 class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
     """k nearest neighbours by cosine similarity s, votes weighted by exp(s / T).
 
@@ -55,20 +57,9 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         n_neighbors_: Number of neighbours that vote, the smaller of ``n_neighbors`` and the training rows.
     """
 
-    classes_: NDArray[Any]
-    n_neighbors_: int
-    _X: NDArray[np.float32]
-    _y: NDArray[np.int64]
-
-    def __init__(
-        self,
-        n_neighbors: PositiveInt = 10,
-        temperature: Annotated[float, Interval(gt=0, lt=math.inf)] = 0.07,
-        chunk_size: PositiveInt = 16384,
-    ) -> None:
-        self.n_neighbors = n_neighbors
-        self.temperature = temperature
-        self.chunk_size = chunk_size
+    n_neighbors: PositiveInt = 10
+    temperature: Annotated[float, Interval(gt=0, lt=math.inf)] = 0.07
+    chunk_size: PositiveInt = 16384
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Store the normalised features and the labels.
@@ -81,12 +72,13 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
             The fitted classifier.
 
         Raises:
-            ParameterError: a parameter is out of its bounds.
-            ValueError: scikit-learn does not accept X or y (shape, finite values, classes).
+            ParameterError: A parameter is out of its bounds.
+            ValueError: X or y is not valid for scikit-learn (shape, finite values, classes).
         """
         check_parameters(self)
         features, labels = validate_data(self, X, y, dtype="numeric")
         check_classification_targets(labels)
+        self.classes_: NDArray[Any]
         self.classes_, self._y = np.unique(labels, return_inverse=True)
         self._X = _unit_rows(features)
         self.n_neighbors_ = min(int(self.n_neighbors), len(self._X))
@@ -109,7 +101,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
 
         Raises:
             ParameterError: ``n_neighbors`` is below 1.
-            NotFittedError: the classifier is not fitted.
+            NotFittedError: The classifier is not fitted.
         """
         check_is_fitted(self)
         wanted = self.n_neighbors_ if n_neighbors is None else min(int(n_neighbors), len(self._X))

@@ -59,8 +59,8 @@ class NetworkLabeller:
         path: ``segmenter.safetensors``, or the JSON of an ensemble or of soft parcels.
 
     Raises:
-        CheckpointError: the file cannot be loaded.
-        DataError: a JSON file is missing or damaged.
+        CheckpointError: The file cannot be loaded.
+        DataError: A JSON file is missing or damaged.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -107,7 +107,7 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
         Rows of all frames, including those of earlier calls, and the frames that were skipped.
 
     Raises:
-        DataError: no frame can be decoded.
+        DataError: No frame can be decoded.
     """
     classes = [f"{name},{value},{label_colour(value)}" for value, name in enumerate(segmenter.structures, 1)]
     write_text(folder / CLASSES, "\n".join(["name,id,colour", *classes]) + "\n")

@@ -18,7 +18,7 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.several import Temperature, check_parcels
 from alan.errors import CheckpointError, ParameterError, damaged
-from alan.files import fingerprint, read_json
+from alan.files import fingerprint, read_entry
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.maps import pixel_sector
 from alan.parcels.model import ParcelModel, load_parcels
@@ -48,7 +48,7 @@ class ParcelMember(nn.Module):
         provenance: Origin, as JSON-able values.
 
     Raises:
-        ParameterError: there is no structure, a structure has no parcels, the model lacks an id, or the
+        ParameterError: There is no structure, a structure has no parcels, the model lacks an id, or the
             temperature is not above 0.
     """
 
@@ -89,7 +89,7 @@ class ParcelMember(nn.Module):
             temperature: Temperature of the softmax.
 
         Raises:
-            CheckpointError: a white box was fitted on another parcel model.
+            CheckpointError: A white box was fitted on another parcel model.
         """
         chosen = {}
         for name, box in boxes.items():
@@ -114,7 +114,7 @@ class ParcelMember(nn.Module):
             of structures, with the background first.
 
         Raises:
-            ParameterError: the frames have another shape or dtype.
+            ParameterError: The frames have another shape or dtype.
         """
         logits = self.model.logits(frames)
         size = (frames.shape[-2], frames.shape[-1])
@@ -149,7 +149,7 @@ def gaussian_temperature(model: ParcelModel, frames: Tensor) -> float:
         ``2 s^2``.
 
     Raises:
-        ParameterError: the head is not k-means.
+        ParameterError: The head is not k-means.
     """
     if not isinstance(model.head, KMeansHead):
         raise ParameterError("the head is not k-means, so that its logits are no distances: use temperature 1")
@@ -184,14 +184,12 @@ def load_parcel_member(path: str | os.PathLike[str]) -> ParcelMember:
     """Read what :func:`save_parcel_member` wrote.
 
     Raises:
-        DataError: the file is missing or is not JSON.
-        CheckpointError: the file is of another kind, its parcel model is missing, or either was changed
+        DataError: The file is missing or is not JSON.
+        CheckpointError: The file is of another kind, its parcel model is missing, or either was changed
             afterwards.
     """
     file = Path(path)
-    entry = read_json(file)
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        raise CheckpointError(f"{file}: not a parcel member (schema {SCHEMA}); write it with save_parcel_member")
+    entry = read_entry(file, SCHEMA, "write a parcel member with save_parcel_member", CheckpointError)
     with damaged(CheckpointError, f"{file}: the parcel member is malformed", "write it again"):
         model = load_parcels(file.parent / entry["parcels"])
         member = ParcelMember(model, entry["structures"], entry["temperature"])

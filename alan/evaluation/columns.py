@@ -37,14 +37,18 @@ _METHOD = (
     ColumnEntry("method", "", "Method"),
     ColumnEntry("kind", "", "Kind of the method"),
 )
+_SEGMENT = (
+    *_METHOD,
+    ColumnEntry("rule", "", "Rule that selects parcels; missing for networks and the atlas"),
+    ColumnEntry("structure", "", "Structure"),
+)
+_PHASE = ColumnEntry("phase", "", "ED (end diastole) or ES (end systole)")
 #: File of a run folder to its columns.
 COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
     "per_case.csv": (
-        *_METHOD,
-        ColumnEntry("rule", "", "Rule that selects parcels; missing for networks and the atlas"),
-        ColumnEntry("structure", "", "Structure"),
+        *_SEGMENT,
         *_CASE,
-        ColumnEntry("phase", "", "ED (end diastole) or ES (end systole)"),
+        _PHASE,
         ColumnEntry("frame", "index", "Frame in the frame store"),
         *(ColumnEntry(name, metric.unit or "share", metric.description) for name, metric in METRICS.items()),
         ColumnEntry("area_cm2", "cm2", "Area of the predicted mask; missing if the pixel size is unknown"),
@@ -55,13 +59,10 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         ColumnEntry("empty", "", "True if nothing was predicted"),
     ),
     "per_volume.csv": (
-        *_METHOD,
-        ColumnEntry("rule", "", "Rule that selects parcels; missing for networks and the atlas"),
-        ColumnEntry("structure", "", "Structure"),
+        *_SEGMENT,
         ColumnEntry("id", "", "Patient, and study if known"),
-        ColumnEntry("patient", "", "Patient"),
-        ColumnEntry("study", "", "Study, if known"),
-        ColumnEntry("phase", "", "ED (end diastole) or ES (end systole)"),
+        *_CASE[1:3],
+        _PHASE,
         ColumnEntry("slices", "count", "Number of slices of the volume"),
         *(
             ColumnEntry(name, metric.unit or "share", metric.description)

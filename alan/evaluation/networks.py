@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from alan.data.store.reader import FrameStore
 from alan.data.structures import parts
 from alan.downstream.members import Network, load_network, with_flips
-from alan.errors import ParameterError, SplitLeakError
+from alan.errors import ParameterError
 from alan.evaluation.costs import Cost, measure_cost
 from alan.evaluation.maps import kept_maps
-from alan.evaluation.splits import check_disjoint
+from alan.evaluation.splits import check_disjoint, check_unseen
 from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.segmenter import to_labels
 
@@ -169,11 +169,7 @@ def _origin(name: str, network: Member, store: FrameStore, test: pd.DataFrame, t
         return "another store, which may hold test patients"
     pairs = list(zip(test["patient"], test["study"], strict=True))
     named = [split for split in splits if split]
-    if test_split in named:
-        raise SplitLeakError(
-            f"network {name!r} learned from split {test_split!r} of this store, which is measured here: "
-            "train it on other patients, or measure another split"
-        )
+    check_unseen(known, f"network {name!r}", store, test_split)
     for split in named:
         seen = sorted({(s.patient, s.study) for s in store.select(split=split)})
         check_disjoint({f"{split} (network {name!r})": seen, f"{test_split} (test)": pairs})

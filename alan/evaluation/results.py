@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from alan.errors import DataError
-from alan.files import atomic, read_json, write_json, write_table
+from alan.files import atomic, read_entry, write_json, write_table
 from alan.runs import CONFIG, plain
 
 SCHEMA = "alan-results/2"
@@ -84,7 +83,4 @@ def read_results(out: Path) -> dict[str, Any]:
     Raises:
         DataError: The file is missing or has another schema.
     """
-    results = read_json(out / RESULTS)
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise DataError(f"{out / RESULTS}: has not the schema {SCHEMA}; run alan evaluate again")
-    return results
+    return read_entry(out / RESULTS, SCHEMA, "run alan evaluate again")

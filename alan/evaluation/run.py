@@ -26,32 +26,31 @@ _log = logging.getLogger(__name__)
 
 
 def run_evaluation(
+    out: str | os.PathLike[str],
+    *,
     segmentation: SegmentationProtocol | None = None,
     views: ViewProtocol | None = None,
-    out: str | os.PathLike[str] = "runs/evaluate",
-    title: str = "ALAN evaluation",
-    *,
-    overwrite: bool = False,
-    curves: Mapping[str, str] | None = None,
     label_efficiency: LabelEfficiencyProtocol | None = None,
+    title: str = "ALAN evaluation",
+    curves: Mapping[str, str] | None = None,
+    overwrite: bool = False,
 ) -> Path:
-    """Carry out protocols and write the run folder.
+    """Evaluate by one or several protocols and write the run folder.
 
-    The folder holds ``config.yaml``, ``results.json``, ``per_case.csv`` (segmentation),
-    ``per_volume.csv`` (if volumes are measured), ``per_image_views.csv``
-    (views), ``label_efficiency.csv``, ``models/*.json`` (fitted white boxes), ``maps``, ``features`` and ``cells``
-    (from which a second run resumes), ``examples.npz`` and ``curves``. ``results.json`` is written last and marks
-    the run complete. A second call with the same configuration and inputs reuses it. Bad input leaves no folder
-    behind.
+    The folder contains ``config.yaml``, ``results.json``, ``per_case.csv`` (segmentation), ``per_volume.csv`` (if
+    volumes are measured), ``per_image_views.csv`` (views), ``label_efficiency.csv``, ``models/*.json`` (fitted
+    white boxes), ``maps``, ``features`` and ``cells`` (from which a second run resumes), ``examples.npz`` and
+    ``curves``. ``results.json`` is written last and marks the run complete. A second call with the same
+    configuration and inputs reuses it. Bad input leaves no folder behind.
 
     Args:
+        out: Run folder.
         segmentation: Segmentation protocol, or None.
         views: View protocol, or None.
-        out: Run folder.
-        title: Heading of the report.
-        overwrite: Replace a run with another configuration.
-        curves: Name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
         label_efficiency: Label-efficiency protocol, or None.
+        title: Heading of the report.
+        curves: Name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
+        overwrite: Replace a run with another configuration.
 
     Returns:
         The run folder.

@@ -134,6 +134,6 @@ def load_sources(
             features = random_like(backbone, seed) if kind == "random" else backbone
             where = f" ({name})" if len(backbones) > 1 else ""
             for k in kmeans:
-                model = fit_kmeans(features, frames, k, sector_only=sector_only, random_state=seed)
+                model = fit_kmeans(features, frames, k, sector_only=sector_only, seed=seed)
                 models.append((f"{title}, K = {k}{where}", kind, model))
     return models

@@ -44,6 +44,29 @@ def check_disjoint(splits: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     check_split([row[0] for row in rows], [row[1] for row in rows], studies)
 
 
+def check_unseen(
+    provenance: Mapping[str, Any], name: str, store: FrameStore, split: str, *, chosen: bool = True
+) -> None:
+    """Refuse a network that learned from a split of a store.
+
+    Args:
+        provenance: Origin of the network.
+        name: Name or file of the network, for the message.
+        store: The frame store.
+        split: Split whose patients the network must not have seen.
+        chosen: Whether a network whose checkpoint was chosen on the split is refused, too.
+
+    Raises:
+        SplitLeakError: The network was trained (or chosen) on the split.
+    """
+    known = (provenance.get("train_split"), provenance.get("val_split") if chosen else None)
+    if store.fingerprint in (provenance.get("stores") or ()) and split in known:
+        raise SplitLeakError(
+            f"{name} learned from split {split!r} of this store: give a network trained on other patients, or "
+            "measure another split"
+        )
+
+
 def read_splits(
     store: FrameStore,
     *,

@@ -60,7 +60,7 @@ class OnnxParcels(ParcelModel):
 
     Raises:
         CheckpointError: The program is missing or damaged.
-        ConfigError: onnxruntime is not installed.
+        ConfigError: The package onnxruntime is not installed.
     """
 
     def __init__(self, model: ParcelModel, path: str | os.PathLike[str]) -> None:
@@ -89,7 +89,7 @@ def open_program(path: str | os.PathLike[str], model: ParcelModel) -> OnnxParcel
 
     Raises:
         CheckpointError: The program or its description is missing, damaged, or belongs to other parcels.
-        ConfigError: onnxruntime is not installed.
+        ConfigError: The package onnxruntime is not installed.
     """
     try:
         record = read_json(f"{path}{RECORD}")

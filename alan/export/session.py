@@ -27,7 +27,7 @@ class OnnxSession:
 
     Raises:
         CheckpointError: The file is missing, damaged, or no program of this package.
-        ConfigError: onnxruntime is not installed.
+        ConfigError: The package onnxruntime is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

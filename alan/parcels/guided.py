@@ -29,7 +29,7 @@ class GuidedFilter:
             Guided Filter, 2015). 1 gives the exact filter, at ``subsample ** 2`` times the cost.
 
     Raises:
-        ParameterError: a value is out of its bounds.
+        ParameterError: A value is out of its bounds.
     """
 
     radius: PositiveInt = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
 import numpy as np
@@ -27,6 +28,7 @@ from alan.parcels.model import ParcelModel
 _ITERATIONS = 50
 
 
+@dataclass(eq=False, repr=False)
 class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
     """Parcels by standardisation per channel, optional principal components, and mini-batch k-means.
 
@@ -51,22 +53,13 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         n_features_in_: Width D of a token.
     """
 
-    def __init__(
-        self,
-        n_parcels: ParcelCount = 64,
-        *,
-        n_components: PositiveInt | None = None,
-        whiten: bool = False,
-        spherical: bool = False,
-        random_state: int | np.random.RandomState | None = 0,
-        max_samples: PositiveInt = 60_000,
-    ) -> None:
-        self.n_parcels = n_parcels
-        self.n_components = n_components
-        self.whiten = whiten
-        self.spherical = spherical
-        self.random_state = random_state
-        self.max_samples = max_samples
+    n_parcels: ParcelCount = 64
+    _: KW_ONLY
+    n_components: PositiveInt | None = None
+    whiten: bool = False
+    spherical: bool = False
+    random_state: int | np.random.RandomState | None = 0
+    max_samples: PositiveInt = 60_000
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Fit the parcels.
@@ -79,7 +72,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
             The fitted estimator.
 
         Raises:
-            ParameterError: a parameter is out of bounds, there are fewer tokens than parcels, or the PCA has more
+            ParameterError: A parameter is out of bounds, there are fewer tokens than parcels, or the PCA has more
                 components than tokens or channels.
         """
         tokens = self._validate(X, reset=True)
@@ -135,8 +128,8 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         """Compute logits (n, K) of tokens (n, D): minus squared distances, or cosines if spherical.
 
         Raises:
-            NotFittedError: the estimator is not fitted.
-            ValueError: the tokens have another width.
+            NotFittedError: The estimator is not fitted.
+            ValueError: The tokens have another width.
         """
         check_is_fitted(self)
         return self._logits(self._validate(X, reset=False))
@@ -145,8 +138,8 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         """Return the parcels (n,) of tokens (n, D): the nearest centre; ties go to the first.
 
         Raises:
-            NotFittedError: the estimator is not fitted.
-            ValueError: the tokens have another width.
+            NotFittedError: The estimator is not fitted.
+            ValueError: The tokens have another width.
         """
         return np.asarray(self.transform(X).argmax(1), np.int64)
 
@@ -154,7 +147,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         """Convert to a torch module with the same logits.
 
         Raises:
-            NotFittedError: the estimator is not fitted.
+            NotFittedError: The estimator is not fitted.
         """
         check_is_fitted(self)
         components = None if self.projection_ is None else self.projection_.shape[1]
@@ -224,7 +217,7 @@ def fit_kmeans(
     whiten: bool = False,
     spherical: bool = False,
     sector_only: bool = False,
-    random_state: Seed = 0,
+    seed: Seed = 0,
     max_samples: PositiveInt = 60_000,
     batch_size: PositiveInt = 64,
     source: str | None = None,
@@ -243,7 +236,7 @@ def fit_kmeans(
         whiten: Scale the components to unit variance; requires ``n_components``.
         spherical: Compare the directions of tokens only.
         sector_only: Draw tokens inside the ultrasound sector only; the outside becomes background.
-        random_state: Seed of all draws.
+        seed: Seed of all draws.
         max_samples: Largest number of tokens drawn.
         batch_size: Number of frames that go through the backbone at a time.
         source: Path or name of the backbone, which the model keeps.
@@ -253,11 +246,11 @@ def fit_kmeans(
         The parcel model.
 
     Raises:
-        ParameterError: there are no frames, fewer tokens than parcels, or a parameter is out of bounds.
+        ParameterError: There are no frames, fewer tokens than parcels, or a parameter is out of bounds.
     """
     if len(frames) == 0:
         raise ParameterError("frames are empty: give at least one (H, W) uint8 frame")
-    random = np.random.default_rng(random_state)
+    random = np.random.default_rng(seed)
     quota = -(-max_samples // len(frames))
     drawn = []
     for start in tqdm(range(0, len(frames), batch_size), desc="tokens", unit="batch", leave=False):
@@ -272,7 +265,7 @@ def fit_kmeans(
         n_components=n_components,
         whiten=whiten,
         spherical=spherical,
-        random_state=random_state,
+        random_state=seed,
         max_samples=max_samples,
     )
     head = estimator.fit(np.concatenate(drawn)).to_head().to(backbone.device)

@@ -175,7 +175,7 @@ def correspondence_loss(
         (all weights 0) are excluded; 0 if none remains.
 
     Raises:
-        ParameterError: the shapes do not fit together.
+        ParameterError: The shapes do not fit together.
     """
     a, b = _frames(f_a, s_a, w_a), _frames(f_b, s_b, w_b)
     if len(f_a) != len(f_b) or f_a.shape[-1] != f_b.shape[-1] or s_a.shape[-1] != s_b.shape[-1]:
@@ -217,7 +217,7 @@ def raptor_loss(
         Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
 
     Raises:
-        ParameterError: there are fewer than two sequences, or the shapes do not fit together.
+        ParameterError: There are fewer than two sequences, or the shapes do not fit together.
     """
     if features.ndim != 4 or codes.ndim != 4:
         raise ParameterError(

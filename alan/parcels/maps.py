@@ -38,7 +38,7 @@ def logits_to_maps(
         (B, H, W) uint8 ids 0 to K - 1 on the device of the logits; ties go to the smallest id.
 
     Raises:
-        ParameterError: the logits are not (B, K, h, w), K exceeds 254, the size is empty, or ``refine`` lacks
+        ParameterError: The logits are not (B, K, h, w), K exceeds 254, the size is empty, or ``refine`` lacks
             frames.
     """
     if logits.ndim != 4 or logits.shape[1] > MAX_PARCELS:

@@ -53,7 +53,7 @@ class ParcelModel(nn.Module):
         fingerprint: SHA-256 of backbone, head, ``sector_only`` and ``refine``.
 
     Raises:
-        ParameterError: the head expects tokens of another width.
+        ParameterError: The head expects tokens of another width.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class ParcelModel(nn.Module):
             (B, K, h, w) float32 on the model's device.
 
         Raises:
-            ParameterError: the frames have another shape or dtype.
+            ParameterError: The frames have another shape or dtype.
         """
         return self.logits_of(self.backbone(torch.as_tensor(frames)))
 
@@ -133,7 +133,7 @@ class ParcelModel(nn.Module):
             (B, H, W) uint8 on the CPU: 0 to K - 1, and with ``sector_only`` K outside the sector.
 
         Raises:
-            ParameterError: the frames have another shape or dtype.
+            ParameterError: The frames have another shape or dtype.
         """
         batch = torch.as_tensor(frames)
         if batch.ndim != 3 or batch.dtype != torch.uint8:
@@ -229,20 +229,20 @@ def save_parcels(model: ParcelModel, path: str | os.PathLike[str]) -> None:
         save_file(tensors, temporary, metadata=metadata)
 
 
-def load_parcels(path: str | os.PathLike[str], backbone: Backbone | None = None) -> ParcelModel:
+def load_parcels(path_or_name: str | os.PathLike[str], backbone: Backbone | None = None) -> ParcelModel:
     """Load a parcel model.
 
     Args:
-        path: File of :func:`save_parcels`, Lightning ``.ckpt`` of a head training, or name of shipped parcels
-            (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
+        path_or_name: File of :func:`save_parcels`, Lightning ``.ckpt`` of a head training, or name of shipped
+            parcels (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
         backbone: Backbone of the parcels; None loads it from where it was at training time, first from the path
-            relative to ``path``.
+            relative to the file.
 
     Raises:
-        CheckpointError: the file is missing, truncated, unsafe or no parcel model; the backbone cannot be found;
+        CheckpointError: The file is missing, truncated, unsafe or no parcel model; the backbone cannot be found;
             or it is not the backbone that the head was trained on (the message gives both fingerprints).
     """
-    file = shipped_or_path(path)
+    file = shipped_or_path(path_or_name)
     if not file.is_file():
         names = [name for name in shipped() if name.endswith("-parcels")]
         raise CheckpointError(f"{file}: no such file and no shipped parcels: {nearest(str(file), names)}")
@@ -283,7 +283,7 @@ def check_backbone(where: str, expected: str, source: str | None, given: str) ->
         given: Fingerprint of the given backbone.
 
     Raises:
-        CheckpointError: the fingerprints differ; the message gives both.
+        CheckpointError: The fingerprints differ; the message gives both.
     """
     if given != expected:
         raise CheckpointError(

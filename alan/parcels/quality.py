@@ -95,7 +95,7 @@ def parcel_agreement(
             are subsampled (seed 0). The other measures use all pixels.
 
     Raises:
-        ParameterError: the arrays are not ids of one shape (N, H, W), or no pixel is left.
+        ParameterError: The arrays are not ids of one shape (N, H, W), or no pixel is left.
     """
     a, b = _maps(first, "first"), _maps(second, "second")
     if a.shape != b.shape:
@@ -137,7 +137,7 @@ def consistency(maps: ArrayLike, *, background: int | None = None, slack: NonNeg
         slack: Radius in pixels at 112 x 112; it scales with the map.
 
     Raises:
-        ParameterError: the maps are not ids (F, H, W) of at least two frames, or the slack is negative.
+        ParameterError: The maps are not ids (F, H, W) of at least two frames, or the slack is negative.
     """
     ids = _maps(maps).astype(np.int64)
     if len(ids) < 2:
@@ -190,7 +190,7 @@ def oracle_dice(maps: ArrayLike, masks: ArrayLike, *, background: int | None = N
         Values from 0 to 1; NaN if no mask has a pixel. Images with an empty mask are excluded from ``image``.
 
     Raises:
-        ParameterError: the shapes differ.
+        ParameterError: The shapes differ.
     """
     ids, truth = _maps(maps).astype(np.int64), np.asarray(masks, bool)
     if ids.shape != truth.shape:
@@ -236,8 +236,8 @@ def parcel_quality(
         ``list_<structure>`` (:func:`oracle_dice`, mean over seeds).
 
     Raises:
-        DataError: the split has no sequence or no annotated frame.
-        ParameterError: a structure is unknown, or a name has no model.
+        DataError: The split has no sequence or no annotated frame.
+        ParameterError: A structure is unknown, or a name has no model.
     """
     sequences = store.select(split)
     frames = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences])

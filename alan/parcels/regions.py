@@ -29,7 +29,7 @@ def regions(parcel_map: ArrayLike) -> RegionMap:
         there is one, is split like any other id.
 
     Raises:
-        ParameterError: the map is empty or not an integer array (H, W) of ids from 0.
+        ParameterError: The map is empty or not an integer array (H, W) of ids from 0.
     """
     plane = _plane(parcel_map, "parcel_map")
     if plane.min() < 0:
@@ -49,7 +49,7 @@ def parcel_of_region(region_map: ArrayLike, parcel_map: ArrayLike) -> NDArray[np
         (R,) int64.
 
     Raises:
-        ParameterError: the arrays are not integers of one shape (H, W).
+        ParameterError: The arrays are not integers of one shape (H, W).
     """
     region, parcel = _plane(region_map, "region_map"), _plane(parcel_map, "parcel_map")
     if region.shape != parcel.shape:

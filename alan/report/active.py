@@ -18,10 +18,9 @@ from alan.active.acquisition import ACQUISITIONS
 from alan.active.settings import RANDOM
 from alan.active.state import SCHEMA
 from alan.data.structures import label_colour
-from alan.errors import DataError
 from alan.evaluation.columns import DATA, ColumnEntry
 from alan.evaluation.results import RESULTS
-from alan.files import read_json
+from alan.files import read_entry
 from alan.report.export import SUMMARY, write_files
 from alan.report.figures import STYLE
 from alan.report.html import write_page
@@ -61,9 +60,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
         DataError: The folder has no complete run.
     """
     folder = Path(run)
-    results = read_json(folder / RESULTS)
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise DataError(f"{folder / RESULTS}: not of the schema {SCHEMA}; run alan active run again")
+    results = read_entry(folder / RESULTS, SCHEMA, "run alan active run again")
     seeds, store = len(results["loop"]["seeds"]), results["store"]
     caption = (
         "IoU against the number of labelled images: the mean over "

@@ -13,8 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from alan.data.store.reader import FrameStore
-from alan.errors import DataError
-from alan.files import read_json, write_json, write_table, write_text
+from alan.files import read_entry, write_json, write_table, write_text
 from alan.runs import plain, provenance
 from alan.search.settings import SearchSettings
 from alan.search.space import Point
@@ -167,12 +166,9 @@ def read_search(folder: Path) -> dict[str, Any]:
     """Read ``results.json`` of a search's run folder.
 
     Raises:
-        DataError: there is none, or it is of another schema.
+        DataError: There is none, or it is of another schema.
     """
-    summary = read_json(folder / RESULTS)
-    if not isinstance(summary, dict) or summary.get("schema") != SCHEMA:
-        raise DataError(f"{folder / RESULTS}: not of the schema {SCHEMA}; run alan search again")
-    return summary
+    return read_entry(folder / RESULTS, SCHEMA, "run alan search again")
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def build_network(spec: NetworkSpec, classes: PositiveInt = 1) -> nn.Module:
         ParameterError: A name is unknown (the nearest are offered), or the pair cannot be built (the message gives
             a depth that would work).
         CheckpointError: Weights cannot be fetched or do not fit.
-        ConfigError: segmentation_models_pytorch is not installed.
+        ConfigError: The package segmentation_models_pytorch is not installed.
     """
     name, weights = decoder_name(spec.decoder), spec.encoder_weights
     if name == PLAIN:

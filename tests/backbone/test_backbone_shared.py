@@ -105,7 +105,7 @@ def test_parcels_use_it(spec, frames, tmp_path):
     source, path = tmp_path / "b.safetensors", tmp_path / "p.safetensors"
     export_backbone(spec.build_seeded(1), spec, source)
     backbone = load_backbone(source)
-    model = fit_kmeans(backbone, frames.numpy(), 4, sector_only=True, random_state=0, source=str(source))
+    model = fit_kmeans(backbone, frames.numpy(), 4, sector_only=True, seed=0, source=str(source))
     maps = model.maps(frames)
     assert maps.shape == (3, 48, 48)
     assert set(np.unique(maps[0])) <= {0, 1, 2, 3, 4}

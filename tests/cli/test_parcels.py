@@ -18,7 +18,7 @@ def test_a_run_equals_the_function_and_is_not_repeated(tiny, alan, tmp_path, lis
     found = load_parcels(out / "parcels.safetensors")
     train = [f for s in store.select("train") for f in range(s.start, s.start + s.length)]
     backbone = load_backbone(tiny.backbone())
-    options = {"spherical": True, "sector_only": True, "random_state": 1, "refine": GuidedFilter(radius=3)}
+    options = {"spherical": True, "sector_only": True, "seed": 1, "refine": GuidedFilter(radius=3)}
     assert found.fingerprint == fit_kmeans(backbone, store.frames(train), 8, **options).fingerprint
     assert yaml.safe_load((out / "config.yaml").read_text())["refine"] == {
         "radius": 3,

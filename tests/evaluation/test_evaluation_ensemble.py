@@ -167,7 +167,7 @@ def test_bad_input(lab, members, tmp_path):
     store, out = str(lab / "store.h5"), tmp_path / "run"
     for options, error, message in (
         ({"split": "test"}, ParameterError, "validation cases"),
-        ({"split": "train"}, SplitLeakError, "'U-Net' was trained on split 'train'"),
+        ({"split": "train"}, SplitLeakError, "'U-Net' learned from split 'train'"),
         ({"weights": {"U-Net": 1}}, ParameterError, "no weight for LinkNet"),
         ({"weights": {**dict.fromkeys(members, 1), "FPM": 1}}, ParameterError, "did you mean 'FPN'"),
         ({"trials": 0}, ParameterError, "trials is 0"),

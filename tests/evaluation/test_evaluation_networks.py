@@ -69,7 +69,9 @@ def protocol(lab, nets, **more):
 
 @pytest.fixture(scope="module")
 def run(lab, nets, tmp_path_factory):
-    folder = run_evaluation(protocol(lab, nets), None, tmp_path_factory.mktemp("runs") / "nets", "Networks")
+    folder = run_evaluation(
+        tmp_path_factory.mktemp("runs") / "nets", segmentation=protocol(lab, nets), title="Networks"
+    )
     write_report(folder)
     return folder
 
@@ -163,7 +165,7 @@ def test_networks_beside_parcels_and_unions(lab, nets, tmp_path):
         rules=("greedy",),
         kmeans=(),
     )
-    run = run_evaluation(both, None, tmp_path / "run")
+    run = run_evaluation(tmp_path / "run", segmentation=both)
     summary, cases = read(run)
     assert {row["kind"] for row in summary["rows"]} == {"parcels", "network", "atlas"}
     assert summary["example_methods"]["lv"]["rule"] == "greedy"
@@ -185,7 +187,7 @@ def test_networks_beside_parcels_and_unions(lab, nets, tmp_path):
 
 def test_no_labels_are_needed_without_atlas_and_parcels(lab, nets, tmp_path):
     alone = protocol(lab, nets, atlas=False, label_split=None)
-    summary, _ = read(run_evaluation(alone, None, tmp_path / "run"))
+    summary, _ = read(run_evaluation(tmp_path / "run", segmentation=alone))
     assert summary["label"]["patients"] == 0
     assert write_report(tmp_path / "run").exists()
 
@@ -197,7 +199,7 @@ def test_an_interrupted_run_predicts_nothing_again(run, lab, nets, monkeypatch, 
     shutil.copytree(run, copy)
     (copy / "results.json").unlink()
     monkeypatch.setattr("alan.evaluation.networks.to_labels", pytest.fail)
-    run_evaluation(protocol(lab, nets), None, copy, "Networks")
+    run_evaluation(copy, segmentation=protocol(lab, nets), title="Networks")
     assert read(copy)[0]["rows"] == read(run)[0]["rows"]
 
 
@@ -214,18 +216,18 @@ def test_a_network_trained_on_the_test_split_is_refused(lab, nets, tmp_path, ori
     stores = [FrameStore(lab / "store.h5").fingerprint]
     one = network(path, seed=5, stores=stores, **origin)
     if ok:
-        run_evaluation(protocol(lab, nets, networks={"n": str(path)}), None, out)
+        run_evaluation(out, segmentation=protocol(lab, nets, networks={"n": str(path)}))
         return
     with pytest.raises(SplitLeakError, match="network 'n' learned from split 'test'"):
-        run_evaluation(protocol(lab, nets, networks={"n": str(path)}), None, out)
+        run_evaluation(out, segmentation=protocol(lab, nets, networks={"n": str(path)}))
     other = network(tmp_path / "o.safetensors", seed=6)
     save_ensemble(EnsembleSegmenter({"n": one, "o": other}), tmp_path / "e.json",
                   {"n": path, "o": tmp_path / "o.safetensors"})  # fmt: skip
     with pytest.raises(SplitLeakError, match="network 'e: n' learned from split 'test'"):
-        run_evaluation(protocol(lab, nets, networks={"e": str(tmp_path / "e.json")}), None, out)
+        run_evaluation(out, segmentation=protocol(lab, nets, networks={"e": str(tmp_path / "e.json")}))
     assert not out.exists()
     other = network(path, seed=5, stores=["another"], **origin)
-    run_evaluation(protocol(lab, nets, networks={"n": str(path)}), None, out)
+    run_evaluation(out, segmentation=protocol(lab, nets, networks={"n": str(path)}))
     assert "another store" in read(out)[0]["networks"][0]["origin"]
 
 
@@ -243,14 +245,14 @@ def test_a_network_trained_on_the_test_split_is_refused(lab, nets, tmp_path, ori
 def test_bad_input_leaves_nothing(lab, nets, tmp_path, bad):
     change, error, message = bad
     with pytest.raises(error, match=message):
-        run_evaluation(protocol(lab, nets, **change), None, tmp_path / "run")
+        run_evaluation(tmp_path / "run", segmentation=protocol(lab, nets, **change))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_network_of_other_structures_is_refused(lab, nets, tmp_path):
     with pytest.raises(ParameterError, match=r"'binary' segments lv\+la, the protocol needs lv, la"):
         run_evaluation(
-            protocol(lab, nets, networks={"binary": str(nets / "binary.safetensors")}), None, tmp_path / "r"
+            tmp_path / "r", segmentation=protocol(lab, nets, networks={"binary": str(nets / "binary.safetensors")})
         )
 
 

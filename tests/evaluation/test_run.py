@@ -53,7 +53,9 @@ def run(lab, tmp_path_factory):
     curve = lab / "metrics.jsonl"
     curve.write_text('{"step": 0, "train/loss": 2.0}\n{"step": 5, "train/loss": 1.0, "knn": 0.5}\n')
     out = tmp_path_factory.mktemp("runs") / "one"
-    folder = run_evaluation(segmentation, views, out, "Ellipses", curves={"DINO": str(curve)})
+    folder = run_evaluation(
+        out, segmentation=segmentation, views=views, title="Ellipses", curves={"DINO": str(curve)}
+    )
     write_report(folder)
     return folder
 
@@ -163,7 +165,7 @@ def test_a_second_run_is_reused_and_an_interrupted_one_resumes(run, lab, monkeyp
     segmentation, views = protocols(lab)
     curves = {"DINO": str(lab / "metrics.jsonl")}
     before = (run / "results.json").read_bytes()
-    run_evaluation(segmentation, views, run, "Ellipses", curves=curves)
+    run_evaluation(run, segmentation=segmentation, views=views, title="Ellipses", curves=curves)
     assert (run / "results.json").read_bytes() == before
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -173,7 +175,7 @@ def test_a_second_run_is_reused_and_an_interrupted_one_resumes(run, lab, monkeyp
         raise AssertionError("parcel maps were computed again")
 
     monkeypatch.setattr("alan.parcels.ParcelModel.maps", refuse)
-    run_evaluation(segmentation, views, copy, "Ellipses", curves=curves)
+    run_evaluation(copy, segmentation=segmentation, views=views, title="Ellipses", curves=curves)
     again, first = results_of(copy), json.loads(before)
     assert again["segmentation"] == first["segmentation"]
     assert again["views"] == first["views"]
@@ -185,14 +187,14 @@ def test_a_run_that_was_killed_in_its_first_write_starts_again(lab, tmp_path, mo
     out = tmp_path / "run"
     out.mkdir()
     (out / ".config.yaml.4242.part").write_text("title: Ell")
-    run_evaluation(*protocols(lab), out)
+    run_evaluation(out, **dict(zip(("segmentation", "views"), protocols(lab), strict=True)))
     assert sorted(path.name for path in out.glob(".*.part")) == []
     assert (out / "results.json").exists()
     other = tmp_path / "other"
     other.mkdir()
     (other / ".thesis.part").write_text("x")
     with pytest.raises(DataError, match="not a run of this command"):
-        run_evaluation(*protocols(lab), other)
+        run_evaluation(other, **dict(zip(("segmentation", "views"), protocols(lab), strict=True)))
 
 
 def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
@@ -201,7 +203,12 @@ def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
     monkeypatch.setattr(run_module, "digest", lambda _: "another file")
     copy = lab / "changed"
     shutil.copytree(run, copy)
-    run_evaluation(*protocols(lab), copy, "Ellipses", curves={"DINO": str(lab / "metrics.jsonl")})
+    run_evaluation(
+        copy,
+        **dict(zip(("segmentation", "views"), protocols(lab), strict=True)),
+        title="Ellipses",
+        curves={"DINO": str(lab / "metrics.jsonl")},
+    )
     assert measured == [1]
 
 
@@ -217,17 +224,19 @@ def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypat
     shutil.copytree(run, copy)
     other = replace(segmentation, seed=7)
     with pytest.raises(ConfigError, match=r"segmentation\.seed.*overwrite"):
-        run_evaluation(other, views, copy, "Ellipses", curves={"DINO": str(lab / "metrics.jsonl")})
+        run_evaluation(
+            copy, segmentation=other, views=views, title="Ellipses", curves={"DINO": str(lab / "metrics.jsonl")}
+        )
     (copy / "mine.txt").write_text("keep")
     monkeypatch.setattr(run_module, "_measure", lambda *_: {})
-    run_evaluation(other, views, copy, overwrite=True)
+    run_evaluation(copy, segmentation=other, views=views, overwrite=True)
     assert (copy / "mine.txt").exists()
     assert not (copy / "per_case.csv").exists()
     stranger = tmp_path / "stranger"
     stranger.mkdir()
     (stranger / "thesis.txt").write_text("x")
     with pytest.raises(DataError, match="not a run of this command"):
-        run_evaluation(other, None, stranger)
+        run_evaluation(stranger, segmentation=other)
 
 
 @pytest.mark.parametrize(
@@ -248,25 +257,25 @@ def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypat
 def test_bad_input_leaves_nothing(lab, tmp_path, change, error, message):
     out = tmp_path / "run"
     with pytest.raises(error, match=message):
-        run_evaluation(replace(protocols(lab)[0], **change), None, out)
+        run_evaluation(out, segmentation=replace(protocols(lab)[0], **change))
     assert issubclass(error, AlanError)
     assert not out.exists()
 
 
 def test_nothing_to_evaluate(tmp_path):
     with pytest.raises(ConfigError, match="nothing to evaluate"):
-        run_evaluation(None, None, tmp_path / "run")
+        run_evaluation(tmp_path / "run")
 
 
 def test_a_shared_patient_is_refused_by_name(lab, tmp_path):
     segmentation, _ = protocols(lab)
     with pytest.raises(SplitLeakError, match="'everyone' is in two splits"):
-        run_evaluation(replace(segmentation, store=str(lab / "leaking.h5")), None, tmp_path / "run")
+        run_evaluation(tmp_path / "run", segmentation=replace(segmentation, store=str(lab / "leaking.h5")))
 
 
 def test_a_view_split_that_announces_its_leak_is_reported_in_red(lab, tmp_path):
     views = replace(protocols(lab)[1], store=str(lab / "leaking.h5"), published=True, views=("A2C", "A4C"), k=(2,))
-    run = run_evaluation(None, views, tmp_path / "run")
+    run = run_evaluation(tmp_path / "run", views=views)
     page = write_report(run).read_text()
     assert 'class="alarm"' in page
     assert "Made by image: patients are in both splits." in page
@@ -274,7 +283,7 @@ def test_a_view_split_that_announces_its_leak_is_reported_in_red(lab, tmp_path):
     silent = FrameStore(lab / "leaking.h5")
     assert silent.leaks
     with pytest.raises(SplitLeakError, match="both 'test'"):
-        run_evaluation(None, replace(views, train_split="test"), tmp_path / "other")
+        run_evaluation(tmp_path / "other", views=replace(views, train_split="test"))
 
 
 def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
@@ -294,7 +303,7 @@ def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
         label_patients=2,
         published=None,
     )
-    run = run_evaluation(segmentation, None, tmp_path / "run")
+    run = run_evaluation(tmp_path / "run", segmentation=segmentation)
     summary = results_of(run)["segmentation"]
     nothing = [row for row in summary["rows"] if row["reason"]]
     assert [(row["rule"], row["phase"]) for row in nothing] == [("paper", "ED"), ("paper", "ES")]
@@ -308,7 +317,7 @@ def test_a_list_for_each_phase_learns_from_it_and_segments_it(lab, tmp_path):
     segmentation = replace(
         protocols(lab)[0], structures=("lv",), rules=("greedy",), kmeans=(), published=None, per_phase=True
     )
-    run = run_evaluation(segmentation, None, tmp_path / "run")
+    run = run_evaluation(tmp_path / "run", segmentation=segmentation)
     cases = pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""])
     cases = cases[cases["rule"] == "greedy"].set_index("frame")
     store, model = FrameStore(lab / "store.h5"), load_parcels(lab / "parcels.safetensors")
@@ -346,7 +355,7 @@ def test_a_phase_in_which_nothing_is_chosen_is_reported(lab, tmp_path, monkeypat
         random_vit=False,
         per_phase=True,
     )
-    rows = results_of(run_evaluation(segmentation, None, tmp_path / "run"))["segmentation"]["rows"]
+    rows = results_of(run_evaluation(tmp_path / "run", segmentation=segmentation))["segmentation"]["rows"]
     assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == [("ED", ""), ("ES", "nothing of it")]
     assert 0 <= rows[0]["metrics"]["dice"]["mean"] <= 1  # the other phase is measured all the same
     assert "at end systole: no parcel selected. nothing of it" in write_report(tmp_path / "run").read_text()
@@ -368,7 +377,7 @@ def test_each_phase_in_which_nothing_is_chosen_keeps_its_reason(lab, tmp_path, m
         random_vit=False,
         per_phase=True,
     )
-    summary = results_of(run_evaluation(segmentation, None, tmp_path / "run"))["segmentation"]
+    summary = results_of(run_evaluation(tmp_path / "run", segmentation=segmentation))["segmentation"]
     expected = [("ED", "fit 0 selects nothing"), ("ES", "fit 1 selects nothing")]
     for rows in (summary["rows"], summary["white_boxes"]):
         assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == expected
@@ -387,7 +396,7 @@ def test_an_opinion_changes_the_rule_beta_alone(lab, tmp_path):
         random_vit=False,
         opinions=(str(file),),
     )
-    run = run_evaluation(segmentation, None, tmp_path / "run")
+    run = run_evaluation(tmp_path / "run", segmentation=segmentation)
     beta, greedy = (
         ParcelSegmenter.from_json(run / "models" / f"lv-parcels-k-12-{rule}.json").selector_
         for rule in ("beta", "greedy")
@@ -397,13 +406,13 @@ def test_an_opinion_changes_the_rule_beta_alone(lab, tmp_path):
     assert beta.table_["expert_inside"].tolist()[:3] == [100, 0, 0]
     assert greedy.opinion is None
     ExpertOpinion("lv", parcels, {0: Opinion.of("never"), 1: Opinion.of("inside")}).to_json(file)
-    run_evaluation(segmentation, None, tmp_path / "run")  # the same configuration, another opinion
+    run_evaluation(tmp_path / "run", segmentation=segmentation)  # the same configuration, another opinion
     beta = ParcelSegmenter.from_json(run / "models" / "lv-parcels-k-12-beta.json").selector_
     assert 1 in beta.interior_
     assert 0 not in beta.interior_
     ExpertOpinion("lv", "b" * 64, {}).to_json(file)
     with pytest.raises(ParameterError, match="about none of the parcels that are evaluated"):
-        run_evaluation(segmentation, None, tmp_path / "other")
+        run_evaluation(tmp_path / "other", segmentation=segmentation)
     with pytest.raises(ParameterError, match="only rule beta on parcels uses them"):
         replace(segmentation, rules=("greedy",))
 
@@ -419,7 +428,7 @@ def test_a_prior_of_simulated_frames_is_that_of_the_rule_beta(lab, tmp_path):
         random_vit=False,
         prior=str(lab / "leaking.h5"),
     )
-    run = run_evaluation(segmentation, None, tmp_path / "run")
+    run = run_evaluation(tmp_path / "run", segmentation=segmentation)
     store, simulated = FrameStore(lab / "store.h5"), FrameStore(lab / "leaking.h5")
     model, counted, label = load_parcels(lab / "parcels.safetensors"), simulated.labelled(), store.labelled("val")
     maps = [
@@ -438,4 +447,4 @@ def test_a_prior_of_simulated_frames_is_that_of_the_rule_beta(lab, tmp_path):
     assert greedy.prior is None
     assert str(lab / "leaking.h5") in results_of(run)["provenance"]["inputs"]
     with pytest.raises(SplitLeakError, match="the prior is counted on the store that is measured"):
-        run_evaluation(replace(segmentation, prior=segmentation.store), None, tmp_path / "other")
+        run_evaluation(tmp_path / "other", segmentation=replace(segmentation, prior=segmentation.store))

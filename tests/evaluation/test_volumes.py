@@ -181,7 +181,7 @@ def test_a_run_with_volumes_and_flips(store, tmp_path):
         str(store.path), networks={"net": str(tmp_path / "n.safetensors")}, structures=("lv",), train_split=None,
         volumes=True, flips=True,
     )  # fmt: skip
-    run = run_evaluation(protocol, None, tmp_path / "run", "Volumes")
+    run = run_evaluation(tmp_path / "run", segmentation=protocol, title="Volumes")
     summary = json.loads((run / "results.json").read_text())["segmentation"]
     cases, volumes = (pd.read_csv(run / f"per_{name}.csv") for name in ("case", "volume"))
     assert len(cases) == 2 * 84

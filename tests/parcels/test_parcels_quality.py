@@ -99,7 +99,7 @@ def test_the_oracle_is_the_best_of_all_unions():
 def test_the_table_of_models(tiny):
     store, backbone = FrameStore(tiny.store("camus")), load_backbone(tiny.backbone())
     frames = store.frames(np.arange(16))
-    seeds = [fit_kmeans(backbone, frames, 6, sector_only=True, random_state=seed) for seed in (0, 1)]
+    seeds = [fit_kmeans(backbone, frames, 6, sector_only=True, seed=seed) for seed in (0, 1)]
     table = parcel_quality({"two": seeds, "one": seeds[0]}, store, split="val")
     assert list(table.index) == ["two", "one"]
     assert table.loc["two", "parcels"] == 6

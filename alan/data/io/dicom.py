@@ -69,7 +69,7 @@ class DicomFrames:
         dataset: The header, once the first frame is decoded.
 
     Raises:
-        ConfigError: pydicom is not installed.
+        ConfigError: The package pydicom is not installed.
     """
 
     kind = "DICOM file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -96,72 +97,67 @@ def _shift(sequence: StoredSequence, offset: int) -> StoredSequence:
     return replace(sequence, start=sequence.start + offset, ed=ed, es=es)
 
 
-class FrameDataset(Dataset[Batch]):
-    """Single frames, read one batch at a time.
+class BatchDataset(Dataset[Batch], ABC):
+    """Samples of frame stores, read one batch at a time.
 
     Args:
         stores: The frame stores.
-        indices: (n,) int64, indices of the frames across the stores.
+        rows: (n,) or (n, m) int64, one row per sample.
 
     Attributes:
-        fingerprint: SHA-256 of the stores and the indices.
+        fingerprint: SHA-256 of the stores and the rows.
     """
 
-    def __init__(self, stores: StoreSet, indices: IntArray) -> None:
-        self.stores = stores
-        self.indices = indices
-        self.fingerprint = _fingerprint(stores, indices)
+    def __init__(self, stores: StoreSet, rows: IntArray) -> None:
+        self.stores, self.rows = stores, rows
+        digest = hashlib.sha256("".join(store.fingerprint for store in stores.stores).encode())
+        digest.update(rows.astype("<i8").tobytes())
+        self.fingerprint = digest.hexdigest()
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.rows)
 
     def __getitem__(self, item: int) -> Batch:
         return {name: tensor[0] for name, tensor in self.__getitems__([item]).items()}
 
+    @abstractmethod
     def __getitems__(self, items: Sequence[int]) -> Batch:
-        index = self.indices[np.asarray(items, np.int64) % len(self)]
+        """Read a batch; item ``epoch * len(self) + i`` is sample i in an epoch."""
+
+
+class FrameDataset(BatchDataset):
+    """Single frames; a row is the index (n,) of a frame across the stores, see :class:`BatchDataset`."""
+
+    def __getitems__(self, items: Sequence[int]) -> Batch:
+        index = self.rows[np.asarray(items, np.int64) % len(self)]
         return {"frames": torch.from_numpy(self.stores.frames(index)), "index": torch.from_numpy(index)}
 
 
-class SequenceDataset(Dataset[Batch]):
-    """One run of frames per sequence, at a random position, read one batch at a time.
+class SequenceDataset(BatchDataset):
+    """One run of frames per sequence, at a random position.
 
     Args:
         stores: The frame stores.
-        runs: (n, 4) int64: first frame, number of possible starts, number of frames, step between frames; the step
+        rows: (n, 4) int64: first frame, number of possible starts, number of frames, step between frames; the step
             may be negative.
         seed: Seed; the start of a run is drawn from (seed, epoch, item).
-
-    Attributes:
-        fingerprint: SHA-256 of the stores and the runs.
     """
 
-    def __init__(self, stores: StoreSet, runs: IntArray, seed: int) -> None:
-        self.stores = stores
-        self.runs = runs
+    def __init__(self, stores: StoreSet, rows: IntArray, seed: int) -> None:
+        super().__init__(stores, rows)
         self.seed = seed
-        self.fingerprint = _fingerprint(stores, runs)
-
-    def __len__(self) -> int:
-        return len(self.runs)
-
-    def __getitem__(self, item: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([item]).items()}
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
-        index = np.stack([self._run(item) for item in items])
+        index = self._runs(items)
         frames = self.stores.frames(index.ravel()).reshape(*index.shape, self.stores.size, self.stores.size)
         return {"frames": torch.from_numpy(frames), "index": torch.from_numpy(index)}
 
-    def _run(self, item: int) -> IntArray:
-        epoch, sequence = divmod(item, len(self))
-        first, places, n_frames, step = self.runs[sequence].tolist()
+    def _runs(self, items: Sequence[int]) -> IntArray:
+        """Draw the runs of a batch: (B, F) indices of frames."""
+        return np.stack([self._run(*divmod(item, len(self))) for item in items])
+
+    def _run(self, epoch: int, sequence: int) -> IntArray:
+        first, places, n_frames, step = self.rows[sequence].tolist()
         start = int(np.random.default_rng([self.seed, epoch, sequence]).integers(places))
         run: IntArray = first + start + step * np.arange(n_frames, dtype=np.int64)
         return run
-
-
-def _fingerprint(stores: StoreSet, indices: IntArray) -> str:
-    digest = hashlib.sha256("".join(store.fingerprint for store in stores.stores).encode())
-    digest.update(indices.astype("<i8").tobytes())
-    return digest.hexdigest()

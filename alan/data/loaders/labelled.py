@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
-from alan.data.loaders.datasets import Batch, StoreSet
+from alan.data.loaders.datasets import Batch, BatchDataset, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.splits import draw_patients, fold_patients
 from alan.data.structures import check_structures
@@ -25,7 +24,7 @@ from alan.files import fingerprint
 FOLD_SEED = 0
 
 
-class LabelledFrames(Dataset[Batch]):
+class LabelledFrames(BatchDataset):
     """Annotated frames of one split, read a batch at a time.
 
     Args:
@@ -39,21 +38,13 @@ class LabelledFrames(Dataset[Batch]):
     """
 
     def __init__(self, stores: StoreSet, table: pd.DataFrame, structures: Sequence[str]) -> None:
-        self.stores = stores
-        self.table = table
-        self.structures = tuple(structures)
-        self._rows: IntArray = table[["store", "frame", "label"]].to_numpy(np.int64)
+        super().__init__(stores, table[["store", "frame", "label"]].to_numpy(np.int64))
+        self.table, self.structures = table, tuple(structures)
         stated = [store.fingerprint for store in stores.stores]
-        self.fingerprint = fingerprint([stated, self._rows.tolist(), self.structures])
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, item: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([item]).items()}
+        self.fingerprint = fingerprint([stated, self.rows.tolist(), self.structures])
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
-        rows = self._rows[np.asarray(items, np.int64) % len(self)]
+        rows = self.rows[np.asarray(items, np.int64) % len(self)]
         index = rows[:, 1] + self.stores.offsets[rows[:, 0]]
         labels = np.empty((len(rows), self.stores.size, self.stores.size), np.uint8)
         for number in np.unique(rows[:, 0]):
@@ -91,7 +82,7 @@ class LabelledFrameDataModule(LightningDataModule):
         seed: Seed of the order of frames and of the patients drawn.
 
     Raises:
-        ParameterError: a value out of range, or (in ``setup``) an unknown split, view or phase.
+        ParameterError: A value out of range, or (in ``setup``) an unknown split, view or phase.
         DataError: (in ``setup``) a store that cannot be read, an empty split, or a structure it does not have.
         SplitLeakError: (in ``setup``) a patient is in both splits.
     """

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
-from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
+from alan.data.loaders.datasets import Batch, BatchDataset, FrameDataset, StoreSet
 from alan.data.loaders.modules import FrameDataModule
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.sample import VIEWS
@@ -22,7 +22,7 @@ from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
 
 
-class DenseFrames(Dataset[Batch]):
+class DenseFrames(BatchDataset):
     """Annotated frames with label map, view and phase, read one batch at a time.
 
     Args:
@@ -50,18 +50,12 @@ class DenseFrames(Dataset[Batch]):
         draw: int = 0,
         seed: int = 0,
     ) -> None:
-        self.stores, self.rows, self.phase = stores, rows, phase
-        self.structures = tuple(structures)
+        super().__init__(stores, rows)
+        self.phase, self.structures = phase, tuple(structures)
         self.unlabelled, self.draw, self.seed = unlabelled, draw, seed
         other = None if unlabelled is None else unlabelled.fingerprint
         stated = [store.fingerprint for store in stores.stores]
         self.fingerprint = fingerprint([stated, rows.tolist(), self.structures, other, draw])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, item: int) -> Batch:
-        return {name: tensor[0] for name, tensor in self.__getitems__([item]).items()}
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
         places = np.asarray(items, np.int64) % len(self)

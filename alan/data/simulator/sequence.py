@@ -98,7 +98,7 @@ def simulate_sequence(
         The clip; the same arguments give the same bytes whatever the number of threads.
 
     Raises:
-        ParameterError: an unknown view or setting, a pose of a view that has none, or a number outside its bounds.
+        ParameterError: An unknown view or setting, a pose of a view that has none, or a number outside its bounds.
     """
     check_view(view)
     if pose and view not in _APICAL:

@@ -73,7 +73,7 @@ class TokenProbe(BaseEstimator, ABC):
             The fitted probe.
 
         Raises:
-            ParameterError: a parameter is out of bounds, or an array is not as described.
+            ParameterError: A parameter is out of bounds, or an array is not as described.
         """
 
     @abstractmethod
@@ -92,7 +92,7 @@ class TokenProbe(BaseEstimator, ABC):
         """Check the parameters before fitting.
 
         Raises:
-            ParameterError: a parameter is out of bounds.
+            ParameterError: A parameter is out of bounds.
         """
         check_parameters(self)
 
@@ -106,7 +106,7 @@ class TokenProbe(BaseEstimator, ABC):
             (N, h', w', C) float32.
 
         Raises:
-            ParameterError: the tokens differ in width from those in ``fit``, or are not all finite.
+            ParameterError: The tokens differ in width from those in ``fit``, or are not all finite.
         """
         check_is_fitted(self, "n_classes_")
         values = check_tokens(tokens, self.dim_)
@@ -124,7 +124,7 @@ class TokenProbe(BaseEstimator, ABC):
             (N, H, W) uint8.
 
         Raises:
-            ParameterError: the tokens differ in width from those in ``fit``, or are not all finite.
+            ParameterError: The tokens differ in width from those in ``fit``, or are not all finite.
         """
         check_is_fitted(self, "n_classes_")
         values, size = check_tokens(tokens, self.dim_), self.size or self.size_
@@ -188,7 +188,7 @@ class TokenProbe(BaseEstimator, ABC):
             provenance: Fingerprint of the model whose tokens the probe must expect; None accepts any.
 
         Raises:
-            CheckpointError: the file is missing, truncated, of another kind, was changed after it was written, or
+            CheckpointError: The file is missing, truncated, of another kind, was changed after it was written, or
                 belongs to the tokens of another model.
         """
         file = Path(path)
@@ -233,7 +233,7 @@ def check_tokens(tokens: ArrayLike, dim: int | None = None) -> NDArray[Any]:
         dim: Required width D; None accepts any.
 
     Raises:
-        ParameterError: the shape or dtype is another, or there is no frame.
+        ParameterError: The shape or dtype is another, or there is no frame.
     """
     values = np.asanyarray(tokens)
     if values.ndim != 4 or not np.issubdtype(values.dtype, np.floating) or not values.size:
@@ -255,7 +255,7 @@ def token_statistics(tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray
         Two (D,) float32.
 
     Raises:
-        ParameterError: a token is not finite.
+        ParameterError: A token is not finite.
     """
     total, n = np.zeros(tokens.shape[3]), 0
     for start in range(0, len(tokens), PIECE):

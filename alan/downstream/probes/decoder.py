@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Self
 
 import numpy as np
@@ -64,6 +65,7 @@ def _convolution(channels: int, width: int, side: int) -> nn.Sequential:
     )
 
 
+@dataclass(eq=False, repr=False)
 class DecoderProbe(TokenProbe):
     """Segment with a small convolutional decoder on frozen tokens.
 
@@ -90,32 +92,17 @@ class DecoderProbe(TokenProbe):
         losses_: (steps,) float64, loss of each step.
     """
 
-    network_: TokenDecoder
-
-    def __init__(
-        self,
-        width: Annotated[int, Ge(_GROUPS)] = 48,
-        *,
-        dropout: Rate = 0.1,
-        steps: PositiveInt = 300,
-        batch_size: PositiveInt = 8,
-        lr: PositiveFloat = 3e-3,
-        weight_decay: NonNegativeFloat = 1e-2,
-        n_classes: ClassCount | None = None,
-        size: MapSize | None = None,
-        seed: Seed = 0,
-        provenance: str = "",
-    ) -> None:
-        self.width = width
-        self.dropout = dropout
-        self.steps = steps
-        self.batch_size = batch_size
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.n_classes = n_classes
-        self.size = size
-        self.seed = seed
-        self.provenance = provenance
+    width: Annotated[int, Ge(_GROUPS)] = 48
+    _: KW_ONLY
+    dropout: Rate = 0.1
+    steps: PositiveInt = 300
+    batch_size: PositiveInt = 8
+    lr: PositiveFloat = 3e-3
+    weight_decay: NonNegativeFloat = 1e-2
+    n_classes: ClassCount | None = None
+    size: MapSize | None = None
+    seed: Seed = 0
+    provenance: str = ""
 
     def check_parameters(self) -> None:
         """Check the parameters before fitting, see :meth:`TokenProbe.check_parameters`."""
@@ -127,7 +114,7 @@ class DecoderProbe(TokenProbe):
         """Train the decoder, see :meth:`TokenProbe.fit`.
 
         Raises:
-            ParameterError: a parameter is out of bounds, an array is not as described, the decoder has too many
+            ParameterError: A parameter is out of bounds, an array is not as described, the decoder has too many
                 weights, or the loss is not finite.
         """
         values, maps = self._begin(tokens, label_maps)
@@ -159,7 +146,7 @@ class DecoderProbe(TokenProbe):
                 self.losses_[step] = loss.item()
                 if not np.isfinite(self.losses_[step]):
                     raise ParameterError(f"the loss is {loss.item()} at step {step}: lower lr ({self.lr})")
-        self.network_ = network.eval().requires_grad_(False)
+        self.network_: TokenDecoder = network.eval().requires_grad_(False)
         return self
 
     def _build(self, scale: int) -> TokenDecoder:

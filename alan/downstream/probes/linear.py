@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from alan.bounds import PositiveFloat, PositiveInt, Seed
 from alan.downstream.probes.base import ClassCount, MapSize, TokenProbe, class_shares, token_statistics
 
 
+@dataclass(eq=False, repr=False)
 class LinearProbe(TokenProbe):
     """Predict the class of every pixel with a linear function of its token.
 
@@ -45,31 +47,15 @@ class LinearProbe(TokenProbe):
         loss_: Final value of the loss, including the penalty.
     """
 
-    coef_: NDArray[np.float32]
-    intercept_: NDArray[np.float32]
-    mean_: NDArray[np.float32]
-    std_: NDArray[np.float32]
-
-    def __init__(
-        self,
-        l2: Annotated[float, Interval(ge=0, lt=math.inf)] = 1e-3,
-        *,
-        max_tokens: PositiveInt | None = 200_000,
-        max_iter: PositiveInt = 200,
-        tol: PositiveFloat = 1e-5,
-        n_classes: ClassCount | None = None,
-        size: MapSize | None = None,
-        seed: Seed = 0,
-        provenance: str = "",
-    ) -> None:
-        self.l2 = l2
-        self.max_tokens = max_tokens
-        self.max_iter = max_iter
-        self.tol = tol
-        self.n_classes = n_classes
-        self.size = size
-        self.seed = seed
-        self.provenance = provenance
+    l2: Annotated[float, Interval(ge=0, lt=math.inf)] = 1e-3
+    _: KW_ONLY
+    max_tokens: PositiveInt | None = 200_000
+    max_iter: PositiveInt = 200
+    tol: PositiveFloat = 1e-5
+    n_classes: ClassCount | None = None
+    size: MapSize | None = None
+    seed: Seed = 0
+    provenance: str = ""
 
     def fit(self, tokens: ArrayLike, label_maps: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Fit the weights, see :meth:`TokenProbe.fit`."""

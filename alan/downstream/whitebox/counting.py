@@ -75,7 +75,7 @@ def check_maps(
         The maps as an array.
 
     Raises:
-        ParameterError: another shape, another dtype, or an id out of range.
+        ParameterError: Another shape, another dtype, or an id out of range.
     """
     maps = np.asarray(parcel_maps)
     if maps.ndim != 3 or 0 in maps.shape:
@@ -102,7 +102,7 @@ def check_masks(masks: ArrayLike, shape: tuple[int, ...]) -> BoolArray:
     """Check masks against the shape of their parcel maps.
 
     Raises:
-        ParameterError: the masks are not boolean, or have another shape.
+        ParameterError: The masks are not boolean, or have another shape.
     """
     array = np.asarray(masks)
     if array.dtype != np.bool_:
@@ -116,7 +116,7 @@ def check_groups(groups: ArrayLike | None, n_images: int) -> NDArray[Any]:
     """Check the groups (patients) of images; None makes every image a group.
 
     Raises:
-        ParameterError: there is not one entry per image.
+        ParameterError: There is not one entry per image.
     """
     group = np.arange(n_images) if groups is None else np.asarray(groups)
     if group.shape != (n_images,):

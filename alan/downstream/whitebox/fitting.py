@@ -96,7 +96,7 @@ class FittedWhiteBox:
             warning is issued.
 
         Raises:
-            ParameterError: an array is not as described.
+            ParameterError: An array is not as described.
         """
         masks = np.zeros(maps.shape, bool)
         for phase, segmenter in self.segmenters.items():
@@ -135,7 +135,7 @@ def fit_white_box(
         reason is in ``reasons``.
 
     Raises:
-        ParameterError: a parameter or an array is not as described.
+        ParameterError: A parameter or an array is not as described.
     """
     segmenters: dict[str, ParcelSegmenter] = {}
     reasons: dict[str, str] = {}

@@ -51,8 +51,8 @@ class JsonModel:
             The fitted model.
 
         Raises:
-            DataError: the file is missing or is not JSON.
-            ParameterError: the content is not a model of this class.
+            DataError: The file is missing or is not JSON.
+            ParameterError: The content is not a model of this class.
         """
         return cls.from_dict(load(source))
 
@@ -77,8 +77,8 @@ def load(source: str | os.PathLike[str]) -> Any:
     """Read JSON from a path, from a shipped name (``alan-sim-small-lv``), or from a text that starts with a brace.
 
     Raises:
-        DataError: the file is missing or is not JSON.
-        ParameterError: the text is not JSON.
+        DataError: The file is missing or is not JSON.
+        ParameterError: The text is not JSON.
     """
     if not isinstance(source, str) or not source.lstrip().startswith("{"):
         if Path(source).is_file():
@@ -98,7 +98,7 @@ def check_schema(value: Any, schema: str) -> dict[str, Any]:
     """Return the value if it is a dictionary of the schema.
 
     Raises:
-        ParameterError: it is not.
+        ParameterError: It is not.
     """
     found = value.get("schema") if isinstance(value, dict) else type(value).__name__
     if not isinstance(value, dict) or found != schema:

@@ -59,8 +59,8 @@ class NamingFrames:
             seed: Seed of the draw.
 
         Raises:
-            DataError: no frame is left.
-            ParameterError: an unknown split or view, or more patients than there are.
+            DataError: No frame is left.
+            ParameterError: An unknown split or view, or more patients than there are.
         """
         rows = store.labelled(split, views, phases=phases)
         drawn = draw_patients(rows["patient"], patients, seed)
@@ -113,8 +113,8 @@ def name_parcels(
         it was learnt from.
 
     Raises:
-        SelectionError: no parcel is probable enough for a structure; the message names the best candidate.
-        ParameterError: a parameter is not as described.
+        SelectionError: No parcel is probable enough for a structure; the message names the best candidate.
+        ParameterError: A parameter is not as described.
     """
     learnt_from = {
         "simulated_labels": simulated.describe(),

@@ -49,7 +49,7 @@ class Opinion(NamedTuple):
             strength: Weight in effective pixels; None uses 100 for ``inside`` and ``never`` and 8 for a share.
 
         Raises:
-            ParameterError: another word, a share out of bounds, or a strength that is negative or belongs to
+            ParameterError: Another word, a share out of bounds, or a strength that is negative or belongs to
                 ``unknown``.
         """
         word = ""
@@ -101,7 +101,7 @@ class ExpertOpinion(JsonModel):
             (K,) inside and (K,) outside: strength x share and strength x (1 - share).
 
         Raises:
-            ParameterError: an opinion is on a parcel that does not exist.
+            ParameterError: An opinion is on a parcel that does not exist.
         """
         inside, outside = np.zeros(n_parcels), np.zeros(n_parcels)
         for parcel, opinion in self.parcels.items():
@@ -122,7 +122,7 @@ class ExpertOpinion(JsonModel):
             fingerprint: Fingerprint of the model; empty if it is unknown.
 
         Raises:
-            ParameterError: the opinions are about another model.
+            ParameterError: The opinions are about another model.
         """
         if fingerprint and self.provenance != fingerprint:
             raise ParameterError(
@@ -145,7 +145,7 @@ class ExpertOpinion(JsonModel):
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ParameterError: another schema, a missing field, another phase, two opinions on one parcel, or an
+            ParameterError: Another schema, a missing field, another phase, two opinions on one parcel, or an
                 invalid opinion.
         """
         value = check_schema(value, SCHEMA)
@@ -192,8 +192,8 @@ def read_opinions(
         Structure to its opinion.
 
     Raises:
-        DataError: a file is missing or is not JSON.
-        ParameterError: a file is not an opinion, is about another parcel model or structure or about one phase, or
+        DataError: A file is missing or is not JSON.
+        ParameterError: A file is not an opinion, is about another parcel model or structure or about one phase, or
             is the second one.
     """
     found = {}
@@ -221,8 +221,8 @@ def read_phase_opinions(
         Structure and phase (empty for all lists) to the opinion; those on all lists come first.
 
     Raises:
-        DataError: a file is missing or is not JSON.
-        ParameterError: a file is not an opinion, is about another parcel model or structure, or is the second one.
+        DataError: A file is missing or is not JSON.
+        ParameterError: A file is not an opinion, is about another parcel model or structure, or is the second one.
     """
     found: dict[tuple[str, str], ExpertOpinion] = {}
     for file in files:

@@ -96,7 +96,7 @@ def posterior(
         The posterior.
 
     Raises:
-        ParameterError: the prior has more parcels than the maps.
+        ParameterError: The prior has more parcels than the maps.
     """
     n_parcels = counts.area.shape[1]
     nothing = EffectivePixels(np.zeros(n_parcels), np.zeros(n_parcels))

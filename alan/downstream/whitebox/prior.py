@@ -110,7 +110,7 @@ class ParcelPrior(JsonModel):
             The prior.
 
         Raises:
-            ParameterError: an argument is not as described.
+            ParameterError: An argument is not as described.
         """
         maps = check_maps(parcel_maps, n_parcels, background_id)
         targets = check_masks(masks, maps.shape)
@@ -146,7 +146,7 @@ class ParcelPrior(JsonModel):
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ParameterError: another schema, a missing field, ids that are not 0 to K - 1, or a negative count.
+            ParameterError: Another schema, a missing field, ids that are not 0 to K - 1, or a negative count.
         """
         value = check_schema(value, SCHEMA)
         with parsing("parcel prior"):
@@ -168,8 +168,8 @@ def read_prior(prior: ParcelPrior | str | os.PathLike[str] | None, provenance: s
         provenance: Fingerprint of the parcel model; empty if it is unknown.
 
     Raises:
-        DataError: the file is missing or is not JSON.
-        ParameterError: it is not a prior, or was counted on other parcels.
+        DataError: The file is missing or is not JSON.
+        ParameterError: It is not a prior, or was counted on other parcels.
     """
     if prior is not None and not isinstance(prior, ParcelPrior):
         prior = ParcelPrior.from_json(prior)

@@ -20,7 +20,7 @@ def check_scores(scores: ArrayLike, n_images: int, n_parcels: int | None) -> NDA
         n_parcels: Largest number of parcels K; None allows any.
 
     Raises:
-        ParameterError: the shape or dtype is another, or a score is below 0 or above 1.
+        ParameterError: The shape or dtype is another, or a score is below 0 or above 1.
     """
     array = np.asarray(scores)
     if array.ndim != 4 or len(array) != n_images or not np.issubdtype(array.dtype, np.floating):

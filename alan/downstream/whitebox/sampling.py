@@ -52,7 +52,7 @@ def sample_shares(
         (n, K) float64 in [0, 1]; 0 for a parcel without evidence, and for the background.
 
     Raises:
-        ParameterError: a parameter is out of bounds, or the selector does not hold its counts.
+        ParameterError: A parameter is out of bounds, or the selector does not hold its counts.
     """
     known = selector.posterior_
     scores = rng.standard_normal((n, len(known.alpha) + 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -26,6 +26,7 @@ SCHEMA = "alan-parcel-segmenter/2"
 SOFT = {"union": 0.5, "share": 0.4}
 
 
+@dataclass(eq=False, repr=False)
 class ParcelSegmenter(JsonModel, BaseEstimator):
     """Segment a structure as a union of parcels, followed by post-processing.
 
@@ -49,27 +50,19 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         empty_: (n,) int64, indices of the empty masks of the last ``predict``.
     """
 
-    def __init__(
-        self,
-        selector: ParcelSelector | None = None,
-        steps: PostProcessing = PostProcessing(),  # noqa: B008 (it cannot be changed)
-        *,
-        soft: Literal["union", "share"] | None = None,
-        soft_above: Share | None = None,
-        size: tuple[PositiveInt, PositiveInt] | None = None,
-    ) -> None:
-        self.selector = selector
-        self.steps = steps
-        self.soft = soft
-        self.soft_above = soft_above
-        self.size = size
+    selector: ParcelSelector | None = None
+    steps: PostProcessing = PostProcessing()  # noqa: RUF009 (it cannot be changed)
+    _: KW_ONLY
+    soft: Literal["union", "share"] | None = None
+    soft_above: Share | None = None
+    size: tuple[PositiveInt, PositiveInt] | None = None
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters by name; ``steps__NAME`` replaces the post-processing by one with another value.
 
         Raises:
-            ParameterError: a post-processing step of that name does not exist, or its value is out of bounds.
-            ValueError: any other name does not exist.
+            ParameterError: A post-processing step of that name does not exist, or its value is out of bounds.
+            ValueError: Any other name does not exist.
         """
         nested = [name for name in params if name.startswith("steps__")]
         changed = {name.removeprefix("steps__"): params.pop(name) for name in nested}
@@ -91,8 +84,8 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
             The fitted segmenter.
 
         Raises:
-            ParameterError: a parameter is out of bounds, or an array is not as described.
-            SelectionError: no parcel is chosen, see :meth:`ParcelSelector.fit`.
+            ParameterError: A parameter is out of bounds, or an array is not as described.
+            SelectionError: No parcel is chosen, see :meth:`ParcelSelector.fit`.
         """
         check_parameters(self)
         selector = ParcelSelector() if self.selector is None else clone(self.selector)
@@ -106,8 +99,8 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
             The fitted segmenter.
 
         Raises:
-            ParameterError: a parameter is out of bounds, or the selector has no prior.
-            SelectionError: no parcel is probable enough.
+            ParameterError: A parameter is out of bounds, or the selector has no prior.
+            SelectionError: No parcel is probable enough.
         """
         check_parameters(self)
         selector = ParcelSelector() if self.selector is None else clone(self.selector)
@@ -121,8 +114,8 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
             A new fitted segmenter.
 
         Raises:
-            ParameterError: the selector cannot take the opinion.
-            SelectionError: no parcel is probable enough.
+            ParameterError: The selector cannot take the opinion.
+            SelectionError: No parcel is probable enough.
         """
         check_is_fitted(self, "selector_")
         revised = copy.copy(self)
@@ -144,10 +137,10 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
             these frames.
 
         Raises:
-            ParameterError: an array is not as described, or the scores are missing.
+            ParameterError: An array is not as described, or the scores are missing.
 
         Warns:
-            AlanWarning: some masks are empty; the message gives their number.
+            AlanWarning: Some masks are empty; the message gives their number.
         """
         check_is_fitted(self, "selector_")
         unions = self.selector_.predict(parcel_maps)
@@ -184,7 +177,7 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         """Inverse of :meth:`to_dict`.
 
         Raises:
-            ParameterError: the content is not a parcel segmenter.
+            ParameterError: The content is not a parcel segmenter.
         """
         value = check_schema(value, SCHEMA)
         selector = ParcelSelector.from_dict(value.get("selector"))

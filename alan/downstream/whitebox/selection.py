@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -39,6 +39,7 @@ from alan.errors import ParameterError, SelectionError
 from alan.files import fingerprint
 
 
+@dataclass(eq=False, repr=False)
 class ParcelSelector(JsonModel, BaseEstimator):
     """Choose the parcels that make up a target.
 
@@ -100,62 +101,33 @@ class ParcelSelector(JsonModel, BaseEstimator):
         provenance_: ``parcels`` (as given), ``labels`` (SHA-256 of maps and masks), ``hash`` (of both).
     """
 
-    def __init__(
-        self,
-        rule: RuleName = "paper",
-        *,
-        overlap: Share | None = None,
-        consistency: Share | None = None,
-        presence: Share | None = None,
-        presence_of: Literal["present", "inside"] = "present",
-        min_pixels: NonNegativeInt = 10,
-        min_share_of_target: Share = 0.02,
-        exterior_overlap: Share = 0.95,
-        exterior_consistency: Share = 0.98,
-        exterior_presence: Share = 0.1,
-        valve_consistency: Share = 0.2,
-        valve_presence: Share = 0.3,
-        n_folds: Annotated[int, Ge(2)] = 10,
-        min_gain: Share = 0.001,
-        guard: Guard = "size",
-        guard_errors: NonNegativeFloat = 0.0,
-        prior: ParcelPrior | str | os.PathLike[str] | None = None,
-        prior_strength: NonNegativeFloat = 8.0,
-        opinion: ExpertOpinion | str | os.PathLike[str] | None = None,
-        correlation: Share = 0.1,
-        share_above: Share = 0.4,
-        level: Share = 0.5,
-        n_parcels: PositiveInt | None = None,
-        min_parcels: NonNegativeInt = 0,
-        background_id: NonNegativeInt | None = None,
-        provenance: str = "",
-    ) -> None:
-        self.rule = rule
-        self.overlap = overlap
-        self.consistency = consistency
-        self.presence = presence
-        self.presence_of = presence_of
-        self.min_pixels = min_pixels
-        self.min_share_of_target = min_share_of_target
-        self.exterior_overlap = exterior_overlap
-        self.exterior_consistency = exterior_consistency
-        self.exterior_presence = exterior_presence
-        self.valve_consistency = valve_consistency
-        self.valve_presence = valve_presence
-        self.n_folds = n_folds
-        self.min_gain = min_gain
-        self.guard = guard
-        self.guard_errors = guard_errors
-        self.prior = prior
-        self.prior_strength = prior_strength
-        self.opinion = opinion
-        self.correlation = correlation
-        self.share_above = share_above
-        self.level = level
-        self.n_parcels = n_parcels
-        self.min_parcels = min_parcels
-        self.background_id = background_id
-        self.provenance = provenance
+    rule: RuleName = "paper"
+    _: KW_ONLY
+    overlap: Share | None = None
+    consistency: Share | None = None
+    presence: Share | None = None
+    presence_of: Literal["present", "inside"] = "present"
+    min_pixels: NonNegativeInt = 10
+    min_share_of_target: Share = 0.02
+    exterior_overlap: Share = 0.95
+    exterior_consistency: Share = 0.98
+    exterior_presence: Share = 0.1
+    valve_consistency: Share = 0.2
+    valve_presence: Share = 0.3
+    n_folds: Annotated[int, Ge(2)] = 10
+    min_gain: Share = 0.001
+    guard: Guard = "size"
+    guard_errors: NonNegativeFloat = 0.0
+    prior: ParcelPrior | str | os.PathLike[str] | None = None
+    prior_strength: NonNegativeFloat = 8.0
+    opinion: ExpertOpinion | str | os.PathLike[str] | None = None
+    correlation: Share = 0.1
+    share_above: Share = 0.4
+    level: Share = 0.5
+    n_parcels: PositiveInt | None = None
+    min_parcels: NonNegativeInt = 0
+    background_id: NonNegativeInt | None = None
+    provenance: str = ""
 
     def fit(self, parcel_maps: ArrayLike, masks: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Learn which parcels belong to a target.
@@ -169,8 +141,8 @@ class ParcelSelector(JsonModel, BaseEstimator):
             The fitted selector.
 
         Raises:
-            ParameterError: a parameter is out of bounds, or an array is not as described.
-            SelectionError: no parcel is chosen; the message names the threshold that the best candidate missed.
+            ParameterError: A parameter is out of bounds, or an array is not as described.
+            SelectionError: No parcel is chosen; the message names the threshold that the best candidate missed.
         """
         check_parameters(self)
         maps = check_maps(parcel_maps, self.n_parcels, self.background_id)
@@ -196,8 +168,8 @@ class ParcelSelector(JsonModel, BaseEstimator):
             The fitted selector.
 
         Raises:
-            ParameterError: the rule is not ``beta``, there is not a prior, or a parameter is out of bounds.
-            SelectionError: no parcel of the prior is probable enough.
+            ParameterError: The rule is not ``beta``, there is not a prior, or a parameter is out of bounds.
+            SelectionError: No parcel of the prior is probable enough.
         """
         check_parameters(self)
         prior = read_prior(self.prior, self.provenance)
@@ -220,8 +192,8 @@ class ParcelSelector(JsonModel, BaseEstimator):
             A new fitted selector. Lists that were edited by hand are chosen again.
 
         Raises:
-            ParameterError: the rule is not ``beta``, or the opinion is about other parcels.
-            SelectionError: no parcel is probable enough.
+            ParameterError: The rule is not ``beta``, or the opinion is about other parcels.
+            SelectionError: No parcel is probable enough.
         """
         if self.rule != "beta":
             raise ParameterError(
@@ -245,7 +217,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
             (N, H, W) bool.
 
         Raises:
-            ParameterError: the maps are not as described, or contain ids of ``n_parcels`` and more if that was
+            ParameterError: The maps are not as described, or contain ids of ``n_parcels`` and more if that was
                 given.
         """
         check_is_fitted(self, "interior_")
@@ -341,7 +313,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         """Inverse of :meth:`to_dict`; roles in the table follow the lists.
 
         Raises:
-            ParameterError: another schema, a missing or misspelt field, or an id out of range or in two lists.
+            ParameterError: Another schema, a missing or misspelt field, or an id out of range or in two lists.
         """
         value = check_schema(value, SCHEMA)
         with parsing("parcel selection"):

@@ -50,7 +50,7 @@ def read_parameters(known: Mapping[str, Any], values: Mapping[str, Any]) -> dict
         values: Parameters of the file.
 
     Raises:
-        ParameterError: a parameter does not exist.
+        ParameterError: A parameter does not exist.
     """
     for name in values:
         if name not in known:

@@ -58,8 +58,8 @@ class WhiteBoxes:
         fingerprint: SHA-256 of everything that decides the labels.
 
     Raises:
-        ParameterError: there is no white box, or the temperature is missing or not above 0.
-        CheckpointError: a white box was fitted on another parcel model.
+        ParameterError: There is no white box, or the temperature is missing or not above 0.
+        CheckpointError: A white box was fitted on another parcel model.
     """
 
     @bounded
@@ -128,7 +128,7 @@ def check_parcels(name: str, selector: ParcelSelector, model: ParcelModel) -> No
         model: The parcel model.
 
     Raises:
-        CheckpointError: it was fitted on another model, or contains ids that the model does not have.
+        CheckpointError: It was fitted on another model, or contains ids that the model does not have.
     """
     origin = str(selector.provenance_.get("parcels", ""))
     if origin and origin != model.fingerprint:
@@ -159,11 +159,11 @@ def load_white_boxes(
         opinions: Files of an expert's opinions on structures, by which parcels are chosen again.
 
     Raises:
-        ParameterError: a file is neither a white box nor an opinion on one of them, two have the same structure,
+        ParameterError: A file is neither a white box nor an opinion on one of them, two have the same structure,
             or the temperature is missing.
-        SelectionError: an opinion leaves no parcel.
-        DataError: a file is missing or is not JSON.
-        CheckpointError: the parcels cannot be loaded, or a white box was fitted on other parcels.
+        SelectionError: An opinion leaves no parcel.
+        DataError: A file is missing or is not JSON.
+        CheckpointError: The parcels cannot be loaded, or a white box was fitted on other parcels.
     """
     found: dict[str, ParcelSegmenter] = {}
     for path in boxes:

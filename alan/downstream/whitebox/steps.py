@@ -168,7 +168,7 @@ class PostProcessing:
         median_radius: Radius of the disk of the median filter, in pixels at 112 x 112; 0 disables the filter.
 
     Raises:
-        ParameterError: a value is out of its bounds.
+        ParameterError: A value is out of its bounds.
     """
 
     component: bool = True

@@ -118,9 +118,9 @@ def read_table(rows: list[dict[str, Any]], n_parcels: int) -> pd.DataFrame:
         n_parcels: Number of parcels K.
 
     Raises:
-        ParameterError: the ids are not 0 to K - 1, or the evidence on a parcel is missing.
-        KeyError: a column is missing.
-        ValueError: a value has another type.
+        ParameterError: The ids are not 0 to K - 1, or the evidence on a parcel is missing.
+        KeyError: A column is missing.
+        ValueError: A value has another type.
     """
     table = pd.DataFrame(rows).set_index("id").rename_axis("parcel")
     if len(table) != n_parcels or sorted(table.index) != list(range(n_parcels)):
@@ -142,7 +142,7 @@ def assign_roles(table: pd.DataFrame, lists: Mapping[str, list[int]], background
         background_id: Id that is not a parcel.
 
     Raises:
-        ParameterError: an id is out of range or in two lists.
+        ParameterError: An id is out of range or in two lists.
     """
     role_of: dict[int, str] = {}
     for role, ids in lists.items():

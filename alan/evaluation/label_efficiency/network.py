@@ -14,7 +14,7 @@ from alan.evaluation.label_efficiency.protocol import (
     Prediction,
     Workspace,
 )
-from alan.evaluation.label_efficiency.segmenter import check_unseen
+from alan.evaluation.splits import check_unseen
 from alan.supervised.module import SegmentationModule
 from alan.supervised.settings import TrainingSettings
 from alan.supervised.training import start_from, train
@@ -51,7 +51,7 @@ class NetworkMethod(Method):
         if self.init is not None:
             source = models.segmenter(self.init)
             start_from(module, source, self.init)
-            check_unseen(source, self.init, store, protocol.test_split)
+            check_unseen(source.provenance, self.init, store, protocol.test_split)
 
     def segment(self, work: Workspace, cell: GridCell) -> Prediction:
         """Train for the given number of steps and predict with the last weights."""

@@ -29,7 +29,7 @@ class TokenHead(nn.Module):
         n_parcels: Number of parcels K, 2 to 254.
 
     Raises:
-        ParameterError: a value is out of its bounds.
+        ParameterError: A value is out of its bounds.
     """
 
     mean: Tensor
@@ -60,7 +60,7 @@ class TokenHead(nn.Module):
         """Standardise tokens (..., D): subtract the mean of each channel, divide by its standard deviation.
 
         Raises:
-            ParameterError: the tokens have another width.
+            ParameterError: The tokens have another width.
         """
         if tokens.shape[-1] != self.dim:
             raise ParameterError(

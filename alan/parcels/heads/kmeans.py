@@ -24,7 +24,7 @@ class KMeansHead(TokenHead):
         spherical: Logits are the cosines between token and centres instead.
 
     Raises:
-        ParameterError: a value is out of its bounds.
+        ParameterError: A value is out of its bounds.
     """
 
     kind = "kmeans"

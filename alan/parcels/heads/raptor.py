@@ -42,7 +42,7 @@ class RaptorHead(TokenHead):
         generator: Generator of the initial weights; None uses the global one.
 
     Raises:
-        ParameterError: a value is out of its bounds.
+        ParameterError: A value is out of its bounds.
     """
 
     kind = "raptor"

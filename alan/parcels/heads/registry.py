@@ -23,7 +23,7 @@ def build_head(settings: Mapping[str, Any], state: Mapping[str, Tensor]) -> Toke
     Sizes are compared with the tensors before anything is allocated.
 
     Raises:
-        CheckpointError: the kind is unknown, or the tensors do not fit the settings.
+        CheckpointError: The kind is unknown, or the tensors do not fit the settings.
     """
     try:
         arguments = dict(settings)

@@ -29,7 +29,7 @@ class SmooSegHead(TokenHead):
         generator: Generator of the initial weights; None uses the global one.
 
     Raises:
-        ParameterError: a value is out of its bounds.
+        ParameterError: A value is out of its bounds.
     """
 
     kind = "smooseg"

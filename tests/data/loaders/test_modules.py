@@ -57,7 +57,7 @@ def test_order_depends_on_the_seed_and_on_nothing_else(store):
 
 def test_views_and_split_choose_the_frames(store):
     module = FrameDataModule([str(store.path)], "test", ["A4C"], batch_size=2)
-    assert module.dataset.indices.tolist() == list(range(29, 35))
+    assert module.dataset.rows.tolist() == list(range(29, 35))
     assert len(FrameDataModule([str(store.path)], None).dataset) == 43
     with pytest.raises(ParameterError, match="unknown split 'trian'"):
         FrameDataModule([str(store.path)], "trian").setup()

@@ -422,7 +422,7 @@ def test_bad_input_leaves_nothing(protocol, tmp_path, change, error, message):
                 settings["network"] = replace(TRAINING, **settings["network"])
             change = {"methods": with_method(protocol, **settings).methods}
         wrong = replace(protocol, **change)
-        run_evaluation(out=out, label_efficiency=wrong)
+        run_evaluation(out, label_efficiency=wrong)
     assert not out.exists()
 
 
@@ -437,7 +437,7 @@ def test_a_segmenter_trained_on_the_test_split_is_refused(lab, protocol, tmp_pat
             {"kind": "segmenter", "segmenter": path},
             {"kind": "network", "network": TRAINING, "init": path},
         ):
-            with pytest.raises(SplitLeakError, match="learned from the split 'test'"):
+            with pytest.raises(SplitLeakError, match="learned from split 'test'"):
                 measure_efficiency(with_method(protocol, **method), tmp_path / "run")
     other = str(tmp_path / "o.safetensors")
     save_segmenter(untrained_segmenter(SPEC, ("lv", "myo"), "sector", 32), other)
@@ -473,26 +473,26 @@ def test_finished_cells_outlive_an_error(protocol, tmp_path, monkeypatch):
 
     monkeypatch.setattr(efficiency, "compute_cell", failing)
     with pytest.raises(ConfigError, match="killed"):
-        run_evaluation(out=tmp_path / "run", label_efficiency=short)
+        run_evaluation(tmp_path / "run", label_efficiency=short)
     assert len(list((tmp_path / "run" / "cells").iterdir())) == 1
     monkeypatch.setattr(efficiency, "compute_cell", compute)
-    assert (run_evaluation(out=tmp_path / "run", label_efficiency=short) / "results.json").exists()
+    assert (run_evaluation(tmp_path / "run", label_efficiency=short) / "results.json").exists()
 
 
 def test_the_run_folder(protocol, tmp_path, monkeypatch):
     short = only(protocol, "greedy", "atlas", label_patients=(1, 3))
     out = tmp_path / "run"
-    folder = run_evaluation(out=out, label_efficiency=short)
+    folder = run_evaluation(out, label_efficiency=short)
     results = json.loads((folder / "results.json").read_text(), parse_constant=pytest.fail)
     rows = results["label_efficiency"]["rows"]
     table = pd.read_csv(folder / "label_efficiency.csv", keep_default_na=False, na_values=[""])
     assert len(rows) == 2 * 2 * 2 * 3
     assert len(table) == 2 * len(rows)
     monkeypatch.setattr(efficiency, "write_json", pytest.fail)
-    again = run_evaluation(out=out, label_efficiency=replace(short, workers=3))
+    again = run_evaluation(out, label_efficiency=replace(short, workers=3))
     assert (again / "results.json").read_bytes() == (folder / "results.json").read_bytes()
     with pytest.raises(ConfigError, match=r"label_efficiency\.seeds"):
-        run_evaluation(out=out, label_efficiency=replace(short, seeds=(4,)))
+        run_evaluation(out, label_efficiency=replace(short, seeds=(4,)))
 
 
 def test_a_prior_names_parcels_without_a_label(lab, protocol, tmp_path):
@@ -536,10 +536,10 @@ def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypa
     short = replace(protocol, methods=[told])
     monkeypatch.setattr("alan.evaluation.run._measure", lambda *_: measured.append(1) or {})
     for _ in range(2):
-        run_evaluation(out=tmp_path / "run", label_efficiency=short)
+        run_evaluation(tmp_path / "run", label_efficiency=short)
     with h5py.File(prior, "r+") as file:
         file.attrs["fingerprint"] = "simulated again"
-    run_evaluation(out=tmp_path / "run", label_efficiency=short)
+    run_evaluation(tmp_path / "run", label_efficiency=short)
     assert len(measured) == 2
 
 
