@@ -69,7 +69,7 @@ class MonteCarloDropout:
             yield probabilities
 
     def statistics(self, frames: Tensor | NDArray[np.uint8]) -> PassStatistics:
-        """Compute the statistics of all passes of a batch, for every acquisition function."""
+        """Compute the statistics of all passes of a batch (B, H, W) uint8, for every acquisition function."""
         statistics = PassStatistics()
         for probabilities in self.draw(frames):
             statistics.add(probabilities)

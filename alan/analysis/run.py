@@ -136,6 +136,7 @@ def analyze_files(
         The results.
 
     Raises:
+        ParameterError: An argument is out of its bounds, or ``key`` lies inside ``out``.
         DataError: An input does not exist, no loop is found, or the model is missing.
         ConfigError: The folder contains a run with another configuration.
         SkippedError: A file could not be decoded, or was left out and ``strict`` is True; everything else is done.

@@ -15,6 +15,7 @@ from alan.errors import CacheError, damaged
 
 #: Name and version of the file format; a reader refuses any other.
 SCHEMA = "alan-features/2"
+_FINGERPRINTS = ("backbone", "parcels", "store", "preprocessing")
 #: Number of digits of a fingerprint in a message.
 SHORT = 12
 
@@ -44,7 +45,7 @@ class CacheManifest:
     def differences(self, other: CacheManifest) -> list[str]:
         """Describe where ``other`` differs; empty if both describe the same cache."""
         words = []
-        for name in ("backbone", "parcels", "store", "preprocessing"):
+        for name in _FINGERPRINTS:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 words.append(f"{name} {short(mine)} against {short(theirs)}")
@@ -83,10 +84,7 @@ class CacheManifest:
             if not isinstance(settings, dict) or not set(what) <= set(KINDS):
                 raise ValueError(f"what is {what!r}, settings {settings!r}")
             return cls(
-                **{
-                    name: read_attribute(attributes, name)
-                    for name in ("backbone", "parcels", "store", "preprocessing")
-                },
+                **{name: read_attribute(attributes, name) for name in _FINGERPRINTS},
                 what=tuple(what),
                 settings=settings,
                 created_by=read_attribute(attributes, "created_by"),

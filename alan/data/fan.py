@@ -52,11 +52,16 @@ class Fan:
         return replace(self, row=self.row - rows.start, column=self.column - columns.start, shape=shape)
 
     def membership(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
-        """Membership in [0, 1] that rises over one pixel across the border."""
+        """Compute the membership in [0, 1], which rises over one pixel across the border; see :meth:`depth`."""
         return np.asarray(np.clip(self.depth(rows, columns) + 0.5, 0, 1))
 
     def depth(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
-        """Distance to the border in pixels, positive inside."""
+        """Compute the distance to the border in pixels, positive inside.
+
+        Args:
+            rows: Rows of points on the screen, of any shape that broadcasts with ``columns``.
+            columns: Columns of the points.
+        """
         z, x = rows - self.row, columns - self.column
         radius = np.hypot(z, x)
         middle, half = 0.5 * (self.left + self.right), 0.5 * (self.right - self.left)
@@ -69,7 +74,7 @@ class Fan:
         return np.asarray(np.minimum(np.minimum(self.far - radius, across), side))
 
     def scaled(self, factor: float, shape: tuple[int, int]) -> Fan:
-        """The sector on a screen that is larger by a factor."""
+        """Return the sector on a screen (H, W) that is larger by a factor."""
         return replace(
             self,
             row=(self.row + 0.5) * factor - 0.5,

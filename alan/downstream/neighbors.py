@@ -109,7 +109,18 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         return (np.clip(1 - similarity, 0, 2), index) if return_distance else index
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Share of the votes of each class: (Q, C) float64 in [0, 1], columns as ``classes_``, rows sum to 1."""
+        """Compute the share of the votes of each class.
+
+        Args:
+            X: (Q, D) features.
+
+        Returns:
+            (Q, C) float64 in [0, 1], columns as ``classes_``; rows sum to 1.
+
+        Raises:
+            NotFittedError: The classifier is not fitted.
+            ValueError: The features have another width.
+        """
         check_is_fitted(self)
         similarity, index = self._search(X, self.n_neighbors_)
         weights = np.exp((similarity - similarity[:, :1]) / float(self.temperature))
@@ -120,7 +131,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         return share
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Label of each query, (Q,): the class with the most votes."""
+        """Return the class with the most votes, (Q,), of features (Q, D); see :meth:`predict_proba`."""
         winner = self.predict_proba(X).argmax(axis=1)
         labels: NDArray[Any] = self.classes_[winner]
         return labels

@@ -92,7 +92,7 @@ class ParcelModel(nn.Module):
         return super().train(False)
 
     def refined(self, refine: GuidedFilter | None) -> ParcelModel:
-        """Return the model with another upsampling; backbone and head are shared."""
+        """Return the model with another upsampling, None for the plain one; backbone and head are shared."""
         return ParcelModel(
             self.backbone, self.head, sector_only=self.sector_only, source=self.source, refine=refine
         )

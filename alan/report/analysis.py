@@ -25,7 +25,7 @@ from alan.report.patient import (
     whole_cell,
     write_patient_page,
 )
-from alan.report.pictures import make_picture, read_picture
+from alan.report.pictures import embed_picture, make_picture
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import UNDEFINED, number, plural
 from alan.runs import FAILURES, provenance
@@ -142,7 +142,7 @@ def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, An
         for name in patient.loops[:1]:
             for file in ("ed.png", "frame.png"):
                 alternative = f"Patient {patient.patient}, loop {name}, with outlines"
-                picture = read_picture(loop_folder(root, name) / file, _THUMBNAIL, alternative)
+                picture = embed_picture(loop_folder(root, name) / file, _THUMBNAIL, alternative)
                 if picture is not None:
                     caption = f"{patient.patient}: {text}"
                     found.append({"link": _page(patient), "picture": picture, "caption": caption})

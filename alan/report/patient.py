@@ -26,7 +26,7 @@ from alan.analysis.tables import LOOP_FOLDER
 from alan.data.structures import label_colour
 from alan.report.analysis_figures import loop_curve
 from alan.report.html import render_page
-from alan.report.pictures import read_picture
+from alan.report.pictures import embed_picture
 from alan.report.table import Cell, Column, Row, Section, Table
 from alan.report.words import UNDEFINED, join_words, number, phase_name, plural, structure_name
 
@@ -152,16 +152,16 @@ def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
     pictures, parcels = [], []
     for frame, name in names.items():
         words = f"Frame {frame}, {phase_name(name.upper())}" if name != "frame" else f"Frame {frame}"
-        pictures.append(read_picture(out / f"{name}.png", _LONGEST, f"{words}, with outlines", words))
+        pictures.append(embed_picture(out / f"{name}.png", _LONGEST, f"{words}, with outlines", words))
         alternative = f"{words}, with the borders of all parcels; those of the structures are tinted"
-        parcels.append(read_picture(out / f"{name}_parcels.png", _LONGEST, alternative, words))
+        parcels.append(embed_picture(out / f"{name}_parcels.png", _LONGEST, alternative, words))
     written = [name for name in (OVERLAY, NIFTI, SEGMENTATION, MEASUREMENTS) if (out / name).is_file()]
     written += [f"{MASKS}/{name}.png" for name in names.values() if (out / MASKS / f"{name}.png").is_file()]
     return {
         "title": f"{view}: {loop.loop}",
         "facts": _facts(loop),
         "doubts": _doubts(loop),
-        "neighbours": read_picture(out / NEIGHBOURS, _LONGEST, "The labelled frames that named the view"),
+        "neighbours": embed_picture(out / NEIGHBOURS, _LONGEST, "The labelled frames that named the view"),
         "legend": [(structure_name(name), label_colour(value)) for value, name in enumerate(loop.structures, 1)],
         "pictures": [picture for picture in pictures if picture is not None],
         "parcel_pictures": [picture for picture in parcels if picture is not None],

@@ -68,7 +68,7 @@ def make_picture(figure: Figure, caption: str, alternative: str, *, simulated: b
     return Picture(content, caption, alternative, width)
 
 
-def read_picture(path: Path, longest: int, alternative: str, caption: str = "") -> Picture | None:
+def embed_picture(path: Path, longest: int, alternative: str, caption: str = "") -> Picture | None:
     """Read a picture for a page, as JPEG of limited size.
 
     Args:
