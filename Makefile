@@ -30,6 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m compileall -q alan
 	touch $@
 clean:
 	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .import_linter_cache

@@ -49,7 +49,7 @@ def write_slices(root):
 
 
 class Tiny:
-    """Simulated archives of eight patients (4 train, 2 val, 2 test), their stores at 112 px, and untrained models.
+    """Simulated archives of eight patients (4 train, 2 val, 2 test), their stores, and untrained models.
 
     All of it is made on first use and must not be written to.
     """
@@ -82,11 +82,11 @@ class Tiny:
         )
         return str(root)
 
-    def _store(self, layout: str, seed: int = 0) -> str:
-        out = self.folder / f"{layout}{seed or ''}.h5"
+    def _store(self, layout: str, seed: int = 0, size: int = 112) -> str:
+        out = self.folder / f"{layout}{seed or ''}{'' if size == 112 else f'-{size}'}.h5"
         split = {"split": {"train": "1-4", "val": "5-6", "test": "7-8"}} if layout == "acdc" else {}
         archive = open_dataset(layout, self.archive(layout, seed), **split)
-        prepare(archive, out, Preprocessing(112), workers=0, progress=False)
+        prepare(archive, out, Preprocessing(size), workers=0, progress=False)
         return str(out)
 
     def _backbone(self, seed: int = 0) -> str:

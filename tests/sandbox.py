@@ -211,7 +211,9 @@ class Sandbox:
         folder = Path(path)
         name = folder.name.lower()
         if "loops" in name:
-            shutil.copytree(Path(self.tiny.archive("echonet")) / "Videos", folder)
+            folder.mkdir()
+            for path in sorted(Path(self.tiny.archive("echonet")).glob("Videos/*"))[:2]:
+                shutil.copy(path, folder)
         elif name == "release":
             self._pictures(folder, release=True)
         elif "coco" in name:

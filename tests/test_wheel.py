@@ -112,8 +112,28 @@ def test_segment_with_shipped_weights(installed):
     assert len(list((installed.folder / "segments" / "masks").glob("*.png"))) == 2
 
 
+def contents(folder):
+    return {
+        path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 @pytest.mark.slow
-def test_demo(installed):
-    installed("demo", "--fast", "true", "--patients", 16, "--studies", 8, "--out", "demo")
-    report = (installed.folder / "demo" / "report" / "report.html").read_text(encoding="utf-8")
-    assert report.startswith("<!")
+def test_demo_twice(installed):
+    """The second time finished stages are reused: nothing but the pages is written again."""
+    args = ("demo", "--fast", "true", "--patients", 9, "--studies", 8, "--workers", 1, "--out", "demo")
+    installed(*args)
+    before = contents(installed.folder / "demo")
+    names = {path.as_posix() for path in before}
+    assert {"camus.h5", "tmed.h5", "backbone/backbone.safetensors", "parcels/parcels.safetensors"} <= names
+    assert {"report/report.html", "report/results.json", "report/per_case.csv"} <= names
+    assert before[Path("report/report.html")][0].startswith(b"<!")
+    installed(*args)
+    after = contents(installed.folder / "demo")
+    assert after.keys() == before.keys()
+    written = [path for path in after if after[path] != before[path]]
+    assert {path.parts[0] for path in written} == {"loops", "report"}
+    assert not {path.parts[:2] for path in written} & {("loops", "loops"), ("loops", "sources")}
+    assert not {path.name for path in written} & {"results.json", "per_case.csv", "config.yaml"}

@@ -10,13 +10,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from alan.bounds import PositiveInt, bounded
 from alan.shipped import config_file
 
 _log = logging.getLogger(__name__)
 
 
+@bounded
 def demo(
-    out: str = "runs/demo", *, patients: int = 240, studies: int = 100, seed: int = 0, fast: bool = False
+    out: str = "runs/demo",
+    *,
+    patients: int = 240,
+    studies: int = 100,
+    seed: int = 0,
+    fast: bool = False,
+    workers: PositiveInt | None = None,
 ) -> None:
     """Measure simulated loops with the shipped model, then train one without labels, and evaluate it.
 
@@ -33,6 +41,7 @@ def demo(
         studies: Number of patients in the TMED-like archive (four views).
         seed: Seed of the two archives, 0 or more.
         fast: Take a few training steps only, to see that everything works; the figures are then poor.
+        workers: Number of processes that simulate, decode and measure; null takes one per core, at most four.
     """
     from alan.cache.run import write_cache
     from alan.cli.analyze import analyze
@@ -45,12 +54,12 @@ def demo(
     from alan.report.console import figure_lines
 
     folder = Path(out)
-    workers = min(4, os.cpu_count() or 1)
+    workers = workers or min(4, os.cpu_count() or 1)
     start = time.perf_counter()
-    with _stage(1, "simulate loops of four patients and measure them with the shipped model (alan analyze)"):
-        frames_per_loop = 12 if fast else None
+    with _stage(1, "simulate loops of a few patients and measure them with the shipped model (alan analyze)"):
+        n, frames_per_loop = (3, 12) if fast else (4, None)
         clinic = simulate_archive(
-            folder / "clinic", "clinic", 4, n_frames=frames_per_loop, seed=seed, workers=workers
+            folder / "clinic", "clinic", n, n_frames=frames_per_loop, seed=seed, workers=workers
         )
         loops = [str(clinic / "loops")]
         rule = r"(?P<patient>patient\d+)"
@@ -61,7 +70,7 @@ def demo(
     with _stage(3, "decode them once into frame stores"):
         stores = {name: str(folder / f"{name}.h5") for name in ("camus", "tmed")}
         for name, store in stores.items():
-            prepare(name, str(folder / f"archive-{name}"), store)
+            prepare(name, str(folder / f"archive-{name}"), store, workers=workers if workers > 1 else 0)
     with _stage(4, "train the backbone without labels (DINO with the patch-level term), then lock it"):
         frames = {"data.init_args.stores": [*stores.values()]}
         backbone = _fit("dino/tiny_demo", folder / "backbone", frames, fast)

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 from alan.backbone.dino.module import DINOModule
 from alan.backbone.load import load_backbone
 from alan.cache.reader import FeatureCache
-from alan.cli.demo import demo
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
 from alan.parcels.model import load_parcels
@@ -250,7 +249,9 @@ def chain(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
 
     def run(verb, *args):
+        threads = torch.get_num_threads()
         assert main([verb, *(str(arg) for arg in args)]) == 0
+        assert torch.get_num_threads() == threads
 
     for kind, patients in (("camus", 9), ("tmed", 8)):
         args = ["--layout", kind, "--n_patients", patients, "--size", 64, "--n_frames", 3, "--split=[0.4,0.3,0.3]"]
@@ -368,22 +369,3 @@ def test_evaluated_again_nothing_is_measured_again(chain, alan):
         "summary.tex",
         *(path.name for path in (chain / "report" / "figures").iterdir()),
     }
-
-
-@pytest.mark.slow
-def test_demo_twice(tmp_path):
-    """The second time finished stages are reused: nothing but the page is written again."""
-    threads = torch.get_num_threads()
-    demo(str(tmp_path / "demo"), patients=9, studies=8, fast=True)
-    before = contents(tmp_path / "demo")
-    names = {path.relative_to(tmp_path / "demo").as_posix() for path in before}
-    assert {"camus.h5", "tmed.h5", "backbone/backbone.safetensors", "parcels/parcels.safetensors"} <= names
-    assert {"report/report.html", "report/results.json", "report/per_case.csv"} <= names
-    demo(str(tmp_path / "demo"), patients=9, studies=8, fast=True)
-    after = contents(tmp_path / "demo")
-    assert after.keys() == before.keys()
-    written = [path.relative_to(tmp_path / "demo") for path in after if after[path] != before[path]]
-    assert {path.parts[0] for path in written} == {"loops", "report"}
-    assert not {path.parts[:2] for path in written} & {("loops", "loops"), ("loops", "sources")}
-    assert not {path.name for path in written} & {"results.json", "per_case.csv", "config.yaml"}
-    assert torch.get_num_threads() == threads

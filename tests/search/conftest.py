@@ -1,6 +1,8 @@
 """A space of sixty points whose scores are a formula, processes that search it, and a PostgreSQL server."""
 
 import contextlib
+import logging
+import multiprocessing
 import os
 import pwd
 import shutil
@@ -11,16 +13,21 @@ import tempfile
 import time
 from pathlib import Path
 
+import alembic.command  # noqa: F401 (as the next two: imported here so that no forked process has to)
+import kornia.augmentation  # noqa: F401
 import optuna
 import pytest
+import segmentation_models_pytorch  # noqa: F401
 import sqlalchemy
 from optuna.storages import InMemoryStorage
 
-from alan.search.settings import StudySettings
+from alan.search.run import run_search
+from alan.search.settings import SearchData, StudySettings
 from alan.search.space import SearchSpace
 from alan.search.storage import open_storage
 from alan.search.study import WORKER, SearchStudy
 from alan.search.trial import Outcome
+from alan.supervised.settings import TrainingSettings
 
 #: Patience of the tests in seconds; nothing is expected to happen within a time.
 PATIENCE = 300
@@ -93,33 +100,31 @@ def trial_of(study, process):
     return next(t for t in study.trials if t.user_attrs.get(WORKER, "").endswith(f":{process.pid}"))
 
 
-WORKER_SCRIPT = """
-import sys, time
-from pathlib import Path
-tests, store, out, url, mode = sys.argv[1:]
-sys.path.insert(0, tests)
-from conftest import SPACE, objective
-from alan.search.run import run_search
-from alan.search.settings import SearchData, StudySettings
-from alan.supervised.settings import TrainingSettings
+def search_process(store, out, url, mode, log):
+    """Search 12 points, in a process of its own."""
+    with log.open("wb") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
+    logging.basicConfig(force=True)
+    sys.argv = ["search", url, mode]
 
-def slow(point, report):
-    mark = Path(out) / f"{mode}.mark"
-    if mode != "work" and not mark.exists():
-        mark.touch()
-        while mode == "hang" or not Path(out, "go").exists():
-            time.sleep(0.05)
-    return objective(point, report)
+    def slow(point, report):
+        mark = out / f"{mode}.mark"
+        if mode != "work" and not mark.exists():
+            mark.touch()
+            while mode == "hang" or not (out / "go").exists():
+                time.sleep(0.05)
+        return objective(point, report)
 
-study = StudySettings(12, heartbeat=600, storage=url or None)
-run_search(out, SPACE, SearchData((store,), ("lv",)), TrainingSettings(epochs=3), study,
-           objective=slow, builds=lambda *pair: None, progress=False)
-"""
+    study = StudySettings(12, heartbeat=600, storage=url or None)
+    data, training = SearchData((store,), ("lv",)), TrainingSettings(epochs=3)
+    run_search(out, SPACE, data, training, study, objective=slow, builds=lambda *pair: None, progress=False)
 
 
 @pytest.fixture
 def worker(tiny, tmp_path):
-    """``worker(mode, url)`` starts a search of 12 points in ``tmp_path / "run"`` in a process of its own.
+    """``worker(mode, url)`` starts a search of 12 points in ``tmp_path / "run"`` in a forked process.
 
     Mode ``work`` trains; ``hang`` hangs in its first trial for ever, ``wait`` until a file ``go`` is in the
     folder.
@@ -127,17 +132,21 @@ def worker(tiny, tmp_path):
     processes = []
 
     def start(mode, url=""):
-        args = [Path(__file__).parent, tiny.store("camus"), tmp_path / "run", url, mode]
-        args = [sys.executable, "-c", WORKER_SCRIPT, *map(str, args)]
-        log = (tmp_path / f"{mode}{len(processes)}.log").open("wb")
-        processes.append(subprocess.Popen(args, stdout=log, stderr=subprocess.STDOUT))
-        log.close()
+        args = (tiny.store("camus"), tmp_path / "run", url, mode, tmp_path / f"{mode}{len(processes)}.log")
+        processes.append(multiprocessing.get_context("fork").Process(target=search_process, args=args))
+        processes[-1].start()
         return processes[-1]
 
     yield start
     for process in processes:
         process.kill()
-        process.wait()
+        process.join()
+
+
+def exit_code(process):
+    """Wait for the end of a process."""
+    process.join(PATIENCE)
+    return process.exitcode
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def config(tiny, folder, **changes):
             "batch_sizes": [2, 4],
             "depths": [3],
         },
-        "data": {"stores": [tiny.store("camus")], "structures": ["lv", "la"]},
+        "data": {"stores": [tiny.store("camus", size=32)], "structures": ["lv", "la"]},
         "training": {
             "epochs": 2,
             "losses": {"cross_entropy": 1.0},
@@ -50,7 +50,7 @@ def config(tiny, folder, **changes):
 
 def quick(tiny, out, n_trials=4, space=SPACE, train=objective, **settings):
     """A search whose trials are a formula."""
-    data, training = SearchData((tiny.store("camus"),), ("lv",)), TrainingSettings(epochs=3)
+    data, training = SearchData((tiny.store("camus", size=32),), ("lv",)), TrainingSettings(epochs=3)
     study = StudySettings(n_trials, heartbeat=1, **settings)
     return run_search(
         out, space, data, training, study, objective=train, builds=lambda *pair: None, progress=False

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from alan.search.storage import explain_lost_storage, open_storage
 from alan.search.study import REASON, WORKER
 from alan.search.trial import Outcome
 
-from .conftest import PASSWORD, PATIENCE, SPACE, objective, score, silence, trial_of, wait_for
+from .conftest import PASSWORD, SPACE, exit_code, objective, score, silence, trial_of, wait_for
 
 
 def keys(search):
@@ -333,14 +334,14 @@ def test_processes_share_a_study_and_survive_each_other(tmp_path, worker, reques
     study = optuna.load_study(study_name="search", storage=storage)
     trials = [trial_of(study, process) for process in (killed, stopped)]
     killed.kill()
-    stopped.send_signal(signal.SIGSTOP)
+    os.kill(stopped.pid, signal.SIGSTOP)
     wait_for(lambda: Path(f"/proc/{stopped.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     for trial in trials:
         silence(study, trial)
-    assert worker("work", url).wait(PATIENCE) == 0
+    assert exit_code(worker("work", url)) == 0
     (run / "go").touch()
-    stopped.send_signal(signal.SIGCONT)
-    assert stopped.wait(PATIENCE) == 0
+    os.kill(stopped.pid, signal.SIGCONT)
+    assert exit_code(stopped) == 0
     points = [point_key(trial.params) for trial in study.trials if trial.state is TrialState.COMPLETE]
     assert len(points) == len(set(points)) == 12
     given_up = [
