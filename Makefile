@@ -8,11 +8,11 @@ READY := $(VENV)/.ready
 demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in seven minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 test-ui: $(READY)  ## the page of alan ui in Chromium
 	$(BIN)/python -m pytest -m ui $(PYTEST_ARGS) tests/app
 coverage: $(READY)  ## the test suite, with the share of lines that it runs
-	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 faults: $(READY)  ## the long campaign of damaged files, kills and other faults
 	$(BIN)/python -m pytest -m faults -n auto --dist loadgroup $(PYTEST_ARGS) tests/faults tests/cli/test_resume.py tests/cli/test_distributed.py
 lint: $(READY)  ## style, types, layers

@@ -32,6 +32,13 @@ os.environ["ALAN_PSEUDONYM_SECRET"] = "tests"  # so that no test writes to the h
 
 #: Frames a clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.
 N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}
+#: Files that take longest. They begin first, so that no process is left alone with one at the end.
+LONG = ("test_docs.py", "test_configs.py", "test_wheel.py", "test_end_to_end.py", "test_processes.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Put the longest files first; ``--no-loadscope-reorder`` keeps the order."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def write_slices(root):

@@ -212,8 +212,8 @@ class Sandbox:
         name = folder.name.lower()
         if "loops" in name:
             folder.mkdir()
-            for path in sorted(Path(self.tiny.archive("echonet")).glob("Videos/*"))[:2]:
-                shutil.copy(path, folder)
+            for loop in sorted(Path(self.tiny.archive("echonet")).glob("Videos/*"))[:2]:
+                shutil.copy(loop, folder)
         elif name == "release":
             self._pictures(folder, release=True)
         elif "coco" in name:

@@ -54,6 +54,7 @@ def read(name):
 def run(tiny, alan, tmp_path, monkeypatch, capsys):
     """``run(verb, name, *options)``: run a configuration in an empty folder that becomes the current one."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("alan.report.figures.DPI", 30)
     sandbox = Sandbox(tmp_path, tiny)
 
     def call(verb, name, *options):

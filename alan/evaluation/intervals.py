@@ -184,11 +184,16 @@ def bootstrap_estimates(
     ends = [(_NAN, _NAN)] * len(values)
     if len(group) > 1:
         weights = resample_weights(len(group), n_resamples, seed)[:, index].astype(np.int64)  # (R, n)
+        distinct, number = np.unique(weights, axis=0, return_inverse=True)  # few groups repeat their resamples
         cases = np.arange(len(index))
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)  # a resample may hold one case only
-            drawn = [
-                statistics(*(array[rows] for array in arrays)) for rows in (np.repeat(cases, w) for w in weights)
-            ]
-        ends = [percentile_interval(np.asarray(column, np.float64), level) for column in zip(*drawn, strict=True)]
+            drawn = np.array(
+                [
+                    statistics(*(array[rows] for array in arrays))
+                    for rows in (np.repeat(cases, w) for w in distinct)
+                ],
+                np.float64,
+            )
+        ends = [percentile_interval(column, level) for column in drawn[number].T]
     return [Estimate(float(value), *end) for value, end in zip(values, ends, strict=True)]
