@@ -4,8 +4,6 @@ import contextlib
 import json
 import re
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -19,6 +17,8 @@ from alan.cache.reader import FeatureCache
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
 from alan.parcels.model import load_parcels
+
+from ..faults import harness
 
 #: A DINO training of a second: six steps of four frames, a checkpoint every second step.
 STEPS = 6
@@ -138,25 +138,22 @@ def test_interrupted_and_run_again(number, tiny, alan, stop, straight, tmp_path)
     assert losses(tmp_path / "run") == losses(straight)
 
 
+def kill_in_the_fourth_batch():
+    step = DINOModule.training_step
+
+    def killed(self, batch, batch_idx):
+        if self._batches == 3:
+            signal.raise_signal(signal.SIGKILL)
+        return step(self, batch, batch_idx)
+
+    DINOModule.training_step = killed
+
+
 def test_killed_and_run_again(tiny, alan, straight, tmp_path):
     """SIGKILL in the fourth batch, after the checkpoint of the second step."""
-    script = """
-import os, signal, sys
-import torch
-from alan.backbone.dino.module import DINOModule
-from alan.cli.main import main
-torch.set_num_threads(1)
-step = DINOModule.training_step
-def killed(self, batch, batch_idx):
-    if self._batches == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(self, batch, batch_idx)
-DINOModule.training_step = killed
-main(sys.argv[1:])
-"""
     args = ["fit", "--config", str(config(tmp_path / "c.yaml", tiny)), "--out", str(tmp_path / "run")]
-    died = subprocess.run([sys.executable, "-c", script, *args], capture_output=True, timeout=300, check=False)
-    assert died.returncode == -signal.SIGKILL, died.stderr[-2000:]
+    died = harness.run(args, harness.Plan(setup=kill_in_the_fourth_batch))
+    assert died.code == -signal.SIGKILL, died.error
     assert steps(tmp_path / "run") == [0, 1, 2]
     assert alan(*args).code == 0
     assert same(everything(tmp_path / "run"), everything(straight))

@@ -57,7 +57,7 @@ def check(kind, result):
 
 
 def test_damaged_models(run, tmp_path):
-    for kind, result in run(KINDS, 8, tmp_path, 300).items():
+    for kind, result in run(KINDS, 5, tmp_path, 300).items():
         check(kind, result)
 
 
