@@ -35,7 +35,7 @@ def redact(text: str) -> str:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether an error says that no space is left, by its number or by the message of a library without one."""
+    """Return whether an error means that no space is left, by its number or the message of a library."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
     return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))

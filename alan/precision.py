@@ -13,7 +13,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def native_bf16(accelerator: str = "auto") -> bool:
-    """Whether a device multiplies bfloat16 natively; emulated, it is several times slower than float32.
+    """Return whether a device multiplies bfloat16 natively; emulated, it is several times slower than float32.
 
     Args:
         accelerator: Lightning's name: ``cpu``, ``gpu``, ``cuda``, or ``auto`` for a CUDA GPU where there is one.

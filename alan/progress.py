@@ -9,5 +9,5 @@ NO_BARS = "TQDM_DISABLE"
 
 
 def quiet() -> bool:
-    """Whether progress bars are switched off, by ``--quiet`` or in the environment."""
+    """Return whether progress bars are switched off, by ``--quiet`` or in the environment."""
     return os.environ.get(NO_BARS, "") not in ("", "0")

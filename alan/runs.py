@@ -133,7 +133,7 @@ def config_text(config: Any) -> str:
 
 
 def holds_run(out: Path, config: Any) -> bool:
-    """Whether a folder holds a run of a configuration; call it while the lock of the folder is held.
+    """Return whether a folder holds a run of a configuration; call it while the lock of the folder is held.
 
     Temporary files of a killed process are removed.
 

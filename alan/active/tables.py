@@ -151,8 +151,7 @@ def labels_needed(table: pd.DataFrame, score: str, wanted: Sequence[float]) -> l
 
     Returns:
         One row per function and score: ``function``, ``score``, ``labels`` (mean over the seeds that reach it,
-            None
-        where none does), ``reached`` and ``seeds``.
+        None where none does), ``reached`` and ``seeds``.
     """
     rows = []
     for function, group in table.groupby("function", sort=False):

@@ -103,7 +103,7 @@ class Loop:
         return self._source.simulated
 
     def references(self, *, keep: bool) -> DicomReferences | None:
-        """The instance that DICOM objects of the loop refer to, see :meth:`alan.analysis.Source.references`."""
+        """Return the instance that DICOM objects refer to, see :meth:`alan.analysis.Source.references`."""
         return self._source.references(keep=keep)
 
     @bounded

@@ -86,7 +86,7 @@ class Manifest:
             return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank, spread)
 
     def box_names(self) -> list[str]:
-        """Names of all white boxes, each once."""
+        """Return the names of all white boxes, each once."""
         return sorted(
             {name for structures in self.views.values() for pair in structures.values() for name in pair}
         )

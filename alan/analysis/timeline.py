@@ -204,7 +204,7 @@ def _phase_by_parcels(
 
 
 def estimate_phase(area: FloatArray, interval: float) -> FloatArray:
-    """Phase of the beat from the area of the left ventricle.
+    """Estimate the phase of the beat from the area of the left ventricle.
 
     Args:
         area: (T,) area of the left ventricle in any unit.
@@ -225,7 +225,7 @@ def estimate_phase(area: FloatArray, interval: float) -> FloatArray:
 
 
 def find_jumps(area: FloatArray, jump: float) -> BoolArray:
-    """Frames whose area differs from the median of its neighbours by more than a fraction of the median area.
+    """Find frames whose area differs from the median of its neighbours by more than a fraction of the median area.
 
     Args:
         area: (T,) area of the left ventricle.

@@ -148,7 +148,7 @@ class ParcelEditor:
         return self._current[self.key()]
 
     def is_in(self, parcel: int) -> bool:
-        """Whether a parcel belongs to the current structure."""
+        """Return whether a parcel belongs to the current structure."""
         return parcel in self.box().selector_.interior_
 
     def toggle(self, parcel: int) -> None:
@@ -208,7 +208,7 @@ class ParcelEditor:
         return ExpertOpinion(structure, self.fingerprint, self._edits.opinions[structure, phase], phase)
 
     def steps_on(self) -> list[str]:
-        """Names of the post-processing steps that are on."""
+        """Return the names of the post-processing steps that are on."""
         steps = self._edits.steps[self.structure]
         return [name for name, off in STEPS.items() if any(getattr(steps, key) for key in off)]
 

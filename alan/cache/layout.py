@@ -131,5 +131,5 @@ def check_rows(path: Path, name: str, index: IntArray, values: NDArray[Any], crc
 
 
 def check_name(name: str) -> str:
-    """Name of the dataset with the checksums of a feature."""
+    """Return the name of the dataset with the checksums of a feature."""
     return _CHECK + name

@@ -149,7 +149,7 @@ def segment_frames(stills: Stills, segmenter: FrameSegmenter, folder: Path, batc
 
 
 def read_label_map(folder: Path, name: str) -> NDArray[np.uint8]:
-    """Label map (H, W) uint8 of a segmented frame."""
+    """Read the label map (H, W) uint8 of a segmented frame."""
     with Image.open(folder / MASKS / f"{name}.png") as image:
         return np.array(image)
 

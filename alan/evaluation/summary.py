@@ -196,8 +196,7 @@ def choose_examples(
 
     Returns:
         Arrays ``frames`` and, if given, ``maps`` (e, S, S) uint8, ``manual`` and ``predicted`` (e, S, S) bool; and
-        e
-        descriptions in the same order: ``structure``, ``phase``, ``rank``, ``id``, ``patient`` and ``dice``.
+        e descriptions in the same order: ``structure``, ``phase``, ``rank``, ``id``, ``patient`` and ``dice``.
     """
     position = {int(frame): i for i, frame in enumerate(test["frame"])}
     rows: list[dict[str, Any]] = []

@@ -76,7 +76,7 @@ class OnnxParcels(ParcelModel):
 
     @torch.no_grad()
     def logits(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
-        """Parcel logits (B, K, h, w) float32 of frames (B, size, size) uint8."""
+        """Compute the parcel logits (B, K, h, w) float32 of frames (B, size, size) uint8."""
         return self._session(frames, "logits")[0]
 
 

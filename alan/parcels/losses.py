@@ -1,4 +1,4 @@
-"""Correspondence loss of RAPTOR (paper, section 3; STEGO), without token-by-token matrices where possible.
+"""Correspondence loss of RAPTOR (paper, section 3; STEGO), without token-by-token matrices.
 
 Let ``f`` be the frozen features and ``s`` the codes of two frames a and b, row vectors of unit length:
 
@@ -12,8 +12,7 @@ Codes from a softmax are non-negative, hence so is S, and the clamp has no effec
     sum_ij F_ij S_ij = sum_dk M_a[d,k] (M_b[d,k] - m_b[d] n_b[k])       sum_ij S_ij = sum_k n_a[k] n_b[k]
     M[d,k] = sum_i f[i,d] s[i,k]     m[d] = mean_i f[i,d]     n[k] = sum_i s[i,k]
 
-This is exact, including the gradients. For codes with negative entries the general form is computed in blocks,
-which are recomputed in the backward pass.
+This is exact, including the gradients. Codes with negative entries are refused.
 
 Indices of the einsums: p pairs of frames, i and j tokens, d feature channels, k parcels.
 """
@@ -25,12 +24,9 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from alan.errors import ParameterError
 
-#: Number of entries of the token-by-token matrices held at a time in the general form (4 MiB in float32).
-BLOCK = 2**20
 _TINY = 1e-12
 
 
@@ -54,31 +50,16 @@ class _Frames(NamedTuple):
     s: Tensor
     w: Tensor
 
-    def at(self, index: Tensor) -> _Frames:
-        return _Frames(*(value.index_select(0, index) for value in self))
-
-    def unit(self) -> _Frames:
-        """Return the rows of unit length, and weights that sum to 1 in each frame (or are all 0)."""
-        f, s = (F.normalize(x, dim=-1, eps=_TINY) for x in (self.f, self.s))
-        return _Frames(f, s, self.w / self.w.sum(1, keepdim=True).clamp(min=_TINY))
-
-    @property
-    def filled(self) -> Tensor:
-        """(P,) bool, the frame has a token."""
-        return self.w.sum(1) > 0
-
-    @property
-    def non_negative(self) -> bool:
-        return bool((self.s.detach() >= 0).all())
-
 
 def _frames(f: Tensor, s: Tensor, w: Tensor | None) -> _Frames:
-    """Check the shapes; weights default to 1."""
+    """Check shapes and signs; weights default to 1."""
     if f.ndim != 3 or s.ndim != 3 or f.shape[:2] != s.shape[:2] or (w is not None and w.shape != f.shape[:2]):
         raise ParameterError(
             f"features are {tuple(f.shape)}, codes {tuple(s.shape)}, weights "
             f"{None if w is None else tuple(w.shape)}: give (P, T, D), (P, T, K) and (P, T)"
         )
+    if (s.detach() < 0).any():
+        raise ParameterError("codes have negative entries: give non-negative ones, such as softmax outputs")
     return _Frames(f, s, f.new_ones(f.shape[:2]) if w is None else w.to(f.dtype))
 
 
@@ -102,7 +83,7 @@ def _moments(frames: _Frames) -> _Moments:
     s = F.normalize(s, dim=-1, eps=_TINY)
     joint = torch.einsum("pid,pik->pdk", f, s * (w * f_scale)[..., None])
     features = torch.einsum("pid,pi->pd", f, w * f_scale)
-    return _Moments(joint, features, torch.einsum("pik,pi->pk", s, w), frames.filled)
+    return _Moments(joint, features, torch.einsum("pik,pi->pk", s, w), frames.w.sum(1) > 0)
 
 
 def _from_moments(a: _Moments, b: _Moments, shift: float) -> Tensor:
@@ -115,37 +96,6 @@ def _from_moments(a: _Moments, b: _Moments, shift: float) -> Tensor:
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, values, 0).sum() / valid.sum().clamp(min=1)
-
-
-def _block(a: _Frames, b: _Frames, shift: float) -> Tensor:
-    """Weighted sum (p,) of (F - b) max(S, 0) over the given rows of a and all of b, in unit form."""
-    features = torch.einsum("pid,pjd->pij", a.f, b.f)
-    features = features - torch.einsum("pij,pj->pi", features, b.w)[..., None]
-    codes = torch.einsum("pik,pjk->pij", a.s, b.s).clamp(min=0)
-    return torch.einsum("pij,pi,pj->p", (features - shift) * codes, a.w, b.w)
-
-
-def _general(a: _Frames, b: _Frames, first: Tensor, second: Tensor, shift: float) -> Tensor:
-    """L of the pairs (a[first], b[second]), given in unit form, in blocks of pairs and rows.
-
-    Each block recomputes its matrices in the backward pass.
-    """
-    rows, columns = a.w.shape[1], b.w.shape[1]
-    row_step = max(1, min(rows, BLOCK // columns))
-    pair_step = max(1, BLOCK // (row_step * columns))
-
-    def part(pairs: slice, row: int) -> Tensor:
-        some = _Frames(*(x[:, row : row + row_step].index_select(0, first[pairs]) for x in a))
-        return _block(some, b.at(second[pairs]), shift)
-
-    sums = []
-    for p in range(0, len(first), pair_step):
-        pairs = slice(p, p + pair_step)
-        total = a.f.new_zeros(len(first[pairs]))
-        for row in range(0, rows, row_step):
-            total = total + checkpoint(part, pairs, row, use_reentrant=False)
-        sums.append(total)
-    return _mean(-torch.cat(sums), a.filled[first] & b.filled[second])
 
 
 def correspondence_loss(
@@ -163,7 +113,7 @@ def correspondence_loss(
     Args:
         f_a: (P, T, D) features of the first frames, normalised here; a zero vector has cosine 0.
         f_b: (P, T', D) features of the second frames; F is centred over these.
-        s_a: (P, T, K) codes of the first frames, e.g. softmax outputs; non-negative codes take the fast form.
+        s_a: (P, T, K) codes >= 0 of the first frames, e.g. softmax outputs.
         s_b: (P, T', K) codes of the second frames.
         shift: Shift b, the (centred) cosine of features below which codes are pushed apart.
         w_a: (P, T) weights >= 0 of the tokens, e.g. 1 inside the sector and 0 outside, which weight the mean of
@@ -171,11 +121,11 @@ def correspondence_loss(
         w_b: (P, T') weights of the second frames, which weight the mean of the loss and the centring.
 
     Returns:
-        Scalar: the mean over pairs of ``- mean_ij (F_ij - b) max(S_ij, 0)``. Pairs in which a frame has no token
+        Scalar: the mean over pairs of ``- mean_ij (F_ij - b) S_ij``. Pairs in which a frame has no token
         (all weights 0) are excluded; 0 if none remains.
 
     Raises:
-        ParameterError: The shapes do not fit together.
+        ParameterError: The shapes do not fit together, or a code has a negative entry.
     """
     a, b = _frames(f_a, s_a, w_a), _frames(f_b, s_b, w_b)
     if len(f_a) != len(f_b) or f_a.shape[-1] != f_b.shape[-1] or s_a.shape[-1] != s_b.shape[-1]:
@@ -183,10 +133,7 @@ def correspondence_loss(
             f"pairs do not match: features {tuple(f_a.shape)} and {tuple(f_b.shape)}, "
             f"codes {tuple(s_a.shape)} and {tuple(s_b.shape)}: give the same number of pairs and channels"
         )
-    if a.non_negative and b.non_negative:
-        return _from_moments(_moments(a), _moments(b), shift)
-    pairs = torch.arange(len(f_a), device=f_a.device)
-    return _general(a.unit(), b.unit(), pairs, pairs, shift)
+    return _from_moments(_moments(a), _moments(b), shift)
 
 
 def raptor_loss(
@@ -206,7 +153,7 @@ def raptor_loss(
 
     Args:
         features: (B, F, T, D) frozen features of B sequences of F frames of T tokens.
-        codes: (B, F, T, K) codes, e.g. softmax outputs.
+        codes: (B, F, T, K) codes >= 0, e.g. softmax outputs.
         shifts: Shift b of each term.
         weights: Weight of each term.
         generator: Generator of the random frame and the other sequence; on the CPU.
@@ -217,7 +164,8 @@ def raptor_loss(
         Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
 
     Raises:
-        ParameterError: There are fewer than two sequences, or the shapes do not fit together.
+        ParameterError: There are fewer than two sequences, the shapes do not fit together, or a code has a
+            negative entry.
     """
     if features.ndim != 4 or codes.ndim != 4:
         raise ParameterError(
@@ -238,16 +186,11 @@ def raptor_loss(
     frames = _frames(
         features.flatten(0, 1), codes.flatten(0, 1), None if token_weights is None else token_weights.flatten(0, 1)
     )
-    # computed once per frame, for all three terms
-    moments = _moments(frames) if frames.non_negative else None
-    unit = frames.unit() if moments is None else frames
+    moments = _moments(frames)  # computed once per frame, for all three terms
     terms = {}
     for (name, (first, second)), shift in zip(pairs.items(), shifts, strict=True):
         a, b = first.flatten().to(features.device), second.flatten().to(features.device)
-        if moments is not None:
-            terms[name] = _from_moments(moments.at(a), moments.at(b), shift)
-        else:
-            terms[name] = _general(unit, unit, a, b, shift)
+        terms[name] = _from_moments(moments.at(a), moments.at(b), shift)
     total = features.new_zeros(())
     for name, weight in zip(pairs, weights, strict=True):
         total = total + weight * terms[name]

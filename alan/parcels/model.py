@@ -114,7 +114,7 @@ class ParcelModel(nn.Module):
 
     @torch.no_grad()
     def logits_of(self, features: Features) -> Tensor:
-        """Parcel logits (B, K, h, w) float32 from features of the backbone."""
+        """Compute the parcel logits (B, K, h, w) float32 from features of the backbone."""
         logits: Tensor = self.head(features.tokens)
         return logits.permute(0, 3, 1, 2)
 

@@ -40,7 +40,7 @@ def parcel_usage(ids: Tensor, n_parcels: int) -> Usage:
 
 
 def parcel_collapse(usage: Usage, n_parcels: int) -> str:
-    """Warning with remedies if fewer than 10% of the K parcels are in use; empty otherwise."""
+    """Write a warning with remedies if fewer than 10% of the K parcels are in use; empty otherwise."""
     if usage.in_use >= COLLAPSE * n_parcels:
         return ""
     return (

@@ -34,11 +34,11 @@ from alan.runs import FAILURES, provenance
 _THUMBNAIL, _SHOWN = 300, 24
 
 
-def write_analysis_report(folder: str | os.PathLike[str]) -> Path:
+def write_analysis_report(run: str | os.PathLike[str]) -> Path:
     """Write ``report.html`` of an analysis and ``patients/<patient>/report.html`` of each of its patients.
 
     Args:
-        folder: Folder of the results, with ``patients.csv`` and ``loops/<loop>/result.json``.
+        run: Folder of the results, with ``patients.csv`` and ``loops/<loop>/result.json``.
 
     Returns:
         Path of the first page.
@@ -46,7 +46,7 @@ def write_analysis_report(folder: str | os.PathLike[str]) -> Path:
     Raises:
         DataError: The tables or results are missing or damaged.
     """
-    root = Path(folder)
+    root = Path(run)
     patients = read_patients(root)
     overview = Overview()
     for loop in read_loops(root):

@@ -30,10 +30,10 @@ _DIED = "its process died twice (the system kills a process that takes too much 
 def trial_table(search: SearchStudy) -> pd.DataFrame:
     """Return one row per trial that stands for a point, in the order of their numbers.
 
-    Columns: ``trial``, ``state`` (``complete``, ``pruned``, ``failed``, ``running``, ``waiting``), the axes,
-        ``iou``
-    (0..1; the last validation of a pruned trial), ``latency`` (seconds per frame), details, ``started`` (UTC),
-    ``seconds``, ``worker``, ``reason`` of a failure.
+    Returns:
+        Columns ``trial``, ``state`` (``complete``, ``pruned``, ``failed``, ``running``, ``waiting``), the axes,
+        ``iou`` (0..1; the last validation of a pruned trial), ``latency`` (seconds per frame), details,
+        ``started`` (UTC), ``seconds``, ``worker``, and ``reason`` of a failure.
     """
     every = search.study.get_trials(deepcopy=False)
     return pd.DataFrame([_row(trial, every) for trial in search.trials()])
@@ -57,7 +57,7 @@ def _row(trial: FrozenTrial, every: list[FrozenTrial]) -> dict[str, Any]:
 
 
 def importances(study: Study) -> tuple[dict[str, float], str]:
-    """Share of the IoU's variance between trials that each axis explains, by Optuna's fANOVA.
+    """Compute the share of the IoU's variance between trials that each axis explains, by Optuna's fANOVA.
 
     Returns:
         Name of each axis to its share (they add up to 1), and a note on their reliability; an empty dictionary

@@ -142,7 +142,7 @@ def taken_points(trials: Sequence[FrozenTrial]) -> set[str]:
 
 
 def is_taken(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial stands for its point: not if it was dropped, or died and another trial repeats it."""
+    """Return whether a trial stands for its point: not if it was dropped, or died and another trial repeats it."""
     if trial.state is not TrialState.FAIL:
         return True
     return bool(trial.params) and DROPPED not in trial.user_attrs and trial.number not in retried_trials(trials)

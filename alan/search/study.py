@@ -252,8 +252,7 @@ class SearchStudy:
         """Drop the trial if an earlier one has its point, or if the trials before it are enough.
 
         Numbers are given in order, so a trial waits until all earlier ones have chosen: then no two processes
-            train
-        one point.
+        train one point.
         """
         key, patience = point_key(point.to_dict()), time.monotonic() + self.settings.grace
         while True:
@@ -319,7 +318,7 @@ def describe_failure(error: BaseException) -> str:
 
 
 def died_twice(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    """Whether a trial failed because its process died, and is not tried again."""
+    """Return whether a trial failed because its process died, and is not tried again."""
     failed = trial.state is TrialState.FAIL and REASON not in trial.user_attrs
     return failed and DROPPED not in trial.user_attrs and trial.number not in retried_trials(trials)
 

@@ -22,7 +22,7 @@ _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 
 def is_file(weights: str) -> bool:
-    """Whether the name is that of a file (by its suffix), not of weights on the hub."""
+    """Return whether the name is that of a file (by its suffix), not of weights on the hub."""
     return weights.endswith(_SUFFIXES)
 
 

@@ -25,6 +25,7 @@ class StoreSet:
 
     Args:
         paths: Paths of the frame stores, at least one, all with frames of the same size.
+        structures: Names or unions of names that every store must annotate.
 
     Attributes:
         stores: The opened stores.
@@ -33,17 +34,18 @@ class StoreSet:
 
     Raises:
         ParameterError: No path is given.
-        DataError: A store cannot be read, is given twice, or has frames of another size.
+        DataError: A store cannot be read, is given twice, has frames of another size, or lacks a structure.
         SplitLeakError: A patient of an archive is in different splits in two stores.
     """
 
-    def __init__(self, paths: Sequence[str | os.PathLike[str]]) -> None:
+    def __init__(self, paths: Sequence[str | os.PathLike[str]], structures: Sequence[str] = ()) -> None:
         if not paths:
             raise ParameterError("stores is empty: give at least one frame store, written by `alan prepare`")
         self.stores = tuple(FrameStore(path) for path in paths)
         first = self.stores[0]
         self.size = first.size
         for store in self.stores:
+            store.check_structures(structures)
             if store.size != first.size:
                 raise DataError(
                     f"{store.path} has frames of {store.size} px, {first.path} of {first.size} px: "
@@ -89,6 +91,24 @@ class StoreSet:
             mine = owner == number
             out[mine] = self.stores[number].frames(index[mine] - self.offsets[number])
         return out
+
+    def labelled(self, rows: IntArray, structures: Sequence[str]) -> Batch:
+        """Read annotated frames.
+
+        Args:
+            rows: (n, 3 or more) int64: number of the store, and index of the frame and of the label map in it.
+            structures: Names or unions of names; structure i has the label i + 1.
+
+        Returns:
+            ``frames`` and ``labels``, (n, S, S) uint8, and ``index``, (n,) int64 across the stores.
+        """
+        labels = np.empty((len(rows), self.size, self.size), np.uint8)
+        for number in np.unique(rows[:, 0]):
+            mine = rows[:, 0] == number
+            labels[mine] = self.stores[number].label_maps(rows[mine, 2], structures)
+        index = rows[:, 1] + self.offsets[rows[:, 0]]
+        arrays = {"frames": self.frames(index), "labels": labels, "index": index}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
 def _shift(sequence: StoredSequence, offset: int) -> StoredSequence:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -44,17 +43,7 @@ class LabelledFrames(BatchDataset):
         self.fingerprint = fingerprint([stated, self.rows.tolist(), self.structures])
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
-        rows = self.rows[np.asarray(items, np.int64) % len(self)]
-        index = rows[:, 1] + self.stores.offsets[rows[:, 0]]
-        labels = np.empty((len(rows), self.stores.size, self.stores.size), np.uint8)
-        for number in np.unique(rows[:, 0]):
-            mine = rows[:, 0] == number
-            labels[mine] = self.stores.stores[number].label_maps(rows[mine, 2], self.structures)
-        return {
-            "frames": torch.from_numpy(self.stores.frames(index)),
-            "labels": torch.from_numpy(labels),
-            "index": torch.from_numpy(index),
-        }
+        return self.stores.labelled(self.rows[np.asarray(items, np.int64) % len(self)], self.structures)
 
 
 @bounded
@@ -116,10 +105,7 @@ class LabelledFrameDataModule(LightningDataModule):
 
     @cached_property
     def _open_stores(self) -> StoreSet:
-        stores = StoreSet(self.stores)
-        for store in stores.stores:
-            store.check_structures(self.structures)
-        return stores
+        return StoreSet(self.stores, self.structures)
 
     def _table(self, split: str) -> pd.DataFrame:
         """Return the annotated frames of a split or a fold, with ``store`` (its number) and ``key`` (patient)."""

@@ -18,7 +18,8 @@ from alan.data.loaders.modules import FrameDataModule
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore
-from alan.errors import DataError, ParameterError, SplitLeakError
+from alan.data.structures import check_structures
+from alan.errors import DataError, SplitLeakError
 from alan.files import fingerprint
 
 
@@ -60,20 +61,8 @@ class DenseFrames(BatchDataset):
     def __getitems__(self, items: Sequence[int]) -> Batch:
         places = np.asarray(items, np.int64) % len(self)
         rows = self.rows[places]
-        labels = np.zeros((len(rows), self.stores.size, self.stores.size), np.uint8)
-        for number in np.unique(rows[:, 0]):
-            mine = np.flatnonzero(rows[:, 0] == number)
-            for value, name in enumerate(self.structures, 1):
-                masks = self.stores.stores[number].masks(rows[mine, 2], name)
-                labels[mine] = np.where(masks, np.uint8(value), labels[mine])
-        index = rows[:, 1] + self.stores.offsets[rows[:, 0]]
-        batch = {
-            "frames": torch.from_numpy(self.stores.frames(index)),
-            "labels": torch.from_numpy(labels),
-            "view": torch.from_numpy(rows[:, 3].copy()),
-            "phase": torch.from_numpy(self.phase[places]),
-            "index": torch.from_numpy(index),
-        }
+        batch = self.stores.labelled(rows, self.structures)
+        batch |= {"view": torch.from_numpy(rows[:, 3].copy()), "phase": torch.from_numpy(self.phase[places])}
         if self.unlabelled is not None:
             rng = np.random.default_rng([self.seed, int(items[0])])
             drawn = rng.choice(len(self.unlabelled), self.draw, replace=self.draw > len(self.unlabelled))
@@ -148,11 +137,9 @@ class SimulatedDataModule(LightningDataModule):
         seed: Seed = 0,
     ) -> None:
         super().__init__()
-        if not structures or len(set(structures)) < len(structures):
-            raise ParameterError(f"structures is {structures}: give one or more names, each once")
         if train_split == val_split:
             raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
-        self.stores, self.structures = stores, tuple(structures)
+        self.stores, self.structures = stores, check_structures(structures)
         self.train_split, self.val_split, self.views = train_split, val_split, views
         self.unlabelled = unlabelled
         self.unlabelled_split, self.unlabelled_views = unlabelled_split, unlabelled_views
@@ -161,13 +148,7 @@ class SimulatedDataModule(LightningDataModule):
 
     @cached_property
     def _open_stores(self) -> StoreSet:
-        stores = StoreSet(self.stores)
-        for store in stores.stores:
-            lacking = [name for name in self.structures if name not in store.structures]
-            if lacking:
-                held = ", ".join(store.structures) or "none"
-                raise DataError(f"{store.path} has no masks of {lacking[0]!r} (it holds {held})")
-        return stores
+        return StoreSet(self.stores, self.structures)
 
     def _dense(self, split: str, unlabelled: FrameDataset | None, most: int | None) -> DenseFrames:
         parts = [self._rows(number, store, split) for number, store in enumerate(self._open_stores.stores)]

@@ -226,7 +226,7 @@ class EchoDataset(ABC):
 
 
 def is_simulated(root: Path) -> bool:
-    """Whether a folder lies in an archive that `alan simulate` made.
+    """Return whether a folder lies in an archive that `alan simulate` made.
 
     Raises:
         DataError: The archive is not complete.

@@ -148,9 +148,8 @@ def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float
     Returns:
         Statistics by name in cm, cm2 and degrees: areas; length of the LV along its principal axis, width at a
         quarter, half and three quarters of it, tilt of the axis (positive if the base is to the right of the
-        apex),
-        depth of the apex and lateral position of the centre; thickness of the myocardium left and right of the LV
-        at mid level and beyond the apex; whether the LA reaches the lowest row. Empty without an LV.
+        apex), depth of the apex and lateral position of the centre; thickness of the myocardium left and right of
+        the LV at mid level and beyond the apex; whether the LA reaches the lowest row. Empty without an LV.
     """
     size = np.asarray(spacing, np.float64) / 10
     found = {f"{name} area": float(mask.sum() * size.prod()) for name, mask in masks.items()}

@@ -274,7 +274,7 @@ def token_statistics(tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray
 
 
 def class_shares(label_maps: NDArray[np.integer[Any]], grid: tuple[int, int], n_classes: int) -> Tensor:
-    """Share of each class in the cell of each token.
+    """Compute the share of each class in the cell of each token.
 
     Args:
         label_maps: (N, H, W) integers.

@@ -25,7 +25,7 @@ class JsonModel:
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
-        """Inverse of :meth:`to_dict`."""
+        """Build from the result of :meth:`to_dict`."""
         raise NotImplementedError
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:

@@ -141,7 +141,7 @@ def name_parcels(
 
 
 def box_name(structure: str, phase: str = ALL_PHASES) -> str:
-    """Name of a white box: the structure, with the phase after a hyphen if it is for one phase (``lv-ED``)."""
+    """Return the name of a white box: the structure, and its phase if it is for one phase (``lv-ED``)."""
     return f"{structure}-{phase}" if phase else structure
 
 

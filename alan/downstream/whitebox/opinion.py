@@ -142,7 +142,7 @@ class ExpertOpinion(JsonModel):
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
-        """Inverse of :meth:`to_dict`.
+        """Build from the result of :meth:`to_dict`.
 
         Raises:
             ParameterError: Another schema, a missing field, another phase, two opinions on one parcel, or an

@@ -143,7 +143,7 @@ class ParcelPrior(JsonModel):
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
-        """Inverse of :meth:`to_dict`.
+        """Build from the result of :meth:`to_dict`.
 
         Raises:
             ParameterError: Another schema, a missing field, ids that are not 0 to K - 1, or a negative count.

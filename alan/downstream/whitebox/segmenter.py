@@ -174,7 +174,7 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
-        """Inverse of :meth:`to_dict`.
+        """Build from the result of :meth:`to_dict`.
 
         Raises:
             ParameterError: The content is not a parcel segmenter.

@@ -310,7 +310,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
-        """Inverse of :meth:`to_dict`; roles in the table follow the lists.
+        """Build from the result of :meth:`to_dict`; roles in the table follow the lists.
 
         Raises:
             ParameterError: Another schema, a missing or misspelt field, or an id out of range or in two lists.
