@@ -101,7 +101,8 @@ def analyze_loop(
         provenance=provenance,
     )
     if view.view not in model.views:
-        reason = f"the view is {view.view}: the model measures {', '.join(model.views)}"
+        doubt = f", by {view.share:.0%} of the votes only" if view.unsure else ""
+        reason = f"the view is {view.view}{doubt}: the model measures {', '.join(model.views)}"
         return LoopAnalysis(replace(base, status="left out", reason=reason), thumbnails=thumbnails)
     maps = model.maps(frames)
     timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)

@@ -130,14 +130,19 @@ def find_sources(
             if isinstance(item, _Found):
                 found.setdefault(item.place, item)
             else:
-                left_out.setdefault(patient_key(str(item[0].resolve())), item[1])
+                left_out.setdefault(file_name(item[0]), item[1])
     copies = _copies(found)
     sources = _with_patients([found[place] for place in sorted(found) if place not in copies], rule)
     names = {source.path: source.name for source in sources}
     for place, first in copies.items():
         reason = f"a copy of the file of loop {names[found[first].paths[0]]}"
-        left_out[patient_key(str(found[place].paths[0].resolve()))] = reason
-    return sources, [(f"file_{key[1:9]}", reason) for key, reason in left_out.items()]
+        left_out[file_name(found[place].paths[0])] = reason
+    return sources, list(left_out.items())
+
+
+def file_name(path: Path) -> str:
+    """Return the pseudonymous name of a file that is left out."""
+    return f"file_{patient_key(str(path.resolve()))[1:9]}"
 
 
 def _copies(found: Mapping[str, _Found]) -> dict[str, str]:

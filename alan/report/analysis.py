@@ -57,8 +57,8 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
         write_patient_page(root, patient, loops, record)
     known = {name for names in overview.names.values() for name in names}
     failures = [(name, reason) for name, reason in _failures(root) if name not in known]
-    rows = [Row(name, [Cell(patient), Cell(reason)]) for name, patient, reason in overview.left_out]
-    rows += [Row(name, [Cell(UNDEFINED), Cell(reason)]) for name, reason in failures]
+    rows = [Row(name, [Cell(reason)]) for name, reason in overview.left_out]
+    rows += [Row(name, [Cell(reason)]) for name, reason in failures]
     return render_page(
         root,
         "analysis.html.j2",
@@ -75,7 +75,7 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
             "more": _more(patients),
             "doubt_table": _doubt_table(overview),
             "agreement": _agreement(root, bool(overview.simulated)),
-            "left_out": left_out_table(rows, [Column("Patient", number=False)]),
+            "left_out": left_out_table(rows),
             "models": overview.models,
         },
     )

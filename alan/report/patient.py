@@ -64,7 +64,7 @@ class Overview:
     n_loops: int = 0
     simulated: int = 0
     names: dict[str, list[str]] = field(default_factory=dict)
-    left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
     doubts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     models: dict[str, list[str]] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Overview:
         self.simulated += loop.simulated
         self.names.setdefault(loop.patient, []).append(loop.loop)
         if loop.status != "measured":
-            self.left_out.append((loop.loop, loop.patient, loop.reason))
+            self.left_out.append((loop.loop, loop.reason))
         for flag in loop.flags:
             self.doubts[flag.code] += 1
             self.examples.setdefault(flag.code, flag.reason)
@@ -124,7 +124,7 @@ def write_patient_page(
             "numbers": _numbers(patient),
             "doubts": _doubts(patient),
             "clips": [_clip(root, loop) for loop in sorted(measured, key=_order)],
-            "left_out": left_out_table([Row(name, [Cell(reason)]) for name, _, reason in overview.left_out], []),
+            "left_out": left_out_table([Row(name, [Cell(reason)]) for name, reason in overview.left_out]),
             "models": overview.models,
         },
     )
@@ -246,9 +246,9 @@ def _share(value: float) -> Cell:
     return Cell(UNDEFINED if math.isnan(value) else number(100 * value, 0))
 
 
-def left_out_table(rows: Sequence[Row], more: Sequence[Column]) -> Table:
+def left_out_table(rows: Sequence[Row]) -> Table:
     """Return the table of loops that were left out, with their reasons in the last column."""
-    columns = [Column("Loop", number=False), *more, Column("Reason", number=False)]
+    columns = [Column("Loop", number=False), Column("Reason", number=False)]
     return Table(f"Left out: {plural(len(rows), 'file or loop', 'files or loops')}", columns, [Section(rows)])
 
 

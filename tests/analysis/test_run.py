@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from alan import workers
 from alan.analysis import (
     AnalysisModel,
     AnalysisSettings,
@@ -55,6 +56,7 @@ def archive(tmp_path_factory):
     root = tmp_path_factory.mktemp("archive")
     clips = [write_loop(root / f"p1_{view}.avi", 5, view) for view in ("A4C", "A2C")]
     (root / "p2_broken.avi").write_bytes(b"RIFF and no more")
+    (root / "notes.txt").write_text("no loop")
     return root, clips
 
 
@@ -99,7 +101,7 @@ def test_a_folder_of_loops_is_measured_and_a_broken_file_is_listed(archive, tmp_
     root, clips = archive
     out = tmp_path / "out"
     key = tmp_path / "key.csv"
-    with pytest.raises(SkippedError, match="skipped 1 of 3 files"):
+    with pytest.raises(SkippedError, match="skipped 2 of 4 files"):
         analyze_files([root], out, FAST, patient_rule=r"(?P<patient>p\d)", key=key, workers=1)
     loops, patients = rows(out / "loops.csv"), rows(out / "patients.csv")
     assert len(loops) == 2
@@ -108,8 +110,11 @@ def test_a_folder_of_loops_is_measured_and_a_broken_file_is_listed(archive, tmp_
     assert abs(float(loops[0]["ef_percent"]) - clips[0].ef_percent) < 30
     assert len(rows(out / "frames.csv")) == 48
     assert "broken" not in (out / "failures.csv").read_text()
-    linked = {row["file"] for row in rows(key)}
-    assert linked == {str(path) for path in root.iterdir()}
+    linked = {row["file"]: row["loop"] for row in rows(key)}
+    assert set(linked) == {str(path) for path in root.iterdir()}
+    assert linked[str(root / "notes.txt")] == next(
+        row["file"] for row in rows(out / "failures.csv") if "neither" in row["reason"]
+    )
     with np.load(out / "loops" / loops[0]["loop"] / LABELS) as file:
         labels = file["labels"]
     truth = clips[0].labels if (out / "loops" / loops[0]["loop"]).exists() else None
@@ -156,8 +161,8 @@ def test_an_interrupted_run_continues_with_the_files_that_are_not_done(archive, 
 def test_processes_give_the_same_tables_as_one(archive, tmp_path):
     root, _ = archive
     inputs = sorted(root.glob("p1*"))
-    for workers in (1, 2):
-        analyze_files(inputs, tmp_path / str(workers), FAST, workers=workers)
+    for n in (1, 2):
+        analyze_files(inputs, tmp_path / str(n), FAST, workers=n)
     one, two = ((tmp_path / name / "frames.csv").read_bytes() for name in ("1", "2"))
     assert one == two
 
@@ -299,7 +304,7 @@ def test_an_error_in_one_process_does_not_wait_for_the_files_that_are_left(tmp_p
         go_on.wait(30)
         return {}
 
-    monkeypatch.setattr(run, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(run, "_work", work)
     sources = [Source(tmp_path / f"{n}.avi", f"p{n}", f"p{n}_1") for n in range(10)]
     with pytest.raises(OSError, match="No space"):
