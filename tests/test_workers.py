@@ -11,7 +11,9 @@ import pytest
 
 from alan.workers import worker_pool
 
-#: Prints the ids of its workers, which then sleep for a minute, as does the process itself.
+#: Patience of the tests in seconds; nothing is expected to happen within a time.
+PATIENCE = 300
+#: Prints the ids of its workers, which then sleep for an hour, as does the process itself.
 MAIN = """
 import os, sys, time
 from alan.workers import worker_pool
@@ -20,9 +22,9 @@ if __name__ == "__main__":
     with worker_pool(2, time.sleep, 0, preload=sys.argv[1] or None) as pool:
         pool.submit(os.getpid).result()
         for _ in range(2):
-            pool.submit(time.sleep, 60)
+            pool.submit(time.sleep, 3600)
         print(*pool._processes, flush=True)
-        time.sleep(60)
+        time.sleep(3600)
 """
 
 
@@ -44,7 +46,7 @@ def main(request, tmp_path):
 
 
 def gone(workers):
-    return not psutil.wait_procs(workers, timeout=30)[1]
+    return not psutil.wait_procs(workers, timeout=PATIENCE)[1]
 
 
 def test_workers_end_when_the_main_process_is_killed(main):
@@ -58,17 +60,17 @@ def test_workers_end_silently_when_the_group_is_interrupted(main, number):
     process, workers = main
     os.killpg(process.pid, number)
     assert gone(workers)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=PATIENCE)
     assert error.count("Traceback") == (number == signal.SIGINT)  # that of the main process
 
 
 def test_an_exception_does_not_wait_for_the_work():
     def work():
         with worker_pool(2, time.sleep, 0) as pool:
-            pool.submit(time.sleep, 60)
+            pool.submit(time.sleep, 3600)
             pool.submit(time.sleep, "not a number").result()
 
     start = time.monotonic()
     with pytest.raises(TypeError):
         work()
-    assert time.monotonic() < start + 30
+    assert time.monotonic() < start + PATIENCE

@@ -13,7 +13,7 @@ def get(url):
     """Status and body of a request; proxies are left out."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=30) as answer:
+        with opener.open(url, timeout=300) as answer:
             return answer.status, answer.read(), answer.headers
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers
@@ -68,8 +68,8 @@ def test_no_event_takes_a_path_that_was_not_uploaded(served, tmp_path):
             {"Content-Type": "application/json"},
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        opener.open(request, timeout=30).close()
-        with opener.open(f"{served.url}gradio_api/queue/data?session_hash=intruder", timeout=60) as stream:
+        opener.open(request, timeout=300).close()
+        with opener.open(f"{served.url}gradio_api/queue/data?session_hash=intruder", timeout=300) as stream:
             messages = [json.loads(line[5:]) for line in stream if line.startswith(b"data:")]
         last = next(m for m in messages if m["msg"] == "process_completed")
         assert last["success"] is False
