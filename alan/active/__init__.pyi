@@ -1,12 +1,14 @@
 from .dropout import MonteCarloDropout
 from .loop import run_active
 from .settings import ActiveLoop, PoolData
-from .suggest import Suggestion
+from .suggest import Suggestion, open_pool, suggest_images
 
 __all__ = [
     "ActiveLoop",
     "MonteCarloDropout",
     "PoolData",
     "Suggestion",
+    "open_pool",
     "run_active",
+    "suggest_images",
 ]

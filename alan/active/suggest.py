@@ -84,7 +84,7 @@ def open_pool(
 
 
 @bounded
-def suggest(
+def suggest_images(
     segmenter: Segmenter,
     pool: Pool,
     n: PositiveInt = 50,

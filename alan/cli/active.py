@@ -87,7 +87,7 @@ def active_suggest(
         overwrite: Replace a list with another configuration.
     """
     from alan.active.acquisition import ACQUISITIONS
-    from alan.active.suggest import open_pool, suggest
+    from alan.active.suggest import open_pool, suggest_images
     from alan.report.active import uncertainty_sheet
     from alan.report.figures import png
     from alan.supervised.segmenter import load_segmenter
@@ -101,7 +101,7 @@ def active_suggest(
         if run.finished:
             _log.info("%s: the same configuration and images as before, list reused", folder / LIST)
             return
-        found = suggest(
+        found = suggest_images(
             segmenter,
             pool,
             n,

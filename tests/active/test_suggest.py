@@ -8,7 +8,7 @@ from PIL import Image
 
 from alan.active.dropout import MonteCarloDropout
 from alan.active.pool import FolderPool, PartialScores
-from alan.active.suggest import open_pool, suggest
+from alan.active.suggest import open_pool, suggest_images
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
 from alan.files import write_json
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 def test_ranking_of_a_folder(folder):
     pool = open_pool(str(folder), 32)
-    found = suggest(model(), pool, 4, passes=5, seed=3, batch_size=2, shown=2)
+    found = suggest_images(model(), pool, 4, passes=5, seed=3, batch_size=2, shown=2)
     assert len(pool) == 6
     scores = {}
     for position in range(6):
@@ -60,14 +60,14 @@ def test_options(folder):
     pool = open_pool(str(folder), 32)
 
     def names(**options):
-        return suggest(model(), pool, 3, passes=4, **options).table["image"].tolist()
+        return suggest_images(model(), pool, 3, passes=4, **options).table["image"].tolist()
 
     assert names(function="random", seed=0) != names(function="random", seed=1)
     diverse = names(diversity="encoder", candidates=2)
     assert diverse[0] == names()[0]
     assert diverse != names()
     assert names(diversity="encoder", candidates=1) != diverse
-    random = suggest(
+    random = suggest_images(
         model(structures=("lv", "myo"), spec=NetworkSpec("unet_acdc", None)), pool, 2, "random", shown=1
     )
     assert random.function == "mfe"
@@ -78,7 +78,7 @@ def test_unlabelled_frames_of_a_store(discs):
     """Every third frame of the store has no mask."""
     pool = open_pool(discs.store, 32, split="train")
     assert pool.frames.tolist() == list(range(2, 24, 3))
-    found = suggest(model(), pool, 8, "std", passes=3)
+    found = suggest_images(model(), pool, 8, "std", passes=3)
     store = FrameStore(discs.store)
     assert set(found.table.columns) == {"rank", "image", "patient", "view", "frame", "score"}
     assert set(found.table["patient"]) == {f"p{i}" for i in range(8)}
@@ -89,7 +89,7 @@ def test_unlabelled_frames_of_a_store(discs):
 
 def test_an_interrupted_scoring_resumes(folder, tmp_path, monkeypatch):
     network, pool, part = model(), open_pool(str(folder), 32), tmp_path / "part.json"
-    straight = suggest(network, pool, 6, passes=3, batch_size=2)
+    straight = suggest_images(network, pool, 6, passes=3, batch_size=2)
     monkeypatch.setattr(PartialScores.__init__, "__defaults__", (0.0,))
     statistics, seen = MonteCarloDropout.statistics, []
 
@@ -101,22 +101,22 @@ def test_an_interrupted_scoring_resumes(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(MonteCarloDropout, "statistics", cut)
     with pytest.raises(KeyboardInterrupt):
-        suggest(network, pool, 6, passes=3, batch_size=2, partial=part)
+        suggest_images(network, pool, 6, passes=3, batch_size=2, partial=part)
     assert part.is_file()
     seen[:] = [0] * 9
-    found = suggest(network, pool, 6, passes=3, batch_size=2, shown=2, partial=part)
+    found = suggest_images(network, pool, 6, passes=3, batch_size=2, shown=2, partial=part)
     assert seen[9:] == [2, 2]  # what was left of the pool, and the head of the list
     assert found.table.equals(straight.table)
     assert not part.exists()
     scores = {"mfe": [0.0] * 4}
     write_json(part, {"key": "of another network", "done": 4, "scores": scores})
-    assert suggest(network, pool, 6, passes=3, batch_size=2, partial=part).table.equals(straight.table)
+    assert suggest_images(network, pool, 6, passes=3, batch_size=2, partial=part).table.equals(straight.table)
 
 
 def test_pictures_that_cannot_be_read(folder):
     (folder / "images" / "p3.png").write_bytes(b"nothing")
     pool = FolderPool(folder, 32)
-    found = suggest(model(), pool, 6, passes=2)
+    found = suggest_images(model(), pool, 6, passes=2)
     assert len(found.table) == 5
     ((name, reason),) = found.failures
     assert name == "images/p3.png"
@@ -124,7 +124,7 @@ def test_pictures_that_cannot_be_read(folder):
     for path in (folder / "images").iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="none of 6 images can be read"):
-        suggest(model(), FolderPool(folder, 32), 1, passes=2)
+        suggest_images(model(), FolderPool(folder, 32), 1, passes=2)
 
 
 @pytest.mark.parametrize(
@@ -140,12 +140,12 @@ def test_pictures_that_cannot_be_read(folder):
 )
 def test_refused(options, message, folder):
     with pytest.raises(ParameterError, match=message):
-        suggest(model(), open_pool(str(folder), 32), **{"n": 2, **options})
+        suggest_images(model(), open_pool(str(folder), 32), **{"n": 2, **options})
 
 
 def test_refused_pools(folder, discs, tmp_path):
     with pytest.raises(ParameterError, match="no dropout"):
-        suggest(model(spec=NetworkSpec("unet_acdc", None)), open_pool(str(folder), 32), 1)
+        suggest_images(model(spec=NetworkSpec("unet_acdc", None)), open_pool(str(folder), 32), 1)
     with pytest.raises(DataError, match=r"pictures of the sizes \[\(32, 32\), \(48, 40\)\]"):
         FolderPool(folder).read([0, 1])
     with pytest.raises(ParameterError, match="is a folder, which has no splits and views"):
