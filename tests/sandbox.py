@@ -116,10 +116,11 @@ class Sandbox:
     Args:
         folder: an empty folder.
         tiny: the fixture of tiny archives and models.
+        size: height and width of the frames of stores.
     """
 
-    def __init__(self, folder, tiny) -> None:
-        self.folder, self.tiny = Path(folder), tiny
+    def __init__(self, folder, tiny, size=112) -> None:
+        self.folder, self.tiny, self.size = Path(folder), tiny, size
         self.made: set[Path] = set()
 
     def __call__(self, *args, small=()) -> int:
@@ -157,7 +158,7 @@ class Sandbox:
             return self._make_config(path)
         structure = re.match("(lv|myo|la)(?![a-z])", path.stem)
         if path.suffix == ".h5":
-            shutil.copy(self.tiny.store(layout_of(name), seed_of(name)), path)
+            shutil.copy(self.tiny.store(layout_of(name), seed_of(name), size=self.size), path)
         elif path.suffix == ".jsonl":
             path.write_text('{"step": 0, "loss": 2.0}\n{"step": 1, "loss": 1.0}\n', encoding="utf-8")
         elif path.stem == "segmenter":
@@ -202,7 +203,7 @@ class Sandbox:
         structures = structures if re.search("acdc|ensemble", name) else ["lv", "myo", "la"]
         channels = (16, 32, 64, 128) if "simulated" in name else (4, 8)  # a shipped configuration starts from it
         spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=channels)
-        return untrained_segmenter(spec, structures, "sector", 112, seed=seed)
+        return untrained_segmenter(spec, structures, "sector", self.size, seed=seed)
 
     def provide_folder(self, path) -> None:
         """Put an archive, pictures or cine loops where a command looks for them."""
@@ -334,11 +335,8 @@ class Sandbox:
         elif kind == "SegmentationModule":
             args += ["--data.init_args.label_patients=null"]
             args += [f"--model.init_args.network.{option}" for option in _light(settings["network"])]
-        elif (
-            kind in {"RaptorModule", "SmooSegModule"}
-            and layout_of(data.get("stores", data.get("store"))) == "camus"
-        ):
-            args += ["--data.init_args.n_frames=3"] if data["n_frames"] else []  # the tiny archive has four
+        elif kind in {"RaptorModule", "SmooSegModule"} and data["n_frames"]:
+            args += ["--data.init_args.n_frames=3"]  # the tiny archive has four
         if kind == "JointModule":
             args += ["--data.init_args.unlabelled_batch_size=2"]
         return args
