@@ -124,7 +124,7 @@ def _names_in(args: Sequence[str]) -> Iterator[str]:
 
 
 def _option_names(target: Any, seen: set[Any]) -> Iterator[str]:
-    """Yield the parameters of a function or class, and of the package's classes in their annotations."""
+    """Yield the parameters of a function or class, and of this package's classes in its bases and annotations."""
     if target in seen:
         return
     seen.add(target)
@@ -134,7 +134,7 @@ def _option_names(target: Any, seen: set[Any]) -> Iterator[str]:
         hints = typing.get_type_hints(function)
     except (NameError, TypeError, ValueError, AttributeError):  # compiled, or names that only a type checker sees
         return
-    parts = list(hints.values())
+    parts = [*hints.values(), *getattr(target, "__bases__", ())]
     while parts:
         part = parts.pop()
         parts += typing.get_args(part)

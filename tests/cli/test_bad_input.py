@@ -311,6 +311,13 @@ def misspelt_in_a_network(tiny, folder):
     return train(tiny, respelt(folder, "dino/tiny_demo.yaml", "patch_size", "patchsize"))
 
 
+@case("'n_frame' is not known", "did you mean 'n_frames'?")
+def misspelt_in_the_base_of_a_class(tiny, folder):
+    config, store = respelt(folder, "raptor/raptor_demo.yaml", "n_frames", "n_frame"), tiny.store("camus")
+    inputs = {"data.store": store, "data.cache": store, "model.backbone": tiny.backbone()}
+    return ["fit", *config, *(f"--{name}={path}" for name, path in inputs.items())]
+
+
 @case("'trainer.max_step' is not known", "did you mean 'max_steps'?")
 def misspelt_in_the_trainer(tiny, folder):
     config, store = respelt(folder, "raptor/raptor_demo.yaml", "max_steps", "max_step"), tiny.store("camus")
