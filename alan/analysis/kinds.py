@@ -38,9 +38,9 @@ _FLOW, _MAP, _TINT, _ONE_HUE = 0.01, 0.5, 0.9, 0.97
 _STRIP, _FILLED = 0.45, 0.6
 #: Ratio of width to height of a strip, at least.
 _WIDE = 1.3
-#: Correlation of two neighbouring frames below which another scene begins, if most neighbours have the higher one;
-#: distance in pixels of the pixels that are compared.
-_CUT, _SCENE, _THIN = 0.3, 0.6, 4
+#: Correlation of two neighbouring frames below which another scene begins, if it is farther from 1 than that of
+#: most neighbours by this factor; distance in pixels of the pixels that are compared.
+_CUT, _FARTHER, _THIN = 0.75, 8, 4
 #: Ratio of changes along and across time below which a strip shows lines that continue in time.
 _LINES = 0.6
 #: Smallest fraction of dark pixels in an echo without a sector, and the grey value below which a pixel is dark.
@@ -147,7 +147,7 @@ def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict |
 
 
 def kind_of_scenes(frames: ByteArray, places: NDArray[np.int64]) -> Verdict | None:
-    """Decide whether a loop begins or ends with something else, such as a page with a title.
+    """Decide whether a loop changes to something else, such as another depth or a page with a title.
 
     Args:
         frames: (S, H, W) uint8, some frames in the order of time.
@@ -156,7 +156,7 @@ def kind_of_scenes(frames: ByteArray, places: NDArray[np.int64]) -> Verdict | No
     lit = [n for n, frame in enumerate(frames) if np.ptp(frame) >= _LIT]  # a black frame hides nothing
     flat = [frames[n, ::_THIN, ::_THIN].ravel().astype(np.float32) for n in lit]
     alike = np.array([np.corrcoef(first, second)[0, 1] for first, second in pairwise(flat)])
-    if len(alike) < 3 or np.median(alike) < _SCENE or alike.min() >= _CUT:
+    if len(alike) < 3 or alike.min() >= _CUT or 1 - alike.min() < _FARTHER * (1 - np.median(alike)):
         return None
     cut = int(alike.argmin())
     first, second = (int(places[lit[cut + more]]) for more in (0, 1))

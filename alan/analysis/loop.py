@@ -34,7 +34,7 @@ from alan.data.io.cine import frame_source
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import FrameSource
 from alan.data.io.stream import CineStream, open_stream
-from alan.data.overlaid import find_text, paint_over
+from alan.data.overlaid import find_marks, find_text, paint_over
 from alan.data.store.frames import StoredFrames
 from alan.errors import DataError
 
@@ -75,7 +75,7 @@ class Loop:
         pixel_mm: (row, column) size of a pixel in mm, or None if it is unknown.
         pixel_origin: Where the size comes from: ``file``, ``region`` or ``option``.
         fan: The fan in the pixels of ``shape``, or None if none was found.
-        text: (H, W) bool of ``shape``, lines of text inside the fan, which are painted over in the frames.
+        text: (H, W) bool of ``shape``, text and coloured marks inside the fan, which are painted over.
         r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
         notes: Assumptions and conversions, in words.
     """
@@ -332,14 +332,18 @@ def _loop(
 
 
 def _text(stream: CineStream, inside: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
-    """Find lines of text inside a part (H, W) of the screen, and write notes about them."""
-    if not stream.samples.span.any():
-        note = "a single moment does not tell text inside the sector from tissue: look at its pictures"
-        return np.zeros_like(inside), (note,)
-    grey = stream.samples.grey
+    """Find text and coloured marks inside a part (H, W) of the screen, and write notes about them."""
+    grey, colours = stream.samples.grey, stream.samples.colours
     text = find_text(grey.min(0), grey.max(0), inside) & inside
-    share = float(text.sum() / inside.sum())
-    return text, (f"text inside the sector is painted over, {share:.1%} of it",) if share else ()
+    marks = np.zeros_like(inside) if colours is None else find_marks(colours, inside)
+    notes = [
+        f"{what} inside the sector {verb} painted over, {found.sum() / inside.sum():.1%} of it"
+        for what, verb, found in (("text", "is", text), ("coloured marks", "are", marks & ~text))
+        if found.any()
+    ]
+    if not stream.samples.span.any():
+        notes.append("a single moment tells only bright text inside the sector from tissue: look at its pictures")
+    return text | marks, tuple(notes)
 
 
 def _pixel(

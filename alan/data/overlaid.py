@@ -1,7 +1,8 @@
-"""Detection and removal of text that a machine draws over the sector.
+"""Detection and removal of text and marks that a machine draws over the sector.
 
 Tissue moves and speckle changes from frame to frame; drawn text does not, and its strokes are thin and sharp. The
-darkest value that each pixel takes over a loop therefore shows text alone.
+darkest value that each pixel takes over a loop therefore shows text alone. In a still, strokes that are much
+brighter than what is beside them are text. Coloured pixels in a grey sector are drawn.
 """
 
 from __future__ import annotations
@@ -24,8 +25,13 @@ _LOWEST, _HIGHEST = 5, 0.1
 #: this number of strokes, and these fill at least and at most these fractions of its box.
 _LONG, _PIXELS, _CHARACTERS, _FILL = 2.0, 24, 4, (0.12, 0.7)
 #: Mean difference of the strokes of a line from what is beside them, at least; the lower one counts if half of the
-#: pixels hardly change, by this fraction at most.
+#: pixels hardly change, by this fraction at most, while those that are bright beside the strokes do.
 _CLEAR, _FAINT, _STILL = 80, 50, 0.03
+#: Mean difference and number of strokes of a line, at least, in a still: lines of speckle have one or the other.
+_MOMENT, _STROKES = 75, 7
+#: Difference of the colour channels from which on a pixel is drawn, the fraction of coloured pixels from which on
+#: a sector is shown in a colour map instead, and pixels around drawn ones that are painted over with them.
+_CHROMA, _TINT, _BLEEDING = 40, 0.1, 2
 #: Pixels above and below a line of text that are painted over with it, because strokes are smoothed and coded; at
 #: its ends, where single characters may not stand out, this fraction of its height is added.
 _MARGIN, _ENDS = 3, 1.5
@@ -36,7 +42,8 @@ _LIT, _MERGED = 40, 6
 def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) -> BoolArray:
     """Find lines of text that do not change over a loop.
 
-    A single frame does not tell text from tissue: give the range of a loop in which the heart moves.
+    Give the range of a loop in which the heart moves. In a still, whose range is zero, and in a loop that hardly
+    moves, only text that is much brighter than what is beside it is told from tissue.
 
     Args:
         low: (H, W) uint8, the smallest value of each pixel over the loop.
@@ -58,6 +65,8 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
     strokes = (low >= _BRIGHT) & (low.astype(np.int16) - floor >= _CONTRAST) & (span <= _FLICKER * high)
     joined = ndimage.binary_closing(np.pad(strokes, gap), np.ones((3, 2 * gap + 1), bool))[gap:-gap, gap:-gap]
     groups, _ = ndimage.label(joined, np.ones((3, 3), int))
+    tissue = (low >= _BRIGHT) & ~joined & (True if inside is None else inside)
+    moment = not span.any() or (tissue.any() and float(np.median(span[tissue] / high[tissue])) <= _STILL)
     text = np.zeros(low.shape, bool)
     for number, box in enumerate(ndimage.find_objects(groups), start=1):
         drawn = strokes[box] & (groups[box] == number)
@@ -68,18 +77,36 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
             or not (inside is None or (drawn & inside[box]).any())
             or drawn.sum() < _PIXELS
             or not _FILL[0] <= drawn.mean() <= _FILL[1]
-            or ndimage.label(drawn, np.ones((3, 3), int))[1] < _CHARACTERS
+            or ndimage.label(drawn, np.ones((3, 3), int))[1] < (_STROKES if moment else _CHARACTERS)
         ):
             continue
         contrast = float((low[box].astype(np.int16) - floor[box])[drawn].mean())
         still = float(np.median(span[box][drawn] / high[box][drawn])) <= _STILL
-        if contrast >= (_FAINT if still else _CLEAR):
+        if contrast >= (_MOMENT if moment else _FAINT if still else _CLEAR):
             text[_grown(box[0], _MARGIN), _grown(box[1], _MARGIN + round(_ENDS * tall))] = True
     if not text.any():
         return text
     lit = np.pad(high > _LIT, _MERGED)  # what is dark throughout has nothing to hide, between characters excepted
     closed = ndimage.binary_closing(lit, np.ones((3, 3), bool), iterations=_MERGED)
     return np.asarray(text & closed[_MERGED:-_MERGED, _MERGED:-_MERGED])
+
+
+def find_marks(colours: ByteArray, inside: BoolArray) -> BoolArray:
+    """Find coloured marks in a grey sector: callipers, arrows, and text of any length.
+
+    Args:
+        colours: (S, H, W, 3) uint8, some frames of a loop without colour Doppler.
+        inside: (H, W) bool, the sector.
+
+    Returns:
+        (H, W) bool, what is coloured in a frame, with a margin; nothing if the sector is shown in a colour map.
+    """
+    channels = colours.astype(np.int16)
+    drawn = (np.ptp(channels, axis=-1) > _CHROMA).any(0) & inside
+    lit = (channels.max(-1) > _LIT).any(0) & inside
+    if not drawn.any() or drawn.sum() > _TINT * lit.sum():
+        return np.zeros_like(inside)
+    return np.asarray(ndimage.binary_dilation(drawn, np.ones((3, 3), bool), iterations=_BLEEDING) & inside)
 
 
 def _grown(part: slice, margin: int) -> slice:

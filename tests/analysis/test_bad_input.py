@@ -21,6 +21,9 @@ QUAD = [
 ]
 NOISE = np.random.default_rng(1).bytes(4000)
 INSIDE = FAN.mask()
+DEEPER = np.zeros_like(LOOP)
+DEEPER[:3], DEEPER[3:, ::2, 32:96] = LOOP[:3], LOOP[3:, ::2, ::2]
+DEEPER[3:, :48, 32:96], DEEPER[3:, 48:] = DEEPER[3:, ::2, 32:96], 0
 TITLE = np.full((2, 96, 128), 235, np.uint8)
 TITLE[:, 40:50, 20:100:4] = 10
 BLACK = np.zeros((1, 96, 128), np.uint8)
@@ -232,6 +235,7 @@ OTHER = {
         "several scenes",
         "frames 1 and 2 do not resemble",
     ),
+    "another depth": (film(DEEPER), "several scenes", "frames 2 and 3 do not resemble"),
     "a linear probe": (film(LINEAR), "not an echo", "no sector in it"),
     "flow by its header": (header(LOOP, regions=[((0, 0, 96, 128), 1, 2)]), "colour doppler", "colour flow"),
     "flow by its colours": (film(colour(LOOP, FLOW)), "colour doppler", "coloured"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from alan.analysis import NotALoopError, find_sources, open_loops
 from alan.data.fan import Fan
@@ -51,6 +51,38 @@ def test_a_loop_is_cut_to_its_fan(tmp_path):
     assert overlap(loop.fan.mask(), FAN.mask()[loop.box]) > 0.93
     assert np.allclose(loop.times_s, np.arange(6) / 25)
     assert (loop.pixel_mm, loop.pixel_origin, loop.r_waves_s) == (None, None, None)
+
+
+def written(shape, place, words="DOE^JANE 01/02/1955"):
+    picture = Image.fromarray(np.zeros(shape, np.uint8))
+    ImageDraw.Draw(picture).text(place, words, fill=255, font=ImageFont.load_default(16))
+    return np.asarray(picture)
+
+
+def test_text_in_a_still_is_painted_over(tmp_path):
+    frame = simulate_sequence("A4C", 901, n_frames=1, size=(420, 520), seed=901).frames[0]
+    words = written(frame.shape, (180, 200))
+    Image.fromarray(np.maximum(frame, words)).save(tmp_path / "a.png")
+    loop = open_one(tmp_path / "a.png", stills=True)
+    clean = whole(loop)[0]
+    assert (clean[words > 200] > 200).mean() < 0.02
+    assert any("text inside the sector is painted over" in note for note in loop.notes)
+    assert any("a single moment tells only bright text" in note for note in loop.notes)
+    far = ~np.pad(loop.text, 1)[1:-1, 1:-1] & loop.inside
+    assert np.array_equal(clean[loop.box][far], frame[loop.box][far])
+
+
+def test_callipers_are_painted_over(tmp_path):
+    frames = simulate_sequence("A4C", 902, n_frames=5, size=(240, 300), seed=902).frames
+    mark = written(frames.shape[1:], (120, 100), "5.1 cm") > 100
+    mark[60:180, 150] = True
+    colours = np.repeat(frames[..., None], 3, axis=-1)
+    colours[:, mark] = (255, 255, 0)
+    loop = open_one(video(tmp_path / "a.mkv", colours))
+    assert any("coloured marks inside the sector are painted over" in note for note in loop.notes)
+    inside = loop.inside & mark[loop.box]
+    assert inside.sum() > 100
+    assert (np.concatenate(list(loop.chunks(4)))[:, inside] > 215).mean() < 0.02
 
 
 @pytest.mark.parametrize("n", [1, 4, 6, 100])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from alan.data.overlaid import find_text, paint_over
+from alan.data.io.cine import read_cine
+from alan.data.overlaid import find_marks, find_text, paint_over
 from alan.data.simulator.sequence import simulate_sequence
 from alan.errors import DataError
 
@@ -54,6 +55,50 @@ def test_marks_and_moving_words_are_not_text():
     words = drawn((200, 240), (40, 120))
     assert find_text(words, words).any()
     assert not find_text(np.zeros_like(words), words).any()
+
+
+@pytest.mark.parametrize(("height", "grey"), [(12, 255), (18, 230)])
+def test_bright_text_in_a_still_is_found(height, grey):
+    frame = simulate_sequence("A4C", 901, n_frames=1, size=(420, 520), seed=901).frames[0]
+    words = drawn(frame.shape, (180, 200), height=height, grey=grey)
+    seen = np.maximum(frame, words)
+    text = find_text(seen, seen)
+    assert text[(words > 100) & (words.astype(int) - frame > 45)].all()
+    assert text.mean() < 0.03
+
+
+@pytest.mark.parametrize("view", ["A4C", "A2C", "PLAX", "PSAX"])
+@pytest.mark.parametrize("noise", [0, 1])  # a frozen loop that was coded with loss
+def test_tissue_that_stands_still_is_not_taken_for_text(view, noise):
+    for seed in (902, 907):
+        frame = simulate_sequence(view, seed, n_frames=1, size=(420, 520), seed=seed).frames[0]
+        change = np.random.default_rng(seed).integers(0, noise + 1, frame.shape).astype(np.uint8)
+        assert not find_text(frame - np.minimum(change, frame), frame).any()
+
+
+@pytest.mark.real
+def test_real_tissue_is_not_taken_for_text(real_camus):
+    """Stills of real hearts, of other patients than those by which the contrast was chosen."""
+    files = sorted(real_camus.glob("database_nifti/patient0[1-4]*/*_ES.nii.gz"))[5::60]
+    assert len(files) >= 5
+    for file in files:
+        frame = read_cine(file).frames[0]
+        assert not find_text(frame, frame).any()
+
+
+def test_coloured_marks_are_found():
+    grey = loop((200, 240))[:3]
+    inside = (grey > 0).any(0)
+    colours = np.repeat(grey[..., None], 3, axis=-1)
+    assert not find_marks(colours, inside).any()
+    mark = np.zeros(inside.shape, bool)
+    mark[100, 90:130] = mark[80:120, 110] = True
+    colours[1:, mark] = (255, 255, 0)
+    found = find_marks(colours, inside)
+    assert found[mark & inside].all()
+    assert found.mean() < 0.02
+    tinted = (grey[..., None] * np.array([1.0, 0.7, 0.3])).astype(np.uint8)  # a colour map
+    assert not find_marks(tinted, inside).any()
 
 
 def test_without_text_the_frames_come_out_unchanged():
