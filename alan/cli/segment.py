@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
+from alan.cli.deferred import defer_imports
 from alan.errors import ConfigError, ParameterError
 from alan.runs import FAILURES, open_run, report_failures
 from alan.shipped import PARCELS, WHITE_BOXES
@@ -85,6 +86,7 @@ def segment(
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
     boxes = _check_models(parcels, whitebox, opinions, network)
+    defer_imports("scipy.stats")  # half of the time of importing scikit-learn, for one function of it
     import torch
 
     from alan.cardiac.areas import check_spacing

@@ -76,3 +76,21 @@ def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(args, words, 
     assert shown.count("\n") == 1
     assert heavy == []
     assert not (tmp_path / "out").exists()
+
+
+def test_an_import_is_deferred_until_the_module_is_used():
+    """``alan segment`` imports scikit-learn without the statistics of SciPy."""
+    code = """
+import sys
+from alan.cli.deferred import defer_imports
+defer_imports("scipy.stats")
+import alan.downstream.segmentation
+import alan.report.sheet
+assert "sklearn" in sys.modules
+assert "scipy.stats._stats_py" not in sys.modules
+import scipy.stats
+assert scipy.stats.norm.cdf(0) == 0.5
+assert "scipy.stats._stats_py" in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
