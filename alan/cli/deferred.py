@@ -16,7 +16,8 @@ def defer_imports(*names: str) -> None:
     Args:
         *names: Full names of the modules. Those that are imported already stay as they are.
     """
-    sys.meta_path.insert(0, _Finder({*names} - sys.modules.keys()))
+    if missing := {*names} - sys.modules.keys():
+        sys.meta_path.insert(0, _Finder(missing))
 
 
 class _Finder(importlib.abc.MetaPathFinder):
