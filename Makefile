@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-ui coverage faults lint bench docs setup clean
-demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in seven minutes
+demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in nine minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

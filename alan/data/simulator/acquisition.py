@@ -98,6 +98,7 @@ class Acquisition:
         reverberation_shift: Shift of that repetition in samples.
         near_field: Amplitude of near-field clutter.
         near_reach: Decay length of near-field clutter in cm.
+        near_loss: Loss in dB at the probe, where the sonographer turns the gain down.
         haze: Amplitude of stationary haze.
         slope: Gain in dB from the probe to the full depth.
         bulge: Gain in dB at half the depth.
@@ -142,6 +143,7 @@ class Acquisition:
     reverberation_shift: int
     near_field: float
     near_reach: PositiveFloat
+    near_loss: float
     haze: float
     slope: float
     bulge: float
@@ -193,9 +195,9 @@ class Acquisition:
             deep_tissue=4.0 * u() ** 2 if apical else u(0.0, 0.3),
             deep_onset=u(0.72, 1.02) if apical else 0.78,
             deep_slope=u(-0.12, 0.12) if apical else 0.0,
-            blood=u(0.02, 0.14),
+            blood=u(0.01, 0.12),
             anisotropy=u(0.3, 0.75),
-            leaflet=u(0.3, 0.9),
+            leaflet=u(0.1, 0.7),
             pericardium=u(0.2, 1.7),
             specular=u(0.3, 1.8),
             coherent=u(0.1, 0.6),
@@ -205,8 +207,9 @@ class Acquisition:
             side_lobes=u(0.05, 0.22),
             reverberation=u(0.0, 0.10),
             reverberation_shift=int(rng.integers(12, 40)),
-            near_field=u(0.2, 1.1),
-            near_reach=u(0.8, 1.8),
+            near_field=u(0.0, 0.5),
+            near_reach=u(0.8, 3.0),
+            near_loss=u(0, 14),
             haze=0.22 * u() ** 1.5,
             slope=rng.normal(0, 3),
             bulge=rng.normal(0, 3),

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from annotated_types import Interval
 
 from alan.bounds import PositiveFloat, bounded
 from alan.data.simulator.geometry import profile
+from alan.errors import ParameterError
+
+_Contraction = TypeVar("_Contraction", float, torch.Tensor)
 
 #: Longitudinal shortening as a fraction of the radial shortening.
 LONGITUDINAL_SHARE = 0.5
@@ -34,6 +37,8 @@ class PatientAnatomy:
         wall_asymmetry: Half the relative difference between septum and lateral wall (-0.5 to 0.5).
         thickening: Relative thickening at end-systole divided by the radial shortening.
         widest: Position of the widest cross-section along the long axis (0 apex, 1 base).
+        apical_squeeze: Shift of ``widest`` towards the base at end-systole: the apical half narrows more than the
+            basal half.
         taper: Relative narrowing at the base.
         bend: Lateral bend of the long axis.
         atrium_width: Half width of the left atrium.
@@ -60,6 +65,7 @@ class PatientAnatomy:
     wall_asymmetry: float
     thickening: float
     widest: float
+    apical_squeeze: float
     taper: float
     bend: float
     atrium_width: PositiveFloat
@@ -75,6 +81,17 @@ class PatientAnatomy:
     wall_echo: float
     outer_echo: float
     habitus: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.widest <= self.widest + self.apical_squeeze < 1:
+            raise ParameterError(
+                f"widest is {self.widest} and apical_squeeze {self.apical_squeeze}: give positive numbers "
+                "whose sum is below 1"
+            )
+        if self._remains > 1:
+            raise ParameterError(
+                f"apical_squeeze is {self.apical_squeeze}: alone it ejects more than ef, {self.ef}; give less"
+            )
 
     @classmethod
     def sample(cls, seed: int | Sequence[int]) -> PatientAnatomy:
@@ -103,6 +120,7 @@ class PatientAnatomy:
             wall_asymmetry=normal(0, 0.12, -0.3, 0.3),
             thickening=float(rng.uniform(0.3, 1.0)),
             widest=float(rng.uniform(0.52, 0.74)),
+            apical_squeeze=float(rng.uniform(0.0, 0.2)),
             taper=float(rng.uniform(0.1, 0.4)),
             bend=normal(0, 0.25, -0.6, 0.6),
             atrium_width=normal(2.05, 0.4, 1.2, 3.3),
@@ -122,11 +140,12 @@ class PatientAnatomy:
 
     @property
     def shortening(self) -> float:
-        """Radial shortening ``a`` at end-systole, which solves (1 - a)^2 (1 - a LONGITUDINAL_SHARE) = 1 - EF."""
+        """Radial shortening at end-systole that gives the ejection fraction."""
         low, high = 0.0, 0.9
+        remains = self._remains
         for _ in range(50):
             middle = 0.5 * (low + high)
-            if (1 - middle) ** 2 * (1 - LONGITUDINAL_SHARE * middle) > 1 - self.ef:
+            if (1 - middle) ** 2 * (1 - LONGITUDINAL_SHARE * middle) > remains:
                 low = middle
             else:
                 high = middle
@@ -143,7 +162,20 @@ class PatientAnatomy:
         """
         a = self.shortening * contraction
         area = math.pi * (self.radius * (1 - a)) ** 2
-        return area * self.length * (1 - LONGITUDINAL_SHARE * a) * _mean_square_profile(self.widest, self.taper)
+        return area * self.length * (1 - LONGITUDINAL_SHARE * a) * self._section(contraction)
+
+    def widest_at(self, contraction: _Contraction) -> _Contraction:
+        """Return the position of the widest cross-section at a contraction, 0 at ED and 1 at ES."""
+        return self.widest + self.apical_squeeze * contraction
+
+    @property
+    def _remains(self) -> float:
+        """Volume at end-systole over that at end-diastole, without the part of the apical squeeze."""
+        return (1 - self.ef) * self._section(0.0) / self._section(1.0)
+
+    def _section(self, contraction: float) -> float:
+        """Mean area of a cross-section relative to the widest one."""
+        return _mean_square_profile(self.widest_at(contraction), self.taper)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,6 +16,10 @@ from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, R
 
 #: Thickness of the right ventricular free wall and of atrial walls in cm.
 _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
+#: Thickness of the anterior and the inferior wall (A2C) over that of the walls in A4C, as annotators draw it.
+_INFERIOR_WALL = 1.18
+#: Share of trabeculae and papillary muscle that the wall takes up at end-systole, where they are drawn as wall.
+_COMPACTED = 0.9
 #: Lateral bend (cm) that keeps the septum straight and lets the lateral wall bulge, as in four-chamber views.
 _STRAIGHT_SEPTUM = 0.4
 
@@ -27,6 +31,8 @@ class ApicalScene(Scene):
         self.four_chamber, self.pose = four_chamber, pose
         flattening = patient.flattening if four_chamber else 1 / patient.flattening
         super().__init__(patient, cycle, patient.radius * flattening)
+        if not four_chamber:
+            self.wall = _INFERIOR_WALL * self.wall
         self.bend = patient.bend + (_STRAIGHT_SEPTUM if four_chamber else 0.0)
 
     @override
@@ -51,12 +57,12 @@ class ApicalScene(Scene):
         v = straight - self.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
         across = v.abs()
 
-        inner = R * profile(u / L, p.widest, p.taper)
+        inner = R * profile(u / L, self.widest, p.taper)
         base = R * (1 - p.taper)
         plane = L + p.base_tilt * torch.clamp(v, -3.0, 3.0)
         wall = self.wall * (1 - p.wall_asymmetry * torch.sign(v))
         cap = p.apex_wall * self.wall
-        outer = (R + wall) * profile((u + cap) / (L + cap), p.widest, 0.6 * p.taper)
+        outer = (R + wall) * profile((u + cap) / (L + cap), self.widest, 0.6 * p.taper)
         outer = torch.maximum(outer, inner + 0.4 * wall) * (u + cap > 0)
         cavity = (across < inner) & (u < plane)
         muscle = (across < outer) & (u < plane + p.wall_end)
@@ -78,8 +84,9 @@ class ApicalScene(Scene):
         labels.masked_fill_(atrium < 0, LA).masked_fill_(cavity, LV)
         if not lines:
             return TissuePoints(labels)
-        rough = p.trabeculae * (0.5 + 0.5 * torch.sin(5.0 * u + 2.0 * torch.sign(v)))
-        papillary = ellipse_distance(u, v, (0.6 * L, 0.7 * R), (1.0 + 0 * L, p.papillary + 1e-3 + 0 * L))
+        loose = 1 - _COMPACTED * self.contraction
+        rough = p.trabeculae * loose * (0.5 + 0.5 * torch.sin(5.0 * u + 2.0 * torch.sign(v)))
+        papillary = ellipse_distance(u, v, (0.6 * L, 0.7 * R), (1.0 + 0 * L, p.papillary * loose + 1e-3))
         lining = (across > inner - rough) & (u < 0.8 * L)
         labels.masked_fill_(cavity & (lining | (papillary < 0)), PAPILLARY)
         free = right[2] if right is not None else None

@@ -10,14 +10,14 @@ from torch.nn import functional as F
 FAR = 9.0
 
 
-def profile(s: Tensor, widest: float, taper: float) -> Tensor:
+def profile(s: Tensor, widest: float | Tensor, taper: float) -> Tensor:
     """Compute the half width of a ventricle along its long axis, as a fraction of the largest half width.
 
     The apex is elliptic up to the widest level; from there the ventricle narrows parabolically towards the base.
 
     Args:
         s: Position along the long axis, any shape; 0 is the apex, 1 the base; other values are allowed.
-        widest: Position of the widest level, 0 < widest < 1.
+        widest: Position of the widest level, 0 < widest < 1; a tensor is broadcast against ``s``.
         taper: Relative narrowing at the base, 0 <= taper < 1.
 
     Returns:

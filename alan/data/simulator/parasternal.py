@@ -41,9 +41,9 @@ class LongAxisScene(Scene):
         v = -cos * dx - sin * dz
         bent = v - p.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
 
-        inner = R * profile(u / L, p.widest, p.taper)
+        inner = R * profile(u / L, self.widest, p.taper)
         cap = 0.55 * self.wall
-        outer = (R + self.wall) * profile((u + cap) / (L + cap), p.widest, 0.6 * p.taper)
+        outer = (R + self.wall) * profile((u + cap) / (L + cap), self.widest, 0.6 * p.taper)
         outer = torch.maximum(outer, inner + 0.25) * (u + cap > 0)
         cavity = (bent.abs() < inner) & (u < L)
         muscle = (bent.abs() < outer) & (u < L + 0.15)

@@ -49,13 +49,13 @@ class ApicalPose:
         apex_z = float(np.clip(rng.normal(3.0, 0.75), 1.4, 5.0))
         rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))
         return cls(
-            apex_x=rng.normal(0.2, 0.6) + 0.5 * math.sin(rotation) * patient.length,
+            apex_x=rng.normal(0.2, 0.5) + 0.5 * math.sin(rotation) * patient.length,
             apex_z=apex_z,
             rotation=rotation,
             atrium_offset=rng.normal(0, 0.2),
             leaflet=rng.uniform(0.9, 1.2),
-            septum_echo=rng.uniform(1.0, 2.0),
-            lateral_fade=rng.uniform(0, 0.8),
-            apical_fade=rng.uniform(0, 0.7),
+            septum_echo=rng.uniform(1.0, 1.7),
+            lateral_fade=rng.uniform(0, 0.7),
+            apical_fade=rng.uniform(0.1, 0.8),
             right_fade=rng.uniform(0, 0.9),
         )

@@ -14,6 +14,8 @@ from alan.data.simulator.geometry import blur, smooth_field
 from alan.data.simulator.scene import Scene
 
 _DB = 20 / math.log(10)
+#: Decay length of the loss of gain near the probe in cm.
+_NEAR = 2.5
 
 
 def pixel_spacing(acq: Acquisition, shape: tuple[int, int]) -> tuple[float, float]:
@@ -88,6 +90,7 @@ def _gain(acq: Acquisition, physics: Physics, generator: torch.Generator) -> Ten
     depth, across = torch.linspace(0, 1, N_SAMPLES)[:, None], torch.linspace(-1, 1, N_BEAMS)[None]
     axial = acq.slope * depth + acq.bulge * torch.sin(math.pi * depth)
     axial = axial - acq.deep_loss * depth.square() - acq.window_loss * depth
+    axial = axial - acq.near_loss * torch.exp(depth * (acq.start - acq.depth) / _NEAR)
     ripple = 1.5 * smooth_field(1, (1, 8), (1, N_BEAMS), generator)[0]
     ripple = ripple + acq.beam_ripple * torch.randn(1, N_BEAMS, generator=generator)
     gain = physics.attenuation * (axial - acq.edge_loss * across.abs() ** acq.edge_power + ripple)

@@ -62,7 +62,7 @@ def test_each_setting_of_the_machine_changes_the_clip(plain, name):
         "exposure": 0.9,
         "half_angle": 0.5,
         "depth": 11.0,
-        "start": 2.0,
+        "start": 5.0,
         "ragged": 0.6,
     }.get(name)
     base = {"dropout": 5.0}  # some clips have none
@@ -138,3 +138,26 @@ def test_exposure_sets_the_median_grey():
 def test_bad_settings_are_named(options, message):
     with pytest.raises(ParameterError, match=message):
         clip(**options)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ef": 0.05, "apical_squeeze": 0.3, "widest": 0.55, "taper": 0.0}, {"widest": 0.9, "apical_squeeze": 0.2}],
+)
+def test_a_squeeze_that_contradicts_the_anatomy_is_refused(changes):
+    with pytest.raises(ParameterError, match="apical_squeeze"):
+        replace(PATIENT, **changes)
+
+
+def test_the_apical_half_narrows_more_than_the_basal_half():
+    """Width over the axis at three quarters of the way to the apex, over that at one quarter, ES against ED."""
+    still, squeezed = (clip(patient=replace(PATIENT, apical_squeeze=value), size=224) for value in (0.0, 0.2))
+    ratios = []
+    for one in (still, squeezed):
+        widths = []
+        for frame in (one.ed, one.es):
+            rows = np.flatnonzero((one.labels[frame] == LV).any(1))
+            apical, basal = (round(np.quantile(rows, share)) for share in (0.25, 0.75))
+            widths.append(np.divide(*((one.labels[frame][row] == LV).sum() for row in (apical, basal))))
+        ratios.append(widths[1] / widths[0])
+    assert ratios[1] < ratios[0] - 0.05
