@@ -9,8 +9,8 @@ from pathlib import Path
 from alan.errors import ConfigError, nearest
 
 #: Parcels that are shipped, and the white boxes that are shipped for them.
-PARCELS = "alan-sim-small-parcels"
-WHITE_BOXES = ("alan-sim-small-lv", "alan-sim-small-myo", "alan-sim-small-la")
+PARCELS = "alan-sim-parcels"
+WHITE_BOXES = ("alan-sim-lv", "alan-sim-myo", "alan-sim-la")
 
 _BESIDE = Path(__file__).resolve().parents[1]
 _INSTALLED = (

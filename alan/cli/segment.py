@@ -54,7 +54,7 @@ def segment(
         out: The run folder.
         parcels: Path or name of the parcel model.
         whitebox: Paths or names of white boxes on these parcels, in the order of the labels; null for the three
-            white boxes shipped for the shipped parcels (LV, myocardium, LA of the apical four-chamber view).
+            white boxes shipped for the shipped parcels (LV, myocardium, LA of the apical views).
         network: Network used in place of white boxes: segmenter.safetensors, or the JSON of an ensemble or of soft
             parcels.
         temperature: Temperature of the softmax over k-means distances, for soft white boxes; null if no white box

@@ -234,7 +234,7 @@ def load_parcels(path_or_name: str | os.PathLike[str], backbone: Backbone | None
 
     Args:
         path_or_name: File of :func:`save_parcels`, Lightning ``.ckpt`` of a head training, or name of shipped
-            parcels (``alan-sim-small-parcels``, a file in ``checkpoints`` without its suffix).
+            parcels (``alan-sim-parcels``, a file in ``checkpoints`` without its suffix).
         backbone: Backbone of the parcels; None loads it from where it was at training time, first from the path
             relative to the file.
 

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alan.analysis import AnalysisModel, TimeSettings
-from alan.analysis.measures import Grid, counted, measure_beat, measure_curves, summarise_beats
+from alan.analysis.measures import Grid, measure_beat, measure_curves, select_beats, summarise_beats
 from alan.analysis.timeline import find_loop_beats, segment_loop, settle_beats
 from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
 from alan.cardiac import Beat, find_beats
@@ -39,7 +39,7 @@ SETTINGS = {"default": TimeSettings(), "no smoothing, no repair": TimeSettings(s
 def by_masks(masks, spacing, beats, times):
     """Summary of a loop with given masks; beats None finds them by the volume."""
     curves = measure_curves(masks, Grid((1.0, 1.0), spacing))
-    beats = counted(find_beats(curves.volume, times)) if beats is None else beats
+    beats = select_beats(find_beats(curves.volume, times)) if beats is None else beats
     return summarise_beats([measure_beat(beat, curves) for beat in beats], sized=True)
 
 
@@ -69,7 +69,7 @@ def measure(model, clip, maps, settings, samples):
     """Mean Dice, correlation of areas, share of jumps, and the summary of the loop with its intervals."""
     times, grid = np.arange(len(maps)) / clip.fps, Grid((1.0, 1.0), clip.spacing_mm)
     timeline = segment_loop(model, maps, clip.view, times, settings)
-    beats = counted(find_loop_beats(model, maps, clip.view, times))
+    beats = select_beats(find_loop_beats(model, maps, clip.view, times))
     timeline, beats = settle_beats(model, maps, clip.view, times, timeline, beats=beats, spacing=grid.spacing)
     found = timeline.labels == model.structures(clip.view).index("lv") + 1
     truth = clip.labels == label_value("lv")

@@ -211,7 +211,7 @@ def test_invalid_input_is_refused_and_leaves_nothing(tiny, alan, models, picture
         (["--input", "nowhere.h5"], "no such frame store"),
         (["--network", tiny.parcels()], "keep network, or"),
         (["--whitebox", "[nowhere.json]"], "no such file"),
-        (["--whitebox", "[alan-sim-small-lv]"], "give the parcel model that it belongs to"),
+        (["--whitebox", "[alan-sim-lv]"], "give the parcel model that it belongs to"),
         (["--whitebox", "null"], "alan name"),
         (["--spacing", "[0.5]"], "give two sizes"),
         (["--spacing", "[0.5, -1]"], "two finite numbers above 0"),

@@ -44,7 +44,7 @@ class JsonModel:
         """Read a fitted model.
 
         Args:
-            source: Path, name of a shipped white box (``alan-sim-small-lv``), or the text itself, which starts
+            source: Path, name of a shipped white box (``alan-sim-lv``), or the text itself, which starts
                 with a brace.
 
         Returns:
@@ -74,7 +74,7 @@ def dump(value: Any, path: str | os.PathLike[str] | None = None) -> str:
 
 
 def load(source: str | os.PathLike[str]) -> Any:
-    """Read JSON from a path, from a shipped name (``alan-sim-small-lv``), or from a text that starts with a brace.
+    """Read JSON from a path, from a shipped name (``alan-sim-lv``), or from a text that starts with a brace.
 
     Raises:
         DataError: The file is missing or is not JSON.

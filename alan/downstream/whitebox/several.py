@@ -67,7 +67,7 @@ class WhiteBoxes:
         self, model: ParcelModel, boxes: Mapping[str, ParcelSegmenter], temperature: Temperature | None = None
     ) -> None:
         if not boxes:
-            raise ParameterError("no white box is given: give at least one, such as alan-sim-small-lv")
+            raise ParameterError("no white box is given: give at least one, such as alan-sim-lv")
         for name, box in boxes.items():
             check_parcels(name, box.selector_, model)
         boxes = {name: copy.copy(box).set_params(size=None) for name, box in boxes.items()}
