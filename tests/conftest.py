@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import signal
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 from .discs import discs  # noqa: F401 (a fixture)
 
 os.environ["ALAN_PSEUDONYM_SECRET"] = "tests"  # so that no test writes to the home of its user
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in the background ignore it
 
 #: Frames a clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.
 N_FRAMES = {"camus": 4, "echonet": 16, "tmed": 1}
