@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _LABELS = "_gt"
 _INDEX = "DICOMDIR"
 #: Endings of files that hold other files.
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+#: Number of bytes by which files of one size are told apart, at three places.
+_PART = 2**12
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
@@ -147,18 +149,40 @@ def file_name(path: Path) -> str:
 
 def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
     """Map the place of each file with the bytes of an earlier one to the place of that one."""
-    by_size = defaultdict[int, list[str]](list)
-    for place in sorted(found):
-        item = found[place]
-        if len(item.paths) == 1 and item.sequence is None and (size := item.paths[0].stat().st_size):
-            by_size[size].append(place)
-    copies, firsts = dict[str, str](), dict[str, str]()
-    for place in (place for places in by_size.values() if len(places) > 1 for place in places):
-        with contextlib.suppress(OSError), found[place].paths[0].open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if firsts.setdefault(digest, place) != place:
-                copies[place] = firsts[digest]
+    places = [place for place in sorted(found) if len(found[place].paths) == 1 and found[place].sequence is None]
+    copies = dict[str, str]()
+    for alike in _groups(places, found, lambda path: path.stat().st_size):
+        for again in _groups(alike, found, _glance):  # uncompressed loops have one size, and are not read whole
+            for first, *others in _groups(again, found, _digest):
+                copies |= dict.fromkeys(others, first)
     return copies
+
+
+def _groups(
+    places: Iterable[str], found: Mapping[str, _Found], key: Callable[[Path], object]
+) -> Iterator[list[str]]:
+    """Group files by a key; files that are alone, empty or cannot be read are left out."""
+    groups = defaultdict[object, list[str]](list)
+    for place in places:
+        with contextlib.suppress(OSError):
+            groups[key(found[place].paths[0])].append(place)
+    return (group for value, group in groups.items() if value and len(group) > 1)
+
+
+def _glance(path: Path) -> bytes:
+    """Read the beginning, the middle and the end of a file."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        parts = []
+        for start in (0, size // 2, max(0, size - _PART)):
+            file.seek(start)
+            parts.append(file.read(_PART))
+    return b"".join(parts)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compile(rule: str | None) -> re.Pattern[str] | None:

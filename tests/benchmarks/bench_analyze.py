@@ -31,30 +31,32 @@ def write_loops(folder, size, n_loops, n_frames):
 
 
 def reference(folder):
-    """Seconds for decoding each loop whole and running the network on it, without anything else."""
+    """Wall and CPU seconds for decoding each loop whole and running the network on it, without anything else."""
     model = AnalysisModel.load("alan-sim")
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     for path in sorted(folder.iterdir()):
         model.maps(model.resize(read_video(path).frames))
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
-#: Runs a command and prints the peak memory of its largest process in KiB; a process of its own, because a child
-#: starts with the peak of its parent.
+#: Runs a command and prints the peak memory of its largest process in KiB and the CPU seconds of all; a process of
+#: its own, because a child starts with the peak of its parent.
 MEASURE = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_maxrss, used.ru_utime + used.ru_stime)
 """
 
 
 def analyze(folder, out, workers):
-    """Seconds of the command and peak memory of its largest process in MiB."""
+    """Wall and CPU seconds of the command, and peak memory of its largest process in MiB."""
     command = [sys.executable, "-m", "alan", "--quiet", "analyze", str(folder), "--out", str(out)]
     command += ["--view=A4C", f"--workers={workers}"]
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", MEASURE, *command], check=True, capture_output=True, text=True)
-    return time.perf_counter() - start, int(done.stdout) / 1024
+    memory, busy = map(float, done.stdout.split())
+    return time.perf_counter() - start, busy, memory / 1024
 
 
 def main():
@@ -70,12 +72,13 @@ def main():
             loops = Path(folder, "loops")
             loops.mkdir()
             write_loops(loops, size, options.loops, options.frames)
-            alone = reference(loops)
-            seconds, memory = analyze(loops, Path(folder, "out"), workers)
+            alone, alone_busy = reference(loops)
+            seconds, busy, memory = analyze(loops, Path(folder, "out"), workers)
             load = os.getloadavg()[0]
         print(
             f"{name}: {total} frames, {total / seconds:.1f} frames/s with {workers} processes, start included, "
             f"{seconds / alone:.2f} times decoding and network on one core ({total / alone:.1f} frames/s); "
+            f"{busy / options.loops:.2f} CPU s a loop, {busy / alone_busy:.2f} times those of the reference; "
             f"{memory:.0f} MiB at most in a process; load {load:.1f}"
         )
 
