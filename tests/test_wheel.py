@@ -108,7 +108,7 @@ def test_segment_with_shipped_weights(installed):
     for seed in range(2):
         frame = np.random.default_rng(seed).integers(0, 255, (96, 128), np.uint8)
         Image.fromarray(frame).save(pictures / f"frame{seed}.png")
-    installed("segment", "--input", pictures, "--parcels", "alan-sim-small-parcels", "--out", "segments")
+    installed("segment", "--input", pictures, "--out", "segments")
     assert len(list((installed.folder / "segments" / "masks").glob("*.png"))) == 2
 
 
