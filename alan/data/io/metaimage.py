@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -134,7 +135,7 @@ def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
     fields: dict[str, str] = {}
     while "ElementDataFile" not in fields and file.tell() < _HEADER:
         line = file.readline(_HEADER)
-        name, equals, value = line.decode("latin-1").partition("=")
+        name, equals, value = line.removeprefix(BOM_UTF8).decode("latin-1").partition("=")
         if not equals:
             break
         fields[name.strip()] = value.strip()

@@ -58,10 +58,11 @@ def nifti_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]:
                 raise DataError(f"{path}: claims {offset} bytes before its pixels; {GET_AGAIN}")
             read_exactly(file, offset - read, path)
             yield layout, file, path
-            check_end(file, path)
+            _check_start(path, offset, read, check_end(file, path))
         else:
             there = path.stat().st_size
             check_complete(path, "bytes", offset + layout.n_bytes, there)
+            _check_start(path, offset, read, there - offset - layout.n_bytes)
             warn_of_extra(path, there - offset - layout.n_bytes)
             file.seek(offset)
             yield layout, file, path
@@ -110,6 +111,15 @@ def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
         _slice_mm(header, sizes_xyt),
     )
     return layout, max(_offset(header), n_bytes), n_bytes
+
+
+def _check_start(path: Path, offset: int, header: int, extra: int) -> None:
+    """Refuse pixels that may begin after the header or after the four bytes that usually follow it."""
+    if offset == header and extra:
+        raise DataError(
+            f"{path}: does not state where its pixels begin, and holds {extra} bytes more than its header claims; "
+            f"{GET_AGAIN}"
+        )
 
 
 def _offset(header: Any) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION as PHOTOMETRIC
 from PIL.TiffImagePlugin import TiffImageFile
 
 from alan.arrays import ByteArray
@@ -183,8 +184,15 @@ def _length(image: Image.Image) -> int:
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
     """Open a picture as a stream; given a name, Pillow maps the file and ignores the orientation of TIFF."""
-    with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-        yield image
+    with path.open("rb") as file:
+        try:
+            image = Image.open(file, formats=_FORMATS)
+        except UnidentifiedImageError as error:
+            raise DataError(
+                f"{path}: cannot be decoded: it is no picture, or one of an unusual depth; save it as PNG"
+            ) from error
+        with image:
+            yield image
 
 
 def _pages(path: Path, *, whole: bool = True) -> Iterator[Image.Image]:
@@ -195,12 +203,20 @@ def _pages(path: Path, *, whole: bool = True) -> Iterator[Image.Image]:
             image.seek(index)
             check_size(path, (length if whole else 1, image.height, image.width), 4 if image.mode in _DEEP else 1)
             image.load()
-            yield upright_picture(image)
+            yield _upright(image)
         if isinstance(image, TiffImageFile) and image.tag_v2.next:
             raise DataError(f"{path}: ends early, after {length} pages; {GET_AGAIN}")  # Pillow leaves the rest out
     if image.format == "PNG":
         with _open(path) as image:
             image.verify()  # the check sums, which decoding leaves out
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the orientation of a page, and invert 16 bits whose zero is white; Pillow inverts 8 bits only."""
+    page = upright_picture(image)
+    if isinstance(image, TiffImageFile) and image.mode.startswith("I;16") and not image.tag_v2.get(PHOTOMETRIC, 1):
+        return Image.fromarray(65535 - np.asarray(page).astype(np.uint16))
+    return page
 
 
 def _on_black(image: Image.Image) -> Image.Image:

@@ -109,8 +109,11 @@ def read_exactly(file: Readable, count: int, path: str | os.PathLike[str]) -> by
     return data
 
 
-def check_end(file: Readable, path: str | os.PathLike[str]) -> None:
+def check_end(file: Readable, path: str | os.PathLike[str]) -> int:
     """Read a compressed stream to its end, which verifies its check sum.
+
+    Returns:
+        Number of bytes after the pixels.
 
     Raises:
         DataError: The end is missing, or far away.
@@ -124,6 +127,7 @@ def check_end(file: Readable, path: str | os.PathLike[str]) -> None:
     except EOFError as error:
         raise DataError(f"{path}: ends early, the check sum at its end is missing; {GET_AGAIN}") from error
     warn_of_extra(path, extra)
+    return extra
 
 
 def warn_of_extra(path: str | os.PathLike[str], extra: int) -> None:

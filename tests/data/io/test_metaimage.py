@@ -45,6 +45,12 @@ def test_spacing(write):
     assert np.array_equal(read_medical(write()).array, FRAMES)
 
 
+def test_a_byte_order_mark_before_the_header(write):
+    path = write()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert np.array_equal(read_medical(path).array, FRAMES)
+
+
 @pytest.mark.parametrize("field", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
 def test_big_endian(write, field):
     data = FRAMES.astype(">i2").tobytes()

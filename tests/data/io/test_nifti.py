@@ -226,3 +226,11 @@ def test_an_offset_of_0_means_the_usual_one(write):
     data = bytearray(nifti(FRAMES))
     data[108:112] = bytes(4)
     assert np.array_equal(read_medical(write(bytes(data[:348] + data[352:]))).array, FRAMES)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_pixels_that_begin_after_an_offset_of_0(write, name):
+    data = bytearray(nifti(FRAMES))
+    data[108:112] = bytes(4)
+    with pytest.raises(DataError, match="does not state where its pixels begin, and holds 4 bytes more"):
+        read_medical(write(bytes(data), name))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 import zlib
 
 import numpy as np
@@ -65,6 +66,24 @@ def test_more_than_8_bits(tmp_path):
     Image.fromarray((RAMP / 255).astype(np.float32)).save(tmp_path / "a.tif")
     assert np.array_equal(read_picture(tmp_path / "a.tif"), RAMP)
     assert read_pages(tmp_path / "a.tif").notes == ("grey values multiplied by 255",)
+
+
+def save_with_white_zero(array, path):
+    """Write a TIFF file of one strip whose tag 262 says that zero is white."""
+    Image.fromarray(array).save(path)
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HHL", 262, 3, 1)) + 8
+    data[at : at + 2] = bytes(2)
+    path.write_bytes(data)
+
+
+def test_white_as_zero(tmp_path):
+    for dtype, scale in ((np.uint8, 1), (np.uint16, 257)):
+        save_with_white_zero((RAMP * dtype(scale)).astype(dtype), tmp_path / "a.tif")
+        assert np.array_equal(read_picture(tmp_path / "a.tif"), 255 - RAMP)
+    save_with_white_zero(RAMP.astype(np.int32), tmp_path / "a.tif")
+    with pytest.raises(DataError, match="or one of an unusual depth; save it as PNG"):
+        read_picture(tmp_path / "a.tif")
 
 
 def test_cmyk(tmp_path):
