@@ -29,6 +29,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pydicom
 import torch
 from safetensors import safe_open
@@ -118,7 +119,7 @@ class Running:
 
         A command that does nothing for a long time writes the stacks of its threads and is killed: code 124.
         """
-        idle_since, idle_at = time.monotonic(), 0.0
+        idle_since, idle_at, looked_at = time.monotonic(), 0.0, 0.0
         while time.monotonic() < idle_since + IDLE:
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
             if pid and os.WIFSTOPPED(status):
@@ -130,8 +131,10 @@ class Running:
             if not self._sent and self.seconds >= (self._plan.delay or 0):
                 self._sent = True
                 self.send(self._plan.number)
-            if self.seconds > idle_at + 0.05:
-                idle_since, idle_at = time.monotonic(), self.seconds
+            if time.monotonic() > looked_at + 5:
+                looked_at, work = time.monotonic(), self.seconds + _workers_time(self.pid)
+                if abs(work - idle_at) > 0.05:
+                    idle_since, idle_at = looked_at, work
             time.sleep(0.005)
         self.send(signal.SIGUSR1)
         time.sleep(1)
@@ -157,6 +160,16 @@ def _processor_time(pid: int, before: float) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:  # it has ended
         return before
+
+
+def _workers_time(pid: int) -> float:
+    """Seconds of processor time of the processes that a process has started and that still run."""
+    total = 0.0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(child.cpu_times()[:2])
+    return total
 
 
 def run(args: Sequence[Any], plan: Plan = Plan()) -> Ended:

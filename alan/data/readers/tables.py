@@ -81,8 +81,8 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
         One mapping of column to cell per row, without blank rows. Cells are stripped; missing cells are ``""``.
 
     Raises:
-        DataError: The file is not a text file, a required column is missing or there twice, or a row has more
-            cells than the header.
+        DataError: The file is not a text file, a required column is missing or there twice, a row has more
+            cells than the header, or the file ends within a row.
     """
     lines = list(io.StringIO(read_text(path), newline=""))
     if lines and re.fullmatch(r"sep=.\s*", lines[0]):  # a hint of Excel to itself
@@ -106,9 +106,16 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
                     f"{path}: line {reader.line_num} has {len(cells)} cells but the header has {len(header)}: "
                     "write decimal points instead of decimal commas, or put texts with commas in quotes"
                 )
-            if any(cell.strip() for cell in cells):
-                padded = [*cells, *[""] * (len(header) - len(cells))]
-                rows.append({name: cell.strip() for name, cell in zip(header, padded, strict=False)})
+            if not any(cell.strip() for cell in cells):
+                continue
+            is_cut = reader.line_num == len(lines) and not lines[-1].endswith(("\n", "\r"))
+            if is_cut and len(cells) < len(header):
+                raise DataError(
+                    f"{path}: ends early, its last line has {len(cells)} of {len(header)} cells and no line end; "
+                    "get the file again, or complete the line"
+                )
+            padded = [*cells, *[""] * (len(header) - len(cells))]
+            rows.append({name: cell.strip() for name, cell in zip(header, padded, strict=False)})
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV file ({error}); export the table again") from error
     return rows

@@ -70,6 +70,16 @@ def test_a_row_with_more_cells_than_the_header(tmp_path):
     assert read_rows(path, ("file", "EF"))[0]["EF"] == "55,5"
 
 
+@pytest.mark.parametrize("end", ["b.png", "b.png,2"])
+def test_a_table_that_ends_within_a_row(tmp_path, end):
+    path = tmp_path / "t.csv"
+    path.write_text(f"file,patient,split\na.png,1,test\n{end}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"ends early, its last line has \d of 3 cells and no line end"):
+        read_rows(path, ("file", "patient"))
+    path.write_text(f"file,patient,split\na.png,1,test\n{end}\n  ", encoding="utf-8")
+    assert len(read_rows(path, ("file", "patient"))) == 2
+
+
 def test_numbers():
     assert [parse_number(text) for text in ("55.5", "55,5", "-1", "1e-3", ".5", "", "NaN")] == [
         55.5, 55.5, -1, 0.001, 0.5, None, None,
