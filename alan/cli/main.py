@@ -211,8 +211,12 @@ def _exit_code(arguments: list[str]) -> int:
             raise
         return _exit_interrupted(error)
     except Exception as error:
-        if (line := in_one_line(error)) is None:
+        line = in_one_line(error)
+        if line is None or received_signal() is not None:
             logging.getLogger("alan").debug("unexpected error", exc_info=True)
+        if received_signal() is not None and not isinstance(error, OSError):
+            return _exit_interrupted(error)  # what is interrupted, or has lost its workers, may raise anything
+        if line is None:
             raise
         show(f"error: {line}")
         return 2

@@ -1,5 +1,6 @@
 """The command line: help, misspelt names, one-line errors, exit codes, the options of every verb."""
 
+import contextlib
 import errno
 import os
 import re
@@ -251,6 +252,31 @@ def test_a_library_that_exits_on_a_signal_does_not_hide_it(capsys, monkeypatch, 
 
     monkeypatch.setattr(cli, "_run", exits)
     assert run(capsys, "demo")[0] == code
+
+
+@pytest.mark.parametrize("error", [KeyError("thread"), RuntimeError("DataLoader worker (pid 7) is killed")])
+def test_an_error_after_a_signal_is_the_interruption(capsys, monkeypatch, error):
+    """As of a library whose work was interrupted, or whose worker processes got the signal too."""
+
+    def fails(_):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise error
+
+    monkeypatch.setattr(cli, "_run", fails)
+    found, _, err = run(capsys, "demo")
+    assert (found, err.count("\n")) == (130, 1)
+    assert "alan: interrupted (SIGINT)" in err
+
+
+def test_a_full_disk_after_a_signal_is_said(capsys, monkeypatch):
+    def fails(_):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
+
+    monkeypatch.setattr(cli, "_run", fails)
+    assert run(capsys, "demo") == (2, "", "alan: error: last.ckpt: no space left on disk; free some, run again\n")
 
 
 def test_a_signal_that_is_ignored_stays_ignored(capsys, monkeypatch):
