@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alan.data.io.cine import VIDEOS, is_cine, stem
+from alan.data.io.cine import DICOM, VIDEOS, is_cine, stem
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, read_patient, read_references
+from alan.data.io.medical import MEDICAL
 from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
@@ -202,6 +203,9 @@ def _compile(rule: str | None) -> re.Pattern[str] | None:
 def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path, str]]:
     """Yield the loops of an input, and each other file with the reason to leave it out."""
     if given.is_file():
+        if (locked := _locked(given, given.name)) is not None:
+            yield locked
+            return
         yield from _file(given, given.name, chosen=True)
         return
     if not given.is_dir():
@@ -209,6 +213,9 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
     series: dict[tuple[Path, str, str], list[tuple[int, Path]]] = defaultdict(list)
     for path in files_below(given):
         if leave_out is not None and path.resolve().is_relative_to(leave_out):
+            continue
+        if (locked := _locked(path, path.relative_to(given).as_posix())) is not None:
+            yield locked
             continue
         match = _NUMBERED.fullmatch(path.stem)
         if match and path.name.lower().endswith(PICTURES) and not is_cine(path):
@@ -218,9 +225,22 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
     for path in given.rglob("*"):
         if path.is_symlink() and not path.exists():
             yield path, "a link to a file that is missing"
+        elif path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            yield path, "a folder that cannot be read: change its permissions"
     for numbered in series.values():
         paths = tuple(path for _, path in sorted(numbered))
         yield _Found(paths, paths[0].relative_to(given).as_posix())
+
+
+def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:
+    """Return a file that may not be read: as a loop, which fails, if its name is that of one; None for others."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        if path.name.lower().endswith((*VIDEOS, *DICOM, *MEDICAL, *PICTURES, *ANIMATIONS)) or not path.suffix:
+            return _Found((path,), relative)
+        return path, f"cannot be read ({error.strerror}): change its permissions"
+    return None
 
 
 def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple[Path, str]]:

@@ -1,6 +1,7 @@
 """Loops found among files and folders, and pseudonyms that tell nothing."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,28 @@ def test_copies_links_and_archives_are_left_out_by_name(tmp_path):
     assert [source.path.name for source in sources] == ["a.avi", "empty.avi", "empty2.avi"]
     reasons = [f"a copy of the file of loop {sources[0].name}", "a link to a file that is missing"]
     assert sorted(reason for _, reason in left_out) == sorted([*reasons, "an archive of files: unpack it"])
+
+
+@pytest.mark.parametrize("name", ["a.avi", "a.gif", "a_1.tif", "a.dcm", "a.nii.gz", "a", "a.h5", "a.csv"])
+def test_files_that_may_not_be_read_do_not_stop_the_others(tmp_path, monkeypatch, name):
+    """A loop by its name fails later, as a damaged one does; what is none is left out."""
+    video(tmp_path / "b.avi", screen(FAN))
+    (tmp_path / name).write_bytes(b"secret")
+    opened = Path.open
+
+    def refuse(path, *args, **options):
+        if path.name == name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    sources, left_out = find_sources([tmp_path])
+    if name.endswith((".h5", ".csv")):
+        assert [reason for _, reason in left_out] == ["cannot be read (Permission denied): change its permissions"]
+        assert [source.path.name for source in sources] == ["b.avi"]
+    else:
+        assert not left_out
+        assert {source.path.name for source in sources} == {"b.avi", name}
 
 
 def test_a_name_that_is_no_text(tmp_path):
