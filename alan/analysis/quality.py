@@ -126,7 +126,8 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
         if ratio < _SHORT:
             yield (
                 "foreshortened",
-                f"at end-diastole (frame {beat.ed}) it is {ratio:.2f} times as long as wide, less than {_SHORT}",
+                f"the ventricle is {ratio:.2f} times as long as wide at end-diastole (frame {beat.ed}), "
+                f"less than {_SHORT}",
             )
             break
     for numbers in e.numbers:

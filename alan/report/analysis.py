@@ -111,17 +111,19 @@ def _headline(patients: Sequence[PatientResult], overview: Overview, n_failures:
 
 
 def _patient_table(patients: Sequence[PatientResult]) -> Table:
+    volumes = {"edv_ml": "EDV, ml", "esv_ml": "ESV, ml"}
+    if not any(getattr(patient, name).known for patient in patients for name in volumes):
+        volumes = {}  # a phone shows few columns
     rows = []
     for patient in patients:
-        cells = [whole_cell(getattr(patient, name)) for name in ("ef_percent", "edv_ml", "esv_ml")]
+        cells = [whole_cell(getattr(patient, name)) for name in ("ef_percent", *volumes)]
         cells += [Cell(patient.method or UNDEFINED), Cell(str(patient.n_beats)), Cell(QUALITIES[patient.quality])]
         cells.append(Cell("; ".join(flag.reason for flag in patient.flags)))
         rows.append(Row(patient.patient, cells, link=_page(patient)))
     columns = [
         Column("Patient", number=False),
         Column("EF, %"),
-        Column("EDV, ml"),
-        Column("ESV, ml"),
+        *map(Column, volumes.values()),
         Column("Method", number=False),
         Column("Beats"),
         Column("Quality", number=False),

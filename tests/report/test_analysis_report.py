@@ -14,6 +14,7 @@ from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.report import write_analysis_report
+from alan.report.analysis import _patient_table
 from alan.report.analysis_figures import loop_curve
 
 from ..analysis.made import MadeLoop, made_labels, made_patient, made_result
@@ -156,6 +157,14 @@ def test_nothing_measured(tmp_path):
     text, _ = page_of(tmp_path / "patients" / "p1" / "report.html")
     assert "Not measured" in text
     assert "Left out: 1 file or loop" in text
+
+
+def test_volumes_have_a_column_only_where_one_is_known():
+    known, unknown = made_patient(), made_patient(edv_ml=Measure())
+    for patients, there in (([known, unknown], True), ([unknown], False)):
+        titles = [column.title for column in _patient_table(patients).columns]
+        assert ("EDV, ml" in titles) == ("ESV, ml" in titles) == there
+        assert all(len(row.cells) == len(titles) - 1 for row in _patient_table(patients).sections[0].rows)
 
 
 def test_curve_without_a_pixel_size_shows_areas():
