@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
@@ -59,6 +60,23 @@ def _start(initializer: Callable[..., None], *args: Any) -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
     initializer(*args)
+
+
+def end_with(pid: int) -> None:
+    """End this worker when its main process has ended; for pools of other libraries, whose tasks call it first.
+
+    Args:
+        pid: Process id of the main process, the parent of this one; nothing happens in the main process itself.
+    """
+    name = f"end with {pid}"
+    if os.getpid() != pid and name not in {thread.name for thread in threading.enumerate()}:
+        threading.Thread(target=_watch_parent, args=(pid,), name=name, daemon=True).start()
+
+
+def _watch_parent(pid: int) -> None:
+    while os.getppid() == pid:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _end_with(sentinel: int) -> None:

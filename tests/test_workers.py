@@ -74,3 +74,29 @@ def test_an_exception_does_not_wait_for_the_work():
     with pytest.raises(TypeError):
         work()
     assert time.monotonic() < start + PATIENCE
+
+
+#: Its two workers of joblib print their ids and sleep for an hour.
+JOBLIB = """
+import os, time
+from joblib import Parallel, delayed
+from alan.workers import end_with
+
+def work(main):
+    end_with(main)
+    end_with(main)
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
+
+end_with(os.getpid())
+Parallel(2)(delayed(work)(os.getpid()) for _ in range(2))
+"""
+
+
+def test_workers_of_joblib_end_when_the_main_process_is_killed():
+    process = subprocess.Popen([sys.executable, "-c", JOBLIB], stdout=subprocess.PIPE, text=True)
+    workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
+    process.kill()
+    process.wait()
+    assert gone(workers)
+    process.stdout.close()

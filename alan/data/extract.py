@@ -23,6 +23,7 @@ from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanError, AlanWarning, DataError
 from alan.files import files_below, fingerprint, read_json, short_name, write_json, write_rows
 from alan.runs import FAILURES, Run, open_run, report_failures
+from alan.workers import end_with
 
 _log = logging.getLogger(__name__)
 _IMAGES, _UNFINISHED = "images", "unfinished"
@@ -153,7 +154,7 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
 
     if workers is None:
         workers = min(cpu_count(), len(loops) // _FEW)
-    tasks = (delayed(_extract)(index, loop, folder, every) for index, loop in enumerate(loops))
+    tasks = (delayed(_extract)(index, loop, folder, every, os.getpid()) for index, loop in enumerate(loops))
     done = Parallel(n_jobs=max(workers, 1), return_as="generator_unordered")(tasks)
     try:
         found = dict(tqdm(done, total=len(loops), desc="extract stills", unit="loop"))
@@ -167,8 +168,9 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
     return [found[index] for index in range(len(loops))]
 
 
-def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _Outcome]:
+def _extract(index: int, loop: _Loop, folder: Path, every: int, main: int) -> tuple[int, _Outcome]:
     """Write the stills of a loop, unless an earlier process has; runs in any process."""
+    end_with(main)
     record = folder / "loops" / f"{loop.name}.json"
     if record.is_file():
         return index, _Outcome(**read_json(record))
