@@ -156,7 +156,9 @@ def test_nothing_is_left_when_nothing_can_be_decoded(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("place", ["read_cine", "write_json", "_publish", "write_rows", "Run.finish", "shutil.rmtree"])
+@pytest.mark.parametrize(
+    "place", ["read_cine", "write_json", "_publish", "write_rows", "Run.finish", "shutil.rmtree"]
+)
 def test_a_stopped_run_resumes(tmp_path, root, monkeypatch, place):
     """Stopped at the second call of a function (the first for those called once), then run again."""
     extract_frames(str(root), str(tmp_path / "whole"), every=3)
