@@ -76,6 +76,24 @@ def damaged(kind: type[AlanError], what: str, remedy: str) -> Iterator[None]:
         raise kind(f"{what} ({reason}): {remedy}") from error
 
 
+_MEMORY = (
+    *("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory"),
+    *("could not create a primitive", "could not create a memory"),  # oneDNN
+    "failed to map segment",  # a library that is loaded
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is exhausted, by its class or by the message of a library without one."""
+    name, text = type(error).__name__, str(error).lower()
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+        return True
+    if name == "SystemError":  # the interpreter could not even allocate the error
+        return "without exception set" in text or "without setting an exception" in text
+    said = isinstance(error, (RuntimeError, OSError, ImportError)) or name == "error"  # OpenCV's is called error
+    return said and any(words in text for words in _MEMORY)
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Suggest the nearest known name for a misspelt one.
 

@@ -6,7 +6,7 @@ import errno
 import os
 import re
 
-from alan.errors import AlanError
+from alan.errors import AlanError, is_out_of_memory
 
 _PLACE = "check who may read and write there, or give another place"
 _PROCESSES = "raise the limit of processes (ulimit -u), or use fewer workers"
@@ -27,10 +27,6 @@ _REMEDIES = {
     errno.EAGAIN: _PROCESSES,
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
 }
-_MEMORY = (
-    *("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory"),
-    *("could not create a primitive", "could not create a memory"),  # oneDNN
-)
 #: Last line of a traceback for errors of this package, and of the system.
 _RAISED = re.compile(r"alan\.errors\.\w+: (.+)")
 _SYSTEM = re.compile(r"\w+: \[Errno (\d+)\] (.+?)(?:: '(.+)')?$")
@@ -56,7 +52,7 @@ def in_one_line(error: BaseException) -> str | None:
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     if name == "ProcessRaisedException":
         return _of_another_process(str(error))
-    if _is_memory(error, name, text) or number == errno.ENOMEM:
+    if is_out_of_memory(error) or number == errno.ENOMEM:
         return f"out of memory ({text[:200] or name}): lower the batch size or the number of workers; run again"
     if name in _LOST_PROCESS or text.startswith("DataLoader worker"):
         return (
@@ -79,12 +75,4 @@ def _of_another_process(text: str) -> str | None:
         return found[1]
     if found := _SYSTEM.match(last):
         return in_one_line(OSError(int(found[1]), found[2], found[3]))
-    return in_one_line(MemoryError(last)) if _is_memory(RuntimeError(last), "RuntimeError", last) else None
-
-
-def _is_memory(error: BaseException, name: str, text: str) -> bool:
-    known = isinstance(error, MemoryError) or name == "OutOfMemoryError"
-    if name == "SystemError":  # the interpreter could not even allocate the error
-        return "without exception set" in text or "without setting an exception" in text
-    said = isinstance(error, (RuntimeError, OSError)) or name == "error"  # OpenCV's is called error
-    return known or (said and any(words in text.lower() for words in _MEMORY))
+    return in_one_line(MemoryError(last)) if is_out_of_memory(RuntimeError(last)) else None

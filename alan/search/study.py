@@ -16,13 +16,12 @@ from typing import Any
 
 import optuna
 import sqlalchemy.exc
-import torch
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage, fail_stale_trials
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from alan.errors import ConfigError, ParameterError
+from alan.errors import ConfigError, ParameterError, is_out_of_memory
 from alan.runs import plain
 from alan.search.sampler import DROPPED, BuildablePairs, DistinctSampler, is_taken, retried_trials, taken_points
 from alan.search.settings import StudySettings
@@ -312,9 +311,8 @@ class SearchStudy:
 
 def describe_failure(error: BaseException) -> str:
     """Return the reason of a failure, in one line."""
-    text = " ".join(str(error).split())[:300]
-    short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in text
-    return f"out of memory ({text or type(error).__name__})" if short else text or type(error).__name__
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return f"out of memory ({text})" if is_out_of_memory(error) else text
 
 
 def died_twice(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alan.bounds import PositiveInt, bounded
-from alan.errors import ParameterError, nearest
+from alan.errors import ParameterError, is_out_of_memory, nearest
 from alan.extras import third_party
 from alan.supervised.settings import PLAIN, DropoutPlace, NetworkSpec
 from alan.supervised.unet import WIDTHS, UNet
@@ -127,6 +127,8 @@ def _build(decoder: str, encoder: str, depth: int, options: dict[str, Any]) -> n
     try:
         return _try_build(decoder, encoder, depth, options)
     except _REFUSALS as error:
+        if is_out_of_memory(error):
+            raise
         reason = shorten(str(error), 160, placeholder=" ...") or type(error).__name__
         remedy = f"give {depth} decoder_channels, one per stage, or null for the default ones"
         if options["decoder_channels"] is None or len(options["decoder_channels"]) == depth:

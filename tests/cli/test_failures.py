@@ -82,6 +82,8 @@ def test_an_error_for_which_there_was_no_memory_is_one_line():
     for text in ("error return without exception set", "<method> returned NULL without setting an exception"):
         assert in_one_line(SystemError(text)).startswith("out of memory (")
     assert in_one_line(SystemError("bad argument to internal function")) is None
+    assert in_one_line(ImportError("a.so: failed to map segment from shared object")).startswith("out of memory (")
+    assert in_one_line(ImportError("no module named a")) is None
 
 
 def test_an_error_of_the_file_system_names_the_file():

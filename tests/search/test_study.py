@@ -109,10 +109,11 @@ def test_more_trials_continue_a_finished_study(open_study):
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB"), "out of memory (CUDA out of memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory (Default"),
         (MemoryError(), "out of memory (MemoryError)"),
+        (RuntimeError("could not create a primitive"), "out of memory (could not create a primitive)"),
         (ParameterError("the loss is nan at step 3: lower lr"), "the loss is nan at step 3"),
         (ParameterError("pan over vgg11 cannot be built"), "cannot be built"),
     ],
-    ids=["cuda", "cpu", "python", "diverged", "impossible"],
+    ids=["cuda", "cpu", "python", "diverged", "onednn", "impossible"],
 )
 def test_failures_are_recorded_and_the_search_continues(open_study, error, reason):
     def failing(point, report):

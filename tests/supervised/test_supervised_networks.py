@@ -264,3 +264,12 @@ def test_instance_norm(decoder, encoder, options):
         "norm" not in NetworkSpec(decoder, encoder, **options).to_dict()
     )  # the default leaves older fingerprints unchanged
     assert NetworkSpec(decoder, encoder, norm="instance", **options).to_dict()["norm"] == "instance"
+
+
+def test_memory_that_is_exhausted_is_no_fault_of_the_network(monkeypatch):
+    def full(*_):
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr("alan.supervised.networks._try_build", full)
+    with pytest.raises(RuntimeError, match="could not create a primitive"):
+        build_network(NetworkSpec("unet", "resnet18", depth=3), 1)
