@@ -40,7 +40,7 @@ def nifti(compressed):
     header = bytearray(352)
     struct.pack_into("<i", header, 0, 348)
     struct.pack_into("<8h", header, 40, 3, 48, 32, 5, 1, 1, 1, 1)
-    struct.pack_into("<hh8f3f", header, 70, 2, 8, 1, 0.3, 0.5, 1, 1, 1, 1, 1, 352, 1, 0)
+    struct.pack_into("<hhh8f3f", header, 70, 2, 8, 0, 1, 0.3, 0.5, 1, 1, 1, 1, 1, 352, 1, 0)
     header[123], header[344:348] = 2, b"n+1\0"
     data = bytes(header) + FRAMES.tobytes()
     return gzip.compress(data, mtime=0) if compressed else data
