@@ -8,6 +8,8 @@ from pathlib import Path
 
 from alan.errors import DataError
 from alan.files import read_json
+from alan.locks import lock_folder
+from alan.runs import sweep
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ def report(run: str) -> None:
 
     Raises:
         DataError: The folder has no results, or they are damaged or of another version.
+        LockError: Another process is writing to the folder.
     """
     results = Path(run) / "results.json"
     if not results.is_file():
@@ -37,7 +40,9 @@ def report(run: str) -> None:
     module, name = _PAGES.get(kind, ("alan.report.html", "write_report"))
     write = getattr(importlib.import_module(module), name)
     try:
-        page = write(run)
+        with lock_folder(Path(run)):
+            sweep(Path(run), age=3600 if kind == "alan-search" else 0)  # others may be writing to a search
+            page = write(run)
     except (LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{results}: cannot be read ({type(error).__name__}: {error}); it was edited, or written by another "

@@ -131,6 +131,7 @@ def run_ensemble(
     with open_run(folder, config, overwrite, CONTENTS) as run:
         if run.resumed and _reusable(folder / ENSEMBLE, loaded, frames):
             _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
+            (folder / _PREDICTIONS).unlink(missing_ok=True)  # of a run that was killed at its end
             return folder / ENSEMBLE
         (folder / ENSEMBLE).unlink(missing_ok=True)
         predictions = replace(_predictions(folder / _PREDICTIONS, groups, frames, batch_size), average=average)

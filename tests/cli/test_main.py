@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from alan.cli import main as cli
-from alan.errors import AlanError, AlanWarning, SkippedError
+from alan.errors import AlanError, AlanWarning, LockError, SkippedError
 from alan.progress import quiet
 from alan.shipped import shipped_configs
 
@@ -129,6 +130,20 @@ def test_a_report_of_no_run_names_what_writes_one(capsys, tmp_path):
     code, _, err = run(capsys, "report", "--run", str(tmp_path))
     assert code == 2
     assert "results.json: no such file; a report needs the finished run of alan evaluate" in err
+
+
+def test_a_report_removes_what_a_killed_one_left_and_leaves_a_run_in_progress_alone(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("alan.report.html.write_report", lambda folder: Path(folder, "report.html").touch())
+    (tmp_path / "results.json").write_text('{"schema": "alan-evaluation/1"}', encoding="utf-8")
+    (tmp_path / ".report.html.7.part").touch()
+    assert run(capsys, "report", "--run", str(tmp_path))[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "results.json"]
+
+    def locked(_):
+        raise LockError("process 7 is writing to it")
+
+    monkeypatch.setattr("alan.cli.report.lock_folder", locked)
+    assert run(capsys, "report", "--run", str(tmp_path))[0] == 2
 
 
 def test_missing_config_file(capsys, tmp_path):

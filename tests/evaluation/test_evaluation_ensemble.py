@@ -78,8 +78,10 @@ def test_resumed_reused_and_refused(lab, members, tmp_path, monkeypatch):
         patch.setattr("alan.supervised.member_predictions.collect", stop)  # the members are not run again
         path = run_ensemble(out, store, members, trials=5)
         before = path.read_bytes()
+        (out / "predictions.npz").touch()  # as if it had been killed before it removed them
         run_ensemble(out, store, members, trials=5)
     assert path.read_bytes() == before
+    assert not (out / "predictions.npz").exists()
     with pytest.raises(ConfigError, match=r"trials.*overwrite"):
         run_ensemble(out, store, members, trials=6)
     run_ensemble(out, store, members, trials=6, overwrite=True)
