@@ -30,7 +30,7 @@ def name(
     label_split: str | None = "val",
     label_patients: PositiveInt | None = None,
     opinions: list[str] | None = None,
-    share_above: Share = 0.4,
+    share_above: Share | Literal["area"] = 0.4,
     level: Share = 0.5,
     prior_strength: NonNegativeFloat = 8.0,
     batch_size: PositiveInt = 64,
@@ -60,7 +60,8 @@ def name(
         label_patients: Number of labelled real patients, drawn at random; null for all.
         opinions: Files of an expert's opinions on the parcels of a structure (JSON), which count beside the
             simulated counts; null for none.
-        share_above: Share of a parcel in the structure that must be exceeded, 0 to 1.
+        share_above: Share of a parcel in the structure that must be exceeded, 0 to 1; or area, for the share at
+            which the parcels of a list together have the area of the structure in the simulated frames.
         level: Probability with which the share must be exceeded, 0 to 1.
         prior_strength: Largest weight of the simulated counts of a parcel, in effective pixels of real labels.
         batch_size: Number of frames that go through the backbone at a time.
@@ -124,11 +125,12 @@ def name(
         model,
         structures,
         simulated,
-        ParcelSelector("beta", **selection),
+        ParcelSelector("beta", **{key: value for key, value in selection.items() if value != "area"}),
         steps=postprocessing,
         phases=lists,
         human=human,
         opinions=known,
+        match_area=share_above == "area",
         batch_size=batch_size,
     )
     with open_run(folder, config, overwrite, files):

@@ -5,6 +5,8 @@ import pytest
 import yaml
 
 from alan.data.store.reader import FrameStore
+from alan.downstream.whitebox.fitting import LabelledMaps
+from alan.downstream.whitebox.naming import share_of_equal_area
 from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
@@ -83,6 +85,21 @@ def test_each_phase_gets_a_white_box_of_its_own_frames(tiny, alan, args, tmp_pat
         found.append(prior.share)
     assert not np.allclose(*found, equal_nan=True)
     assert "nothing to do" in alan(*args, "--phases", "[ED, ES]", "--out", out).err
+
+
+def test_lists_of_equal_area_have_a_bound_of_their_own(tiny, alan, args, tmp_path):
+    args += ["--structures", "[lv]", "--phases", "[ED, ES]", "--share_above", "area"]
+    ran = alan(*args, "--out", tmp_path / "named")
+    assert ran.code == 0, ran.err
+    model, store = load_parcels(tiny.parcels()), FrameStore(tiny.store("camus"))
+    for phase in ("ED", "ES"):
+        table = store.labelled(views=["A4C"], phases=[phase])
+        prior = ParcelPrior.from_json(tmp_path / "named" / f"prior-lv-{phase}.json")
+        maps, masks = model.maps(store.frames(table.frame)).numpy(), store.masks(table.label, "lv")
+        box = ParcelSegmenter.from_json(tmp_path / "named" / f"lv-{phase}.json")
+        expected = share_of_equal_area(prior, LabelledMaps(maps, masks, table.patient.to_numpy()))
+        assert box.selector_.share_above == pytest.approx(expected, rel=1e-4)  # the file rounds counts
+    assert yaml.safe_load((tmp_path / "named" / "config.yaml").read_text())["share_above"] == "area"
 
 
 def test_human_labels_update_the_white_boxes_and_are_recorded(tiny, alan, args, tmp_path):

@@ -93,6 +93,7 @@ def name_parcels(
     phases: Sequence[str] = (ALL_PHASES,),
     human: NamingFrames | None = None,
     opinions: Mapping[str, ExpertOpinion] | None = None,
+    match_area: bool = False,
     batch_size: int = 64,
 ) -> dict[str, NamedParcels]:
     """Name the parcels of structures by the labels of simulated frames.
@@ -106,6 +107,7 @@ def name_parcels(
         phases: Phases that get a white box of their own, such as ``("ED", "ES")``; by default one serves all.
         human: Real frames whose labels update the priors; None uses the priors alone.
         opinions: Structure to an expert's opinion on its parcels, which counts beside the prior.
+        match_area: Take :func:`share_of_equal_area` of each list in place of the selector's ``share_above``.
         batch_size: Frames that go through the backbone at a time.
 
     Returns:
@@ -128,9 +130,13 @@ def name_parcels(
         priors = {phase: count_prior(model, structure, frames.of_phase(phase)) for phase in phases}
         labels = None if human_maps is None else human_maps[structure]
         informed = clone(selector).set_params(opinion=(opinions or {}).get(structure, selector.opinion))
-        box = fit_white_box(model, structure, labels, informed, steps=steps, phases=phases, priors=priors)
         for phase, prior in priors.items():
             name = box_name(structure, phase)
+            if match_area:
+                informed.set_params(share_above=share_of_equal_area(prior, frames.of_phase(phase)))
+            box = fit_white_box(
+                model, structure, labels, informed, steps=steps, phases=[phase], priors={phase: prior}
+            )
             if phase in box.reasons:
                 raise SelectionError(f"{name}: {box.reasons[phase]}")
             segmenter = box.segmenters[phase]
@@ -143,6 +149,28 @@ def name_parcels(
 def box_name(structure: str, phase: str = ALL_PHASES) -> str:
     """Return the name of a white box: the structure, and its phase if it is for one phase (``lv-ED``)."""
     return f"{structure}-{phase}" if phase else structure
+
+
+def share_of_equal_area(prior: ParcelPrior, frames: LabelledMaps) -> float:
+    """Return the share above which the parcels of a structure together have its area.
+
+    Parcels are taken in the order of their share, until the pixels of all of them are as close as can be to those
+    of the structure. A bound chosen in this way neither shrinks nor enlarges the structure on the frames on which
+    it is counted, so that lists of two phases stay comparable.
+
+    Args:
+        prior: Shares of the parcels, counted on the frames.
+        frames: The frames.
+
+    Returns:
+        A number between the share of the last parcel that is taken and that of the next one, 0 to 1.
+    """
+    share = prior.inside / np.maximum(prior.inside + prior.outside, 1e-12)
+    order = np.argsort(-share, kind="stable")
+    pixels = np.bincount(frames.maps.ravel(), minlength=len(share))[order]
+    taken = int(np.argmin(np.abs(np.cumsum(pixels) - np.count_nonzero(frames.masks))))
+    following = share[order[taken + 1]] if taken + 1 < len(order) else 0.0
+    return float((share[order[taken]] + following) / 2)
 
 
 def _labelled_maps(
