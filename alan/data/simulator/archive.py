@@ -126,7 +126,7 @@ def simulate_archive(
         if not _claim(folder, settings):
             _write_archive(folder, kind, jobs, workers, progress)
             _mark(folder, settings, complete=True)
-            shutil.rmtree(folder / PARTS, ignore_errors=True)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)  # also of a run that was killed when it was complete
     return folder
 
 
