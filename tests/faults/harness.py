@@ -33,6 +33,7 @@ import psutil
 import pydicom
 import torch
 from safetensors import safe_open
+from tqdm import tqdm
 
 from alan.cli.main import main
 
@@ -189,6 +190,7 @@ def _be_the_command(words: list[str], plan: Plan, error: int, count: int, module
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         faulthandler.register(signal.SIGUSR1, file=2)
+        tqdm.set_lock(threading.RLock())  # that of the parent may be held by a child that was killed
         torch.cuda._is_in_bad_fork = bool  # all of it runs on the CPU, and may fork again
         _count_renames(plan, count)
         plan.setup()
