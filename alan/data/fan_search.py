@@ -6,25 +6,19 @@ fitted to the moving region.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.optimize import minimize
-from skimage.transform import downscale_local_mean
 
-from alan.arrays import BoolArray, ByteArray, FloatArray
+from alan.arrays import BoolArray, ByteArray
 from alan.data.fan import Fan, enclosing
+from alan.data.fan_fit import STILL, STILL_LOSSY, cut_at_end, extend_to_point, fit_sector
 from alan.data.overlaid import find_text
 from alan.errors import DataError
 
 #: Pixels around text within which a lossy codec lets the image flicker.
 _HALO = 5
-#: Longest side in pixels at which the sector is searched, then refined.
-_COARSE, _FINE = 96, 288
 #: Smallest temporal range of a moving pixel, in grey values. The lower ones count where a sector then fits better:
 #: where what surrounds a sector is perfectly still, its dark sides move by less.
 _RANGE, _SLIGHT = 5.0, (1, 2)
@@ -37,11 +31,6 @@ _LARGEST = 1300
 _LINE = 0.05
 #: Largest height of several lines of text as a fraction of the screen.
 _LINES = 0.15
-#: Width in pixels of the band around the border within which the fine search moves it.
-_BAND = 12.0
-#: Penalty of moving pixels outside the sector, and of still pixels inside it: a side may be too dark to move, but
-#: where a lossy codec lets text flicker, what surrounds the sector moves too.
-_OUTSIDE, _STILL, _STILL_LOSSY = 1.0, 0.35, 0.6
 #: Fraction of the moving pixels farther than a margin in pixels from all sectors from which on text flickers.
 _FLICKER, _MARGIN = 0.04, 8
 #: Smallest part of the screen that a sector covers.
@@ -55,14 +44,6 @@ _AGREEMENT, _DARK, _INSIDE = 0.8, 0.7, 0.95
 _RECTANGLE = 0.97
 #: Largest opening angle in radians, and largest near radius as a fraction of the far one.
 _WIDEST, _NEAREST = 2.1, 0.75
-#: Smallest fraction of what moves by which a tilted sector must hold more than an upright one to be chosen: a part
-#: that is too dark to move looks like a tilt, but nothing that moves lies outside of the upright sector.
-_TILTED = 0.01
-#: Largest near radius as a fraction of the far one at which the sector may begin at its point, and smallest
-#: fraction of an arc that is lit or moves there.
-_POINTED, _FILLED = 0.3, 0.5
-#: Fraction of an arc that moves, at least, where a sector ends.
-_ENDED = 0.05
 _MAX_FRAMES = 24
 
 
@@ -132,19 +113,19 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
         return find_panels(frames[:, thin, thin], None if span is None else span[thin, thin]).scaled(block, shape)
     if len(frames) == 1:
         lit = _lit(frames[0])
-        return _Screen(lit, np.ones(shape, bool), lit, moving=False).panels(_STILL)
+        return _Screen(lit, np.ones(shape, bool), lit, moving=False).panels(STILL)
     text = find_text(frames.min(0), frames.max(0))
     known = ~ndimage.binary_dilation(text, iterations=_HALO)
     span = _span(frames) if span is None else span
     lit = _lit(frames.min(0))
     evidence = np.asarray(span >= _RANGE)
     screen = _Screen(evidence, known, evidence | lit, moving=True)
-    found = screen.panels(_STILL)
+    found = screen.panels(STILL)
     if _flickers(found, evidence):
-        found = screen.panels(_STILL_LOSSY)
+        found = screen.panels(STILL_LOSSY)
     if found.agreement < _SURE:
         for other in (*(np.asarray(span >= least) for least in _SLIGHT), evidence | lit):
-            again = replace(screen, evidence=other).panels(_STILL)
+            again = replace(screen, evidence=other).panels(STILL)
             if len(again.fans) >= len(found.fans) and again.agreement > found.agreement:
                 found = again
             if found.agreement >= _SURE:
@@ -165,9 +146,9 @@ class _Screen:
         """Fit a sector to each region; ``still`` is the penalty of a still pixel inside."""
         found, others, agreement = list[tuple[Fan, BoolArray]](), [], 1.0
         for part in _panels(_region(_bridged(self.evidence, self.known))):
-            fan = None if part[enclosing(part)].mean() > _RECTANGLE else _fit(part, self.known, still)
+            fan = None if part[enclosing(part)].mean() > _RECTANGLE else fit_sector(part, self.known, still)
             if fan is not None:
-                fan = _to_the_point(_to_the_end(fan, self.evidence & self.known), self.lit)
+                fan = extend_to_point(cut_at_end(fan, self.evidence & self.known), self.lit)
             common = None if fan is None or not _is_plausible(fan) else _agreement(fan, part, moving=self.moving)
             if fan is not None and common is not None:
                 found.append((fan, part))
@@ -257,159 +238,6 @@ def _panels(region: BoolArray) -> list[BoolArray]:
     areas = np.bincount(labels.ravel())[1:]
     least = max(_LEAST * region.size, _SECOND * areas.max())
     return [labels == number + 1 for number in np.argsort(areas)[::-1] if areas[number] >= least]
-
-
-def _fit(region: BoolArray, known: BoolArray, still: float) -> Fan | None:
-    """Fit a sector to a region, coarse to fine; an upright one unless a tilted one holds more of the region.
-
-    Pixels that are not known, under text, count neither as inside nor as outside.
-    """
-    coarse, factor = _reduce(region & known, _COARSE)
-    weight, _ = _reduce(known, _COARSE)
-    found = []
-    for tilted in (False, True):
-        starts = [_optimise(start, coarse, weight, 60, tilted=tilted, still=still) for start in _starts(coarse)]
-        starts.sort(key=lambda item: item[0])
-        if not starts:
-            return None
-        again = [_optimise(fan, coarse, weight, 200, tilted=tilted, still=still) for _, fan in starts[:2]]
-        best = min(again, key=lambda item: item[0])[1]
-        found.append(_refine(best.scaled(factor, region.shape), region, known, still))
-    upright, tilt = found
-    held = [float((fan.mask() & region).sum()) / float(region.sum()) for fan in found]
-    return tilt if held[1] > held[0] + _TILTED else upright
-
-
-def _refine(fan: Fan, region: BoolArray, known: BoolArray, still: float) -> Fan:
-    """Fit a sector whose border is right within a band to a region; an upright one stays upright."""
-    fine, finer = _reduce(region & known, _FINE)
-    weight, _ = _reduce(known, _FINE)
-    start = fan.scaled(1 / finer, fine.shape)
-    tops: tuple[Literal["curved", "flat"], ...] = ("curved", "flat")
-    tilted = abs(fan.left + fan.right) > 1e-9
-    shapes = [replace(start, top=top) for top in tops]
-    candidates = [_optimise(x, fine, weight, 220, tilted=tilted, still=still, band=_BAND) for x in shapes]
-    return min(candidates, key=lambda found: found[0])[1].scaled(finer, fan.shape)
-
-
-def _to_the_point(fan: Fan, lit: BoolArray) -> Fan:
-    """Let a sector begin where its cone begins to be lit or to move; small regions vanish at its point."""
-    if fan.near > _POINTED * fan.far:
-        return fan
-    cone = replace(fan, near=0.0, top="curved")
-    rows, columns = np.nonzero(cone.mask() & ~fan.mask())
-    arcs = np.hypot(rows - fan.row, columns - fan.column).astype(np.int64)
-    filled = np.bincount(arcs, lit[rows, columns], len(arcs) and int(arcs.max()) + 1) >= _FILLED * np.bincount(
-        arcs
-    )
-    empty = np.flatnonzero(~filled)
-    first = int(empty[-1]) + 1 if len(empty) else 0
-    return fan if first > fan.near - 1 else replace(fan, near=float(first), top="curved")
-
-
-def _to_the_end(fan: Fan, moving: BoolArray) -> Fan:
-    """Let a sector end at its last arc that moves; a fit may reach into what is unknown because of text."""
-    rows, columns = np.nonzero(fan.mask())
-    arcs = np.hypot(rows - fan.row, columns - fan.column).astype(np.int64)
-    if not len(arcs):
-        return fan
-    share = np.bincount(arcs, moving[rows, columns]) / np.maximum(np.bincount(arcs), 1)
-    last = np.flatnonzero(share >= _ENDED)
-    return replace(fan, far=float(last[-1]) + 1) if len(last) and last[-1] + 1 < fan.far - 1 else fan
-
-
-def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
-    """Average a region over blocks so that its longest side is at most ``side``; the block's side comes second."""
-    block = max(1, math.ceil(max(region.shape) / side))
-    reduced = downscale_local_mean(region.astype(np.float64), (block, block))  # type: ignore[no-untyped-call]
-    return np.asarray(reduced), float(block)
-
-
-def _starts(region: FloatArray) -> list[Fan]:
-    """Initial sectors: from the edges of the region, and from its box with several opening angles."""
-    inside = region > 0.5
-    rows = np.flatnonzero(inside.any(1))
-    if len(rows) < 4:
-        return []
-    left = np.array([np.flatnonzero(inside[row])[0] for row in rows], float)
-    right = np.array([np.flatnonzero(inside[row])[-1] for row in rows], float)
-    shape = (region.shape[0], region.shape[1])
-    bottom, widest = float(rows[-1]), int(np.argmax(right - left))
-    starts = []
-    part = slice(max(1, widest // 6), max(widest, 4))
-    edges = [_line(rows[part], side[part]) for side in (left, right)]
-    if edges[1][0] - edges[0][0] > 0.05:  # columns grow apart per row
-        row = (edges[0][1] - edges[1][1]) / (edges[1][0] - edges[0][0])
-        column = edges[0][0] * row + edges[0][1]
-        angles = [math.atan(slope) for slope, _ in edges]
-        starts.append(
-            Fan(row, column, max(0.0, rows[0] - row), bottom - row, angles[0], angles[1], "curved", shape)
-        )
-    centre = float(np.average(np.arange(shape[1]), weights=inside.sum(0)))
-    width = float((right - left).max())
-    for half in (0.25, 0.5, 0.75):
-        far = max(width / (2 * math.sin(half)), 4.0)
-        starts.append(
-            Fan(bottom - far, centre, max(0.0, rows[0] - bottom + far), far, -half, half, "curved", shape)
-        )
-    return starts
-
-
-def _line(rows: NDArray[np.int64], columns: FloatArray) -> tuple[float, float]:
-    """Slope and offset of a line through most of the points, by the median of pairwise slopes."""
-    i, j = np.triu_indices(len(rows), max(1, len(rows) // 3))
-    if not len(i):
-        return 0.0, float(np.median(columns))
-    slope = float(np.median((columns[j] - columns[i]) / (rows[j] - rows[i])))
-    return slope, float(np.median(columns - slope * rows))
-
-
-def _optimise(
-    start: Fan,
-    region: FloatArray,
-    weight: FloatArray,
-    evaluations: int,
-    *,
-    tilted: bool,
-    still: float,
-    band: float = math.inf,
-) -> tuple[float, Fan]:
-    """Minimise the disagreement of a sector with a region, from a start on whose border is right within a band."""
-    depth = start.depth(*np.ogrid[: region.shape[0], : region.shape[1]])
-    rows, columns = np.nonzero(np.abs(depth) < band)
-    lit, counted = region[rows, columns], weight[rows, columns]
-    sure = depth >= band
-    settled = (float(region[sure].sum()), float((weight - region)[sure].sum()))
-    scale = float(max(region.shape))
-    total = float(region.sum()) + 1e-9
-
-    def fan(values: FloatArray) -> Fan:
-        row, column, near, far, half, *tilt = values.tolist()
-        half, middle = min(abs(half), 1.5), tilt[0] if tilt else 0.0
-        return replace(
-            start,
-            row=row * scale,
-            column=column * scale,
-            near=abs(near) * scale,
-            far=abs(far) * scale,
-            left=middle - half,
-            right=middle + half,
-        )
-
-    def cost(values: FloatArray) -> float:
-        inside = fan(values).membership(rows, columns)
-        overlap = float(inside @ lit)
-        dark = settled[1] + float(inside @ counted) - overlap
-        return (_OUTSIDE * (total - settled[0] - overlap) + still * dark) / total
-
-    middle, half = 0.5 * (start.left + start.right), 0.5 * (start.right - start.left)
-    first = np.array([*(x / scale for x in (start.row, start.column, start.near, start.far)), half, middle])
-    simplex = np.vstack([first, first + np.diag([0.04, 0.03, 0.03, 0.04, 0.06, 0.06])])
-    if not tilted:
-        first, simplex = first[:-1], simplex[:-1, :-1]
-    options = {"maxfev": evaluations, "initial_simplex": simplex, "xatol": 1e-4, "fatol": 1e-5}
-    found = minimize(cost, first, method="Nelder-Mead", options=options)  # type: ignore[call-overload]
-    return float(found.fun), fan(np.asarray(found.x))
 
 
 def _agreement(fan: Fan, region: BoolArray, *, moving: bool) -> float | None:
