@@ -40,7 +40,7 @@ def fit_sector(region: BoolArray, known: BoolArray, still: float) -> Fan | None:
         still: Penalty of a still pixel inside the sector; one of a moving pixel outside it costs 1.
 
     Returns:
-        The sector; None for a region of fewer than four rows.
+        The sector; None for a region of fewer than four rows at the coarse size.
     """
     coarse, factor = _reduce(region & known, _COARSE)
     weight, _ = _reduce(known, _COARSE)
