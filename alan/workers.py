@@ -10,9 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -34,7 +37,7 @@ def worker_pool(
         The pool.
     """
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(n, _context(preload), _start, (initializer, *args))
+    pool = _Pool(n, _context(preload), _start, (initializer, *args))
     try:
         yield pool
         pool.shutdown()
@@ -42,6 +45,16 @@ def worker_pool(
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()
+
+
+class _Pool(ProcessPoolExecutor):
+    """A pool of which a worker may be killed while it is started, too."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        try:
+            return super().submit(fn, *args, **kwargs)
+        except (BrokenPipeError, ConnectionResetError, EOFError) as error:
+            raise BrokenProcessPool("a worker process has ended while it was started") from error
 
 
 def _context(preload: str | None) -> multiprocessing.context.BaseContext:
@@ -63,14 +76,12 @@ def _start(initializer: Callable[..., None], *args: Any) -> None:
 
 
 def end_with(pid: int) -> None:
-    """End this worker when its main process has ended; for pools of other libraries, whose tasks call it first.
+    """End this worker when its main process has ended; the initializer of pools of other libraries.
 
     Args:
-        pid: Process id of the main process, the parent of this one; nothing happens in the main process itself.
+        pid: Process id of the main process, the parent of this one.
     """
-    name = f"end with {pid}"
-    if os.getpid() != pid and name not in {thread.name for thread in threading.enumerate()}:
-        threading.Thread(target=_watch_parent, args=(pid,), name=name, daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(pid,), daemon=True).start()
 
 
 def _watch_parent(pid: int) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import psutil
 import pytest
@@ -76,20 +77,29 @@ def test_an_exception_does_not_wait_for_the_work():
     assert time.monotonic() < start + PATIENCE
 
 
-#: Its two workers of joblib print their ids and sleep for an hour.
+@pytest.mark.parametrize("error", [BrokenPipeError, EOFError])
+def test_a_worker_that_is_killed_while_it_is_started_breaks_the_pool(monkeypatch, error):
+    def start(process):
+        raise error
+
+    with worker_pool(1, time.sleep, 0, preload="time") as pool:
+        monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", start)
+        with pytest.raises(BrokenProcessPool):
+            pool.submit(os.getpid)
+
+
+#: Its two workers of joblib print their ids; one of them then sleeps for an hour, the other one has no task.
 JOBLIB = """
 import os, time
 from joblib import Parallel, delayed
 from alan.workers import end_with
 
-def work(main):
-    end_with(main)
-    end_with(main)
+def work(seconds):
     print(os.getpid(), flush=True)
-    time.sleep(3600)
+    time.sleep(seconds)
 
-end_with(os.getpid())
-Parallel(2)(delayed(work)(os.getpid()) for _ in range(2))
+tasks = (delayed(work)(seconds) for seconds in (3600, 0))
+Parallel(2, initializer=end_with, initargs=(os.getpid(),))(tasks)
 """
 
 
@@ -98,5 +108,5 @@ def test_workers_of_joblib_end_when_the_main_process_is_killed():
     workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
     process.kill()
     process.wait()
-    assert gone(workers)
+    assert not psutil.wait_procs(workers, timeout=PATIENCE)[1]
     process.stdout.close()

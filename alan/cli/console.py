@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def console(options: Options) -> Iterator[None]:
     Args:
         options: Options of every verb.
     """
-    handlers = [_handler(logging.StreamHandler(), logging.WARNING if options.quiet else logging.INFO)]
+    handlers = [_handler(_Terminal(), logging.WARNING if options.quiet else logging.INFO)]
     if options.log_file is not None:
         Path(options.log_file).parent.mkdir(parents=True, exist_ok=True)
         file = logging.FileHandler(options.log_file, encoding="utf-8")
@@ -96,6 +97,16 @@ def show(text: str, level: int = logging.ERROR) -> None:
         level: Its level in the log file.
     """
     _log.log(level, "alan: %s", " ".join(text.split()))
+
+
+class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
+    """Standard error, where progress bars make room for lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record between the bars, whose lock may be held by a process that was killed."""
+        tqdm = sys.modules.get("tqdm")
+        with tqdm.tqdm.external_write_mode(self.stream, nolock=True) if tqdm else contextlib.nullcontext():
+            super().emit(record)
 
 
 class _RedactingFormatter(logging.Formatter):

@@ -75,4 +75,4 @@ def _of_another_process(text: str) -> str | None:
         return found[1]
     if found := _SYSTEM.match(last):
         return in_one_line(OSError(int(found[1]), found[2], found[3]))
-    return in_one_line(MemoryError(last)) if is_out_of_memory(RuntimeError(last)) else None
+    return in_one_line(RuntimeError(last))  # a limit, in the words of a library

@@ -154,8 +154,9 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
 
     if workers is None:
         workers = min(cpu_count(), len(loops) // _FEW)
-    tasks = (delayed(_extract)(index, loop, folder, every, os.getpid()) for index, loop in enumerate(loops))
-    done = Parallel(n_jobs=max(workers, 1), return_as="generator_unordered")(tasks)
+    tasks = (delayed(_extract)(index, loop, folder, every) for index, loop in enumerate(loops))
+    with_this = {"initializer": end_with, "initargs": (os.getpid(),)}
+    done = Parallel(n_jobs=max(workers, 1), return_as="generator_unordered", **with_this)(tasks)
     try:
         found = dict(tqdm(done, total=len(loops), desc="extract stills", unit="loop"))
     except RuntimeError as error:
@@ -168,9 +169,8 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
     return [found[index] for index in range(len(loops))]
 
 
-def _extract(index: int, loop: _Loop, folder: Path, every: int, main: int) -> tuple[int, _Outcome]:
+def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _Outcome]:
     """Write the stills of a loop, unless an earlier process has; runs in any process."""
-    end_with(main)
     record = folder / "loops" / f"{loop.name}.json"
     if record.is_file():
         return index, _Outcome(**read_json(record))

@@ -11,8 +11,10 @@ import warnings
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from alan.cli import main as cli
+from alan.cli.console import show
 from alan.errors import AlanError, AlanWarning, LockError, SkippedError
 from alan.progress import quiet
 from alan.shipped import shipped_configs
@@ -368,6 +370,18 @@ def test_quiet_switches_progress_bars_off_for_this_verb_only(capsys, monkeypatch
     for args in (["demo"], ["demo", "--quiet", "--fast=true"], ["demo"]):
         assert run(capsys, *args)[0] == 0
     assert seen == [(False, ["demo"]), (True, ["demo", "--fast=true"]), (False, ["demo"])]
+
+
+def test_a_line_is_not_appended_to_a_progress_bar(capsys, monkeypatch):
+    def interrupted(args):
+        with tqdm(total=2, file=sys.stderr) as bar:
+            bar.update()
+            show("a note")
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    lines = run(capsys, "demo")[2].replace("\r", "\n").splitlines()
+    assert "alan: a note" in lines
+    assert any("1/2" in line for line in lines)
 
 
 def test_quiet_hides_the_bar_of_a_store(capsys, tiny, tmp_path):
