@@ -99,6 +99,7 @@ class AlanCLI(LightningCLI):
         self.run_folder = Run(Path(self.settings["out"]), resumed=False)
         self.stack.enter_context(lock_folder(self.run_folder.folder))
         self._choose_precision()
+        self._spread_seed()
         if self.config["subcommand"] == "fit":
             self.settings["weights_only"] = True
             self._open_folder()
@@ -110,6 +111,13 @@ class AlanCLI(LightningCLI):
             resumed = saved.exists() and not self.settings["overwrite"]
             recorded = (read_config(saved).get("trainer") or {}).get("precision") if resumed else None
             trainer["precision"] = choose_precision("auto", trainer["accelerator"], recorded)
+
+    def _spread_seed(self) -> None:
+        """Give the seed of the run to the model and to the data, unless they have one of their own."""
+        for part in ("model", "data"):
+            options = (self.settings.get(part) or {}).get("init_args") or {}
+            if options.get("seed") == 0:
+                options["seed"] = self.settings["seed_everything"]
 
     def _plain_config(self) -> dict[str, Any]:
         text = self._parser("fit").dump(self.settings, skip_none=False, format="yaml")

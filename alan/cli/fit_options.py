@@ -21,7 +21,8 @@ options:
                         Replace a run with another configuration. (default: false)
   --checkpoint_every N  Optimiser steps between two checkpoints. (default: 200)
   --ckpt_path FILE      Checkpoint to start from, in place of the last one of the run.
-  --seed_everything N   Seed of all random numbers, 0 or more; true draws one. (default: 0)
+  --seed_everything N   Seed of the run, 0 or more; true draws one. The model and the data take it too, unless
+                        their own seed is not 0. (default: 0)
   --model CLASS         Class to train. --model.help CLASS lists its options; write them
                         --model.init_args.NAME VALUE. The classes of ALAN:
                         {modules}

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import signal
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 import yaml
@@ -198,6 +198,19 @@ def test_modules_by_their_bare_names_are_recorded_by_their_public_paths(command,
     ended = run(args, Plan(setup=lambda: native(False)))  # on another machine
     assert ended.code == 0, ended.error
     assert contents(tmp_path / "run") == before
+
+
+def test_the_seed_of_the_run_is_that_of_model_and_data(command, straight, tmp_path):
+    networks = []
+    for options, seeds in (([], (3, 3)), (["--model.init_args.seed=5"], (5, 3))):
+        out = tmp_path / str(len(options))
+        ended = run([*command(out), "--seed_everything=3", *options])
+        assert ended.code == 0, ended.error
+        config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
+        assert tuple(config[part]["init_args"]["seed"] for part in ("model", "data")) == seeds
+        networks.append(contents(out)["segmenter.safetensors"])
+    networks.append(straight[1][0]["segmenter.safetensors"])
+    assert all(first != second for first, second in combinations(networks, 2))
 
 
 def native(answer):
