@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def write_segmentation(
     patient = hd.CoordinateSystemNames.PATIENT
     shared, positions = third_party("pydicom", "dicom").Dataset(), []
     shared.PlaneOrientationSequence = hd.PlaneOrientationSequence(patient, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
-    shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(result.pixel_mm or (1.0, 1.0), slice_thickness=1.0)
+    shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(result.pixel_shape, slice_thickness=1.0)
     for n in range(len(frames)):
         item = third_party("pydicom", "dicom").Dataset()  # highdicom tells frames apart by their position alone
         item.PlanePositionSequence = hd.PlanePositionSequence(patient, (0.0, 0.0, float(-n)))
@@ -132,6 +133,9 @@ def write_segmentation(
         **_MAKER,
     )
     _number_frames(written, frames, measured=result.pixel_mm is not None)
+    if result.pixel_mm is None and result.pixel_aspect != 1:
+        ratio = Fraction(result.pixel_aspect).limit_denominator(1000)
+        written.PixelAspectRatio = [ratio.numerator, ratio.denominator]
     with atomic(path) as temporary:
         written.save_as(temporary)
 

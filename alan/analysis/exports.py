@@ -85,7 +85,7 @@ class _Job:
     references: DicomReferences | None
 
     def __post_init__(self) -> None:
-        self.painter = Painter(display_shape(self.loop.shape, self.loop.pixel_mm), self.labels.shape[1])
+        self.painter = Painter(display_shape(self.loop.shape, self.loop.pixel_aspect), self.labels.shape[1])
         self.restore = Preprocessing(self.labels.shape[1]).restore
         self.names = {frame: name for name, frame in key_frames(self.result).items()}
         self.digest = dicom.outline_digest(self.labels)
@@ -227,7 +227,7 @@ def _nifti(job: _Job) -> Iterator[_Sink]:
     """Label maps of all frames as NIfTI."""
     shape = (job.loop.n_frames, *job.loop.screen_shape)
     interval = 1 / job.result.frame_rate_hz if job.result.frame_rate_hz else None
-    with write_label_maps(job.out / NIFTI, shape, job.loop.pixel_mm, interval) as write:
+    with write_label_maps(job.out / NIFTI, shape, job.loop.pixel_mm, interval, job.loop.pixel_aspect) as write:
         yield lambda chunk: write(chunk.screen_labels)
 
 

@@ -8,10 +8,9 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from skimage.morphology import convex_hull_image
 
 from alan.analysis.kinds import (
@@ -24,6 +23,7 @@ from alan.analysis.kinds import (
     kind_of_strip,
     kind_without_fan,
 )
+from alan.analysis.pixels import PixelOrigin, panel_pixel, pixel_aspect
 from alan.analysis.sources import Source
 from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
@@ -42,8 +42,6 @@ from alan.errors import DataError
 _MARGIN = 0.008
 #: A fan whose box covers at least this fraction of height and width fills the picture, which is then not cropped.
 _FILLS = 0.94
-#: Smallest overlap of a fan with the region of the header that describes it, also if the frames were scaled.
-_SAME = 0.8
 #: Smallest correlation of neighbouring stills of a loop.
 _ALIKE = 0.3
 #: Smallest number of rows and of columns of a frame.
@@ -74,6 +72,7 @@ class Loop:
         times_s: (T,) seconds from the first frame, or None if they are unknown.
         pixel_mm: (row, column) size of a pixel in mm, or None if it is unknown.
         pixel_origin: Where the size comes from: ``file``, ``region`` or ``option``.
+        pixel_aspect: Height of a pixel divided by its width, also where its size is unknown.
         fan: The fan in the pixels of ``shape``, or None if none was found.
         text: (H, W) bool of ``shape``, text and coloured marks inside the fan, which are painted over.
         r_waves_s: (N,) times of the R waves in seconds, or None if the file has none.
@@ -89,7 +88,8 @@ class Loop:
     inside: BoolArray
     times_s: NDArray[np.float64] | None
     pixel_mm: Spacing | None
-    pixel_origin: Literal["file", "region", "option"] | None
+    pixel_origin: PixelOrigin | None
+    pixel_aspect: float
     fan: Fan | None
     text: BoolArray
     r_waves_s: NDArray[np.float64] | None
@@ -172,7 +172,9 @@ def open_loops(
         verdict = verdict or kind_of_scenes(stream.samples.grey, stream.samples.places)
         if verdict is not None:
             raise NotALoopError(source.name, verdict)
-        panels, more = _panels(stream)
+        given = (spacing, spacing) if isinstance(spacing, (int, float)) else spacing
+        aspect = pixel_aspect(stream.header, given)
+        panels, more = _panels(stream, aspect)
         kept = [panel for panel in panels if isinstance(panel, _Panel)]
         left_out = [panel for panel in panels if isinstance(panel, Verdict)]
         still = None if stills else _kind_of_stills(stream)
@@ -181,8 +183,9 @@ def open_loops(
         messages = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
         notes = [source.redact(note) for note in (*messages, *stream.header.notes)]
         notes += [f"a panel is left out: {verdict.kind}, {verdict.reason}" for verdict in left_out]
-        given = (spacing, spacing) if isinstance(spacing, (int, float)) else spacing
-        loops = [_loop(source, stream, panel, spacing=given, frame_rate=frame_rate) for panel in kept]
+        loops = [
+            _loop(source, stream, panel, spacing=given, aspect=aspect, frame_rate=frame_rate) for panel in kept
+        ]
         several = len(panels) > 1
         return [
             replace(
@@ -236,12 +239,12 @@ def _kind_of_stills(stream: CineStream) -> Verdict | None:
     return None
 
 
-def _kind_of_turned(grey: ByteArray, span: ByteArray) -> Verdict | None:
+def _kind_of_turned(grey: ByteArray, span: ByteArray, aspect: float) -> Verdict | None:
     """Decide whether a sector lies upside down or on its side."""
     thin = slice(None, None, -(-max(span.shape) // _SMALL))
     for quarters, how in ((2, "180"), (1, "90"), (3, "90")):
         turned = np.rot90(grey[:, thin, thin], quarters, (1, 2))
-        found = find_panels(turned, np.rot90(span[thin, thin], quarters))
+        found = find_panels(turned, np.rot90(span[thin, thin], quarters), aspect if quarters == 2 else 1 / aspect)
         if found.agreement < _TURNED:
             continue
         outside = ~np.any([fan.mask(_AROUND) for fan in found.fans], axis=0)
@@ -250,17 +253,17 @@ def _kind_of_turned(grey: ByteArray, span: ByteArray) -> Verdict | None:
     return None
 
 
-def _panels(stream: CineStream) -> tuple[list[_Panel | Verdict], tuple[str, ...]]:
+def _panels(stream: CineStream, aspect: float) -> tuple[list[_Panel | Verdict], tuple[str, ...]]:
     """Find the panels of the screen in order, or the reasons to leave them out, and notes for all."""
     grey, colours = stream.samples.grey, stream.samples.colours
     if min(stream.shape) < _SMALLEST:
         return [Verdict("not an echo", f"its frames have {stream.shape[1]} x {stream.shape[0]} pixels")], ()
     span = stream.samples.span
-    found = find_panels(grey, span) if span.any() else find_panels(grey[:1])
+    found = find_panels(grey, span, aspect) if span.any() else find_panels(grey[:1], aspect=aspect)
     strip = kind_of_strip(grey, found.others)
     if strip is not None:
         return [strip], ()
-    if found.agreement < _TURNED and span.any() and (turned := _kind_of_turned(grey, span)) is not None:
+    if found.agreement < _TURNED and span.any() and (turned := _kind_of_turned(grey, span, aspect)) is not None:
         return [turned], ()
     if not found.fans:
         region = found.others[0] if found.others else None
@@ -290,7 +293,13 @@ def _kept(fan: Fan, region: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
 
 
 def _loop(
-    source: Source, stream: CineStream, panel: _Panel, *, spacing: Spacing | None, frame_rate: float | None
+    source: Source,
+    stream: CineStream,
+    panel: _Panel,
+    *,
+    spacing: Spacing | None,
+    aspect: float,
+    frame_rate: float | None,
 ) -> Loop:
     """Crop a panel from the screen."""
     header = stream.header
@@ -299,7 +308,7 @@ def _loop(
         box = (slice(0, stream.shape[0]), slice(0, stream.shape[1]))
     inside = panel.kept[box]
     text, found = _text(stream, panel.kept)
-    pixel, origin, how = _pixel(stream, panel, spacing)
+    pixel, origin, how = panel_pixel(header, enclosing(panel.kept), spacing)
     times = header.times if frame_rate is None else np.arange(stream.n_frames) / frame_rate
     fps = mean_frame_rate(times)
     rate: tuple[str, ...] = ()
@@ -322,6 +331,7 @@ def _loop(
         times,
         pixel,
         origin,
+        aspect if pixel is None else pixel[0] / pixel[1],
         None if panel.fan is None else panel.fan.crop(box),
         text[box],
         np.array(waves) if isinstance(waves, tuple) else None,
@@ -344,42 +354,3 @@ def _text(stream: CineStream, inside: BoolArray) -> tuple[BoolArray, tuple[str, 
     if not stream.samples.span.any():
         notes.append("a single moment tells only bright text inside the sector from tissue: look at its pictures")
     return text | marks, tuple(notes)
-
-
-def _pixel(
-    stream: CineStream, panel: _Panel, given: Spacing | None
-) -> tuple[Spacing | None, Literal["file", "region", "option"] | None, tuple[str, ...]]:
-    """Find the pixel size of a panel, its origin, and notes."""
-    if given is not None:
-        return given, "option", ()
-    regions = [region for region in stream.header.regions if region.spacing is not None]
-    if not regions:
-        size = stream.header.spacing
-        return size, None if size is None else "file", ()
-    rows, columns = enclosing(panel.kept)
-    box = np.array([rows.start, columns.start, rows.stop, columns.stop], float)
-    best = max(regions, key=lambda region: _common(box, region.box) / _area(box))
-    if not best.beyond:
-        if _common(box, best.box) >= _SAME * _area(box):
-            return best.spacing, "region", ()
-        return None, None, ("the regions of its header do not hold the fan: its pixel size is not used",)
-    stated = np.array(best.stated, float)
-    scale = round(float(np.sqrt(_area(stated) / _area(box))) * 4) / 4
-    union = _area(stated) + _area(box * scale) - _common(box * scale, stated)
-    if scale <= 1 or _common(box * scale, stated) < _SAME * union or best.spacing is None:
-        return None, None, ("the regions of its header reach beyond the frame: its pixel size is not used",)
-    note = (
-        f"the regions of its header are {scale:g} times as large as the fan: its pixel size is enlarged likewise"
-    )
-    return (best.spacing[0] * scale, best.spacing[1] * scale), "region", (note,)
-
-
-def _area(box: NDArray[np.float64]) -> float:
-    return float((box[2] - box[0]) * (box[3] - box[1]))
-
-
-def _common(box: NDArray[np.float64], other: ArrayLike) -> float:
-    """Compute the area of the intersection of two boxes (top, left, bottom, right)."""
-    second = np.asarray(other, float)
-    low, high = np.maximum(box[:2], second[:2]), np.minimum(box[2:], second[2:])
-    return float(np.prod(np.maximum(high - low, 0)))

@@ -96,6 +96,7 @@ def analyze_loop(
         screen_shape=loop.screen_shape,
         box=(rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start),
         pixel_mm=loop.pixel_mm,
+        pixel_aspect=loop.pixel_aspect,
         frame_rate_hz=mean_frame_rate(loop.times_s),
         notes=loop.notes,
         provenance=provenance,
@@ -122,7 +123,7 @@ def _measure(
 ) -> LoopResult:
     assert base.view is not None
     view, structures = base.view, model.structures(base.view.view)
-    grid = Grid((loop.shape[0] / model.size, loop.shape[1] / model.size), loop.pixel_mm)
+    grid = Grid((loop.shape[0] / model.size, loop.shape[1] / model.size), loop.pixel_mm, loop.pixel_aspect)
     times, r_waves = loop.times_s, None if loop.r_waves_s is None else loop.r_waves_s.tolist()
     beats = find_loop_beats(model, maps, base.view.view, times, r_waves)
     if times is not None and beats:

@@ -35,15 +35,17 @@ class Grid:
     Attributes:
         pixels: (row, column) size of a pixel of the grid in pixels of the file.
         pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
+        aspect: Height of a pixel of the file divided by its width; it counts if the size is unknown.
     """
 
     pixels: tuple[float, float]
     pixel_mm: tuple[float, float] | None
+    aspect: float = 1.0
 
     @property
     def spacing(self) -> tuple[float, float]:
-        """(row, column) size of a pixel of the grid in mm; in pixels of the file if the size is unknown."""
-        mm = self.pixel_mm or (1.0, 1.0)
+        """(row, column) size of a pixel of the grid in mm; in columns of the file if the size is unknown."""
+        mm = self.pixel_mm or (self.aspect, 1.0)
         return self.pixels[0] * mm[0], self.pixels[1] * mm[1]
 
 

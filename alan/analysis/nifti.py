@@ -23,17 +23,19 @@ def write_label_maps(
     shape: tuple[int, int, int],
     pixel_mm: tuple[float, float] | None,
     interval_s: float | None,
+    aspect: float = 1.0,
 ) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
     """Write a sequence of label maps as NIfTI-1 (x, y, 1, t), atomically and without holding it in memory.
 
     The axes are those of ITK, as in CAMUS: x runs to the right and y down in the picture, so that viewers show it
-    upright. A sequence without a pixel size has size 1 and no unit.
+    upright. A sequence without a pixel size has pixels of width 1 and no unit.
 
     Args:
         path: The file, ``.nii.gz``.
         shape: (T, H, W).
         pixel_mm: (row, column) size of a pixel in mm; None if unknown.
         interval_s: Time between frames in s; None if unknown.
+        aspect: Height of a pixel divided by its width; it counts if the size is unknown.
 
     Yields:
         A function that writes the next label maps (B, H, W) uint8.
@@ -41,7 +43,7 @@ def write_label_maps(
     from nibabel import Nifti1Header  # half a second
 
     count, height, width = shape
-    row, column = pixel_mm or (1.0, 1.0)
+    row, column = pixel_mm or (aspect, 1.0)
     header: Any = Nifti1Header()  # type: ignore[no-untyped-call]
     header.set_data_dtype(np.uint8)
     header.set_data_shape((width, height, 1, count))

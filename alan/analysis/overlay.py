@@ -33,18 +33,17 @@ _PALE, _DIM, _ALARM = (230, 236, 242), (90, 104, 120), (255, 143, 133)
 _DARK = (16, 20, 24)
 
 
-def display_shape(shape: tuple[int, int], pixel_mm: tuple[float, float] | None) -> tuple[int, int]:
+def display_shape(shape: tuple[int, int], aspect: float) -> tuple[int, int]:
     """Choose the size of pictures of a loop: square pixels, a readable size, and even numbers for videos.
 
     Args:
         shape: (H, W) of the frames.
-        pixel_mm: (row, column) size of their pixels in mm; None treats them as square.
+        aspect: Height of their pixels divided by the width.
 
     Returns:
         (height, width), each even; the longer side is between 480 and 960 pixels.
     """
-    row, column = pixel_mm or (1.0, 1.0)
-    height, width = shape[0] * max(1.0, row / column), shape[1] * max(1.0, column / row)
+    height, width = shape[0] * max(1.0, aspect), shape[1] * max(1.0, 1 / aspect)
     longer = max(height, width)
     factor = min(max(1.0, _SHORTEST / longer), _LONGEST / longer)
     return _even(height * factor), _even(width * factor)

@@ -163,6 +163,7 @@ class LoopResult(LoopMeasurements):
         screen_shape: (H, W) of the frames of the file.
         box: (top, left, height, width) of the sector on the screen.
         pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
+        pixel_aspect: Height of a pixel of the file divided by its width, also where its size is unknown.
         frame_rate_hz: Frames per second; None if unknown.
         frames: One entry per frame.
         beats: One entry per beat.
@@ -193,6 +194,12 @@ class LoopResult(LoopMeasurements):
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
+    pixel_aspect: float = 1.0
+
+    @property
+    def pixel_shape(self) -> tuple[float, float]:
+        """(row, column) size of a pixel of the file, in mm or in widths of a pixel."""
+        return self.pixel_mm or (self.pixel_aspect, 1.0)
 
     def to_json(self, path: Path) -> None:
         """Write the result, atomically; NaN is written as null."""

@@ -376,7 +376,11 @@ def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
         labels = file["labels"]
     value = result.structures.index("lv") + 1
     pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
-    return KeyMasks(labels[beat.ed] == value, labels[beat.es] == value, Grid(pixels, result.pixel_mm).spacing)
+    return KeyMasks(
+        labels[beat.ed] == value,
+        labels[beat.es] == value,
+        Grid(pixels, result.pixel_mm, result.pixel_aspect).spacing,
+    )
 
 
 def _write_key(

@@ -55,7 +55,7 @@ def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tupl
         progress: Told the share that is done, up to one half, and what is done.
 
     Returns:
-        (T, size, size) uint8, and (H, W) of the frames before they were resized.
+        (T, size, size) uint8, and (H, W) of the frames before they were resized, in square pixels.
 
     Raises:
         DataError: The file cannot be decoded, or shows no B-mode picture.
@@ -70,7 +70,7 @@ def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tupl
             kept.append(preprocessing.apply(Sample(Record("upload", "upload"), part[rows])).frames)
         first += len(part)
         progress(0.5 * first / loop.n_frames, "decoding")
-    return np.concatenate(kept), loop.shape
+    return np.concatenate(kept), (max(1, round(loop.shape[0] * loop.pixel_aspect)), loop.shape[1])
 
 
 def upload(path: Path, model: ParcelModel, size: int, progress: Progress = no_progress) -> ParcelLoop:

@@ -57,7 +57,7 @@ class PictureModel:
         preprocessing = Preprocessing(self.size)
         small = preprocessing.apply(Sample(Record("picture", "picture"), frame)).frames
         found = self.network.label(small).labels
-        painter = Painter(display_shape(loop.shape, loop.pixel_mm), self.size)
+        painter = Painter(display_shape(loop.shape, loop.pixel_aspect), self.size)
         labels = preprocessing.restore(found, loop.shape)[0]
         shares = {name: float(np.mean(labels == value)) for value, name in enumerate(self.structures, 1)}
         return PictureMask(painter.paint(frame[0], painter.labels(found)[0]), labels, shares)

@@ -41,7 +41,7 @@ class ParcelLoop:
     Attributes:
         frames: (T, S, S) uint8, resized for the model.
         maps: (T, S, S) uint8, ids of parcels.
-        shape: (H, W) of the frames before they were resized.
+        shape: (H, W) of the frames before they were resized, in square pixels.
         reference: (T, S, S) uint8 label maps to compare with, values in the order of ``structures``; None if
             there is none.
         structures: Names of the values of the reference.
@@ -266,8 +266,8 @@ class ParcelEditor:
     def ejection_fraction(self) -> float:
         """Compute the ejection fraction in percent between the frames of largest and smallest ventricular area.
 
-        The method of disks needs no pixel size for a ratio, provided that pixels of the file are square. NaN
-        without a white box of the left ventricle or for a single frame.
+        The method of disks needs no pixel size for a ratio. NaN without a white box of the left ventricle or for a
+        single frame.
         """
         loop = self._current_loop()
         if "lv" not in self.boxes or len(loop.maps) < 2:
@@ -305,7 +305,7 @@ class ParcelEditor:
     @property
     def picture_shape(self) -> tuple[int, int]:
         """Return the (height, width) of the pictures."""
-        return display_shape(self._current_loop().shape, None)
+        return display_shape(self._current_loop().shape, 1.0)
 
     def picture(self) -> ByteArray:
         """Draw the frame with the borders of its parcels, the parcels of the structure and its outline.

@@ -1,4 +1,8 @@
-"""Geometry of the ultrasound sector on a screen: a sector of an annulus, described by seven numbers."""
+"""Geometry of the ultrasound sector on a screen: a sector of an annulus, described by seven numbers.
+
+Where pixels are not square, the circles are ellipses in pixels: lengths count columns, and a row counts as
+``aspect`` columns.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,13 @@ class Fan:
     Attributes:
         row: Row of the centre of the circles, which may lie above the image.
         column: Column of the centre of the circles.
-        near: Radius at which the sector begins.
-        far: Radius at which the sector ends.
+        near: Radius at which the sector begins, in columns.
+        far: Radius at which the sector ends, in columns.
         left: Angle of the left edge in radians.
         right: Angle of the right edge in radians.
         top: Whether the near border is an arc (``curved``) or a straight line (``flat``).
         shape: (H, W) of the screen.
+        aspect: Height of a pixel divided by its width.
     """
 
     row: float
@@ -35,9 +40,10 @@ class Fan:
     right: float
     top: Literal["curved", "flat"]
     shape: tuple[int, int]
+    aspect: float = 1.0
 
     def mask(self, margin: float = 0.0) -> BoolArray:
-        """Return (H, W) bool, True inside the sector and at most ``margin`` pixels outside of it."""
+        """Return (H, W) bool, True inside the sector and at most ``margin`` columns outside of it."""
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
         return np.asarray(self.depth(rows, columns) > -margin)
 
@@ -56,13 +62,13 @@ class Fan:
         return np.asarray(np.clip(self.depth(rows, columns) + 0.5, 0, 1))
 
     def depth(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
-        """Compute the distance to the border in pixels, positive inside.
+        """Compute the distance to the border in columns, positive inside.
 
         Args:
             rows: Rows of points on the screen, of any shape that broadcasts with ``columns``.
             columns: Columns of the points.
         """
-        z, x = rows - self.row, columns - self.column
+        z, x = (rows - self.row) * self.aspect, columns - self.column
         radius = np.hypot(z, x)
         middle, half = 0.5 * (self.left + self.right), 0.5 * (self.right - self.left)
         off = np.abs(np.arctan2(x, z) - middle)
@@ -72,6 +78,10 @@ class Fan:
         else:
             across = radius - self.near
         return np.asarray(np.minimum(np.minimum(self.far - radius, across), side))
+
+    def radius(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> FloatArray:
+        """Compute the distance of points from the centre of the circles, in columns."""
+        return np.asarray(np.hypot((rows - self.row) * self.aspect, columns - self.column))
 
     def scaled(self, factor: float, shape: tuple[int, int]) -> Fan:
         """Return the sector on a screen (H, W) that is larger by a factor."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
 from skimage.transform import downscale_local_mean
 
@@ -31,22 +30,23 @@ _POINTED, _FILLED = 0.3, 0.5
 _ENDED = 0.05
 
 
-def fit_sector(region: BoolArray, known: BoolArray, still: float) -> Fan | None:
+def fit_sector(region: BoolArray, known: BoolArray, still: float, aspect: float = 1.0) -> Fan | None:
     """Fit a sector to a region, coarse to fine; an upright one unless a tilted one holds more of the region.
 
     Args:
         region: (H, W) bool, where the image moves or is lit.
         known: (H, W) bool; pixels that are not known, under text, count neither as inside nor as outside.
         still: Penalty of a still pixel inside the sector; one of a moving pixel outside it costs 1.
+        aspect: Height of a pixel divided by its width.
 
     Returns:
         The sector; None for a region of fewer than four rows at the coarse size.
     """
     coarse, factor = _reduce(region & known, _COARSE)
     weight, _ = _reduce(known, _COARSE)
-    found = []
+    begun, found = _starts(coarse, aspect), []
     for tilted in (False, True):
-        starts = [_optimise(start, coarse, weight, 60, tilted=tilted, still=still) for start in _starts(coarse)]
+        starts = [_optimise(start, coarse, weight, 60, tilted=tilted, still=still) for start in begun]
         starts.sort(key=lambda item: item[0])
         if not starts:
             return None
@@ -76,7 +76,7 @@ def extend_to_point(fan: Fan, lit: BoolArray) -> Fan:
         return fan
     cone = replace(fan, near=0.0, top="curved")
     rows, columns = np.nonzero(cone.mask() & ~fan.mask())
-    arcs = np.hypot(rows - fan.row, columns - fan.column).astype(np.int64)
+    arcs = fan.radius(rows, columns).astype(np.int64)
     filled = np.bincount(arcs, lit[rows, columns], len(arcs) and int(arcs.max()) + 1) >= _FILLED * np.bincount(
         arcs
     )
@@ -88,7 +88,7 @@ def extend_to_point(fan: Fan, lit: BoolArray) -> Fan:
 def cut_at_end(fan: Fan, moving: BoolArray) -> Fan:
     """Let a sector end at its last arc that moves; a fit may reach into what is unknown because of text."""
     rows, columns = np.nonzero(fan.mask())
-    arcs = np.hypot(rows - fan.row, columns - fan.column).astype(np.int64)
+    arcs = fan.radius(rows, columns).astype(np.int64)
     if not len(arcs):
         return fan
     share = np.bincount(arcs, moving[rows, columns]) / np.maximum(np.bincount(arcs), 1)
@@ -103,37 +103,39 @@ def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
     return np.asarray(reduced), float(block)
 
 
-def _starts(region: FloatArray) -> list[Fan]:
+def _starts(region: FloatArray, aspect: float) -> list[Fan]:
     """Initial sectors: from the edges of the region, and from its box with several opening angles."""
     inside = region > 0.5
     rows = np.flatnonzero(inside.any(1))
     if len(rows) < 4:
         return []
+
+    def sector(depth: float, column: float, far: float, left: float, right: float) -> Fan:
+        """A sector whose centre is at a depth in columns."""
+        return Fan(depth / aspect, column, max(0.0, top - depth), far, left, right, "curved", shape, aspect)
+
     left = np.array([np.flatnonzero(inside[row])[0] for row in rows], float)
     right = np.array([np.flatnonzero(inside[row])[-1] for row in rows], float)
     shape = (region.shape[0], region.shape[1])
-    bottom, widest = float(rows[-1]), int(np.argmax(right - left))
+    widest, depths = int(np.argmax(right - left)), np.asarray(rows * aspect, np.float64)
+    top, bottom = float(depths[0]), float(depths[-1])
     starts = []
     part = slice(max(1, widest // 6), max(widest, 4))
-    edges = [_line(rows[part], side[part]) for side in (left, right)]
-    if edges[1][0] - edges[0][0] > 0.05:  # columns grow apart per row
+    edges = [_line(depths[part], side[part]) for side in (left, right)]
+    if edges[1][0] - edges[0][0] > 0.05:  # columns grow apart with depth
         row = (edges[0][1] - edges[1][1]) / (edges[1][0] - edges[0][0])
         column = edges[0][0] * row + edges[0][1]
         angles = [math.atan(slope) for slope, _ in edges]
-        starts.append(
-            Fan(row, column, max(0.0, rows[0] - row), bottom - row, angles[0], angles[1], "curved", shape)
-        )
+        starts.append(sector(row, column, bottom - row, angles[0], angles[1]))
     centre = float(np.average(np.arange(shape[1]), weights=inside.sum(0)))
     width = float((right - left).max())
     for half in (0.25, 0.5, 0.75):
         far = max(width / (2 * math.sin(half)), 4.0)
-        starts.append(
-            Fan(bottom - far, centre, max(0.0, rows[0] - bottom + far), far, -half, half, "curved", shape)
-        )
+        starts.append(sector(bottom - far, centre, far, -half, half))
     return starts
 
 
-def _line(rows: NDArray[np.int64], columns: FloatArray) -> tuple[float, float]:
+def _line(rows: FloatArray, columns: FloatArray) -> tuple[float, float]:
     """Slope and offset of a line through most of the points, by the median of pairwise slopes."""
     i, j = np.triu_indices(len(rows), max(1, len(rows) // 3))
     if not len(i):

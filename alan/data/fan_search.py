@@ -35,8 +35,11 @@ _LINES = 0.15
 _FLICKER, _MARGIN = 0.04, 8
 #: Smallest part of the screen that a sector covers.
 _LEAST = 0.02
-#: A second panel has at least this fraction of the area of the first.
-_SECOND = 0.3
+#: A second panel has at least this fraction of the area of the first, and a part of a sector that a shadow cuts in
+#: two this fraction.
+_SECOND, _PIECE = 0.3, 0.02
+#: Largest inclination in radians, times two, of a sector that opens straight downwards.
+_UPRIGHT = 0.1
 #: Intersection over union with the moving region from which on a fitted sector is accepted. The lower one counts
 #: where nearly all that moves lies inside: a part of the sector may be too dark to move.
 _AGREEMENT, _DARK, _INSIDE = 0.8, 0.7, 0.95
@@ -77,11 +80,12 @@ class Panels:
         )
 
 
-def find_fans(frames: ByteArray) -> list[Fan]:
+def find_fans(frames: ByteArray, aspect: float = 1.0) -> list[Fan]:
     """Find the sectors of a loop or a still.
 
     Args:
         frames: (T, H, W) uint8. With several frames moving pixels are used, with a single one lit pixels.
+        aspect: Height of a pixel divided by its width.
 
     Returns:
         One sector per panel, from top to bottom and from left to right. Empty if nothing on the screen looks like
@@ -90,15 +94,16 @@ def find_fans(frames: ByteArray) -> list[Fan]:
     Raises:
         DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
     """
-    return list(find_panels(frames).fans)
+    return list(find_panels(frames, aspect=aspect).fans)
 
 
-def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
+def find_panels(frames: ByteArray, span: ByteArray | None = None, aspect: float = 1.0) -> Panels:
     """Find the sectors of a loop or a still, and the regions that are none, such as M-mode strips.
 
     Args:
         frames: As for :func:`find_fans`.
         span: (H, W) uint8, the range of each pixel over all frames of the loop; None takes it over ``frames``.
+        aspect: Height of a pixel divided by its width.
 
     Raises:
         DataError: ``frames`` is not a (T, H, W) uint8 array of at least 16 x 16 pixels.
@@ -110,16 +115,17 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
     shape, block = (frames.shape[1], frames.shape[2]), -(-max(frames.shape[1:]) // _LARGEST)
     if block > 1:
         thin = slice(None, None, block)
-        return find_panels(frames[:, thin, thin], None if span is None else span[thin, thin]).scaled(block, shape)
+        part = None if span is None else span[thin, thin]
+        return find_panels(frames[:, thin, thin], part, aspect).scaled(block, shape)
     if len(frames) == 1:
         lit = _lit(frames[0])
-        return _Screen(lit, np.ones(shape, bool), lit, moving=False).panels(STILL)
+        return _Screen(lit, np.ones(shape, bool), lit, aspect, moving=False).panels(STILL)
     text = find_text(frames.min(0), frames.max(0))
     known = ~ndimage.binary_dilation(text, iterations=_HALO)
     span = _span(frames) if span is None else span
     lit = _lit(frames.min(0))
     evidence = np.asarray(span >= _RANGE)
-    screen = _Screen(evidence, known, evidence | lit, moving=True)
+    screen = _Screen(evidence, known, evidence | lit, aspect, moving=True)
     found = screen.panels(STILL)
     if _flickers(found, evidence):
         found = screen.panels(STILL_LOSSY)
@@ -135,30 +141,44 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None) -> Panels:
 
 @dataclass(frozen=True)
 class _Screen:
-    """What the search knows of a screen: (H, W) bool maps, and whether it is a loop."""
+    """What the search knows of a screen: (H, W) bool maps, the aspect of a pixel, and whether it is a loop."""
 
     evidence: BoolArray
     known: BoolArray
     lit: BoolArray
+    aspect: float
     moving: bool
 
     def panels(self, still: float) -> Panels:
         """Fit a sector to each region; ``still`` is the penalty of a still pixel inside."""
         found, others, agreement = list[tuple[Fan, BoolArray]](), [], 1.0
-        for part in _panels(_region(_bridged(self.evidence, self.known))):
-            fan = None if part[enclosing(part)].mean() > _RECTANGLE else fit_sector(part, self.known, still)
-            if fan is not None:
-                fan = extend_to_point(cut_at_end(fan, self.evidence & self.known), self.lit)
-            common = None if fan is None or not _is_plausible(fan) else _agreement(fan, part, moving=self.moving)
-            if fan is not None and common is not None:
+        region = _region(_bridged(self.evidence, self.known))
+        for part in _panels(region, _SECOND, _LEAST):
+            fan, common = self._fit(part, still)
+            if fan is not None and common:
                 found.append((fan, part))
                 agreement = min(agreement, common)
             else:
                 others.append(part)
+        pieces = _panels(region, _PIECE, 0.0)
+        split = len(pieces) > 1 and sum(_is_upright(fan) for fan, _ in found) < 2
+        if self.moving and split and not any(map(_is_rectangle, others)):
+            part = np.any(pieces, axis=0)
+            fan, common = self._fit(part, still)
+            if fan is not None and common and _is_upright(fan) and _held(fan, part) >= _INSIDE:
+                found, others, agreement = [(fan, part)], [], common
         height = max((fan.far - fan.near for fan, _ in found), default=1.0)
-        found.sort(key=lambda item: (round(item[0].row / height), item[0].column))
+        found.sort(key=lambda item: (round(item[0].row * self.aspect / height), item[0].column))
         fans, regions = tuple(fan for fan, _ in found), tuple(part for _, part in found)
         return Panels(fans, regions, tuple(others), agreement if found else 0.0)
+
+    def _fit(self, part: BoolArray, still: float) -> tuple[Fan | None, float]:
+        """Fit a sector to a region; the sector and its agreement with the region, 0 if it is not accepted."""
+        fan = None if _is_rectangle(part) else fit_sector(part, self.known, still, self.aspect)
+        if fan is None:
+            return None, 0.0
+        fan = extend_to_point(cut_at_end(fan, self.evidence & self.known), self.lit)
+        return fan, _agreement(fan, part, moving=self.moving) if _is_plausible(fan) else 0.0
 
 
 def _flickers(found: Panels, evidence: BoolArray) -> bool:
@@ -172,7 +192,7 @@ def _flickers(found: Panels, evidence: BoolArray) -> bool:
 
 def _is_plausible(fan: Fan) -> bool:
     """Whether a fitted sector has the geometry of a probe: it opens downwards from a point near the screen."""
-    height, width = fan.shape
+    height, width = fan.shape[0] * fan.aspect, fan.shape[1]
     opening, middle = fan.right - fan.left, 0.5 * (fan.left + fan.right)
     return (
         0.15 <= opening <= _WIDEST
@@ -180,6 +200,16 @@ def _is_plausible(fan: Fan) -> bool:
         and fan.near <= _NEAREST * fan.far
         and fan.far <= 2 * max(height, width)
     )
+
+
+def _is_rectangle(region: BoolArray) -> bool:
+    """Whether a region fills its box, as the strip of an M-mode does."""
+    return bool(region[enclosing(region)].mean() > _RECTANGLE)
+
+
+def _is_upright(fan: Fan) -> bool:
+    """Whether a sector opens straight downwards."""
+    return abs(fan.left + fan.right) <= _UPRIGHT
 
 
 def _span(frames: ByteArray) -> ByteArray:
@@ -198,15 +228,24 @@ def _bridged(evidence: BoolArray, known: BoolArray) -> BoolArray:
     """Let the image move under text if it moves above and below, so that text does not divide a sector."""
     if known.all():
         return evidence
-    lit, size = (evidence & known).astype(np.uint8), round(_LINES * len(evidence))
+    lit, size = _without_lines(evidence & known).astype(np.uint8), round(_LINES * len(evidence))
     across = ndimage.minimum_filter1d(ndimage.maximum_filter1d(lit, size, axis=0), size, axis=0)
     return np.asarray(np.where(known, evidence, across > 0))
 
 
+def _width(evidence: BoolArray) -> int:
+    """Side in pixels of the window in which thin lines and small spots vanish."""
+    return int(max(3, round(max(evidence.shape) / 160) | 1))
+
+
+def _without_lines(evidence: BoolArray) -> BoolArray:
+    """Remove lines that are thinner than half of a window, such as an ECG trace."""
+    return np.asarray(ndimage.median_filter(evidence.astype(np.uint8), size=_width(evidence)) > 0)
+
+
 def _region(evidence: BoolArray) -> BoolArray:
     """(H, W) bool, where the image moves or is lit, without thin lines, small spots and holes."""
-    size = max(3, round(max(evidence.shape) / 160) | 1)
-    thick = ndimage.median_filter(evidence.astype(np.uint8), size=size) > 0  # thin lines vanish
+    size, thick = _width(evidence), _without_lines(evidence)
     structure = np.ones((size, size), bool)
     closed = ndimage.binary_closing(np.pad(thick, 2 * size), structure, iterations=2)[
         2 * size : -2 * size, 2 * size : -2 * size
@@ -230,21 +269,24 @@ def _without_text(region: BoolArray) -> BoolArray:
     return np.asarray(region & ~np.isin(rest, lines))
 
 
-def _panels(region: BoolArray) -> list[BoolArray]:
-    """The largest connected region, and those of similar area."""
+def _panels(region: BoolArray, share: float, least: float) -> list[BoolArray]:
+    """The largest connected region, and those of at least these fractions of its area and of the screen."""
     labels, n = ndimage.label(region)
     if not n:
         return []
     areas = np.bincount(labels.ravel())[1:]
-    least = max(_LEAST * region.size, _SECOND * areas.max())
-    return [labels == number + 1 for number in np.argsort(areas)[::-1] if areas[number] >= least]
+    smallest = max(least * region.size, share * areas.max())
+    return [labels == number + 1 for number in np.argsort(areas)[::-1] if areas[number] >= smallest]
 
 
-def _agreement(fan: Fan, region: BoolArray, *, moving: bool) -> float | None:
-    """Compute the agreement of a sector with the region that moves or is lit; None if it is too low."""
+def _held(fan: Fan, region: BoolArray) -> float:
+    """Fraction of a region that lies inside a sector."""
+    return float((fan.mask() & region).sum()) / max(1.0, float(region.sum()))
+
+
+def _agreement(fan: Fan, region: BoolArray, *, moving: bool) -> float:
+    """Compute the agreement of a sector with the region that moves or is lit; 0 if it is too low."""
     inside = fan.mask()
-    common = float((inside & region).sum())
-    agreement = common / max(1.0, float((inside | region).sum()))
-    held = common / max(1.0, float(region.sum()))
-    accepted = agreement >= _AGREEMENT or (moving and agreement >= _DARK and held >= _INSIDE)
-    return agreement if accepted else None
+    agreement = float((inside & region).sum()) / max(1.0, float((inside | region).sum()))
+    accepted = agreement >= _AGREEMENT or (moving and agreement >= _DARK and _held(fan, region) >= _INSIDE)
+    return agreement if accepted else 0.0

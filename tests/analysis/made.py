@@ -18,6 +18,7 @@ class MadeLoop:
     shape: tuple[int, int] = (96, 128)
     screen_shape: tuple[int, int] = (120, 160)
     pixel_mm: tuple[float, float] | None = (0.5, 0.5)
+    pixel_aspect: float = 1.0
     lacking: int = 0
 
     def __post_init__(self):
@@ -62,6 +63,7 @@ def made_result(loop=None, name="loop1", patient="p1", **changes):
         "screen_shape": loop.screen_shape,
         "box": (10, 20, *loop.shape),
         "pixel_mm": loop.pixel_mm,
+        "pixel_aspect": loop.pixel_aspect,
         "frame_rate_hz": 25.0,
         "heart_rate_bpm": Measure(125.0),
         "frames": tuple(

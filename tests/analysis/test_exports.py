@@ -201,10 +201,10 @@ def test_median_beat():
 
 
 def test_display_shape_has_square_pixels_and_even_sides():
-    assert display_shape((112, 112), None) == (480, 480)
-    assert display_shape((600, 800), (0.2, 0.2)) == (600, 800)
-    assert display_shape((500, 300), (0.15, 0.3)) == (500, 600)
-    assert display_shape((1201, 1601), None) == (720, 960)
+    assert display_shape((112, 112), 1.0) == (480, 480)
+    assert display_shape((600, 800), 1.0) == (600, 800)
+    assert display_shape((500, 300), 0.5) == (500, 600)
+    assert display_shape((1201, 1601), 1.0) == (720, 960)
 
 
 def test_outline_is_the_inner_edge():

@@ -76,6 +76,24 @@ def test_text_across_a_narrow_sector_does_not_divide_it():
     assert overlap(fan.mask(), screen.sectors[0]) > 0.95
 
 
+def test_an_ecg_and_text_below_a_narrow_sector_are_not_part_of_it():
+    screen = simulate_screen(48, n_frames=8)
+    (fan,) = find_fans(screen.frames)
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.95
+
+
+@pytest.mark.parametrize("wedge", [(-0.2, 0.1), (0.25, 0.45), (-0.5, -0.4)])
+def test_a_shadow_does_not_divide_a_sector(wedge):
+    exact = Fan(5.0, 150.0, 20.0, 215.0, -0.6, 0.6, "curved", (230, 300))
+    rows, columns = np.mgrid[:230, :300]
+    angle = np.arctan2(columns - exact.column, rows - exact.row)
+    lit = exact.mask() & ((angle < wedge[0]) | (angle > wedge[1]))
+    frames = np.zeros((5, 230, 300), np.uint8)
+    frames[:, lit] = np.random.default_rng(0).integers(20, 200, (5, lit.sum()))
+    (fan,) = find_fans(frames)
+    assert overlap(fan.mask(), exact.mask()) > 0.96
+
+
 @pytest.mark.parametrize("tilt", [-0.2, 0.15])
 def test_a_tilted_sector_is_found(tilt):
     exact = Fan(20.0, 150.0, 0.0, 190.0, tilt - 0.5, tilt + 0.5, "curved", (230, 300))
@@ -106,6 +124,20 @@ def test_a_still_is_read_by_its_lit_pixels():
     (fan,) = find_fans(frames)
     assert overlap(fan.mask(), exact.mask()) > 0.97
     assert (fan.left, fan.right) == pytest.approx((-0.6, 0.6), abs=0.04)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(2, 1), (1, 2)])
+def test_a_sector_of_pixels_that_are_not_square_is_found(rows, columns):
+    """Every second row makes pixels twice as high, every second column twice as wide."""
+    exact = Fan(8.0, 160.0, 30.0, 220.0, -0.7, 0.7, "curved", (240, 320))
+    frames = np.zeros((5, 240, 320), np.uint8)
+    frames[:, exact.mask()] = np.random.default_rng(0).integers(20, 200, (5, exact.mask().sum()))
+    thin = (slice(None, None, rows), slice(None, None, columns))
+    (fan,) = find_fans(frames[:, *thin], rows / columns)
+    assert overlap(fan.mask(), exact.mask()[thin]) > 0.96
+    assert (fan.left, fan.right) == pytest.approx((-0.7, 0.7), abs=0.03)
+    assert fan.far * columns == pytest.approx(220, rel=0.03)
+    assert fan.row * rows == pytest.approx(8, abs=5)
 
 
 @pytest.mark.parametrize("top", ["curved", "flat"])

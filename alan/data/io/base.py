@@ -75,6 +75,7 @@ class Header:
         attributes: Further values from the header: ``heart_rate`` (beats per minute), ``r_wave_times`` (seconds),
             ``contrast`` (1 where a contrast agent is named), ``modality`` (where it is not ultrasound).
         patient: Pseudonymous key of the patient, or None.
+        aspect: Height of a pixel divided by its width where the file states it without a size, or None.
     """
 
     fps: float | None = None
@@ -84,6 +85,7 @@ class Header:
     notes: tuple[str, ...] = ()
     attributes: Mapping[str, float | str | tuple[float, ...]] = field(default_factory=dict)
     patient: str | None = None
+    aspect: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from alan.data.io.base import GET_AGAIN, MAX_BYTES, ClippedReader, Header, check_complete
-from alan.data.io.dicom_header import attribute_number, attributes, cine_times, patient, screen_regions, spacing_of
+from alan.data.io.dicom_header import (
+    attribute_number,
+    attributes,
+    cine_times,
+    patient,
+    pixel_aspect,
+    screen_regions,
+    spacing_of,
+)
 from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
 from alan.data.io.frames import DecodedFrame, GreyMapping
 from alan.data.io.grey import GreyRange
@@ -59,7 +67,8 @@ class DicomFrames:
     Grey values go through modality LUT and VOI window (:func:`alan.data.io.grey.to_grey`), ``MONOCHROME1`` is
     inverted; colour is reduced to luma (ITU-R 601), palettes are applied. Times come from FrameTimeVector,
     FrameTime, CineRate or RecommendedDisplayFrameRate. The pixel size is that of the two-dimensional regions of
-    SequenceOfUltrasoundRegions where these agree, else PixelSpacing.
+    SequenceOfUltrasoundRegions where these agree, else PixelSpacing; without a size, PixelAspectRatio says which
+    shape pixels have.
 
     Args:
         path: The file, with or without preamble.
@@ -109,9 +118,10 @@ class DicomFrames:
             warnings.warn(f"holds {count} frames, its header states {self._count}; all are read", stacklevel=1)
         times, fps, how = cine_times(dataset, count)
         mapping: GreyMapping = None
+        aspect = pixel_aspect(dataset)
         if isinstance(frames, VideoFrames):
             video, _ = frames.header(count, found)
-            notes = video.notes
+            notes, aspect = video.notes, aspect or video.aspect
             if fps is None:
                 times, fps = video.times, video.fps
         else:
@@ -120,7 +130,7 @@ class DicomFrames:
         parts = screen_regions(dataset, (dataset.Rows, dataset.Columns))
         spacing, unlike = spacing_of(parts, dataset)
         notes = (*notes, *how, *unlike)
-        return Header(fps, spacing, times, parts, notes, attributes(dataset), patient(dataset)), mapping
+        return Header(fps, spacing, times, parts, notes, attributes(dataset), patient(dataset), aspect), mapping
 
 
 def open_dicom(path: Path) -> Any:

@@ -50,3 +50,8 @@ def upright_frames(frames: ByteArray, matrix: bytes | None, path: str | os.PathL
         frames, signs = frames.transpose(0, 2, 1), signs[:, ::-1]
     turned = frames[:, :: int(signs[1, 1]), :: int(signs[0, 0])]
     return np.ascontiguousarray(turned), "rotated by the display matrix"
+
+
+def is_quarter_turn(matrix: bytes) -> bool:
+    """Whether a display matrix turns rows into columns."""
+    return len(matrix) >= 36 and struct.unpack("=i", matrix[:4])[0] == 0

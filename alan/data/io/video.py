@@ -29,7 +29,7 @@ from alan.data.io.base import (
 )
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange
-from alan.data.io.orientation import upright_frames
+from alan.data.io.orientation import is_quarter_turn, upright_frames
 from alan.errors import DataError
 
 #: FFmpeg's demuxers of containers; its others read playlists, picture series, text and devices.
@@ -72,8 +72,8 @@ class VideoFrames:
         self.path, self._data, self._whole = path, data, whole
         self._stamps: list[float | None] = []
         self._rate: float | None = None
-        self._ratio = 1.0
-        self._turned = ""
+        self._aspect = 1.0
+        self._turned, self._across = "", False
 
     def __iter__(self) -> Iterator[DecodedFrame]:
         """Decode the frames from the first on."""
@@ -111,7 +111,7 @@ class VideoFrames:
                 promised = _promised_frames(container, stream, path, n_bytes)
                 check_size(path, (max(promised, 1) if self._whole else 1, stream.height, stream.width))
                 self._rate = float(stream.average_rate) if stream.average_rate else None
-                self._ratio = float(stream.sample_aspect_ratio or 1)
+                self._aspect = 1 / float(stream.sample_aspect_ratio or 1)
                 for packet in container.demux(stream):
                     hidden += packet.is_discard  # by an edit list
                     for frame in packet.decode():
@@ -132,6 +132,7 @@ class VideoFrames:
     def _upright(self, frame: Any, converter: VideoReformatter, matrix: bytes | None) -> DecodedFrame:
         grey: Any = converter.reformat(frame, format="gray").to_ndarray()
         grey, self._turned = upright_frames(grey[None], matrix, self.path)
+        self._across = matrix is not None and is_quarter_turn(matrix)
 
         def colours() -> ByteArray:
             channels: Any = np.moveaxis(converter.reformat(frame, format="rgb24").to_ndarray(), -1, 0)
@@ -142,10 +143,11 @@ class VideoFrames:
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
         """Return the times and rate."""
         times, fps, notes = _times(self._stamps, self._rate)
-        if self._ratio != 1:
-            notes.append(f"pixels are {self._ratio:.4g} times as wide as high, frames are left as stored")
+        aspect = 1 / self._aspect if self._across else self._aspect
+        if aspect != 1:
+            notes.append(f"pixels are {1 / aspect:.4g} times as wide as high, frames are left as stored")
         turned = [self._turned] if self._turned else []
-        return Header(fps, times=times, notes=(*turned, *notes)), None
+        return Header(fps, times=times, notes=(*turned, *notes), aspect=aspect), None
 
 
 def _words(error: Any) -> str:
