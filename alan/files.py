@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,22 +34,23 @@ def redact(text: str) -> str:
     return text
 
 
-def disk_full(error: BaseException) -> bool:
-    """Return whether an error means that no space is left, by its number or the message of a library."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-        return True
-    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
-
-
 @contextlib.contextmanager
 def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever a full disk raises in the block into one ``OSError`` (ENOSPC) that names ``path``."""
+    """Turn whatever a full disk, a quota or a limit of file sizes raises in the block into an error of a path.
+
+    Args:
+        path: The path that the error names.
+
+    Raises:
+        OSError: ENOSPC, EDQUOT or EFBIG, by the number or the message of what was raised.
+    """
     try:
         yield
     except Exception as error:  # safetensors, HDF5 and others have errors of their own for it
-        if not disk_full(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path)) from error
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), os.fspath(path)) from error
+        raise
 
 
 @contextlib.contextmanager
@@ -65,7 +66,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         The temporary path to write to.
 
     Raises:
-        OSError: ENOSPC, naming ``path``, for whatever the writing library raises when the disk is full.
+        OSError: See :func:`naming_full_disk`.
     """
     target = Path(path)
     name = target.name if len(os.fsencode(target.name)) < 230 else fingerprint(target.name)
@@ -202,17 +203,37 @@ def files_below(root: str | os.PathLike[str]) -> list[Path]:
     Returns:
         Paths that begin with ``root``, sorted.
     """
-    found: list[Path] = []
+    return sorted(path for path in _walk(root) if path.is_file())
+
+
+def unreachable_below(root: str | os.PathLike[str]) -> list[tuple[Path, str]]:
+    """List what :func:`files_below` cannot reach in a folder, with the reason and the remedy.
+
+    Args:
+        root: The folder.
+
+    Returns:
+        Links to files that are missing, and folders that may not be read; paths begin with ``root``, sorted.
+    """
+    lost = "a link to a file that is missing: get the file (`git annex get`), or remove the link"
+    locked: list[OSError] = []
+    paths = _walk(root, locked.append)
+    found = [(path, lost) for path in paths if path.is_symlink() and not path.exists()]
+    folders = [(Path(error.filename), "a folder that cannot be read: change its permissions") for error in locked]
+    return sorted(found + folders)
+
+
+def _walk(root: str | os.PathLike[str], onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Yield all that is no folder in a folder and in all folders in it; see :func:`files_below`."""
     entered: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
         status = Path(folder).stat()
         if (status.st_dev, status.st_ino) in entered:
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(folder, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in found if path.is_file())
+        yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 
 def short_name(name: str, longest: int = 200) -> str:

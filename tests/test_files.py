@@ -1,10 +1,20 @@
 """Files are written whole or not at all, and for all whom the umask allows."""
 
+import errno
 import os
 
 import pytest
 
-from alan.files import atomic, files_below, read_json, redact, short_name, write_json, write_text
+from alan.files import (
+    atomic,
+    files_below,
+    read_json,
+    redact,
+    short_name,
+    unreachable_below,
+    write_json,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -74,6 +84,20 @@ def test_passwords_are_not_written_to_json(tmp_path):
     assert read_json(tmp_path / "a.json") == {"storage": "mysql://u:***@db/x"}
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_errors_of_libraries_that_cannot_write_name_the_file(tmp_path, number):
+    def fail(error):
+        with atomic(tmp_path / "file"):
+            raise error
+
+    for error in (RuntimeError(f"I/O error: {os.strerror(number)} (os error {number})"), OSError(number, "x")):
+        with pytest.raises(OSError, match=os.strerror(number)) as caught:
+            fail(error)
+        assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / "file"))
+    with pytest.raises(RuntimeError, match="other"):
+        fail(RuntimeError("other"))
+
+
 def test_files_of_linked_folders_are_found_once(tmp_path):
     inside, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
     for path in (inside / "b" / "2.png", inside / "1.png", inside / ".hidden" / "x.png", elsewhere / "3.png"):
@@ -87,6 +111,26 @@ def test_files_of_linked_folders_are_found_once(tmp_path):
     found = [path.relative_to(inside).as_posix() for path in files_below(inside)]
     assert found == ["1.png", "a/3.png", "b/2.png"]
     assert files_below(tmp_path / "nowhere") == []
+
+
+def test_what_cannot_be_reached_is_listed_with_its_reason(tmp_path, monkeypatch):
+    (tmp_path / "a" / "locked").mkdir(parents=True)
+    (tmp_path / "a" / "file").touch()
+    for name in ("file", "nowhere", "loop"):
+        (tmp_path / f"to {name}").symlink_to({"file": "a/file", "loop": "to loop"}.get(name, name))
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = [
+        (path.relative_to(tmp_path).as_posix(), why.partition(":")[0]) for path, why in unreachable_below(tmp_path)
+    ]
+    link = "a link to a file that is missing"
+    assert found == [("a/locked", "a folder that cannot be read"), ("to loop", link), ("to nowhere", link)]
 
 
 def test_long_names_are_shortened_and_stay_apart():

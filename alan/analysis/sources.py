@@ -21,7 +21,7 @@ from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanWarning, DataError, ParameterError
-from alan.files import files_below
+from alan.files import files_below, unreachable_below
 
 #: Suffixes of frame stores.
 STORES = (".h5", ".hdf5")
@@ -222,11 +222,7 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
             series[path.parent, match[1], path.suffix.lower()].append((int(match[2]), path))
         else:
             yield from _file(path, path.relative_to(given).as_posix(), chosen=False)
-    for path in given.rglob("*"):
-        if path.is_symlink() and not path.exists():
-            yield path, "a link to a file that is missing"
-        elif path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
-            yield path, "a folder that cannot be read: change its permissions"
+    yield from unreachable_below(given)
     for numbered in series.values():
         paths = tuple(path for _, path in sorted(numbered))
         yield _Found(paths, paths[0].relative_to(given).as_posix())

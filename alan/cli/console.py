@@ -66,7 +66,7 @@ def console(options: Options) -> Iterator[None]:
     handlers = [_handler(_Terminal(), logging.WARNING if options.quiet else logging.INFO)]
     if options.log_file is not None:
         Path(options.log_file).parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(options.log_file, encoding="utf-8")
+        file = logging.FileHandler(options.log_file, encoding="utf-8", errors="backslashreplace")
         handlers.append(_handler(file, logging.DEBUG, "%(asctime)s %(levelname)s %(message)s"))
     level, showwarning, bars = _log.level, warnings.showwarning, os.environ.get(NO_BARS)
     _log.setLevel(min(handler.level for handler in handlers))

@@ -9,6 +9,7 @@ import re
 from alan.errors import AlanError, is_out_of_memory
 
 _PLACE = "check who may read and write there, or give another place"
+_DEVICE = "check the disk or the network drive, then run again"
 _PROCESSES = "raise the limit of processes (ulimit -u), or use fewer workers"
 #: Error numbers of the file system that a user can do something about, and what.
 _REMEDIES = {
@@ -26,10 +27,14 @@ _REMEDIES = {
     errno.ENFILE: "close other programs: the system has no more files to open",
     errno.EAGAIN: _PROCESSES,
     errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.ELOOP: "a link leads to itself; give another place",
+    **dict.fromkeys((errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT), _DEVICE),
 }
 #: Last line of a traceback for errors of this package, and of the system.
 _RAISED = re.compile(r"alan\.errors\.\w+: (.+)")
 _SYSTEM = re.compile(r"\w+: \[Errno (\d+)\] (.+?)(?:: '(.+)')?$")
+#: What ends a name in a text.
+_ENDS = re.compile(r"[\"\n,]")
 #: Errors of process pools, joblib and torch's launcher for a process that was killed.
 _LOST_PROCESS = {"BrokenProcessPool", "TerminatedWorkerError", "ProcessExitedException"}
 #: What the libraries say when a limit of the system is reached, without an error number.
@@ -49,6 +54,8 @@ def in_one_line(error: BaseException) -> str | None:
     name, text = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, AlanError) or name == "MisconfigurationException":
         return str(error)
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return _of_a_name(error)
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     if name == "ProcessRaisedException":
         return _of_another_process(str(error))
@@ -65,7 +72,15 @@ def in_one_line(error: BaseException) -> str | None:
     where = getattr(error, "filename2", None) or getattr(error, "filename", None)
     full = number in (errno.ENOSPC, errno.EDQUOT)
     what = "no space left on disk" if full else os.strerror(number).lower()
-    return f"{where or 'output'}: {what}; {_REMEDIES[number]}"
+    where = where or ("input or output" if _REMEDIES[number] == _DEVICE else "output")
+    return f"{where}: {what}; {_REMEDIES[number]}"
+
+
+def _of_a_name(error: UnicodeEncodeError) -> str:
+    """The line of a file name that cannot be written into a text."""
+    parts = _ENDS.split(error.object[: error.start])[-1], _ENDS.split(error.object[error.start :])[0]
+    name = "".join(parts).encode("utf-8", "surrogateescape")
+    return f"the file name {name!r} is not UTF-8: rename the file (convmv does so for whole folders)"
 
 
 def _of_another_process(text: str) -> str | None:

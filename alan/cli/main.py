@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -174,6 +175,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see :data:`EXIT_CODES`.
     """
+    _open_streams()
     try:
         options, arguments = common_options(sys.argv[1:] if args is None else args)
     except AlanError as error:
@@ -194,6 +196,17 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"alan: error: {line}\n")
         return 2
+
+
+def _open_streams() -> None:
+    """Open the standard streams that the caller has closed, so that no file of the run takes their numbers."""
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)
+            if null != number:
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
 
 
 def _exit_code(arguments: list[str]) -> int:

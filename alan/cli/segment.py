@@ -132,7 +132,8 @@ def segment(
         for name in model.structures:
             _log.info("%s: %d of %d segments are empty", name, found.n_empty(name), len(found.rows))
         _log.info("%s: %d frames, look at %s", folder, len(found.rows), folder / (_SHEET if sheet else TABLE))
-        report_failures(folder / FAILURES, found.failures, len(stills.names), strict=strict)
+        failures = [*stills.failures, *found.failures]
+        report_failures(folder / FAILURES, failures, len(stills.names) + len(stills.failures), strict=strict)
     return folder
 
 

@@ -21,7 +21,7 @@ from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.readers.base import SIMULATION, is_simulated
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanError, AlanWarning, DataError
-from alan.files import files_below, fingerprint, read_json, short_name, write_json, write_rows
+from alan.files import files_below, fingerprint, read_json, short_name, unreachable_below, write_json, write_rows
 from alan.runs import FAILURES, Run, open_run, report_failures
 from alan.workers import end_with
 
@@ -121,7 +121,7 @@ def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
     if not root.is_dir():
         raise DataError(f"{root}: no such file or folder; check the spelling")
     loops: dict[str, _Loop] = {}
-    passed: list[tuple[str, str]] = []
+    passed = [(path.relative_to(root).as_posix(), reason) for path, reason in unreachable_below(root)]
     for path in files_below(root):
         if not is_cine(path):
             continue

@@ -17,7 +17,7 @@ from alan.data.readers.patients import picture_id
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
-from alan.files import digest, files_below, fingerprint, short_name
+from alan.files import digest, files_below, fingerprint, short_name, unreachable_below
 
 
 class Still(NamedTuple):
@@ -41,9 +41,11 @@ class Stills(Protocol):
         names: Unique names of the frames, which are valid file names.
         preprocessing: The resizing of the frames.
         fingerprint: Fingerprint of all frames, or empty if frames may be added later.
+        failures: Name and reason of what is not among the frames because it cannot be reached.
     """
 
     names: Sequence[str]
+    failures: Sequence[tuple[str, str]]
     preprocessing: Preprocessing
     fingerprint: str
 
@@ -118,6 +120,11 @@ class PictureStills:
                 "`alan frames`"
             )
         self.names: Sequence[str] = tuple(names)
+        self.failures: Sequence[tuple[str, str]] = [
+            (path.relative_to(folder).as_posix(), reason)
+            for path, reason in unreachable_below(folder)
+            if path.is_dir() or path.suffix.lower() in PICTURES
+        ]
         self._facts = read_manifest(root / MANIFEST)
         self._spacing = spacing
 
@@ -150,6 +157,8 @@ class StoreStills:
     Raises:
         ParameterError: ``spacing`` is given for a store of one pixel size.
     """
+
+    failures: Sequence[tuple[str, str]] = ()
 
     def __init__(self, store: FrameStore, index: IntArray, spacing: Spacing | None = None) -> None:
         self.preprocessing, self.fingerprint = store.preprocessing, store.fingerprint

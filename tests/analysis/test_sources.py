@@ -112,7 +112,9 @@ def test_copies_links_and_archives_are_left_out_by_name(tmp_path):
     sources, left_out = find_sources([tmp_path])
     assert [source.path.name for source in sources] == ["a.avi", "empty.avi", "empty2.avi"]
     reasons = [f"a copy of the file of loop {sources[0].name}", "a link to a file that is missing"]
-    assert sorted(reason for _, reason in left_out) == sorted([*reasons, "an archive of files: unpack it"])
+    assert sorted(reason.partition(": get")[0] for _, reason in left_out) == sorted(
+        [*reasons, "an archive of files: unpack it"]
+    )
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.gif", "a_1.tif", "a.dcm", "a.nii.gz", "a", "a.h5", "a.csv"])

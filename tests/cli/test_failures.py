@@ -92,6 +92,13 @@ def test_an_error_of_the_file_system_names_the_file():
     assert in_one_line(full) == "a.h5: no space left on disk; free some, run again"
     moved = OSError(errno.EACCES, "Permission denied", "a.part", None, "a.h5")
     assert in_one_line(moved).startswith("a.h5: permission denied; check who may read and write there")
+    quota = OSError(errno.EDQUOT, "Disk quota exceeded", "a.h5")
+    assert in_one_line(quota) == "a.h5: no space left on disk; free some, run again"
+    lost = OSError(errno.ESTALE, "Stale file handle")
+    assert (
+        in_one_line(lost)
+        == "input or output: stale file handle; check the disk or the network drive, then run again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +127,9 @@ def test_an_error_of_the_package_is_its_own_line():
     assert in_one_line(DataError("a.h5: no such file")) == "a.h5: no such file"
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), KeyError("lv"), OSError(errno.EIO, "I/O error")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), KeyError("lv"), OSError(errno.EBADF, "Bad file")]
+)
 def test_an_error_of_the_program_is_none(error):
     assert in_one_line(error) is None
 

@@ -488,6 +488,15 @@ sys.exit(9 if "torch" in sys.modules else code)
     assert done.stderr == f"alan: error: a.h5: no such {words}\n"
 
 
+def test_closed_streams(tmp_path):
+    script = (
+        f"exec {sys.executable} -m alan prepare --kind camus --root nowhere --out a.h5 --log-file log <&- >&- 2>&-"
+    )
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "alan: error: nowhere: no such folder" in (tmp_path / "log").read_text()
+
+
 def test_python_dash_m():
     done = subprocess.run([sys.executable, "-m", "alan", "--version"], capture_output=True, text=True, check=False)
     assert done.returncode == 0

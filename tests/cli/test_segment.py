@@ -177,12 +177,14 @@ def test_a_network_in_place_of_white_boxes(alan, pictures, tmp_path):
 @pytest.mark.filterwarnings("always::alan.errors.AlanWarning")
 def test_a_damaged_picture_is_skipped_and_listed(alan, models, pictures, tmp_path):
     (pictures / "b.jpg").write_bytes(b"no picture")
+    (pictures / "dead.png").symlink_to("nowhere.png")
+    (pictures / "dead.txt").symlink_to("nowhere.txt")
     ran = alan("segment", "--input", pictures, *models, "--out", tmp_path / "run")
     assert ran.code == 0, ran.err
-    assert any("skipped 1 of 5 files" in line and "b.jpg" in line for line in ran.lines)
+    assert any("skipped 2 of 6 files" in line and "dead.png: a link" in line for line in ran.lines)
     assert "b" not in set(pd.read_csv(tmp_path / "run" / "segments.csv").frame)
-    assert list(pd.read_csv(tmp_path / "run" / "failures.csv").file) == ["b"]
-    with pytest.raises(SkippedError, match="skipped 1 of 5"):
+    assert list(pd.read_csv(tmp_path / "run" / "failures.csv").file) == ["dead.png", "b"]
+    with pytest.raises(SkippedError, match="skipped 2 of 6"):
         segment(str(pictures), str(tmp_path / "strict"), network=str(network(tmp_path)), strict=True)
     assert len(pd.read_csv(tmp_path / "strict" / "segments.csv")) == 4 * 2
 

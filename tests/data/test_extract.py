@@ -1,6 +1,7 @@
 """Stills extracted from cine loops, and ``alan frames``."""
 
 import csv
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -140,6 +141,31 @@ def test_strict(tmp_path, root, capsys):
     assert "skipped 1 of 4 files" in capsys.readouterr().err
     assert len(rows(out)) == 3  # what could be decoded is there
     assert [name for name, _ in failures(out)] == ["bad.mp4"]
+
+
+def test_links_to_missing_files_are_listed(tmp_path, root):
+    (root / "p1" / "a3c.avi").symlink_to("../../objects/a3c.avi")
+    with pytest.warns(AlanWarning, match="skipped 1 of 4 files"):
+        extract_frames(str(root), str(tmp_path / "out"), every=100)
+    assert failures(tmp_path / "out")[0][0] == "p1/a3c.avi"
+    assert "git annex get" in failures(tmp_path / "out")[0][1]
+
+
+def test_a_name_that_is_not_utf8_is_named(tmp_path, root, capsys):
+    os.rename(root / "p1" / "a4c.avi", os.fsencode(root / "p1") + b"/caf\xe9.avi")  # noqa: PTH104
+    args = ["frames", "--root", str(root), "--out", str(tmp_path / "out"), "--log-file", str(tmp_path / "log")]
+    assert main(args) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert r"caf\xe9_0001.png' is not UTF-8: rename the file" in last
+
+
+def test_a_damaged_animation_is_listed(tmp_path, root, frames):
+    pages = [Image.fromarray(frame) for frame in frames]
+    pages[0].save(root / "a.gif", save_all=True, append_images=pages[1:])
+    (root / "a.gif").write_bytes((root / "a.gif").read_bytes()[:300])
+    with pytest.warns(AlanWarning, match="skipped 1 of 4 files"):
+        extract_frames(str(root), str(tmp_path / "out"), every=100)
+    assert failures(tmp_path / "out")[0][0] == "a.gif"
 
 
 def test_label_maps_are_no_loops(tmp_path, root, archives, frames):

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -93,7 +94,8 @@ class Campaign:
 
     def refuses(self, name, fault, ended, code, words, *, count=True):
         """A command must have ended with a code and one line that says why, and no traceback."""
-        lines = [line for line in ended.error.replace("\r", "\n").splitlines() if line.startswith("alan: ")]
+        error = re.sub(r"\r|\x1b\[A", "\n", ended.error)  # progress bars begin their lines so
+        lines = [line for line in error.splitlines() if line.startswith("alan: ")]
         is_line = "Traceback" not in ended.error and any(word in (lines or [""])[-1] for word in words)
         is_refusal = ended.code == code and is_line
         if count or not is_refusal:

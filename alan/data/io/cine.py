@@ -21,12 +21,14 @@ DICOM = (".dcm", ".dicom")
 def is_cine(path: Path) -> bool:
     """Check whether a file is a cine loop, by its suffix or by its contents (DICOM, TIFF stacks, animations).
 
+    A damaged TIFF file or animation counts as one, so that it is not passed over.
+
     Args:
         path: The file.
     """
     name = path.name.lower()
     if name.endswith((*STACKS, *ANIMATIONS)):
-        return count_pages(path) > 1
+        return count_pages(path) != 1
     return name.endswith((*VIDEOS, *DICOM, *MEDICAL)) or is_dicom(path)
 
 

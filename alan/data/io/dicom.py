@@ -92,6 +92,8 @@ class DicomFrames:
     def _open(self) -> VideoFrames | PixelFrames:
         path = self.path
         self.dataset = dataset = open_dicom(path)
+        if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+            raise DataError(f"{path}: holds pictures of floating point numbers; export it as whole numbers")
         if "PixelData" not in dataset:
             raise DataError(f"{path}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
         self._stated = attribute_number(dataset, "NumberOfFrames")

@@ -179,7 +179,11 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Deco
             begin, end = int(index * size), math.ceil((index + 1) * size)  # of bits, two frames may share a byte
             file.seek(start + begin)
             one.add_new("PixelData", vr or "OW", file.read(end - begin))
-            array, found = decoder.as_array(one, index=0, raw=True, validate=index == 0)
+            options = {
+                "validate": index == 0,
+                "correct_unused_bits": kind not in _GREY,
+            }  # they may be the low ones
+            array, found = decoder.as_array(one, index=0, raw=True, **options)
             yield _grey_frame(array, found["photometric_interpretation"], dataset)
 
 

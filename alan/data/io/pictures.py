@@ -120,14 +120,14 @@ class PageFrames:
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:
-    """Return the number of pages of a picture file without decoding them; 1 if it cannot be read."""
+    """Return the number of pages of a picture file without decoding them; 0 if it cannot be read."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # reading the pages reports it
         try:
             with reading(path, "picture") as source, _open(source) as image:
                 return _length(image)
         except DataError:
-            return 1
+            return 0
 
 
 def read_mask(path: str | os.PathLike[str], *, opaque: bool = False) -> MaskPicture:

@@ -37,6 +37,8 @@ _CONTAINERS = "avi,mov,matroska,asf,mpeg,mpegts,mpegvideo"
 #: Demuxers of video in DICOM: transport streams, MP4 and bare streams.
 _STREAMS = "mov,mpeg,mpegts,mpegvideo,m4v,h264,hevc"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+#: Sizes of the packets of transport streams, and the last box of a fragmented MP4 file.
+_PACKETS, _LAST_BOX = (188, 192, 204), b"mfro"
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
@@ -93,9 +95,11 @@ class VideoFrames:
         if self._data is None:
             n_bytes, formats = path.stat().st_size, _CONTAINERS
             source: Any = f"file:{path}"
-            check_complete(path, "bytes", _promised_bytes(path), n_bytes)
+            promised_bytes = _promised_bytes(path)
+            check_complete(path, "bytes", promised_bytes, n_bytes)
         else:
             n_bytes, source, formats = len(self._data), io.BytesIO(self._data), _STREAMS
+            promised_bytes = n_bytes
         options = {"format_whitelist": formats, "protocol_whitelist": "file"}
         converter = VideoReformatter()  # a frame of its own would start threads of its own
         matrix: bytes | None = None
@@ -109,6 +113,8 @@ class VideoFrames:
                 stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
                 stream.codec_context.thread_count = 1  # FFmpeg's messages are collected by thread
                 promised = _promised_frames(container, stream, path, n_bytes)
+                if not promised and not promised_bytes:
+                    _check_unstated(container.format.name, path, n_bytes)
                 check_size(path, (max(promised, 1) if self._whole else 1, stream.height, stream.width))
                 self._rate = float(stream.average_rate) if stream.average_rate else None
                 self._aspect = 1 / float(stream.sample_aspect_ratio or 1)
@@ -165,6 +171,22 @@ def _promised_frames(container: Any, stream: Any, path: Path, n_bytes: int) -> i
     stated: int = stream.frames
     # A whole AVI file may hold fewer frames than it states, since it counts those that a recorder dropped.
     return len(index) if stated and _is_whole_riff(path, n_bytes) else stated
+
+
+def _check_unstated(container: str, path: Path, n_bytes: int) -> None:
+    """Check a file whose container states neither frames nor bytes as far as that is possible, and warn of it."""
+    if container == "mpegts" and all(n_bytes % size for size in _PACKETS):
+        raise DataError(f"{path}: ends early, within a packet of {_PACKETS[0]} bytes; {GET_AGAIN}")
+    if "mov" in container:
+        with path.open("rb") as file:
+            file.seek(max(n_bytes - 16, 0))
+            if file.read()[4:8] == _LAST_BOX:
+                return
+    warnings.warn(
+        "its container does not state how many frames it holds, so that missing ones at the end cannot be "
+        "noticed; compare it with its source",
+        stacklevel=2,
+    )
 
 
 def _is_whole_riff(path: Path, n_bytes: int) -> bool:
@@ -230,8 +252,9 @@ def _log_of_ffmpeg() -> Iterator[list[Any]]:
 def _report(log: list[Any], path: Path) -> None:
     """Warn of FFmpeg's messages about a video that it decoded all the same."""
     lines = list(dict.fromkeys(f"{name}: {message.strip()}" for _, name, message in log))
-    if any("crc mismatch" in line.lower() for line in lines):
-        raise DataError(f"{path}: a check sum is wrong ({lines[0]}); {GET_AGAIN}")
+    for words, problem in (("crc mismatch", "a check sum is wrong"), ("ended prematurely", "ends early")):
+        if any(words in line.lower() for line in lines):
+            raise DataError(f"{path}: {problem} ({lines[0]}); {GET_AGAIN}")
     if lines:
         more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
         warnings.warn(f"FFmpeg reports {lines[0]!r}{more}", stacklevel=2)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from alan.data.sample import Record, Sample
 from alan.data.splits import check_split
 from alan.errors import AlanWarning, DataError
-from alan.files import digest, fingerprint, read_json
+from alan.files import digest, fingerprint, read_json, unreachable_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,6 +79,10 @@ class EchoDataset(ABC):
         self._files: list[list[Path]] = []
         self._options: dict[str, Any] = {}
         self._shared: list[Path] = []
+        unreachable = unreachable_below(self.root)
+        for reason in dict.fromkeys(reason for _, reason in unreachable):
+            files = [self._relative(path) for path, why in unreachable if why == reason]
+            self._skip("places that cannot be read", files, reason)
 
     @property
     def skipped(self) -> dict[str, int]:

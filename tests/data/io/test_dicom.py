@@ -103,6 +103,7 @@ def test_grey_comes_back_bit_by_bit(write, grey):
 def test_bits_that_are_not_stored_do_not_count(write):
     values = np.array([[[0, 2048, 4095, 4096 + 2048, 61440]]], np.uint16)  # overlays may lie above the 12 bits
     assert read_dicom(write(values, bits=12)).frames.tolist() == [[[0, 128, 255, 128, 0]]]
+    assert read_dicom(write(values << 4 | 15, bits=12, HighBit=15)).frames.tolist() == [[[0, 128, 255, 128, 0]]]
 
 
 def test_colour_is_reduced_to_luma(write):
@@ -553,6 +554,15 @@ def test_real_files_of_a_clinic():
 def test_no_pictures_in_it():
     with pytest.raises(DataError, match=r"test-SR.dcm: a DICOM file without pictures \(SR\)"):
         read_dicom(shipped("test-SR.dcm"))
+
+
+def test_pictures_of_floating_point_numbers(tmp_path, write, grey):
+    dataset = pydicom.dcmread(write(grey))
+    dataset.FloatPixelData = grey.astype(np.float32).tobytes()
+    del dataset.PixelData
+    dataset.save_as(tmp_path / "float.dcm")
+    with pytest.raises(DataError, match=r"float.dcm: holds pictures of floating point numbers; export it"):
+        read_dicom(tmp_path / "float.dcm")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -3,6 +3,7 @@
 import gc
 import os
 import struct
+import warnings
 from fractions import Fraction
 from pathlib import Path
 
@@ -113,6 +114,37 @@ def test_a_video_that_ends_early_is_never_read(tmp_path, name, codec, pixels, op
         except DataError:
             continue
         assert np.array_equal(frames, shown), f"{len(frames)} frames of {share:.3f}"  # only the index was lost
+
+
+def read_and_catch(path):
+    """Number of frames, 0 if the video is refused, and whether the reader warns that it cannot tell."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            count = len(read_video(path).frames)
+        except DataError:
+            return 0, False
+    return count, any("does not state how many frames" in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "warns"),
+    [
+        ("a.ts", {}, True),
+        ("a.mp4", {"movflags": "frag_keyframe+empty_moov"}, False),
+        ("a.mkv", {"live": "1"}, True),
+    ],
+)
+def test_a_video_of_unknown_length_is_read_with_a_warning(tmp_path, frames, name, options, warns):
+    write(tmp_path / name, np.concatenate([frames] * 4), "libx264", "yuv420p", options=options)
+    whole = (tmp_path / name).read_bytes()
+    assert read_and_catch(tmp_path / name) == (36, warns)
+    found = []
+    for share in np.linspace(0.01, 0.99, 25):
+        (tmp_path / name).write_bytes(whole[: int(share * len(whole))])
+        found.append(read_and_catch(tmp_path / name))
+    assert set(found) <= {(0, False), *((count, True) for count in range(1, 37))}
+    assert found.count((0, False)) > 12
 
 
 def test_both_numbers_are_named(tmp_path, archives):

@@ -19,7 +19,7 @@ from alan.data.readers.segments_ai import SegmentsAi
 from alan.data.readers.tmed import Tmed2
 from alan.data.sample import SPLITS, VIEWS
 from alan.data.splits import check_split
-from alan.errors import DataError, ParameterError
+from alan.errors import AlanWarning, DataError, ParameterError
 
 # kind, reader, writer's options, other options of the reader that change what is read (None: it has none)
 CASES = {
@@ -193,6 +193,14 @@ class TestEveryDataset:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert open_dataset(case[0], case[2]).skipped == {}
+
+    def test_a_link_to_a_missing_file_is_listed(self, case):
+        kind, _, root, _ = case
+        (root / "more").symlink_to("../objects/more")
+        with pytest.warns(AlanWarning, match="skipped 1 places that cannot be read"):
+            (failure,) = open_dataset(kind, root).failures
+        assert failure.file == "more"
+        assert "git annex get" in failure.reason
 
     @pytest.mark.filterwarnings("default")
     def test_a_damaged_file_is_listed_by_check_and_prepare(self, case, tmp_path, capsys):
