@@ -223,7 +223,7 @@ def test_the_simulator_waits_for_no_training_library():
 
 def test_other_os_errors_are_not_hidden(monkeypatch):
     def broken(_):
-        raise OSError(errno.EIO, "I/O error")
+        raise OSError(errno.EBADF, "I/O error")
 
     monkeypatch.setattr(cli, "_run", broken)
     with pytest.raises(OSError, match="I/O"):
