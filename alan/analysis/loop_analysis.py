@@ -107,7 +107,7 @@ def analyze_loop(
         return LoopAnalysis(replace(base, status="left out", reason=reason), thumbnails=thumbnails)
     maps = model.maps(frames)
     timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
-    result = _measure(base, loop, model, timeline=timeline, maps=maps, settings=settings)
+    result, timeline = _measure(base, loop, model, timeline=timeline, maps=maps, settings=settings)
     boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}
     return LoopAnalysis(result, timeline.labels, ParcelEvidence(maps, boxes), thumbnails)
 
@@ -120,7 +120,12 @@ def _measure(
     timeline: Timeline,
     maps: NDArray[np.uint8],
     settings: LoopSettings,
-) -> LoopResult:
+) -> tuple[LoopResult, Timeline]:
+    """Measure a loop.
+
+    Returns:
+        The result, and the outlines that were measured: those of end-diastole and end-systole are made anew.
+    """
     assert base.view is not None
     view, structures = base.view, model.structures(base.view.view)
     grid = Grid((loop.shape[0] / model.size, loop.shape[1] / model.size), loop.pixel_mm, loop.pixel_aspect)
@@ -160,7 +165,7 @@ def _measure(
         pair = model.views[view.view]["lv"]
         draws = sample_beats(pair, maps, timeline.phase, grid, used, n=settings.samples, seed=settings.seed)
         summary |= with_intervals(summary, draws, counted, model.spread)
-    return replace(
+    result = replace(
         base,
         structures=structures,
         heart_rate_bpm=Measure(measures.rate(beats, loop.times_s)),
@@ -179,6 +184,7 @@ def _measure(
         flags=flags,
         **summary,
     )
+    return result, timeline
 
 
 def _view(

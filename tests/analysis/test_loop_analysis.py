@@ -1,0 +1,60 @@
+"""The outlines of a result are those that were measured."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from alan.analysis import LoopSettings
+from alan.analysis.loop_analysis import analyze_loop
+from alan.analysis.timeline import TimeSettings
+from alan.cardiac import ejection_fraction, simpson_volume
+
+from .test_timeline import BlockModel, beating
+
+SPACING = (0.5, 0.4)
+
+
+class MapModel(BlockModel):
+    """A model whose frames are its parcel maps."""
+
+    bank, spread = None, {}
+
+    def resize(self, frames):
+        return frames
+
+    def maps(self, frames):
+        return frames
+
+
+def made_loop(maps):
+    return SimpleNamespace(
+        name="loop",
+        patient="p",
+        shape=maps.shape[1:],
+        screen_shape=maps.shape[1:],
+        box=(slice(0, 20), slice(0, 20)),
+        inside=np.ones(maps.shape[1:], bool),
+        times_s=np.arange(len(maps)) / 25,
+        pixel_mm=SPACING,
+        fan=None,
+        r_waves_s=None,
+        notes=(),
+        chunks=lambda n: iter([maps]),
+    )
+
+
+def test_the_labels_are_the_outlines_that_were_measured():
+    maps, _ = beating()
+    # with the mean of both lists in every frame, the list of end-systole gives another outline
+    settings = LoopSettings(view="A4C", samples=0, time=TimeSettings(phases=False))
+    found = analyze_loop(made_loop(maps), MapModel(), settings, {})
+    for value, name in enumerate(found.result.structures, 1):
+        areas = [frame.area_px[name] for frame in found.result.frames]
+        assert areas == (found.labels == value).sum((1, 2)).tolist()
+    assert len(found.result.beats) == 2
+    for beat in found.result.beats:
+        edv, esv = (simpson_volume(found.labels[frame] == 1, SPACING) for frame in (beat.ed, beat.es))
+        assert beat.edv_ml.value == pytest.approx(edv)
+        assert beat.esv_ml.value == pytest.approx(esv)
+        assert beat.ef_percent.value == pytest.approx(ejection_fraction(edv, esv))
