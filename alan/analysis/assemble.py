@@ -41,6 +41,8 @@ def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
         try:
             config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
             structures, phases = list(config["structures"]), config["phases"]
+        except FileNotFoundError as error:
+            raise DataError(f"{folder}: no run of `alan name` (it has no {CONFIG}): give its folder") from error
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise DataError(f"{folder}: no run of `alan name` ({error}): give its folder") from error
         if phases and sorted(phases) != sorted(PHASES):

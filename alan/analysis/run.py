@@ -136,7 +136,7 @@ def analyze_files(
         The results.
 
     Raises:
-        ParameterError: An argument is out of its bounds, or ``key`` lies inside ``out``.
+        ParameterError: An argument is out of its bounds, or ``key`` or an input lies inside ``out``.
         DataError: An input does not exist, no loop is found, or the model is missing.
         ConfigError: The folder contains a run with another configuration.
         SkippedError: A file could not be decoded, or was left out and ``strict`` is True; everything else is done.
@@ -144,6 +144,9 @@ def analyze_files(
     folder = Path(out)
     if key is not None and Path(key).resolve().is_relative_to(folder.resolve()):
         raise ParameterError(f"key is {key}: give a file outside {folder}, whose files hold no identifier")
+    within = [path for path in inputs if Path(path).resolve().is_relative_to(folder.resolve())]
+    if within:
+        raise ParameterError(f"out is {folder}, the folder of the input {within[0]}: give another folder")
     model = AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
     if model.bank is None and settings.loop.view is None:
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")

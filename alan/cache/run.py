@@ -133,7 +133,7 @@ def write_cache(
                 enable_model_summary=False,
                 use_distributed_sampler=False,  # the writer distributes the frames: a rank can resume
             )
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             raise ParameterError(
                 f"accelerator={accelerator!r}, devices={devices!r}, strategy={strategy!r}: {error} "
                 "Take auto, or cpu"

@@ -60,6 +60,8 @@ def assemble(
     if unknown or not views:
         given = repr(unknown[0]) if unknown else "empty"
         raise ConfigError(f"views is {given}: give some of {', '.join(VIEWS)}")
+    if not boxes:
+        raise ConfigError("boxes is empty: give the run folders of `alan name`")
     from alan.analysis.assemble import draw_bank, read_boxes
     from alan.analysis.manifest import SUFFIX
     from alan.analysis.model import BOXES, AnalysisModel

@@ -44,4 +44,5 @@ def check(
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for file, reason, remedy in rows:
         sys.stdout.write(f"{file:<{widths[0]}}  {reason:<{widths[1]}}  {remedy}\n")
-    raise SkippedError(f"{root}: {len(problems)} problems in {samples} samples, see the table")
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    raise SkippedError(f"{root}: {count} in {samples} samples, see the table")

@@ -9,19 +9,25 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Interval
 
 from alan.bounds import PositiveInt, bounded
 from alan.shipped import config_file
 
 _log = logging.getLogger(__name__)
 
+#: Number of patients of an archive, as the simulator takes it.
+_Patients = Annotated[int, Interval(ge=3, le=9999)]
+
 
 @bounded
 def demo(
     out: str = "runs/demo",
     *,
-    patients: int = 240,
-    studies: int = 100,
+    patients: _Patients = 240,
+    studies: _Patients = 100,
     seed: int = 0,
     fast: bool = False,
     workers: PositiveInt | None = None,

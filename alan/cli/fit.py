@@ -167,8 +167,9 @@ class AlanCLI(LightningCLI):
             callbacks.append(TQDMProgressBar(refresh_rate=5))
         try:
             return self.trainer_class(**{**settings, "callbacks": callbacks, **kwargs})
-        except ValueError as error:  # an accelerator, a strategy ... that does not exist
-            raise ConfigError(f"trainer: {error}") from error
+        except (ValueError, TypeError, ImportError) as error:  # an accelerator, a strategy ... that does not exist
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"trainer: {reason} Give other --trainer options, or leave them out") from error
 
     def _checkpoints(self, folder: Path, metrics: JsonLinesLogger) -> list[Callback]:
         """The best checkpoint of modules that validate, then the last one, which holds the best score."""

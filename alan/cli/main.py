@@ -99,7 +99,12 @@ def _is_group(word: str) -> bool:
 
 
 #: Verbs that take arguments before their options, to the option that takes them and whether it is a list.
-_LEADING = {"analyze": ("inputs", True), "export": ("model", False)}
+_LEADING = {
+    "analyze": ("inputs", True),
+    "export": ("model", False),
+    "report": ("run", False),
+    "segment": ("input", False),
+}
 
 
 def _name_files(verb: str, args: list[str]) -> list[str]:
@@ -162,6 +167,9 @@ def _run(args: list[str]) -> None:
         function = getattr(importlib.import_module(module), name)
         _quiet_lightning()
         _call(function, verb, rest)
+    elif verb.startswith("-"):
+        options = ("--quiet", "--log-file", "--help", "--version")
+        raise ConfigError(f"unknown option {verb!r}: {nearest(verb, options)}")
     else:
         raise ConfigError(f"unknown verb {verb!r}: {nearest(verb, [*VERBS, *LIGHTNING])}")
 

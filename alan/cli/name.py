@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from alan.bounds import NonNegativeFloat, PositiveInt, Seed, Share, bounded
 from alan.downstream.whitebox.steps import SIMULATION_STEPS, PostProcessing
+from alan.errors import ParameterError
 from alan.files import write_text
 from alan.runs import CONFIG, open_run
 
@@ -85,6 +86,8 @@ def name(
     from alan.parcels.model import load_parcels
 
     check_structures(structures)
+    if label_patients is not None and labels is None:
+        raise ParameterError(f"label_patients is {label_patients}: give labels, the store of those patients, too")
     stores = [FrameStore(path) for path in (store, labels) if path is not None]
     for one in stores:
         one.check_structures(structures)

@@ -26,8 +26,11 @@ _CONFIG = ("--config", "-c")
 _UNKNOWN = re.compile(
     r"Option '([^']+)' is not accepted|does not accept option '([^']+)'|unrecognized arguments: (\S+)"
 )
+_AMBIGUOUS = re.compile(r"ambiguous option: (\S+) could match (--\w+)")
 _VERB = re.compile(r"\b(fit|validate|test|predict)\.")
 _MISSING = re.compile(r"the following arguments are required: (.+)")
+#: A single word where a list is expected, which the remedy repeats as a list.
+_ONE_WORD = re.compile(r"^(\S+ is )([\w./-]+)(: give a list, such as )'\[one, another\]'$")
 #: A key with a value of the wrong type, a choice, a type and a class in a parser's message.
 _KEY = re.compile(r'^Parser key "([^"]+)": (.+?)\. Got value: (.*)$')
 _CHOICE = re.compile(r"Expected a typing\.Literal\[([^\]]*)\]")
@@ -47,6 +50,7 @@ _WORDS = {
 }
 #: Reasons of the types of a union in the parser's message, and reasons that add nothing.
 _UNION = re.compile(r'^Parser key "(?P<key>[^"]+)":.*?\n\s*Errors:\n(?P<reasons>.*?)\n\s*Given value', re.DOTALL)
+_GOT = re.compile(r"\. Got value: .*$")
 _IDLE = ("Expected a <class 'NoneType'>", "Not a valid subclass", "a class path", "a dict with")
 
 
@@ -75,14 +79,19 @@ def one_line(message: str, classes: Sequence[str] = ()) -> str:
     """
     union = _UNION.search(message)
     if union is None:
-        return _in_words(" ".join(message.split())[:400], classes)
+        return _as_list(_in_words(" ".join(message.split())[:400], classes))
     reasons = [" ".join(text.split()) for text in re.split(r"(?:^|\n)\s*- ", union["reasons"])]
-    telling = [_in_words(text, classes) for text in reasons if text and not text.startswith(_IDLE)]
+    telling = [_GOT.sub("", _in_words(text, classes)) for text in reasons if text and not text.startswith(_IDLE)]
     given = _GIVEN.search(message)
     # the reasons name an option below the key; the parser's own representation of it adds nothing
     nested = given is None or given[1].startswith(("NestedArg(", "Namespace("))
     value = "" if given is None or nested else f" is {' '.join(given[1].split())[:100]}"
-    return f"{union['key']}{value}: {'; '.join(telling)}"[:400]
+    return _as_list(f"{union['key']}{value}: {'; '.join(telling)}")[:400]
+
+
+def _as_list(message: str) -> str:
+    """Offer a single word, where a list is expected, as a list."""
+    return _ONE_WORD.sub(r"\1\2\3'[\2]'", message)
 
 
 def _in_words(message: str, classes: Sequence[str]) -> str:
@@ -174,6 +183,11 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise :class:`ConfigError` instead of printing the usage."""
+        if (found := _AMBIGUOUS.search(message)) is not None:  # an option and its form with +, that appends
+            given, nearest_option = (name.lstrip("-") for name in found.groups())
+            raise ConfigError(
+                f"option {given!r} is not known: did you mean {nearest_option!r}? (--help lists the options)"
+            ) from ex
         unknown = _UNKNOWN.search(message)
         if unknown is None:
             if "Problems parsing config" in message or message.startswith("Unexpected config"):

@@ -172,6 +172,8 @@ def test_bad_requests_are_refused_before_anything_is_written(archive, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ParameterError, match="outside"):
         analyze_files([root], out, FAST, key=out / "key.csv")
+    with pytest.raises(ParameterError, match="the folder of the input"):
+        analyze_files([root], root, FAST)
     with pytest.raises(DataError, match="no such"):
         analyze_files([root], out, AnalysisSettings(model="alan-simm"))
     with pytest.raises(DataError, match="no such file or folder"):

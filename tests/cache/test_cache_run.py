@@ -138,6 +138,7 @@ def test_input_size_and_stride_reach_the_backbone(tmp_path, inputs, options):
         ({"parcels": "p.safetensors"}, ParameterError, "parcels is given and what is cls, tokens"),
         ({"batch_size": 0}, ParameterError, "batch_size is 0"),
         ({"num_workers": -1}, ParameterError, "num_workers is -1"),
+        ({"accelerator": "cpu", "devices": "x"}, ParameterError, "devices='x'"),
         ({"frames": 0}, ParameterError, "frames is 0"),
         ({"frames": "most"}, ParameterError, "frames is 'most'"),
         ({"split": "test", "frames": "annotated"}, DataError, "no annotated frame in split 'test'"),

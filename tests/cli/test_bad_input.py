@@ -423,6 +423,16 @@ def an_accelerator_that_is_not_there_for_a_cache(tiny, folder):
     return cache(tiny, "--accelerator", ABSENT)
 
 
+@case("torch_xla", "Give other --trainer options")
+def an_accelerator_whose_library_is_not_installed(tiny, folder):
+    return fit("dino", tiny, "--trainer.accelerator=tpu")
+
+
+@case("int > 0", "Give other --trainer options")
+def devices_that_are_no_number(tiny, folder):
+    return fit("dino", tiny, "--trainer.accelerator=cpu", "--trainer.devices=x")
+
+
 @case("invalid accelerator name", "gpuu")
 def an_accelerator_that_does_not_exist(tiny, folder):
     return fit("dino", tiny, "--trainer.accelerator=gpuu")

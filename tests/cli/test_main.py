@@ -98,7 +98,11 @@ def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (["prepare", "--views", "A4C"], "views is A4C: give a list, such as '[one, another]'"),
+        (["prepare", "--views", "A4C"], "views is A4C: give a list, such as '[A4C]'"),
+        (["name", "--phases", "[EE]"], "phases is ['EE']: choose one of: ED, ES\n"),
+        (["analyze", "--input", "a"], "option 'input' is not known: did you mean 'inputs'? (--help lists"),
+        (["--quite", "doctor"], "unknown option '--quite': did you mean '--quiet'? choose one of: "),
+        (["demo", "--patients", "2"], "patients is 2: give a whole number from 3 to 9999"),
         (["prepare", "--size", "big"], "size is big: give a whole number"),
         (["prepare", "--frames", "few"], "frames is few: choose one of: all, annotated"),
         (["segment", "--frames", "few"], "frames is few: choose one of: all, annotated; give a whole number"),

@@ -130,6 +130,7 @@ def test_invalid_input_is_refused_and_leaves_nothing(alan, args, tmp_path):
         (["--postprocessing.median_radius", -1], "median_radius is -1"),
         (["--labels", "nowhere.h5"], "no such frame store"),
         (["--batch_size", 0], "batch_size is 0"),
+        (["--label_patients", 5], "label_patients is 5: give labels"),
         (["--postprocessing.medain_radius", 1], "did you mean 'median_radius'"),
     ):
         ran = alan(*args, "--out", out, *wrong)

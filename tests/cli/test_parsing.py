@@ -27,7 +27,7 @@ CASES = {
     ("--kind=a", "--size=null"): "size is None: give a whole number",
     ("--kind=a", "--ratio=x"): "ratio is x: give a number",
     ("--kind=a", "--flag=maybe"): "flag is maybe: give true or false",
-    ("--kind=a", "--views=A4C"): "views is A4C: give a list, such as '[one, another]'",
+    ("--kind=a", "--views=A4C"): "views is A4C: give a list, such as '[A4C]'",
     ("--kind=a", "--frames=few"): "frames is few: choose one of: all, annotated; give a whole number",
     ("--kind=a", "--how=z"): "how is z: choose one of: x, y",
     ("--kind=a", "--names=[a]"): "names is ['a']: give names and values, such as '{name: value}'",
