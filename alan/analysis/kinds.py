@@ -22,6 +22,7 @@ LoopKind = Literal[
     "m-mode",
     "spectral doppler",
     "contrast",
+    "volume",
     "several scenes",
     "not upright",
     "not an echo",
@@ -87,6 +88,8 @@ def kind_by_header(header: Header) -> Verdict | None:
             return Verdict("m-mode", "its header has a region whose columns are times")
     if any(region.content == "colour flow" for region in regions):
         return Verdict("colour doppler", "its header has a region of colour flow")
+    if header.attributes.get("volume"):
+        return Verdict("volume", "its frames are slices of a volume: export a plane as a loop")
     if header.attributes.get("contrast"):
         return Verdict("contrast", "its header names a contrast agent")
     return None

@@ -180,6 +180,8 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _O
             cine = read_cine(loop.path)
         except DataError as error:
             return index, _Outcome(failure=_without(str(error), loop.path))
+    if cine.attributes.get("volume"):
+        return index, _Outcome(failure="its frames are slices of a volume: export a plane as a loop")
     told = [_without(str(warning.message), loop.path) for warning in caught]
     outcome = _Outcome(_write_stills(cine, folder / _IMAGES, loop, every), "", list(cine.notes), told)
     write_json(record, asdict(outcome))

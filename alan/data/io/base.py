@@ -73,7 +73,8 @@ class Header:
         regions: Regions with their own scale, in the order of the file.
         notes: Conversions of grey values, orientation, times and pixel sizes that were applied.
         attributes: Further values from the header: ``heart_rate`` (beats per minute), ``r_wave_times`` (seconds),
-            ``contrast`` (1 where a contrast agent is named), ``modality`` (where it is not ultrasound).
+            ``contrast`` (1 where a contrast agent is named), ``volume`` (1 where frames are slices of a volume),
+            ``modality`` (where it is not ultrasound).
         patient: Pseudonymous key of the patient, or None.
         aspect: Height of a pixel divided by its width where the file states it without a size, or None.
     """

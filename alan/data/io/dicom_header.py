@@ -14,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.data.io.base import Region, Spacing, mean_frame_rate, times_at, variable_rate
+from alan.data.io.dicom_enhanced import frame_times, group_values, is_volume
 from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
 
 _FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
+#: Elements with frames per second, the more reliable one first.
+_RATES = ("CineRate", "RecommendedDisplayFrameRate")
+#: Frames per second that no machine reaches, and relative difference from which on two frame rates are unlike.
+_TOO_FAST, _UNLIKE = 1000, 0.1
 _CM = 3  # code of PhysicalUnitsXDirection (PS3.3, C.8.5.5)
 #: RegionSpatialFormat to what a region shows.
 _KINDS = {1: "2d", 2: "m-mode", 3: "spectrum", 4: "curve"}
@@ -44,19 +49,24 @@ _STUDY = ("PatientID", "IssuerOfPatientID", "PatientName", *MAY_BE_EMPTY)
 
 
 def lookup(dataset: Any, name: str, group: str) -> Any:
-    """Return an element of the dataset, or of the functional group that all frames share (enhanced files).
+    """Return an element of the dataset, or of a functional group where all frames agree (enhanced files).
 
     Args:
         dataset: The file.
         name: Keyword of the element.
         group: Keyword of the functional group that holds it.
+
+    Returns:
+        The value; None if it is missing, and with a warning if it differs from frame to frame.
     """
     if dataset.get(name) is not None:
         return dataset.get(name)
-    for shared in dataset.get("SharedFunctionalGroupsSequence") or ():
-        for part in shared.get(group) or ():
-            return part.get(name)
-    return None
+    if not group or not (values := group_values(dataset, group, name)):
+        return None
+    if len({str(value) for value in values}) > 1:
+        warnings.warn(f"{name} differs from frame to frame and is not used", stacklevel=2)
+        return None
+    return values[0]
 
 
 def attribute_number(dataset: Any, name: str) -> float | None:
@@ -81,6 +91,9 @@ def numbers(dataset: Any, name: str, group: str = "") -> list[float]:
 def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, float | None, tuple[str, ...]]:
     """Return times and rate of the frames (PS3.3, C.7.6.5).
 
+    FrameTime is used where FrameIncrementPointer points to it, else FrameTimeVector, the times in the functional
+    groups of the frames, FrameTime, CineRate, RecommendedDisplayFrameRate.
+
     Args:
         dataset: The file.
         count: Number of frames.
@@ -101,12 +114,21 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
             notes.append("FrameTimeVector does not increase and is not used")
         else:
             return times, mean_frame_rate(times), (*notes, *variable_rate(times))
+    moments, how = frame_times(dataset, count)
+    if moments is not None:
+        return moments, mean_frame_rate(moments), (*notes, *how, *variable_rate(moments))
+    notes += how
+    rates = {name: rate for name in _RATES if (rate := attribute_number(dataset, name) or 0) > 0}
     if step is not None and step > 0:
-        return times_at(1000 / step, count), 1000 / step, tuple(notes)
-    for name in ("CineRate", "RecommendedDisplayFrameRate"):
-        rate = attribute_number(dataset, name)
-        if rate is not None and rate > 0:
-            return times_at(rate, count), rate, (*notes, f"times by {name}")
+        rate, cine = 1000 / step, rates.get("CineRate")
+        if rate > _TOO_FAST and any(abs(step * other - 1) <= _UNLIKE for other in rates.values()):
+            rate = 1 / step
+            notes.append(f"FrameTime is {step:.4g}, which is in seconds by the rate that is stated beside it")
+        elif cine and abs(rate / cine - 1) > _UNLIKE:
+            notes.append(f"FrameTime states {rate:.4g} frames per second, CineRate {cine:.4g}: FrameTime is used")
+        return times_at(rate, count), rate, tuple(notes)
+    for name, rate in rates.items():
+        return times_at(rate, count), rate, (*notes, f"times by {name}")
     return None, None, tuple(notes)
 
 
@@ -182,7 +204,7 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
 
 
 def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
-    """Return heart rate, times of R waves, use of contrast, and a modality other than ultrasound, where stated."""
+    """Return heart rate, times of R waves, contrast, slices of a volume, and a modality other than ultrasound."""
     found: dict[str, float | str | tuple[float, ...]] = {}
     rate = attribute_number(dataset, "HeartRate")
     if rate is not None and rate > 0:
@@ -192,6 +214,8 @@ def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
         found["r_wave_times"] = tuple(time / 1000 for time in waves)
     if dataset.get("ContrastBolusAgent") or dataset.get("ContrastBolusAgentSequence"):
         found["contrast"] = 1.0
+    if is_volume(dataset):
+        found["volume"] = 1.0
     modality = str(dataset.get("Modality") or "")
     if modality not in ("", "US"):
         found["modality"] = modality

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from alan.arrays import ByteArray
 from alan.data.io.base import GET_AGAIN, ClippedReader, check_complete, check_size
 from alan.data.io.dicom_apart import DecodedApart
+from alan.data.io.dicom_enhanced import differs
 from alan.data.io.dicom_header import attribute_number, lookup, numbers
 from alan.data.io.frames import DecodedFrame, GreyMapping
 from alan.data.io.grey import GreyRange, Window, grey_mapping, luma, to_grey
@@ -60,6 +61,8 @@ class PixelFrames:
         self._kind = str(dataset.get("PhotometricInterpretation", ""))
         if self._kind not in (*_GREY, *_COLOUR):
             raise DataError(f"{path}: holds pictures of the kind {self._kind!r}; export it as grey or RGB")
+        if differs(dataset, "PixelValueTransformationSequence", "RescaleSlope"):
+            raise DataError(f"{path}: has another RescaleSlope in each frame; export it with one for all")
         sizes = (int(attribute_number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
         rows, columns, allocated = sizes
         check_size(path, (count if whole else 1, rows, columns), max(allocated // 8, 1))
