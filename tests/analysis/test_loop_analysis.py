@@ -37,6 +37,7 @@ def made_loop(maps):
         inside=np.ones(maps.shape[1:], bool),
         times_s=np.arange(len(maps)) / 25,
         pixel_mm=SPACING,
+        pixel_aspect=SPACING[0] / SPACING[1],
         fan=None,
         r_waves_s=None,
         notes=(),
