@@ -26,6 +26,8 @@ from alan.errors import ConfigError
 
 #: Number of frames to decode at a time.
 _BATCH = 32
+#: Note of a loop whose left and right were swapped.
+_MIRRORED = "left and right are swapped for the analysis (mirror)"
 
 
 @bounded
@@ -38,12 +40,15 @@ class LoopSettings:
         time: Temporal consistency of the outlines.
         samples: Number of white boxes to draw from the posterior for the intervals; 0 gives no intervals.
         seed: Seed of the draws.
+        mirror: Whether left and right of the loops are swapped for the analysis, as for laboratories that show the
+            left ventricle on the left side; outlines and pictures keep the orientation of the file.
     """
 
     view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None
     time: TimeSettings = field(default_factory=TimeSettings)
     samples: Annotated[int, Interval(ge=0, le=1000)] = 40
     seed: int = 0
+    mirror: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ def analyze_loop(
         DataError: The file cannot be decoded any more.
     """
     frames = np.concatenate([model.resize(part) for part in loop.chunks(_BATCH)])
+    if settings.mirror:
+        frames = np.ascontiguousarray(frames[..., ::-1])
     view, thumbnails = _view(model, frames, settings.view)
     rows, columns = loop.box
     base = LoopResult(
@@ -98,7 +105,7 @@ def analyze_loop(
         pixel_mm=loop.pixel_mm,
         pixel_aspect=loop.pixel_aspect,
         frame_rate_hz=mean_frame_rate(loop.times_s),
-        notes=loop.notes,
+        notes=(*loop.notes, *((_MIRRORED,) if settings.mirror else ())),
         provenance=provenance,
     )
     if view.view not in model.views:
@@ -109,7 +116,10 @@ def analyze_loop(
     timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
     result, timeline = _measure(base, loop, model, timeline=timeline, maps=maps, settings=settings)
     boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}
-    return LoopAnalysis(result, timeline.labels, ParcelEvidence(maps, boxes), thumbnails)
+    labels = timeline.labels
+    if settings.mirror:
+        labels, maps = np.ascontiguousarray(labels[..., ::-1]), np.ascontiguousarray(maps[..., ::-1])
+    return LoopAnalysis(result, labels, ParcelEvidence(maps, boxes), thumbnails)
 
 
 def _measure(
@@ -140,6 +150,7 @@ def _measure(
     numbers = [] if curves is None else [measures.measure_beat(beat, curves) for beat in beats]
     used = measures.select_beats(beats)
     sized = loop.pixel_mm is not None
+    inside = loop.inside[:, ::-1] if settings.mirror else loop.inside
     flags = find_flags(
         Evidence(
             n_frames=len(maps),
@@ -147,7 +158,7 @@ def _measure(
             times=loop.times_s,
             view=view,
             has_fan=loop.fan is not None,
-            inside=model.resize(loop.inside[None].astype(np.uint8) * 255)[0] > 127,
+            inside=model.resize(inside[None].astype(np.uint8) * 255)[0] > 127,
             cavity=masks.get("lv"),
             curves=curves,
             beats=beats,

@@ -22,6 +22,7 @@ def analyze(
     opinions: list[str] | None = None,
     runtime: Literal["torch", "onnx"] = "torch",
     view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None,
+    mirror: bool = False,
     patient: str | None = None,
     spacing: list[float] | None = None,
     frame_rate: PositiveFloat | None = None,
@@ -55,6 +56,8 @@ def analyze(
         runtime: What runs the network: torch, or onnx for onnxruntime (extra onnx), which exports the model once
             unless its folder holds the program.
         view: View of all loops; null recognises it.
+        mirror: Swap left and right of all loops for the analysis: for laboratories that show the left ventricle on
+            the left side. Outlines and pictures keep the orientation of the file.
         patient: Regular expression with the group (?P<patient>...) that finds the patient in the path of a file;
             null takes the patient of the DICOM header, else each loop is a patient.
         spacing: Row and column size of a pixel in mm; null takes that of the file.
@@ -99,7 +102,7 @@ def analyze(
         model=model,
         opinions=tuple(opinions or ()),
         runtime=runtime,
-        loop=LoopSettings(view=view, samples=samples),
+        loop=LoopSettings(view=view, samples=samples, mirror=mirror),
         spacing=None if spacing is None else (spacing[0], spacing[1]),
         frame_rate=frame_rate,
         stills=stills,

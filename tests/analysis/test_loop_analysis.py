@@ -59,3 +59,16 @@ def test_the_labels_are_the_outlines_that_were_measured():
         assert beat.edv_ml.value == pytest.approx(edv)
         assert beat.esv_ml.value == pytest.approx(esv)
         assert beat.ef_percent.value == pytest.approx(ejection_fraction(edv, esv))
+
+
+def test_a_mirrored_loop_gives_the_same_numbers_and_outlines_in_its_own_orientation():
+    maps, _ = beating()
+    first, second = (np.ascontiguousarray(maps[..., ::step]) for step in (1, -1))
+    one = analyze_loop(made_loop(first), MapModel(), LoopSettings(view="A4C", samples=4), {})
+    other = analyze_loop(made_loop(second), MapModel(), LoopSettings(view="A4C", samples=4, mirror=True), {})
+    np.testing.assert_array_equal(other.labels, one.labels[..., ::-1])
+    np.testing.assert_array_equal(other.evidence.maps, second)
+    assert other.result.beats == one.result.beats
+    assert other.result.flags == one.result.flags
+    assert other.result.ef_percent == one.result.ef_percent
+    assert other.result.notes == ("left and right are swapped for the analysis (mirror)",)
