@@ -184,6 +184,9 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code, see :data:`EXIT_CODES`.
     """
     _open_streams()
+    if sys.platform == "win32":  # run folders are locked by functions of POSIX
+        sys.stderr.write("alan: error: Windows is not supported: install ALAN in WSL 2 (wsl --install)\n")
+        return 2
     try:
         options, arguments = common_options(sys.argv[1:] if args is None else args)
     except AlanError as error:

@@ -41,6 +41,15 @@ def test_version(capsys):
     assert out.startswith("alan ")
 
 
+def test_an_unsupported_system_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert run(capsys, "doctor") == (
+        2,
+        "",
+        "alan: error: Windows is not supported: install ALAN in WSL 2 (wsl --install)\n",
+    )
+
+
 def test_unknown_verb_offers_the_nearest(capsys):
     code, _, err = run(capsys, "evalute")
     assert code == 2
