@@ -31,7 +31,7 @@ import yaml
 
 from alan._version import __version__
 from alan.errors import AlanError, AlanWarning, ConfigError, DataError, SkippedError
-from alan.files import redact, write_json, write_rows, write_text
+from alan.files import read_json, redact, write_json, write_rows, write_text
 from alan.locks import LOCK, lock_folder
 
 #: The configuration of a run, its mark of completion and its list of skipped files, in its folder.
@@ -75,12 +75,17 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier process has completed this run."""
-        return (self.folder / FINISHED).is_file()
+        """Whether an earlier process has completed this run, and nothing has been removed since."""
+        try:
+            outputs = read_json(self.folder / FINISHED).get("outputs", ())
+            return all((self.folder / name).exists() for name in outputs)
+        except (DataError, AttributeError, TypeError):  # missing or damaged
+            return False
 
     def finish(self) -> None:
-        """Mark the run complete: ``run.json`` says by which command and versions, and when."""
-        write_json(self.folder / FINISHED, provenance({}))
+        """Mark the run complete: ``run.json`` says by which command and versions, when, and what it wrote."""
+        outputs = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+        write_json(self.folder / FINISHED, {**provenance({}), "outputs": outputs})
 
 
 @contextlib.contextmanager
@@ -194,7 +199,7 @@ def sweep(folder: Path, *, deep: bool = True, age: float = 0) -> None:
             processes may be writing to it.
     """
     for path in list(folder.rglob(".*.part") if deep else folder.glob(".*.part")):
-        if _PART.fullmatch(path.name) and time.time() - path.stat().st_mtime >= age:
+        if _PART.fullmatch(path.name) and (not age or time.time() - path.stat().st_mtime >= age):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

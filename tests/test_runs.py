@@ -76,6 +76,7 @@ def test_temporary_files_of_killed_processes_are_removed_and_others_kept(tmp_pat
     for name in (".a.png.12.part", "b.h5.part", ".mine.part"):
         (tmp_path / "masks" / name).touch()
     (tmp_path / "masks" / ".frames.12.part").mkdir()
+    os.utime(tmp_path / "masks" / ".a.png.12.part", (4e9, 4e9))  # the clock was set back since
     assert opened(tmp_path)
     assert names(tmp_path / "masks") == [".mine.part", "b.h5.part"]
 
@@ -117,6 +118,19 @@ def test_a_finished_run_is_marked(tmp_path):
     with open_run(tmp_path, CONFIG, True, ()) as run:
         assert not run.finished
     assert names(tmp_path) == ["config.yaml"]
+
+
+def test_a_finished_run_whose_output_was_removed_is_not_finished(tmp_path):
+    with open_run(tmp_path, CONFIG, False, ()) as run:
+        (tmp_path / "table.csv").touch()
+        run.finish()
+        assert run.finished
+        for name in ("table.csv", "run.json"):
+            (tmp_path / name).unlink()
+            assert not run.finished
+        for text in ("{", "[]", '{"outputs": 1}'):
+            (tmp_path / "run.json").write_text(text)
+            assert not run.finished
 
 
 def test_passwords_reach_neither_the_configuration_nor_the_provenance(tmp_path, monkeypatch):

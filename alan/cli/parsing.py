@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import re
 import typing
 from argparse import RawDescriptionHelpFormatter
@@ -23,6 +24,7 @@ from alan.errors import AlanError, ConfigError, nearest
 from alan.shipped import config_file
 
 _CONFIG = ("--config", "-c")
+_MOST = 100_000  # values of a configuration
 _UNKNOWN = re.compile(
     r"Option '([^']+)' is not accepted|does not accept option '([^']+)'|unrecognized arguments: (\S+)"
 )
@@ -58,16 +60,39 @@ def find_configs(args: Sequence[str]) -> list[str]:
     """Replace names of installed configurations after ``--config`` by their paths.
 
     Raises:
-        ConfigError: There is neither such a file nor such a name.
+        ConfigError: There is neither such a file nor such a name, or the file stands for too many values.
     """
     found = list(args)
     for place, (before, arg) in enumerate(pairwise(["", *args])):
         name, given, value = arg.partition("=")
         if given and name in _CONFIG:
-            found[place] = f"{name}={config_file(value)}"
+            found[place] = f"{name}={_checked(config_file(value))}"
         elif before in _CONFIG:
-            found[place] = str(config_file(arg))
+            found[place] = str(_checked(config_file(arg)))
     return found
+
+
+def _checked(path: Path) -> Path:
+    """Refuse a YAML file whose aliases stand for more values than memory holds, or for themselves."""
+    sizes: dict[int, float] = {}
+
+    def size(node: Any) -> float:
+        if id(node) not in sizes:
+            sizes[id(node)] = math.inf  # of a node within itself
+            parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+            flat = (part for item in parts for part in (item if isinstance(item, tuple) else (item,)))
+            sizes[id(node)] = 1 + sum(map(size, flat))
+        return sizes[id(node)]
+
+    try:
+        total = size(yaml.compose(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValueError, OSError):  # the parser says what is wrong
+        return path
+    except RecursionError:
+        total = math.inf
+    if total > _MOST:
+        raise ConfigError(f"{path}: its aliases or nested values stand for more than {_MOST} values: write fewer")
+    return path
 
 
 def one_line(message: str, classes: Sequence[str] = ()) -> str:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one handler for every verb, which stops at once or, in a training, after the step."""
+"""Ctrl-C, SIGTERM, SIGHUP: one handler for every verb, which stops at once or, in a training, after the step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import ClassVar
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Interruption(KeyboardInterrupt):
@@ -27,7 +27,7 @@ class Interruption(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """Exit status by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Exit status by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.number
 
 
@@ -47,7 +47,7 @@ class _State:
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into :class:`Interruption` while the block runs; an ignored signal stays ignored."""
+    """Turn signals into :class:`Interruption` while the block runs; an ignored signal stays ignored."""
     _State.received, _State.deferred = None, False
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -63,7 +63,8 @@ def handle_signals() -> Iterator[None]:
         _State.received = number
         if not (first and _State.deferred):
             raise Interruption(number)
-        sys.stderr.write("\nalan: stopping after this step, to save it; press Ctrl-C again to stop at once\n")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            sys.stderr.write("\nalan: stopping after this step, to save it; press Ctrl-C again to stop at once\n")
 
     _State.handlers.update({number: handle for number in _SIGNALS if before[number] != signal.SIG_IGN})
     _install()

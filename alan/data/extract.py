@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -172,7 +173,7 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
 def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _Outcome]:
     """Write the stills of a loop, unless an earlier process has; runs in any process."""
     record = folder / "loops" / f"{loop.name}.json"
-    if record.is_file():
+    with contextlib.suppress(DataError, TypeError):  # there is none yet, or one of another version
         return index, _Outcome(**read_json(record))
     with warnings.catch_warnings(record=True) as caught, suppress_notes():
         warnings.simplefilter("always")
@@ -215,8 +216,8 @@ def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
     unfinished, images = run.folder / _UNFINISHED / _IMAGES, run.folder / _IMAGES
     if not images.exists():
         unfinished.replace(images)
-    run.finish()
     shutil.rmtree(run.folder / _UNFINISHED)
+    run.finish()
 
 
 def _count_failures(outcomes: dict[_Loop, _Outcome]) -> int:

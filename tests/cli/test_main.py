@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def test_help_names_every_verb(capsys):
     assert code == 0
     for verb in [*cli.VERBS, *cli.LIGHTNING]:
         assert f"  {verb} " in out
-    for code in (0, 1, 2, 130, 143):
+    for code in (0, 1, 2, 129, 130, 143):
         assert re.search(rf"^  {code} ", out, re.MULTILINE)
 
 
@@ -260,7 +261,7 @@ def test_skipped_input_is_exit_code_1(capsys, monkeypatch):
     assert run(capsys, "demo") == (1, "", "alan: error: skipped 1 of 2 files\n")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_is_one_line_and_its_exit_code(capsys, monkeypatch, number, code):
     before = signal.getsignal(number)
     monkeypatch.setattr(cli, "_run", lambda _: signal.raise_signal(number))
@@ -499,6 +500,17 @@ sys.exit(9 if "torch" in sys.modules else code)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == f"alan: error: a.h5: no such {words}\n"
+
+
+def test_a_config_whose_aliases_stand_for_too_much_is_refused(capsys, tmp_path):
+    names = [f"a{n}" for n in range(12)]
+    lines = [f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in pairwise(names)]
+    for text in ("\n".join([f"{names[0]}: &{names[0]} [x]", *lines]), "a: &a [*a]", "[" * 5000):
+        (tmp_path / "a.yaml").write_text(text)
+        for verb in ("frames", "fit"):
+            code, _, err = run(capsys, verb, "--config", str(tmp_path / "a.yaml"), "--out", str(tmp_path / "out"))
+            assert (code, err.count("\n")) == (2, 1)
+            assert "a.yaml: its aliases or nested values stand for more than 100000 values" in err
 
 
 def test_closed_streams(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -208,6 +209,27 @@ def test_a_stopped_run_resumes(tmp_path, root, monkeypatch, place):
     extract_frames(str(root), str(tmp_path / "out"), every=3)
     assert len(decoded) == {"read_cine": 2, "write_json": 2}.get(place, 0)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_stills_that_were_removed_are_extracted_again(tmp_path, root):
+    extract_frames(str(root), str(tmp_path / "out"), every=3)
+    before = contents(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "images")
+    extract_frames(str(root), str(tmp_path / "out"), every=3)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_record_of_another_version_is_not_used(tmp_path, root):
+    extract_frames(str(root), str(tmp_path / "before"), every=3)
+    out = tmp_path / "out"
+    extract_frames(str(root), str(out), every=3)
+    (out / "run.json").unlink()
+    shutil.rmtree(out / "images")
+    (out / "unfinished" / "loops").mkdir(parents=True)
+    for name, text in (("p1_a4c", '{"rows": [], "colour": 1}'), ("p1_a2c", "{")):
+        (out / "unfinished" / "loops" / f"{name}.json").write_text(text)
+    extract_frames(str(root), str(out), every=3)
+    assert contents(out) == contents(tmp_path / "before")
 
 
 def test_a_finished_run_is_left_alone(tmp_path, root, monkeypatch, caplog):

@@ -94,8 +94,9 @@ class Campaign:
 
     def refuses(self, name, fault, ended, code, words, *, count=True):
         """A command must have ended with a code and one line that says why, and no traceback."""
-        error = re.sub(r"\r|\x1b\[A", "\n", ended.error)  # progress bars begin their lines so
-        lines = [line for line in error.splitlines() if line.startswith("alan: ")]
+        # progress bars begin their lines so, and one that is interrupted in its last update does not end its line
+        error = re.sub(r"\r|\x1b\[A|(?<=/s\])(?=alan: )", "\n", ended.error)
+        lines = [line for line in map(str.strip, error.splitlines()) if line.startswith("alan: ")]
         is_line = "Traceback" not in ended.error and any(word in (lines or [""])[-1] for word in words)
         is_refusal = ended.code == code and is_line
         if count or not is_refusal:

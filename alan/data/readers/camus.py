@@ -13,6 +13,7 @@ import numpy as np
 
 from alan.arrays import BoolArray, ByteArray
 from alan.bounds import bounded
+from alan.data.io.base import Spacing
 from alan.data.io.medical import medical_files, read_grey, read_labels
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.tables import parse_number, read_info, read_text
@@ -123,7 +124,7 @@ class Camus(EchoDataset):
     def _load(self, index: int) -> Sample:
         files = self._parts[index]
         pictures = {name: read_grey(path) for name, path in files.images.items()}
-        spacing = next(iter(pictures.values())).spacing
+        spacing = self._spacing(files, [picture.spacing for picture in pictures.values()])
         labels = {name: read_labels(path, len(self.structures)) for name, path in files.labels.items()}
         shape = next(iter(pictures.values())).frames.shape[1:]
         for paths, arrays in ((files.images, {n: p.frames for n, p in pictures.items()}), (files.labels, labels)):
@@ -144,10 +145,27 @@ class Camus(EchoDataset):
             frames = np.concatenate([pictures[phase].frames for phase in stills])
             phases = {phase: stills.index(phase) if phase in stills else None for phase in ("ED", "ES")}
         maps, where = _place(files, labels, phases, len(frames))
+        blank = [files.stem for labelled in maps if not labelled.any()]
+        if blank:
+            self._note(
+                "label maps without a label", blank[0], f"{len(blank)} of {len(maps)}; export the labels again"
+            )
         masks: dict[str, BoolArray] = masks_from_labels(maps, self.structures) if len(maps) else {}
         return Sample(
             self.records[index], frames, spacing, masks, np.asarray(where, np.int64), phases["ED"], phases["ES"]
         )
+
+    def _spacing(self, files: _Files, sizes: Sequence[Spacing | None]) -> Spacing | None:
+        """Pixel size of all pictures of a sample; None if they differ."""
+        first = sizes[0]
+        for name, size in zip(files.images, sizes, strict=True):
+            if first is not None and size is not None and not np.allclose(size, first, rtol=1e-3):
+                reason = (
+                    f"{name} states {size[0]:g} x {size[1]:g} mm, the first picture {first[0]:g} x {first[1]:g} mm"
+                )
+                self._note("pixel sizes that contradict each other", files.stem, f"{reason}; none is used")
+                return None
+        return first
 
     @staticmethod
     def _phase(files: _Files, phase: str, frames: ByteArray) -> int | None:
@@ -223,7 +241,8 @@ def _find(folder: Path, code: str, sequences: bool) -> _Files:
 
 def _file(folder: Path, stem: str, key: str, end: str) -> Path | None:
     names = (f"{stem}_{long if key == 'sequence' else key}{end}{suffix}" for suffix, long in _KINDS)
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    every = (folder / variant for name in names for variant in (name, name.replace(".nii.gz", ".NII.GZ")))
+    return next((path for path in every if path.is_file()), None)
 
 
 def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -149,13 +150,15 @@ def parse_number(text: str) -> float | None:
     """Read a number with a decimal point or a decimal comma; None for an empty text.
 
     Raises:
-        ValueError: The text is not a number.
+        ValueError: The text is not a number, or too large for one.
     """
     if not text:
         return None
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{text!r} is not a number")
     value = float(text.replace(",", "."))
+    if math.isinf(value):
+        raise ValueError(f"{text!r} is too large a number")
     return None if value != value else value  # noqa: PLR0124 (NaN)
 
 

@@ -192,6 +192,36 @@ def test_unpacked_files_may_stand_beside_packed_ones(tmp_path, archives):
         assert np.array_equal(sample.label_maps(), maps)
 
 
+def test_suffixes_in_capitals(tmp_path, archives):
+    root = archives.camus(tmp_path / "camus")
+    before = [sample.frames for sample in Camus(root)]
+    for path in list(root.rglob("*.nii.gz")):
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    for frames, sample in zip(before, Camus(root), strict=True):
+        assert np.array_equal(frames, sample.frames)
+        assert len(sample.mask_frames) == 5
+
+
+def test_stills_that_contradict_each_other_have_no_pixel_size(tmp_path, archives):
+    root = archives.camus(tmp_path / "camus", sequence=False)
+    still = root / "database_nifti" / "patient0002" / "patient0002_4CH_ES.nii.gz"
+    archives.medical(still, archives.camus_frames(200)[0][4], (0.9, 0.9))
+    data = Camus(root)
+    with pytest.warns(AlanWarning, match="pixel sizes that contradict each other, the first in patient0002_4CH"):
+        spacings = {sample.record.id: sample.spacing for sample in data}
+    assert [name for name, size in spacings.items() if size is None] == [data.failures[0].file]
+    assert "ES states 0.9 x 0.9 mm" in data.failures[0].reason
+
+
+def test_label_maps_without_a_label_are_listed(tmp_path, archives):
+    root = archives.camus(tmp_path / "camus")
+    labels = root / "database_nifti" / "patient0001" / "patient0001_2CH_half_sequence_gt.nii.gz"
+    archives.medical(labels, np.zeros((5, 40, 60), np.uint8), dtype=np.uint8)
+    data = Camus(root)
+    with pytest.warns(AlanWarning, match="label maps without a label, the first in patient0001_2CH: 5 of 5"):
+        assert len(list(data)) == 6
+
+
 def test_patients_without_a_file_are_listed(tmp_path, archives):
     root = archives.camus(tmp_path)
     (root / "database_nifti" / "patient0004").mkdir()

@@ -87,6 +87,8 @@ def test_numbers():
     for text in ("1.234,5", "1_000", "12 ml", "one"):
         with pytest.raises(ValueError, match="is not a number"):
             parse_number(text)
+    with pytest.raises(ValueError, match="is too large a number"):
+        parse_number("1e999")
 
 
 def test_cells_that_must_hold_numbers(tmp_path):
