@@ -161,9 +161,25 @@ def read_entry(
         DataError: The file is missing or not JSON.
         AlanError: An error of ``kind``: the file has another schema.
     """
-    entry = read_json(path)
+    return check_schema(read_json(path), schema, f"{path}: ", remedy, kind)
+
+
+def check_schema(entry: Any, schema: str, where: str, remedy: str, kind: type[AlanError]) -> dict[str, Any]:
+    """Return parsed JSON if it is an object that states a schema.
+
+    Args:
+        entry: What was parsed.
+        schema: Name and version of the required schema.
+        where: Beginning of the message.
+        remedy: End of the message.
+        kind: Class of the error.
+
+    Raises:
+        AlanError: An error of ``kind``: it has another schema, or none.
+    """
     if not isinstance(entry, dict) or entry.get("schema") != schema:
-        raise kind(f"{path}: not of the schema {schema}; {remedy}")
+        found = entry.get("schema") if isinstance(entry, dict) else None
+        raise kind(f"{where}schema is {found!r} where {schema!r} is expected: {remedy}")
     return entry
 
 

@@ -59,6 +59,16 @@ def plain(value: Any) -> Any:
     return value
 
 
+def settings(values: Mapping[str, Any], *leave_out: str) -> dict[str, Any]:
+    """Return the arguments of a verb that belong to the configuration of its run.
+
+    Args:
+        values: ``locals()`` at the beginning of the verb.
+        *leave_out: Arguments that change no result, besides ``out`` and ``overwrite``.
+    """
+    return {name: value for name, value in values.items() if name not in ("out", "overwrite", *leave_out)}
+
+
 @dataclass
 class Run:
     """An open run folder.

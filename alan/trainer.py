@@ -72,7 +72,7 @@ class LastCheckpoint(Checkpoint):
     Args:
         folder: Folder of the checkpoint.
         checkpoint_every: Optimiser steps between two checkpoints, 1 or more.
-        log: Log of the metrics; None: there is none to rewind.
+        log: Log of the metrics, which is rewound; None if there is none.
     """
 
     @bounded

@@ -108,13 +108,13 @@ def compare_functions(
 
 
 def _draws(rng: np.random.Generator, n: int, n_resamples: int) -> FloatArray:
-    """How often each of n is drawn, (1 + n_resamples, n); the first row is the sample itself."""
+    """Count how often each of n is drawn, (1 + n_resamples, n); the first row is the sample itself."""
     drawn = rng.multinomial(n, np.full(n, 1 / n), n_resamples)
     return np.concatenate([np.ones((1, n)), drawn])
 
 
 def _interval(values: FloatArray) -> tuple[float, float]:
-    """Ends of the interval of resampled values, without those that are not finite."""
+    """Return the ends of the interval of resampled values, without those that are not finite."""
     known = values[np.isfinite(values)]
     if not len(known):
         return float("nan"), float("nan")
@@ -123,7 +123,7 @@ def _interval(values: FloatArray) -> tuple[float, float]:
 
 
 def _resample(loop: Sequence[Any], labels: FloatArray, group: NDArray[np.intp], weights: FloatArray) -> FloatArray:
-    """Mean IoU over images of each resample of patients, (R, P); undefined images are left out."""
+    """Compute the mean IoU over images for each resample of patients, (R, P), without undefined images."""
     by_labels = {phase.n_labels: np.array(phase.images, np.float64) for phase in loop if phase.images}
     images = np.stack([by_labels[int(n)] for n in labels])  # (P, n)
     known = ~np.isnan(images)
@@ -135,13 +135,13 @@ def _resample(loop: Sequence[Any], labels: FloatArray, group: NDArray[np.intp], 
 
 
 def _estimate(values: FloatArray) -> dict[str, float]:
-    """The first value, with the interval of the others."""
+    """Return the first value, with the interval of the others."""
     low, high = _interval(values[1:])
     return {"value": float(values[0]), "low": low, "high": high}
 
 
 def _finite_summary(values: FloatArray) -> dict[str, float | None]:
-    """The first value, None where it is infinite, with the interval and the share of the finite others."""
+    """Return the first value (None if it is infinite), with the interval and the share of the finite others."""
     low, high = _interval(values[1:])
     value = float(values[0]) if np.isfinite(values[0]) else None
     return {"value": value, "low": low, "high": high, "reached": float(np.isfinite(values[1:]).mean())}

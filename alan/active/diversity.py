@@ -14,6 +14,7 @@ from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError
+from alan.progress import batches
 from alan.supervised.segmenter import Segmenter
 
 #: Name of the scoring network's own features.
@@ -105,8 +106,8 @@ class FrameFeatures:
             (n, D) float64: the mean over space of the encoder's deepest features, or the backbone's CLS token.
         """
         rows = []
-        for start in range(0, len(frames), self.batch_size):
-            batch = torch.from_numpy(frames[start : start + self.batch_size])
+        for part in batches(len(frames), self.batch_size):
+            batch = torch.from_numpy(frames[part])
             if self._backbone is None:
                 rows.append(encoder_features(segmenter, batch))
             else:

@@ -69,7 +69,7 @@ class _Loops:
                         bar.update(len(functions))
 
     def _pending(self, seed: int, phase: int) -> Mapping[tuple[int, ...], list[str]]:
-        """Labelled images before a phase, to the functions that have labelled them."""
+        """Group the functions that have not finished a phase by the images that they have labelled before it."""
         groups: dict[tuple[int, ...], list[str]] = {}
         for function in self.loop.functions:
             done = self.state.loop(function, seed)
@@ -117,7 +117,7 @@ class _Loops:
                 self._weights(kind, function, seed, phase).unlink(missing_ok=True)
 
     def _next_batch(self, phase: int, n_labels: int, iou: float) -> tuple[int, str]:
-        """Number of images to label next; where it is 0, the reason."""
+        """Return the number of images to label next, and the reason if it is 0."""
         left = len(self.frames.pool) - n_labels
         budget = math.inf if self.loop.budget is None else self.loop.budget - n_labels
         if self.loop.stop_iou is not None and iou >= self.loop.stop_iou:
@@ -164,13 +164,13 @@ class _Loops:
         return chosen
 
     def _diverse(self, network: Segmenter) -> Segmenter | None:
-        """The network whose features make a choice diverse; None takes the highest scores."""
+        """Return the network whose features make a choice diverse; None if the highest scores are taken."""
         return network if self.loop.diversity else None
 
     def _features(
         self, network: Segmenter, units: IntArray, labelled: IntArray
     ) -> tuple[Callable[[IntArray], FloatArray], FloatArray]:
-        """Features of some of the units, computed on demand, and those of the labelled ones."""
+        """Return the features of some of the units, computed on demand, and those of the labelled ones."""
         compute = self._features_of or FrameFeatures(ENCODER, self.loop.batch_size)
 
         def of(wanted: IntArray) -> FloatArray:
@@ -182,7 +182,7 @@ class _Loops:
 
 
 def _mean(images: FloatArray) -> list[float]:
-    """Mean over the structures that are defined in each image, (n, structures) to n."""
+    """Average over the structures that are defined in each image, (n, structures) to n."""
     known = ~np.isnan(images)
     counts = known.sum(1)
     sums = np.where(known, images, 0.0).sum(1)

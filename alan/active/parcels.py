@@ -6,12 +6,11 @@ simulated frames need none either; where they contradict the network, one of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from alan.active.pool import Pool
 from alan.arrays import BoolArray, ByteArray, FloatArray, IntArray
@@ -20,6 +19,7 @@ from alan.downstream.whitebox.several import load_white_boxes
 from alan.errors import ParameterError
 from alan.overlap import dice_of_counts
 from alan.parcels.model import load_parcels
+from alan.progress import batches
 from alan.supervised.segmenter import Segmenter, to_labels
 
 
@@ -77,7 +77,7 @@ def disagreement(first: BoolArray, second: BoolArray) -> FloatArray:
 
 
 class ParcelPool:
-    """What parcels tell of a pool; histograms and white-box masks are computed once, on first use.
+    """Histograms of parcels and masks of white boxes for the images of a pool, computed once on first use.
 
     Args:
         pool: The images.
@@ -108,7 +108,7 @@ class ParcelPool:
     def histograms(self) -> FloatArray:
         """Share of each parcel in each image, (n, K) float64; pixels outside the sector do not count."""
         k, rows = self._model.n_parcels, []
-        for frames in self._batches(np.arange(len(self.pool)), "parcels"):
+        for frames in self._frames(np.arange(len(self.pool)), "parcels"):
             maps = self._model.maps(frames).cpu().numpy().reshape(len(frames), -1)
             rows += [np.bincount(one[one < k], minlength=k) for one in maps]
         counts = np.array(rows, np.float64)
@@ -120,7 +120,7 @@ class ParcelPool:
         if self._boxes is None:
             raise ParameterError("white_boxes is empty: give the white boxes of the structures")
         labels = [
-            self._boxes.label(frames).labels for frames in self._batches(np.arange(len(self.pool)), "white boxes")
+            self._boxes.label(frames).labels for frames in self._frames(np.arange(len(self.pool)), "white boxes")
         ]
         values = {name: value for value, name in enumerate(self._boxes.structures, 1)}
         wanted = [[values[name] for name in parts(one)] for one in self.structures]
@@ -130,13 +130,13 @@ class ParcelPool:
     def disagreement(self, network: Segmenter, positions: IntArray) -> FloatArray:
         """Compute :func:`disagreement` of white boxes and network for images of the pool."""
         found = []
-        for frames in self._batches(positions, "disagreement"):
+        for frames in self._frames(positions, "disagreement"):
             with torch.no_grad():
                 labels = to_labels(network.probabilities(frames)).cpu().numpy()
             found.append(labels[:, None] == np.arange(1, len(self.structures) + 1)[:, None, None])
         return disagreement(np.concatenate(found), self.masks[positions])
 
-    def _batches(self, positions: IntArray, title: str) -> tqdm[ByteArray]:
-        cuts = range(0, len(positions), self.batch_size)
-        batches = (self.pool.read(positions[start : start + self.batch_size]) for start in cuts)
-        return tqdm(batches, total=len(cuts), desc=title, unit="batch", leave=False)
+    def _frames(self, positions: IntArray, title: str) -> Iterator[ByteArray]:
+        """Read images a batch at a time."""
+        parts = batches(len(positions), self.batch_size, title, unit="image")
+        return (self.pool.read(positions[part]) for part in parts)

@@ -20,6 +20,7 @@ from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
 from alan.files import fingerprint
+from alan.progress import batches
 from alan.supervised.segmenter import Segmenter, to_labels
 
 
@@ -139,8 +140,8 @@ def suggest_images(
         scores = score_pool(sampler, pool, [function], batch_size, partial=kept)[function]
 
     def features(positions: IntArray) -> FloatArray:
-        rows = [pool.read(positions[i : i + batch_size]) for i in range(0, len(positions), batch_size)]
-        return np.concatenate([compute(frames, segmenter) for frames in rows if compute])
+        frames = (pool.read(positions[part]) for part in batches(len(positions), batch_size))
+        return np.concatenate([compute(one, segmenter) for one in frames if compute])
 
     failures = _failures(pool, scores)
     chosen = choose(scores, n, features if compute else None, candidates=candidates)
@@ -156,10 +157,10 @@ def suggest_images(
 def _predict(
     segmenter: Segmenter, sampler: MonteCarloDropout | None, frames: ByteArray, function: str, batch_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Segmentation and uncertainty of frames; without a sampler the entropy of a pass without dropout."""
+    """Compute segmentation and uncertainty of frames; without a sampler, the entropy of a pass without dropout."""
     labels, maps = [], []
-    for start in range(0, len(frames), batch_size):
-        batch = torch.from_numpy(frames[start : start + batch_size])
+    for part in batches(len(frames), batch_size):
+        batch = torch.from_numpy(frames[part])
         if sampler is None:
             mean = segmenter.probabilities(batch)
             mean = torch.cat([1 - mean, mean], 1) if mean.shape[1] == 1 else mean

@@ -208,7 +208,7 @@ def _thumbnail(frames: ByteArray) -> NDArray[np.float32]:
 
 
 def _known_share(before: NDArray[Any], chosen: NDArray[Any]) -> float:
-    """Share of the chosen images whose patient has a labelled or earlier chosen image; NaN without any."""
+    """Compute the share of chosen images whose patient has a labelled or earlier chosen image; NaN for none."""
     known, found = set(before), []
     for patient in chosen:
         found.append(patient in known)

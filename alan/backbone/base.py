@@ -1,9 +1,9 @@
 """The protocol of a backbone type: a specification that builds, loads and locks networks of one kind.
 
-A backbone type is a subclass of :class:`BackboneSpec`, a frozen dataclass whose fields say all that is needed to
-build the network and to feed it, and which is saved beside the weights. :meth:`BackboneSpec.lock` gives the locked
-form, a subclass of :class:`Backbone`: grey frames in, features out, nothing to train. A new type needs its own
-module, with both classes, and one line in :mod:`alan.backbone.registry`.
+A backbone type is a subclass of :class:`BackboneSpec`, a frozen dataclass whose fields determine the network and
+the preparation of its input; it is saved with the weights. :meth:`BackboneSpec.lock` returns the frozen network, a
+subclass of :class:`Backbone`, which maps grey frames to features. A new type needs a module with both classes and
+one line in :mod:`alan.backbone.registry`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from alan.backbone.frozen import FrozenModule
 from alan.backbone.kinds import Normalisation
 from alan.backbone.normalise import normalise
 from alan.data.sector import sector_mask
@@ -142,13 +143,13 @@ class BackboneSpec(ABC):
     @classmethod
     @abstractmethod
     def names(cls) -> list[str]:
-        """List some names that :meth:`named` accepts, for messages."""
+        """List some names that :meth:`parse_name` accepts, for messages."""
 
     def pretrained(self, name: str) -> nn.Module:
         """Download the network with published weights from a hub.
 
         Args:
-            name: A name that :meth:`named` accepts.
+            name: A name that :meth:`parse_name` accepts.
 
         Raises:
             CheckpointError: The hub cannot be reached, or there are no such weights.
@@ -207,7 +208,7 @@ class Features(NamedTuple):
     tokens: Tensor
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(FrozenModule, ABC):
     """A frozen network: always in eval mode, without gradients, with one fingerprint.
 
     Args:
@@ -247,10 +248,6 @@ class Backbone(nn.Module, ABC):
         identity = {**settings, "input_size": self.input_size, "stride": stride}
         self.fingerprint = fingerprint([fingerprint_tensors(network.state_dict()), identity])
         self.train(False)
-
-    def train(self, mode: bool = True) -> Backbone:
-        """Stay in eval mode, whatever the surrounding module does."""
-        return super().train(False)
 
     @property
     def device(self) -> torch.device:

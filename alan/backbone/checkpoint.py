@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pathlib
 import pickle
@@ -17,22 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from alan.backbone.base import BackboneSpec, check_fields
 from alan.backbone.registry import BACKBONES
 from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
-from alan.files import atomic
+from alan.files import check_schema
 from alan.shipped import shipped_or_path
+from alan.tensors import read_tensors, write_tensors
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
 ENTRY = "alan"
-#: A tensor that every vision transformer has: what stands before it is the prefix of a network in a checkpoint.
+#: A tensor that every vision transformer has; its name begins with the prefix of the network in a checkpoint.
 _MARK = "patch_embed.proj.weight"
-#: Of several networks in one checkpoint, the one whose name holds the first of these words is taken.
+#: Words in the name of the network that is read from a checkpoint of several, by preference.
 _PREFERRED = ("teacher", "ema")
 _HINT = "; where the network is one of timm, load it by its name and give this file as weights"
 #: Tensors that do not belong to the backbone: classifiers, and DINO's projection head.
@@ -55,7 +53,7 @@ class Weights:
     Attributes:
         tensors: Names to tensors; for a vision transformer timm's (and the original DINO's) names.
         spec: The specification, if the file has one.
-        provenance: Free words about the origin, JSON-able.
+        provenance: JSON-able entries about the origin.
     """
 
     tensors: Mapping[str, Tensor]
@@ -76,12 +74,10 @@ def export_backbone(
             ``backbone.network``.
         spec: Its specification.
         path: The file, ending in ``.safetensors``.
-        provenance: JSON-able words about the origin (data, steps, licence).
+        provenance: JSON-able entries about the origin (data, steps, licence).
     """
     entry = {"schema": SCHEMA, **spec.entry(), "provenance": dict(provenance or {})}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={ENTRY: json.dumps(entry)})
+    write_tensors(path, network.state_dict(), ENTRY, entry)
 
 
 def read_weights(path: str | os.PathLike[str], prefix: str | None = None) -> Weights:
@@ -89,7 +85,7 @@ def read_weights(path: str | os.PathLike[str], prefix: str | None = None) -> Wei
 
     The file may be a ``.safetensors`` of :func:`export_backbone` or of another program, a Lightning checkpoint of
     ``DINOModule``, ``SimulationModule`` or ``JointModule`` (its teacher is read), or a ``.pth`` of the original
-    DINO or of a program that names its tensors likewise: a plain state dict, or a full training checkpoint. Of
+    DINO or of a program that uses the same names of tensors: a plain state dict, or a full training checkpoint. Of
     several networks in one checkpoint the teacher is read.
 
     Args:
@@ -145,10 +141,10 @@ def network_from_weights(
     """Build the network that the weights belong to, and load them.
 
     Args:
-        weights: The tensors; without a specification it is read off their names and shapes.
+        weights: The tensors; a missing specification is derived from their names and shapes.
         origin: Name of the source, for messages.
         settings: Fields of the specification that replace those of the file, or that need not be guessed.
-        cls: Type of the backbone; None: recognised by the tensors.
+        cls: Type of the backbone; None recognises it by the tensors.
 
     Raises:
         CheckpointError: Another architecture; the message names the first key or shape that differs.
@@ -247,21 +243,9 @@ def _read_pickle(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | Non
 
 def _read_safetensors(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
     """Read a file of safetensors: its tensors, and ALAN's entry if it has one."""
-    try:
-        with safe_open(file, framework="pt") as handle:
-            metadata = handle.metadata() or {}
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: truncated or not a safetensors file; fetch or export it again") from error
-    if ENTRY not in metadata:
-        return tensors, None
-    try:
-        entry = json.loads(metadata[ENTRY])
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{file}: its metadata is not JSON") from error
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        schema = entry.get("schema") if isinstance(entry, dict) else None
-        raise CheckpointError(f"{file}: schema {schema!r} where a backbone has {SCHEMA!r}")
+    tensors, entry = read_tensors(file, ENTRY)
+    if entry is not None:
+        check_schema(entry, SCHEMA, f"{file}: ", "give a backbone of `alan fit`", CheckpointError)
     return tensors, entry
 
 

@@ -42,9 +42,9 @@ class ConvSpec(BackboneSpec):
         in_chans: Channels of the input, 1 or 3 (grey values repeated).
         normalisation: Normalisation of grey values, see :func:`alan.backbone.normalise.normalise`.
         feature_levels: Levels whose maps, side by side, are the features of a token; ``targets`` stands for the
-            network's predictions (tissue probabilities, distances, coordinates). None: the predictions alone, or
-            without structures all levels that are no finer than the tokens, from the bottleneck up.
-        token_stride: Default distance of two tokens in pixels, a divisor of ``image_size``.
+            network's predictions (tissue probabilities, distances, coordinates). None uses the predictions alone,
+            or without structures all levels that are no finer than the tokens, from the bottleneck up.
+        token_stride: Default distance between two tokens in pixels, a divisor of ``image_size``.
         structures: Structures that the network was trained to find; it then has a last layer with ``2 C + 3``
             outputs per pixel of level 0: C + 1 tissue logits (background first), C distances and two coordinates.
 
@@ -131,12 +131,12 @@ class ConvSpec(BackboneSpec):
     def lock(self, network: nn.Module, input_size: int | None = None, stride: int | None = None) -> ConvBackbone:
         """Freeze a network, see :class:`ConvBackbone`."""
         if not isinstance(network, ConvNet):
-            raise ParameterError(f"a {type(network).__name__} does not go with a ConvSpec")
+            raise ParameterError(f"a {type(network).__name__} does not fit a ConvSpec")
         return ConvBackbone(network, self, input_size, stride)
 
     @classmethod
     def from_weights(cls, tensors: Mapping[str, Tensor], origin: str, known: Mapping[str, Any]) -> ConvSpec | None:
-        """Return None: files of this type always bring their specification."""
+        """Return None: files of this type always contain their specification."""
         return None
 
     @classmethod
@@ -232,8 +232,9 @@ class ConvBackbone(Backbone):
     Args:
         network: The network; it is frozen in place.
         spec: Its specification.
-        input_size: Side in pixels to which frames are resized; None: the training image size.
-        stride: Distance of two tokens in pixels, a divisor of the input size; None: ``spec.token_stride``.
+        input_size: Side in pixels to which frames are resized; None uses the size of the training images.
+        stride: Distance between two tokens in pixels, a divisor of the input size; None uses
+            ``spec.token_stride``.
 
     Raises:
         ParameterError: An input size that the levels do not halve evenly, a stride that does not divide it, or

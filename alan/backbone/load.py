@@ -43,10 +43,10 @@ def load_backbone(
             - ``random:`` and the name of a network (``random:vit_small/4``, ``random:conv_small``, ``random:`` and
               a name of timm): untrained, for the baseline; ``seed`` chooses the weights.
         weights: File with the weights of a named network, where no hub can be reached.
-        input_size: Side in pixels to which frames are resized; None: the training size.
-        stride: Distance of two tokens in pixels. For a vision transformer a divisor of the patch size; None: the
-            patch size; half of it gives twice the density. For a convolutional network a divisor of the input
-            size; None: that of its specification.
+        input_size: Side in pixels to which frames are resized; None uses the training size.
+        stride: Distance between two tokens in pixels; None uses the default of the network. For a vision
+            transformer it is a divisor of the patch size, which is its default; half of it doubles the density.
+            For a convolutional network it is a divisor of the input size.
         **settings: Fields of the specification that replace those of the file or that need not be guessed, such as
             ``heads`` of a plain state dict, ``normalisation``, or ``feature_levels`` of a convolutional network
             (see :class:`alan.backbone.ConvSpec`); None leaves a field unchanged. Also ``prefix``, with which the
@@ -73,8 +73,8 @@ def random_backbone(
     Args:
         spec: Specification of the network.
         seed: Seed of the weights; the same seed gives the same weights.
-        input_size: Side in pixels to which frames are resized; None: the training size.
-        stride: Distance of two tokens in pixels; None: the default of the type.
+        input_size: Side in pixels to which frames are resized; None uses the training size.
+        stride: Distance between two tokens in pixels; None uses the default of the type.
     """
     return spec.lock(spec.build_seeded(seed), input_size, stride)
 

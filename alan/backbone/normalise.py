@@ -39,7 +39,7 @@ def normalise(
         images: (B, 1, H, W) grey values in 0..1.
         kind: Which normalisation.
         channels: 1 or 3.
-        sector: (B, 1, H, W) bool; None: found by :func:`alan.data.sector.sector_mask`. Only ``sector`` uses it.
+        sector: (B, 1, H, W) bool; None finds it by :func:`alan.data.sector.sector_mask`. Only ``sector`` uses it.
         mean: Mean of red, green and blue for ``imagenet``; default: that of ImageNet.
         std: Their standard deviation.
 

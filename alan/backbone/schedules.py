@@ -1,4 +1,4 @@
-"""DINO's schedules as functions of the optimiser step."""
+"""Schedules of DINO as functions of the optimiser step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Vision transformers: what all of them share, and ALAN's own small ones.
+"""Vision transformers: their common base, and small ones of ALAN.
 
-timm is imported where a network is built: it takes seconds, and convolutional backbones do without it.
+timm is imported where a network is built: the import takes seconds, and convolutional backbones do not need it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TransformerSpec(BackboneSpec):
     def lock(self, network: nn.Module, input_size: int | None = None, stride: int | None = None) -> VitBackbone:
         """Freeze a network, see :class:`VitBackbone`."""
         if not hasattr(network, "num_prefix_tokens"):
-            raise ParameterError(f"a {type(network).__name__} does not go with a {type(self).__name__}")
+            raise ParameterError(f"a {type(network).__name__} does not fit a {type(self).__name__}")
         return VitBackbone(network, self, input_size, stride)
 
 
@@ -238,10 +238,11 @@ class VitBackbone(Backbone):
     Args:
         vit: The network; it is frozen in place.
         spec: Its specification.
-        input_size: Side in pixels to which frames are resized, a multiple of the patch size; None: the training
-            image size. Positions are interpolated.
-        stride: Distance of two tokens in pixels, a divisor of the patch size; None: the patch size. Below it
-            patches overlap, and the grid has ``(input_size - patch_size) / stride + 1`` tokens along one side.
+        input_size: Side in pixels to which frames are resized, a multiple of the patch size; None uses the
+            size of the training images. Positions are interpolated.
+        stride: Distance between two tokens in pixels, a divisor of the patch size; None uses the patch size.
+            Patches overlap below it, and the grid has ``(input_size - patch_size) / stride + 1`` tokens along one
+            side.
 
     Raises:
         ParameterError: A size that is not a multiple of the patch, a stride that does not divide it, or

@@ -8,7 +8,7 @@ from pathlib import Path
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.sample import VIEWS
 from alan.errors import ConfigError
-from alan.runs import open_run
+from alan.runs import open_run, settings
 
 _log = logging.getLogger(__name__)
 
@@ -56,10 +56,11 @@ def assemble(
         DataError: A folder holds no white box, or a store has no frame of a view.
         AlanError: An input is missing or belongs to other parcels; the folder is left as it was.
     """
+    given = settings(locals())
     unknown = [view for view in views if view not in VIEWS]
     if unknown or not views:
-        given = repr(unknown[0]) if unknown else "empty"
-        raise ConfigError(f"views is {given}: give some of {', '.join(VIEWS)}")
+        wrong = repr(unknown[0]) if unknown else "empty"
+        raise ConfigError(f"views is {wrong}: give some of {', '.join(VIEWS)}")
     if not boxes:
         raise ConfigError("boxes is empty: give the run folders of `alan name`")
     from alan.analysis.assemble import draw_bank, read_boxes
@@ -78,17 +79,7 @@ def assemble(
         drawn = draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
         known = ViewBank.build(locked.backbone, *drawn)
     model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(boxes)), size, known)
-    config = {
-        "parcels": parcels,
-        "boxes": boxes,
-        "views": views,
-        "bank": bank,
-        "bank_frames": bank_frames,
-        "bank_other": bank_other,
-        "size": size,
-        "seed": seed,
-        "inputs": model.fingerprint,
-    }
+    config = {**given, "inputs": model.fingerprint}
     contents = [BACKBONE, PARCELS, BANK, BOXES, f"{folder.name}{SUFFIX}"]
     with open_run(folder, config, overwrite, contents) as run:
         if not run.finished:

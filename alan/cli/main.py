@@ -109,7 +109,7 @@ _LEADING = {
 
 
 def _name_files(verb: str, args: list[str]) -> list[str]:
-    """Give the arguments that follow a verb to their option: ``analyze A B --out C``."""
+    """Turn the arguments that follow a verb into an option: ``analyze A B --out C``."""
     n = next((n for n, arg in enumerate(args) if arg.startswith("-")), len(args))
     option, several = _LEADING.get(verb, ("", False))
     if not option or not n or (n > 1 and not several):

@@ -11,7 +11,7 @@ from alan.bounds import NonNegativeFloat, PositiveInt, Seed, Share, bounded
 from alan.downstream.whitebox.steps import SIMULATION_STEPS, PostProcessing
 from alan.errors import ParameterError
 from alan.files import write_text
-from alan.runs import CONFIG, open_run
+from alan.runs import CONFIG, open_run, settings
 
 _log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def name(
         SelectionError: No parcel is probable enough for a structure; the message names the best candidate.
         AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
+    given = settings(locals(), "batch_size", "opinions")
     from alan.data.store.reader import FrameStore
     from alan.data.structures import check_structures
     from alan.downstream.whitebox.fitting import ALL_PHASES
@@ -98,20 +99,8 @@ def name(
     if labels is not None:
         human = NamingFrames.choose(stores[1], label_split, views, phases=None, patients=label_patients, seed=seed)
     inputs = dict(zip(("store", "labels"), (one.fingerprint for one in stores), strict=False))
-    selection: dict[str, Any] = {"share_above": share_above, "level": level, "prior_strength": prior_strength}
     config = {
-        "parcels": parcels,
-        "store": store,
-        "structures": structures,
-        "split": split,
-        "views": views,
-        "phases": phases,
-        "postprocessing": postprocessing,
-        "labels": labels,
-        "label_split": label_split,
-        "label_patients": label_patients,
-        **selection,
-        "seed": seed,
+        **given,
         **({"opinions": {structure: one.to_dict() for structure, one in known.items()}} if known else {}),
         "inputs": {**inputs, "parcels": model.fingerprint},
     }
@@ -124,11 +113,12 @@ def name(
             if all((folder / file).exists() for file in files):
                 _log.info("%s: the same configuration and inputs as before, nothing to do", folder)
                 return folder
+    share: dict[str, Any] = {} if share_above == "area" else {"share_above": share_above}
     named = name_parcels(
         model,
         structures,
         simulated,
-        ParcelSelector("beta", **{key: value for key, value in selection.items() if value != "area"}),
+        ParcelSelector("beta", level=level, prior_strength=prior_strength, **share),
         steps=postprocessing,
         phases=lists,
         human=human,

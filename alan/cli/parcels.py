@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.parcels.count import ParcelCount
 from alan.parcels.guided import GuidedFilter
-from alan.runs import open_run
+from alan.runs import open_run, settings
 
 _log = logging.getLogger(__name__)
 _FILE = "parcels.safetensors"
@@ -71,6 +71,7 @@ def parcels(
         ConfigError: The folder contains a run with another configuration or other inputs.
         AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
+    given = settings(locals(), "batch_size")
     from alan.backbone.load import load_backbone
     from alan.data.store.choose import choose_frames
     from alan.data.store.reader import FrameStore
@@ -80,27 +81,7 @@ def parcels(
     frame_store = FrameStore(store)
     index = choose_frames(frame_store, split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)
-    settings: dict[str, Any] = {
-        "n_parcels": n_parcels,
-        "n_components": n_components,
-        "whiten": whiten,
-        "spherical": spherical,
-        "sector_only": sector_only,
-        "max_samples": max_samples,
-    }
-    config = {
-        "store": store,
-        "backbone": backbone,
-        "split": split,
-        "views": views,
-        "frames": frames,
-        **settings,
-        "refine": refine,
-        "input_size": input_size,
-        "stride": stride,
-        "seed": seed,
-        "inputs": {"store": frame_store.fingerprint, "backbone": locked.fingerprint},
-    }
+    config = {**given, "inputs": {"store": frame_store.fingerprint, "backbone": locked.fingerprint}}
     folder, path = Path(out), Path(out) / _FILE
     with open_run(folder, config, overwrite, (_FILE,)) as run:
         if run.resumed and path.exists():
@@ -109,8 +90,13 @@ def parcels(
         model = fit_kmeans(
             locked,
             frame_store.frames(index),
-            **settings,
+            n_parcels,
+            n_components=n_components,
+            whiten=whiten,
+            spherical=spherical,
+            sector_only=sector_only,
             seed=seed,
+            max_samples=max_samples,
             batch_size=batch_size,
             source=backbone,
             refine=refine,

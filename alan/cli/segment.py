@@ -9,7 +9,7 @@ from typing import Literal
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
 from alan.cli.deferred import defer_imports
 from alan.errors import ConfigError, ParameterError
-from alan.runs import FAILURES, open_run, report_failures
+from alan.runs import FAILURES, open_run, report_failures, settings
 from alan.shipped import PARCELS, WHITE_BOXES
 
 _log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ def segment(
     """
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
+    given = settings(locals(), "size", "keep_aspect", "sheet", "batch_size", "strict")
     boxes = _check_models(parcels, whitebox, opinions, network)
     defer_imports("scipy.stats")  # half of the time of importing scikit-learn, for one function of it
     import torch
@@ -111,17 +112,10 @@ def segment(
     else:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_white_boxes(parcels, boxes, temperature, opinions or ()).to(device)
-    white_boxes = {"parcels": parcels, "whitebox": boxes, "temperature": temperature}
-    if opinions:
-        white_boxes["opinions"] = opinions
     config = {
-        "input": input,
-        **(white_boxes if network is None else {"network": network}),
-        "split": split,
-        "views": views,
-        "frames": frames,
+        **given,
+        "whitebox": boxes,
         "preprocessing": stills.preprocessing,
-        "spacing": spacing,
         "structures": model.structures,
         "inputs": {"frames": stills.fingerprint, "model": model.fingerprint},
     }

@@ -1,4 +1,4 @@
-"""Load and save networks, soft parcels and ensembles of them, whichever a file contains."""
+"""Load and save networks, soft parcels and ensembles."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def with_flips(network: Network) -> Network:
         network: A segmenter, or an ensemble, whose members are changed.
 
     Raises:
-        ParameterError: It is made of soft parcels, which know up from down.
+        ParameterError: It is made of soft parcels, which depend on the orientation.
     """
     if isinstance(network, Segmenter):
         return network.with_flips()

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from alan.bounds import PositiveInt, bounded, check_parameters
+from alan.progress import batches
 
 #: Number of queries compared at a time with ``chunk_size`` training rows.
 _QUERIES = 512
@@ -141,8 +142,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         queries: NDArray[Any] = validate_data(self, X, dtype="numeric", reset=False)
         similarity = np.empty((len(queries), k))
         index = np.empty((len(queries), k), np.int64)
-        for start in range(0, len(queries), _QUERIES):
-            part = slice(start, start + _QUERIES)
+        for part in batches(len(queries), _QUERIES):
             similarity[part], index[part] = _nearest(_unit_rows(queries[part]), self._X, k, self.chunk_size)
         return similarity, index
 
@@ -150,12 +150,12 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
 def _unit_rows(X: NDArray[Any]) -> NDArray[np.float32]:
     """Rows of length 1 as float32; zero rows stay zero. Scaling by the largest value avoids overflow."""
     unit = np.empty(X.shape, np.float32)
-    for start in range(0, len(X), _QUERIES):
-        rows = X[start : start + _QUERIES].astype(np.float64)
+    for part in batches(len(X), _QUERIES):
+        rows = X[part].astype(np.float64)
         largest = np.abs(rows).max(axis=1, keepdims=True)
         rows /= np.where(largest > 0, largest, 1)
         length = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
-        unit[start : start + _QUERIES] = rows / np.where(length > 0, length, 1)
+        unit[part] = rows / np.where(length > 0, length, 1)
     return unit
 
 
@@ -213,8 +213,7 @@ def _exact(
     """Similarities of pairs (P,) in float64; equal vectors give equal values at any position."""
     similarity = np.empty(len(query))
     step = max(1, _PAIR_VALUES // queries.shape[1])
-    for start in range(0, len(query), step):
-        part = slice(start, start + step)
+    for part in batches(len(query), step):
         left, right = queries[query[part]].astype(np.float64), rows[column[part]].astype(np.float64)
         similarity[part] = (left * right).sum(axis=1)
     return similarity

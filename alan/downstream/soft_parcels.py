@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from alan.bounds import bounded
 from alan.downstream.whitebox.jsonfile import dump
@@ -22,11 +22,12 @@ from alan.files import fingerprint, read_entry
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.maps import pixel_sector
 from alan.parcels.model import ParcelModel, load_parcels
+from alan.supervised.segmenter import FrozenSegmenter
 
 SCHEMA = "alan-parcel-member/1"
 
 
-class ParcelMember(nn.Module):
+class ParcelMember(FrozenSegmenter):
     """A locked parcel model and the parcels of each structure, used like a segmentation network.
 
     The logits are upsampled to the frame and divided by the temperature; a softmax over the K parcels follows. The
@@ -75,7 +76,7 @@ class ParcelMember(nn.Module):
         self.structures = tuple(self.parcels)
         self.classes = 1 if len(self.structures) == 1 else len(self.structures) + 1
         self.fingerprint = fingerprint([model.fingerprint, self.parcels, list(self.structures), self.temperature])
-        self.provenance: dict[str, Any] = {"trained_by": "parcels", "parcels": model.fingerprint}
+        self.provenance = {"trained_by": "parcels", "parcels": model.fingerprint}
 
     @classmethod
     def from_white_boxes(
@@ -98,12 +99,8 @@ class ParcelMember(nn.Module):
             chosen[name] = selector.interior_
         return cls(model, chosen, temperature)
 
-    def train(self, mode: bool = True) -> ParcelMember:
-        """Stay in eval mode, whatever the enclosing module does."""
-        return super().train(False)
-
     @torch.no_grad()
-    def probabilities(self, frames: Tensor) -> Tensor:
+    def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Compute the probability of each class at each pixel.
 
         Args:
@@ -116,6 +113,7 @@ class ParcelMember(nn.Module):
         Raises:
             ParameterError: The frames have another shape or dtype.
         """
+        frames = torch.as_tensor(frames)
         logits = self.model.logits(frames)
         size = (frames.shape[-2], frames.shape[-1])
         chosen = torch.zeros(len(self.structures), logits.shape[1], device=logits.device)

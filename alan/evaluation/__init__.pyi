@@ -1,13 +1,11 @@
 from .ensemble import run_ensemble
 from .intervals import bootstrap_interval
 from .label_efficiency.atlas import AtlasMethod
-from .label_efficiency.decoder import DecoderMethod
-from .label_efficiency.linear import LinearMethod
 from .label_efficiency.network import NetworkMethod
+from .label_efficiency.probes import DecoderMethod, LinearMethod, SoftLinearMethod
 from .label_efficiency.protocol import LabelEfficiencyProtocol
 from .label_efficiency.rule import RuleMethod
 from .label_efficiency.segmenter import SegmenterMethod
-from .label_efficiency.soft import SoftLinearMethod
 from .metrics import dice, distances, iou
 from .protocols import SegmentationProtocol, ViewProtocol
 from .run import run_evaluation

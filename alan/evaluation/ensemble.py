@@ -6,18 +6,18 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from alan._version import __version__
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import CheckpointError, ParameterError
 from alan.files import fingerprint, redact, write_table
+from alan.progress import batches
 from alan.runs import open_run, plain
 from alan.supervised.settings import Average, Objective, Sampler
 
@@ -25,7 +25,6 @@ if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and w
     pass
 else:
     import pandas as pd
-    from torch import Tensor
 
     from alan.data.store.reader import FrameStore
     from alan.supervised.ensemble import EnsembleSegmenter, Member
@@ -265,18 +264,12 @@ def _predict(
             if isinstance(member, torch.nn.Module):
                 member.to("cuda")
     structures = next(iter(members.values())).structures
-    with tqdm(total=len(table), desc="members", unit="frame", leave=False) as bar:
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for start in range(0, len(numbers), batch_size):
-                part = numbers[start : start + batch_size]
-                yield (
-                    torch.from_numpy(store.frames(part[:, 0])),
-                    torch.from_numpy(store.label_maps(part[:, 1], structures)),
-                )
-                bar.update(len(part))
-
-        return collect(members, batches())
+    parts = (numbers[part] for part in batches(len(numbers), batch_size, "members"))
+    frames = (
+        (torch.from_numpy(store.frames(part[:, 0])), torch.from_numpy(store.label_maps(part[:, 1], structures)))
+        for part in parts
+    )
+    return collect(members, frames)
 
 
 def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str, split: str) -> None:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures, parts
 from alan.errors import ParameterError
-from alan.evaluation.intervals import bootstrap_interval, paired_difference
+from alan.evaluation.intervals import bootstrap_interval
 from alan.evaluation.networks import NetworkMaps, values_of
 from alan.evaluation.results import ALL_STRUCTURES
+from alan.evaluation.summary import compare_methods
 from alan.supervised.ensemble import EnsembleSegmenter
 
 
@@ -63,21 +64,15 @@ def ensemble_gains(networks: Sequence[NetworkMaps], cases: pd.DataFrame) -> list
 
 
 def _differences(cases: pd.DataFrame, first: str, second: str) -> list[dict[str, Any]]:
-    """Compute paired differences of two methods in Dice and IoU, by structure and phase."""
-    rows = []
+    """Compare two methods in Dice and IoU, by structure and phase and over all of them."""
     mine, other = cases[cases["method"] == first], cases[cases["method"] == second]
-    for (structure, phase), group in mine.groupby(["structure", "phase"], sort=False):
-        a = group.set_index("frame")
-        b = other[(other["structure"] == structure) & (other["phase"] == phase)].set_index("frame")
-        b = b.reindex(a.index)
-        metrics = {name: paired_difference(a[name], b[name], a["patient"]).to_dict() for name in ("dice", "iou")}
-        rows.append({"structure": structure, "phase": phase, **metrics})
+    parts = list(mine.groupby(["structure", "phase"], sort=False))
     if mine["structure"].nunique() > 1:  # the mean over structures, as the ensemble study reports it
-        a, b = (part.set_index(["structure", "frame"])[["dice", "iou", "patient"]] for part in (mine, other))
-        b = b.reindex(a.index)
-        metrics = {name: paired_difference(a[name], b[name], a["patient"]).to_dict() for name in ("dice", "iou")}
-        rows.append({"structure": ALL_STRUCTURES, "phase": "ED and ES", **metrics})
-    return rows
+        parts.append(((ALL_STRUCTURES, "ED and ES"), mine))
+    return [
+        {"structure": structure, "phase": phase, **compare_methods(part, other, ("dice", "iou"))}
+        for (structure, phase), part in parts
+    ]
 
 
 def pixel_accuracy(

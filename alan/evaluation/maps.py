@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from alan.data.store.reader import FrameStore
 from alan.files import atomic, fingerprint
 from alan.parcels.model import ParcelModel
+from alan.progress import batches
 
 
 def parcel_maps(
@@ -72,11 +72,9 @@ def kept_maps(
     if kept is not None:
         return kept
     maps = np.empty((len(frames), store.size, store.size), np.uint8)
-    with tqdm(total=len(frames), desc=title, unit="frame", leave=False) as bar, torch.inference_mode():
-        for start in range(0, len(frames), batch_size):
-            part = frames[start : start + batch_size]
-            maps[start : start + len(part)] = predict(torch.from_numpy(store.frames(part)))
-            bar.update(len(part))
+    with torch.inference_mode():
+        for part in batches(len(frames), batch_size, title):
+            maps[part] = predict(torch.from_numpy(store.frames(frames[part])))
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, key=np.array(key), maps=maps)
     return maps

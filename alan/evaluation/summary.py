@@ -67,17 +67,33 @@ def summarise_cases(
     return rows
 
 
+def compare_methods(
+    first: pd.DataFrame, second: pd.DataFrame, metrics: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Compute the differences of two methods on the same cases, with their intervals over patients.
+
+    Args:
+        first: Rows of one method.
+        second: Rows of the other one, of these and possibly of further cases.
+        metrics: Columns to compare.
+
+    Returns:
+        Metric to the interval of first minus second.
+    """
+    a, b = (table.set_index(["structure", "phase", "frame"]) for table in (first, second))
+    b = b.reindex(a.index)
+    return {name: paired_difference(a[name], b[name], a["patient"]).to_dict() for name in metrics}
+
+
 def compare_with_atlas(cases: pd.DataFrame) -> list[dict[str, Any]]:
-    """Compute the paired difference in Dice to the atlas on the same cases, with its interval over patients."""
+    """Compare each method with the atlas in Dice, for the structures and phases that the atlas has."""
     rows = []
     atlas = cases[cases["kind"] == "atlas"]
+    known = set(zip(atlas["structure"], atlas["phase"], strict=True))
     for keys, group in cases[cases["kind"] != "atlas"].groupby([*CASE_COLUMNS, "phase"], sort=False):
         names = dict(zip((*CASE_COLUMNS, "phase"), keys, strict=True))
-        mine = group.set_index("frame")
-        other = atlas[(atlas["structure"] == names["structure"]) & (atlas["phase"] == names["phase"])]
-        if len(other):
-            paired = other.set_index("frame")["dice"].reindex(mine.index)
-            rows.append({**names, "dice": paired_difference(mine["dice"], paired, mine["patient"]).to_dict()})
+        if (names["structure"], names["phase"]) in known:
+            rows.append({**names, **compare_methods(group, atlas, ["dice"])})
     return rows
 
 

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
-from tqdm import tqdm
 
 from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone, random_like
@@ -22,6 +21,7 @@ from alan.evaluation.intervals import bootstrap_interval, percentile_interval, r
 from alan.evaluation.protocols import ViewProtocol
 from alan.evaluation.results import Result
 from alan.evaluation.splits import check_disjoint, describe_store
+from alan.progress import batches
 
 _log = logging.getLogger(__name__)
 
@@ -107,9 +107,8 @@ def _cls(backbone: Backbone, frames: NDArray[np.uint8], batch_size: int, name: s
     """Compute CLS features (n, D)."""
     backbone = backbone.to("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
-        bar = tqdm(range(0, len(frames), batch_size), desc=f"features: {name}", unit="batch", leave=False)
-        batches = (torch.from_numpy(frames[start : start + batch_size]) for start in bar)
-        return np.concatenate([backbone(batch).cls.cpu().numpy() for batch in batches])
+        parts = batches(len(frames), batch_size, f"features: {name}")
+        return np.concatenate([backbone(frames[part]).cls.cpu().numpy() for part in parts])
 
 
 def _predict(

@@ -61,7 +61,7 @@ def write_program(
     Args:
         model: The parcel model, on the CPU.
         path: File to write, atomically: ``.onnx``, or ``.pt2`` for ``torch.export.load``.
-        size: Side of the frames in pixels; None: the input size of the backbone.
+        size: Side of the frames in pixels; None uses the input size of the backbone.
 
     Returns:
         What ``PATH.json`` holds: SHA-256 of the program, its input and outputs, fingerprints of what was exported,

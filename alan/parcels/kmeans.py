@@ -13,7 +13,6 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from tqdm import tqdm
 
 from alan.arrays import AnyFloatArray
 from alan.backbone.base import Backbone
@@ -23,6 +22,7 @@ from alan.parcels.count import ParcelCount
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.model import ParcelModel
+from alan.progress import batches
 
 #: Largest number of iterations of spherical k-means, which starts from Euclidean centres and moves little.
 _ITERATIONS = 50
@@ -253,8 +253,8 @@ def fit_kmeans(
     random = np.random.default_rng(seed)
     quota = -(-max_samples // len(frames))
     drawn = []
-    for start in tqdm(range(0, len(frames), batch_size), desc="tokens", unit="batch", leave=False):
-        batch = torch.from_numpy(np.ascontiguousarray(frames[start : start + batch_size]))
+    for part in batches(len(frames), batch_size, "tokens"):
+        batch = torch.from_numpy(np.ascontiguousarray(frames[part]))
         tokens = backbone(batch).tokens.flatten(1, 2).cpu().numpy()
         seen = backbone.sector(batch).flatten(1).cpu().numpy() if sector_only else np.ones(tokens.shape[:2], bool)
         for rows, inside in zip(tokens, seen, strict=True):

@@ -44,7 +44,7 @@ class TokenMemory:
         return len(self._kept)
 
     def __call__(self, backbone: Backbone, frames: Tensor, index: Tensor) -> FrameTokens:
-        """Tokens of frames, from memory if possible.
+        """Return the tokens of frames, from memory if possible.
 
         Args:
             backbone: The backbone, the same one in every call.

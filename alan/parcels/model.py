@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,23 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import Tensor
 
 from alan.backbone.base import Backbone, Features
 from alan.backbone.checkpoint import load_plain
 from alan.backbone.conv import ConvSpec
+from alan.backbone.frozen import FrozenModule
 from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
 from alan.errors import CheckpointError, ParameterError, damaged, nearest
-from alan.files import atomic, fingerprint, fingerprint_tensors
+from alan.files import check_schema, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads.base import TokenHead
 from alan.parcels.heads.registry import build_head
 from alan.parcels.maps import ImageSize, logits_to_maps, pixel_sector
+from alan.progress import batches
 from alan.shipped import shipped, shipped_or_path
+from alan.tensors import read_tensors, write_tensors
 
 SCHEMA = "alan-parcels/1"
 #: Key of the description in the metadata of a safetensors file and in a Lightning checkpoint.
@@ -35,7 +34,7 @@ ENTRY = "alan_parcels"
 _PREFIX = "head."
 
 
-class ParcelModel(nn.Module):
+class ParcelModel(FrozenModule):
     """A locked backbone and a locked head that turn frames into parcel maps.
 
     Args:
@@ -87,10 +86,6 @@ class ParcelModel(nn.Module):
         self.fingerprint = fingerprint(identity)
         self.train(False)
 
-    def train(self, mode: bool = True) -> ParcelModel:
-        """Stay in eval mode, whatever the enclosing module does."""
-        return super().train(False)
-
     def refined(self, refine: GuidedFilter | None) -> ParcelModel:
         """Return the model with another upsampling, None for the plain one; backbone and head are shared."""
         return ParcelModel(
@@ -140,9 +135,8 @@ class ParcelModel(nn.Module):
             raise ParameterError(f"frames are {batch.dtype} {tuple(batch.shape)}: give uint8 (B, H, W)")
         height, width = (size, size) if isinstance(size, int) else size or tuple(batch.shape[1:])
         maps = torch.empty(len(batch), height, width, dtype=torch.uint8)
-        for start in range(0, len(batch), batch_size):
-            part = batch[start : start + batch_size]
-            maps[start : start + batch_size] = self.maps_from_logits(self.logits(part), part, (height, width))
+        for part in batches(len(batch), batch_size):
+            maps[part] = self.maps_from_logits(self.logits(batch[part]), batch[part], (height, width))
         return maps
 
     def store_maps(self, store: FrameStore, frames: ArrayLike, batch_size: int = 32) -> NDArray[np.uint8]:
@@ -158,11 +152,8 @@ class ParcelModel(nn.Module):
         """
         index = np.asarray(frames, np.int64)
         maps = np.empty((len(index), store.size, store.size), np.uint8)
-        with tqdm(total=len(index), desc=f"parcels of {store.path.name}", unit="frame", leave=False) as bar:
-            for start in range(0, len(index), batch_size):
-                part = index[start : start + batch_size]
-                maps[start : start + len(part)] = self.maps(store.frames(part), batch_size=batch_size).numpy()
-                bar.update(len(part))
+        for part in batches(len(index), batch_size, f"parcels of {store.path.name}"):
+            maps[part] = self.maps(store.frames(index[part]), batch_size=batch_size).numpy()
         return maps
 
     def maps_from_logits(self, logits: Tensor, frames: Tensor, size: ImageSize) -> Tensor:
@@ -223,10 +214,7 @@ def save_parcels(model: ParcelModel, path: str | os.PathLike[str]) -> None:
         model: The parcel model.
         path: File to write, ending in ``.safetensors``.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
-    metadata = {ENTRY: json.dumps(model.entry(Path(path).parent))}
-    with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    write_tensors(path, model.head.state_dict(), ENTRY, model.entry(Path(path).parent))
 
 
 def load_parcels(path_or_name: str | os.PathLike[str], backbone: Backbone | None = None) -> ParcelModel:
@@ -246,7 +234,9 @@ def load_parcels(path_or_name: str | os.PathLike[str], backbone: Backbone | None
     if not file.is_file():
         names = [name for name in shipped() if name.endswith("-parcels")]
         raise CheckpointError(f"{file}: no such file and no shipped parcels: {nearest(str(file), names)}")
-    entry, state = _read_checkpoint(file) if file.suffix == ".ckpt" else _read_safetensors(file)
+    state, entry = _read_checkpoint(file) if file.suffix == ".ckpt" else read_tensors(file, ENTRY)
+    remedy = "not a parcel model; give a file of `alan parcels` or of a RAPTOR run"
+    entry = check_schema(entry, SCHEMA, f"{file}: ", remedy, CheckpointError)
     with damaged(CheckpointError, f"{file}: the description of the parcel model is damaged", "export it again"):
         origin, settings, sector_only = entry["backbone"], entry["head"], bool(entry["sector_only"])
         source, expected = origin["source"], str(origin["fingerprint"])
@@ -311,28 +301,8 @@ def _find_backbone(file: Path, origin: Mapping[str, Any]) -> Backbone:
         ) from error
 
 
-def _check_entry(file: Path, entry: Any) -> dict[str, Any]:
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        found = entry.get("schema") if isinstance(entry, dict) else None
-        raise CheckpointError(
-            f"{file}: not a parcel model (schema {found!r}, expected {SCHEMA!r}): "
-            "give a file of `alan parcels` or of a RAPTOR run"
-        )
-    return entry
-
-
-def _read_safetensors(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            text = (handle.metadata() or {}).get(ENTRY, "null")
-            state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-        return _check_entry(file, json.loads(text)), state
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{file}: truncated or not a safetensors file; export it again") from error
-
-
-def _read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read_checkpoint(file: Path) -> tuple[dict[str, Tensor], Any]:
     content = load_plain(file)
-    entry = _check_entry(file, content.get(ENTRY))
     state = content.get("state_dict", {})
-    return entry, {name.removeprefix(_PREFIX): x for name, x in state.items() if name.startswith(_PREFIX)}
+    head = {name.removeprefix(_PREFIX): x for name, x in state.items() if name.startswith(_PREFIX)}
+    return head, content.get(ENTRY)

@@ -49,7 +49,7 @@ def smoothness_loss(
         shifts: Shift b of each kind of pairs.
         weights: Weight of each kind of pairs.
         generator: Draws the pairs; on the CPU.
-        token_weights: (B, F, T) weights >= 0 of the tokens; None: all 1.
+        token_weights: (B, F, T) weights >= 0 of the tokens; None weights all tokens equally.
 
     Returns:
         Scalars ``self``, ``similar`` and ``contrast`` (each before its weight) and ``total``, their weighted sum.
@@ -73,7 +73,7 @@ def data_loss(cosines: Tensor, target: Tensor, temperature: float, token_weights
         cosines: (..., K) cosines of the student.
         target: (...) parcel that the teacher chooses.
         temperature: Temperature of the student's softmax.
-        token_weights: (...) weights >= 0 of the tokens; None: all 1.
+        token_weights: (...) weights >= 0 of the tokens; None weights all tokens equally.
 
     Returns:
         Scalar, the weighted mean over tokens; 0 where no token has a weight.

@@ -54,8 +54,8 @@ class HeadModule(TrainingModule):
         standardise: Whether tokens are standardised per channel, by mean and standard deviation over the first
             ``statistics_batches`` batches of the training data, computed once before the first step.
         statistics_batches: Number of batches for the standardisation.
-        input_size: Side in pixels to which the backbone resizes frames; null: its training size.
-        stride: Distance of two tokens in pixels; null: the default of the backbone.
+        input_size: Side in pixels to which the backbone resizes frames; null uses its training size.
+        stride: Distance between two tokens in pixels; null uses the default of the backbone.
         cache_features: Whether tokens are kept in memory as float16, so that a frame seen before costs the head
             alone. A resumed run then equals the uninterrupted one up to rounding, not bit by bit.
         cache_gb: Memory for the kept tokens, in GB.

@@ -28,7 +28,7 @@ from alan.supervised.settings import PLAIN, NetworkSpec, TrainingSettings
 if TYPE_CHECKING:
     from alan.search.study import SearchProgress, SearchStudy, TrialObjective
 
-#: Seconds after which a temporary file belongs to no process any more: results are written within seconds.
+#: Age in seconds from which a temporary file belongs to no process any more: results are written within seconds.
 _ABANDONED = 600
 _log = logging.getLogger(__name__)
 

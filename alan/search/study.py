@@ -36,9 +36,9 @@ TrialObjective = Callable[[Point, Report], Outcome]
 #: Attributes of a trial: the reason of its failure, its process and start, the outcome besides its values.
 REASON, WORKER, STARTED, DETAILS, LATENCY = "reason", "worker", "started", "details", "latency"
 _SPACE = "space"
-#: Errors that fail the trial alone; any other error ends the search.
+#: Errors that fail only the trial; any other error ends the search.
 _FAILURES = (RuntimeError, MemoryError, ValueError)
-#: Seconds between two looks at what other processes do.
+#: Seconds between two checks of what other processes do.
 _POLL = 0.2
 
 
@@ -221,7 +221,7 @@ class SearchStudy:
     def _tell(self, trial: Trial, values: Sequence[float] | None, state: TrialState) -> FrozenTrial:
         try:
             return self.study.tell(trial, values, state)
-        except ValueError as error:  # Optuna's word for a trial that another process has finished
+        except ValueError as error:  # Optuna's error for a trial that another process has finished
             if self.study.trials[trial.number].state is TrialState.RUNNING:
                 raise
             raise UpdateFinishedTrialError(str(error)) from error
@@ -268,7 +268,7 @@ class SearchStudy:
 
     @contextlib.contextmanager
     def _alive(self, trial: Trial) -> Iterator[None]:
-        """Return signs of life from a thread while the block runs."""
+        """Send signs of life from a thread while the block runs."""
         storage: Any = self.study._storage
         done = threading.Event()
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from alan.errors import ParameterError
-from alan.search.latency import measure_latency
 from alan.search.settings import SearchSettings
 from alan.search.space import Point
+from alan.supervised.timing import measure_latency
 from alan.supervised.training import train
 
 #: Called after each validation with its number, from 1, and the mean IoU; it may raise to end the training.
@@ -27,7 +27,7 @@ class Outcome:
 
     Attributes:
         iou: Best mean validation IoU over the validations, 0..1.
-        latency: Seconds per frame, see :func:`alan.search.latency.measure_latency`.
+        latency: Seconds per frame, see :func:`alan.supervised.timing.measure_latency`.
         details: Further JSON-able values for the tables.
     """
 

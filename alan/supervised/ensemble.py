@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from alan.errors import ParameterError, nearest
 from alan.files import fingerprint
-from alan.supervised.segmenter import to_labels
+from alan.supervised.segmenter import FrozenSegmenter
 from alan.supervised.settings import Average
 
 #: Probabilities below are raised to it before their logarithm is taken.
@@ -38,7 +38,7 @@ class Member(Protocol):
         """Compute probabilities (B, C, H, W) float32 of frames (B, H, W) uint8."""
 
 
-class EnsembleSegmenter(nn.Module):
+class EnsembleSegmenter(FrozenSegmenter):
     """Weighted mean of the probabilities or logits of fitted members, with the interface of a segmenter.
 
     Args:
@@ -84,10 +84,6 @@ class EnsembleSegmenter(nn.Module):
         self.fingerprint = fingerprint(["ensemble", parts, *([] if average == "probabilities" else [average])])
         self.train(False)
 
-    def train(self, mode: bool = True) -> EnsembleSegmenter:
-        """Stay in eval mode, whatever the surrounding module does."""
-        return super().train(False)
-
     def shares(self) -> tuple[float, ...]:
         """Return the weights in the order of the members, divided by their sum."""
         total = sum(self.weights.values())
@@ -112,11 +108,6 @@ class EnsembleSegmenter(nn.Module):
         if self.average == "probabilities":
             return total
         return total.sigmoid() if self.classes == 1 else total.softmax(1)
-
-    def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
-        """Segment frames (B, H, W) uint8 into masks (B, H, W) bool of each structure, which do not overlap."""
-        labels = to_labels(self.probabilities(frames))
-        return {name: labels == value for value, name in enumerate(self.structures, 1)}
 
 
 def to_average(probabilities: Tensor, average: Average) -> Tensor:

@@ -59,9 +59,8 @@ def build_network(spec: NetworkSpec, classes: PositiveInt = 1) -> nn.Module:
         if weights is not None and is_file(weights):
             load_encoder(network.encoder, weights, source)
         elif weights is not None:
-            hub = hub_weights(source, weights)
-            with hub.explain_download():
-                network = _assemble(name, source, spec.depth, weights=hub.value, **options)
+            with hub_weights(source, weights) as value:
+                network = _assemble(name, source, spec.depth, weights=value, **options)
     if spec.norm == "instance":
         _use_instance_norm(network)
     if spec.dropout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,22 +12,47 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from alan.backbone.frozen import FrozenModule
 from alan.data.structures import n_classes
-from alan.errors import CheckpointError, ParameterError
-from alan.files import atomic, fingerprint, fingerprint_tensors
+from alan.errors import CheckpointError, ParameterError, damaged
+from alan.files import check_schema, fingerprint, fingerprint_tensors
 from alan.supervised.padded import PaddedNetwork
 from alan.supervised.settings import NetworkSpec
+from alan.tensors import read_tensors, write_tensors
 
 SCHEMA = "alan-segmenter/1"
 #: Key of the metadata in a file.
 ENTRY = "alan"
 
 
-class Segmenter(nn.Module):
+class FrozenSegmenter(FrozenModule):
+    """Base of what maps frames to probabilities: a network, an ensemble, or soft parcels.
+
+    Attributes:
+        structures: Names, in the order of the labels.
+        classes: Channels of the probabilities: 1 for one structure, else one per structure and the background.
+        fingerprint: SHA-256 of everything that decides the probabilities.
+        provenance: JSON-able entries about the origin.
+    """
+
+    structures: tuple[str, ...]
+    classes: int
+    fingerprint: str
+    provenance: dict[str, Any]
+
+    def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
+        """Compute the probability of each class at each pixel, (B, C, H, W) float32, of frames (B, H, W) uint8."""
+        raise NotImplementedError
+
+    def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
+        """Segment frames (B, H, W) uint8 into masks (B, H, W) bool of each structure, which do not overlap."""
+        labels = to_labels(self.probabilities(frames))
+        return {name: labels == value for value, name in enumerate(self.structures, 1)}
+
+
+class Segmenter(FrozenSegmenter):
     """Frozen segmentation network: always in eval mode, without gradients, with a fingerprint.
 
     Args:
@@ -80,10 +104,6 @@ class Segmenter(nn.Module):
         """Return the same network with the mean over flips, see ``flips``; the weights are shared."""
         return Segmenter(self.model, self.spec, self.structures, self.size, self.provenance, flips=True)
 
-    def train(self, mode: bool = True) -> Segmenter:
-        """Stay in eval mode, whatever the surrounding module does."""
-        return super().train(False)
-
     @torch.no_grad()
     def probabilities(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Compute the probability of each class at each pixel, for all frames in one forward pass.
@@ -119,11 +139,6 @@ class Segmenter(nn.Module):
         found = [to_probabilities(self.model(images.flip(axes)).float()).flip(axes) for axes in flips]
         return torch.stack(found).mean(0) if len(found) > 1 else found[0]
 
-    def masks(self, frames: Tensor | NDArray[np.uint8]) -> dict[str, Tensor]:
-        """Segment frames (B, H, W) uint8 into masks (B, H, W) bool of each structure, which do not overlap."""
-        labels = to_labels(self.probabilities(frames))
-        return {name: labels == value for value, name in enumerate(self.structures, 1)}
-
 
 def to_probabilities(logits: Tensor) -> Tensor:
     """Map logits (B, C, H, W) to probabilities: sigmoid for one channel, softmax over several."""
@@ -143,13 +158,7 @@ def save_segmenter(segmenter: Segmenter, path: str | os.PathLike[str]) -> None:
         path: File, ending in ``.safetensors``.
     """
     entry = {"schema": SCHEMA, **segmenter.settings(), "provenance": segmenter.provenance}
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in segmenter.model.state_dict().items()
-    }
-    with atomic(path) as temporary:
-        save_file(
-            tensors, temporary, metadata={ENTRY: json.dumps({**entry, "fingerprint": segmenter.fingerprint})}
-        )
+    write_tensors(path, segmenter.model.state_dict(), ENTRY, {**entry, "fingerprint": segmenter.fingerprint})
 
 
 def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
@@ -164,16 +173,9 @@ def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
         raise CheckpointError(
             f"{file}: no such segmenter; train one with `alan fit --config configs/supervised/...`"
         )
-    try:
-        with safe_open(file, framework="pt") as handle:
-            entry = json.loads((handle.metadata() or {}).get(ENTRY, "{}"))
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: truncated or not a safetensors file; export it again") from error
-    if not isinstance(entry, dict) or entry.get("schema") != SCHEMA:
-        schema = entry.get("schema") if isinstance(entry, dict) else None
-        raise CheckpointError(f"{file}: schema {schema!r} where a segmenter has {SCHEMA!r}")
-    try:
+    tensors, entry = read_tensors(file, ENTRY)
+    entry = check_schema(entry, SCHEMA, f"{file}: ", "give a segmenter of `alan fit`", CheckpointError)
+    with damaged(CheckpointError, f"{file}: weights and settings do not belong together", "export it again"):
         settings = dict(entry["network"])
         channels = settings["decoder_channels"]
         spec = NetworkSpec(**{**settings, "decoder_channels": None if channels is None else tuple(channels)})
@@ -183,9 +185,6 @@ def load_segmenter(path: str | os.PathLike[str]) -> Segmenter:
         model.load_state_dict(tensors)
         flips = bool(entry.get("flips", False))
         segmenter = Segmenter(model, spec, structures, entry["size"], entry["provenance"], flips=flips)
-    except (TypeError, KeyError, RuntimeError, ParameterError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{file}: weights and settings do not belong together ({reason})") from error
     if segmenter.fingerprint != entry.get("fingerprint"):
         raise CheckpointError(
             f"{file}: its weights or settings were changed after it was written; export it again"

@@ -1,4 +1,4 @@
-"""Time of a network's forward pass."""
+"""Time of the forward pass of a network."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+from torch import nn
+
+from alan.bounds import NonNegativeInt, PositiveInt, bounded
 
 
 def median_seconds(run: Callable[[], object], device: torch.device, *, repeats: int, warmup: int) -> float:
@@ -33,3 +36,27 @@ def median_seconds(run: Callable[[], object], device: torch.device, *, repeats: 
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@bounded
+@torch.inference_mode()
+def measure_latency(
+    network: nn.Module, size: PositiveInt, *, repeats: PositiveInt = 20, warmup: NonNegativeInt = 3
+) -> float:
+    """Measure the median time of a forward pass of one frame, in seconds; see :func:`median_seconds`.
+
+    The network is in eval mode meanwhile, and returns to its mode afterwards.
+
+    Args:
+        network: Network of images (1, 1, S, S) float32 in 0..1.
+        size: Height and width of the image in pixels, S.
+        repeats: Number of timed passes.
+        warmup: Number of passes before them, which are not timed.
+    """
+    device = next(network.parameters()).device
+    image = torch.zeros(1, 1, size, size, device=device)
+    training = network.training
+    network.eval()
+    seconds = median_seconds(lambda: network(image), device, repeats=repeats, warmup=warmup)
+    network.train(training)
+    return seconds

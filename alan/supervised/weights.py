@@ -5,18 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from alan.backbone.checkpoint import load_plain
 from alan.errors import CheckpointError, ParameterError, nearest
 from alan.extras import third_party
+from alan.tensors import read_tensors
 
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
@@ -26,61 +24,41 @@ def is_file(weights: str) -> bool:
     return weights.endswith(_SUFFIXES)
 
 
-@dataclass(frozen=True)
-class HubWeights:
-    """Weights that are fetched from the hub while the network is built.
-
-    Attributes:
-        encoder: Name of the encoder.
-        name: Name of the weights.
-        value: Value of ``encoder_weights`` in segmentation_models_pytorch.
-    """
-
-    encoder: str
-    name: str
-    value: Any
-
-    @contextlib.contextmanager
-    def explain_download(self) -> Iterator[None]:
-        """Turn any error of the download into one line.
-
-        Raises:
-            CheckpointError: The hub cannot be reached, or has no such weights.
-        """
-        logger = logging.getLogger("huggingface_hub")
-        level = logger.level
-        logger.setLevel(logging.ERROR)  # it logs every attempt
-        try:
-            yield
-        except Exception as error:  # each version of the hub's client raises other classes
-            reason = shorten(str(error), 140, placeholder=" ...") or type(error).__name__
-            raise CheckpointError(
-                f"weights {self.name!r} of {self.encoder} cannot be fetched from the hub ({reason}): "
-                "give a file instead, or null for random weights"
-            ) from error
-        finally:
-            logger.setLevel(level)
-
-
-def hub_weights(encoder: str, name: str) -> HubWeights:
-    """Check the name of weights on the hub.
+@contextlib.contextmanager
+def hub_weights(encoder: str, name: str) -> Iterator[str | bool]:
+    """Fetch weights from the hub in the block, and turn any error of the download into one line.
 
     Args:
         encoder: Name of the encoder.
         name: Name of the weights, such as ``imagenet``. The weights of timm's encoders are part of the encoder's
             name (``tu-resnet18.a1_in1k``), and any name selects them.
 
+    Yields:
+        The value of ``encoder_weights`` in segmentation_models_pytorch.
+
     Raises:
         ParameterError: The encoder has no weights of this name.
+        CheckpointError: The hub cannot be reached, or has no such weights.
     """
-    if encoder.startswith("tu-"):
-        return HubWeights(encoder, name, True)
-    settings = third_party("segmentation_models_pytorch").encoders.encoders[encoder]["pretrained_settings"]
-    if name not in settings:
+    of_timm = encoder.startswith("tu-")
+    settings = third_party("segmentation_models_pytorch").encoders.encoders
+    if not of_timm and name not in (known := settings[encoder]["pretrained_settings"]):
         raise ParameterError(
-            f"{encoder} has no weights {name!r}: {nearest(name, settings)}; a file ends in {', '.join(_SUFFIXES)}"
+            f"{encoder} has no weights {name!r}: {nearest(name, known)}; a file ends in {', '.join(_SUFFIXES)}"
         )
-    return HubWeights(encoder, name, name)
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it logs every attempt
+    try:
+        yield of_timm or name
+    except Exception as error:  # each version of the hub's client raises other classes
+        reason = shorten(str(error), 140, placeholder=" ...") or type(error).__name__
+        raise CheckpointError(
+            f"weights {name!r} of {encoder} cannot be fetched from the hub ({reason}): "
+            "give a file instead, or null for random weights"
+        ) from error
+    finally:
+        logger.setLevel(level)
 
 
 def load_encoder(encoder: Any, path: str, name: str) -> None:
@@ -124,15 +102,10 @@ def load_encoder(encoder: Any, path: str, name: str) -> None:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file of weights")
-    if path.suffix != ".safetensors":
-        content = load_plain(path)
-        for key in ("state_dict", "model"):
-            if isinstance(content.get(key), dict):
-                content = content[key]
-        return {str(key).removeprefix("module."): x for key, x in content.items() if isinstance(x, Tensor)}
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: truncated or not a safetensors file; fetch it again") from error
+    if path.suffix == ".safetensors":
+        return read_tensors(path)[0]
+    content = load_plain(path)
+    for key in ("state_dict", "model"):
+        if isinstance(content.get(key), dict):
+            content = content[key]
+    return {str(key).removeprefix("module."): x for key, x in content.items() if isinstance(x, Tensor)}

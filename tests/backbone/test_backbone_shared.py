@@ -213,9 +213,9 @@ def test_files_of_another_kind_or_network_are_refused(tmp_path):
     export_backbone(CONV.build_seeded(0), VIT, path)
     with pytest.raises(CheckpointError, match="is missing"):
         load_backbone(path)
-    with pytest.raises(ParameterError, match="does not go with"):
+    with pytest.raises(ParameterError, match="does not fit"):
         VIT.lock(CONV.build_seeded(0))
-    with pytest.raises(ParameterError, match="does not go with"):
+    with pytest.raises(ParameterError, match="does not fit"):
         CONV.lock(VIT.build_seeded(0))
 
 

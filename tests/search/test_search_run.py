@@ -10,11 +10,11 @@ import yaml
 
 from alan.errors import ConfigError
 from alan.report.search import write_search_report
-from alan.search.latency import measure_latency
 from alan.search.run import run_search
 from alan.search.settings import SearchData, StudySettings
 from alan.supervised.padded import PaddedNetwork
 from alan.supervised.settings import NetworkSpec, TrainingSettings
+from alan.supervised.timing import measure_latency
 
 from .conftest import SPACE, objective
 

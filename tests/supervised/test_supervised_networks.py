@@ -180,7 +180,7 @@ def test_encoder_weights_that_do_not_fit(colour_encoder, tmp_path):
         with pytest.raises(CheckpointError, match=match):
             build("unet", "resnet18", encoder_weights=str(path))
 
-    refused("no such file of weights")
+    refused("no such file")
     torch.save({k: v for k, v in colour_encoder.items() if k != "layer1.0.bn1.weight"}, path)
     refused("not weights of resnet18: 'layer1.0.bn1.weight' is missing")
     torch.save({**colour_encoder, "bn1.weight": torch.ones(3)}, path)

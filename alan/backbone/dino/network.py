@@ -76,7 +76,7 @@ class DINONetwork(nn.Module):
         spec: Specification of the network.
         network: The network.
         head: Head for CLS tokens.
-        patch_head: Head for patch tokens; None: no patch-level term.
+        patch_head: Head for patch tokens; None disables the patch-level term.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ class TargetWeights:
 
     Attributes:
         tissue: Weight of the structures and the background at each pixel (cross-entropy plus soft Dice).
-        distance: Weight of the signed distances to the wall_masks of the structures (smooth L1).
+        distance: Weight of the signed distances to the outlines of the structures (smooth L1).
         coordinates: Weight of the long-axis and the transverse position in the left ventricle and its wall (smooth
             L1).
         view: Weight of the view of the frame (cross-entropy).

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, BatchDataset, StoreSet
-from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
+from alan.data.loaders.modules import StoreDataModule
+from alan.data.loaders.sampling import ResumableLoader
 from alan.data.splits import draw_patients, fold_patients
 from alan.data.structures import check_structures
 from alan.errors import ParameterError, SplitLeakError
@@ -47,7 +47,7 @@ class LabelledFrames(BatchDataset):
 
 
 @bounded
-class LabelledFrameDataModule(LightningDataModule):
+class LabelledFrameDataModule(StoreDataModule):
     """Annotated frames of frame stores, for :class:`alan.supervised.SegmentationModule`.
 
     A batch is ``{"frames": (B, S, S) uint8, "labels": (B, S, S) uint8, "index": (B,) int64}``; a label is 0 for
@@ -91,17 +91,15 @@ class LabelledFrameDataModule(LightningDataModule):
         num_workers: NonNegativeInt = 0,
         seed: Seed = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(stores, batch_size, num_workers, seed)
         if train_split == val_split:
             raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
-        self.stores = stores
         self.structures = check_structures(structures)
         self.train_split, self.val_split = train_split, val_split
         self.views, self.phases = views, phases
         if fold is not None and fold[0] >= fold[1]:
             raise ParameterError(f"fold is {list(fold)}: give a number below {fold[1]}, the number of folds")
         self.label_patients, self.fold = label_patients, fold
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     @cached_property
     def _open_stores(self) -> StoreSet:
@@ -149,19 +147,11 @@ class LabelledFrameDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Return a loader of shuffled batches that resumes exactly."""
-        return resumable_loader(
-            self.train_frames,
-            min(self.batch_size, len(self.train_frames)),
-            seed=self.seed,
-            drop_last=True,
-            num_workers=self.num_workers,
-        )
+        return self.shuffled(self.train_frames, min(self.batch_size, len(self.train_frames)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return a loader of every validation frame, once and in order."""
-        return DataLoader(
-            self.val_frames, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole
-        )
+        return self.in_order(self.val_frames)
 
     def provenance(self) -> dict[str, Any]:
         """Return the data that an exported model records: stores, splits, patients and frames."""

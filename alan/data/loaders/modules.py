@@ -12,13 +12,39 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
-from alan.data.loaders.datasets import Batch, FrameDataset, SequenceDataset, StoreSet
+from alan.data.loaders.datasets import Batch, BatchDataset, FrameDataset, SequenceDataset, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
 from alan.data.store.reader import StoredSequence
 from alan.errors import AlanWarning, DataError
 
 
-class FrameDataModule(LightningDataModule):
+class StoreDataModule(LightningDataModule):
+    """Base of the data modules over frame stores: how batches are read.
+
+    Args:
+        stores: Paths of frame stores with frames of the same size.
+        batch_size: Samples per batch and process.
+        num_workers: Worker processes that read batches; 0 reads in the main process.
+        seed: Seed of the order of the samples.
+    """
+
+    def __init__(self, stores: list[str], batch_size: int, num_workers: int, seed: int) -> None:
+        super().__init__()
+        self.stores, self.batch_size, self.num_workers, self.seed = stores, batch_size, num_workers, seed
+
+    def shuffled(
+        self, dataset: BatchDataset, batch_size: int | None = None, *, drop_last: bool = True
+    ) -> ResumableLoader:
+        """Make a loader of shuffled batches that resumes exactly; None takes the batch size of the module."""
+        size, workers = batch_size or self.batch_size, self.num_workers
+        return resumable_loader(dataset, size, seed=self.seed, drop_last=drop_last, num_workers=workers)
+
+    def in_order(self, dataset: BatchDataset) -> DataLoader[Batch]:
+        """Make a loader that yields every sample once, in order."""
+        return DataLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)
+
+
+class FrameDataModule(StoreDataModule):
     """Single frames of frame stores, for training backbones and for prediction.
 
     A batch is ``{"frames": (B, S, S) uint8, "index": (B,) int64}``; ``index`` counts
@@ -55,14 +81,8 @@ class FrameDataModule(LightningDataModule):
         seed: Seed = 0,
         drop_last: bool = True,
     ) -> None:
-        super().__init__()
-        self.stores = stores
-        self.split = split
-        self.views = views
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
-        self.drop_last = drop_last
+        super().__init__(stores, batch_size, num_workers, seed)
+        self.split, self.views, self.drop_last = split, views, drop_last
 
     @cached_property
     def dataset(self) -> FrameDataset:
@@ -77,20 +97,14 @@ class FrameDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Make the loader of shuffled batches that resumes exactly."""
-        return resumable_loader(
-            self.dataset,
-            self.batch_size,
-            seed=self.seed,
-            drop_last=self.drop_last,
-            num_workers=self.num_workers,
-        )
+        return self.shuffled(self.dataset, drop_last=self.drop_last)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Make the loader that yields every selected frame once, in order."""
-        return DataLoader(self.dataset, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole)
+        return self.in_order(self.dataset)
 
 
-class SequenceDataModule(LightningDataModule):
+class SequenceDataModule(StoreDataModule):
     """Runs of frames of frame stores, for training the RAPTOR head.
 
     A batch is ``{"frames": (B, F, S, S) uint8, "index": (B, F) int64}``, ``index`` as in :class:`FrameDataModule`.
@@ -129,15 +143,8 @@ class SequenceDataModule(LightningDataModule):
         num_workers: NonNegativeInt = 0,
         seed: Seed = 0,
     ) -> None:
-        super().__init__()
-        self.stores = stores
-        self.split = split
-        self.views = views
-        self.n_frames = n_frames
-        self.period = period
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.seed = seed
+        super().__init__(stores, batch_size, num_workers, seed)
+        self.split, self.views, self.n_frames, self.period = split, views, n_frames, period
 
     @cached_property
     def dataset(self) -> SequenceDataset:
@@ -163,9 +170,7 @@ class SequenceDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Make the loader of shuffled batches that resumes exactly."""
-        return resumable_loader(
-            self.dataset, self.batch_size, seed=self.seed, drop_last=True, num_workers=self.num_workers
-        )
+        return self.shuffled(self.dataset)
 
     def _row(self, sequence: StoredSequence) -> tuple[int, int, int, int] | None:
         """First frame, possible starts, frames and step of the runs of a sequence; None if it is too short."""

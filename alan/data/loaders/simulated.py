@@ -7,15 +7,14 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, BatchDataset, FrameDataset, StoreSet
-from alan.data.loaders.modules import FrameDataModule
-from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
+from alan.data.loaders.modules import FrameDataModule, StoreDataModule
+from alan.data.loaders.sampling import ResumableLoader
 from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
@@ -87,7 +86,7 @@ def phase_fraction(frame: int, ed: int | None, es: int | None) -> float:
     return share if 0 <= share <= 1 else float("nan")
 
 
-class SimulatedDataModule(LightningDataModule):
+class SimulatedDataModule(StoreDataModule):
     """Annotated frames of simulated archives, for :class:`alan.backbone.SimulationModule`.
 
     A batch is ``{"frames": (B, S, S) uint8, "labels": (B, S, S) uint8, "view": (B,) int64, "phase": (B,) float32,
@@ -136,15 +135,14 @@ class SimulatedDataModule(LightningDataModule):
         num_workers: NonNegativeInt = 0,
         seed: Seed = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(stores, batch_size, num_workers, seed)
         if train_split == val_split:
             raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
-        self.stores, self.structures = stores, check_structures(structures)
+        self.structures = check_structures(structures)
         self.train_split, self.val_split, self.views = train_split, val_split, views
         self.unlabelled = unlabelled
         self.unlabelled_split, self.unlabelled_views = unlabelled_split, unlabelled_views
         self.unlabelled_batch_size, self.val_frames = unlabelled_batch_size, val_frames
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     @cached_property
     def _open_stores(self) -> StoreSet:
@@ -196,14 +194,8 @@ class SimulatedDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Make the loader of shuffled batches that resumes exactly."""
-        return resumable_loader(
-            self.train_frames, self.batch_size, seed=self.seed, drop_last=True, num_workers=self.num_workers
-        )
+        return self.shuffled(self.train_frames)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Make the loader that yields every validation frame once, in order; empty without a validation split."""
-        if self.validation_frames is None:
-            return []
-        return DataLoader(
-            self.validation_frames, batch_size=self.batch_size, num_workers=self.num_workers, collate_fn=whole
-        )
+        return [] if self.validation_frames is None else self.in_order(self.validation_frames)

@@ -19,7 +19,7 @@ from alan.data.io.base import MAX_PIXELS
 from alan.data.io.medical import medical_layout, read_labels, read_medical
 from alan.data.io.raw import PixelLayout
 from alan.data.readers.base import EchoDataset
-from alan.data.readers.tables import parse_number, read_info, read_number, read_rows
+from alan.data.readers.tables import info_number, read_info, read_number, read_rows
 from alan.data.sample import SLICE_MM, Record, Sample
 from alan.data.splits import resolve_splits
 from alan.data.structures import label_names
@@ -64,8 +64,7 @@ class Acdc(EchoDataset):
     **Licence:** CC BY-NC-SA 4.0.
 
     **Citation:** Bernard et al., "Deep learning techniques for automatic MRI cardiac multi-structures
-    segmentation and
-    diagnosis: is the problem solved?", IEEE Transactions on Medical Imaging 37(11), 2018.
+    segmentation and diagnosis: is the problem solved?", IEEE Transactions on Medical Imaging 37(11), 2018.
 
     Each slice along z is a sample of one frame, ``patient001_frame01_slice_3`` (slices count from 1), without a
     view, because short-axis MR is not a view of echocardiography. In the NIfTI layout ED and ES are the frames
@@ -141,7 +140,7 @@ class Acdc(EchoDataset):
         for folder in _patient_folders(self.root):
             info = read_info(folder / "Info.cfg")
             attributes = _attributes(info)
-            phases = {_number(info, name): name for name in ("ED", "ES") if name in info}
+            phases = {info_number(info, name): name for name in ("ED", "ES") if name in info}
             split = _FOLDERS.get(folder.parent.name, "")
             for path in sorted(folder.iterdir()):
                 match = _VOLUME.fullmatch(path.name)
@@ -245,21 +244,9 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 
 def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
-    attributes: dict[str, float | int | str] = {}
-    for name in ("Height", "Weight"):
-        value = _number(info, name)
-        if value is not None:
-            attributes[name] = value
-    if "Group" in info:
-        attributes["Group"] = info["Group"]
-    return attributes
-
-
-def _number(info: Mapping[str, str], name: str) -> float | None:
-    try:
-        return parse_number(info.get(name, ""))
-    except ValueError:
-        return None
+    numbers = {name: info_number(info, name) for name in ("Height", "Weight")}
+    words = {"Group": info["Group"]} if "Group" in info else {}
+    return {**{name: value for name, value in numbers.items() if value is not None}, **words}
 
 
 def _header(path: Path) -> PixelLayout | None:

@@ -16,7 +16,7 @@ from alan.bounds import bounded
 from alan.data.io.base import Spacing
 from alan.data.io.medical import medical_files, read_grey, read_labels
 from alan.data.readers.base import EchoDataset
-from alan.data.readers.tables import parse_number, read_info, read_text
+from alan.data.readers.tables import info_number, read_info, read_text
 from alan.data.sample import Record, Sample
 from alan.data.splits import assign_splits, resolve_splits
 from alan.data.structures import masks_from_labels
@@ -172,10 +172,7 @@ class Camus(EchoDataset):
         """Frame of a phase in a sequence: from Info, otherwise where the still of that phase reappears."""
         info = read_info(files.info)
         if phase in info:
-            try:
-                value = parse_number(info[phase]) or 0
-            except ValueError:
-                value = 0
+            value = info_number(info, phase) or 0
             if value % 1 or not 1 <= value <= len(frames):
                 raise DataError(
                     f"{files.stem}: Info says {phase}: {info[phase]!r}, the sequence has frames 1 to "
@@ -248,10 +245,7 @@ def _file(folder: Path, stem: str, key: str, end: str) -> Path | None:
 def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
     attributes: dict[str, float | int | str] = {}
     for key, name in _NUMBERS.items():
-        try:
-            value = parse_number(info.get(key, ""))
-        except ValueError:
-            continue
+        value = info_number(info, key)
         if value is not None and math.isfinite(value):
             attributes[name] = value
     attributes.update({key: info[key] for key in _WORDS if key in info})

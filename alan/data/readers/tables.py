@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from alan.errors import DataError, nearest
@@ -160,6 +160,14 @@ def parse_number(text: str) -> float | None:
     if math.isinf(value):
         raise ValueError(f"{text!r} is too large a number")
     return None if value != value else value  # noqa: PLR0124 (NaN)
+
+
+def info_number(info: Mapping[str, str], name: str) -> float | None:
+    """Return a number of what :func:`read_info` read; None if it is missing, or is not a number."""
+    try:
+        return parse_number(info.get(name, ""))
+    except ValueError:
+        return None
 
 
 def read_number(row: dict[str, str], column: str, path: Path, who: str) -> float | None:

@@ -20,6 +20,7 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.sample import SPLITS, VIEWS
 from alan.data.structures import label_names, label_value, parts
 from alan.errors import DataError, ParameterError, damaged, nearest
+from alan.files import check_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,13 +107,9 @@ class FrameStore:
             self._read_tables(file)
 
     def _read_tables(self, file: Any) -> None:
-        schema = file.attrs.get("schema", "none")
-        if schema != SCHEMA:
-            raise DataError(
-                f"{self.path}: schema is {schema!r}, this version reads {SCHEMA!r}; "
-                "write it again with `alan prepare`"
-            )
-        attributes = file.attrs
+        attributes = check_schema(
+            dict(file.attrs), SCHEMA, f"{self.path}: ", "write it again with `alan prepare`", DataError
+        )
         self.name, self.simulated = str(attributes["name"]), bool(attributes["simulated"])
         self.fingerprint = str(attributes["fingerprint"])
         self.source: dict[str, Any] = json.loads(attributes["source"])

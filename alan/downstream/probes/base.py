@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -13,16 +12,16 @@ import torch
 import torch.nn.functional as F
 from annotated_types import Ge
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from alan.bounds import PositiveInt, check_parameters
 from alan.errors import CheckpointError, ParameterError, damaged
-from alan.files import atomic, fingerprint, fingerprint_tensors
+from alan.files import check_schema, fingerprint, fingerprint_tensors
 from alan.parcels.maps import logits_to_maps
+from alan.progress import batches
+from alan.tensors import read_tensors, write_tensors
 
 SCHEMA = "alan-token-probe/1"
 #: Key of the entry in the metadata of the file.
@@ -111,7 +110,7 @@ class TokenProbe(BaseEstimator, ABC):
         check_is_fitted(self, "n_classes_")
         values = check_tokens(tokens, self.dim_)
         return np.concatenate(
-            [self._piece(values, start).permute(0, 2, 3, 1).numpy() for start in range(0, len(values), PIECE)]
+            [self._piece(values[part]).permute(0, 2, 3, 1).numpy() for part in batches(len(values), PIECE)]
         )
 
     def predict(self, tokens: ArrayLike) -> NDArray[np.uint8]:
@@ -129,13 +128,13 @@ class TokenProbe(BaseEstimator, ABC):
         check_is_fitted(self, "n_classes_")
         values, size = check_tokens(tokens, self.dim_), self.size or self.size_
         maps = np.empty((len(values), *size), np.uint8)
-        for start in range(0, len(values), PIECE):
-            maps[start : start + PIECE] = logits_to_maps(self._piece(values, start), size).numpy()
+        for part in batches(len(values), PIECE):
+            maps[part] = logits_to_maps(self._piece(values[part]), size).numpy()
         return maps
 
     @torch.no_grad()
-    def _piece(self, tokens: NDArray[Any], start: int) -> Tensor:
-        logits = self._logits(torch.from_numpy(tokens[start : start + PIECE].astype(np.float32)))
+    def _piece(self, tokens: NDArray[Any]) -> Tensor:
+        logits = self._logits(torch.from_numpy(tokens.astype(np.float32)))
         if not torch.isfinite(logits).all():
             raise ParameterError(_NOT_FINITE)
         return logits
@@ -160,13 +159,14 @@ class TokenProbe(BaseEstimator, ABC):
 
     def settings(self) -> dict[str, Any]:
         """Return everything that is not a tensor, as JSON-able values."""
+        check_is_fitted(self, "n_classes_")
         shape = {"n_classes": self.n_classes_, "dim": self.dim_, "size": list(self.size_)}
         return {"kind": type(self).__name__, "parameters": self.get_params(), "fitted": shape}
 
     def fingerprint(self) -> str:
         """Compute the SHA-256 of the tensors and settings of the fitted probe."""
-        check_is_fitted(self, "n_classes_")
-        return fingerprint([fingerprint_tensors(self._state()), self.settings()])
+        settings = self.settings()
+        return fingerprint([fingerprint_tensors(self._state()), settings])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted probe as safetensors, atomically.
@@ -175,9 +175,7 @@ class TokenProbe(BaseEstimator, ABC):
             path: File to write, ending in ``.safetensors``.
         """
         entry = {"schema": SCHEMA, **self.settings(), "fingerprint": self.fingerprint()}
-        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self._state().items()}
-        with atomic(path) as temporary:
-            save_file(state, temporary, metadata={ENTRY: json.dumps(entry)})
+        write_tensors(path, self._state(), ENTRY, entry)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], provenance: str | None = None) -> Self:
@@ -192,19 +190,12 @@ class TokenProbe(BaseEstimator, ABC):
                 belongs to the tokens of another model.
         """
         file = Path(path)
-        if not file.is_file():
-            raise CheckpointError(f"{file}: no such file; write it with save")
-        try:
-            with safe_open(file, framework="pt") as handle:
-                entry = json.loads((handle.metadata() or {}).get(ENTRY, "{}"))
-                state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{file}: truncated or not a safetensors file; save it again") from error
-        if not isinstance(entry, dict):
-            entry = {}
-        if entry.get("schema") != SCHEMA or entry.get("kind") != cls.__name__:
-            found = f"{entry.get('kind')} of schema {entry.get('schema')}"
-            raise CheckpointError(f"{file}: contains {found}, expected {cls.__name__} of {SCHEMA}")
+        state, entry = read_tensors(file, ENTRY)
+        entry = check_schema(entry, SCHEMA, f"{file}: ", "give a file that save has written", CheckpointError)
+        if entry.get("kind") != cls.__name__:
+            raise CheckpointError(
+                f"{file}: contains {entry.get('kind')}, expected {cls.__name__}: load it by its own class"
+            )
         with damaged(CheckpointError, f"{file}: tensors and settings do not fit together", "save it again"):
             given = entry["parameters"]
             size = given.get("size")
@@ -257,18 +248,17 @@ def token_statistics(tokens: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray
     Raises:
         ParameterError: A token is not finite.
     """
-    total, n = np.zeros(tokens.shape[3]), 0
-    for start in range(0, len(tokens), PIECE):
-        part = tokens[start : start + PIECE].reshape(-1, tokens.shape[3])
-        total += part.sum(0, dtype=np.float64)
-        n += len(part)
+    n, dim = int(np.prod(tokens.shape[:3])), tokens.shape[3]
+    total = np.zeros(dim)
+    for part in batches(len(tokens), PIECE):
+        total += tokens[part].reshape(-1, dim).sum(0, dtype=np.float64)
     if not np.isfinite(total).all():
         raise ParameterError(_NOT_FINITE)
     mean = total / n
     spread = np.zeros_like(mean)
-    for start in range(0, len(tokens), PIECE):
-        part = tokens[start : start + PIECE].reshape(-1, tokens.shape[3]) - mean
-        spread += np.square(part, out=part).sum(0)
+    for part in batches(len(tokens), PIECE):
+        centred = tokens[part].reshape(-1, dim) - mean
+        spread += np.square(centred, out=centred).sum(0)
     std = np.sqrt(spread / n)
     return mean.astype(np.float32), np.where(std > _FLAT, std, 1.0).astype(np.float32)
 
@@ -286,8 +276,8 @@ def class_shares(label_maps: NDArray[np.integer[Any]], grid: tuple[int, int], n_
         (N, h, w, C) float32, which sum to 1 over the classes.
     """
     shares = torch.empty(len(label_maps), *grid, n_classes)
-    for start in range(0, len(label_maps), PIECE):
-        part = torch.from_numpy(label_maps[start : start + PIECE].astype(np.int64))
-        planes = F.one_hot(part, n_classes).permute(0, 3, 1, 2).float()
-        shares[start : start + PIECE] = F.adaptive_avg_pool2d(planes, grid).permute(0, 2, 3, 1)
+    for part in batches(len(label_maps), PIECE):
+        labels = torch.from_numpy(label_maps[part].astype(np.int64))
+        planes = F.one_hot(labels, n_classes).permute(0, 3, 1, 2).float()
+        shares[part] = F.adaptive_avg_pool2d(planes, grid).permute(0, 2, 3, 1)
     return shares

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from alan.errors import DataError, ParameterError, damaged, nearest
-from alan.files import read_json, write_text
+from alan.files import check_schema, read_json, write_text
 from alan.shipped import shipped
 
 
@@ -94,18 +94,15 @@ def load(source: str | os.PathLike[str]) -> Any:
         raise ParameterError(f"not JSON ({error}): check the last edit") from error
 
 
-def check_schema(value: Any, schema: str) -> dict[str, Any]:
-    """Return the value if it is a dictionary of the schema.
+def check_model(value: Any, schema: str) -> dict[str, Any]:
+    """Return the value if it is the dictionary of a model of a schema.
 
     Raises:
         ParameterError: It is not.
     """
-    found = value.get("schema") if isinstance(value, dict) else type(value).__name__
-    if not isinstance(value, dict) or found != schema:
-        raise ParameterError(
-            f"not a fitted model of this kind: schema is {found!r}, {schema!r} expected; fit and write it again"
-        )
-    return value
+    return check_schema(
+        value, schema, "not a fitted model of this kind: ", "fit and write it again", ParameterError
+    )
 
 
 def parsing(kind: str) -> contextlib.AbstractContextManager[None]:

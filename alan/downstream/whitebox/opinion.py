@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, parsing
+from alan.downstream.whitebox.jsonfile import JsonModel, check_model, parsing
 from alan.downstream.whitebox.prior import EffectivePixels
 from alan.errors import ParameterError, nearest
 
@@ -76,7 +76,7 @@ class Opinion(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ExpertOpinion(JsonModel):
-    """What an expert says about the parcels of one structure.
+    """Opinions of an expert on the parcels of one structure.
 
     Attributes:
         structure: Name of the structure.
@@ -148,7 +148,7 @@ class ExpertOpinion(JsonModel):
             ParameterError: Another schema, a missing field, another phase, two opinions on one parcel, or an
                 invalid opinion.
         """
-        value = check_schema(value, SCHEMA)
+        value = check_model(value, SCHEMA)
         parcels: dict[int, Opinion] = {}
         with parsing("expert opinion"):
             structure, provenance = str(value["structure"]), str(value["provenance"])

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from alan.arrays import FloatArray, IntArray
 from alan.bounds import PositiveInt, Share, bounded
 from alan.downstream.whitebox.counting import check_groups, check_maps, check_masks, count_ids
-from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, parsing
+from alan.downstream.whitebox.jsonfile import JsonModel, check_model, parsing
 from alan.errors import ParameterError
 from alan.parcels.regions import parcel_pixels
 
@@ -148,7 +148,7 @@ class ParcelPrior(JsonModel):
         Raises:
             ParameterError: Another schema, a missing field, ids that are not 0 to K - 1, or a negative count.
         """
-        value = check_schema(value, SCHEMA)
+        value = check_model(value, SCHEMA)
         with parsing("parcel prior"):
             rows = value["parcels"]
             inside = np.array([row["inside"] for row in rows], np.float64)

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from alan.arrays import BoolArray
 from alan.bounds import PositiveInt, Share, check_parameters
-from alan.downstream.whitebox.jsonfile import JsonModel, check_schema
+from alan.downstream.whitebox.jsonfile import JsonModel, check_model
 from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.downstream.whitebox.resizing import check_scores, resize, soft_union
 from alan.downstream.whitebox.selection import ParcelSelector
@@ -66,6 +66,8 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         """
         nested = [name for name in params if name.startswith("steps__")]
         changed = {name.removeprefix("steps__"): params.pop(name) for name in nested}
+        if self.selector is None and any(name.startswith("selector__") for name in params):
+            self.selector = ParcelSelector()
         super().set_params(**params)
         if changed:
             _check_names(changed)
@@ -179,7 +181,7 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         Raises:
             ParameterError: The content is not a parcel segmenter.
         """
-        value = check_schema(value, SCHEMA)
+        value = check_model(value, SCHEMA)
         selector = ParcelSelector.from_dict(value.get("selector"))
         steps, size = value.get("steps"), value.get("size")
         if not isinstance(steps, dict):

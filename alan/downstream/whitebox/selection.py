@@ -20,7 +20,7 @@ from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveInt, Share, ch
 from alan.downstream.whitebox.choice import Choice, RuleEvidence, Thresholds
 from alan.downstream.whitebox.counting import Counts, check_groups, check_maps, check_masks, count, count_ids
 from alan.downstream.whitebox.greedy import Guard
-from alan.downstream.whitebox.jsonfile import JsonModel, check_schema, parsing
+from alan.downstream.whitebox.jsonfile import JsonModel, check_model, parsing
 from alan.downstream.whitebox.opinion import ExpertOpinion, read_opinion
 from alan.downstream.whitebox.posterior import Posterior, posterior
 from alan.downstream.whitebox.prior import EffectivePixels, ParcelPrior, read_prior
@@ -315,7 +315,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         Raises:
             ParameterError: Another schema, a missing or misspelt field, or an id out of range or in two lists.
         """
-        value = check_schema(value, SCHEMA)
+        value = check_model(value, SCHEMA)
         with parsing("parcel selection"):
             selector = cls(**read_parameters(cls().get_params(), value["parameters"]))
             check_parameters(selector)

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
 from alan.evaluation.maps import parcel_maps
 from alan.files import atomic, fingerprint
 from alan.parcels.model import ParcelModel, load_parcels
+from alan.progress import batches
 from alan.supervised.segmenter import load_segmenter
 
 
@@ -86,7 +86,7 @@ class FeatureFiles:
             title: Title of the progress bar.
         """
         path = self._path(prefix, model.fingerprint, ".npy")
-        if not path.exists():  # the name tells what is inside
+        if not path.exists():  # the name identifies the content
             model.to(self.device)
             self._write(compute, path, title)
         return FeatureFile(str(path), model.fingerprint)
@@ -98,17 +98,11 @@ class FeatureFiles:
     def _write(self, compute: Callable[[Tensor], Tensor], path: Path, title: str) -> None:
         """Write (n, h, w, D) float16 batch by batch."""
         n = len(self.frames)
-        with (
-            atomic(path) as temporary,
-            temporary.open("wb") as file,
-            tqdm(total=n, desc=f"features: {title}", unit="frame", leave=False) as bar,
-            torch.inference_mode(),
-        ):
-            for start in range(0, n, self.batch_size):
-                frames = self.store.frames(self.frames[start : start + self.batch_size])
-                values = compute(torch.from_numpy(frames).to(self.device)).half().cpu().numpy()
-                if start == 0:
+        with atomic(path) as temporary, temporary.open("wb") as file, torch.inference_mode():
+            for part in batches(n, self.batch_size, f"features: {title}"):
+                frames = torch.from_numpy(self.store.frames(self.frames[part])).to(self.device)
+                values = compute(frames).half().cpu().numpy()
+                if part.start == 0:
                     header = {"descr": "<f2", "fortran_order": False, "shape": (n, *values.shape[1:])}
                     np.lib.format.write_array_header_1_0(file, header)
-                file.write(np.ascontiguousarray(values).tobytes())
-                bar.update(len(frames))
+                file.write(values.tobytes())

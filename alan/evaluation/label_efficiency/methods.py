@@ -10,9 +10,9 @@ from alan.evaluation.label_efficiency.protocol import Method
 #: Kind of a method to its module and class; a class is imported when it is first used.
 METHODS = {
     "rule": "rule.RuleMethod",
-    "linear": "linear.LinearMethod",
-    "soft_linear": "soft.SoftLinearMethod",
-    "decoder": "decoder.DecoderMethod",
+    "linear": "probes.LinearMethod",
+    "soft_linear": "probes.SoftLinearMethod",
+    "decoder": "probes.DecoderMethod",
     "network": "network.NetworkMethod",
     "segmenter": "segmenter.SegmenterMethod",
     "atlas": "atlas.AtlasMethod",

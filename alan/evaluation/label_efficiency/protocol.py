@@ -20,6 +20,7 @@ from alan.downstream.whitebox.steps import PostProcessing, main_component
 from alan.errors import ParameterError
 from alan.evaluation.protocols import check_distinct
 from alan.files import fingerprint
+from alan.progress import batches
 
 if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
     pass
@@ -274,15 +275,14 @@ class Workspace:
 
         frames = self.store.frames(self.splits.test["frame"].to_numpy())
         labels = np.zeros(frames.shape, np.uint8)
-        for start in range(0, len(frames), self.protocol.batch_size):
-            part = slice(start, start + self.protocol.batch_size)
+        for part in batches(len(frames), self.protocol.batch_size):
             masks = segmenter.masks(torch.from_numpy(frames[part]))
             for value, name in enumerate(self.protocol.structures, 1):
                 labels[part][masks[name].cpu().numpy()] = value
         return self.clean(labels)
 
     def clean(self, labels: NDArray[np.uint8]) -> Prediction:
-        """Split label maps (m, S, S) into masks, and keep their largest components if the protocol says so."""
+        """Split label maps (m, S, S) into masks, and keep their largest components if the protocol asks for it."""
         masks = {name: labels == value for value, name in enumerate(self.protocol.structures, 1)}
         if self.protocol.largest_component:
             flat = np.zeros(labels.shape[1:], np.int64)

@@ -191,7 +191,7 @@ def test_what_is_not_a_whole_store_is_refused(store, memory):
     other = memory.path / "other.h5"
     with h5py.File(other, "w") as file:
         file.attrs["schema"] = "alan-frames/99"
-    with pytest.raises(DataError, match=f"schema is 'alan-frames/99', this version reads '{SCHEMA}'"):
+    with pytest.raises(DataError, match=f"schema is 'alan-frames/99' where '{SCHEMA}' is expected"):
         FrameStore(other)
     with h5py.File(store.path, "a") as file:
         file["frames"].resize(20, axis=0)

@@ -7,6 +7,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -157,8 +158,10 @@ def test_the_decoder_leaves_the_global_generator_alone(data):
 
 @pytest.mark.parametrize("kind", [LinearProbe, DecoderProbe])
 def test_a_probe_survives_its_file(data, kind, tmp_path):
-    model = kind(provenance="abc", **(FAST if kind is DecoderProbe else {})).fit(*data)
-    model.save(tmp_path / "r.safetensors")
+    model = kind(provenance="abc", **(FAST if kind is DecoderProbe else {}))
+    with pytest.raises(NotFittedError):
+        model.save(tmp_path / "r.safetensors")
+    model.fit(*data).save(tmp_path / "r.safetensors")
     loaded = kind.load(tmp_path / "r.safetensors", provenance="abc")
     np.testing.assert_array_equal(loaded.predict(data[0]), model.predict(data[0]))
     assert (loaded.get_params(), loaded.fingerprint()) == (model.get_params(), model.fingerprint())

@@ -152,7 +152,7 @@ def test_prior_as_a_file(tmp_path, data, prior):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"schema": "x"}, "'alan-parcel-prior/1' expected"),
+        ({"schema": "x"}, "'alan-parcel-prior/1' is expected"),
         ({"parcels": []}, "ids 0, 1, 2"),
         ({"parcels": [{"id": 1, "inside": 1, "outside": 1}]}, "ids 0, 1, 2"),
         ({"parcels": [{"id": 0, "inside": -1, "outside": 1}]}, "give numbers of at least 0"),

@@ -180,6 +180,7 @@ def test_parameters_are_nested_as_scikit_learn_nests_them(data):
     with pytest.raises(ValueError, match="Invalid parameter 'step'"):
         model.set_params(step=PostProcessing())
     assert ParcelSegmenter().get_params()["steps"] == PostProcessing()
+    assert ParcelSegmenter().set_params(selector__rule="greedy").selector.rule == "greedy"
     assert "steps=PostProcessing(" in repr(model)
     with pytest.raises(NotFittedError):
         model.predict(data[0])

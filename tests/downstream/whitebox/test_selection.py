@@ -275,7 +275,7 @@ def test_provenance_depends_on_labels_and_model(fitted, data):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        ({"schema": "alan-parcel-selector/9"}, "'alan-parcel-selector/1' expected"),
+        ({"schema": "alan-parcel-selector/9"}, "'alan-parcel-selector/1' is expected"),
         ({"interior": [64]}, "interior contains 64: .* 0 to 63"),
         ({"interior": [1.5]}, "interior contains 1.5"),
         ({"interior": [5], "valve": [5]}, "parcel 5 is listed as interior and as valve"),

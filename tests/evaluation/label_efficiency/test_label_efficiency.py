@@ -27,15 +27,13 @@ from alan.downstream.whitebox.steps import main_component
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SelectionError, SplitLeakError
 from alan.evaluation.label_efficiency import measure as efficiency
 from alan.evaluation.label_efficiency.atlas import AtlasMethod
-from alan.evaluation.label_efficiency.decoder import DecoderMethod
-from alan.evaluation.label_efficiency.linear import LinearMethod
 from alan.evaluation.label_efficiency.measure import list_cells, measure_efficiency
 from alan.evaluation.label_efficiency.methods import METHODS, method_class
 from alan.evaluation.label_efficiency.network import NetworkMethod
+from alan.evaluation.label_efficiency.probes import DecoderMethod, LinearMethod, SoftLinearMethod
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
 from alan.evaluation.label_efficiency.rule import RuleMethod
 from alan.evaluation.label_efficiency.segmenter import SegmenterMethod
-from alan.evaluation.label_efficiency.soft import SoftLinearMethod
 from alan.evaluation.metrics import dice
 from alan.evaluation.run import run_evaluation
 from alan.parcels.model import load_parcels

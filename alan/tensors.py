@@ -1,0 +1,55 @@
+"""Safetensors files with an entry of JSON: written whole or not at all, read with errors in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from alan.errors import CheckpointError
+from alan.files import atomic
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], key: str, entry: Mapping[str, Any]
+) -> None:
+    """Write tensors and what describes them, atomically.
+
+    Args:
+        path: The file, ending in ``.safetensors``.
+        tensors: Names to tensors, on any device.
+        key: Key of the entry in the metadata of the file.
+        entry: JSON-able description of the tensors.
+    """
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with atomic(path) as temporary:
+        save_file(plain, temporary, metadata={key: json.dumps(entry)})
+
+
+def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
+    """Read the tensors of a file, on the CPU, and its entry.
+
+    Args:
+        path: The file.
+        key: Key of the entry in the metadata of the file.
+
+    Returns:
+        Names to tensors, and the entry as it was parsed; None where the file has no such entry.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, or no safetensors file.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as handle:
+            text = (handle.metadata() or {}).get(key, "null")
+            return {name: handle.get_tensor(name) for name in handle.keys()}, json.loads(text)  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file; fetch or export it again") from error
