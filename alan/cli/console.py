@@ -18,8 +18,8 @@ from alan.progress import NO_BARS
 
 _log = logging.getLogger("alan")
 
-#: Packages that read the user's files: their warnings concern the data. Others warn of programming.
-_READERS = ("PIL", "SimpleITK", "av", "h5py", "pydicom", "pylibjpeg")
+#: Packages that read files of the user, so that their warnings concern the data.
+_READERS = ("PIL", "av", "h5py", "pydicom", "pylibjpeg")
 
 
 @dataclass(frozen=True)

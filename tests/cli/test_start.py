@@ -10,7 +10,7 @@ from alan.cli.main import LIGHTNING, VERBS
 
 HEAVY = {
     *("torch", "lightning", "pandas", "sklearn", "skimage", "matplotlib", "timm", "torchvision", "optuna"),
-    *("SimpleITK", "kornia", "segmentation_models_pytorch", "torchmetrics"),
+    *("kornia", "segmentation_models_pytorch", "torchmetrics"),
 }
 #: Run a verb and print its exit code and the heavy libraries that are imported then.
 SCRIPT = """
