@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -22,7 +21,7 @@ from alan.evaluation.columns import DATA, ColumnEntry
 from alan.evaluation.results import RESULTS
 from alan.files import read_entry
 from alan.report.export import SUMMARY, write_files
-from alan.report.figures import STYLE
+from alan.report.figures import STYLE, draw_outline
 from alan.report.html import write_page
 from alan.report.pictures import PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
@@ -96,7 +95,7 @@ def _alternative(results: Mapping[str, Any]) -> str:
     parts = []
     for name in dict.fromkeys(row["function"] for row in results["curves"]):
         rows = sorted((r for r in results["curves"] if r["function"] == name), key=lambda r: r["n_labels"])
-        ends = [rows[0], rows[-1]] if len(rows) > 1 else rows
+        ends = rows[:: max(len(rows) - 1, 1)]
         values = [f"{percent(row['mean'])}% with {row['n_labels']}" for row in ends]
         parts.append(f"{ACQUISITIONS[name].title} {' and '.join(values)}")
     return f"Line chart of the IoU against the number of labelled images: {'; '.join(parts)}."
@@ -156,36 +155,35 @@ def _redundancy_table(redundancy: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Similarity of the selected images", columns, [Section(rows)])
 
 
+@mpl.rc_context(STYLE)
 def curve_chart(results: Mapping[str, Any]) -> Figure:
     """Draw the IoU against the number of labels for every function: mean and spread over the seeds.
 
     Args:
         results: Content of ``results.json``.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
-        axes = figure.subplots()
-        for name in dict.fromkeys(row["function"] for row in results["curves"]):
-            rows = sorted((r for r in results["curves"] if r["function"] == name), key=lambda r: r["n_labels"])
-            labels = [row["n_labels"] for row in rows]
-            mean, low, high = ([100 * row[key] for row in rows] for key in ("mean", "low", "high"))
-            colour, marker = _LOOKS[list(ACQUISITIONS).index(name) % len(_LOOKS)]
-            line = "-"
-            if name == RANDOM:
-                colour, marker, line = "#555555", "x", "--"
-            style: dict[str, Any] = {"color": colour, "marker": marker, "label": ACQUISITIONS[name].title}
-            axes.plot(labels, mean, line, ms=5, lw=1.5, **style)
-            axes.fill_between(labels, low, high, color=colour, alpha=0.12, lw=0)
-        measured = results["measured"]
-        axes.set_xlabel("labelled images")
-        axes.set_ylabel(
-            f"IoU (%), {', '.join(map(structure_name, results['structures']))}, split {measured['split']}"
-        )
-        axes.grid(axis="y")
-        axes.legend(fontsize=8)
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["function"] for row in results["curves"]):
+        rows = sorted((r for r in results["curves"] if r["function"] == name), key=lambda r: r["n_labels"])
+        labels = [row["n_labels"] for row in rows]
+        mean, low, high = ([100 * row[key] for row in rows] for key in ("mean", "low", "high"))
+        colour, marker = _LOOKS[list(ACQUISITIONS).index(name) % len(_LOOKS)]
+        line = "-"
+        if name == RANDOM:
+            colour, marker, line = "#555555", "x", "--"
+        style: dict[str, Any] = {"color": colour, "marker": marker, "label": ACQUISITIONS[name].title}
+        axes.plot(labels, mean, line, ms=5, lw=1.5, **style)
+        axes.fill_between(labels, low, high, color=colour, alpha=0.12, lw=0)
+    measured = results["measured"]
+    axes.set_xlabel("labelled images")
+    axes.set_ylabel(f"IoU (%), {', '.join(map(structure_name, results['structures']))}, split {measured['split']}")
+    axes.grid(axis="y")
+    axes.legend(fontsize=8)
     return figure
 
 
+@mpl.rc_context(STYLE)
 def uncertainty_sheet(
     frames: NDArray[np.uint8],
     labels: NDArray[np.integer[Any]],
@@ -205,25 +203,18 @@ def uncertainty_sheet(
     columns = min(4, len(frames))
     rows = math.ceil(len(frames) / columns)
     top = float(maps.max()) or 1.0
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.3 + 3.1 * columns, 0.6 + 1.75 * rows), layout="constrained")
-        grid = figure.subplots(rows, 2 * columns, squeeze=False)
-        for axes in grid.flat:
-            axes.axis("off")
-        for place, (frame, label, uncertain, title) in enumerate(zip(frames, labels, maps, titles, strict=True)):
-            row, column = divmod(place, columns)
-            left, right = grid[row, 2 * column], grid[row, 2 * column + 1]
-            left.imshow(frame, cmap="gray", vmin=0, vmax=255)
-            _outlines(left, label)
-            left.set_title(title, fontsize=7, fontweight="normal", loc="left")
-            picture = right.imshow(uncertain, cmap="inferno", vmin=0, vmax=top)
-        figure.colorbar(picture, ax=list(grid.flat), shrink=0.5, aspect=30, pad=0.01)
-        figure.suptitle(heading, x=0.01, ha="left", fontsize=10, fontweight="bold")
+    figure = Figure(figsize=(0.3 + 3.1 * columns, 0.6 + 1.75 * rows), layout="constrained")
+    grid = figure.subplots(rows, 2 * columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for place, (frame, label, uncertain, title) in enumerate(zip(frames, labels, maps, titles, strict=True)):
+        row, column = divmod(place, columns)
+        left, right = grid[row, 2 * column], grid[row, 2 * column + 1]
+        left.imshow(frame, cmap="gray", vmin=0, vmax=255)
+        for value in range(1, int(label.max()) + 1):
+            draw_outline(left, label == value, label_colour(value), linewidths=1.1)
+        left.set_title(title, fontsize=7, fontweight="normal", loc="left")
+        picture = right.imshow(uncertain, cmap="inferno", vmin=0, vmax=top)
+    figure.colorbar(picture, ax=list(grid.flat), shrink=0.5, aspect=30, pad=0.01)
+    figure.suptitle(heading, x=0.01, ha="left", fontsize=10, fontweight="bold")
     return figure
-
-
-def _outlines(axes: Axes, label: NDArray[np.integer[Any]]) -> None:
-    for value in range(1, int(label.max()) + 1):
-        mask = label == value
-        if mask.any() and not mask.all():
-            axes.contour(mask, levels=[0.5], colors=[label_colour(value)], linewidths=1.1)

@@ -137,7 +137,7 @@ def _page(patient: PatientResult) -> str:
 
 
 def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, Any]]:
-    """Pictures of the first patients, those that were measured."""
+    """Collect the pictures of the first measured patients."""
     found = []
     for patient in [patient for patient in patients if patient.loops][:_SHOWN]:
         text = f"EF {_text(patient.ef_percent, '%')}, {QUALITIES[patient.quality].lower()}"

@@ -104,7 +104,7 @@ def loop_curve(result: LoopResult) -> Curve | None:
 
 
 def _values(result: LoopResult) -> tuple[str, NDArray[np.float64]]:
-    """Name and values of what is drawn."""
+    """Return the name and the values of the curve."""
     volumes = np.array([math.nan if f.volume_ml is None else f.volume_ml for f in result.frames], float)
     if np.isfinite(volumes).any():
         return "Volume of the left ventricle (ml)", volumes
@@ -135,6 +135,6 @@ def _nice(low: float, high: float) -> list[float]:
 
 
 def _parts(known: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
-    """Runs of neighbouring known values."""
+    """Find the runs of neighbouring known values."""
     places = np.flatnonzero(known)
     return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)

@@ -27,6 +27,7 @@ MANUAL, PREDICTED, OVERLAP = (
     "#2dd4bf",
 )  # blue, green, turquoise, as in the paper's Figs. 4 and 5
 _INK, _GRID = "#1f2933", "#d9dee3"
+_DASHED = (0, (3, 1.2))
 #: Matplotlib settings of every figure.
 STYLE: Any = {
     "font.family": ["DejaVu Sans"],
@@ -64,10 +65,26 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _percent_axis(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
+def show_percent(axis: mpl.axis.Axis) -> None:
+    """Label the ticks of an axis of shares in percent, without the sign."""
+    axis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=""))
 
 
+def draw_outline(axes: Axes, mask: NDArray[np.bool_], colour: str, *place: Any, **style: Any) -> None:
+    """Draw the outline of a mask, which may be empty.
+
+    Args:
+        axes: Where to draw.
+        mask: (H, W) bool.
+        colour: Colour of the line.
+        *place: Positions (W,) of the columns and (H,) of the rows; by default the numbers of the pixels.
+        **style: Options of matplotlib's ``contour``.
+    """
+    if mask.any() and not mask.all():
+        axes.contour(*place, mask, levels=[0.5], colors=[colour], **style)
+
+
+@mpl.rc_context(STYLE)
 def method_chart(summary: Mapping[str, Any]) -> Figure:
     """Draw the Dice of every method with its interval, one panel per structure; published rows are diamonds.
 
@@ -85,40 +102,37 @@ def method_chart(summary: Mapping[str, Any]) -> Figure:
     extra = list(dict.fromkeys((cell.training, cell.k) for cell in published))
     labels = [method_label(method, rule) for _, method, rule in names]
     labels += [f"ALAN ({training}, K = {k}), published" for training, k in extra]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(2.6 + 2.9 * len(structures), 0.9 + 0.3 * len(labels)), layout="constrained")
-        panels = figure.subplots(1, len(structures), sharey=True, squeeze=False)[0]
-        for axes, structure in zip(panels, structures, strict=True):
-            axes.set_title(structure_name(structure).capitalize())
-            axes.grid(axis="x")
-            for row in measured:
-                if row["structure"] == structure:
-                    place = names.index((row["kind"], row["method"], row["rule"]))
-                    _dot(axes, row["metrics"]["dice"], place, row["phase"], KIND_COLOURS.get(row["kind"], _INK))
-            for cell in published:
-                if cell.structure == structure:
-                    place = len(names) + extra.index((cell.training, cell.k))
-                    y = place + (-0.14 if cell.phase == "ED" else 0.14)
-                    axes.plot(
-                        cell.mean, y, "D", ms=5, mfc="white" if cell.phase == "ES" else _INK, mec=_INK, mew=1.1
-                    )
-            axes.set_xlim(0, 1)
-            _percent_axis(axes)
-            axes.set_xlabel("Dice (%), 95% interval over patients")
-            axes.tick_params(axis="y", length=0)
-        panels[0].set_yticks(range(len(labels)), labels)
-        panels[0].set_ylim(len(labels) - 0.4, -0.6)
-        handles = [
-            mpl.lines.Line2D(
-                [], [], color=_INK, ls="", marker=PHASE_MARKERS[p], mfc=_INK if p == "ED" else "white", label=p
-            )
-            for p in PHASE_MARKERS
-        ]
-        if extra:
-            handles.append(
-                mpl.lines.Line2D([], [], color=_INK, ls="", marker="D", mfc="white", label=MARK_SEGMENTATION)
-            )
-        figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0.2)
+    figure = Figure(figsize=(2.6 + 2.9 * len(structures), 0.9 + 0.3 * len(labels)), layout="constrained")
+    panels = figure.subplots(1, len(structures), sharey=True, squeeze=False)[0]
+    for axes, structure in zip(panels, structures, strict=True):
+        axes.set_title(structure_name(structure).capitalize())
+        axes.grid(axis="x")
+        for row in measured:
+            if row["structure"] == structure:
+                place = names.index((row["kind"], row["method"], row["rule"]))
+                _dot(axes, row["metrics"]["dice"], place, row["phase"], KIND_COLOURS.get(row["kind"], _INK))
+        for cell in published:
+            if cell.structure == structure:
+                place = len(names) + extra.index((cell.training, cell.k))
+                y = place + (-0.14 if cell.phase == "ED" else 0.14)
+                axes.plot(cell.mean, y, "D", ms=5, mfc="white" if cell.phase == "ES" else _INK, mec=_INK, mew=1.1)
+        axes.set_xlim(0, 1)
+        show_percent(axes.xaxis)
+        axes.set_xlabel("Dice (%), 95% interval over patients")
+        axes.tick_params(axis="y", length=0)
+    panels[0].set_yticks(range(len(labels)), labels)
+    panels[0].set_ylim(len(labels) - 0.4, -0.6)
+    handles = [
+        mpl.lines.Line2D(
+            [], [], color=_INK, ls="", marker=PHASE_MARKERS[p], mfc=_INK if p == "ED" else "white", label=p
+        )
+        for p in PHASE_MARKERS
+    ]
+    if extra:
+        handles.append(
+            mpl.lines.Line2D([], [], color=_INK, ls="", marker="D", mfc="white", label=MARK_SEGMENTATION)
+        )
+    figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0.2)
     return figure
 
 
@@ -132,6 +146,7 @@ def _dot(axes: Axes, value: Mapping[str, Any], place: float, phase: str, colour:
     axes.plot(value["mean"], y, PHASE_MARKERS.get(phase, "o"), ms=5, mfc=face, mec=colour, mew=1.3)
 
 
+@mpl.rc_context(STYLE)
 def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None:
     """Draw histograms of the Dice scores of the example methods, with the atlas as an outline (paper, Fig. 3).
 
@@ -147,32 +162,32 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
     if not examples:
         return None
     bins = np.linspace(0, 1, 21)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.4 + 4.0 * len(phases), 0.5 + 1.6 * len(examples)), layout="constrained")
-        grid = figure.subplots(len(examples), len(phases), sharex=True, squeeze=False)
-        for panels, (structure, method) in zip(grid, examples.items(), strict=True):
-            for axes, phase in zip(panels, phases, strict=True):
-                at = (cases["structure"] == structure) & (cases["phase"] == phase)
-                mine = at & (cases["method"] == method["method"]) & (cases["rule"] == method["rule"])
-                values = cases.loc[mine, "dice"].dropna()
-                atlas = cases.loc[at & (cases["kind"] == "atlas"), "dice"].dropna()
-                kind = next((r["kind"] for r in summary["rows"] if r["method"] == method["method"]), "parcels")
-                axes.hist(values, bins=bins, color=KIND_COLOURS[kind], alpha=0.85, label=kind)
-                if len(atlas):
-                    axes.hist(atlas, bins=bins, histtype="step", color=_INK, lw=1.3, label="atlas")
-                if len(values):
-                    axes.axvline(values.mean(), color=KIND_COLOURS[kind], lw=1.4, ls="--", label="mean")
-                axes.set_title(where(structure, phase).capitalize())
-                axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
-                axes.grid(axis="y")
-                _percent_axis(axes)
-            panels[0].set_ylabel("frames")
-        for axes in grid[-1]:
-            axes.set_xlabel("Dice (%)")
-        grid[0, 0].legend(loc="upper left")
+    figure = Figure(figsize=(1.4 + 4.0 * len(phases), 0.5 + 1.6 * len(examples)), layout="constrained")
+    grid = figure.subplots(len(examples), len(phases), sharex=True, squeeze=False)
+    for panels, (structure, method) in zip(grid, examples.items(), strict=True):
+        for axes, phase in zip(panels, phases, strict=True):
+            at = (cases["structure"] == structure) & (cases["phase"] == phase)
+            mine = at & (cases["method"] == method["method"]) & (cases["rule"] == method["rule"])
+            values = cases.loc[mine, "dice"].dropna()
+            atlas = cases.loc[at & (cases["kind"] == "atlas"), "dice"].dropna()
+            kind = next((r["kind"] for r in summary["rows"] if r["method"] == method["method"]), "parcels")
+            axes.hist(values, bins=bins, color=KIND_COLOURS[kind], alpha=0.85, label=kind)
+            if len(atlas):
+                axes.hist(atlas, bins=bins, histtype="step", color=_INK, lw=1.3, label="atlas")
+            if len(values):
+                axes.axvline(values.mean(), color=KIND_COLOURS[kind], lw=1.4, ls="--", label="mean")
+            axes.set_title(where(structure, phase).capitalize())
+            axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(4, integer=True))
+            axes.grid(axis="y")
+            show_percent(axes.xaxis)
+        panels[0].set_ylabel("frames")
+    for axes in grid[-1]:
+        axes.set_xlabel("Dice (%)")
+    grid[0, 0].legend(loc="upper left")
     return figure
 
 
+@mpl.rc_context(STYLE)
 def overlays(
     arrays: Mapping[str, NDArray[Any]], examples: Sequence[Mapping[str, Any]], structure: str
 ) -> Figure | None:
@@ -190,30 +205,29 @@ def overlays(
     places = [i for i, example in enumerate(examples) if example["structure"] == structure]
     if not places:
         return None
-    with mpl.rc_context(STYLE):
-        parcels = "maps" in arrays
-        figure = Figure(figsize=(1.75 * len(places), 4.05 if parcels else 2.35), layout="constrained")
-        grid = figure.subplots(1 + parcels, len(places), squeeze=False)
-        for column, i in enumerate(places):
-            top = grid[0, column]
-            for axes in grid[:, column]:
-                axes.imshow(arrays["frames"][i], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
-                axes.set_axis_off()
-            _masks(top, arrays["manual"][i], arrays["predicted"][i])
-            if parcels:
-                _parcel_contours(grid[1, column], arrays["maps"][i], arrays["predicted"][i])
-            example = examples[i]
-            title = f"{example['phase']}, {example['rank']}\nDice {100 * example['dice']:.1f}%"
-            top.set_title(title, loc="center", fontsize=9, fontweight="normal")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
-        handles = [
-            mpl.lines.Line2D([], [], color=MANUAL, lw=2, label="manual"),
-            mpl.lines.Line2D([], [], color=PREDICTED, lw=2, ls=(0, (3, 1.2)), label="predicted"),
-            mpl.patches.Patch(color=OVERLAP, alpha=0.5, label="overlap"),
-        ]
+    parcels = "maps" in arrays
+    figure = Figure(figsize=(1.75 * len(places), 4.05 if parcels else 2.35), layout="constrained")
+    grid = figure.subplots(1 + parcels, len(places), squeeze=False)
+    for column, i in enumerate(places):
+        top = grid[0, column]
+        for axes in grid[:, column]:
+            axes.imshow(arrays["frames"][i], cmap="gray", vmin=0, vmax=255, interpolation="bilinear")
+            axes.set_axis_off()
+        _masks(top, arrays["manual"][i], arrays["predicted"][i])
         if parcels:
-            handles.append(mpl.lines.Line2D([], [], color="#f0c040", lw=1, label="parcel borders"))
-        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+            _parcel_contours(grid[1, column], arrays["maps"][i], arrays["predicted"][i])
+        example = examples[i]
+        title = f"{example['phase']}, {example['rank']}\nDice {100 * example['dice']:.1f}%"
+        top.set_title(title, loc="center", fontsize=9, fontweight="normal")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
+    handles = [
+        mpl.lines.Line2D([], [], color=MANUAL, lw=2, label="manual"),
+        mpl.lines.Line2D([], [], color=PREDICTED, lw=2, ls=_DASHED, label="predicted"),
+        mpl.patches.Patch(color=OVERLAP, alpha=0.5, label="overlap"),
+    ]
+    if parcels:
+        handles.append(mpl.lines.Line2D([], [], color="#f0c040", lw=1, label="parcel borders"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure
 
 
@@ -223,9 +237,8 @@ def _masks(axes: Axes, manual: NDArray[np.bool_], predicted: NDArray[np.bool_]) 
         fill[mask] = mpl.colors.to_rgba(colour, alpha)
     fill[manual & predicted] = mpl.colors.to_rgba(OVERLAP, 0.3)
     axes.imshow(fill, interpolation="nearest")
-    for mask, colour, line in ((manual, MANUAL, "solid"), (predicted, PREDICTED, (0, (3, 1.2)))):
-        if mask.any() and not mask.all():
-            axes.contour(mask, levels=[0.5], colors=[colour], linewidths=1.4, linestyles=[line])
+    draw_outline(axes, manual, MANUAL, linewidths=1.4)
+    draw_outline(axes, predicted, PREDICTED, linewidths=1.4, linestyles=[_DASHED])
 
 
 def _parcel_contours(axes: Axes, parcels: NDArray[np.integer[Any]], predicted: NDArray[np.bool_]) -> None:
@@ -239,8 +252,7 @@ def _parcel_contours(axes: Axes, parcels: NDArray[np.integer[Any]], predicted: N
     axes.add_collection(lines)
     axes.set_xlim(-0.5, parcels.shape[1] - 0.5)
     axes.set_ylim(size - 0.5, -0.5)
-    if predicted.any() and not predicted.all():
-        axes.contour(predicted, levels=[0.5], colors=[PREDICTED], linewidths=1.4, linestyles=[(0, (3, 1.2))])
+    draw_outline(axes, predicted, PREDICTED, linewidths=1.4, linestyles=[_DASHED])
 
 
 def agreement_methods(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -276,6 +288,7 @@ def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | No
     return agreement_figure(panels, "manual")
 
 
+@mpl.rc_context(STYLE)
 def agreement_figure(
     panels: Sequence[tuple[str, Mapping[str, Any], pd.Series, pd.Series]], reference: str
 ) -> Figure:
@@ -294,36 +307,35 @@ def agreement_figure(
     limit = float(max(20.0, 1.15 * np.quantile(np.abs(errors), 0.98), min(1.15 * max(ends), 100.0)))
     columns = min(len(panels), 3)
     height = -(-len(panels) // columns)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.6 + 3.6 * columns, 0.4 + 2.9 * height), layout="constrained")
-        grid = figure.subplots(height, columns, squeeze=False, sharey=True).ravel()
-        for axes in grid[len(panels) :]:
-            axes.set_axis_off()
-        for axes, (title, row, predicted, manual) in zip(grid, panels, strict=False):
-            error, mean = predicted - manual, (predicted + manual) / 2
-            beyond = error.abs() > limit
-            axes.axhline(0, color=_GRID, lw=1)
-            axes.plot(mean[~beyond], error[~beyond], "o", ms=4, color=KIND_COLOURS["parcels"], mew=0, alpha=0.7)
-            if beyond.any():
-                edge, place = error[beyond].clip(-limit, limit), mean[beyond].clip(0, 100)
-                axes.plot(place, edge, "^", ms=5, color=KIND_COLOURS["ensemble"], clip_on=False)
-            for name, style in zip(_AGREEMENT_LINES, ("-", "--", "--"), strict=True):
-                value = row[name]["value"]
-                if _is_known(row[name]) and abs(value) <= limit:
-                    axes.axhline(value, color=_INK, lw=1.1, ls=style)
-                    axes.annotate(
-                        f"{value:+.1f}".replace("-", "−"),
-                        (1, value),
-                        (-2, 2),
-                        xycoords=("axes fraction", "data"),
-                        textcoords="offset points",
-                        ha="right",
-                        fontsize=8,
-                    )
-            axes.set_title(title)
-            axes.set_ylim(-limit, limit)
-            axes.set_xlabel(f"mean of predicted and {reference} EF (%)")
-        grid[0].set_ylabel(f"predicted − {reference} EF (points)")
+    figure = Figure(figsize=(0.6 + 3.6 * columns, 0.4 + 2.9 * height), layout="constrained")
+    grid = figure.subplots(height, columns, squeeze=False, sharey=True).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, row, predicted, manual) in zip(grid, panels, strict=False):
+        error, mean = predicted - manual, (predicted + manual) / 2
+        beyond = error.abs() > limit
+        axes.axhline(0, color=_GRID, lw=1)
+        axes.plot(mean[~beyond], error[~beyond], "o", ms=4, color=KIND_COLOURS["parcels"], mew=0, alpha=0.7)
+        if beyond.any():
+            edge, place = error[beyond].clip(-limit, limit), mean[beyond].clip(0, 100)
+            axes.plot(place, edge, "^", ms=5, color=KIND_COLOURS["ensemble"], clip_on=False)
+        for name, style in zip(_AGREEMENT_LINES, ("-", "--", "--"), strict=True):
+            value = row[name]["value"]
+            if _is_known(row[name]) and abs(value) <= limit:
+                axes.axhline(value, color=_INK, lw=1.1, ls=style)
+                axes.annotate(
+                    f"{value:+.1f}".replace("-", "−"),
+                    (1, value),
+                    (-2, 2),
+                    xycoords=("axes fraction", "data"),
+                    textcoords="offset points",
+                    ha="right",
+                    fontsize=8,
+                )
+        axes.set_title(title)
+        axes.set_ylim(-limit, limit)
+        axes.set_xlabel(f"mean of predicted and {reference} EF (%)")
+    grid[0].set_ylabel(f"predicted − {reference} EF (points)")
     return figure
 
 
@@ -334,6 +346,7 @@ def _is_known(statistic: Mapping[str, float | None]) -> bool:
 _AGREEMENT_LINES = ("mean_bias", "lower_limit_of_agreement", "upper_limit_of_agreement")
 
 
+@mpl.rc_context(STYLE)
 def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figure:
     """Draw the confusion matrix of one row of the view table: shares of each true view, with counts.
 
@@ -344,25 +357,23 @@ def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figu
     counts = np.asarray(row["confusion"])
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     views = summary["views"]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(0.9 + 0.75 * len(views), 0.9 + 0.62 * len(views)), layout="constrained")
-        axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        for (i, j), count in np.ndenumerate(counts):
-            colour = "white" if shares[i, j] > 0.55 else _INK
-            axes.text(
-                j, i, f"{count}\n{100 * shares[i, j]:.0f}%", ha="center", va="center", color=colour, fontsize=8
-            )
-        axes.set_xticks(range(len(views)), views)
-        axes.set_yticks(range(len(views)), views)
-        axes.set_xlabel("predicted")
-        axes.set_ylabel("true")
-        axes.set_title(f"{row['method']}, k = {row['k']}")
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+    figure = Figure(figsize=(0.9 + 0.75 * len(views), 0.9 + 0.62 * len(views)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (i, j), count in np.ndenumerate(counts):
+        colour = "white" if shares[i, j] > 0.55 else _INK
+        axes.text(j, i, f"{count}\n{100 * shares[i, j]:.0f}%", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(views)), views)
+    axes.set_yticks(range(len(views)), views)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(f"{row['method']}, k = {row['k']}")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure
 
 
+@mpl.rc_context(STYLE)
 def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     """Draw the losses of a training by step.
 
@@ -376,15 +387,14 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     columns = [c for c in metrics.columns if "loss" in c and metrics[c].notna().any()]
     if "step" not in metrics.columns or not columns:
         return None
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 2.4), layout="constrained")
-        axes = figure.subplots()
-        palette = (*dict.fromkeys(KIND_COLOURS.values()), "#56B4E9")
-        for column, colour in zip(columns, palette, strict=False):
-            part = metrics[["step", column]].dropna()
-            axes.plot(part["step"], part[column], color=colour, lw=1.3, label=column)
-        axes.set_title(name)
-        axes.set_xlabel("step")
-        axes.grid(axis="y")
-        axes.legend(fontsize=8)
+    figure = Figure(figsize=(5.6, 2.4), layout="constrained")
+    axes = figure.subplots()
+    palette = (*dict.fromkeys(KIND_COLOURS.values()), "#56B4E9")
+    for column, colour in zip(columns, palette, strict=False):
+        part = metrics[["step", column]].dropna()
+        axes.plot(part["step"], part[column], color=colour, lw=1.3, label=column)
+    axes.set_title(name)
+    axes.set_xlabel("step")
+    axes.grid(axis="y")
+    axes.legend(fontsize=8)
     return figure

@@ -80,8 +80,8 @@ def _structure(summary: Mapping[str, Any], structure: str) -> str:
         return f"{name}: outlined by the atlas alone, see the tables."
     if example is None:
         return (
-            f"{name}: no selection rule found parcels that make it up, so nothing was outlined. The tables say "
-            "which threshold the nearest candidate missed."
+            f"{name}: no selection rule found parcels that make it up, so nothing was outlined. The tables "
+            "show which threshold the nearest candidate missed."
         )
     parts, missing, verdicts = [], [], []
     for phase in summary["test"]["phases"]:

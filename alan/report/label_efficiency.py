@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alan.report.figures import STYLE
+from alan.report.figures import STYLE, show_percent
 from alan.report.table import Cell, Column, Row, Section, Table
 from alan.report.words import UNDEFINED, join_words, patients, percent, phase_name, plural, structure_name
 
@@ -52,6 +52,7 @@ def _series(summary: Mapping[str, Any], method: str, structure: str, phase: str)
     return sorted(rows, key=lambda row: row["label_patients"])
 
 
+@mpl.rc_context(STYLE)
 def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
     """Draw the mean test Dice against the number of labelled patients, with one panel per structure.
 
@@ -69,26 +70,25 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
     unlabelled = any(row["label_patients"] == 0 and row["method"] not in fixed for row in summary["rows"])
     places = {n: float(n) for n in numbers} | ({0: numbers[0] / 2} if unlabelled else {})
     looks = _looks(summary["methods"])
-    with mpl.rc_context(STYLE):
-        height = max(3.6, 1.4 + 0.21 * len(summary["methods"]))
-        figure = Figure(figsize=(0.4 + 4.4 * len(structures), height), layout="constrained")
-        panels = figure.subplots(1, len(structures), squeeze=False)[0]
-        for axes, structure in zip(panels, structures, strict=True):
-            ends = []
-            for method in summary["methods"]:
-                rows = _series(summary, method["method"], structure, phase)
-                if rows:
-                    ends.append(_line(axes, rows, method, looks[method["method"]], places))
-            axes.set_xscale("log")
-            axes.set_xticks(list(places.values()), [str(n) for n in places])
-            axes.minorticks_off()
-            axes.set_xlim(min(places.values()) / 1.12, numbers[-1] * 1.12)
-            axes.set_title(structure_name(structure).capitalize())
-            axes.set_xlabel("labelled patients")
-            axes.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{100 * value:.0f}"))
-            axes.grid()
-            _names(axes, ends)
-        panels[0].set_ylabel("Dice (%), mean over test frames")
+    height = max(3.6, 1.4 + 0.21 * len(summary["methods"]))
+    figure = Figure(figsize=(0.4 + 4.4 * len(structures), height), layout="constrained")
+    panels = figure.subplots(1, len(structures), squeeze=False)[0]
+    for axes, structure in zip(panels, structures, strict=True):
+        ends = []
+        for method in summary["methods"]:
+            rows = _series(summary, method["method"], structure, phase)
+            if rows:
+                ends.append(_line(axes, rows, method, looks[method["method"]], places))
+        axes.set_xscale("log")
+        axes.set_xticks(list(places.values()), [str(n) for n in places])
+        axes.minorticks_off()
+        axes.set_xlim(min(places.values()) / 1.12, numbers[-1] * 1.12)
+        axes.set_title(structure_name(structure).capitalize())
+        axes.set_xlabel("labelled patients")
+        show_percent(axes.yaxis)
+        axes.grid()
+        _names(axes, ends)
+    panels[0].set_ylabel("Dice (%), mean over test frames")
     return figure
 
 
@@ -153,17 +153,13 @@ def spread_apart(values: Sequence[float], step: float, low: float, high: float) 
     Returns:
         The places, ascending.
     """
+    from scipy.optimize import isotonic_regression
+
+    if not values:
+        return []
     shift = np.arange(len(values)) * step
-    wanted = np.asarray(values, np.float64) - shift
-    blocks: list[list[float]] = []  # pool adjacent violators: sum and size of each block
-    for value in wanted:
-        blocks.append([float(value), 1.0])
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] >= blocks[-1][0] / blocks[-1][1]:
-            total, n = blocks.pop()
-            blocks[-1][0] += total
-            blocks[-1][1] += n
-    places = np.concatenate([np.full(int(n), total / n) for total, n in blocks]) if blocks else np.zeros(0)
-    room = max(high - (len(values) - 1) * step, low)
+    places = isotonic_regression(np.asarray(values, np.float64) - shift).x
+    room = max(high - shift[-1], low)
     return [float(place) for place in places.clip(low, room) + shift]
 
 
@@ -249,9 +245,10 @@ def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
     """Describe in plain sentences what was compared, and from how many labels on a plain network is better."""
     test, label, store = summary["test"], summary["label"], summary["store"]
     lead = (
-        f"How good is each method with how many labelled patients? {plural(len(summary['methods']), 'method')} "
-        f"learned from the manual outlines of up to {patients(label['patients'], store)} ({store['name']}) and "
-        f"were measured on {plural(test['frames'], 'frame')} of {patients(test['patients'], store, 'other')}. The "
+        "How good is each method, and how many labelled patients does it need? "
+        f"{plural(len(summary['methods']), 'method')} learned from the manual outlines of up to "
+        f"{patients(label['patients'], store)} ({store['name']}) and were measured on "
+        f"{plural(test['frames'], 'frame')} of {patients(test['patients'], store, 'other')}. The "
         "Dice score tells how well an outline agrees with the manual one; 100% is perfect. It is the mean over "
         f"{plural(len(summary['seeds']), 'draw')} of the labelled patients."
     )
@@ -306,7 +303,7 @@ def efficiency_alternative(summary: Mapping[str, Any]) -> str:
         for method in summary["methods"]:
             rows = _series(summary, method["method"], structure, phase)
             if rows:
-                ends = [rows[0], rows[-1]] if len(rows) > 1 else rows[:1]
+                ends = rows[:: max(len(rows) - 1, 1)]
                 values = [f"{percent(row['mean'])}% with {row['label_patients']}" for row in ends]
                 parts.append(f"{method['method']} {' and '.join(values)}")
         texts.append(f"{structure_name(structure).capitalize()}: {'; '.join(parts)}.")

@@ -100,7 +100,7 @@ def _ratio(whole: Mapping[str, Any], part: Mapping[str, Any] | None, name: str) 
 
 def _weights_note(validation: Mapping[str, Any] | None) -> str:
     if validation is None:
-        return "The file does not tell how the weights were found, so the best member is unknown."
+        return "The file does not record how the weights were found, so the best member is unknown."
     name = {"iou": "IoU", "dice": "Dice"}[validation["objective"]]
     how = {
         "searched": f"searched ({validation['sampler']}, {validation['trials']} trials)",

@@ -59,7 +59,7 @@ QUALITIES = {"good": "Good", "doubtful": "Doubtful", "none": "Not measured"}
 
 @dataclass
 class Overview:
-    """What a page says of several loops together; filled while they are read one after the other."""
+    """Counts over several loops, which are added one after the other."""
 
     n_loops: int = 0
     simulated: int = 0
@@ -145,7 +145,7 @@ def _doubts(result: PatientResult | LoopResult) -> list[str]:
 
 
 def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
-    """Part of a patient's page that shows one loop."""
+    """Collect what the page of a patient shows of one loop."""
     view = loop.view.view if loop.view else "Unknown view"
     out = loop_folder(root, loop.loop)
     names = {frame: name for name, frame in key_frames(loop).items()}
@@ -206,7 +206,7 @@ def _beat_table(loop: LoopResult) -> Table:
 
 
 def _parcel_tables(path: Path) -> list[Table]:
-    """One table for each structure and phase of ``parcels.csv``; parcels that hardly contribute are left out."""
+    """Make one table for each structure and phase of ``parcels.csv``, without parcels that hardly contribute."""
     if not path.is_file():
         return []
     table = pd.read_csv(path, dtype={"structure": str, "phase": str})

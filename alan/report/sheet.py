@@ -16,7 +16,7 @@ from alan.data.stills import Stills
 from alan.data.structures import label_colour
 from alan.downstream.segmentation import SegmentedFrames, read_label_map
 from alan.files import write_bytes
-from alan.report.figures import STYLE, png
+from alan.report.figures import STYLE, draw_outline, png
 from alan.report.words import STRUCTURES
 
 _COLUMNS = 6
@@ -24,6 +24,7 @@ _COLUMNS = 6
 _TITLE, _ROW = 0.105, 2.1 / 1.9
 
 
+@mpl.rc_context(STYLE)
 def contact_sheet(
     pictures: Sequence[NDArray[np.uint8]],
     labels: Sequence[NDArray[np.uint8]],
@@ -40,22 +41,21 @@ def contact_sheet(
     """
     columns = min(_COLUMNS, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.9 * columns, 2.1 * rows + 0.35))
-        bottom = 0.35 / (2.1 * rows + 0.35)
-        axes = figure.add_axes((0.0, bottom, 1.0, 1.0 - bottom))
-        axes.set_axis_off()
-        for place, (picture, label, name) in enumerate(zip(pictures, labels, names, strict=False)):
-            row, column = divmod(place, columns)
-            top = _draw_frame(axes, picture, label, (column, row * _ROW), len(structures))
-            title = name if len(name) <= 24 else f"…{name[-23:]}"
-            axes.text(column + 0.5, top - 0.02, title, fontsize=7, ha="center", va="bottom")
-        axes.set(xlim=(0, columns), ylim=(rows * _ROW, 0), aspect="auto")
-        handles = [
-            mpl.lines.Line2D([], [], color=label_colour(value), lw=2.5, label=STRUCTURES.get(name, name))
-            for value, name in enumerate(structures, 1)
-        ]
-        figure.legend(handles=handles, loc="lower center", ncols=len(handles))
+    figure = Figure(figsize=(1.9 * columns, 2.1 * rows + 0.35))
+    bottom = 0.35 / (2.1 * rows + 0.35)
+    axes = figure.add_axes((0.0, bottom, 1.0, 1.0 - bottom))
+    axes.set_axis_off()
+    for place, (picture, label, name) in enumerate(zip(pictures, labels, names, strict=False)):
+        row, column = divmod(place, columns)
+        top = _draw_frame(axes, picture, label, (column, row * _ROW), len(structures))
+        title = name if len(name) <= 24 else f"…{name[-23:]}"
+        axes.text(column + 0.5, top - 0.02, title, fontsize=7, ha="center", va="bottom")
+    axes.set(xlim=(0, columns), ylim=(rows * _ROW, 0), aspect="auto")
+    handles = [
+        mpl.lines.Line2D([], [], color=label_colour(value), lw=2.5, label=STRUCTURES.get(name, name))
+        for value, name in enumerate(structures, 1)
+    ]
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles))
     return figure
 
 
@@ -71,9 +71,7 @@ def _draw_frame(
     axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="bilinear", extent=extent, aspect="auto")
     x, y = left + pixel * (np.arange(width) + 0.5), top + pixel * (np.arange(height) + 0.5)
     for value in range(count, 0, -1):
-        mask = label == value
-        if mask.any() and not mask.all():
-            axes.contour(x, y, mask, levels=[0.5], colors=[label_colour(value)], linewidths=1.1)
+        draw_outline(axes, label == value, label_colour(value), x, y, linewidths=1.1)
     return top
 
 

@@ -6,10 +6,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import pandas as pd
 
-from alan.downstream.whitebox.posterior import Posterior
-from alan.downstream.whitebox.prior import EffectivePixels
+from alan.downstream.whitebox.table import read_evidence
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
 from alan.evaluation.scoring import METRICS, Metric
 from alan.evaluation.volumes import VOLUME_METRICS
@@ -313,12 +312,7 @@ def _evidence(parcel: Mapping[str, Any], source: str) -> Cell:
 
 def _posterior(parcel: Mapping[str, Any]) -> Cell:
     """Show the share by all evidence with its 95% credible interval."""
-    known = Posterior(
-        *(
-            EffectivePixels(*(np.array([parcel[f"{source}_{place}"]]) for place in ("inside", "outside")))
-            for source in ("prior", "expert", "labels")
-        )
-    )
+    known = read_evidence(pd.DataFrame([parcel]))
     if not known.known[0]:
         return Cell(UNDEFINED)
     low, high = (percent(end[0], 0) for end in known.interval(0.95))
