@@ -1,6 +1,7 @@
 """ALAN, the Adaptive Locked Agnostic Network: a locked backbone, parcels and white-box models.
 
-Public names are imported when they are first used, so ``import alan`` costs nothing.
+Packages and public names are imported when they are first used, so ``import alan`` costs nothing:
+``alan.load_backbone("alan-sim")``, ``alan.parcels.RaptorModule``.
 """
 
 import lazy_loader

@@ -1,3 +1,18 @@
+from . import (
+    active,
+    analysis,
+    backbone,
+    cache,
+    cardiac,
+    data,
+    downstream,
+    evaluation,
+    export,
+    parcels,
+    report,
+    search,
+    supervised,
+)
 from ._version import __version__
 from .backbone.load import load_backbone
 from .downstream.neighbors import WeightedKNNClassifier
@@ -25,7 +40,20 @@ __all__ = [
     "RaptorHead",
     "WeightedKNNClassifier",
     "__version__",
+    "active",
+    "analysis",
+    "backbone",
+    "cache",
+    "cardiac",
+    "data",
+    "downstream",
+    "evaluation",
+    "export",
     "load_backbone",
     "load_parcels",
     "load_white_boxes",
+    "parcels",
+    "report",
+    "search",
+    "supervised",
 ]

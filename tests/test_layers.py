@@ -28,6 +28,11 @@ def test_public_names_are_importable_from_the_top():
         assert getattr(alan, name) is not None
 
 
+def test_packages_are_attributes_of_the_top():
+    assert python("import alan; assert alan.parcels.RaptorModule.__name__ == 'RaptorModule'") == 0
+    assert {"backbone", "data", "evaluation", "parcels"} <= {*dir(alan)}
+
+
 def test_importing_alan_does_not_import_torch():
     assert python("import sys, alan; sys.exit('torch' in sys.modules)") == 0
 

@@ -28,6 +28,10 @@ class TrainingModule(LightningModule):
     run equals the uninterrupted one, and the global generators are left alone. Batches are numbered through all
     processes.
 
+    Checkpoints hold plain tensors, so that reading them runs no code, and no arguments of the constructor: give
+    these to ``load_from_checkpoint``. To use a trained model, read the checkpoint by ``alan.load_backbone``,
+    ``alan.load_parcels``, or the exported file.
+
     Args:
         seed: Seed of all random numbers.
 

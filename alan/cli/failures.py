@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import re
+from pathlib import Path
 
 from alan.errors import AlanError, is_out_of_memory
 
 _PLACE = "check who may read and write there, or give another place"
 _DEVICE = "check the disk or the network drive, then run again"
 _PROCESSES = "raise the limit of processes (ulimit -u), or use fewer workers"
-#: Error numbers of the file system that a user can do something about, and what.
+#: Error number of the file system to the remedy.
 _REMEDIES = {
     errno.ENOSPC: "free some, run again",
     errno.EDQUOT: "free some, run again",
@@ -37,15 +38,15 @@ _SYSTEM = re.compile(r"\w+: \[Errno (\d+)\] (.+?)(?:: '(.+)')?$")
 _ENDS = re.compile(r"[\"\n,]")
 #: Errors of process pools, joblib and torch's launcher for a process that was killed.
 _LOST_PROCESS = {"BrokenProcessPool", "TerminatedWorkerError", "ProcessExitedException"}
-#: What the libraries say when a limit of the system is reached, without an error number.
+#: Messages of libraries about limits of the system, which carry no error number.
 _LIMITS = {"too many open files": errno.EMFILE, "can't start new thread": errno.EAGAIN}
 
 
 def in_one_line(error: BaseException) -> str | None:
-    """Say what is wrong and what to do about it.
+    """Describe an error and its remedy in one line.
 
     Args:
-        error: What a verb raised.
+        error: Error that a verb raised.
 
     Returns:
         One line; None for an error of the program.
@@ -66,6 +67,8 @@ def in_one_line(error: BaseException) -> str | None:
             "a worker process was killed, probably out of memory: lower the number of workers; the same command "
             "continues from what was saved"
         )
+    if _raised_in(error, Path("lightning", "pytorch", "callbacks")):  # their options contradict the run
+        return f"trainer.callbacks: {text}"
     number = number or next((number for words, number in _LIMITS.items() if words in text.lower()), None)
     if number not in _REMEDIES:
         return None
@@ -83,8 +86,16 @@ def _of_a_name(error: UnicodeEncodeError) -> str:
     return f"the file name {name!r} is not UTF-8: rename the file (convmv does so for whole folders)"
 
 
+def _raised_in(error: BaseException, folder: Path) -> bool:
+    """Whether an error was raised by a file of a folder of a library."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(folder) in place.tb_frame.f_code.co_filename
+
+
 def _of_another_process(text: str) -> str | None:
-    """The line of an error in another process of a run, which torch hands over with its traceback as text."""
+    """Return the line of an error in another process of a run, whose traceback torch passes on as text."""
     last = text.strip().splitlines()[-1]
     if found := _RAISED.match(last):
         return found[1]

@@ -94,14 +94,18 @@ class AlanCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        """Lock and check the run folder before anything is built."""
+        """Lock and check the run folder before anything is built; ``fast_dev_run`` uses none."""
         self.settings = self.config[self.config["subcommand"]]
         self.run_folder = Run(Path(self.settings["out"]), resumed=False)
-        self.stack.enter_context(lock_folder(self.run_folder.folder))
+        trial = bool(self.settings["trainer"].get("fast_dev_run"))
+        self.writes = self.config["subcommand"] == "fit" and not trial
+        if not trial:
+            self.stack.enter_context(lock_folder(self.run_folder.folder))
         self._choose_precision()
         self._spread_seed()
         if self.config["subcommand"] == "fit":
             self.settings["weights_only"] = True
+        if self.writes:
             self._open_folder()
 
     def _choose_precision(self) -> None:
@@ -137,7 +141,7 @@ class AlanCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Clear the folder for ``--overwrite true``, now that everything could be built."""
-        if self.settings["overwrite"] and self.trainer.is_global_zero:
+        if self.writes and self.settings["overwrite"] and self.trainer.is_global_zero:
             model = getattr(self.model, "export_name", None)
             remove_run(
                 self.run_folder.folder, ["checkpoints", METRICS, CONFIG, FINISHED, *([model] if model else [])]
@@ -145,7 +149,8 @@ class AlanCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Complete a run that was killed between its last step and its export."""
-        self.folder_callback.complete(self.trainer, self.model)
+        if self.writes:
+            self.folder_callback.complete(self.trainer, self.model)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
@@ -158,7 +163,7 @@ class AlanCLI(LightningCLI):
         settings |= {"default_root_dir": str(folder), "logger": [metrics, *others]}
         settings["plugins"] = [*_as_list(settings.get("plugins")), CheckpointFiles()]
         callbacks = _as_list(settings.get("callbacks"))
-        if self.config["subcommand"] == "fit":
+        if self.writes:
             self.folder_callback = RunFolder(self.run_folder, self.config_text)
             callbacks += [*self._checkpoints(folder / "checkpoints", metrics), self.folder_callback]
         if quiet():

@@ -186,6 +186,10 @@ class SegmentationModule(TrainingModule):
         self.log("val_loss", loss, batch_size=len(labels), sync_dist=True)
         self.scores.update(to_labels(to_probabilities(logits.float())), labels)
 
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Segment ``frames``: label maps (B, S, S) int64, 0 for background and i + 1 for structure i."""
+        return to_labels(to_probabilities(self(batch["frames"]).float()))
+
     def on_validation_epoch_end(self) -> None:
         """Log the validation scores."""
         scores = {f"val_{name}": value for name, value in self.scores.compute().items()}

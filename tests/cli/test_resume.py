@@ -180,6 +180,27 @@ def test_the_metrics_file_is_kept_beside_the_loggers_of_the_user(command, tmp_pa
     assert len(list((tmp_path / "csv").rglob("metrics.csv"))) == 3
 
 
+def test_a_trial_of_one_batch_leaves_the_run_folder_alone(command, tmp_path):
+    out = tmp_path / "run"
+    ended = run([*command(out), "--trainer.fast_dev_run", "true"])
+    assert ended.code == 0, ended.error
+    assert not out.exists()
+    assert run([*command(out), "--trainer.max_steps", "1"]).code == 0
+    before = contents(out)
+    assert run([*command(out), "--overwrite", "true", "--trainer.fast_dev_run", "1"]).code == 0
+    assert contents(out) == before
+
+
+def test_a_callback_that_does_not_fit_the_run_is_one_line(command, tmp_path):
+    callback = {"class_path": "EarlyStopping", "init_args": {"monitor": "val_dise"}}
+    ended = run([*command(tmp_path / "run"), "--trainer.callbacks", json.dumps([callback])])
+    assert ended.code == 2
+    assert (
+        "trainer.callbacks: Early stopping conditioned on metric `val_dise` which is not available" in ended.error
+    )
+    assert "Traceback" not in ended.error
+
+
 def test_modules_by_their_bare_names_are_recorded_by_their_public_paths(command, tiny, tmp_path):
     args = [
         *("fit", "--model", "SegmentationModule", "--model.structures=[lv]", "--model.losses={dice: 1}"),

@@ -156,6 +156,18 @@ def test_export_and_load(trained, discs, tmp_path):
     assert 2 * both / (masks["lv"].sum() + truth.sum()) > 0.8
 
 
+def test_lightning_reads_checkpoints_and_predicts(trained, discs, tmp_path):
+    module, trainer = trained
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    settings = {"losses": {"cross_entropy": 1.0, "dice": 1.0}, "augmentation": "echo", "normalisation": "sector"}
+    loaded = type(module).load_from_checkpoint(
+        tmp_path / "c.ckpt", structures=["lv", "myo", "la"], network=module.spec, **settings
+    )
+    assert torch.equal(weights(loaded), weights(module))
+    found = loaded.eval().predict_step({"frames": frames(3)}, 0)
+    assert torch.equal(found, module.eval()(frames(3)).argmax(1))
+
+
 def test_a_segmenter_is_locked(trained):
     segmenter = trained[0].segmenter()
     before = {name: x.clone() for name, x in segmenter.state_dict().items()}
@@ -208,7 +220,7 @@ def test_files_that_are_refused(tmp_path):
         with pytest.raises(CheckpointError, match=match):
             load_segmenter(path)
 
-    refused("schema 'other/1'", schema="other/1")
+    refused("schema is 'other/1'", schema="other/1")
     refused("do not belong together", structures=["lv"])
     refused("do not belong together", network={**entry["network"], "depht": 3})
     refused("changed after it was written", normalisation="sector")
