@@ -456,7 +456,7 @@ def test_a_killed_worker_is_one_line(protocol, tmp_path, monkeypatch):
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Broken)
+    monkeypatch.setattr(workers, "_Pool", Broken)
     with pytest.raises(ConfigError, match=r"lower label_efficiency.workers \(2\)"):
         measure_efficiency(only(protocol, "linear", workers=2), tmp_path)
 
