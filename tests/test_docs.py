@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import doctest
 import importlib.util
 import inspect
 import re
@@ -292,6 +293,20 @@ def test_reference_of_names_and_configurations(reference):
     table = reference.configurations()
     assert all(f"``{name}``" in table for name in CONFIGS)
     assert re.search(r"``av``\n +- *\n +- BSD", reference.licences())
+
+
+def modules_with_examples():
+    folder = Path(package.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        if ">>> " in path.read_text():
+            yield ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+
+
+@pytest.mark.parametrize("module", modules_with_examples())
+def test_examples_of_docstrings(module):
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted
+    assert not found.failed
 
 
 def public_names():

@@ -81,6 +81,14 @@ def find_beats(
 
     Raises:
         ParameterError: The arrays differ in length, ``times`` is not ascending, or all values are NaN.
+
+    Examples:
+        Two seconds at 50 frames per second, a beat of 0.8 s:
+
+        >>> times = np.arange(100) / 50
+        >>> beats = find_beats(30 + 5 * np.cos(2 * np.pi * times / 0.8), times)
+        >>> len(beats), round(heart_rate_bpm(beats, times))
+        (3, 75)
     """
     values, time = np.asarray(curve, np.float64), np.asarray(times, np.float64)
     if values.ndim != 1 or values.shape != time.shape:

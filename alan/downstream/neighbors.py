@@ -56,6 +56,12 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         classes_: (C,) sorted labels.
         n_features_in_: Width D of a feature.
         n_neighbors_: Number of neighbours that vote, the smaller of ``n_neighbors`` and the training rows.
+
+    Examples:
+        >>> features = [[1, 0], [0.9, 0.1], [0, 1]]
+        >>> model = WeightedKNNClassifier(2).fit(features, ["A4C", "A4C", "PLAX"])
+        >>> model.predict([[2, 1], [0.1, 3]]).tolist()
+        ['A4C', 'PLAX']
     """
 
     n_neighbors: PositiveInt = 10

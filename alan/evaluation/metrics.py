@@ -44,6 +44,12 @@ def dice(a: BoolArray, b: BoolArray) -> FloatArray:
 
     Raises:
         ParameterError: The shapes differ.
+
+    Examples:
+        >>> masks = np.zeros((2, 8, 8), bool)
+        >>> masks[0, 2:6, 2:6] = True
+        >>> dice(masks, np.roll(masks, 1, axis=-1))
+        array([0.75,  nan])
     """
     return np.asarray(dice_of_counts(*_sizes(*_pair(a, b))))
 

@@ -51,6 +51,12 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         inertia_: Sum of squared distances of the drawn tokens (of unit length if spherical) to their nearest
             centre.
         n_features_in_: Width D of a token.
+
+    Examples:
+        >>> tokens = np.random.default_rng(0).normal(size=(500, 16))
+        >>> model = KMeansParcels(8, n_components=4).fit(tokens)
+        >>> model.predict(tokens[:3]).shape, model.cluster_centers_.shape
+        ((3,), (8, 4))
     """
 
     n_parcels: ParcelCount = 64

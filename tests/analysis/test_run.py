@@ -306,7 +306,7 @@ def test_an_error_in_one_process_does_not_wait_for_the_files_that_are_left(tmp_p
         go_on.wait(30)
         return {}
 
-    monkeypatch.setattr(workers, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(workers, "_Pool", Pool)
     monkeypatch.setattr(run, "_work", work)
     sources = [Source(tmp_path / f"{n}.avi", f"p{n}", f"p{n}_1") for n in range(10)]
     with pytest.raises(OSError, match="No space"):

@@ -48,6 +48,17 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
     Attributes:
         selector_: The fitted :class:`~alan.downstream.ParcelSelector`; its lists may be edited.
         empty_: (n,) int64, indices of the empty masks of the last ``predict``.
+
+    Examples:
+        Four frames, of which parcel 3 covers the ventricle:
+
+        >>> maps = np.zeros((4, 32, 32), np.uint8)
+        >>> maps[:, 8:24, 8:24] = 3
+        >>> white_box = ParcelSegmenter(ParcelSelector("relaxed")).fit(maps[:2], maps[:2] == 3)
+        >>> white_box.selector_.interior_
+        array([3])
+        >>> white_box.predict(maps[2:]).shape
+        (2, 32, 32)
     """
 
     selector: ParcelSelector | None = None
