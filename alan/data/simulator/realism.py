@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -152,7 +152,8 @@ def realism(
 
     Args:
         store: Frame store of real frames, written by ``alan prepare``.
-        simulated: Frame store of simulated frames, written by ``alan prepare``; all splits are used.
+        simulated: Frame store of simulated frames, written by ``alan prepare``; all splits are used, with
+            ``shapes`` the training split.
         out: Folder for ``realism.csv``, ``realism.md`` and ``realism.png``.
         split: Split of the real store.
         views: Views to read in both stores.
@@ -169,9 +170,9 @@ def realism(
         DataError: A store cannot be read.
     """
     ours, theirs = FrameStore(simulated), FrameStore(store)
+    options: dict[str, Any] = {"views": views, "most": most, "shapes": shapes, "progress": progress}
     found = compare(
-        store_statistics(theirs, split, views=views, most=most, shapes=shapes, progress=progress),
-        _simulated_statistics(ours, views, most, shapes=shapes, progress=progress),
+        store_statistics(theirs, split, **options), store_statistics(ours, "train" if shapes else "all", **options)
     )
     folder = Path(out)
     write_text(folder / "realism.csv", found.to_csv(float_format="%.4g"))
@@ -180,15 +181,6 @@ def realism(
     with atomic(folder / "realism.png") as path:
         Image.fromarray(tile_frames(few[0], few[1])).save(path, format="PNG")
     return found
-
-
-def _simulated_statistics(
-    store: FrameStore, views: Sequence[str], most: int, *, shapes: bool, progress: bool
-) -> pd.DataFrame:
-    """Statistics of simulated frames; with shapes, those of the annotated training frames."""
-    if not shapes:
-        return store_statistics(store, "all", views=views, most=most, progress=progress)
-    return store_statistics(store, "train", views=views, most=most, shapes=True, progress=progress)
 
 
 def _pick(store: FrameStore, split: str, views: Sequence[str], most: int, *, annotated: bool) -> IntArray:
