@@ -16,9 +16,9 @@ from alan.data.io.dicom_header import (
     attributes,
     cine_times,
     patient,
-    pixel_aspect,
     screen_regions,
     spacing_of,
+    stated_aspect,
 )
 from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
 from alan.data.io.frames import DecodedFrame, GreyMapping
@@ -120,7 +120,7 @@ class DicomFrames:
             warnings.warn(f"holds {count} frames, its header states {self._count}; all are read", stacklevel=1)
         times, fps, how = cine_times(dataset, count)
         mapping: GreyMapping = None
-        aspect = pixel_aspect(dataset)
+        aspect = stated_aspect(dataset)
         if isinstance(frames, VideoFrames):
             video, _ = frames.header(count, found)
             notes, aspect = video.notes, aspect or video.aspect

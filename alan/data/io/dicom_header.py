@@ -172,7 +172,7 @@ def _region_spacing(item: Any) -> Spacing | None:
     return (row, column) if units == {_CM} and row > 0 and column > 0 else None
 
 
-def pixel_aspect(dataset: Any) -> float | None:
+def stated_aspect(dataset: Any) -> float | None:
     """Return the height of a pixel divided by its width (PixelAspectRatio), or None."""
     values = numbers(dataset, "PixelAspectRatio")
     return values[0] / values[1] if len(values) == 2 and min(values) > 0 else None
