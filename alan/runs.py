@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import math
+import os
 import platform
 import re
 import shutil
@@ -208,12 +209,17 @@ def sweep(folder: Path, *, deep: bool = True, age: float = 0) -> None:
         age: seconds since the last change; younger files are kept. A folder without a lock needs it, because other
             processes may be writing to it.
     """
-    for path in list(folder.rglob(".*.part") if deep else folder.glob(".*.part")):
-        if _PART.fullmatch(path.name) and (not age or time.time() - path.stat().st_mtime >= age):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+    for place, folders, names in os.walk(folder):
+        for path in (Path(place, name) for name in [*folders, *names] if _PART.fullmatch(name)):
+            with contextlib.suppress(FileNotFoundError):  # another process has just renamed it
+                if age and time.time() - path.stat().st_mtime < age:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+        if not deep:
+            break
 
 
 def remove_run(out: Path, contents: Sequence[str]) -> None:

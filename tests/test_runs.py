@@ -55,6 +55,21 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     assert names(tmp_path) == ["mine.txt"]
 
 
+def test_temporary_files_that_vanish_meanwhile_do_no_harm(tmp_path, monkeypatch):
+    for name in (".a.png.12.part", ".b.png.12.part"):
+        (tmp_path / name).touch()
+    walk = os.walk
+
+    def slow(folder):
+        for place, folders, names in walk(folder):
+            (tmp_path / ".a.png.12.part").rename(tmp_path / "a.png")
+            yield place, folders, sorted(names)
+
+    monkeypatch.setattr(os, "walk", slow)
+    sweep(tmp_path)
+    assert names(tmp_path) == ["a.png"]
+
+
 def test_young_temporary_files_of_a_shared_folder_are_kept(tmp_path):
     for name, seconds in ((".a.json.1.part", 700), (".b.json.2.part", 500)):
         (tmp_path / name).touch()

@@ -147,7 +147,7 @@ class Running:
         """Wait for its end, and tell how it ended."""
         code = self.wait()
         for reader in self._readers:
-            reader.join(timeout=5)
+            reader.join(timeout=IDLE)
         error, count, modules = (text.getvalue().decode(errors="replace") for text in self._texts)
         for name in [name for name in modules.split() if not name.startswith("triton")]:
             with contextlib.suppress(Exception):
