@@ -101,7 +101,13 @@ def segment(
 
     known = None if spacing is None else check_spacing((spacing[0], spacing[1]))
     folder = Path(out)
-    if Path(input).suffix.lower() in _STORES:
+    is_store = Path(input).suffix.lower() in _STORES
+    if is_store and keep_aspect:
+        raise ParameterError("keep_aspect is true: the frames of a store have their size already; leave it out")
+    for name, value in {"split": split, "views": views, "frames": None if frames == "all" else frames}.items():
+        if value is not None and not is_store:
+            raise ParameterError(f"{name} is {value!r}: it chooses frames of a store; leave it out for pictures")
+    if is_store:
         store = FrameStore(input)
         stills: Stills = StoreStills(store, choose_frames(store, split, views, frames), known)
     else:

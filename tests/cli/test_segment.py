@@ -219,6 +219,10 @@ def test_invalid_input_is_refused_and_leaves_nothing(tiny, alan, models, picture
         (["--spacing", "[0.5, -1]"], "two finite numbers above 0"),
         (["--batch_size", 0], "batch_size is 0"),
         (["--size", 0], "size is 0: give a whole number of at least 1"),
+        (["--split", "test"], "split is 'test': it chooses frames of a store; leave it out for pictures"),
+        (["--views", "[A4C]"], "views is ['A4C']: it chooses"),
+        (["--frames", 3], "frames is 3: it chooses"),
+        (["--input", tiny.store("camus"), "--keep_aspect", "true"], "keep_aspect is true: the frames of a store"),
         (["--wihtebox", "[a]"], "did you mean 'whitebox'"),
     ):
         ran = alan("segment", "--input", pictures, *models, "--out", out, *wrong)
