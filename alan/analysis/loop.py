@@ -23,25 +23,22 @@ from alan.analysis.kinds import (
     kind_of_strip,
     kind_without_fan,
 )
-from alan.analysis.pixels import PixelOrigin, panel_pixel, pixel_aspect
+from alan.analysis.pixels import PixelOrigin, panel_pixel
 from alan.analysis.sources import Source
 from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
+from alan.data.blanking import FILLS, find_drawn, keep_sector
 from alan.data.fan import Fan, enclosing
 from alan.data.fan_search import find_panels
-from alan.data.io.base import Spacing, mean_frame_rate
+from alan.data.io.base import Spacing, mean_frame_rate, pixel_aspect
 from alan.data.io.cine import frame_source
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import FrameSource
 from alan.data.io.stream import CineStream, open_stream
-from alan.data.overlaid import find_marks, find_text, paint_over
+from alan.data.overlaid import paint_over
 from alan.data.store.frames import StoredFrames
 from alan.errors import DataError
 
-#: Margin around the fan as a fraction of its far radius; the fitted border is not exact.
-_MARGIN = 0.008
-#: A fan whose box covers at least this fraction of height and width fills the picture, which is then not cropped.
-_FILLS = 0.94
 #: Smallest correlation of neighbouring stills of a loop.
 _ALIKE = 0.3
 #: Smallest number of rows and of columns of a frame.
@@ -276,20 +273,9 @@ def _panels(stream: CineStream, aspect: float) -> tuple[list[_Panel | Verdict], 
     panels: list[_Panel | Verdict] = []
     for fan, region in zip(found.fans, found.regions, strict=True):
         verdict = None if colours is None else kind_by_colours(colours, fan.mask())
-        panels.append(verdict or _Panel(fan, *_kept(fan, region)))
+        panels.append(verdict or _Panel(fan, keep_sector(fan, region)))
     more = (f"one of {len(panels)} panels of the screen",) if len(panels) > 1 else ()
     return panels, more
-
-
-def _kept(fan: Fan, region: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
-    """Choose the pixels of a screen that are kept, and write notes about them."""
-    margin = max(1.0, _MARGIN * fan.far)
-    kept = fan.mask(margin)
-    rows, columns = enclosing(kept)
-    height, width = fan.shape
-    if rows.stop - rows.start >= _FILLS * height and columns.stop - columns.start >= _FILLS * width:
-        return kept | region, ()  # the picture has no screen around the fan, so the moving region is the fan
-    return kept, ()
 
 
 def _loop(
@@ -304,10 +290,11 @@ def _loop(
     """Crop a panel from the screen."""
     header = stream.header
     box = enclosing(panel.kept)
-    if all(part.stop - part.start >= _FILLS * n for part, n in zip(box, stream.shape, strict=True)):
+    if all(part.stop - part.start >= FILLS * n for part, n in zip(box, stream.shape, strict=True)):
         box = (slice(0, stream.shape[0]), slice(0, stream.shape[1]))
     inside = panel.kept[box]
-    text, found = _text(stream, panel.kept)
+    samples = stream.samples
+    text, found = find_drawn(samples.grey, samples.colours, panel.kept, moving=bool(samples.span.any()))
     pixel, origin, how = panel_pixel(header, enclosing(panel.kept), spacing)
     times = header.times if frame_rate is None else np.arange(stream.n_frames) / frame_rate
     fps = mean_frame_rate(times)
@@ -339,18 +326,3 @@ def _loop(
         source,
         stream,
     )
-
-
-def _text(stream: CineStream, inside: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
-    """Find text and coloured marks inside a part (H, W) of the screen, and write notes about them."""
-    grey, colours = stream.samples.grey, stream.samples.colours
-    text = find_text(grey.min(0), grey.max(0), inside) & inside
-    marks = np.zeros_like(inside) if colours is None else find_marks(colours, inside)
-    notes = [
-        f"{what} inside the sector {verb} painted over, {found.sum() / inside.sum():.1%} of it"
-        for what, verb, found in (("text", "is", text), ("coloured marks", "are", marks & ~text))
-        if found.any()
-    ]
-    if not stream.samples.span.any():
-        notes.append("a single moment tells only bright text inside the sector from tissue: look at its pictures")
-    return text | marks, tuple(notes)

@@ -8,32 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alan.data.io.base import Header, Spacing
+from alan.data.io.base import SQUARE, Header, Spacing, pixel_aspect
 
 #: Where a pixel size comes from.
 PixelOrigin = Literal["file", "region", "option"]
 #: Smallest overlap of a fan with the region of the header that describes it, also if the frames were scaled.
 _SAME = 0.8
-#: Difference of the sides of a pixel, as a logarithm, up to which it is square.
-_SQUARE = 0.01
-
-
-def pixel_aspect(header: Header, given: Spacing | None) -> float:
-    """Find the height of a pixel divided by its width.
-
-    Args:
-        header: What the file states.
-        given: (row, column) size of a pixel that takes precedence, or None.
-
-    Returns:
-        The ratio by the given size, else by the largest region with a size, by the size of the whole frame, or by
-        the ratio of the header; 1 where nothing is stated and for sides that differ by less than 1%.
-    """
-    sized = [region for region in header.regions if region.spacing is not None]
-    largest = max(sized, key=lambda region: _area(region.box), default=None)
-    size = given or (largest.spacing if largest else header.spacing)
-    aspect = size[0] / size[1] if size else header.aspect or 1.0
-    return aspect if abs(math.log(aspect)) > _SQUARE else 1.0
 
 
 def panel_pixel(
@@ -53,7 +33,7 @@ def panel_pixel(
     """
     if given is not None:
         own = pixel_aspect(header, None)
-        unlike = abs(math.log(own * given[1] / given[0])) > 5 * _SQUARE
+        unlike = abs(math.log(own * given[1] / given[0])) > 5 * SQUARE
         note = f"the file states pixels {1 / own:.3g} times as wide as high, the size that was given counts"
         return given, "option", (note,) if unlike and own != 1 else ()
     regions = [region for region in header.regions if region.spacing is not None]

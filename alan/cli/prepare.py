@@ -26,6 +26,7 @@ def prepare(
     keep_aspect: bool = False,
     pixel_mm: PositiveFloat | None = None,
     frames: Literal["all", "annotated"] = "all",
+    sector: bool = False,
     workers: NonNegativeInt | None = None,
     overwrite: bool = False,
     strict: bool = False,
@@ -44,6 +45,8 @@ def prepare(
         keep_aspect: Pad the short side instead of stretching it.
         pixel_mm: Resample to this pixel size in mm, then crop or pad centrally; null fits the whole frame.
         frames: all, or annotated for the frames with masks and those at ED and ES only.
+        sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does,
+            for archives of whole screens; samples without a sector are skipped.
         workers: Number of processes that decode; null takes one per core, at most 4.
         overwrite: Replace a store that was made with other settings.
         strict: Exit with code 1 if anything was skipped; the store is written all the same.
@@ -55,7 +58,16 @@ def prepare(
     given = {"split": split, "views": views, **(options or {})}
     dataset = open_dataset(kind, root, **{name: value for name, value in given.items() if value is not None})
     preprocessing = Preprocessing(size=size, keep_aspect=keep_aspect, pixel_mm=pixel_mm)
-    store = prepare_store(dataset, out, preprocessing, frames, workers=workers, overwrite=overwrite, strict=strict)
+    store = prepare_store(
+        dataset,
+        out,
+        preprocessing,
+        frames,
+        sector=sector,
+        workers=workers,
+        overwrite=overwrite,
+        strict=strict,
+    )
     splits = Counter(sequence.split or "in no split" for sequence in store.sequences)
     counts = ", ".join(f"{n} {name}" for name, n in splits.items())
     _log.info("%s: %d frames of %d sequences (%s)", out, len(store), len(store.sequences), counts)

@@ -16,9 +16,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
-from alan.data.io.base import Cine, suppress_notes, without_numbers
-from alan.data.io.cine import DICOM, VIDEOS, is_cine, read_cine, stem
+from alan.data.blanking import find_blanking
+from alan.data.io.base import Cine, FrameBuffer, pixel_aspect, suppress_notes, without_numbers
+from alan.data.io.cine import DICOM, VIDEOS, frame_source, is_cine, read_cine, stem
 from alan.data.io.medical import MEDICAL, medical_files
+from alan.data.io.stream import open_stream
 from alan.data.readers.base import SIMULATION, is_simulated
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanError, AlanWarning, DataError
@@ -59,6 +61,7 @@ def extract_frames(
     out: str,
     *,
     every: PositiveInt = 1,
+    sector: bool = False,
     workers: NonNegativeInt | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -74,12 +77,14 @@ def extract_frames(
 
     Loops are decoded in several processes. A run that was killed continues after its last whole loop when the same
     command is given again; ``images`` and ``manifest.csv`` appear when all is done. Text burnt into the pictures
-    stays in them, a patient's name too.
+    stays in them, a patient's name too, unless ``sector`` is set.
 
     Args:
         root: A cine loop, or a folder in which all are looked for, in linked folders too.
         out: Folder to write into.
         every: Extract each n-th frame, from the first.
+        sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does;
+            loops without a sector are skipped.
         workers: Number of processes that decode; 0 decodes in this one, null takes one for each core.
         strict: Exit with an error (code 1) if a loop was skipped.
         overwrite: Replace stills that were extracted with other options.
@@ -94,13 +99,17 @@ def extract_frames(
     source, target = Path(root), Path(out)
     loops, failures = _loops(source)
     total = len(loops) + len(failures)
-    config = {"root": str(source.absolute()), "every": every, "files": _fingerprint(loops)}
+    config: dict[str, Any] = {"root": str(source.absolute()), "every": every, "files": _fingerprint(loops)}
+    if sector:
+        config["sector"] = True
     with open_run(target, config, overwrite, (_IMAGES, MANIFEST, SIMULATION, _UNFINISHED)) as run:
         if run.finished:
             shutil.rmtree(target / _UNFINISHED, ignore_errors=True)
             _log.info("%s: already done; give another folder, or extract again with --overwrite true", target)
             return
-        outcomes = dict(zip(loops, _extract_all(loops, target / _UNFINISHED, every, workers), strict=True))
+        outcomes = dict(
+            zip(loops, _extract_all(loops, target / _UNFINISHED, every, workers, sector=sector), strict=True)
+        )
         failures += [(loop.source, outcome.failure) for loop, outcome in outcomes.items() if outcome.failure]
         rows = [row for outcome in outcomes.values() for row in outcome.rows]
         if not rows:
@@ -147,7 +156,9 @@ def _fingerprint(loops: Sequence[_Loop]) -> str:
     return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files])
 
 
-def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int | None) -> list[_Outcome]:
+def _extract_all(
+    loops: Sequence[_Loop], folder: Path, every: int, workers: int | None, *, sector: bool
+) -> list[_Outcome]:
     """Outcome of each loop, in their order."""
     for name in (_IMAGES, "loops"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -155,7 +166,7 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
 
     if workers is None:
         workers = min(cpu_count(), len(loops) // _FEW)
-    tasks = (delayed(_extract)(index, loop, folder, every) for index, loop in enumerate(loops))
+    tasks = (delayed(_extract)(index, loop, folder, every, sector=sector) for index, loop in enumerate(loops))
     with_this = {"initializer": end_with, "initargs": (os.getpid(),)}
     done = Parallel(n_jobs=max(workers, 1), return_as="generator_unordered", **with_this)(tasks)
     try:
@@ -170,7 +181,7 @@ def _extract_all(loops: Sequence[_Loop], folder: Path, every: int, workers: int 
     return [found[index] for index in range(len(loops))]
 
 
-def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _Outcome]:
+def _extract(index: int, loop: _Loop, folder: Path, every: int, *, sector: bool) -> tuple[int, _Outcome]:
     """Write the stills of a loop, unless an earlier process has; runs in any process."""
     record = folder / "loops" / f"{loop.name}.json"
     with contextlib.suppress(DataError, TypeError):  # there is none yet, or one of another version
@@ -178,7 +189,7 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _O
     with warnings.catch_warnings(record=True) as caught, suppress_notes():
         warnings.simplefilter("always")
         try:
-            cine = read_cine(loop.path)
+            cine = _read_blanked(loop.path) if sector else read_cine(loop.path)
         except DataError as error:
             return index, _Outcome(failure=_without(str(error), loop.path))
     if cine.attributes.get("volume"):
@@ -187,6 +198,16 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int) -> tuple[int, _O
     outcome = _Outcome(_write_stills(cine, folder / _IMAGES, loop, every), "", list(cine.notes), told)
     write_json(record, asdict(outcome))
     return index, outcome
+
+
+def _read_blanked(path: Path) -> Cine:
+    """Read a loop without what is outside its sector, and without text inside it."""
+    stream = open_stream(frame_source(path))
+    header, samples, frames = stream.header, stream.samples, FrameBuffer(path)
+    blanking = find_blanking(samples.grey, samples.span, samples.colours, pixel_aspect(header))
+    for frame in stream:
+        frames.append(blanking.apply(frame[None])[0])
+    return Cine(frames=frames.stack(), **{**vars(header), "notes": (*header.notes, *blanking.notes)})
 
 
 def _without(text: str, path: Path) -> str:

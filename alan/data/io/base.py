@@ -26,6 +26,8 @@ Spacing = tuple[float, float]
 MAX_PIXELS = 2**25
 #: Maximum size in bytes of the decoded frames of one file.
 MAX_BYTES = 2**30
+#: Difference of the sides of a pixel, as a logarithm, up to which it is square.
+SQUARE = 0.01
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
 #: The remedy for a damaged file.
@@ -55,6 +57,12 @@ class Region:
     content: Literal["tissue", "colour flow", "pw doppler", "cw doppler", "other"] = "other"
     velocity: float | None = None
     stated: tuple[int, int, int, int] | None = None
+
+    @property
+    def area(self) -> int:
+        """Number of its pixels."""
+        top, left, bottom, right = self.box
+        return (bottom - top) * (right - left)
 
     @property
     def beyond(self) -> bool:
@@ -87,6 +95,24 @@ class Header:
     attributes: Mapping[str, float | str | tuple[float, ...]] = field(default_factory=dict)
     patient: str | None = None
     aspect: float | None = None
+
+
+def pixel_aspect(header: Header, given: Spacing | None = None) -> float:
+    """Find the height of a pixel divided by its width.
+
+    Args:
+        header: What the file states.
+        given: (row, column) size of a pixel that takes precedence, or None.
+
+    Returns:
+        The ratio by the given size, else by the largest region with a size, by the size of the whole frame, or by
+        the ratio of the header; 1 where nothing is stated and for sides that differ by less than 1%.
+    """
+    sized = [region for region in header.regions if region.spacing is not None]
+    largest = max(sized, key=lambda region: region.area, default=None)
+    size = given or (largest.spacing if largest else header.spacing)
+    aspect = size[0] / size[1] if size else header.aspect or 1.0
+    return aspect if abs(math.log(aspect)) > SQUARE else 1.0
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from alan.bounds import NonNegativeInt, bounded
+from alan.data.blanking import blank_frames
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset, Failure
 from alan.data.sample import SPLITS, Sample
@@ -43,6 +44,7 @@ def prepare(
     preprocessing: Preprocessing,
     frames: Literal["all", "annotated"] = "all",
     *,
+    sector: bool = False,
     workers: NonNegativeInt | None = None,
     progress: bool = True,
     overwrite: bool = False,
@@ -61,6 +63,8 @@ def prepare(
         out: The HDF5 file to write.
         preprocessing: How to resize frames and masks.
         frames: ``all``, or ``annotated`` for the frames with masks and those at ED and ES only.
+        sector: Whether to blank everything outside the ultrasound sector and to paint over text inside it, see
+            :mod:`alan.data.blanking`; samples without a sector are skipped.
         workers: Number of processes that decode; 0 decodes in this process; None takes one per core, at most 4.
         progress: Whether to show a progress bar.
         overwrite: Whether to replace a store, or unfinished work, that was made with other settings.
@@ -80,7 +84,8 @@ def prepare(
     if target.is_dir():
         raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'frames.h5'}")
     with lock_file(target):
-        _prepare(dataset, target, preprocessing, frames, workers=workers, progress=progress, overwrite=overwrite)
+        decoder = _Decoder(dataset, preprocessing, annotated=frames == "annotated", sector=sector)
+        _prepare(decoder, target, workers=workers, progress=progress, overwrite=overwrite)
     store = FrameStore(target)
     if strict and store.skipped:
         counts = ", ".join(f"{n} {kind}" for kind, n in store.skipped.items())
@@ -88,25 +93,18 @@ def prepare(
     return store
 
 
-def _prepare(
-    dataset: EchoDataset,
-    target: Path,
-    preprocessing: Preprocessing,
-    frames: Literal["all", "annotated"],
-    *,
-    workers: int | None,
-    progress: bool,
-    overwrite: bool,
-) -> None:
+def _prepare(decoder: _Decoder, target: Path, *, workers: int | None, progress: bool, overwrite: bool) -> None:
     """Write the store if it does not exist yet."""
+    dataset, preprocessing = decoder.dataset, decoder.preprocessing
     if workers is None:
         workers = min(4, os.cpu_count() or 1)
-    key = {
+    key: dict[str, Any] = {
         "dataset": dataset.name,
         "data": dataset.fingerprint(),
         "preprocessing": preprocessing.to_dict(),
         "preprocessing_fingerprint": preprocessing.fingerprint,
-        "frames": frames,
+        "frames": "annotated" if decoder.annotated else "all",
+        **({"sector": True} if decoder.sector else {}),
     }
     part_path = target.with_name(f"{target.name}.part")
     if target.exists() and not overwrite:
@@ -123,7 +121,7 @@ def _prepare(
         part_path.unlink()
         part = PartFile(part_path, key)
     try:
-        _decode(_Decoder(dataset, preprocessing, frames == "annotated"), part, workers, progress)
+        _decode(decoder, part, workers, progress)
         decoded = (Failure(*failure) for entry in part.entries for failure in entry.failures)
         failures = list(dict.fromkeys((*before, *decoded)))
         dataset.failures[:] = failures
@@ -179,16 +177,20 @@ def _check(dataset: EchoDataset) -> None:
 class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
     """Decode and resize samples, in this process or in a worker."""
 
-    def __init__(self, dataset: EchoDataset, preprocessing: Preprocessing, annotated: bool) -> None:
+    def __init__(
+        self, dataset: EchoDataset, preprocessing: Preprocessing, *, annotated: bool, sector: bool = False
+    ) -> None:
         self.dataset = dataset
         self.preprocessing = preprocessing
-        self.annotated = annotated
+        self.annotated, self.sector = annotated, sector
 
     def __getitem__(self, index: int) -> tuple[Entry, Arrays | None]:
         before = len(self.dataset.failures)
         kind = _UNDECODABLE
         try:
             sample = self.dataset[index]
+            if self.sector:
+                sample = _without_screen(sample)
             if self.annotated:
                 kind = _EMPTY
                 sample = _keep_annotated(sample)
@@ -197,6 +199,15 @@ class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
             failure = self.dataset.failure(index, error, kind)
             return Entry(None, failures=(*self.dataset.failures[before:], failure)), None
         return _entry(sample, stored, tuple(self.dataset.failures[before:]))
+
+
+def _without_screen(sample: Sample) -> Sample:
+    """Blank what is outside the sector."""
+    size = sample.spacing
+    try:
+        return replace(sample, frames=blank_frames(sample.frames, size[0] / size[1] if size else 1.0))
+    except DataError as error:
+        raise DataError(f"{sample.record.id}: {error}") from error
 
 
 def _keep_annotated(sample: Sample) -> Sample:

@@ -1,0 +1,118 @@
+"""Blanking of screens: everything outside the sector is black, and text inside it is painted over.
+
+This is the rule of ``alan analyze``, and of ``alan frames`` and ``alan prepare`` with ``sector``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from alan.arrays import BoolArray, ByteArray
+from alan.data.fan import Fan, enclosing
+from alan.data.fan_search import find_panels
+from alan.data.overlaid import find_marks, find_text, paint_over
+from alan.errors import DataError
+
+#: Margin around the fan as a fraction of its far radius; the fitted border is not exact.
+_MARGIN = 0.008
+#: A fan whose box covers at least this fraction of height and width fills the picture, which is then not cropped.
+FILLS = 0.94
+#: Number of frames of a loop in memory in which the sector is searched.
+_SAMPLES = 24
+
+
+@dataclass(frozen=True)
+class Blanking:
+    """Pixels of a screen that are kept.
+
+    Attributes:
+        kept: (H, W) bool, the sectors with a margin.
+        text: (H, W) bool, text and coloured marks inside of them.
+        notes: What is painted over.
+    """
+
+    kept: BoolArray
+    text: BoolArray
+    notes: tuple[str, ...] = ()
+
+    def apply(self, frames: ByteArray) -> ByteArray:
+        """Return frames (T, H, W) uint8 that are black outside the sectors and without text inside of them."""
+        return paint_over(np.where(self.kept, frames, 0).astype(np.uint8), self.text, self.kept)
+
+
+def find_blanking(
+    grey: ByteArray, span: ByteArray | None = None, colours: ByteArray | None = None, aspect: float = 1.0
+) -> Blanking:
+    """Find what a loop keeps.
+
+    Args:
+        grey: (S, H, W) uint8, some frames of the loop.
+        span: (H, W) uint8, the range of each pixel over all frames; None takes it over ``grey``.
+        colours: (S, H, W, 3) uint8, the frames in colour, or None.
+        aspect: Height of a pixel divided by its width.
+
+    Raises:
+        DataError: No sector is found, or frames are smaller than 16 x 16 pixels.
+    """
+    span = grey.max(0) - grey.min(0) if span is None else span
+    moving = bool(span.any())
+    found = find_panels(grey, span, aspect) if moving else find_panels(grey[:1], aspect=aspect)
+    if not found.fans:
+        raise DataError(
+            "no sector is found on its screen: leave sector out if there is no screen around its picture"
+        )
+    kept = np.any(list(map(keep_sector, found.fans, found.regions)), axis=0)
+    return Blanking(kept, *find_drawn(grey, colours, kept, moving=moving))
+
+
+def blank_frames(frames: ByteArray, aspect: float = 1.0) -> ByteArray:
+    """Blank a loop (T, H, W) uint8 or a still that is in memory, see :func:`find_blanking`."""
+    some = frames[:: -(-len(frames) // _SAMPLES)]
+    return find_blanking(some, frames.max(0) - frames.min(0), aspect=aspect).apply(frames)
+
+
+def keep_sector(fan: Fan, region: BoolArray) -> BoolArray:
+    """Choose the pixels of a screen that are kept for a sector.
+
+    Args:
+        fan: The sector.
+        region: (H, W) bool, what moves or is lit; it is kept too if the sector fills the picture.
+
+    Returns:
+        (H, W) bool.
+    """
+    kept = fan.mask(max(1.0, _MARGIN * fan.far))
+    rows, columns = enclosing(kept)
+    height, width = fan.shape
+    if rows.stop - rows.start >= FILLS * height and columns.stop - columns.start >= FILLS * width:
+        return kept | region  # the picture has no screen around the fan, so the moving region is the fan
+    return kept
+
+
+def find_drawn(
+    grey: ByteArray, colours: ByteArray | None, inside: BoolArray, *, moving: bool
+) -> tuple[BoolArray, tuple[str, ...]]:
+    """Find text and coloured marks inside a part of the screen.
+
+    Args:
+        grey: (S, H, W) uint8, some frames.
+        colours: (S, H, W, 3) uint8, or None.
+        inside: (H, W) bool, the part.
+        moving: Whether anything moves in the loop.
+
+    Returns:
+        drawn: (H, W) bool.
+        notes: What is painted over.
+    """
+    text = find_text(grey.min(0), grey.max(0), inside) & inside
+    marks = np.zeros_like(inside) if colours is None else find_marks(colours, inside)
+    notes = [
+        f"{what} inside the sector {verb} painted over, {found.sum() / inside.sum():.1%} of it"
+        for what, verb, found in (("text", "is", text), ("coloured marks", "are", marks & ~text))
+        if found.any()
+    ]
+    if not moving:
+        notes.append("a single moment tells only bright text inside the sector from tissue: look at its pictures")
+    return text | marks, tuple(notes)
