@@ -9,7 +9,7 @@ from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
-from alan.report.words import difference, join_words, patients, percent, phase_name, plural, structure_name
+from alan.report.words import difference, join_words, origin, patients, percent, phase_name, plural, structure_name
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:
@@ -55,19 +55,19 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
         f"{plural(test['frames'], 'test frame')} ({views}) of {patients(test['patients'], store)} "
         f"({store['name']}) "
     )
-    networks = [row["method"] for row in summary["networks"]]
+    networks, how = [row["method"] for row in summary["networks"]], origin(store)
     if summary["white_boxes"]:
         lead += (
-            "by joining parcels, which are image regions that a network found without labels. The manual outlines "
-            f"of {others} determined which parcels to join. "
+            "by joining parcels, which are image regions that a network found without labels. The "
+            f"{how} outlines of {others} determined which parcels to join. "
         )
         if networks:
-            lead += f"Networks that were trained on manual outlines were measured, too: {join_words(networks)}. "
+            lead += f"Networks that were trained on {how} outlines were measured, too: {join_words(networks)}. "
     elif networks:
-        lead += f"by networks that were trained on the manual outlines of other patients: {join_words(networks)}. "
+        lead += f"by networks that were trained on the {how} outlines of other patients: {join_words(networks)}. "
     else:
         lead += f"by the average outline of {others}. "
-    lead += "The Dice score tells how well an outline agrees with the manual one; 100% is perfect."
+    lead += f"The Dice score tells how well an outline agrees with the {how} one; 100% is perfect."
     if summary["against_atlas"]:
         lead += " Each method is compared with the atlas, an average outline that ignores the image."
     return [lead, *(_structure(summary, structure) for structure in structures), *network_headline(summary)]

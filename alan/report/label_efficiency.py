@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from alan.report.figures import STYLE, show_percent
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, patients, percent, phase_name, plural, structure_name
+from alan.report.words import UNDEFINED, join_words, origin, patients, percent, phase_name, plural, structure_name
 
 #: Okabe and Ito's colours and related ones for each family of methods; markers tell its members apart.
 FAMILIES = {
@@ -246,11 +246,11 @@ def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
     test, label, store = summary["test"], summary["label"], summary["store"]
     lead = (
         "How good is each method, and how many labelled patients does it need? "
-        f"{plural(len(summary['methods']), 'method')} learned from the manual outlines of up to "
+        f"{plural(len(summary['methods']), 'method')} learned from the {origin(store)} outlines of up to "
         f"{patients(label['patients'], store)} ({store['name']}) and were measured on "
         f"{plural(test['frames'], 'frame')} of {patients(test['patients'], store, 'other')}. The "
-        "Dice score tells how well an outline agrees with the manual one; 100% is perfect. It is the mean over "
-        f"{plural(len(summary['seeds']), 'draw')} of the labelled patients."
+        f"Dice score tells how well an outline agrees with the {origin(store)} one; 100% is perfect. It is the "
+        f"mean over {plural(len(summary['seeds']), 'draw')} of the labelled patients."
     )
     networks = [m["method"] for m in summary["methods"] if m["family"] == "network" and not m["pretrained"]]
     others = [m["method"] for m in summary["methods"] if m["family"] in ("parcels", "probe")]

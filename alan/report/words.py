@@ -96,3 +96,8 @@ def phase_name(phase: str) -> str:
 def where(structure: str, phase: str) -> str:
     """Format a structure at a phase: ``left ventricle at end diastole``; the phase may be empty."""
     return f"{structure_name(structure)} at {phase_name(phase)}" if phase else structure_name(structure)
+
+
+def origin(store: Mapping[str, Any]) -> str:
+    """Say who drew the outlines of a data set: people, or the simulator."""
+    return "simulated" if store["simulated"] else "manual"

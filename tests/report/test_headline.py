@@ -35,7 +35,8 @@ def test_simulated_patients_are_called_simulated(results):
     assert simulated_stores(results) == ["simulated CAMUS"]
     lead = headline(results)[0]
     assert "of 6 simulated patients (simulated CAMUS)" in lead
-    assert "1 other simulated patient determined" in lead
+    assert "The simulated outlines of 1 other simulated patient determined" in lead
+    assert "manual" not in lead
 
 
 def test_without_an_atlas_nothing_is_compared(results):

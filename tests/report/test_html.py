@@ -53,6 +53,7 @@ def test_simulated_data_are_called_simulated_at_the_top(run, results):
     results["segmentation"]["store"] |= {"simulated": True, "name": "simulated CAMUS"}
     (run / "results.json").write_text(json.dumps(results))
     page = write_report(run).read_text()
+    assert "that this page calls manual are those of\nthe simulator" in page
     assert page.index('<p class="alarm"><strong>Simulated data</strong> (simulated CAMUS)') < page.index("<table")
     summary = pd.read_csv(run / "summary.csv")
     assert summary["simulated"].all()
