@@ -51,12 +51,14 @@ def prepare(
         overwrite: Replace a store that was made with other settings.
         strict: Exit with code 1 if anything was skipped; the store is written all the same.
     """
-    from alan.data.preprocessing import Preprocessing
     from alan.data.readers.registry import open_dataset
-    from alan.data.store.writer import prepare as prepare_store
 
     given = {"split": split, "views": views, **(options or {})}
     dataset = open_dataset(kind, root, **{name: value for name, value in given.items() if value is not None})
+
+    from alan.data.preprocessing import Preprocessing
+    from alan.data.store.writer import prepare as prepare_store
+
     preprocessing = Preprocessing(size=size, keep_aspect=keep_aspect, pixel_mm=pixel_mm)
     store = prepare_store(
         dataset,

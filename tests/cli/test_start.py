@@ -66,6 +66,7 @@ def test_the_script_sees_heavy_libraries():
             "data/demo.h5: no such frame store; write it with `alan prepare`",
         ),
         ("fit --config nowhere.yaml --out OUT", "nowhere.yaml: no such file"),
+        ("prepare --kind camus --root nowhere --out OUT/a.h5", "nowhere: no such folder"),
         ("report --run nowhere", "nowhere: no such folder"),
     ],
 )
