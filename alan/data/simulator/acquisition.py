@@ -184,7 +184,7 @@ class Acquisition:
         )
         return cls(
             apical=apical,
-            depth=needed_depth * u(0.85, 1.2),
+            depth=needed_depth * (u(0.83, 1.27) if apical else u(0.85, 1.2)),
             half_angle=math.radians(u(31, 43)),
             start=u(0.0, 0.4),
             margin_depth=u(1.0, 1.03),
@@ -210,7 +210,7 @@ class Acquisition:
             near_field=u(0.0, 0.5),
             near_reach=u(0.8, 3.0),
             near_loss=u(0, 14),
-            haze=0.22 * u() ** 1.5,
+            haze=0.18 * u() ** 1.5,
             slope=rng.normal(0, 3),
             bulge=rng.normal(0, 3),
             deep_loss=u(0, 6),

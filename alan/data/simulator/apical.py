@@ -61,7 +61,7 @@ class ApicalScene(Scene):
         base = R * (1 - p.taper)
         plane = L + p.base_tilt * torch.clamp(v, -3.0, 3.0)
         wall = self.wall * (1 - p.wall_asymmetry * torch.sign(v))
-        cap = p.apex_wall * self.wall
+        cap = p.apex_wall * (self.wall if self.four_chamber else self.wall / _INFERIOR_WALL)
         outer = (R + wall) * profile((u + cap) / (L + cap), self.widest, 0.6 * p.taper)
         outer = torch.maximum(outer, inner + 0.4 * wall) * (u + cap > 0)
         cavity = (across < inner) & (u < plane)
@@ -69,7 +69,7 @@ class ApicalScene(Scene):
 
         roof = p.length + p.atrium_length  # the roof of the atria does not move
         half = 0.5 * (roof - L)
-        width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 1.05)
+        width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 0.97)
         lean = v + (p.atrium_tilt if self.four_chamber else 0.0) * (u - L)
         atrium = ellipse_distance(u, lean, (L + 0.92 * half, self.pose.atrium_offset), (half, width))
         neck = torch.maximum(lean.abs() - 0.92 * base, u - L - 0.7 * half)
@@ -91,7 +91,12 @@ class ApicalScene(Scene):
         labels.masked_fill_(cavity & (lining | (papillary < 0)), PAPILLARY)
         free = right[2] if right is not None else None
         boost = self._boost(u, v, outer)
-        return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost)
+        veil = torch.where(
+            atrium < 0,
+            self.pose.atrium_veil * (1 - self.contraction),
+            self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(3 * u / L).square()),
+        )
+        return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost, veil)
 
     def _boost(self, u: Tensor, v: Tensor, outer: Tensor) -> Tensor:
         """Factor on the echo of walls: bright septum, fading lateral wall, apex and right heart."""

@@ -110,7 +110,8 @@ def _echogenicity(
     amplitude = torch.where(labels == MYO, muscle, outside)
     amplitude = torch.where((labels == MUSCLE) | (labels == PAPILLARY), 1.2 * muscle, amplitude)
     amplitude = torch.where(labels == FIBROUS, 0.7 * texture * (0.5 + 0.5 * fading), amplitude)
-    amplitude = blur(amplitude.masked_fill(blood, acq.blood), 1.2, 0.6)
+    fluid = acq.blood if painted.veil is None else acq.blood + painted.veil.view(shape)
+    amplitude = blur(torch.where(blood, fluid, amplitude), 1.2, 0.6)
     if painted.leaflet is not None:
         amplitude += acq.leaflet * torch.exp(-0.5 * (painted.leaflet.view(shape) / _LEAFLET_SIGMA).square())
     if painted.pericardium is not None:

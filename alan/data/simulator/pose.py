@@ -20,10 +20,13 @@ class ApicalPose:
         rotation: Rotation of the long axis in radians; a negative angle moves the base to the right of the apex.
         atrium_offset: Offset of the left atrium from the axis of the ventricle, to the right.
         leaflet: Length of the leaflets relative to the usual length.
-        septum_echo: Factor on the echo of the septum.
+        septum_echo: Factor on the echo of the septum (A4C) or the inferior wall (A2C).
         lateral_fade: Fraction of the echo lost in the lateral wall.
         apical_fade: Fraction of the echo lost at the apex.
         right_fade: Fraction of the echo lost in the walls of the right heart (A4C).
+        atrium_veil: Echo amplitude of blood in the left atrium at end-diastole, when tissue beside the thin image
+            plane is close.
+        apex_veil: Echo amplitude of blood at the apex at end-systole, when trabeculae fill it.
     """
 
     apex_x: float
@@ -35,6 +38,8 @@ class ApicalPose:
     lateral_fade: float
     apical_fade: float
     right_fade: float
+    atrium_veil: float
+    apex_veil: float
 
     @classmethod
     def sample(cls, patient: PatientAnatomy, four_chamber: bool, rng: np.random.Generator) -> ApicalPose:
@@ -46,7 +51,7 @@ class ApicalPose:
             four_chamber: Whether the view is A4C, where the axis leans to the right, or A2C.
             rng: Random number generator.
         """
-        apex_z = float(np.clip(rng.normal(3.0, 0.75), 1.4, 5.0))
+        apex_z = float(np.clip(rng.normal(3.45 if four_chamber else 3.25, 0.7), 2.1, 5.2))
         rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))
         return cls(
             apex_x=rng.normal(0.2, 0.5) + 0.5 * math.sin(rotation) * patient.length,
@@ -54,8 +59,10 @@ class ApicalPose:
             rotation=rotation,
             atrium_offset=rng.normal(0, 0.2),
             leaflet=rng.uniform(0.9, 1.2),
-            septum_echo=rng.uniform(1.0, 1.7),
+            septum_echo=rng.uniform(1.0, 1.7) if four_chamber else rng.uniform(1.3, 2.3),
             lateral_fade=rng.uniform(0, 0.7),
-            apical_fade=rng.uniform(0.1, 0.8),
+            apical_fade=rng.uniform(0.2, 0.65),
             right_fade=rng.uniform(0, 0.9),
+            atrium_veil=0.3 * rng.uniform() ** 2.2,
+            apex_veil=0.12 * rng.uniform() ** 1.5,
         )

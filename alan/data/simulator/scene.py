@@ -30,12 +30,14 @@ class TissuePoints:
         leaflet: (T, P) distance in cm to the nearest valve leaflet, or None if lines were not requested.
         pericardium: (T, P) distance in cm to the pericardium, or None if lines were not requested.
         boost: (T, P) factor on the echo amplitude of muscle, or None for 1.
+        veil: (T, P) echo amplitude added to that of blood, or None for 0.
     """
 
     labels: Tensor
     leaflet: Tensor | None = None
     pericardium: Tensor | None = None
     boost: Tensor | None = None
+    veil: Tensor | None = None
 
     @functools.cached_property
     def blood(self) -> Tensor:
