@@ -108,7 +108,7 @@ class PatientAnatomy:
         def normal(mean: float, sd: float, low: float, high: float) -> float:
             return float(np.clip(rng.normal(mean, sd), low, high))
 
-        ef = float(rng.uniform(0.20, 0.75))
+        ef = normal(0.5, 0.15, 0.15, 0.78)
         dilation = min(max((0.55 - ef) / 0.35, 0.0), 1.0)
         return cls(
             ef=ef,

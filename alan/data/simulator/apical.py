@@ -20,6 +20,8 @@ _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
 _INFERIOR_WALL = 1.18
 #: Share of trabeculae and papillary muscle that the wall takes up at end-systole, where they are drawn as wall.
 _COMPACTED = 0.9
+#: Relative gain of the echo of walls at end-systole.
+_SYSTOLIC_ECHO = 0.2
 #: Lateral bend (cm) that keeps the septum straight and lets the lateral wall bulge, as in four-chamber views.
 _STRAIGHT_SEPTUM = 0.4
 
@@ -90,7 +92,7 @@ class ApicalScene(Scene):
         lining = (across > inner - rough) & (u < 0.8 * L)
         labels.masked_fill_(cavity & (lining | (papillary < 0)), PAPILLARY)
         free = right[2] if right is not None else None
-        boost = self._boost(u, v, outer)
+        boost = self._boost(u, v, inner, outer)
         veil = torch.where(
             atrium < 0,
             self.pose.atrium_veil * (1 - self.contraction),
@@ -98,11 +100,14 @@ class ApicalScene(Scene):
         )
         return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost, veil)
 
-    def _boost(self, u: Tensor, v: Tensor, outer: Tensor) -> Tensor:
-        """Factor on the echo of walls: bright septum, fading lateral wall, apex and right heart."""
+    def _boost(self, u: Tensor, v: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
+        """Factor on the echo of walls: bright septum, fading lateral wall, apex, outer layer and right heart."""
         lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
         wall = self.pose.septum_echo + (1 - self.pose.lateral_fade - self.pose.septum_echo) * lateral
         wall = wall * (1 - self.pose.apical_fade * torch.exp(-(4 * u / self.length).square()))
+        layer = ((v.abs() - inner) / (outer - inner).clamp(min=1e-3)).clamp(0, 1)
+        fading = layer * ((v < 0) if self.four_chamber else 1.0)
+        wall = wall * (1 - self.pose.outer_fade * fading.square()) * (1 + _SYSTOLIC_ECHO * self.contraction)
         return torch.where(v < -outer, 1 - self.pose.right_fade, wall) if self.four_chamber else wall
 
     def _right_heart(

@@ -24,6 +24,7 @@ class ApicalPose:
         lateral_fade: Fraction of the echo lost in the lateral wall.
         apical_fade: Fraction of the echo lost at the apex.
         right_fade: Fraction of the echo lost in the walls of the right heart (A4C).
+        outer_fade: Fraction of the echo lost in the outer layer of the septum (A4C) or of both walls (A2C).
         atrium_veil: Echo amplitude of blood in the left atrium at end-diastole, when tissue beside the thin image
             plane is close.
         apex_veil: Echo amplitude of blood at the apex at end-systole, when trabeculae fill it.
@@ -38,6 +39,7 @@ class ApicalPose:
     lateral_fade: float
     apical_fade: float
     right_fade: float
+    outer_fade: float
     atrium_veil: float
     apex_veil: float
 
@@ -63,6 +65,7 @@ class ApicalPose:
             lateral_fade=rng.uniform(0, 0.7),
             apical_fade=rng.uniform(0.2, 0.65),
             right_fade=rng.uniform(0, 0.9),
+            outer_fade=rng.uniform(0, 0.9),
             atrium_veil=0.3 * rng.uniform() ** 2.2,
             apex_veil=0.12 * rng.uniform() ** 1.5,
         )
