@@ -53,7 +53,7 @@ class ApicalPose:
             four_chamber: Whether the view is A4C, where the axis leans to the right, or A2C.
             rng: Random number generator.
         """
-        apex_z = float(np.clip(rng.normal(3.45 if four_chamber else 3.25, 0.7), 2.1, 5.2))
+        apex_z = float(np.clip(rng.normal(3.3 if four_chamber else 2.95, 0.7), 2.0, 5.0))
         rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))
         return cls(
             apex_x=rng.normal(0.2, 0.5) + 0.5 * math.sin(rotation) * patient.length,
@@ -65,7 +65,7 @@ class ApicalPose:
             lateral_fade=rng.uniform(0, 0.7),
             apical_fade=rng.uniform(0.2, 0.65),
             right_fade=rng.uniform(0, 0.9),
-            outer_fade=rng.uniform(0, 0.9),
+            outer_fade=rng.uniform(0, 0.7),
             atrium_veil=0.3 * rng.uniform() ** 2.2,
             apex_veil=0.12 * rng.uniform() ** 1.5,
         )

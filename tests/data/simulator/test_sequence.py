@@ -39,7 +39,7 @@ def disks(mask, axis, spacing, n=40):
 
 @pytest.fixture(scope="module")
 def clips():
-    return {view: simulate_sequence(view, 3, n_frames=8, seed=5) for view in VIEWS}
+    return {view: simulate_sequence(view, 3, n_frames=8, seed=7) for view in VIEWS}
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -70,7 +70,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(clips, view):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        again = simulate_sequence(view, 3, n_frames=8, seed=5)
+        again = simulate_sequence(view, 3, n_frames=8, seed=7)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -170,10 +170,14 @@ def test_each_effect_changes_the_picture_and_nothing_else(effect):
 
 
 def test_speckle_off_is_smooth():
+    def roughness(physics):
+        clips = [simulate_sequence("A2C", patient, n_frames=1, physics=physics) for patient in range(4)]
+        frames = np.concatenate([clip.frames for clip in clips]).astype(float)
+        inside = np.minimum(frames[..., 1:], frames[..., :-1]) > 0
+        return np.abs(np.diff(frames, axis=-1))[inside].mean()
+
     quiet = Physics(noise=0, haze=0)
-    rough = simulate_sequence("A2C", 2, n_frames=1, physics=quiet).frames[0].astype(float)
-    smooth = simulate_sequence("A2C", 2, n_frames=1, physics=replace(quiet, speckle=0.0)).frames[0].astype(float)
-    assert np.abs(np.diff(smooth, axis=1)).mean() < 0.85 * np.abs(np.diff(rough, axis=1)).mean()
+    assert roughness(replace(quiet, speckle=0.0)) < 0.85 * roughness(quiet)
 
 
 def test_intensity_alone_does_not_find_the_ventricle():

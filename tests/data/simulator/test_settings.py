@@ -16,7 +16,16 @@ LV, MYO, LA = (label_value(name) for name in ("lv", "myo", "la"))
 PATIENT = replace(PatientAnatomy.sample(2), papillary=0.3, trabeculae=0.2)
 #: What must not move a label.
 ECHO_ONLY = {"trabeculae", "papillary", "wall_echo", "outer_echo", "habitus"}
-POSE_ECHO = {"leaflet", "septum_echo", "lateral_fade", "apical_fade", "right_fade"}
+POSE_ECHO = {
+    "leaflet",
+    "septum_echo",
+    "lateral_fade",
+    "apical_fade",
+    "right_fade",
+    "outer_fade",
+    "atrium_veil",
+    "apex_veil",
+}
 GEOMETRY = {"depth", "half_angle", "start", "margin_depth", "margin_width"}
 
 
@@ -65,7 +74,7 @@ def test_each_setting_of_the_machine_changes_the_clip(plain, name):
         "start": 5.0,
         "ragged": 0.6,
     }.get(name)
-    base = {"dropout": 5.0}  # some clips have none
+    base = {"dropout": 5.0, "near_field": 0.3}  # some clips have none
     changed = {"dropout": 30.0} if name == "dropout" else {name: 2.5 if value is None else value}
     other = clip(acquisition=base | changed)
     assert (other.frames != clip(acquisition=base).frames).mean() > 0.005
