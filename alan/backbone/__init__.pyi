@@ -1,3 +1,4 @@
+from .average import average_backbones
 from .base import Backbone, BackboneSpec, Features, Tokens
 from .checkpoint import export_backbone
 from .conv import ConvBackbone, ConvSpec
@@ -30,6 +31,7 @@ __all__ = [
     "TrainingModule",
     "VitBackbone",
     "VitSpec",
+    "average_backbones",
     "export_backbone",
     "load_backbone",
     "random_backbone",
