@@ -21,7 +21,7 @@ def drawn(shape, place, words="DOE^JANE 02.01.1955", height=12, grey=230):
 
 
 @pytest.mark.parametrize(
-    ("place", "height", "grey"), [((90, 120), 12, 230), ((60, 190), 9, 200), ((60, 60), 20, 255)]
+    ("place", "height", "grey"), [((90, 120), 12, 230), ((80, 170), 9, 200), ((60, 60), 20, 255)]
 )
 def test_text_is_found_and_painted_over(place, height, grey):
     frames = loop()
