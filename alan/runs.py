@@ -93,9 +93,14 @@ class Run:
         except (DataError, AttributeError, TypeError):  # missing or damaged
             return False
 
-    def finish(self) -> None:
-        """Mark the run complete: ``run.json`` says by which command and versions, when, and what it wrote."""
-        outputs = sorted(path.name for path in self.folder.iterdir() if not path.name.startswith("."))
+    def finish(self, temporary: str = "") -> None:
+        """Mark the run complete: ``run.json`` says by which command and versions, when, and what it wrote.
+
+        Args:
+            temporary: Name of a folder that is removed afterwards.
+        """
+        names = [path.name for path in self.folder.iterdir()]
+        outputs = sorted(name for name in names if not name.startswith(".") and name != temporary)
         write_json(self.folder / FINISHED, {**provenance({}), "outputs": outputs})
 
 

@@ -237,8 +237,8 @@ def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
     unfinished, images = run.folder / _UNFINISHED / _IMAGES, run.folder / _IMAGES
     if not images.exists():
         unfinished.replace(images)
+    run.finish(temporary=_UNFINISHED)
     shutil.rmtree(run.folder / _UNFINISHED)
-    run.finish()
 
 
 def _count_failures(outcomes: dict[_Loop, _Outcome]) -> int:

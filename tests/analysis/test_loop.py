@@ -96,7 +96,7 @@ def test_parts_of_any_length_hold_the_same_frames(tmp_path, n):
 
 
 def test_a_screen_of_a_machine(tmp_path):
-    drawn = simulate_screen(3, n_frames=4)
+    drawn = simulate_screen(5, n_frames=4)
     loop = open_one(video(tmp_path / "a.avi", drawn.frames, "mjpeg", "yuvj420p"))
     inside = np.zeros(loop.screen_shape, bool)
     inside[loop.box] = loop.inside
