@@ -24,9 +24,9 @@ _LOWEST, _HIGHEST = 5, 0.1
 #: A line of text is at least this many times as wide as high, holds at least this number of pixels in at least
 #: this number of strokes, and these fill at least and at most these fractions of its box.
 _LONG, _PIXELS, _CHARACTERS, _FILL = 2.0, 24, 4, (0.12, 0.7)
-#: Mean difference of the strokes of a line from what is beside them, at least, and the fraction by which half of the
-#: pixels change at most. The lower difference counts if they hardly change while those that are bright beside the
-#: strokes do.
+#: Mean difference of the strokes of a line from what is beside them, at least, and the fraction by which half of
+#: the pixels change at most. The lower difference counts if they hardly change while those that are bright beside
+#: the strokes do.
 _CLEAR, _STEADY = 80, 0.15
 _FAINT, _STILL = 50, 0.03
 #: Mean difference and number of strokes of a line, at least, in a still: lines of speckle have one or the other.
