@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.optimize import minimize
-from skimage.transform import downscale_local_mean
 
 from alan.arrays import BoolArray, FloatArray
 from alan.data.fan import Fan
@@ -99,6 +98,8 @@ def cut_at_end(fan: Fan, moving: BoolArray) -> Fan:
 def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
     """Average a region over blocks so that its longest side is at most ``side``; the block's side comes second."""
     block = max(1, math.ceil(max(region.shape) / side))
+    from skimage.transform import downscale_local_mean  # not before a command line is read
+
     reduced = downscale_local_mean(region.astype(np.float64), (block, block))  # type: ignore[no-untyped-call]
     return np.asarray(reduced), float(block)
 

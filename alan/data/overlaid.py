@@ -24,11 +24,11 @@ _LOWEST, _HIGHEST = 5, 0.1
 #: A line of text is at least this many times as wide as high, holds at least this number of pixels in at least
 #: this number of strokes, and these fill at least and at most these fractions of its box.
 _LONG, _PIXELS, _CHARACTERS, _FILL = 2.0, 24, 4, (0.12, 0.7)
-#: Mean difference of the strokes of a line from what is beside them, at least, and the fraction by which half of
-#: the pixels change at most. The lower difference counts if they hardly change while those that are bright beside
-#: the strokes do.
-_CLEAR, _STEADY = 80, 0.15
-_FAINT, _STILL = 50, 0.03
+#: Mean difference of the strokes of a line from what is beside them, at least; the lower one counts if half of the
+#: pixels hardly change, by this fraction at most, while those that are bright beside the strokes do.
+_CLEAR, _FAINT, _STILL = 80, 50, 0.03
+#: From this change of half of the pixels on, a line needs as many strokes as in a still; a moving wall has few.
+_STEADY = 0.15
 #: Mean difference and number of strokes of a line, at least, in a still: lines of speckle have one or the other.
 _MOMENT, _STROKES = 75, 7
 #: Difference of the colour channels from which on a pixel is drawn, the fraction of coloured pixels from which on
@@ -79,12 +79,14 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
             or not (inside is None or (drawn & inside[box]).any())
             or drawn.sum() < _PIXELS
             or not _FILL[0] <= drawn.mean() <= _FILL[1]
-            or ndimage.label(drawn, np.ones((3, 3), int))[1] < (_STROKES if moment else _CHARACTERS)
         ):
             continue
         contrast = float((low[box].astype(np.int16) - floor[box])[drawn].mean())
         change = float(np.median(span[box][drawn] / high[box][drawn]))
-        if change <= _STEADY and contrast >= (_MOMENT if moment else _FAINT if change <= _STILL else _CLEAR):
+        few = _STROKES if moment or change > _STEADY else _CHARACTERS
+        if ndimage.label(drawn, np.ones((3, 3), int))[1] < few:
+            continue
+        if contrast >= (_MOMENT if moment else _FAINT if change <= _STILL else _CLEAR):
             text[_grown(box[0], _MARGIN), _grown(box[1], _MARGIN + round(_ENDS * tall))] = True
     if not text.any():
         return text
