@@ -1,0 +1,92 @@
+"""Dice of a model on annotated A4C and A2C frames, without any label, and the views that it names.
+
+The store holds both views (``alan prepare --kind camus``). Three kinds of masks are measured: those of the lists
+for each phase (``alan analyze``), for shipped models those of one list for both phases (``alan segment``), and the
+tissue to which the network gives the largest probability. Intervals are over patients.
+
+python tests/benchmarks/bench_camus_dice.py --store data/camus.h5 --split val
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from alan import ParcelSegmenter
+from alan.analysis import AnalysisModel
+from alan.data import FrameStore
+from alan.evaluation.intervals import bootstrap_interval
+from alan.overlap import dice_of_counts
+from alan.shipped import shipped
+
+VIEWS, PHASES, STRUCTURES = ("A4C", "A2C"), ("ED", "ES"), ("lv", "myo", "la")
+
+
+def by_phase(model, rows, maps, structure):
+    """Masks of the lists for each phase."""
+    masks = np.zeros(maps.shape, bool)
+    for view in VIEWS:
+        for phase, name in zip(PHASES, ("ed", "es"), strict=True):
+            chosen = ((rows["view"] == view) & (rows["phase"] == phase)).to_numpy()
+            masks[chosen] = getattr(model.views[view][structure], name).predict(maps[chosen])
+    return masks
+
+
+def own_tissue(model, frames, batch=50):
+    """Tissue with the largest probability, (N, H, W): 0 background, then the structures."""
+    found = []
+    for start in range(0, len(frames), batch):
+        part = torch.from_numpy(frames[start : start + batch])
+        tissue = model.parcels.backbone.predictions(part)[:, : len(STRUCTURES) + 1]
+        found.append(F.interpolate(tissue, part.shape[1:], mode="bilinear", align_corners=False).argmax(1))
+    return torch.cat(found).numpy()
+
+
+def show(title, rows, masks, truth):
+    """Print the mean Dice by view, structure and phase, with its interval."""
+    print(title)
+    for view in VIEWS:
+        for name in STRUCTURES:
+            ours, true = masks[name], truth[name]
+            scores = 100 * dice_of_counts((ours & true).sum((1, 2)), ours.sum((1, 2)) + true.sum((1, 2)))
+            cells = []
+            for phase in PHASES:
+                chosen = ((rows["view"] == view) & (rows["phase"] == phase)).to_numpy()
+                found = bootstrap_interval(scores[chosen], rows["patient"].to_numpy()[chosen])
+                cells.append(f"{found.mean:.1f} ({found.low:.1f}-{found.high:.1f})")
+            print(f"  {view} {name:4} {' / '.join(cells)}")
+
+
+def show_views(model, rows, frames):
+    """Print the share of loops, an ED and an ES frame each, whose view the bank names."""
+    right = []
+    for _, loop in rows.groupby("sequence"):
+        named = model.bank.classify(frames[loop.index.to_numpy()]).view
+        right.append(named == loop["view"].iloc[0])
+    print(f"views: {100 * np.mean(right):.0f}% of {len(right)} loops are named correctly")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--model", default="alan-sim")
+    parser.add_argument("--split", default="val")
+    options = parser.parse_args()
+    store, model = FrameStore(options.store), AnalysisModel.load(options.model)
+    rows = store.labelled(options.split, VIEWS, phases=PHASES)
+    frames = store.frames(rows["frame"].to_numpy())
+    maps = np.asarray(model.parcels.maps(frames))
+    truth = {name: store.masks(rows["label"].to_numpy(), name) for name in STRUCTURES}
+    show("lists for each phase", rows, {s: by_phase(model, rows, maps, s) for s in STRUCTURES}, truth)
+    if options.model in shipped():
+        lists = {s: ParcelSegmenter.from_json(f"{options.model}-{s}") for s in STRUCTURES}
+        show("one list for both phases", rows, {s: box.predict(maps) for s, box in lists.items()}, truth)
+    tissue = own_tissue(model, frames)
+    show("the network's own tissue", rows, {s: tissue == n for n, s in enumerate(STRUCTURES, 1)}, truth)
+    if model.bank is not None:
+        show_views(model, rows, frames)
+
+
+if __name__ == "__main__":
+    main()
