@@ -117,11 +117,11 @@ class AlanCLI(LightningCLI):
             trainer["precision"] = choose_precision("auto", trainer["accelerator"], recorded)
 
     def _spread_seed(self) -> None:
-        """Give the seed of the run to the model and to the data, unless they have one of their own."""
+        """Give the seed of the run, if it has one, to the model and to the data, unless they have their own."""
         for part in ("model", "data"):
             options = (self.settings.get(part) or {}).get("init_args") or {}
             if options.get("seed") == 0:
-                options["seed"] = self.settings["seed_everything"]
+                options["seed"] = int(self.settings["seed_everything"] or 0)
 
     def _plain_config(self) -> dict[str, Any]:
         text = self._parser("fit").dump(self.settings, skip_none=False, format="yaml")

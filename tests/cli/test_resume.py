@@ -223,13 +223,20 @@ def test_modules_by_their_bare_names_are_recorded_by_their_public_paths(command,
 
 def test_the_seed_of_the_run_is_that_of_model_and_data(command, straight, tmp_path):
     networks = []
-    for options, seeds in (([], (3, 3)), (["--model.init_args.seed=5"], (5, 3))):
-        out = tmp_path / str(len(options))
-        ended = run([*command(out), "--seed_everything=3", *options])
+    for n, (options, seeds) in enumerate(
+        (
+            (["--seed_everything=3"], (3, 3)),
+            (["--seed_everything=3", "--model.init_args.seed=5"], (5, 3)),
+            (["--seed_everything=false"], (0, 0)),
+        )
+    ):
+        out = tmp_path / str(n)
+        ended = run([*command(out), *options])
         assert ended.code == 0, ended.error
         config = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))
         assert tuple(config[part]["init_args"]["seed"] for part in ("model", "data")) == seeds
         networks.append(contents(out)["segmenter.safetensors"])
+    assert networks.pop() == straight[1][0]["segmenter.safetensors"]
     networks.append(straight[1][0]["segmenter.safetensors"])
     assert all(first != second for first, second in combinations(networks, 2))
 
