@@ -71,7 +71,7 @@ def _start(initializer: Callable[..., None], *args: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if (parent := multiprocessing.parent_process()) is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+        threading.Thread(target=_wait_for_main, args=(parent.sentinel,), daemon=True).start()
     initializer(*args)
 
 
@@ -81,15 +81,15 @@ def end_with(pid: int) -> None:
     Args:
         pid: Process id of the main process, the parent of this one.
     """
-    threading.Thread(target=_watch_parent, args=(pid,), daemon=True).start()
+    threading.Thread(target=_poll_main, args=(pid,), daemon=True).start()
 
 
-def _watch_parent(pid: int) -> None:
+def _poll_main(pid: int) -> None:
     while os.getppid() == pid:
         time.sleep(1)
     os._exit(1)
 
 
-def _end_with(sentinel: int) -> None:
+def _wait_for_main(sentinel: int) -> None:
     wait([sentinel])
     os._exit(1)

@@ -256,7 +256,7 @@ def _panels(stream: CineStream, aspect: float) -> tuple[list[_Panel | Verdict], 
     if min(stream.shape) < _SMALLEST:
         return [Verdict("not an echo", f"its frames have {stream.shape[1]} x {stream.shape[0]} pixels")], ()
     span = stream.samples.span
-    found = find_panels(grey, span, aspect) if span.any() else find_panels(grey[:1], aspect=aspect)
+    found = find_panels(grey, span, aspect)
     strip = kind_of_strip(grey, found.others)
     if strip is not None:
         return [strip], ()

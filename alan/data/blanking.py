@@ -57,14 +57,13 @@ def find_blanking(
         DataError: No sector is found, or frames are smaller than 16 x 16 pixels.
     """
     span = grey.max(0) - grey.min(0) if span is None else span
-    moving = bool(span.any())
-    found = find_panels(grey, span, aspect) if moving else find_panels(grey[:1], aspect=aspect)
+    found = find_panels(grey, span, aspect)
     if not found.fans:
         raise DataError(
             "no sector is found on its screen: leave sector out if there is no screen around its picture"
         )
     kept = np.any(list(map(keep_sector, found.fans, found.regions)), axis=0)
-    return Blanking(kept, *find_drawn(grey, colours, kept, moving=moving))
+    return Blanking(kept, *find_drawn(grey, colours, kept, moving=bool(span.any())))
 
 
 def blank_frames(frames: ByteArray, aspect: float = 1.0) -> ByteArray:

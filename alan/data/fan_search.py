@@ -102,7 +102,8 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None, aspect: float 
 
     Args:
         frames: As for :func:`find_fans`.
-        span: (H, W) uint8, the range of each pixel over all frames of the loop; None takes it over ``frames``.
+        span: (H, W) uint8, the range of each pixel over all frames of the loop; None takes it over ``frames``. A
+            loop without any motion is a still.
         aspect: Height of a pixel divided by its width.
 
     Raises:
@@ -117,7 +118,7 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None, aspect: float 
         thin = slice(None, None, block)
         part = None if span is None else span[thin, thin]
         return find_panels(frames[:, thin, thin], part, aspect).scaled(block, shape)
-    if len(frames) == 1:
+    if len(frames) == 1 or (span is not None and not span.any()):
         lit = _lit(frames[0])
         return _Screen(lit, np.ones(shape, bool), lit, aspect, moving=False).panels(STILL)
     text = find_text(frames.min(0), frames.max(0))

@@ -16,7 +16,8 @@ from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, R
 
 #: Thickness of the right ventricular free wall and of atrial walls in cm.
 _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
-#: Thickness of the anterior and the inferior wall (A2C) over that of the walls in A4C, as annotators draw it.
+#: Thickness of the anterior and the inferior wall (A2C) over that of the walls in A4C, as annotators draw it; the
+#: apex is as thick in both.
 _INFERIOR_WALL = 1.18
 #: Share of trabeculae and papillary muscle that the wall takes up at end-systole, where they are drawn as wall.
 _COMPACTED = 0.9
@@ -33,6 +34,7 @@ class ApicalScene(Scene):
         self.four_chamber, self.pose = four_chamber, pose
         flattening = patient.flattening if four_chamber else 1 / patient.flattening
         super().__init__(patient, cycle, patient.radius * flattening)
+        self.cap = patient.apex_wall * self.wall
         if not four_chamber:
             self.wall = _INFERIOR_WALL * self.wall
         self.bend = patient.bend + (_STRAIGHT_SEPTUM if four_chamber else 0.0)
@@ -63,9 +65,8 @@ class ApicalScene(Scene):
         base = R * (1 - p.taper)
         plane = L + p.base_tilt * torch.clamp(v, -3.0, 3.0)
         wall = self.wall * (1 - p.wall_asymmetry * torch.sign(v))
-        cap = p.apex_wall * (self.wall if self.four_chamber else self.wall / _INFERIOR_WALL)
-        outer = (R + wall) * profile((u + cap) / (L + cap), self.widest, 0.6 * p.taper)
-        outer = torch.maximum(outer, inner + 0.4 * wall) * (u + cap > 0)
+        outer = (R + wall) * profile((u + self.cap) / (L + self.cap), self.widest, 0.6 * p.taper)
+        outer = torch.maximum(outer, inner + 0.4 * wall) * (u + self.cap > 0)
         cavity = (across < inner) & (u < plane)
         muscle = (across < outer) & (u < plane + p.wall_end)
 
