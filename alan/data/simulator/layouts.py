@@ -11,7 +11,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
-import av
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -266,6 +265,8 @@ def write_avi(path: Path, frames: ByteArray, fps: float) -> None:
         frames: (T, H, W) uint8.
         fps: Frames per second, rounded to a thousandth.
     """
+    import av  # only files of loops need a video library
+
     options = {"fflags": "+bitexact"}
     with atomic(path) as temporary, av.open(os.fspath(temporary), "w", format="avi", options=options) as container:
         stream = container.add_stream("ffv1", rate=Fraction(round(fps * 1000), 1000))

@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -311,6 +313,15 @@ def test_archives_of_one_seed_share_no_patient(tmp_path):
             write(tmp_path / layout, layout)
         ejection |= {job.anatomy.ef for job in jobs}
     assert len(ejection) == PATIENTS * len(LAYOUTS)
+
+
+def test_an_archive_without_loops_needs_no_video_library(tmp_path):
+    code = (
+        "import sys; sys.modules['av'] = None; from alan.data.simulator import simulate_archive; "
+        "simulate_archive(sys.argv[1], 'camus', 3, views=['A4C'], n_frames=2, size=48, progress=False)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "archive")], check=True)
+    assert len(list((tmp_path / "archive").rglob("*_4CH_ED.nii.gz"))) == 3
 
 
 def test_parasternal_views_are_written_on_request_with_masks(tmp_path):
