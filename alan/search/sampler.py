@@ -66,8 +66,8 @@ class DistinctSampler(BaseSampler):
 
     ``random`` draws uniformly from the free points. ``tpe`` and ``nsga2`` are asked up to :data:`TRIES` times for
     a free point, then one is drawn uniformly: a second trial of a point would train the same network again. A
-    point whose pair cannot be built is passed over. What is drawn follows from the seed, the trial's number and
-    the finished trials, so that a search that was killed continues as it would have.
+    point whose pair cannot be built is passed over. What is drawn follows from the seed, the number of earlier
+    trials that count and the finished trials, so that an interrupted search draws what an uninterrupted one does.
 
     Args:
         kind: ``random``, ``tpe`` or ``nsga2``.
@@ -100,7 +100,9 @@ class DistinctSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draw a free point; any point where none is free (the trial is dropped then)."""
-        seeds = np.random.SeedSequence([self.seed, trial.number])
+        every = study.get_trials(deepcopy=False)
+        place = sum(other.number < trial.number and is_taken(other, every) for other in every)
+        seeds = np.random.SeedSequence([self.seed, place])
         rng = np.random.default_rng(seeds)
         taken = self.taken()
         free = [key for key in self.points if key not in taken]

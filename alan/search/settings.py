@@ -67,7 +67,7 @@ class StudySettings:
             two objectives.
         pruner: ``none``; or ``median``, ``halving`` (successive halving: the better half goes on at the first,
             second, fourth ... validation) or ``hyperband``, which stop poor trials early and need one objective.
-        seed: Seed of the points drawn; together with a trial's number it decides its point.
+        seed: Seed of the points drawn.
         name: Name of the study in its database.
         storage: URL of a database that several machines share; null uses SQLite in the run folder.
         heartbeat: Seconds between two signs of life of a running trial; a trial that is silent for six times as

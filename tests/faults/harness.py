@@ -246,19 +246,32 @@ def _kill_group(child: int) -> None:
         os.killpg(child, signal.SIGKILL)
 
 
-def contents(folder: Path, ignore: Sequence[str] = ()) -> dict[str, Any]:
+def contents(folder: Path, ignore: Sequence[str] = (), *, numbered: bool = False) -> dict[str, Any]:
     """What is in a folder, so that two runs can be compared: relative path to a digest of the content.
 
     Args:
         folder: The folder; its own path within files does not count, nor do times and commands.
         ignore: Regular expressions of relative paths that do not count.
+        numbered: Whether rows are trials of a study: one that was interrupted keeps its number, and its point is
+            trained under a new one, so that numbers and the order of rows do not count.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not any(re.fullmatch(pattern, name) for pattern in ignore):
-            found[name] = _content(path, folder)
+            content = _content(path, folder)
+            found[name] = _without_numbers(content) if numbered else content
     return found
+
+
+def _without_numbers(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub(r"Trial \d+", "Trial N", value)
+    if isinstance(value, dict):
+        return {key: _without_numbers(part) for key, part in value.items() if key != "trial"}
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return sorted(map(_without_numbers, value), key=repr)
+    return value
 
 
 def _content(path: Path, folder: Path) -> Any:

@@ -41,7 +41,7 @@ class Job:
     Attributes:
         args: Makes its words from the folder.
         ignore: Files whose content may differ from one uninterrupted run to the next.
-        shared: Whether several processes may work in the folder at once.
+        shared: Whether several processes may work in the folder at once, on numbered trials.
     """
 
     args: Callable[[Path], list[Any]]
@@ -226,12 +226,12 @@ class Jobs:
                 "encoders": ["resnet18"],
                 "depths": [3],
                 "decoders": ["unet"],
-                "lrs": [0.001, 0.01],
+                "lrs": [0.1, 0.001, 0.01, 0.0001],
                 "batch_sizes": [4],
             },
             "data": {"stores": [self.store()], "structures": ["lv"], "views": ["A4C"]},
             "training": {"steps": 1, "accelerator": "cpu"},
-            "study": {"n_trials": 2, "heartbeat": 1},
+            "study": {"n_trials": 3, "heartbeat": 1},
         }
         options = [f"--{name}={json.dumps(value)}" for name, value in parts.items()]
         others = (

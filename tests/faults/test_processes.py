@@ -64,8 +64,12 @@ class Campaign:
             out = self.jobs.folder / f"straight {name}"
             ended = run(self.jobs[name].args(out), Plan(share=True))
             assert ended.code == 0, ended.error
-            self.known[name] = contents(out, self.jobs[name].ignore), ended.events
+            self.known[name] = self.contents(name, out), ended.events
         return self.known[name]
+
+    def contents(self, name, out):
+        job = self.jobs[name]
+        return contents(out, job.ignore, numbered=job.shared)
 
     def seconds(self, name):
         """Seconds of an uninterrupted run whose libraries are imported."""
@@ -83,7 +87,7 @@ class Campaign:
     def compare(self, name, out, fault, again):
         """Compare the result of a command that has ended with that of an uninterrupted run."""
         before = self.straight(name)[0]
-        found = differences(before, contents(out, self.jobs[name].ignore)) if again.code == 0 else []
+        found = differences(before, self.contents(name, out)) if again.code == 0 else []
         left = [path for path in out.rglob("*") if path.name == ".lock" or path.name.endswith(".part")]
         problems = {
             f"exit code {again.code}: {again.error}": again.code != 0,

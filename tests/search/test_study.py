@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import signal
@@ -92,6 +93,29 @@ def test_a_search_resumes(open_study):
     assert len(lost) == 3
     assert set(lost) <= set(drawn(broken))
     assert broken.progress().settled == 6
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"sampler": "tpe"}, {"sampler": "nsga2", "objectives": ("iou", "latency")}]
+)
+def test_an_interrupted_search_draws_the_points_of_an_uninterrupted_one(open_study, options):
+    """The repeated trial has a new number; points, order and scores are the same."""
+
+    def interrupted(point, report):
+        calls.append(point)
+        if len(calls) in (1, 3, 7):
+            raise KeyboardInterrupt
+        return objective(point, report)
+
+    whole, calls = open_study(12, **options), []
+    whole.run(objective)
+    for _ in range(4):
+        broken = open_study(12, name="broken", **options)
+        with contextlib.suppress(KeyboardInterrupt):
+            broken.run(interrupted)
+    assert len(broken.study.trials) == 12 + 3
+    assert drawn(broken) == drawn(whole)
+    assert [trial.values for trial in broken.trials()] == [trial.values for trial in whole.trials()]
 
 
 def test_more_trials_continue_a_finished_study(open_study):
