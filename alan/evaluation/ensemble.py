@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,7 +76,8 @@ def run_ensemble(
         average: What is averaged: ``probabilities`` (as in the study) or ``logits``.
         folds: Names of the members, and the files of the same networks trained on all folds (``data.fold`` of
             ``alan fit``): the weights are then chosen on the held-out patients of every fold instead of the split,
-            so that few validation patients do not decide.
+            so that few validation patients do not decide. The gain over the best member is measured on each fold
+            with weights and member chosen on the other folds.
         split: Split whose labels choose the weights; never ``test``.
         views: Views to use; null for all.
         phases: Phases to use; null for every annotated frame.
@@ -134,14 +135,16 @@ def run_ensemble(
             return folder / ENSEMBLE
         (folder / ENSEMBLE).unlink(missing_ok=True)
         predictions = replace(_predictions(folder / _PREDICTIONS, groups, frames, batch_size), average=average)
-        if weights == "searched":
-            found = search_weights(
-                predictions, list(loaded), sampler=sampler, objective=objective, trials=trials, seed=seed
+
+        def choose(part: MemberPredictions) -> WeightSearch:
+            if weights != "searched":
+                given = weights if isinstance(weights, dict) else None
+                return score_weights(part, list(loaded), given, objective)
+            return search_weights(
+                part, list(loaded), sampler=sampler, objective=objective, trials=trials, seed=seed
             )
-        else:
-            found = score_weights(
-                predictions, list(loaded), weights if isinstance(weights, dict) else None, objective
-            )
+
+        found = choose(predictions)
         write_table(folder / HISTORY, found.history)
         validation = {
             "store": frames.fingerprint,
@@ -154,6 +157,8 @@ def run_ensemble(
             "equal": found.equal,
             "members": found.members,
         }
+        if folds:
+            validation["held_out"] = _held_out_gain(predictions, groups, choose, objective)
         origin = {
             "trained_by": "ensemble",
             "alan": __version__,
@@ -213,6 +218,35 @@ def _fold_groups(
         held_out = whole[keys.isin(fold_patients(keys, n, FOLD_SEED)[number])].reset_index(drop=True)
         groups.append(({name: group[name] for name in members}, held_out))
     return groups
+
+
+def _held_out_gain(
+    predictions: MemberPredictions,
+    groups: Sequence[tuple[Mapping[str, Member], pd.DataFrame]],
+    choose: Callable[[MemberPredictions], WeightSearch],
+    objective: Objective,
+) -> dict[str, Any]:
+    """Compute the gain over the best member on each fold, with weights and member chosen on the other folds.
+
+    Returns:
+        ``gain``: interval over patients of the paired difference, over all folds, frames and structures;
+        ``folds``: for each fold its ``weights``, ``best`` member and mean ``gain``.
+    """
+    from alan.evaluation.intervals import bootstrap_interval
+
+    fold = np.repeat(np.arange(len(groups)), [len(table) for _, table in groups])
+    patients = np.concatenate([table["patient"].to_numpy() for _, table in groups])
+    gains, rows = np.full((len(fold), len(predictions.structures)), np.nan), []
+    for number in range(len(groups)):
+        found, held_out = choose(predictions.part(fold != number)), predictions.part(fold == number)
+        best = max(found.members, key=lambda name: found.members[name])
+        single = np.array([float(name == best) for name in found.weights])
+        ensemble = held_out.values(np.array(list(found.weights.values())), objective)
+        gains[fold == number] = ensemble - held_out.values(single, objective)
+        mean = bootstrap_interval(gains[fold == number].ravel()).mean
+        rows.append({"weights": found.weights, "best": best, "gain": mean})
+    gain = bootstrap_interval(gains.ravel(), np.repeat(patients, gains.shape[1]))
+    return {"gain": gain.to_dict(), "folds": rows}
 
 
 def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> bool:
@@ -282,3 +316,10 @@ def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str
         "mean %s on %s: ensemble %.4f, equal weights %.4f, members alone: %s",
         name, split, found.score, found.equal, alone,
     )  # fmt: skip
+    if held_out := ensemble.provenance["validation"].get("held_out"):
+        gain = held_out["gain"]
+        points = tuple(100 * gain[key] for key in ("mean", "low", "high"))
+        _log.info(
+            "gain over the best member on each fold, both chosen on the others: %+.2f points of %s (%.2f to %.2f)",
+            points[0], name, *points[1:],
+        )  # fmt: skip

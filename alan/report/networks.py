@@ -106,11 +106,20 @@ def _weights_note(validation: Mapping[str, Any] | None) -> str:
         "searched": f"searched ({validation['sampler']}, {validation['trials']} trials)",
         "equal": "equal",
     }.get(str(validation["weights"]), "given")
+    held_out = validation.get("held_out")
+    gain = (
+        ""
+        if held_out is None
+        else (
+            f" On each fold, with weights and best member chosen on the other folds, the gain is "
+            f"{difference(held_out['gain'])}."
+        )
+    )
     return (
         f"Weights: {how}, on {validation['frames']} frames of {validation['patients']} patients of the split "
         f"“{validation['split']}”. Mean {name} there: ensemble {percent(validation['score'], 2)}%, equal weights "
         f"{percent(validation['equal'], 2)}%. The best member is the one that is best there, not on the test "
-        "frames."
+        f"frames.{gain}"
     )
 
 

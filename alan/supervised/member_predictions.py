@@ -64,22 +64,28 @@ class MemberPredictions:
         predicted = np.bincount(place, minlength=n * labels).reshape(n, labels)
         return self.both + both, self.predicted + predicted
 
-    def scores(self, weights: NDArray[np.floating], objective: Objective) -> FloatArray:
-        """Compute the mean score of each structure over the frames, without the background.
-
-        A frame in which a structure is neither annotated nor predicted does not count for it.
+    def values(self, weights: NDArray[np.floating], objective: Objective) -> FloatArray:
+        """Compute the score of each frame and structure, without the background.
 
         Args:
             weights: (M,), at least 0, one above 0; only their ratios count.
             objective: Score, ``iou`` or ``dice``.
 
         Returns:
-            (structures,) float64 in 0..1; NaN for a structure that is in no frame.
+            (n, structures) float64 in 0..1; NaN where a structure is neither annotated nor predicted.
         """
         both, predicted = self.counts(weights)
         total = (predicted + self.truth)[:, 1:].astype(np.float64)
         inside = both[:, 1:].astype(np.float64)
-        values = (iou_of_counts if objective == "iou" else dice_of_counts)(inside, total)
+        return (iou_of_counts if objective == "iou" else dice_of_counts)(inside, total)
+
+    def scores(self, weights: NDArray[np.floating], objective: Objective) -> FloatArray:
+        """Compute the mean of :meth:`values` over the frames that count for a structure.
+
+        Returns:
+            (structures,) float64 in 0..1; NaN for a structure that is in no frame.
+        """
+        values = self.values(weights, objective)
         known = ~np.isnan(values)
         sums = np.where(known, values, 0.0).sum(0)
         means: FloatArray = np.divide(sums, known.sum(0), out=np.full(len(sums), np.nan), where=known.any(0))
@@ -90,6 +96,19 @@ class MemberPredictions:
         values = self.scores(weights, objective)
         known = values[~np.isnan(values)]
         return float(known.mean()) if len(known) else float("nan")
+
+    def part(self, chosen: NDArray[np.bool_]) -> MemberPredictions:
+        """Return the predictions on some of the frames, as a mask (n,)."""
+        kept = chosen[self.frame]
+        return replace(
+            self,
+            both=self.both[chosen],
+            predicted=self.predicted[chosen],
+            truth=self.truth[chosen],
+            probabilities=self.probabilities[:, :, kept],
+            frame=(np.cumsum(chosen) - 1)[self.frame[kept]].astype(np.int32),
+            label=self.label[kept],
+        )
 
 
 def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tensor]]) -> MemberPredictions:

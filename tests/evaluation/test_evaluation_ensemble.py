@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,9 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_ensemble
 from alan.errors import ConfigError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.ensemble import run_ensemble
+from alan.evaluation.intervals import bootstrap_interval
 from alan.supervised.member_predictions import collect, join
+from alan.supervised.search_weights import search_weights
 from alan.supervised.segmenter import Segmenter, load_segmenter, save_segmenter
 from alan.supervised.settings import NetworkSpec
 
@@ -147,6 +150,38 @@ def test_weights_from_folds(lab, members, tmp_path):
         )
     for name, single in zip(folds, np.eye(2), strict=True):
         assert known["members"][name] == pytest.approx(join(parts).score(single, "iou"))
+
+    # the gain on each fold: weights and member chosen on the other two
+    gains, patients = [], []
+    for number, row in enumerate(known["held_out"]["folds"]):
+        others = replace(join([part for k, part in enumerate(parts) if k != number]), average="logits")
+        chosen = search_weights(others, ["a", "b"], trials=5)
+        assert row["weights"] == chosen.weights
+        assert row["best"] == max("ab", key=lambda name: chosen.members[name])
+        mine = replace(parts[number], average="logits")
+        single = np.array([row["best"] == "a", row["best"] == "b"], float)
+        gain = mine.values(np.array(list(row["weights"].values())), "iou") - mine.values(single, "iou")
+        assert row["gain"] == pytest.approx(np.nanmean(gain), abs=1e-6)
+        gains.append(gain)
+        patients += [name for name in table["patient"][table["patient"].isin(order[number::3])] for _ in range(2)]
+    interval = bootstrap_interval(np.concatenate(gains).ravel(), patients).to_dict()
+    assert known["held_out"]["gain"] == pytest.approx(interval, abs=1e-6)
+
+
+def test_predictions_on_some_frames(lab, members):
+    """A part scores like predictions of these frames alone."""
+    store = FrameStore(lab / "store.h5")
+    table = store.labelled(split="val")
+    networks = {name: load_segmenter(path) for name, path in members.items()}
+
+    def predict(rows):
+        frames = torch.from_numpy(store.frames(rows["frame"]))
+        return collect(networks, [(frames, torch.from_numpy(store.label_maps(rows["label"], ["lv", "la"])))])
+
+    chosen, weights = np.arange(len(table)) % 3 > 0, np.array([0.2, 0.5, 0.3])
+    part, alone = predict(table).part(chosen), predict(table[chosen])
+    np.testing.assert_allclose(part.values(weights, "dice"), alone.values(weights, "dice"))
+    assert part.score(weights, "iou") == pytest.approx(alone.score(weights, "iou"))
 
 
 @pytest.mark.parametrize(
