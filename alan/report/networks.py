@@ -106,15 +106,13 @@ def _weights_note(validation: Mapping[str, Any] | None) -> str:
         "searched": f"searched ({validation['sampler']}, {validation['trials']} trials)",
         "equal": "equal",
     }.get(str(validation["weights"]), "given")
-    held_out = validation.get("held_out")
-    gain = (
-        ""
-        if held_out is None
-        else (
-            f" On each fold, with weights and best member chosen on the other folds, the gain is "
-            f"{difference(held_out['gain'])}."
+    gain = ""
+    if held_out := validation.get("held_out"):
+        points = [100 * held_out["gain"][key] for key in ("mean", "low", "high")]
+        gain = (
+            f" On each fold, with weights and best member chosen on the other folds, the gain over that member is "
+            f"{points[0]:+.2f} points of {name} (95% interval over patients {points[1]:+.2f} to {points[2]:+.2f})."
         )
-    )
     return (
         f"Weights: {how}, on {validation['frames']} frames of {validation['patients']} patients of the split "
         f"“{validation['split']}”. Mean {name} there: ensemble {percent(validation['score'], 2)}%, equal weights "
