@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -50,11 +51,15 @@ class MemberPredictions:
     label: NDArray[np.uint8]
     average: Average = "probabilities"
 
+    @cached_property
+    def _averaged(self) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = to_average(torch.from_numpy(self.probabilities), self.average).numpy()
+        return values
+
     def counts(self, weights: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Count the pixels in both, and in the prediction, per frame and label, for weights (M,)."""
         share = np.asarray(weights, np.float64) / np.sum(weights)
-        values = to_average(torch.from_numpy(self.probabilities), self.average).numpy()
-        mean = np.tensordot(share.astype(np.float32), values, axes=1)  # (C, D)
+        mean = np.tensordot(share.astype(np.float32), self._averaged, axes=1)  # (C, D)
         middle = 0.5 if self.average == "probabilities" else 0.0
         named = (mean[0] > middle).astype(np.int64) if len(mean) == 1 else mean.argmax(0)
         n, labels = self.truth.shape
