@@ -79,7 +79,7 @@ class TrainingSettings:
         schedule: Learning rate over the run: ``constant``, or down to 0 by a ``cosine`` or a ``polynomial``.
         average: Momentum of a moving average of the weights, which is scored and returned in their place; 0 uses
             the weights themselves.
-        normalisation: Normalisation of grey values: ``unit``, ``frame`` or ``sector``.
+        normalisation: Normalisation of grey values: ``unit``, ``sector`` or ``imagenet``.
         augmentation: Name of an augmentation preset, such as ``none``, ``echo`` or ``unet_acdc``.
         batch_size: Frames per step; with fewer labelled frames, a step takes all of them.
         epochs: Passes through the labelled frames.

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
-from alan.backbone.simulation.heads import TargetWeights
 from alan.backbone.simulation.module import SimulationModule
 from alan.backbone.simulation.network import TeacherEnsemble
 from alan.backbone.simulation.objective import SimulationObjective, frame_dice
@@ -146,37 +145,6 @@ def test_seed_decides_and_the_global_generator_does_not(tmp_path):
     torch.manual_seed(2)
     assert torch.equal(weights(fitted(tmp_path)), one)
     assert not torch.equal(weights(fitted(tmp_path, seed=1)), one)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        *(
-            {"weights": replace(TargetWeights(), **{f.name: 0.0})}
-            for f in fields(TargetWeights)
-            if f.name != "clip"
-        ),
-        {"weights": TargetWeights(clip=3.0)},
-        {"augmentation": STILL},
-        {"lr": 0.02},
-        {"final_lr": 0.005},
-        {"warmup": 1.0},
-        {"weight_decay": 0.9},
-        {"momentum": 0.1},
-        {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0},
-    ],
-    ids=lambda changes: str(next(iter(changes.items())))[:60],
-)
-def test_every_setting_changes_the_result(tmp_path, changes):
-    assert not torch.equal(weights(fitted(tmp_path, 3, **changes)), weights(fitted(tmp_path, 3)))
-
-
-def test_settings_of_the_agreement_change_the_result(tmp_path):
-    base = {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0, "confidence": 0.0}
-    expected = weights(fitted(tmp_path, 3, **base))
-    changes = {"unlabelled_weight": 2.0, "unlabelled_ramp": 1.0, "confidence": 0.3, "alignment": 0.0}
-    for name, value in changes.items():
-        assert not torch.equal(weights(fitted(tmp_path, 3, **{**base, name: value})), expected), name
 
 
 def test_the_teacher_is_the_moving_average(tmp_path):

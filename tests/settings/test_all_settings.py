@@ -1,0 +1,66 @@
+"""Every public setting is tried: shown to change the result, or not to, or left out with a reason."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+import alan
+
+from ..varying import STUDIES, settings_of
+
+for path in sorted(Path(__file__).parent.glob("test_*_settings.py")):
+    importlib.import_module(f"{__package__}.{path.stem}")
+
+#: Names whose settings the tests of their package vary, or that are records.
+ELSEWHERE = {
+    "Acdc Camus Coco EchoNetDynamic FrameFolder SegmentsAi Tmed2": "tests/data/readers",
+    "Record Sample Cine": "records of the readers",
+    "Fan find_fans": "tests/data/test_fan.py",
+    "extract_frames prepare": "tests/data/test_extract.py, tests/data/store",
+    "write_cache FeatureCache": "tests/cache",
+    "load_parcels": "tests/parcels/test_parcels_model.py",
+    "load_white_boxes": "tests/downstream/whitebox/test_several.py",
+    "SearchData SearchSpace StudySettings run_search": "tests/search",
+    "run_active run_evaluation ablate_steps": "tests/active, tests/evaluation",
+    "AnalysisModel AnalysisSettings Manifest Source analyze_files export_loop export_model find_sources "
+    "open_loops read_loops write_tables": "tests/analysis",
+    "BeatResult LoopAnalysis LoopResult Measure PatientResult ViewEvidence": "results of an analysis",
+}
+PACKAGES = [
+    "active",
+    "analysis",
+    "backbone",
+    "cache",
+    "data",
+    "data.simulator",
+    "downstream",
+    "evaluation",
+    "parcels",
+    "search",
+    "supervised",
+]
+
+
+def public(package):
+    module = importlib.import_module(f"alan.{package}")
+    members = [getattr(module, name) for name in module.__all__]
+    return {one.__name__: one for one in members if callable(one) and settings_of(one)}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_public_name_is_studied(package):
+    elsewhere = {name for names in ELSEWHERE for name in names.split()}
+    studied = {one.target.__name__ for one in STUDIES}
+    assert not {*public(package)} - studied - elsewhere
+    assert not studied & elsewhere
+
+
+@pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.target.__name__)
+def test_no_setting_is_left_out(study):
+    assert settings_of(study.target) == {*study.changes, *study.same, *study.untried}
+
+
+def test_the_studies_are_of_this_package():
+    assert len(STUDIES) > 60
+    assert all(study.target.__module__.startswith(alan.__name__) for study in STUDIES)
