@@ -179,7 +179,7 @@ def holds_run(out: Path, config: Any) -> bool:
         return False
     before, now = read_config(path), yaml.safe_load(config_text(config))
     if before != now:
-        changed = sorted(_changed_options(before, now))
+        changed = sorted(changed_options(before, now))
         raise ConfigError(
             f"{out}: holds a run with another configuration ({', '.join(changed[:4])}): "
             "give another folder, or replace it with --overwrite true"
@@ -237,11 +237,12 @@ def remove_run(out: Path, contents: Sequence[str]) -> None:
             target.unlink(missing_ok=True)
 
 
-def _changed_options(a: Any, b: Any, name: str = "") -> set[str]:
+def changed_options(a: Any, b: Any, name: str = "") -> set[str]:
+    """Return the names of the options in which two configurations differ, such as ``loop.seeds``."""
     if isinstance(a, dict) and isinstance(b, dict):
         found: set[str] = set()
         for key in {*a, *b}:
-            found |= _changed_options(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
+            found |= changed_options(a.get(key), b.get(key), f"{name}.{key}" if name else str(key))
         return found
     return set() if a == b else {name or "all of it"}
 

@@ -1,5 +1,6 @@
 from .dropout import MonteCarloDropout
 from .loop import run_active
+from .merge import merge_runs
 from .settings import ActiveLoop, PoolData
 from .suggest import Suggestion, open_pool, suggest_images
 
@@ -8,6 +9,7 @@ __all__ = [
     "MonteCarloDropout",
     "PoolData",
     "Suggestion",
+    "merge_runs",
     "open_pool",
     "run_active",
     "suggest_images",

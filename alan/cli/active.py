@@ -1,4 +1,4 @@
-"""The verbs ``alan active run`` and ``alan active suggest``: their signatures are the options."""
+"""The verbs ``alan active run``, ``merge`` and ``suggest``: their signatures are the options."""
 
 from __future__ import annotations
 
@@ -42,6 +42,24 @@ def active_run(
     from alan.report.active import write_active_report
 
     folder = run_active(out, data, loop=loop, training=training, title=title, overwrite=overwrite)
+    _log.info("report: %s", write_active_report(folder))
+
+
+def active_merge(runs: list[str], out: str, *, store: str | None = None, overwrite: bool = False) -> None:
+    """Merge runs of one protocol that were made apart, each with other functions or seeds, and write the report.
+
+    Args:
+        runs: Run folders of ``alan active run``, finished or not, that differ in ``loop.functions`` and
+            ``loop.seeds`` only.
+        out: Run folder to write; ``alan active run --config OUT/config.yaml --out OUT`` continues unfinished
+            loops.
+        store: Frame store; null uses the path in the first run.
+        overwrite: Replace a run with another configuration.
+    """
+    from alan.active.merge import merge_runs
+    from alan.report.active import write_active_report
+
+    folder = merge_runs(runs, out, store=store, overwrite=overwrite)
     _log.info("report: %s", write_active_report(folder))
 
 

@@ -17,7 +17,7 @@ _SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl",
 #: Options that name outputs, or a folder that may be created.
 _OUTPUTS = ("out", "work", "config", "title", "storage")
 #: Options that name an input without a suffix too.
-_INPUTS = ("input", "images", "run")
+_INPUTS = ("input", "images", "run", "runs")
 
 
 def check_inputs(values: Mapping[str, Any]) -> None:

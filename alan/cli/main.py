@@ -59,6 +59,7 @@ VERBS = {
     "search": ("alan.cli.search", "search", "search encoder, decoder and training (EDNAS), with a report"),
     "report": ("alan.cli.report", "report", "write the report.html of a run again"),
     "active run": ("alan.cli.active", "active_run", "compare acquisition functions on frames with masks"),
+    "active merge": ("alan.cli.active", "active_merge", "merge runs of other functions or seeds, with a report"),
     "active suggest": ("alan.cli.active", "active_suggest", "rank unlabelled images: which to label next"),
     "ui": ("alan.app.page", "ui", "open a page for experts in the browser: analyze loops, edit parcels"),
     "configs": ("alan.cli.configs", "configs", "list the configurations that are installed with ALAN"),
@@ -101,6 +102,7 @@ def _is_group(word: str) -> bool:
 
 #: Verbs that take arguments before their options, to the option that takes them and whether it is a list.
 _LEADING = {
+    "active merge": ("runs", True),
     "analyze": ("inputs", True),
     "export": ("model", False),
     "report": ("run", False),

@@ -21,6 +21,8 @@ from alan.search.study import DETAILS, LATENCY, REASON, STARTED, WORKER, SearchS
 
 SCHEMA = "alan-search/1"
 RESULTS, TRIALS, BEST, DATABASE = "results.json", "trials.csv", "best.yaml", "study.db"
+#: Number of best points that are shown, each with a configuration that trains it again.
+SHOWN = 5
 #: Number of finished trials below which no importance is computed.
 ENOUGH = 10
 AXES = ("encoder", "decoder", "depth", "lr", "batch_size")
@@ -128,7 +130,7 @@ def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str,
         },
         "stores": [{"name": store.name, "simulated": store.simulated} for store in map(FrameStore, data.stores)],
         "trials": rows,
-        "best": done[:5],
+        "best": done[:SHOWN],
         "pareto": pareto,
         "pruning": pruning(search.trials(), settings.validations),
         "importances": shares,
@@ -137,10 +139,18 @@ def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str,
     }
 
 
+def best_name(rank: int) -> str:
+    """Return the name of the configuration that trains the point of a rank again, from 1."""
+    return BEST if rank == 1 else BEST.replace(".", f"_{rank}.")
+
+
 def write_search_results(
     folder: Path, search: SearchStudy, settings: SearchSettings, inputs: Mapping[str, str]
 ) -> None:
-    """Write ``trials.csv``, ``best.yaml`` (where a trial has finished) and, last, ``results.json``.
+    """Write ``trials.csv``, the configurations of the best points and, last, ``results.json``.
+
+    ``best.yaml`` trains the best point again, and ``best_2.yaml`` to ``best_5.yaml`` the next ones, as far as
+    there are finished trials.
 
     Args:
         folder: The run folder.
@@ -150,15 +160,14 @@ def write_search_results(
     """
     summary = {**summarise_search(search, settings), "provenance": provenance(inputs)}
     write_table(folder / TRIALS, trial_table(search))
-    if summary["best"]:
-        best = summary["best"][0]
-        point = Point(**{name: best[name] for name in AXES})
+    for rank, best in enumerate(summary["best"], 1):
+        point, path = Point(**{name: best[name] for name in AXES}), folder / best_name(rank)
         head = (
             f"# Trial {best['trial']} of the search {summary['study']['name']!r}: mean validation IoU "
-            f"{best['iou']:.4f}.\n#   alan fit --config {folder / BEST} --out {folder / 'best'}\n"
+            f"{best['iou']:.4f}.\n#   alan fit --config {path} --out {path.with_suffix('')}\n"
         )
         text = yaml.safe_dump(settings.fit_config(point), sort_keys=False, allow_unicode=True)
-        write_text(folder / BEST, head + text)
+        write_text(path, head + text)
     write_json(folder / RESULTS, plain(summary))
 
 

@@ -47,9 +47,9 @@ def run_search(
     """Search a space and write the run folder.
 
     The folder holds ``config.yaml``, ``study.db`` (unless the study has a database of its own), ``trials.csv``,
-    ``results.json`` and ``best.yaml``, a configuration of ``alan fit``. The same call continues after an
-    interruption, and several may run at the same time; a call with more trials continues a finished study. Bad
-    input leaves nothing behind.
+    ``results.json`` and, for the five best points, configurations of ``alan fit`` (``best.yaml``, ``best_2.yaml``
+    ...). The same call continues after an interruption, and several may run at the same time; a call with more
+    trials continues a finished study. Bad input leaves nothing behind.
 
     Args:
         out: Run folder.

@@ -142,7 +142,13 @@ class SearchSettings:
 
     def training_of(self, point: Point) -> TrainingSettings:
         """Return the settings of the training of a point."""
-        network = replace(self.training.network, decoder=point.decoder, encoder=point.encoder, depth=point.depth)
+        network = replace(
+            self.training.network,
+            decoder=point.decoder,
+            encoder=point.encoder,
+            depth=point.depth,
+            encoder_weights=self.space.weights.get(point.encoder, self.training.network.encoder_weights),
+        )
         return replace(self.training, network=network, lr=point.lr, batch_size=point.batch_size)
 
     def identity(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -65,6 +65,8 @@ class SearchSpace:
         lrs: Learning rates.
         batch_sizes: Frames per batch.
         depths: Numbers of stages of the encoder; the paper uses 3 to 5.
+        weights: Name of an encoder to its initial weights, a file or a name on the hub, as
+            ``network.encoder_weights``; encoders without an entry start from that setting of the training.
         skip_impossible: Pass over pairs that cannot be built when they are drawn, and count them. If false, every
             pair is tried before the first trial (some tenths of a second each), and the first failure is an error.
     """
@@ -74,13 +76,15 @@ class SearchSpace:
     lrs: tuple[PositiveFloat, ...]
     batch_sizes: tuple[PositiveInt, ...]
     depths: tuple[PositiveInt, ...] = (5,)
+    weights: dict[str, str] = field(default_factory=dict)
     skip_impossible: bool = False
 
     def resolve_names(self) -> SearchSpace:
         """Return the same space with the names under which encoders and decoders are built.
 
         Raises:
-            ParameterError: An axis is empty or holds a value twice, or a name is unknown (the nearest is offered).
+            ParameterError: An axis is empty or holds a value twice, a name is unknown (the nearest is offered), or
+                there are weights of an encoder that is not in the space.
         """
         from alan.supervised.networks import decoder_name, encoder_name
 
@@ -88,7 +92,13 @@ class SearchSpace:
         if PLAIN in decoders:
             raise ParameterError(f"decoder {PLAIN!r} has no encoder to choose: leave it out of the search")
         encoders, lrs = tuple(encoder_name(name) for name in self.encoders), tuple(map(float, self.lrs))
-        space = replace(self, encoders=encoders, decoders=decoders, lrs=lrs)
+        weights = {encoder_name(name): value for name, value in self.weights.items()}
+        other = sorted(set(weights) - set(encoders))
+        if other:
+            raise ParameterError(
+                f"weights is given for {other[0]}, which is not among encoders: add it, or leave it out"
+            )
+        space = replace(self, encoders=encoders, decoders=decoders, lrs=lrs, weights=weights)
         for name in ("encoders", "decoders", "depths", "lrs", "batch_sizes"):
             values = getattr(space, name)
             if not values:

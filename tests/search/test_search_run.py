@@ -106,7 +106,11 @@ def test_the_page_of_two_objectives_and_failures(tiny, alan, tmp_path):
         "results.json: cannot be read (KeyError: 'stores'); it was edited, or written by another" in old.lines[-1]
     )
     assert len(results["pareto"]) >= 2
-    assert yaml.safe_load((out / "best.yaml").read_text())["model"]["init_args"]["lr"] == results["best"][0]["lr"]
+    names = ["best.yaml", *(f"best_{rank}.yaml" for rank in range(2, 6))]
+    for name, best in zip(names, results["best"], strict=True):
+        network = yaml.safe_load((out / name).read_text())["model"]["init_args"]
+        point = (network["network"]["encoder"], network["network"]["decoder"], network["lr"])
+        assert point == (best["encoder"], best["decoder"], best["lr"])
 
 
 def test_a_search_in_which_all_fails(tiny, tmp_path):

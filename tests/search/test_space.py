@@ -1,7 +1,9 @@
 import pytest
 
 from alan.errors import ParameterError
+from alan.search.settings import SearchData, SearchSettings, StudySettings
 from alan.search.space import Point, SearchSpace, point_key, why_not
+from alan.supervised.settings import TrainingSettings
 
 AXES = {"encoders": ("resnet18",), "decoders": ("unet",), "lrs": (1e-3,), "batch_sizes": (4,)}
 
@@ -32,6 +34,7 @@ def test_names_are_those_that_are_built():
         ({"lrs": (0.0,)}, r"lrs\[0\] is 0.0: give a number above 0"),
         ({"batch_sizes": (0,)}, r"batch_sizes\[0\] is 0"),
         ({"depths": (0,)}, r"depths\[0\] is 0"),
+        ({"weights": {"resnet34": "w.pth"}}, "weights is given for resnet34, which is not among encoders"),
     ],
 )
 def test_spaces_that_are_refused(change, message):
@@ -58,6 +61,20 @@ def test_every_pair_is_tried_before_the_first_trial():
         space.check_pairs(builds, progress=False)
     assert tried == space.pairs()
     space.check_pairs(lambda *pair: None, progress=False)
+
+
+def test_each_encoder_starts_from_its_own_weights():
+    space = SearchSpace(
+        **{**AXES, "encoders": ("resnet18", "timm-regnety_002"), "weights": {"timm-regnety_002": "w.pth"}}
+    )
+    data, study = SearchData(("a.h5",), ("lv",)), StudySettings(1)
+    settings = SearchSettings(space.resolve_names(), data, TrainingSettings(), study)
+    points = settings.space.points()
+    weights = [settings.training_of(point).network.encoder_weights for point in points]
+    assert [(point.encoder, value) for point, value in zip(points, weights, strict=True)] == [
+        ("resnet18", None),
+        ("tu-regnety_002", "w.pth"),
+    ]
 
 
 def test_keys_tell_points_apart():
