@@ -59,14 +59,14 @@ class PhaseBoxes:
         """Choose the parcels again with another opinion of an expert, see :meth:`ParcelSegmenter.revise`.
 
         Args:
-            opinion: The opinion; one on a phase changes the list of that phase only.
+            opinion: The opinion; one on a phase changes the list of that phase only, and the steps of both.
         """
         if not opinion.phase:
             ed = self.ed.revise(opinion)
             return PhaseBoxes(ed, ed if self.ed is self.es else self.es.revise(opinion))
         if opinion.phase == "ED":
-            return PhaseBoxes(self.ed.revise(opinion), self.es)
-        return PhaseBoxes(self.ed, self.es.revise(opinion))
+            return PhaseBoxes(self.ed.revise(opinion), self.es.with_steps(opinion.steps))
+        return PhaseBoxes(self.ed.with_steps(opinion.steps), self.es.revise(opinion))
 
     def memberships(self, n_ids: int) -> Float32Array:
         """Compute the membership of each parcel at end-diastole and end-systole, see :func:`membership`.

@@ -78,7 +78,7 @@ class Source:
             words = {path.name, path.stem, *path.absolute().parent.parts[1:]}
             for word in sorted((word for word in words if len(word) > 3), key=len, reverse=True):
                 text = re.sub(rf"(?<![\w]){re.escape(word)}(?![\w])", self.name, text)
-        return text
+        return re.sub(rf"[^\s:]*{self.name}(?:/{self.name})+", self.name, text)
 
 
 @dataclass(frozen=True)

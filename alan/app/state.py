@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -172,9 +173,10 @@ class ParcelEditor:
         self._take([self.key()], own)
 
     def load(self, text: str) -> str:
-        """Replace the opinions on a list by those of a JSON text; it becomes the current list.
+        """Replace the opinions on a list and the steps of its structure by those of a JSON text, and edit it.
 
-        An opinion without a phase is about all lists of its structure.
+        An opinion without a phase is about all lists of its structure. Steps that it does not set are those of the
+        white box.
 
         Returns:
             The structure.
@@ -195,7 +197,9 @@ class ParcelEditor:
                 f"phase is {given.phase!r}: {given.structure} has one list for the whole beat; leave the phase out"
             )
         self._take(
-            [(given.structure, phase) for phase in ([given.phase] if given.phase else phases)], given.parcels
+            [(given.structure, phase) for phase in ([given.phase] if given.phase else phases)],
+            given.parcels,
+            {given.structure: self.boxes[given.structure].steps.with_params(given.steps)},
         )
         self.structure = given.structure
         if given.phase and given.phase != self.phase:
@@ -203,9 +207,12 @@ class ParcelEditor:
         return given.structure
 
     def opinion(self) -> ExpertOpinion:
-        """Return the opinions on the current list."""
+        """Return the opinions on the current list, with the steps that differ from those of the white box."""
         structure, phase = self.key()
-        return ExpertOpinion(structure, self.fingerprint, self._edits.opinions[structure, phase], phase)
+        own = self.boxes[structure].steps.get_params()
+        steps = self._edits.steps[structure].get_params()
+        changed = {name: value for name, value in steps.items() if value != own[name]}
+        return ExpertOpinion(structure, self.fingerprint, self._edits.opinions[structure, phase], phase, changed)
 
     def steps_on(self) -> list[str]:
         """Return the names of the post-processing steps that are on."""
@@ -333,8 +340,14 @@ class ParcelEditor:
             raise ParameterError("no loop is loaded: load one, or take the example")
         return self.loop
 
-    def _take(self, keys: Sequence[ListKey], own: Mapping[int, Opinion]) -> None:
-        self._change(replace(self._edits, opinions={**self._edits.opinions, **dict.fromkeys(keys, own)}))
+    def _take(
+        self,
+        keys: Sequence[ListKey],
+        own: Mapping[int, Opinion],
+        steps: Mapping[str, PostProcessing] = MappingProxyType({}),
+    ) -> None:
+        opinions = {**self._edits.opinions, **dict.fromkeys(keys, own)}
+        self._change(_Edits(opinions, {**self._edits.steps, **steps}))
 
     def _change(self, edits: _Edits) -> None:
         self._apply(edits)
@@ -349,14 +362,8 @@ class ParcelEditor:
             if own != self._edits.opinions[key]:
                 fresh[key] = fresh[key].revise(ExpertOpinion(name, self.fingerprint, own, phase) if own else None)
             if edits.steps[name] != fresh[key].steps:
-                fresh[key] = _with_steps(fresh[key], edits.steps[name])
+                fresh[key] = fresh[key].with_steps(edits.steps[name].get_params())
         self._current = fresh
-
-
-def _with_steps(box: ParcelSegmenter, steps: PostProcessing) -> ParcelSegmenter:
-    other = ParcelSegmenter(box.selector, steps, soft=box.soft, soft_above=box.soft_above, size=box.size)
-    other.selector_ = box.selector_
-    return other
 
 
 def _share(inside: float, outside: float) -> str:

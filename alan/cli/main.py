@@ -100,8 +100,8 @@ def _is_group(word: str) -> bool:
     return any(name.startswith(f"{word} ") for name in VERBS)
 
 
-#: Verbs that take arguments before their options, to the option that takes them and whether it is a list.
-_LEADING = {
+#: Verbs that take arguments without an option, to the option that takes them and whether it is a list.
+_FILES = {
     "active merge": ("runs", True),
     "analyze": ("inputs", True),
     "export": ("model", False),
@@ -110,13 +110,19 @@ _LEADING = {
 }
 
 
-def _name_files(verb: str, args: list[str]) -> list[str]:
-    """Turn the arguments that follow a verb into an option: ``analyze A B --out C``."""
-    n = next((n for n, arg in enumerate(args) if arg.startswith("-")), len(args))
-    option, several = _LEADING.get(verb, ("", False))
-    if not option or not n or (n > 1 and not several):
+def name_files(verb: str, args: list[str]) -> list[str]:
+    """Turn arguments without an option into one: ``analyze A B --out C`` or ``analyze --out C A B``."""
+    option, several = _FILES.get(verb, ("", False))
+    first = next((n for n, arg in enumerate(args) if arg.startswith("-")), len(args))
+    places = list(range(first))
+    if not first:  # every option takes one value
+        taken = [arg.startswith("-") and "=" not in arg for arg in args]
+        places = [n for n, arg in enumerate(args) if not arg.startswith("-") and not taken[n - 1]]
+    if not option or not places or (len(places) > 1 and not several):
         return args
-    return [f"--{option}={json.dumps(args[:n]) if several else args[0]}", *args[n:]]
+    files = [args[n] for n in places]
+    rest = [arg for n, arg in enumerate(args) if n not in places]
+    return [f"--{option}={json.dumps(files) if several else files[0]}", *rest]
 
 
 def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
@@ -166,7 +172,7 @@ def _run(args: list[str]) -> None:
         _lightning(verb, find_configs(rest))
     elif verb in VERBS:
         module, name, _ = VERBS[verb]
-        rest = find_configs(_name_files(verb, rest))
+        rest = find_configs(name_files(verb, rest))
         function = getattr(importlib.import_module(module), name)
         _quiet_lightning()
         _call(function, verb, rest)

@@ -33,6 +33,10 @@ _LINE = 0.05
 _LINES = 0.15
 #: Fraction of the moving pixels farther than a margin in pixels from all sectors from which on text flickers.
 _FLICKER, _MARGIN = 0.04, 8
+#: Largest fraction of text beside all sectors that moves where text does not flicker; motion below text at the
+#: border of a sector, as a fraction of the sector, from which on it is searched again with what moves there; and
+#: factor of the depth of a sector within which text may hide a part of it.
+_STEADY, _HIDDEN, _DEEPER = 0.02, 0.01, 1.2
 #: Smallest part of the screen that a sector covers.
 _LEAST = 0.02
 #: A second panel has at least this fraction of the area of the first, and a part of a sector that a shadow cuts in
@@ -128,7 +132,10 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None, aspect: float 
     evidence = np.asarray(span >= _RANGE)
     screen = _Screen(evidence, known, evidence | lit, aspect, moving=True)
     found = screen.panels(STILL)
-    if _flickers(found, evidence):
+    if _reaches_below(found, _without_lines(evidence), text, known):
+        screen = replace(screen, known=known | evidence)
+        found = screen.panels(STILL)
+    elif _flickers(found, evidence):
         found = screen.panels(STILL_LOSSY)
     if found.agreement < _SURE:
         for other in (*(np.asarray(span >= least) for least in _SLIGHT), evidence | lit):
@@ -189,6 +196,18 @@ def _flickers(found: Panels, evidence: BoolArray) -> bool:
         inside |= mask
     outside = evidence & ~ndimage.binary_dilation(inside, iterations=_MARGIN)
     return bool(found.fans) and float(outside.sum()) > _FLICKER * float(evidence.sum())
+
+
+def _reaches_below(found: Panels, evidence: BoolArray, text: BoolArray, known: BoolArray) -> bool:
+    """Whether the image moves below text at the border of a sector, while no text elsewhere moves."""
+    if not found.fans:
+        return False
+    inside = np.any([fan.mask() for fan in found.fans], axis=0)
+    deeper = [replace(fan, far=_DEEPER * fan.far).mask(_MARGIN) for fan in found.fans]
+    apart = text & ~np.any(deeper, axis=0)
+    hidden = evidence & ~known & ~inside
+    steady = apart.any() and float(evidence[apart].mean()) <= _STEADY
+    return steady and float(hidden.sum()) > _HIDDEN * float(inside.sum())
 
 
 def _is_plausible(fan: Fan) -> bool:

@@ -74,7 +74,9 @@ def fit_source(
         {phase: source.priors[structure, phase] for phase in phases} if rule == "beta" and source.priors else None
     )
     about = (one for one in opinions if (one.structure, one.provenance) == (structure, source.fingerprint))
-    selector = ParcelSelector(rule, opinion=next(about, None) if rule == "beta" else None)
+    opinion = next(about, None) if rule == "beta" else None
+    selector = ParcelSelector(rule, opinion=opinion)
+    steps = steps.with_params(opinion.steps if opinion else {})
     box = fit_white_box(source, structure, labels, selector, steps=steps, phases=phases, priors=priors)
     for phase, reason in box.reasons.items():
         where = f"{structure} {phase}".strip()

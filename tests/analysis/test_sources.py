@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from alan.analysis import find_sources, open_loops
+from alan.analysis.sources import Source
 from alan.data.pseudonyms import patient_key
 from alan.errors import AlanWarning, DataError, ParameterError
 
@@ -210,3 +211,9 @@ def test_no_identifier_in_names_notes_reasons_and_frames(tmp_path):
         trimmed = outside[rows, columns]
         assert abs(trimmed.shape[0] - height) <= 4
         assert abs(trimmed.shape[1] - width) <= 4
+
+
+def test_a_path_in_a_message_becomes_one_pseudonym(tmp_path):
+    source = Source(tmp_path / "ward" / "jane" / "short.mhd", "p", "p_1")
+    said = f"{tmp_path / 'ward' / 'jane' / 'short.raw'}: ends early, 5400 of 10800 bytes are there"
+    assert source.redact(said) == "p_1.raw: ends early, 5400 of 10800 bytes are there"

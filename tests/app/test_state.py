@@ -151,6 +151,36 @@ def test_opinions_are_saved_and_loaded(editor):
     np.testing.assert_array_equal(editor.masks()["lv"], mask)
 
 
+def test_steps_are_saved_and_loaded(editor):
+    editor.loop.maps[0, 3, 3] = 1  # a hole
+    editor.set_steps(["fill"])
+    assert editor.opinion().steps == {"fill": True}
+    text = editor.opinion().to_json()
+    assert editor.boxes["lv"].revise(editor.opinion()).ed.steps == editor.box().steps
+    editor.undo()
+    assert editor.opinion().steps == {}
+    plain = editor.opinion().to_json()
+    editor.load(text)
+    assert editor.steps_on() == ["fill"]
+    assert editor.masks()["lv"][3, 3]
+    editor.load(plain)
+    assert editor.steps_on() == []
+    editor.undo()
+    assert editor.steps_on() == ["fill"]
+
+
+def test_steps_belong_to_both_lists():
+    segmenters = box([0.9, 0.3, 0, 0], "lv"), box([0.9, 0.8, 0, 0], "lv")
+    editor = ParcelEditor({"lv": PhaseBoxes(*segmenters)}, MODEL)
+    editor.set_steps(["fill"])
+    saved = {phase: editor.set_phase(phase) or editor.opinion() for phase in ("ED", "ES")}
+    assert [one.steps for one in saved.values()] == [{"fill": True}] * 2
+    for given in saved.values():
+        pair = editor.boxes["lv"].revise(given)
+        assert pair.ed.steps.fill
+        assert pair.es.steps.fill
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

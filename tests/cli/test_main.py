@@ -93,6 +93,23 @@ def test_misspelt_option_below_another_offers_the_nearest_in_plain_words(capsys,
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("verb", "given", "expected"),
+    [
+        ("analyze", "a b --out r", ['--inputs=["a", "b"]', "--out", "r"]),
+        ("analyze", "--out r a b", ['--inputs=["a", "b"]', "--out", "r"]),
+        ("analyze", "--out r a --stills=false b", ['--inputs=["a", "b"]', "--out", "r", "--stills=false"]),
+        ("analyze", "a --outputs overlay png", ['--inputs=["a"]', "--outputs", "overlay", "png"]),  # refused later
+        ("analyze", "--inputs a --out r", ["--inputs", "a", "--out", "r"]),
+        ("report", "--title t run", ["--run=run", "--title", "t"]),
+        ("report", "run other", ["run", "other"]),
+        ("prepare", "--out r camus", ["--out", "r", "camus"]),
+    ],
+)
+def test_files_stand_before_or_after_the_options(verb, given, expected):
+    assert cli.name_files(verb, given.split()) == expected
+
+
 def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(

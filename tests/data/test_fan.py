@@ -76,6 +76,12 @@ def test_text_across_a_narrow_sector_does_not_divide_it():
     assert overlap(fan.mask(), screen.sectors[0]) > 0.95
 
 
+def test_a_sector_that_ends_below_text_is_found_to_its_end():
+    screen = simulate_screen(58, n_frames=8)
+    (fan,) = find_fans(screen.frames)
+    assert overlap(fan.mask(), screen.sectors[0]) > 0.97
+
+
 def test_an_ecg_and_text_below_a_narrow_sector_are_not_part_of_it():
     screen = simulate_screen(48, n_frames=8)
     (fan,) = find_fans(screen.frames)

@@ -129,13 +129,15 @@ def name_parcels(
         frames = simulated_maps[structure]
         priors = {phase: count_prior(model, structure, frames.of_phase(phase)) for phase in phases}
         labels = None if human_maps is None else human_maps[structure]
-        informed = clone(selector).set_params(opinion=(opinions or {}).get(structure, selector.opinion))
+        opinion = (opinions or {}).get(structure)
+        informed = clone(selector).set_params(opinion=opinion or selector.opinion)
+        own_steps = steps.with_params(opinion.steps if opinion else {})
         for phase, prior in priors.items():
             name = box_name(structure, phase)
             if match_area:
                 informed.set_params(share_above=share_of_equal_area(prior, frames.of_phase(phase)))
             box = fit_white_box(
-                model, structure, labels, informed, steps=steps, phases=[phase], priors={phase: prior}
+                model, structure, labels, informed, steps=own_steps, phases=[phase], priors={phase: prior}
             )
             if phase in box.reasons:
                 raise SelectionError(f"{name}: {box.reasons[phase]}")

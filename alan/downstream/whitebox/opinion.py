@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from alan.downstream.whitebox.jsonfile import JsonModel, check_model, parsing
 from alan.downstream.whitebox.prior import EffectivePixels
+from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError, nearest
 
 SCHEMA = "alan-expert-opinion/1"
@@ -83,12 +84,15 @@ class ExpertOpinion(JsonModel):
         provenance: Fingerprint of the parcel model whose ids are meant.
         parcels: Id of a parcel to the opinion on it; parcels that are not listed are unknown.
         phase: ``ED`` or ``ES`` if the opinion is about the list of that phase; empty for all lists.
+        steps: Parameters of :class:`alan.downstream.PostProcessing` that the expert changed, for all lists of the
+            structure; the others are those of the white box.
     """
 
     structure: str
     provenance: str
     parcels: Mapping[int, Opinion]
     phase: str = ""
+    steps: Mapping[str, Any] = field(default_factory=dict)
 
     def pixels(self, n_parcels: int, background_id: int | None = None) -> EffectivePixels:
         """Compute the effective pixels inside and outside the structure that the opinions are worth.
@@ -137,6 +141,7 @@ class ExpertOpinion(JsonModel):
             "structure": self.structure,
             **({"phase": self.phase} if self.phase else {}),
             "provenance": self.provenance,
+            **({"steps": dict(self.steps)} if self.steps else {}),
             "parcels": [{"id": k, **opinion.to_dict()} for k, opinion in sorted(self.parcels.items())],
         }
 
@@ -145,8 +150,8 @@ class ExpertOpinion(JsonModel):
         """Build from the result of :meth:`to_dict`.
 
         Raises:
-            ParameterError: Another schema, a missing field, another phase, two opinions on one parcel, or an
-                invalid opinion.
+            ParameterError: Another schema, a missing field, another phase or post-processing step, two opinions on
+                one parcel, or an invalid opinion.
         """
         value = check_model(value, SCHEMA)
         parcels: dict[int, Opinion] = {}
@@ -154,6 +159,8 @@ class ExpertOpinion(JsonModel):
             structure, provenance = str(value["structure"]), str(value["provenance"])
             if (phase := value.get("phase", "")) not in ("", *LIST_PHASES):
                 raise ParameterError(f"phase is {phase!r}: give {' or '.join(LIST_PHASES)}, or leave it out")
+            steps = dict(value.get("steps", {}))
+            PostProcessing().with_params(steps)
             for row in value["parcels"]:
                 parcel = row["id"]
                 if type(parcel) is not int or parcel < 0:
@@ -166,7 +173,7 @@ class ExpertOpinion(JsonModel):
                     parcels[parcel] = Opinion.of(row["opinion"], row.get("strength"))
                 except ParameterError as error:
                     raise ParameterError(f"parcel {parcel}: {error}") from error
-        return cls(structure, provenance, parcels, phase)
+        return cls(structure, provenance, parcels, phase, steps)
 
 
 def read_opinion(opinion: ExpertOpinion | str | os.PathLike[str] | None, provenance: str) -> ExpertOpinion | None:
@@ -222,7 +229,8 @@ def read_phase_opinions(
 
     Raises:
         DataError: A file is missing or is not JSON.
-        ParameterError: A file is not an opinion, is about another parcel model or structure, or is the second one.
+        ParameterError: A file is not an opinion, is about another parcel model or structure, is the second one, or
+            sets other post-processing steps for its structure than another file.
     """
     found: dict[tuple[str, str], ExpertOpinion] = {}
     for file in files:
@@ -236,6 +244,11 @@ def read_phase_opinions(
                 kind = "structure and phase" if opinion.phase else "structure"
                 raise ParameterError(
                     f"a second opinion on {' '.join(filter(None, about))!r}: give one file per {kind}"
+                )
+            others = [one.steps for one in found.values() if one.structure == about[0] and one.steps]
+            if opinion.steps and any(steps != opinion.steps for steps in others):
+                raise ParameterError(
+                    f"steps are {opinion.steps}, in another opinion {others[0]}: give both the same"
                 )
         except ParameterError as error:
             raise ParameterError(f"{os.fspath(file)}: {error}") from error

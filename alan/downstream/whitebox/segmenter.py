@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.downstream.whitebox.resizing import check_scores, resize, soft_union
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
-from alan.errors import AlanWarning, ParameterError, nearest
+from alan.errors import AlanWarning, ParameterError
 
 SCHEMA = "alan-parcel-segmenter/2"
 #: Kinds of soft segments and the level at which each is thresholded by default.
@@ -81,8 +82,7 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
             self.selector = ParcelSelector()
         super().set_params(**params)
         if changed:
-            _check_names(changed)
-            self.steps = replace(self.steps, **changed)
+            self.steps = self.steps.with_params(changed)
         return self
 
     def fit(self, parcel_maps: ArrayLike, masks: ArrayLike, groups: ArrayLike | None = None) -> Self:
@@ -123,6 +123,8 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
     def revise(self, opinion: ExpertOpinion | None) -> Self:
         """Choose parcels again with another opinion of an expert, see :meth:`ParcelSelector.revise`.
 
+        Post-processing steps that the opinion sets are changed too.
+
         Returns:
             A new fitted segmenter.
 
@@ -131,9 +133,19 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
             SelectionError: No parcel is probable enough.
         """
         check_is_fitted(self, "selector_")
-        revised = copy.copy(self)
+        revised = self.with_steps({} if opinion is None else opinion.steps)
         revised.selector_ = self.selector_.revise(opinion)
         return revised
+
+    def with_steps(self, params: Mapping[str, Any]) -> Self:
+        """Return the segmenter with other values of some parameters of its post-processing.
+
+        Raises:
+            ParameterError: A parameter does not exist, or a value is out of its bounds.
+        """
+        other = copy.copy(self)
+        other.steps = self.steps.with_params(params)
+        return other
 
     def predict(self, parcel_maps: ArrayLike, scores: ArrayLike | None = None) -> BoolArray:
         """Segment frames.
@@ -195,13 +207,11 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         value = check_model(value, SCHEMA)
         selector = ParcelSelector.from_dict(value.get("selector"))
         steps, size = value.get("steps"), value.get("size")
+        size = tuple(size) if isinstance(size, list) else size
         if not isinstance(steps, dict):
             raise ParameterError("the parcel segmenter has no steps: write it again with to_json")
-        _check_names(steps)
         soft: dict[str, Any] = {name: value.get(name) for name in ("soft", "soft_above")}
-        model = cls(
-            clone(selector), PostProcessing(**steps), size=tuple(size) if isinstance(size, list) else size, **soft
-        )
+        model = cls(clone(selector), PostProcessing().with_params(steps), size=size, **soft)
         check_parameters(model)
         model.selector_ = selector
         return model
@@ -220,13 +230,3 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         unions = soft_union(checked, weights, level, maps.shape[1:])
         background = self.selector_.background_id
         return unions if background is None else unions & (maps != background)
-
-
-def _check_names(steps: dict[str, Any]) -> None:
-    """Refuse a step that does not exist, and a switch that is neither true nor false."""
-    defaults = PostProcessing().get_params()
-    for name, value in steps.items():
-        if name not in defaults:
-            raise ParameterError(f"unknown step {name!r}: {nearest(name, defaults)}")
-        if isinstance(defaults[name], bool) and not isinstance(value, bool):
-            raise ParameterError(f"{name} is {value!r}: give true or false")

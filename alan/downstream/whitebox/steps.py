@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from scipy import ndimage
 
 from alan.arrays import AnyIntArray, BoolArray
 from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, bounded
+from alan.errors import ParameterError, nearest
 
 #: Lengths are given for images with this side, in pixels.
 REFERENCE_SIZE = 112
@@ -204,6 +206,23 @@ class PostProcessing:
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name, as scikit-learn's ``clone`` and nested ``get_params`` expect them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def with_params(self, params: Mapping[str, Any]) -> Self:
+        """Return the steps with other values of some parameters.
+
+        Args:
+            params: Name of a parameter to its value.
+
+        Raises:
+            ParameterError: A parameter does not exist, or a value is out of its bounds.
+        """
+        own = self.get_params()
+        for name, value in params.items():
+            if name not in own:
+                raise ParameterError(f"unknown step {name!r}: {nearest(name, own)}")
+            if isinstance(own[name], bool) and not isinstance(value, bool):
+                raise ParameterError(f"{name} is {value!r}: give true or false")
+        return replace(self, **params)
 
     def __call__(self, segment: BoolArray, parcel_map: AnyIntArray) -> BoolArray:
         """Turn one union of parcels into a segment.

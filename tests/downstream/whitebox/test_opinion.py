@@ -197,6 +197,39 @@ def test_opinions_are_read_by_structure_and_phase(tmp_path):
         opinion(*WORDS, phase="MD")
 
 
+def test_steps_of_an_opinion(selector, tmp_path):
+    steps = {"median_radius": 2, "fill": False}
+    given = opinion(*WORDS, steps=steps, phase="ES")
+    assert ExpertOpinion.from_json(given.to_json()).steps == steps
+    assert "steps" not in opinion(*WORDS).to_dict()
+    box = ParcelSegmenter(selector).fit_prior()
+    revised = box.revise(given)
+    assert (revised.steps.median_radius, revised.steps.fill, revised.steps.contour) == (2, False, True)
+    assert (box.steps.median_radius, box.steps.fill) == (0, True)
+    assert ParcelSegmenter.from_json(revised.to_json()).steps == revised.steps
+    assert revised.revise(opinion(*WORDS)).steps == revised.steps
+    files = [tmp_path / f"{n}.json" for n in range(3)]
+    for file, more in zip(files, ({}, {"steps": steps}, {"steps": {"fill": True}}), strict=True):
+        opinion(*WORDS, phase="ED" if file == files[2] else "ES" if more else "", **more).to_json(file)
+    assert [one.steps for one in read_phase_opinions(files[:2], ["lv"], MODEL).values()] == [{}, steps]
+    with pytest.raises(ParameterError, match=r"2\.json: steps are {'fill': True}, in another opinion {'median_"):
+        read_phase_opinions(files[1:], ["lv"], MODEL)
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ({"medain_radius": 2}, "unknown step 'medain_radius'"),
+        ({"fill": 1}, "fill is 1: give true or false"),
+        ({"median_radius": -1}, "median_radius is -1"),
+        (["fill"], "incomplete or malformed"),
+    ],
+)
+def test_steps_that_cannot_be_are_refused(steps, message):
+    with pytest.raises(ParameterError, match=message):
+        opinion(*WORDS, steps=steps)
+
+
 def test_the_usual_strengths():
     assert Opinion.of("inside") == (1.0, 100.0, "inside")
     assert Opinion.of(0.3) == (0.3, 8.0, "")
