@@ -114,7 +114,7 @@ class Loop:
             (at most n, H, W) uint8, cropped to the box, 0 outside of the fan, without text inside of it.
 
         Raises:
-            DataError: The file has changed or cannot be decoded any more.
+            DataError: The file has changed or can no longer be decoded.
         """
         part: list[ByteArray] = []
         with _pseudonymous(self._source):

@@ -247,7 +247,7 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         except DataError:
             yield path, "an HDF5 file that is not a frame store, or a damaged one: write it with `alan prepare`"
     elif stem(path.name).endswith(_LABELS) and not chosen:
-        yield path, "a label map by its name, not a loop"
+        yield path, "a label map according to its name, not a loop"
     elif path.name == _INDEX:
         yield path, "an index of DICOM files, not a loop"
     elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):

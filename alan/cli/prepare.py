@@ -49,7 +49,7 @@ def prepare(
             for archives of whole screens; samples without a sector are skipped.
         workers: Number of processes that decode; null takes one per core, at most 4.
         overwrite: Replace a store that was made with other settings.
-        strict: Exit with code 1 if anything was skipped; the store is written all the same.
+        strict: Exit with code 1 if anything was skipped; the store is written nevertheless.
     """
     from alan.data.readers.registry import open_dataset
 

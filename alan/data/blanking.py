@@ -1,6 +1,6 @@
-"""Blanking of screens: everything outside the sector is black, and text inside it is painted over.
+"""Blanking of screens: everything outside the sector becomes black, and text inside it is painted over.
 
-This is the rule of ``alan analyze``, and of ``alan frames`` and ``alan prepare`` with ``sector``.
+``alan analyze`` always blanks screens; ``alan frames`` and ``alan prepare`` do so with the option ``sector``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Blanking:
 
     Attributes:
         kept: (H, W) bool, the sectors with a margin.
-        text: (H, W) bool, text and coloured marks inside of them.
+        text: (H, W) bool, text and coloured marks inside them.
         notes: What is painted over.
     """
 
@@ -38,14 +38,14 @@ class Blanking:
     notes: tuple[str, ...] = ()
 
     def apply(self, frames: ByteArray) -> ByteArray:
-        """Return frames (T, H, W) uint8 that are black outside the sectors and without text inside of them."""
+        """Return frames (T, H, W) uint8 that are black outside the sectors and without text inside them."""
         return paint_over(np.where(self.kept, frames, 0).astype(np.uint8), self.text, self.kept)
 
 
 def find_blanking(
     grey: ByteArray, span: ByteArray | None = None, colours: ByteArray | None = None, aspect: float = 1.0
 ) -> Blanking:
-    """Find what a loop keeps.
+    """Find the pixels of a loop that are kept.
 
     Args:
         grey: (S, H, W) uint8, some frames of the loop.
@@ -60,7 +60,7 @@ def find_blanking(
     found = find_panels(grey, span, aspect)
     if not found.fans:
         raise DataError(
-            "no sector is found on its screen: leave sector out if there is no screen around its picture"
+            "no ultrasound sector is found: leave the option sector out if the picture has no screen around it"
         )
     kept = np.any(list(map(keep_sector, found.fans, found.regions)), axis=0)
     return Blanking(kept, *find_drawn(grey, colours, kept, moving=bool(span.any())))
@@ -113,5 +113,7 @@ def find_drawn(
         if found.any()
     ]
     if not moving:
-        notes.append("a single moment tells only bright text inside the sector from tissue: look at its pictures")
+        notes.append(
+            "in a single frame, only bright text inside the sector can be told from tissue: check the pictures"
+        )
     return text | marks, tuple(notes)

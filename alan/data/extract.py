@@ -47,7 +47,7 @@ class _Loop:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """Result of a loop: the rows of its stills, or the reason why it was skipped."""
+    """Result of a loop: the manifest rows of its stills, or the reason why it was skipped."""
 
     rows: list[list[str | int | float]] = field(default_factory=list)
     failure: str = ""
@@ -75,14 +75,14 @@ def extract_frames(
     shortened and end in a digest. Stills of a simulated archive are marked as simulated. Loops that cannot be
     decoded, and loops whose NAME is taken by another one, are listed in ``failures.csv`` with the reason.
 
-    Loops are decoded in several processes. A run that was killed continues after its last whole loop when the same
-    command is given again; ``images`` and ``manifest.csv`` appear when all is done. Text burnt into the pictures
-    stays in them, a patient's name too, unless ``sector`` is set.
+    Loops are decoded in several processes. A run that was killed continues after the last complete loop when the
+    same command is repeated; ``images`` and ``manifest.csv`` appear when all loops are done. Text that is burnt
+    into the pictures, such as the name of a patient, stays there unless ``sector`` is set.
 
     Args:
-        root: A cine loop, or a folder in which all are looked for, in linked folders too.
+        root: A cine loop, or a folder that is searched for cine loops, linked folders included.
         out: Folder to write into.
-        every: Extract each n-th frame, from the first.
+        every: Extract every n-th frame, starting with the first.
         sector: Blank everything outside the ultrasound sector and paint over text inside it, as alan analyze does;
             loops without a sector are skipped.
         workers: Number of processes that decode; 0 decodes in this one, null takes one for each core.
@@ -125,7 +125,7 @@ def extract_frames(
 
 
 def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
-    """Loops with the names of their stills, and files that are passed over with the reason."""
+    """List the loops with the names of their stills, and the skipped files with the reason."""
     if root.is_file():
         return [_Loop(root, root.name, short_name(stem(root.name)))], []
     if not root.is_dir():
@@ -138,7 +138,7 @@ def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
         relative = path.relative_to(root)
         source = relative.as_posix()
         if stem(path.name).endswith(_LABELS):
-            passed.append((source, "a label map by its name, not a loop"))
+            passed.append((source, "a label map according to its name, not a loop"))
             continue
         name = short_name("_".join([*relative.parts[:-1], stem(path.name)]))
         loop = loops.setdefault(name, _Loop(path, source, name))
@@ -151,7 +151,7 @@ def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
 
 
 def _fingerprint(loops: Sequence[_Loop]) -> str:
-    """Fingerprint of the files of all loops, by name, size and time."""
+    """Compute a fingerprint of the files of all loops from their names, sizes and times."""
     files = [file for loop in loops for file in medical_files(loop.path)]
     return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files])
 
@@ -159,7 +159,7 @@ def _fingerprint(loops: Sequence[_Loop]) -> str:
 def _extract_all(
     loops: Sequence[_Loop], folder: Path, every: int, workers: int | None, *, sector: bool
 ) -> list[_Outcome]:
-    """Outcome of each loop, in their order."""
+    """Return the outcome of each loop, in their order."""
     for name in (_IMAGES, "loops"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     from joblib import Parallel, cpu_count, delayed
@@ -182,7 +182,7 @@ def _extract_all(
 
 
 def _extract(index: int, loop: _Loop, folder: Path, every: int, *, sector: bool) -> tuple[int, _Outcome]:
-    """Write the stills of a loop, unless an earlier process has; runs in any process."""
+    """Write the stills of a loop, unless an earlier process has done so; called in worker processes."""
     record = folder / "loops" / f"{loop.name}.json"
     with contextlib.suppress(DataError, TypeError):  # there is none yet, or one of another version
         return index, _Outcome(**read_json(record))
@@ -201,7 +201,7 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int, *, sector: bool)
 
 
 def _read_blanked(path: Path) -> Cine:
-    """Read a loop without what is outside its sector, and without text inside it."""
+    """Read a loop, blank everything outside its sector and paint over text inside it."""
     stream = open_stream(frame_source(path))
     header, samples, frames = stream.header, stream.samples, FrameBuffer(path)
     blanking = find_blanking(samples.grey, samples.span, samples.colours, pixel_aspect(header))
@@ -211,12 +211,12 @@ def _read_blanked(path: Path) -> Cine:
 
 
 def _without(text: str, path: Path) -> str:
-    """A message without the path that it begins with, nor the folder of other files."""
+    """Remove the path at the start of a message, and the folder of other files."""
     return text.removeprefix(f"{path}: ").replace(f"{path.parent}{os.sep}", "")
 
 
 def _write_stills(cine: Cine, folder: Path, loop: _Loop, every: int) -> list[list[str | int | float]]:
-    """Write each n-th frame; the rows of the manifest."""
+    """Write every n-th frame and return the rows of the manifest."""
     rows = []
     for index in range(0, len(cine.frames), every):
         image = f"{loop.name}_{index + 1:04d}.png"
@@ -232,7 +232,7 @@ def _write_stills(cine: Cine, folder: Path, loop: _Loop, every: int) -> list[lis
 
 
 def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
-    """Move the stills to their place and mark the run complete; can be killed anywhere and done again."""
+    """Move the stills to their place and mark the run complete; repeating it after an interruption is safe."""
     write_rows(run.folder / MANIFEST, COLUMNS, rows)
     unfinished, images = run.folder / _UNFINISHED / _IMAGES, run.folder / _IMAGES
     if not images.exists():
@@ -246,7 +246,7 @@ def _count_failures(outcomes: dict[_Loop, _Outcome]) -> int:
 
 
 def _report(outcomes: dict[_Loop, _Outcome]) -> None:
-    """Log how loops were treated and warn of what decoders reported, once for each kind."""
+    """Log how loops were converted, and warn of messages of decoders, once for each kind."""
     notes = ((loop.source, note) for loop, outcome in outcomes.items() for note in outcome.notes)
     told = ((loop.source, text) for loop, outcome in outcomes.items() for text in outcome.warnings)
     for line in _group_messages(notes):
@@ -256,7 +256,7 @@ def _report(outcomes: dict[_Loop, _Outcome]) -> None:
 
 
 def _group_messages(messages: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """One line for each kind of message: the first of it, and how many loops have it."""
+    """Yield one line per kind of message: the first message and the number of further loops that have it."""
     groups: dict[str, list[str]] = {}
     for source, text in messages:
         groups.setdefault(without_numbers(text), []).append(f"{source}: {text}")

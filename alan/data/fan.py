@@ -1,7 +1,7 @@
 """Geometry of the ultrasound sector on a screen: a sector of an annulus, described by seven numbers.
 
-Where pixels are not square, the circles are ellipses in pixels: lengths count columns, and a row counts as
-``aspect`` columns.
+If pixels are not square, the circles are ellipses on the pixel grid: lengths are measured in columns, and a row
+counts as ``aspect`` columns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Fan:
     aspect: float = 1.0
 
     def mask(self, margin: float = 0.0) -> BoolArray:
-        """Return (H, W) bool, True inside the sector and at most ``margin`` columns outside of it."""
+        """Return (H, W) bool, True inside the sector and up to ``margin`` columns outside it."""
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
         return np.asarray(self.depth(rows, columns) > -margin)
 

@@ -16,16 +16,17 @@ from alan.data.fan import Fan
 _COARSE, _FINE = 96, 288
 #: Width in pixels of the band around the border within which the fine search moves it.
 _BAND = 12.0
-#: Penalty of moving pixels outside the sector, and of still pixels inside it: a side may be too dark to move, but
-#: where a lossy codec lets text flicker, what surrounds the sector moves too.
+#: Penalties of a moving pixel outside the sector and of a still pixel inside it. A side of the sector may be too
+#: dark to move, and a lossy codec lets text outside the sector flicker.
 _OUTSIDE, STILL, STILL_LOSSY = 1.0, 0.35, 0.6
-#: Smallest fraction of what moves by which a tilted sector must hold more than an upright one to be chosen: a part
-#: that is too dark to move looks like a tilt, but nothing that moves lies outside of the upright sector.
+#: Smallest gain in the fraction of moving pixels inside the sector for which a tilted sector is preferred to an
+#: upright one. A side that is too dark to move looks like a tilt, but leaves no moving pixel outside the upright
+#: one.
 _TILTED = 0.01
-#: Largest near radius as a fraction of the far one at which the sector may begin at its point, and smallest
-#: fraction of an arc that is lit or moves there.
+#: Largest near radius, as a fraction of the far radius, at which a sector is extended to its apex, and smallest
+#: fraction of an arc that must be lit or move there.
 _POINTED, _FILLED = 0.3, 0.5
-#: Fraction of an arc that moves, at least, where a sector ends.
+#: Smallest fraction of the last arc of a sector that must move.
 _ENDED = 0.05
 
 
@@ -34,7 +35,7 @@ def fit_sector(region: BoolArray, known: BoolArray, still: float, aspect: float 
 
     Args:
         region: (H, W) bool, where the image moves or is lit.
-        known: (H, W) bool; pixels that are not known, under text, count neither as inside nor as outside.
+        known: (H, W) bool; unknown pixels (under text) count neither as inside nor as outside.
         still: Penalty of a still pixel inside the sector; one of a moving pixel outside it costs 1.
         aspect: Height of a pixel divided by its width.
 
@@ -58,7 +59,7 @@ def fit_sector(region: BoolArray, known: BoolArray, still: float, aspect: float 
 
 
 def _refine(fan: Fan, region: BoolArray, known: BoolArray, still: float) -> Fan:
-    """Fit a sector whose border is right within a band to a region; an upright one stays upright."""
+    """Refine a sector whose border is correct to within a band; an upright sector stays upright."""
     fine, finer = _reduce(region & known, _FINE)
     weight, _ = _reduce(known, _FINE)
     start = fan.scaled(1 / finer, fine.shape)
@@ -70,7 +71,7 @@ def _refine(fan: Fan, region: BoolArray, known: BoolArray, still: float) -> Fan:
 
 
 def extend_to_point(fan: Fan, lit: BoolArray) -> Fan:
-    """Let a sector begin where its cone begins to be lit or to move; small regions vanish at its point."""
+    """Extend a sector towards its apex as far as pixels are lit or move; small regions near the apex are lost."""
     if fan.near > _POINTED * fan.far:
         return fan
     cone = replace(fan, near=0.0, top="curved")
@@ -85,7 +86,7 @@ def extend_to_point(fan: Fan, lit: BoolArray) -> Fan:
 
 
 def cut_at_end(fan: Fan, moving: BoolArray) -> Fan:
-    """Let a sector end at its last arc that moves; a fit may reach into what is unknown because of text."""
+    """Shorten a sector to its last moving arc; a fit may extend into pixels that are unknown because of text."""
     rows, columns = np.nonzero(fan.mask())
     arcs = fan.radius(rows, columns).astype(np.int64)
     if not len(arcs):
@@ -96,7 +97,7 @@ def cut_at_end(fan: Fan, moving: BoolArray) -> Fan:
 
 
 def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
-    """Average a region over blocks so that its longest side is at most ``side``; the block's side comes second."""
+    """Average a region over blocks so that its longest side is at most ``side``; return it with the block size."""
     block = max(1, math.ceil(max(region.shape) / side))
     from skimage.transform import downscale_local_mean  # not before a command line is read
 
@@ -105,14 +106,14 @@ def _reduce(region: BoolArray, side: int) -> tuple[FloatArray, float]:
 
 
 def _starts(region: FloatArray, aspect: float) -> list[Fan]:
-    """Initial sectors: from the edges of the region, and from its box with several opening angles."""
+    """Guess initial sectors from the edges of the region, and from its box with several opening angles."""
     inside = region > 0.5
     rows = np.flatnonzero(inside.any(1))
     if len(rows) < 4:
         return []
 
     def sector(depth: float, column: float, far: float, left: float, right: float) -> Fan:
-        """A sector whose centre is at a depth in columns."""
+        """Build a sector whose centre is at a depth in columns."""
         return Fan(depth / aspect, column, max(0.0, top - depth), far, left, right, "curved", shape, aspect)
 
     left = np.array([np.flatnonzero(inside[row])[0] for row in rows], float)
@@ -137,7 +138,7 @@ def _starts(region: FloatArray, aspect: float) -> list[Fan]:
 
 
 def _line(rows: FloatArray, columns: FloatArray) -> tuple[float, float]:
-    """Slope and offset of a line through most of the points, by the median of pairwise slopes."""
+    """Fit a line robustly by the median of pairwise slopes; return slope and offset."""
     i, j = np.triu_indices(len(rows), max(1, len(rows) // 3))
     if not len(i):
         return 0.0, float(np.median(columns))
@@ -155,7 +156,7 @@ def _optimise(
     still: float,
     band: float = math.inf,
 ) -> tuple[float, Fan]:
-    """Minimise the disagreement of a sector with a region, from a start on whose border is right within a band."""
+    """Minimise the disagreement of sector and region, from an initial sector correct to within a band."""
     depth = start.depth(*np.ogrid[: region.shape[0], : region.shape[1]])
     rows, columns = np.nonzero(np.abs(depth) < band)
     lit, counted = region[rows, columns], weight[rows, columns]

@@ -19,11 +19,11 @@ from alan.errors import DataError
 
 #: Pixels around text within which a lossy codec lets the image flicker.
 _HALO = 5
-#: Smallest temporal range of a moving pixel, in grey values. The lower ones count where a sector then fits better:
-#: where what surrounds a sector is perfectly still, its dark sides move by less.
+#: Smallest temporal range of a moving pixel, in grey values, tried in this order; the best fit wins. If the
+#: surroundings of a sector are perfectly still, a lower threshold also detects its dark sides.
 _RANGE, _SLIGHT = 5.0, (1, 2)
-#: Intersection over union with what moves below which other evidence is tried: slight motion, and brightness,
-#: because pixels that are saturated do not move.
+#: Intersection over union with the moving region below which slight motion and brightness are tried as well
+#: (saturated pixels do not move).
 _SURE = 0.9
 #: Longest side in pixels of frames that are searched; larger ones are thinned.
 _LARGEST = 1300
@@ -31,7 +31,8 @@ _LARGEST = 1300
 _LINE = 0.05
 #: Largest height of several lines of text as a fraction of the screen.
 _LINES = 0.15
-#: Fraction of the moving pixels farther than a margin in pixels from all sectors from which on text flickers.
+#: Fraction of moving pixels farther from all sectors than this margin in pixels above which text is assumed to
+#: flicker.
 _FLICKER, _MARGIN = 0.04, 8
 #: Largest fraction of text beside all sectors that moves where text does not flicker; motion below text at the
 #: border of a sector, as a fraction of the sector, from which on it is searched again with what moves there; and
@@ -39,13 +40,13 @@ _FLICKER, _MARGIN = 0.04, 8
 _STEADY, _HIDDEN, _DEEPER = 0.02, 0.01, 1.2
 #: Smallest part of the screen that a sector covers.
 _LEAST = 0.02
-#: A second panel has at least this fraction of the area of the first, and a part of a sector that a shadow cuts in
-#: two this fraction.
+#: Smallest area of a second panel, and of the smaller part of a sector that a shadow divides, as fractions of the
+#: area of the first.
 _SECOND, _PIECE = 0.3, 0.02
-#: Largest inclination in radians, times two, of a sector that opens straight downwards.
+#: Twice the largest inclination in radians of an upright sector.
 _UPRIGHT = 0.1
-#: Intersection over union with the moving region from which on a fitted sector is accepted. The lower one counts
-#: where nearly all that moves lies inside: a part of the sector may be too dark to move.
+#: Smallest intersection over union with the moving region of an accepted sector. The lower value applies if nearly
+#: all moving pixels lie inside, because a part of the sector may be too dark to move.
 _AGREEMENT, _DARK, _INSIDE = 0.8, 0.7, 0.95
 #: A region that fills more than this fraction of its box is a rectangle.
 _RECTANGLE = 0.97
@@ -88,7 +89,7 @@ def find_fans(frames: ByteArray, aspect: float = 1.0) -> list[Fan]:
     """Find the sectors of a loop or a still.
 
     Args:
-        frames: (T, H, W) uint8. With several frames moving pixels are used, with a single one lit pixels.
+        frames: (T, H, W) uint8. Moving pixels are used with several frames, lit pixels with a single frame.
         aspect: Height of a pixel divided by its width.
 
     Returns:
@@ -102,7 +103,7 @@ def find_fans(frames: ByteArray, aspect: float = 1.0) -> list[Fan]:
 
 
 def find_panels(frames: ByteArray, span: ByteArray | None = None, aspect: float = 1.0) -> Panels:
-    """Find the sectors of a loop or a still, and the regions that are none, such as M-mode strips.
+    """Find the sectors of a loop or a still, and the regions that are not sectors, such as M-mode strips.
 
     Args:
         frames: As for :func:`find_fans`.
@@ -149,7 +150,7 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None, aspect: float 
 
 @dataclass(frozen=True)
 class _Screen:
-    """What the search knows of a screen: (H, W) bool maps, the aspect of a pixel, and whether it is a loop."""
+    """Evidence of a screen: (H, W) bool maps, the aspect of a pixel, and whether it is a loop."""
 
     evidence: BoolArray
     known: BoolArray
@@ -181,7 +182,7 @@ class _Screen:
         return Panels(fans, regions, tuple(others), agreement if found else 0.0)
 
     def _fit(self, part: BoolArray, still: float) -> tuple[Fan | None, float]:
-        """Fit a sector to a region; the sector and its agreement with the region, 0 if it is not accepted."""
+        """Fit a sector to a region; return it with its agreement, which is 0 if it is not accepted."""
         fan = None if _is_rectangle(part) else fit_sector(part, self.known, still, self.aspect)
         if fan is None:
             return None, 0.0
@@ -190,7 +191,7 @@ class _Screen:
 
 
 def _flickers(found: Panels, evidence: BoolArray) -> bool:
-    """Whether much moves outside of all sectors and regions, as text does that a lossy codec has stored."""
+    """Whether many pixels outside all sectors and regions move, as text stored by a lossy codec does."""
     inside = np.zeros(evidence.shape, bool)
     for mask in (*(fan.mask() for fan in found.fans), *found.others):
         inside |= mask
@@ -211,7 +212,7 @@ def _reaches_below(found: Panels, evidence: BoolArray, text: BoolArray, known: B
 
 
 def _is_plausible(fan: Fan) -> bool:
-    """Whether a fitted sector has the geometry of a probe: it opens downwards from a point near the screen."""
+    """Whether a fitted sector opens downwards from an apex near the screen, as that of a probe does."""
     height, width = fan.shape[0] * fan.aspect, fan.shape[1]
     opening, middle = fan.right - fan.left, 0.5 * (fan.left + fan.right)
     return (
@@ -233,19 +234,19 @@ def _is_upright(fan: Fan) -> bool:
 
 
 def _span(frames: ByteArray) -> ByteArray:
-    """Compute the temporal range (H, W) of some of the frames."""
+    """Compute the temporal range (H, W) over a subset of the frames."""
     some = frames[:: max(1, len(frames) // _MAX_FRAMES)][:_MAX_FRAMES]
     return np.asarray(some.max(0) - some.min(0))
 
 
 def _lit(frame: ByteArray) -> BoolArray:
-    """(H, W) bool, where a frame is brighter than its border."""
+    """Find the pixels (H, W) bool that are brighter than the border of the frame."""
     border = np.concatenate([frame[[0, -1]].ravel(), frame[:, [0, -1]].ravel()])
     return np.asarray(frame > max(_RANGE, float(np.median(border)) + _RANGE))
 
 
 def _bridged(evidence: BoolArray, known: BoolArray) -> BoolArray:
-    """Let the image move under text if it moves above and below, so that text does not divide a sector."""
+    """Mark pixels under text as moving if those above and below move, so that text does not divide a sector."""
     if known.all():
         return evidence
     lit, size = _without_lines(evidence & known).astype(np.uint8), round(_LINES * len(evidence))
@@ -254,7 +255,7 @@ def _bridged(evidence: BoolArray, known: BoolArray) -> BoolArray:
 
 
 def _width(evidence: BoolArray) -> int:
-    """Side in pixels of the window in which thin lines and small spots vanish."""
+    """Compute the side in pixels of the window that removes thin lines and small spots."""
     return int(max(3, round(max(evidence.shape) / 160) | 1))
 
 
@@ -264,7 +265,7 @@ def _without_lines(evidence: BoolArray) -> BoolArray:
 
 
 def _region(evidence: BoolArray) -> BoolArray:
-    """(H, W) bool, where the image moves or is lit, without thin lines, small spots and holes."""
+    """Clean up moving or lit pixels (H, W) bool: remove thin lines and small spots, fill holes."""
     size, thick = _width(evidence), _without_lines(evidence)
     structure = np.ones((size, size), bool)
     closed = ndimage.binary_closing(np.pad(thick, 2 * size), structure, iterations=2)[
@@ -275,7 +276,7 @@ def _region(evidence: BoolArray) -> BoolArray:
 
 
 def _without_text(region: BoolArray) -> BoolArray:
-    """Remove lines of text, which lossy codecs let flicker, from the border of a region."""
+    """Remove lines of text, which flicker under lossy codecs, from the border of a region."""
     side = max(5, round(_LINE * max(region.shape)))
     core = ndimage.binary_opening(region, np.ones((side, 1), bool))  # columns shorter than a line vanish
     rest, n = ndimage.label(region & ~core)
@@ -290,7 +291,7 @@ def _without_text(region: BoolArray) -> BoolArray:
 
 
 def _panels(region: BoolArray, share: float, least: float) -> list[BoolArray]:
-    """The largest connected region, and those of at least these fractions of its area and of the screen."""
+    """Return the largest connected region, and those of at least these fractions of its area and of the screen."""
     labels, n = ndimage.label(region)
     if not n:
         return []
@@ -300,12 +301,12 @@ def _panels(region: BoolArray, share: float, least: float) -> list[BoolArray]:
 
 
 def _held(fan: Fan, region: BoolArray) -> float:
-    """Fraction of a region that lies inside a sector."""
+    """Compute the fraction of a region that lies inside a sector."""
     return float((fan.mask() & region).sum()) / max(1.0, float(region.sum()))
 
 
 def _agreement(fan: Fan, region: BoolArray, *, moving: bool) -> float:
-    """Compute the agreement of a sector with the region that moves or is lit; 0 if it is too low."""
+    """Compute the agreement of a sector with the moving or lit region; 0 if it is too low."""
     inside = fan.mask()
     agreement = float((inside & region).sum()) / max(1.0, float((inside | region).sum()))
     accepted = agreement >= _AGREEMENT or (moving and agreement >= _DARK and _held(fan, region) >= _INSIDE)

@@ -1,8 +1,8 @@
 """Detection and removal of text and marks that a machine draws over the sector.
 
 Tissue moves and speckle changes from frame to frame; drawn text does not, and its strokes are thin and sharp. The
-darkest value that each pixel takes over a loop therefore shows text alone. In a still, strokes that are much
-brighter than what is beside them are text. Coloured pixels in a grey sector are drawn.
+minimum of each pixel over a loop therefore shows text alone. In a still, strokes that are much brighter than their
+surroundings are text. Coloured pixels in a grey sector are drawn marks.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from scipy import ndimage
 from alan.arrays import BoolArray, ByteArray
 from alan.errors import DataError
 
-#: Smallest grey value of a stroke in every frame, smallest difference from what is beside it, and largest range
-#: over the loop as a fraction of the grey value (a lossy codec lets text flicker).
+#: Smallest grey value of a stroke in every frame, smallest difference from its surroundings, and largest range
+#: over the loop as a fraction of the grey value (text flickers under a lossy codec).
 _BRIGHT, _CONTRAST, _FLICKER = 90, 45, 0.35
 #: Largest width of a stroke and largest gap between characters, as fractions of the height of the screen, with
 #: their smallest values in pixels.
 _STROKE, _GAP = (0.011, 4), (0.018, 5)
-#: Height of a line of text in pixels at least, and as a fraction of the screen at most.
+#: Smallest height of a line of text in pixels, and largest height as a fraction of the screen.
 _LOWEST, _HIGHEST = 5, 0.1
-#: A line of text is at least this many times as wide as high, holds at least this number of pixels in at least
-#: this number of strokes, and these fill at least and at most these fractions of its box.
+#: Smallest aspect ratio, number of pixels and number of strokes of a line of text, and the smallest and the
+#: largest fraction of its box that the strokes fill.
 _LONG, _PIXELS, _CHARACTERS, _FILL = 2.0, 24, 4, (0.12, 0.7)
-#: Mean difference of the strokes of a line from what is beside them, at least; the lower one counts if half of the
-#: pixels hardly change, by this fraction at most, while those that are bright beside the strokes do.
+#: Smallest mean difference between the strokes of a line and their surroundings. The lower value applies if half
+#: of the pixels change by at most this fraction while bright pixels beside the strokes change more.
 _CLEAR, _FAINT, _STILL = 80, 50, 0.03
-#: From this change of half of the pixels on, a line needs as many strokes as in a still; a moving wall has few.
+#: Change of half of the pixels above which a line needs as many strokes as in a still; a moving wall has few.
 _STEADY = 0.15
-#: Mean difference and number of strokes of a line, at least, in a still: lines of speckle have one or the other.
+#: Smallest mean difference and number of strokes of a line in a still; lines of speckle miss one of them.
 _MOMENT, _STROKES = 75, 7
-#: Difference of the colour channels from which on a pixel is drawn, the fraction of coloured pixels from which on
-#: a sector is shown in a colour map instead, and pixels around drawn ones that are painted over with them.
+#: Smallest difference between colour channels of a drawn pixel, smallest fraction of coloured pixels of a sector
+#: that is shown in a colour map, and margin in pixels around drawn pixels that is painted over as well.
 _CHROMA, _TINT, _BLEEDING = 40, 0.1, 2
 #: Pixels above and below a line of text that are painted over with it, because strokes are smoothed and coded; at
 #: its ends, where single characters may not stand out, this fraction of its height is added.
@@ -45,7 +45,7 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
     """Find lines of text that do not change over a loop.
 
     Give the range of a loop in which the heart moves. In a still, whose range is zero, and in a loop that hardly
-    moves, only text that is much brighter than what is beside it is told from tissue.
+    moves, only text that is much brighter than its surroundings can be told from tissue.
 
     Args:
         low: (H, W) uint8, the smallest value of each pixel over the loop.
@@ -53,7 +53,7 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
         inside: (H, W) bool; lines without a stroke in it are left out. None takes all lines.
 
     Returns:
-        (H, W) bool, the boxes around lines of text, without what is dark in all frames.
+        (H, W) bool, the boxes around lines of text, without pixels that are dark in all frames.
 
     Raises:
         DataError: The arrays differ in shape.
@@ -90,7 +90,7 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
             text[_grown(box[0], _MARGIN), _grown(box[1], _MARGIN + round(_ENDS * tall))] = True
     if not text.any():
         return text
-    lit = np.pad(high > _LIT, _MERGED)  # what is dark throughout has nothing to hide, between characters excepted
+    lit = np.pad(high > _LIT, _MERGED)  # dark pixels need no painting, except between characters
     closed = ndimage.binary_closing(lit, np.ones((3, 3), bool), iterations=_MERGED)
     return np.asarray(text & closed[_MERGED:-_MERGED, _MERGED:-_MERGED])
 
@@ -103,7 +103,7 @@ def find_marks(colours: ByteArray, inside: BoolArray) -> BoolArray:
         inside: (H, W) bool, the sector.
 
     Returns:
-        (H, W) bool, what is coloured in a frame, with a margin; nothing if the sector is shown in a colour map.
+        (H, W) bool, coloured pixels with a margin; all False if the sector is shown in a colour map.
     """
     channels = colours.astype(np.int16)
     drawn = (np.ptp(channels, axis=-1) > _CHROMA).any(0) & inside
@@ -114,20 +114,20 @@ def find_marks(colours: ByteArray, inside: BoolArray) -> BoolArray:
 
 
 def _grown(part: slice, margin: int) -> slice:
-    """A part of the rows or columns with a margin on both sides."""
+    """Extend a part of the rows or columns by a margin on both sides."""
     return slice(max(0, part.start - margin), part.stop + margin)
 
 
 def paint_over(frames: ByteArray, text: BoolArray, inside: BoolArray) -> ByteArray:
-    """Replace text by an average of what surrounds it.
+    """Replace text by an average of its surroundings.
 
     Args:
         frames: (T, H, W) uint8.
-        text: (H, W) bool, what is replaced.
-        inside: (H, W) bool, the sector; nothing outside of it is averaged.
+        text: (H, W) bool, pixels to replace.
+        inside: (H, W) bool, the sector; pixels outside it are not averaged.
 
     Returns:
-        (T, H, W) uint8; the frames themselves without text.
+        (T, H, W) uint8; the frames themselves if there is no text.
     """
     if not text.any():
         return frames

@@ -38,7 +38,7 @@ class Preprocessing:
         size: Side of the output in pixels.
         keep_aspect: Whether to scale both sides by the same factor and pad the shorter one centrally with zeros;
             otherwise the frame is stretched. The aspect is that of the array: pixels that are not square stay so,
-            and the spacing says so.
+            which the spacing records.
         pixel_mm: Size of an output pixel in mm, to which frames are resampled by their spacing before they are
             cropped or padded centrally with zeros; None fits the whole frame into the output instead.
 
@@ -53,7 +53,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if self.keep_aspect and self.pixel_mm is not None:
             raise ParameterError(
-                "keep_aspect is True, and pixel_mm is set, which keeps it anyway: give one of them"
+                "keep_aspect is True and pixel_mm is set, which keeps the aspect in any case: give one of them"
             )
 
     @property
@@ -117,9 +117,9 @@ class Preprocessing:
             spacing: (row, column) size of an original pixel in mm; needed if ``pixel_mm`` is set.
 
         Returns:
-            (N, H, W) of the same dtype, each pixel by its largest membership; what lies on the padding is lost,
-            and what was cropped off is background. Maps that have this size already are returned unchanged,
-            unless ``pixel_mm`` is set.
+            (N, H, W) of the same dtype, each pixel by its largest membership; pixels on the padding are lost,
+            and pixels that were cropped off are background. Maps that have this size already are returned
+            unchanged, unless ``pixel_mm`` is set.
 
         Raises:
             ParameterError: The maps have another size or dtype, or the spacing is missing.
@@ -138,12 +138,12 @@ class Preprocessing:
         return _resize_labels(whole, values, shape).astype(maps.dtype)
 
     def _resized_shape(self, shape: tuple[int, int], spacing: tuple[float, float] | None) -> tuple[int, int]:
-        """Height and width of the whole frame at the resolution of the output."""
+        """Compute height and width of the whole frame at the resolution of the output."""
         height: float
         width: float
         if self.pixel_mm is not None:
             if spacing is None:
-                raise ParameterError("spacing is None: give the size of an original pixel, pixel_mm needs it")
+                raise ParameterError("spacing is None: give the size of an original pixel, which pixel_mm needs")
             height, width = (n * mm / self.pixel_mm for n, mm in zip(shape, spacing, strict=True))
         elif self.keep_aspect:
             height, width = (n * (self.size / max(shape)) for n in shape)
@@ -152,7 +152,7 @@ class Preprocessing:
         return max(1, round(height)), max(1, round(width))
 
     def _overlap(self, resized: tuple[int, int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-        """Where the output and the resized frame overlap: index into the output, index into the frame."""
+        """Find the overlap of the output and the resized frame: index into the output, index into the frame."""
         offsets = [(self.size - length) // 2 for length in resized]
         lengths = [min(self.size, length) for length in resized]
         inner = (slice(None), *(slice(max(o, 0), max(o, 0) + n) for o, n in zip(offsets, lengths, strict=True)))

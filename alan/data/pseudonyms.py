@@ -1,7 +1,7 @@
 """Pseudonyms of patients: stable keys that distinguish patients without identifying them.
 
 A key is a hash of the patient's identifier and of a secret. Without the secret it cannot be traced back, not even
-by trying all numbers that a hospital may give. The secret is created once for each user and never leaves the
+by trying all patient numbers of a hospital. The secret is created once for each user and never leaves the
 machine; set the environment variable ``ALAN_PSEUDONYM_SECRET`` to share it between machines.
 """
 
@@ -25,8 +25,8 @@ def patient_key(*identifiers: object) -> str:
     """Make the pseudonym of a patient.
 
     Args:
-        identifiers: What identifies the patient, the best first, such as the PatientID and the name of a DICOM
-            header; the first that is not empty counts. Spaces around it are ignored.
+        identifiers: Identifiers of the patient, the best first, such as the PatientID and the name of a DICOM
+            header; the first one that is not empty is used. Surrounding spaces are ignored.
 
     Returns:
         ``p`` and 16 hexadecimal digits, or ``""`` if all identifiers are empty.
@@ -65,7 +65,7 @@ def _stored_secret(path: Path) -> bytes:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
             file.write(secrets.token_hex(32))
         try:
-            os.link(new, path)  # two processes may create it at once: the first one counts
+            os.link(new, path)  # two processes may create it at once: the first one wins
         except FileExistsError:
             pass
         finally:
@@ -73,7 +73,7 @@ def _stored_secret(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, RuntimeError) as error:
         warnings.warn(
-            f"{path}: cannot be read or created ({error}), so that the keys of patients differ from run to run: "
+            f"{path}: cannot be read or created ({error}), so the keys of patients differ from run to run: "
             f"set {SECRET} to a secret text",
             AlanWarning,
             stacklevel=4,

@@ -55,7 +55,7 @@ class Sample:
         label_names: Names that masks may have, in the order of their values in a label map.
 
     Raises:
-        DataError: The frames are no non-empty uint8 array (T, H, W), or a mask has an unknown name, another
+        DataError: The frames are not a non-empty uint8 array (T, H, W), or a mask has an unknown name, another
             shape or another dtype.
     """
 

@@ -12,7 +12,7 @@ LIT = 1.5 / 255
 def sector_mask(images: Tensor) -> Tensor:
     """Find the ultrasound sector: pixels with a lit pixel on both sides in their row and in their column.
 
-    Black blood inside the sector is thus part of it, the black corners outside it are not.
+    Black blood inside the sector is thus part of it; the black corners outside are not.
 
     Args:
         images: (..., H, W) grey values in 0..1.
@@ -25,7 +25,7 @@ def sector_mask(images: Tensor) -> Tensor:
 
 
 def _between(lit: Tensor) -> Tensor:
-    """True from the first to the last true element of the last axis."""
+    """Mark all elements from the first to the last true one of the last axis."""
     width = lit.shape[-1]
     position = torch.arange(width, device=lit.device)
     first = torch.where(lit, position, width).amin(-1, keepdim=True)

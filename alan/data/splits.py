@@ -149,7 +149,7 @@ def check_split_names(splits: Iterable[str]) -> None:
     """
     given = list(splits)
     if not given:
-        raise ParameterError(f"a split without names: give at least one of {', '.join(SPLITS)}")
+        raise ParameterError(f"the split is empty: give at least one of {', '.join(SPLITS)}")
     for split in given:
         if split not in SPLITS:
             raise ParameterError(f"unknown split {split!r}: {nearest(str(split), SPLITS)}")

@@ -142,21 +142,21 @@ DAMAGED = {
     "cut, check sum of nii.gz": (cut("a.nii.gz", nifti(LOOP, compressed=True), 0.9999), "check sum"),
     "cut, mha": (cut("a.mha", metaimage(LOOP)), "ends early, .* of .* bytes"),
     "cut, compressed mha": (cut("a.mha", metaimage(LOOP, compressed=True)), "ends early"),
-    "cut, raw of mhd": (raw(make_pixels=True), "ends early, 5000 of .* bytes"),
-    "raw of mhd is missing": (raw(make_pixels=False), "its pixels, .*, are missing"),
+    "cut, raw of mhd": (raw(make_pixels=True), "ends early, it holds 5000 of .* bytes"),
+    "raw of mhd is missing": (raw(make_pixels=False), "the file of its pixels, .*, is missing"),
     "raw of mhd outside": (save("a.mhd", metaimage(LOOP, "../../etc/passwd")), "give a file in the same folder"),
     "text as avi": (save("a.avi", b"this is no video\n" * 40), "cannot be decoded"),
     "web page as mp4": (save("a.mp4", b"<html><body>log in</body></html>" * 9), "cannot be decoded"),
     "playlist as avi": (save("a.avi", b"ffconcat version 1.0\nfile /etc/passwd\n"), "cannot be decoded"),
     "zip as avi": (archive, "cannot be decoded"),
-    "sound": (sound, "holds no video stream"),
+    "sound": (sound, "has no video stream"),
     "pointer": (save("a.avi", b"version https://git-lfs.github.com/spec/v1\noid 1\n"), "a pointer of Git LFS"),
     "encrypted": (save("a.dcm", bytes(128) + b"DICM" + NOISE), "cannot be decoded|without pictures|no DICOM"),
     "noise as dicom": (save("a.dcm", NOISE), "is not a DICOM file"),
     "noise as nii.gz": (save("a.nii.gz", NOISE), "is not a NIfTI file"),
     "noise as mp4": (save("a.mp4", NOISE), "cannot be decoded"),
     "noise as tif": (save("a.tif", NOISE), "cannot be decoded"),
-    "no NIfTI magic": (save("a.nii", nifti(LOOP, magic=b"\0\0\0\0")), "pixels in another file"),
+    "no NIfTI magic": (save("a.nii", nifti(LOOP, magic=b"\0\0\0\0")), "pixels in a second file"),
     "complex values": (save("a.nii", nifti(LOOP.astype(np.complex64))), "holds complex64 values"),
     "coloured nifti": (save("a.nii", nifti(LOOP, code=128)), "holds .* values"),
     "five dimensions": (save("a.nii", nifti(LOOP, dims=(5, 128, 96, 2, 3, 2, 1, 1))), "one sequence"),
@@ -168,7 +168,7 @@ DAMAGED = {
     "no frames claimed, dicom": (header(LOOP, stated=0), "states 0 frames"),
     "huge rows, dicom": (header(LOOP, Rows=65000, Columns=65000), "claims .* pixels"),
     "signed, dicom": (header(of(200, np.uint8), PixelRepresentation=1), "holds signed pixels"),
-    "unknown colours, dicom": (header(LOOP, PhotometricInterpretation="HSV"), "pictures of the kind"),
+    "unknown colours, dicom": (header(LOOP, PhotometricInterpretation="HSV"), "the photometric interpretation"),
     "NaN": (save("a.nii", nifti(of(np.nan))), "grey values from nan"),
     "infinity": (save("a.nii", nifti(of(np.inf))), "grey values from .* to inf"),
     "stills of two sizes": (stills(LOOP[0], LOOP[1], LOOP[2, :80]), "one size is needed"),
@@ -375,5 +375,5 @@ def test_a_file_that_changes_between_two_readings_is_refused(tmp_path):
     (source,), _ = find_sources([tmp_path])
     (loop,) = open_loops(source)
     (tmp_path / "a.nii").write_bytes(nifti(LOOP[:4]))
-    with pytest.raises(DataError, match="ends early, 4 of 6 frames are there"):
+    with pytest.raises(DataError, match="ends early, it holds 4 of 6 frames"):
         list(loop.chunks(2))

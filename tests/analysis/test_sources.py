@@ -43,7 +43,7 @@ def test_loops_of_a_folder(folder):
     assert set(found) == {"p1/a2c.avi", "p1/a4c.avi", "p2/deep/er/a4c.mp4", "p3/frame_1.png", "p3/single.png"}
     assert [path.name for path in found["p3/frame_1.png"].stills] == ["frame_2.png", "frame_10.png"]
     assert sorted(reason for _, reason in left_out) == [
-        "a label map by its name, not a loop",
+        "a label map according to its name, not a loop",
         "neither video nor picture by its name and first bytes",
     ]
     assert len({source.name for source in sources}) == len({source.patient for source in sources}) == 5

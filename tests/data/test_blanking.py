@@ -48,7 +48,7 @@ def test_stills_of_alan_frames(burnt, tmp_path):
     with (tmp_path / "out" / "failures.csv").open(newline="") as file:
         ((name, reason),) = [(row["file"], row["reason"]) for row in csv.DictReader(file)]
     assert name == "none.avi"
-    assert "no sector is found" in reason
+    assert "no ultrasound sector is found" in reason
 
 
 def test_stills_are_those_of_the_analysis(burnt, tmp_path):
@@ -82,13 +82,13 @@ def test_a_store_of_alan_prepare(burnt, tmp_path):
         store = prepare(Screens(tmp_path, loops), tmp_path / "a.h5", size, sector=True, workers=0, progress=False)
     assert [sequence.id for sequence in store.sequences] == ["a"]
     assert store.source["sector"] is True
-    assert "no sector is found" in (tmp_path / "failures.csv").read_text()
+    assert "no ultrasound sector is found" in (tmp_path / "failures.csv").read_text()
     inside = size.apply(Sample(Record("s", "s"), sector[None].astype(np.uint8) * 255)).frames[0] > 0
     allowed = ndimage.binary_dilation(ndimage.binary_fill_holes(inside), iterations=5)
     stored = store.frames(range(len(store)))
     assert not stored[:, ~allowed].any()
     assert stored[:, inside].mean() > 10
-    with pytest.raises(DataError, match="asked for"):
+    with pytest.raises(DataError, match=r"holds screens .* all frames, sector\), not screens .* all frames\)"):
         prepare(Screens(tmp_path, loops), tmp_path / "a.h5", size, workers=0, progress=False)
 
 
@@ -97,5 +97,5 @@ def test_frames_in_memory(burnt):
     check(blank_frames(frames), sector)
     found = find_blanking(frames)
     assert any("text inside the sector is painted over" in note for note in found.notes)
-    with pytest.raises(DataError, match="no sector is found"):
+    with pytest.raises(DataError, match="no ultrasound sector is found"):
         blank_frames(np.zeros((3, 64, 64), np.uint8))

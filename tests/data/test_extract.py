@@ -173,7 +173,7 @@ def test_label_maps_are_no_loops(tmp_path, root, archives, frames):
     archives.medical(root / "p1" / "a2c_gt.nii.gz", frames)
     with pytest.warns(AlanWarning, match="skipped 1 of 4 files"):
         extract_frames(str(root), str(tmp_path / "out"), every=100)
-    assert failures(tmp_path / "out") == [("p1/a2c_gt.nii.gz", "a label map by its name, not a loop")]
+    assert failures(tmp_path / "out") == [("p1/a2c_gt.nii.gz", "a label map according to its name, not a loop")]
 
 
 def test_nothing_is_left_when_nothing_can_be_decoded(tmp_path):
@@ -328,7 +328,7 @@ def test_what_was_done_and_reported_is_said_once(tmp_path, archives, frames, cap
     with caplog.at_level("INFO"), pytest.warns(AlanWarning) as caught:
         extract_frames(str(tmp_path / "in"), str(tmp_path / "out"), every=9)
     assert [str(warning.message) for warning in caught] == [
-        "p1_b.mhd: p1_b.raw: 4 bytes more than the header claims are not read (and 2 more)"
+        "p1_b.mhd: p1_b.raw: 4 bytes beyond those that the header claims are not read (and 2 more)"
     ]
     said = [record.message for record in caplog.records]
     assert said[0] == "p1.nii.gz: grey values multiplied by 255 (and 2 more)"

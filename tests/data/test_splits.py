@@ -65,7 +65,7 @@ class TestSplitPatients:
             ({"train": 0.99, "test": 0.01}, "'test' gets 0 of 20"),
             ({"train": 20, "test": 0}, "'test' gets 0 of 20"),
             ({"training": 1.0}, "did you mean 'train'"),
-            ({}, "without names"),
+            ({}, "the split is empty"),
         ],
     )
     def test_refuses(self, shares, words):

@@ -26,14 +26,14 @@ Spacing = tuple[float, float]
 MAX_PIXELS = 2**25
 #: Maximum size in bytes of the decoded frames of one file.
 MAX_BYTES = 2**30
-#: Difference of the sides of a pixel, as a logarithm, up to which it is square.
+#: Largest logarithm of the ratio of the sides of a pixel that counts as square.
 SQUARE = 0.01
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
-#: The remedy for a damaged file.
+#: Remedy for a damaged file.
 GET_AGAIN = "get the file again, or export it again"
 _POINTER = b"version https://git-lfs."
-#: Smallest range of the steps between frames, as a share of their mean, at which the frame rate is variable.
+#: Smallest range of the steps between frames, as a share of their mean, of a variable frame rate.
 _UNEVEN = 0.1
 
 
@@ -47,8 +47,8 @@ class Region:
         spacing: (row, column) size of a pixel in mm, or None where it is unknown or not a length.
         content: What was measured, such as ``tissue`` or ``colour flow``.
         velocity: Velocity per row of a Doppler spectrum in cm/s, or None.
-        stated: The box as the header states it; it reaches beyond the frame where the frames were cut or scaled
-            after it was written. None if it is ``box``.
+        stated: The box as the header states it; it reaches beyond the frame if the frames were cut or scaled
+            after the header was written. None if it equals ``box``.
     """
 
     box: tuple[int, int, int, int]
@@ -72,7 +72,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file states beside its frames.
+    """Metadata that a file states about its frames.
 
     Attributes:
         fps: Frames per second (the mean where the rate varies), or None where the file does not state it.
@@ -101,12 +101,12 @@ def pixel_aspect(header: Header, given: Spacing | None = None) -> float:
     """Find the height of a pixel divided by its width.
 
     Args:
-        header: What the file states.
+        header: Metadata of the file.
         given: (row, column) size of a pixel that takes precedence, or None.
 
     Returns:
-        The ratio by the given size, else by the largest region with a size, by the size of the whole frame, or by
-        the ratio of the header; 1 where nothing is stated and for sides that differ by less than 1%.
+        The ratio from the given size, else from the largest region with a size, the size of the whole frame or the
+        ratio in the header; 1 if nothing is stated or the sides differ by less than 1%.
     """
     sized = [region for region in header.regions if region.spacing is not None]
     largest = max(sized, key=lambda region: region.area, default=None)
@@ -188,8 +188,8 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         except (AlanError, ImportError, NameError):
             raise
         except MemoryError as error:
-            raise DataError(f"{source}: needs more memory than there is; shorten the loop") from error
-        except Exception as error:  # decoders have no common root of what they raise on damaged files
+            raise DataError(f"{source}: needs more memory than is available; shorten the loop") from error
+        except Exception as error:  # decoders raise exceptions without a common base on damaged files
             said = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{source}: cannot be decoded ({said[:200]}); {GET_AGAIN}") from error
     for message in dict.fromkeys(_text(warning) for warning in caught):
@@ -236,10 +236,10 @@ def check_complete(path: str | os.PathLike[str], what: str, promised: float, fou
         found: Number that the file holds.
 
     Raises:
-        DataError: The file holds fewer than promised.
+        DataError: The file holds fewer than it promises.
     """
     if found < promised:
-        raise DataError(f"{path}: ends early, {found} of {promised} {what} are there; {GET_AGAIN}")
+        raise DataError(f"{path}: ends early, it holds {found} of {promised} {what}; {GET_AGAIN}")
 
 
 def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int = 1) -> None:
@@ -257,15 +257,15 @@ def check_size(path: str | os.PathLike[str], shape: Sequence[int], itemsize: int
     if min(shape) < 1:
         raise DataError(f"{path}: claims a size of {claim} pixels; {GET_AGAIN}")
     if math.prod(shape[-2:]) > MAX_PIXELS:
-        raise DataError(f"{path}: claims {claim} pixels; a frame may have {MAX_PIXELS}, make it smaller")
+        raise DataError(f"{path}: claims {claim} pixels; a frame may have at most {MAX_PIXELS}, make it smaller")
     if math.prod(shape) * itemsize > MAX_BYTES:
         raise DataError(
-            f"{path}: claims {claim} pixels of {itemsize} bytes; {MAX_BYTES} bytes may be decoded, shorten it"
+            f"{path}: claims {claim} pixels of {itemsize} bytes; at most {MAX_BYTES} bytes are decoded, shorten it"
         )
 
 
 class ClippedReader(io.BufferedReader):
-    """A file whose reads never allocate more than is left of it, whatever a damaged header asks for."""
+    """A file whose reads never allocate more than the rest of the file, whatever a damaged header claims."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -278,7 +278,7 @@ class ClippedReader(io.BufferedReader):
 
 
 class FrameBuffer:
-    """Buffer of decoded frames; it refuses frames of different sizes and loops that are too long.
+    """A buffer of decoded frames that refuses frames of different sizes and loops that are too long.
 
     Args:
         path: The file, for messages.

@@ -21,7 +21,7 @@ DICOM = (".dcm", ".dicom")
 def is_cine(path: Path) -> bool:
     """Check whether a file is a cine loop, by its suffix or by its contents (DICOM, TIFF stacks, animations).
 
-    A damaged TIFF file or animation counts as one, so that it is not passed over.
+    A damaged TIFF file or animation counts as one, so that it is reported rather than ignored.
 
     Args:
         path: The file.
@@ -56,7 +56,7 @@ def frame_source(*paths: Path, whole: bool = False) -> FrameSource:
 
     Args:
         paths: The file, or the stills of one loop in the order of time.
-        whole: Whether all frames have to fit into memory at once.
+        whole: Whether all frames must fit into memory at once.
 
     Returns:
         The frames, which are not decoded yet.

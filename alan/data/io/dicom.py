@@ -28,9 +28,9 @@ from alan.errors import DataError
 from alan.extras import third_party
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-#: Elements of at least this number of bytes are read when they are needed.
+#: Size in bytes from which elements are read only when they are needed.
 _DEFERRED = 2**20
-_VIDEO = "1.2.840.10008.1.2.4.10"  # MPEG-2, MPEG-4 and HEVC have UIDs that begin so
+_VIDEO = "1.2.840.10008.1.2.4.10"  # prefix of the UIDs of MPEG-2, MPEG-4 and HEVC
 #: Elements that a file without preamble and file meta information begins with, in group 0008.
 _FIRST = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018)
 _VRS = (b"UL", b"OB", b"UI", b"CS", b"DA", b"SH")
@@ -67,12 +67,12 @@ class DicomFrames:
     Grey values go through modality LUT and VOI window (:func:`alan.data.io.grey.to_grey`), ``MONOCHROME1`` is
     inverted; colour is reduced to luma (ITU-R 601), palettes are applied. Times come from FrameTimeVector,
     FrameTime, CineRate or RecommendedDisplayFrameRate. The pixel size is that of the two-dimensional regions of
-    SequenceOfUltrasoundRegions where these agree, else PixelSpacing; without a size, PixelAspectRatio says which
-    shape pixels have.
+    SequenceOfUltrasoundRegions where these agree, else PixelSpacing; without a size, PixelAspectRatio gives the
+    shape of a pixel.
 
     Args:
         path: The file, with or without preamble.
-        whole: Whether all frames have to fit into memory at once.
+        whole: Whether all frames must fit into memory at once.
 
     Attributes:
         dataset: The header, once the first frame is decoded.
@@ -93,7 +93,7 @@ class DicomFrames:
         path = self.path
         self.dataset = dataset = open_dicom(path)
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
-            raise DataError(f"{path}: holds pictures of floating point numbers; export it as whole numbers")
+            raise DataError(f"{path}: holds pixels of floating point; export them as integers")
         if "PixelData" not in dataset:
             raise DataError(f"{path}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
         self._stated = attribute_number(dataset, "NumberOfFrames")
@@ -114,10 +114,12 @@ class DicomFrames:
         check_complete(self.path, "frames", self._count, done)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
-        """Return what the file states beside its frames."""
+        """Return the metadata of the file."""
         dataset, frames = self.dataset, self._frames
         if count > self._count and self._stated is not None:
-            warnings.warn(f"holds {count} frames, its header states {self._count}; all are read", stacklevel=1)
+            warnings.warn(
+                f"holds {count} frames where its header states {self._count}; all are read", stacklevel=1
+            )
         times, fps, how = cine_times(dataset, count)
         mapping: GreyMapping = None
         aspect = stated_aspect(dataset)
@@ -144,12 +146,12 @@ def open_dicom(path: Path) -> Any:
     import pydicom
 
     if not is_dicom(path):
-        raise DataError(f"{path}: is not a DICOM file; check what wrote it")
+        raise DataError(f"{path}: is not a DICOM file; check the program that wrote it")
     _check_deflated(path)
     with ClippedReader(path) as file:
         dataset: Any = pydicom.dcmread(file, force=True, defer_size=_DEFERRED)
     if dataset.file_meta.get("TransferSyntaxUID") == _DEFLATED:
-        dataset = pydicom.dcmread(path)  # places in a deflated file are no places of bytes
+        dataset = pydicom.dcmread(path)  # positions in a deflated file are not byte offsets
     meta = dataset.file_meta
     if "TransferSyntaxUID" not in meta:
         implicit, little = dataset.original_encoding

@@ -1,4 +1,4 @@
-"""Decoding of DICOM pixels in a separate process, since GDCM aborts its process on some damaged JPEG streams."""
+"""Decoding of DICOM pixels in a separate process, because GDCM aborts on some damaged JPEG streams."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from alan.data.io.base import GET_AGAIN
 from alan.data.io.frames import DecodedFrame
 from alan.errors import DataError
 
-#: Seconds after which a decoder is assumed to hang.
+#: Time in seconds after which a decoder is assumed to hang.
 _LONGEST = 600
-#: Exit code of a process that refused the file; the reason is on its standard output.
+#: Exit code of a process that refuses the file; it prints the reason on standard output.
 REFUSED = 3
 _PROCESS = "alan.data.io.dicom_process"
 
 
 class DecodedApart:
-    """The frames of a DICOM file, decoded by a process of its own into a temporary file.
+    """The frames of a DICOM file, decoded by a separate process into a temporary file.
 
     Args:
         path: The file.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 #: SOP class of Enhanced US Volume Storage.
 _US_VOLUME = "1.2.840.10008.5.1.4.1.1.6.2"
-#: Groups that place a frame in space, with the element that differs between the slices of a volume.
+#: Groups that give the position of a frame in space, with the element that differs between slices of a volume.
 _PLACES = (
     ("PlanePositionSequence", "ImagePositionPatient"),
     ("PlanePositionVolumeSequence", "ImagePositionVolume"),
@@ -45,7 +45,7 @@ def differs(dataset: Any, group: str, name: str) -> bool:
 
 
 def is_volume(dataset: Any) -> bool:
-    """Whether the frames are slices of a volume: by the class of the object, or because they lie side by side."""
+    """Whether the frames are slices of a volume: according to the class of the object or to their positions."""
     return dataset.get("SOPClassUID") == _US_VOLUME or any(differs(dataset, *place) for place in _PLACES)
 
 
@@ -58,7 +58,7 @@ def frame_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, t
 
     Returns:
         times: (count,) seconds from the first frame, or None.
-        notes: Where they come from, or why they are not used.
+        notes: Their source, or the reason why they are not used.
     """
     notes = []
     for group, name, seconds in _TIMES:
@@ -70,7 +70,7 @@ def frame_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, t
         except (TypeError, ValueError, OverflowError):
             times = np.full(len(values), math.nan)
         if len(times) != count:
-            notes.append(f"{name} is there for {len(times)} of {count} frames and is not used")
+            notes.append(f"{name} is given for {len(times)} of {count} frames only and is not used")
         elif not (np.diff(times) > 0).all():  # false for NaN too
             notes.append(f"{name} does not increase and is not used")
         else:

@@ -21,7 +21,7 @@ from alan.extras import third_party
 _FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
 #: Elements with frames per second, the more reliable one first.
 _RATES = ("CineRate", "RecommendedDisplayFrameRate")
-#: Frames per second that no machine reaches, and relative difference from which on two frame rates are unlike.
+#: Frame rate that no machine reaches, and relative difference above which two frame rates contradict each other.
 _TOO_FAST, _UNLIKE = 1000, 0.1
 _CM = 3  # code of PhysicalUnitsXDirection (PS3.3, C.8.5.5)
 #: RegionSpatialFormat to what a region shows.
@@ -29,7 +29,7 @@ _KINDS = {1: "2d", 2: "m-mode", 3: "spectrum", 4: "curve"}
 #: RegionDataType to what was measured.
 _CONTENTS = {1: "tissue", 2: "colour flow", 3: "pw doppler", 4: "cw doppler"}
 _CM_PER_SECOND = 7
-#: Scales of regions that differ by no more than this share are one scale.
+#: Largest relative difference of the scales of regions that count as one scale.
 _ALIKE = 0.01
 #: Elements that every DICOM object must have and that may be empty.
 MAY_BE_EMPTY = (
@@ -41,10 +41,10 @@ MAY_BE_EMPTY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-#: Elements that name a patient, and what stands in them when nobody is named.
+#: Elements that identify a patient, and placeholders that identify nobody.
 _NAMES = ("PatientID", "PatientName")
 _NOBODY = re.compile(r"[\W_]*(anon[a-z]*|unknown|unnamed|no[\W_]?name|none|null|n/?a|x*|0*)[\W_]*", re.IGNORECASE)
-#: Elements of the patient and of the study by which an archive files an object.
+#: Elements of patient and study by which an archive files an object.
 _STUDY = ("PatientID", "IssuerOfPatientID", "PatientName", *MAY_BE_EMPTY)
 
 
@@ -101,7 +101,7 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     Returns:
         times: (count,) seconds from the first frame, or None.
         fps: Frames per second, or None.
-        notes: Remarks on where the times come from.
+        notes: Notes on the source of the times.
     """
     notes: list[str] = []
     step, steps = attribute_number(dataset, "FrameTime"), numbers(dataset, "FrameTimeVector")
@@ -123,7 +123,7 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
         rate, cine = 1000 / step, rates.get("CineRate")
         if rate > _TOO_FAST and any(abs(step * other - 1) <= _UNLIKE for other in rates.values()):
             rate = 1 / step
-            notes.append(f"FrameTime is {step:.4g}, which is in seconds by the rate that is stated beside it")
+            notes.append(f"FrameTime is {step:.4g}, which is in seconds according to the stated frame rate")
         elif cine and abs(rate / cine - 1) > _UNLIKE:
             notes.append(f"FrameTime states {rate:.4g} frames per second, CineRate {cine:.4g}: FrameTime is used")
         return times_at(rate, count), rate, tuple(notes)
@@ -186,8 +186,8 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
         dataset: The file; its PixelSpacing is used if no region has a size.
 
     Returns:
-        spacing: (row, column) in mm, or None where it is unknown or regions have unlike scales.
-        notes: A remark if scales differ, or if the size holds for a part of the frame only.
+        spacing: (row, column) in mm, or None if it is unknown or the scales of the regions differ.
+        notes: A note if scales differ, or if the size applies to a part of the frame only.
     """
     sized = [part for part in parts if part.spacing is not None]
     if not sized:
@@ -200,7 +200,7 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
     largest = max(sized, key=lambda part: (part.box[2] - part.box[0]) * (part.box[3] - part.box[1]))
     if all(part.kind == "2d" for part in parts):
         return largest.spacing, ()
-    return largest.spacing, ("the pixel size holds for the 2d region only, other regions have none",)
+    return largest.spacing, ("the pixel size applies to the 2d region only, other regions have none",)
 
 
 def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
@@ -223,9 +223,9 @@ def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
 
 
 def patient(dataset: Any) -> str | None:
-    """Return the pseudonym of the patient by the PatientID, else by name and date of birth, else by the study.
+    """Make the pseudonym of the patient from the PatientID, else from name and date of birth, else from the study.
 
-    Words such as ``ANONYMOUS`` stand for every patient of an archive, and so for none.
+    Placeholders such as ``ANONYMOUS``, which all patients of an archive share, are ignored.
     """
     number, name = (
         "" if _NOBODY.fullmatch(text := str(dataset.get(key) or "").strip()) else text for key in _NAMES
@@ -242,21 +242,21 @@ def read_patient(path: Path) -> str | None:
         try:
             tags = [*_NAMES, "PatientBirthDate", "StudyInstanceUID"]
             return patient(pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags))
-        except Exception:  # of damaged files; opening the file reports it
+        except Exception:  # a damaged file is reported when it is opened
             return None
 
 
 @dataclass(frozen=True)
 class DicomReferences:
-    """Instance that DICOM objects made from a file refer to.
+    """The instance to which DICOM objects made from a file refer.
 
     Attributes:
         study: Study instance UID.
         series: Series instance UID.
         instance: SOP instance UID.
         sop_class: SOP class UID.
-        elements: Keyword to value of the patient and the study, by which an archive files an object; empty for
-            pseudonymous references.
+        elements: Keyword to value of the elements by which an archive files an object; empty for pseudonymous
+            references.
     """
 
     study: str
@@ -267,7 +267,7 @@ class DicomReferences:
 
 
 def read_references(path: Path, *, keep: bool) -> DicomReferences | None:
-    """Read which instance a DICOM file is.
+    """Read the identity of a DICOM file.
 
     Args:
         path: The file.

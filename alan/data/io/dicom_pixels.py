@@ -26,10 +26,10 @@ from alan.extras import install_hint
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
-#: Kinds whose first channel is luma.
+#: Photometric interpretations whose first channel is luma.
 _LUMA = ("YBR_FULL", "YBR_FULL_422")
 _UNDEFINED = 0xFFFFFFFF
-#: Transfer syntax to a decoder that survives damaged streams; others are tried in pydicom's order.
+#: Decoder that survives damaged streams, by transfer syntax; the others are tried in the order of pydicom.
 _PLUGINS = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG
     "1.2.840.10008.1.2.4.51": "pillow",
@@ -38,7 +38,7 @@ _PLUGINS = {
     "1.2.840.10008.1.2.4.90": "pillow",  # JPEG 2000
     "1.2.840.10008.1.2.4.91": "pillow",
 }
-#: JPEG lossless, which GDCM alone decodes; it aborts its process on some damaged streams.
+#: JPEG lossless, which only GDCM decodes; GDCM aborts on some damaged streams.
 _APART = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 _MOST_BITS = 16  # of stored values that go through a table
 
@@ -50,19 +50,21 @@ class PixelFrames:
         dataset: The file, with a transfer syntax.
         path: Its path.
         count: Number of frames stated by its header.
-        whole: Whether all frames have to fit into memory at once.
+        whole: Whether all frames must fit into memory at once.
 
     Raises:
-        DataError: It has another kind of pixels, or claims too many of them.
+        DataError: Its photometric interpretation is not supported, or it claims too many pixels.
     """
 
     def __init__(self, dataset: Any, path: Path, count: int, *, whole: bool) -> None:
         self._dataset, self._path, self._count = dataset, path, count
         self._kind = str(dataset.get("PhotometricInterpretation", ""))
         if self._kind not in (*_GREY, *_COLOUR):
-            raise DataError(f"{path}: holds pictures of the kind {self._kind!r}; export it as grey or RGB")
+            raise DataError(f"{path}: has the photometric interpretation {self._kind!r}; export it as grey or RGB")
         if differs(dataset, "PixelValueTransformationSequence", "RescaleSlope"):
-            raise DataError(f"{path}: has another RescaleSlope in each frame; export it with one for all")
+            raise DataError(
+                f"{path}: has a different RescaleSlope in each frame; export it with one for all frames"
+            )
         sizes = (int(attribute_number(dataset, name) or 0) for name in ("Rows", "Columns", "BitsAllocated"))
         rows, columns, allocated = sizes
         check_size(path, (count if whole else 1, rows, columns), max(allocated // 8, 1))
@@ -94,7 +96,7 @@ class PixelFrames:
                 yield DecodedFrame(grey)
         except DataError:
             raise
-        except Exception as error:  # decoders have no common root of what they raise
+        except Exception as error:  # decoders raise exceptions without a common base
             said = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
                 f"{self._path}: cannot be decoded after {done} of {self._count} frames ({said[:200]}); {GET_AGAIN}"
@@ -135,7 +137,7 @@ def pixel_bytes(dataset: Any, path: Path) -> Iterator[tuple[Any, int]]:
     """Open the element PixelData without reading it.
 
     Yields:
-        A file at the first byte of the element, and the number of bytes that are there (at most, if undefined).
+        A file positioned at the first byte of the element, and the (largest possible) number of its bytes.
     """
     element = dataset.get_item("PixelData", keep_deferred=True)
     if element.value is not None:
@@ -154,24 +156,28 @@ def _decoder(uid: Any, path: Path) -> Any:
     try:
         decoder = get_decoder(uid)
     except NotImplementedError as error:
-        raise DataError(f"{path}: is encoded as {uid.name}, which is not read; export it uncompressed") from error
+        raise DataError(
+            f"{path}: is encoded as {uid.name}, which is not supported; export it uncompressed"
+        ) from error
     if not decoder.is_available:
         raise DataError(
-            f"{path}: is compressed as {uid.name}, and no decoder of it is installed: {install_hint('dicom')} "
+            f"{path}: is compressed as {uid.name}, for which no decoder is installed: {install_hint('dicom')} "
             "brings python-gdcm and pyjpegls"
         )
     return decoder
 
 
 def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[DecodedFrame]:
-    """Decode uncompressed frames one by one, as pydicom's own iterator miscounts YBR_FULL_422."""
+    """Decode uncompressed frames one by one; the iterator of pydicom miscounts YBR_FULL_422."""
     with pixel_bytes(dataset, path) as (file, there):
         one, vr = dataset.group_dataset(0x0028), dataset.get_item("PixelData", keep_deferred=True).VR
         samples, kind = int(attribute_number(dataset, "SamplesPerPixel") or 1), dataset.PhotometricInterpretation
         per_sample = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
         if kind == "YBR_FULL_422":
             if there >= 3 * per_sample * count:
-                warnings.warn("PhotometricInterpretation is YBR_FULL_422 but all samples are there", stacklevel=1)
+                warnings.warn(
+                    "PhotometricInterpretation is YBR_FULL_422, but the colours are not subsampled", stacklevel=1
+                )
                 kind = "YBR_FULL"
             else:
                 samples = 2
@@ -244,14 +250,14 @@ def _grey_values(
             return 255 - grey if inverted else grey
 
         return values, notes
-    every, window = _voi(_modality(np.arange(low, high + 1), dataset), dataset)  # each stored value once
+    every, window = _voi(_modality(np.arange(low, high + 1), dataset), dataset)  # a table of all stored values
     table, notes = to_grey(every.reshape(1, 1, -1), path, window=window, declared=limits)
     entries = 255 - table.ravel() if inverted else table.ravel()
     return lambda frame: entries[frame.astype(np.int64) - low], notes
 
 
 def _keep_stored_bits(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:
-    """Remove the bits that are not stored (overlays); return the values and the range that they can have."""
+    """Remove bits beyond BitsStored (overlays); return the values and their possible range."""
     allocated = 8 * stack.dtype.itemsize
     bits = min(int(attribute_number(dataset, "BitsStored") or allocated), allocated)
     high = int(attribute_number(dataset, "HighBit") or bits - 1)

@@ -1,4 +1,4 @@
-"""The frames of a file, decoded one by one: what each format provides, and the reading of all of them."""
+"""Frames of a file, decoded one by one: the interface of all formats, and a function that reads all frames."""
 
 from __future__ import annotations
 

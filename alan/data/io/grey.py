@@ -53,7 +53,7 @@ class GreyRange:
         self.fractions = False
 
     def add(self, frame: NDArray[Any]) -> None:
-        """Take a frame into account; values that are not finite stay in ``low`` and ``high``."""
+        """Take a frame into account; values that are not finite show in ``low`` and ``high``."""
         self.dtype = frame.dtype
         if frame.dtype.kind not in "biuf":
             return
@@ -108,9 +108,9 @@ def grey_mapping(
 
     The first rule that applies is used:
 
-    1. A window (VOI window of DICOM) is applied, unless it shows nothing.
-    2. Values from 0 to 255 are rounded. Exceptions are fewer than 8 declared bits, and fractions that never exceed
-       16 and would be black.
+    1. A window (VOI window of DICOM) is applied, unless no value lies in it.
+    2. Values from 0 to 255 are rounded, except values of fewer than 8 declared bits, and fractional values of at
+       most 16, which would be black.
     3. Fractions from 0 to 1 are multiplied by 255.
     4. The declared range (of the bits stored, of ``cal_min`` and ``cal_max`` of NIfTI) is stretched, unless the
        values fill less than a sixteenth of it.
@@ -133,7 +133,9 @@ def grey_mapping(
         raise DataError(f"{path}: holds {found.dtype} values; save it as grey values of one channel")
     low, high = found.low, found.high
     if not np.isfinite([low, high]).all():
-        raise DataError(f"{path}: holds grey values from {low:g} to {high:g}; write 0 where they are not finite")
+        raise DataError(
+            f"{path}: holds grey values from {low:g} to {high:g}; replace values that are not finite by 0"
+        )
     notes: list[str] = []
     if window is not None:
         ends = _bytes(np.array([low, high]), window.apply)
@@ -144,7 +146,7 @@ def grey_mapping(
                 every = np.arange(low, high + 1)
                 plain = np.array_equal(mapping(every), every)
             return mapping, () if plain else (f"grey values in the window {window.center:g} / {window.width:g}",)
-        notes.append(f"the window {window.center:g} / {window.width:g} shows nothing and is not applied")
+        notes.append(f"the window {window.center:g} / {window.width:g} shows no pixel and is not applied")
     shallow = declared is not None and declared[1] < 255
     if low > -0.5 and high < 255.5 and not shallow and not (found.fractions and high <= _DARK):
         if found.dtype == np.uint8:

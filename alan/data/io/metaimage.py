@@ -52,7 +52,7 @@ class _Header:
 
 
 def metaimage_layout(path: Path) -> PixelLayout:
-    """Read the header of a MetaImage file; the orientation is not used.
+    """Read the header of a MetaImage file; the orientation is ignored.
 
     Raises:
         DataError: The file is not a MetaImage, not a still or one sequence, or its pixels are outside its folder.
@@ -81,7 +81,7 @@ def metaimage_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]
     """
     header = _header(path)
     if not header.data.is_file():
-        raise DataError(f"{path}: its pixels, {header.data.name!r}, are missing; copy both files")
+        raise DataError(f"{path}: the file of its pixels, {header.data.name!r}, is missing; copy both files")
     layout, there = header.layout, header.data.stat().st_size
     offset = there - layout.n_bytes if header.offset is None else header.offset
     with header.data.open("rb") as file:
@@ -122,7 +122,7 @@ def _header(path: Path) -> _Header:
     if name.upper() == "LOCAL":
         return _Header(layout, path, end, compressed)
     if name.upper().startswith("LIST") or "%" in name:
-        raise DataError(f"{path}: holds its pixels in many files ({name!r}); save them as one")
+        raise DataError(f"{path}: holds its pixels in several files ({name!r}); save them as one")
     if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
         raise DataError(f"{path}: ElementDataFile is {name!r}: give a file in the same folder")
     return _Header(
@@ -140,7 +140,7 @@ def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
             break
         fields[name.strip()] = value.strip()
     if not fields:
-        raise DataError(f"{path}: is not a MetaImage file; check what wrote it")
+        raise DataError(f"{path}: is not a MetaImage file; check the program that wrote it")
     return fields
 
 

@@ -32,7 +32,7 @@ _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 
 def nifti_layout(path: Path) -> PixelLayout:
-    """Read the header of a NIfTI file; the affine is not used.
+    """Read the header of a NIfTI file; the affine is ignored.
 
     Raises:
         DataError: The file is not NIfTI, or not a still or one sequence.
@@ -79,23 +79,23 @@ def _open(path: Path) -> Iterator[IO[bytes] | InflatingStream]:
 
 def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
     """Return the layout of the pixels, the number of bytes before them, and how many of these are read."""
-    from nibabel import Nifti1Header, Nifti2Header  # half a second, which other formats need not wait for
+    from nibabel import Nifti1Header, Nifti2Header  # takes half a second, so other formats do not import it
 
     first = bytes(read_exactly(file, 4, path))
     sizes = {int.from_bytes(first, order) for order in ("little", "big")} & set(_SIZES)
     if not sizes:
-        raise DataError(f"{path}: is not a NIfTI file; check what wrote it")
+        raise DataError(f"{path}: is not a NIfTI file; check the program that wrote it")
     n_bytes = sizes.pop()
     block = first + bytes(read_exactly(file, n_bytes - 4, path))
     header: Any = (Nifti1Header if n_bytes == 348 else Nifti2Header)(binaryblock=block, check=False)  # type: ignore[no-untyped-call]
     if not bytes(header["magic"]).startswith(b"n+"):
-        raise DataError(f"{path}: has its pixels in another file; save it as one .nii file")
+        raise DataError(f"{path}: keeps its pixels in a second file; save it as one .nii file")
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf":
         raise DataError(f"{path}: holds {dtype} values; save it as grey values of one channel")
     count = int(header["dim"][0])
     if not 1 <= count <= 7:
-        raise DataError(f"{path}: claims {count} dimensions; check what wrote it")
+        raise DataError(f"{path}: claims {count} dimensions; check the program that wrote it")
     slope, intercept = header.get_slope_inter()
     plain = slope is None or (slope, intercept) == (1, 0)
     sizes_xyt = [int(size) for size in header["dim"][1 : count + 1]]
@@ -117,7 +117,7 @@ def _check_start(path: Path, offset: int, header: int, extra: int) -> None:
     """Refuse pixels that may begin after the header or after the four bytes that usually follow it."""
     if offset == header and extra:
         raise DataError(
-            f"{path}: does not state where its pixels begin, and holds {extra} bytes more than its header claims; "
+            f"{path}: does not state the offset of its pixels, and holds {extra} bytes beyond its header; "
             f"{GET_AGAIN}"
         )
 
@@ -128,7 +128,7 @@ def _offset(header: Any) -> int:
 
 
 def _spacing(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
-    """Return (row, column) in mm; many programs write sizes of 1 without a unit if they know none."""
+    """Return (row, column) in mm; many programs write sizes of 1 without a unit if the size is unknown."""
     column, row = (float(size) for size in header["pixdim"][1:3])
     if not (math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0):
         return None, ()
@@ -137,7 +137,7 @@ def _spacing(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
         return (row * _MM[unit], column * _MM[unit]), ()
     if row == column == 1:
         return None, ()
-    return (row, column), ("pixel size without a unit, taken as mm",)
+    return (row, column), ("pixel size without a unit, assumed to be in mm",)
 
 
 def _slice_mm(header: Any, sizes: list[int]) -> float | None:
@@ -155,6 +155,6 @@ def _seconds(header: Any, sizes: list[int]) -> float | None:
 
 
 def _grey_range(header: Any) -> tuple[float, float] | None:
-    """Return the range of grey values to show; many programs write 0 and 0."""
+    """Return the range of grey values to display; many programs write 0 and 0."""
     low, high = float(header["cal_min"]), float(header["cal_max"])
     return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None

@@ -55,8 +55,8 @@ class MaskPicture:
 def read_picture(path: str | os.PathLike[str]) -> ByteArray:
     """Read a still as grey values.
 
-    The still is turned as its EXIF orientation says, colour is reduced to luma (ITU-R 601), transparent pixels are
-    black, and more than 8 bits are brought to 0..255 (:func:`alan.data.io.grey.to_grey`).
+    The still is rotated according to its EXIF orientation, colour is reduced to luma (ITU-R 601), transparent
+    pixels are black, and more than 8 bits are brought to 0..255 (:func:`alan.data.io.grey.to_grey`).
 
     Args:
         path: The file.
@@ -90,7 +90,7 @@ class PageFrames:
 
     Args:
         paths: The file, or the files in the order of time.
-        whole: Whether all frames have to fit into memory at once.
+        whole: Whether all frames must fit into memory at once.
     """
 
     kind = "picture"
@@ -131,14 +131,15 @@ def count_pages(path: str | os.PathLike[str]) -> int:
 
 
 def read_mask(path: str | os.PathLike[str], *, opaque: bool = False) -> MaskPicture:
-    """Read the picture of a mask; it is turned as its EXIF orientation says.
+    """Read the picture of a mask; it is rotated according to its EXIF orientation.
 
     Args:
         path: The file.
         opaque: Ignore transparency; otherwise transparent pixels are 0 and black.
 
     Raises:
-        DataError: The file is missing, damaged or too large, has several pages, or is not a mask by its kind.
+        DataError: The file is missing, damaged or too large, has several pages, or is of a kind that masks do not
+            have.
     """
     with reading(path, "mask") as source:
         pages = list(_pages(source))
@@ -177,19 +178,19 @@ def colour_code(colours: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _length(image: Image.Image) -> int:
-    """Return the number of pages; the second picture of a JPEG file (MPO) is a preview or another view."""
+    """Return the number of pages; further pictures in a JPEG file (MPO) do not count."""
     return int(getattr(image, "n_frames", 1)) if image.format in ("GIF", "PNG", "TIFF", "WEBP") else 1
 
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[Image.Image]:
-    """Open a picture as a stream; given a name, Pillow maps the file and ignores the orientation of TIFF."""
+    """Open a picture as a stream; with a path, Pillow maps the file and ignores the orientation of TIFF."""
     with path.open("rb") as file:
         try:
             image = Image.open(file, formats=_FORMATS)
         except UnidentifiedImageError as error:
             raise DataError(
-                f"{path}: cannot be decoded: it is no picture, or one of an unusual depth; save it as PNG"
+                f"{path}: cannot be decoded: it is not a picture, or has an unusual depth; save it as PNG"
             ) from error
         with image:
             yield image
@@ -205,14 +206,14 @@ def _pages(path: Path, *, whole: bool = True) -> Iterator[Image.Image]:
             image.load()
             yield _upright(image)
         if isinstance(image, TiffImageFile) and image.tag_v2.next:
-            raise DataError(f"{path}: ends early, after {length} pages; {GET_AGAIN}")  # Pillow leaves the rest out
+            raise DataError(f"{path}: ends early, after {length} pages; {GET_AGAIN}")  # Pillow ignores the rest
     if image.format == "PNG":
         with _open(path) as image:
-            image.verify()  # the check sums, which decoding leaves out
+            image.verify()  # the check sums, which decoding does not verify
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Apply the orientation of a page, and invert 16 bits whose zero is white; Pillow inverts 8 bits only."""
+    """Apply the orientation, and invert 16-bit pages whose zero is white (Pillow inverts 8 bits only)."""
     page = upright_picture(image)
     if isinstance(image, TiffImageFile) and image.mode.startswith("I;16") and not image.tag_v2.get(PHOTOMETRIC, 1):
         return Image.fromarray(65535 - np.asarray(page).astype(np.uint16))

@@ -81,7 +81,7 @@ def frame_shape(sizes: Sequence[int], path: str | os.PathLike[str], itemsize: in
         (T, H, W).
 
     Raises:
-        DataError: The sizes are not those of a still or a sequence, or are too large.
+        DataError: The sizes do not describe a still or one sequence, or are too large.
     """
     claim = " x ".join(str(size) for size in sizes)
     if len(sizes) < 2 or sum(size > 1 for size in sizes[2:]) > 1 or any(size != 1 for size in sizes[4:]):
@@ -133,7 +133,7 @@ def check_end(file: Readable, path: str | os.PathLike[str]) -> int:
 def warn_of_extra(path: str | os.PathLike[str], extra: int) -> None:
     """Warn of bytes after the pixels, which may be frames that the header does not count."""
     if extra:
-        warnings.warn(f"{path}: {extra} bytes more than the header claims are not read", stacklevel=2)
+        warnings.warn(f"{path}: {extra} bytes beyond those that the header claims are not read", stacklevel=2)
 
 
 class InflatingStream:

@@ -39,7 +39,7 @@ class CineStream:
 
     Attributes:
         path: The file, or the first one of a series of stills.
-        n_frames: Number of frames T, which were all decoded once.
+        n_frames: Number of frames T; all of them have been decoded once.
         shape: (H, W) of a frame.
         header: What the file states beside its frames.
         samples: Some of the frames.
@@ -57,7 +57,7 @@ class CineStream:
         """Decode the frames (H, W) uint8.
 
         Raises:
-            DataError: The file has changed or cannot be decoded any more.
+            DataError: The file has changed or can no longer be decoded.
         """
         count = 0
         for frame in _decode(self._source):

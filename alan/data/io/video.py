@@ -45,8 +45,8 @@ _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 def read_video(path: str | os.PathLike[str]) -> Cine:
     """Decode the first video stream of an AVI, MP4, QuickTime, Matroska, WebM, MPEG or ASF file to grey.
 
-    Colour is reduced to luma, the display matrix is applied, and ``times`` are the presentation times. Whatever
-    codec the installed FFmpeg has is decoded; it opens no other file and no network.
+    Colour is reduced to luma, the display matrix is applied, and ``times`` are the presentation times. All codecs
+    of the installed FFmpeg are supported; no other file and no network address is opened.
 
     Args:
         path: The file.
@@ -65,7 +65,7 @@ class VideoFrames:
         path: The file.
         data: A transport stream, an MP4 file or a bare MPEG-2, H.264 or HEVC stream that is embedded in the file,
             such as DICOM; None if the file itself is the video.
-        whole: Whether all frames have to fit into memory at once.
+        whole: Whether all frames must fit into memory at once.
     """
 
     kind = "video"
@@ -82,7 +82,7 @@ class VideoFrames:
         log: list[Any] = []
         frames = self._decode()
         while True:
-            with _log_of_ffmpeg() as lines:  # per frame, since other threads and loops log too
+            with _log_of_ffmpeg() as lines:  # per frame, because other threads and loops log too
                 frame = next(frames, None)
             log += lines
             if frame is None:
@@ -101,14 +101,14 @@ class VideoFrames:
             n_bytes, source, formats = len(self._data), io.BytesIO(self._data), _STREAMS
             promised_bytes = n_bytes
         options = {"format_whitelist": formats, "protocol_whitelist": "file"}
-        converter = VideoReformatter()  # a frame of its own would start threads of its own
+        converter = VideoReformatter()  # one converter per frame would start threads for each
         matrix: bytes | None = None
         promised = hidden = 0
         self._stamps = []
         try:
             with av.open(source, options=options) as container:
                 if not container.streams.video:
-                    raise DataError(f"{path}: holds no video stream; give a video")
+                    raise DataError(f"{path}: has no video stream; give a video")
                 stream = container.streams.video[0]
                 stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
                 stream.codec_context.thread_count = 1  # FFmpeg's messages are collected by thread
@@ -165,16 +165,17 @@ def _words(error: Any) -> str:
 def _promised_frames(container: Any, stream: Any, path: Path, n_bytes: int) -> int:
     """Return the number of frames stated by the container, or 0 if it states none."""
     index = [entry for entry in stream.index_entries if entry.size]
-    if "mov" in container.format.name:  # the index is right where an edit list hides frames
+    if "mov" in container.format.name:  # the index is correct if an edit list hides frames
         check_complete(path, "bytes", max((entry.pos + entry.size for entry in index), default=0), n_bytes)
         return len(index) if stream.frames else 0
     stated: int = stream.frames
-    # A whole AVI file may hold fewer frames than it states, since it counts those that a recorder dropped.
+    # A complete AVI file may hold fewer frames than it states, because it also counts frames that a recorder
+    # dropped.
     return len(index) if stated and _is_whole_riff(path, n_bytes) else stated
 
 
 def _check_unstated(container: str, path: Path, n_bytes: int) -> None:
-    """Check a file whose container states neither frames nor bytes as far as that is possible, and warn of it."""
+    """Check, as far as possible, a file whose container states neither frames nor bytes, and warn about it."""
     if container == "mpegts" and all(n_bytes % size for size in _PACKETS):
         raise DataError(f"{path}: ends early, within a packet of {_PACKETS[0]} bytes; {GET_AGAIN}")
     if "mov" in container:
@@ -183,7 +184,7 @@ def _check_unstated(container: str, path: Path, n_bytes: int) -> None:
             if file.read()[4:8] == _LAST_BOX:
                 return
     warnings.warn(
-        "its container does not state how many frames it holds, so that missing ones at the end cannot be "
+        "its container does not state the number of frames, so missing frames at the end cannot be "
         "noticed; compare it with its source",
         stacklevel=2,
     )
@@ -210,10 +211,10 @@ def _promised_bytes(path: Path) -> int:
     for wanted in (_EBML, _SEGMENT):
         if int.from_bytes(start[at : at + 4]) != wanted or at + 12 > len(start):
             return 0
-        width = 9 - start[at + 4].bit_length()  # of the size that follows
+        width = 9 - start[at + 4].bit_length()  # of the following size
         size = int.from_bytes(start[at + 4 : at + 4 + width]) & (1 << 7 * width) - 1
         at += 4 + width + size
-    return 0 if size == (1 << 7 * width) - 1 else at  # all ones: the writer did not know
+    return 0 if size == (1 << 7 * width) - 1 else at  # all ones: unknown to the writer
 
 
 def _matrix(frame: Any) -> bytes | None:
@@ -230,7 +231,7 @@ def _times(
     if len(times) == 1:
         return np.zeros(1), rate, []
     if not (steps > 0).all():  # false for NaN too
-        return times_at(rate, len(times)), rate, ["time stamps do not increase, a constant rate is assumed"]
+        return times_at(rate, len(times)), rate, ["time stamps do not increase, so a constant rate is assumed"]
     notes, mean = [*variable_rate(times)], mean_frame_rate(times)
     return times - times[0], mean if notes else rate or mean, notes
 
@@ -240,7 +241,7 @@ def _log_of_ffmpeg() -> Iterator[list[Any]]:
     """Collect FFmpeg's error messages of this thread."""
     level, repeated = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # they are held back until the next message otherwise
+    av.logging.set_skip_repeated(False)  # repeated messages are otherwise held back
     try:
         with av.logging.Capture(local=True) as lines:
             yield lines
@@ -250,7 +251,7 @@ def _log_of_ffmpeg() -> Iterator[list[Any]]:
 
 
 def _report(log: list[Any], path: Path) -> None:
-    """Warn of FFmpeg's messages about a video that it decoded all the same."""
+    """Warn of FFmpeg's messages about a video that was decoded nevertheless."""
     lines = list(dict.fromkeys(f"{name}: {message.strip()}" for _, name, message in log))
     for words, problem in (("crc mismatch", "a check sum is wrong"), ("ended prematurely", "ends early")):
         if any(words in line.lower() for line in lines):

@@ -35,7 +35,7 @@ _TABLE, _ROBUST = "spacing.csv", (0.5, 99.5)
 
 @dataclass(frozen=True)
 class _Slice:
-    """Where a slice lies; ``position`` counts from 0 in a volume and is None in an HDF5 file of its own."""
+    """Location of a slice; ``position`` counts from 0 in a volume and is None for an HDF5 file of one slice."""
 
     image: Path
     label: Path | None

@@ -23,12 +23,12 @@ from alan.data.structures import masks_from_labels
 from alan.errors import DataError, ParameterError
 
 View = Literal["A2C", "A4C", "PLAX", "PSAX"]
-#: How files name a view. Only simulated archives have the parasternal ones.
+#: Names of views in file names. Only simulated archives have parasternal views.
 _CODES: Mapping[View, str] = {"A2C": "2CH", "A4C": "4CH", "PLAX": "PLAX", "PSAX": "PSAX"}
 _LISTS = {"train": "training", "val": "validation", "test": "testing"}
 _NUMBERS = {"EF": "EF", "LVef": "EF", "LVedv": "EDV", "LVesv": "ESV", "FrameRate": "fps"}
 _WORDS = ("Sex", "Age", "ImageQuality")
-#: Suffixes of the two releases, the first unpacked too, and how they name a sequence.
+#: Suffixes of the two releases (the first also unpacked), and their names of a sequence.
 _KINDS = ((".nii.gz", "half_sequence"), (".nii", "half_sequence"), (".mhd", "sequence"))
 
 
@@ -46,7 +46,7 @@ class _Files:
 
 @bounded
 class Camus(EchoDataset):
-    """CAMUS: the NIfTI release, the older MHD release, or whatever part of either exists.
+    """CAMUS: the NIfTI release, the older MHD release, or any part of either.
 
     **Format:** ``database_nifti/patientNNNN/patientNNNN_{2CH,4CH}_{ED,ES,half_sequence}[_gt].nii.gz`` with
     ``Info_{2CH,4CH}.cfg`` and ``database_split/subgroup_*.txt``; the older release has
@@ -94,7 +94,7 @@ class Camus(EchoDataset):
         contents = "database_nifti/patientNNNN or training/patientNNNN"
         super().__init__(root, contents)
         if not views:
-            raise ParameterError(f"views is empty, no view to read: choose from {', '.join(_CODES)}")
+            raise ParameterError(f"views is empty: choose from {', '.join(_CODES)}")
         folders = _patient_folders(self.root)
         if not folders:
             raise DataError(
@@ -147,16 +147,14 @@ class Camus(EchoDataset):
         maps, where = _place(files, labels, phases, len(frames))
         blank = [files.stem for labelled in maps if not labelled.any()]
         if blank:
-            self._note(
-                "label maps without a label", blank[0], f"{len(blank)} of {len(maps)}; export the labels again"
-            )
+            self._note("empty label maps", blank[0], f"{len(blank)} of {len(maps)}; export the labels again")
         masks: dict[str, BoolArray] = masks_from_labels(maps, self.structures) if len(maps) else {}
         return Sample(
             self.records[index], frames, spacing, masks, np.asarray(where, np.int64), phases["ED"], phases["ES"]
         )
 
     def _spacing(self, files: _Files, sizes: Sequence[Spacing | None]) -> Spacing | None:
-        """Pixel size of all pictures of a sample; None if they differ."""
+        """Find the pixel size of all pictures of a sample; None if they differ."""
         first = sizes[0]
         for name, size in zip(files.images, sizes, strict=True):
             if first is not None and size is not None and not np.allclose(size, first, rtol=1e-3):
@@ -169,13 +167,13 @@ class Camus(EchoDataset):
 
     @staticmethod
     def _phase(files: _Files, phase: str, frames: ByteArray) -> int | None:
-        """Frame of a phase in a sequence: from Info, otherwise where the still of that phase reappears."""
+        """Find the frame of a phase in a sequence: by Info, otherwise by equality with the still of the phase."""
         info = read_info(files.info)
         if phase in info:
             value = info_number(info, phase) or 0
             if value % 1 or not 1 <= value <= len(frames):
                 raise DataError(
-                    f"{files.stem}: Info says {phase}: {info[phase]!r}, the sequence has frames 1 to "
+                    f"{files.stem}: Info gives {phase}: {info[phase]!r}, but the sequence has frames 1 to "
                     f"{len(frames)}; correct Info, or remove its line"
                 )
             return int(value) - 1
@@ -189,7 +187,7 @@ class Camus(EchoDataset):
 def _place(
     files: _Files, labels: Mapping[str, ByteArray], phases: Mapping[str, int | None], length: int
 ) -> tuple[ByteArray, list[int]]:
-    """Label maps in order of time and the frames that they belong to."""
+    """Return label maps in temporal order with the frames to which they belong."""
     if "sequence" in labels:
         if len(labels["sequence"]) != length:
             raise DataError(
@@ -203,7 +201,7 @@ def _place(
 
 
 def _patient_folders(root: Path) -> dict[str, Path]:
-    """Patient to folder; NIfTI first, then the older release."""
+    """Map patients to folders, of the NIfTI release first, then of the older release."""
     for base in (root / "database_nifti", root):
         found = sorted(path for path in base.glob("patient*") if path.is_dir())
         if found:
@@ -217,7 +215,7 @@ def _patient_folders(root: Path) -> dict[str, Path]:
 
 
 def _find(folder: Path, code: str, sequences: bool) -> _Files:
-    """Find the files of one view; a sequence comes before stills."""
+    """Find the files of one view; a sequence is preferred to stills."""
     stem = f"{folder.name}_{code}"
     wanted = ("sequence", "ED", "ES") if sequences else ("ED", "ES")
     images, labels = ({key: _file(folder, stem, key, end) for key in wanted} for end in ("", "_gt"))
@@ -255,7 +253,7 @@ def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
 def _splits(
     root: Path, folders: Mapping[str, Path], split: str | os.PathLike[str] | Mapping[str, Any] | None
 ) -> dict[str, str]:
-    """Patient to split, ``""`` for none."""
+    """Map patients to splits, ``""`` for none."""
     if split is not None and (isinstance(split, Mapping) or str(split) != "official"):
         return resolve_splits(folders, split)
     if not all(path.parent.name in ("training", "testing") for path in folders.values()):
@@ -264,7 +262,7 @@ def _splits(
 
 
 def _official(root: Path, folders: Mapping[str, Path], *, required: bool) -> dict[str, str]:
-    """Splits from ``database_split``, which is in the same folder as ``database_nifti``."""
+    """Read the splits from ``database_split``, beside ``database_nifti``."""
     bases = [root, root.parent] if root.name == "database_nifti" else [root]
     names: dict[str, list[str]] = {}
     for split, word in _LISTS.items():

@@ -17,7 +17,7 @@ _AGAIN = "get the file again from its source, or remove it"
 
 
 class Problem(NamedTuple):
-    """Something that is wrong with an archive.
+    """A problem of an archive.
 
     Attributes:
         file: The file or sample, relative to the root; ``""`` for the archive as a whole.
@@ -42,7 +42,7 @@ def check_archive(
         **options: Options of the reader.
 
     Returns:
-        problems: Problems found, each once, in the order in which they were found.
+        problems: Distinct problems in the order of detection.
         samples: Number of samples that were read.
 
     Raises:
@@ -80,7 +80,7 @@ def _samples(dataset: EchoDataset, progress: bool) -> list[Problem]:
 
 
 def _problem(file: str, text: str) -> Problem:
-    """Split a message into the problem and the remedy, which comes last in all messages."""
+    """Split a message into the problem and the remedy, which all messages end with."""
     reason, separator, remedy = text.rpartition("; ")
     if not separator:
         reason, separator, remedy = text.rpartition(": ")

@@ -1,4 +1,4 @@
-"""Class lists of your own: names of classes, their ids or colours in a mask, and masks by name."""
+"""User-defined class lists: names of classes, their ids or colours in a mask, and masks by name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class ClassList:
-    """The classes of a data set, and how a mask shows them.
+    """Classes of a data set, and their ids or colours in a mask.
 
     Attributes:
         names: The classes without background, in the order of the list.
@@ -55,8 +55,8 @@ class ClassList:
             Name to (H, W) bool, every class of the list; the masks are disjoint.
 
         Raises:
-            DataError: A value is not in the list, a colour mask and a list without colours, or a palette whose
-                indices and whose grey values are both ids of the list and differ.
+            DataError: A value is not in the list, a colour mask is read with a list without colours, or the
+                indices and the grey values of a palette are both ids of the list and differ.
         """
         codes, coloured = self._codes(picture, path)
         known = self.colours if coloured else self.ids
@@ -71,7 +71,7 @@ class ClassList:
         return {name: codes == known[name] for name in self.names}
 
     def _codes(self, picture: MaskPicture, path: Path) -> tuple[NDArray[np.int64], bool]:
-        """Ids or colour codes of the pixels, and whether they are those of colours."""
+        """Return ids or colour codes of the pixels, and whether they are colour codes."""
         if picture.palette is not None and self.colours:
             return picture.palette, True
         if picture.palette is not None:
@@ -93,7 +93,7 @@ class ClassList:
         return picture.codes, picture.coloured
 
     def _remedy(self, codes: NDArray[np.int64], coloured: bool, *, palette: bool) -> str:
-        """Remedy for unknown values, if there is one."""
+        """Return the remedy for unknown values, if there is one."""
         if palette and coloured:
             return "; to read the indices of palettes as ids, remove the colours from the class list"
         if not coloured and len(self.names) == 1 and set(np.unique(codes)) == {0, 255}:
@@ -136,13 +136,15 @@ def read_classes(path: str | os.PathLike[str]) -> ClassList:
             )
         ids[_BACKGROUND] = 0
     if len(ids) == 1:
-        raise DataError(f"{source}: lists no class but background")
+        raise DataError(f"{source}: lists no class except background")
     colours = {name: code for name, code in given.items() if code is not None}
     if colours:
         colours.setdefault(_BACKGROUND, 0)
         without = [name for name in ids if name not in colours]
         if without:
-            raise DataError(f"{source}: class {without[0]!r} has no colour but others have: give all of them one")
+            raise DataError(
+                f"{source}: class {without[0]!r} has no colour, but others have one: give every class a colour"
+            )
         _refuse_repeats([_hex(code) for code in colours.values()], "colour", source)
     return ClassList(tuple(name for name in given if name != _BACKGROUND), ids, colours)
 
@@ -198,7 +200,7 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
 
 
 def _foreground_first(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Background last, so that entries without ids count from 1."""
+    """Put the background last, so that entries without ids count from 1."""
     return sorted(entries, key=lambda entry: entry.get("name") == _BACKGROUND)
 
 
@@ -207,7 +209,7 @@ def _empty(value: Any) -> bool:
 
 
 def _colour(value: Any, path: Path) -> int | None:
-    """Code of a colour, None if none is given."""
+    """Return the code of a colour; None if no colour is given."""
     if _empty(value):
         return None
     parts: Any = value
@@ -226,7 +228,7 @@ def _colour(value: Any, path: Path) -> int | None:
 
 
 def _grey(colours: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Grey values of colour codes; None if a colour is not grey."""
+    """Return the grey values of colour codes; None if a colour is not grey."""
     values = colours & 255
     return values if np.array_equal(colours, values * 0x010101) else None
 

@@ -20,7 +20,7 @@ from alan.errors import DataError
 from alan.files import read_json
 
 Polygon = NDArray[np.float64]
-#: Class and outlines (P, 2) of x and y of each annotation of a picture, in the order of the file.
+#: Class and outlines (P, 2) of x and y of each annotation of a picture, in file order.
 Annotations = Sequence[tuple[str, Sequence[Polygon]]]
 _FILLED = "COCO joins the polygons of an annotation, so a hole is filled: annotate it as a class of its own"
 _ORDER = "later annotations cover earlier ones: list outer outlines before inner ones"
@@ -31,8 +31,8 @@ class Coco(PictureDataset[Annotations]):
     """Pictures and polygons of a COCO instances file; its categories are the structures.
 
     **Format:** a JSON file with ``images``, ``annotations`` and ``categories``; pictures in ``root`` or
-    ``root/images`` under the names of the file. A path of another computer, as annotation tools write it, is
-    looked for by its last part.
+    ``root/images`` under the names of the file. Of a path on another computer, as annotation tools write it, the
+    last part is used.
 
     **Size and licence:** those of the data in it.
 
@@ -47,7 +47,7 @@ class Coco(PictureDataset[Annotations]):
         root: Folder of the data set.
         annotations: The instances file, absolute or relative to ``root``. Default: the only JSON file in
             ``root`` or ``root/annotations``.
-        unlabelled: Whether pictures may be without an annotation; otherwise they are an error.
+        unlabelled: Whether pictures without an annotation are allowed; otherwise they are an error.
         patient: Rule that reads the patient from a name, as :class:`alan.data.FrameFolder` takes it.
         split: Split to patients or to a fraction of them, or a YAML or JSON file of that.
         seed: Seed of the draw if ``split`` gives fractions.
@@ -146,7 +146,7 @@ def polygon_mask(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
         shape: (H, W).
 
     Returns:
-        (H, W) bool; what lies outside the picture is cut off.
+        (H, W) bool; parts outside the picture are cut off.
     """
     mask: BoolArray = polygon2mask(shape, outline[:, ::-1] - 0.5)  # type: ignore[no-untyped-call]
     return mask
@@ -160,7 +160,7 @@ def _union(parts: Sequence[Polygon], shape: tuple[int, int]) -> BoolArray:
 
 
 def _each(parts: Sequence[Polygon]) -> Iterator[list[Polygon]]:
-    """Each polygon, with the others behind it."""
+    """Yield each polygon, followed by the others."""
     for place in range(len(parts)):
         yield [parts[place], *parts[:place], *parts[place + 1 :]]
 
@@ -171,7 +171,7 @@ def _is_inside(part: Polygon, others: Sequence[Polygon], shape: tuple[int, int])
 
 
 def _outlines(content: Any, categories: Mapping[int, str], path: Path) -> dict[Any, Annotations]:
-    """Image id to its annotations, in the order of the file."""
+    """Map image ids to their annotations, in file order."""
     outlines: dict[Any, list[tuple[str, Sequence[Polygon]]]] = defaultdict(list)
     for entry in entries(content, "annotations", path):
         where = f"{path}: annotation {entry.get('id')!r}"

@@ -41,17 +41,17 @@ class EchoNetDynamic(EchoDataset):
     **Citation:** Ouyang et al., "Video-based AI for beat-to-beat assessment of cardiac function", Nature 580
     (2020).
 
-    One video is one patient, the view is A4C, pixel sizes are unknown. Exactly the traced frames have masks; of
-    these the largest LV is ED and the smallest is ES (the earlier of two equal ones is ED). A video with one
-    traced frame has neither; a video without tracings is kept without masks. The columns EF, ESV, EDV, FPS and
-    NumberOfFrames may be missing. Skipped, counted and warned of are rows without a video, videos without a
-    row, and tracings that belong to no frame.
+    One video is one patient, the view is A4C, pixel sizes are unknown. Only traced frames have masks; the one
+    with the largest LV is ED and that with the smallest is ES (of two equal ones, the earlier is ED). A video with
+    one traced frame has neither phase; a video without tracings is kept without masks. The columns EF, ESV, EDV,
+    FPS and NumberOfFrames may be missing. Rows without a video, videos without a row, and tracings that belong to
+    no frame are skipped and counted, with a warning.
 
     Args:
         root: Folder of the release.
         split: Split to patients or to a fraction of them, or a YAML or JSON file of that. If the list numbers
             folds in place of splits, as in EchoNet-Pediatric, split to folds: ``{"train": "0-7", "val": 8,
-            "test": 9}``. Default: the column Split of the list; folds are no split.
+            "test": 9}``. Default: the column Split of the list; folds give no split.
         seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:
@@ -106,12 +106,12 @@ class EchoNetDynamic(EchoDataset):
         self._set_records(records, files, {}, [table, self.root / _TRACINGS])
 
     def _read_tracings(self) -> dict[str, dict[int, NDArray[np.float64]]]:
-        """Video to frame to its lines (n, 4) or points (n, 2), in the order of the file."""
+        """Read, by video and frame, the lines (n, 4) or points (n, 2) in file order."""
         path = self.root / _TRACINGS
         rows = read_rows(path, ("FileName", "Frame"), (*_LINES, *_POINTS))
         columns = _POINTS if rows and set(_POINTS) <= set(rows[0]) else _LINES
         if rows and not set(columns) <= set(rows[0]):
-            read_rows(path, ("FileName", "Frame", *_LINES))  # says which column is missing
+            read_rows(path, ("FileName", "Frame", *_LINES))  # names the missing column
         numbers = {text: _frame(text) for text in {row["Frame"] for row in rows}}
         unknown = [f"{row['FileName']} frame {row['Frame']!r}" for row in rows if numbers[row["Frame"]] is None]
         self._skip("tracings without a frame", sorted(set(unknown)), "give the number of the frame, from 0")
@@ -142,7 +142,7 @@ class EchoNetDynamic(EchoDataset):
         promised = self._promised[record.id]
         if promised is not None and length < promised:
             raise DataError(
-                f"{path}: has {length} frames but {_LIST} says {promised:g}; get the video again, or "
+                f"{path}: has {length} frames, but {_LIST} states {promised:g}; get the video again, or "
                 "correct the list"
             )
         self._skip_beyond(record.id, length)
@@ -173,7 +173,7 @@ class EchoNetDynamic(EchoDataset):
 
 
 def _find_videos(folder: Path) -> dict[str, Path]:
-    """Name without suffix to the video."""
+    """Map names without suffix to videos."""
     videos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.suffix.lower() == ".avi" and path.name[0] != ".":
@@ -185,7 +185,7 @@ def _find_videos(folder: Path) -> dict[str, Path]:
 
 
 def _stem(name: str) -> str:
-    """Name of a video without its folder, which may be one of Windows, and without its suffix."""
+    """Remove the folder, possibly of Windows, and the suffix from the name of a video."""
     last = unicodedata.normalize("NFC", PureWindowsPath(name).name)
     return last[: -len(".avi")] if last.lower().endswith(".avi") else last
 
@@ -207,7 +207,7 @@ def _splits(
     split: str | os.PathLike[str] | Mapping[str, Any] | None,
     seed: int,
 ) -> dict[str, str]:
-    """Video to split, ``""`` for none."""
+    """Map videos to splits, ``""`` for none."""
     if split is None:
         return {name: _split(row["Split"], name) for name, row in rows}
     mapping = split if isinstance(split, Mapping) else read_split(split)
@@ -228,7 +228,7 @@ def _split(word: str, name: str) -> str:
 
 
 def _frame(text: str) -> int | None:
-    """Number of a frame; None for text such as ``No Systolic``."""
+    """Parse the number of a frame; None for text such as ``No Systolic``."""
     try:
         return int(float(text)) if float(text).is_integer() else None
     except (ValueError, OverflowError):

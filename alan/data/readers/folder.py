@@ -18,7 +18,7 @@ from alan.errors import DataError
 from alan.files import files_below
 
 _LISTS = ("classes.yaml", "classes.yml", "classes.json", "classes.csv")
-#: What may follow the name of a picture in that of its mask.
+#: Suffixes that the name of a mask may add to that of its picture.
 _ENDS = re.compile(r"[_-](gt|masks?|labels?|seg|segmentation)$", re.IGNORECASE)
 _SYSTEM = ("thumbs.db", "desktop.ini")
 
@@ -27,11 +27,11 @@ _SYSTEM = ("thumbs.db", "desktop.ini")
 class FrameFolder(PictureDataset[Path]):
     """A folder of pictures with masks.
 
-    **Format:** pictures in ``images``, masks in ``masks``, a class list ``classes.yaml``; optional are
-    ``patients.csv`` and the ``manifest.csv`` of ``alan frames``. Pictures may lie in folders in ``images``, and
+    **Format:** pictures in ``images``, masks in ``masks``, a class list ``classes.yaml``; ``patients.csv``
+    and the ``manifest.csv`` of ``alan frames`` are optional. Pictures may lie in folders in ``images``, and
     linked folders are followed; the names of folders become a part of the id. A mask has the name of its picture
     (``images/p1_03.jpg``, ``masks/p1_03.png`` or ``masks/p1_03_mask.png``). It is a grey or palette picture of
-    class ids, or a picture in the colours of the list; if the list has colours, they decide about palettes too.
+    class ids, or a picture in the colours of the list; if the list has colours, palettes are read by colour too.
 
     **Size, licence and citation:** those of the data in it.
 
@@ -42,7 +42,7 @@ class FrameFolder(PictureDataset[Path]):
         root: The folder.
         classes: The class list (:func:`alan.data.readers.classes.read_classes`), absolute or relative to ``root``.
             Default: the file ``classes.yaml``, ``.yml``, ``.json`` or ``.csv`` in ``root``.
-        unlabelled: Whether pictures may be without a mask; otherwise they are an error.
+        unlabelled: Whether pictures without a mask are allowed; otherwise they are an error.
         patient: Rule that reads the patient from a name; without it and without ``patients.csv`` and pseudonyms in
             the manifest, the part before the first ``_`` is the patient
             (:func:`alan.data.readers.patients.identify`).
@@ -70,7 +70,7 @@ class FrameFolder(PictureDataset[Path]):
     ) -> None:
         super().__init__(root, "images/, masks/ and classes.yaml")
         images, strangers = self._list("images", PICTURES)
-        self._skip("files in images/ that are no pictures", strangers, f"pictures are {', '.join(PICTURES)}")
+        self._skip("files in images/ that are not pictures", strangers, f"pictures are {', '.join(PICTURES)}")
         if not images:
             remedy = "extract some from cine loops with `alan frames`"
             if any(path.suffix.lower() in PICTURES for path in self.root.iterdir()):
@@ -82,7 +82,7 @@ class FrameFolder(PictureDataset[Path]):
                 raise DataError(f"{path}: looks like the mask of {picture.name}: move it to masks/, or rename it")
         found, strangers = self._list("masks", MASKS)
         reason = f"masks are {', '.join(MASKS)}; JPEG changes the ids of classes: save masks as PNG"
-        self._skip("files in masks/ that are no masks", strangers, reason)
+        self._skip("files in masks/ that are not masks", strangers, reason)
         masks = self._by_picture(images, found)
         self._classes = self._class_list(classes, needed=bool(masks))
         self.structures = self._classes.names
@@ -101,10 +101,10 @@ class FrameFolder(PictureDataset[Path]):
         )
 
     def _list(self, part: str, suffixes: tuple[str, ...]) -> tuple[dict[str, Path], list[str]]:
-        """Id to file of the pictures in a folder, and the names of its other files."""
+        """Map ids to the pictures in a folder, and list the names of its other files."""
         folder = self.root / part
         if (folder / part).is_dir() and not any(path.is_file() for path in folder.iterdir()):
-            folder /= part  # packed with its folder
+            folder /= part  # an archive packed together with its folder
         found: dict[str, Path] = {}
         strangers = []
         for path in files_below(folder):
@@ -119,7 +119,7 @@ class FrameFolder(PictureDataset[Path]):
         return found, strangers
 
     def _by_picture(self, images: Mapping[str, Path], found: Mapping[str, Path]) -> dict[str, Path]:
-        """Id of a picture to its mask; the name of a mask may end with ``_mask``, ``_gt`` or the like."""
+        """Map ids of pictures to masks; the name of a mask may end with ``_mask``, ``_gt`` or similar."""
         masks: dict[str, Path] = {}
         alone = []
         for name, path in found.items():
@@ -130,7 +130,7 @@ class FrameFolder(PictureDataset[Path]):
                 masks[of] = path
             else:
                 alone.append(self._relative(path))
-        self._skip("masks without an image", alone, "a mask has the name of its picture, or that and _mask")
+        self._skip("masks without an image", alone, "name a mask like its picture, with or without _mask")
         return masks
 
     def _class_list(self, classes: str | os.PathLike[str] | None, *, needed: bool) -> ClassList:

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 MANIFEST = "manifest.csv"
 #: Columns that every manifest has. The last two are the size of a pixel.
 REQUIRED = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
-#: Size (height, width) of the still in pixels, which its pixel size holds for, and the patient's pseudonym.
+#: Size (height, width) of the still in pixels to which its pixel size applies, and the pseudonym of the patient.
 OPTIONAL = ("height", "width", "patient")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 _WORDS = ("source", "patient")
@@ -30,10 +30,10 @@ def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
         path: The file.
 
     Returns:
-        Id of each still to its facts, by the names of the columns, without empty cells; empty if there is no file.
+        Id of each still to its cells by column, without empty ones; empty if there is no file.
 
     Raises:
-        DataError: The table lacks a column, or a number is none.
+        DataError: The table lacks a column, or a cell is not a number.
     """
     if not path.is_file():
         return {}

@@ -44,8 +44,8 @@ def identify(
 
     The patient comes from ``root/patients.csv`` if it exists, otherwise from the rule, otherwise from the manifest
     of ``alan frames`` (the pseudonym of the patient in a DICOM header), otherwise it is the part of the id before
-    the first ``_``. If the last makes every picture a patient of its own, a warning says so, because pictures
-    of one patient could then be in different splits.
+    the first ``_``. A warning is given if the last rule makes every picture a separate patient, because
+    pictures of one patient could then be in different splits.
 
     Args:
         root: Folder of the data set. Its ``patients.csv`` has the columns ``file`` (with or without suffix) and
@@ -72,7 +72,7 @@ def identify(
         return []
     table, known = root / TABLE, attributes or {}
     if table.is_file() and patient is not None:
-        raise ParameterError(f"{table} and patient={patient!r} both identify the patients: keep one")
+        raise ParameterError(f"{table} and patient={patient!r} both identify the patients: keep one of them")
     if table.is_file():
         facts = _by_table(table, ids)
     elif patient is not None:
@@ -92,7 +92,7 @@ def identify(
 
 
 def _by_name(ids: Sequence[str], known: Mapping[str, Mapping[str, float | int | str]]) -> list[dict[str, str]]:
-    """Patients by the pseudonyms of the manifest, otherwise by the part of the name before the first ``_``."""
+    """Identify patients by the pseudonyms of the manifest, otherwise by the name up to the first ``_``."""
     keys = [str(known.get(name, {}).get("patient", "")) for name in ids]
     patients = [key or name.partition("_")[0] or name for key, name in zip(keys, ids, strict=True)]
     if not any(keys) and len(ids) > 1 and (n := len(set(patients))) in (1, len(ids)):
@@ -121,7 +121,7 @@ def _by_table(path: Path, ids: Sequence[str]) -> list[dict[str, str]]:
     for name in ids:
         found = named.get(name)
         if not found or not found[0]["patient"]:
-            raise DataError(f"{path}: says no patient for {name!r}: add a row, or remove the picture")
+            raise DataError(f"{path}: has no row for {name!r}: add one, or remove the picture")
         if any(fact != found[0] for fact in found):
             raise DataError(f"{path}: has two different rows for {name!r}: keep one")
     return [named[name][0] for name in ids]

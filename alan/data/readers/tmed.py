@@ -37,15 +37,15 @@ class Tmed2(EchoDataset):
     DataPerf workshop at ICML 2022.
 
     Images whose view label is none of PLAX, PSAX, A4C and A2C (such as ``A4CorA2CorOther``) have the view
-    ``""``. Rows without an image, or with another kind of name, are skipped, counted and warned of. Pixel sizes
+    ``""``. Rows without an image, or with a malformed name, are skipped and counted, with a warning. Pixel sizes
     are unknown.
 
     Args:
         root: Folder of the release.
         split: ``study`` takes ``view_classifier_split`` of the table and refuses it if a patient or study is in
-            two splits; words other than train, val and test mean no split. ``published`` takes views and splits
-            from the image-wise list behind Table 3 of the ALAN paper, **which leaks**: the data set warns and
-            says so in ``leaks``. The paper tests on its ``val``, which becomes ``test`` here.
+            two splits; other words than train, val and test give no split. ``published`` takes views and splits
+            from the image-wise list behind Table 3 of the ALAN paper, **which leaks**: a warning is given and
+            recorded in ``leaks``. The paper tests on its ``val``, which becomes ``test`` here.
         labels: The table, absolute or relative to ``root``. Default: the only CSV file in ``root`` or in a folder
             directly in it that has the columns.
         published_list: The published list (``Name;Class;Type``), needed for ``split="published"`` only. It is
@@ -124,7 +124,7 @@ class Tmed2(EchoDataset):
 
 
 def _find_table(root: Path, required: Sequence[str]) -> Path:
-    """Find the one CSV file with the columns; a single file is taken in any case, to say what it lacks."""
+    """Find the CSV file with the columns; a single file is always taken, to name what it lacks."""
     candidates = sorted([*root.glob("*.csv"), *root.glob("*/*.csv")])
     if not candidates:
         raise DataError(f"{root}: no CSV file with the columns {', '.join(required)}; give its path as 'labels'")
@@ -149,7 +149,7 @@ def _has_columns(path: Path, required: Sequence[str]) -> bool:
 
 
 def _read_published(path: Path) -> dict[str, tuple[str, str]]:
-    """File name to (view, split); of several lines of a file the first counts."""
+    """Map file names to (view, split); the first line of a file counts."""
     splits = {"train": "train", "val": "test"}
     published: dict[str, tuple[str, str]] = {}
     for row in read_rows(path, ("Name", "Class", "Type")):

@@ -1,4 +1,4 @@
-"""The frames of one sequence of a frame store, as those of a file."""
+"""Frames of one sequence of a frame store, with the interface of a file."""
 
 from __future__ import annotations
 

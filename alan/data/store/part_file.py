@@ -2,7 +2,7 @@
 
 HDF5 has no journal: a file whose writer is killed may be lost entirely. Decoded samples are therefore first
 appended to this log, one record per sample in the order of the archive, and copied into the frame store at the
-end. A record that was cut off lacks its end and is dropped; everything before it is kept.
+end. A truncated record at the end is dropped; everything before it is kept.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ _END = b"\n"
 
 @dataclass(frozen=True)
 class Entry:
-    """The result of decoding one sample of the archive.
+    """Result of decoding one sample of the archive.
 
     Attributes:
         sequence: Fields of a stored sequence that do not depend on its place, with ``ed`` and ``es`` counted from
             its first frame; None if the sample was skipped.
         labels: (M,) annotated frames, counted from the first frame.
-        failures: (file, reason, kind) of all that could not be used; the last one says why a sample was skipped.
+        failures: (file, reason, kind) of everything that could not be used; the last one is the reason why a
+            sample was skipped.
     """
 
     sequence: Mapping[str, Any] | None
@@ -85,7 +86,7 @@ class PartFile:
             raise
 
     def append(self, entry: Entry, arrays: Arrays | None) -> None:
-        """Add a sample; afterwards the file holds all of it or nothing of it.
+        """Add a sample completely or not at all.
 
         Raises:
             DataError: No space is left; the samples before this one are kept.
@@ -99,7 +100,7 @@ class PartFile:
         self._places.append((place, shapes))
 
     def __iter__(self) -> Iterator[tuple[Entry, Arrays]]:
-        """The samples that were not skipped, with their pixels, one at a time."""
+        """Yield the samples that were not skipped, with their pixels."""
         for entry, (place, shapes) in zip(self.entries, self._places, strict=True):
             if entry.sequence is not None:
                 yield entry, Arrays(*self._load(place, shapes))
@@ -120,7 +121,7 @@ class PartFile:
         self.path.unlink(missing_ok=True)
 
     def _scan(self, key: dict[str, Any]) -> int:
-        """Read the heads of all whole records; return the place where the last one ends."""
+        """Read the headers of all complete records; return the position at which the last one ends."""
         end = 0
         with open(self._fd, "rb", closefd=False) as handle:
             size = os.fstat(self._fd).st_size
@@ -132,7 +133,7 @@ class PartFile:
                 raise DataError(f"{self.path}: not a file of `alan prepare`; move it away and run again")
             if head["key"] != json.loads(json.dumps(key)):
                 raise DataError(
-                    f"{self.path}: begun for {describe_key(head['key'])}, now asked for {describe_key(key)}; "
+                    f"{self.path}: was begun for {describe_key(head['key'])}, not for {describe_key(key)}; "
                     "finish the first, delete the file, or write to another path"
                 )
             end = handle.tell()
@@ -184,11 +185,12 @@ class PartFile:
 def describe_key(key: Mapping[str, Any]) -> str:
     """Describe a key in a few words, for error messages."""
     settings = ", ".join(f"{name}={value}" for name, value in key.get("preprocessing", {}).items())
-    return f"{key.get('dataset')} {str(key.get('data'))[:12]} ({settings}, {key.get('frames')} frames)"
+    sector = ", sector" if key.get("sector") else ""
+    return f"{key.get('dataset')} {str(key.get('data'))[:12]} ({settings}, {key.get('frames')} frames{sector})"
 
 
 def _record(line: bytes) -> tuple[Entry, list[list[int]]] | None:
-    """Entry and shapes of its arrays; None if the head of the record is damaged."""
+    """Parse the entry and the shapes of its arrays; None if the header of the record is damaged."""
     head = _parse(line)
     try:
         if head is None:

@@ -1,4 +1,4 @@
-"""Reader of frame stores: one HDF5 file with all that training and evaluation need of an archive."""
+"""Reader of frame stores: one HDF5 file with everything that training and evaluation need from an archive."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 #: Name and version of the file format; a reader refuses any other.
 SCHEMA = "alan-frames/2"
-#: Most pixels of a mask at the resolution of the archive.
+#: Largest number of pixels of a mask at the resolution of the archive.
 _MOST = 2**28
 
 
@@ -66,7 +66,7 @@ class StoredSequence:
     attributes: Mapping[str, float | int | str]
 
 
-#: The columns of the group ``sequences``: every field of a sequence but its index.
+#: Columns of the group ``sequences``: every field of a sequence except its index.
 COLUMNS = tuple(field.name for field in fields(StoredSequence) if field.name != "index")
 
 
@@ -74,8 +74,8 @@ class FrameStore:
     """Reader of a frame store.
 
     The table of sequences is read at once. The frames stay on disk: the file is mapped into memory on the first
-    read, and HDF5 tells where each frame lies in it, so that reading is copying. No HDF5 handle is kept open, so
-    that a store may be forked or pickled into the workers of a loader.
+    read, at the offsets that HDF5 reports, so that reading is copying. No HDF5 handle is kept open, so
+    a store can be forked or pickled into the workers of a loader.
 
     Args:
         path: A file written by :func:`alan.data.prepare`.
@@ -137,7 +137,7 @@ class FrameStore:
             raise ValueError("sequences and frames do not agree")
 
     def _check_sizes(self, file: Any, table: Mapping[str, Any]) -> tuple[int, int]:
-        """Number of frames and their side, after a comparison of all sizes with that of the file."""
+        """Return the number of frames and their side, after all sizes were compared with that of the file."""
         frames, maps, bound = file["frames"], file["labels/maps"], self.path.stat().st_size
         count, size, width = (int(n) for n in frames.shape)
         tables = [*table.values(), file["labels/frame"]]
@@ -229,7 +229,7 @@ class FrameStore:
             ParameterError: The name of the split, of a view or of a phase is unknown.
             DataError: No annotated frame is left.
         """
-        import pandas as pd  # takes a third of a second, for which verbs that read pictures need not wait
+        import pandas as pd  # takes a third of a second, so verbs that read pictures do not import it
 
         for phase in phases or ():
             if phase not in ("", "ED", "ES"):

@@ -53,8 +53,8 @@ def prepare(
     """Decode every sample of an archive and write a frame store.
 
     Decoded samples are kept in ``<out>.part`` until the store is complete: when a killed run is repeated, it
-    continues after the last whole sample. The store is written at the end and then renamed, so that it is whole or
-    absent; at that moment the disk holds everything twice. Samples that cannot be used are skipped and
+    continues after the last complete sample. The store is written at the end and then renamed, so that it is
+    complete or absent; at that point the disk holds everything twice. Samples that cannot be used are skipped and
     listed in ``failures.csv`` in the folder of the store. If ``out`` was made from the same archive with the same
     settings, it is opened at once.
 
@@ -68,7 +68,7 @@ def prepare(
         workers: Number of processes that decode; 0 decodes in this process; None takes one per core, at most 4.
         progress: Whether to show a progress bar.
         overwrite: Whether to replace a store, or unfinished work, that was made with other settings.
-        strict: Whether to raise an error at the end if anything was skipped; the store is written all the same.
+        strict: Whether to raise an error at the end if anything was skipped; the store is written nevertheless.
 
     Returns:
         The store, opened.
@@ -109,7 +109,7 @@ def _prepare(decoder: _Decoder, target: Path, *, workers: int | None, progress: 
     part_path = target.with_name(f"{target.name}.part")
     if target.exists() and not overwrite:
         _check_same(target, key)
-        part_path.unlink(missing_ok=True)  # of a run that was killed when the store was complete
+        part_path.unlink(missing_ok=True)  # left by a run that was killed after the store was complete
         return
     _check(dataset)
     before = list(dataset.failures)
@@ -128,7 +128,7 @@ def _prepare(decoder: _Decoder, target: Path, *, workers: int | None, progress: 
         dropped = [": ".join(entry.failures[-1][:2]) for entry in part.entries if entry.sequence is None]
         if len(dropped) == len(part.entries):
             part.remove()
-            raise DataError(f"{dataset.name}: none of {len(dropped)} samples is left; the first: {dropped[0]}")
+            raise DataError(f"{dataset.name}: none of {len(dropped)} samples can be used; the first: {dropped[0]}")
         attributes = {
             "schema": SCHEMA,
             "name": dataset.name,
@@ -158,7 +158,7 @@ def _check_same(target: Path, key: Mapping[str, Any]) -> None:
     store = FrameStore(target)
     if store.source != key:
         raise DataError(
-            f"{target}: holds {describe_key(store.source)}, asked for {describe_key(key)}; "
+            f"{target}: holds {describe_key(store.source)}, not {describe_key(key)}; "
             "write to another path, or replace it with overwrite"
         )
 
@@ -202,7 +202,7 @@ class _Decoder(Dataset[tuple[Entry, Arrays | None]]):
 
 
 def _without_screen(sample: Sample) -> Sample:
-    """Blank what is outside the sector."""
+    """Blank everything outside the sector."""
     size = sample.spacing
     try:
         return replace(sample, frames=blank_frames(sample.frames, size[0] / size[1] if size else 1.0))

@@ -77,7 +77,7 @@ def test_pixel_size_of_each_frame(write):
 
 def test_grey_values_that_differ_from_frame_to_frame_are_refused(write):
     frames = groups("PixelValueTransformationSequence", RescaleSlope=[1, 1, 2], RescaleIntercept=[0, 0, 0])
-    with pytest.raises(DataError, match="another RescaleSlope in each frame"):
+    with pytest.raises(DataError, match="a different RescaleSlope in each frame"):
         read(write(GREY, PerFrameFunctionalGroupsSequence=frames))
 
 

@@ -76,7 +76,7 @@ def test_a_window_goes_first():
 def test_a_window_that_shows_nothing_is_not_applied():
     frames, notes = to_grey(RAMP.astype(np.uint8), "a", window=Window(5000, 10))
     assert np.array_equal(frames, RAMP)
-    assert notes == ("the window 5000 / 10 shows nothing and is not applied",)
+    assert notes == ("the window 5000 / 10 shows no pixel and is not applied",)
 
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
@@ -95,7 +95,7 @@ def test_windows_agree_with_pydicom(function, center, width):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(bad):
-    with pytest.raises(DataError, match=r"a.nii: holds grey values from .* where they are not finite"):
+    with pytest.raises(DataError, match=r"a.nii: holds grey values from .* replace values that are not finite by 0"):
         to_grey(np.array([[[0, bad]]]), "a.nii")
 
 

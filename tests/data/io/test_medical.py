@@ -58,7 +58,9 @@ def test_grey_values_are_brought_to_0_to_255(tmp_path, archives):
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_grey_values_that_are_not_finite(tmp_path, archives, bad):
     archives.medical(tmp_path / "a.mhd", np.array([[0, bad], [3, 4]]))
-    with pytest.raises(DataError, match=r"a.mhd: holds grey values from .* write 0 where they are not finite"):
+    with pytest.raises(
+        DataError, match=r"a.mhd: holds grey values from .* replace values that are not finite by 0"
+    ):
         read_grey(tmp_path / "a.mhd")
 
 
@@ -81,7 +83,7 @@ def test_what_is_no_grey_still_or_sequence(tmp_path):
         ("rgb.mhd", "3 channels"),
         ("rgb.nii", "one channel|a still or one sequence"),
         ("volume.nii.gz", "claims 4 x 3 x 2 x 1 x 5 pixels; a still or one sequence"),
-        ("bad.nii.gz", "ends early, 2 of 4 bytes"),
+        ("bad.nii.gz", "ends early, it holds 2 of 4 bytes"),
         ("empty.nii.gz", "is empty"),
         ("pointer.nii.gz", "git lfs pull"),
         ("no.mhd", "no such image"),

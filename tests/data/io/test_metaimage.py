@@ -80,7 +80,7 @@ def test_pixels_that_end_early(write, compressed):
         with pytest.raises(DataError, match=r"a.raw: ends early"):
             read_medical(path)
     if not compressed:
-        with pytest.raises(DataError, match=r"a.raw: ends early, 323 of 324 bytes are there; get the file again"):
+        with pytest.raises(DataError, match=r"a.raw: ends early, it holds 323 of 324 bytes; get the file again"):
             read_medical(path)
 
 
@@ -97,12 +97,12 @@ def test_pixels_that_are_missing(write, tmp_path):
     path = write()
     (tmp_path / "a.raw").unlink()
     assert medical_layout(path).shape == (3, 12, 9)
-    with pytest.raises(DataError, match=r"a.mhd: its pixels, 'a.raw', are missing; copy both files"):
+    with pytest.raises(DataError, match=r"a.mhd: the file of its pixels, 'a.raw', is missing; copy both files"):
         read_medical(path)
 
 
 def test_more_bytes_than_claimed_are_reported(write):
-    with pytest.warns(AlanWarning, match=r"a.raw: 5 bytes more than the header claims are not read"):
+    with pytest.warns(AlanWarning, match=r"a.raw: 5 bytes beyond those that the header claims are not read"):
         assert np.array_equal(read_medical(write(FRAMES.tobytes() + b"12345")).array, FRAMES)
 
 
@@ -119,14 +119,14 @@ def test_pixels_stay_below_the_folder(write, name):
         ({"NDims": 4, "DimSize": "9 12 3 2"}, "a still or one sequence"),
         ({"DimSize": "9 12 -3"}, "claims a size"),
         ({"DimSize": "60000 60000 1"}, "claims 1 x 60000 x 60000 pixels"),
-        ({"DimSize": "1000 1000 100000"}, "bytes may be decoded"),
+        ({"DimSize": "1000 1000 100000"}, "bytes are decoded"),
         ({"DimSize": "9 twelve 3"}, "cannot be decoded"),
         ({"ElementType": "MET_STRING"}, "1 channels of MET_STRING; save it as grey values"),
         ({"ElementNumberOfChannels": 3}, "3 channels of MET_UCHAR"),
         ({"BinaryData": "False"}, "pixels as text"),
         ({"ElementType": None}, "its header has no ElementType"),
-        ({"pixels": "LIST"}, "pixels in many files"),
-        ({"pixels": "a%03d.raw 1 3 1"}, "pixels in many files"),
+        ({"pixels": "LIST"}, "pixels in several files"),
+        ({"pixels": "a%03d.raw 1 3 1"}, "pixels in several files"),
     ],
 )
 def test_headers_that_are_refused(write, changes, words):

@@ -112,7 +112,7 @@ def test_an_affine_that_is_no_rotation(write):
 def test_an_unknown_pixel_size_stays_unknown(write, pixdim, unit, spacing, note):
     cine = read_grey(write(nifti(FRAMES, pixdim=(*pixdim, 1.0, 0.0), unit=unit, sform=np.eye(4))))
     assert cine.spacing == (None if spacing is None else pytest.approx(spacing))
-    assert cine.notes == (("pixel size without a unit, taken as mm",) if note else ())
+    assert cine.notes == (("pixel size without a unit, assumed to be in mm",) if note else ())
 
 
 def test_times(write):
@@ -170,11 +170,11 @@ def test_a_file_that_ends_early_is_never_read(write, name):
 def test_the_number_of_bytes_is_named(write):
     path = write(nifti(FRAMES), "a.nii")
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"a.nii: ends early, 852 of 892 bytes are there; get the file again"):
+    with pytest.raises(DataError, match=r"a.nii: ends early, it holds 852 of 892 bytes; get the file again"):
         read_medical(path)
     path = write(nifti(FRAMES[:1]), "b.nii.gz")
     path.write_bytes(gzip.compress(nifti(FRAMES, (9, 12, 5))[:-40]))
-    with pytest.raises(DataError, match=r"b.nii.gz: ends early, 500 of 540 bytes are there"):
+    with pytest.raises(DataError, match=r"b.nii.gz: ends early, it holds 500 of 540 bytes"):
         read_medical(path)
 
 
@@ -205,7 +205,7 @@ def test_more_pixels_than_claimed(write):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"magic": b"ni1\0"}, "pixels in another file"),
+        ({"magic": b"ni1\0"}, "pixels in a second file"),
         ({"offset": 1e9}, "claims 1000000000 bytes before its pixels"),
     ],
 )
@@ -232,5 +232,5 @@ def test_an_offset_of_0_means_the_usual_one(write):
 def test_pixels_that_begin_after_an_offset_of_0(write, name):
     data = bytearray(nifti(FRAMES))
     data[108:112] = bytes(4)
-    with pytest.raises(DataError, match="does not state where its pixels begin, and holds 4 bytes more"):
+    with pytest.raises(DataError, match="does not state the offset of its pixels, and holds 4 bytes beyond its header"):
         read_medical(write(bytes(data), name))

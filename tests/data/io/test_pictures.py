@@ -82,7 +82,7 @@ def test_white_as_zero(tmp_path):
         save_with_white_zero((RAMP * dtype(scale)).astype(dtype), tmp_path / "a.tif")
         assert np.array_equal(read_picture(tmp_path / "a.tif"), 255 - RAMP)
     save_with_white_zero(RAMP.astype(np.int32), tmp_path / "a.tif")
-    with pytest.raises(DataError, match="or one of an unusual depth; save it as PNG"):
+    with pytest.raises(DataError, match="or has an unusual depth; save it as PNG"):
         read_picture(tmp_path / "a.tif")
 
 

@@ -201,7 +201,7 @@ classes:
             ([{"name": "a", "id": -1}], "whole numbers"),
             ([{"name": "a", "id": 1.5}], "whole numbers"),
             ([{"id": 1}], "is not the name"),
-            ([{"name": "background"}], "no class but background"),
+            ([{"name": "background"}], "no class except background"),
             ([{"name": "a", "colour": "#ff0000"}, {"name": "b"}], "'b' has no colour"),
             (
                 [{"name": "a", "colour": "#ff0000"}, {"name": "b", "colour": "red"}],
@@ -260,7 +260,7 @@ class TestIdentify:
         (tmp_path / "patients.csv").write_text("file,patient,split\np1_A4C_1.png,7,Training\np1_A2C_2,7,train\n")
         records = identify(tmp_path, self.IDS[:2])
         assert [(r.patient, r.split) for r in records] == [("7", "train")] * 2
-        with pytest.raises(DataError, match="says no patient for 'p2_A4C_1'"):
+        with pytest.raises(DataError, match="has no row for 'p2_A4C_1'"):
             identify(tmp_path, self.IDS)
         with pytest.raises(ParameterError, match="keep one"):
             identify(tmp_path, self.IDS, patient="(?P<patient>.*)")
@@ -357,7 +357,7 @@ class TestNamesAndPlaces:
         path = root / "masks" / "p1_a4c_0001.png"
         Image.open(path).save(path.with_suffix(".jpg"))
         path.unlink()
-        message = r"skipped 1 files in masks/ that are no masks \(masks/p1_a4c_0001.jpg\): .* save masks as PNG"
+        message = r"skipped 1 files in masks/ that are not masks \(masks/p1_a4c_0001.jpg\): .* save masks as PNG"
         with pytest.warns(AlanWarning, match=message), pytest.raises(DataError, match="JPEG changes the ids"):
             FrameFolder(root)
 

@@ -67,7 +67,7 @@ def test_a_store_of_something_else_is_refused(memory, change):
     archive = memory.archive(lengths=(5, 4)) if change == "archive" else memory.archive()
     preprocessing = {"size": Preprocessing(24), "aspect": Preprocessing(16, keep_aspect=True)}.get(change, SMALL)
     frames = "annotated" if change == "frames" else "all"
-    with pytest.raises(DataError, match=r"holds Memory .* asked for Memory .* overwrite"):
+    with pytest.raises(DataError, match=r"holds Memory .* not Memory .* overwrite"):
         prepare(archive, out, preprocessing, frames, workers=0, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AlanWarning)  # of the sample without annotations
@@ -126,7 +126,7 @@ def test_a_part_of_something_else_is_refused(memory):
     child = multiprocessing.get_context("fork").Process(target=run, args=(memory.archive(kill_at=1), out))
     child.start()
     child.join()
-    with pytest.raises(DataError, match=r"begun for Memory .*\(size=16.*asked for .*size=24.*delete the file"):
+    with pytest.raises(DataError, match=r"begun for Memory .*\(size=16.*not for .*size=24.*delete the file"):
         prepare(memory.archive(), out, Preprocessing(24), workers=0, progress=False)
     (memory.path / "b.h5.part").write_text("my notes\n")
     with pytest.raises(DataError, match="not a file of `alan prepare`"):
@@ -218,7 +218,7 @@ def test_a_simulated_archive_makes_a_simulated_store(memory):
 
 
 def test_nothing_left_is_an_error(memory):
-    with pytest.raises(DataError, match="none of 2 samples is left; the first: s0: broken"):
+    with pytest.raises(DataError, match="none of 2 samples can be used; the first: s0: broken"):
         run(memory.archive(lengths=(5, 4), broken=(0, 1)), memory.path / "a.h5")
     assert not list(memory.path.glob("a.h5*"))
 
