@@ -95,7 +95,7 @@ def test_windows_agree_with_pydicom(function, center, width):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite(bad):
-    with pytest.raises(DataError, match=r"a.nii: holds grey values from .* replace values that are not finite by 0"):
+    with pytest.raises(DataError, match=r"a.nii: holds grey .* replace values that are not finite by 0"):
         to_grey(np.array([[[0, bad]]]), "a.nii")
 
 

@@ -232,5 +232,5 @@ def test_an_offset_of_0_means_the_usual_one(write):
 def test_pixels_that_begin_after_an_offset_of_0(write, name):
     data = bytearray(nifti(FRAMES))
     data[108:112] = bytes(4)
-    with pytest.raises(DataError, match="does not state the offset of its pixels, and holds 4 bytes beyond its header"):
+    with pytest.raises(DataError, match="not state the offset of its pixels, and holds 4 bytes beyond its header"):
         read_medical(write(bytes(data), name))

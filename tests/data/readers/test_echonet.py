@@ -77,7 +77,7 @@ def test_traced_frames_beyond_the_end_are_counted(tmp_path, archives):
 def test_a_video_shorter_than_the_list_says_is_refused(tmp_path, archives):
     root = archives.echonet(tmp_path)
     archives.video(root / "Videos" / "0XA.avi", np.full((4, 48, 56), 90, np.uint8))
-    with pytest.raises(DataError, match=r"0XA\.avi: has 4 frames, but FileList\.csv states 8; get the video again"):
+    with pytest.raises(DataError, match=r"0XA\.avi: has 4 frames, but FileList\.csv states 8; get the video"):
         EchoNetDynamic(root)[0]
 
 
