@@ -79,6 +79,8 @@ def training_values(args: Sequence[str]) -> dict[str, Any]:
                 for part in ("model", "data"):
                     options = (settings.get(part) or {}).get("init_args") or {}
                     values |= {f"{part}.{key}": option for key, option in options.items()}
+            elif name in ("--model", "--data"):  # another class may not take the options of the configuration
+                values = {key: option for key, option in values.items() if not key.startswith(f"{name[2:]}.")}
             elif name.startswith(("--model.", "--data.")):
                 values[name.removeprefix("--").replace("init_args.", "")] = yaml.safe_load(value)
             elif name == "--ckpt_path":

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from alan.cli.inputs import training_values
 from alan.cli.main import LIGHTNING, VERBS
 
 HEAVY = {
@@ -95,3 +96,11 @@ assert "scipy.stats._stats_py" in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_inputs_of_a_class_that_the_command_line_replaces_are_not_checked(tmp_path):
+    config = tmp_path / "fit.yaml"
+    config.write_text("{model: {init_args: {backbone: b.safetensors}}, data: {init_args: {stores: [a.h5]}}}")
+    words = ["--config", str(config), "--data", "TokenSequenceDataModule", "--data.init_args.cache", "c.h5"]
+    assert training_values(words) == {"model.backbone": "b.safetensors", "data.cache": "c.h5"}
+    assert training_values(words[:2])["data.stores"] == ["a.h5"]
