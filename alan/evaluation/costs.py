@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from alan.supervised.ensemble import Member
-from alan.supervised.timing import median_seconds
+from alan.supervised.timing import time_call
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def measure_cost(network: Member, frames: NDArray[np.uint8], *, batch_size: int,
     parameters = list(network.parameters()) if isinstance(network, nn.Module) else []
     device = parameters[0].device if parameters else torch.device("cpu")
     batch = batch.to(device)
-    seconds = median_seconds(lambda: network.probabilities(batch), device, repeats=repeats, warmup=1)
+    seconds = time_call(lambda: network.probabilities(batch), device, repeats=repeats, warmup=1).median
     return Cost(
         parameters=sum(parameter.numel() for parameter in parameters),
         ms=1000 * seconds / batch_size,

@@ -47,6 +47,8 @@ _SUMMARY = (
     ColumnEntry("iou", "share", "Mean validation IoU over structures and images, of the best validation"),
     ColumnEntry("val_dice", "share", "Mean validation Dice of the same validation"),
     ColumnEntry("latency", "s", "Median time of a forward pass of a single frame"),
+    ColumnEntry("latency_low", "s", "Its lower quartile"),
+    ColumnEntry("latency_high", "s", "Its upper quartile"),
     ColumnEntry("parameters", "count", "Number of weights"),
     ColumnEntry("seconds", "s", "Duration of the trial"),
     ColumnEntry("reason", "", "Why the trial failed"),
@@ -100,14 +102,21 @@ def _point(row: Mapping[str, Any]) -> list[Cell]:
 
 def _cells(row: Mapping[str, Any]) -> list[Cell]:
     """Make the cells of a trial: IoU, its point, and its other scores."""
-    latency, weights, seconds = row["latency"], row.get("parameters"), row["seconds"]
-    scores = (
-        percent(row.get("val_dice")),
-        number(None if weights is None else weights / 1e6),
-        number(None if latency is None else 1e3 * latency),
-        number(None if seconds is None else seconds / 60),
-    )
-    return [Cell(percent(row["iou"]), strong=True), *_point(row), *map(Cell, scores)]
+    weights, seconds = row.get("parameters"), row["seconds"]
+    scores = [
+        Cell(percent(row.get("val_dice"))),
+        Cell(number(None if weights is None else weights / 1e6)),
+        _latency_cell(row),
+        Cell(number(None if seconds is None else seconds / 60)),
+    ]
+    return [Cell(percent(row["iou"]), strong=True), *_point(row), *scores]
+
+
+def _latency_cell(row: Mapping[str, Any]) -> Cell:
+    """Show the median in ms, with the quartiles where they were recorded."""
+    values = [row.get(name) for name in ("latency", "latency_low", "latency_high")]
+    median, low, high = (number(None if value is None else 1e3 * value) for value in values)
+    return Cell(median, "" if low == UNDEFINED else f"{low} to {high}")
 
 
 def _best_table(best: Sequence[Mapping[str, Any]]) -> Table:

@@ -27,7 +27,7 @@ class Outcome:
 
     Attributes:
         iou: Best mean validation IoU over the validations, 0..1.
-        latency: Seconds per frame, see :func:`alan.supervised.timing.measure_latency`.
+        latency: Median seconds per frame, see :func:`alan.supervised.timing.measure_latency`.
         details: Further JSON-able values for the tables.
     """
 
@@ -79,14 +79,16 @@ def train_point(
                 "the validation IoU is undefined: no validation frame shows or is given a structure"
             )
         best = max(defined, key=lambda scores: scores["val_iou"])
+        latency = measure_latency(segmenter.model, frames.val_frames.stores.size)
         details = {
+            "latency_low": latency.low,
+            "latency_high": latency.high,
             "val_dice": best["val_dice"],
             **{name: best[name] for name in best if name.startswith("val_iou_")},
             "parameters": sum(parameter.numel() for parameter in segmenter.parameters()),
             "device": str(next(segmenter.parameters()).device),
         }
-        latency = measure_latency(segmenter.model, frames.val_frames.stores.size)
-        return Outcome(best["val_iou"], latency, {**details, "seconds": time.perf_counter() - start})
+        return Outcome(best["val_iou"], latency.median, {**details, "seconds": time.perf_counter() - start})
     finally:  # free a network that was too large before the next one is built
         gc.collect()
         if torch.cuda.is_available():

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from statistics import median
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
 
 
-def median_seconds(run: Callable[[], object], device: torch.device, *, repeats: int, warmup: int) -> float:
-    """Measure the median time of a call; the clock is read when the device has finished its work.
+class Timing(NamedTuple):
+    """Time of a call in seconds.
+
+    Attributes:
+        median: Median over the repeats.
+        low: Lower quartile.
+        high: Upper quartile; far above the median where other work disturbed the measurement.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+def time_call(run: Callable[[], object], device: torch.device, *, repeats: int, warmup: int) -> Timing:
+    """Measure the time of a call; the clock is read when the device has finished its work.
 
     Compare only timings that were taken on one machine without other load.
 
@@ -30,7 +45,8 @@ def median_seconds(run: Callable[[], object], device: torch.device, *, repeats: 
         run()
         _wait(device)
         times.append(time.perf_counter() - start)
-    return median(times[warmup:])
+    low, median, high = np.percentile(times[warmup:], (25, 50, 75)).tolist()
+    return Timing(median, low, high)
 
 
 def _wait(device: torch.device) -> None:
@@ -42,8 +58,8 @@ def _wait(device: torch.device) -> None:
 @torch.inference_mode()
 def measure_latency(
     network: nn.Module, size: PositiveInt, *, repeats: PositiveInt = 20, warmup: NonNegativeInt = 3
-) -> float:
-    """Measure the median time of a forward pass of one frame, in seconds; see :func:`median_seconds`.
+) -> Timing:
+    """Measure the time of a forward pass of one frame; see :func:`time_call`.
 
     The network is in eval mode meanwhile, and returns to its mode afterwards.
 
@@ -57,6 +73,6 @@ def measure_latency(
     image = torch.zeros(1, 1, size, size, device=device)
     training = network.training
     network.eval()
-    seconds = median_seconds(lambda: network(image), device, repeats=repeats, warmup=warmup)
+    timing = time_call(lambda: network(image), device, repeats=repeats, warmup=warmup)
     network.train(training)
-    return seconds
+    return timing

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from alan.errors import ConfigError
@@ -14,7 +15,7 @@ from alan.search.run import run_search
 from alan.search.settings import SearchData, StudySettings
 from alan.supervised.padded import PaddedNetwork
 from alan.supervised.settings import NetworkSpec, TrainingSettings
-from alan.supervised.timing import measure_latency
+from alan.supervised.timing import measure_latency, time_call
 
 from .conftest import SPACE, objective
 
@@ -66,7 +67,9 @@ def test_search_and_fit_of_the_best(tiny, alan, tmp_path):
     table = pd.read_csv(out / "trials.csv")
     assert list(table["state"]) == ["complete"] * 2
     assert set(table["batch_size"]) == {2, 4}
-    assert (table["latency"] > 0).all()
+    assert (table["latency_low"] > 0).all()
+    assert (table["latency_low"] <= table["latency"]).all()
+    assert (table["latency"] <= table["latency_high"]).all()
     results = json.loads((out / "results.json").read_text())
     assert results["best"][0]["iou"] == pytest.approx(table["iou"].max(), rel=1e-4)
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -181,12 +184,19 @@ def test_without_optuna(tiny, alan, tmp_path, monkeypatch):
     assert (ran.code, ran.lines) == (2, ["alan: error: optuna is not installed: pip install 'alan-echo[search]'"])
 
 
+def test_quartiles_of_a_time_by_hand(monkeypatch):
+    clock = iter([0, 9, 10, 11, 20, 22, 30, 33, 40, 44, 50, 55])  # 9 to warm up, then 1, 2, 3, 4, 5
+    monkeypatch.setattr("alan.supervised.timing.time.perf_counter", lambda: next(clock))
+    assert time_call(lambda: None, torch.device("cpu"), repeats=5, warmup=1) == (3, 2, 4)
+
+
 def test_latency_leaves_the_network_as_it_was():
     network = PaddedNetwork(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8)), 1, "unit")
     before = {name: x.clone() for name, x in network.state_dict().items()}
     calls = []
     network.register_forward_hook(lambda module, args, output: calls.append((module.training, args[0].shape)))
-    assert 0 < measure_latency(network, 32, repeats=5, warmup=2) < 5
+    timing = measure_latency(network, 32, repeats=5, warmup=2)
+    assert 0 < timing.low <= timing.median <= timing.high < 5
     assert calls == [(False, (1, 1, 32, 32))] * 7
     assert network.training
     assert all((x == before[name]).all() for name, x in network.state_dict().items())
