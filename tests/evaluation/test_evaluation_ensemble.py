@@ -26,6 +26,12 @@ from ..discs import untrained_segmenter
 SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 
 
+@pytest.fixture(autouse=True)
+def cpu(monkeypatch):
+    """Scores are compared to 1e-6: a GPU multiplies with fewer bits."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 @pytest.fixture(scope="module")
 def members(lab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("members")

@@ -31,6 +31,7 @@ import h5py
 import numpy as np
 import psutil
 import pydicom
+import pytest
 import torch
 from safetensors import safe_open
 from tqdm import tqdm
@@ -92,6 +93,8 @@ class Running:
     """
 
     def __init__(self, args: Sequence[Any], plan: Plan = Plan()) -> None:
+        if torch.cuda.is_initialized():
+            pytest.skip("a process that uses CUDA cannot be forked")
         words = [str(arg) for arg in args]
         pipes = [os.pipe() for _ in range(3)]
         gc.freeze()  # the child's collections would copy every page of this process
