@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 
 
@@ -76,6 +77,8 @@ def damaged(kind: type[AlanError], what: str, remedy: str) -> Iterator[None]:
         raise kind(f"{what} ({reason}): {remedy}") from error
 
 
+#: Error numbers of a lack of open files, which says nothing about the file that was to be read.
+SHORTAGE = {errno.EMFILE, errno.ENFILE}
 _MEMORY = (
     *("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory"),
     *("could not create a primitive", "could not create a memory"),  # oneDNN

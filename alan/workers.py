@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -57,6 +58,16 @@ class _Pool(ProcessPoolExecutor):
             raise BrokenProcessPool("a worker process has ended while it was started") from error
 
 
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back from this thread, and for good from the processes that it starts in the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _context(preload: str | None) -> multiprocessing.context.BaseContext:
     if preload is None and sys.platform == "linux":
         return multiprocessing.get_context("fork")
@@ -64,6 +75,8 @@ def _context(preload: str | None) -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
+    with _interrupts_wait():  # its imports would end in a traceback
+        forkserver.ensure_running()
     return context
 
 

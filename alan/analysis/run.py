@@ -31,7 +31,7 @@ from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.downstream.whitebox.opinion import ExpertOpinion
-from alan.errors import ConfigError, DataError, ParameterError
+from alan.errors import SHORTAGE, ConfigError, DataError, ParameterError
 from alan.files import atomic, fingerprint, read_json, write_json, write_rows
 from alan.runs import FAILURES, open_run, report_failures
 from alan.workers import worker_pool
@@ -248,8 +248,9 @@ class Worker:
         except DataError as error:
             state["failure"] = source.redact(str(error)).removeprefix(f"{source.name}: ")
         except OSError as error:
-            if error.filename is None or Path(error.filename) not in (source.path, *source.stills):
-                raise  # the disk is full, or the results cannot be written
+            read = error.filename is not None and Path(error.filename) in (source.path, *source.stills)
+            if not read or error.errno in SHORTAGE:
+                raise  # the disk is full, the results cannot be written, or too many files are open
             state["failure"] = f"cannot be read ({error.strerror}); copy it again"
         write_json(_state_file(self.folder, source), state)
         return state
@@ -315,7 +316,7 @@ def _state_file(folder: Path, source: Source) -> Path:
 
 
 def _state(folder: Path, source: Source) -> dict[str, Any] | None:
-    """Read the state of a file that is done and unchanged; None otherwise."""
+    """Read the state of a file that is done and unchanged; None otherwise, and for a failure, which may pass."""
     path = _state_file(folder, source)
     if not path.is_file():
         return None
@@ -324,7 +325,7 @@ def _state(folder: Path, source: Source) -> dict[str, Any] | None:
     except DataError:
         return None
     whole = all((folder / LOOP_FOLDER / name / RESULT).is_file() for name in state["loops"])
-    return state if whole and state["stamp"] == _stamp(source) else None
+    return state if whole and not state["failure"] and state["stamp"] == _stamp(source) else None
 
 
 def _remove_others(folder: Path, sources: Sequence[Source], states: Mapping[str, dict[str, Any]]) -> None:

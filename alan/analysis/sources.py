@@ -20,7 +20,7 @@ from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
-from alan.errors import AlanWarning, DataError, ParameterError
+from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
 from alan.files import files_below, unreachable_below
 
 #: Suffixes of frame stores.
@@ -233,6 +233,8 @@ def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:
     try:
         path.open("rb").close()
     except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
         if path.name.lower().endswith((*VIDEOS, *DICOM, *MEDICAL, *PICTURES, *ANIMATIONS)) or not path.suffix:
             return _Found((path,), relative)
         return path, f"cannot be read ({error.strerror}): change its permissions"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
@@ -133,8 +134,9 @@ def _write_onnx(exported: Any, path: Path, frames: Tensor, shapes: dict[str, Any
 
 def _write_torch(exported: Any, path: Path, frames: Tensor, shapes: dict[str, Any]) -> Sequence[Tensor]:
     """Write the archive of torch.export, and run it."""
-    with path.open("wb") as stream:
-        torch.export.save(exported, stream)
+    content = io.BytesIO()  # torch aborts the process when it cannot write to a file
+    torch.export.save(exported, content)
+    path.write_bytes(content.getbuffer())
     with path.open("rb") as stream:
         found: Sequence[Tensor] = torch.export.load(stream).module()(frames)
     return found

@@ -8,6 +8,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import av
 import numpy as np
@@ -285,6 +286,21 @@ def test_an_error_of_the_results_is_no_failure_of_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "open_loops", fail(tmp_path / "out" / "loops"))
     with pytest.raises(PermissionError):
         worker(source)
+
+
+def test_a_lack_of_open_files_is_no_failure_of_a_file(tmp_path, monkeypatch):
+    write_loop(tmp_path / "a.avi", 5, "A4C")
+    source = Source(tmp_path / "a.avi", "p1", "p1_1")
+    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    for name in ("av.open", "pathlib.Path.open"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, Mock(side_effect=OSError(24, "Too many open files", str(source.path))))
+            with pytest.raises(OSError, match="Too many open files"):
+                worker(source)
+    with monkeypatch.context() as patch:
+        patch.setattr("av.open", Mock(side_effect=OSError(5, "Input/output error", str(source.path))))
+        assert "cannot be" in worker(source)["failure"]
+    assert run._state(tmp_path / "out", source) is None  # the same command tries it again
 
 
 def test_an_error_in_one_process_does_not_wait_for_the_files_that_are_left(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """Exported programs compute what the model computes, and a damaged or foreign one is refused."""
 
 import json
+import resource
 import sys
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from alan.backbone.load import load_backbone
 from alan.errors import CheckpointError, ConfigError, ParameterError
@@ -86,6 +88,20 @@ def test_torch_export_gives_the_same_outputs_without_this_package(overlapping, t
     torch.testing.assert_close(pooled, overlapping.backbone.pooled(batch))
     with pytest.raises(CheckpointError, match="no ONNX program"):
         open_program(tmp_path / "tiny.pt2", overlapping)
+
+
+def test_a_limit_of_file_sizes_is_an_error_and_does_not_abort_the_process(tmp_path):
+    frames = torch.zeros(1, 100)
+    exported, (_, most) = (
+        torch.export.export(nn.Linear(100, 100), (frames,)),
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+    )
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, most))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            programs._write_torch(exported, tmp_path / "a.pt2", frames, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
 def test_a_program_that_deviates_is_not_written(overlapping, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.errors import AlanError, AlanWarning, DataError, ParameterError
+from alan.errors import SHORTAGE, AlanError, AlanWarning, DataError, ParameterError
 
 #: (row, column) size of a pixel in mm.
 Spacing = tuple[float, float]
@@ -26,6 +26,8 @@ Spacing = tuple[float, float]
 MAX_PIXELS = 2**25
 #: Maximum size in bytes of the decoded frames of one file.
 MAX_BYTES = 2**30
+#: Smallest and largest side in mm of a pixel of ultrasound.
+_SIDES = (0.001, 10.0)
 #: Largest logarithm of the ratio of the sides of a pixel that counts as square.
 SQUARE = 0.01
 _log = logging.getLogger(__name__)
@@ -115,6 +117,18 @@ def pixel_aspect(header: Header, given: Spacing | None = None) -> float:
     return aspect if abs(math.log(aspect)) > SQUARE else 1.0
 
 
+def known_spacing(row: float, column: float) -> Spacing | None:
+    """Return a stated pixel size in mm; None if it is none, and with a warning if no ultrasound has it."""
+    if not (math.isfinite(row) and math.isfinite(column) and min(row, column) > 0):
+        return None
+    if _SIDES[0] <= min(row, column) and max(row, column) <= _SIDES[1]:
+        return row, column
+    warnings.warn(
+        f"states pixels of {row:.4g} x {column:.4g} mm, which are left out: no ultrasound has them", stacklevel=2
+    )
+    return None
+
+
 @dataclass(frozen=True)
 class Cine(Header):
     """A decoded cine loop or still, with the fields of its :class:`~alan.data.io.base.Header`.
@@ -190,6 +204,8 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         except MemoryError as error:
             raise DataError(f"{source}: needs more memory than is available; shorten the loop") from error
         except Exception as error:  # decoders raise exceptions without a common base on damaged files
+            if getattr(error, "errno", None) in SHORTAGE:
+                raise
             said = " ".join(str(error).split()) or type(error).__name__
             raise DataError(f"{source}: cannot be decoded ({said[:200]}); {GET_AGAIN}") from error
     for message in dict.fromkeys(_text(warning) for warning in caught):
@@ -302,7 +318,8 @@ class FrameBuffer:
             self._shape, self._dtype = frame.shape, frame.dtype
         if frame.shape != self._shape or frame.dtype != self._dtype:
             raise DataError(
-                f"{self._path}: has frames of {self._shape} and {frame.shape} pixels; one size is needed"
+                f"{self._path}: has frames of {self._shape} {self._dtype} and {frame.shape} {frame.dtype}; "
+                "one size is needed, and one depth"
             )
         check_size(self._path, (self._count + 1, *frame.shape), frame.dtype.itemsize)
         self._data += frame.tobytes()

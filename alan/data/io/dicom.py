@@ -24,7 +24,7 @@ from alan.data.io.dicom_pixels import PixelFrames, pixel_bytes
 from alan.data.io.frames import DecodedFrame, GreyMapping
 from alan.data.io.grey import GreyRange
 from alan.data.io.video import VideoFrames
-from alan.errors import DataError
+from alan.errors import SHORTAGE, DataError
 from alan.extras import third_party
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
@@ -39,9 +39,13 @@ _VRS = (b"UL", b"OB", b"UI", b"CS", b"DA", b"SH")
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Check whether a file begins like DICOM, with or without the preamble of 128 bytes (PS3.10, 7.1)."""
     try:
+        if not Path(path).is_file():  # a pipe would be waited for
+            return False
         with Path(path).open("rb") as file:
             start = file.read(132)
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
         return False
     return start[128:] == b"DICM" or _begins_at_once(start)
 
@@ -144,14 +148,16 @@ def open_dicom(path: Path) -> Any:
         DataError: The file is not DICOM, or inflates without bound.
     """
     import pydicom
+    from pydicom.filereader import read_partial
 
     if not is_dicom(path):
         raise DataError(f"{path}: is not a DICOM file; check the program that wrote it")
-    _check_deflated(path)
+    _check_begin(path)
     with ClippedReader(path) as file:
-        dataset: Any = pydicom.dcmread(file, force=True, defer_size=_DEFERRED)
+        dataset: Any = read_partial(file, _is_filler, defer_size=_DEFERRED, force=True)
     if dataset.file_meta.get("TransferSyntaxUID") == _DEFLATED:
-        dataset = pydicom.dcmread(path)  # positions in a deflated file are not byte offsets
+        with path.open("rb") as file:
+            dataset = read_partial(file, _is_filler)  # positions in a deflated file are not byte offsets
     meta = dataset.file_meta
     if "TransferSyntaxUID" not in meta:
         implicit, little = dataset.original_encoding
@@ -160,14 +166,23 @@ def open_dicom(path: Path) -> Any:
     return dataset
 
 
-def _check_deflated(path: Path) -> None:
-    """Refuse a deflated file that inflates to too many bytes, before pydicom inflates it."""
+def _is_filler(tag: Any, vr: str | None, length: int) -> bool:
+    """Check for zeros in place of an element, each eight of which would be read as one."""
+    return int(tag) == length == 0
+
+
+def _check_begin(path: Path) -> None:
+    """Refuse a deflated file that inflates to too many bytes, and zeros in place of the first element."""
     with path.open("rb") as file:
         start = file.read(2**12)
-        at = start.find(_DEFLATED.encode())
-        if at < 0 or start[128:138] != b"DICM\x02\x00\x00\x00UL":
+        with_length = start[128:138] == b"DICM\x02\x00\x00\x00UL"
+        begin = 144 + int.from_bytes(start[140:144], "little") if with_length else 132
+        file.seek(begin)
+        if file.read(8) == bytes(8):
+            raise DataError(f"{path}: holds zeros in place of its elements; {GET_AGAIN}")
+        if not with_length or _DEFLATED.encode() not in start:
             return
-        file.seek(144 + int.from_bytes(start[140:144], "little"))
+        file.seek(begin)
         inflate, total = zlib.decompressobj(-zlib.MAX_WBITS), 0
         while not inflate.eof and (data := inflate.unconsumed_tail or file.read(2**20)):
             total += len(inflate.decompress(data, 2**20))

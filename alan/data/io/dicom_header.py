@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.io.base import Region, Spacing, mean_frame_rate, times_at, variable_rate
+from alan.data.io.base import Region, Spacing, known_spacing, mean_frame_rate, times_at, variable_rate
 from alan.data.io.dicom_enhanced import frame_times, group_values, is_volume
 from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
@@ -169,7 +169,7 @@ def _region_spacing(item: Any) -> Spacing | None:
     """Return (row, column) in mm of a region that is measured in centimetres."""
     row, column = (abs(attribute_number(item, f"PhysicalDelta{axis}") or 0) * 10 for axis in "YX")
     units = {attribute_number(item, f"PhysicalUnits{axis}Direction") for axis in "XY"}
-    return (row, column) if units == {_CM} and row > 0 and column > 0 else None
+    return known_spacing(row, column) if units == {_CM} else None
 
 
 def stated_aspect(dataset: Any) -> float | None:
@@ -192,7 +192,7 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
     sized = [part for part in parts if part.spacing is not None]
     if not sized:
         values = numbers(dataset, "PixelSpacing", "PixelMeasuresSequence")
-        return ((values[0], values[1]) if len(values) == 2 and min(values) > 0 else None), ()
+        return (known_spacing(*values) if len(values) == 2 else None), ()
     scales = np.array([part.spacing for part in sized])
     if (np.ptp(scales, axis=0) > _ALIKE * scales.min(axis=0)).any():
         rows = ", ".join(f"{row:.4g}" for row in dict.fromkeys(scales[:, 0].tolist()))

@@ -276,7 +276,10 @@ def _modality(values: NDArray[Any], dataset: Any) -> NDArray[Any]:
         (numbers(dataset, name, "PixelValueTransformationSequence") or [default])[0]
         for name, default in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
     )
-    return values if slope in (0, 1) and intercept == 0 else values * slope + intercept
+    if slope == 0:
+        warnings.warn("RescaleSlope is 0 and is left out", stacklevel=2)
+        return values
+    return values if slope == 1 and intercept == 0 else values * slope + intercept
 
 
 def _voi(values: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], Window | None]:
@@ -288,6 +291,8 @@ def _voi(values: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], Window | Non
         return apply_voi(np.rint(values).astype(np.int64), dataset), Window(highest / 2, highest, "LINEAR_EXACT")
     centers, widths = (numbers(dataset, name, "FrameVOILUTSequence") for name in ("WindowCenter", "WindowWidth"))
     if not centers or not widths or widths[0] <= 0:
+        if widths and widths[0] <= 0:
+            warnings.warn(f"WindowWidth is {widths[0]:.4g} and is left out", stacklevel=2)
         return values, None
     function = str(lookup(dataset, "VOILUTFunction", "FrameVOILUTSequence") or "LINEAR").upper()
     return values, Window(centers[0], widths[0], function)

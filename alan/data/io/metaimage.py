@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from alan.data.io.base import GET_AGAIN, Spacing, check_complete
+from alan.data.io.base import GET_AGAIN, Spacing, check_complete, known_spacing
 from alan.data.io.raw import InflatingStream, PixelLayout, Readable, check_end, frame_shape, warn_of_extra
 from alan.errors import DataError
 
@@ -153,5 +152,4 @@ def _spacing(fields: dict[str, str]) -> Spacing | None:
     words = fields.get("ElementSpacing", fields.get("ElementSize", "")).split()
     if len(words) < 2:
         return None
-    column, row = float(words[0]), float(words[1])
-    return (row, column) if math.isfinite(row) and math.isfinite(column) and min(row, column) > 0 else None
+    return known_spacing(float(words[1]), float(words[0]))

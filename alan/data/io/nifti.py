@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from alan.data.io.base import GET_AGAIN, Spacing, check_complete
+from alan.data.io.base import GET_AGAIN, Spacing, check_complete, known_spacing
 from alan.data.io.raw import (
     GZIP,
     InflatingStream,
@@ -130,14 +130,11 @@ def _offset(header: Any) -> int:
 def _spacing(header: Any) -> tuple[Spacing | None, tuple[str, ...]]:
     """Return (row, column) in mm; many programs write sizes of 1 without a unit if the size is unknown."""
     column, row = (float(size) for size in header["pixdim"][1:3])
-    if not (math.isfinite(row) and math.isfinite(column) and row > 0 and column > 0):
-        return None, ()
     unit = header.get_xyzt_units()[0]
-    if unit in _MM:
-        return (row * _MM[unit], column * _MM[unit]), ()
-    if row == column == 1:
+    if unit not in _MM and row == column == 1:
         return None, ()
-    return (row, column), ("pixel size without a unit, assumed to be in mm",)
+    spacing = known_spacing(row * _MM.get(unit, 1), column * _MM.get(unit, 1))
+    return spacing, () if unit in _MM or not spacing else ("pixel size without a unit, assumed to be in mm",)
 
 
 def _slice_mm(header: Any, sizes: list[int]) -> float | None:

@@ -222,6 +222,9 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _on_black(image: Image.Image) -> Image.Image:
     """Compose transparent pixels on black."""
+    if image.mode == "P" and image.palette is None:  # Pillow's pages of a grey animation
+        page, page.info = Image.fromarray(np.asarray(image)), image.info
+        return _on_black(page)
     if not image.has_transparency_data:
         return image
     colours = image.convert("RGBA")

@@ -30,7 +30,7 @@ from alan.data.io.base import (
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange
 from alan.data.io.orientation import is_quarter_turn, upright_frames
-from alan.errors import DataError
+from alan.errors import SHORTAGE, DataError
 
 #: FFmpeg's demuxers of containers; its others read playlists, picture series, text and devices.
 _CONTAINERS = "avi,mov,matroska,asf,mpeg,mpegts,mpegvideo"
@@ -130,9 +130,11 @@ class VideoFrames:
                         yield self._upright(frame, converter, matrix)
         except av.FFmpegError as error:
             there = f"{len(self._stamps)} of {promised}" if promised else str(len(self._stamps))
-            raise DataError(
-                f"{path}: cannot be decoded after {there} frames ({_words(error)}); {GET_AGAIN}"
-            ) from error
+            if error.errno in SHORTAGE:
+                raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+            words = _words(error)
+            remedy = "save it as MP4 or AVI" if "whitelist" in words else GET_AGAIN
+            raise DataError(f"{path}: cannot be decoded after {there} frames ({words}); {remedy}") from error
         check_complete(path, "frames", max(promised - hidden, 1), len(self._stamps))
 
     def _upright(self, frame: Any, converter: VideoReformatter, matrix: bytes | None) -> DecodedFrame:

@@ -196,6 +196,13 @@ def test_pixel_size(write, grey):
     assert read_dicom(write(grey)).spacing is None
 
 
+@pytest.mark.parametrize("wrong", [{"PixelSpacing": [0.0003, 0.0003]}, {"PixelSpacing": [0.3, 40]}, {}])
+def test_a_pixel_size_that_no_ultrasound_has_is_unknown(write, grey, wrong):
+    elements = wrong or {"SequenceOfUltrasoundRegions": [region(1e30, 1e30)]}
+    with pytest.warns(AlanWarning, match=r"states pixels of .* mm, which are left out"):
+        assert read_dicom(write(grey, **elements)).spacing is None
+
+
 def test_regions_of_unlike_scale_share_none(write, grey):
     halves = [region(0.03, 0.03, (0, 0, 4, 7)), region(0.06, 0.06, (5, 0, 9, 7))]
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=halves))
@@ -227,6 +234,19 @@ def test_eight_bits_in_sixteen(write):
     windowed = write(ramp(np.uint16), bits=16, WindowCenter=128, WindowWidth=256)
     assert np.array_equal(read_dicom(windowed).frames, ramp(np.uint8))
     assert read_dicom(windowed).notes == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"RescaleSlope": 0, "RescaleIntercept": 5},
+        {"WindowCenter": 100, "WindowWidth": 0},
+        {"WindowCenter": 100, "WindowWidth": -5},
+    ],
+)
+def test_conversions_that_leave_nothing_are_left_out(write, grey, wrong):
+    with pytest.warns(AlanWarning, match="is 0 and is left out|is -5 and is left out"):
+        assert np.array_equal(read_dicom(write(grey, **wrong)).frames, grey)
 
 
 def test_twelve_bits_in_sixteen(write):
@@ -580,6 +600,21 @@ def test_damaged_files(tmp_path, write, grey):
         (tmp_path / "cut.dcm").write_bytes(whole[:length])
         with pytest.raises(DataError, match=r"cut.dcm"):
             read_dicom(tmp_path / "cut.dcm")
+
+
+@pytest.mark.parametrize("end", [b"\x02\x00\x00\x00", b"\x08\x00", b"\xe0\x7f\x10\x00"])
+def test_zeros_in_place_of_elements_are_not_parsed(tmp_path, write, grey, end):
+    """A file that was allocated and not written: eight zeros would be an element, for hours."""
+    whole = write(grey).read_bytes()
+    (tmp_path / "hole.dcm").write_bytes(whole[: whole.index(end, 132)])
+    os.truncate(tmp_path / "hole.dcm", 2**36)
+    with pytest.raises(DataError, match=r"hole.dcm: (a DICOM file without pictures|holds zeros in place of)"):
+        read_dicom(tmp_path / "hole.dcm")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "loop.mp4")
+    assert not is_dicom(tmp_path / "loop.mp4")
 
 
 def test_without_pydicom(monkeypatch, write, grey):

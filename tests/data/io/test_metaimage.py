@@ -43,6 +43,8 @@ def test_spacing(write):
     for none in (None, "0 0 0", "-1 1 1", "nan 1 1", ""):
         assert read_medical(write(ElementSpacing=none)).spacing is None
     assert np.array_equal(read_medical(write()).array, FRAMES)
+    with pytest.warns(AlanWarning, match="states pixels of 300 x 300 mm"):  # micrometres
+        assert read_medical(write(ElementSpacing="300 300 1")).spacing is None
 
 
 def test_a_byte_order_mark_before_the_header(write):

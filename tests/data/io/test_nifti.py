@@ -8,7 +8,7 @@ import pytest
 
 from alan.data.io.base import MAX_BYTES
 from alan.data.io.medical import medical_layout, read_grey, read_labels, read_medical
-from alan.errors import DataError
+from alan.errors import AlanWarning, DataError
 
 _CODES = {"u1": (2, 8), "i2": (4, 16), "f4": (16, 32), "f8": (64, 64), "u2": (512, 16)}
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 12, 9), np.uint8)
@@ -113,6 +113,11 @@ def test_an_unknown_pixel_size_stays_unknown(write, pixdim, unit, spacing, note)
     cine = read_grey(write(nifti(FRAMES, pixdim=(*pixdim, 1.0, 0.0), unit=unit, sform=np.eye(4))))
     assert cine.spacing == (None if spacing is None else pytest.approx(spacing))
     assert cine.notes == (("pixel size without a unit, assumed to be in mm",) if note else ())
+
+
+def test_a_pixel_size_that_no_ultrasound_has_is_unknown(write):
+    with pytest.warns(AlanWarning, match="states pixels of 300 x 300 mm, which are left out"):
+        assert read_grey(write(nifti(FRAMES, pixdim=(300, 300, 1.0, 0.0), unit=2))).spacing is None
 
 
 def test_times(write):

@@ -101,8 +101,19 @@ def test_a_stack_is_a_loop_and_no_picture(tmp_path):
     with pytest.raises(DataError, match=r"a.tif: holds 5 pages"):
         read_mask(tmp_path / "a.tif")
     pages[0].save(tmp_path / "b.tif", save_all=True, append_images=[Image.fromarray(RAMP[:5])])
-    with pytest.raises(DataError, match=r"b.tif: has frames of \(10, 20\) and \(5, 20\) pixels"):
+    with pytest.raises(DataError, match=r"b.tif: has frames of \(10, 20\) uint8 and \(5, 20\) uint8"):
         read_pages(tmp_path / "b.tif")
+    pages[0].save(tmp_path / "c.tif", save_all=True, append_images=[Image.fromarray(RAMP.astype(np.uint16))])
+    with pytest.raises(DataError, match=r"uint8 and \(10, 20\) uint16; one size is needed, and one depth"):
+        read_pages(tmp_path / "c.tif")
+
+
+def test_a_grey_animation_with_a_transparent_value(tmp_path):
+    """Every one of 256 values is used, so that Pillow keeps no palette."""
+    loop = np.random.default_rng(5).integers(0, 256, (3, 40, 50), np.uint8)
+    first, *others = map(Image.fromarray, loop)
+    first.save(tmp_path / "a.gif", save_all=True, append_images=others, transparency=0, disposal=2)
+    assert np.abs(read_pages(tmp_path / "a.gif").frames.astype(int) - loop).max() <= 1
 
 
 def test_pages_that_are_not_there(tmp_path):

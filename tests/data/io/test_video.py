@@ -81,6 +81,12 @@ def test_playlists_and_text_are_no_videos(tmp_path, archives, frames, text):
         read_video(tmp_path / "a.avi")
 
 
+def test_the_remedy_for_another_container(tmp_path, archives, frames):
+    archives.video(tmp_path / "a.y4m", frames, "wrapped_avframe", "yuv420p")
+    with pytest.raises(DataError, match=r"a.y4m: cannot be decoded .*whitelist.*; save it as MP4 or AVI"):
+        read_video(tmp_path / "a.y4m")
+
+
 def test_a_picture_is_no_video(tmp_path, archives, frames):
     archives.picture(tmp_path / "a.png", frames[0])
     (tmp_path / "a.png").rename(tmp_path / "a.avi")
