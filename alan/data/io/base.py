@@ -319,7 +319,7 @@ class FrameBuffer:
         if frame.shape != self._shape or frame.dtype != self._dtype:
             raise DataError(
                 f"{self._path}: has frames of {self._shape} {self._dtype} and {frame.shape} {frame.dtype}; "
-                "one size is needed, and one depth"
+                "one size is needed, one depth"
             )
         check_size(self._path, (self._count + 1, *frame.shape), frame.dtype.itemsize)
         self._data += frame.tobytes()

@@ -91,7 +91,7 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
         shapes.add((grey.shape, grey.dtype))
         if len(shapes) > 1:
             sizes = sorted(f"{shape[1]} x {shape[0]} {dtype}" for shape, dtype in shapes)
-            raise DataError(f"{source.path}: has frames of {' and '.join(sizes)}; one size is needed, and one depth")
+            raise DataError(f"{source.path}: has frames of {' and '.join(sizes)}; one size is needed, one depth")
         if not count:
             check_size(source.path, (1, *grey.shape), grey.dtype.itemsize)
             low, high = grey.copy(), grey.copy()

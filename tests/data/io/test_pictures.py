@@ -104,7 +104,7 @@ def test_a_stack_is_a_loop_and_no_picture(tmp_path):
     with pytest.raises(DataError, match=r"b.tif: has frames of \(10, 20\) uint8 and \(5, 20\) uint8"):
         read_pages(tmp_path / "b.tif")
     pages[0].save(tmp_path / "c.tif", save_all=True, append_images=[Image.fromarray(RAMP.astype(np.uint16))])
-    with pytest.raises(DataError, match=r"uint8 and \(10, 20\) uint16; one size is needed, and one depth"):
+    with pytest.raises(DataError, match=r"uint8 and \(10, 20\) uint16; one size is needed, one depth"):
         read_pages(tmp_path / "c.tif")
 
 
