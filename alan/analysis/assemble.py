@@ -42,9 +42,9 @@ def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
             config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
             structures, phases = list(config["structures"]), config["phases"]
         except FileNotFoundError as error:
-            raise DataError(f"{folder}: no run of `alan name` (it has no {CONFIG}): give its folder") from error
+            raise DataError(f"{folder}: not a run of `alan name` (it has no {CONFIG}): give its folder") from error
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise DataError(f"{folder}: no run of `alan name` ({error}): give its folder") from error
+            raise DataError(f"{folder}: not a run of `alan name` ({error}): give its folder") from error
         if phases and sorted(phases) != sorted(PHASES):
             raise DataError(f"{folder}: white boxes for {', '.join(phases)} only: name both phases, or none")
         for name in structures:

@@ -2,7 +2,7 @@
 
 Both objects refer to the source instance of the loop, by its own UIDs or by pseudonyms of them. A loop in another
 format gets UIDs that are hashes of the outlines. Unless the references of the file are kept, the header contains
-the pseudonymous key of the patient and no dates, and nothing leads back to the file.
+the pseudonymous key of the patient and no dates, and nothing identifies the file.
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def _code(scheme: str, value: str, meaning: str) -> Any:
 def _source(
     result: LoopResult, digest: str, shape: Sequence[int], n_frames: int, references: DicomReferences | None
 ) -> Any:
-    """Header of a loop that has no identifiers but those of its references."""
+    """Build the header of a loop whose only identifiers are those of its references."""
     pydicom = third_party("pydicom", "dicom")
     source = pydicom.Dataset()
     study, series, loop = (_uid(digest, level) for level in ("study", "series", "loop"))

@@ -37,10 +37,10 @@ _CHROMA, _LIT, _BRIGHT = 40, 48, 100
 _FLOW, _MAP, _TINT, _ONE_HUE = 0.01, 0.5, 0.9, 0.97
 #: Smallest width of a strip as a fraction of the screen, and smallest fraction of its box that it fills.
 _STRIP, _FILLED = 0.45, 0.6
-#: Ratio of width to height of a strip, at least.
+#: Smallest ratio of width to height of a strip.
 _WIDE = 1.3
-#: Correlation of two neighbouring frames below which another scene begins, if it is farther from 1 than that of
-#: most neighbours by this factor; distance in pixels of the pixels that are compared.
+#: Correlation of two neighbouring frames below which a new scene begins, if it deviates from 1 by this factor more
+#: than that of most neighbours; distance in pixels of the pixels that are compared.
 _CUT, _FARTHER, _THIN = 0.75, 8, 4
 #: Ratio of changes along and across time below which a strip shows lines that continue in time.
 _LINES = 0.6
@@ -80,7 +80,8 @@ def kind_by_header(header: Header) -> Verdict | None:
             limit = None if region.velocity is None else region.velocity * (region.box[2] - region.box[0])
             if region.content != "cw doppler" and limit is not None and limit < 2 * _TISSUE_VELOCITY:
                 return Verdict(
-                    "tissue doppler", f"its header has a spectrum that spans {limit:.0f} cm/s, as of tissue"
+                    "tissue doppler",
+                    f"its header has a spectrum that spans {limit:.0f} cm/s, which is typical of tissue",
                 )
             waves = {"cw doppler": "continuous-wave ", "pw doppler": "pulsed-wave "}.get(region.content, "")
             return Verdict("spectral doppler", f"its header has a region of a {waves}Doppler spectrum")
@@ -138,7 +139,7 @@ def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict |
         part, width = region[rows, columns], columns.stop - columns.start
         if width < _STRIP * region.shape[1] or part.mean() < _FILLED or part.shape[0] > 0.8 * region.shape[0]:
             continue
-        if width < _WIDE * part.shape[0]:  # a rectangle, as of a linear probe
+        if width < _WIDE * part.shape[0]:  # a rectangle, such as that of a linear probe
             continue
         strip = ndimage.uniform_filter(frames[-1][rows, columns].astype(np.float32), 3)
         along, across = np.abs(np.diff(strip, axis=1)).mean(), np.abs(np.diff(strip, axis=0)).mean()
@@ -181,13 +182,13 @@ def kind_without_fan(frames: ByteArray, colours: ByteArray | None, region: BoolA
     if colours is not None:
         vivid = float((np.ptp(colours.astype(np.int16), axis=-1) > _CHROMA).mean())
         if vivid > _FLOW:
-            return Verdict("not an echo", f"no sector in it, and {vivid:.0%} of its pixels are coloured")
+            return Verdict("not an echo", f"it has no sector, and {vivid:.0%} of its pixels are coloured")
     inside = frames[:, region]
     dark = float((inside < DARK_VALUE).mean())
     if dark < _DARK:
-        return Verdict("not an echo", f"no sector in it, and {dark:.0%} of its pixels are dark")
+        return Verdict("not an echo", f"it has no sector, and {dark:.0%} of its pixels are dark")
     grain = [np.abs(np.diff(frame.astype(np.float32), axis=0))[region[1:]].mean() for frame in frames]
     spread = float(inside.std()) + 1e-6
     if np.mean(grain) > 0.9 * spread:
-        return Verdict("not an echo", "no sector in it, and its pixels are noise")
+        return Verdict("not an echo", "it has no sector, and its pixels are noise")
     return None

@@ -1,4 +1,4 @@
-"""Loops for the analysis: cropped to the fan, black outside of it, and decoded in bounded memory."""
+"""Loops for the analysis: cropped to the fan, black outside it, and decoded in bounded memory."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from alan.errors import DataError
 _ALIKE = 0.3
 #: Smallest number of rows and of columns of a frame.
 _SMALLEST = 32
-#: Agreement of a sector with what moves from which on it is one that was turned.
+#: Smallest agreement of a rotated sector with the moving region for which the picture counts as rotated.
 _TURNED = 0.9
 #: Longest side in pixels at which a turned sector is searched; margin around it in pixels; smallest fraction of
 #: dark pixels farther out.
 _SMALL, _AROUND, _BLACK = 320, 3.0, 0.8
-#: Frames per second that no machine reaches in a loop of the heart.
+#: Frame rate that no machine reaches in a loop of the heart.
 _TOO_FAST = 1000
-#: Frames per second below which end-systole may be missed.
+#: Frame rate below which end-systole may be missed.
 _SLOW = 10
 
 
@@ -111,7 +111,7 @@ class Loop:
             n: Number of frames of a part.
 
         Yields:
-            (at most n, H, W) uint8, cropped to the box, 0 outside of the fan, without text inside of it.
+            (at most n, H, W) uint8, cropped to the box, 0 outside the fan, without text inside it.
 
         Raises:
             DataError: The file has changed or can no longer be decoded.
@@ -304,7 +304,7 @@ def _loop(
     elif fps and fps > _TOO_FAST:
         times, rate = (
             None,
-            (f"the file states {fps:.3g} frames per second, which cannot be: its times are not used",),
+            (f"the file states {fps:.3g} frames per second, which is impossible: its times are not used",),
         )
     waves = header.attributes.get("r_wave_times")
     return Loop(

@@ -87,7 +87,7 @@ def analyze_loop(
 
     Raises:
         ConfigError: No view is given and the model has no bank of views.
-        DataError: The file cannot be decoded any more.
+        DataError: The file can no longer be decoded.
     """
     frames = np.concatenate([model.resize(part) for part in loop.chunks(_BATCH)])
     if settings.mirror:
@@ -134,7 +134,7 @@ def _measure(
     """Measure a loop.
 
     Returns:
-        The result, and the outlines that were measured: those of end-diastole and end-systole are made anew.
+        The result, and the outlines that were measured: end-diastole and end-systole are segmented again.
     """
     assert base.view is not None
     view, structures = base.view, model.structures(base.view.view)

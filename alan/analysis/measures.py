@@ -35,7 +35,7 @@ class Grid:
     Attributes:
         pixels: (row, column) size of a pixel of the grid in pixels of the file.
         pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
-        aspect: Height of a pixel of the file divided by its width; it counts if the size is unknown.
+        aspect: Height of a pixel of the file divided by its width; used if the size is unknown.
     """
 
     pixels: tuple[float, float]

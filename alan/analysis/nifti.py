@@ -35,7 +35,7 @@ def write_label_maps(
         shape: (T, H, W).
         pixel_mm: (row, column) size of a pixel in mm; None if unknown.
         interval_s: Time between frames in s; None if unknown.
-        aspect: Height of a pixel divided by its width; it counts if the size is unknown.
+        aspect: Height of a pixel divided by its width; used if the size is unknown.
 
     Yields:
         A function that writes the next label maps (B, H, W) uint8.

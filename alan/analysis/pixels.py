@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from alan.data.io.base import SQUARE, Header, Spacing, pixel_aspect
 
-#: Where a pixel size comes from.
+#: Origin of a pixel size.
 PixelOrigin = Literal["file", "region", "option"]
 #: Smallest overlap of a fan with the region of the header that describes it, also if the frames were scaled.
 _SAME = 0.8
@@ -22,13 +22,13 @@ def panel_pixel(
     """Find the pixel size of a panel.
 
     Args:
-        header: What the file states.
+        header: Metadata of the file.
         place: Rows and columns of the panel on the screen.
         given: (row, column) size of a pixel that takes precedence, or None.
 
     Returns:
         size: (row, column) in mm, or None if it is unknown.
-        origin: Where it comes from.
+        origin: Its origin.
         notes: Doubts about it.
     """
     if given is not None:

@@ -17,7 +17,7 @@ from alan.data.io.base import mean_frame_rate
 FLAGS = {
     "size_unknown": "The file does not state the size of a pixel: volumes in ml are not given.",
     "times_unknown": "The file does not state the times of the frames: beats are not measured.",
-    "still": "The file shows a single moment: there is no beat.",
+    "still": "The file shows a single moment, so there is no beat.",
     "low_frame_rate": "End-systole can fall between two frames.",
     "no_beat": "The area of the left ventricle does not show a contraction.",
     "partial_beat": "The loop does not show a complete beat.",

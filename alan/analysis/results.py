@@ -113,7 +113,7 @@ class FrameResult:
         area_cm2: Structure to its area in cm2; empty without a pixel size.
         length_cm: Length of the long axis of the left ventricle in cm; None if unknown.
         volume_ml: Volume of the left ventricle by the method of disks in ml; None if unknown.
-        phase: 1 at end-diastole, 0 at end-systole, in between by the area of the left ventricle.
+        phase: 1 at end-diastole, 0 at end-systole, between them according to the area of the left ventricle.
         repaired: Whether the outline was an outlier in time and was interpolated from neighbouring frames.
     """
 

@@ -30,7 +30,7 @@ _LABELS = "_gt"
 _INDEX = "DICOMDIR"
 #: Endings of files that hold other files.
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
-#: Number of bytes by which files of one size are told apart, at three places.
+#: Number of bytes that are compared at three positions of files of the same size.
 _PART = 2**12
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
@@ -104,10 +104,11 @@ def find_sources(
     r"""Find the loops among files and folders.
 
     Loops are files that :func:`alan.data.read_cine` reads, the sequences of frame stores (``.h5``), and series of
-    numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder. A file given by name is always taken.
+    numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder. A file that is given by name is always
+    included.
 
     The patient of a loop is the group ``patient`` of the rule, else that of the DICOM header or the frame store. A
-    loop without either is a patient of its own. Every key is a pseudonym by
+    loop without either counts as a separate patient. Every key is a pseudonym by
     :func:`alan.data.pseudonyms.patient_key`: of the text that the rule captures, of the PatientID or the study,
     of the patient in the frame store, or of the path of the file below its input, without suffix.
 
@@ -149,11 +150,13 @@ def file_name(path: Path) -> str:
 
 
 def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
-    """Map the place of each file with the bytes of an earlier one to the place of that one."""
+    """Map each file whose bytes equal those of an earlier file to that file."""
     places = [place for place in sorted(found) if len(found[place].paths) == 1 and found[place].sequence is None]
     copies = dict[str, str]()
     for alike in _groups(places, found, lambda path: path.stat().st_size):
-        for again in _groups(alike, found, _glance):  # uncompressed loops have one size, and are not read whole
+        for again in _groups(
+            alike, found, _glance
+        ):  # uncompressed loops share a size, so most are not read completely
             for first, *others in _groups(again, found, _digest):
                 copies |= dict.fromkeys(others, first)
     return copies
@@ -162,7 +165,7 @@ def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
 def _groups(
     places: Iterable[str], found: Mapping[str, _Found], key: Callable[[Path], object]
 ) -> Iterator[list[str]]:
-    """Group files by a key; files that are alone, empty or cannot be read are left out."""
+    """Group files by a key; files without an equal, empty and unreadable files are left out."""
     groups = defaultdict[object, list[str]](list)
     for place in places:
         with contextlib.suppress(OSError):
@@ -229,7 +232,7 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
 
 
 def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:
-    """Return a file that may not be read: as a loop, which fails, if its name is that of one; None for others."""
+    """Handle a file without read permission: a loop that fails if its name is that of one, otherwise None."""
     try:
         path.open("rb").close()
     except OSError as error:
@@ -257,7 +260,7 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
     elif path.name.lower().endswith(_ARCHIVES):
         yield path, "an archive of files: unpack it"
     else:
-        yield path, "neither video nor picture by its name and first bytes"
+        yield path, "neither a video nor a picture according to its name and first bytes"
 
 
 def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> list[Source]:

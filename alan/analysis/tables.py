@@ -101,7 +101,7 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         *_measures(MEASURES),
         ColumnEntry("jump_share", "share", "Share of the frames whose outline jumped; repaired unless above 0.5"),
         *_FLAGS,
-        ColumnEntry("notes", "", "What was read from the file, or assumed, in words"),
+        ColumnEntry("notes", "", "Conversions and assumptions of the reader, in words"),
     ),
     BEATS: (
         _LOOP,

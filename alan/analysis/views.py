@@ -60,7 +60,7 @@ class ViewResult:
 
 
 class ViewBank:
-    """Labelled frames, by whose similarity the view of other frames is recognised.
+    """Labelled frames by which the view of similar frames is recognised.
 
     The feature of a frame is the mean of the deepest map of a convolutional backbone, scaled to length 1. With a
     ``pixel_weight`` the standardised pixels of its thumbnail, scaled to that length, are appended. The classifier
@@ -128,7 +128,7 @@ class ViewBank:
 
         Args:
             path_or_name: The file, or the name.
-            backbone: The backbone of the bank, if it is loaded already; None loads it by the name in the file.
+            backbone: The backbone of the bank, if it is already loaded; None loads it by the name in the file.
 
         Raises:
             DataError: The file is missing or damaged, or belongs to another backbone.
@@ -145,7 +145,7 @@ class ViewBank:
             settings |= {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
         except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
             raise DataError(
-                f"{path}: missing or no bank of views ({error}): give one, such as alan-sim-views"
+                f"{path}: missing, or not a bank of views ({error}): give one, such as alan-sim-views"
             ) from error
         if backbone is None:
             beside = Path(path).with_name(facts["backbone"] + ".safetensors")

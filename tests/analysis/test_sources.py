@@ -44,7 +44,7 @@ def test_loops_of_a_folder(folder):
     assert [path.name for path in found["p3/frame_1.png"].stills] == ["frame_2.png", "frame_10.png"]
     assert sorted(reason for _, reason in left_out) == [
         "a label map according to its name, not a loop",
-        "neither video nor picture by its name and first bytes",
+        "neither a video nor a picture according to its name and first bytes",
     ]
     assert len({source.name for source in sources}) == len({source.patient for source in sources}) == 5
     assert all(re.fullmatch(r"p[0-9a-f]{16}_[0-9a-f]{8}", source.name) for source in sources)

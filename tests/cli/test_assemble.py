@@ -84,7 +84,7 @@ def test_bank_of_views(alan, tiny, tmp_path):
         (["--views=[A5C]"], "views is 'A5C': give some of"),
         (["--views=[]"], "views is empty"),
         (["--boxes=[{lv}, {lv}]"], "another folder has a white box of lv too"),
-        (["--boxes=[{lv}/..]"], "no run of `alan name` (it has no config.yaml): give its folder"),
+        (["--boxes=[{lv}/..]"], "not a run of `alan name` (it has no config.yaml): give its folder"),
         (["--boxes=[]"], "boxes is empty: give the run folders"),
         (["--parcels=alan-sim-parcels"], "was fitted on parcels"),
         (["--bank=[{store}]", '--bank_frames={"PLAX": 3}'], "bank_frames names PLAX"),
