@@ -2,8 +2,8 @@
 
 :func:`study` takes a class or function, another value for each of its settings, and a small run::
 
-    @study(WeightedKNNClassifier, n_neighbors=2, temperature=0.5, same={"chunk_size": 2})
-    def nearest_neighbours(env, **settings): ...  # returns arrays, tables, models, files
+    @study(ParcelModel, sector_only=True, refine=GuidedFilter(), same={"source": "a name"})
+    def maps(env, **settings): ...  # returns arrays, tables, models, files
 
 A setting that is declared and not listed fails; so does one that is listed under the wrong heading.
 """

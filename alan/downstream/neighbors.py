@@ -16,10 +16,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from alan.bounds import PositiveInt, bounded, check_parameters
 from alan.progress import batches
 
-#: Number of queries compared at a time with ``chunk_size`` training rows.
-_QUERIES = 512
-#: Number of values gathered at a time for the exact similarities (8 bytes each, three arrays).
-_PAIR_VALUES = 1 << 21
+#: Number of similarities that are computed at a time, and smallest number of queries.
+_VALUES, _QUERIES = 1 << 20, 32
+#: Unit vectors are rounded to multiples of 1 / 2**25: their scalar products are multiples of 2**-50 below 2, which
+#: float64 holds exactly, whatever the order of summation.
+_GRID = 2.0**25
 
 
 @dataclass(eq=False, repr=False)
@@ -41,16 +42,13 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
       exactly equal votes, the first in ``classes_`` wins.
     * If ``n_neighbors`` exceeds the number of training rows, all of them vote (``n_neighbors_``).
 
-    Training rows and queries are compared in blocks, and only the k best so far are kept, so that memory holds
-    512 x ``chunk_size`` float32 similarities, whatever the number of queries and rows. Blocks are screened in
-    float32 (BLAS), and candidates for the k best are recomputed in float64. The result is therefore bitwise equal
-    for every ``chunk_size``.
+    Queries are compared in blocks, so that memory does not grow with their number. Normalised features are rounded
+    to multiples of 2**-25 (3e-8), for which float64 similarities are exact: equal features are equally similar.
 
     Args:
         n_neighbors: Number of neighbours k; the paper uses 2 and 10.
         temperature: Temperature T of the votes; a smaller value trusts the nearest neighbours more. The paper uses
             0.07.
-        chunk_size: Number of training rows compared at a time.
 
     Attributes:
         classes_: (C,) sorted labels.
@@ -66,13 +64,12 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
 
     n_neighbors: PositiveInt = 10
     temperature: Annotated[float, Interval(gt=0, lt=math.inf)] = 0.07
-    chunk_size: PositiveInt = 16384
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Store the normalised features and the labels.
 
         Args:
-            X: (N, D) finite features of any real dtype; stored as float32 rows of length 1.
+            X: (N, D) finite features of any real dtype; stored as float64 rows of length 1.
             y: (N,) labels, numbers or strings.
 
         Returns:
@@ -146,80 +143,23 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
     def _search(self, X: ArrayLike, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Similarities (Q, k) float64 in descending order, and training indices (Q, k) int64."""
         queries: NDArray[Any] = validate_data(self, X, dtype="numeric", reset=False)
-        similarity = np.empty((len(queries), k))
+        found = np.empty((len(queries), k))
         index = np.empty((len(queries), k), np.int64)
-        for part in batches(len(queries), _QUERIES):
-            similarity[part], index[part] = _nearest(_unit_rows(queries[part]), self._X, k, self.chunk_size)
-        return similarity, index
+        for part in batches(len(queries), max(_QUERIES, _VALUES // len(self._X))):
+            similarity = _unit_rows(queries[part]) @ self._X.T
+            bound = np.partition(similarity, -k, axis=1)[:, -k]
+            for place, row, least in zip(range(part.start, part.stop), similarity, bound, strict=True):
+                near = np.flatnonzero(row >= least)  # more than k rows if some are tied
+                near = near[np.argsort(-row[near], kind="stable")[:k]]
+                found[place], index[place] = row[near], near
+        return found, index
 
 
-def _unit_rows(X: NDArray[Any]) -> NDArray[np.float32]:
-    """Rows of length 1 as float32; zero rows stay zero. Scaling by the largest value avoids overflow."""
-    unit = np.empty(X.shape, np.float32)
-    for part in batches(len(X), _QUERIES):
-        rows = X[part].astype(np.float64)
-        largest = np.abs(rows).max(axis=1, keepdims=True)
-        rows /= np.where(largest > 0, largest, 1)
-        length = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
-        unit[part] = rows / np.where(length > 0, length, 1)
-    return unit
-
-
-def _nearest(
-    queries: NDArray[np.float32], rows: NDArray[np.float32], k: int, chunk_size: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The k rows most similar to each query, exact in float64; ties are ordered by index.
-
-    A float32 product of two vectors of length 1 differs from the exact one by at most D x 2**-24 (Higham 2002,
-    section 3.1). A row is only dropped if its float32 similarity is lower by more than that than k others.
-    """
-    n_queries, width = queries.shape
-    error = (width + 8) * 2.0**-24  # 8 covers rows not exactly of length 1 and the rounding of the bound
-    best = np.full((n_queries, k), -np.inf)
-    index = np.zeros((n_queries, k), np.int64)
-    for start in range(0, len(rows), chunk_size):
-        block = rows[start : start + chunk_size]
-        screen = queries @ block.T
-        bound = np.maximum(best[:, -1] - error, _lower_bound(screen, k) - 2 * error)
-        hits = screen >= bound.astype(np.float32)[:, None]
-        query, column = np.divmod(np.flatnonzero(hits), len(block))
-        count = np.bincount(query, minlength=n_queries)
-        place = k + np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
-        width_now = k + int(count.max())
-        similarity = np.full((n_queries, width_now), -np.inf)
-        similarity[:, :k] = best
-        similarity[query, place] = _exact(queries, block, query, column)
-        candidates = np.zeros((n_queries, width_now), np.int64)
-        candidates[:, :k] = index
-        candidates[query, place] = column + start
-        # stable sort: among equals, earlier rows come first
-        order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
-        best = np.take_along_axis(similarity, order, axis=1)
-        index = np.take_along_axis(candidates, order, axis=1)
-    return best, index
-
-
-def _lower_bound(screen: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-    """A value that k entries of each row reach: the k-th largest maximum of groups; -inf for fewer entries."""
-    n_queries, width = screen.shape
-    if width < k:
-        return np.full(n_queries, -np.inf)
-    groups = max(k, min(width, 16 * k, max(512, k)))
-    depth = width // groups
-    maxima = screen[:, : depth * groups].reshape(n_queries, depth, groups).max(axis=1)
-    return np.partition(maxima, groups - k, axis=1)[:, groups - k].astype(np.float64)
-
-
-def _exact(
-    queries: NDArray[np.float32],
-    rows: NDArray[np.float32],
-    query: NDArray[np.int64],
-    column: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Similarities of pairs (P,) in float64; equal vectors give equal values at any position."""
-    similarity = np.empty(len(query))
-    step = max(1, _PAIR_VALUES // queries.shape[1])
-    for part in batches(len(query), step):
-        left, right = queries[query[part]].astype(np.float64), rows[column[part]].astype(np.float64)
-        similarity[part] = (left * right).sum(axis=1)
-    return similarity
+def _unit_rows(X: NDArray[Any]) -> NDArray[np.float64]:
+    """Rows of length 1 in multiples of 2**-25; zero rows stay zero. Scaling first avoids overflow."""
+    rows = X.astype(np.float64)
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows /= np.where(largest > 0, largest, 1)
+    length = np.sqrt((rows * rows).sum(axis=1, keepdims=True))
+    rows /= np.where(length > 0, length, 1)
+    return np.round(rows * _GRID) / _GRID

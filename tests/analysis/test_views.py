@@ -73,9 +73,9 @@ def test_a_saved_bank_answers_alike_and_refuses_another_backbone(backbone, tmp_p
     with pytest.raises(DataError, match="another backbone"):
         ViewBank.load(tmp_path / "bank.safetensors", random_backbone(SPEC, seed=1))
     (tmp_path / "bank.safetensors").write_bytes(b"no bank")
-    with pytest.raises(DataError, match="no bank of views"):
+    with pytest.raises(DataError, match="not a bank of views"):
         ViewBank.load(tmp_path / "bank.safetensors")
-    with pytest.raises(DataError, match="no bank of views"):
+    with pytest.raises(DataError, match="not a bank of views"):
         ViewBank.load("alan-sim-vews")
 
 

@@ -47,7 +47,7 @@ def main():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     (speed,) = queries_per_second([model], queries, repeats=1)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print("200,000 x 384 float32, 2,000 queries, k = 10 (all similarities at once: 1526 MiB)")
+    print("200,000 x 384 float32, 2,000 queries, k = 10 (all similarities at once: 3052 MiB)")
     print(
         f"  WeightedKNNClassifier {speed:6.0f} queries/s; the search raised peak memory by {grown / 1024:.0f} MiB"
     )

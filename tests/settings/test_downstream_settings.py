@@ -183,7 +183,7 @@ def interval(env, **settings):
     return credible_interval(np.random.default_rng(0).random((200, 3)), **settings)
 
 
-@study(WeightedKNNClassifier, n_neighbors=3, temperature=1.0, same={"chunk_size": 7})
+@study(WeightedKNNClassifier, n_neighbors=3, temperature=1.0)
 def neighbours(env, **settings):
     rng = np.random.default_rng(0)
     model = WeightedKNNClassifier(**settings).fit(rng.normal(size=(60, 6)), rng.integers(0, 3, 60))
