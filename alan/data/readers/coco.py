@@ -23,6 +23,7 @@ Polygon = NDArray[np.float64]
 #: Class and outlines (P, 2) of x and y of each annotation of a picture, in file order.
 Annotations = Sequence[tuple[str, Sequence[Polygon]]]
 _FILLED = "COCO joins the polygons of an annotation, so a hole is filled: annotate it as a class of its own"
+_OUTSIDE = "coordinates are pixels of the picture, from its upper left corner: export them again"
 _ORDER = "later annotations cover earlier ones: list outer outlines before inner ones"
 
 
@@ -130,6 +131,8 @@ class Coco(PictureDataset[Annotations]):
             top[filled] = place
         for place, ((name, _), filled) in enumerate(zip(mask, masks, strict=True)):
             later = masks[place + 1 :]
+            if not filled.any():
+                self._note("annotations without a pixel in the picture", f"{picture.id}: {name}", _OUTSIDE)
             if filled.any() and not (top == place).any():
                 self._note("annotations hidden by later ones", f"{picture.id}: {name}", _ORDER)
             elif any(2 * (filled & other).sum() > filled.sum() < other.sum() for other in later):

@@ -163,6 +163,16 @@ def test_two_entries_of_one_file_are_refused(root):
         Coco(root)
 
 
+def test_an_outline_outside_the_picture_is_noted(root):
+    def move(content):
+        content["annotations"][0]["segmentation"] = [[600, 300, 700, 300, 700, 400]]
+
+    change(root, move)
+    data = Coco(root)
+    with pytest.warns(AlanWarning, match="annotations without a pixel in the picture, the first in p1_a4c_0001"):
+        assert not data[0].masks["ventricle"].any()
+
+
 def test_a_smaller_outline_beneath_a_larger_one_is_noted(root):
     def cover(content):
         content["annotations"][1]["segmentation"] = [[6, 3, 44, 3, 44, 19, 6, 19]]  # leaves a column of the first

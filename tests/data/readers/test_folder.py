@@ -201,6 +201,9 @@ classes:
             ([{"name": "a", "id": -1}], "whole numbers"),
             ([{"name": "a", "id": 1.5}], "whole numbers"),
             ([{"id": 1}], "is not the name"),
+            ([{"name": "../lv", "id": 1}], "has a slash or a control character; rename it"),
+            ([{"name": "l\0v", "id": 1}], "has a slash or a control character; rename it"),
+            ([{"name": "\ud800", "id": 1}], "has a slash or a control character; rename it"),
             ([{"name": "background"}], "no class except background"),
             ([{"name": "a", "colour": "#ff0000"}, {"name": "b"}], "'b' has no colour"),
             (
