@@ -99,6 +99,9 @@ class AlanCLI(LightningCLI):
         self.run_folder = Run(Path(self.settings["out"]), resumed=False)
         trial = bool(self.settings["trainer"].get("fast_dev_run"))
         self.writes = self.config["subcommand"] == "fit" and not trial
+        for name in ("max_steps", "max_epochs") if self.writes else ():
+            if self.settings["trainer"].get(name) == 0:
+                raise ConfigError(f"trainer.{name} is 0: give at least 1, or -1 for no limit")
         if not trial:
             self.stack.enter_context(lock_folder(self.run_folder.folder))
         self._choose_precision()

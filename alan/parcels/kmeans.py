@@ -84,8 +84,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         tokens = self._validate(X, reset=True)
         check_parameters(self)
         random = check_random_state(self.random_state)
-        if self.max_samples < self.n_parcels:
-            raise ParameterError(f"max_samples is {self.max_samples}: give at least n_parcels, {self.n_parcels}")
+        _check_samples(self.max_samples, self.n_parcels)
         sample = tokens
         if len(tokens) > self.max_samples:
             sample = tokens[np.sort(random.choice(len(tokens), self.max_samples, replace=False))]
@@ -213,6 +212,11 @@ def _on_the_sphere(sample: AnyFloatArray, start: AnyFloatArray) -> tuple[AnyFloa
     return centres, float(((sample - centres[(sample @ centres.T).argmax(1)]) ** 2).sum())
 
 
+def _check_samples(max_samples: int, n_parcels: int) -> None:
+    if max_samples < n_parcels:
+        raise ParameterError(f"max_samples is {max_samples}: give at least n_parcels, {n_parcels}")
+
+
 @bounded
 def fit_kmeans(
     backbone: Backbone,
@@ -256,6 +260,7 @@ def fit_kmeans(
     """
     if len(frames) == 0:
         raise ParameterError("frames are empty: give at least one (H, W) uint8 frame")
+    _check_samples(max_samples, n_parcels)  # before the tokens are computed
     random = np.random.default_rng(seed)
     quota = -(-max_samples // len(frames))
     drawn = []

@@ -191,6 +191,13 @@ def test_a_trial_of_one_batch_leaves_the_run_folder_alone(command, tmp_path):
     assert contents(out) == before
 
 
+def test_a_training_without_a_step_is_refused(command, tmp_path):
+    ended = run([*command(tmp_path / "run"), "--trainer.max_steps", "0"])
+    assert ended.code == 2
+    assert "trainer.max_steps is 0: give at least 1, or -1 for no limit" in ended.error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_callback_that_does_not_fit_the_run_is_one_line(command, tmp_path):
     callback = {"class_path": "EarlyStopping", "init_args": {"monitor": "val_dise"}}
     ended = run([*command(tmp_path / "run"), "--trainer.callbacks", json.dumps([callback])])

@@ -54,21 +54,7 @@ def test_logits_are_distances_in_scikit_learns_own_coordinates(components, white
     np.testing.assert_allclose(head(torch.from_numpy(x)).numpy(), logits, rtol=1e-3, atol=1e-3)
 
 
-def test_each_parameter_changes_the_result():
-    x, _ = tokens(clusters=30)
-    base = KMeansParcels(6).fit(x)
-    np.testing.assert_array_equal(base.labels_, KMeansParcels(6).fit(x).labels_)
-    changes = ({"n_components": 2}, {"random_state": 1}, {"max_samples": 100}, {"n_components": 2, "whiten": True})
-    seen = [base.labels_]
-    for change in changes:
-        labels = KMeansParcels(6, **change).fit(x).labels_
-        assert all(not np.array_equal(labels, other) for other in seen)
-        assert len(labels) == len(x)
-        seen.append(labels)
-    assert KMeansParcels(7).fit(x).transform(x).shape == (600, 7)
-
-
-def test_invalid_parameters_are_refused():
+def test_invalid_parameters_are_refused(monkeypatch):
     x, _ = tokens(20)
     for parameters, message in (
         ({"n_parcels": 1}, "n_parcels is 1"),
@@ -81,6 +67,10 @@ def test_invalid_parameters_are_refused():
             KMeansParcels(**parameters).fit(x)
     with pytest.raises(NotFittedError):
         KMeansParcels().to_head()
+    backbone, frames = random_backbone(VitSpec(image_size=32, patch_size=8)), np.zeros((1, 32, 32), np.uint8)
+    monkeypatch.setattr(type(backbone), "forward", pytest.fail)  # refused before tokens are computed
+    with pytest.raises(ParameterError, match="max_samples is 4: give at least"):
+        fit_kmeans(backbone, frames, 5, max_samples=4)
     with pytest.raises(ParameterError, match="frames are empty"):
         fit_kmeans(random_backbone(VitSpec(image_size=32, patch_size=8)), np.zeros((0, 32, 32), np.uint8))
 
