@@ -101,7 +101,7 @@ def _doubts_about_time(e: Evidence) -> Iterator[tuple[str, str]]:
         yield "still", f"{e.n_frames} frame{'s' if e.n_frames > 1 else ''}: give a loop of a whole beat"
         return
     if e.times is None:
-        yield "times_unknown", "the times of the frames are unknown: give --frame-rate"
+        yield "times_unknown", "the times of the frames are unknown: give --frame_rate"
         return
     fps = mean_frame_rate(e.times)
     if fps is not None and fps < _LOW_RATE_HZ:

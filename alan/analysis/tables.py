@@ -45,7 +45,9 @@ def _measures(names: Iterable[str]) -> tuple[ColumnEntry, ...]:
         entries.append(ColumnEntry(name, unit, f"{meaning}; {_UNKNOWN}"))
         entries += [
             ColumnEntry(
-                f"{name}_{end}", unit, f"{word} end of the 90% interval of {name}; missing if there is none"
+                f"{name}_{end}",
+                unit,
+                f"{word} end of the nominal 90% interval of {name}; missing if there is none",
             )
             for end, word in (("low", "Lower"), ("high", "Upper"))
         ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,7 +18,7 @@ from alan.analysis.manifest import Manifest
 from alan.analysis.results import LoopResult, Measure
 from alan.analysis.run import LABELS, AnalysisSettings, analyze_files
 from alan.analysis.tables import LOOP_FOLDER
-from alan.app.measured import first_frames, lv_areas, measure_between, pack, sentence
+from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence
 from alan.app.session import Uploads
 from alan.arrays import ByteArray
 from alan.errors import AlanError, DataError, SkippedError
@@ -33,6 +35,20 @@ _MEASURES = {
     "la_volume_ml": ("Volume of the left atrium", "ml"),
     "lv_mass_g": ("Mass of the left ventricle", "g"),
 }
+#: Doubts whose remedy on the page differs from that of the command line.
+_REMEDIES = {
+    "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml",
+    "times_unknown": "the times of the frames are unknown: no beat is measured",
+}
+
+
+class _Analyzed(NamedTuple):
+    """The loop that is shown; ``sized`` says whether its file states the size of a pixel."""
+
+    result: LoopResult
+    labels: ByteArray
+    video: Path
+    sized: bool
 
 
 class AnalyzeTab:
@@ -57,31 +73,47 @@ class AnalyzeTab:
             file = gr.File(label="Drop a loop (video, DICOM, NIfTI, TIFF)", height=140, elem_id="analyze-upload")
             with gr.Column():
                 view = gr.Radio(self.views, value=self.views[0], label="View")
-                spacing = gr.Number(None, label="Size of a pixel in mm, if the file does not tell", minimum=0)
+                spacing = gr.Number(
+                    None,
+                    label="Size of a pixel in mm",
+                    info="if the file does not tell; 0 is unknown",
+                    minimum=0,
+                    elem_id="analyze-spacing",
+                )
         with gr.Row():
-            video = gr.Video(label="Outlines", autoplay=False, buttons=[], elem_id="analyze-video")
+            video = gr.Video(label="Outlines", autoplay=True, loop=True, buttons=[], elem_id="analyze-video")
             with gr.Column():
                 curve = gr.Plot(show_label=False, elem_id="analyze-curve")
                 ed = gr.Slider(0, 1, 0, step=1, label="End-diastole", visible=False, elem_id="analyze-ed")
                 es = gr.Slider(0, 1, 0, step=1, label="End-systole", visible=False, elem_id="analyze-es")
                 moved = gr.Markdown(elem_id="analyze-moved")
+                with gr.Row():
+                    stills = [
+                        gr.Image(
+                            label=label, interactive=False, buttons=[], visible=False, elem_id=f"analyze-{name}"
+                        )
+                        for name, label in (("ed-picture", "End-diastole"), ("es-picture", "End-systole"))
+                    ]
         table = gr.Dataframe(
-            headers=["measure", "value", "90% interval"], interactive=False, elem_id="analyze-table"
+            headers=["measure", "value", "nominal 90% interval"],
+            interactive=False,
+            visible=False,
+            elem_id="analyze-table",
         )
         doubts = gr.Markdown(elem_id="analyze-doubts")
-        save = gr.DownloadButton("Download all", elem_id="analyze-save")
+        save = gr.DownloadButton("Download all", visible=False, elem_id="analyze-save")
         file.upload(
             self._analyze,
             [file, view, spacing],
-            [result, video, table, doubts, save, ed, es, curve, moved],
+            [result, video, table, doubts, save, ed, es, curve, moved, *stills],
             show_progress_on=video,
             api_visibility="private",
         )
-        for slider in (ed, es):
-            slider.input(
+        for control in (ed, es, spacing):
+            control.input(
                 self._move,
-                [result, ed, es],
-                [curve, moved],
+                [result, ed, es, spacing],
+                [curve, moved, *stills],
                 show_progress="hidden",
                 api_visibility="private",
                 trigger_mode="always_last",
@@ -96,7 +128,7 @@ class AnalyzeTab:
                 folder = self.uploads.place("results")
                 loop = LoopSettings() if view == "recognise" else LoopSettings(view=view)  # type: ignore[arg-type]
                 settings = AnalysisSettings(self.model, loop, spacing or None)
-                found = _first(file, folder, settings)
+                found, others = _first(file, folder, settings)
                 bar(0.9, desc="packing")
             video = folder / LOOP_FOLDER / found.loop / OVERLAY
             shown = self.uploads.place("overlay.mp4")
@@ -108,41 +140,41 @@ class AnalyzeTab:
             ed, es = first_frames(found)
         except AlanError as error:
             gr.Warning(str(error))
-            return [
-                None,
-                None,
-                [],
-                f"**{error}**",
-                None,
-                gr.update(visible=False),
-                gr.update(visible=False),
-                None,
-                "",
-            ]
+            hidden = gr.update(visible=False)
+            return [None, None, hidden, f"**{error}**", hidden, hidden, hidden, *self._move(None, 0, 0, None)]
         last = max(len(found.frames) - 1, 1)
-        curve, words = self._move((found, labels), ed, es)
+        analyzed = _Analyzed(found, labels, shown, bool(found.pixel_mm) and not spacing)
         return [
-            (found, labels),
+            analyzed,
             str(shown) if shown.is_file() else None,
-            measures(found),
-            doubts_of(found),
-            str(archive),
+            gr.update(value=measures(found), visible=True),
+            doubts_of(found, others),
+            gr.update(value=str(archive), visible=True),
             gr.update(maximum=last, value=ed, visible=True),
             gr.update(maximum=last, value=es, visible=True),
-            curve,
-            words,
+            *self._move(analyzed, ed, es, spacing),
         ]
 
-    def _move(self, shown: tuple[LoopResult, ByteArray] | None, ed: float, es: float) -> tuple[Figure | None, str]:
-        """Measure between the frames of the sliders, and draw the curve."""
+    def _move(self, shown: _Analyzed | None, ed: float, es: float, spacing: float | None) -> list[Any]:
+        """Measure between the frames of the sliders, draw the curve, and show the frames."""
         if shown is None:
-            return None, ""
-        result, labels = shown
-        return draw_curve(result, int(ed), int(es)), sentence(measure_between(result, labels, int(ed), int(es)))
+            return [None, "", *[self.gr.update(value=None, visible=False)] * 2]
+        result = shown.result if shown.sized else with_spacing(shown.result, spacing)
+        pictures = pictures_of(shown.video, [int(ed), int(es)])
+        return [
+            draw_curve(result, int(ed), int(es)),
+            sentence(measure_between(result, shown.labels, int(ed), int(es))),
+            *(self.gr.update(value=picture, visible=picture is not None) for picture in pictures),
+        ]
 
 
-def _first(file: Any, folder: Any, settings: AnalysisSettings) -> LoopResult:
-    """Analyze the first loop of a file.
+def with_spacing(result: LoopResult, spacing: float | None) -> LoopResult:
+    """Give a loop another width of a pixel in mm, if it is known."""
+    return replace(result, pixel_mm=(spacing * result.pixel_aspect, spacing)) if spacing else result
+
+
+def _first(file: Any, folder: Any, settings: AnalysisSettings) -> tuple[LoopResult, int]:
+    """Analyze a file, and return its first loop that is measured and the number of the others.
 
     Raises:
         DataError: Nothing in it can be measured.
@@ -155,12 +187,14 @@ def _first(file: Any, folder: Any, settings: AnalysisSettings) -> LoopResult:
     if not loops:
         reasons = [reason for _, reason in (*found.failures, *found.left_out)]
         raise DataError(f"nothing can be measured: {'; '.join(reasons) or 'the file shows no loop'}")
-    return loops[0]
+    return loops[0], len(loops) - 1
 
 
 def measures(result: LoopResult) -> list[list[str]]:
-    """Build the rows of the table of measures: name with unit, value, interval."""
+    """Build the rows of the table: the view with its votes; name with unit, value and interval of each measure."""
     rows = []
+    if result.view is not None:
+        rows.append(["View", result.view.view, f"{result.view.share:.0%} of the votes"])
     for name, (title, unit) in _MEASURES.items():
         measure: Measure = getattr(result, name)
         if measure.known:
@@ -169,9 +203,12 @@ def measures(result: LoopResult) -> list[list[str]]:
     return rows
 
 
-def doubts_of(result: LoopResult) -> str:
-    """Write the quality flags of a result as a list."""
-    return "\n".join(f"- {flag.reason}" for flag in result.flags) or "No doubt was raised."
+def doubts_of(result: LoopResult, others: int = 0) -> str:
+    """Write the quality flags of a result as a list, and how many other loops the file holds."""
+    lines = [f"- {_REMEDIES.get(flag.code, flag.reason)}" for flag in result.flags] or ["No doubt was raised."]
+    if others:
+        lines.append(f"\nThe file holds {others + 1} loops: the first is shown, *Download all* has all of them.")
+    return "\n".join(lines)
 
 
 def draw_curve(result: LoopResult, ed: int, es: int) -> Figure:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import av
+import numpy as np
 
 from alan.analysis.exports import median_beat
 from alan.analysis.measures import Grid, measure_curves
@@ -73,6 +77,25 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
     (edv, esv), (larger, smaller) = _volumes_and_areas(cavity, Grid(pixels, result.pixel_mm, result.pixel_aspect))
     ef, change = ejection_fraction(edv, esv), shortening_percent(larger, smaller)
     return MovedBeat(edv, esv, ef, change) if result.pixel_mm else MovedBeat(math.nan, math.nan, ef, change)
+
+
+def pictures_of(video: Path, frames: Sequence[int]) -> list[ByteArray | None]:
+    """Decode single frames of a video.
+
+    Args:
+        video: The video.
+        frames: Numbers of the frames.
+
+    Returns:
+        (H, W, 3) uint8 for each number; None if the video does not have it.
+    """
+    found: dict[int, ByteArray] = {}
+    if video.is_file():
+        with av.open(str(video)) as file:
+            for n, frame in enumerate(itertools.islice(file.decode(video=0), max(frames) + 1)):
+                if n in frames:
+                    found[n] = frame.to_ndarray(format="rgb24").astype(np.uint8)
+    return [found.get(n) for n in frames]
 
 
 def sentence(beat: MovedBeat) -> str:

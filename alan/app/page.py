@@ -142,6 +142,7 @@ def build_page(
         "Models": ModelsTab([PictureModel(path, size) for path in networks], uploads),
     }
     with gr.Blocks(title="ALAN", analytics_enabled=False, delete_cache=_SWEEP) as page:
+        gr.Markdown("Research software, not a medical device: no number may be used for the care of a patient.")
         for title, tab in tabs.items():
             with gr.Tab(title):
                 tab.build()  # type: ignore[attr-defined]

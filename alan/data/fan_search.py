@@ -187,7 +187,7 @@ class _Screen:
         if fan is None:
             return None, 0.0
         fan = extend_to_point(cut_at_end(fan, self.evidence & self.known), self.lit)
-        return fan, _agreement(fan, part, moving=self.moving) if _is_plausible(fan) else 0.0
+        return fan, _agreement(fan, part, self.known, moving=self.moving) if _is_plausible(fan) else 0.0
 
 
 def _flickers(found: Panels, evidence: BoolArray) -> bool:
@@ -305,9 +305,10 @@ def _held(fan: Fan, region: BoolArray) -> float:
     return float((fan.mask() & region).sum()) / max(1.0, float(region.sum()))
 
 
-def _agreement(fan: Fan, region: BoolArray, *, moving: bool) -> float:
-    """Compute the agreement of a sector with the moving or lit region; 0 if it is too low."""
+def _agreement(fan: Fan, region: BoolArray, known: BoolArray, *, moving: bool) -> float:
+    """Compute the agreement of a sector with the region that moves or is lit; 0 if it is too low beside text."""
     inside = fan.mask()
-    agreement = float((inside & region).sum()) / max(1.0, float((inside | region).sum()))
-    accepted = agreement >= _AGREEMENT or (moving and agreement >= _DARK and _held(fan, region) >= _INSIDE)
-    return agreement if accepted else 0.0
+    both, either = inside & region, inside | region
+    clear = float((both & known).sum()) / max(1.0, float((either & known).sum()))
+    accepted = clear >= _AGREEMENT or (moving and clear >= _DARK and _held(fan, region) >= _INSIDE)
+    return float(both.sum()) / max(1.0, float(either.sum())) if accepted else 0.0

@@ -121,6 +121,7 @@ def write_patient_page(
             "patient": patient,
             "quality": QUALITIES[patient.quality],
             "basis": basis,
+            "intervals": math.isfinite(patient.ef_percent.low),
             "numbers": _numbers(patient),
             "doubts": _doubts(patient),
             "clips": [_clip(root, loop) for loop in sorted(measured, key=_order)],

@@ -179,7 +179,13 @@ def test_analysis(page, loop):
     number = page.locator("#analyze-ed input[type=number]")
     number.fill(page.locator("#analyze-es input[type=number]").input_value())
     number.press("Enter")
-    assert changed(page, "analyze-moved", before) == "EF 0%, fractional area change 0%"
+    moved = "EF 0%, fractional area change 0%"
+    assert changed(page, "analyze-moved", before) == moved
+    for name in ("analyze-ed-picture", "analyze-es-picture"):
+        page.locator(f"#{name} img").wait_for(timeout=LONG)
+    page.locator("#analyze-spacing input").fill("0.5")
+    page.locator("#analyze-spacing input").press("Enter")
+    assert re.match(r"EDV \d+ ml, ESV \d+ ml, EF 0%", changed(page, "analyze-moved", moved))
     with page.expect_download() as download:
         page.locator("#analyze-save").click()
     with zipfile.ZipFile(download.value.path()) as packed:

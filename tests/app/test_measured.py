@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from alan.analysis import FrameResult, LoopResult
-from alan.app.measured import first_frames, lv_areas, measure_between, pack, sentence
+from alan.analysis.overlay import write_mp4
+from alan.analysis.results import Flag, Measure, ViewEvidence
+from alan.app.analyze_tab import doubts_of, measures, with_spacing
+from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence
 from alan.cardiac import ejection_fraction, simpson_volume
 from alan.errors import DataError, ParameterError
 
@@ -46,6 +49,44 @@ def test_volumes_follow_the_frames(result, labels):
     assert sentence(found) == (
         f"EDV {volumes[0]:.0f} ml, ESV {volumes[1]:.0f} ml, EF {found.ef_percent:.0f}%, fractional area change 50%"
     )
+
+
+def test_a_pixel_size_that_is_entered_gives_volumes(result, labels):
+    wide = replace(result, pixel_aspect=2.0)
+    found = measure_between(with_spacing(wide, 0.8), labels, 0, 2)
+    assert found == measure_between(replace(result, pixel_mm=(1.6, 0.8)), labels, 0, 2)
+    assert found.edv_ml > 0
+    assert with_spacing(result, None) is result
+
+
+def test_pictures_of_a_video(tmp_path):
+    frames = np.zeros((4, 32, 48, 3), np.uint8)
+    frames[2] = 200
+    with write_mp4(tmp_path / "o.mp4", (32, 48), 25) as video:
+        for frame in frames:
+            video(frame)
+    dark, bright, missing = pictures_of(tmp_path / "o.mp4", [1, 2, 9])
+    assert missing is None
+    assert dark.shape == (32, 48, 3)
+    assert dark.mean() < 10
+    assert bright.mean() == pytest.approx(200, abs=10)
+    assert pictures_of(tmp_path / "none.mp4", [0, 1]) == [None, None]
+
+
+def test_rows_and_doubts_of_the_page(result):
+    seen = replace(
+        result,
+        view=ViewEvidence("A4C", 0.94),
+        ef_percent=Measure(55.4, 41.0, 66.6),
+        flags=(Flag("size_unknown", "give --spacing"), Flag("jumping", "30% of the outlines jumped")),
+    )
+    assert measures(seen) == [["View", "A4C", "94% of the votes"], ["Ejection fraction, %", "55", "41 to 67"]]
+    words = doubts_of(seen, others=1)
+    assert "enter it for volumes in ml" in words
+    assert "30% of the outlines jumped" in words
+    assert "--" not in words
+    assert "holds 2 loops" in words
+    assert doubts_of(result) == "No doubt was raised."
 
 
 def test_ratios_need_no_pixel_size(result, labels):

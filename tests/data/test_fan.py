@@ -29,6 +29,13 @@ def test_two_panels_come_from_left_to_right():
     ] * 2
 
 
+def test_a_panel_with_text_across_its_border_is_found():
+    screen = simulate_screen(453, n_frames=8, panels=2)
+    fans = find_fans(screen.frames)
+    assert len(fans) == 2
+    assert all(overlap(fan.mask(), sector) > 0.93 for fan, sector in zip(fans, screen.sectors, strict=True))
+
+
 def test_text_and_ecg_are_outside():
     screen = simulate_screen(0, n_frames=6)
     (fan,) = find_fans(screen.frames)

@@ -94,6 +94,21 @@ def test_first_page_has_numbers_doubts_and_what_was_left_out(folder):
     assert "patients/p1/report.html" in addresses
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [("alan-sim", "in 88%, their volume"), ("mine", "of this model hold the truth was not measured")],
+)
+def test_pages_claim_of_intervals_what_was_measured(tmp_path, model, words):
+    folder = write_folder(tmp_path)
+    path = folder / "loops" / "loop1" / "result.json"
+    path.write_text(re.sub(r'("model": )"[^"]*"', rf'\1"{model}"', path.read_text()))
+    write_analysis_report(folder)
+    for page in (folder / "report.html", folder / "patients" / "p1" / "report.html"):
+        text, _ = page_of(page)
+        assert words in text
+        assert ("88%" in text) == (model == "alan-sim")
+
+
 def test_pages_are_self_contained(folder):
     for path in (folder / "report.html", folder / "patients" / "p1" / "report.html"):
         _, addresses = page_of(path)
