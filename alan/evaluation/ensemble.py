@@ -156,6 +156,7 @@ def run_ensemble(
             "score": found.score,
             "equal": found.equal,
             "members": found.members,
+            "pooled": _pooled(predictions, found.weights, objective),
         }
         if folds:
             validation["held_out"] = _held_out_gain(predictions, groups, choose, objective)
@@ -218,6 +219,15 @@ def _fold_groups(
         held_out = whole[keys.isin(fold_patients(keys, n, FOLD_SEED)[number])].reset_index(drop=True)
         groups.append(({name: group[name] for name in members}, held_out))
     return groups
+
+
+def _pooled(predictions: MemberPredictions, weights: Mapping[str, float], objective: Objective) -> dict[str, Any]:
+    """Compute the score of the pixels of all frames together: ``score`` (ensemble), and that of ``members``."""
+    singles = zip(weights, np.eye(len(weights)), strict=True)
+    return {
+        "score": predictions.pooled(np.array(list(weights.values())), objective),
+        "members": {name: predictions.pooled(single, objective) for name, single in singles},
+    }
 
 
 def _held_out_gain(
@@ -316,6 +326,11 @@ def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str
         "mean %s on %s: ensemble %.4f, equal weights %.4f, members alone: %s",
         name, split, found.score, found.equal, alone,
     )  # fmt: skip
+    pooled = ensemble.provenance["validation"]["pooled"]
+    alone = ", ".join(f"{member} {score:.4f}" for member, score in pooled["members"].items())
+    _log.info(
+        "%s of the pixels of all frames together: ensemble %.4f, members alone: %s", name, pooled["score"], alone
+    )
     if held_out := ensemble.provenance["validation"].get("held_out"):
         gain = held_out["gain"]
         points = tuple(100 * gain[key] for key in ("mean", "low", "high"))

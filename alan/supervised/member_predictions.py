@@ -102,6 +102,15 @@ class MemberPredictions:
         known = values[~np.isnan(values)]
         return float(known.mean()) if len(known) else float("nan")
 
+    def pooled(self, weights: NDArray[np.floating], objective: Objective) -> float:
+        """Compute the score of all frames taken as one image, as the mean over the structures.
+
+        Small slices count little here; in :meth:`score` a frame counts as much as any other.
+        """
+        both, predicted = (table.sum(0)[1:].astype(np.float64) for table in self.counts(weights))
+        values = (iou_of_counts if objective == "iou" else dice_of_counts)(both, predicted + self.truth.sum(0)[1:])
+        return float(np.nanmean(values))
+
     def part(self, chosen: NDArray[np.bool_]) -> MemberPredictions:
         """Return the predictions on some of the frames, as a mask (n,)."""
         kept = chosen[self.frame]

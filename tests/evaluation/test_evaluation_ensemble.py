@@ -62,6 +62,7 @@ def test_the_folder_is_whole(lab, members, tmp_path, listing):
     assert (known["split"], known["patients"], known["frames"], known["trials"]) == ("val", 3, 6, 30)
     assert known["score"] >= max(known["equal"], *known["members"].values())
     assert yaml.safe_load((out / "config.yaml").read_text())["members"] == members
+    assert list(known["pooled"]["members"]) == list(members)
     # the score is what the written ensemble reaches on those frames, run afresh
     store = FrameStore(lab / "store.h5")
     table = store.labelled(split="val")
@@ -69,6 +70,10 @@ def test_the_folder_is_whole(lab, members, tmp_path, listing):
     labels = torch.from_numpy(store.label_maps(table["label"], ["lv", "la"]))
     fresh = collect({"a": one, "b": one}, [(frames, labels)])
     assert fresh.score(np.ones(2), "iou") == pytest.approx(known["score"], abs=1e-6)
+    predicted = one.probabilities(frames).argmax(1).numpy()
+    masks = [(predicted == value, labels.numpy() == value) for value in (1, 2)]
+    pooled = np.mean([(a & b).sum() / (a | b).sum() for a, b in masks])
+    assert known["pooled"]["score"] == pytest.approx(pooled, abs=1e-6)
 
 
 def test_resumed_reused_and_refused(lab, members, tmp_path, monkeypatch):
@@ -233,7 +238,11 @@ def test_the_verb(lab, members, tmp_path, alan):
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(config))
     ran = alan("ensemble", "--config", tmp_path / "e.yaml")
     assert ran.code == 0, ran.err
-    assert [line.partition(":")[0] for line in ran.lines] == ["weights", "mean IoU on val"]
+    assert [line.partition(":")[0] for line in ran.lines] == [
+        "weights",
+        "mean IoU on val",
+        "IoU of the pixels of all frames together",
+    ]
     assert json.loads((tmp_path / "run" / "ensemble.json").read_text())["schema"] == "alan-ensemble/1"
     ran = alan("ensemble", "--config", tmp_path / "e.yaml", "--split", "test")
     assert (ran.code, len(ran.lines)) == (2, 1)
