@@ -166,7 +166,7 @@ def saved_prior(env, **settings):
     return ParcelPrior(np.ones(3), np.ones(3), 4, **settings).to_json()
 
 
-@study(ExpertOpinion, phase="ED")
+@study(ExpertOpinion, phase="ED", steps={"closing_radius": 0})
 def saved_opinion(env, **settings):
     return ExpertOpinion("lv", "", {1: Opinion(0.9, 8.0)}, **settings).to_json()
 
