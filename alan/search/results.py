@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import yaml
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.study import Study, create_study
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from alan.data.store.reader import FrameStore
 from alan.files import read_entry, write_json, write_table, write_text
@@ -61,20 +61,31 @@ def _row(trial: FrozenTrial, every: list[FrozenTrial]) -> dict[str, Any]:
 def importances(study: Study) -> tuple[dict[str, float], str]:
     """Compute the share of the IoU's variance between trials that each axis explains, by Optuna's fANOVA.
 
+    Where a pruner leaves too few finished trials, the IoU at the first validation is explained instead, which
+    every trial has, so that trials of one length are compared.
+
     Returns:
         Name of each axis to its share (they add up to 1), and a note on their reliability; an empty dictionary
-        where fewer than :data:`ENOUGH` trials have finished, or no axis or score varies.
+        where fewer than :data:`ENOUGH` trials can be used, or no axis or score varies.
     """
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    scores, what = [float(trial.values[0]) for trial in done], "finished trials"
     if len(done) < ENOUGH:
-        return {}, f"Importances need at least {ENOUGH} finished trials; there are {len(done)}."
+        early = [trial for trial in trials if trial.intermediate_values]
+        if len(early) < ENOUGH:
+            return {}, f"Importances need at least {ENOUGH} finished trials; there are {len(done)}."
+        done, what = early, "trials, for the IoU at their first validation"
+        scores = [float(trial.intermediate_values[min(trial.intermediate_values)]) for trial in done]
     varied = [name for name in AXES if len({trial.params[name] for trial in done}) > 1]
-    if not varied or len({trial.values[0] for trial in done}) < 2:
+    if not varied or len(set(scores)) < 2:
         return {}, "Importances need trials that differ, in their points and in their scores."
-    target = None if len(study.directions) == 1 else _first_value
-    found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0), params=varied, target=target)
-    rough = " With fewer than 50 trials they are rough." if len(done) < 50 else ""
-    return found, f"fANOVA over {len(done)} finished trials.{rough}"
+    scored = create_study(direction="maximize")
+    for trial, score in zip(done, scores, strict=True):
+        scored.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=score))
+    found = get_param_importances(scored, evaluator=FanovaImportanceEvaluator(seed=0), params=varied)
+    rough = " With fewer than 50 they are rough." if len(done) < 50 else ""
+    return found, f"fANOVA over {len(done)} {what}.{rough}"
 
 
 def pruning(trials: Sequence[FrozenTrial], validations: int) -> dict[str, Any]:
@@ -93,10 +104,6 @@ def pruning(trials: Sequence[FrozenTrial], validations: int) -> dict[str, Any]:
     left = sum(validations - len(t.intermediate_values) for t in early)
     saved = left / (validations * len(counted)) if counted else None
     return {"pruned": len(early), "saved": saved}
-
-
-def _first_value(trial: FrozenTrial) -> float:
-    return float(trial.values[0])
 
 
 def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str, Any]:

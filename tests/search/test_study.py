@@ -248,6 +248,26 @@ def test_importances_need_enough_trials(open_study):
     assert "rough" in note
 
 
+def test_importances_of_the_first_validation_where_few_trials_finish(open_study):
+    """All trials but three are stopped; the last scores follow the learning rate, the first ones the encoder."""
+    search, finished = open_study(30), []
+
+    def stopping(point, report):
+        report(1, score(point))
+        if len(finished) == 3:
+            raise optuna.TrialPruned
+        finished.append(point)
+        return Outcome(point.lr, 0.01)
+
+    search.run(stopping)
+    shares, note = importances(search.study)
+    assert (
+        note == "fANOVA over 30 trials, for the IoU at their first validation. With fewer than 50 they are rough."
+    )
+    assert max(shares, key=shares.get) == "encoder"
+    assert sum(shares.values()) == pytest.approx(1)
+
+
 def test_a_trial_that_kills_its_process_twice_is_a_failure(open_study):
     """The system's out-of-memory killer leaves no reason: trained once more, then recorded."""
     search = open_study(2, disk=True)
