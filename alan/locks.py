@@ -107,11 +107,14 @@ def _hold(path: Path, target: Path) -> Iterator[None]:
     _held[key] = 1
     try:
         yield
+        if not _is_open_as(file, path):
+            raise LockError(f"{target}: was removed or renamed while it was written; run the same command again")
     finally:
         del _held[key]
         stop.set()
         beat.join()
-        path.unlink(missing_ok=True)
+        if _is_open_as(file, path):
+            path.unlink()
         os.close(file)
 
 
@@ -124,7 +127,9 @@ def _is_first_rank() -> bool:
 def _acquire(path: Path, target: Path) -> int:
     """Lock ``path`` and write the owner into it; give the open file."""
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if path.is_symlink():  # its target would be overwritten
+            raise LockError(f"{path}: is a link, but a lock is a file of its own; remove it")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             locked = _try_lock(file)
             owner = _read_owner(file)
@@ -163,7 +168,7 @@ def _try_lock(file: int) -> bool | None:
 def _is_open_as(file: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 

@@ -191,6 +191,37 @@ def test_other_ranks_of_a_distributed_run_do_not_lock(tmp_path, monkeypatch):
         assert not (tmp_path / ".lock").exists()
 
 
+@pytest.mark.parametrize("lock", [lock_folder, lock_file])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_result_that_was_moved_away_while_it_was_written(tmp_path, lock, again):
+    """The other program may have put another folder with a lock of its own in its place."""
+    out = tmp_path / "out" / "run"
+
+    own = out / ".lock" if lock is lock_folder else out.with_name(".run.lock")
+
+    def work():
+        with lock(out):
+            (tmp_path / "out").rename(tmp_path / "away")
+            if again:
+                own.parent.mkdir(parents=True)
+                own.write_text("{}")
+
+    with pytest.raises(LockError, match="run: was removed or renamed while it was written; run the same"):
+        work()
+    assert own.exists() == again
+
+
+def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("data")
+    (tmp_path / ".lock").symlink_to("precious")
+    with (
+        pytest.raises(LockError, match=r".lock: is a link, but a lock is a file of its own; remove it"),
+        lock_folder(tmp_path),
+    ):
+        pass
+    assert (tmp_path / "precious").read_text() == "data"
+
+
 def test_a_file_in_place_of_a_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is a file; a run needs a folder"):

@@ -66,7 +66,7 @@ def console(options: Options) -> Iterator[None]:
     handlers = [_handler(_Terminal(), logging.WARNING if options.quiet else logging.INFO)]
     if options.log_file is not None:
         Path(options.log_file).parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(options.log_file, encoding="utf-8", errors="backslashreplace")
+        file = _LogFile(options.log_file, encoding="utf-8", errors="backslashreplace")
         handlers.append(_handler(file, logging.DEBUG, "%(asctime)s %(levelname)s %(message)s"))
     level, showwarning, bars = _log.level, warnings.showwarning, os.environ.get(NO_BARS)
     _log.setLevel(min(handler.level for handler in handlers))
@@ -107,6 +107,15 @@ class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
         tqdm = sys.modules.get("tqdm")
         with tqdm.tqdm.external_write_mode(self.stream, nolock=True) if tqdm else contextlib.nullcontext():
             super().emit(record)
+
+
+class _LogFile(logging.FileHandler):
+    """The log file; that its disk is full is reported once, when it is closed."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name of logging)
+        """Pass over what cannot be written now."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 class _RedactingFormatter(logging.Formatter):

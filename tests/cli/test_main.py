@@ -393,6 +393,13 @@ def test_a_log_file_without_a_name(capsys, args):
     assert run(capsys, "demo", *args) == (2, "", "alan: error: --log-file needs a file: give --log-file FILE\n")
 
 
+def test_a_log_file_on_a_full_disk_is_two_lines(capsys):
+    code, _, err = run(capsys, "prepare", "--log-file", "/dev/full")
+    assert code == 2
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "alan: error: output: no space left on disk; free some, run again"
+
+
 def test_a_log_file_that_cannot_be_written(capsys, tmp_path):
     code, _, err = run(capsys, "configs", "--log-file", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)
