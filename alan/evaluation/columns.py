@@ -52,9 +52,13 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         ColumnEntry("frame", "index", "Frame in the frame store"),
         *(ColumnEntry(name, metric.unit or "share", metric.description) for name, metric in METRICS.items()),
         ColumnEntry("area_cm2", "cm2", "Area of the predicted mask; missing if the pixel size is unknown"),
-        ColumnEntry("area_cm2_manual", "cm2", "Area of the manual mask; missing if the pixel size is unknown"),
+        ColumnEntry(
+            "area_cm2_manual",
+            "cm2",
+            "Area of the manual (or simulated) mask; missing without pixel size",
+        ),
         ColumnEntry("volume", "see volume_unit", "Single-plane LV volume of the predicted mask (apical views)"),
-        ColumnEntry("volume_manual", "see volume_unit", "Single-plane LV volume of the manual mask"),
+        ColumnEntry("volume_manual", "see volume_unit", "Single-plane LV volume of the manual or simulated mask"),
         ColumnEntry("volume_unit", "", "ml, or px3 (cubic pixels) if the pixel size is unknown"),
         ColumnEntry("empty", "", "True if nothing was predicted"),
     ),
@@ -69,7 +73,7 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
             for name, metric in VOLUME_METRICS.items()
         ),
         ColumnEntry("volume", "ml", "Predicted volume; missing if the size of a voxel is unknown"),
-        ColumnEntry("volume_manual", "ml", "Manual volume; missing if the size of a voxel is unknown"),
+        ColumnEntry("volume_manual", "ml", "Manual or simulated volume; missing without voxel size"),
         ColumnEntry("empty", "", "True if nothing was predicted"),
     ),
     "per_image_views.csv": (

@@ -189,7 +189,10 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
 
 @mpl.rc_context(STYLE)
 def overlays(
-    arrays: Mapping[str, NDArray[Any]], examples: Sequence[Mapping[str, Any]], structure: str
+    arrays: Mapping[str, NDArray[Any]],
+    examples: Sequence[Mapping[str, Any]],
+    structure: str,
+    reference: str = "manual",
 ) -> Figure | None:
     """Draw the best, median and worst cases of a structure: outlines, and below them parcels (Figs. 4 and 5).
 
@@ -198,6 +201,7 @@ def overlays(
             ``examples.npz``.
         examples: The e descriptions in ``results.json``.
         structure: Structure to draw.
+        reference: Who drew the outlines to compare with: ``manual`` or ``simulated``.
 
     Returns:
         The figure; None if there is no example of the structure.
@@ -221,7 +225,7 @@ def overlays(
         top.set_title(title, loc="center", fontsize=9, fontweight="normal")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # type: ignore[union-attr, call-arg]
     handles = [
-        mpl.lines.Line2D([], [], color=MANUAL, lw=2, label="manual"),
+        mpl.lines.Line2D([], [], color=MANUAL, lw=2, label=reference),
         mpl.lines.Line2D([], [], color=PREDICTED, lw=2, ls=_DASHED, label="predicted"),
         mpl.patches.Patch(color=OVERLAP, alpha=0.5, label="overlap"),
     ]
@@ -267,12 +271,13 @@ def agreement_methods(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ][:6]
 
 
-def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | None:
-    """Draw the error of the ejection fraction against the mean of prediction and manual value (Bland and Altman).
+def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any], reference: str = "manual") -> Figure | None:
+    """Draw the error of the ejection fraction against the mean of prediction and reference (Bland and Altman).
 
     Args:
         cases: Content of ``per_case.csv``.
         summary: The ``segmentation`` part of ``results.json``.
+        reference: Who drew the outlines to compare with: ``manual`` or ``simulated``.
 
     Returns:
         The figure, with one panel per method; None if there is no ejection fraction.
@@ -285,7 +290,7 @@ def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure | No
         at = (cases["structure"] == "lv") & (cases["method"] == row["method"]) & (cases["rule"] == row["rule"])
         table = ejection_fractions(cases[at]).dropna(subset=["ef", "ef_manual"])
         panels.append((method_label(row["method"], row["rule"]), row, table["ef"], table["ef_manual"]))
-    return agreement_figure(panels, "manual")
+    return agreement_figure(panels, reference)
 
 
 @mpl.rc_context(STYLE)

@@ -24,6 +24,7 @@ from alan.report.pictures import (
     efficiency_picture,
     segmentation_pictures,
 )
+from alan.report.words import origin
 from alan.runs import CONFIG
 
 REPORT = "report.html"
@@ -123,6 +124,7 @@ def _segmentation(folder: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
         "cost_note": networks.cost_note(summary) if summary["networks"] else "",
         "ensemble_tables": networks.ensemble_tables(summary),
         "pictures": segmentation_pictures(_writer(folder, summary), summary, cases),
+        "reference": origin(summary["store"]),
     }
 
 

@@ -20,7 +20,17 @@ from alan.files import write_bytes
 from alan.report import figures, label_efficiency
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
-from alan.report.words import join_words, method_label, number, percent, phase_name, plural, structure_name, where
+from alan.report.words import (
+    join_words,
+    method_label,
+    number,
+    origin,
+    percent,
+    phase_name,
+    plural,
+    structure_name,
+    where,
+)
 
 _PIXELS_PER_INCH = 118
 #: Quality of JPEG pictures.
@@ -100,6 +110,7 @@ class PictureWriter:
 
     def __init__(self, folder: Path, *, simulated: bool) -> None:
         self.folder, self.simulated = folder, simulated
+        self.reference = origin({"simulated": simulated})
 
     def write(self, figure: Figure, name: str, caption: str, alternative: str, *, svg: bool = False) -> Picture:
         """Write a figure, and prepare it for the page.
@@ -134,11 +145,11 @@ def segmentation_pictures(writer: PictureWriter, summary: Mapping[str, Any], cas
         )
         text = f"Histograms of the Dice score. {_spread(cases, summary)}"
         found.append(writer.write(histogram, "dice_histograms", caption, text))
-    if (agreement := figures.bland_altman(cases, summary)) is not None:
+    if (agreement := figures.bland_altman(cases, summary, writer.reference)) is not None:
         caption = (
-            "Agreement of the ejection fraction from predicted and from manual outlines (Bland and Altman). Each "
-            "point is a loop. The solid line is the mean bias, the dashed lines are the limits of agreement; "
-            "triangles are loops beyond the axis."
+            f"Agreement of the ejection fraction from predicted and from {writer.reference} outlines (Bland and "
+            "Altman). Each point is a loop. The solid line is the mean bias, the dashed lines are the limits of "
+            "agreement; triangles are loops beyond the axis."
         )
         text = " ".join(_agreement(row) for row in figures.agreement_methods(summary))
         text = f"Scatter plot of the error of the ejection fraction against its mean. {text}"
@@ -197,7 +208,7 @@ def _overlays(writer: PictureWriter, summary: Mapping[str, Any]) -> list[Picture
         arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
     found = []
     for structure, method in summary["example_methods"].items():
-        figure = figures.overlays(arrays, summary["examples"], structure)
+        figure = figures.overlays(arrays, summary["examples"], structure, writer.reference)
         if figure is None:
             continue
         examples = [example for example in summary["examples"] if example["structure"] == structure]
@@ -205,13 +216,12 @@ def _overlays(writer: PictureWriter, summary: Mapping[str, Any]) -> list[Picture
         below = "; below, the borders of all parcels with the predicted outline" if "maps" in arrays else ""
         cases = "; ".join(f"{e['phase']} {e['rank']}: {e['id']}" for e in examples)
         caption = (
-            f"{name.capitalize()}: best, median and worst test frame of {by}. Manual outline (blue), predicted "
-            f"outline (green, dashed) and their overlap (turquoise){below}. {cases}."
+            f"{name.capitalize()}: best, median and worst test frame of {by}. {writer.reference.capitalize()} "
+            f"outline (blue), predicted outline (green, dashed) and their overlap (turquoise){below}. {cases}."
         )
         scores = [f"{e['rank']} {percent(e['dice'])}% at {phase_name(e['phase'])}" for e in examples]
-        alternative = (
-            f"Frames with the manual and the predicted outline of the {name}. Dice scores: {join_words(scores)}."
-        )
+        shown = f"{writer.reference} and the predicted outline of the {name}"
+        alternative = f"Frames with the {shown}. Dice scores: {join_words(scores)}."
         found.append(writer.write(figure, f"overlays_{structure}", caption, alternative))
     return found
 

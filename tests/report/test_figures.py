@@ -46,6 +46,9 @@ def test_overlays_draw_each_parcel_border():
     assert {float(x) for segment in borders.get_segments() for x in segment[:, 0]} == {3.5}
     assert figure.axes[0].get_title() == "ED, best\nDice 50.0%"
     assert figures.overlays(arrays, [example], "la") is None
+    for reference in ("manual", "simulated"):
+        legend = figures.overlays(arrays, [example], "lv", reference).legends[0]
+        assert [text.get_text() for text in legend.texts][:2] == [reference, "predicted"]
 
 
 def test_confusion_matrix_shows_counts_and_shares():
@@ -72,6 +75,9 @@ def test_bland_altman_draws_every_loop_and_its_lines(results):
     figure = figures.bland_altman(pd.DataFrame(rows), results["segmentation"])
     (axes,) = figure.axes
     points, beyond = (next(line for line in axes.lines if line.get_marker() == marker) for marker in "o^")
+    assert axes.get_ylabel() == "predicted − manual EF (points)"
+    simulated = figures.bland_altman(pd.DataFrame(rows), results["segmentation"], "simulated")
+    assert simulated.axes[0].get_ylabel() == "predicted − simulated EF (points)"
     assert len(points.get_xdata()) == 79
     assert (points.get_xdata()[0], points.get_ydata()[0]) == (55.0, 10.0)  # 60% and 50%
     assert len(beyond.get_xdata()) == 1

@@ -49,11 +49,12 @@ def test_an_unfinished_or_foreign_folder_is_refused(run):
 
 
 def test_simulated_data_are_called_simulated_at_the_top(run, results):
-    assert "Simulated data" not in write_report(run).read_text()
+    page = write_report(run).read_text()
+    assert "Simulated data" not in page
     results["segmentation"]["store"] |= {"simulated": True, "name": "simulated CAMUS"}
     (run / "results.json").write_text(json.dumps(results))
     page = write_report(run).read_text()
-    assert "that this page calls manual are those of\nthe simulator" in page
+    assert "columns whose names end in <code>manual</code> hold values of the\nsimulator's outlines" in page
     assert page.index('<p class="alarm"><strong>Simulated data</strong> (simulated CAMUS)') < page.index("<table")
     summary = pd.read_csv(run / "summary.csv")
     assert summary["simulated"].all()
