@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from alan.data.store.reader import FrameStore
 from alan.data.structures import n_classes
-from alan.errors import ConfigError, DataError
+from alan.errors import CheckpointError, ConfigError, DataError
 from alan.extras import third_party
-from alan.files import redact, write_text
+from alan.files import digest, redact, write_text
 from alan.progress import quiet
 from alan.runs import CONFIG, plain, read_config, sweep
 from alan.search.settings import SearchData, SearchSettings, StudySettings
@@ -69,6 +69,7 @@ def run_search(
         ConfigError: Settings contradict each other, the folder holds something else, the study is of another space
             or training, its database cannot be used, or Optuna is not installed.
         DataError: A store cannot be read, or a file is not a study.
+        CheckpointError: A file of weights does not exist.
     """
     third_party("optuna", "search")
     from alan.search.results import DATABASE, write_search_results
@@ -78,6 +79,7 @@ def run_search(
     folder, settings = Path(out), SearchSettings(space.resolve_names(), data, training, study)
     _check_folder(folder, DATABASE)
     stores = _check_training(settings)
+    weights = _identify_weights(settings.space.weights)
     classes = n_classes(data.structures)
     builds = builds or partial(why_not, in_channels=training.network.in_channels, classes=classes)
     _log.info("%s", describe_size(settings.space))
@@ -91,7 +93,7 @@ def run_search(
             storage = open_storage(folder / DATABASE, study.storage, study.heartbeat, study.grace)
             search = SearchStudy.open(
                 storage,
-                settings.space,
+                replace(settings.space, weights=weights),
                 study,
                 identity={"training": settings.identity(), "stores": sorted(stores.values())},
                 builds=builds,
@@ -165,6 +167,20 @@ def _check_folder(folder: Path, database: str) -> None:
     config = folder / CONFIG
     if not config.is_file() or not {"space", "study"} <= set(read_config(config)):
         raise ConfigError(f"{folder} is not empty and holds no run of alan search: choose another --out")
+
+
+def _identify_weights(weights: Mapping[str, str]) -> dict[str, str]:
+    """Replace files by the SHA-256 of their content, so that a study may be moved.
+
+    Raises:
+        CheckpointError: A file does not exist.
+    """
+    from alan.supervised.weights import is_file
+
+    for name, value in weights.items():
+        if is_file(value) and not Path(value).is_file():
+            raise CheckpointError(f"{value}: no such file of weights for {name}; check the spelling")
+    return {name: digest(value) if is_file(value) else value for name, value in weights.items()}
 
 
 def _check_training(settings: SearchSettings) -> dict[str, str]:

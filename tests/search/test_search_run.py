@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from alan.errors import ConfigError
+from alan.errors import CheckpointError, ConfigError
 from alan.report.search import write_search_report
 from alan.search.run import run_search
 from alan.search.settings import SearchData, StudySettings
@@ -182,6 +182,23 @@ def test_without_optuna(tiny, alan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     ran = alan("search", "--config", config(tiny, tmp_path), "--out", tmp_path / "run")
     assert (ran.code, ran.lines) == (2, ["alan: error: optuna is not installed: pip install 'alan-echo[search]'"])
+
+
+def test_a_study_is_of_the_content_of_its_weights(tiny, tmp_path):
+    first, moved = tmp_path / "w.safetensors", tmp_path / "moved.safetensors"
+    first.write_bytes(b"one")
+
+    def search(weights, n_trials):
+        return quick(tiny, tmp_path / "run", n_trials, replace(SPACE, weights={"resnet18": str(weights)}))
+
+    search(first, 2)
+    first.rename(moved)
+    assert len(pd.read_csv(search(moved, 3) / "trials.csv")) == 3
+    moved.write_bytes(b"another")
+    with pytest.raises(ConfigError, match=r"another search space \(weights\)"):
+        search(moved, 4)
+    with pytest.raises(CheckpointError, match="no such file of weights for resnet18"):
+        search(first, 4)
 
 
 def test_quartiles_of_a_time_by_hand(monkeypatch):
