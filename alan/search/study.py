@@ -198,9 +198,11 @@ class SearchStudy:
         """
         values, state = None, TrialState.FAIL
         try:
-            trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
-            trial.set_user_attr(STARTED, datetime.now(UTC).isoformat(timespec="seconds"))
-            with self._alive(trial):
+            with self._alive(
+                trial
+            ):  # first, since a claimed trial without a heartbeat would be waited for forever
+                trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+                trial.set_user_attr(STARTED, datetime.now(UTC).isoformat(timespec="seconds"))
                 values, state = self._outcome(trial, objective), TrialState.COMPLETE
         except optuna.TrialPruned:
             state = TrialState.PRUNED
@@ -273,15 +275,14 @@ class SearchStudy:
         done = threading.Event()
 
         def beat() -> None:
-            while True:
+            while not done.wait(self.settings.heartbeat):
                 with contextlib.suppress(StorageInternalError, sqlalchemy.exc.SQLAlchemyError):  # next time
                     storage.record_heartbeat(trial._trial_id)
-                if done.wait(self.settings.heartbeat):
-                    return
 
         if not hasattr(storage, "record_heartbeat"):  # a storage in memory
             yield
             return
+        storage.record_heartbeat(trial._trial_id)
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
         try:

@@ -38,8 +38,8 @@ from tqdm import tqdm
 
 from alan.cli.main import main
 
-#: Seconds without any work after which a command hangs, and the exit code that says so.
-IDLE, HUNG = 150, 124
+#: Seconds without any work, or in all, after which a command hangs, and the exit code that says so.
+IDLE, LONGEST, HUNG = 150, 1500, 124
 #: Keys whose values say when and where a result was made; paths are relative to it.
 VOLATILE = {"created", "command", "system", "seconds", "minutes", "started", "latency", "worker", "path"}
 
@@ -121,10 +121,12 @@ class Running:
     def wait(self) -> int:
         """Wait until it has ended, or has been stopped; its exit code, minus its signal, or 0 for stopped.
 
-        A command that does nothing for a long time writes the stacks of its threads and is killed: code 124.
+        A command that does nothing for a long time, or waits for something again and again, writes the stacks of
+        its threads and is killed: code 124.
         """
-        idle_since, idle_at, looked_at = time.monotonic(), 0.0, 0.0
-        while time.monotonic() < idle_since + IDLE:
+        begin = idle_since = time.monotonic()
+        idle_at = looked_at = 0.0
+        while time.monotonic() < min(idle_since + IDLE, begin + LONGEST):
             pid, status = os.waitpid(self.pid, os.WNOHANG | os.WUNTRACED)
             if pid and os.WIFSTOPPED(status):
                 return 0

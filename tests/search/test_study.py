@@ -2,8 +2,10 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -12,7 +14,7 @@ import torch
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState, create_trial
 
-from alan.errors import ConfigError, ParameterError
+from alan.errors import ConfigError, DataError, ParameterError
 from alan.report.search import write_search_report
 from alan.search.results import importances, pruning, trial_table
 from alan.search.sampler import DROPPED
@@ -348,6 +350,21 @@ def test_interrupted_after_it_was_given_up(open_study):
     assert len(set(keys(other))) == len(keys(other)) == 2
 
 
+def test_a_claimed_trial_has_given_a_sign_of_life(open_study, monkeypatch):
+    """If its process died at that moment without one, every other process would wait for it forever."""
+    search, claim, beats = open_study(1, disk=True), optuna.trial.Trial.set_user_attr, []
+
+    def claims(trial, key, value):
+        claim(trial, key, value)
+        if key == WORKER:
+            with search.study._storage._backend.engine.begin() as connection:
+                beats.append(connection.execute(sqlalchemy.text("SELECT count(*) FROM trial_heartbeats")).scalar())
+
+    monkeypatch.setattr(optuna.trial.Trial, "set_user_attr", claims)
+    search.run(objective)
+    assert beats == [1]
+
+
 def test_a_slow_trial_gives_signs_of_life(open_study):
     search = open_study(1, disk=True, heartbeat=1)
 
@@ -431,6 +448,13 @@ def test_urls_that_are_refused_without_their_password(tmp_path, url, message):
     with pytest.raises(ConfigError, match=message) as error:
         open_storage(tmp_path / "study.db", url, 10, 60)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("reason", ["database or disk is full", "disk I/O error"])
+def test_a_disk_without_room_for_the_database(tmp_path, monkeypatch, reason):
+    monkeypatch.setattr("sqlite3.connect", Mock(side_effect=sqlite3.OperationalError(reason)))
+    with pytest.raises(DataError, match=f"study.db: {reason}: free some space, or check the disk; run again"):
+        open_storage(tmp_path / "study.db", None, 10, 60)
 
 
 def test_a_database_that_is_lost():
