@@ -67,7 +67,7 @@ def test_text_in_a_still_is_painted_over(tmp_path):
     clean = whole(loop)[0]
     assert (clean[words > 200] > 200).mean() < 0.02
     assert any("text inside the sector is painted over" in note for note in loop.notes)
-    assert any("a single moment tells only bright text" in note for note in loop.notes)
+    assert any("in a single frame, only bright text" in note for note in loop.notes)
     far = ~np.pad(loop.text, 1)[1:-1, 1:-1] & loop.inside
     assert np.array_equal(clean[loop.box][far], frame[loop.box][far])
 

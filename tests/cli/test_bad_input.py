@@ -101,7 +101,7 @@ def missing_column_tmed(tiny, folder):
 # Pictures that cannot be read
 
 
-@case(".avi", "none of 8 samples is left")
+@case(".avi", "none of 8 samples can be used")
 def no_video_can_be_decoded(tiny, folder):
     root = copy(tiny, "echonet", folder)
     for path in (root / "Videos").iterdir():
