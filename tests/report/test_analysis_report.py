@@ -92,6 +92,12 @@ def test_first_page_has_numbers_doubts_and_what_was_left_out(folder):
     assert "not a medical device" in text
     assert "Simulated" not in text
     assert "patients/p1/report.html" in addresses
+    assert [address for address in addresses if address[0] == "#"] == [
+        "#patients",
+        "#doubts",
+        "#agreement",
+        "#left-out",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -112,9 +118,13 @@ def test_pages_claim_of_intervals_what_was_measured(tmp_path, model, words):
 def test_pages_are_self_contained(folder):
     for path in (folder / "report.html", folder / "patients" / "p1" / "report.html"):
         _, addresses = page_of(path)
-        assert all(address.startswith("data:image/") or (path.parent / address).exists() for address in addresses)
-        assert sum(address.startswith("data:image/") for address in addresses) >= 2
         source = path.read_text(encoding="utf-8")
+        for address in addresses:
+            if address.startswith("#"):
+                assert f'id="{address[1:]}"' in source
+            else:
+                assert address.startswith("data:image/") or (path.parent / address).exists()
+        assert sum(address.startswith("data:image/") for address in addresses) >= 2
         assert "<script" not in source
         assert "http" not in re.sub(r"data:[^\"]*", "", source)
 

@@ -54,7 +54,7 @@ def test_simulated_data_are_called_simulated_at_the_top(run, results):
     results["segmentation"]["store"] |= {"simulated": True, "name": "simulated CAMUS"}
     (run / "results.json").write_text(json.dumps(results))
     page = write_report(run).read_text()
-    assert "columns whose names end in <code>manual</code> hold values of the\nsimulator's outlines" in page
+    assert "columns whose names end in\n<code>manual</code> hold values of the simulator's outlines" in page
     assert page.index('<p class="alarm"><strong>Simulated data</strong> (simulated CAMUS)') < page.index("<table")
     summary = pd.read_csv(run / "summary.csv")
     assert summary["simulated"].all()
