@@ -41,7 +41,8 @@ from alan.cli.main import main
 #: Seconds without any work, or in all, after which a command hangs, and the exit code that says so.
 IDLE, LONGEST, HUNG = 150, 1500, 124
 #: Keys whose values say when and where a result was made; paths are relative to it.
-VOLATILE = {"created", "command", "system", "seconds", "minutes", "started", "latency", "worker", "path"}
+VOLATILE = {"created", "command", "system", "seconds", "minutes", "started", "worker", "path"}
+VOLATILE |= {"latency", "latency_low", "latency_high"}
 
 
 @dataclass(frozen=True)
