@@ -186,7 +186,7 @@ def test_pixel_sizes_that_are_refused():
         Preprocessing(10, pixel_mm=1.0).apply(make(np.zeros((1, 10, 10), np.uint8)))
     with pytest.raises(ParameterError, match="spacing is None"):
         Preprocessing(10, pixel_mm=1.0).restore(np.zeros((1, 10, 10), bool), (20, 20))
-    with pytest.raises(ParameterError, match="keep_aspect is True, and pixel_mm is set"):
+    with pytest.raises(ParameterError, match="keep_aspect is True and pixel_mm is set"):
         Preprocessing(10, keep_aspect=True, pixel_mm=1.0)
     with pytest.raises(ParameterError, match="pixel_mm is 0: give a number above 0"):
         Preprocessing(10, pixel_mm=0)
