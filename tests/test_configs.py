@@ -103,8 +103,8 @@ def test_dino_at_full_size(name, run):
     """The module as it is shipped can be built; no step is taken."""
     for text in Command(["fit", "--config", name]).inputs():
         run.sandbox.provide(text)
-    args = ["fit", "--config", str(ROOT / f"{name}.yaml"), "--out", "run", *ONE_STEP, "--trainer.limit_train_batches=0"]
-    model = run_lightning(args).model
+    args = ["fit", "--config", str(ROOT / f"{name}.yaml"), "--out", "run", *ONE_STEP]
+    model = run_lightning([*args, "--trainer.limit_train_batches=0"]).model
     shipped = read(name)["model"]["init_args"]
     assert (model.spec.dim, model.spec.depth) == (shipped["network"]["dim"], shipped["network"]["depth"])
     assert model.student.head.last_layer.weight.shape[0] == shipped["outputs"]
