@@ -14,7 +14,7 @@ import numpy as np
 from alan.analysis.reference import read_agreement
 from alan.analysis.results import Measure, PatientResult
 from alan.analysis.tables import read_loops, read_patients
-from alan.report.figures import agreement_figure
+from alan.report.agreement import agreement_figure
 from alan.report.html import render_page
 from alan.report.patient import (
     PATIENT_FOLDER,

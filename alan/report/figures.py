@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alan.evaluation.published import MARK_SEGMENTATION, published_dice
-from alan.evaluation.scoring import ejection_fractions
 from alan.report.tables import structures_of
 from alan.report.words import KIND_COLOURS, method_label, structure_name, where
 
@@ -26,7 +25,7 @@ MANUAL, PREDICTED, OVERLAP = (
     "#4ade80",
     "#2dd4bf",
 )  # blue, green, turquoise, as in the paper's Figs. 4 and 5
-_INK, _GRID = "#1f2933", "#d9dee3"
+INK, GRID = "#1f2933", "#d9dee3"
 _DASHED = (0, (3, 1.2))
 #: Matplotlib settings of every figure.
 STYLE: Any = {
@@ -36,14 +35,14 @@ STYLE: Any = {
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.edgecolor": "#9aa5b1",
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "text.color": _INK,
+    "text.color": INK,
     "xtick.color": "#52606d",
-    "ytick.color": _INK,
-    "grid.color": _GRID,
+    "ytick.color": INK,
+    "grid.color": GRID,
     "legend.frameon": False,
     "figure.facecolor": "white",
 }
@@ -110,12 +109,12 @@ def method_chart(summary: Mapping[str, Any]) -> Figure:
         for row in measured:
             if row["structure"] == structure:
                 place = names.index((row["kind"], row["method"], row["rule"]))
-                _dot(axes, row["metrics"]["dice"], place, row["phase"], KIND_COLOURS.get(row["kind"], _INK))
+                _dot(axes, row["metrics"]["dice"], place, row["phase"], KIND_COLOURS.get(row["kind"], INK))
         for cell in published:
             if cell.structure == structure:
                 place = len(names) + extra.index((cell.training, cell.k))
                 y = place + (-0.14 if cell.phase == "ED" else 0.14)
-                axes.plot(cell.mean, y, "D", ms=5, mfc="white" if cell.phase == "ES" else _INK, mec=_INK, mew=1.1)
+                axes.plot(cell.mean, y, "D", ms=5, mfc="white" if cell.phase == "ES" else INK, mec=INK, mew=1.1)
         axes.set_xlim(0, 1)
         show_percent(axes.xaxis)
         axes.set_xlabel("Dice (%), 95% interval over patients")
@@ -124,13 +123,13 @@ def method_chart(summary: Mapping[str, Any]) -> Figure:
     panels[0].set_ylim(len(labels) - 0.4, -0.6)
     handles = [
         mpl.lines.Line2D(
-            [], [], color=_INK, ls="", marker=PHASE_MARKERS[p], mfc=_INK if p == "ED" else "white", label=p
+            [], [], color=INK, ls="", marker=PHASE_MARKERS[p], mfc=INK if p == "ED" else "white", label=p
         )
         for p in PHASE_MARKERS
     ]
     if extra:
         handles.append(
-            mpl.lines.Line2D([], [], color=_INK, ls="", marker="D", mfc="white", label=MARK_SEGMENTATION)
+            mpl.lines.Line2D([], [], color=INK, ls="", marker="D", mfc="white", label=MARK_SEGMENTATION)
         )
     figure.legend(handles=handles, loc="outside upper right", ncols=len(handles), handletextpad=0.2)
     return figure
@@ -173,7 +172,7 @@ def dice_histograms(cases: pd.DataFrame, summary: Mapping[str, Any]) -> Figure |
             kind = next((r["kind"] for r in summary["rows"] if r["method"] == method["method"]), "parcels")
             axes.hist(values, bins=bins, color=KIND_COLOURS[kind], alpha=0.85, label=kind)
             if len(atlas):
-                axes.hist(atlas, bins=bins, histtype="step", color=_INK, lw=1.3, label="atlas")
+                axes.hist(atlas, bins=bins, histtype="step", color=INK, lw=1.3, label="atlas")
             if len(values):
                 axes.axvline(values.mean(), color=KIND_COLOURS[kind], lw=1.4, ls="--", label="mean")
             axes.set_title(where(structure, phase).capitalize())
@@ -259,98 +258,6 @@ def _parcel_contours(axes: Axes, parcels: NDArray[np.integer[Any]], predicted: N
     draw_outline(axes, predicted, PREDICTED, linewidths=1.4, linestyles=[_DASHED])
 
 
-def agreement_methods(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Choose the rows of ``ejection_fraction`` that are drawn: the example method, networks and ensembles."""
-    kinds = {(row["method"], row["rule"]): row["kind"] for row in summary["rows"]}
-    example = summary["example_methods"].get("lv")
-    return [
-        row
-        for row in summary["ejection_fraction"]
-        if {"method": row["method"], "rule": row["rule"]} == example
-        or kinds[row["method"], row["rule"]] in ("network", "ensemble")
-    ][:6]
-
-
-def bland_altman(cases: pd.DataFrame, summary: Mapping[str, Any], reference: str = "manual") -> Figure | None:
-    """Draw the error of the ejection fraction against the mean of prediction and reference (Bland and Altman).
-
-    Args:
-        cases: Content of ``per_case.csv``.
-        summary: The ``segmentation`` part of ``results.json``.
-        reference: Who drew the outlines to compare with: ``manual`` or ``simulated``.
-
-    Returns:
-        The figure, with one panel per method; None if there is no ejection fraction.
-    """
-    rows = agreement_methods(summary)
-    if not rows:
-        return None
-    panels = []
-    for row in rows:
-        at = (cases["structure"] == "lv") & (cases["method"] == row["method"]) & (cases["rule"] == row["rule"])
-        table = ejection_fractions(cases[at]).dropna(subset=["ef", "ef_manual"])
-        panels.append((method_label(row["method"], row["rule"]), row, table["ef"], table["ef_manual"]))
-    return agreement_figure(panels, reference)
-
-
-@mpl.rc_context(STYLE)
-def agreement_figure(
-    panels: Sequence[tuple[str, Mapping[str, Any], pd.Series, pd.Series]], reference: str
-) -> Figure:
-    """Draw the errors of ejection fractions against the means of predicted and reference values.
-
-    Args:
-        panels: Title of each panel, its :data:`alan.evaluation.summary.EF_STATISTICS`, and the predicted and the
-            reference values in percent.
-        reference: What the reference is, such as ``manual``.
-
-    Returns:
-        The figure. Errors beyond the axis, which tiny masks make, are triangles on its edge.
-    """
-    errors = np.concatenate([(predicted - manual).to_numpy() for _, _, predicted, manual in panels])
-    ends = [abs(row[name]["value"]) for _, row, *_ in panels for name in _AGREEMENT_LINES if _is_known(row[name])]
-    limit = float(max(20.0, 1.15 * np.quantile(np.abs(errors), 0.98), min(1.15 * max(ends), 100.0)))
-    columns = min(len(panels), 3)
-    height = -(-len(panels) // columns)
-    figure = Figure(figsize=(0.6 + 3.6 * columns, 0.4 + 2.9 * height), layout="constrained")
-    grid = figure.subplots(height, columns, squeeze=False, sharey=True).ravel()
-    for axes in grid[len(panels) :]:
-        axes.set_axis_off()
-    for axes, (title, row, predicted, manual) in zip(grid, panels, strict=False):
-        error, mean = predicted - manual, (predicted + manual) / 2
-        beyond = error.abs() > limit
-        axes.axhline(0, color=_GRID, lw=1)
-        axes.plot(mean[~beyond], error[~beyond], "o", ms=4, color=KIND_COLOURS["parcels"], mew=0, alpha=0.7)
-        if beyond.any():
-            edge, place = error[beyond].clip(-limit, limit), mean[beyond].clip(0, 100)
-            axes.plot(place, edge, "^", ms=5, color=KIND_COLOURS["ensemble"], clip_on=False)
-        for name, style in zip(_AGREEMENT_LINES, ("-", "--", "--"), strict=True):
-            value = row[name]["value"]
-            if _is_known(row[name]) and abs(value) <= limit:
-                axes.axhline(value, color=_INK, lw=1.1, ls=style)
-                axes.annotate(
-                    f"{value:+.1f}".replace("-", "−"),
-                    (1, value),
-                    (-2, 2),
-                    xycoords=("axes fraction", "data"),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=8,
-                )
-        axes.set_title(title)
-        axes.set_ylim(-limit, limit)
-        axes.set_xlabel(f"mean of predicted and {reference} EF (%)")
-    grid[0].set_ylabel(f"predicted − {reference} EF (points)")
-    return figure
-
-
-def _is_known(statistic: Mapping[str, float | None]) -> bool:
-    return statistic["value"] is not None and bool(np.isfinite(statistic["value"]))
-
-
-_AGREEMENT_LINES = ("mean_bias", "lower_limit_of_agreement", "upper_limit_of_agreement")
-
-
 @mpl.rc_context(STYLE)
 def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figure:
     """Draw the confusion matrix of one row of the view table: shares of each true view, with counts.
@@ -366,7 +273,7 @@ def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figu
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for (i, j), count in np.ndenumerate(counts):
-        colour = "white" if shares[i, j] > 0.55 else _INK
+        colour = "white" if shares[i, j] > 0.55 else INK
         axes.text(j, i, f"{count}\n{100 * shares[i, j]:.0f}%", ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(views)), views)
     axes.set_yticks(range(len(views)), views)

@@ -18,6 +18,7 @@ from PIL import Image
 from alan.evaluation.results import EXAMPLES
 from alan.files import write_bytes
 from alan.report import figures, label_efficiency
+from alan.report.agreement import agreement_methods, bland_altman
 from alan.report.table import interval_cell
 from alan.report.tables import structures_of
 from alan.report.words import (
@@ -145,13 +146,13 @@ def segmentation_pictures(writer: PictureWriter, summary: Mapping[str, Any], cas
         )
         text = f"Histograms of the Dice score. {_spread(cases, summary)}"
         found.append(writer.write(histogram, "dice_histograms", caption, text))
-    if (agreement := figures.bland_altman(cases, summary, writer.reference)) is not None:
+    if (agreement := bland_altman(cases, summary, writer.reference)) is not None:
         caption = (
             f"Agreement of the ejection fraction from predicted and from {writer.reference} outlines (Bland and "
             "Altman). Each point is a loop. The solid line is the mean bias, the dashed lines are the limits of "
             "agreement; triangles are loops beyond the axis."
         )
-        text = " ".join(_agreement(row) for row in figures.agreement_methods(summary))
+        text = " ".join(_agreement(row) for row in agreement_methods(summary))
         text = f"Scatter plot of the error of the ejection fraction against its mean. {text}"
         found.append(writer.write(agreement, "bland_altman", caption, text))
     return found + _overlays(writer, summary)

@@ -7,6 +7,7 @@ from matplotlib.collections import LineCollection
 from PIL import Image
 
 from alan.report import figures
+from alan.report.agreement import bland_altman
 
 
 def test_every_measured_cell_has_a_point_at_its_value(results):
@@ -72,11 +73,11 @@ def test_bland_altman_draws_every_loop_and_its_lines(results):
             rows.append({**case, "volume": volume, "volume_manual": true})
     for number in range(3, 80):  # so that the third loop is an outlier
         rows += [{**row, "id": str(number), "patient": str(number)} for row in rows[:2]]
-    figure = figures.bland_altman(pd.DataFrame(rows), results["segmentation"])
+    figure = bland_altman(pd.DataFrame(rows), results["segmentation"])
     (axes,) = figure.axes
     points, beyond = (next(line for line in axes.lines if line.get_marker() == marker) for marker in "o^")
     assert axes.get_ylabel() == "predicted − manual EF (points)"
-    simulated = figures.bland_altman(pd.DataFrame(rows), results["segmentation"], "simulated")
+    simulated = bland_altman(pd.DataFrame(rows), results["segmentation"], "simulated")
     assert simulated.axes[0].get_ylabel() == "predicted − simulated EF (points)"
     assert len(points.get_xdata()) == 79
     assert (points.get_xdata()[0], points.get_ydata()[0]) == (55.0, 10.0)  # 60% and 50%
@@ -84,4 +85,4 @@ def test_bland_altman_draws_every_loop_and_its_lines(results):
     heights = {line.get_ydata()[0] for line in axes.lines if line.get_marker() == "None"}
     assert heights == {0, -1.9, -14.1, 10.3}
     results["segmentation"]["ejection_fraction"] = []
-    assert figures.bland_altman(pd.DataFrame(rows), results["segmentation"]) is None
+    assert bland_altman(pd.DataFrame(rows), results["segmentation"]) is None
