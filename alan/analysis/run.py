@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,13 +26,13 @@ from alan.analysis.model import AnalysisModel, Runtime
 from alan.analysis.patients import KeyMasks, summarise_patients
 from alan.analysis.reference import AGREEMENT
 from alan.analysis.results import LoopResult, PatientResult
-from alan.analysis.sources import Source, file_name, find_sources
+from alan.analysis.sources import Source, find_sources, write_key
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_tables
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.errors import SHORTAGE, ConfigError, DataError, ParameterError
-from alan.files import atomic, fingerprint, read_json, write_json, write_rows
+from alan.files import atomic, fingerprint, read_json, write_json
 from alan.runs import FAILURES, open_run, report_failures
 from alan.workers import worker_pool
 
@@ -162,7 +162,7 @@ def analyze_files(
         "model": model.fingerprint,
     }
     if key is not None:
-        _write_key(Path(key), sources, inputs, {name for name, _ in others})
+        write_key(Path(key), sources, inputs, {name for name, _ in others})
     with open_run(folder, config, overwrite, CONTENTS) as run:
         run.keep = True
         states = _analyze_all(sources, folder, settings, model, workers)
@@ -385,17 +385,3 @@ def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
         labels[beat.es] == value,
         Grid(pixels, result.pixel_mm, result.pixel_aspect).spacing,
     )
-
-
-def _write_key(
-    path: Path, sources: Sequence[Source], inputs: Sequence[str | os.PathLike[str]], others: Set[str]
-) -> None:
-    """Write the table that links pseudonyms to files."""
-    found = [(source.name, source.patient, source.path) for source in sources]
-    for given in map(Path, inputs):
-        files = sorted(given.rglob("*")) if given.is_dir() else [given]
-        found += [(name, "", file) for file in files if (name := file_name(file)) in others]
-    rows = (
-        (name, patient, os.fsencode(file).decode("utf-8", "backslashreplace")) for name, patient, file in found
-    )
-    write_rows(path, ("loop", "patient", "file"), rows)

@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
 from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
-from alan.files import files_below, unreachable_below
+from alan.files import files_below, unreachable_below, write_rows
 
 #: Suffixes of frame stores.
 STORES = (".h5", ".hdf5")
@@ -287,3 +287,24 @@ def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> lis
     if twice:  # by chance, once in millions
         raise DataError(f"two loops have the pseudonym {twice[0]}: set another secret for the pseudonyms")
     return sources
+
+
+def write_key(
+    path: Path, sources: Sequence[Source], inputs: Sequence[str | os.PathLike[str]], others: Set[str]
+) -> None:
+    """Write the table that links pseudonyms to files.
+
+    Args:
+        path: CSV file to write.
+        sources: The loops.
+        inputs: The files and folders that were given.
+        others: Names of further files below them that outputs mention.
+    """
+    found = [(source.name, source.patient, source.path) for source in sources]
+    for given in map(Path, inputs):
+        files = sorted(given.rglob("*")) if given.is_dir() else [given]
+        found += [(name, "", file) for file in files if (name := file_name(file)) in others]
+    rows = (
+        (name, patient, os.fsencode(file).decode("utf-8", "backslashreplace")) for name, patient, file in found
+    )
+    write_rows(path, ("loop", "patient", "file"), rows)
