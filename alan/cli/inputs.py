@@ -17,7 +17,7 @@ _SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl",
 #: Options that name outputs, or a folder that may be created.
 _OUTPUTS = ("out", "work", "config", "title", "storage")
 #: Options that name an input without a suffix too.
-_INPUTS = ("input", "images", "run", "runs")
+_INPUTS = ("input", "inputs", "images", "run", "runs", "reference")
 
 
 def check_inputs(values: Mapping[str, Any]) -> None:
@@ -45,7 +45,8 @@ def _kind(name: str, path: Path) -> str:
             if is_cache
             else "frame store; write it with `alan prepare`"
         )
-    return f"{'file' if path.suffix else 'folder'}; check the spelling"
+    kind = "file or folder" if name == "inputs" else "file" if path.suffix else "folder"
+    return f"{kind}; check the spelling"
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -69,6 +69,9 @@ def test_the_script_sees_heavy_libraries():
         ("fit --config nowhere.yaml --out OUT", "nowhere.yaml: no such file"),
         ("prepare --kind camus --root nowhere --out OUT/a.h5", "nowhere: no such folder"),
         ("report --run nowhere", "nowhere: no such folder"),
+        ("analyze nowhere --out OUT", "nowhere: no such file or folder; check the spelling"),
+        ("analyze . --model nothing --out OUT", "nothing: no such model; choose one of: alan-sim"),
+        ("analyze . --reference nowhere.csv --out OUT", "nowhere.csv: no such file; check the spelling"),
     ],
 )
 def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(args, words, tmp_path):
