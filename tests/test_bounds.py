@@ -34,7 +34,7 @@ class Reader:
         {"n": None, "word": None, "path": None, "names": {"a": "b"}, "seed": 5},
     ],
 )
-def test_accepted(values):
+def test_values_within_bounds_are_accepted(values):
     check_types(Reader.__init__, values)
 
 
@@ -55,6 +55,6 @@ def test_accepted(values):
         ({"seed": -1}, "seed is -1: give a whole number from 0"),
     ],
 )
-def test_refused(values, message):
+def test_values_out_of_bounds_are_refused(values, message):
     with pytest.raises(ParameterError, match=message):
         check_types(Reader.__init__, values)

@@ -47,7 +47,7 @@ def camus(alan, tmp_path):
     return prepare(alan, tmp_path, "CAMUS/database_nifti", names, kind="camus", split=json.dumps(split))
 
 
-def test_unet_and_ensemble_on_acdc(alan, acdc, tmp_path):
+def test_unet_and_ensemble_segment_real_acdc(alan, acdc, tmp_path):
     members = {}
     for name in ("unet_tiny_acdc_4class", "ensemble_tiny_linknet"):
         out = tmp_path / name
@@ -80,7 +80,7 @@ def test_unet_and_ensemble_on_acdc(alan, acdc, tmp_path):
     assert set(networks) <= {row["method"] for row in rows}
 
 
-def test_search_and_active_learning_on_camus(alan, camus, tmp_path):
+def test_search_and_active_learning_run_on_real_camus(alan, camus, tmp_path):
     configs = SUPERVISED.parent
     args = [
         f"--data.stores={json.dumps([str(camus)])}",
@@ -102,7 +102,7 @@ def test_search_and_active_learning_on_camus(alan, camus, tmp_path):
     assert (tmp_path / "active" / "report.html").is_file()
 
 
-def test_the_shipped_model_finds_real_ventricles_without_a_label(camus):
+def test_the_shipped_model_finds_real_ventricles(camus):
     store = FrameStore(camus)
     table = store.labelled("train")  # not the patients whose figures are reported
     maps = package.load_parcels("alan-sim-small-parcels").maps(store.frames(table["frame"].to_numpy())).numpy()

@@ -65,11 +65,11 @@ def run(tiny, alan, tmp_path, monkeypatch, capsys):
     return call
 
 
-def test_every_config_is_of_a_known_group():
+def test_every_config_belongs_to_a_known_group():
     assert {name.partition("/")[0] for name in CONFIGS} == GROUPS
 
 
-def test_commands_in_comments_name_configs_that_exist():
+def test_commands_in_comments_name_existing_configs():
     """Comments say how a config is used: with its own name, and with options rather than bare words."""
     for name in CONFIGS:
         for command in re.findall(r"#\s+(alan .*)", (ROOT / f"{name}.yaml").read_text(encoding="utf-8")):
@@ -79,7 +79,7 @@ def test_commands_in_comments_name_configs_that_exist():
 
 
 @pytest.mark.parametrize("name", configs("prepare"))
-def test_prepare(name, run):
+def test_every_prepare_config_runs(name, run):
     run("prepare", name)
     config = read(name)
     store = FrameStore(config["out"])
@@ -89,7 +89,7 @@ def test_prepare(name, run):
 
 
 @pytest.mark.parametrize("name", configs("dino"))
-def test_dino(name, run):
+def test_every_dino_config_trains_one_step(name, run):
     run("fit", name, "--out", "run")
     check_run()
     network = read(name)["model"]["init_args"]["network"]
@@ -99,7 +99,7 @@ def test_dino(name, run):
 
 
 @pytest.mark.parametrize("name", configs("dino"))
-def test_dino_at_full_size(name, run):
+def test_every_dino_config_builds_at_full_size(name, run):
     """The module as it is shipped can be built; no step is taken."""
     for text in Command(["fit", "--config", name]).inputs():
         run.sandbox.provide(text)
@@ -114,7 +114,7 @@ def test_dino_at_full_size(name, run):
 
 
 @pytest.mark.parametrize("name", configs("sim"))
-def test_sim(name, run):
+def test_every_sim_config_trains_one_step(name, run):
     """The network itself is built; a vision transformer takes its step with one block."""
     run("fit", name, "--out", "run")
     check_run()
@@ -133,7 +133,7 @@ def test_sim(name, run):
 
 
 @pytest.mark.parametrize("name", configs("raptor"))
-def test_raptor(name, run):
+def test_every_raptor_config_trains_one_step(name, run):
     data, args = read(name)["data"]["init_args"], []
     if "cache" in data:  # of the tokens that it trains from
         options = {"store": data["store"], "backbone": read(name)["model"]["init_args"]["backbone"]}
@@ -148,13 +148,13 @@ def test_raptor(name, run):
 
 
 @pytest.mark.parametrize("name", configs("parcels"))
-def test_parcels(name, run):
+def test_every_parcels_config_runs(name, run):
     run("parcels", name, "--out", "run")
     assert load_parcels("run/parcels.safetensors").n_parcels == read(name)["n_parcels"]
 
 
 @pytest.mark.parametrize("name", configs("supervised"))
-def test_supervised(name, run):
+def test_every_supervised_config_trains_one_step(name, run):
     """The network itself is built; the step is taken by a light one of the same decoder."""
     settings = read(name)["model"]["init_args"]
     build_network(NetworkSpec(**settings["network"]), n_classes(settings["structures"]))
@@ -176,7 +176,7 @@ def check_run():
 
 
 @pytest.mark.parametrize("name", configs("cache"))
-def test_cache(name, run):
+def test_every_cache_config_runs(name, run):
     run("cache", name)
     config = read(name)
     cache = FeatureCache(config["out"], backbone=load_backbone(config["backbone"]))
@@ -186,7 +186,7 @@ def test_cache(name, run):
 
 
 @pytest.mark.parametrize("name", configs("ensemble"))
-def test_ensemble(name, run):
+def test_every_ensemble_config_runs(name, run):
     run("ensemble", name)
     config = read(name)
     ensemble = load_ensemble(f"{config['out']}/ensemble.json")
@@ -197,7 +197,7 @@ def test_ensemble(name, run):
 
 
 @pytest.mark.parametrize("name", configs("evaluate"))
-def test_evaluate(name, run):
+def test_every_evaluate_config_runs(name, run):
     run("evaluate", name)
     config = read(name)
     out = Path(config["out"])
@@ -212,7 +212,7 @@ def test_evaluate(name, run):
 
 
 @pytest.mark.parametrize("name", configs("search"))
-def test_search(name, run):
+def test_every_search_config_runs_one_trial(name, run):
     """The space as it is shipped, then one trial of a light pair of it with the settings of the training."""
     config = read(name)
     axes = {key: tuple(value) if isinstance(value, list) else value for key, value in config["space"].items()}
@@ -227,7 +227,7 @@ def test_search(name, run):
 
 
 @pytest.mark.parametrize("name", configs("active"))
-def test_active(name, run):
+def test_every_active_config_runs(name, run):
     """The network as it is shipped is built with its dropout; a light one of the same decoder takes the steps."""
     config = read(name)
     MonteCarloDropout(

@@ -200,7 +200,7 @@ def examples(tiny):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page(page, page_runner):
+def test_every_code_block_of_a_page_runs(page, page_runner):
     page_runner.run(page)
 
 
@@ -208,14 +208,14 @@ def read(page):
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def test_links_lead_somewhere():
+def test_links_lead_to_existing_files():
     """Of files that Sphinx does not read; it checks the others."""
     for page in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "checkpoints/README.md"):
         for target in re.findall(r"\]\(([^)#]+)", read(page)):
             assert "://" in target or (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
 
 
-def test_facts_of_the_demonstration():
+def test_facts_of_the_demonstration_agree():
     """Its report and its duration are the same wherever they are named."""
     pages = [*PAGES, "Makefile"]
     out = inspect.signature(demo).parameters["out"].default
@@ -231,12 +231,12 @@ def test_facts_of_the_demonstration():
     assert len(measured) == 1
 
 
-def test_exit_codes():
+def test_documented_exit_codes_are_those_of_the_program():
     codes = set(re.findall(r"^  (\d+) ", EXIT_CODES, re.MULTILINE))
     assert set(re.findall(r"^\| (\d+)\b", read("docs/reference/problems.md"), re.MULTILINE)) == codes
 
 
-def test_messages_of_the_page_of_problems():
+def test_quoted_messages_are_those_of_the_program():
     """What the page quotes is what the program says."""
     source = " ".join(path.read_text(encoding="utf-8") for path in Path(package.__file__).parent.rglob("*.py"))
     table = read("docs/reference/problems.md").partition("| the line says |")[2].partition("##")[0]
@@ -246,13 +246,13 @@ def test_messages_of_the_page_of_problems():
         assert words in source
 
 
-def test_extras_are_those_of_the_project():
+def test_documented_extras_exist():
     table = re.findall(r"^\| (`.*?) \|", read("docs/start/install.md"), re.MULTILINE)
     named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
     assert named == set(PROJECT["optional-dependencies"])
 
 
-def test_citation_and_licences():
+def test_citation_and_licences_agree_with_the_project():
     citation = yaml.safe_load(read("CITATION.cff"))
     assert (citation["version"], citation["license"]) == (package.__version__, PROJECT["license"])
     assert citation["references"][0]["authors"][0]["family-names"] == "Majchrowska"
@@ -270,7 +270,7 @@ def reference():
     return module
 
 
-def test_reference_of_the_command_line(reference):
+def test_every_verb_has_a_reference_page(reference):
     """Every verb has a page with its options and their defaults."""
     pages = reference.cli_pages()
     for verb in [*VERBS, *LIGHTNING]:
@@ -283,7 +283,7 @@ def test_reference_of_the_command_line(reference):
     assert "--trainer.max_steps" in pages["cli/fit.rst"]
 
 
-def test_reference_of_names_and_configurations(reference):
+def test_every_name_and_configuration_is_listed(reference):
     """Every public name and every configuration is listed, and the licences are those of the environment."""
     pages = reference.api_pages()
     for name in package.__all__:
@@ -303,7 +303,7 @@ def modules_with_examples():
 
 
 @pytest.mark.parametrize("module", modules_with_examples())
-def test_examples_of_docstrings(module):
+def test_docstring_examples_run(module):
     found = doctest.testmod(importlib.import_module(module))
     assert found.attempted
     assert not found.failed

@@ -25,7 +25,7 @@ def umask():
 
 
 @pytest.mark.usefixtures("umask")
-def test_mode_follows_the_umask_whatever_the_library_sets(tmp_path):
+def test_file_modes_follow_the_umask(tmp_path):
     target = tmp_path / "deep" / "file"
     with atomic(target) as temporary:
         temporary.unlink(missing_ok=True)
@@ -33,7 +33,7 @@ def test_mode_follows_the_umask_whatever_the_library_sets(tmp_path):
     assert target.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_failed_write_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_no_file(tmp_path):
     target = tmp_path / "file"
     target.write_text("before")
 
@@ -48,7 +48,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_the_content_is_on_the_disk_before_the_file_is_renamed(tmp_path, monkeypatch):
+def test_content_is_flushed_before_the_rename(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr("os.fsync", lambda _: calls.append("fsync"))
     replace = os.replace
@@ -57,7 +57,7 @@ def test_the_content_is_on_the_disk_before_the_file_is_renamed(tmp_path, monkeyp
     assert calls == ["fsync", "replace"]
 
 
-def test_a_name_of_255_bytes(tmp_path):
+def test_names_of_255_bytes_are_written(tmp_path):
     name = "ä" * 127
     write_text(tmp_path / name, "text")
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -113,7 +113,7 @@ def test_files_of_linked_folders_are_found_once(tmp_path):
     assert files_below(tmp_path / "nowhere") == []
 
 
-def test_what_cannot_be_reached_is_listed_with_its_reason(tmp_path, monkeypatch):
+def test_unreachable_files_are_listed_with_the_reason(tmp_path, monkeypatch):
     (tmp_path / "a" / "locked").mkdir(parents=True)
     (tmp_path / "a" / "file").touch()
     for name in ("file", "nowhere", "loop"):
@@ -133,7 +133,7 @@ def test_what_cannot_be_reached_is_listed_with_its_reason(tmp_path, monkeypatch)
     assert found == [("a/locked", "a folder that cannot be read"), ("to loop", link), ("to nowhere", link)]
 
 
-def test_long_names_are_shortened_and_stay_apart():
+def test_long_names_are_shortened_and_stay_distinct():
     assert short_name("p1_a4c") == "p1_a4c"
     assert short_name("x" * 200) == "x" * 200
     names = [short_name(f"{'é' * 150}{end}") for end in "ab"]

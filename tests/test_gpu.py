@@ -60,7 +60,7 @@ def losses(folder):
 
 
 @pytest.mark.parametrize(("model", "data"), [(DINO, "FrameDataModule"), (UNET, "LabelledFrameDataModule")])
-def test_a_training_is_that_of_the_cpu(tiny, alan, tmp_path, model, data):
+def test_a_training_on_a_gpu_opens_on_a_cpu(tiny, alan, tmp_path, model, data):
     """As many steps, finite losses, and weights that open on a machine without a GPU."""
     runs = {
         name: fit(
@@ -103,7 +103,7 @@ def test_a_run_moves_to_a_machine_without_a_gpu(tiny, alan, tmp_path, monkeypatc
     assert len(losses(tmp_path / "run")) == 6
 
 
-def test_masks_are_those_of_the_cpu(tiny, alan, tmp_path, monkeypatch):
+def test_masks_equal_those_of_the_cpu(tiny, alan, tmp_path, monkeypatch):
     network = fit(
         alan, tmp_path / "net", UNET, "alan.data.LabelledFrameDataModule", tiny.store("camus"), accelerator="gpu"
     )

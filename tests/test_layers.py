@@ -19,7 +19,7 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode
 
 
-def test_import_linter_contract_holds():
+def test_the_import_linter_contract_holds():
     assert python("from importlinter.cli import lint_imports; raise SystemExit(lint_imports(no_cache=True))") == 0
 
 
@@ -37,12 +37,12 @@ def test_importing_alan_does_not_import_torch():
     assert python("import sys, alan; sys.exit('torch' in sys.modules)") == 0
 
 
-def test_a_convolutional_backbone_does_without_timm():
+def test_a_convolutional_backbone_does_not_import_timm():
     code = "import sys, alan; alan.load_parcels('alan-sim-small-parcels'); sys.exit('timm' in sys.modules)"
     assert python(code) == 0
 
 
-def test_every_module_imports():
+def test_every_module_can_be_imported():
     root = Path(alan.__file__).parent
     for path in root.rglob("*.py"):
         name = ".".join(path.relative_to(root.parent).with_suffix("").parts)
@@ -82,14 +82,14 @@ def import_graph(files):
     return graph
 
 
-def test_no_module_is_imported_in_a_circle():
+def test_imports_have_no_cycle():
     graph = import_graph(ROOT.rglob("*.py"))
     assert "alan.errors" in graph["alan.files"]
     assert "alan.backbone.training" in graph["alan.backbone.dino.module"]
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_a_circle_is_found(tmp_path, monkeypatch):
+def test_an_import_cycle_is_detected(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path / "alan")
     (tmp_path / "alan").mkdir()
     for name, text in {"a": "from alan import b", "b": "import alan.c", "c": "from .a import x"}.items():
@@ -124,13 +124,13 @@ def public_names(files):
     return defined
 
 
-def test_one_name_for_one_thing():
+def test_every_public_name_has_one_definition():
     """A class, a function or a type has a name of its own, so that a reader need not ask which one is meant."""
     shared = {name: places for name, places in public_names(ROOT.rglob("*.py")).items() if len(places) > 1}
     assert not shared
 
 
-def test_a_name_for_two_things_is_found(tmp_path, monkeypatch):
+def test_a_name_with_two_definitions_is_detected(tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "ROOT", tmp_path / "alan")
     (tmp_path / "alan").mkdir()
     for name, text in {

@@ -69,7 +69,7 @@ def test_a_second_process_is_refused_and_the_first_is_named(lock, more, holder, 
         hold(lock(tmp_path / "run"))
 
 
-def test_a_stopped_process_still_holds_its_lock(holder, tmp_path):
+def test_a_stopped_process_keeps_its_lock(holder, tmp_path):
     process = holder(tmp_path)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(LockError):
@@ -88,7 +88,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(holder, tmp_path, caplog):
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_left_where_nothing_was_written(tmp_path):
+def test_a_lock_without_output_leaves_no_files(tmp_path):
     hold(lock_folder(tmp_path / "a" / "b"))
     hold(lock_file(tmp_path / "a" / "b"))
     assert not list(tmp_path.iterdir())
@@ -112,7 +112,7 @@ def test_other_ranks_keep_their_temporary_files(tmp_path, monkeypatch):
     assert (tmp_path / ".a.h5.12.part").exists()
 
 
-def test_a_process_may_lock_what_it_has_locked(holder, tmp_path):
+def test_a_process_can_lock_its_own_folder_again(holder, tmp_path):
     with lock_folder(tmp_path), lock_folder(tmp_path):
         pass
     with lock_folder(tmp_path):
@@ -138,7 +138,7 @@ def test_a_forked_process_does_not_hold_the_locks_of_its_parent(tmp_path):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_a_lock_of_another_machine_that_shows_life_is_respected(tmp_path, monkeypatch):
+def test_a_lock_of_another_machine_with_heartbeat_is_respected(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "WATCH", 5)
     foreign_lock(tmp_path)
     sleep = locks.time.sleep
@@ -152,7 +152,7 @@ def test_a_lock_of_another_machine_that_shows_life_is_respected(tmp_path, monkey
         hold(lock_folder(tmp_path))
 
 
-def test_a_lock_of_another_machine_without_life_is_taken_over(tmp_path, monkeypatch, caplog):
+def test_a_lock_of_another_machine_without_heartbeat_is_taken_over(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(locks, "WATCH", 0.1)
     foreign_lock(tmp_path)
     with caplog.at_level("INFO", "alan"):
@@ -161,7 +161,7 @@ def test_a_lock_of_another_machine_without_life_is_taken_over(tmp_path, monkeypa
     assert "took over" in caplog.text
 
 
-def test_an_owner_shows_life(tmp_path, monkeypatch):
+def test_an_owner_sends_heartbeats(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "HEARTBEAT", 0.01)
     with lock_folder(tmp_path):
         before = (tmp_path / ".lock").stat().st_mtime_ns
@@ -172,7 +172,7 @@ def test_an_owner_shows_life(tmp_path, monkeypatch):
         assert (tmp_path / ".lock").stat().st_mtime_ns != before
 
 
-def test_without_locks_in_the_file_system_signs_of_life_decide(tmp_path, monkeypatch):
+def test_heartbeats_decide_on_file_systems_without_locks(tmp_path, monkeypatch):
     def unsupported(*_):
         raise OSError(locks.errno.ENOLCK, "no locks available")
 
@@ -193,7 +193,7 @@ def test_other_ranks_of_a_distributed_run_do_not_lock(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("lock", [lock_folder, lock_file])
 @pytest.mark.parametrize("again", [False, True])
-def test_a_result_that_was_moved_away_while_it_was_written(tmp_path, lock, again):
+def test_output_moved_away_while_written_is_an_error(tmp_path, lock, again):
     """The other program may have put another folder with a lock of its own in its place."""
     out = tmp_path / "out" / "run"
 
@@ -222,7 +222,7 @@ def test_a_link_in_place_of_a_lock_is_not_followed(tmp_path):
     assert (tmp_path / "precious").read_text() == "data"
 
 
-def test_a_file_in_place_of_a_folder(tmp_path):
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is a file; a run needs a folder"):
         hold(lock_folder(tmp_path / "file"))

@@ -13,7 +13,7 @@ from alan.supervised.scores import SegmentationScores
 
 
 @pytest.mark.parametrize("make", [np.array, torch.tensor])
-def test_by_hand(make):
+def test_overlap_matches_hand_computed_values(make):
     both, total = make([3, 0, 0]), make([8, 5, 0])
     found = dice_of_counts(both, total)
     assert found[:2].tolist() == [0.75, 0.0]
@@ -23,7 +23,7 @@ def test_by_hand(make):
     assert math.isnan(found[2])
 
 
-def test_the_undefined_case_is_the_same_everywhere(monkeypatch):
+def test_the_undefined_case_is_defined_once(monkeypatch):
     """The overlap of two empty masks follows the one definition in masks, trainings and simulation."""
     empty, labels = np.zeros((1, 4, 4), bool), torch.zeros(1, 4, 4, dtype=torch.long)
     for value in (math.nan, 0.5):

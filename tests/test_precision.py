@@ -43,7 +43,7 @@ def test_a_processor_without_bf16_computes_in_fp32(machine, monkeypatch, tmp_pat
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_a_gpu_decides_unless_the_processor_is_asked_for(machine, native):
+def test_the_gpu_sets_the_precision_unless_the_cpu_is_chosen(machine, native):
     machine(WITHOUT, gpu=native)
     assert native_bf16("auto") == native_bf16("gpu") == native_bf16("cuda") == native
     assert not native_bf16("cpu")
@@ -58,7 +58,7 @@ def test_a_stated_or_recorded_precision_is_kept(machine):
     assert choose_precision("auto", recorded="auto") == "32-true"
 
 
-def test_no_shipped_configuration_forces_bfloat16():
+def test_shipped_configurations_do_not_force_bfloat16():
     """Emulated, it is several times slower than float32."""
     forced = re.compile(r"^\s*precision: *(bf16|16)", re.MULTILINE)
     paths = list(shipped_configs().values())

@@ -48,14 +48,14 @@ def test_overwriting_removes_what_the_run_wrote_and_nothing_else(tmp_path):
     assert names(tmp_path) == ["config.yaml", "mine.txt"]
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path):
+def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "mine.txt").touch()
     with pytest.raises(DataError, match="it is not a run of this command"):
         opened(tmp_path, overwrite=True)
     assert names(tmp_path) == ["mine.txt"]
 
 
-def test_temporary_files_that_vanish_meanwhile_do_no_harm(tmp_path, monkeypatch):
+def test_temporary_files_may_disappear_meanwhile(tmp_path, monkeypatch):
     for name in (".a.png.12.part", ".b.png.12.part"):
         (tmp_path / name).touch()
     walk = os.walk
@@ -78,14 +78,14 @@ def test_young_temporary_files_of_a_shared_folder_are_kept(tmp_path):
     assert names(tmp_path) == [".b.json.2.part"]
 
 
-def test_a_run_that_was_killed_in_its_first_write_is_resumed(tmp_path):
+def test_a_run_killed_in_its_first_write_is_resumed(tmp_path):
     (tmp_path / ".config.yaml.4711.part").touch()
     (tmp_path / ".lock").touch()
     assert not opened(tmp_path)
     assert names(tmp_path) == ["config.yaml"]
 
 
-def test_temporary_files_of_killed_processes_are_removed_and_others_kept(tmp_path):
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
     opened(tmp_path)
     (tmp_path / "masks").mkdir()
     for name in (".a.png.12.part", "b.h5.part", ".mine.part"):
@@ -97,7 +97,7 @@ def test_temporary_files_of_killed_processes_are_removed_and_others_kept(tmp_pat
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "a: [", "a: \x00", b"\xff\xfe\x00"])
-def test_a_damaged_configuration_is_one_line_and_can_be_overwritten(text, tmp_path):
+def test_a_damaged_configuration_can_be_overwritten(text, tmp_path):
     opened(tmp_path)
     (tmp_path / "config.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=r"config.yaml: damaged.*--overwrite true") as error:
@@ -107,7 +107,7 @@ def test_a_damaged_configuration_is_one_line_and_can_be_overwritten(text, tmp_pa
 
 
 @pytest.mark.parametrize(("resumed", "keep", "error"), [(0, 0, DataError), (1, 0, DataError), (0, 1, DataError)])
-def test_a_new_run_that_fails_for_bad_input_leaves_nothing(resumed, keep, error, tmp_path):
+def test_a_new_run_with_invalid_input_leaves_no_files(resumed, keep, error, tmp_path):
     folder = tmp_path / "run"
     if resumed:
         opened(folder)
@@ -117,13 +117,13 @@ def test_a_new_run_that_fails_for_bad_input_leaves_nothing(resumed, keep, error,
 
 
 @pytest.mark.parametrize("error", [SkippedError, OSError, KeyboardInterrupt])
-def test_what_was_written_before_an_interruption_is_kept(error, tmp_path):
+def test_files_written_before_an_interruption_are_kept(error, tmp_path):
     with pytest.raises(error):
         fail(tmp_path, error)
     assert names(tmp_path) == ["config.yaml", "out.txt"]
 
 
-def test_a_finished_run_is_marked(tmp_path):
+def test_a_finished_run_is_marked_complete(tmp_path):
     with open_run(tmp_path, CONFIG, False, ()) as run:
         assert not run.finished
         run.finish()
@@ -135,7 +135,7 @@ def test_a_finished_run_is_marked(tmp_path):
     assert names(tmp_path) == ["config.yaml"]
 
 
-def test_a_finished_run_whose_output_was_removed_is_not_finished(tmp_path):
+def test_a_run_without_its_output_is_not_finished(tmp_path):
     with open_run(tmp_path, CONFIG, False, ()) as run:
         (tmp_path / "table.csv").touch()
         run.finish()

@@ -7,7 +7,7 @@ import torch
 from alan.seeding import seeded, step_generator, step_seed
 
 
-def test_a_key_decides():
+def test_random_numbers_depend_on_the_key():
     digest = hashlib.sha256(b"(0, 11)").digest()
     assert step_seed(0, 11) == int.from_bytes(digest[:7], "big") < 2**56
     keys = [(0, 1), (0, 1), (1, 0), (0, 11)]
@@ -16,7 +16,7 @@ def test_a_key_decides():
     assert len({one, *others}) == 3
 
 
-def test_the_global_generator_is_seeded_inside_and_restored():
+def test_the_global_generator_is_seeded_and_restored():
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)

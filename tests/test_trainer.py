@@ -125,7 +125,7 @@ VALIDATIONS = {
 
 
 @pytest.mark.parametrize("options", VALIDATIONS.values(), ids=VALIDATIONS)
-def test_a_run_that_is_stopped_anywhere_ends_as_the_uninterrupted_one(tmp_path, options):
+def test_a_run_stopped_anywhere_ends_like_the_uninterrupted_one(tmp_path, options):
     """StoppedError once at every training batch, validation batch, and before and after every checkpoint."""
     module = Line()
     run, best = fit(tmp_path / "straight", module, **options)
@@ -141,7 +141,7 @@ def test_a_run_that_is_stopped_anywhere_ends_as_the_uninterrupted_one(tmp_path, 
         assert outcome(folder, run, module_again, best) == expected, stop
 
 
-def test_auto_precision_is_settled_for_the_device(monkeypatch):
+def test_auto_precision_is_resolved_for_the_device(monkeypatch):
     asked = []
     monkeypatch.setattr(trainer_module, "choose_precision", lambda *args: asked.append(args) or "bf16-mixed")
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -152,6 +152,6 @@ def test_auto_precision_is_settled_for_the_device(monkeypatch):
     assert len(asked) == 1
 
 
-def test_the_interval_of_checkpoints_is_checked(tmp_path):
+def test_an_invalid_checkpoint_interval_is_refused(tmp_path):
     with pytest.raises(ParameterError, match="checkpoint_every is 0: give a whole number of at least 1"):
         LastCheckpoint(tmp_path, 0)

@@ -86,13 +86,13 @@ def test_every_shipped_file_is_declared():
         assert target == f"share/alan/{Path(path).parent}"
 
 
-def test_wheel_holds_every_shipped_file(installed):
+def test_the_wheel_contains_every_shipped_file(installed):
     with zipfile.ZipFile(installed.wheel) as wheel:
         names = {name.partition(".data/data/share/alan/")[2] for name in wheel.namelist()} - {""}
     assert names == shipped_files()
 
 
-def test_installed_package_is_the_one_that_runs(installed):
+def test_the_installed_package_is_imported(installed):
     code = "import alan; from alan.shipped import shipped, shipped_configs as configs\n"
     code += "print(alan.__file__, *shipped().values(), *configs().values())"
     for path in run(installed.bin / "python", "-c", code, cwd=installed.folder).split():
@@ -102,7 +102,7 @@ def test_installed_package_is_the_one_that_runs(installed):
     assert "alan-sim-small.safetensors" in installed("doctor")
 
 
-def test_segment_with_shipped_weights(installed):
+def test_shipped_weights_segment_frames(installed):
     pictures = installed.folder / "pictures"
     pictures.mkdir()
     for seed in range(2):
@@ -121,7 +121,7 @@ def contents(folder):
 
 
 @pytest.mark.slow
-def test_demo_twice(installed):
+def test_a_repeated_demo_reuses_finished_stages(installed):
     """The second time finished stages are reused: nothing but the pages is written again."""
     args = ("demo", "--fast", "true", "--patients", 9, "--studies", 8, "--workers", 1, "--out", "demo")
     installed(*args)

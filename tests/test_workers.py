@@ -65,7 +65,7 @@ def test_workers_end_silently_when_the_group_is_interrupted(main, number):
     assert error.count("Traceback") == (number == signal.SIGINT)  # that of the main process
 
 
-def test_an_exception_does_not_wait_for_the_work():
+def test_an_exception_cancels_remaining_work():
     def work():
         with worker_pool(2, time.sleep, 0) as pool:
             pool.submit(time.sleep, 3600)
@@ -78,7 +78,7 @@ def test_an_exception_does_not_wait_for_the_work():
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError, EOFError])
-def test_a_worker_that_is_killed_while_it_is_started_breaks_the_pool(monkeypatch, error):
+def test_a_worker_killed_while_starting_breaks_the_pool(monkeypatch, error):
     def start(process):
         raise error
 

@@ -92,7 +92,7 @@ def bald(probabilities):
         ),
     ],
 )
-def test_by_hand(passes, expected):
+def test_scores_match_hand_computed_values(passes, expected):
     p = one_pixel(*passes)
     for name, value in expected.items():
         assert float(score_images(name, p)) == pytest.approx(value, abs=1e-12), name
@@ -102,13 +102,13 @@ def test_by_hand(passes, expected):
 
 @pytest.mark.parametrize("name", UNCERTAINTIES)
 @pytest.mark.parametrize("classes", [1, 2, 4])
-def test_slow_loops(name, classes):
+def test_scores_match_a_loop_over_pixels(name, classes):
     p = draw(1, classes=classes)
     assert score_images(name, p).numpy() == pytest.approx(slow(name, p), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", UNCERTAINTIES)
-def test_one_channel_is_two_classes(name):
+def test_one_channel_counts_as_two_classes(name):
     p = draw(classes=1)
     both = torch.cat([1 - p, p], 2)
     assert torch.allclose(score_images(name, p), score_images(name, both))
@@ -116,7 +116,7 @@ def test_one_channel_is_two_classes(name):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), passes=st.integers(2, 6), classes=st.integers(1, 4))
-def test_mutual_information_is_bald(seed, passes, classes):
+def test_mutual_information_equals_bald(seed, passes, classes):
     p = draw(seed, passes=passes, classes=classes).double()
     assert score_images("mi", p).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
     assert (score_images("mfe", p) - score_images("cfe", p)).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
@@ -124,7 +124,7 @@ def test_mutual_information_is_bald(seed, passes, classes):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), passes=st.integers(2, 7), classes=st.integers(1, 4))
-def test_statistics_by_numpy(seed, passes, classes):
+def test_pass_statistics_match_numpy(seed, passes, classes):
     p = draw(seed, passes=passes, classes=classes)
     statistics = PassStatistics()
     for one in p:
@@ -137,7 +137,7 @@ def test_statistics_by_numpy(seed, passes, classes):
         assert statistics.scores(name).numpy() == pytest.approx(slow(name, p), rel=1e-4, abs=1e-5)
 
 
-def test_memory_does_not_grow():
+def test_memory_does_not_grow_with_passes():
     statistics, sizes = PassStatistics(), set()
     for one in draw(passes=6):
         statistics.add(one)
@@ -145,7 +145,7 @@ def test_memory_does_not_grow():
     assert len(sizes) == 1
 
 
-def test_random_is_seeded():
+def test_random_scores_depend_on_the_seed():
     assert np.array_equal(random(9, 3), random(9, 3))
     assert np.array_equal(random(4, 3), random(9, 3)[:4])
     assert not np.array_equal(random(9, 3), random(9, 4))
@@ -153,7 +153,7 @@ def test_random_is_seeded():
     assert random(2000, 0).mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_bad_passes():
+def test_invalid_passes_are_refused():
     with pytest.raises(ParameterError, match=r"passes is 1: add at least 2 \(30 is usual\)"):
         score_images("mi", draw(passes=1))
     with pytest.raises(ParameterError, match=r"follows one of .*: add the same images"):
@@ -167,7 +167,7 @@ def test_bad_passes():
             score_images(name, draw())
 
 
-def test_names():
+def test_every_function_has_its_documented_name():
     assert check_functions(tuple(ACQUISITIONS)) == (
         "cfe",
         "mfe",

@@ -22,14 +22,14 @@ def state(**curves):
     return found
 
 
-def test_by_hand():
+def test_comparison_matches_hand_computed_values():
     labels, curve = np.array([10.0, 20, 40]), np.array([0.2, 0.6, 0.8])
     assert area_under(labels, curve) == pytest.approx((10 * 0.4 + 20 * 0.7) / 30)
     assert area_under(labels[:1], curve[:1]) == 0.2
     assert [first_reaching(labels, curve, x) for x in (0.1, 0.6, 0.7, 0.9)] == [10, 20, 40, np.inf]
 
 
-def test_one_patient_for_each_image_and_no_spread():
+def test_identical_runs_have_intervals_without_width():
     flat = [[0.5] * 4, [0.7] * 4, [0.9] * 4]
     better = [[0.5] * 4, [0.9] * 4, [0.9] * 4]
     rows = compare_functions(state(random_0=flat, mfe_0=better), ["random", "mfe"], PATIENTS, [0.8, 0.95])
@@ -43,7 +43,7 @@ def test_one_patient_for_each_image_and_no_spread():
     assert mfe["needed"][1]["reached"] == 0
 
 
-def test_intervals_against_a_plain_loop():
+def test_intervals_match_a_plain_loop():
     """Patients and seeds are drawn together, and alike for both functions."""
     rng = np.random.default_rng(1)
     curves = {f"{f}_{s}": rng.uniform(0.3, 0.9, (3, 4)) for f in ("random", "mfe") for s in (0, 1)}
@@ -70,7 +70,7 @@ def test_intervals_against_a_plain_loop():
     assert row["area_gain"]["low"] < row["area_gain"]["value"] < row["area_gain"]["high"]
 
 
-def test_only_labels_that_all_loops_have():
+def test_loops_are_compared_on_their_common_numbers_of_labels():
     short = state(random_0=[[0.5] * 4] * 3, mfe_0=[[0.6] * 4] * 3)
     short.finished.pop()
     assert compare_functions(short, ["random", "mfe"], PATIENTS)[0]["labels"] == [10, 20]

@@ -19,7 +19,7 @@ def radius(points, centres):
     return max(min(np.linalg.norm(p - c) for c in centres) for p in points)
 
 
-def test_on_a_line():
+def test_k_centre_takes_the_farthest_points_of_a_line():
     """From 0 the farthest is 10, then 5; then 1 and 9 are equally far from their centres, and 1 comes first."""
     points = np.array([0.0, 1.0, 5.0, 9.0, 10.0])[:, None]
     assert k_centre(points, 4).tolist() == [0, 4, 2, 1]
@@ -29,7 +29,7 @@ def test_on_a_line():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 4), centres=st.integers(0, 2))
-def test_at_most_twice_the_best(seed, k, centres):
+def test_k_centre_is_within_twice_the_optimum(seed, k, centres):
     rng = np.random.default_rng(seed)
     points, known = rng.standard_normal((8, 2)), rng.standard_normal((centres, 2))
     picked = k_centre(points, k, known if centres else None)
@@ -38,7 +38,7 @@ def test_at_most_twice_the_best(seed, k, centres):
     assert radius(points, [*known, *points[picked]]) <= 2 * best + 1e-9
 
 
-def test_choice():
+def test_images_are_chosen_by_score_then_by_diversity():
     scores = np.array([1.0, 5.0, np.nan, 5.0, 3.0, 4.0])
     assert choose(scores, 3).tolist() == [1, 3, 5]
     assert choose(scores, 9).tolist() == [1, 3, 5, 4, 0]
@@ -66,7 +66,7 @@ def test_choice():
         (NetworkSpec("unet", "mobilenet_v2"), 1280),
     ],
 )
-def test_encoder_features(spec, width):
+def test_encoder_features_equal_those_of_the_network(spec, width):
     model = untrained_segmenter(spec, ["lv"], size=32)
     frames = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     found = encoder_features(model, frames)
@@ -80,7 +80,7 @@ def test_encoder_features(spec, width):
         assert torch.allclose(found, deep.mean((2, 3)), atol=1e-5)
 
 
-def test_backbone_features(tiny):
+def test_backbone_features_equal_the_cls_token(tiny):
     from alan.backbone.load import load_backbone
 
     model = untrained_segmenter(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8)), ["lv"], size=32)

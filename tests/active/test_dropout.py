@@ -61,7 +61,7 @@ def by_hand(model, images, n, seed):
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_passes_by_hand(name):
+def test_passes_match_functional_dropout(name):
     """Computing the fixed part once changes nothing, nor does it leave anything behind."""
     model, images = segmenter(name, ("lv", "myo")), frames(2)
     before = model.probabilities(images)
@@ -76,7 +76,7 @@ def test_passes_by_hand(name):
 @pytest.mark.parametrize(
     ("name", "times"), [("plain", {"encoder": 1, "decoder": 6}), ("last", {"encoder": 1, "decoder": 1})]
 )
-def test_the_fixed_part_is_computed_once(name, times):
+def test_layers_before_dropout_are_computed_once(name, times):
     model = segmenter(name)
     network, calls = model.model.network, dict.fromkeys(times, 0)
 
@@ -89,7 +89,7 @@ def test_the_fixed_part_is_computed_once(name, times):
     assert calls == times
 
 
-def test_seeds_and_batch_cut():
+def test_passes_depend_on_the_seed_but_not_on_the_batch_size():
     model, images = segmenter(), frames()
     whole = passes(model, images)
     cut = torch.cat([passes(model, images[:2]), passes(model, images[2:3]), passes(model, images[3:])], 1)
@@ -103,7 +103,7 @@ def test_seeds_and_batch_cut():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_two_draws_at_once():
+def test_two_draws_do_not_disturb_each_other():
     model, images = segmenter(), frames()
     together = zip(
         MonteCarloDropout(model, 3).draw(images), MonteCarloDropout(model, 3).draw(255 - images), strict=True
@@ -113,7 +113,7 @@ def test_two_draws_at_once():
     assert torch.equal(second, passes(model, 255 - images, 3))
 
 
-def test_batch_norm_rests():
+def test_batch_norm_statistics_do_not_change():
     model = segmenter("unet")
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [m.running_mean.clone() for m in norms]
@@ -143,7 +143,7 @@ def test_the_mean_of_many_passes_is_unbiased():
     assert torch.equal(network(torch.ones(1, 1, 2, 2)), torch.ones(1, 1, 2, 2))
 
 
-def test_the_probability_matters():
+def test_higher_dropout_probability_gives_more_spread():
     low, high = (
         untrained_segmenter(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=p), ["lv"], size=SIZE)
         for p in (0.05, 0.6)
@@ -151,7 +151,7 @@ def test_the_probability_matters():
     assert passes(high, frames(), 8).std(0).mean() > 2 * passes(low, frames(), 8).std(0).mean()
 
 
-def test_refused():
+def test_networks_without_dropout_are_refused():
     bare = untrained_segmenter(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8)), ["lv"])
     with pytest.raises(ParameterError, match=r"no dropout to draw from: train it with network\.dropout above 0"):
         MonteCarloDropout(bare)
@@ -159,7 +159,7 @@ def test_refused():
         MonteCarloDropout(segmenter(), 1)
 
 
-def test_scores_of_a_pool_do_not_depend_on_the_batch(discs):
+def test_pool_scores_do_not_depend_on_the_batch_size(discs):
     import numpy as np
 
     store = FrameStore(discs.store)

@@ -25,7 +25,7 @@ def straight(discs, tmp_path_factory):
     return run_active(str(out), discs.data(), loop=discs.loop(seeds=(0, 1)), training=discs.training())
 
 
-def test_what_is_labelled(straight, discs):
+def test_each_phase_labels_the_images_with_the_highest_scores(straight, discs):
     state, table = read_state(straight), pd.read_csv(straight / "phases.csv")
     assert len(table) == 3 * 2 * 3
     assert table.groupby(["function", "seed"])["n_labels"].apply(list).map(tuple).unique().tolist() == [(3, 6, 9)]
@@ -46,7 +46,7 @@ def test_what_is_labelled(straight, discs):
     assert "test_iou" not in table
 
 
-def test_scores_are_those_of_the_metrics(discs, tmp_path):
+def test_scores_equal_the_metrics_of_a_separate_training(discs, tmp_path):
     """A phase trained once more by itself, measured with the project's own Dice and IoU."""
     from alan.evaluation.metrics import dice, iou
     from alan.supervised.training import train
@@ -100,7 +100,7 @@ def test_a_run_killed_after_a_phase_ends_like_an_uninterrupted_one(straight, dis
         ({"per_phase": 10, "phases": 4}, [3, 13, 16], "pool"),
     ],
 )
-def test_stops(options, n_labels, reason, discs, monkeypatch, tmp_path):  # noqa: PLR0917 (fixtures)
+def test_a_loop_stops_for_each_documented_reason(options, n_labels, reason, discs, monkeypatch, tmp_path):  # noqa: PLR0917 (fixtures)
     def grown(segmenter, frames, batch_size):
         return {"iou": 0.3 + 0.1 * len(trainings)}, np.full((2, 1), 0.5)
 
@@ -181,7 +181,7 @@ def test_k_centre_takes_the_farthest_features(discs, tmp_path):
     assert state.loop("k_centre", 0)[0].chosen == expected.tolist()
 
 
-def test_every_setting_matters(straight, discs, tmp_path):
+def test_every_setting_changes_the_result(straight, discs, tmp_path):
     """Each changes what is chosen after the first phase, or the scores."""
     base = read_state(straight)
     reference = {function: base.loop(function, 0)[0] for function in ("mfe", "std")}
@@ -211,7 +211,7 @@ def test_every_setting_matters(straight, discs, tmp_path):
     assert diverse.loop("random", 0)[0].chosen == base.loop("random", 0)[0].chosen
 
 
-def test_test_split_is_measured_and_shown(discs, tmp_path):
+def test_scores_of_the_test_split_are_reported(discs, tmp_path):
     run = run_active(
         str(tmp_path / "run"),
         discs.data(test_split="test"),
@@ -225,7 +225,7 @@ def test_test_split_is_measured_and_shown(discs, tmp_path):
     assert "on which nothing was chosen" in write_active_report(run).read_text()
 
 
-def test_report(straight):
+def test_report_names_functions_and_findings(straight):
     page = write_active_report(straight).read_text()
     for words in (
         "mean first entropy (MFE)",
@@ -256,7 +256,7 @@ def phases(**scores):
     return pd.DataFrame(rows)
 
 
-def test_tables_by_hand():
+def test_tables_match_hand_computed_values():
     table = phases(
         random_0=[0.5, 0.6, 0.8], random_1=[0.3, 0.8, 0.8], mfe_0=[0.5, 0.9, 0.9], mfe_1=[0.3, 0.4, 0.5]
     )
@@ -276,7 +276,7 @@ def test_tables_by_hand():
     }
 
 
-def test_redundancy_by_hand(straight, discs):
+def test_redundancy_matches_hand_computed_values(straight, discs):
     """Patients known, and the likeness by numpy's correlation of the block means."""
     store, state = FrameStore(discs.store), read_state(straight)
     record = state.loop("mfe", 0)[0]
@@ -322,7 +322,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("options", "error", "message"), BAD)
-def test_refused_and_nothing_is_left(options, error, message, discs, tmp_path):
+def test_invalid_options_are_refused_and_leave_no_files(options, error, message, discs, tmp_path):
     with pytest.raises(error, match=message):
         run_active(
             str(tmp_path / "run"),
@@ -339,7 +339,7 @@ def test_a_random_loop_needs_no_dropout(discs, tmp_path):
     run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=discs.training(network=network))
 
 
-def test_a_patient_in_pool_and_val(discs, tmp_path):
+def test_a_patient_in_pool_and_val_is_refused(discs, tmp_path):
     store = discs.make("leaky", ["train", "train", "val"], ["p0", "p1", "p0"])
     with pytest.raises(SplitLeakError, match="'p0' and 0 more are in the pool"):
         run_active(str(tmp_path / "run"), discs.data(store=store), loop=discs.loop(), training=discs.training())

@@ -68,14 +68,14 @@ def test_an_unfinished_loop_is_merged_and_continued(loop, discs, tmp_path, alan)
     assert read_state(out).loop("std", 0) == read_state(loop(("std",), (0,))).loop("std", 0)
 
 
-def test_the_store_may_lie_elsewhere(loop, discs, tmp_path):
+def test_runs_on_a_moved_store_are_merged(loop, discs, tmp_path):
     moved = tmp_path / "moved.h5"
     shutil.copy(discs.store, moved)
     out = merge_runs([loop(("random",), (0,))], str(tmp_path / "merged"), store=str(moved))
     assert yaml.safe_load((out / "config.yaml").read_text())["data"]["store"] == str(moved)
 
 
-def test_what_cannot_be_merged(loop, discs, tmp_path):
+def test_runs_that_differ_are_not_merged(loop, discs, tmp_path):
     first, out = loop(("random",), (0,)), str(tmp_path / "out")
     cases = {
         (): (ParameterError, "runs is empty"),

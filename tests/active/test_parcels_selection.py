@@ -26,7 +26,7 @@ def covered(histograms, chosen):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_coverage_is_greedy_and_near_the_best(seed):
+def test_coverage_is_greedy_and_near_the_optimum(seed):
     rng = np.random.default_rng(seed)
     histograms = rng.dirichlet(np.full(5, 0.4), 9)
     labelled = [4]
@@ -50,7 +50,7 @@ def test_coverage_takes_one_of_each_kind():
         coverage(histograms, 9, np.array([1]))
 
 
-def test_disagreement_by_hand():
+def test_disagreement_matches_hand_computed_values():
     a, b = np.zeros((3, 2, 4, 4), bool), np.zeros((3, 2, 4, 4), bool)
     a[0, 0, :2, :2], b[0, 0, 1:3, :3] = True, True  # Dice 2 * 2 / 10; the other structure in neither
     a[1] = b[1] = True
@@ -63,7 +63,7 @@ def chosen(tiny):
     return {"parcels": tiny.parcels(), "white_boxes": (tiny.white_box("lv"),)}
 
 
-def test_what_parcels_tell_of_a_pool(discs, chosen):
+def test_histograms_and_segments_of_a_pool_match_the_parcel_maps(discs, chosen):
     frames = open_frames(discs.data(), discs.loop(), discs.training())
     known = ParcelPool(frames.pool, chosen["parcels"], chosen["white_boxes"], ["lv"], 5)
     model, boxes = load_parcels(chosen["parcels"]), load_white_boxes(*chosen.values())
@@ -86,7 +86,7 @@ def test_what_parcels_tell_of_a_pool(discs, chosen):
         _ = ParcelPool(frames.pool, chosen["parcels"], (), ["lv"], 5).masks
 
 
-def test_loops(discs, chosen, tmp_path):
+def test_loops_select_by_coverage_and_disagreement(discs, chosen, tmp_path):
     functions = ("random", "coverage", "disagreement")
     loop = discs.loop(functions=functions, targets=(0.01, 1.0), **chosen)
     training = discs.training(network=PLAIN)  # no dropout is asked for
@@ -108,7 +108,7 @@ def test_loops(discs, chosen, tmp_path):
         ({"functions": ("disagreement",), "parcels": "x"}, "white_boxes is empty"),
     ],
 )
-def test_refused(options, message, discs, tmp_path):
+def test_invalid_parcel_options_are_refused(options, message, discs, tmp_path):
     with pytest.raises(ParameterError, match=message):
         run_active(str(tmp_path / "run"), discs.data(), loop=discs.loop(**options), training=discs.training())
     assert not (tmp_path / "run").exists()

@@ -36,7 +36,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_ranking_of_a_folder(folder):
+def test_unlabelled_pictures_of_a_folder_are_ranked(folder):
     pool = open_pool(str(folder), 32)
     found = suggest_images(model(), pool, 4, passes=5, seed=3, batch_size=2, shown=2)
     assert len(pool) == 6
@@ -56,7 +56,7 @@ def test_ranking_of_a_folder(folder):
     assert len(open_pool(str(folder / "images"), 32)) == 7  # a plain folder knows of no masks
 
 
-def test_options(folder):
+def test_every_option_changes_the_ranking(folder):
     pool = open_pool(str(folder), 32)
 
     def names(**options):
@@ -74,7 +74,7 @@ def test_options(folder):
     assert random.maps.shape == (1, 32, 32)
 
 
-def test_unlabelled_frames_of_a_store(discs):
+def test_unlabelled_frames_of_a_store_are_ranked(discs):
     """Every third frame of the store has no mask."""
     pool = open_pool(discs.store, 32, split="train")
     assert pool.frames.tolist() == list(range(2, 24, 3))
@@ -113,7 +113,7 @@ def test_an_interrupted_scoring_resumes(folder, tmp_path, monkeypatch):
     assert suggest_images(network, pool, 6, passes=3, batch_size=2, partial=part).table.equals(straight.table)
 
 
-def test_pictures_that_cannot_be_read(folder):
+def test_unreadable_pictures_are_listed(folder):
     (folder / "images" / "p3.png").write_bytes(b"nothing")
     pool = FolderPool(folder, 32)
     found = suggest_images(model(), pool, 6, passes=2)
@@ -138,12 +138,12 @@ def test_pictures_that_cannot_be_read(folder):
         ({"candidates": 0}, "candidates is 0"),
     ],
 )
-def test_refused(options, message, folder):
+def test_invalid_options_are_refused(options, message, folder):
     with pytest.raises(ParameterError, match=message):
         suggest_images(model(), open_pool(str(folder), 32), **{"n": 2, **options})
 
 
-def test_refused_pools(folder, discs, tmp_path):
+def test_invalid_pools_are_refused(folder, discs, tmp_path):
     with pytest.raises(ParameterError, match="no dropout"):
         suggest_images(model(spec=NetworkSpec("unet_acdc", None)), open_pool(str(folder), 32), 1)
     with pytest.raises(DataError, match=r"pictures of the sizes \[\(32, 32\), \(48, 40\)\]"):
@@ -162,7 +162,7 @@ def test_refused_pools(folder, discs, tmp_path):
 
 
 @pytest.mark.filterwarnings("always::alan.errors.AlanWarning")
-def test_verbs(discs, alan, tmp_path):
+def test_active_verbs_run_from_the_command_line(discs, alan, tmp_path):
     """Both verbs on a tiny store, and the errors of the command line."""
     from alan.supervised.segmenter import save_segmenter
 

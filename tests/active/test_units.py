@@ -5,7 +5,7 @@ import numpy as np
 from alan.active.units import Units
 
 
-def test_patients_by_hand():
+def test_images_are_grouped_by_patient():
     units = Units(["b", "a", "b", "c", "a"], 5)
     assert len(units) == 3
     assert units.of.tolist() == [0, 1, 0, 2, 1]
@@ -17,7 +17,7 @@ def test_patients_by_hand():
     assert units.take([0], 9) == [0, 2]
 
 
-def test_images_are_their_own_units():
+def test_images_can_be_labelled_one_by_one():
     units = Units(None, 4)
     assert units.take([3, 1, 0], 2) == [3, 1]
     assert units.mean(np.array([1, 3]), np.array([0.5, 0.25]))[1].tolist() == [0.5, 0.25]

@@ -301,7 +301,7 @@ def test_damaged_files_are_refused_with_a_reason(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_what_is_no_loop_is_named(tmp_path, name):
+def test_files_that_are_no_loops_are_listed_with_their_kind(tmp_path, name):
     make, kind, words = OTHER[name]
     (make or report)(tmp_path)
     loops, ((found, reason),) = outcome(tmp_path)
@@ -311,7 +311,7 @@ def test_what_is_no_loop_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_files_are_read(tmp_path, name):
+def test_unusual_files_are_read(tmp_path, name):
     make, words = ODD[name]
     make(tmp_path)
     (loop,), reasons = outcome(tmp_path)
@@ -322,7 +322,7 @@ def test_odd_files_are_read(tmp_path, name):
     assert np.ptp(frames) > (60 if name != "dark" else 25)
 
 
-def test_more_than_sixty_files():
+def test_more_than_sixty_files_are_tested():
     assert len(DAMAGED) + len(OTHER) + len(ODD) > 60
 
 
@@ -355,7 +355,7 @@ def test_one_bad_file_does_not_stop_the_others(tmp_path):
     assert len(reasons) == 2
 
 
-def test_ten_thousand_frames_in_flat_memory(tmp_path):
+def test_ten_thousand_frames_are_read_in_constant_memory(tmp_path):
     import tracemalloc
 
     frames = np.resize(screen(Fan(3.0, 24.0, 0.0, 40.0, -0.6, 0.6, "curved", (48, 48))), (10_000, 48, 48))

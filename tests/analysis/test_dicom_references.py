@@ -45,7 +45,7 @@ def referenced(segmentation, report):
     yield segmentation.StudyInstanceUID, item.SeriesInstanceUID, frame
 
 
-def test_kept_references_are_those_of_the_file_with_its_patient_and_study(tmp_path):
+def test_references_can_keep_the_identifiers_of_the_file(tmp_path):
     source = made_source(tmp_path, 1, StudyDate="20240911")
     objects = exported(tmp_path, source, keep=True)
     for study, series, instance in referenced(*objects):
@@ -58,7 +58,7 @@ def test_kept_references_are_those_of_the_file_with_its_patient_and_study(tmp_pa
         assert written.SeriesInstanceUID != SERIES
 
 
-def test_pseudonymous_references_are_the_same_for_a_study_and_name_nobody(tmp_path, monkeypatch):
+def test_pseudonymous_references_are_equal_within_a_study(tmp_path, monkeypatch):
     monkeypatch.setenv(SECRET, "secret of a test")
     loops = [exported(tmp_path, made_source(tmp_path, number), keep=False) for number in (1, 2)]
     found = [reference for objects in loops for reference in referenced(*objects)]

@@ -35,7 +35,7 @@ def exported(tmp_path_factory):
     return folder / "loops" / "loop1", loop, labels
 
 
-def test_files_and_flat_memory(exported):
+def test_a_loop_is_exported_in_constant_memory(exported):
     out, loop, _ = exported
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert names == [
@@ -45,7 +45,7 @@ def test_files_and_flat_memory(exported):
     assert loop.longest == 16
 
 
-def test_video_has_every_frame_at_the_speed_of_the_heart(exported):
+def test_video_has_every_frame_at_the_original_rate(exported):
     with av.open(str(exported[0] / "overlay.mp4")) as file:
         stream = file.streams.video[0]
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(stream)]
@@ -171,7 +171,7 @@ def test_report_and_segmentation_refer_to_one_loop(exported):
     assert referenced == one.SourceImageSequence[0].ReferencedSOPInstanceUID
 
 
-def test_nothing_measured_writes_no_report(tmp_path):
+def test_a_loop_without_measurements_has_no_report(tmp_path):
     pytest.importorskip("highdicom")
     loop = MadeLoop()
     nothing = dict.fromkeys(("ef_percent", "edv_ml", "esv_ml", "heart_rate_bpm"), Measure())
@@ -183,13 +183,13 @@ def test_nothing_measured_writes_no_report(tmp_path):
 
 
 @pytest.mark.parametrize("lacking", [3, -3])
-def test_loop_that_lies_about_its_length_leaves_no_file(tmp_path, lacking):
+def test_a_loop_with_fewer_frames_than_declared_leaves_no_file(tmp_path, lacking):
     with pytest.raises(DataError, match=r"loop1: .* 20 frames"):
         export_loop(tmp_path, MadeLoop(lacking=lacking), made_labels(), made_result(), ["overlay", "nifti"])
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".mp4", ".gz", ".part")]
 
 
-def test_median_beat():
+def test_the_beat_with_the_median_ejection_fraction_is_shown():
     def beat(ef, *, end=9, regular=True):
         return BeatResult(1, 5, end, regular, ef_percent=Measure(ef))
 

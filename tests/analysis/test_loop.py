@@ -37,7 +37,7 @@ def whole(loop):
     return frames
 
 
-def test_a_loop_is_cut_to_its_fan(tmp_path):
+def test_a_loop_is_cropped_to_its_fan(tmp_path):
     loop = open_one(video(tmp_path / "a.avi", LOOP))
     frames = whole(loop)
     inside = np.zeros(loop.screen_shape, bool)
@@ -86,7 +86,7 @@ def test_callipers_are_painted_over(tmp_path):
 
 
 @pytest.mark.parametrize("n", [1, 4, 6, 100])
-def test_parts_of_any_length_hold_the_same_frames(tmp_path, n):
+def test_frames_do_not_depend_on_the_length_of_parts(tmp_path, n):
     loop = open_one(video(tmp_path / "a.avi", LOOP))
     parts = list(loop.chunks(n))
     assert [len(part) for part in parts] == [min(n, 6 - start) for start in range(0, 6, n)]
@@ -95,7 +95,7 @@ def test_parts_of_any_length_hold_the_same_frames(tmp_path, n):
         next(loop.chunks(0))
 
 
-def test_a_screen_of_a_machine(tmp_path):
+def test_the_sector_of_a_simulated_screen_is_found(tmp_path):
     drawn = simulate_screen(5, n_frames=4)
     loop = open_one(video(tmp_path / "a.avi", drawn.frames, "mjpeg", "yuvj420p"))
     inside = np.zeros(loop.screen_shape, bool)
@@ -154,7 +154,7 @@ def test_real_files_of_a_clinic_are_told_apart_with_and_without_their_headers(tm
         assert caught.value.kind == kind
 
 
-def test_a_real_loop_whose_header_has_other_regions():
+def test_regions_of_another_screen_size_are_rescaled():
     data = pytest.importorskip("pydicom.data")
     loop = open_one(data.get_testdata_file("examples_ybr_color.dcm", download=False))
     assert loop.n_frames == 30
@@ -164,7 +164,7 @@ def test_a_real_loop_whose_header_has_other_regions():
     assert any("2 times as large" in note for note in loop.notes)
 
 
-def test_a_still_is_taken_on_demand(tmp_path):
+def test_stills_are_accepted_on_request(tmp_path):
     (tmp_path / "a.png").write_bytes(pages(screen(FAN)[:1], "PNG"))
     with pytest.raises(NotALoopError, match="b-mode still"):
         open_one(tmp_path / "a.png")
@@ -173,7 +173,7 @@ def test_a_still_is_taken_on_demand(tmp_path):
     assert loop.n_frames == 1
 
 
-def test_pixel_sizes_by_origin(tmp_path):
+def test_pixel_size_comes_from_option_region_or_file(tmp_path):
     path = dicom(tmp_path / "a.dcm", LOOP, PixelSpacing=[0.3, 0.4])
     assert (open_one(path).pixel_mm, open_one(path).pixel_origin) == ((0.3, 0.4), "file")
     regions = [((0, 0, 96, 128), 1, 1, 0.06)]
@@ -188,7 +188,7 @@ def test_pixel_sizes_by_origin(tmp_path):
         open_one(path, spacing=0)
 
 
-def test_each_panel_has_the_size_of_its_region(tmp_path):
+def test_each_panel_has_the_pixel_size_of_its_region(tmp_path):
     wide = (96, 256)
     fans = [Fan(6.0, column, 0.0, 84.0, -0.6, 0.6, "curved", wide) for column in (64.0, 192.0)]
     regions = [((0, 0, 96, 128), 1, 1, 0.03), ((0, 128, 96, 256), 1, 1, 0.06)]
@@ -199,7 +199,7 @@ def test_each_panel_has_the_size_of_its_region(tmp_path):
     assert (first.name, second.name) == (f"{source.name}_1", f"{source.name}_2")
 
 
-def test_times_and_beats_of_files(tmp_path):
+def test_times_and_r_waves_are_read_from_files(tmp_path):
     loop = open_one(dicom(tmp_path / "a.dcm", LOOP, RWaveTimeVector=[10.0, 810.0]))
     assert loop.r_waves_s == pytest.approx([0.01, 0.81])
     (tmp_path / "a.nii").write_bytes(nifti(LOOP))

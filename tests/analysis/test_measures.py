@@ -30,7 +30,7 @@ def ellipsoid_ml(length, width):
     return math.pi / 6 * length * width**2 / 1000
 
 
-def test_ejection_fraction_of_an_ellipsoid_with_anisotropic_pixels():
+def test_ejection_fraction_of_an_ellipsoid_is_exact_with_anisotropic_pixels():
     grid = Grid((2.0, 4.0), (0.5, 0.25))  # a pixel of the grid is 1 mm wide and high
     curves = measure_curves(beating_masks(), grid)
     times = np.arange(60) / 30
@@ -44,7 +44,7 @@ def test_ejection_fraction_of_an_ellipsoid_with_anisotropic_pixels():
     assert found.area_change_percent == pytest.approx(area, abs=1.0)
 
 
-def test_ejection_fraction_does_not_need_the_pixel_size_but_volumes_do():
+def test_ejection_fraction_needs_no_pixel_size_but_volumes_do():
     numbers = BeatMeasures.between(Size(100, 10, 20), Size(40, 6, 16))
     known = summarise_beats([numbers, numbers], sized=False)
     assert known["ef_percent"].value == pytest.approx(60)
@@ -53,7 +53,7 @@ def test_ejection_fraction_does_not_need_the_pixel_size_but_volumes_do():
     assert summarise_beats([], sized=True) == {}
 
 
-def test_outline_length_of_a_half_circle():
+def test_outline_length_of_a_half_circle_is_exact():
     disk = ellipse(80, 80)
     disk[56:] = False  # the base is flat
     found = outline_length_cm(disk, (1.0, 1.0))
@@ -82,7 +82,7 @@ def evidence(**changes):
     return Evidence(**base | changes)
 
 
-def test_a_clean_loop_has_no_doubt():
+def test_a_clean_loop_raises_no_doubt():
     assert find_flags(evidence()) == ()
 
 
@@ -131,7 +131,7 @@ def key_masks(ed=(80, 40), es=(70, 28)):
     return KeyMasks(ellipse(*ed), ellipse(*es), (1.0, 1.0))
 
 
-def test_biplane_volume_of_a_patient_with_both_views():
+def test_biplane_volume_is_computed_from_both_views():
     loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", 60.0)]
     masks = {"a": key_masks(), "b": key_masks((80, 30), (70, 20))}
     (patient,) = summarise_patients(loops, masks)
@@ -144,7 +144,7 @@ def test_biplane_volume_of_a_patient_with_both_views():
     assert patient.quality == "good"
 
 
-def test_single_plane_takes_the_loop_with_fewer_doubts_and_says_so():
+def test_single_plane_volume_uses_the_loop_with_fewer_doubts():
     doubt = (Flag("jumping", "30%"),)
     loops = [loop_result("a", "A4C", 20.0, doubt), loop_result("b", "A4C", 60.0)]
     (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks()})
@@ -154,7 +154,7 @@ def test_single_plane_takes_the_loop_with_fewer_doubts_and_says_so():
     assert alone.quality == "doubtful"
 
 
-def test_axes_that_differ_are_a_doubt_and_a_patient_without_beats_has_no_number():
+def test_unequal_axes_raise_a_doubt_and_no_beat_gives_no_number():
     loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", 60.0)]
     masks = {"a": key_masks(), "b": key_masks((50, 30), (40, 20))}
     (patient,) = summarise_patients(loops, masks)

@@ -31,7 +31,7 @@ def loops(tmp_path_factory):
     return folder
 
 
-def test_the_exported_folder_is_the_same_model(exported):
+def test_an_exported_folder_loads_as_the_same_model(exported):
     shipped, moved = AnalysisModel.load("alan-sim"), AnalysisModel.load(exported)
     assert moved.fingerprint == shipped.fingerprint
     assert moved.runtime.startswith("torch ")
@@ -56,7 +56,7 @@ def test_both_runtimes_give_the_same_parcels_views_and_masks(exported, loops):
         assert one.result.ef_percent.value == pytest.approx(two.result.ef_percent.value, abs=0.5)
 
 
-def test_the_option_of_analyze_runs_onnxruntime_and_the_results_say_so(exported, loops, tmp_path, capsys):
+def test_analyze_runs_onnxruntime_on_request_and_records_it(exported, loops, tmp_path, capsys):
     out = tmp_path / "out"
     args = ["analyze", str(loops / "A4C.avi"), "--out", str(out), "--outputs", "[png]", "--samples", "0"]
     args += ["--model", str(exported)]
@@ -71,7 +71,7 @@ def test_the_option_of_analyze_runs_onnxruntime_and_the_results_say_so(exported,
     assert "settings.runtime" in capsys.readouterr().err
 
 
-def test_a_model_without_a_program_is_exported_to_the_cache(exported, tmp_path, monkeypatch):
+def test_a_model_without_a_program_is_exported_to_the_user_cache(exported, tmp_path, monkeypatch):
     written = []
 
     def write(model, path, size):
@@ -88,7 +88,7 @@ def test_a_model_without_a_program_is_exported_to_the_cache(exported, tmp_path, 
     assert len(written) == 1
 
 
-def test_the_same_export_again_has_nothing_to_do_and_another_is_refused(exported, tmp_path):
+def test_a_repeated_export_does_nothing_and_a_different_one_is_refused(exported, tmp_path):
     out = shutil.copytree(exported, tmp_path / "copy")
     before = (out / "network.onnx").stat().st_mtime_ns
     assert export_model("alan-sim", out) == out / "network.onnx"

@@ -75,7 +75,7 @@ def open_one(path):
 
 @pytest.mark.parametrize("sides", [(0.3, 0.6), (0.6, 0.4)])
 @pytest.mark.parametrize("write", [nifti_file, spaced_file, region_file, ratio_file, video_file])
-def test_fan_and_picture_are_those_of_square_pixels(tmp_path, write, sides):
+def test_anisotropic_pixels_give_the_fan_and_picture_of_square_ones(tmp_path, write, sides):
     pytest.importorskip("pydicom")
     path, fan = write(tmp_path, *sides)
     loop = open_one(path)

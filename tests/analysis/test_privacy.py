@@ -125,14 +125,14 @@ def contents(path):
         yield base64.b64decode(found)
 
 
-def test_something_was_written(analysis):
+def test_every_kind_of_output_is_written(analysis):
     files = [path for path in analysis[0].rglob("*") if path.is_file()]
     suffixes = {path.suffix for path in files}
     assert suffixes >= {".csv", ".json", ".html", ".mp4", ".png", ".gz", ".dcm", ".npz", ".yaml"}
     assert len(list(analysis[0].glob("loops/*/result.json"))) == 2
 
 
-def test_no_word_of_the_patient_is_in_any_file(analysis):
+def test_no_file_contains_an_identifier_of_the_patient(analysis):
     out, _ = analysis
     forbidden = [word.lower().encode() for word in (*WORDS, UID)]
     for path in out.rglob("*"):
@@ -176,7 +176,7 @@ def _grow(size):
     return ImageFilter.MaxFilter(size)
 
 
-def test_no_burnt_in_text_is_in_any_picture(analysis):
+def test_no_picture_contains_burnt_in_text(analysis):
     out, sector = analysis
     seen = 0
     for path in out.glob("loops/*/result.json"):

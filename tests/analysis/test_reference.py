@@ -36,7 +36,7 @@ def test_patients_are_matched_by_key_or_by_identifier(tmp_path):
     assert statistics["upper_limit_of_agreement"]["value"] == pytest.approx(-1 + spread)
 
 
-def test_no_common_patient(tmp_path):
+def test_a_reference_without_common_patients_is_refused(tmp_path):
     reference = write(tmp_path / "ef.csv", "patient,ef_percent\nq,54\n")
     with pytest.warns(AlanWarning, match="1 of 1"):
         assert write_agreement(tmp_path, [made_patient()], reference) == 0

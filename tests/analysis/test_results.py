@@ -25,7 +25,7 @@ def a_result():
     )
 
 
-def test_json_round_trip(tmp_path):
+def test_results_survive_a_json_round_trip(tmp_path):
     a_result().to_json(tmp_path / "result.json")
     back = LoopResult.from_json(tmp_path / "result.json")
     assert back.ef_percent == Measure(55.0, 50.0, 60.0)

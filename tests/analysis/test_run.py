@@ -61,7 +61,7 @@ def archive(tmp_path_factory):
     return root, clips
 
 
-def test_opinions_choose_parcels_again(archive, tmp_path, capsys):
+def test_opinions_change_the_parcels_of_their_phase(archive, tmp_path, capsys):
     """An opinion on one phase changes the list of that phase, in all views, and with it the results."""
     plain = AnalysisModel.load("alan-sim")
     pair = plain.views["A4C"]["lv"]
@@ -128,7 +128,7 @@ def test_a_folder_of_loops_is_measured_and_a_broken_file_is_listed(archive, tmp_
             assert not any(word.encode() in data for word in identifiers), path
 
 
-def test_an_interrupted_run_continues_with_the_files_that_are_not_done(archive, tmp_path, monkeypatch):
+def test_an_interrupted_run_continues_with_unfinished_files(archive, tmp_path, monkeypatch):
     root, _ = archive
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     inputs = sorted(root.glob("p1*"))
@@ -159,7 +159,7 @@ def test_an_interrupted_run_continues_with_the_files_that_are_not_done(archive, 
     assert len(done) == 2
 
 
-def test_processes_give_the_same_tables_as_one(archive, tmp_path):
+def test_several_processes_give_the_same_tables_as_one(archive, tmp_path):
     root, _ = archive
     inputs = sorted(root.glob("p1*"))
     for n in (1, 2):
@@ -168,7 +168,7 @@ def test_processes_give_the_same_tables_as_one(archive, tmp_path):
     assert one == two
 
 
-def test_bad_requests_are_refused_before_anything_is_written(archive, tmp_path):
+def test_invalid_requests_are_refused_before_anything_is_written(archive, tmp_path):
     root, _ = archive
     out = tmp_path / "out"
     with pytest.raises(ParameterError, match="outside"):
@@ -193,7 +193,7 @@ def test_another_configuration_needs_overwrite(archive, tmp_path):
     assert next(found.loops).view.view == "A2C"
 
 
-def test_the_verb_takes_files_first_and_ends_with_1_for_a_broken_file(archive, tmp_path, capsys):
+def test_analyze_takes_files_first_and_exits_with_1_for_a_broken_file(archive, tmp_path, capsys):
     root, _ = archive
     args = [str(root / "p1_A4C.avi"), str(root / "p2_broken.avi"), "--out", str(tmp_path / "out")]
     assert main(["analyze", *args, "--view", "A4C", "--outputs", "[png]", "--workers", "1"]) == 1
@@ -216,7 +216,7 @@ def made_folder(folder, n_patients, n_loops=2):
     return sources, states
 
 
-def test_tables_and_reports_are_written_with_one_patient_in_memory(tmp_path, monkeypatch):
+def test_writing_tables_keeps_one_patient_in_memory(tmp_path, monkeypatch):
     sources, states = made_folder(tmp_path, 12)
     read, alive, most = LoopResult.from_json.__func__, weakref.WeakSet(), []
 
@@ -238,7 +238,7 @@ def test_tables_and_reports_are_written_with_one_patient_in_memory(tmp_path, mon
     assert max(most) <= 6  # those of a patient, of the one before, and the loop that was read last
 
 
-def test_the_order_of_tables_is_that_of_the_files_and_of_the_patients(tmp_path):
+def test_tables_follow_the_order_of_files_and_patients(tmp_path):
     sources, states = made_folder(tmp_path, 3)
     mixed = [sources[n] for n in (3, 0, 5, 1, 4, 2)]
     left_out = replace(made_result(name="p1_0", patient="p1"), status="left out", reason="the view is other")
@@ -249,7 +249,7 @@ def test_the_order_of_tables_is_that_of_the_files_and_of_the_patients(tmp_path):
     assert (n_measured, found.left_out) == (5, (("p1_0", "the view is other"),))
 
 
-def test_results_of_files_that_changed_or_are_gone_are_removed(tmp_path):
+def test_results_of_changed_or_deleted_files_are_removed(tmp_path):
     sources, states = made_folder(tmp_path, 2)
     for patient in ("p0", "p1"):
         (tmp_path / "patients" / patient).mkdir(parents=True)
@@ -261,7 +261,7 @@ def test_results_of_files_that_changed_or_are_gone_are_removed(tmp_path):
     assert [path.name for path in (tmp_path / "patients").iterdir()] == ["p0"]
 
 
-def test_a_file_that_vanishes_does_not_stop_the_others(tmp_path):
+def test_a_deleted_file_does_not_stop_the_others(tmp_path):
     model = SimpleNamespace(fingerprint="f", runtime="torch")
     worker = Worker(tmp_path / "out", FAST, model)
     name = "smith_a4c.avi"
@@ -271,7 +271,7 @@ def test_a_file_that_vanishes_does_not_stop_the_others(tmp_path):
     assert "smith" not in json.dumps(state)
 
 
-def test_an_error_of_the_results_is_no_failure_of_a_file(tmp_path, monkeypatch):
+def test_an_error_in_writing_results_ends_the_run(tmp_path, monkeypatch):
     source = Source(tmp_path / "a.avi", "p1", "p1_1")
     worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
 
@@ -288,7 +288,7 @@ def test_an_error_of_the_results_is_no_failure_of_a_file(tmp_path, monkeypatch):
         worker(source)
 
 
-def test_a_lack_of_open_files_is_no_failure_of_a_file(tmp_path, monkeypatch):
+def test_too_many_open_files_end_the_run(tmp_path, monkeypatch):
     write_loop(tmp_path / "a.avi", 5, "A4C")
     source = Source(tmp_path / "a.avi", "p1", "p1_1")
     worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
@@ -303,7 +303,7 @@ def test_a_lack_of_open_files_is_no_failure_of_a_file(tmp_path, monkeypatch):
     assert run._state(tmp_path / "out", source) is None  # the same command tries it again
 
 
-def test_an_error_in_one_process_does_not_wait_for_the_files_that_are_left(tmp_path, monkeypatch):
+def test_an_error_in_one_process_cancels_the_remaining_files(tmp_path, monkeypatch):
     started, go_on = [], threading.Event()
 
     class Pool(ThreadPoolExecutor):

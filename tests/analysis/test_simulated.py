@@ -9,7 +9,7 @@ from alan.data.readers.base import SIMULATION
 
 
 @pytest.mark.parametrize("place", ["a.avi", "Videos/deep/a.avi"])
-def test_file_of_a_simulated_archive(tmp_path, place):
+def test_loops_of_a_simulated_archive_are_marked_simulated(tmp_path, place):
     path = tmp_path / "archive" / place
     assert not Source(path, "p1", "loop1").simulated
     (tmp_path / "archive").mkdir()
@@ -18,6 +18,6 @@ def test_file_of_a_simulated_archive(tmp_path, place):
     assert not Source(tmp_path / "a.avi", "p1", "loop1").simulated
 
 
-def test_sequence_of_a_frame_store(tiny):
+def test_sequences_of_a_simulated_store_are_marked_simulated(tiny):
     store = Path(tiny.store("camus"))
     assert Source(store, "p1", "loop1", sequence=0).simulated

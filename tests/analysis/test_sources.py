@@ -37,7 +37,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_loops_of_a_folder(folder):
+def test_loops_of_a_folder_are_found(folder):
     sources, left_out = find_sources([folder], leave_out=folder / "results")
     found = {source.path.relative_to(folder).as_posix(): source for source in sources}
     assert set(found) == {"p1/a2c.avi", "p1/a4c.avi", "p2/deep/er/a4c.mp4", "p3/frame_1.png", "p3/single.png"}
@@ -58,12 +58,12 @@ def test_names_are_stable_and_no_loop_appears_twice(folder):
     assert single.path == folder / "p1" / "a4c.avi"
 
 
-def test_files_of_one_name_are_different_patients(folder):
+def test_files_of_the_same_name_are_different_patients(folder):
     sources, _ = find_sources([folder / "p1" / "a4c.avi", folder / "p2" / "deep"])
     assert len({source.patient for source in sources}) == 2
 
 
-def test_the_rule_groups_loops_and_its_key_is_a_pseudonym(folder):
+def test_a_patient_rule_groups_loops_under_a_pseudonym(folder):
     with pytest.warns(AlanWarning, match="matches the path of 5 of 6 loops"):
         sources, _ = find_sources([folder], patient_rule=r"(?P<patient>p\d)/")
     patients = {source.path.relative_to(folder).parts[0]: source.patient for source in sources}
@@ -73,17 +73,17 @@ def test_the_rule_groups_loops_and_its_key_is_a_pseudonym(folder):
 
 
 @pytest.mark.parametrize("rule", ["(", "p1", "(?P<name>p1)"])
-def test_rules_that_name_no_patient(folder, rule):
+def test_rules_without_a_patient_group_are_refused(folder, rule):
     with pytest.raises(ParameterError, match=r"patient_rule is .*: give a regular expression"):
         find_sources([folder], patient_rule=rule)
 
 
-def test_no_input(tmp_path):
+def test_an_empty_input_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         find_sources([tmp_path / "none"])
 
 
-def test_patients_of_dicom_headers(tmp_path):
+def test_patients_come_from_dicom_headers(tmp_path):
     for n, (name, key) in enumerate((("a.dcm", "17"), ("b.dcm", "17"), ("c.dcm", "18"))):
         dicom(tmp_path / name, np.roll(LOOP, n, 0), PatientID=key)
     a, b, c = (source.patient for source in find_sources([tmp_path])[0])
@@ -91,7 +91,7 @@ def test_patients_of_dicom_headers(tmp_path):
     assert c == patient_key("18")
 
 
-def test_a_study_without_a_patient_is_a_patient(tmp_path):
+def test_a_study_without_a_patient_counts_as_one(tmp_path):
     """Words such as ANONYMOUS stand for every patient of an archive: loops of two studies are not put together."""
     loop = screen(FAN)
     for n, study in enumerate(("1.2.3", "1.2.3", "1.2.4")):
@@ -102,7 +102,7 @@ def test_a_study_without_a_patient_is_a_patient(tmp_path):
     assert first.patient == second.patient != third.patient
 
 
-def test_copies_links_and_archives_are_left_out_by_name(tmp_path):
+def test_copies_links_and_archives_are_listed_as_left_out(tmp_path):
     video(tmp_path / "a.avi", screen(FAN))
     (tmp_path / "copy.avi").write_bytes((tmp_path / "a.avi").read_bytes())
     (tmp_path / "link.avi").symlink_to(tmp_path / "a.avi")  # the same file, no copy
@@ -119,7 +119,7 @@ def test_copies_links_and_archives_are_left_out_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.gif", "a_1.tif", "a.dcm", "a.nii.gz", "a", "a.h5", "a.csv"])
-def test_files_that_may_not_be_read_do_not_stop_the_others(tmp_path, monkeypatch, name):
+def test_files_without_read_permission_do_not_stop_the_others(tmp_path, monkeypatch, name):
     """A loop by its name fails later, as a damaged one does; what is none is left out."""
     video(tmp_path / "b.avi", screen(FAN))
     (tmp_path / name).write_bytes(b"secret")
@@ -140,7 +140,7 @@ def test_files_that_may_not_be_read_do_not_stop_the_others(tmp_path, monkeypatch
         assert {source.path.name for source in sources} == {"b.avi", name}
 
 
-def test_a_name_that_is_no_text(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_read(tmp_path):
     import os
 
     path = tmp_path / os.fsdecode(b"M\xfcller.avi")
@@ -153,7 +153,7 @@ def test_a_name_that_is_no_text(tmp_path):
     assert loop.n_frames == 6
 
 
-def test_sequences_of_a_frame_store(tiny, tmp_path):
+def test_sequences_of_a_frame_store_are_found(tiny, tmp_path):
     store = tiny.store("echonet")
     sources, left_out = find_sources([store])
     assert not left_out
@@ -165,7 +165,7 @@ def test_sequences_of_a_frame_store(tiny, tmp_path):
     assert find_sources([tmp_path / "a.h5"])[1][0][1].startswith("an HDF5 file that is not a frame store")
 
 
-def test_no_identifier_in_names_notes_reasons_and_frames(tmp_path):
+def test_names_notes_and_reasons_contain_no_identifier(tmp_path):
     ward = tmp_path / "hospital_wardseven" / "DOE_JANE_19550102"
     ward.mkdir(parents=True)
     header = {

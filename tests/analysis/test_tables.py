@@ -29,7 +29,7 @@ def test_every_column_is_in_the_dictionary(folder):
         assert list(read(folder, name).columns) == list(dictionary.loc[dictionary["file"] == name, "column"])
 
 
-def test_values(folder):
+def test_table_values_match_the_results(folder):
     patient = read(folder, "patients.csv").iloc[0]
     assert patient[["patient", "quality", "method", "loops", "used_loops", "beats"]].tolist() == [
         "p1", "doubtful", "single plane A4C", 2, "loop1", 1,
@@ -54,7 +54,7 @@ def test_values(folder):
     assert frames["rv_area_px"].isna().all()
 
 
-def test_interrupted_tables_leave_nothing_behind(tmp_path):
+def test_interrupted_tables_leave_no_files(tmp_path):
     def loops():
         yield made_result()
         raise KeyboardInterrupt

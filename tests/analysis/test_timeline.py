@@ -50,7 +50,7 @@ def beating(n=40, period=20):
     return maps, phase
 
 
-def test_membership_scales_shares_and_follows_edited_lists():
+def test_membership_follows_shares_and_edited_lists():
     box = white_box([0.0, 1.0, 0.7, 0.2])
     found = membership(box, N_IDS)
     expected = [0.0, 1.0, 0.5 + 0.5 * 0.3 / 0.6, 0.25]
@@ -60,7 +60,7 @@ def test_membership_scales_shares_and_follows_edited_lists():
     assert (edited >= LEVEL).tolist() == [False, True, False, True]
 
 
-def test_a_pixel_in_several_segments_belongs_to_the_cavity_whatever_the_sizes():
+def test_a_pixel_in_several_segments_belongs_to_the_cavity():
     large, small = np.ones((4, 4), bool), np.zeros((4, 4), bool)
     small[1, 1] = True
     assert combine({"lv": large, "myo": small})[1, 1] == 1
@@ -70,7 +70,7 @@ def test_a_pixel_in_several_segments_belongs_to_the_cavity_whatever_the_sizes():
     assert (combine({"lv": small, "myo": large}) > 0).all()
 
 
-def test_phase_follows_the_area_and_is_undecided_without_a_contraction():
+def test_phase_follows_the_area():
     area = 100 + 40 * np.cos(2 * np.pi * np.arange(60) / 30)
     phase = estimate_phase(area, 1 / 30)
     assert phase[30] > 0.95
@@ -79,7 +79,7 @@ def test_phase_follows_the_area_and_is_undecided_without_a_contraction():
     np.testing.assert_allclose(flat, 0.5, atol=0.01)
 
 
-def test_jumps_are_single_frames_far_from_their_neighbours():
+def test_single_frames_far_from_their_neighbours_are_jumps():
     area = 100 + 40 * np.cos(2 * np.pi * np.arange(60) / 30)
     area[20] += 60
     assert np.flatnonzero(find_jumps(area, 0.15)).tolist() == [20]
@@ -98,7 +98,7 @@ def test_lists_are_interpolated_by_phase():
     assert (one.phase == 0.5).all()
 
 
-def test_single_wrong_frame_is_repaired():
+def test_a_single_wrong_frame_is_repaired():
     maps, _ = beating()
     maps[24, 12:17, 5:15] = 1  # the cavity runs into the atrium
     times = np.arange(40) / 30
@@ -111,7 +111,7 @@ def test_single_wrong_frame_is_repaired():
     assert areas[1][24] == pytest.approx(areas[1][23], rel=0.15)
 
 
-def test_a_loop_that_jumps_most_of_the_time_is_not_repaired_but_its_share_is_known():
+def test_a_loop_of_many_jumps_is_not_repaired():
     maps, _ = beating()
     rng = np.random.default_rng(0)
     for parcel_map in maps:
@@ -121,7 +121,7 @@ def test_a_loop_that_jumps_most_of_the_time_is_not_repaired_but_its_share_is_kno
     assert found.jump_share > 0.5
 
 
-def test_smoothing_is_a_normalised_gaussian_over_the_good_frames():
+def test_smoothing_equals_a_normalised_gaussian_over_good_frames():
     rng = np.random.default_rng(0)
     scores = rng.random((9, 1, 2, 2), dtype=np.float32)
     good = np.ones(9, bool)
@@ -133,7 +133,7 @@ def test_smoothing_is_a_normalised_gaussian_over_the_good_frames():
     assert (smooth_over_time(scores, good, 0.0) == scores).all()
 
 
-def test_windows_do_not_change_the_result(monkeypatch):
+def test_results_do_not_depend_on_the_window(monkeypatch):
     maps, _ = beating(60)
     whole = segment_loop(BlockModel(), maps, "A4C", np.arange(60) / 30)
     monkeypatch.setattr("alan.analysis.timeline._WINDOW", 7)
@@ -141,7 +141,7 @@ def test_windows_do_not_change_the_result(monkeypatch):
     assert (whole.labels == parts.labels).all()
 
 
-def test_beats_are_those_of_the_area_of_all_parcels():
+def test_beats_come_from_the_total_area():
     maps, _ = beating()
     times = np.arange(40) / 25
     found = [(beat.ed, beat.es) for beat in find_loop_beats(BlockModel(), maps, "A4C", times)]
@@ -150,7 +150,7 @@ def test_beats_are_those_of_the_area_of_all_parcels():
     assert find_loop_beats(BlockModel(), maps[:2], "A4C", times[:2]) == []
 
 
-def test_measured_frames_have_the_list_of_their_phase_and_a_failed_outline_is_not_measured():
+def test_measured_frames_use_the_list_of_their_phase():
     maps, _ = beating()
     maps[20, 5:15] = 0  # the outline of this frame fails
     times = np.arange(40) / 25

@@ -18,7 +18,7 @@ def numbers(ef):
     return BeatMeasures(100.0, 100.0 - ef, ef, ef, ef / 2, ef / 3)
 
 
-def test_interval_is_centred_on_the_measured_value_and_has_the_quantiles_of_the_draws():
+def test_interval_has_the_quantiles_of_the_draws():
     draws = [{"ef_percent": Measure(value)} for value in np.linspace(30, 50, 101)]
     found = with_intervals({"ef_percent": Measure(55.0), "other": Measure(1.0)}, draws_with(draws), [numbers(55)])
     assert found["ef_percent"].low == pytest.approx(55 - 9)
@@ -43,7 +43,7 @@ def test_a_measure_without_draws_keeps_its_value_and_has_no_interval():
     assert math.isnan(found["ef_percent"].low)
 
 
-def test_draws_are_those_of_the_seed():
+def test_draws_depend_on_the_seed():
     maps, phase = beating()
     pair = BlockModel().views["A4C"]["lv"]
     beat, grid = [Beat(0, 10, 20, True)], Grid((1.0, 1.0), (1.0, 1.0))
@@ -78,7 +78,7 @@ def test_a_model_whose_intervals_hold_needs_no_spread():
 
 
 @pytest.mark.parametrize("bad", [{"ef_percent": [1.0]}, {"ef_percent": [-1.0, 0.0]}, {"ef_percent": [0, "wide"]}])
-def test_a_manifest_holds_the_spread_of_its_model(tmp_path, bad):
+def test_a_manifest_stores_the_spread_of_its_model(tmp_path, bad):
     path = tmp_path / "own.model.json"
     base = {"schema": "alan-model/1", "parcels": "p", "views": {"A4C": {"lv": "box"}}}
     path.write_text(json.dumps(base | {"spread": {"edv_ml": [0, 0.25]}}), encoding="utf-8")

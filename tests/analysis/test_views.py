@@ -31,7 +31,7 @@ def pictures(n, seed):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_new_frames_get_the_view_of_their_neighbours(backbone, weight):
+def test_frames_get_the_view_of_their_nearest_neighbours(backbone, weight):
     frames, views = pictures(30, 0)
     bank = ViewBank.build(backbone, frames, views, pixel_weight=weight, n_neighbors=3)
     new, truth = pictures(9, 1)
@@ -46,7 +46,7 @@ def test_new_frames_get_the_view_of_their_neighbours(backbone, weight):
         np.testing.assert_array_equal(found.thumbnails, bank.thumbnails[found.neighbours])
 
 
-def test_features_equal_the_mean_of_the_deepest_map(backbone):
+def test_features_equal_the_mean_of_the_deepest_level(backbone):
     frames, views = pictures(5, 0)
     bank = ViewBank.build(backbone, frames, views, pixel_weight=0.5)
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_features_equal_the_mean_of_the_deepest_map(backbone):
     np.testing.assert_allclose(found, np.concatenate([expected, pixels], 1), atol=1e-5)
 
 
-def test_a_saved_bank_answers_alike_and_refuses_another_backbone(backbone, tmp_path):
+def test_a_saved_bank_loads_and_refuses_another_backbone(backbone, tmp_path):
     frames, views = pictures(12, 0)
     bank = ViewBank.build(backbone, frames, views, n_neighbors=2, sure_from=0.9, most_frames=2)
     export_backbone(backbone.network, SPEC, tmp_path / "little.safetensors")
@@ -79,7 +79,7 @@ def test_a_saved_bank_answers_alike_and_refuses_another_backbone(backbone, tmp_p
         ViewBank.load("alan-sim-vews")
 
 
-def test_real_frames_join_a_bank_and_win_on_their_own_looks(backbone):
+def test_real_frames_added_to_a_bank_improve_real_views(backbone):
     frames, views = pictures(30, 0)
     bank = ViewBank.build(backbone, frames, views, n_neighbors=1)
     odd = 255 - np.roll(frames[:1], 7, 2)
@@ -87,7 +87,7 @@ def test_real_frames_join_a_bank_and_win_on_their_own_looks(backbone):
     assert len(bank.views) == 30
 
 
-def test_bad_input_is_named(backbone):
+def test_invalid_input_is_refused(backbone):
     frames, views = pictures(3, 0)
     with pytest.raises(ParameterError, match="view is 'A3C'"):
         ViewBank.build(backbone, frames, ["A3C"] * 3)
@@ -99,7 +99,7 @@ def test_bad_input_is_named(backbone):
     assert CLASSES == ("A2C", "A4C", "PLAX", "PSAX", "other")
 
 
-def test_the_shipped_bank_names_new_simulated_clips_and_other_pictures():
+def test_the_shipped_bank_recognises_new_simulated_clips():
     bank = ViewBank.load("alan-sim-views")
     for view in VIEWS:
         clips = [

@@ -88,7 +88,7 @@ def click_at(page, across, down):
     image.click(position={"x": box["width"] * across, "y": box["height"] * down})
 
 
-def test_parcels(page, tmp_path):
+def test_a_click_on_a_parcel_changes_the_outline(page, tmp_path):
     open_parcels(page)
     before, first = text(page, "parcels-numbers"), picture(page)
     assert re.search(
@@ -121,7 +121,7 @@ def test_parcels(page, tmp_path):
     assert changed(page, "parcels-numbers", before) == after
 
 
-def test_both_lists_of_a_structure(page, loop, tmp_path):
+def test_each_phase_has_a_list_that_analyze_accepts(page, loop, tmp_path):
     """The page edits the list of each phase, and `alan analyze` takes what it saves."""
     open_parcels(page)
     ed = text(page, "parcels-numbers")
@@ -152,7 +152,7 @@ def dice(words):
     return float(re.search(r"Dice (\S+),", words)[1])
 
 
-def test_an_uploaded_loop_in_the_parcels(page, loop, served):
+def test_an_uploaded_loop_can_be_edited(page, loop, served):
     page.get_by_role("tab", name="Parcels").click()
     upload(page, "parcels-upload", loop)
     page.locator("#parcels-picture img").first.wait_for(timeout=LONG)
@@ -162,7 +162,7 @@ def test_an_uploaded_loop_in_the_parcels(page, loop, served):
     assert not [name for name in files_below(served.root) if name.endswith(".mp4")]  # deleted once it was read
 
 
-def test_a_file_that_is_no_loop_is_named(page, tmp_path):
+def test_a_file_that_is_no_loop_is_refused(page, tmp_path):
     page.get_by_role("tab", name="Parcels").click()
     (tmp_path / "notes.txt").write_text("no picture")
     upload(page, "parcels-upload", tmp_path / "notes.txt")
@@ -170,7 +170,7 @@ def test_a_file_that_is_no_loop_is_named(page, tmp_path):
     assert "notes" not in page.locator(".toast-body").first.inner_text()
 
 
-def test_analysis(page, loop):
+def test_an_uploaded_loop_is_measured(page, loop):
     page.locator("#analyze-upload input[type=file]").set_input_files(loop)
     page.locator("#analyze-curve img").wait_for(timeout=LONG)
     page.locator("#analyze-video video").wait_for(timeout=LONG)
@@ -196,7 +196,7 @@ def test_analysis(page, loop):
     assert b"Jane" not in content
 
 
-def test_networks(page, loop):
+def test_networks_segment_an_uploaded_loop(page, loop):
     page.get_by_role("tab", name="Models").click()
     upload(page, "model-0-upload", loop)
     page.locator("#model-0-picture img").first.wait_for(timeout=LONG)
@@ -222,7 +222,7 @@ def test_closing_the_page_deletes_its_files(browser, served):
     assert not files_below(served.root)
 
 
-def test_views(page, loop):
+def test_views_of_an_uploaded_loop_are_recognised(page, loop):
     page.get_by_role("tab", name="Views").click()
     upload(page, "views-upload", loop)
     page.locator("#views-nearest img").first.wait_for(timeout=LONG)

@@ -24,7 +24,7 @@ def test_a_long_loop_is_thinned_evenly(loop, monkeypatch):
     assert told == sorted(told)
 
 
-def test_what_is_no_loop_is_refused(tmp_path):
+def test_files_that_are_no_loops_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(DataError, match=r"\w"):
         loops.read_loop(tmp_path / "notes.txt")
@@ -33,7 +33,7 @@ def test_what_is_no_loop_is_refused(tmp_path):
         loops.read_loop(tmp_path / "empty.mp4")
 
 
-def test_the_view_in_words():
+def test_the_view_is_written_in_words():
     found = ViewResult(
         "A4C", 0.6, {"A2C": 0.4, "A4C": 0.6, "PLAX": 0.0}, np.zeros(0, int), np.zeros(0), unsure=True
     )

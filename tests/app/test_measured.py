@@ -38,7 +38,7 @@ def result():
     )
 
 
-def test_volumes_follow_the_frames(result, labels):
+def test_volumes_change_with_the_chosen_frames(result, labels):
     sized = replace(result, pixel_mm=(0.5, 0.8))
     found = measure_between(sized, labels, 0, 2)
     volumes = [simpson_volume(labels[n] == 1, (1.0, 0.8)) for n in (0, 2)]
@@ -51,7 +51,7 @@ def test_volumes_follow_the_frames(result, labels):
     )
 
 
-def test_a_pixel_size_that_is_entered_gives_volumes(result, labels):
+def test_an_entered_pixel_size_gives_volumes(result, labels):
     wide = replace(result, pixel_aspect=2.0)
     found = measure_between(with_spacing(wide, 0.8), labels, 0, 2)
     assert found == measure_between(replace(result, pixel_mm=(1.6, 0.8)), labels, 0, 2)
@@ -59,7 +59,7 @@ def test_a_pixel_size_that_is_entered_gives_volumes(result, labels):
     assert with_spacing(result, None) is result
 
 
-def test_pictures_of_a_video(tmp_path):
+def test_pictures_are_taken_from_the_video(tmp_path):
     frames = np.zeros((4, 32, 48, 3), np.uint8)
     frames[2] = 200
     with write_mp4(tmp_path / "o.mp4", (32, 48), 25) as video:
@@ -73,7 +73,7 @@ def test_pictures_of_a_video(tmp_path):
     assert pictures_of(tmp_path / "none.mp4", [0, 1]) == [None, None]
 
 
-def test_rows_and_doubts_of_the_page(result):
+def test_table_rows_and_doubts_are_shown(result):
     seen = replace(
         result,
         view=ViewEvidence("A4C", 0.94),
@@ -97,19 +97,19 @@ def test_ratios_need_no_pixel_size(result, labels):
     assert sentence(found).startswith("EF ")
 
 
-def test_frames_begin_at_the_extreme_areas(result):
+def test_first_frames_have_the_extreme_areas(result):
     assert lv_areas(result) == [800, 600, 400]
     assert first_frames(result) == (0, 2)
 
 
-def test_what_cannot_be_measured_is_refused(result, labels):
+def test_unmeasurable_requests_are_refused(result, labels):
     with pytest.raises(ParameterError, match="es is 3: give a frame from 0 to 2"):
         measure_between(result, labels, 0, 3)
     with pytest.raises(DataError, match="nothing was measured: no fan"):
         lv_areas(replace(result, frames=(), reason="no fan"))
 
 
-def test_results_are_packed_without_the_state_of_the_run(tmp_path):
+def test_downloaded_results_leave_out_the_run_state(tmp_path):
     (tmp_path / "run" / "sources").mkdir(parents=True)
     (tmp_path / "run" / "sources" / "one.json").write_text("{}")
     (tmp_path / "run" / "beats.csv").write_text("beat")

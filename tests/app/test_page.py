@@ -19,7 +19,7 @@ def get(url):
         return error.code, error.read(), error.headers
 
 
-def test_the_page_loads_nothing_from_other_servers(served):
+def test_the_page_loads_no_external_resource(served):
     status, body, headers = get(served.url)
     assert status == 200
     policy = headers["content-security-policy"]
@@ -32,7 +32,7 @@ def test_the_page_loads_nothing_from_other_servers(served):
     assert config["max_file_size"] == MAX_UPLOAD_MB * 2**20
 
 
-def test_no_file_outside_the_folder_of_uploads_is_given_away(served, tmp_path):
+def test_only_uploaded_files_are_served(served, tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("a hidden word")
     inside = served.root / "made" / "own.txt"
@@ -49,7 +49,7 @@ def test_no_file_outside_the_folder_of_uploads_is_given_away(served, tmp_path):
     assert get(f"{served.url}gradio_api/file={inside}")[:2] == (200, b"own")
 
 
-def test_no_event_takes_a_path_that_was_not_uploaded(served, tmp_path):
+def test_events_accept_uploaded_paths_only(served, tmp_path):
     """A client that sends the path of another file in place of an upload."""
     secret = tmp_path / "secret.json"
     secret.write_text('{"schema": "a hidden word"}')
@@ -99,7 +99,7 @@ def test_the_page_needs_the_extra(monkeypatch, capsys):
     assert "gradio is not installed: pip install 'alan-echo[ui]'" in capsys.readouterr().err
 
 
-def test_the_default_is_this_machine_only():
+def test_the_page_listens_on_this_machine_by_default():
     import inspect
 
     assert inspect.signature(ui).parameters["host"].default == "127.0.0.1"

@@ -23,7 +23,7 @@ def test_an_upload_is_read_under_a_neutral_name_and_deleted(uploads):
     assert not taken.exists()
 
 
-def test_an_upload_is_deleted_after_an_error_too(uploads):
+def test_an_upload_is_deleted_after_an_error(uploads):
     file = uploads.root / "Doe.mp4"
     file.write_text("scan")
     with pytest.raises(ValueError, match="broken"), uploads.taking(str(file)) as taken:
@@ -41,7 +41,7 @@ def test_other_files_are_refused(uploads, tmp_path):
     assert secret.read_text() == "secret"
 
 
-def test_the_last_page_deletes_everything(uploads):
+def test_closing_the_last_page_deletes_all_files(uploads):
     uploads.opened("one")
     uploads.opened("two")
     written = uploads.write("lv-opinion.json", "{}")

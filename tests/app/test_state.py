@@ -45,7 +45,7 @@ def editor():
     return found
 
 
-def test_a_click_takes_a_parcel_in_and_out(editor):
+def test_a_click_adds_and_removes_a_parcel(editor):
     assert editor.picture_shape == (480, 960)
     assert [editor.parcel_at(x, y) for x, y in ((0, 0), (959, 0), (479, 240), (480, 479))] == [0, 1, 2, 3]
     assert editor.parcel_at(5000, -3) == 1
@@ -58,7 +58,7 @@ def test_a_click_takes_a_parcel_in_and_out(editor):
     assert editor.opinion().parcels == {1: Opinion.of("inside"), 0: Opinion.of("never")}
 
 
-def test_area_dice_and_ejection_fraction_follow(editor):
+def test_area_dice_and_ejection_fraction_follow_the_list(editor):
     assert editor.area() == 64 / 256
     assert editor.dice() == pytest.approx(2 * 64 / (64 + 128))
     spacing = (480 / 16, 960 / 16)
@@ -75,7 +75,7 @@ def test_area_dice_and_ejection_fraction_follow(editor):
     assert math.isnan(editor.dice())  # the reference does not show it
 
 
-def test_a_share_is_a_weak_opinion(editor):
+def test_a_share_counts_as_a_weak_opinion(editor):
     editor.judge(1, Opinion.of(1.0))  # Beta(0.5 + 2.4 + 8, 0.5 + 5.6)
     assert editor.is_in(1)
     assert editor.box().selector_.share_[1] == pytest.approx(10.9 / 17)
@@ -84,7 +84,7 @@ def test_a_share_is_a_weak_opinion(editor):
     assert editor.opinion().parcels == {}
 
 
-def test_undo_goes_back_step_by_step(editor):
+def test_undo_reverts_one_step_at_a_time(editor):
     assert not editor.can_undo
     editor.undo()  # nothing to undo
     before = editor.masks()["lv"]
@@ -105,7 +105,7 @@ def test_undo_goes_back_step_by_step(editor):
     assert not editor.can_undo
 
 
-def test_steps_change_the_mask(editor):
+def test_post_processing_steps_change_the_mask(editor):
     editor.loop.maps[0, 3, 3] = 1
     holes = editor.masks()["lv"]
     assert not holes[3, 3]
@@ -115,7 +115,7 @@ def test_steps_change_the_mask(editor):
     np.testing.assert_array_equal(editor.masks()["lv"], holes)
 
 
-def test_steps_return_to_the_values_of_the_white_box():
+def test_steps_can_be_reset_to_the_white_box():
     steps = PostProcessing(closing_radius=7, median_radius=0)
     editor = ParcelEditor({"lv": one(box([0.9, 0, 0, 0], "lv", steps))}, MODEL)
     on = editor.steps_on()
@@ -128,7 +128,7 @@ def test_steps_return_to_the_values_of_the_white_box():
     assert editor.box().steps.median_radius == 3
 
 
-def test_the_last_parcel_cannot_be_taken_out(editor):
+def test_the_last_parcel_cannot_be_removed(editor):
     with pytest.raises(SelectionError, match="chose no parcel"):
         editor.toggle(0)
     assert editor.is_in(0)
@@ -169,7 +169,7 @@ def test_steps_are_saved_and_loaded(editor):
     assert editor.steps_on() == ["fill"]
 
 
-def test_steps_belong_to_both_lists():
+def test_steps_apply_to_both_lists():
     segmenters = box([0.9, 0.3, 0, 0], "lv"), box([0.9, 0.8, 0, 0], "lv")
     editor = ParcelEditor({"lv": PhaseBoxes(*segmenters)}, MODEL)
     editor.set_steps(["fill"])
@@ -189,19 +189,19 @@ def test_steps_belong_to_both_lists():
         ({"parcels": [{"id": 9, "opinion": "inside"}]}, "about parcel 9"),
     ],
 )
-def test_other_opinions_are_refused(editor, change, message):
+def test_opinions_on_other_parcels_are_refused(editor, change, message):
     value = json.loads(editor.opinion().to_json()) | change
     with pytest.raises(ParameterError, match=message):
         editor.load(json.dumps(value))
 
 
-def test_a_text_is_never_taken_for_a_path(editor, tmp_path):
+def test_opinion_text_is_never_read_as_a_path(editor, tmp_path):
     editor.opinion().to_json(tmp_path / "secret.json")
     with pytest.raises(ParameterError, match="not JSON"):
         editor.load(str(tmp_path / "secret.json"))
 
 
-def test_the_table_shows_evidence_of_the_parcels_in_the_frame(editor):
+def test_the_table_shows_the_evidence_of_visible_parcels(editor):
     editor.judge(1, Opinion.of("inside"))
     editor.judge(2, Opinion.of(0.25))
     assert editor.rows() == [
@@ -221,7 +221,7 @@ def test_the_picture_changes_with_the_mask(editor):
     assert not changed[260:, :].any()
 
 
-def test_other_rules_and_a_missing_loop_are_refused():
+def test_unsupported_rules_and_a_missing_loop_are_refused():
     maps, masks = np.zeros((2, 8, 8), int), np.ones((2, 8, 8), bool)
     paper = ParcelSegmenter(ParcelSelector()).fit(maps, masks)
     with pytest.raises(ParameterError, match="rule 'paper': the page edits rule beta"):
@@ -261,7 +261,7 @@ def test_each_phase_has_its_list(phased):
     assert phased.opinion().parcels == {}
 
 
-def test_the_ejection_fraction_takes_each_list_at_its_phase(phased):
+def test_the_ejection_fraction_uses_each_list_at_its_phase(phased):
     phased.toggle(1)  # at end-diastole alone
     ed, es = phased.loop.maps[0] <= 1, phased.loop.maps[1] == 0
     spacing = (480 / 16, 960 / 16)

@@ -18,7 +18,7 @@ def files(tmp_path):
     return paths
 
 
-def test_the_average_is_the_mean_of_every_weight(files, tmp_path):
+def test_average_is_the_mean_of_every_weight(files, tmp_path):
     out = tmp_path / "mean.safetensors"
     returned = average_backbones(files, out).network.state_dict()
     states = [load_backbone(path).network.state_dict() for path in files]
@@ -46,6 +46,6 @@ def test_other_architectures_are_refused(files, tmp_path):
     assert not (tmp_path / "mean.safetensors").exists()
 
 
-def test_one_network_is_refused(files, tmp_path):
+def test_averaging_one_network_is_refused(files, tmp_path):
     with pytest.raises(ParameterError, match="sources holds 1: give at least 2"):
         average_backbones(files[:1], tmp_path / "mean.safetensors")

@@ -38,7 +38,7 @@ def one_line(error):
     return str(error.value)
 
 
-def test_features_are_timms(vit, frames):
+def test_features_equal_timm(vit, frames):
     images = normalise(frames[:, None].float() / 255, "imagenet", 3)
     with torch.no_grad():
         expected = vit.forward_features(images)
@@ -50,7 +50,7 @@ def test_features_are_timms(vit, frames):
     torch.testing.assert_close(features.tokens.flatten(1, 2), expected[:, 1:])
 
 
-def test_other_input_size_is_timms_dynamic_size(vit, frames):
+def test_another_input_size_equals_the_dynamic_size_of_timm(vit, frames):
     small = VitBackbone(vit, SPEC, input_size=24)
     images = F.interpolate(frames[:, None].float() / 255, (24, 24), mode="bilinear", antialias=True)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def test_other_input_size_is_timms_dynamic_size(vit, frames):
     torch.testing.assert_close(small(frames).tokens.flatten(1, 2), expected[:, 1:])
 
 
-def test_half_stride_holds_the_base_grid_at_even_positions(vit, frames):
+def test_half_stride_contains_the_base_grid(vit, frames):
     base, dense = VitBackbone(vit, SPEC), VitBackbone(vit, SPEC, stride=4)
     assert dense.grid == 7
     even = dense.positions[:, 1:].reshape(1, 7, 7, -1)[:, ::2, ::2].flatten(1, 2)
@@ -70,7 +70,7 @@ def test_half_stride_holds_the_base_grid_at_even_positions(vit, frames):
     assert same > other
 
 
-def test_locked(vit, frames):
+def test_a_backbone_is_locked(vit, frames):
     backbone = VitBackbone(vit, SPEC)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     outer = torch.nn.Sequential(backbone).train()
@@ -94,7 +94,7 @@ def test_fingerprint_depends_on_weights_and_settings(vit):
     assert len({backbone.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-def test_random_baseline_is_seeded_and_leaves_the_global_generator_alone(frames):
+def test_a_random_backbone_depends_on_its_seed_only(frames):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first = random_backbone(SPEC, 1, stride=4)
@@ -145,14 +145,14 @@ def test_every_file_gives_the_same_backbone(vit, frames, tmp_path):
         assert load_backbone(tmp_path / name, stride=4, input_size=24, heads=1).grid == 5
 
 
-def test_exported_specification_and_shipped_names(vit, tmp_path, monkeypatch):
+def test_exported_and_shipped_backbones_load_by_name(vit, tmp_path, monkeypatch):
     spec = replace(SPEC, normalisation="sector", heads=4)
     export_backbone(vit, spec, tmp_path / "checkpoints" / "little.safetensors")
     monkeypatch.setattr("alan.shipped.ROOTS", (tmp_path,))
     assert load_backbone("little").spec == spec
 
 
-def test_broken_files(vit, tmp_path):
+def test_broken_files_are_refused(vit, tmp_path):
     class Evil:
         def __reduce__(self):
             return (print, ("run",))
@@ -185,7 +185,7 @@ def test_broken_files(vit, tmp_path):
         assert name in one_line(error)
 
 
-def test_another_architecture_names_what_differs(vit, tmp_path):
+def test_another_architecture_is_refused_with_the_difference(vit, tmp_path):
     state = dino_state(vit)
     cases = {
         "'conv1.weight' is not part of any known backbone": {"conv1.weight": torch.zeros(4, 3, 7, 7)},
@@ -212,7 +212,7 @@ def test_another_architecture_names_what_differs(vit, tmp_path):
         load_backbone(tmp_path / "new.safetensors")
 
 
-def test_the_number_of_heads_is_guessed_aloud_or_given(tmp_path, frames):
+def test_the_number_of_heads_is_guessed_with_a_warning(tmp_path, frames):
     """Of 128 channels two heads are assumed; a network with four gives other features, so the guess is told."""
     spec = VitSpec(image_size=32, patch_size=8, dim=128, depth=1, heads=4)
     network, path = spec.build_seeded(0), tmp_path / "plain.pth"
@@ -230,7 +230,7 @@ def test_the_number_of_heads_is_guessed_aloud_or_given(tmp_path, frames):
     assert load_backbone(path, heads=4).spec.heads == 4
 
 
-def test_of_several_networks_the_teacher_is_read_or_the_one_asked_for(vit, tmp_path, frames):
+def test_the_teacher_is_loaded_unless_another_key_is_given(vit, tmp_path, frames):
     """The layouts of DINOv2, lightly, MoCo v3 and a student alone."""
     own, other = vit.state_dict(), SPEC.build_seeded(9).state_dict()
 
@@ -262,7 +262,7 @@ def test_of_several_networks_the_teacher_is_read_or_the_one_asked_for(vit, tmp_p
         load_backbone(tmp_path / "moco.pth.tar", prefix="encoder.")
 
 
-def test_settings_replace_those_of_a_file_and_unknown_ones_are_refused(vit, tmp_path):
+def test_settings_override_those_of_a_file(vit, tmp_path):
     export_backbone(vit, SPEC, tmp_path / "b.safetensors")
     changed = load_backbone(tmp_path / "b.safetensors", normalisation="unit", heads=None)
     assert changed.spec == replace(SPEC, normalisation="unit")
@@ -276,7 +276,7 @@ def test_settings_replace_those_of_a_file_and_unknown_ones_are_refused(vit, tmp_
     assert load_backbone(tmp_path / "odd?name.safetensors").spec == SPEC
 
 
-def test_names_that_do_not_exist():
+def test_unknown_names_offer_the_nearest():
     with pytest.raises(CheckpointError, match=r"did you mean 'vit_small_patch8_224.dino'"):
         load_backbone("vit_smal_patch8_224.dinoo")
     with pytest.raises(ParameterError, match=r"resnet18: another architecture \(timm.models.resnet\)"):
@@ -291,14 +291,14 @@ def test_names_that_do_not_exist():
         load_backbone("vit_demo/8")
 
 
-def test_a_preset_takes_weights_of_a_file(tmp_path, frames):
+def test_a_preset_loads_weights_from_a_file(tmp_path, frames):
     spec = VitSpec(image_size=32, **VitSpec.parse_name("vit_demo/8"))
     torch.save(spec.build_seeded(1).state_dict(), tmp_path / "plain.pth")
     loaded = load_backbone("vit_demo/8", weights=tmp_path / "plain.pth")  # the name says how many heads
     assert loaded.fingerprint == random_backbone(spec, 1).fingerprint
 
 
-def test_sizes_that_do_not_fit(vit):
+def test_unsuitable_sizes_are_refused(vit):
     with pytest.raises(ParameterError, match="use 24 or 32"):
         VitBackbone(vit, SPEC, input_size=30)
     with pytest.raises(ParameterError, match="use 8"):
@@ -312,12 +312,12 @@ def test_sizes_that_do_not_fit(vit):
 @pytest.mark.parametrize(
     "changes", [{"heads": 5}, {"in_chans": 2}, {"depth": 0}, {"normalisation": "zscore"}, {"initialisation": "he"}]
 )
-def test_specification_is_checked(changes):
+def test_invalid_specifications_are_refused(changes):
     with pytest.raises(ParameterError):
         replace(SPEC, **changes)
 
 
-def test_xavier_initialisation_and_channels():
+def test_initialisation_and_channels_can_be_chosen():
     spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=64, depth=1, heads=4, initialisation="xavier")
     vit = spec.build_seeded(0)
     assert vit.patch_embed.proj.weight.shape == (64, 1, 8, 8)
@@ -328,7 +328,7 @@ def test_xavier_initialisation_and_channels():
     assert VitBackbone(vit, spec)(torch.zeros(2, 16, 16, dtype=torch.uint8)).tokens.shape == (2, 4, 4, 64)
 
 
-def test_normalisations_by_hand():
+def test_normalisations_match_hand_computed_values():
     image = torch.zeros(1, 1, 4, 4)
     image[0, 0, 1:3, 1:3] = torch.tensor([[0.2, 0.4], [0.6, 0.8]])
     unit = normalise(image, "unit", 3)
@@ -345,7 +345,7 @@ def test_normalisations_by_hand():
         normalise(image, "sectr", 1)
 
 
-def test_sector_keeps_black_blood_and_drops_black_corners():
+def test_sector_includes_black_blood_but_not_black_corners():
     image = torch.zeros(1, 5, 5)
     image[0, 0, 2] = image[0, 2, 1] = image[0, 2, 3] = image[0, 4, 2] = 1.0
     expected = image[0] > 0
@@ -354,7 +354,7 @@ def test_sector_keeps_black_blood_and_drops_black_corners():
     assert not sector_mask(torch.zeros(2, 5, 5)).any()
 
 
-def test_sector_tokens(vit):
+def test_tokens_inside_the_sector_are_marked(vit):
     frames = torch.zeros(1, 32, 32, dtype=torch.uint8)
     frames[:, :16, :16] = 90
     frames[:, 0:8, 16:18] = 90  # a quarter of a patch: too little
@@ -366,13 +366,13 @@ def test_sector_tokens(vit):
     assert json.dumps(SPEC.to_dict())
 
 
-def test_numpy_frames_are_taken_too(vit, frames):
+def test_numpy_frames_are_accepted(vit, frames):
     backbone = VitBackbone(vit, SPEC)
     assert torch.equal(backbone(frames.numpy()).tokens, backbone(frames).tokens)
     assert torch.equal(backbone.sector(frames.numpy()), backbone.sector(frames))
 
 
-def test_loading_leaves_the_global_generator_alone(vit, tmp_path):
+def test_loading_does_not_touch_the_global_generator(vit, tmp_path):
     export_backbone(vit, SPEC, tmp_path / "b.safetensors")
     torch.manual_seed(0)
     expected = torch.rand(3)
@@ -381,7 +381,7 @@ def test_loading_leaves_the_global_generator_alone(vit, tmp_path):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_levels_of_a_random_network_are_those_asked_for():
+def test_a_random_network_has_the_requested_levels():
     assert load_backbone("random:conv_small", feature_levels=[3]).dim == 128
     with pytest.raises(ParameterError, match="has no feature_levels"):
         load_backbone("random:vit_small/4", feature_levels=[3])

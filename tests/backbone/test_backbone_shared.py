@@ -29,7 +29,7 @@ def frames():
 
 
 @SPECS
-def test_shapes_dtypes_and_device(spec, frames):
+def test_features_have_the_documented_shapes_and_types(spec, frames):
     backbone = random_backbone(spec)
     features, inside = backbone(frames), backbone.sector(frames)
     grid = backbone.grid
@@ -45,7 +45,7 @@ def test_shapes_dtypes_and_device(spec, frames):
 
 
 @SPECS
-def test_stays_in_eval_mode_and_without_gradients(spec, frames):
+def test_a_backbone_stays_in_eval_mode_without_gradients(spec, frames):
     backbone = random_backbone(spec)
     before = {name: x.clone() for name, x in backbone.state_dict().items()}
     backbone.train()
@@ -56,7 +56,7 @@ def test_stays_in_eval_mode_and_without_gradients(spec, frames):
 
 
 @SPECS
-def test_a_batch_gives_what_its_frames_give(spec, frames):
+def test_features_do_not_depend_on_the_batch(spec, frames):
     backbone = random_backbone(spec)
     together = backbone(frames)
     for row in range(len(frames)):
@@ -79,7 +79,7 @@ def test_fingerprint_covers_weights_and_settings(spec):
 
 
 @SPECS
-def test_export_and_load_round_trip(spec, frames, tmp_path):
+def test_an_exported_backbone_loads_unchanged(spec, frames, tmp_path):
     path, backbone = tmp_path / "b.safetensors", random_backbone(spec, 1)
     export_backbone(spec.build_seeded(1), spec, path, {"licence": "none"})
     back = load_backbone(path)
@@ -92,7 +92,7 @@ def test_export_and_load_round_trip(spec, frames, tmp_path):
 
 
 @SPECS
-def test_random_like_is_the_same_network_untrained(spec, frames):
+def test_random_like_builds_the_same_network_untrained(spec, frames):
     backbone = random_backbone(spec, 1, input_size=48, stride=4)
     other = random_like(backbone, 2)
     assert type(other) is type(backbone)
@@ -101,7 +101,7 @@ def test_random_like_is_the_same_network_untrained(spec, frames):
 
 
 @SPECS
-def test_parcels_use_it(spec, frames, tmp_path):
+def test_parcels_are_fitted_on_every_backbone(spec, frames, tmp_path):
     source, path = tmp_path / "b.safetensors", tmp_path / "p.safetensors"
     export_backbone(spec.build_seeded(1), spec, source)
     backbone = load_backbone(source)
@@ -114,7 +114,7 @@ def test_parcels_use_it(spec, frames, tmp_path):
 
 
 @SPECS
-def test_refuses_other_frames_and_sizes(spec):
+def test_invalid_frames_and_sizes_are_refused(spec):
     backbone = random_backbone(spec)
     with pytest.raises(ParameterError, match="uint8"):
         backbone(torch.zeros(2, 32, 32))
@@ -124,7 +124,7 @@ def test_refuses_other_frames_and_sizes(spec):
         random_backbone(spec, stride=3)
 
 
-def test_conv_features_are_the_chosen_levels_side_by_side(frames):
+def test_conv_features_concatenate_the_chosen_levels(frames):
     spec = replace(CONV, feature_levels=(2, 0))
     network = spec.build_seeded(0).eval()
     backbone = random_backbone(spec, 0, input_size=48)
@@ -142,7 +142,7 @@ def test_conv_features_are_the_chosen_levels_side_by_side(frames):
     torch.testing.assert_close(tokens[..., :8], deep.permute(0, 2, 3, 1))
 
 
-def test_conv_cls_is_the_mean_inside_the_sector(frames):
+def test_conv_cls_equals_the_mean_inside_the_sector(frames):
     backbone = random_backbone(CONV)
     features, inside = backbone(frames), backbone.sector(frames)
     assert 0 < inside[0].sum() < inside[0].numel()
@@ -162,7 +162,7 @@ def test_conv_levels_change_dim_and_fingerprint():
     assert len({b.fingerprint for b in dims.values()}) == 4
 
 
-def test_stem_halves_every_level(frames):
+def test_the_stem_halves_every_level(frames):
     spec = replace(CONV, stem_stride=2)
     with torch.no_grad():
         maps = spec.build_seeded(0).eval()(torch.zeros(1, 1, 32, 32))
@@ -194,7 +194,7 @@ def test_predictions_can_be_features(frames, tmp_path):
         random_backbone(CONV).predictions(frames)
 
 
-def test_conv_by_name(tmp_path, monkeypatch):
+def test_conv_networks_load_by_name(tmp_path, monkeypatch):
     backbone = load_backbone("random:conv_small?seed=2")
     assert backbone.grid == 56
     assert backbone.dim == 224
@@ -233,14 +233,14 @@ def test_files_of_another_kind_or_network_are_refused(tmp_path):
         ({"feature_levels": ("target",)}, "'targets'"),
     ],
 )
-def test_conv_spec_refuses(changes, message):
+def test_invalid_conv_specifications_are_refused(changes, message):
     with pytest.raises(ParameterError, match=message):
         replace(CONV, **changes)
     with pytest.raises(CheckpointError, match="did you mean 'conv_small'"):
         load_backbone("random:conv_smal")
 
 
-def test_levels_are_chosen_when_a_backbone_is_loaded(tmp_path, frames):
+def test_levels_can_be_chosen_when_a_backbone_is_loaded(tmp_path, frames):
     trained = replace(CONV, structures=("lv",))
     for name, spec in (("conv", trained), ("vit", VIT)):
         export_backbone(spec.build_seeded(0), spec, tmp_path / f"{name}.safetensors")

@@ -55,7 +55,7 @@ def timms(network, spec, frames, size):
 
 @ALL
 @pytest.mark.parametrize("patches", [4, 5])
-def test_features_are_timms_at_every_size(name, patches, frames):
+def test_features_equal_timm_at_every_size(name, patches, frames):
     patch, prefix, _ = NETWORKS[name]
     spec = tiny(name)
     assert (spec.patch_size, spec.dim) == (patch, 32)
@@ -70,7 +70,7 @@ def test_features_are_timms_at_every_size(name, patches, frames):
 
 
 @ALL
-def test_exported_networks_load_as_they_were(name, frames, tmp_path):
+def test_exported_networks_load_unchanged(name, frames, tmp_path):
     spec = tiny(name, normalisation="sector")
     export_backbone(spec.build_seeded(0), spec, tmp_path / "b.safetensors")
     backbone = load_backbone(tmp_path / "b.safetensors")
@@ -83,7 +83,7 @@ def test_exported_networks_load_as_they_were(name, frames, tmp_path):
 
 
 @ALL
-def test_overlapping_patches_hold_the_base_grid_or_are_refused(name, frames):
+def test_overlapping_patches_contain_the_base_grid_or_are_refused(name, frames):
     """A network with a learned grid of positions: tokens at even places, seen alone, are those without overlap."""
     spec = tiny(name)
     network = spec.build_seeded(0)
@@ -105,7 +105,7 @@ def test_overlapping_patches_hold_the_base_grid_or_are_refused(name, frames):
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
-def test_a_name_with_weights_of_a_file(suffix, frames, tmp_path, monkeypatch):
+def test_a_named_network_loads_weights_from_a_file(suffix, frames, tmp_path, monkeypatch):
     """No hub is asked; the image size is that of the file's positions; the fingerprint is the network's."""
     spec = TimmSpec("vit_small_patch14_reg4_dinov2.lvd142m", image_size=42, options=TINY)
     network, path = spec.build_seeded(0), tmp_path / f"dinov2.{suffix}"
@@ -130,7 +130,7 @@ def test_a_name_with_weights_of_a_file(suffix, frames, tmp_path, monkeypatch):
         load_backbone(path, heads=2)
 
 
-def test_the_original_names_of_dinov2_are_understood(frames, tmp_path):
+def test_original_dinov2_weights_are_loaded(frames, tmp_path):
     """timm renames registers, and positions have one entry for the CLS token alone."""
     spec = TimmSpec("vit_small_patch14_reg4_dinov2.lvd142m", image_size=28, options=TINY)
     network = spec.build_seeded(0)
@@ -145,7 +145,7 @@ def test_the_original_names_of_dinov2_are_understood(frames, tmp_path):
     assert torch.equal(loaded(frames).tokens, spec.lock(network)(frames).tokens)
 
 
-def test_the_hub_gives_published_weights_or_says_what_to_do(monkeypatch, frames):
+def test_published_weights_come_from_the_hub_or_an_error_says_what_to_do(monkeypatch, frames):
     spec = tiny("vit_tiny_patch16_224")
     made, asked = spec.build_seeded(0), []
     create = timm.create_model
@@ -173,7 +173,7 @@ def test_the_hub_gives_published_weights_or_says_what_to_do(monkeypatch, frames)
     assert "\n" not in str(error.value)
 
 
-def test_random_by_name():
+def test_random_networks_load_by_name():
     text = "{depth: 2, embed_dim: 32, num_heads: 2}"
     backbone = load_backbone(f"random:vit_tiny_patch16_224?seed=3&image_size=64&options={text}")
     assert backbone.fingerprint == random_backbone(tiny("vit_tiny_patch16_224"), 3).fingerprint
@@ -190,19 +190,19 @@ def test_random_by_name():
         ("vit_tiny_patch16_224", {"num_heads": 5}, "timm refuses the options"),
     ],
 )
-def test_refuses(name, options, message):
+def test_invalid_specifications_are_refused(name, options, message):
     with pytest.raises(ParameterError, match=message):
         TimmSpec(name, image_size=64, options=options)
 
 
-def test_refuses_sizes():
+def test_unsuitable_sizes_are_refused():
     with pytest.raises(ParameterError, match="image size 60 is not a multiple of the patch size 16: use 48 or 64"):
         TimmSpec("vit_tiny_patch16_224", image_size=60)
     with pytest.raises(ParameterError, match="use 28 or 42"):
         tiny("vit_small_patch14_dinov2.lvd142m").lock(tiny("vit_small_patch14_dinov2.lvd142m").build(), 30)
 
 
-def test_dino_trains_a_network_of_timm(tmp_path):
+def test_dino_trains_a_timm_network(tmp_path):
     """One forward pass of student and teacher; the exported network is the teacher's."""
     spec = replace(tiny("vit_small_patch14_reg4_dinov2.lvd142m"), options={**TINY, "init_values": 0.1})
     crops = MultiCrop(global_size=56, local_size=28, n_local=1)

@@ -62,7 +62,7 @@ def test_another_origin_is_refused_with_both_fingerprints(path, manifest, name, 
     FeatureCache(path, **{name: SimpleNamespace(fingerprint=getattr(manifest, name))})
 
 
-def test_missing_unfinished_truncated_and_foreign_files(path):
+def test_missing_unfinished_and_foreign_files_are_refused(path):
     with pytest.raises(CacheError, match=r"no such feature cache; write it with `alan cache`"):
         FeatureCache(path.with_name("other.h5"))
     path.with_name("begun.h5.part").write_bytes(b"")

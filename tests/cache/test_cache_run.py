@@ -31,7 +31,7 @@ def check(cache, expected):
         assert_allclose(found.astype(np.float64), wanted.astype(np.float64), atol=2e-3, rtol=2e-3)
 
 
-def test_everything_of_all_frames(tmp_path, inputs, options):
+def test_every_output_of_every_frame_is_cached(tmp_path, inputs, options):
     out = write_cache(
         inputs.store,
         inputs.backbone,
@@ -52,7 +52,7 @@ def test_everything_of_all_frames(tmp_path, inputs, options):
     assert cache.manifest.created_by.startswith("alan ")
 
 
-def test_resumed_after_a_failure_without_loss_or_repetition(tmp_path, inputs, options, monkeypatch):
+def test_a_failed_run_is_resumed_without_repeating_frames(tmp_path, inputs, options, monkeypatch):
     out, seen = tmp_path / "c.h5", []
     plain = FeatureModule.predict_step
 
@@ -98,12 +98,12 @@ def test_resumed_after_a_failure_without_loss_or_repetition(tmp_path, inputs, op
         ({"frames": 99}, list(range(30))),
     ],
 )
-def test_chosen_frames(inputs, selection, expected):
+def test_chosen_frames_are_cached(inputs, selection, expected):
     assert_array_equal(choose_frames(FrameStore(inputs.store), **selection), expected)
 
 
 @pytest.mark.parametrize("length", range(1, 20))
-def test_evenly_spread_frames_are_different_and_reach_both_ends(length):
+def test_evenly_spread_frames_are_distinct_and_reach_both_ends(length):
     for n in range(1, 25):
         chosen = evenly_spread(length, n)
         assert len(np.unique(chosen)) == len(chosen) == min(n, length)
@@ -147,7 +147,7 @@ def test_input_size_and_stride_reach_the_backbone(tmp_path, inputs, options):
         ({"backbone": "missing.safetensors"}, CheckpointError, "missing.safetensors"),
     ],
 )
-def test_invalid_arguments_are_refused_and_leave_nothing(tmp_path, inputs, change, error, words):
+def test_invalid_arguments_are_refused_and_leave_no_files(tmp_path, inputs, change, error, words):
     arguments = {"store": inputs.store, "backbone": inputs.backbone, "out": str(tmp_path / "c.h5"), **change}
     with pytest.raises(error, match=words):
         write_cache(**arguments)
@@ -179,7 +179,7 @@ def test_models_are_locked_while_they_predict(tmp_path, inputs, options):
     assert not any(x.requires_grad for x in module.features(torch.zeros(1, 16, 16, dtype=torch.uint8)).values())
 
 
-def test_two_ranks_simulated_write_one_cache(tmp_path, inputs, manifest):
+def test_two_simulated_ranks_write_one_cache(tmp_path, inputs, manifest):
     """Each rank predicts its share; one is stopped and goes on."""
     from alan.cache.shard import finish
 
@@ -204,7 +204,7 @@ def test_two_ranks_simulated_write_one_cache(tmp_path, inputs, manifest):
 
 @pytest.mark.skipif(torch.cuda.is_initialized(), reason="a process that uses CUDA cannot be forked")
 @pytest.mark.parametrize(("split", "frames"), [(None, np.arange(30)), ("val", np.arange(22, 25))])
-def test_two_processes_write_the_cache_of_one(tmp_path, inputs, options, split, frames):
+def test_two_processes_write_the_same_cache_as_one(tmp_path, inputs, options, split, frames):
     """The same through Lightning's DDP on two CPU processes (forked, so that nothing is imported again)."""
     before = dict(os.environ)
     try:
@@ -234,7 +234,7 @@ def test_two_processes_write_the_cache_of_one(tmp_path, inputs, options, split, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_keeps_what_is_written_and_raises(tmp_path, inputs, options, monkeypatch, number):
+def test_an_interruption_keeps_finished_rows(tmp_path, inputs, options, monkeypatch, number):
     out, batches, features = tmp_path / "c.h5", [], FeatureModule.features
 
     def interrupted(self, frames):
@@ -266,7 +266,7 @@ def test_an_interruption_keeps_what_is_written_and_raises(tmp_path, inputs, opti
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_on_a_gpu(tmp_path, inputs, precision):
+def test_a_cache_written_on_a_gpu_equals_that_of_the_cpu(tmp_path, inputs, precision):
     arguments = {"parcels": inputs.parcels, "what": KINDS, "precision": precision, "batch_size": 8}
     out = write_cache(
         inputs.store, inputs.backbone, str(tmp_path / "c.h5"), accelerator="gpu", devices=1, **arguments
@@ -278,7 +278,7 @@ def test_on_a_gpu(tmp_path, inputs, precision):
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_configs_run(tmp_path, inputs, options, config):
+def test_every_shipped_config_runs(tmp_path, inputs, options, config):
     settings = yaml.safe_load(config.read_text())
     tiny = {"store": inputs.store, "backbone": inputs.backbone, "out": str(tmp_path / "c.h5")}
     if "parcels" in settings:

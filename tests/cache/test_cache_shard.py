@@ -163,7 +163,7 @@ def test_a_missing_or_foreign_shard_is_named(tmp_path, manifest):
 
 
 @pytest.mark.parametrize("renamed", range(4))
-def test_a_cache_killed_during_renames_can_be_finished(tmp_path, manifest, renamed):
+def test_a_cache_killed_during_renames_is_finished_later(tmp_path, manifest, renamed):
     out = tmp_path / "cache.h5"
     write_ranks(out, manifest, 3, finished=False)
     for rank in range(renamed):
@@ -194,7 +194,7 @@ def test_too_little_space_is_refused_before_anything_is_written(tmp_path, manife
     assert not list(tmp_path.iterdir())
 
 
-def test_a_limit_of_file_sizes_is_met_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_file_size_limit_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1000, 1000))
     check_limit(tmp_path / "c.h5", 1000)
     with pytest.raises(OSError, match=r"File too large: '.*c\.h5'"):
@@ -213,13 +213,13 @@ def test_a_disk_that_fills_up_while_space_is_reserved_leaves_nothing(tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_the_space_is_reserved_at_once(tmp_path, manifest):
+def test_disk_space_is_reserved_at_the_start(tmp_path, manifest):
     Shard(tmp_path / "x.part", manifest, np.arange(100_000), LAYOUT).close()
     assert (tmp_path / "x.part").stat().st_blocks * 512 >= 100_000 * (12 + 24)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
-def test_a_failed_write_names_what_is_missing_and_keeps_what_is_written(tmp_path, manifest):
+def test_a_failed_write_keeps_finished_rows(tmp_path, manifest):
     part = tmp_path / "x.part"
     shard = Shard(part, manifest, INDEX, LAYOUT)
     shard.write([0, 1], values(INDEX[:2]))
@@ -270,7 +270,7 @@ def test_a_damaged_row_is_refused_with_its_frame_and_others_are_read(tmp_path, m
         cache.cls(cache.index)
 
 
-def test_rows_that_a_power_failure_left_damaged_are_written_again(tmp_path, manifest, caplog):
+def test_rows_damaged_by_a_power_failure_are_rewritten(tmp_path, manifest, caplog):
     part = part_path(tmp_path / "cache.h5", 0)
     shard = Shard(part, manifest, INDEX, LAYOUT)
     shard.write([0, 1, 2], values(INDEX[:3]))
@@ -308,7 +308,7 @@ def false_claim(path, name, shape, dtype):
         ("done", (6,), np.uint8),
     ],
 )
-def test_false_claims_are_refused_before_anything_is_allocated(tmp_path, manifest, name, shape, dtype):
+def test_false_sizes_are_refused_before_anything_is_allocated(tmp_path, manifest, name, shape, dtype):
     out = tmp_path / "cache.h5"
     write_ranks(out, manifest, 1)
     false_claim(out, name, shape, dtype)

@@ -49,7 +49,7 @@ def test_a_sequence_consists_of_its_cached_frames(caches, inputs):
     assert sorted(map(tuple, batch["index"].tolist())) == [(0, 2, 4), (5, 7, 8), (9, 12, 15), (16, 18, 21)]
 
 
-def test_pairs_of_ed_and_es(caches, inputs):
+def test_ed_and_es_form_pairs(caches, inputs):
     module = TokenSequenceDataModule(caches["pairs"], inputs.store, None, n_frames=None, batch_size=5)
     with pytest.warns(AlanWarning, match="skipped 1 of 6 sequences without ED and ES frames"):
         (batch,) = one_epoch(module)
@@ -67,7 +67,7 @@ def test_unsuitable_caches_and_settings_are_refused(caches, inputs):
         TokenSequenceDataModule(caches["all"], inputs.store, batch_size=1)
 
 
-def test_another_seed_draws_other_runs(caches, inputs):
+def test_runs_depend_on_the_seed(caches, inputs):
     drawn = [
         np.concatenate(
             [

@@ -5,7 +5,7 @@ from alan.cardiac.areas import area_cm2
 from alan.errors import ParameterError
 
 
-def test_area_by_hand():
+def test_areas_match_hand_computed_values():
     mask = np.zeros((2, 8, 8), bool)
     mask[0, 2:4, 1:6] = True  # 10 pixels of 0.5 x 2 mm = 10 mm2
     assert area_cm2(mask, (0.5, 2.0)).tolist() == pytest.approx([0.1, 0.0])

@@ -27,7 +27,7 @@ def curve(durations, *, fps=50, low=50.0, high=120.0, lead=0.0, tail=0.0):
     return np.array(values), np.arange(len(values)) / fps, starts, troughs
 
 
-def test_beats_of_a_clean_curve():
+def test_beats_of_a_clean_curve_are_found():
     values, times, starts, troughs = curve([0.8] * 4, tail=0.5)
     beats = find_beats(values, times)
     assert [beat.es for beat in beats] == pytest.approx(troughs, abs=1)
@@ -36,7 +36,7 @@ def test_beats_of_a_clean_curve():
     assert heart_rate_bpm(beats, times) == pytest.approx(75, rel=0.03)
 
 
-def test_wrong_outlines_in_single_frames_are_no_beats():
+def test_single_wrong_outlines_are_not_taken_for_beats():
     values, times, starts, troughs = curve([0.9] * 3, tail=0.3)
     rng = np.random.default_rng(0)
     noisy = values + rng.normal(0, 1.0, len(values))
@@ -47,7 +47,7 @@ def test_wrong_outlines_in_single_frames_are_no_beats():
     assert [beat.ed for beat in beats][1:] == pytest.approx(starts[1:3], abs=3)
 
 
-def test_a_loop_that_starts_and_stops_within_beats():
+def test_incomplete_beats_at_both_ends_are_marked():
     values, times, starts, troughs = curve(
         [0.8, 0.8], lead=0.4, tail=0.2
     )  # first half a filling, last a contraction
@@ -57,7 +57,7 @@ def test_a_loop_that_starts_and_stops_within_beats():
     assert [beat.complete for beat in beats] == [True, True]
 
 
-def test_one_contraction_alone_is_an_incomplete_beat():
+def test_a_single_contraction_is_an_incomplete_beat():
     values = np.linspace(120, 50, 20)
     (beat,) = find_beats(values, np.arange(20) / 50)
     assert (beat.ed, beat.es, beat.end, beat.complete, beat.regular) == (0, 19, None, False, False)
@@ -89,7 +89,7 @@ def test_a_curve_without_a_contraction_has_no_beat():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_simulated_cycles(seed):
+def test_beats_of_simulated_cycles_are_found(seed):
     rng = np.random.default_rng(seed)
     cycle = Cycle.beating(120, 3.0, rng)
     times = np.arange(120) / cycle.fps
@@ -108,12 +108,12 @@ def test_simulated_cycles(seed):
         ([np.nan] * 3, [0.0, 0.1, 0.2], "no known value"),
     ],
 )
-def test_bad_curves(values, times, message):
+def test_invalid_curves_are_refused(values, times, message):
     with pytest.raises(ParameterError, match=message):
         find_beats(values, times)
 
 
-def test_prominence_decides_what_is_a_contraction():
+def test_a_contraction_needs_the_given_prominence():
     deep, _, _, _ = curve([0.8])
     shallow, _, _, _ = curve([0.8], low=100.0)
     values = np.concatenate([deep, deep, shallow, deep, deep, deep[:10]])

@@ -25,17 +25,17 @@ def ellipse(a_cm, b_cm, angle, spacing, size=(260, 320)):
 @pytest.mark.parametrize("angle", [0.0, 0.4, np.pi / 2])
 @pytest.mark.parametrize("spacing", [(0.5, 0.5), (0.4, 0.7)])
 @pytest.mark.parametrize("volume", [area_length_volume, simpson_volume])
-def test_volume_of_a_spheroid(volume, spacing, angle):
+def test_volume_of_a_spheroid_is_exact(volume, spacing, angle):
     a, b = 4.5, 2.5
     exact = 4 / 3 * np.pi * a * b**2  # ml
     assert volume(ellipse(a, b, angle, spacing), spacing) == pytest.approx(exact, rel=0.015)
 
 
-def test_long_axis_of_an_ellipse():
+def test_long_axis_of_an_ellipse_is_exact():
     assert long_axis_cm(ellipse(4.0, 2.0, 0.7, (0.4, 0.7)), (0.4, 0.7)) == pytest.approx(8.0, rel=0.01)
 
 
-def test_simpson_of_a_cylinder_by_hand():
+def test_simpson_volume_of_a_cylinder_matches_hand_computed_values():
     mask = np.zeros((120, 60), bool)
     mask[10:110, 15:45] = True  # 10 cm long, 3 cm wide at 1 mm
     assert simpson_volume(mask, (1.0, 1.0)) == pytest.approx(np.pi / 4 * 9 * 10, rel=0.01)
@@ -43,14 +43,14 @@ def test_simpson_of_a_cylinder_by_hand():
     assert area_length_volume(mask, (1.0, 1.0)) == pytest.approx(8 * 30**2 / (3 * np.pi * 10), rel=0.01)
 
 
-def test_more_disks_follow_the_shape():
+def test_more_disks_are_more_accurate():
     mask = ellipse(4.5, 2.5, 0.0, (0.5, 0.5))
     exact = 4 / 3 * np.pi * 4.5 * 2.5**2
     errors = [abs(simpson_volume(mask, (0.5, 0.5), n) / exact - 1) for n in (2, 5, 20)]
     assert errors[0] > errors[1] > errors[2]
 
 
-def test_empty_mask_is_undefined():
+def test_volume_of_an_empty_mask_is_undefined():
     empty = np.zeros((5, 5), bool)
     assert np.isnan([f(empty, (1.0, 1.0)) for f in (long_axis_cm, area_length_volume, simpson_volume)]).all()
 
@@ -62,21 +62,21 @@ def test_bad_arguments_are_refused():
         simpson_volume(np.ones((2, 4, 4), bool), (1.0, 1.0))
 
 
-def test_ejection_fraction():
+def test_ejection_fraction_matches_hand_computed_values():
     assert ejection_fraction(120.0, 48.0) == pytest.approx(60.0)
     assert ejection_fraction(100.0, 110.0) == pytest.approx(-10.0)
     assert np.isnan([ejection_fraction(0.0, 0.0), ejection_fraction(float("nan"), 4.0)]).all()
 
 
 @pytest.mark.parametrize("angles", [(0.0, 0.0), (0.3, -0.5)])
-def test_biplane_volume_of_an_ellipsoid(angles):
+def test_biplane_volume_of_an_ellipsoid_is_exact(angles):
     a, b, c = 4.5, 2.6, 2.1
     spacings = ((0.5, 0.5), (0.4, 0.7))
     views = [ellipse(a, half, angle, s) for half, angle, s in zip((b, c), angles, spacings, strict=True)]
     assert biplane_volume(*views, spacings) == pytest.approx(4 / 3 * np.pi * a * b * c, rel=0.015)
 
 
-def test_biplane_volume_matches_disks_from_the_same_end():
+def test_biplane_volume_pairs_disks_from_the_base():
     rows = np.arange(120)[:, None]
     columns = np.arange(80)[None]
     cone = (np.abs(columns - 40) < 0.25 * (rows - 10)) & (rows > 10) & (rows < 110)  # narrow end on top
@@ -85,7 +85,7 @@ def test_biplane_volume_matches_disks_from_the_same_end():
     assert biplane_volume(cone, cone[::-1], ((1.0, 1.0), (1.0, 1.0))) == pytest.approx(exact, rel=0.01)
 
 
-def test_biplane_of_one_view_twice_is_the_single_plane_volume():
+def test_biplane_volume_of_one_view_twice_equals_the_single_plane_volume():
     mask = ellipse(4.0, 2.0, 0.2, (0.5, 0.5))
     spacings = ((0.5, 0.5), (0.5, 0.5))
     assert biplane_volume(mask, mask, spacings) == pytest.approx(simpson_volume(mask, (0.5, 0.5)))
@@ -94,7 +94,7 @@ def test_biplane_of_one_view_twice_is_the_single_plane_volume():
         biplane_volume(mask, mask, spacings, n_disks=1)
 
 
-def test_mass_and_shortening_by_hand():
+def test_mass_and_shortening_match_hand_computed_values():
     assert myocardial_mass_g(200.0, 100.0) == pytest.approx(105.0)
     assert np.isnan(myocardial_mass_g(100.0, 200.0))
     assert shortening_percent(9.0, 7.2) == pytest.approx(20.0)

@@ -31,7 +31,7 @@ def command(tiny, named):
     return ["assemble", "--parcels", tiny.parcels(), f"--boxes=[{named / 'lv'}, {named / 'wall'}]"]
 
 
-def test_the_folder_is_a_model_that_can_be_moved(tiny, alan, command, named, tmp_path):
+def test_an_assembled_model_can_be_moved(tiny, alan, command, named, tmp_path):
     assert alan(*command, "--out", tmp_path / "model").code == 0
     shutil.move(tmp_path / "model", tmp_path / "moved")
     model = AnalysisModel.load(tmp_path / "moved")
@@ -47,7 +47,7 @@ def test_the_folder_is_a_model_that_can_be_moved(tiny, alan, command, named, tmp
         assert box.selector_.share_ == pytest.approx(source.share_, abs=1e-4)
 
 
-def test_again_changes_nothing_and_another_configuration_is_refused(alan, command, tmp_path):
+def test_a_repeated_run_changes_nothing_and_a_different_one_is_refused(alan, command, tmp_path):
     out = tmp_path / "model"
     assert alan(*command, "--out", out).code == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -59,7 +59,7 @@ def test_again_changes_nothing_and_another_configuration_is_refused(alan, comman
     assert list(Manifest.load(out).views) == ["A4C"]
 
 
-def test_bank_of_views(alan, tiny, tmp_path):
+def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
     """The shipped parcels with a convolutional backbone: so many frames of each view, and of other things."""
     store = tiny.store("camus")
     name = ["name", "--parcels", "alan-sim-parcels", "--store", store, "--structures=[lv]", "--phases=[ED, ES]"]
@@ -90,7 +90,7 @@ def test_bank_of_views(alan, tiny, tmp_path):
         (["--bank=[{store}]", '--bank_frames={"PLAX": 3}'], "bank_frames names PLAX"),
     ],
 )
-def test_refuses(alan, command, tmp_path, options, message):
+def test_invalid_input_is_refused(alan, command, tmp_path, options, message):
     lists = command[-1].removeprefix("--boxes=[").partition(",")[0]
     store = Path(command[2]).with_name("camus.h5")
     given = [text.replace("{lv}", lists).replace("{store}", str(store)) for text in options]

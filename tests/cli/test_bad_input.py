@@ -445,7 +445,7 @@ def an_accelerator_that_does_not_exist_for_a_cache(tiny, folder):
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.filterwarnings("always::alan.errors.AlanWarning")
-def test_bad_input(name, tiny, alan, listing, tmp_path):
+def test_bad_input_is_one_line(name, tiny, alan, listing, tmp_path):
     function, words = CASES[name]
     ready, work = tmp_path / "ready", tmp_path / "work"
     ready.mkdir()
@@ -464,7 +464,7 @@ def test_bad_input(name, tiny, alan, listing, tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["prepare", "cache"])
-def test_a_folder_for_a_file(verb, tiny, alan, listing, tmp_path):
+def test_a_folder_in_place_of_a_file_is_refused(verb, tiny, alan, listing, tmp_path):
     args = cache(tiny) if verb == "cache" else prepare("camus", tiny.archive("camus"))
     ran = alan(*args, "--out", tmp_path)
     assert ran.code == 2
@@ -472,7 +472,7 @@ def test_a_folder_for_a_file(verb, tiny, alan, listing, tmp_path):
     assert not listing(tmp_path)
 
 
-def test_frames_too_small_to_simulate_leave_nothing(alan, listing, tmp_path):
+def test_frames_too_small_to_simulate_leave_no_files(alan, listing, tmp_path):
     ran = alan("simulate", "--root", tmp_path / "sim", "--layout", "camus", "--n_patients", 3, "--size", 4)
     assert ran.code == 2
     assert "give sides from 32 to 1024 pixels" in ran.lines[-1]
@@ -549,7 +549,7 @@ def fill(folder, leave):
 
 
 @pytest.mark.parametrize("leave", [0, 40_000, 500_000])
-def test_no_space_for_a_store(leave, tiny, alan, small_disk, listing):
+def test_a_full_disk_during_prepare_is_one_line(leave, tiny, alan, small_disk, listing):
     """No room at all, for a few samples, and for all samples but not for the store."""
     disk = small_disk(3)
     fill(disk, leave)
@@ -564,7 +564,7 @@ def test_no_space_for_a_store(leave, tiny, alan, small_disk, listing):
     assert listing(disk) == ["store.h5"]
 
 
-def test_no_space_for_a_checkpoint(tiny, alan, small_disk, listing):
+def test_a_full_disk_at_a_checkpoint_is_one_line(tiny, alan, small_disk, listing):
     """The second checkpoint does not fit beside the first, which is kept; with more room the run goes on."""
     disk = small_disk(3)
     small = {"network.depth": 1, "network.dim": 96, "outputs": 64, "hidden": 64, "bottleneck": 16}
@@ -581,7 +581,7 @@ def test_no_space_for_a_checkpoint(tiny, alan, small_disk, listing):
     assert torch.load(disk / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
 
 
-def test_no_space_for_a_run_at_all(tiny, alan, small_disk, listing):
+def test_a_full_disk_at_the_start_of_a_run_is_one_line(tiny, alan, small_disk, listing):
     disk = small_disk(3)
     fill(disk, 0)
     error = check_full(alan(*fit("raptor", tiny), "--out", disk / "run"))
@@ -591,7 +591,7 @@ def test_no_space_for_a_run_at_all(tiny, alan, small_disk, listing):
 
 
 @pytest.mark.parametrize("leave", [0, 20_000, 40_960])
-def test_no_space_for_a_cache(leave, tiny, alan, small_disk, listing):
+def test_a_full_disk_during_cache_is_one_line(leave, tiny, alan, small_disk, listing):
     disk = small_disk(3)
     fill(disk, leave)
     error = check_full(alan(*cache(tiny), "--out", disk / "cache.h5"))
@@ -600,7 +600,7 @@ def test_no_space_for_a_cache(leave, tiny, alan, small_disk, listing):
 
 
 @pytest.mark.parametrize("leave", [0, 60_000, 200_000])
-def test_no_space_for_an_evaluation(leave, tiny, alan, small_disk, listing):
+def test_a_full_disk_during_evaluate_is_one_line(leave, tiny, alan, small_disk, listing):
     """No room at all, for the parcel maps, and for the results but not the report."""
     disk = small_disk(3)
     fill(disk, leave)
@@ -614,7 +614,7 @@ def test_no_space_for_an_evaluation(leave, tiny, alan, small_disk, listing):
     assert (disk / "run" / "report.html").is_file()
 
 
-def test_no_space_for_a_report(tiny, alan, small_disk, listing):
+def test_a_full_disk_during_report_is_one_line(tiny, alan, small_disk, listing):
     disk = small_disk(3)
     assert alan(*views(tiny, pixels=False, random_vit=False), "--out", disk / "run").code == 0
     before = (disk / "run" / "report.html").read_bytes()
@@ -625,7 +625,7 @@ def test_no_space_for_a_report(tiny, alan, small_disk, listing):
     assert not [name for name in listing(disk) if name.endswith(".part")]
 
 
-def test_no_space_for_an_archive(alan, small_disk):
+def test_a_full_disk_during_simulate_is_one_line(alan, small_disk):
     disk = small_disk(1)
     fill(disk, 200_000)
     error = check_full(alan("simulate", "--root", disk / "archive", "--n_patients", 20))

@@ -91,7 +91,7 @@ def test_two_processes_equal_one_that_accumulates_two_batches(kind, command, one
 
 @pytest.mark.parametrize("processes", [2, 1])
 @pytest.mark.parametrize("kind", TRAININGS)
-def test_resumed_with_another_number_of_processes(kind, processes, command, one, tmp_path):
+def test_a_run_resumes_with_another_number_of_processes(kind, processes, command, one, tmp_path):
     """In the middle of an epoch, where the first run was ended."""
     ended = run(command(kind, processes, tmp_path / "first"), Plan(setup=lambda: end_after(BEFORE)))
     assert ended.code, ended.error
@@ -116,7 +116,7 @@ def end_after(step):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", TRAININGS)
-def test_torchrun(kind, command, one, tmp_path):
+def test_a_training_runs_under_torchrun(kind, command, one, tmp_path):
     words = command(kind, 2, tmp_path / "two", strategy="ddp")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "alan"]
     done = subprocess.run(

@@ -109,7 +109,7 @@ def stop():
     return at
 
 
-def test_an_uninterrupted_run_is_whole(straight):
+def test_an_uninterrupted_run_writes_every_file(straight):
     assert sorted(path.name for path in straight.iterdir()) == [
         "backbone.safetensors",
         "checkpoints",
@@ -123,7 +123,7 @@ def test_an_uninterrupted_run_is_whole(straight):
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 5])
-def test_interrupted_and_run_again(number, tiny, alan, stop, straight, tmp_path):  # noqa: PLR0917 (fixtures)
+def test_an_interrupted_run_resumes(number, tiny, alan, stop, straight, tmp_path):  # noqa: PLR0917 (fixtures)
     """Before the first step, before the first checkpoint, and between two."""
     args = ("fit", "--config", config(tmp_path / "c.yaml", tiny), "--out", tmp_path / "run")
     with stop(number):
@@ -149,7 +149,7 @@ def kill_in_the_fourth_batch():
     DINOModule.training_step = killed
 
 
-def test_killed_and_run_again(tiny, alan, straight, tmp_path):
+def test_a_killed_run_resumes(tiny, alan, straight, tmp_path):
     """SIGKILL in the fourth batch, after the checkpoint of the second step."""
     args = ["fit", "--config", str(config(tmp_path / "c.yaml", tiny)), "--out", str(tmp_path / "run")]
     died = harness.run(args, harness.Plan(setup=kill_in_the_fourth_batch))
@@ -173,14 +173,14 @@ def contents(folder):
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_finished_run_is_left_alone(used, alan):
+def test_a_finished_run_is_left_unchanged(used, alan):
     folder, args = used
     before = contents(folder)
     assert alan(*args).code == 0
     assert contents(folder) == before
 
 
-def test_another_configuration_is_refused_and_overwrite_begins_anew(used, tiny, alan):
+def test_another_configuration_is_refused_unless_overwritten(used, tiny, alan):
     folder, args = used
     before = contents(folder)
     config(args[2], tiny, seed=1)
@@ -225,7 +225,7 @@ def test_a_foreign_folder_is_refused(tiny, alan, listing, tmp_path):
     assert listing(folder) == ["thesis.tex"]
 
 
-def test_a_truncated_checkpoint_is_one_line(used, alan):
+def test_a_truncated_checkpoint_is_refused_in_one_line(used, alan):
     folder, args = used
     last = folder / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[: last.stat().st_size // 2])
@@ -291,7 +291,7 @@ def chain(tiny, tmp_path_factory):
     return folder
 
 
-def test_the_cache_holds_what_the_models_give(chain):
+def test_the_cache_contains_the_outputs_of_the_models(chain):
     store = FrameStore(chain / "camus.h5")
     backbone = load_backbone(chain / "dino" / "backbone.safetensors")
     model = load_parcels(chain / "raptor" / "parcels.safetensors")
@@ -303,7 +303,7 @@ def test_the_cache_holds_what_the_models_give(chain):
     assert len(cache) == len(store)
 
 
-def test_results_hold_every_structure_rule_and_baseline(chain):
+def test_results_contain_every_structure_rule_and_baseline(chain):
     results = json.loads((chain / "report" / "results.json").read_text(encoding="utf-8"))
     part = results["segmentation"]
     rows = {(row["method"], row["rule"], row["structure"], row["phase"]) for row in part["rows"]}
@@ -342,7 +342,7 @@ def test_no_patient_is_in_two_splits(chain):
     assert results["segmentation"]["train_patients"] == len(splits["train"])
 
 
-def test_the_report_is_one_page_with_everything(chain):
+def test_the_report_is_one_self_contained_page(chain):
     page = (chain / "report" / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"<script|<link|src=\"(?!data:)|url\((?!data:)", page)
     assert "<title>Tiny &amp; honest</title>" in page
@@ -355,7 +355,7 @@ def test_the_report_is_one_page_with_everything(chain):
     assert page.count("data:image/png;base64,") == len(figures)
 
 
-def test_evaluated_again_nothing_is_measured_again(chain, alan):
+def test_a_repeated_evaluation_measures_nothing(chain, alan):
     before = contents(chain / "report")
     assert alan("evaluate", "--config", chain / "evaluate.yaml").code == 0
     after = contents(chain / "report")

@@ -12,7 +12,7 @@ from alan.runs import plain
 from alan.supervised.settings import TrainingSettings
 
 
-def test_an_entry_becomes_a_method_of_its_class():
+def test_an_entry_builds_a_method_of_its_class():
     rule = read_method({"name": "greedy", "kind": "rule", "rule": "greedy", "parcels": "p", "per_phase": True})
     assert rule == RuleMethod("greedy", parcels="p", rule="greedy", per_phase=True)
     decoder = read_method({"name": "d", "kind": "decoder", "backbone": "b", "decoder": {"steps": 7}})
@@ -51,7 +51,7 @@ def test_the_configuration_of_a_run_can_be_read_again():
         ({}, "has no kind: give one of rule, linear"),
     ],
 )
-def test_a_wrong_entry_is_one_line(entry, message):
+def test_a_wrong_entry_is_refused_in_one_line(entry, message):
     with pytest.raises(ConfigError, match=message):
         read_method({"name": "m", **entry})
 

@@ -70,7 +70,7 @@ def start_too_many_threads():
         (start_too_many_threads, r"output: .*; raise the limit of processes \(ulimit -u\), or use fewer workers"),
     ],
 )
-def test_a_limit_of_the_system_is_one_line(fail, words):
+def test_a_system_limit_is_reported_in_one_line(fail, words):
     with pytest.raises((RuntimeError, MemoryError, BrokenProcessPool)) as caught:
         fail()
     line = in_one_line(caught.value)
@@ -78,7 +78,7 @@ def test_a_limit_of_the_system_is_one_line(fail, words):
     assert re.search(words, line), line
 
 
-def test_an_error_for_which_there_was_no_memory_is_one_line():
+def test_a_lack_of_memory_is_reported_in_one_line():
     for text in ("error return without exception set", "<method> returned NULL without setting an exception"):
         assert in_one_line(SystemError(text)).startswith("out of memory (")
     assert in_one_line(SystemError("bad argument to internal function")) is None
@@ -115,7 +115,7 @@ def test_an_error_of_the_file_system_names_the_file():
         ("KeyError: 'lv'", None),
     ],
 )
-def test_an_error_of_another_process_is_its_last_line(last, line):
+def test_an_error_of_another_process_is_reported_by_its_last_line(last, line):
     text = (
         f"\n\n-- Process 1 terminated with the following error:\nTraceback (most recent call last):\n  x\n{last}\n"
     )
@@ -123,17 +123,17 @@ def test_an_error_of_another_process_is_its_last_line(last, line):
     assert found is None if line is None else found.startswith(line)
 
 
-def test_an_error_of_the_package_is_its_own_line():
+def test_a_package_error_is_reported_by_its_message():
     assert in_one_line(DataError("a.h5: no such file")) == "a.h5: no such file"
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("shapes differ"), KeyError("lv"), OSError(errno.EBADF, "Bad file")]
 )
-def test_an_error_of_the_program_is_none(error):
+def test_a_programming_error_keeps_its_traceback(error):
     assert in_one_line(error) is None
 
 
-def test_no_library_is_imported_for_an_error():
+def test_reporting_an_error_imports_no_library():
     code = "import sys, alan.cli.failures; sys.exit(any(name in sys.modules for name in ('torch', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

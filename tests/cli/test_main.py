@@ -36,13 +36,13 @@ def test_help_names_every_verb(capsys):
         assert re.search(rf"^  {code} ", out, re.MULTILINE)
 
 
-def test_version(capsys):
+def test_version_is_printed(capsys):
     code, out, _ = run(capsys, "--version")
     assert code == 0
     assert out.startswith("alan ")
 
 
-def test_an_unsupported_system_is_named(capsys, monkeypatch):
+def test_an_unsupported_system_is_refused(capsys, monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     assert run(capsys, "doctor") == (
         2,
@@ -51,7 +51,7 @@ def test_an_unsupported_system_is_named(capsys, monkeypatch):
     )
 
 
-def test_unknown_verb_offers_the_nearest(capsys):
+def test_an_unknown_verb_offers_the_nearest(capsys):
     code, _, err = run(capsys, "evalute")
     assert code == 2
     assert "did you mean 'evaluate'?" in err
@@ -77,14 +77,14 @@ def test_the_help_of_a_training_names_the_public_classes(verb, capsys):
         assert re.search(rf"^ +{name},?$", out, re.MULTILINE)
 
 
-def test_misspelt_option_offers_the_nearest(capsys, tmp_path):
+def test_a_misspelt_option_offers_the_nearest(capsys, tmp_path):
     code, _, err = run(capsys, "prepare", "--kind", "camus", "--roott", str(tmp_path), "--out", "x.h5")
     assert code == 2
     assert "did you mean 'root'?" in err
     assert err.count("\n") == 1
 
 
-def test_misspelt_option_below_another_offers_the_nearest_in_plain_words(capsys, tmp_path):
+def test_a_misspelt_nested_option_offers_the_nearest(capsys, tmp_path):
     args = ["evaluate", "--out", str(tmp_path / "run"), "--segmentation.store", "s.h5"]
     code, _, err = run(capsys, *args, "--segmentation.per_phse", "true")
     assert code == 2
@@ -106,11 +106,11 @@ def test_misspelt_option_below_another_offers_the_nearest_in_plain_words(capsys,
         ("prepare", "--out r camus", ["--out", "r", "camus"]),
     ],
 )
-def test_files_stand_before_or_after_the_options(verb, given, expected):
+def test_files_are_accepted_before_or_after_the_options(verb, given, expected):
     assert cli.name_files(verb, given.split()) == expected
 
 
-def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
+def test_a_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(
         "model:\n  class_path: alan.backbone.DINOModule\n  init_args: {freeze_last_layer_epoch: 1}\n"
@@ -144,14 +144,14 @@ def test_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
         (["prepare", "--kind", "camus"], "missing: root, out (--help lists the options)"),
     ],
 )
-def test_a_value_of_the_wrong_type_is_answered_in_words(capsys, given, words):
+def test_a_value_of_the_wrong_type_is_explained(capsys, given, words):
     code, _, err = run(capsys, *given)
     assert code == 2
     assert err.startswith(f"alan: error: {words}")
     assert err.count("\n") == 1
 
 
-def test_a_config_that_is_no_yaml_is_named(capsys, tmp_path):
+def test_a_config_that_is_not_yaml_is_refused_by_name(capsys, tmp_path):
     (tmp_path / "notes.md").write_text("# Notes\n\n**bold**\n", encoding="utf-8")
     code, _, err = run(capsys, "prepare", "--config", str(tmp_path / "notes.md"))
     assert code == 2
@@ -159,13 +159,13 @@ def test_a_config_that_is_no_yaml_is_named(capsys, tmp_path):
     assert err.count("\n") == 1
 
 
-def test_a_report_of_no_run_names_what_writes_one(capsys, tmp_path):
+def test_a_report_without_a_run_names_the_verbs_that_write_runs(capsys, tmp_path):
     code, _, err = run(capsys, "report", "--run", str(tmp_path))
     assert code == 2
     assert "results.json: no such file; a report needs the finished run of alan evaluate" in err
 
 
-def test_a_report_removes_what_a_killed_one_left_and_leaves_a_run_in_progress_alone(capsys, tmp_path, monkeypatch):
+def test_a_report_removes_leftovers_but_not_files_of_a_run_in_progress(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("alan.report.html.write_report", lambda folder: Path(folder, "report.html").touch())
     (tmp_path / "results.json").write_text('{"schema": "alan-evaluation/1"}', encoding="utf-8")
     (tmp_path / ".report.html.7.part").touch()
@@ -179,14 +179,14 @@ def test_a_report_removes_what_a_killed_one_left_and_leaves_a_run_in_progress_al
     assert run(capsys, "report", "--run", str(tmp_path))[0] == 2
 
 
-def test_missing_config_file(capsys, tmp_path):
+def test_a_missing_config_file_is_refused(capsys, tmp_path):
     code, _, err = run(capsys, "fit", "--config", str(tmp_path / "none.yaml"))
     assert code == 2
     assert "none.yaml" in err
     assert err.count("\n") == 1
 
 
-def test_missing_root(capsys, tmp_path):
+def test_a_missing_root_is_refused(capsys, tmp_path):
     root = tmp_path / "nowhere"
     code, _, err = run(capsys, "prepare", "--kind", "camus", "--root", str(root), "--out", str(tmp_path / "x.h5"))
     assert code == 2
@@ -194,13 +194,13 @@ def test_missing_root(capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_kind_offers_the_nearest(capsys, tmp_path):
+def test_an_unknown_kind_offers_the_nearest(capsys, tmp_path):
     code, _, err = run(capsys, "prepare", "--kind", "camsu", "--root", str(tmp_path), "--out", "x.h5")
     assert code == 2
     assert "camus" in err
 
 
-def test_full_disk_is_one_line(capsys, monkeypatch):
+def test_a_full_disk_is_reported_in_one_line(capsys, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device", "out.h5")
 
@@ -218,7 +218,7 @@ def test_full_disk_is_one_line(capsys, monkeypatch):
         ("demo", ["--patients=3", "--out"]),
     ],
 )
-def test_a_place_below_a_file_is_one_line(capsys, tmp_path, verb, options):
+def test_an_output_below_a_file_is_refused_in_one_line(capsys, tmp_path, verb, options):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     code, _, err = run(capsys, verb, *options, str(tmp_path / "file" / "below"))
     assert code == 2
@@ -227,7 +227,7 @@ def test_a_place_below_a_file_is_one_line(capsys, tmp_path, verb, options):
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EISDIR])
-def test_a_place_that_cannot_be_written_is_one_line(capsys, monkeypatch, number):
+def test_a_read_only_output_is_refused_in_one_line(capsys, monkeypatch, number):
     def refused(_):
         raise OSError(number, os.strerror(number), "there/out.h5")
 
@@ -238,7 +238,7 @@ def test_a_place_that_cannot_be_written_is_one_line(capsys, monkeypatch, number)
     assert err.count("\n") == 1
 
 
-def test_the_verbs_that_read_and_write_archives_wait_for_no_training_library():
+def test_archive_verbs_import_no_training_library():
     modules = {module for verb, (module, _, _) in cli.VERBS.items() if verb in {"frames", "prepare", "report"}}
     heavy = {"torch", "lightning", "timm", "torchvision", "sklearn", "skimage", "matplotlib"}
     assert modules == {"alan.data.extract", "alan.cli.prepare", "alan.cli.report"}
@@ -247,12 +247,12 @@ def test_the_verbs_that_read_and_write_archives_wait_for_no_training_library():
     assert done.stdout.split() == []
 
 
-def test_the_simulator_waits_for_no_training_library():
+def test_the_simulator_imports_no_training_library():
     code = "import sys, alan.cli.parsing, alan.data.simulator.archive; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_other_os_errors_are_not_hidden(monkeypatch):
+def test_other_os_errors_are_raised(monkeypatch):
     def broken(_):
         raise OSError(errno.EBADF, "I/O error")
 
@@ -261,7 +261,7 @@ def test_other_os_errors_are_not_hidden(monkeypatch):
         cli.main(["demo"])
 
 
-def test_an_error_of_the_package_is_folded_into_one_line(capsys, monkeypatch):
+def test_a_package_error_is_reported_in_one_line(capsys, monkeypatch):
     def fails(_):
         raise AlanError("first\nsecond")
 
@@ -270,7 +270,7 @@ def test_an_error_of_the_package_is_folded_into_one_line(capsys, monkeypatch):
     assert (code, err) == (2, "alan: error: first second\n")
 
 
-def test_skipped_input_is_exit_code_1(capsys, monkeypatch):
+def test_skipped_input_gives_exit_code_1(capsys, monkeypatch):
     def skips(_):
         raise SkippedError("skipped 1 of 2 files")
 
@@ -279,7 +279,7 @@ def test_skipped_input_is_exit_code_1(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_is_one_line_and_its_exit_code(capsys, monkeypatch, number, code):
+def test_a_signal_gives_one_line_and_its_exit_code(capsys, monkeypatch, number, code):
     before = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
     outer = signal.signal(number, before)  # a job of nohup ignores SIGHUP
     try:
@@ -293,7 +293,7 @@ def test_a_signal_is_one_line_and_its_exit_code(capsys, monkeypatch, number, cod
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_library_that_exits_on_a_signal_does_not_hide_it(capsys, monkeypatch, number, code):
+def test_a_library_that_exits_on_a_signal_does_not_hide_the_signal(capsys, monkeypatch, number, code):
     """As Lightning does: with code 1 after Ctrl-C, with none after SIGTERM."""
 
     def exits(_):
@@ -307,7 +307,7 @@ def test_a_library_that_exits_on_a_signal_does_not_hide_it(capsys, monkeypatch, 
 
 
 @pytest.mark.parametrize("error", [KeyError("thread"), RuntimeError("DataLoader worker (pid 7) is killed")])
-def test_an_error_after_a_signal_is_the_interruption(capsys, monkeypatch, error):
+def test_an_error_after_a_signal_counts_as_the_interruption(capsys, monkeypatch, error):
     """As of a library whose work was interrupted, or whose worker processes got the signal too."""
 
     def fails(_):
@@ -321,7 +321,7 @@ def test_an_error_after_a_signal_is_the_interruption(capsys, monkeypatch, error)
     assert "alan: interrupted (SIGINT)" in err
 
 
-def test_a_full_disk_after_a_signal_is_said(capsys, monkeypatch):
+def test_a_full_disk_after_a_signal_is_reported(capsys, monkeypatch):
     def fails(_):
         with contextlib.suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -331,7 +331,7 @@ def test_a_full_disk_after_a_signal_is_said(capsys, monkeypatch):
     assert run(capsys, "demo") == (2, "", "alan: error: last.ckpt: no space left on disk; free some, run again\n")
 
 
-def test_a_signal_that_is_ignored_stays_ignored(capsys, monkeypatch):
+def test_an_ignored_signal_stays_ignored(capsys, monkeypatch):
     """As for a job in the background of a script."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -341,7 +341,7 @@ def test_a_signal_that_is_ignored_stays_ignored(capsys, monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_forked_worker_ends_at_a_signal_without_a_word(capfd, monkeypatch):
+def test_a_forked_worker_ends_silently_at_a_signal(capfd, monkeypatch):
     def forks(_):
         child = os.fork()
         if not child:
@@ -354,7 +354,7 @@ def test_a_forked_worker_ends_at_a_signal_without_a_word(capfd, monkeypatch):
     assert capfd.readouterr().err == ""
 
 
-def test_the_log_file_holds_all_messages_with_the_time(capsys, monkeypatch, tmp_path):
+def test_the_log_file_contains_all_messages_with_the_time(capsys, monkeypatch, tmp_path):
     def works(_):
         cli.logging.getLogger("alan.somewhere").info("half of it is done")
         warnings.warn("a file was skipped", AlanWarning, stacklevel=1)
@@ -378,7 +378,7 @@ def test_the_log_file_holds_all_messages_with_the_time(capsys, monkeypatch, tmp_
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", lines[0])
 
 
-def test_an_unexpected_error_is_in_the_log_file(monkeypatch, tmp_path):
+def test_the_log_file_contains_an_unexpected_error(monkeypatch, tmp_path):
     def breaks(_):
         raise ZeroDivisionError("by zero")
 
@@ -389,24 +389,24 @@ def test_an_unexpected_error_is_in_the_log_file(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("args", [["--log-file"], ["--log-file="], ["--log-file", "--quiet"]])
-def test_a_log_file_without_a_name(capsys, args):
+def test_a_log_file_without_a_name_is_refused(capsys, args):
     assert run(capsys, "demo", *args) == (2, "", "alan: error: --log-file needs a file: give --log-file FILE\n")
 
 
-def test_a_log_file_on_a_full_disk_is_two_lines(capsys):
+def test_a_log_file_on_a_full_disk_is_reported(capsys):
     code, _, err = run(capsys, "prepare", "--log-file", "/dev/full")
     assert code == 2
     assert "Traceback" not in err
     assert err.splitlines()[-1] == "alan: error: output: no space left on disk; free some, run again"
 
 
-def test_a_log_file_that_cannot_be_written(capsys, tmp_path):
+def test_an_unwritable_log_file_is_refused(capsys, tmp_path):
     code, _, err = run(capsys, "configs", "--log-file", str(tmp_path))
     assert (code, err.count("\n")) == (2, 1)
     assert f"{tmp_path}: is a directory" in err
 
 
-def test_quiet_switches_progress_bars_off_for_this_verb_only(capsys, monkeypatch):
+def test_quiet_hides_progress_bars_of_one_call_only(capsys, monkeypatch):
     seen = []
     monkeypatch.setattr(cli, "_run", lambda args: seen.append((quiet(), args)))
     for args in (["demo"], ["demo", "--quiet", "--fast=true"], ["demo"]):
@@ -426,7 +426,7 @@ def test_a_line_is_not_appended_to_a_progress_bar(capsys, monkeypatch):
     assert any("1/2" in line for line in lines)
 
 
-def test_quiet_hides_the_bar_of_a_store(capsys, tiny, tmp_path):
+def test_quiet_hides_the_progress_bar_of_prepare(capsys, tiny, tmp_path):
     args = ["prepare", "--kind=camus", "--root", tiny.archive("camus"), "--size=32", "--workers=0"]
     assert run(capsys, *args, "--out", str(tmp_path / "a.h5"), "--quiet") == (0, "", "")
     assert "sample/s]" in run(capsys, *args, "--out", str(tmp_path / "b.h5"))[2]
@@ -442,7 +442,7 @@ def test_quiet_hides_the_bar_of_a_store(capsys, tiny, tmp_path):
         ("/home/me/script.py", AlanWarning, True),
     ],
 )
-def test_warnings_about_the_users_files_are_shown(capsys, monkeypatch, filename, category, shown):
+def test_warnings_about_input_files_are_shown(capsys, monkeypatch, filename, category, shown):
     def warns(_):
         warnings.warn_explicit("odd", category, filename, 1)
 
@@ -465,7 +465,7 @@ def test_configs_lists_every_configuration_with_its_first_line(capsys):
     assert "active: alan active run --config NAME" in lines
 
 
-def test_doctor_names_versions_hardware_files_and_extras(capsys):
+def test_doctor_lists_versions_hardware_files_and_extras(capsys):
     code, out, _ = run(capsys, "doctor")
     assert code == 0
     assert re.search(r"^  python +\d+\.\d+", out, re.MULTILINE)
@@ -493,7 +493,7 @@ class Extras(dict):
     get_all = dict.get
 
 
-def test_an_installed_configuration_is_found_by_name(capsys, tmp_path):
+def test_installed_configurations_are_found_by_name(capsys, tmp_path):
     args = ["--root", str(tmp_path / "nowhere"), "--out", str(tmp_path / "x.h5")]
     for given in (["--config", "prepare/camus_a4c"], ["--config=configs/prepare/camus_a4c.yaml"]):
         code, _, err = run(capsys, "prepare", *given, *args)
@@ -518,7 +518,7 @@ def test_a_misspelt_configuration_offers_the_nearest(capsys):
         ),
     ],
 )
-def test_a_training_without_its_data_is_refused_before_anything_is_imported(config, options, words):
+def test_a_training_without_data_is_refused_before_libraries_are_imported(config, options, words):
     code = f"""
 import sys
 from alan.cli.main import main
@@ -530,7 +530,7 @@ sys.exit(9 if "torch" in sys.modules else code)
     assert done.stderr == f"alan: error: a.h5: no such {words}\n"
 
 
-def test_a_config_whose_aliases_stand_for_too_much_is_refused(capsys, tmp_path):
+def test_a_config_of_exploding_aliases_is_refused(capsys, tmp_path):
     names = [f"a{n}" for n in range(12)]
     lines = [f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in pairwise(names)]
     for text in ("\n".join([f"{names[0]}: &{names[0]} [x]", *lines]), "a: &a [*a]", "[" * 5000):
@@ -541,7 +541,7 @@ def test_a_config_whose_aliases_stand_for_too_much_is_refused(capsys, tmp_path):
             assert "a.yaml: its aliases or nested values stand for more than 100000 values" in err
 
 
-def test_closed_streams(tmp_path):
+def test_closed_output_streams_are_tolerated(tmp_path):
     script = (
         f"exec {sys.executable} -m alan prepare --kind camus --root nowhere --out a.h5 --log-file log <&- >&- 2>&-"
     )
@@ -550,7 +550,7 @@ def test_closed_streams(tmp_path):
     assert "alan: error: nowhere: no such folder" in (tmp_path / "log").read_text()
 
 
-def test_python_dash_m():
+def test_python_dash_m_alan_runs_a_verb():
     done = subprocess.run([sys.executable, "-m", "alan", "--version"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith("alan ")

@@ -19,7 +19,7 @@ def args(tiny):
     return ["name", "--parcels", tiny.parcels(), "--store", tiny.store("camus"), "--views", "[A4C]"]
 
 
-def test_priors_equal_counts_by_hand(tiny, alan, args, tmp_path, listing):
+def test_priors_match_hand_counted_pixels(tiny, alan, args, tmp_path, listing):
     out = tmp_path / "named"
     args += ["--structures", "[lv, la]", "--share_above", 0.05]
     ran = alan(*args, "--out", out)
@@ -64,7 +64,7 @@ def test_priors_equal_counts_by_hand(tiny, alan, args, tmp_path, listing):
     assert yaml.safe_load((out / "config.yaml").read_text())["postprocessing"]["contour"] is True
 
 
-def test_each_phase_gets_a_white_box_of_its_own_frames(tiny, alan, args, tmp_path, listing):
+def test_each_phase_gets_a_white_box_from_its_own_frames(tiny, alan, args, tmp_path, listing):
     out = tmp_path / "named"
     args += ["--structures", "[lv]", "--share_above", 0.05]
     ran = alan(*args, "--phases", "[ED, ES]", "--out", out)
@@ -87,7 +87,7 @@ def test_each_phase_gets_a_white_box_of_its_own_frames(tiny, alan, args, tmp_pat
     assert "nothing to do" in alan(*args, "--phases", "[ED, ES]", "--out", out).err
 
 
-def test_lists_of_equal_area_have_a_bound_of_their_own(tiny, alan, args, tmp_path):
+def test_lists_of_equal_area_are_bounded_separately(tiny, alan, args, tmp_path):
     args += ["--structures", "[lv]", "--phases", "[ED, ES]", "--share_above", "area"]
     ran = alan(*args, "--out", tmp_path / "named")
     assert ran.code == 0, ran.err
@@ -117,7 +117,7 @@ def test_human_labels_update_the_white_boxes_and_are_recorded(tiny, alan, args, 
     assert not np.allclose(*found.values())
 
 
-def test_invalid_input_is_refused_and_leaves_nothing(alan, args, tmp_path):
+def test_invalid_input_is_refused_and_leaves_no_files(alan, args, tmp_path):
     out = tmp_path / "named"
     for wrong, message in (
         (["--structures", "[lv, rv]"], "no masks of 'rv'"),

@@ -9,7 +9,7 @@ from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import load_parcels
 
 
-def test_a_run_equals_the_function_and_is_not_repeated(tiny, alan, tmp_path, listing):
+def test_a_run_equals_the_function_and_is_computed_once(tiny, alan, tmp_path, listing):
     store, out = FrameStore(tiny.store("camus")), tmp_path / "run"
     args = ["--store", store.path, "--backbone", tiny.backbone(), "--out", out, "--n_parcels", 8]
     args += ["--spherical", "true", "--refine.radius", 3, "--seed", 1]
@@ -38,7 +38,7 @@ def test_a_run_equals_the_function_and_is_not_repeated(tiny, alan, tmp_path, lis
     assert load_parcels(out / "parcels.safetensors").n_parcels == 9
 
 
-def test_invalid_input_is_refused_and_leaves_nothing(tiny, alan, tmp_path):
+def test_invalid_input_is_refused_and_leaves_no_files(tiny, alan, tmp_path):
     out = tmp_path / "run"
     args = ["--store", tiny.store("camus"), "--backbone", tiny.backbone(), "--out", out]
     for wrong, message in (

@@ -104,12 +104,12 @@ def recorded():
 
 @pytest.mark.parametrize("place", range(len(CASES)), ids=[" ".join(args) for args in CASES])
 @pytest.mark.parametrize("source", ["recorded", "installed"])
-def test_a_message_in_plain_words(source, place):
+def test_parser_messages_are_plain(source, place):
     message = (recorded()["messages"] if source == "recorded" else messages())[place]
     assert one_line(message, ["Square"]) == list(CASES.values())[place]
 
 
-def test_the_allowed_versions_are_those_whose_messages_are_tested():
+def test_allowed_versions_of_jsonargparse_are_tested():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     (required,) = [
         one for one in tomllib.loads(text)["project"]["dependencies"] if one.startswith("jsonargparse[")
@@ -147,7 +147,7 @@ def test_a_misspelt_option_offers_the_nearest(args, words):
         ("kind: a\nsize: big\n", "size is big: give a whole number"),
     ],
 )
-def test_a_mistake_in_a_configuration(text, words, tmp_path):
+def test_mistakes_in_a_configuration_are_explained(text, words, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as error:
@@ -156,7 +156,7 @@ def test_a_mistake_in_a_configuration(text, words, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_an_error_of_the_package_is_not_wrapped():
+def test_a_package_error_is_not_wrapped():
     class Refusing:
         def __init__(self, size: int = 0) -> None:
             raise ConfigError(f"size is {size}: give 1")

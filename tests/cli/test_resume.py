@@ -84,7 +84,7 @@ def check_restart(args, out, expected):
     ]
 
 
-def test_the_best_validation_is_not_the_last(straight):
+def test_the_best_validation_is_exported(straight):
     """So that a forgotten best score would show."""
     lines = [json.loads(line) for line in straight[1][0]["metrics.jsonl"].splitlines()]
     scores = [line["val_dice"] for line in lines if "val_dice" in line]
@@ -97,7 +97,7 @@ def test_the_best_validation_is_not_the_last(straight):
 @pytest.mark.parametrize(
     ("every", "step"), [(1, 9), (3, 6), *(pytest.param(every, 1, marks=pytest.mark.faults) for every in (1, 3))]
 )
-def test_killed_at_a_rename(command, straight, every, step, tmp_path):
+def test_a_run_killed_at_a_rename_resumes(command, straight, every, step, tmp_path):
     """Before or after every few renames; before and after each in the campaign."""
     expected, events = straight[every]
     sides = (False, True) if step == 1 else (False,)
@@ -110,7 +110,7 @@ def test_killed_at_a_rename(command, straight, every, step, tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("batch", [0, 3, *(pytest.param(n, marks=pytest.mark.faults) for n in (1, 2, 6))])
-def test_a_signal_saves_the_step(command, straight, number, code, batch, tmp_path):  # noqa: PLR0917 (fixtures)
+def test_a_signal_saves_the_current_step(command, straight, number, code, batch, tmp_path):  # noqa: PLR0917 (fixtures)
     """In the first batch, before a validation, at the end of an epoch, and in the next; no checkpoint is due."""
     ended = run(command(tmp_path / "run", 100), Plan(setup=lambda: signal_in(batch, number)))
     assert ended.code == code
@@ -136,13 +136,13 @@ def signal_in(batch, number):
     SegmentationModule.training_step = training_step
 
 
-def test_a_signal_in_the_last_step_completes_nothing_twice(command, straight, tmp_path):
+def test_a_signal_in_the_last_step_repeats_nothing(command, straight, tmp_path):
     args = command(tmp_path / "run")
     assert run(args, Plan(setup=lambda: signal_in(11, signal.SIGTERM))).code == 143
     check_restart(args, tmp_path / "run", straight[1][0])
 
 
-def test_two_at_once(command, straight, tmp_path):
+def test_a_second_process_is_refused(command, straight, tmp_path):
     """The second is refused in one line that names the first, which is not disturbed."""
     out, ended = tmp_path / "run", []
 
@@ -163,7 +163,7 @@ def test_two_at_once(command, straight, tmp_path):
     assert differences(straight[1][0], contents(out, IGNORED)) == []
 
 
-def test_the_metrics_file_is_kept_beside_the_loggers_of_the_user(command, tmp_path):
+def test_metrics_are_written_beside_other_loggers(command, tmp_path):
     logger = {
         "class_path": "lightning.pytorch.loggers.CSVLogger",
         "init_args": {"save_dir": str(tmp_path / "csv")},
@@ -180,7 +180,7 @@ def test_the_metrics_file_is_kept_beside_the_loggers_of_the_user(command, tmp_pa
     assert len(list((tmp_path / "csv").rglob("metrics.csv"))) == 3
 
 
-def test_a_trial_of_one_batch_leaves_the_run_folder_alone(command, tmp_path):
+def test_fast_dev_run_writes_no_run_folder(command, tmp_path):
     out = tmp_path / "run"
     ended = run([*command(out), "--trainer.fast_dev_run", "true"])
     assert ended.code == 0, ended.error
@@ -198,7 +198,7 @@ def test_a_training_without_a_step_is_refused(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_callback_that_does_not_fit_the_run_is_one_line(command, tmp_path):
+def test_an_unsuitable_callback_is_refused_in_one_line(command, tmp_path):
     callback = {"class_path": "EarlyStopping", "init_args": {"monitor": "val_dise"}}
     ended = run([*command(tmp_path / "run"), "--trainer.callbacks", json.dumps([callback])])
     assert ended.code == 2
@@ -208,7 +208,7 @@ def test_a_callback_that_does_not_fit_the_run_is_one_line(command, tmp_path):
     assert "Traceback" not in ended.error
 
 
-def test_modules_by_their_bare_names_are_recorded_by_their_public_paths(command, tiny, tmp_path):
+def test_bare_class_names_are_recorded_as_public_paths(command, tiny, tmp_path):
     args = [
         *("fit", "--model", "SegmentationModule", "--model.structures=[lv]", "--model.losses={dice: 1}"),
         *(f"--model.network={json.dumps(NETWORK)}", "--model.augmentation=none"),
@@ -228,7 +228,7 @@ def test_modules_by_their_bare_names_are_recorded_by_their_public_paths(command,
     assert contents(tmp_path / "run") == before
 
 
-def test_the_seed_of_the_run_is_that_of_model_and_data(command, straight, tmp_path):
+def test_the_seed_of_a_run_reaches_model_and_data(command, straight, tmp_path):
     networks = []
     for n, (options, seeds) in enumerate(
         (

@@ -60,7 +60,7 @@ def label_of(path):
         return np.array(image)
 
 
-def test_a_folder_of_pictures(alan, models, pictures, tmp_path, listing):
+def test_a_folder_of_pictures_is_segmented(alan, models, pictures, tmp_path, listing):
     out = tmp_path / "run"
     args = ["segment", "--input", pictures, *models, "--out", out, "--spacing", "[0.5, 0.4]"]
     ran = alan(*args, "--batch_size", 2)
@@ -135,7 +135,7 @@ def test_a_killed_run_is_resumed(alan, models, pictures, tmp_path, monkeypatch):
     assert not (part / "segments.part.csv").exists()
 
 
-def test_a_store_gives_sizes_and_spacing(tiny, alan, models, tmp_path):
+def test_a_store_is_segmented_with_sizes_and_spacing(tiny, alan, models, tmp_path):
     store, out = FrameStore(tiny.store("camus")), tmp_path / "run"
     args = ["segment", "--input", tiny.store("camus"), *models, "--split", "val", "--views", "[A4C]"]
     ran = alan(*args, "--frames", "annotated", "--sheet", 0, "--out", out)
@@ -156,7 +156,7 @@ def network(folder):
     return path
 
 
-def test_a_network_in_place_of_white_boxes(alan, pictures, tmp_path):
+def test_a_network_can_replace_white_boxes(alan, pictures, tmp_path):
     path, out = network(tmp_path), tmp_path / "run"
     args = ["segment", "--input", pictures, "--network", path, "--out", out]
     assert alan(*args, "--keep_aspect", "true").code == 0
@@ -189,7 +189,7 @@ def test_a_damaged_picture_is_skipped_and_listed(alan, models, pictures, tmp_pat
     assert len(pd.read_csv(tmp_path / "strict" / "segments.csv")) == 4 * 2
 
 
-def test_a_picture_that_changed_is_segmented_again(alan, models, pictures, tmp_path):
+def test_a_changed_picture_is_segmented_again(alan, models, pictures, tmp_path):
     out = tmp_path / "run"
     args = ["segment", "--input", pictures, *models, "--out", out, "--sheet", 0]
     assert alan(*args).code == 0
@@ -204,7 +204,7 @@ def test_a_picture_that_changed_is_segmented_again(alan, models, pictures, tmp_p
     pd.testing.assert_frame_equal(after.drop("a"), before.drop("a"))
 
 
-def test_invalid_input_is_refused_and_leaves_nothing(tiny, alan, models, pictures, tmp_path):
+def test_invalid_input_is_refused_and_leaves_no_files(tiny, alan, models, pictures, tmp_path):
     out, empty = tmp_path / "run", tmp_path / "empty"
     empty.mkdir()
     for wrong, message in (

@@ -34,14 +34,14 @@ def start(*args):
 
 
 @pytest.mark.parametrize("verb", [*VERBS, *LIGHTNING])
-def test_the_help_of_a_verb_imports_nothing_heavy(verb):
+def test_help_imports_no_heavy_library(verb):
     code, shown, heavy = start(*verb.split(), "--help")
     assert code == 0
     assert f"alan {verb}" in shown
     assert heavy == []
 
 
-def test_the_script_sees_heavy_libraries():
+def test_heavy_imports_are_detected():
     assert "torch" in start("doctor")[2]
 
 
@@ -74,7 +74,7 @@ def test_the_script_sees_heavy_libraries():
         ("analyze . --reference nowhere.csv --out OUT", "nowhere.csv: no such file; check the spelling"),
     ],
 )
-def test_a_wrong_path_is_refused_before_anything_heavy_is_imported(args, words, tmp_path):
+def test_a_wrong_path_is_refused_before_heavy_libraries_are_imported(args, words, tmp_path):
     code, shown, heavy = start(*args.replace("OUT", str(tmp_path / "out")).split())
     assert code == 2, shown
     assert words in shown
@@ -101,7 +101,7 @@ assert "scipy.stats._stats_py" in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-def test_inputs_of_a_class_that_the_command_line_replaces_are_not_checked(tmp_path):
+def test_inputs_of_a_replaced_class_are_not_checked(tmp_path):
     config = tmp_path / "fit.yaml"
     config.write_text("{model: {init_args: {backbone: b.safetensors}}, data: {init_args: {stores: [a.h5]}}}")
     words = ["--config", str(config), "--data", "TokenSequenceDataModule", "--data.init_args.cache", "c.h5"]

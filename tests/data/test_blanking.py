@@ -37,7 +37,7 @@ def check(frames, sector):
     assert frames[:, sector].mean() > 10
 
 
-def test_stills_of_alan_frames(burnt, tmp_path):
+def test_extracted_stills_contain_no_burnt_in_text(burnt, tmp_path):
     folder, frames, sector = burnt
     with pytest.warns(AlanWarning, match="skipped 1 of 2"):
         extract_frames(str(folder), str(tmp_path / "out"), every=6, sector=True, workers=0)
@@ -51,7 +51,7 @@ def test_stills_of_alan_frames(burnt, tmp_path):
     assert "no ultrasound sector is found" in reason
 
 
-def test_stills_are_those_of_the_analysis(burnt, tmp_path):
+def test_extracted_stills_equal_those_of_the_analysis(burnt, tmp_path):
     folder, _, _ = burnt
     extract_frames(str(folder / "a.avi"), str(tmp_path / "out"), every=1, sector=True, workers=0)
     pictures = np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / "out" / "images").glob("*"))])
@@ -74,7 +74,7 @@ class Screens(EchoDataset):
         return Sample(self.records[index], self.loops[index])
 
 
-def test_a_store_of_alan_prepare(burnt, tmp_path):
+def test_a_frame_store_contains_no_burnt_in_text(burnt, tmp_path):
     _, frames, sector = burnt
     size = Preprocessing(240, keep_aspect=True)
     loops = {"a": frames, "none": np.zeros((3, 64, 64), np.uint8)}
@@ -92,7 +92,7 @@ def test_a_store_of_alan_prepare(burnt, tmp_path):
         prepare(Screens(tmp_path, loops), tmp_path / "a.h5", size, workers=0, progress=False)
 
 
-def test_frames_in_memory(burnt):
+def test_frames_in_memory_are_blanked(burnt):
     _, frames, sector = burnt
     check(blank_frames(frames), sector)
     found = find_blanking(frames)

@@ -55,7 +55,7 @@ def contents(out):
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
-def test_every_kind_of_cine_loop(root, frames):
+def test_every_kind_of_cine_loop_is_extracted(root, frames):
     video = read_cine(root / "p1" / "a4c.avi")
     assert (video.fps, video.spacing) == (25, None)
     assert np.array_equal(video.frames, frames)
@@ -65,7 +65,7 @@ def test_every_kind_of_cine_loop(root, frames):
     assert read_cine(root / "p2" / "1.2.840").frames.shape == (30, 240, 320)
 
 
-def test_stills_and_manifest(tmp_path, root, frames):
+def test_stills_are_listed_in_a_manifest(tmp_path, root, frames):
     extract_frames(str(root), str(tmp_path / "out"), every=3)
     table = rows(tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out" / "images").iterdir()) == sorted(
@@ -98,7 +98,7 @@ def test_stills_and_manifest(tmp_path, root, frames):
     }
 
 
-def test_the_folder_reader_continues_from_there(tmp_path, root):
+def test_the_folder_reader_reads_extracted_stills(tmp_path, root):
     extract_frames(str(root), str(tmp_path / "out"), every=5)
     stills = FrameFolder(tmp_path / "out", unlabelled=True)
     patients = [r.patient for r in stills.records]
@@ -113,13 +113,13 @@ def test_the_folder_reader_continues_from_there(tmp_path, root):
     assert stills.records[2].attributes == facts
 
 
-def test_stills_of_a_simulated_archive_are_called_simulated(tmp_path, tiny):
+def test_stills_of_a_simulated_archive_are_marked_simulated(tmp_path, tiny):
     extract_frames(str(Path(tiny.archive("echonet")) / "Videos"), str(tmp_path / "out"), every=9, workers=0)
     assert (tmp_path / "out" / "simulation.json").is_file()
     assert FrameFolder(tmp_path / "out", unlabelled=True).simulated
 
 
-def test_one_file(tmp_path, root):
+def test_a_single_file_is_extracted(tmp_path, root):
     extract_frames(str(root / "p1" / "a4c.avi"), str(tmp_path / "out"))
     assert [r["image"] for r in rows(tmp_path / "out")] == [f"a4c_{n:04d}.png" for n in range(1, 8)]
     assert {r["source"] for r in rows(tmp_path / "out")} == {"a4c.avi"}
@@ -135,7 +135,7 @@ def test_loops_that_cannot_be_decoded_are_listed(tmp_path, root):
     assert reason.startswith("cannot be decoded after 0 frames")
 
 
-def test_strict(tmp_path, root, capsys):
+def test_strict_fails_when_a_file_is_skipped(tmp_path, root, capsys):
     (root / "bad.mp4").write_bytes(b"no video")
     out = tmp_path / "out"
     assert main(["frames", "--root", str(root), "--out", str(out), "--every", "100", "--strict", "true"]) == 1
@@ -152,7 +152,7 @@ def test_links_to_missing_files_are_listed(tmp_path, root):
     assert "git annex get" in failures(tmp_path / "out")[0][1]
 
 
-def test_a_name_that_is_not_utf8_is_named(tmp_path, root, capsys):
+def test_a_name_that_is_not_utf8_is_listed(tmp_path, root, capsys):
     os.rename(root / "p1" / "a4c.avi", os.fsencode(root / "p1") + b"/caf\xe9.avi")  # noqa: PTH104
     args = ["frames", "--root", str(root), "--out", str(tmp_path / "out"), "--log-file", str(tmp_path / "log")]
     assert main(args) == 2
@@ -169,14 +169,14 @@ def test_a_damaged_animation_is_listed(tmp_path, root, frames):
     assert failures(tmp_path / "out")[0][0] == "a.gif"
 
 
-def test_label_maps_are_no_loops(tmp_path, root, archives, frames):
+def test_label_maps_are_not_extracted(tmp_path, root, archives, frames):
     archives.medical(root / "p1" / "a2c_gt.nii.gz", frames)
     with pytest.warns(AlanWarning, match="skipped 1 of 4 files"):
         extract_frames(str(root), str(tmp_path / "out"), every=100)
     assert failures(tmp_path / "out") == [("p1/a2c_gt.nii.gz", "a label map according to its name, not a loop")]
 
 
-def test_nothing_is_left_when_nothing_can_be_decoded(tmp_path):
+def test_a_run_without_a_readable_file_leaves_no_files(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(DataError, match=r"none of 1 cine loops can be decoded; the first: .*bad.mp4"):
         extract_frames(str(tmp_path / "bad.mp4"), str(tmp_path / "out"))
@@ -219,7 +219,7 @@ def test_stills_that_were_removed_are_extracted_again(tmp_path, root):
     assert contents(tmp_path / "out") == before
 
 
-def test_a_record_of_another_version_is_not_used(tmp_path, root):
+def test_a_record_of_another_version_is_ignored(tmp_path, root):
     extract_frames(str(root), str(tmp_path / "before"), every=3)
     out = tmp_path / "out"
     extract_frames(str(root), str(out), every=3)
@@ -232,7 +232,7 @@ def test_a_record_of_another_version_is_not_used(tmp_path, root):
     assert contents(out) == contents(tmp_path / "before")
 
 
-def test_a_finished_run_is_left_alone(tmp_path, root, monkeypatch, caplog):
+def test_a_finished_run_is_left_unchanged(tmp_path, root, monkeypatch, caplog):
     extract_frames(str(root), str(tmp_path / "out"), every=3)
     before = contents(tmp_path / "out")
     monkeypatch.setattr(extract, "read_cine", None)
@@ -242,7 +242,7 @@ def test_a_finished_run_is_left_alone(tmp_path, root, monkeypatch, caplog):
     assert contents(tmp_path / "out") == before
 
 
-def test_changed_loops_are_not_already_done(tmp_path, root, archives, frames):
+def test_changed_loops_are_extracted_again(tmp_path, root, archives, frames):
     extract_frames(str(root), str(tmp_path / "out"), every=3)
     archives.video(root / "p1" / "a4c.avi", 255 - frames, codec="ffv1", pixels="gray", fps=25)
     with pytest.raises(ConfigError, match=r"another configuration \(files\): .* --overwrite true"):
@@ -252,14 +252,14 @@ def test_changed_loops_are_not_already_done(tmp_path, root, archives, frames):
     assert np.array_equal(still, 255 - frames[0])
 
 
-def test_what_is_there_stays(tmp_path, root):
+def test_a_foreign_folder_is_refused_and_kept(tmp_path, root):
     (tmp_path / "out" / "images").mkdir(parents=True)
     with pytest.raises(DataError, match=r"holds files but no config.yaml"):
         extract_frames(str(root), str(tmp_path / "out"))
     assert (tmp_path / "out" / "images").is_dir()
 
 
-def test_processes_write_the_same(tmp_path, archives):
+def test_several_processes_write_the_same(tmp_path, archives):
     for index in range(9):
         loop = np.random.default_rng(index).integers(0, 256, (2, 16, 16), np.uint8)
         archives.video(tmp_path / "in" / f"p{index}.avi", loop, codec="ffv1", pixels="gray")
@@ -271,7 +271,7 @@ def test_processes_write_the_same(tmp_path, archives):
     assert len(rows(tmp_path / "one")) == 18
 
 
-def test_times_and_patients_come_from_the_loop(tmp_path, archives, frames):
+def test_times_and_patients_are_recorded(tmp_path, archives, frames):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.height, stream.width = frames.shape[1:]
@@ -289,7 +289,7 @@ def test_times_and_patients_come_from_the_loop(tmp_path, archives, frames):
     assert {(r["height"], r["width"]) for r in rows(tmp_path / "dicom")} == {("240", "320")}
 
 
-def test_a_stack_of_pages_is_a_loop(tmp_path, frames):
+def test_a_stack_of_pages_is_extracted(tmp_path, frames):
     (tmp_path / "in").mkdir()
     pages = [Image.fromarray(frame) for frame in frames]
     pages[0].save(tmp_path / "in" / "p1_loop.tif", save_all=True, append_images=pages[1:])
@@ -300,14 +300,14 @@ def test_a_stack_of_pages_is_a_loop(tmp_path, frames):
     assert np.array_equal(still, frames[2])
 
 
-def test_loops_in_linked_folders(tmp_path, root):
+def test_loops_in_linked_folders_are_found(tmp_path, root):
     (tmp_path / "in2").mkdir()
     (tmp_path / "in2" / "disk").symlink_to(root / "p1")
     extract_frames(str(tmp_path / "in2"), str(tmp_path / "out"), every=100)
     assert [r["image"] for r in rows(tmp_path / "out")] == ["disk_a2c_0001.png", "disk_a4c_0001.png"]
 
 
-def test_names_that_are_too_long_are_shortened(tmp_path, archives, frames):
+def test_overlong_names_are_shortened(tmp_path, archives, frames):
     folder = tmp_path / "in" / ("é" * 120)
     names = ["x" * 240 + ".avi", "x" * 241 + ".avi"]
     for name in names:
@@ -319,7 +319,7 @@ def test_names_that_are_too_long_are_shortened(tmp_path, archives, frames):
     assert [r["source"] for r in rows(tmp_path / "out")] == [f"{folder.name}/{name}" for name in names]
 
 
-def test_what_was_done_and_reported_is_said_once(tmp_path, archives, frames, caplog):
+def test_messages_are_shown_once(tmp_path, archives, frames, caplog):
     for name in ("p1", "p2", "p3"):
         archives.medical(tmp_path / "in" / f"{name}.nii.gz", frames / 255)
         archives.medical(tmp_path / "in" / f"{name}_b.mhd", frames, dtype=np.uint8)
@@ -345,7 +345,7 @@ def test_a_loop_whose_name_is_taken_is_listed(tmp_path, root, archives, frames):
     assert {r["source"] for r in rows(tmp_path / "out")} >= {"p1/a4c.avi"}
 
 
-def test_nothing_to_read(tmp_path):
+def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
         extract_frames(str(tmp_path / "none"), str(tmp_path / "out"))
     (tmp_path / "empty").mkdir()
@@ -355,7 +355,7 @@ def test_nothing_to_read(tmp_path):
         extract_frames(str(tmp_path / "empty"), str(tmp_path / "out"), every=0)
 
 
-def test_the_command(tmp_path, root, capsys):
+def test_alan_frames_runs_from_the_command_line(tmp_path, root, capsys):
     out = str(tmp_path / "out")
     assert main(["frames", "--root", str(root / "p1"), "--out", out, "--every", "2"]) == 0
     assert len(rows(tmp_path / "out")) == 8

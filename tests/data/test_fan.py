@@ -14,14 +14,14 @@ def overlap(a, b):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_one_panel(seed):
+def test_a_single_panel_is_found(seed):
     screen = simulate_screen(seed, n_frames=5)
     (fan,) = find_fans(screen.frames)
     assert overlap(fan.mask(), screen.sectors[0]) > 0.95
     assert fan.shape == screen.frames.shape[1:]
 
 
-def test_two_panels_come_from_left_to_right():
+def test_two_panels_are_found_from_left_to_right():
     screen = simulate_screen(5, n_frames=5, panels=2)
     fans = find_fans(screen.frames)
     assert [overlap(fan.mask(), sector) > 0.93 for fan, sector in zip(fans, screen.sectors, strict=True)] == [
@@ -36,7 +36,7 @@ def test_a_panel_with_text_across_its_border_is_found():
     assert all(overlap(fan.mask(), sector) > 0.93 for fan, sector in zip(fans, screen.sectors, strict=True))
 
 
-def test_text_and_ecg_are_outside():
+def test_text_and_ecg_are_outside_the_sector():
     screen = simulate_screen(0, n_frames=6)
     (fan,) = find_fans(screen.frames)
     outside = ~screen.sectors[0]
@@ -51,7 +51,7 @@ def test_a_sector_that_is_dark_on_one_side_is_found(seed):
 
 
 @pytest.mark.parametrize("seed", [288, 483])  # text below the first; the second is black on one side
-def test_a_sector_does_not_reach_into_text_and_ends_at_dark_sides(seed):
+def test_a_sector_excludes_text_and_dark_sides(seed):
     screen = simulate_screen(seed, n_frames=8)
     (fan,) = find_fans(screen.frames)
     assert overlap(fan.mask(), screen.sectors[0]) > 0.97
@@ -77,19 +77,19 @@ def test_a_large_screen_is_searched_in_steps():
     assert overlap(found.regions[0], sector) > 0.9
 
 
-def test_text_across_a_narrow_sector_does_not_divide_it():
+def test_text_does_not_divide_a_narrow_sector():
     screen = simulate_screen(80, n_frames=8)
     (fan,) = find_fans(screen.frames)
     assert overlap(fan.mask(), screen.sectors[0]) > 0.95
 
 
-def test_a_sector_that_ends_below_text_is_found_to_its_end():
+def test_a_sector_behind_text_is_found_to_its_end():
     screen = simulate_screen(58, n_frames=8)
     (fan,) = find_fans(screen.frames)
     assert overlap(fan.mask(), screen.sectors[0]) > 0.97
 
 
-def test_an_ecg_and_text_below_a_narrow_sector_are_not_part_of_it():
+def test_an_ecg_below_a_narrow_sector_is_excluded():
     screen = simulate_screen(48, n_frames=8)
     (fan,) = find_fans(screen.frames)
     assert overlap(fan.mask(), screen.sectors[0]) > 0.95
@@ -117,7 +117,7 @@ def test_a_tilted_sector_is_found(tilt):
     assert 0.5 * (fan.left + fan.right) == pytest.approx(tilt, abs=0.03)
 
 
-def test_a_sector_begins_at_its_point():
+def test_the_apex_of_a_sector_is_found():
     exact = Fan(20.0, 150.0, 0.0, 190.0, -0.13, 0.13, "curved", (230, 300))
     frames = np.zeros((5, 230, 300), np.uint8)
     frames[:, exact.mask()] = np.random.default_rng(0).integers(20, 200, (5, exact.mask().sum()))
@@ -130,7 +130,7 @@ def test_a_sector_begins_at_its_point():
     assert fan.near == pytest.approx(60, abs=3)
 
 
-def test_a_still_is_read_by_its_lit_pixels():
+def test_the_sector_of_a_still_is_found():
     frames = np.zeros((1, 200, 240), np.uint8)
     exact = Fan(10.0, 120.0, 0.0, 170.0, -0.6, 0.6, "curved", (200, 240))
     frames[0][exact.mask()] = np.random.default_rng(0).integers(30, 200, exact.mask().sum())
@@ -154,7 +154,7 @@ def test_a_sector_of_pixels_that_are_not_square_is_found(rows, columns):
 
 
 @pytest.mark.parametrize("top", ["curved", "flat"])
-def test_geometry_of_a_mask(top):
+def test_the_geometry_of_a_mask_is_measured(top):
     fan = Fan(-20.0, 100.0, 60.0, 180.0, -0.5, 0.5, top, (200, 200))
     mask = fan.mask()
     assert not mask[:30].any()
@@ -166,7 +166,7 @@ def test_geometry_of_a_mask(top):
     assert mask[rows, columns].any(0).all()
 
 
-def test_what_is_no_sector_is_not_found():
+def test_pictures_without_a_sector_give_none():
     rng = np.random.default_rng(0)
     black = np.zeros((4, 100, 120), np.uint8)
     moving = black.copy()
@@ -175,7 +175,7 @@ def test_what_is_no_sector_is_not_found():
     assert find_fans(moving) == []
 
 
-def test_bad_frames():
+def test_invalid_frames_are_refused():
     with pytest.raises(DataError, match="give uint8"):
         find_fans(np.zeros((2, 8, 8), np.uint8))
     with pytest.raises(DataError, match="float64"):

@@ -47,7 +47,7 @@ def test_tissue_is_not_taken_for_text(view, size):
         assert not find_text(frames.min(0), frames.max(0)).any()
 
 
-def test_marks_and_moving_words_are_not_text():
+def test_moving_marks_and_words_are_not_text():
     low = np.zeros((200, 240), np.uint8)
     low[100, 40:200] = 220  # a line
     low[40:60, 40:60] = 220  # a block
@@ -69,7 +69,7 @@ def test_bright_text_in_a_still_is_found(height, grey):
 
 @pytest.mark.parametrize("view", ["A4C", "A2C", "PLAX", "PSAX"])
 @pytest.mark.parametrize("noise", [0, 1])  # a frozen loop that was coded with loss
-def test_tissue_that_stands_still_is_not_taken_for_text(view, noise):
+def test_still_tissue_is_not_taken_for_text(view, noise):
     for seed in (902, 907):
         frame = simulate_sequence(view, seed, n_frames=1, size=(420, 520), seed=seed).frames[0]
         change = np.random.default_rng(seed).integers(0, noise + 1, frame.shape).astype(np.uint8)
@@ -101,11 +101,11 @@ def test_coloured_marks_are_found():
     assert not find_marks(tinted, inside).any()
 
 
-def test_without_text_the_frames_come_out_unchanged():
+def test_frames_without_text_are_unchanged():
     frames = loop()
     assert paint_over(frames, np.zeros(frames.shape[1:], bool), frames[0] > 0) is frames
 
 
-def test_bad_arrays():
+def test_invalid_arrays_are_refused():
     with pytest.raises(DataError, match="of one shape"):
         find_text(np.zeros((20, 20), np.uint8), np.zeros((20, 21), np.uint8))

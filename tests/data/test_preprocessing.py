@@ -39,7 +39,7 @@ def heart(archives):
 
 
 @pytest.mark.parametrize("shape", [(150, 210), (60, 49), (30, 20), (112, 300)])
-def test_frames_against_pillow(shape):
+def test_resized_frames_equal_pillow(shape):
     frames = np.random.default_rng(1).integers(0, 256, (40, *shape), np.uint8)
     out = Preprocessing(size=56).apply(make(frames)).frames
     for got, frame in zip(out, frames, strict=True):
@@ -47,7 +47,7 @@ def test_frames_against_pillow(shape):
         assert np.abs(got.astype(int) - expected).max() <= 1
 
 
-def test_one_mask_against_pillow(archives):
+def test_resized_masks_equal_pillow(archives):
     mask = archives.ellipse((150, 210), (70, 90), (41.3, 60.7))
     out = Preprocessing(size=64).apply(make(np.zeros((1, 150, 210), np.uint8), {"lv": mask[None]})).masks["lv"][0]
     share = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((64, 64), Image.Resampling.BILINEAR))
@@ -66,7 +66,7 @@ def test_mask_and_image_share_one_geometry(archives, shape, keep_aspect):
 
 
 @BOTH
-def test_structures_stay_disjoint_and_leave_no_gap(heart, keep_aspect):
+def test_resized_structures_stay_disjoint_without_gaps(heart, keep_aspect):
     preprocessing = Preprocessing(56, keep_aspect)
     out = preprocessing.apply(heart)
     count = sum(mask.astype(int) for mask in out.masks.values())
@@ -85,7 +85,7 @@ def test_structures_stay_disjoint_and_leave_no_gap(heart, keep_aspect):
 
 
 @BOTH
-def test_round_trip_of_ellipses(heart, keep_aspect):
+def test_masks_of_ellipses_survive_a_round_trip(heart, keep_aspect):
     preprocessing = Preprocessing(112, keep_aspect)
     out = preprocessing.apply(heart)
     for name, mask in heart.masks.items():
@@ -99,7 +99,7 @@ def test_round_trip_of_ellipses(heart, keep_aspect):
 
 
 @BOTH
-def test_label_maps_come_back_as_their_masks_do(heart, keep_aspect):
+def test_label_maps_are_restored_like_masks(heart, keep_aspect):
     preprocessing = Preprocessing(112, keep_aspect)
     masks = preprocessing.apply(heart).masks
     for name, mask in masks.items():  # one structure alone: its label map is its mask
@@ -112,7 +112,7 @@ def test_label_maps_come_back_as_their_masks_do(heart, keep_aspect):
         assert dice(back == value, mask) > 0.95
 
 
-def test_letterbox_by_hand():
+def test_letterboxing_matches_hand_computed_values():
     frames = np.full((2, 20, 40), 200, np.uint8)
     mask = np.ones((1, 20, 40), bool)
     preprocessing = Preprocessing(10, keep_aspect=True)
@@ -127,7 +127,7 @@ def test_letterbox_by_hand():
     assert np.array_equal(tall.frames[0], expected.T)
 
 
-def test_pixel_size_by_hand():
+def test_pixel_sizes_match_hand_computed_values():
     """Pixels of 2 x 1 mm become pixels of 1 mm; the frame of 8 x 6 mm is cropped or padded centrally."""
     frame = np.arange(24, dtype=np.uint8).reshape(1, 4, 6)
     for size, inside in ((6, (6, 6)), (4, (4, 4)), (10, (8, 6))):
@@ -149,7 +149,7 @@ def test_pixel_size_by_hand():
 @pytest.mark.parametrize(
     ("shape", "spacing"), [((256, 216), (1.37, 1.37)), ((154, 224), (1.875, 1.875)), ((300, 300), (0.7, 0.9))]
 )
-def test_round_trip_at_one_pixel_size(archives, pixel_mm, shape, spacing):
+def test_masks_survive_a_round_trip_at_one_pixel_size(archives, pixel_mm, shape, spacing):
     """A structure keeps its area in mm2, and its outline returns within half a pixel."""
     centre = (0.52 * shape[0], 0.47 * shape[1])
     radii = (30 / spacing[0], 24 / spacing[1])
@@ -172,7 +172,7 @@ def test_round_trip_at_one_pixel_size(archives, pixel_mm, shape, spacing):
     assert dice(back, mask) > 0.97
 
 
-def test_what_is_cropped_off_is_background():
+def test_cropped_pixels_become_background():
     mask = np.ones((1, 20, 20), bool)
     preprocessing = Preprocessing(10, pixel_mm=1.0)
     out = preprocessing.apply(make(np.full((1, 20, 20), 9, np.uint8), {"lv": mask}, spacing=(1.0, 1.0)))
@@ -181,7 +181,7 @@ def test_what_is_cropped_off_is_background():
     assert back.sum() == 100
 
 
-def test_pixel_sizes_that_are_refused():
+def test_invalid_pixel_sizes_are_refused():
     with pytest.raises(DataError, match="a: its pixel size is unknown"):
         Preprocessing(10, pixel_mm=1.0).apply(make(np.zeros((1, 10, 10), np.uint8)))
     with pytest.raises(ParameterError, match="spacing is None"):
@@ -198,21 +198,21 @@ def test_the_fingerprint_of_a_stretched_store_does_not_change():
 
 
 @BOTH
-def test_spacing_keeps_the_millimetres(heart, keep_aspect):
+def test_the_spacing_is_rescaled(heart, keep_aspect):
     out = Preprocessing(112, keep_aspect).apply(heart)
     before = heart.masks["lv"].sum() * heart.spacing[0] * heart.spacing[1]
     assert out.masks["lv"].sum() * out.spacing[0] * out.spacing[1] == pytest.approx(before, rel=0.01)
     assert (out.spacing[0] / out.spacing[1] == pytest.approx(2, rel=0.02)) is keep_aspect
 
 
-def test_a_sample_of_that_size_is_left_alone():
+def test_a_sample_of_the_target_size_is_unchanged():
     sample = make(np.zeros((3, 32, 32), np.uint8), {"lv": np.zeros((1, 32, 32), bool)})
     for keep_aspect in (False, True):
         assert Preprocessing(32, keep_aspect).apply(sample) is sample
         assert Preprocessing(32, keep_aspect).restore(sample.masks["lv"], (32, 32)) is sample.masks["lv"]
 
 
-def test_what_is_not_touched(heart):
+def test_other_fields_of_a_sample_are_unchanged(heart):
     out = Preprocessing(20).apply(heart)
     assert out.record is heart.record
     assert (out.ed, out.es) == (0, None)
@@ -230,7 +230,7 @@ def test_fingerprint_covers_every_argument():
     assert Preprocessing(64, True).fingerprint == one.fingerprint
 
 
-def test_refuses():
+def test_invalid_arguments_are_refused():
     with pytest.raises(ParameterError, match="size is 0: give a whole number of at least 1"):
         Preprocessing(0)
     for maps in (np.zeros((1, 8, 9), bool), np.zeros((8, 8), bool), np.zeros((1, 8, 8), np.int64)):
@@ -239,7 +239,7 @@ def test_refuses():
 
 
 @BOTH
-def test_no_masks_at_all_and_thin_pictures(keep_aspect):
+def test_samples_without_masks_and_thin_pictures_are_resized(keep_aspect):
     preprocessing = Preprocessing(8, keep_aspect)
     assert preprocessing.restore(np.zeros((0, 8, 8), bool), (20, 30)).shape == (0, 20, 30)
     assert preprocessing.apply(make(np.ones((1, 1, 300), np.uint8))).frames.any()
@@ -247,7 +247,7 @@ def test_no_masks_at_all_and_thin_pictures(keep_aspect):
 
 @pytest.mark.real
 @BOTH
-def test_round_trip_of_real_masks(real_camus, keep_aspect):
+def test_real_masks_survive_a_round_trip(real_camus, keep_aspect):
     data = Camus(real_camus)
     preprocessing = Preprocessing(112, keep_aspect)
     scores = []

@@ -32,7 +32,7 @@ def test_patients_without_an_identifier_have_no_key(home):
     assert not home.exists()
 
 
-def test_the_secret_is_made_once_and_only_its_owner_reads_it(home):
+def test_the_secret_is_created_once_and_readable_by_its_owner(home):
     key = patient_key("12345")
     assert home.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in home.parent.iterdir()] == [home.name]
@@ -44,7 +44,7 @@ def test_the_secret_is_made_once_and_only_its_owner_reads_it(home):
     assert patient_key("12345") != key
 
 
-def test_without_a_place_for_the_secret_keys_hold_for_this_process(home):
+def test_keys_without_a_stored_secret_last_for_the_process(home):
     home.parent.parent.write_text("a file")
     with pytest.warns(AlanWarning, match=f"set {SECRET}"):
         first = patient_key("1")

@@ -11,27 +11,27 @@ NAMES = [f"patient{number:04d}" for number in range(1, 21)]
 
 
 class TestCheckSplit:
-    def test_names_the_patient_and_the_splits(self):
+    def test_a_shared_patient_is_refused_by_name(self):
         with pytest.raises(SplitLeakError, match="patient 'b' is in two splits, 'train' and 'test'"):
             check_split(["a", "b", "b"], ["val", "train", "test"])
 
-    def test_names_the_study(self):
+    def test_a_shared_study_is_refused_by_name(self):
         with pytest.raises(SplitLeakError, match="study 's' is in two splits"):
             check_split(["a", "b"], ["val", "train"], ["s", "s"])
 
-    def test_accepts_what_is_honest(self):
+    def test_disjoint_splits_are_accepted(self):
         check_split(["a", "a", "b", "b"], ["train", "train", "test", ""], ["s", "t", "", ""])
 
-    def test_nameless_samples_and_no_split_do_not_count(self):
+    def test_samples_without_name_or_split_are_ignored(self):
         check_split(["", "", "c", "c"], ["train", "test", "", "val"])
 
-    def test_lengths(self):
+    def test_entries_of_different_length_are_refused(self):
         with pytest.raises(ParameterError, match="1 entries for study but 2 splits"):
             check_split(["a", "b"], ["val", "train"], ["s"])
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["train", "val", ""])), max_size=8))
     @settings(max_examples=60, deadline=None)
-    def test_against_a_loop_over_pairs(self, rows):
+    def test_shared_patients_equal_a_loop_over_pairs(self, rows):
         leak = any(p == q and s and t and s != t for p, s in rows for q, t in rows)
         patients, splits = [p for p, _ in rows], [s for _, s in rows]
         if leak:
@@ -42,16 +42,16 @@ class TestCheckSplit:
 
 
 class TestSplitPatients:
-    def test_fractions_by_largest_remainder(self):
+    def test_fractions_are_rounded_by_largest_remainder(self):
         splits = split_patients(NAMES[:11] * 3, {"train": 0.7, "val": 0.15, "test": 0.15}, seed=0)
         assert Counter(splits.values()) == {"train": 8, "val": 2, "test": 1}  # 7.7, 1.65, 1.65
         assert list(splits) == NAMES[:11]
 
-    def test_counts_leave_the_rest_out(self):
+    def test_patients_beyond_the_counts_get_no_split(self):
         splits = split_patients(NAMES, {"train": 5, "test": 3}, seed=0)
         assert Counter(splits.values()) == {"train": 5, "test": 3, "": 12}
 
-    def test_seed_decides_and_order_does_not(self):
+    def test_splits_depend_on_the_seed_not_on_the_order(self):
         shares = {"train": 0.5, "test": 0.5}
         first = split_patients(NAMES, shares, seed=1)
         assert split_patients(reversed(NAMES), shares, seed=1) == first
@@ -68,7 +68,7 @@ class TestSplitPatients:
             ({}, "the split is empty"),
         ],
     )
-    def test_refuses(self, shares, words):
+    def test_invalid_splits_are_refused(self, shares, words):
         with pytest.raises(ParameterError, match=words):
             split_patients(NAMES, shares, seed=0)
 
@@ -84,17 +84,17 @@ class TestAssignSplits:
             ("", set()),
         ],
     )
-    def test_expand(self, entry, ids):
+    def test_ranges_are_expanded(self, entry, ids):
         assert expand_ids(entry) == ids
 
     @pytest.mark.parametrize(
         ("entry", "words"), [("5-3", "runs backwards"), (1.5, "cannot read 1.5"), (None, "None")]
     )
-    def test_expand_refuses(self, entry, words):
+    def test_invalid_ranges_are_refused(self, entry, words):
         with pytest.raises(ParameterError, match=words):
             expand_ids(entry)
 
-    def test_numbers_and_names(self):
+    def test_numbers_match_patient_names(self):
         names = ["patient0001", "patient0010", "test-patient0001", "1009", "other"]
         assert assign_splits(names, {"train": "1, 1009", "val": "other", "test": "test-patient0001"}) == {
             "patient0001": "train",
@@ -104,7 +104,7 @@ class TestAssignSplits:
             "other": "val",
         }
 
-    def test_refuses(self):
+    def test_invalid_splits_are_refused(self):
         with pytest.raises(SplitLeakError, match="patient0002"):
             assign_splits(NAMES, {"train": "1-2", "val": "patient0002"})
         with pytest.raises(DataError, match="split 'val' is empty"):
@@ -113,7 +113,7 @@ class TestAssignSplits:
             assign_splits(NAMES, {"tset": "1-2"})
 
 
-def test_read_split(tmp_path):
+def test_a_split_file_is_read(tmp_path):
     path = tmp_path / "split.yaml"
     path.write_text("train: 1-300\nval: [301, 302]\n")
     assert read_split(path) == {"train": "1-300", "val": [301, 302]}
@@ -126,7 +126,7 @@ def test_read_split(tmp_path):
 
 
 class TestDrawPatients:
-    def test_fewer_are_among_more_whatever_the_order_of_the_samples(self):
+    def test_fewer_patients_are_among_more(self):
         drawn = {n: draw_patients(NAMES * 2, n, 4) for n in (1, 2, 3, 20, None)}
         for few, many in ((1, 2), (2, 3), (3, 20)):
             assert drawn[many][:few] == drawn[few]
@@ -134,13 +134,13 @@ class TestDrawPatients:
         assert sorted(drawn[None]) == NAMES
         assert draw_patients(NAMES[::-1], 3, 4) == drawn[3]
 
-    def test_the_seed_matters(self):
+    def test_the_draw_depends_on_the_seed(self):
         assert len({tuple(draw_patients(NAMES, 3, seed)) for seed in range(5)}) > 1
 
     @pytest.mark.parametrize(
         ("n", "seed", "message"),
         [(21, 0, "label_patients is 21: give 1 to 20"), (0, 0, "is 0"), (1, -1, "seed is -1")],
     )
-    def test_bounds(self, n, seed, message):
+    def test_invalid_numbers_and_seeds_are_refused(self, n, seed, message):
         with pytest.raises(ParameterError, match=message):
             draw_patients(NAMES, n, seed)

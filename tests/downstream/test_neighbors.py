@@ -19,7 +19,7 @@ from alan.errors import ParameterError
 
 
 @parametrize_with_checks([WeightedKNNClassifier()])
-def test_scikit_learn_checks(estimator, check):
+def test_scikit_learn_estimator_checks_pass(estimator, check):
     check(estimator)
 
 
@@ -62,7 +62,7 @@ def data():
     return X[:240], y[:240], X[240:], y[240:]
 
 
-def test_votes_by_hand():
+def test_votes_match_hand_computed_values():
     # Similarities of the query (1, 0): 1, 0.6 and 0.8 to classes a, b, b; -1 to c stays outside of k = 3.
     X = [[2.0, 0.0], [3.0, 4.0], [4.0, 3.0], [-1.0, 0.0]]
     model = WeightedKNNClassifier(n_neighbors=3, temperature=0.5).fit(X, ["a", "b", "b", "c"])
@@ -83,7 +83,7 @@ def test_temperature_and_neighbours_change_the_answer():
 
 @pytest.mark.parametrize("k", [1, 2, 10])
 @pytest.mark.parametrize("temperature", [0.07, 1.0])
-def test_equals_a_slow_loop_and_the_published_code(data, k, temperature):
+def test_votes_equal_a_plain_loop_and_the_published_code(data, k, temperature):
     X, y, queries, truth = data
     model = WeightedKNNClassifier(k, temperature).fit(X, y)
     share = model.predict_proba(queries)
@@ -98,7 +98,7 @@ def test_equals_a_slow_loop_and_the_published_code(data, k, temperature):
     assert (model.predict(queries) == truth).mean() > 0.6
 
 
-def test_neighbours_are_those_of_scikit_learn(data):
+def test_neighbours_equal_scikit_learn(data):
     X, y, queries, _ = data
     distance, index = WeightedKNNClassifier(7).fit(X, y).kneighbors(queries)
     reference = KNeighborsClassifier(7, metric="cosine", algorithm="brute").fit(X.astype(np.float64), y)
@@ -110,7 +110,7 @@ def test_neighbours_are_those_of_scikit_learn(data):
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_ties_go_to_the_lower_index_and_a_query_does_not_depend_on_the_others(draw):
+def test_ties_go_to_the_lower_index(draw):
     rng = np.random.default_rng(draw.draw(st.integers(0, 10**6)))
     n, k = draw.draw(st.integers(1, 60)), draw.draw(st.integers(1, 12))
     # Few distinct rows, zero rows among them: nearly everything is tied.
@@ -133,7 +133,7 @@ def test_many_equal_rows_keep_their_order():
     assert_array_equal(index[0], np.arange(40))
 
 
-def test_fewer_rows_than_neighbours_use_all_of_them():
+def test_few_rows_are_all_used_as_neighbours():
     X, y = np.eye(3), ["a", "b", "b"]
     model = WeightedKNNClassifier(n_neighbors=100, temperature=1.0).fit(X, y)
     assert model.n_neighbors_ == 3

@@ -36,7 +36,7 @@ def frames():
     return torch.randint(1, 255, (3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_probabilities_by_hand(frames):
+def test_probabilities_match_hand_computed_values(frames):
     parcels = model()
     member = ParcelMember(parcels, {"lv": [0, 3], "la": [1]}, temperature=0.5)
     assert isinstance(member, Member)
@@ -50,7 +50,7 @@ def test_probabilities_by_hand(frames):
     torch.testing.assert_close(one.probabilities(frames), lv[:, None])
 
 
-def test_shared_parcels_are_normalised_and_the_temperature_matters(frames):
+def test_probabilities_of_shared_parcels_are_normalised(frames):
     member = ParcelMember(model(), {"lv": [0, 1, 2, 3], "la": [0, 1, 4]})
     p = member.probabilities(frames)
     torch.testing.assert_close(p.sum(1), torch.ones(3, 16, 16))
@@ -61,7 +61,7 @@ def test_shared_parcels_are_normalised_and_the_temperature_matters(frames):
     torch.testing.assert_close(warm[:, 1:], torch.full_like(warm[:, 1:], 0.2), atol=1e-3, rtol=0)
 
 
-def test_outside_the_sector_is_background():
+def test_pixels_outside_the_sector_are_background():
     frames = torch.zeros(1, 16, 16, dtype=torch.uint8)
     frames[:, 4:12, 4:12] = 100
     p = ParcelMember(model(sector_only=True), {"lv": [0], "la": [1, 2, 3, 4]}).probabilities(frames)
@@ -70,7 +70,7 @@ def test_outside_the_sector_is_background():
     torch.testing.assert_close(p.sum(1), torch.ones(1, 16, 16))
 
 
-def test_from_white_boxes(frames):
+def test_members_are_built_from_white_boxes(frames):
     parcels = model()
     maps = parcels.maps(frames).numpy()
     favourite = int(np.bincount(maps.ravel()).argmax())
@@ -84,7 +84,7 @@ def test_from_white_boxes(frames):
         ParcelMember.from_white_boxes(model(sector_only=True), {"lv": selector})
 
 
-def test_gaussian_temperature(frames):
+def test_gaussian_temperature_matches_hand_computed_values(frames):
     fitted = fit_kmeans(random_backbone(SPEC), frames.numpy(), 4)
     distance = -fitted.logits(frames).max(1).values
     assert gaussian_temperature(fitted, frames) == pytest.approx(2 * float(distance.mean()) / 8)
@@ -106,7 +106,7 @@ def test_invalid_members_are_refused(parcels, temperature, message):
         ParcelMember(model(), parcels, temperature)
 
 
-def test_members_and_ensembles_survive_their_files(tiny, tmp_path):
+def test_members_and_ensembles_survive_saving(tiny, tmp_path):
     member = ParcelMember(load_parcels(tiny.parcels()), {"lv": [0, 2], "la": [5]}, 2.0)
     path = tmp_path / "parcels" / "lv-la.json"
     save_parcel_member(member, path, tiny.parcels())

@@ -13,7 +13,7 @@ def masks_around(rng, n=9, size=20):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_level_is_the_best_of_a_slow_search(seed):
+def test_the_level_of_the_atlas_equals_an_exhaustive_search(seed):
     masks = masks_around(np.random.default_rng(seed))
     atlas = Atlas().fit(masks)
     mean = masks.mean(axis=0)
@@ -25,7 +25,7 @@ def test_level_is_the_best_of_a_slow_search(seed):
     assert dice(atlas.predict(len(masks)), masks).mean() == pytest.approx(max(scores))
 
 
-def test_two_masks_by_hand():
+def test_the_atlas_of_two_masks_matches_hand_computed_values():
     masks = np.zeros((2, 2, 4), bool)
     masks[0, 0, :3] = True
     masks[1, 0, :2] = True
@@ -35,7 +35,7 @@ def test_two_masks_by_hand():
     assert (atlas.level_, atlas.score_) == (0.5, pytest.approx(6 / 7))
 
 
-def test_empty_masks_teach_nothing():
+def test_empty_masks_do_not_change_the_atlas():
     masks = masks_around(np.random.default_rng(0))
     with_empty = np.concatenate([masks, np.zeros_like(masks[:3])])
     np.testing.assert_array_equal(Atlas().fit(masks).mask_, Atlas().fit(with_empty).mask_)
@@ -45,7 +45,7 @@ def test_empty_masks_teach_nothing():
         Atlas().fit(np.zeros((3, 3), bool))
 
 
-def test_pixels_are_averaged_and_standardised():
+def test_pixel_features_are_averaged_and_standardised():
     frames = np.random.default_rng(0).integers(0, 255, (3, 8, 8), dtype=np.uint8)
     got = pixel_features(frames, size=4)
     small = frames.reshape(3, 4, 2, 4, 2).mean(axis=(2, 4)).reshape(3, 16)

@@ -47,7 +47,7 @@ def members(lab, tmp_path_factory):
     return files
 
 
-def test_the_folder_is_whole(lab, members, tmp_path, listing):
+def test_the_run_folder_has_the_documented_files(lab, members, tmp_path, listing):
     out = tmp_path / "run"
     path = run_ensemble(out, str(lab / "store.h5"), members, trials=30)
     assert listing(out) == ["config.yaml", "ensemble.json", "history.csv"]
@@ -76,7 +76,7 @@ def test_the_folder_is_whole(lab, members, tmp_path, listing):
     assert known["pooled"]["score"] == pytest.approx(pooled, abs=1e-6)
 
 
-def test_resumed_reused_and_refused(lab, members, tmp_path, monkeypatch):
+def test_a_run_is_resumed_reused_or_refused(lab, members, tmp_path, monkeypatch):
     store, out = str(lab / "store.h5"), tmp_path / "run"
 
     def stop(*_, **__):
@@ -102,7 +102,7 @@ def test_resumed_reused_and_refused(lab, members, tmp_path, monkeypatch):
     assert len(pd.read_csv(out / "history.csv")) == 10
 
 
-def test_equal_and_given_weights(lab, members, tmp_path):
+def test_equal_and_given_weights_are_applied(lab, members, tmp_path):
     store = str(lab / "store.h5")
     equal = load_ensemble(run_ensemble(tmp_path / "equal", store, members, weights="equal"))
     assert equal.shares() == pytest.approx((1 / 3,) * 3)
@@ -113,7 +113,7 @@ def test_equal_and_given_weights(lab, members, tmp_path):
     assert given.provenance["validation"]["equal"] == equal.provenance["validation"]["score"]
 
 
-def test_settings_change_the_result(lab, members, tmp_path):
+def test_every_setting_changes_the_result(lab, members, tmp_path):
     def history(name, **options):
         run_ensemble(tmp_path / name, str(lab / "store.h5"), members, **{"trials": 8, **options})
         return pd.read_csv(tmp_path / name / "history.csv")
@@ -139,7 +139,7 @@ def fold_networks(lab, folder, folds=(0, 1, 2)):
     return files
 
 
-def test_weights_from_folds(lab, members, tmp_path):
+def test_weights_are_fitted_on_folds(lab, members, tmp_path):
     """Each frame is predicted once, by the networks that left its patient out; logits are averaged as asked."""
     whole = {"a": members["U-Net"], "b": members["FPN"]}
     folds = fold_networks(lab, tmp_path)
@@ -179,7 +179,7 @@ def test_weights_from_folds(lab, members, tmp_path):
     assert known["held_out"]["gain"] == pytest.approx(interval, abs=1e-6)
 
 
-def test_predictions_on_some_frames(lab, members):
+def test_predictions_are_computed_on_chosen_frames(lab, members):
     """A part scores like predictions of these frames alone."""
     store = FrameStore(lab / "store.h5")
     table = store.labelled(split="val")
@@ -204,14 +204,14 @@ def test_predictions_on_some_frames(lab, members):
         (lambda folds, members: {**folds, "b": [members["FPN"]] * 3}, "was not trained on a fold of this store"),
     ],
 )
-def test_folds_that_are_refused(change, message, lab, members, tmp_path):
+def test_invalid_folds_are_refused(change, message, lab, members, tmp_path):
     whole = {"a": members["U-Net"], "b": members["FPN"]}
     folds = change(fold_networks(lab, tmp_path), members)
     with pytest.raises(ParameterError, match=message):
         run_ensemble(tmp_path / "run", str(lab / "store.h5"), whole, folds=folds)
 
 
-def test_bad_input(lab, members, tmp_path):
+def test_invalid_input_is_refused(lab, members, tmp_path):
     store, out = str(lab / "store.h5"), tmp_path / "run"
     for options, error, message in (
         ({"split": "test"}, ParameterError, "validation cases"),
@@ -233,7 +233,7 @@ def test_bad_input(lab, members, tmp_path):
     assert not out.exists()
 
 
-def test_the_verb(lab, members, tmp_path, alan):
+def test_alan_ensemble_runs_from_the_command_line(lab, members, tmp_path, alan):
     config = {"out": str(tmp_path / "run"), "store": str(lab / "store.h5"), "members": members, "trials": 4}
     (tmp_path / "e.yaml").write_text(yaml.safe_dump(config))
     ran = alan("ensemble", "--config", tmp_path / "e.yaml")

@@ -81,7 +81,7 @@ def read(run):
     return summary, pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""]).fillna({"rule": ""})
 
 
-def test_scores_are_scikit_learns(run, lab, nets):
+def test_scores_equal_scikit_learn(run, lab, nets):
     summary, cases = read(run)
     store = FrameStore(lab / "store.h5")
     test = store.labelled(split="test")
@@ -105,7 +105,7 @@ def test_scores_are_scikit_learns(run, lab, nets):
     assert summary["example_methods"]["lv"] == {"method": "both", "rule": ""}
 
 
-def test_the_pixel_accuracy_leaves_unions_out(run, lab, nets):
+def test_pixel_accuracy_excludes_unions(run, lab, nets):
     store = FrameStore(lab / "store.h5")
     labels = np.load(run / "maps" / "network1.npz")["maps"]
     one = NetworkMaps("first", "network", load_network(nets / "a.safetensors"), "", labels, None)
@@ -116,7 +116,7 @@ def test_the_pixel_accuracy_leaves_unions_out(run, lab, nets):
     assert more == plain != []
 
 
-def test_gain_over_the_members_is_paired(run):
+def test_the_gain_over_the_members_is_paired(run):
     summary, cases = read(run)
     (one,) = summary["ensembles"]
     best = [(m["name"], m["method"], round(m["weight"], 4)) for m in one["members"] if m["best"]]
@@ -132,7 +132,7 @@ def test_gain_over_the_members_is_paired(run):
         assert gain["iou"][key] == pytest.approx(getattr(expected, key), abs=1e-5)
 
 
-def test_cost_and_origin(run):
+def test_cost_and_origin_of_networks_are_recorded(run):
     summary, _ = read(run)
     rows = {row["method"]: row for row in summary["networks"]}
     assert rows["both"]["cost"]["parameters"] == 2 * rows["first"]["cost"]["parameters"] > 0
@@ -141,7 +141,7 @@ def test_cost_and_origin(run):
     assert all(row["cost"]["ms"] > 0 and row["cost"]["batch_size"] == 4 for row in rows.values())
 
 
-def test_the_page(run):
+def test_the_report_shows_the_networks(run):
     page = (run / "report.html").read_text()
     for text in (
         "Segmentation</h2>", "Cost of the networks", "Gain of both over its members", "best on validation",
@@ -155,7 +155,7 @@ def test_the_page(run):
     assert page.count("data:image/png;base64,") == 4  # methods, histograms, two overlays
 
 
-def test_networks_beside_parcels_and_unions(lab, nets, tmp_path):
+def test_networks_are_measured_beside_parcels(lab, nets, tmp_path):
     both = protocol(
         lab,
         nets,
@@ -185,7 +185,7 @@ def test_networks_beside_parcels_and_unions(lab, nets, tmp_path):
     assert "Networks that were trained on manual outlines were measured, too: a and binary." in page
 
 
-def test_no_labels_are_needed_without_atlas_and_parcels(lab, nets, tmp_path):
+def test_networks_alone_need_no_labels(lab, nets, tmp_path):
     alone = protocol(lab, nets, atlas=False, label_split=None)
     summary, _ = read(run_evaluation(tmp_path / "run", segmentation=alone))
     assert summary["label"]["patients"] == 0
@@ -242,7 +242,7 @@ def test_a_network_trained_on_the_test_split_is_refused(lab, nets, tmp_path, ori
         ({"structures": ("lv+rv",)}, DataError, "'rv'"),
     ],
 )
-def test_bad_input_leaves_nothing(lab, nets, tmp_path, bad):
+def test_invalid_input_is_refused_and_leaves_no_files(lab, nets, tmp_path, bad):
     change, error, message = bad
     with pytest.raises(error, match=message):
         run_evaluation(tmp_path / "run", segmentation=protocol(lab, nets, **change))
@@ -256,7 +256,7 @@ def test_a_network_of_other_structures_is_refused(lab, nets, tmp_path):
         )
 
 
-def test_values_of_unions():
+def test_unions_have_several_label_values():
     assert values_of(("rv", "myo", "lv"), "lv+myo") == [2, 3]
     assert values_of(("rv", "myo", "lv"), "lv") == [3]
     assert values_of(("lv+myo",), "myo+lv") == [1]
@@ -264,7 +264,7 @@ def test_values_of_unions():
     assert values_of(("rv",), "rv+lv") == []
 
 
-def test_peak_memory_and_time_by_hand():
+def test_peak_memory_and_time_are_measured():
     class Known(torch.nn.Module):
         def __init__(self):
             super().__init__()

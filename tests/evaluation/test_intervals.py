@@ -5,7 +5,7 @@ from alan.errors import ParameterError
 from alan.evaluation.intervals import bootstrap_estimates, bootstrap_interval, paired_difference, resample_weights
 
 
-def test_equals_a_slow_loop_over_resampled_patients():
+def test_intervals_equal_a_loop_over_resampled_patients():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 7, 40)
     values = rng.normal(groups, 1.0)
@@ -18,7 +18,7 @@ def test_equals_a_slow_loop_over_resampled_patients():
     assert (got.mean, got.n, got.groups) == (pytest.approx(values.mean()), 40, 7)
 
 
-def test_covers_a_gaussian_mean_as_the_normal_interval_does():
+def test_the_interval_of_a_gaussian_mean_equals_the_normal_interval():
     rng, n, hits = np.random.default_rng(1), 60, 0
     for trial in range(200):
         interval = bootstrap_interval(rng.normal(3.0, 2.0, n), n_resamples=400, seed=trial)
@@ -52,7 +52,7 @@ def test_one_patient_has_no_interval():
     assert np.isnan([interval.low, interval.high]).all()
 
 
-def test_level_and_seed_matter():
+def test_intervals_depend_on_level_and_seed():
     values = np.random.default_rng(0).normal(size=30)
     wide, narrow = bootstrap_interval(values, level=0.99), bootstrap_interval(values, level=0.5)
     assert wide.high - wide.low > narrow.high - narrow.low
@@ -60,7 +60,7 @@ def test_level_and_seed_matter():
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
 
 
-def test_paired_difference_is_tighter_than_two_intervals():
+def test_a_paired_difference_has_a_narrower_interval():
     rng = np.random.default_rng(0)
     base = rng.normal(0, 5, 50)
     difference = paired_difference(base + 1 + rng.normal(0, 0.1, 50), base)
@@ -75,7 +75,7 @@ def test_paired_difference_is_tighter_than_two_intervals():
         ({"values": [1.0], "n_resamples": 0}, "n_resamples is 0"),
     ],
 )
-def test_bad_arguments_are_refused(arguments, message):
+def test_invalid_arguments_are_refused(arguments, message):
     with pytest.raises(ParameterError, match=message):
         bootstrap_interval(**arguments)
 

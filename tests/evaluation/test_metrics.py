@@ -30,7 +30,7 @@ def brute_distances(a, b, spacing):
     return between.min(1), between.min(0)
 
 
-def test_overlap_by_hand():
+def test_overlap_matches_hand_computed_values():
     a, b = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
     a[:2, :2] = True  # 4 pixels
     b[1:3, :3] = True  # 6 pixels, 2 shared
@@ -49,7 +49,7 @@ def test_empty_masks_are_undefined_or_zero():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000))
-def test_dice_and_iou_name_the_same_overlap(seed):
+def test_dice_and_iou_are_consistent(seed):
     rng = np.random.default_rng(seed)
     a, b = blob(rng), blob(rng)
     overlap = iou(a, b)
@@ -70,7 +70,7 @@ def test_distances_equal_brute_force(seed):
     assert distances(a, b, spacing) == pytest.approx(expected)
 
 
-def test_full_hausdorff_agrees_with_scikit_image():
+def test_hausdorff_distance_equals_scikit_image():
     rng = np.random.default_rng(3)
     a, b = blob(rng), blob(rng)
     outlines = [np.zeros_like(a), np.zeros_like(a)]
@@ -86,7 +86,7 @@ def test_a_shift_is_measured_in_millimetres():
     assert distances(a, np.roll(a, 4, axis=1), (9.0, 0.25))[0] == pytest.approx(1.0)
 
 
-def test_other_shapes_are_refused():
+def test_masks_of_different_shape_are_refused():
     with pytest.raises(ParameterError, match="one shape"):
         dice(np.ones((2, 3), bool), np.ones((3, 2), bool))
     with pytest.raises(ParameterError, match="one pair"):

@@ -1,7 +1,7 @@
 from alan.evaluation.published import published_dice, published_views
 
 
-def test_table_2_as_printed():
+def test_published_values_equal_table_2():
     cells = {(c.training, c.k, c.structure, c.phase): c for c in published_dice("camus")}
     assert len(cells) == 16
     la = cells["EchoNet-Dynamic", 112, "la", "ED"]
@@ -11,7 +11,7 @@ def test_table_2_as_printed():
     assert {c.structure for c in published_dice("echonet")} == {"lv"}
 
 
-def test_table_3_totals_lie_between_their_views():
+def test_totals_of_table_3_lie_between_their_views():
     rows = published_views()
     assert [(r.training, r.k) for r in rows][-1] == ("ImageNet", 10)
     for row in rows:

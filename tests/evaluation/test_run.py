@@ -64,7 +64,7 @@ def results_of(run):
     return json.loads((run / "results.json").read_text(), parse_constant=pytest.fail)
 
 
-def test_the_folder_is_whole(run):
+def test_the_run_folder_has_the_documented_files(run):
     names = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert {"config.yaml", "results.json", "per_case.csv", "per_image_views.csv", "report.html"} <= names
     assert {"figures/methods.png", "figures/overlays_lv.png", "figures/confusion.png"} <= names
@@ -76,7 +76,7 @@ def test_the_folder_is_whole(run):
     ]
 
 
-def test_cases_are_what_the_saved_models_predict(run, lab):
+def test_cases_equal_the_predictions_of_the_saved_models(run, lab):
     """Independent of the protocol: load a white box, segment the kept maps, measure by hand."""
     cases = pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""])
     store = FrameStore(lab / "store.h5")
@@ -100,7 +100,7 @@ def test_cases_are_what_the_saved_models_predict(run, lab):
     assert mine.loc[~unknown & ~mine["empty"], "hd95_mm"].notna().all()
 
 
-def test_summary_agrees_with_the_cases(run):
+def test_the_summary_agrees_with_the_cases(run):
     results = results_of(run)["segmentation"]
     cases = pd.read_csv(run / "per_case.csv", keep_default_na=False, na_values=[""]).fillna({"rule": ""})
     measured = [row for row in results["rows"] if row["metrics"]]
@@ -129,7 +129,7 @@ def test_differences_to_the_atlas_are_paired(run):
     assert row["dice"]["mean"] == pytest.approx((mine - atlas).mean(), abs=1e-5)
 
 
-def test_the_shown_rule_is_the_best_on_the_labels(run):
+def test_examples_show_the_best_rule_on_the_labels(run):
     results = results_of(run)["segmentation"]
     for structure, shown in results["example_methods"].items():
         boxes = [b for b in results["white_boxes"] if b["kind"] == "parcels" and b["structure"] == structure]
@@ -152,7 +152,7 @@ def test_views_agree_with_their_file(run):
     assert pixels[0]["total"]["mean"] == 1.0  # the ventricle stands elsewhere in A2C: plain to see
 
 
-def test_the_page_stands_alone(run):
+def test_the_report_is_self_contained(run):
     page = (run / "report.html").read_text()
     for outside in ("http://", "https://", "<script", 'src="figures', "<link", "@import", "url("):
         assert outside not in page
@@ -181,7 +181,7 @@ def test_a_second_run_is_reused_and_an_interrupted_one_resumes(run, lab, monkeyp
     assert again["views"] == first["views"]
 
 
-def test_a_run_that_was_killed_in_its_first_write_starts_again(lab, tmp_path, monkeypatch):
+def test_a_run_killed_in_its_first_write_starts_again(lab, tmp_path, monkeypatch):
     """A hidden part file is all that such a process leaves; those of others stay refused."""
     monkeypatch.setattr(run_module, "_measure", lambda *_: {})
     out = tmp_path / "run"
@@ -212,7 +212,7 @@ def test_changed_inputs_are_measured_again(run, lab, monkeypatch):
     assert measured == [1]
 
 
-def test_a_shipped_file_is_an_input_by_its_bytes(lab):
+def test_a_shipped_file_is_identified_by_its_content(lab):
     segmentation = replace(protocols(lab)[0], parcels={"shipped": "alan-sim-small-parcels"})
     inputs = run_module._inputs(segmentation, None, None, {})
     assert inputs["alan-sim-small-parcels"] == digest(shipped()["alan-sim-small-parcels"])
@@ -254,7 +254,7 @@ def test_another_configuration_is_refused_unless_overwritten(run, lab, monkeypat
         ({"store": "nowhere.h5"}, DataError, "nowhere"),
     ],
 )
-def test_bad_input_leaves_nothing(lab, tmp_path, change, error, message):
+def test_invalid_input_is_refused_and_leaves_no_files(lab, tmp_path, change, error, message):
     out = tmp_path / "run"
     with pytest.raises(error, match=message):
         run_evaluation(out, segmentation=replace(protocols(lab)[0], **change))
@@ -262,7 +262,7 @@ def test_bad_input_leaves_nothing(lab, tmp_path, change, error, message):
     assert not out.exists()
 
 
-def test_nothing_to_evaluate(tmp_path):
+def test_an_evaluation_without_protocol_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="nothing to evaluate"):
         run_evaluation(tmp_path / "run")
 
@@ -273,7 +273,7 @@ def test_a_shared_patient_is_refused_by_name(lab, tmp_path):
         run_evaluation(tmp_path / "run", segmentation=replace(segmentation, store=str(lab / "leaking.h5")))
 
 
-def test_a_view_split_that_announces_its_leak_is_reported_in_red(lab, tmp_path):
+def test_a_leaking_view_split_is_reported_in_red(lab, tmp_path):
     views = replace(protocols(lab)[1], store=str(lab / "leaking.h5"), published=True, views=("A2C", "A4C"), k=(2,))
     run = run_evaluation(tmp_path / "run", views=views)
     page = write_report(run).read_text()
@@ -286,7 +286,7 @@ def test_a_view_split_that_announces_its_leak_is_reported_in_red(lab, tmp_path):
         run_evaluation(tmp_path / "other", views=replace(views, train_split="test"))
 
 
-def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
+def test_a_rule_without_parcels_has_a_row(lab, tmp_path, monkeypatch):
     fit = ParcelSelector.fit
 
     def strict(self, maps, masks, groups=None):
@@ -312,7 +312,7 @@ def test_a_rule_that_chooses_nothing_is_a_row(lab, tmp_path, monkeypatch):
     assert "no parcel selected: " in page
 
 
-def test_a_list_for_each_phase_learns_from_it_and_segments_it(lab, tmp_path):
+def test_a_list_for_each_phase_is_fitted_and_applied(lab, tmp_path):
     """Two white boxes are saved; each by hand gives the scores of its own phase."""
     segmentation = replace(
         protocols(lab)[0], structures=("lv",), rules=("greedy",), kmeans=(), published=None, per_phase=True
@@ -337,7 +337,7 @@ def test_a_list_for_each_phase_learns_from_it_and_segments_it(lab, tmp_path):
     assert "left ventricle at end systole" in page
 
 
-def test_a_phase_in_which_nothing_is_chosen_is_reported(lab, tmp_path, monkeypatch):
+def test_a_phase_without_parcels_is_reported(lab, tmp_path, monkeypatch):
     fit, phases = ParcelSelector.fit, iter(("ED", "ES"))
 
     def strict(self, maps, masks, groups=None):
@@ -361,7 +361,7 @@ def test_a_phase_in_which_nothing_is_chosen_is_reported(lab, tmp_path, monkeypat
     assert "at end systole: no parcel selected. nothing of it" in write_report(tmp_path / "run").read_text()
 
 
-def test_each_phase_in_which_nothing_is_chosen_keeps_its_reason(lab, tmp_path, monkeypatch):
+def test_each_phase_without_parcels_keeps_its_reason(lab, tmp_path, monkeypatch):
     fits = itertools.count()
 
     def refuse(self, maps, masks, groups=None):
@@ -383,7 +383,7 @@ def test_each_phase_in_which_nothing_is_chosen_keeps_its_reason(lab, tmp_path, m
         assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == expected
 
 
-def test_an_opinion_changes_the_rule_beta_alone(lab, tmp_path):
+def test_an_opinion_changes_the_beta_rule_only(lab, tmp_path):
     parcels = load_parcels(lab / "parcels.safetensors").fingerprint
     file = tmp_path / "lv.json"
     ExpertOpinion("lv", parcels, {0: Opinion.of("inside"), 1: Opinion.of("never")}).to_json(file)
@@ -417,7 +417,7 @@ def test_an_opinion_changes_the_rule_beta_alone(lab, tmp_path):
         replace(segmentation, rules=("greedy",))
 
 
-def test_a_prior_of_simulated_frames_is_that_of_the_rule_beta(lab, tmp_path):
+def test_a_prior_from_simulated_frames_is_used_by_the_beta_rule(lab, tmp_path):
     """The white box of the run equals one that is fitted by hand with a prior counted by hand."""
     segmentation = replace(
         protocols(lab)[0],

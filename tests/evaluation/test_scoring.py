@@ -10,7 +10,7 @@ from alan.evaluation.summary import EF_STATISTICS, agreement_statistics, compare
 from alan.evaluation.views import _balanced_interval
 
 
-def test_areas_and_volumes_are_those_of_the_ellipsoid(lab):
+def test_areas_and_volumes_of_an_ellipsoid_are_exact(lab):
     """The archive's ventricle has semi-axes of 13 rows and 9 columns (0.5 and 0.4 mm), 0.8 times that at ES."""
     store = FrameStore(lab / "store.h5")
     table = store.labelled(split="test")
@@ -34,7 +34,7 @@ def test_areas_and_volumes_are_those_of_the_ellipsoid(lab):
         assert np.isnan(read_manual(store, table, other).volumes).all()
 
 
-def test_ejection_fractions_by_hand():
+def test_ejection_fractions_match_hand_computed_values():
     cases = pd.DataFrame(
         {
             "id": ["x", "x", "y", "y", "z"],
@@ -51,7 +51,7 @@ def test_ejection_fractions_by_hand():
     assert table.loc["y", "ef_manual"] == pytest.approx(50.0)
 
 
-def test_errors_of_the_ejection_fraction_by_hand():
+def test_errors_of_the_ejection_fraction_match_hand_computed_values():
     rows = []
     for number, (esv, manual) in enumerate([(40.0, 50.0), (60.0, 50.0), (150.0, 50.0), (np.nan, 50.0)]):
         names = {"id": str(number), "patient": str(number), "method": "m", "rule": "paper", "structure": "lv"}
@@ -78,7 +78,7 @@ def test_errors_of_the_ejection_fraction_by_hand():
     assert (row["n"], row["undefined"], row["reversed"]) == (3, 1, 1)
 
 
-def test_agreement_is_that_of_scipy_and_undefined_where_it_must_be():
+def test_agreement_equals_scipy():
     rng = np.random.default_rng(0)
     predicted, manual = rng.normal(50, 10, (2, 30))
     values = dict(zip(EF_STATISTICS, agreement_statistics(predicted, manual), strict=True))
@@ -95,7 +95,7 @@ def test_agreement_is_that_of_scipy_and_undefined_where_it_must_be():
     }
 
 
-def test_balanced_interval_equals_a_slow_loop():
+def test_the_balanced_interval_equals_a_plain_loop():
     rng = np.random.default_rng(0)
     table = pd.DataFrame(
         {

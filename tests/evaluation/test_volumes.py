@@ -91,7 +91,7 @@ def measured(store, change=lambda masks, table: masks):
     return score_volumes(change(manual.stored.copy(), table), manual, store, table)
 
 
-def test_volume_and_ejection_fraction_of_half_ellipsoids(store):
+def test_volumes_of_half_ellipsoids_are_exact(store):
     volumes = measured(store)
     assert list(volumes["phase"]) == ["ED", "ES"] * 2
     assert set(volumes["slices"]) == {21}
@@ -111,7 +111,7 @@ def test_volume_and_ejection_fraction_of_half_ellipsoids(store):
     assert ef["n"] == 2
 
 
-def test_dice_of_a_volume_by_hand(store):
+def test_dice_of_a_volume_matches_hand_computed_values(store):
     """Slices weigh by their pixels, and a slice that is empty in both changes nothing."""
     table = store.labelled(split="test")
     manual = read_manual(store, table, "lv")
@@ -136,7 +136,7 @@ def test_dice_of_a_volume_by_hand(store):
     assert np.isnan(score_volumes(np.zeros_like(a), neither, Plain(), chosen)["dice"][0])
 
 
-def test_distances_of_volumes_by_a_distance_transform():
+def test_distances_of_volumes_equal_a_distance_transform():
     rng, spacing = np.random.default_rng(0), (5.0, 1.5, 1.0)
     grid = np.indices((7, 20, 24)).reshape(3, -1).T
     a, b = (
@@ -150,7 +150,7 @@ def test_distances_of_volumes_by_a_distance_transform():
     assert asd == pytest.approx(np.concatenate([to_b, to_a]).mean())
 
 
-def test_summary_by_phase_and_together(store):
+def test_volumes_are_summarised_by_phase_and_together(store):
     def change(masks, table):
         masks[(table["phase"] == "ES").to_numpy()] = False
         return masks
@@ -166,7 +166,7 @@ def test_summary_by_phase_and_together(store):
     assert rows[1]["metrics"]["hd95_mm"]["undefined"] == 2
 
 
-def test_unknown_distance_of_slices_and_slices_of_two_sizes(make):
+def test_volumes_without_slice_distance_are_undefined(make):
     volumes = measured(make(slice_mm=None))
     assert volumes[["volume", "hd95_mm", "error_ml"]].isna().all(axis=None)
     assert volumes["dice"].min() > 0.98
@@ -174,7 +174,7 @@ def test_unknown_distance_of_slices_and_slices_of_two_sizes(make):
         measured(make(odd=True))
 
 
-def test_a_run_with_volumes_and_flips(store, tmp_path):
+def test_volumes_are_measured_with_flips(store, tmp_path):
     spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
     save_segmenter(untrained_segmenter(spec, ["lv"]), tmp_path / "n.safetensors")
     protocol = SegmentationProtocol(

@@ -41,7 +41,7 @@ def onnx(tiny, tmp_path_factory):
     return path, write_program(load_parcels(tiny.parcels()), path, SIZE)
 
 
-def test_onnx_gives_every_output_of_the_model_for_any_number_of_frames(tiny, onnx):
+def test_onnx_equals_the_model_for_any_number_of_frames(tiny, onnx):
     model, (path, record) = load_parcels(tiny.parcels()), onnx
     running = open_program(path, model)
     assert isinstance(running, OnnxParcels)
@@ -61,7 +61,7 @@ def test_onnx_gives_every_output_of_the_model_for_any_number_of_frames(tiny, onn
         assert torch.equal(running.backbone.sector(batch), model.backbone.sector(batch))
 
 
-def test_the_description_tells_what_goes_in_and_out_and_the_hash(tiny, onnx):
+def test_the_description_lists_inputs_outputs_and_hash(tiny, onnx):
     path, record = onnx
     assert json.loads((path.parent / "tiny.onnx.json").read_text()) == record
     assert record["sha256"] == digest(path)
@@ -76,7 +76,7 @@ def test_the_description_tells_what_goes_in_and_out_and_the_hash(tiny, onnx):
     assert set(record["versions"]) == {"alan", "torch", "onnx", "onnxruntime", "onnxscript"}
 
 
-def test_torch_export_gives_the_same_outputs_without_this_package(overlapping, tmp_path):
+def test_torch_export_runs_without_this_package(overlapping, tmp_path):
     record = write_program(overlapping, tmp_path / "tiny.pt2")
     assert record["inputs"]["frames"]["shape"] == ["batch", 32, 32]
     batch = torch.from_numpy(frames(4, 32))
@@ -90,7 +90,7 @@ def test_torch_export_gives_the_same_outputs_without_this_package(overlapping, t
         open_program(tmp_path / "tiny.pt2", overlapping)
 
 
-def test_a_limit_of_file_sizes_is_an_error_and_does_not_abort_the_process(tmp_path):
+def test_a_file_size_limit_raises_an_error(tmp_path):
     frames = torch.zeros(1, 100)
     exported, (_, most) = (
         torch.export.export(nn.Linear(100, 100), (frames,)),
@@ -104,7 +104,7 @@ def test_a_limit_of_file_sizes_is_an_error_and_does_not_abort_the_process(tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 
 
-def test_a_program_that_deviates_is_not_written(overlapping, tmp_path, monkeypatch):
+def test_a_deviating_program_is_not_written(overlapping, tmp_path, monkeypatch):
     monkeypatch.setattr(
         programs, "_write_torch", lambda exported, path, batch, shapes: [x + 1 for x in exported.module()(batch)]
     )
@@ -113,7 +113,7 @@ def test_a_program_that_deviates_is_not_written(overlapping, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_cannot_be_exported_is_one_line(overlapping, tmp_path, monkeypatch):
+def test_a_model_that_cannot_be_exported_is_refused_in_one_line(overlapping, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("no such operator\nand many more lines")
 
@@ -131,7 +131,7 @@ def test_wrong_frames_and_wrong_paths_are_refused(tiny, onnx, tmp_path):
         write_program(running, tmp_path / "tiny.pb")
 
 
-def test_programs_of_other_parcels_and_damaged_ones_are_refused(tiny, onnx, overlapping, tmp_path):
+def test_foreign_and_damaged_programs_are_refused(tiny, onnx, overlapping, tmp_path):
     model, (path, record) = load_parcels(tiny.parcels()), onnx
     with pytest.raises(CheckpointError, match="exported from the parcels"):
         open_program(path, overlapping)
@@ -147,7 +147,7 @@ def test_programs_of_other_parcels_and_damaged_ones_are_refused(tiny, onnx, over
         open_program(copy, model)
 
 
-def test_a_model_is_exported_once_per_user_and_again_if_the_program_is_damaged(tiny, onnx, tmp_path, monkeypatch):
+def test_a_model_is_exported_once_per_user(tiny, onnx, tmp_path, monkeypatch):
     calls = []
 
     def write(model, path, size):
@@ -170,7 +170,7 @@ def test_a_model_is_exported_once_per_user_and_again_if_the_program_is_damaged(t
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxruntime", "onnxscript"])
-def test_a_missing_extra_is_one_line(tiny, tmp_path, monkeypatch, module):
+def test_a_missing_extra_is_reported_in_one_line(tiny, tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"{module} is not installed: pip install 'alan-echo\[onnx\]'"):
         write_program(load_parcels(tiny.parcels()), tmp_path / "tiny.onnx")

@@ -49,11 +49,11 @@ def check(kind, counts, others):
         assert sum(count["wrong"] for count in counts.values()) == 0, kind
 
 
-def test_damaged_files(run, tmp_path):
+def test_damaged_files_are_refused_or_read_the_same(run, tmp_path):
     assert [result["kind"] for result in run("all", 5, tmp_path, 600)] == list(KINDS)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_files_at_many_places(run, tmp_path, kind):
+def test_files_damaged_at_many_places_are_refused_or_read_the_same(run, tmp_path, kind):
     run(kind, 200, tmp_path, 3600)

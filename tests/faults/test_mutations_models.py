@@ -56,12 +56,12 @@ def check(kind, result):
         assert sum(count["wrong"] for count in counts.values()) == 0
 
 
-def test_damaged_models(run, tmp_path):
+def test_damaged_models_are_refused(run, tmp_path):
     for kind, result in run(KINDS, 5, tmp_path, 300).items():
         check(kind, result)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_models_at_many_places(run, tmp_path, kind):
+def test_models_damaged_at_many_places_are_refused(run, tmp_path, kind):
     check(kind, run([kind], 200, tmp_path, 3600)[kind])

@@ -127,7 +127,7 @@ def campaign(jobs, request):
 
 
 @each_job(KILLED)
-def test_killed_at_a_rename(campaign, name, tmp_path):
+def test_a_verb_killed_at_a_rename_resumes(campaign, name, tmp_path):
     _, events = campaign.straight(name)
     ended = run(campaign.jobs[name].args(tmp_path / "out"), Plan(at=(events + 1) // 2))
     assert ended.code == -signal.SIGKILL
@@ -136,14 +136,14 @@ def test_killed_at_a_rename(campaign, name, tmp_path):
 
 @pytest.mark.parametrize("name", in_campaign(["simulate", "prepare"], QUICK))
 @pytest.mark.parametrize("after", [False, True])
-def test_killed_at_the_first_rename(campaign, name, after, tmp_path):
+def test_a_verb_killed_at_its_first_rename_resumes(campaign, name, after, tmp_path):
     ended = run(campaign.jobs[name].args(tmp_path / "out"), Plan(at=1, after=after))
     assert ended.code == -signal.SIGKILL
     campaign.restart(name, tmp_path / "out", f"SIGKILL {'after' if after else 'before'} a rename")
 
 
 @each_job()
-def test_killed_before_and_after_renames(campaign, name, tmp_path):
+def test_a_verb_killed_around_renames_resumes(campaign, name, tmp_path):
     _, events = campaign.straight(name)
     places = sorted({round(1 + place * (events - 1) / (POINTS // 2 - 1)) for place in range(POINTS // 2)})
     for at in places:
@@ -156,7 +156,7 @@ def test_killed_before_and_after_renames(campaign, name, tmp_path):
 
 
 @each_job()
-def test_killed_at_random(campaign, name, tmp_path):
+def test_a_verb_killed_at_random_resumes(campaign, name, tmp_path):
     draw = random.Random(name)
     seconds = campaign.seconds(name)
     for n in range(POINTS):
@@ -169,7 +169,7 @@ def test_killed_at_random(campaign, name, tmp_path):
 
 @pytest.mark.parametrize("number", INTERRUPTIONS)
 @each_job(QUICK)
-def test_interrupted(campaign, name, number, tmp_path):
+def test_an_interrupted_verb_resumes(campaign, name, number, tmp_path):
     _, events = campaign.straight(name)
     ended = run(campaign.jobs[name].args(tmp_path / "out"), Plan(at=(events + 1) // 2, number=number))
     fault = signal.Signals(number).name
@@ -178,7 +178,7 @@ def test_interrupted(campaign, name, number, tmp_path):
 
 
 @each_job()
-def test_interrupted_at_random(campaign, name, tmp_path):
+def test_a_verb_interrupted_at_random_resumes(campaign, name, tmp_path):
     draw = random.Random(name)
     seconds = campaign.seconds(name)
     for n in range(POINTS // 4):
@@ -194,7 +194,7 @@ def test_interrupted_at_random(campaign, name, tmp_path):
 
 
 @each_job(QUICK)
-def test_two_at_once(campaign, name, tmp_path):
+def test_a_second_process_is_refused(campaign, name, tmp_path):
     """The first is stopped early; the second names it and leaves its work alone; the first then ends."""
     _, events = campaign.straight(name)
     job, out = campaign.jobs[name], tmp_path / "out"
@@ -214,7 +214,7 @@ def test_two_at_once(campaign, name, tmp_path):
 
 
 @each_job(QUICK)
-def test_no_space_at_a_rename(campaign, name, tmp_path):
+def test_a_full_disk_at_a_rename_is_reported(campaign, name, tmp_path):
     _, events = campaign.straight(name)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "there/file")
     ended = run(campaign.jobs[name].args(tmp_path / "out"), Plan(at=(events + 1) // 2, error=full))
@@ -244,7 +244,7 @@ def disk(tmp_path):
 
 @pytest.mark.parametrize("share", [0.05, 0.4, 0.8])
 @each_job()
-def test_a_full_disk(campaign, name, share, disk, tmp_path):
+def test_a_full_disk_is_reported(campaign, name, share, disk, tmp_path):
     """Room for a part of the result; with more room, the same command completes it."""
     campaign.straight(name)
     out = disk(2**28) / "out"
@@ -265,7 +265,7 @@ def size_of(folder):
 
 
 @each_job()
-def test_a_read_only_disk(campaign, name, disk, tmp_path):
+def test_a_read_only_disk_is_reported(campaign, name, disk, tmp_path):
     campaign.straight(name)
     out = disk(2**28) / "out"
     args = campaign.jobs[name].args(out)
@@ -295,7 +295,7 @@ def limit(kind, value):
     ids=str,
 )
 @each_job()
-def test_limits(campaign, name, kind, value, tmp_path):
+def test_system_limits_are_reported(campaign, name, kind, value, tmp_path):
     """Too little memory, too few descriptors, too small files: one line; without the limit the run completes."""
     out, fault = tmp_path / "out", {resource.RLIMIT_AS: "memory", resource.RLIMIT_NOFILE: "descriptors"}
     ended = run(campaign.jobs[name].args(out), Plan(setup=lambda: limit(kind, value)))
@@ -332,7 +332,7 @@ def worker_of(process, seconds=60):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("name", in_campaign(Jobs.pools))
-def test_a_worker_is_killed_or_stopped(campaign, name, number, tmp_path):
+def test_a_killed_or_stopped_worker_is_reported(campaign, name, number, tmp_path):
     """A killed worker is one line, a stopped one is waited for."""
     out, fault = tmp_path / "out", f"a worker gets {signal.Signals(number).name}"
     command = Running(campaign.jobs[name].args(out))
@@ -351,7 +351,7 @@ def test_a_worker_is_killed_or_stopped(campaign, name, number, tmp_path):
 
 @pytest.mark.parametrize("number", INTERRUPTIONS)
 @pytest.mark.parametrize("name", in_campaign(Jobs.pools))
-def test_interrupted_with_its_workers(campaign, name, number, tmp_path):
+def test_a_verb_interrupted_with_its_workers_resumes(campaign, name, number, tmp_path):
     """A terminal sends Ctrl-C to the command and its workers, of which the command alone says so."""
     out, fault = tmp_path / "out", f"{signal.Signals(number).name} to all processes"
     command = Running(campaign.jobs[name].args(out))
@@ -366,7 +366,7 @@ def test_interrupted_with_its_workers(campaign, name, number, tmp_path):
 
 
 @pytest.mark.parametrize("name", in_campaign(Jobs.pools))
-def test_killed_without_its_workers(campaign, name, tmp_path):
+def test_workers_of_a_killed_verb_end(campaign, name, tmp_path):
     """Workers end when their command was killed, and do not disturb its restart."""
     out = tmp_path / "out"
     command = Running(campaign.jobs[name].args(out))

@@ -53,7 +53,7 @@ def test_the_filter_equals_least_squares_in_windows(radius, eps):
             np.testing.assert_allclose(found[b, k], slow(guide[b], values[b, k], radius, eps), atol=1e-8)
 
 
-def test_an_edge_is_kept_if_the_image_has_one_and_smoothed_otherwise():
+def test_edges_of_the_image_are_kept():
     image = torch.zeros(1, 20, 20)
     image[:, :, 10:] = 1.0
     wrong = torch.zeros(1, 1, 20, 20)
@@ -66,7 +66,7 @@ def test_an_edge_is_kept_if_the_image_has_one_and_smoothed_otherwise():
     torch.testing.assert_close(flat, box_mean(box_mean(wrong, 4), 4))
 
 
-def test_maps_follow_the_image():
+def test_refined_maps_follow_the_image():
     frames = torch.full((2, 32, 32), 40, dtype=torch.uint8)
     frames[:, :, 14:] = 200  # the edge lies within the second of four tokens
     logits = torch.zeros(2, 2, 4, 4)

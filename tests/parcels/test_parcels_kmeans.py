@@ -17,7 +17,7 @@ from alan.parcels.kmeans import KMeansParcels, fit_kmeans
 
 
 @parametrize_with_checks([KMeansParcels(n_parcels=2), KMeansParcels(n_parcels=2, n_components=1, whiten=True)])
-def test_scikit_learn_checks(estimator, check):
+def test_scikit_learn_estimator_checks_pass(estimator, check):
     check(estimator)
 
 
@@ -36,7 +36,7 @@ def test_clusters_are_found_whatever_the_scale_of_the_channels():
 
 
 @pytest.mark.parametrize(("components", "whiten"), [(None, False), (3, False), (3, True)])
-def test_logits_are_distances_in_scikit_learns_own_coordinates(components, whiten):
+def test_logits_equal_distances_of_scikit_learn(components, whiten):
     x, _ = tokens()
     model = KMeansParcels(4, n_components=components, whiten=whiten).fit(x)
     z = StandardScaler().fit_transform(x.astype(np.float64))

@@ -82,7 +82,7 @@ def test_float32_is_accurate_enough():
     torch.testing.assert_close(loss.double(), naive([t.double() for t in x], 0.3), rtol=1e-4, atol=1e-6)
 
 
-def test_a_case_by_hand():
+def test_the_loss_matches_hand_computed_values():
     f = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])  # F = identity, centred: +-1/2
     same, other = f, torch.ones(1, 2, 2)
     assert correspondence_loss(f, f, same, same, 0.3).item() == pytest.approx(-(2 * (0.5 - 0.3)) / 4)
@@ -173,7 +173,7 @@ def test_draws_depend_only_on_the_generator():
     assert first == again != other
 
 
-def test_two_threads_give_the_same_gradients_each_time():
+def test_gradients_are_deterministic_with_two_threads():
     g = generator()
     features, codes = (torch.randn(5, 8, 64, width, generator=g) for width in (128, 64))
     codes = codes.softmax(-1)

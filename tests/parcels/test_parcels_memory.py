@@ -64,7 +64,7 @@ def test_tokens_are_exact_without_memory():
     assert len(memory) == 0
 
 
-def test_usage_by_hand():
+def test_parcel_usage_matches_hand_computed_values():
     ids = torch.tensor([0] * 500 + [1] * 499 + [2])  # the third holds 0.1%
     usage = parcel_usage(ids.view(10, 100), 5)
     entropy = -sum(p * math.log(p) for p in (0.5, 0.499, 0.001))
@@ -74,7 +74,7 @@ def test_usage_by_hand():
     assert math.isnan(parcel_usage(torch.zeros(0, dtype=torch.long), 5).perplexity)
 
 
-def test_parcels_collapse_below_a_tenth():
+def test_a_collapse_is_fewer_than_a_tenth_of_the_parcels():
     assert parcel_collapse(parcel_usage(torch.arange(2), 20), 20) == ""
     verdict = parcel_collapse(parcel_usage(torch.arange(2), 21), 21)
     assert verdict.startswith("2 of 21 parcels are in use")

@@ -65,7 +65,7 @@ def test_ties_go_to_the_smallest_id():
     assert logits_to_maps(torch.zeros(1, 4, 2, 2), 6).eq(0).all()
 
 
-def test_maps_equal_those_of_the_logits_at_any_batch_size():
+def test_maps_equal_the_logits_at_any_batch_size():
     frames, _ = fan(5)
     parcels = model()
     maps = parcels.maps(frames)
@@ -78,7 +78,7 @@ def test_maps_equal_those_of_the_logits_at_any_batch_size():
     assert parcels.maps(frames[:0]).shape == (0, 32, 32)
 
 
-def test_outside_the_sector_is_background_and_the_border_is_sharp():
+def test_pixels_outside_the_sector_are_background():
     frames, inside = fan()
     parcels, plain = model(sector_only=True), model()
     assert (parcels.background_id, parcels.n_ids) == (6, 7)
@@ -109,7 +109,7 @@ def test_the_fingerprint_covers_backbone_head_and_sector():
     assert model().fingerprint == model().fingerprint
 
 
-def test_a_model_survives_its_file(tmp_path):
+def test_a_model_survives_saving(tmp_path):
     frames, _ = fan()
     head = KMeansHead(16, 6, 3)
     head.centres.normal_(generator=generator())

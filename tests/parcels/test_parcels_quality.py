@@ -21,7 +21,7 @@ def dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
 
 
-def test_renamed_parcels_agree_fully_and_unrelated_ones_do_not():
+def test_agreement_ignores_the_numbering_of_parcels():
     maps = blocks(20)
     renamed = np.array([3, 0, 4, 1, 2])[maps]
     assert parcel_agreement(maps, renamed) == pytest.approx((1, 1, 1))
@@ -30,7 +30,7 @@ def test_renamed_parcels_agree_fully_and_unrelated_ones_do_not():
     assert found.dice < 0.3
 
 
-def test_matched_dice_is_the_best_of_all_matchings():
+def test_matched_dice_equals_the_best_matching():
     a, b = blocks(ids=4), blocks(ids=3, seed=1)
     overlap = [[dice(a == i, b == j) for j in range(3)] for i in range(4)]
     best = max(sum(overlap[i][j] for j, i in enumerate(chosen)) for chosen in permutations(range(4), 3))
@@ -60,13 +60,13 @@ def slow_overlap(maps, slack):
 
 
 @pytest.mark.parametrize("slack", [0, 1, 2.3])
-def test_overlap_with_slack_equals_a_slow_loop(slack):
+def test_overlap_with_tolerance_equals_a_plain_loop(slack):
     maps = np.random.default_rng(0).integers(0, 30, (3, 9, 9))
     found = consistency(maps, slack=slack * 112 / 9)
     assert found.overlap == pytest.approx(slow_overlap(maps, slack))
 
 
-def test_a_shift_within_the_slack_is_no_change():
+def test_a_shift_within_the_tolerance_does_not_matter():
     maps = np.zeros((2, 112, 112), np.uint8)
     maps[0, :, 50:], maps[1, :, 53:] = 1, 1
     assert consistency(maps, slack=3) == (1, 1)
@@ -79,7 +79,7 @@ def test_a_shift_within_the_slack_is_no_change():
     assert np.isnan(consistency(np.full((2, 8, 8), 3), background=3)).all()
 
 
-def test_the_oracle_is_the_best_of_all_unions():
+def test_the_oracle_equals_the_best_union():
     maps = blocks(4, ids=6)
     masks = np.random.default_rng(2).random(maps.shape) < maps / 6
     masks[3] = False
@@ -96,7 +96,7 @@ def test_the_oracle_is_the_best_of_all_unions():
     assert np.isnan(oracle_dice(maps, masks & False)).all()
 
 
-def test_the_table_of_models(tiny):
+def test_models_are_listed_in_a_table(tiny):
     store, backbone = FrameStore(tiny.store("camus")), load_backbone(tiny.backbone())
     frames = store.frames(np.arange(16))
     seeds = [fit_kmeans(backbone, frames, 6, sector_only=True, seed=seed) for seed in (0, 1)]

@@ -43,7 +43,7 @@ class Rows(Logger):
         self.rows.append(metrics)
 
 
-def test_the_loss_falls_each_term_is_logged_and_the_backbone_is_unchanged(backbone):
+def test_training_lowers_the_loss_and_keeps_the_backbone(backbone):
     module = RaptorModule(backbone, n_parcels=6, shift_self=0.1, shift_similar=0.1, shift_contrast=0.1)
     before = {name: tensor.clone() for name, tensor in module.backbone.state_dict().items()}
     rows, _ = fit(module, steps=40)
@@ -62,7 +62,7 @@ def test_the_loss_falls_each_term_is_logged_and_the_backbone_is_unchanged(backbo
 
 
 @pytest.mark.parametrize("sector_only", [False, True])
-def test_statistics_are_those_of_the_training_tokens(backbone, sector_only):
+def test_statistics_come_from_the_training_tokens(backbone, sector_only):
     module = RaptorModule(backbone, n_parcels=4, sector_only=sector_only)
     fit(module, steps=1)
     frames = clips().flatten(0, 1)
@@ -79,7 +79,7 @@ def test_statistics_are_those_of_the_training_tokens(backbone, sector_only):
     assert plain.head.std.eq(1).all()
 
 
-def test_the_same_seed_gives_the_same_head_whatever_the_global_generator(backbone):
+def test_the_head_depends_on_the_seed_only(backbone):
     results = []
     for global_seed, seed in ((0, 0), (1, 0), (0, 1)):
         torch.manual_seed(global_seed)
@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_head_whatever_the_global_generator(backbon
     assert not equal(results[0], results[2])
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one_and_a_checkpoint_gives_the_parcels(backbone, tmp_path):
+def test_a_resumed_run_equals_the_uninterrupted_one(backbone, tmp_path):
     whole = RaptorModule(backbone, n_parcels=4, sector_only=True)
     fit(whole, steps=6)
     keep = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
@@ -116,7 +116,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_and_a_checkpoint_gives_the_p
         second.on_load_checkpoint({})
 
 
-def test_cached_features_give_the_same_training_up_to_rounding(backbone):
+def test_cached_features_give_the_same_training(backbone):
     plain, cached = RaptorModule(backbone, n_parcels=4), RaptorModule(backbone, n_parcels=4, cache_features=True)
     rows, kept = fit(plain)[0], fit(cached)[0]
     for one, other in zip(rows, kept, strict=True):
@@ -142,7 +142,7 @@ def test_tokens_of_another_backbone_are_refused(backbone):
     fit(RaptorModule(backbone, n_parcels=4), data, steps=1)
 
 
-def test_two_frames_are_a_sequence(backbone):
+def test_two_frames_form_a_sequence(backbone):
     module = RaptorModule(backbone, n_parcels=4)
     rows, _ = fit(module, ClipModule(frames=clips(n_frames=2)), steps=2)
     assert len(rows) == 2
@@ -175,7 +175,7 @@ def test_a_collapse_is_warned_of_once(backbone, caplog, monkeypatch):
         (ClipModule(frames=torch.zeros(4, 2, 32, 32, dtype=torch.uint8)), {"sector_only": True}, "no token lies"),
     ],
 )
-def test_batches_that_cannot_train_are_refused(backbone, data, options, message):
+def test_unsuitable_batches_are_refused(backbone, data, options, message):
     with pytest.raises(ParameterError, match=message):
         fit(RaptorModule(backbone, n_parcels=4, **options), data)
 
@@ -197,7 +197,7 @@ def test_arguments_out_of_range_are_refused(backbone):
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_configs_train_a_step(path, backbone):
+def test_every_shipped_config_trains_one_step(path, backbone):
     config = yaml.safe_load(path.read_text())
     assert config["model"]["class_path"] in CLASSES
     module = CLASSES[config["model"]["class_path"]](**config["model"]["init_args"] | {"backbone": backbone})

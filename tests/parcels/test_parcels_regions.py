@@ -43,12 +43,12 @@ def test_regions_equal_a_flood_fill(seed):
     np.testing.assert_array_equal(parcel_of_region(region_map, parcel_map)[region_map], parcel_map)
 
 
-def test_diagonal_neighbours_do_not_connect():
+def test_diagonal_neighbours_are_not_connected():
     checker = np.array([[0, 1], [1, 0]], np.uint8)
     np.testing.assert_array_equal(regions(checker), [[0, 1], [2, 3]])
 
 
-def test_parcel_zero_is_a_parcel_like_any_other():
+def test_parcel_zero_forms_regions():
     np.testing.assert_array_equal(regions(np.array([[0, 5, 0]])), [[0, 1, 2]])
 
 

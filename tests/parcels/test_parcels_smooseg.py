@@ -72,7 +72,7 @@ def test_the_smoothness_term_equals_the_double_sum(weighted):
     assert float(terms["total"]) == pytest.approx(total, abs=1e-9)
 
 
-def test_equal_assignments_cost_nothing():
+def test_equal_assignments_have_no_smoothness_loss():
     f, s = torch.randn(2, 2, 6, 4, generator=generator()), torch.ones(2, 2, 6, 3) / 3
     terms = smoothness_loss(
         f, s, shifts=LossWeights(0.1, 0.2, 0.5), weights=LossWeights(1, 1, 1), generator=generator()
@@ -98,7 +98,7 @@ def head(**options):
     return SmooSegHead(6, 4, **{"n_codes": 5, "generator": generator()} | options)
 
 
-def test_the_head_equals_its_formula_and_is_rebuilt_from_its_settings():
+def test_the_head_equals_its_formula():
     net = head().eval()
     net.set_statistics(torch.randn(6, generator=generator(1)), torch.rand(6, generator=generator(2)) + 0.5)
     net.teacher.normal_(generator=generator(3))
@@ -138,7 +138,7 @@ def test_each_half_learns_from_its_own_term(backbone):
         assert moved == expected
 
 
-def test_the_energy_falls_and_its_parts_are_logged(backbone):
+def test_training_lowers_the_energy_and_logs_its_parts(backbone):
     module = SmooSegModule(backbone, n_parcels=6, weight_data=0.5)
     rows, _ = fit(module, steps=40)
     for row in rows:
@@ -148,7 +148,7 @@ def test_the_energy_falls_and_its_parts_are_logged(backbone):
     assert not torch.equal(module.head.teacher, module.head.student)
 
 
-def test_a_resumed_run_equals_the_uninterrupted_one_and_gives_the_parcels(backbone, tmp_path):
+def test_a_resumed_run_equals_the_uninterrupted_one(backbone, tmp_path):
     whole, first, second = (SmooSegModule(backbone, n_parcels=4, sector_only=True) for _ in range(3))
     fit(whole, steps=6)
     fit(first, steps=4, callbacks=[ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)])

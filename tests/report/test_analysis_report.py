@@ -79,7 +79,7 @@ def page_of(path):
     return " ".join(" ".join(parser.words).split()), parser.addresses
 
 
-def test_first_page_has_numbers_doubts_and_what_was_left_out(folder):
+def test_the_first_page_lists_numbers_doubts_and_omissions(folder):
     text, addresses = page_of(folder / "report.html")
     assert "1 loop was measured, of 1 patient; 2 files or loops were left out." in text
     assert "was measured (0 biplane): 60%. 1 result is doubtful" in text
@@ -104,7 +104,7 @@ def test_first_page_has_numbers_doubts_and_what_was_left_out(folder):
     ("model", "words"),
     [("alan-sim", "in 88%, their volume"), ("mine", "of this model hold the truth was not measured")],
 )
-def test_pages_claim_of_intervals_what_was_measured(tmp_path, model, words):
+def test_pages_state_the_measured_coverage_of_intervals(tmp_path, model, words):
     folder = write_folder(tmp_path)
     path = folder / "loops" / "loop1" / "result.json"
     path.write_text(re.sub(r'("model": )"[^"]*"', rf'\1"{model}"', path.read_text()))
@@ -129,7 +129,7 @@ def test_pages_are_self_contained(folder):
         assert "http" not in re.sub(r"data:[^\"]*", "", source)
 
 
-def test_page_of_a_patient(folder):
+def test_the_page_of_a_patient_shows_its_loops(folder):
     text, addresses = page_of(folder / "patients" / "p1" / "report.html")
     for words in (
         "Ejection fraction 60 % 55 to 65",
@@ -154,7 +154,7 @@ def test_page_of_a_patient(folder):
     assert "../../loops/loop1/overlay.mp4" in addresses
 
 
-def test_parcels_have_their_shares_prior_and_posterior(folder):
+def test_parcels_are_shown_with_prior_and_posterior(folder):
     text, _ = page_of(folder / "patients" / "p1" / "report.html")
     part = text[text.index("Left ventricle at end diastole") : text.index("Left atrium at end diastole")]
     # half of the ventricle each; 8 effective pixels of the prior and half a pixel of Jeffreys' on each side
@@ -170,7 +170,7 @@ def test_simulated_loops_are_called_simulated(tmp_path):
         assert "not exist" in text
 
 
-def test_nothing_measured(tmp_path):
+def test_a_run_without_measurements_has_a_report(tmp_path):
     result = LoopResult("loop1", "p1", "left out", reason="one frame", flags=(Flag("still", "one frame"),))
     result.to_json(tmp_path / "loops" / "loop1" / "result.json")
     patient = made_patient(
@@ -184,7 +184,7 @@ def test_nothing_measured(tmp_path):
     assert "Left out: 1 file or loop" in text
 
 
-def test_volumes_have_a_column_only_where_one_is_known():
+def test_unknown_volumes_have_no_column():
     known, unknown = made_patient(), made_patient(edv_ml=Measure())
     for patients, there in (([known, unknown], True), ([unknown], False)):
         titles = [column.title for column in _patient_table(patients).columns]
@@ -192,7 +192,7 @@ def test_volumes_have_a_column_only_where_one_is_known():
         assert all(len(row.cells) == len(titles) - 1 for row in _patient_table(patients).sections[0].rows)
 
 
-def test_curve_without_a_pixel_size_shows_areas():
+def test_the_curve_shows_areas_without_a_pixel_size():
     result = made_result()
     frames = tuple(replace(frame, volume_ml=None, area_cm2={}) for frame in result.frames)
     curve = loop_curve(replace(result, frames=frames))
@@ -204,7 +204,7 @@ def test_curve_without_a_pixel_size_shows_areas():
     assert all(curve.top <= height <= curve.bottom for height in heights)
 
 
-def test_curve_breaks_where_nothing_was_measured():
+def test_the_curve_has_gaps_where_nothing_was_measured():
     result = made_result()
     frames = [replace(frame, volume_ml=None if 5 <= frame.frame < 8 else 70.0) for frame in result.frames]
     curve = loop_curve(replace(result, frames=tuple(frames)))

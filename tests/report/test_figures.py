@@ -59,12 +59,12 @@ def test_confusion_matrix_shows_counts_and_shares():
 
 
 @pytest.mark.parametrize(("columns", "lines"), [({"train/loss": [2.0, 1.0]}, 1), ({"knn": [0.1, 0.2]}, 0)])
-def test_training_curve(columns, lines):
+def test_the_training_curve_is_drawn(columns, lines):
     figure = figures.training_curve(pd.DataFrame({"step": [0, 5], **columns}), "DINO")
     assert (0 if figure is None else len(figure.axes[0].lines)) == lines
 
 
-def test_bland_altman_draws_every_loop_and_its_lines(results):
+def test_the_bland_altman_plot_draws_every_loop(results):
     names = {"method": "RAPTOR", "kind": "parcels", "rule": "greedy", "structure": "lv"}
     rows = []
     for number, (esv, manual) in enumerate([(40.0, 50.0), (55.0, 50.0), (9000.0, 50.0)]):

@@ -1,7 +1,7 @@
 from alan.report.headline import headline, simulated_stores
 
 
-def test_says_what_was_measured_on_whom_and_against_what(results):
+def test_the_headline_names_measure_patients_and_reference(results):
     lead, ventricle = headline(results)
     assert lead.startswith(
         "The left ventricle was outlined on 12 test frames (A4C) of 6 patients (CAMUS) by joining"
@@ -18,7 +18,7 @@ def test_a_worse_method_is_called_worse(results):
     assert "20.0 points worse at end diastole" in headline(results)[1]
 
 
-def test_nothing_chosen_is_said(results):
+def test_a_rule_without_parcels_is_mentioned(results):
     results["segmentation"]["example_methods"] = {}
     assert "nothing was outlined" in headline(results)[1]
 
@@ -39,12 +39,12 @@ def test_simulated_patients_are_called_simulated(results):
     assert "manual" not in lead
 
 
-def test_without_an_atlas_nothing_is_compared(results):
+def test_a_run_without_atlas_compares_nothing(results):
     results["segmentation"]["against_atlas"] = []
     assert "Compared with" not in headline(results)[1]
 
 
-def test_views(results):
+def test_the_headline_names_the_accuracy_of_views(results):
     cell = {"mean": 0.9, "low": 0.8, "high": 0.95}
     views = {
         "test": {"patients": 5, "images": 20},

@@ -22,7 +22,7 @@ def run(results, tmp_path):
     return tmp_path
 
 
-def test_what_users_write_is_escaped(run):
+def test_user_text_is_escaped(run):
     page = write_report(run).read_text()
     assert "Trial &lt;b&gt;" in page
     assert "Trial <b>" not in page
@@ -48,7 +48,7 @@ def test_an_unfinished_or_foreign_folder_is_refused(run):
         write_report(run)
 
 
-def test_simulated_data_are_called_simulated_at_the_top(run, results):
+def test_simulated_data_are_announced_at_the_top(run, results):
     page = write_report(run).read_text()
     assert "Simulated data" not in page
     results["segmentation"]["store"] |= {"simulated": True, "name": "simulated CAMUS"}
@@ -67,7 +67,7 @@ def test_simulated_data_are_called_simulated_at_the_top(run, results):
     assert (run / "figures" / "methods.png").read_bytes() != marked
 
 
-def test_the_summary_has_every_figure_and_a_dictionary(run, results):
+def test_the_summary_has_every_figure_and_its_description(run, results):
     write_report(run)
     summary, columns = pd.read_csv(run / "summary.csv"), pd.read_csv(run / "columns.csv", keep_default_na=False)
     one = summary[(summary["method"] == "RAPTOR") & (summary["rule"] == "greedy") & (summary["phase"] == "ED")]

@@ -104,7 +104,7 @@ def test_the_figure_names_every_line_in_every_panel(summary):
     assert bands[0].get_datalim(figure.axes[0].transData).y0 == pytest.approx(0.68)
 
 
-def test_a_cell_without_value_leaves_a_gap_and_one_phase_is_enough(summary):
+def test_a_missing_cell_leaves_a_gap(summary):
     for one in summary["rows"]:
         if (one["method"], one["label_patients"]) == ("U-Net", 5):
             one.update(dict.fromkeys(("mean", "sd", "lowest", "highest", "low", "high")))
@@ -116,7 +116,7 @@ def test_a_cell_without_value_leaves_a_gap_and_one_phase_is_enough(summary):
     assert len(efficiency_tables(summary)) == 1
 
 
-def test_names_keep_apart_and_near():
+def test_line_labels_do_not_overlap():
     assert spread_apart([0.1, 0.5, 0.9], 0.1, 0, 1) == pytest.approx([0.1, 0.5, 0.9])
     assert spread_apart([0.5, 0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.4, 0.5, 0.6])
     crowded = spread_apart([0.95, 0.96, 0.97, 1.0], 0.1, 0, 1)
@@ -132,7 +132,7 @@ def test_names_keep_apart_and_near():
     assert spread_apart([], 0.1, 0, 1) == []
 
 
-def test_the_table(summary):
+def test_the_table_lists_every_method(summary):
     tables = efficiency_tables(summary)
     assert [table.title for table in tables] == [
         "Dice, %, both phases",
@@ -150,20 +150,20 @@ def test_the_table(summary):
     assert len({row.colour for row in rows.values()}) == len(rows)
 
 
-def test_the_alternative_text_has_the_figures(summary):
+def test_the_alternative_text_contains_the_figures(summary):
     text = efficiency_alternative(summary)
     assert "Left ventricle: parcels, greedy 70.0% with 1 and 81.0% with 299;" in text
     assert "fixed 83.0% with 0." in text
 
 
-def test_what_chose_nothing_is_told(summary):
+def test_methods_without_parcels_are_mentioned(summary):
     assert failure_notes(summary) == [
         "parcels, greedy, left atrium: nothing outlined, Dice 0 (1 patient: seed 0 and 2). First reason: too few",
         "U-Net, failed, no value (5 patients: seed 1). First reason: the loss is nan",
     ]
 
 
-def test_the_sentences(summary):
+def test_the_sentences_state_the_findings(summary):
     lead, lv, _ = efficiency_headline(summary)
     assert "up to 299 patients (CAMUS)" in lead
     assert "50 other patients" in lead
@@ -193,7 +193,7 @@ def test_the_sentences(summary):
     assert len(efficiency_headline(summary)) == 1
 
 
-def test_the_page(summary, tmp_path):
+def test_the_page_shows_figure_and_table(summary, tmp_path):
     provenance = {"created": "2026-01-01T00:00:00", "command": "alan", "system": "x", "versions": {}, "inputs": {}}
     provenance["versions"] = {"alan": "0"}
     results = {"schema": "alan-results/2", "title": "Labels", "label_efficiency": summary, "curves": {}}

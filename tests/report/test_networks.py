@@ -3,7 +3,7 @@
 from alan.report.networks import ensemble_tables
 
 
-def test_the_gain_on_held_out_patients_is_in_the_note():
+def test_the_note_states_the_gain_on_held_out_patients():
     validation = {
         "objective": "iou", "weights": "searched", "sampler": "tpe", "trials": 9, "frames": 40, "patients": 5,
         "split": "val", "score": 0.8, "equal": 0.79,

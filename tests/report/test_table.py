@@ -38,11 +38,11 @@ def test_every_line_has_as_many_cells_as_columns():
     assert text.isascii()
 
 
-def test_groups_keep_single_columns_apart():
+def test_column_groups_do_not_merge_single_columns():
     assert [(group, len(columns)) for group, columns in TABLE.groups()] == [("", 1), ("Dice, %", 2), ("", 1)]
 
 
-def test_an_interval_in_each_style():
+def test_intervals_are_written_in_each_style():
     value = {"mean": -0.25, "low": -0.5, "high": 0.125}
     assert interval_cell(value) == Cell("-25.0", "-50.0 to 12.5")
     assert interval_cell(value, "signed", strong=True) == Cell("−25.0", "−50.0 to +12.5", strong=True)

@@ -5,7 +5,7 @@ from alan.report import tables
 DICE, ATLAS = "Dice, %", "Difference to atlas, points"
 
 
-def test_methods_in_order_and_the_example_highlighted(results):
+def test_methods_are_ordered_and_the_example_is_highlighted(results):
     (table,) = tables.segmentation_tables(results["segmentation"])
     assert [(row.name, row.detail, row.highlight) for row in table.rows] == [
         ("RAPTOR", "paper’s rule", False),
@@ -26,7 +26,7 @@ def test_methods_in_order_and_the_example_highlighted(results):
     assert every.column("IoU, %") == ["75.0", "65.0", "70.0", "66.0"]
 
 
-def test_a_phase_without_parcels_leaves_the_other(results):
+def test_a_phase_without_parcels_does_not_hide_the_other(results):
     rows = results["segmentation"]["rows"]
     rows[1] |= {"metrics": {}, "reason": "none at ES"}
     (table,) = tables.segmentation_tables(results["segmentation"])
@@ -34,7 +34,7 @@ def test_a_phase_without_parcels_leaves_the_other(results):
     assert table.rows[1].note == ""
 
 
-def test_a_metric_is_a_column_wherever_metrics_are_shown(results, monkeypatch):
+def test_every_metric_has_a_column(results, monkeypatch):
     """A new metric needs its declaration and its value, and nothing in the report."""
     monkeypatch.setitem(tables.METRICS, "tilt", tables.Metric("Tilt", "deg", "Angle of the long axis", main=True))
     for row in results["segmentation"]["rows"]:
@@ -47,7 +47,7 @@ def test_a_metric_is_a_column_wherever_metrics_are_shown(results, monkeypatch):
         assert "12.0" in column
 
 
-def test_published_rows_only_where_asked_and_always_marked(results):
+def test_published_rows_appear_on_request_and_are_marked(results):
     summary = results["segmentation"]
     assert not [section for section in tables.segmentation_tables(summary)[0].sections if section.published]
     assert tables.published_note(summary) == ""
@@ -61,7 +61,7 @@ def test_published_rows_only_where_asked_and_always_marked(results):
     assert "6 patients (6 ED and 6 ES frames, A4C); the paper’s were A2C and A4C together" in note
 
 
-def test_parcel_table_has_interior_parcels_first_and_leaves_absent_ones_out(results):
+def test_the_parcel_table_lists_interior_parcels_first(results):
     def parcel(number, role, present, overlap):
         counts = {"present": present, "inside": 0, "outside": 0, "valve": 0, "presence": 0.5, "consistency": 0.25}
         return {"id": number, **counts, "mean_overlap": overlap, "role": role, "why": f"because {number}"}
@@ -81,7 +81,7 @@ def test_parcel_table_has_interior_parcels_first_and_leaves_absent_ones_out(resu
     assert [row.highlight for row in box["table"].rows] == [True, False, False]
 
 
-def test_parcel_table_shows_the_evidence_that_a_white_box_holds(results):
+def test_the_parcel_table_shows_the_evidence_of_a_white_box(results):
     def parcel(number, role, share, prior=(0.0, 0.0), labels=(0.0, 0.0)):
         counts = {"present": 0, "inside": 0, "outside": 0, "valve": 0, "presence": None, "consistency": None}
         evidence = dict(zip(("prior_inside", "prior_outside"), prior, strict=True))
@@ -107,7 +107,7 @@ def test_parcel_table_shows_the_evidence_that_a_white_box_holds(results):
     assert table.column("Posterior", share)[1] == "–"
 
 
-def test_what_was_left_out_is_listed_once(results):
+def test_omissions_are_listed_once(results):
     results["segmentation"]["rows"][0]["metrics"]["dice"]["undefined"] = 2
     assert tables.skipped_notes(results) == [
         "CAMUS: 2 samples left out when the store was made (videos that cannot be decoded)",
@@ -118,7 +118,7 @@ def test_what_was_left_out_is_listed_once(results):
     ]
 
 
-def test_ejection_fraction(results):
+def test_the_ejection_fraction_has_a_table(results):
     table = tables.ejection_fraction_table(results["segmentation"])
     (row,) = table.rows
     cells = {column.title: cell for column, cell in zip(table.columns[1:], row.cells, strict=True)}

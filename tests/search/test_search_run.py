@@ -58,7 +58,7 @@ def quick(tiny, out, n_trials=4, space=SPACE, train=objective, **settings):
     )
 
 
-def test_search_and_fit_of_the_best(tiny, alan, tmp_path):
+def test_the_best_point_can_be_trained(tiny, alan, tmp_path):
     out = tmp_path / "run"
     file = config(tiny, tmp_path)
     ran = alan("search", "--config", file, "--out", out)
@@ -86,7 +86,7 @@ def test_search_and_fit_of_the_best(tiny, alan, tmp_path):
     assert (again / "segmenter.safetensors").is_file()
 
 
-def test_the_page_of_two_objectives_and_failures(tiny, alan, tmp_path):
+def test_the_report_shows_two_objectives_and_failures(tiny, alan, tmp_path):
     def failing(point, report):
         if point.encoder == "vgg11":
             raise MemoryError("no room for <b>vgg11</b>")
@@ -116,7 +116,7 @@ def test_the_page_of_two_objectives_and_failures(tiny, alan, tmp_path):
         assert point == (best["encoder"], best["decoder"], best["lr"])
 
 
-def test_a_search_in_which_all_fails(tiny, tmp_path):
+def test_a_search_without_a_finished_trial_is_reported(tiny, tmp_path):
     def failing(point, report):
         raise RuntimeError("no luck")
 
@@ -125,7 +125,7 @@ def test_a_search_in_which_all_fails(tiny, tmp_path):
     assert not (out / "best.yaml").exists()
 
 
-def test_folders_and_studies_of_something_else(tiny, tmp_path):
+def test_foreign_folders_and_studies_are_refused(tiny, tmp_path):
     out = quick(tiny, tmp_path / "run")
     before = (out / "config.yaml").read_bytes()
     with pytest.raises(ConfigError, match=r"another search space \(lrs\): give the search another study\.name"):
@@ -166,7 +166,7 @@ def test_folders_and_studies_of_something_else(tiny, tmp_path):
     ],
     ids=lambda case: "-".join(case[0]),
 )
-def test_bad_input(tiny, alan, tmp_path, listing, case):
+def test_invalid_input_is_refused(tiny, alan, tmp_path, listing, case):
     changes, words = case
     file = config(tiny, tmp_path, **changes)
     ran = alan("search", "--config", file, "--out", tmp_path / "run")
@@ -178,13 +178,13 @@ def test_bad_input(tiny, alan, tmp_path, listing, case):
     assert listing(tmp_path) == ["search.yaml"]
 
 
-def test_without_optuna(tiny, alan, tmp_path, monkeypatch):
+def test_a_missing_optuna_names_the_extra(tiny, alan, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     ran = alan("search", "--config", config(tiny, tmp_path), "--out", tmp_path / "run")
     assert (ran.code, ran.lines) == (2, ["alan: error: optuna is not installed: pip install 'alan-echo[search]'"])
 
 
-def test_a_study_is_of_the_content_of_its_weights(tiny, tmp_path):
+def test_a_study_depends_on_the_content_of_its_weights(tiny, tmp_path):
     first, moved = tmp_path / "w.safetensors", tmp_path / "moved.safetensors"
     first.write_bytes(b"one")
 
@@ -201,13 +201,13 @@ def test_a_study_is_of_the_content_of_its_weights(tiny, tmp_path):
         search(first, 4)
 
 
-def test_quartiles_of_a_time_by_hand(monkeypatch):
+def test_quartiles_of_a_time_match_hand_computed_values(monkeypatch):
     clock = iter([0, 9, 10, 11, 20, 22, 30, 33, 40, 44, 50, 55])  # 9 to warm up, then 1, 2, 3, 4, 5
     monkeypatch.setattr("alan.supervised.timing.time.perf_counter", lambda: next(clock))
     assert time_call(lambda: None, torch.device("cpu"), repeats=5, warmup=1) == (3, 2, 4)
 
 
-def test_latency_leaves_the_network_as_it_was():
+def test_measuring_latency_does_not_change_the_network():
     network = PaddedNetwork(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8)), 1, "unit")
     before = {name: x.clone() for name, x in network.state_dict().items()}
     calls = []

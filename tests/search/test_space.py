@@ -8,13 +8,13 @@ from alan.supervised.settings import TrainingSettings
 AXES = {"encoders": ("resnet18",), "decoders": ("unet",), "lrs": (1e-3,), "batch_sizes": (4,)}
 
 
-def test_points_are_the_product():
+def test_points_are_the_product_of_the_choices():
     space = SearchSpace(("a", "b"), ("c", "d", "e"), (1e-3, 1e-4), (4, 8), (3, 4, 5))
     points = space.points()
     assert len(points) == len(set(points)) == space.size == 2 * 3 * 2 * 2 * 3
 
 
-def test_names_are_those_that_are_built():
+def test_names_of_a_space_can_be_built():
     space = SearchSpace(("timm-regnety_120", "resnet18"), ("UNet++", "DeepLabV3+"), (1e-3,), (4,)).resolve_names()
     assert space.encoders == ("tu-regnety_120", "resnet18")
     assert space.decoders == ("unetplusplus", "deeplabv3plus")
@@ -37,12 +37,12 @@ def test_names_are_those_that_are_built():
         ({"weights": {"resnet34": "w.pth"}}, "weights is given for resnet34, which is not among encoders"),
     ],
 )
-def test_spaces_that_are_refused(change, message):
+def test_invalid_spaces_are_refused(change, message):
     with pytest.raises(ParameterError, match=message):
         SearchSpace(**{**AXES, **change}).resolve_names()
 
 
-def test_what_can_be_built():
+def test_buildable_pairs_are_found():
     assert why_not("unet", "resnet18", 3, in_channels=3, classes=4) is None
     assert "no depth works" in why_not("deeplabv3", "densenet121", 5)
     assert "depth 4 would work" in why_not("dpt", "tu-vit_tiny_patch16_224", 5)
@@ -77,7 +77,7 @@ def test_each_encoder_starts_from_its_own_weights():
     ]
 
 
-def test_keys_tell_points_apart():
+def test_different_points_have_different_keys():
     point = Point("resnet18", "unet", 5, 1e-3, 4)
     assert point_key(dict(reversed(point.to_dict().items()))) == point_key(point.to_dict())
     assert str(point) == "unet over resnet18, depth 5, lr 0.001, batch size 4"

@@ -46,13 +46,13 @@ def test_random_search_trains_each_point_once(open_study):
     assert (best.params["encoder"], best.params["lr"]) == ("mobilenet_v2", 1e-3)
 
 
-def test_more_trials_than_points(open_study):
+def test_more_trials_than_points_are_refused(open_study):
     search = open_study(100, space=replace(SPACE, encoders=("vgg11",), lrs=(1e-3,)))
     search.run(objective)
     assert len(search.trials()) == search.n_trials == 4
 
 
-def test_what_is_drawn_follows_from_the_seed(open_study):
+def test_points_depend_on_the_seed(open_study):
     runs = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         search = open_study(5, name=name, seed=seed)
@@ -61,7 +61,7 @@ def test_what_is_drawn_follows_from_the_seed(open_study):
     assert runs[0] == runs[1] != runs[2]
 
 
-def test_tpe_learns_and_never_repeats(open_study):
+def test_tpe_improves_and_never_repeats_a_point(open_study):
     """It has the best of sixty within twenty trials, in which random search does not."""
     found = {}
     for sampler in ("tpe", "random"):
@@ -175,7 +175,7 @@ def test_other_errors_end_the_search_and_lose_nothing(open_study):
     assert point_key(first[0].params) in keys(search)
 
 
-def test_another_space_under_the_same_name(open_study):
+def test_another_space_under_the_same_name_is_refused(open_study):
     open_study(2, identity={"training": {"max_epochs": 3}}).run(objective)
     with pytest.raises(ConfigError, match=r"'search' is of another search space \(lrs\)"):
         open_study(2, space=replace(SPACE, lrs=(1e-3,)), identity={"training": {"max_epochs": 3}})
@@ -195,7 +195,7 @@ def learning(point, report):
 
 
 @pytest.mark.parametrize("pruner", ["none", "median", "halving", "hyperband"])
-def test_pruning(open_study, pruner):
+def test_poor_trials_are_pruned(open_study, pruner):
     search = open_study(25, pruner=pruner)
     search.run(learning)
     states = [trial.state for trial in search.trials()]
@@ -207,7 +207,7 @@ def test_pruning(open_study, pruner):
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
-def test_two_objectives(open_study, sampler):
+def test_two_objectives_are_optimised(open_study, sampler):
     search = open_study(15, objectives=("iou", "latency"), sampler=sampler)
     search.run(learning if sampler == "random" else objective)
     values = [tuple(trial.values) for trial in search.trials()]
@@ -232,7 +232,7 @@ def test_two_objectives(open_study, sampler):
         ({"sampler": "nsga2"}, ConfigError, "is for two objectives"),
     ],
 )
-def test_settings_that_are_refused(settings, error, message):
+def test_invalid_settings_are_refused(settings, error, message):
     with pytest.raises(error, match=message):
         StudySettings(**{"n_trials": 3, **settings})
 
@@ -250,7 +250,7 @@ def test_importances_need_enough_trials(open_study):
     assert "rough" in note
 
 
-def test_importances_of_the_first_validation_where_few_trials_finish(open_study):
+def test_importances_use_the_first_validation_if_few_trials_finish(open_study):
     """All trials but three are stopped; the last scores follow the learning rate, the first ones the encoder."""
     search, finished = open_study(30), []
 
@@ -270,7 +270,7 @@ def test_importances_of_the_first_validation_where_few_trials_finish(open_study)
     assert sum(shares.values()) == pytest.approx(1)
 
 
-def test_a_trial_that_kills_its_process_twice_is_a_failure(open_study):
+def test_a_trial_that_kills_its_process_twice_fails(open_study):
     """The system's out-of-memory killer leaves no reason: trained once more, then recorded."""
     search = open_study(2, disk=True)
     for _ in range(2):
@@ -289,7 +289,7 @@ def test_a_trial_that_kills_its_process_twice_is_a_failure(open_study):
 
 
 @pytest.mark.parametrize("queued", [False, True], ids=["fresh", "queued"])
-def test_a_trial_whose_process_died_before_it_began(open_study, monkeypatch, queued):
+def test_a_trial_of_a_dead_process_is_repeated(open_study, monkeypatch, queued):
     """It is dropped; a point that was queued for it is trained all the same."""
     search = open_study(2)
     point = SPACE.points()[7].to_dict()
@@ -315,7 +315,7 @@ END = {
 
 
 @pytest.mark.parametrize("end", END)
-def test_a_process_that_was_given_up_drops_its_trial_and_continues(open_study, caplog, end):
+def test_a_process_presumed_dead_drops_its_trial_and_continues(open_study, caplog, end):
     """It was stopped for so long that another process failed its trial; whatever it does next, nothing breaks."""
     search, other, seen = open_study(4, disk=True), open_study(4, disk=True), []
 
@@ -336,7 +336,7 @@ def test_a_process_that_was_given_up_drops_its_trial_and_continues(open_study, c
     assert caplog.text.count("trial 1 is dropped: this process gave no sign of life for more than 3600 s") == 1
 
 
-def test_interrupted_after_it_was_given_up(open_study):
+def test_a_process_presumed_dead_can_be_interrupted(open_study):
     search, other = open_study(2, disk=True), open_study(2, disk=True)
 
     def interrupted(point, report):
@@ -350,7 +350,7 @@ def test_interrupted_after_it_was_given_up(open_study):
     assert len(set(keys(other))) == len(keys(other)) == 2
 
 
-def test_a_claimed_trial_has_given_a_sign_of_life(open_study, monkeypatch):
+def test_a_claimed_trial_has_a_heartbeat(open_study, monkeypatch):
     """If its process died at that moment without one, every other process would wait for it forever."""
     search, claim, beats = open_study(1, disk=True), optuna.trial.Trial.set_user_attr, []
 
@@ -365,7 +365,7 @@ def test_a_claimed_trial_has_given_a_sign_of_life(open_study, monkeypatch):
     assert beats == [1]
 
 
-def test_a_slow_trial_gives_signs_of_life(open_study):
+def test_a_slow_trial_sends_heartbeats(open_study):
     search = open_study(1, disk=True, heartbeat=1)
 
     def slow(point, report):
@@ -382,7 +382,7 @@ def test_a_slow_trial_gives_signs_of_life(open_study):
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_processes_share_a_study_and_survive_each_other(tmp_path, worker, request, database):
+def test_processes_share_a_study(tmp_path, worker, request, database):
     """Three workers: one is killed in a trial, one is stopped in another; all points are trained, none twice.
 
     When the stopped one continues, its trial has been given up: it says so, and ends well. The password of the
@@ -427,7 +427,7 @@ def test_processes_share_a_study_and_survive_each_other(tmp_path, worker, reques
         assert PASSWORD.replace(":", "%3A").encode() not in content, path
 
 
-def test_a_database_that_refuses(postgresql, tmp_path):
+def test_a_refusing_database_is_reported(postgresql, tmp_path):
     """The error names the database, not the password."""
     wrong = postgresql.replace("correct", "wrong")
     with pytest.raises(ConfigError, match=r"alan:\*\*\*@127.0.0.1:\d+/postgres cannot be used") as error:
@@ -444,25 +444,25 @@ def test_a_database_that_refuses(postgresql, tmp_path):
         ("postgresql://alan:secret@127.0.0.1:1/name", r"alan:\*\*\*@127.0.0.1:1/name cannot be used"),
     ],
 )
-def test_urls_that_are_refused_without_their_password(tmp_path, url, message):
+def test_refused_urls_are_shown_without_password(tmp_path, url, message):
     with pytest.raises(ConfigError, match=message) as error:
         open_storage(tmp_path / "study.db", url, 10, 60)
     assert "secret" not in str(error.value)
 
 
 @pytest.mark.parametrize("reason", ["database or disk is full", "disk I/O error"])
-def test_a_disk_without_room_for_the_database(tmp_path, monkeypatch, reason):
+def test_a_full_disk_for_the_database_is_reported(tmp_path, monkeypatch, reason):
     monkeypatch.setattr("sqlite3.connect", Mock(side_effect=sqlite3.OperationalError(reason)))
     with pytest.raises(DataError, match=f"study.db: {reason}: free some space, or check the disk; run again"):
         open_storage(tmp_path / "study.db", None, 10, 60)
 
 
-def test_a_database_that_is_lost():
+def test_a_lost_database_is_reported():
     with pytest.raises(ConfigError, match="the study's database failed"), explain_lost_storage():
         raise StorageInternalError("server closed the connection")
 
 
-def test_pairs_that_cannot_be_built_are_passed_over(open_study):
+def test_pairs_that_cannot_be_built_are_skipped(open_study):
     """Each pair is tried once, when a point of it is drawn; the result does not depend on who found it out."""
     tried = []
 
@@ -489,13 +489,13 @@ def test_pairs_that_cannot_be_built_are_passed_over(open_study):
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_no_pair_can_be_built(open_study, sampler):
+def test_a_space_without_a_buildable_pair_is_refused(open_study, sampler):
     search = open_study(3, builds=lambda *pair: "no luck", sampler=sampler, name=sampler)
     with pytest.raises(ParameterError, match="no pair of the space can be built, the first: no luck"):
         search.run(objective)
 
 
-def test_share_saved_by_pruning_by_hand():
+def test_the_share_saved_by_pruning_matches_hand_computed_values():
     def trial(state, reached):
         values = dict.fromkeys(range(1, reached + 1), 0.5)
         value = None if state is TrialState.FAIL else 0.5

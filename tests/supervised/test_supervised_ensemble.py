@@ -57,7 +57,7 @@ def case():
     return members, numbered(6, 12), labels
 
 
-def test_mean_by_hand():
+def test_the_mean_matches_hand_computed_values():
     a, b = [[[[0.9]], [[0.1]], [[0.0]]]], [[[[0.2]], [[0.2]], [[0.6]]]]
     one = EnsembleSegmenter({"a": Fixed(a), "b": Fixed(b)}, {"a": 3, "b": 1})
     frames = numbered(1, 1)
@@ -71,7 +71,7 @@ def test_mean_by_hand():
 
 
 @pytest.mark.parametrize("classes", [1, 3])
-def test_mean_of_logits_by_numpy(classes):
+def test_the_mean_of_logits_equals_numpy(classes):
     """The mean of logits is the normalised geometric mean of the probabilities."""
     rng = np.random.default_rng(classes)
     a, b = (soft(rng, 2, classes, 3, 2) for _ in range(2))
@@ -85,7 +85,7 @@ def test_mean_of_logits_by_numpy(classes):
     assert one.fingerprint != EnsembleSegmenter(one.members, one.weights).fingerprint
 
 
-def test_equal_weights_are_the_plain_mean(case):
+def test_equal_weights_give_the_plain_mean(case):
     members, frames, _ = case
     mean = torch.stack([m.probabilities(frames) for m in members.values()]).mean(0)
     for weights in (None, dict.fromkeys(members, 0.3)):
@@ -96,7 +96,7 @@ def test_equal_weights_are_the_plain_mean(case):
     )
 
 
-def test_published_weights_are_normalised_inside(case):
+def test_weights_are_normalised(case):
     members, frames, _ = case
     one = EnsembleSegmenter(members, dict(zip(members, (0.97, 0.28, 0.64), strict=True)))
     assert sum(one.shares()) == pytest.approx(1)
@@ -106,7 +106,7 @@ def test_published_weights_are_normalised_inside(case):
     torch.testing.assert_close(total, (0.97 * parts[0] + 0.28 * parts[1] + 0.64 * parts[2]) / 1.89)
 
 
-def test_segmenters_are_members_and_zero_is_not_run():
+def test_members_of_weight_zero_are_not_run():
     members = {str(seed): untrained_segmenter(SMALL, ["lv", "la"], seed=seed) for seed in (0, 1)}
     assert all(isinstance(member, Member) for member in members.values())
     one = alan.EnsembleSegmenter(members, {"0": 1, "1": 0})
@@ -129,12 +129,12 @@ def test_segmenters_are_members_and_zero_is_not_run():
         ({"a": float("nan"), "b": 1, "c": 1}, "finite"),
     ],
 )
-def test_bad_weights(case, weights, message):
+def test_invalid_weights_are_refused(case, weights, message):
     with pytest.raises(ParameterError, match=message):
         EnsembleSegmenter(case[0], weights)
 
 
-def test_members_that_do_not_go_together():
+def test_incompatible_members_are_refused():
     values = soft(np.random.default_rng(0), 1, 3, 2)
     a = Fixed(values)
     with pytest.raises(ParameterError, match=r"'b' has 3 \(myo, lv\)"):
@@ -162,7 +162,7 @@ def slow_score(probabilities, labels, structures, objective):
 @pytest.mark.parametrize("average", ["probabilities", "logits"])
 @pytest.mark.parametrize("objective", ["iou", "dice"])
 @pytest.mark.parametrize("classes", [1, 3])
-def test_scores_without_running_the_members_again(classes, objective, average):
+def test_scores_reuse_the_predictions_of_members(classes, objective, average):
     rng = np.random.default_rng(classes)
     names = ("lv", "myo")[: max(1, classes - 1)]
     members = {n: Fixed(soft(rng, 5, classes, 9, 2), names) for n in "abc"}
@@ -204,7 +204,7 @@ def test_the_known_optimum_is_found(sampler):
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_never_below_the_best_member_or_equal_weights(case, sampler):
+def test_fitted_weights_score_at_least_as_the_best_member(case, sampler):
     members, frames, labels = case
     agreement = collect(members, [(frames, labels)])
     for objective in ("iou", "dice"):
@@ -218,7 +218,7 @@ def test_never_below_the_best_member_or_equal_weights(case, sampler):
         assert found.history["score"].max() == found.score
 
 
-def test_seed_trials_and_objective_change_the_search(case):
+def test_the_search_depends_on_seed_trials_and_objective(case):
     members, frames, labels = case
     agreement = collect(members, [(frames, labels)])
 
@@ -233,7 +233,7 @@ def test_seed_trials_and_objective_change_the_search(case):
     assert len(run(trials=3)) == 7
 
 
-def test_bad_search(case, monkeypatch):
+def test_invalid_searches_are_refused(case, monkeypatch):
     members, frames, labels = case
     agreement = collect(members, [(frames, labels)])
     names = list(members)
@@ -255,7 +255,7 @@ def test_bad_search(case, monkeypatch):
         search_weights(agreement, names, sampler="tpe", progress=False)
 
 
-def test_flips_of_a_segmenter_and_of_an_ensemble(tmp_path):
+def test_flips_are_averaged(tmp_path):
     frames = torch.as_tensor(np.random.default_rng(0).integers(0, 256, (2, 20, 24)), dtype=torch.uint8)
     a, b = (untrained_segmenter(SMALL, ["lv", "myo"], seed=seed) for seed in (0, 1))
     means = [

@@ -53,7 +53,7 @@ def by_hand(name, logits, labels):
     ("name", "classes"),
     [("dice", 1), ("dice", 4), ("focal", 1), ("focal", 4), ("bce", 1), ("cross_entropy", 4), ("cross_entropy", 3)],
 )
-def test_each_loss_by_hand(name, classes, seed):
+def test_each_loss_matches_hand_computed_values(name, classes, seed):
     logits, labels = batch(classes, seed)
     values = WeightedLosses({name: 2.5}, classes)(logits, labels)
     expected = by_hand(name, logits, labels)
@@ -61,14 +61,14 @@ def test_each_loss_by_hand(name, classes, seed):
     assert float(values["total"]) == pytest.approx(2.5 * expected, rel=1e-4)
 
 
-def test_dice_of_four_pixels():
+def test_dice_loss_of_four_pixels_matches_hand_computed_values():
     """Probabilities 1, 1/2, 0, 0 against labels 1, 1, 0, 0: 2 x 1.5 / (1.5 + 2)."""
     logits = torch.tensor([50.0, 0.0, -50.0, -50.0]).view(1, 1, 2, 2)
     labels = torch.tensor([1, 1, 0, 0], dtype=torch.uint8).view(1, 2, 2)
     assert float(WeightedLosses({"dice": 1.0}, 1)(logits, labels)["total"]) == pytest.approx(1 - 3 / 3.5)
 
 
-def test_weighted_sum_and_gradient():
+def test_losses_are_summed_with_their_weights():
     logits, labels = batch(3)
     logits.requires_grad_()
     values = WeightedLosses({"dice": 0.25, "focal": 2.0, "cross_entropy": 1.0}, 3)(logits, labels)
@@ -89,12 +89,12 @@ def test_weighted_sum_and_gradient():
         ({"cross_entropy": 1.0}, 1, "take 'bce'"),
     ],
 )
-def test_refused(weights, classes, message):
+def test_invalid_losses_are_refused(weights, classes, message):
     with pytest.raises(ParameterError, match=message):
         WeightedLosses(weights, classes)
 
 
-def test_scores_by_hand():
+def test_scores_match_hand_computed_values():
     rng = np.random.default_rng(0)
     predicted, labels = rng.integers(0, 3, (2, 7, 6, 5))
     labels[1][labels[1] == 2] = 0

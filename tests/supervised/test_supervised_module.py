@@ -34,7 +34,7 @@ def trained(discs):
     return module, trainer
 
 
-def test_it_learns(trained):
+def test_training_lowers_the_loss(trained):
     _, trainer = trained
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert scores["val_dice"] > 0.85
@@ -53,7 +53,7 @@ class Crash(Callback):
 
 
 @pytest.mark.parametrize("steps", [2, 4])
-def test_resume_is_exact(discs, tmp_path, steps):
+def test_a_resumed_run_equals_the_uninterrupted_one(discs, tmp_path, steps):
     """Three steps an epoch; augmentation, dropout, cosine and order go on as if nothing had happened."""
     options = {"network": DROPOUT, "augmentation": "ednas", "schedule": "cosine"}
     straight = discs.module(**options)
@@ -67,7 +67,7 @@ def test_resume_is_exact(discs, tmp_path, steps):
     assert torch.equal(weights(resumed), weights(straight))
 
 
-def test_cosine(discs):
+def test_the_learning_rate_follows_the_cosine(discs):
     seen = []
 
     class Rates(Callback):
@@ -80,7 +80,7 @@ def test_cosine(discs):
     assert seen == pytest.approx([0.5 * (1 + np.cos(np.pi * step / 6)) for step in range(6)])
 
 
-def test_the_best_is_exported(discs, tmp_path):
+def test_the_best_weights_are_exported(discs, tmp_path):
     class Spoil(Callback):
         """After the first validation the network forgets."""
 
@@ -105,7 +105,7 @@ def test_the_best_is_exported(discs, tmp_path):
         module.segmenter()
 
 
-def test_export_and_load(trained, discs, tmp_path):
+def test_an_exported_segmenter_loads_unchanged(trained, discs, tmp_path):
     module, _ = trained
     module.export(tmp_path / module.export_name)
     loaded = load_segmenter(tmp_path / "segmenter.safetensors")
@@ -152,7 +152,7 @@ def test_a_segmenter_is_locked(trained):
     assert all(torch.equal(x, before[name]) for name, x in segmenter.state_dict().items())
 
 
-def test_frames_of_another_size():
+def test_frames_of_another_size_are_segmented():
     segmenter = untrained_segmenter(SMALL, ["lv"], size=32)
     large = frames(size=48)
     probabilities = segmenter.probabilities(large)
@@ -167,7 +167,7 @@ def test_frames_of_another_size():
         segmenter.probabilities(large.float())
 
 
-def test_fingerprints_tell_segmenters_apart():
+def test_different_segmenters_have_different_fingerprints():
     base = untrained_segmenter(SMALL, ["lv"], size=32)
     others = [
         untrained_segmenter(SMALL, ["lv"], size=32, seed=1),
@@ -179,7 +179,7 @@ def test_fingerprints_tell_segmenters_apart():
     assert len({base.fingerprint, *(other.fingerprint for other in others)}) == 5
 
 
-def test_files_that_are_refused(tmp_path):
+def test_invalid_files_are_refused(tmp_path):
     path = tmp_path / "s.safetensors"
     with pytest.raises(CheckpointError, match="no such segmenter"):
         load_segmenter(path)
@@ -215,31 +215,31 @@ def test_files_that_are_refused(tmp_path):
         ({"structures": ()}, "structures is empty"),
     ],
 )
-def test_refused_settings(discs, options, message):
+def test_invalid_settings_are_refused(discs, options, message):
     with pytest.raises(ParameterError, match=message):
         discs.module(**options)
 
 
-def test_data_of_other_structures(discs):
+def test_data_of_other_structures_are_refused(discs):
     with pytest.raises(
         ConfigError, match=r"data have labels of 2 structure\(s\) \(lv, la\), the network is for 3"
     ):
         discs.trainer(max_epochs=1).fit(discs.module(), discs.data(structures=("lv", "la")))
 
 
-def test_labels_beyond_the_structures(discs):
+def test_labels_beyond_the_structures_are_refused(discs):
     module = discs.module(structures=("lv",))
     batch = {"frames": frames(), "labels": torch.full((2, 32, 32), 2, dtype=torch.uint8)}
     with pytest.raises(ParameterError, match=r"hold the label 2, the network has 1 structure\(s\)"):
         module.training_step(batch, 0)
 
 
-def test_a_run_without_an_end_has_no_cosine(discs):
+def test_a_cosine_schedule_needs_a_number_of_steps(discs):
     with pytest.raises(ParameterError, match=r"set trainer.max_epochs or max_steps"):
         discs.trainer(max_epochs=-1).fit(discs.module(schedule="cosine"), discs.data())
 
 
-def test_divergence_is_named(discs):
+def test_divergence_is_reported(discs):
     module = discs.module()
     for parameter in module.model.parameters():
         parameter.data.fill_(float("nan"))
@@ -247,13 +247,13 @@ def test_divergence_is_named(discs):
         discs.trainer(max_epochs=1, num_sanity_val_steps=0).fit(module, discs.data())
 
 
-def test_a_batch_of_one_where_batch_norm_needs_two(discs):
+def test_a_batch_of_one_is_refused_with_batch_norm(discs):
     module = discs.module(network=NetworkSpec("deeplabv3", "resnet18"))
     with pytest.raises(ParameterError, match="deeplabv3 cannot be trained with batches of one frame"):
         discs.trainer(max_epochs=1, num_sanity_val_steps=0).fit(module, discs.data(batch_size=1))
 
 
-def test_a_checkpoint_of_another_network(discs):
+def test_a_checkpoint_of_another_network_is_refused(discs):
     module, other = discs.module(), discs.module(network=DROPOUT)
     checkpoint = {}
     other.on_save_checkpoint(checkpoint)
@@ -263,7 +263,7 @@ def test_a_checkpoint_of_another_network(discs):
         module.on_load_checkpoint({})
 
 
-def test_polynomial_rate(discs):
+def test_the_learning_rate_follows_the_polynomial(discs):
     """nnU-Net's: lr (1 - t / T)^0.9."""
     module = discs.module(schedule="polynomial", lr=0.1)
     rates = []
@@ -276,7 +276,7 @@ def test_polynomial_rate(discs):
     assert rates == pytest.approx([0.1 * (1 - t / 4) ** 0.9 for t in range(4)])
 
 
-def test_the_moving_average_by_hand(discs):
+def test_the_moving_average_matches_hand_computed_values(discs):
     """After each step it moves by 1 - momentum towards the weights, and is what is validated and exported."""
     module, steps = discs.module(average=0.3, network=NetworkSpec("unet_acdc", None, decoder_channels=(4, 8))), []
 
@@ -302,7 +302,7 @@ def test_the_moving_average_by_hand(discs):
     torch.testing.assert_close(logits, module.teacher(frames()[:, None].float() / 255))
 
 
-def test_resume_of_an_average_is_exact(discs, tmp_path):
+def test_a_resumed_moving_average_equals_the_uninterrupted_one(discs, tmp_path):
     options = {"average": 0.9, "schedule": "polynomial", "augmentation": "cardiac_mr"}
     straight = discs.module(**options)
     discs.trainer(max_epochs=2).fit(straight, discs.data())

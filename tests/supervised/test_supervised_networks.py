@@ -29,7 +29,7 @@ def test_the_published_unet_has_the_published_parameters(in_channels, published)
 
 
 @pytest.mark.parametrize("widths", [(4, 8), (3, 5, 7), (4, 8, 16, 32)])
-def test_unet_parameters_by_hand(widths):
+def test_the_number_of_unet_parameters_matches_hand_computed_values(widths):
     def double(a, b):
         return 9 * a * b + 9 * b * b + 4 * b  # two convolutions without bias, two batch norms
 
@@ -38,7 +38,7 @@ def test_unet_parameters_by_hand(widths):
     assert count(UNet(3, 5, widths)) == down + up + 5 * widths[0] + 5
 
 
-def test_unet_levels():
+def test_the_unet_has_the_documented_levels():
     network = build("unet_acdc", None, classes=4).eval()
     shapes = []
     for block in network.encoder:
@@ -49,7 +49,7 @@ def test_unet_levels():
     assert network_stride(network) == 16
 
 
-def test_unet_refuses_widths():
+def test_invalid_unet_widths_are_refused():
     with pytest.raises(ParameterError, match="widths is"):
         UNet(1, 1, (8,))
 
@@ -74,7 +74,7 @@ def test_unet_refuses_widths():
     ],
 )
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_any_pair(decoder, encoder, depth, in_channels):
+def test_every_encoder_decoder_pair_runs(decoder, encoder, depth, in_channels):
     network = build(decoder, encoder, depth=depth, in_channels=in_channels, classes=2)
     assert network.training
     side = network_minimum(network)
@@ -105,19 +105,19 @@ def test_any_pair(decoder, encoder, depth, in_channels):
         ("unet", "resnet18", {"encoder_weights": "imagnet"}, "no weights 'imagnet': did you mean 'imagenet'"),
     ],
 )
-def test_what_cannot_be_built(decoder, encoder, options, message):
+def test_pairs_that_cannot_be_built_are_refused(decoder, encoder, options, message):
     with pytest.raises(ParameterError, match=message) as caught:
         build(decoder, encoder, **options)
     assert "\n" not in str(caught.value)
 
 
-def test_the_depth_that_is_said_to_work_works():
+def test_the_suggested_depth_works():
     build("segformer", "resnet18", depth=5)
     assert build("unet", "resnet18", 4, depth=3)(torch.zeros(2, 1, 8, 8)).shape == (2, 4, 8, 8)
 
 
 @pytest.mark.parametrize(("decoder", "encoder"), [("unet_acdc", None), ("unet", "resnet18")])
-def test_dropout(decoder, encoder):
+def test_dropout_is_inserted_at_the_given_places(decoder, encoder):
     widths = (4, 8) if encoder is None else None
     plain = build(decoder, encoder, decoder_channels=widths)
     networks = {
@@ -150,7 +150,7 @@ def colour_encoder():
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors", "whole", "nested"])
-def test_encoder_weights_from_a_file(colour_encoder, tmp_path, form):
+def test_encoder_weights_load_from_a_file(colour_encoder, tmp_path, form):
     path = tmp_path / ("weights.safetensors" if form == "safetensors" else "weights.pth")
     if form == "safetensors":
         save_file(colour_encoder, path)
@@ -166,14 +166,14 @@ def test_encoder_weights_from_a_file(colour_encoder, tmp_path, form):
         assert torch.equal(own[name], expected), name
 
 
-def test_encoder_weights_of_timm(tmp_path):
+def test_encoder_weights_load_from_timm(tmp_path):
     source = build("unet", "tu-regnety_002").encoder.model.state_dict()
     torch.save(source, tmp_path / "w.pth")
     own = build("unet", "tu-regnety_002", encoder_weights=str(tmp_path / "w.pth")).encoder.model.state_dict()
     assert all(torch.equal(own[name], source[name]) for name in source)
 
 
-def test_encoder_weights_that_do_not_fit(colour_encoder, tmp_path):
+def test_unsuitable_encoder_weights_are_refused(colour_encoder, tmp_path):
     path = tmp_path / "weights.pth"
 
     def refused(match):
@@ -195,7 +195,7 @@ def test_encoder_weights_that_do_not_fit(colour_encoder, tmp_path):
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-regnety_002"])
-def test_a_hub_out_of_reach(monkeypatch, encoder):
+def test_an_unreachable_hub_is_reported(monkeypatch, encoder):
     make = smp.create_model
     asked = []
 
@@ -211,7 +211,7 @@ def test_a_hub_out_of_reach(monkeypatch, encoder):
     assert asked == ["imagenet" if encoder == "resnet18" else True]
 
 
-def test_padding():
+def test_frames_are_padded_to_the_stride():
     images = torch.rand(2, 3, 50, 64)
     padded = pad_to_stride(images, 16)
     assert padded.shape == (2, 3, 64, 64)
@@ -222,7 +222,7 @@ def test_padding():
 
 
 @pytest.mark.parametrize("normalisation", ["unit", "sector", "imagenet"])
-def test_padded_network(caplog, normalisation):
+def test_a_padded_network_returns_the_original_size(caplog, normalisation):
     spec = NetworkSpec("unet_acdc", None, decoder_channels=(4, 4, 4))
     network = PaddedNetwork(spec, 2, normalisation).eval()
     images = torch.rand(2, 1, 30, 41)
@@ -238,7 +238,7 @@ def test_padded_network(caplog, normalisation):
     ]
 
 
-def test_pan_gets_the_size_it_needs():
+def test_pan_gets_its_minimum_size():
     network = PaddedNetwork(NetworkSpec("pan", "resnet18"), 1, "unit").eval()
     with torch.no_grad():
         assert network(torch.rand(1, 1, 112, 112)).shape == (1, 1, 112, 112)
@@ -248,7 +248,7 @@ def test_pan_gets_the_size_it_needs():
     ("decoder", "encoder", "options"),
     [("unet_acdc", None, {"decoder_channels": (4, 8)}), ("unet", "resnet18", {"depth": 3})],
 )
-def test_instance_norm(decoder, encoder, options):
+def test_instance_norm_replaces_batch_norm(decoder, encoder, options):
     """No batch norm and no plain ReLU is left, and in training mode an image does not depend on its batch."""
     network = build(decoder, encoder, norm="instance", **options)
     kinds = {type(module) for module in network.modules()}
@@ -266,7 +266,7 @@ def test_instance_norm(decoder, encoder, options):
     assert NetworkSpec(decoder, encoder, norm="instance", **options).to_dict()["norm"] == "instance"
 
 
-def test_memory_that_is_exhausted_is_no_fault_of_the_network(monkeypatch):
+def test_a_lack_of_memory_is_not_blamed_on_the_network(monkeypatch):
     def full(*_):
         raise RuntimeError("could not create a primitive")
 

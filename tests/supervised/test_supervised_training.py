@@ -41,12 +41,12 @@ SETTINGS = TrainingSettings(
         ({"precision": "bf16"}, "precision is 'bf16': did you mean 'bf16-mixed'"),
     ],
 )
-def test_settings_that_are_refused(change, message):
+def test_invalid_settings_are_refused(change, message):
     with pytest.raises(ParameterError, match=message):
         replace(SETTINGS, **change)
 
 
-def test_defaults_are_those_of_the_module():
+def test_defaults_equal_those_of_the_module():
     module = inspect.signature(SegmentationModule).parameters
     shared = [field.name for field in fields(TrainingSettings) if field.name in module]
     assert {"network", *TrainingSettings().module_options()} == set(shared)
@@ -57,7 +57,7 @@ def test_defaults_are_those_of_the_module():
 @pytest.mark.parametrize(
     "change", [{}, {"steps": None, "epochs": 2, "schedule": "cosine"}], ids=["steps", "epochs"]
 )
-def test_the_weights_are_those_of_a_plain_lightning_run(discs, change):
+def test_weights_equal_those_of_a_plain_lightning_run(discs, change):
     settings, data = replace(SETTINGS, **change), discs.data(STRUCTURES, seed=7)
     segmenter = train(settings, data.train_frames, 7)
     module = SegmentationModule.from_settings(settings, STRUCTURES, 7)
@@ -73,7 +73,7 @@ def test_the_weights_are_those_of_a_plain_lightning_run(discs, change):
     [({"steps": 5}, [1, 2]), ({"steps": None, "epochs": 4}, [1, 2]), ({"steps": 1}, [])],
     ids=["steps", "epochs", "short"],
 )
-def test_validations(discs, change, expected):
+def test_validations_are_reported_without_changing_the_weights(discs, change, expected):
     data, seen = discs.data(STRUCTURES), []
     options = {"val": data.val_frames, "val_every": 2}
     segmenter = train(
@@ -85,7 +85,7 @@ def test_validations(discs, change, expected):
     assert segmenter.fingerprint == without.fingerprint  # looking does not change the weights
 
 
-def test_a_callback_ends_the_training(discs):
+def test_a_callback_can_end_the_training(discs):
     def end(number, scores):
         raise KeyboardInterrupt
 
@@ -94,7 +94,7 @@ def test_a_callback_ends_the_training(discs):
         train(SETTINGS, data.train_frames, 0, val=data.val_frames, on_validation=end)
 
 
-def test_without_dropout():
+def test_dropout_can_be_removed_from_settings():
     settings = replace(SETTINGS, network=replace(SMALL, dropout=0.3))
     assert settings.without_dropout() == SETTINGS
 
@@ -107,7 +107,7 @@ def source(tmp_path_factory):
     return str(path)
 
 
-def test_a_training_starts_from_the_rows_of_the_same_structures(source, discs):
+def test_a_training_starts_from_weights_of_the_same_structures(source, discs):
     module = SegmentationModule.from_settings(SETTINGS, STRUCTURES, 0)
     start_from(module, load_segmenter(source), source)
     images = torch.rand(2, 1, 32, 32)
@@ -130,7 +130,7 @@ def test_a_training_starts_from_the_rows_of_the_same_structures(source, discs):
         ({"losses": {"dice": 1.0}}, ("lv",), "asked for are lv"),
     ],
 )
-def test_starts_that_do_not_fit(source, change, structures, message):
+def test_unsuitable_initial_weights_are_refused(source, change, structures, message):
     module = SegmentationModule.from_settings(replace(SETTINGS, **change), structures, 0)
     with pytest.raises(CheckpointError, match=message):
         start_from(module, load_segmenter(source), source)

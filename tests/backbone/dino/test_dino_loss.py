@@ -40,7 +40,7 @@ class PublishedDINOLoss:
         return total_loss / n_loss_terms
 
 
-def test_dino_loss_is_the_published_one():
+def test_dino_loss_equals_the_published_code():
     ours, published = DINOLoss(7), PublishedDINOLoss(7, ncrops=5)
     for step in range(4):
         student, teacher = randn(5 * 3, 7, seed=step).requires_grad_(), randn(2 * 3, 7, seed=10 + step)
@@ -53,7 +53,7 @@ def test_dino_loss_is_the_published_one():
     torch.testing.assert_close(ours.centre[None], published.center)
 
 
-def test_dino_loss_by_a_slow_loop():
+def test_dino_loss_equals_a_plain_loop():
     student, teacher = randn(4 * 2, 3).double(), randn(2 * 2, 3, seed=1).double()
     total = 0.0
     for frame in range(2):
@@ -67,11 +67,11 @@ def test_dino_loss_by_a_slow_loop():
     assert loss.item() == pytest.approx(total, rel=1e-5)
 
 
-def test_uninformed_student_pays_ln_k():
+def test_an_uninformed_student_has_loss_ln_k():
     assert DINOLoss(8)(torch.zeros(6, 8), randn(4, 8), 2, 0.04).item() == pytest.approx(math.log(8))
 
 
-def test_each_parameter_of_the_dino_loss_counts():
+def test_each_parameter_changes_the_dino_loss():
     student, teacher = randn(6, 5), randn(4, 5, seed=1)
     base = DINOLoss(5)(student, teacher, 2, 0.04).item()
     assert abs(DINOLoss(5, 0.2)(student, teacher, 2, 0.04).item() - base) > 1e-3
@@ -87,7 +87,7 @@ def boxes_by_hand():
     return torch.tensor([[0.5, 1.0, -0.5, 0.0], [-0.5, 1.0, 0.0, 0.0]])
 
 
-def test_other_positions_by_hand():
+def test_positions_of_other_crops_match_hand_computed_values():
     positions = other_positions(boxes_by_hand(), 2)  # patch centres at -0.5, 0.5 of a crop
     # first crop's columns lie at x = -0.75 and -0.25 of the frame: 1.5 and 0.5 of the mirrored middle
     assert torch.allclose(positions[0, 0, :, 0], torch.tensor([1.5, 0.5]))
@@ -96,7 +96,7 @@ def test_other_positions_by_hand():
     assert torch.allclose(positions[..., 0, 1], torch.tensor([[-0.5, 0.5], [-0.5, 0.5]]))
 
 
-def test_patch_loss_by_hand():
+def test_patch_loss_matches_hand_computed_values():
     """Four columns a crop: every patch that both crops see falls on a patch centre of the other."""
     n, k = 4, 5
     student, teacher = randn(2, n, n, k), randn(2, n, n, k, seed=1)
@@ -117,7 +117,7 @@ def test_patch_loss_by_hand():
     torch.testing.assert_close(result, torch.stack(terms).mean(), rtol=1e-4, atol=1e-5)
 
 
-def test_patch_loss_without_overlap_is_zero_and_its_temperatures_count():
+def test_patch_loss_without_overlap_is_zero():
     student, teacher = randn(4, 4, 4, 6), randn(4, 4, 4, 6, seed=1)
     everywhere = torch.ones(4, 4, 4, dtype=torch.bool)
     apart = torch.tensor([[0.2, 0.2, -0.8, 0.0], [0.2, 0.2, 0.8, 0.0]]).repeat_interleave(2, 0)
@@ -131,7 +131,7 @@ def test_patch_loss_without_overlap_is_zero_and_its_temperatures_count():
     assert min(abs(values[0] - values[1]), abs(values[0] - values[2])) > 1e-3
 
 
-def test_equal_patches_pay_the_entropy():
+def test_equal_patches_have_the_entropy_as_loss():
     logits = randn(2, 3, 3, 6)
     same = torch.tensor([[0.7, 0.6, 0.1, 0.0]]).repeat(2, 1)
     both = logits[:1].repeat(2, 1, 1, 1)
@@ -156,21 +156,21 @@ def published_cosine_scheduler(
 @pytest.mark.parametrize(
     ("base", "final", "warmup"), [(5e-4, 1e-6, 10), (0.04, 0.4, 0), (0.996, 1, 0), (0.07, 0.07, 30)]
 )
-def test_schedules_are_the_published_ones(base, final, warmup):
+def test_schedules_equal_the_published_code(base, final, warmup):
     expected = published_cosine_scheduler(base, final, 40, 7, warmup_epochs=warmup)
     schedule = Schedule(base, final, 280, warmup * 7)
     np.testing.assert_allclose([schedule(step) for step in range(280)], expected, rtol=1e-12, atol=1e-15)
     assert schedule(1000) == schedule(279)
 
 
-def test_teacher_temperature_rises_linearly_then_stays():
+def test_teacher_temperature_rises_linearly_then_stays_constant():
     schedule = Schedule(0.07, 0.07, 10, 4, 0.04)
     assert [schedule(step) for step in range(6)] == pytest.approx([0.04, 0.05, 0.06, 0.07, 0.07, 0.07])
     with pytest.raises(ParameterError, match="warmup is 6: give at most the 5 steps"):
         Schedule(1, 0, 5, 6)
 
 
-def test_head_is_the_published_one():
+def test_head_equals_the_published_code():
     """The published head: MLP, L2 norm, weight_norm with its gain fixed at 1."""
     head = DINOHead(6, 9, hidden=8, bottleneck=4)
     last = torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(4, 9, bias=False))
@@ -184,7 +184,7 @@ def test_head_is_the_published_one():
     assert head.mlp[0].weight.std().item() == pytest.approx(0.02, rel=0.3)
 
 
-def test_head_options():
+def test_each_head_option_changes_the_head():
     names = [type(layer).__name__ for layer in DINOHead(6, 9, hidden=8, bottleneck=4, batch_norm=True).mlp]
     assert names == ["Linear", "BatchNorm1d", "GELU"] * 2 + ["Linear"]
     assert DINOHead(6, 9, hidden=8, bottleneck=4, initialisation="xavier").mlp[0].weight.abs().max() > 0.3
@@ -192,7 +192,7 @@ def test_head_options():
         DINOHead(6, 1)
 
 
-def test_monitor_by_hand():
+def test_collapse_monitor_matches_hand_computed_values():
     uniform, single = torch.full((4, 4), 0.25), torch.eye(4)
     cls = torch.tensor([[1.0, 0], [0, 2], [-3, 0], [0, -1]])
     said = collapse_statistics(uniform, cls)

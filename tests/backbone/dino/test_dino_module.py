@@ -106,7 +106,7 @@ def state(model, run):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_resumed_run_is_the_straight_one(tmp_path, accumulate):
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, accumulate):
     """Six steps in one go, or three, stopped in mid-epoch, and three from last.ckpt: equal bit by bit."""
     data, changes = FakeData(n=20 * accumulate, batch_size=4), {"batch_norm": True, "drop_path": 0.3}
     torch.manual_seed(7)
@@ -131,7 +131,7 @@ def test_resumed_run_is_the_straight_one(tmp_path, accumulate):
     )
 
 
-def test_seed_decides_weights_and_crops_and_the_global_generator_does_not(tmp_path):
+def test_weights_and_crops_depend_on_the_seed_only(tmp_path):
     def final(seed, other):
         torch.manual_seed(other)
         model = module(seed=seed, drop_path=0.3)
@@ -143,7 +143,7 @@ def test_seed_decides_weights_and_crops_and_the_global_generator_does_not(tmp_pa
     assert not torch.equal(final(0, 1), final(1, 1))
 
 
-def test_one_teacher_update_an_optimiser_step(tmp_path):
+def test_the_teacher_is_updated_once_per_optimiser_step(tmp_path):
     """With two batches a step the teacher moves once, by hand: t <- m t + (1 - m) s."""
     model = module(momentum=0.9)
     seen = []
@@ -165,7 +165,7 @@ def test_one_teacher_update_an_optimiser_step(tmp_path):
     assert model._batches == 4
 
 
-def test_rate_scales_with_the_frames_of_a_step(tmp_path):
+def test_learning_rate_scales_with_the_batch_size(tmp_path):
     def rate(accumulate, batch):
         model = module(base_lr=0.1, warmup=0.0)
         run = trainer(tmp_path, 1, accumulate_grad_batches=accumulate)
@@ -176,7 +176,7 @@ def test_rate_scales_with_the_frames_of_a_step(tmp_path):
     assert rate(2, 8) == pytest.approx(0.1 * 16 / 256)
 
 
-def test_no_weight_decay_on_biases_and_norms():
+def test_biases_and_norms_have_no_weight_decay():
     model = module(batch_norm=True)
     decayed, bare = (group["params"] for group in model.configure_optimizers().param_groups)
     names = {id(p): name for name, p in model.student.named_parameters()}
@@ -207,7 +207,7 @@ def test_last_layer_is_frozen_at_first_and_gradients_are_clipped(tmp_path):
     assert [moved for _, moved in record] == [False, False, True, True]
 
 
-def test_defaults_are_the_papers():
+def test_defaults_equal_those_of_the_paper():
     config = yaml.safe_load(next(p for p in CONFIGS if p.stem == "vits4_echonet").read_text())["model"][
         "init_args"
     ]
@@ -230,7 +230,7 @@ class Patterns(Frames):
         self.frames = fields.repeat_interleave(8, 1).repeat_interleave(8, 2)
 
 
-def test_small_training_learns_and_logs(tmp_path, monkeypatch):
+def test_a_small_training_lowers_the_loss_and_logs(tmp_path, monkeypatch):
     """Both losses fall well below those of an uninformed student, and the features stay spread."""
     monkeypatch.setitem(globals(), "Frames", Patterns)
     crops = MultiCrop(
@@ -256,7 +256,7 @@ def test_small_training_learns_and_logs(tmp_path, monkeypatch):
     assert expected <= set(logged)
 
 
-def test_export_checkpoint_and_teacher_agree(tmp_path):
+def test_export_and_checkpoint_hold_the_teacher(tmp_path):
     model = module()
     saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
     trainer(tmp_path, 2, callbacks=[saving]).fit(model, FakeData())
@@ -268,7 +268,7 @@ def test_export_checkpoint_and_teacher_agree(tmp_path):
     assert all(torch.equal(x, own[name]) for name, x in exported.network.state_dict().items())
 
 
-def test_bf16_runs_and_losses_stay_fp32(tmp_path):
+def test_losses_stay_float32_under_bf16(tmp_path):
     model = module()
     kinds = []
     forward = model.dino_loss.forward
@@ -280,14 +280,14 @@ def test_bf16_runs_and_losses_stay_fp32(tmp_path):
     assert model.dino_loss.centre.dtype == torch.float32
 
 
-def test_collapse_is_said_once(tmp_path, caplog):
+def test_collapse_is_warned_of_once(tmp_path, caplog):
     model = module(warmup=0.0, teacher_temperature=(1e3, 1e3))
     with caplog.at_level(logging.WARNING, logger="alan"):
         trainer(tmp_path, 4).fit(model, FakeData())
     assert sum("uniform" in record.message for record in caplog.records) == 1
 
 
-def test_wrong_checkpoints_and_values(tmp_path):
+def test_wrong_checkpoints_and_values_are_refused(tmp_path):
     class Other(LightningModule):
         def __init__(self):
             super().__init__()

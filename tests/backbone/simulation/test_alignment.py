@@ -11,7 +11,7 @@ def answers(*shares):
     return torch.tensor(shares).T[None, :, None]
 
 
-def test_by_hand():
+def test_aligned_answers_match_hand_computed_values():
     """Simulator 3/4 and 1/4, teacher 9/10 and 1/10 on the mean: odds times (1/4 / 1/10) / (3/4 / 9/10) = 3."""
     align = ShareAlignment(2)
     align.observe(torch.tensor([[[0, 0], [0, 1]]], dtype=torch.uint8))
@@ -29,7 +29,7 @@ def test_equal_shares_change_nothing():
 
 
 @pytest.mark.parametrize(("strength", "factor"), [(0.0, 1.0), (0.5, 3**0.5), (1.0, 3.0)])
-def test_strength_is_the_exponent(strength, factor):
+def test_strength_is_the_exponent_of_the_ratio(strength, factor):
     align = ShareAlignment(2, strength)
     align.observe(torch.tensor([[[0, 0, 0, 1]]]))
     found = align(answers([0.9, 0.1]))[0, :, 0, 0]
@@ -47,13 +47,13 @@ def test_shares_are_running_means():
     assert set(align.state_dict()) == {"simulated", "unlabelled"}  # a resumed run continues with them
 
 
-def test_a_class_that_the_teacher_never_gives_stays_finite():
+def test_a_class_that_never_occurs_stays_finite():
     align = ShareAlignment(2)
     align.observe(torch.tensor([[[0, 1]]]))
     assert torch.isfinite(align(answers([1.0, 0.0]))).all()
 
 
-def test_a_fading_class_comes_back():
+def test_alignment_restores_a_fading_class():
     """A student copies its teacher and loses a third of the odds each time: the class goes, unless aligned."""
     shares = {}
     for strength in (0.0, 1.0):

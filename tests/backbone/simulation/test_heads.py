@@ -42,7 +42,7 @@ def truth(n=2, side=12):
     return DenseLabels(labels, sector, torch.tensor([1, -1][:n]), torch.tensor([0.25, math.nan][:n]))
 
 
-def test_tissue_loss_pixel_by_pixel():
+def test_tissue_loss_equals_a_loop_over_pixels():
     logits, labels = random(2, 3, 4, 5), torch.randint(0, 3, (2, 4, 5), generator=torch.Generator().manual_seed(1))
     p = np.exp(logits.double().numpy())
     p /= p.sum(1, keepdims=True)
@@ -57,7 +57,7 @@ def test_tissue_loss_pixel_by_pixel():
     assert tissue_loss(logits, labels).item() == pytest.approx(entropy + 1 - dice[1:].mean(), rel=1e-5)
 
 
-def test_smooth_l1_by_hand():
+def test_smooth_l1_matches_hand_computed_values():
     values, target = torch.tensor([0.0, 0.05, 1.0, 9.0]), torch.zeros(4)
     known = torch.tensor([True, True, True, False])
     expected = (0 + 0.05**2 / 0.2 + (1 - 0.05)) / 3
@@ -65,7 +65,7 @@ def test_smooth_l1_by_hand():
     assert masked_smooth_l1(values, target, torch.zeros(4, dtype=torch.bool)) == 0
 
 
-def test_agreement_by_hand():
+def test_agreement_matches_hand_computed_values():
     """Two pixels with a confidence of 0.9, one of them outside; two pixels below the threshold."""
     tissue = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.5, 0.5]]).T.reshape(1, 2, 2, 2)
     teacher = tissue, torch.full((1, 3, 2, 2), 1.0)
@@ -82,7 +82,7 @@ def losses(weights, answer=None, known=None, size=24):
     return dense_losses(answer or outputs(), known or truth(), structures=NAMES, weights=weights, size=size)
 
 
-def test_every_target_has_its_loss_and_its_switch():
+def test_every_target_has_a_loss_that_can_be_switched_off():
     full = losses(TargetWeights())
     names = ["tissue", "distance", "coordinates", "view", "phase"]
     assert list(full) == names
@@ -95,7 +95,7 @@ def test_every_target_has_its_loss_and_its_switch():
     assert losses(TargetWeights(), size=48)["distance"] != full["distance"]  # a step of the grid is four pixels
 
 
-def test_view_and_phase_by_hand():
+def test_view_and_phase_losses_match_hand_computed_values():
     answer, known = outputs(), truth()
     found = losses(TargetWeights(), answer, known)
     assert found["view"].item() == pytest.approx(-answer.view[0].log_softmax(0)[1].item(), rel=1e-5)
@@ -106,7 +106,7 @@ def test_view_and_phase_by_hand():
     assert found["view"] == found["phase"] == 0
 
 
-def test_perfect_predictions_cost_nothing():
+def test_perfect_predictions_have_no_loss():
     known = truth()
     from alan.backbone.simulation.targets import signed_distances, ventricle_coordinates, wall_masks
 
@@ -134,7 +134,7 @@ def test_perfect_predictions_cost_nothing():
     ],
     ids=["conv", "stem", "vit8", "vit4"],
 )
-def test_shapes_of_the_heads(spec, side):
+def test_heads_have_the_documented_shapes(spec, side):
     network = spec.build_seeded(0)
     found = DenseHeads(spec, 3)(network, random(2, 1, 32, 32))
     shapes = [(2, 4, side, side), (2, 3, side, side), (2, 2, side, side), (2, 4), (2,)]
@@ -145,7 +145,7 @@ def test_shapes_of_the_heads(spec, side):
     assert all(p.grad is not None for name, p in network.named_parameters() if "fc_norm" not in name)
 
 
-def test_refuses():
+def test_invalid_arguments_are_refused():
     for entry in fields(TargetWeights):
         with pytest.raises(ParameterError, match=f"{entry.name} is -1"):
             TargetWeights(**{entry.name: -1})

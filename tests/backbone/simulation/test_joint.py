@@ -75,7 +75,7 @@ def test_dino_starts_from_a_trained_network(tmp_path):
         DINOModule(**{**DINO, "network": other}, init=str(path))
 
 
-def test_both_losses_teach_the_network(tmp_path, data):
+def test_both_losses_train_the_network(tmp_path, data):
     def final(**changes):
         model = JointModule(**{"objective": OBJECTIVE, **DINO, **changes})
         trainer(tmp_path, 2).fit(model, data())
@@ -96,7 +96,7 @@ def test_both_losses_teach_the_network(tmp_path, data):
     torch.testing.assert_close(final(simulation_weight=0.0), weights(alone), rtol=0, atol=0)
 
 
-def test_resumed_run_is_the_straight_one_and_is_exported_without_heads(tmp_path, data):
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, data):
     straight = JointModule(objective=OBJECTIVE, **DINO)
     trainer(tmp_path, 4).fit(straight, data())
     cut = JointModule(objective=OBJECTIVE, **DINO)
@@ -114,7 +114,7 @@ def test_resumed_run_is_the_straight_one_and_is_exported_without_heads(tmp_path,
     )
 
 
-def test_refuses(tmp_path, data):
+def test_invalid_arguments_are_refused(tmp_path, data):
     with pytest.raises(ParameterError, match="simulation_weight is -1"):
         JointModule(objective=OBJECTIVE, simulation_weight=-1, **DINO)
     with pytest.raises(ParameterError, match="coordinates need the structure 'lv'"):
@@ -125,7 +125,7 @@ def test_refuses(tmp_path, data):
         trainer(tmp_path, 1).fit(JointModule(objective=SimulationObjective(["lv", "la"]), **DINO), data())
 
 
-def test_stochastic_depth_of_both_passes_follows_from_the_seed(tmp_path, data):
+def test_stochastic_depth_depends_on_the_seed(tmp_path, data):
     found = []
     for state in (1, 2):
         model = JointModule(objective=OBJECTIVE, **{**DINO, "network": replace(SPEC, depth=2), "drop_path": 0.5})

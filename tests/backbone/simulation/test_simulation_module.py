@@ -112,7 +112,7 @@ def weights(model):
 @pytest.mark.parametrize(
     "changes", [{}, {"unlabelled_weight": 1.0}, {"network": VIT}], ids=["conv", "agreement", "vit"]
 )
-def test_resumed_run_is_the_straight_one(tmp_path, changes):
+def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, changes):
     """Seven steps in one go, or three, stopped in mid-epoch, and four from last.ckpt: equal bit by bit."""
     data = FakeData(unlabelled="unlabelled_weight" in changes)
 
@@ -139,7 +139,7 @@ def test_resumed_run_is_the_straight_one(tmp_path, changes):
     assert not [name for name, x in expected.items() if not torch.equal(x, result[name])]
 
 
-def test_seed_decides_and_the_global_generator_does_not(tmp_path):
+def test_training_depends_on_the_seed_only(tmp_path):
     torch.manual_seed(1)
     one = weights(fitted(tmp_path))
     torch.manual_seed(2)
@@ -169,7 +169,7 @@ def test_the_teacher_is_the_moving_average(tmp_path):
     assert not any(p.requires_grad for p in model.teacher.parameters())
 
 
-def test_the_teachers_prediction_is_warped_like_the_students_frame():
+def test_teacher_predictions_are_warped_like_the_student_frames():
     model = module(network=replace(CONV, normalisation="unit"), alignment=0.0)
     frames = Hearts(3, False).frames
     grid = torch.nn.functional.affine_grid(
@@ -191,7 +191,7 @@ def saved(folder, **changes):
     return model, folder / "last.ckpt"
 
 
-def test_teachers_are_the_mean_of_their_predictions(tmp_path):
+def test_predictions_of_several_teachers_are_averaged(tmp_path):
     """A transformer at another size and a convolutional network; one answer, remembered, at the student's side."""
     vit, one = saved(tmp_path / "vit", network=replace(VIT, image_size=64))
     conv, two = saved(tmp_path / "conv")
@@ -212,7 +212,7 @@ def test_teachers_are_the_mean_of_their_predictions(tmp_path):
     assert torch.equal(ensemble(frames[[2, 0]], 16)[0], tissue[[2, 0]])
 
 
-def test_students_learn_from_teachers(tmp_path):
+def test_a_student_learns_from_its_teachers(tmp_path):
     _, file = saved(tmp_path / "teacher", seed=5)
     base = {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0}
     alone, taught = fitted(tmp_path, 3, **base), fitted(tmp_path, 3, teachers=[file], **base)
@@ -244,7 +244,7 @@ def test_only_the_last_blocks_are_trained(tmp_path):
         module(trained_blocks=1)
 
 
-def test_the_network_learns_at_its_share_of_the_rate(tmp_path):
+def test_the_backbone_uses_its_share_of_the_learning_rate(tmp_path):
     """Adam's first step moves every weight by the learning rate."""
     before, after = module(), fitted(tmp_path, 1, network_lr=0.1, weight_decay=0.0, warmup=0.0, momentum=0.0)
 
@@ -256,14 +256,14 @@ def test_the_network_learns_at_its_share_of_the_rate(tmp_path):
     assert step("heads") == pytest.approx(0.01, rel=0.02)
 
 
-def test_labels_of_unlabelled_frames_are_not_there_to_be_read(tmp_path):
+def test_labels_of_unlabelled_frames_are_not_read(tmp_path):
     """Without the weight unlabelled frames change nothing."""
     model = module()
     trainer(tmp_path, 2).fit(model, FakeData(unlabelled=True))
     assert torch.equal(weights(model), weights(fitted(tmp_path)))
 
 
-def test_it_learns_and_validates(tmp_path):
+def test_training_lowers_the_loss_and_validates(tmp_path):
     model = module(lr=0.05, momentum=0.9, augmentation=STILL)
     run = trainer(tmp_path, 60, limit_val_batches=1.0, val_check_interval=5)
     run.fit(model, FakeData())
@@ -273,7 +273,7 @@ def test_it_learns_and_validates(tmp_path):
     assert scores["val_dice"] > 0.5
 
 
-def test_frame_dice_by_hand():
+def test_frame_dice_matches_hand_computed_values():
     found, labels = torch.tensor([[[1, 1, 0, 2]]]), torch.tensor([[[1, 0, 0, 0]]])
     dice = frame_dice(found, labels, 3)[0]
     assert dice[0].item() == pytest.approx(2 / 3)
@@ -282,7 +282,7 @@ def test_frame_dice_by_hand():
 
 
 @pytest.mark.parametrize("changes", [{}, {"network": VIT}], ids=["conv", "vit"])
-def test_export_and_checkpoint_give_the_teachers_network(tmp_path, changes):
+def test_export_and_checkpoint_hold_the_teacher(tmp_path, changes):
     model = module(**changes)
     run = trainer(tmp_path, 3)
     run.fit(model, FakeData())
@@ -300,7 +300,7 @@ def test_export_and_checkpoint_give_the_teachers_network(tmp_path, changes):
         )
 
 
-def test_starts_from_a_run_or_from_a_backbone(tmp_path):
+def test_training_starts_from_a_run_or_a_backbone(tmp_path):
     model = module(seed=3)
     run = trainer(tmp_path, 2)
     run.fit(model, FakeData())
@@ -319,7 +319,7 @@ def test_starts_from_a_run_or_from_a_backbone(tmp_path):
         module(init=str(tmp_path / "none.ckpt"))
 
 
-def test_starts_from_shipped_weights_by_name():
+def test_training_starts_from_shipped_weights_by_name():
     spec = replace(load_backbone("alan-sim-small").spec, structures=())
     model = SimulationModule(objective=SimulationObjective(NAMES), network=spec, init="alan-sim-small")
     shipped = load_backbone("alan-sim-small").network.state_dict()
@@ -336,13 +336,13 @@ def test_starts_from_shipped_weights_by_name():
         ({"unlabelled_weight": -1}, "unlabelled_weight is -1: give a number of at least 0"),
     ],
 )
-def test_refuses(changes, message):
+def test_invalid_arguments_are_refused(changes, message):
     with pytest.raises(ParameterError, match=message) as error:
         module(**changes)
     assert isinstance(error.value, AlanError)
 
 
-def test_refuses_data_that_do_not_fit(tmp_path):
+def test_unsuitable_data_are_refused(tmp_path):
     with pytest.raises(ParameterError, match="coordinates need the structure 'la'"):
         SimulationObjective(["lv", "myo"])
     with pytest.raises(ConfigError, match="set both to the same"):

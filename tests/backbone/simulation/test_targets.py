@@ -29,7 +29,7 @@ def reference(labels, n, clip, stride):
 
 
 @pytest.mark.parametrize(("clip", "stride"), [(10.0, 1), (10.0, 2), (3.5, 1), (40.0, 1), (5.0, 3)])
-def test_distances_are_scipys(tiny, clip, stride):
+def test_distances_equal_scipy(tiny, clip, stride):
     store = FrameStore(tiny.store("camus"))
     labels = torch.zeros(4, 112, 112, dtype=torch.uint8)
     for value, name in enumerate(store.structures, 1):
@@ -39,7 +39,7 @@ def test_distances_are_scipys(tiny, clip, stride):
     np.testing.assert_allclose(found.numpy(), reference(labels, 4, clip, stride), atol=1e-5)
 
 
-def test_distances_by_hand():
+def test_distances_match_hand_computed_values():
     labels = torch.zeros(1, 5, 7, dtype=torch.uint8)
     labels[0, :, 3:] = 1
     found = signed_distances(wall_masks(labels, ("lv", "la")), clip=3.0)
@@ -52,7 +52,7 @@ def test_distances_by_hand():
             signed_distances(labels[:, None] > 0, **bad)
 
 
-def test_the_walls_outline_is_that_of_cavity_and_wall():
+def test_the_wall_outline_encloses_cavity_and_wall():
     labels = torch.tensor([[[0, 1, 2, 3]]])
     found = wall_masks(labels, ("lv", "myo", "la"))[0, :, 0]
     assert found.int().tolist() == [[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
@@ -73,7 +73,7 @@ def ventricle():
     return lv, la
 
 
-def test_coordinates_by_hand():
+def test_coordinates_match_hand_computed_values():
     lv, la = ventricle()
     found = ventricle_coordinates(lv, la, lv)
     assert torch.equal(found.known, lv)
@@ -88,14 +88,14 @@ def test_coordinates_by_hand():
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_coordinates_turn_with_the_heart(turns):
+def test_coordinates_rotate_with_the_heart(turns):
     lv, la = ventricle()
     upright = ventricle_coordinates(lv, la, lv).values
     turned = ventricle_coordinates(*(x.rot90(turns, (1, 2)) for x in (lv, la, lv))).values
     torch.testing.assert_close(turned.rot90(-turns, (2, 3)), upright, atol=1e-5, rtol=0)
 
 
-def test_coordinates_beyond_the_cavity_and_without_an_atrium():
+def test_coordinates_exist_outside_the_cavity_and_without_an_atrium():
     lv, la = ventricle()
     everywhere = torch.ones_like(lv)
     values, known = ventricle_coordinates(lv, la, everywhere)
@@ -107,7 +107,7 @@ def test_coordinates_beyond_the_cavity_and_without_an_atrium():
     assert not ventricle_coordinates(torch.zeros_like(lv), la, everywhere).known.any()
 
 
-def test_coordinates_agree_with_the_simulators_own_axis(tiny):
+def test_coordinates_agree_with_the_simulated_axis(tiny):
     """Every simulated apical frame has coordinates that run from the top of the cavity to its base."""
     store = FrameStore(tiny.store("camus"))
     rows = range(0, len(store.label_frames), 3)

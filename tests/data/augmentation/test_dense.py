@@ -17,7 +17,7 @@ def generator(*key):
     return step_generator(torch.device("cpu"), *key)
 
 
-def test_nothing_is_drawn_nothing_changes():
+def test_zero_probabilities_change_nothing():
     x = torch.rand(3, 1, 16, 16, generator=generator(0))
     labels = torch.randint(0, 7, (3, 16, 16), generator=generator(1), dtype=torch.uint8)
     grid = STILL.draw_grid(3, 16, generator(2))
@@ -49,7 +49,7 @@ def test_blur_sigma_changes_the_result():
     assert strong.change(x, sector, generator(1)).std() < weak.change(x, sector, generator(1)).std()
 
 
-def test_geometry_by_its_moments():
+def test_geometry_matches_the_moments_of_a_shape():
     """Rotation, scale, shift and stretch, read back off the grid's affine map, have the spread asked for."""
     augmentation = replace(STILL, rotation=0.2, scale=0.1, shift=0.3)
     grid = augmentation.draw_grid(4000, 2, generator(0))
@@ -94,6 +94,6 @@ def test_the_outside_of_the_sector_stays_black():
         ({"blur_sigma": (2.0, 1.0)}, "lower end first"),
     ],
 )
-def test_refuses(changes, message):
+def test_invalid_arguments_are_refused(changes, message):
     with pytest.raises(ParameterError, match=message):
         replace(STILL, **changes)

@@ -38,7 +38,7 @@ def box(left, top, width, height, side):
 
 
 @pytest.mark.parametrize(("size", "flip"), [(24, False), (12, False), (12, True), (6, False)])
-def test_geometry_is_torchvisions_crop_and_resize(frames, size, flip):
+def test_geometry_equals_torchvision_crop_and_resize(frames, size, flip):
     at = box(left=3, top=5, width=24, height=12, side=32)
     if flip:
         at[:, 0] *= -1
@@ -50,18 +50,18 @@ def test_geometry_is_torchvisions_crop_and_resize(frames, size, flip):
     assert (crop[inner].flip(-1) - expected[inner]).abs().max() > 0.1  # the tolerance tells a mirrored crop
 
 
-def test_whole_frame_is_the_identity(frames):
+def test_a_crop_of_the_whole_frame_is_the_identity(frames):
     crop = PLAIN.cut(frames, CropDraw(torch.tensor([[1.0, 1, 0, 0]] * 4), Appearance()), 32, (1, 1))
     torch.testing.assert_close(crop.images[:, 0], frames.float() / 255)
 
 
-def test_crop_grid_by_hand():
+def test_the_crop_grid_matches_hand_computed_values():
     grid = crop_grid(torch.tensor([[-0.5, 0.25, 0.1, 0.2]]), 2)
     assert torch.allclose(grid[0, 0, 0], torch.tensor([0.25 + 0.1, -0.125 + 0.2]))
     assert torch.allclose(grid[0, 1, 1], torch.tensor([-0.25 + 0.1, 0.125 + 0.2]))
 
 
-def test_shapes_order_and_sector(frames):
+def test_crops_have_the_documented_order_and_shapes(frames):
     sector = torch.zeros(4, 32, 32, dtype=torch.bool)
     sector[:, 8:24, 8:24] = True
     views = PLAIN(frames * sector, generator(), sector)
@@ -78,7 +78,7 @@ def test_shapes_order_and_sector(frames):
     torch.testing.assert_close(values, torch.tensor([0.0, 50, 100, 150] * 3))
 
 
-def test_boxes_keep_their_ranges():
+def test_boxes_stay_within_their_ranges():
     draw = replace(PLAIN, global_scale=(0.3, 0.6), flip=0.25).draw(4000, 0, generator())
     width, height, x, y = draw.boxes.T
     area = width.abs() * height
@@ -90,7 +90,7 @@ def test_boxes_keep_their_ranges():
     assert abs((width < 0).float().mean() - 0.25) < 0.03
 
 
-def test_batch_is_image_by_image(frames):
+def test_a_batch_equals_its_images_one_by_one(frames):
     sector = frames > 20
     draw = ECHO.draw(4, 1, generator())
     batch = ECHO.cut(frames, draw, 16, (0.4, 1), sector).images
@@ -99,7 +99,7 @@ def test_batch_is_image_by_image(frames):
         torch.testing.assert_close(one[0], batch[i])
 
 
-def test_deterministic(frames):
+def test_crops_depend_on_the_seed_only(frames):
     first, again, other = (ECHO(frames, generator(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.locals.images, again.locals.images)
     assert not torch.equal(first.locals.images, other.locals.images)
@@ -142,14 +142,14 @@ def test_each_strength_changes_the_crops(frames, name):
     assert (a - b).abs().mean() > 1e-3
 
 
-def test_probabilities_hold():
+def test_switches_follow_their_probabilities():
     draw = replace(PLAIN, jitter=0.8, blur=(1, 0.1, 0.5), solarise=(0, 0.2, 0)).draw(4000, 1, generator())
     assert abs((draw.appearance.brightness != 1).float().mean() - 0.8) < 0.03
     assert abs((draw.appearance.blur > 0).float().mean() - 0.1) < 0.03
     assert abs(draw.appearance.solarise.float().mean() - 0.2) < 0.03
 
 
-def test_jitter_and_solarise_are_torchvisions(frames):
+def test_jitter_and_solarise_equal_torchvision(frames):
     images = frames[:, None].float() / 255
     factor = torch.tensor([0.6, 0.9, 1.2, 1.4])
     bright = change_appearance(images, Appearance(brightness=factor))
@@ -161,7 +161,7 @@ def test_jitter_and_solarise_are_torchvisions(frames):
         torch.testing.assert_close(sun[i], TF.solarize(images[i], 0.5) if i > 1 else images[i])
 
 
-def test_blur_is_scipys_inside(frames):
+def test_blur_equals_scipy_inside_the_sector(frames):
     images = frames[:, None].double() / 255
     sigma = torch.tensor([0.0, 0.5, 1.0, 1.5], dtype=torch.float64)
     blurred = gaussian_blur(images, sigma)
@@ -198,6 +198,6 @@ def test_noise_and_gamma_keep_the_outside_black(frames):
         {"n_local": -1},
     ],
 )
-def test_values_are_checked(changes):
+def test_invalid_values_are_refused(changes):
     with pytest.raises(ParameterError):
         replace(PLAIN, **changes)

@@ -29,7 +29,7 @@ def centroid(mask):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_shapes_and_types(preset):
+def test_presets_return_the_documented_shapes_and_types(preset):
     images, labels = ellipses()
     kept = images.clone(), labels.clone()
     out, moved = apply(preset, batch=(images, labels))
@@ -44,7 +44,7 @@ def test_shapes_and_types(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_seed_decides(preset):
+def test_results_depend_on_the_seed(preset):
     first, second, other = apply(preset), apply(preset), apply(preset, seed=1)
     assert torch.equal(first[0], second[0])
     assert torch.equal(first[1], second[1])
@@ -52,7 +52,7 @@ def test_the_seed_decides(preset):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_what_changes(preset):
+def test_each_preset_changes_what_it_names(preset):
     images, labels = ellipses()
     out, moved = apply(preset)
     assert torch.equal(out, images) == (preset == "none")
@@ -81,6 +81,6 @@ def test_labels_turn_with_the_image():
     assert 0 < up.float().mean() < 1
 
 
-def test_unknown():
+def test_an_unknown_preset_is_refused():
     with pytest.raises(ParameterError, match="unknown augmentation 'ehco': did you mean 'echo'"):
         Augmentation("ehco", 2)

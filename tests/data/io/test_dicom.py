@@ -66,7 +66,7 @@ def region(row, column, box=(0, 0, 9, 7), units=3, form=1):
     return item
 
 
-def test_a_real_cine_loop_in_colour():
+def test_a_real_colour_loop_is_read():
     video = read_dicom(shipped("examples_ybr_color.dcm"))
     assert video.frames.shape == (30, 240, 320)
     assert video.frames.dtype == np.uint8
@@ -92,7 +92,7 @@ def test_a_palette_becomes_grey():
     assert video.fps is None
 
 
-def test_grey_comes_back_bit_by_bit(write, grey):
+def test_grey_values_are_read_exactly(write, grey):
     assert np.array_equal(read_dicom(write(grey)).frames, grey)
     assert np.array_equal(read_dicom(write(grey, "MONOCHROME1")).frames, 255 - grey)
     assert np.array_equal(read_dicom(write(np.repeat(grey[..., None], 3, -1), "RGB")).frames, grey)
@@ -100,7 +100,7 @@ def test_grey_comes_back_bit_by_bit(write, grey):
     assert np.array_equal(read_dicom(write(twelve, bits=12)).frames, np.rint(twelve * (255 / 4095)))
 
 
-def test_bits_that_are_not_stored_do_not_count(write):
+def test_unused_bits_are_ignored(write):
     values = np.array([[[0, 2048, 4095, 4096 + 2048, 61440]]], np.uint16)  # overlays may lie above the 12 bits
     assert read_dicom(write(values, bits=12)).frames.tolist() == [[[0, 128, 255, 128, 0]]]
     assert read_dicom(write(values << 4 | 15, bits=12, HighBit=15)).frames.tolist() == [[[0, 128, 255, 128, 0]]]
@@ -124,7 +124,7 @@ def test_colour_is_reduced_to_luma(write):
         ({}, None),
     ],
 )
-def test_a_constant_frame_rate(write, grey, elements, fps):
+def test_a_constant_frame_rate_gives_times(write, grey, elements, fps):
     video = read_dicom(write(grey, **elements))
     assert video.fps == fps
     if fps is None:
@@ -133,7 +133,7 @@ def test_a_constant_frame_rate(write, grey, elements, fps):
         assert video.times == pytest.approx(np.arange(3) / fps)
 
 
-def test_times_are_the_sum_of_the_frame_time_vector(write, grey):
+def test_times_sum_the_frame_time_vector(write, grey):
     video = read_dicom(write(grey, FrameTimeVector=[0, 10, 30], FrameTime=99))
     assert video.times == pytest.approx([0, 0.01, 0.04])
     assert video.fps == 50
@@ -143,7 +143,7 @@ def test_times_are_the_sum_of_the_frame_time_vector(write, grey):
     assert video.times == pytest.approx([0, 0.02, 0.04])
 
 
-def test_the_increment_pointer_decides(write, grey):
+def test_the_frame_increment_pointer_chooses_the_times(write, grey):
     both = {"FrameTimeVector": [0, 10, 30], "FrameTime": 25}
     assert read_dicom(write(grey, FrameIncrementPointer=0x00181063, **both)).fps == 40
     assert read_dicom(write(grey, FrameIncrementPointer=0x00181065, **both)).fps == 50
@@ -153,21 +153,21 @@ def test_the_increment_pointer_decides(write, grey):
     ("vector", "note"),
     [([0, 10], "FrameTimeVector has 2 steps for 3 frames"), ([0, 10, -10], "FrameTimeVector does not increase")],
 )
-def test_a_vector_that_does_not_fit_is_not_used(write, grey, vector, note):
+def test_a_frame_time_vector_of_another_length_is_ignored(write, grey, vector, note):
     video = read_dicom(write(grey, FrameTimeVector=vector, FrameTime=40))
     assert video.fps == 25
     assert note in video.notes[0]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_number_that_is_none_is_reported(write, grey):
+def test_an_invalid_number_is_reported(write, grey):
     path = write(grey, CineRate=33, FrameTime="20.0")
     path.write_bytes(path.read_bytes().replace(b"20.0", b"soon"))
     with pytest.warns(AlanWarning, match=r"a.dcm: FrameTime is not a number and is left out"):
         assert read_dicom(path).fps == 33
 
 
-def test_heart_beats(write, grey):
+def test_r_waves_are_read(write, grey):
     assert read_dicom(write(grey)).attributes == {}
     beats = read_dicom(write(grey, HeartRate=72, RWaveTimeVector=[100.0, 900.5])).attributes
     assert beats == {"heart_rate": 72, "r_wave_times": (0.1, 0.9005)}
@@ -183,7 +183,7 @@ def test_the_patient_is_a_pseudonym(write, grey):
     assert read_dicom(write(grey)).patient is None
 
 
-def test_pixel_size(write, grey):
+def test_the_pixel_size_is_read(write, grey):
     large = region(0.05, 0.04, (0, 0, 9, 7))
     other = [region(9, 9, units=4), region(9, 9, form=3)]
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=[*other, large], PixelSpacing=[7, 7]))
@@ -197,13 +197,13 @@ def test_pixel_size(write, grey):
 
 
 @pytest.mark.parametrize("wrong", [{"PixelSpacing": [0.0003, 0.0003]}, {"PixelSpacing": [0.3, 40]}, {}])
-def test_a_pixel_size_that_no_ultrasound_has_is_unknown(write, grey, wrong):
+def test_an_impossible_pixel_size_counts_as_unknown(write, grey, wrong):
     elements = wrong or {"SequenceOfUltrasoundRegions": [region(1e30, 1e30)]}
     with pytest.warns(AlanWarning, match=r"states pixels of .* mm, which are left out"):
         assert read_dicom(write(grey, **elements)).spacing is None
 
 
-def test_regions_of_unlike_scale_share_none(write, grey):
+def test_regions_of_different_scale_give_no_pixel_size(write, grey):
     halves = [region(0.03, 0.03, (0, 0, 4, 7)), region(0.06, 0.06, (5, 0, 9, 7))]
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=halves))
     assert video.spacing is None
@@ -216,7 +216,7 @@ def test_regions_of_unlike_scale_share_none(write, grey):
     assert read_dicom(write(grey, SequenceOfUltrasoundRegions=alike)).spacing == pytest.approx((0.3, 0.3))
 
 
-def test_regions_outside_the_frame_are_left_out(write, grey):
+def test_regions_outside_the_frame_are_ignored(write, grey):
     parts = [region(0.03, 0.03, (100, 0, 200, 7)), region(0.06, 0.06, (0, 0, 500, 500))]
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=parts))
     assert [part.box for part in video.regions] == [(0, 0, 8, 10)]
@@ -229,7 +229,7 @@ def ramp(dtype, factor=1, offset=0):
     return (np.arange(180).reshape(1, 10, 18) * factor + offset).astype(dtype)
 
 
-def test_eight_bits_in_sixteen(write):
+def test_eight_bits_in_sixteen_are_read(write):
     assert np.array_equal(read_dicom(write(ramp(np.uint16), bits=16)).frames, ramp(np.uint8))
     windowed = write(ramp(np.uint16), bits=16, WindowCenter=128, WindowWidth=256)
     assert np.array_equal(read_dicom(windowed).frames, ramp(np.uint8))
@@ -244,12 +244,12 @@ def test_eight_bits_in_sixteen(write):
         {"WindowCenter": 100, "WindowWidth": -5},
     ],
 )
-def test_conversions_that_leave_nothing_are_left_out(write, grey, wrong):
+def test_conversions_to_black_are_ignored(write, grey, wrong):
     with pytest.warns(AlanWarning, match="is 0 and is left out|is -5 and is left out"):
         assert np.array_equal(read_dicom(write(grey, **wrong)).frames, grey)
 
 
-def test_twelve_bits_in_sixteen(write):
+def test_twelve_bits_in_sixteen_are_read(write):
     windowed = read_dicom(write(ramp(np.uint16, 16), bits=16, WindowCenter=2048, WindowWidth=4096))
     assert np.array_equal(windowed.frames, np.rint(ramp(float, 16) * (255 / 4095)))
     assert windowed.notes == ("grey values in the window 2048 / 4096",)
@@ -258,11 +258,11 @@ def test_twelve_bits_in_sixteen(write):
     assert alone.notes == ("grey values stretched from 0..2864",)
 
 
-def test_fewer_bits_than_eight(write):
+def test_fewer_than_eight_bits_are_read(write):
     assert read_dicom(write(np.array([[[0, 21, 63]]], np.uint8), bits=6)).frames.tolist() == [[[0, 85, 255]]]
 
 
-def test_the_modality_lut_goes_first(write):
+def test_the_modality_lut_is_applied_first(write):
     half = ramp(np.uint8) // 2
     assert np.array_equal(read_dicom(write(half, RescaleSlope=2, RescaleIntercept=1)).frames, half * 2 + 1)
     doubled = read_dicom(write(half, RescaleSlope=2, RescaleIntercept=0, WindowCenter=50.5, WindowWidth=101))
@@ -274,7 +274,7 @@ def test_the_modality_lut_goes_first(write):
     assert frames.tolist() == [[[9, 200, 7, 100, 100]]]
 
 
-def test_a_voi_lut(write):
+def test_a_voi_lut_is_applied(write):
     lut = pydicom.Dataset()
     lut.LUTDescriptor = [4, 0, 8]
     lut.LUTData = np.array([0, 255, 51, 102], "<u2").tobytes()
@@ -282,7 +282,7 @@ def test_a_voi_lut(write):
     assert video.frames.tolist() == [[[0, 255, 51, 102]]]
 
 
-def test_a_window_in_a_functional_group(write):
+def test_a_window_in_a_functional_group_is_applied(write):
     voi, shared = pydicom.Dataset(), pydicom.Dataset()
     voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction = 100, 100, "LINEAR_EXACT"
     shared.FrameVOILUTSequence = [voi]
@@ -294,13 +294,13 @@ def test_a_window_in_a_functional_group(write):
     assert video.spacing == (0.4, 0.5)
 
 
-def test_a_dark_picture_and_a_bright_one_keep_their_relation(write):
+def test_all_frames_are_scaled_alike(write):
     loop = np.concatenate([ramp(np.uint16, 4), ramp(np.uint16, 16)])
     frames = read_dicom(write(loop, bits=12)).frames.astype(int)
     assert np.abs(frames[1] - 4 * frames[0]).max() <= 3
 
 
-def test_signed_pixels(write):
+def test_signed_pixels_are_read(write):
     signed = np.array([[[-1000, 0, 1000, 2000]]], np.int16)
     video = read_dicom(write(signed, bits=16, PixelRepresentation=1))
     assert video.frames.tolist() == [[[0, 85, 170, 255]]]
@@ -313,7 +313,7 @@ def test_signed_pixels(write):
 # What a file promises
 
 
-def test_files_without_preamble(tmp_path, write, grey):
+def test_files_without_preamble_are_read(tmp_path, write, grey):
     whole = write(grey, FrameTime=20).read_bytes()
     (tmp_path / "IM_0001").write_bytes(whole[132:])
     assert is_dicom(tmp_path / "IM_0001")
@@ -332,7 +332,7 @@ def test_files_without_preamble(tmp_path, write, grey):
 
 @pytest.mark.parametrize("count", [1, 9, 10, 30])
 @pytest.mark.parametrize("columns", [10, 128])
-def test_uncompressed_loops_in_ybr_full_422(write, count, columns):
+def test_uncompressed_ybr_full_422_is_read(write, count, columns):
     luma = np.random.default_rng(count).integers(0, 256, (count, 8, columns), np.uint8)
     pixels = np.full((count, 8, 2 * columns), 128, np.uint8)
     pixels[..., 0::4], pixels[..., 1::4] = luma[..., 0::2], luma[..., 1::2]
@@ -340,7 +340,7 @@ def test_uncompressed_loops_in_ybr_full_422(write, count, columns):
     assert np.array_equal(read_dicom(path).frames, luma)
 
 
-def test_ybr_full_422_with_all_samples(write, grey):
+def test_ybr_full_422_with_all_samples_is_read(write, grey):
     path = write(np.stack([grey, grey * 0 + 128, grey * 0 + 128], -1), "YBR_FULL_422")
     with pytest.warns(AlanWarning, match="the colours are not subsampled"):
         assert np.array_equal(read_dicom(path).frames, grey)
@@ -356,7 +356,7 @@ def compressed(path, frames, count, syntax=pydicom.uid.RLELossless):
     return path
 
 
-def test_fewer_frames_than_stated(write, grey):
+def test_fewer_frames_than_declared_are_refused(write, grey):
     assert np.array_equal(read_dicom(compressed(write(grey), grey, 3)).frames, grey)
     with pytest.raises(DataError, match=r"a.dcm: ends early, it holds 3 of 10 frames; get the file again"):
         read_dicom(compressed(write(grey), grey, 10))
@@ -364,19 +364,19 @@ def test_fewer_frames_than_stated(write, grey):
         read_dicom(write(grey, NumberOfFrames=10))
 
 
-def test_more_frames_than_stated_are_read_and_reported(write, grey):
+def test_more_frames_than_declared_are_read_and_reported(write, grey):
     for path in (write(grey, NumberOfFrames=2), compressed(write(grey), grey, 2)):
         with pytest.warns(AlanWarning, match="holds 3 frames where its header states 2; all are read"):
             assert np.array_equal(read_dicom(path).frames, grey)
 
 
-def test_frames_that_are_not_counted(write, grey):
+def test_frames_are_counted_if_their_number_is_missing(write, grey):
     assert np.array_equal(read_dicom(write(grey, NumberOfFrames=None)).frames, grey)
 
 
 @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
 @pytest.mark.parametrize("syntax", [None, pydicom.uid.RLELossless, pydicom.uid.DeflatedExplicitVRLittleEndian])
-def test_a_file_that_ends_early_is_never_read(write, syntax):
+def test_a_truncated_file_is_refused(write, syntax):
     noise = np.random.default_rng(0).integers(0, 256, (4, 20, 30), np.uint8)
     path = write(noise, PatientID="1")
     if syntax == pydicom.uid.RLELossless:
@@ -397,7 +397,7 @@ def test_a_file_that_ends_early_is_never_read(write, syntax):
 
 
 @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
-def test_a_jpeg_loop_that_ends_early(tmp_path):
+def test_a_truncated_jpeg_loop_is_refused(tmp_path):
     whole = open(shipped("examples_ybr_color.dcm"), "rb").read()  # noqa: PTH123, SIM115
     for share in (0.3, 0.7, 0.99, 0.9999):
         (tmp_path / "a.dcm").write_bytes(whole[: int(share * len(whole))])
@@ -416,7 +416,7 @@ def test_a_jpeg_loop_that_ends_early(tmp_path):
         {"NumberOfFrames": -5},
     ],
 )
-def test_headers_that_claim_much_or_nothing(write, grey, claims):
+def test_headers_with_false_sizes_are_refused(write, grey, claims):
     for path in (write(grey, **claims), compressed(write(grey), grey, 3)):
         dataset = pydicom.dcmread(path)
         for name, value in claims.items():
@@ -426,7 +426,7 @@ def test_headers_that_claim_much_or_nothing(write, grey, claims):
             read_dicom(path)
 
 
-def test_a_deflated_file_that_inflates_without_bound(tmp_path, write, grey, monkeypatch):
+def test_a_deflated_file_that_inflates_without_bound_is_refused(tmp_path, write, grey, monkeypatch):
     dataset = pydicom.dcmread(write(grey))
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
     dataset.PixelData = bytes(3_000_000)
@@ -437,7 +437,7 @@ def test_a_deflated_file_that_inflates_without_bound(tmp_path, write, grey, monk
         read_dicom(tmp_path / "a.dcm")
 
 
-def test_a_length_that_claims_gigabytes(write, grey):
+def test_an_element_that_claims_gigabytes_is_refused(write, grey):
     path = write(grey, PatientID="somebody")
     data = path.read_bytes()
     at = data.index(b"\x10\x00\x20\x00LO")
@@ -471,7 +471,7 @@ def video(frames, container):
         ("mp4", "1.2.840.10008.1.2.4.102.1"),
     ],
 )
-def test_video_in_dicom(tmp_path, write, container, uid):
+def test_video_in_dicom_is_read(tmp_path, write, container, uid):
     rows, columns = np.indices((48, 64))
     frames = np.stack([rows * 2 + columns + 5 * t for t in range(8)]).astype(np.uint8)
     dataset = pydicom.dcmread(write(frames, FrameTime=20))
@@ -494,7 +494,7 @@ def test_video_in_dicom(tmp_path, write, container, uid):
 @pytest.mark.parametrize(
     "name", ["SC_rgb_jpeg_gdcm.dcm", "SC_rgb_jls_lossy_line.dcm", "examples_jpeg2k.dcm", "SC_rgb_rle_2frame.dcm"]
 )
-def test_compressions_of_the_extra(name):
+def test_compressions_of_the_dicom_extra_are_read(name):
     path = shipped(name)
     got = read_dicom(path).frames
     expected = pydicom.pixels.pixel_array(path)
@@ -502,7 +502,7 @@ def test_compressions_of_the_extra(name):
     assert np.abs(got.astype(int) - grey).max() <= 1
 
 
-def test_a_jpeg_whose_header_says_rgb(write, grey):
+def test_a_jpeg_declared_as_rgb_is_read(write, grey):
     """The stream is YCbCr, as its JFIF marker says."""
     colours = np.repeat(np.repeat(np.repeat(grey[..., None], 3, -1), 4, 1), 4, 2)
     dataset = pydicom.dcmread(write(colours, "RGB"))
@@ -533,7 +533,7 @@ def test_a_decoder_that_is_missing_is_named(monkeypatch):
     )
 
 
-def test_a_decoder_that_crashes_or_refuses_ends_only_its_own_process(tmp_path, monkeypatch):
+def test_a_crash_of_a_decoder_ends_only_its_own_process(tmp_path, monkeypatch):
     whole = bytearray(Path(shipped("SC_rgb_jpeg_gdcm.dcm")).read_bytes())
     at = whole.index(b"\xff\xd8\xff") + 4
     whole[at : at + 60] = bytes(60)
@@ -545,7 +545,7 @@ def test_a_decoder_that_crashes_or_refuses_ends_only_its_own_process(tmp_path, m
         read_dicom(shipped("SC_rgb_jpeg_gdcm.dcm"))
 
 
-def test_encodings_and_kinds_that_are_not_read(tmp_path, write, grey):
+def test_unsupported_encodings_and_kinds_are_refused(tmp_path, write, grey):
     dataset = pydicom.dcmread(write(grey))
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID("1.2.840.113619.5.2")
     dataset.save_as(tmp_path / "a.dcm", implicit_vr=True, little_endian=True)
@@ -556,7 +556,7 @@ def test_encodings_and_kinds_that_are_not_read(tmp_path, write, grey):
 
 
 @pytest.mark.real
-def test_real_files_of_a_clinic():
+def test_real_files_of_a_clinic_are_read():
     folder = Path(os.environ.get("ALAN_REAL_DATA", Path(__file__).parents[4] / "shared" / "data")) / "DICOM"
     if not folder.is_dir():
         pytest.skip(f"no real files in {folder}")
@@ -571,12 +571,12 @@ def test_real_files_of_a_clinic():
     assert kinds["ie33_cw_doppler"] == {"2d", "spectrum"}
 
 
-def test_no_pictures_in_it():
+def test_a_file_without_pictures_is_refused():
     with pytest.raises(DataError, match=r"test-SR.dcm: a DICOM file without pictures \(SR\)"):
         read_dicom(shipped("test-SR.dcm"))
 
 
-def test_pictures_of_floating_point_numbers(tmp_path, write, grey):
+def test_pictures_of_floating_point_numbers_are_refused(tmp_path, write, grey):
     dataset = pydicom.dcmread(write(grey))
     dataset.FloatPixelData = grey.astype(np.float32).tobytes()
     del dataset.PixelData
@@ -586,7 +586,7 @@ def test_pictures_of_floating_point_numbers(tmp_path, write, grey):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_files(tmp_path, write, grey):
+def test_damaged_files_are_refused(tmp_path, write, grey):
     (tmp_path / "junk.dcm").write_bytes(b"junk" * 50)
     with pytest.raises(DataError, match=r"junk.dcm: is not a DICOM file"):
         read_dicom(tmp_path / "junk.dcm")
@@ -603,7 +603,7 @@ def test_damaged_files(tmp_path, write, grey):
 
 
 @pytest.mark.parametrize("end", [b"\x02\x00\x00\x00", b"\x08\x00", b"\xe0\x7f\x10\x00"])
-def test_zeros_in_place_of_elements_are_not_parsed(tmp_path, write, grey, end):
+def test_a_file_of_zeros_is_refused_quickly(tmp_path, write, grey, end):
     """A file that was allocated and not written: eight zeros would be an element, for hours."""
     whole = write(grey).read_bytes()
     (tmp_path / "hole.dcm").write_bytes(whole[: whole.index(end, 132)])
@@ -612,19 +612,19 @@ def test_zeros_in_place_of_elements_are_not_parsed(tmp_path, write, grey, end):
         read_dicom(tmp_path / "hole.dcm")
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "loop.mp4")
     assert not is_dicom(tmp_path / "loop.mp4")
 
 
-def test_without_pydicom(monkeypatch, write, grey):
+def test_a_missing_pydicom_names_the_extra(monkeypatch, write, grey):
     path = write(grey)
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(ConfigError, match=r"alan-echo\[dicom\]"):
         read_dicom(path)
 
 
-def test_the_first_bytes(tmp_path, write, grey):
+def test_dicom_is_recognised_by_its_first_bytes(tmp_path, write, grey):
     assert is_dicom(write(grey))
     assert not is_dicom(tmp_path / "none")
     (tmp_path / "short").write_bytes(b"DICM")

@@ -52,7 +52,7 @@ EAST = ["20200101101010.1+0100", "20200101101010.12+0100", "20200101101010.16+01
         ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", [10.0, 30.0, 70.0]),
     ],
 )
-def test_times_of_each_frame(write, group, name, values):
+def test_times_of_each_frame_are_read(write, group, name, values):
     video = read(write(GREY, PerFrameFunctionalGroupsSequence=groups(group, **{name: values}), CineRate=99))
     assert video.times == pytest.approx([0, 0.02, 0.06], abs=1e-6)
     assert video.fps == pytest.approx(2 / 0.06, rel=1e-4)
@@ -60,14 +60,14 @@ def test_times_of_each_frame(write, group, name, values):
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.02, 0.02], [0.04, 0.02, 0.0]])
-def test_times_that_do_not_increase_are_not_used(write, values):
+def test_times_that_do_not_increase_are_ignored(write, values):
     frames = groups("TemporalPositionSequence", TemporalPositionTimeOffset=values)
     video = read(write(GREY, PerFrameFunctionalGroupsSequence=frames, CineRate=40))
     assert video.fps == 40
     assert video.notes == ("TemporalPositionTimeOffset does not increase and is not used", "times by CineRate")
 
 
-def test_pixel_size_of_each_frame(write):
+def test_the_pixel_size_of_each_frame_is_read(write):
     alike = groups("PixelMeasuresSequence", PixelSpacing=[[0.3, 0.4]] * 3)
     assert read(write(GREY, PerFrameFunctionalGroupsSequence=alike)).spacing == (0.3, 0.4)
     unlike = groups("PixelMeasuresSequence", PixelSpacing=[[0.3, 0.4], [0.3, 0.4], [0.5, 0.5]])
@@ -75,7 +75,7 @@ def test_pixel_size_of_each_frame(write):
         assert read(write(GREY, PerFrameFunctionalGroupsSequence=unlike)).spacing is None
 
 
-def test_grey_values_that_differ_from_frame_to_frame_are_refused(write):
+def test_grey_conversions_that_differ_between_frames_are_refused(write):
     frames = groups("PixelValueTransformationSequence", RescaleSlope=[1, 1, 2], RescaleIntercept=[0, 0, 0])
     with pytest.raises(DataError, match="a different RescaleSlope in each frame"):
         read(write(GREY, PerFrameFunctionalGroupsSequence=frames))
@@ -92,7 +92,7 @@ def test_grey_values_that_differ_from_frame_to_frame_are_refused(write):
         },
     ],
 )
-def test_slices_of_a_volume_are_no_loop(write, tmp_path, elements):
+def test_slices_of_a_volume_are_refused(write, tmp_path, elements):
     path = write(GREY, **elements)
     ((source,), _) = find_sources([path])
     with pytest.raises(NotALoopError, match="slices of a volume") as caught:
@@ -102,7 +102,7 @@ def test_slices_of_a_volume_are_no_loop(write, tmp_path, elements):
         extract_frames(str(path), str(tmp_path / "out"), workers=0)
 
 
-def test_frames_of_one_plane_are_a_loop(write):
+def test_frames_of_one_plane_form_a_loop(write):
     frames = groups("PlanePositionSequence", ImagePositionPatient=[[1.0, 2.0, 3.0]] * 3)
     assert "volume" not in read(write(GREY, PerFrameFunctionalGroupsSequence=frames)).attributes
 
@@ -117,7 +117,7 @@ def test_frames_of_one_plane_are_a_loop(write):
         ({"FrameTime": 20, "RecommendedDisplayFrameRate": 25}, 50, ""),  # slow motion is usual
     ],
 )
-def test_units_and_contradictions_of_rates(write, elements, fps, note):
+def test_contradictory_frame_rates_are_reported(write, elements, fps, note):
     video = read(write(GREY, **elements))
     assert video.fps == pytest.approx(fps)
     assert " ".join(video.notes).startswith(note) if note else video.notes == ()

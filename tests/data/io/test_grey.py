@@ -10,7 +10,7 @@ RAMP = np.arange(256.0).reshape(1, 16, 16)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
-def test_values_from_0_to_255_are_taken_as_they_are(dtype):
+def test_values_from_0_to_255_are_kept(dtype):
     frames, notes = to_grey(RAMP.astype(dtype), "a", declared=(0, 65535))
     assert np.array_equal(frames, RAMP)
     assert frames.dtype == np.uint8
@@ -23,7 +23,7 @@ def test_values_just_outside_are_rounded():
     assert notes == ()
 
 
-def test_whole_numbers_are_no_shares():
+def test_whole_numbers_are_not_scaled_as_fractions():
     assert to_grey(np.array([[[0.0, 1.0]]]), "a")[0].tolist() == [[[0, 1]]]
 
 
@@ -44,19 +44,19 @@ def test_fractions_up_to_1_are_multiplied_by_255():
         ([0, 300, 500], 0, 500),
     ],
 )
-def test_other_values_are_stretched_and_this_is_noted(values, low, high):
+def test_other_values_are_stretched_with_a_note(values, low, high):
     array = np.array([[values]])
     frames, notes = to_grey(array, "a")
     assert np.array_equal(frames, np.rint((array - low) * (255 / (high - low))))
     assert notes == (f"grey values stretched from {low:g}..{high:g}",)
 
 
-def test_all_frames_are_treated_alike():
+def test_all_frames_are_scaled_alike():
     frames, _ = to_grey(np.array([[[0, 100]], [[0, 1000]]]), "a")
     assert frames.tolist() == [[[0, 26]], [[0, 255]]]
 
 
-def test_the_declared_range_counts_unless_hardly_any_of_it_is_used():
+def test_the_declared_range_is_used_unless_almost_empty():
     twelve = np.array([[[0, 2048, 3000]]], np.uint16)
     frames, notes = to_grey(twelve, "a", declared=(0, 4095))
     assert frames.tolist() == [[[0, 128, 187]]]
@@ -66,14 +66,14 @@ def test_the_declared_range_counts_unless_hardly_any_of_it_is_used():
     assert notes == ("grey values stretched from 0..3000",)
 
 
-def test_a_window_goes_first():
+def test_a_window_is_applied_first():
     values = np.array([[[0, 100, 200, 250]]], np.uint8)
     frames, notes = to_grey(values, "a", window=Window(150, 100, "LINEAR_EXACT"))
     assert frames.tolist() == [[[0, 0, 255, 255]]]
     assert notes == ("grey values in the window 150 / 100",)
 
 
-def test_a_window_that_shows_nothing_is_not_applied():
+def test_a_window_without_any_value_is_ignored():
     frames, notes = to_grey(RAMP.astype(np.uint8), "a", window=Window(5000, 10))
     assert np.array_equal(frames, RAMP)
     assert notes == ("the window 5000 / 10 shows no pixel and is not applied",)
@@ -94,11 +94,11 @@ def test_windows_agree_with_pydicom(function, center, width):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite(bad):
+def test_non_finite_values_are_refused(bad):
     with pytest.raises(DataError, match=r"a.nii: holds grey .* replace values that are not finite by 0"):
         to_grey(np.array([[[0, bad]]]), "a.nii")
 
 
-def test_values_that_are_no_numbers():
+def test_values_that_are_no_numbers_are_refused():
     with pytest.raises(DataError, match="complex128"):
         to_grey(np.zeros((1, 2, 2), complex), "a")

@@ -32,7 +32,7 @@ def test_compressed_metaimages_of_simpleitk_are_read_back(tmp_path, suffix):
     assert np.array_equal(read_medical(tmp_path / f"a{suffix}").array, array)
 
 
-def test_axis_0_of_the_nifti_is_the_width(tmp_path, archives):
+def test_the_first_axis_of_nifti_is_the_width(tmp_path, archives):
     """The header, read without any library, says how the official files count: dim[1] is the width."""
     archives.medical(tmp_path / "a.nii.gz", np.zeros((6, 10)))
     header = gzip.decompress((tmp_path / "a.nii.gz").read_bytes())
@@ -40,7 +40,7 @@ def test_axis_0_of_the_nifti_is_the_width(tmp_path, archives):
     assert read_medical(tmp_path / "a.nii.gz").array.shape == (1, 6, 10)
 
 
-def test_grey_values_are_brought_to_0_to_255(tmp_path, archives):
+def test_grey_values_are_scaled_to_0_to_255(tmp_path, archives):
     archives.medical(tmp_path / "a.nii.gz", np.array([[0, 0.4, 0.6], [254.4, 254.6, 255]]))
     cine = read_grey(tmp_path / "a.nii.gz")
     assert cine.frames.dtype == np.uint8
@@ -56,7 +56,7 @@ def test_grey_values_are_brought_to_0_to_255(tmp_path, archives):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_grey_values_that_are_not_finite(tmp_path, archives, bad):
+def test_non_finite_grey_values_are_refused(tmp_path, archives, bad):
     archives.medical(tmp_path / "a.mhd", np.array([[0, bad], [3, 4]]))
     with pytest.raises(
         DataError, match=r"a.mhd: holds grey values from .* replace values that are not finite by 0"
@@ -65,13 +65,13 @@ def test_grey_values_that_are_not_finite(tmp_path, archives, bad):
 
 
 @pytest.mark.parametrize("bad", [4, 1.5, -1, np.nan, 0.99])
-def test_labels_out_of_range(tmp_path, archives, bad):
+def test_labels_out_of_range_are_refused(tmp_path, archives, bad):
     archives.medical(tmp_path / "a.mhd", np.array([[0, bad], [3, 1]]))
     with pytest.raises(DataError, match=rf"a.mhd: labels must be 0 to 3, found {bad}"):
         read_labels(tmp_path / "a.mhd", 3)
 
 
-def test_what_is_no_grey_still_or_sequence(tmp_path):
+def test_other_than_grey_stills_and_sequences_is_refused(tmp_path):
     colours = sitk.GetImageFromArray(np.zeros((4, 5, 3), np.uint8), isVector=True)
     sitk.WriteImage(colours, str(tmp_path / "rgb.mhd"))
     sitk.WriteImage(colours, str(tmp_path / "rgb.nii"))

@@ -37,7 +37,7 @@ def write(tmp_path):
     return write
 
 
-def test_spacing(write):
+def test_spacing_is_read(write):
     assert read_medical(write()).spacing == (0.5, 0.25)
     assert read_medical(write(ElementSpacing=None, ElementSize="0.2 0.3 1")).spacing == (0.3, 0.2)
     for none in (None, "0 0 0", "-1 1 1", "nan 1 1", ""):
@@ -47,26 +47,26 @@ def test_spacing(write):
         assert read_medical(write(ElementSpacing="300 300 1")).spacing is None
 
 
-def test_a_byte_order_mark_before_the_header(write):
+def test_a_byte_order_mark_is_accepted(write):
     path = write()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert np.array_equal(read_medical(path).array, FRAMES)
 
 
 @pytest.mark.parametrize("field", ["BinaryDataByteOrderMSB", "ElementByteOrderMSB"])
-def test_big_endian(write, field):
+def test_big_endian_pixels_are_read(write, field):
     data = FRAMES.astype(">i2").tobytes()
     assert np.array_equal(read_medical(write(data, ElementType="MET_SHORT", **{field: "True"})).array, FRAMES)
 
 
-def test_where_the_pixels_begin(write):
+def test_the_offset_of_the_pixels_is_followed(write):
     assert np.array_equal(read_medical(write(b"x" * 7 + FRAMES.tobytes(), HeaderSize=7)).array, FRAMES)
     assert np.array_equal(read_medical(write(b"x" * 7 + FRAMES.tobytes(), HeaderSize=-1)).array, FRAMES)
     assert np.array_equal(read_medical(write(name="b.mha", pixels="LOCAL")).array, FRAMES)
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_compressed(write, local):
+def test_compressed_pixels_are_read(write, local):
     data = zlib.compress(FRAMES.tobytes())
     place = {"name": "b.mha", "pixels": "LOCAL"} if local else {}
     for known in ({"CompressedDataSize": len(data)}, {}):
@@ -75,7 +75,7 @@ def test_compressed(write, local):
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_pixels_that_end_early(write, compressed):
+def test_truncated_pixels_are_refused(write, compressed):
     data = zlib.compress(FRAMES.tobytes()) if compressed else FRAMES.tobytes()
     for length in [*range(0, len(data), 9), len(data) - 1]:
         path = write(data[:length], CompressedData=str(compressed))
@@ -86,7 +86,7 @@ def test_pixels_that_end_early(write, compressed):
             read_medical(path)
 
 
-def test_headers_that_end_early(write):
+def test_truncated_headers_are_refused(write):
     path = write()
     text = path.read_text()
     for length in range(1, text.index("a.raw")):
@@ -95,7 +95,7 @@ def test_headers_that_end_early(write):
             read_medical(path)
 
 
-def test_pixels_that_are_missing(write, tmp_path):
+def test_missing_pixels_are_refused(write, tmp_path):
     path = write()
     (tmp_path / "a.raw").unlink()
     assert medical_layout(path).shape == (3, 12, 9)
@@ -109,7 +109,7 @@ def test_more_bytes_than_claimed_are_reported(write):
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a.raw", "sub/../../a.raw"])
-def test_pixels_stay_below_the_folder(write, name):
+def test_pixel_files_outside_the_folder_are_refused(write, name):
     with pytest.raises(DataError, match=r"ElementDataFile is .* give a file in the same folder"):
         read_medical(write(pixels=name))
 
@@ -131,12 +131,12 @@ def test_pixels_stay_below_the_folder(write, name):
         ({"pixels": "a%03d.raw 1 3 1"}, "pixels in several files"),
     ],
 )
-def test_headers_that_are_refused(write, changes, words):
+def test_invalid_headers_are_refused(write, changes, words):
     with pytest.raises(DataError, match=words):
         read_medical(write(**changes))
 
 
-def test_no_metaimage(tmp_path):
+def test_other_files_are_refused(tmp_path):
     for content in (b"nothing of the kind", bytes(range(256)) * 1000):
         (tmp_path / "a.mhd").write_bytes(content)
         with pytest.raises(DataError, match=r"a.mhd: is not a MetaImage file"):

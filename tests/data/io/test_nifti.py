@@ -60,13 +60,13 @@ def write(tmp_path):
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8", "u2"])
-def test_types_and_byte_orders(write, name, order, dtype):
+def test_all_types_and_byte_orders_are_read(write, name, order, dtype):
     image = read_medical(write(nifti(FRAMES.astype(dtype), order=order), name))
     assert np.array_equal(image.array, FRAMES)
     assert image.spacing == pytest.approx((0.5, 0.3))
 
 
-def test_the_suffix_does_not_decide_about_compression(tmp_path, write):
+def test_compression_is_recognised_by_content(tmp_path, write):
     plain = nifti(FRAMES)
     (tmp_path / "a.nii.gz").write_bytes(plain)
     (tmp_path / "b.nii").write_bytes(gzip.compress(plain))
@@ -78,19 +78,19 @@ def test_the_suffix_does_not_decide_about_compression(tmp_path, write):
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("sizes", [(9, 12, 1, 5), (9, 12, 5, 1), (9, 12, 5), (9, 12, 1, 5, 1)])
-def test_sizes_of_1_do_not_count(write, name, sizes):
+def test_sizes_of_1_are_ignored(write, name, sizes):
     path = write(nifti(FRAMES, sizes), name)
     assert np.array_equal(read_medical(path).array, FRAMES)
     assert medical_layout(path).shape == (5, 12, 9)
 
 
 @pytest.mark.parametrize("sizes", [(9, 12, 5, 2), (9, 12, 1, 1, 5), (9,), (0, 12, 5), (9, -12, 5), (9, 12, 0)])
-def test_other_sizes_are_refused(write, sizes):
+def test_other_dimensions_are_refused(write, sizes):
     with pytest.raises(DataError, match=r"a.nii.gz: claims"):
         read_medical(write(nifti(FRAMES, sizes)))
 
 
-def test_an_affine_that_is_no_rotation(write):
+def test_an_affine_that_is_no_rotation_is_accepted(write):
     sheared = [[-0.3, 0.01, 0, 0], [0, -0.5, 0, 0], [0, 0, 1, 0]]
     assert np.array_equal(read_medical(write(nifti(FRAMES, sform=sheared))).array, FRAMES)
 
@@ -115,12 +115,12 @@ def test_an_unknown_pixel_size_stays_unknown(write, pixdim, unit, spacing, note)
     assert cine.notes == (("pixel size without a unit, assumed to be in mm",) if note else ())
 
 
-def test_a_pixel_size_that_no_ultrasound_has_is_unknown(write):
+def test_an_impossible_pixel_size_counts_as_unknown(write):
     with pytest.warns(AlanWarning, match="states pixels of 300 x 300 mm, which are left out"):
         assert read_grey(write(nifti(FRAMES, pixdim=(300, 300, 1.0, 0.0), unit=2))).spacing is None
 
 
-def test_times(write):
+def test_times_are_read(write):
     sequence = (9, 12, 1, 5)
     cine = read_grey(write(nifti(FRAMES, sequence, pixdim=(0.3, 0.5, 1, 20), unit=2 + 16)))  # milliseconds
     assert cine.times == pytest.approx([0, 0.02, 0.04, 0.06, 0.08])
@@ -135,14 +135,14 @@ def test_times(write):
         assert read_grey(write(unknown)).times is None
 
 
-def test_slopes(write):
+def test_slopes_are_applied(write):
     assert np.array_equal(read_grey(write(nifti(FRAMES // 2, slope=(2, 0)))).frames, FRAMES // 2 * 2)
     assert np.array_equal(read_grey(write(nifti(FRAMES, slope=(0, 5)))).frames, FRAMES)  # 0 means none
     assert np.array_equal(read_grey(write(nifti(FRAMES.astype("f8"), slope=(-1, 255)))).frames, 255 - FRAMES)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i2"])
-def test_labels_that_went_through_a_slope(write, dtype):
+def test_labels_are_read_through_a_slope(write, dtype):
     """As nibabel writes float labels to integers; label 0 comes back as -2e-5."""
     labels = FRAMES % 4
     lowest, highest = np.iinfo(dtype).min, np.iinfo(dtype).max
@@ -154,7 +154,7 @@ def test_labels_that_went_through_a_slope(write, dtype):
     assert not np.array_equal(read_medical(path).array, labels) or dtype == "u1"
 
 
-def test_the_range_to_show_is_used_for_values_outside_0_to_255(write):
+def test_the_display_range_is_used_for_values_outside_0_to_255(write):
     array = np.array([[0, 300, 600]], "i2")
     assert read_grey(write(nifti(array, cal=(0, 1000)))).frames.tolist() == [[[0, 76, 153]]]
     assert read_grey(write(nifti(array, cal=(0, 500)))).frames.tolist() == [[[0, 128, 255]]]  # it would cut off
@@ -162,7 +162,7 @@ def test_the_range_to_show_is_used_for_values_outside_0_to_255(write):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_a_file_that_ends_early_is_never_read(write, name):
+def test_a_truncated_file_is_refused(write, name):
     noise = np.random.default_rng(1).integers(0, 256, (20, 30), np.uint8)
     path = write(nifti(noise), name)
     whole = path.read_bytes()
@@ -172,7 +172,7 @@ def test_a_file_that_ends_early_is_never_read(write, name):
             read_medical(path)
 
 
-def test_the_number_of_bytes_is_named(write):
+def test_an_error_names_the_number_of_bytes(write):
     path = write(nifti(FRAMES), "a.nii")
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(DataError, match=r"a.nii: ends early, it holds 852 of 892 bytes; get the file again"):
@@ -183,7 +183,7 @@ def test_the_number_of_bytes_is_named(write):
         read_medical(path)
 
 
-def test_a_spoilt_byte_in_a_compressed_file_is_noticed(write):
+def test_a_corrupted_byte_in_a_compressed_file_is_noticed(write):
     path = write(nifti(np.random.default_rng(1).integers(0, 256, (20, 30), np.uint8)))
     whole = path.read_bytes()
     for place in range(10, len(whole), 3):
@@ -196,12 +196,12 @@ def test_a_spoilt_byte_in_a_compressed_file_is_noticed(write):
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("sizes", [(32767, 32767), (30000, 30000, 1000), (1000, 1000, 1000), (5000, 5000, 40)])
-def test_a_header_that_claims_much(write, name, sizes):
+def test_a_header_of_huge_size_is_refused(write, name, sizes):
     with pytest.raises(DataError, match=r"claims .* pixels|ends early, \d+ of \d+ bytes"):
         read_medical(write(nifti(np.zeros((2, 2), "f8"), sizes), name))
 
 
-def test_more_pixels_than_claimed(write):
+def test_more_pixels_than_declared_are_reported(write):
     with pytest.raises(DataError, match="holds more pixels than its header claims"):
         read_medical(write(nifti(np.zeros((2000, 2000), "u1"), (9, 12))))
     assert MAX_BYTES < 2**31
@@ -214,7 +214,7 @@ def test_more_pixels_than_claimed(write):
         ({"offset": 1e9}, "claims 1000000000 bytes before its pixels"),
     ],
 )
-def test_headers_that_are_refused(write, change, words):
+def test_invalid_headers_are_refused(write, change, words):
     data = nifti(FRAMES, **{**change, "offset": 352})
     if "offset" in change:
         data = data[:108] + struct.pack("<f", change["offset"]) + data[112:]
@@ -222,19 +222,19 @@ def test_headers_that_are_refused(write, change, words):
         read_medical(write(data))
 
 
-def test_no_nifti_file(write):
+def test_other_files_are_refused(write):
     with pytest.raises(DataError, match=r"a.nii: is not a NIfTI file"):
         read_medical(write(b"no NIfTI file at all" * 40, "a.nii"))
 
 
-def test_an_offset_of_0_means_the_usual_one(write):
+def test_an_offset_of_0_means_the_default_offset(write):
     data = bytearray(nifti(FRAMES))
     data[108:112] = bytes(4)
     assert np.array_equal(read_medical(write(bytes(data[:348] + data[352:]))).array, FRAMES)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_pixels_that_begin_after_an_offset_of_0(write, name):
+def test_pixels_beyond_an_offset_of_0_are_refused(write, name):
     data = bytearray(nifti(FRAMES))
     data[108:112] = bytes(4)
     with pytest.raises(DataError, match="not state the offset of its pixels, and holds 4 bytes beyond its header"):

@@ -31,18 +31,18 @@ def put_one_by_one(frames, a, b, c, d):
     "matrix",
     [(a, 0, 0, d) for a in (1, -1) for d in (1, -1)] + [(0, b, c, 0) for b in (1, -1) for c in (1, -1)],
 )
-def test_eight_display_matrices(matrix):
+def test_eight_display_matrices_are_applied(matrix):
     turned, note = upright_frames(FRAMES, display(*matrix), "a.mp4")
     assert np.array_equal(turned, put_one_by_one(FRAMES, *matrix))
     assert bool(note) == (matrix != (1, 0, 0, 1))
 
 
-def test_no_matrix():
+def test_a_missing_matrix_changes_nothing():
     assert upright_frames(FRAMES, None, "a.mp4") == (FRAMES, "")
 
 
 @pytest.mark.parametrize("matrix", [(1, 1, -1, 1), (0, 0, 0, 0), (1, 0, 0, 0)])
-def test_other_matrices(matrix):
+def test_other_matrices_are_refused(matrix):
     with pytest.raises(DataError, match=r"a.mp4: its display matrix rotates by no multiple of 90 degrees"):
         upright_frames(FRAMES, display(*matrix), "a.mp4")
 

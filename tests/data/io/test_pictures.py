@@ -47,7 +47,7 @@ def test_exif_orientation_is_applied_once(tmp_path, suffix, orientation):
         assert np.array_equal(read_mask(tmp_path / f"a{suffix}").codes, expected)
 
 
-def test_transparent_pixels_are_black(tmp_path):
+def test_transparent_pixels_become_black(tmp_path):
     colours = np.full((2, 3, 4), 255, np.uint8)
     colours[0, :, 3] = 0, 51, 255
     Image.fromarray(colours).save(tmp_path / "rgba.png")
@@ -60,7 +60,7 @@ def test_transparent_pixels_are_black(tmp_path):
     assert read_picture(tmp_path / "p.png").tolist() == [[0, 100]]
 
 
-def test_more_than_8_bits(tmp_path):
+def test_more_than_8_bits_are_scaled(tmp_path):
     Image.fromarray(RAMP.astype(np.uint16) * 257).save(tmp_path / "a.png")
     assert np.array_equal(read_picture(tmp_path / "a.png"), RAMP)
     Image.fromarray((RAMP / 255).astype(np.float32)).save(tmp_path / "a.tif")
@@ -77,7 +77,7 @@ def save_with_white_zero(array, path):
     path.write_bytes(data)
 
 
-def test_white_as_zero(tmp_path):
+def test_white_as_zero_is_inverted(tmp_path):
     for dtype, scale in ((np.uint8, 1), (np.uint16, 257)):
         save_with_white_zero((RAMP * dtype(scale)).astype(dtype), tmp_path / "a.tif")
         assert np.array_equal(read_picture(tmp_path / "a.tif"), 255 - RAMP)
@@ -86,12 +86,12 @@ def test_white_as_zero(tmp_path):
         read_picture(tmp_path / "a.tif")
 
 
-def test_cmyk(tmp_path):
+def test_cmyk_is_converted(tmp_path):
     Image.fromarray(RAMP).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
     assert np.abs(read_picture(tmp_path / "a.jpg").astype(int) - RAMP).max() <= 3
 
 
-def test_a_stack_is_a_loop_and_no_picture(tmp_path):
+def test_a_stack_is_a_loop_rather_than_a_picture(tmp_path):
     pages = [Image.fromarray(RAMP + index) for index in range(5)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     assert np.array_equal(read_pages(tmp_path / "a.tif").frames, [RAMP + index for index in range(5)])
@@ -108,7 +108,7 @@ def test_a_stack_is_a_loop_and_no_picture(tmp_path):
         read_pages(tmp_path / "c.tif")
 
 
-def test_a_grey_animation_with_a_transparent_value(tmp_path):
+def test_a_grey_animation_with_transparency_is_read(tmp_path):
     """Every one of 256 values is used, so that Pillow keeps no palette."""
     loop = np.random.default_rng(5).integers(0, 256, (3, 40, 50), np.uint8)
     first, *others = map(Image.fromarray, loop)
@@ -116,7 +116,7 @@ def test_a_grey_animation_with_a_transparent_value(tmp_path):
     assert np.abs(read_pages(tmp_path / "a.gif").frames.astype(int) - loop).max() <= 1
 
 
-def test_pages_that_are_not_there(tmp_path):
+def test_missing_pages_are_refused(tmp_path):
     (tmp_path / "junk.tif").write_bytes(b"II*\0junk")
     assert count_pages(tmp_path / "junk.tif") == 0
     assert count_pages(tmp_path / "none.tif") == 0
@@ -124,7 +124,7 @@ def test_pages_that_are_not_there(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
 @pytest.mark.parametrize("compression", [None, "tiff_lzw"])
-def test_a_stack_that_ends_early(tmp_path, compression):
+def test_a_truncated_stack_is_refused(tmp_path, compression):
     pages = [Image.fromarray(RAMP + index) for index in range(4)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression=compression)
     whole = (tmp_path / "a.tif").read_bytes()
@@ -137,7 +137,7 @@ def test_a_stack_that_ends_early(tmp_path, compression):
         assert len(frames) == 4, f"{len(frames)} of 4 pages after {length} of {len(whole)} bytes"
 
 
-def test_masks_by_ids_colours_and_palette(tmp_path):
+def test_masks_are_read_by_ids_colours_and_palette(tmp_path):
     ids = np.array([[0, 1, 2]], np.uint8)
     colours = np.array([[0, 0, 0], [9, 8, 7], [1, 2, 3]], np.uint8)
     Image.fromarray(ids).save(tmp_path / "grey.png")
@@ -160,7 +160,7 @@ def test_masks_by_ids_colours_and_palette(tmp_path):
     assert mask.palette.tolist() == [[0, *colour_code(colours[1:2]).tolist(), 0]]
 
 
-def test_transparency_of_masks(tmp_path):
+def test_transparent_pixels_of_masks_are_background(tmp_path):
     pixels = np.array([[[10, 20, 30, 255], [10, 20, 30, 0]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     code = int(colour_code(np.array([10, 20, 30])))
@@ -171,7 +171,7 @@ def test_transparency_of_masks(tmp_path):
     assert read_mask(tmp_path / "b.png", opaque=True).codes.tolist() == [[7, 7]]
 
 
-def test_kinds_of_picture_that_are_no_mask(tmp_path):
+def test_pictures_that_are_no_masks_are_refused(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match="this one is F"):
         read_mask(tmp_path / "a.tif")
@@ -188,7 +188,7 @@ def bomb(width, height):
 
 
 @pytest.mark.parametrize(("width", "height"), [(10000, 10000), (13300, 13300), (60000, 60000), (2**31 - 1, 1)])
-def test_a_header_that_claims_much_is_refused_before_decoding(tmp_path, width, height):
+def test_a_header_of_huge_size_is_refused_before_decoding(tmp_path, width, height):
     (tmp_path / "a.png").write_bytes(bomb(width, height))
     for read in (read_picture, read_mask):
         with pytest.raises(DataError, match=r"a.png: (claims|cannot be decoded)"):
@@ -204,7 +204,7 @@ def test_a_stack_of_many_pages_is_refused_before_decoding(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif"])
-def test_files_that_end_early_or_are_no_pictures(tmp_path, suffix):
+def test_truncated_and_other_files_are_refused(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     Image.fromarray(RAMP).save(path)
     whole, shown = path.read_bytes(), read_picture(path)
@@ -222,7 +222,7 @@ def test_files_that_end_early_or_are_no_pictures(tmp_path, suffix):
         read_picture(path)
 
 
-def test_a_spoilt_byte_in_a_png_is_noticed(tmp_path):
+def test_a_corrupted_byte_in_a_png_is_noticed(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)).save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
     for place in range(60, len(whole) - 20, 11):
@@ -233,7 +233,7 @@ def test_a_spoilt_byte_in_a_png_is_noticed(tmp_path):
             read_picture(tmp_path / "a.png")
 
 
-def test_warnings_of_the_decoder_reach_the_user_once(tmp_path, monkeypatch):
+def test_decoder_warnings_are_shown_once(tmp_path, monkeypatch):
     buffer = io.BytesIO()
     Image.fromarray(RAMP).save(buffer, "PNG")
     (tmp_path / "a.png").write_bytes(buffer.getvalue())

@@ -22,7 +22,7 @@ def frames():
     return np.stack([(rows * 3 + columns * 2 + 5 * t) % 256 for t in range(9)]).astype(np.uint8)
 
 
-def test_a_lossless_video_comes_back_bit_by_bit(tmp_path, archives, frames):
+def test_a_lossless_video_is_read_exactly(tmp_path, archives, frames):
     archives.video(tmp_path / "a.avi", frames, codec="ffv1", pixels="gray", fps=Fraction(25, 2))
     video = read_video(tmp_path / "a.avi")
     assert np.array_equal(video.frames, frames)
@@ -34,7 +34,7 @@ def test_a_lossless_video_comes_back_bit_by_bit(tmp_path, archives, frames):
     ("name", "codec", "pixels"),
     [("a.avi", "mjpeg", "yuvj420p"), ("a.mp4", "mpeg4", "yuv420p"), ("b.avi", "ffv1", "yuv420p")],
 )
-def test_the_grey_range_is_full_whatever_the_pixel_format(tmp_path, archives, name, codec, pixels):
+def test_grey_values_use_the_full_range_in_every_pixel_format(tmp_path, archives, name, codec, pixels):
     ramp = np.broadcast_to(np.linspace(0, 255, 64).astype(np.uint8), (6, 48, 64))
     archives.video(tmp_path / name, ramp, codec=codec, pixels=pixels)
     video = read_video(tmp_path / name)
@@ -44,18 +44,18 @@ def test_the_grey_range_is_full_whatever_the_pixel_format(tmp_path, archives, na
     assert video.frames.max() >= 252
 
 
-def test_missing(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"a.avi: no such video"):
         read_video(tmp_path / "a.avi")
 
 
-def test_garbage(tmp_path):
+def test_a_file_of_garbage_is_refused(tmp_path):
     (tmp_path / "a.avi").write_bytes(bytes(range(256)) * 8)
     with pytest.raises(DataError, match=r"a.avi: cannot be decoded"):
         read_video(tmp_path / "a.avi")
 
 
-def test_sound_only(tmp_path):
+def test_a_file_without_video_is_refused(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), layout="mono")
@@ -74,20 +74,20 @@ def test_sound_only(tmp_path):
         "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
     ],
 )
-def test_playlists_and_text_are_no_videos(tmp_path, archives, frames, text):
+def test_playlists_and_text_are_refused(tmp_path, archives, frames, text):
     archives.video(tmp_path / "whole.avi", frames)
     (tmp_path / "a.avi").write_text(text)
     with pytest.raises(DataError, match=r"a.avi: cannot be decoded after 0 frames"):
         read_video(tmp_path / "a.avi")
 
 
-def test_the_remedy_for_another_container(tmp_path, archives, frames):
+def test_an_unsupported_container_is_refused_with_a_remedy(tmp_path, archives, frames):
     archives.video(tmp_path / "a.y4m", frames, "wrapped_avframe", "yuv420p")
     with pytest.raises(DataError, match=r"a.y4m: cannot be decoded .*whitelist.*; save it as MP4 or AVI"):
         read_video(tmp_path / "a.y4m")
 
 
-def test_a_picture_is_no_video(tmp_path, archives, frames):
+def test_a_picture_is_refused(tmp_path, archives, frames):
     archives.picture(tmp_path / "a.png", frames[0])
     (tmp_path / "a.png").rename(tmp_path / "a.avi")
     with pytest.raises(DataError, match="whitelist"):
@@ -107,7 +107,7 @@ def test_a_picture_is_no_video(tmp_path, archives, frames):
         ("a.wmv", "wmv2", "yuv420p", {}),
     ],
 )
-def test_a_video_that_ends_early_is_never_read(tmp_path, name, codec, pixels, options):
+def test_a_truncated_video_is_refused(tmp_path, name, codec, pixels, options):
     noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
     write(tmp_path / name, noise, codec, pixels, options=options)
     whole = (tmp_path / name).read_bytes()
@@ -153,7 +153,7 @@ def test_a_video_of_unknown_length_is_read_with_a_warning(tmp_path, frames, name
     assert found.count((0, False)) > 12
 
 
-def test_both_numbers_are_named(tmp_path, archives):
+def test_an_error_names_declared_and_decoded_frames(tmp_path, archives):
     noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
     archives.video(tmp_path / "a.avi", noise)
     whole = (tmp_path / "a.avi").read_bytes()
@@ -162,7 +162,7 @@ def test_both_numbers_are_named(tmp_path, archives):
         read_video(tmp_path / "a.avi")
 
 
-def test_damage_that_the_decoder_notices(tmp_path):
+def test_damage_found_by_the_decoder_is_refused(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
     write(tmp_path / "a.mkv", noise, "ffv1", "gray", options={"slicecrc": "1"})
     whole = bytearray((tmp_path / "a.mkv").read_bytes())
@@ -172,7 +172,7 @@ def test_damage_that_the_decoder_notices(tmp_path):
         read_video(tmp_path / "a.mkv")
 
 
-def test_messages_of_ffmpeg_reach_the_user_once(tmp_path, archives, frames, monkeypatch):
+def test_ffmpeg_messages_are_shown_once(tmp_path, archives, frames, monkeypatch):
     archives.video(tmp_path / "a.avi", frames)
 
     class Capture:
@@ -205,7 +205,7 @@ def write(path, frames, codec, pixels, *, stamps=None, options=None):
         container.mux(stream.encode())
 
 
-def test_times_of_a_constant_rate(tmp_path, archives, frames):
+def test_times_of_a_constant_rate_are_read(tmp_path, archives, frames):
     archives.video(tmp_path / "a.avi", frames, fps=50)
     video = read_video(tmp_path / "a.avi")
     assert video.times == pytest.approx(np.arange(9) / 50)
@@ -213,7 +213,7 @@ def test_times_of_a_constant_rate(tmp_path, archives, frames):
 
 
 @pytest.mark.parametrize(("name", "codec", "pixels"), [("a.mkv", "ffv1", "gray"), ("a.mp4", "mpeg4", "yuv420p")])
-def test_presentation_times_of_a_variable_rate(tmp_path, frames, name, codec, pixels):
+def test_times_of_a_variable_rate_are_read(tmp_path, frames, name, codec, pixels):
     stamps = [100, 120, 140, 160, 200, 400, 1000, 1010, 1100]
     write(tmp_path / name, frames, codec, pixels, stamps=stamps)
     video = read_video(tmp_path / name)
@@ -222,7 +222,7 @@ def test_presentation_times_of_a_variable_rate(tmp_path, frames, name, codec, pi
     assert video.notes == ("variable frame rate, 1.667 to 100 fps",)
 
 
-def test_frames_that_a_recorder_dropped_are_not_missing(tmp_path, frames):
+def test_dropped_frames_are_not_counted_as_missing(tmp_path, frames):
     """AVI counts a dropped frame and holds nothing for it; here one of 40 slots is filled."""
     write(tmp_path / "a.avi", frames, "mjpeg", "yuvj420p")
     with av.open(str(tmp_path / "a.avi")) as container:
@@ -230,7 +230,7 @@ def test_frames_that_a_recorder_dropped_are_not_missing(tmp_path, frames):
     assert read_video(tmp_path / "a.avi").times == pytest.approx(np.arange(9) / 25)
 
 
-def test_one_frame_has_the_time_0(tmp_path, archives, frames):
+def test_a_single_frame_has_time_0(tmp_path, archives, frames):
     archives.video(tmp_path / "a.avi", frames[:1], fps=50)
     assert read_video(tmp_path / "a.avi").times.tolist() == [0]
 
@@ -262,7 +262,7 @@ def test_the_display_matrix_is_applied(tmp_path, archives, frames, matrix, turn)
 
 
 @pytest.mark.parametrize("keep", [1, 4])
-def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path, frames, keep):
+def test_frames_hidden_by_an_edit_list_are_not_counted_as_missing(tmp_path, frames, keep):
     """A recording that was trimmed on a phone."""
     path = tmp_path / "a.mp4"
     write(path, frames, "mjpeg", "yuvj420p")
@@ -276,7 +276,7 @@ def test_frames_that_an_edit_list_hides_are_not_missing(tmp_path, frames, keep):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to count threads")
-def test_frames_leave_no_threads_behind(tmp_path, archives, frames):
+def test_reading_leaves_no_threads(tmp_path, archives, frames):
     """PyAV starts threads for each frame that it converts by itself, and keeps them until garbage is collected."""
     archives.video(tmp_path / "a.avi", np.repeat(frames, 4, 0))
     read_video(tmp_path / "a.avi")
@@ -289,7 +289,7 @@ def test_frames_leave_no_threads_behind(tmp_path, archives, frames):
         gc.enable()
 
 
-def test_pixels_that_are_no_squares_are_noted(tmp_path, frames):
+def test_anisotropic_pixels_are_noted(tmp_path, frames):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width = frames.shape[1:]
@@ -304,7 +304,7 @@ def test_pixels_that_are_no_squares_are_noted(tmp_path, frames):
     assert video.notes == ("pixels are 1.333 times as wide as high, frames are left as stored",)
 
 
-def test_frames_that_are_too_large_are_refused_before_decoding(tmp_path, archives, frames, monkeypatch):
+def test_oversized_frames_are_refused_before_decoding(tmp_path, archives, frames, monkeypatch):
     archives.video(tmp_path / "a.avi", frames)
     monkeypatch.setattr(base, "MAX_PIXELS", 2000)
     with pytest.raises(DataError, match="claims 9 x 40 x 56 pixels"):

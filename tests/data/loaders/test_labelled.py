@@ -30,7 +30,7 @@ def test_batches_hold_frames_and_labels(discs):
     assert order == [[12, 13, 14, 15]]
 
 
-def test_unions(discs):
+def test_a_union_of_structures_is_one_class(discs):
     data = discs.data(structures=("lv+myo",))
     data.setup()
     store = FrameStore(discs.store)
@@ -39,7 +39,7 @@ def test_unions(discs):
     assert np.array_equal(batch["labels"].numpy() == 1, store.masks(rows, "lv") | store.masks(rows, "myo"))
 
 
-def test_two_stores(discs, tmp_path):
+def test_two_stores_are_combined(discs, tmp_path):
     """Indices count through the stores; labels come from the right one."""
     other = discs.make("other", splits=["train", "val", "val"])
     data = LabelledFrameDataModule([discs.store, other], ["lv"], batch_size=64)
@@ -51,7 +51,7 @@ def test_two_stores(discs, tmp_path):
         data.setup()
 
 
-def test_label_patients(discs):
+def test_fewer_labelled_patients_are_among_more(discs):
     chosen = {n: patients(discs.data(label_patients=n)) for n in (1, 2, 4, 6)}
     assert [len(names) for names in chosen.values()] == [1, 2, 4, 6]
     assert chosen[1] < chosen[2] < chosen[4] < chosen[6] == patients(discs.data())
@@ -62,7 +62,7 @@ def test_label_patients(discs):
     assert [len(batch["index"]) for batch in one.train_dataloader()] == [2]
 
 
-def test_folds(discs):
+def test_each_patient_validates_in_one_fold(discs):
     """Each patient of both splits validates once and trains in all other folds."""
     folds = [discs.data(fold=(number, 3)) for number in range(3)]
     held_out = [set(data.val_frames.table["patient"]) for data in folds]
@@ -78,12 +78,12 @@ def test_folds(discs):
         discs.data(fold=(0, 9)).setup()
 
 
-def test_phases(discs):
+def test_phases_choose_the_frames(discs):
     assert len(discs.data(phases=("ED",)).train_frames) == 6
     assert len(discs.data(phases=None).train_frames) == 12
 
 
-def test_the_loader_resumes(discs):
+def test_the_loader_resumes_exactly(discs):
     straight = [batch["index"].tolist() for batch in discs.data().train_dataloader()]
     loader = discs.data().train_dataloader()
     batches = iter(loader)
@@ -106,7 +106,7 @@ def test_the_loader_resumes(discs):
         ({"label_patients": 7}, ParameterError, "label_patients is 7: give 1 to 6"),
     ],
 )
-def test_refused_at_setup(discs, options, error, message):
+def test_unsuitable_stores_are_refused_at_setup(discs, options, error, message):
     with pytest.raises(error, match=message):
         discs.data(**options).setup()
 
@@ -122,12 +122,12 @@ def test_refused_at_setup(discs, options, error, message):
         ({"val_split": "train"}, SplitLeakError, "are both 'train'"),
     ],
 )
-def test_refused_at_once(discs, options, error, message):
+def test_invalid_options_are_refused_at_construction(discs, options, error, message):
     with pytest.raises(error, match=message):
         discs.data(**options)
 
 
-def test_a_patient_in_two_splits(discs):
+def test_a_patient_in_two_splits_is_refused(discs):
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2 + ["val"]  # s10 is p0 again
     leaky = discs.make("leaky", splits=splits, leaks="a patient in two splits")
     with pytest.raises(SplitLeakError, match="'Discs/p0' and 0 more are in 'train' and in 'val'"):

@@ -24,7 +24,7 @@ def epochs(loader, n):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_frames_every_one_once_an_epoch(store, num_workers):
+def test_every_frame_appears_once_per_epoch(store, num_workers):
     module = FrameDataModule([str(store.path)], batch_size=4, num_workers=num_workers, drop_last=False)
     loader = module.train_dataloader()
     orders = []
@@ -40,7 +40,7 @@ def test_frames_every_one_once_an_epoch(store, num_workers):
     assert orders[2] == expected
 
 
-def test_order_depends_on_the_seed_and_on_nothing_else(store):
+def test_order_depends_on_the_seed_only(store):
     def order(seed):
         module = FrameDataModule([str(store.path)], batch_size=4, seed=seed)
         return [batch["index"].tolist() for batch in epochs(module.train_dataloader(), 2)[1]]
@@ -65,7 +65,7 @@ def test_views_and_split_choose_the_frames(store):
         FrameDataModule([str(store.path)], "val").setup()
 
 
-def test_several_stores_are_one(store, memory):
+def test_several_stores_are_read_as_one(store, memory):
     other = memory.store("b.h5", lengths=(2, 3))
     module = FrameDataModule([str(store.path), str(other.path)], None, batch_size=48)
     assert len(module.dataset) == 48
@@ -79,7 +79,7 @@ def test_several_stores_are_one(store, memory):
     assert found == [(0, 4), (5, 13), (17, 28), (29, 34), (35, 42), (43, 44), (45, 47)]
 
 
-def test_stores_that_do_not_go_together(store, memory):
+def test_incompatible_stores_are_refused(store, memory):
     bigger = memory.store("b.h5", size=24)
     with pytest.raises(DataError, match=r"frames of 24 px.*of 16 px: prepare both with the same size"):
         FrameDataModule([str(store.path), str(bigger.path)]).setup()
@@ -105,7 +105,7 @@ def test_stores_that_do_not_go_together(store, memory):
         ({"seed": -1}, "seed is -1: give a whole number from 0"),
     ],
 )
-def test_bad_values(store, options, message):
+def test_invalid_values_are_refused(store, options, message):
     with pytest.raises(ParameterError, match=message):
         FrameDataModule([str(store.path)], **options).train_dataloader()
 
@@ -116,7 +116,7 @@ class Collect(LightningModule):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_prediction_in_order(store, num_workers):
+def test_prediction_keeps_the_order_of_frames(store, num_workers):
     module = FrameDataModule([str(store.path)], None, batch_size=8, num_workers=num_workers)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
     batches = trainer.predict(Collect(), module)
@@ -129,7 +129,7 @@ def runs(module, n=40):
     return [tuple(row) for row in rows.tolist()]
 
 
-def test_runs_have_their_period_and_any_start(store):
+def test_runs_have_the_given_period_and_any_start(store):
     module = SequenceDataModule([str(store.path)], n_frames=3, period=2, batch_size=2)
     rows = runs(module, 100)
     every = {
@@ -153,7 +153,7 @@ def test_period_and_length_change_the_runs(store):
     assert steps == {1: {1}, 4: {4}, 9: {5}}  # 12 frames hold three frames at a distance of 5, not of 9
 
 
-def test_batches_of_runs(store):
+def test_runs_are_batched(store):
     module = SequenceDataModule([str(store.path)], n_frames=4, batch_size=3)
     with pytest.warns(AlanWarning, match="skipped 1 of 4 sequences without 4 frames"):
         module.setup()
@@ -165,7 +165,7 @@ def test_batches_of_runs(store):
     assert np.array_equal(batch["frames"].numpy().reshape(flat.shape), flat)
 
 
-def test_ed_and_es_are_a_sequence_of_two(memory):
+def test_ed_and_es_form_a_sequence_of_two(memory):
     store = memory.store()
     module = SequenceDataModule([str(store.path)], None, n_frames=None, batch_size=5)
     with pytest.warns(AlanWarning, match="skipped 1 of 6 sequences without ED and ES frames"):
@@ -173,7 +173,7 @@ def test_ed_and_es_are_a_sequence_of_two(memory):
     assert set(runs(module, 2)) == {(0, 4), (5, 8), (10, 16), (17, 19), (20, 25)}
 
 
-def test_starts_depend_on_seed_epoch_and_sequence_only(store):
+def test_start_frames_depend_on_seed_epoch_and_sequence_only(store):
     def drawn(**options):
         module = SequenceDataModule([str(store.path)], n_frames=3, batch_size=2, **options)
         return {epoch: sorted(map(tuple, torch.cat([b["index"] for b in batches]).tolist()))
@@ -193,11 +193,11 @@ def test_starts_depend_on_seed_epoch_and_sequence_only(store):
         ({"period": 0}, "period is 0: give a whole number of at least 1"),
     ],
 )
-def test_bad_runs(options, message):
+def test_invalid_runs_are_refused(options, message):
     with pytest.raises(ParameterError, match=message):
         SequenceDataModule(["a.h5"], **options)
 
 
-def test_no_run_is_long_enough(store):
+def test_too_short_sequences_are_refused(store):
     with pytest.raises(DataError, match="none of 4 sequences has 16 frames; lower n_frames"):
         SequenceDataModule([str(store.path)]).setup()

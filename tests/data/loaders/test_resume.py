@@ -73,7 +73,7 @@ def checkpoint(folder, **options):
 
 @pytest.mark.parametrize("length", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 3 * STEPS}])
 @pytest.mark.parametrize("steps", [1, STEPS - 1, STEPS, STEPS + 1, STEPS + 4, 2 * STEPS])
-def test_frames(data, tmp_path, steps, length):
+def test_an_interrupted_epoch_continues_with_the_next_batch(data, tmp_path, steps, length):
     straight = fit(Recorder(), data(), **length)
     assert len(straight) == 3 * STEPS
     first = Recorder()
@@ -84,7 +84,7 @@ def test_frames(data, tmp_path, steps, length):
 
 
 @pytest.mark.parametrize("kind", ["frames", "sequences"])
-def test_with_workers_that_read_ahead(data, tmp_path, kind):
+def test_workers_that_read_ahead_lose_no_batch(data, tmp_path, kind):
     straight = fit(Recorder(), data(kind))
     steps = len(straight) // 3 + 1  # in the second epoch
     with pytest.raises(RuntimeError, match="power cut"):
@@ -94,7 +94,7 @@ def test_with_workers_that_read_ahead(data, tmp_path, kind):
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_after_a_whole_epoch(data, tmp_path, num_workers):
+def test_a_run_resumes_after_a_whole_epoch(data, tmp_path, num_workers):
     straight = fit(Recorder(), data())
     at_end = checkpoint(tmp_path, every_n_train_steps=None, every_n_epochs=1, save_on_train_epoch_end=True)
     fit(Recorder(), data(num_workers=num_workers), [at_end], max_epochs=1)
@@ -102,7 +102,7 @@ def test_after_a_whole_epoch(data, tmp_path, num_workers):
     assert resumed == straight[STEPS:]
 
 
-def test_resumed_twice(data, tmp_path):
+def test_a_run_resumes_twice(data, tmp_path):
     straight = fit(Recorder(), data())
     for steps, done in ((3, 0), (5, 3), (STEPS + 2, 5)):
         recorder = Recorder()
@@ -112,7 +112,7 @@ def test_resumed_twice(data, tmp_path):
         assert recorder.seen == straight[done:steps]
 
 
-def test_epochs_that_end_early(data, tmp_path):
+def test_limited_epochs_resume(data, tmp_path):
     straight = fit(Recorder(), data(), limit_train_batches=3)
     assert len(straight) == 9
     assert [row for _, row in straight[:3]] == [row for _, row in fit(Recorder(), data(), max_epochs=1)[:3]]
@@ -122,7 +122,7 @@ def test_epochs_that_end_early(data, tmp_path):
     assert resumed == straight[4:]
 
 
-def test_gradient_accumulation(data, tmp_path):
+def test_gradient_accumulation_resumes(data, tmp_path):
     straight = fit(Recorder(), data(), accumulate_grad_batches=2)
     with pytest.raises(RuntimeError, match="power cut"):
         fit(Recorder(), data(), [checkpoint(tmp_path), Crash(2)], accumulate_grad_batches=2)
@@ -130,7 +130,7 @@ def test_gradient_accumulation(data, tmp_path):
     assert resumed == straight[4:]
 
 
-def test_the_loader_on_its_own(data):
+def test_the_loader_resumes_without_lightning(data):
     straight = data().train_dataloader()
     straight.sampler.set_epoch(5)
     expected = [batch["index"].tolist() for batch in straight]
@@ -161,13 +161,13 @@ def test_another_order_is_refused(data, options, message):
         data(**options).train_dataloader().load_state_dict(state)
 
 
-def test_overfitting_on_a_few_batches_still_works(data):
+def test_overfit_batches_still_works(data):
     with pytest.warns(UserWarning, match="turning off the train dataloader shuffling"):
         seen = fit(Recorder(), data(), overfit_batches=2, max_epochs=2)
     assert [row for _, row in seen] == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2
 
 
-def test_ranks_take_the_batches_of_one_process_in_turn(monkeypatch):
+def test_ranks_share_the_batches_of_one_process(monkeypatch):
     items = list(range(29))
     whole = np.array(list(EpochSampler(items, seed=0, batch_size=2)))
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
@@ -180,7 +180,7 @@ def test_ranks_take_the_batches_of_one_process_in_turn(monkeypatch):
         assert part[8] == whole[24 + rank]
 
 
-def test_batches_that_processes_cannot_share_are_refused(data, monkeypatch):
+def test_a_batch_size_that_ranks_cannot_share_is_refused(data, monkeypatch):
     state = data().train_dataloader().state_dict() | {"batches": 3}
     loader = data().train_dataloader()
     monkeypatch.setattr(loader.sampler, "num_replicas", 2)
@@ -215,7 +215,7 @@ class Write(Callback):
         torch.save(module.seen, self.folder / f"rank{trainer.global_rank}.pt")
 
 
-def test_two_processes_and_resume(data, tmp_path):
+def test_two_processes_resume(data, tmp_path):
     options = {"strategy": "ddp_fork", "devices": 2}
     seen = {}
     for name, callbacks, resume, limit in (

@@ -19,7 +19,7 @@ def data(tiny):
     return make
 
 
-def test_phase_by_hand():
+def test_phase_targets_match_hand_computed_values():
     assert [phase_fraction(f, 2, 6) for f in (2, 3, 6)] == [0, 0.25, 1]
     assert phase_fraction(3, 4, 2) == 0.5  # the store's clip may begin at ES
     for frame, ed, es in ((1, 2, 6), (7, 2, 6), (3, None, 6), (3, 2, None), (2, 2, 2)):
@@ -51,7 +51,7 @@ def test_a_batch_agrees_with_the_store(data, tiny):
     assert batch["labels"].max() == 2
 
 
-def test_validation_is_of_other_patients_and_evenly_spread(data, tiny):
+def test_validation_uses_other_patients_evenly_spread(data, tiny):
     store = FrameStore(tiny.store("camus"))
     module = data(val_frames=3)
     (batch,) = list(module.val_dataloader())
@@ -62,7 +62,7 @@ def test_validation_is_of_other_patients_and_evenly_spread(data, tiny):
     assert data(val_split=None).val_dataloader() == []
 
 
-def test_unlabelled_frames_follow_from_seed_epoch_and_batch(data, tiny):
+def test_unlabelled_frames_depend_on_seed_epoch_and_batch(data, tiny):
     def drawn(epoch=0, **options):
         module = data(unlabelled=[tiny.store("echonet")], unlabelled_batch_size=5, **options)
         loader = module.train_dataloader()
@@ -81,7 +81,7 @@ def test_unlabelled_frames_follow_from_seed_epoch_and_batch(data, tiny):
     assert all(frame.numpy().tobytes() in known for frame in first.flatten(0, 1))
 
 
-def test_views_are_chosen(data):
+def test_views_choose_the_frames(data):
     module = data(views=["A2C"], val_split=None)
     assert set(module.train_frames.rows[:, 3]) == {VIEWS.index("A2C")}
 
@@ -99,7 +99,7 @@ def test_views_are_chosen(data):
         ({"train_split": "trian"}, ParameterError, "did you mean 'train'"),
     ],
 )
-def test_refuses(data, options, error, message):
+def test_invalid_arguments_are_refused(data, options, error, message):
     with pytest.raises(error, match=message) as caught:
         data(**options).setup()
     assert isinstance(caught.value, AlanError)

@@ -27,7 +27,7 @@ def by_id(data, name):
     return data[[record.id for record in data.records].index(name)]
 
 
-def test_slices_of_the_official_volumes(root, archives):
+def test_slices_of_the_official_volumes_are_read(root, archives):
     data = Acdc(root)
     assert len(data) == 3 * 2 * 3
     assert [r.id for r in data.records[:4]] == [
@@ -55,7 +55,7 @@ def test_slices_of_the_official_volumes(root, archives):
     assert by_id(data, "patient001_frame01_slice_1").ed == 0
 
 
-def test_both_layouts_look_alike(tmp_path, archives):
+def test_both_layouts_give_the_same_samples(tmp_path, archives):
     volumes = Acdc(archives.acdc(tmp_path / "a"))
     slices = Acdc(archives.acdc(tmp_path / "b", hdf5=True))
     assert len(volumes) == len(slices)
@@ -74,7 +74,7 @@ def write_slices(folder, images):
 
 
 @pytest.mark.parametrize("layout", ["volumes", "slices"])
-def test_robust_grey_values_are_those_of_the_volume(tmp_path, archives, layout):
+def test_robust_grey_values_are_scaled_by_the_volume(tmp_path, archives, layout):
     """The percentiles 0.5 and 99.5 of all slices together become 0 and 255."""
     root = archives.acdc(tmp_path, hdf5=layout == "slices")
     plain, robust = Acdc(root), Acdc(root, grey="robust")
@@ -102,7 +102,7 @@ def test_a_bright_pixel_darkens_a_volume_only_without_robust_grey_values(tmp_pat
 
 
 @pytest.mark.parametrize("place", [".", ".."])
-def test_pixel_sizes_of_slices(tmp_path, place):
+def test_pixel_sizes_of_slices_are_read(tmp_path, place):
     folder = tmp_path / "slices"
     folder.mkdir()
     write_slices(folder, np.zeros((2, 30, 20)))
@@ -132,7 +132,7 @@ def test_pixel_sizes_of_slices(tmp_path, place):
             Acdc(folder)
 
 
-def test_slice_ten_comes_after_slice_nine(tmp_path):
+def test_slices_are_sorted_by_number(tmp_path):
     for number in (1, 2, 10):
         with h5py.File(tmp_path / f"patient001_frame01_slice_{number}.h5", "w") as file:
             file["image"], file["label"] = np.zeros((4, 4), np.float32), np.zeros((4, 4), np.uint8)
@@ -172,12 +172,12 @@ def test_a_joined_structure_survives_the_frame_store(tmp_path, root):
         ({"a": []}, "no structure"),
     ],
 )
-def test_wrong_structures(root, structures, message):
+def test_wrong_structures_are_refused(root, structures, message):
     with pytest.raises(ParameterError, match=message):
         Acdc(root, structures=structures)
 
 
-def test_split_by_patient(slices):
+def test_patients_are_split_as_given(slices):
     assert {r.split for r in Acdc(slices).records} == {""}
     data = Acdc(slices, split={"train": 0.34, "val": 0.33, "test": 0.33}, seed=3)
     sides = {r.patient: r.split for r in data.records}
@@ -192,14 +192,14 @@ def test_phase_is_unknown_without_info(tmp_path, archives):
     assert all(sample.masks for sample in data)
 
 
-def test_volume_without_labels(root):
+def test_a_volume_without_labels_is_read(root):
     (root / "testing" / "patient101" / "patient101_frame01_gt.nii.gz").unlink()
     sample = by_id(Acdc(root), "patient101_frame01_slice_1")
     assert sample.masks == {}
     assert len(sample.mask_frames) == 0
 
 
-def test_labels_of_another_shape(root, archives):
+def test_labels_of_another_shape_are_refused(root, archives):
     path = root / "training" / "patient001" / "patient001_frame01_gt.nii.gz"
     archives.medical(path, np.zeros((2, 40, 36)), dtype=np.uint8)
     with pytest.raises(DataError, match="belong together"):
@@ -224,7 +224,7 @@ def test_a_damaged_volume_is_skipped_and_counted(root):
         (np.zeros((4, 4)), None, "image and label"),
     ],
 )
-def test_wrong_hdf5_slices(tmp_path, image, label, message):
+def test_wrong_hdf5_slices_are_refused(tmp_path, image, label, message):
     with h5py.File(tmp_path / "patient001_frame01_slice_1.h5", "w") as file:
         file["image"] = image
         if label is not None:
@@ -234,7 +234,7 @@ def test_wrong_hdf5_slices(tmp_path, image, label, message):
 
 
 @pytest.mark.real
-def test_real_slices(tmp_path):
+def test_real_slices_are_read(tmp_path):
     default = Path(__file__).parents[3].parent / "shared" / "data"
     root = Path(os.environ.get("ALAN_REAL_DATA", default)) / "ACDC" / "slices"
     if not root.is_dir():

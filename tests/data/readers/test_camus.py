@@ -9,7 +9,7 @@ from alan.data.readers.camus import Camus
 from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
 
 
-def test_half_sequences_with_their_masks(tmp_path, archives):
+def test_half_sequences_are_read_with_their_masks(tmp_path, archives):
     data = Camus(archives.camus(tmp_path))
     assert [record.id for record in data.records[:2]] == ["patient0001_2CH", "patient0001_4CH"]
     assert [record.view for record in data.records[:2]] == ["A2C", "A4C"]
@@ -24,14 +24,14 @@ def test_half_sequences_with_their_masks(tmp_path, archives):
     assert sample.mask_frames.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_the_folder_of_patients_itself_is_a_root_too(tmp_path, archives):
+def test_the_folder_of_patients_is_accepted_as_root(tmp_path, archives):
     root = archives.camus(tmp_path)
     inner, outer = Camus(root / "database_nifti"), Camus(root)
     assert inner.records == outer.records
     assert np.array_equal(inner[2].frames, outer[2].frames)
 
 
-def test_sequences_without_masks_take_those_of_ed_and_es(tmp_path, archives):
+def test_sequences_without_masks_use_those_of_ed_and_es(tmp_path, archives):
     root = archives.camus(tmp_path)
     folder = root / "database_nifti" / "patient0001"
     (folder / "patient0001_4CH_half_sequence_gt.nii.gz").unlink()
@@ -46,7 +46,7 @@ def test_sequences_without_masks_take_those_of_ed_and_es(tmp_path, archives):
     assert Camus(root)[1].mask_frames.tolist() == [3]
 
 
-def test_without_info_the_phases_are_found_by_their_stills(tmp_path, archives):
+def test_phases_without_info_files_are_found_by_the_stills(tmp_path, archives):
     root = archives.camus(tmp_path, info=False)
     (root / "database_nifti" / "patient0001" / "patient0001_4CH_ES.nii.gz").unlink()
     sample = Camus(root)[0]
@@ -54,7 +54,7 @@ def test_without_info_the_phases_are_found_by_their_stills(tmp_path, archives):
     assert (Camus(root)[1].ed, Camus(root)[1].es) == (0, None)
 
 
-def test_stills_only(tmp_path, archives):
+def test_stills_are_read_without_sequences(tmp_path, archives):
     root = archives.camus(tmp_path, views=("4CH",))
     frames, maps = archives.camus_frames(100 + 3 + ord("4"))
     sample = Camus(root, sequences=False)[0]
@@ -70,7 +70,7 @@ def test_stills_only(tmp_path, archives):
     assert (sample.ed, sample.es) == (None, 0)
 
 
-def test_parts_may_be_missing(tmp_path, archives):
+def test_missing_views_and_patients_are_tolerated(tmp_path, archives):
     root = archives.camus(tmp_path, views=("4CH",), sequence=False, info=False, lists=False)
     data = Camus(root)
     assert Counter((record.view, record.split) for record in data.records) == {("A4C", ""): 3}
@@ -79,7 +79,7 @@ def test_parts_may_be_missing(tmp_path, archives):
         Camus(root, views=("A2C",))
 
 
-def test_the_older_release(tmp_path, archives):
+def test_the_older_release_is_read(tmp_path, archives):
     archives.camus(tmp_path, mhd=True)
     archives.camus(tmp_path, mhd=True, part="testing", patients=(1,))
     data = Camus(tmp_path)
@@ -104,7 +104,7 @@ def test_the_older_release(tmp_path, archives):
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_split_from_a_file(tmp_path, archives, suffix):
+def test_a_split_file_assigns_patients(tmp_path, archives, suffix):
     root = archives.camus(tmp_path / "camus")
     path = tmp_path / f"split.{suffix}"
     mapping = {"train": "2-300", "test": ["patient0001"]}
@@ -113,7 +113,7 @@ def test_split_from_a_file(tmp_path, archives, suffix):
         assert [r.split for r in Camus(root, split=split).records[::2]] == ["test", "train", "train"]
 
 
-def test_splits_that_are_refused(tmp_path, archives):
+def test_invalid_splits_are_refused(tmp_path, archives):
     root = archives.camus(tmp_path)
     with pytest.raises(SplitLeakError, match="patient 'patient0002' is in two splits"):
         Camus(root, split={"train": "1-2", "test": "2-3"})
@@ -133,13 +133,13 @@ def test_splits_that_are_refused(tmp_path, archives):
         Camus(root, split="official")
 
 
-def test_part_of_the_official_lists(tmp_path, archives):
+def test_a_part_of_the_official_lists_is_accepted(tmp_path, archives):
     root = archives.camus(tmp_path)
     (root / "database_split" / "subgroup_validation.txt").unlink()
     assert [r.split for r in Camus(root, split="official").records[::2]] == ["train", "", "test"]
 
 
-def test_image_and_mask_of_different_shape(tmp_path, archives):
+def test_image_and_mask_of_different_shape_are_refused(tmp_path, archives):
     root = archives.camus(tmp_path, sequence=False)
     folder = root / "database_nifti" / "patient0001"
     archives.medical(folder / "patient0001_2CH_ES_gt.nii.gz", np.zeros((40, 61)))
@@ -149,7 +149,7 @@ def test_image_and_mask_of_different_shape(tmp_path, archives):
         Camus(root)[0]
 
 
-def test_sequence_and_mask_of_different_length(tmp_path, archives):
+def test_sequence_and_mask_of_different_length_are_refused(tmp_path, archives):
     root = archives.camus(tmp_path)
     folder = root / "database_nifti" / "patient0001"
     archives.medical(folder / "patient0001_2CH_half_sequence_gt.nii.gz", np.zeros((4, 40, 60)))
@@ -157,14 +157,14 @@ def test_sequence_and_mask_of_different_length(tmp_path, archives):
         Camus(root)[0]
 
 
-def test_a_still_that_is_a_sequence(tmp_path, archives):
+def test_a_sequence_in_place_of_a_still_is_refused(tmp_path, archives):
     root = archives.camus(tmp_path, sequence=False)
     archives.medical(root / "database_nifti/patient0001/patient0001_2CH_ED.nii.gz", np.zeros((2, 40, 60)))
     with pytest.raises(DataError, match="holds 2 frames; a still has one"):
         Camus(root)[0]
 
 
-def test_unknown_label(tmp_path, archives):
+def test_an_unknown_label_is_refused(tmp_path, archives):
     root = archives.camus(tmp_path, sequence=False)
     archives.medical(root / "database_nifti/patient0001/patient0001_2CH_ED_gt.nii.gz", np.full((40, 60), 4))
     with pytest.raises(DataError, match=r"ED_gt.nii.gz: labels must be 0 to 3, found 4"):
@@ -172,7 +172,7 @@ def test_unknown_label(tmp_path, archives):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
-def test_info_files_of_other_programs(tmp_path, archives, encoding):
+def test_info_files_of_other_programs_are_read(tmp_path, archives, encoding):
     root = archives.camus(tmp_path)
     info = root / "database_nifti" / "patient0001" / "Info_4CH.cfg"
     info.write_bytes("ED = 2\r\nES = 4\r\nEF = 55,5\r\nNote = né\r\n".encode(encoding))
@@ -181,7 +181,7 @@ def test_info_files_of_other_programs(tmp_path, archives, encoding):
     assert (data[1].ed, data[1].es) == (1, 3)
 
 
-def test_unpacked_files_may_stand_beside_packed_ones(tmp_path, archives):
+def test_unpacked_files_are_accepted_beside_packed_ones(tmp_path, archives):
     root = archives.camus(tmp_path, sequence=False)
     expected = [(sample.frames, sample.label_maps()) for sample in Camus(root)]
     for path in sorted(root.rglob("*.nii.gz"))[::3]:
@@ -192,7 +192,7 @@ def test_unpacked_files_may_stand_beside_packed_ones(tmp_path, archives):
         assert np.array_equal(sample.label_maps(), maps)
 
 
-def test_suffixes_in_capitals(tmp_path, archives):
+def test_suffixes_in_capitals_are_accepted(tmp_path, archives):
     root = archives.camus(tmp_path / "camus")
     before = [sample.frames for sample in Camus(root)]
     for path in list(root.rglob("*.nii.gz")):
@@ -233,7 +233,7 @@ def test_patients_without_a_file_are_listed(tmp_path, archives):
 
 
 @pytest.mark.parametrize("value", ["0", "6", "one", "1.5"])
-def test_a_phase_outside_the_sequence(tmp_path, archives, value):
+def test_a_phase_outside_the_sequence_is_refused(tmp_path, archives, value):
     root = archives.camus(tmp_path)
     info = root / "database_nifti" / "patient0001" / "Info_2CH.cfg"
     info.write_text(info.read_text().replace("ED: 1", f"ED: {value}"))
@@ -241,7 +241,7 @@ def test_a_phase_outside_the_sequence(tmp_path, archives, value):
         Camus(root)[0]
 
 
-def test_views(tmp_path, archives):
+def test_views_choose_the_records(tmp_path, archives):
     root = archives.camus(tmp_path)
     assert {record.view for record in Camus(root, views=["A4C"]).records} == {"A4C"}
     with pytest.raises(ParameterError, match="did you mean 'A4C'"):

@@ -10,7 +10,7 @@ def snapshot(root):
     return {path: path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
-def test_a_whole_archive_has_no_problem(tmp_path, archives):
+def test_an_intact_archive_has_no_problem(tmp_path, archives):
     root = archives.camus(tmp_path / "camus")
     before = snapshot(tmp_path)
     assert check_archive("camus", root, progress=False) == ([], 6)
@@ -60,7 +60,7 @@ def test_an_archive_that_cannot_be_opened_lists_every_cause(tmp_path, archives):
     assert problems[1].remedy == "add masks/p1_a4c_0001.png"
 
 
-def test_what_is_only_warned_of_is_listed_too(tmp_path, archives):
+def test_warnings_are_listed(tmp_path, archives):
     root = archives.folder(tmp_path / "mine", names=("a1_x", "b2_x"))
     archives.picture(root / "masks" / "a1_x.png", np.full((30, 44), 5, np.uint8))
     problems, _ = check_archive("folder", root, progress=False)
@@ -69,6 +69,6 @@ def test_what_is_only_warned_of_is_listed_too(tmp_path, archives):
     assert "each of 2 pictures counts as a patient of its own" in problems[1].reason
 
 
-def test_a_misspelt_kind(tmp_path):
+def test_a_misspelt_kind_is_refused(tmp_path):
     with pytest.raises(ParameterError, match="did you mean 'camus'"):
         check_archive("camsu", tmp_path)

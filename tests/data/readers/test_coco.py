@@ -32,7 +32,7 @@ def test_polygons_become_masks(root, archives):
         assert np.array_equal(sample.label_maps()[0], positions)
 
 
-def test_a_polygon_holds_the_centres_inside_it():
+def test_a_polygon_covers_the_pixel_centres_inside_it():
     square = np.array([[10, 10], [20, 10], [20, 20], [10, 20.0]])
     assert np.argwhere(polygon_mask(square, (30, 40))).tolist() == [
         [r, c] for r in range(10, 20) for c in range(10, 20)
@@ -110,20 +110,20 @@ def set_annotation(key, value):
         (lambda content: content.update(annotations=content["annotations"][3:]), "'p1_a4c_0001': annotate it"),
     ],
 )  # fmt: skip
-def test_malformed_files(root, edit, message):
+def test_malformed_files_are_refused(root, edit, message):
     change(root, edit)
     with pytest.raises(DataError, match=message):
         Coco(root)
 
 
-def test_pictures_without_annotation_on_request(root):
+def test_pictures_without_annotation_are_read_on_request(root):
     change(root, lambda content: content.update(annotations=content["annotations"][3:]))
     first, second, *_ = Coco(root, unlabelled=True)
     assert first.masks == {}
     assert second.masks["lv"].any()
 
 
-def test_a_picture_of_another_shape(root, archives):
+def test_a_picture_of_another_shape_is_refused(root, archives):
     archives.picture(root / "images" / "p1_a4c_0001.png", np.zeros((44, 30), np.uint8))
     with pytest.raises(DataError, match="picture and annotations belong together"):
         Coco(root)[0]
@@ -135,7 +135,7 @@ def test_a_missing_picture_is_counted(root):
         assert len(Coco(root)) == 3
 
 
-def test_several_files_to_choose_from(root):
+def test_one_of_several_annotation_files_must_be_chosen(root):
     (root / "other.json").write_text("{}")
     with pytest.raises(DataError, match=r"found instances.json, other.json; give its path as 'annotations'"):
         Coco(root)
@@ -143,7 +143,7 @@ def test_several_files_to_choose_from(root):
 
 
 @pytest.mark.parametrize("name", ["images\\{}", "..\\..\\upload\\4\\{}", "/data/local-files/?d=echo/{}", "C:\\{}"])
-def test_names_written_on_other_computers(root, name):
+def test_paths_of_other_computers_are_understood(root, name):
     expected = [sample.label_maps() for sample in Coco(root)]
 
     def rename(content):

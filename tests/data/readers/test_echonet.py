@@ -13,7 +13,7 @@ def edit(path, change):
     change(table).to_csv(path, index=False)
 
 
-def test_splits_attributes_and_phases(tmp_path, archives):
+def test_splits_attributes_and_phases_are_read(tmp_path, archives):
     data = EchoNetDynamic(archives.echonet(tmp_path))
     assert [record.split for record in data.records] == ["train", "val", "test", "train"]
     assert {record.view for record in data.records} == {"A4C"}
@@ -27,14 +27,14 @@ def test_splits_attributes_and_phases(tmp_path, archives):
     assert data[3].ed is data[3].es is None
 
 
-def test_masks_lie_on_the_picture(tmp_path, archives):
+def test_masks_have_the_geometry_of_the_picture(tmp_path, archives):
     sample = EchoNetDynamic(archives.echonet(tmp_path))[0]
     for mask, frame in zip(sample.masks["lv"], sample.frames[sample.mask_frames], strict=True):
         dark = frame < 105
         assert 2 * (mask & dark).sum() / (mask.sum() + dark.sum()) > 0.93
 
 
-def test_three_traced_frames_and_one(tmp_path, archives):
+def test_ed_and_es_are_found_among_any_number_of_traced_frames(tmp_path, archives):
     root = archives.echonet(tmp_path)
     third = [("0XA.avi", *line, 3) for line in archives.chords((24, 28), (16, 10))]
     columns = ["FileName", "X1", "Y1", "X2", "Y2", "Frame"]
@@ -47,7 +47,7 @@ def test_three_traced_frames_and_one(tmp_path, archives):
     assert data[1].ed is data[1].es is None
 
 
-def test_equal_areas_take_the_earlier_as_ed(tmp_path, archives):
+def test_equal_areas_make_the_earlier_frame_ed(tmp_path, archives):
     root = archives.echonet(tmp_path)
     edit(root / "VolumeTracings.csv", lambda t: pd.concat([t[t.Frame == 5], t[t.Frame == 5].assign(Frame=2)]))
     sample = EchoNetDynamic(root)[0]
@@ -95,14 +95,14 @@ def test_traced_frames_beyond_the_end_are_counted_once_without_lengths(tmp_path,
 @pytest.mark.parametrize(
     ("table", "column"), [("FileList.csv", "Split"), ("FileList.csv", "FileName"), ("VolumeTracings.csv", "Y2")]
 )
-def test_missing_column(tmp_path, archives, table, column):
+def test_a_missing_column_is_refused(tmp_path, archives, table, column):
     root = archives.echonet(tmp_path)
     edit(root / table, lambda t: t.drop(columns=column))
     with pytest.raises(DataError, match=rf"{table}: column '{column}' is missing"):
         EchoNetDynamic(root)
 
 
-def test_missing_table_and_bad_cells(tmp_path, archives):
+def test_a_missing_table_and_invalid_cells_are_refused(tmp_path, archives):
     root = archives.echonet(tmp_path)
     edit(root / "FileList.csv", lambda t: t.assign(Split="TRIAN"))
     with pytest.raises(DataError, match=r"unknown Split 'TRIAN'; did you mean 'TRAIN'"):
@@ -130,7 +130,7 @@ def test_a_degenerate_tracing_names_the_video(tmp_path, archives):
         EchoNetDynamic(root)[0]
 
 
-def test_what_lists_and_tracings_do_not_agree_about_is_listed(tmp_path, archives):
+def test_differences_between_lists_and_tracings_are_listed(tmp_path, archives):
     root = archives.echonet(tmp_path)
     edit(root / "FileList.csv", lambda t: t[t.FileName != "0XB"])
     (root / "Videos" / "0XD.avi").unlink()
@@ -144,7 +144,7 @@ def test_what_lists_and_tracings_do_not_agree_about_is_listed(tmp_path, archives
 
 
 @pytest.mark.parametrize("name", ["C:\\echo\\Videos\\{}.AVI", "Videos/{}.avi", "../../{}", "{}.avi"])
-def test_paths_of_other_computers(tmp_path, archives, name):
+def test_paths_of_other_computers_are_understood(tmp_path, archives, name):
     root = archives.echonet(tmp_path)
     expected = [sample.masks["lv"].sum() for sample in EchoNetDynamic(root) if sample.masks]
     edit(root / "FileList.csv", lambda t: t.assign(FileName=[name.format(stem) for stem in t.FileName]))
@@ -156,7 +156,7 @@ def test_paths_of_other_computers(tmp_path, archives, name):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_tables_written_by_excel_in_german(tmp_path, archives, encoding):
+def test_german_excel_tables_are_read(tmp_path, archives, encoding):
     root = archives.echonet(tmp_path)
     expected = [sample.masks["lv"] for sample in EchoNetDynamic(root) if sample.masks]
     for table in ("FileList.csv", "VolumeTracings.csv"):
@@ -167,7 +167,7 @@ def test_tables_written_by_excel_in_german(tmp_path, archives, encoding):
         assert np.array_equal(sample.masks["lv"], mask)
 
 
-def test_a_list_without_ejection_fractions(tmp_path, archives):
+def test_a_list_without_ejection_fractions_is_read(tmp_path, archives):
     root = archives.echonet(tmp_path)
     edit(root / "FileList.csv", lambda t: t[["FileName", "Split"]])
     data = EchoNetDynamic(root)
@@ -175,7 +175,7 @@ def test_a_list_without_ejection_fractions(tmp_path, archives):
     assert (data[0].ed, data[0].es) == (5, 1)
 
 
-def test_folds_and_outlines_of_echonet_pediatric(tmp_path, archives):
+def test_folds_and_outlines_of_echonet_pediatric_are_read(tmp_path, archives):
     root = archives.echonet(tmp_path)
     children = {"Sex": "F", "Age": 5, "Weight": 20, "Height": 110, "Split": range(4)}
     edit(root / "FileList.csv", lambda t: t[["FileName", "EF"]].assign(**children))
@@ -202,13 +202,13 @@ def test_tracings_twice_in_the_table_are_refused_by_name(tmp_path, archives):
 
 
 class TestTracingMask:
-    def test_hand_drawn_rectangle(self):
+    def test_the_mask_of_a_traced_rectangle_matches_hand_drawn_pixels(self):
         lines = np.array([[5, 1, 5, 8], [2, 1, 6, 1], [2, 4, 6, 4], [2, 8, 6, 8]], float)
         expected = np.zeros((12, 10), bool)
         expected[1:9, 2:7] = True
         assert np.array_equal(tracing_mask(lines, (12, 10)), expected)
 
-    def test_against_a_point_in_polygon_loop(self, archives):
+    def test_masks_equal_a_point_in_polygon_loop(self, archives):
         lines = np.asarray(archives.chords((30.3, 25.7), (20, 11)))
         mask = tracing_mask(lines, (60, 50))
         corners = np.rint(lines[1:])
@@ -219,7 +219,7 @@ class TestTracingMask:
                 inside |= bool(outline.contains_point((column, row), radius=-1e-9))
                 assert mask[row, column] == inside
 
-    def test_lines_in_any_order_and_direction(self, archives):
+    def test_lines_may_have_any_order_and_direction(self, archives):
         lines = np.asarray(archives.chords((30.3, 25.7), (20, 11)))
         turn = np.array([[np.cos(0.5), -np.sin(0.5)], [np.sin(0.5), np.cos(0.5)]])
         for tilted in (lines, ((lines.reshape(-1, 2) - 28) @ turn + 28).reshape(-1, 4)):
@@ -247,12 +247,12 @@ class TestTracingMask:
             (lambda lines: lines - [0, 15, 0, 15], r"3 of 32 points .* the first at \(25.7, -4.7\)"),
         ],
     )  # fmt: skip
-    def test_tracings_that_contradict_the_picture(self, archives, change, message):
+    def test_tracings_that_contradict_the_picture_are_refused(self, archives, change, message):
         lines = np.asarray(archives.chords((30.3, 25.7), (20, 11)))
         with pytest.raises(DataError, match=message):
             tracing_mask(change(lines), (60, 50))
 
     @pytest.mark.parametrize("lines", [np.zeros((2, 4)), np.zeros((5, 3)), np.full((5, 4), np.nan)])
-    def test_refuses_what_is_no_tracing(self, lines):
+    def test_invalid_tracings_are_refused(self, lines):
         with pytest.raises(DataError, match="a tracing"):
             tracing_mask(lines, (10, 10))

@@ -23,14 +23,14 @@ def root(tmp_path, archives):
     return archives.folder(tmp_path / "frames")
 
 
-def test_a_sample_refuses_a_name_that_is_not_its_own(root):
+def test_a_sample_refuses_an_unknown_structure(root):
     sample = FrameFolder(root)[0]
     with pytest.raises(DataError, match="unknown structure 'ventricle'"):
         Sample(sample.record, sample.frames, masks=sample.masks, mask_frames=sample.mask_frames)
 
 
 @pytest.mark.parametrize("coloured", [False, True])
-def test_masks_by_ids_and_by_colours(tmp_path, archives, coloured):
+def test_masks_are_read_by_ids_and_colours(tmp_path, archives, coloured):
     data = FrameFolder(archives.folder(tmp_path, coloured=coloured))
     assert data.structures == ("ventricle", "valve", "lv")
     for seed, sample in enumerate(data):
@@ -67,7 +67,7 @@ def test_palette_masks_count_by_index(root, archives):
     assert np.array_equal(data[0].label_maps()[0], archives.folder_picture(0)[1])
 
 
-def test_unknown_values_are_named(root, archives):
+def test_unknown_values_are_refused_by_name(root, archives):
     mask = np.zeros((30, 44), np.uint8)
     mask[0, :2] = 5, 9
     archives.picture(root / "masks" / "p1_a4c_0001.png", mask)
@@ -81,7 +81,7 @@ def test_unknown_values_are_named(root, archives):
         data[1]
 
 
-def test_colour_mask_without_colours_in_the_list(root, archives):
+def test_a_colour_mask_needs_colours_in_the_class_list(root, archives):
     (root / "classes.csv").write_text("name,id\nventricle,3\nvalve,7\nlv,200\n")
     positions = archives.folder_picture(0)[1]
     ids = np.array([0, 3, 7, 200], np.uint8)[positions]
@@ -92,13 +92,13 @@ def test_colour_mask_without_colours_in_the_list(root, archives):
         FrameFolder(root)[0]
 
 
-def test_mask_of_another_shape(root, archives):
+def test_a_mask_of_another_shape_is_refused(root, archives):
     archives.picture(root / "masks" / "p1_a4c_0001.png", np.zeros((44, 30), np.uint8))
     with pytest.raises(DataError, match="image and mask belong together"):
         FrameFolder(root)[0]
 
 
-def test_image_without_a_mask(root):
+def test_an_image_without_a_mask_is_read_on_request_only(root):
     (root / "masks" / "p1_a4c_0002.png").unlink()
     with pytest.raises(DataError, match=r"1 of 4 images have no mask, .*'p1_a4c_0002'.*unlabelled"):
         FrameFolder(root)
@@ -107,13 +107,13 @@ def test_image_without_a_mask(root):
     assert len(sample.mask_frames) == 0
 
 
-def test_mask_without_an_image_is_counted(root):
+def test_a_mask_without_an_image_is_counted(root):
     (root / "images" / "p3_plax_0001.png").unlink()
     with pytest.warns(AlanWarning, match=r"skipped 1 masks without an image \(masks/p3_plax_0001.png\)"):
         assert len(FrameFolder(root)) == 3
 
 
-def test_pictures_alone(root):
+def test_pictures_are_read_without_masks(root):
     (root / "masks").rename(root / "elsewhere")
     (root / "classes.csv").unlink()
     data = FrameFolder(root, unlabelled=True)
@@ -121,28 +121,28 @@ def test_pictures_alone(root):
     assert len(data) == 4
 
 
-def test_class_list_is_asked_for(root):
+def test_masks_without_a_class_list_are_refused(root):
     (root / "classes.csv").rename(root / "mine.csv")
     with pytest.raises(DataError, match=r"0 class lists \(none\); one is needed"):
         FrameFolder(root)
     assert FrameFolder(root, classes="mine.csv").structures[0] == "ventricle"
 
 
-def test_class_list_decides_the_fingerprint(root):
+def test_the_fingerprint_depends_on_the_class_list(root):
     before = FrameFolder(root).fingerprint()
     text = (root / "classes.csv").read_text()
     (root / "classes.csv").write_text(text.replace("valve", "leaf_"))  # same size
     assert FrameFolder(root).fingerprint() != before
 
 
-def test_sixteen_bit_pictures_are_brought_to_eight(root, archives):
+def test_sixteen_bit_pictures_are_scaled_to_eight(root, archives):
     grey, _ = archives.folder_picture(0)
     Image.fromarray(grey.astype(np.uint16) * 257).save(root / "images" / "p1_a4c_0001.png")
     assert np.array_equal(FrameFolder(root)[0].frames[0], grey)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_a_picture_that_was_cut_off_is_an_error_of_the_data(tmp_path, name):
+def test_a_truncated_picture_is_refused(tmp_path, name):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / name)
     whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
@@ -151,7 +151,7 @@ def test_a_picture_that_was_cut_off_is_an_error_of_the_data(tmp_path, name):
             read(tmp_path / name)
 
 
-def test_manifest_gives_spacing_and_source(root):
+def test_the_manifest_gives_spacing_and_source(root):
     (root / "manifest.csv").write_text(
         "image,source,frame,time_s,row_mm,column_mm\np1_a4c_0001.png,a.avi,1,0,0.3,0.25\np1_a4c_0002.png,a.avi,2,,,\n"
     )
@@ -177,7 +177,7 @@ classes:
     CSV = 'Name, ID, Color\nbackground,255,\na,4,1 2 255\nb,0,"9, 8, 7"\n'
 
     @pytest.mark.parametrize(("name", "text"), [("c.yaml", YAML), ("c.csv", CSV)])
-    def test_every_way_to_write_it(self, tmp_path, name, text):
+    def test_every_form_of_class_list_is_read(self, tmp_path, name, text):
         (tmp_path / name).write_text(text)
         classes = read_classes(tmp_path / name)
         assert classes.names == ("a", "b")
@@ -188,7 +188,7 @@ classes:
             "background": 0,
         }
 
-    def test_ids_count_from_one_where_there_are_none(self, tmp_path):
+    def test_missing_ids_count_from_one(self, tmp_path):
         (tmp_path / "c.json").write_text(json.dumps([{"name": "a"}, {"name": "b"}]))
         assert dict(read_classes(tmp_path / "c.json").ids) == {"a": 1, "b": 2, "background": 0}
 
@@ -216,12 +216,12 @@ classes:
             ({"names": ["a"]}, "must be a list of entries"),
         ],
     )
-    def test_wrong_lists(self, tmp_path, entries, message):
+    def test_wrong_class_lists_are_refused(self, tmp_path, entries, message):
         (tmp_path / "c.json").write_text(json.dumps(entries))
         with pytest.raises(DataError, match=message):
             read_classes(tmp_path / "c.json")
 
-    def test_damaged_or_missing(self, tmp_path):
+    def test_damaged_and_missing_class_lists_are_refused(self, tmp_path):
         (tmp_path / "c.yaml").write_text("- {name: [")
         with pytest.raises(DataError, match="not a class list"):
             read_classes(tmp_path / "c.yaml")
@@ -232,10 +232,10 @@ classes:
 class TestIdentify:
     IDS = ("p1_A4C_1", "p1_A2C_2", "p2_A4C_1", "p2_A2C_x", "plain")
 
-    def test_the_beginning_of_a_name_is_the_patient(self, tmp_path):
+    def test_the_first_part_of_a_name_is_the_patient(self, tmp_path):
         assert [r.patient for r in identify(tmp_path, self.IDS)] == ["p1", "p1", "p2", "p2", "plain"]
 
-    def test_rule(self, tmp_path):
+    def test_a_rule_extracts_patient_and_view(self, tmp_path):
         rule = r"(?P<patient>p\d)_(?P<view>A\dC)_.*"
         records = identify(tmp_path, self.IDS[:4], patient=rule, split={"train": "p1", "test": "p2"})
         assert [(r.patient, r.view, r.split) for r in records] == [
@@ -251,15 +251,15 @@ class TestIdentify:
         ("rule", "message"),
         [("(", "not a regular expression"), (".*", "needs"), ("(?P<patient>.*)(?P<age>)", "needs")],
     )
-    def test_wrong_rules(self, tmp_path, rule, message):
+    def test_wrong_rules_are_refused(self, tmp_path, rule, message):
         with pytest.raises(ParameterError, match=message):
             identify(tmp_path, self.IDS, patient=rule)
 
-    def test_unknown_view(self, tmp_path):
+    def test_an_unknown_view_is_refused(self, tmp_path):
         with pytest.raises(DataError, match="p1_A4C_1: unknown view 'A4': did you mean 'A4C'"):
             identify(tmp_path, self.IDS[:1], patient="(?P<patient>p1)_(?P<view>A4)C_1")
 
-    def test_table(self, tmp_path):
+    def test_a_table_assigns_patients_and_splits(self, tmp_path):
         (tmp_path / "patients.csv").write_text("file,patient,split\np1_A4C_1.png,7,Training\np1_A2C_2,7,train\n")
         records = identify(tmp_path, self.IDS[:2])
         assert [(r.patient, r.split) for r in records] == [("7", "train")] * 2
@@ -271,7 +271,7 @@ class TestIdentify:
         with pytest.raises(DataError, match=r"unknown split 'tset'.*'test'"):
             identify(tmp_path, self.IDS[:1])
 
-    def test_a_table_with_two_entries_for_a_picture(self, tmp_path):
+    def test_a_table_with_two_entries_for_a_picture_is_refused(self, tmp_path):
         """The last row would win, and a patient could be in two splits under two names."""
         table = tmp_path / "patients.csv"
         for second in ("p1_A4C_1", "p1_A4C_1.png", "p1/A4C_1.png"):
@@ -312,7 +312,7 @@ def index_picture(positions, order, palette):
 class TestColours:
     COLOURS = ((0, 0, 0), (255, 0, 0), (0, 255, 0), (10, 20, 30))
 
-    def test_the_colours_of_the_list_decide_about_a_palette(self, root, archives):
+    def test_a_palette_is_read_by_the_colours_of_the_class_list(self, root, archives):
         positions = archives.folder_picture(0)[1]
         index_picture(positions, (2, 0, 3, 1), self.COLOURS).save(root / "masks" / "p1_a4c_0001.png")
         assert np.array_equal(FrameFolder(root)[0].label_maps()[0], positions)
@@ -331,7 +331,7 @@ class TestColours:
         with pytest.raises(DataError, match=r"both class ids, and they differ: save the mask as a grey picture"):
             FrameFolder(root)[0]
 
-    def test_what_is_transparent_is_background(self, root, archives):
+    def test_transparent_pixels_are_background(self, root, archives):
         positions = archives.folder_picture(0)[1]
         colours = np.array(self.COLOURS, np.uint8)[positions]
         alpha = np.where(positions > 0, 255, 0).astype(np.uint8)
@@ -345,7 +345,7 @@ class TestColours:
         with pytest.raises(DataError, match="save masks without smoothing, in a format without loss"):
             FrameFolder(root)[0]
 
-    def test_masks_of_0_and_255(self, root, archives):
+    def test_masks_of_0_and_255_need_a_class_of_id_255(self, root, archives):
         (root / "classes.csv").write_text("name,id\nlv,1\n")
         mask = np.where(archives.folder_picture(0)[1] == 1, 255, 0).astype(np.uint8)
         archives.picture(root / "masks" / "p1_a4c_0001.png", mask)
@@ -356,7 +356,7 @@ class TestColours:
 
 
 class TestNamesAndPlaces:
-    def test_jpeg_masks_are_named(self, root):
+    def test_jpeg_masks_are_refused(self, root):
         path = root / "masks" / "p1_a4c_0001.png"
         Image.open(path).save(path.with_suffix(".jpg"))
         path.unlink()
@@ -364,7 +364,7 @@ class TestNamesAndPlaces:
         with pytest.warns(AlanWarning, match=message), pytest.raises(DataError, match="JPEG changes the ids"):
             FrameFolder(root)
 
-    def test_two_masks_of_one_picture(self, root):
+    def test_two_masks_of_one_picture_are_refused(self, root):
         path = root / "masks" / "p1_a4c_0001.png"
         for other in (path.with_suffix(".bmp"), path.with_name("p1_a4c_0001_mask.png")):
             Image.open(path).save(other)
@@ -373,7 +373,7 @@ class TestNamesAndPlaces:
             other.unlink()
 
     @pytest.mark.parametrize("end", ["_mask", "_gt", "-label", "_Segmentation"])
-    def test_names_of_masks_may_end_differently(self, root, archives, end):
+    def test_suffixes_of_mask_names_are_accepted(self, root, archives, end):
         for path in list((root / "masks").iterdir()):
             path.rename(path.with_name(f"{path.stem}{end}.png"))
         assert np.array_equal(FrameFolder(root)[0].label_maps()[0], archives.folder_picture(0)[1])
@@ -385,7 +385,7 @@ class TestNamesAndPlaces:
         ):
             FrameFolder(root, unlabelled=True)
 
-    def test_folders_of_patients_and_linked_folders(self, root, archives, tmp_path):
+    def test_folders_of_patients_and_linked_folders_are_read(self, root, archives, tmp_path):
         for part in ("images", "masks"):
             for name in ("p1", "p2", "p3"):
                 home = tmp_path / "disk" / part / name if name == "p2" else root / part / name
@@ -402,7 +402,7 @@ class TestNamesAndPlaces:
         for seed, sample in enumerate(data):
             assert np.array_equal(sample.label_maps()[0], archives.folder_picture(seed)[1])
 
-    def test_names_in_both_forms_of_unicode(self, root, archives):
+    def test_names_in_both_unicode_forms_match(self, root, archives):
         for part, form in (("images", "NFD"), ("masks", "NFC")):
             path = root / part / "p1_a4c_0001.png"
             path.rename(path.with_name(unicodedata.normalize(form, "p2_é_ö.png")))
@@ -410,7 +410,7 @@ class TestNamesAndPlaces:
         place = [record.id for record in data.records].index("p2_é_ö")
         assert np.array_equal(data[place].label_maps()[0], archives.folder_picture(0)[1])
 
-    def test_a_root_one_level_off_is_named(self, root):
+    def test_a_root_one_level_off_is_refused_with_the_right_one(self, root):
         (root / "images" / "p3_plax_0001.png").rename(root / "images" / "p2_a4c_0002.png")
         (root / "masks" / "p3_plax_0001.png").rename(root / "masks" / "p2_a4c_0002.png")
         for wrong in (root.parent, root / "images"):
@@ -445,7 +445,7 @@ class TestManifest:
         assert all("patient" not in record.attributes for record in data.records)
 
 
-def test_pictures_that_all_count_as_patients_are_warned_of(tmp_path):
+def test_one_patient_per_picture_is_warned_of(tmp_path):
     with pytest.warns(AlanWarning, match=r"each of 3 pictures counts as a patient of its own.*add patients.csv"):
         identify(tmp_path, ["p1-a", "p1-b", "p2-a"])
     identify(tmp_path, ["p1-a"])

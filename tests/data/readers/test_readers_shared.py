@@ -46,7 +46,7 @@ def case(request, tmp_path, archives):
 
 
 class TestEveryDataset:
-    def test_samples_have_the_shapes_and_types_of_the_seam(self, case):
+    def test_samples_have_the_documented_shapes_and_types(self, case):
         kind, reader, root, _ = case
         data = open_dataset(kind, root)
         assert isinstance(data, reader)
@@ -78,13 +78,13 @@ class TestEveryDataset:
         assert len({record.id for record in records}) == len(records)
         check_split(*zip(*((r.patient, r.split, r.study) for r in records), strict=True))
 
-    def test_fingerprint_travels_with_the_archive(self, case, tmp_path):
+    def test_the_fingerprint_does_not_depend_on_the_location(self, case, tmp_path):
         kind, _, root, _ = case
         before = open_dataset(kind, root).fingerprint()
         moved = shutil.copytree(root, tmp_path / "moved" / "elsewhere", copy_function=shutil.copyfile)
         assert open_dataset(kind, moved).fingerprint() == before
 
-    def test_fingerprint_changes_with_options_and_files(self, case):
+    def test_the_fingerprint_changes_with_options_and_files(self, case):
         kind, _, root, other = case
         data = open_dataset(kind, root)
         before = data.fingerprint()
@@ -107,7 +107,7 @@ class TestEveryDataset:
         assert open_dataset(kind, root).fingerprint() == before
 
     @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
-    def test_damage_anywhere_is_an_error_of_the_data_or_is_read(self, case):
+    def test_damage_anywhere_is_refused_or_reads_the_same(self, case):
         kind, _, root, _ = case
         rng = np.random.default_rng(0)
         files = sorted(path for path in root.rglob("*") if path.is_file())
@@ -134,7 +134,7 @@ class TestEveryDataset:
         with pytest.raises(IndexError, match="frame 99 of"):
             data.plot(0, frame=99)
 
-    def test_a_simulated_archive_says_so(self, case):
+    def test_a_simulated_archive_is_recognised(self, case):
         kind, reader, root, _ = case
         real = open_dataset(kind, root)
         assert (real.simulated, real.name) == (False, reader.name)
@@ -149,7 +149,7 @@ class TestEveryDataset:
         assert data.fingerprint() != real.fingerprint()
 
     @pytest.mark.filterwarnings("ignore::alan.errors.AlanWarning")
-    def test_a_root_one_level_up_is_named(self, case):
+    def test_a_root_one_level_up_is_refused_with_the_right_one(self, case):
         kind, _, root, _ = case
         inner = root.rename(root.parent / "inner")
         root.mkdir()
@@ -157,7 +157,7 @@ class TestEveryDataset:
         with pytest.raises(DataError, match=f"did you mean {inner}, which can be opened"):
             open_dataset(kind, root)
 
-    def test_index_beyond_the_end(self, case):
+    def test_an_index_beyond_the_end_is_refused(self, case):
         kind, _, root, _ = case
         data = open_dataset(kind, root)
         assert np.array_equal(data[-1].frames, data[len(data) - 1].frames)
@@ -165,16 +165,16 @@ class TestEveryDataset:
             with pytest.raises(IndexError, match=str(index)):
                 data[index]
 
-    def test_missing_root_names_path_and_remedy(self, case, tmp_path):
+    def test_a_missing_root_is_refused_with_path_and_remedy(self, case, tmp_path):
         with pytest.raises(DataError, match=r"nowhere: no such folder; .* needs the folder that holds"):
             open_dataset(case[0], tmp_path / "nowhere")
 
-    def test_empty_root(self, case, tmp_path):
+    def test_an_empty_root_is_refused(self, case, tmp_path):
         (tmp_path / "empty").mkdir()
         with pytest.raises(DataError, match="empty"):
             open_dataset(case[0], tmp_path / "empty")
 
-    def test_undecodable_sample_is_a_data_error(self, case):
+    def test_an_undecodable_sample_is_a_data_error(self, case):
         kind, _, root, _ = case
         data = open_dataset(kind, root)
         path = next(path for path in data._files[0] if path.suffix in {".avi", ".png", ".gz", ".mhd", ".h5"})
@@ -182,14 +182,14 @@ class TestEveryDataset:
         with pytest.raises(DataError, match=path.name):
             data[0]
 
-    def test_unknown_option_offers_the_nearest(self, case):
+    def test_an_unknown_option_offers_the_nearest(self, case):
         kind, _, root, _ = case
         wrong = {"camus": "viewz", "tmed": "view_only"}.get(kind, "splitt")
         hint = {"camus": "views", "tmed": "views_only"}.get(kind, "did you mean 'split'")
         with pytest.raises(ParameterError, match=hint):
             open_dataset(kind, root, **{wrong: True})
 
-    def test_no_warning_for_a_whole_archive(self, case):
+    def test_an_intact_archive_gives_no_warning(self, case):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert open_dataset(case[0], case[2]).skipped == {}
@@ -222,6 +222,6 @@ class TestEveryDataset:
         assert sum(line.startswith(name) for line in listed.splitlines()) == 1
 
 
-def test_unknown_kind_offers_the_nearest(tmp_path):
+def test_an_unknown_kind_offers_the_nearest(tmp_path):
     with pytest.raises(ParameterError, match="did you mean 'camus'"):
         open_dataset("camsu", tmp_path)

@@ -35,7 +35,7 @@ def test_instances_become_classes(root, archives):
         assert np.array_equal(sample.label_maps()[0], positions)
 
 
-def test_annotations_decide_the_class(root, archives):
+def test_annotations_choose_the_class(root, archives):
     def swap(dataset):
         label(dataset)["attributes"]["annotations"][1]["category_id"] = 0  # the valve is a ventricle now
 
@@ -47,7 +47,7 @@ def test_annotations_decide_the_class(root, archives):
     assert data.fingerprint() != before
 
 
-def test_other_places_and_kinds_of_bitmaps(root, archives):
+def test_bitmaps_of_other_places_and_kinds_are_read(root, archives):
     bitmap = root / "labels" / "p1_a4c_0001_label_ground-truth.png"
     codes = np.asarray(Image.open(bitmap)).astype(np.int32) @ np.array([1, 256, 65536, 0])
     bitmap.unlink()
@@ -60,7 +60,7 @@ def test_other_places_and_kinds_of_bitmaps(root, archives):
     assert np.array_equal(sample.label_maps()[0], archives.folder_picture(0)[1])
 
 
-def test_id_that_no_annotation_has(root):
+def test_an_id_without_annotation_is_refused(root):
     change(root, lambda dataset: label(dataset)["attributes"]["annotations"].pop(3))
     data = SegmentsAi(root)
     with pytest.raises(DataError, match="id 300 is not among the 3 annotations"):
@@ -82,18 +82,18 @@ def test_id_that_no_annotation_has(root):
         (lambda d: d.pop("task_attributes"), "no list 'categories'"),
     ],
 )  # fmt: skip
-def test_malformed_releases(root, edit, message):
+def test_malformed_releases_are_refused(root, edit, message):
     change(root, edit)
     with pytest.raises(DataError, match=message):
         SegmentsAi(root)
 
 
-def test_unlabelled_on_request(root):
+def test_unlabelled_pictures_are_read_on_request(root):
     change(root, lambda d: d["samples"][0].update(labels={"ground-truth": None}))
     assert [bool(sample.masks) for sample in SegmentsAi(root, unlabelled=True)] == [False, True, True, True]
 
 
-def test_missing_files(root):
+def test_missing_pictures_are_skipped_and_missing_bitmaps_refused(root):
     (root / "images" / "p2_a4c_0001.png").unlink()
     with pytest.warns(AlanWarning, match="1 samples whose picture is not on disk"):
         assert len(SegmentsAi(root)) == 3
@@ -102,7 +102,7 @@ def test_missing_files(root):
         SegmentsAi(root, unlabelled=True)
 
 
-def test_not_json(root):
+def test_a_file_that_is_not_json_is_refused(root):
     (root / "release.json").write_text("{")
     with pytest.raises(DataError, match="not a JSON file"):
         SegmentsAi(root)

@@ -13,7 +13,7 @@ ROWS = [{"file": "a.png", "patient": "Müller, 1"}, {"file": "b.png", "patient":
 )
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_encodings_separators_and_line_ends(tmp_path, encoding, separator, newline):
+def test_encodings_separators_and_line_ends_are_recognised(tmp_path, encoding, separator, newline):
     cells = (("file", "patient"), ("a.png", '"Müller, 1"'), ("", ""), ("b.png",))
     text = newline.join(separator.join(row) for row in cells) + newline
     path = tmp_path / "t.csv"
@@ -24,7 +24,7 @@ def test_encodings_separators_and_line_ends(tmp_path, encoding, separator, newli
     assert [{**row, "patient": row["patient"].replace("Mu", "Mü")} for row in rows] == ROWS
 
 
-def test_windows_1252_is_mentioned(tmp_path, caplog):
+def test_windows_1252_is_read_with_a_warning(tmp_path, caplog):
     (tmp_path / "t.csv").write_bytes("Müller".encode("cp1252"))
     with caplog.at_level(logging.INFO, "alan"):
         assert read_text(tmp_path / "t.csv") == "Müller"
@@ -32,13 +32,13 @@ def test_windows_1252_is_mentioned(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("data", [b"ab\0\0cd\xff", bytes(range(256)), b"\xff\xfea"])
-def test_what_is_no_text(tmp_path, data):
+def test_files_that_are_no_text_are_refused(tmp_path, data):
     (tmp_path / "t.csv").write_bytes(data)
     with pytest.raises(DataError, match=r"t\.csv: not a text file"):
         read_text(tmp_path / "t.csv")
 
 
-def test_missing_columns_name_the_separator_and_the_nearest_column(tmp_path):
+def test_a_missing_column_is_refused_with_the_nearest_one(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("file;patent\n1;2\n")
     with pytest.raises(
@@ -61,7 +61,7 @@ def test_known_columns_are_found_whatever_their_case(tmp_path):
         read_rows(path, ("file",))
 
 
-def test_a_row_with_more_cells_than_the_header(tmp_path):
+def test_a_row_with_too_many_cells_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("file,EF\na,55\nb,55,5\n")
     with pytest.raises(DataError, match="line 3 has 3 cells but the header has 2: write decimal points"):
@@ -71,7 +71,7 @@ def test_a_row_with_more_cells_than_the_header(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["b.png", "b.png,2"])
-def test_a_table_that_ends_within_a_row(tmp_path, end):
+def test_a_truncated_table_is_refused(tmp_path, end):
     path = tmp_path / "t.csv"
     path.write_text(f"file,patient,split\na.png,1,test\n{end}", encoding="utf-8")
     with pytest.raises(DataError, match=r"ends early, its last line has \d of 3 cells and no line end"):
@@ -80,7 +80,7 @@ def test_a_table_that_ends_within_a_row(tmp_path, end):
     assert len(read_rows(path, ("file", "patient"))) == 2
 
 
-def test_numbers():
+def test_numbers_are_read_in_every_notation():
     assert [parse_number(text) for text in ("55.5", "55,5", "-1", "1e-3", ".5", "", "NaN")] == [
         55.5, 55.5, -1, 0.001, 0.5, None, None,
     ]  # fmt: skip
@@ -91,7 +91,7 @@ def test_numbers():
         parse_number("1e999")
 
 
-def test_cells_that_must_hold_numbers(tmp_path):
+def test_cells_without_a_number_are_refused(tmp_path):
     row = {"EF": "high", "FPS": ""}
     with pytest.raises(DataError, match=r"t.csv: 0XA: column 'EF' must hold numbers, 'high' is not a number"):
         read_number(row, "EF", tmp_path / "t.csv", "0XA")
@@ -100,7 +100,7 @@ def test_cells_that_must_hold_numbers(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("sign", [": ", " = ", ":", "="])
-def test_info_files(tmp_path, encoding, sign):
+def test_info_files_are_read(tmp_path, encoding, sign):
     text = f"ED{sign}1\r\nEF{sign}55,5\r\n\r\na comment\r\nName{sign}a:b=c\r\n"
     (tmp_path / "Info.cfg").write_bytes(text.encode(encoding))
     assert read_info(tmp_path / "Info.cfg") == {"ED": "1", "EF": "55,5", "Name": "a:b=c"}

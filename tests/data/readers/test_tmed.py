@@ -19,7 +19,7 @@ def published(path, archives):
     return path
 
 
-def test_names_views_and_splits(tmp_path, archives):
+def test_names_views_and_splits_are_read(tmp_path, archives):
     data = Tmed2(archives.tmed(tmp_path))
     assert [(r.id, r.patient, r.study, r.view, r.split) for r in data.records] == [
         ("10s1_0", "10", "10s1", "PLAX", "train"),
@@ -35,14 +35,14 @@ def test_names_views_and_splits(tmp_path, archives):
     assert data[4].masks == {}
 
 
-def test_colour_stills_become_grey(tmp_path, archives):
+def test_colour_stills_are_converted_to_grey(tmp_path, archives):
     root = archives.tmed(tmp_path)
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     Image.fromarray(np.repeat(grey[..., None], 3, 2)).save(root / "labeled" / "10s1_0.png")
     assert np.array_equal(Tmed2(root)[0].frames[0], grey)
 
 
-def test_views_only(tmp_path, archives):
+def test_views_only_keeps_rows_with_a_view(tmp_path, archives):
     data = Tmed2(archives.tmed(tmp_path), views_only=True)
     assert [record.view for record in data.records] == ["PLAX", "A4C", "PSAX", "A2C"]
 
@@ -56,7 +56,7 @@ def test_the_study_split_is_checked(tmp_path, archives, key, what):
         Tmed2(archives.tmed(tmp_path, rows))
 
 
-def test_the_published_split_says_that_it_leaks(tmp_path, archives):
+def test_the_published_split_is_marked_as_leaking(tmp_path, archives):
     root = archives.tmed(tmp_path / "tmed")
     path = published(tmp_path / "image_labels.csv", archives)
     with pytest.warns(AlanWarning, match="1 of 2 test images come from a study that is also in training"):
@@ -99,14 +99,14 @@ def test_rows_that_cannot_be_used_are_counted(tmp_path, archives):
 
 
 @pytest.mark.parametrize("column", ["query_key", "SourceFolder", "view_label", "view_classifier_split"])
-def test_missing_column(tmp_path, archives, column):
+def test_a_missing_column_is_refused(tmp_path, archives, column):
     root = archives.tmed(tmp_path)
     pd.read_csv(root / "labels.csv").drop(columns=column).to_csv(root / "labels.csv", index=False)
     with pytest.raises(DataError, match=rf"labels.csv: column '{column}' is missing"):
         Tmed2(root)
 
 
-def test_which_table(tmp_path, archives):
+def test_the_table_can_be_chosen(tmp_path, archives):
     root = archives.tmed(tmp_path)
     archives.csv(root / "notes.csv", ("a", "b"), [(1, 2)])
     assert len(Tmed2(root)) == 5  # only one has the columns

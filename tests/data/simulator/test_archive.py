@@ -50,7 +50,7 @@ def roots(tmp_path_factory):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_same_seed_same_bytes_whatever_the_workers(roots, tmp_path, layout):
+def test_files_depend_on_the_seed_not_on_the_workers(roots, tmp_path, layout):
     again = digest(write(tmp_path / "again", layout, workers=2))
     assert again == digest(roots[layout])
     other = digest(write(tmp_path / "other", layout, seed=1))
@@ -60,7 +60,7 @@ def test_same_seed_same_bytes_whatever_the_workers(roots, tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_broken_off_run_is_continued(roots, tmp_path, monkeypatch, layout):
+def test_an_interrupted_run_is_continued(roots, tmp_path, monkeypatch, layout):
     kind, done = LAYOUTS[layout], []
     original = kind.write_patient
 
@@ -93,7 +93,7 @@ def test_a_foreign_folder_is_refused(roots, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_no_split_is_empty_and_splits_follow_the_seed():
+def test_splits_depend_on_the_seed_and_are_never_empty():
     for n in (3, 4, 10, 57):
         sides = draw_splits(n, (0.7, 0.1, 0.2), 0)
         assert len(sides) == n
@@ -104,7 +104,7 @@ def test_no_split_is_empty_and_splits_follow_the_seed():
     assert sides != draw_splits(100, (0.7, 0.1, 0.2), 1)
 
 
-def test_camus_files_are_those_of_the_release(roots):
+def test_camus_files_follow_the_release(roots):
     root = roots["camus"]
     folder = root / "database_nifti" / "patient0002"
     expected = {f"Info_{chamber}.cfg" for chamber in ("2CH", "4CH")} | {
@@ -132,7 +132,7 @@ def test_camus_files_are_those_of_the_release(roots):
     assert sorted(named) == [f"patient{i:04d}" for i in range(1, PATIENTS + 1)]
 
 
-def test_tmed_table_is_study_wise_and_some_patients_have_two_studies(roots):
+def test_the_tmed_table_has_one_split_per_study(roots):
     table = pd.read_csv(roots["tmed"] / "TMED2_fold0_labeledpart.csv")
     assert list(table.columns) == [
         "query_key",
@@ -161,7 +161,7 @@ def test_echonet_lists_have_the_official_columns(roots):
     assert {path.name for path in (roots["echonet"] / "Videos").iterdir()} == set(tracings["FileName"])
 
 
-def test_readers_give_back_what_was_simulated(roots, tmp_path, monkeypatch):
+def test_readers_return_the_simulated_frames(roots, tmp_path, monkeypatch):
     from alan.data.readers.camus import Camus
     from alan.data.readers.echonet import EchoNetDynamic
     from alan.data.readers.tmed import Tmed2
@@ -214,7 +214,7 @@ def first_job(root, target):
     )
 
 
-def test_video_is_lossless(tmp_path):
+def test_videos_are_lossless(tmp_path):
     av = pytest.importorskip("av")
     frames = np.random.default_rng(0).integers(0, 256, (5, 34, 46), dtype=np.uint8)
     write_avi(tmp_path / "a.avi", frames, 47.25)
@@ -225,7 +225,7 @@ def test_video_is_lossless(tmp_path):
     assert rate == pytest.approx(47.25, abs=0.01)
 
 
-def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
+def test_failed_writes_leave_no_files(tmp_path, monkeypatch):
     def fails(self, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -236,7 +236,7 @@ def test_failed_writes_leave_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5)])
-def test_nifti_files_are_those_of_itk(tmp_path, shape):
+def test_nifti_files_follow_itk_conventions(tmp_path, shape):
     array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
     write_nifti(tmp_path / "own.nii.gz", array, (0.5, 0.25))
     image = sitk.GetImageFromArray(array)
@@ -268,7 +268,7 @@ def test_nifti_files_are_those_of_itk(tmp_path, shape):
         ({"split": (0.5, 0.2, 0.2)}, "sum to 1"),
     ],
 )
-def test_bad_arguments_are_named_before_anything_is_written(tmp_path, options, message):
+def test_invalid_arguments_are_refused_before_anything_is_written(tmp_path, options, message):
     with pytest.raises(ParameterError, match=message) as caught:
         simulate_archive(tmp_path / "x", **{"layout": "camus", "n_patients": 3, "progress": False, **options})
     assert "\n" not in str(caught.value)
@@ -315,7 +315,7 @@ def test_archives_of_one_seed_share_no_patient(tmp_path):
     assert len(ejection) == PATIENTS * len(LAYOUTS)
 
 
-def test_an_archive_without_loops_needs_no_video_library(tmp_path):
+def test_stills_need_no_video_library(tmp_path):
     code = (
         "import sys; sys.modules['av'] = None; from alan.data.simulator import simulate_archive; "
         "simulate_archive(sys.argv[1], 'camus', 3, views=['A4C'], n_frames=2, size=48, progress=False)"
@@ -324,7 +324,7 @@ def test_an_archive_without_loops_needs_no_video_library(tmp_path):
     assert len(list((tmp_path / "archive").rglob("*_4CH_ED.nii.gz"))) == 3
 
 
-def test_parasternal_views_are_written_on_request_with_masks(tmp_path):
+def test_parasternal_views_are_written_on_request(tmp_path):
     root = write(tmp_path / "x", "camus", views=("PLAX", "PSAX"))
     found = Camus(root, views=("PLAX", "PSAX"))
     assert [record.view for record in found.records] == ["PLAX", "PSAX"] * PATIENTS

@@ -5,7 +5,7 @@ import numpy as np
 from alan.data.simulator.others import _KINDS, other_frames
 
 
-def test_frames_depend_on_seed_and_number_and_differ():
+def test_frames_depend_on_seed_and_number():
     frames = other_frames(2 * len(_KINDS), 48, seed=3)
     assert frames.shape == (2 * len(_KINDS), 48, 48)
     assert frames.dtype == np.uint8

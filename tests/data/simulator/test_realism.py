@@ -27,7 +27,7 @@ def fan(size=112, half_angle=38.0, spacing=1.4):
     return (np.abs(np.arctan2(x, z)) < math.radians(half_angle)) & (np.hypot(x, z) < 0.8 * size * spacing)
 
 
-def test_correlation_length_of_blurred_noise_is_known():
+def test_correlation_length_of_blurred_noise_is_exact():
     # noise blurred by a Gaussian of deviation s has the autocorrelation exp(-lag^2 / 4 s^2)
     noise = np.random.default_rng(0).normal(size=(300, 300))
     inside = np.ones(noise.shape, bool)
@@ -49,7 +49,7 @@ def test_power_falls_into_its_octave():
         assert sum(shares) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_fan_is_measured():
+def test_the_shape_of_a_fan_is_measured():
     inside = fan()
     found = frame_statistics(np.where(inside, 100, 0).astype(np.uint8), (1.4, 1.4))
     assert (sector(np.where(inside, 100, 0).astype(np.uint8)) != inside).sum() < 20
@@ -63,7 +63,7 @@ def test_a_fan_is_measured():
     assert frame_statistics(np.zeros((64, 64), np.uint8)) == {}
 
 
-def test_shapes_of_an_ellipse_with_a_wall():
+def test_shapes_of_an_ellipse_with_a_wall_are_exact():
     rows, columns = np.indices((200, 200)) + 0.5
     turn = math.radians(15)
     y, x = (rows - 90) * 0.1, (columns - 110) * 0.1  # 1 mm pixels
@@ -87,7 +87,7 @@ def test_shapes_of_an_ellipse_with_a_wall():
     assert shape_statistics({"lv": np.zeros((9, 9), bool)}, (1.0, 1.0)) == {}
 
 
-def test_differences_are_in_real_standard_deviations():
+def test_differences_are_in_standard_deviations_of_real_frames():
     real = pd.DataFrame({"a": [1.0, 2.0, 3.0], "flat": [5.0, 5.0, 5.0], "only": [0.0, 0.0, 1.0]})
     found = compare(real, pd.DataFrame({"a": [4.0, 4.0], "flat": [6.0, 6.0]}))
     assert list(found.index) == ["a", "flat"]
@@ -96,7 +96,7 @@ def test_differences_are_in_real_standard_deviations():
     assert found.loc["a", "simulated sd"] == 0
 
 
-def test_tile_frames_keeps_sides_apart():
+def test_tiles_separate_real_and_simulated_frames():
     sheet = tile_frames(np.full((5, 8, 8), 10, np.uint8), np.full((2, 8, 8), 200, np.uint8), columns=2)
     assert sheet.shape == (3 * 10, 2 * 20 + 6)
     assert (sheet[:, :20] == 10).sum() == 5 * 64
@@ -133,7 +133,7 @@ def test_spacing_is_that_of_the_stored_frames(tiny):
         (["--simulated", "nowhere.h5"], "no such frame store"),
     ],
 )
-def test_bad_requests_end_with_one_line(tiny, tmp_path, capsys, options, message):
+def test_invalid_requests_are_refused_in_one_line(tiny, tmp_path, capsys, options, message):
     store = tiny.store("camus")
     out = tmp_path / "x"
     assert main(["--store", store, "--simulated", store, "--out", str(out), *options]) == 2
@@ -143,7 +143,7 @@ def test_bad_requests_end_with_one_line(tiny, tmp_path, capsys, options, message
     assert not out.exists()
 
 
-def test_frames_without_a_picture_are_refused():
+def test_blank_frames_are_refused():
     with pytest.raises(ParameterError, match="uint8"):
         frame_statistics(np.zeros((4, 4)))
     with pytest.raises(ParameterError, match="no frame shows a sector"):

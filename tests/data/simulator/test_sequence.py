@@ -43,7 +43,7 @@ def clips():
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_shapes_types_and_structures_of_each_view(clips, view):
+def test_each_view_has_the_documented_shapes_and_structures(clips, view):
     clip = clips[view]
     assert clip.frames.shape == clip.labels.shape == (8, 112, 112)
     assert clip.frames.dtype == clip.labels.dtype == np.uint8
@@ -53,7 +53,7 @@ def test_shapes_types_and_structures_of_each_view(clips, view):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_labels_lie_inside_the_sector_and_outside_is_black(clips, view):
+def test_labels_lie_inside_the_sector(clips, view):
     clip = clips[view]
     rows, columns = np.indices((112, 112)) + 0.5
     z, x = rows * clip.spacing_mm[0], (columns - 56) * clip.spacing_mm[1]
@@ -66,7 +66,7 @@ def test_labels_lie_inside_the_sector_and_outside_is_black(clips, view):
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_same_seed_same_bytes_other_seed_other_bytes(clips, view):
+def test_a_clip_depends_on_its_seed(clips, view):
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -81,7 +81,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(clips, view):
     assert other.edv_ml == again.edv_ml
 
 
-def test_no_global_generator_is_touched():
+def test_simulation_does_not_touch_global_generators():
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 (the global state is what is looked at)
     expected = torch.rand(1), np.random.rand()  # noqa: NPY002
@@ -92,7 +92,7 @@ def test_no_global_generator_is_touched():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_volumes_follow_from_the_profile_and_give_the_ejection_fraction(seed):
+def test_volumes_follow_the_profile_and_the_ejection_fraction(seed):
     patient = PatientAnatomy.sample(seed)
     a = patient.shortening
     s = (np.arange(200_000) + 0.5) / 200_000
@@ -138,7 +138,7 @@ def test_the_ventricle_is_largest_at_ed_and_smallest_at_es_and_its_wall_thickens
         assert thickness[clip.es] == pytest.approx(expected * thickness[clip.ed], rel=0.04)
 
 
-def test_cycle_reaches_both_ends_and_the_mitral_valve_is_closed_in_systole():
+def test_the_cycle_reaches_both_extremes():
     for seed in range(20):
         cycle = Cycle.beating(16, 1.5, np.random.default_rng(seed))
         assert cycle.contraction[cycle.ed] == 0
@@ -155,13 +155,13 @@ def test_cycle_reaches_both_ends_and_the_mitral_valve_is_closed_in_systole():
     )
 
 
-def test_views_of_a_patient_share_the_anatomy_and_patients_differ(clips):
+def test_views_of_a_patient_share_the_anatomy(clips):
     assert len({clip.edv_ml for clip in clips.values()}) == 1
     assert simulate_sequence("A4C", 4, n_frames=1).edv_ml != clips["A4C"].edv_ml
 
 
 @pytest.mark.parametrize("effect", [item.name for item in fields(Physics)])
-def test_each_effect_changes_the_picture_and_nothing_else(effect):
+def test_each_effect_changes_the_picture_only(effect):
     options = {"patient": 2, "n_frames": 2, "seed": 40}
     whole = simulate_sequence("A4C", **options)
     without = simulate_sequence("A4C", **options, physics=replace(Physics(), **{effect: 0.0}))
@@ -169,7 +169,7 @@ def test_each_effect_changes_the_picture_and_nothing_else(effect):
     np.testing.assert_array_equal(whole.labels, without.labels)
 
 
-def test_speckle_off_is_smooth():
+def test_a_clip_without_speckle_is_smooth():
     def roughness(physics):
         clips = [simulate_sequence("A2C", patient, n_frames=1, physics=physics) for patient in range(4)]
         frames = np.concatenate([clip.frames for clip in clips]).astype(float)
@@ -180,7 +180,7 @@ def test_speckle_off_is_smooth():
     assert roughness(replace(quiet, speckle=0.0)) < 0.85 * roughness(quiet)
 
 
-def test_intensity_alone_does_not_find_the_ventricle():
+def test_a_threshold_does_not_find_the_ventricle():
     clips = [simulate_sequence("A4C", 50 + i, n_frames=2, seed=i) for i in range(12)]
     best = 0.0
     for level in range(10, 250, 10):
@@ -194,7 +194,7 @@ def test_intensity_alone_does_not_find_the_ventricle():
     assert 0.15 < best < 0.5
 
 
-def test_pixels_need_not_be_square_and_anatomy_keeps_its_size():
+def test_anisotropic_pixels_keep_the_size_of_the_anatomy():
     square = simulate_sequence("A4C", 1, n_frames=1, size=112, seed=3)
     wide = simulate_sequence("A4C", 1, n_frames=1, size=(96, 160), seed=3)
     assert wide.frames.shape == (1, 96, 160)
@@ -203,7 +203,7 @@ def test_pixels_need_not_be_square_and_anatomy_keeps_its_size():
 
 
 @pytest.mark.parametrize("view", ["A4C", "A2C"])
-def test_tracing_gives_the_mask_back(view):
+def test_a_tracing_reproduces_the_mask(view):
     draw = pytest.importorskip("skimage.draw")
     for seed in range(6):
         clip = simulate_sequence(view, seed, n_frames=2, seed=seed)
@@ -217,7 +217,7 @@ def test_tracing_gives_the_mask_back(view):
             assert dice(mask, labels == LV) > 0.95
 
 
-def test_geometry_against_hand_computed_values():
+def test_geometry_matches_hand_computed_values():
     s = torch.tensor([0.0, 0.3, 0.6, 1.0])
     np.testing.assert_allclose(profile(s, 0.6, 0.2), [0, math.sqrt(0.75), 1, 0.8], atol=1e-6)
     zero, two = torch.zeros(1, 1), torch.full((1, 1), 2.0)
@@ -226,7 +226,7 @@ def test_geometry_against_hand_computed_values():
     np.testing.assert_allclose(ellipse_distance(u, v, (zero, 0.0), (two, two)), [[0, 1, -1]], atol=1e-6)
 
 
-def test_blur_is_a_gaussian_convolution():
+def test_blur_equals_a_gaussian_convolution():
     ndimage = pytest.importorskip("scipy.ndimage")
     image = torch.zeros(40, 30)
     image[20, 15] = 1
@@ -247,13 +247,13 @@ def test_blur_is_a_gaussian_convolution():
         ({"systole_only": True, "n_frames": 1}, "at least 2"),
     ],
 )
-def test_bad_arguments_are_named(options, message):
+def test_invalid_arguments_are_refused(options, message):
     with pytest.raises(ParameterError, match=message) as caught:
         simulate_sequence(**{"view": "A4C", "patient": 0, "n_frames": 2, **options})
     assert "\n" not in str(caught.value)
 
 
-def test_bad_physics_anatomy_and_tracings_are_named():
+def test_invalid_physics_anatomy_and_tracings_are_refused():
     with pytest.raises(ParameterError, match="shadows is -1"):
         Physics(shadows=-1)
     with pytest.raises(ParameterError, match="ef is 55"):
@@ -263,7 +263,7 @@ def test_bad_physics_anatomy_and_tracings_are_named():
 
 
 @pytest.mark.parametrize(("n_frames", "beats"), [(2, 2.0), (3, 3.0)])
-def test_frames_that_all_show_one_moment_are_refused(n_frames, beats):
+def test_frames_of_a_single_moment_are_refused(n_frames, beats):
     """Stretched to reach 0 and 1, they would give NaN, or the rounding of equal phases."""
     for seed in range(5):
         with pytest.raises(ParameterError, match="show the same phase"):

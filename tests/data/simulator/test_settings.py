@@ -81,7 +81,7 @@ def test_each_setting_of_the_machine_changes_the_clip(plain, name):
     assert (other.labels != plain["A4C"].labels).any() == (name in GEOMETRY)
 
 
-def test_given_settings_leave_the_others_as_drawn(plain):
+def test_given_settings_do_not_change_the_others(plain):
     same = clip(pose={}, acquisition={})
     assert same.frames.tobytes() == plain["A4C"].frames.tobytes()
     wide = clip(acquisition={"half_angle": math.radians(30), "margin_width": 1.0, "margin_depth": 1.0})
@@ -92,7 +92,7 @@ def test_given_settings_leave_the_others_as_drawn(plain):
 
 @pytest.mark.parametrize("wall", [0.8, 1.6])
 @pytest.mark.parametrize("asymmetry", [-0.2, 0.0, 0.2])
-def test_walls_are_as_thick_as_asked(wall, asymmetry):
+def test_walls_have_the_given_thickness(wall, asymmetry):
     patient = replace(PATIENT, wall=wall, wall_asymmetry=asymmetry, apex_wall=0.9, bend=-0.4, wall_end=0.2)
     pose = {"apex_x": 0.0, "apex_z": 3.5, "rotation": 0.0}
     found = clip(patient=patient, pose=pose, size=224, labels_outside=True, systole_only=True)
@@ -104,7 +104,7 @@ def test_walls_are_as_thick_as_asked(wall, asymmetry):
     assert shape["lv apex depth"] == pytest.approx(3.5, abs=0.12)
 
 
-def test_masks_go_on_outside_the_sector_only_when_asked():
+def test_masks_extend_outside_the_sector_on_request_only():
     options = {"pose": {"apex_x": -3.0}, "size": 96}
     inside, whole = clip(**options), clip(**options, labels_outside=True)
     np.testing.assert_array_equal(inside.frames, whole.frames)
@@ -115,7 +115,7 @@ def test_masks_go_on_outside_the_sector_only_when_asked():
     assert not whole.frames[added].any()
 
 
-def test_fading_walls_fade():
+def test_walls_fade_as_given():
     pose = {"septum_echo": 1.0, "lateral_fade": 0.95, "apical_fade": 0.0, "apex_x": 0.0}
     options = {"pose": pose, "patient": replace(PATIENT, trabeculae=0.0, papillary=0.0), "size": 112}
     whole, without = clip(**options), clip(**options, physics=Physics(fading=0.0))
@@ -144,7 +144,7 @@ def test_exposure_sets_the_median_grey():
         ({"view": "PSAX", "pose": {"apex_x": 1.0}}, "A4C and A2C only"),
     ],
 )
-def test_bad_settings_are_named(options, message):
+def test_invalid_settings_are_refused(options, message):
     with pytest.raises(ParameterError, match=message):
         clip(**options)
 

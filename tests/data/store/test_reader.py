@@ -24,7 +24,7 @@ def samples(memory):
     return [Preprocessing(16).apply(sample) for sample in memory.archive()]
 
 
-def test_sequences_say_where_their_frames_are(store):
+def test_sequences_list_their_frames(store):
     starts = [0, 5, 9, 10, 17, 20]
     assert [(s.index, s.start, s.length) for s in store.sequences] == list(
         zip(range(6), starts, LENGTHS, strict=True)
@@ -39,7 +39,7 @@ def test_sequences_say_where_their_frames_are(store):
         first.start = 3
 
 
-def test_what_the_store_knows_of_itself(store):
+def test_a_store_describes_itself(store):
     assert (len(store), store.size, store.name, store.structures) == (26, 16, "Memory", ("lv", "la"))
     assert store.preprocessing == Preprocessing(16)
     assert (store.skipped, store.leaks) == ({}, "")
@@ -49,20 +49,20 @@ def test_what_the_store_knows_of_itself(store):
 @pytest.mark.parametrize(
     "indices", [[3], [0, 1, 2], [25, 0, 13], [7, 7, 6, 7], list(range(26)), [], np.array([2, 1], np.int32)]
 )
-def test_frames_in_any_order(store, samples, indices):
+def test_frames_are_returned_in_any_order(store, samples, indices):
     everything = np.concatenate([sample.frames for sample in samples])
     frames = store.frames(indices)
     assert frames.dtype == np.uint8
     assert np.array_equal(frames, everything[np.asarray(indices, int)].reshape(-1, 16, 16))
 
 
-def test_frames_are_those_that_hdf5_reads(store):
+def test_frames_equal_those_read_by_h5py(store):
     with h5py.File(store.path) as file:
         assert np.array_equal(store.frames(range(26)), file["frames"][:])
         assert np.array_equal(store.masks(range(14), "la"), file["labels/maps"][:] == 3)
 
 
-def test_label_maps_of_unions(store):
+def test_unions_of_structures_have_label_maps(store):
     lv, la = (store.masks(range(14), name) for name in ("lv", "la"))
     assert np.array_equal(store.label_maps(range(14), ["la", "lv"]), np.where(la, 1, np.where(lv, 2, 0)))
     assert np.array_equal(store.label_maps([3, 1], ["lv+la"]), (lv | la)[[3, 1]])
@@ -72,7 +72,7 @@ def test_label_maps_of_unions(store):
         store.check_structures(["lv+rv"])
 
 
-def test_what_is_read_may_be_written_to(store):
+def test_returned_arrays_are_writable(store):
     frames = store.frames([1])
     before = frames.copy()
     frames[:] = 0
@@ -90,12 +90,12 @@ def test_a_store_with_gaps_is_refused(store):
 
 
 @pytest.mark.parametrize("indices", [[26], [-1], [0.5], [[1, 2]]])
-def test_frames_outside_are_refused(store, indices):
+def test_frames_outside_the_store_are_refused(store, indices):
     with pytest.raises(ParameterError, match=r"outside 0\.\.25|must be integers"):
         store.frames(indices)
 
 
-def test_select(store):
+def test_sequences_are_selected_by_split_and_view(store):
     assert [s.id for s in store.select("train")] == ["s0", "s1", "s2", "s3"]
     assert [s.id for s in store.select("test", ("A2C",))] == ["s5"]
     assert [s.id for s in store.select(views=("A2C", "A4C"))] == [f"s{i}" for i in range(6)]
@@ -110,12 +110,12 @@ def test_select(store):
         ("train", ["PLAX"], DataError, "no view PLAX in split 'train'; it holds A2C: 2, A4C: 2"),
     ],
 )
-def test_select_names_what_is_missing(store, split, views, error, message):
+def test_an_empty_selection_is_explained(store, split, views, error, message):
     with pytest.raises(error, match=message):
         store.select(split, views)
 
 
-def test_labelled_frames_by_phase(store):
+def test_labelled_frames_are_selected_by_phase(store):
     table = store.labelled()
     assert table["frame"].tolist() == [0, 4, 5, 8, 10, 16, 17, 19, 20, 25]
     assert table["label"].tolist() == [0, 2, 3, 5, 6, 8, 9, 10, 11, 13]
@@ -129,13 +129,13 @@ def test_labelled_frames_by_phase(store):
         store.labelled(phases=["EDD"])
 
 
-def test_labelled_reports_when_nothing_is_annotated(memory):
+def test_a_selection_without_annotations_is_refused(memory):
     store = memory.store(lengths=(5, 4, 1), splits=["train", "train", "test"])
     with pytest.raises(DataError, match="no annotated frame of phase ED or ES in split 'test'"):
         store.labelled("test")
 
 
-def test_masks_at_both_resolutions(store, samples, memory):
+def test_masks_are_read_at_both_resolutions(store, samples, memory):
     table = store.labelled(phases=None)
     originals = list(memory.archive())
     for name in ("lv", "la"):
@@ -160,7 +160,7 @@ def test_originals_are_kept_only_where_they_differ(memory):
     assert np.array_equal(store.original_mask(1, "lv"), expected)
 
 
-def test_a_store_travels_to_other_processes(store):
+def test_a_store_can_be_pickled(store):
     expected = store.frames([3, 1])
     copy = pickle.loads(pickle.dumps(store))
     assert np.array_equal(copy.frames([3, 1]), expected)
@@ -175,7 +175,7 @@ def test_a_store_travels_to_other_processes(store):
     os.close(writer)
 
 
-def test_what_is_not_a_whole_store_is_refused(store, memory):
+def test_incomplete_and_foreign_files_are_refused(store, memory):
     with pytest.raises(DataError, match="no such frame store"):
         FrameStore(memory.path / "none.h5")
     text = memory.path / "text.h5"
@@ -203,7 +203,7 @@ def test_what_is_not_a_whole_store_is_refused(store, memory):
         FrameStore(store.path)
 
 
-def test_a_damaged_store_is_an_error_of_the_data_or_is_read(store, memory):
+def test_a_damaged_store_is_refused_or_reads_the_same(store, memory):
     whole, rng = store.path.read_bytes(), np.random.default_rng(0)
     damaged, refused = memory.path / "damaged.h5", 0
     for _ in range(150):
@@ -232,7 +232,7 @@ def test_a_damaged_store_is_an_error_of_the_data_or_is_read(store, memory):
         ("frames", np.zeros((25, 16, 16), np.uint8)),
     ],
 )
-def test_tables_that_contradict_the_frames(store, name, value):
+def test_tables_that_contradict_the_frames_are_refused(store, name, value):
     with h5py.File(store.path, "a") as file:
         del file[name]
         file[name] = np.asarray(value)

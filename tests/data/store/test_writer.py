@@ -29,7 +29,7 @@ def run(archive, out, **options):
     return prepare(archive, out, SMALL, progress=False, **{"workers": 0, **options})
 
 
-def test_layout_of_the_file(memory):
+def test_the_file_has_the_documented_layout(memory):
     store = memory.store()
     with h5py.File(store.path) as file:
         assert file.attrs["schema"] == "alan-frames/2"
@@ -44,14 +44,14 @@ def test_layout_of_the_file(memory):
         assert file["sequences/ed"][2] == -1
 
 
-def test_workers_write_the_same_file(memory):
+def test_several_workers_write_the_same_file(memory):
     archive = memory.archive()
     run(archive, memory.path / "none.h5")
     run(archive, memory.path / "two.h5", workers=2)
     assert memory.contents(memory.path / "none.h5") == memory.contents(memory.path / "two.h5")
 
 
-def test_a_finished_store_is_returned_at_once(memory):
+def test_a_finished_store_is_reused(memory):
     archive = memory.archive()
     first = run(archive, memory.path / "a.h5")
     assert archive.decoded() == list(range(6))
@@ -61,7 +61,7 @@ def test_a_finished_store_is_returned_at_once(memory):
 
 
 @pytest.mark.parametrize("change", ["size", "aspect", "frames", "archive"])
-def test_a_store_of_something_else_is_refused(memory, change):
+def test_a_store_of_another_archive_is_refused(memory, change):
     out = memory.path / "a.h5"
     old = run(memory.archive(), out)
     archive = memory.archive(lengths=(5, 4)) if change == "archive" else memory.archive()
@@ -76,7 +76,7 @@ def test_a_store_of_something_else_is_refused(memory, change):
     assert new.preprocessing == preprocessing
 
 
-def test_killed_anywhere_and_run_again(memory):
+def test_a_run_killed_anywhere_resumes(memory):
     expected = memory.contents(run(memory.archive(), memory.path / "whole.h5").path)
     out = memory.path / "a.h5"
     part = memory.path / "a.h5.part"
@@ -95,7 +95,7 @@ def test_killed_anywhere_and_run_again(memory):
     assert not part.exists()
 
 
-def test_a_part_cut_anywhere_is_continued(memory, monkeypatch):
+def test_a_truncated_part_is_continued(memory, monkeypatch):
     archive = memory.archive(lengths=(2, 1, 3), shape=(4, 5))
     small = Preprocessing(4)
     out = memory.path / "a.h5"
@@ -121,7 +121,7 @@ def test_a_part_cut_anywhere_is_continued(memory, monkeypatch):
     assert ends == sorted(ends)
 
 
-def test_a_part_of_something_else_is_refused(memory):
+def test_a_part_of_another_archive_is_refused(memory):
     out = memory.path / "a.h5"
     child = multiprocessing.get_context("fork").Process(target=run, args=(memory.archive(kill_at=1), out))
     child.start()
@@ -158,7 +158,7 @@ def test_undecodable_samples_are_skipped_and_counted(memory, workers):
     assert store.labelled(phases=None)["frame"].tolist()[:3] == [0, 1, 4]
 
 
-def test_what_a_reader_skips_while_decoding_is_counted_once(memory):
+def test_samples_skipped_while_decoding_are_counted_once(memory):
     archive = memory.archive()
     load, listed = archive._load, [Failure(f"{name}.avi", "no such file", "rows without a video") for name in "ab"]
     late = Failure("c.avi", "has 3 frames", "tracings beyond the end")
@@ -177,7 +177,7 @@ def test_what_a_reader_skips_while_decoding_is_counted_once(memory):
         assert archive.failures == [*listed, late]
 
 
-def test_strict_writes_the_store_and_is_an_error(memory):
+def test_strict_writes_the_store_and_fails(memory):
     out = memory.path / "a.h5"
     with (
         pytest.warns(AlanWarning),
@@ -190,7 +190,7 @@ def test_strict_writes_the_store_and_is_an_error(memory):
     assert run(memory.archive(), memory.path / "b.h5", strict=True).skipped == {}
 
 
-def test_a_second_process_is_told_which_one_is_writing(memory):
+def test_a_second_process_is_refused_by_name(memory):
     out = memory.path / "a.h5"
     code = (
         "import sys, pathlib\nfrom alan.locks import lock_file\n"
@@ -217,13 +217,13 @@ def test_a_simulated_archive_makes_a_simulated_store(memory):
         memory.archive()
 
 
-def test_nothing_left_is_an_error(memory):
+def test_an_archive_without_readable_samples_is_refused(memory):
     with pytest.raises(DataError, match="none of 2 samples can be used; the first: s0: broken"):
         run(memory.archive(lengths=(5, 4), broken=(0, 1)), memory.path / "a.h5")
     assert not list(memory.path.glob("a.h5*"))
 
 
-def test_annotated_frames_only(memory):
+def test_annotated_frames_are_stored_on_request(memory):
     with pytest.warns(AlanWarning, match="skipped 1 of 6 files, .* the first: s2: no annotated frame"):
         store = memory.store("few.h5", frames="annotated")
     every = memory.store()
@@ -245,7 +245,7 @@ def test_a_leaking_split_is_refused_unless_it_is_named(memory):
     assert not list(memory.path.glob("a.h5*"))
 
 
-def test_bad_arguments(memory):
+def test_invalid_arguments_are_refused(memory):
     archive = memory.archive()
     with pytest.raises(ParameterError, match="frames is 'al': did you mean 'all'"):
         prepare(archive, memory.path / "a.h5", SMALL, "al")
@@ -260,7 +260,7 @@ def test_bad_arguments(memory):
     assert not list(memory.path.glob("a.h5*"))
 
 
-def test_the_fingerprint_follows_what_is_in_the_store(memory):
+def test_the_fingerprint_depends_on_the_content(memory):
     plain = memory.store("a.h5")
     with pytest.warns(AlanWarning, match="skipped 1"):
         broken = memory.store("b.h5", broken=(5,))
@@ -271,7 +271,7 @@ def test_the_fingerprint_follows_what_is_in_the_store(memory):
         assert plain.fingerprint == fingerprint([file.attrs["source"], rows])
 
 
-def test_no_space_while_decoding(memory, monkeypatch):
+def test_a_full_disk_while_decoding_keeps_finished_parts(memory, monkeypatch):
     out, written = memory.path / "a.h5", []
     pwrite = os.pwrite
 
@@ -296,7 +296,7 @@ def test_no_space_while_decoding(memory, monkeypatch):
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_no_space_for_the_store(memory, monkeypatch, late):
+def test_a_full_disk_for_the_store_is_reported(memory, monkeypatch, late):
     usage = namedtuple("usage", "free")
     free = [10**9] if late else []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(free.pop() if free else 0))
@@ -315,7 +315,7 @@ def _no_space(*_):
     raise RuntimeError("Unable to flush file's cached information")
 
 
-def test_a_full_disk(memory):
+def test_a_full_disk_is_reported(memory):
     disk = memory.path / "disk"
     disk.mkdir()
     mounted = subprocess.run(

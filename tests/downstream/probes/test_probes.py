@@ -78,7 +78,7 @@ def test_soft_targets_are_weighted_samples(data):
     np.testing.assert_allclose(mine.coef_, weighted.coef_, atol=2e-3)
 
 
-def test_linear_predictions_are_the_argmax_of_upsampled_logits(data):
+def test_linear_predictions_equal_the_argmax_of_upsampled_logits(data):
     import torch
     import torch.nn.functional as F
 
@@ -112,7 +112,7 @@ def test_each_linear_setting_matters(data, change):
     assert np.array_equal(clone(usual).fit(*data).coef_, usual.coef_)
 
 
-def test_the_seed_draws_the_tokens(data):
+def test_the_drawn_tokens_depend_on_the_seed(data):
     some = [LinearProbe(max_tokens=60, seed=seed).fit(*data).coef_ for seed in (0, 0, 1)]
     assert np.array_equal(some[0], some[1])
     assert not np.array_equal(some[0], some[2])
@@ -147,7 +147,7 @@ def test_each_setting_of_the_decoder_matters(data, change):
     assert not np.array_equal(other.decision_function(data[0]), usual.decision_function(data[0]))
 
 
-def test_the_decoder_leaves_the_global_generator_alone(data):
+def test_the_decoder_does_not_touch_the_global_generator(data):
     import torch
 
     torch.manual_seed(5)
@@ -248,7 +248,7 @@ def test_tokens_that_are_not_finite_are_refused(data, kind, value):
 
 @pytest.mark.parametrize("kind", [LinearProbe, DecoderProbe])
 @pytest.mark.parametrize("name", ["n_classes", "dim"])
-def test_a_header_that_claims_much_is_refused_before_anything_is_allocated(data, tmp_path, kind, name):
+def test_a_header_of_huge_size_is_refused_before_anything_is_allocated(data, tmp_path, kind, name):
     path = tmp_path / "probe.safetensors"
     kind(**(FAST if kind is DecoderProbe else {})).fit(*data).save(path)
     with safe_open(path, "np") as file:

@@ -63,7 +63,7 @@ def test_edge_strength_equals_skimage():
     np.testing.assert_allclose(edge_strength(image), filters.sobel(image), atol=1e-12)
 
 
-def test_outline_of_hand_placed_masks():
+def test_outlines_of_hand_placed_masks_are_exact():
     mask = np.zeros((4, 5), bool)
     mask[1:3, 1:4] = True
     (path,) = outlines(mask)
@@ -90,7 +90,7 @@ def test_outlines_equal_a_plain_walk(slow, mask):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(3, 30))
-def test_polygons_equal_skimage_beyond_the_image_too(seed, count):
+def test_polygons_equal_skimage(seed, count):
     polygon = np.random.default_rng(seed).uniform(-10, 50, (count, 2))  # crosses itself: even-odd
     np.testing.assert_array_equal(fill_polygon((40, 30), polygon), draw.polygon2mask((40, 30), polygon))
 
@@ -116,7 +116,7 @@ def test_each_parameter_changes_the_outline(change):
 
 @settings(max_examples=40, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_any_mask_has_an_outline(mask):
+def test_every_mask_has_an_outline(mask):
     out = smooth_outline(mask, **SMOOTH)
     assert out.shape == mask.shape
     assert out.any() == mask.any()

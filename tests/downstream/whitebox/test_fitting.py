@@ -53,7 +53,7 @@ def test_each_phase_gets_a_list_of_its_own(labels):
         fit(labels._replace(phases=None), phases=("ED",))
 
 
-def test_the_reason_of_one_phase_does_not_overwrite_that_of_the_other(labels):
+def test_each_phase_keeps_its_own_reason(labels):
     nothing = labels._replace(masks=np.zeros_like(labels.masks))
     half = nothing._replace(maps=np.where((labels.phases == "ES")[:, None, None], 0, labels.maps))
     box = fit(half, "paper", phases=("ED", "ES", "MID"))
@@ -72,7 +72,7 @@ def test_frames_of_a_phase_without_a_list_are_empty(labels):
     np.testing.assert_array_equal(box.predict(labels.maps, labels.phases), masks)
 
 
-def test_priors_choose_without_labels_and_support_the_choice_with_them(labels):
+def test_priors_choose_parcels_with_and_without_labels(labels):
     phases = ("ED", "ES")
     priors = {phase: count_prior(PARCELS, "lv", labels.of_phase(phase)) for phase in phases}
     assert (priors["ED"].structure, priors["ED"].provenance) == ("lv", "f" * 64)

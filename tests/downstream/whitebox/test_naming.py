@@ -20,7 +20,7 @@ MAPS = np.repeat(np.arange(4), 10).reshape(1, 4, 10)
         ((2, 0, 0, 0), 0.1),  # at least one parcel
     ],
 )
-def test_parcels_are_taken_until_they_have_the_area(inside, expected):
+def test_parcels_are_added_until_they_have_the_given_area(inside, expected):
     masks = np.zeros(MAPS.shape, bool)
     for parcel, count in enumerate(inside):
         masks[0, parcel, :count] = True

@@ -50,13 +50,13 @@ def one_patient():
     return maps, masks
 
 
-def test_words_and_shares_in_effective_pixels():
+def test_words_and_shares_become_effective_pixels():
     found = opinion(*WORDS).pixels(6)
     np.testing.assert_allclose(found.inside, [100, 0, 0, 6, 0.5, 0])
     np.testing.assert_allclose(found.outside, [0, 100, 0, 2, 1.5, 0])
 
 
-def test_the_posterior_is_the_beta_distribution_computed_by_hand(selector):
+def test_the_posterior_matches_hand_computed_values(selector):
     # Jeffreys 1/2, prior 8 x share, opinion, and one patient of one effective pixel
     fitted = selector.set_params(opinion=opinion(*WORDS)).fit(*one_patient())
     alpha = [0.5 + 0.8 + 100 + 0.25, 0.5 + 7.2, 0.5 + 7.2, 0.5 + 0 + 6 + 1, 0.5 + 4 + 0.5, 0.5 + 8]
@@ -77,7 +77,7 @@ def test_the_table_shows_prior_opinion_and_counts(selector):
     assert "expert" not in table.loc[2, "why"]
 
 
-def test_an_expert_takes_parcels_in_and_out_without_labels(selector):
+def test_an_expert_adds_and_removes_parcels_without_labels(selector):
     before = clone(selector).fit_prior()
     assert before.interior_.tolist() == [1, 2, 4, 5]
     after = before.revise(opinion({"id": 0, "opinion": "inside"}, {"id": 1, "opinion": "never"}))
@@ -95,12 +95,12 @@ def test_revision_equals_a_fit_with_the_opinion(selector):
     assert revised.interior_.tolist() == fitted.interior_.tolist()
 
 
-def test_an_opinion_alone_chooses():
+def test_an_opinion_alone_chooses_parcels():
     found = ParcelSelector("beta", opinion=opinion(*WORDS), n_parcels=6).fit_prior()
     assert found.interior_.tolist() == [0, 3]
 
 
-def test_opinions_survive_json(selector, tmp_path):
+def test_opinions_survive_a_json_round_trip(selector, tmp_path):
     given = opinion(*WORDS)
     again = ExpertOpinion.from_json(given.to_json())
     assert again.parcels == given.parcels
@@ -158,7 +158,7 @@ def test_only_the_rule_beta_can_be_revised():
         ParcelSelector().fit(maps, masks).revise(None)
 
 
-def test_an_opinion_can_leave_nothing(selector):
+def test_an_opinion_can_remove_every_parcel(selector):
     fitted = selector.fit_prior()
     with pytest.raises(SelectionError, match="chose no parcel"):
         fitted.revise(opinion(*({"id": k, "opinion": "never"} for k in range(6))))
@@ -197,7 +197,7 @@ def test_opinions_are_read_by_structure_and_phase(tmp_path):
         opinion(*WORDS, phase="MD")
 
 
-def test_steps_of_an_opinion(selector, tmp_path):
+def test_an_opinion_sets_post_processing_steps(selector, tmp_path):
     steps = {"median_radius": 2, "fill": False}
     given = opinion(*WORDS, steps=steps, phase="ES")
     assert ExpertOpinion.from_json(given.to_json()).steps == steps
@@ -225,12 +225,12 @@ def test_steps_of_an_opinion(selector, tmp_path):
         (["fill"], "incomplete or malformed"),
     ],
 )
-def test_steps_that_cannot_be_are_refused(steps, message):
+def test_invalid_steps_are_refused(steps, message):
     with pytest.raises(ParameterError, match=message):
         opinion(*WORDS, steps=steps)
 
 
-def test_the_usual_strengths():
+def test_named_strengths_have_their_documented_values():
     assert Opinion.of("inside") == (1.0, 100.0, "inside")
     assert Opinion.of(0.3) == (0.3, 8.0, "")
     assert Opinion.of("never", 4).strength == 4

@@ -47,7 +47,7 @@ def effective_slowly(maps, masks, groups, k, rho):
 
 
 @pytest.mark.parametrize("rho", [0, 0.1, 1])
-def test_effective_pixels_equal_the_slow_loop(data, rho):
+def test_effective_pixels_equal_a_plain_loop(data, rho):
     maps, masks = data[0][:6], data[1][:6]
     groups = ["b", "a", "a", "c", "c", "c"]
     counted = ParcelPrior.count(maps, masks, groups=groups, n_parcels=64, correlation=rho)
@@ -56,7 +56,7 @@ def test_effective_pixels_equal_the_slow_loop(data, rho):
     np.testing.assert_allclose(counted.outside, outside)
 
 
-def test_effective_pixels_by_hand():
+def test_effective_pixels_match_hand_computed_values():
     area, overlap = np.array([[4, 1], [6, 0]]), np.array([[4, 1], [1, 0]])
     found = effective_pixels(area, overlap, np.array([7, 7]), 1.0)
     np.testing.assert_allclose(found.inside, [0.5, 1])  # one patient is one observation: 5 of 10 pixels, 1 of 1
@@ -65,7 +65,7 @@ def test_effective_pixels_by_hand():
     np.testing.assert_allclose(found.inside, [5, 1])
 
 
-def test_posterior_is_the_beta_distribution(data, prior):
+def test_the_posterior_is_a_beta_distribution(data, prior):
     counts = count(*data, n_parcels=64, **PUBLISHED)
     groups = np.arange(24) // 2
     known = posterior(counts, groups, prior, correlation=0.1, prior_strength=4.0)
@@ -78,7 +78,7 @@ def test_posterior_is_the_beta_distribution(data, prior):
         assert known.exceeds(0.4)[k] == pytest.approx(stats.beta.sf(0.4, a, b))
 
 
-def test_beta_rule_by_hand():
+def test_the_beta_rule_matches_hand_computed_values():
     """Parcel 1 lies wholly inside, 2 by half, 3 was never seen; parcel 0 is the rest."""
     maps, masks = np.zeros((1, 10, 10), int), np.zeros((1, 10, 10), bool)
     maps[0, :4, :5], maps[0, 4:8, :5] = 1, 2
@@ -110,14 +110,14 @@ def test_every_parameter_of_the_beta_rule_changes_the_choice(slow, data, change)
         assert changed.interior_.tolist() != base.interior_.tolist()
 
 
-def test_labels_outweigh_the_prior_in_the_end(slow, data):
+def test_many_labels_outweigh_the_prior(slow, data):
     wrong = ParcelPrior.count(data[0], ~data[1], n_parcels=64)
     free = ParcelSelector("beta", n_parcels=64).fit(*data).interior_.tolist()
     told = ParcelSelector("beta", n_parcels=64, prior=wrong, prior_strength=1.0).fit(*data).interior_.tolist()
     assert len(set(free) ^ set(told)) <= 1
 
 
-def test_no_label_at_all(slow, data, prior):
+def test_a_prior_alone_chooses_parcels(slow, data, prior):
     maps, masks = data
     model = ParcelSegmenter(ParcelSelector("beta", prior=prior, n_parcels=64)).fit_prior()
     selector = model.selector_
@@ -134,7 +134,7 @@ def test_no_label_at_all(slow, data, prior):
     assert again.selector_.fit_prior().interior_.tolist() == selector.interior_.tolist()
 
 
-def test_prior_as_a_file(tmp_path, data, prior):
+def test_a_prior_survives_its_file(tmp_path, data, prior):
     path = tmp_path / "prior.json"
     prior.to_json(path)
     again = ParcelPrior.from_json(path)
@@ -242,7 +242,7 @@ def test_a_stricter_guard_takes_no_more_parcels(data):
     assert sizes[0] > sizes[2]
 
 
-def test_a_single_patient_takes_parcels_that_lie_mostly_inside():
+def test_a_single_patient_selects_parcels_mostly_inside():
     area, overlap, target = np.array([[50, 100, 30]]), np.array([[40, 45, 2]]), np.array([90])
     union = greedy_union(area, overlap, target, np.zeros(1), guard="patients")
     assert union.order == [0]  # parcel 1 would raise the Dice, but lies outside by more than half
@@ -250,7 +250,7 @@ def test_a_single_patient_takes_parcels_that_lie_mostly_inside():
     assert greedy_union(area, overlap, np.array([0]), np.zeros(1), guard="patients").order == []
 
 
-def test_counts_without_images():
+def test_counts_without_images_are_empty():
     counts = Counts.none(3)
     assert counts.present.shape == (0, 3)
     assert np.isnan(counts.mean_overlap).all()

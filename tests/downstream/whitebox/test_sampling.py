@@ -30,7 +30,7 @@ def test_shares_follow_the_beta_distributions(segmenter):
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.4, 1.0])
-def test_correlation_is_that_of_the_normal_scores(segmenter, correlation):
+def test_draws_have_the_given_correlation(segmenter, correlation):
     drawn = sample_shares(
         segmenter.selector_, 4000, np.random.default_rng(1), correlation=correlation, evidence_weight=1
     )
@@ -61,7 +61,7 @@ def test_the_background_is_never_drawn():
     assert (drawn[:, [0, 2]] > 0).any(0).all()
 
 
-def test_masks_are_the_unions_of_the_drawn_parcels(segmenter):
+def test_masks_are_unions_of_the_drawn_parcels(segmenter):
     maps = np.random.default_rng(4).integers(0, 5, (2, 16, 16))
     shares = np.array([[0.9, 0, 0, 0, 0], [0, 0.41, 0.4, 0, 0.5], [0, 0, 0, 0, 0], [0.6, 0, 0, 0, 0]])
     found = list(sample_masks(segmenter, maps, shares))
@@ -69,7 +69,7 @@ def test_masks_are_the_unions_of_the_drawn_parcels(segmenter):
     assert segmenter.selector_.interior_.tolist() == [0, 2]  # unchanged
 
 
-def test_areas_of_a_patient_cover_a_sum_by_hand(segmenter):
+def test_areas_match_hand_computed_sums(segmenter):
     # parcel 2 is certain (10 pixels); parcel 0 (6 pixels) exceeds 0.4 with P(Beta(0.8, 0.8) > 0.4)
     maps = np.full((1, 4, 4), 2)
     maps[0, :2, :3] = 0
@@ -78,7 +78,7 @@ def test_areas_of_a_patient_cover_a_sum_by_hand(segmenter):
     assert (areas == 16).mean() == pytest.approx(stats.beta(0.8, 0.8).sf(0.4), abs=0.03)
 
 
-def test_interval_by_hand():
+def test_intervals_match_hand_computed_values():
     low, high = credible_interval(np.arange(101.0), 0.9)
     assert (low, high) == pytest.approx((5, 95))
     assert np.isnan(credible_interval(np.full((4, 2), np.nan))).all()

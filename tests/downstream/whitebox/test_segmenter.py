@@ -41,7 +41,7 @@ def compare(slow, n, seed):
     return np.array(scores)
 
 
-def test_masks_equal_a_slow_reference(slow):
+def test_masks_equal_a_plain_reference(slow):
     scores = compare(slow, 20, seed=10)
     assert len(scores) == 60
     assert scores.min() >= 0.98
@@ -104,7 +104,7 @@ def test_another_rule_changes_the_segments(data):
     assert (segments[0] != segments[1]).any()
 
 
-def test_size(data, fitted):
+def test_segments_have_the_given_size(data, fitted):
     own = fitted.predict(data[0][:3])
     model = clone(fitted).set_params(size=(200, 150)).fit(*data)
     out = model.predict(data[0][:3])
@@ -112,7 +112,7 @@ def test_size(data, fitted):
     assert out.mean((1, 2)) == pytest.approx(own.mean((1, 2)), rel=0.02)
 
 
-def test_resize_by_hand():
+def test_resizing_matches_hand_computed_values():
     mask = np.array([[True, False], [False, False]])
     assert resize(mask, (2, 2)) is mask
     expected = [[True, True, False, False], [True, True, False, False], [False] * 4, [False] * 4]
@@ -129,7 +129,7 @@ def test_empty_masks_are_counted_and_warned_of(data, fitted):
     assert fitted.empty_.tolist() == [1, 3]
 
 
-def test_json_round_trip_and_edit(data, fitted, tmp_path):
+def test_a_segmenter_survives_json_and_can_be_edited(data, fitted, tmp_path):
     path = tmp_path / "lv.json"
     fitted.to_json(path)
     again = ParcelSegmenter.from_json(path)
@@ -162,7 +162,7 @@ def test_malformed_json_is_refused(fitted, tmp_path):
         ParcelSegmenter.from_json(tmp_path / "none.json")
 
 
-def test_parameters_are_nested_as_scikit_learn_nests_them(data):
+def test_parameters_are_nested_as_in_scikit_learn(data):
     model = ParcelSegmenter(ParcelSelector("relaxed"), PostProcessing(median_radius=3))
     params = clone(model).get_params()
     assert params["selector__rule"] == "relaxed"
@@ -228,7 +228,7 @@ def test_invalid_parameters_are_refused(data, params, message):
     ),
     st.booleans(),
 )
-def test_any_maps_and_masks(maps, as_background):
+def test_every_map_and_mask_is_accepted(maps, as_background):
     masks = maps == 1
     model = ParcelSegmenter(ParcelSelector("greedy", n_parcels=5, background_id=4 if as_background else None))
     if not masks.any():

@@ -59,7 +59,7 @@ def by_hand():
     return maps, masks
 
 
-def test_hand_computed_case():
+def test_selection_matches_hand_computed_values():
     selector = ParcelSelector(n_parcels=6, presence_of="present").fit(*by_hand())
     table = selector.table_
     assert table["present"].tolist() == [5, 5, 5, 2, 1, 0]
@@ -77,7 +77,7 @@ def test_hand_computed_case():
     assert np.isnan(table.consistency[5])
 
 
-def test_both_readings_of_presence():
+def test_presence_has_two_definitions():
     maps, masks = by_hand()
     maps[2, 0:4, 0:18] = 3  # present in three images of five, inside in two
     chosen = [
@@ -87,7 +87,7 @@ def test_both_readings_of_presence():
     assert chosen == [[1, 3], [1]]
 
 
-def test_valves_use_the_share_and_never_join_the_interior():
+def test_valves_are_selected_by_share():
     # The published code lets a parcel that is 10% inside pass the 75% test, and appends ED valves to the interior.
     maps, masks = by_hand()
     selector = ParcelSelector().fit(maps, masks)
@@ -157,7 +157,7 @@ def table_of_counts(seed, n=12, k=10):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_greedy_equals_a_plain_loop(seed):
+def test_greedy_selection_equals_a_plain_loop(seed):
     area, overlap, target = table_of_counts(seed)
     one_group = greedy_union(area, overlap, target, np.zeros(12), min_gain=0)
     chosen, path = slow_greedy(area, overlap, target)
@@ -167,7 +167,7 @@ def test_greedy_equals_a_plain_loop(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_greedy_stops_where_held_out_dice_does(seed):
+def test_greedy_selection_stops_when_held_out_dice_falls(seed):
     area, overlap, target = table_of_counts(seed)
     groups = np.repeat(["a", "b", "c", "d"], 3)
     found = greedy_union(area, overlap, target, groups, min_gain=0)
@@ -187,7 +187,7 @@ def test_greedy_stops_where_held_out_dice_does(seed):
     assert found.cv_dice == pytest.approx(held_out[size - 1])
 
 
-def test_groups_guard_against_overfitting_to_one_patient():
+def test_groups_prevent_overfitting_to_one_patient():
     # Parcels 1 to 4 each lie in the target of a single patient and outside of it in all others.
     maps = np.zeros((8, 20, 20), np.uint8)
     masks = np.zeros((8, 20, 20), bool)
@@ -204,7 +204,7 @@ def test_groups_guard_against_overfitting_to_one_patient():
     assert "added in step 1: raises the mean Dice from 0.000 to 0.889" in selector.table_.why[5]
 
 
-def test_an_empty_choice_names_the_threshold_and_the_distance():
+def test_an_empty_choice_is_explained_by_its_threshold():
     maps, masks = by_hand()
     maps[:2][maps[:2] == 1] = 0
     maps[:, 5:8][maps[:, 5:8] == 1] = 0
@@ -220,14 +220,14 @@ def test_an_empty_choice_names_the_threshold_and_the_distance():
     assert "chosen because min_parcels is 1" in taken.table_.why[1]
 
 
-def test_overlap_as_the_reason():
+def test_an_empty_choice_is_explained_by_overlap():
     maps, masks = by_hand()
     with pytest.raises(SelectionError, match=r"mean overlap with the target 40% \(75% required of a region\)"):
         ParcelSelector().fit(np.where(maps == 2, 2, 0), masks)
 
 
 @pytest.mark.parametrize("rule", ["paper", "relaxed", "greedy"])
-def test_empty_masks_never_crash(rule):
+def test_empty_masks_are_accepted(rule):
     maps, masks = by_hand()
     masks[3:] = False
     selector = ParcelSelector(rule).fit(maps, masks)
@@ -236,7 +236,7 @@ def test_empty_masks_never_crash(rule):
         ParcelSelector(rule, min_parcels=1).fit(maps, np.zeros_like(masks))
 
 
-def test_background_has_no_role():
+def test_the_background_is_never_selected():
     maps, masks = by_hand()
     maps[maps == 0] = 9
     selector = ParcelSelector(n_parcels=6, background_id=9).fit(maps, masks)
@@ -246,7 +246,7 @@ def test_background_has_no_role():
     assert inner.table_.loc[1, ["role", "why"]].tolist() == ["", "background, not a parcel"]
 
 
-def test_json_round_trip(fitted, data, tmp_path):
+def test_a_selection_survives_a_json_round_trip(fitted, data, tmp_path):
     path = tmp_path / "lv.json"
     text = fitted.to_json(path)
     again = ParcelSelector.from_json(path)
@@ -303,7 +303,7 @@ def test_every_rule_has_a_name_for_the_command_line():
     assert set(get_args(RuleName)) == set(RULES)
 
 
-def test_the_selector_follows_scikit_learn(data):
+def test_scikit_learn_estimator_checks_pass(data):
     selector = ParcelSelector("relaxed", overlap=0.6)
     assert clone(selector).get_params() == selector.get_params()
     with pytest.raises(NotFittedError):
@@ -362,7 +362,7 @@ def test_groups_of_another_length_are_refused(data):
         ParcelSelector().fit(*data, groups=[1, 2, 3])
 
 
-def test_unseen_ids(data):
+def test_unseen_parcels_are_never_selected(data):
     maps = np.full((1, 3, 3), 200)
     assert not ParcelSelector().fit(*data).predict(maps).any()
     with pytest.raises(ParameterError, match="contain the id 200, n_parcels is 64"):
@@ -375,7 +375,7 @@ def test_unseen_ids(data):
     arrays(bool, (3, 7, 9)),
     st.sampled_from(["paper", "relaxed", "greedy"]),
 )
-def test_any_maps_give_disjoint_sorted_roles(maps, masks, rule):
+def test_roles_are_disjoint_and_sorted(maps, masks, rule):
     try:
         selector = ParcelSelector(rule, min_pixels=1, n_parcels=6).fit(maps, masks)
     except SelectionError:

@@ -37,7 +37,7 @@ def frames():
     return np.kron(coarse, np.ones((1, 8, 8), np.uint8))
 
 
-def test_opinions_choose_the_parcels_again(tmp_path):
+def test_opinions_change_the_parcels(tmp_path):
     """The shipped white boxes, without a frame: a parcel of the list is taken out, another one in."""
     before = load_white_boxes(PARCELS, WHITE_BOXES)
     chosen = before.boxes["la"].selector_.interior_.tolist()
@@ -52,7 +52,7 @@ def test_opinions_choose_the_parcels_again(tmp_path):
     assert after.fingerprint != before.fingerprint
 
 
-def test_given_boxes_are_left_unchanged(model, frames):
+def test_given_white_boxes_are_left_unchanged(model, frames):
     given = box(model, [0], size=(9, 9))
     assert WhiteBoxes(model, {"lv": given}).label(frames).labels.shape == frames.shape
     assert given.size == (9, 9)
@@ -95,7 +95,7 @@ def test_white_boxes_of_another_model_are_refused(model, frames):
         WhiteBoxes(k_means, {"lv": box(k_means, [1], soft="union")})
 
 
-def test_the_temperature_decides_soft_segments(model, frames):
+def test_soft_segments_depend_on_the_temperature(model, frames):
     ids = [int(k) for k in np.unique(model.maps(frames[:1]))][:3]
     found = {t: WhiteBoxes(model, {"lv": box(model, ids, soft="share")}, t) for t in (0.01, 100.0)}
     assert len({one.fingerprint for one in found.values()}) == 2

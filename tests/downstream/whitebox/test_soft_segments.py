@@ -44,7 +44,7 @@ def test_sums_of_scores_equal_torch(data):
     assert not soft_union(scores, np.zeros(3), 0.0, (56, 56)).any()  # missing weights are 0, and 0 is nowhere
 
 
-def test_shares_beat_the_hard_union_on_borders_between_tokens(slow, data):
+def test_shares_are_more_accurate_than_the_hard_union(slow, data):
     maps, masks, scores = data
     results = {}
     for soft in (None, "union", "share"):
@@ -55,7 +55,7 @@ def test_shares_beat_the_hard_union_on_borders_between_tokens(slow, data):
     assert len(set(results.values())) == 3
 
 
-def test_the_level_changes_the_size(data):
+def test_the_level_changes_the_area(data):
     maps, masks, scores = data
     sizes = [
         ParcelSegmenter(ParcelSelector("beta"), OFF, soft="share", soft_above=level)
@@ -67,7 +67,7 @@ def test_the_level_changes_the_size(data):
     assert sizes[0] > sizes[1] > sizes[2]
 
 
-def test_soft_settings_and_shares_survive_json(data):
+def test_soft_settings_survive_a_json_round_trip(data):
     maps, masks, scores = data
     model = ParcelSegmenter(ParcelSelector("beta"), OFF, soft="share", soft_above=0.35).fit(maps, masks)
     again = ParcelSegmenter.from_json(model.to_json())
@@ -75,7 +75,7 @@ def test_soft_settings_and_shares_survive_json(data):
     np.testing.assert_array_equal(again.predict(maps, scores=scores), model.predict(maps, scores=scores))
 
 
-def test_nothing_outside_the_sector(data):
+def test_segments_stay_inside_the_sector(data):
     maps, masks, scores = data
     cut = maps.copy()
     cut[:, :, 28:] = 20
@@ -103,7 +103,7 @@ def test_invalid_input_is_refused(data, params, given, message):
         ParcelSegmenter(ParcelSelector("beta", n_parcels=20), **params).fit(maps, masks).predict(maps, **given)
 
 
-def test_ablation_measures_each_step(slow, data):
+def test_an_ablation_measures_each_step(slow, data):
     maps, masks, scores = data
     model = ParcelSegmenter(ParcelSelector("beta", n_parcels=20)).fit(maps[:6], masks[:6])
     table = ablate_steps(model, maps[6:], masks[6:], scores=scores[6:])

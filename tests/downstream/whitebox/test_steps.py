@@ -62,7 +62,7 @@ def ring(regions_inside):
 
 
 @pytest.mark.parametrize(("inside", "added"), [(1, True), (8, True), (9, False)])
-def test_enclaves_of_at_most_eight_regions(inside, added):
+def test_enclaves_of_at_most_eight_regions_are_filled(inside, added):
     parcel_map = ring(inside)
     segment = parcel_map == 1
     out = add_enclaves(segment, parcel_map, 8)
@@ -103,7 +103,7 @@ def test_lengths_scale_with_the_image():
     arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 3)),
     st.sampled_from([0, 3]),
 )
-def test_every_map_can_be_processed(parcel_map, median_radius):
+def test_every_map_is_processed(parcel_map, median_radius):
     union = parcel_map == 1
     before = union.copy()
     out = PostProcessing(median_radius=median_radius)(union, parcel_map)
@@ -113,7 +113,7 @@ def test_every_map_can_be_processed(parcel_map, median_radius):
     np.testing.assert_array_equal(union, before)
 
 
-def test_steps_by_structure():
+def test_steps_can_differ_by_structure():
     assert PostProcessing.for_structure("lv") == PostProcessing()
     assert not PostProcessing.for_structure("myo").closing_radius
     assert PostProcessing.for_structure("la").median_radius == 3

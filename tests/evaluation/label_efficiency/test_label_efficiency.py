@@ -94,14 +94,14 @@ def only(protocol, *names, **change):
 
 
 @pytest.mark.parametrize("n", [1, 4])
-def test_the_draw_is_that_of_the_networks_loader(lab, n):
+def test_patients_are_drawn_as_in_network_training(lab, n):
     store = FrameStore(lab / "store.h5")
     data = LabelledFrameDataModule([store.path], ["lv"], val_split="test", label_patients=n, seed=7)
     mine = draw_patients(store.labelled(split="train")["patient"], n, 7)
     assert set(data.train_frames.table["patient"]) == set(mine)
 
 
-def test_every_kind_has_its_cells(protocol, measured):
+def test_every_kind_of_method_has_its_cells(protocol, measured):
     folder, result = measured
     cells = list_cells(protocol)
     # 1 fixed; two numbers x two seeds for eight methods; all patients: five deterministic once, three twice
@@ -138,7 +138,7 @@ def frames_of(lab, n, seed):
     return store, label[label["patient"].isin(draw_patients(label["patient"], n, seed))], test
 
 
-def test_a_rule_by_hand(lab, measured):
+def test_a_rule_matches_a_fit_by_hand(lab, measured):
     store, label, test = frames_of(lab, 3, 1)
     model = load_parcels(lab / "parcels.safetensors")
     selector = ParcelSelector(rule="greedy", n_parcels=12)
@@ -152,7 +152,7 @@ def test_a_rule_by_hand(lab, measured):
     assert case(measured[1], "greedy", 3, 1, "lv", "ES") == pytest.approx(scores[at_es].mean())
 
 
-def test_a_list_for_each_phase_by_hand(lab, protocol, tmp_path):
+def test_a_list_for_each_phase_matches_a_fit_by_hand(lab, protocol, tmp_path):
     """Learnt from and used on frames of one phase; the prior, too, is counted on that phase."""
     parcels, simulated = str(lab / "parcels.safetensors"), str(lab / "leaking.h5")
     methods = [
@@ -180,7 +180,7 @@ def test_a_list_for_each_phase_by_hand(lab, protocol, tmp_path):
         assert case(result, "beta", 0, 1, "lv", phase) == pytest.approx(scores.mean())
 
 
-def test_a_linear_readout_by_hand(lab, measured):
+def test_a_linear_probe_matches_a_fit_by_hand(lab, measured):
     store, label, test = frames_of(lab, 3, 0)
     backbone = load_backbone(lab / "backbone.safetensors")
     maps = np.zeros((len(label), 32, 32), int)
@@ -195,7 +195,7 @@ def test_a_linear_readout_by_hand(lab, measured):
     assert case(measured[1], "linear", 3, 0, "la") == pytest.approx(expected)
 
 
-def test_the_table_is_the_mean_over_seeds_of_the_cells(measured):
+def test_the_table_averages_cells_over_seeds(measured):
     cases = measured[1].cases
     for row in measured[1].summary["rows"]:
         mine = cases
@@ -252,7 +252,7 @@ def same_as(result, whole):
 
 
 @pytest.mark.slow
-def test_several_processes_give_the_same(protocol, measured, tmp_path):
+def test_several_processes_give_the_same_results(protocol, measured, tmp_path):
     short = only(protocol, "linear", "decoder", "U-Net", label_patients=(3,), workers=2)
     torch.set_num_threads(2)
     try:
@@ -262,7 +262,7 @@ def test_several_processes_give_the_same(protocol, measured, tmp_path):
         torch.set_num_threads(1)
 
 
-def test_runs_may_share_their_cells(protocol, tmp_path, monkeypatch):
+def test_runs_can_share_cells(protocol, tmp_path, monkeypatch):
     """One more method, another name, another place of the models: only the new cells are computed."""
     work = str(tmp_path / "work")
     short = only(protocol, "linear", label_patients=(1,), seeds=(0,), work=work)
@@ -322,7 +322,7 @@ def test_the_phases_of_a_rule_make_another_cell_and_leave_the_others(protocol, t
         assert len(cells()) == 1 + more
 
 
-def test_a_rule_that_chooses_nothing_counts_as_nothing_outlined(protocol, tmp_path, monkeypatch):
+def test_a_rule_without_parcels_counts_as_empty_masks(protocol, tmp_path, monkeypatch):
     fit = ParcelSelector.fit
 
     def strict(self, maps, masks, groups=None):
@@ -412,7 +412,7 @@ def with_method(protocol, kind, **settings):
         ),
     ],
 )
-def test_bad_input_leaves_nothing(protocol, tmp_path, change, error, message):
+def test_invalid_input_is_refused_and_leaves_no_files(protocol, tmp_path, change, error, message):
     out = tmp_path / "run"
     with pytest.raises(error, match=message):  # noqa: PT012 (some errors are raised when the protocol is made)
         if settings := dict(change.get("method", {})):
@@ -443,7 +443,7 @@ def test_a_segmenter_trained_on_the_test_split_is_refused(lab, protocol, tmp_pat
         measure_efficiency(with_method(protocol, kind="segmenter", segmenter=other), tmp_path / "run")
 
 
-def test_a_killed_worker_is_one_line(protocol, tmp_path, monkeypatch):
+def test_a_killed_worker_is_reported_in_one_line(protocol, tmp_path, monkeypatch):
     from concurrent.futures.process import BrokenProcessPool
 
     class Broken:
@@ -461,7 +461,7 @@ def test_a_killed_worker_is_one_line(protocol, tmp_path, monkeypatch):
         measure_efficiency(only(protocol, "linear", workers=2), tmp_path)
 
 
-def test_finished_cells_outlive_an_error(protocol, tmp_path, monkeypatch):
+def test_finished_cells_survive_an_error(protocol, tmp_path, monkeypatch):
     short, compute = only(protocol, "linear", "atlas", label_patients=(1,), seeds=(0,)), efficiency.compute_cell
 
     def failing(work, cell):
@@ -477,7 +477,7 @@ def test_finished_cells_outlive_an_error(protocol, tmp_path, monkeypatch):
     assert (run_evaluation(tmp_path / "run", label_efficiency=short) / "results.json").exists()
 
 
-def test_the_run_folder(protocol, tmp_path, monkeypatch):
+def test_the_run_folder_has_the_documented_files(protocol, tmp_path, monkeypatch):
     short = only(protocol, "greedy", "atlas", label_patients=(1, 3))
     out = tmp_path / "run"
     folder = run_evaluation(out, label_efficiency=short)
@@ -527,7 +527,7 @@ def test_a_prior_of_the_measured_store_is_refused(lab, protocol, tmp_path):
         measure_efficiency(replace(protocol, methods=[method]), tmp_path / "run")
 
 
-def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypatch):
+def test_a_changed_prior_is_computed_again(lab, protocol, tmp_path, monkeypatch):
     prior, measured = tmp_path / "prior.h5", []
     shutil.copy(lab / "leaking.h5", prior)
     told = RuleMethod("b", parcels=str(lab / "parcels.safetensors"), rule="beta", prior=str(prior))
@@ -541,7 +541,7 @@ def test_a_prior_that_changed_is_counted_again(lab, protocol, tmp_path, monkeypa
     assert len(measured) == 2
 
 
-def test_only_the_beta_rule_has_a_prior(lab, protocol, tmp_path):
+def test_a_prior_is_accepted_by_the_beta_rule_only(lab, protocol, tmp_path):
     method = RuleMethod("g", parcels=str(lab / "parcels.safetensors"), rule="greedy", prior=protocol.store)
     with pytest.raises(ParameterError, match="rule 'greedy' has no prior"):
         measure_efficiency(replace(protocol, methods=[method]), tmp_path)
