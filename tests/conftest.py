@@ -1,4 +1,4 @@
-"""Tiny archives, stores and models, made once a session, and the command line as a test sees it."""
+"""Tiny archives, stores and models, created once per session, and the command line for tests."""
 
 import itertools
 import os
@@ -111,7 +111,7 @@ class Tiny:
         return str(path)
 
     def _white_box(self, structure: str) -> str:
-        """Of the tiny parcels, all of them."""
+        """A white box that contains all tiny parcels."""
         path, model = self.folder / f"{structure}.json", load_parcels(self.parcels())
         frames = FrameStore(self.store("camus")).frames(range(2))
         maps = model.maps(frames)

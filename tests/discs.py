@@ -1,4 +1,4 @@
-"""A small archive in memory: a bright disc (lv) in a ring (myo) with a square (la) below, two frames a patient."""
+"""A small archive in memory: a bright disc (lv) in a ring (myo) above a square (la), two frames per patient."""
 
 from types import SimpleNamespace
 

@@ -57,7 +57,7 @@ def seed_of(path):
 
 
 def strings(value) -> Iterator[str]:
-    """Every text in a configuration, but for what is written."""
+    """Every text in a configuration, except for output paths."""
     if isinstance(value, dict):
         for key, part in value.items():
             yield from strings(part if key not in _OUTPUTS else None)
@@ -97,7 +97,7 @@ class Command:
 
     @property
     def signature(self):
-        """What tells one kind of command from another: everything but values, except for the structures."""
+        """Identify a kind of command: everything but values, except for the structures."""
         name = self.name.removeprefix("configs/").removesuffix(".yaml")
         options = {f"structures={text}" if key == "structures" else key for key, text in self.options.items()}
         return (self.verb, name, *sorted(options))

@@ -1,4 +1,4 @@
-"""Types and bounds of options that come from a file."""
+"""Types and bounds of options from a file."""
 
 from collections.abc import Mapping, Sequence
 from os import PathLike

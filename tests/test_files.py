@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and for all whom the umask allows."""
+"""Files are written completely or not at all, with the permissions of the umask."""
 
 import errno
 import os

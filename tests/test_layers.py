@@ -1,4 +1,4 @@
-"""Imports flow one way, and never in a circle."""
+"""Imports follow the layers and have no cycle."""
 
 import ast
 import collections
@@ -14,7 +14,7 @@ import alan
 
 
 def python(code):
-    """Exit status of a process of its own: import-linter, for one, silences all loggers of its process."""
+    """Run Python in a separate process, because import-linter silences all loggers, and return its exit code."""
     root = Path(__file__).parents[1]
     return subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode
 
@@ -125,7 +125,7 @@ def public_names(files):
 
 
 def test_every_public_name_has_one_definition():
-    """A class, a function or a type has a name of its own, so that a reader need not ask which one is meant."""
+    """No two public classes, functions or types share a name."""
     shared = {name: places for name, places in public_names(ROOT.rglob("*.py")).items() if len(places) > 1}
     assert not shared
 

@@ -1,4 +1,4 @@
-"""Random numbers that follow from keys, and global generators that are left as they were."""
+"""Random numbers that depend on keys, and global generators that are restored."""
 
 import hashlib
 

@@ -18,7 +18,7 @@ STEPS = 7
 
 
 class StoppedError(Exception):
-    """Stands for a kill: nothing catches it."""
+    """Simulates a kill: nothing catches it."""
 
 
 class Numbers(Dataset):

@@ -1,4 +1,4 @@
-"""Other values of every setting: what a signature declares must change the result, or be said not to.
+"""Check that every declared setting changes the result, or is listed as one that does not.
 
 :func:`study` takes a class or function, another value for each of its settings, and a small run::
 

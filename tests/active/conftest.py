@@ -19,7 +19,7 @@ SMALL = NetworkSpec("unet_acdc", None, decoder_channels=(4, 8), dropout=0.3, dro
 
 
 class Discs(EchoDataset):
-    """Two frames of each patient: a dark disc (lv) in a grey field. The last frame of a sequence has no mask."""
+    """Two frames per patient: a dark disc (lv) on a grey field. The last frame of a sequence has no mask."""
 
     name = "Discs"
     structures = ("lv", "myo")

@@ -1,4 +1,4 @@
-"""Each acquisition function against cases worked out by hand, slow loops, and BALD written another way."""
+"""Acquisition functions, compared with hand-computed cases, plain loops and another formulation of BALD."""
 
 import math
 
@@ -23,7 +23,7 @@ def score_images(name, passes):
 
 
 def one_pixel(*passes):
-    """Probabilities (T, 1, C, 1, 1) out of T lists of C."""
+    """Probabilities (T, 1, C, 1, 1) from T lists of C values."""
     return torch.tensor(passes, dtype=torch.float64)[:, None, :, None, None]
 
 
@@ -33,7 +33,7 @@ def draw(seed=0, passes=5, n=3, classes=3, size=4):
 
 
 def slow(name, probabilities):
-    """The definitions pixel by pixel, in loops."""
+    """Compute the scores by their definitions, in a loop over pixels."""
     p = probabilities.double().numpy()
     if p.shape[2] == 1:
         p = np.concatenate([1 - p, p], 2)

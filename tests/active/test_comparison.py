@@ -1,4 +1,4 @@
-"""Areas, labels needed and their intervals, by hand and against a plain loop."""
+"""Areas, numbers of labels needed and their intervals, compared with hand-computed values and a plain loop."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ PATIENTS = ["a", "a", "b", "c"]
 
 
 def state(**curves):
-    """``name_seed`` to the IoU of each phase, (phases, images)."""
+    """Map ``name_seed`` to the IoU of each phase, (phases, images)."""
     found = State("x", {int(name[-1]): [] for name in curves})
     for name, rows in curves.items():
         function, seed = name.split("_")
@@ -44,7 +44,7 @@ def test_identical_runs_have_intervals_without_width():
 
 
 def test_intervals_match_a_plain_loop():
-    """Patients and seeds are drawn together, and alike for both functions."""
+    """Patients and seeds are resampled together, identically for both functions."""
     rng = np.random.default_rng(1)
     curves = {f"{f}_{s}": rng.uniform(0.3, 0.9, (3, 4)) for f in ("random", "mfe") for s in (0, 1)}
     curves["mfe_0"][1, 2] = np.nan

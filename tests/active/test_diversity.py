@@ -1,4 +1,4 @@
-"""k-centre against brute force; the choice of a batch."""
+"""Greedy k-centre, compared with brute force, and the choice of a batch."""
 
 from itertools import combinations
 

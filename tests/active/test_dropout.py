@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: seeded, free of the batch cut, batch norm at rest."""
+"""Monte-Carlo dropout: it depends on the seed only, not on the batch size, and keeps batch norm fixed."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def passes(model, images, n=4, **options):
 
 
 def by_hand(model, images, n, seed):
-    """Every pass computed whole, with functional dropout of the same draws."""
+    """Compute every pass completely, with functional dropout of the same draws."""
     from alan.seeding import step_generator
 
     out = []
@@ -62,7 +62,7 @@ def by_hand(model, images, n, seed):
 
 @pytest.mark.parametrize("name", SPECS)
 def test_passes_match_functional_dropout(name):
-    """Computing the fixed part once changes nothing, nor does it leave anything behind."""
+    """Computing the deterministic layers once changes neither the result nor the network."""
     model, images = segmenter(name, ("lv", "myo")), frames(2)
     before = model.probabilities(images)
     drawn = passes(model, images, 3, seed=1)
@@ -129,7 +129,7 @@ def test_batch_norm_statistics_do_not_change():
 
 
 def test_the_mean_of_many_passes_is_unbiased():
-    """Dropout before a linear map keeps the mean: logits of the last layer's dropout."""
+    """Dropout before a linear layer keeps the mean of the logits."""
     layer = nn.Dropout(0.4)
     network = nn.Sequential(layer)
     model = MonteCarloDropout.__new__(MonteCarloDropout)

@@ -1,4 +1,4 @@
-"""The loop: what is labelled when, resume after a kill, stops, tables, and what is refused."""
+"""The active-learning loop: order of labelling, resuming, stopping, tables and invalid input."""
 
 import json
 import re
@@ -117,7 +117,7 @@ def test_a_loop_stops_for_each_documented_reason(options, n_labels, reason, disc
 
 
 def test_warm_start_continues_from_the_last_phase(discs, tmp_path, monkeypatch):
-    """Phases of a warm loop, trained by hand one from the other; a killed run ends alike."""
+    """Each phase of a warm-started loop continues the previous one; a killed run ends with the same result."""
     from alan.supervised.segmenter import save_segmenter
     from alan.supervised.training import measure, train
 
@@ -182,7 +182,7 @@ def test_k_centre_takes_the_farthest_features(discs, tmp_path):
 
 
 def test_every_setting_changes_the_result(straight, discs, tmp_path):
-    """Each changes what is chosen after the first phase, or the scores."""
+    """Each setting changes the images chosen after the first phase, or the scores."""
     base = read_state(straight)
     reference = {function: base.loop(function, 0)[0] for function in ("mfe", "std")}
     changes = {
@@ -245,7 +245,7 @@ def test_report_names_functions_and_findings(straight):
 
 
 def phases(**scores):
-    """Rows of phases.csv out of function_seed to IoU by phase, ten labels a phase."""
+    """Rows of phases.csv from the IoU of each phase per function and seed, with ten labels per phase."""
     rows = []
     for key, values in scores.items():
         function, seed = key.split("_")
@@ -277,7 +277,7 @@ def test_tables_match_hand_computed_values():
 
 
 def test_redundancy_matches_hand_computed_values(straight, discs):
-    """Patients known, and the likeness by numpy's correlation of the block means."""
+    """Known patients are counted, and similarity is the correlation of block means by NumPy."""
     store, state = FrameStore(discs.store), read_state(straight)
     record = state.loop("mfe", 0)[0]
     row = pd.read_csv(straight / "phases.csv").query("function == 'mfe' and seed == 0 and phase == 1").iloc[0]

@@ -1,4 +1,4 @@
-"""Runs of single loops are merged into the run that would have made all of them."""
+"""Merging runs of single loops gives the run that contains all of them."""
 
 import json
 import shutil

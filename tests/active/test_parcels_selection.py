@@ -1,4 +1,4 @@
-"""Selection by parcels: coverage against brute force, disagreement by hand, and whole loops."""
+"""Selection by parcels: coverage, compared with brute force, disagreement by hand, and whole loops."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The ranked list over folders and stores."""
+"""Ranked suggestions from folders and stores."""
 
 import numpy as np
 import pandas as pd
@@ -163,7 +163,7 @@ def test_invalid_pools_are_refused(folder, discs, tmp_path):
 
 @pytest.mark.filterwarnings("always::alan.errors.AlanWarning")
 def test_active_verbs_run_from_the_command_line(discs, alan, tmp_path):
-    """Both verbs on a tiny store, and the errors of the command line."""
+    """Run both verbs on a tiny store, and check the errors of the command line."""
     from alan.supervised.segmenter import save_segmenter
 
     out, network = tmp_path / "run", tmp_path / "segmenter.safetensors"

@@ -1,4 +1,4 @@
-"""A made-up loop with known outlines, and its result."""
+"""A synthetic loop with known outlines, and its result."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Small screens with known fans, and their files in the formats of machines."""
+"""Small screens with known fans, written in the file formats of ultrasound machines."""
 
 import gzip
 import io
@@ -16,7 +16,7 @@ FAN = Fan(6.0, 64.0, 0.0, 84.0, -0.62, 0.62, "curved", (96, 128))
 
 
 def speckle(shape, seed=0, length=6):
-    """(T, H, W) uint8: a dark chamber that beats in grain that moves."""
+    """(T, H, W) uint8: a dark beating chamber in moving speckle."""
     rng = np.random.default_rng(seed)
     grain = ndimage.gaussian_filter(rng.rayleigh(60, (length, *shape)), (0, 0.7, 0.7))
     rows, columns = np.indices(shape)
@@ -28,7 +28,7 @@ def speckle(shape, seed=0, length=6):
 
 
 def screen(*fans, length=6, text=False, seed=0):
-    """(T, H, W) uint8 of one or several fans, with marks outside of them."""
+    """(T, H, W) uint8 of one or several fans, with marks outside."""
     shape = fans[0].shape
     frames = np.zeros((length, *shape), np.uint8)
     for number, fan in enumerate(fans):
@@ -49,7 +49,7 @@ def colour(frames, where=None, hues=((255, 40, 20), (20, 60, 255))):
 
 
 def video(path, frames, codec="ffv1", pixels=None, fps=25):
-    """(T, H, W) grey or (T, H, W, 3) colours."""
+    """Write a video of (T, H, W) grey or (T, H, W, 3) colour frames."""
     coloured = frames.ndim == 4
     pixels = pixels or ("bgr0" if coloured else "gray")
     with av.open(str(path), "w") as container:
@@ -63,7 +63,7 @@ def video(path, frames, codec="ffv1", pixels=None, fps=25):
 
 
 def dicom(path, frames, *, stated=None, regions=(), pixels=None, **elements):
-    """An uncompressed file, by pydicom."""
+    """Write an uncompressed DICOM file with pydicom."""
     import pydicom
 
     dataset = pydicom.Dataset()

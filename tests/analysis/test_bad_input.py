@@ -1,4 +1,4 @@
-"""Bad and odd files: each is refused with a reason in words, or read with what was assumed; the others go on."""
+"""Damaged and unusual files: each is refused with a reason or read with a note; the other files are processed."""
 
 import re
 import zipfile
@@ -43,7 +43,7 @@ def save(name, data):
 
 
 def cut(name, data, share=0.6):
-    """A file that ends early."""
+    """Truncate a file."""
 
     def make(folder):
         whole = data(folder / f"whole_{name}") if callable(data) else data
@@ -98,14 +98,14 @@ def header(frames, name="a.dcm", **elements):
 
 
 def of(value, dtype=np.float32):
-    """The loop with one value that is none."""
+    """The loop with one invalid value."""
     frames = LOOP.astype(dtype)
     frames[2, 50, 60] = value
     return frames
 
 
 def strip(lines):
-    """A strip of lines that continue in time, or of a spectrum, below a small fan."""
+    """An M-mode or Doppler strip below a small fan."""
     small = Fan(2.0, 64.0, 0.0, 36.0, -0.6, 0.6, "curved", (96, 128))
     frame = screen(small)[:1]
     rng = np.random.default_rng(0)
@@ -274,7 +274,7 @@ def report(folder):
 
 
 def outcome(folder):
-    """Loops, and the reasons of what is left out: the kind, the words."""
+    """Return the loops, and kind and reason of each omitted file."""
     sources, left_out = find_sources([folder])
     loops, reasons = [], [(None, reason) for _, reason in left_out]
     for source in sources:

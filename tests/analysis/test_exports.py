@@ -1,4 +1,4 @@
-"""Files of a loop, read back by the libraries that others use."""
+"""Exported files of a loop, read back with common libraries."""
 
 import av
 import nibabel

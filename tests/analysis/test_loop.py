@@ -1,4 +1,4 @@
-"""Loops cut to their fan: geometry, sizes, times, and frames that are decoded in parts."""
+"""Loops cropped to their fan: geometry, pixel sizes, times, and decoding in parts."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def overlap(a, b):
 
 
 def whole(loop):
-    """The frames of a loop in their place on the screen."""
+    """Place the frames of a loop on the whole screen."""
     frames = np.zeros((loop.n_frames, *loop.screen_shape), np.uint8)
     frames[:, loop.box[0], loop.box[1]] = np.concatenate(list(loop.chunks(4)))
     return frames

@@ -1,4 +1,4 @@
-"""The outlines of a result are those that were measured."""
+"""Exported outlines of a result equal the measured ones."""
 
 from types import SimpleNamespace
 

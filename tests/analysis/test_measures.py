@@ -1,4 +1,4 @@
-"""Measurements of outlines, against ellipsoids whose volumes are known."""
+"""Measurements of outlines, compared with ellipsoids of known volume."""
 
 import math
 

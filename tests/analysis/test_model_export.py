@@ -1,4 +1,4 @@
-"""The exported folder is the same model, and an analysis by onnxruntime measures what one by torch measures."""
+"""An exported folder contains the same model, and onnxruntime and PyTorch give the same measurements."""
 
 import csv
 import json

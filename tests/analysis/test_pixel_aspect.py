@@ -20,7 +20,7 @@ DEPTH, WIDTH = 96.0, 108.0
 
 
 def phantom(row, column, length=6):
-    """(T, H, W) uint8 of a fan whose tissue is a function of the place in mm, and the fan in its pixels."""
+    """A fan (T, H, W) uint8 whose texture is a function of the position in mm, and its geometry in pixels."""
     shape = (round(DEPTH / row), round(WIDTH / column))
     fan = Fan(4 / row, WIDTH / 2 / column, 0.0, 80 / column, -0.6, 0.6, "curved", shape, row / column)
     y, x = (np.arange(shape[0])[:, None] + 0.5) * row, (np.arange(shape[1]) + 0.5) * column

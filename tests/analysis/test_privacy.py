@@ -144,13 +144,13 @@ def test_no_file_contains_an_identifier_of_the_patient(analysis):
 
 
 def grey_beyond(picture, allowed):
-    """Pixels that are lit outside the sector and are no outline, which is coloured."""
+    """Lit grey pixels outside the sector; outlines are coloured and not counted."""
     spread = picture.max(-1).astype(int) - picture.min(-1)
     return (picture.max(-1) > 40) & (spread < 30) & ~allowed
 
 
 def allowed_in(result, sector, shape):
-    """Where a picture of the loop may be lit: the sector and a margin of 4 pixels."""
+    """Mask of the pixels that may be lit: the sector and a margin of 4 pixels."""
     top, left, height, width = result.box
     crop = Image.fromarray(sector[top : top + height, left : left + width])
     grown = np.asarray(crop.resize(shape[::-1])).astype(np.uint8)
@@ -159,7 +159,7 @@ def allowed_in(result, sector, shape):
 
 
 def ink(result, picture):
-    """How much brighter the grey pixels under the letters inside the sector are than those right beside them."""
+    """Brightness of the grey pixels under letters inside the sector, relative to their neighbours."""
     top, left, height, width = result.box
     box = slice(top, top + height), slice(left, left + width)
     letters = Image.fromarray(INSIDE[box]).resize(picture.shape[1::-1])

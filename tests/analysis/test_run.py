@@ -1,4 +1,4 @@
-"""From a folder of loops to tables: whole, resumable, and one broken file does not stop the others."""
+"""Analysis of a folder of loops: tables, resuming, and tolerance of broken files."""
 
 import csv
 import itertools
@@ -62,7 +62,7 @@ def archive(tmp_path_factory):
 
 
 def test_opinions_change_the_parcels_of_their_phase(archive, tmp_path, capsys):
-    """An opinion on one phase changes the list of that phase, in all views, and with it the results."""
+    """An opinion on one phase changes the list of that phase in all views, and therefore the results."""
     plain = AnalysisModel.load("alan-sim")
     pair = plain.views["A4C"]["lv"]
     parcel = int(pair.es.selector_.interior_[0])

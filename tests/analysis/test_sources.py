@@ -1,4 +1,4 @@
-"""Loops found among files and folders, and pseudonyms that tell nothing."""
+"""Discovery of loops among files and folders, and pseudonyms of patients."""
 
 import re
 from pathlib import Path
@@ -92,7 +92,7 @@ def test_patients_come_from_dicom_headers(tmp_path):
 
 
 def test_a_study_without_a_patient_counts_as_one(tmp_path):
-    """Words such as ANONYMOUS stand for every patient of an archive: loops of two studies are not put together."""
+    """A placeholder such as ANONYMOUS is shared by many patients, so loops of two studies are kept apart."""
     loop = screen(FAN)
     for n, study in enumerate(("1.2.3", "1.2.3", "1.2.4")):
         frames = np.roll(loop, n, 0)
@@ -120,7 +120,7 @@ def test_copies_links_and_archives_are_listed_as_left_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.avi", "a.gif", "a_1.tif", "a.dcm", "a.nii.gz", "a", "a.h5", "a.csv"])
 def test_files_without_read_permission_do_not_stop_the_others(tmp_path, monkeypatch, name):
-    """A loop by its name fails later, as a damaged one does; what is none is left out."""
+    """An unreadable file with the suffix of a loop fails later; any other one is omitted."""
     video(tmp_path / "b.avi", screen(FAN))
     (tmp_path / name).write_bytes(b"secret")
     opened = Path.open

@@ -1,4 +1,4 @@
-"""Loading: every source gives the same features; every bad file gives one line that says what differs."""
+"""Loading backbones: every source gives the same features, and every invalid file one line with the difference."""
 
 import argparse
 import json
@@ -213,7 +213,7 @@ def test_another_architecture_is_refused_with_the_difference(vit, tmp_path):
 
 
 def test_the_number_of_heads_is_guessed_with_a_warning(tmp_path, frames):
-    """Of 128 channels two heads are assumed; a network with four gives other features, so the guess is told."""
+    """Two heads are assumed for 128 channels; four give other features, so a warning names the guess."""
     spec = VitSpec(image_size=32, patch_size=8, dim=128, depth=1, heads=4)
     network, path = spec.build_seeded(0), tmp_path / "plain.pth"
     torch.save(network.state_dict(), path)

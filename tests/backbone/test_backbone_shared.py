@@ -1,4 +1,4 @@
-"""What every locked backbone obeys, whatever its network; and what is the convolutional one's own."""
+"""Behaviour shared by all locked backbones, and behaviour of the convolutional one."""
 
 from dataclasses import replace
 

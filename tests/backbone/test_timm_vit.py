@@ -1,4 +1,4 @@
-"""Vision transformers of timm by name: features against timm's own, weights of files, options, refusals."""
+"""Vision transformers of timm by name: features, weights from files, options and invalid input."""
 
 import sys
 from dataclasses import replace
@@ -84,7 +84,7 @@ def test_exported_networks_load_unchanged(name, frames, tmp_path):
 
 @ALL
 def test_overlapping_patches_contain_the_base_grid_or_are_refused(name, frames):
-    """A network with a learned grid of positions: tokens at even places, seen alone, are those without overlap."""
+    """Tokens at even positions equal those without overlap."""
     spec = tiny(name)
     network = spec.build_seeded(0)
     half = spec.patch_size // 2
@@ -203,7 +203,7 @@ def test_unsuitable_sizes_are_refused():
 
 
 def test_dino_trains_a_timm_network(tmp_path):
-    """One forward pass of student and teacher; the exported network is the teacher's."""
+    """After one forward pass, the exported network is the teacher."""
     spec = replace(tiny("vit_small_patch14_reg4_dinov2.lvd142m"), options={**TINY, "init_values": 0.1})
     crops = MultiCrop(global_size=56, local_size=28, n_local=1)
     settings = {"outputs": 8, "hidden": 8, "bottleneck": 4, "patch_weight": 1.0, "patch_prototypes": 4}

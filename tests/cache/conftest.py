@@ -1,4 +1,4 @@
-"""A small frame store, a small backbone and parcels on disk, and what the cache of them must hold."""
+"""A small frame store, a small backbone and parcels on disk, and the expected content of their cache."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""The reader: order, refusals, damage, pickling."""
+"""CacheReader: order of frames, invalid requests, damaged files and pickling."""
 
 import multiprocessing
 import pickle

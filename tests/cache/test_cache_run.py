@@ -24,7 +24,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "cache"
 
 
 def check(cache, expected):
-    """Everything that the cache holds is what the models give, frame by frame."""
+    """Check that the cache contains the output of the models for every frame."""
     for name in cache.names:
         found, wanted = getattr(cache, name)(cache.index), expected[name][cache.index]
         assert found.dtype == wanted.dtype
@@ -180,7 +180,7 @@ def test_models_are_locked_while_they_predict(tmp_path, inputs, options):
 
 
 def test_two_simulated_ranks_write_one_cache(tmp_path, inputs, manifest):
-    """Each rank predicts its share; one is stopped and goes on."""
+    """Each rank predicts its share; one is stopped and resumed."""
     from alan.cache.shard import finish
 
     backbone, _, store = inputs.models
@@ -205,7 +205,7 @@ def test_two_simulated_ranks_write_one_cache(tmp_path, inputs, manifest):
 @pytest.mark.skipif(torch.cuda.is_initialized(), reason="a process that uses CUDA cannot be forked")
 @pytest.mark.parametrize(("split", "frames"), [(None, np.arange(30)), ("val", np.arange(22, 25))])
 def test_two_processes_write_the_same_cache_as_one(tmp_path, inputs, options, split, frames):
-    """The same through Lightning's DDP on two CPU processes (forked, so that nothing is imported again)."""
+    """The same with DDP of Lightning on two forked CPU processes."""
     before = dict(os.environ)
     try:
         out = write_cache(

@@ -1,4 +1,4 @@
-"""Parts and shards: resume after a kill, refusal of another's part, full disks, several ranks."""
+"""Parts and shards: resuming after a kill, foreign parts, full disks and several ranks."""
 
 import errno
 import json
@@ -23,7 +23,7 @@ INDEX = np.array([3, 4, 5, 9, 10, 11, 20])
 
 
 def values(index):
-    """Rows that are known by their frame."""
+    """Rows that identify their frame."""
     index = np.asarray(index)
     cls = (index[:, None] * 10 + np.arange(3)).astype(np.float32)
     tokens = (index[:, None, None, None] + np.arange(12).reshape(2, 2, 3)).astype(np.float16)
@@ -61,7 +61,7 @@ def test_the_layout_is_contiguous_and_not_compressed(tmp_path, manifest):
 
 @pytest.mark.parametrize("kill_after", range(8))
 def test_a_killed_shard_is_resumed(tmp_path, manifest, kill_after):
-    """A child writes row after row and is killed without warning; the parent writes just what is left."""
+    """A child process is killed while writing rows; the parent writes the missing ones only."""
     out = tmp_path / "cache.h5"
     child = os.fork()
     if child == 0:

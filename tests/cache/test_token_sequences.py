@@ -1,4 +1,4 @@
-"""Runs of cached tokens: the same runs as of frames, over what the cache holds."""
+"""Runs of cached tokens: they equal the runs of frames, within the content of the cache."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Beats of curves whose end-diastoles and end-systoles are known."""
+"""Beats of curves with known end-diastoles and end-systoles."""
 
 import numpy as np
 import pytest

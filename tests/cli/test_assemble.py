@@ -1,4 +1,4 @@
-"""``alan assemble``: a folder that ``alan analyze`` takes, wherever it is moved."""
+"""``alan assemble``: a movable model folder for ``alan analyze``."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def test_a_repeated_run_changes_nothing_and_a_different_one_is_refused(alan, com
 
 
 def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
-    """The shipped parcels with a convolutional backbone: so many frames of each view, and of other things."""
+    """The shipped parcels with a convolutional backbone: N frames of each view and of other pictures."""
     store = tiny.store("camus")
     name = ["name", "--parcels", "alan-sim-parcels", "--store", store, "--structures=[lv]", "--phases=[ED, ES]"]
     assert alan(*name, "--out", tmp_path / "lv").code == 0

@@ -28,7 +28,7 @@ CASES = {}
 
 
 def case(*words):
-    """Register a function of the tiny data and a folder to prepare in; it gives the command line without --out."""
+    """Register a function of the tiny data and a folder; it returns the command line without --out."""
 
     def register(function):
         CASES[function.__name__] = (function, words)
@@ -514,7 +514,7 @@ def test_a_mask_of_another_shape_is_skipped_and_counted(tiny, alan, tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """``small_disk(megabytes)`` mounts a disk of that size, or makes the mounted one that large; else skips."""
+    """``small_disk(megabytes)`` mounts a disk of that size or resizes it, or skips the test."""
     folder = tmp_path / "disk"
 
     def mount(megabytes):
@@ -543,7 +543,7 @@ def check_full(ran):
 
 
 def fill(folder, leave):
-    """Leave that many bytes free."""
+    """Fill the disk up to the given number of free bytes."""
     free = shutil.disk_usage(folder).free
     (folder / "filler").write_bytes(bytes(max(0, free - leave)))
 

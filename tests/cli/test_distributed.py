@@ -92,7 +92,7 @@ def test_two_processes_equal_one_that_accumulates_two_batches(kind, command, one
 @pytest.mark.parametrize("processes", [2, 1])
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_a_run_resumes_with_another_number_of_processes(kind, processes, command, one, tmp_path):
-    """In the middle of an epoch, where the first run was ended."""
+    """The first run is stopped within an epoch."""
     ended = run(command(kind, processes, tmp_path / "first"), Plan(setup=lambda: end_after(BEFORE)))
     assert ended.code, ended.error
     last = tmp_path / "first" / "checkpoints" / "last.ckpt"

@@ -1,4 +1,4 @@
-"""Run folders of ``alan fit`` (killed, continued, refused, begun anew), and the whole chain on tiny data."""
+"""Run folders of ``alan fit`` (killed, resumed, refused, overwritten), and the whole chain on tiny data."""
 
 import contextlib
 import json

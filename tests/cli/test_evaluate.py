@@ -1,4 +1,4 @@
-"""Entries of methods in a configuration of ``alan evaluate``."""
+"""Method entries in a configuration of ``alan evaluate``."""
 
 import pytest
 

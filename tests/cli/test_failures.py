@@ -1,4 +1,4 @@
-"""Errors of memory, worker processes and limits of the system are one line; errors of the program are not."""
+"""Lack of memory, dead workers and system limits are reported in one line; programming errors keep a traceback."""
 
 import errno
 import os

@@ -294,7 +294,7 @@ def test_a_signal_gives_one_line_and_its_exit_code(capsys, monkeypatch, number, 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_library_that_exits_on_a_signal_does_not_hide_the_signal(capsys, monkeypatch, number, code):
-    """As Lightning does: with code 1 after Ctrl-C, with none after SIGTERM."""
+    """Lightning exits with code 1 after Ctrl-C and with code 0 after SIGTERM."""
 
     def exits(_):
         try:
@@ -308,7 +308,7 @@ def test_a_library_that_exits_on_a_signal_does_not_hide_the_signal(capsys, monke
 
 @pytest.mark.parametrize("error", [KeyError("thread"), RuntimeError("DataLoader worker (pid 7) is killed")])
 def test_an_error_after_a_signal_counts_as_the_interruption(capsys, monkeypatch, error):
-    """As of a library whose work was interrupted, or whose worker processes got the signal too."""
+    """A library may raise because its work, or its worker processes, received the signal."""
 
     def fails(_):
         with contextlib.suppress(KeyboardInterrupt):
@@ -332,7 +332,7 @@ def test_a_full_disk_after_a_signal_is_reported(capsys, monkeypatch):
 
 
 def test_an_ignored_signal_stays_ignored(capsys, monkeypatch):
-    """As for a job in the background of a script."""
+    """Background jobs of a script ignore SIGINT."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         monkeypatch.setattr(cli, "_run", lambda _: signal.raise_signal(signal.SIGINT))

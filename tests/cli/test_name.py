@@ -1,4 +1,4 @@
-"""``alan name``: white boxes by simulated labels, what they say of themselves, and what it refuses."""
+"""``alan name``: white boxes from simulated labels, their metadata, and invalid input."""
 
 import numpy as np
 import pytest

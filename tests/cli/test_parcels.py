@@ -1,4 +1,4 @@
-"""``alan parcels``: the run folder, its repetition, its settings, and what it refuses."""
+"""``alan parcels``: run folder, repeated runs, settings and invalid input."""
 
 import yaml
 

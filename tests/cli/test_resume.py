@@ -57,7 +57,7 @@ def command(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def straight(command, tmp_path_factory):
-    """What uninterrupted trainings leave, and after how many renames: by the steps between checkpoints."""
+    """Files of uninterrupted trainings and their number of renames, by the interval of checkpoints."""
     folder, found = tmp_path_factory.mktemp("straight"), {}
     for every in (1, 3):
         ended = run(command(folder / str(every), every))
@@ -71,7 +71,7 @@ IGNORED = ["run.json"]
 
 
 def check_restart(args, out, expected):
-    """Start the command again: it completes the run."""
+    """Start the command again and check that it completes the run."""
     again = run(args)
     assert again.code == 0, again.error
     assert differences(expected, contents(out, IGNORED)) == []
@@ -85,7 +85,7 @@ def check_restart(args, out, expected):
 
 
 def test_the_best_validation_is_exported(straight):
-    """So that a forgotten best score would show."""
+    """This reveals a best score that a resumed run has forgotten."""
     lines = [json.loads(line) for line in straight[1][0]["metrics.jsonl"].splitlines()]
     scores = [line["val_dice"] for line in lines if "val_dice" in line]
     assert len(scores) == 6
@@ -143,7 +143,7 @@ def test_a_signal_in_the_last_step_repeats_nothing(command, straight, tmp_path):
 
 
 def test_a_second_process_is_refused(command, straight, tmp_path):
-    """The second is refused in one line that names the first, which is not disturbed."""
+    """A second process is refused in one line that names the first, which continues undisturbed."""
     out, ended = tmp_path / "run", []
 
     def second():
@@ -249,5 +249,5 @@ def test_the_seed_of_a_run_reaches_model_and_data(command, straight, tmp_path):
 
 
 def native(answer):
-    """Let the processor say whether it computes bfloat16 natively."""
+    """Pretend that the processor computes bfloat16 natively, or does not."""
     precision.native_bf16 = lambda _: answer

@@ -1,4 +1,4 @@
-"""``alan segment``: label maps at the original size, areas, resuming, networks, and what it refuses."""
+"""``alan segment``: label maps at the original size, areas, resuming, networks and invalid input."""
 
 import numpy as np
 import pandas as pd

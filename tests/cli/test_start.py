@@ -1,4 +1,4 @@
-"""Verbs show their help, and refuse a wrong path, before the heavy libraries are imported."""
+"""Verbs show help and refuse a wrong path before heavy libraries are imported."""
 
 import json
 import subprocess

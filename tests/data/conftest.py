@@ -1,4 +1,4 @@
-"""Tiny archives in the official layouts, written with the codecs and libraries that the real ones came from."""
+"""Tiny archives in the official layouts, written with the codecs and libraries of the real ones."""
 
 import csv
 import json
@@ -148,7 +148,7 @@ def save_picture(path, array):
 
 
 def acdc_volume(seed, depth=3, shape=(40, 36)):
-    """Grey values as of MR (beyond 255) and labels: RV 1, myocardium 2, LV 3; the heart shrinks with the slice."""
+    """MR-like grey values (beyond 255) and labels: RV 1, myocardium 2, LV 3; the heart shrinks with the slice."""
     noise = np.random.default_rng(seed).integers(10, 200, (depth, *shape))
     labels = np.zeros((depth, *shape), np.uint8)
     for index in range(depth):
@@ -264,7 +264,7 @@ def write_segments(root):
 
 @pytest.fixture
 def archives():
-    """The writers."""
+    """Functions that write tiny archives."""
     return SimpleNamespace(
         echonet=write_echonet,
         camus=write_camus,

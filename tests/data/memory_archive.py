@@ -1,4 +1,4 @@
-"""An archive in memory: known frames, known masks, and switches for what may go wrong."""
+"""An archive in memory with known frames and masks, and switches that cause errors."""
 
 import os
 import signal

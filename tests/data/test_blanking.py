@@ -1,4 +1,4 @@
-"""Blanking of screens: no text around or inside the sector is left, by the rule of ``alan analyze``."""
+"""Blanking of screens: text around and inside the sector is removed, as in ``alan analyze``."""
 
 import csv
 

@@ -29,7 +29,7 @@ def frames():
 
 @pytest.fixture
 def root(tmp_path, archives, frames):
-    """A video, a NIfTI sequence, a DICOM file without suffix, and things that are no cine loops."""
+    """A video, a NIfTI sequence, a DICOM file without suffix, and files that are no cine loops."""
     archives.video(tmp_path / "in" / "p1" / "a4c.avi", frames, codec="ffv1", pixels="gray", fps=25)
     archives.medical(tmp_path / "in" / "p1" / "a2c.nii.gz", frames, (0.5, 0.25))
     (tmp_path / "in" / "p2").mkdir()

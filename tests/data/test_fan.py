@@ -1,4 +1,4 @@
-"""The sector found on screens where its place is known."""
+"""Detection of the sector on screens where its position is known."""
 
 import numpy as np
 import pytest

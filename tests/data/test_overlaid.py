@@ -1,4 +1,4 @@
-"""Text that is drawn inside the sector is found by its stillness, and tissue is left as it is."""
+"""Detection of text inside the sector, which does not move; tissue is left unchanged."""
 
 import numpy as np
 import pytest

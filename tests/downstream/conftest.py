@@ -1,4 +1,4 @@
-"""Shared by the tests of the white-box models."""
+"""Fixtures of the tests of white-box models."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Weighted kNN: scikit-learn's own checks, the formula, a slow loop, the published DINO code, ties, chunks."""
+"""Weighted kNN, compared with its formula, a plain loop and the published DINO code."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""Soft parcels as a member, and the files of members and ensembles."""
+"""Soft parcels as ensemble members, and files of members and ensembles."""
 
 import json
 

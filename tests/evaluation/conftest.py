@@ -1,4 +1,4 @@
-"""A small archive with an anatomy simple enough for a tiny untrained network, and locked models for it."""
+"""A small archive whose anatomy a tiny untrained network can segment, and locked models for it."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ HEIGHT, WIDTH = 52, 44
 
 
 class Ellipses(EchoDataset):
-    """A bright field with a dark ventricle (smaller at ES) above a grey atrium; two frames a patient."""
+    """A bright field with a dark ventricle (smaller at ES) above a grey atrium; two frames per patient."""
 
     name = "Ellipses"
     structures = ("lv", "la")

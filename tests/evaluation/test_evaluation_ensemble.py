@@ -1,4 +1,4 @@
-"""alan ensemble: from fitted networks to a run folder."""
+"""``alan ensemble``: trained networks to a run folder."""
 
 import itertools
 import json

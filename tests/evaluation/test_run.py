@@ -1,4 +1,4 @@
-"""The whole way: protocols in, run folder and report out."""
+"""Evaluations from protocol to run folder and report."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Exported programs compute what the model computes, and a damaged or foreign one is refused."""
+"""Exported programs equal the model, and damaged or foreign ones are refused."""
 
 import json
 import resource

@@ -41,7 +41,7 @@ INTERRUPTIONS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 def in_campaign(names, quick=()):
-    """Names as parameters; those that are not quick belong to the campaign. Each job has a process of its own."""
+    """Names as test parameters; slow ones belong to the campaign. Each job has a process of its own."""
     marks = {name: [pytest.mark.xdist_group(name)] for name in names}
     for name in set(names) - set(quick):
         marks[name].append(pytest.mark.faults)

@@ -1,4 +1,4 @@
-"""The guided filter: a slow loop over windows, what it must do at edges, and the parcel model that uses it."""
+"""The guided filter, compared with a loop over windows, its behaviour at edges, and its use by parcel models."""
 
 import numpy as np
 import pytest

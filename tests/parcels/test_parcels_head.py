@@ -1,4 +1,4 @@
-"""The heads: RAPTOR against its formula by hand, k-means logits against distances."""
+"""Parcel heads: RAPTOR, compared with its formula, and k-means logits with distances."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""k-means parcels: scikit-learn's own checks, its own PCA and distances, and the head."""
+"""k-means parcels, compared with PCA and distances of scikit-learn, and their head."""
 
 import numpy as np
 import pytest

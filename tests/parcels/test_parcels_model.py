@@ -1,4 +1,4 @@
-"""The parcel model: maps against interpolate and argmax, the sector, the file and what it refuses."""
+"""The parcel model: maps, sector, files and invalid input."""
 
 from dataclasses import replace
 

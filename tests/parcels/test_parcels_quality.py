@@ -1,4 +1,4 @@
-"""Measures of parcels: hand-made maps, every union tried, slow loops, and the table of two models."""
+"""Quality measures of parcels, compared with hand-made maps, exhaustive search and plain loops."""
 
 from itertools import combinations, pairwise, permutations
 

@@ -1,4 +1,4 @@
-"""RaptorModule under Lightning: it learns, resumes exactly, leaves the backbone alone and refuses bad input."""
+"""RaptorModule: training, exact resuming, the locked backbone and invalid input."""
 
 import logging
 import runpy

@@ -1,4 +1,4 @@
-"""SmooSeg: its energy against plain loops, the teacher, exact resume, and every setting."""
+"""SmooSeg: energy, compared with plain loops, teacher, exact resuming and settings."""
 
 import math
 import runpy

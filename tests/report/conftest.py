@@ -1,4 +1,4 @@
-"""Results as a run writes them, small enough to check by eye."""
+"""Small results in the form that a run writes."""
 
 import copy
 

@@ -41,7 +41,7 @@ SPACE = SearchSpace(
 
 
 def score(point):
-    """Best at (mobilenet_v2, fpn, 1e-3, 8)."""
+    """Score of a point; the best is (mobilenet_v2, fpn, 1e-3, 8)."""
     iou = 0.1 * SPACE.encoders.index(point.encoder) * (4 - SPACE.encoders.index(point.encoder)) + 0.2
     return iou + 0.1 * (point.decoder == "fpn") + 0.05 * (point.lr == 1e-3) + 0.02 * (point.batch_size == 8)
 
@@ -84,7 +84,7 @@ def wait_for(condition):
 
 
 def silence(study, trial):
-    """Make the last sign of life of a trial as old as its process were dead; it must give none after this."""
+    """Make the last heartbeat of a trial as old as if its process were dead; it must send none afterwards."""
     storage = study._storage._backend
 
     def age():

@@ -1,4 +1,4 @@
-"""The verb: a real search on simulated frames, the page, the best point trained again, and bad input."""
+"""``alan search``: a search on simulated frames, its report, retraining of the best point, and invalid input."""
 
 import json
 import sys

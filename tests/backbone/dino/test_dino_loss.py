@@ -1,4 +1,4 @@
-"""Losses, head, schedules and monitor against slow loops, the published formulae and numbers by hand."""
+"""Losses, head, schedules and monitor, compared with plain loops, published formulae and hand-computed values."""
 
 import math
 
@@ -97,7 +97,7 @@ def test_positions_of_other_crops_match_hand_computed_values():
 
 
 def test_patch_loss_matches_hand_computed_values():
-    """Four columns a crop: every patch that both crops see falls on a patch centre of the other."""
+    """Each crop has four columns; every shared patch coincides with a patch centre of the other crop."""
     n, k = 4, 5
     student, teacher = randn(2, n, n, k), randn(2, n, n, k, seed=1)
     inside = torch.ones(2, n, n, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The Lightning module: recipe, one teacher update a step, exact resume, export, configs."""
+"""DINOModule: recipe, one teacher update per step, exact resuming, export and configurations."""
 
 import inspect
 import logging
@@ -37,7 +37,7 @@ CROPS = MultiCrop(global_size=16, local_size=8, n_local=2, gamma=0.5, field=0.2,
 
 
 class Frames(Dataset):
-    """Random frames with a black border, read a batch at once."""
+    """Random frames with a black border, read one batch at a time."""
 
     def __init__(self, n, size=24):
         self.frames = torch.randint(1, 256, (n, size, size), generator=torch.Generator().manual_seed(0)).byte()
@@ -107,7 +107,7 @@ def state(model, run):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, accumulate):
-    """Six steps in one go, or three, stopped in mid-epoch, and three from last.ckpt: equal bit by bit."""
+    """Six uninterrupted steps equal three steps, a stop within an epoch, and three resumed steps, bit by bit."""
     data, changes = FakeData(n=20 * accumulate, batch_size=4), {"batch_norm": True, "drop_path": 0.3}
     torch.manual_seed(7)
     straight, run = module(**changes), trainer(tmp_path, 6, accumulate_grad_batches=accumulate)
@@ -223,7 +223,7 @@ def test_defaults_equal_those_of_the_paper():
 
 
 class Patterns(Frames):
-    """Frames that are told apart by their pattern of 3 x 3 grey fields."""
+    """Frames that differ by their pattern of 3 x 3 grey fields."""
 
     def __init__(self, n):
         fields = torch.randint(1, 256, (n, 3, 3), generator=torch.Generator().manual_seed(0)).byte()

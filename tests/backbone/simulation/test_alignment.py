@@ -1,4 +1,4 @@
-"""Alignment of a teacher's shares with the simulator's."""
+"""Alignment of the class shares of a teacher with those of the simulator."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_a_class_that_never_occurs_stays_finite():
 
 
 def test_alignment_restores_a_fading_class():
-    """A student copies its teacher and loses a third of the odds each time: the class goes, unless aligned."""
+    """A student that loses a third of the odds at each copy loses the class, unless its shares are aligned."""
     shares = {}
     for strength in (0.0, 1.0):
         align, p = ShareAlignment(2, strength), torch.full((1, 2, 8, 8), 0.5)

@@ -1,4 +1,4 @@
-"""Simulation before DINO, and both in one run."""
+"""Training on simulation before DINO, and both objectives in one run."""
 
 from dataclasses import replace
 from pathlib import Path

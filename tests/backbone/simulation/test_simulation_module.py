@@ -1,4 +1,4 @@
-"""Training on simulation: exact resume, the moving average and the agreement by hand, export, refusals."""
+"""Training on simulation: exact resuming, moving average, agreement, export and invalid input."""
 
 import math
 from dataclasses import fields, replace
@@ -26,7 +26,7 @@ STILL = DenseAugmentation(**{f.name: 0.0 for f in fields(DenseAugmentation) if f
 
 
 class Hearts(Dataset):
-    """Frames of noise whose structures differ in brightness, with all that a simulator knows of them."""
+    """Noisy frames whose structures differ in brightness, with the labels of a simulator."""
 
     def __init__(self, n, unlabelled):
         generator = torch.Generator().manual_seed(0)
@@ -113,7 +113,7 @@ def weights(model):
     "changes", [{}, {"unlabelled_weight": 1.0}, {"network": VIT}], ids=["conv", "agreement", "vit"]
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, changes):
-    """Seven steps in one go, or three, stopped in mid-epoch, and four from last.ckpt: equal bit by bit."""
+    """Seven uninterrupted steps equal three steps, a stop within an epoch, and four resumed steps, bit by bit."""
     data = FakeData(unlabelled="unlabelled_weight" in changes)
 
     def state(model, run):
@@ -192,7 +192,7 @@ def saved(folder, **changes):
 
 
 def test_predictions_of_several_teachers_are_averaged(tmp_path):
-    """A transformer at another size and a convolutional network; one answer, remembered, at the student's side."""
+    """Two teachers of different architecture and size give one prediction, cached at the size of the student."""
     vit, one = saved(tmp_path / "vit", network=replace(VIT, image_size=64))
     conv, two = saved(tmp_path / "conv")
     frames = Hearts(3, False).frames

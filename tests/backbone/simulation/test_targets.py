@@ -1,4 +1,4 @@
-"""Dense targets against SciPy's distance transform and hand-drawn ventricles."""
+"""Dense targets, compared with SciPy's distance transform and hand-drawn ventricles."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Augmentation of frames and label maps together: the geometry by hand, the draws from their generator."""
+"""Joint augmentation of frames and label maps: geometry and random draws."""
 
 import math
 from dataclasses import fields, replace
@@ -50,7 +50,7 @@ def test_blur_sigma_changes_the_result():
 
 
 def test_geometry_matches_the_moments_of_a_shape():
-    """Rotation, scale, shift and stretch, read back off the grid's affine map, have the spread asked for."""
+    """Rotation, scale, shift and stretch of the affine grid have the requested spread."""
     augmentation = replace(STILL, rotation=0.2, scale=0.1, shift=0.3)
     grid = augmentation.draw_grid(4000, 2, generator(0))
     right = (grid[:, 0, 1] - grid[:, 0, 0]) / 1.0  # one pixel of two is 1 in -1..1
@@ -65,7 +65,7 @@ def test_geometry_matches_the_moments_of_a_shape():
 
 
 def test_image_and_labels_move_together():
-    """A quarter turn by hand: what is right comes from above."""
+    """A quarter turn by hand moves the top to the right."""
     labels = torch.zeros(1, 8, 8, dtype=torch.uint8)
     labels[0, 0, 2] = 3
     matrix = torch.tensor([[[math.cos(math.pi / 2), -1.0, 0.0], [1.0, math.cos(math.pi / 2), 0.0]]])

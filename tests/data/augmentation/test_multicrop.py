@@ -1,4 +1,4 @@
-"""Multi-crop: geometry against torchvision, appearance against torchvision and scipy, batch against one by one."""
+"""Multi-crop: geometry and appearance, compared with torchvision and SciPy, and batches with single images."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""DICOM: files that ship with pydicom, and written ones."""
+"""DICOM files, shipped with pydicom and written by the tests."""
 
 import io
 import os
@@ -604,7 +604,7 @@ def test_damaged_files_are_refused(tmp_path, write, grey):
 
 @pytest.mark.parametrize("end", [b"\x02\x00\x00\x00", b"\x08\x00", b"\xe0\x7f\x10\x00"])
 def test_a_file_of_zeros_is_refused_quickly(tmp_path, write, grey, end):
-    """A file that was allocated and not written: eight zeros would be an element, for hours."""
+    """A file that was allocated but never written contains zeros only; parsing it as elements would take hours."""
     whole = write(grey).read_bytes()
     (tmp_path / "hole.dcm").write_bytes(whole[: whole.index(end, 132)])
     os.truncate(tmp_path / "hole.dcm", 2**36)

@@ -1,4 +1,4 @@
-"""Grey values of any source to 0..255."""
+"""Conversion of grey values of any source to 0..255."""
 
 import numpy as np
 import pytest

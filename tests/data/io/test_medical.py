@@ -1,4 +1,4 @@
-"""NIfTI and MetaImage files: what holds for both."""
+"""Behaviour shared by NIfTI and MetaImage files."""
 
 import gzip
 import struct

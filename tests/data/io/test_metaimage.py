@@ -1,4 +1,4 @@
-"""MetaImage files, made by hand; files of SimpleITK are in test_medical."""
+"""Hand-made MetaImage files; those of SimpleITK are tested in test_medical."""
 
 import zlib
 

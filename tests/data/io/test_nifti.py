@@ -1,4 +1,4 @@
-"""NIfTI files with headers as programs write them, made byte by byte."""
+"""NIfTI files with headers as various programs write them, made byte by byte."""
 
 import gzip
 import struct

@@ -31,7 +31,7 @@ class Recorder(LightningModule):
 
 
 class Crash(Callback):
-    """Dies in the middle of a step, after so many whole ones."""
+    """Raises within a step, after the given number of complete ones."""
 
     def __init__(self, steps):
         self.steps = steps

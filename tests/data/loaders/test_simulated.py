@@ -1,4 +1,4 @@
-"""The data module of dense training: what is in a batch, and that it follows from (seed, epoch) alone."""
+"""Data module of dense training: content of a batch, and its dependence on seed and epoch only."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A folder of one's own, its class list, and the identification of patients."""
+"""A folder of pictures, its class list, and the identification of patients."""
 
 import json
 import unicodedata

@@ -1,4 +1,4 @@
-"""What every reader promises."""
+"""Behaviour shared by all readers."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Whole archives: layouts, determinism, resumption, and the way back through the readers."""
+"""Simulated archives: layouts, determinism, resuming and readers."""
 
 import errno
 import hashlib

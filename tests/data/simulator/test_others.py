@@ -1,4 +1,4 @@
-"""Pictures that are no view of the heart."""
+"""Pictures that show no view of the heart."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Statistics against analytic pictures, and the comparison of two stores."""
+"""Statistics, compared with analytic pictures, and the comparison of two stores."""
 
 import math
 

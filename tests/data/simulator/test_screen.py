@@ -1,4 +1,4 @@
-"""Screens of machines with known sectors."""
+"""Simulated screens with known sectors."""
 
 import numpy as np
 import pytest

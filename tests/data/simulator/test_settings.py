@@ -1,4 +1,4 @@
-"""Every drawn setting changes the clip, and walls are as thick as was asked for."""
+"""Every drawn setting changes the clip, and walls have the given thickness."""
 
 import math
 from dataclasses import fields, replace

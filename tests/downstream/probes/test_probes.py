@@ -1,4 +1,4 @@
-"""Probes of frozen tokens against scikit-learn, and by what each setting changes."""
+"""Probes of frozen tokens, compared with scikit-learn, and the effect of each setting."""
 
 import json
 
@@ -21,7 +21,7 @@ FAST = {"width": 8, "steps": 30, "batch_size": 2}
 
 
 def scene(n=6, seed=0, side=24):
-    """Tokens that tell a square (1) and a bar (2) from the background, with noise, and their label maps."""
+    """Noisy tokens that distinguish a square (1) and a bar (2) from the background, and their label maps."""
     rng = np.random.default_rng(seed)
     maps = np.zeros((n, side, side), np.int64)
     for one, row in zip(maps, rng.integers(0, 3, n), strict=True):

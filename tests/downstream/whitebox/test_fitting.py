@@ -1,4 +1,4 @@
-"""One function fits white boxes: one list or one per phase, by labels, priors, or both."""
+"""Fitting of white boxes: one list or one per phase, from labels, priors or both."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""White boxes of several structures as one: overlaps, counts, and what does not belong together."""
+"""White boxes of several structures as one model: overlaps, counts and incompatible boxes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The label-efficiency protocol: nested draws, every kind of method, resumption, and numbers done by hand."""
+"""The label-efficiency protocol: nested draws, every kind of method, resuming, and hand-computed values."""
 
 import itertools
 import json
@@ -153,7 +153,7 @@ def test_a_rule_matches_a_fit_by_hand(lab, measured):
 
 
 def test_a_list_for_each_phase_matches_a_fit_by_hand(lab, protocol, tmp_path):
-    """Learnt from and used on frames of one phase; the prior, too, is counted on that phase."""
+    """A list, and its prior, is fitted and applied on the frames of its phase only."""
     parcels, simulated = str(lab / "parcels.safetensors"), str(lab / "leaking.h5")
     methods = [
         RuleMethod("greedy", parcels=parcels, rule="greedy", per_phase=True),
@@ -357,7 +357,7 @@ def test_reasons_of_several_phases_are_all_kept(protocol, tmp_path, monkeypatch)
 
 
 def test_a_failed_cell_is_reported_and_tried_again(protocol, tmp_path):
-    """A training that diverges leaves the others alone; its cell is not kept."""
+    """A diverging training does not affect other cells; its own cell is not kept."""
     wild = replace(TRAINING, lr=1e30, steps=8, optimiser="adam", schedule="constant")
     methods = [NetworkMethod("wild", network=wild), AtlasMethod("atlas")]
     result = measure_efficiency(replace(protocol, methods=methods, label_patients=(3,), seeds=(0,)), tmp_path)
