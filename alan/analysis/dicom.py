@@ -1,7 +1,7 @@
 """Label maps as DICOM Segmentation and measurements as DICOM Structured Report.
 
 Both objects refer to the source instance of the loop, by its own UIDs or by pseudonyms of them. A loop in another
-format gets UIDs that are hashes of the outlines. Unless the references of the file are kept, the header contains
+format gets UIDs that are hashes of the results. Unless the references of the file are kept, the header contains
 the pseudonymous key of the patient and no dates, and nothing identifies the file.
 """
 
@@ -21,7 +21,8 @@ from alan._version import __version__
 from alan.analysis.results import LoopResult, Measure
 from alan.data.io.dicom_header import MAY_BE_EMPTY, DicomReferences
 from alan.extras import third_party
-from alan.files import atomic
+from alan.files import atomic, fingerprint
+from alan.runs import plain
 
 _ULTRASOUND_LOOP = "1.2.840.10008.5.1.4.1.1.3.1"
 _NAME = "ALAN"
@@ -104,6 +105,8 @@ def write_segmentation(
         positions.append(item)
     source.SharedFunctionalGroupsSequence, source.PerFrameFunctionalGroupsSequence = [shared], positions
     source.FrameOfReferenceUID = _uid(digest, "space")
+    sop_class = source.SOPClassUID
+    source.SOPClassUID = _ULTRASOUND_LOOP  # of a class of single frames, highdicom would expect a place in space
     algorithm = hd.AlgorithmIdentificationSequence(
         _NAME, _code("DCM", "123110", "Artificial Intelligence"), __version__
     )
@@ -132,7 +135,10 @@ def write_segmentation(
         content_description=None if result.pixel_mm else "The pixel size is unknown.",
         **_MAKER,
     )
-    _number_frames(written, frames, measured=result.pixel_mm is not None)
+    _number_frames(written, frames, measured=result.pixel_mm is not None, single=result.n_frames == 1)
+    for element in written.iterall():
+        if element.keyword == "ReferencedSOPClassUID":
+            element.value = sop_class
     if result.pixel_mm is None and result.pixel_aspect != 1:
         ratio = Fraction(result.pixel_aspect).limit_denominator(1000)
         written.PixelAspectRatio = [ratio.numerator, ratio.denominator]
@@ -140,13 +146,19 @@ def write_segmentation(
         written.save_as(temporary)
 
 
-def _number_frames(written: Any, frames: Sequence[int], *, measured: bool) -> None:
-    """Replace the positions in space, which were only needed to build the object, by positions in time."""
+def _number_frames(written: Any, frames: Sequence[int], *, measured: bool, single: bool) -> None:
+    """Replace the positions in space, which were only needed to build the object, by positions in time.
+
+    A source of a single frame is referred to as a whole, because its class may have no numbers of frames.
+    """
     for item in written.PerFrameFunctionalGroupsSequence:
         content = item.FrameContentSequence[0]
         frame = frames[int(content.DimensionIndexValues[1]) - 1]
         content.TemporalPositionIndex = frame + 1
-        item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = frame + 1
+        reference = item.DerivationImageSequence[0].SourceImageSequence[0]
+        reference.ReferencedFrameNumber = frame + 1
+        if single:
+            del reference.ReferencedFrameNumber
         del item.PlanePositionSequence
     index = written.DimensionIndexSequence[1]
     index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209128, 0x00209111
@@ -239,9 +251,19 @@ def _short(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def outline_digest(labels: NDArray[np.uint8]) -> str:
-    """Compute the SHA-256 (hex) of label maps, from which the UIDs of a loop are derived."""
-    return hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
+def content_digest(labels: NDArray[np.uint8], result: LoopResult, references: DicomReferences | None) -> str:
+    """Compute a fingerprint of everything that the objects of a loop contain, from which their UIDs are derived.
+
+    The same analysis of the same file gives the same UIDs; another file, patient, option or version gives others,
+    because two objects with one UID must be equal.
+
+    Args:
+        labels: (T, size, size) uint8 label maps.
+        result: The measurements.
+        references: The source instance of the loop, or None.
+    """
+    outlines = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
+    return fingerprint(plain([outlines, result, references]))
 
 
 def _uid(*entropy: str) -> str:

@@ -88,7 +88,7 @@ class _Job:
         self.painter = Painter(display_shape(self.loop.shape, self.loop.pixel_aspect), self.labels.shape[1])
         self.restore = Preprocessing(self.labels.shape[1]).restore
         self.names = {frame: name for name, frame in key_frames(self.result).items()}
-        self.digest = dicom.outline_digest(self.labels)
+        self.digest = dicom.content_digest(self.labels, self.result, self.references)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
@@ -31,7 +32,7 @@ from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.downstream.whitebox.opinion import ExpertOpinion
-from alan.errors import SHORTAGE, ConfigError, DataError, ParameterError
+from alan.errors import SHORTAGE, AlanError, ConfigError, DataError, ParameterError, is_out_of_memory
 from alan.files import atomic, fingerprint, read_json, write_json
 from alan.runs import FAILURES, open_run, report_failures
 from alan.workers import worker_pool
@@ -180,6 +181,8 @@ def analyze_files(
         paths = {source.name: source.path for source in sources}
         for name, reason in found.failures:
             _log.warning("%s (%s): %s", paths[name], name, reason)
+            if text := states[name]["traceback"]:
+                _log.debug("%s: %s", name, text)
         listed = [*found.failures, *found.left_out]
         total, broken = len(sources) + len(others), bool(found.failures)
         try:
@@ -241,6 +244,7 @@ class Worker:
     def __call__(self, source: Source) -> dict[str, Any]:
         """Analyze a file, and return its state: the names of its loops, or the reason why it has none."""
         state: dict[str, Any] = {"stamp": _stamp(source), "loops": [], "left_out": None, "failure": None}
+        text = ""
         try:
             state["loops"] = [self._loop(loop) for loop in self._open(source)]
         except NotALoopError as error:
@@ -252,8 +256,15 @@ class Worker:
             if not read or error.errno in SHORTAGE:
                 raise  # the disk is full, the results cannot be written, or too many files are open
             state["failure"] = f"cannot be read ({error.strerror}); copy it again"
+        except Exception as error:  # a fault of the program does not keep the other files from being analyzed
+            if isinstance(error, AlanError) or is_out_of_memory(error):
+                raise
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
+            state["failure"] = f"unexpected error ({place}): report it, with the output of alan doctor"
+            text = traceback.format_exc()
         write_json(_state_file(self.folder, source), state)
-        return state
+        return {**state, "traceback": text}  # which may name files, so that it is not written into the results
 
     def _open(self, source: Source) -> list[Loop]:
         settings = self.settings

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alan.analysis import Source, export_loop
+from alan.analysis import Measure, Source, export_loop
 from alan.data.pseudonyms import SECRET, uid_key
 
 from .made import MadeLoop, made_labels, made_result
@@ -31,7 +31,12 @@ def exported(folder, source, *, keep):
     references = source.references(keep=keep)
     result = made_result(loop, name=source.name)
     export_loop(folder, loop, made_labels(), result, ["dicom"], references=references)
-    return [pydicom.dcmread(folder / "loops" / source.name / f"{n}.dcm") for n in ("segmentation", "measurements")]
+    return objects_of(folder, source.name)
+
+
+def objects_of(folder, name):
+    """Segmentation and report of a loop whose files were written."""
+    return [pydicom.dcmread(folder / "loops" / name / f"{n}.dcm") for n in ("segmentation", "measurements")]
 
 
 def referenced(segmentation, report):
@@ -85,3 +90,40 @@ def test_a_file_without_uids_is_treated_like_other_formats(tmp_path, missing):
     assert made_source(tmp_path, 1, **{missing: ""}).references(keep=True) is None
     (tmp_path / "a.avi").write_bytes(b"RIFF")
     assert Source(tmp_path / "a.avi", "p1", "loop1").references(keep=True) is None
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.6.1", "1.2.840.10008.5.1.4.1.1.7", CLASS])
+def test_a_still_of_any_class_gets_objects_that_refer_to_it_as_a_whole(tmp_path, sop_class):
+    source = made_source(tmp_path, 1, SOPClassUID=sop_class)
+    loop = MadeLoop(n_frames=1)
+    result = made_result(loop, beats=())
+    references = source.references(keep=True)
+    export_loop(tmp_path, loop, made_labels(1), result, ["dicom"], references=references)
+    objects = objects_of(tmp_path, "loop1")
+    for study, series, instance in referenced(*objects):
+        assert (study, series) == (STUDY, SERIES)
+        assert instance.ReferencedSOPClassUID == sop_class
+        assert "ReferencedFrameNumber" not in instance
+    assert objects[0].pixel_array.any()
+
+
+def uids(folder, result, labels, references=None):
+    """UIDs of the segmentation and the report of a loop."""
+    export_loop(folder, MadeLoop(), labels, result, ["dicom"], references=references)
+    return tuple(written.SOPInstanceUID for written in objects_of(folder, "loop1"))
+
+
+def test_objects_have_the_same_uids_if_and_only_if_their_content_is_the_same(tmp_path):
+    labels = made_labels()
+    first = uids(tmp_path, made_result(), labels)
+    assert uids(tmp_path, made_result(), labels) == first
+    others = [
+        uids(tmp_path, made_result(), labels, made_source(tmp_path, 1).references(keep=True)),
+        uids(tmp_path, made_result(), labels, made_source(tmp_path, 2).references(keep=True)),
+        uids(tmp_path, made_result(patient="p2"), labels),
+        uids(tmp_path, made_result(pixel_mm=(0.4, 0.4)), labels),
+        uids(tmp_path, made_result(ef_percent=Measure(61.0)), labels),
+        uids(tmp_path, made_result(), labels[::-1]),
+    ]
+    every = [uid for pair in [first, *others] for uid in pair]
+    assert len(set(every)) == len(every)

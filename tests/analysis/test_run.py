@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -286,6 +287,24 @@ def test_an_error_in_writing_results_ends_the_run(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "open_loops", fail(tmp_path / "out" / "loops"))
     with pytest.raises(PermissionError):
         worker(source)
+
+
+def test_an_unexpected_error_is_listed_and_its_traceback_goes_to_the_log_only(tmp_path, monkeypatch, caplog):
+    (tmp_path / "DOE_JANE.avi").write_bytes(b"RIFF")
+    model = SimpleNamespace(fingerprint="f", runtime="torch", bank=object())
+    monkeypatch.setattr(AnalysisModel, "load", lambda *args: model)
+    monkeypatch.setattr(run, "open_loops", Mock(side_effect=AttributeError("DOE_JANE has no pixels")))
+    out = tmp_path / "out"
+    caplog.set_level("DEBUG", "alan")
+    with pytest.raises(SkippedError, match="skipped 1 of 1"):
+        analyze_files([tmp_path / "DOE_JANE.avi"], out, FAST, workers=1)
+    (row,) = rows(out / "failures.csv")
+    assert re.match(r"unexpected error \(AttributeError in \w+\.py, line \d+\): report it", row["reason"])
+    assert "DOE_JANE has no pixels" in caplog.text
+    assert not any(b"DOE" in path.read_bytes() for path in out.rglob("*") if path.is_file())
+    monkeypatch.setattr(run, "open_loops", Mock(side_effect=MemoryError()))
+    with pytest.raises(MemoryError):
+        analyze_files([tmp_path / "DOE_JANE.avi"], out, FAST, workers=1)
 
 
 def test_too_many_open_files_end_the_run(tmp_path, monkeypatch):
