@@ -28,6 +28,14 @@ LoopKind = Literal[
     "not an echo",
 ]
 _MODALITIES = ("CR", "CT", "DX", "ECG", "ES", "IVUS", "MG", "MR", "NM", "OCT", "OT", "PT", "RF", "SC", "SR", "XA")
+#: Modalities of DICOM objects that hold no pictures and lie beside them.
+_OBJECTS = {
+    "SR": "a report",
+    "PR": "a presentation state",
+    "KO": "a list of key objects",
+    "DOC": "a document",
+    "ECG": "an ECG",
+}
 #: Velocity in cm/s below which a Doppler spectrum shows tissue; blood is faster.
 _TISSUE_VELOCITY = 30.0
 #: Largest difference of the colour channels of a grey pixel, and largest grey values of unlit and of dim pixels.
@@ -66,6 +74,11 @@ class NotALoopError(DataError):
     def __init__(self, name: str, verdict: Verdict) -> None:
         super().__init__(f"{name}: {verdict.kind}, {verdict.reason}")
         self.kind, self.reason = verdict
+
+
+def kind_of_object(modality: str) -> Verdict:
+    """Name a DICOM object whose class has no pictures."""
+    return Verdict("not an echo", f"{_OBJECTS.get(modality, 'a DICOM object')} without pictures")
 
 
 def kind_by_header(header: Header) -> Verdict | None:

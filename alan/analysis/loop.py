@@ -19,6 +19,7 @@ from alan.analysis.kinds import (
     Verdict,
     kind_by_colours,
     kind_by_header,
+    kind_of_object,
     kind_of_scenes,
     kind_of_strip,
     kind_without_fan,
@@ -32,6 +33,7 @@ from alan.data.fan import Fan, enclosing
 from alan.data.fan_search import find_panels
 from alan.data.io.base import Spacing, mean_frame_rate, pixel_aspect
 from alan.data.io.cine import frame_source
+from alan.data.io.dicom import NoPicturesError
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.io.frames import FrameSource
 from alan.data.io.stream import CineStream, open_stream
@@ -207,6 +209,8 @@ def _pseudonymous(source: Source) -> Iterator[None]:
         yield
     except NotALoopError:
         raise
+    except NoPicturesError as error:
+        raise NotALoopError(source.name, kind_of_object(error.modality)) from None
     except DataError as error:
         raise DataError(f"{source.name}: {_unquoted(source.redact(str(error)))}") from None
 

@@ -181,8 +181,6 @@ def analyze_files(
         paths = {source.name: source.path for source in sources}
         for name, reason in found.failures:
             _log.warning("%s (%s): %s", paths[name], name, reason)
-            if text := states[name]["traceback"]:
-                _log.debug("%s: %s", name, text)
         listed = [*found.failures, *found.left_out]
         total, broken = len(sources) + len(others), bool(found.failures)
         try:
@@ -211,14 +209,25 @@ def _analyze_all(
             worker = Worker(folder, settings, model)
             for source in todo:
                 done[source.name] = worker(source)
+                _log_file(source, done[source.name])
                 bar.update()
             return done
         with worker_pool(n, _start_worker, folder, settings, preload=__name__) as pool:
             futures = {pool.submit(_work, source): source for source in todo}
             for future in as_completed(futures):
-                done[futures.pop(future).name] = future.result()
+                source = futures.pop(future)
+                done[source.name] = future.result()
+                _log_file(source, done[source.name])
                 bar.update()
     return done
+
+
+def _log_file(source: Source, state: Mapping[str, Any]) -> None:
+    """Write the outcome of a file to the log file."""
+    outcome = state["failure"] or state["left_out"] or f"{len(state['loops'])} loops"
+    _log.debug("%s (%s): %s", source.path, source.name, outcome)
+    if state["traceback"]:
+        _log.debug("%s: %s", source.name, state["traceback"])
 
 
 class Worker:

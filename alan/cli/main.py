@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -210,7 +211,11 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         with console(options):
-            return _exit_code(arguments)
+            log = logging.getLogger("alan")
+            log.debug("alan %s: %s", __version__, shlex.join(arguments))
+            code = _exit_code(arguments)
+            log.debug("exit code %d", code)
+            return code
     except OSError as error:  # the log file
         if (line := in_one_line(error)) is None:
             raise

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
+import alan
 from alan.cli import main as cli
 from alan.cli.console import show
 from alan.errors import AlanError, AlanWarning, LockError, SkippedError
@@ -371,9 +372,11 @@ def test_the_log_file_contains_all_messages_with_the_time(capsys, monkeypatch, t
     lines = path.read_text(encoding="utf-8").splitlines()
     words = [line.split(maxsplit=2)[2] for line in lines]
     assert words == 3 * [
+        f"DEBUG alan {alan.__version__}: demo",
         "INFO half of it is done",
         "WARNING alan: note: a file was skipped",
         "ERROR alan: error: cannot reach mysql://ada:***@db/x",
+        "DEBUG exit code 2",
     ]
     assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", lines[0])
 

@@ -36,6 +36,18 @@ _FIRST = (0x0000, 0x0001, 0x0005, 0x0008, 0x0012, 0x0016, 0x0018)
 _VRS = (b"UL", b"OB", b"UI", b"CS", b"DA", b"SH")
 
 
+class NoPicturesError(DataError):
+    """A DICOM file is whole, but its class has no pictures: a report, a presentation state, a document.
+
+    Attributes:
+        modality: Modality in its header.
+    """
+
+    def __init__(self, path: Path, modality: str) -> None:
+        super().__init__(f"{path}: a DICOM file without pictures ({modality})")
+        self.modality = modality
+
+
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Check whether a file begins like DICOM, with or without the preamble of 128 bytes (PS3.10, 7.1)."""
     try:
@@ -48,6 +60,13 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
             raise
         return False
     return start[128:] == b"DICM" or _begins_at_once(start)
+
+
+def _is_image(dataset: Any) -> bool:
+    """Whether a file should hold pixels, by its elements and its SOP class; True if the class is unknown."""
+    sop_class = str(dataset.get("SOPClassUID") or "")
+    name = third_party("pydicom.uid", "dicom").UID(sop_class).name
+    return "Rows" in dataset or name == sop_class or "Image" in name
 
 
 def _begins_at_once(start: bytes) -> bool:
@@ -99,7 +118,10 @@ class DicomFrames:
         if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
             raise DataError(f"{path}: holds pixels of floating point; export them as integers")
         if "PixelData" not in dataset:
-            raise DataError(f"{path}: a DICOM file without pictures ({dataset.get('Modality', 'no modality')})")
+            modality = str(dataset.get("Modality") or "no modality")
+            if not _is_image(dataset):
+                raise NoPicturesError(path, modality)
+            raise DataError(f"{path}: a DICOM file without pictures ({modality})")
         self._stated = attribute_number(dataset, "NumberOfFrames")
         self._count = 1 if self._stated is None else int(self._stated)
         if self._count < 1:
