@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from alan.search.settings import SearchData, StudySettings
+from alan.search.settings import SearchData, SearchSettings, StudySettings
 from alan.search.space import SearchSpace
 from alan.supervised.settings import TrainingSettings
 
@@ -23,6 +23,7 @@ def search(
         training: Settings of every training; network, learning rate and batch size come from the space.
         study: Settings of the study: number of trials, sampler, pruner, database.
     """
+    SearchSettings(space, data, training, study)  # refuses contradictions before PyTorch is imported
     from alan.search.run import run_search
 
     folder = run_search(out, space, data, training, study)

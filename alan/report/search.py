@@ -18,13 +18,13 @@ from alan.report.table import Cell, Column, Row, Section, Table
 from alan.report.words import UNDEFINED, join_words, number, percent, plural, structure_name
 from alan.search.results import AXES, read_search
 
-#: EDNAS paper, Table I: IoU in percent on its test set, batch size, learning rate, encoder, architecture.
+#: EDNAS paper, Table I: rank, IoU in percent on its test set, batch size, learning rate, encoder, architecture.
 PUBLISHED = (
-    ("87.00", "4", "4e-5", "timm-skresnet34", "Linknet"),
-    ("86.95", "4", "1e-5", "timm-regnety-120", "PAN"),
-    ("86.85", "8", "5e-5", "timm-resnet50d-1s4x24d", "UnetPlusPlus"),
-    ("86.75", "8", "5e-4", "vgg16-bn", "UnetPlusPlus"),
-    ("86.68", "8", "1e-5", "se-resnext50-32x4d", "DeepLabV3"),
+    ("1", "87.00", "4", "4e-5", "timm-skresnet34", "Linknet"),
+    ("1", "86.95", "4", "1e-5", "timm-regnety-120", "PAN"),
+    ("3", "86.85", "8", "5e-5", "timm-resnet50d-1s4x24d", "UnetPlusPlus"),
+    ("4", "86.75", "8", "5e-4", "vgg16-bn", "UnetPlusPlus"),
+    ("5", "86.68", "8", "1e-5", "se-resnext50-32x4d", "DeepLabV3"),
 )
 _POINT = (
     Column("Encoder", number=False),
@@ -123,11 +123,11 @@ def _best_table(best: Sequence[Mapping[str, Any]]) -> Table:
     rows = [Row(str(rank), _cells(row), highlight=rank == 1) for rank, row in enumerate(best, 1)]
     published = [
         Row(
-            str(rank),
+            rank,
             [Cell(text) for text in (iou, encoder, architecture, UNDEFINED, lr, batch)],
             note="published, EDNAS paper Table I",
         )
-        for rank, (iou, batch, lr, encoder, architecture) in enumerate(PUBLISHED, 1)
+        for rank, iou, batch, lr, encoder, architecture in PUBLISHED
     ]
     sections = [Section(rows), Section(published, published=True)] if rows else []
     columns = [Column("Rank"), Column("IoU, %"), *_POINT, *_SCORES]

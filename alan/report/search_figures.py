@@ -34,15 +34,14 @@ def history(trials: Trials) -> Figure:
     figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     axes: Axes = figure.subplots()
     axes.grid(axis="y")
-    done = [(n, row["iou"]) for n, row in enumerate(trials, 1) if row["state"] == "complete"]
-    pruned = [
-        (n, row["iou"]) for n, row in enumerate(trials, 1) if row["state"] == "pruned" and row["iou"] is not None
-    ]
-    failed = [n for n, row in enumerate(trials, 1) if row["state"] == "failed"]
+    last = trials[-1]["trial"]
+    done = [(row["trial"], row["iou"]) for row in trials if row["state"] == "complete"]
+    pruned = [(row["trial"], row["iou"]) for row in trials if row["state"] == "pruned" and row["iou"] is not None]
+    failed = [row["trial"] for row in trials if row["state"] == "failed"]
     if done:
         numbers, scores = zip(*done, strict=True)
         best = np.maximum.accumulate(scores)
-        axes.step([*numbers, len(trials)], [*best, best[-1]], where="post", color=_BEST, label="best so far")
+        axes.step([*numbers, last], [*best, best[-1]], where="post", color=_BEST, label="best so far")
         axes.plot(numbers, scores, "o", color=_TRIAL, ms=5, label="trial")
     if pruned:
         axes.plot(*zip(*pruned, strict=True), "o", mfc="white", mec=_TRIAL, ms=5, label="stopped early")
@@ -56,7 +55,7 @@ def history(trials: Trials) -> Figure:
             transform=axes.get_xaxis_transform(),
             label="failed",
         )
-    axes.set_xlim(0.4, len(trials) + 0.6)
+    axes.set_xlim(trials[0]["trial"] - 0.6, last + 0.6)
     axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     show_percent(axes.yaxis)
     axes.set_xlabel("Trial")

@@ -38,7 +38,8 @@ def trial_table(search: SearchStudy) -> pd.DataFrame:
         ``started`` (UTC), ``seconds``, ``worker``, and ``reason`` of a failure.
     """
     every = search.study.get_trials(deepcopy=False)
-    return pd.DataFrame([_row(trial, every) for trial in search.trials()])
+    table = pd.DataFrame([_row(trial, every) for trial in search.trials()])
+    return table.astype({"parameters": "Int64"} if "parameters" in table else {})  # whole beside missing ones
 
 
 def _row(trial: FrozenTrial, every: list[FrozenTrial]) -> dict[str, Any]:

@@ -69,12 +69,19 @@ class SearchStudy:
         points: All points of the space.
         settings: Settings of the study.
         pairs: Pairs that can be built.
+        validations: Number of validations of a trial; after the last one there is nothing to stop.
     """
 
     def __init__(
-        self, study: Study, points: Sequence[Point], settings: StudySettings, pairs: BuildablePairs
+        self,
+        study: Study,
+        points: Sequence[Point],
+        settings: StudySettings,
+        pairs: BuildablePairs,
+        validations: int,
     ) -> None:
         self.study, self.points, self.settings, self.pairs = study, points, settings, pairs
+        self.validations = validations
         self._unclaimed: dict[int, float] = {}  # trials without a process, and when they were first seen
 
     @classmethod
@@ -99,10 +106,12 @@ class SearchStudy:
             validations: Number of validations of a trial, for the pruner.
 
         Raises:
-            ConfigError: The storage holds a study of this name over another space, or of another training.
+            ConfigError: The storage holds a study of this name over another space, of another training, sampler
+                or pruner.
         """
         better = {"iou": StudyDirection.MAXIMIZE, "latency": StudyDirection.MINIMIZE}
-        identity = plain({_SPACE: asdict(space), "objectives": settings.objectives, **identity})
+        own = {name: getattr(settings, name) for name in ("objectives", "sampler", "pruner")}
+        identity = plain({_SPACE: asdict(space), **own, **identity})
         if settings.name in optuna.get_all_study_names(storage):
             _check_same(settings.name, optuna.load_study(study_name=settings.name, storage=storage), identity)
         study = optuna.create_study(
@@ -125,7 +134,7 @@ class SearchStudy:
             taken=lambda: taken_points(study.get_trials(deepcopy=False)),
             pairs=pairs,
         )
-        return cls(study, points, settings, pairs)
+        return cls(study, points, settings, pairs, validations)
 
     @property
     def n_trials(self) -> int:
@@ -240,7 +249,7 @@ class SearchStudy:
         def report(step: int, iou: float) -> None:
             if len(self.settings.objectives) == 1:
                 trial.report(iou, step)
-                if trial.should_prune():
+                if step < self.validations and trial.should_prune():
                     raise optuna.TrialPruned
 
         outcome = objective(point, report)
@@ -337,10 +346,10 @@ def _check_same(name: str, study: Study, identity: dict[str, Any]) -> None:
     changed = [key for key, value in found.items() if value != identity[key]]
     if not changed:
         return
-    where = changed[0]
-    if where == _SPACE:
-        axes = [axis for axis in identity[_SPACE] if found[_SPACE].get(axis) != identity[_SPACE][axis]]
-        where = f"search space ({', '.join(axes)})"
+    where, value = changed[0], identity[changed[0]]
+    if isinstance(value, dict):
+        where += f" ({', '.join(key for key in value if found[where].get(key) != value[key])})"
     raise ConfigError(
-        f"study {name!r} is of another {where}: give the search another study.name, and another --out"
+        f"study {name!r} differs in its {where}: continue it as it was, or give the search another study.name and "
+        "another --out"
     )

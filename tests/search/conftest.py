@@ -61,12 +61,21 @@ def open_study(tmp_path):
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     storages = [InMemoryStorage()]
 
-    def opened(n_trials=10, *, space=SPACE, identity=None, disk=False, builds=lambda *pair: None, **settings):
+    def opened(
+        n_trials=10,
+        *,
+        space=SPACE,
+        identity=None,
+        disk=False,
+        builds=lambda *pair: None,
+        validations=5,
+        **settings,
+    ):
         asked = StudySettings(n_trials, **{"heartbeat": 600, **settings})
         if disk:
             storages.append(open_storage(tmp_path / "study.db", None, asked.heartbeat, asked.grace))
         storage = storages[-1] if disk else storages[0]
-        options = {"identity": identity or {}, "builds": builds, "validations": 5}
+        options = {"identity": identity or {}, "builds": builds, "validations": validations}
         return SearchStudy.open(storage, space, asked, **options)
 
     yield opened

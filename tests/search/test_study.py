@@ -177,12 +177,14 @@ def test_other_errors_end_the_search_and_lose_nothing(open_study):
 
 def test_another_space_under_the_same_name_is_refused(open_study):
     open_study(2, identity={"training": {"max_epochs": 3}}).run(objective)
-    with pytest.raises(ConfigError, match=r"'search' is of another search space \(lrs\)"):
+    with pytest.raises(ConfigError, match=r"'search' differs in its space \(lrs\)"):
         open_study(2, space=replace(SPACE, lrs=(1e-3,)), identity={"training": {"max_epochs": 3}})
-    with pytest.raises(ConfigError, match="is of another training"):
+    with pytest.raises(ConfigError, match=r"differs in its training \(max_epochs\)"):
         open_study(2, identity={"training": {"max_epochs": 4}})
-    with pytest.raises(ConfigError, match="is of another objectives"):
+    with pytest.raises(ConfigError, match="differs in its objectives"):
         open_study(2, objectives=("iou", "latency"), identity={"training": {"max_epochs": 3}})
+    with pytest.raises(ConfigError, match="differs in its sampler"):
+        open_study(2, sampler="tpe", identity={"training": {"max_epochs": 3}})
     open_study(2, name="other", space=replace(SPACE, lrs=(1e-3,))).run(objective)
     assert len(open_study(2, identity={"training": {"max_epochs": 3}}).trials()) == 2
 
@@ -204,6 +206,23 @@ def test_poor_trials_are_pruned(open_study, pruner):
     assert bool(pruned) == (pruner != "none")
     for trial in pruned:
         assert len(trial.intermediate_values) < 5
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_a_trial_trained_to_its_end_is_finished(open_study, pruner):
+    """Four validations, the last of which is a rung of halving: poor trials are stopped before it, not at it."""
+
+    def late(point, report):
+        for step in (1, 2, 3):
+            report(step, 0.5)
+        report(4, score(point))
+        return Outcome(score(point), 0.1)
+
+    search = open_study(20, pruner=pruner, validations=4)
+    search.run(late)
+    ended = [trial for trial in search.trials() if len(trial.intermediate_values) == 4]
+    assert len(ended) > 4
+    assert {trial.state for trial in ended} == {TrialState.COMPLETE}
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
@@ -286,6 +305,7 @@ def test_a_trial_that_kills_its_process_twice_fails(open_study):
     table = trial_table(search)
     assert list(table["state"]) == ["failed", "complete"]
     assert "died twice" in table["reason"][0]
+    assert str(table["parameters"][1]) == "10"  # a whole number beside one that is missing
 
 
 @pytest.mark.parametrize("queued", [False, True], ids=["fresh", "queued"])
