@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.errors import ParameterError, nearest
 from alan.extras import third_party
 
 #: Names of the losses.
-LOSSES = ("bce", "cross_entropy", "dice", "focal")
+LOSSES = ("bce", "cross_entropy", "dice", "focal", "softmax_focal")
 
 
 @bounded
 class WeightedLosses(nn.Module):
     """Weighted sum of losses on logits.
 
-    ``dice`` and ``focal`` are those of segmentation_models_pytorch (Dice over all pixels of the batch, the mean
-    over all classes, background included; focal with gamma 2), ``bce`` is torch's ``BCEWithLogitsLoss``,
-    ``cross_entropy`` its ``CrossEntropyLoss`` (log-softmax and NLL).
+    ``dice`` and ``focal`` are those of segmentation_models_pytorch: Dice over all pixels of the batch, the mean
+    over all classes, background included, with 0 for a class that the batch does not show; focal with gamma 2,
+    for several classes the mean over the classes, each against all others by the sigmoid of its logit.
+    ``softmax_focal``, for several classes, is ``-(1 - p)^2 log p`` of the softmax p of the annotated class, the
+    mean over pixels. ``bce`` is torch's ``BCEWithLogitsLoss``, ``cross_entropy`` its ``CrossEntropyLoss``
+    (log-softmax and NLL).
 
     Args:
         weights: Name of each loss to its weight.
@@ -37,12 +41,12 @@ class WeightedLosses(nn.Module):
         self.binary = classes == 1
         self.weights = dict(weights)
         self.terms = nn.ModuleDict()
-        wrong, right = ("cross_entropy", "bce") if self.binary else ("bce", "cross_entropy")
+        fitting = {"cross_entropy": "bce", "softmax_focal": "focal"} if self.binary else {"bce": "cross_entropy"}
         for name in weights:
             if name not in LOSSES:
                 raise ParameterError(f"unknown loss {name!r}: {nearest(name, LOSSES)}")
-            if name == wrong:
-                raise ParameterError(f"loss {name!r} does not fit {classes} class(es): take {right!r}")
+            if name in fitting:
+                raise ParameterError(f"loss {name!r} does not fit {classes} class(es): take {fitting[name]!r}")
             self.terms[name] = self._term(name)
 
     def _term(self, name: str) -> nn.Module:
@@ -50,6 +54,8 @@ class WeightedLosses(nn.Module):
             return nn.BCEWithLogitsLoss()
         if name == "cross_entropy":
             return nn.CrossEntropyLoss()
+        if name == "softmax_focal":
+            return _SoftmaxFocal()
         losses = third_party("segmentation_models_pytorch.losses")
         kind = losses.DiceLoss if name == "dice" else losses.FocalLoss
         term: nn.Module = kind(mode="binary" if self.binary else "multiclass")
@@ -70,3 +76,11 @@ class WeightedLosses(nn.Module):
         values = {name: term(logits, target) for name, term in self.terms.items()}
         total = sum((self.weights[name] * value for name, value in values.items()), logits.new_zeros(()))
         return {**values, "total": total}
+
+
+class _SoftmaxFocal(nn.Module):
+    """Focal loss of the softmax with gamma 2 (Lin et al., *Focal Loss for Dense Object Detection*, 2017)."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        surprise = cross_entropy(logits, target, reduction="none")
+        return ((1 - (-surprise).exp()) ** 2 * surprise).mean()

@@ -48,7 +48,8 @@ class SegmentationModule(TrainingModule):
     Args:
         structures: Names of the structures, or unions of names (``lv+myo``), as in the data; one is binary
             (sigmoid), several are classes in addition to the background (softmax).
-        losses: Name of a loss (``dice``, ``focal``, ``bce``, ``cross_entropy``) to its weight.
+        losses: Name of a loss (``dice``, ``focal``, ``softmax_focal``, ``bce``, ``cross_entropy``) to its
+            weight.
         network: Decoder and encoder of the network.
         optimiser: Optimiser: ``adam`` or ``adamw``.
         lr: Learning rate; with the cosine, its first value.

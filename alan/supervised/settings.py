@@ -72,7 +72,8 @@ class TrainingSettings:
 
     Attributes:
         network: Network to train.
-        losses: Name of each loss (``dice``, ``focal``, ``bce``, ``cross_entropy``) to its weight.
+        losses: Name of each loss (``dice``, ``focal``, ``softmax_focal``, ``bce``, ``cross_entropy``) to its
+            weight.
         optimiser: Optimiser, ``adam`` or ``adamw``.
         lr: Learning rate; the first value of a decaying schedule.
         weight_decay: Weight decay of the optimiser.

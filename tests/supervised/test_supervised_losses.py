@@ -37,6 +37,9 @@ def by_hand(name, logits, labels):
     for n, i, j in np.ndindex(y.shape):
         if name == "cross_entropy":
             values.append(-np.log(p[n, y[n, i, j], i, j]))
+        elif name == "softmax_focal":
+            q = p[n, y[n, i, j], i, j]
+            values.append(-((1 - q) ** 2) * np.log(q))
         elif name == "bce":
             q = p[n, 0, i, j]
             values.append(-np.log(q if y[n, i, j] else 1 - q))
@@ -51,7 +54,16 @@ def by_hand(name, logits, labels):
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     ("name", "classes"),
-    [("dice", 1), ("dice", 4), ("focal", 1), ("focal", 4), ("bce", 1), ("cross_entropy", 4), ("cross_entropy", 3)],
+    [
+        ("dice", 1),
+        ("dice", 4),
+        ("focal", 1),
+        ("focal", 4),
+        ("bce", 1),
+        ("cross_entropy", 4),
+        ("cross_entropy", 3),
+        ("softmax_focal", 4),
+    ],
 )
 def test_each_loss_matches_hand_computed_values(name, classes, seed):
     logits, labels = batch(classes, seed)
@@ -66,6 +78,14 @@ def test_dice_loss_of_four_pixels_matches_hand_computed_values():
     logits = torch.tensor([50.0, 0.0, -50.0, -50.0]).view(1, 1, 2, 2)
     labels = torch.tensor([1, 1, 0, 0], dtype=torch.uint8).view(1, 2, 2)
     assert float(WeightedLosses({"dice": 1.0}, 1)(logits, labels)["total"]) == pytest.approx(1 - 3 / 3.5)
+
+
+def test_dice_loss_leaves_out_a_class_that_no_pixel_has():
+    logits, labels = batch(3)
+    labels[labels == 2] = 0
+    p, y = probabilities(logits), labels.numpy()
+    terms = [1 - 2 * p[:, c][y == c].sum() / (p[:, c].sum() + (y == c).sum()) for c in (0, 1)]
+    assert float(WeightedLosses({"dice": 1.0}, 3)(logits, labels)["total"]) == pytest.approx(sum(terms) / 3)
 
 
 def test_losses_are_summed_with_their_weights():
@@ -87,6 +107,7 @@ def test_losses_are_summed_with_their_weights():
         ({"dice": float("nan")}, 1, r"weights\[dice\] is nan"),
         ({"bce": 1.0}, 3, r"'bce' does not fit 3 class\(es\): take 'cross_entropy'"),
         ({"cross_entropy": 1.0}, 1, "take 'bce'"),
+        ({"softmax_focal": 1.0}, 1, "take 'focal'"),
     ],
 )
 def test_invalid_losses_are_refused(weights, classes, message):
