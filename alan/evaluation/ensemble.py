@@ -128,13 +128,20 @@ def run_ensemble(
         groups = [(loaded, table)]
         for name, member in loaded.items():
             check_unseen(getattr(member, "provenance", {}), f"member {name!r}", frames, split, chosen=False)
+    parts = [
+        [[m.fingerprint for m in networks.values()], rows[["frame", "label"]].to_numpy(np.int64).tolist()]
+        for networks, rows in groups
+    ]
+    key = fingerprint([frames.fingerprint, [member.fingerprint for member in loaded.values()], parts])
     with open_run(folder, config, overwrite, CONTENTS) as run:
-        if run.resumed and _reusable(folder / ENSEMBLE, loaded, frames):
+        if run.resumed and _reusable(folder / ENSEMBLE, key):
             _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
             (folder / _PREDICTIONS).unlink(missing_ok=True)  # of a run that was killed at its end
             return folder / ENSEMBLE
         (folder / ENSEMBLE).unlink(missing_ok=True)
-        predictions = replace(_predictions(folder / _PREDICTIONS, groups, frames, batch_size), average=average)
+        predictions = replace(
+            _predictions(folder / _PREDICTIONS, key, groups, frames, batch_size), average=average
+        )
 
         def choose(part: MemberPredictions) -> WeightSearch:
             if weights != "searched":
@@ -165,6 +172,7 @@ def run_ensemble(
             "alan": __version__,
             "command": redact(shlex.join(["alan", *sys.argv[1:]])),
             "stores": [frames.fingerprint],
+            "inputs": key,
             "val_split": split,
             "validation": validation,
         }
@@ -259,33 +267,26 @@ def _held_out_gain(
     return {"gain": gain.to_dict(), "folds": rows}
 
 
-def _reusable(path: Path, members: Mapping[str, Member], store: FrameStore) -> bool:
-    """Whether the file holds an ensemble of the same members, weighted on the same store."""
+def _reusable(path: Path, key: str) -> bool:
+    """Whether the file holds an ensemble of the same members and fold networks, weighted on the same frames."""
     from alan.downstream.members import load_ensemble
 
-    if not path.exists():
-        return False
     try:
-        ensemble = load_ensemble(path)
+        return path.exists() and load_ensemble(path).provenance.get("inputs") == key
     except CheckpointError:
         return False
-    same = {name: member.fingerprint for name, member in ensemble.members.items()}
-    return ensemble.provenance.get("stores") == [store.fingerprint] and same == {
-        name: member.fingerprint for name, member in members.items()
-    }
 
 
 def _predictions(
-    path: Path, groups: Sequence[tuple[Mapping[str, Member], pd.DataFrame]], store: FrameStore, batch_size: int
+    path: Path,
+    key: str,
+    groups: Sequence[tuple[Mapping[str, Member], pd.DataFrame]],
+    store: FrameStore,
+    batch_size: int,
 ) -> MemberPredictions:
     """Predict the frames of each group by its members, or read what an interrupted run has kept in ``path``."""
     from alan.supervised.member_predictions import join, load_predictions, save_predictions
 
-    parts = [
-        [[m.fingerprint for m in members.values()], table[["frame", "label"]].to_numpy(np.int64).tolist()]
-        for members, table in groups
-    ]
-    key = fingerprint([store.fingerprint, parts])
     kept = load_predictions(path, key)
     if kept is not None:
         return kept

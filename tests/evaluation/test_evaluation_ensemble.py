@@ -179,6 +179,20 @@ def test_weights_are_fitted_on_folds(lab, members, tmp_path):
     assert known["held_out"]["gain"] == pytest.approx(interval, abs=1e-6)
 
 
+def test_an_ensemble_is_not_reused_after_a_fold_was_trained_again(lab, members, tmp_path):
+    whole = {"a": members["U-Net"], "b": members["FPN"]}
+    folds = fold_networks(lab, tmp_path)
+
+    def run():
+        return run_ensemble(tmp_path / "run", str(lab / "store.h5"), whole, folds=folds, trials=5)
+
+    before = run().read_bytes()
+    assert run().read_bytes() == before
+    old, raw = load_segmenter(folds["b"][2]), untrained_segmenter(SMALL, ["lv", "la"], seed=99)
+    save_segmenter(Segmenter(raw.model, raw.spec, raw.structures, None, old.provenance), folds["b"][2])
+    assert run().read_bytes() != before
+
+
 def test_predictions_are_computed_on_chosen_frames(lab, members):
     """A part scores like predictions of these frames alone."""
     store = FrameStore(lab / "store.h5")
