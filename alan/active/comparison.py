@@ -1,7 +1,8 @@
 """Comparison of acquisition functions with Random: intervals over patients and seeds.
 
 A resample draws the test patients and the seeds with replacement, and takes the same draw for every function, so
-that differences are paired. Curves are means over images, then over seeds.
+that differences are paired. Curves are means over images, then over seeds. Loops that label whole patients reach
+different numbers of labels: their curves are interpolated linearly.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def compare_functions(
     n_resamples: PositiveInt = 1000,
     seed: NonNegativeInt = 0,
 ) -> list[dict[str, Any]]:
-    """Compare the curves of functions over the numbers of labels that all of their loops have.
+    """Compare the curves of functions over the numbers of labels that all of their loops span.
 
     Args:
         state: Finished phases with the IoU of each measured image.
@@ -76,13 +77,16 @@ def compare_functions(
         ``area_gain`` (its difference to Random; None for Random or without it), ``gains`` (the difference at each
         number of labels) and ``needed`` (``score``, and the labels at which the mean curve reaches it or None).
         Each value has ``value``, ``low`` and ``high`` (95%); ``needed`` also ``reached``, the share of resamples
-        that reach the score, over which its interval is taken. Empty where no loop holds the scores of images.
+        that reach the score, over which its interval is taken. Empty where a loop holds no scores of images.
     """
-    loops = {(f, s): state.loop(f, s) for f in functions for s in state.initial}
-    shared = set.intersection(*({x.n_labels for x in loop if x.images} for loop in loops.values()))
-    if not shared:
+    loops = {(f, s): [x for x in state.loop(f, s) if x.images] for f in functions for s in state.initial}
+    if not all(loops.values()):
         return []
-    labels = np.array(sorted(shared), np.float64)
+    reached = [[phase.n_labels for phase in loop] for loop in loops.values()]
+    low, high = max(one[0] for one in reached), min(one[-1] for one in reached)
+    labels = np.array(sorted({n for one in reached for n in one if low <= n <= high}), np.float64)
+    if not len(labels):
+        return []
     _, group = np.unique(np.asarray(patients), return_inverse=True)
     rng = np.random.default_rng(seed)
     weights, seeds = (_draws(rng, n, n_resamples) for n in (int(group.max()) + 1, len(state.initial)))
@@ -124,14 +128,23 @@ def _interval(values: FloatArray) -> tuple[float, float]:
 
 def _resample(loop: Sequence[Any], labels: FloatArray, group: NDArray[np.intp], weights: FloatArray) -> FloatArray:
     """Compute the mean IoU over images for each resample of patients, (R, P), without undefined images."""
-    by_labels = {phase.n_labels: np.array(phase.images, np.float64) for phase in loop if phase.images}
-    images = np.stack([by_labels[int(n)] for n in labels])  # (P, n)
+    images = np.array([phase.images for phase in loop], np.float64)  # (phases, n)
     known = ~np.isnan(images)
     size = weights.shape[1]
     sums = np.stack([np.bincount(group, np.where(k, x, 0.0), size) for x, k in zip(images, known, strict=True)])
     counts = np.stack([np.bincount(group, k, size) for k in known])
     with np.errstate(invalid="ignore"):
-        return np.asarray((weights @ sums.T) / (weights @ counts.T))
+        curves = (weights @ sums.T) / (weights @ counts.T)
+    return _interpolate(labels, np.array([phase.n_labels for phase in loop], np.float64), curves)
+
+
+def _interpolate(labels: FloatArray, known: FloatArray, curves: FloatArray) -> FloatArray:
+    """Interpolate curves (..., phases) at ``known`` numbers of labels, to (..., P); exact where both agree."""
+    after = np.minimum(np.searchsorted(known, labels), len(known) - 1)
+    before = np.where(known[after] == labels, after, after - 1)
+    gap = known[after] - known[before]
+    share = np.divide(labels - known[before], gap, out=np.zeros(len(labels)), where=gap > 0)
+    return np.asarray((1 - share) * curves[..., before] + share * curves[..., after])
 
 
 def _estimate(values: FloatArray) -> dict[str, float]:

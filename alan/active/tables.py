@@ -106,19 +106,20 @@ def write_results(
 
 
 def curves(table: pd.DataFrame, score: str) -> pd.DataFrame:
-    """Compute the mean and spread over the seeds at each number of labels.
+    """Compute the mean and spread over the seeds in each phase.
 
     Args:
         table: Rows of :func:`write_phases`.
         score: Column of the score.
 
     Returns:
-        Columns ``function``, ``n_labels``, ``mean``, ``std`` (divided by n), ``low`` and ``high`` (over the
-        seeds) and ``seeds``.
+        Columns ``function``, ``n_labels`` (the mean over the seeds, rounded), ``mean``, ``std`` (divided by n),
+        ``low`` and ``high`` (over the seeds) and ``seeds``.
     """
-    groups = table.groupby(["function", "n_labels"], sort=False)[score]
-    found = groups.agg(mean="mean", std=lambda x: x.std(ddof=0), low="min", high="max", seeds="count")
-    return found.reset_index()
+    groups = table.groupby(["function", "phase"], sort=False)
+    found = groups[score].agg(mean="mean", std=lambda x: x.std(ddof=0), low="min", high="max", seeds="count")
+    found.insert(0, "n_labels", groups["n_labels"].mean().round().astype(int))
+    return found.reset_index().drop(columns="phase")
 
 
 def last_scores(table: pd.DataFrame, prefix: str, structures: Sequence[str]) -> list[dict[str, Any]]:

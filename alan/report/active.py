@@ -63,7 +63,8 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
     seeds, store = len(results["loop"]["seeds"]), results["store"]
     caption = (
         "IoU against the number of labelled images: the mean over "
-        + (f"{seeds} seeds, with a band from the lowest to the highest seed." if seeds > 1 else "one seed.")
+        + (f"{seeds} seeds, with a band from the lowest to the highest seed" if seeds > 1 else "one seed")
+        + (", and without a band where fewer seeds are finished." if _unfinished(results) else ".")
         + " Random, the baseline that uses no network, is dashed."
     )
     tables = {
@@ -88,6 +89,11 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
             "picture": writer.write(curve_chart(results), "curves", caption, _alternative(results)),
         },
     )
+
+
+def _unfinished(results: Mapping[str, Any]) -> bool:
+    """Return whether some point of the curves is the mean of fewer seeds than there are."""
+    return any(row["seeds"] < len(results["loop"]["seeds"]) for row in results["curves"])
 
 
 def _alternative(results: Mapping[str, Any]) -> str:
@@ -174,7 +180,8 @@ def curve_chart(results: Mapping[str, Any]) -> Figure:
             colour, marker, line = "#555555", "x", "--"
         style: dict[str, Any] = {"color": colour, "marker": marker, "label": ACQUISITIONS[name].title}
         axes.plot(labels, mean, line, ms=5, lw=1.5, **style)
-        axes.fill_between(labels, low, high, color=colour, alpha=0.12, lw=0)
+        whole = [row["seeds"] == len(results["loop"]["seeds"]) for row in rows]
+        axes.fill_between(labels, low, high, where=whole, color=colour, alpha=0.12, lw=0)
     measured = results["measured"]
     axes.set_xlabel("labelled images")
     axes.set_ylabel(f"IoU (%), {', '.join(map(structure_name, results['structures']))}, split {measured['split']}")

@@ -1,5 +1,7 @@
 """Areas, numbers of labels needed and their intervals, compared with hand-computed values and a plain loop."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,18 @@ def test_intervals_match_a_plain_loop():
     assert row["area_gain"]["low"] == pytest.approx(np.percentile(known, 2.5))
     assert row["area_gain"]["high"] == pytest.approx(np.percentile(known, 97.5))
     assert row["area_gain"]["low"] < row["area_gain"]["value"] < row["area_gain"]["high"]
+
+
+def test_loops_of_different_numbers_of_labels_are_interpolated():
+    """Loops by patient: 10, 20, 40 labels beside 12, 18, 30; both span 12 to 30, interpolated by hand."""
+    loops = state(random_0=[[0.1] * 4, [0.3] * 4, [0.5] * 4], mfe_0=[[0.2] * 4, [0.5] * 4, [0.8] * 4])
+    for number, labels in enumerate((12, 18, 30), 3):
+        loops.finished[number] = replace(loops.finished[number], n_labels=labels)
+    random, mfe = compare_functions(loops, ["random", "mfe"], PATIENTS, [0.5])
+    assert random["labels"] == mfe["labels"] == [12, 18, 20, 30]
+    gains = [0.2 - 0.14, 0.5 - 0.26, 0.55 - 0.3, 0.8 - 0.4]
+    assert [one["value"] for one in mfe["gains"]] == pytest.approx(gains)
+    assert mfe["needed"][0]["value"] == 18
 
 
 def test_loops_are_compared_on_their_common_numbers_of_labels():

@@ -263,6 +263,9 @@ def test_tables_match_hand_computed_values():
     found = curves(table, "iou").set_index(["function", "n_labels"])
     assert found.loc[("random", 10)].tolist() == pytest.approx([0.4, 0.1, 0.3, 0.5, 2])
     assert found.loc[("mfe", 20), "mean"] == pytest.approx(0.65)
+    table.loc[table["seed"] == 1, "n_labels"] += 3  # by patient, seeds differ in the number of labels
+    assert curves(table, "iou").set_index(["function", "n_labels"]).loc[("mfe", 22), "mean"] == pytest.approx(0.65)
+    table["n_labels"] = 10 * table["phase"]
     assert levels(table, "iou", None) == pytest.approx([0.76, 0.784, 0.8])
     assert levels(table, "iou", 0.9)[-1] == 0.9
     needed = {
