@@ -27,7 +27,7 @@ class PoolData:
 
     Attributes:
         store: Path of the frame store.
-        structures: Names, or unions of names (``lv+myo``); a single one is segmented as binary.
+        structures: Structures to segment, or unions of them (``lv+myo``); a single one gives binary segmentation.
         pool_split: Split whose annotated frames are the pool.
         val_split: Split that is measured in every phase and decides when to stop.
         test_split: Split that is measured as well and shown in the report; null shows ``val_split``.
@@ -59,8 +59,8 @@ class ActiveLoop:
         initial: Number of labelled images in the first phase.
         per_phase: Number of images labelled after each phase.
         phases: Number of trainings of each loop.
-        unit: What is chosen at a time: an ``image``, or all images of a ``patient``, whose score is the mean over
-            its images. Numbers of images are then reached or exceeded by the last patient.
+        unit: Unit of labelling: an ``image``, or all images of a ``patient``, whose score is the mean over its
+            images. The last patient may exceed the given number of images.
         warm_start: Whether each training starts from the weights of its loop's last phase, so that few steps per
             phase are enough; False trains every network anew, as in the study.
         budget: Number of labelled images at which a loop ends; null sets no limit.
@@ -72,7 +72,7 @@ class ActiveLoop:
         candidates: With ``diversity``, images are chosen among this many times as many of the highest scores.
         parcels: Path or name of the parcel model of ``coverage`` and ``disagreement``.
         white_boxes: Paths or names of white boxes on these parcels, one for each structure, for ``disagreement``.
-        targets: IoU for which the labels needed are reported with intervals.
+        targets: Values of the IoU for which the report gives the number of labels needed, with intervals.
         batch_size: Number of images scored or measured at a time.
     """
 

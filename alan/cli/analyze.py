@@ -51,10 +51,10 @@ def analyze(
             searched with all folders in them.
         out: Folder of the results.
         model: Path or name of the model, or the folder of alan export.
-        opinions: Files of an expert's opinions on the parcels of a structure (JSON, saved by alan ui), by which
-            its parcels are chosen again; one on a phase changes the list of that phase.
-        runtime: What runs the network: torch, or onnx for onnxruntime (extra onnx), which exports the model once
-            unless its folder holds the program.
+        opinions: JSON files of an expert's opinions on the parcels of a structure, saved by alan ui. They revise
+            the choice of parcels; an opinion on one phase revises the list of that phase only. null uses none.
+        runtime: Library that runs the network: torch, or onnx for onnxruntime (extra onnx). The model is exported
+            to ONNX once, unless its folder already contains the program.
         view: View of all loops; null recognises it.
         mirror: Swap left and right of all loops for the analysis: for laboratories that show the left ventricle on
             the left side. Outlines and pictures keep the orientation of the file.
@@ -69,7 +69,8 @@ def analyze(
             all files of a study (pseudonymous), or those of the file with its patient and study (keep), so that an
             archive shows the objects on the loop; the two files then identify the patient.
         samples: Number of white boxes that are drawn for the intervals; 0 gives no intervals.
-        reference: CSV file with the columns patient and ef_percent, to which the report compares.
+        reference: CSV file with the columns patient and ef_percent. The report compares its ejection fractions
+            with these; null compares none.
         key: CSV file to write that links pseudonyms to files; it must lie outside the folder of the results.
         workers: Number of processes; null takes one per core.
         strict: Exit with code 1 if a file was left out.

@@ -23,10 +23,10 @@ options:
   --ckpt_path FILE      Checkpoint to start from, in place of the last one of the run.
   --seed_everything N   Seed of the run, 0 or more; true draws one. The model and the data take it too, unless
                         their own seed is not 0. (default: 0)
-  --model CLASS         Class to train. --model.help CLASS lists its options; write them
-                        --model.init_args.NAME VALUE. The classes of ALAN:
+  --model CLASS         Class to train. 'alan {verb} --model CLASS --help' lists its options, which are
+                        written --model.NAME VALUE. The classes of ALAN:
                         {modules}
-  --data CLASS          The data; as --model, with --data.help and --data.init_args. The classes of ALAN:
+  --data CLASS          Class of the data, with options as those of --model. The classes of ALAN:
                         {data}
   --trainer.NAME VALUE  Options of Lightning's Trainer, such as --trainer.max_steps and --trainer.accelerator.
   --print_config        Print all options as YAML, with the values that would be used, and exit.

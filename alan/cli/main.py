@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from alan._version import __version__
@@ -86,6 +87,7 @@ COMMON = """options of every verb
   --config FILE     YAML file of options, or the name of an installed one ('alan configs' lists them)
   --log-file FILE   append all messages to a file, with the time
   --quiet           show warnings and errors only
+  --NAME+ VALUE     add a value to an option that takes a list
   --help            list the options of a verb"""
 
 
@@ -124,6 +126,16 @@ def name_files(verb: str, args: list[str]) -> list[str]:
     files = [args[n] for n in places]
     rest = [arg for n, arg in enumerate(args) if n not in places]
     return [f"--{option}={json.dumps(files) if several else files[0]}", *rest]
+
+
+def class_help(args: list[str]) -> list[str]:
+    """Turn ``--model CLASS --help`` into ``--model.help CLASS``; without a class the help is that of the verb."""
+    for option in ("--model", "--data"):
+        for before, arg in pairwise([*args, ""]):
+            name, given, value = before.partition("=")
+            if name == option:
+                return [f"{option}.help", value if given else arg]
+    return ["--help"]
 
 
 def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
@@ -168,7 +180,7 @@ def _run(args: list[str]) -> None:
     if _is_group(verb):
         verb, rest = " ".join(args[:2]), args[2:]
     if "--help" in rest or "-h" in rest:
-        rest = ["--help"]
+        rest = class_help(rest) if verb in LIGHTNING else ["--help"]
     if verb in LIGHTNING:
         _lightning(verb, find_configs(rest))
     elif verb in VERBS:

@@ -59,11 +59,11 @@ def name(
         labels: Frame store of real frames whose masks, at any phase, update the choice; null for none.
         label_split: Split of the real frames (train, val or test); null for all.
         label_patients: Number of labelled real patients, drawn at random; null for all.
-        opinions: Files of an expert's opinions on the parcels of a structure (JSON), which count beside the
-            simulated counts; null for none.
-        share_above: Share of a parcel in the structure that must be exceeded, 0 to 1; or area, for the share at
-            which the parcels of a list together have the area of the structure in the simulated frames.
-        level: Probability with which the share must be exceeded, 0 to 1.
+        opinions: JSON files of an expert's opinions on the parcels of a structure. They are added to the simulated
+            counts; null uses none.
+        share_above: Lowest share of a parcel that must lie inside the structure, 0 to 1. The word area chooses the
+            share at which the selected parcels together have the area of the structure in the simulated frames.
+        level: Probability with which a parcel must exceed the share, 0 to 1.
         prior_strength: Largest weight of the simulated counts of a parcel, in effective pixels of real labels.
         batch_size: Number of frames that go through the backbone at a time.
         seed: Seed of the draw of patients.

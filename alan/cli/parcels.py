@@ -55,8 +55,8 @@ def parcels(
         whiten: Scale the principal components to unit variance.
         spherical: Compare the directions of tokens only.
         sector_only: Fit inside the ultrasound sector only; the outside becomes background.
-        refine: Guided filter by which borders between parcels follow the image (radius, eps, subsample); null for
-            none.
+        refine: Guided filter that aligns the borders between parcels with edges of the image (radius, eps,
+            subsample); null disables it.
         input_size: Side in pixels to which the backbone resizes frames; null for its training size.
         stride: Distance between tokens in pixels; null for the default of the backbone.
         max_samples: Largest number of tokens on which k-means is fitted.

@@ -11,15 +11,16 @@ import inspect
 import math
 import re
 import typing
-from argparse import RawDescriptionHelpFormatter
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser
 
+from alan.cli.help import HelpFormatter
 from alan.errors import AlanError, ConfigError, nearest
 from alan.shipped import config_file
 
@@ -191,6 +192,12 @@ class Parser(ArgumentParser):
     names: Sequence[str] = ("class_path", "init_args")
     seen: Sequence[str] = ()
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        _, _, described = (options.get("description") or "").partition("Help for --")
+        if described:  # the options of a class
+            options |= {"usage": SUPPRESS, "description": f"Options of {described.partition('=')[2]}"}
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
+
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Parse, and remember the arguments for the hints of :meth:`error`."""
         self.seen = [str(arg) for arg in args or []]
@@ -252,10 +259,6 @@ class Parser(ArgumentParser):
             return None
 
 
-class _Help(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Options with their types and defaults; the text below them keeps its lines."""
-
-
 def function_parser(function: Callable[..., Any], verb: str, epilog: str) -> Parser:
     """Make a parser of the options of one function.
 
@@ -265,7 +268,7 @@ def function_parser(function: Callable[..., Any], verb: str, epilog: str) -> Par
         epilog: Text below the options.
     """
     summary = (function.__doc__ or "").partition("\n")[0]
-    parser = Parser(prog=f"alan {verb}", description=summary, epilog=epilog, formatter_class=_Help)
+    parser = Parser(prog=f"alan {verb}", description=summary, epilog=epilog)
     parser.add_argument("--config", action="config", help="YAML file, or name of an installed one")
     parser.add_function_arguments(function, as_group=False)
     parser.functions = [function]

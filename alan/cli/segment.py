@@ -59,8 +59,8 @@ def segment(
             parcels.
         temperature: Temperature of the softmax over k-means distances, for soft white boxes; null if no white box
             is soft.
-        opinions: Files of an expert's opinions on the parcels of a structure (JSON), by which the white boxes
-            choose their parcels again; null for none.
+        opinions: JSON files of an expert's opinions on the parcels of a structure. They revise the choice of
+            parcels of the white boxes; null uses none.
         split: Split of the frame store (train, val or test); null for all.
         views: Views taken from the frame store; null for all.
         frames: Frames taken from the frame store: all, annotated, or N frames per sequence.

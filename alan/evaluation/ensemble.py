@@ -68,12 +68,12 @@ def run_ensemble(
         out: Run folder.
         store: Frame store of the validation cases.
         members: Names and files of the members: a ``segmenter.safetensors``, or the JSON of soft parcels.
-        weights: ``searched``, ``equal``, or names and weights.
-        sampler: How weights are drawn: ``random`` (as in the ensemble study) or ``tpe`` (Optuna).
+        weights: Weights of the members: ``searched`` by the sampler, ``equal``, or a weight for each name.
+        sampler: Sampler of the weights: ``random`` (as in the ensemble study) or ``tpe`` (Optuna).
         objective: Score that the weights maximise: mean ``iou`` (as in the study) or ``dice`` over structures and
             frames.
         trials: Number of draws of the sampler.
-        average: What is averaged: ``probabilities`` (as in the study) or ``logits``.
+        average: Quantity to average over the members: ``probabilities`` (as in the study) or ``logits``.
         folds: Names of the members, and the files of the same networks trained on all folds (``data.fold`` of
             ``alan fit``): the weights are then chosen on the held-out patients of every fold instead of the split,
             so that few validation patients do not decide. The gain over the best member is measured on each fold

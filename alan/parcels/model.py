@@ -43,7 +43,8 @@ class ParcelModel(FrozenModule):
         sector_only: Give pixels outside the ultrasound sector the id K instead of a parcel.
         source: Path or name from which :func:`alan.backbone.load_backbone` loaded the backbone; the file records
             it, so that the backbone can be found again.
-        refine: Guided filter by which borders between parcels follow the image; None upsamples bilinearly.
+        refine: Guided filter that aligns the borders between parcels with edges of the image; None upsamples
+            bilinearly.
 
     Attributes:
         n_parcels: Number of parcels K.

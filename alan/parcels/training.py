@@ -49,7 +49,7 @@ class HeadModule(TrainingModule):
 
     Args:
         backbone: Path or name of the backbone, as :func:`alan.backbone.load_backbone` takes it.
-        sector_only: Whether tokens outside the ultrasound sector are left out of the loss and the statistics; in
+        sector_only: Whether to leave tokens outside the ultrasound sector out of the loss and the statistics; in
             parcel maps they become background.
         standardise: Whether tokens are standardised per channel, by mean and standard deviation over the first
             ``statistics_batches`` batches of the training data, computed once before the first step.

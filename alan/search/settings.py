@@ -20,7 +20,7 @@ class SearchData:
 
     Attributes:
         stores: Paths of frame stores of one size.
-        structures: Names, or unions of names (``lv+myo``); the objective is the mean IoU over them.
+        structures: Structures to segment, or unions of them (``lv+myo``); the objective is their mean IoU.
         train_split: Split that trials are trained on.
         val_split: Split that trials are scored on; never ``test``.
         views: Views used; null uses all.
@@ -70,7 +70,7 @@ class StudySettings:
         seed: Seed of the points drawn.
         name: Name of the study in its database.
         storage: URL of a database that several machines share; null uses SQLite in the run folder.
-        heartbeat: Seconds between two signs of life of a running trial; a trial that is silent for six times as
+        heartbeat: Seconds between two heartbeats of a running trial; a trial without a heartbeat for six times as
             long counts as dead and is tried once more.
     """
 

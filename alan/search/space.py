@@ -60,14 +60,14 @@ class SearchSpace:
     """Values of each axis; the points are their product (EDNAS paper, section IV.B.2).
 
     Attributes:
-        encoders: Names of segmentation_models_pytorch, or ``tu-`` and a name of timm.
-        decoders: Names of segmentation_models_pytorch; not ``unet_acdc``, which has no encoder.
+        encoders: Encoders: names of segmentation_models_pytorch, or ``tu-`` followed by a name of timm.
+        decoders: Decoders: names of segmentation_models_pytorch, except ``unet_acdc``, which has no encoder.
         lrs: Learning rates.
         batch_sizes: Frames per batch.
         depths: Numbers of stages of the encoder; the paper uses 3 to 5.
-        weights: Name of an encoder to its initial weights, a file or a name on the hub, as
-            ``network.encoder_weights``; encoders without an entry start from that setting of the training.
-        skip_impossible: Pass over pairs that cannot be built when they are drawn, and count them. If false, every
+        weights: Initial weights of encoders: encoder name to a file or a name on the hub, as
+            ``network.encoder_weights``. Encoders without an entry use that setting of the training.
+        skip_impossible: Whether to skip and count pairs that cannot be built when they are drawn. If false, every
             pair is tried before the first trial (some tenths of a second each), and the first failure is an error.
     """
 

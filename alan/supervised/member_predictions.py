@@ -39,7 +39,7 @@ class MemberPredictions:
         probabilities: (M, C, D) float32, probabilities at the D disputed pixels.
         frame: (D,) int32, frame of each disputed pixel.
         label: (D,) uint8, annotated label of each disputed pixel.
-        average: What is averaged; where all members agree, both means do, too.
+        average: Quantity to average over the members; where all members agree, both means agree with them.
     """
 
     structures: tuple[str, ...]

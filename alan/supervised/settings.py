@@ -72,8 +72,7 @@ class TrainingSettings:
 
     Attributes:
         network: Network to train.
-        losses: Name of each loss (``dice``, ``focal``, ``softmax_focal``, ``bce``, ``cross_entropy``) to its
-            weight.
+        losses: Weights of the losses by name (``dice``, ``focal``, ``softmax_focal``, ``bce``, ``cross_entropy``).
         optimiser: Optimiser, ``adam`` or ``adamw``.
         lr: Learning rate; the first value of a decaying schedule.
         weight_decay: Weight decay of the optimiser.
@@ -85,9 +84,9 @@ class TrainingSettings:
         batch_size: Frames per step; with fewer labelled frames, a step takes all of them.
         epochs: Passes through the labelled frames.
         steps: Number of optimiser steps, whatever the number of frames; it replaces ``epochs``.
-        accelerator: Device to train on, in Lightning's words: ``auto``, ``cpu`` or ``gpu``.
-        precision: Numerical precision, in Lightning's words; ``auto`` takes bfloat16 where the device computes it
-            natively, and float32 elsewhere.
+        accelerator: Accelerator of Lightning to train on: ``auto``, ``cpu`` or ``gpu``.
+        precision: Numerical precision of Lightning; ``auto`` uses bfloat16 where the device computes it natively,
+            and float32 elsewhere.
         num_workers: Processes that read frames; 0 reads in the training process.
     """
 

@@ -11,20 +11,18 @@ import importlib
 import re
 import textwrap
 import tomllib
-import types
-from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args
 from unittest import mock
 
 import jsonargparse
-import yaml
 from packaging.requirements import Requirement
 from sphinx.pycode import ModuleAnalyzer
 
 import alan
 from alan.cli.fit import run_lightning
+from alan.cli.help import default_words, type_words
 from alan.cli.main import COMMON, EXIT_CODES, LIGHTNING, VERBS
 from alan.cli.parsing import function_parser
 from alan.shipped import shipped_configs, summary
@@ -127,32 +125,9 @@ def option(name: str, action: Any) -> str:
     return f".. option:: {name} <{'FILE' if kind is None else type_words(kind)}>\n\n   {text}\n\n"
 
 
-def type_words(kind: Any) -> str:
-    """Return an annotation in the words of YAML, without modules and bounds."""
-    origin, parts = get_origin(kind), get_args(kind)
-    if kind in {None, type(None)}:
-        return "null"
-    if origin is Annotated:
-        return type_words(parts[0])
-    if origin is Literal:
-        return " | ".join(map(str, parts))
-    if origin in {Union, types.UnionType}:
-        return " | ".join(map(type_words, parts))
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return "names and values"
-    if isinstance(origin, type) and issubclass(origin, Iterable):
-        return f"list of {type_words(parts[0])}"
-    return str(getattr(kind, "__name__", kind))
-
-
 def classes(kind: Any) -> list[type]:
     """Return the classes in an annotation."""
     return [kind] if isinstance(kind, type) else [found for part in get_args(kind) for found in classes(part)]
-
-
-def default_words(value: Any) -> str:
-    text = yaml.safe_dump(value, default_flow_style=True) if isinstance(value, (dict, list, tuple)) else str(value)
-    return {"None": "null", "True": "true", "False": "false", "": "''"}.get(text, text).strip().partition("\n")[0]
 
 
 # Public names --------------------------------------------------------------------------------------------------

@@ -60,8 +60,8 @@ class SimulationModule(TrainingModule):
         teachers: Files of trained networks whose mean prediction the student must agree with on unlabelled frames:
             checkpoints of this module, or backbones with predictions of their own, or names of shipped ones.
             Empty: the moving average is the teacher.
-        alignment: How far the teacher's share of each tissue on unlabelled frames is corrected towards that of the
-            simulator, 0 to 1; 0 lets thin walls fade.
+        alignment: Degree to which the teacher's share of each tissue on unlabelled frames is corrected towards
+            that of the simulator, 0 to 1; with 0, thin walls fade.
         init: File of a checkpoint of this module to start from, with its heads, or of a backbone of the same
             network, or the name of shipped weights.
         seed: Seed of the initial weights and of the augmentation.

@@ -39,7 +39,7 @@ class SimulationObjective:
     Attributes:
         structures: Names of the labels, those of the data; ``lv`` and ``la`` among them for coordinates.
         weights: Weights of the targets; 0 switches one off.
-        augmentation: Changes of place and of appearance, on the device of the model.
+        augmentation: Geometric and photometric augmentation, on the device of the model.
 
     Raises:
         ParameterError: Coordinates are to be learned without the structures that define them.

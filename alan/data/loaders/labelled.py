@@ -57,15 +57,16 @@ class LabelledFrameDataModule(StoreDataModule):
 
     Args:
         stores: Paths of frame stores of one size.
-        structures: Names, or unions of names (``lv+myo``); a single one for binary segmentation.
+        structures: Structures to segment, or unions of them (``lv+myo``); a single one gives binary segmentation.
         train_split: Split to train on.
         val_split: Split to validate on.
         views: Views used; null uses all.
         phases: Phases of the beat used, ``ED`` and ``ES``; null uses every annotated frame.
         label_patients: Number of training patients whose labels are used; null uses all. They are drawn by the
             seed, and the patients of a smaller number are among those of a larger one.
-        fold: Number of a fold, from 0, and the number of folds: the patients of both splits together are divided
-            into folds by the seed 0, those of this fold validate and the others train; null keeps the splits.
+        fold: Number of the fold, from 0, and number of folds. The patients of both splits together are divided
+            into folds by the seed 0; the patients of this fold validate and the others train. null keeps the
+            splits.
         batch_size: Frames per batch and process.
         num_workers: Processes that read frames; 0 reads in the training process.
         seed: Seed of the order of frames and of the patients drawn.

@@ -122,7 +122,7 @@ class SequenceDataModule(StoreDataModule):
         period: Distance between two frames of a run; 1 takes every frame, 2 every second one.
         batch_size: Sequences per batch and process, at least 2.
         num_workers: Worker processes that read batches; 0 reads in the main process.
-        seed: Seed of the order and of the starts.
+        seed: Seed of the order of sequences and of their first frames.
 
     Raises:
         ParameterError: A value is out of range, or (in ``setup``) the split or a view is unknown.
