@@ -12,6 +12,8 @@ import pandas as pd
 
 from alan.analysis.results import PatientResult
 from alan.data.pseudonyms import patient_key
+from alan.data.readers.clinical import BOUNDS
+from alan.data.readers.tables import read_number, read_rows
 from alan.errors import AlanWarning, DataError
 from alan.evaluation.columns import ColumnEntry
 from alan.evaluation.summary import agreement
@@ -38,24 +40,24 @@ def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
         Patient, as written in the file, to ejection fraction in percent.
 
     Raises:
-        DataError: The file is missing or not such a table, a patient occurs twice, or a value is not 0 to 100.
+        DataError: The file is missing or not such a table, a patient occurs twice, or a value is not a percentage
+            from 1 to 100.
     """
-    try:
-        table = pd.read_csv(path, dtype={"patient": str})
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the spelling") from error
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a CSV file ({error}); save it as CSV in UTF-8") from error
-    if missing := {"patient", "ef_percent"} - set(table.columns):
-        raise DataError(f"{path}: has no column {' and '.join(sorted(missing))}; give patient and ef_percent")
-    table = table.dropna(subset=["patient", "ef_percent"])
-    values = pd.to_numeric(table["ef_percent"], errors="coerce")
-    for line, value in table["ef_percent"][~values.between(0, 100)].items():
-        raise DataError(f"{path}: row {line} has ef_percent {value}; give 0 to 100, in percent")
-    names = table["patient"].str.strip()
-    if names.duplicated().any():
-        raise DataError(f"{path}: row {names.duplicated().idxmax()} repeats a patient; give one row per patient")
-    return dict(zip(names, values.astype(float), strict=True))
+    found: dict[str, float] = {}
+    low, high, unit = BOUNDS["EF"]
+    for row in read_rows(Path(path), ("patient", "ef_percent")):
+        name = row["patient"]
+        value = read_number(row, "ef_percent", Path(path), f"patient {name!r}")
+        if not name or value is None:
+            continue
+        if not low <= value <= high:
+            raise DataError(
+                f"{path}: patient {name!r}: ef_percent is {row['ef_percent']}: give {low:g} to {high:g} {unit}"
+            )
+        if name in found:
+            raise DataError(f"{path}: patient {name!r} is there twice; give one row per patient")
+        found[name] = value
+    return found
 
 
 def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: str | os.PathLike[str]) -> int:

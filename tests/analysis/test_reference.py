@@ -47,16 +47,25 @@ def test_a_reference_without_common_patients_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("patient,ef\np1,50\n", "no column ef_percent; give patient and ef_percent"),
-        ("patient,ef_percent\np1,50\np2,150\n", "row 1 has ef_percent 150; give 0 to 100"),
-        ("patient,ef_percent\np1,fifty\n", "row 0 has ef_percent fifty; give 0 to 100"),
-        ("patient,ef_percent\np1,50\n p1,51\n", "row 1 repeats a patient"),
-        ("", "cannot be read as a CSV file"),
+        ("patient,ef\np1,50\n", "column 'ef_percent' is missing"),
+        ("patient,ef_percent\np1,50\np2,150\n", "patient 'p2': ef_percent is 150: give 1 to 100 %"),
+        ("patient,ef_percent\np1,-5\n", "patient 'p1': ef_percent is -5: give 1 to 100 %"),
+        ("patient,ef_percent\np1,0.55\n", "ef_percent is 0.55: give 1 to 100 %, not a fraction"),
+        ("patient,ef_percent\np1,fifty\n", "patient 'p1': column 'ef_percent' must hold numbers"),
+        ("patient,ef_percent\np1,50\n p1,51\n", "patient 'p1' is there twice; give one row per patient"),
+        ("", "column 'patient' is missing"),
     ],
 )
 def test_bad_reference_is_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read_reference(write(tmp_path / "ef.csv", text))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_references_saved_by_other_programs(tmp_path, encoding):
+    path = tmp_path / "ef.csv"
+    path.write_bytes("patient;ef_percent\r\nJosé;54,5\r\nq;nan\r\n".encode(encoding))
+    assert read_reference(path) == {"José": 54.5}
 
 
 def test_missing_reference_is_refused(tmp_path):

@@ -27,7 +27,9 @@ MAX_PIXELS = 2**25
 #: Maximum size in bytes of the decoded frames of one file.
 MAX_BYTES = 2**30
 #: Smallest and largest side in mm of a pixel of ultrasound.
-_SIDES = (0.001, 10.0)
+SIDES = (0.001, 10.0)
+#: Smallest and largest number of frames per second of a recording of a heart.
+RATES = (1.0, 5000.0)
 #: Largest logarithm of the ratio of the sides of a pixel that counts as square.
 SQUARE = 0.01
 _log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ _said: set[str] = set()
 #: Remedy for a damaged file.
 GET_AGAIN = "get the file again, or export it again"
 _POINTER = b"version https://git-lfs."
+#: Number of zeros that no file begins with, of all formats that are read.
+_ZEROS = 4096
 #: Smallest range of the steps between frames, as a share of their mean, of a variable frame rate.
 _UNEVEN = 0.1
 
@@ -121,10 +125,22 @@ def known_spacing(row: float, column: float) -> Spacing | None:
     """Return a stated pixel size in mm; None if it is none, and with a warning if no ultrasound has it."""
     if not (math.isfinite(row) and math.isfinite(column) and min(row, column) > 0):
         return None
-    if _SIDES[0] <= min(row, column) and max(row, column) <= _SIDES[1]:
+    if SIDES[0] <= min(row, column) and max(row, column) <= SIDES[1]:
         return row, column
     warnings.warn(
         f"states pixels of {row:.4g} x {column:.4g} mm, which are left out: no ultrasound has them", stacklevel=2
+    )
+    return None
+
+
+def known_rate(fps: float | None) -> float | None:
+    """Return a stated number of frames per second; None, with a warning, if no recording of a heart has it."""
+    if fps is None or RATES[0] <= fps <= RATES[1]:
+        return fps
+    warnings.warn(
+        f"states {fps:.4g} frames per second, which are left out: a loop of a heart has {RATES[0]:g} to "
+        f"{RATES[1]:g}, so its times are unknown",
+        stacklevel=2,
     )
     return None
 
@@ -190,10 +206,12 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
     if not source.is_file():
         raise DataError(f"{source}: no such {kind}; check the spelling")
     with source.open("rb") as file:
-        start = file.read(len(_POINTER))
+        start = file.read(_ZEROS)
     if not start:
         raise DataError(f"{source}: is empty; {GET_AGAIN}")
-    if start == _POINTER:
+    if start == bytes(_ZEROS):
+        raise DataError(f"{source}: begins with {_ZEROS} zeros, it was never written or is damaged; {GET_AGAIN}")
+    if start.startswith(_POINTER):
         raise DataError(f"{source}: is a pointer of Git LFS, not the file itself; run `git lfs pull`")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.data.io.base import Region, Spacing, known_spacing, mean_frame_rate, times_at, variable_rate
+from alan.data.io.base import (
+    Region,
+    Spacing,
+    known_rate,
+    known_spacing,
+    mean_frame_rate,
+    times_at,
+    variable_rate,
+)
 from alan.data.io.dicom_enhanced import frame_times, group_values, is_volume
 from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
@@ -112,11 +120,11 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
             notes.append(f"FrameTimeVector has {len(steps)} steps for {count} frames and is not used")
         elif (np.diff(times) <= 0).any():
             notes.append("FrameTimeVector does not increase and is not used")
-        else:
-            return times, mean_frame_rate(times), (*notes, *variable_rate(times))
+        elif (fps := known_rate(mean_frame_rate(times))) is not None:
+            return times, fps, (*notes, *variable_rate(times))
     moments, how = frame_times(dataset, count)
-    if moments is not None:
-        return moments, mean_frame_rate(moments), (*notes, *how, *variable_rate(moments))
+    if moments is not None and (fps := known_rate(mean_frame_rate(moments))) is not None:
+        return moments, fps, (*notes, *how, *variable_rate(moments))
     notes += how
     rates = {name: rate for name in _RATES if (rate := attribute_number(dataset, name) or 0) > 0}
     if step is not None and step > 0:
@@ -124,11 +132,15 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
         if rate > _TOO_FAST and any(abs(step * other - 1) <= _UNLIKE for other in rates.values()):
             rate = 1 / step
             notes.append(f"FrameTime is {step:.4g}, which is in seconds according to the stated frame rate")
-        elif cine and abs(rate / cine - 1) > _UNLIKE:
-            notes.append(f"FrameTime states {rate:.4g} frames per second, CineRate {cine:.4g}: FrameTime is used")
-        return times_at(rate, count), rate, tuple(notes)
+        if (fps := known_rate(rate)) is not None:
+            if cine and abs(rate / cine - 1) > _UNLIKE:
+                notes.append(
+                    f"FrameTime states {rate:.4g} frames per second, CineRate {cine:.4g}: FrameTime is used"
+                )
+            return times_at(fps, count), fps, tuple(notes)
     for name, rate in rates.items():
-        return times_at(rate, count), rate, (*notes, f"times by {name}")
+        if (fps := known_rate(rate)) is not None:
+            return times_at(fps, count), fps, (*notes, f"times by {name}")
     return None, None, tuple(notes)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import Cine, Header, Spacing, reading, times_at
+from alan.data.io.base import Cine, Header, Spacing, known_rate, reading, times_at
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
@@ -109,7 +109,7 @@ class RawFrames:
         layout = self._layout
         assert layout is not None, "header() comes after the last frame"
         mapping, notes = grey_mapping(found, self.path, declared=layout.declared)
-        fps = None if layout.seconds is None else 1 / layout.seconds
+        fps = known_rate(None if layout.seconds is None else 1 / layout.seconds)
         return Header(fps, layout.spacing, times_at(fps, count), notes=(*notes, *layout.notes)), mapping
 
 

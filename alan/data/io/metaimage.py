@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -131,6 +131,10 @@ def _header(path: Path) -> _Header:
 
 def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
     """Parse the lines ``name = value`` up to ElementDataFile, which is the last one."""
+    start = file.read(2)
+    file.seek(0)
+    if start in (BOM_UTF16_LE, BOM_UTF16_BE) or (0 in start and start.strip(b"\0").isalpha()):
+        raise DataError(f"{path}: its header is in UTF-16; save it as UTF-8")
     fields: dict[str, str] = {}
     while "ElementDataFile" not in fields and file.tell() < _HEADER:
         line = file.readline(_HEADER)

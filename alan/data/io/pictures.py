@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION as PHOTOMETRIC
 from PIL.TiffImagePlugin import TiffImageFile
 
 from alan.arrays import ByteArray
-from alan.data.io.base import GET_AGAIN, Cine, Header, check_size, mean_frame_rate, reading
+from alan.data.io.base import GET_AGAIN, Cine, Header, check_size, known_rate, mean_frame_rate, reading
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture
@@ -116,7 +116,8 @@ class PageFrames:
         if not shown or min(shown) <= 0:
             return Header(notes=notes), mapping
         times = np.concatenate([[0.0], np.cumsum(shown)])
-        return Header(mean_frame_rate(times), times=times, notes=notes), mapping
+        fps = known_rate(mean_frame_rate(times))
+        return Header(fps, times=None if fps is None else times, notes=notes), mapping
 
 
 def count_pages(path: str | os.PathLike[str]) -> int:

@@ -23,6 +23,7 @@ from alan.data.io.base import (
     Header,
     check_complete,
     check_size,
+    known_rate,
     mean_frame_rate,
     times_at,
     variable_rate,
@@ -231,11 +232,14 @@ def _times(
     times = np.array([np.nan if stamp is None else stamp for stamp in stamps], np.float64)
     steps = np.diff(times)
     if len(times) == 1:
-        return np.zeros(1), rate, []
+        return np.zeros(1), known_rate(rate), []
     if not (steps > 0).all():  # false for NaN too
-        return times_at(rate, len(times)), rate, ["time stamps do not increase, so a constant rate is assumed"]
+        fps = known_rate(rate)
+        return times_at(fps, len(times)), fps, ["time stamps do not increase, so a constant rate is assumed"]
     notes, mean = [*variable_rate(times)], mean_frame_rate(times)
-    return times - times[0], mean if notes else rate or mean, notes
+    if known_rate(mean) is None:
+        return None, None, notes
+    return times - times[0], mean if notes else known_rate(rate) or mean, notes
 
 
 @contextlib.contextmanager

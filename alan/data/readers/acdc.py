@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
 from alan.bounds import Seed, bounded
-from alan.data.io.base import MAX_PIXELS
+from alan.data.io.base import MAX_PIXELS, SIDES
 from alan.data.io.medical import medical_layout, read_labels, read_medical
 from alan.data.io.raw import PixelLayout
 from alan.data.readers.base import EchoDataset
@@ -31,6 +31,8 @@ _SLICE = re.compile(r"(?P<patient>patient\d+)_frame(?P<frame>\d+)_slice_(?P<slic
 _FOLDERS = {"training": "train", "testing": "test"}
 #: Table of pixel sizes of HDF5 slices, and percentiles of robust grey values.
 _TABLE, _ROBUST = "spacing.csv", (0.5, 99.5)
+#: Largest pixel size or distance of slices in mm.
+_THICKEST = 50.0
 
 
 @dataclass(frozen=True)
@@ -276,15 +278,18 @@ def _read_sizes(path: Path) -> dict[str, _Size]:
     """Read the sizes of the pixels of each patient.
 
     Raises:
-        DataError: A size is missing or not above 0, or the volumes of a patient have different ones.
+        DataError: A size is missing or not one of cardiac MR, or the volumes of a patient have different ones.
     """
     found: dict[str, _Size] = {}
     for row in read_rows(path, ["volume", "spacing_x", "spacing_y"], ["spacing_z"]):
         patient = row["volume"].partition("_")[0]
         names = ["spacing_y", "spacing_x", *(["spacing_z"] if row.get("spacing_z") else [])]
         given = [read_number(row, name, path, row["volume"]) for name in names]
-        if any(size is None or size <= 0 for size in given):
-            raise DataError(f"{path}: {row['volume']}: the pixel size must be two numbers above 0, in mm")
+        if any(size is None or not SIDES[0] <= size <= _THICKEST for size in given):
+            raise DataError(
+                f"{path}: {row['volume']}: spacings are {given}: give two or three numbers from {SIDES[0]:g} to "
+                f"{_THICKEST:g}, in mm"
+            )
         numbers = [float(size or 0) for size in given]
         size = _Size((numbers[0], numbers[1]), numbers[2] if len(numbers) > 2 else None)
         if found.setdefault(patient, size) != size:

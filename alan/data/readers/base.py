@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from alan.data.readers.clinical import IMPOSSIBLE, remove_impossible
 from alan.data.sample import Record, Sample
 from alan.data.splits import check_split
 from alan.errors import AlanWarning, DataError
@@ -141,6 +142,22 @@ class EchoDataset(ABC):
             self.failures.append(failure)
             if first:
                 warnings.warn(f"{self.name}: {kind}, the first in {file}: {reason}", AlanWarning, stacklevel=4)
+
+    def _keep_possible(self, who: str, table: str, attributes: dict[str, Any]) -> dict[str, Any]:
+        """Leave out attributes that no heart has, and note each.
+
+        Args:
+            who: The sample, for the list of failures.
+            table: The file that states them.
+            attributes: Attributes of the sample.
+
+        Returns:
+            The others.
+        """
+        kept = dict(attributes)
+        for reason in remove_impossible(kept):
+            self._note(IMPOSSIBLE, who, f"{table}: {reason}; it counts as unknown")
+        return kept
 
     @abstractmethod
     def _load(self, index: int) -> Sample:

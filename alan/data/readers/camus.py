@@ -112,7 +112,8 @@ class Camus(EchoDataset):
                 if view not in views:
                     continue
                 if files.images:
-                    attributes = _attributes(read_info(files.info))
+                    stated = _attributes(read_info(files.info))
+                    attributes = self._keep_possible(files.stem, files.info.name, stated)
                     records.append(
                         Record(f"{patient}_{_CODES[view]}", patient, splits[patient], view, attributes=attributes)
                     )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.draw import polygon2mask
 
 from alan.arrays import BoolArray
 from alan.bounds import Seed, bounded
@@ -18,6 +17,7 @@ from alan.data.readers.classes import category_names
 from alan.data.readers.pictures import PictureDataset, PictureFile, entries, only_json
 from alan.errors import DataError
 from alan.files import read_json
+from alan.polygons import fill_polygon
 
 Polygon = NDArray[np.float64]
 #: Class and outlines (P, 2) of x and y of each annotation of a picture, in file order.
@@ -151,8 +151,7 @@ def polygon_mask(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
     Returns:
         (H, W) bool; parts outside the picture are cut off.
     """
-    mask: BoolArray = polygon2mask(shape, outline[:, ::-1] - 0.5)  # type: ignore[no-untyped-call]
-    return mask
+    return fill_polygon(shape, outline[:, ::-1] - 0.5, closed=True)
 
 
 def _union(parts: Sequence[Polygon], shape: tuple[int, int]) -> BoolArray:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from alan.bounds import Seed, bounded
 from alan.data.io.video import read_video
 from alan.data.readers.base import EchoDataset
+from alan.data.readers.clinical import IMPOSSIBLE
 from alan.data.readers.tables import read_number, read_rows
 from alan.data.readers.tracings import outline_mask, tracing_mask
 from alan.data.sample import SPLITS, Record, Sample
@@ -45,7 +46,8 @@ class EchoNetDynamic(EchoDataset):
     with the largest LV is ED and that with the smallest is ES (of two equal ones, the earlier is ED). A video with
     one traced frame has neither phase; a video without tracings is kept without masks. The columns EF, ESV, EDV,
     FPS and NumberOfFrames may be missing. Rows without a video, videos without a row, and tracings that belong to
-    no frame are skipped and counted, with a warning.
+    no frame are skipped and counted, with a warning; so are values that no heart has (an EF of 600, an ESV above
+    the EDV), which then count as unknown.
 
     Args:
         root: Folder of the release.
@@ -88,10 +90,16 @@ class EchoNetDynamic(EchoDataset):
                 found.append((name, row))
             else:
                 missing.append(row["FileName"])
-            self._promised[name] = read_number(row, "NumberOfFrames", table, name)
+            self._promised[name] = self._length(read_number(row, "NumberOfFrames", table, name), name)
         splits = _splits(found, split, seed)
         records = [
-            Record(name, name, splits[name], "A4C", attributes=_attributes(row, table, name))
+            Record(
+                name,
+                name,
+                splits[name],
+                "A4C",
+                attributes=self._keep_possible(name, _LIST, _attributes(row, table, name)),
+            )
             for name, row in found
         ]
         self._tracings = self._read_tracings()
@@ -104,6 +112,14 @@ class EchoNetDynamic(EchoDataset):
             self._skip_beyond(name, self._promised[name])
         files = [[videos[name]] for name, _ in found]
         self._set_records(records, files, {}, [table, self.root / _TRACINGS])
+
+    def _length(self, stated: float | None, name: str) -> float | None:
+        """Return the stated number of frames; None, and noted, if it is none."""
+        if stated is None or (stated >= 1 and stated.is_integer()):
+            return stated
+        reason = f"{_LIST}: NumberOfFrames is {stated:g}: give a whole number from 1; it counts as unknown"
+        self._note(IMPOSSIBLE, name, reason)
+        return None
 
     def _read_tracings(self) -> dict[str, dict[int, NDArray[np.float64]]]:
         """Read, by video and frame, the lines (n, 4) or points (n, 2) in file order."""

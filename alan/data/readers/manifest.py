@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from alan.data.io.base import MAX_PIXELS, SIDES
 from alan.data.readers.patients import picture_id
 from alan.data.readers.tables import read_number, read_rows
+from alan.errors import DataError
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +22,8 @@ REQUIRED = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
 OPTIONAL = ("height", "width", "patient")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 _WORDS = ("source", "patient")
+#: Column to its smallest and largest value.
+_BOUNDS = {"row_mm": SIDES, "column_mm": SIDES, "height": (1, MAX_PIXELS), "width": (1, MAX_PIXELS)}
 
 Facts = Mapping[str, float | int | str]
 
@@ -33,7 +38,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
         Id of each still to its cells by column, without empty ones; empty if there is no file.
 
     Raises:
-        DataError: The table lacks a column, or a cell is not a number.
+        DataError: The table lacks a column, or a cell is not a number, or a size that no picture has.
     """
     if not path.is_file():
         return {}
@@ -42,8 +47,14 @@ def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
         fact: dict[str, float | int | str] = {name: row[name] for name in _WORDS if row.get(name)}
         for name in (*REQUIRED[2:], "height", "width"):
             value = read_number(row, name, path, row["image"])
-            if value is not None:
-                fact[name] = value
+            if value is None:
+                continue
+            low, high = _BOUNDS.get(name, (-math.inf, math.inf))
+            if not low <= value <= high:
+                raise DataError(
+                    f"{path}: {row['image']}: {name} is {value:g}: give {low:g} to {high:g}, or nothing"
+                )
+            fact[name] = value
         facts[picture_id(row["image"])] = fact
     return facts
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.draw import polygon
 
 from alan.arrays import BoolArray
 from alan.errors import DataError
+from alan.polygons import fill_polygon
 
 #: A point may lie this far outside the frame, in pixels: corners are rounded to whole pixels.
 _MARGIN = 2.0
@@ -99,10 +99,7 @@ def _sorted_chords(lines: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _fill(outline: NDArray[np.float64], shape: tuple[int, int]) -> BoolArray:
-    corners = np.rint(outline)  # (n, 2): x, y
-    mask = np.zeros(shape, np.bool_)
-    rows, columns = polygon(corners[:, 1], corners[:, 0], shape)  # type: ignore[no-untyped-call]
-    mask[rows, columns] = True
+    mask = fill_polygon(shape, np.rint(outline)[:, ::-1], closed=True)
     if not mask.any():
         raise DataError("a tracing encloses no pixel; correct its rows or remove them")
     return mask

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from alan.arrays import BoolArray, FloatArray
+from alan.polygons import fill_polygon
 
 #: Steps (row, column) to the eight neighbours, clockwise from the east.
 _STEPS = np.array([(0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1)])
@@ -77,33 +78,6 @@ def outlines(mask: BoolArray) -> list[FloatArray]:
             path.append(place)
         paths.append(np.stack(np.unravel_index(path, padded.shape), axis=1).astype(np.float64) - 1)
     return paths
-
-
-def fill_polygon(shape: tuple[int, int], polygon: FloatArray) -> BoolArray:
-    """Return the pixels whose centres lie inside a closed polygon (even-odd rule).
-
-    Equals ``skimage.draw.polygon2mask`` except for centres exactly on an edge, which count only on upper and left
-    edges.
-
-    Args:
-        shape: (H, W) of the mask; the polygon is clipped to it.
-        polygon: (n, 2) vertices (row, column) in pixels, not closed by a repeated point.
-
-    Returns:
-        (H, W) bool.
-    """
-    height, width = shape
-    start, end = polygon, np.roll(polygon, -1, axis=0)
-    first = np.ceil(np.minimum(start[:, 0], end[:, 0])).astype(np.int64).clip(0, height)
-    last = np.ceil(np.maximum(start[:, 0], end[:, 0])).astype(np.int64).clip(0, height)  # rows first <= r < last
-    rows_crossed = last - first
-    edge = np.repeat(np.arange(len(polygon)), rows_crossed)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(rows_crossed) - rows_crossed, rows_crossed) + first[edge]
-    rise = end[edge] - start[edge]
-    crossing = start[edge, 1] + (row - start[edge, 0]) * rise[:, 1] / rise[:, 0]
-    column = np.ceil(crossing).clip(0, width).astype(np.int64)
-    crossings = np.bincount(row * (width + 1) + column, minlength=height * (width + 1)).reshape(height, width + 1)
-    return (np.cumsum(crossings, axis=1)[:, :width] & 1).astype(bool)
 
 
 @lru_cache(maxsize=64)

@@ -133,6 +133,32 @@ def test_a_constant_frame_rate_gives_times(write, grey, elements, fps):
         assert video.times == pytest.approx(np.arange(3) / fps)
 
 
+@pytest.mark.filterwarnings("ignore:.*times are unknown:alan.errors.AlanWarning")
+@pytest.mark.parametrize(
+    ("elements", "fps"),
+    [
+        ({"FrameTime": 1e9}, None),
+        ({"FrameTime": 1e-6}, None),
+        ({"FrameTime": -20}, None),
+        ({"FrameTime": 1e9, "CineRate": 33}, 33),
+        ({"CineRate": 1000000}, None),
+        ({"CineRate": 1000000, "RecommendedDisplayFrameRate": 10}, 10),
+        ({"FrameTimeVector": [0, 10, 1e9]}, None),
+        ({"FrameTimeVector": [0, 1e-5, 1e-5], "FrameTime": 20}, 50),
+    ],
+)
+def test_a_frame_rate_that_no_loop_of_a_heart_has_is_unknown(write, grey, elements, fps):
+    video = read_dicom(write(grey, **elements))
+    assert video.fps == fps
+    assert (video.times is None) == (fps is None)
+
+
+def test_an_unknown_frame_rate_is_said_with_its_bounds(write, grey):
+    message = r"a.dcm: states 1e-06 frames per second, which are left out: a loop of a heart has 1 to 5000"
+    with pytest.warns(AlanWarning, match=message):
+        read_dicom(write(grey, FrameTime=1e9))
+
+
 def test_times_sum_the_frame_time_vector(write, grey):
     video = read_dicom(write(grey, FrameTimeVector=[0, 10, 30], FrameTime=99))
     assert video.times == pytest.approx([0, 0.01, 0.04])

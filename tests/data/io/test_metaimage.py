@@ -136,6 +136,14 @@ def test_invalid_headers_are_refused(write, changes, words):
         read_medical(write(**changes))
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_a_header_in_another_encoding_is_named(write, encoding):
+    path = write()
+    path.write_bytes(path.read_text().encode(encoding))
+    with pytest.raises(DataError, match=r"a.mhd: its header is in UTF-16; save it as UTF-8"):
+        read_medical(path)
+
+
 def test_other_files_are_refused(tmp_path):
     for content in (b"nothing of the kind", bytes(range(256)) * 1000):
         (tmp_path / "a.mhd").write_bytes(content)

@@ -222,6 +222,22 @@ def test_times_of_a_variable_rate_are_read(tmp_path, frames, name, codec, pixels
     assert video.notes == ("variable frame rate, 1.667 to 100 fps",)
 
 
+@pytest.mark.parametrize("step", [10**9, 10**5])
+def test_a_frame_rate_that_no_loop_of_a_heart_has_is_unknown(tmp_path, frames, step):
+    write(tmp_path / "a.mkv", frames, "ffv1", "gray", stamps=[step * index for index in range(9)])
+    with pytest.warns(AlanWarning, match=r"a.mkv: states .* frames per second, .* its times are unknown"):
+        video = read_video(tmp_path / "a.mkv")
+    assert video.times is video.fps is None
+    assert len(video.frames) == 9
+
+
+def test_a_file_of_zeros_is_refused_without_reading_all_of_it(tmp_path):
+    with (tmp_path / "a.mp4").open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk
+    with pytest.raises(DataError, match=r"a.mp4: begins with 4096 zeros, .*; get the file again"):
+        read_video(tmp_path / "a.mp4")
+
+
 def test_dropped_frames_are_not_counted_as_missing(tmp_path, frames):
     """AVI counts a dropped frame and holds nothing for it; here one of 40 slots is filled."""
     write(tmp_path / "a.avi", frames, "mjpeg", "yuvj420p")

@@ -123,8 +123,8 @@ def test_pixel_sizes_of_slices_are_read(tmp_path, place):
     assert not restored[0, :3].any()
     for line, message in (
         ("patient001_frame12,1.25,1.6,10", "volumes of patient001 have different pixel sizes"),
-        ("patient001_frame12,0,1.5,10", "must be two numbers above 0"),
-        ("patient001_frame12,,1.5,10", "must be two numbers above 0"),
+        ("patient001_frame12,0,1.5,10", "give two or three numbers from 0.001 to 50, in mm"),
+        ("patient001_frame12,,1.5,10", "give two or three numbers from 0.001 to 50, in mm"),
         ("patient001_frame12,a,1.5,10", "must hold numbers"),
     ):
         table.write_text(f"volume,spacing_x,spacing_y,spacing_z\npatient001_frame01,1.25,1.5,10\n{line}\n")

@@ -181,6 +181,16 @@ def test_info_files_of_other_programs_are_read(tmp_path, archives, encoding):
     assert (data[1].ed, data[1].es) == (1, 3)
 
 
+def test_values_that_no_heart_has_are_listed_and_left_out(tmp_path, archives):
+    root = archives.camus(tmp_path)
+    info = root / "database_nifti" / "patient0001" / "Info_4CH.cfg"
+    info.write_text("ED: 2\nES: 4\nLVef: 600\nLVedv: 80\nFrameRate: 1e-6\n")
+    with pytest.warns(AlanWarning, match=r"first in patient0001_4CH: Info_4CH.cfg: EF is 600: give 1 to 100 %"):
+        data = Camus(root)
+    assert data.records[1].attributes == {"EDV": 80.0}
+    assert [failure.reason.partition(":")[2].split()[0] for failure in data.failures] == ["EF", "fps"]
+
+
 def test_unpacked_files_are_accepted_beside_packed_ones(tmp_path, archives):
     root = archives.camus(tmp_path, sequence=False)
     expected = [(sample.frames, sample.label_maps()) for sample in Camus(root)]

@@ -175,6 +175,39 @@ def test_a_list_without_ejection_fractions_is_read(tmp_path, archives):
     assert (data[0].ed, data[0].es) == (5, 1)
 
 
+@pytest.mark.parametrize(
+    ("cells", "reason", "left"),
+    [
+        ({"EF": 600}, "EF is 600: give 1 to 100 %", {"ESV", "EDV", "fps"}),
+        ({"EF": -5}, "EF is -5: give 1 to 100 %", {"ESV", "EDV", "fps"}),
+        ({"EF": 0.55}, "EF is 0.55: give 1 to 100 %, not a fraction", {"ESV", "EDV", "fps"}),
+        ({"EDV": 1e9}, r"EDV is 1e\+09: give 0.1 to 1000 ml", {"EF", "ESV", "fps"}),
+        ({"ESV": -1}, "ESV is -1: give 0.1 to 1000 ml", {"EF", "EDV", "fps"}),
+        ({"ESV": 90}, "ESV is 90: give at most EDV, which is 80 ml", {"fps"}),
+        ({"FPS": 1e6}, r"fps is 1e\+06: give 1 to 5000 frames per second", {"EF", "ESV", "EDV"}),
+        ({"FPS": 0}, "fps is 0: give 1 to 5000 frames per second", {"EF", "ESV", "EDV"}),
+        ({"NumberOfFrames": 0}, "NumberOfFrames is 0: give a whole number from 1", {"EF", "ESV", "EDV", "fps"}),
+        ({"NumberOfFrames": 7.5}, "NumberOfFrames is 7.5: give a whole number", {"EF", "ESV", "EDV", "fps"}),
+    ],
+)
+def test_values_that_no_heart_has_are_listed_and_left_out(tmp_path, archives, cells, reason, left):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: t.assign(**{k: [v, *t[k][1:]] for k, v in cells.items()}))
+    with pytest.warns(AlanWarning, match=f"values that no heart has, the first in 0XA: FileList.csv: {reason}"):
+        data = EchoNetDynamic(root)
+    assert set(data.records[0].attributes) == left
+    assert set(data.records[1].attributes) == {"EF", "ESV", "EDV", "fps"}
+    assert [failure.file for failure in data.failures] == ["0XA"]
+    assert data[0].mask_frames.tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("text", ["nan", ""])
+def test_values_that_are_unknown_are_no_failure(tmp_path, archives, text):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: t.assign(EF=text))
+    assert "EF" not in EchoNetDynamic(root).records[0].attributes
+
+
 def test_folds_and_outlines_of_echonet_pediatric_are_read(tmp_path, archives):
     root = archives.echonet(tmp_path)
     children = {"Sex": "F", "Age": 5, "Weight": 20, "Height": 110, "Split": range(4)}

@@ -436,6 +436,14 @@ class TestManifest:
             assert data[0].spacing is None
         assert data.skipped == {"pixel sizes lost with cropped or stretched stills": 1}
 
+    @pytest.mark.parametrize("sizes", ["1e9,0.25,30,44", "0.3,-0.25,30,44", "0.3,0,30,44", "0.3,0.25,0,44"])
+    def test_sizes_that_no_picture_has_are_refused(self, root, sizes):
+        (root / "manifest.csv").write_text(f"{self.HEAD}p1_a4c_0001.png,a.avi,1,0,{sizes},\n")
+        with pytest.raises(
+            DataError, match=r"manifest.csv: p1_a4c_0001.png: \w+ is .*: give \S+ to \S+, or nothing"
+        ):
+            FrameFolder(root)
+
     def test_pseudonyms_of_the_manifest_are_the_patients(self, root):
         names = [path.name for path in sorted((root / "images").iterdir())]
         rows = [f"{name},x,1,,,,,,{key}" for name, key in zip(names, ("k1", "k2", "k1", "k2"), strict=True)]

@@ -6,7 +6,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from skimage import draw, filters, measure, segmentation
 
-from alan.downstream.whitebox.contour import active_contour, edge_strength, fill_polygon, outlines, smooth_outline
+from alan.downstream.whitebox.contour import active_contour, edge_strength, outlines, smooth_outline
+from alan.polygons import fill_polygon
 
 PUBLISHED = {"alpha": 0, "beta": 0.2, "gamma": 0.01, "w_line": 0, "w_edge": 1}
 OURS = {"beta": 0.2, "gamma": 0.01, "w_edge": 1.0, "max_iterations": 10}
@@ -86,13 +87,6 @@ def test_outlines_equal_a_plain_walk(slow, mask):
     for path in found:
         row, column = path[0].astype(int)
         np.testing.assert_array_equal(path, slow.trace(labels == labels[row, column]))
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10_000), st.integers(3, 30))
-def test_polygons_equal_skimage(seed, count):
-    polygon = np.random.default_rng(seed).uniform(-10, 50, (count, 2))  # crosses itself: even-odd
-    np.testing.assert_array_equal(fill_polygon((40, 30), polygon), draw.polygon2mask((40, 30), polygon))
 
 
 def test_components_stay_in_place_and_small_ones_are_kept():
