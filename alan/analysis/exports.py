@@ -17,7 +17,7 @@ from alan.analysis.evidence import COLUMNS, ParcelEvidence
 from alan.analysis.nifti import write_label_maps
 from alan.analysis.overlay import Painter, curve_strip, display_shape, write_mp4
 from alan.analysis.results import BeatResult, LoopResult
-from alan.analysis.tables import LOOP_FOLDER, cells
+from alan.analysis.tables import LOOP_FOLDER, PARCELS, cells
 from alan.arrays import ByteArray
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.preprocessing import Preprocessing
@@ -35,7 +35,7 @@ Output = Literal["overlay", "png", "nifti", "dicom"]
 #: Reference of DICOM objects: ``pseudonymous`` UIDs, or those of the file with its patient and study (``keep``).
 References = Literal["pseudonymous", "keep"]
 OVERLAY, NIFTI, SEGMENTATION, MEASUREMENTS = "overlay.mp4", "labels.nii.gz", "segmentation.dcm", "measurements.dcm"
-MASKS, PARCELS, NEIGHBOURS = "masks", "parcels.csv", "neighbours.png"
+MASKS, NEIGHBOURS = "masks", "neighbours.png"
 #: Largest number of pixels of a DICOM segmentation, which bounds the memory; for a longer loop, only the frames of
 #: the beats are stored.
 _MOST_PIXELS = 2**27

@@ -112,7 +112,8 @@ def _biplane(
     volumes = {"edv_ml": ed, "esv_ml": es, "stroke_volume_ml": ed - es} if sized else {}
     found = {"ef_percent": fraction, **volumes}
     return {
-        name: _around(value, [getattr(four, name), getattr(two, name)]) for name, value in found.items()
+        name: _around(value, [getattr(four, name), getattr(two, name)]).possible(name)
+        for name, value in found.items()
     }, flags
 
 

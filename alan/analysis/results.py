@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -34,6 +34,15 @@ class Measure:
     def known(self) -> bool:
         """Whether there is a value."""
         return math.isfinite(self.value)
+
+    def possible(self, name: str) -> Measure:
+        """Cut the interval to the values that a measure can have: from 0, percentages to 100; the value is kept.
+
+        Args:
+            name: Name of the measure.
+        """
+        most = 100.0 if name.endswith("_percent") else math.inf
+        return replace(self, low=max(self.low, min(0.0, self.value)), high=min(self.high, max(most, self.value)))
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,9 @@ def analyze_files(
 ) -> Analysis:
     """Analyze files and folders of loops.
 
-    After an interruption, the same call continues with the files that are not done. Files that changed since, or
-    were added to a folder, are analyzed. A file that cannot be decoded does not stop the others.
+    After an interruption, the same call continues with the files that are not done. Files that changed since, were
+    added to a folder, or were analyzed by another version of the program are analyzed. A file that cannot be
+    decoded does not stop the others.
 
     Args:
         inputs: Files and folders.
@@ -322,13 +323,13 @@ def _work(source: Source) -> dict[str, Any]:
 
 
 def _stamp(source: Source) -> str:
-    """Compute a fingerprint of the names, sizes and times of the files of a source; empty if one is missing."""
+    """Fingerprint the version of the program and names, sizes and times of the files; empty if one is missing."""
     paths = (source.path, *source.stills)
     try:
         found = [(str(path.resolve()), path.stat()) for path in paths]
     except OSError:
         return ""
-    return fingerprint([(name, status.st_size, status.st_mtime_ns) for name, status in found])
+    return fingerprint([__version__, *((name, status.st_size, status.st_mtime_ns) for name, status in found)])
 
 
 def _state_file(folder: Path, source: Source) -> Path:

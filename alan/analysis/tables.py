@@ -10,17 +10,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from alan.analysis import evidence, reference
 from alan.analysis.results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult
 from alan.data.structures import STRUCTURES
 from alan.errors import DataError, damaged
 from alan.evaluation.columns import ColumnEntry
 from alan.files import atomic, write_rows
+from alan.runs import FAILURES
 
 PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY = "patients.csv", "loops.csv", "beats.csv", "frames.csv", "columns.csv"
 #: Everything that :func:`write_tables` writes into its folder.
 TABLES = (PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY)
 #: Folder of the loops, and the file of each that holds its result.
-LOOP_FOLDER, RESULT = "loops", "result.json"
+LOOP_FOLDER, RESULT, PARCELS = "loops", "result.json", "parcels.csv"
 
 #: Measures of a beat, and of a loop and a patient by the median over the beats: name to unit and meaning.
 MEASURES = {
@@ -129,6 +131,12 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
 }
 
 
+_FAILURES = (
+    ColumnEntry("file", "", "Pseudonym of a file or loop that was left out or cannot be decoded"),
+    ColumnEntry("reason", "", "Why, and what to do"),
+)
+
+
 class _Writer(Protocol):
     def writerow(self, row: Iterable[Any], /) -> Any: ...
 
@@ -161,7 +169,12 @@ def write_tables(
                 writers[BEATS].writerow(cells(_beat_row(loop, number, beat)))
             for frame in loop.frames:
                 writers[FRAMES].writerow(cells(_frame_row(loop, frame, structures)))
-    rows = ((name, *entry) for name, entries in columns.items() for entry in entries)
+    others = {
+        reference.AGREEMENT: reference.COLUMNS,
+        f"{LOOP_FOLDER}/*/{PARCELS}": evidence.COLUMNS,
+        FAILURES: _FAILURES,
+    }
+    rows = ((name, *entry) for name, entries in (columns | others).items() for entry in entries)
     write_rows(folder / DICTIONARY, ("file", *ColumnEntry._fields), rows)
 
 

@@ -82,8 +82,8 @@ def with_intervals(
 ) -> dict[str, Measure]:
     """Add intervals to measures.
 
-    The quantiles of the draws are shifted so that their median is the measured value, and widened in quadrature by
-    the standard error over the beats and the spread of the model.
+    The quantiles of the draws are shifted so that their median is the measured value, widened in quadrature by the
+    standard error over the beats and the spread of the model, and cut to values that are possible.
 
     Args:
         measured: Name to measured value.
@@ -108,7 +108,7 @@ def with_intervals(
             measure.value,
             measure.value - math.hypot(low, error, below),
             measure.value + math.hypot(high, error, above),
-        )
+        ).possible(name)
     return out
 
 

@@ -17,12 +17,11 @@ from alan.analysis.exports import (
     NEIGHBOURS,
     NIFTI,
     OVERLAY,
-    PARCELS,
     SEGMENTATION,
     key_frames,
 )
 from alan.analysis.results import LoopResult, Measure, PatientResult
-from alan.analysis.tables import LOOP_FOLDER
+from alan.analysis.tables import LOOP_FOLDER, PARCELS
 from alan.data.structures import label_colour
 from alan.report.analysis_figures import loop_curve
 from alan.report.html import render_page

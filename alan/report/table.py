@@ -32,11 +32,13 @@ class Cell:
         text: Main text.
         detail: Smaller text, such as an interval.
         strong: Whether the main text is bold.
+        badge: Kind of the badge that the text becomes: ``good``, ``doubtful`` or ``none``; empty for plain text.
     """
 
     text: str
     detail: str = ""
     strong: bool = False
+    badge: str = ""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,27 @@ def test_results_survive_a_json_round_trip(tmp_path):
     assert all(getattr(back, name) == getattr(a_result(), name) for name in same)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "low", "high", "ends"),
+    [
+        ("ef_percent", 20.0, -2.0, 43.0, (0.0, 43.0)),
+        ("ef_percent", 90.0, 70.0, 120.0, (70.0, 100.0)),
+        ("ef_percent", -5.0, -20.0, 110.0, (-5.0, 100.0)),
+        ("edv_ml", 90.0, -3.0, 210.0, (0.0, 210.0)),
+    ],
+)
+def test_an_interval_ends_where_a_measure_can_be(name, value, low, high, ends):
+    found = Measure(value, low, high).possible(name)
+    assert (found.value, (found.low, found.high)) == (value, ends)
+
+
+def test_an_unknown_interval_stays_unknown():
+    found = Measure(20.0).possible("ef_percent")
+    assert found.value == 20
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
 @pytest.mark.parametrize("keep", [0, 40, 300])
 def test_truncated_result_is_refused(tmp_path, keep):
     path = tmp_path / "result.json"

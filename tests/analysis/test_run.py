@@ -262,6 +262,17 @@ def test_results_of_changed_or_deleted_files_are_removed(tmp_path):
     assert [path.name for path in (tmp_path / "patients").iterdir()] == ["p0"]
 
 
+def test_files_that_another_version_analyzed_are_analyzed_again(tmp_path, monkeypatch):
+    (tmp_path / "a.avi").write_bytes(b"RIFF")
+    source = Source(tmp_path / "a.avi", "p1", "p1_1")
+    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    monkeypatch.setattr(run, "open_loops", Mock(return_value=[]))
+    worker(source)
+    assert run._state(tmp_path / "out", source) is not None
+    monkeypatch.setattr(run, "__version__", "99.0")
+    assert run._state(tmp_path / "out", source) is None
+
+
 def test_a_deleted_file_does_not_stop_the_others(tmp_path):
     model = SimpleNamespace(fingerprint="f", runtime="torch")
     worker = Worker(tmp_path / "out", FAST, model)

@@ -1,13 +1,17 @@
 """Tables of an analysis."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from alan.analysis import LoopResult, read_loops, write_tables
+from alan.analysis import LoopResult, export_loop, read_loops, write_tables
+from alan.analysis.evidence import ParcelEvidence
+from alan.analysis.reference import write_agreement
 from alan.analysis.tables import TABLES, read_patients
-from alan.errors import DataError
+from alan.errors import AlanWarning, DataError
+from alan.runs import report_failures
 
-from .made import made_patient, made_result
+from .made import MadeLoop, made_labels, made_patient, made_result
 
 
 @pytest.fixture
@@ -27,6 +31,24 @@ def test_every_column_is_in_the_dictionary(folder):
     assert dictionary[["file", "column", "description"]].notna().all(None)
     for name in TABLES[:-1]:
         assert list(read(folder, name).columns) == list(dictionary.loc[dictionary["file"] == name, "column"])
+
+
+def test_the_dictionary_has_the_tables_that_other_modules_write(folder, tmp_path):
+    reference = tmp_path / "reference.csv"
+    reference.write_text("patient,ef_percent\np1,58\n")
+    write_agreement(folder, [made_patient()], reference)
+    loop = MadeLoop()
+    evidence = ParcelEvidence(np.zeros((20, 112, 112), np.uint8), {})
+    export_loop(folder, loop, made_labels(), made_result(loop), ["overlay"], evidence=evidence)
+    with pytest.warns(AlanWarning, match="skipped 1 of 3"):
+        report_failures(folder / "failures.csv", [("file_1", "not a loop")], 3, strict=False)
+    dictionary = read(folder, "columns.csv")
+    for name, path in (
+        ("agreement.csv", folder / "agreement.csv"),
+        ("failures.csv", folder / "failures.csv"),
+        ("loops/*/parcels.csv", folder / "loops" / "loop1" / "parcels.csv"),
+    ):
+        assert list(pd.read_csv(path).columns) == list(dictionary.loc[dictionary["file"] == name, "column"])
 
 
 def test_table_values_match_the_results(folder):

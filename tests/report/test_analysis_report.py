@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alan.analysis import Flag, LoopResult, Measure, ParcelEvidence, export_loop, write_tables
+from alan.analysis import BeatResult, Flag, LoopResult, Measure, ParcelEvidence, export_loop, write_tables
 from alan.analysis.reference import write_agreement
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
@@ -16,6 +16,7 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.report import write_analysis_report
 from alan.report.analysis import _patient_table
 from alan.report.analysis_figures import loop_curve
+from alan.report.html import _templates
 
 from ..analysis.made import MadeLoop, made_labels, made_patient, made_result
 
@@ -202,6 +203,18 @@ def test_the_curve_shows_areas_without_a_pixel_size():
     assert heights == sorted(heights, reverse=True)
     assert len(heights) == 20
     assert all(curve.top <= height <= curve.bottom for height in heights)
+
+
+def test_a_doubtful_result_is_marked_in_the_table(folder):
+    assert '<span class="badge doubtful">Doubtful</span>' in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_names_of_phases_that_are_close_do_not_overlap():
+    beats = (BeatResult(0, 1, 12, True), BeatResult(12, 18, None, False))
+    curve = loop_curve(made_result(MadeLoop(n_frames=40), beats=beats))
+    page = _templates().get_template("curve.html.j2").render(clip={"curve": curve})
+    assert re.findall(r">(ED|ES)</text>", page) == ["ED", "ED", "ES"]
+    assert [page.count(f'class="{mark}"') for mark in ("ed", "es")] == [2, 2]
 
 
 def test_the_curve_has_gaps_where_nothing_was_measured():
