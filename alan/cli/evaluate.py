@@ -67,7 +67,6 @@ def evaluate(
         overwrite: Replace a run with another configuration.
     """
     from alan.evaluation.run import run_evaluation
-    from alan.report.html import write_report
 
     folder = run_evaluation(
         out,
@@ -78,4 +77,6 @@ def evaluate(
         curves=curves,
         label_efficiency=label_efficiency,
     )
+    from alan.report.html import write_report
+
     _log.info("report: %s", write_report(folder))

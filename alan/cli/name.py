@@ -92,12 +92,11 @@ def name(
     stores = [FrameStore(path) for path in (store, labels) if path is not None]
     for one in stores:
         one.check_structures(structures)
-    model = load_parcels(parcels)
-    simulated = NamingFrames.choose(stores[0], split, views)
-    known = read_opinions(opinions or (), structures, model.fingerprint)
-    human = None
+    simulated, human = NamingFrames.choose(stores[0], split, views), None
     if labels is not None:
         human = NamingFrames.choose(stores[1], label_split, views, phases=None, patients=label_patients, seed=seed)
+    model = load_parcels(parcels)
+    known = read_opinions(opinions or (), structures, model.fingerprint)
     inputs = dict(zip(("store", "labels"), (one.fingerprint for one in stores), strict=False))
     config = {
         **given,

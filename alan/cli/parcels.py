@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import PositiveInt, Seed, bounded
-from alan.parcels.count import ParcelCount
+from alan.parcels.count import ParcelCount, check_kmeans
 from alan.parcels.guided import GuidedFilter
 from alan.runs import open_run, settings
 
@@ -72,6 +72,7 @@ def parcels(
         AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
     given = settings(locals(), "batch_size")
+    check_kmeans(n_parcels, max_samples, n_components, whiten=whiten)
     from alan.backbone.load import load_backbone
     from alan.data.store.choose import choose_frames
     from alan.data.store.reader import FrameStore

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate
 
 from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
@@ -16,6 +14,9 @@ from alan.data.sample import Sample
 from alan.data.structures import label_value
 from alan.errors import DataError, ParameterError
 from alan.files import fingerprint
+
+if TYPE_CHECKING:
+    import torch
 
 Pixel = TypeVar("Pixel", np.bool_, np.uint8)
 
@@ -162,12 +163,16 @@ class Preprocessing:
 
 def _resample(planes: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """Resample (N, C, H, W) float32 to (N, C, *shape); frames, masks and their restoration share this geometry."""
+    from torch.nn.functional import interpolate
+
     smaller = shape[0] < planes.shape[2] or shape[1] < planes.shape[3]  # enlarging needs no antialiasing
     return interpolate(planes, shape, mode="bilinear", align_corners=False, antialias=smaller)
 
 
 def resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
     """Resize frames (T, H, W) uint8 bilinearly with antialiasing to (T, *shape)."""
+    import torch  # verbs that only read a store do without it
+
     out = np.empty((len(frames), *shape), np.uint8)
     for start in range(0, len(frames), _CHUNK):
         chunk = torch.from_numpy(frames[start : start + _CHUNK, None].astype(np.float32))
@@ -177,6 +182,8 @@ def resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
 
 def _resize_labels(maps: ByteArray, values: list[int], shape: tuple[int, int]) -> ByteArray:
     """Resize label maps (M, H, W) by the largest membership; ties go to the earlier of (0, *values)."""
+    import torch
+
     classes = np.asarray([0, *values], np.uint8)
     out = np.zeros((len(maps), *shape), np.uint8)
     for index, labels in enumerate(maps):

@@ -12,12 +12,10 @@ from typing import Any
 
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError
-from alan.evaluation.label_efficiency.measure import measure_efficiency
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
 from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 from alan.evaluation.results import CONTENTS, RESULTS, SCHEMA, read_results, write_result
-from alan.evaluation.segmentation import measure_segmentation
-from alan.evaluation.views import measure_views
+from alan.evaluation.splits import efficiency_splits, segmentation_splits
 from alan.files import atomic, digest, write_json
 from alan.runs import open_run, plain, provenance
 from alan.shipped import shipped_or_path
@@ -62,6 +60,10 @@ def run_evaluation(
     """
     if segmentation is None and views is None and label_efficiency is None:
         raise ConfigError("nothing to evaluate: give a segmentation, a views or a label_efficiency protocol")
+    if segmentation is not None:  # the frames of every protocol are checked before the first is carried out
+        segmentation_splits(segmentation, FrameStore(segmentation.store))
+    if label_efficiency is not None:
+        efficiency_splits(label_efficiency, FrameStore(label_efficiency.store))
     folder = Path(out)
     config = plain(
         {
@@ -96,6 +98,11 @@ def _measure(
     folder: Path,
 ) -> dict[str, Any]:
     """Carry out the protocols, write their cases, and return their summaries."""
+    # the networks, which the checks above do without
+    from alan.evaluation.label_efficiency.measure import measure_efficiency
+    from alan.evaluation.segmentation import measure_segmentation
+    from alan.evaluation.views import measure_views
+
     results: dict[str, Any] = {}
     if segmentation is not None:
         result = measure_segmentation(segmentation, folder)

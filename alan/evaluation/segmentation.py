@@ -22,7 +22,7 @@ from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.results import Result
 from alan.evaluation.scoring import ManualMasks, read_manual, score
 from alan.evaluation.sources import MappedSource, PriorSettings, load_sources, read_sources
-from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
+from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, segmentation_splits
 from alan.evaluation.summary import (
     CASE_COLUMNS,
     MethodMasks,
@@ -52,16 +52,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         CheckpointError: A parcels file or a network cannot be read.
     """
     store = FrameStore(protocol.store)
-    splits = read_splits(
-        store,
-        train_split=protocol.train_split,
-        label_split=protocol.label_split,
-        test_split=protocol.test_split,
-        views=protocol.views,
-        phases=protocol.phases,
-        label_patients=protocol.label_patients,
-        seed=protocol.seed,
-    )
+    splits = segmentation_splits(protocol, store)
     store.check_structures(protocol.structures)
     if protocol.prior is not None:
         check_prior(protocol.prior, protocol.structures, store)

@@ -18,7 +18,7 @@ from alan.arrays import AnyFloatArray
 from alan.backbone.base import Backbone
 from alan.bounds import PositiveInt, Seed, bounded, check_parameters
 from alan.errors import ParameterError
-from alan.parcels.count import ParcelCount
+from alan.parcels.count import ParcelCount, check_kmeans
 from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads.kmeans import KMeansHead
 from alan.parcels.model import ParcelModel
@@ -84,7 +84,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         tokens = self._validate(X, reset=True)
         check_parameters(self)
         random = check_random_state(self.random_state)
-        _check_samples(self.max_samples, self.n_parcels)
+        check_kmeans(self.n_parcels, self.max_samples, self.n_components, whiten=self.whiten)
         sample = tokens
         if len(tokens) > self.max_samples:
             sample = tokens[np.sort(random.choice(len(tokens), self.max_samples, replace=False))]
@@ -115,10 +115,6 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
         self, sample: AnyFloatArray, random: np.random.RandomState
     ) -> tuple[AnyFloatArray | None, AnyFloatArray | None]:
         if self.n_components is None:
-            if self.whiten:
-                raise ParameterError(
-                    "whiten is set without n_components: only principal components can be whitened"
-                )
             return None, None
         largest = min(sample.shape)
         if not 1 <= self.n_components <= largest:
@@ -212,11 +208,6 @@ def _on_the_sphere(sample: AnyFloatArray, start: AnyFloatArray) -> tuple[AnyFloa
     return centres, float(((sample - centres[(sample @ centres.T).argmax(1)]) ** 2).sum())
 
 
-def _check_samples(max_samples: int, n_parcels: int) -> None:
-    if max_samples < n_parcels:
-        raise ParameterError(f"max_samples is {max_samples}: give at least n_parcels, {n_parcels}")
-
-
 @bounded
 def fit_kmeans(
     backbone: Backbone,
@@ -260,7 +251,7 @@ def fit_kmeans(
     """
     if len(frames) == 0:
         raise ParameterError("frames are empty: give at least one (H, W) uint8 frame")
-    _check_samples(max_samples, n_parcels)  # before the tokens are computed
+    check_kmeans(n_parcels, max_samples, n_components, whiten=whiten)  # before the tokens are computed
     random = np.random.default_rng(seed)
     quota = -(-max_samples // len(frames))
     drawn = []

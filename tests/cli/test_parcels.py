@@ -43,7 +43,8 @@ def test_invalid_input_is_refused_and_leaves_no_files(tiny, alan, tmp_path):
     args = ["--store", tiny.store("camus"), "--backbone", tiny.backbone(), "--out", out]
     for wrong, message in (
         (["--n_parcels", 300], "n_parcels is 300"),
-        (["--whiten", "true"], "only principal components"),
+        (["--max_samples", 7, "--n_parcels", 8, "--backbone", "no-model"], "max_samples is 7: give at least"),
+        (["--whiten", "true", "--backbone", "no-model"], "only principal components"),
         (["--split", "trian"], "did you mean 'train'"),
         (["--refine.radius", 0], "radius is 0"),
         (["--backbone", "nowhere.safetensors"], "no such file"),

@@ -83,6 +83,15 @@ def test_a_wrong_path_is_refused_before_heavy_libraries_are_imported(args, words
     assert not (tmp_path / "out").exists()
 
 
+def test_too_many_labelled_patients_are_refused_before_networks_are_imported(tiny, tmp_path):
+    config, out = tmp_path / "e.yaml", tmp_path / "out"
+    config.write_text(f"segmentation: {{store: {tiny.store('camus')}, label_patients: 99}}")
+    code, shown, heavy = start("evaluate", "--config", config, "--out", out)
+    assert (code, heavy) == (2, ["pandas"])
+    assert "label_patients is 99: give 1 to 2" in shown
+    assert not out.exists()
+
+
 def test_an_import_is_deferred_until_the_module_is_used():
     """``alan segment`` imports scikit-learn without the statistics of SciPy."""
     code = """

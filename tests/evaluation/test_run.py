@@ -25,6 +25,8 @@ from alan.errors import (
     SplitLeakError,
 )
 from alan.evaluation import run as run_module
+from alan.evaluation.label_efficiency.methods import method_class
+from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
 from alan.evaluation.metrics import dice, distances
 from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 from alan.evaluation.run import run_evaluation
@@ -260,6 +262,15 @@ def test_invalid_input_is_refused_and_leaves_no_files(lab, tmp_path, change, err
         run_evaluation(out, segmentation=replace(protocols(lab)[0], **change))
     assert issubclass(error, AlanError)
     assert not out.exists()
+
+
+def test_every_protocol_is_checked_before_the_first_is_measured(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "_measure", None)
+    store, method = str(lab / "store.h5"), method_class("atlas")("atlas")
+    efficiency = LabelEfficiencyProtocol(store, [method], structures=("lv",), label_patients=(99,))
+    with pytest.raises(ParameterError, match="label_patients is 99: give 1 to 6"):
+        run_evaluation(tmp_path / "run", segmentation=protocols(lab)[0], label_efficiency=efficiency)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_evaluation_without_protocol_is_refused(tmp_path):

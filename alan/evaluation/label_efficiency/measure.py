@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
-from alan.errors import AlanError, ConfigError, DataError, ParameterError
+from alan.errors import AlanError, ConfigError, DataError
 from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
     CELL_SCHEMA,
@@ -30,7 +29,7 @@ from alan.evaluation.label_efficiency.protocol import (
 from alan.evaluation.label_efficiency.summary import cell_rows, summarise_cells
 from alan.evaluation.metrics import dice
 from alan.evaluation.results import Result
-from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, read_splits
+from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, efficiency_splits
 from alan.files import read_json, write_json
 from alan.workers import worker_pool
 
@@ -56,21 +55,7 @@ def check_efficiency(protocol: LabelEfficiencyProtocol, models: Models) -> tuple
     """
     store = FrameStore(protocol.store)
     store.check_structures(check_structures(protocol.structures))
-    splits = read_splits(
-        store,
-        train_split=None,
-        label_split=protocol.label_split,
-        test_split=protocol.test_split,
-        views=protocol.views,
-        phases=protocol.phases,
-        label_patients=None,
-        seed=0,
-    )
-    everyone = splits.label["patient"].nunique()
-    for n in protocol.label_patients:
-        draw_patients(splits.label["patient"], n, 0)
-        if n == everyone and None in protocol.label_patients:
-            raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
+    splits = efficiency_splits(protocol, store)
     for method in protocol.methods:
         try:
             method.check(protocol, store, models)
