@@ -29,7 +29,7 @@ _PROMINENCE = 0.3
 _IRREGULAR = 0.2
 #: Standard deviation of the smoothing, as a fraction of the period.
 _SMOOTHING = 0.04
-#: An extremum in the first or last frame counts if it is within this fraction of the range of the others.
+#: An extremum at an end of the loop counts if it is within this fraction of the range of the others.
 _END_TOLERANCE = 0.05
 #: The last beat of a loop is complete if it lasts at least this fraction of the period.
 _LEAST_LAST = 0.85
@@ -106,9 +106,9 @@ def find_beats(
     smooth = _smooth(values, frame, period)
     least = prominence * float(np.ptp(np.quantile(smooth, (0.02, 0.98))))
     distance = max(1.0, 0.6 * (period or _SYSTOLE) / frame)
-    systoles = _drop_edge_maxima(-smooth, _peaks(-smooth, least, distance))
-    diastoles = _drop_edge_maxima(smooth, _diastoles(smooth, time, systoles, period, r_waves))
-    return _pair(smooth, time, systoles, diastoles, period)
+    systoles = _drop_edge_maxima(-smooth, _peaks(-smooth, least, distance), least)
+    diastoles = _drop_edge_maxima(smooth, _diastoles(smooth, time, systoles, period, r_waves), least)
+    return _pair(smooth, time, systoles, diastoles, period=period, least=least)
 
 
 def heart_rate_bpm(beats: Sequence[Beat], times: ArrayLike) -> float:
@@ -157,14 +157,20 @@ def _peaks(curve: NDArray[np.float64], least: float, distance: float) -> list[in
     return [int(index) - 1 for index in found]
 
 
-def _drop_edge_maxima(curve: NDArray[np.float64], extrema: list[int]) -> list[int]:
-    """Drop a maximum in the first or last frame that is clearly below the others: the loop does not reach it."""
-    last = len(curve) - 1
-    inside = [index for index in extrema if 0 < index < last]
+def _drop_edge_maxima(curve: NDArray[np.float64], extrema: list[int], prominence: float) -> list[int]:
+    """Drop a maximum at an end of the loop that is clearly below the others: the loop does not reach the extremum.
+
+    A maximum is at an end if the curve does not fall by the prominence between it and that end.
+    """
+    inside = [
+        index
+        for index in extrema
+        if curve[index] - max(curve[: index + 1].min(), curve[index:].min()) >= prominence
+    ]
     if not inside:
         return extrema
     least = float(np.median(curve[inside])) - _END_TOLERANCE * float(np.ptp(curve))
-    return [index for index in extrema if 0 < index < last or curve[index] >= least]
+    return [index for index in extrema if index in inside or curve[index] >= least]
 
 
 def _diastoles(
@@ -195,12 +201,15 @@ def _pair(
     time: NDArray[np.float64],
     systoles: list[int],
     diastoles: list[int],
+    *,
     period: float | None,
+    least: float,
 ) -> list[Beat]:
-    """Beats out of end-diastolic and end-systolic frames."""
+    """Beats out of end-diastolic and end-systolic frames, with contractions of at least a given depth."""
     spans = []
     for ed, following in zip(diastoles, [*diastoles[1:], None], strict=True):
         inside = [es for es in systoles if es > ed and (following is None or es < following)]
+        inside = [es for es in inside if smooth[ed] - smooth[es] >= least]
         if inside:
             es = min(inside, key=lambda index: smooth[index])
             # a loop may end while the ventricle still fills: the period tells the two apart

@@ -57,6 +57,25 @@ def test_incomplete_beats_at_both_ends_are_marked():
     assert [beat.complete for beat in beats] == [True, True]
 
 
+@pytest.mark.parametrize("start", [6, 7, 8])
+@pytest.mark.parametrize("bump", [8.0, 16.0])
+def test_a_loop_that_begins_late_in_a_contraction_has_no_beat_there(start, bump):
+    """The loop shows the end of a contraction, with larger outlines in its second and third frame."""
+    values, times, starts, troughs = curve([0.8] * 3, fps=25)
+    values = values[start:]
+    values[1:3] += bump
+    beats = find_beats(values, times[: len(values)])
+    assert [beat.es for beat in beats] == pytest.approx([trough - start for trough in troughs[1:]], abs=1)
+    assert [beat.ed for beat in beats] == pytest.approx([at - start for at in starts[1:]], abs=2)
+
+
+def test_a_loop_that_begins_shortly_before_a_contraction_keeps_its_first_beat():
+    values, times, starts, troughs = curve([0.8] * 3, fps=50, lead=0.9)
+    beats = find_beats(values, times)
+    assert [beat.es for beat in beats] == pytest.approx(troughs, abs=1)
+    assert [beat.ed for beat in beats] == pytest.approx(starts, abs=2)
+
+
 def test_a_single_contraction_is_an_incomplete_beat():
     values = np.linspace(120, 50, 20)
     (beat,) = find_beats(values, np.arange(20) / 50)
