@@ -71,7 +71,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
         "last_table": _last_table(results),
         "needed_table": _needed_table(results["needed"]),
         "comparison_table": _comparison_table(results["comparison"]),
-        "redundancy_table": _redundancy_table(results["redundancy"]),
+        "redundancy_table": _redundancy_table(results),
     }
     writer = PictureWriter(folder, simulated=store["simulated"])
     shared = {"data": store["name"], "simulated": store["simulated"], "split": results["measured"]["split"]}
@@ -149,16 +149,16 @@ def _comparison_table(comparison: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Comparison with Random", columns, [Section(rows)])
 
 
-def _redundancy_table(redundancy: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        Row(
-            ACQUISITIONS[row["function"]].title,
-            [Cell(percent(row["known_patients"], 0)), Cell(number(row["likeness"], 3))],
-        )
-        for row in redundancy
-    ]
+def _redundancy_table(results: Mapping[str, Any]) -> Table:
+    """Show the similarity of the choices and, unless whole patients are chosen, the share of known patients."""
     columns = [Column("Function", number=False), Column("From known patients, %"), Column("Similarity")]
-    return Table("Similarity of the selected images", columns, [Section(rows)])
+    rows = []
+    for row in results["redundancy"]:
+        cells = [Cell(percent(row["known_patients"], 0)), Cell(number(row["likeness"], 3))]
+        rows.append((ACQUISITIONS[row["function"]].title, cells))
+    if results["loop"].get("unit") == "patient":  # of whole patients, all images but the first are of a known one
+        columns, rows = [columns[0], columns[2]], [(title, cells[1:]) for title, cells in rows]
+    return Table("Similarity of the selected images", columns, [Section([Row(*row) for row in rows])])
 
 
 @mpl.rc_context(STYLE)

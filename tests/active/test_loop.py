@@ -162,6 +162,7 @@ def test_patients_are_labelled_whole(discs, tmp_path):
         assert patients.iloc[state.labelled(function, 0)].value_counts().tolist() == [2] * 4
     page = write_active_report(run).read_text()
     assert "then 3, by patient" in page
+    assert "known patients" not in page  # all images of a patient but the first
     assert "One seed." in page
     last = page.split("After the last phase")[-1].split("Comparison with Random")[0]
     assert not re.search(r"(\d+\.\d) to \1\b", last)  # no spread of a single seed
