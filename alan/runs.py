@@ -36,7 +36,7 @@ from alan.files import read_json, redact, write_json, write_rows, write_text
 from alan.locks import LOCK, lock_folder
 
 #: The configuration of a run, its mark of completion and its list of skipped files, in its folder.
-CONFIG, FINISHED, FAILURES = "config.yaml", "run.json", "failures.csv"
+CONFIG, FINISHED, FAILURES, METRICS = "config.yaml", "run.json", "failures.csv", "metrics.jsonl"
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "scikit-image", "torch", "timm", "lightning", "h5py")
 _PART = re.compile(r"\..+\.\d+\.part")  # the temporary files of alan.files.atomic
 

@@ -26,12 +26,12 @@ from typing_extensions import override
 
 from alan.cli.fit_options import DATA, MODULES, class_names
 from alan.cli.parsing import Parser
-from alan.cli.training import METRICS, CheckpointFiles, JsonLinesLogger, RunFolder, StoppableCheckpoint
+from alan.cli.training import CheckpointFiles, JsonLinesLogger, RunFolder, StoppableCheckpoint
 from alan.errors import CheckpointError, ConfigError
 from alan.locks import lock_folder
 from alan.precision import choose_precision
 from alan.progress import quiet
-from alan.runs import CONFIG, FINISHED, Run, config_text, holds_run, read_config, remove_run
+from alan.runs import CONFIG, FINISHED, METRICS, Run, config_text, holds_run, read_config, remove_run
 from alan.trainer import Trainer
 
 #: Options that may change between two starts of one run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -69,8 +70,10 @@ def training_values(args: Sequence[str]) -> dict[str, Any]:
 
     Returns:
         Such as ``data.stores`` and ``model.backbone`` to their values; the parser reports what cannot be read.
+        Empty if an option looks like a misspelt one of the configuration, which the parser should report first.
     """
     values: dict[str, Any] = {}
+    misspelt = False
     for word, after in pairwise([*args, ""]):
         name, given, value = word.partition("=")
         value = value if given else after
@@ -83,9 +86,11 @@ def training_values(args: Sequence[str]) -> dict[str, Any]:
             elif name in ("--model", "--data"):  # another class may not take the options of the configuration
                 values = {key: option for key, option in values.items() if not key.startswith(f"{name[2:]}.")}
             elif name.startswith(("--model.", "--data.")):
-                values[name.removeprefix("--").replace("init_args.", "")] = yaml.safe_load(value)
+                option = name.removeprefix("--").replace("init_args.", "")
+                misspelt |= option not in values and bool(difflib.get_close_matches(option, values, cutoff=0.8))
+                values[option] = yaml.safe_load(value)
             elif name == "--ckpt_path":
                 values["ckpt_path"] = value
         except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError):
             continue
-    return values
+    return {} if misspelt else values

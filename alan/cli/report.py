@@ -9,7 +9,7 @@ from pathlib import Path
 from alan.errors import DataError
 from alan.files import read_json
 from alan.locks import lock_folder
-from alan.runs import sweep
+from alan.runs import METRICS, sweep
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +23,8 @@ _PAGES = {
 def report(run: str) -> None:
     """Write the report of a finished evaluation, search or active learning run again.
 
+    Of a training, which may still be running, the losses are drawn into ``losses.png``.
+
     Args:
         run: Run folder.
 
@@ -31,9 +33,15 @@ def report(run: str) -> None:
         LockError: Another process is writing to the folder.
     """
     results = Path(run) / "results.json"
+    if not results.is_file() and (Path(run) / METRICS).is_file():
+        from alan.report.training import write_losses
+
+        _log.info("losses: %s", write_losses(Path(run)))
+        return
     if not results.is_file():
         raise DataError(
-            f"{results}: no such file; a report needs the finished run of alan evaluate, search or active run"
+            f"{results}: no such file; a report needs the finished run of alan evaluate, search or active run, or "
+            f"the {METRICS} of a training"
         )
     held = read_json(results)
     kind = str(held.get("schema")).partition("/")[0] if isinstance(held, dict) else ""

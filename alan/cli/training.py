@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,10 +21,10 @@ from typing_extensions import override
 from alan.backbone.checkpoint import load_plain
 from alan.cli import signals
 from alan.files import naming_full_disk, write_bytes, write_text
-from alan.runs import CONFIG, Run
+from alan.runs import CONFIG, METRICS, Run
 from alan.trainer import LastCheckpoint
 
-METRICS = "metrics.jsonl"
+_log = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -173,3 +174,11 @@ class RunFolder(Callback):
             if isinstance(module, Exports) and not (self.run.folder / module.export_name).exists():
                 module.export(self.run.folder / module.export_name)
             self.run.finish()
+            _log.info("%s: %s", self.run.folder, self._outcome(trainer, module))
+
+    def _outcome(self, trainer: Trainer, module: LightningModule) -> str:
+        """Name the files of the run, and say how to draw its metrics, or why there are none."""
+        exported = f"{module.export_name} and " if isinstance(module, Exports) else ""
+        if (self.run.folder / METRICS).exists():
+            return f"{exported}{METRICS}, whose losses `alan report {self.run.folder}` draws"
+        return f"{exported}no {METRICS}, as there are fewer steps than trainer.log_every_n_steps"

@@ -110,6 +110,15 @@ assert "scipy.stats._stats_py" in sys.modules
     assert done.returncode == 0, done.stderr
 
 
+def test_a_misspelt_option_is_left_to_the_parser(tmp_path):
+    """Otherwise the store of the configuration, which the option should replace, would be reported as missing."""
+    config = tmp_path / "fit.yaml"
+    config.write_text("{data: {init_args: {stores: [a.h5], batch_size: 4}}}")
+    words = ["--config", str(config), "--data.init_args.batch_size", "8"]
+    assert training_values(words) == {"data.stores": ["a.h5"], "data.batch_size": 8}
+    assert training_values([*words, "--data.init_args.stors", "[b.h5]"]) == {}
+
+
 def test_inputs_of_a_replaced_class_are_not_checked(tmp_path):
     config = tmp_path / "fit.yaml"
     config.write_text("{model: {init_args: {backbone: b.safetensors}}, data: {init_args: {stores: [a.h5]}}}")
