@@ -97,6 +97,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return said and any(words in text for words in _MEMORY)
 
 
+#: Number of choices to list where there are more than three times as many.
+_MOST_CHOICES = 10
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Suggest the nearest known name for a misspelt one.
 
@@ -105,9 +109,12 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         choices: the names that exist.
 
     Returns:
-        ``"did you mean 'x'? "`` if a name is close, then the list of choices, for the end of a message.
+        ``"did you mean 'x'? "`` if a name is close, then the choices, for the end of a message. Of many choices, those
+        that are close are listed, and the number of all.
     """
     known = sorted(choices)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, known, n=_MOST_CHOICES, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}choose one of: {', '.join(known)}"
+    if len(known) <= 3 * _MOST_CHOICES:
+        return f"{hint}choose one of: {', '.join(known)}"
+    return f"{hint}choose one of {len(known)}, such as: {', '.join(close or known[:_MOST_CHOICES])}"

@@ -249,6 +249,14 @@ class Backbone(FrozenModule, ABC):
         self.fingerprint = fingerprint([fingerprint_tensors(network.state_dict()), identity])
         self.train(False)
 
+    def __repr__(self) -> str:
+        """Say what the backbone is, in a line; ``backbone.network`` shows its layers."""
+        weights = sum(part.numel() for part in self.parameters())
+        return (
+            f"{type(self).__name__}({weights / 1e6:.1f} million weights, {self.input_size} px, "
+            f"{self.grid} x {self.grid} tokens of width {self.dim}, fingerprint {self.fingerprint[:12]})"
+        )
+
     @property
     def device(self) -> torch.device:
         """Device of the weights, and of the features."""
@@ -312,16 +320,37 @@ class Backbone(FrozenModule, ABC):
 
     def _resize(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Resize (B, H, W) uint8 to (B, 1, S, S) float32 in 0..1 on the backbone's device."""
-        frames = torch.as_tensor(frames)
-        if frames.ndim != 3 or frames.dtype != torch.uint8:
-            raise ParameterError(
-                f"frames are {frames.dtype} {tuple(frames.shape)}: the backbone takes uint8 of shape (B, H, W)"
-            )
-        images = frames.to(self.device)[:, None].float() / 255
+        images = frame_batch(frames).to(self.device)[:, None].float() / 255
         size = (self.input_size, self.input_size)
         if images.shape[-2:] == size:
             return images
         return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+def frame_batch(frames: Tensor | NDArray[np.uint8]) -> Tensor:
+    """Return frames as a tensor (B, H, W) uint8.
+
+    Raises:
+        ParameterError: The shape or the dtype is wrong; the message says how to convert the frames.
+    """
+    batch = torch.as_tensor(frames)
+    if batch.ndim == 3 and batch.dtype == torch.uint8:
+        return batch
+    remedies = []
+    if batch.ndim == 2:
+        remedies.append("frames[None] for one frame")
+    elif batch.ndim == 4:
+        remedies.append(
+            "frames[:, 0] for (B, 1, H, W)" if batch.shape[1] == 1 else "frames[..., 0] for grey as RGB"
+        )
+    cast = ".to(torch.uint8)" if isinstance(frames, Tensor) else ".astype(np.uint8)"
+    if batch.dtype.is_floating_point:
+        remedies.append(f"(255 * frames){cast} for values from 0 to 1")
+    elif batch.dtype != torch.uint8:
+        remedies.append(f"frames{cast} for grey values from 0 to 255")
+    hint = f", such as {' and '.join(remedies)}" if remedies else ""
+    kind = str(batch.dtype).removeprefix("torch.")
+    raise ParameterError(f"frames are {kind} {tuple(batch.shape)}: give uint8 (B, H, W){hint}")
 
 
 def check_multiple(size: int, multiple: int, name: str = "image size", of: str = "the patch size") -> None:

@@ -98,7 +98,7 @@ def read_weights(path: str | os.PathLike[str], prefix: str | None = None) -> Wei
     """
     file = Path(path)
     if not file.is_file():
-        raise CheckpointError(f"{file}: no such file")
+        raise CheckpointError(f"{file}: no such file; check the spelling")
     content, entry = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
     if entry is None:
         return Weights(_network_tensors(content, str(file), prefix))
@@ -115,7 +115,7 @@ def load_plain(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing, truncated, no checkpoint, or a pickle that holds other things.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: no such file; check the spelling")
     try:
         with torch.serialization.safe_globals(_harmless()):
             content = torch.load(path, map_location="cpu", weights_only=True)

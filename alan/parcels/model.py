@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from alan.backbone.base import Backbone, Features
+from alan.backbone.base import Backbone, Features, frame_batch
 from alan.backbone.checkpoint import load_plain
 from alan.backbone.conv import ConvSpec
 from alan.backbone.frozen import FrozenModule
@@ -87,6 +87,10 @@ class ParcelModel(FrozenModule):
         self.fingerprint = fingerprint(identity)
         self.train(False)
 
+    def __repr__(self) -> str:
+        """Say what the model is, in a line; ``model.head`` and ``model.backbone.network`` show its layers."""
+        return f"ParcelModel({self.n_parcels} parcels, {self.backbone!r}, fingerprint {self.fingerprint[:12]})"
+
     def refined(self, refine: GuidedFilter | None) -> ParcelModel:
         """Return the model with another upsampling, None for the plain one; backbone and head are shared."""
         return ParcelModel(
@@ -131,9 +135,7 @@ class ParcelModel(FrozenModule):
         Raises:
             ParameterError: The frames have another shape or dtype.
         """
-        batch = torch.as_tensor(frames)
-        if batch.ndim != 3 or batch.dtype != torch.uint8:
-            raise ParameterError(f"frames are {batch.dtype} {tuple(batch.shape)}: give uint8 (B, H, W)")
+        batch = frame_batch(frames)
         height, width = (size, size) if isinstance(size, int) else size or tuple(batch.shape[1:])
         maps = torch.empty(len(batch), height, width, dtype=torch.uint8)
         for part in batches(len(batch), batch_size):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from alan.backbone.base import frame_batch
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.conv import ConvBackbone, ConvNet, ConvSpec
 from alan.backbone.load import load_backbone, random_backbone, random_like
@@ -42,6 +43,29 @@ def test_features_have_the_documented_shapes_and_types(spec, frames):
     assert not inside[0, :, -1].any()
     assert backbone.device == torch.device("cpu")
     assert backbone.dim == spec.dim
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor], ids=["numpy", "torch"])
+@pytest.mark.parametrize("shape", [(8, 8), (2, 8, 8, 3), (2, 1, 8, 8), (2, 8, 8)])
+@pytest.mark.parametrize("kind", [np.float32, np.uint8, np.int64])
+def test_the_remedy_of_wrong_frames_works(make, shape, kind):
+    given = make(np.ones(shape, kind))
+    if (len(shape), kind) == (3, np.uint8):
+        assert frame_batch(given).shape == shape
+        return
+    with pytest.raises(ParameterError, match=r"give uint8 \(B, H, W\), such as ") as caught:
+        frame_batch(given)
+    for remedy in str(caught.value).partition("such as ")[2].split(" and "):
+        given = eval(remedy.partition(" for ")[0], {"frames": given, "np": np, "torch": torch})
+    assert frame_batch(given).ndim == 3
+
+
+@SPECS
+def test_a_backbone_is_shown_in_a_line(spec):
+    text = repr(random_backbone(spec))
+    assert "\n" not in text
+    assert f"{spec.image_size} px" in text
+    assert f"tokens of width {spec.dim}" in text
 
 
 @SPECS

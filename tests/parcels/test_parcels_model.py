@@ -183,6 +183,11 @@ def test_files_that_are_no_parcel_model_are_refused(tmp_path):
         load_parcels(checkpoint, backbone)
 
 
+def test_a_model_is_shown_in_a_line():
+    assert repr(model(n_parcels=6)).startswith("ParcelModel(6 parcels, VitBackbone(")
+    assert "\n" not in repr(model())
+
+
 def test_wrong_shapes_are_refused():
     with pytest.raises(ParameterError, match="width 17, the backbone gives 16"):
         ParcelModel(random_backbone(SPEC), RaptorHead(17, 4))
