@@ -109,8 +109,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         choices: the names that exist.
 
     Returns:
-        ``"did you mean 'x'? "`` if a name is close, then the choices, for the end of a message. Of many choices, those
-        that are close are listed, and the number of all.
+        ``"did you mean 'x'? "`` if a name is close, then the choices, for the end of a message. Of many choices,
+        those that are close are listed, and the number of all.
     """
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=_MOST_CHOICES, cutoff=0.5)

@@ -83,7 +83,7 @@ class AnalyzeTab:
         with gr.Row():
             video = gr.Video(label="Outlines", autoplay=True, loop=True, buttons=[], elem_id="analyze-video")
             with gr.Column():
-                curve = gr.Plot(show_label=False, elem_id="analyze-curve")
+                curve = gr.Plot(label="Area of the left ventricle", show_label=False, elem_id="analyze-curve")
                 ed = gr.Slider(0, 1, 0, step=1, label="End-diastole", visible=False, elem_id="analyze-ed")
                 es = gr.Slider(0, 1, 0, step=1, label="End-systole", visible=False, elem_id="analyze-es")
                 moved = gr.Markdown(elem_id="analyze-moved")
