@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,10 @@ from alan.errors import DataError, ParameterError
 from alan.files import fingerprint
 from alan.progress import batches
 from alan.supervised.segmenter import Segmenter, to_labels
+
+_log = logging.getLogger(__name__)
+#: Share of the largest possible entropy from which a network is taken for untrained.
+_UNTRAINED = 0.9
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def suggest_images(
     shown: PositiveInt = 24,
     partial: Path | None = None,
 ) -> Suggestion:
-    """Rank a pool by the uncertainty of a network.
+    """Rank a pool by the uncertainty of a network; warns of one that is uncertain of nearly everything.
 
     Args:
         segmenter: Trained network with dropout; a random choice needs no dropout.
@@ -149,6 +155,14 @@ def suggest_images(
     frames = pool.read(chosen[:shown])
     mapped = function if function in UNCERTAINTIES else "mfe"
     labels, maps = _predict(segmenter, sampler, frames, mapped, batch_size)
+    if function in ("mfe", "cfe"):
+        most = frames[0].size * math.log(max(segmenter.classes, 2))
+        if (share := float(np.nanmean(scores)) / most) >= _UNTRAINED:
+            _log.warning(
+                "the entropy is %.0f%% of the largest possible one: the network has learnt hardly anything, the "
+                "order says little: train it longer",
+                100 * share,
+            )
     if partial:
         partial.unlink(missing_ok=True)
     return Suggestion(pd.DataFrame(rows), frames, labels, maps, mapped, failures)

@@ -56,6 +56,16 @@ def test_unlabelled_pictures_of_a_folder_are_ranked(folder):
     assert len(open_pool(str(folder / "images"), 32)) == 7  # a plain folder knows of no masks
 
 
+@pytest.mark.parametrize(("scale", "warned"), [(0.0, True), (1000.0, False)])
+def test_a_network_that_has_learnt_nothing_is_warned_of(folder, caplog, scale, warned):
+    network = model()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(scale)
+    suggest_images(network, open_pool(str(folder), 32), 2, passes=2)
+    assert ("entropy is 100% of the largest possible one" in caplog.text) == warned
+
+
 def test_every_option_changes_the_ranking(folder):
     pool = open_pool(str(folder), 32)
 
