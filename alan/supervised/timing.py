@@ -27,7 +27,14 @@ class Timing(NamedTuple):
     high: float
 
 
-def time_call(run: Callable[[], object], device: torch.device, *, repeats: int, warmup: int) -> Timing:
+def time_call(
+    run: Callable[[], object],
+    device: torch.device,
+    *,
+    repeats: int,
+    warmup: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timing:
     """Measure the time of a call; the clock is read when the device has finished its work.
 
     Compare only timings that were taken on one machine without other load.
@@ -37,14 +44,15 @@ def time_call(run: Callable[[], object], device: torch.device, *, repeats: int, 
         device: Device that does the work.
         repeats: Number of timed calls.
         warmup: Number of calls before them, which are not timed.
+        clock: Clock in seconds. ``time.thread_time`` counts the work of one thread on a CPU that others use too.
     """
     times = []
     for _ in range(warmup + repeats):
         _wait(device)
-        start = time.perf_counter()
+        start = clock()
         run()
         _wait(device)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     low, median, high = np.percentile(times[warmup:], (25, 50, 75)).tolist()
     return Timing(median, low, high)
 
@@ -57,7 +65,12 @@ def _wait(device: torch.device) -> None:
 @bounded
 @torch.inference_mode()
 def measure_latency(
-    network: nn.Module, size: PositiveInt, *, repeats: PositiveInt = 20, warmup: NonNegativeInt = 3
+    network: nn.Module,
+    size: PositiveInt,
+    *,
+    repeats: PositiveInt = 20,
+    warmup: NonNegativeInt = 3,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Timing:
     """Measure the time of a forward pass of one frame; see :func:`time_call`.
 
@@ -68,11 +81,12 @@ def measure_latency(
         size: Height and width of the image in pixels, S.
         repeats: Number of timed passes.
         warmup: Number of passes before them, which are not timed.
+        clock: Clock in seconds, see :func:`time_call`.
     """
     device = next(network.parameters()).device
     image = torch.zeros(1, 1, size, size, device=device)
     training = network.training
     network.eval()
-    timing = time_call(lambda: network(image), device, repeats=repeats, warmup=warmup)
+    timing = time_call(lambda: network(image), device, repeats=repeats, warmup=warmup, clock=clock)
     network.train(training)
     return timing

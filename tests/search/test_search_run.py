@@ -201,10 +201,17 @@ def test_a_study_depends_on_the_content_of_its_weights(tiny, tmp_path):
         search(first, 4)
 
 
-def test_quartiles_of_a_time_match_hand_computed_values(monkeypatch):
-    clock = iter([0, 9, 10, 11, 20, 22, 30, 33, 40, 44, 50, 55])  # 9 to warm up, then 1, 2, 3, 4, 5
-    monkeypatch.setattr("alan.supervised.timing.time.perf_counter", lambda: next(clock))
-    assert time_call(lambda: None, torch.device("cpu"), repeats=5, warmup=1) == (3, 2, 4)
+def test_quartiles_of_a_time_match_hand_computed_values():
+    times = iter([0, 9, 10, 11, 20, 22, 30, 33, 40, 44, 50, 55])  # 9 to warm up, then 1, 2, 3, 4, 5
+    timing = time_call(lambda: None, torch.device("cpu"), repeats=5, warmup=1, clock=lambda: next(times))
+    assert timing == (3, 2, 4)
+
+
+def test_latency_is_measured_by_the_given_clock():
+    network = PaddedNetwork(NetworkSpec("unet_acdc", None, decoder_channels=(4, 8)), 1, "unit")
+    ticks = iter(range(100))
+    assert measure_latency(network, 32, repeats=3, warmup=1, clock=lambda: float(next(ticks))) == (1, 1, 1)
+    assert next(ticks) == 8  # twice per pass
 
 
 def test_measuring_latency_does_not_change_the_network():
