@@ -26,8 +26,6 @@ class ModelsTab:
 
     def build(self) -> None:
         """Place the components and connect them."""
-        if not self.models:
-            self.gr.Markdown("Start the page with `--networks '[PATH]'` to try networks and ensembles here.")
         for number, model in enumerate(self.models):
             with self.gr.Tab(model.name):
                 self._build(number, model)

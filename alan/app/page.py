@@ -24,6 +24,11 @@ MAX_UPLOAD_MB = 1000
 _SWEEP = (600, 6 * 3600)
 #: Fonts of the system, so that the browser downloads none.
 _FONTS = ["system-ui", "sans-serif"]
+#: First words of the page.
+_INTRODUCTION = """Research software, not a medical device: no number may be used for the care of a patient.
+
+**Analyze** measures a loop. **Parcels** shows and edits the image regions (parcels) that make up an outline.
+**Views** shows why a loop was taken for a four- or two-chamber view."""
 #: Content security policy: the browser may load from this server only.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -139,10 +144,11 @@ def build_page(
         "Analyze": AnalyzeTab(model, uploads),
         "Parcels": edited,
         "Views": ViewsTab(analysis, uploads),
-        "Models": ModelsTab([PictureModel(path, size) for path in networks], uploads),
     }
+    if networks:
+        tabs["Models"] = ModelsTab([PictureModel(path, size) for path in networks], uploads)
     with gr.Blocks(title="ALAN", analytics_enabled=False, delete_cache=_SWEEP) as page:
-        gr.Markdown("Research software, not a medical device: no number may be used for the care of a patient.")
+        gr.Markdown(f"# ALAN\n\n{_INTRODUCTION}", elem_id="introduction")
         for title, tab in tabs.items():
             with gr.Tab(title):
                 tab.build()  # type: ignore[attr-defined]

@@ -9,7 +9,7 @@ from typing import Any
 from alan.analysis.model import PhaseBoxes
 from alan.app.loops import example, upload
 from alan.app.session import Uploads
-from alan.app.state import COLUMNS, STEPS, ParcelEditor
+from alan.app.state import COLUMNS, STEP_TITLES, STEPS, ParcelEditor
 from alan.downstream.whitebox.opinion import LIST_PHASES, Opinion
 from alan.errors import AlanError, ParameterError
 from alan.extras import third_party
@@ -65,8 +65,20 @@ class ParcelsTab:
                     visible=several,
                     elem_id="parcels-phase",
                 )
-                steps = gr.CheckboxGroup(list(STEPS), label="Post-processing", elem_id="parcels-steps")
-                share = gr.Slider(0, 1, 0.5, step=0.05, label="Share of the chosen parcel")
+                steps = gr.CheckboxGroup(
+                    [(f"{name}: {STEP_TITLES[name]}", name) for name in STEPS],
+                    label="Post-processing",
+                    info="from the chosen parcels to the outline, in this order",
+                    elem_id="parcels-steps",
+                )
+                share = gr.Slider(
+                    0,
+                    1,
+                    0.5,
+                    step=0.05,
+                    label="Share of the chosen parcel",
+                    info="part of it that belongs to the structure in your opinion; above one half takes it in",
+                )
                 with gr.Row():
                     turn = gr.Button("Take in or out", size="md", min_width=80, elem_id="parcels-turn")
                     put = gr.Button("Set share", size="md", min_width=80, elem_id="parcels-share")

@@ -29,6 +29,15 @@ STEPS: dict[str, dict[str, Any]] = {
     "contour": {"contour": False},
     "median": {"median_radius": 0.0},
 }
+#: Post-processing step to what it does, in few words.
+STEP_TITLES = {
+    "component": "main piece only",
+    "enclaves": "add enclosed parcels",
+    "closing": "close gaps",
+    "fill": "fill holes",
+    "contour": "smooth by a contour",
+    "median": "smooth by a median",
+}
 #: Values for steps that the page switches on and the white box does not use (pixels at 112 x 112).
 _ON = {"closing_radius": 10.0, "median_radius": 3.0}
 #: Columns of the table of parcels.
