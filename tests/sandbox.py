@@ -37,7 +37,7 @@ from .discs import untrained_segmenter
 #: A file that a text names, by what it ends in.
 _FILE = re.compile(r"(?<![\w.*<>/-])[\w./-]+\.(?:h5|safetensors|jsonl|json|pth|ckpt|yaml)\b")
 #: Options and keys that name what is read from a folder, and what is written.
-_ROOTS, _OUTPUTS = ("root", "input", "images"), ("out", "work")
+_ROOTS, _OUTPUTS = ("root", "input"), ("out", "work")
 #: One step of a training, on the CPU of this machine.
 ONE_STEP = ("--trainer.max_steps=1", "--trainer.devices=1", "--trainer.accelerator=cpu")
 ONE_STEP += ("--trainer.log_every_n_steps=1", "--trainer.enable_progress_bar=false")

@@ -112,7 +112,7 @@ def test_masks_equal_those_of_the_cpu(tiny, alan, tmp_path, monkeypatch):
         Image.fromarray(frame).save(tmp_path / "in" / f"{number}.png")
     models = {
         "network": ["--network", network / "segmenter.safetensors"],
-        "boxes": ["--parcels", tiny.parcels(), "--whitebox", f"[{tiny.white_box('lv')}]"],
+        "boxes": ["--parcels", tiny.parcels(), "--white_boxes", f"[{tiny.white_box('lv')}]"],
     }
     for name, options in models.items():
         masks = []

@@ -41,7 +41,7 @@ def ui(
     *,
     model: str = "alan-sim",
     parcels: str | None = None,
-    whitebox: list[str] | None = None,
+    white_boxes: list[str] | None = None,
     networks: list[str] | None = None,
     size: PositiveInt = 112,
     host: str = "127.0.0.1",
@@ -56,8 +56,8 @@ def ui(
     Args:
         model: Path or name of the model of the analysis, whose white boxes are edited.
         parcels: Path or name of another parcel model whose white boxes are edited; null for that of the model.
-        whitebox: Paths or names of white boxes of rule beta on these parcels, one per structure; null for those of
-            the model.
+        white_boxes: Paths or names of white boxes of rule beta on these parcels, one per structure; null for those
+            of the model.
         networks: Networks to try: segmenter.safetensors, or the JSON of an ensemble or of soft parcels.
         size: Side in pixels of the frames of networks and of other parcels.
         host: Address to listen on; any other than 127.0.0.1 lets other machines see uploads.
@@ -68,17 +68,17 @@ def ui(
         ConfigError: Gradio is not installed, white boxes are missing for other parcels, or the port is taken.
         AlanError: A model is missing or damaged.
     """
-    if whitebox is None and parcels is not None:
+    if white_boxes is None and parcels is not None:
         raise ConfigError(
             f"no white box is given for the parcels {parcels}: make some with `alan name --parcels {parcels}`, "
-            "then --whitebox '[DIR/lv.json]'"
+            "then --white_boxes '[DIR/lv.json]'"
         )
     with tempfile.TemporaryDirectory(prefix="alan-ui-") as root:
         page = build_page(
             Path(root),
             model=model,
             parcels=parcels or PARCELS,
-            whitebox=whitebox or (),
+            white_boxes=white_boxes or (),
             networks=networks or (),
             size=size,
         )
@@ -107,7 +107,7 @@ def gradio(root: Path) -> Any:
 
 
 def build_page(
-    root: Path, *, model: str, parcels: str, whitebox: Sequence[str], networks: Sequence[str], size: int
+    root: Path, *, model: str, parcels: str, white_boxes: Sequence[str], networks: Sequence[str], size: int
 ) -> Any:
     """Build the page.
 
@@ -115,7 +115,7 @@ def build_page(
         root: Empty folder for its files.
         model: Path or name of the model of the analysis.
         parcels: Path or name of a parcel model.
-        whitebox: Paths or names of white boxes on it; without any, those of the model are edited.
+        white_boxes: Paths or names of white boxes on it; without any, those of the model are edited.
         networks: Paths of networks.
         size: Side of the frames of networks and of other parcels.
 
@@ -135,8 +135,8 @@ def build_page(
     uploads = Uploads(root)
     analysis = AnalysisModel.load(model)
     edited = ParcelsTab(analysis.parcels, analysis.boxes, analysis.size, uploads)
-    if whitebox:
-        given = load_white_boxes(parcels, whitebox)
+    if white_boxes:
+        given = load_white_boxes(parcels, white_boxes)
         edited = ParcelsTab(
             given.model, {name: PhaseBoxes(box, box) for name, box in given.boxes.items()}, size, uploads
         )

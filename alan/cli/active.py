@@ -65,8 +65,8 @@ def active_merge(runs: list[str], out: str, *, store: str | None = None, overwri
 
 @bounded
 def active_suggest(
-    model: str,
-    images: str,
+    network: str,
+    input: str,  # noqa: A002 (as in alan segment)
     out: str,
     *,
     n: PositiveInt = 50,
@@ -86,8 +86,8 @@ def active_suggest(
     """Rank unlabelled images by the uncertainty of a trained network, and show the first ones.
 
     Args:
-        model: File of a segmenter with dropout, written by ``alan fit`` with ``network.dropout`` above 0.
-        images: Folder of pictures (or of ``images`` and ``masks``), or frame store.
+        network: File of a segmenter with dropout, written by ``alan fit`` with ``network.dropout`` above 0.
+        input: Folder of pictures (or of ``images`` and ``masks``), or frame store.
         out: Folder for suggestions.csv and contact_sheet.png; the same command continues after an interruption.
         n: Number of images to suggest.
         function: Acquisition function: ``cfe``, ``mfe``, ``mi``, ``std`` or ``random``.
@@ -110,10 +110,10 @@ def active_suggest(
     from alan.report.figures import png
     from alan.supervised.segmenter import load_segmenter
 
-    settings = {"images": images, "n": n, "function": function, "passes": passes, "seed": seed}
+    settings = {"input": input, "n": n, "function": function, "passes": passes, "seed": seed}
     settings |= {"diversity": diversity, "candidates": candidates, "split": split, "views": views}
-    segmenter, folder = load_segmenter(model).to(_device(device)), Path(out)
-    pool = open_pool(images, segmenter.size, split=split, views=views, include_labelled=include_labelled)
+    segmenter, folder = load_segmenter(network).to(_device(device)), Path(out)
+    pool = open_pool(input, segmenter.size, split=split, views=views, include_labelled=include_labelled)
     config = {"model": segmenter.fingerprint, "pool": pool.fingerprint(), **settings}
     with open_run(folder, config, overwrite, (LIST, SHEET, PARTIAL)) as run:
         if run.finished:

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 @bounded
 def assemble(
     parcels: str,
-    boxes: list[str],
+    white_boxes: list[str],
     out: str,
     *,
     views: list[str] = ["A4C", "A2C"],  # noqa: B006 (shown by --help; never changed)
@@ -36,8 +36,8 @@ def assemble(
 
     Args:
         parcels: Path or name of the parcel model.
-        boxes: Run folders of ``alan name`` on these parcels; each structure in one of them, with one white box
-            for each phase or one for both.
+        white_boxes: Run folders of ``alan name`` on these parcels; each structure in one of them, with one white
+            box for each phase or one for both.
         out: Folder of the model.
         views: Views that the white boxes serve, such as A4C.
         bank: Frame stores of simulated archives whose frames form the bank of views; null for a model that does
@@ -61,8 +61,8 @@ def assemble(
     if unknown or not views:
         wrong = repr(unknown[0]) if unknown else "empty"
         raise ConfigError(f"views is {wrong}: give some of {', '.join(VIEWS)}")
-    if not boxes:
-        raise ConfigError("boxes is empty: give the run folders of `alan name`")
+    if not white_boxes:
+        raise ConfigError("white_boxes is empty: give the run folders of `alan name`")
     from alan.analysis.assemble import draw_bank, read_boxes
     from alan.analysis.manifest import SUFFIX
     from alan.analysis.model import BOXES, AnalysisModel
@@ -78,7 +78,7 @@ def assemble(
     if bank:
         drawn = draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
         known = ViewBank.build(locked.backbone, *drawn)
-    model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(boxes)), size, known)
+    model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(white_boxes)), size, known)
     config = {**given, "inputs": model.fingerprint}
     contents = [BACKBONE, PARCELS, BANK, BOXES, f"{folder.name}{SUFFIX}"]
     with open_run(folder, config, overwrite, contents) as run:

@@ -18,7 +18,7 @@ _SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl",
 #: Options that name outputs, or a folder that may be created.
 _OUTPUTS = ("out", "work", "config", "title", "storage")
 #: Options that name an input without a suffix too.
-_INPUTS = ("input", "inputs", "images", "run", "runs", "reference")
+_INPUTS = ("input", "inputs", "run", "runs", "reference")
 
 
 def check_inputs(values: Mapping[str, Any]) -> None:

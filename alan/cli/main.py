@@ -106,6 +106,7 @@ def _is_group(word: str) -> bool:
 #: Verbs that take arguments without an option, to the option that takes them and whether it is a list.
 _FILES = {
     "active merge": ("runs", True),
+    "active suggest": ("input", False),
     "analyze": ("inputs", True),
     "export": ("model", False),
     "report": ("run", False),

@@ -24,7 +24,7 @@ def segment(
     out: str,
     *,
     parcels: str = PARCELS,
-    whitebox: list[str] | None = None,
+    white_boxes: list[str] | None = None,
     network: str | None = None,
     temperature: PositiveFloat | None = None,
     opinions: list[str] | None = None,
@@ -53,7 +53,7 @@ def segment(
             subfolder images), or a frame store (.h5).
         out: The run folder.
         parcels: Path or name of the parcel model.
-        whitebox: Paths or names of white boxes on these parcels, in the order of the labels; null for the three
+        white_boxes: Paths or names of white boxes on these parcels, in the order of the labels; null for the three
             white boxes shipped for the shipped parcels (LV, myocardium, LA of the apical views).
         network: Network used in place of white boxes: segmenter.safetensors, or the JSON of an ensemble or of soft
             parcels.
@@ -86,7 +86,7 @@ def segment(
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
     given = settings(locals(), "size", "keep_aspect", "sheet", "batch_size", "strict")
-    boxes = _check_models(parcels, whitebox, opinions, network)
+    boxes = _check_models(parcels, white_boxes, opinions, network)
     defer_imports("scipy.stats")  # half of the time of importing scikit-learn, for one function of it
     import torch
 
@@ -120,7 +120,7 @@ def segment(
         model = load_white_boxes(parcels, boxes, temperature, opinions or ()).to(device)
     config = {
         **given,
-        "whitebox": boxes,
+        "white_boxes": boxes,
         "preprocessing": stills.preprocessing,
         "structures": model.structures,
         "inputs": {"frames": stills.fingerprint, "model": model.fingerprint},
@@ -138,16 +138,16 @@ def segment(
 
 
 def _check_models(
-    parcels: str, whitebox: list[str] | None, opinions: list[str] | None, network: str | None
+    parcels: str, white_boxes: list[str] | None, opinions: list[str] | None, network: str | None
 ) -> list[str]:
     """Return the names of the white boxes; an empty list with a network."""
     if network is not None:
-        if whitebox or opinions or parcels != PARCELS:
-            raise ConfigError("network and white boxes are both given: keep network, or parcels and whitebox")
+        if white_boxes or opinions or parcels != PARCELS:
+            raise ConfigError("network and white boxes are both given: keep network, or parcels and white_boxes")
         return []
-    if whitebox is None and parcels != PARCELS:
+    if white_boxes is None and parcels != PARCELS:
         raise ConfigError(
             f"no white box is given for the parcels {parcels}: make some with `alan name --parcels {parcels}`, "
-            "then --whitebox '[DIR/lv.json]'"
+            "then --white_boxes '[DIR/lv.json]'"
         )
-    return list(WHITE_BOXES if whitebox is None else whitebox)
+    return list(WHITE_BOXES if white_boxes is None else white_boxes)

@@ -1,3 +1,4 @@
+from .ablation import ablate_steps
 from .ensemble import run_ensemble
 from .intervals import bootstrap_interval
 from .label_efficiency.atlas import AtlasMethod
@@ -9,7 +10,6 @@ from .label_efficiency.segmenter import SegmenterMethod
 from .metrics import dice, distances, iou
 from .protocols import SegmentationProtocol, ViewProtocol
 from .run import run_evaluation
-from .steps import ablate_steps
 
 __all__ = [
     "AtlasMethod",

@@ -9,9 +9,11 @@ from annotated_types import Ge
 
 from alan.bounds import PositiveFloat, PositiveInt, Seed, bounded
 from alan.data.sample import VIEWS
+from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.published import PublishedSegmentation
+from alan.evaluation.splits import EvaluationSplits, read_splits
 
 
 def check_distinct(protocol: Any, *names: str) -> None:
@@ -124,6 +126,19 @@ class SegmentationProtocol:
                 f"opinions are {list(self.opinions)}, but only rule beta on parcels uses them: add beta to rules, "
                 "or leave the opinions out"
             )
+
+    def splits(self, store: FrameStore) -> EvaluationSplits:
+        """Read the frames of the label split and of the test split, with the errors of :func:`read_splits`."""
+        return read_splits(
+            store,
+            train_split=self.train_split,
+            label_split=self.label_split,
+            test_split=self.test_split,
+            views=self.views,
+            phases=self.phases,
+            label_patients=self.label_patients,
+            seed=self.seed,
+        )
 
 
 @bounded

@@ -15,7 +15,6 @@ from alan.errors import AlanError, ConfigError, DataError
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
 from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 from alan.evaluation.results import CONTENTS, RESULTS, SCHEMA, read_results, write_result
-from alan.evaluation.splits import efficiency_splits, segmentation_splits
 from alan.files import atomic, digest, write_json
 from alan.runs import open_run, plain, provenance
 from alan.shipped import shipped_or_path
@@ -61,9 +60,9 @@ def run_evaluation(
     if segmentation is None and views is None and label_efficiency is None:
         raise ConfigError("nothing to evaluate: give a segmentation, a views or a label_efficiency protocol")
     if segmentation is not None:  # the frames of every protocol are checked before the first is carried out
-        segmentation_splits(segmentation, FrameStore(segmentation.store))
+        segmentation.splits(FrameStore(segmentation.store))
     if label_efficiency is not None:
-        efficiency_splits(label_efficiency, FrameStore(label_efficiency.store))
+        label_efficiency.splits(FrameStore(label_efficiency.store))
     folder = Path(out)
     config = plain(
         {

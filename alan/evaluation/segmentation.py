@@ -22,7 +22,7 @@ from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.results import Result
 from alan.evaluation.scoring import ManualMasks, read_manual, score
 from alan.evaluation.sources import MappedSource, PriorSettings, load_sources, read_sources
-from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, segmentation_splits
+from alan.evaluation.splits import EvaluationSplits, count_split, describe_store
 from alan.evaluation.summary import (
     CASE_COLUMNS,
     MethodMasks,
@@ -52,7 +52,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         CheckpointError: A parcels file or a network cannot be read.
     """
     store = FrameStore(protocol.store)
-    splits = segmentation_splits(protocol, store)
+    splits = protocol.splits(store)
     store.check_structures(protocol.structures)
     if protocol.prior is not None:
         check_prior(protocol.prior, protocol.structures, store)

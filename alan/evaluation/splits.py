@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from alan.data.splits import check_split, draw_patients
 from alan.data.store.reader import FrameStore
-from alan.errors import ParameterError, SplitLeakError
-from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
-from alan.evaluation.protocols import SegmentationProtocol
+from alan.errors import SplitLeakError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,46 +114,6 @@ def read_splits(
         drawn = draw_patients(label["patient"], label_patients, seed)
         label = label[label["patient"].isin(drawn)].reset_index(drop=True)
     return EvaluationSplits(label, test, len({patient for patient, _ in train}))
-
-
-def segmentation_splits(protocol: SegmentationProtocol, store: FrameStore) -> EvaluationSplits:
-    """Read the frames of a segmentation protocol, with the errors of :func:`read_splits`."""
-    return read_splits(
-        store,
-        train_split=protocol.train_split,
-        label_split=protocol.label_split,
-        test_split=protocol.test_split,
-        views=protocol.views,
-        phases=protocol.phases,
-        label_patients=protocol.label_patients,
-        seed=protocol.seed,
-    )
-
-
-def efficiency_splits(protocol: LabelEfficiencyProtocol, store: FrameStore) -> EvaluationSplits:
-    """Read the frames of a label-efficiency protocol: all patients of its label split, and its test split.
-
-    Raises:
-        ParameterError: There are fewer labelled patients than asked for, or the same number is asked for twice.
-        DataError: A split has no annotated frame.
-        SplitLeakError: A patient or study is in two splits.
-    """
-    splits = read_splits(
-        store,
-        train_split=None,
-        label_split=protocol.label_split,
-        test_split=protocol.test_split,
-        views=protocol.views,
-        phases=protocol.phases,
-        label_patients=None,
-        seed=0,
-    )
-    everyone = splits.label["patient"].nunique()
-    for n in protocol.label_patients:
-        draw_patients(splits.label["patient"], n, 0)
-        if n == everyone and None in protocol.label_patients:
-            raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
-    return splits
 
 
 def describe_store(store: FrameStore) -> dict[str, Any]:

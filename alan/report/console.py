@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.report.evaluation_tables import ejection_fraction_table, segmentation_tables, view_table
 from alan.report.headline import simulated_stores
 from alan.report.table import Cell, Table, interval_cell
-from alan.report.tables import ejection_fraction_table, segmentation_tables, view_table
 from alan.report.words import join_words, phase_name, structure_name
 
 

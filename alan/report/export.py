@@ -14,7 +14,8 @@ from alan.evaluation.scoring import METRICS
 from alan.evaluation.summary import EF_STATISTICS
 from alan.evaluation.volumes import VOLUME_METRICS
 from alan.files import write_rows, write_table, write_text
-from alan.report import label_efficiency, networks, tables
+from alan.report import evaluation_tables as tables
+from alan.report import label_efficiency, networks
 from alan.report.table import Table, to_latex
 
 SUMMARY, SUMMARY_TEX, DICTIONARY = "summary.csv", "summary.tex", "columns.csv"

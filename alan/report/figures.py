@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alan.evaluation.published import MARK_SEGMENTATION, published_dice
-from alan.report.tables import structures_of
+from alan.report.evaluation_tables import structures_of
 from alan.report.words import KIND_COLOURS, method_label, structure_name, where
 
 #: Resolution of the PNG files, in dots per inch.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.report.evaluation_tables import structures_of
 from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.table import interval_cell
-from alan.report.tables import structures_of
 from alan.report.words import difference, join_words, origin, patients, percent, phase_name, plural, structure_name
 
 

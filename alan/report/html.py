@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from alan.errors import DataError
 from alan.evaluation.results import read_results
 from alan.files import read_json, write_text
-from alan.report import label_efficiency, networks, tables
+from alan.report import evaluation_tables as tables
+from alan.report import label_efficiency, networks
 from alan.report.export import write_summary
 from alan.report.headline import headline, simulated_stores
 from alan.report.pictures import (

@@ -19,8 +19,8 @@ from alan.evaluation.results import EXAMPLES
 from alan.files import write_bytes
 from alan.report import figures, label_efficiency
 from alan.report.agreement import agreement_methods, bland_altman
+from alan.report.evaluation_tables import structures_of
 from alan.report.table import interval_cell
-from alan.report.tables import structures_of
 from alan.report.words import (
     join_words,
     method_label,

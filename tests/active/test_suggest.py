@@ -191,7 +191,7 @@ def test_active_verbs_run_from_the_command_line(discs, alan, tmp_path):
     assert len(pd.read_csv(out / "phases.csv")) == 4
     assert (out / "report.html").read_text().startswith("<!")
     save_segmenter(model(), network)
-    suggest = ["active", "suggest", "--model", network, "--images", discs.store, "--n", 5, "--passes", 2]
+    suggest = ["active", "suggest", "--network", network, "--input", discs.store, "--n", 5, "--passes", 2]
     ran = alan(*suggest, "--out", tmp_path / "next", "--diversity", "encoder")
     assert ran.code == 0, ran.err
     assert len(pd.read_csv(tmp_path / "next" / "suggestions.csv")) == 5

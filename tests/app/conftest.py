@@ -24,7 +24,7 @@ def served(tmp_path_factory):
     path = models / "segmenter.safetensors"
     spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
     save_segmenter(untrained_segmenter(spec, ["la", "lv"]), path)
-    page = build_page(root, model="alan-sim", parcels=PARCELS, whitebox=(), networks=[str(path)], size=112)
+    page = build_page(root, model="alan-sim", parcels=PARCELS, white_boxes=(), networks=[str(path)], size=112)
     yield SimpleNamespace(url=serve(page, "127.0.0.1", 0, browser=False), root=root)
     page.close(verbose=False)
 

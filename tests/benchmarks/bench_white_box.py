@@ -18,8 +18,8 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, SelectionError
+from alan.evaluation.ablation import ablate_steps
 from alan.evaluation.metrics import dice
-from alan.evaluation.steps import ablate_steps
 from alan.parcels.model import load_parcels
 
 STRUCTURES, POOL = ("lv", "myo", "la"), 20

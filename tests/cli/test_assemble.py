@@ -28,7 +28,7 @@ def named(tiny, tmp_path_factory):
 
 @pytest.fixture
 def command(tiny, named):
-    return ["assemble", "--parcels", tiny.parcels(), f"--boxes=[{named / 'lv'}, {named / 'wall'}]"]
+    return ["assemble", "--parcels", tiny.parcels(), f"--white_boxes=[{named / 'lv'}, {named / 'wall'}]"]
 
 
 def test_an_assembled_model_can_be_moved(tiny, alan, command, named, tmp_path):
@@ -64,7 +64,13 @@ def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
     store = tiny.store("camus")
     name = ["name", "--parcels", "alan-sim-parcels", "--store", store, "--structures=[lv]", "--phases=[ED, ES]"]
     assert alan(*name, "--out", tmp_path / "lv").code == 0
-    command = ["assemble", "--parcels", "alan-sim-parcels", f"--boxes=[{tmp_path / 'lv'}]", f"--bank=[{store}]"]
+    command = [
+        "assemble",
+        "--parcels",
+        "alan-sim-parcels",
+        f"--white_boxes=[{tmp_path / 'lv'}]",
+        f"--bank=[{store}]",
+    ]
     assert alan(*command, "--out", tmp_path / "model", "--bank_frames=2", "--bank_other=3").code == 0
     bank = AnalysisModel.load(tmp_path / "model").bank
     views = {s.view for s in FrameStore(store).sequences if s.split == "train"}
@@ -83,15 +89,15 @@ def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
     [
         (["--views=[A5C]"], "views is 'A5C': give some of"),
         (["--views=[]"], "views is empty"),
-        (["--boxes=[{lv}, {lv}]"], "another folder has a white box of lv too"),
-        (["--boxes=[{lv}/..]"], "not a run of `alan name` (it has no config.yaml): give its folder"),
-        (["--boxes=[]"], "boxes is empty: give the run folders"),
+        (["--white_boxes=[{lv}, {lv}]"], "another folder has a white box of lv too"),
+        (["--white_boxes=[{lv}/..]"], "not a run of `alan name` (it has no config.yaml): give its folder"),
+        (["--white_boxes=[]"], "white_boxes is empty: give the run folders"),
         (["--parcels=alan-sim-parcels"], "was fitted on parcels"),
         (["--bank=[{store}]", '--bank_frames={"PLAX": 3}'], "bank_frames names PLAX"),
     ],
 )
 def test_invalid_input_is_refused(alan, command, tmp_path, options, message):
-    lists = command[-1].removeprefix("--boxes=[").partition(",")[0]
+    lists = command[-1].removeprefix("--white_boxes=[").partition(",")[0]
     store = Path(command[2]).with_name("camus.h5")
     given = [text.replace("{lv}", lists).replace("{store}", str(store)) for text in options]
     result = alan(*command, "--out", tmp_path / "model", *given)

@@ -380,7 +380,7 @@ def one_picture_for_a_folder(tiny, folder):
 @case("list.json: not a fitted model")
 def another_json_as_a_white_box(tiny, folder):
     (folder / "list.json").write_text("[1]", encoding="utf-8")
-    return ["segment", "--input", stills(folder / "mine"), "--whitebox", f"[{folder / 'list.json'}]"]
+    return ["segment", "--input", stills(folder / "mine"), "--white_boxes", f"[{folder / 'list.json'}]"]
 
 
 def stills(folder):

@@ -30,7 +30,7 @@ def models(tiny, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("models") / "named"
     name(tiny.parcels(), tiny.store("camus"), str(out), share_above=0.02, views=["A4C"])
-    return ["--parcels", tiny.parcels(), "--whitebox", f"[{', '.join(str(out / f'{b}.json') for b in BOXES)}]"]
+    return ["--parcels", tiny.parcels(), "--white_boxes", f"[{', '.join(str(out / f'{b}.json') for b in BOXES)}]"]
 
 
 @pytest.fixture
@@ -212,9 +212,9 @@ def test_invalid_input_is_refused_and_leaves_no_files(tiny, alan, models, pictur
         (["--input", tmp_path / "nowhere"], "no such folder"),
         (["--input", "nowhere.h5"], "no such frame store"),
         (["--network", tiny.parcels()], "keep network, or"),
-        (["--whitebox", "[nowhere.json]"], "no such file"),
-        (["--whitebox", "[alan-sim-lv]"], "give the parcel model that it belongs to"),
-        (["--whitebox", "null"], "alan name"),
+        (["--white_boxes", "[nowhere.json]"], "no such file"),
+        (["--white_boxes", "[alan-sim-lv]"], "give the parcel model that it belongs to"),
+        (["--white_boxes", "null"], "alan name"),
         (["--spacing", "[0.5]"], "give two sizes"),
         (["--spacing", "[0.5, -1]"], "two finite numbers above 0"),
         (["--batch_size", 0], "batch_size is 0"),
@@ -223,7 +223,7 @@ def test_invalid_input_is_refused_and_leaves_no_files(tiny, alan, models, pictur
         (["--views", "[A4C]"], "views is ['A4C']: it chooses"),
         (["--frames", 3], "frames is 3: it chooses"),
         (["--input", tiny.store("camus"), "--keep_aspect", "true"], "keep_aspect is true: the frames of a store"),
-        (["--wihtebox", "[a]"], "did you mean 'whitebox'"),
+        (["--wihte_boxes", "[a]"], "did you mean 'white_boxes'"),
     ):
         ran = alan("segment", "--input", pictures, *models, "--out", out, *wrong)
         assert (ran.code, len(ran.lines)) == (2, 1), ran.err

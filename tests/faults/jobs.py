@@ -189,7 +189,7 @@ class Jobs:
 
     def _segment(self) -> Job:
         boxes = f"[{self.tiny.white_box('lv')}]"
-        options = ["--input", self.store(), "--parcels", self.tiny.parcels(), "--whitebox", boxes]
+        options = ["--input", self.store(), "--parcels", self.tiny.parcels(), "--white_boxes", boxes]
         chosen = ["--frames=annotated", "--views=[A4C]", "--split=train", "--batch_size=2", "--sheet=4"]
         return Job(lambda out: ["segment", *options, *chosen, "--out", out], (*PAGES, r"contact_sheet\.png"))
 
@@ -259,7 +259,7 @@ class Jobs:
         return path
 
     def _active_suggest(self) -> Job:
-        options = ["--model", self._network("dropout", dropout=0.3), "--images", self.store()]
+        options = ["--network", self._network("dropout", dropout=0.3), "--input", self.store()]
         chosen = ["--n=3", "--passes=2", "--views=[A4C]", "--split=train", "--include_labelled=true"]
         ignore = (*PAGES, r"contact_sheet\.png")
         return Job(lambda out: ["active", "suggest", *options, *chosen, "--out", out], ignore)
@@ -272,7 +272,7 @@ class Jobs:
     def _assemble(self) -> Job:
         # a bank of views needs a convolutional backbone
         boxes = self.finished("name of shipped parcels")
-        options = ["--parcels=alan-sim-parcels", f"--boxes=[{boxes}]", "--views=[A4C]"]
+        options = ["--parcels=alan-sim-parcels", f"--white_boxes=[{boxes}]", "--views=[A4C]"]
         bank = [f"--bank=[{self.store()}]", "--bank_frames=2", "--bank_other=1", "--size=32"]
         return Job(lambda out: ["assemble", *options, *bank, "--out", out / "model"])
 

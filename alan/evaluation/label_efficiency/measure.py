@@ -29,7 +29,7 @@ from alan.evaluation.label_efficiency.protocol import (
 from alan.evaluation.label_efficiency.summary import cell_rows, summarise_cells
 from alan.evaluation.metrics import dice
 from alan.evaluation.results import Result
-from alan.evaluation.splits import EvaluationSplits, count_split, describe_store, efficiency_splits
+from alan.evaluation.splits import EvaluationSplits, count_split, describe_store
 from alan.files import read_json, write_json
 from alan.workers import worker_pool
 
@@ -55,7 +55,7 @@ def check_efficiency(protocol: LabelEfficiencyProtocol, models: Models) -> tuple
     """
     store = FrameStore(protocol.store)
     store.check_structures(check_structures(protocol.structures))
-    splits = efficiency_splits(protocol, store)
+    splits = protocol.splits(store)
     for method in protocol.methods:
         try:
             method.check(protocol, store, models)

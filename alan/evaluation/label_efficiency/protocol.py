@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 
 from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.splits import draw_patients
+from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.steps import PostProcessing, main_component
 from alan.errors import ParameterError
 from alan.evaluation.protocols import check_distinct
+from alan.evaluation.splits import EvaluationSplits, read_splits
 from alan.files import fingerprint
 from alan.progress import batches
 
 if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
     pass
 else:
-    from alan.data.store.reader import FrameStore
     from alan.downstream.whitebox.prior import ParcelPrior
     from alan.evaluation.label_efficiency.features import FeatureFile, FeatureFiles, Models
-    from alan.evaluation.splits import EvaluationSplits
     from alan.supervised.segmenter import Segmenter
 
 CELL_SCHEMA = "alan-efficiency-cell/2"
@@ -215,6 +215,31 @@ class LabelEfficiencyProtocol:
             if not name or names.count(name) > 1:
                 raise ParameterError(f"method {name!r}: give every method a name of its own")
 
+    def splits(self, store: FrameStore) -> EvaluationSplits:
+        """Read the frames of the label split (all patients) and of the test split.
+
+        Raises:
+            ParameterError: There are fewer labelled patients than asked for, or one number twice.
+            DataError: A split has no annotated frame.
+            SplitLeakError: A patient or study is in two splits.
+        """
+        splits = read_splits(
+            store,
+            train_split=None,
+            label_split=self.label_split,
+            test_split=self.test_split,
+            views=self.views,
+            phases=self.phases,
+            label_patients=None,
+            seed=0,
+        )
+        everyone = splits.label["patient"].nunique()
+        for n in self.label_patients:
+            draw_patients(splits.label["patient"], n, 0)
+            if n == everyone and None in self.label_patients:
+                raise ParameterError(f"label_patients holds {n} and null, which are the same here: leave one out")
+        return splits
+
     def settings(self) -> dict[str, Any]:
         """Return all fields that can change a result: not ``workers`` and ``work``."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -244,8 +269,6 @@ class Workspace:
         inputs: Mapping[str, Inputs],
         folder: Path,
     ) -> None:
-        from alan.data.store.reader import FrameStore
-
         self.protocol, self.splits, self.inputs, self.folder = protocol, splits, inputs, folder
         self.store = FrameStore(protocol.store)
         self.label_maps = self.store.label_maps(splits.label["label"], protocol.structures)

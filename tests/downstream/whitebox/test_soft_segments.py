@@ -9,7 +9,7 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
-from alan.evaluation.steps import ablate_steps
+from alan.evaluation.ablation import ablate_steps
 
 OFF = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 

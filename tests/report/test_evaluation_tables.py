@@ -1,6 +1,6 @@
 from scipy.stats import beta
 
-from alan.report import tables
+from alan.report import evaluation_tables as tables
 
 DICE, ATLAS = "Dice, %", "Difference to atlas, points"
 
