@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan._version import __version__
-from alan.analysis.results import LoopResult, Measure
+from alan.analysis.results import Flag, LoopResult, Measure
 from alan.data.io.dicom_header import MAY_BE_EMPTY, DicomReferences
 from alan.extras import third_party
 from alan.files import atomic, fingerprint
@@ -42,6 +42,8 @@ _STRUCTURES = {
     "ao": ("15825003", "Aorta"),
 }
 _HEART = ("80891009", "Heart")
+#: Coding scheme of the quality flags.
+_OWN = "99ALAN"
 #: View to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
 _PLANES = {
     "A4C": {
@@ -204,6 +206,7 @@ def write_measurements(
         finding_sites=[sr.FindingSite(_code("SCT", *_HEART))],
         algorithm_id=sr.AlgorithmIdentification(_NAME, __version__),
         measurements=[_measurement(name, getattr(result, name), result) for name in measured],
+        qualitative_evaluations=[_doubt(flag) for flag in result.flags] or None,
         source_images=[sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
     )
     content = sr.MeasurementReport(
@@ -243,6 +246,14 @@ def _measurement(name: str, measure: Measure, result: LoopResult) -> Any:
         value=_short(measure.value),
         unit=_code("UCUM", unit, unit),
         properties=ends,
+    )
+
+
+def _doubt(flag: Flag) -> Any:
+    """Code a quality flag, so that a doubtful measurement is doubtful in an archive too."""
+    meaning = flag.code.replace("_", " ").capitalize()
+    return third_party("highdicom.sr", "dicom").QualitativeEvaluation(
+        name=_code(_OWN, "doubt", "Doubt"), value=_code(_OWN, flag.code[:16], meaning)
     )
 
 

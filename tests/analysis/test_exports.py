@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from PIL import Image, ImageColor
 
-from alan.analysis import BeatResult, Measure, export_loop
+from alan.analysis import BeatResult, Flag, Measure, export_loop
 from alan.analysis.exports import key_frames, median_beat
 from alan.analysis.overlay import Painter, display_shape, outline
 from alan.data.io.cine import read_cine
@@ -159,6 +159,20 @@ def test_report_is_read_by_highdicom(exported):
     assert report.PatientID == "p1"
     assert report.StudyDate == ""
     assert report.PatientBirthDate == ""
+
+
+def test_the_report_contains_the_doubts(tmp_path):
+    hd = pytest.importorskip("highdicom")
+    doubts = (Flag("irregular_beats", "2 of 3 beats differ"), Flag("low_frame_rate", "12 frames per second"))
+    for name, flags in (("loop1", doubts), ("loop2", ())):
+        result = made_result(name=name, flags=flags)
+        export_loop(tmp_path, MadeLoop(name=name), made_labels(), result, ["dicom"])
+        report = hd.sr.srread(tmp_path / "loops" / name / "measurements.dcm")
+        (group,) = report.content.get_image_measurement_groups()
+        found = [evaluation.value for evaluation in group.get_qualitative_evaluations()]
+        assert [(code.value, code.meaning, code.scheme_designator) for code in found] == [
+            (flag.code, flag.code.replace("_", " ").capitalize(), "99ALAN") for flag in flags
+        ]
 
 
 def test_report_and_segmentation_refer_to_one_loop(exported):
