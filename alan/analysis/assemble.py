@@ -102,3 +102,23 @@ def draw_bank(
         frames.append(other_frames(n_other, size, seed))
         views += [OTHER] * n_other
     return np.concatenate(frames), views
+
+
+def draw_archive(stores: Sequence[FrameStore], split: str | None, size: int, seed: int) -> ByteArray:
+    """Draw one frame of each sequence of an archive; its labels and views are not read.
+
+    Args:
+        stores: Stores of the archive.
+        split: Split of the sequences; None takes all.
+        size: Side of the frames in pixels.
+        seed: Seed of the draw.
+
+    Returns:
+        (N, size, size) uint8.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for store in stores:
+        rows = [s.start + int(rng.integers(s.length)) for s in store.select(split)]
+        drawn.append(resize_frames(store.frames(np.array(rows)), (size, size)))
+    return np.concatenate(drawn)

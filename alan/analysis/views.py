@@ -14,14 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from sklearn.neighbors import KNeighborsClassifier
 
-from alan.arrays import ByteArray, Float32Array
+from alan.arrays import ByteArray, Float32Array, FloatArray
 from alan.backbone.base import Backbone
 from alan.backbone.conv import ConvNet
 from alan.backbone.load import load_backbone
-from alan.bounds import NonNegativeFloat, PositiveInt, Share, bounded
+from alan.bounds import PositiveInt, Share, bounded
 from alan.data.sample import VIEWS
-from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, ParameterError
 from alan.files import atomic, fingerprint, fingerprint_tensors
 from alan.shipped import shipped_or_path
@@ -30,11 +30,11 @@ from alan.shipped import shipped_or_path
 OTHER = "other"
 #: Classes of a bank; the file stores their positions.
 CLASSES = (*VIEWS, OTHER)
-#: Weight of the pixels in a bank with real frames; chosen on CAMUS patients 0301-0350.
-PIXEL_WEIGHT = 0.7
-#: Side in pixels of the thumbnails, whose standardised pixels are compared.
+#: Side in pixels of the thumbnails.
 THUMBNAIL = 28
-SCHEMA = "alan-view-bank/1"
+SCHEMA = "alan-view-bank/2"
+#: How far the covariance within the views is drawn towards a multiple of the identity.
+SHRINKAGE = 0.1
 _BATCH = 32
 
 
@@ -62,16 +62,20 @@ class ViewResult:
 class ViewBank:
     """Labelled frames by which the view of similar frames is recognised.
 
-    The feature of a frame is the mean of the deepest map of a convolutional backbone, scaled to length 1. With a
-    ``pixel_weight`` the standardised pixels of its thumbnail, scaled to that length, are appended. The classifier
-    is :class:`alan.downstream.WeightedKNNClassifier`.
+    The feature of a frame is the mean of the deepest map of a convolutional backbone, less ``shift``. It is
+    projected onto Fisher's linear discriminants of the bank: the directions in which the views differ, in units of
+    the standard deviation within a view. The nearest frames of the bank there, by Euclidean distance, vote with
+    equal weight. Neighbours and their pictures are the evidence.
+
+    Real frames differ from simulated ones in all views alike. ``shift`` is that difference;
+    :meth:`with_archive` measures it on unlabelled frames.
 
     Args:
         backbone: Locked convolutional backbone.
         views: (N,) names out of ``A2C``, ``A4C``, ``PLAX``, ``PSAX`` and ``other``.
         pooled: (N, D) means of the deepest map, see :meth:`pool`.
         thumbnails: (N, 28, 28) uint8.
-        pixel_weight: Length of the pixels' part of a feature; 0 leaves it out.
+        shift: (D,) features of the frames to recognise less those of the bank, of the same views; None for none.
         n_neighbors: Number of neighbours that vote on a frame.
         sure_from: Smallest share of the votes, 0 to 1, at which a view is certain.
         most_frames: Largest number of frames of a loop that are classified, evenly spaced.
@@ -88,8 +92,8 @@ class ViewBank:
         pooled: Float32Array,
         thumbnails: ByteArray,
         *,
-        pixel_weight: NonNegativeFloat = 0.0,
-        n_neighbors: PositiveInt = 10,
+        shift: Float32Array | None = None,
+        n_neighbors: PositiveInt = 30,
         sure_from: Share = 0.7,
         most_frames: PositiveInt = 8,
     ) -> None:
@@ -104,10 +108,13 @@ class ViewBank:
             )
         self.backbone, self.views = backbone, tuple(views)
         self.pooled, self.thumbnails = np.asarray(pooled, np.float32), thumbnails
-        self.pixel_weight, self.n_neighbors, self.sure_from = pixel_weight, n_neighbors, sure_from
-        self.most_frames = most_frames
-        self._classifier = WeightedKNNClassifier(n_neighbors).fit(
-            self._features(self.pooled, thumbnails), self.views
+        self.shift = None if shift is None else np.asarray(shift, np.float32)
+        if self.shift is not None and self.shift.shape != self.pooled.shape[1:]:
+            raise ParameterError(f"shift has shape {self.shift.shape}: give {self.pooled.shape[1:]}")
+        self.n_neighbors, self.sure_from, self.most_frames = n_neighbors, sure_from, most_frames
+        self._directions = discriminants(self.pooled, self.views)
+        self._classifier = KNeighborsClassifier(min(n_neighbors, len(self.views)), algorithm="brute").fit(
+            self.pooled @ self._directions, self.views
         )
 
     @classmethod
@@ -141,8 +148,8 @@ class ViewBank:
             if facts.get("schema") != SCHEMA:
                 raise DataError(f"{path}: schema is {facts.get('schema')!r}, give a file of {SCHEMA!r}")
             views = [CLASSES[number] for number in tensors["views"]]
-            settings: dict[str, Any] = {name: float(facts[name]) for name in ("pixel_weight", "sure_from")}
-            settings |= {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
+            settings: dict[str, Any] = {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
+            settings |= {"sure_from": float(facts["sure_from"]), "shift": tensors.get("shift")}
         except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
             raise DataError(
                 f"{path}: missing, or not a bank of views ({error}): give one, such as alan-sim-views"
@@ -167,44 +174,75 @@ class ViewBank:
             "schema": SCHEMA,
             "backbone": backbone,
             "weights": _weights(self.backbone),
-            **{
-                name: str(getattr(self, name))
-                for name in ("pixel_weight", "sure_from", "n_neighbors", "most_frames")
-            },
+            **{name: str(getattr(self, name)) for name in ("sure_from", "n_neighbors", "most_frames")},
         }
         tensors: dict[str, NDArray[Any]] = {
             "pooled": self.pooled.astype(np.float16),
             "thumbnails": np.ascontiguousarray(self.thumbnails),
             "views": np.array([CLASSES.index(view) for view in self.views], np.uint8),
         }
+        if self.shift is not None:
+            tensors["shift"] = self.shift
         with atomic(path) as temporary:
             save_file(tensors, temporary, metadata=facts)
 
-    def with_frames(self, frames: ByteArray, views: Sequence[str], pixel_weight: float = PIXEL_WEIGHT) -> ViewBank:
-        """Return a bank with additional real labelled frames, which also compares pixels.
+    def with_archive(self, frames: ByteArray, views: Sequence[str] = ("A4C", "A2C")) -> Self:
+        """Return a bank whose ``shift`` is measured on unlabelled frames of an archive.
+
+        The shift is the mean feature of these frames less the mean of the bank's frames of ``views``. It is right
+        as far as the archive shows these views equally often: with three times as many frames of one view as of
+        the other, most of the gain is lost, and with frames of one view alone the views are confused.
+
+        Args:
+            frames: (N, H, W) uint8, of many patients.
+            views: Views that the frames show, each equally often.
+
+        Raises:
+            ParameterError: The bank has no frame of one of the views.
+        """
+        return self._copy(shift=self.pool(self.backbone, frames)[0].mean(0) - self._centre(views))
+
+    def with_frames(self, frames: ByteArray, views: Sequence[str]) -> Self:
+        """Return a bank with additional real labelled frames.
+
+        A bank without a ``shift`` measures it on these frames, as the mean over their views.
 
         Args:
             frames: (N, H, W) uint8.
             views: (N,) names of their views.
-            pixel_weight: Length of the pixels' part of a feature.
         """
         pooled, thumbnails = self.pool(self.backbone, frames)
-        return ViewBank(
-            self.backbone,
-            (*self.views, *views),
-            np.concatenate([self.pooled, pooled]),
-            np.concatenate([self.thumbnails, thumbnails]),
-            pixel_weight=pixel_weight,
-            n_neighbors=self.n_neighbors,
-            sure_from=self.sure_from,
-            most_frames=self.most_frames,
+        shift, known = self.shift, sorted({*views} & {*self.views})
+        if shift is None and known:
+            names = np.array(views)
+            shift = np.mean([pooled[names == view].mean(0) for view in known], 0) - self._centre(known)
+        return self._copy(
+            views=(*self.views, *views),
+            pooled=np.concatenate([self.pooled, pooled if shift is None else pooled - shift]),
+            thumbnails=np.concatenate([self.thumbnails, thumbnails]),
+            shift=shift,
         )
+
+    def _centre(self, views: Sequence[str]) -> Float32Array:
+        """Mean over views of the mean feature of the bank's frames, (D,)."""
+        lacking = [view for view in views if view not in self.views]
+        if lacking or not views:
+            raise ParameterError(
+                f"views is {list(views)}: give views of the bank, {', '.join(sorted({*self.views}))}"
+            )
+        names = np.array(self.views)
+        return np.asarray(np.mean([self.pooled[names == view].mean(0) for view in views], 0), np.float32)
+
+    def _copy(self, **changes: Any) -> Self:
+        names = ("views", "pooled", "thumbnails", "shift", "n_neighbors", "sure_from", "most_frames")
+        return type(self)(self.backbone, **{name: getattr(self, name) for name in names} | changes)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that determines the recognised views."""
-        settings = (self.pixel_weight, self.n_neighbors, self.sure_from, self.most_frames)
-        tensors = {"pooled": torch.from_numpy(self.pooled), "thumbnails": torch.from_numpy(self.thumbnails)}
+        settings = (SHRINKAGE, self.n_neighbors, self.sure_from, self.most_frames)
+        arrays = {"pooled": self.pooled, "thumbnails": self.thumbnails, "shift": self.shift}
+        tensors = {name: torch.from_numpy(x) for name, x in arrays.items() if x is not None}
         return fingerprint([_weights(self.backbone), fingerprint_tensors(tensors), self.views, settings])
 
     @staticmethod
@@ -241,7 +279,8 @@ class ViewBank:
         chosen = np.unique(
             np.linspace(0, len(frames) - 1, min(self.most_frames, len(frames))).round().astype(np.int64)
         )
-        features = self._features(*self.pool(self.backbone, frames[chosen]))
+        pooled = self.pool(self.backbone, frames[chosen])[0]
+        features = (pooled if self.shift is None else pooled - self.shift) @ self._directions
         shares = self._classifier.predict_proba(features).mean(0)
         best = int(shares.argmax())
         view = str(self._classifier.classes_[best])
@@ -254,20 +293,32 @@ class ViewBank:
         share = float(shares[best])
         return ViewResult(view, share, votes, own, self.thumbnails[own], share < self.sure_from)
 
-    def _features(self, pooled: Float32Array, thumbnails: ByteArray) -> Float32Array:
-        """Features (N, D) of the classifier."""
-        if not self.pixel_weight:
-            return _unit(pooled)
-        pixels = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
-        pixels = pixels - pixels.mean(1, keepdims=True)
-        return np.concatenate([_unit(pooled), np.float32(self.pixel_weight) * _unit(pixels)], 1)
 
+def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float = SHRINKAGE) -> FloatArray:
+    """Compute Fisher's linear discriminants.
 
-def _unit(rows: ArrayLike) -> Float32Array:
-    """Scale rows to length 1; rows of zeros stay."""
-    values = np.asarray(rows, np.float32)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return np.asarray(values / np.where(length > 0, length, 1), np.float32)
+    The columns span the differences of the class means after the features are scaled such that the covariance
+    within the classes is the identity. That covariance is first drawn towards a multiple of the identity (Ledoit
+    and Wolf 2004, equation 1, with a fixed share).
+
+    Args:
+        features: (N, D).
+        labels: (N,) classes, C of them.
+        shrinkage: Share of the identity, 0 to 1.
+
+    Returns:
+        (D, K) with K = C - 1, and 1 for a single class.
+    """
+    X: FloatArray = np.asarray(features, np.float64)
+    classes, of = np.unique(np.asarray(labels), return_inverse=True)
+    means = np.stack([X[of == n].mean(0) for n in range(len(classes))])
+    within = (X - means[of]).T @ (X - means[of]) / len(X)
+    size = np.trace(within) / len(within) or 1.0
+    within = (1 - shrinkage) * within + shrinkage * size * np.eye(len(within))
+    values, vectors = np.linalg.eigh(within)
+    whiten = vectors / np.sqrt(np.maximum(values, 1e-9 * size)) @ vectors.T
+    _, _, directions = np.linalg.svd((means - means.mean(0)) @ whiten, full_matrices=False)
+    return np.asarray(whiten @ directions[: max(1, len(classes) - 1)].T, np.float64)
 
 
 def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:

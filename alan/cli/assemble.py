@@ -23,6 +23,8 @@ def assemble(
     bank: list[str] | None = None,
     bank_frames: PositiveInt | dict[str, PositiveInt] = 240,
     bank_other: NonNegativeInt = 240,
+    archive: list[str] | None = None,
+    archive_split: str | None = "train",
     size: PositiveInt = 112,
     seed: Seed = 0,
     overwrite: bool = False,
@@ -44,6 +46,10 @@ def assemble(
             not recognise views, for loops whose view is given.
         bank_frames: Number of frames of each view in the bank, of as many sequences; or a number for each view.
         bank_other: Number of simulated pictures of other things in the bank.
+        archive: Frame stores of a real archive. The bank is shifted by the difference between its frames and the
+            simulated ones of ``views``, which the archive must show about equally often; no label is read. Null
+            for no shift.
+        archive_split: Split of the frames of the archive; null takes all.
         size: Side in pixels to which frames are resized for the model.
         seed: Seed of the draw of the bank.
         overwrite: Replace a model with another configuration.
@@ -63,7 +69,9 @@ def assemble(
         raise ConfigError(f"views is {wrong}: give some of {', '.join(VIEWS)}")
     if not white_boxes:
         raise ConfigError("white_boxes is empty: give the run folders of `alan name`")
-    from alan.analysis.assemble import draw_bank, read_boxes
+    if archive and not bank:
+        raise ConfigError("archive is given without a bank of views: give bank too")
+    from alan.analysis.assemble import draw_archive, draw_bank, read_boxes
     from alan.analysis.manifest import SUFFIX
     from alan.analysis.model import BOXES, AnalysisModel
     from alan.analysis.model import VIEWS as BANK
@@ -78,6 +86,9 @@ def assemble(
     if bank:
         drawn = draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
         known = ViewBank.build(locked.backbone, *drawn)
+        if archive:
+            real = draw_archive([FrameStore(path) for path in archive], archive_split, size, seed)
+            known = known.with_archive(real, views)
     model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(white_boxes)), size, known)
     config = {**given, "inputs": model.fingerprint}
     contents = [BACKBONE, PARCELS, BANK, BOXES, f"{folder.name}{SUFFIX}"]

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import pairwise_distances
 
-from alan.analysis.views import CLASSES, OTHER, ViewBank
+from alan.analysis.views import CLASSES, OTHER, ViewBank, discriminants
 from alan.backbone import random_backbone
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.conv import ConvSpec
@@ -30,10 +32,9 @@ def pictures(n, seed):
     return np.clip(frames, 0, 255).astype(np.uint8), [("A4C", "A2C", OTHER)[i % 3] for i in range(n)]
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.7])
-def test_frames_get_the_view_of_their_nearest_neighbours(backbone, weight):
+def test_frames_get_the_view_of_their_nearest_neighbours(backbone):
     frames, views = pictures(30, 0)
-    bank = ViewBank.build(backbone, frames, views, pixel_weight=weight, n_neighbors=3)
+    bank = ViewBank.build(backbone, frames, views, n_neighbors=3)
     new, truth = pictures(9, 1)
     for kind in range(3):
         found = bank.classify(new[kind::3])
@@ -47,22 +48,34 @@ def test_frames_get_the_view_of_their_nearest_neighbours(backbone, weight):
 
 
 def test_features_equal_the_mean_of_the_deepest_level(backbone):
-    frames, views = pictures(5, 0)
-    bank = ViewBank.build(backbone, frames, views, pixel_weight=0.5)
+    frames, _ = pictures(5, 0)
     with torch.no_grad():
         deep = backbone.network(SPEC.normalise(torch.from_numpy(frames)[:, None].float() / 255))[-1]
-    expected = deep.mean((2, 3)).numpy()
-    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    pixels = bank.thumbnails.reshape(5, -1).astype(np.float64)
-    pixels -= pixels.mean(1, keepdims=True)
-    pixels *= 0.5 / np.linalg.norm(pixels, axis=1, keepdims=True)
-    found = bank._features(bank.pooled, bank.thumbnails)
-    np.testing.assert_allclose(found, np.concatenate([expected, pixels], 1), atol=1e-5)
+    np.testing.assert_allclose(ViewBank.pool(backbone, frames)[0], deep.mean((2, 3)).numpy(), atol=1e-5)
+
+
+def test_discriminants_measure_distances_like_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b", "c"], 20)
+    features = rng.normal(size=(60, 6)) @ rng.normal(size=(6, 6)) + np.repeat(rng.normal(size=(3, 6)), 20, 0)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.1).fit(features, labels)
+    directions = discriminants(features, labels)
+    assert directions.shape == (6, 2)
+    places = np.stack([features[labels == name].mean(0) for name in "abc"]) @ directions
+    logits = -0.5 * pairwise_distances(features @ directions, places) ** 2
+    theirs = oracle.decision_function(features)
+    np.testing.assert_allclose(logits - logits[:, :1], theirs - theirs[:, :1], rtol=1e-6, atol=1e-6)
+    plain = LinearDiscriminantAnalysis(solver="eigen").fit(features, labels).transform(features)
+    ours = features @ discriminants(features, labels, 0.0)
+    np.testing.assert_allclose(pairwise_distances(ours), pairwise_distances(plain), rtol=1e-6, atol=1e-6)
+    assert discriminants(features, ["a"] * 60).shape == (6, 1)
+    assert np.isfinite(discriminants(features[:3], ["a", "b", "c"])).all()
 
 
 def test_a_saved_bank_loads_and_refuses_another_backbone(backbone, tmp_path):
     frames, views = pictures(12, 0)
     bank = ViewBank.build(backbone, frames, views, n_neighbors=2, sure_from=0.9, most_frames=2)
+    bank = bank.with_archive(frames[6:], ["A2C"])
     export_backbone(backbone.network, SPEC, tmp_path / "little.safetensors")
     bank.save(tmp_path / "bank.safetensors", "little")
     again = ViewBank.load(tmp_path / "bank.safetensors")
@@ -70,6 +83,7 @@ def test_a_saved_bank_loads_and_refuses_another_backbone(backbone, tmp_path):
     first, second = bank.classify(frames[:6]), again.classify(frames[:6])
     assert (first.view, first.unsure) == (second.view, second.unsure)
     assert first.share == pytest.approx(second.share, abs=1e-2)
+    np.testing.assert_array_equal(again.shift, bank.shift)
     with pytest.raises(DataError, match="another backbone"):
         ViewBank.load(tmp_path / "bank.safetensors", random_backbone(SPEC, seed=1))
     (tmp_path / "bank.safetensors").write_bytes(b"no bank")
@@ -79,12 +93,58 @@ def test_a_saved_bank_loads_and_refuses_another_backbone(backbone, tmp_path):
         ViewBank.load("alan-sim-vews")
 
 
-def test_real_frames_added_to_a_bank_improve_real_views(backbone):
+def test_real_frames_added_to_a_bank_are_neighbours(backbone):
     frames, views = pictures(30, 0)
     bank = ViewBank.build(backbone, frames, views, n_neighbors=1)
     odd = 255 - np.roll(frames[:1], 7, 2)
     assert bank.with_frames(odd, ["PLAX"]).classify(odd).view == "PLAX"
     assert len(bank.views) == 30
+
+
+@pytest.fixture
+def moved(backbone, monkeypatch):
+    """A bank of two views in the plane, and frames of an archive whose features all lie 3 further up."""
+    rng = np.random.default_rng(0)
+    of = np.repeat([0, 1], 40)
+    features = rng.normal(size=(80, 2)) * 0.3 + np.array([[0, 0], [0, 3.0]])[of]
+    bank = ViewBank(
+        backbone, np.array(["A2C", "A4C"])[of], features.astype(np.float32), np.zeros((80, 28, 28), np.uint8)
+    )
+    real = (features + np.array([0, 3])).astype(np.float32)
+
+    def pool(_, frames):
+        rows = frames[:, 0, 0]
+        return real[rows], bank.thumbnails[rows]
+
+    monkeypatch.setattr(ViewBank, "pool", staticmethod(pool))
+    return bank, np.tile(np.arange(80, dtype=np.uint8)[:, None, None], (1, 2, 2)), bank.views
+
+
+def right(bank, frames, views):
+    return np.mean([bank.classify(frame[None]).view == view for frame, view in zip(frames, views, strict=True)])
+
+
+def test_unlabelled_frames_measure_the_shift_of_an_archive(moved):
+    bank, frames, views = moved
+    assert right(bank, frames, views) == 0.5
+    shifted = bank.with_archive(frames)
+    np.testing.assert_allclose(shifted.shift, [0, 3], atol=1e-5)
+    assert right(shifted, frames, views) == 1
+    assert shifted.fingerprint != bank.fingerprint
+    with pytest.raises(ParameterError, match="views of the bank, A2C, A4C"):
+        bank.with_archive(frames, ["PLAX"])
+    with pytest.raises(ParameterError, match=r"shift has shape \(3,\): give \(2,\)"):
+        ViewBank(bank.backbone, bank.views, bank.pooled, bank.thumbnails, shift=np.zeros(3, np.float32))
+
+
+def test_labelled_frames_measure_the_shift_of_a_bank_without_one(moved):
+    bank, frames, views = moved
+    labelled = bank.with_frames(frames[20:45], views[20:45])  # 20 of one view, 5 of the other
+    np.testing.assert_allclose(labelled.shift, [0, 3], atol=0.5)
+    assert right(labelled, frames, views) == 1
+    again = bank.with_archive(frames).with_frames(frames[:1], views[:1])
+    np.testing.assert_allclose(again.shift, [0, 3], atol=1e-5)
+    np.testing.assert_allclose(again.pooled[-1], bank.pooled[0], atol=1e-5)
 
 
 def test_invalid_input_is_refused(backbone):

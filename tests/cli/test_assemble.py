@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alan.analysis import AnalysisModel, Manifest
+from alan.analysis.assemble import draw_archive
 from alan.analysis.views import CLASSES
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore
@@ -78,6 +80,17 @@ def test_the_bank_of_views_is_built(alan, tiny, tmp_path):
         **dict.fromkeys(sorted(views), 2),
         "other": 3,
     }
+    assert bank.shift is None
+    assert alan(*command, "--out", tmp_path / "near", "--bank_frames=2", f"--archive=[{store}]").code == 0
+    near = AnalysisModel.load(tmp_path / "near").bank
+    train = FrameStore(store).select("train")
+    assert near.shift.shape == near.pooled.shape[1:]
+    apical = [near.pooled[[view == name for view in near.views]].mean(0) for name in ("A4C", "A2C")]
+    drawn = near.pool(near.backbone, draw_archive([FrameStore(store)], "train", 112, 0))[0]
+    assert len(drawn) == len(train)
+    np.testing.assert_allclose(near.shift, drawn.mean(0) - np.mean(apical, 0), atol=2e-3)
+    refused = alan(*command[:-1], "--out", tmp_path / "none", f"--archive=[{store}]")
+    assert (refused.code, "give bank too" in refused.err) == (2, True)
     few = ["--bank_frames", json.dumps({"A4C": 1, "A2C": 2}), "--bank_other=0"]
     assert alan(*command, "--out", tmp_path / "few", *few).code == 0
     bank = AnalysisModel.load(tmp_path / "few").bank

@@ -45,7 +45,14 @@ def loop(env, **settings):
     return analyze_loop(made_loop(ragged()), MapModel(), LoopSettings(**settings), {}).result
 
 
-@study(ViewBank, pixel_weight=3.0, n_neighbors=3, sure_from=0.0, most_frames=2)
+@study(
+    ViewBank,
+    shift=np.linspace(-3, 3, 8, dtype=np.float32),
+    n_neighbors=3,
+    sure_from=0.0,
+    most_frames=2,
+    base={"n_neighbors": 8},
+)
 def bank(env, **settings):
     frames, views = pictures(30, 0)
     made = ViewBank.build(random_backbone(SPEC), frames, views, **settings)
