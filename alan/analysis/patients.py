@@ -16,6 +16,7 @@ from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm
 
 #: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
 _AXES_DIFFER = 0.2
+_APICAL = ("A4C", "A2C")
 #: Flags that do not concern the ejection fraction.
 _HARMLESS = {"size_unknown"}
 
@@ -39,6 +40,7 @@ def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks
 
     The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
     views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
+    Loops of different studies are not put together: one study is used, and a flag says so.
 
     Args:
         loops: Results of all loops.
@@ -54,16 +56,17 @@ def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks
 
 
 def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> PatientResult:
-    best = {}
-    for view in ("A4C", "A2C"):
-        known = [x for x in loops if x.view and x.view.view == view and x.beats and x.loop in masks]
-        if known:
-            best[view] = min(known, key=lambda x: (len(_serious(x.flags)), -len(_complete(x.beats)), x.loop))
+    usable = [x for x in loops if x.view and x.view.view in _APICAL and x.beats and x.loop in masks]
+    studies = sorted({loop.study for loop in usable})
+    best = min((_best([x for x in usable if x.study == study]) for study in studies), key=_rank, default={})
     if not best:
         flags = [flag for loop in loops for flag in loop.flags]
         return PatientResult(patient, "", (), len(loops), 0, flags=_unique(flags))
     used = list(best.values())
     flags = [flag for loop in used for flag in loop.flags]
+    if len(studies) > 1:
+        reason = f"the patient has loops of {len(studies)} studies, and the result is that of one of them"
+        flags.append(Flag("several_studies", reason))
     common: dict[str, Any] = {
         "n_loops": len(loops),
         "n_beats": sum(len(_complete(loop.beats)) for loop in used),
@@ -88,6 +91,23 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
     return PatientResult(
         patient, method, **common, **volumes, **averaged, lv_mass_g=mass, quality=quality, flags=_unique(flags)
     )
+
+
+def _best(loops: Sequence[LoopResult]) -> dict[str, LoopResult]:
+    """Choose the loop of each view with the fewest doubts, then the most beats."""
+    found = {}
+    for view in _APICAL:
+        known = [loop for loop in loops if loop.view and loop.view.view == view]
+        if known:
+            found[view] = min(known, key=lambda x: (len(_serious(x.flags)), -len(_complete(x.beats)), x.loop))
+    return found
+
+
+def _rank(best: Mapping[str, LoopResult]) -> tuple[int, int, int, list[str]]:
+    """Order the best loops of studies: those with both views first, then fewest doubts, then most beats."""
+    loops = list(best.values())
+    doubts, beats = sum(len(_serious(x.flags)) for x in loops), sum(len(_complete(x.beats)) for x in loops)
+    return -len(best), doubts, -beats, [loop.loop for loop in loops]
 
 
 def _biplane(

@@ -28,6 +28,7 @@ FLAGS = {
     "fan_unknown": "The sector was not found: the whole picture was analyzed.",
     "fan_cut": "The outline touches the border of the sector: a part of the heart is not in the picture.",
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
+    "several_studies": "The loops of the patient are of several studies, of which one is used.",
     "implausible": "The ejection fraction is outside the range of living hearts, or a beat has none.",
 }
 _LOW_RATE_HZ = 20.0

@@ -182,6 +182,7 @@ class LoopResult(LoopMeasurements):
         notes: Conversions and assumptions of the reader, in words.
         provenance: Names and fingerprints of the model, the settings and the version of the program.
         simulated: Whether the loop is known to be simulated, so that its patient does not exist.
+        study: Pseudonym of the study of a DICOM file; empty for other files.
     """
 
     loop: str
@@ -203,6 +204,7 @@ class LoopResult(LoopMeasurements):
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = False
+    study: str = ""
     pixel_aspect: float = 1.0
 
     @property

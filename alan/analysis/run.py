@@ -283,7 +283,9 @@ class Worker:
     def _loop(self, loop: Loop) -> str:
         """Analyze a loop and write its files, the result last."""
         found = analyze_loop(loop, self.model, self.settings.loop, self.provenance)
-        found = replace(found, result=replace(found.result, simulated=loop.simulated))
+        references = loop.references(keep=False)
+        study = references.study if references else ""
+        found = replace(found, result=replace(found.result, simulated=loop.simulated, study=study))
         target = self.folder / LOOP_FOLDER / loop.name
         if found.thumbnails is not None:
             with atomic(target / NEIGHBOURS) as temporary:
@@ -297,7 +299,7 @@ class Worker:
                 found.result,
                 outputs,
                 evidence=found.evidence,
-                references=loop.references(keep=keep) if "dicom" in outputs else None,
+                references=loop.references(keep=True) if keep else references,
             )
             with atomic(target / LABELS) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, labels=found.labels)

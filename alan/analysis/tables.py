@@ -106,6 +106,7 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         ColumnEntry("jump_share", "share", "Share of the frames whose outline jumped; repaired unless above 0.5"),
         *_FLAGS,
         ColumnEntry("notes", "", "Conversions and assumptions of the reader, in words"),
+        ColumnEntry("study", "", "Pseudonym of the study of a DICOM file; missing for other files"),
     ),
     BEATS: (
         _LOOP,
@@ -283,6 +284,7 @@ def _loop_row(loop: LoopResult) -> Iterator[Any]:
     yield loop.jump_share if loop.frames else None
     yield from _flags(loop.flags)
     yield "; ".join(loop.notes)
+    yield loop.study
 
 
 def _beat_row(loop: LoopResult, number: int, beat: BeatResult) -> Iterator[Any]:

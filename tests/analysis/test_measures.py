@@ -1,6 +1,7 @@
 """Measurements of outlines, compared with ellipsoids of known volume."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,21 @@ def test_biplane_volume_is_computed_from_both_views():
     assert patient.ef_percent.value == pytest.approx(100 * (1 - esv / edv), abs=1)
     half = math.hypot(4, 4) / 2
     assert patient.ef_percent.high - patient.ef_percent.value == pytest.approx(half)
+    assert patient.quality == "good"
+
+
+def test_loops_of_two_studies_are_not_put_together():
+    baseline = replace(loop_result("a", "A4C", 50.0), study="1")
+    later = [replace(loop_result(name, view, 60.0), study="2") for name, view in (("b", "A2C"), ("c", "A4C"))]
+    masks = {name: key_masks() for name in "abc"}
+    (patient,) = summarise_patients([baseline, later[0]], masks)
+    assert patient.method == "single plane A4C"
+    assert patient.quality == "doubtful"
+    assert [flag.code for flag in patient.flags] == ["several_studies"]
+    (patient,) = summarise_patients([baseline, *later], masks)
+    assert (patient.method, patient.loops) == ("biplane", ("c", "b"))
+    assert patient.n_loops == 3
+    (patient,) = summarise_patients(later, masks)
     assert patient.quality == "good"
 
 
