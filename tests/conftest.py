@@ -122,6 +122,15 @@ class Tiny:
         return str(path)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Networks of tests are so small that several threads only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory):
     threads = torch.get_num_threads()

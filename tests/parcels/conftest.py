@@ -1,7 +1,6 @@
-"""One thread, and a backbone for short trainings."""
+"""A backbone for short trainings."""
 
 import pytest
-import torch
 
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import random_backbone
@@ -9,12 +8,8 @@ from alan.backbone.vit import VitSpec
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The networks of these tests are so small that several threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def threads(one_thread):
+    """Every test of this folder runs on one thread."""
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from alan.data.loaders.simulated import SimulatedDataModule
 
 from ..backbone.dino import test_dino_module as dino
 from ..backbone.simulation import test_simulation_module as simulation
+from ..short_trainings import trainer
 from ..varying import cases, name_of, other, study
 
 OBJECTIVE = SimulationObjective(["lv", "myo", "la"])
@@ -76,7 +77,7 @@ def env(tiny, folder):
 )
 def dino_training(env, **settings):
     model = dino.module(**settings)
-    dino.trainer(env.settings, 3).fit(model, dino.FakeData(n=12))
+    trainer(env.settings, 3).fit(model, dino.FakeData(n=12))
     return model.teacher
 
 
@@ -101,7 +102,7 @@ def patch_loss(env, **settings):
 def simulated(env, steps=3, **settings):
     model = simulation.module(**settings)
     data = simulation.FakeData(unlabelled=bool(model.unlabelled_weight))
-    simulation.trainer(env.settings, steps).fit(model, data)
+    trainer(env.settings, steps).fit(model, data)
     return [*model.teacher.parameters()]
 
 
@@ -179,7 +180,7 @@ def joint(env, **settings):
         unlabelled_batch_size=2,
     )
     model = JointModule(objective=OBJECTIVE, **test_joint.DINO, **settings)
-    test_joint.trainer(env.settings, 2).fit(model, data)
+    trainer(env.settings, 2).fit(model, data)
     return model.teacher.network
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningCLI
 from torch.utils.data import Dataset
 
@@ -22,6 +21,9 @@ from alan.data.augmentation.multicrop import MultiCrop
 from alan.data.loaders.sampling import resumable_loader
 from alan.errors import AlanError, CheckpointError, ParameterError
 
+from ...short_trainings import saving, state, trainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "dino").glob("*.yaml"))
 SPEC = VitSpec(
     image_size=16,
@@ -60,14 +62,6 @@ class FakeData(LightningDataModule):
         return resumable_loader(Frames(self.n), self.batch_size, seed=0, drop_last=True, num_workers=0)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def module(**changes):
     settings = {
         "network": SPEC,
@@ -83,28 +77,6 @@ def module(**changes):
     return DINOModule(**{**settings, **changes})
 
 
-def trainer(folder, steps=4, **changes):
-    settings = {
-        "default_root_dir": folder,
-        "max_epochs": -1,
-        "max_steps": steps,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": "callbacks" in changes,
-        "log_every_n_steps": 1,
-    }
-    return Trainer(**{**settings, **changes})
-
-
-def state(model, run):
-    tensors = dict(model.state_dict())
-    for i, entry in run.optimizers[0].state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": value for name, value in entry.items()}
-    return tensors
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, accumulate):
     """Six uninterrupted steps equal three steps, a stop within an epoch, and three resumed steps, bit by bit."""
@@ -115,10 +87,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, accumulate):
     expected = state(straight, run)
 
     torch.manual_seed(8)
-    saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
+    saves = saving(tmp_path)
     cut = module(**changes)
     cut.total_steps = lambda: 6  # the schedules know of six, the trainer stops after three
-    trainer(tmp_path, 3, accumulate_grad_batches=accumulate, callbacks=[saving]).fit(cut, data)
+    trainer(tmp_path, 3, accumulate_grad_batches=accumulate, callbacks=[saves]).fit(cut, data)
     torch.rand(3)
     resumed, run = module(**changes), trainer(tmp_path, 6, accumulate_grad_batches=accumulate)
     run.fit(resumed, data, ckpt_path=tmp_path / "last.ckpt")
@@ -258,8 +230,8 @@ def test_a_small_training_lowers_the_loss_and_logs(tmp_path, monkeypatch):
 
 def test_export_and_checkpoint_hold_the_teacher(tmp_path):
     model = module()
-    saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=1)
-    trainer(tmp_path, 2, callbacks=[saving]).fit(model, FakeData())
+    saves = saving(tmp_path, every=1)
+    trainer(tmp_path, 2, callbacks=[saves]).fit(model, FakeData())
     model.export(tmp_path / model.export_name)
     exported, checkpoint = (load_backbone(tmp_path / name) for name in ("backbone.safetensors", "last.ckpt"))
     assert exported.fingerprint == checkpoint.fingerprint
@@ -300,8 +272,8 @@ def test_wrong_checkpoints_and_values_are_refused(tmp_path):
             return torch.optim.SGD(self.parameters(), 0.1)
 
     for other, name in ((Other(), "other"), (module(network=replace(SPEC, depth=1)), "shallow")):
-        saving = ModelCheckpoint(tmp_path / name, save_last=True, save_top_k=0, every_n_train_steps=1)
-        trainer(tmp_path, 1, callbacks=[saving]).fit(other, FakeData())
+        saves = saving(tmp_path / name, every=1)
+        trainer(tmp_path, 1, callbacks=[saves]).fit(other, FakeData())
     with pytest.raises(CheckpointError, match="not one of a DINO training"):
         trainer(tmp_path, 2).fit(module(), FakeData(), ckpt_path=tmp_path / "other" / "last.ckpt")
     with pytest.raises(CheckpointError, match="depth 1 where the config has 2"):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from alan.backbone.checkpoint import export_backbone
@@ -19,6 +18,8 @@ from alan.backbone.vit import VitSpec
 from alan.data.augmentation.multicrop import MultiCrop
 from alan.data.loaders.simulated import SimulatedDataModule
 from alan.errors import CheckpointError, ConfigError, ParameterError
+
+from ...short_trainings import saving, trainer
 
 SPEC = VitSpec(
     image_size=112,
@@ -50,12 +51,6 @@ def data(tiny):
         return SimulatedDataModule([tiny.store("camus")], NAMES, batch_size=2, **{**settings, **options})
 
     return make
-
-
-def trainer(folder, steps, **changes):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    saving = {"enable_checkpointing": "callbacks" in changes}
-    return Trainer(default_root_dir=folder, max_epochs=-1, max_steps=steps, **quiet, **saving, **changes)
 
 
 def weights(model):
@@ -101,8 +96,8 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, data):
     trainer(tmp_path, 4).fit(straight, data())
     cut = JointModule(objective=OBJECTIVE, **DINO)
     cut.total_steps = lambda: 4
-    saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
-    trainer(tmp_path, 3, callbacks=[saving]).fit(cut, data())
+    saves = saving(tmp_path)
+    trainer(tmp_path, 3, callbacks=[saves]).fit(cut, data())
     resumed, run = JointModule(objective=OBJECTIVE, **DINO), trainer(tmp_path, 4)
     run.fit(resumed, data(), ckpt_path=Path(tmp_path) / "last.ckpt")
     expected = straight.state_dict()

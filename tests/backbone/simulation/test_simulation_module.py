@@ -5,8 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from alan.backbone.conv import ConvSpec
@@ -19,6 +18,9 @@ from alan.data.augmentation.dense import DenseAugmentation, warp
 from alan.data.loaders.sampling import resumable_loader, whole
 from alan.errors import AlanError, CheckpointError, ConfigError, ParameterError
 
+from ...short_trainings import saving, state, trainer
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ["lv", "myo", "la"]
 CONV = ConvSpec(image_size=32, widths=(4, 6), token_stride=2)
 VIT = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2, normalisation="sector")
@@ -67,36 +69,11 @@ class FakeData(LightningDataModule):
         return DataLoader(Hearts(6, False), batch_size=4, collate_fn=whole)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def module(**changes):
     """A module; ``weights`` and ``augmentation`` are those of its objective."""
     own = {name: changes.pop(name) for name in ("weights", "augmentation") if name in changes}
     settings = {"objective": SimulationObjective(NAMES, **own), "network": CONV, "lr": 0.01, "momentum": 0.5}
     return SimulationModule(**{**settings, **changes})
-
-
-def trainer(folder, steps=4, **changes):
-    settings = {
-        "default_root_dir": folder,
-        "max_epochs": -1,
-        "max_steps": steps,
-        "accelerator": "cpu",
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": "callbacks" in changes,
-        "num_sanity_val_steps": 0,
-        "limit_val_batches": 0,
-        "log_every_n_steps": 1,
-    }
-    return Trainer(**{**settings, **changes})
 
 
 def fitted(folder, steps=2, **changes):
@@ -116,21 +93,15 @@ def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, changes):
     """Seven uninterrupted steps equal three steps, a stop within an epoch, and four resumed steps, bit by bit."""
     data = FakeData(unlabelled="unlabelled_weight" in changes)
 
-    def state(model, run):
-        tensors = dict(model.state_dict())
-        for i, entry in run.optimizers[0].state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": value for name, value in entry.items()}
-        return tensors
-
     torch.manual_seed(7)
     straight, run = module(**changes), trainer(tmp_path, 7)
     run.fit(straight, data)
     expected = state(straight, run)
     torch.manual_seed(8)
-    saving = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0, every_n_train_steps=3)
+    saves = saving(tmp_path)
     cut = module(**changes)
     cut.total_steps = lambda: 7
-    trainer(tmp_path, 3, callbacks=[saving]).fit(cut, data)
+    trainer(tmp_path, 3, callbacks=[saves]).fit(cut, data)
     torch.rand(3)
     resumed, run = module(**changes), trainer(tmp_path, 7)
     run.fit(resumed, data, ckpt_path=tmp_path / "last.ckpt")
@@ -185,9 +156,9 @@ def test_teacher_predictions_are_warped_like_the_student_frames():
 
 def saved(folder, **changes):
     """Checkpoint of a training of two steps, with its heads."""
-    saving = ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=2)
+    saves = saving(folder, every=2)
     model = module(**changes)
-    trainer(folder, 2, callbacks=[saving]).fit(model, FakeData())
+    trainer(folder, 2, callbacks=[saves]).fit(model, FakeData())
     return model, folder / "last.ckpt"
 
 
