@@ -179,7 +179,7 @@ def run_ensemble(
         ensemble = EnsembleSegmenter(loaded, found.weights, origin, average=average)
         save_ensemble(ensemble, folder / ENSEMBLE, dict(members))
         (folder / _PREDICTIONS).unlink(missing_ok=True)
-        _log_scores(ensemble, found, objective, split)
+        _log_scores(ensemble, found, objective, "the held-out patients of all folds" if folds else split)
     return folder / ENSEMBLE
 
 
@@ -317,7 +317,7 @@ def _predict(
     return collect(members, frames)
 
 
-def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str, split: str) -> None:
+def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str, where: str) -> None:
     """Log the weights and the scores."""
     shares = zip(ensemble.members, ensemble.shares(), strict=True)
     _log.info("weights: %s", ", ".join(f"{name} {share:.3f}" for name, share in shares))
@@ -325,7 +325,7 @@ def _log_scores(ensemble: EnsembleSegmenter, found: WeightSearch, objective: str
     name = {"iou": "IoU", "dice": "Dice"}[objective]
     _log.info(
         "mean %s on %s: ensemble %.4f, equal weights %.4f, members alone: %s",
-        name, split, found.score, found.equal, alone,
+        name, where, found.score, found.equal, alone,
     )  # fmt: skip
     pooled = ensemble.provenance["validation"]["pooled"]
     alone = ", ".join(f"{member} {score:.4f}" for member, score in pooled["members"].items())

@@ -113,9 +113,11 @@ def _weights_note(validation: Mapping[str, Any] | None) -> str:
             f" On each fold, with weights and best member chosen on the other folds, the gain over that member is "
             f"{points[0]:+.2f} points of {name} (95% interval over patients {points[1]:+.2f} to {points[2]:+.2f})."
         )
+    folds = validation.get("folds")
+    where = f"held out in turn by {folds} folds" if folds else f"of the split “{validation['split']}”"
     return (
-        f"Weights: {how}, on {validation['frames']} frames of {validation['patients']} patients of the split "
-        f"“{validation['split']}”. Mean {name} there: ensemble {percent(validation['score'], 2)}%, equal weights "
+        f"Weights: {how}, on {validation['frames']} frames of {validation['patients']} patients {where}. "
+        f"Mean {name} there: ensemble {percent(validation['score'], 2)}%, equal weights "
         f"{percent(validation['equal'], 2)}%. The best member is the one that is best there, not on the test "
         f"frames.{gain}"
     )

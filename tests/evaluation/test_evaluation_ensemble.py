@@ -179,7 +179,8 @@ def test_weights_are_fitted_on_folds(lab, members, tmp_path):
     assert known["held_out"]["gain"] == pytest.approx(interval, abs=1e-6)
 
 
-def test_an_ensemble_is_not_reused_after_a_fold_was_trained_again(lab, members, tmp_path):
+def test_an_ensemble_is_not_reused_after_a_fold_was_trained_again(lab, members, tmp_path, caplog):
+    caplog.set_level("INFO")
     whole = {"a": members["U-Net"], "b": members["FPN"]}
     folds = fold_networks(lab, tmp_path)
 
@@ -187,6 +188,7 @@ def test_an_ensemble_is_not_reused_after_a_fold_was_trained_again(lab, members, 
         return run_ensemble(tmp_path / "run", str(lab / "store.h5"), whole, folds=folds, trials=5)
 
     before = run().read_bytes()
+    assert "mean IoU on the held-out patients of all folds: ensemble" in caplog.text
     assert run().read_bytes() == before
     old, raw = load_segmenter(folds["b"][2]), untrained_segmenter(SMALL, ["lv", "la"], seed=99)
     save_segmenter(Segmenter(raw.model, raw.spec, raw.structures, None, old.provenance), folds["b"][2])
