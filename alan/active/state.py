@@ -81,7 +81,7 @@ def read_state(folder: Path, frames: str | None = None) -> State:
 
     Args:
         folder: Run folder.
-        frames: Fingerprint of the frames at hand; None does not compare.
+        frames: Fingerprint of the present frames; None does not compare.
 
     Raises:
         DataError: The file is missing or damaged.

@@ -213,7 +213,7 @@ class TrainingModule(LightningModule):
 
         Raises:
             CheckpointError: The checkpoint is not one of this module, is of another network, or its batches cannot
-                be shared by the processes at hand.
+                be shared by the present processes.
         """
         entry = checkpoint.get(self.entry_key)
         if not isinstance(entry, Mapping) or entry.get("method") != self.method:

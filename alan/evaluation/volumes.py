@@ -117,7 +117,7 @@ def summarise_volumes(volumes: pd.DataFrame, names: Sequence[str]) -> list[dict[
 
     Args:
         volumes: One row per measured volume.
-        names: Columns that tell methods and structures apart.
+        names: Columns that identify methods and structures.
 
     Returns:
         One row per method, structure and phase, and one for all phases together (:data:`ALL`): the names,

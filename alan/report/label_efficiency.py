@@ -14,7 +14,7 @@ from alan.report.figures import STYLE, show_percent
 from alan.report.table import Cell, Column, Row, Section, Table
 from alan.report.words import UNDEFINED, join_words, origin, patients, percent, phase_name, plural, structure_name
 
-#: Okabe and Ito's colours and related ones for each family of methods; markers tell its members apart.
+#: Okabe and Ito's colours and related ones for each family of methods; markers distinguish its members.
 FAMILIES = {
     "parcels": ("#0072B2", "#56B4E9", "#003A5C"),
     "probe": ("#009E73", "#5B8C00", "#00594A"),

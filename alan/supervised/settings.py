@@ -58,7 +58,7 @@ class NetworkSpec:
     norm: Literal["batch", "instance"] = "batch"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes by name, JSON-able; a norm of ``batch`` is left out, so that fingerprints stay."""
+        """Return the attributes by name, JSON-able; a norm of ``batch`` is left out, which keeps fingerprints."""
         found = asdict(self)
         if self.norm == "batch":
             del found["norm"]

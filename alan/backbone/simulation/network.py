@@ -76,7 +76,7 @@ class DenseNetwork(nn.Module):
             raise CheckpointError(f"{file}: its heads are for other targets: {reason}") from error
 
     def train_last(self, blocks: int) -> None:
-        """Freeze the network of a vision transformer but for its last blocks and its final norm.
+        """Freeze the network of a vision transformer except for its last blocks and its final norm.
 
         Args:
             blocks: Number of blocks that are trained.

@@ -94,7 +94,7 @@ def still_spacing(facts: Facts, shape: tuple[int, int]) -> tuple[float, float] |
 
     Returns:
         (row, column) in mm, scaled with the still if its aspect is the same; None if it is unknown, or if the
-        aspect has changed (the still was cropped or stretched, which cannot be told apart).
+        aspect has changed (the still was cropped or stretched, which cannot be distinguished).
     """
     row, column = facts.get("row_mm"), facts.get("column_mm")
     if row is None or column is None:
