@@ -101,6 +101,10 @@ def test_the_report_shows_two_objectives_and_failures(tiny, alan, tmp_path):
     for name in ("history", "parallel", "importances", "pareto"):
         assert (out / "figures" / f"{name}.png").is_file()
     assert "No trial has failed" not in page
+    assert "label_patients null" not in page  # all labels were used
+    results["training"]["label_patients"] = 3
+    (out / "results.json").write_text(json.dumps(results))
+    assert "--data.init_args.label_patients null" in write_search_report(out).read_text(encoding="utf-8")
     del results["stores"]
     (out / "results.json").write_text(json.dumps(results))
     old = alan("report", "--run", out)
