@@ -20,7 +20,8 @@ def check(
     """Read everything in an archive, write nothing, and print a table of what is wrong.
 
     Args:
-        kind: Kind of the archive, such as echonet, camus, tmed, acdc, folder, coco or segments.
+        kind: Kind of the archive, such as echonet, camus, tmed, acdc, folder, coco or segments, or the class of a
+            reader of your own (module.Class).
         root: Folder of the archive.
         split: Split to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that, or a word of
             the reader (camus: official; tmed: study, published); null takes the default of the reader.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
@@ -10,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from alan._version import __version__
@@ -174,10 +176,19 @@ def _lightning(verb: str, args: list[str]) -> None:
     run_lightning([verb, *("--help" if arg == "--help-all" else arg for arg in args)])
 
 
+def _find_modules_here() -> None:
+    """Let classes be named that lie in modules of the working folder, as `python -m alan` does."""
+    with contextlib.suppress(FileNotFoundError):  # the folder was removed
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+
+
 def _run(args: list[str]) -> None:
     from alan.cli.parsing import find_configs
 
     verb, rest = args[0], args[1:]
+    if verb in {*LIGHTNING, "prepare", "check"}:
+        _find_modules_here()
     if _is_group(verb):
         verb, rest = " ".join(args[:2]), args[2:]
     if "--help" in rest or "-h" in rest:

@@ -34,7 +34,8 @@ def prepare(
     """Decode an archive once into a frame store.
 
     Args:
-        kind: Kind of the archive, such as echonet, camus, tmed, acdc, folder, coco or segments.
+        kind: Kind of the archive, such as echonet, camus, tmed, acdc, folder, coco or segments, or the class of a
+            reader of your own (module.Class).
         root: Folder of the archive.
         out: The frame store (HDF5) to write. Skipped samples are listed in failures.csv in the same folder.
         split: Split to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that, or a word of

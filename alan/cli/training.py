@@ -168,7 +168,10 @@ class RunFolder(Callback):
 
     def complete(self, trainer: Trainer, module: LightningModule) -> None:
         """Mark the run complete; export the model first if the run was killed between its last step and that."""
-        if trainer.interrupted or self.run.finished or not (self.run.folder / CONFIG).exists():
+        if trainer.interrupted or not (self.run.folder / CONFIG).exists():
+            return
+        if self.run.finished:
+            _log.info("%s: the training is complete already", self.run.folder)
             return
         if trainer.is_global_zero:
             if isinstance(module, Exports) and not (self.run.folder / module.export_name).exists():

@@ -33,7 +33,8 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
     """Open an archive with the reader of its kind.
 
     Args:
-        kind: A key of :data:`READERS`, such as ``echonet``, ``camus`` or ``folder``.
+        kind: A key of :data:`READERS`, such as ``echonet``, ``camus`` or ``folder``, or the class of a reader of
+            your own (``module.Class``).
         root: Folder of the archive.
         **options: Options of the constructor of that reader, such as ``split`` for CAMUS.
 
@@ -66,11 +67,25 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
 
 
 def find_reader(kind: str) -> type[Any]:
-    """Import the reader of a kind of archive.
+    """Import the reader of a kind of archive, or a reader of the user by the name of its class.
+
+    Args:
+        kind: A key of :data:`READERS`, or ``module.Class``, a subclass of :class:`EchoDataset`.
 
     Raises:
-        ParameterError: The kind is unknown.
+        ParameterError: The kind is unknown, or the class is no reader.
     """
+    module, _, name = kind.rpartition(".")
+    if module and all(part.isidentifier() for part in kind.split(".")):
+        try:
+            own = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ParameterError(
+                f"kind is {kind}: {error}; give a module of this folder, or install it"
+            ) from error
+        if not (isinstance(own, type) and issubclass(own, EchoDataset)):
+            raise ParameterError(f"kind is {kind}: give a subclass of alan.data.EchoDataset")
+        return own
     if kind not in READERS:
         raise ParameterError(f"unknown kind of data set {kind!r}: {nearest(kind, READERS)}")
     module, name = READERS[kind]
