@@ -137,7 +137,7 @@ def test_every_raptor_config_trains_one_step(name, run):
     data, args = read(name)["data"]["init_args"], []
     if "cache" in data:  # of the tokens that it trains from
         options = {"store": data["store"], "backbone": read(name)["model"]["init_args"]["backbone"]}
-        options |= {"out": data["cache"], "what": "[tokens]", "split": "train"}
+        options |= {"out": data["cache"], "features": "[tokens]", "split": "train"}
         options |= {"stride": read(name)["model"]["init_args"]["stride"]}
         args = [word for key, value in options.items() for word in (f"--{key}", value)]
         assert run.sandbox("cache", *args) == 0
@@ -180,7 +180,7 @@ def test_every_cache_config_runs(name, run):
     run("cache", name)
     config = read(name)
     cache = FeatureCache(config["out"], backbone=load_backbone(config["backbone"]))
-    assert set(cache.names) - {"sector"} == set(config["what"])
+    assert set(cache.names) - {"sector"} == set(config["features"])
     with h5py.File(config["out"]) as file:
         assert file["done"][:].all()
 

@@ -14,7 +14,7 @@ from alan.cache.layout import KINDS
 from alan.errors import CacheError, damaged
 
 #: Name and version of the file format; a reader refuses any other.
-SCHEMA = "alan-features/2"
+SCHEMA = "alan-features/3"
 _FINGERPRINTS = ("backbone", "parcels", "store", "preprocessing")
 #: Number of digits of a fingerprint in a message.
 SHORT = 12
@@ -29,7 +29,7 @@ class CacheManifest:
         parcels: Fingerprint of the parcel model, empty if there is none.
         store: Fingerprint of the frame store.
         preprocessing: Fingerprint of the preprocessing of its frames.
-        what: Kinds of features, a subset of :data:`alan.cache.layout.KINDS`.
+        features: Kinds of features, a subset of :data:`alan.cache.layout.KINDS`.
         settings: Which frames, and how they were computed; JSON-able.
         created_by: Version that wrote the cache; not compared.
     """
@@ -38,7 +38,7 @@ class CacheManifest:
     parcels: str
     store: str
     preprocessing: str
-    what: tuple[str, ...]
+    features: tuple[str, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_by: str = f"alan {__version__}"
 
@@ -49,8 +49,8 @@ class CacheManifest:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 words.append(f"{name} {short(mine)} against {short(theirs)}")
-        if self.what != other.what:
-            words.append(f"what {','.join(self.what)} against {','.join(other.what)}")
+        if self.features != other.features:
+            words.append(f"features {','.join(self.features)} against {','.join(other.features)}")
         for name in sorted({*self.settings, *other.settings}):
             mine, theirs = self.settings.get(name), other.settings.get(name)
             if mine != theirs:
@@ -80,12 +80,14 @@ class CacheManifest:
                 f"{where}: schema is {schema!r}, this version reads {SCHEMA!r}; write it again with `alan cache`"
             )
         with damaged(CacheError, f"{where}: the manifest is damaged", "write it again with `alan cache`"):
-            settings, what = (json.loads(read_attribute(attributes, name)) for name in ("settings", "what"))
-            if not isinstance(settings, dict) or not set(what) <= set(KINDS):
-                raise ValueError(f"what is {what!r}, settings {settings!r}")
+            settings, features = (
+                json.loads(read_attribute(attributes, name)) for name in ("settings", "features")
+            )
+            if not isinstance(settings, dict) or not set(features) <= set(KINDS):
+                raise ValueError(f"features is {features!r}, settings {settings!r}")
             return cls(
                 **{name: read_attribute(attributes, name) for name in _FINGERPRINTS},
-                what=tuple(what),
+                features=tuple(features),
                 settings=settings,
                 created_by=read_attribute(attributes, "created_by"),
             )

@@ -161,7 +161,7 @@ class FeatureCache:
         """Read any feature by its name, (n, ...); arguments and errors are those of :meth:`cls`."""
         if name not in self._sources[0]:
             raise CacheError(
-                f"{self.path}: has no {name}, only {', '.join(self.names)}: write it again with {name} in `what`"
+                f"{self.path}: has no {name}, only {', '.join(self.names)}: write it with {name} in features"
             )
         rows = self._rows(index)
         if name not in self._maps:

@@ -28,7 +28,7 @@ def write_cache(
     out: str,
     *,
     parcels: str | None = None,
-    what: Sequence[FeatureKind] = ("cls", "tokens"),
+    features: Sequence[FeatureKind] = ("cls", "tokens"),
     split: str | None = None,
     views: Sequence[str] | None = None,
     frames: Literal["all", "annotated"] | int = "all",
@@ -52,8 +52,8 @@ def write_cache(
         backbone: Path or name of the backbone.
         out: Cache to write; the file is called ``<out>.part`` until it is complete.
         parcels: Path or name of a parcel model, for logits and maps.
-        what: Kinds of features: cls, tokens, logits, maps. 784 tokens of 384 values take 0.6 MB per frame, so
-            cache only what is needed.
+        features: Kinds of features: cls, tokens, logits, maps. 784 tokens of 384 values take 0.6 MB per frame, so
+            cache only the kinds that are needed.
         split: Split of the store (train, val or test); null for all.
         views: Views taken from the store; null for all.
         frames: Frames taken from the store: all, annotated (with masks, and ED and ES), or N evenly spread frames
@@ -74,7 +74,7 @@ def write_cache(
 
     Raises:
         CacheError: There is a cache or a part of another origin, or there is too little space.
-        ParameterError: A parameter is out of its bounds, or parcels and ``what`` do not fit together.
+        ParameterError: A parameter is out of its bounds, or parcels and ``features`` do not fit together.
         DataError: The store cannot be read, or no frame is left.
         CheckpointError: The backbone or the parcels cannot be loaded.
         KeyboardInterrupt: the computation was interrupted.
@@ -88,7 +88,7 @@ def write_cache(
     from alan.data.store.reader import FrameStore
     from alan.parcels.model import load_parcels
 
-    _check(what, parcels)
+    _check(features, parcels)
     target = Path(out)
     if target.is_dir():
         raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'features.h5'}")
@@ -101,7 +101,7 @@ def write_cache(
         parcels=model.fingerprint if model is not None else "",
         store=frame_store.fingerprint,
         preprocessing=frame_store.preprocessing.fingerprint,
-        what=tuple(kind for kind in KINDS if kind in what),
+        features=tuple(kind for kind in KINDS if kind in features),
         settings={
             "split": split,
             "views": None if views is None else list(views),
@@ -116,7 +116,7 @@ def write_cache(
             _check_same(target, manifest)
             log.info("%s: exists and has the same origin, nothing to do", target)
             return target
-        module = FeatureModule(locked, model, manifest.what)
+        module = FeatureModule(locked, model, manifest.features)
         layout = module.layout(frame_store.size)
         if overwrite or not leftovers(target):
             check_space(target.parent, n_bytes(layout, len(index)))
@@ -165,15 +165,15 @@ def _interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)  # Lightning ignores the signal from then on
 
 
-def _check(what: Sequence[str], parcels: str | None) -> None:
-    if not what:
-        raise ParameterError(f"what is empty: choose one or more of {', '.join(KINDS)}")
-    needs = [kind for kind in what if kind in PARCEL_KINDS]
+def _check(features: Sequence[str], parcels: str | None) -> None:
+    if not features:
+        raise ParameterError(f"features is empty: choose one or more of {', '.join(KINDS)}")
+    needs = [kind for kind in features if kind in PARCEL_KINDS]
     if needs and parcels is None:
-        raise ParameterError(f"what is {', '.join(what)}, which needs parcels: give a parcel model")
+        raise ParameterError(f"features is {', '.join(features)}, which needs parcels: give a parcel model")
     if parcels is not None and not needs:
         raise ParameterError(
-            f"parcels is given and what is {', '.join(what)}: add logits or maps, or omit parcels"
+            f"parcels is given and features is {', '.join(features)}: add logits or maps, or omit parcels"
         )
 
 

@@ -75,7 +75,7 @@ def check_space(folder: Path, needed: int) -> None:
     if needed > free:
         raise CacheError(
             f"the cache needs {needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free in {folder}: free some space, "
-            "or cache less (what, split, views, frames)"
+            "or cache less (features, split, views, frames)"
         )
 
 

@@ -36,15 +36,15 @@ class FeatureModule(LightningModule):
     Args:
         backbone: The locked backbone.
         parcels: Parcel model on that backbone; required for ``logits`` and ``maps``.
-        what: Kinds of features to compute, a subset of :data:`alan.cache.layout.KINDS`. ``tokens`` are
+        kinds: Kinds of features to compute, a subset of :data:`alan.cache.layout.KINDS`. ``tokens`` are
             accompanied by ``sector``, the tokens inside the ultrasound sector.
     """
 
-    def __init__(self, backbone: Backbone, parcels: ParcelModel | None, what: Sequence[str]) -> None:
+    def __init__(self, backbone: Backbone, parcels: ParcelModel | None, kinds: Sequence[str]) -> None:
         super().__init__()
         self.backbone = backbone
         self.parcels = parcels
-        self.what = tuple(what)
+        self.kinds = tuple(kinds)
         self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing to do
 
     @torch.no_grad()
@@ -61,14 +61,14 @@ class FeatureModule(LightningModule):
         cls, tokens = self.backbone(frames)
         found = {"cls": cls, "tokens": tokens}
         with torch.autocast(frames.device.type, enabled=False):
-            if "tokens" in self.what:
+            if "tokens" in self.kinds:
                 found["sector"] = self.backbone.sector(frames)
             if self.parcels is not None:
                 found["logits"] = self.parcels.head(tokens.float()).permute(0, 3, 1, 2)
-                if "maps" in self.what:
+                if "maps" in self.kinds:
                     size = (frames.shape[1], frames.shape[2])
                     found["maps"] = self.parcels.maps_from_logits(found["logits"], frames, size)
-        kept = {name: found[name].to(_DTYPES[name]) for name in self.what}
+        kept = {name: found[name].to(_DTYPES[name]) for name in self.kinds}
         return kept | {"sector": found["sector"]} if "sector" in found else kept
 
     def layout(self, size: int) -> RowLayout:

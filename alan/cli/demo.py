@@ -82,7 +82,9 @@ def demo(
         backbone = _fit("dino/tiny_demo", folder / "backbone", frames, fast)
     with _stage(5, "cache its patch tokens of the training frames"):
         tokens = str(folder / "tokens.h5")
-        write_cache(stores["camus"], str(backbone), tokens, what=("tokens",), split="train", frames=8, stride=4)
+        write_cache(
+            stores["camus"], str(backbone), tokens, features=("tokens",), split="train", frames=8, stride=4
+        )
     with _stage(6, "train the parcels on them (RAPTOR)"):
         data = {"data.init_args.cache": tokens, "data.init_args.store": stores["camus"]}
         parcels = _fit(

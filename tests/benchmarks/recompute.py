@@ -98,7 +98,7 @@ def main():
     for structure in ("lv", "myo", "la"):
         named = json.loads((work / "names" / f"{structure}.json").read_text())
         found[f"list of {structure}"] = named["selector"]["interior"]
-    run("cache", *common, "--out", work / "cache.h5", "--what", "[cls, tokens]", "--frames", 2)
+    run("cache", *common, "--out", work / "cache.h5", "--features", "[cls, tokens]", "--frames", 2)
     found["cache"] = hdf5(work / "cache.h5", "cls", "tokens")
     data = {"data__init_args__stores": f"[{store}]", "data__init_args__batch_size": 4}
     backbone = fit(work, "dino/tiny_demo.yaml", "dino", **data)
@@ -111,7 +111,7 @@ def main():
         backbone,
         "--out",
         work / "tokens.h5",
-        "--what",
+        "--features",
         "[tokens]",
         "--frames",
         8,

@@ -44,7 +44,7 @@ def test_a_missing_frame_is_named(path, absent):
 
 
 def test_missing_features_and_invalid_indices_are_refused(path):
-    with pytest.raises(CacheError, match=r"has no tokens, only cls.*in `what`"):
+    with pytest.raises(CacheError, match=r"has no tokens, only cls.*with tokens in features"):
         FeatureCache(path).tokens([2])
     with pytest.raises(CacheError, match=r"give whole numbers \(n,\)"):
         FeatureCache(path).cls([[2]])
@@ -70,7 +70,7 @@ def test_missing_unfinished_and_foreign_files_are_refused(path):
         FeatureCache(path.with_name("begun.h5"))
     with h5py.File(path, "r+") as file:
         file.attrs["schema"] = "alan-features/0"
-    with pytest.raises(CacheError, match="schema is 'alan-features/0', this version reads 'alan-features/2'"):
+    with pytest.raises(CacheError, match="schema is 'alan-features/0', this version reads 'alan-features/3'"):
         FeatureCache(path)
     content = path.read_bytes()
     for length in (0, 100, len(content) // 2, len(content) - 1):
@@ -79,7 +79,7 @@ def test_missing_unfinished_and_foreign_files_are_refused(path):
             FeatureCache(path)
 
 
-@pytest.mark.parametrize("lost", ["what", "backbone"])
+@pytest.mark.parametrize("lost", ["features", "backbone"])
 def test_a_damaged_manifest_is_refused(path, lost):
     with h5py.File(path, "r+") as file:
         del file.attrs[lost]

@@ -37,7 +37,7 @@ def test_every_output_of_every_frame_is_cached(tmp_path, inputs, options):
         inputs.backbone,
         str(tmp_path / "all.h5"),
         parcels=inputs.parcels,
-        what=KINDS,
+        features=KINDS,
         batch_size=7,
         num_workers=1,
         **options,
@@ -118,7 +118,7 @@ def test_input_size_and_stride_reach_the_backbone(tmp_path, inputs, options):
             inputs.store,
             inputs.backbone,
             str(tmp_path / name),
-            what=["tokens"],
+            features=["tokens"],
             split="val",
             input_size=size,
             stride=stride,
@@ -132,10 +132,10 @@ def test_input_size_and_stride_reach_the_backbone(tmp_path, inputs, options):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"what": []}, ParameterError, "what is empty"),
-        ({"what": ["token"]}, ParameterError, r"what\[0\] is 'token': did you mean 'tokens'"),
-        ({"what": ["maps"]}, ParameterError, "what is maps, which needs parcels"),
-        ({"parcels": "p.safetensors"}, ParameterError, "parcels is given and what is cls, tokens"),
+        ({"features": []}, ParameterError, "features is empty"),
+        ({"features": ["token"]}, ParameterError, r"features\[0\] is 'token': did you mean 'tokens'"),
+        ({"features": ["maps"]}, ParameterError, "features is maps, which needs parcels"),
+        ({"parcels": "p.safetensors"}, ParameterError, "parcels is given and features is cls, tokens"),
         ({"batch_size": 0}, ParameterError, "batch_size is 0"),
         ({"num_workers": -1}, ParameterError, "num_workers is -1"),
         ({"accelerator": "cpu", "devices": "x"}, ParameterError, "devices='x'"),
@@ -267,7 +267,7 @@ def test_an_interruption_keeps_finished_rows(tmp_path, inputs, options, monkeypa
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_cache_written_on_a_gpu_equals_that_of_the_cpu(tmp_path, inputs, precision):
-    arguments = {"parcels": inputs.parcels, "what": KINDS, "precision": precision, "batch_size": 8}
+    arguments = {"parcels": inputs.parcels, "features": KINDS, "precision": precision, "batch_size": 8}
     out = write_cache(
         inputs.store, inputs.backbone, str(tmp_path / "c.h5"), accelerator="gpu", devices=1, **arguments
     )
@@ -285,5 +285,5 @@ def test_every_shipped_config_runs(tmp_path, inputs, options, config):
         tiny["parcels"] = inputs.parcels
     out = write_cache(**{**settings, **tiny, **options, "num_workers": 0})
     cache = FeatureCache(out)
-    assert set(cache.names) - {"sector"} == set(settings["what"])
+    assert set(cache.names) - {"sector"} == set(settings["features"])
     assert json.loads(json.dumps(dict(cache.manifest.settings)))["frames"] == settings["frames"]

@@ -98,7 +98,7 @@ def test_a_row_counts_only_if_its_flag_is_set(tmp_path, manifest):
         ({"backbone": "e" * 64}, "backbone bbbbbbbbbbbb against eeeeeeeeeeee.*--overwrite"),
         ({"store": "e" * 64}, "store cccccccccccc against eeeeeeeeeeee.*--overwrite"),
         ({"parcels": "e" * 64}, "parcels none against eeeeeeeeeeee"),
-        ({"what": ("cls",)}, "what cls,tokens against cls"),
+        ({"features": ("cls",)}, "features cls,tokens against cls"),
         ({"settings": {"frames": 4, "split": None}}, "frames all against 4"),
     ],
 )

@@ -15,7 +15,7 @@ from alan.errors import AlanWarning, CacheError, DataError, ParameterError
 def caches(tmp_path_factory, inputs, options):
     """Caches of all frames, of 3 a sequence, of ED and ES, and of CLS alone."""
     folder = tmp_path_factory.mktemp("caches")
-    made = {"all": {}, "three": {"frames": 3}, "pairs": {"frames": "annotated"}, "cls": {"what": ["cls"]}}
+    made = {"all": {}, "three": {"frames": 3}, "pairs": {"frames": "annotated"}, "cls": {"features": ["cls"]}}
     return {
         name: write_cache(inputs.store, inputs.backbone, str(folder / name), **extra, **options)
         for name, extra in made.items()

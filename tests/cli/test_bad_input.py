@@ -264,14 +264,14 @@ def missing_checkpoint_to_go_on_from(tiny, folder):
 @case("was written with store", "given store", "write it again with `alan cache`")
 def cache_of_another_store(tiny, folder):
     out = folder / "tokens.h5"
-    write_cache(tiny.store("tmed"), tiny.backbone(), str(out), what=["tokens"], accelerator="cpu")
+    write_cache(tiny.store("tmed"), tiny.backbone(), str(out), features=["tokens"], accelerator="cpu")
     return tokens(tiny, out)
 
 
 @case("trained on the backbone", "given the backbone", "same weights")
 def cache_of_another_backbone(tiny, folder):
     out = folder / "tokens.h5"
-    write_cache(tiny.store("camus"), tiny.backbone(1), str(out), what=["tokens"], accelerator="cpu")
+    write_cache(tiny.store("camus"), tiny.backbone(1), str(out), features=["tokens"], accelerator="cpu")
     return tokens(tiny, out)
 
 
@@ -330,9 +330,9 @@ def misspelt_in_prepare(tiny, folder):
     return ["prepare", *respelt(folder, "prepare/camus_a4c.yaml", "views", "viewz")]
 
 
-@case("'wath' is not known", "did you mean 'what'?")
+@case("'feautres' is not known", "did you mean 'features'?")
 def misspelt_in_cache(tiny, folder):
-    return ["cache", *respelt(folder, "cache/tokens.yaml", "what", "wath")]
+    return ["cache", *respelt(folder, "cache/tokens.yaml", "features", "feautres")]
 
 
 @case("'structurs' is not known", "did you mean 'structures'?")

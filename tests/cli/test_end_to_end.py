@@ -272,7 +272,7 @@ def chain(tiny, tmp_path_factory):
     run("fit", "--config", folder / "raptor.yaml", "--out", folder / "raptor")
     parcels = folder / "raptor" / "parcels.safetensors"
     models = ["--store", folder / "camus.h5", "--backbone", backbone, "--parcels", parcels]
-    run("cache", *models, "--what=[cls,tokens,maps]", "--accelerator", "cpu", "--out", folder / "cache.h5")
+    run("cache", *models, "--features=[cls,tokens,maps]", "--accelerator", "cpu", "--out", folder / "cache.h5")
     evaluation = {
         "out": str(folder / "report"),
         "title": "Tiny & honest",

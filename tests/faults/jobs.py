@@ -135,7 +135,7 @@ class Jobs:
         return self._frames(2)
 
     def _cache(self, *ranks: str) -> Job:
-        options = ["--store", self.store(), "--backbone", self.tiny.backbone(), "--what=[cls,tokens]", *ranks]
+        options = ["--store", self.store(), "--backbone", self.tiny.backbone(), "--features=[cls,tokens]", *ranks]
         options += ["--batch_size=16", "--accelerator=cpu"]
         return Job(lambda out: ["cache", *options, "--out", out / "cache.h5"])
 

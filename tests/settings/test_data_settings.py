@@ -115,7 +115,7 @@ def cache_file(tiny, tmp_path_factory):
         tiny.store("camus"),
         tiny.backbone(),
         str(tiny.settings_data / "tokens.h5"),
-        what=["tokens"],
+        features=["tokens"],
         accelerator="cpu",
     )
     return tiny
