@@ -45,6 +45,8 @@ SOURCES = "sources"
 PAGES = "patients"
 #: Label maps of a loop on the grid of the model.
 LABELS = "labels.npz"
+#: Largest number of nearest labelled frames that are drawn.
+_THUMBNAILS = 10
 #: Everything that an analysis writes into its folder.
 CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, PAGES, "report.html")
 
@@ -289,7 +291,9 @@ class Worker:
         target = self.folder / LOOP_FOLDER / loop.name
         if found.thumbnails is not None:
             with atomic(target / NEIGHBOURS) as temporary:
-                Image.fromarray(np.concatenate(list(found.thumbnails), axis=1)).save(temporary, format="PNG")
+                Image.fromarray(np.concatenate(list(found.thumbnails[:_THUMBNAILS]), axis=1)).save(
+                    temporary, format="PNG"
+                )
         if found.labels is not None:
             outputs, keep = self.settings.outputs, self.settings.dicom_references == "keep"
             export_loop(

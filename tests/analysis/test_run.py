@@ -14,6 +14,7 @@ from unittest.mock import Mock
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from alan import workers
 from alan.analysis import (
@@ -28,6 +29,7 @@ from alan.analysis import (
     run,
     write_tables,
 )
+from alan.analysis.loop_analysis import LoopAnalysis
 from alan.analysis.run import LABELS, Worker
 from alan.cli.main import main
 from alan.data.simulator import simulate_sequence
@@ -271,6 +273,15 @@ def test_files_that_another_version_analyzed_are_analyzed_again(tmp_path, monkey
     assert run._state(tmp_path / "out", source) is not None
     monkeypatch.setattr(run, "__version__", "99.0")
     assert run._state(tmp_path / "out", source) is None
+
+
+def test_ten_of_many_neighbours_are_drawn(tmp_path, monkeypatch):
+    worker = Worker(tmp_path, FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    found = LoopAnalysis(LoopResult("loop1", "p1", "left out"), thumbnails=np.zeros((25, 28, 28), np.uint8))
+    monkeypatch.setattr(run, "analyze_loop", lambda *args: found)
+    worker._loop(SimpleNamespace(name="loop1", simulated=False, references=lambda keep: None))
+    with Image.open(tmp_path / "loops" / "loop1" / "neighbours.png") as picture:
+        assert picture.size == (280, 28)
 
 
 def test_a_deleted_file_does_not_stop_the_others(tmp_path):
