@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sysconfig
 from pathlib import Path
@@ -70,7 +71,8 @@ def config_file(path_or_name: str | os.PathLike[str]) -> Path:
 
 
 def summary(config: Path) -> str:
-    """Return the first line of a configuration's comment; empty where it has none."""
+    """Return the first sentence of a configuration's comment; empty where it has none."""
     with config.open(encoding="utf-8") as file:
-        first = file.readline()
-    return first.removeprefix("#").strip() if first.startswith("#") else ""
+        prose = itertools.takewhile(lambda line: line[0] == "#" and not line.startswith("#  "), file)
+        text = " ".join(line.removeprefix("#").strip() for line in prose)
+    return text.partition(". ")[0].removesuffix(".") + "." if text else ""

@@ -174,10 +174,10 @@ def analyze_files(
         found, n_measured = _collect(folder, sources, states, others)
         write_tables(folder, found.loops, found.patients)
         _log.info(
-            "%s: %d loops of %d patients, %d left out, %d cannot be decoded",
+            "%s: %s of %s, %d left out, %d cannot be decoded",
             folder,
-            n_measured,
-            len(found.patients),
+            _count(n_measured, "loop"),
+            _count(len(found.patients), "patient"),
             len(found.left_out),
             len(found.failures),
         )
@@ -225,9 +225,13 @@ def _analyze_all(
     return done
 
 
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
+
+
 def _log_file(source: Source, state: Mapping[str, Any]) -> None:
     """Write the outcome of a file to the log file."""
-    outcome = state["failure"] or state["left_out"] or f"{len(state['loops'])} loops"
+    outcome = state["failure"] or state["left_out"] or _count(len(state["loops"]), "loop")
     _log.debug("%s (%s): %s", source.path, source.name, outcome)
     if state["traceback"]:
         _log.debug("%s: %s", source.name, state["traceback"])

@@ -12,7 +12,7 @@ _VERBS = {"active": "active run", "dino": "fit", "raptor": "fit", "sim": "fit", 
 
 
 def configs() -> None:
-    """List the configurations that are installed with ALAN, each with its first comment line.
+    """List the configurations that are installed with ALAN, each with the first sentence of its comment.
 
     Give a name to ``--config``, as in ``alan fit --config sim/small``; options after it replace single values.
     """

@@ -79,8 +79,8 @@ LIGHTNING = {
 #: Exit codes, as they are documented.
 EXIT_CODES = """exit codes
   0    the work is complete
-  1    some input was skipped and --strict was given, 'alan check' found something wrong,
-       or an unexpected error (with a traceback)
+  1    some input was skipped and --strict was given, 'alan analyze' could not decode a file,
+       'alan check' found something wrong, or an unexpected error (with a traceback)
   2    bad input, a full disk, or a place that cannot be read or written (one line says which)
   129  the terminal was closed (SIGHUP); the same command continues from what was saved
   130  interrupted by Ctrl-C; the same command continues from what was saved

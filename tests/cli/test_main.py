@@ -455,15 +455,17 @@ def test_warnings_about_input_files_are_shown(capsys, monkeypatch, filename, cat
         assert run(capsys, "demo")[2] == ("alan: note: odd\n" if shown else "")
 
 
-def test_configs_lists_every_configuration_with_its_first_line(capsys):
+def test_configs_lists_every_configuration_with_its_first_sentence(capsys):
     code, out, _ = run(capsys, "configs")
     assert code == 0
     lines = out.splitlines()
     for name, path in shipped_configs().items():
         (line,) = [line for line in lines if line.split()[:1] == [name]]
-        first = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-        assert line.endswith(f" {first}")
-        assert first
+        shown = line.split(maxsplit=1)[1]
+        comment = " ".join(part.lstrip("# ") for part in path.read_text(encoding="utf-8").split("\n#")[:4])
+        assert " ".join(comment.split()).startswith(shown)
+        assert shown.endswith(".")
+        assert ". " not in shown
     assert "sim: alan fit --config NAME" in lines
     assert "active: alan active run --config NAME" in lines
 
