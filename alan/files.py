@@ -133,17 +133,54 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read JSON.
+    """Read JSON in UTF-8, UTF-16 or UTF-32, with or without byte order mark.
 
     Raises:
-        DataError: The file is missing or is not JSON.
+        DataError: The file is missing or is not JSON, or an object in it has a key twice.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_bytes())
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON file ({error})") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON, of which Python would keep the last of two equal keys.
+
+    Raises:
+        ValueError: It is not JSON, or an object has a key twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _check_unique([key for key, _ in pairs])
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML, restricted to plain values, of which PyYAML would keep the last of two equal keys.
+
+    Raises:
+        yaml.YAMLError: It is not YAML.
+        ValueError: A mapping has a key twice.
+    """
+    import yaml  # not needed by most verbs
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            _check_unique([key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"])
+            return super().construct_mapping(node, deep)
+
+    return yaml.load(text, Loader)
+
+
+def _check_unique(keys: list[Any]) -> None:
+    if len(set(map(str, keys))) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there twice: keep one")
 
 
 def read_entry(

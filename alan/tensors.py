@@ -43,13 +43,18 @@ def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
         Names to tensors, and the entry as it was parsed; None where the file has no such entry.
 
     Raises:
-        CheckpointError: The file is missing, truncated, or no safetensors file.
+        CheckpointError: The file is missing, truncated, or no safetensors file, or a value is not finite.
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
     try:
         with safe_open(path, framework="pt") as handle:
             text = (handle.metadata() or {}).get(key, "null")
-            return {name: handle.get_tensor(name) for name in handle.keys()}, json.loads(text)  # noqa: SIM118
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            entry = json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file; fetch or export it again") from error
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name!r} holds values that are not finite; train or export it again")
+    return tensors, entry

@@ -5,9 +5,11 @@ import os
 
 import pytest
 
+from alan.errors import DataError
 from alan.files import (
     atomic,
     files_below,
+    parse_yaml,
     read_json,
     redact,
     short_name,
@@ -141,3 +143,18 @@ def test_long_names_are_shortened_and_stay_distinct():
     for name in names:
         assert len(name.encode()) <= 200
         assert name.startswith("é" * 93 + "~")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_json_is_read_in_every_encoding_of_unicode(tmp_path, encoding):
+    (tmp_path / "a.json").write_bytes('{"é": 1}'.encode(encoding))
+    assert read_json(tmp_path / "a.json") == {"é": 1}
+
+
+def test_a_key_twice_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('[{"a": 1, "b": 2, "a": 3}]')
+    with pytest.raises(DataError, match=r"a.json: not a JSON file \(the key 'a' is there twice: keep one\)"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(ValueError, match="the key 'b' is there twice"):
+        parse_yaml("a: {b: 1, b: 2}")
+    assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, a: 2}") == {"x": {"a": 1}, "y": {"a": 2}}  # merged, not repeated

@@ -33,6 +33,8 @@ _MARK = "patch_embed.proj.weight"
 #: Words in the name of the network that is read from a checkpoint of several, by preference.
 _PREFERRED = ("teacher", "ema")
 _HINT = "; where the network is one of timm, load it by its name and give this file as weights"
+#: Values more than in its file that a network may claim before it is built; the difference is then named.
+_SPARE = 10**8
 #: Tensors that do not belong to the backbone: classifiers, and DINO's projection head.
 _HEADS = ("head.", "fc_norm.", "dino_head.")
 
@@ -156,6 +158,11 @@ def network_from_weights(
         spec = replace(weights.spec, **known)  # type: ignore[type-var]
     else:
         spec = _recognise(weights.tensors, origin, known, [cls] if cls else list(BACKBONES.values()))
+    with torch.device("meta"):  # shapes alone: a specification may claim more than memory holds
+        claimed = sum(tensor.numel() for tensor in spec.build().state_dict().values())
+    there = sum(tensor.numel() for tensor in weights.tensors.values())
+    if claimed > 2 * there + _SPARE:
+        raise CheckpointError(f"{origin}: another architecture: {there} values for a network of {claimed}")
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are thrown away
         network = spec.build()
     own = network.state_dict()
@@ -173,6 +180,10 @@ def network_from_weights(
                 f"{origin}: another architecture: {name!r} has the shape {tuple(tensors[name].shape)}, "
                 f"the network expects {tuple(tensor.shape)}{hint}"
             )
+        if tensors[name].is_complex() or tensors[name].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(f"{origin}: {name!r} holds {tensors[name].dtype}, the network {tensor.dtype}")
+        if not tensors[name].isfinite().all():
+            raise CheckpointError(f"{origin}: {name!r} holds values that are not finite; train or export it again")
     unknown = sorted(set(tensors) - set(own))
     if unknown:
         kind = type(spec).__name__

@@ -10,10 +10,11 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from alan.backbone.base import Backbone, BackboneSpec, Features, Tokens, check_multiple
@@ -107,7 +108,7 @@ class VitSpec(TransformerSpec):
     patch_size: PositiveInt = 4
     in_chans: Literal[1, 3] = 3
     dim: PositiveInt = 384
-    depth: PositiveInt = 12
+    depth: Annotated[int, Interval(ge=1, le=1000)] = 12
     heads: PositiveInt = 6
     mlp_ratio: PositiveFloat = 4.0
     normalisation: Normalisation = "imagenet"

@@ -80,6 +80,10 @@ def _checked(path: Path) -> Path:
     def size(node: Any) -> float:
         if id(node) not in sizes:
             sizes[id(node)] = math.inf  # of a node within itself
+            if isinstance(node, yaml.MappingNode):
+                keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+                if twice := [key for key in keys if keys.count(key) > 1]:
+                    raise ConfigError(f"{path}: the key {twice[0]!r} is there twice: keep one")
             parts = node.value if isinstance(node, yaml.CollectionNode) else ()
             flat = (part for item in parts for part in (item if isinstance(item, tuple) else (item,)))
             sizes[id(node)] = 1 + sum(map(size, flat))

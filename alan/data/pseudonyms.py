@@ -14,6 +14,7 @@ import os
 import secrets
 import warnings
 from pathlib import Path
+from unicodedata import normalize
 
 from alan.errors import AlanWarning
 
@@ -26,12 +27,13 @@ def patient_key(*identifiers: object) -> str:
 
     Args:
         identifiers: Identifiers of the patient, the best first, such as the PatientID and the name of a DICOM
-            header; the first one that is not empty is used. Surrounding spaces are ignored.
+            header; the first one that is not empty is used. Surrounding spaces and the form of
+            Unicode (NFC or NFD) are ignored.
 
     Returns:
         ``p`` and 16 hexadecimal digits, or ``""`` if all identifiers are empty.
     """
-    texts = (" ".join(str(identifier or "").split()) for identifier in identifiers)
+    texts = (normalize("NFC", " ".join(str(identifier or "").split())) for identifier in identifiers)
     text = next(filter(None, texts), "")
     return f"p{hmac.new(_secret(), os.fsencode(text), hashlib.sha256).hexdigest()[:16]}" if text else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,10 @@ import yaml
 from annotated_types import Ge
 
 from alan.bounds import PositiveInt, Seed, bounded
+from alan.data.readers.tables import read_text
 from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, SplitLeakError, nearest
+from alan.files import parse_json, parse_yaml
 
 
 def check_split(patients: Sequence[str], splits: Sequence[str], studies: Sequence[str] | None = None) -> None:
@@ -27,7 +30,8 @@ def check_split(patients: Sequence[str], splits: Sequence[str], studies: Sequenc
 
     Raises:
         ParameterError: The lengths differ.
-        SplitLeakError: A patient or study is in two splits; the message names it and both splits.
+        SplitLeakError: A patient or study is in two splits; the message names it and both splits. Names that
+            differ in case, spaces or the form of Unicode only are one.
     """
     columns = {"patient": patients} if studies is None else {"patient": patients, "study": studies}
     for what, names in columns.items():
@@ -35,11 +39,14 @@ def check_split(patients: Sequence[str], splits: Sequence[str], studies: Sequenc
             raise ParameterError(
                 f"{len(names)} entries for {what} but {len(splits)} splits: give one of each for every sample"
             )
-        seen: dict[str, str] = {}
+        seen: dict[str, tuple[str, str]] = {}
         for name, split in zip(names, splits, strict=True):
-            if name and split and seen.setdefault(name, split) != split:
+            spelling = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+            first, other = seen.setdefault(spelling, (name, split)) if name and split else (name, split)
+            if other != split:
+                names_ = repr(name) if first == name else f"{first!r}, also spelt {name!r},"
                 raise SplitLeakError(
-                    f"{what} {name!r} is in two splits, {seen[name]!r} and {split!r}: "
+                    f"{what} {names_} is in two splits, {other!r} and {split!r}: "
                     f"put all samples of a {what} into one split"
                 )
 
@@ -162,11 +169,12 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, Any]:
         DataError: The file is missing or does not hold a mapping.
     """
     source = Path(path)
+    if not source.is_file():
+        raise DataError(f"{source}: no such split file")
     try:
-        value = yaml.safe_load(source.read_text(encoding="utf-8-sig"))  # JSON is YAML
-    except FileNotFoundError as error:
-        raise DataError(f"{source}: no such split file") from error
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        text = read_text(source)
+        value = parse_json(text) if source.suffix.lower() == ".json" else parse_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise DataError(f"{source}: not a YAML or JSON file ({' '.join(str(error).split())})") from error
     if not isinstance(value, dict):
         raise DataError(f"{source}: a split file maps train, val and test to patients, such as 'train: 1-300'")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from alan.backbone.base import check_multiple
@@ -183,6 +184,43 @@ def test_broken_files_are_refused(vit, tmp_path):
         with pytest.raises(CheckpointError, match=words) as error:
             load_backbone(tmp_path / name)
         assert name in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda x: x.fill_(float("nan")),
+            "'cls_token' holds values that are not finite; train or export it again",
+        ),
+        (lambda x: x.fill_(float("-inf")), "'cls_token' holds values that are not finite"),
+        (lambda x: x.to(torch.int8), "'cls_token' holds torch.int8, the network torch.float32"),
+        (lambda x: x.to(torch.complex64), "'cls_token' holds torch.complex64, the network torch.float32"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.filterwarnings("ignore:.*heads:alan.errors.AlanWarning")
+def test_weights_that_are_no_numbers_are_refused(vit, tmp_path, change, message, suffix):
+    path = tmp_path / f"a{suffix}"
+    tensors = {name: value.clone() for name, value in vit.state_dict().items()}
+    tensors["cls_token"] = change(tensors["cls_token"])
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_backbone(path)
+    one_line(error)
+
+
+@pytest.mark.parametrize("claim", [{"depth": 10**9}, {"dim": 64 * 10**6}])
+def test_a_specification_that_claims_much_is_refused_before_anything_is_allocated(vit, tmp_path, claim):
+    export_backbone(vit, SPEC, tmp_path / "a.safetensors")
+    path = tmp_path / "b.safetensors"
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        entry = json.loads(file.metadata()["alan"])
+    entry["spec"] |= claim
+    save_file(load_file(tmp_path / "a.safetensors"), path, {"alan": json.dumps(entry)})
+    with pytest.raises(CheckpointError, match=r"from 1 to 1000|values for a network of") as error:
+        load_backbone(path)
+    one_line(error)
 
 
 def test_another_architecture_is_refused_with_the_difference(vit, tmp_path):

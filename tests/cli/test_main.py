@@ -535,6 +535,13 @@ sys.exit(9 if "torch" in sys.modules else code)
     assert done.stderr == f"alan: error: a.h5: no such {words}\n"
 
 
+def test_a_config_with_a_key_twice_is_refused(capsys, tmp_path):
+    (tmp_path / "a.yaml").write_text("kind: camus\nroot: a\nroot: b\n")
+    code, _, err = run(capsys, "prepare", "--config", str(tmp_path / "a.yaml"))
+    assert code == 2
+    assert "a.yaml: the key 'root' is there twice: keep one" in err
+
+
 def test_a_config_of_exploding_aliases_is_refused(capsys, tmp_path):
     names = [f"a{n}" for n in range(12)]
     lines = [f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in pairwise(names)]

@@ -19,6 +19,12 @@ class TestCheckSplit:
         with pytest.raises(SplitLeakError, match="study 's' is in two splits"):
             check_split(["a", "b"], ["val", "train"], ["s", "s"])
 
+    @pytest.mark.parametrize(("one", "other"), [("P1", "p1 "), ("M\u00fcller", "Mu\u0308ller"), ("a  b", "A b")])
+    def test_two_spellings_of_a_patient_in_two_splits_are_refused(self, one, other):
+        with pytest.raises(SplitLeakError, match=r"also spelt .* is in two splits, 'train' and 'test'"):
+            check_split([one, other], ["train", "test"])
+        check_split([one, other], ["train", "train"])
+
     def test_disjoint_splits_are_accepted(self):
         check_split(["a", "a", "b", "b"], ["train", "train", "test", ""], ["s", "t", "", ""])
 
@@ -123,6 +129,21 @@ def test_a_split_file_is_read(tmp_path):
             read_split(path)
     with pytest.raises(DataError, match="no such split file"):
         read_split(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_split_files_of_other_programs_are_read(tmp_path, encoding):
+    (tmp_path / "split.json").write_bytes('{\n\t"train": "1-3",\n\t"test": [4]\n}\n'.encode(encoding))
+    assert read_split(tmp_path / "split.json") == {"train": "1-3", "test": [4]}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("a.yaml", "train: 1\ntrain: 2\n"), ("a.json", '{"train": 1, "train": 2}')]
+)
+def test_a_split_with_a_key_twice_is_refused(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match="the key 'train' is there twice: keep one"):
+        read_split(tmp_path / name)
 
 
 class TestDrawPatients:

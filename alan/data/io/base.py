@@ -302,7 +302,7 @@ class ClippedReader(io.BufferedReader):
     """A file whose reads never allocate more than the rest of the file, whatever a damaged header claims."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
+        super().__init__(io.FileIO(os.fspath(path)))  # pydicom puts the name into messages
         self._size = path.stat().st_size
 
     def read(self, size: int | None = -1, /) -> bytes:

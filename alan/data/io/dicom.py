@@ -121,7 +121,7 @@ class DicomFrames:
             modality = str(dataset.get("Modality") or "no modality")
             if not _is_image(dataset):
                 raise NoPicturesError(path, modality)
-            raise DataError(f"{path}: a DICOM file without pictures ({modality})")
+            raise DataError(f"{path}: a DICOM file without pictures ({modality}), perhaps cut off; {GET_AGAIN}")
         self._stated = attribute_number(dataset, "NumberOfFrames")
         self._count = 1 if self._stated is None else int(self._stated)
         if self._count < 1:

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ _FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
 _RATES = ("CineRate", "RecommendedDisplayFrameRate")
 #: Frame rate that no machine reaches, and relative difference above which two frame rates contradict each other.
 _TOO_FAST, _UNLIKE = 1000, 0.1
+#: Smallest and largest number of heart beats per minute.
+_BEATS = (10, 400)
 _CM = 3  # code of PhysicalUnitsXDirection (PS3.3, C.8.5.5)
 #: RegionSpatialFormat to what a region shows.
 _KINDS = {1: "2d", 2: "m-mode", 3: "spectrum", 4: "curve"}
@@ -219,10 +222,16 @@ def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
     """Return heart rate, times of R waves, contrast, slices of a volume, and a modality other than ultrasound."""
     found: dict[str, float | str | tuple[float, ...]] = {}
     rate = attribute_number(dataset, "HeartRate")
-    if rate is not None and rate > 0:
+    if rate is not None and _BEATS[0] <= rate <= _BEATS[1]:
         found["heart_rate"] = rate
+    elif rate:
+        warnings.warn(
+            f"HeartRate is {rate:.4g}, which is left out: a heart has {_BEATS[0]} to {_BEATS[1]}", stacklevel=2
+        )
     waves = numbers(dataset, "RWaveTimeVector")
-    if waves:
+    if any(later <= earlier for earlier, later in pairwise(waves)):
+        warnings.warn("RWaveTimeVector does not increase and is left out", stacklevel=2)
+    elif waves:
         found["r_wave_times"] = tuple(time / 1000 for time in waves)
     if dataset.get("ContrastBolusAgent") or dataset.get("ContrastBolusAgentSequence"):
         found["contrast"] = 1.0
@@ -242,6 +251,7 @@ def patient(dataset: Any) -> str | None:
     number, name = (
         "" if _NOBODY.fullmatch(text := str(dataset.get(key) or "").strip()) else text for key in _NAMES
     )
+    name = " ".join(name.replace("^", " ").upper().split())  # letters and empty components are no difference
     study = str(dataset.get("StudyInstanceUID") or "")
     return patient_key(number, name and f"{name} {dataset.get('PatientBirthDate')}", study) or None
 

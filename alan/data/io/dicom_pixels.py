@@ -160,10 +160,9 @@ def _decoder(uid: Any, path: Path) -> Any:
             f"{path}: is encoded as {uid.name}, which is not supported; export it uncompressed"
         ) from error
     if not decoder.is_available:
-        raise DataError(
-            f"{path}: is compressed as {uid.name}, for which no decoder is installed: {install_hint('dicom')} "
-            "brings python-gdcm and pyjpegls"
-        )
+        brought = f"{install_hint('dicom')} brings python-gdcm and pyjpegls"
+        remedy = brought if uid in (*_PLUGINS, *_APART) else "export it uncompressed"
+        raise DataError(f"{path}: is compressed as {uid.name}, for which no decoder is installed: {remedy}")
     return decoder
 
 

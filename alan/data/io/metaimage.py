@@ -116,7 +116,7 @@ def _header(path: Path) -> _Header:
     if len(sizes) != int(fields["NDims"]):
         raise DataError(f"{path}: NDims is {fields['NDims']} but DimSize has {len(sizes)} numbers; {GET_AGAIN}")
     layout = PixelLayout(frame_shape(sizes, path, dtype.itemsize), dtype, _spacing(fields))
-    name, before = fields["ElementDataFile"], int(fields.get("HeaderSize", "0"))
+    name, before = fields["ElementDataFile"].strip('"').replace("\\", "/"), int(fields.get("HeaderSize", "0"))
     compressed = _yes(fields, "CompressedData")
     if name.upper() == "LOCAL":
         return _Header(layout, path, end, compressed)
@@ -138,10 +138,19 @@ def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
     fields: dict[str, str] = {}
     while "ElementDataFile" not in fields and file.tell() < _HEADER:
         line = file.readline(_HEADER)
-        name, equals, value = line.removeprefix(BOM_UTF8).decode("latin-1").partition("=")
+        try:
+            text = line.removeprefix(BOM_UTF8).decode("utf-8")
+        except UnicodeDecodeError:
+            text = line.decode("latin-1")
+        name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
+            if name.startswith("#"):
+                continue
             break
-        fields[name.strip()] = value.strip()
+        if fields.setdefault(name, value) != value:
+            raise DataError(
+                f"{path}: its header states {name} as {fields[name]!r} and as {value!r}; keep one line"
+            )
     if not fields:
         raise DataError(f"{path}: is not a MetaImage file; check the program that wrote it")
     return fields
@@ -156,4 +165,4 @@ def _spacing(fields: dict[str, str]) -> Spacing | None:
     words = fields.get("ElementSpacing", fields.get("ElementSize", "")).split()
     if len(words) < 2:
         return None
-    return known_spacing(float(words[1]), float(words[0]))
+    return known_spacing(*(float(word.replace(",", ".")) for word in (words[1], words[0])))

@@ -40,6 +40,8 @@ _STREAMS = "mov,mpeg,mpegts,mpegvideo,m4v,h264,hevc"
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 #: Sizes of the packets of transport streams, and the last box of a fragmented MP4 file.
 _PACKETS, _LAST_BOX = (188, 192, 204), b"mfro"
+#: Number of zeros that no whole video ends with.
+_UNWRITTEN = 2**20
 _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
@@ -95,6 +97,7 @@ class VideoFrames:
         path = self.path
         if self._data is None:
             n_bytes, formats = path.stat().st_size, _CONTAINERS
+            _check_written(path, n_bytes)
             source: Any = f"file:{path}"
             promised_bytes = _promised_bytes(path)
             check_complete(path, "bytes", promised_bytes, n_bytes)
@@ -130,7 +133,8 @@ class VideoFrames:
                         self._stamps.append(frame.time)
                         yield self._upright(frame, converter, matrix)
         except av.FFmpegError as error:
-            there = f"{len(self._stamps)} of {promised}" if promised else str(len(self._stamps))
+            done = len(self._stamps)
+            there = f"{done} of {promised}" if promised > done else str(done)
             if error.errno in SHORTAGE:
                 raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
             words = _words(error)
@@ -163,6 +167,14 @@ def _words(error: Any) -> str:
     """Return the message of an error and FFmpeg's last log line before it."""
     message = error.log[2] if error.log else ""
     return " ".join(f"{error.strerror}; {message}".split()).rstrip("; ")
+
+
+def _check_written(path: Path, n_bytes: int) -> None:
+    """Refuse a file that ends with zeros, as an interrupted copy leaves it; FFmpeg would search all of them."""
+    with path.open("rb") as file:
+        file.seek(max(n_bytes - _UNWRITTEN, 0))
+        if n_bytes >= _UNWRITTEN and not any(file.read(_UNWRITTEN)):
+            raise DataError(f"{path}: ends early, its last {_UNWRITTEN} bytes are zeros; {GET_AGAIN}")
 
 
 def _promised_frames(container: Any, stream: Any, path: Path, n_bytes: int) -> int:

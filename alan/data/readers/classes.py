@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from alan.arrays import BoolArray
 from alan.data.io.pictures import MaskPicture, colour_code
 from alan.data.readers.tables import read_rows, read_text
 from alan.errors import DataError
+from alan.files import parse_json, parse_yaml
 
 #: Largest number of classes of a uint8 label map, without the background.
 MOST = 255
@@ -191,7 +191,7 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
         return [*read_rows(path, ("name",), ("id", "colour", "color"))]
     try:
         text = read_text(path)
-        value = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        value = parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise DataError(f"{path}: not a class list ({' '.join(str(error).split())})") from error
     if isinstance(value, Mapping):

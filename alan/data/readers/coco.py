@@ -201,4 +201,6 @@ def _outline(part: Sequence[Any], where: str) -> Polygon:
         raise DataError(f"{where}: a polygon is a list of x1, y1, x2, y2, ... ({error})") from error
     if len(outline) < 3 or not np.isfinite(outline).all():
         raise DataError(f"{where}: a polygon of {len(outline)} points; it needs at least 3, all finite")
+    if outline.min() >= 0 and outline.max() <= 1:
+        raise DataError(f"{where}: all coordinates lie between 0 and 1; give them in pixels, not as fractions")
     return outline

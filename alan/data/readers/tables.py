@@ -86,6 +86,8 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
             cells than the header, or the file ends within a row.
     """
     lines = list(io.StringIO(read_text(path), newline=""))
+    while lines and not lines[0].strip():
+        del lines[0]
     if lines and re.fullmatch(r"sep=.\s*", lines[0]):  # a hint of Excel to itself
         del lines[0]
     known = {name.lower(): name for name in (*optional, *required)}

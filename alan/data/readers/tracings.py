@@ -61,6 +61,8 @@ def outline_mask(points: NDArray[np.float64], shape: tuple[int, int]) -> BoolArr
 def _check_points(points: NDArray[np.float64], shape: tuple[int, int]) -> None:
     if not np.isfinite(points).all():
         raise DataError("a tracing holds coordinates that are not finite; correct its rows or remove them")
+    if points.min() >= 0 and points.max() <= 1:
+        raise DataError("all coordinates of a tracing lie between 0 and 1; give them in pixels, not as fractions")
     limits = np.array([shape[1] - 1, shape[0] - 1])
     outside = ((points < -_MARGIN) | (points > limits + _MARGIN)).any(1)
     if outside.any():

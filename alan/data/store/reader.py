@@ -368,9 +368,16 @@ class FrameStore:
     def _file(self) -> Iterator[Any]:
         with (
             damaged(DataError, f"{self.path}: not a whole frame store", "write it again with `alan prepare`"),
-            h5py.File(self.path, "r") as file,
+            _opened(self.path) as file,
         ):
             yield file
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return h5py.File(path, "r")
+    except BlockingIOError as error:
+        raise DataError(f"{path}: another program has it open for writing; wait, or close it there") from error
 
 
 def _sequence(index: int, row: dict[str, Any]) -> StoredSequence:

@@ -136,6 +136,24 @@ def test_invalid_headers_are_refused(write, changes, words):
         read_medical(write(**changes))
 
 
+def test_headers_of_other_programs_are_read(write, tmp_path):
+    path = write(ElementSpacing="0,25 0,5 1")
+    path.write_text(path.read_text().replace("NDims", "# by hand\nNDims").replace("a.raw", '".\\a.raw"'))
+    image = read_medical(path)
+    assert np.array_equal(image.array, FRAMES)
+    assert image.spacing == (0.5, 0.25)
+    (tmp_path / "a.raw").rename(tmp_path / "é.raw")
+    path.write_text(path.read_text().replace("a.raw", "é.raw"), encoding="utf-8")
+    assert np.array_equal(read_medical(path).array, FRAMES)
+
+
+def test_a_field_with_two_values_is_refused(write):
+    path = write()
+    path.write_text(f"DimSize = 12 9 3\n{path.read_text()}")
+    with pytest.raises(DataError, match=r"states DimSize as '12 9 3' and as '9 12 3'; keep one line"):
+        read_medical(path)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
 def test_a_header_in_another_encoding_is_named(write, encoding):
     path = write()

@@ -238,6 +238,14 @@ def test_a_file_of_zeros_is_refused_without_reading_all_of_it(tmp_path):
         read_video(tmp_path / "a.mp4")
 
 
+@pytest.mark.parametrize(("name", "codec", "pixels"), [("a.avi", "mjpeg", "yuvj420p"), ("a.mkv", "ffv1", "gray")])
+def test_zeros_after_the_frames_are_refused_without_reading_all_of_them(tmp_path, frames, name, codec, pixels):
+    write(tmp_path / name, frames, codec, pixels)
+    os.truncate(tmp_path / name, 2**40)
+    with pytest.raises(DataError, match=rf"{name}: ends early, its last 1048576 bytes are zeros"):
+        read_video(tmp_path / name)
+
+
 def test_dropped_frames_are_not_counted_as_missing(tmp_path, frames):
     """AVI counts a dropped frame and holds nothing for it; here one of 40 slots is filled."""
     write(tmp_path / "a.avi", frames, "mjpeg", "yuvj420p")

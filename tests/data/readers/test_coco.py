@@ -100,6 +100,7 @@ def set_annotation(key, value):
         (set_annotation("segmentation", [[1, 2, 3, 4]]), "polygon of 2 points"),
         (set_annotation("segmentation", [[1, 2, 3, 4, 5]]), "list of x1, y1"),
         (set_annotation("segmentation", [[1, 2, 3, 4, 5, float("nan")]]), "all finite"),
+        (set_annotation("segmentation", [[0.1, 0.1, 0.5, 0.1, 0.5, 0.9]]), "in pixels, not as fractions"),
         (set_annotation("segmentation", []), "has no polygon"),
         (set_annotation("image_id", 7), "image 7, which is not listed"),
         (set_annotation("image_id", None), "has no image_id"),

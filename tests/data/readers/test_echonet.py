@@ -276,6 +276,7 @@ class TestTracingMask:
         [
             (lambda lines: np.concatenate([lines, lines]), "of 32 lines has 2 long axes"),
             (lambda lines: lines[1:], "has no long axis"),
+            (lambda lines: lines / 60, "lie between 0 and 1; give them in pixels, not as fractions"),
             (lambda lines: 7 * lines, "32 points of a tracing lie outside the frame of 50 x 60"),
             (lambda lines: lines - [0, 15, 0, 15], r"3 of 32 points .* the first at \(25.7, -4.7\)"),
         ],

@@ -1,5 +1,7 @@
 import os
 import pickle
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError
 
 import h5py
@@ -173,6 +175,13 @@ def test_a_store_can_be_pickled(store):
     assert os.read(reader, 1) == b"y"
     os.close(reader)
     os.close(writer)
+
+
+def test_a_store_that_another_program_writes_is_refused(store):
+    with h5py.File(store.path, "a"):
+        code = f"from alan.data.store.reader import FrameStore; FrameStore({str(store.path)!r})"
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "another program has it open for writing; wait, or close it there" in ran.stderr
 
 
 def test_incomplete_and_foreign_files_are_refused(store, memory):
