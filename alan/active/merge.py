@@ -12,11 +12,20 @@ from alan.active.protocol import ActiveFrames
 from alan.active.settings import ActiveLoop, PoolData
 from alan.active.state import State, read_state
 from alan.active.tables import write_results
+from alan.bounds import PositiveInt, bounded
 from alan.errors import ConfigError, DataError, ParameterError
 from alan.runs import CONFIG, changed_options, open_run, read_config
 
 
-def merge_runs(runs: Sequence[str | Path], out: str, *, store: str | None = None, overwrite: bool = False) -> Path:
+@bounded
+def merge_runs(
+    runs: Sequence[str | Path],
+    out: str,
+    *,
+    store: str | None = None,
+    phases: PositiveInt | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Write the run folder that one run over the functions and seeds of several runs would have written.
 
     The runs differ in ``loop.functions`` and ``loop.seeds`` only, and are merged as far as they have come; the
@@ -27,13 +36,16 @@ def merge_runs(runs: Sequence[str | Path], out: str, *, store: str | None = None
         runs: Run folders of :func:`alan.active.run_active`.
         out: Run folder to write.
         store: Path of the frame store; None uses the path in the first run.
+        phases: Number of phases to which the merged run is to be continued. The last phase of each loop, after
+            which nothing was chosen, is left out and trained again.
         overwrite: Replace a run with another configuration.
 
     Returns:
         The run folder.
 
     Raises:
-        ParameterError: There is no run, two runs hold the same loop, or a loop of a function and seed is missing.
+        ParameterError: There is no run, two runs hold the same loop, a loop of a function and seed is missing, or
+            the runs cannot be continued to that many phases.
         ConfigError: The runs have other settings or other initial sets, or were made on other frames.
         DataError: A run or the store cannot be read.
     """
@@ -48,11 +60,27 @@ def merge_runs(runs: Sequence[str | Path], out: str, *, store: str | None = None
     merged = _merge(runs, states)
     functions = tuple(dict.fromkeys(phase.function for phase in merged.finished))
     config["loop"] |= {"functions": list(functions), "seeds": list(merged.initial)}
+    if phases is not None:
+        _lengthen(config["loop"], merged, phases)
     loop = ActiveLoop(**_tuples(config["loop"]))
     with open_run(Path(out), config, overwrite, CONTENTS):
         merged.save(Path(out))
         write_results(Path(out), merged, frames, data, loop, title=config["title"])
     return Path(out)
+
+
+def _lengthen(loop: dict[str, Any], merged: State, phases: int) -> None:
+    """Let finished loops go on to a number of phases."""
+    if phases <= loop["phases"]:
+        raise ParameterError(f"phases is {phases}: give more than {loop['phases']}, the phases of the runs")
+    if loop["warm_start"]:
+        raise ParameterError(
+            f"phases is {phases}: warm-started runs keep no weights to go on from; start a new run"
+        )
+    merged.finished = [phase for phase in merged.finished if phase.stopped != "phases"]
+    if not merged.finished:
+        raise ParameterError(f"phases is {phases}, but the runs have one phase: start a new run")
+    loop["phases"] = phases
 
 
 def _shared_config(runs: Sequence[str | Path]) -> dict[str, Any]:

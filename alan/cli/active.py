@@ -45,7 +45,15 @@ def active_run(
     _log.info("report: %s", write_active_report(folder))
 
 
-def active_merge(runs: list[str], out: str, *, store: str | None = None, overwrite: bool = False) -> None:
+@bounded
+def active_merge(
+    runs: list[str],
+    out: str,
+    *,
+    store: str | None = None,
+    phases: PositiveInt | None = None,
+    overwrite: bool = False,
+) -> None:
     """Merge runs of one protocol that were made apart, each with other functions or seeds, and write the report.
 
     Args:
@@ -54,12 +62,14 @@ def active_merge(runs: list[str], out: str, *, store: str | None = None, overwri
         out: Run folder to write; ``alan active run --config OUT/config.yaml --out OUT`` continues unfinished
             loops.
         store: Frame store; null uses the path in the first run.
+        phases: Number of phases to which loops are to be continued, more than the runs have; the last phase of
+            each loop is trained again. Null leaves it.
         overwrite: Replace a run with another configuration.
     """
     from alan.active.merge import merge_runs
     from alan.report.active import write_active_report
 
-    folder = merge_runs(runs, out, store=store, overwrite=overwrite)
+    folder = merge_runs(runs, out, store=store, phases=phases, overwrite=overwrite)
     _log.info("report: %s", write_active_report(folder))
 
 

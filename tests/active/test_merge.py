@@ -68,6 +68,31 @@ def test_an_unfinished_loop_is_merged_and_continued(loop, discs, tmp_path, alan)
     assert read_state(out).loop("std", 0) == read_state(loop(("std",), (0,))).loop("std", 0)
 
 
+def test_a_finished_run_is_continued_to_more_phases(loop, tmp_path, alan):
+    straight = loop(("random", "std"), (0,), phases=3)
+    out = tmp_path / "longer"
+    ran = alan("active", "merge", loop(("random", "std"), (0,)), "--out", out, "--phases", 3)
+    assert ran.code == 0, ran.err
+    assert {phase.phase for phase in read_state(out).finished} == {1}
+    assert alan("active", "run", "--config", out / "config.yaml", "--out", out).code == 0
+    for function in ("random", "std"):
+        assert read_state(out).loop(function, 0) == read_state(straight).loop(function, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "phases", "message"),
+    [
+        ({}, 2, "phases is 2: give more than 2, the phases of the runs"),
+        ({"warm_start": True}, 3, "warm-started runs keep no weights"),
+        ({"phases": 1}, 2, "the runs have one phase"),
+    ],
+)
+def test_runs_that_cannot_be_continued_are_refused(loop, tmp_path, options, phases, message):
+    with pytest.raises(ParameterError, match=message):
+        merge_runs([loop(("random",), (0,), **options)], str(tmp_path / "out"), phases=phases)
+    assert not (tmp_path / "out").exists()
+
+
 def test_runs_on_a_moved_store_are_merged(loop, discs, tmp_path):
     moved = tmp_path / "moved.h5"
     shutil.copy(discs.store, moved)
