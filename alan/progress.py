@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 #: Set for libraries that draw progress bars with tqdm, which reads it when it is imported.
 NO_BARS = "TQDM_DISABLE"
+#: Function that is told the share of a task that is done, 0 to 1, and what is done.
+Progress = Callable[[float, str], None]
+
+
+def no_progress(share: float, text: str) -> None:
+    """Report nothing."""
+
+
+def part_of(progress: Progress, start: float, stop: float) -> Progress:
+    """Return the progress of a part of a task, which is told 0 to 1 and passes on ``start`` to ``stop``."""
+    return lambda share, text: progress(start + (stop - start) * share, text)
 
 
 def quiet() -> bool:

@@ -23,9 +23,12 @@ from alan.analysis.uncertainty import sample_beats, with_intervals
 from alan.bounds import bounded
 from alan.data.io.base import mean_frame_rate
 from alan.errors import ConfigError
+from alan.progress import Progress, batches, no_progress
 
 #: Number of frames to decode at a time.
 _BATCH = 32
+#: Shares of the work that are done when the frames are read and when their parcels are found.
+_READ, _FOUND = 0.2, 0.7
 #: Note of a loop whose left and right were swapped.
 _MIRRORED = "left and right are swapped for the analysis (mirror)"
 
@@ -73,6 +76,7 @@ def analyze_loop(
     model: AnalysisModel,
     settings: LoopSettings,
     provenance: Mapping[str, str],
+    progress: Progress = no_progress,
 ) -> LoopAnalysis:
     """Analyze one loop.
 
@@ -81,6 +85,7 @@ def analyze_loop(
         model: Parcels and white boxes.
         settings: Settings of the analysis.
         provenance: Names and fingerprints of the model and the settings, which become part of the result.
+        progress: Told the share that is done, 0 to 1, and what is done.
 
     Returns:
         Its measurements; the status is ``left out`` if the model does not know the view.
@@ -89,7 +94,11 @@ def analyze_loop(
         ConfigError: No view is given and the model has no bank of views.
         DataError: The file can no longer be decoded.
     """
-    frames = np.concatenate([model.resize(part) for part in loop.chunks(_BATCH)])
+    parts: list[NDArray[np.uint8]] = []
+    for part in loop.chunks(_BATCH):
+        parts.append(model.resize(part))
+        progress(_READ * len(parts) * _BATCH / (loop.n_frames + _BATCH), "reading frames")
+    frames = np.concatenate(parts)
     if settings.mirror:
         frames = np.ascontiguousarray(frames[..., ::-1])
     view, thumbnails = _view(model, frames, settings.view)
@@ -112,7 +121,11 @@ def analyze_loop(
         doubt = f", by {view.share:.0%} of the votes only" if view.unsure else ""
         reason = f"the view is {view.view}{doubt}: the model measures {', '.join(model.views)}"
         return LoopAnalysis(replace(base, status="left out", reason=reason), thumbnails=thumbnails)
-    maps = model.maps(frames)
+    maps = np.empty_like(frames)
+    for rows_of in batches(len(frames), _BATCH):
+        progress(_READ + (_FOUND - _READ) * rows_of.start / len(frames), "finding structures")
+        maps[rows_of] = model.maps(frames[rows_of])
+    progress(_FOUND, "measuring")
     timeline = segment_loop(model, maps, view.view, loop.times_s, settings.time)
     result, timeline = _measure(base, loop, model, timeline=timeline, maps=maps, settings=settings)
     boxes = {name: (pair.ed, pair.es) for name, pair in model.views[view.view].items()}
@@ -203,10 +216,12 @@ def _view(
 ) -> tuple[ViewEvidence, NDArray[np.uint8] | None]:
     """Recognise the view of a loop, with the labelled frames that voted for it; a given view is kept."""
     if given is not None:
-        return ViewEvidence(given, 1.0, given=True), None
+        mirrored = given == "A4C" and model.bank is not None and model.bank.looks_mirrored(frames)
+        return ViewEvidence(given, 1.0, given=True, mirrored=mirrored), None
     if model.bank is None:
         raise ConfigError("the model has no bank of views: give the view of the loops")
     found = model.bank.classify(frames)
     names = tuple(f"{model.bank.views[row]} {row}" for row in found.neighbours)
-    view = ViewEvidence(found.view, found.share, found.votes, names, unsure=found.unsure)
+    mirrored = model.bank.looks_mirrored(frames, found)
+    view = ViewEvidence(found.view, found.share, found.votes, names, unsure=found.unsure, mirrored=mirrored)
     return view, found.thumbnails

@@ -16,6 +16,8 @@ from alan.cardiac import biplane_volume, ejection_fraction, long_axis_cm
 
 #: Largest difference between the long axes of the two apical views, as a fraction of the shorter one.
 _AXES_DIFFER = 0.2
+#: Correlation of the errors of the two planes of a patient (docs/results/loops.md).
+_CORRELATION = 0.5
 _APICAL = ("A4C", "A2C")
 #: Flags that do not concern the ejection fraction.
 _HARMLESS = {"size_unknown"}
@@ -138,16 +140,21 @@ def _biplane(
 
 
 def _around(value: float, planes: Sequence[Measure]) -> Measure:
-    """Add an interval whose half widths are those of two independent planes, averaged in quadrature."""
+    """Add the interval of the mean of two planes, whose errors are correlated."""
     if not all(math.isfinite(plane.low) for plane in planes):
         return Measure(value)
-    below = math.hypot(*(plane.value - plane.low for plane in planes)) / len(planes)
-    above = math.hypot(*(plane.high - plane.value for plane in planes)) / len(planes)
+    below, above = (
+        math.sqrt(first**2 + second**2 + 2 * _CORRELATION * first * second) / 2
+        for first, second in (
+            [plane.value - plane.low for plane in planes],
+            [plane.high - plane.value for plane in planes],
+        )
+    )
     return Measure(value, value - below, value + above)
 
 
 def _mean(values: Sequence[Measure]) -> Measure:
-    """Average the known values, with the interval of two independent planes."""
+    """Average the known values, with the interval of two planes."""
     known = [value for value in values if value.known]
     if len(known) < 2:
         return known[0] if known else Measure()

@@ -23,6 +23,7 @@ FLAGS = {
     "partial_beat": "The loop does not show a complete beat.",
     "irregular_beats": "The durations of the beats differ.",
     "view_unsure": "The recognition of the view is not clear.",
+    "mirrored": "Left and right seem to be swapped.",
     "mask_empty": "The left ventricle is not found in some frames.",
     "jumping": "The outline jumps from frame to frame.",
     "fan_unknown": "The sector was not found: the whole picture was analyzed.",
@@ -80,6 +81,8 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
     if e.view.unsure:
         votes = sorted(e.view.votes.items(), key=lambda vote: -vote[1])
         yield "view_unsure", "the votes are " + ", ".join(f"{view} {share:.0%}" for view, share in votes[:2])
+    if e.view.mirrored:
+        yield "mirrored", "left and right seem to be swapped: compare with the other value of --mirror"
     if not e.sized:
         yield "size_unknown", "the size of a pixel is unknown: give --spacing for volumes in ml"
     if e.cavity is None or e.curves is None:

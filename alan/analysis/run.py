@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from alan.data.pseudonyms import patient_key
 from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.errors import SHORTAGE, AlanError, ConfigError, DataError, ParameterError, is_out_of_memory
 from alan.files import atomic, fingerprint, read_json, write_json
+from alan.progress import Progress, no_progress, part_of
 from alan.runs import FAILURES, open_run, report_failures
 from alan.workers import worker_pool
 
@@ -43,6 +45,8 @@ _log = logging.getLogger(__name__)
 SOURCES = "sources"
 #: Folder of the pages of the patients.
 PAGES = "patients"
+#: Shares of the work on a file when its loops are open, and of the work on a loop when it is measured.
+_OPENED, _ANALYZED = 0.1, 0.7
 #: Label maps of a loop on the grid of the model.
 LABELS = "labels.npz"
 #: Largest number of nearest labelled frames that are drawn.
@@ -116,6 +120,7 @@ def analyze_files(
     overwrite: bool = False,
     key: str | os.PathLike[str] | None = None,
     finish: Callable[[Analysis], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Analysis:
     """Analyze files and folders of loops.
 
@@ -135,6 +140,7 @@ def analyze_files(
             contains no identifier.
         finish: Function that is called with the results before the lock of the folder is released; it may write a
             report.
+        progress: Told the share that is done, 0 to 1, and what is done; with several processes, it counts files.
 
     Returns:
         The results.
@@ -169,7 +175,7 @@ def analyze_files(
         write_key(Path(key), sources, inputs, {name for name, _ in others})
     with open_run(folder, config, overwrite, CONTENTS) as run:
         run.keep = True
-        states = _analyze_all(sources, folder, settings, model, workers)
+        states = _analyze_all(sources, folder, settings, model=model, workers=workers, progress=progress)
         _remove_others(folder, sources, states)
         found, n_measured = _collect(folder, sources, states, others)
         write_tables(folder, found.loops, found.patients)
@@ -198,8 +204,10 @@ def _analyze_all(
     sources: Sequence[Source],
     folder: Path,
     settings: AnalysisSettings,
+    *,
     model: AnalysisModel,
     workers: int | None,
+    progress: Progress,
 ) -> dict[str, dict[str, Any]]:
     """Analyze the files that are not done, and return the state of each file by name."""
     done = {source.name: state for source in sources if (state := _state(folder, source)) is not None}
@@ -211,7 +219,8 @@ def _analyze_all(
         if n <= 1:
             worker = Worker(folder, settings, model)
             for source in todo:
-                done[source.name] = worker(source)
+                first, total = len(done), len(sources)
+                done[source.name] = worker(source, part_of(progress, first / total, (first + 1) / total))
                 _log_file(source, done[source.name])
                 bar.update()
             return done
@@ -222,6 +231,7 @@ def _analyze_all(
                 done[source.name] = future.result()
                 _log_file(source, done[source.name])
                 bar.update()
+                progress(len(done) / len(sources), f"{len(done)} of {len(sources)} files")
     return done
 
 
@@ -257,12 +267,16 @@ class Worker:
             "settings": fingerprint(replace(settings, opinions=())),
         }
 
-    def __call__(self, source: Source) -> dict[str, Any]:
+    def __call__(self, source: Source, progress: Progress = no_progress) -> dict[str, Any]:
         """Analyze a file, and return its state: the names of its loops, or the reason why it has none."""
         state: dict[str, Any] = {"stamp": _stamp(source), "loops": [], "left_out": None, "failure": None}
         text = ""
         try:
-            state["loops"] = [self._loop(loop) for loop in self._open(source)]
+            progress(0.0, "looking for the sector")
+            loops = self._open(source)
+            ends = np.linspace(_OPENED, 1, len(loops) + 1)
+            parts = [part_of(progress, start, stop) for start, stop in pairwise(ends.tolist())]
+            state["loops"] = [self._loop(loop, part) for loop, part in zip(loops, parts, strict=True)]
         except NotALoopError as error:
             state["left_out"] = str(error).removeprefix(f"{source.name}: ")
         except DataError as error:
@@ -286,9 +300,11 @@ class Worker:
         settings = self.settings
         return open_loops(source, spacing=settings.spacing, frame_rate=settings.frame_rate, stills=settings.stills)
 
-    def _loop(self, loop: Loop) -> str:
+    def _loop(self, loop: Loop, progress: Progress) -> str:
         """Analyze a loop and write its files, the result last."""
-        found = analyze_loop(loop, self.model, self.settings.loop, self.provenance)
+        analyzing = part_of(progress, 0, _ANALYZED)
+        found = analyze_loop(loop, self.model, self.settings.loop, self.provenance, analyzing)
+        progress(_ANALYZED, "drawing")
         references = loop.references(keep=False)
         study = references.study if references else ""
         found = replace(found, result=replace(found.result, simulated=loop.simulated, study=study))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -24,8 +25,9 @@ _FEWEST, _MOST_REPAIRED = 3, 0.5
 _WINDOW = 256
 #: End-diastole and end-systole are measured in one of the frames within this time in s around the extremum of the
 #: curve: the frame at this quantile of their volumes (its complement at end-systole). The extremum itself would be
-#: biased by outliers, and the median by neighbours that are less extreme (docs/results/loops.md).
-_AROUND_S, _QUANTILE = 0.06, 0.65
+#: biased by outliers, and the median by neighbours that are less extreme. Their memberships are averaged over time
+#: by a Gaussian of this standard deviation in s (docs/results/loops.md).
+_AROUND_S, _QUANTILE, _SETTLED_S = 0.06, 0.8, 0.03
 
 
 @bounded
@@ -151,6 +153,8 @@ def settle_beats(
 ) -> tuple[Timeline, list[Beat]]:
     """Choose the end-diastolic and end-systolic frames to measure, and segment them by the list of their phase.
 
+    Memberships are averaged over neighbouring frames, all by the same list; repaired frames do not contribute.
+
     Args:
         model: The model.
         maps: (T, size, size) parcel maps.
@@ -166,13 +170,18 @@ def settle_beats(
     labels, phases, repaired = timeline.labels.copy(), timeline.phase.copy(), timeline.repaired.copy()
     found = {frame: 1.0 for beat in beats for frame in (beat.ed, beat.end) if frame is not None}
     found |= {beat.es: 0.0 for beat in beats}
-    value, reach = model.structures(view).index("lv") + 1, round(_AROUND_S / float(np.median(np.diff(times))))
+    value, interval = model.structures(view).index("lv") + 1, float(np.median(np.diff(times)))
+    reach, sigma = round(_AROUND_S / interval), _SETTLED_S / interval
+    margin = math.ceil(4 * sigma)
     moved: dict[int, int] = {}
     for frame, phase in found.items():
         apart = min(abs(frame - other) for other in found if other != frame)
         half = min(reach, (apart - 1) // 2)  # windows do not overlap
         window = np.arange(max(0, frame - half), min(len(maps), frame + half + 1))
-        own = model.label(model.score(maps[window], view, np.full(len(window), phase)), maps[window], view)
+        near = np.arange(max(0, window[0] - margin), min(len(maps), window[-1] + margin + 1))
+        scores = model.score(maps[near], view, np.full(len(near), phase))
+        scores = smooth_over_time(scores, ~timeline.repaired[near], sigma)[window - near[0]]
+        own = model.label(scores, maps[window], view)
         volumes = np.array([simpson_volume(mask, spacing) for mask in own == value])
         order = np.argsort(np.where(np.isfinite(volumes), volumes, 0.0))
         chosen = order[round((len(order) - 1) * (_QUANTILE if phase else 1 - _QUANTILE))]

@@ -112,7 +112,9 @@ def with_intervals(
     return out
 
 
-def calibrate_spread(name: str, measured: Sequence[Measure], truth: Sequence[float]) -> tuple[float, float]:
+def calibrate_spread(
+    name: str, measured: Sequence[Measure], truth: Sequence[float], confidence: float | None = None
+) -> tuple[float, float]:
     """Measure the errors of a model that its intervals do not cover, on loops whose true values are known.
 
     The spread of a side is added in quadrature to the half width of the interval on that side. Both sides are the
@@ -123,6 +125,8 @@ def calibrate_spread(name: str, measured: Sequence[Measure], truth: Sequence[flo
         name: Name of the measure; percentages have a spread in points, others one relative to the value.
         measured: Measure of each loop with its interval, made without a spread.
         truth: True value of each loop.
+        confidence: Probability, 0 to 1, with which the intervals of new loops hold their coverage (a tolerance
+            interval), where few real loops must not be trusted to be typical; None: they hold it on average.
 
     Returns:
         The spread below and above the measured value.
@@ -132,7 +136,12 @@ def calibrate_spread(name: str, measured: Sequence[Measure], truth: Sequence[flo
         side, half = (0, one.value - one.low) if true < one.value else (1, one.high - one.value)
         lacking[side, n] = math.sqrt(max(0.0, (true - one.value) ** 2 - half**2)) / _scale(name, one.value)
     sides, most = np.sort(lacking, axis=1), len(measured)
-    needed = min(math.ceil((most + 1) * COVERAGE), most)
+    needed = math.ceil((most + 1) * COVERAGE)
+    if confidence is not None:
+        from scipy.stats import binom  # takes long to import
+
+        needed = int(binom.ppf(confidence, most, COVERAGE)) + 1
+    needed = min(needed, most)
     held = [(lacking <= sides[:, rank : rank + 1]).all(0).sum() for rank in range(most)]
     below, above = sides[:, int(np.argmax(np.array(held) >= needed))]
     return float(below), float(above)

@@ -18,7 +18,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from alan.arrays import ByteArray, Float32Array, FloatArray
 from alan.backbone.base import Backbone
-from alan.backbone.conv import ConvNet
+from alan.backbone.conv import ConvBackbone, ConvNet
 from alan.backbone.load import load_backbone
 from alan.bounds import PositiveInt, Share, bounded
 from alan.data.sample import VIEWS
@@ -35,6 +35,9 @@ THUMBNAIL = 28
 SCHEMA = "alan-view-bank/2"
 #: How far the covariance within the views is drawn towards a multiple of the identity.
 SHRINKAGE = 0.1
+#: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, and number of its frames on which
+#: the certainty of the network is compared (docs/howto/analyze.md).
+MIRRORED_GAIN, _CERTAIN_FRAMES = 0.2, 4
 _BATCH = 32
 
 
@@ -293,6 +296,29 @@ class ViewBank:
         share = float(shares[best])
         return ViewResult(view, share, votes, own, self.thumbnails[own], share < self.sure_from)
 
+    @torch.no_grad()
+    def looks_mirrored(self, frames: ByteArray, found: ViewResult | None = None) -> bool:
+        """Tell whether a loop shows a four-chamber view with left and right swapped.
+
+        With left and right swapped back, more votes are for A4C, and the network is more certain of structures.
+
+        Args:
+            frames: (T, H, W) uint8, the loop.
+            found: Its view, see :meth:`classify`; None recognises it.
+
+        Returns:
+            True if it does; False also if the network does not predict structures.
+        """
+        if not (isinstance(self.backbone, ConvBackbone) and self.backbone.spec.structures):
+            return False
+        found = found or self.classify(frames)
+        swapped = np.ascontiguousarray(frames[..., ::-1])
+        gain = self.classify(swapped).votes.get("A4C", 0.0) - found.votes.get("A4C", 0.0)
+        if gain < MIRRORED_GAIN:
+            return False
+        few = np.unique(np.linspace(0, len(frames) - 1, _CERTAIN_FRAMES).round().astype(np.int64))
+        return _certainty(self.backbone, swapped[few]) > _certainty(self.backbone, frames[few])
+
 
 def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float = SHRINKAGE) -> FloatArray:
     """Compute Fisher's linear discriminants.
@@ -319,6 +345,14 @@ def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float =
     whiten = vectors / np.sqrt(np.maximum(values, 1e-9 * size)) @ vectors.T
     _, _, directions = np.linalg.svd((means - means.mean(0)) @ whiten, full_matrices=False)
     return np.asarray(whiten @ directions[: max(1, len(classes) - 1)].T, np.float64)
+
+
+def _certainty(backbone: ConvBackbone, frames: ByteArray) -> float:
+    """Compute the mean probability of the structures that a network finds in frames, 0 without any."""
+    tissues = backbone.predictions(frames)[:, : len(backbone.spec.structures) + 1]
+    largest, which = tissues.max(1)
+    inside = which > 0
+    return float(((largest * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)).mean())
 
 
 def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +17,12 @@ from alan.analysis.manifest import Manifest
 from alan.analysis.results import LoopResult, Measure
 from alan.analysis.run import LABELS, AnalysisSettings, analyze_files
 from alan.analysis.tables import LOOP_FOLDER
-from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence
+from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
 from alan.app.session import Uploads
 from alan.arrays import ByteArray
 from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
+from alan.progress import Progress
 
 #: Measures of a loop in the table: name, unit.
 _MEASURES = {
@@ -38,17 +38,32 @@ _MEASURES = {
 #: Doubts whose remedy on the page differs from that of the command line.
 _REMEDIES = {
     "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml",
+    "mirrored": "left and right seem to be swapped: tick the box above and upload the loop again",
     "times_unknown": "the times of the frames are unknown: no beat is measured",
 }
+#: What is said in place of the doubt about the size once it was entered.
+_ENTERED = (
+    "the size of a pixel was entered after the upload: volumes have no interval, and *Download all* does not "
+    "follow it; upload the loop again with this size for both"
+)
 
 
 class _Analyzed(NamedTuple):
-    """The loop that is shown; ``sized`` says whether its file states the size of a pixel."""
+    """The loop that is shown.
+
+    Attributes:
+        result: Its measurements.
+        labels: (T, size, size) label maps.
+        video: Its overlay.
+        others: Number of the other loops of the file.
+        given: Size of a pixel that was entered before the upload.
+    """
 
     result: LoopResult
     labels: ByteArray
     video: Path
-    sized: bool
+    others: int
+    given: float | None
 
 
 class AnalyzeTab:
@@ -80,6 +95,12 @@ class AnalyzeTab:
                     minimum=0,
                     elem_id="analyze-spacing",
                 )
+                mirror = gr.Checkbox(
+                    value=False,
+                    label="Left and right are swapped",
+                    info="the left ventricle is on the left side of the picture",
+                    elem_id="analyze-mirror",
+                )
         with gr.Row():
             video = gr.Video(label="Outlines", autoplay=True, loop=True, buttons=[], elem_id="analyze-video")
             with gr.Column():
@@ -104,8 +125,8 @@ class AnalyzeTab:
         save = gr.DownloadButton("Download all", visible=False, elem_id="analyze-save")
         file.upload(
             self._analyze,
-            [file, view, spacing],
-            [result, video, table, doubts, save, ed, es, curve, moved, *stills],
+            [file, view, spacing, mirror],
+            [result, video, save, ed, es, curve, moved, *stills, table, doubts],
             show_progress_on=video,
             api_visibility="private",
         )
@@ -113,23 +134,23 @@ class AnalyzeTab:
             control.input(
                 self._move,
                 [result, ed, es, spacing],
-                [curve, moved, *stills],
+                [curve, moved, *stills, table, doubts],
                 show_progress="hidden",
                 api_visibility="private",
                 trigger_mode="always_last",
             )
 
-    def _analyze(self, path: str, view: str, spacing: float | None) -> list[Any]:
+    def _analyze(self, path: str, view: str, spacing: float | None, mirror: bool) -> list[Any]:
         gr = self.gr
         try:
             with self.uploads.taking(path) as file:
                 bar = gr.Progress()
-                bar(0.1, desc="analyzing")
                 folder = self.uploads.place("results")
-                loop = LoopSettings() if view == "recognise" else LoopSettings(view=view)  # type: ignore[arg-type]
+                given: Any = None if view == "recognise" else view
+                loop = LoopSettings(view=given, mirror=mirror)
                 settings = AnalysisSettings(self.model, loop, spacing or None)
-                found, others = _first(file, folder, settings)
-                bar(0.9, desc="packing")
+                found, others = _first(file, folder, settings, lambda share, text: bar(0.95 * share, desc=text))
+                bar(0.95, desc="packing the results")
             video = folder / LOOP_FOLDER / found.loop / OVERLAY
             shown = self.uploads.place("overlay.mp4")
             if video.is_file():
@@ -141,14 +162,12 @@ class AnalyzeTab:
         except AlanError as error:
             gr.Warning(str(error))
             hidden = gr.update(visible=False)
-            return [None, None, hidden, f"**{error}**", hidden, hidden, hidden, *self._move(None, 0, 0, None)]
+            return [None, None, hidden, hidden, hidden, *self._move(None, 0, 0, None)[:-1], f"**{error}**"]
         last = max(len(found.frames) - 1, 1)
-        analyzed = _Analyzed(found, labels, shown, bool(found.pixel_mm) and not spacing)
+        analyzed = _Analyzed(found, labels, shown, others, spacing)
         return [
             analyzed,
             str(shown) if shown.is_file() else None,
-            gr.update(value=measures(found), visible=True),
-            doubts_of(found, others),
             gr.update(value=str(archive), visible=True),
             gr.update(maximum=last, value=ed, visible=True),
             gr.update(maximum=last, value=es, visible=True),
@@ -156,31 +175,29 @@ class AnalyzeTab:
         ]
 
     def _move(self, shown: _Analyzed | None, ed: float, es: float, spacing: float | None) -> list[Any]:
-        """Measure between the frames of the sliders, draw the curve, and show the frames."""
+        """Measure between the frames of the sliders, draw the curve, and show the frames and all measures."""
+        gr = self.gr
         if shown is None:
-            return [None, "", *[self.gr.update(value=None, visible=False)] * 2]
-        result = shown.result if shown.sized else with_spacing(shown.result, spacing)
+            return [None, "", *[gr.update(value=None, visible=False)] * 2, gr.update(visible=False), ""]
+        result = with_spacing(shown.result, shown.labels, None if spacing == shown.given else spacing)
         pictures = pictures_of(shown.video, [int(ed), int(es)])
         return [
             draw_curve(result, int(ed), int(es)),
             sentence(measure_between(result, shown.labels, int(ed), int(es))),
-            *(self.gr.update(value=picture, visible=picture is not None) for picture in pictures),
+            *(gr.update(value=picture, visible=picture is not None) for picture in pictures),
+            gr.update(value=measures(result), visible=True),
+            doubts_of(result, shown.others, entered=result is not shown.result),
         ]
 
 
-def with_spacing(result: LoopResult, spacing: float | None) -> LoopResult:
-    """Give a loop another width of a pixel in mm, if it is known."""
-    return replace(result, pixel_mm=(spacing * result.pixel_aspect, spacing)) if spacing else result
-
-
-def _first(file: Any, folder: Any, settings: AnalysisSettings) -> tuple[LoopResult, int]:
+def _first(file: Path, folder: Path, settings: AnalysisSettings, progress: Progress) -> tuple[LoopResult, int]:
     """Analyze a file, and return its first loop that is measured and the number of the others.
 
     Raises:
         DataError: Nothing in it can be measured.
     """
     try:
-        found = analyze_files([file], folder, settings, workers=1)
+        found = analyze_files([file], folder, settings, workers=1, progress=progress)
     except SkippedError as error:
         raise DataError(str(error)) from error
     loops = [loop for loop in found.loops if loop.status == "measured"]
@@ -203,9 +220,18 @@ def measures(result: LoopResult) -> list[list[str]]:
     return rows
 
 
-def doubts_of(result: LoopResult, others: int = 0) -> str:
-    """Write the quality flags of a result as a list, and how many other loops the file holds."""
-    lines = [f"- {_REMEDIES.get(flag.code, flag.reason)}" for flag in result.flags] or ["No doubt was raised."]
+def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> str:
+    """Write the quality flags of a result as a list, and how many other loops the file holds.
+
+    Args:
+        result: The result.
+        others: Number of the other loops of the file.
+        entered: Whether the size of a pixel was entered after the upload.
+    """
+    flags = [flag for flag in result.flags if not (entered and flag.code == "size_unknown")]
+    lines = [f"- {_REMEDIES.get(flag.code, flag.reason)}" for flag in flags]
+    lines += [f"- {_ENTERED}"] if entered else []
+    lines = ["**Doubts**\n", *lines] if lines else ["No doubt was raised."]
     if others:
         lines.append(f"\nThe file holds {others + 1} loops: the first is shown, *Download all* has all of them.")
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from alan.data.simulator.sequence import simulate_sequence
 from alan.data.structures import STRUCTURES
 from alan.errors import DataError
 from alan.parcels.model import ParcelModel
+from alan.progress import Progress, no_progress
 
 #: Largest number of frames of a loop that the page keeps; longer loops are subsampled evenly.
 MAX_FRAMES = 48
@@ -25,12 +25,6 @@ MAX_FRAMES = 48
 _PART = 16
 #: Seed of the patient of the example.
 _PATIENT = 11
-
-Progress = Callable[[float, str], None]
-
-
-def no_progress(share: float, text: str) -> None:
-    """Report nothing."""
 
 
 def read_loop(path: Path) -> Loop:

@@ -6,16 +6,17 @@ import itertools
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
 import numpy as np
 
 from alan.analysis.exports import median_beat
-from alan.analysis.measures import Grid, measure_curves
-from alan.analysis.results import LoopResult
+from alan.analysis.measures import Grid, measure_curves, median, select_beats
+from alan.analysis.results import LoopResult, Measure
 from alan.arrays import BoolArray, ByteArray, FloatArray
+from alan.cardiac.beats import Beat
 from alan.cardiac.volumes import ejection_fraction, shortening_percent
 from alan.errors import DataError, ParameterError
 
@@ -77,6 +78,31 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
     (edv, esv), (larger, smaller) = _volumes_and_areas(cavity, Grid(pixels, result.pixel_mm, result.pixel_aspect))
     ef, change = ejection_fraction(edv, esv), shortening_percent(larger, smaller)
     return MovedBeat(edv, esv, ef, change) if result.pixel_mm else MovedBeat(math.nan, math.nan, ef, change)
+
+
+def with_spacing(result: LoopResult, labels: ByteArray, spacing: float | None) -> LoopResult:
+    """Give a loop another width of a pixel, with the areas and volumes that follow, without intervals.
+
+    Args:
+        result: An analyzed loop.
+        labels: (T, size, size) uint8 label maps of its frames.
+        spacing: The width in mm; None or 0 returns the loop unchanged.
+    """
+    if not spacing:
+        return result
+    mm = (spacing * result.pixel_aspect, spacing)
+    cm2 = math.prod(mm) / 100
+    frames = tuple(
+        replace(frame, area_cm2={name: area * cm2 for name, area in frame.area_px.items()})
+        for frame in result.frames
+    )
+    sized = replace(result, pixel_mm=mm, frames=frames, la_volume_ml=Measure(), lv_mass_g=Measure())
+    counted = select_beats([Beat(beat.ed, beat.es, beat.end, regular=beat.regular) for beat in result.beats])
+    moved = [measure_between(sized, labels, beat.ed, beat.es) for beat in counted]
+    if not moved:
+        return sized
+    edv, esv = median([beat.edv_ml for beat in moved]), median([beat.esv_ml for beat in moved])
+    return replace(sized, edv_ml=Measure(edv), esv_ml=Measure(esv), stroke_volume_ml=Measure(edv - esv))
 
 
 def pictures_of(video: Path, frames: Sequence[int]) -> list[ByteArray | None]:

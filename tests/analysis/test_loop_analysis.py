@@ -31,6 +31,7 @@ def made_loop(maps):
     return SimpleNamespace(
         name="loop",
         patient="p",
+        n_frames=len(maps),
         shape=maps.shape[1:],
         screen_shape=maps.shape[1:],
         box=(slice(0, 20), slice(0, 20)),
@@ -41,7 +42,7 @@ def made_loop(maps):
         fan=None,
         r_waves_s=None,
         notes=(),
-        chunks=lambda n: iter([maps]),
+        chunks=lambda n: iter(np.array_split(maps, range(n, len(maps), n))),
     )
 
 
@@ -59,6 +60,21 @@ def test_exported_labels_equal_the_measured_outlines():
         assert beat.edv_ml.value == pytest.approx(edv)
         assert beat.esv_ml.value == pytest.approx(esv)
         assert beat.ef_percent.value == pytest.approx(ejection_fraction(edv, esv))
+
+
+def test_the_progress_rises_with_the_frames():
+    maps = np.concatenate([beating()[0]] * 3)
+    told = []
+    analyze_loop(
+        made_loop(maps), MapModel(), LoopSettings(view="A4C", samples=0), {}, lambda *one: told.append(one)
+    )
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] < 1
+    n_parts = -(-len(maps) // 32)
+    assert n_parts > 2
+    words = [word for _, word in told]
+    assert words == ["reading frames"] * n_parts + ["finding structures"] * n_parts + ["measuring"]
 
 
 def test_a_mirrored_loop_gives_the_same_numbers():

@@ -97,6 +97,7 @@ def test_a_clean_loop_raises_no_doubt():
         ("no_beat", {"beats": [], "numbers": []}),
         ("partial_beat", {"beats": [Beat(0, 15, None, True)]}),
         ("irregular_beats", {"beats": [Beat(0, 15, 30, True), Beat(30, 45, 59, False)]}),
+        ("mirrored", {"view": ViewEvidence("A2C", 0.9, {"A2C": 0.9}, mirrored=True)}),
         ("view_unsure", {"view": ViewEvidence("A4C", 0.4, {"A4C": 0.4, "A2C": 0.6}, unsure=True)}),
         ("mask_empty", {"cavity": np.zeros((60, 112, 112), bool)}),
         ("jumping", {"jump_share": 0.3}),
@@ -140,7 +141,7 @@ def test_biplane_volume_is_computed_from_both_views():
     edv, esv = (math.pi / 6 * le * a * b / 1000 for le, a, b in ((80, 40, 30), (70, 28, 20)))
     assert patient.edv_ml.value == pytest.approx(edv, rel=0.02)
     assert patient.ef_percent.value == pytest.approx(100 * (1 - esv / edv), abs=1)
-    half = math.hypot(4, 4) / 2
+    half = math.sqrt(4**2 + 4**2 + 2 * 0.5 * 4 * 4) / 2
     assert patient.ef_percent.high - patient.ef_percent.value == pytest.approx(half)
     assert patient.quality == "good"
 

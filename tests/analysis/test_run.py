@@ -36,6 +36,7 @@ from alan.data.simulator import simulate_sequence
 from alan.downstream import ExpertOpinion
 from alan.downstream.whitebox.opinion import Opinion
 from alan.errors import ConfigError, DataError, ParameterError, SkippedError
+from alan.progress import no_progress
 from alan.report.analysis import write_analysis_report
 
 from .made import made_labels, made_result
@@ -103,10 +104,20 @@ def rows(path):
 
 def test_a_folder_of_loops_is_measured_and_a_broken_file_is_listed(archive, tmp_path):
     root, clips = archive
-    out = tmp_path / "out"
-    key = tmp_path / "key.csv"
+    out, key, told = tmp_path / "out", tmp_path / "key.csv", []
     with pytest.raises(SkippedError, match="skipped 2 of 4 files"):
-        analyze_files([root], out, FAST, patient_rule=r"(?P<patient>p\d)", key=key, workers=1)
+        analyze_files(
+            [root],
+            out,
+            FAST,
+            patient_rule=r"(?P<patient>p\d)",
+            key=key,
+            workers=1,
+            progress=lambda share, _: told.append(share),
+        )
+    assert told == sorted(told)
+    assert {0, 1} <= {int(3 * share) for share in told}  # the files are thirds
+    assert max(told) < 1
     loops, patients = rows(out / "loops.csv"), rows(out / "patients.csv")
     assert len(loops) == 2
     assert {row["status"] for row in loops} == {"measured"}
@@ -139,17 +150,17 @@ def test_an_interrupted_run_continues_with_unfinished_files(archive, tmp_path, m
     work = Worker.__call__
     calls = []
 
-    def stopped(self, source):
+    def stopped(self, source, progress):
         if calls:
             raise KeyboardInterrupt
         calls.append(source.name)
-        return work(self, source)
+        return work(self, source, progress)
 
     monkeypatch.setattr(Worker, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         analyze_files(inputs, parts, FAST, workers=1)
     done = []
-    monkeypatch.setattr(Worker, "__call__", lambda self, source: done.append(source.name) or work(self, source))
+    monkeypatch.setattr(Worker, "__call__", lambda self, *given: done.append(given[0].name) or work(self, *given))
     analyze_files(inputs, parts, FAST, workers=1)
     assert len(done) == 1
     assert done[0] not in calls
@@ -165,8 +176,12 @@ def test_an_interrupted_run_continues_with_unfinished_files(archive, tmp_path, m
 def test_several_processes_give_the_same_tables_as_one(archive, tmp_path):
     root, _ = archive
     inputs = sorted(root.glob("p1*"))
+    told = []
     for n in (1, 2):
-        analyze_files(inputs, tmp_path / str(n), FAST, workers=n)
+        analyze_files(
+            inputs, tmp_path / str(n), FAST, workers=n, progress=lambda *one, n=n: told.append((n, *one))
+        )
+    assert told[-2:] == [(2, 0.5, "1 of 2 files"), (2, 1.0, "2 of 2 files")]
     one, two = ((tmp_path / name / "frames.csv").read_bytes() for name in ("1", "2"))
     assert one == two
 
@@ -367,5 +382,5 @@ def test_an_error_in_one_process_cancels_the_remaining_files(tmp_path, monkeypat
     monkeypatch.setattr(run, "_work", work)
     sources = [Source(tmp_path / f"{n}.avi", f"p{n}", f"p{n}_1") for n in range(10)]
     with pytest.raises(OSError, match="No space"):
-        run._analyze_all(sources, tmp_path, FAST, None, 2)
+        run._analyze_all(sources, tmp_path, FAST, model=None, workers=2, progress=no_progress)
     assert len(started) <= 2

@@ -72,6 +72,22 @@ def test_calibrated_intervals_hold_on_new_loops(name, unit):
     assert 0.86 < np.mean(held[:1000]) < 0.95
 
 
+def test_a_spread_with_confidence_holds_on_most_draws_of_new_loops():
+    rng = np.random.default_rng(0)
+    held = {None: [], 0.95: []}
+    for _ in range(200):
+        truth = rng.normal(50, 10, 100)
+        measured = [Measure(value, value - 1, value + 1) for value in truth + rng.normal(3, 5, 100)]
+        for confidence, shares in held.items():
+            below, above = calibrate_spread("ef_percent", measured, truth, confidence)
+            low, high = -math.hypot(1, below), math.hypot(1, above)
+            normal = [0.5 * (1 + math.erf((end + 3) / (5 * math.sqrt(2)))) for end in (low, high)]
+            shares.append(normal[1] - normal[0])  # truth - measured is normal, mean -3 and deviation 5
+    assert np.mean(held[None]) == pytest.approx(0.9, abs=0.02)
+    assert np.mean(np.array(held[0.95]) >= 0.9) > 0.88
+    assert np.mean(np.array(held[None]) >= 0.9) < 0.7
+
+
 def test_a_model_whose_intervals_hold_needs_no_spread():
     measured = [Measure(50.0, 30.0, 70.0)] * 50
     assert calibrate_spread("ef_percent", measured, np.linspace(31, 69, 50)) == (0, 0)

@@ -169,3 +169,18 @@ def test_the_shipped_bank_recognises_new_simulated_clips():
         assert [bank.classify(clip).view for clip in clips].count(view) >= 2
     others = [bank.classify(frame[None]).view for frame in other_frames(10, seed=9)]
     assert others.count(OTHER) >= 8
+
+
+def test_a_four_chamber_view_with_left_and_right_swapped_is_noticed():
+    bank = ViewBank.load("alan-sim-views")
+    for view in ("A4C", "A2C"):
+        clips = [simulate_sequence(view, n, n_frames=2, seed=n).frames for n in (90_001, 90_002, 90_003, 90_004)]
+        assert not any(bank.looks_mirrored(clip) for clip in clips)
+        if view == "A4C":
+            assert all(bank.looks_mirrored(clip[..., ::-1]) for clip in clips)
+            assert all(bank.looks_mirrored(clip[..., ::-1], bank.classify(clip[..., ::-1])) for clip in clips)
+
+
+def test_a_network_without_structures_notices_no_mirrored_view(backbone):
+    frames, views = pictures(30, 0)
+    assert not ViewBank.build(backbone, frames, views).looks_mirrored(frames[1::3])

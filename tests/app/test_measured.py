@@ -7,11 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alan.analysis import FrameResult, LoopResult
+from alan.analysis import BeatResult, FrameResult, LoopResult
 from alan.analysis.overlay import write_mp4
 from alan.analysis.results import Flag, Measure, ViewEvidence
-from alan.app.analyze_tab import doubts_of, measures, with_spacing
-from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence
+from alan.app.analyze_tab import doubts_of, measures
+from alan.app.measured import (
+    first_frames,
+    lv_areas,
+    measure_between,
+    pack,
+    pictures_of,
+    sentence,
+    with_spacing,
+)
 from alan.cardiac import ejection_fraction, simpson_volume
 from alan.errors import DataError, ParameterError
 
@@ -52,11 +60,18 @@ def test_volumes_change_with_the_chosen_frames(result, labels):
 
 
 def test_an_entered_pixel_size_gives_volumes(result, labels):
-    wide = replace(result, pixel_aspect=2.0)
-    found = measure_between(with_spacing(wide, 0.8), labels, 0, 2)
-    assert found == measure_between(replace(result, pixel_mm=(1.6, 0.8)), labels, 0, 2)
-    assert found.edv_ml > 0
-    assert with_spacing(result, None) is result
+    beats = (BeatResult(0, 2, None, regular=False), BeatResult(0, 1, 2, regular=True))
+    wide = replace(result, pixel_aspect=2.0, beats=beats, lv_mass_g=Measure(150.0, 120.0, 180.0))
+    sized = with_spacing(wide, labels, 0.8)
+    assert sized.pixel_mm == (1.6, 0.8)
+    found = measure_between(sized, labels, 0, 1)  # the complete beat counts
+    assert found == measure_between(replace(result, pixel_mm=(1.6, 0.8)), labels, 0, 1)
+    assert (sized.edv_ml.value, sized.esv_ml.value) == (found.edv_ml, found.esv_ml)
+    assert sized.stroke_volume_ml.value == pytest.approx(found.edv_ml - found.esv_ml)
+    assert sized.frames[0].area_cm2["lv"] == pytest.approx(800 * 1.6 * 0.8 / 100)
+    assert not sized.lv_mass_g.known  # that of another size
+    assert not with_spacing(result, labels, 0.8).edv_ml.known  # without a beat
+    assert with_spacing(result, labels, None) is result
 
 
 def test_pictures_are_taken_from_the_video(tmp_path):
@@ -86,6 +101,10 @@ def test_table_rows_and_doubts_are_shown(result):
     assert "30% of the outlines jumped" in words
     assert "--" not in words
     assert "holds 2 loops" in words
+    later = doubts_of(seen, entered=True)
+    assert "unknown" not in later
+    assert "entered after the upload" in later
+    assert "30% of the outlines jumped" in later
     assert doubts_of(result) == "No doubt was raised."
 
 

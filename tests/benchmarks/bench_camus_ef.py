@@ -6,9 +6,15 @@ patients serve in two ways: their masks update the white boxes, or their ejectio
 calibrate the measured ones by a line.
 
 python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --labels_from train --split val
+
+With ``--calibrate`` the spread in a manifest is raised to what the manual masks of the split need; run it after
+``bench_ef.py --calibrate``, which measures the spread on simulated loops:
+python tests/benchmarks/bench_camus_ef.py --store data/camus.h5 --calibrate checkpoints/alan-sim.model.json
 """
 
 import argparse
+import json
+from pathlib import Path
 
 import numpy as np
 from sklearn.base import clone
@@ -17,7 +23,7 @@ from alan.analysis import AnalysisModel
 from alan.analysis.measures import Grid, measure_beat, measure_curves, summarise_beats
 from alan.analysis.model import PhaseBoxes
 from alan.analysis.timeline import segment_loop
-from alan.analysis.uncertainty import sample_beats, with_intervals
+from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
 from alan.cardiac import Beat, biplane_volume, ejection_fraction, simpson_volume
 from alan.data import FrameStore
 from alan.data.splits import draw_patients
@@ -30,6 +36,10 @@ VIEWS, PHASES = ("A4C", "A2C"), ("ED", "ES")
 BEAT = Beat(0, 1, None, regular=False)
 
 
+#: Measures whose intervals are compared with the manual masks.
+KNOWN = ("ef_percent", "edv_ml", "esv_ml")
+#: Probability with which the intervals of planes of new patients hold at least 90%.
+CONFIDENCE = 0.95
 #: Weight of a line without correction, in patients.
 PRIOR_PATIENTS = 5
 
@@ -95,10 +105,9 @@ def ejection_fractions(store, rows, masks):
     return out
 
 
-def print_coverage(store, model, rows, maps, *, truth, release):
-    """Print how often the 90% intervals of a plane hold the values of the manual masks and of the release."""
+def measure_planes(store, model, rows, maps, truth):
+    """Measures of each plane with intervals, and those of its manual masks."""
     place = {key: n for n, key in enumerate(zip(rows["sequence"], rows["phase"], strict=True))}
-    held = {}
     for sequence, view in rows.groupby("sequence")["view"].first().items():
         if not all((sequence, phase) in place for phase in PHASES):
             continue
@@ -109,12 +118,33 @@ def print_coverage(store, model, rows, maps, *, truth, release):
         ours, true = (measure_beat(BEAT, measure_curves(masks, grid)) for masks in (found, truth[pair]))
         draws = sample_beats(model.views[view]["lv"], maps[pair], np.array([1.0, 0.0]), grid, [BEAT], n=40, seed=0)
         summary = with_intervals(summarise_beats([ours], sized=True), draws, [ours], model.spread)
-        for name in ("ef_percent", "edv_ml", "esv_ml"):
-            held.setdefault(name, []).append(summary[name].low <= getattr(true, name) <= summary[name].high)
-    for name, inside in held.items():
+        yield summary, true
+
+
+def print_coverage(planes):
+    """Print how often the 90% intervals of a plane hold the values of the manual masks, and how wide they are."""
+    for name in KNOWN:
+        measured, true = [summary[name] for summary, _ in planes], [getattr(true, name) for _, true in planes]
+        inside = [one.low <= value <= one.high for one, value in zip(measured, true, strict=True)]
+        width = np.median([one.high - one.low for one in measured])
+        error = np.median([(one.value - value) / value for one, value in zip(measured, true, strict=True)])
         print(
-            f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(inside)} planes (manual masks)"
+            f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(inside)} planes "
+            f"(manual masks), median width {width:.0f}, median error {100 * error:+.0f}%"
         )
+
+
+def calibrate(path, planes):
+    """Raise the spread in a manifest to what the planes need."""
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    spread = manifest.get("spread", {})
+    for name in KNOWN:
+        measured, truth = [one[name] for one, _ in planes], [getattr(true, name) for _, true in planes]
+        needed = calibrate_spread(name, measured, truth, CONFIDENCE)
+        before = spread.get(name, (0.0, 0.0))
+        spread[name] = [round(max(pair), 3) for pair in zip(before, needed, strict=True)]
+        print(f"{name}: spread {before} of the manifest, {np.round(needed, 3)} by {len(planes)} planes")
+    path.write_text(json.dumps(manifest | {"spread": spread}, indent=1) + "\n", encoding="utf-8")
 
 
 def agreement(found, reference):
@@ -138,9 +168,14 @@ def main():
     parser.add_argument("--patients", type=int, nargs="*", default=[0, 2, 20])
     parser.add_argument("--rule", default="greedy", help="how parcels are chosen with labels")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--calibrate", type=Path, help="manifest whose spread is raised")
     options = parser.parse_args()
-    store, model = FrameStore(options.store), AnalysisModel.load(options.model)
+    store, model = FrameStore(options.store), AnalysisModel.load(options.calibrate or options.model)
     rows, maps, truth = labelled_maps(store, model, options.split)
+    if options.calibrate:
+        model.spread = {}
+        calibrate(options.calibrate, list(measure_planes(store, model, rows, maps, truth)))
+        return
     release = {s.patient: s.attributes["EF"] for s in store.sequences if "EF" in s.attributes}
     by_masks = ejection_fractions(store, rows, truth)
     print(f"manual masks against the release: biplane: {agreement(pick(by_masks, 'biplane'), release)}")
@@ -151,7 +186,7 @@ def main():
     without = ejection_fractions(store, rows, masks)
     if 0 in options.patients:
         show(f"no label: {dice_text(rows, masks, truth)}", without, release, by_masks)
-        print_coverage(store, model, rows, maps, truth=truth, release=release)
+        print_coverage(list(measure_planes(store, model, rows, maps, truth)))
     if few is not None:
         own = pick(ejection_fractions(store, few[0], segment(model, *few[:2])), "biplane")
     for n, seed in draws:
