@@ -116,7 +116,8 @@ class AnalyzeTab:
                         for name, label in (("ed-picture", "End-diastole"), ("es-picture", "End-systole"))
                     ]
         table = gr.Dataframe(
-            headers=["measure", "value", "nominal 90% interval"],
+            headers=["measure", "value (nominal 90% interval)"],
+            wrap=True,
             interactive=False,
             visible=False,
             elem_id="analyze-table",
@@ -208,15 +209,16 @@ def _first(file: Path, folder: Path, settings: AnalysisSettings, progress: Progr
 
 
 def measures(result: LoopResult) -> list[list[str]]:
-    """Build the rows of the table: the view with its votes; name with unit, value and interval of each measure."""
+    """Build the rows of the table: the view with its votes; the measures with their units and intervals."""
     rows = []
     if result.view is not None:
-        rows.append(["View", result.view.view, f"{result.view.share:.0%} of the votes"])
+        origin = "given" if result.view.given else f"{result.view.share:.0%} of the votes"
+        rows.append(["View", f"{result.view.view} ({origin})"])
     for name, (title, unit) in _MEASURES.items():
         measure: Measure = getattr(result, name)
         if measure.known:
-            ends = "" if math.isnan(measure.low) else f"{measure.low:.0f} to {measure.high:.0f}"
-            rows.append([f"{title}, {unit}", f"{measure.value:.0f}", ends])
+            ends = "" if math.isnan(measure.low) else f" ({measure.low:.0f} to {measure.high:.0f})"
+            rows.append([f"{title}, {unit}", f"{measure.value:.0f}{ends}"])
     return rows
 
 

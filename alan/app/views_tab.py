@@ -38,7 +38,11 @@ class ViewsTab:
         load = gr.UploadButton("Open a loop or picture", size="md", elem_id="views-upload")
         words = gr.Markdown(elem_id="views-words")
         nearest = gr.Gallery(
-            label="Nearest labelled frames", columns=5, object_fit="contain", buttons=[], elem_id="views-nearest"
+            label="This loop and the nearest labelled frames",
+            columns=4,
+            object_fit="contain",
+            buttons=[],
+            elem_id="views-nearest",
         )
         load.upload(self._recognise, [load], [words, nearest], api_visibility="private")
 
@@ -51,9 +55,9 @@ class ViewsTab:
             self.gr.Warning(str(error))
             return ["", []]
         found = self.model.bank.classify(frames)
-        views = [self.model.bank.views[row] for row in found.neighbours]
+        names = ["this loop", *(self.model.bank.views[row] for row in found.neighbours)]
         pictures = [np.kron(one, np.ones((_ENLARGED, _ENLARGED), np.uint8)) for one in found.thumbnails]
-        return [describe_view(found), list(zip(pictures, views, strict=True))]
+        return [describe_view(found), list(zip([frames[0], *pictures], names, strict=True))]
 
 
 def describe_view(found: ViewResult) -> str:

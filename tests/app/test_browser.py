@@ -227,3 +227,4 @@ def test_views_of_an_uploaded_loop_are_recognised(page, loop):
     upload(page, "views-upload", loop)
     page.locator("#views-nearest img").first.wait_for(timeout=LONG)
     assert re.match(r"\w+( \(unsure\))?; votes: \w+ \d+%", text(page, "views-words"))
+    assert "this loop" in page.locator("#views-nearest").inner_text()

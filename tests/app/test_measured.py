@@ -95,7 +95,7 @@ def test_table_rows_and_doubts_are_shown(result):
         ef_percent=Measure(55.4, 41.0, 66.6),
         flags=(Flag("size_unknown", "give --spacing"), Flag("jumping", "30% of the outlines jumped")),
     )
-    assert measures(seen) == [["View", "A4C", "94% of the votes"], ["Ejection fraction, %", "55", "41 to 67"]]
+    assert measures(seen) == [["View", "A4C (94% of the votes)"], ["Ejection fraction, %", "55 (41 to 67)"]]
     words = doubts_of(seen, others=1)
     assert "enter it for volumes in ml" in words
     assert "30% of the outlines jumped" in words

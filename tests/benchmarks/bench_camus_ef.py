@@ -22,6 +22,7 @@ from sklearn.base import clone
 from alan.analysis import AnalysisModel
 from alan.analysis.measures import Grid, measure_beat, measure_curves, summarise_beats
 from alan.analysis.model import PhaseBoxes
+from alan.analysis.patients import _around
 from alan.analysis.timeline import segment_loop
 from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
 from alan.cardiac import Beat, biplane_volume, ejection_fraction, simpson_volume
@@ -80,8 +81,8 @@ def segment(model, rows, maps):
     return masks
 
 
-def ejection_fractions(store, rows, masks):
-    """Patient to the ejection fraction by A4C, A2C and biplane."""
+def masks_of_patients(store, rows, masks):
+    """Patient to (view, phase) to its mask and the size of its pixels."""
     of = {}
     for mask, patient, view, phase, sequence in zip(
         masks, rows["patient"], rows["view"], rows["phase"], rows["sequence"], strict=True
@@ -89,24 +90,39 @@ def ejection_fractions(store, rows, masks):
         shape, mm = store.sequences[sequence].original_shape, store.sequences[sequence].spacing
         spacing = (mm[0] * shape[0] / store.size, mm[1] * shape[1] / store.size)
         of.setdefault(patient, {})[view, phase] = (mask, spacing)
+    return of
+
+
+def biplane_measures(store, rows, masks):
+    """Patient to biplane volumes and ejection fraction, where both views have both phases."""
     out = {}
-    for patient, found in of.items():
-        out[patient] = {
-            view: ejection_fraction(*(simpson_volume(*found[view, phase]) for phase in PHASES))
-            for view in VIEWS
-            if all((view, phase) in found for phase in PHASES)
-        }
+    for patient, found in masks_of_patients(store, rows, masks).items():
         if len(found) == len(VIEWS) * len(PHASES):
             volumes = []
             for phase in PHASES:
                 (four, s4), (two, s2) = (found[view, phase] for view in VIEWS)
                 volumes.append(biplane_volume(four, two, (s4, s2)))
-            out[patient]["biplane"] = ejection_fraction(*volumes)
+            out[patient] = dict(zip(KNOWN, (ejection_fraction(*volumes), *volumes), strict=True))
+    return out
+
+
+def ejection_fractions(store, rows, masks):
+    """Patient to the ejection fraction by A4C, A2C and biplane."""
+    both = biplane_measures(store, rows, masks)
+    out = {}
+    for patient, found in masks_of_patients(store, rows, masks).items():
+        out[patient] = {
+            view: ejection_fraction(*(simpson_volume(*found[view, phase]) for phase in PHASES))
+            for view in VIEWS
+            if all((view, phase) in found for phase in PHASES)
+        }
+        if patient in both:
+            out[patient]["biplane"] = both[patient]["ef_percent"]
     return out
 
 
 def measure_planes(store, model, rows, maps, truth):
-    """Measures of each plane with intervals, and those of its manual masks."""
+    """Patient of each plane, its measures with intervals, and those of its manual masks."""
     place = {key: n for n, key in enumerate(zip(rows["sequence"], rows["phase"], strict=True))}
     for sequence, view in rows.groupby("sequence")["view"].first().items():
         if not all((sequence, phase) in place for phase in PHASES):
@@ -118,20 +134,36 @@ def measure_planes(store, model, rows, maps, truth):
         ours, true = (measure_beat(BEAT, measure_curves(masks, grid)) for masks in (found, truth[pair]))
         draws = sample_beats(model.views[view]["lv"], maps[pair], np.array([1.0, 0.0]), grid, [BEAT], n=40, seed=0)
         summary = with_intervals(summarise_beats([ours], sized=True), draws, [ours], model.spread)
-        yield summary, true
+        yield rows["patient"][pair[0]], summary, true
 
 
-def print_coverage(planes):
-    """Print how often the 90% intervals of a plane hold the values of the manual masks, and how wide they are."""
+def print_coverage(planes, found, truth):
+    """Print how often 90% intervals hold the values of the manual masks, and how wide they are.
+
+    Args:
+        planes: Output of ``measure_planes``.
+        found: Output of ``biplane_measures`` by the model.
+        truth: The same by the manual masks.
+    """
     for name in KNOWN:
-        measured, true = [summary[name] for summary, _ in planes], [getattr(true, name) for _, true in planes]
-        inside = [one.low <= value <= one.high for one, value in zip(measured, true, strict=True)]
-        width = np.median([one.high - one.low for one in measured])
-        error = np.median([(one.value - value) / value for one, value in zip(measured, true, strict=True)])
-        print(
-            f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(inside)} planes "
-            f"(manual masks), median width {width:.0f}, median error {100 * error:+.0f}%"
-        )
+        report("planes", name, [(summary[name], getattr(true, name)) for _, summary, true in planes])
+    for name in KNOWN:
+        pairs = []
+        for patient in found:
+            own = [summary[name] for one, summary, _ in planes if one == patient]
+            pairs.append((_around(found[patient][name], own), truth[patient][name]))
+        report("biplane measures", name, pairs)
+
+
+def report(kind, name, pairs):
+    """Print the coverage of (measure, true value)."""
+    inside = [one.low <= value <= one.high for one, value in pairs]
+    width = np.median([one.high - one.low for one, _ in pairs])
+    error = np.median([(one.value - value) / value for one, value in pairs])
+    print(
+        f"90% intervals of {name} hold in {100 * np.mean(inside):.0f}% of {len(pairs)} {kind} (manual masks), "
+        f"median width {width:.0f}, median error {100 * error:+.0f}%"
+    )
 
 
 def calibrate(path, planes):
@@ -139,7 +171,7 @@ def calibrate(path, planes):
     manifest = json.loads(path.read_text(encoding="utf-8"))
     spread = manifest.get("spread", {})
     for name in KNOWN:
-        measured, truth = [one[name] for one, _ in planes], [getattr(true, name) for _, true in planes]
+        measured, truth = [one[name] for _, one, _ in planes], [getattr(true, name) for *_, true in planes]
         needed = calibrate_spread(name, measured, truth, CONFIDENCE)
         before = spread.get(name, (0.0, 0.0))
         spread[name] = [round(max(pair), 3) for pair in zip(before, needed, strict=True)]
@@ -186,7 +218,8 @@ def main():
     without = ejection_fractions(store, rows, masks)
     if 0 in options.patients:
         show(f"no label: {dice_text(rows, masks, truth)}", without, release, by_masks)
-        print_coverage(list(measure_planes(store, model, rows, maps, truth)))
+        planes = list(measure_planes(store, model, rows, maps, truth))
+        print_coverage(planes, *(biplane_measures(store, rows, given) for given in (masks, truth)))
     if few is not None:
         own = pick(ejection_fractions(store, few[0], segment(model, *few[:2])), "biplane")
     for n, seed in draws:
