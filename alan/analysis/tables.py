@@ -79,7 +79,9 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         ),
         ColumnEntry("loops", "count", "Number of loops, including those that were left out"),
         ColumnEntry("used_loops", "", "Names of the loops that contributed, separated by spaces"),
-        ColumnEntry("beats", "count", "Number of complete beats that were measured"),
+        ColumnEntry(
+            "beats", "count", "Number of complete beats that were measured; 0 if the loops show parts only"
+        ),
         *_measures(MEASURES),
         *_FLAGS,
     ),
