@@ -188,6 +188,14 @@ def test_a_run_without_measurements_has_a_report(tmp_path):
     assert "Left out: 1 file or loop" in text
 
 
+@pytest.mark.parametrize(("n", "tall"), [(60, False), (61, True)])
+def test_a_long_table_scrolls_inside_the_page(n, tall):
+    patients = [made_patient(patient=f"p{number}") for number in range(n)]
+    found = _templates().get_template("macros.html.j2").module.table(_patient_table(patients))
+    assert ('class="scroll tall"' in found) == tall
+    assert found.count("<tr>") == n + 1
+
+
 def test_unknown_volumes_have_no_column():
     known, unknown = made_patient(), made_patient(edv_ml=Measure())
     for patients, there in (([known, unknown], True), ([unknown], False)):
