@@ -133,7 +133,7 @@ class Sandbox:
             shutil.rmtree(out) if out.is_dir() else out.unlink()
         for text in command.inputs():
             self.provide(text)
-        for name in command.files if command.verb == "analyze" else ():
+        for name in command.files if command.verb in ("analyze", "active suggest") else ():
             self.provide_folder(name)
         if command.verb != "simulate":
             for name in _ROOTS:
