@@ -216,8 +216,8 @@ class Sandbox:
             return
         folder = Path(path)
         name = folder.name.lower()
-        if "loops" in name:
-            folder.mkdir()
+        if "loops" in name or name == "inbox":
+            folder.mkdir(parents=True)
             for loop in sorted(Path(self.tiny.archive("echonet")).glob("Videos/*"))[:2]:
                 shutil.copy(loop, folder)
         elif name == "release":

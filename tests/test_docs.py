@@ -115,6 +115,7 @@ class PageRunner:
             getattr(self, f"call_{program.replace('-', '_')}")(args)
 
     def call_alan(self, args):
+        args = [arg.removeprefix("/") for arg in args]  # absolute paths of a page lie in the sandbox
         if args[0].startswith("-"):
             assert main(args) == 0
         elif not self.ran_before(Command(args)):
