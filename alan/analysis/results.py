@@ -198,7 +198,7 @@ class LoopResult(LoopMeasurements):
     box: tuple[int, int, int, int] = (0, 0, 0, 0)
     pixel_mm: tuple[float, float] | None = None
     frame_rate_hz: float | None = None
-    frames: tuple[FrameResult, ...] = ()
+    frames: tuple[FrameResult, ...] = field(default=(), repr=False)
     beats: tuple[BeatResult, ...] = ()
     jump_share: float = 0.0
     parcels: Mapping[str, Mapping[str, tuple[int, ...]]] = field(default_factory=dict)

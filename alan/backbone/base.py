@@ -257,6 +257,11 @@ class Backbone(FrozenModule, ABC):
             f"{self.grid} x {self.grid} tokens of width {self.dim}, fingerprint {self.fingerprint[:12]})"
         )
 
+    if TYPE_CHECKING:  # modules of PyTorch return anything
+
+        def __call__(self, frames: Tensor | NDArray[np.uint8]) -> Features:
+            """Compute the features of a batch, see :meth:`forward`."""
+
     @property
     def device(self) -> torch.device:
         """Device of the weights, and of the features."""

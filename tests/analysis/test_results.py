@@ -58,6 +58,11 @@ def test_an_unknown_interval_stays_unknown():
     assert math.isnan(found.high)
 
 
+def test_a_result_is_shown_without_its_frames():
+    assert "FrameResult" not in repr(a_result())
+    assert "ef_percent=Measure(value=55.0" in repr(a_result())
+
+
 @pytest.mark.parametrize("keep", [0, 40, 300])
 def test_truncated_result_is_refused(tmp_path, keep):
     path = tmp_path / "result.json"
