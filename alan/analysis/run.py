@@ -300,7 +300,7 @@ class Worker:
         settings = self.settings
         return open_loops(source, spacing=settings.spacing, frame_rate=settings.frame_rate, stills=settings.stills)
 
-    def _loop(self, loop: Loop, progress: Progress) -> str:
+    def _loop(self, loop: Loop, progress: Progress = no_progress) -> str:
         """Analyze a loop and write its files, the result last."""
         analyzing = part_of(progress, 0, _ANALYZED)
         found = analyze_loop(loop, self.model, self.settings.loop, self.provenance, analyzing)

@@ -37,7 +37,7 @@ SCHEMA = "alan-view-bank/2"
 SHRINKAGE = 0.1
 #: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, and number of its frames on which
 #: the certainty of the network is compared (docs/howto/analyze.md).
-MIRRORED_GAIN, _CERTAIN_FRAMES = 0.4, 4
+MIRRORED_GAIN, _CERTAIN_FRAMES = 0.3, 4
 _BATCH = 32
 
 
