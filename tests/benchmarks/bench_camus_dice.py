@@ -1,11 +1,12 @@
-"""Dice of a model on annotated A4C and A2C frames, without any label, and the views that it names.
+"""Dice of models on annotated A4C and A2C frames, without any label, and the views that they name.
 
 The store holds both views (``alan prepare --kind camus``). Three kinds of masks are measured: those of the lists
 for each phase (``alan analyze``), for shipped models those of one list for both phases (``alan segment``), and the
 tissue to which the network gives the largest probability. Intervals are over patients. The last lines set the mean
-Dice beside the CPU time of a frame, on one thread. A view without lists of its own takes those of the first one.
+Dice over views, structures and phases beside the CPU time of a frame on one thread, and divide one by the other. A
+view without lists of its own takes those of the first one.
 
-python tests/benchmarks/bench_camus_dice.py --store data/camus.h5 --split val
+python tests/benchmarks/bench_camus_dice.py --store data/camus.h5 --split val --model alan-sim alan-sim-small
 """
 
 import argparse
@@ -79,33 +80,44 @@ def show_views(model, rows, frames):
     print(f"views: {100 * np.mean(right):.0f}% of {len(right)} loops are named correctly")
 
 
+def measure(name, rows, frames, truth):
+    """Print the Dice and the views of a model; return the title, mean Dice and CPU seconds of its alternatives."""
+    model = AnalysisModel.load(name)
+    model.parcels.maps(frames[:2])
+    maps, parcels = clocked(lambda: np.asarray(model.parcels.maps(frames)))
+    kinds = {"lists for each phase": lambda: {s: by_phase(model, rows, maps, s) for s in STRUCTURES}}
+    if name in shipped():
+        lists = {s: ParcelSegmenter.from_json(f"{name}-{s}") for s in STRUCTURES}
+        kinds["one list for both phases"] = lambda: {s: box.predict(maps) for s, box in lists.items()}
+    costs = []
+    for kind, segment in kinds.items():
+        title = f"{name}, {kind}"
+        masks, seconds = clocked(segment)
+        costs.append((title, show(title, rows, masks, truth), parcels + seconds))
+    title = f"{name}, the network's own tissue"
+    tissue, seconds = clocked(lambda: own_tissue(model, frames))
+    costs.append((title, show(title, rows, {s: tissue == n for n, s in enumerate(STRUCTURES, 1)}, truth), seconds))
+    if model.bank is not None:
+        show_views(model, rows, frames)
+    return costs
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", required=True)
-    parser.add_argument("--model", default="alan-sim")
+    parser.add_argument("--model", nargs="+", default=["alan-sim"])
     parser.add_argument("--split", default="val")
     options = parser.parse_args()
-    store, model = FrameStore(options.store), AnalysisModel.load(options.model)
+    torch.set_num_threads(1)
+    store = FrameStore(options.store)
     rows = store.labelled(options.split, VIEWS, phases=PHASES)
     frames = store.frames(rows["frame"].to_numpy())
-    torch.set_num_threads(1)
     truth = {name: store.masks(rows["label"].to_numpy(), name) for name in STRUCTURES}
-    maps, parcels = clocked(lambda: np.asarray(model.parcels.maps(frames)))
-    kinds = {"lists for each phase": lambda: {s: by_phase(model, rows, maps, s) for s in STRUCTURES}}
-    if options.model in shipped():
-        lists = {s: ParcelSegmenter.from_json(f"{options.model}-{s}") for s in STRUCTURES}
-        kinds["one list for both phases"] = lambda: {s: box.predict(maps) for s, box in lists.items()}
-    costs = []
-    for title, segment in kinds.items():
-        masks, seconds = clocked(segment)
-        costs.append((title, show(title, rows, masks, truth), parcels + seconds))
-    tissue, seconds = clocked(lambda: own_tissue(model, frames))
-    title = "the network's own tissue"
-    costs.append((title, show(title, rows, {s: tissue == n for n, s in enumerate(STRUCTURES, 1)}, truth), seconds))
+    costs = [cost for name in options.model for cost in measure(name, rows, frames, truth)]
     for title, dice, seconds in costs:
-        print(f"{title}: mean Dice {dice:.1f} at {1000 * seconds / len(rows):.1f} CPU ms per frame")
-    if model.bank is not None:
-        show_views(model, rows, frames)
+        spent = seconds / len(rows)
+        rate = f"{1000 * spent:.1f} CPU ms per frame, {dice / spent:.0f} per CPU second"
+        print(f"{title}: mean Dice {dice:.1f} at {rate}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 
 from alan.cache.run import write_cache
 from alan.cache.sequences import TokenSequenceDataModule
+from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.augmentation.multicrop import MultiCrop
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.loaders.modules import FrameDataModule, SequenceDataModule
@@ -95,6 +96,7 @@ UNLABELLED = {"unlabelled": "echonet", "unlabelled_batch_size": 2}
     unlabelled_split=other("test", **UNLABELLED),
     unlabelled_views=other(["A2C"], unlabelled="camus"),
     unlabelled_batch_size=other(3, **UNLABELLED),
+    unlabelled_changes=other(DenseAugmentation(), **UNLABELLED),
     val_frames=2,
     batch_size=3,
     seed=1,

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from alan.backbone.base import BackboneSpec
 from alan.backbone.simulation.heads import DenseLabels, Outputs, TargetWeights, dense_losses
-from alan.data.augmentation.dense import DenseAugmentation, warp, warp_labels
-from alan.data.sector import sector_mask
+from alan.data.augmentation.dense import DenseAugmentation, warp_labels
 from alan.errors import ParameterError
 from alan.overlap import dice_of_counts
 
@@ -67,11 +66,7 @@ class SimulationObjective:
             generator: Source of all random numbers, on the device of the frames.
         """
         with torch.autocast(frames.device.type, enabled=False):
-            grey = frames[:, None].float() / 255
-            grid = self.augmentation.draw_grid(len(frames), frames.shape[-1], generator)
-            planes = warp(torch.cat([grey, sector_mask(grey).float()], 1), grid)
-            sector = planes[:, 1:] > 0.5
-            images = self.augmentation.change(planes[:, :1], sector, generator)
+            images, sector, grid = self.augmentation.augment(frames, generator)
             return AugmentedFrames(spec.normalise(images, sector), sector[:, 0], grid)
 
     def losses(self, outputs: Outputs, batch: Mapping[str, Tensor], frames: AugmentedFrames) -> dict[str, Tensor]:

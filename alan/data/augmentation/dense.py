@@ -10,6 +10,7 @@ from torch import Tensor
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, Share, bounded, check_ascending
 from alan.data.augmentation.appearance import FIELD, Appearance, change_appearance
+from alan.data.sector import sector_mask
 
 #: Nodes of the elastic field along one side; interpolated bicubically.
 NODES = 5
@@ -116,6 +117,23 @@ class DenseAugmentation:
         n, size = len(images), images.shape[-1]
         changed = change_appearance(images, self.draw_appearance(n, size, generator), sector)
         return (changed * self._gain(n, size, generator)).clamp(max=1) * sector
+
+    def augment(self, frames: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Warp frames and change their appearance.
+
+        Args:
+            frames: (n, s, s) uint8.
+            generator: Source of all random numbers, on the device of the frames.
+
+        Returns:
+            Frames (n, 1, s, s) float32 in 0..1, the ultrasound sector in them (n, 1, s, s) bool, and where each
+            pixel comes from (n, s, s, 2).
+        """
+        grey = frames[:, None].float() / 255
+        grid = self.draw_grid(len(frames), frames.shape[-1], generator)
+        planes = warp(torch.cat([grey, sector_mask(grey).float()], 1), grid)
+        sector = planes[:, 1:] > 0.5
+        return self.change(planes[:, :1], sector, generator), sector, grid
 
     def _gain(self, n: int, size: int, generator: torch.Generator) -> Tensor:
         """Factor (n, 1, size, size) of speckle and signal dropout."""

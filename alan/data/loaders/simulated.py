@@ -8,10 +8,12 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
+from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.loaders.datasets import Batch, BatchDataset, FrameDataset, StoreSet
 from alan.data.loaders.modules import FrameDataModule, StoreDataModule
 from alan.data.loaders.sampling import ResumableLoader
@@ -33,7 +35,9 @@ class DenseFrames(BatchDataset):
         structures: Names of the structures; structure i has the label i + 1.
         unlabelled: Frames of which ``draw`` are added to every batch, or None.
         draw: Number of unlabelled frames per batch.
-        seed: Seed of that draw, which depends on the seed, the epoch and the first item of the batch.
+        changes: Augmentation of the unlabelled frames, the same for a frame whenever it is drawn; None for none.
+        seed: Seed of that draw, which depends on the seed, the epoch and the first item of the batch, and of the
+            changes.
 
     Attributes:
         fingerprint: SHA-256 of stores, rows and unlabelled frames.
@@ -48,14 +52,15 @@ class DenseFrames(BatchDataset):
         *,
         unlabelled: FrameDataset | None = None,
         draw: int = 0,
+        changes: DenseAugmentation | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(stores, rows)
         self.phase, self.structures = phase, tuple(structures)
-        self.unlabelled, self.draw, self.seed = unlabelled, draw, seed
+        self.unlabelled, self.draw, self.changes, self.seed = unlabelled, draw, changes, seed
         other = None if unlabelled is None else unlabelled.fingerprint
         stated = [store.fingerprint for store in stores.stores]
-        self.fingerprint = fingerprint([stated, rows.tolist(), self.structures, other, draw])
+        self.fingerprint = fingerprint([stated, rows.tolist(), self.structures, other, draw, repr(changes)])
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
         places = np.asarray(items, np.int64) % len(self)
@@ -65,8 +70,19 @@ class DenseFrames(BatchDataset):
         if self.unlabelled is not None:
             rng = np.random.default_rng([self.seed, int(items[0])])
             drawn = rng.choice(len(self.unlabelled), self.draw, replace=self.draw > len(self.unlabelled))
-            batch["unlabelled"] = self.unlabelled.__getitems__(drawn.tolist())["frames"]
+            frames = self.unlabelled.__getitems__(drawn.tolist())["frames"]
+            batch["unlabelled"] = frames if self.changes is None else self._change(self.changes, frames, drawn)
         return batch
+
+    def _change(self, changes: DenseAugmentation, frames: Tensor, items: IntArray) -> Tensor:
+        """Augment unlabelled frames (U, S, S) uint8 by draws that depend on the seed and the item alone."""
+        changed = []
+        for frame, item in zip(frames, items.tolist(), strict=True):
+            state = np.random.SeedSequence([self.seed, item]).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(state[0] >> 1))
+            images, _, _ = changes.augment(frame[None], generator)
+            changed.append((255 * images[0, 0].clamp(0, 1)).round().to(torch.uint8))
+        return torch.stack(changed)
 
 
 def phase_fraction(frame: int, ed: int | None, es: int | None) -> float:
@@ -105,6 +121,9 @@ class SimulatedDataModule(StoreDataModule):
         unlabelled_split: Split of the unlabelled frames; null reads all of them.
         unlabelled_views: Views of the unlabelled frames; null reads all views.
         unlabelled_batch_size: Unlabelled frames U per batch and process.
+        unlabelled_changes: Augmentation of the unlabelled frames before anything sees them, the same for a frame
+            in every epoch; for the distillation on simulated frames, whose teachers then see them changed too.
+            Null leaves them as they are.
         val_frames: Maximum number of validation frames, evenly spaced; null takes all.
         batch_size: Simulated frames per batch and process.
         num_workers: Worker processes that read batches; 0 reads in the main process.
@@ -130,6 +149,7 @@ class SimulatedDataModule(StoreDataModule):
         unlabelled_split: str | None = "train",
         unlabelled_views: list[str] | None = None,
         unlabelled_batch_size: PositiveInt = 16,
+        unlabelled_changes: DenseAugmentation | None = None,
         val_frames: PositiveInt | None = 256,
         batch_size: PositiveInt = 16,
         num_workers: NonNegativeInt = 0,
@@ -143,6 +163,7 @@ class SimulatedDataModule(StoreDataModule):
         self.unlabelled = unlabelled
         self.unlabelled_split, self.unlabelled_views = unlabelled_split, unlabelled_views
         self.unlabelled_batch_size, self.val_frames = unlabelled_batch_size, val_frames
+        self.unlabelled_changes = unlabelled_changes
 
     @cached_property
     def _open_stores(self) -> StoreSet:
@@ -156,7 +177,14 @@ class SimulatedDataModule(StoreDataModule):
             rows, phase = rows[chosen], phase[chosen]
         draw = 0 if unlabelled is None else self.unlabelled_batch_size
         return DenseFrames(
-            self._open_stores, rows, phase, self.structures, unlabelled=unlabelled, draw=draw, seed=self.seed
+            self._open_stores,
+            rows,
+            phase,
+            self.structures,
+            unlabelled=unlabelled,
+            draw=draw,
+            changes=self.unlabelled_changes,
+            seed=self.seed,
         )
 
     def _rows(self, number: int, store: FrameStore, split: str) -> tuple[IntArray, NDArray[np.float32]]:

@@ -1,13 +1,19 @@
 """Data module of dense training: content of a batch, and its dependence on seed and epoch only."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 
+from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.loaders.simulated import SimulatedDataModule, phase_fraction
 from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, DataError, ParameterError, SplitLeakError
+
+#: An augmentation that changes nothing.
+NOTHING = DenseAugmentation(**{f.name: 0 for f in fields(DenseAugmentation) if f.name != "blur_sigma"})
 
 
 @pytest.fixture
@@ -79,6 +85,28 @@ def test_unlabelled_frames_depend_on_seed_epoch_and_batch(data, tiny):
     train = np.concatenate([store.frames(range(s.start, s.start + s.length)) for s in store.select("train")])
     known = {frame.tobytes() for frame in train}
     assert all(frame.numpy().tobytes() in known for frame in first.flatten(0, 1))
+
+
+def test_changed_unlabelled_frames_are_the_same_in_every_epoch(data, tiny):
+    store = FrameStore(tiny.store("echonet"))
+    plain = np.concatenate([store.frames(range(s.start, s.start + s.length)) for s in store.select("train")])
+
+    def drawn(epoch=0, changes=DenseAugmentation(), **options):  # noqa: B008 (frozen)
+        unlabelled = {"unlabelled": [tiny.store("echonet")], "unlabelled_batch_size": len(plain)}
+        loader = data(**unlabelled, unlabelled_changes=changes, **options).train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return next(iter(loader))["unlabelled"].numpy()
+
+    def bytes_of(frames):
+        return {frame.tobytes() for frame in frames}
+
+    first = bytes_of(drawn())
+    assert len(first) == len(plain)
+    assert first == bytes_of(drawn(epoch=1))
+    assert first.isdisjoint(bytes_of(drawn(seed=1)))
+    assert first.isdisjoint(bytes_of(plain))
+    for frame in drawn(changes=NOTHING)[:3].astype(float):
+        assert np.abs(plain - frame).max((1, 2)).min() <= 1
 
 
 def test_views_choose_the_frames(data):
