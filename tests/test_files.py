@@ -151,7 +151,7 @@ def test_json_is_read_in_every_encoding_of_unicode(tmp_path, encoding):
     assert read_json(tmp_path / "a.json") == {"é": 1}
 
 
-def test_a_key_twice_is_refused(tmp_path):
+def test_a_repeated_key_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('[{"a": 1, "b": 2, "a": 3}]')
     with pytest.raises(DataError, match=r"a.json: not a JSON file \(the key 'a' is there twice: keep one\)"):
         read_json(tmp_path / "a.json")

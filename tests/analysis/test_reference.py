@@ -62,7 +62,7 @@ def test_bad_reference_is_refused(tmp_path, text, message):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
-def test_references_saved_by_other_programs(tmp_path, encoding):
+def test_references_saved_by_other_programs_are_read(tmp_path, encoding):
     path = tmp_path / "ef.csv"
     path.write_bytes("patient;ef_percent\r\nJosé;54,5\r\nq;nan\r\n".encode(encoding))
     assert read_reference(path) == {"José": 54.5}

@@ -535,7 +535,7 @@ sys.exit(9 if "torch" in sys.modules else code)
     assert done.stderr == f"alan: error: a.h5: no such {words}\n"
 
 
-def test_a_config_with_a_key_twice_is_refused(capsys, tmp_path):
+def test_a_config_with_a_repeated_key_is_refused(capsys, tmp_path):
     (tmp_path / "a.yaml").write_text("kind: camus\nroot: a\nroot: b\n")
     code, _, err = run(capsys, "prepare", "--config", str(tmp_path / "a.yaml"))
     assert code == 2

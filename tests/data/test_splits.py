@@ -140,7 +140,7 @@ def test_split_files_of_other_programs_are_read(tmp_path, encoding):
 @pytest.mark.parametrize(
     ("name", "text"), [("a.yaml", "train: 1\ntrain: 2\n"), ("a.json", '{"train": 1, "train": 2}')]
 )
-def test_a_split_with_a_key_twice_is_refused(tmp_path, name, text):
+def test_a_split_with_a_repeated_key_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match="the key 'train' is there twice: keep one"):
         read_split(tmp_path / name)

@@ -107,6 +107,6 @@ def test_info_files_are_read(tmp_path, encoding, sign):
     assert read_info(tmp_path / "nowhere.cfg") == {}
 
 
-def test_blank_lines_before_the_header_are_passed_over(tmp_path):
+def test_blank_lines_before_the_header_are_skipped(tmp_path):
     (tmp_path / "a.csv").write_text("\n  \na,b\n1,2\n")
     assert read_rows(tmp_path / "a.csv", ["a", "b"]) == [{"a": "1", "b": "2"}]
