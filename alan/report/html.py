@@ -25,7 +25,7 @@ from alan.report.pictures import (
     efficiency_picture,
     segmentation_pictures,
 )
-from alan.report.words import origin
+from alan.report.words import origin, plural
 from alan.runs import CONFIG
 
 REPORT = "report.html"
@@ -93,13 +93,15 @@ def render_page(folder: Path, template: str, content: Mapping[str, Any]) -> Path
 
 @functools.cache
 def _templates() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("alan.report", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["plural"] = plural
+    return environment
 
 
 def _writer(folder: Path, summary: Mapping[str, Any]) -> PictureWriter:
