@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from alan.backbone.base import BackboneSpec, check_fields
 from alan.backbone.registry import BACKBONES
 from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
-from alan.files import check_schema
+from alan.files import check_schema, fingerprint_tensors
 from alan.shipped import shipped_or_path
 from alan.tensors import read_tensors, write_tensors
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
 ENTRY = "alan"
+#: Key of the check sum of the weights in that entry; files of earlier versions have none.
+_SUM = "sha256"
 #: A tensor that every vision transformer has; its name begins with the prefix of the network in a checkpoint.
 _MARK = "patch_embed.proj.weight"
 #: Words in the name of the network that is read from a checkpoint of several, by preference.
@@ -79,7 +81,8 @@ def export_backbone(
         provenance: JSON-able entries about the origin (data, steps, licence).
     """
     entry = {"schema": SCHEMA, **spec.entry(), "provenance": dict(provenance or {})}
-    write_tensors(path, network.state_dict(), ENTRY, entry)
+    tensors = network.state_dict()
+    write_tensors(path, tensors, ENTRY, {**entry, _SUM: fingerprint_tensors(tensors)})
 
 
 def read_weights(path: str | os.PathLike[str], prefix: str | None = None) -> Weights:
@@ -119,6 +122,10 @@ def load_plain(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; check the spelling")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                if (name := file.testzip()) is not None:  # torch does not verify the check sums
+                    raise zipfile.BadZipFile(name)
         with torch.serialization.safe_globals(_harmless()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -257,6 +264,8 @@ def _read_safetensors(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] 
     tensors, entry = read_tensors(file, ENTRY)
     if entry is not None:
         check_schema(entry, SCHEMA, f"{file}: ", "give a backbone of `alan fit`", CheckpointError)
+        if entry.get(_SUM, "") not in ("", fingerprint_tensors(tensors)):
+            raise CheckpointError(f"{file}: its weights are not those that were written; fetch or export it again")
     return tensors, entry
 
 

@@ -114,6 +114,8 @@ class Camus(EchoDataset):
                 if files.images:
                     stated = _attributes(read_info(files.info))
                     attributes = self._keep_possible(files.stem, files.info.name, stated)
+                    if files.info.is_file() and not read_info(files.info):
+                        self._note("Info files without a field", files.stem, "get the file again, or remove it")
                     records.append(
                         Record(f"{patient}_{_CODES[view]}", patient, splits[patient], view, attributes=attributes)
                     )

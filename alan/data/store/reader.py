@@ -107,8 +107,9 @@ class FrameStore:
             self._read_tables(file)
 
     def _read_tables(self, file: Any) -> None:
+        stated = {name: x.decode() if isinstance(x, bytes) else x for name, x in file.attrs.items()}
         attributes = check_schema(
-            dict(file.attrs), SCHEMA, f"{self.path}: ", "write it again with `alan prepare`", DataError
+            stated, SCHEMA, f"{self.path}: ", "write it again with `alan prepare`", DataError
         )
         self.name, self.simulated = str(attributes["name"]), bool(attributes["simulated"])
         self.fingerprint = str(attributes["fingerprint"])
@@ -121,7 +122,7 @@ class FrameStore:
         self._n_frames, self.size = self._check_sizes(file, table)
         self.label_frames: IntArray = file["labels/frame"][:]
         columns = {
-            name: list(data.asstr()[:]) if h5py.check_string_dtype(data.dtype) else data[:].tolist()
+            name: list(data.asstr("utf-8")[:]) if h5py.check_string_dtype(data.dtype) else data[:].tolist()
             for name, data in table.items()
         }
         self.sequences = tuple(

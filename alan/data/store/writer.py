@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -315,15 +316,20 @@ def _fill(file: Any, part: PartFile, size: int, attributes: Mapping[str, Any], p
     file["labels/frame"] = np.array(labels, np.int64)
     _write_sequences(file, rows)
     identity = [attributes["source"], [[row["id"], row["length"]] for row in rows]]
-    file.attrs.update({**attributes, "fingerprint": fingerprint(identity)})
+    every = {**attributes, "fingerprint": fingerprint(identity)}
+    file.attrs.update({name: _fixed([x])[0] if isinstance(x, str) else x for name, x in every.items()})
+
+
+def _fixed(texts: Sequence[str]) -> NDArray[np.bytes_]:
+    """Encode texts with one length: HDF5 hangs on a damaged heap, where it keeps texts of variable length."""
+    return np.array([text.encode() or b"\0" for text in texts])
 
 
 def _write_sequences(file: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = h5py.string_dtype()
     group = file.create_group("sequences")
     for name in ("id", "patient", "study", "view", "split"):
-        group.create_dataset(name, data=[row[name] for row in rows], dtype=text)
-    group.create_dataset("attributes", data=[json.dumps(row["attributes"]) for row in rows], dtype=text)
+        group.create_dataset(name, data=_fixed([row[name] for row in rows]))
+    group.create_dataset("attributes", data=_fixed([json.dumps(row["attributes"]) for row in rows]))
     for name in ("start", "length"):
         group.create_dataset(name, data=np.array([row[name] for row in rows], np.int64))
     for name in ("ed", "es"):

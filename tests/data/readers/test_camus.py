@@ -191,6 +191,14 @@ def test_values_that_no_heart_has_are_listed_and_left_out(tmp_path, archives):
     assert [failure.reason.partition(":")[2].split()[0] for failure in data.failures] == ["EF", "fps"]
 
 
+@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n", b"[]"])
+def test_info_files_without_a_field_are_listed(tmp_path, archives, data):
+    root = archives.camus(tmp_path)
+    (root / "database_nifti" / "patient0001" / "Info_4CH.cfg").write_bytes(data)
+    with pytest.warns(AlanWarning, match="Info files without a field, the first in patient0001_4CH"):
+        assert Camus(root).records[1].attributes == {}
+
+
 def test_unpacked_files_are_accepted_beside_packed_ones(tmp_path, archives):
     root = archives.camus(tmp_path, sequence=False)
     expected = [(sample.frames, sample.label_maps()) for sample in Camus(root)]

@@ -32,7 +32,7 @@ def run(archive, out, **options):
 def test_the_file_has_the_documented_layout(memory):
     store = memory.store()
     with h5py.File(store.path) as file:
-        assert file.attrs["schema"] == "alan-frames/2"
+        assert file.attrs["schema"] == b"alan-frames/2"
         frames = file["frames"]
         assert (frames.shape, frames.dtype, frames.chunks) == ((26, 16, 16), np.uint8, (1, 16, 16))
         assert frames.compression is None
@@ -268,7 +268,7 @@ def test_the_fingerprint_depends_on_the_content(memory):
     assert plain.fingerprint != broken.fingerprint
     rows = [[f"s{i}", length] for i, length in enumerate((5, 4, 1, 7, 3, 6))]
     with h5py.File(plain.path) as file:
-        assert plain.fingerprint == fingerprint([file.attrs["source"], rows])
+        assert plain.fingerprint == fingerprint([file.attrs["source"].decode(), rows])
 
 
 def test_a_full_disk_while_decoding_keeps_finished_parts(memory, monkeypatch):
