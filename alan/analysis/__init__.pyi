@@ -9,12 +9,13 @@ from .model_export import export_model
 from .quality import FLAGS
 from .reference import read_reference, write_agreement
 from .results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult, ViewEvidence
-from .run import Analysis, AnalysisSettings, analyze_files
+from .run import Analysis, analyze_files
 from .sources import Source, find_sources
 from .tables import read_loops, read_patients, write_tables
 from .timeline import TimeSettings
 from .uncertainty import calibrate_spread
 from .views import ViewBank, ViewResult
+from .worker import AnalysisSettings
 
 __all__ = [
     "FLAGS",

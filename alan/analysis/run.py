@@ -5,83 +5,40 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
-from alan._version import __version__
-from alan.analysis.exports import NEIGHBOURS, Output, References, export_loop, median_beat
-from alan.analysis.kinds import NotALoopError
-from alan.analysis.loop import Loop, open_loops
-from alan.analysis.loop_analysis import LoopSettings, analyze_loop
+from alan.analysis.exports import median_beat
 from alan.analysis.measures import Grid
-from alan.analysis.model import AnalysisModel, Runtime
+from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, summarise_patients
 from alan.analysis.reference import AGREEMENT
 from alan.analysis.results import LoopResult, PatientResult
 from alan.analysis.sources import Source, find_sources, write_key
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_tables
-from alan.bounds import PositiveFloat, PositiveInt, bounded
+from alan.analysis.worker import LABELS, SOURCES, AnalysisSettings, Worker, finished_state
+from alan.bounds import PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.downstream.whitebox.opinion import ExpertOpinion
-from alan.errors import SHORTAGE, AlanError, ConfigError, DataError, ParameterError, is_out_of_memory
-from alan.files import atomic, fingerprint, read_json, write_json
+from alan.errors import ConfigError, DataError, ParameterError
+from alan.files import fingerprint
 from alan.progress import Progress, no_progress, part_of
 from alan.runs import FAILURES, open_run, report_failures
 from alan.workers import worker_pool
 
 _log = logging.getLogger(__name__)
 
-#: Folder of the state of each file, from which an interrupted run continues.
-SOURCES = "sources"
 #: Folder of the pages of the patients.
 PAGES = "patients"
-#: Shares of the work on a file when its loops are open, and of the work on a loop when it is measured.
-_OPENED, _ANALYZED = 0.1, 0.7
-#: Label maps of a loop on the grid of the model.
-LABELS = "labels.npz"
-#: Largest number of nearest labelled frames that are drawn.
-_THUMBNAILS = 10
 #: Everything that an analysis writes into its folder.
 CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, PAGES, "report.html")
-
-
-@bounded
-@dataclass(frozen=True)
-class AnalysisSettings:
-    """Settings of an analysis.
-
-    Attributes:
-        model: Path or name of the model, see :class:`alan.analysis.Manifest`.
-        loop: Settings of the analysis of a loop.
-        spacing: Size of a pixel in mm, or (row, column) sizes; None uses the size in the file.
-        frame_rate: Frames per second; None uses the times in the file.
-        stills: Whether files with a single frame, or frames that do not differ, are analyzed too.
-        outputs: Files to write for each loop.
-        runtime: Library that runs the network: ``torch``, or ``onnx`` for onnxruntime.
-        dicom_references: UIDs by which DICOM objects refer to a DICOM file: ``pseudonymous`` ones, or those of the
-            file with its patient and study, so that an archive shows the objects on the loop (``keep``).
-        opinions: Files of an expert's opinions on parcels, see :meth:`alan.analysis.AnalysisModel.load`.
-    """
-
-    model: str = "alan-sim"
-    loop: LoopSettings = field(default_factory=LoopSettings)
-    spacing: PositiveFloat | tuple[PositiveFloat, PositiveFloat] | None = None
-    frame_rate: PositiveFloat | None = None
-    stills: bool = True
-    outputs: tuple[Output, ...] = ("overlay", "png", "nifti")
-    runtime: Runtime = "torch"
-    dicom_references: References = "pseudonymous"
-    opinions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +69,7 @@ class Analysis:
 def analyze_files(
     inputs: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
-    settings: AnalysisSettings = AnalysisSettings(),
+    settings: AnalysisSettings = AnalysisSettings(),  # noqa: B008 (frozen)
     *,
     patient_rule: str | None = None,
     workers: PositiveInt | None = None,
@@ -210,7 +167,7 @@ def _analyze_all(
     progress: Progress,
 ) -> dict[str, dict[str, Any]]:
     """Analyze the files that are not done, and return the state of each file by name."""
-    done = {source.name: state for source in sources if (state := _state(folder, source)) is not None}
+    done = {source.name: state for source in sources if (state := finished_state(folder, source)) is not None}
     todo = [source for source in sources if source.name not in done]
     if done:
         _log.info("%s: %d of %d files are already done", folder, len(done), len(sources))
@@ -247,90 +204,6 @@ def _log_file(source: Source, state: Mapping[str, Any]) -> None:
         _log.debug("%s: %s", source.name, state["traceback"])
 
 
-class Worker:
-    """Analyzes files one after the other and writes their results.
-
-    Args:
-        folder: Folder of the results.
-        settings: Settings of the analysis.
-        model: The model; None loads the model of the settings.
-    """
-
-    def __init__(self, folder: Path, settings: AnalysisSettings, model: AnalysisModel | None = None) -> None:
-        self.folder, self.settings = folder, settings
-        self.model = model or AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
-        self.provenance = {
-            "alan": __version__,
-            "model": Path(settings.model).name,
-            "model_fingerprint": self.model.fingerprint,
-            "runtime": self.model.runtime,
-            "settings": fingerprint(replace(settings, opinions=())),
-        }
-
-    def __call__(self, source: Source, progress: Progress = no_progress) -> dict[str, Any]:
-        """Analyze a file, and return its state: the names of its loops, or the reason why it has none."""
-        state: dict[str, Any] = {"stamp": _stamp(source), "loops": [], "left_out": None, "failure": None}
-        text = ""
-        try:
-            progress(0.0, "looking for the sector")
-            loops = self._open(source)
-            ends = np.linspace(_OPENED, 1, len(loops) + 1)
-            parts = [part_of(progress, start, stop) for start, stop in pairwise(ends.tolist())]
-            state["loops"] = [self._loop(loop, part) for loop, part in zip(loops, parts, strict=True)]
-        except NotALoopError as error:
-            state["left_out"] = str(error).removeprefix(f"{source.name}: ")
-        except DataError as error:
-            state["failure"] = source.redact(str(error)).removeprefix(f"{source.name}: ")
-        except OSError as error:
-            read = error.filename is not None and Path(error.filename) in (source.path, *source.stills)
-            if not read or error.errno in SHORTAGE:
-                raise  # the disk is full, the results cannot be written, or too many files are open
-            state["failure"] = f"cannot be read ({error.strerror}); copy it again"
-        except Exception as error:  # a fault of the program does not keep the other files from being analyzed
-            if isinstance(error, AlanError) or is_out_of_memory(error):
-                raise
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            place = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
-            state["failure"] = f"unexpected error ({place}): report it, with the output of alan doctor"
-            text = traceback.format_exc()
-        write_json(_state_file(self.folder, source), state)
-        return {**state, "traceback": text}  # which may name files, so that it is not written into the results
-
-    def _open(self, source: Source) -> list[Loop]:
-        settings = self.settings
-        return open_loops(source, spacing=settings.spacing, frame_rate=settings.frame_rate, stills=settings.stills)
-
-    def _loop(self, loop: Loop, progress: Progress = no_progress) -> str:
-        """Analyze a loop and write its files, the result last."""
-        analyzing = part_of(progress, 0, _ANALYZED)
-        found = analyze_loop(loop, self.model, self.settings.loop, self.provenance, analyzing)
-        progress(_ANALYZED, "drawing")
-        references = loop.references(keep=False)
-        study = references.study if references else ""
-        found = replace(found, result=replace(found.result, simulated=loop.simulated, study=study))
-        target = self.folder / LOOP_FOLDER / loop.name
-        if found.thumbnails is not None:
-            with atomic(target / NEIGHBOURS) as temporary:
-                Image.fromarray(np.concatenate(list(found.thumbnails[:_THUMBNAILS]), axis=1)).save(
-                    temporary, format="PNG"
-                )
-        if found.labels is not None:
-            outputs, keep = self.settings.outputs, self.settings.dicom_references == "keep"
-            export_loop(
-                self.folder,
-                loop,
-                found.labels,
-                found.result,
-                outputs,
-                evidence=found.evidence,
-                references=loop.references(keep=True) if keep else references,
-            )
-            with atomic(target / LABELS) as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, labels=found.labels)
-        found.result.to_json(target / RESULT)
-        return loop.name
-
-
 _worker: Worker | None = None
 
 
@@ -346,33 +219,6 @@ def _start_worker(folder: Path, settings: AnalysisSettings) -> None:
 def _work(source: Source) -> dict[str, Any]:
     assert _worker is not None
     return _worker(source)
-
-
-def _stamp(source: Source) -> str:
-    """Fingerprint the version of the program and names, sizes and times of the files; empty if one is missing."""
-    paths = (source.path, *source.stills)
-    try:
-        found = [(str(path.resolve()), path.stat()) for path in paths]
-    except OSError:
-        return ""
-    return fingerprint([__version__, *((name, status.st_size, status.st_mtime_ns) for name, status in found)])
-
-
-def _state_file(folder: Path, source: Source) -> Path:
-    return folder / SOURCES / f"{source.name}.json"
-
-
-def _state(folder: Path, source: Source) -> dict[str, Any] | None:
-    """Read the state of a file that is done and unchanged; None otherwise, and for a failure, which may pass."""
-    path = _state_file(folder, source)
-    if not path.is_file():
-        return None
-    try:
-        state: dict[str, Any] = read_json(path)
-    except DataError:
-        return None
-    whole = all((folder / LOOP_FOLDER / name / RESULT).is_file() for name in state["loops"])
-    return state if whole and not state["failure"] and state["stamp"] == _stamp(source) else None
 
 
 def _remove_others(folder: Path, sources: Sequence[Source], states: Mapping[str, dict[str, Any]]) -> None:

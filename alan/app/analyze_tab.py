@@ -15,8 +15,9 @@ from alan.analysis.exports import OVERLAY
 from alan.analysis.loop_analysis import LoopSettings
 from alan.analysis.manifest import Manifest
 from alan.analysis.results import LoopResult, Measure
-from alan.analysis.run import LABELS, AnalysisSettings, analyze_files
+from alan.analysis.run import analyze_files
 from alan.analysis.tables import LOOP_FOLDER
+from alan.analysis.worker import LABELS, AnalysisSettings
 from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
 from alan.app.session import Uploads
 from alan.arrays import ByteArray

@@ -92,7 +92,8 @@ def analyze(
 
     from alan.analysis.loop_analysis import LoopSettings
     from alan.analysis.reference import read_reference, write_agreement
-    from alan.analysis.run import Analysis, AnalysisSettings, analyze_files
+    from alan.analysis.run import Analysis, analyze_files
+    from alan.analysis.worker import AnalysisSettings
     from alan.report.analysis import write_analysis_report
 
     if reference is not None:

@@ -12,7 +12,9 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from alan.analysis import LoopResult
-from alan.analysis.run import AnalysisSettings, LoopSettings, analyze_files
+from alan.analysis.loop_analysis import LoopSettings
+from alan.analysis.run import analyze_files
+from alan.analysis.worker import AnalysisSettings
 from alan.data.simulator import simulate_sequence
 from alan.errors import SkippedError
 from alan.report import write_analysis_report

@@ -30,7 +30,7 @@ from alan.analysis import (
     write_tables,
 )
 from alan.analysis.loop_analysis import LoopAnalysis
-from alan.analysis.run import LABELS, Worker
+from alan.analysis.worker import LABELS, Worker
 from alan.cli.main import main
 from alan.data.simulator import simulate_sequence
 from alan.downstream import ExpertOpinion
