@@ -29,8 +29,9 @@ from alan.analysis import (
     run,
     write_tables,
 )
+from alan.analysis import worker as worker_module
 from alan.analysis.loop_analysis import LoopAnalysis
-from alan.analysis.worker import LABELS, Worker
+from alan.analysis.worker import LABELS, Worker, finished_state
 from alan.cli.main import main
 from alan.data.simulator import simulate_sequence
 from alan.downstream import ExpertOpinion
@@ -283,17 +284,17 @@ def test_files_that_another_version_analyzed_are_analyzed_again(tmp_path, monkey
     (tmp_path / "a.avi").write_bytes(b"RIFF")
     source = Source(tmp_path / "a.avi", "p1", "p1_1")
     worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
-    monkeypatch.setattr(run, "open_loops", Mock(return_value=[]))
+    monkeypatch.setattr(worker_module, "open_loops", Mock(return_value=[]))
     worker(source)
-    assert run._state(tmp_path / "out", source) is not None
-    monkeypatch.setattr(run, "__version__", "99.0")
-    assert run._state(tmp_path / "out", source) is None
+    assert finished_state(tmp_path / "out", source) is not None
+    monkeypatch.setattr(worker_module, "__version__", "99.0")
+    assert finished_state(tmp_path / "out", source) is None
 
 
 def test_ten_of_many_neighbours_are_drawn(tmp_path, monkeypatch):
     worker = Worker(tmp_path, FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
     found = LoopAnalysis(LoopResult("loop1", "p1", "left out"), thumbnails=np.zeros((25, 28, 28), np.uint8))
-    monkeypatch.setattr(run, "analyze_loop", lambda *args: found)
+    monkeypatch.setattr(worker_module, "analyze_loop", lambda *args: found)
     worker._loop(SimpleNamespace(name="loop1", simulated=False, references=lambda keep: None))
     with Image.open(tmp_path / "loops" / "loop1" / "neighbours.png") as picture:
         assert picture.size == (280, 28)
@@ -319,9 +320,9 @@ def test_an_error_in_writing_results_ends_the_run(tmp_path, monkeypatch):
 
         return opened
 
-    monkeypatch.setattr(run, "open_loops", fail(source.path))
+    monkeypatch.setattr(worker_module, "open_loops", fail(source.path))
     assert worker(source)["failure"] == "cannot be read (Permission denied); copy it again"
-    monkeypatch.setattr(run, "open_loops", fail(tmp_path / "out" / "loops"))
+    monkeypatch.setattr(worker_module, "open_loops", fail(tmp_path / "out" / "loops"))
     with pytest.raises(PermissionError):
         worker(source)
 
@@ -330,7 +331,7 @@ def test_an_unexpected_error_is_listed_and_its_traceback_goes_to_the_log_only(tm
     (tmp_path / "DOE_JANE.avi").write_bytes(b"RIFF")
     model = SimpleNamespace(fingerprint="f", runtime="torch", bank=object())
     monkeypatch.setattr(AnalysisModel, "load", lambda *args: model)
-    monkeypatch.setattr(run, "open_loops", Mock(side_effect=AttributeError("DOE_JANE has no pixels")))
+    monkeypatch.setattr(worker_module, "open_loops", Mock(side_effect=AttributeError("DOE_JANE has no pixels")))
     out = tmp_path / "out"
     caplog.set_level("DEBUG", "alan")
     with pytest.raises(SkippedError, match="skipped 1 of 1"):
@@ -339,7 +340,7 @@ def test_an_unexpected_error_is_listed_and_its_traceback_goes_to_the_log_only(tm
     assert re.match(r"unexpected error \(AttributeError in \w+\.py, line \d+\): report it", row["reason"])
     assert "DOE_JANE has no pixels" in caplog.text
     assert not any(b"DOE" in path.read_bytes() for path in out.rglob("*") if path.is_file())
-    monkeypatch.setattr(run, "open_loops", Mock(side_effect=MemoryError()))
+    monkeypatch.setattr(worker_module, "open_loops", Mock(side_effect=MemoryError()))
     with pytest.raises(MemoryError):
         analyze_files([tmp_path / "DOE_JANE.avi"], out, FAST, workers=1)
 
@@ -356,7 +357,7 @@ def test_too_many_open_files_end_the_run(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("av.open", Mock(side_effect=OSError(5, "Input/output error", str(source.path))))
         assert "cannot be" in worker(source)["failure"]
-    assert run._state(tmp_path / "out", source) is None  # the same command tries it again
+    assert finished_state(tmp_path / "out", source) is None  # the same command tries it again
 
 
 def test_an_error_in_one_process_cancels_the_remaining_files(tmp_path, monkeypatch):
