@@ -86,10 +86,6 @@ def analyze(
     """
     if spacing is not None and len(spacing) != 2:
         raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
-    from alan.analysis.manifest import Manifest
-
-    Manifest.load(model)  # a wrong name is refused before the heavy libraries are imported
-
     from alan.analysis.loop_analysis import LoopSettings
     from alan.analysis.reference import read_reference, write_agreement
     from alan.analysis.run import Analysis, analyze_files

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from alan.errors import DataError
+from alan.errors import DataError, nearest
 from alan.shipped import shipped, shipped_configs
 
 #: Suffixes of files that commands read; a name with one of them is a path, not the name of something installed.
@@ -22,7 +22,7 @@ _INPUTS = ("input", "inputs", "run", "runs", "reference")
 
 
 def check_inputs(values: Mapping[str, Any]) -> None:
-    """Refuse an input file that does not exist.
+    """Refuse an input file, or a model, that does not exist.
 
     Args:
         values: Options by name, nested as in a configuration.
@@ -32,9 +32,19 @@ def check_inputs(values: Mapping[str, Any]) -> None:
     """
     for name, value in _leaves(values):
         path = Path(value)
+        if name == "model" and not path.exists():
+            _check_model(value)
         is_input = name in _INPUTS or path.suffix.lower() in _SUFFIXES
         if is_input and not path.exists() and value not in {**shipped(), **shipped(".json"), **shipped_configs()}:
             raise DataError(f"{value}: no such {_kind(name, path)}")
+
+
+def _check_model(name: str) -> None:
+    from alan.analysis.manifest import shipped_models
+
+    names = {*shipped_models(), *(known for known in shipped() if known.endswith("-parcels"))}
+    if name not in names:
+        raise DataError(f"{name}: no such model; {nearest(name, sorted(names))}")
 
 
 def _kind(name: str, path: Path) -> str:

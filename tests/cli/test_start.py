@@ -71,6 +71,8 @@ def test_heavy_imports_are_detected():
         ("report --run nowhere", "nowhere: no such folder"),
         ("analyze nowhere --out OUT", "nowhere: no such file or folder; check the spelling"),
         ("analyze . --model nothing --out OUT", "nothing: no such model; choose one of: alan-sim"),
+        ("export nothing --out OUT", "nothing: no such model; choose one of: alan-sim"),
+        ("ui --model alan-simm", "alan-simm: no such model; did you mean"),
         ("analyze . --reference nowhere.csv --out OUT", "nowhere.csv: no such file; check the spelling"),
     ],
 )
