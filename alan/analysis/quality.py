@@ -130,8 +130,8 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
         if ratio < _SHORT:
             yield (
                 "foreshortened",
-                f"the ventricle is {ratio:.2f} times as long as wide at end-diastole (frame {beat.ed}), "
-                f"less than {_SHORT}",
+                f"the plane may miss the apex: the ventricle is {ratio:.2f} times as long as wide at end-diastole "
+                f"(frame {beat.ed}), less than {_SHORT}",
             )
             break
     for numbers in e.numbers:
