@@ -171,10 +171,19 @@ def parse_yaml(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-            _check_unique([key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"])
+            check_yaml_keys(node)
             return super().construct_mapping(node, deep)
 
     return yaml.load(text, Loader)
+
+
+def check_yaml_keys(node: Any) -> None:
+    """Refuse a mapping node of YAML with two equal keys; merged mappings may repeat them.
+
+    Raises:
+        ValueError: A key is there twice.
+    """
+    _check_unique([key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"])
 
 
 def _check_unique(keys: list[Any]) -> None:

@@ -34,6 +34,7 @@ from alan._version import __version__
 from alan.errors import AlanError, AlanWarning, ConfigError, DataError, SkippedError
 from alan.files import read_json, redact, write_json, write_rows, write_text
 from alan.locks import LOCK, lock_folder
+from alan.words import plural
 
 #: The configuration of a run, its mark of completion and its list of skipped files, in its folder.
 CONFIG, FINISHED, FAILURES, METRICS = "config.yaml", "run.json", "failures.csv", "metrics.jsonl"
@@ -281,7 +282,7 @@ def report_failures(
         return
     skipped = len(failures) if skipped is None else skipped
     others = len(failures) - skipped
-    also = f" and found {others} other problem{'s' if others > 1 else ''}" if others else ""
+    also = f" and found {plural(others, 'other problem')}" if others else ""
     text = f"skipped {skipped} of {total} files{also}, listed in {path}; the first: {': '.join(failures[0])}"
     if strict:
         raise SkippedError(text)

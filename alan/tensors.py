@@ -54,7 +54,20 @@ def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
             entry = json.loads(text)
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file; fetch or export it again") from error
+    check_finite(tensors, str(path))
+    return tensors, entry
+
+
+def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are NaN or infinite.
+
+    Args:
+        tensors: Tensors by name.
+        where: Their file, which begins the message.
+
+    Raises:
+        CheckpointError: A value is not finite.
+    """
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
-            raise CheckpointError(f"{path}: {name!r} holds values that are not finite; train or export it again")
-    return tensors, entry
+            raise CheckpointError(f"{where}: {name!r} holds values that are not finite; train or export it again")

@@ -12,6 +12,7 @@ from alan.analysis.measures import BeatMeasures, Curves
 from alan.analysis.results import Flag, ViewEvidence
 from alan.cardiac import Beat
 from alan.data.io.base import mean_frame_rate
+from alan.words import plural
 
 #: Code of each flag to its meaning.
 FLAGS = {
@@ -102,7 +103,7 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
 def _doubts_about_time(e: Evidence) -> Iterator[tuple[str, str]]:
     """Check frame times and beats."""
     if e.n_frames < 3:
-        yield "still", f"{e.n_frames} frame{'s' if e.n_frames > 1 else ''}: give a loop of a whole beat"
+        yield "still", f"{plural(e.n_frames, 'frame')}: give a loop of a whole beat"
         return
     if e.times is None:
         yield "times_unknown", "the times of the frames are unknown: give --frame_rate"

@@ -31,6 +31,7 @@ from alan.errors import ConfigError, DataError, ParameterError
 from alan.files import fingerprint
 from alan.progress import Progress, no_progress, part_of
 from alan.runs import FAILURES, open_run, report_failures
+from alan.words import plural
 from alan.workers import worker_pool
 
 _log = logging.getLogger(__name__)
@@ -139,8 +140,8 @@ def analyze_files(
         _log.info(
             "%s: %s of %s, %d left out, %d cannot be decoded",
             folder,
-            _count(n_measured, "loop"),
-            _count(len(found.patients), "patient"),
+            plural(n_measured, "loop"),
+            plural(len(found.patients), "patient"),
             len(found.left_out),
             len(found.failures),
         )
@@ -192,13 +193,9 @@ def _analyze_all(
     return done
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
-
-
 def _log_file(source: Source, state: Mapping[str, Any]) -> None:
     """Write the outcome of a file to the log file."""
-    outcome = state["failure"] or state["left_out"] or _count(len(state["loops"]), "loop")
+    outcome = state["failure"] or state["left_out"] or plural(len(state["loops"]), "loop")
     _log.debug("%s (%s): %s", source.path, source.name, outcome)
     if state["traceback"]:
         _log.debug("%s: %s", source.name, state["traceback"])

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy.linalg import eigh
 from sklearn.neighbors import KNeighborsClassifier
 
 from alan.arrays import ByteArray, Float32Array, FloatArray
@@ -341,10 +342,9 @@ def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float =
     within = (X - means[of]).T @ (X - means[of]) / len(X)
     size = np.trace(within) / len(within) or 1.0
     within = (1 - shrinkage) * within + shrinkage * size * np.eye(len(within))
-    values, vectors = np.linalg.eigh(within)
-    whiten = vectors / np.sqrt(np.maximum(values, 1e-9 * size)) @ vectors.T
-    _, _, directions = np.linalg.svd((means - means.mean(0)) @ whiten, full_matrices=False)
-    return np.asarray(whiten @ directions[: max(1, len(classes) - 1)].T, np.float64)
+    apart = means - means.mean(0)
+    _, directions = eigh(apart.T @ apart, within)  # of length 1 in the covariance within the classes
+    return np.asarray(directions[:, ::-1][:, : max(1, len(classes) - 1)], np.float64)
 
 
 def _certainty(backbone: ConvBackbone, frames: ByteArray) -> float:

@@ -23,7 +23,7 @@ from alan.backbone.registry import BACKBONES
 from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
 from alan.files import check_schema, fingerprint_tensors
 from alan.shipped import shipped_or_path
-from alan.tensors import read_tensors, write_tensors
+from alan.tensors import check_finite, read_tensors, write_tensors
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
@@ -189,8 +189,7 @@ def network_from_weights(
             )
         if tensors[name].is_complex() or tensors[name].is_floating_point() != tensor.is_floating_point():
             raise CheckpointError(f"{origin}: {name!r} holds {tensors[name].dtype}, the network {tensor.dtype}")
-        if not tensors[name].isfinite().all():
-            raise CheckpointError(f"{origin}: {name!r} holds values that are not finite; train or export it again")
+    check_finite(tensors, origin)
     unknown = sorted(set(tensors) - set(own))
     if unknown:
         kind = type(spec).__name__

@@ -6,6 +6,8 @@ import logging
 import sys
 from typing import Any
 
+from alan.words import plural
+
 _log = logging.getLogger(__name__)
 
 
@@ -45,5 +47,4 @@ def check(
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     for file, reason, remedy in rows:
         sys.stdout.write(f"{file:<{widths[0]}}  {reason:<{widths[1]}}  {remedy}\n")
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    raise SkippedError(f"{root}: {count} in {samples} samples, see the table")
+    raise SkippedError(f"{root}: {plural(len(problems), 'problem')} in {plural(samples, 'sample')}, see the table")

@@ -22,6 +22,7 @@ from jsonargparse import ArgumentParser
 
 from alan.cli.help import HelpFormatter
 from alan.errors import AlanError, ConfigError, nearest
+from alan.files import check_yaml_keys
 from alan.shipped import config_file
 
 _CONFIG = ("--config", "-c")
@@ -81,9 +82,10 @@ def _checked(path: Path) -> Path:
         if id(node) not in sizes:
             sizes[id(node)] = math.inf  # of a node within itself
             if isinstance(node, yaml.MappingNode):
-                keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-                if twice := [key for key in keys if keys.count(key) > 1]:
-                    raise ConfigError(f"{path}: the key {twice[0]!r} is there twice: keep one")
+                try:
+                    check_yaml_keys(node)
+                except ValueError as error:
+                    raise ConfigError(f"{path}: {error}") from error
             parts = node.value if isinstance(node, yaml.CollectionNode) else ()
             flat = (part for item in parts for part in (item if isinstance(item, tuple) else (item,)))
             sizes[id(node)] = 1 + sum(map(size, flat))

@@ -44,9 +44,9 @@ def check_split(patients: Sequence[str], splits: Sequence[str], studies: Sequenc
             spelling = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
             first, other = seen.setdefault(spelling, (name, split)) if name and split else (name, split)
             if other != split:
-                names_ = repr(name) if first == name else f"{first!r}, also spelt {name!r},"
+                shown = repr(name) if first == name else f"{first!r}, also spelt {name!r},"
                 raise SplitLeakError(
-                    f"{what} {names_} is in two splits, {other!r} and {split!r}: "
+                    f"{what} {shown} is in two splits, {other!r} and {split!r}: "
                     f"put all samples of a {what} into one split"
                 )
 

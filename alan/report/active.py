@@ -25,7 +25,8 @@ from alan.report.figures import STYLE, draw_outline
 from alan.report.html import write_page
 from alan.report.pictures import PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
-from alan.report.words import number, percent, plural, structure_name
+from alan.report.words import number, percent, structure_name
+from alan.words import plural
 
 # Okabe and Ito's colours, each with a marker of its own, in the order of the acquisition functions.
 _LOOKS = (

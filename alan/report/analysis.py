@@ -27,8 +27,9 @@ from alan.report.patient import (
 )
 from alan.report.pictures import embed_picture, make_picture
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
-from alan.report.words import UNDEFINED, number, plural
+from alan.report.words import UNDEFINED, number
 from alan.runs import FAILURES, provenance
+from alan.words import plural
 
 #: Longest side of the pictures of the first page in pixels, and number of patients whose picture it shows.
 _THUMBNAIL, _SHOWN = 300, 24

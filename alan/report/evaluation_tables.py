@@ -21,10 +21,10 @@ from alan.report.words import (
     method_label,
     number,
     percent,
-    plural,
     structure_name,
     where,
 )
+from alan.words import plural
 
 _METHOD = Column("Method", number=False)
 _EVIDENCE = "Share in the structure, %"

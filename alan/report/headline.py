@@ -9,7 +9,8 @@ from alan.report.evaluation_tables import structures_of
 from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.table import interval_cell
-from alan.report.words import difference, join_words, origin, patients, percent, phase_name, plural, structure_name
+from alan.report.words import difference, join_words, origin, patients, percent, phase_name, structure_name
+from alan.words import plural
 
 
 def headline(results: Mapping[str, Any]) -> list[str]:

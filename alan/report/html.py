@@ -25,8 +25,9 @@ from alan.report.pictures import (
     efficiency_picture,
     segmentation_pictures,
 )
-from alan.report.words import origin, plural
+from alan.report.words import origin
 from alan.runs import CONFIG
+from alan.words import plural
 
 REPORT = "report.html"
 

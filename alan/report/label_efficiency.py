@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from alan.report.figures import STYLE, show_percent
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, origin, patients, percent, phase_name, plural, structure_name
+from alan.report.words import UNDEFINED, join_words, origin, patients, percent, phase_name, structure_name
+from alan.words import plural
 
 #: Okabe and Ito's colours and related ones for each family of methods; markers distinguish its members.
 FAMILIES = {

@@ -14,10 +14,10 @@ from alan.report.words import (
     join_words,
     number,
     percent,
-    plural,
     structure_name,
     where,
 )
+from alan.words import plural
 
 
 def cost_table(summary: Mapping[str, Any]) -> Table | None:

@@ -27,7 +27,8 @@ from alan.report.analysis_figures import loop_curve
 from alan.report.html import render_page
 from alan.report.pictures import embed_picture
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, number, phase_name, plural, structure_name
+from alan.report.words import UNDEFINED, join_words, number, phase_name, structure_name
+from alan.words import plural
 
 PATIENT_FOLDER = "patients"
 #: Longest side of the pictures in pixels.

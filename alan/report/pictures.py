@@ -28,10 +28,10 @@ from alan.report.words import (
     origin,
     percent,
     phase_name,
-    plural,
     structure_name,
     where,
 )
+from alan.words import plural
 
 _PIXELS_PER_INCH = 118
 #: Quality of JPEG pictures.

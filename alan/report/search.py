@@ -15,8 +15,9 @@ from alan.report.export import SUMMARY, write_files
 from alan.report.html import write_page
 from alan.report.pictures import Picture, PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, number, percent, plural, structure_name
+from alan.report.words import UNDEFINED, join_words, number, percent, structure_name
 from alan.search.results import AXES, read_search
+from alan.words import plural
 
 #: EDNAS paper, Table I: rank, IoU in percent on its test set, batch size, learning rate, encoder, architecture.
 PUBLISHED = (

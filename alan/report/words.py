@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alan.words import plural
+
 STRUCTURES = {
     "lv": "left ventricle",
     "myo": "myocardium",
@@ -54,11 +56,6 @@ def difference(value: Mapping[str, Any]) -> str:
     if low is None or low <= 0 <= high:
         return f"no clear difference ({points} {'better' if mean > 0 else 'worse'})"
     return f"{points} {'better' if mean > 0 else 'worse'}"
-
-
-def plural(n: int, one: str, many: str = "") -> str:
-    """Format a count with its noun: ``1 patient``, ``2 patients``, ``1,041 images``."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def patients(n: int, store: Mapping[str, Any], adjective: str = "") -> str:

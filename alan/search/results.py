@@ -18,6 +18,7 @@ from alan.runs import plain, provenance
 from alan.search.settings import SearchSettings
 from alan.search.space import Point
 from alan.search.study import DETAILS, LATENCY, REASON, STARTED, WORKER, SearchStudy, died_twice
+from alan.words import plural
 
 SCHEMA = "alan-search/1"
 RESULTS, TRIALS, BEST, DATABASE = "results.json", "trials.csv", "best.yaml", "study.db"
@@ -132,7 +133,7 @@ def summarise_search(search: SearchStudy, settings: SearchSettings) -> dict[str,
         },
         "training": {
             "structures": list(data.structures),
-            "length": f"{length} {unit}{'s' * (length > 1)}",
+            "length": plural(length, unit),
             "val_split": data.val_split,
             "label_patients": data.label_patients,
         },

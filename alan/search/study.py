@@ -207,9 +207,7 @@ class SearchStudy:
         """
         values, state = None, TrialState.FAIL
         try:
-            with self._alive(
-                trial
-            ):  # first, since a claimed trial without a heartbeat would be waited for forever
+            with self._alive(trial):  # first: without a heartbeat, a claimed trial would be waited for forever
                 trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
                 trial.set_user_attr(STARTED, datetime.now(UTC).isoformat(timespec="seconds"))
                 values, state = self._outcome(trial, objective), TrialState.COMPLETE

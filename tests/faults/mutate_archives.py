@@ -7,13 +7,10 @@ them: another number or name is another archive.
 """
 
 import json
-import sys
-import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
-from mutate_io import FRAMES, campaign, limit_memory, picture, video
+from mutate_io import FRAMES, campaign, picture, run_kinds, video
 from mutate_models import SPEC, backbone, damaged
 
 from alan.analysis.reference import read_reference
@@ -162,16 +159,6 @@ def damage(kind, tries, seed, folder):
     return campaign(ways, path, lambda: read(path), lambda found, way: found == expected)
 
 
-def main():
-    kinds, tries, seed, folder = sys.argv[1:]
-    torch.set_num_threads(1)
-    limit_memory()
-    warnings.simplefilter("ignore")
-    for kind in kinds.split(","):
-        place = Path(folder, kind.replace(" ", "_"))
-        place.mkdir(parents=True)
-        print(json.dumps(damage(kind, int(tries), int(seed), place)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    run_kinds(damage)

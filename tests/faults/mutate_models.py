@@ -8,14 +8,10 @@ unexpected exceptions. The process may use two gigabytes more than at its start;
 """
 
 import itertools
-import json
-import sys
-import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
-from mutate_io import campaign, limit_memory, mutations
+from mutate_io import campaign, mutations, run_kinds
 
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
@@ -179,16 +175,6 @@ def damage(kind, tries, seed, folder):
     return campaign(ways, path, lambda: read(path), lambda found, way: np.array_equal(found, expected))
 
 
-def main():
-    kinds, tries, seed, folder = sys.argv[1:]
-    torch.set_num_threads(1)
-    limit_memory()
-    warnings.simplefilter("ignore")
-    for kind in kinds.split(","):
-        place = Path(folder, kind)
-        place.mkdir()
-        print(json.dumps(damage(kind, int(tries), int(seed), place)), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    run_kinds(damage)

@@ -112,9 +112,9 @@ class Camus(EchoDataset):
                 if view not in views:
                     continue
                 if files.images:
-                    stated = _attributes(read_info(files.info))
-                    attributes = self._keep_possible(files.stem, files.info.name, stated)
-                    if files.info.is_file() and not read_info(files.info):
+                    info = read_info(files.info)
+                    attributes = self._keep_possible(files.stem, files.info.name, _attributes(info))
+                    if files.info.is_file() and not info:
                         self._note("Info files without a field", files.stem, "get the file again, or remove it")
                     records.append(
                         Record(f"{patient}_{_CODES[view]}", patient, splits[patient], view, attributes=attributes)

@@ -1,0 +1,6 @@
+"""Counts in words, as messages and reports show them."""
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """Format a count with its noun: ``1 patient``, ``2 patients``, ``1,041 images``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
