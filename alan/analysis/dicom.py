@@ -7,6 +7,7 @@ the pseudonymous key of the patient and no dates, and nothing identifies the fil
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Sequence
@@ -137,7 +138,8 @@ def write_segmentation(
         content_description=None if result.pixel_mm else "The pixel size is unknown.",
         **_MAKER,
     )
-    _number_frames(written, frames, measured=result.pixel_mm is not None, single=result.n_frames == 1)
+    files = references.frames if references else ()
+    _number_frames(written, frames, files, measured=result.pixel_mm is not None, single=result.n_frames == 1)
     for element in written.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = sop_class
@@ -148,10 +150,13 @@ def write_segmentation(
         written.save_as(temporary)
 
 
-def _number_frames(written: Any, frames: Sequence[int], *, measured: bool, single: bool) -> None:
+def _number_frames(
+    written: Any, frames: Sequence[int], files: Sequence[str], *, measured: bool, single: bool
+) -> None:
     """Replace the positions in space, which were only needed to build the object, by positions in time.
 
-    A source of a single frame is referred to as a whole, because its class may have no numbers of frames.
+    A source of a single frame is referred to as a whole, because its class may have no numbers of frames; so is
+    each file of a loop that was split into files of one frame.
     """
     for item in written.PerFrameFunctionalGroupsSequence:
         content = item.FrameContentSequence[0]
@@ -159,9 +164,17 @@ def _number_frames(written: Any, frames: Sequence[int], *, measured: bool, singl
         content.TemporalPositionIndex = frame + 1
         reference = item.DerivationImageSequence[0].SourceImageSequence[0]
         reference.ReferencedFrameNumber = frame + 1
-        if single:
+        if files:
+            reference.ReferencedSOPInstanceUID = files[frame]
+        if single or files:
             del reference.ReferencedFrameNumber
         del item.PlanePositionSequence
+    series = written.ReferencedSeriesSequence[0]
+    if files:
+        series.ReferencedInstanceSequence = [
+            _with_uid(series.ReferencedInstanceSequence[0], "ReferencedSOPInstanceUID", files[frame])
+            for frame in frames
+        ]
     index = written.DimensionIndexSequence[1]
     index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00209128, 0x00209111
     index.DimensionDescriptionLabel = "Temporal Position Index"
@@ -197,6 +210,8 @@ def write_measurements(
         return False
     sr = third_party("highdicom.sr", "dicom")
     source = _source(result, digest, result.screen_shape, result.n_frames, references)
+    files = references.frames if references else ()
+    sources = [_with_uid(source, "SOPInstanceUID", file) for file in files] or [source]
     observer = sr.ObserverContext(
         _code("DCM", "121007", "Device"),
         sr.DeviceObserverIdentifyingAttributes(_uid("alan-echo", __version__), _NAME, _NAME, "alan-echo"),
@@ -207,7 +222,9 @@ def write_measurements(
         algorithm_id=sr.AlgorithmIdentification(_NAME, __version__),
         measurements=[_measurement(name, getattr(result, name), result) for name in measured],
         qualitative_evaluations=[_doubt(flag) for flag in result.flags] or None,
-        source_images=[sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)],
+        source_images=[
+            sr.SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID) for source in sources
+        ],
     )
     content = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=observer),
@@ -215,7 +232,7 @@ def write_measurements(
         imaging_measurements=[group],
     )
     written = sr.ComprehensiveSR(
-        evidence=[source],
+        evidence=sources,
         content=content,
         series_instance_uid=_uid(digest, "measurement series"),
         series_number=2,
@@ -255,6 +272,13 @@ def _doubt(flag: Flag) -> Any:
     return third_party("highdicom.sr", "dicom").QualitativeEvaluation(
         name=_code(_OWN, "doubt", "Doubt"), value=_code(_OWN, flag.code[:16], meaning)
     )
+
+
+def _with_uid(item: Any, name: str, uid: str) -> Any:
+    """Copy a dataset with another UID."""
+    other = copy.deepcopy(item)
+    setattr(other, name, uid)
+    return other
 
 
 def _short(value: float) -> float:

@@ -118,7 +118,7 @@ def analyze_files(
     model = AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
     if model.bank is None and settings.loop.view is None:
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
-    sources, others = find_sources(inputs, patient_rule, leave_out=folder)
+    sources, others = find_sources(inputs, patient_rule, leave_out=folder, timed=settings.frame_rate is not None)
     if not sources:
         reason = f"; the first of {len(others)} others: {others[0][1]}" if others else ""
         raise DataError(f"{', '.join(map(str, inputs))}: no loop is found{reason}")

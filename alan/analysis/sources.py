@@ -9,12 +9,13 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, stem
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, read_patient, read_references
+from alan.data.io.dicom_series import find_split_loops
 from alan.data.io.medical import MEDICAL
 from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
@@ -40,10 +41,10 @@ class Source:
     """A loop to analyze.
 
     Attributes:
-        path: The file, or the first still of a series. No output may name it.
+        path: The file, or the first one of a series of stills or DICOM files of one frame. No output may name it.
         patient: Pseudonymous key of the patient.
         name: Pseudonymous name of the loop, unique and safe as the name of a folder.
-        stills: Further stills of the series, in the order of time.
+        stills: Further files of the series, in the order of time.
         sequence: Position of the sequence in a frame store, or None.
     """
 
@@ -68,7 +69,7 @@ class Source:
         """
         if self.sequence is not None or not is_dicom(self.path):
             return None
-        return read_references(self.path, keep=keep)
+        return read_references(self.path, *self.stills, keep=keep)
 
     def redact(self, text: str) -> str:
         """Replace the names of files and folders in a message, and words that it quotes from them."""
@@ -100,11 +101,14 @@ def find_sources(
     inputs: Sequence[str | os.PathLike[str]],
     patient_rule: str | None = None,
     leave_out: str | os.PathLike[str] | None = None,
+    *,
+    timed: bool = False,
 ) -> tuple[list[Source], list[tuple[str, str]]]:
     r"""Find the loops among files and folders.
 
-    Loops are files that :func:`alan.data.read_cine` reads, the sequences of frame stores (``.h5``), and series of
-    numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder. A file that is given by name is always
+    Loops are files that :func:`alan.data.read_cine` reads, the sequences of frame stores (``.h5``), series of
+    numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder, and loops that were split into DICOM files
+    of one frame (:func:`alan.data.io.dicom_series.find_split_loops`). A file that is given by name is always
     included.
 
     The patient of a loop is the group ``patient`` of the rule, else that of the DICOM header or the frame store. A
@@ -117,6 +121,7 @@ def find_sources(
         patient_rule: Regular expression that is searched in the path of a file below its input, with the group
             ``patient``: ``(?P<patient>p\d+)``.
         leave_out: Folder that is not searched, such as that of the results.
+        timed: Whether the frame rate is given, so that DICOM files of one frame need not state it to be a loop.
 
     Returns:
         sources: The loops, sorted by path; no loop appears twice, nor does a copy of its file.
@@ -136,12 +141,23 @@ def find_sources(
             else:
                 left_out.setdefault(file_name(item[0]), item[1])
     copies = _copies(found)
-    sources = _with_patients([found[place] for place in sorted(found) if place not in copies], rule)
+    loops = _joined([found[place] for place in sorted(found) if place not in copies], timed=timed)
+    sources = _with_patients(loops, rule)
     names = {source.path: source.name for source in sources}
     for place, first in copies.items():
         reason = f"a copy of the file of loop {names[found[first].paths[0]]}"
         left_out[file_name(found[place].paths[0])] = reason
     return sources, list(left_out.items())
+
+
+def _joined(found: Sequence[_Found], *, timed: bool) -> list[_Found]:
+    """Put DICOM files of one frame together into loops, each in the place of its first file."""
+    single = {item.paths[0]: item for item in found if len(item.paths) == 1 and item.sequence is None}
+    loops = {paths[0]: paths for paths in find_split_loops(filter(is_dicom, single), timed=timed)}
+    parts = {path for paths in loops.values() for path in paths[1:]}
+    return [
+        replace(item, paths=loops.get(item.paths[0], item.paths)) for item in found if item.paths[0] not in parts
+    ]
 
 
 def file_name(path: Path) -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,10 @@ from tqdm import tqdm
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.data.blanking import find_blanking
 from alan.data.io.base import Cine, FrameBuffer, pixel_aspect, suppress_notes, without_numbers
-from alan.data.io.cine import DICOM, VIDEOS, frame_source, is_cine, read_cine, stem
+from alan.data.io.cine import DICOM, VIDEOS, frame_source, is_cine, stem
+from alan.data.io.dicom import is_dicom
+from alan.data.io.dicom_series import find_split_loops
+from alan.data.io.frames import read_all
 from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.io.stream import open_stream
 from alan.data.readers.base import SIMULATION, is_simulated
@@ -38,11 +41,17 @@ _FEW = 4
 
 @dataclass(frozen=True)
 class _Loop:
-    """A loop, its name below the root, and the beginning of the names of its stills."""
+    """A loop, its name below the root, the beginning of the names of its stills, and its further files."""
 
     path: Path
     source: str
     name: str
+    others: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files, in the order of time."""
+        return (self.path, *self.others)
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,8 @@ def extract_frames(
     with the columns image, source, frame, time_s, row_mm, column_mm, height, width and patient (a pseudonym, from
     the header of DICOM files; unknown values are empty), as :class:`alan.data.FrameFolder` reads them. NAME is the
     path of the loop below ``root``, folders joined by ``_``, without suffix; names too long for a file are
-    shortened and end in a digest. Stills of a simulated archive are marked as simulated. Loops that cannot be
+    shortened and end in a digest. Loops that were split into DICOM files of one frame are put together under the
+    name of their first file. Stills of a simulated archive are marked as simulated. Loops that cannot be
     decoded, and loops whose NAME is taken by another one, are listed in ``failures.csv`` with the reason.
 
     Loops are decoded in several processes. A run that was killed continues after the last complete loop when the
@@ -147,12 +157,20 @@ def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
     if not loops:
         known = ", ".join((*VIDEOS, *MEDICAL, *DICOM))
         raise DataError(f"{root}: holds no cine loop ({known}, DICOM under any name, or TIFF stacks)")
-    return list(loops.values()), passed
+    return _joined(list(loops.values())), passed
+
+
+def _joined(loops: Sequence[_Loop]) -> list[_Loop]:
+    """Put loops that were split into DICOM files of one frame together, each in the place of its first file."""
+    dicom = (loop.path for loop in loops if is_dicom(loop.path))
+    split = {paths[0]: paths[1:] for paths in find_split_loops(dicom)}
+    others = {path for paths in split.values() for path in paths}
+    return [replace(loop, others=split.get(loop.path, ())) for loop in loops if loop.path not in others]
 
 
 def _fingerprint(loops: Sequence[_Loop]) -> str:
     """Compute a fingerprint of the files of all loops from their names, sizes and times."""
-    files = [file for loop in loops for file in medical_files(loop.path)]
+    files = [file for loop in loops for path in loop.paths for file in medical_files(path)]
     return fingerprint([[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files])
 
 
@@ -189,7 +207,7 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int, *, sector: bool)
     with warnings.catch_warnings(record=True) as caught, suppress_notes():
         warnings.simplefilter("always")
         try:
-            cine = _read_blanked(loop.path) if sector else read_cine(loop.path)
+            cine = _read_blanked(*loop.paths) if sector else read_all(frame_source(*loop.paths, whole=True))
         except DataError as error:
             return index, _Outcome(failure=_without(str(error), loop.path))
     if cine.attributes.get("volume"):
@@ -200,10 +218,10 @@ def _extract(index: int, loop: _Loop, folder: Path, every: int, *, sector: bool)
     return index, outcome
 
 
-def _read_blanked(path: Path) -> Cine:
+def _read_blanked(*paths: Path) -> Cine:
     """Read a loop, blank everything outside its sector and paint over text inside it."""
-    stream = open_stream(frame_source(path))
-    header, samples, frames = stream.header, stream.samples, FrameBuffer(path)
+    stream = open_stream(frame_source(*paths))
+    header, samples, frames = stream.header, stream.samples, FrameBuffer(paths[0])
     blanking = find_blanking(samples.grey, samples.span, samples.colours, pixel_aspect(header))
     for frame in stream:
         frames.append(blanking.apply(frame[None])[0])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from alan.analysis import Measure, Source, export_loop
+from alan.analysis import Measure, Source, export_loop, find_sources
 from alan.data.pseudonyms import SECRET, uid_key
 
 from .made import MadeLoop, made_labels, made_result
@@ -77,6 +77,30 @@ def test_pseudonymous_references_are_equal_within_a_study(tmp_path, monkeypatch)
             assert not any(word in content for word in (b"1.2.826.0.1.77", b"MRN0815", b"ller^Jane", b"19550102"))
     monkeypatch.setenv(SECRET, "another secret")
     assert uid_key(STUDY) not in {study for study, _, _ in found}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_objects_of_a_split_loop_refer_to_each_of_its_files(tmp_path, keep):
+    more = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES, "SOPClassUID": CLASS}
+    loop = MadeLoop()
+    for n in range(loop.n_frames):
+        uid = f"1.2.826.0.1.77.3.{n}"
+        dicom(tmp_path / f"{n}.dcm", screen(FAN)[:1], InstanceNumber=n, SOPInstanceUID=uid, **more)
+    (source,), _ = find_sources([tmp_path])
+    references = source.references(keep=keep)
+    export_loop(tmp_path, loop, made_labels(), made_result(loop), ["dicom"], references=references)
+    segmentation, report = objects_of(tmp_path, "loop1")
+    uids = [f"1.2.826.0.1.77.3.{n}" for n in range(loop.n_frames)]
+    uids = uids if keep else list(map(uid_key, uids))
+    for frame in segmentation.PerFrameFunctionalGroupsSequence:
+        reference = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        time = frame.FrameContentSequence[0].TemporalPositionIndex
+        assert reference.ReferencedSOPInstanceUID == uids[time - 1]
+        assert "ReferencedFrameNumber" not in reference
+    listed = segmentation.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    assert [item.ReferencedSOPInstanceUID for item in listed] == uids
+    series = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    assert sorted(item.ReferencedSOPInstanceUID for item in series.ReferencedSOPSequence) == sorted(uids)
 
 
 def test_pseudonyms_of_uids_are_valid():

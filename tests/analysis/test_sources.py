@@ -91,6 +91,25 @@ def test_patients_come_from_dicom_headers(tmp_path):
     assert c == patient_key("18")
 
 
+def test_a_split_loop_equals_the_loop_of_one_file(tmp_path):
+    for name in ("split", "whole"):
+        (tmp_path / name).mkdir()
+    uids = {"SeriesInstanceUID": "1.2.3", "PatientID": "17", "regions": [((0, 0, 96, 128),)]}
+    loop = screen(FAN, length=9, text=True)
+    dicom(tmp_path / "whole" / "loop.dcm", loop, **uids)
+    for n in range(9):
+        dicom(tmp_path / "split" / f"{7 * n % 10}", loop[n : n + 1], InstanceNumber=n, **uids)
+    ((whole,), (split,)) = (open_loops(find_sources([tmp_path / name])[0][0]) for name in ("whole", "split"))
+    assert split.patient == whole.patient
+    assert (next(split.chunks(100)) == next(whole.chunks(100))).all()
+    assert (split.times_s == whole.times_s).all()
+    assert split.pixel_mm == whole.pixel_mm == (0.5, 0.5)
+    (tmp_path / "split" / "8").unlink()
+    (source,), _ = find_sources([tmp_path / "split"])
+    with pytest.raises(DataError, match=rf"{source.name}: a loop in 8 files .* lacks InstanceNumber 4"):
+        open_loops(source)
+
+
 def test_a_study_without_a_patient_counts_as_one(tmp_path):
     """A placeholder such as ANONYMOUS is shared by many patients, so loops of two studies are kept apart."""
     loop = screen(FAN)

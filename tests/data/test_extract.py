@@ -15,8 +15,11 @@ from alan.cli.main import main
 from alan.data import extract
 from alan.data.extract import extract_frames
 from alan.data.io.cine import read_cine
+from alan.data.io.frames import read_all
 from alan.data.readers.folder import FrameFolder
 from alan.errors import AlanWarning, ConfigError, DataError, ParameterError
+
+from ..analysis.screens import dicom
 
 data = pytest.importorskip("pydicom.data")
 CINE = data.get_testdata_file("examples_ybr_color.dcm", download=False)
@@ -184,7 +187,7 @@ def test_a_run_without_a_readable_file_leaves_no_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "place", ["read_cine", "write_json", "_publish", "write_rows", "Run.finish", "shutil.rmtree"]
+    "place", ["read_all", "write_json", "_publish", "write_rows", "Run.finish", "shutil.rmtree"]
 )
 def test_a_stopped_run_resumes(tmp_path, root, monkeypatch, place):
     """Stopped at the second call of a function (the first for those called once), then run again."""
@@ -196,7 +199,7 @@ def test_a_stopped_run_resumes(tmp_path, root, monkeypatch, place):
 
     def stop(*args, **kwargs):
         calls.append(place)
-        if len(calls) == (2 if place in ("read_cine", "write_json") else 1):
+        if len(calls) == (2 if place in ("read_all", "write_json") else 1):
             raise KeyboardInterrupt
         return function(*args, **kwargs)
 
@@ -205,9 +208,9 @@ def test_a_stopped_run_resumes(tmp_path, root, monkeypatch, place):
         with pytest.raises(KeyboardInterrupt):
             extract_frames(str(root), str(tmp_path / "out"), every=3)
     decoded = []
-    monkeypatch.setattr(extract, "read_cine", lambda path: decoded.append(path) or read_cine(path))
+    monkeypatch.setattr(extract, "read_all", lambda source: decoded.append(source) or read_all(source))
     extract_frames(str(root), str(tmp_path / "out"), every=3)
-    assert len(decoded) == {"read_cine": 2, "write_json": 2}.get(place, 0)
+    assert len(decoded) == {"read_all": 2, "write_json": 2}.get(place, 0)
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -235,7 +238,7 @@ def test_a_record_of_another_version_is_ignored(tmp_path, root):
 def test_a_finished_run_is_left_unchanged(tmp_path, root, monkeypatch, caplog):
     extract_frames(str(root), str(tmp_path / "out"), every=3)
     before = contents(tmp_path / "out")
-    monkeypatch.setattr(extract, "read_cine", None)
+    monkeypatch.setattr(extract, "read_all", None)
     with caplog.at_level("INFO"):
         extract_frames(str(root), str(tmp_path / "out"), every=3)
     assert "already done" in caplog.text
@@ -334,6 +337,19 @@ def test_messages_are_shown_once(tmp_path, archives, frames, caplog):
     assert said[0] == "p1.nii.gz: grey values multiplied by 255 (and 2 more)"
     assert said[1].endswith("6 stills of 6 cine loops")
     assert len(said) == 2
+
+
+def test_a_loop_that_was_split_into_files_is_put_together(tmp_path, frames):
+    root, loop = tmp_path / "in", np.concatenate([frames, frames])
+    root.mkdir()
+    for n in range(9):
+        dicom(root / f"IM{9 - n}", loop[n : n + 1], SeriesInstanceUID="1.2.3", InstanceNumber=n)
+    extract_frames(str(root), str(tmp_path / "out"), every=4, workers=0)
+    assert [row["image"] for row in rows(tmp_path / "out")] == ["IM9_0001.png", "IM9_0005.png", "IM9_0009.png"]
+    assert [float(row["time_s"]) for row in rows(tmp_path / "out")] == pytest.approx([0, 0.16, 0.32])
+    (root / "IM4").unlink()
+    with pytest.raises(DataError, match=r"none of 1 cine loops can be decoded.* lacks InstanceNumber 5"):
+        extract_frames(str(root), str(tmp_path / "out2"), workers=0)
 
 
 def test_a_loop_whose_name_is_taken_is_listed(tmp_path, root, archives, frames):

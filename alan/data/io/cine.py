@@ -7,6 +7,7 @@ from pathlib import Path
 
 from alan.data.io.base import Cine
 from alan.data.io.dicom import DicomFrames, is_dicom
+from alan.data.io.dicom_series import SplitFrames
 from alan.data.io.frames import FrameSource, read_all
 from alan.data.io.medical import MEDICAL, RawFrames
 from alan.data.io.pictures import ANIMATIONS, PICTURES, STACKS, PageFrames, count_pages
@@ -55,7 +56,7 @@ def frame_source(*paths: Path, whole: bool = False) -> FrameSource:
     """Choose the decoder of a file.
 
     Args:
-        paths: The file, or the stills of one loop in the order of time.
+        paths: The file, or the files of the frames of one loop in the order of time: stills, or DICOM files.
         whole: Whether all frames must fit into memory at once.
 
     Returns:
@@ -63,7 +64,7 @@ def frame_source(*paths: Path, whole: bool = False) -> FrameSource:
     """
     path, name = paths[0], paths[0].name.lower()
     if len(paths) > 1:
-        return PageFrames(*paths, whole=whole)
+        return (SplitFrames if is_dicom(path) else PageFrames)(*paths, whole=whole)
     if name.endswith(MEDICAL):
         return RawFrames(path)
     if name.endswith(DICOM) or is_dicom(path):

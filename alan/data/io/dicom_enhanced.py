@@ -78,7 +78,7 @@ def frame_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, t
     return None, tuple(notes)
 
 
-def _moment(value: Any) -> float:
+def moment(value: Any) -> float:
     """Convert a date and time (VR DT, without its offset from UTC) to seconds."""
     text = str(value).strip().partition("+")[0].partition("-")[0]
     whole, _, part = text.partition(".")
@@ -93,7 +93,7 @@ def _milliseconds(value: Any) -> float:
 #: Group and element of a time of each frame, and its conversion to seconds.
 _TIMES: tuple[tuple[str, str, Callable[[Any], float]], ...] = (
     ("TemporalPositionSequence", "TemporalPositionTimeOffset", float),
-    ("FrameContentSequence", "FrameAcquisitionDateTime", _moment),
-    ("FrameContentSequence", "FrameReferenceDateTime", _moment),
+    ("FrameContentSequence", "FrameAcquisitionDateTime", moment),
+    ("FrameContentSequence", "FrameReferenceDateTime", moment),
     ("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime", _milliseconds),
 )

@@ -279,6 +279,7 @@ class DicomReferences:
         sop_class: SOP class UID.
         elements: Keyword to value of the elements by which an archive files an object; empty for pseudonymous
             references.
+        frames: SOP instance UID of each file of a loop that was split into files of one frame; else empty.
     """
 
     study: str
@@ -286,13 +287,15 @@ class DicomReferences:
     instance: str
     sop_class: str
     elements: Mapping[str, str] = field(default_factory=dict)
+    frames: tuple[str, ...] = ()
 
 
-def read_references(path: Path, *, keep: bool) -> DicomReferences | None:
+def read_references(path: Path, *others: Path, keep: bool) -> DicomReferences | None:
     """Read the identity of a DICOM file.
 
     Args:
-        path: The file.
+        path: The file, or the first one of a loop that was split into files of one frame.
+        others: Further files of such a loop.
         keep: Return the UIDs, patient and study of the file; otherwise pseudonyms of the UIDs, which are the same
             for all files of a study or a series, and nothing else.
 
@@ -307,8 +310,10 @@ def read_references(path: Path, *, keep: bool) -> DicomReferences | None:
         header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
         study, series, instance, sop_class = (str(header.get(name) or "") for name in uids)
         elements = {name: str(header.get(name) or "") for name in _STUDY if keep}
-    if not all((study, series, instance, sop_class)):
+        more = (pydicom.dcmread(other, force=True, specific_tags=uids[2:3]) for other in others)
+        frames = (instance, *(str(header.get("SOPInstanceUID") or "") for header in more))
+    if not all((study, series, sop_class, *frames)):
         return None
     if not keep:
-        study, series, instance = uid_key(study), uid_key(series), uid_key(instance)
-    return DicomReferences(study, series, instance, sop_class, elements)
+        study, series, frames = uid_key(study), uid_key(series), tuple(map(uid_key, frames))
+    return DicomReferences(study, series, frames[0], sop_class, elements, frames if others else ())
