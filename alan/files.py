@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 #: Passwords in the URL of a database, and in its query or keywords.
+#: Folders that Synology, macOS and Windows make for thumbnails, metadata and deleted files.
+_SYSTEM = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information")
 _PASSWORDS = (
     (re.compile(r"([A-Za-z][\w+.-]*://[^\s/:@\"]*:)[^\s\"]*@"), r"\1***@"),
     (re.compile(r"((?:password|passwd|pwd)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
@@ -256,8 +258,9 @@ def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 def files_below(root: str | os.PathLike[str]) -> list[Path]:
     """List the files of a folder and of all folders in it, linked folders included, in the order of their names.
 
-    Hidden files and folders (names that begin with a dot) are left out. A folder that several links lead to is
-    entered once, so that a link to a folder above ends the search there.
+    Hidden files and folders (names that begin with a dot) and the folders of thumbnails and deleted files that
+    operating systems make (``@eaDir``, ``__MACOSX``, ``$RECYCLE.BIN``) are left out. A folder that several links
+    lead to is entered once, so that a link to a folder above ends the search there.
 
     Args:
         root: The folder.
@@ -294,7 +297,7 @@ def _walk(root: str | os.PathLike[str], onerror: Callable[[OSError], None] | Non
             folders.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SYSTEM)
         yield from (Path(folder, name) for name in names if not name.startswith("."))
 
 

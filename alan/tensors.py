@@ -47,6 +47,7 @@ def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    check_begin(path)
     try:
         with safe_open(path, framework="pt") as handle:
             text = (handle.metadata() or {}).get(key, "null")
@@ -56,6 +57,29 @@ def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
         raise CheckpointError(f"{path}: truncated or not a safetensors file; fetch or export it again") from error
     check_finite(tensors, str(path))
     return tensors, entry
+
+
+def check_begin(path: Path) -> bytes:
+    """Refuse files that never held weights, by their first bytes.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The first bytes.
+
+    Raises:
+        CheckpointError: It is empty, a pointer of Git LFS, or a web page.
+    """
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise CheckpointError(f"{path}: is empty; fetch or export it again")
+    if start.startswith(b"version https://git-lfs."):
+        raise CheckpointError(f"{path}: is a pointer of Git LFS, not the file itself; run `git lfs pull`")
+    if start.lstrip().startswith(b"<"):
+        raise CheckpointError(f"{path}: is a web page, not a file of weights; fetch it again")
+    return start
 
 
 def check_finite(tensors: Mapping[str, Tensor], where: str) -> None:

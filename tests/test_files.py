@@ -106,6 +106,9 @@ def test_files_of_linked_folders_are_found_once(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (inside / ".thumbnail.png").touch()
+    for folder in ("@eaDir/1.png", "__MACOSX", "$RECYCLE.BIN"):
+        (inside / folder).mkdir(parents=True)
+        (inside / folder / "SYNOPHOTO_THUMB_M.png").touch()
     (inside / "a").symlink_to(elsewhere)
     (inside / "c").symlink_to(elsewhere)
     (inside / "b" / "up").symlink_to(inside)

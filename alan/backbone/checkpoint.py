@@ -23,7 +23,7 @@ from alan.backbone.registry import BACKBONES
 from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
 from alan.files import check_schema, fingerprint_tensors
 from alan.shipped import shipped_or_path
-from alan.tensors import check_finite, read_tensors, write_tensors
+from alan.tensors import check_begin, check_finite, read_tensors, write_tensors
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
@@ -37,8 +37,8 @@ _PREFERRED = ("teacher", "ema")
 _HINT = "; where the network is one of timm, load it by its name and give this file as weights"
 #: Values more than in its file that a network may claim before it is built; the difference is then named.
 _SPARE = 10**8
-#: Tensors that do not belong to the backbone: classifiers, and DINO's projection head.
-_HEADS = ("head.", "fc_norm.", "dino_head.")
+#: Tensors that do not belong to the backbone: classifiers, DINO's projection head, decoders and masks of MAE.
+_HEADS = ("head.", "fc_norm.", "dino_head.", "decoder_", "mask_token", "masked_embed")
 
 
 def _harmless() -> list[Any]:
@@ -104,7 +104,8 @@ def read_weights(path: str | os.PathLike[str], prefix: str | None = None) -> Wei
     file = Path(path)
     if not file.is_file():
         raise CheckpointError(f"{file}: no such file; check the spelling")
-    content, entry = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
+    is_safetensors = file.suffix == ".safetensors" or check_begin(file)[8:9] == b"{"
+    content, entry = _read_safetensors(file) if is_safetensors else _read_pickle(file)
     if entry is None:
         return Weights(_network_tensors(content, str(file), prefix))
     tensors = _below(content, str(entry.get("prefix", "")))
@@ -121,6 +122,7 @@ def load_plain(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; check the spelling")
+    check_begin(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
@@ -274,7 +276,9 @@ def _network_tensors(content: Mapping[str, Any], origin: str, prefix: str | None
     if not tensors:
         raise CheckpointError(f"{origin}: there is no tensor in it; expected a state dict of a network")
     for wrapper in ("state_dict.", "model."):
-        tensors = _below(tensors, wrapper) or tensors
+        inside = _below(tensors, wrapper)
+        others = any(name.endswith(_MARK) and not name.startswith(wrapper) for name in tensors)
+        tensors = tensors if others or not inside else inside
     if prefix is None:
         prefix = _prefix([name.removesuffix(_MARK) for name in tensors if name.endswith(_MARK)], origin)
     found = _below(tensors, prefix)

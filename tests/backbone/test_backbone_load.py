@@ -146,6 +146,12 @@ def test_every_file_gives_the_same_backbone(vit, frames, tmp_path):
         assert load_backbone(tmp_path / name, stride=4, input_size=24, heads=1).grid == 5
 
 
+def test_safetensors_are_recognised_whatever_their_suffix(vit, tmp_path):
+    export_backbone(vit, SPEC, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    assert load_backbone(tmp_path / "a.pth").fingerprint == VitBackbone(vit, SPEC).fingerprint
+
+
 def test_exported_and_shipped_backbones_load_by_name(vit, tmp_path, monkeypatch):
     spec = replace(SPEC, normalisation="sector", heads=4)
     export_backbone(vit, spec, tmp_path / "checkpoints" / "little.safetensors")
@@ -162,6 +168,8 @@ def test_broken_files_are_refused(vit, tmp_path):
     torch.save({"cls_token": Evil()}, tmp_path / "evil2.pth")
     (tmp_path / "text.pth").write_text("hello")
     (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "pointer.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><html>Sign in</html>")
     torch.save({"epoch": 3}, tmp_path / "number.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     for name in sources(vit, tmp_path):
@@ -172,7 +180,9 @@ def test_broken_files_are_refused(vit, tmp_path):
         "evil.pth": "plain tensors",
         "evil2.pth": "plain tensors",
         "text.pth": "not a checkpoint",
-        "empty.pth": "truncated",
+        "empty.pth": "is empty",
+        "pointer.pth": "run `git lfs pull`",
+        "page.pth": "is a web page",
         "number.pth": "no tensor",
         "list.pth": "dictionary",
         "cut_plain.pth": "truncated",
@@ -269,7 +279,7 @@ def test_the_number_of_heads_is_guessed_with_a_warning(tmp_path, frames):
 
 
 def test_the_teacher_is_loaded_unless_another_key_is_given(vit, tmp_path, frames):
-    """The layouts of DINOv2, lightly, MoCo v3 and a student alone."""
+    """The layouts of DINOv2, lightly, timm, MAE, MoCo v3 and a student alone."""
     own, other = vit.state_dict(), SPEC.build_seeded(9).state_dict()
 
     def named(prefix, tensors):
@@ -282,6 +292,10 @@ def test_the_teacher_is_loaded_unless_another_key_is_given(vit, tmp_path, frames
         },
         "lightly.ckpt": {"state_dict": named("student_backbone.", other) | named("teacher_backbone.", own)},
         "student.pth": {"student": named("module.backbone.", own)},
+        "timm.pth": {"state_dict": other, "state_dict_ema": own, "arch": "vit"},
+        "mae.pth": {
+            "model": {**own, "mask_token": torch.zeros(1, 1, 3), "decoder_embed.weight": torch.zeros(2, 3)}
+        },
         "half.pth": {name: x.half() for name, x in own.items()},
     }
     expected = VitBackbone(vit, SPEC)(frames).tokens

@@ -59,10 +59,26 @@ class Jobs:
 
     names = (
         *("simulate", "prepare", "prepare in processes", "frames", "cache", "cache of two ranks"),
-        *("fit dino", "fit raptor", "fit simulation", "fit segmentation"),
-        *("parcels", "name", "segment", "evaluate segmentation", "evaluate views", "evaluate labels"),
-        *("search", "active run", "active suggest", "ensemble"),
-        *("assemble", "export", "analyze", "report"),
+        *(
+            "fit dino",
+            "fit joint",
+            "fit raptor",
+            "fit smooseg",
+            "fit simulation",
+            "fit distilled",
+            "fit segmentation",
+        ),
+        *("parcels", "name", "name by phase", "segment", "evaluate segmentation", "evaluate networks"),
+        *(
+            "evaluate views",
+            "evaluate labels",
+            "search",
+            "active run",
+            "active merge",
+            "active suggest",
+            "ensemble",
+        ),
+        *("assemble", "export", "export of a model", "analyze", "report"),
     )
     #: Jobs with worker processes.
     pools = (
@@ -156,17 +172,35 @@ class Jobs:
         data = {"stores": [self.store()], "batch_size": 4}
         return self._fit("dino", _class("backbone.DINOModule", options), _class("data.FrameDataModule", data))
 
-    def _fit_raptor(self) -> Job:
+    def _fit_joint(self) -> Job:
+        vit = {"image_size": 32, "patch_size": 8, "in_chans": 1, "dim": 16, "depth": 1, "heads": 2}
+        options = {"network": vit, "crops": {"global_size": 32, "local_size": 16, "n_local": 1}, "outputs": 16}
+        options |= {"hidden": 16, "bottleneck": 8, "objective": {"structures": ["lv", "la"]}}
+        data = {"stores": [self.store()], "structures": ["lv", "la"], "batch_size": 2, "val_split": None}
+        data |= {"unlabelled": [self.store()], "unlabelled_batch_size": 2}
+        module, frames = _class("backbone.JointModule", options), _class("data.SimulatedDataModule", data)
+        return self._fit("joint", module, frames)
+
+    def _fit_raptor(self, module: str = "RaptorModule") -> Job:
         options = {"backbone": self.tiny.backbone(), "n_parcels": 8}
         data = {"stores": [self.store()], "n_frames": 3, "period": 1, "batch_size": 3}
-        module = _class("parcels.RaptorModule", options)
-        return self._fit("raptor", module, _class("data.SequenceDataModule", data))
+        return self._fit(module, _class(f"parcels.{module}", options), _class("data.SequenceDataModule", data))
 
-    def _fit_simulation(self) -> Job:
+    def _fit_smooseg(self) -> Job:
+        return self._fit_raptor("SmooSegModule")
+
+    def _fit_simulation(self, name: str = "simulation", **unlabelled: Any) -> Job:
         options = {"network": {"widths": [8, 16, 16]}, "objective": {"structures": ["lv", "la"]}}
         data = {"stores": [self.store()], "structures": ["lv", "la"], "batch_size": 2}
+        if unlabelled:
+            options |= unlabelled
+            data |= {"unlabelled": [self.store()], "unlabelled_batch_size": 2}
         module, frames = _class("backbone.SimulationModule", options), _class("data.SimulatedDataModule", data)
-        return self._fit("simulation", module, frames, val_check_interval=2)
+        return self._fit(name, module, frames, val_check_interval=2)
+
+    def _fit_distilled(self) -> Job:
+        teacher = self.finished("fit simulation") / "checkpoints" / "last.ckpt"
+        return self._fit_simulation("distilled", teachers=[str(teacher)], unlabelled_weight=1.0)
 
     def _fit_segmentation(self) -> Job:
         network = {"decoder": "unet_acdc", "encoder": None, "decoder_channels": [4, 8]}
@@ -180,9 +214,13 @@ class Jobs:
         options = ["--store", self.store(), "--backbone", self.tiny.backbone(), "--n_parcels=4"]
         return Job(lambda out: ["parcels", *options, "--frames=1", "--max_samples=2000", "--out", out])
 
-    def _name(self, parcels: str = "") -> Job:
+    def _name(self, parcels: str = "", *more: str) -> Job:
         options = ["--parcels", parcels or self.tiny.parcels(), "--store", self.store(), "--structures=[lv,la]"]
-        return Job(lambda out: ["name", *options, "--share_above=0.02", "--views=[A4C]", "--out", out])
+        return Job(lambda out: ["name", *options, *more, "--share_above=0.02", "--views=[A4C]", "--out", out])
+
+    def _name_by_phase(self) -> Job:
+        labels = ["--labels", self.tiny.store("camus", 1), "--label_patients=1"]
+        return self._name("", "--phases=[ED,ES]", *labels)
 
     def _name_of_shipped_parcels(self) -> Job:
         return self._name("alan-sim-parcels")
@@ -200,6 +238,11 @@ class Jobs:
         protocol = {"store": self.store(), "parcels": {"RAPTOR": self.tiny.parcels()}, "kmeans": []}
         options = {"rules": ["greedy"], "structures": ["lv"], "views": ["A4C"], "random_vit": False}
         return self._evaluate("segmentation", {**protocol, **options})
+
+    def _evaluate_networks(self) -> Job:
+        networks = {"one": str(self._network("a")), "weighted": str(self.finished("ensemble") / "ensemble.json")}
+        protocol = {"store": self.store(), "networks": networks, "structures": ["lv"], "views": ["A4C"]}
+        return self._evaluate("segmentation", {**protocol, "kmeans": [], "random_vit": False})
 
     def _evaluate_views(self) -> Job:
         protocol = {"store": self.tiny.store("tmed"), "backbone": self.tiny.backbone(), "k": [2]}
@@ -241,15 +284,26 @@ class Jobs:
         )  # another process may be writing a part
         return Job(lambda out: ["search", *options, "--out", out], (*PAGES, *others), shared=True)
 
-    def _active_run(self) -> Job:
+    def _active_run(self, *functions: str) -> Job:
         network = {"decoder": "unet_acdc", "encoder": None, "decoder_channels": [4, 8], "dropout": 0.3}
+        loop = {"initial": 2, "per_phase": 1, "phases": 2, "passes": 2}
         parts = {
             "data": {"store": self.store(), "views": ["A4C"]},
-            "loop": {"functions": ["random", "mfe"], "initial": 2, "per_phase": 1, "phases": 2, "passes": 2},
+            "loop": {"functions": functions or ["random", "mfe"], **loop},
             "training": {"network": network, "steps": 1, "accelerator": "cpu"},
         }
         options = [f"--{name}={json.dumps(value)}" for name, value in parts.items()]
         return Job(lambda out: ["active", "run", *options, "--out", out])
+
+    def _active_run_of_random(self) -> Job:
+        return self._active_run("random")
+
+    def _active_run_of_mfe(self) -> Job:
+        return self._active_run("mfe")
+
+    def _active_merge(self) -> Job:
+        runs = ",".join(str(self.finished(f"active run of {function}")) for function in ("random", "mfe"))
+        return Job(lambda out: ["active", "merge", f"--runs=[{runs}]", "--out", out])
 
     def _network(self, name: str, seed: int = 0, dropout: float = 0.0) -> Path:
         path = self.folder / f"{name}.safetensors"
@@ -280,8 +334,19 @@ class Jobs:
         options = ["--model", self.tiny.parcels(), "--format=torch"]
         return Job(lambda out: ["export", *options, "--out", out])
 
+    def _export_of_a_model(self) -> Job:
+        options = ["--model", self.finished("assemble") / "model", "--format=torch"]
+        return Job(lambda out: ["export", *options, "--out", out])
+
     def _analyze(self, workers: int = 1) -> Job:
-        options = ["--model", self.finished("assemble") / "model", "--samples=2", "--workers", workers]
+        options = [
+            "--model",
+            self.finished("assemble") / "model",
+            "--view=A4C",
+            "--samples=2",
+            "--workers",
+            workers,
+        ]
         outputs = ["--outputs=[overlay,png,nifti,dicom]", "--spacing=[1,1]"]
         return Job(lambda out: ["analyze", self.loops(), *options, *outputs, "--out", out])
 

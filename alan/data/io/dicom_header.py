@@ -213,9 +213,15 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
         rows = ", ".join(f"{row:.4g}" for row in dict.fromkeys(scales[:, 0].tolist()))
         return None, (f"regions of different scales ({rows} mm per row), no pixel size for the whole frame",)
     largest = max(sized, key=lambda part: (part.box[2] - part.box[0]) * (part.box[3] - part.box[1]))
-    if all(part.kind == "2d" for part in parts):
-        return largest.spacing, ()
-    return largest.spacing, ("the pixel size applies to the 2d region only, other regions have none",)
+    notes = []
+    stated = numbers(dataset, "PixelSpacing")
+    if len(stated) == 2 and not np.allclose(stated, largest.spacing or (), rtol=_ALIKE):
+        notes.append(
+            f"PixelSpacing states {stated[0]:.4g} mm per row, the region {scales[0, 0]:.4g}: the region is used"
+        )
+    if not all(part.kind == "2d" for part in parts):
+        notes.append("the pixel size applies to the 2d region only, other regions have none")
+    return largest.spacing, tuple(notes)
 
 
 def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:

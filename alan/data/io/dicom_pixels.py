@@ -61,6 +61,15 @@ class PixelFrames:
         self._kind = str(dataset.get("PhotometricInterpretation", ""))
         if self._kind not in (*_GREY, *_COLOUR):
             raise DataError(f"{path}: has the photometric interpretation {self._kind!r}; export it as grey or RGB")
+        needed = 1 if self._kind in (*_GREY, "PALETTE COLOR") else 3
+        samples = int(attribute_number(dataset, "SamplesPerPixel") or needed)
+        if samples != needed:
+            raise DataError(
+                f"{path}: states {samples} samples per pixel, but {self._kind} has {needed}; "
+                "export it again as grey or RGB"
+            )
+        if needed == 3 and dataset.get("PlanarConfiguration") is None:
+            dataset.PlanarConfiguration = 0  # as all viewers assume
         if differs(dataset, "PixelValueTransformationSequence", "RescaleSlope"):
             raise DataError(
                 f"{path}: has a different RescaleSlope in each frame; export it with one for all frames"

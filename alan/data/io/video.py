@@ -46,7 +46,7 @@ _EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 
 
 def read_video(path: str | os.PathLike[str]) -> Cine:
-    """Decode the first video stream of an AVI, MP4, QuickTime, Matroska, WebM, MPEG or ASF file to grey.
+    """Decode the largest video stream of an AVI, MP4, QuickTime, Matroska, WebM, MPEG or ASF file to grey.
 
     Colour is reduced to luma, the display matrix is applied, and ``times`` are the presentation times. All codecs
     of the installed FFmpeg are supported; no other file and no network address is opened.
@@ -111,9 +111,7 @@ class VideoFrames:
         self._stamps = []
         try:
             with av.open(source, options=options) as container:
-                if not container.streams.video:
-                    raise DataError(f"{path}: has no video stream; give a video")
-                stream = container.streams.video[0]
+                stream = _main_stream(container, path)
                 stream.codec_context.options = {"err_detect": "explode", "max_pixels": str(MAX_PIXELS)}
                 stream.codec_context.thread_count = 1  # FFmpeg's messages are collected by thread
                 promised = _promised_frames(container, stream, path, n_bytes)
@@ -161,6 +159,21 @@ class VideoFrames:
             notes.append(f"pixels are {1 / aspect:.4g} times as wide as high, frames are left as stored")
         turned = [self._turned] if self._turned else []
         return Header(fps, times=times, notes=(*turned, *notes), aspect=aspect), None
+
+
+def _main_stream(container: Any, path: Path) -> Any:
+    """Return the largest video stream; the others, such as previews, are named in a warning."""
+    streams = container.streams.video
+    if not streams:
+        raise DataError(f"{path}: has no video stream; give a video")
+    chosen = max(streams, key=lambda stream: stream.width * stream.height)
+    if len(streams) > 1:
+        sizes = ", ".join(f"{stream.width} x {stream.height}" for stream in streams)
+        warnings.warn(
+            f"holds {len(streams)} video streams ({sizes}); that of {chosen.width} x {chosen.height} is read",
+            stacklevel=2,
+        )
+    return chosen
 
 
 def _words(error: Any) -> str:

@@ -56,7 +56,8 @@ class ClassList:
 
         Raises:
             DataError: A value is not in the list, a colour mask is read with a list without colours, or the
-                indices and the grey values of a palette are both ids of the list and differ.
+                indices of a palette contradict its colours: both are ids of the list and differ, or a class is
+                black and the background is not.
         """
         codes, coloured = self._codes(picture, path)
         known = self.colours if coloured else self.ids
@@ -81,6 +82,12 @@ class ClassList:
                 raise DataError(
                     f"{path}: the indices of its palette and its grey values are both class ids, and they differ: "
                     "save the mask as a grey picture of class ids"
+                )
+            background = picture.codes == self.ids[_BACKGROUND]
+            if picture.palette[background].any() and not picture.palette[~background].all():
+                raise DataError(
+                    f"{path}: its palette shows a class as black and the background in colour: add a 'colour' to "
+                    "every class, or save the mask as a grey picture of class ids"
                 )
         elif picture.coloured and not self.colours:
             grey = _grey(picture.codes)

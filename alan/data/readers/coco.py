@@ -189,7 +189,7 @@ def _outlines(content: Any, categories: Mapping[int, str], path: Path) -> dict[A
                 f"{where}: is a run-length mask, which is not read; export the annotations as polygons"
             )
         if not isinstance(parts, list) or not parts:
-            raise DataError(f"{where}: has no polygon")
+            raise DataError(f"{where}: has no polygon; export outlines as polygons, or remove the annotation")
         outlines[image].append((categories[category], [_outline(part, where) for part in parts]))
     return dict(outlines)
 

@@ -24,6 +24,7 @@ from alan.errors import DataError, nearest
 _LIST, _TRACINGS = "FileList.csv", "VolumeTracings.csv"
 _NUMBERS = {"EF": "EF", "ESV": "ESV", "EDV": "EDV", "FPS": "fps"}
 _OF_CHILDREN = ("Sex", "Age", "Weight", "Height")
+_SIZE = ("FrameHeight", "FrameWidth")
 _LINES, _POINTS = ("X1", "Y1", "X2", "Y2"), ("X", "Y")
 _BEYOND = "traced frames beyond the end of their video"
 
@@ -75,10 +76,11 @@ class EchoNetDynamic(EchoDataset):
         rows = read_rows(
             table,
             ("FileName",) if split is not None else ("FileName", "Split"),
-            (*_NUMBERS, *_OF_CHILDREN, "NumberOfFrames", "Split"),
+            (*_NUMBERS, *_OF_CHILDREN, *_SIZE, "NumberOfFrames", "Split"),
         )
         videos = _find_videos(self.root / "Videos")
         self._promised: dict[str, float | None] = {}
+        self._sizes: dict[str, tuple[float | None, ...]] = {}
         self._shortened: set[str] = set()
         found: list[tuple[str, dict[str, str]]] = []
         missing: list[str] = []
@@ -90,6 +92,7 @@ class EchoNetDynamic(EchoDataset):
                 found.append((name, row))
             else:
                 missing.append(row["FileName"])
+            self._sizes[name] = tuple(read_number(row, column, table, name) for column in _SIZE)
             self._promised[name] = self._length(read_number(row, "NumberOfFrames", table, name), name)
         splits = _splits(found, split, seed)
         records = [
@@ -126,6 +129,11 @@ class EchoNetDynamic(EchoDataset):
         path = self.root / _TRACINGS
         rows = read_rows(path, ("FileName", "Frame"), (*_LINES, *_POINTS))
         columns = _POINTS if rows and set(_POINTS) <= set(rows[0]) else _LINES
+        if any(not row["FileName"] for row in rows):
+            raise DataError(
+                f"{path}: column 'FileName' has an empty cell, perhaps below merged ones; "
+                "name the video in each row"
+            )
         if rows and not set(columns) <= set(rows[0]):
             read_rows(path, ("FileName", "Frame", *_LINES))  # names the missing column
         numbers = {text: _frame(text) for text in {row["Frame"] for row in rows}}
@@ -166,6 +174,13 @@ class EchoNetDynamic(EchoDataset):
         frames = [frame for frame in sorted(traced) if 0 <= frame < length]
         if not frames:
             return Sample(record, video.frames)
+        stated = self._sizes[record.id]
+        if None not in stated and stated != (height, width):
+            reason = (
+                f"has {height} x {width} pixels, but {_LIST} states {stated[0]:g} x {stated[1]:g}: check "
+                "that the tracings are in pixels of this video"
+            )
+            self._note("traced videos of another size than listed", self._relative(path), reason)
         masks = np.stack([self._mask(record.id, frame, traced[frame], (height, width)) for frame in frames])
         areas = masks.sum((1, 2))
         ed, es = (frames[int(areas.argmax())], frames[len(frames) - 1 - int(areas[::-1].argmin())])

@@ -21,6 +21,11 @@ _LISTS = ("classes.yaml", "classes.yml", "classes.json", "classes.csv")
 #: Suffixes that the name of a mask may add to that of its picture.
 _ENDS = re.compile(r"[_-](gt|masks?|labels?|seg|segmentation)$", re.IGNORECASE)
 _SYSTEM = ("thumbs.db", "desktop.ini")
+#: Names that people give the two folders.
+_OTHER_NAMES = {
+    "images": ("images", "image", "imgs", "img", "frames", "pictures"),
+    "masks": ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt", "ground_truth"),
+}
 
 
 @bounded
@@ -75,6 +80,7 @@ class FrameFolder(PictureDataset[Path]):
             remedy = "extract some from cine loops with `alan frames`"
             if any(path.suffix.lower() in PICTURES for path in self.root.iterdir()):
                 remedy = "move the pictures of the folder itself into a folder images in it"
+            remedy = self._rename("images") or remedy
             raise DataError(f"{self.root}: no picture in images/ (of {', '.join(PICTURES)}); {remedy}")
         for name, path in images.items():
             picture = images.get(_ENDS.sub("", name), path)
@@ -94,7 +100,8 @@ class FrameFolder(PictureDataset[Path]):
                 "order": self.structures,
             },
             unlabelled=unlabelled,
-            remedy="add masks/{}.png" + (f" ({', '.join(strangers[:3])}: {reason})" if strangers else ""),
+            remedy=(self._rename("masks") or "add masks/{}.png")
+            + (f" ({', '.join(strangers[:3])}: {reason})" if strangers else ""),
             patient=patient,
             split=split,
             seed=seed,
@@ -117,6 +124,12 @@ class FrameFolder(PictureDataset[Path]):
             else:
                 found[name] = path
         return found, strangers
+
+    def _rename(self, part: str) -> str:
+        """Return the remedy for a folder of another name than ``images`` or ``masks``; empty if there is none."""
+        names = [path.name for path in self.root.iterdir() if path.is_dir() and path.name != part]
+        other = next((name for name in names if name.lower() in _OTHER_NAMES[part]), "")
+        return f"rename the folder {other} to {part}" if other and not (self.root / part).is_dir() else ""
 
     def _by_picture(self, images: Mapping[str, Path], found: Mapping[str, Path]) -> dict[str, Path]:
         """Map ids of pictures to masks; the name of a mask may end with ``_mask``, ``_gt`` or similar."""

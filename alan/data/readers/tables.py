@@ -24,6 +24,10 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+#: Number of lines, of which the last may be the header and those above it titles.
+_TITLES = 10
+#: Cells without a value, as programs write them.
+_EMPTY = re.compile(r"#?n/?a|#div/0!|null|none|-+", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?|nan", re.IGNORECASE)
 
 
@@ -70,7 +74,7 @@ def _encoding(data: bytes) -> str:
 
 
 def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Read a table with a header, separated by commas, semicolons, tabs or bars.
+    """Read a table with a header, separated by commas, semicolons, tabs or bars; titles above it are ignored.
 
     Args:
         path: The CSV file.
@@ -86,16 +90,19 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
             cells than the header, or the file ends within a row.
     """
     lines = list(io.StringIO(read_text(path), newline=""))
+    n_lines = len(lines)
     while lines and not lines[0].strip():
         del lines[0]
     if lines and re.fullmatch(r"sep=.\s*", lines[0]):  # a hint of Excel to itself
         del lines[0]
     known = {name.lower(): name for name in (*optional, *required)}
+    first = next((n for n in range(min(len(lines), _TITLES)) if {*required} <= {*_header(lines[n:], known)[0]}), 0)
+    lines = lines[first:]  # without titles above the header
     header, separator = _header(lines, known)
     for name in required:
         if name not in header:
             table = f"its {len(header)} columns are separated by a {_SEPARATORS[separator]}"
-            raise DataError(f"{path}: column {name!r} is missing ({table}); {nearest(name, header)}")
+            raise DataError(f"{path}: column {name!r} is missing ({table}); {nearest(name, filter(None, header))}")
     twice = [name for name, n in Counter(header).items() if n > 1 and name in known.values()]
     if twice:
         raise DataError(f"{path}: column {twice[0]!r} is there twice; keep one")
@@ -105,8 +112,9 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
         next(reader, None)
         for cells in reader:
             if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+                line = n_lines - len(lines) + reader.line_num
                 raise DataError(
-                    f"{path}: line {reader.line_num} has {len(cells)} cells but the header has {len(header)}: "
+                    f"{path}: line {line} has {len(cells)} cells but the header has {len(header)}: "
                     "write decimal points instead of decimal commas, or put texts with commas in quotes"
                 )
             if not any(cell.strip() for cell in cells):
@@ -149,12 +157,12 @@ def read_info(path: Path) -> dict[str, str]:
 
 
 def parse_number(text: str) -> float | None:
-    """Read a number with a decimal point or a decimal comma; None for an empty text.
+    """Read a number with a decimal point or a decimal comma; None for an empty text, ``NA``, ``-`` and the like.
 
     Raises:
         ValueError: The text is not a number, or too large for one.
     """
-    if not text:
+    if not text or _EMPTY.fullmatch(text):
         return None
     if not _NUMBER.fullmatch(text):
         raise ValueError(f"{text!r} is not a number")

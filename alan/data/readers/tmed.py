@@ -78,6 +78,7 @@ class Tmed2(EchoDataset):
         path = self.root / labels if labels is not None else _find_table(self.root, required)
         rows = read_rows(path, required, (*_DIAGNOSES, _SPLIT_COLUMN))
         published = _read_published(Path(published_list)) if published_list is not None else None
+        known = {name.lower(): name for name in VIEWS}
         records: list[Record] = []
         images: list[list[Path]] = []
         missing: list[str] = []
@@ -94,7 +95,7 @@ class Tmed2(EchoDataset):
             view, part = row["view_label"], row.get(_SPLIT_COLUMN, "")
             if published is not None:
                 view, part = published.get(key, ("", ""))
-            view = view if view in VIEWS else ""
+            view = known.get(view.strip().lower(), "")
             if parts is None:
                 unnamed.append(key)
             elif not image.is_file():
@@ -113,6 +114,13 @@ class Tmed2(EchoDataset):
                 images.append([image])
         self._skip("rows whose query_key is not like 1009s2_10.png", unnamed, "correct the names")
         self._skip("rows without an image", missing, "get the images again")
+        if records and not any(record.view for record in records):
+            found = ", ".join(sorted({row["view_label"] for row in rows})[:6])
+            warnings.warn(
+                f"{self.name}: no image has a view: the labels are {found}; give {', '.join(VIEWS)}",
+                AlanWarning,
+                stacklevel=3,
+            )
         if published is not None:
             self.leaks = _describe_leak(records)
             warnings.warn(f"{self.name}: {self.leaks}", AlanWarning, stacklevel=3)

@@ -252,7 +252,10 @@ def test_the_pixel_size_is_read(write, grey):
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=[*other, large], PixelSpacing=[7, 7]))
     assert video.spacing == pytest.approx((0.5, 0.4))
     assert [part.kind for part in video.regions] == ["2d", "spectrum", "2d"]
-    assert video.notes == ("the pixel size applies to the 2d region only, other regions have none",)
+    assert video.notes == (
+        "PixelSpacing states 7 mm per row, the region 0.5: the region is used",
+        "the pixel size applies to the 2d region only, other regions have none",
+    )
     assert [part.spacing for part in video.regions] == [None, None, pytest.approx((0.5, 0.4))]
     video = read_dicom(write(grey, SequenceOfUltrasoundRegions=other, PixelSpacing=[0.3, 0.2]))
     assert video.spacing == (0.3, 0.2)
@@ -692,3 +695,15 @@ def test_dicom_is_recognised_by_its_first_bytes(tmp_path, write, grey):
     assert not is_dicom(tmp_path / "none")
     (tmp_path / "short").write_bytes(b"DICM")
     assert not is_dicom(tmp_path / "short")
+
+
+def test_samples_per_pixel_that_contradict_the_colours_are_refused(write, grey):
+    with pytest.raises(DataError, match="states 1 samples per pixel, but RGB has 3; export it again"):
+        read_dicom(write(np.repeat(grey[..., None], 3, 3), "RGB", SamplesPerPixel=1))
+    with pytest.raises(DataError, match="states 3 samples per pixel, but MONOCHROME2 has 1"):
+        read_dicom(write(grey, SamplesPerPixel=3, PlanarConfiguration=0))
+
+
+def test_colours_without_a_planar_configuration_are_read_pixel_by_pixel(write, grey):
+    path = write(np.repeat(grey[..., None], 3, 3), "RGB", PlanarConfiguration=None)
+    assert np.array_equal(read_dicom(path).frames, grey)

@@ -337,3 +337,16 @@ def test_oversized_frames_are_refused_before_decoding(tmp_path, archives, frames
     monkeypatch.setattr(base, "MAX_BYTES", 6000)
     with pytest.raises(DataError, match="6000 bytes are decoded"):
         read_video(tmp_path / "a.avi")
+
+
+def test_the_largest_of_several_streams_is_read_with_a_warning(tmp_path, frames):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        streams = [container.add_stream("ffv1", rate=25) for _ in range(2)]
+        for stream, step in zip(streams, (4, 1), strict=True):  # a preview, and the loop
+            stream.height, stream.width, stream.pix_fmt = 40 // step, 56 // step, "gray"
+        for stream, step in zip(streams, (4, 1), strict=True):
+            for frame in np.ascontiguousarray(frames[:, ::step, ::step]):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="gray")))
+            container.mux(stream.encode())
+    with pytest.warns(AlanWarning, match=r"holds 2 video streams \(14 x 10, 56 x 40\); that of 56 x 40 is read"):
+        assert np.array_equal(read_video(tmp_path / "a.mkv").frames, frames)

@@ -290,3 +290,18 @@ class TestTracingMask:
     def test_invalid_tracings_are_refused(self, lines):
         with pytest.raises(DataError, match="a tracing"):
             tracing_mask(lines, (10, 10))
+
+
+def test_empty_names_of_merged_cells_are_refused(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "VolumeTracings.csv", lambda t: t.assign(FileName=t.FileName.where(~t.FileName.duplicated())))
+    with pytest.raises(DataError, match="'FileName' has an empty cell, perhaps below merged ones; name the video"):
+        EchoNetDynamic(root)
+
+
+def test_videos_of_another_size_than_listed_are_warned_of(tmp_path, archives):
+    root = archives.echonet(tmp_path)
+    edit(root / "FileList.csv", lambda t: t.assign(FrameHeight=24, FrameWidth=28))
+    data = EchoNetDynamic(root)
+    with pytest.warns(AlanWarning, match=r"0XA\.avi: has 48 x 56 pixels, but FileList\.csv states 24 x 28"):
+        assert data[0].masks["lv"].any()

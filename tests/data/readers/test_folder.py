@@ -330,6 +330,11 @@ class TestColours:
         index_picture(positions, (2, 0, 3, 1), greys).save(path)
         with pytest.raises(DataError, match=r"both class ids, and they differ: save the mask as a grey picture"):
             FrameFolder(root)[0]
+        index_picture(positions, (2, 0, 3, 1), [(0, 0, 0), (250, 9, 9), (9, 250, 9), (9, 9, 250)]).save(path)
+        with pytest.raises(
+            DataError, match=r"shows a class as black and the background in colour: add a 'colour'"
+        ):
+            FrameFolder(root)[0]
 
     def test_transparent_pixels_are_background(self, root, archives):
         positions = archives.folder_picture(0)[1]
@@ -458,3 +463,12 @@ def test_one_patient_per_picture_is_warned_of(tmp_path):
         identify(tmp_path, ["p1-a", "p1-b", "p2-a"])
     identify(tmp_path, ["p1-a"])
     identify(tmp_path, ["p1-a", "p1-b"], patient="(?P<patient>.*)")  # the user has said so
+
+
+def test_folders_of_other_names_are_refused_with_the_right_one(root):
+    (root / "masks").rename(root / "Labels")
+    with pytest.raises(DataError, match="rename the folder Labels to masks, or set unlabelled"):
+        FrameFolder(root)
+    (root / "images").rename(root / "Images")
+    with pytest.raises(DataError, match=r"no picture in images/.*; rename the folder Images to images"):
+        FrameFolder(root)

@@ -110,3 +110,17 @@ def test_info_files_are_read(tmp_path, encoding, sign):
 def test_blank_lines_before_the_header_are_skipped(tmp_path):
     (tmp_path / "a.csv").write_text("\n  \na,b\n1,2\n")
     assert read_rows(tmp_path / "a.csv", ["a", "b"]) == [{"a": "1", "b": "2"}]
+
+
+def test_titles_above_the_header_are_ignored(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("# export of 2024;;\nClinic; x ;\nfile;patient;ef\na;b;50\n")
+    assert read_rows(path, ("file", "patient")) == [{"file": "a", "patient": "b", "ef": "50"}]
+    path.write_text("title\nfile;patient\na;b;c\n")
+    with pytest.raises(DataError, match="line 3 has 3 cells"):
+        read_rows(path, ("file", "patient"))
+
+
+@pytest.mark.parametrize("cell", ["", "NA", "n/a", "#N/A", "#DIV/0!", "NULL", "-", "nan"])
+def test_cells_without_a_value_are_no_number(cell):
+    assert parse_number(cell) is None

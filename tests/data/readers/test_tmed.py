@@ -122,3 +122,11 @@ def test_the_table_can_be_chosen(tmp_path, archives):
 def test_unlabelled_rows_are_in_no_split(tmp_path, archives):
     rows = [("1s1_0.png", "a", "PLAX", "unlabeled", "", ""), ("1s1_1.png", "a", "A2C", "train", "", "")]
     assert [record.split for record in Tmed2(archives.tmed(tmp_path, rows)).records] == ["", "train"]
+
+
+def test_views_are_found_whatever_their_case(tmp_path, archives):
+    rows = [("10s1_0.png", "a", " plax", "train", "", ""), ("11s1_0.png", "a", "a4c", "train", "", "")]
+    assert [record.view for record in Tmed2(archives.tmed(tmp_path / "1", rows)).records] == ["PLAX", "A4C"]
+    rows = [("10s1_0.png", "a", "4 chamber", "train", "", "")]
+    with pytest.warns(AlanWarning, match="no image has a view: the labels are 4 chamber; give A2C, A4C"):
+        Tmed2(archives.tmed(tmp_path / "2", rows))
