@@ -143,11 +143,11 @@ def write_segmentation(
     for element in written.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = sop_class
+    written.PatientOrientation = ""  # required of images without a position in space, and unknown
     if result.pixel_mm is None and result.pixel_aspect != 1:
         ratio = Fraction(result.pixel_aspect).limit_denominator(1000)
         written.PixelAspectRatio = [ratio.numerator, ratio.denominator]
-    with atomic(path) as temporary:
-        written.save_as(temporary)
+    _save(written, path)
 
 
 def _number_frames(
@@ -241,9 +241,19 @@ def write_measurements(
         is_complete=True,
         **_MAKER,
     )
+    if result.flags:
+        scheme = third_party("pydicom", "dicom").Dataset()
+        scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _OWN, "Quality flags of alan-echo"
+        written.CodingSchemeIdentificationSequence = [scheme]
+    _save(written, path)
+    return True
+
+
+def _save(written: Any, path: Path) -> None:
+    """Write an object in UTF-8, because names of patients may have any letter."""
+    written.SpecificCharacterSet = "ISO_IR 192"
     with atomic(path) as temporary:
         written.save_as(temporary)
-    return True
 
 
 def _measurement(name: str, measure: Measure, result: LoopResult) -> Any:
@@ -258,6 +268,8 @@ def _measurement(name: str, measure: Measure, result: LoopResult) -> Any:
             upper_measurement_uncertainty=_short(measure.high - measure.value),
             lower_measurement_uncertainty=_short(measure.value - measure.low),
         )
+        for end in ends:  # highdicom states no unit
+            end.MeasuredValueSequence[0].MeasurementUnitsCodeSequence = [_code("UCUM", unit, unit)]
     return sr.Measurement(
         name=_code(scheme, code, meaning),
         value=_short(measure.value),
@@ -321,7 +333,8 @@ def _source(
     source.StudyInstanceUID, source.SeriesInstanceUID = instance.study, instance.series
     source.SOPInstanceUID, source.SOPClassUID = instance.instance, instance.sop_class
     source.PatientID, source.PatientName = result.patient, f"{result.patient}^"
-    for name, value in {**dict.fromkeys(MAY_BE_EMPTY, ""), **instance.elements}.items():
+    stated = {name: value for name, value in instance.elements.items() if value}
+    for name, value in {**dict.fromkeys(MAY_BE_EMPTY, ""), **stated}.items():
         setattr(source, name, value)
     source.Modality, source.Rows, source.Columns = "US", int(shape[0]), int(shape[1])
     source.NumberOfFrames, source.SamplesPerPixel, source.BitsAllocated = n_frames, 1, 8

@@ -1,5 +1,8 @@
 """DICOM objects refer to the instance that a loop comes from, by its UIDs or by pseudonyms of them."""
 
+import shutil
+import subprocess
+
 import pytest
 
 from alan.analysis import Measure, Source, export_loop, find_sources
@@ -13,7 +16,7 @@ pytest.importorskip("highdicom")
 
 CLASS = "1.2.840.10008.5.1.4.1.1.3.1"
 STUDY, SERIES = "1.2.826.0.1.77.1", "1.2.826.0.1.77.2"
-PATIENT = {"PatientID": "MRN0815", "PatientName": "Müller^Jane", "PatientBirthDate": "19550102"}
+PATIENT = {"PatientID": "MRN0815", "PatientName": "Müller^Jane^山田", "PatientBirthDate": "19550102"}
 
 
 def made_source(folder, number, **elements):
@@ -58,6 +61,7 @@ def test_references_can_keep_the_identifiers_of_the_file(tmp_path):
         assert instance.ReferencedSOPInstanceUID == "1.2.826.0.1.77.3.1"
         assert instance.ReferencedSOPClassUID == CLASS
     for written in objects:
+        assert written.SpecificCharacterSet == "ISO_IR 192"
         assert {name: str(written.get(name)) for name in PATIENT} == PATIENT
         assert written.StudyDate == "20240911"
         assert written.SeriesInstanceUID != SERIES
@@ -74,7 +78,10 @@ def test_pseudonymous_references_are_equal_within_a_study(tmp_path, monkeypatch)
     for number in (1, 2):
         for path in (tmp_path / "loops" / f"loop{number}").iterdir():
             content = path.read_bytes()
-            assert not any(word in content for word in (b"1.2.826.0.1.77", b"MRN0815", b"ller^Jane", b"19550102"))
+            assert not any(
+                word in content
+                for word in (b"1.2.826.0.1.77", b"MRN0815", b"ller^Jane", "山田".encode(), b"19550102")
+            )
     monkeypatch.setenv(SECRET, "another secret")
     assert uid_key(STUDY) not in {study for study, _, _ in found}
 
@@ -129,6 +136,37 @@ def test_a_still_of_any_class_gets_objects_that_refer_to_it_as_a_whole(tmp_path,
         assert instance.ReferencedSOPClassUID == sop_class
         assert "ReferencedFrameNumber" not in instance
     assert objects[0].pixel_array.any()
+
+
+@pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dicom3tools is not installed")
+@pytest.mark.parametrize(
+    ("name", "loop", "changes"),
+    [
+        ("whole", {}, {}),
+        ("still", {"n_frames": 1}, {"beats": (), "flags": ()}),
+        ("no size", {"pixel_mm": None, "pixel_aspect": 1.5}, {"flags": ()}),
+    ],
+)
+@pytest.mark.parametrize("keep", [True, False, None])
+def test_a_validator_finds_no_error(tmp_path, name, loop, changes, keep):
+    """The check of each object against the standard by dciodvfy of dicom3tools."""
+    references = None if keep is None else made_source(tmp_path, 1, StudyDate="20240911").references(keep=keep)
+    made = MadeLoop(**loop)
+    result = made_result(made, **changes)
+    export_loop(tmp_path, made, made_labels(made.n_frames), result, ["dicom"], references=references)
+    for path in (tmp_path / "loops" / "loop1").glob("*.dcm"):
+        found = subprocess.run(["dciodvfy", path], capture_output=True, check=False, encoding="latin-1")
+        assert found.returncode == 0, found.stderr
+        assert "Error" not in found.stdout + found.stderr
+
+
+def test_intervals_have_the_unit_of_their_measurement(tmp_path):
+    export_loop(tmp_path, MadeLoop(), made_labels(), made_result(), ["dicom"])
+    numbers = [
+        item for item in objects_of(tmp_path, "loop1")[1].iterall() if item.keyword == "MeasuredValueSequence"
+    ]
+    units = [item.value[0].MeasurementUnitsCodeSequence[0].CodeValue for item in numbers]
+    assert units == [*["%"] * 3, *["ml"] * 6, "{H.B.}/min"]
 
 
 def uids(folder, result, labels, references=None):
