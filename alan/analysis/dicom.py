@@ -147,7 +147,7 @@ def write_segmentation(
     if result.pixel_mm is None and result.pixel_aspect != 1:
         ratio = Fraction(result.pixel_aspect).limit_denominator(1000)
         written.PixelAspectRatio = [ratio.numerator, ratio.denominator]
-    _save(written, path)
+    _save(written, path, "Outlines by ALAN")
 
 
 def _number_frames(
@@ -245,13 +245,13 @@ def write_measurements(
         scheme = third_party("pydicom", "dicom").Dataset()
         scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _OWN, "Quality flags of alan-echo"
         written.CodingSchemeIdentificationSequence = [scheme]
-    _save(written, path)
+    _save(written, path, "Measurements by ALAN")
     return True
 
 
-def _save(written: Any, path: Path) -> None:
+def _save(written: Any, path: Path, description: str) -> None:
     """Write an object in UTF-8, because names of patients may have any letter."""
-    written.SpecificCharacterSet = "ISO_IR 192"
+    written.SpecificCharacterSet, written.SeriesDescription = "ISO_IR 192", description
     with atomic(path) as temporary:
         written.save_as(temporary)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from alan.analysis.exports import OVERLAY
@@ -105,7 +106,14 @@ class AnalyzeTab:
         with gr.Row():
             video = gr.Video(label="Outlines", autoplay=True, loop=True, buttons=[], elem_id="analyze-video")
             with gr.Column():
-                curve = gr.Plot(label="Area of the left ventricle", show_label=False, elem_id="analyze-curve")
+                curve = gr.Image(
+                    label="Area of the left ventricle",
+                    show_label=False,
+                    interactive=False,
+                    format="png",
+                    buttons=[],
+                    elem_id="analyze-curve",
+                )
                 ed = gr.Slider(0, 1, 0, step=1, label="End-diastole", visible=False, elem_id="analyze-ed")
                 es = gr.Slider(0, 1, 0, step=1, label="End-systole", visible=False, elem_id="analyze-es")
                 moved = gr.Markdown(elem_id="analyze-moved")
@@ -184,9 +192,15 @@ class AnalyzeTab:
         result = with_spacing(shown.result, shown.labels, None if spacing == shown.given else spacing)
         pictures = pictures_of(shown.video, [int(ed), int(es)])
         return [
-            draw_curve(result, int(ed), int(es)),
+            gr.update(
+                value=draw_curve(result, int(ed), int(es)),
+                alt_text=f"Area of the left ventricle over time; end-diastole is frame {ed:.0f}, end-systole {es:.0f}",
+            ),
             sentence(measure_between(result, shown.labels, int(ed), int(es))),
-            *(gr.update(value=picture, visible=picture is not None) for picture in pictures),
+            *(
+                gr.update(value=picture, visible=picture is not None, alt_text=f"Frame {frame:.0f}, with outlines")
+                for frame, picture in zip((ed, es), pictures, strict=True)
+            ),
             gr.update(value=measures(result), visible=True),
             doubts_of(result, shown.others, entered=result is not shown.result),
         ]
@@ -240,13 +254,14 @@ def doubts_of(result: LoopResult, others: int = 0, *, entered: bool = False) -> 
     return "\n".join(lines)
 
 
-def draw_curve(result: LoopResult, ed: int, es: int) -> Figure:
-    """Draw the area of the left ventricle over time, with the frames of the beat."""
+def draw_curve(result: LoopResult, ed: int, es: int) -> ByteArray:
+    """Draw the area of the left ventricle over time, with the frames of the beat: (H, W, 4) uint8."""
     areas = lv_areas(result)
     times: Mapping[int, float] = dict(enumerate(frame.time_s or 0.0 for frame in result.frames))
     timed = any(times.values())
     axis = [times[n] if timed else float(n) for n in range(len(areas))]
-    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    figure = Figure(figsize=(6, 2.6), dpi=200, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(axis, areas, color="#2b6cb0")
     for frame, name, colour in ((ed, "ED", "#c05621"), (es, "ES", "#2f855a")):
@@ -255,4 +270,5 @@ def draw_curve(result: LoopResult, ed: int, es: int) -> Figure:
     axes.set_xlabel("time (s)" if timed else "frame")
     sized = bool(result.frames[0].area_cm2)
     axes.set_ylabel("area of the LV (cm²)" if sized else "area of the LV (pixels)")
-    return figure
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())

@@ -37,6 +37,7 @@ class ModelsTab:
             save = gr.DownloadButton("Download the mask", elem_id=f"model-{number}-save")
         picture = gr.Image(
             label=", ".join(structure_name(name) for name in model.structures),
+            alt_text="The picture with the outlines of the network",
             interactive=False,
             format="png",
             buttons=[],

@@ -46,6 +46,7 @@ class ParcelsTab:
                     sample = gr.Button("Simulated example", size="md", elem_id="parcels-example")
                 picture = gr.Image(
                     label="Click a parcel to take it in or out",
+                    alt_text="The frame with the borders of its parcels; those of the structure are tinted",
                     interactive=False,
                     format="png",
                     buttons=[],

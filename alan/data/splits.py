@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import unicodedata
@@ -18,6 +19,10 @@ from alan.data.readers.tables import read_text
 from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, SplitLeakError, nearest
 from alan.files import parse_json, parse_yaml
+
+_log = logging.getLogger(__name__)
+#: Number of missing patients that are named.
+_NAMED = 3
 
 
 def check_split(patients: Sequence[str], splits: Sequence[str], studies: Sequence[str] | None = None) -> None:
@@ -219,7 +224,7 @@ def assign_splits(patients: Iterable[str], splits: Mapping[str, Any]) -> dict[st
         patients: Ids of the patients that exist, with repeats. A number in the mapping means the patient whose id
             is that number after an optional word (``7`` is ``patient0007``, but not ``test-patient0007``).
         splits: Split to ids and ranges, see :func:`expand_ids`. Ids that do not exist are ignored, because an
-            archive may be a part of its release.
+            archive may be a part of its release; their number is logged.
 
     Returns:
         Patient to split; ``""`` for patients that the mapping does not name.
@@ -231,8 +236,14 @@ def assign_splits(patients: Iterable[str], splits: Mapping[str, Any]) -> dict[st
     """
     check_split_names(splits)
     assigned = dict.fromkeys(patients, "")
+    known_ids = {form for name in assigned for form in (name, _number(name))}
     for split, entry in splits.items():
         ids = expand_ids(entry)
+        absent = sorted(ids - known_ids, key=lambda name: (len(name), name))
+        if absent:
+            more = ", ..." if len(absent) > _NAMED else ""
+            listed = ", ".join(absent[:_NAMED])
+            _log.info("split %s: %d of %d patients are missing: %s%s", split, len(absent), len(ids), listed, more)
         members = [name for name in assigned if name in ids or _number(name) in ids]
         if not members:
             known = ", ".join(list(assigned)[:4])

@@ -42,7 +42,7 @@ _SEGMENT = (
     ColumnEntry("rule", "", "Rule that selects parcels; missing for networks and the atlas"),
     ColumnEntry("structure", "", "Structure"),
 )
-_PHASE = ColumnEntry("phase", "", "ED (end diastole) or ES (end systole)")
+_PHASE = ColumnEntry("phase", "", "ED (end-diastole) or ES (end-systole)")
 #: File of a run folder to its columns.
 COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
     "per_case.csv": (

@@ -149,6 +149,7 @@ def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
     """Collect what the page of a patient shows of one loop."""
     view = loop.view.view if loop.view else "Unknown view"
     out = loop_folder(root, loop.loop)
+    parcel_rows = _parcel_rows(out / PARCELS)
     names = {frame: name for name, frame in key_frames(loop).items()}
     pictures, parcels = [], []
     for frame, name in names.items():
@@ -166,7 +167,8 @@ def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
         "legend": [(structure_name(name), label_colour(value)) for value, name in enumerate(loop.structures, 1)],
         "pictures": [picture for picture in pictures if picture is not None],
         "parcel_pictures": [picture for picture in parcels if picture is not None],
-        "parcel_tables": _parcel_tables(out / PARCELS),
+        "parcel_tables": _parcel_tables(parcel_rows),
+        "labelled": bool((parcel_rows["labelled_images"] > 0).any()),
         "curve": loop_curve(loop),
         "beats": _beat_table(loop),
         "notes": loop.notes,
@@ -206,38 +208,44 @@ def _beat_table(loop: LoopResult) -> Table:
     return Table("Beats", [*columns, Column("", number=False)], [Section(rows)], small=True)
 
 
-def _parcel_tables(path: Path) -> list[Table]:
-    """Make one table for each structure and phase of ``parcels.csv``, without parcels that hardly contribute."""
+def _parcel_rows(path: Path) -> pd.DataFrame:
+    """Read ``parcels.csv`` without parcels that hardly contribute; no row if there is no such file."""
     if not path.is_file():
-        return []
+        return pd.DataFrame({"labelled_images": [], "structure": [], "phase": []})
     table = pd.read_csv(path, dtype={"structure": str, "phase": str})
-    table = table[table["chosen"] | (table["of_segment"] >= 0.01)]
-    columns = [
-        Column("Parcel"),
-        Column("Listed", number=False),
-        Column("Part of the outline, %"),
-        Column("Inside the outline, %"),
-        Column("Prior, %"),
-        Column("Prior weight, pixels"),
-        Column("Labelled images: inside of present"),
-        Column("Posterior, %"),
-    ]
+    return table[table["chosen"] | (table["of_segment"] >= 0.01)]
+
+
+def _parcel_tables(table: pd.DataFrame) -> list[Table]:
+    """Make one table for each structure and phase; labelled images have a column if there are any."""
     found = []
     for (name, phase), part in table.groupby(["structure", "phase"], sort=False):
-        rows = [_parcel_row(row) for row in part.to_dict("records")]
-        where = f"{structure_name(str(name)).capitalize()} at {phase_name(str(phase))}"
-        found.append(Table(f"{where}: {plural(len(rows), 'parcel')}", columns, [Section(rows)], small=True))
+        labelled = bool((part["labelled_images"] > 0).any())
+        columns = [Column("Parcel"), Column("Listed", number=False), Column("Of outline, %"), Column("Inside, %")]
+        columns += [Column("Prior, %"), *[Column("Labelled images: inside of present")] * labelled]
+        rows = [_parcel_row(row, labelled=labelled) for row in part.to_dict("records")]
+        title = (
+            f"{structure_name(str(name)).capitalize()} at {phase_name(str(phase))}: {plural(len(rows), 'parcel')}"
+        )
+        found.append(
+            Table(title + _weights(part), [*columns, Column("Posterior, %")], [Section(rows)], small=True)
+        )
     return found
 
 
-def _parcel_row(row: Mapping[Any, Any]) -> Row:
-    labelled = f"{row['labelled_inside']} of {row['labelled_images']}" if row["labelled_images"] else "no labels"
-    weight = UNDEFINED if math.isnan(row["prior_pixels"]) else number(row["prior_pixels"], 0)
+def _weights(part: pd.DataFrame) -> str:
+    """Describe the weights of the priors of a table, in pixels; empty without priors."""
+    known = part["prior_pixels"].dropna()
+    ends = dict.fromkeys(number(end, 0) for end in (known.min(), known.max())) if len(known) else ()
+    return f", prior weight {' to '.join(ends)} pixels" if ends else ""
+
+
+def _parcel_row(row: Mapping[Any, Any], *, labelled: bool) -> Row:
+    images = f"{row['labelled_inside']} of {row['labelled_images']}" if row["labelled_images"] else "no labels"
     cells = [
         Cell("yes" if row["chosen"] else "no"),
         *(_share(row[name]) for name in ("of_segment", "inside", "prior_share")),
-        Cell(weight),
-        Cell(labelled),
+        *[Cell(images)] * labelled,
         _share(row["posterior_share"]),
     ]
     return Row(str(row["parcel"]), cells)

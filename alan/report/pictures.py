@@ -160,8 +160,8 @@ def segmentation_pictures(writer: PictureWriter, summary: Mapping[str, Any], cas
 
 def _methods(writer: PictureWriter, summary: Mapping[str, Any]) -> Picture:
     caption = (
-        "Mean Dice score of every method with its 95% interval over patients. Filled circles are end diastole, "
-        "open squares end systole. Blue: parcels under test; vermilion and pink: ensembles and networks trained "
+        "Mean Dice score of every method with its 95% interval over patients. Filled circles are end-diastole, "
+        "open squares end-systole. Blue: parcels under test; vermilion and pink: ensembles and networks trained "
         "on labels; green and orange: k-means on the same and on an untrained network; grey: atlas."
     )
     texts = []

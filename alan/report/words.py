@@ -27,7 +27,7 @@ KIND_COLOURS = {
     "atlas": "#555555",
     "pixels": "#555555",
 }
-PHASES = {"ED": "end diastole", "ES": "end systole"}
+PHASES = {"ED": "end-diastole", "ES": "end-systole"}
 RULES = {"paper": "paper’s", "relaxed": "relaxed", "greedy": "greedy", "beta": "Beta", "": "–"}
 UNDEFINED = "–"
 
@@ -86,12 +86,12 @@ def structure_name(structure: str) -> str:
 
 
 def phase_name(phase: str) -> str:
-    """Return the full name of a phase: ``end diastole`` for ``ED``."""
+    """Return the full name of a phase: ``end-diastole`` for ``ED``."""
     return PHASES.get(phase, phase)
 
 
 def where(structure: str, phase: str) -> str:
-    """Format a structure at a phase: ``left ventricle at end diastole``; the phase may be empty."""
+    """Format a structure at a phase: ``left ventricle at end-diastole``; the phase may be empty."""
     return f"{structure_name(structure)} at {phase_name(phase)}" if phase else structure_name(structure)
 
 

@@ -33,14 +33,16 @@ def browser():
 
 @pytest.fixture
 def page(browser, served):
-    """A page; requests to other servers and errors of scripts fail the test."""
+    """A page; requests to other servers, errors of scripts and pictures without alternative text fail the test."""
     found = browser.new_page(viewport={"width": 1300, "height": 950})
     elsewhere, errors = [], []
     found.on("request", lambda request: elsewhere.append(request.url))
     found.on("pageerror", lambda error: errors.append(str(error)))
     found.goto(served.url)
     yield found
+    shown = [image.get_attribute("alt") for image in found.locator("img").all() if image.is_visible()]
     found.close()
+    assert [words for words in shown if not words or "undefined" in words] == []
     assert [url for url in elsewhere if not url.startswith((served.url, "data:", "blob:"))] == []
     assert errors == []
 
@@ -92,7 +94,7 @@ def test_a_click_on_a_parcel_changes_the_outline(page, tmp_path):
     open_parcels(page)
     before, first = text(page, "parcels-numbers"), picture(page)
     assert re.search(
-        r"left ventricle at end diastole: \d+\.\d% of the picture, Dice 0\.\d+, ejection fraction \d+%", before
+        r"left ventricle at end-diastole: \d+\.\d% of the picture, Dice 0\.\d+, ejection fraction \d+%", before
     )
     click_at(page, 0.4, 0.5)  # a parcel beside the cavity: in
     after = changed(page, "parcels-numbers", before)
@@ -125,10 +127,10 @@ def test_each_phase_has_a_list_that_analyze_accepts(page, loop, tmp_path):
     """The page edits the list of each phase, and `alan analyze` takes what it saves."""
     open_parcels(page)
     ed = text(page, "parcels-numbers")
-    assert ed.startswith("left ventricle at end diastole: ")
-    page.get_by_label("End systole", exact=True).first.check()
+    assert ed.startswith("left ventricle at end-diastole: ")
+    page.get_by_label("End-systole", exact=True).first.check()
     es = changed(page, "parcels-numbers", ed)
-    assert es.startswith("left ventricle at end systole: ")
+    assert es.startswith("left ventricle at end-systole: ")
     assert share(es) < share(ed)  # the frame of end-systole is shown, with the list of its phase
     click_at(page, 0.5, 0.3)  # a parcel at the border of the cavity: out
     changed(page, "parcels-numbers", es)

@@ -118,6 +118,13 @@ class TestAssignSplits:
         with pytest.raises(ParameterError, match="unknown split 'tset'"):
             assign_splits(NAMES, {"tset": "1-2"})
 
+    def test_missing_patients_are_counted(self, caplog):
+        with caplog.at_level("INFO"):
+            assign_splits(["patient0001", "x"], {"train": "1-5, x, y"})
+            assign_splits(["patient0001", "x"], {"train": "1", "val": "x"})
+        (message,) = caplog.messages
+        assert message == "split train: 5 of 7 patients are missing: 2, 3, 4, ..."
+
 
 def test_a_split_file_is_read(tmp_path):
     path = tmp_path / "split.yaml"

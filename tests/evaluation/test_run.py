@@ -344,8 +344,8 @@ def test_a_list_for_each_phase_is_fitted_and_applied(lab, tmp_path):
         saved = ParcelSegmenter.from_json(run / "models" / f"lv-parcels-k-12-greedy-{phase.lower()}.json")
         assert saved.selector_.n_images_ == len(label) == 3
     page = write_report(run).read_text()
-    assert "left ventricle at end diastole" in page
-    assert "left ventricle at end systole" in page
+    assert "left ventricle at end-diastole" in page
+    assert "left ventricle at end-systole" in page
 
 
 def test_a_phase_without_parcels_is_reported(lab, tmp_path, monkeypatch):
@@ -369,7 +369,7 @@ def test_a_phase_without_parcels_is_reported(lab, tmp_path, monkeypatch):
     rows = results_of(run_evaluation(tmp_path / "run", segmentation=segmentation))["segmentation"]["rows"]
     assert [(row["phase"], row["reason"]) for row in rows if row["rule"]] == [("ED", ""), ("ES", "nothing of it")]
     assert 0 <= rows[0]["metrics"]["dice"]["mean"] <= 1  # the other phase is measured all the same
-    assert "at end systole: no parcel selected. nothing of it" in write_report(tmp_path / "run").read_text()
+    assert "at end-systole: no parcel selected. nothing of it" in write_report(tmp_path / "run").read_text()
 
 
 def test_each_phase_without_parcels_keeps_its_reason(lab, tmp_path, monkeypatch):

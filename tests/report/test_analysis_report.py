@@ -148,10 +148,10 @@ def test_the_page_of_a_patient_shows_its_loops(folder):
         "Red rings: 1 frame whose outline jumped",
         "1 2 – 8 60 55 to 65",
         "2 14 – 19 49",
-        "Frame 2, end diastole",
+        "Frame 2, end-diastole",
         "pixel size from the file",
         "alan-sim-small",
-        "Left ventricle at end diastole: 2 parcels",
+        "Left ventricle at end-diastole: 2 parcels, prior weight 100 pixels",
         "Nearest labelled frames, the most similar first.",
     ):
         assert words in text
@@ -160,10 +160,11 @@ def test_the_page_of_a_patient_shows_its_loops(folder):
 
 def test_parcels_are_shown_with_prior_and_posterior(folder):
     text, _ = page_of(folder / "patients" / "p1" / "report.html")
-    part = text[text.index("Left ventricle at end diastole") : text.index("Left atrium at end diastole")]
+    part = text[text.index("Left ventricle at end-diastole") : text.index("Left atrium at end-diastole")]
     # half of the ventricle each; 8 effective pixels of the prior and half a pixel of Jeffreys' on each side
-    assert "1 yes 50 100 90 100 no labels 86" in part
-    assert "2 yes 50 100 60 100 no labels 59" in part
+    assert "1 yes 50 100 90 86" in part
+    assert "2 yes 50 100 60 59" in part
+    assert "No labelled image was counted." in text
 
 
 def test_simulated_loops_are_called_simulated(tmp_path):

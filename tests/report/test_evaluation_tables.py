@@ -111,9 +111,9 @@ def test_omissions_are_listed_once(results):
     results["segmentation"]["rows"][0]["metrics"]["dice"]["undefined"] = 2
     assert tables.skipped_notes(results) == [
         "CAMUS: 2 samples left out when the store was made (videos that cannot be decoded)",
-        "RAPTOR, greedy rule, left ventricle at end diastole: Dice undefined in 2 frames, since neither outline "
+        "RAPTOR, greedy rule, left ventricle at end-diastole: Dice undefined in 2 frames, since neither outline "
         "exists",
-        "RAPTOR, greedy rule, left ventricle at end systole: nothing predicted in 1 frame, Dice 0",
+        "RAPTOR, greedy rule, left ventricle at end-systole: nothing predicted in 1 frame, Dice 0",
         "RAPTOR, paper’s rule, left ventricle: no parcel selected. parcel 3 is 4 points below",
     ]
 

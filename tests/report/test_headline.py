@@ -7,15 +7,15 @@ def test_the_headline_names_measure_patients_and_reference(results):
         "The left ventricle was outlined on 12 test frames (A4C) of 6 patients (CAMUS) by joining"
     )
     assert "manual outlines of 1 other patient determined" in lead
-    assert "80.0% at end diastole (95% interval 75.0 to 85.0) and 70.0% at end systole" in ventricle
+    assert "80.0% at end-diastole (95% interval 75.0 to 85.0) and 70.0% at end-systole" in ventricle
     assert (
-        "5.0 points better at end diastole and no clear difference (1.0 points worse) at end systole" in ventricle
+        "5.0 points better at end-diastole and no clear difference (1.0 points worse) at end-systole" in ventricle
     )
 
 
 def test_a_worse_method_is_called_worse(results):
     results["segmentation"]["against_atlas"][0]["dice"] |= {"mean": -0.2, "low": -0.3, "high": -0.1}
-    assert "20.0 points worse at end diastole" in headline(results)[1]
+    assert "20.0 points worse at end-diastole" in headline(results)[1]
 
 
 def test_a_rule_without_parcels_is_mentioned(results):
@@ -26,7 +26,7 @@ def test_a_rule_without_parcels_is_mentioned(results):
 def test_a_phase_without_parcels_is_named(results):
     results["segmentation"]["rows"][1] |= {"metrics": {}, "reason": "none"}
     text = headline(results)[1]
-    assert "Dice 80.0% at end diastole (95% interval 75.0 to 85.0). At end systole no parcel was selected." in text
+    assert "Dice 80.0% at end-diastole (95% interval 75.0 to 85.0). At end-systole no parcel was selected." in text
 
 
 def test_simulated_patients_are_called_simulated(results):

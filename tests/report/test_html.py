@@ -90,7 +90,7 @@ def test_every_table_and_figure_is_described(run):
     page = write_report(run).read_text()
     alternatives = re.findall(r'<img [^>]*alt="([^"]*)"', page)
     assert len(alternatives) == 3
-    assert "RAPTOR, greedy rule at end diastole 80.0%" in alternatives[0]
+    assert "RAPTOR, greedy rule at end-diastole 80.0%" in alternatives[0]
     assert "median 50.0%, from 50.0% to 50.0%" in alternatives[1]
     assert "mean bias −1.9 points, limits of agreement −14.1 to 10.3 points, 6 loops" in alternatives[2]
     assert page.count("<table") == page.count('role="region"')

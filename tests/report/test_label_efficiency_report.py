@@ -136,8 +136,8 @@ def test_the_table_lists_every_method(summary):
     tables = efficiency_tables(summary)
     assert [table.title for table in tables] == [
         "Dice, %, both phases",
-        "Dice, %, end systole",
-        "Dice, %, end diastole",
+        "Dice, %, end-systole",
+        "Dice, %, end-diastole",
     ]
     assert [column.title for column in tables[0].columns[1:]] == ["0", *map(str, NUMBERS)]
     assert [section.title for section in tables[0].sections] == ["Left ventricle", "Left atrium"]
