@@ -194,7 +194,7 @@ class AnalyzeTab:
         return [
             gr.update(
                 value=draw_curve(result, int(ed), int(es)),
-                alt_text=f"Area of the left ventricle over time; end-diastole is frame {ed:.0f}, end-systole {es:.0f}",
+                alt_text=f"Area of the left ventricle over time; ED in frame {ed:.0f}, ES in frame {es:.0f}",
             ),
             sentence(measure_between(result, shown.labels, int(ed), int(es))),
             *(
@@ -270,5 +270,6 @@ def draw_curve(result: LoopResult, ed: int, es: int) -> ByteArray:
     axes.set_xlabel("time (s)" if timed else "frame")
     sized = bool(result.frames[0].area_cm2)
     axes.set_ylabel("area of the LV (cm²)" if sized else "area of the LV (pixels)")
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())
+    canvas.draw()  # type: ignore[no-untyped-call]
+    picture: ByteArray = np.array(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    return picture
