@@ -56,8 +56,7 @@ def demo(
     from alan.data.simulator.archive import simulate_archive
     from alan.data.store.reader import FrameStore
     from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
-    from alan.evaluation.results import read_results
-    from alan.report.console import figure_lines
+    from alan.report.export import SUMMARY
 
     folder = Path(out)
     workers = workers or min(4, os.cpu_count() or 1)
@@ -112,11 +111,20 @@ def demo(
         )
     seconds = time.perf_counter() - start
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    for line in figure_lines(read_results(folder / "report")):
-        _log.info("%s", line)
+    _log.info("these patients are simulated, they do not exist:\n%s", _figures(folder / "report" / SUMMARY))
     n = sum(len(FrameStore(store)) for store in stores.values())
     _log.info("%d frames, %.1f minutes, %.1f GiB of memory at most (main process)", n, seconds / 60, gigabytes)
     _log.info("open %s", folder / "report" / "report.html")
+
+
+def _figures(path: Path) -> str:
+    """Return the Dice scores and accuracies of an evaluation as a table of text."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype={"k": "Int64"})
+    shown = table[table["metric"].isin(("dice", "accuracy"))]
+    columns = ["method", "rule", "structure", "phase", "view", "k", "value", "low", "high"]
+    return shown[columns].to_string(index=False, na_rep="", float_format="{:.3f}".format)
 
 
 @contextmanager

@@ -1,4 +1,3 @@
-from .ablation import ablate_steps
 from .ensemble import run_ensemble
 from .intervals import bootstrap_interval
 from .label_efficiency.atlas import AtlasMethod
@@ -22,7 +21,6 @@ __all__ = [
     "SegmenterMethod",
     "SoftLinearMethod",
     "ViewProtocol",
-    "ablate_steps",
     "bootstrap_interval",
     "dice",
     "distances",

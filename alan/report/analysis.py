@@ -15,7 +15,7 @@ from alan.analysis.reference import read_agreement
 from alan.analysis.results import Measure, PatientResult
 from alan.analysis.tables import read_loops, read_patients
 from alan.report.agreement import agreement_figure
-from alan.report.html import render_page
+from alan.report.html import write_page
 from alan.report.patient import (
     PATIENT_FOLDER,
     QUALITIES,
@@ -60,7 +60,7 @@ def write_analysis_report(run: str | os.PathLike[str]) -> Path:
     failures = [(name, reason) for name, reason in _failures(root) if name not in known]
     rows = [Row(name, [Cell(reason)]) for name, reason in overview.left_out]
     rows += [Row(name, [Cell(reason)]) for name, reason in failures]
-    return render_page(
+    return write_page(
         root,
         "analysis.html.j2",
         {

@@ -66,29 +66,22 @@ def write_report(run: str | os.PathLike[str]) -> Path:
 
 
 def write_page(folder: Path, template: str, content: Mapping[str, Any]) -> Path:
-    """Render a template of this package to ``report.html`` of a run folder.
+    """Render a template of this package to ``report.html`` of a folder.
 
     All values are escaped, and a missing value is an error.
 
     Args:
-        folder: Run folder; its configuration becomes part of the page.
+        folder: The folder; its configuration becomes part of the page, if it has one.
         template: File name of the template.
         content: Values for the template; ``title``, ``provenance`` and ``simulated`` (names of simulated data
             sets) are those of every page.
+
+    Returns:
+        Path of the page.
     """
-    config = (folder / CONFIG).read_text(encoding="utf-8")
-    return render_page(folder, template, {**content, "config": config})
-
-
-def render_page(folder: Path, template: str, content: Mapping[str, Any]) -> Path:
-    """Render a template of this package to ``report.html`` of any folder, see :func:`write_page`.
-
-    Args:
-        folder: The folder.
-        template: File name of the template.
-        content: Values for the template, also ``config``, the text of the configuration; empty leaves it out.
-    """
-    write_text(folder / REPORT, _templates().get_template(template).render(content))
+    config = folder / CONFIG
+    text = config.read_text(encoding="utf-8") if config.is_file() else ""
+    write_text(folder / REPORT, _templates().get_template(template).render({"config": text, **content}))
     return folder / REPORT
 
 

@@ -24,7 +24,7 @@ from alan.analysis.results import LoopResult, Measure, PatientResult
 from alan.analysis.tables import LOOP_FOLDER, PARCELS
 from alan.data.structures import label_colour
 from alan.report.analysis_figures import loop_curve
-from alan.report.html import render_page
+from alan.report.html import write_page
 from alan.report.pictures import embed_picture
 from alan.report.table import Cell, Column, Row, Section, Table
 from alan.report.words import UNDEFINED, join_words, number, phase_name, structure_name
@@ -110,13 +110,12 @@ def write_patient_page(
         if patient.method
         else ""
     )
-    render_page(
+    write_page(
         root / PATIENT_FOLDER / patient.patient,
         "patient.html.j2",
         {
             "title": f"Patient {patient.patient}",
             "provenance": record,
-            "config": "",
             "simulated": overview.simulated,
             "patient": patient,
             "quality": QUALITIES[patient.quality],

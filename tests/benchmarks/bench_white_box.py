@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import torch
+from sklearn.base import clone
 
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
@@ -18,11 +19,20 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, SelectionError
-from alan.evaluation.ablation import ablate_steps
 from alan.evaluation.metrics import dice
 from alan.parcels.model import load_parcels
 
 STRUCTURES, POOL = ("lv", "myo", "la"), 20
+#: Step to the parameter that controls it, with the values that switch it off and on.
+STEPS = {
+    "main component": ("steps__component", False, True),
+    "enclaves": ("steps__enclaves", False, True),
+    "closing": ("steps__closing_radius", 0, 10),
+    "fill": ("steps__fill", False, True),
+    "active contour": ("steps__contour", False, True),
+    "median": ("steps__median_radius", 0, 3),
+    "soft": ("soft", None, "share"),
+}
 OFF = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 
 
@@ -119,10 +129,22 @@ def steps(bench, labelled=5):
         tables = []
         for labels, test in draws(bench.patients, labelled, max(bench.draws // 3, 1)):
             box = bench.segmenter(name, labels, rule="beta", steps=chosen, prior=True, soft="share")
-            tables.append(ablate_steps(box, bench.maps[test], bench.masks[name][test], scores=bench.scores[test]))
-        mean = sum(table[["dice", "gain"]] for table in tables) / len(tables)
-        for step, row in mean.iterrows():
-            print(f"  {step:20s} {100 * row['dice']:6.2f} {100 * row['gain']:+6.2f}", flush=True)
+            tables.append(ablate(bench, box, name, test))
+        as_it_is = np.mean([table["as it is"] for table in tables])
+        for step in tables[0]:
+            dice = np.mean([table[step] for table in tables])
+            print(f"  {step:20s} {100 * dice:6.2f} {100 * (dice - as_it_is):+6.2f}", flush=True)
+
+
+def ablate(bench, box, name, test):
+    """Mean Dice of a fitted white box as it is, and with each step switched on or off."""
+    trials, known = {"as it is": box}, box.get_params()
+    for step, (parameter, off, on) in STEPS.items():
+        trial = clone(box).set_params(**{parameter: off if known[parameter] else on})
+        trial.selector_ = box.selector_
+        trials[f"{step} {'off' if known[parameter] else 'on'}"] = trial
+    masks = bench.masks[name][test]
+    return {title: np.nanmean(dice(bench.predict(one, test), masks)) for title, one in trials.items()}
 
 
 def main():

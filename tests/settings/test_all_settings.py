@@ -22,7 +22,7 @@ ELSEWHERE = {
     "load_parcels": "tests/parcels/test_parcels_model.py",
     "load_white_boxes": "tests/downstream/whitebox/test_several.py",
     "SearchData SearchSpace StudySettings run_search": "tests/search",
-    "run_active merge_runs run_evaluation ablate_steps": "tests/active, tests/evaluation",
+    "run_active merge_runs run_evaluation": "tests/active, tests/evaluation",
     "AnalysisModel AnalysisSettings Manifest Source analyze_files analyze_loop calibrate_spread export_loop "
     "export_model find_sources open_loops read_loops write_tables": "tests/analysis",
     "BeatResult LoopAnalysis LoopResult Measure PatientResult ViewEvidence": "results of an analysis",

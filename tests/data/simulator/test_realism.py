@@ -1,4 +1,4 @@
-"""Statistics, compared with analytic pictures, and the comparison of two stores."""
+"""Statistics of the comparison with real frames, checked on analytic pictures."""
 
 import math
 
@@ -6,17 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from alan.data.simulator.realism import compare, main, realism, store_statistics, tile_frames
-from alan.data.simulator.statistics import (
+from alan.data.store.reader import FrameStore
+
+from ...benchmarks.bench_realism import (
+    compare,
     correlation_length,
     frame_statistics,
     octave_shares,
+    pick,
     sector,
     shape_statistics,
-    table,
+    store_statistics,
 )
-from alan.data.store.reader import FrameStore
-from alan.errors import ParameterError
 
 ndimage = pytest.importorskip("scipy.ndimage")
 
@@ -96,55 +97,8 @@ def test_differences_are_in_standard_deviations_of_real_frames():
     assert found.loc["a", "simulated sd"] == 0
 
 
-def test_tiles_separate_real_and_simulated_frames():
-    sheet = tile_frames(np.full((5, 8, 8), 10, np.uint8), np.full((2, 8, 8), 200, np.uint8), columns=2)
-    assert sheet.shape == (3 * 10, 2 * 20 + 6)
-    assert (sheet[:, :20] == 10).sum() == 5 * 64
-    assert (sheet[:, 26:] == 200).sum() == 2 * 64
-    with pytest.raises(ParameterError, match="the same size"):
-        tile_frames(np.zeros((1, 8, 8), np.uint8), np.zeros((1, 9, 9), np.uint8))
-
-
-def test_two_stores_are_compared_and_written(tiny, tmp_path, capsys, listing):
-    store = tiny.store("camus")
-    arguments = ["--store", store, "--simulated", store, "--out", str(tmp_path / "r"), "--most", "12"]
-    assert main([*arguments, "--split", "all"]) == 0
-    assert "| grey q50 |" in capsys.readouterr().out
-    assert listing(tmp_path / "r") == ["realism.csv", "realism.md", "realism.png"]
-    found = pd.read_csv(tmp_path / "r" / "realism.csv", index_col=0)
-    np.testing.assert_allclose(found["difference"].dropna(), 0, atol=1e-9)  # a store against itself
-    shapes = realism(store, store, tmp_path / "s", shapes=True, most=6, progress=False)
-    assert {"lv area", "wall left", "wall apex", "half angle"} <= set(shapes.index)
-
-
 def test_spacing_is_that_of_the_stored_frames(tiny):
-    found = store_statistics(FrameStore(tiny.store("camus")), "all", most=8, progress=False)
+    store = FrameStore(tiny.store("camus"))
+    found = store_statistics(store, pick(store, None, ("A4C",), 8, annotated=False), shapes=False)
     assert 29 < found["half angle"].median() < 45
     assert found["depth cm"].between(8, 22).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--split", "test", "--shapes"], "test labels do not tune"),
-        (["--split", "trian"], "did you mean 'train'"),
-        (["--views", "PLAX"], "no view PLAX in split 'train'"),
-        (["--most", "1"], "at least 2"),
-        (["--simulated", "nowhere.h5"], "no such frame store"),
-    ],
-)
-def test_invalid_requests_are_refused_in_one_line(tiny, tmp_path, capsys, options, message):
-    store = tiny.store("camus")
-    out = tmp_path / "x"
-    assert main(["--store", store, "--simulated", store, "--out", str(out), *options]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
-    assert len(lines) == 1
-    assert message in lines[0]
-    assert not out.exists()
-
-
-def test_blank_frames_are_refused():
-    with pytest.raises(ParameterError, match="uint8"):
-        frame_statistics(np.zeros((4, 4)))
-    with pytest.raises(ParameterError, match="no frame shows a sector"):
-        table([{}, {}])

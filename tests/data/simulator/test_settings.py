@@ -8,9 +8,10 @@ import pytest
 
 from alan.data.simulator import ApicalPose, PatientAnatomy, Physics, simulate_sequence
 from alan.data.simulator.acquisition import Acquisition, Shadow
-from alan.data.simulator.statistics import shape_statistics
 from alan.data.structures import label_value
 from alan.errors import ParameterError
+
+from ...benchmarks.bench_realism import shape_statistics
 
 LV, MYO, LA = (label_value(name) for name in ("lv", "myo", "la"))
 PATIENT = replace(PatientAnatomy.sample(2), papillary=0.3, trabeculae=0.2)

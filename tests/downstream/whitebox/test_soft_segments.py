@@ -9,7 +9,6 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
-from alan.evaluation.ablation import ablate_steps
 
 OFF = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 
@@ -101,25 +100,6 @@ def test_invalid_input_is_refused(data, params, given, message):
     maps, masks, _ = data
     with pytest.raises(ParameterError, match=message):
         ParcelSegmenter(ParcelSelector("beta", n_parcels=20), **params).fit(maps, masks).predict(maps, **given)
-
-
-def test_an_ablation_measures_each_step(slow, data):
-    maps, masks, scores = data
-    model = ParcelSegmenter(ParcelSelector("beta", n_parcels=20)).fit(maps[:6], masks[:6])
-    table = ablate_steps(model, maps[6:], masks[6:], scores=scores[6:])
-    assert table.index[0] == "as it is"
-    assert {"soft on", "active contour off", "median on"} <= set(table.index)
-    assert "soft on" not in ablate_steps(model, maps[6:], masks[6:]).index  # no scores were given
-    plain = [slow.dice(a, b) for a, b in zip(model.predict(maps[6:]), masks[6:], strict=True)]
-    assert table.dice.iloc[0] == pytest.approx(np.mean(plain))
-    off = ParcelSegmenter(ParcelSelector("beta", n_parcels=20), PostProcessing(contour=False))
-    off.fit(maps[:6], masks[:6])
-    without = [slow.dice(a, b) for a, b in zip(off.predict(maps[6:]), masks[6:], strict=True)]
-    assert table.gain["active contour off"] == pytest.approx(np.mean(without) - np.mean(plain))
-    own = ablate_steps(model, maps, masks, changes={"wide": {"steps__median_radius": 8}})
-    assert own.change.tolist() == ["", "steps__median_radius=8"]
-    with pytest.raises(ParameterError, match="no parameter 'radius'"):
-        ablate_steps(model, maps, masks, changes={"x": {"radius": 1}})
 
 
 def test_a_prior_alone_gives_the_shares(data):

@@ -1,18 +1,28 @@
-"""Statistics of echo frames and label maps, to compare simulated frames with real ones."""
+"""Compare simulated frames with real ones: statistics of grey values, speckle, sector and shapes, and a picture.
+
+    python tests/benchmarks/bench_realism.py --store data/camus_a4c.h5 --simulated data/sim_a4c.h5
+
+The folder ``--out`` receives ``realism.csv``, and ``realism.png`` with tiled frames, real ones on the left: check
+their licence before you share it. The column ``difference`` is that of the means, in standard deviations of
+the real frames.
+"""
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
-from alan.arrays import BoolArray, ByteArray
-from alan.errors import ParameterError
+from alan.arrays import BoolArray, ByteArray, IntArray
+from alan.data.store.reader import FrameStore, StoredSequence
 
 #: Grey levels above this belong to the sector.
 _BLACK = 3
@@ -52,11 +62,7 @@ def frame_statistics(frame: ByteArray, spacing: tuple[float, float] | None = Non
         ``lit``: fraction of the image in the sector. With ``spacing`` also ``depth cm``, ``half angle`` (degrees,
         from the two straight edges) and ``width over depth``. Empty for a frame without a sector.
 
-    Raises:
-        ParameterError: The frame is not a (H, W) uint8 array.
     """
-    if frame.ndim != 2 or frame.dtype != np.uint8:
-        raise ParameterError(f"a frame must be (H, W) uint8, got {frame.dtype} {frame.shape}")
     inside = sector(frame)
     core = ndimage.binary_erosion(inside, iterations=5)
     if core.sum() < 50:
@@ -180,13 +186,80 @@ def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float
     return found
 
 
-def table(rows: list[dict[str, float]]) -> pd.DataFrame:
-    """Collect statistics of several frames, one row per frame; frames without statistics are skipped.
+def store_statistics(store: FrameStore, frames: IntArray, *, shapes: bool) -> pd.DataFrame:
+    """Compute the statistics of frames of a store, one row per frame that shows a sector."""
+    starts = np.array([sequence.start for sequence in store.sequences])
+    label = {int(frame): i for i, frame in enumerate(store.label_frames)}
+    rows = []
+    for index, frame in zip(frames, store.frames(frames), strict=True):
+        spacing = stored_spacing(store, store.sequences[int(np.searchsorted(starts, index, "right")) - 1])
+        row = frame_statistics(frame, spacing)
+        if shapes and spacing is not None:
+            masks = {name: store.masks([label[int(index)]], name)[0] for name in store.structures}
+            row |= shape_statistics(masks, spacing)
+        rows.append(row)
+    return pd.DataFrame([row for row in rows if row])
 
-    Raises:
-        ParameterError: No frame has statistics.
-    """
-    kept = [row for row in rows if row]
-    if not kept:
-        raise ParameterError("no frame shows a sector: are all frames black?")
-    return pd.DataFrame(kept)
+
+def stored_spacing(store: FrameStore, sequence: StoredSequence) -> tuple[float, float] | None:
+    """Return the size in mm of a pixel of the stored frames; None if unknown."""
+    if sequence.spacing is None:
+        return None
+    return store.preprocessing.resized_spacing(sequence.original_shape, sequence.spacing)
+
+
+def pick(store: FrameStore, split: str | None, views: tuple[str, ...], most: int, *, annotated: bool) -> IntArray:
+    """Choose frames of a split, evenly spread."""
+    frames = np.concatenate([np.arange(s.start, s.start + s.length) for s in store.select(split, views)])
+    frames = frames[np.isin(frames, store.label_frames)] if annotated else frames
+    return frames[np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(np.int64)]
+
+
+def compare(real: pd.DataFrame, simulated: pd.DataFrame) -> pd.DataFrame:
+    """Compare two tables of statistics, one row per statistic of both."""
+    names = [name for name in real.columns if name in simulated.columns]
+    a, b = real[names], simulated[names]
+    columns = {"real mean": a.mean(), "real sd": a.std(), "simulated mean": b.mean(), "simulated sd": b.std()}
+    return pd.DataFrame({**columns, "difference": (b.mean() - a.mean()) / a.std().where(a.std() > 1e-9)})
+
+
+def tile_frames(frames: ByteArray, columns: int = 6) -> ByteArray:
+    """Tile frames (N, H, W), N a multiple of the columns, with a grey line around each."""
+    n, h, w = (padded := np.pad(frames, ((0, 0), (1, 1), (1, 1)), constant_values=64)).shape
+    return padded.reshape(n // columns, columns, h, w).transpose(0, 2, 1, 3).reshape(-1, columns * w)
+
+
+def main() -> None:
+    """Write the comparison and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, default=Path("data/camus_a4c.h5"), help="frame store of real frames")
+    parser.add_argument(
+        "--simulated", type=Path, default=Path("data/sim_a4c.h5"), help="store of simulated frames"
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/realism"))
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="split of the real store")
+    parser.add_argument("--views", nargs="+", default=["A4C"])
+    parser.add_argument("--most", type=int, default=400, help="maximum number of frames per store")
+    parser.add_argument("--shapes", action="store_true", help="compare label maps too, those of the split train")
+    options = parser.parse_args()
+    stores = {
+        FrameStore(options.store): options.split,
+        FrameStore(options.simulated): "train" if options.shapes else None,
+    }
+    views, tables, halves = tuple(options.views), [], []
+    for store, split in stores.items():
+        frames = pick(store, split, views, options.most, annotated=options.shapes)
+        tables.append(store_statistics(store, frames, shapes=options.shapes))
+        halves.append(tile_frames(store.frames(pick(store, split, views, 24, annotated=False))))
+    found = compare(*tables)
+    options.out.mkdir(parents=True, exist_ok=True)
+    found.to_csv(options.out / "realism.csv", float_format="%.4g")
+    bar = np.full((len(halves[0]), 6), 255, np.uint8)
+    Image.fromarray(np.concatenate([halves[0], bar, halves[1]], 1)).save(options.out / "realism.png")
+    print("| statistic |", " | ".join(found.columns), "|\n|" + "---|" * (1 + len(found.columns)))
+    for name, row in found.iterrows():
+        print(f"| {name} |", " | ".join(f"{value:.3g}" for value in row), "|")
+
+
+if __name__ == "__main__":
+    main()
