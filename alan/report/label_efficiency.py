@@ -61,9 +61,9 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
         summary: The ``label_efficiency`` part of ``results.json``.
 
     Returns:
-        The figure. A line with its name is the mean over seeds, and its band reaches from the lowest to the
-        highest seed. The atlas is grey; a fixed network, which learns from no label, is a dotted line; a method
-        that also works without labels begins at 0, left of the logarithmic axis.
+        The figure. A line is the mean over seeds, and its band reaches from the lowest to the highest seed. The
+        legend lists the methods by their last value. The atlas is grey; a fixed network, which learns from no
+        label, is a dotted line; a method that also works without labels begins at 0, left of the logarithmic axis.
     """
     structures, phase = summary["structures"], summary["phases"][-1]
     numbers = sorted({row["label_patients"] for row in summary["rows"]} - {0}) or [1]
@@ -72,14 +72,12 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
     places = {n: float(n) for n in numbers} | ({0: numbers[0] / 2} if unlabelled else {})
     looks = _looks(summary["methods"])
     height = max(3.6, 1.4 + 0.21 * len(summary["methods"]))
-    figure = Figure(figsize=(0.4 + 4.4 * len(structures), height), layout="constrained")
+    figure = Figure(figsize=(2.4 + 3.8 * len(structures), height), layout="constrained")
     panels = figure.subplots(1, len(structures), squeeze=False)[0]
     for axes, structure in zip(panels, structures, strict=True):
-        ends = []
         for method in summary["methods"]:
-            rows = _series(summary, method["method"], structure, phase)
-            if rows:
-                ends.append(_line(axes, rows, method, looks[method["method"]], places))
+            if rows := _series(summary, method["method"], structure, phase):
+                _line(axes, rows, method, looks[method["method"]], places)
         axes.set_xscale("log")
         axes.set_xticks(list(places.values()), [str(n) for n in places])
         axes.minorticks_off()
@@ -88,8 +86,10 @@ def efficiency_figure(summary: Mapping[str, Any]) -> Figure:
         axes.set_xlabel("labelled patients")
         show_percent(axes.yaxis)
         axes.grid()
-        _names(axes, ends)
     panels[0].set_ylabel("Dice (%), mean over test frames")
+    lines = {line.get_label(): line for axes in reversed(panels) for line in axes.get_lines()}
+    order = sorted(lines.values(), key=lambda line: float(np.asarray(line.get_ydata())[-1]), reverse=True)
+    figure.legend(handles=order, loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -99,69 +99,16 @@ def _line(
     method: Mapping[str, Any],
     look: dict[str, Any],
     places: Mapping[int, float],
-) -> tuple[float, str, str]:
-    """Draw one method, and return its height at the right end, its name and its colour."""
+) -> None:
+    """Draw one method."""
     if method["family"] == "fixed":
-        axes.axhline(rows[0]["mean"], color=look["color"], ls=":", lw=1.6)
-        return rows[0]["mean"], method["method"], look["color"]
+        axes.axhline(rows[0]["mean"], color=look["color"], ls=":", lw=1.6, label=method["method"])
+        return
     x = [places[row["label_patients"]] for row in rows]
     low, high = ([row[end] for row in rows] for end in ("lowest", "highest"))
     back: dict[str, Any] = {"zorder": 1.5} if method["family"] == "atlas" else {}
     axes.fill_between(x, low, high, color=look["color"], alpha=0.13, lw=0, **back)
-    axes.plot(x, [row["mean"] for row in rows], ms=4, lw=1.6, mew=0, **look, **back)
-    return rows[-1]["mean"], method["method"], look["color"]
-
-
-def _names(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write each name next to the end of its line, with a thin line to it, so that names do not overlap."""
-    if not ends:
-        return
-    low, high = axes.get_ylim()
-    step = (high - low) * 0.056
-    order = sorted(ends)
-    places = spread_apart([end[0] for end in order], step, low, high)
-    for (value, name, colour), place in zip(order, places, strict=True):
-        axes.annotate(
-            name,
-            xy=(1.0, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(1.07, place),
-            textcoords=("axes fraction", "data"),
-            color=colour,
-            fontsize=8,
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "lw": 0.7,
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 0,
-            },
-        )
-
-
-def spread_apart(values: Sequence[float], step: float, low: float, high: float) -> list[float]:
-    """Move ascending values apart by at least ``step``, with the least squared displacement.
-
-    Args:
-        values: Ascending values.
-        step: Smallest distance between neighbours.
-        low: Lower bound of the places.
-        high: Upper bound of the places, which are exceeded if there is not enough room.
-
-    Returns:
-        The places, ascending.
-    """
-    from scipy.optimize import isotonic_regression
-
-    if not values:
-        return []
-    shift = np.arange(len(values)) * step
-    places = isotonic_regression(np.asarray(values, np.float64) - shift).x
-    room = max(high - shift[-1], low)
-    return [float(place) for place in places.clip(low, room) + shift]
+    axes.plot(x, [row["mean"] for row in rows], ms=4, lw=1.6, mew=0, label=method["method"], **look, **back)
 
 
 def efficiency_tables(summary: Mapping[str, Any]) -> list[Table]:

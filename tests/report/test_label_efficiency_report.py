@@ -15,7 +15,6 @@ from alan.report.label_efficiency import (
     efficiency_headline,
     efficiency_tables,
     failure_notes,
-    spread_apart,
     time_table,
 )
 from alan.runs import CONFIG
@@ -89,11 +88,13 @@ def summary():
     }
 
 
-def test_the_figure_names_every_line_in_every_panel(summary):
+def test_the_legend_names_every_line(summary):
     figure = efficiency_figure(summary)
     assert len(figure.axes) == 2
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert sorted(named) == sorted([name for name, _ in CURVES] + ["fixed"])
     for axes in figure.axes:
-        assert sorted(text.get_text() for text in axes.texts) == sorted([name for name, _ in CURVES] + ["fixed"])
+        assert sorted(line.get_label() for line in axes.lines) == sorted([name for name, _ in CURVES] + ["fixed"])
         assert axes.get_xscale() == "log"
         assert [label.get_text() for label in axes.get_xticklabels()] == [str(n) for n in NUMBERS]
     lines = {line.get_color(): line for line in figure.axes[0].lines}
@@ -114,22 +115,6 @@ def test_a_missing_cell_leaves_a_gap(summary):
     assert (rows[3].cells[2].text, rows[3].cells[2].detail) == ("–", "")
     summary["phases"] = ["ED"]
     assert len(efficiency_tables(summary)) == 1
-
-
-def test_line_labels_do_not_overlap():
-    assert spread_apart([0.1, 0.5, 0.9], 0.1, 0, 1) == pytest.approx([0.1, 0.5, 0.9])
-    assert spread_apart([0.5, 0.5, 0.5], 0.1, 0, 1) == pytest.approx([0.4, 0.5, 0.6])
-    crowded = spread_apart([0.95, 0.96, 0.97, 1.0], 0.1, 0, 1)
-    assert np.diff(crowded) == pytest.approx(np.full(3, 0.1))
-    assert crowded[-1] == pytest.approx(1.0)
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        values = np.sort(rng.uniform(0, 1, 8))
-        places = spread_apart(list(values), 0.05, 0, 1)
-        assert np.diff(places).min() > 0.05 - 1e-9
-        assert min(places) >= -1e-9
-        assert max(places) <= 1 + 1e-9
-    assert spread_apart([], 0.1, 0, 1) == []
 
 
 def test_the_table_lists_every_method(summary):
