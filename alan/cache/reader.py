@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alan.arrays import BoolArray, ByteArray, IntArray
+from alan.arrays import IntArray
 from alan.cache.layout import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
 from alan.cache.manifest import CacheManifest, read_attribute, short
 from alan.errors import CacheError
@@ -102,38 +102,36 @@ class FeatureCache:
         """Features in the cache: some of ``cls``, ``tokens``, ``sector``, ``logits``, ``maps``."""
         return tuple(sorted(name for name in self._sources[0] if name in FEATURES))
 
-    def cls(self, index: ArrayLike) -> NDArray[np.float32]:
-        """Read the CLS features, (n, D) float32.
+    def read(self, name: str, index: ArrayLike) -> Any:
+        """Read a feature of some frames.
 
         Args:
+            name: One of :attr:`names`: ``cls`` is (n, D) float32, ``tokens`` (n, h, w, D) float16, ``sector``
+                (n, h, w) bool, ``logits`` (n, K, h, w) float16, ``maps`` (n, H, W) uint8 at the size of the store.
             index: (n,) global frame indices of the store, in any order; repeats are allowed.
 
         Raises:
-            CacheError: The cache has no CLS features, a frame is missing, or its row is damaged; the message names
+            CacheError: The cache has no such feature, a frame is missing, or its row is damaged; the message names
                 the frame.
         """
-        found: NDArray[np.float32] = self.read("cls", index)
-        return found
-
-    def tokens(self, index: ArrayLike) -> NDArray[np.float16]:
-        """Read the patch tokens, (n, h, w, D) float16; arguments and errors are those of :meth:`cls`."""
-        found: NDArray[np.float16] = self.read("tokens", index)
-        return found
-
-    def sector(self, index: ArrayLike) -> BoolArray:
-        """Read which tokens lie inside the sector, (n, h, w) bool, stored with the tokens; see :meth:`cls`."""
-        found: BoolArray = self.read("sector", index)
-        return found
-
-    def logits(self, index: ArrayLike) -> NDArray[np.float16]:
-        """Read the parcel logits, (n, K, h, w) float16; arguments and errors are those of :meth:`cls`."""
-        found: NDArray[np.float16] = self.read("logits", index)
-        return found
-
-    def maps(self, index: ArrayLike) -> ByteArray:
-        """Read the parcel maps, (n, H, W) uint8 at the size of the store; see :meth:`cls`."""
-        found: ByteArray = self.read("maps", index)
-        return found
+        if name not in self._sources[0]:
+            raise CacheError(
+                f"{self.path}: has no {name}, only {', '.join(self.names)}: write it with {name} in features"
+            )
+        rows = self._rows(index)
+        if name not in self._maps:
+            self._maps[name] = [
+                (map_rows(*sources[name]), map_rows(*sources[check_name(name)])) for sources in self._sources
+            ]
+        shards = self._maps[name]
+        out = np.empty((len(rows), *shards[0][0].shape[1:]), shards[0][0].dtype)
+        of_shard = np.searchsorted(self._starts, rows, side="right") - 1
+        for number, (data, crc) in enumerate(shards):
+            mine = of_shard == number
+            local = rows[mine] - self._starts[number]
+            out[mine] = data[local]
+            check_rows(self._sources[number][name][0], name, self.index[rows[mine]], out[mine], crc[local])
+        return out
 
     def missing(self, index: ArrayLike) -> IntArray:
         """Return the global frame indices that are not in the cache, (m,) int64 in the order given."""
@@ -156,27 +154,6 @@ class FeatureCache:
                 f"({chosen}): write a cache that includes it"
             )
         return self._order[np.searchsorted(sorted_index, wanted)]
-
-    def read(self, name: str, index: ArrayLike) -> Any:
-        """Read any feature by its name, (n, ...); arguments and errors are those of :meth:`cls`."""
-        if name not in self._sources[0]:
-            raise CacheError(
-                f"{self.path}: has no {name}, only {', '.join(self.names)}: write it with {name} in features"
-            )
-        rows = self._rows(index)
-        if name not in self._maps:
-            self._maps[name] = [
-                (map_rows(*sources[name]), map_rows(*sources[check_name(name)])) for sources in self._sources
-            ]
-        shards = self._maps[name]
-        out = np.empty((len(rows), *shards[0][0].shape[1:]), shards[0][0].dtype)
-        of_shard = np.searchsorted(self._starts, rows, side="right") - 1
-        for number, (data, crc) in enumerate(shards):
-            mine = of_shard == number
-            local = rows[mine] - self._starts[number]
-            out[mine] = data[local]
-            check_rows(self._sources[number][name][0], name, self.index[rows[mine]], out[mine], crc[local])
-        return out
 
 
 _SELECTION = ("split", "views", "frames")

@@ -37,10 +37,10 @@ class TokenSequenceDataset(SequenceDataset):
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
         index = self.cached[self._runs(items)]
-        tokens = self.cache.tokens(index.ravel()).astype(np.float32)
+        tokens = self.cache.read("tokens", index.ravel()).astype(np.float32)
         batch: dict[str, NDArray[Any]] = {"tokens": tokens, "index": index.ravel()}
         if "sector" in self.cache.names:
-            batch["sector"] = self.cache.sector(index.ravel())
+            batch["sector"] = self.cache.read("sector", index.ravel())
         return {name: torch.from_numpy(x.reshape(*index.shape, *x.shape[1:])) for name, x in batch.items()}
 
 
@@ -79,7 +79,7 @@ class TokenSequenceDataModule(SequenceDataModule):
         """The opened cache; ``cache.manifest.backbone`` identifies the backbone of the tokens."""
         (store,) = StoreSet(self.stores).stores
         cache = FeatureCache(self.cache_path, store=store)
-        cache.tokens(cache.index[:0])  # raises an error if there are none
+        cache.read("tokens", cache.index[:0])  # raises an error if there are none
         return cache
 
     @cached_property

@@ -29,9 +29,9 @@ def path(tmp_path, manifest):
 
 def test_frames_are_returned_in_the_requested_order(path):
     cache = FeatureCache(path)
-    assert_array_equal(cache.cls([40, 2, 2, 6]), CLS[[3, 0, 0, 2]])
-    assert cache.cls([]).shape == (0, 3)
-    assert cache.cls([5]).flags.writeable  # a copy, not the file
+    assert_array_equal(cache.read("cls", [40, 2, 2, 6]), CLS[[3, 0, 0, 2]])
+    assert cache.read("cls", []).shape == (0, 3)
+    assert cache.read("cls", [5]).flags.writeable  # a copy, not the file
     assert len(cache) == 4
     assert "cls of 4 frames" in repr(cache)
 
@@ -39,17 +39,17 @@ def test_frames_are_returned_in_the_requested_order(path):
 @pytest.mark.parametrize("absent", [0, 3, 41, -1])
 def test_a_missing_frame_is_named(path, absent):
     with pytest.raises(CacheError, match=rf"frame {absent} and 1 more is not in the cache.*frames all"):
-        FeatureCache(path).cls([5, absent, 2, 99])
+        FeatureCache(path).read("cls", [5, absent, 2, 99])
     assert_array_equal(FeatureCache(path).missing([99, 5, absent]), [99, absent])
 
 
 def test_missing_features_and_invalid_indices_are_refused(path):
     with pytest.raises(CacheError, match=r"has no tokens, only cls.*with tokens in features"):
-        FeatureCache(path).tokens([2])
+        FeatureCache(path).read("tokens", [2])
     with pytest.raises(CacheError, match=r"give whole numbers \(n,\)"):
-        FeatureCache(path).cls([[2]])
+        FeatureCache(path).read("cls", [[2]])
     with pytest.raises(CacheError, match=r"give whole numbers \(n,\)"):
-        FeatureCache(path).cls([2.0])
+        FeatureCache(path).read("cls", [2.0])
 
 
 @pytest.mark.parametrize(("name", "mine"), [("backbone", "b" * 12), ("parcels", "none"), ("store", "c" * 12)])
@@ -98,9 +98,9 @@ def test_a_damaged_table_is_refused(path, lost):
 def test_pickled_and_forked_caches_can_be_read(path):
     cache = FeatureCache(path)
     before = pickle.dumps(cache)
-    cache.cls([2])
+    cache.read("cls", [2])
     assert len(pickle.dumps(cache)) == len(before)  # the features stay in the file
-    assert_array_equal(pickle.loads(before).cls([40, 5]), CLS[[3, 1]])
+    assert_array_equal(pickle.loads(before).read("cls", [40, 5]), CLS[[3, 1]])
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        for found in pool.map(cache.cls, [[40], [2]] * 4):
+        for found in pool.starmap(cache.read, [("cls", [40]), ("cls", [2])] * 4):
             assert found.shape == (1, 3)

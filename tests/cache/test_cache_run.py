@@ -124,7 +124,7 @@ def test_input_size_and_stride_reach_the_backbone(tmp_path, inputs, options):
             stride=stride,
             **options,
         )
-        assert FeatureCache(out).tokens([23]).shape == (1, grid, grid, 12)
+        assert FeatureCache(out).read("tokens", [23]).shape == (1, grid, grid, 12)
         with pytest.raises(CacheError, match="backbone"):
             FeatureCache(out, backbone=inputs.models[0])
 
@@ -273,8 +273,8 @@ def test_a_cache_written_on_a_gpu_equals_that_of_the_cpu(tmp_path, inputs, preci
     )
     cache = FeatureCache(out, *inputs.models)
     tolerance = 2e-2 if precision == "32-true" else 0.2
-    assert_allclose(cache.cls(cache.index), inputs.expected["cls"], atol=tolerance)
-    assert (cache.maps(cache.index) == inputs.expected["maps"]).mean() > 0.9
+    assert_allclose(cache.read("cls", cache.index), inputs.expected["cls"], atol=tolerance)
+    assert (cache.read("maps", cache.index) == inputs.expected["maps"]).mean() > 0.9
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)

@@ -33,8 +33,8 @@ def values(index):
 def check(cache, index=INDEX):
     assert_array_equal(np.sort(cache.index), np.sort(index))
     shuffled = np.random.default_rng(0).permutation(np.repeat(index, 2))
-    assert_array_equal(cache.cls(shuffled), values(shuffled)["cls"])
-    assert_array_equal(cache.tokens(shuffled), values(shuffled)["tokens"])
+    assert_array_equal(cache.read("cls", shuffled), values(shuffled)["cls"])
+    assert_array_equal(cache.read("tokens", shuffled), values(shuffled)["tokens"])
 
 
 def test_rows_in_any_order_are_read_back(tmp_path, manifest):
@@ -261,13 +261,13 @@ def test_a_damaged_row_is_refused_with_its_frame_and_others_are_read(tmp_path, m
     damage(first, "tokens", 1)
     cache = FeatureCache(out)
     with pytest.raises(CacheError, match=r"tokens of frame 4 is damaged \(checksum\).*--overwrite"):
-        cache.tokens([3, 4])
-    assert_array_equal(cache.tokens([3, 20]), values([3, 20])["tokens"])
-    assert_array_equal(cache.cls(INDEX), values(INDEX)["cls"])
+        cache.read("tokens", [3, 4])
+    assert_array_equal(cache.read("tokens", [3, 20]), values([3, 20])["tokens"])
+    assert_array_equal(cache.read("cls", INDEX), values(INDEX)["cls"])
     damage(first, "index", 0)  # then the rows belong to other frames
     cache = FeatureCache(out)
     with pytest.raises(CacheError, match=r"cls of frame 2 is damaged"):
-        cache.cls(cache.index)
+        cache.read("cls", cache.index)
 
 
 def test_rows_damaged_by_a_power_failure_are_rewritten(tmp_path, manifest, caplog):

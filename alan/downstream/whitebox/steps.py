@@ -71,31 +71,6 @@ def add_enclaves(segment: BoolArray, parcel_map: AnyIntArray, max_regions: int) 
     return enclave
 
 
-def dilate(mask: BoolArray, radius: int) -> BoolArray:
-    """Dilate a mask by a disk; pixels beyond the image count as background.
-
-    The distance to the nearest set pixel is computed within each row, then compared once per row offset.
-
-    Args:
-        mask: (H, W) bool.
-        radius: Radius of the disk in pixels.
-
-    Returns:
-        (H, W) bool.
-    """
-    column = np.arange(mask.shape[1], dtype=np.int32)
-    far = np.int32(2**30)
-    left = np.maximum.accumulate(np.where(mask, column, -far), axis=1)
-    right = np.minimum.accumulate(np.where(mask, column, far)[:, ::-1], axis=1)[:, ::-1]
-    distance = np.minimum(column - left, right - column)
-    out: BoolArray = distance <= radius
-    for offset in range(1, min(radius, mask.shape[0] - 1) + 1):
-        near = distance <= math.isqrt(radius * radius - offset * offset)
-        out[offset:] |= near[:-offset]
-        out[:-offset] |= near[offset:]
-    return out
-
-
 def close(mask: BoolArray, radius: int) -> BoolArray:
     """Close a mask by a disk, as ``skimage.morphology.closing(mask, disk(radius))`` does.
 
@@ -110,7 +85,8 @@ def close(mask: BoolArray, radius: int) -> BoolArray:
         return mask
     window = bounding_box(mask, 2 * radius)  # at the border of the image a closing exceeds the bounding box
     out = np.zeros_like(mask)
-    out[window] = ~dilate(~dilate(mask[window], radius), radius)
+    grown = ndimage.distance_transform_edt(~mask[window]) <= radius
+    out[window] = grown if grown.all() else ndimage.distance_transform_edt(grown) > radius
     return out
 
 
