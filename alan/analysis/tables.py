@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from alan.analysis import evidence, reference
 from alan.analysis.results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult
@@ -24,17 +24,38 @@ TABLES = (PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY)
 #: Folder of the loops, and the file of each that holds its result.
 LOOP_FOLDER, RESULT, PARCELS = "loops", "result.json", "parcels.csv"
 
-#: Measures of a beat, and of a loop and a patient by the median over the beats: name to unit and meaning.
+
+class MeasureEntry(NamedTuple):
+    """How a measure is shown: heading, unit, and description in ``columns.csv``."""
+
+    title: str
+    unit: str
+    description: str
+
+
+#: Measures of a beat, and of a loop and a patient by the median over the beats.
 MEASURES = {
-    "ef_percent": ("%", "Ejection fraction of the left ventricle"),
-    "edv_ml": ("ml", "End-diastolic volume of the left ventricle by the method of disks"),
-    "esv_ml": ("ml", "End-systolic volume of the left ventricle by the method of disks"),
-    "stroke_volume_ml": ("ml", "End-diastolic minus end-systolic volume"),
-    "area_change_percent": ("%", "Fractional area change of the left ventricle; needs no pixel size"),
-    "shortening_percent": ("%", "Shortening of the outline of the left ventricle (experimental)"),
-    "heart_rate_bpm": ("1/min", "Heart rate by the median duration of the beats"),
-    "la_volume_ml": ("ml", "Volume of the left atrium at end-systole by the area-length formula"),
-    "lv_mass_g": ("g", "Mass of the myocardium of the left ventricle at end-diastole"),
+    "ef_percent": MeasureEntry("Ejection fraction", "%", "Ejection fraction of the left ventricle"),
+    "edv_ml": MeasureEntry(
+        "End-diastolic volume", "ml", "End-diastolic volume of the left ventricle by the method of disks"
+    ),
+    "esv_ml": MeasureEntry(
+        "End-systolic volume", "ml", "End-systolic volume of the left ventricle by the method of disks"
+    ),
+    "stroke_volume_ml": MeasureEntry("Stroke volume", "ml", "End-diastolic minus end-systolic volume"),
+    "area_change_percent": MeasureEntry(
+        "Fractional area change", "%", "Fractional area change of the left ventricle; needs no pixel size"
+    ),
+    "shortening_percent": MeasureEntry(
+        "Outline shortening (experimental)", "%", "Shortening of the outline of the left ventricle (experimental)"
+    ),
+    "heart_rate_bpm": MeasureEntry("Heart rate", "bpm", "Heart rate by the median duration of the beats"),
+    "la_volume_ml": MeasureEntry(
+        "Left atrial volume", "ml", "Volume of the left atrium at end-systole by the area-length formula"
+    ),
+    "lv_mass_g": MeasureEntry(
+        "Left ventricular mass", "g", "Mass of the myocardium of the left ventricle at end-diastole"
+    ),
 }
 _BEAT_MEASURES = tuple(MEASURES)[:6]
 _UNKNOWN = "missing if it cannot be measured"
@@ -43,8 +64,8 @@ _UNKNOWN = "missing if it cannot be measured"
 def _measures(names: Iterable[str]) -> tuple[ColumnEntry, ...]:
     entries = []
     for name in names:
-        unit, meaning = MEASURES[name]
-        entries.append(ColumnEntry(name, unit, f"{meaning}; {_UNKNOWN}"))
+        _, unit, description = MEASURES[name]
+        entries.append(ColumnEntry(name, unit, f"{description}; {_UNKNOWN}"))
         entries += [
             ColumnEntry(
                 f"{name}_{end}",

@@ -17,7 +17,7 @@ from alan.analysis.loop_analysis import LoopSettings
 from alan.analysis.manifest import Manifest
 from alan.analysis.results import LoopResult, Measure
 from alan.analysis.run import analyze_files
-from alan.analysis.tables import LOOP_FOLDER
+from alan.analysis.tables import LOOP_FOLDER, MEASURES
 from alan.analysis.worker import LABELS, AnalysisSettings
 from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
 from alan.app.session import Uploads
@@ -26,17 +26,6 @@ from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
 from alan.progress import Progress
 
-#: Measures of a loop in the table: name, unit.
-_MEASURES = {
-    "ef_percent": ("Ejection fraction", "%"),
-    "edv_ml": ("End-diastolic volume", "ml"),
-    "esv_ml": ("End-systolic volume", "ml"),
-    "stroke_volume_ml": ("Stroke volume", "ml"),
-    "area_change_percent": ("Fractional area change", "%"),
-    "heart_rate_bpm": ("Heart rate", "/min"),
-    "la_volume_ml": ("Volume of the left atrium", "ml"),
-    "lv_mass_g": ("Mass of the left ventricle", "g"),
-}
 #: Doubts whose remedy on the page differs from that of the command line.
 _REMEDIES = {
     "size_unknown": "the size of a pixel is unknown: enter it for volumes in ml",
@@ -229,7 +218,7 @@ def measures(result: LoopResult) -> list[list[str]]:
     if result.view is not None:
         origin = "given" if result.view.given else f"{result.view.share:.0%} of the votes"
         rows.append(["View", f"{result.view.view} ({origin})"])
-    for name, (title, unit) in _MEASURES.items():
+    for name, (title, unit, _) in MEASURES.items():
         measure: Measure = getattr(result, name)
         if measure.known:
             ends = "" if math.isnan(measure.low) else f" ({measure.low:.0f} to {measure.high:.0f})"

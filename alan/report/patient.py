@@ -21,7 +21,7 @@ from alan.analysis.exports import (
     key_frames,
 )
 from alan.analysis.results import LoopResult, Measure, PatientResult
-from alan.analysis.tables import LOOP_FOLDER, PARCELS
+from alan.analysis.tables import LOOP_FOLDER, MEASURES, PARCELS
 from alan.data.structures import label_colour
 from alan.report.analysis_figures import loop_curve
 from alan.report.html import write_page
@@ -33,27 +33,6 @@ from alan.words import plural
 PATIENT_FOLDER = "patients"
 #: Longest side of the pictures in pixels.
 _LONGEST = 560
-#: Measures of a patient or beat on the pages: heading and unit.
-_HEADINGS = {
-    "ef_percent": ("Ejection fraction", "%"),
-    "edv_ml": ("End-diastolic volume", "ml"),
-    "esv_ml": ("End-systolic volume", "ml"),
-    "stroke_volume_ml": ("Stroke volume", "ml"),
-    "heart_rate_bpm": ("Heart rate", "/min"),
-    "area_change_percent": ("Area change", "%"),
-    "la_volume_ml": ("Left atrial volume", "ml"),
-    "lv_mass_g": ("Left ventricular mass", "g"),
-    "shortening_percent": ("Outline shortening (experimental)", "%"),
-}
-#: Measure of a beat to its heading in the table of beats.
-_ABBREVIATIONS = {
-    "ef_percent": "EF, %",
-    "edv_ml": "EDV, ml",
-    "esv_ml": "ESV, ml",
-    "stroke_volume_ml": "Stroke volume, ml",
-    "area_change_percent": "Area change, %",
-    "shortening_percent": "Shortening, %",
-}
 QUALITIES = {"good": "Good", "doubtful": "Doubtful", "none": "Not measured"}
 
 
@@ -132,7 +111,7 @@ def write_patient_page(
 
 def _numbers(result: PatientResult) -> list[dict[str, str]]:
     found = []
-    for name, (title, unit) in _HEADINGS.items():
+    for name, (title, unit, _) in MEASURES.items():
         measure: Measure = getattr(result, name)
         if measure.known or name == "ef_percent":
             value = number(measure.value, 0) if measure.known else UNDEFINED
@@ -196,14 +175,14 @@ def _facts(loop: LoopResult) -> list[tuple[str, str]]:
 
 
 def _beat_table(loop: LoopResult) -> Table:
-    names = [name for name in _ABBREVIATIONS if any(getattr(beat, name, Measure()).known for beat in loop.beats)]
+    names = [name for name in MEASURES if any(getattr(beat, name, Measure()).known for beat in loop.beats)]
     rows = []
     for n, beat in enumerate(loop.beats, 1):
         kind = "incomplete" if beat.end is None else "regular" if beat.regular else "irregular"
         cells = [Cell(f"{beat.ed} – {beat.es}"), *(whole_cell(getattr(beat, name)) for name in names), Cell(kind)]
         rows.append(Row(str(n), cells))
     columns = [Column("Beat"), Column("Frames ED – ES")]
-    columns += [Column(_ABBREVIATIONS[name]) for name in names]
+    columns += [Column(f"{MEASURES[name].title}, {MEASURES[name].unit}") for name in names]
     return Table("Beats", [*columns, Column("", number=False)], [Section(rows)], small=True)
 
 

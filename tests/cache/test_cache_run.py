@@ -26,7 +26,7 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "cache"
 def check(cache, expected):
     """Check that the cache contains the output of the models for every frame."""
     for name in cache.names:
-        found, wanted = getattr(cache, name)(cache.index), expected[name][cache.index]
+        found, wanted = cache.read(name, cache.index), expected[name][cache.index]
         assert found.dtype == wanted.dtype
         assert_allclose(found.astype(np.float64), wanted.astype(np.float64), atol=2e-3, rtol=2e-3)
 
@@ -230,7 +230,7 @@ def test_two_processes_write_the_same_cache_as_one(tmp_path, inputs, options, sp
     )
     if split is None:  # the same batches
         for name in cache.names:
-            assert_array_equal(getattr(cache, name)(frames), getattr(FeatureCache(single), name)(frames))
+            assert_array_equal(cache.read(name, frames), FeatureCache(single).read(name, frames))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
