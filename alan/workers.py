@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +20,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def worker_pool(
-    n: int, initializer: Callable[..., None], *args: Any, preload: str | None = None
+    n: int, initializer: Callable[..., None] | None = None, *args: Any, preload: str | None = None
 ) -> Iterator[ProcessPoolExecutor]:
     """Open a pool; an exception, such as an interruption, ends its processes at once.
 
@@ -29,7 +28,7 @@ def worker_pool(
 
     Args:
         n: Number of processes.
-        initializer: Function that each worker calls first; it can be pickled.
+        initializer: Function that each worker calls first, if any; it can be pickled.
         *args: Arguments of it.
         preload: Module that is imported once for all workers, which are forks of a process without threads; None
             forks this process, which is safe if it has used neither torch's threads nor a GPU.
@@ -80,27 +79,13 @@ def _context(preload: str | None) -> multiprocessing.context.BaseContext:
     return context
 
 
-def _start(initializer: Callable[..., None], *args: Any) -> None:
+def _start(initializer: Callable[..., None] | None, *args: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if (parent := multiprocessing.parent_process()) is not None:
         threading.Thread(target=_wait_for_main, args=(parent.sentinel,), daemon=True).start()
-    initializer(*args)
-
-
-def end_with(pid: int) -> None:
-    """End this worker when its main process has ended; the initializer of pools of other libraries.
-
-    Args:
-        pid: Process id of the main process, the parent of this one.
-    """
-    threading.Thread(target=_poll_main, args=(pid,), daemon=True).start()
-
-
-def _poll_main(pid: int) -> None:
-    while os.getppid() == pid:
-        time.sleep(1)
-    os._exit(1)
+    if initializer is not None:
+        initializer(*args)
 
 
 def _wait_for_main(sentinel: int) -> None:

@@ -86,27 +86,3 @@ def test_a_worker_killed_while_starting_breaks_the_pool(monkeypatch, error):
         monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", start)
         with pytest.raises(BrokenProcessPool):
             pool.submit(os.getpid)
-
-
-#: Its two workers of joblib print their ids; one of them then sleeps for an hour, the other one has no task.
-JOBLIB = """
-import os, time
-from joblib import Parallel, delayed
-from alan.workers import end_with
-
-def work(seconds):
-    print(os.getpid(), flush=True)
-    time.sleep(seconds)
-
-tasks = (delayed(work)(seconds) for seconds in (3600, 0))
-Parallel(2, initializer=end_with, initargs=(os.getpid(),))(tasks)
-"""
-
-
-def test_workers_of_joblib_end_when_the_main_process_is_killed():
-    process = subprocess.Popen([sys.executable, "-c", JOBLIB], stdout=subprocess.PIPE, text=True)
-    workers = [psutil.Process(int(process.stdout.readline())) for _ in range(2)]
-    process.kill()
-    process.wait()
-    assert not psutil.wait_procs(workers, timeout=PATIENCE)[1]
-    process.stdout.close()

@@ -36,8 +36,8 @@ _RAISED = re.compile(r"alan\.errors\.\w+: (.+)")
 _SYSTEM = re.compile(r"\w+: \[Errno (\d+)\] (.+?)(?:: '(.+)')?$")
 #: What ends a name in a text.
 _ENDS = re.compile(r"[\"\n,]")
-#: Errors of process pools, joblib and torch's launcher for a process that was killed.
-_LOST_PROCESS = {"BrokenProcessPool", "TerminatedWorkerError", "ProcessExitedException"}
+#: Errors of process pools and torch's launcher for a process that was killed.
+_LOST_PROCESS = {"BrokenProcessPool", "ProcessExitedException"}
 #: Messages of libraries about limits of the system, which carry no error number.
 _LIMITS = {"too many open files": errno.EMFILE, "can't start new thread": errno.EAGAIN}
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.io.stream import open_stream
 from alan.data.readers.base import SIMULATION, is_simulated
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
-from alan.errors import AlanError, AlanWarning, DataError
+from alan.errors import AlanWarning, DataError
 from alan.files import files_below, fingerprint, read_json, short_name, unreachable_below, write_json, write_rows
 from alan.runs import FAILURES, Run, open_run, report_failures
-from alan.workers import end_with
+from alan.workers import worker_pool
 
 _log = logging.getLogger(__name__)
 _IMAGES, _UNFINISHED = "images", "unfinished"
@@ -117,9 +118,7 @@ def extract_frames(
             shutil.rmtree(target / _UNFINISHED, ignore_errors=True)
             _log.info("%s: already done; give another folder, or extract again with --overwrite true", target)
             return
-        outcomes = dict(
-            zip(loops, _extract_all(loops, target / _UNFINISHED, every, workers, sector=sector), strict=True)
-        )
+        outcomes = _extract_all(loops, target / _UNFINISHED, every, workers, sector=sector)
         failures += [(loop.source, outcome.failure) for loop, outcome in outcomes.items() if outcome.failure]
         rows = [row for outcome in outcomes.values() for row in outcome.rows]
         if not rows:
@@ -176,46 +175,43 @@ def _fingerprint(loops: Sequence[_Loop]) -> str:
 
 def _extract_all(
     loops: Sequence[_Loop], folder: Path, every: int, workers: int | None, *, sector: bool
-) -> list[_Outcome]:
+) -> dict[_Loop, _Outcome]:
     """Return the outcome of each loop, in their order."""
     for name in (_IMAGES, "loops"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    from joblib import Parallel, cpu_count, delayed
-
-    if workers is None:
-        workers = min(cpu_count(), len(loops) // _FEW)
-    tasks = (delayed(_extract)(index, loop, folder, every, sector=sector) for index, loop in enumerate(loops))
-    with_this = {"initializer": end_with, "initargs": (os.getpid(),)}
-    done = Parallel(n_jobs=max(workers, 1), return_as="generator_unordered", **with_this)(tasks)
-    try:
-        found = dict(tqdm(done, total=len(loops), desc="extract stills", unit="loop"))
-    except RuntimeError as error:
-        if type(error).__name__ != "TerminatedWorkerError":
-            raise
-        raise AlanError(
-            f"{folder}: a process that decodes was killed, probably out of memory; run again with fewer workers, "
-            "finished loops are kept"
-        ) from error
-    return [found[index] for index in range(len(loops))]
+    n = min(os.cpu_count() or 1, len(loops) // _FEW) if workers is None else min(workers, len(loops))
+    found: dict[_Loop, _Outcome] = {}
+    with tqdm(total=len(loops), desc="extract stills", unit="loop") as bar:
+        if n <= 1:
+            for loop in loops:
+                found[loop] = _extract(loop, folder, every, sector=sector)
+                bar.update()
+            return found
+        with worker_pool(n, preload=__name__) as pool:
+            futures = {pool.submit(_extract, loop, folder, every, sector=sector): loop for loop in loops}
+            for future in as_completed(futures):
+                found[futures[future]] = future.result()
+                bar.update()
+    return {loop: found[loop] for loop in loops}
 
 
-def _extract(index: int, loop: _Loop, folder: Path, every: int, *, sector: bool) -> tuple[int, _Outcome]:
+def _extract(loop: _Loop, folder: Path, every: int, *, sector: bool) -> _Outcome:
     """Write the stills of a loop, unless an earlier process has done so; called in worker processes."""
     record = folder / "loops" / f"{loop.name}.json"
     with contextlib.suppress(DataError, TypeError):  # there is none yet, or one of another version
-        return index, _Outcome(**read_json(record))
+        return _Outcome(**read_json(record))
     with warnings.catch_warnings(record=True) as caught, suppress_notes():
         warnings.simplefilter("always")
         try:
             cine = _read_blanked(*loop.paths) if sector else read_all(frame_source(*loop.paths, whole=True))
         except DataError as error:
-            return index, _Outcome(failure=_without(str(error), loop.path))
+            return _Outcome(failure=_without(str(error), loop.path))
     if cine.attributes.get("volume"):
-        return index, _Outcome(failure="its frames are slices of a volume: export a plane as a loop")
+        return _Outcome(failure="its frames are slices of a volume: export a plane as a loop")
     told = [_without(str(warning.message), loop.path) for warning in caught]
     outcome = _Outcome(_write_stills(cine, folder / _IMAGES, loop, every), "", list(cine.notes), told)
     write_json(record, asdict(outcome))
-    return index, outcome
+    return outcome
 
 
 def _read_blanked(*paths: Path) -> Cine:

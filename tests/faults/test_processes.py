@@ -376,7 +376,7 @@ def test_workers_of_a_killed_verb_end(campaign, name, tmp_path):
     os.kill(command.pid, signal.SIGKILL)
     os.waitpid(command.pid, 0)
     campaign.restart(name, out, "SIGKILL, not of its workers")
-    left = psutil.wait_procs(workers, timeout=400)[1]  # joblib's end after 300 s without a task
+    left = psutil.wait_procs(workers, timeout=60)[1]
     problem = f"{', '.join(map(str, left))} still run" if left else ""
     campaign.count(name, "workers of a killed process", "right", problem)
     for child in left:

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
-from alan.errors import AlanError, ConfigError, DataError
+from alan.errors import AlanError, DataError
 from alan.evaluation.label_efficiency.features import FeatureFiles, Models
 from alan.evaluation.label_efficiency.protocol import (
     CELL_SCHEMA,
@@ -207,17 +206,12 @@ def _in_processes(
     work: Workspace, cells: Sequence[GridCell], waiting: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield place and result of each waiting cell as they come; an interruption also ends the processes."""
-    workers, shared = work.protocol.workers, (work.protocol, work.splits, work.inputs, work.folder)
-    try:
-        with worker_pool(min(workers, len(waiting)), _start_worker, *shared, preload=__name__) as pool:
-            futures = {pool.submit(_compute, cells[place]): place for place in waiting}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise ConfigError(
-            f"a worker process was killed, probably out of memory: lower label_efficiency.workers ({workers}); "
-            "the same command resumes from the finished cells"
-        ) from error
+    shared = (work.protocol, work.splits, work.inputs, work.folder)
+    n = min(work.protocol.workers, len(waiting))
+    with worker_pool(n, _start_worker, *shared, preload=__name__) as pool:
+        futures = {pool.submit(_compute, cells[place]): place for place in waiting}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 _WORK: list[Workspace] = []

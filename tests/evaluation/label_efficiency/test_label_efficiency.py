@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 
-from alan import workers
 from alan.backbone.load import load_backbone
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.splits import draw_patients
@@ -441,24 +440,6 @@ def test_a_segmenter_trained_on_the_test_split_is_refused(lab, protocol, tmp_pat
     save_segmenter(untrained_segmenter(SPEC, ("lv", "myo"), "sector", 32), other)
     with pytest.raises(CheckpointError, match="does not segment 'la', only lv, myo"):
         measure_efficiency(with_method(protocol, kind="segmenter", segmenter=other), tmp_path / "run")
-
-
-def test_a_killed_worker_is_reported_in_one_line(protocol, tmp_path, monkeypatch):
-    from concurrent.futures.process import BrokenProcessPool
-
-    class Broken:
-        def __init__(self, *_):
-            pass
-
-        def submit(self, *_):
-            raise BrokenProcessPool
-
-        def shutdown(self, **_):
-            pass
-
-    monkeypatch.setattr(workers, "_Pool", Broken)
-    with pytest.raises(ConfigError, match=r"lower label_efficiency.workers \(2\)"):
-        measure_efficiency(only(protocol, "linear", workers=2), tmp_path)
 
 
 def test_finished_cells_survive_an_error(protocol, tmp_path, monkeypatch):
