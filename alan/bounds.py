@@ -97,57 +97,6 @@ def check_bounds(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
             _check(name, values[name], hint)
 
 
-def check_types(function: Callable[..., Any], values: Mapping[str, Any]) -> None:
-    """Check the types and the bounds of values that were not checked before, such as options read from a file.
-
-    Args:
-        function: The function that takes the values; its annotations hold the types.
-        values: Parameter to value.
-
-    Raises:
-        ParameterError: A value has another type or is outside its bounds.
-    """
-    hints = get_type_hints(inspect.unwrap(function), include_extras=True)
-    for name, value in values.items():
-        if name in hints and not _has_type(value, hints[name]):
-            raise ParameterError(f"{name} is {value!r}: give {_type_in_words(hints[name])}")
-    check_bounds(function, values)
-
-
-def _has_type(value: Any, hint: Any) -> bool:
-    """Whether a value has a type; the contents of lists and mappings are not checked."""
-    origin = get_origin(hint) or hint
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_has_type(value, part) for part in get_args(hint))
-    if origin is Annotated:
-        return _has_type(value, get_args(hint)[0])
-    if origin is Literal:
-        return any(type(value) is type(part) for part in get_args(hint))  # the choice itself is a bound
-    if isinstance(value, (bool, str)):  # neither a number nor a list
-        return origin is type(value)
-    return isinstance(value, {float: numbers.Real, int: numbers.Integral}.get(origin, origin))
-
-
-def _type_in_words(hint: Any) -> str:
-    origin, parts = get_origin(hint) or hint, get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_type_in_words(part) for part in parts))
-    if origin is Annotated:
-        return _type_in_words(parts[0])
-    if origin is Literal:
-        return " or ".join(map(str, parts))
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
-    if origin in names:
-        return names[origin]
-    if issubclass(origin, collections.abc.Mapping):
-        return "names and values"
-    if issubclass(origin, collections.abc.Iterable):
-        return "a list"
-    return "a text"  # a path
-
-
 @functools.cache
 def _bounds(function: Callable[..., Any]) -> dict[str, Any]:
     """Parameters whose annotation holds a bound or a choice."""

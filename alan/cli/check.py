@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import Any
 
+from alan.cli.prepare import reader_options
 from alan.words import plural
 
 _log = logging.getLogger(__name__)
@@ -36,10 +37,7 @@ def check(
     from alan.data.readers.check import check_archive
     from alan.errors import SkippedError
 
-    given = {"split": split, "views": views, **(options or {})}
-    problems, samples = check_archive(
-        kind, root, **{name: value for name, value in given.items() if value is not None}
-    )
+    problems, samples = check_archive(kind, root, **reader_options(kind, split, views, options))
     if not problems:
         _log.info("%s: %d samples, nothing is wrong", root, samples)
         return

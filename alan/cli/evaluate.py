@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse.typing import register_type
 
-from alan.cli.parsing import Parser
+from alan.cli.parsing import typed_values
 from alan.errors import AlanError, ConfigError
 from alan.evaluation.label_efficiency.methods import METHODS, method_class
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, Method
@@ -30,9 +30,7 @@ def read_method(entry: Any) -> Method:
     values = {key: value for key, value in entry.items() if key != "kind"}
     try:
         method = method_class(entry["kind"])
-        parser = Parser()
-        parser.add_class_arguments(method)
-        return method(**vars(parser.instantiate_classes(parser.parse_object(values))))
+        return method(**typed_values(method, values))
     except AlanError as error:
         raise ConfigError(f"method {entry.get('name')!r}: {error}") from error
 

@@ -12,7 +12,7 @@ import math
 import re
 import typing
 from argparse import SUPPRESS
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -263,6 +263,25 @@ class Parser(ArgumentParser):
             return getattr(importlib.import_module(module), name) if module else self.classes.get(name)
         except (ImportError, AttributeError):
             return None
+
+
+def typed_values(target: type, values: Mapping[str, Any], *leave_out: str) -> dict[str, Any]:
+    """Check values against the annotations of a constructor, as options of the command line are checked.
+
+    Args:
+        target: The class.
+        values: Values by name, from a configuration.
+        *leave_out: Parameters that are not options.
+
+    Returns:
+        All arguments of the constructor except those left out, with their defaults.
+
+    Raises:
+        AlanError: A name is unknown or missing, or a value is of the wrong type.
+    """
+    parser = Parser()
+    parser.add_class_arguments(target, skip={*leave_out}, fail_untyped=False)
+    return vars(parser.instantiate_classes(parser.parse_object(dict(values))))
 
 
 def function_parser(function: Callable[..., Any], verb: str, epilog: str) -> Parser:

@@ -5,11 +5,13 @@ Heavy libraries are imported when it runs, so that its help appears at once.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import Counter
 from typing import Any, Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt
+from alan.cli.parsing import typed_values
 
 _log = logging.getLogger(__name__)
 
@@ -54,8 +56,7 @@ def prepare(
     """
     from alan.data.readers.registry import open_dataset
 
-    given = {"split": split, "views": views, **(options or {})}
-    dataset = open_dataset(kind, root, **{name: value for name, value in given.items() if value is not None})
+    dataset = open_dataset(kind, root, **reader_options(kind, split, views, options))
 
     from alan.data.preprocessing import Preprocessing
     from alan.data.store.writer import prepare as prepare_store
@@ -74,3 +75,16 @@ def prepare(
     splits = Counter(sequence.split or "in no split" for sequence in store.sequences)
     counts = ", ".join(f"{n} {name}" for name, n in splits.items())
     _log.info("%s: %d frames of %d sequences (%s)", out, len(store), len(store.sequences), counts)
+
+
+def reader_options(
+    kind: str, split: dict[str, Any] | str | None, views: list[str] | None, options: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return the given options of a reader, those that it has checked against the constructor of its class."""
+    from alan.data.readers.registry import find_reader
+
+    reader, given = find_reader(kind), {"split": split, "views": views, **(options or {})}
+    given = {name: value for name, value in given.items() if value is not None}
+    known = {name: value for name, value in given.items() if name in inspect.signature(reader).parameters}
+    checked = typed_values(reader, known, "root")
+    return given | {name: checked[name] for name in known}

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alan.bounds import check_types
 from alan.data.readers.base import EchoDataset
 from alan.errors import AlanError, DataError, ParameterError, SplitLeakError, nearest
 
@@ -43,7 +42,7 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
 
     Raises:
         ParameterError: The kind or an option is unknown (the message offers the nearest name), or the value of an
-            option has the wrong type or is outside its bounds.
+            option is outside its bounds.
         DataError: The archive is missing or incomplete. If a folder in ``root`` or the folder above it can be
             opened instead, the message names it.
     """
@@ -53,7 +52,6 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
     for name in options:
         if name not in known:
             raise ParameterError(f"data set {kind!r} has no option {name!r}: {nearest(name, known)}")
-    check_types(reader.__init__, options)
     try:
         dataset: EchoDataset = reader(root, **options)
         return dataset
