@@ -59,11 +59,11 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
     networks, how = [row["method"] for row in summary["networks"]], origin(store)
     if summary["white_boxes"]:
         lead += (
-            "by joining parcels, which are image regions that a network found without labels. The "
-            f"{how} outlines of {others} determined which parcels to join. "
+            f"from parcels, image regions that a network found without labels. The {how} outlines of {others} "
+            "determined which parcels were selected. "
         )
         if networks:
-            lead += f"Networks that were trained on {how} outlines were measured, too: {join_words(networks)}. "
+            lead += f"Networks trained on {how} outlines were also measured: {join_words(networks)}. "
     elif networks:
         lead += f"by networks that were trained on the {how} outlines of other patients: {join_words(networks)}. "
     else:
@@ -78,11 +78,11 @@ def _structure(summary: Mapping[str, Any], structure: str) -> str:
     name = structure_name(structure).capitalize()
     example = summary["example_methods"].get(structure)
     if example is None and not any(box["structure"] == structure for box in summary["white_boxes"]):
-        return f"{name}: outlined by the atlas alone, see the tables."
+        return f"{name}: measured for the atlas only, see the tables."
     if example is None:
         return (
-            f"{name}: no selection rule found parcels that make it up, so nothing was outlined. The tables "
-            "show which threshold the nearest candidate missed."
+            f"{name}: no rule selected a parcel, so nothing was outlined. The tables show which threshold the "
+            "nearest parcel missed."
         )
     parts, missing, verdicts = [], [], []
     for phase in summary["test"]["phases"]:

@@ -150,7 +150,7 @@ def test_the_report_shows_the_networks(run):
     ):  # fmt: skip
         assert text in page, text
     assert "for all structures at ED and ES" in page
-    assert "joining parcels" not in page
+    assert "image regions that a network found" not in page
     assert "below, the borders of all parcels" not in page
     assert page.count("data:image/png;base64,") == 4  # methods, histograms, two overlays
 
@@ -182,7 +182,7 @@ def test_networks_are_measured_beside_parcels(lab, nets, tmp_path):
     np.testing.assert_allclose(mine["dice"], expected, atol=1e-5)
     page = write_report(run).read_text()
     assert "binary: does not segment the left ventricle" in page
-    assert "Networks that were trained on manual outlines were measured, too: a and binary." in page
+    assert "Networks trained on manual outlines were also measured: a and binary." in page
 
 
 def test_networks_alone_need_no_labels(lab, nets, tmp_path):

@@ -4,7 +4,7 @@ from alan.report.headline import headline, simulated_stores
 def test_the_headline_names_measure_patients_and_reference(results):
     lead, ventricle = headline(results)
     assert lead.startswith(
-        "The left ventricle was outlined on 12 test frames (A4C) of 6 patients (CAMUS) by joining"
+        "The left ventricle was outlined on 12 test frames (A4C) of 6 patients (CAMUS) from parcels"
     )
     assert "manual outlines of 1 other patient determined" in lead
     assert "80.0% at end-diastole (95% interval 75.0 to 85.0) and 70.0% at end-systole" in ventricle
