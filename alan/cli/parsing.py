@@ -281,7 +281,8 @@ def typed_values(target: type, values: Mapping[str, Any], *leave_out: str) -> di
     """
     parser = Parser()
     parser.add_class_arguments(target, skip={*leave_out}, fail_untyped=False)
-    return vars(parser.instantiate_classes(parser.parse_object(dict(values))))
+    found: dict[str, Any] = vars(parser.instantiate_classes(parser.parse_object(dict(values))))
+    return found
 
 
 def function_parser(function: Callable[..., Any], verb: str, epilog: str) -> Parser:
