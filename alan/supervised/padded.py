@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -33,7 +34,8 @@ class PaddedNetwork(nn.Module):
 
     def __init__(self, spec: NetworkSpec, classes: int, normalisation: Normalisation) -> None:
         super().__init__()
-        self.network = build_network(spec, classes)
+        network = build_network(spec, classes)
+        self.network = network.to(memory_format=torch.channels_last)  # faster on a CPU
         self.stride, self.minimum = network_stride(self.network), network_minimum(self.network)
         self.channels, self.normalisation = spec.in_channels, normalisation
         self._warned = False

@@ -435,6 +435,11 @@ def test_quiet_hides_the_progress_bar_of_prepare(capsys, tiny, tmp_path):
     assert "sample/s]" in run(capsys, *args, "--out", str(tmp_path / "b.h5"))[2]
 
 
+def test_quiet_hides_the_progress_bar_of_simulate(capsys, tmp_path):
+    args = ["simulate", "--n_patients=3", "--views=[A4C]", "--size=32", "--n_frames=8", "--quiet"]
+    assert run(capsys, *args, "--root", str(tmp_path / "archive")) == (0, "", "")
+
+
 @pytest.mark.parametrize(
     ("filename", "category", "shown"),
     [

@@ -19,6 +19,7 @@ from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, nearest
 from alan.files import fingerprint, read_json, write_json
 from alan.locks import LOCK, lock_folder
+from alan.progress import quiet
 from alan.runs import sweep
 from alan.workers import worker_pool
 
@@ -139,7 +140,7 @@ def _write_archive(folder: Path, kind: Layout, jobs: list[PatientJob], workers: 
         initial=len(jobs) - len(pending),
         desc="simulate",
         unit="patient",
-        disable=not progress,
+        disable=not progress or quiet(),
     )
     try:
         with bar:
