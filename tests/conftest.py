@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
@@ -120,6 +121,23 @@ class Tiny:
         )
         segmenter.to_json(path)
         return str(path)
+
+
+#: Matplotlib's own method, which ``coarse_figures`` replaces.
+SAVE_FIGURE = Figure.savefig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse_figures():
+    """Figures are drawn once, with few pixels and without a layout; tests/report looks at real ones."""
+
+    def save(figure, file, **options):
+        figure.set_layout_engine("none")
+        SAVE_FIGURE(figure, file, **{**options, "dpi": 30, "bbox_inches": None})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,6 @@ def read(name):
 def run(tiny, alan, tmp_path, monkeypatch, capsys):
     """``run(verb, name, *options)``: run a configuration in an empty folder that becomes the current one."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("alan.report.figures.DPI", 30)
     sandbox = Sandbox(tmp_path, tiny, size=64)
 
     def call(verb, name, *options):

@@ -76,7 +76,6 @@ class PageRunner:
         (folder / "work").mkdir()
         monkeypatch.chdir(folder / "work")
         monkeypatch.setattr("matplotlib.pyplot.show", lambda: None)
-        monkeypatch.setattr("alan.report.figures.DPI", 30)
         self.sandbox = Sandbox(folder / "work", tiny)
         self.names = examples(tiny)
         self.done = set()

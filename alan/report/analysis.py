@@ -144,8 +144,8 @@ def _gallery(root: Path, patients: Sequence[PatientResult]) -> list[dict[str, An
     for patient in [patient for patient in patients if patient.loops][:_SHOWN]:
         text = f"EF {_text(patient.ef_percent, '%')}, {QUALITIES[patient.quality].lower()}"
         for name in patient.loops[:1]:
-            for file in ("ed.png", "frame.png"):
-                alternative = f"Patient {patient.patient}, loop {name}, with outlines"
+            for file, moment in (("ed.png", "at end-diastole"), ("frame.png", "as a still")):
+                alternative = f"Patient {patient.patient}, loop {name} {moment}, with outlines; {text}"
                 picture = embed_picture(loop_folder(root, name) / file, _THUMBNAIL, alternative)
                 if picture is not None:
                     caption = f"{patient.patient}: {text}"

@@ -3,6 +3,17 @@
 import copy
 
 import pytest
+from matplotlib.figure import Figure
+
+from ..conftest import SAVE_FIGURE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def real_figures():
+    """Figures as users see them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", SAVE_FIGURE)
+        yield
 
 
 def interval(mean, low, high, **more):
