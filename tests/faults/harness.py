@@ -42,7 +42,7 @@ from alan.cli.main import main
 IDLE, LONGEST, HUNG = 150, 1500, 124
 #: Keys whose values say when and where a result was made; paths are relative to it.
 VOLATILE = {"created", "command", "system", "seconds", "minutes", "started", "worker", "path"}
-VOLATILE |= {"latency", "latency_low", "latency_high"}
+VOLATILE |= {"latency", "latency_low", "latency_high", "ms"}
 
 
 @dataclass(frozen=True)
