@@ -128,11 +128,6 @@ class ParcelEditor:
         self.structure = self.structure or next(iter(self.boxes))
         self._edits = _Edits(opinions, {name: pair.steps for name, pair in self.boxes.items()})
 
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is something to undo."""
-        return bool(self._history)
-
     def show(self, loop: ParcelLoop, frame: int = 0) -> None:
         """Show another loop and keep the edits."""
         self.loop, self.frame = loop, frame

@@ -108,21 +108,6 @@ class Table:
             else:
                 yield from (("", [column]) for column in columns)
 
-    def column(self, title: str, group: str = "") -> list[str]:
-        """Return the main texts of a column, row by row; empty where a row has no such cell.
-
-        Raises:
-            KeyError: There is no such column.
-        """
-        if Column(title, group) in self.columns:
-            place = self.columns.index(Column(title, group))
-        elif Column(title, group, number=False) in self.columns:
-            place = self.columns.index(Column(title, group, number=False))
-        else:
-            raise KeyError(f"{group} {title}")
-        texts = [[row.name, *(cell.text for cell in row.cells)] for row in self.rows]
-        return [cells[place] if place < len(cells) else "" for cells in texts]
-
 
 def interval_cell(
     value: Mapping[str, float | None] | None, style: str = "percent", *, strong: bool = False

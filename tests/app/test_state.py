@@ -85,7 +85,7 @@ def test_a_share_counts_as_a_weak_opinion(editor):
 
 
 def test_undo_reverts_one_step_at_a_time(editor):
-    assert not editor.can_undo
+    assert not editor._history
     editor.undo()  # nothing to undo
     before = editor.masks()["lv"]
     editor.toggle(1)
@@ -102,7 +102,7 @@ def test_undo_reverts_one_step_at_a_time(editor):
     np.testing.assert_array_equal(editor.masks()["lv"], after)
     editor.undo()
     np.testing.assert_array_equal(editor.masks()["lv"], before)
-    assert not editor.can_undo
+    assert not editor._history
 
 
 def test_post_processing_steps_change_the_mask(editor):
@@ -132,7 +132,7 @@ def test_the_last_parcel_cannot_be_removed(editor):
     with pytest.raises(SelectionError, match="chose no parcel"):
         editor.toggle(0)
     assert editor.is_in(0)
-    assert not editor.can_undo
+    assert not editor._history
 
 
 def test_opinions_are_saved_and_loaded(editor):
