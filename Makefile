@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# what the tests need beside the package, at any version
+LOWEST_TOOLS := 'hypothesis>=6' psutil 'pytest>=8' pytest-cov pytest-xdist 'setuptools>=77' 'SimpleITK>=2.4'
 
-.PHONY: demo test test-ui coverage faults lint bench docs setup clean
+.PHONY: demo test test-ui coverage faults lowest lint bench docs setup clean
 demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in nine minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
@@ -15,6 +17,11 @@ coverage: $(READY)  ## the test suite, with the share of lines that it runs
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 faults: $(READY)  ## the long campaign of damaged files, kills and other faults
 	$(BIN)/python -m pytest -m faults -n auto --dist loadgroup $(PYTEST_ARGS) tests/faults tests/cli/test_resume.py tests/cli/test_distributed.py
+lowest: $(READY)  ## the test suite with the lowest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable '.[dicom,onnx,search,postgresql,supervised,tensorboard,ui]'
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python $(LOWEST_TOOLS)
+	.venv-lowest/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 lint: $(READY)  ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,4 +40,4 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m compileall -q alan
 	touch $@
 clean:
-	rm -rf $(VENV) docs/_build .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-lowest docs/_build .mypy_cache .ruff_cache .import_linter_cache
