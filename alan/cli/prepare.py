@@ -85,6 +85,7 @@ def reader_options(
 
     reader, given = find_reader(kind), {"split": split, "views": views, **(options or {})}
     given = {name: value for name, value in given.items() if value is not None}
-    known = {name: value for name, value in given.items() if name in inspect.signature(reader).parameters}
-    checked = typed_values(reader, known, "root")
+    names = set(inspect.signature(reader).parameters) - {"split"}  # the verb has checked it; its mapping stays one
+    known = {name: value for name, value in given.items() if name in names}
+    checked = typed_values(reader, known, "root", "split")
     return given | {name: checked[name] for name in known}

@@ -231,7 +231,7 @@ def test_report_names_functions_and_findings(straight):
     for words in (
         "mean first entropy (MFE)",
         "Random",
-        "on which to choose an acquisition function",
+        "serves to choose an acquisition function",
         "Labels needed",
         "Similarity",
     ):

@@ -17,6 +17,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from alan.cli.parsing import Parser, find_configs, function_parser, one_line
+from alan.cli.prepare import reader_options
 from alan.errors import ConfigError
 from alan.shipped import shipped_configs
 
@@ -181,3 +182,8 @@ def test_names_of_installed_configurations_are_replaced(tmp_path):
 
 if __name__ == "__main__":
     sys.stdout.write(json.dumps({"version": version("jsonargparse"), "messages": messages()}, indent=1) + "\n")
+
+
+def test_a_split_reaches_the_reader_as_a_mapping():
+    split = {"train": "1-8", "val": [9, 10]}
+    assert reader_options("camus", split, ["A4C"], {}) == {"split": split, "views": ["A4C"]}
