@@ -104,7 +104,7 @@ class Acdc(EchoDataset):
         self,
         root: str | os.PathLike[str],
         structures: Sequence[str] | Mapping[str, Sequence[str]] = tuple(_LABELS),
-        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         seed: Seed = 0,
         grey: Literal["range", "robust"] = "range",
     ) -> None:
