@@ -16,16 +16,28 @@ from alan.data.readers.clinical import BOUNDS
 from alan.data.readers.tables import read_number, read_rows
 from alan.errors import AlanWarning, DataError
 from alan.evaluation.columns import ColumnEntry
-from alan.evaluation.summary import agreement
+from alan.evaluation.summary import EF_STATISTICS, agreement
 from alan.files import write_table
 
-AGREEMENT = "agreement.csv"
+AGREEMENT, STATISTICS = "agreement.csv", "agreement_statistics.csv"
+#: Smallest number of patients of good quality whose statistics are given on their own.
+_FEWEST = 2
+#: Number of patients without a measurement that a warning names.
+_NAMED = 3
 COLUMNS = (
     ColumnEntry("patient", "", "Pseudonymous key of the patient"),
     ColumnEntry("ef_percent", "%", "Ejection fraction of the analysis"),
     ColumnEntry("reference_ef_percent", "%", "Ejection fraction of the reference"),
     ColumnEntry("error", "points", "Ejection fraction of the analysis minus that of the reference"),
     ColumnEntry("quality", "", "good, or doubtful if a flag concerns the result"),
+)
+STATISTICS_COLUMNS = (
+    ColumnEntry("quality", "", "all, or good for the patients whose result no flag concerns"),
+    ColumnEntry("patients", "", "Number of patients"),
+    ColumnEntry("statistic", "", "Statistic of the error, which is that of the analysis minus the reference"),
+    ColumnEntry("value", "points", "Its value; the correlation has no unit"),
+    ColumnEntry("low", "points", "Lower end of its 95% interval over patients"),
+    ColumnEntry("high", "points", "Upper end of its 95% interval over patients"),
 )
 
 
@@ -61,7 +73,9 @@ def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
 
 
 def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: str | os.PathLike[str]) -> int:
-    """Write ``agreement.csv``: the patients that have an ejection fraction in both, without their identifiers.
+    """Write the agreement of the patients that have an ejection fraction in both, without their identifiers.
+
+    ``agreement.csv`` has a row for each patient, ``agreement_statistics.csv`` one for each statistic.
 
     Args:
         folder: Folder of the results.
@@ -82,30 +96,55 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
         if p.patient in by_key and p.ef_percent.known
     ]
     if len(rows) < len(known):
+        measured = {row[0] for row in rows}
+        lost = [name for name in known if name not in measured and patient_key(name) not in measured]
         warnings.warn(
-            f"{reference}: {len(known) - len(rows)} of {len(known)} patients have no measured ejection fraction "
-            "here; patients.csv lists the keys",
+            f"{reference}: {len(lost)} of {len(known)} patients have no measured ejection fraction here "
+            f"({', '.join(lost[:_NAMED])}{', ...' if len(lost) > _NAMED else ''}); patients.csv lists the keys",
             AlanWarning,
             stacklevel=2,
         )
     write_table(folder / AGREEMENT, pd.DataFrame(rows, columns=[entry.column for entry in COLUMNS]))
+    lines = [
+        (quality, count, name, one["value"], one["low"], one["high"])
+        for quality, (count, statistics) in _statistics(folder).items()
+        for name, one in statistics.items()
+        if name in EF_STATISTICS
+    ]
+    names = [entry.column for entry in STATISTICS_COLUMNS]
+    write_table(folder / STATISTICS, pd.DataFrame(lines, columns=names))
     return len(rows)
 
 
-def read_agreement(folder: Path) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+def read_agreement(folder: Path) -> tuple[pd.DataFrame, dict[str, tuple[int, dict[str, Any]]]] | None:
     """Read ``agreement.csv`` and compute its statistics.
 
     Args:
         folder: Folder of the results.
 
     Returns:
-        The table, and the :data:`alan.evaluation.summary.EF_STATISTICS` with their intervals over patients; None
-        if there is no such file, or no patient in it.
+        The table, and for ``all`` patients and those of ``good`` quality, if there are two or more of them, their
+        number and the :data:`alan.evaluation.summary.EF_STATISTICS` with intervals over patients; None if there is
+        no such file, or no patient in it.
     """
-    path = folder / AGREEMENT
-    if not path.is_file():
+    if not (folder / AGREEMENT).is_file():
         return None
-    table = pd.read_csv(path, dtype={"patient": str, "quality": str})
-    if not len(table):
-        return None
-    return table, agreement(table["ef_percent"], table["reference_ef_percent"], table["patient"])
+    table = _read(folder)
+    return (table, _statistics(folder)) if len(table) else None
+
+
+def _read(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / AGREEMENT, dtype={"patient": str, "quality": str})
+
+
+def _statistics(folder: Path) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Compute the statistics of all patients and of those of good quality, from the values in the table."""
+    table = _read(folder)
+    groups = {"all": table} if len(table) else {}
+    good = table[table["quality"] == "good"]
+    if _FEWEST <= len(good) < len(table):
+        groups["good"] = good
+    return {
+        quality: (len(part), agreement(part["ef_percent"], part["reference_ef_percent"], part["patient"]))
+        for quality, part in groups.items()
+    }

@@ -19,7 +19,7 @@ from alan.analysis.exports import median_beat
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, summarise_patients
-from alan.analysis.reference import AGREEMENT
+from alan.analysis.reference import AGREEMENT, STATISTICS
 from alan.analysis.results import LoopResult, PatientResult
 from alan.analysis.sources import Source, find_sources, write_key
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_tables
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 #: Folder of the pages of the patients.
 PAGES = "patients"
 #: Everything that an analysis writes into its folder.
-CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, PAGES, "report.html")
+CONTENTS = (*TABLES, LOOP_FOLDER, SOURCES, AGREEMENT, STATISTICS, PAGES, "report.html")
 
 
 @dataclass(frozen=True)

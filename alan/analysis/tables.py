@@ -195,6 +195,7 @@ def write_tables(
                 writers[FRAMES].writerow(cells(_frame_row(loop, frame, structures)))
     others = {
         reference.AGREEMENT: reference.COLUMNS,
+        reference.STATISTICS: reference.STATISTICS_COLUMNS,
         f"{LOOP_FOLDER}/*/{PARCELS}": evidence.COLUMNS,
         FAILURES: _FAILURES,
     }

@@ -174,15 +174,10 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
     found = read_agreement(root)
     if found is None:
         return None
-    table, statistics = found
-    limits = [number(_finite(statistics[f"{end}_limit_of_agreement"]["value"])) for end in ("lower", "upper")]
-    rows = [
-        Row("Mean bias, points", [interval_cell(_known(statistics["mean_bias"]), "number")]),
-        Row("Limits of agreement, points", [Cell(" to ".join(limits))]),
-        Row("Mean absolute error, points", [interval_cell(_known(statistics["mean_absolute_error"]), "number")]),
-        Row("Correlation", [Cell(number(_finite(statistics["correlation"]["value"]), 2))]),
-    ]
-    n = plural(len(table), "patient")
+    table, groups = found
+    cells = [_statistics_cells(statistics) for _, statistics in groups.values()]
+    rows = [Row(name, [column[name] for column in cells]) for name in cells[0]]
+    statistics, n = groups["all"][1], plural(len(table), "patient")
     panel = (n, statistics, table["ef_percent"], table["reference_ef_percent"])
     bias = number(statistics["mean_bias"]["value"])
     picture = make_picture(
@@ -192,11 +187,24 @@ def _agreement(root: Path, simulated: bool) -> dict[str, Any] | None:
         f"Scatter plot of the error of the ejection fraction against its mean, {n}: mean bias {bias} points.",
         simulated=simulated,
     )
-    columns = [Column("Statistic", number=False), Column("Value")]
+    headings = {"all": "All patients", "good": "Good quality"}
+    columns = [Column("Statistic", number=False)]
+    columns += [Column(f"{headings[quality]} ({count})") for quality, (count, _) in groups.items()]
     text = (
         f"The reference gives an ejection fraction for {n} that were measured here. Intervals: 95%, over patients."
     )
     return {"text": text, "table": Table("Agreement", columns, [Section(rows)]), "picture": picture}
+
+
+def _statistics_cells(statistics: Mapping[str, Any]) -> dict[str, Cell]:
+    """Return the cells of a column of the table of agreement by the names of their rows."""
+    limits = [number(_finite(statistics[f"{end}_limit_of_agreement"]["value"])) for end in ("lower", "upper")]
+    return {
+        "Mean bias, points": interval_cell(_known(statistics["mean_bias"]), "number"),
+        "Limits of agreement, points": Cell(" to ".join(limits)),
+        "Mean absolute error, points": interval_cell(_known(statistics["mean_absolute_error"]), "number"),
+        "Correlation": Cell(number(_finite(statistics["correlation"]["value"]), 2)),
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -25,15 +25,29 @@ def test_patients_are_matched_by_key_or_by_identifier(tmp_path):
         made_patient("p4", ef_percent=Measure(70.0)),
     ]
     reference = write(tmp_path / "ef.csv", "patient,ef_percent,note\np1,54,a\nMRN 7,28,b\np3,60,c\np9,,d\n")
-    with pytest.warns(AlanWarning, match="1 of 3 patients have no measured ejection fraction here"):
+    with pytest.warns(AlanWarning, match=r"1 of 3 patients have no measured ejection fraction here \(p3\)"):
         assert write_agreement(tmp_path, patients, reference) == 2
     assert "MRN" not in (tmp_path / "agreement.csv").read_text(encoding="utf-8")
-    table, statistics = read_agreement(tmp_path)
+    table, groups = read_agreement(tmp_path)
+    ((count, statistics),) = groups.values()
+    assert count == 2
     assert table["error"].tolist() == [-4, 2]
     assert statistics["mean_bias"]["value"] == -1
     assert statistics["mean_absolute_error"]["value"] == 3
     spread = 1.96 * np.std([-4, 2], ddof=1)
     assert statistics["upper_limit_of_agreement"]["value"] == pytest.approx(-1 + spread)
+
+
+def test_patients_of_good_quality_have_statistics_of_their_own(tmp_path):
+    values = [("a", 50.0, "good"), ("b", 60.0, "good"), ("c", 90.0, "doubtful")]
+    patients = [made_patient(name, ef_percent=Measure(ef), quality=quality) for name, ef, quality in values]
+    reference = write(tmp_path / "ef.csv", "patient,ef_percent\na,52\nb,61\nc,40\n")
+    assert write_agreement(tmp_path, patients, reference) == 3
+    table = pd.read_csv(tmp_path / "agreement_statistics.csv")
+    error = table[table["statistic"] == "mean_absolute_error"].set_index("quality")
+    assert error["value"].to_dict() == pytest.approx({"all": 53 / 3, "good": 1.5}, rel=1e-4)
+    assert error["patients"].to_dict() == {"all": 3, "good": 2}
+    assert list(table.columns) == ["quality", "patients", "statistic", "value", "low", "high"]
 
 
 def test_a_reference_without_common_patients_is_refused(tmp_path):
