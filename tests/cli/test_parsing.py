@@ -180,11 +180,6 @@ def test_names_of_installed_configurations_are_replaced(tmp_path):
         find_configs(["--config=sim/smal"])
 
 
-def test_a_split_of_a_reader_stays_what_it_is():
-    for split in ({"train": "1-300"}, "official", "splits.yaml"):
-        assert reader_options("camus", split, None, None) == {"split": split}
-
-
 if __name__ == "__main__":
     sys.stdout.write(json.dumps({"version": version("jsonargparse"), "messages": messages()}, indent=1) + "\n")
 

@@ -104,7 +104,7 @@ class Acdc(EchoDataset):
         self,
         root: str | os.PathLike[str],
         structures: Sequence[str] | Mapping[str, Sequence[str]] = tuple(_LABELS),
-        split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,
         grey: Literal["range", "robust"] = "range",
     ) -> None:

@@ -89,7 +89,7 @@ class Camus(EchoDataset):
         root: str | os.PathLike[str],
         views: Sequence[View] = ("A2C", "A4C"),
         sequences: bool = True,
-        split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     ) -> None:
         contents = "database_nifti/patientNNNN or training/patientNNNN"
         super().__init__(root, contents)
@@ -254,7 +254,7 @@ def _attributes(info: Mapping[str, str]) -> dict[str, float | int | str]:
 
 
 def _splits(
-    root: Path, folders: Mapping[str, Path], split: Mapping[str, Any] | str | os.PathLike[str] | None
+    root: Path, folders: Mapping[str, Path], split: str | os.PathLike[str] | Mapping[str, Any] | None
 ) -> dict[str, str]:
     """Map patients to splits, ``""`` for none."""
     if split is not None and (isinstance(split, Mapping) or str(split) != "official"):

@@ -68,7 +68,7 @@ class Coco(PictureDataset[Annotations]):
         *,
         unlabelled: bool = False,
         patient: str | None = None,
-        split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(root, "the pictures and their instances file (JSON)")

@@ -68,7 +68,7 @@ class EchoNetDynamic(EchoDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
-        split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(root, f"Videos/, {_LIST} and {_TRACINGS}")
@@ -235,7 +235,7 @@ def _attributes(row: dict[str, str], table: Path, name: str) -> dict[str, float 
 
 def _splits(
     rows: Sequence[tuple[str, dict[str, str]]],
-    split: Mapping[str, Any] | str | os.PathLike[str] | None,
+    split: str | os.PathLike[str] | Mapping[str, Any] | None,
     seed: int,
 ) -> dict[str, str]:
     """Map videos to splits, ``""`` for none."""

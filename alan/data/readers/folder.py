@@ -70,7 +70,7 @@ class FrameFolder(PictureDataset[Path]):
         *,
         unlabelled: bool = False,
         patient: str | None = None,
-        split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(root, "images/, masks/ and classes.yaml")

@@ -36,7 +36,7 @@ def identify(
     ids: Sequence[str],
     *,
     patient: str | None = None,
-    split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     seed: int = 0,
     attributes: Mapping[str, Mapping[str, float | int | str]] | None = None,
 ) -> list[Record]:

@@ -57,7 +57,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
         unlabelled: bool,
         remedy: str,
         patient: str | None,
-        split: Mapping[str, Any] | str | os.PathLike[str] | None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None,
         seed: int,
     ) -> None:
         """Set the records of the data set, and check them.

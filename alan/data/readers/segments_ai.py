@@ -64,7 +64,7 @@ class SegmentsAi(PictureDataset[Classes]):
         labelset: str = "ground-truth",
         unlabelled: bool = False,
         patient: str | None = None,
-        split: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+        split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,
     ) -> None:
         super().__init__(root, "a release file (JSON), its pictures and its bitmaps")
