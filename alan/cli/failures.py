@@ -39,7 +39,11 @@ _ENDS = re.compile(r"[\"\n,]")
 #: Errors of process pools and torch's launcher for a process that was killed.
 _LOST_PROCESS = {"BrokenProcessPool", "ProcessExitedException"}
 #: Messages of libraries about limits of the system, which carry no error number.
-_LIMITS = {"too many open files": errno.EMFILE, "can't start new thread": errno.EAGAIN}
+_LIMITS = {
+    "too many open files": errno.EMFILE,
+    "failed to init uv loop": errno.EMFILE,  # of torch.distributed
+    "can't start new thread": errno.EAGAIN,
+}
 
 
 def in_one_line(error: BaseException) -> str | None:

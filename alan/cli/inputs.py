@@ -19,6 +19,8 @@ _SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl",
 _OUTPUTS = ("out", "work", "config", "title", "storage")
 #: Options that name an input without a suffix too.
 _INPUTS = ("input", "inputs", "run", "runs", "reference")
+#: Options that name a file or something installed: with a folder in it, the name is a path.
+_FILES = ("store", "parcels", "white_boxes")
 
 
 def check_inputs(values: Mapping[str, Any]) -> None:
@@ -34,7 +36,8 @@ def check_inputs(values: Mapping[str, Any]) -> None:
         path = Path(value)
         if name == "model" and not path.exists():
             _check_model(value)
-        is_input = name in _INPUTS or path.suffix.lower() in _SUFFIXES
+        is_path = name in _FILES and len(path.parts) > 1
+        is_input = is_path or name in _INPUTS or path.suffix.lower() in _SUFFIXES
         if is_input and not path.exists() and value not in {**shipped(), **shipped(".json"), **shipped_configs()}:
             raise DataError(f"{value}: no such {_kind(name, path)}")
 
@@ -49,14 +52,14 @@ def _check_model(name: str) -> None:
 
 def _kind(name: str, path: Path) -> str:
     """Return a message with the missing path and the remedy."""
-    if path.suffix.lower() in (".h5", ".hdf5"):
+    if path.suffix.lower() in (".h5", ".hdf5") or name == "store":
         is_cache = name.rpartition(".")[2] == "cache"
         return (
             "feature cache; write it with `alan cache`"
             if is_cache
             else "frame store; write it with `alan prepare`"
         )
-    kind = "file or folder" if name == "inputs" else "file" if path.suffix else "folder"
+    kind = "file or folder" if name in ("inputs", *_FILES) else "file" if path.suffix else "folder"
     return f"{kind}; check the spelling"
 
 

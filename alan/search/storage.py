@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import sqlalchemy.exc
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
@@ -119,6 +120,9 @@ def _connect(url: str, engine: dict[str, object], heartbeat: int, grace: int) ->
                     grace_period=grace,
                     heartbeat_stale_trial_callback=queue_again,
                 )
+        except AssertionError:  # Optuna found none of its own files: the error of the system says why
+            list(Path(optuna.__file__).parent.iterdir())
+            raise
         except (sqlalchemy.exc.DatabaseError, sqlalchemy.exc.InterfaceError):
             if not patience:
                 raise

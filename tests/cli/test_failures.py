@@ -112,6 +112,10 @@ def test_an_error_of_the_file_system_names_the_file():
         ("FileExistsError: [Errno 17] File exists", "output: file exists; a file stands where a folder is needed"),
         ("RuntimeError: bad_alloc", "out of memory (RuntimeError: bad_alloc): lower the batch size"),
         ("RuntimeError: enforce fail: pipe: Too many open files", "output: too many open files; raise the limit"),
+        (
+            "torch.distributed.DistStoreError: Failed to init uv loop",
+            "output: too many open files; raise the limit",
+        ),
         ("KeyError: 'lv'", None),
     ],
 )

@@ -57,6 +57,8 @@ def test_heavy_imports_are_detected():
         ("segment --input . --white_boxes [lv.json] --out OUT", "lv.json: no such file"),
         ("parcels --store a.h5 --backbone alan-sim-small --out OUT", "a.h5: no such frame store; write it with"),
         ("name --parcels alan-sim-small-parcels --store a.h5 --out OUT", "a.h5: no such frame store"),
+        ("name --parcels alan-sim-parcels --store no/where --out OUT", "no/where: no such frame store"),
+        ("assemble --parcels no/where --white_boxes [a.json] --out OUT", "no/where: no such file or folder"),
         ("cache --config cache/tokens --out OUT", "data/echonet.h5: no such frame store"),
         ("ensemble --config ensemble/acdc_tiny --out OUT", ".h5: no such frame store"),
         ("search --config search/camus_tiny --out OUT", ".h5: no such frame store"),

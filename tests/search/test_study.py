@@ -524,3 +524,15 @@ def test_the_share_saved_by_pruning_matches_hand_computed_values():
     done = [trial(TrialState.COMPLETE, 5), trial(TrialState.PRUNED, 1), trial(TrialState.PRUNED, 3)]
     assert pruning([*done, trial(TrialState.FAIL, 2)], 5) == {"pruned": 2, "saved": (4 + 2) / 15}
     assert pruning([], 5) == {"pruned": 0, "saved": None}
+
+
+def test_a_limit_of_open_files_is_the_cause_of_a_storage_without_versions(tmp_path, monkeypatch):
+    """Optuna takes a folder that it cannot list for an empty one."""
+
+    def fail(*args):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("alan.search.storage.RDBStorage", Mock(side_effect=AssertionError))
+    monkeypatch.setattr("pathlib.Path.iterdir", fail)
+    with pytest.raises(OSError, match="Too many open files"):
+        open_storage(tmp_path / "study.db", None, 10, 60)
