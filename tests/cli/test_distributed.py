@@ -120,7 +120,7 @@ def test_a_training_runs_under_torchrun(kind, command, one, tmp_path):
     words = command(kind, 2, tmp_path / "two", strategy="ddp")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "alan"]
     done = subprocess.run(
-        [sys.executable, *launcher, *map(str, words)], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *launcher, *map(str, words)], capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
     check_equal(tmp_path / "two", one(kind), kind)
