@@ -341,7 +341,7 @@ def misspelt_in_evaluate(tiny, folder):
     return ["evaluate", *respelt(folder, "evaluate/camus.yaml", "structures", "structurs")]
 
 
-@case("unlabelled is 'maybe'", "give true or false")
+@case("unlabelled is maybe", "give true or false")
 def a_word_for_a_switch_of_a_reader(tiny, folder):
     return prepare("folder", stills(folder / "mine" / "images").parent, "--options.unlabelled", "maybe")
 
