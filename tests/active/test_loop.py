@@ -237,7 +237,7 @@ def test_report_names_functions_and_findings(straight):
     ):
         assert words in page
     assert "<dd>left ventricle</dd>" in page
-    assert "anew in each phase" in page
+    assert "random in each phase" in page
     assert "below it the lowest and the highest seed" in page
     assert "<script" not in page
     assert (straight / "figures" / "curves.png").is_file()
