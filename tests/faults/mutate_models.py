@@ -130,7 +130,7 @@ def cache(ranks, name):
 
     def read(path):
         found = FeatureCache(path.with_name("cache.h5"))
-        return np.concatenate([found.cls(INDEX).ravel(), found.maps(INDEX).ravel()])
+        return np.concatenate([found.read("cls", INDEX).ravel(), found.read("maps", INDEX).ravel()])
 
     return write, read
 
