@@ -80,12 +80,12 @@ def prepare(
 def reader_options(
     kind: str, split: dict[str, Any] | str | None, views: list[str] | None, options: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the given options of a reader, those that it has checked against the constructor of its class."""
+    """Return the given options of a reader, checked against the annotations of its constructor."""
     from alan.data.readers.registry import find_reader
 
     reader, given = find_reader(kind), {"split": split, "views": views, **(options or {})}
     given = {name: value for name, value in given.items() if value is not None}
-    names = set(inspect.signature(reader).parameters) - {"split"}  # the verb has checked it; its mapping stays one
+    names = set(inspect.signature(reader).parameters) - {"split"}  # checked by the verb; parsing makes it a string
     known = {name: value for name, value in given.items() if name in names}
     checked = typed_values(reader, known, "root", "split")
     return given | {name: checked[name] for name in known}
