@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import re
 import signal
 from functools import cache
@@ -42,6 +43,20 @@ LONG = ("test_docs.py", "test_configs.py", "test_wheel.py", "test_end_to_end.py"
 def pytest_collection_modifyitems(items):
     """Put the longest files first; ``--no-loadscope-reorder`` keeps the order."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Seed the global generators before the fixtures of each test: no result depends on chance or order."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 (the generator that libraries use)
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call():
+    """Seed them again: whether a shared fixture was created for this test must not matter either."""
+    pytest_runtest_setup()
 
 
 def write_slices(root):
