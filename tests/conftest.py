@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from matplotlib.figure import Figure
 
 from alan.backbone.checkpoint import export_backbone
@@ -32,6 +33,8 @@ from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 from .discs import discs  # noqa: F401 (a fixture)
 
 os.environ["ALAN_PSEUDONYM_SECRET"] = "tests"  # so that no test writes to the home of its user
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets jobs in the background ignore it
 
 #: Frames a clip: RAPTOR's shipped configs ask for runs of 16 of EchoNet-Dynamic.

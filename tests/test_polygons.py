@@ -12,7 +12,7 @@ from alan.polygons import fill_polygon
 SIDES = st.integers(-6, 40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(3, 30), st.booleans())
 def test_polygons_equal_skimage(seed, count, closed):
     polygon = np.random.default_rng(seed).uniform(-10, 50, (count, 2))  # crosses itself: even-odd
@@ -32,7 +32,7 @@ def inside(row, column, corners):
     return count % 2 == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(SIDES, SIDES), min_size=3, max_size=8), st.integers(1, 2))
 def test_centres_on_an_edge_belong_to_a_closed_polygon(corners, half):
     shape = (12, 9)

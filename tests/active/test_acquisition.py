@@ -114,7 +114,7 @@ def test_one_channel_counts_as_two_classes(name):
     assert torch.allclose(score_images(name, p), score_images(name, both))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), passes=st.integers(2, 6), classes=st.integers(1, 4))
 def test_mutual_information_equals_bald(seed, passes, classes):
     p = draw(seed, passes=passes, classes=classes).double()
@@ -122,7 +122,7 @@ def test_mutual_information_equals_bald(seed, passes, classes):
     assert (score_images("mfe", p) - score_images("cfe", p)).numpy() == pytest.approx(bald(p), rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10**6), passes=st.integers(2, 7), classes=st.integers(1, 4))
 def test_pass_statistics_match_numpy(seed, passes, classes):
     p = draw(seed, passes=passes, classes=classes)

@@ -27,7 +27,7 @@ def test_k_centre_takes_the_farthest_points_of_a_line():
     assert k_centre(np.zeros((3, 2)), 3).tolist() == [0, 1, 2]  # copies are picked once each
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 4), centres=st.integers(0, 2))
 def test_k_centre_is_within_twice_the_optimum(seed, k, centres):
     rng = np.random.default_rng(seed)

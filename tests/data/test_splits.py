@@ -36,7 +36,7 @@ class TestCheckSplit:
             check_split(["a", "b"], ["val", "train"], ["s"])
 
     @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["train", "val", ""])), max_size=8))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_shared_patients_equal_a_loop_over_pairs(self, rows):
         leak = any(p == q and s and t and s != t for p, s in rows for q, t in rows)
         patients, splits = [p for p, _ in rows], [s for _, s in rows]

@@ -108,7 +108,7 @@ def test_neighbours_equal_scikit_learn(data):
     assert_array_equal(WeightedKNNClassifier(3).fit(X, y).kneighbors(queries, 7, False), index)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_ties_go_to_the_lower_index(draw):
     rng = np.random.default_rng(draw.draw(st.integers(0, 10**6)))

@@ -47,7 +47,7 @@ def test_empty_masks_are_undefined_or_zero():
     assert np.isnan([distances(x, y, (1.0, 1.0)) for x, y in pairs]).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_dice_and_iou_are_consistent(seed):
     rng = np.random.default_rng(seed)

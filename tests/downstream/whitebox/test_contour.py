@@ -78,7 +78,7 @@ def test_outlines_of_hand_placed_masks_are_exact():
     assert outlines(np.zeros((3, 3), bool)) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
 def test_outlines_equal_a_plain_walk(slow, mask):
     labels = measure.label(mask, connectivity=2)
@@ -108,7 +108,7 @@ def test_each_parameter_changes_the_outline(change):
     assert (smooth_outline(mask, **SMOOTH) != smooth_outline(mask, **(SMOOTH | change))).any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
 def test_every_mask_has_an_outline(mask):
     out = smooth_outline(mask, **SMOOTH)

@@ -219,7 +219,7 @@ def test_invalid_parameters_are_refused(data, params, message):
         ParcelSegmenter(**params).fit(*data)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     arrays(
         np.int16,

@@ -369,7 +369,7 @@ def test_unseen_parcels_are_never_selected(data):
         ParcelSelector(n_parcels=64).fit(*data).predict(maps)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     arrays(np.uint8, (3, 7, 9), elements=st.integers(0, 5)),
     arrays(bool, (3, 7, 9)),

@@ -18,7 +18,7 @@ OFF = {"component": False, "enclaves": False, "closing_radius": 0, "fill": False
 MASKS = arrays(bool, st.tuples(st.integers(1, 25), st.integers(1, 25)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(MASKS, st.integers(1, 12))
 def test_closing_equals_scipy(mask, radius):
     grown = ndimage.binary_dilation(mask, disk(radius))
@@ -26,7 +26,7 @@ def test_closing_equals_scipy(mask, radius):
     np.testing.assert_array_equal(close(mask, radius), closed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(MASKS, st.integers(1, 4))
 def test_median_equals_scipy(mask, radius):
     expected = ndimage.median_filter(mask.astype(np.uint8), footprint=disk(radius)).astype(bool)
@@ -96,7 +96,7 @@ def test_lengths_scale_with_the_image():
     assert steps(large, ids.repeat(2, 0).repeat(2, 1))[120, 116]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=st.integers(0, 3)),
     st.sampled_from([0, 3]),
