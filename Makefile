@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 LOWEST_TOOLS := 'hypothesis>=6' psutil 'pytest>=8' pytest-cov pytest-xdist 'setuptools>=77' 'SimpleITK>=2.4'
 
 .PHONY: demo test test-ui coverage faults lowest lint bench docs setup clean
-demo: $(READY)  ## simulate, train, fit, evaluate, report: the whole chain in nine minutes
+demo: $(READY)  ## simulate, train, fit, evaluate, report: in nine minutes
 	$(BIN)/alan demo
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -9,12 +9,11 @@ generated documentation and the check read the same text::
 
 from __future__ import annotations
 
-import collections.abc
 import functools
 import inspect
 import numbers
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sized
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt
@@ -56,7 +55,7 @@ def bounded(target: _T) -> _T:
         try:
             given = signature.bind(*args, **kwargs).arguments
         except TypeError:
-            given = {}  # the call below says it better
+            given = {}  # the call below has the better message
         check_bounds(target, given)
         return target(*args, **kwargs)
 
@@ -112,6 +111,7 @@ def _is_bound(hint: Any) -> bool:
 
 def _check(name: str, value: Any, hint: Any) -> None:
     origin, parts = get_origin(hint), get_args(hint)
+    fixed = origin is tuple and parts[-1] is not Ellipsis
     if origin in (Union, types.UnionType):
         _check_union(name, value, parts)
     elif origin is Annotated:
@@ -119,21 +119,17 @@ def _check(name: str, value: Any, hint: Any) -> None:
     elif origin is Literal:
         if value not in parts:
             raise ParameterError(f"{name} is {value!r}: {nearest(str(value), [str(part) for part in parts])}")
-    elif origin is tuple and parts[-1] is not Ellipsis and not _has_length(value, len(parts)):
+    elif fixed and not (isinstance(value, Sized) and len(value) == len(parts)):
         raise ParameterError(f"{name} is {value!r}: give {len(parts)} values")
     elif isinstance(value, Mapping):
         for key, item in value.items():
             _check(f"{name}[{key}]", item, parts[-1])
-    elif isinstance(origin, type) and issubclass(origin, collections.abc.Iterable):
-        if not isinstance(value, collections.abc.Collection):
+    elif isinstance(origin, type) and issubclass(origin, Iterable):
+        if not isinstance(value, Collection):
             raise ParameterError(f"{name} is {value!r}: give a list of values")
-        hints = parts if origin is tuple and parts[-1] is not Ellipsis else [parts[0]] * len(value)
+        hints = parts if fixed else [parts[0]] * len(value)
         for index, (item, part) in enumerate(zip(value, hints, strict=True)):
             _check(f"{name}[{index}]", item, part)
-
-
-def _has_length(value: Any, length: int) -> bool:
-    return isinstance(value, collections.abc.Sized) and len(value) == length
 
 
 def _check_union(name: str, value: Any, parts: tuple[Any, ...]) -> None:

@@ -77,7 +77,7 @@ def damaged(kind: type[AlanError], what: str, remedy: str) -> Iterator[None]:
         raise kind(f"{what} ({reason}): {remedy}") from error
 
 
-#: Error numbers of a lack of open files, which says nothing about the file that was to be read.
+#: Error numbers of a lack of open files, which is unrelated to the file being read.
 SHORTAGE = {errno.EMFILE, errno.ENFILE}
 _MEMORY = (
     *("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory"),
@@ -87,14 +87,16 @@ _MEMORY = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is exhausted, by its class or by the message of a library without one."""
+    """Return whether memory is exhausted, by its class or by a known message of a library."""
     name, text = type(error).__name__, str(error).lower()
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return True
     if name == "SystemError":  # the interpreter could not even allocate the error
         return "without exception set" in text or "without setting an exception" in text
-    said = isinstance(error, (RuntimeError, OSError, ImportError)) or name == "error"  # OpenCV's is called error
-    return said and any(words in text for words in _MEMORY)
+    plausible = (
+        isinstance(error, (RuntimeError, OSError, ImportError)) or name == "error"
+    )  # OpenCV's is called error
+    return plausible and any(words in text for words in _MEMORY)
 
 
 #: Number of choices to list where there are more than three times as many.

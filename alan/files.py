@@ -82,7 +82,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             temporary.chmod(mode)
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(temporary, target)  # noqa: PTH105 (Path.replace would do; os.replace says atomic)
+            os.replace(temporary, target)  # noqa: PTH105 (documented as atomic)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,7 +2,7 @@
 
 A lock is a file with its owner's name in it, locked with the operating system, which releases it when the process
 ends, however it ends. Where a file system does not share such locks between machines, the owner's signs of life
-(the modification time of the file) tell a running process from one that is gone.
+(the modification time of the file) distinguish a running process from one that has ended.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _acquire(path: Path, target: Path) -> int:
             if owner and not is_sure and _shows_life(file, owner):
                 raise LockError(_in_use(target, path, owner))
             if owner:
-                _log.info("%s: took over the lock of %s, which is gone", target, _in_words(owner))
+                _log.info("%s: took over the lock of %s, which has ended", target, _in_words(owner))
             try:
                 with naming_full_disk(target):
                     os.ftruncate(file, 0)

@@ -19,7 +19,7 @@ def native_bf16(accelerator: str = "auto") -> bool:
         accelerator: Lightning's name: ``cpu``, ``gpu``, ``cuda``, or ``auto`` for a CUDA GPU where there is one.
 
     Returns:
-        For a CUDA GPU what the driver says, for a processor what its flags say; False where neither is known.
+        For a CUDA GPU the answer of the driver, for a processor that of its flags; False where neither is known.
     """
     if accelerator not in ("auto", "gpu", "cuda"):
         return accelerator == "cpu" and _cpu_has_bf16()

@@ -95,7 +95,7 @@ class Run:
             return False
 
     def finish(self, temporary: str = "") -> None:
-        """Mark the run complete: ``run.json`` says by which command and versions, when, and what it wrote.
+        """Mark the run complete: ``run.json`` records the command, the versions, the time and the files written.
 
         Args:
             temporary: Name of a folder that is removed afterwards.

@@ -74,7 +74,7 @@ class PassStatistics:
         """Compute an acquisition function at each pixel, (N, H, W).
 
         Args:
-            name: Name of a function that asks the network.
+            name: Name of a function that uses the network.
 
         Raises:
             ParameterError: The name is unknown, or fewer than two passes were added.
@@ -96,7 +96,7 @@ class AcquisitionFunction(NamedTuple):
 
     Attributes:
         title: Name in reports.
-        map: Map (N, H, W) of the statistics of the passes; None asks no network.
+        map: Map (N, H, W) of the statistics of the passes; None for functions that use no network.
     """
 
     title: str
@@ -149,7 +149,7 @@ ACQUISITIONS[RANDOM] = AcquisitionFunction("Random")
 ACQUISITIONS[COVERAGE] = AcquisitionFunction("parcel coverage")
 ACQUISITIONS[DISAGREEMENT] = AcquisitionFunction("disagreement of white box and network")
 ACQUISITIONS[K_CENTRE] = AcquisitionFunction("k-centre")
-#: Names of the functions that ask the network.
+#: Names of the functions that use the network.
 UNCERTAINTIES = tuple(name for name, function in ACQUISITIONS.items() if function.map is not None)
 
 

@@ -219,7 +219,7 @@ def score_pool(
     Args:
         sampler: Stochastic network.
         pool: The images.
-        functions: Names of acquisition functions that ask the network.
+        functions: Names of acquisition functions that use the network.
         batch_size: Images in memory at a time.
         partial: File in which scores are kept on the way, and from which an interrupted call continues.
 

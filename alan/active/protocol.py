@@ -120,7 +120,7 @@ def check_loop(loop: ActiveLoop, network: NetworkSpec) -> None:
         )
     if loop.parcels is None and {COVERAGE, DISAGREEMENT} & set(loop.functions):
         raise ParameterError(
-            "parcels is null, but coverage and disagreement ask a parcel model: give one, such as "
+            "parcels is null, but coverage and disagreement need a parcel model: give one, such as "
             "alan-sim-small-parcels"
         )
     if not loop.white_boxes and DISAGREEMENT in loop.functions:

@@ -11,13 +11,13 @@ from alan.bounds import PositiveInt, Seed, Share, bounded
 
 #: Number of stochastic passes of a score; 30 is usual.
 Passes = Annotated[int, Ge(2)]
-#: The baseline, which asks no network.
+#: The baseline, which uses no network.
 RANDOM = "random"
-#: Functions that ask parcels: coverage of parcel histograms, and disagreement of white boxes and network.
+#: Functions that use parcels: coverage of parcel histograms, and disagreement of white boxes and network.
 COVERAGE, DISAGREEMENT = "coverage", "disagreement"
 #: Diversity alone: k-centre on the features of all images that have no label.
 K_CENTRE = "k_centre"
-#: Functions that ask no dropout.
+#: Functions that use no dropout.
 WITHOUT_DROPOUT = (RANDOM, COVERAGE, DISAGREEMENT, K_CENTRE)
 
 

@@ -103,7 +103,7 @@ def write_segmentation(
     shared.PlaneOrientationSequence = hd.PlaneOrientationSequence(patient, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))
     shared.PixelMeasuresSequence = hd.PixelMeasuresSequence(result.pixel_shape, slice_thickness=1.0)
     for n in range(len(frames)):
-        item = third_party("pydicom", "dicom").Dataset()  # highdicom tells frames apart by their position alone
+        item = third_party("pydicom", "dicom").Dataset()  # highdicom distinguishes frames by their position alone
         item.PlanePositionSequence = hd.PlanePositionSequence(patient, (0.0, 0.0, float(-n)))
         positions.append(item)
     source.SharedFunctionalGroupsSequence, source.PerFrameFunctionalGroupsSequence = [shared], positions

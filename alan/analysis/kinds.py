@@ -86,7 +86,7 @@ def kind_by_header(header: Header) -> Verdict | None:
     modality = header.attributes.get("modality")
     if modality is not None:
         known = modality if modality in _MODALITIES else "that is not ultrasound"  # a header may hold anything
-        return Verdict("not an echo", f"its header says modality {known}")
+        return Verdict("not an echo", f"its header states modality {known}")
     regions = [region for region in header.regions if not region.beyond]
     for region in regions:
         if region.kind == "spectrum":

@@ -42,7 +42,7 @@ def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks
 
     The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
     views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
-    Loops of different studies are not put together: one study is used, and a flag says so.
+    Loops of different studies are not put together: one study is used, and a flag reports it.
 
     Args:
         loops: Results of all loops.

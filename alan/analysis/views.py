@@ -299,7 +299,7 @@ class ViewBank:
 
     @torch.no_grad()
     def looks_mirrored(self, frames: ByteArray, found: ViewResult | None = None) -> bool:
-        """Tell whether a loop shows a four-chamber view with left and right swapped.
+        """Return whether a loop shows a four-chamber view with left and right swapped.
 
         With left and right swapped back, more votes are for A4C, and the network is more certain of structures.
 

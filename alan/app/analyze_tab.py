@@ -32,7 +32,7 @@ _REMEDIES = {
     "mirrored": "left and right seem to be swapped: tick the box above and upload the loop again",
     "times_unknown": "the times of the frames are unknown: no beat is measured",
 }
-#: What is said in place of the doubt about the size once it was entered.
+#: Text that replaces the doubt about the size once it was entered.
 _ENTERED = (
     "the size of a pixel was entered after the upload: volumes have no interval, and *Download all* does not "
     "follow it; upload the loop again with this size for both"
@@ -82,7 +82,7 @@ class AnalyzeTab:
                 spacing = gr.Number(
                     None,
                     label="Size of a pixel in mm",
-                    info="if the file does not tell; 0 is unknown",
+                    info="if the file does not state it; 0 is unknown",
                     minimum=0,
                     elem_id="analyze-spacing",
                 )

@@ -103,13 +103,13 @@ class ParcelsTab:
         event(sample.click, self._example, [])
         event(load.upload, self._upload, [load])
         event(structure.input, self._structure, [structure])
-        event(phase.input, self._phase, [phase])
+        event(phase.input, ParcelEditor.set_phase, [phase])
         event(frame.input, self._frame, [frame])
-        event(steps.input, self._steps, [steps])
+        event(steps.input, ParcelEditor.set_steps, [steps])
         event(turn.click, self._turn, [parcel])
         event(put.click, self._share, [parcel, share])
         event(forget.click, self._forget, [parcel])
-        event(undo.click, self._undo, [])
+        event(undo.click, ParcelEditor.undo, [])
         event(read.upload, self._load, [read])
         picture.select(
             self._selecting(self._click),
@@ -175,15 +175,9 @@ class ParcelsTab:
     def _structure(self, editor: ParcelEditor, name: str) -> None:
         editor.structure = name
 
-    def _phase(self, editor: ParcelEditor, name: str) -> None:
-        editor.set_phase(name)
-
     def _frame(self, editor: ParcelEditor, frame: float) -> None:
         if editor.loop is not None:
             editor.frame = min(max(int(frame), 0), len(editor.loop.frames) - 1)
-
-    def _steps(self, editor: ParcelEditor, names: list[str]) -> None:
-        editor.set_steps(names)
 
     def _turn(self, editor: ParcelEditor, parcel: int | None) -> None:
         editor.toggle(_chosen(parcel))
@@ -193,9 +187,6 @@ class ParcelsTab:
 
     def _forget(self, editor: ParcelEditor, parcel: int | None) -> None:
         editor.judge(_chosen(parcel), None)
-
-    def _undo(self, editor: ParcelEditor) -> None:
-        editor.undo()
 
     def _load(self, editor: ParcelEditor, path: str) -> None:
         with self.uploads.taking(path) as file:

@@ -143,7 +143,7 @@ class ParcelEditor:
         return name, self.phase if len(self.phases(name)) > 1 else ""
 
     def set_phase(self, phase: str) -> None:
-        """Edit the lists of a phase, and show its frame, which the left ventricle tells."""
+        """Edit the lists of a phase, and show its frame, which the left ventricle determines."""
         self.phase = phase
         if self.loop is not None and "lv" in self.boxes and len(self.loop.maps) > 1:
             self.frame = self._extreme(phase)

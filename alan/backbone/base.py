@@ -250,7 +250,7 @@ class Backbone(FrozenModule, ABC):
         self.train(False)
 
     def __repr__(self) -> str:
-        """Say what the backbone is, in a line; ``backbone.network`` shows its layers."""
+        """Describe the backbone in one line; ``backbone.network`` shows its layers."""
         weights = sum(part.numel() for part in self.parameters())
         return (
             f"{type(self).__name__}({weights / 1e6:.1f} million weights, {self.input_size} px, "
@@ -336,7 +336,7 @@ def frame_batch(frames: Tensor | NDArray[np.uint8]) -> Tensor:
     """Return frames as a tensor (B, H, W) uint8.
 
     Raises:
-        ParameterError: The shape or the dtype is wrong; the message says how to convert the frames.
+        ParameterError: The shape or the dtype is wrong; the message states how to convert the frames.
     """
     batch = torch.as_tensor(frames)
     if batch.ndim == 3 and batch.dtype == torch.uint8:

@@ -22,7 +22,7 @@ class TrainingModule(LightningModule):
     A subclass computes the loss in :meth:`compute_loss`, builds its optimiser in ``configure_optimizers`` and
     writes the trained model in :meth:`export`. Values of :meth:`schedules` are set on the optimiser before each
     step; with ``momentum`` among them, ``teacher`` follows ``student`` after it. :meth:`checkpoint_entry` and
-    :meth:`check_entry` say what belongs to a checkpoint.
+    :meth:`check_entry` define what belongs to a checkpoint.
 
     All random numbers of a batch follow from the seed and the number of the batch (:meth:`key`), so that a resumed
     run equals the uninterrupted one, and the global generators are left alone. Batches are numbered through all
@@ -88,7 +88,7 @@ class TrainingModule(LightningModule):
         """Identify the random numbers of the current batch.
 
         Args:
-            *extra: Tell several uses in one batch apart.
+            *extra: Distinguish several uses in one batch.
         """
         return self.seed, self._batches * self._processes + self.global_rank, 0, *extra
 

@@ -126,7 +126,7 @@ class VitSpec(TransformerSpec):
         return {"patch_size": self.patch_size, "heads": self.heads, "normalisation": self.normalisation}
 
     def build(self, drop_path: float = 0.0) -> nn.Module:
-        """Build timm's network without a classifier; any image size that is a multiple of the patch goes in.
+        """Build timm's network without a classifier; any image size that is a multiple of the patch is accepted.
 
         Args:
             drop_path: Probability of stochastic depth in the last block, rising linearly from 0 in the first.

@@ -82,7 +82,7 @@ def check_space(folder: Path, needed: int) -> None:
 def check_limit(out: Path, needed: int) -> None:
     """Check that the limit of file sizes of this process (``ulimit -f``) lets a file be written.
 
-    A process that meets the limit later cannot even tell the others why it failed.
+    A process that meets the limit later cannot report to the others why it failed.
 
     Raises:
         OSError: EFBIG, naming ``out``.

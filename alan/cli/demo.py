@@ -1,4 +1,4 @@
-"""The verb ``alan demo``: the whole chain on simulated archives."""
+"""The verb ``alan demo``: all steps of the method on simulated archives."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class AlanCLI(LightningCLI):
             self._open_folder()
 
     def _choose_precision(self) -> None:
-        """Replace the precision ``auto``; a resumed run keeps what its configuration says."""
+        """Replace the precision ``auto``; a resumed run keeps the value of its configuration."""
         trainer, saved = self.settings["trainer"], self.run_folder.folder / CONFIG
         if trainer.get("precision") == "auto":
             resumed = saved.exists() and not self.settings["overwrite"]

@@ -30,7 +30,7 @@ def check_inputs(values: Mapping[str, Any]) -> None:
         values: Options by name, nested as in a configuration.
 
     Raises:
-        DataError: A file is missing; the message says what writes it.
+        DataError: A file is missing; the message names the command that writes it.
     """
     for name, value in _leaves(values):
         path = Path(value)

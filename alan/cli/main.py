@@ -20,54 +20,39 @@ from alan.cli.failures import in_one_line
 from alan.cli.signals import Interruption, handle_signals, received_signal
 from alan.errors import AlanError, ConfigError, SkippedError, nearest
 
-#: Verb to (module, function, one line of help); the function's signature is the verb's options.
+#: Verb to its function (``module:name``), whose signature is the verb's options, and one line of help.
 VERBS = {
-    "demo": ("alan.cli.demo", "demo", "run the whole chain on a simulated archive, and write a report"),
-    "simulate": (
-        "alan.data.simulator.archive",
-        "simulate_archive",
-        "simulate an echo archive in an official layout",
-    ),
-    "frames": (
-        "alan.data.extract",
-        "extract_frames",
-        "extract stills from cine loops (AVI, MP4, DICOM, NIfTI, MHD)",
-    ),
-    "check": ("alan.cli.check", "check", "read everything in an archive and list what is wrong with it"),
-    "prepare": ("alan.cli.prepare", "prepare", "decode an archive once into a frame store"),
-    "parcels": ("alan.cli.parcels", "parcels", "fit k-means parcels on unlabelled frames"),
-    "name": ("alan.cli.name", "name", "name parcels by simulated frames: white boxes without a human label"),
+    "demo": ("alan.cli.demo:demo", "run the whole method on a simulated archive, and write a report"),
+    "simulate": ("alan.data.simulator.archive:simulate_archive", "simulate an echo archive in an official layout"),
+    "frames": ("alan.data.extract:extract_frames", "extract stills from cine loops (AVI, MP4, DICOM, NIfTI, MHD)"),
+    "check": ("alan.cli.check:check", "read everything in an archive and list what is wrong with it"),
+    "prepare": ("alan.cli.prepare:prepare", "decode an archive once into a frame store"),
+    "parcels": ("alan.cli.parcels:parcels", "fit k-means parcels on unlabelled frames"),
+    "name": ("alan.cli.name:name", "name parcels by simulated frames: white boxes without a human label"),
     "assemble": (
-        "alan.cli.assemble",
-        "assemble",
+        "alan.cli.assemble:assemble",
         "assemble a model for 'alan analyze' from parcels, white boxes and simulated views",
     ),
-    "segment": (
-        "alan.cli.segment",
-        "segment",
-        "segment a folder of pictures or a frame store, with a contact sheet",
-    ),
+    "segment": ("alan.cli.segment:segment", "segment a folder of pictures or a frame store, with a contact sheet"),
     "analyze": (
-        "alan.cli.analyze",
-        "analyze",
+        "alan.cli.analyze:analyze",
         "measure loops of any vendor: beats, volumes, ejection fraction, with a report",
     ),
-    "export": ("alan.cli.export", "export", "export backbone and parcel head to ONNX or torch.export"),
-    "cache": ("alan.cache.run", "write_cache", "write a locked backbone's features or parcels to HDF5"),
+    "export": ("alan.cli.export:export", "export backbone and parcel head to ONNX or torch.export"),
+    "cache": ("alan.cache.run:write_cache", "write a locked backbone's features or parcels to HDF5"),
     "evaluate": (
-        "alan.cli.evaluate",
-        "evaluate",
+        "alan.cli.evaluate:evaluate",
         "fit white boxes on a few labels, measure them, and write a report",
     ),
-    "ensemble": ("alan.evaluation.ensemble", "run_ensemble", "weight trained networks on validation cases"),
-    "search": ("alan.cli.search", "search", "search encoder, decoder and training (EDNAS), with a report"),
-    "report": ("alan.cli.report", "report", "write the report.html of a run again"),
-    "active run": ("alan.cli.active", "active_run", "compare acquisition functions on frames with masks"),
-    "active merge": ("alan.cli.active", "active_merge", "merge runs of other functions or seeds, with a report"),
-    "active suggest": ("alan.cli.active", "active_suggest", "rank unlabelled images: which to label next"),
-    "ui": ("alan.app.page", "ui", "open a page for experts in the browser: analyze loops, edit parcels"),
-    "configs": ("alan.cli.configs", "configs", "list the configurations that are installed with ALAN"),
-    "doctor": ("alan.cli.doctor", "doctor", "show versions, hardware, codecs, installed files and extras"),
+    "ensemble": ("alan.evaluation.ensemble:run_ensemble", "weight trained networks on validation cases"),
+    "search": ("alan.cli.search:search", "search encoder, decoder and training (EDNAS), with a report"),
+    "report": ("alan.cli.report:report", "write the report.html of a run again"),
+    "active run": ("alan.cli.active:active_run", "compare acquisition functions on frames with masks"),
+    "active merge": ("alan.cli.active:active_merge", "merge runs of other functions or seeds, with a report"),
+    "active suggest": ("alan.cli.active:active_suggest", "rank unlabelled images: which to label next"),
+    "ui": ("alan.app.page:ui", "open a page for experts in the browser: analyze loops, edit parcels"),
+    "configs": ("alan.cli.configs:configs", "list the configurations that are installed with ALAN"),
+    "doctor": ("alan.cli.doctor:doctor", "show versions, hardware, codecs, installed files and extras"),
 }
 #: Verbs of Lightning's command line.
 LIGHTNING = {
@@ -81,7 +66,7 @@ EXIT_CODES = """exit codes
   0    the work is complete
   1    some input was skipped and --strict was given, 'alan analyze' could not decode a file,
        'alan check' found something wrong, or an unexpected error (with a traceback)
-  2    bad input, a full disk, or a place that cannot be read or written (one line says which)
+  2    bad input, a full disk, or a place that cannot be read or written (one line names it)
   129  the terminal was closed (SIGHUP); the same command continues from what was saved
   130  interrupted by Ctrl-C; the same command continues from what was saved
   143  terminated by SIGTERM; the same command continues from what was saved"""
@@ -94,7 +79,7 @@ COMMON = """options of every verb
 
 
 def _usage() -> str:
-    rows = {**{verb: text for verb, (_, _, text) in VERBS.items()}, **LIGHTNING}
+    rows = {**{verb: text for verb, (_, text) in VERBS.items()}, **LIGHTNING}
     lines = [f"  {verb:<14} {text}" for verb, text in rows.items()]
     head = f"alan {__version__}\n\nusage: alan VERB [--config FILE] [options]\n\nverbs\n"
     return "\n\n".join([head + "\n".join(lines), COMMON, EXIT_CODES])
@@ -196,7 +181,7 @@ def _run(args: list[str]) -> None:
     if verb in LIGHTNING:
         _lightning(verb, find_configs(rest))
     elif verb in VERBS:
-        module, name, _ = VERBS[verb]
+        module, _, name = VERBS[verb][0].partition(":")
         rest = find_configs(name_files(verb, rest))
         function = getattr(importlib.import_module(module), name)
         _quiet_lightning()

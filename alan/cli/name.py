@@ -11,7 +11,7 @@ from alan.bounds import NonNegativeFloat, PositiveInt, Seed, Share, bounded
 from alan.downstream.whitebox.steps import SIMULATION_STEPS, PostProcessing
 from alan.errors import ParameterError
 from alan.files import write_text
-from alan.runs import CONFIG, open_run, settings
+from alan.runs import open_run, settings
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +43,8 @@ def name(
     On the ED and ES frames of a simulated store, the share of each parcel in each structure is counted. A white
     box takes the parcels whose share probably exceeds ``share_above``. The run folder contains ``config.yaml``,
     the counts as ``prior-<structure>.json``, and the white boxes as ``<structure>.json``, which ``alan segment``
-    takes; each file says what it was learnt from. With phases there is one white box for each structure and phase,
-    as ``<structure>-<phase>.json``. Running the same command again on the same inputs changes
-    nothing.
+    takes; each file states its origin. With phases there is one white box for each structure and phase, as
+    ``<structure>-<phase>.json``. Running the same command again on the same inputs changes nothing.
 
     Args:
         parcels: Path or name of the parcel model.
@@ -106,26 +105,24 @@ def name(
     lists: Sequence[str] = phases or (ALL_PHASES,)
     names = [box_name(structure, phase) for structure in structures for phase in lists]
     files = [f"{kind}{box}.json" for box in names for kind in ("prior-", "")]
-    folder = Path(out)
-    if (folder / CONFIG).exists() and not overwrite:
-        with open_run(folder, config, overwrite=False, contents=files):  # refuses another run before the work
-            if all((folder / file).exists() for file in files):
-                _log.info("%s: the same configuration and inputs as before, nothing to do", folder)
-                return folder
     share: dict[str, Any] = {} if share_above == "area" else {"share_above": share_above}
-    named = name_parcels(
-        model,
-        structures,
-        simulated,
-        ParcelSelector("beta", level=level, prior_strength=prior_strength, **share),
-        steps=postprocessing,
-        phases=lists,
-        human=human,
-        opinions=known,
-        match_area=share_above == "area",
-        batch_size=batch_size,
-    )
-    with open_run(folder, config, overwrite, files):
+    folder = Path(out)
+    with open_run(folder, config, overwrite, files) as run:
+        if run.resumed and all((folder / file).exists() for file in files):
+            _log.info("%s: the same configuration and inputs as before, nothing to do", folder)
+            return folder
+        named = name_parcels(
+            model,
+            structures,
+            simulated,
+            ParcelSelector("beta", level=level, prior_strength=prior_strength, **share),
+            steps=postprocessing,
+            phases=lists,
+            human=human,
+            opinions=known,
+            match_area=share_above == "area",
+            batch_size=batch_size,
+        )
         for box, (prior, segmenter) in named.items():
             write_text(folder / f"prior-{box}.json", prior.to_json())
             write_text(folder / f"{box}.json", segmenter.to_json())

@@ -93,7 +93,7 @@ def _checked(path: Path) -> Path:
 
     try:
         total = size(yaml.compose(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValueError, OSError):  # the parser says what is wrong
+    except (yaml.YAMLError, ValueError, OSError):  # the parser reports what is wrong
         return path
     except RecursionError:
         total = math.inf

@@ -36,7 +36,7 @@ class _State:
 
     Attributes:
         received: The first signal that asked for a stop, or None.
-        deferred: Whether a first signal waits until the work asks for it.
+        deferred: Whether a first signal waits until the work checks for it.
         handlers: Earlier handler of each signal.
     """
 
@@ -63,7 +63,7 @@ def handle_signals() -> Iterator[None]:
         _State.received = number
         if not (first and _State.deferred):
             raise Interruption(number)
-        with contextlib.suppress(OSError):  # the terminal may be gone
+        with contextlib.suppress(OSError):  # the terminal may be closed
             sys.stderr.write("\nalan: stopping after this step, to save it; press Ctrl-C again to stop at once\n")
 
     _State.handlers.update({number: handle for number in _SIGNALS if before[number] != signal.SIG_IGN})

@@ -180,7 +180,7 @@ class RunFolder(Callback):
             _log.info("%s: %s", self.run.folder, self._outcome(trainer, module))
 
     def _outcome(self, trainer: Trainer, module: LightningModule) -> str:
-        """Name the files of the run, and say how to draw its metrics, or why there are none."""
+        """Name the files of the run, and how to draw its metrics, or why there are none."""
         exported = f"{module.export_name} and " if isinstance(module, Exports) else ""
         if (self.run.folder / METRICS).exists():
             return f"{exported}{METRICS}, whose losses `alan report {self.run.folder}` draws"

@@ -119,7 +119,8 @@ def extract_frames(
             _log.info("%s: already done; give another folder, or extract again with --overwrite true", target)
             return
         outcomes = _extract_all(loops, target / _UNFINISHED, every, workers, sector=sector)
-        failures += [(loop.source, outcome.failure) for loop, outcome in outcomes.items() if outcome.failure]
+        refused = [(loop.source, outcome.failure) for loop, outcome in outcomes.items() if outcome.failure]
+        failures += refused
         rows = [row for outcome in outcomes.values() for row in outcome.rows]
         if not rows:
             raise DataError(
@@ -129,7 +130,7 @@ def extract_frames(
             write_json(target / SIMULATION, {"stills_of": str(source.absolute()), "complete": True})
         _publish(run, rows)
         _report(outcomes)
-        _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - _count_failures(outcomes))
+        _log.info("%s: %d stills of %d cine loops", target, len(rows), len(loops) - len(refused))
         report_failures(target / FAILURES, failures, total, strict=strict)
 
 
@@ -253,10 +254,6 @@ def _publish(run: Run, rows: Iterable[Sequence[Any]]) -> None:
         unfinished.replace(images)
     run.finish(temporary=_UNFINISHED)
     shutil.rmtree(run.folder / _UNFINISHED)
-
-
-def _count_failures(outcomes: dict[_Loop, _Outcome]) -> int:
-    return sum(bool(outcome.failure) for outcome in outcomes.values())
 
 
 def _report(outcomes: dict[_Loop, _Outcome]) -> None:

@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import yaml
 from annotated_types import Ge
 
 from alan.bounds import PositiveInt, Seed, bounded
-from alan.data.readers.tables import read_text
+from alan.data.readers.tables import read_structured
 from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, SplitLeakError, nearest
-from alan.files import parse_json, parse_yaml
 
 _log = logging.getLogger(__name__)
 #: Number of missing patients that are named.
@@ -176,11 +174,7 @@ def read_split(path: str | os.PathLike[str]) -> dict[str, Any]:
     source = Path(path)
     if not source.is_file():
         raise DataError(f"{source}: no such split file")
-    try:
-        text = read_text(source)
-        value = parse_json(text) if source.suffix.lower() == ".json" else parse_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{source}: not a YAML or JSON file ({' '.join(str(error).split())})") from error
+    value = read_structured(source, "a YAML or JSON file")
     if not isinstance(value, dict):
         raise DataError(f"{source}: a split file maps train, val and test to patients, such as 'train: 1-300'")
     return value
@@ -263,7 +257,7 @@ def assign_splits(patients: Iterable[str], splits: Mapping[str, Any]) -> dict[st
 def resolve_splits(
     patients: Iterable[str], split: Mapping[str, Any] | str | os.PathLike[str], seed: Seed = 0
 ) -> dict[str, str]:
-    """Assign patients to splits as the option ``split`` of a reader says.
+    """Assign patients to splits according to the option ``split`` of a reader.
 
     Args:
         patients: Ids of the patients that exist, with repeats.

@@ -73,7 +73,7 @@ def resample_weights(n_groups: int, n_resamples: int, seed: int) -> NDArray[np.f
 
     Returns:
         (n_resamples, n_groups) float64, read-only; each row adds up to ``n_groups``. The last results are cached,
-        since a report asks for the same ones repeatedly.
+        since a report uses the same ones repeatedly.
     """
     share = np.full(n_groups, 1.0 / n_groups)
     drawn = np.random.default_rng(seed).multinomial(n_groups, share, size=n_resamples).astype(np.float64)

@@ -33,7 +33,7 @@ def measure_views(protocol: ViewProtocol) -> Result:
         protocol: Views, methods and frames to measure.
 
     Returns:
-        The result; ``summary["leaks"]`` describes how the split leaks, and is empty for an honest split.
+        The result; ``summary["leaks"]`` describes how the split leaks, and is empty if it does not.
 
     Raises:
         SplitLeakError: A patient or study is in both splits, and the store does not announce that it leaks.

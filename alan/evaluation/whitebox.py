@@ -132,7 +132,8 @@ def describe_white_boxes(fits: Sequence[WhiteBoxFit]) -> tuple[dict[str, Any], l
         ]
         for phase, segmenter in fit.box.segmenters.items():
             suffix = f"-{phase.lower()}" if phase else ""
-            file = f"{fit.box.structure}-{_slug(fit.method)}-{fit.rule}{suffix}.json"
+            method = re.sub(r"[^a-z0-9]+", "-", fit.method.lower()).strip("-")
+            file = f"{fit.box.structure}-{method}-{fit.rule}{suffix}.json"
             files[file] = json.loads(segmenter.to_json())
             selector = segmenter.selector_
             rows.append(
@@ -150,7 +151,3 @@ def describe_white_boxes(fits: Sequence[WhiteBoxFit]) -> tuple[dict[str, Any], l
                 }
             )
     return files, rows
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -88,7 +88,7 @@ class ParcelModel(FrozenModule):
         self.train(False)
 
     def __repr__(self) -> str:
-        """Say what the model is, in a line; ``model.head`` and ``model.backbone.network`` show its layers."""
+        """Describe the model in one line; ``model.head`` and ``model.backbone.network`` show its layers."""
         return f"ParcelModel({self.n_parcels} parcels, {self.backbone!r}, fingerprint {self.fingerprint[:12]})"
 
     def refined(self, refine: GuidedFilter | None) -> ParcelModel:

@@ -269,7 +269,7 @@ def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list
 
 
 def _parcel_table(selector: Mapping[str, Any], title: str) -> Table:
-    """List the interior parcels first, then the others on which a label or the prior says something."""
+    """List the interior parcels first, then the others with evidence from labels or the prior."""
     parcels = sorted(
         (parcel for parcel in selector["parcels"] if parcel["present"] or parcel.get("share", 0) >= _SMALL_SHARE),
         key=lambda parcel: (

@@ -93,7 +93,7 @@ def write_summary(folder: Path, results: Mapping[str, Any]) -> None:
 
 
 def _add_data_names(written: Sequence[Table], summary: Mapping[str, Any]) -> list[Table]:
-    """Add the data set to the titles, so that a quoted table says whether it is simulated."""
+    """Add the data set to the titles, so that a quoted table states whether it is simulated."""
     return [replace(table, title=f"{table.title} ({summary['store']['name']})") for table in written]
 
 

@@ -20,7 +20,7 @@ def headline(results: Mapping[str, Any]) -> list[str]:
         results: Content of ``results.json``.
 
     Returns:
-        Text without markup. Each mean has its interval, and the text says whether a method is better than the
+        Text without markup. Each mean has its interval, and the text states whether a method is better than the
         atlas.
     """
     paragraphs = []
@@ -68,7 +68,7 @@ def _segmentation(summary: Mapping[str, Any]) -> list[str]:
         lead += f"by networks that were trained on the {how} outlines of other patients: {join_words(networks)}. "
     else:
         lead += f"by the average outline of {others}. "
-    lead += f"The Dice score tells how well an outline agrees with the {how} one; 100% is perfect."
+    lead += f"The Dice score measures how well an outline agrees with the {how} one; 100% is perfect."
     if summary["against_atlas"]:
         lead += " Each method is compared with the atlas, an average outline that ignores the image."
     return [lead, *(_structure(summary, structure) for structure in structures), *network_headline(summary)]

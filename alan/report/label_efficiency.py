@@ -197,7 +197,7 @@ def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
         f"{plural(len(summary['methods']), 'method')} learned from the {origin(store)} outlines of up to "
         f"{patients(label['patients'], store)} ({store['name']}) and were measured on "
         f"{plural(test['frames'], 'frame')} of {patients(test['patients'], store, 'other')}. The "
-        f"Dice score tells how well an outline agrees with the {origin(store)} one; 100% is perfect. It is the "
+        f"Dice score measures how well an outline agrees with the {origin(store)} one; 100% is perfect. It is the "
         f"mean over {plural(len(summary['seeds']), 'draw')} of the labelled patients."
     )
     networks = [m["method"] for m in summary["methods"] if m["family"] == "network" and not m["pretrained"]]
@@ -210,7 +210,7 @@ def efficiency_headline(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _comparison(summary: Mapping[str, Any], plain: str, others: Sequence[str], structure: str) -> str:
-    """Tell from which number of patients on a plain network is better than other methods."""
+    """State from which number of patients on a plain network is better than other methods."""
     phase = summary["phases"][-1]
     mine = {row["label_patients"]: row["mean"] for row in _series(summary, plain, structure, phase)}
     better: dict[int, list[str]] = {}

@@ -70,7 +70,7 @@ def make_picture(figure: Figure, caption: str, alternative: str, *, simulated: b
         figure: The figure.
         caption: Text below the figure.
         alternative: Description of what the figure shows.
-        simulated: Whether the data are simulated; the figure then says so.
+        simulated: Whether the data are simulated; the figure then states this.
     """
     if simulated:
         figure.text(1, 0, "simulated data", ha="right", va="top", fontsize=8, color="#b42318")
@@ -106,7 +106,7 @@ class PictureWriter:
 
     Args:
         folder: Run folder; the figures go to its ``figures``.
-        simulated: Whether the data are simulated; each figure then says so.
+        simulated: Whether the data are simulated; each figure then states this.
     """
 
     def __init__(self, folder: Path, *, simulated: bool) -> None:

@@ -151,8 +151,8 @@ def _failed_table(trials: Sequence[Mapping[str, Any]]) -> Table:
 
 def _headline(results: Mapping[str, Any]) -> list[str]:
     counts = _states(results["trials"])
-    said = [f"{n:,} {state}" for state, n in counts.items() if n]
-    lines = [f"{plural(len(results['trials']), 'trial')}: {join_words(said) if said else 'none yet'}."]
+    states = [f"{n:,} {state}" for state, n in counts.items() if n]
+    lines = [f"{plural(len(results['trials']), 'trial')}: {join_words(states) if states else 'none yet'}."]
     if not results["best"]:
         return [*lines, "No trial has finished, so there is no best network."]
     best = results["best"][0]

@@ -16,7 +16,7 @@ STRUCTURES = {
     "ao": "aorta",
     "lv+myo": "left ventricle with its wall",
 }
-#: Kinds of methods in the order of the tables, with colours by Okabe and Ito that colour-blind readers tell apart.
+#: Kinds of methods in the order of the tables, with colours by Okabe and Ito for colour-blind readers.
 KIND_COLOURS = {
     "parcels": "#0072B2",
     "backbone": "#0072B2",
@@ -96,5 +96,5 @@ def where(structure: str, phase: str) -> str:
 
 
 def origin(store: Mapping[str, Any]) -> str:
-    """Say who drew the outlines of a data set: people, or the simulator."""
+    """Name the origin of the outlines of a data set: people, or the simulator."""
     return "simulated" if store["simulated"] else "manual"

@@ -58,7 +58,7 @@ def run_search(
         training: Settings of each training; the space sets network, learning rate and batch size.
         study: Settings of the study.
         objective: Trains a point; the default is :func:`alan.search.trial.train_point`.
-        builds: Tells why a pair cannot be built; the default is :func:`alan.search.space.why_not`.
+        builds: Returns why a pair cannot be built; the default is :func:`alan.search.space.why_not`.
         progress: Show bars.
 
     Returns:

@@ -36,7 +36,7 @@ class BuildablePairs:
 
     Args:
         study: Optuna's study.
-        why_not: Tells why a pair cannot be built, or None.
+        why_not: Returns why a pair cannot be built, or None.
     """
 
     def __init__(self, study: Study, why_not: Callable[[str, str, int], str | None]) -> None:

@@ -65,7 +65,7 @@ class StudySettings:
         objectives: ``iou``, or ``iou`` and ``latency``, whose result is a Pareto front.
         sampler: ``random`` (uniform over the points not yet trained, as in the paper), ``tpe``, or ``nsga2`` for
             two objectives.
-        pruner: ``none``; or ``median``, ``halving`` (successive halving: the better half goes on at the first,
+        pruner: ``none``; or ``median``, ``halving`` (successive halving: the better half continues at the first,
             second, fourth ... validation) or ``hyperband``, which stop poor trials early and need one objective.
         seed: Seed of the points drawn.
         name: Name of the study in its database.

@@ -17,7 +17,7 @@ from alan.supervised.settings import PLAIN, NetworkSpec
 
 #: Decoder, encoder, depth.
 Pair = tuple[str, str, int]
-#: Tells why a pair cannot be built, in one line, or None.
+#: Returns why a pair cannot be built, in one line, or None.
 Builds = Callable[[str, str, int], str | None]
 
 
@@ -135,7 +135,7 @@ class SearchSpace:
         """Try every pair without its weights.
 
         Args:
-            builds: Tells why a pair cannot be built, see :func:`why_not`.
+            builds: Returns why a pair cannot be built, see :func:`why_not`.
             progress: Show a bar.
 
         Raises:

@@ -120,7 +120,9 @@ def _connect(url: str, engine: dict[str, object], heartbeat: int, grace: int) ->
                     grace_period=grace,
                     heartbeat_stale_trial_callback=queue_again,
                 )
-        except AssertionError:  # Optuna found none of its own files: the error of the system says why
+        except (
+            AssertionError
+        ):  # Optuna found none of its own files: the error of the operating system has the reason
             list(Path(optuna.__file__).parent.iterdir())
             raise
         except (sqlalchemy.exc.DatabaseError, sqlalchemy.exc.InterfaceError):

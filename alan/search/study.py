@@ -102,7 +102,7 @@ class SearchStudy:
             space: The space, with checked names.
             settings: Settings of the study.
             identity: Name to JSON-able value of everything that must not change under one name.
-            builds: Tells why a pair cannot be built, or None; asked when a point is drawn.
+            builds: Returns why a pair cannot be built, or None; called when a point is drawn.
             validations: Number of validations of a trial, for the pruner.
 
         Raises:
@@ -200,7 +200,7 @@ class SearchStudy:
                 )
 
     def _train(self, trial: Trial, objective: TrialObjective) -> None:
-        """Train the point of a trial and tell the study how it ended.
+        """Train the point of a trial and report its result to the study.
 
         Raises:
             UpdateFinishedTrialError: Another process has given the trial up.

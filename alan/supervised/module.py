@@ -237,7 +237,7 @@ class SegmentationModule(TrainingModule):
         if best is not None:
             path = Path(best.best_model_path)
             if not path.is_file():
-                raise CheckpointError(f"{path}: the best checkpoint of this run is gone; train it again")
+                raise CheckpointError(f"{path}: the best checkpoint of this run is missing; train it again")
             state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
             prefix = "teacher." if self.average else "model."
             model.load_state_dict({k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)})

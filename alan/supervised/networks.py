@@ -122,7 +122,7 @@ def _closest(name: str, known: Iterable[str]) -> str:
 
 
 def _build(decoder: str, encoder: str, depth: int, options: dict[str, Any]) -> nn.Module:
-    """Assemble and try a network with random weights; if that fails, say which depth would work."""
+    """Assemble and try a network with random weights; if that fails, the error names a depth that works."""
     try:
         return _try_build(decoder, encoder, depth, options)
     except _REFUSALS as error:

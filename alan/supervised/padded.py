@@ -20,7 +20,7 @@ class PaddedNetwork(nn.Module):
     """Segmentation network with padding, normalisation and cropping.
 
     Images whose height or width is not a multiple of the stride are padded with black below and on the right, and
-    the logits are cropped back; a warning says so once.
+    the logits are cropped back; a warning states this once.
 
     Args:
         spec: Configuration of the network.

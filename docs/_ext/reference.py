@@ -62,7 +62,7 @@ class _Parsed(BaseException):
 def parser_of(verb: str) -> Any:
     """Return the parser that the command line builds for a verb."""
     if verb in VERBS:
-        module, name, _ = VERBS[verb]
+        module, _, name = VERBS[verb][0].partition(":")
         return function_parser(getattr(importlib.import_module(module), name), verb, "")
 
     def caught(self: Any, *_: Any, **__: Any) -> None:
@@ -76,7 +76,7 @@ def parser_of(verb: str) -> Any:
 
 
 def cli_pages() -> dict[str, str]:
-    verbs = {**{verb: text for verb, (_, _, text) in VERBS.items()}, **LIGHTNING}
+    verbs = {**{verb: text for verb, (_, text) in VERBS.items()}, **LIGHTNING}
     index = heading("Command line") + (
         "``alan VERB --help`` prints the same texts. Options are written ``--name value``; ``--config`` reads "
         "them from a YAML file or an :doc:`installed configuration <../configurations>`, and the command line has "
@@ -97,7 +97,7 @@ def cli_pages() -> dict[str, str]:
 def verb_page(verb: str, text: str) -> str:
     page = heading(f"alan {verb}")
     if verb in VERBS:
-        module, name, _ = VERBS[verb]
+        module, _, name = VERBS[verb][0].partition(":")
         docstring = getattr(importlib.import_module(module), name).__doc__
         page += re.split(r"\n +(?:Args|Returns|Raises):", docstring)[0].replace("\n    ", "\n").strip() + "\n\n"
     else:

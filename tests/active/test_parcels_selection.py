@@ -104,7 +104,7 @@ def test_loops_select_by_coverage_and_disagreement(discs, chosen, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"functions": ("coverage",)}, "parcels is null, but coverage and disagreement ask"),
+        ({"functions": ("coverage",)}, "parcels is null, but coverage and disagreement need"),
         ({"functions": ("disagreement",), "parcels": "x"}, "white_boxes is empty"),
     ],
 )

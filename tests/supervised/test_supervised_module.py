@@ -101,7 +101,7 @@ def test_the_best_weights_are_exported(discs, tmp_path):
     assert segmenter.provenance["val_dice"] == pytest.approx(float(best.best_model_score))
     assert not torch.equal(torch.cat([p.flatten() for p in segmenter.model.parameters()]), weights(module))
     (tmp_path / "best.ckpt").unlink()
-    with pytest.raises(CheckpointError, match="best checkpoint of this run is gone"):
+    with pytest.raises(CheckpointError, match="best checkpoint of this run is missing"):
         module.segmenter()
 
 

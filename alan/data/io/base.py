@@ -33,7 +33,7 @@ RATES = (1.0, 5000.0)
 #: Largest logarithm of the ratio of the sides of a pixel that counts as square.
 SQUARE = 0.01
 _log = logging.getLogger(__name__)
-_said: set[str] = set()
+_logged: set[str] = set()
 #: Remedy for a damaged file.
 GET_AGAIN = "get the file again, or export it again"
 _POINTER = b"version https://git-lfs."
@@ -224,8 +224,8 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         except Exception as error:  # decoders raise exceptions without a common base on damaged files
             if getattr(error, "errno", None) in SHORTAGE:
                 raise
-            said = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{source}: cannot be decoded ({said[:200]}); {GET_AGAIN}") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DataError(f"{source}: cannot be decoded ({reason[:200]}); {GET_AGAIN}") from error
     for message in dict.fromkeys(_text(warning) for warning in caught):
         warnings.warn(message if str(source) in message else f"{source}: {message}", AlanWarning, stacklevel=3)
 
@@ -242,8 +242,8 @@ def without_numbers(note: str) -> str:
 def log_notes(path: str | os.PathLike[str], notes: Sequence[str]) -> None:
     """Log the conversions that were applied to a file; each kind of conversion is logged once."""
     for note in notes:
-        if without_numbers(note) not in _said:
-            _said.add(without_numbers(note))
+        if without_numbers(note) not in _logged:
+            _logged.add(without_numbers(note))
             _log.info("%s: %s (logged once, it may apply to other files)", path, note)
 
 
@@ -251,13 +251,13 @@ def log_notes(path: str | os.PathLike[str], notes: Sequence[str]) -> None:
 def suppress_notes() -> Iterator[None]:
     """Suppress :func:`log_notes`, for callers that log the notes themselves."""
     before, _log.disabled = _log.disabled, True
-    said = set(_said)
+    logged = set(_logged)
     try:
         yield
     finally:
         _log.disabled = before
-        _said.clear()
-        _said.update(said)
+        _logged.clear()
+        _logged.update(logged)
 
 
 def check_complete(path: str | os.PathLike[str], what: str, promised: float, found: float) -> None:

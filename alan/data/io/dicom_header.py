@@ -52,7 +52,7 @@ MAY_BE_EMPTY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-#: Elements that identify a patient, and placeholders that identify nobody.
+#: Elements that identify a patient, and placeholders for no patient.
 _NAMES = ("PatientID", "PatientName")
 _NOBODY = re.compile(r"[\W_]*(anon[a-z]*|unknown|unnamed|no[\W_]?name|none|null|n/?a|x*|0*)[\W_]*", re.IGNORECASE)
 #: Elements of patient and study by which an archive files an object.

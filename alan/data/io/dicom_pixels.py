@@ -106,9 +106,10 @@ class PixelFrames:
         except DataError:
             raise
         except Exception as error:  # decoders raise exceptions without a common base
-            said = " ".join(str(error).split()) or type(error).__name__
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
-                f"{self._path}: cannot be decoded after {done} of {self._count} frames ({said[:200]}); {GET_AGAIN}"
+                f"{self._path}: cannot be decoded after {done} of {self._count} frames ({reason[:200]}); "
+                f"{GET_AGAIN}"
             ) from error
         check_complete(self._path, "frames", self._count, done)
 

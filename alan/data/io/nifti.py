@@ -23,7 +23,7 @@ from alan.data.io.raw import (
 )
 from alan.errors import DataError
 
-#: Sizes of the headers of NIfTI-1 and NIfTI-2; the number stands in the first four bytes.
+#: Sizes of the headers of NIfTI-1 and NIfTI-2; the first four bytes contain the number.
 _SIZES = (348, 540)
 #: Maximum number of bytes before the pixels of a compressed file (extensions of the header).
 _MOST_BEFORE = 2**24
@@ -70,7 +70,7 @@ def nifti_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]:
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[IO[bytes] | InflatingStream]:
-    """Open a file; its first bytes, not its suffix, tell whether it is compressed."""
+    """Open a file; its first bytes, not its suffix, determine whether it is compressed."""
     with path.open("rb") as file:
         compressed = file.read(len(GZIP)) == GZIP
         file.seek(0)

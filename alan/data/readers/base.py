@@ -51,7 +51,7 @@ class EchoDataset(ABC):
         simulated: Whether `alan simulate` made the archive; its patients do not exist.
         records: Metadata of each sample, in a fixed order.
         failures: Samples that were listed or found but cannot be used.
-        leaks: How the split leaks, in words; empty for every honest split.
+        leaks: How the split leaks, in words; empty if it does not.
     """
 
     name: str

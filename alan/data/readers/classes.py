@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import ImageColor
 
 from alan.arrays import BoolArray
 from alan.data.io.pictures import MaskPicture, colour_code
-from alan.data.readers.tables import read_rows, read_text
+from alan.data.readers.tables import read_rows, read_structured
 from alan.errors import DataError
-from alan.files import parse_json, parse_yaml
 
 #: Largest number of classes of a uint8 label map, without the background.
 MOST = 255
@@ -126,10 +124,10 @@ def read_classes(path: str | os.PathLike[str]) -> ClassList:
             classes.
     """
     source = Path(path)
-    entries = _read_entries(source)
+    entries = sorted(_read_entries(source), key=lambda entry: entry.get("name") == _BACKGROUND)  # background last
     numbered = [
         {**entry, "id": 0 if entry.get("name") == _BACKGROUND else index} if _empty(entry.get("id")) else entry
-        for index, entry in enumerate(_foreground_first(entries), start=1)
+        for index, entry in enumerate(entries, start=1)
     ]
     names = category_names(numbered, source)
     ids = {name: identity for identity, name in names.items()}
@@ -191,26 +189,34 @@ def category_names(categories: Any, path: Path) -> dict[int, str]:
     return dict(zip(ids, names, strict=True))
 
 
+def category_name(category: Any, categories: Mapping[int, str], where: str) -> str:
+    """Return the name of the category of an annotation.
+
+    Args:
+        category: Its id, as the file has it.
+        categories: Id to name, see :func:`category_names`.
+        where: File and annotation, for messages.
+
+    Raises:
+        DataError: There is no category of this id.
+    """
+    if not isinstance(category, int) or category not in categories:
+        listed = ", ".join(f"{number} {name}" for number, name in categories.items())
+        raise DataError(f"{where}: unknown class id {category!r}; the categories are {listed}")
+    return categories[category]
+
+
 def _read_entries(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"{path}: no such class list; check the spelling")
     if path.suffix.lower() == ".csv":
         return [*read_rows(path, ("name",), ("id", "colour", "color"))]
-    try:
-        text = read_text(path)
-        value = parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise DataError(f"{path}: not a class list ({' '.join(str(error).split())})") from error
+    value = read_structured(path, "a class list")
     if isinstance(value, Mapping):
         value = value.get("classes")
     if not isinstance(value, list) or not value or not all(isinstance(entry, dict) for entry in value):
         raise DataError(f"{path}: the class list must be a list of entries such as {{name: lv, id: 1}}")
     return value
-
-
-def _foreground_first(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put the background last, so that entries without ids count from 1."""
-    return sorted(entries, key=lambda entry: entry.get("name") == _BACKGROUND)
 
 
 def _empty(value: Any) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from alan.arrays import BoolArray
 from alan.bounds import Seed, bounded
-from alan.data.readers.classes import category_names
+from alan.data.readers.classes import category_name, category_names
 from alan.data.readers.pictures import PictureDataset, PictureFile, entries, only_json
 from alan.errors import DataError
 from alan.files import read_json
@@ -119,23 +120,25 @@ class Coco(PictureDataset[Annotations]):
     ) -> Mapping[str, BoolArray]:
         if shape != self._shapes[picture.id]:
             raise DataError(
-                f"{picture.path} is {shape} pixels but its entry says {self._shapes[picture.id]}: "
+                f"{picture.path} is {shape} pixels but its entry states {self._shapes[picture.id]}: "
                 "check that picture and annotations belong together"
             )
-        masks = [_union(parts, shape) for _, parts in mask]
+        masks = []
         for name, parts in mask:
-            if any(_is_inside(part, others, shape) for part, *others in _each(parts)):
+            filled = [polygon_mask(part, shape) for part in parts]
+            masks.append(np.logical_or.reduce(filled))
+            if any(one.any() and not (one & ~other).any() for one, other in permutations(filled, 2)):
                 self._note("polygons inside another one of their annotation", f"{picture.id}: {name}", _FILLED)
         top = np.full(shape, -1)
-        for place, filled in enumerate(masks):
-            top[filled] = place
-        for place, ((name, _), filled) in enumerate(zip(mask, masks, strict=True)):
+        for place, area in enumerate(masks):
+            top[area] = place
+        for place, ((name, _), area) in enumerate(zip(mask, masks, strict=True)):
             later = masks[place + 1 :]
-            if not filled.any():
+            if not area.any():
                 self._note("annotations without a pixel in the picture", f"{picture.id}: {name}", _OUTSIDE)
-            if filled.any() and not (top == place).any():
+            if area.any() and not (top == place).any():
                 self._note("annotations hidden by later ones", f"{picture.id}: {name}", _ORDER)
-            elif any(2 * (filled & other).sum() > filled.sum() < other.sum() for other in later):
+            elif any(2 * (area & other).sum() > area.sum() < other.sum() for other in later):
                 self._note("annotations covered by larger ones", f"{picture.id}: {name}", _ORDER)
         classes = np.array([-1, *(self.structures.index(name) for name, _ in mask)])[top + 1]
         return {name: classes == index for index, name in enumerate(self.structures)}
@@ -154,35 +157,15 @@ def polygon_mask(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
     return fill_polygon(shape, outline[:, ::-1] - 0.5, closed=True)
 
 
-def _union(parts: Sequence[Polygon], shape: tuple[int, int]) -> BoolArray:
-    mask = np.zeros(shape, np.bool_)
-    for part in parts:
-        mask |= polygon_mask(part, shape)
-    return mask
-
-
-def _each(parts: Sequence[Polygon]) -> Iterator[list[Polygon]]:
-    """Yield each polygon, followed by the others."""
-    for place in range(len(parts)):
-        yield [parts[place], *parts[:place], *parts[place + 1 :]]
-
-
-def _is_inside(part: Polygon, others: Sequence[Polygon], shape: tuple[int, int]) -> bool:
-    filled = polygon_mask(part, shape)
-    return bool(filled.any()) and any(not (filled & ~polygon_mask(other, shape)).any() for other in others)
-
-
 def _outlines(content: Any, categories: Mapping[int, str], path: Path) -> dict[Any, Annotations]:
     """Map image ids to their annotations, in file order."""
     outlines: dict[Any, list[tuple[str, Sequence[Polygon]]]] = defaultdict(list)
     for entry in entries(content, "annotations", path):
         where = f"{path}: annotation {entry.get('id')!r}"
-        image, category = entry.get("image_id"), entry.get("category_id")
+        image = entry.get("image_id")
         if not isinstance(image, (int, str)):
             raise DataError(f"{where}: has no image_id")
-        if not isinstance(category, int) or category not in categories:
-            listed = ", ".join(f"{key} {name}" for key, name in categories.items())
-            raise DataError(f"{where}: unknown class id {category!r}; the categories are {listed}")
+        name = category_name(entry.get("category_id"), categories, where)
         parts = entry.get("segmentation")
         if isinstance(parts, dict):
             raise DataError(
@@ -190,7 +173,7 @@ def _outlines(content: Any, categories: Mapping[int, str], path: Path) -> dict[A
             )
         if not isinstance(parts, list) or not parts:
             raise DataError(f"{where}: has no polygon; export outlines as polygons, or remove the annotation")
-        outlines[image].append((categories[category], [_outline(part, where) for part in parts]))
+        outlines[image].append((name, [_outline(part, where) for part in parts]))
     return dict(outlines)
 
 

@@ -113,7 +113,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
         spacing = still_spacing(record.attributes, shape)
         if spacing is None and "row_mm" in record.attributes:
             reason = (
-                f"is {shape[0]} x {shape[1]} pixels, another aspect than {MANIFEST} says; its pixel size is lost"
+                f"is {shape[0]} x {shape[1]} pixels, another aspect than {MANIFEST} states; its pixel size is lost"
             )
             self._note("pixel sizes lost with cropped or stretched stills", self._relative(picture.path), reason)
         return Sample(

@@ -13,7 +13,7 @@ import numpy as np
 from alan.arrays import BoolArray
 from alan.bounds import Seed, bounded
 from alan.data.io.pictures import read_mask
-from alan.data.readers.classes import category_names
+from alan.data.readers.classes import category_name, category_names
 from alan.data.readers.patients import picture_id
 from alan.data.readers.pictures import PictureDataset, PictureFile, entries, only_json
 from alan.errors import DataError, nearest
@@ -160,13 +160,10 @@ def _classes(label: Mapping[str, Any], categories: Mapping[int, str], where: str
     if not isinstance(annotations, list) or not all(isinstance(entry, dict) for entry in annotations):
         raise DataError(f"{where}: its label has no list of annotations")
     for entry in annotations:
-        key, category = entry.get("id"), entry.get("category_id")
-        if not isinstance(category, int) or category not in categories:
-            listed = ", ".join(f"{number} {name}" for number, name in categories.items())
-            raise DataError(f"{where}: unknown class id {category!r}; the categories are {listed}")
+        key, name = entry.get("id"), category_name(entry.get("category_id"), categories, where)
         if not isinstance(key, int) or key < 1 or key in classes:
             raise DataError(
                 f"{where}: {key!r} is not the id of an annotation; ids are different whole numbers from 1"
             )
-        classes[key] = categories[category]
+        classes[key] = name
     return classes

@@ -11,8 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from alan.errors import DataError, nearest
+from alan.files import parse_json, parse_yaml
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +59,23 @@ def read_text(path: Path) -> str:
     if encoding == "cp1252":
         _log.info("%s: read as Windows-1252, because it is not UTF-8", path)
     return text
+
+
+def read_structured(path: Path, what: str) -> Any:
+    """Read a YAML or JSON file, by its suffix.
+
+    Args:
+        path: The file.
+        what: Description of the expected content, such as ``a class list``, for the message.
+
+    Raises:
+        DataError: The file is missing or malformed.
+    """
+    try:
+        text = read_text(path)
+        return parse_json(text) if path.suffix.lower() == ".json" else parse_yaml(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise DataError(f"{path}: not {what} ({' '.join(str(error).split())})") from error
 
 
 def _encoding(data: bytes) -> str:

@@ -171,5 +171,5 @@ def _describe_leak(records: Sequence[Record]) -> str:
     leaking = sum(record.study in studies for record in tested)
     return (
         f"the published image-wise split leaks: {leaking} of {len(tested)} test images come from a study that "
-        "is also in training; use split='study' for honest figures"
+        "is also in training; use split='study' for unbiased figures"
     )

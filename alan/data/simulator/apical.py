@@ -19,7 +19,7 @@ _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
 #: Thickness of the anterior and the inferior wall (A2C) over that of the walls in A4C, as annotators draw it; the
 #: apex is as thick in both.
 _INFERIOR_WALL = 1.18
-#: Share of trabeculae and papillary muscle that the wall takes up at end-systole, where they are drawn as wall.
+#: Share of trabeculae and papillary muscle that is drawn as wall at end-systole.
 _COMPACTED = 0.9
 #: Relative gain of the echo of walls at end-systole.
 _SYSTOLIC_ECHO = 0.2

@@ -89,7 +89,7 @@ class FrameStore:
         preprocessing: How the frames were resized; its ``restore`` inverts the resizing of masks.
         structures: Names of the annotated structures.
         skipped: Kind of failure to the number of samples or files that were skipped for it.
-        leaks: How the split leaks, in words; ``""`` for an honest split.
+        leaks: How the split leaks, in words; ``""`` if it does not.
         size: Side S of the square frames, in pixels.
         sequences: All sequences, in the order of their frames.
         label_frames: (M,) int64, the global frame index of each label map, ascending.
@@ -172,7 +172,7 @@ class FrameStore:
 
         Raises:
             ParameterError: The name of the split or of a view is unknown.
-            DataError: No sequence is left; the message says what the store holds.
+            DataError: No sequence is left; the message states what the store contains.
         """
         if split is not None and split not in ("", *SPLITS):
             raise ParameterError(f"unknown split {split!r}: {nearest(split, SPLITS)}")
@@ -279,7 +279,7 @@ class FrameStore:
             structures: Names or unions of names, such as ``lv+myo``.
 
         Raises:
-            DataError: The archive does not annotate one of them; the message says what the store holds.
+            DataError: The archive does not annotate one of them; the message states what the store contains.
         """
         for structure in structures:
             for name in parts(structure):

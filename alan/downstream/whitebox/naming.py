@@ -111,7 +111,7 @@ def name_parcels(
         batch_size: Frames that go through the backbone at a time.
 
     Returns:
-        Name of each white box (see :func:`box_name`) to its prior and the white box, whose provenance says what
+        Name of each white box (see :func:`box_name`) to its prior and the white box, whose provenance states what
         it was learnt from.
 
     Raises:

@@ -191,7 +191,7 @@ def read_opinions(
     """Read opinions on the structures of one parcel model, each of which has one list.
 
     Args:
-        files: Files of opinions, one per structure; the file says which.
+        files: Files of opinions, one per structure; the file names it.
         structures: Structures on which there may be an opinion.
         fingerprint: Fingerprint of the parcel model.
 

@@ -134,7 +134,7 @@ def read_table(rows: list[dict[str, Any]], n_parcels: int) -> pd.DataFrame:
 
 
 def assign_roles(table: pd.DataFrame, lists: Mapping[str, list[int]], background_id: int | None) -> None:
-    """Set the roles in the table to lists of ids; where a role changes, the reason says so.
+    """Set the roles in the table to lists of ids; where a role changes, so does the reason.
 
     Args:
         table: The table, changed in place.

@@ -305,7 +305,7 @@ class Workspace:
         return self.clean(labels)
 
     def clean(self, labels: NDArray[np.uint8]) -> Prediction:
-        """Split label maps (m, S, S) into masks, and keep their largest components if the protocol asks for it."""
+        """Split label maps (m, S, S) into masks, and keep their largest components if the protocol requires it."""
         masks = {name: labels == value for value, name in enumerate(self.protocol.structures, 1)}
         if self.protocol.largest_component:
             flat = np.zeros(labels.shape[1:], np.int64)

@@ -153,7 +153,7 @@ def test_a_frame_rate_that_no_loop_of_a_heart_has_is_unknown(write, grey, elemen
     assert (video.times is None) == (fps is None)
 
 
-def test_an_unknown_frame_rate_is_said_with_its_bounds(write, grey):
+def test_an_unknown_frame_rate_is_reported_with_its_bounds(write, grey):
     message = r"a.dcm: states 1e-06 frames per second, which are left out: a loop of a heart has 1 to 5000"
     with pytest.warns(AlanWarning, match=message):
         read_dicom(write(grey, FrameTime=1e9))
