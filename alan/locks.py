@@ -157,7 +157,7 @@ def _acquire(path: Path, target: Path) -> int:
 
 
 def _try_lock(file: int) -> bool | None:
-    """Lock an open file: True; False if another process holds it; None where the file system has no locks."""
+    """Lock an open file; return False if another process holds it, and None where the file system has no locks."""
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -38,7 +38,7 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
 
     Args:
         seed: 0 or more.
-        device: CUDA device whose generator is seeded too; None or a CPU device: the CPU's alone.
+        device: CUDA device whose generator is seeded too; None or a CPU device seeds that of the CPU alone.
     """
     import torch
 

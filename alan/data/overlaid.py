@@ -45,7 +45,7 @@ def find_text(low: ByteArray, high: ByteArray, inside: BoolArray | None = None) 
     """Find lines of text that do not change over a loop.
 
     Give the range of a loop in which the heart moves. In a still, whose range is zero, and in a loop that hardly
-    moves, only text that is much brighter than its surroundings can be told from tissue.
+    moves, only text that is much brighter than its surroundings can be distinguished from tissue.
 
     Args:
         low: (H, W) uint8, the smallest value of each pixel over the loop.

@@ -140,7 +140,7 @@ def split_patients(patients: Iterable[str], shares: Mapping[str, float], seed: S
         if count < 1:
             raise ParameterError(
                 f"split {split!r} gets {count} of {len(names)} patients: give it a larger share, or check how "
-                "patients are told apart"
+                "patients are identified"
             )
     drawn = np.random.default_rng(seed).permutation(len(names))
     splits = dict.fromkeys(names, "")

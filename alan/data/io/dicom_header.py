@@ -212,7 +212,7 @@ def spacing_of(parts: Sequence[Region], dataset: Any) -> tuple[Spacing | None, t
     if (np.ptp(scales, axis=0) > _ALIKE * scales.min(axis=0)).any():
         rows = ", ".join(f"{row:.4g}" for row in dict.fromkeys(scales[:, 0].tolist()))
         return None, (f"regions of different scales ({rows} mm per row), no pixel size for the whole frame",)
-    largest = max(sized, key=lambda part: (part.box[2] - part.box[0]) * (part.box[3] - part.box[1]))
+    largest = max(sized, key=lambda part: part.area)
     notes = []
     stated = numbers(dataset, "PixelSpacing")
     if len(stated) == 2 and not np.allclose(stated, largest.spacing or (), rtol=_ALIKE):
