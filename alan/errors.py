@@ -93,10 +93,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if name == "SystemError":  # the interpreter could not even allocate the error
         return "without exception set" in text or "without setting an exception" in text
-    plausible = (
-        isinstance(error, (RuntimeError, OSError, ImportError)) or name == "error"
-    )  # OpenCV's is called error
-    return plausible and any(words in text for words in _MEMORY)
+    possible = isinstance(error, (RuntimeError, OSError, ImportError)) or name == "error"  # the class of OpenCV
+    return possible and any(words in text for words in _MEMORY)
 
 
 #: Number of choices to list where there are more than three times as many.

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 
-#: Passwords in the URL of a database, and in its query or keywords.
 #: Folders that Synology, macOS and Windows make for thumbnails, metadata and deleted files.
 _SYSTEM = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information")
+#: Passwords in the URL of a database, and in its query or keywords.
 _PASSWORDS = (
     (re.compile(r"([A-Za-z][\w+.-]*://[^\s/:@\"]*:)[^\s\"]*@"), r"\1***@"),
     (re.compile(r"((?:password|passwd|pwd)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),

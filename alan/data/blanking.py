@@ -114,6 +114,7 @@ def find_drawn(
     ]
     if not moving:
         notes.append(
-            "in a single frame, only bright text inside the sector can be distinguished from tissue: check the pictures"
+            "in a single frame, only bright text inside the sector can be distinguished from tissue: check the "
+            "pictures"
         )
     return text | marks, tuple(notes)
