@@ -13,17 +13,14 @@ _CROSSINGS = 2**20
 _FAR = 1e9
 
 
-def fill_polygon(shape: tuple[int, int], polygon: NDArray[np.float64], *, closed: bool = False) -> BoolArray:
-    """Return the pixels whose centres lie inside a closed polygon (even-odd rule).
+def fill_polygon(shape: tuple[int, int], polygon: NDArray[np.float64]) -> BoolArray:
+    """Return the pixels whose centres lie inside a polygon or on its edges (even-odd rule).
 
-    With ``closed`` it equals ``skimage.draw.polygon2mask``, whose time grows with the number of points times the
-    number of pixels.
+    It equals ``skimage.draw.polygon2mask``, whose time grows with the number of points times the number of pixels.
 
     Args:
         shape: (H, W) of the mask; the polygon is clipped to it.
         polygon: (n, 2) vertices (row, column) in pixels, not closed by a repeated point.
-        closed: Whether all centres exactly on an edge belong to the polygon; otherwise only those on upper and
-            left edges do.
 
     Returns:
         (H, W) bool.
@@ -37,7 +34,7 @@ def fill_polygon(shape: tuple[int, int], polygon: NDArray[np.float64], *, closed
     )
     counts = last - first
     crossings = np.zeros(height * (width + 1), np.int64)
-    on_edge = [start, *_level(start, end, shape)] if closed else []
+    on_edge = [start, *_level(start, end, shape)]
     total = np.cumsum(counts)
     steps = np.searchsorted(total, np.arange(_CROSSINGS, total[-1] + _CROSSINGS, _CROSSINGS), "right")
     for begin, stop in zip([0, *steps], [*steps, len(polygon)], strict=True):
@@ -48,8 +45,7 @@ def fill_polygon(shape: tuple[int, int], polygon: NDArray[np.float64], *, closed
         crossing = start[edge, 1] + (row - start[edge, 0]) * rise[:, 1] / rise[:, 0]
         column = np.ceil(crossing).clip(0, width).astype(np.int64)
         crossings += np.bincount(row * (width + 1) + column, minlength=len(crossings))
-        if closed:
-            on_edge.append(np.stack([row, crossing], axis=1)[crossing == column])
+        on_edge.append(np.stack([row, crossing], axis=1)[crossing == column])
     filled: BoolArray = (np.cumsum(crossings.reshape(height, width + 1)[:, :width], axis=1) & 1).astype(bool)
     for points in on_edge:
         there = ((points % 1 == 0) & (points >= 0) & (points < shape)).all(1)

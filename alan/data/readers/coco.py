@@ -154,7 +154,7 @@ def polygon_mask(outline: Polygon, shape: tuple[int, int]) -> BoolArray:
     Returns:
         (H, W) bool; parts outside the picture are cut off.
     """
-    return fill_polygon(shape, outline[:, ::-1] - 0.5, closed=True)
+    return fill_polygon(shape, outline[:, ::-1] - 0.5)
 
 
 def _outlines(content: Any, categories: Mapping[int, str], path: Path) -> dict[Any, Annotations]:

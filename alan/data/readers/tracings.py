@@ -101,7 +101,7 @@ def _sorted_chords(lines: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _fill(outline: NDArray[np.float64], shape: tuple[int, int]) -> BoolArray:
-    mask = fill_polygon(shape, np.rint(outline)[:, ::-1], closed=True)
+    mask = fill_polygon(shape, np.rint(outline)[:, ::-1])
     if not mask.any():
         raise DataError("a tracing encloses no pixel; correct its rows or remove them")
     return mask
