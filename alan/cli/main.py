@@ -7,7 +7,9 @@ import importlib
 import json
 import logging
 import os
+import select
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -69,6 +71,7 @@ EXIT_CODES = """exit codes
   2    bad input, a full disk, or a place that cannot be read or written (one line names it)
   129  the terminal was closed (SIGHUP); the same command continues from what was saved
   130  interrupted by Ctrl-C; the same command continues from what was saved
+  141  the program that reads the output has ended, as in 'alan configs | head -1'
   143  terminated by SIGTERM; the same command continues from what was saved"""
 COMMON = """options of every verb
   --config FILE     YAML file of options, or the name of an installed one ('alan configs' lists them)
@@ -203,6 +206,20 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code, see :data:`EXIT_CODES`.
     """
     _open_streams()
+    try:
+        try:
+            return _main(args)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written at the exit
+        return 128 + signal.SIGPIPE
+
+
+def _main(args: Sequence[str] | None) -> int:
+    """Run one verb, with its messages on the console and in the log file."""
     if sys.platform == "win32":  # run folders are locked by functions of POSIX
         sys.stderr.write("alan: error: Windows is not supported: install ALAN in WSL 2 (wsl --install)\n")
         return 2
@@ -241,6 +258,13 @@ def _open_streams() -> None:
             if null != number:
                 os.close(null)
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8"))
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as after ``alan configs | head -1``."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _exit_code(arguments: list[str]) -> int:

@@ -215,7 +215,7 @@ def test_a_full_disk_is_reported_in_one_line(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("verb", "options"),
     [
-        ("simulate", ["--layout=tmed", "--n_patients=3", "--n_frames=1", "--root"]),
+        ("simulate", ["--layout=tmed", "--n_patients=3", "--n_frames=1", "--out"]),
         ("demo", ["--patients=3", "--out"]),
     ],
 )
@@ -437,7 +437,7 @@ def test_quiet_hides_the_progress_bar_of_prepare(capsys, tiny, tmp_path):
 
 def test_quiet_hides_the_progress_bar_of_simulate(capsys, tmp_path):
     args = ["simulate", "--n_patients=3", "--views=[A4C]", "--size=32", "--n_frames=8", "--quiet"]
-    assert run(capsys, *args, "--root", str(tmp_path / "archive")) == (0, "", "")
+    assert run(capsys, *args, "--out", str(tmp_path / "archive")) == (0, "", "")
 
 
 @pytest.mark.parametrize(
@@ -571,3 +571,14 @@ def test_python_dash_m_alan_runs_a_verb():
     done = subprocess.run([sys.executable, "-m", "alan", "--version"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert done.stdout.startswith("alan ")
+
+
+@pytest.mark.parametrize("arguments", [["configs"], ["--help"], ["check", "--help"]])
+def test_a_reader_that_ends_early_ends_the_program(monkeypatch, capsys, arguments):
+    """As ``| head -1``: no traceback, and the exit code of programs that SIGPIPE ends."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main(arguments) == 128 + signal.SIGPIPE
+    assert capsys.readouterr().err == ""
