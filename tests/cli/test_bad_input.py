@@ -474,7 +474,7 @@ def test_a_folder_in_place_of_a_file_is_refused(verb, tiny, alan, listing, tmp_p
 
 
 def test_frames_too_small_to_simulate_leave_no_files(alan, listing, tmp_path):
-    ran = alan("simulate", "--root", tmp_path / "sim", "--layout", "camus", "--n_patients", 3, "--size", 4)
+    ran = alan("simulate", "--out", tmp_path / "sim", "--layout", "camus", "--n_patients", 3, "--size", 4)
     assert ran.code == 2
     assert "give sides from 32 to 1024 pixels" in ran.lines[-1]
     assert not listing(tmp_path)
@@ -629,5 +629,5 @@ def test_a_full_disk_during_report_is_one_line(tiny, alan, small_disk, listing):
 def test_a_full_disk_during_simulate_is_one_line(alan, small_disk):
     disk = small_disk(1)
     fill(disk, 200_000)
-    error = check_full(alan("simulate", "--root", disk / "archive", "--n_patients", 20))
+    error = check_full(alan("simulate", "--out", disk / "archive", "--n_patients", 20))
     assert "free space and run again" in error

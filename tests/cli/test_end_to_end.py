@@ -252,7 +252,7 @@ def chain(tiny, tmp_path_factory):
 
     for kind, patients in (("camus", 9), ("tmed", 8)):
         args = ["--layout", kind, "--n_patients", patients, "--size", 64, "--n_frames", 3, "--split=[0.4,0.3,0.3]"]
-        run("simulate", "--root", folder / kind, *args, "--progress", "false")
+        run("simulate", "--out", folder / kind, *args, "--progress", "false")
         prepare = ["--kind", kind, "--root", folder / kind, "--size", 64, "--workers", 0]
         run("prepare", *prepare, "--out", folder / f"{kind}.h5")
     settings = json.loads(config(folder / "dino.yaml", tiny).read_text(encoding="utf-8"))

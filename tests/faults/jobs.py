@@ -131,7 +131,7 @@ class Jobs:
             "--n_frames=2",
             "--progress=false",
         ]
-        return Job(lambda out: ["simulate", *options, "--root", out])
+        return Job(lambda out: ["simulate", *options, "--out", out])
 
     def _simulate_in_processes(self) -> Job:
         return self._simulate(2)

@@ -36,7 +36,7 @@ SCHEMA = "alan-simulation/3"
 
 @bounded
 def simulate_archive(
-    root: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     layout: str = "camus",
     n_patients: Annotated[int, Interval(ge=3, le=9999)] = 60,
     *,
@@ -55,7 +55,7 @@ def simulate_archive(
     called again; a complete archive is left unchanged.
 
     Args:
-        root: Folder to write to; it must be new, empty, or hold the same archive.
+        out: Folder to write to; it must be new, empty, or hold the same archive.
         layout: Layout of the archive: echonet (AVI and CSV; A4C), camus (NIfTI with masks; A4C and A2C, on request
             also PLAX and PSAX), tmed (PNG and CSV; all four views) or clinic (AVI of a whole screen and ef.csv;
             A4C and A2C).
@@ -96,7 +96,7 @@ def simulate_archive(
             f"first_patient is {first_patient}: give at most {10_000 - n_patients} for {n_patients} patients, "
             "whose numbers have four digits"
         )
-    folder = Path(root)
+    folder = Path(out)
     settings: dict[str, Any] = {
         "schema": SCHEMA,
         "layout": layout,
