@@ -9,12 +9,13 @@ from typing import Any, Protocol
 
 import h5py
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from alan.arrays import IntArray
-from alan.cache.layout import FEATURES, Place, check_name, check_rows, map_rows, places, read_index
+from alan.cache.layout import FEATURES, REMEDY, places, read_index
 from alan.cache.manifest import CacheManifest, read_attribute, short
 from alan.errors import CacheError
+from alan.rows import CheckedRows, Place, check_name
 
 #: A file and the place of a dataset in it.
 _Source = tuple[Path, Place]
@@ -32,8 +33,8 @@ class FeatureCache:
     """Features of the frames of a store, by global frame index.
 
     The tables are read at once. The features are mapped into memory at the first read in each process, so that a
-    cache can be pickled or forked into the workers of a loader. Every row that is read is compared with its
-    checksum. Shards of several ranks read as one cache.
+    cache can be pickled or forked into the workers of a loader. Every row is compared with its checksum
+    when it is first read. Shards of several ranks read as one cache.
 
     Args:
         path: File written by :func:`alan.cache.write_cache`.
@@ -69,7 +70,7 @@ class FeatureCache:
         self._sources = [sources for _, sources in shards]
         self._starts = np.cumsum([0, *(len(index) for index, _ in shards)])
         self._order = np.argsort(self.index)
-        self._maps: dict[str, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+        self._rows_of: dict[str, list[CheckedRows]] = {}
 
     def _check_present(self) -> None:
         if not self.path.is_file():
@@ -119,19 +120,25 @@ class FeatureCache:
                 f"{self.path}: has no {name}, only {', '.join(self.names)}: write it with {name} in features"
             )
         rows = self._rows(index)
-        if name not in self._maps:
-            self._maps[name] = [
-                (map_rows(*sources[name]), map_rows(*sources[check_name(name)])) for sources in self._sources
-            ]
-        shards = self._maps[name]
-        out = np.empty((len(rows), *shards[0][0].shape[1:]), shards[0][0].dtype)
+        shards = self._open_rows(name)
+        _, (_, shape, dtype) = self._sources[0][name]
+        out = np.empty((len(rows), *shape[1:]), dtype)
         of_shard = np.searchsorted(self._starts, rows, side="right") - 1
-        for number, (data, crc) in enumerate(shards):
+        for number, shard in enumerate(shards):
             mine = of_shard == number
-            local = rows[mine] - self._starts[number]
-            out[mine] = data[local]
-            check_rows(self._sources[number][name][0], name, self.index[rows[mine]], out[mine], crc[local])
+            out[mine] = shard.read(rows[mine] - self._starts[number])
         return out
+
+    def _open_rows(self, name: str) -> list[CheckedRows]:
+        """Rows of a feature in each shard, mapped at the first call."""
+        if name not in self._rows_of:
+            parts, what = np.split(self.index, self._starts[1:-1]), f"{name} of frame"
+            self._rows_of[name] = [
+                CheckedRows(path, what, index, place, crc, kind=CacheError, remedy=REMEDY)
+                for index, sources in zip(parts, self._sources, strict=True)
+                for (path, place), (_, crc) in [(sources[name], sources[check_name(name)])]
+            ]
+        return self._rows_of[name]
 
     def missing(self, index: ArrayLike) -> IntArray:
         """Return the global frame indices that are not in the cache, (m,) int64 in the order given."""

@@ -16,7 +16,7 @@ from alan.arrays import IntArray
 from alan.cache.reader import FeatureCache
 from alan.data.loaders.datasets import Batch, SequenceDataset, StoreSet
 from alan.data.loaders.modules import SequenceDataModule
-from alan.data.store.reader import StoredSequence
+from alan.data.store.layout import StoredSequence
 
 
 class TokenSequenceDataset(SequenceDataset):

@@ -25,27 +25,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alan.arrays import IntArray
-from alan.cache.layout import (
-    FEATURES,
-    TABLES,
-    Place,
-    RowLayout,
-    check_name,
-    checksums,
-    map_rows,
-    n_bytes,
-    places,
-    read_index,
-)
+from alan.cache.layout import FEATURES, REMEDY, TABLES, RowLayout, n_bytes, places, read_index
 from alan.cache.manifest import CacheManifest, write_attribute
 from alan.errors import CacheError, ParameterError, damaged
 from alan.files import atomic
+from alan.rows import LIBVER, Place, check_name, checksums, map_rows
 
 _log = logging.getLogger(__name__)
-
-#: Format of HDF5 1.8, the first whose metadata have checksums. Without them, damage can make the library loop
-#: forever. Later formats mark open files, so that those of a killed process cannot be opened again.
-LIBVER = ("v108", "v108")
 
 
 def part_path(out: Path, rank: int) -> Path:
@@ -178,7 +164,9 @@ class Shard:
         """Clear the flag of rows that differ from what was written, for example after a power failure."""
         bad = np.zeros(len(self.index), bool)
         for name in FEATURES.keys() & self._places.keys():
-            values, crc = (map_rows(self.path, self._places[key]) for key in (name, check_name(name)))
+            values, crc = (
+                map_rows(self.path, self._places[key], CacheError, REMEDY) for key in (name, check_name(name))
+            )
             for row in np.flatnonzero(self.done & ~bad):
                 bad[row] = checksums(self.index[[row]], values[[row]])[0] != crc[row]
         if bad.any():

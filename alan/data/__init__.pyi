@@ -22,7 +22,8 @@ from .readers.segments_ai import SegmentsAi
 from .readers.tmed import Tmed2
 from .sample import Record, Sample
 from .store.choose import choose_frames
-from .store.reader import FrameStore, StoredSequence
+from .store.layout import StoredSequence
+from .store.reader import FrameStore
 from .store.writer import prepare
 
 __all__ = [

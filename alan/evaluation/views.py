@@ -13,7 +13,8 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone, random_like
-from alan.data.store.reader import FrameStore, StoredSequence
+from alan.data.store.layout import StoredSequence
+from alan.data.store.reader import FrameStore
 from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, SplitLeakError
 from alan.evaluation.baselines import pixel_features

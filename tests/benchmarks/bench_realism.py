@@ -22,7 +22,8 @@ from PIL import Image
 from scipy import ndimage
 
 from alan.arrays import BoolArray, ByteArray, IntArray
-from alan.data.store.reader import FrameStore, StoredSequence
+from alan.data.store.layout import StoredSequence
+from alan.data.store.reader import FrameStore
 
 #: Grey levels above this belong to the sector.
 _BLACK = 3

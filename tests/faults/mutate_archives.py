@@ -7,6 +7,8 @@ them: another number or name is another archive.
 """
 
 import json
+from contextlib import suppress
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -88,12 +90,33 @@ def camus(folder):
 
 def store(folder):
     pictures(folder, masks=True)
-    prepare(FrameFolder(folder), folder / "s.h5", Preprocessing(16), workers=0, progress=False)
+    prepare(FrameFolder(folder), folder / "s.h5", Preprocessing(12), workers=0, progress=False)
 
 
 def read_store(path):
     found = FrameStore(path)
-    return found.frames(range(2)).tobytes(), [found.masks([index], "lv").tobytes() for index in range(2)]
+    stated = found.name, found.fingerprint, found.source, found.structures, found.skipped, found.leaks
+    masks = [
+        mask.tobytes()
+        for name in found.structures
+        for index in range(2)
+        for mask in (found.masks([index], name), found.original_mask(index, name))
+    ]
+    return stated, found.sequences, found.label_frames.tolist(), found.frames(range(2)).tobytes(), masks
+
+
+def unfinished_store(folder):
+    """What a killed run leaves: the log of its samples."""
+    with patch("alan.data.store.writer._write", side_effect=KeyboardInterrupt), suppress(KeyboardInterrupt):
+        store(folder)
+
+
+def finish_store(path):
+    folder = path.parent
+    prepare(FrameFolder(folder), folder / "s.h5", Preprocessing(12), workers=0, progress=False)
+    found = read_store(folder / "s.h5")
+    (folder / "s.h5").unlink()
+    return found
 
 
 def split(folder):
@@ -137,6 +160,7 @@ KINDS = {
     "split": (split, "split.yaml", read_split),
     "reference": (reference, "ef.csv", read_reference),
     "store": (store, "s.h5", read_store),
+    "unfinished store": (unfinished_store, "s.h5.part", finish_store),
     "backbone": (
         lambda folder: export_backbone(backbone().network, SPEC, folder / "b.safetensors"),
         "b.safetensors",

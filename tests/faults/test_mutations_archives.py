@@ -21,11 +21,12 @@ KINDS = (
     "split",
     "reference",
     "store",
+    "unfinished store",
     "backbone",
     "checkpoint",
 )
-#: Kinds whose weights have a check sum.
-WITH_CHECK_SUM = {"backbone", "checkpoint"}
+#: Kinds with check sums.
+WITH_CHECK_SUM = {"store", "unfinished store", "backbone", "checkpoint"}
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike
 from torch.utils.data import Dataset
 
 from alan.arrays import ByteArray, IntArray
-from alan.data.store.reader import FrameStore, StoredSequence
+from alan.data.store.layout import StoredSequence
+from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError, SplitLeakError
 
 Batch = dict[str, torch.Tensor]

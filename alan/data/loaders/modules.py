@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.loaders.datasets import Batch, BatchDataset, FrameDataset, SequenceDataset, StoreSet
 from alan.data.loaders.sampling import ResumableLoader, resumable_loader, whole
-from alan.data.store.reader import StoredSequence
+from alan.data.store.layout import StoredSequence
 from alan.errors import AlanWarning, DataError
 
 

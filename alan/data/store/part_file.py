@@ -2,7 +2,8 @@
 
 HDF5 has no journal: a file whose writer is killed may be lost entirely. Decoded samples are therefore first
 appended to this log, one record per sample in the order of the archive, and copied into the frame store at the
-end. A truncated record at the end is dropped; everything before it is kept.
+end. A record is a line, which begins with its checksum, and the pixels, whose checksum is in the line. A truncated
+record at the end is dropped; everything before it is kept.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import json
 import math
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ import numpy as np
 from alan.arrays import ByteArray
 from alan.errors import DataError
 
-_SCHEMA = "alan-part/2"
+_SCHEMA = "alan-part/3"
 _END = b"\n"
 
 
@@ -57,6 +59,19 @@ class Arrays:
     originals: ByteArray
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Place of the pixels of a record: first byte, shapes of the arrays, checksum."""
+
+    start: int
+    shapes: list[list[int]]
+    crc: int
+
+    @property
+    def length(self) -> int:
+        return sum(math.prod(shape) for shape in self.shapes)
+
+
 class PartFile:
     """The log, opened to be continued.
 
@@ -74,7 +89,7 @@ class PartFile:
     def __init__(self, path: Path, key: Mapping[str, Any]) -> None:
         self.path = path
         self.entries: list[Entry] = []
-        self._places: list[tuple[int, list[list[int]]]] = []
+        self._places: list[_Place] = []
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             self._end = self._scan(dict(key))
@@ -93,21 +108,24 @@ class PartFile:
         """
         parts = [] if arrays is None else [arrays.frames, arrays.maps, arrays.originals]
         shapes = [list(part.shape) for part in parts]
-        head = json.dumps({**asdict(entry), "shapes": shapes}).encode() + _END
+        pixels = b"".join(part.tobytes() for part in parts)
+        crc = zlib.crc32(pixels)
+        text = json.dumps({**asdict(entry), "shapes": shapes, "crc": crc}).encode()
+        head = b"%08x %s%s" % (zlib.crc32(text), text, _END)
         place = self._end + len(head)
-        self._write(b"".join([head, *(part.tobytes() for part in parts), _END]))
+        self._write(b"".join([head, pixels, _END]))
         self.entries.append(entry)
-        self._places.append((place, shapes))
+        self._places.append(_Place(place, shapes, crc))
 
     def __iter__(self) -> Iterator[tuple[Entry, Arrays]]:
         """Yield the samples that were not skipped, with their pixels."""
-        for entry, (place, shapes) in zip(self.entries, self._places, strict=True):
+        for entry, place in zip(self.entries, self._places, strict=True):
             if entry.sequence is not None:
-                yield entry, Arrays(*self._load(place, shapes))
+                yield entry, Arrays(*self._load(place))
 
     def total(self, part: int) -> int:
         """Return the number of frames (``part`` 0) or label maps (``part`` 1) in the file."""
-        return sum(shapes[part][0] for _, shapes in self._places if shapes)
+        return sum(place.shapes[part][0] for place in self._places if place.shapes)
 
     def close(self) -> None:
         """Close the file; it may be closed twice."""
@@ -141,9 +159,9 @@ class PartFile:
                 record = _record(line)
                 if record is None:
                     break
-                entry, shapes = record
-                place = end + len(line)
-                stop = place + sum(math.prod(shape) for shape in shapes)
+                entry, shapes, crc = record
+                place = _Place(end + len(line), shapes, crc)
+                stop = place.start + place.length
                 if stop + len(_END) > size:
                     break
                 handle.seek(stop)
@@ -151,17 +169,19 @@ class PartFile:
                     break
                 end = stop + len(_END)
                 self.entries.append(entry)
-                self._places.append((place, shapes))
+                self._places.append(place)
         return end
 
-    def _load(self, place: int, shapes: list[list[int]]) -> list[ByteArray]:
-        arrays = []
-        for shape in shapes:
-            data = os.pread(self._fd, math.prod(shape), place)
-            if len(data) < math.prod(shape):
-                raise DataError(f"{self.path}: ends too early; delete it and run again")
-            place += len(data)
-            arrays.append(np.frombuffer(data, np.uint8).reshape(shape))
+    def _load(self, place: _Place) -> list[ByteArray]:
+        data = os.pread(self._fd, place.length, place.start)
+        if zlib.crc32(data) != place.crc:
+            raise DataError(
+                f"{self.path}: byte {place.start} or one after it is damaged; delete the file and run again"
+            )
+        arrays, first = [], 0
+        for shape in place.shapes:
+            arrays.append(np.frombuffer(data, np.uint8, math.prod(shape), first).reshape(shape))
+            first += math.prod(shape)
         return arrays
 
     def _write(self, data: bytes) -> None:
@@ -189,18 +209,14 @@ def describe_key(key: Mapping[str, Any]) -> str:
     return f"{key.get('dataset')} {str(key.get('data'))[:12]} ({settings}, {key.get('frames')} frames{sector})"
 
 
-def _record(line: bytes) -> tuple[Entry, list[list[int]]] | None:
-    """Parse the entry and the shapes of its arrays; None if the header of the record is damaged."""
-    head = _parse(line)
-    try:
-        if head is None:
-            return None
-        failures = tuple((str(file), str(reason), str(kind)) for file, reason, kind in head["failures"])
-        entry = Entry(head["sequence"], tuple(head["labels"]), failures)
-        shapes = [[int(size) for size in shape] for shape in head["shapes"]]
-        return (entry, shapes) if all(size >= 0 for shape in shapes for size in shape) else None
-    except (KeyError, TypeError, ValueError):
+def _record(line: bytes) -> tuple[Entry, list[list[int]], int] | None:
+    """Parse the entry, the shapes of its arrays and their checksum; None if the line is damaged."""
+    crc, _, text = line.removesuffix(_END).partition(b" ")
+    head = _parse(text + _END) if crc == b"%08x" % zlib.crc32(text) else None
+    if head is None:
         return None
+    failures = tuple((str(file), str(reason), str(kind)) for file, reason, kind in head["failures"])
+    return Entry(head["sequence"], tuple(head["labels"]), failures), head["shapes"], head["crc"]
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,56 +18,29 @@ from numpy.typing import ArrayLike
 from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import SPLITS, VIEWS
+from alan.data.store.layout import (
+    FRAMES,
+    MAPS,
+    ORIGINALS,
+    REMEDY,
+    SCHEMA,
+    TABLES_CHECK,
+    StoredSequence,
+    find_places,
+    parse_sequences,
+    read_tables,
+    tables_checksum,
+)
 from alan.data.structures import label_names, label_value, parts
 from alan.errors import DataError, ParameterError, damaged, nearest
 from alan.files import check_schema
+from alan.rows import CheckedRows, check_name, check_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Name and version of the file format; a reader refuses any other.
-SCHEMA = "alan-frames/2"
 #: Largest number of pixels of a mask at the resolution of the archive.
 _MOST = 2**28
-
-
-@dataclass(frozen=True)
-class StoredSequence:
-    """One sequence of a frame store: its identity and the place of its frames.
-
-    Attributes:
-        index: Position among the sequences of the store.
-        id: Id of the sequence, unique in the archive.
-        patient: Id of the patient.
-        study: Id of the study, or ``""``.
-        view: One of :data:`alan.data.sample.VIEWS`, or ``""``.
-        split: One of :data:`alan.data.sample.SPLITS`, or ``""``.
-        start: Global index of the first frame.
-        length: Number of frames.
-        ed: Global index of the end-diastolic frame, or None.
-        es: Global index of the end-systolic frame, or None.
-        spacing: (row, column) size of a pixel in mm at the original resolution, or None.
-        original_shape: (H, W) of the frames before preprocessing.
-        attributes: Numbers and words of the archive, such as ``EF``.
-    """
-
-    index: int
-    id: str
-    patient: str
-    study: str
-    view: str
-    split: str
-    start: int
-    length: int
-    ed: int | None
-    es: int | None
-    spacing: tuple[float, float] | None
-    original_shape: tuple[int, int]
-    attributes: Mapping[str, float | int | str]
-
-
-#: Columns of the group ``sequences``: every field of a sequence except its index.
-COLUMNS = tuple(field.name for field in fields(StoredSequence) if field.name != "index")
 
 
 class FrameStore:
@@ -75,7 +48,8 @@ class FrameStore:
 
     The table of sequences is read at once. The frames stay on disk: the file is mapped into memory on the first
     read, at the offsets that HDF5 reports, so that reading is copying. No HDF5 handle is kept open, so
-    a store can be forked or pickled into the workers of a loader.
+    a store can be forked or pickled into the workers of a loader. The tables, and each frame and mask when it is
+    first read, are compared with their checksums.
 
     Args:
         path: A file written by :func:`alan.data.prepare`.
@@ -100,7 +74,7 @@ class FrameStore:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._maps: dict[str, tuple[ByteArray, IntArray]] = {}
+        self._rows: dict[str, CheckedRows] = {}
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such frame store; write it with `alan prepare`")
         with self._file() as file:
@@ -108,9 +82,12 @@ class FrameStore:
 
     def _read_tables(self, file: Any) -> None:
         stated = {name: x.decode() if isinstance(x, bytes) else x for name, x in file.attrs.items()}
-        attributes = check_schema(
-            stated, SCHEMA, f"{self.path}: ", "write it again with `alan prepare`", DataError
-        )
+        attributes = check_schema(stated, SCHEMA, f"{self.path}: ", REMEDY, DataError)
+        self._places = find_places(file, self.path.stat().st_size)
+        tables = read_tables(file)
+        if tables_checksum(file.attrs, tables) != attributes[TABLES_CHECK]:
+            raise ValueError("the checksum of its tables is wrong")
+        self._n_frames, self.size, _ = self._places[FRAMES][1]
         self.name, self.simulated = str(attributes["name"]), bool(attributes["simulated"])
         self.fingerprint = str(attributes["fingerprint"])
         self.source: dict[str, Any] = json.loads(attributes["source"])
@@ -118,17 +95,8 @@ class FrameStore:
         self.structures: tuple[str, ...] = tuple(json.loads(attributes["structures"]))
         self.skipped: dict[str, int] = json.loads(attributes["skipped"])
         self.leaks = str(attributes["leaks"])
-        table = {name: file[f"sequences/{name}"] for name in COLUMNS}
-        self._n_frames, self.size = self._check_sizes(file, table)
-        self.label_frames: IntArray = file["labels/frame"][:]
-        columns = {
-            name: list(data.asstr("utf-8")[:]) if h5py.check_string_dtype(data.dtype) else data[:].tolist()
-            for name, data in table.items()
-        }
-        self.sequences = tuple(
-            _sequence(index, dict(zip(COLUMNS, row, strict=True)))
-            for index, row in enumerate(zip(*(columns[name] for name in COLUMNS), strict=True))
-        )
+        self.label_frames: IntArray = tables["labels/frame"]
+        self.sequences = parse_sequences(tables)
         ends = np.cumsum([sequence.length for sequence in self.sequences]).tolist()
         starts = [sequence.start for sequence in self.sequences]
         marks = [frame for s in self.sequences for frame in (s.ed, s.es) if frame is not None]
@@ -136,17 +104,6 @@ class FrameStore:
         outside = min(marks, default=0) < 0 or max(marks, default=0) >= self._n_frames
         if starts != [0, *ends[:-1]] or ends[-1:] != [self._n_frames] or outside:
             raise ValueError("sequences and frames do not agree")
-
-    def _check_sizes(self, file: Any, table: Mapping[str, Any]) -> tuple[int, int]:
-        """Return the number of frames and their side, after all sizes were compared with that of the file."""
-        frames, maps, bound = file["frames"], file["labels/maps"], self.path.stat().st_size
-        count, size, width = (int(n) for n in frames.shape)
-        tables = [*table.values(), file["labels/frame"]]
-        pictures = [data.dtype == np.uint8 and data.chunks == (1, size, size) for data in (frames, maps)]
-        claimed = [count * size * width, len(maps) * size * width, *(len(data) for data in tables)]
-        if width != size or not all(pictures) or len(maps) != len(file["labels/frame"]) or max(claimed) > bound:
-            raise ValueError("its arrays do not agree")
-        return count, size
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -206,7 +163,7 @@ class FrameStore:
             ParameterError: An index is not an integer, or outside the store.
             DataError: The file is damaged.
         """
-        return self._read("frames", indices, len(self))
+        return self._read(FRAMES, indices, len(self))
 
     def labelled(
         self,
@@ -269,7 +226,7 @@ class FrameStore:
             DataError: The archive does not annotate this structure.
         """
         value = self._value(structure)
-        masks: BoolArray = self._read("labels/maps", labels, len(self.label_frames)) == value
+        masks: BoolArray = self._read(MAPS, labels, len(self.label_frames)) == value
         return masks
 
     def check_structures(self, structures: Sequence[str]) -> None:
@@ -299,7 +256,7 @@ class FrameStore:
             ParameterError: An index is outside the store.
             DataError: The archive does not annotate one of the structures.
         """
-        stored = self._read("labels/maps", labels, len(self.label_frames))
+        stored = self._read(MAPS, labels, len(self.label_frames))
         maps = np.zeros_like(stored)
         for value, structure in enumerate(structures, 1):
             maps[np.isin(stored, [self._value(name) for name in parts(structure)])] = value
@@ -319,14 +276,21 @@ class FrameStore:
             ParameterError: The index is outside the store.
             DataError: The archive does not annotate this structure.
         """
-        value = self._value(structure)
+        stored: BoolArray = self.masks([label], structure)[0]
+        sequence = self.sequences[
+            bisect_right(self.sequences, self.label_frames[label], key=lambda one: one.start) - 1
+        ]
+        if sequence.original_shape == stored.shape:
+            return stored
         with self._file() as file:
-            original = file.get(f"originals/{label}")
-            if original is not None and original.size > _MOST:
-                raise ValueError(f"original mask of {original.shape} pixels")
-            mask: BoolArray | None = None if original is None else original[:] == value
-        if mask is None:
-            mask = self.masks([label], structure)[0]
+            data, crc = file[f"{ORIGINALS}/{label}"], file[check_name(ORIGINALS)]
+            if data.shape != sequence.original_shape or data.size > _MOST:
+                raise ValueError(f"original mask {label} of {data.shape} pixels")
+            original, right = data[:], crc[[label]]
+        check_rows(
+            f"{self.path}: original mask", np.array([label]), original[None], right, kind=DataError, remedy=REMEDY
+        )
+        mask: BoolArray = original == self._value(structure)
         return mask
 
     def _value(self, structure: str) -> int:
@@ -345,30 +309,18 @@ class FrameStore:
         if low < 0 or high >= bound:
             wrong = low if low < 0 else high
             raise ParameterError(f"index {wrong} is outside 0..{bound - 1}, the range of {name} in {self.path}")
-        memory, places = self._map(name)
-        length = self.size * self.size
-        out = np.empty((len(index), self.size, self.size), np.uint8)
-        flat = out.reshape(len(index), length)
-        for row, place in enumerate(places[index].tolist()):
-            flat[row] = memory[place : place + length]
-        return out
-
-    def _map(self, name: str) -> tuple[ByteArray, IntArray]:
-        """Map the file as an array of bytes, with the place of each image: one uncompressed chunk per image."""
-        if name not in self._maps:
-            with self._file() as file:
-                data = file[name]
-                places = np.zeros(len(data), np.int64)
-                data.id.chunk_iter(lambda chunk: places.__setitem__(chunk.chunk_offset[0], chunk.byte_offset))
-            if not places.all() or places.max(initial=0) > self.path.stat().st_size - self.size**2:
-                raise DataError(f"{self.path}: {name} has gaps; write it again with `alan prepare`")
-            self._maps[name] = np.memmap(self.path, np.uint8, "r").view(np.ndarray), places
-        return self._maps[name]
+        if name not in self._rows:
+            what = {FRAMES: "frame", MAPS: "label map"}[name]
+            places = self._places[name], self._places[check_name(name)]
+            self._rows[name] = CheckedRows(
+                self.path, what, np.arange(bound), *places, kind=DataError, remedy=REMEDY
+            )
+        return self._rows[name].read(index)
 
     @contextlib.contextmanager
     def _file(self) -> Iterator[Any]:
         with (
-            damaged(DataError, f"{self.path}: not a whole frame store", "write it again with `alan prepare`"),
+            damaged(DataError, f"{self.path}: not a whole frame store", REMEDY),
             _opened(self.path) as file,
         ):
             yield file
@@ -379,15 +331,6 @@ def _opened(path: Path) -> Any:
         return h5py.File(path, "r")
     except BlockingIOError as error:
         raise DataError(f"{path}: another program has it open for writing; wait, or close it there") from error
-
-
-def _sequence(index: int, row: dict[str, Any]) -> StoredSequence:
-    row["ed"] = row["ed"] if row["ed"] >= 0 else None
-    row["es"] = row["es"] if row["es"] >= 0 else None
-    row["spacing"] = None if np.isnan(row["spacing"]).any() else tuple(row["spacing"])
-    row["original_shape"] = tuple(row["original_shape"])
-    row["attributes"] = json.loads(row["attributes"])
-    return StoredSequence(index=index, **row)
 
 
 def _counts(sequences: Iterable[StoredSequence], column: str) -> str:

@@ -24,12 +24,23 @@ from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset, Failure
 from alan.data.sample import SPLITS, Sample
 from alan.data.splits import check_split
+from alan.data.store.layout import (
+    FRAMES,
+    MAPS,
+    ORIGINALS,
+    ROWS,
+    SCHEMA,
+    TABLES_CHECK,
+    read_tables,
+    tables_checksum,
+)
 from alan.data.store.part_file import Arrays, Entry, PartFile, describe_key
-from alan.data.store.reader import SCHEMA, FrameStore
+from alan.data.store.reader import FrameStore
 from alan.errors import DataError, SkippedError, nearest
 from alan.files import atomic, fingerprint
 from alan.locks import lock_file
 from alan.progress import quiet
+from alan.rows import LIBVER, check_name, checksums
 from alan.runs import FAILURES, report_failures
 
 _log = logging.getLogger(__name__)
@@ -282,7 +293,7 @@ def _write(part: PartFile, target: Path, size: int, attributes: Mapping[str, Any
     if shutil.disk_usage(target.parent).free < needed:
         raise DataError(full)
     try:
-        with atomic(target) as temporary, h5py.File(temporary, "w") as file:
+        with atomic(target) as temporary, h5py.File(temporary, "w", libver=LIBVER) as file:
             _fill(file, part, size, attributes, progress)
     except (
         OSError,
@@ -294,20 +305,24 @@ def _write(part: PartFile, target: Path, size: int, attributes: Mapping[str, Any
 
 
 def _fill(file: Any, part: PartFile, size: int, attributes: Mapping[str, Any], progress: bool) -> None:
-    n_frames, n_maps, shape = part.total(0), part.total(1), (size, size)
-    options = {"dtype": np.uint8, "chunks": (1, *shape), "maxshape": (None, *shape)}
-    frames = file.create_dataset("frames", (n_frames, *shape), **options)
-    maps = file.create_dataset("labels/maps", (n_maps, *shape), **options)
-    originals = file.create_group("originals")
+    counts = dict(zip(ROWS, (part.total(0), part.total(1), part.total(1)), strict=True))
+    crc = {name: np.zeros(count, np.uint32) for name, count in counts.items()}
+    for name in (FRAMES, MAPS):
+        file.create_dataset(name, (counts[name], size, size), np.uint8)
+    originals = file.create_group(ORIGINALS)
     rows: list[dict[str, Any]] = []
     labels: list[int] = []
     start = 0
-    with tqdm(total=n_frames, desc="write the store", unit="frame", disable=not progress or quiet()) as bar:
+    with tqdm(total=counts[FRAMES], desc="write the store", unit="frame", disable=not progress or quiet()) as bar:
         for entry, arrays in part:
-            frames[start : start + len(arrays.frames)] = arrays.frames
-            if entry.labels:
-                maps[len(labels) : len(labels) + len(entry.labels)] = arrays.maps
-            for index, original in enumerate(arrays.originals, start=len(labels)):
+            places = start + np.arange(len(arrays.frames)), len(labels) + np.arange(len(arrays.maps))
+            for name, place, values in zip((FRAMES, MAPS), places, (arrays.frames, arrays.maps), strict=True):
+                if len(place):
+                    file[name][place[0] : place[-1] + 1] = values
+                    crc[name][place] = checksums(place, values)
+            if len(arrays.originals):
+                crc[ORIGINALS][places[1]] = checksums(places[1], arrays.originals)
+            for index, original in zip(places[1], arrays.originals, strict=False):
                 originals.create_dataset(str(index), data=original, compression="gzip")
             labels.extend(start + label for label in entry.labels)
             rows.append({**(entry.sequence or {}), "start": start})
@@ -318,6 +333,9 @@ def _fill(file: Any, part: PartFile, size: int, attributes: Mapping[str, Any], p
     identity = [attributes["source"], [[row["id"], row["length"]] for row in rows]]
     every = {**attributes, "fingerprint": fingerprint(identity)}
     file.attrs.update({name: _fixed([x])[0] if isinstance(x, str) else x for name, x in every.items()})
+    for name, sums in crc.items():
+        file[check_name(name)] = sums
+    file.attrs[TABLES_CHECK] = tables_checksum(file.attrs, read_tables(file))
 
 
 def _fixed(texts: Sequence[str]) -> NDArray[np.bytes_]:

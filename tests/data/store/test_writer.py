@@ -3,10 +3,12 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
 import warnings
+import zlib
 from collections import namedtuple
 
 import h5py
@@ -32,14 +34,17 @@ def run(archive, out, **options):
 def test_the_file_has_the_documented_layout(memory):
     store = memory.store()
     with h5py.File(store.path) as file:
-        assert file.attrs["schema"] == b"alan-frames/2"
+        assert file.attrs["schema"] == b"alan-frames/3"
         frames = file["frames"]
-        assert (frames.shape, frames.dtype, frames.chunks) == ((26, 16, 16), np.uint8, (1, 16, 16))
-        assert frames.compression is None
-        assert frames.maxshape == (None, 16, 16)
+        assert (frames.shape, frames.dtype, frames.chunks) == ((26, 16, 16), np.uint8, None)
+        for row, crc in enumerate(file["crc_frames"]):  # by zlib alone
+            assert crc == zlib.crc32(row.to_bytes(8, "little") + frames[row].tobytes())
+        for row, crc in enumerate(file["labels/crc_originals"]):
+            original = file[f"labels/originals/{row}"][:]
+            assert crc == zlib.crc32(row.to_bytes(8, "little") + original.tobytes())
         assert file["labels/maps"].shape == (14, 16, 16)
-        assert sorted(file["originals"], key=int) == [str(label) for label in range(14)]
-        assert file["originals/3"].shape == (20, 30)
+        assert sorted(file["labels/originals"], key=int) == [str(label) for label in range(14)]
+        assert file["labels/originals/3"].shape == (20, 30)
         assert np.isnan(file["sequences/spacing"][1]).all()
         assert file["sequences/ed"][2] == -1
 
@@ -74,6 +79,16 @@ def test_a_store_of_another_archive_is_refused(memory, change):
         new = prepare(archive, out, preprocessing, frames, workers=0, progress=False, overwrite=True)
     assert new.fingerprint != old.fingerprint
     assert new.preprocessing == preprocessing
+
+
+def test_a_damaged_store_is_replaced_on_request_only(memory):
+    out = run(memory.archive(), memory.path / "a.h5").path
+    expected = memory.contents(out)
+    with h5py.File(out, "r+") as file:
+        file.attrs["schema"] = b"alan-frames/2"  # of an earlier version
+    with pytest.raises(DataError, match="write it again with `alan prepare --overwrite true`"):
+        run(memory.archive(), out)
+    assert memory.contents(run(memory.archive(), out, overwrite=True).path) == expected
 
 
 def test_a_run_killed_anywhere_resumes(memory):
@@ -119,6 +134,26 @@ def test_a_truncated_part_is_continued(memory, monkeypatch):
         assert part.read_bytes() == whole
     assert set(ends) >= {0, 1, 2}
     assert ends == sorted(ends)
+
+
+def test_a_damaged_part_is_refused_or_continued_to_the_same_store(memory):
+    expected = memory.contents(run(memory.archive(), memory.path / "whole.h5").path)
+    out, part = memory.path / "a.h5", memory.path / "a.h5.part"
+    child = multiprocessing.get_context("fork").Process(target=run, args=(memory.archive(kill_at=3), out))
+    child.start()
+    child.join()
+    whole = part.read_bytes()
+    places = [match.end() for match in re.finditer(rb"\n[0-9a-f]{8} \{.*\n", whole)]  # of the pixels
+    lines = [match.start() + 12 for match in re.finditer(rb"\n[0-9a-f]{8} \{", whole)]
+    assert len(places) == len(lines) == 3
+    for at in (*places, len(whole) - 2, len(whole) - 1, *lines, *(line - 8 for line in lines), 40):
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        if at in (*places, len(whole) - 2, 40):  # the pixels, and the key of the archive
+            with pytest.raises(DataError, match=r"a\.h5\.part: .*(delete the file|move it away)"):
+                run(memory.archive(), out)
+        else:
+            assert memory.contents(run(memory.archive(), out).path) == expected
+            out.unlink()
 
 
 def test_a_part_of_another_archive_is_refused(memory):

@@ -16,6 +16,7 @@ import torch
 from alan.backbone.load import load_backbone
 from alan.data.loaders.labelled import LabelledFrameDataModule
 from alan.data.splits import draw_patients
+from alan.data.store.layout import read_tables, tables_checksum
 from alan.data.store.reader import FrameStore
 from alan.downstream.probes.decoder import DecoderProbe
 from alan.downstream.probes.linear import LinearProbe
@@ -518,6 +519,7 @@ def test_a_changed_prior_is_computed_again(lab, protocol, tmp_path, monkeypatch)
         run_evaluation(tmp_path / "run", label_efficiency=short)
     with h5py.File(prior, "r+") as file:
         file.attrs["fingerprint"] = "simulated again"
+        file.attrs["crc_tables"] = tables_checksum(file.attrs, read_tables(file))
     run_evaluation(tmp_path / "run", label_efficiency=short)
     assert len(measured) == 2
 
