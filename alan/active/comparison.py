@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from alan.active.settings import RANDOM
 from alan.active.state import State
 from alan.arrays import FloatArray
-from alan.bounds import NonNegativeInt, PositiveInt, bounded
+from alan.bounds import PositiveInt, Seed, bounded
 
 #: Ends of the intervals, in percent.
 _ENDS = (2.5, 97.5)
@@ -60,7 +60,7 @@ def compare_functions(
     targets: Sequence[float] = (),
     *,
     n_resamples: PositiveInt = 1000,
-    seed: NonNegativeInt = 0,
+    seed: Seed = 0,
 ) -> list[dict[str, Any]]:
     """Compare the curves of functions over the numbers of labels that all of their loops span.
 

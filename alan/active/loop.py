@@ -16,7 +16,7 @@ from alan.active.parcels import ParcelPool, coverage
 from alan.active.pool import score_pool
 from alan.active.protocol import ActiveFrames, open_frames
 from alan.active.settings import COVERAGE, DISAGREEMENT, K_CENTRE, RANDOM, WITHOUT_DROPOUT, ActiveLoop, PoolData
-from alan.active.state import STATE, FinishedPhase, State, initial_set, read_state
+from alan.active.state import STATE, FinishedPhase, State, initial_order, read_state
 from alan.active.tables import write_phases, write_results
 from alan.arrays import FloatArray, IntArray
 from alan.runs import open_run, plain
@@ -25,14 +25,15 @@ from alan.supervised.settings import TrainingSettings
 from alan.supervised.training import measure, train
 
 #: Everything that a run may write; ``overwrite`` removes these and nothing else.
-SUMMARY_FILES = ("summary.csv", "summary.tex", "columns.csv")
 CONTENTS = (
     "config.yaml",
     STATE,
     "phases.csv",
     "results.json",
     "report.html",
-    *SUMMARY_FILES,
+    "summary.csv",
+    "summary.tex",
+    "columns.csv",
     "labelled",
     "weights",
     "figures",
@@ -231,8 +232,7 @@ def run_active(
             state = read_state(folder, frames.fingerprint)
         else:
             units = frames.units(loop.unit)
-            orders = {seed: initial_set(len(units), len(units), seed) for seed in loop.seeds}
-            initial = {seed: units.take(order, loop.initial) for seed, order in orders.items()}
+            initial = {seed: units.take(initial_order(len(units), seed), loop.initial) for seed in loop.seeds}
             state = State(frames.fingerprint, initial)
         try:
             _Loops(frames, loop, training, state, folder).run()

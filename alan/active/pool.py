@@ -130,7 +130,7 @@ class FolderPool(Pool):
         self.root = Path(root)
         folder = self.root / "images" if (self.root / "images").is_dir() else self.root
         if not folder.is_dir():
-            raise DataError(f"{root}: no such folder of pictures or frame store")
+            raise DataError(f"{root}: no such folder of pictures or frame store; check the path")
         found = sorted(path for path in folder.iterdir() if _is(path, PICTURES))
         masks = self.root / "masks"
         done = {path.stem for path in masks.iterdir() if _is(path, MASKS)} if masks.is_dir() else set()

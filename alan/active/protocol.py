@@ -58,9 +58,14 @@ class ActiveFrames:
         for name, table in tables.items():
             both = pooled & set(table["patient"])
             if both:
+                first = (
+                    f"patient {min(both)!r} is"
+                    if len(both) == 1
+                    else f"{len(both)} patients ({min(both)!r} ...) are"
+                )
                 raise SplitLeakError(
-                    f"patient {min(both)!r} and {len(both) - 1} more are in the pool ({data.pool_split!r}) and in "
-                    f"{splits[name]!r}: put all frames of a patient in one split"
+                    f"{first} in the pool ({data.pool_split!r}) and in {splits[name]!r}: put all frames of a "
+                    "patient in one split"
                 )
         self.measured = {name: self._labelled(table) for name, table in tables.items()}
         self.measured_patients: list[str] = list(tables.values())[-1]["patient"].tolist()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from alan.errors import ConfigError, DataError, damaged
-from alan.files import read_json, write_json
+from alan.files import read_entry, write_json
 
 SCHEMA = "alan-active/1"
 STATE = "state.json"
@@ -70,10 +70,10 @@ class State:
         write_json(folder / STATE, {**entry, "initial": initial, "records": [asdict(x) for x in self.finished]})
 
 
-def initial_set(n: int, size: int, seed: int) -> list[int]:
-    """Draw the positions of the images that are labelled at the start from a pool of n."""
-    chosen: list[int] = np.random.default_rng(seed).permutation(n)[:size].tolist()
-    return chosen
+def initial_order(n: int, seed: int) -> list[int]:
+    """Draw the order in which n units are labelled at the start, until there are enough images."""
+    order: list[int] = np.random.default_rng(seed).permutation(n).tolist()
+    return order
 
 
 def read_state(folder: Path, frames: str | None = None) -> State:
@@ -84,18 +84,14 @@ def read_state(folder: Path, frames: str | None = None) -> State:
         frames: Fingerprint of the present frames; None does not compare.
 
     Raises:
-        DataError: The file is missing or damaged.
+        DataError: The file is missing, damaged or of another schema.
         ConfigError: The run was made on other frames.
     """
-    entry = read_json(folder / STATE)
-    with damaged(DataError, f"{folder / STATE}: damaged", "start again with overwrite=true"):
-        if entry["schema"] != SCHEMA:
-            raise DataError(f"{folder / STATE}: schema {entry['schema']!r} where a run has {SCHEMA!r}")
+    remedy = "give another folder, or start again with overwrite=true"
+    entry = read_entry(folder / STATE, SCHEMA, remedy)
+    with damaged(DataError, f"{folder / STATE}: damaged", remedy):
         initial = {int(seed): positions for seed, positions in entry["initial"].items()}
         state = State(entry["frames"], initial, [FinishedPhase(**record) for record in entry["records"]])
-
     if frames is not None and state.frames != frames:
-        raise ConfigError(
-            f"{folder}: was made on other frames than the store holds now: give another folder, or overwrite=true"
-        )
+        raise ConfigError(f"{folder}: was made on other frames than the store holds now: {remedy}")
     return state

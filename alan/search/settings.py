@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from alan import data
-from alan.bounds import NonNegativeInt, PositiveInt, bounded
+from alan.bounds import PositiveInt, Seed, bounded
 from alan.errors import ConfigError, ParameterError
 from alan.runs import plain
 from alan.search.space import Point, SearchSpace
@@ -35,7 +35,7 @@ class SearchData:
     val_split: str = "val"
     views: tuple[str, ...] | None = None
     label_patients: PositiveInt | None = None
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.val_split == "test":
@@ -79,7 +79,7 @@ class StudySettings:
     objectives: tuple[Literal["iou", "latency"], ...] = ("iou",)
     sampler: Literal["random", "tpe", "nsga2"] = "random"
     pruner: Literal["none", "median", "halving", "hyperband"] = "none"
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     name: str = "search"
     storage: str | None = None
     heartbeat: PositiveInt = 10

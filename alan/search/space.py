@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -121,7 +122,7 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """Number of points, those that cannot be built included."""
-        return len(list(product(*self.axes().values())))
+        return math.prod(map(len, self.axes().values()))
 
     def pairs(self) -> list[Pair]:
         """Return every pair of decoder, encoder and depth."""

@@ -60,7 +60,9 @@ def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDB
             reason = _reason(error)
             if "disk" in reason:  # it is full, which SQLite also calls an I/O error
                 raise DataError(f"{file}: {reason}: free some space, or check the disk; run again") from error
-            raise DataError(f"{file}: not a database of a study ({reason})") from error
+            raise DataError(
+                f"{file}: not a database of a study ({reason}): choose another --out or study.storage"
+            ) from error
     try:
         parsed = sqlalchemy.make_url(target)
         parsed = parsed.set(drivername=_DRIVERS.get(parsed.drivername, parsed.drivername))
@@ -74,7 +76,10 @@ def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDB
             "postgresql://user@host/name"
         ) from error
     except (sqlalchemy.exc.SQLAlchemyError, RuntimeError, OSError) as error:
-        raise ConfigError(f"storage {redact(target)} cannot be used ({_reason(error)})") from error
+        raise ConfigError(
+            f"storage {redact(target)} cannot be used ({_reason(error)}): check that the server runs, and "
+            "the names in the URL"
+        ) from error
 
 
 @contextlib.contextmanager

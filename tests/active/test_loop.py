@@ -10,7 +10,7 @@ import pytest
 from alan.active import loop as loop_module
 from alan.active.loop import run_active
 from alan.active.protocol import open_frames
-from alan.active.state import initial_set, read_state
+from alan.active.state import initial_order, read_state
 from alan.active.tables import curves, labels_needed, levels
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, ConfigError, DataError, ParameterError, SplitLeakError
@@ -26,6 +26,11 @@ def straight(discs, tmp_path_factory):
 
 
 def test_each_phase_labels_the_images_with_the_highest_scores(straight, discs):
+    from alan.active.acquisition import random
+    from alan.active.dropout import MonteCarloDropout
+    from alan.active.pool import score_pool
+    from alan.supervised.training import train
+
     state, table = read_state(straight), pd.read_csv(straight / "phases.csv")
     assert len(table) == 3 * 2 * 3
     assert table.groupby(["function", "seed"])["n_labels"].apply(list).map(tuple).unique().tolist() == [(3, 6, 9)]
@@ -34,11 +39,18 @@ def test_each_phase_labels_the_images_with_the_highest_scores(straight, discs):
         assert first["val_iou"].nunique() == 1  # one initial set, one training for all functions
         for function in ("random", "mfe", "std"):
             labelled = state.labelled(function, seed)
-            assert labelled[:3] == state.initial[seed] == initial_set(16, 3, seed)
+            assert labelled[:3] == state.initial[seed] == initial_order(16, seed)[:3]
             assert len(set(labelled)) == len(labelled) == 9
             listed = pd.read_csv(straight / "labelled" / f"{function}_{seed}.csv")
             assert listed["frame"].tolist() == [3 * (p // 2) + p % 2 for p in labelled]
     assert state.initial[0] != state.initial[1]
+    frames = open_frames(discs.data(), discs.loop(), discs.training())
+    rest = np.setdiff1d(np.arange(16), state.initial[1])
+    network = train(discs.training(), frames.labelled(state.initial[1]), 1)
+    scores = score_pool(MonteCarloDropout(network, 3, 1), frames.pool.part(rest), ["mfe", "std"])
+    scores["random"] = random(16, [1, 1])[rest]
+    for function, values in scores.items():
+        assert state.loop(function, 1)[0].chosen == rest[np.argsort(-values)[:3]].tolist()
     assert len({tuple(state.labelled(function, 0)) for function in ("random", "mfe", "std")}) == 3
     assert set(table.loc[table["phase"] == 3, "stopped"]) == {"phases"}
     assert table["val_iou"].between(0, 1).all()
@@ -55,7 +67,7 @@ def test_scores_equal_the_metrics_of_a_separate_training(discs, tmp_path):
     run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=training)
     record = read_state(run).loop("mfe", 3)[0]
     frames = open_frames(discs.data(), loop, training)
-    segmenter = train(training.without_dropout(), frames.labelled(initial_set(16, 3, 3)), 3)
+    segmenter = train(training.without_dropout(), frames.labelled(initial_order(16, 3)[:3]), 3)
     assert segmenter.spec.dropout == 0
     batch = frames.measured["val"].__getitems__(range(6))
     predicted = segmenter.masks(batch["frames"])["lv"].numpy()
@@ -345,7 +357,7 @@ def test_a_random_loop_needs_no_dropout(discs, tmp_path):
 
 def test_a_patient_in_pool_and_val_is_refused(discs, tmp_path):
     store = discs.make("leaky", ["train", "train", "val"], ["p0", "p1", "p0"])
-    with pytest.raises(SplitLeakError, match="'p0' and 0 more are in the pool"):
+    with pytest.raises(SplitLeakError, match=r"patient 'p0' is in the pool \('train'\) and in 'val'"):
         run_active(str(tmp_path / "run"), discs.data(store=store), loop=discs.loop(), training=discs.training())
 
 

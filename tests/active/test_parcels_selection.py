@@ -14,6 +14,7 @@ from alan.downstream.whitebox.several import load_white_boxes
 from alan.errors import ParameterError
 from alan.parcels.model import load_parcels
 from alan.supervised.settings import NetworkSpec
+from alan.supervised.training import train
 
 from ..discs import untrained_segmenter
 
@@ -97,6 +98,10 @@ def test_loops_select_by_coverage_and_disagreement(discs, chosen, tmp_path):
     known = ParcelPool(frames.pool, chosen["parcels"], chosen["white_boxes"], ["lv"], 4)
     first = state.loop("coverage", 0)[0]
     assert first.chosen == coverage(known.histograms, 3, np.array(state.initial[0])).tolist()
+    network = train(training, frames.labelled(state.initial[0]), 0)
+    rest = np.setdiff1d(np.arange(16), state.initial[0])
+    farthest = rest[np.argsort(-known.disagreement(network, rest), kind="stable")[:3]]
+    assert state.loop("disagreement", 0)[0].chosen == farthest.tolist()
     assert len(first.images) == 6
     assert np.nanmean(first.images) == pytest.approx(first.scores["val_iou"], abs=1e-6)
 
