@@ -52,7 +52,7 @@ class SegmentationModule(TrainingModule):
             weight.
         network: Decoder and encoder of the network.
         optimiser: Optimiser: ``adam`` or ``adamw``.
-        lr: Learning rate; with the cosine, its first value.
+        lr: Learning rate; the first value of a decaying schedule.
         weight_decay: Weight decay of the optimiser.
         schedule: Learning rate over the run: ``constant``, or down to 0 by a ``cosine`` or a ``polynomial``.
         average: Momentum of a moving average of the weights, which is validated and exported in their place; 0
