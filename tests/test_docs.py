@@ -89,7 +89,13 @@ class PageRunner:
                 raise
 
     def run_text(self, block):
-        """Not code."""
+        """Output, or commands that take hours: their options must exist."""
+        if re.search(r"^ *alan [a-z ]+ --config", block.text, re.MULTILINE):
+            for program, args in self.calls(block):
+                assert program == "alan"
+                if not self.ran_before(Command(args)):
+                    with pytest.raises(SystemExit, match=r"^0$"):
+                        self.sandbox(*args, small=["--print_config"])
 
     def run_yaml(self, block):
         assert yaml.safe_load(block.text)
@@ -103,6 +109,11 @@ class PageRunner:
         exec(compile(tree, "block", "exec"), self.names)
 
     def run_sh(self, block):
+        for program, args in self.calls(block):
+            getattr(self, f"call_{program.replace('-', '_')}")(args)
+
+    def calls(self, block):
+        """Programs that a shell block calls, with their words."""
         log = self.stubs / "calls"
         log.unlink(missing_ok=True)
         env = {"PATH": str(self.stubs), "CALLS": str(log), "SLURM_ARRAY_TASK_ID": "0"}
@@ -111,7 +122,7 @@ class PageRunner:
         calls = log.read_text(encoding="utf-8").split("\x1e")[:-1] if log.exists() else []
         for call in calls:
             program, *args = call.split("\x1f")[:-1]
-            getattr(self, f"call_{program.replace('-', '_')}")(args)
+            yield program, args
 
     def call_alan(self, args):
         args = [arg.removeprefix("/") for arg in args]  # absolute paths of a page lie in the sandbox
