@@ -158,7 +158,7 @@ DAMAGED = {
     "noise as tif": (save("a.tif", NOISE), "cannot be decoded"),
     "no NIfTI magic": (save("a.nii", nifti(LOOP, magic=b"\0\0\0\0")), "pixels in a second file"),
     "complex values": (save("a.nii", nifti(LOOP.astype(np.complex64))), "holds complex64 values"),
-    "coloured nifti": (save("a.nii", nifti(LOOP, code=128)), "holds .* values"),
+    "nifti with opacity": (save("a.nii", nifti(LOOP, code=2304)), "holds .* values"),
     "five dimensions": (save("a.nii", nifti(LOOP, dims=(5, 128, 96, 2, 3, 2, 1, 1))), "one sequence"),
     "huge header": (save("a.nii", nifti(LOOP, dims=(4, 30000, 30000, 1, 6, 1, 1, 1))), "claims .* pixels"),
     "offset far away": (save("a.nii", nifti(LOOP, offset=1e9)), "ends early"),

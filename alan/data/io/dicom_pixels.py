@@ -137,9 +137,31 @@ def decode_frames(dataset: Any, path: Path) -> Iterator[DecodedFrame]:
     decoder = _decoder(uid, path)
     with pixel_bytes(dataset, path) as (file, _):
         options = as_pixel_options(dataset, pixel_keyword="PixelData", transfer_syntax_uid=uid)
+        offsets, lengths = _fragments(file)
+        if "extended_offsets" in options or len(offsets) == attribute_number(dataset, "NumberOfFrames"):
+            options["extended_offsets"] = offsets, lengths  # each is a frame, whatever the tables of the file say
         plugin = _PLUGINS.get(uid, "")
         for array, found in decoder.iter_array(file, raw=True, decoding_plugin=plugin, **options):
             yield _grey_frame(array, found["photometric_interpretation"], dataset)
+
+
+def _fragments(file: Any) -> tuple[list[int], list[int]]:
+    """Find the fragments of compressed pixels: bytes from the first one, and lengths; none in a damaged file."""
+    from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+    start, lengths = file.tell(), []
+    try:
+        parse_basic_offsets(file)
+        first = file.tell()
+        _, tags = parse_fragments(file)
+        for tag in tags:
+            file.seek(tag + 4)
+            lengths.append(int.from_bytes(file.read(4), "little"))
+    except ValueError:  # the decoder reports it
+        return [], []
+    finally:
+        file.seek(start)
+    return [tag - first for tag in tags], lengths
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,14 @@ from numpy.typing import NDArray
 from alan.arrays import ByteArray
 from alan.data.io.base import Cine, Header, Spacing, known_rate, reading, times_at
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
-from alan.data.io.grey import GreyRange, grey_mapping
+from alan.data.io.grey import GreyRange, grey_mapping, luma
 from alan.data.io.metaimage import metaimage_files, metaimage_layout, metaimage_pixels
-from alan.data.io.nifti import nifti_layout, nifti_pixels
+from alan.data.io.nifti import RGB, nifti_files, nifti_layout, nifti_pixels
 from alan.data.io.raw import PixelLayout, Readable, read_exactly
 from alan.errors import DataError
 
 #: Suffixes of NIfTI and MetaImage files.
-MEDICAL = (".nii.gz", ".nii", ".mhd", ".mha")
+MEDICAL = (".nii.gz", ".nii", ".hdr", ".mhd", ".mha")
 _METAIMAGE = (".mhd", ".mha")
 #: Tolerance of labels that were stored with a slope, which are not exactly whole numbers.
 _TOLERANCE = 1e-3
@@ -55,7 +56,7 @@ def medical_layout(path: str | os.PathLike[str]) -> PixelLayout:
 def medical_files(path: Path) -> tuple[Path, ...]:
     """List the files that make up a NIfTI or MetaImage file, itself first, as far as they exist."""
     try:
-        files = metaimage_files(path) if _is_metaimage(path) else (path,)
+        files = (metaimage_files if _is_metaimage(path) else nifti_files)(path)
     except (DataError, OSError, ValueError):  # reading the file reports it
         files = (path,)
     return tuple(file for file in files if file.is_file())
@@ -102,7 +103,12 @@ class RawFrames:
             self._layout = layout
             one = replace(layout, shape=(1, *layout.shape[1:]))
             for _ in range(layout.shape[0]):
-                yield DecodedFrame(one.pixels(read_exactly(file, one.n_bytes, data))[0])
+                frame = one.pixels(read_exactly(file, one.n_bytes, data))[0]
+                if frame.dtype == RGB:
+                    colours = frame.view(np.uint8).reshape(*frame.shape, 3)
+                    yield DecodedFrame(luma(colours), partial(np.copy, colours))
+                else:
+                    yield DecodedFrame(frame)
 
     def header(self, count: int, found: GreyRange) -> tuple[Header, GreyMapping]:
         """Return the times, pixel size and the conversion of grey values."""
@@ -138,4 +144,6 @@ def _pixels(path: Path) -> AbstractContextManager[tuple[PixelLayout, Readable, P
 
 def _read(path: str | os.PathLike[str]) -> tuple[PixelLayout, NDArray[Any]]:
     with reading(path, "image") as source, _pixels(source) as (layout, file, data):
+        if layout.dtype == RGB:
+            raise DataError(f"{source}: holds colours; save it as values of one channel")
         return layout, layout.pixels(read_exactly(file, layout.n_bytes, data))

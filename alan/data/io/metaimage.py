@@ -29,6 +29,13 @@ _TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
+#: Names of fields, which some programs write in lower case.
+_NAMES = (
+    *("NDims", "DimSize", "ElementType", "ElementDataFile", "ElementNumberOfChannels", "ElementSpacing"),
+    *("ElementSize", "ElementByteOrderMSB", "BinaryData", "BinaryDataByteOrderMSB", "CompressedData"),
+    "HeaderSize",
+)
+_SPELLING = {name.lower(): name for name in _NAMES}
 #: Maximum size of a header in bytes.
 _HEADER = 2**16
 
@@ -147,6 +154,7 @@ def _fields(file: IO[bytes], path: Path) -> dict[str, str]:
             if name.startswith("#"):
                 continue
             break
+        name = _SPELLING.get(name.lower(), name)
         if fields.setdefault(name, value) != value:
             raise DataError(
                 f"{path}: its header states {name} as {fields[name]!r} and as {value!r}; keep one line"

@@ -1,4 +1,4 @@
-"""NIfTI files (.nii, .nii.gz): header and pixels."""
+"""NIfTI files (.nii, .nii.gz, .hdr with .img): header and pixels."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ from alan.errors import DataError
 _SIZES = (348, 540)
 #: Maximum number of bytes before the pixels of a compressed file (extensions of the header).
 _MOST_BEFORE = 2**24
+#: Suffixes of the header of a pair of files, and of its pixels.
+_HEADER, _PIXELS = ".hdr", (".img", ".IMG", ".img.gz")
+#: Pixels of three colours of 8 bits.
+RGB = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 _MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
@@ -41,6 +45,24 @@ def nifti_layout(path: Path) -> PixelLayout:
         return _layout(file, path)[0]
 
 
+def nifti_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that make up a NIfTI file: itself, and the file of its pixels for ``.hdr``.
+
+    Raises:
+        DataError: As :func:`nifti_layout`, or the file of pixels is missing.
+    """
+    with _open(path) as file:
+        return (path,) if _layout(file, path)[2] else (path, _pixel_file(path))
+
+
+def _pixel_file(path: Path) -> Path:
+    for suffix in _PIXELS:
+        if (found := path.with_suffix(suffix)).is_file():
+            return found
+    name = path.with_suffix(_PIXELS[0]).name
+    raise DataError(f"{path}: the file of its pixels, {name!r}, is missing; copy both files")
+
+
 @contextlib.contextmanager
 def nifti_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]:
     """Open a NIfTI file at its pixels; at the end of the block, verify the check sum of a compressed file.
@@ -51,8 +73,12 @@ def nifti_pixels(path: Path) -> Iterator[tuple[PixelLayout, Readable, Path]]:
     Raises:
         DataError: As :func:`nifti_layout`, or the file ends early.
     """
-    with _open(path) as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_open(path))
         layout, offset, read = _layout(file, path)
+        if not read:  # a pair
+            path = _pixel_file(path)
+            file = stack.enter_context(_open(path))
         if isinstance(file, InflatingStream):
             if offset > _MOST_BEFORE:
                 raise DataError(f"{path}: claims {offset} bytes before its pixels; {GET_AGAIN}")
@@ -78,7 +104,7 @@ def _open(path: Path) -> Iterator[IO[bytes] | InflatingStream]:
 
 
 def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
-    """Return the layout of the pixels, the number of bytes before them, and how many of these are read."""
+    """Return the layout of the pixels, the number of bytes before them in their file, and how many were read."""
     from nibabel import Nifti1Header, Nifti2Header  # takes half a second, so other formats do not import it
 
     first = bytes(read_exactly(file, 4, path))
@@ -88,16 +114,19 @@ def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
     n_bytes = sizes.pop()
     block = first + bytes(read_exactly(file, n_bytes - 4, path))
     header: Any = (Nifti1Header if n_bytes == 348 else Nifti2Header)(binaryblock=block, check=False)  # type: ignore[no-untyped-call]
-    if not bytes(header["magic"]).startswith(b"n+"):
-        raise DataError(f"{path}: keeps its pixels in a second file; save it as one .nii file")
+    pair = path.suffix.lower() == _HEADER and bytes(header["magic"]).startswith((b"ni1", b"ni2"))
+    if not pair and not bytes(header["magic"]).startswith(b"n+"):
+        raise DataError(
+            f"{path}: keeps its pixels in a second file; name the pair .hdr and .img, or save it as one .nii"
+        )
     dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
+    if dtype.kind not in "iuf" and dtype != RGB:
         raise DataError(f"{path}: holds {dtype} values; save it as grey values of one channel")
     count = int(header["dim"][0])
     if not 1 <= count <= 7:
         raise DataError(f"{path}: claims {count} dimensions; check the program that wrote it")
     slope, intercept = header.get_slope_inter()
-    plain = slope is None or (slope, intercept) == (1, 0)
+    plain = slope is None or (slope, intercept) == (1, 0) or dtype == RGB
     sizes_xyt = [int(size) for size in header["dim"][1 : count + 1]]
     spacing, notes = _spacing(header)
     layout = PixelLayout(
@@ -110,12 +139,14 @@ def _layout(file: Readable, path: Path) -> tuple[PixelLayout, int, int]:
         notes,
         _slice_mm(header, sizes_xyt),
     )
+    if pair:
+        return layout, max(_offset(header), 0), 0
     return layout, max(_offset(header), n_bytes), n_bytes
 
 
 def _check_start(path: Path, offset: int, header: int, extra: int) -> None:
     """Refuse pixels that may begin after the header or after the four bytes that usually follow it."""
-    if offset == header and extra:
+    if offset == header > 0 and extra:
         raise DataError(
             f"{path}: does not state the offset of its pixels, and holds {extra} bytes beyond its header; "
             f"{GET_AGAIN}"

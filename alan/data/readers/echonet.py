@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.bounds import Seed, bounded
+from alan.data.io.cine import VIDEOS
 from alan.data.io.video import read_video
 from alan.data.readers.base import EchoDataset
 from alan.data.readers.clinical import IMPOSSIBLE
@@ -33,8 +34,9 @@ _BEYOND = "traced frames beyond the end of their video"
 class EchoNetDynamic(EchoDataset):
     """EchoNet-Dynamic, or an archive in its layout, such as one view of EchoNet-Pediatric.
 
-    **Format:** ``Videos/*.avi`` (112 x 112, grey); ``FileList.csv`` with one row per video; ``VolumeTracings.csv``
-    with the long axis and the chords of each traced frame (EchoNet-Pediatric: the points of the outline).
+    **Format:** ``Videos/*.avi`` or other videos (112 x 112, grey); ``FileList.csv`` with one row per video;
+    ``VolumeTracings.csv`` with the long axis and the chords of each traced frame (EchoNet-Pediatric: the points of
+    the outline).
 
     **Size:** 10,030 videos of as many patients, 7 GB.
 
@@ -207,7 +209,7 @@ def _find_videos(folder: Path) -> dict[str, Path]:
     """Map names without suffix to videos."""
     videos: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix.lower() == ".avi" and path.name[0] != ".":
+        if path.suffix.lower() in VIDEOS and path.name[0] != ".":
             name = _stem(path.name)
             if name in videos:
                 raise DataError(f"{videos[name]} and {path} have the same name: keep one")
@@ -218,7 +220,8 @@ def _find_videos(folder: Path) -> dict[str, Path]:
 def _stem(name: str) -> str:
     """Remove the folder, possibly of Windows, and the suffix from the name of a video."""
     last = unicodedata.normalize("NFC", PureWindowsPath(name).name)
-    return last[: -len(".avi")] if last.lower().endswith(".avi") else last
+    suffix = PureWindowsPath(last).suffix
+    return last.removesuffix(suffix) if suffix.lower() in VIDEOS else last
 
 
 def _attributes(row: dict[str, str], table: Path, name: str) -> dict[str, float | int | str]:

@@ -422,6 +422,43 @@ def compressed(path, frames, count, syntax=pydicom.uid.RLELossless):
     return path
 
 
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("table", ["right", "zeros", "empty", "shifted", "one less", "huge", "odd"])
+def test_a_wrong_table_of_offsets_is_ignored_where_each_fragment_is_a_frame(write, extended, table):
+    frames = np.random.default_rng(0).integers(0, 256, (4, 20, 30), np.uint8)
+    path = compressed(write(frames), frames, 4)
+    dataset = pydicom.dcmread(path)
+    found = pydicom.encaps.generate_fragmented_frames(dataset.PixelData, number_of_frames=4)
+    fragments = [fragment for (fragment,) in found]
+    offsets = np.cumsum([0, *(len(fragment) + 8 for fragment in fragments)])[:-1]
+    lengths = [len(fragment) for fragment in fragments]
+    change = {
+        "right": lambda x: x,
+        "zeros": lambda x: 0 * x,
+        "empty": lambda x: x[:0],
+        "shifted": lambda x: np.array([0, x[2], x[2] + 8, x[3]]),  # the second frame would be lost
+        "one less": lambda x: x[:-1],
+        "huge": lambda x: x + 2**31,
+        "odd": lambda x: x,
+    }[table]
+    wide = "<u8" if extended else "<u4"
+    stored = change(offsets).astype(wide).tobytes() + b"\1\0" * (table == "odd" and extended)
+    if extended:
+        dataset.ExtendedOffsetTable = stored
+        dataset.ExtendedOffsetTableLengths = np.array(lengths, wide).tobytes()
+        stored = b""
+    items = [b"\xfe\xff\x00\xe0" + len(x).to_bytes(4, "little") + x for x in (stored, *fragments)]
+    dataset.PixelData = b"".join(items) + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    assert np.array_equal(read_dicom(path).frames, frames)
+    if extended and table == "zeros":  # the number of frames is wrong, too
+        dataset.NumberOfFrames = 3
+        dataset.save_as(path)
+        with pytest.warns(AlanWarning, match="holds 4 frames where its header states 3; all are read"):
+            assert np.array_equal(read_dicom(path).frames, frames)
+
+
 def test_fewer_frames_than_declared_are_refused(write, grey):
     assert np.array_equal(read_dicom(compressed(write(grey), grey, 3)).frames, grey)
     with pytest.raises(DataError, match=r"a.dcm: ends early, it holds 3 of 10 frames; get the file again"):

@@ -147,6 +147,19 @@ def test_headers_of_other_programs_are_read(write, tmp_path):
     assert np.array_equal(read_medical(path).array, FRAMES)
 
 
+@pytest.mark.parametrize("spell", [str.lower, str.upper])
+def test_names_of_fields_in_another_case_are_read(write, spell):
+    path = write(ElementSpacing="0.25 0.5 1", HeaderSize="0")
+    lines = [line.partition("=") for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{spell(name)}={value}\n" for name, _, value in lines))
+    image = read_medical(path)
+    assert np.array_equal(image.array, FRAMES)
+    assert image.spacing == (0.5, 0.25)
+    path.write_text(f"DimSize = 12 9 3\n{path.read_text()}")
+    with pytest.raises(DataError, match=r"states DimSize as '12 9 3' and as '9 12 3'; keep one line"):
+        read_medical(path)
+
+
 def test_a_field_with_two_values_is_refused(write):
     path = write()
     path.write_text(f"DimSize = 12 9 3\n{path.read_text()}")

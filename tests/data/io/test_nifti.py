@@ -3,11 +3,13 @@
 import gzip
 import struct
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from alan.data.io.base import MAX_BYTES
-from alan.data.io.medical import medical_layout, read_grey, read_labels, read_medical
+from alan.data.io.cine import read_cine
+from alan.data.io.medical import RawFrames, medical_files, medical_layout, read_grey, read_labels, read_medical
 from alan.errors import AlanWarning, DataError
 
 _CODES = {"u1": (2, 8), "i2": (4, 16), "f4": (16, 32), "f8": (64, 64), "u2": (512, 16)}
@@ -239,3 +241,46 @@ def test_pixels_beyond_an_offset_of_0_are_refused(write, name):
     data[108:112] = bytes(4)
     with pytest.raises(DataError, match="not state the offset of its pixels, and holds 4 bytes beyond its header"):
         read_medical(write(bytes(data), name))
+
+
+@pytest.mark.parametrize("pixels", ["a.img", "a.img.gz"])
+@pytest.mark.parametrize("offset", [0, 16])
+def test_a_header_with_its_pixels_in_a_second_file_is_read(tmp_path, write, pixels, offset):
+    whole = nifti(FRAMES, (9, 12, 1, 5), magic=b"ni1\0", offset=offset)
+    header = write(whole[:348], "a.hdr")
+    with pytest.raises(DataError, match=r"a\.hdr: the file of its pixels, 'a\.img', is missing; copy both files"):
+        read_medical(header)
+    assert medical_files(header) == (header,)
+    second = write(bytes(offset) + FRAMES.tobytes(), pixels)
+    image = read_medical(header)
+    assert np.array_equal(image.array, FRAMES)
+    assert image.spacing == pytest.approx((0.5, 0.3))
+    assert np.array_equal(read_cine(header).frames, FRAMES)
+    assert medical_files(header) == (header, second)
+    if pixels == "a.img":  # the oracle
+        assert np.array_equal(nib.load(header).get_fdata().squeeze().T, FRAMES)
+    write(FRAMES.tobytes()[:-9], pixels)
+    with pytest.raises(DataError, match=r"a\.img.*ends early, "):
+        read_medical(header)
+
+
+def test_headers_of_other_formats_named_hdr_are_refused(write):
+    with pytest.raises(DataError, match=r"a\.hdr: is not a NIfTI file"):
+        read_medical(write(b"#?RADIANCE\n" * 40, "a.hdr"))
+    with pytest.raises(DataError, match="keeps its pixels in a second file; name the pair"):
+        read_medical(write(nifti(FRAMES, magic=b"\0\0\0\0"), "a.hdr"))  # Analyze 7.5, without orientation
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_colours_become_luma(write, name):
+    colours = np.random.default_rng(1).integers(0, 256, (3, 12, 9, 3), np.uint8)
+    data = bytearray(nifti(np.zeros((3, 12, 9), "u1"), (9, 12, 1, 3)))[:352] + colours.tobytes()
+    struct.pack_into("<hh", data, 70, 128, 24)
+    path = write(bytes(data), name)
+    expected = np.rint(colours @ [0.299, 0.587, 0.114])
+    assert np.abs(read_grey(path).frames - expected).max() <= 1
+    for frame, rgb in zip(RawFrames(path), colours, strict=True):
+        assert np.array_equal(frame.colours(), rgb)
+    for read in (read_medical, lambda file: read_labels(file, 3)):
+        with pytest.raises(DataError, match="holds colours; save it as values of one channel"):
+            read(path)

@@ -1,3 +1,4 @@
+import av
 import numpy as np
 import pandas as pd
 import pytest
@@ -153,6 +154,38 @@ def test_paths_of_other_computers_are_understood(tmp_path, archives, name):
     data = EchoNetDynamic(root)
     assert [record.id for record in data.records] == ["0XA", "0XB", "0XC", "0XD"]
     assert [sample.masks["lv"].sum() for sample in data if sample.masks] == expected
+
+
+@pytest.mark.parametrize("listed", ["{}.mp4", "{}.avi", "{}"])
+def test_videos_in_other_containers_are_read(tmp_path, archives, listed):
+    root = archives.echonet(tmp_path)
+    expected = list(EchoNetDynamic(root))
+    edit(root / "FileList.csv", lambda t: t.assign(FileName=[listed.format(stem) for stem in t.FileName]))
+    for path in list((root / "Videos").iterdir()):
+        remux(path, path.with_suffix(".mp4"))
+        path.unlink()
+    data = EchoNetDynamic(root)
+    assert data.failures == []
+    for sample, whole in zip(data, expected, strict=True):
+        assert np.array_equal(sample.frames, whole.frames)
+        assert (sample.record.id, sample.ed, sample.masks.keys()) == (
+            whole.record.id,
+            whole.ed,
+            whole.masks.keys(),
+        )
+    (root / "Videos" / "0XA.AVI").write_bytes(b"")
+    with pytest.raises(DataError, match=r"0XA\.AVI and .*0XA\.mp4 have the same name: keep one"):
+        EchoNetDynamic(root)
+
+
+def remux(source, target):
+    """Put the packets of a video into another container."""
+    with av.open(source) as old, av.open(target, "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
