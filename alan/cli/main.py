@@ -157,7 +157,8 @@ def _lightning(verb: str, args: list[str]) -> None:
     if args == ["--help"]:
         show_help(verb, LIGHTNING[verb], f"{COMMON}\n\n{EXIT_CODES}")
         return
-    check_inputs(training_values(args))
+    if not any(arg.startswith("--print_config") for arg in args):
+        check_inputs(training_values(args))
     from alan.cli.fit import run_lightning
 
     _quiet_lightning()

@@ -16,6 +16,7 @@ from typing import Literal
 import pytest
 from jsonargparse import ArgumentParser
 
+from alan.cli.main import main
 from alan.cli.parsing import Parser, find_configs, function_parser, one_line
 from alan.cli.prepare import reader_options
 from alan.errors import ConfigError
@@ -182,10 +183,18 @@ def test_names_of_installed_configurations_are_replaced(tmp_path):
         find_configs(["--config=sim/smal"])
 
 
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps({"version": version("jsonargparse"), "messages": messages()}, indent=1) + "\n")
-
-
 def test_a_split_reaches_the_reader_as_a_mapping():
     split = {"train": "1-8", "val": [9, 10]}
     assert reader_options("camus", split, ["A4C"], {}) == {"split": split, "views": ["A4C"]}
+
+
+def test_options_are_printed_without_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["fit", "--config", "supervised/unet_tiny_camus", "--data.label_patients", "3", "--print_config"])
+    assert "label_patients: 3" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps({"version": version("jsonargparse"), "messages": messages()}, indent=1) + "\n")
