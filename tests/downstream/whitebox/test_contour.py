@@ -6,9 +6,12 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from skimage import draw, filters, measure, segmentation
 
-from alan.downstream.whitebox.contour import outlines, smooth_outline
+from alan.downstream.whitebox.contour import active_contour, edge_strength, outlines, smooth_outline
+from alan.polygons import fill_polygon
 
-SMOOTH = {"sigma": 3.0, "beta": 0.2, "gamma": 0.01, "w_edge": 1.0, "max_iterations": 10}
+PUBLISHED = {"alpha": 0, "beta": 0.2, "gamma": 0.01, "w_line": 0, "w_edge": 1}
+OURS = {"beta": 0.2, "gamma": 0.01, "w_edge": 1.0, "max_iterations": 10}
+SMOOTH = {"sigma": 3.0, **OURS}
 
 
 def smooth_mask(seed, shape=(112, 112), share=0.2):
@@ -18,19 +21,47 @@ def smooth_mask(seed, shape=(112, 112), share=0.2):
 
 
 @pytest.mark.parametrize("seed", range(12))
-@pytest.mark.parametrize("change", [{}, {"beta": 5.0, "gamma": 0.1, "max_iterations": 200}, {"w_edge": -0.5}])
-def test_a_smoothed_outline_equals_the_published_steps(seed, change):
-    """Without the window around the mask, in which the contour is computed here."""
+def test_contour_equals_skimage(seed):
     shape = (112, 112) if seed % 2 else (80, 130)
     mask = smooth_mask(seed, shape)
-    options = SMOOTH | change
-    image = filters.gaussian(mask, options["sigma"], preserve_range=False)
+    image = filters.gaussian(mask, 3, preserve_range=False)
     (start,) = outlines(mask)
-    published = {"alpha": 0, "w_line": 0, "max_num_iter": options["max_iterations"]}
-    published |= {name: options[name] for name in ("beta", "gamma", "w_edge")}
-    expected = segmentation.active_contour(image, start, **published)
+    expected = segmentation.active_contour(image, start, **PUBLISHED, max_num_iter=10)
+    np.testing.assert_allclose(active_contour(image, start, **OURS), expected, atol=1e-6)
     assert np.abs(expected - start).max() > 0.3  # it moved
-    np.testing.assert_array_equal(smooth_outline(mask, **options), draw.polygon2mask(shape, expected))
+    filled = draw.polygon2mask(shape, expected)
+    np.testing.assert_array_equal(fill_polygon(shape, expected), filled)
+    assert (smooth_outline(mask, **SMOOTH) != filled).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"max_iterations": 60}, {"max_num_iter": 60}),
+        ({"beta": 5.0, "gamma": 0.1, "max_iterations": 200}, {"beta": 5.0, "gamma": 0.1, "max_num_iter": 200}),
+        ({"w_edge": -0.5}, {"w_edge": -0.5, "max_num_iter": 10}),
+    ],
+)
+def test_every_term_and_the_convergence_test_equal_skimage(ours, theirs):
+    mask = smooth_mask(3)
+    image = filters.gaussian(mask, 3, preserve_range=False)
+    (start,) = outlines(mask)
+    expected = segmentation.active_contour(image, start, **(PUBLISHED | theirs))
+    np.testing.assert_allclose(active_contour(image, start, **(OURS | ours)), expected, atol=1e-6)
+
+
+def test_convergence_stops_early():
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    image = filters.gaussian(mask, 3)
+    (start,) = outlines(mask)
+    rested = active_contour(image, start, **(OURS | {"max_iterations": 400}))
+    np.testing.assert_array_equal(rested, active_contour(image, start, **(OURS | {"max_iterations": 1000})))
+
+
+def test_edge_strength_equals_skimage():
+    image = np.random.default_rng(0).random((20, 30))
+    np.testing.assert_allclose(edge_strength(image), filters.sobel(image), atol=1e-12)
 
 
 def test_outlines_of_hand_placed_masks_are_exact():
