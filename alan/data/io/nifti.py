@@ -46,18 +46,14 @@ def nifti_layout(path: Path) -> PixelLayout:
 
 
 def nifti_files(path: Path) -> tuple[Path, ...]:
-    """Return the files that make up a NIfTI file: itself, and the file of its pixels for ``.hdr``.
-
-    Raises:
-        DataError: As :func:`nifti_layout`, or the file of pixels is missing.
-    """
-    with _open(path) as file:
-        return (path,) if _layout(file, path)[2] else (path, _pixel_file(path))
+    """Return the files that may make up a NIfTI file: itself, and those that hold the pixels of ``.hdr``."""
+    pair = path.suffix.lower() == _HEADER
+    return (path, *(path.with_suffix(suffix) for suffix in _PIXELS if pair))
 
 
 def _pixel_file(path: Path) -> Path:
-    for suffix in _PIXELS:
-        if (found := path.with_suffix(suffix)).is_file():
+    for found in nifti_files(path)[1:]:
+        if found.is_file():
             return found
     name = path.with_suffix(_PIXELS[0]).name
     raise DataError(f"{path}: the file of its pixels, {name!r}, is missing; copy both files")
