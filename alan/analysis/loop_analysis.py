@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Interval
@@ -17,10 +16,12 @@ from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, find_flags
-from alan.analysis.results import LoopResult, Measure, ViewEvidence
+from alan.analysis.results import BeatResult, LoopResult, Measure, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, find_loop_beats, segment_loop, settle_beats
-from alan.analysis.uncertainty import sample_beats, with_intervals
+from alan.analysis.uncertainty import sample_beats, sample_rates, with_intervals
+from alan.arrays import FloatArray
 from alan.bounds import bounded
+from alan.cardiac import Beat, heart_rate_bpm
 from alan.data.io.base import mean_frame_rate
 from alan.errors import ConfigError
 from alan.progress import Progress, batches, no_progress
@@ -135,6 +136,79 @@ def analyze_loop(
     return LoopAnalysis(result, labels, ParcelEvidence(maps, boxes), thumbnails)
 
 
+class MeasuredBeats(NamedTuple):
+    """Measurements of the beats of a loop.
+
+    Attributes:
+        timeline: Outlines of the loop, of which those of end-diastole and end-systole are new.
+        beats: The beats.
+        numbers: Measures of each beat.
+        results: The same with their intervals; volumes only where the pixel size is known.
+        summary: Name of a measure to its value of the loop with its interval.
+    """
+
+    timeline: Timeline
+    beats: list[Beat]
+    numbers: list[measures.BeatMeasures]
+    results: tuple[BeatResult, ...]
+    summary: dict[str, Any]
+
+
+def measure_beats(
+    model: AnalysisModel,
+    maps: NDArray[np.uint8],
+    view: str,
+    times: FloatArray | None,
+    *,
+    timeline: Timeline,
+    grid: Grid,
+    r_waves: Sequence[float] | None = None,
+    samples: int,
+    seed: int = 0,
+) -> MeasuredBeats:
+    """Find and measure the beats of a loop.
+
+    The heart rate is that of the extrema of the area, because the frames that are measured lie around them.
+
+    Args:
+        model: Parcels and white boxes.
+        maps: (T, size, size) parcel maps.
+        view: The view of the loop.
+        times: (T,) time of each frame in s; None if unknown.
+        timeline: Outlines of the loop.
+        grid: Geometry of the maps.
+        r_waves: Times of the R waves of the ECG in s.
+        samples: Number of white boxes to draw from the posterior for the intervals; 0 gives no intervals.
+        seed: Seed of the draws.
+    """
+    found = find_loop_beats(model, maps, view, times, r_waves)
+    if times is None or not found:
+        return MeasuredBeats(timeline, [], [], (), {})
+    timeline, beats = settle_beats(model, maps, view, times, timeline, beats=found, spacing=grid.spacing)
+    masks = {name: timeline.labels == value for value, name in enumerate(model.structures(view), 1)}
+    rates = [heart_rate_bpm([beat], times) for beat in found]
+    numbers = [measures.measure_beat(beat, masks, grid, rate) for beat, rate in zip(beats, rates, strict=True)]
+    used = measures.select_beats(beats)
+    counted = [number for beat, number in zip(beats, numbers, strict=True) if beat in used]
+    sized = grid.pixel_mm is not None
+    summary = measures.summarise_beats(counted, sized=sized)
+    rate = {"heart_rate_bpm": Measure(heart_rate_bpm(found, times))}  # irregular beats count here
+    of_beats = [measures.summarise_beats([number], sized=sized) for number in numbers]
+    if samples:
+        boxes = model.views[view]
+        draws = sample_beats(boxes, maps, timeline.phase, grid, used, n=samples, seed=seed)
+        sampled = sample_rates(boxes["lv"], maps, times, r_waves, n=samples, seed=seed)
+        draws = [draw | {"heart_rate_bpm": Measure(one)} for draw, one in zip(draws, sampled, strict=True)]
+        summary = with_intervals(summary, draws, counted, model.spread)
+        rate = with_intervals(rate, draws, numbers, model.spread)
+        of_beats = [with_intervals(one, draws, (), model.spread) for one in of_beats]
+    results = tuple(
+        BeatResult(beat.ed, beat.es, beat.end, beat.regular, **one)
+        for beat, one in zip(beats, of_beats, strict=True)
+    )
+    return MeasuredBeats(timeline, beats, numbers, results, summary | rate)
+
+
 def _measure(
     base: LoopResult,
     loop: Loop,
@@ -152,51 +226,42 @@ def _measure(
     assert base.view is not None
     view, structures = base.view, model.structures(base.view.view)
     grid = Grid((loop.shape[0] / model.size, loop.shape[1] / model.size), loop.pixel_mm, loop.pixel_aspect)
-    times, r_waves = loop.times_s, None if loop.r_waves_s is None else loop.r_waves_s.tolist()
-    beats = find_loop_beats(model, maps, base.view.view, times, r_waves)
-    if times is not None and beats:
-        timeline, beats = settle_beats(
-            model, maps, base.view.view, times, timeline, beats=beats, spacing=grid.spacing
-        )
-    masks = {name: timeline.labels == value for value, name in enumerate(structures, 1)}
-    curves = measures.measure_curves(masks["lv"], grid) if "lv" in masks else None
-    numbers = [] if curves is None else [measures.measure_beat(beat, curves) for beat in beats]
-    used = measures.select_beats(beats)
-    sized = loop.pixel_mm is not None
+    r_waves = None if loop.r_waves_s is None else loop.r_waves_s.tolist()
+    found = measure_beats(
+        model,
+        maps,
+        view.view,
+        loop.times_s,
+        timeline=timeline,
+        grid=grid,
+        r_waves=r_waves,
+        samples=settings.samples,
+        seed=settings.seed,
+    )
+    timeline = found.timeline
+    cavity = timeline.labels == structures.index("lv") + 1 if "lv" in structures else None
+    curves = None if cavity is None else measures.measure_curves(cavity, grid)
     inside = loop.inside[:, ::-1] if settings.mirror else loop.inside
     flags = find_flags(
         Evidence(
             n_frames=len(maps),
-            sized=sized,
+            sized=loop.pixel_mm is not None,
             times=loop.times_s,
             view=view,
             has_fan=loop.fan is not None,
             inside=model.resize(inside[None].astype(np.uint8) * 255)[0] > 127,
-            cavity=masks.get("lv"),
+            cavity=cavity,
             curves=curves,
-            beats=beats,
-            numbers=numbers,
+            beats=found.beats,
+            numbers=found.numbers,
             jump_share=timeline.jump_share,
         )
     )
-    atrium = measures.left_atrial_volume_ml(masks["la"], used, grid) if "la" in masks and sized else math.nan
-    mass = math.nan
-    if {"lv", "myo"} <= set(masks) and sized:
-        mass = measures.ventricular_mass_g(masks["lv"], masks["myo"], used, grid)
-    counted = [number for beat, number in zip(beats, numbers, strict=True) if beat in used]
-    summary: dict[str, Any] = {**measures.summarise_beats(counted, sized=sized)}
-    if used and settings.samples:
-        pair = model.views[view.view]["lv"]
-        draws = sample_beats(pair, maps, timeline.phase, grid, used, n=settings.samples, seed=settings.seed)
-        summary |= with_intervals(summary, draws, counted, model.spread)
     result = replace(
         base,
         structures=structures,
-        heart_rate_bpm=Measure(measures.rate(beats, loop.times_s)),
         frames=measures.frame_results(timeline, structures, curves, grid, loop.times_s),
-        beats=tuple(measures.beat_result(b, n, sized=sized) for b, n in zip(beats, numbers, strict=True)),
-        la_volume_ml=Measure(atrium),
-        lv_mass_g=Measure(mass),
+        beats=found.results,
         jump_share=timeline.jump_share,
         parcels={
             name: {
@@ -206,7 +271,7 @@ def _measure(
             for name, pair in model.views[view.view].items()
         },
         flags=flags,
-        **summary,
+        **found.summary,
     )
     return result, timeline
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
-from alan.analysis.results import BeatResult, FrameResult, Measure
+from alan.analysis.results import FrameResult, Measure
 from alan.analysis.timeline import Timeline
 from alan.arrays import BoolArray, FloatArray
 from alan.cardiac import (
     Beat,
     area_length_volume,
     ejection_fraction,
-    heart_rate_bpm,
     long_axis_cm,
     myocardial_mass_g,
     shortening_percent,
@@ -65,17 +64,23 @@ class Curves:
     length: FloatArray
     outline: FloatArray
 
-    def size(self, frame: int) -> Size:
-        """Return the size in one frame."""
-        return Size(float(self.volume[frame]), float(self.area[frame]), float(self.outline[frame]))
-
 
 class Size(NamedTuple):
-    """Size of the left ventricle in one frame, in the units of :class:`Curves`."""
+    """Sizes in one frame, NaN where they are not measured.
+
+    Attributes:
+        volume: Volume of the left ventricle, in the unit of :class:`Curves` like the other sizes.
+        area: Area of the left ventricle.
+        outline: Length of its outline without the base.
+        mass: Mass of its myocardium in g.
+        atrium: Volume of the left atrium by the area-length formula.
+    """
 
     volume: float
     area: float
     outline: float = math.nan
+    mass: float = math.nan
+    atrium: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -88,9 +93,12 @@ class BeatMeasures:
     ef_percent: float
     area_change_percent: float
     shortening_percent: float
+    heart_rate_bpm: float = math.nan
+    la_volume_ml: float = math.nan
+    lv_mass_g: float = math.nan
 
     @classmethod
-    def between(cls, ed: Size, es: Size) -> Self:
+    def between(cls, ed: Size, es: Size, heart_rate_bpm: float = math.nan) -> Self:
         """Measure a beat from its sizes at end-diastole and end-systole."""
         return cls(
             ed.volume,
@@ -99,11 +107,14 @@ class BeatMeasures:
             ejection_fraction(ed.volume, es.volume),
             shortening_percent(ed.area, es.area),
             shortening_percent(ed.outline, es.outline),
+            heart_rate_bpm,
+            es.atrium,
+            ed.mass,
         )
 
 
 #: Measures of a beat that need the size of a pixel.
-SIZED = ("edv_ml", "esv_ml", "stroke_volume_ml")
+SIZED = ("edv_ml", "esv_ml", "stroke_volume_ml", "la_volume_ml", "lv_mass_g")
 
 
 def measure_curves(cavity: BoolArray, grid: Grid) -> Curves:
@@ -153,9 +164,31 @@ def outline_length_cm(mask: BoolArray, spacing: tuple[float, float]) -> float:
     return float(np.hypot(steps[:, 0], steps[:, 1])[counted].sum())
 
 
-def measure_beat(beat: Beat, curves: Curves) -> BeatMeasures:
-    """Measure one beat."""
-    return BeatMeasures.between(curves.size(beat.ed), curves.size(beat.es))
+def measure_size(masks: Mapping[str, BoolArray], grid: Grid) -> Size:
+    """Measure one frame.
+
+    Args:
+        masks: Structure to its mask (H, W) bool, with the left ventricle; the mass needs its myocardium.
+        grid: Geometry of the masks.
+    """
+    spacing, cavity = grid.spacing, masks["lv"]
+    curves = measure_curves(cavity[None], grid)
+    volume, mass, atrium = float(curves.volume[0]), math.nan, math.nan
+    if "myo" in masks:
+        mass = myocardial_mass_g(simpson_volume(cavity | masks["myo"], spacing), volume)
+    if "la" in masks:
+        atrium = area_length_volume(masks["la"], spacing)
+    return Size(volume, float(curves.area[0]), float(curves.outline[0]), mass, atrium)
+
+
+def measure_beat(
+    beat: Beat, masks: Mapping[str, BoolArray], grid: Grid, heart_rate_bpm: float = math.nan
+) -> BeatMeasures:
+    """Measure one beat from the masks (T, H, W) of its loop; the heart rate is that of the beat."""
+    ed, es = (
+        measure_size({name: mask[frame] for name, mask in masks.items()}, grid) for frame in (beat.ed, beat.es)
+    )
+    return BeatMeasures.between(ed, es, heart_rate_bpm)
 
 
 def select_beats(beats: Sequence[Beat]) -> list[Beat]:
@@ -210,14 +243,6 @@ def frame_results(
     return tuple(out)
 
 
-def beat_result(beat: Beat, numbers: BeatMeasures, *, sized: bool) -> BeatResult:
-    """Build the result of one beat, without intervals; volumes only where the pixel size is known."""
-    known: dict[str, Any] = {
-        name: Measure(value) for name, value in vars(numbers).items() if sized or name not in SIZED
-    }
-    return BeatResult(beat.ed, beat.es, beat.end, beat.regular, **known)
-
-
 def summarise_beats(numbers: Sequence[BeatMeasures], *, sized: bool) -> dict[str, Measure]:
     """Compute medians over beats, by name; volumes only where the pixel size is known. Empty without beats.
 
@@ -228,29 +253,6 @@ def summarise_beats(numbers: Sequence[BeatMeasures], *, sized: bool) -> dict[str
     found = {name: median([getattr(n, name) for n in numbers]) for name in vars(numbers[0])}
     found["stroke_volume_ml"] = found["edv_ml"] - found["esv_ml"]
     return {name: Measure(value) for name, value in found.items() if sized or name not in SIZED}
-
-
-def left_atrial_volume_ml(atrium: BoolArray, beats: Sequence[Beat], grid: Grid) -> float:
-    """Compute the volume of the left atrium at end-systole by the area-length formula, as a median over beats."""
-    return median([area_length_volume(atrium[beat.es], grid.spacing) for beat in beats])
-
-
-def ventricular_mass_g(cavity: BoolArray, wall: BoolArray, beats: Sequence[Beat], grid: Grid) -> float:
-    """Compute the mass of the myocardium at end-diastole, as a median over beats."""
-    return median(
-        [
-            myocardial_mass_g(
-                simpson_volume(cavity[beat.ed] | wall[beat.ed], grid.spacing),
-                simpson_volume(cavity[beat.ed], grid.spacing),
-            )
-            for beat in beats
-        ]
-    )
-
-
-def rate(beats: Sequence[Beat], times: FloatArray | None) -> float:
-    """Compute the heart rate in beats per minute; NaN without frame times or a complete beat."""
-    return math.nan if times is None else heart_rate_bpm(beats, times)
 
 
 def _known(value: float) -> float | None:

@@ -59,8 +59,8 @@ class Flag:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BeatMeasurements:
-    """Measurements of the left ventricle of a beat, a loop or a patient.
+class Measurements:
+    """Measurements of a beat; those of a loop or a patient are medians over the beats.
 
     Attributes:
         edv_ml: End-diastolic volume by the method of disks.
@@ -69,6 +69,9 @@ class BeatMeasurements:
         area_change_percent: Fractional area change of the left ventricle; needs no pixel size.
         shortening_percent: Shortening of the outline of the left ventricle (experimental).
         stroke_volume_ml: End-diastolic minus end-systolic volume.
+        heart_rate_bpm: Heart rate in beats per minute by the (median) duration of the beats.
+        la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
+        lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
     """
 
     edv_ml: Measure = Measure()
@@ -77,25 +80,13 @@ class BeatMeasurements:
     area_change_percent: Measure = Measure()
     shortening_percent: Measure = Measure()
     stroke_volume_ml: Measure = Measure()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopMeasurements(BeatMeasurements):
-    """Measurements of a loop or a patient: those of a beat, as medians over the beats, and these.
-
-    Attributes:
-        heart_rate_bpm: Heart rate in beats per minute by the median duration of the beats.
-        la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
-        lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
-    """
-
     heart_rate_bpm: Measure = Measure()
     la_volume_ml: Measure = Measure()
     lv_mass_g: Measure = Measure()
 
 
 @dataclass(frozen=True)
-class BeatResult(BeatMeasurements):
+class BeatResult(Measurements):
     """Measurements of one beat.
 
     Attributes:
@@ -160,7 +151,7 @@ class ViewEvidence:
 
 
 @dataclass(frozen=True)
-class LoopResult(LoopMeasurements):
+class LoopResult(Measurements):
     """Result of one loop, the content of ``loops/<loop>/result.json``.
 
     Attributes:
@@ -233,7 +224,7 @@ class LoopResult(LoopMeasurements):
 
 
 @dataclass(frozen=True)
-class PatientResult(LoopMeasurements):
+class PatientResult(Measurements):
     """Summary of the loops of one patient.
 
     Attributes:

@@ -49,7 +49,7 @@ MEASURES = {
     "shortening_percent": MeasureEntry(
         "Outline shortening (experimental)", "%", "Shortening of the outline of the left ventricle (experimental)"
     ),
-    "heart_rate_bpm": MeasureEntry("Heart rate", "bpm", "Heart rate by the median duration of the beats"),
+    "heart_rate_bpm": MeasureEntry("Heart rate", "bpm", "Heart rate by the median duration of the complete beats"),
     "la_volume_ml": MeasureEntry(
         "Left atrial volume", "ml", "Volume of the left atrium at end-systole by the area-length formula"
     ),
@@ -57,7 +57,6 @@ MEASURES = {
         "Left ventricular mass", "g", "Mass of the myocardium of the left ventricle at end-diastole"
     ),
 }
-_BEAT_MEASURES = tuple(MEASURES)[:6]
 _UNKNOWN = "missing if it cannot be measured"
 
 
@@ -138,7 +137,7 @@ COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
         *_BEAT_FRAMES,
         ColumnEntry("complete", "", "True if the loop shows the whole beat"),
         ColumnEntry("regular", "", "True if the duration is within 20% of the median"),
-        *_measures(_BEAT_MEASURES),
+        *_measures(MEASURES),
     ),
     FRAMES: (
         _LOOP,
@@ -313,7 +312,7 @@ def _loop_row(loop: LoopResult) -> Iterator[Any]:
 
 def _beat_row(loop: LoopResult, number: int, beat: BeatResult) -> Iterator[Any]:
     yield from (loop.loop, loop.patient, number, beat.ed, beat.es, beat.end, beat.end is not None, beat.regular)
-    yield from _ends(beat, _BEAT_MEASURES)
+    yield from _ends(beat, MEASURES)
 
 
 def _frame_row(loop: LoopResult, frame: FrameResult, structures: Sequence[str]) -> Iterator[Any]:

@@ -138,7 +138,7 @@ def find_loop_beats(
     if times is None or len(maps) < _FEWEST or "lv" not in model.structures(view):
         return []
     memberships = model.views[view]["lv"].memberships(model.parcels.n_ids).mean(0)
-    return find_beats(_histograms(maps, model.parcels.n_ids) @ memberships, times, r_waves=r_waves)
+    return find_beats(count_parcels(maps, model.parcels.n_ids) @ memberships, times, r_waves=r_waves)
 
 
 def settle_beats(
@@ -194,8 +194,8 @@ def settle_beats(
     return replace(timeline, labels=labels, phase=phases, repaired=repaired), settled
 
 
-def _histograms(maps: MapArray, n_ids: int) -> NDArray[np.int64]:
-    """Number of pixels of each parcel in each frame, (T, n_ids)."""
+def count_parcels(maps: MapArray, n_ids: int) -> NDArray[np.int64]:
+    """Count the pixels of each parcel in each frame, (T, n_ids)."""
     return np.stack([np.bincount(parcel_map.ravel(), minlength=n_ids)[:n_ids] for parcel_map in maps])
 
 
@@ -203,7 +203,7 @@ def _phase_by_parcels(
     model: AnalysisModel, maps: MapArray, view: str, interval: float, iterations: int
 ) -> FloatArray:
     """Estimate the phase from the area of the listed parcels of the left ventricle, without post-processing."""
-    counts = _histograms(maps, model.parcels.n_ids)
+    counts = count_parcels(maps, model.parcels.n_ids)
     table = model.views[view]["lv"].memberships(model.parcels.n_ids)
     phase = np.full(len(maps), 0.5)
     for _ in range(iterations):

@@ -7,25 +7,28 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
-from alan.analysis.measures import BeatMeasures, Grid, Size, summarise_beats
+from alan.analysis.measures import BeatMeasures, Grid, Size, measure_size, summarise_beats
 from alan.analysis.model import LEVEL, MapArray, PhaseBoxes, membership
 from alan.analysis.results import Measure
-from alan.arrays import FloatArray
-from alan.cardiac import Beat, simpson_volume
+from alan.analysis.timeline import count_parcels
+from alan.arrays import Float32Array, FloatArray
+from alan.cardiac import Beat, find_beats, heart_rate_bpm
 from alan.downstream.whitebox.sampling import credible_interval, sample_shares
 
 #: Probability with which an interval contains the true value.
 COVERAGE = 0.9
 #: Largest number of beats whose outlines are sampled.
 _MAX_BEATS = 3
+#: Structures whose outlines are sampled, the left ventricle first.
+_CAVITY = "lv"
+_SAMPLED = (_CAVITY, "myo", "la")
 #: Half the width of a 90% interval of a normal distribution, in standard deviations.
 _Z = 1.645
 
 
 def sample_beats(
-    pair: PhaseBoxes,
+    boxes: Mapping[str, PhaseBoxes],
     maps: MapArray,
     phase: FloatArray,
     grid: Grid,
@@ -36,10 +39,12 @@ def sample_beats(
 ) -> list[dict[str, Measure]]:
     """Measure the beats of a loop with alternative white boxes.
 
-    Shares of the parcels of the left ventricle are drawn ``n`` times; the lists of both phases deviate together.
+    Shares of the parcels are drawn ``n`` times; the lists of both phases of a structure deviate together, and the
+    structures deviate independently. The myocardium is drawn at end-diastole and the atrium at end-systole, where
+    they are measured.
 
     Args:
-        pair: White boxes of the left ventricle.
+        boxes: Structure to its white boxes, with the left ventricle.
         maps: (T, size, size) parcel maps.
         phase: (T,) phase of each frame.
         grid: Geometry of the maps.
@@ -51,27 +56,77 @@ def sample_beats(
         For each draw, the summary over the beats, see :func:`alan.analysis.measures.summarise_beats`.
     """
     n_ids = int(maps.max()) + 1
-    shares = [sample_shares(box.selector_, n, np.random.default_rng(seed)) for box in (pair.ed, pair.es)]
+    tables = {
+        name: _draw(boxes[name], n_ids, n, [seed, stream]) for stream, name in enumerate(_SAMPLED) if name in boxes
+    }
     places = np.linspace(0, len(beats) - 1, min(len(beats), _MAX_BEATS)).round().astype(int)
     chosen = [beats[place] for place in places]
-    done: dict[tuple[int, bytes], Size] = {}
+    measured: dict[tuple[bytes, ...], Size] = {}
 
-    def size(frame: int, tables: NDArray[np.float32]) -> Size:
-        weight = float(phase[frame])
-        union = (weight * tables[0] + (1 - weight) * tables[1] >= LEVEL)[maps[frame]]
-        key = (frame, np.packbits(union).tobytes())  # many draws choose the same parcels of this frame
-        if key not in done:
-            mask = pair.steps(union, maps[frame])
-            volume = simpson_volume(mask, grid.spacing)
-            done[key] = Size(volume, float(mask.sum()) * math.prod(grid.spacing) / 100.0)
-        return done[key]
+    def size(frame: int, draw: int, beside: str) -> Size:
+        weight = np.float32(phase[frame])
+        listed = {
+            name: weight * tables[name][draw, 0] + (1 - weight) * tables[name][draw, 1] >= LEVEL
+            for name in (_CAVITY, beside)
+            if name in tables
+        }
+        unions = {name: inside[maps[frame]] for name, inside in listed.items()}
+        # many draws choose the same parcels of this frame
+        key = (str(frame).encode(), *(np.packbits(union).tobytes() for union in unions.values()))
+        if key not in measured:
+            masks = {name: boxes[name].steps(union, maps[frame]) for name, union in unions.items()}
+            outside = ~masks[_CAVITY]
+            masks = {name: mask if name == _CAVITY else mask & outside for name, mask in masks.items()}
+            measured[key] = measure_size(masks, grid)
+        return measured[key]
 
     out = []
-    for ed, es in zip(*shares, strict=True):
-        tables = np.stack([membership(pair.ed, n_ids, ed), membership(pair.es, n_ids, es)])
-        numbers = [BeatMeasures.between(size(beat.ed, tables), size(beat.es, tables)) for beat in chosen]
-        out.append(summarise_beats(numbers, sized=True))
+    for draw in range(n):
+        pairs = ((size(beat.ed, draw, "myo"), size(beat.es, draw, "la")) for beat in chosen)
+        out.append(summarise_beats([BeatMeasures.between(ed, es) for ed, es in pairs], sized=True))
     return out
+
+
+def sample_rates(
+    pair: PhaseBoxes,
+    maps: MapArray,
+    times: FloatArray,
+    r_waves: Sequence[float] | None = None,
+    *,
+    n: int,
+    seed: int,
+) -> list[float]:
+    """Compute the heart rate of a loop with alternative white boxes and times of the frames.
+
+    Shares of the parcels are drawn as in :func:`sample_beats`, and each frame stands for any moment within half an
+    interval of it.
+
+    Args:
+        pair: White boxes of the left ventricle.
+        maps: (T, size, size) parcel maps.
+        times: (T,) time of each frame in s.
+        r_waves: Times of the R waves of the ECG in s.
+        n: Number of draws.
+        seed: Seed of the draws.
+
+    Returns:
+        The heart rate of each draw in beats per minute; NaN where a draw shows no complete beat.
+    """
+    counts = count_parcels(maps, int(maps.max()) + 1)
+    areas = _draw(pair, counts.shape[1], n, [seed, 0]).mean(1) @ counts.T
+    half = float(np.median(np.diff(times))) / 2
+    moved = times + np.random.default_rng(seed).uniform(-half, half, (n, len(times)))
+    return [
+        heart_rate_bpm(find_beats(area, times, r_waves=r_waves), own)
+        for area, own in zip(areas, moved, strict=True)
+    ]
+
+
+def _draw(pair: PhaseBoxes, n_ids: int, n: int, seed: Sequence[int]) -> Float32Array:
+    """Draw the memberships (n, 2, n_ids) of the parcels at end-diastole and end-systole."""
+    shares = [sample_shares(box.selector_, n, np.random.default_rng(seed)) for box in (pair.ed, pair.es)]
+    draws = zip(*shares, strict=True)
+    return np.array([[membership(pair.ed, n_ids, ed), membership(pair.es, n_ids, es)] for ed, es in draws])
 
 
 def with_intervals(
@@ -102,7 +157,9 @@ def with_intervals(
             continue
         low, high = np.asarray(credible_interval(samples, COVERAGE)) - float(np.nanmedian(samples))
         over_beats = np.array([getattr(number, name) for number in numbers])
-        error = _Z * float(np.nanstd(over_beats, ddof=1)) / math.sqrt(len(numbers)) if len(numbers) > 1 else 0.0
+        over_beats = over_beats[np.isfinite(over_beats)]
+        several = len(over_beats) > 1
+        error = _Z * float(np.std(over_beats, ddof=1)) / math.sqrt(len(over_beats)) if several else 0.0
         below, above = (part * _scale(name, measure.value) for part in spread.get(name, (0.0, 0.0)))
         out[name] = Measure(
             measure.value,

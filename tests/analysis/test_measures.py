@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from alan.analysis import Flag, LoopResult, Measure, ViewEvidence
-from alan.analysis.measures import BeatMeasures, Grid, Size, measure_curves, outline_length_cm, summarise_beats
+from alan.analysis.measures import (
+    BeatMeasures,
+    Grid,
+    Size,
+    measure_beat,
+    measure_curves,
+    measure_size,
+    outline_length_cm,
+    summarise_beats,
+)
 from alan.analysis.patients import KeyMasks, summarise_patients
 from alan.analysis.quality import FLAGS, Evidence, find_flags
 from alan.analysis.results import BeatResult
@@ -37,7 +46,7 @@ def test_ejection_fraction_of_an_ellipsoid_is_exact_with_anisotropic_pixels():
     times = np.arange(60) / 30
     beats = find_beats(curves.volume, times)
     np.testing.assert_allclose([(beat.ed, beat.es) for beat in beats], [(0, 15), (30, 45)], atol=1)
-    found = BeatMeasures.between(curves.size(30), curves.size(15))
+    found = measure_beat(Beat(30, 15, None, True), {"lv": beating_masks()}, grid)
     edv, esv = ellipsoid_ml(80, 40), ellipsoid_ml(70, 28)
     assert found.edv_ml == pytest.approx(edv, rel=0.02)
     assert found.ef_percent == pytest.approx(100 * (1 - esv / edv), abs=1.0)
@@ -52,6 +61,20 @@ def test_ejection_fraction_needs_no_pixel_size_but_volumes_do():
     assert "edv_ml" not in known
     assert summarise_beats([numbers], sized=True)["stroke_volume_ml"].value == 60
     assert summarise_beats([], sized=True) == {}
+
+
+def test_mass_is_that_of_a_shell_at_end_diastole_and_the_atrium_is_measured_at_end_systole():
+    outer, inner, round_ = ellipse(80, 50), ellipse(70, 40), ellipse(40, 40)
+    masks = {"lv": inner, "myo": outer & ~inner, "la": round_}
+    grid = Grid((1.0, 1.0), (1.0, 1.0))
+    size = measure_size(masks, grid)
+    assert size.mass == pytest.approx(1.05 * (ellipsoid_ml(80, 50) - ellipsoid_ml(70, 40)), rel=0.02)
+    assert size.atrium == pytest.approx(ellipsoid_ml(40, 40), rel=0.02)
+    assert math.isnan(measure_size({"lv": inner}, grid).mass)
+    assert math.isnan(measure_size({"lv": inner}, grid).atrium)
+    found = BeatMeasures.between(Size(100, 10, 20, 150, 40), Size(40, 6, 16, 140, 60), 75.0)
+    assert (found.lv_mass_g, found.la_volume_ml, found.heart_rate_bpm) == (150, 60, 75)
+    assert not {"la_volume_ml", "lv_mass_g"} & set(summarise_beats([found], sized=False))
 
 
 def test_outline_length_of_a_half_circle_is_exact():
@@ -77,7 +100,7 @@ def evidence(**changes):
         "cavity": masks,
         "curves": curves,
         "beats": beats,
-        "numbers": [BeatMeasures.between(curves.size(beat.ed), curves.size(beat.es)) for beat in beats],
+        "numbers": [measure_beat(beat, {"lv": masks}, grid) for beat in beats],
         "jump_share": 0.0,
     }
     return Evidence(**base | changes)

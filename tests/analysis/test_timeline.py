@@ -21,9 +21,9 @@ from alan.downstream import ParcelSegmenter, ParcelSelector, PostProcessing
 N_IDS = 4
 
 
-def white_box(shares, above=0.4):
+def white_box(shares, above=0.4, prior=1e9):
     """A white box whose parcels have given shares; post-processing does nothing."""
-    selector = ParcelSelector("beta", share_above=above, n_parcels=N_IDS, prior_strength=1e9, correlation=0.0)
+    selector = ParcelSelector("beta", share_above=above, n_parcels=N_IDS, prior_strength=prior, correlation=0.0)
     maps = np.repeat(np.arange(N_IDS), 1000).reshape(1, N_IDS, 1000)
     masks = np.arange(1000)[None, None] < 1000 * np.asarray(shares)[None, :, None]
     steps = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)

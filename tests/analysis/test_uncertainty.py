@@ -2,16 +2,22 @@
 
 import json
 import math
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from alan.analysis import Manifest, Measure
-from alan.analysis.measures import BeatMeasures, Grid
-from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
+from alan.analysis.loop_analysis import measure_beats
+from alan.analysis.measures import BeatMeasures, Grid, measure_beat, summarise_beats
+from alan.analysis.model import AnalysisModel, PhaseBoxes, membership
+from alan.analysis.tables import MEASURES
+from alan.analysis.timeline import segment_loop
+from alan.analysis.uncertainty import calibrate_spread, sample_beats, sample_rates, with_intervals
 from alan.cardiac import Beat
+from alan.downstream.whitebox.sampling import sample_shares
 from alan.errors import DataError
-from tests.analysis.test_timeline import BlockModel, beating
+from tests.analysis.test_timeline import N_IDS, BlockModel, beating, white_box
 
 
 def numbers(ef):
@@ -43,16 +49,112 @@ def test_a_measure_without_draws_keeps_its_value_and_has_no_interval():
     assert math.isnan(found["ef_percent"].low)
 
 
-def test_draws_depend_on_the_seed():
+class WalledModel(BlockModel):
+    """Model whose parcel 1 is the cavity, 2 of the cavity or the wall, and 3 of the atrium or outside."""
+
+    spread: ClassVar = {}
+
+    def __init__(self):
+        super().__init__()
+        ed, es = white_box([0, 1, 0.7, 0], prior=20), white_box([0, 1, 0.4, 0], prior=20)
+        shares = {"myo": [0, 0, 0.1, 0.42], "la": [0, 0, 0, 0.41]}
+        beside = {name: PhaseBoxes(box := white_box(inside, prior=20), box) for name, inside in shares.items()}
+        self.views = {"A4C": {"lv": PhaseBoxes(ed, es), **beside}}
+
+    structures = AnalysisModel.structures
+
+
+GRID, BEAT = Grid((1.0, 1.0), (4.0, 5.0)), Beat(0, 10, 20, True)
+
+
+def test_draws_equal_those_of_a_slow_loop():
     maps, phase = beating()
-    pair = BlockModel().views["A4C"]["lv"]
-    beat, grid = [Beat(0, 10, 20, True)], Grid((1.0, 1.0), (1.0, 1.0))
-    first, again = (
-        [draw["ef_percent"].value for draw in sample_beats(pair, maps, phase, grid, beat, n=12, seed=seed)]
-        for seed in (0, 0)
-    )
-    assert first == again
-    assert all(np.isfinite(first))
+    boxes, n = WalledModel().views["A4C"], 15
+    found = sample_beats(boxes, maps, phase, GRID, [BEAT], n=n, seed=3)
+    for draw, sample in enumerate(found):
+        masks = {name: np.zeros(maps.shape, bool) for name in boxes}
+        for frame in (BEAT.ed, BEAT.es):
+            one = {}
+            for name, pair in boxes.items():
+                table = 0
+                for box, weight in ((pair.ed, phase[frame]), (pair.es, 1 - phase[frame])):
+                    shares = sample_shares(box.selector_, n, np.random.default_rng(stream(name)))
+                    table = table + np.float32(weight) * membership(box, N_IDS, shares[draw])
+                one[name] = pair.steps((table >= 0.5)[maps[frame]], maps[frame])
+            for name, mask in one.items():
+                masks[name][frame] = mask if name == "lv" else mask & ~one["lv"]
+        expected = summarise_beats([measure_beat(BEAT, masks, GRID)], sized=True)
+        for name in set(MEASURES) - {"heart_rate_bpm"}:
+            assert sample[name].value == pytest.approx(expected[name].value, nan_ok=True), name
+    for name in ("ef_percent", "shortening_percent", "la_volume_ml", "lv_mass_g"):
+        assert len({draw[name].value for draw in found}) > 1, name
+
+
+def stream(name):
+    """Seed of the draws of a structure where the seed is 3."""
+    return [3, ["lv", "myo", "la"].index(name)]
+
+
+def test_draws_depend_on_the_seed_and_their_number():
+    maps, phase = beating()
+    boxes, times = WalledModel().views["A4C"], np.arange(40) / 25
+
+    def sample(n, seed):
+        beats = sample_beats(boxes, maps, phase, GRID, [BEAT], n=n, seed=seed)
+        rates = sample_rates(boxes["lv"], maps, times, n=n, seed=seed)
+        return [(draw["ef_percent"].value, rate) for draw, rate in zip(beats, rates, strict=True)]
+
+    assert sample(12, 0) == sample(12, 0)
+    assert sample(12, 0) != sample(12, 1)
+    assert len(sample(5, 0)) == 5
+    assert np.isfinite(sample(12, 0)).all()
+
+
+def test_rates_vary_by_the_times_of_frames_and_by_parcels():
+    maps, _ = beating(n=45)  # beats of 20 frames
+    certain, unsure = BlockModel().views["A4C"]["lv"], WalledModel().views["A4C"]["lv"]
+    for rate in (10, 50):
+        found = sample_rates(certain, maps, np.arange(45) / rate, n=40, seed=0)
+        frames = 60 * rate / np.array(found)
+        assert np.median(frames) == pytest.approx(20, rel=0.02)
+        assert ((frames >= 19) & (frames <= 21)).all()  # each end moves by half a frame at most
+        assert np.ptp(frames) > 0.5
+    maps = np.zeros((45, 1, 400), np.uint8)
+    for frame, parcel_map in enumerate(maps):
+        late = 60 * np.cos(2 * np.pi * (frame - 5) / 20) if frame > 30 else 0  # parcel 2 delays the second beat
+        inner, outer = round(100 + 50 * np.cos(2 * np.pi * frame / 20)), round(100 + late)
+        parcel_map[0, :inner], parcel_map[0, inner : inner + outer] = 1, 2
+    times = np.arange(45) / 10
+    first, second = (np.array(sample_rates(pair, maps, times, n=40, seed=0)) for pair in (certain, unsure))
+    assert (first != second).mean() > 0.2
+    given = sample_rates(certain, maps, times, [0.1, 2.4, 4.2], n=40, seed=0)
+    assert np.median(given) != np.median(first)
+
+
+def test_every_measure_of_a_loop_and_its_beats_has_an_interval():
+    maps, _ = beating(n=50)
+    model, times = WalledModel(), np.arange(50) / 25
+    timeline = segment_loop(model, maps, "A4C", times)
+    found = measure_beats(model, maps, "A4C", times, timeline=timeline, grid=GRID, samples=20)
+    assert len(found.beats) >= 2
+    for name in MEASURES:
+        measure = found.summary[name]
+        assert measure.low <= measure.value <= measure.high, name
+        assert all(getattr(beat, name).low <= getattr(beat, name).high for beat in found.results[:2]), name
+    assert found.summary["heart_rate_bpm"].value == pytest.approx(75, rel=0.05)
+    bare = measure_beats(model, maps, "A4C", times, timeline=timeline, grid=GRID, samples=0)
+    for name in MEASURES:
+        assert bare.summary[name].value == found.summary[name].value
+        assert math.isnan(bare.summary[name].low)
+
+
+def test_a_rate_has_the_spread_over_irregular_beats():
+    rates = [60.0, 75.0, 100.0, math.nan]
+    beats = [BeatMeasures(100, 50, 50, 50, 40, 20, rate) for rate in rates]
+    found = with_intervals({"heart_rate_bpm": Measure(75.0)}, [{"heart_rate_bpm": Measure(75.0)}] * 3, beats)
+    error = 1.645 * np.std(rates[:3], ddof=1) / math.sqrt(3)
+    assert found["heart_rate_bpm"].high - 75 == pytest.approx(error)
+    assert 75 - found["heart_rate_bpm"].low == pytest.approx(error)
 
 
 @pytest.mark.parametrize(("name", "unit"), [("ef_percent", 1.0), ("edv_ml", 100.0)])

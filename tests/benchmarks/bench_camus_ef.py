@@ -20,9 +20,10 @@ import numpy as np
 from sklearn.base import clone
 
 from alan.analysis import AnalysisModel
-from alan.analysis.measures import Grid, measure_beat, measure_curves, summarise_beats
+from alan.analysis.measures import Grid, measure_beat, summarise_beats
 from alan.analysis.model import PhaseBoxes
 from alan.analysis.patients import _around
+from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop
 from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
 from alan.cardiac import Beat, biplane_volume, ejection_fraction, simpson_volume
@@ -37,7 +38,9 @@ VIEWS, PHASES = ("A4C", "A2C"), ("ED", "ES")
 BEAT = Beat(0, 1, None, regular=False)
 
 
-#: Measures whose intervals are compared with the manual masks.
+#: Structures with manual masks, and the measures that follow from them in a plane and in both.
+STRUCTURES = ("lv", "myo", "la")
+MEASURED = tuple(name for name in MEASURES if name != "heart_rate_bpm")
 KNOWN = ("ef_percent", "edv_ml", "esv_ml")
 #: Probability with which the intervals of planes of new patients hold at least 90%.
 CONFIDENCE = 0.95
@@ -76,9 +79,14 @@ def segment(model, rows, maps):
     """Masks of the left ventricle at the given phases."""
     masks = np.zeros(maps.shape, bool)
     for n, (view, phase) in enumerate(zip(rows["view"], rows["phase"], strict=True)):
-        found = segment_loop(model, maps[n : n + 1], view, None, phase=float(phase == "ED"))
-        masks[n] = found.labels[0] == model.structures(view).index("lv") + 1
+        labels = segment_at(model, maps[n : n + 1], view, float(phase == "ED"))
+        masks[n] = labels[0] == model.structures(view).index("lv") + 1
     return masks
+
+
+def segment_at(model, maps, view, phase):
+    """Label maps of frames of a known phase."""
+    return segment_loop(model, maps, view, None, phase=phase).labels
 
 
 def masks_of_patients(store, rows, masks):
@@ -121,8 +129,9 @@ def ejection_fractions(store, rows, masks):
     return out
 
 
-def measure_planes(store, model, rows, maps, truth):
+def measure_planes(store, model, rows, maps):
     """Patient of each plane, its measures with intervals, and those of its manual masks."""
+    truth = {name: store.masks(rows["label"].to_numpy(), name) for name in STRUCTURES}
     place = {key: n for n, key in enumerate(zip(rows["sequence"], rows["phase"], strict=True))}
     for sequence, view in rows.groupby("sequence")["view"].first().items():
         if not all((sequence, phase) in place for phase in PHASES):
@@ -130,9 +139,12 @@ def measure_planes(store, model, rows, maps, truth):
         pair = [place[sequence, phase] for phase in PHASES]
         shape, mm = store.sequences[sequence].original_shape, store.sequences[sequence].spacing
         grid = Grid((shape[0] / store.size, shape[1] / store.size), mm)
-        found = segment(model, rows.iloc[pair].reset_index(drop=True), maps[pair])
-        ours, true = (measure_beat(BEAT, measure_curves(masks, grid)) for masks in (found, truth[pair]))
-        draws = sample_beats(model.views[view]["lv"], maps[pair], np.array([1.0, 0.0]), grid, [BEAT], n=40, seed=0)
+        phase = np.array([1.0, 0.0])
+        labels = np.concatenate([segment_at(model, maps[[n]], view, p) for n, p in zip(pair, phase, strict=True)])
+        found = {name: labels == value for value, name in enumerate(model.structures(view), 1)}
+        true = measure_beat(BEAT, {name: masks[pair] for name, masks in truth.items()}, grid)
+        ours = measure_beat(BEAT, found, grid)
+        draws = sample_beats(model.views[view], maps[pair], phase, grid, [BEAT], n=40, seed=0)
         summary = with_intervals(summarise_beats([ours], sized=True), draws, [ours], model.spread)
         yield rows["patient"][pair[0]], summary, true
 
@@ -145,7 +157,7 @@ def print_coverage(planes, found, truth):
         found: Output of ``biplane_measures`` by the model.
         truth: The same by the manual masks.
     """
-    for name in KNOWN:
+    for name in MEASURED:
         report("planes", name, [(summary[name], getattr(true, name)) for _, summary, true in planes])
     for name in KNOWN:
         pairs = []
@@ -170,7 +182,7 @@ def calibrate(path, planes):
     """Raise the spread in a manifest to what the planes need."""
     manifest = json.loads(path.read_text(encoding="utf-8"))
     spread = manifest.get("spread", {})
-    for name in KNOWN:
+    for name in MEASURED:
         measured, truth = [one[name] for _, one, _ in planes], [getattr(true, name) for *_, true in planes]
         needed = calibrate_spread(name, measured, truth, CONFIDENCE)
         before = spread.get(name, (0.0, 0.0))
@@ -206,7 +218,7 @@ def main():
     rows, maps, truth = labelled_maps(store, model, options.split)
     if options.calibrate:
         model.spread = {}
-        calibrate(options.calibrate, list(measure_planes(store, model, rows, maps, truth)))
+        calibrate(options.calibrate, list(measure_planes(store, model, rows, maps)))
         return
     release = {s.patient: s.attributes["EF"] for s in store.sequences if "EF" in s.attributes}
     by_masks = ejection_fractions(store, rows, truth)
@@ -218,7 +230,7 @@ def main():
     without = ejection_fractions(store, rows, masks)
     if 0 in options.patients:
         show(f"no label: {dice_text(rows, masks, truth)}", without, release, by_masks)
-        planes = list(measure_planes(store, model, rows, maps, truth))
+        planes = list(measure_planes(store, model, rows, maps))
         print_coverage(planes, *(biplane_measures(store, rows, given) for given in (masks, truth)))
     if few is not None:
         own = pick(ejection_fractions(store, few[0], segment(model, *few[:2])), "biplane")

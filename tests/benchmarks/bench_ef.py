@@ -18,9 +18,11 @@ import numpy as np
 from tqdm import tqdm
 
 from alan.analysis import AnalysisModel, TimeSettings
+from alan.analysis.loop_analysis import measure_beats
 from alan.analysis.measures import Grid, measure_beat, measure_curves, select_beats, summarise_beats
-from alan.analysis.timeline import find_loop_beats, segment_loop, settle_beats
-from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
+from alan.analysis.tables import MEASURES
+from alan.analysis.timeline import segment_loop
+from alan.analysis.uncertainty import calibrate_spread
 from alan.cardiac import Beat, find_beats
 from alan.data.preprocessing import resize_frames
 from alan.data.simulator import simulate_sequence
@@ -29,8 +31,8 @@ from alan.overlap import dice_of_counts
 
 #: Patients that no shipped model has seen: archives draw theirs from seeds of three numbers.
 FIRST_PATIENT, CALIBRATION = 90_000, 60_000
-#: Measures whose true values are known.
-KNOWN = ("ef_percent", "edv_ml", "esv_ml")
+#: Length of a loop in beats.
+BEATS = 1.6
 #: Side in pixels of the grid on which the shipped networks predict.
 COARSE = 56
 SETTINGS = {"default": TimeSettings(), "no smoothing, no repair": TimeSettings(smoothing_s=0, jump=None)}
@@ -38,9 +40,9 @@ SETTINGS = {"default": TimeSettings(), "no smoothing, no repair": TimeSettings(s
 
 def by_masks(masks, spacing, beats, times):
     """Summary of a loop with given masks; beats None finds them by the volume."""
-    curves = measure_curves(masks, Grid((1.0, 1.0), spacing))
-    beats = select_beats(find_beats(curves.volume, times)) if beats is None else beats
-    return summarise_beats([measure_beat(beat, curves) for beat in beats], sized=True)
+    grid = Grid((1.0, 1.0), spacing)
+    beats = select_beats(find_beats(measure_curves(masks, grid).volume, times)) if beats is None else beats
+    return summarise_beats([measure_beat(beat, {"lv": masks}, grid) for beat in beats], sized=True)
 
 
 def coarse(masks):
@@ -69,21 +71,29 @@ def measure(model, clip, maps, settings, samples):
     """Mean Dice, correlation of areas, share of jumps, and the summary of the loop with its intervals."""
     times, grid = np.arange(len(maps)) / clip.fps, Grid((1.0, 1.0), clip.spacing_mm)
     timeline = segment_loop(model, maps, clip.view, times, settings)
-    beats = select_beats(find_loop_beats(model, maps, clip.view, times))
-    timeline, beats = settle_beats(model, maps, clip.view, times, timeline, beats=beats, spacing=grid.spacing)
-    found = timeline.labels == model.structures(clip.view).index("lv") + 1
+    beats = measure_beats(model, maps, clip.view, times, timeline=timeline, grid=grid, samples=samples)
+    found = beats.timeline.labels == model.structures(clip.view).index("lv") + 1
     truth = clip.labels == label_value("lv")
     area, known = found.sum((1, 2)), truth.sum((1, 2))
     dice = np.mean(dice_of_counts((found & truth).sum((1, 2)), area + known))
     jumps = np.mean(np.abs(np.diff(area)) > 0.15 * np.median(area))
-    curves = measure_curves(found, grid)
-    numbers = [measure_beat(beat, curves) for beat in beats]
-    summary = summarise_beats(numbers, sized=True)
-    if summary and samples:
-        pair = model.views[clip.view]["lv"]
-        draws = sample_beats(pair, maps, timeline.phase, grid, beats, n=samples, seed=0)
-        summary = with_intervals(summary, draws, numbers, model.spread)
-    return dice, np.corrcoef(area, known)[0, 1], jumps, summary
+    return dice, np.corrcoef(area, known)[0, 1], jumps, beats.summary
+
+
+def true_measures(clip):
+    """True values: volumes and ejection fraction in three dimensions, the others by the true masks."""
+    masks = {name: clip.labels == label_value(name) for name in ("lv", "myo", "la")}
+    beat = Beat(clip.ed, clip.es, None, regular=True)
+    rate = 60 * BEATS * clip.fps / len(clip.labels)
+    own = vars(measure_beat(beat, masks, Grid((1.0, 1.0), clip.spacing_mm), rate))
+    solid = {name: getattr(clip, name) for name in ("edv_ml", "esv_ml", "ef_percent")}
+    return own | solid | {"stroke_volume_ml": clip.edv_ml - clip.esv_ml}
+
+
+def with_truth(name, rows):
+    """(measure, true value) of the loops of (clip, summary) in which it is measured and its truth is known."""
+    pairs = [(summary[name], true_measures(clip)[name]) for clip, summary in rows if name in summary]
+    return [(one, true) for one, true in pairs if one.known and np.isfinite(true)]
 
 
 def report(name, rows):
@@ -121,18 +131,24 @@ def main():
         dice, correlation, jumps = (np.mean([row[i] for row in rows]) for i in (1, 2, 3))
         print(f"{name}: LV Dice {100 * dice:.1f}, area r {correlation:.3f}, jumps {100 * jumps:.1f}% of frames")
         report(f"everything, {name}", [(clip, summary) for clip, *_, summary in rows])
-    for name in KNOWN:
-        measured = [(clip, summary[name]) for clip, *_, summary in found["default"] if summary]
-        inside = np.mean([one.low <= getattr(clip, name) <= one.high for clip, one in measured])
-        width = np.median([one.high - one.low for _, one in measured])
-        print(f"90% intervals of {name} hold in {100 * inside:.0f}% of {len(measured)} loops, width {width:.0f}")
+    for name in MEASURES:
+        pairs = with_truth(name, [(clip, summary) for clip, *_, summary in found["default"]])
+        inside = np.mean([one.low <= true <= one.high for one, true in pairs])
+        width = np.median([one.high - one.low for one, _ in pairs])
+        error = np.mean([abs(one.value - true) for one, true in pairs])
+        print(
+            f"90% intervals of {name} hold in {100 * inside:.0f}% of {len(pairs)} loops, "
+            f"median width {width:.0f}, mean absolute error {error:.1f}"
+        )
 
 
 def simulate(model, options, first):
     """Loops and their parcel maps; the patients are counted from the first one."""
     for number in tqdm(range(options.loops), unit="loop"):
         for view in options.views:
-            clip = simulate_sequence(view, first + number, n_frames=45, beats=1.6, seed=[first // 10_000, number])
+            clip = simulate_sequence(
+                view, first + number, n_frames=45, beats=BEATS, seed=[first // 10_000, number]
+            )
             yield clip, model.maps(clip.frames)
 
 
@@ -146,11 +162,7 @@ def calibrate(options):
         (clip, measure(model, clip, maps, TimeSettings(), options.samples)[-1])
         for clip, maps in simulate(model, options, CALIBRATION)
     ]
-    rows = [(clip, summary) for clip, summary in rows if summary]
-    spread = {
-        name: calibrate_spread(name, [one[name] for _, one in rows], [getattr(clip, name) for clip, _ in rows])
-        for name in KNOWN
-    }
+    spread = {name: calibrate_spread(name, *zip(*with_truth(name, rows), strict=True)) for name in MEASURES}
     manifest["spread"] = {name: [round(part, 3) for part in pair] for name, pair in spread.items()}
     path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     print(f"{path}: spread {manifest['spread']} by {len(rows)} loops")
