@@ -170,38 +170,52 @@ def with_intervals(
 
 
 def calibrate_spread(
-    name: str, measured: Sequence[Measure], truth: Sequence[float], confidence: float | None = None
+    name: str,
+    measured: Sequence[Measure],
+    truth: Sequence[float],
+    confidence: float | None = None,
+    groups: Sequence[str] | None = None,
 ) -> tuple[float, float]:
     """Measure the errors of a model that its intervals do not cover, on loops whose true values are known.
 
-    The spread of a side is added in quadrature to the half width of the interval on that side. Both sides are the
-    same quantile of the missing half widths of the loops, the smallest one at which the intervals reach their
-    coverage (split conformal prediction, which counts one loop more than there are).
+    The spread of a side is added in quadrature to the half width of the interval on that side. Of the pairs of
+    spreads with which the intervals reach their coverage on these loops, the one with the smallest sum is taken
+    (split conformal prediction, which counts one loop more than there are; choosing the pair on the same loops
+    costs 3 points of coverage with 100 of them).
 
     Args:
         name: Name of the measure; percentages have a spread in points, others one relative to the value.
-        measured: Measure of each loop with its interval, made without a spread.
+        measured: Measure of each loop with its interval, made without a spread; unknown ones are left out.
         truth: True value of each loop.
         confidence: Probability, 0 to 1, with which the intervals of new loops hold their coverage (a tolerance
             interval), where few real loops must not be trusted to be typical; None: they hold it on average.
+        groups: Patient of each loop. The confidence counts patients, because the errors of the loops of a patient
+            are alike; None takes each loop for one of its own.
 
     Returns:
         The spread below and above the measured value.
     """
-    lacking = np.zeros((2, len(measured)))
+    rows, patients = [], set()
     for n, (one, true) in enumerate(zip(measured, truth, strict=True)):
-        side, half = (0, one.value - one.low) if true < one.value else (1, one.high - one.value)
-        lacking[side, n] = math.sqrt(max(0.0, (true - one.value) ** 2 - half**2)) / _scale(name, one.value)
-    sides, most = np.sort(lacking, axis=1), len(measured)
+        if one.known and math.isfinite(true):
+            side, half = (0, one.value - one.low) if true < one.value else (1, one.high - one.value)
+            row = [0.0, 0.0]
+            row[side] = math.sqrt(max(0.0, (true - one.value) ** 2 - half**2)) / _scale(name, one.value)
+            rows.append(row)
+            patients.add(n if groups is None else groups[n])
+    lacking, most = np.array(rows), len(rows)
     needed = math.ceil((most + 1) * COVERAGE)
     if confidence is not None:
         from scipy.stats import binom  # takes long to import
 
-        needed = int(binom.ppf(confidence, most, COVERAGE)) + 1
+        needed = math.ceil((int(binom.ppf(confidence, len(patients), COVERAGE)) + 1) * most / len(patients))
     needed = min(needed, most)
-    held = [(lacking <= sides[:, rank : rank + 1]).all(0).sum() for rank in range(most)]
-    below, above = sides[:, int(np.argmax(np.array(held) >= needed))]
-    return float(below), float(above)
+    pairs = []
+    for below in np.unique(lacking[:, 0]):
+        others = np.sort(lacking[lacking[:, 0] <= below, 1])
+        if len(others) >= needed:
+            pairs.append((float(below), float(others[needed - 1])))
+    return min(pairs, key=sum)
 
 
 def _scale(name: str, value: float) -> float:

@@ -176,18 +176,47 @@ def test_calibrated_intervals_hold_on_new_loops(name, unit):
 
 def test_a_spread_with_confidence_holds_on_most_draws_of_new_loops():
     rng = np.random.default_rng(0)
-    held = {None: [], 0.95: []}
+    held = {None: [], 0.95: [], "patients": []}
+    pairs = [str(n // 2) for n in range(100)]
     for _ in range(200):
         truth = rng.normal(50, 10, 100)
         measured = [Measure(value, value - 1, value + 1) for value in truth + rng.normal(3, 5, 100)]
         for confidence, shares in held.items():
-            below, above = calibrate_spread("ef_percent", measured, truth, confidence)
+            options = (0.95, pairs) if confidence == "patients" else (confidence,)
+            below, above = calibrate_spread("ef_percent", measured, truth, *options)
             low, high = -math.hypot(1, below), math.hypot(1, above)
             normal = [0.5 * (1 + math.erf((end + 3) / (5 * math.sqrt(2)))) for end in (low, high)]
             shares.append(normal[1] - normal[0])  # truth - measured is normal, mean -3 and deviation 5
-    assert np.mean(held[None]) == pytest.approx(0.9, abs=0.02)
-    assert np.mean(np.array(held[0.95]) >= 0.9) > 0.88
+    assert np.mean(held[None]) == pytest.approx(0.87, abs=0.02)
+    assert np.mean(np.array(held[0.95]) >= 0.9) > 0.8
+    assert np.mean(np.array(held["patients"]) >= 0.9) > 0.95
     assert np.mean(np.array(held[None]) >= 0.9) < 0.7
+
+
+def test_the_spread_is_the_narrowest_pair_that_holds():
+    rng = np.random.default_rng(1)
+    measured = [Measure(value, value - 2, value + 1) for value in rng.normal(50, 5, 30)]
+    truth = [one.value + error for one, error in zip(measured, rng.standard_t(2, 30) * 4, strict=True)]
+    lacks = [
+        (math.sqrt(max(0, e**2 - 4)), 0) if e < 0 else (0, math.sqrt(max(0, e**2 - 1)))
+        for e in (true - one.value for one, true in zip(measured, truth, strict=True))
+    ]
+    for confidence, groups, needed in (
+        (None, None, 28),  # ceil(31 * 0.9)
+        (0.95, None, 30),  # 30 loops: the 95% quantile of binomial(30, 0.9) is 29
+        (0.6, None, 29),
+        (0.5, [str(n // 2) for n in range(30)], 30),  # 15 patients: (14 + 1) of 15
+    ):
+        ends = [sorted({0.0, *(lack[side] for lack in lacks)}) for side in (0, 1)]
+        slow = min(
+            (below + above, below, above)
+            for below in ends[0]
+            for above in ends[1]
+            if sum(lack[0] <= below and lack[1] <= above for lack in lacks) >= needed
+        )
+        assert calibrate_spread("ef_percent", measured, truth, confidence, groups) == pytest.approx(slow[1:])
+    unknown = [*measured, Measure()], [*truth, 50.0]
+    assert calibrate_spread("ef_percent", *unknown) == calibrate_spread("ef_percent", measured, truth)
 
 
 def test_a_model_whose_intervals_hold_needs_no_spread():
