@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from alan.analysis import dicom
+from alan.analysis.dicom_report import write_measurements
 from alan.analysis.evidence import COLUMNS, ParcelEvidence
 from alan.analysis.nifti import write_label_maps
 from alan.analysis.overlay import Painter, curve_strip, display_shape, write_mp4
@@ -248,7 +249,7 @@ def _dicom(job: _Job) -> Iterator[_Sink]:
     dicom.write_segmentation(
         job.out / SEGMENTATION, job.result, stored, frames, job.digest, references=job.references
     )
-    dicom.write_measurements(job.out / MEASUREMENTS, job.result, job.digest, job.references)
+    write_measurements(job.out / MEASUREMENTS, job.result, job.digest, job.references)
 
 
 _SINKS: dict[str, Callable[[_Job], contextlib.AbstractContextManager[_Sink]]] = {

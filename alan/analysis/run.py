@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from alan.analysis.exports import median_beat
+from alan.analysis.dicom_report import write_patient_measurements
+from alan.analysis.exports import MEASUREMENTS, SEGMENTATION, median_beat
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, summarise_patients
@@ -136,6 +137,8 @@ def analyze_files(
         states = _analyze_all(sources, folder, settings, model=model, workers=workers, progress=progress)
         _remove_others(folder, sources, states)
         found, n_measured = _collect(folder, sources, states, others)
+        if "dicom" in settings.outputs:
+            _report_patients(folder, found.patients)
         write_tables(folder, found.loops, found.patients)
         _log.info(
             "%s: %s of %s, %d left out, %d cannot be decoded",
@@ -222,7 +225,7 @@ def _remove_others(folder: Path, sources: Sequence[Source], states: Mapping[str,
     """Remove the results of files that have changed or are missing since an earlier run of the folder."""
     known = {
         f"{LOOP_FOLDER}/*/{RESULT}": {name for source in sources for name in states[source.name]["loops"]},
-        f"{PAGES}/*/*.html": {source.patient for source in sources if states[source.name]["loops"]},
+        f"{PAGES}/*/*": {source.patient for source in sources if states[source.name]["loops"]},
     }
     for pattern, names in known.items():
         for path in list(folder.glob(pattern)):
@@ -259,6 +262,17 @@ def _collect(
     left_out = [(name, unknown[name]) for name in names if name in unknown]
     found = Analysis(folder, names, tuple(patients), (*others, *by["left_out"], *left_out), tuple(by["failure"]))
     return found, len(names) - len(unknown)
+
+
+def _report_patients(folder: Path, patients: Sequence[PatientResult]) -> None:
+    """Write the DICOM report of each patient in place of an earlier one."""
+    for patient in patients:
+        path = folder / PAGES / patient.patient / MEASUREMENTS
+        path.unlink(missing_ok=True)
+        files = [
+            folder / LOOP_FOLDER / loop / name for loop in patient.loops for name in (MEASUREMENTS, SEGMENTATION)
+        ]
+        write_patient_measurements(path, patient, files)
 
 
 def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:

@@ -2,17 +2,20 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from alan.analysis import Measure, Source, export_loop, find_sources
+from alan.analysis import Measure, PatientResult, Source, ViewEvidence, export_loop, find_sources
+from alan.analysis.dicom_report import write_patient_measurements
 from alan.data.pseudonyms import SECRET, uid_key
 
-from .made import MadeLoop, made_labels, made_result
+from .made import MadeLoop, made_labels, made_patient, made_result
 from .screens import FAN, dicom, screen
 
 pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("highdicom")
+srread = pytest.importorskip("highdicom.sr").srread
 
 CLASS = "1.2.840.10008.5.1.4.1.1.3.1"
 STUDY, SERIES = "1.2.826.0.1.77.1", "1.2.826.0.1.77.2"
@@ -158,6 +161,80 @@ def test_a_validator_finds_no_error(tmp_path, name, loop, changes, keep):
         found = subprocess.run(["dciodvfy", path], capture_output=True, check=False, encoding="latin-1")
         assert found.returncode == 0, found.stderr
         assert "Error" not in found.stdout + found.stderr
+
+
+def made_pair(folder, keep):
+    """Report of a patient by two loops, and the objects of the loops."""
+    loops = []
+    for number, view in ((1, "A4C"), (2, "A2C")):
+        source = made_source(folder, number, StudyDate="20240911")
+        references = None if keep is None else source.references(keep=keep)
+        loop = MadeLoop(name=source.name)
+        result = made_result(loop, name=source.name, view=ViewEvidence(view, 0.9))
+        export_loop(folder, loop, made_labels(), result, ["dicom"], references=references)
+        loops += [folder / "loops" / source.name / f"{name}.dcm" for name in ("measurements", "segmentation")]
+    patient = made_patient(method="biplane", loops=("loop1", "loop2"), esv_ml=Measure(40.0, 36.0, 46.0))
+    write_patient_measurements(folder / "patient.dcm", patient, loops)
+    return patient, [pydicom.dcmread(path) for path in loops]
+
+
+@pytest.mark.parametrize("keep", [True, False, None])
+def test_a_patient_has_a_report_of_biplane_measures_that_refers_to_both_loops(tmp_path, keep):
+    patient, objects = made_pair(tmp_path, keep)
+    report = srread(tmp_path / "patient.dcm")
+    (group,) = report.content.get_image_measurement_groups()
+    numbers = {item.name.value: item for item in group.get_measurements()}
+    codes = {"ef_percent": "79991-6", "edv_ml": "79996-5", "esv_ml": "80001-1"}
+    assert set(numbers) == set(codes.values())
+    for name, code in codes.items():
+        measure = getattr(patient, name)
+        assert numbers[code].value == measure.value
+        ends = [float(item.MeasuredValueSequence[0].NumericValue) for item in numbers[code][0].ContentSequence]
+        assert sorted(ends) == sorted([measure.high - measure.value, measure.value - measure.low])
+    images = {
+        image.ReferencedSOPInstanceUID
+        for loop in objects[::2]
+        for image in loop.CurrentRequestedProcedureEvidenceSequence[0]
+        .ReferencedSeriesSequence[0]
+        .ReferencedSOPSequence
+    }
+    assert len(images) == 2
+    assert {item.referenced_sop_instance_uid for item in group.source_images} == images
+    listed = {
+        item.ReferencedSOPInstanceUID
+        for name in ("CurrentRequestedProcedureEvidenceSequence", "PertinentOtherEvidenceSequence")
+        for study in report.get(name, ())
+        for series in study.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    }
+    assert listed == images | {str(one.SOPInstanceUID) for one in objects}
+    assert report.StudyInstanceUID == objects[0].StudyInstanceUID
+    assert report.PatientID == ("MRN0815" if keep else "p1")
+    assert len({str(one.SOPInstanceUID) for one in (report, *objects)}) == 5
+    if keep is not True:
+        assert b"MRN0815" not in (tmp_path / "patient.dcm").read_bytes()
+    if shutil.which("dciodvfy"):
+        found = subprocess.run(
+            ["dciodvfy", tmp_path / "patient.dcm"], capture_output=True, check=False, encoding="latin-1"
+        )
+        assert "Error" not in found.stdout + found.stderr
+
+
+def test_the_report_of_a_patient_has_another_uid_if_it_changes_and_is_missing_without_a_measure(tmp_path):
+    patient, _ = made_pair(tmp_path, keep=False)
+    loops = [tmp_path / "loops" / "loop1" / "measurements.dcm"]
+    found = set()
+    for changed in (
+        patient,
+        patient,
+        replace(patient, ef_percent=Measure(61.0)),
+        replace(patient, method="single plane A4C"),
+    ):
+        write_patient_measurements(tmp_path / "patient.dcm", changed, loops)
+        found.add(pydicom.dcmread(tmp_path / "patient.dcm").SOPInstanceUID)
+    assert len(found) == 3
+    write_patient_measurements(tmp_path / "none.dcm", PatientResult("p1", "", (), 1, 0), [])
+    assert not (tmp_path / "none.dcm").exists()
 
 
 def test_intervals_have_the_unit_of_their_measurement(tmp_path):

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from alan.analysis import LoopResult
 from alan.analysis.loop_analysis import LoopSettings
 from alan.analysis.run import analyze_files
+from alan.analysis.tables import read_patients
 from alan.analysis.worker import AnalysisSettings
 from alan.data.simulator import simulate_sequence
 from alan.errors import SkippedError
@@ -132,6 +133,12 @@ def test_every_kind_of_output_is_written(analysis):
     suffixes = {path.suffix for path in files}
     assert suffixes >= {".csv", ".json", ".html", ".mp4", ".png", ".gz", ".dcm", ".npz", ".yaml"}
     assert len(list(analysis[0].glob("loops/*/result.json"))) == 2
+
+
+def test_a_patient_has_a_dicom_report_if_something_was_measured(analysis):
+    reports = {path.parent.name for path in analysis[0].glob("patients/*/measurements.dcm")}
+    assert reports == {patient.patient for patient in read_patients(analysis[0]) if patient.method}
+    assert reports
 
 
 def test_no_file_contains_an_identifier_of_the_patient(analysis):

@@ -26,7 +26,7 @@ from alan.analysis.patients import _around
 from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop
 from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
-from alan.cardiac import Beat, biplane_volume, ejection_fraction, simpson_volume
+from alan.cardiac import Beat, biplane_volume, ejection_fraction, long_axis_cm, simpson_volume
 from alan.data import FrameStore
 from alan.data.splits import draw_patients
 from alan.downstream import ParcelSegmenter
@@ -111,6 +111,20 @@ def biplane_measures(store, rows, masks):
                 (four, s4), (two, s2) = (found[view, phase] for view in VIEWS)
                 volumes.append(biplane_volume(four, two, (s4, s2)))
             out[patient] = dict(zip(KNOWN, (ejection_fraction(*volumes), *volumes), strict=True))
+    return out
+
+
+def fractions_of_one_length(store, rows, masks):
+    """Patient to the biplane ejection fraction if the long axis kept its length, as that of the release does."""
+    out = {}
+    for patient, found in masks_of_patients(store, rows, masks).items():
+        if len(found) == len(VIEWS) * len(PHASES):
+            sizes = []
+            for phase in PHASES:
+                (four, s4), (two, s2) = (found[view, phase] for view in VIEWS)
+                length = max(long_axis_cm(four, s4), long_axis_cm(two, s2))
+                sizes.append(biplane_volume(four, two, (s4, s2)) / length)
+            out[patient] = ejection_fraction(*sizes)
     return out
 
 
@@ -223,6 +237,8 @@ def main():
     release = {s.patient: s.attributes["EF"] for s in store.sequences if "EF" in s.attributes}
     by_masks = ejection_fractions(store, rows, truth)
     print(f"manual masks against the release: biplane: {agreement(pick(by_masks, 'biplane'), release)}")
+    one_length = fractions_of_one_length(store, rows, truth)
+    print(f"the same with one length of the axis in both phases: {agreement(one_length, release)}")
     draws = [(n, seed) for n in options.patients if n for seed in range(options.seeds)]
     everyone = store.labelled(options.labels_from, VIEWS, phases=PHASES)["patient"]
     few = labelled_maps(store, model, options.labels_from, draws) if draws else None
