@@ -1,9 +1,17 @@
-"""Names of the array types that many modules use."""
+"""Names of the array types that many modules use, and a reader of files of arrays."""
 
 from __future__ import annotations
 
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from alan.errors import DataError
 
 BoolArray = NDArray[np.bool_]
 ByteArray = NDArray[np.uint8]
@@ -14,3 +22,24 @@ Float32Array = NDArray[np.float32]
 AnyIntArray = NDArray[np.integer]
 #: Floating-point numbers of any width.
 AnyFloatArray = NDArray[np.floating]
+
+
+def load_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an ``.npz`` file and verify their check sums, which NumPy does not do in every case.
+
+    Args:
+        path: The file.
+        names: Arrays that it must hold.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (name := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(f"the check sum of {name} is wrong")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in {*file.files, *names}}
+    except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot be read ({reason}): start again with --overwrite true") from error

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from alan.analysis.dicom_report import write_patient_measurements
@@ -25,6 +24,7 @@ from alan.analysis.results import LoopResult, PatientResult
 from alan.analysis.sources import Source, find_sources, write_key
 from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_tables
 from alan.analysis.worker import LABELS, SOURCES, AnalysisSettings, Worker, finished_state
+from alan.arrays import load_arrays
 from alan.bounds import PositiveInt, bounded
 from alan.data.pseudonyms import patient_key
 from alan.downstream.whitebox.opinion import ExpertOpinion
@@ -280,8 +280,7 @@ def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
     beat = median_beat(result)
     if beat is None or "lv" not in result.structures:
         return None
-    with np.load(folder / LOOP_FOLDER / result.loop / LABELS) as file:
-        labels = file["labels"]
+    labels = load_arrays(folder / LOOP_FOLDER / result.loop / LABELS, ("labels",))["labels"]
     value = result.structures.index("lv") + 1
     pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
     return KeyMasks(

@@ -33,7 +33,9 @@ OTHER = "other"
 CLASSES = (*VIEWS, OTHER)
 #: Side in pixels of the thumbnails.
 THUMBNAIL = 28
-SCHEMA = "alan-view-bank/2"
+SCHEMA = "alan-view-bank/3"
+#: Key of the check sum in the file.
+_SUM = "sha256"
 #: How far the covariance within the views is drawn towards a multiple of the identity.
 SHRINKAGE = 0.1
 #: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, and number of its frames on which
@@ -151,6 +153,8 @@ class ViewBank:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
             if facts.get("schema") != SCHEMA:
                 raise DataError(f"{path}: schema is {facts.get('schema')!r}, give a file of {SCHEMA!r}")
+            if facts.pop(_SUM) != _sum(facts, tensors):
+                raise DataError(f"{path}: its content is not what was written: fetch it or build it again")
             views = [CLASSES[number] for number in tensors["views"]]
             settings: dict[str, Any] = {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
             settings |= {"sure_from": float(facts["sure_from"]), "shift": tensors.get("shift")}
@@ -188,7 +192,7 @@ class ViewBank:
         if self.shift is not None:
             tensors["shift"] = self.shift
         with atomic(path) as temporary:
-            save_file(tensors, temporary, metadata=facts)
+            save_file(tensors, temporary, metadata={**facts, _SUM: _sum(facts, tensors)})
 
     def with_archive(self, frames: ByteArray, views: Sequence[str] = ("A4C", "A2C")) -> Self:
         """Return a bank whose ``shift`` is measured on unlabelled frames of an archive.
@@ -357,6 +361,12 @@ def _certainty(backbone: ConvBackbone, frames: ByteArray) -> float:
 
 def _resize(grey: torch.Tensor, side: int) -> torch.Tensor:
     return F.interpolate(grey, (side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
+def _sum(facts: Mapping[str, str], tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Compute the check sum of a bank."""
+    content = fingerprint_tensors({name: torch.from_numpy(x) for name, x in tensors.items()})
+    return fingerprint([dict(facts), content])
 
 
 def _weights(backbone: Backbone) -> str:

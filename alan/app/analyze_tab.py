@@ -21,7 +21,7 @@ from alan.analysis.tables import LOOP_FOLDER, MEASURES
 from alan.analysis.worker import LABELS, AnalysisSettings
 from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
 from alan.app.session import Uploads
-from alan.arrays import ByteArray
+from alan.arrays import ByteArray, load_arrays
 from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
 from alan.progress import Progress
@@ -154,8 +154,7 @@ class AnalyzeTab:
             shown = self.uploads.place("overlay.mp4")
             if video.is_file():
                 shutil.copyfile(video, shown)
-            with np.load(folder / LOOP_FOLDER / found.loop / LABELS) as held:
-                labels = held["labels"]
+            labels = load_arrays(folder / LOOP_FOLDER / found.loop / LABELS, ("labels",))["labels"]
             archive = pack(folder, self.uploads.place("analysis.zip"))
             ed, es = first_frames(found)
         except AlanError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alan.arrays import load_arrays
 from alan.data.store.reader import FrameStore
+from alan.errors import DataError
 from alan.files import atomic, fingerprint
 from alan.parcels.model import ParcelModel
 from alan.progress import batches
@@ -83,7 +84,7 @@ def kept_maps(
 def _read(path: Path, key: str) -> NDArray[np.uint8] | None:
     """Read the maps of a file; None if it is missing, damaged or has another key."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return np.asarray(file["maps"], np.uint8) if str(file["key"]) == key else None
-    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+        file = load_arrays(path, ("key", "maps"))
+        return np.asarray(file["maps"], np.uint8) if str(file["key"]) == key else None
+    except DataError:
         return None

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 from PIL import Image
 
+from alan.arrays import load_arrays
 from alan.evaluation.results import EXAMPLES
 from alan.files import write_bytes
 from alan.report import figures, label_efficiency
@@ -205,8 +205,7 @@ def _agreement(row: Mapping[str, Any]) -> str:
 def _overlays(writer: PictureWriter, summary: Mapping[str, Any]) -> list[Picture]:
     if not summary["examples"]:
         return []
-    with np.load(writer.folder / EXAMPLES, allow_pickle=False) as file:
-        arrays: dict[str, NDArray[Any]] = {name: file[name] for name in file.files}
+    arrays = load_arrays(writer.folder / EXAMPLES)
     found = []
     for structure, method in summary["example_methods"].items():
         figure = figures.overlays(arrays, summary["examples"], structure, writer.reference)

@@ -8,18 +8,19 @@ once.
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alan.arrays import FloatArray
-from alan.errors import ParameterError
+from alan.arrays import FloatArray, load_arrays
+from alan.errors import DataError, ParameterError
 from alan.files import atomic
 from alan.overlap import dice_of_counts, iou_of_counts
 from alan.supervised.ensemble import Member, check_members, to_average
@@ -189,6 +190,10 @@ def _counts(labels: Tensor, n: int) -> list[int]:
     return [int(count) for count in torch.bincount(labels.flatten(), minlength=n)]
 
 
+def _names() -> list[str]:
+    return [field.name for field in fields(MemberPredictions) if field.name != "average"]
+
+
 def save_predictions(predictions: MemberPredictions, path: str | os.PathLike[str], key: str) -> None:
     """Write predictions atomically, so that an interrupted search of weights continues from them.
 
@@ -197,8 +202,7 @@ def save_predictions(predictions: MemberPredictions, path: str | os.PathLike[str
         path: File, ending in ``.npz``.
         key: Fingerprint of members and frames.
     """
-    names = [field.name for field in fields(predictions) if field.name != "average"]
-    arrays = {name: getattr(predictions, name) for name in names}
+    arrays = {name: getattr(predictions, name) for name in _names()}
     with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(file, key=np.array(key), **arrays)
 
@@ -206,10 +210,9 @@ def save_predictions(predictions: MemberPredictions, path: str | os.PathLike[str
 def load_predictions(path: str | os.PathLike[str], key: str) -> MemberPredictions | None:
     """Read a file of :func:`save_predictions`; None where it is missing, damaged or has another key."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if str(file["key"]) != key:
-                return None
-            arrays = {name: file[name] for name in file.files if name != "key"}
-    except (FileNotFoundError, zipfile.BadZipFile, KeyError, ValueError, EOFError):
+        arrays: dict[str, Any] = load_arrays(Path(path), ("key", *_names()))
+    except DataError:
+        return None
+    if str(arrays.pop("key")) != key:
         return None
     return MemberPredictions(tuple(str(name) for name in arrays.pop("structures")), **arrays)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from alan._version import __version__
-from alan.backbone.checkpoint import check_same_network
+from alan.backbone.checkpoint import check_same_network, load_plain
 from alan.backbone.kinds import Normalisation
 from alan.backbone.schedules import Schedule
 from alan.backbone.training import TrainingModule
@@ -238,7 +238,7 @@ class SegmentationModule(TrainingModule):
             path = Path(best.best_model_path)
             if not path.is_file():
                 raise CheckpointError(f"{path}: the best checkpoint of this run is missing; train it again")
-            state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+            state = load_plain(path)["state_dict"]
             prefix = "teacher." if self.average else "model."
             model.load_state_dict({k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)})
             score = float(best.best_model_score) if best.best_model_score is not None else None

@@ -78,6 +78,13 @@ def test_a_saved_bank_loads_and_refuses_another_backbone(backbone, tmp_path):
     bank = bank.with_archive(frames[6:], ["A2C"])
     export_backbone(backbone.network, SPEC, tmp_path / "little.safetensors")
     bank.save(tmp_path / "bank.safetensors", "little")
+    whole, damaged = (tmp_path / "bank.safetensors").read_bytes(), tmp_path / "damaged.safetensors"
+    for place in np.random.default_rng(0).integers(0, len(whole), 40):
+        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        with pytest.raises(
+            DataError, match=r"damaged\.safetensors: (its content is not what|missing, or not a bank)"
+        ):
+            ViewBank.load(damaged, backbone)
     again = ViewBank.load(tmp_path / "bank.safetensors")
     assert (again.views, again.n_neighbors, again.sure_from, again.most_frames) == (bank.views, 2, 0.9, 2)
     first, second = bank.classify(frames[:6]), again.classify(frames[:6])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from alan.arrays import load_arrays
 from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
+from alan.errors import DataError, damaged
 from alan.evaluation.maps import parcel_maps
 from alan.files import atomic, fingerprint
 from alan.parcels.model import ParcelModel, load_parcels
 from alan.progress import batches
 from alan.supervised.segmenter import load_segmenter
+
+#: Bytes of the check sum at the end of a file of features.
+_CHECK = 4
 
 
 class Models:
@@ -36,7 +43,7 @@ class FeatureFile:
     """File with the features of all labelled and test frames, in that order.
 
     Attributes:
-        path: ``.npz`` file of parcel maps, or ``.npy`` file of tokens or soft scores.
+        path: ``.npz`` file of parcel maps, or ``.npy`` file of tokens or soft scores with their CRC-32 at its end.
         fingerprint: Fingerprint of the model that made them.
         n_parcels: Number of parcels; 0 for tokens and soft scores.
         background_id: Parcel id of the background, if there is one.
@@ -50,9 +57,14 @@ class FeatureFile:
     def read(self) -> NDArray[Any]:
         """Read parcel maps (n, S, S) uint8 into memory, or map tokens (n, h, w, D) float16 from the file."""
         if self.path.endswith(".npz"):
-            with np.load(self.path, allow_pickle=False) as file:
-                return np.asarray(file["maps"])
-        return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+            return load_arrays(Path(self.path), ("maps",))["maps"]
+        with damaged(DataError, f"{self.path}: is damaged", "delete it and run the same command again"):
+            array = np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
+            with Path(self.path).open("rb") as file:
+                file.seek(-_CHECK, os.SEEK_END)
+                if int.from_bytes(file.read(), "little") != zlib.crc32(array.data):
+                    raise ValueError("its check sum is wrong")
+        return array
 
 
 class FeatureFiles:
@@ -98,6 +110,7 @@ class FeatureFiles:
     def _write(self, compute: Callable[[Tensor], Tensor], path: Path, title: str) -> None:
         """Write (n, h, w, D) float16 batch by batch."""
         n = len(self.frames)
+        crc = 0
         with atomic(path) as temporary, temporary.open("wb") as file, torch.inference_mode():
             for part in batches(n, self.batch_size, f"features: {title}"):
                 frames = torch.from_numpy(self.store.frames(self.frames[part])).to(self.device)
@@ -105,4 +118,6 @@ class FeatureFiles:
                 if part.start == 0:
                     header = {"descr": "<f2", "fortran_order": False, "shape": (n, *values.shape[1:])}
                     np.lib.format.write_array_header_1_0(file, header)
+                crc = zlib.crc32(values.tobytes(), crc)
                 file.write(values.tobytes())
+            file.write(crc.to_bytes(_CHECK, "little"))

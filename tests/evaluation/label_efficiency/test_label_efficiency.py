@@ -1,11 +1,14 @@
 """The label-efficiency protocol: nested draws, every kind of method, resuming, and hand-computed values."""
 
+import contextlib
 import itertools
 import json
 import math
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -27,6 +30,7 @@ from alan.downstream.whitebox.steps import main_component
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SelectionError, SplitLeakError
 from alan.evaluation.label_efficiency import measure as efficiency
 from alan.evaluation.label_efficiency.atlas import AtlasMethod
+from alan.evaluation.label_efficiency.features import FeatureFiles
 from alan.evaluation.label_efficiency.measure import list_cells, measure_efficiency
 from alan.evaluation.label_efficiency.methods import METHODS, method_class
 from alan.evaluation.label_efficiency.network import NetworkMethod
@@ -537,3 +541,23 @@ def test_every_method_is_a_public_class():
         method = method_class(kind)
         assert method.kind == kind
         assert getattr(alan.evaluation, path.partition(".")[2]) is method
+
+
+def test_damaged_features_are_refused(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (5, 4, 4), np.uint8)
+    store = SimpleNamespace(fingerprint="s", frames=lambda index: frames[index])
+    model = SimpleNamespace(fingerprint="m", to=lambda device: None)
+    files = FeatureFiles(store, np.arange(5), tmp_path, batch_size=2)
+    found = files.dense(model, lambda batch: batch.float()[..., None] / 7, "tokens", "")
+    expected = (frames[..., None].astype(np.float32) / 7).astype(np.float16)
+    assert np.array_equal(found.read(), expected)
+    path = Path(found.path)
+    whole = path.read_bytes()
+    for place in (*range(0, len(whole), 7), len(whole) - 1):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with contextlib.suppress(DataError):
+            assert np.array_equal(found.read(), expected)  # a space of the header
+            assert place < 128
+    path.write_bytes(whole[:-4])  # of an earlier version
+    with pytest.raises(DataError, match=r"\.npy: is damaged \(its check sum is wrong\): delete it and run"):
+        found.read()
