@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,12 +59,10 @@ class FeatureFile:
         if self.path.endswith(".npz"):
             return load_arrays(Path(self.path), ("maps",))["maps"]
         with damaged(DataError, f"{self.path}: is damaged", "delete it and run the same command again"):
-            array = np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
-            with Path(self.path).open("rb") as file:
-                file.seek(-_CHECK, os.SEEK_END)
-                if int.from_bytes(file.read(), "little") != zlib.crc32(array.data):
-                    raise ValueError("its check sum is wrong")
-        return array
+            raw = np.memmap(self.path, np.uint8, "r")
+            if zlib.crc32(raw[:-_CHECK].data) != int.from_bytes(raw[-_CHECK:].tobytes(), "little"):
+                raise ValueError("its check sum is wrong")
+            return np.asarray(np.load(self.path, mmap_mode="r", allow_pickle=False))
 
 
 class FeatureFiles:
@@ -110,14 +108,16 @@ class FeatureFiles:
     def _write(self, compute: Callable[[Tensor], Tensor], path: Path, title: str) -> None:
         """Write (n, h, w, D) float16 batch by batch."""
         n = len(self.frames)
-        crc = 0
+        crc, head = 0, io.BytesIO()
         with atomic(path) as temporary, temporary.open("wb") as file, torch.inference_mode():
             for part in batches(n, self.batch_size, f"features: {title}"):
                 frames = torch.from_numpy(self.store.frames(self.frames[part])).to(self.device)
                 values = compute(frames).half().cpu().numpy()
                 if part.start == 0:
                     header = {"descr": "<f2", "fortran_order": False, "shape": (n, *values.shape[1:])}
-                    np.lib.format.write_array_header_1_0(file, header)
-                crc = zlib.crc32(values.tobytes(), crc)
+                    np.lib.format.write_array_header_1_0(head, header)
+                    file.write(head.getvalue())
+                    crc = zlib.crc32(head.getvalue())
                 file.write(values.tobytes())
+                crc = zlib.crc32(values.tobytes(), crc)
             file.write(crc.to_bytes(_CHECK, "little"))

@@ -1,6 +1,5 @@
 """The label-efficiency protocol: nested draws, every kind of method, resuming, and hand-computed values."""
 
-import contextlib
 import itertools
 import json
 import math
@@ -555,9 +554,8 @@ def test_damaged_features_are_refused(tmp_path):
     whole = path.read_bytes()
     for place in (*range(0, len(whole), 7), len(whole) - 1):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-        with contextlib.suppress(DataError):
-            assert np.array_equal(found.read(), expected)  # a space of the header
-            assert place < 128
+        with pytest.raises(DataError, match=r"\.npy: is damaged \(its check sum is wrong\): delete it and run"):
+            found.read()
     path.write_bytes(whole[:-4])  # of an earlier version
     with pytest.raises(DataError, match=r"\.npy: is damaged \(its check sum is wrong\): delete it and run"):
         found.read()
