@@ -12,7 +12,7 @@ from alan.analysis.measures import BeatMeasures, Grid, Size, measure_size, summa
 from alan.analysis.model import LEVEL, MapArray, PhaseBoxes, membership
 from alan.analysis.results import Measure
 from alan.analysis.timeline import count_parcels
-from alan.arrays import Float32Array, FloatArray
+from alan.arrays import BoolArray, Float32Array, FloatArray
 from alan.cardiac import Beat, find_beats, heart_rate_bpm
 from alan.downstream.whitebox.sampling import credible_interval, sample_shares
 
@@ -61,24 +61,24 @@ def sample_beats(
     }
     places = np.linspace(0, len(beats) - 1, min(len(beats), _MAX_BEATS)).round().astype(int)
     chosen = [beats[place] for place in places]
-    measured: dict[tuple[bytes, ...], Size] = {}
+    outlined: dict[tuple[int, str, bytes], BoolArray] = {}  # many draws choose the same parcels of a frame
+    measured: dict[tuple[tuple[int, str, bytes], ...], Size] = {}
+
+    def outline(frame: int, draw: int, name: str) -> tuple[int, str, bytes]:
+        weight, (ed, es) = np.float32(phase[frame]), tables[name][draw]
+        union = (weight * ed + (1 - weight) * es >= LEVEL)[maps[frame]]
+        key = (frame, name, np.packbits(union).tobytes())
+        if key not in outlined:
+            outlined[key] = boxes[name].steps(union, maps[frame])
+        return key
 
     def size(frame: int, draw: int, beside: str) -> Size:
-        weight = np.float32(phase[frame])
-        listed = {
-            name: weight * tables[name][draw, 0] + (1 - weight) * tables[name][draw, 1] >= LEVEL
-            for name in (_CAVITY, beside)
-            if name in tables
-        }
-        unions = {name: inside[maps[frame]] for name, inside in listed.items()}
-        # many draws choose the same parcels of this frame
-        key = (str(frame).encode(), *(np.packbits(union).tobytes() for union in unions.values()))
-        if key not in measured:
-            masks = {name: boxes[name].steps(union, maps[frame]) for name, union in unions.items()}
-            outside = ~masks[_CAVITY]
-            masks = {name: mask if name == _CAVITY else mask & outside for name, mask in masks.items()}
-            measured[key] = measure_size(masks, grid)
-        return measured[key]
+        keys = tuple(outline(frame, draw, name) for name in (_CAVITY, beside) if name in tables)
+        if keys not in measured:
+            cavity = outlined[keys[0]]
+            others = {key[1]: outlined[key] & ~cavity for key in keys[1:]}
+            measured[keys] = measure_size({_CAVITY: cavity, **others}, grid)
+        return measured[keys]
 
     out = []
     for draw in range(n):
