@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from mutate_io import campaign, mutations, run_kinds
 
+from alan.analysis.views import CLASSES, ViewBank
+from alan.backbone.conv import ConvSpec
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
 from alan.cache.manifest import CacheManifest
@@ -45,6 +47,10 @@ FEATURES = {
 
 def backbone():
     return random_backbone(SPEC, seed=0)
+
+
+def convolutional():
+    return random_backbone(ConvSpec(image_size=32, widths=(4, 8)), seed=0)
 
 
 def parcel_model():
@@ -116,6 +122,19 @@ def read_prior(path):
     return np.stack([prior.inside, prior.outside])
 
 
+def write_bank(folder):
+    frames = RANDOM.integers(0, 256, (6, 32, 32), np.uint8)
+    views = ["A4C", "A2C", "PLAX"] * 2
+    ViewBank.build(convolutional(), frames, views, n_neighbors=1).save(folder / "bank.safetensors", "b")
+    return folder / "bank.safetensors"
+
+
+def read_bank(path):
+    bank = ViewBank.load(path, convolutional())
+    kept = bank.n_neighbors, bank.most_frames, bank.sure_from, *(CLASSES.index(view) for view in bank.views)
+    return np.concatenate([kept, bank.pooled.ravel(), bank.thumbnails.ravel()])
+
+
 def cache(ranks, name):
     def write(folder):
         out = folder / "cache.h5"
@@ -144,6 +163,7 @@ KINDS = {
     "ensemble": (write_ensemble, with_backbone(lambda path: probabilities(load_network(path)))),
     "white box": (write_white_box, lambda path: ParcelSegmenter.from_json(path).predict(MAPS)),
     "prior": (write_prior, read_prior),
+    "view bank": (write_bank, read_bank),
     "cache": cache(1, "cache"),
     "cache of ranks": cache(2, "cache"),
     "shard": cache(2, "shard"),
