@@ -89,6 +89,12 @@ def console(options: Options) -> Iterator[None]:
                 os.environ[NO_BARS] = bars
 
 
+def quiet_lightning() -> None:
+    """Show only Lightning's warnings; call it after the import, which sets a level."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def show(text: str, level: int = logging.ERROR) -> None:
     """Show one line about the verb itself: an error, a note or an interruption.
 

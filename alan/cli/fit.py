@@ -24,6 +24,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
+from alan.cli.console import quiet_lightning
 from alan.cli.fit_options import DATA, MODULES, class_names
 from alan.cli.parsing import Parser
 from alan.cli.training import CheckpointFiles, JsonLinesLogger, RunFolder, StoppableCheckpoint
@@ -229,6 +230,7 @@ def run_lightning(args: list[str]) -> Namespace:
         CheckpointError: ``last.ckpt`` is truncated.
         KeyboardInterrupt: The training was interrupted; the same call continues from ``last.ckpt``.
     """
+    quiet_lightning()
     FitParser.classes = module_classes()
     with warnings.catch_warnings(), ExitStack() as stack:
         warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")

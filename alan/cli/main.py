@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from alan._version import __version__
-from alan.cli.console import common_options, console, show
+from alan.cli.console import common_options, console, quiet_lightning, show
 from alan.cli.failures import in_one_line
 from alan.cli.signals import Interruption, handle_signals, received_signal
 from alan.errors import AlanError, ConfigError, SkippedError, nearest
@@ -144,12 +144,6 @@ def _call(function: Callable[..., Any], verb: str, args: Sequence[str]) -> None:
     function(**values)
 
 
-def _quiet_lightning() -> None:
-    """Show only Lightning's warnings; it sets its own level when it is imported."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def _lightning(verb: str, args: list[str]) -> None:
     from alan.cli.fit_options import show_help
     from alan.cli.inputs import check_inputs, training_values
@@ -161,7 +155,6 @@ def _lightning(verb: str, args: list[str]) -> None:
         check_inputs(training_values(args))
     from alan.cli.fit import run_lightning
 
-    _quiet_lightning()
     run_lightning([verb, *("--help" if arg == "--help-all" else arg for arg in args)])
 
 
@@ -188,7 +181,7 @@ def _run(args: list[str]) -> None:
         module, _, name = VERBS[verb][0].partition(":")
         rest = find_configs(name_files(verb, rest))
         function = getattr(importlib.import_module(module), name)
-        _quiet_lightning()
+        quiet_lightning()
         _call(function, verb, rest)
     elif verb.startswith("-"):
         options = ("--quiet", "--log-file", "--help", "--version")

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from sklearn.metrics import confusion_matrix, recall_score
 
 from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone, random_like
@@ -131,10 +131,11 @@ def _summary(table: pd.DataFrame, views: tuple[str, ...], seed: int) -> dict[str
         for view in views
         if len(part := table[table["view"] == view])
     }
+    balanced = recall_score(table["view"], table["predicted"], labels=list(by_view), average="macro")
     low, high = _balanced_interval(table, seed)
     return {
         "total": bootstrap_interval(table["correct"], table["patient"], seed=seed).to_dict(),
-        "balanced": {"mean": balanced_accuracy_score(table["view"], table["predicted"]), "low": low, "high": high},
+        "balanced": {"mean": balanced, "low": low, "high": high},
         "by_view": by_view,
         "confusion": confusion_matrix(table["view"], table["predicted"], labels=list(views)).tolist(),
     }
