@@ -107,15 +107,23 @@ def picture(form, array=FRAMES[0], **options):
     return buffer.getvalue()
 
 
-def stack(compression):
+def stack(form, **options):
     pages = [Image.fromarray(frame) for frame in FRAMES[1:]]
-    return picture("TIFF", save_all=True, append_images=pages, compression=compression)
+    return picture(form, save_all=True, append_images=pages, **options)
+
+
+def pair():
+    """The header of a NIfTI file whose pixels are in a second one."""
+    header = bytearray(nifti(False)[:348])
+    header[108:112], header[344:348] = bytes(4), b"ni1\0"
+    return bytes(header)
 
 
 #: Kind to (suffix, function that makes the bytes). ``raw`` is the file of pixels beside an undamaged ``.mhd``.
 KINDS = {
     "nii": (".nii", lambda: nifti(False)),
     "nii.gz": (".nii.gz", lambda: nifti(True)),
+    "hdr": (".hdr", pair),
     "mhd": (".mhd", lambda: metaimage(False)),
     "raw": (".raw", FRAMES.tobytes),
     "mha": (".mha", lambda: metaimage(True)),
@@ -139,8 +147,9 @@ KINDS = {
     "jpg": (".jpg", lambda: picture("JPEG")),
     "bmp": (".bmp", lambda: picture("BMP")),
     "tif": (".tif", lambda: picture("TIFF")),
-    "tif stack": (".tif", lambda: stack(None)),
-    "tif lzw stack": (".tif", lambda: stack("tiff_lzw")),
+    "tif stack": (".tif", lambda: stack("TIFF")),
+    "tif lzw stack": (".tif", lambda: stack("TIFF", compression="tiff_lzw")),
+    "gif": (".gif", lambda: stack("GIF", duration=40)),
 }
 
 
@@ -202,6 +211,8 @@ def damage(kind, tries, seed, folder):
         (folder / "a.mhd").write_bytes(metaimage(False))
         path = folder / "a.mhd"
         target = folder / "pixels.raw" if kind == "raw" else path
+    if kind == "hdr":
+        (folder / "a.img").write_bytes(FRAMES.tobytes())
     read = (lambda file: (read_mask(file).codes, None)) if kind == "mask" else cine
     target.write_bytes(whole)
     expected = read(path)

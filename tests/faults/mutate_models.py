@@ -30,6 +30,9 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.parcels.heads.raptor import RaptorHead
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 from alan.supervised.ensemble import EnsembleSegmenter
+from alan.supervised.padded import PaddedNetwork
+from alan.supervised.segmenter import Segmenter, load_segmenter, save_segmenter
+from alan.supervised.settings import NetworkSpec
 
 SPEC = VitSpec(image_size=16, patch_size=4, in_chans=1, dim=16, depth=1, heads=2)
 RANDOM = np.random.default_rng(0)
@@ -122,6 +125,13 @@ def read_prior(path):
     return np.stack([prior.inside, prior.outside])
 
 
+def write_segmenter(folder):
+    spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
+    model = PaddedNetwork(spec, 1, "unit")
+    save_segmenter(Segmenter(model, spec, ["lv"], 16), folder / "segmenter.safetensors")
+    return folder / "segmenter.safetensors"
+
+
 def write_bank(folder):
     frames = RANDOM.integers(0, 256, (6, 32, 32), np.uint8)
     views = ["A4C", "A2C", "PLAX"] * 2
@@ -163,6 +173,7 @@ KINDS = {
     "ensemble": (write_ensemble, with_backbone(lambda path: probabilities(load_network(path)))),
     "white box": (write_white_box, lambda path: ParcelSegmenter.from_json(path).predict(MAPS)),
     "prior": (write_prior, read_prior),
+    "segmenter": (write_segmenter, lambda path: probabilities(load_segmenter(path))),
     "view bank": (write_bank, read_bank),
     "cache": cache(1, "cache"),
     "cache of ranks": cache(2, "cache"),

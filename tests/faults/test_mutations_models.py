@@ -17,6 +17,7 @@ KINDS = (
     "ensemble",
     "white box",
     "prior",
+    "segmenter",
     "view bank",
     "cache",
     "cache of ranks",
