@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 # what the tests need beside the package, at any version
 LOWEST_TOOLS := 'hypothesis>=6' psutil 'pytest>=8' pytest-cov pytest-xdist 'setuptools>=77' 'SimpleITK>=2.4'
 
+# one process of tests a core: more threads would only wait for each other
+test coverage faults lowest: export OMP_NUM_THREADS := 1
+
 .PHONY: demo test test-ui coverage faults lowest lint bench docs setup clean
 demo: $(READY)  ## simulate, train, fit, evaluate, report: in nine minutes
 	$(BIN)/alan demo
