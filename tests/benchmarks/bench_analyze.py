@@ -1,6 +1,8 @@
 """Speed and memory of ``alan analyze``, against decoding and the network alone on one core.
 
 python tests/benchmarks/bench_analyze.py --loops 4 --frames 192
+
+With ``--loops 1`` a single process does everything, and its CPU seconds and memory are printed too.
 """
 
 import argparse
@@ -75,11 +77,13 @@ def main():
             alone, alone_busy = reference(loops)
             seconds, busy, memory = analyze(loops, Path(folder, "out"), workers)
             load = os.getloadavg()[0]
+        whole = ""
+        if workers == 1:  # those of the processes of a pool are not counted by the system
+            whole = f"{busy:.1f} CPU s, {busy / alone_busy:.2f} times those of the reference; {memory:.0f} MiB; "
         print(
             f"{name}: {total} frames, {total / seconds:.1f} frames/s with {workers} processes, start included, "
             f"{seconds / alone:.2f} times decoding and network on one core ({total / alone:.1f} frames/s); "
-            f"{busy / options.loops:.2f} CPU s a loop, {busy / alone_busy:.2f} times those of the reference; "
-            f"{memory:.0f} MiB at most in a process; load {load:.1f}"
+            f"{whole}load {load:.1f}"
         )
 
 
