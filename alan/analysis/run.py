@@ -73,7 +73,7 @@ def analyze_files(
     out: str | os.PathLike[str],
     settings: AnalysisSettings = AnalysisSettings(),  # noqa: B008 (frozen)
     *,
-    patient_rule: str | None = None,
+    patient: str | None = None,
     workers: PositiveInt | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -91,7 +91,7 @@ def analyze_files(
         inputs: Files and folders.
         out: Folder of the results.
         settings: Settings of the analysis.
-        patient_rule: Regular expression with the group ``patient``, see :func:`alan.analysis.find_sources`.
+        patient: Regular expression with the group ``patient``, see :func:`alan.analysis.find_sources`.
         workers: Number of processes; None uses one per core, but no more than there are files.
         strict: Raise an error if a file was left out.
         overwrite: Replace a run with another configuration.
@@ -119,13 +119,13 @@ def analyze_files(
     model = AnalysisModel.load(settings.model, settings.runtime, settings.opinions)
     if model.bank is None and settings.loop.view is None:
         raise ConfigError(f"the model {settings.model} has no bank of views: give --view")
-    sources, others = find_sources(inputs, patient_rule, leave_out=folder, timed=settings.frame_rate is not None)
+    sources, others = find_sources(inputs, patient, leave_out=folder, timed=settings.frame_rate is not None)
     if not sources:
         reason = f"; the first of {len(others)} others: {others[0][1]}" if others else ""
         raise DataError(f"{', '.join(map(str, inputs))}: no loop is found{reason}")
     config = {
         "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # names of folders may name patients
-        "patient_rule": None if patient_rule is None else fingerprint(patient_rule),
+        "patient": None if patient is None else fingerprint(patient),
         "settings": replace(settings, opinions=()),  # paths may name anything
         "opinions": [ExpertOpinion.from_json(path).to_dict() for path in settings.opinions],
         "model": model.fingerprint,

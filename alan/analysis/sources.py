@@ -99,7 +99,7 @@ class _Found:
 
 def find_sources(
     inputs: Sequence[str | os.PathLike[str]],
-    patient_rule: str | None = None,
+    patient: str | None = None,
     leave_out: str | os.PathLike[str] | None = None,
     *,
     timed: bool = False,
@@ -118,7 +118,7 @@ def find_sources(
 
     Args:
         inputs: Files and folders; folders are searched with all folders in them.
-        patient_rule: Regular expression that is searched in the path of a file below its input, with the group
+        patient: Regular expression that is searched in the path of a file below its input, with the group
             ``patient``: ``(?P<patient>p\d+)``.
         leave_out: Folder that is not searched, such as that of the results.
         timed: Whether the frame rate is given, so that DICOM files of one frame need not state it to be a loop.
@@ -131,7 +131,7 @@ def find_sources(
         ParameterError: The rule is not a regular expression or has no group ``patient``.
         DataError: An input does not exist, or two patients share a pseudonym.
     """
-    rule = _compile(patient_rule)
+    rule = _compile(patient)
     found: dict[str, _Found] = {}
     left_out: dict[str, str] = {}
     for given in map(Path, inputs):
@@ -211,10 +211,11 @@ def _compile(rule: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(rule)
     except re.error as error:
-        raise ParameterError(f"patient_rule is {rule!r}: give a regular expression ({error})") from error
+        raise ParameterError(f"patient is {rule!r}: give a regular expression ({error})") from error
     if "patient" not in pattern.groupindex:
         raise ParameterError(
-            f"patient_rule is {rule!r}: give a regular expression with the group (?P<patient>...)"
+            f"patient is {rule!r}: give a regular expression with the group (?P<patient>...), such as "
+            r"'(?P<patient>patient\d+)'"
         )
     return pattern
 
@@ -286,8 +287,8 @@ def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> lis
     missed = sum(match is None or not match["patient"] for match in matches)
     if rule is not None and missed:
         warnings.warn(
-            f"patient_rule matches the path of {len(items) - missed} of {len(items)} loops; of the others, the "
-            "patient is the one in the file, or unknown",
+            f"the rule for patient matches the path of {len(items) - missed} of {len(items)} loops; of others, "
+            "the patient is the one in the file, or unknown",
             AlanWarning,
             stacklevel=3,
         )

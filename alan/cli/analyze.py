@@ -115,7 +115,7 @@ def analyze(
         inputs,
         out,
         settings,
-        patient_rule=patient,
+        patient=patient,
         key=key,
         workers=workers,
         strict=strict,

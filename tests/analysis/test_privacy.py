@@ -108,7 +108,7 @@ def analysis(tmp_path_factory):
             [ward.parent],
             out,
             settings,
-            patient_rule=r"(?P<patient>MRN\d+|Jane_Doe)",
+            patient=r"(?P<patient>MRN\d+|Jane_Doe)",
             workers=1,
             finish=lambda found: write_analysis_report(found.folder),
         )

@@ -111,7 +111,7 @@ def test_a_folder_of_loops_is_measured_and_a_broken_file_is_listed(archive, tmp_
             [root],
             out,
             FAST,
-            patient_rule=r"(?P<patient>p\d)",
+            patient=r"(?P<patient>p\d)",
             key=key,
             workers=1,
             progress=lambda share, _: told.append(share),

@@ -65,7 +65,7 @@ def test_files_of_the_same_name_are_different_patients(folder):
 
 def test_a_patient_rule_groups_loops_under_a_pseudonym(folder):
     with pytest.warns(AlanWarning, match="matches the path of 5 of 6 loops"):
-        sources, _ = find_sources([folder], patient_rule=r"(?P<patient>p\d)/")
+        sources, _ = find_sources([folder], patient=r"(?P<patient>p\d)/")
     patients = {source.path.relative_to(folder).parts[0]: source.patient for source in sources}
     assert patients["p1"] == patient_key("p1")
     assert sum(source.patient == patient_key("p1") for source in sources) == 2
@@ -74,8 +74,8 @@ def test_a_patient_rule_groups_loops_under_a_pseudonym(folder):
 
 @pytest.mark.parametrize("rule", ["(", "p1", "(?P<name>p1)"])
 def test_rules_without_a_patient_group_are_refused(folder, rule):
-    with pytest.raises(ParameterError, match=r"patient_rule is .*: give a regular expression"):
-        find_sources([folder], patient_rule=rule)
+    with pytest.raises(ParameterError, match=r"patient is .*: give a regular expression"):
+        find_sources([folder], patient=rule)
 
 
 def test_an_empty_input_is_refused(tmp_path):
@@ -206,7 +206,7 @@ def test_names_notes_and_reasons_contain_no_identifier(tmp_path):
         b"NDims = 3\nDimSize = 9 9 3\nElementType = MET_UCHAR\nElementDataFile = JANE.raw\n"
     )
     (ward / "Smith 1955.txt").write_text("DOE")
-    sources, left_out = find_sources([tmp_path], patient_rule=r"(?P<patient>DOE_JANE|JANE_DOE|DOE)")
+    sources, left_out = find_sources([tmp_path], patient=r"(?P<patient>DOE_JANE|JANE_DOE|DOE)")
     told = [*(word for pair in left_out for word in pair), *(source.name for source in sources)]
     told += [source.patient for source in sources]
     kept = []
