@@ -246,6 +246,9 @@ def main():
     without = ejection_fractions(store, rows, masks)
     if 0 in options.patients:
         show(f"no label: {dice_text(rows, masks, truth)}", without, release, by_masks)
+        values = fractions_of_one_length(store, rows, masks)
+        print(f"  biplane with one length, against the release: {agreement(values, release)}")
+        print(f"  biplane with one length, against the manual masks: {agreement(values, one_length)}")
         planes = list(measure_planes(store, model, rows, maps))
         print_coverage(planes, *(biplane_measures(store, rows, given) for given in (masks, truth)))
     if few is not None:
