@@ -60,7 +60,7 @@ def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
     return tensors, entry
 
 
-def check_archive(path: Path) -> None:
+def verify_zip(path: Path) -> None:
     """Verify the check sums of a file of ``torch.save``, which torch does not; files of other kinds pass.
 
     Raises:

@@ -23,7 +23,7 @@ from alan.backbone.registry import BACKBONES
 from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
 from alan.files import check_schema, fingerprint_tensors
 from alan.shipped import shipped_or_path
-from alan.tensors import check_archive, check_begin, check_finite, read_tensors, write_tensors
+from alan.tensors import check_begin, check_finite, read_tensors, verify_zip, write_tensors
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
@@ -124,7 +124,7 @@ def load_plain(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file; check the spelling")
     check_begin(path)
     try:
-        check_archive(path)
+        verify_zip(path)
         with torch.serialization.safe_globals(_harmless()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -33,7 +33,7 @@ from alan.locks import lock_folder
 from alan.precision import choose_precision
 from alan.progress import quiet
 from alan.runs import CONFIG, FINISHED, METRICS, Run, config_text, holds_run, read_config, remove_run
-from alan.tensors import check_archive
+from alan.tensors import verify_zip
 from alan.trainer import Trainer
 
 #: Options that may change between two starts of one run.
@@ -207,7 +207,7 @@ def _as_list(value: Any) -> list[Any]:
 
 def _check_readable(path: Path) -> None:
     try:
-        check_archive(path)
+        verify_zip(path)
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, OSError ...
         raise CheckpointError(
