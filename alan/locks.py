@@ -1,7 +1,7 @@
 """Locks of run folders and output files: one process writes at a time, and a second one learns which.
 
 A lock is a file with its owner's name in it, locked with the operating system, which releases it when the process
-ends, however it ends. Where a file system does not share such locks between machines, the owner's signs of life
+ends, however it ends. Where a file system does not share such locks between machines, the owner's heartbeats
 (the modification time of the file) distinguish a running process from one that has ended.
 """
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 #: The lock in a folder.
 LOCK = ".lock"
-#: Seconds between two signs of life, and how long a lock of unknown state is watched for one.
+#: Seconds between two heartbeats, and how long a lock of unknown state is watched for one.
 HEARTBEAT, WATCH = 10.0, 35.0
 
 #: Locks by process (a fork inherits the table, not the locks) and how often it holds them: it may lock again.
@@ -183,7 +183,7 @@ def _beat(file: int, stop: threading.Event) -> None:
 
 
 def _shows_life(file: int, owner: dict[str, Any]) -> bool:
-    """Watch a lock for a sign of life of its owner, by the clock of the file system."""
+    """Watch a lock for a heartbeat of its owner, by the clock of the file system."""
     _log.info("watching the lock of %s for %.0f s, to see whether it is alive", _in_words(owner), WATCH)
     before, end = os.fstat(file).st_mtime_ns, time.monotonic() + WATCH
     while time.monotonic() < end:

@@ -62,7 +62,7 @@ class ActiveLoop:
         unit: Unit of labelling: an ``image``, or all images of a ``patient``, whose score is the mean over its
             images. The last patient may exceed the given number of images.
         warm_start: Whether each training starts from the weights of its loop's last phase, so that few steps per
-            phase are enough; False trains every network anew, as in the study.
+            phase are enough; false trains every network anew, as in the study.
         budget: Number of labelled images at which a loop ends; null sets no limit.
         stop_iou: IoU on ``val_split`` at which a loop ends; null sets no limit.
         passes: Number of stochastic passes of a score, T.

@@ -122,7 +122,7 @@ def describe_size(space: SearchSpace) -> str:
     names = ("encoders", "decoders", "depths", "learning rates", "batch sizes")
     lengths = (len(values) for values in space.axes().values())
     product = " x ".join(f"{n} {name}" for name, n in zip(names, lengths, strict=True) if n > 1)
-    left = "; pairs that cannot be built are passed over" if space.skip_impossible else ""
+    left = "; pairs that cannot be built are skipped" if space.skip_impossible else ""
     return f"space: {product}{' = ' if product else ''}{space.size:,} points{left}"
 
 

@@ -31,7 +31,7 @@ _DRIVERS = {"postgresql": "postgresql+pg8000"}
 
 
 def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDBStorage:
-    """Open a storage in which running trials give signs of life.
+    """Open a storage in which running trials send heartbeats.
 
     SQLite uses write-ahead logging and a timeout, so that several processes of one machine may share the file. On
     a network drive that is not safe; give a database URL there.
@@ -39,7 +39,7 @@ def open_storage(path: Path, url: str | None, heartbeat: int, grace: int) -> RDB
     Args:
         path: SQLite file, used where no URL is given; its folder exists.
         url: URL of a database, in SQLAlchemy's form; ``postgresql://`` uses the driver pg8000.
-        heartbeat: Seconds between two signs of life.
+        heartbeat: Seconds between two heartbeats.
         grace: Seconds of silence after which a running trial counts as dead.
 
     Returns:

@@ -164,7 +164,7 @@ class SearchStudy:
         """Train points until ``n_trials`` are settled, by this and other processes together.
 
         A trial that another process runs is waited for; if that process dies, its point is trained again, once. If
-        this process was so slow or stopped so long that another one gave up its trial, the trial is dropped.
+        this process was so slow or stopped so long that another one failed its trial, the trial is dropped.
 
         Args:
             objective: Trains a point. A RuntimeError, MemoryError or ValueError that it raises fails the trial;
@@ -186,14 +186,14 @@ class SearchStudy:
             if state.settled + state.running >= wanted:
                 time.sleep(_POLL)
                 continue
-            with warnings.catch_warnings():  # the signs of life come from this class, not from Optuna's loop
+            with warnings.catch_warnings():  # the heartbeats come from this class, not from Optuna's loop
                 warnings.filterwarnings("ignore", "Heartbeat of storage")
                 trial = self.study.ask()
             try:
                 self._train(trial, objective)
             except UpdateFinishedTrialError:
                 _log.warning(
-                    "trial %d is dropped: this process gave no sign of life for more than %d s, and another one "
+                    "trial %d is dropped: this process sent no heartbeat for more than %d s, and another one "
                     "trains its point again",
                     trial.number,
                     self.settings.grace,
@@ -277,7 +277,7 @@ class SearchStudy:
 
     @contextlib.contextmanager
     def _alive(self, trial: Trial) -> Iterator[None]:
-        """Send signs of life from a thread while the block runs."""
+        """Send heartbeats from a thread while the block runs."""
         storage: Any = self.study._storage
         done = threading.Event()
 

@@ -105,7 +105,7 @@ def test_the_first_page_lists_numbers_doubts_and_omissions(folder):
     ("model", "words"),
     [
         ("alan-sim", "in 92% of single planes and 98% of biplane measures"),
-        ("mine", "of this model hold the truth was not measured"),
+        ("mine", "The coverage of the intervals of this model was not measured"),
     ],
 )
 def test_pages_state_the_measured_coverage_of_intervals(tmp_path, model, words):

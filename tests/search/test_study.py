@@ -353,7 +353,7 @@ def test_a_process_presumed_dead_drops_its_trial_and_continues(open_study, caplo
     search.run(stopped)
     assert [trial.state for trial in search.trials()] == [TrialState.COMPLETE] * 4
     assert seen.count(seen[1]) == 2  # trained again
-    assert caplog.text.count("trial 1 is dropped: this process gave no sign of life for more than 3600 s") == 1
+    assert caplog.text.count("trial 1 is dropped: this process sent no heartbeat for more than 3600 s") == 1
 
 
 def test_a_process_presumed_dead_can_be_interrupted(open_study):
@@ -433,7 +433,7 @@ def test_processes_share_a_study(tmp_path, worker, request, database):
     assert {point_key(trial.params) for trial in given_up} <= set(points)
     storage.engine.dispose()
     log = next(tmp_path.glob("wait*.log")).read_text()
-    assert f"trial {trials[1].number} is dropped: this process gave no sign of life" in log
+    assert f"trial {trials[1].number} is dropped: this process sent no heartbeat" in log
     assert "Traceback" not in log
     write_search_report(run)
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "study.db"]
