@@ -79,7 +79,7 @@ def train(
         callbacks.append(_Bar(desc))
     options = settings.trainer_options(None if val is None else val_every)
     options["precision"] = choose_precision(settings.precision, settings.accelerator)
-    with quiet_lightning():
+    with _silent_lightning():
         trainer = Trainer(
             **options,
             callbacks=callbacks,
@@ -197,7 +197,7 @@ class _Bar(Callback):
 
 
 @contextlib.contextmanager
-def quiet_lightning() -> Iterator[None]:
+def _silent_lightning() -> Iterator[None]:
     """Hide Lightning's warnings and every log line below an error, which would break the bar of the experiment."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "alan.supervised")]
     levels = [logger.level for logger in loggers]
