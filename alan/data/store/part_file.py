@@ -148,7 +148,9 @@ class PartFile:
                 return 0
             head = _parse(line)
             if head is None or head.get("schema") != _SCHEMA or not isinstance(head.get("key"), dict):
-                raise DataError(f"{self.path}: not a file of `alan prepare`; move it away and run again")
+                raise DataError(
+                    f"{self.path}: not a file of this version of `alan prepare`; move it away and run again"
+                )
             if head["key"] != json.loads(json.dumps(key)):
                 raise DataError(
                     f"{self.path}: was begun for {describe_key(head['key'])}, not for {describe_key(key)}; "

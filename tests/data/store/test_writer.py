@@ -164,7 +164,7 @@ def test_a_part_of_another_archive_is_refused(memory):
     with pytest.raises(DataError, match=r"begun for Memory .*\(size=16.*not for .*size=24.*delete the file"):
         prepare(memory.archive(), out, Preprocessing(24), workers=0, progress=False)
     (memory.path / "b.h5.part").write_text("my notes\n")
-    with pytest.raises(DataError, match="not a file of `alan prepare`"):
+    with pytest.raises(DataError, match="not a file of this version of `alan prepare`"):
         run(memory.archive(), memory.path / "b.h5")
     assert (memory.path / "b.h5.part").read_text() == "my notes\n"
     assert prepare(memory.archive(), out, Preprocessing(24), workers=0, progress=False, overwrite=True).size == 24
