@@ -204,7 +204,7 @@ def run_active(
 
     The folder holds ``config.yaml``, ``state.json`` (the finished phases), ``phases.csv`` (one row per function,
     seed and phase), ``labelled`` (the images that each loop labelled, in order), ``weights`` (of each loop's last
-    phase, while a warm-started run goes on) and ``results.json``. The same call continues after the last
+    phase, while a warm-started run continues) and ``results.json``. The same call continues after the last
     finished phase, and ends with the results of an uninterrupted run. Bad input leaves nothing behind.
 
     Args:
