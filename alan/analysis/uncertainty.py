@@ -187,8 +187,8 @@ def calibrate_spread(
         name: Name of the measure; percentages have a spread in points, others one relative to the value.
         measured: Measure of each loop with its interval, made without a spread; unknown ones are left out.
         truth: True value of each loop.
-        confidence: Probability, 0 to 1, that the intervals reach their coverage on new loops (a tolerance interval),
-            for few real loops, which may not be typical; None requires the coverage on average.
+        confidence: Probability, 0 to 1, that the intervals reach their coverage on new loops (a tolerance
+            interval), for few real loops, which may not be typical; None requires the coverage on average.
         groups: Patient of each loop. The confidence counts patients, because the errors of the loops of a patient
             are alike; None takes each loop as a separate patient.
 

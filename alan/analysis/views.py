@@ -330,7 +330,7 @@ def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float =
 
     The columns span the differences of the class means after the features are scaled such that the covariance
     within the classes is the identity. That covariance is first shrunk towards a multiple of the identity
-    (Ledoit     and Wolf 2004, equation 1, with a fixed share).
+    (Ledoit and Wolf 2004, equation 1, with a fixed share).
 
     Args:
         features: (N, D).

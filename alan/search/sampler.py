@@ -64,11 +64,11 @@ class BuildablePairs:
 class DistinctSampler(BaseSampler):
     """Sampler of a finite space that draws each point at most once.
 
-    ``random`` draws uniformly from the free points. ``tpe`` and ``nsga2`` propose points, up to
-    :data:`TRIES`, until one is free, otherwise a free one is drawn uniformly: a second trial of a point would train
-    the same network again. A
-    point whose pair cannot be built is skipped. What is drawn follows from the seed, the number of earlier
-    trials that count and the finished trials, so that an interrupted search draws what an uninterrupted one does.
+    ``random`` draws uniformly from the free points. ``tpe`` and ``nsga2`` propose points, up to :data:`TRIES`,
+    until one is free, otherwise a free one is drawn uniformly: a second trial of a point would train the same
+    network again. A point whose pair cannot be built is skipped. What is drawn follows from the seed, the number
+    of earlier trials that count and the finished trials, so that an interrupted search draws what an uninterrupted
+    one does.
 
     Args:
         kind: ``random``, ``tpe`` or ``nsga2``.
