@@ -184,7 +184,7 @@ class Acquisition:
         )
         return cls(
             apical=apical,
-            depth=needed_depth * (u(0.83, 1.27) if apical else u(0.85, 1.2)),
+            depth=needed_depth * (0.72 + 0.55 * u() ** 0.7 if apical else u(0.85, 1.2)),
             half_angle=math.radians(u(31, 43)),
             start=u(0.0, 0.4),
             margin_depth=u(1.0, 1.01),
@@ -207,8 +207,8 @@ class Acquisition:
             side_lobes=u(0.05, 0.22),
             reverberation=u(0.0, 0.10),
             reverberation_shift=int(rng.integers(12, 40)),
-            near_field=u(0.0, 0.5),
-            near_reach=u(0.8, 3.0),
+            near_field=u(0.0, 0.35),
+            near_reach=u(0.7, 2.2),
             near_loss=u(0, 14),
             haze=0.18 * u() ** 1.5,
             slope=rng.normal(0, 3),

@@ -20,6 +20,8 @@ _Contraction = TypeVar("_Contraction", float, torch.Tensor)
 
 #: Longitudinal shortening as a fraction of the radial shortening.
 LONGITUDINAL_SHARE = 0.5
+#: Share of the narrowing at the base that is lost at end-systole.
+STIFF_ANNULUS = 0.6
 
 
 @bounded
@@ -39,7 +41,7 @@ class PatientAnatomy:
         widest: Position of the widest cross-section along the long axis (0 apex, 1 base).
         apical_squeeze: Shift of ``widest`` towards the base at end-systole: the apical half narrows more than the
             basal half.
-        taper: Relative narrowing at the base.
+        taper: Relative narrowing at the base; at end-systole less, because the mitral annulus shortens least.
         bend: Lateral bend of the long axis.
         atrium_width: Half width of the left atrium.
         atrium_length: Length of the left atrium.
@@ -121,7 +123,7 @@ class PatientAnatomy:
             thickening=float(rng.uniform(0.3, 1.0)),
             widest=float(rng.uniform(0.52, 0.74)),
             apical_squeeze=float(rng.uniform(0.0, 0.2)),
-            taper=float(rng.uniform(0.1, 0.4)),
+            taper=float(rng.uniform(0.05, 0.35)),
             bend=normal(0, 0.25, -0.6, 0.6),
             atrium_width=normal(2.05, 0.4, 1.2, 3.3),
             atrium_length=normal(4.4, 1.05, 2.0, 7.2),
@@ -168,6 +170,10 @@ class PatientAnatomy:
         """Return the position of the widest cross-section at a contraction, 0 at ED and 1 at ES."""
         return self.widest + self.apical_squeeze * contraction
 
+    def taper_at(self, contraction: _Contraction) -> _Contraction:
+        """Return the relative narrowing at the base at a contraction, 0 at ED and 1 at ES."""
+        return self.taper * (1 - STIFF_ANNULUS * contraction)
+
     @property
     def _remains(self) -> float:
         """Volume at end-systole over that at end-diastole, without the part of the apical squeeze."""
@@ -175,7 +181,7 @@ class PatientAnatomy:
 
     def _section(self, contraction: float) -> float:
         """Mean area of a cross-section relative to the widest one."""
-        return _mean_square_profile(self.widest_at(contraction), self.taper)
+        return _mean_square_profile(self.widest_at(contraction), self.taper_at(contraction))
 
 
 @functools.lru_cache(maxsize=1024)

@@ -18,13 +18,22 @@ from alan.data.simulator.scene import FIBROUS, LA, LV, MUSCLE, MYO, PAPILLARY, R
 _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
 #: Thickness of the anterior and the inferior wall (A2C) over that of the walls in A4C, as annotators draw it; the
 #: apex is as thick in both.
-_INFERIOR_WALL = 1.18
+_INFERIOR_WALL = 1.25
 #: Share of trabeculae and papillary muscle that is drawn as wall at end-systole.
 _COMPACTED = 0.9
 #: Relative gain of the echo of walls at end-systole.
 _SYSTOLIC_ECHO = 0.2
-#: Lateral bend (cm) that keeps the septum straight and lets the lateral wall bulge, as in four-chamber views.
-_STRAIGHT_SEPTUM = 0.4
+#: Lateral bend (cm) that keeps the septum straight and lets the lateral wall bulge, as in four-chamber views; at
+#: end-systole the lateral wall has moved in, and a fifth of it is left.
+_STRAIGHT_SEPTUM, _MOVED_IN = 0.55, 0.8
+#: Half width of the left atrium in A2C over that in A4C.
+_NARROW_ATRIUM = 0.93
+#: How much thinner the pericardium and the leaflets look at end-diastole than at end-systole.
+_THIN_PERICARDIUM, _THIN_LEAFLETS = 0.35, 0.6
+#: Distance in cm by which the leaflets meet farther inside the ventricle at end-diastole, when they are slack.
+_SLACK = 0.25
+#: Half the relative difference between the inferior and the anterior wall (A2C), as annotators draw it.
+_INFERIOR_THICKER = 0.05
 
 
 class ApicalScene(Scene):
@@ -37,11 +46,13 @@ class ApicalScene(Scene):
         self.cap = patient.apex_wall * self.wall
         if not four_chamber:
             self.wall = _INFERIOR_WALL * self.wall
-        self.bend = patient.bend + (_STRAIGHT_SEPTUM if four_chamber else 0.0)
+        straight = _STRAIGHT_SEPTUM * (1 - _MOVED_IN * self.contraction) if four_chamber else 0.0
+        self.bend = patient.bend + straight
+        self.asymmetry = patient.wall_asymmetry + (0.0 if four_chamber else _INFERIOR_THICKER)
 
     @override
     def needed_depth(self) -> float:
-        return self.pose.apex_z + self.patient.length + self.patient.atrium_length
+        return self.pose.apex_z + self.patient.length + self.pose.atrium_size * self.patient.atrium_length
 
     @override
     def long_axis(self) -> Tensor:
@@ -61,18 +72,19 @@ class ApicalScene(Scene):
         v = straight - self.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
         across = v.abs()
 
-        inner = R * profile(u / L, self.widest, p.taper)
-        base = R * (1 - p.taper)
+        inner = R * profile(u / L, self.widest, self.taper)
+        base = R * (1 - self.taper)
         plane = L + p.base_tilt * torch.clamp(v, -3.0, 3.0)
-        wall = self.wall * (1 - p.wall_asymmetry * torch.sign(v))
-        outer = (R + wall) * profile((u + self.cap) / (L + self.cap), self.widest, 0.6 * p.taper)
+        wall = self.wall * (1 - self.asymmetry * torch.sign(v))
+        outer = (R + wall) * profile((u + self.cap) / (L + self.cap), self.widest, 0.6 * self.taper)
         outer = torch.maximum(outer, inner + 0.4 * wall) * (u + self.cap > 0)
         cavity = (across < inner) & (u < plane)
         muscle = (across < outer) & (u < plane + p.wall_end)
 
-        roof = p.length + p.atrium_length  # the roof of the atria does not move
+        roof = p.length + self.pose.atrium_size * p.atrium_length  # the roof of the atria does not move
         half = 0.5 * (roof - L)
-        width = p.atrium_width * (1 + 0.14 * self.contraction) * (1.0 if self.four_chamber else 0.97)
+        size = self.pose.atrium_size * (1.0 if self.four_chamber else _NARROW_ATRIUM)
+        width = size * p.atrium_width * (1 + 0.14 * self.contraction)
         lean = v + (p.atrium_tilt if self.four_chamber else 0.0) * (u - L)
         atrium = ellipse_distance(u, lean, (L + 0.92 * half, self.pose.atrium_offset), (half, width))
         neck = torch.maximum(lean.abs() - 0.92 * base, u - L - 0.7 * half)
@@ -97,17 +109,21 @@ class ApicalScene(Scene):
         veil = torch.where(
             atrium < 0,
             self.pose.atrium_veil * (1 - self.contraction),
-            self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(3 * u / L).square()),
+            self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(6 * u / L).square()),
         )
         return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost, veil)
 
     def _boost(self, u: Tensor, v: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
-        """Factor on the echo of walls: bright septum, fading lateral wall, apex, outer layer and right heart."""
+        """Factor on the echo of walls: bright septum, fading lateral wall, apex, outer layer and right heart.
+
+        The apex brightens from its inner to its outer border.
+        """
         lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
         wall = self.pose.septum_echo + (1 - self.pose.lateral_fade - self.pose.septum_echo) * lateral
-        wall = wall * (1 - self.pose.apical_fade * torch.exp(-(4 * u / self.length).square()))
-        layer = ((v.abs() - inner) / (outer - inner).clamp(min=1e-3)).clamp(0, 1)
-        fading = layer * ((v < 0) if self.four_chamber else 1.0)
+        apical = torch.exp(-(4 * u / self.length).square())
+        layer = torch.maximum((v.abs() - inner) / (outer - inner).clamp(min=1e-3), -u / self.cap).clamp(0, 1)
+        wall = wall * (1 - self.pose.apical_fade * apical) * (1 - self.pose.apical_ramp * apical * (1 - layer))
+        fading = layer * ((v < 0) if self.four_chamber else 0.5 + 0.5 * (v > 0))
         wall = wall * (1 - self.pose.outer_fade * fading.square()) * (1 + _SYSTOLIC_ECHO * self.contraction)
         return torch.where(v < -outer, 1 - self.pose.right_fade, wall) if self.four_chamber else wall
 
@@ -123,7 +139,7 @@ class ApicalScene(Scene):
         wall = (v < -septum) & (v > -free - _RV_WALL) & (s > 0.10) & (s < 1.05)
         half = 0.46 * (p.length + p.atrium_length - L)
         radius = p.right_atrium * (1 + 0.08 * self.contraction)
-        edge = self.radius * (1 - p.taper) + 0.3
+        edge = self.radius * (1 - self.taper) + 0.3
         atrium = ellipse_distance(u, lean, (L + 0.95 * half, -(edge + 0.25 + radius)), (half, radius))
         atrium = torch.maximum(atrium, torch.maximum(L + 0.02 - u, lean + edge))
         hinge = ellipse_distance(u, v, (L + 0.1, -(edge + 0.3 + 1.9 * radius)), (0.45 + 0 * L, 0.45 + 0 * L))
@@ -134,12 +150,14 @@ class ApicalScene(Scene):
 
     def _leaflets(self, u: Tensor, v: Tensor, base: Tensor) -> Tensor:
         """Distance to the nearest leaflet of the mitral and, in A4C, the tricuspid valve."""
-        L, opening = self.length, self.mitral
+        L, slack = self.length, 1 - self.contraction
+        opening = torch.maximum(self.mitral, self.pose.late_closure * slack**4)
+        tent = self.pose.tenting + _SLACK * slack
         distance = torch.full_like(u, FAR)
         for sign, reach, swing in ((-1.0, 2.0, 1.0), (1.0, 1.4, 0.9)):
             hinge = sign * 0.97 * base
             hinge_u = L + self.patient.base_tilt * hinge
-            tip_u = hinge_u - reach * self.pose.leaflet * (0.25 + 0.7 * opening)
+            tip_u = hinge_u - tent - reach * self.pose.leaflet * 0.85 * opening
             tip_v = hinge - sign * base * swing * (1 - 0.72 * opening)
             distance = torch.minimum(distance, segment_distance(u, v, (hinge_u + 0.05, hinge), (tip_u, tip_v)))
         if self.four_chamber:
@@ -148,14 +166,15 @@ class ApicalScene(Scene):
             for hinge, sign in ((septal, -1.0), (septal - 1.6 * width, 1.0)):
                 tip = (L - 1.3 * (0.35 + 0.65 * opening), hinge + sign * 0.75 * width * (1 - 0.75 * opening))
                 distance = torch.minimum(distance, segment_distance(u, v, (L, hinge), tip))
-        return distance
+        return distance * (1 + _THIN_LEAFLETS * slack)
 
     def _pericardium(self, u: Tensor, v: Tensor, outer: Tensor, free: Tensor | None) -> Tensor:
         """Distance to the pericardium along the lateral wall and, in A4C, the right ventricular free wall."""
+        thin = 1 + _THIN_PERICARDIUM * (1 - self.contraction)
         near = (u > 0.1 * self.length) & (u < 1.05 * self.length)
         if free is None:
-            return torch.where(near, (v.abs() - outer - 0.05).abs(), FAR)
-        lateral = (v - outer).abs()
+            return torch.where(near, thin * (v.abs() - outer - 0.05).abs() + 0.1 * (v > 0), FAR)
+        lateral = thin * (v - outer).abs()
         right = (v + free + _RV_WALL).abs() + 0.03 + 0.25 * self.pose.right_fade
         distance = torch.where(v > 0, lateral, right)
         return torch.where(near, distance, FAR)

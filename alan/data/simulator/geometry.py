@@ -10,7 +10,7 @@ from torch.nn import functional as F
 FAR = 9.0
 
 
-def profile(s: Tensor, widest: float | Tensor, taper: float) -> Tensor:
+def profile(s: Tensor, widest: float | Tensor, taper: float | Tensor) -> Tensor:
     """Compute the half width of a ventricle along its long axis, as a fraction of the largest half width.
 
     The apex is elliptic up to the widest level; from there the ventricle narrows parabolically towards the base.
@@ -18,7 +18,7 @@ def profile(s: Tensor, widest: float | Tensor, taper: float) -> Tensor:
     Args:
         s: Position along the long axis, any shape; 0 is the apex, 1 the base; other values are allowed.
         widest: Position of the widest level, 0 < widest < 1; a tensor is broadcast against ``s``.
-        taper: Relative narrowing at the base, 0 <= taper < 1.
+        taper: Relative narrowing at the base, 0 <= taper < 1; a tensor is broadcast against ``s``.
 
     Returns:
         Same shape as ``s``, values in [0, 1]; 0 above the apex, continued below the base.

@@ -41,9 +41,9 @@ class LongAxisScene(Scene):
         v = -cos * dx - sin * dz
         bent = v - p.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
 
-        inner = R * profile(u / L, self.widest, p.taper)
+        inner = R * profile(u / L, self.widest, self.taper)
         cap = 0.55 * self.wall
-        outer = (R + self.wall) * profile((u + cap) / (L + cap), self.widest, 0.6 * p.taper)
+        outer = (R + self.wall) * profile((u + cap) / (L + cap), self.widest, 0.6 * self.taper)
         outer = torch.maximum(outer, inner + 0.25) * (u + cap > 0)
         cavity = (bent.abs() < inner) & (u < L)
         muscle = (bent.abs() < outer) & (u < L + 0.15)
@@ -89,7 +89,7 @@ class LongAxisScene(Scene):
             joint + 0.55 * R * (1 - opening) - 0.45 * R * opening,
         )
         distance = segment_distance(u, v, (L, joint - 0.15 * R), tip)
-        hinge = R * (1 - p.taper)
+        hinge = R * (1 - self.taper)
         tip = (L - 1.2 * self.leaflet, hinge - 0.35 * R * (1 - opening))
         distance = torch.minimum(distance, segment_distance(u, v, (L, hinge), tip))
         ejecting = ((self.contraction > 0.08) & (opening < 0.05)).float()

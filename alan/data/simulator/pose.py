@@ -19,10 +19,14 @@ class ApicalPose:
         apex_z: Depth of that apex.
         rotation: Rotation of the long axis in radians; a negative angle moves the base to the right of the apex.
         atrium_offset: Offset of the left atrium from the axis of the ventricle, to the right.
+        atrium_size: Factor on the width and the length of the left atrium in this view.
         leaflet: Length of the leaflets relative to the usual length.
+        tenting: Distance in cm from the mitral plane into the ventricle at which the closed leaflets meet.
+        late_closure: Opening of the mitral valve at end-diastole, 0 (closed) to 1.
         septum_echo: Factor on the echo of the septum (A4C) or the inferior wall (A2C).
         lateral_fade: Fraction of the echo lost in the lateral wall.
         apical_fade: Fraction of the echo lost at the apex.
+        apical_ramp: Fraction of the echo lost in the innermost layer of the apex, none of it in the outermost one.
         right_fade: Fraction of the echo lost in the walls of the right heart (A4C).
         outer_fade: Fraction of the echo lost in the outer layer of the septum (A4C) or of both walls (A2C).
         atrium_veil: Echo amplitude of blood in the left atrium at end-diastole, when tissue beside the thin image
@@ -34,10 +38,14 @@ class ApicalPose:
     apex_z: float
     rotation: float
     atrium_offset: float
+    atrium_size: float
     leaflet: float
+    tenting: float
+    late_closure: float
     septum_echo: float
     lateral_fade: float
     apical_fade: float
+    apical_ramp: float
     right_fade: float
     outer_fade: float
     atrium_veil: float
@@ -59,13 +67,17 @@ class ApicalPose:
             apex_x=rng.normal(0.2, 0.5) + 0.5 * math.sin(rotation) * patient.length,
             apex_z=apex_z,
             rotation=rotation,
-            atrium_offset=rng.normal(0, 0.2),
+            atrium_offset=rng.normal(-0.2, 0.2) if four_chamber else rng.normal(0.33, 0.35),
+            atrium_size=float(np.clip(rng.normal(1.02 if four_chamber else 0.96, 0.1), 0.7, 1.3)),
             leaflet=rng.uniform(0.9, 1.2),
+            tenting=rng.uniform(-0.1, 0.3),
+            late_closure=0.4 * rng.uniform() ** 2,
             septum_echo=rng.uniform(1.0, 1.7) if four_chamber else rng.uniform(1.3, 2.3),
             lateral_fade=rng.uniform(0, 0.7),
-            apical_fade=rng.uniform(0.2, 0.65),
+            apical_fade=rng.uniform(0.0, 0.5),
+            apical_ramp=rng.uniform(0.5, 1.0),
             right_fade=rng.uniform(0, 0.9),
             outer_fade=rng.uniform(0, 0.7),
-            atrium_veil=0.3 * rng.uniform() ** 2.2,
+            atrium_veil=(0.34 if four_chamber else 0.17) * rng.uniform() ** 2.0,
             apex_veil=0.12 * rng.uniform() ** 1.5,
         )

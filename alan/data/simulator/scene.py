@@ -62,6 +62,7 @@ class Scene(abc.ABC):
         mitral: (T, 1) float32, opening of the mitral valve.
         radius: (T, 1) largest half width of the left ventricle in this view.
         widest: (T, 1) position of its widest cross-section along the long axis.
+        taper: (T, 1) relative narrowing at its base.
         length: (T, 1) length of the left ventricle.
         wall: (T, 1) thickness of the myocardium, which increases as the ventricle contracts.
     """
@@ -75,6 +76,7 @@ class Scene(abc.ABC):
         self.contraction, self.mitral = column(cycle.contraction), column(cycle.mitral)
         self.radius = half_width * (1 - a * self.contraction)
         self.widest = patient.widest_at(self.contraction)
+        self.taper = patient.taper_at(self.contraction)
         self.length = patient.length * (1 - LONGITUDINAL_SHARE * a * self.contraction)
         self.wall = patient.wall * (1 + patient.thickening * a * self.contraction)
 
