@@ -19,9 +19,12 @@ PATIENT = replace(PatientAnatomy.sample(2), papillary=0.3, trabeculae=0.2)
 ECHO_ONLY = {"trabeculae", "papillary", "wall_echo", "outer_echo", "habitus"}
 POSE_ECHO = {
     "leaflet",
+    "tenting",
+    "late_closure",
     "septum_echo",
     "lateral_fade",
     "apical_fade",
+    "apical_ramp",
     "right_fade",
     "outer_fade",
     "atrium_veil",
