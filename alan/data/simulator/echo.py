@@ -110,7 +110,7 @@ def _echogenicity(
     amplitude = torch.where(labels == MYO, muscle, outside)
     amplitude = torch.where((labels == MUSCLE) | (labels == PAPILLARY), 1.2 * muscle, amplitude)
     amplitude = torch.where(labels == FIBROUS, 0.7 * texture * (0.5 + 0.5 * fading), amplitude)
-    fluid = acq.blood
+    fluid: float | Tensor = acq.blood
     if painted.veil is not None:  # the veil continues the pattern of the tissue beside the image plane
         fluid = fluid + painted.veil.view(shape) * torch.exp(1.1 * coarse[0] + 0.5 * fine[0]) * deep.sqrt()
     amplitude = blur(torch.where(blood, fluid, amplitude), 1.2, 0.6)
