@@ -13,6 +13,9 @@ from alan.parcels.guided import GuidedFilter
 
 ImageSize = int | tuple[int, int]
 
+#: Rows of a map that are computed at a time on the CPU.
+_ROWS = 8
+
 
 def _pair(size: ImageSize) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
@@ -50,16 +53,39 @@ def logits_to_maps(
     maps = torch.empty(len(logits), height, width, dtype=torch.uint8, device=logits.device)
     for i, (one, out) in enumerate(zip(logits, maps, strict=True)):
         if refine is not None and frames is not None:
-            last = refine(frames[i : i + 1], one[None], (height, width))[0].permute(1, 2, 0)
+            out.copy_(_argmax(refine(frames[i : i + 1], one[None], (height, width))[0].permute(1, 2, 0)))
         else:
-            # several times faster with the K logits of a pixel side by side than with K planes
-            last = one[None].float().contiguous(memory_format=torch.channels_last)
-            last = F.interpolate(last, (height, width), mode="bilinear", align_corners=False)[0].permute(1, 2, 0)
-        if last.device.type == "cpu":
-            out.copy_(torch.from_numpy(last.detach().numpy().argmax(-1)))  # faster than argmax of torch on the CPU
-        else:
-            out.copy_(last.argmax(-1))
+            _upsampled_argmax(one.permute(1, 2, 0), out)
     return maps
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    if logits.device.type == "cpu":
+        return torch.from_numpy(logits.detach().numpy().argmax(-1))  # faster than argmax of torch on the CPU
+    return logits.argmax(-1)
+
+
+def _upsampled_argmax(logits: Tensor, out: Tensor) -> None:
+    """Write the ids of logits (h, w, K), upsampled as by ``F.interpolate`` bilinearly, to out (H, W).
+
+    The K logits of a pixel lie side by side, and on the CPU a few rows are upsampled at a time, so that they stay
+    in its cache: together more than twice as fast.
+    """
+    logits = logits.float().contiguous()
+    above, below, down = _taps(logits.shape[0], out.shape[0], logits.device)
+    left, right, across = _taps(logits.shape[1], out.shape[1], logits.device)
+    block = _ROWS if logits.device.type == "cpu" else len(out)
+    for start in range(0, len(out), block):
+        part = slice(start, start + block)
+        rows = torch.lerp(logits[above[part]], logits[below[part]], down[part, None, None])
+        out[part] = _argmax(torch.lerp(rows[:, left], rows[:, right], across[:, None]))
+
+
+def _taps(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the two samples of each of ``size`` places along an axis, and the weight of the second."""
+    place = ((torch.arange(size, device=device) + 0.5) * (length / size) - 0.5).clamp(0, length - 1)
+    first = place.long()
+    return first, (first + 1).clamp(max=length - 1), place - first
 
 
 def pixel_sector(frames: Tensor, size: ImageSize) -> Tensor:

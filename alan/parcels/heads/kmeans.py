@@ -53,5 +53,5 @@ class KMeansHead(TokenHead):
         if self.spherical:
             return F.normalize(x, dim=-1, eps=TINY) @ F.normalize(self.centres, dim=-1, eps=TINY).T
         # - |x - c|^2 = 2 x.c - |x|^2 - |c|^2
-        logits = 2 * x @ self.centres.T - x.square().sum(-1, keepdim=True) - self.centres.square().sum(-1)
-        return logits.clamp(max=0)
+        logits = x @ (2 * self.centres.T)
+        return logits.sub_(x.square().sum(-1, keepdim=True)).sub_(self.centres.square().sum(-1)).clamp_(max=0)
