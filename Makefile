@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # what the tests need beside the package, at any version
-LOWEST_TOOLS := 'hypothesis>=6' psutil 'pytest>=8' pytest-cov pytest-xdist 'setuptools>=77' 'SimpleITK>=2.4'
+LOWEST_TOOLS := 'hypothesis>=6' import-linter psutil 'pytest>=8' pytest-cov pytest-xdist 'setuptools>=77' 'SimpleITK>=2.4'
 
 # one process of tests a core: more threads would only wait for each other
 test coverage faults lowest: export OMP_NUM_THREADS := 1
