@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import json
 import logging
 import os
@@ -205,11 +206,17 @@ def main(args: Sequence[str] | None = None) -> int:
             return _main(args)
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:
-        if not _reader_has_gone():
+    except OSError as error:  # of the standard output, or of the log file
+        gone = isinstance(error, BrokenPipeError) and _reader_has_gone()
+        line = None if gone else in_one_line(error)
+        if line is None and not gone:
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written at the exit
-        return 128 + signal.SIGPIPE
+        with contextlib.suppress(io.UnsupportedOperation):  # what is left must not fail again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if gone:
+            return 128 + signal.SIGPIPE
+        sys.stderr.write(f"alan: error: {line}\n")
+        return 2
 
 
 def _main(args: Sequence[str] | None) -> int:
@@ -229,18 +236,12 @@ def _main(args: Sequence[str] | None) -> int:
     if arguments[0] in {"-V", "--version"}:
         sys.stdout.write(f"alan {__version__}\n")
         return 0
-    try:
-        with console(options):
-            log = logging.getLogger("alan")
-            log.debug("alan %s: %s", __version__, shlex.join(arguments))
-            code = _exit_code(arguments)
-            log.debug("exit code %d", code)
-            return code
-    except OSError as error:  # the log file
-        if (line := in_one_line(error)) is None:
-            raise
-        sys.stderr.write(f"alan: error: {line}\n")
-        return 2
+    with console(options):
+        log = logging.getLogger("alan")
+        log.debug("alan %s: %s", __version__, shlex.join(arguments))
+        code = _exit_code(arguments)
+        log.debug("exit code %d", code)
+        return code
 
 
 def _open_streams() -> None:

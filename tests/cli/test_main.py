@@ -582,3 +582,11 @@ def test_a_reader_that_ends_early_ends_the_program(monkeypatch, capsys, argument
         monkeypatch.setattr(sys, "stdout", stream)
         assert cli.main(arguments) == 128 + signal.SIGPIPE
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["configs"]])
+def test_a_full_disk_behind_the_output_is_one_line(monkeypatch, capsys, arguments):
+    with Path("/dev/full").open("w", encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert cli.main(arguments) == 2
+    assert re.fullmatch("alan: error: .*no space left.*\n", capsys.readouterr().err)
