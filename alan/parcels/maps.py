@@ -13,6 +13,8 @@ from alan.parcels.guided import GuidedFilter
 
 ImageSize = int | tuple[int, int]
 
+#: The two samples of each place along an axis, and the weight of the second.
+_Taps = tuple[Tensor, Tensor, Tensor]
 #: Rows of a map that are computed at a time on the CPU.
 _ROWS = 8
 
@@ -51,11 +53,14 @@ def logits_to_maps(
         raise ParameterError(f"frames are {given}: refine needs those of the {len(logits)} logits")
     height, width = _pair(size)
     maps = torch.empty(len(logits), height, width, dtype=torch.uint8, device=logits.device)
+    rows, columns = (
+        _taps(length, size, logits.device) for length, size in zip(logits.shape[2:], (height, width), strict=True)
+    )
     for i, (one, out) in enumerate(zip(logits, maps, strict=True)):
         if refine is not None and frames is not None:
             out.copy_(_argmax(refine(frames[i : i + 1], one[None], (height, width))[0].permute(1, 2, 0)))
         else:
-            _upsampled_argmax(one.permute(1, 2, 0), out)
+            _upsampled_argmax(one.permute(1, 2, 0), rows, columns, out)
     return maps
 
 
@@ -65,24 +70,23 @@ def _argmax(logits: Tensor) -> Tensor:
     return logits.argmax(-1)
 
 
-def _upsampled_argmax(logits: Tensor, out: Tensor) -> None:
+def _upsampled_argmax(logits: Tensor, rows: _Taps, columns: _Taps, out: Tensor) -> None:
     """Write the ids of logits (h, w, K), upsampled as by ``F.interpolate`` bilinearly, to out (H, W).
 
     The K logits of a pixel lie side by side, and on the CPU a few rows are upsampled at a time, so that they stay
     in its cache: together more than twice as fast.
     """
     logits = logits.float().contiguous()
-    above, below, down = _taps(logits.shape[0], out.shape[0], logits.device)
-    left, right, across = _taps(logits.shape[1], out.shape[1], logits.device)
+    (above, below, down), (left, right, across) = rows, columns
     block = _ROWS if logits.device.type == "cpu" else len(out)
     for start in range(0, len(out), block):
         part = slice(start, start + block)
-        rows = torch.lerp(logits[above[part]], logits[below[part]], down[part, None, None])
-        out[part] = _argmax(torch.lerp(rows[:, left], rows[:, right], across[:, None]))
+        some = torch.lerp(logits[above[part]], logits[below[part]], down[part, None, None])
+        out[part] = _argmax(torch.lerp(some[:, left], some[:, right], across[:, None]))
 
 
-def _taps(length: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the two samples of each of ``size`` places along an axis, and the weight of the second."""
+def _taps(length: int, size: int, device: torch.device) -> _Taps:
+    """Compute the taps of ``size`` places along an axis of ``length`` samples."""
     place = ((torch.arange(size, device=device) + 0.5) * (length / size) - 0.5).clamp(0, length - 1)
     first = place.long()
     return first, (first + 1).clamp(max=length - 1), place - first
