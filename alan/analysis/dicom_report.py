@@ -71,16 +71,7 @@ def write_measurements(
     files = references.frames if references else ()
     sources = [with_uid(source, "SOPInstanceUID", file) for file in files] or [source]
     plane = result.view.view if result.view else ""
-    _write_report(
-        path,
-        result,
-        result.flags,
-        plane=plane,
-        images=sources,
-        evidence=sources,
-        tracked=result.loop,
-        digest=digest,
-    )
+    _write_report(path, result, result.loop, plane=plane, images=sources, digest=digest)
     return True
 
 
@@ -111,17 +102,7 @@ def write_patient_measurements(path: Path, patient: PatientResult, loops: Sequen
     ]
     digest = fingerprint(plain([patient, [str(one.SOPInstanceUID) for one in objects]]))
     plane = patient.method.split()[-1]
-    evidence = [*images, *objects]
-    _write_report(
-        path,
-        patient,
-        patient.flags,
-        plane=plane,
-        images=images,
-        evidence=evidence,
-        tracked=patient.patient,
-        digest=digest,
-    )
+    _write_report(path, patient, patient.patient, plane=plane, images=images, others=objects, digest=digest)
 
 
 def _measured(result: Measurements) -> list[str]:
@@ -140,16 +121,25 @@ def _instance(report: Any, study: Any, series: Any, image: Any) -> Any:
 
 def _write_report(
     path: Path,
-    result: Measurements,
-    flags: Sequence[Flag],
+    result: LoopResult | PatientResult,
+    tracked: str,
     *,
     plane: str,
     images: Sequence[Any],
-    evidence: Sequence[Any],
-    tracked: str,
+    others: Sequence[Any] = (),
     digest: str,
 ) -> None:
-    """Write the known measures of a loop or a patient as a Structured Report (TID 1500)."""
+    """Write the known measures of a loop or a patient as a Structured Report (TID 1500).
+
+    Args:
+        path: The file.
+        result: The loop or the patient.
+        tracked: Its name.
+        plane: View, or ``biplane``.
+        images: Images that were measured.
+        others: Other objects that the report lists as evidence.
+        digest: Text from which new UIDs are derived.
+    """
     sr = third_party("highdicom.sr", "dicom")
     observer = sr.ObserverContext(
         code("DCM", "121007", "Device"),
@@ -160,7 +150,7 @@ def _write_report(
         finding_sites=[sr.FindingSite(code("SCT", *HEART))],
         algorithm_id=sr.AlgorithmIdentification(NAME, __version__),
         measurements=[_measurement(name, getattr(result, name), plane) for name in _measured(result)],
-        qualitative_evaluations=[_doubt(flag) for flag in flags] or None,
+        qualitative_evaluations=[_doubt(flag) for flag in result.flags] or None,
         source_images=[
             sr.SourceImageForMeasurementGroup(image.SOPClassUID, image.SOPInstanceUID) for image in images
         ],
@@ -171,7 +161,7 @@ def _write_report(
         imaging_measurements=[group],
     )
     written = sr.ComprehensiveSR(
-        evidence=evidence,
+        evidence=[*images, *others],
         content=content,
         series_instance_uid=new_uid(digest, "measurement series"),
         series_number=2,
@@ -180,7 +170,7 @@ def _write_report(
         is_complete=True,
         **MAKER,
     )
-    if flags:
+    if result.flags:
         scheme = third_party("pydicom", "dicom").Dataset()
         scheme.CodingSchemeDesignator, scheme.CodingSchemeName = _OWN, "Quality flags of alan-echo"
         written.CodingSchemeIdentificationSequence = [scheme]
