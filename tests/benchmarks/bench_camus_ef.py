@@ -101,30 +101,30 @@ def masks_of_patients(store, rows, masks):
     return of
 
 
+def views_of_phases(store, rows, masks):
+    """Yield each patient with both views in both phases, and (A4C, A2C, pixel sizes) of each phase."""
+    for patient, found in masks_of_patients(store, rows, masks).items():
+        if len(found) == len(VIEWS) * len(PHASES):
+            pairs = ([found[view, phase] for view in VIEWS] for phase in PHASES)
+            yield patient, [(four, two, (s4, s2)) for (four, s4), (two, s2) in pairs]
+
+
 def biplane_measures(store, rows, masks):
     """Patient to biplane volumes and ejection fraction, where both views have both phases."""
     out = {}
-    for patient, found in masks_of_patients(store, rows, masks).items():
-        if len(found) == len(VIEWS) * len(PHASES):
-            volumes = []
-            for phase in PHASES:
-                (four, s4), (two, s2) = (found[view, phase] for view in VIEWS)
-                volumes.append(biplane_volume(four, two, (s4, s2)))
-            out[patient] = dict(zip(KNOWN, (ejection_fraction(*volumes), *volumes), strict=True))
+    for patient, phases in views_of_phases(store, rows, masks):
+        volumes = [biplane_volume(*phase) for phase in phases]
+        out[patient] = dict(zip(KNOWN, (ejection_fraction(*volumes), *volumes), strict=True))
     return out
 
 
 def fractions_of_one_length(store, rows, masks):
     """Patient to the biplane ejection fraction if the long axis kept its length, as that of the release does."""
     out = {}
-    for patient, found in masks_of_patients(store, rows, masks).items():
-        if len(found) == len(VIEWS) * len(PHASES):
-            sizes = []
-            for phase in PHASES:
-                (four, s4), (two, s2) = (found[view, phase] for view in VIEWS)
-                length = max(long_axis_cm(four, s4), long_axis_cm(two, s2))
-                sizes.append(biplane_volume(four, two, (s4, s2)) / length)
-            out[patient] = ejection_fraction(*sizes)
+    for patient, phases in views_of_phases(store, rows, masks):
+        lengths = [max(map(long_axis_cm, phase[:2], phase[2])) for phase in phases]
+        volumes = [biplane_volume(*phase) for phase in phases]
+        out[patient] = ejection_fraction(*(v / length for v, length in zip(volumes, lengths, strict=True)))
     return out
 
 
