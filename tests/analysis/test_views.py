@@ -79,11 +79,11 @@ def test_a_saved_bank_loads_and_refuses_another_backbone(backbone, tmp_path):
     export_backbone(backbone.network, SPEC, tmp_path / "little.safetensors")
     bank.save(tmp_path / "bank.safetensors", "little")
     whole, damaged = (tmp_path / "bank.safetensors").read_bytes(), tmp_path / "damaged.safetensors"
-    for place in np.random.default_rng(0).integers(0, len(whole), 40):
+    # the order of the metadata, and so what lies at a place of the header, differs from process to process
+    refusals = ("its content is not what", "missing, or not a bank", "schema is .*, give a file of")
+    for place in [*range(0, 700, 7), *np.random.default_rng(0).integers(0, len(whole), 40)]:
         damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
-        with pytest.raises(
-            DataError, match=r"damaged\.safetensors: (its content is not what|missing, or not a bank)"
-        ):
+        with pytest.raises(DataError, match=rf"{damaged}: ({'|'.join(refusals)})"):
             ViewBank.load(damaged, backbone)
     again = ViewBank.load(tmp_path / "bank.safetensors")
     assert (again.views, again.n_neighbors, again.sure_from, again.most_frames) == (bank.views, 2, 0.9, 2)
