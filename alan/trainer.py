@@ -7,6 +7,7 @@ resumes without the validation and without the logged metrics.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +19,11 @@ from typing_extensions import override
 
 from alan.bounds import PositiveInt, bounded
 from alan.precision import choose_precision
+
+#: Lightning logs an advertisement for a logger of its own whenever a trainer is made.
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+    lambda record: "litlogger" not in record.getMessage()
+)
 
 
 class Trainer(LightningTrainer):

@@ -1,6 +1,7 @@
 """Runs that are stopped anywhere, around validations too, end as the uninterrupted one; ``precision: auto``."""
 
 import json
+import logging
 
 import pytest
 import torch
@@ -155,3 +156,12 @@ def test_auto_precision_is_resolved_for_the_device(monkeypatch):
 def test_an_invalid_checkpoint_interval_is_refused(tmp_path):
     with pytest.raises(ParameterError, match="checkpoint_every is 0: give a whole number of at least 1"):
         LastCheckpoint(tmp_path, 0)
+
+
+def test_lightning_does_not_advertise_its_logger(caplog, monkeypatch):
+    log = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    monkeypatch.setattr(log, "handlers", [caplog.handler])
+    with caplog.at_level("INFO", log.name):
+        Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    assert "GPU available" in caplog.text
+    assert "litlogger" not in caplog.text

@@ -34,7 +34,7 @@ _SUM = "sha256"
 _MARK = "patch_embed.proj.weight"
 #: Words in the name of the network that is read from a checkpoint of several, by preference.
 _PREFERRED = ("teacher", "ema")
-_HINT = "; where the network is one of timm, load it by its name and give this file as weights"
+_HINT = "; where the network is one of timm, give its name and this file: NAME?weights=FILE"
 #: Values more than in its file that a network may claim before it is built; the difference is then named.
 _SPARE = 10**8
 #: Tensors that do not belong to the backbone: classifiers, DINO's projection head, decoders and masks of MAE.

@@ -162,8 +162,8 @@ class VitSpec(TransformerSpec):
         for name, rank in ranks.items():
             if name not in tensors:
                 raise CheckpointError(
-                    f"{origin}: another architecture: {name!r} is missing, so it is not a plain ViT: give the "
-                    "network's timm name, and this file as weights"
+                    f"{origin}: another architecture: {name!r} is missing, so it is not a plain ViT: give "
+                    "timm's name of the network and this file: NAME?weights=FILE"
                 )
             if tensors[name].ndim != rank:
                 raise CheckpointError(

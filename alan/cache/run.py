@@ -80,13 +80,13 @@ def write_cache(
         KeyboardInterrupt: the computation was interrupted.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-    from lightning.pytorch import Trainer
 
     from alan.backbone.load import load_backbone
     from alan.cache.writer import CacheWriter, FeatureModule, MissingFrames
     from alan.data.store.choose import choose_frames
     from alan.data.store.reader import FrameStore
     from alan.parcels.model import load_parcels
+    from alan.trainer import Trainer
 
     _check(features, parcels)
     target = Path(out)

@@ -33,13 +33,23 @@ def check_inputs(values: Mapping[str, Any]) -> None:
         DataError: A file is missing; the message names the command that writes it.
     """
     for name, value in _leaves(values):
-        path = Path(value)
-        if name == "model" and not path.exists():
+        if name == "model" and not Path(value).exists():
             _check_model(value)
-        is_path = name in _FILES and len(path.parts) > 1
-        is_input = is_path or name in _INPUTS or path.suffix.lower() in _SUFFIXES
-        if is_input and not path.exists() and value not in {**shipped(), **shipped(".json"), **shipped_configs()}:
-            raise DataError(f"{value}: no such {_kind(name, path)}")
+        for file in _files(value):
+            path = Path(file)
+            is_path = name in _FILES and len(path.parts) > 1
+            is_input = is_path or name in _INPUTS or path.suffix.lower() in _SUFFIXES
+            known = {**shipped(), **shipped(".json"), **shipped_configs()}
+            if is_input and not path.exists() and file not in known:
+                raise DataError(f"{file}: no such {_kind(name, path)}")
+
+
+def _files(value: str) -> list[str]:
+    """Return what may be a file in an option: ``NAME?weights=FILE&key=value`` has a name and a file."""
+    if Path(value).exists():
+        return [value]
+    name, _, options = value.partition("?")
+    return [name, *(part.removeprefix("weights=") for part in options.split("&") if part.startswith("weights="))]
 
 
 def _check_model(name: str) -> None:

@@ -239,7 +239,7 @@ def test_another_architecture_is_refused_with_the_difference(vit, tmp_path):
         "'conv1.weight' is not part of any known backbone": {"conv1.weight": torch.zeros(4, 3, 7, 7)},
         "'cls_token' is missing": {k: x for k, x in state.items() if k != "cls_token"},
         "'norm.bias' is missing": {k: x for k, x in state.items() if k != "norm.bias"},
-        "'reg_token' is not part of a VitSpec.*give this file as weights": state
+        "'reg_token' is not part of a VitSpec.*give its name and this file: NAME.weights=FILE": state
         | {"reg_token": torch.zeros(1, 4, 64)},
         r"'blocks.1.norm1.weight' has the shape \(3,\)": state | {"blocks.1.norm1.weight": torch.zeros(3)},
         "in_chans is 2": state | {"patch_embed.proj.weight": torch.zeros(64, 2, 8, 8)},

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from alan.cli.inputs import training_values
+from alan.cli.inputs import check_inputs, training_values
 from alan.cli.main import LIGHTNING, VERBS
+from alan.errors import DataError
 
 HEAVY = {
     *("torch", "lightning", "pandas", "sklearn", "skimage", "matplotlib", "timm", "torchvision", "optuna"),
@@ -129,3 +130,13 @@ def test_inputs_of_a_replaced_class_are_not_checked(tmp_path):
     words = ["--config", str(config), "--data", "TokenSequenceDataModule", "--data.init_args.cache", "c.h5"]
     assert training_values(words) == {"model.backbone": "b.safetensors", "data.cache": "c.h5"}
     assert training_values(words[:2])["data.stores"] == ["a.h5"]
+
+
+def test_weights_after_the_name_of_a_network_are_looked_for_as_a_file(tmp_path):
+    backbone = f"vit_tiny_patch16_224?weights={tmp_path / 'w.safetensors'}&in_chans=1"
+    with pytest.raises(DataError, match=f"^{tmp_path / 'w.safetensors'}: no such file; check the spelling$"):
+        check_inputs({"backbone": backbone})
+    (tmp_path / "w.safetensors").touch()
+    check_inputs({"backbone": backbone, "model": {"init": backbone}})
+    with pytest.raises(DataError, match=r"^other\.safetensors: no such file"):
+        check_inputs({"backbone": "other.safetensors?heads=6"})
