@@ -61,7 +61,7 @@ def main():
     found = {}
     run(
         "simulate",
-        "--root",
+        "--out",
         work / "camus",
         "--layout",
         "camus",
