@@ -11,26 +11,6 @@ from numpy.typing import NDArray
 
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
-from alan.evaluation.columns import ColumnEntry
-
-#: Columns of ``parcels.csv`` of a loop.
-COLUMNS = (
-    ColumnEntry("structure", "", "Structure"),
-    ColumnEntry("phase", "", "ED or ES, the phase of the list of parcels and of the frame"),
-    ColumnEntry("frame", "index", "Frame; the first frame of the loop is 0"),
-    ColumnEntry("parcel", "", "Id of the parcel"),
-    ColumnEntry("chosen", "", "True if the list of the structure contains the parcel"),
-    ColumnEntry("pixels", "px", "Pixels of the parcel in the frame, at the size of the model"),
-    ColumnEntry("inside", "share", "Share of these pixels inside the final outline"),
-    ColumnEntry("of_segment", "share", "Share of the final outline that the parcel covers"),
-    ColumnEntry(
-        "prior_share", "share", "Share of the parcel in the structure before any label; missing without one"
-    ),
-    ColumnEntry("prior_pixels", "px", "Effective number of pixels of the prior; missing without a prior"),
-    ColumnEntry("labelled_images", "count", "Labelled images that contain the parcel"),
-    ColumnEntry("labelled_inside", "count", "Labelled images in which the parcel is inside the structure"),
-    ColumnEntry("posterior_share", "share", "Share of the parcel in the structure by prior and labels together"),
-)
 
 
 @dataclass(frozen=True)
@@ -73,7 +53,7 @@ class ParcelEvidence:
             frame: Index of the frame.
 
         Yields:
-            Values of :data:`COLUMNS`; in each structure, the parcels that cover most of the segment come first.
+            Values of ``parcels.csv``; in each structure, the parcels that cover most of the segment come first.
         """
         parcels = self.maps[frame]
         pixels = np.bincount(parcels.ravel(), minlength=256)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from alan.analysis import dicom
 from alan.analysis.dicom_report import write_measurements
-from alan.analysis.evidence import COLUMNS, ParcelEvidence
+from alan.analysis.evidence import ParcelEvidence
 from alan.analysis.nifti import write_label_maps
 from alan.analysis.overlay import Painter, curve_strip, display_shape, write_mp4
 from alan.analysis.results import BeatResult, LoopResult
-from alan.analysis.tables import LOOP_FOLDER, PARCELS, cells
+from alan.analysis.tables import COLUMNS, LOOP_FOLDER, PARCELS, cells
 from alan.arrays import ByteArray
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.preprocessing import Preprocessing
@@ -208,7 +208,7 @@ def _overlay(job: _Job) -> Iterator[_Sink]:
             for frame, name in job.names.items()
             for row in job.evidence.rows(result.structures, job.labels[frame], _phase(name), frame)
         )
-        write_rows(job.out / PARCELS, (entry.column for entry in COLUMNS), rows)
+        write_rows(job.out / PARCELS, (entry.column for entry in COLUMNS[f"{LOOP_FOLDER}/*/{PARCELS}"]), rows)
 
 
 @contextlib.contextmanager

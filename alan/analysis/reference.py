@@ -11,34 +11,18 @@ from typing import Any
 import pandas as pd
 
 from alan.analysis.results import PatientResult
+from alan.analysis.tables import AGREEMENT, COLUMNS, STATISTICS
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.clinical import BOUNDS
 from alan.data.readers.tables import read_number, read_rows
 from alan.errors import AlanWarning, DataError
-from alan.evaluation.columns import ColumnEntry
 from alan.evaluation.summary import EF_STATISTICS, agreement
 from alan.files import write_table
 
-AGREEMENT, STATISTICS = "agreement.csv", "agreement_statistics.csv"
 #: Smallest number of patients of good quality whose statistics are given on their own.
 _FEWEST = 2
 #: Number of patients without a measurement that a warning names.
 _NAMED = 3
-COLUMNS = (
-    ColumnEntry("patient", "", "Pseudonymous key of the patient"),
-    ColumnEntry("ef_percent", "%", "Ejection fraction of the analysis"),
-    ColumnEntry("reference_ef_percent", "%", "Ejection fraction of the reference"),
-    ColumnEntry("error", "points", "Ejection fraction of the analysis minus that of the reference"),
-    ColumnEntry("quality", "", "good, or doubtful if a flag concerns the result"),
-)
-STATISTICS_COLUMNS = (
-    ColumnEntry("quality", "", "all, or good for the patients whose result no flag concerns"),
-    ColumnEntry("patients", "", "Number of patients"),
-    ColumnEntry("statistic", "", "Statistic of the error, which is that of the analysis minus the reference"),
-    ColumnEntry("value", "points", "Its value; the correlation has no unit"),
-    ColumnEntry("low", "points", "Lower end of its 95% interval over patients"),
-    ColumnEntry("high", "points", "Upper end of its 95% interval over patients"),
-)
 
 
 def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
@@ -104,14 +88,14 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
             AlanWarning,
             stacklevel=2,
         )
-    write_table(folder / AGREEMENT, pd.DataFrame(rows, columns=[entry.column for entry in COLUMNS]))
+    write_table(folder / AGREEMENT, pd.DataFrame(rows, columns=[entry.column for entry in COLUMNS[AGREEMENT]]))
     lines = [
         (quality, count, name, one["value"], one["low"], one["high"])
         for quality, (count, statistics) in _statistics(folder).items()
         for name, one in statistics.items()
         if name in EF_STATISTICS
     ]
-    names = [entry.column for entry in STATISTICS_COLUMNS]
+    names = [entry.column for entry in COLUMNS[STATISTICS]]
     write_table(folder / STATISTICS, pd.DataFrame(lines, columns=names))
     return len(rows)
 

@@ -19,10 +19,17 @@ from alan.analysis.exports import MEASUREMENTS, SEGMENTATION, median_beat
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.patients import KeyMasks, summarise_patients
-from alan.analysis.reference import AGREEMENT, STATISTICS
 from alan.analysis.results import LoopResult, PatientResult
 from alan.analysis.sources import Source, find_sources, write_key
-from alan.analysis.tables import LOOP_FOLDER, RESULT, TABLES, read_loops, write_tables
+from alan.analysis.tables import (
+    AGREEMENT,
+    LOOP_FOLDER,
+    RESULT,
+    STATISTICS,
+    TABLES,
+    read_loops,
+    write_tables,
+)
 from alan.analysis.worker import LABELS, SOURCES, AnalysisSettings, Worker, finished_state
 from alan.arrays import load_arrays
 from alan.bounds import PositiveInt, bounded

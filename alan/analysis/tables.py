@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from alan.analysis import evidence, reference
 from alan.analysis.results import BeatResult, Flag, FrameResult, LoopResult, Measure, PatientResult
+from alan.columns import DICTIONARY, ColumnEntry, file_columns
 from alan.data.structures import STRUCTURES
 from alan.errors import DataError, damaged
-from alan.evaluation.columns import ColumnEntry
 from alan.files import atomic, write_rows
-from alan.runs import FAILURES
 
-PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY = "patients.csv", "loops.csv", "beats.csv", "frames.csv", "columns.csv"
+PATIENTS, LOOPS, BEATS, FRAMES = "patients.csv", "loops.csv", "beats.csv", "frames.csv"
+#: Agreement with a reference.
+AGREEMENT, STATISTICS = "agreement.csv", "agreement_statistics.csv"
 #: Everything that :func:`write_tables` writes into its folder.
 TABLES = (PATIENTS, LOOPS, BEATS, FRAMES, DICTIONARY)
 #: Folder of the loops, and the file of each that holds its result.
@@ -76,88 +76,8 @@ def _measures(names: Iterable[str]) -> tuple[ColumnEntry, ...]:
     return tuple(entries)
 
 
-_PATIENT = ColumnEntry("patient", "", "Pseudonymous key of the patient")
-_LOOP = ColumnEntry(
-    "loop", "", "Pseudonymous name of the loop; its files are in the folder of this name in loops/"
-)
-_FLAGS = (
-    ColumnEntry("flags", "", "Codes of the doubts, separated by spaces"),
-    ColumnEntry("reasons", "", "The doubts in words"),
-)
-_BEAT_FRAMES = (
-    ColumnEntry("ed_frame", "index", "End-diastolic frame; the first frame of the loop is 0"),
-    ColumnEntry("es_frame", "index", "End-systolic frame"),
-    ColumnEntry("end_frame", "index", "Next end-diastolic frame; missing if the loop ends before it"),
-)
 #: File to its columns; areas per structure follow those of ``frames.csv``.
-COLUMNS: dict[str, tuple[ColumnEntry, ...]] = {
-    PATIENTS: (
-        _PATIENT,
-        ColumnEntry("quality", "", "good, doubtful (a flag concerns the result) or none (nothing was measured)"),
-        ColumnEntry(
-            "method", "", "biplane, single plane A4C or single plane A2C; missing if nothing was measured"
-        ),
-        ColumnEntry("loops", "count", "Number of loops, including those that were left out"),
-        ColumnEntry("used_loops", "", "Names of the loops that contributed, separated by spaces"),
-        ColumnEntry(
-            "beats", "count", "Number of complete beats that were measured; 0 if the loops show parts only"
-        ),
-        *_measures(MEASURES),
-        *_FLAGS,
-    ),
-    LOOPS: (
-        _LOOP,
-        _PATIENT,
-        ColumnEntry("status", "", "measured, or left out"),
-        ColumnEntry("reason", "", "Why the loop was left out; missing otherwise"),
-        ColumnEntry("view", "", "Recognised or given view; missing if the loop was left out before"),
-        ColumnEntry("view_share", "share", "Share of the votes for the view; 1 if it was given"),
-        ColumnEntry("view_given", "", "True if the user gave the view"),
-        ColumnEntry("frames", "count", "Number of frames"),
-        ColumnEntry("screen_height", "px", "Height of the frames of the file"),
-        ColumnEntry("screen_width", "px", "Width of the frames of the file"),
-        ColumnEntry("box_top", "px", "First row of the box around the sector"),
-        ColumnEntry("box_left", "px", "First column of the box around the sector"),
-        ColumnEntry("box_height", "px", "Height of the box around the sector"),
-        ColumnEntry("box_width", "px", "Width of the box around the sector"),
-        ColumnEntry("row_mm", "mm", "Height of a pixel of the file; missing if unknown"),
-        ColumnEntry("column_mm", "mm", "Width of a pixel of the file; missing if unknown"),
-        ColumnEntry("frame_rate_hz", "1/s", "Frames per second; missing if unknown"),
-        ColumnEntry("beats", "count", "Number of beats, including those that the loop shows in part"),
-        *_measures(MEASURES),
-        ColumnEntry("jump_share", "share", "Share of the frames whose outline jumped; repaired unless above 0.5"),
-        *_FLAGS,
-        ColumnEntry("notes", "", "Conversions and assumptions of the reader, in words"),
-        ColumnEntry("study", "", "Pseudonym of the study of a DICOM file; missing for other files"),
-    ),
-    BEATS: (
-        _LOOP,
-        _PATIENT,
-        ColumnEntry("beat", "count", "Number of the beat in its loop, from 1"),
-        *_BEAT_FRAMES,
-        ColumnEntry("complete", "", "True if the loop shows the whole beat"),
-        ColumnEntry("regular", "", "True if the duration is within 20% of the median"),
-        *_measures(MEASURES),
-    ),
-    FRAMES: (
-        _LOOP,
-        _PATIENT,
-        ColumnEntry("frame", "index", "Frame; the first frame of the loop is 0"),
-        ColumnEntry("time_s", "s", "Time of the frame; missing if unknown"),
-        ColumnEntry("phase", "share", "1 at end-diastole, 0 at end-systole, by the area of the left ventricle"),
-        ColumnEntry("repaired", "", "True if the outline jumped and was interpolated from neighbouring frames"),
-        ColumnEntry("length_cm", "cm", "Long axis of the left ventricle; missing without a pixel size"),
-        ColumnEntry(
-            "volume_ml", "ml", "Volume of the left ventricle (method of disks); missing without a pixel size"
-        ),
-    ),
-}
-
-
-_FAILURES = (
-    ColumnEntry("file", "", "Pseudonym of a file or loop that was left out or cannot be decoded"),
-    ColumnEntry("reason", "", "Why, and what to do"),
-)
+COLUMNS = file_columns("analyze", {"measures": _measures(MEASURES)})
 
 
 class _Writer(Protocol):
@@ -192,13 +112,7 @@ def write_tables(
                 writers[BEATS].writerow(cells(_beat_row(loop, number, beat)))
             for frame in loop.frames:
                 writers[FRAMES].writerow(cells(_frame_row(loop, frame, structures)))
-    others = {
-        reference.AGREEMENT: reference.COLUMNS,
-        reference.STATISTICS: reference.STATISTICS_COLUMNS,
-        f"{LOOP_FOLDER}/*/{PARCELS}": evidence.COLUMNS,
-        FAILURES: _FAILURES,
-    }
-    rows = ((name, *entry) for name, entries in (columns | others).items() for entry in entries)
+    rows = ((name, *entry) for name, entries in columns.items() for entry in entries)
     write_rows(folder / DICTIONARY, ("file", *ColumnEntry._fields), rows)
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from alan.active.acquisition import ACQUISITIONS
 from alan.active.settings import RANDOM
 from alan.active.state import SCHEMA
+from alan.columns import file_columns
 from alan.data.structures import label_colour
-from alan.evaluation.columns import DATA, ColumnEntry
 from alan.evaluation.results import RESULTS
 from alan.files import read_entry
-from alan.report.export import SUMMARY, write_files
+from alan.report.export import write_files
 from alan.report.figures import STYLE, draw_outline
 from alan.report.html import write_page
 from alan.report.pictures import PictureWriter
@@ -33,18 +33,6 @@ _LOOKS = (
     ("#009E73", "s"), ("#0072B2", "o"), ("#D55E00", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"),
     ("#882255", "*"), ("#332288", "X"),
 )  # fmt: skip
-#: Columns of the ``summary.csv`` of active learning.
-_SUMMARY = (
-    *DATA,
-    ColumnEntry("function", "", "Acquisition function"),
-    ColumnEntry("split", "", "Split that was measured"),
-    ColumnEntry("n_labels", "count", "Number of labelled images"),
-    ColumnEntry("mean", "share", "Mean over seeds of the mean IoU over structures and images"),
-    ColumnEntry("std", "share", "Standard deviation over seeds (divided by their number)"),
-    ColumnEntry("low", "share", "Lowest seed"),
-    ColumnEntry("high", "share", "Highest seed"),
-    ColumnEntry("seeds", "count", "Number of seeds"),
-)
 
 
 def write_active_report(run: str | os.PathLike[str]) -> Path:
@@ -77,7 +65,7 @@ def write_active_report(run: str | os.PathLike[str]) -> Path:
     writer = PictureWriter(folder, simulated=store["simulated"])
     shared = {"data": store["name"], "simulated": store["simulated"], "split": results["measured"]["split"]}
     rows = [{**shared, **row} for row in results["curves"]]
-    write_files(folder, rows, list(tables.values()), {SUMMARY: _SUMMARY})
+    write_files(folder, rows, list(tables.values()), file_columns("active"))
     return write_page(
         folder,
         "active.html.j2",

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from alan.evaluation.columns import COLUMNS, DATA, ColumnEntry
+from alan.columns import DICTIONARY, ColumnEntry
+from alan.evaluation.columns import COLUMNS
 from alan.evaluation.scoring import METRICS
 from alan.evaluation.summary import EF_STATISTICS
 from alan.evaluation.volumes import VOLUME_METRICS
@@ -18,31 +19,7 @@ from alan.report import evaluation_tables as tables
 from alan.report import label_efficiency, networks
 from alan.report.table import Table, to_latex
 
-SUMMARY, SUMMARY_TEX, DICTIONARY = "summary.csv", "summary.tex", "columns.csv"
-
-#: Columns of the ``summary.csv`` of an evaluation.
-SUMMARY_COLUMNS = (
-    ColumnEntry("protocol", "", "segmentation, views or label_efficiency"),
-    *DATA,
-    ColumnEntry("method", "", "Method or features"),
-    ColumnEntry("kind", "", "Kind of the method"),
-    ColumnEntry("rule", "", "Rule that selects parcels"),
-    ColumnEntry("structure", "", "Structure"),
-    ColumnEntry("phase", "", "ED, ES, or both together"),
-    ColumnEntry("view", "", "View; all: all test images; balanced: mean over the views"),
-    ColumnEntry("k", "count", "Number of neighbours"),
-    ColumnEntry("label_patients", "count", "Number of labelled patients"),
-    ColumnEntry("metric", "", "What was measured"),
-    ColumnEntry("unit", "", "Unit of value, sd, low and high; share: 0 to 1; points: of the ejection fraction"),
-    ColumnEntry("value", "see unit", "Mean over the cases, or the statistic itself"),
-    ColumnEntry("sd", "see unit", "Standard deviation over cases, or over seeds in label_efficiency"),
-    ColumnEntry("low", "see unit", "Lower end of the 95% bootstrap interval over patients"),
-    ColumnEntry("high", "see unit", "Upper end of the 95% bootstrap interval over patients"),
-    ColumnEntry("n", "count", "Number of cases with a value; of seeds in label_efficiency"),
-    ColumnEntry("patients", "count", "Number of patients with a value"),
-    ColumnEntry("undefined", "count", "Number of cases without a value"),
-    ColumnEntry("empty", "count", "Number of cases in which nothing was predicted"),
-)
+SUMMARY, SUMMARY_TEX = "summary.csv", "summary.tex"
 
 
 def write_files(
@@ -87,8 +64,7 @@ def write_summary(folder: Path, results: Mapping[str, Any]) -> None:
     if summary := results.get("label_efficiency"):
         rows += _rows("label_efficiency", summary, _efficiency(summary))
         written += _add_data_names(label_efficiency.efficiency_tables(summary), summary)
-    columns: dict[str, Sequence[ColumnEntry]] = {SUMMARY: SUMMARY_COLUMNS}
-    columns |= {file: entries for file, entries in COLUMNS.items() if (folder / file).exists()}
+    columns = {file: entries for file, entries in COLUMNS.items() if file == SUMMARY or (folder / file).exists()}
     write_files(folder, rows, written, columns)
 
 

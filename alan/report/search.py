@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from alan.evaluation.columns import DATA, ColumnEntry
+from alan.columns import file_columns
 from alan.report import search_figures as figures
-from alan.report.export import SUMMARY, write_files
+from alan.report.export import write_files
 from alan.report.html import write_page
 from alan.report.pictures import Picture, PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table
@@ -35,25 +35,6 @@ _POINT = (
     Column("Batch size"),
 )
 _SCORES = tuple(map(Column, ("Dice, %", "Weights, million", "Latency, ms", "Minutes")))
-#: Columns of the ``summary.csv`` of a search; ``trials.csv`` has all columns.
-_SUMMARY = (
-    *DATA,
-    ColumnEntry("trial", "", "Number of the trial"),
-    ColumnEntry("state", "", "complete, pruned (stopped early), failed, running or waiting"),
-    ColumnEntry("encoder", "", "Encoder"),
-    ColumnEntry("decoder", "", "Decoder"),
-    ColumnEntry("depth", "count", "Depth of the encoder"),
-    ColumnEntry("lr", "", "Learning rate"),
-    ColumnEntry("batch_size", "count", "Batch size"),
-    ColumnEntry("iou", "share", "Mean validation IoU over structures and images, of the best validation"),
-    ColumnEntry("val_dice", "share", "Mean validation Dice of the same validation"),
-    ColumnEntry("latency", "s", "Median time of a forward pass of a single frame"),
-    ColumnEntry("latency_low", "s", "Its lower quartile"),
-    ColumnEntry("latency_high", "s", "Its upper quartile"),
-    ColumnEntry("parameters", "count", "Number of weights"),
-    ColumnEntry("seconds", "s", "Duration of the trial"),
-    ColumnEntry("reason", "", "Why the trial failed"),
-)
 
 
 def write_search_report(run: str | os.PathLike[str]) -> Path:
@@ -77,7 +58,7 @@ def write_search_report(run: str | os.PathLike[str]) -> Path:
     simulated = [store["name"] for store in stores if store["simulated"]]
     shared = {"data": ", ".join(store["name"] for store in stores), "simulated": bool(simulated)}
     tables = [table for table in (best, front) if table.rows]
-    write_files(folder, [{**shared, **row} for row in trials], tables, {SUMMARY: _SUMMARY})
+    write_files(folder, [{**shared, **row} for row in trials], tables, file_columns("search"))
     return write_page(
         folder,
         "search.html.j2",
