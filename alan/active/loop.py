@@ -80,7 +80,8 @@ class _Loops:
 
     def _phase(self, seed: int, phase: int, labelled: list[int], functions: list[str]) -> list[FinishedPhase]:
         """Train, measure, and choose the images to label next."""
-        segmenter = self._train(_MEASURED, seed, phase, labelled, functions)
+        kind = _MEASURED if self.loop.two_networks else _SCORING
+        segmenter = self._train(kind, seed, phase, labelled, functions)
         scores: dict[str, float] = {}
         for split, measured in self.frames.measured.items():  # the last split is the one that is reported
             found, images = measure(segmenter, measured, self.loop.batch_size)
@@ -157,7 +158,9 @@ class _Loops:
             keep(K_CENTRE, np.zeros(len(rest)), segmenter, len(rest))
         scoring = [function for function in functions if function not in WITHOUT_DROPOUT]
         if scoring:
-            network = self._train(_SCORING, seed, phase, labelled, functions)
+            network = segmenter
+            if self.loop.two_networks:
+                network = self._train(_SCORING, seed, phase, labelled, functions)
             sampler = MonteCarloDropout(network, self.loop.passes, seed)
             uncertain = score_pool(sampler, self.frames.pool.part(rest), scoring, self.loop.batch_size)
             for function in scoring:

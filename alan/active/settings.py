@@ -63,6 +63,8 @@ class ActiveLoop:
             images. The last patient may exceed the given number of images.
         warm_start: Whether each training starts from the weights of its loop's last phase, so that few steps per
             phase are enough; false trains every network anew, as in the study.
+        two_networks: Whether a phase trains one network without dropout, which is measured, and one with it, which
+            scores, as in the study; false measures and scores with one network with dropout, half the trainings.
         budget: Number of labelled images at which a loop ends; null sets no limit.
         stop_iou: IoU on ``val_split`` at which a loop ends; null sets no limit.
         passes: Number of stochastic passes of a score, T.
@@ -83,6 +85,7 @@ class ActiveLoop:
     phases: PositiveInt = 21
     unit: Literal["image", "patient"] = "image"
     warm_start: bool = False
+    two_networks: bool = True
     budget: PositiveInt | None = None
     stop_iou: Annotated[float, Interval(gt=0, le=1)] | None = None
     passes: Passes = 30

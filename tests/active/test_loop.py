@@ -162,6 +162,32 @@ def test_warm_start_continues_from_the_last_phase(discs, tmp_path, monkeypatch):
     assert (again / "state.json").read_text() == (run / "state.json").read_text()
 
 
+def test_one_network_is_measured_and_scores(discs, tmp_path, monkeypatch):
+    """Without a second network each phase trains once, and chooses by the network that it measures."""
+    from alan.active.dropout import MonteCarloDropout
+    from alan.active.pool import score_pool
+    from alan.supervised.training import measure, train
+
+    networks = []
+
+    def kept(*args, **options):
+        networks.append(train(*args, **options))
+        return networks[-1]
+
+    monkeypatch.setattr(loop_module, "train", kept)
+    loop = discs.loop(functions=("mfe",), phases=2, two_networks=False)
+    run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=discs.training())
+    first, second = read_state(run).loop("mfe", 0)
+    assert len(networks) == 2
+    frames = open_frames(discs.data(), loop, discs.training())
+    for network, record in zip(networks, (first, second), strict=True):
+        assert network.spec.dropout > 0
+        assert record.scores["val_iou"] == measure(network, frames.measured["val"], 16)[0]["iou"]
+    rest = np.setdiff1d(np.arange(16), read_state(run).initial[0])
+    scores = score_pool(MonteCarloDropout(networks[0], 3, 0), frames.pool.part(rest), ["mfe"])["mfe"]
+    assert first.chosen == rest[np.argsort(-scores)[:3]].tolist()
+
+
 def test_patients_are_labelled_whole(discs, tmp_path):
     functions = ("random", "mfe", "k_centre")
     loop = discs.loop(functions=functions, unit="patient", phases=2)

@@ -270,6 +270,7 @@ def loop_of(env, data=None, training=None, **settings):
     phases=3,
     unit="patient",
     warm_start=other(True, **LEARNING),
+    two_networks=other(False, training={"steps": 30, "lr": 0.03}),
     budget=4,
     passes=3,
     diversity="encoder",
