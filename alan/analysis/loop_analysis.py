@@ -16,12 +16,12 @@ from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, find_flags
-from alan.analysis.results import BeatResult, LoopResult, Measure, ViewEvidence
-from alan.analysis.timeline import Timeline, TimeSettings, find_loop_beats, segment_loop, settle_beats
-from alan.analysis.uncertainty import sample_beats, sample_rates, with_intervals
+from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, ViewEvidence
+from alan.analysis.timeline import Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
+from alan.analysis.uncertainty import rate_with_interval, sample_beats, with_intervals
 from alan.arrays import FloatArray
 from alan.bounds import bounded
-from alan.cardiac import Beat, heart_rate_bpm
+from alan.cardiac import Beat
 from alan.data.io.base import mean_frame_rate
 from alan.errors import ConfigError
 from alan.progress import Progress, batches, no_progress
@@ -145,6 +145,7 @@ class MeasuredBeats(NamedTuple):
         numbers: Measures of each beat.
         results: The same with their intervals; volumes only where the pixel size is known.
         summary: Name of a measure to its value of the loop with its interval.
+        rate_source: Origin of the heart rate; empty if it is unknown.
     """
 
     timeline: Timeline
@@ -152,6 +153,7 @@ class MeasuredBeats(NamedTuple):
     numbers: list[measures.BeatMeasures]
     results: tuple[BeatResult, ...]
     summary: dict[str, Any]
+    rate_source: RateSource = ""
 
 
 def measure_beats(
@@ -168,8 +170,6 @@ def measure_beats(
 ) -> MeasuredBeats:
     """Find and measure the beats of a loop.
 
-    The heart rate is that of the extrema of the area, because the frames that are measured lie around them.
-
     Args:
         model: Parcels and white boxes.
         maps: (T, size, size) parcel maps.
@@ -181,32 +181,36 @@ def measure_beats(
         samples: Number of white boxes to draw from the posterior for the intervals; 0 gives no intervals.
         seed: Seed of the draws.
     """
-    found = find_loop_beats(model, maps, view, times, r_waves)
-    if times is None or not found:
+    found = find_rhythm(model, maps, view, times, r_waves)
+    if times is None or not found.beats:
         return MeasuredBeats(timeline, [], [], (), {})
-    timeline, beats = settle_beats(model, maps, view, times, timeline, beats=found, spacing=grid.spacing)
+    timeline, beats = settle_beats(model, maps, view, times, timeline, beats=found.beats, spacing=grid.spacing)
     masks = {name: timeline.labels == value for value, name in enumerate(model.structures(view), 1)}
-    rates = [heart_rate_bpm([beat], times) for beat in found]
-    numbers = [measures.measure_beat(beat, masks, grid, rate) for beat, rate in zip(beats, rates, strict=True)]
+    numbers = [
+        measures.measure_beat(beat, masks, grid, rate.bpm)
+        for beat, rate in zip(beats, found.of_beats, strict=True)
+    ]
     used = measures.select_beats(beats)
     counted = [number for beat, number in zip(beats, numbers, strict=True) if beat in used]
     sized = grid.pixel_mm is not None
     summary = measures.summarise_beats(counted, sized=sized)
-    rate = {"heart_rate_bpm": Measure(heart_rate_bpm(found, times))}  # irregular beats count here
     of_beats = [measures.summarise_beats([number], sized=sized) for number in numbers]
+    rate = Measure(found.rate.bpm)  # irregular beats count here
     if samples:
         boxes = model.views[view]
         draws = sample_beats(boxes, maps, timeline.phase, grid, used, n=samples, seed=seed)
-        sampled = sample_rates(boxes["lv"], maps, times, r_waves, n=samples, seed=seed)
-        draws = [draw | {"heart_rate_bpm": Measure(one)} for draw, one in zip(draws, sampled, strict=True)]
         summary = with_intervals(summary, draws, counted, model.spread)
-        rate = with_intervals(rate, draws, numbers, model.spread)
-        of_beats = [with_intervals(one, draws, (), model.spread) for one in of_beats]
+        spread = model.spread.get("heart_rate_bpm", (0.0, 0.0)) if found.source == "area" else (0.0, 0.0)
+        rate = rate_with_interval(found.rate, spread)
+        of_beats = [
+            with_intervals(one, draws, (), model.spread) | {"heart_rate_bpm": rate_with_interval(own, spread)}
+            for one, own in zip(of_beats, found.of_beats, strict=True)
+        ]
     results = tuple(
         BeatResult(beat.ed, beat.es, beat.end, beat.regular, **one)
         for beat, one in zip(beats, of_beats, strict=True)
     )
-    return MeasuredBeats(timeline, beats, numbers, results, summary | rate)
+    return MeasuredBeats(timeline, beats, numbers, results, summary | {"heart_rate_bpm": rate}, found.source)
 
 
 def _measure(
@@ -271,6 +275,7 @@ def _measure(
             for name, pair in model.views[view.view].items()
         },
         flags=flags,
+        rate_source=found.rate_source,
         **found.summary,
     )
     return result, timeline

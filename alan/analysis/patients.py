@@ -76,8 +76,10 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
     }
     averaged: dict[str, Any] = {
         name: _mean([getattr(loop, name) for loop in used])
-        for name in ("heart_rate_bpm", "area_change_percent", "shortening_percent", "la_volume_ml")
+        for name in ("area_change_percent", "shortening_percent", "la_volume_ml")
     }
+    by_ecg = [loop for loop in used if loop.rate_source == "r waves"]
+    averaged["heart_rate_bpm"] = _mean([loop.heart_rate_bpm for loop in by_ecg or used])
     mass = used[0].lv_mass_g
     volumes: dict[str, Any]
     if len(best) == 2:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from alan.errors import DataError, damaged
 from alan.files import write_text
@@ -45,6 +45,12 @@ class Measure:
         return replace(self, low=max(self.low, min(0.0, self.value)), high=min(self.high, max(most, self.value)))
 
 
+#: Origin of a heart rate; empty if it is unknown.
+RateSource = Literal["r waves", "area", ""]
+#: The origins in words.
+RATE_SOURCES = {"r waves": "R waves of the file", "area": "area of the left ventricle"}
+
+
 @dataclass(frozen=True)
 class Flag:
     """Quality flag: a reason to doubt a result.
@@ -69,7 +75,7 @@ class Measurements:
         area_change_percent: Fractional area change of the left ventricle; needs no pixel size.
         shortening_percent: Shortening of the outline of the left ventricle (experimental).
         stroke_volume_ml: End-diastolic minus end-systolic volume.
-        heart_rate_bpm: Heart rate in beats per minute by the (median) duration of the beats.
+        heart_rate_bpm: Heart rate in beats per minute by the R waves of the file, or by the area.
         la_volume_ml: Volume of the left atrium at end-systole by the area-length formula.
         lv_mass_g: Mass of the left-ventricular myocardium at end-diastole.
     """
@@ -176,6 +182,8 @@ class LoopResult(Measurements):
         provenance: Names and fingerprints of the model, the settings and the version of the program.
         simulated: Whether the loop is known to be simulated, so that its patient does not exist.
         study: Pseudonym of the study of a DICOM file; empty for other files.
+        rate_source: Origin of the heart rate: ``r waves`` of the file, or the ``area`` of the left ventricle;
+            empty if it is unknown.
     """
 
     loop: str
@@ -199,6 +207,7 @@ class LoopResult(Measurements):
     simulated: bool = False
     study: str = ""
     pixel_aspect: float = 1.0
+    rate_source: RateSource = ""
 
     @property
     def pixel_shape(self) -> tuple[float, float]:

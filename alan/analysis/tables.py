@@ -49,7 +49,9 @@ MEASURES = {
     "shortening_percent": MeasureEntry(
         "Outline shortening (experimental)", "%", "Shortening of the outline of the left ventricle (experimental)"
     ),
-    "heart_rate_bpm": MeasureEntry("Heart rate", "bpm", "Heart rate by the median duration of the complete beats"),
+    "heart_rate_bpm": MeasureEntry(
+        "Heart rate", "bpm", "Heart rate by the R waves of the file, or by the area of the left ventricle"
+    ),
     "la_volume_ml": MeasureEntry(
         "Left atrial volume", "ml", "Volume of the left atrium at end-systole by the area-length formula"
     ),
@@ -222,6 +224,7 @@ def _loop_row(loop: LoopResult) -> Iterator[Any]:
     yield from _flags(loop.flags)
     yield "; ".join(loop.notes)
     yield loop.study
+    yield loop.rate_source
 
 
 def _beat_row(loop: LoopResult, number: int, beat: BeatResult) -> Iterator[Any]:

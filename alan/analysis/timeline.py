@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from annotated_types import Interval
@@ -13,9 +13,18 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, median_filter
 
 from alan.analysis.model import LEVEL, AnalysisModel, MapArray
+from alan.analysis.results import RateSource
 from alan.arrays import BoolArray, FloatArray
 from alan.bounds import NonNegativeFloat, bounded
-from alan.cardiac import Beat, find_beats, simpson_volume
+from alan.cardiac import (
+    Beat,
+    HeartRate,
+    find_beats,
+    fit_heart_rate,
+    heart_rate_of_beats,
+    heart_rate_of_r_waves,
+    simpson_volume,
+)
 
 #: Smallest relative range of the area of the left ventricle of a complete beat.
 _FULL_BEAT = 0.25
@@ -114,16 +123,34 @@ def segment_loop(
     return Timeline(labels, weights, ~good, float(found.mean()))
 
 
-def find_loop_beats(
+class Rhythm(NamedTuple):
+    """Beats of a loop, its heart rate and where that comes from, see :func:`find_rhythm`.
+
+    Attributes:
+        beats: The beats.
+        rate: The heart rate.
+        of_beats: The rate of each beat; unknown for an incomplete one without R waves.
+        source: Origin of the rate; empty if it is unknown.
+    """
+
+    beats: list[Beat]
+    rate: HeartRate = HeartRate()
+    of_beats: Sequence[HeartRate] = ()
+    source: RateSource = ""
+
+
+def find_rhythm(
     model: AnalysisModel,
     maps: MapArray,
     view: str,
     times: FloatArray | None,
     r_waves: Sequence[float] | None = None,
-) -> list[Beat]:
-    """Find the beats of a loop by the area of the left ventricle as the sum of the memberships of all parcels.
+) -> Rhythm:
+    """Find the beats and the rate of a loop by its R waves and the area of the left ventricle.
 
-    This curve needs no outline and no phase, so that failed outlines cannot be taken for beats.
+    The area is the sum of the memberships of all parcels. This curve needs no outline and no phase, so that
+    failed outlines cannot be taken for beats. Without two R waves, the rate is that of a periodic curve which is
+    fitted to the area; where the beats differ too much for one, it is the median of two complete beats or more.
 
     Args:
         model: The model.
@@ -133,12 +160,25 @@ def find_loop_beats(
         r_waves: Times of the R waves of the ECG in s.
 
     Returns:
-        The beats; empty without frame times, or in a view without a left ventricle.
+        The rhythm; no beats without frame times, or in a view without a left ventricle.
     """
     if times is None or len(maps) < _FEWEST or "lv" not in model.structures(view):
-        return []
+        return Rhythm([])
     memberships = model.views[view]["lv"].memberships(model.parcels.n_ids).mean(0)
-    return find_beats(count_parcels(maps, model.parcels.n_ids) @ memberships, times, r_waves=r_waves)
+    area = count_parcels(maps, model.parcels.n_ids) @ memberships
+    beats = find_beats(area, times, r_waves=r_waves)
+    if not beats:
+        return Rhythm([])
+    waves = np.asarray([] if r_waves is None else r_waves, np.float64)
+    rate = heart_rate_of_r_waves(waves)
+    if rate.known:
+        nearest = [int(np.abs(waves - times[beat.ed]).argmin()) for beat in beats]
+        return Rhythm(beats, rate, [heart_rate_of_r_waves(waves[n : n + 2]) for n in nearest], "r waves")
+    of_beats = [heart_rate_of_beats([beat], times) for beat in beats]
+    rate = fit_heart_rate(area, times)
+    if not rate.known and sum(beat.complete for beat in beats) > 1:
+        rate = heart_rate_of_beats(beats, times)
+    return Rhythm(beats, rate, of_beats, "area" if rate.known else "")
 
 
 def settle_beats(

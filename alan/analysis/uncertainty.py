@@ -11,9 +11,8 @@ import numpy as np
 from alan.analysis.measures import BeatMeasures, Grid, Size, measure_size, summarise_beats
 from alan.analysis.model import LEVEL, MapArray, PhaseBoxes, membership
 from alan.analysis.results import Measure
-from alan.analysis.timeline import count_parcels
 from alan.arrays import BoolArray, Float32Array, FloatArray
-from alan.cardiac import Beat, find_beats, heart_rate_bpm
+from alan.cardiac import Beat, HeartRate
 from alan.downstream.whitebox.sampling import credible_interval, sample_shares
 
 #: Probability with which an interval contains the true value.
@@ -87,41 +86,6 @@ def sample_beats(
     return out
 
 
-def sample_rates(
-    pair: PhaseBoxes,
-    maps: MapArray,
-    times: FloatArray,
-    r_waves: Sequence[float] | None = None,
-    *,
-    n: int,
-    seed: int,
-) -> list[float]:
-    """Compute the heart rate of a loop with alternative white boxes and times of the frames.
-
-    Shares of the parcels are drawn as in :func:`sample_beats`, and each frame stands for any moment within half an
-    interval of it.
-
-    Args:
-        pair: White boxes of the left ventricle.
-        maps: (T, size, size) parcel maps.
-        times: (T,) time of each frame in s.
-        r_waves: Times of the R waves of the ECG in s.
-        n: Number of draws.
-        seed: Seed of the draws.
-
-    Returns:
-        The heart rate of each draw in beats per minute; NaN where a draw shows no complete beat.
-    """
-    counts = count_parcels(maps, int(maps.max()) + 1)
-    areas = _draw(pair, counts.shape[1], n, [seed, 0]).mean(1) @ counts.T
-    half = float(np.median(np.diff(times))) / 2
-    moved = times + np.random.default_rng(seed).uniform(-half, half, (n, len(times)))
-    return [
-        heart_rate_bpm(find_beats(area, times, r_waves=r_waves), own)
-        for area, own in zip(areas, moved, strict=True)
-    ]
-
-
 def _draw(pair: PhaseBoxes, n_ids: int, n: int, seed: Sequence[int]) -> Float32Array:
     """Draw the memberships (n, 2, n_ids) of the parcels at end-diastole and end-systole."""
     shares = [sample_shares(box.selector_, n, np.random.default_rng(seed)) for box in (pair.ed, pair.es)]
@@ -167,6 +131,18 @@ def with_intervals(
             measure.value + math.hypot(high, error, above),
         ).possible(name)
     return out
+
+
+def rate_with_interval(rate: HeartRate, spread: tuple[float, float] = (0.0, 0.0)) -> Measure:
+    """Return a heart rate with its interval, which is widened in quadrature by the spread of the model.
+
+    Args:
+        rate: The rate and its standard error.
+        spread: Relative errors below and above the rate that its standard error does not show.
+    """
+    error = _Z * rate.error_bpm
+    low, high = (math.hypot(error, part * rate.bpm) for part in spread)
+    return Measure(rate.bpm, rate.bpm - low, rate.bpm + high).possible("heart_rate_bpm")
 
 
 def calibrate_spread(

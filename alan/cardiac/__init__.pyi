@@ -1,5 +1,6 @@
 from .areas import area_cm2
-from .beats import Beat, find_beats, heart_rate_bpm
+from .beats import Beat, find_beats
+from .rhythm import HeartRate, fit_heart_rate, heart_rate_of_beats, heart_rate_of_r_waves
 from .volumes import (
     area_length_volume,
     biplane_volume,
@@ -12,12 +13,15 @@ from .volumes import (
 
 __all__ = [
     "Beat",
+    "HeartRate",
     "area_cm2",
     "area_length_volume",
     "biplane_volume",
     "ejection_fraction",
     "find_beats",
-    "heart_rate_bpm",
+    "fit_heart_rate",
+    "heart_rate_of_beats",
+    "heart_rate_of_r_waves",
     "long_axis_cm",
     "myocardial_mass_g",
     "shortening_percent",

@@ -22,7 +22,7 @@ from alan.bounds import bounded
 from alan.errors import ParameterError
 
 #: Shortest and longest beat in s: 200 and 30 beats per minute.
-_SHORTEST, _LONGEST = 0.3, 2.0
+SHORTEST_S, LONGEST_S = 0.3, 2.0
 #: Extrema below this fraction of the range of the curve are not beats.
 _PROMINENCE = 0.3
 #: A beat is irregular if its duration differs from the median by more than this fraction.
@@ -87,8 +87,8 @@ def find_beats(
 
         >>> times = np.arange(100) / 50
         >>> beats = find_beats(30 + 5 * np.cos(2 * np.pi * times / 0.8), times)
-        >>> len(beats), round(heart_rate_bpm(beats, times))
-        (3, 75)
+        >>> [(beat.ed, beat.es) for beat in beats]
+        [(0, 20), (40, 60), (80, 99)]
     """
     values, time = np.asarray(curve, np.float64), np.asarray(times, np.float64)
     if values.ndim != 1 or values.shape != time.shape:
@@ -111,21 +111,6 @@ def find_beats(
     return _pair(smooth, time, systoles, diastoles, period=period, least=least)
 
 
-def heart_rate_bpm(beats: Sequence[Beat], times: ArrayLike) -> float:
-    """Compute the heart rate in beats per minute from the median duration of the complete beats.
-
-    Args:
-        beats: Beats of a loop.
-        times: (T,) time of each frame in s.
-
-    Returns:
-        The heart rate; NaN without a complete beat.
-    """
-    time = np.asarray(times, np.float64)
-    durations = [time[beat.end] - time[beat.ed] for beat in beats if beat.end is not None]
-    return 60.0 / float(np.median(durations)) if durations else float("nan")
-
-
 def _period(values: NDArray[np.float64], frame: float) -> float | None:
     """Duration of a beat in s by the first large peak of the autocorrelation; None for less than two beats."""
     centred = values - values.mean()
@@ -133,7 +118,7 @@ def _period(values: NDArray[np.float64], frame: float) -> float | None:
     overlap = np.arange(n, 0, -1)
     power = np.correlate(centred, centred, "full")[n - 1 :] / overlap
     lags = np.arange(n) * frame
-    allowed = (lags >= _SHORTEST) & (lags <= _LONGEST) & (overlap >= 0.35 * n)
+    allowed = (lags >= SHORTEST_S) & (lags <= LONGEST_S) & (overlap >= 0.35 * n)
     peaks = [peak for peak in find_peaks(power)[0] if allowed[peak] and power[peak] > 0.4 * power[0]]
     if not peaks:
         return None

@@ -20,7 +20,7 @@ from alan.analysis.exports import (
     SEGMENTATION,
     key_frames,
 )
-from alan.analysis.results import LoopResult, Measure, PatientResult
+from alan.analysis.results import RATE_SOURCES, LoopResult, Measure, PatientResult
 from alan.analysis.tables import LOOP_FOLDER, MEASURES, PARCELS
 from alan.data.structures import label_colour
 from alan.report.analysis_figures import loop_curve
@@ -164,6 +164,8 @@ def _facts(loop: LoopResult) -> list[tuple[str, str]]:
             facts.append(("Nearest labelled frames", ", ".join(loop.view.neighbours[:5])))
     rate = "unknown rate" if loop.frame_rate_hz is None else f"{number(loop.frame_rate_hz, 0)} per second"
     facts.append(("Frames", f"{loop.n_frames}, {rate}"))
+    if loop.rate_source:
+        facts.append(("Heart rate", f"by the {RATE_SOURCES[loop.rate_source]}"))
     size = "unknown" if loop.pixel_mm is None else " × ".join(f"{side:.3g}" for side in loop.pixel_mm) + " mm"
     facts.append(("Pixel", size))
     facts.append(

@@ -10,7 +10,7 @@ from alan.analysis.timeline import (
     TimeSettings,
     estimate_phase,
     find_jumps,
-    find_loop_beats,
+    find_rhythm,
     segment_loop,
     settle_beats,
     smooth_over_time,
@@ -144,10 +144,10 @@ def test_results_do_not_depend_on_the_window(monkeypatch):
 def test_beats_come_from_the_total_area():
     maps, _ = beating()
     times = np.arange(40) / 25
-    found = [(beat.ed, beat.es) for beat in find_loop_beats(BlockModel(), maps, "A4C", times)]
+    found = [(beat.ed, beat.es) for beat in find_rhythm(BlockModel(), maps, "A4C", times).beats]
     np.testing.assert_allclose(found, [(0, 10), (20, 30)], atol=1)
-    assert find_loop_beats(BlockModel(), maps, "A4C", None) == []
-    assert find_loop_beats(BlockModel(), maps[:2], "A4C", times[:2]) == []
+    assert find_rhythm(BlockModel(), maps, "A4C", None).beats == []
+    assert find_rhythm(BlockModel(), maps[:2], "A4C", times[:2]).beats == []
 
 
 def test_measured_frames_use_the_list_of_their_phase():

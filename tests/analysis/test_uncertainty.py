@@ -13,8 +13,8 @@ from alan.analysis.measures import BeatMeasures, Grid, measure_beat, summarise_b
 from alan.analysis.model import AnalysisModel, PhaseBoxes, membership
 from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop
-from alan.analysis.uncertainty import calibrate_spread, sample_beats, sample_rates, with_intervals
-from alan.cardiac import Beat
+from alan.analysis.uncertainty import calibrate_spread, rate_with_interval, sample_beats, with_intervals
+from alan.cardiac import Beat, HeartRate
 from alan.downstream.whitebox.sampling import sample_shares
 from alan.errors import DataError
 from tests.analysis.test_timeline import N_IDS, BlockModel, beating, white_box
@@ -97,38 +97,16 @@ def stream(name):
 
 def test_draws_depend_on_the_seed_and_their_number():
     maps, phase = beating()
-    boxes, times = WalledModel().views["A4C"], np.arange(40) / 25
+    boxes = WalledModel().views["A4C"]
 
     def sample(n, seed):
-        beats = sample_beats(boxes, maps, phase, GRID, [BEAT], n=n, seed=seed)
-        rates = sample_rates(boxes["lv"], maps, times, n=n, seed=seed)
-        return [(draw["ef_percent"].value, rate) for draw, rate in zip(beats, rates, strict=True)]
+        draws = sample_beats(boxes, maps, phase, GRID, [BEAT], n=n, seed=seed)
+        return [draw["ef_percent"].value for draw in draws]
 
     assert sample(12, 0) == sample(12, 0)
     assert sample(12, 0) != sample(12, 1)
     assert len(sample(5, 0)) == 5
     assert np.isfinite(sample(12, 0)).all()
-
-
-def test_rates_vary_by_the_times_of_frames_and_by_parcels():
-    maps, _ = beating(n=45)  # beats of 20 frames
-    certain, unsure = BlockModel().views["A4C"]["lv"], WalledModel().views["A4C"]["lv"]
-    for rate in (10, 50):
-        found = sample_rates(certain, maps, np.arange(45) / rate, n=40, seed=0)
-        frames = 60 * rate / np.array(found)
-        assert np.median(frames) == pytest.approx(20, rel=0.02)
-        assert ((frames >= 19) & (frames <= 21)).all()  # each end moves by half a frame at most
-        assert np.ptp(frames) > 0.5
-    maps = np.zeros((45, 1, 400), np.uint8)
-    for frame, parcel_map in enumerate(maps):
-        late = 60 * np.cos(2 * np.pi * (frame - 5) / 20) if frame > 30 else 0  # parcel 2 delays the second beat
-        inner, outer = round(100 + 50 * np.cos(2 * np.pi * frame / 20)), round(100 + late)
-        parcel_map[0, :inner], parcel_map[0, inner : inner + outer] = 1, 2
-    times = np.arange(45) / 10
-    first, second = (np.array(sample_rates(pair, maps, times, n=40, seed=0)) for pair in (certain, unsure))
-    assert (first != second).mean() > 0.2
-    given = sample_rates(certain, maps, times, [0.1, 2.4, 4.2], n=40, seed=0)
-    assert np.median(given) != np.median(first)
 
 
 def test_every_measure_of_a_loop_and_its_beats_has_an_interval():
@@ -148,13 +126,30 @@ def test_every_measure_of_a_loop_and_its_beats_has_an_interval():
         assert math.isnan(bare.summary[name].low)
 
 
-def test_a_rate_has_the_spread_over_irregular_beats():
-    rates = [60.0, 75.0, 100.0, math.nan]
-    beats = [BeatMeasures(100, 50, 50, 50, 40, 20, rate) for rate in rates]
-    found = with_intervals({"heart_rate_bpm": Measure(75.0)}, [{"heart_rate_bpm": Measure(75.0)}] * 3, beats)
-    error = 1.645 * np.std(rates[:3], ddof=1) / math.sqrt(3)
-    assert found["heart_rate_bpm"].high - 75 == pytest.approx(error)
-    assert 75 - found["heart_rate_bpm"].low == pytest.approx(error)
+def test_a_rate_has_its_standard_error_and_the_spread_of_the_model():
+    assert rate_with_interval(HeartRate(60, 2)) == Measure(60, 60 - 3.29, 60 + 3.29)
+    wider = rate_with_interval(HeartRate(60, 2), (0, 0.1))
+    assert (wider.low, wider.high) == pytest.approx((60 - 3.29, 60 + math.hypot(3.29, 6)))
+    assert rate_with_interval(HeartRate(2, 4)).low == 0
+    assert not rate_with_interval(HeartRate()).known
+
+
+def test_r_waves_give_the_rate_of_a_loop_and_of_each_beat():
+    maps, _ = beating(n=50)
+    model, times = WalledModel(), np.arange(50) / 25
+    model.spread = {"heart_rate_bpm": (0.5, 0.5)}  # of the outlines
+    timeline = segment_loop(model, maps, "A4C", times)
+    settings = {"timeline": timeline, "grid": GRID, "samples": 5}
+    area = measure_beats(model, maps, "A4C", times, **settings)
+    found = measure_beats(model, maps, "A4C", times, r_waves=[0.0, 0.82, 1.6], **settings)
+    assert (area.rate_source, found.rate_source) == ("area", "r waves")
+    rate = found.summary["heart_rate_bpm"]
+    assert rate.value == pytest.approx(60 / 0.8)
+    assert 0.5 < rate.high - rate.value < 4
+    assert [beat.heart_rate_bpm.value for beat in found.results[:2]] == pytest.approx([60 / 0.82, 60 / 0.78])
+    wide = area.summary["heart_rate_bpm"]
+    assert wide.high - wide.value == pytest.approx(wide.value / 2, rel=0.02)
+    assert measure_beats(model, maps, "A4C", times, r_waves=[0.8], **settings).rate_source == "area"
 
 
 @pytest.mark.parametrize(("name", "unit"), [("ef_percent", 1.0), ("edv_ml", 100.0)])

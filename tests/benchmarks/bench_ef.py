@@ -5,6 +5,7 @@ grid of the model, the outlines at the true times, the outlines at the times tha
 ejection fraction of the simulated patient in three dimensions.
 
 python tests/benchmarks/bench_ef.py --loops 32 --model alan-sim
+python tests/benchmarks/bench_ef.py --loops 32 --beats 3.2
 
 With ``--calibrate`` the spread of the model is measured on other patients and written into its manifest:
 python tests/benchmarks/bench_ef.py --calibrate checkpoints/alan-sim.model.json --loops 40
@@ -31,8 +32,8 @@ from alan.overlap import dice_of_counts
 
 #: Patients that no shipped model has seen: archives draw theirs from seeds of three numbers.
 FIRST_PATIENT, CALIBRATION = 90_000, 60_000
-#: Length of a loop in beats.
-BEATS = 1.6
+#: Number of frames of a beat, rounded to those of the loop.
+FRAMES = 28
 #: Side in pixels of the grid on which the shipped networks predict.
 COARSE = 56
 SETTINGS = {"default": TimeSettings(), "no smoothing, no repair": TimeSettings(smoothing_s=0, jump=None)}
@@ -80,19 +81,19 @@ def measure(model, clip, maps, settings, samples):
     return dice, np.corrcoef(area, known)[0, 1], jumps, beats.summary
 
 
-def true_measures(clip):
+def true_measures(clip, beats):
     """True values: volumes and ejection fraction in three dimensions, the others by the true masks."""
     masks = {name: clip.labels == label_value(name) for name in ("lv", "myo", "la")}
     beat = Beat(clip.ed, clip.es, None, regular=True)
-    rate = 60 * BEATS * clip.fps / len(clip.labels)
+    rate = 60 * beats * clip.fps / len(clip.labels)
     own = vars(measure_beat(beat, masks, Grid((1.0, 1.0), clip.spacing_mm), rate))
     solid = {name: getattr(clip, name) for name in ("edv_ml", "esv_ml", "ef_percent")}
     return own | solid | {"stroke_volume_ml": clip.edv_ml - clip.esv_ml}
 
 
-def with_truth(name, rows):
+def with_truth(name, rows, beats):
     """(measure, true value) of the loops of (clip, summary) in which it is measured and its truth is known."""
-    pairs = [(summary[name], true_measures(clip)[name]) for clip, summary in rows if name in summary]
+    pairs = [(summary[name], true_measures(clip, beats)[name]) for clip, summary in rows if name in summary]
     return [(one, true) for one, true in pairs if one.known and np.isfinite(true)]
 
 
@@ -111,6 +112,7 @@ def main():
     parser.add_argument("--loops", type=int, default=32, help="number of loops of each view")
     parser.add_argument("--model", default="alan-sim")
     parser.add_argument("--views", nargs="+", default=["A4C"])
+    parser.add_argument("--beats", type=float, default=1.6, help="length of a loop in beats")
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--calibrate", help="manifest into which the spread is written")
     options = parser.parse_args()
@@ -132,7 +134,7 @@ def main():
         print(f"{name}: LV Dice {100 * dice:.1f}, area r {correlation:.3f}, jumps {100 * jumps:.1f}% of frames")
         report(f"everything, {name}", [(clip, summary) for clip, *_, summary in rows])
     for name in MEASURES:
-        pairs = with_truth(name, [(clip, summary) for clip, *_, summary in found["default"]])
+        pairs = with_truth(name, [(clip, summary) for clip, *_, summary in found["default"]], options.beats)
         inside = np.mean([one.low <= true <= one.high for one, true in pairs])
         width = np.median([one.high - one.low for one, _ in pairs])
         error = np.mean([abs(one.value - true) for one, true in pairs])
@@ -146,9 +148,8 @@ def simulate(model, options, first):
     """Loops and their parcel maps; the patients are counted from the first one."""
     for number in tqdm(range(options.loops), unit="loop"):
         for view in options.views:
-            clip = simulate_sequence(
-                view, first + number, n_frames=45, beats=BEATS, seed=[first // 10_000, number]
-            )
+            frames, seed = round(FRAMES * options.beats), [first // 10_000, number]
+            clip = simulate_sequence(view, first + number, n_frames=frames, beats=options.beats, seed=seed)
             yield clip, model.maps(clip.frames)
 
 
@@ -162,7 +163,10 @@ def calibrate(options):
         (clip, measure(model, clip, maps, TimeSettings(), options.samples)[-1])
         for clip, maps in simulate(model, options, CALIBRATION)
     ]
-    spread = {name: calibrate_spread(name, *zip(*with_truth(name, rows), strict=True)) for name in MEASURES}
+    spread = {}
+    for name in MEASURES:
+        pairs = with_truth(name, rows, options.beats)
+        spread[name] = calibrate_spread(name, *zip(*pairs, strict=True))
     manifest["spread"] = {name: [round(part, 3) for part in pair] for name, pair in spread.items()}
     path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     print(f"{path}: spread {manifest['spread']} by {len(rows)} loops")

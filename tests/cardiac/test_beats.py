@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alan.cardiac import find_beats, heart_rate_bpm
+from alan.cardiac import find_beats, heart_rate_of_beats
 from alan.data.simulator.cycle import Cycle
 from alan.errors import ParameterError
 
@@ -33,7 +33,7 @@ def test_beats_of_a_clean_curve_are_found():
     assert [beat.es for beat in beats] == pytest.approx(troughs, abs=1)
     assert [beat.ed for beat in beats] == pytest.approx(starts, abs=2)
     assert all(beat.complete and beat.regular for beat in beats[:-1])
-    assert heart_rate_bpm(beats, times) == pytest.approx(75, rel=0.03)
+    assert heart_rate_of_beats(beats, times).bpm == pytest.approx(75, rel=0.03)
 
 
 def test_single_wrong_outlines_are_not_taken_for_beats():
@@ -80,7 +80,7 @@ def test_a_single_contraction_is_an_incomplete_beat():
     values = np.linspace(120, 50, 20)
     (beat,) = find_beats(values, np.arange(20) / 50)
     assert (beat.ed, beat.es, beat.end, beat.complete, beat.regular) == (0, 19, None, False, False)
-    assert np.isnan(heart_rate_bpm([beat], np.arange(20) / 50))
+    assert not heart_rate_of_beats([beat], np.arange(20) / 50).known
 
 
 def test_an_extra_beat_is_irregular():
@@ -116,7 +116,7 @@ def test_beats_of_simulated_cycles_are_found(seed):
     peaks = np.flatnonzero(cycle.contraction > 0.98)
     assert len(beats) >= 2
     assert all(np.abs(peaks - beat.es).min() <= 1 for beat in beats)
-    assert heart_rate_bpm(beats, times) == pytest.approx(60 * 3.0 * cycle.fps / 120, rel=0.06)
+    assert heart_rate_of_beats(beats, times).bpm == pytest.approx(60 * 3.0 * cycle.fps / 120, rel=0.06)
 
 
 @pytest.mark.parametrize(
