@@ -17,6 +17,7 @@ from alan.downstream.members import Network, load_network, with_flips
 from alan.errors import ParameterError
 from alan.evaluation.costs import Cost, measure_cost
 from alan.evaluation.maps import kept_maps
+from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.splits import check_disjoint, check_unseen
 from alan.supervised.ensemble import EnsembleSegmenter, Member
 from alan.supervised.segmenter import to_labels
@@ -43,23 +44,14 @@ class NetworkMaps(NamedTuple):
 
 
 def load_networks(
-    networks: Mapping[str, str],
-    structures: Sequence[str],
-    store: FrameStore,
-    test: pd.DataFrame,
-    test_split: str,
-    *,
-    flips: bool = False,
+    protocol: SegmentationProtocol, store: FrameStore, test: pd.DataFrame
 ) -> dict[str, tuple[Network, str]]:
     """Load networks, and refuse those that cannot be measured before anything is computed.
 
     Args:
-        networks: Name to file.
-        structures: Structures of the protocol.
-        store: Frame store.
+        protocol: The protocol.
+        store: Its frame store.
         test: Rows of the test split.
-        test_split: Name of the test split.
-        flips: Average the probabilities over flips of the frames.
 
     Returns:
         Name to the network and the description of its training data.
@@ -70,35 +62,30 @@ def load_networks(
         SplitLeakError: A network, a member of an ensemble or its weights learned from test patients.
     """
     found = {}
-    for name, path in networks.items():
-        network = with_flips(load_network(path)) if flips else load_network(path)
-        if not any(values_of(network.structures, structure) for structure in structures):
+    for name, path in protocol.networks.items():
+        network = with_flips(load_network(path)) if protocol.flips else load_network(path)
+        if not any(values_of(network.structures, structure) for structure in protocol.structures):
             raise ParameterError(
                 f"network {name!r} segments {', '.join(network.structures)}, the protocol needs "
-                f"{', '.join(structures)}: give a network that segments one of them"
+                f"{', '.join(protocol.structures)}: give a network that segments one of them"
             )
-        found[name] = (network, _origin(name, network, store, test, test_split))
+        found[name] = (network, _origin(name, network, store, test, protocol.test_split))
     return found
 
 
 def run_networks(
-    networks: Mapping[str, tuple[Network, str]],
-    store: FrameStore,
-    frames: NDArray[np.int64],
-    folder: Path,
-    *,
-    batch_size: int,
+    networks: Mapping[str, tuple[Network, str]], store: FrameStore, test: pd.DataFrame, folder: Path, size: int
 ) -> list[NetworkMaps]:
     """Predict the test frames with every network, or read the predictions of an earlier run, and measure the cost.
 
     Args:
         networks: Result of :func:`load_networks`.
         store: Frame store.
-        frames: (m,) global indices of the test frames.
+        test: Rows of the test split.
         folder: Folder of the label maps.
-        batch_size: Frames per forward pass.
+        size: Frames per forward pass.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, frames = "cuda" if torch.cuda.is_available() else "cpu", test["frame"].to_numpy()
     found = []
     for number, (name, (network, origin)) in enumerate(networks.items()):
         network.to(device)
@@ -106,16 +93,9 @@ def run_networks(
         def predict(batch: torch.Tensor, network: Network = network) -> NDArray[np.uint8]:
             return to_labels(network.probabilities(batch.to(device))).cpu().numpy().astype(np.uint8)
 
-        labels = kept_maps(
-            predict,
-            network.fingerprint,
-            store,
-            frames,
-            folder / f"network{number}.npz",
-            batch_size=batch_size,
-            title=f"network: {name}",
-        )
-        cost = measure_cost(network, store.frames(frames[:batch_size]), batch_size=batch_size)
+        path, title = folder / f"network{number}.npz", f"network: {name}"
+        labels = kept_maps(predict, network.fingerprint, store, frames, path, batch_size=size, title=title)
+        cost = measure_cost(network, store.frames(frames[:size]), batch_size=size)
         kind = "ensemble" if isinstance(network, EnsembleSegmenter) else "network"
         found.append(NetworkMaps(name, kind, network, origin, labels, cost))
     return found

@@ -127,6 +127,11 @@ class SegmentationProtocol:
                 "or leave the opinions out"
             )
 
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Phases that get a list of parcels of their own; an empty one stands for all."""
+        return self.phases if self.per_phase else ("",)
+
     def splits(self, store: FrameStore) -> EvaluationSplits:
         """Read the frames of the label split and of the test split, with the errors of :func:`read_splits`."""
         return read_splits(

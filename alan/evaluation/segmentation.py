@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from alan.data.store.reader import FrameStore
-from alan.downstream.whitebox.fitting import ALL_PHASES, LabelledMaps
-from alan.downstream.whitebox.opinion import ExpertOpinion
 from alan.evaluation.baselines import Atlas
 from alan.evaluation.gains import ensemble_gains, pixel_accuracy
 from alan.evaluation.networks import NetworkMaps, describe_networks, load_networks, run_networks, values_of
@@ -21,8 +18,8 @@ from alan.evaluation.priors import check_prior
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.results import Result
 from alan.evaluation.scoring import ManualMasks, read_manual, score
-from alan.evaluation.sources import MappedSource, PriorSettings, load_sources, read_sources
-from alan.evaluation.splits import EvaluationSplits, count_split, describe_store
+from alan.evaluation.sources import MappedSource, read_sources
+from alan.evaluation.splits import count_split, describe_store
 from alan.evaluation.summary import (
     CASE_COLUMNS,
     MethodMasks,
@@ -56,22 +53,30 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     store.check_structures(protocol.structures)
     if protocol.prior is not None:
         check_prior(protocol.prior, protocol.structures, store)
-    loaded = load_networks(
-        protocol.networks, protocol.structures, store, splits.test, protocol.test_split, flips=protocol.flips
-    )
-    sources = _sources(protocol, store, splits, folder / "maps")
+    loaded = load_networks(protocol, store, splits.test)
+    sources = read_sources(protocol, store, splits, folder / "maps")
     opinions = source_opinions(protocol.opinions, protocol.structures, sources)
-    test_frames = splits.test["frame"].to_numpy()
-    networks = run_networks(loaded, store, test_frames, folder / "maps", batch_size=protocol.batch_size)
+    networks = run_networks(loaded, store, splits.test, folder / "maps", protocol.batch_size)
     fits: list[WhiteBoxFit] = []
     scored: list[pd.DataFrame] = []
     volumes: list[pd.DataFrame] = []
     examples: dict[str, MethodMasks] = {}
     for structure in protocol.structures:
         masks = np.asarray(store.label_maps(splits.label["label"].to_numpy(), [structure]) > 0)
-        own = _fit_white_boxes(protocol, structure, sources, masks, splits.label, opinions=opinions)
+        own = [
+            fit_source(protocol, source, rule, structure, masks=masks, table=splits.label, opinions=opinions)
+            for source, rule in itertools.product(sources, protocol.rules)
+        ]
         methods = [
-            method for source, fit in own if (method := _white_box_masks(protocol, source, fit, splits.test))
+            MethodMasks(
+                fit.source.name,
+                fit.source.kind,
+                fit.rule,
+                fit.box.predict(fit.source.test, splits.test["phase"].to_numpy()),
+                fit.phases(protocol.phases),
+            )
+            for fit in own
+            if fit.box.segmenters
         ]
         example = _best_on_labels(methods, own, sources)
         methods += _network_masks(protocol, structure, networks)
@@ -80,7 +85,7 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
         if protocol.atlas and masks.any():
             average = Atlas().fit(masks).predict(len(splits.test))
             methods.append(MethodMasks("atlas", "atlas", "", average, protocol.phases))
-        fits += [fit for _, fit in own]
+        fits += own
         examples |= {structure: example} if example else {}
         manual = read_manual(store, splits.test, structure)
         scored += [_score(method, manual, store, splits.test) for method in methods]
@@ -110,93 +115,18 @@ def measure_segmentation(protocol: SegmentationProtocol, folder: Path) -> Result
     return Result(summary, cases, models, arrays, pd.concat(volumes, ignore_index=True) if volumes else None)
 
 
-def _sources(
-    protocol: SegmentationProtocol, store: FrameStore, splits: EvaluationSplits, folder: Path
-) -> list[MappedSource]:
-    """Load the sources of parcels; k-means is fitted on the training split, or on the label split without one."""
-    pool = np.zeros(0, np.int64)
-    if protocol.parcels:
-        sequences = store.select(split=protocol.train_split or protocol.label_split, views=protocol.views)
-        frames = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences])
-        n = min(len(frames), protocol.kmeans_frames)
-        pool = np.sort(np.random.default_rng(protocol.seed).choice(frames, n, replace=False))
-    models = load_sources(
-        protocol.parcels,
-        store,
-        kmeans=protocol.kmeans,
-        random_vit=protocol.random_vit,
-        pool=pool,
-        seed=protocol.seed,
-    )
-    prior = None
-    if protocol.prior is not None:
-        prior = PriorSettings(FrameStore(protocol.prior), protocol.structures, _lists(protocol))
-    return read_sources(
-        models,
-        store,
-        splits.label["frame"].to_numpy(),
-        splits.test["frame"].to_numpy(),
-        folder,
-        prior=prior,
-        batch_size=protocol.batch_size,
-    )
-
-
-def _lists(protocol: SegmentationProtocol) -> tuple[str, ...]:
-    """Return the phases that get a list of parcels of their own."""
-    return protocol.phases if protocol.per_phase else (ALL_PHASES,)
-
-
-def _fit_white_boxes(
-    protocol: SegmentationProtocol,
-    structure: str,
-    sources: Sequence[MappedSource],
-    masks: NDArray[np.bool_],
-    table: pd.DataFrame,
-    *,
-    opinions: Sequence[ExpertOpinion],
-) -> list[tuple[MappedSource, WhiteBoxFit]]:
-    """Fit one white box for each source and rule."""
-    found = []
-    for source, rule in itertools.product(sources, protocol.rules):
-        labels = LabelledMaps(source.label, masks, table["patient"].to_numpy(), table["phase"].to_numpy())
-        fit = fit_source(
-            source,
-            rule,
-            structure,
-            labels,
-            phases=_lists(protocol),
-            steps=protocol.postprocessing,
-            opinions=opinions,
-        )
-        found.append((source, fit))
-    return found
-
-
-def _white_box_masks(
-    protocol: SegmentationProtocol, source: MappedSource, fit: WhiteBoxFit, test: pd.DataFrame
-) -> MethodMasks | None:
-    """Segment the test frames by a white box; None if it selected nothing."""
-    if not fit.box.segmenters:
-        return None
-    masks = fit.box.predict(source.test, test["phase"].to_numpy())
-    return MethodMasks(fit.method, fit.kind, fit.rule, masks, fit.phases(protocol.phases))
-
-
 def _best_on_labels(
-    methods: Sequence[MethodMasks],
-    own: Sequence[tuple[MappedSource, WhiteBoxFit]],
-    sources: Sequence[MappedSource],
+    methods: Sequence[MethodMasks], fits: Sequence[WhiteBoxFit], sources: Sequence[MappedSource]
 ) -> MethodMasks | None:
     """Choose the examples of the report: the first source, by the rule that is best on the labelled frames.
 
     A white box with a list for every phase comes before one that lacks a phase.
     """
-    fits = [fit for source, fit in own if source is sources[0] and fit.box.segmenters]
-    if not fits:
+    own = [fit for fit in fits if fit.source is sources[0] and fit.box.segmenters]
+    if not own:
         return None
-    best = max(fits, key=lambda fit: (fit.box.complete, np.nan_to_num(fit.mean_label_dice, nan=-1.0)))
-    return next(method for method in methods if (method.method, method.rule) == (best.method, best.rule))
+    best = max(own, key=lambda fit: (fit.box.complete, np.nan_to_num(fit.mean_label_dice, nan=-1.0)))
+    return next(method for method in methods if (method.method, method.rule) == (best.source.name, best.rule))
 
 
 def _network_masks(

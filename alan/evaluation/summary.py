@@ -58,10 +58,9 @@ def summarise_cases(
         names = dict(zip((*CASE_COLUMNS, "phase"), keys, strict=True))
         rows.append({**names, "reason": "", "empty": int(group["empty"].sum()), "metrics": metrics})
     for fit in fits:
-        names = {"method": fit.method, "kind": fit.kind, "rule": fit.rule, "structure": fit.box.structure}
         for missing, reason in fit.box.reasons.items():
             rows += [
-                {**names, "phase": phase, "reason": reason, "empty": 0, "metrics": {}}
+                {**fit.names, "phase": phase, "reason": reason, "empty": 0, "metrics": {}}
                 for phase in ([missing] if missing else phases)
             ]
     return rows

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from alan.downstream.whitebox.fitting import FittedWhiteBox, LabelledMaps, fit_white_box
 from alan.downstream.whitebox.opinion import ExpertOpinion, read_opinions
 from alan.downstream.whitebox.rules import RuleName
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError
 from alan.evaluation.metrics import dice
+from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.sources import MappedSource
 
 _log = logging.getLogger(__name__)
@@ -26,18 +28,22 @@ class WhiteBoxFit(NamedTuple):
     """White box of one structure on one source of parcels, selected by one rule.
 
     Attributes:
-        method: Name of the source.
-        kind: Kind of the source.
+        source: Source of the parcels.
         rule: Selection rule.
         box: The white box, with the reason of each phase in which no parcel was selected.
         label_dice: Phase to the mean Dice score on its labelled frames.
     """
 
-    method: str
-    kind: str
+    source: MappedSource
     rule: str
     box: FittedWhiteBox
     label_dice: dict[str, float]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Columns that name the method and the structure."""
+        structure = self.box.structure
+        return {"method": self.source.name, "kind": self.source.kind, "rule": self.rule, "structure": structure}
 
     @property
     def mean_label_dice(self) -> float:
@@ -50,34 +56,36 @@ class WhiteBoxFit(NamedTuple):
 
 
 def fit_source(
+    protocol: SegmentationProtocol,
     source: MappedSource,
     rule: RuleName,
     structure: str,
-    labels: LabelledMaps,
     *,
-    phases: Sequence[str],
-    steps: PostProcessing,
-    opinions: Sequence[ExpertOpinion] = (),
+    masks: NDArray[np.bool_],
+    table: pd.DataFrame,
+    opinions: Sequence[ExpertOpinion],
 ) -> WhiteBoxFit:
     """Fit a white box on one source of parcels.
 
     Args:
+        protocol: Protocol with the phases of the lists and the post-processing.
         source: Source of the parcels.
         rule: Selection rule.
         structure: Structure to segment.
-        labels: Labelled frames; their maps are those of the source.
-        phases: Phases that get a list of parcels of their own; ``("",)`` fits one list for all phases.
-        steps: Post-processing.
+        masks: (n, S, S) masks of the structure in the labelled frames.
+        table: Rows of the labelled frames.
         opinions: Opinions of an expert; rule beta uses the one on this structure and these parcels.
     """
-    priors = (
-        {phase: source.priors[structure, phase] for phase in phases} if rule == "beta" and source.priors else None
-    )
-    about = (one for one in opinions if (one.structure, one.provenance) == (structure, source.fingerprint))
-    opinion = next(about, None) if rule == "beta" else None
+    labels = LabelledMaps(source.label, masks, table["patient"].to_numpy(), table["phase"].to_numpy())
+    phases, beta, priors, opinion = protocol.lists, rule == "beta", None, None
+    if beta and source.priors:
+        priors = {phase: source.priors[structure, phase] for phase in phases}
+    if beta:
+        about = (structure, source.model.fingerprint)
+        opinion = next((one for one in opinions if (one.structure, one.provenance) == about), None)
+    steps = protocol.postprocessing.with_params(opinion.steps if opinion else {})
     selector = ParcelSelector(rule, opinion=opinion)
-    steps = steps.with_params(opinion.steps if opinion else {})
-    box = fit_white_box(source, structure, labels, selector, steps=steps, phases=phases, priors=priors)
+    box = fit_white_box(source.model, structure, labels, selector, steps=steps, phases=phases, priors=priors)
     for phase, reason in box.reasons.items():
         where = f"{structure} {phase}".strip()
         _log.info("%s, rule %s, %s: no parcel was selected (%s)", source.name, rule, where, reason)
@@ -86,7 +94,7 @@ def fit_source(
         given = labels.of_phase(phase)
         scores = dice(box.predict(given.maps, given.phases), given.masks)
         label_dice[phase] = float(np.nanmean(scores)) if not np.isnan(scores).all() else float("nan")
-    return WhiteBoxFit(source.name, source.kind, rule, box, label_dice)
+    return WhiteBoxFit(source, rule, box, label_dice)
 
 
 def source_opinions(
@@ -104,8 +112,8 @@ def source_opinions(
     """
     found: list[ExpertOpinion] = []
     for source in sources:
-        own = [file for file in files if ExpertOpinion.from_json(file).provenance == source.fingerprint]
-        found += read_opinions(own, structures, source.fingerprint).values()
+        own = [file for file in files if ExpertOpinion.from_json(file).provenance == source.model.fingerprint]
+        found += read_opinions(own, structures, source.model.fingerprint).values()
     if len(found) < len(files):
         known = {opinion.provenance for opinion in found}
         other = next(file for file in files if ExpertOpinion.from_json(file).provenance not in known)
@@ -125,20 +133,19 @@ def describe_white_boxes(fits: Sequence[WhiteBoxFit]) -> tuple[dict[str, Any], l
     files: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     for fit in fits:
-        names = {"method": fit.method, "kind": fit.kind, "rule": fit.rule, "structure": fit.box.structure}
         rows += [
-            {**names, "phase": phase, "reason": reason, "label_dice": None}
+            {**fit.names, "phase": phase, "reason": reason, "label_dice": None}
             for phase, reason in fit.box.reasons.items()
         ]
         for phase, segmenter in fit.box.segmenters.items():
             suffix = f"-{phase.lower()}" if phase else ""
-            method = re.sub(r"[^a-z0-9]+", "-", fit.method.lower()).strip("-")
+            method = re.sub(r"[^a-z0-9]+", "-", fit.source.name.lower()).strip("-")
             file = f"{fit.box.structure}-{method}-{fit.rule}{suffix}.json"
             files[file] = json.loads(segmenter.to_json())
             selector = segmenter.selector_
             rows.append(
                 {
-                    **names,
+                    **fit.names,
                     "phase": phase,
                     "reason": "",
                     "label_dice": fit.label_dice[phase],
