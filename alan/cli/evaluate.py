@@ -9,8 +9,7 @@ from jsonargparse.typing import register_type
 
 from alan.cli.parsing import typed_values
 from alan.errors import AlanError, ConfigError
-from alan.evaluation.label_efficiency.methods import METHODS, method_class
-from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, Method
+from alan.evaluation.label_efficiency.protocol import METHODS, LabelEfficiencyProtocol, Method, method_class
 from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 
 _log = logging.getLogger(__name__)

@@ -1,11 +1,8 @@
 from .ensemble import run_ensemble
 from .intervals import bootstrap_interval
-from .label_efficiency.atlas import AtlasMethod
-from .label_efficiency.network import NetworkMethod
+from .label_efficiency.methods import AtlasMethod, NetworkMethod, RuleMethod, SegmenterMethod
 from .label_efficiency.probes import DecoderMethod, LinearMethod, SoftLinearMethod
 from .label_efficiency.protocol import LabelEfficiencyProtocol
-from .label_efficiency.rule import RuleMethod
-from .label_efficiency.segmenter import SegmenterMethod
 from .metrics import dice, distances, iou
 from .protocols import SegmentationProtocol, ViewProtocol
 from .run import run_evaluation

@@ -5,9 +5,8 @@ import pytest
 from alan.cli.evaluate import read_method
 from alan.downstream.probes.decoder import DecoderProbe
 from alan.errors import ConfigError
-from alan.evaluation.label_efficiency.network import NetworkMethod
+from alan.evaluation.label_efficiency.methods import NetworkMethod, RuleMethod
 from alan.evaluation.label_efficiency.probes import DecoderMethod
-from alan.evaluation.label_efficiency.rule import RuleMethod
 from alan.runs import plain
 from alan.supervised.settings import TrainingSettings
 

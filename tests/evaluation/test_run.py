@@ -25,8 +25,7 @@ from alan.errors import (
     SplitLeakError,
 )
 from alan.evaluation import run as run_module
-from alan.evaluation.label_efficiency.methods import method_class
-from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
+from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol, method_class
 from alan.evaluation.metrics import dice, distances
 from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 from alan.evaluation.run import run_evaluation

@@ -23,10 +23,9 @@ from alan.downstream.whitebox.steps import PostProcessing
 from alan.evaluation.ensemble import run_ensemble
 from alan.evaluation.intervals import bootstrap_interval
 from alan.evaluation.label_efficiency.measure import measure_efficiency
-from alan.evaluation.label_efficiency.network import NetworkMethod
+from alan.evaluation.label_efficiency.methods import NetworkMethod, RuleMethod
 from alan.evaluation.label_efficiency.probes import DecoderMethod, LinearMethod, SoftLinearMethod
 from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
-from alan.evaluation.label_efficiency.rule import RuleMethod
 from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
 from alan.evaluation.segmentation import measure_segmentation
 from alan.evaluation.views import measure_views

@@ -5,6 +5,7 @@ A cell is one method, fitted on the labels of a number of patients drawn by a se
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,7 +19,7 @@ from alan.bounds import PositiveInt, Seed, bounded
 from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.steps import PostProcessing, main_component
-from alan.errors import ParameterError
+from alan.errors import ParameterError, nearest
 from alan.evaluation.protocols import check_distinct
 from alan.evaluation.splits import EvaluationSplits, read_splits
 from alan.files import fingerprint
@@ -135,6 +136,30 @@ class Method(ABC):
         Raises:
             AlanError: The fit failed; the cell has no result.
         """
+
+
+#: Kind of a method to its class in :mod:`alan.evaluation`, which is imported when it is first used.
+METHODS = {
+    "rule": "RuleMethod",
+    "linear": "LinearMethod",
+    "soft_linear": "SoftLinearMethod",
+    "decoder": "DecoderMethod",
+    "network": "NetworkMethod",
+    "segmenter": "SegmenterMethod",
+    "atlas": "AtlasMethod",
+}
+
+
+def method_class(kind: str) -> type[Method]:
+    """Find the class of a kind of methods.
+
+    Raises:
+        ParameterError: The kind is unknown.
+    """
+    if kind not in METHODS:
+        raise ParameterError(f"unknown kind {kind!r}: {nearest(kind, METHODS)}")
+    found: type[Method] = getattr(importlib.import_module("alan.evaluation"), METHODS[kind])
+    return found
 
 
 class GridCell(NamedTuple):

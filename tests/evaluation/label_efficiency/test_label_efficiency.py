@@ -28,15 +28,11 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import main_component
 from alan.errors import CheckpointError, ConfigError, DataError, ParameterError, SelectionError, SplitLeakError
 from alan.evaluation.label_efficiency import measure as efficiency
-from alan.evaluation.label_efficiency.atlas import AtlasMethod
 from alan.evaluation.label_efficiency.features import FeatureFiles
 from alan.evaluation.label_efficiency.measure import list_cells, measure_efficiency
-from alan.evaluation.label_efficiency.methods import METHODS, method_class
-from alan.evaluation.label_efficiency.network import NetworkMethod
+from alan.evaluation.label_efficiency.methods import AtlasMethod, NetworkMethod, RuleMethod, SegmenterMethod
 from alan.evaluation.label_efficiency.probes import DecoderMethod, LinearMethod, SoftLinearMethod
-from alan.evaluation.label_efficiency.protocol import LabelEfficiencyProtocol
-from alan.evaluation.label_efficiency.rule import RuleMethod
-from alan.evaluation.label_efficiency.segmenter import SegmenterMethod
+from alan.evaluation.label_efficiency.protocol import METHODS, LabelEfficiencyProtocol, method_class
 from alan.evaluation.metrics import dice
 from alan.evaluation.run import run_evaluation
 from alan.parcels.model import load_parcels
