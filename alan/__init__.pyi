@@ -23,7 +23,7 @@ from .downstream.whitebox.segmenter import ParcelSegmenter
 from .downstream.whitebox.selection import ParcelSelector
 from .downstream.whitebox.several import load_white_boxes
 from .downstream.whitebox.steps import PostProcessing
-from .parcels.heads.raptor import RaptorHead
+from .parcels.heads import RaptorHead
 from .parcels.kmeans import KMeansParcels
 from .parcels.model import load_parcels
 from .supervised.ensemble import EnsembleSegmenter

@@ -27,7 +27,7 @@ from alan.data.store.reader import FrameStore
 from alan.data.store.writer import prepare
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import RaptorHead
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 
 from .discs import discs  # noqa: F401 (a fixture)

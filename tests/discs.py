@@ -16,7 +16,7 @@ from alan.data.store.writer import prepare
 from alan.data.structures import n_classes
 from alan.seeding import seeded
 from alan.supervised.module import SegmentationModule
-from alan.supervised.padded import PaddedNetwork
+from alan.supervised.networks import PaddedNetwork
 from alan.supervised.segmenter import Segmenter
 from alan.supervised.settings import NetworkSpec
 

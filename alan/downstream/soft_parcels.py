@@ -19,7 +19,7 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.several import Temperature, check_parcels
 from alan.errors import CheckpointError, ParameterError, damaged
 from alan.files import fingerprint, read_entry
-from alan.parcels.heads.kmeans import KMeansHead
+from alan.parcels.heads import KMeansHead
 from alan.parcels.maps import pixel_sector
 from alan.parcels.model import ParcelModel, load_parcels
 from alan.supervised.segmenter import FrozenSegmenter

@@ -1,9 +1,5 @@
 from .guided import GuidedFilter
-from .heads.base import TokenHead
-from .heads.kmeans import KMeansHead
-from .heads.raptor import RaptorHead
-from .heads.registry import HEADS
-from .heads.smooseg import SmooSegHead
+from .heads import HEADS, KMeansHead, RaptorHead, SmooSegHead, TokenHead
 from .kmeans import KMeansParcels, fit_kmeans
 from .losses import LossWeights, correspondence_loss, raptor_loss
 from .maps import logits_to_maps

@@ -20,7 +20,7 @@ from alan.bounds import PositiveInt, Seed, bounded, check_parameters
 from alan.errors import ParameterError
 from alan.parcels.count import ParcelCount, check_kmeans
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads.kmeans import KMeansHead
+from alan.parcels.heads import KMeansHead
 from alan.parcels.model import ParcelModel
 from alan.progress import batches
 

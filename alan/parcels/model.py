@@ -21,8 +21,7 @@ from alan.data.store.reader import FrameStore
 from alan.errors import CheckpointError, ParameterError, damaged, nearest
 from alan.files import check_schema, fingerprint, fingerprint_tensors
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads.base import TokenHead
-from alan.parcels.heads.registry import build_head
+from alan.parcels.heads import TokenHead, build_head
 from alan.parcels.maps import ImageSize, logits_to_maps, pixel_sector
 from alan.progress import batches
 from alan.shipped import shipped, shipped_or_path

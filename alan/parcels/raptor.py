@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, bounded
 from alan.errors import ParameterError
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import RaptorHead
 from alan.parcels.losses import LossWeights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 

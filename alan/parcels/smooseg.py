@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 
 from alan.bounds import NonNegativeFloat, PositiveFloat, Rate, bounded
 from alan.errors import ParameterError
-from alan.parcels.heads.smooseg import SmooSegHead
+from alan.parcels.heads import SmooSegHead
 from alan.parcels.losses import LossWeights, raptor_loss
 from alan.parcels.training import HeadModule, TokenBatch
 

@@ -17,7 +17,7 @@ from alan.backbone.load import load_backbone
 from alan.backbone.training import TrainingModule
 from alan.bounds import PositiveFloat, PositiveInt, Seed, bounded
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.heads.base import TokenHead
+from alan.parcels.heads import TokenHead
 from alan.parcels.memory import TokenMemory
 from alan.parcels.model import ENTRY, ParcelModel, check_backbone, parcel_entry, save_parcels
 from alan.parcels.usage import parcel_collapse, parcel_usage

@@ -1,11 +1,10 @@
 from .ensemble import EnsembleSegmenter
 from .losses import WeightedLosses
 from .module import SegmentationModule
-from .networks import build_network
+from .networks import UNet, build_network
 from .segmenter import Segmenter, load_segmenter, save_segmenter
 from .settings import NetworkSpec, TrainingSettings
 from .training import train
-from .unet import UNet
 
 __all__ = [
     "EnsembleSegmenter",

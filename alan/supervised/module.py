@@ -26,7 +26,7 @@ from alan.data.structures import check_structures, n_classes
 from alan.errors import CheckpointError, ParameterError
 from alan.seeding import seeded
 from alan.supervised.losses import WeightedLosses
-from alan.supervised.padded import PaddedNetwork
+from alan.supervised.networks import PaddedNetwork
 from alan.supervised.scores import SegmentationScores
 from alan.supervised.segmenter import ENTRY, Segmenter, save_segmenter, to_labels, to_probabilities
 from alan.supervised.settings import NetworkSpec, RateSchedule, TrainingSettings

@@ -3,19 +3,78 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Sequence
 from textwrap import shorten
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alan.backbone.conv import ConvBlock
+from alan.backbone.kinds import Normalisation
+from alan.backbone.normalise import normalise
 from alan.bounds import PositiveInt, bounded
 from alan.errors import ParameterError, is_out_of_memory, nearest
 from alan.extras import third_party
 from alan.supervised.settings import PLAIN, DropoutPlace, NetworkSpec
-from alan.supervised.unet import WIDTHS, UNet
 from alan.supervised.weights import hub_weights, is_file, load_encoder
+
+#: Channels of each level of the published network, the bottleneck last.
+WIDTHS = (64, 128, 256, 512, 1024)
+
+
+@bounded
+class UNet(nn.Module):
+    """U-Net with max pooling and 2 x 2 transposed convolutions (U-Net on ACDC, section 2.5, figure 4).
+
+    The published network has four levels of 64 to 512 channels above a bottleneck of 1024; at 256 px the
+    bottleneck is 16 x 16.
+
+    Args:
+        in_channels: Channels of the image.
+        classes: Channels of the logits.
+        widths: Channels of each level from the top, the bottleneck last; at least two.
+
+    Attributes:
+        stride: Height and width of an image must be multiples of it, ``2 ** (len(widths) - 1)``.
+
+    Raises:
+        ParameterError: There are fewer than two widths.
+    """
+
+    def __init__(
+        self, in_channels: PositiveInt = 1, classes: PositiveInt = 1, widths: Sequence[PositiveInt] = WIDTHS
+    ) -> None:
+        super().__init__()
+        if len(widths) < 2:
+            raise ParameterError(f"widths is {tuple(widths)}: give at least two")
+        levels = len(widths) - 1
+        self.stride = int(2**levels)
+        self.encoder = nn.ModuleList(
+            ConvBlock(a, b) for a, b in zip((in_channels, *widths[:-1]), widths, strict=True)
+        )
+        self.decoder = nn.ModuleList()
+        for wide, width in zip(widths[:0:-1], widths[-2::-1], strict=True):
+            self.decoder.append(nn.ConvTranspose2d(wide, width, 2, 2))
+            self.decoder.append(ConvBlock(2 * width, width))
+        self.segmentation_head = nn.Sequential(nn.Conv2d(widths[0], classes, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, in_channels, H, W) to logits (B, classes, H, W); H and W are multiples of the stride."""
+        skips: list[Tensor] = []
+        x = images
+        for block in self.encoder:
+            x = block(F.max_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        skips.pop()
+        for index in range(0, len(self.decoder), 2):
+            x = self.decoder[index](x)
+            x = self.decoder[index + 1](torch.cat([skips.pop(), x], 1))
+        logits: Tensor = self.segmentation_head(x)
+        return logits
+
 
 #: Decoders whose channels can be chosen level by level, and the default channels.
 _CHANNELS = ("unet", "unetplusplus", "manet")
@@ -208,3 +267,56 @@ def _add_dropout(network: Any, probability: float, place: DropoutPlace) -> None:
 
 def _drop(module: Any, _: Any, output: Tensor) -> Any:
     return module.dropout(output)
+
+
+_log = logging.getLogger(__name__)
+
+
+class PaddedNetwork(nn.Module):
+    """Segmentation network with padding, normalisation and cropping.
+
+    Images whose height or width is not a multiple of the stride are padded with black below and on the right, and
+    the logits are cropped back; a warning states this once.
+
+    Args:
+        spec: Configuration of the network.
+        classes: Channels of the logits.
+        normalisation: Normalisation of grey values, see :func:`alan.backbone.normalise.normalise`.
+
+    Attributes:
+        stride: Number of pixels of which height and width of the network's input are multiples.
+        minimum: Smallest height and width of the network's input in pixels, a multiple of the stride.
+    """
+
+    def __init__(self, spec: NetworkSpec, classes: int, normalisation: Normalisation) -> None:
+        super().__init__()
+        network = build_network(spec, classes)
+        self.network = network.to(memory_format=torch.channels_last)  # faster on a CPU
+        self.stride, self.minimum = network_stride(self.network), network_minimum(self.network)
+        self.channels, self.normalisation = spec.in_channels, normalisation
+        self._warned = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, 1, H, W) in 0..1 to logits (B, classes, H, W)."""
+        height, width = images.shape[-2:]
+        padded = pad_to_stride(images, self.stride, self.minimum)
+        if padded.shape != images.shape and not self._warned:
+            _log.warning(
+                "images of %d x %d px are padded to %d x %d px: the network takes multiples of %d px",
+                height,
+                width,
+                *padded.shape[-2:],
+                self.stride,
+            )
+            self._warned = True
+        logits: Tensor = self.network(normalise(padded, self.normalisation, self.channels))
+        return logits[..., :height, :width]
+
+
+def pad_to_stride(images: Tensor, stride: int, minimum: int = 0) -> Tensor:
+    """Pad images (B, C, H, W) with zeros below and on the right.
+
+    Height and width become multiples of the stride and at least the minimum, which is a multiple itself.
+    """
+    bottom, right = (max(side + -side % stride, minimum) - side for side in images.shape[-2:])
+    return F.pad(images, (0, right, 0, bottom)) if bottom or right else images

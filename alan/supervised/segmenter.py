@@ -18,7 +18,7 @@ from alan.backbone.frozen import FrozenModule
 from alan.data.structures import n_classes
 from alan.errors import CheckpointError, ParameterError, damaged
 from alan.files import check_schema, fingerprint, fingerprint_tensors
-from alan.supervised.padded import PaddedNetwork
+from alan.supervised.networks import PaddedNetwork
 from alan.supervised.settings import NetworkSpec
 from alan.tensors import read_tensors, write_tensors
 

@@ -19,7 +19,7 @@ from alan.data.structures import n_classes
 from alan.downstream.members import load_ensemble
 from alan.seeding import seeded
 from alan.supervised.member_predictions import collect
-from alan.supervised.padded import PaddedNetwork
+from alan.supervised.networks import PaddedNetwork
 from alan.supervised.segmenter import Segmenter, to_labels
 from alan.supervised.settings import NetworkSpec
 

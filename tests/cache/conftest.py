@@ -15,7 +15,7 @@ from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.data.store.writer import prepare
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import RaptorHead
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 
 torch.set_num_threads(1)

@@ -13,7 +13,7 @@ from alan.downstream.soft_parcels import ParcelMember, gaussian_temperature, loa
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import CheckpointError, DataError, ParameterError
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import RaptorHead
 from alan.parcels.kmeans import fit_kmeans
 from alan.parcels.model import ParcelModel, load_parcels
 from alan.supervised.ensemble import EnsembleSegmenter, Member

@@ -14,7 +14,7 @@ from alan.errors import CheckpointError, ConfigError, ParameterError
 from alan.export import OnnxParcels, cached_program, open_program, runtime, write_program
 from alan.export import program as programs
 from alan.files import digest
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import RaptorHead
 from alan.parcels.model import ParcelModel, load_parcels
 
 SIZE = 40  # resized to the 32 px of the backbone by the program

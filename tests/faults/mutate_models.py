@@ -27,10 +27,10 @@ from alan.downstream.soft_parcels import ParcelMember, load_parcel_member, save_
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import RaptorHead
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 from alan.supervised.ensemble import EnsembleSegmenter
-from alan.supervised.padded import PaddedNetwork
+from alan.supervised.networks import PaddedNetwork
 from alan.supervised.segmenter import Segmenter, load_segmenter, save_segmenter
 from alan.supervised.settings import NetworkSpec
 

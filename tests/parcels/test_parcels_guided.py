@@ -9,7 +9,7 @@ from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
 from alan.errors import CheckpointError, ParameterError
 from alan.parcels.guided import GuidedFilter, box_mean, filter_coefficients
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import RaptorHead
 from alan.parcels.maps import logits_to_maps
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 

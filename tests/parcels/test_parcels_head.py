@@ -8,9 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.heads.kmeans import KMeansHead
-from alan.parcels.heads.raptor import RaptorHead
-from alan.parcels.heads.registry import HEADS, build_head
+from alan.parcels.heads import HEADS, KMeansHead, RaptorHead, build_head
 
 
 def generator(seed=0):

@@ -11,8 +11,7 @@ from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.heads.kmeans import KMeansHead
-from alan.parcels.heads.raptor import RaptorHead
+from alan.parcels.heads import KMeansHead, RaptorHead
 from alan.parcels.maps import logits_to_maps, pixel_sector
 from alan.parcels.model import ParcelModel, load_parcels, save_parcels
 

@@ -11,8 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn import functional as F
 
 from alan.errors import CheckpointError, ParameterError
-from alan.parcels.heads.registry import build_head
-from alan.parcels.heads.smooseg import SmooSegHead
+from alan.parcels.heads import SmooSegHead, build_head
 from alan.parcels.losses import LossWeights
 from alan.parcels.model import load_parcels
 from alan.parcels.raptor import RaptorModule

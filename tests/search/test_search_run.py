@@ -13,7 +13,7 @@ from alan.errors import CheckpointError, ConfigError
 from alan.report.search import write_search_report
 from alan.search.run import run_search
 from alan.search.settings import SearchData, StudySettings
-from alan.supervised.padded import PaddedNetwork
+from alan.supervised.networks import PaddedNetwork
 from alan.supervised.settings import NetworkSpec, TrainingSettings
 from alan.supervised.timing import measure_latency, time_call
 

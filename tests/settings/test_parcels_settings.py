@@ -9,9 +9,7 @@ import torch
 from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
 from alan.parcels.guided import GuidedFilter
-from alan.parcels.heads.kmeans import KMeansHead
-from alan.parcels.heads.raptor import RaptorHead
-from alan.parcels.heads.smooseg import SmooSegHead
+from alan.parcels.heads import KMeansHead, RaptorHead, SmooSegHead
 from alan.parcels.kmeans import KMeansParcels, fit_kmeans
 from alan.parcels.losses import LossWeights, correspondence_loss, raptor_loss
 from alan.parcels.maps import logits_to_maps

@@ -7,11 +7,10 @@ import torch
 
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.module import SegmentationModule
-from alan.supervised.networks import build_network
+from alan.supervised.networks import UNet, build_network
 from alan.supervised.segmenter import Segmenter, save_segmenter
 from alan.supervised.settings import NetworkSpec, TrainingSettings
 from alan.supervised.training import train
-from alan.supervised.unet import UNet
 
 from ..discs import SMALL, picture, untrained_segmenter
 from ..varying import cases, name_of, other, study

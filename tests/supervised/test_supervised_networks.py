@@ -8,10 +8,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from alan.errors import CheckpointError, ParameterError
-from alan.supervised.networks import build_network, network_minimum, network_stride
-from alan.supervised.padded import PaddedNetwork, pad_to_stride
+from alan.supervised.networks import (
+    PaddedNetwork,
+    UNet,
+    build_network,
+    network_minimum,
+    network_stride,
+    pad_to_stride,
+)
 from alan.supervised.settings import NetworkSpec
-from alan.supervised.unet import UNet
 
 
 def build(decoder, encoder, classes=1, **options):

@@ -21,7 +21,7 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import AlanWarning, CheckpointError, ParameterError
 from alan.files import fingerprint
-from alan.parcels.heads.kmeans import KMeansHead
+from alan.parcels.heads import KMeansHead
 from alan.parcels.model import ParcelModel, load_parcels
 
 #: Temperature of a softmax; 1 leaves the logits unchanged.

@@ -13,7 +13,7 @@ from alan.downstream.whitebox.choice import Choice
 from alan.downstream.whitebox.counting import Counts
 from alan.downstream.whitebox.posterior import Posterior
 from alan.downstream.whitebox.prior import EffectivePixels
-from alan.downstream.whitebox.thresholds import shares
+from alan.downstream.whitebox.rules import shares
 from alan.errors import ParameterError
 
 #: Columns of the evidence on the share: effective pixels of each source, inside and outside the target.

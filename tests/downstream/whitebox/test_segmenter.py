@@ -9,8 +9,7 @@ from scipy import ndimage
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from alan.downstream.whitebox.resizing import resize
-from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.segmenter import ParcelSegmenter, resize
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, DataError, ParameterError, SelectionError

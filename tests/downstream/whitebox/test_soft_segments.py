@@ -4,8 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from alan.downstream.whitebox.prior import ParcelPrior
-from alan.downstream.whitebox.resizing import soft_union
-from alan.downstream.whitebox.segmenter import ParcelSegmenter
+from alan.downstream.whitebox.segmenter import ParcelSegmenter, soft_union
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError

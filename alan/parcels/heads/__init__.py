@@ -1,1 +1,0 @@
-"""Token heads: networks that map each token of a locked backbone to parcel logits."""
