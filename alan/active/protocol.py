@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from alan.active.acquisition import check_functions
 from alan.active.pool import StorePool
 from alan.active.settings import COVERAGE, DISAGREEMENT, WITHOUT_DROPOUT, ActiveLoop, PoolData
-from alan.active.units import Units
+from alan.arrays import FloatArray, IntArray
 from alan.data.loaders.datasets import StoreSet
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.store.reader import FrameStore
@@ -19,6 +20,50 @@ from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
 from alan.supervised.module import SegmentationModule
 from alan.supervised.settings import NetworkSpec, TrainingSettings
+
+
+class Units:
+    """Images of a pool in the groups in which they are labelled.
+
+    Args:
+        groups: Name of the group of each image, such as its patient; None makes each of ``n`` images its own.
+        n: Number of images.
+
+    Attributes:
+        of: (n,) unit of each image, numbered in the order of the first images.
+    """
+
+    def __init__(self, groups: Sequence[str] | None, n: int) -> None:
+        numbers: dict[object, int] = {}
+        names = range(n) if groups is None else groups
+        self.of: IntArray = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
+
+    def __len__(self) -> int:
+        return int(self.of.max()) + 1
+
+    def mean(self, positions: IntArray, values: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Average values of images over each unit.
+
+        Args:
+            positions: (m,) images.
+            values: (m, ...) their values.
+
+        Returns:
+            The units of the images, ascending, and the mean of each.
+        """
+        units, inverse, counts = np.unique(self.of[positions], return_inverse=True, return_counts=True)
+        sums = np.zeros((len(units), *np.shape(values)[1:]))
+        np.add.at(sums, inverse, values)
+        return units, sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
+
+    def take(self, units: Iterable[int], wanted: int) -> list[int]:
+        """Collect the images of units, in their order, until there are at least ``wanted``."""
+        taken: list[int] = []
+        for unit in units:
+            if len(taken) >= wanted:
+                break
+            taken += np.flatnonzero(self.of == unit).tolist()
+        return taken
 
 
 class ActiveFrames:

@@ -125,8 +125,7 @@ def build_page(
     gr = gradio(root)
     from alan.analysis.model import AnalysisModel, PhaseBoxes
     from alan.app.analyze_tab import AnalyzeTab
-    from alan.app.models import PictureModel
-    from alan.app.models_tab import ModelsTab
+    from alan.app.models_tab import ModelsTab, PictureModel
     from alan.app.parcels_tab import ParcelsTab
     from alan.app.session import Uploads
     from alan.app.views_tab import ViewsTab

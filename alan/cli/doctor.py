@@ -1,4 +1,4 @@
-"""The verb ``alan doctor``: installed versions and properties of the machine, for bug reports."""
+"""The verbs ``alan doctor`` and ``alan configs``: what is installed, for bug reports and for choosing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 
 from alan._version import __version__
 from alan.extras import DISTRIBUTION, install_hint
 from alan.files import digest
 from alan.precision import native_bf16
-from alan.shipped import folders, shipped_configs
+from alan.shipped import folders, shipped_configs, summary
 
 #: Extras for those who work on ALAN itself.
 _DEVELOPMENT = ("dev", "docs")
@@ -127,3 +128,21 @@ def _extras() -> Iterator[str]:
         versions = {name: _version(name) for name in _requirements(extra)}
         text = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
         yield f"{extra:<16} {text}{'' if all(versions.values()) else f': {install_hint(extra)}'}"
+
+
+#: Group of configurations to the verb that takes them; a group is otherwise called as its verb is.
+_VERBS = {"active": "active run", "dino": "fit", "raptor": "fit", "sim": "fit", "supervised": "fit"}
+
+
+def configs() -> None:
+    """List the configurations that are installed with ALAN, each with the first sentence of its comment.
+
+    Give a name to ``--config``, as in ``alan fit --config sim/small``; options after it replace single values.
+    """
+    found = shipped_configs()
+    width = max(map(len, found), default=0)
+    lines = []
+    for group, names in groupby(found, key=lambda name: name.partition("/")[0]):
+        lines += ["", f"{group}: alan {_VERBS.get(group, group)} --config NAME"]
+        lines += [f"  {name:<{width}}  {summary(found[name])}" for name in names]
+    sys.stdout.write("\n".join(lines[1:]) + "\n")

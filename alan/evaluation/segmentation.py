@@ -12,8 +12,15 @@ import pandas as pd
 
 from alan.data.store.reader import FrameStore
 from alan.evaluation.baselines import Atlas
-from alan.evaluation.gains import ensemble_gains, pixel_accuracy
-from alan.evaluation.networks import NetworkMaps, describe_networks, load_networks, run_networks, values_of
+from alan.evaluation.networks import (
+    NetworkMaps,
+    describe_networks,
+    ensemble_gains,
+    load_networks,
+    pixel_accuracy,
+    run_networks,
+    values_of,
+)
 from alan.evaluation.priors import check_prior
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.results import Result

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from alan.active.units import Units
+from alan.active.protocol import Units
 
 
 def test_images_are_grouped_by_patient():

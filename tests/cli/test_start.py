@@ -101,7 +101,7 @@ def test_an_import_is_deferred_until_the_module_is_used():
     """``alan segment`` imports scikit-learn without the statistics of SciPy."""
     code = """
 import sys
-from alan.cli.deferred import defer_imports
+from alan.cli.segment import defer_imports
 defer_imports("scipy.stats")
 import alan.downstream.segmentation
 import alan.report.sheet

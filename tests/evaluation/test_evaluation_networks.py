@@ -13,9 +13,8 @@ from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_network, save_ensemble
 from alan.errors import CheckpointError, DataError, ParameterError, SplitLeakError
 from alan.evaluation.costs import measure_cost
-from alan.evaluation.gains import pixel_accuracy
 from alan.evaluation.intervals import paired_difference
-from alan.evaluation.networks import NetworkMaps, values_of
+from alan.evaluation.networks import NetworkMaps, pixel_accuracy, values_of
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.run import run_evaluation
 from alan.report.html import write_report

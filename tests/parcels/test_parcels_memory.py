@@ -7,7 +7,7 @@ import torch
 
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
-from alan.parcels.memory import TokenMemory
+from alan.parcels.training import TokenMemory
 from alan.parcels.usage import parcel_collapse, parcel_usage
 
 SPEC = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)

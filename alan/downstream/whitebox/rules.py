@@ -1,4 +1,4 @@
-"""Selection rules by thresholds or by the posterior share, and the registry of all rules. A new one is an entry here."""
+"""Rules that select parcels by thresholds or by the posterior share, and the registry of all rules."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 from matplotlib.path import Path as Outline
 
-from alan.data.readers.echonet import EchoNetDynamic
-from alan.data.readers.tracings import tracing_mask
+from alan.data.readers.echonet import EchoNetDynamic, tracing_mask
 from alan.errors import AlanWarning, DataError
 
 
