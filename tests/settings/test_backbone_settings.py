@@ -109,27 +109,34 @@ def simulated(env, steps=3, **settings):
 AGREEMENT = {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0}
 
 
-def trained_conv(env):
-    path = env.settings / "conv.safetensors"
+def trained_conv(env, seed=5):
+    path = env.settings / f"conv_{seed}.safetensors"
     if not path.exists():
         spec = replace(simulation.CONV, structures=tuple(simulation.NAMES))
-        export_backbone(spec.build_seeded(5), spec, path)
+        export_backbone(spec.build_seeded(seed), spec, path)
     return str(path)
+
+
+#: Seeds of the networks that stand for a list of teachers.
+TEACHERS = {"one file": (5,), "two files": (5, 6)}
 
 
 class _Trained:
     """The file of a network that the environment makes."""
 
+    def __init__(self, seed=5):
+        self.seed = seed
+
     def __repr__(self):
-        return "trained"
+        return f"trained {self.seed}"
 
 
 def with_files(env, settings):
     return {
-        name: trained_conv(env)
+        name: trained_conv(env, value.seed)
         if isinstance(value, _Trained)
-        else (trained_conv(env),)
-        if value == "files"
+        else [trained_conv(env, seed) for seed in TEACHERS[value]]
+        if name == "teachers"
         else value
         for name, value in settings.items()
     }
@@ -148,7 +155,10 @@ def with_files(env, settings):
     unlabelled_weight=other(2.0, **AGREEMENT),
     unlabelled_ramp=other(1.0, **AGREEMENT),
     confidence=other(0.3, **AGREEMENT),
-    teachers=other("files", **AGREEMENT),
+    teachers=other("one file", **AGREEMENT),
+    teacher_weights=other((1.0, 3.0), teachers="two files", **AGREEMENT),
+    features_weight=other(1.0, init=_Trained()),
+    features_of=other(_Trained(6), features_weight=1.0, init=_Trained()),
     alignment=other(0.0, **AGREEMENT),
     init=_Trained(),
     seed=1,
@@ -162,7 +172,7 @@ def objective(env, **settings):
     return simulated(env, **settings)
 
 
-@study(TargetWeights, tissue=0.0, distance=0.0, coordinates=0.0, view=0.0, phase=0.0, clip=3.0)
+@study(TargetWeights, tissue=0.0, distance=0.0, coordinates=0.0, view=0.0, phase=0.0, small=1.0, clip=3.0)
 def target_weights(env, **settings):
     return simulated(env, weights=TargetWeights(**settings))
 

@@ -97,6 +97,8 @@ UNLABELLED = {"unlabelled": "echonet", "unlabelled_batch_size": 2}
     unlabelled_views=other(["A2C"], unlabelled="camus"),
     unlabelled_batch_size=other(3, **UNLABELLED),
     unlabelled_changes=other(DenseAugmentation(), **UNLABELLED),
+    unlabelled_strengths=other((0.0, 0.5), unlabelled_changes=DenseAugmentation(), **UNLABELLED),
+    unlabelled_frames=other(2, **UNLABELLED),
     val_frames=2,
     batch_size=3,
     seed=1,

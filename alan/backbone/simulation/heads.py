@@ -32,6 +32,8 @@ class TargetWeights:
             L1).
         view: Weight of the view of the frame (cross-entropy).
         phase: Weight of the phase of the beat, 0 at ED to 1 at ES (smooth L1).
+        small: Weight of the structures once more, each frame and structure counted alike (soft Dice), so that an
+            atrium of a few rows counts as much as a whole one.
         clip: Distance in pixels at which the signed distances are clipped.
 
     Raises:
@@ -43,10 +45,11 @@ class TargetWeights:
     coordinates: NonNegativeFloat = 1.0
     view: NonNegativeFloat = 0.1
     phase: NonNegativeFloat = 0.1
+    small: NonNegativeFloat = 0.0
     clip: PositiveFloat = 10.0
 
     def __post_init__(self) -> None:
-        if not any((self.tissue, self.distance, self.coordinates, self.view, self.phase)):
+        if not any((self.tissue, self.distance, self.coordinates, self.view, self.phase, self.small)):
             raise ParameterError("every weight is 0, so nothing would be learned: give one above 0")
 
 
@@ -59,6 +62,7 @@ class Outputs(NamedTuple):
         coordinates: (B, 2, H, W) long-axis and transverse position.
         view: (B, 4) logits in the order of :data:`alan.data.sample.VIEWS`.
         phase: (B,) phase of the beat.
+        features: (B, D) vector of the frame, from which view and phase are read.
     """
 
     tissue: Tensor
@@ -66,6 +70,7 @@ class Outputs(NamedTuple):
     coordinates: Tensor
     view: Tensor
     phase: Tensor
+    features: Tensor
 
     def part(self, start: int, stop: int | None = None) -> Outputs:
         """Compute the predictions for the frames ``start`` to ``stop`` - 1 of the batch."""
@@ -118,7 +123,7 @@ class DenseHeads(nn.Module):
             pixel = self.pixel(x)
         tissue, distance, coordinates = pixel.float().split([self.n_structures + 1, self.n_structures, 2], 1)
         whole = self.frame(frame).float()
-        return Outputs(tissue, distance, coordinates, whole[:, :-1], whole[:, -1])
+        return Outputs(tissue, distance, coordinates, whole[:, :-1], whole[:, -1], frame.float())
 
 
 class DenseLabels(NamedTuple):
@@ -172,6 +177,8 @@ def dense_losses(
         found["view"] = summed / (truth.view >= 0).sum().clamp(min=1)
     if weights.phase:
         found["phase"] = masked_smooth_l1(outputs.phase, truth.phase.nan_to_num(), truth.phase.isfinite())
+    if weights.small:
+        found["small"] = frame_dice_loss(outputs.tissue, labels)
     return found
 
 
@@ -188,6 +195,26 @@ def tissue_loss(logits: Tensor, labels: Tensor) -> Tensor:
     both, total = (probabilities * truth).sum((0, 2, 3)), (probabilities + truth).sum((0, 2, 3))
     dice = (2 * both + 1) / (total + 1)
     return F.cross_entropy(logits, target) + 1 - dice[1:].mean()
+
+
+def frame_dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute 1 - soft Dice: the mean over frames and the structures that each frame shows; 0 without any.
+
+    Args:
+        logits: (B, C + 1, H, W), background first.
+        labels: (B, H, W) integer.
+    """
+    probabilities = logits.softmax(1)[:, 1:]
+    truth = F.one_hot(labels.long(), logits.shape[1]).permute(0, 3, 1, 2)[:, 1:]
+    both, area = (probabilities * truth).sum((2, 3)), truth.sum((2, 3))
+    dice = 2 * both / (probabilities.sum((2, 3)) + area).clamp(min=1e-6)
+    return ((1 - dice) * (area > 0)).sum() / (area > 0).sum().clamp(min=1)
+
+
+def features_loss(features: Tensor, target: Tensor) -> Tensor:
+    """Compute the squared error of vectors (B, D), relative to the spread of the targets over the batch."""
+    spread = (target - target.mean(0)).square().sum()
+    return (features - target).square().sum() / spread.clamp(min=1e-6)
 
 
 def masked_smooth_l1(values: Tensor, target: Tensor, known: Tensor) -> Tensor:

@@ -17,13 +17,13 @@ from alan.backbone.base import BackboneSpec
 from alan.backbone.checkpoint import check_same_network, export_backbone
 from alan.backbone.conv import ConvSpec
 from alan.backbone.schedules import Schedule
-from alan.backbone.simulation.heads import Outputs, agreement_losses
+from alan.backbone.simulation.heads import Outputs, agreement_losses, features_loss
 from alan.backbone.simulation.network import DenseNetwork, TeacherEnsemble
 from alan.backbone.simulation.objective import SimulationObjective, frame_dice, resize_grid, shrink_mask
 from alan.backbone.training import TrainingModule, decay_groups
 from alan.bounds import NonNegativeFloat, NonNegativeInt, PositiveFloat, Rate, Seed, Share, bounded
 from alan.data.augmentation.dense import warp
-from alan.errors import ConfigError
+from alan.errors import ConfigError, ParameterError
 
 #: Weight of the past in the running shares.
 _MOMENTUM = 0.98
@@ -114,6 +114,11 @@ class SimulationModule(TrainingModule):
         teachers: Files of trained networks whose mean prediction the student must agree with on unlabelled frames:
             checkpoints of this module, or backbones with predictions of their own, or names of shipped ones.
             Empty: the moving average is the teacher.
+        teacher_weights: Weight of each teacher in the mean; null weighs all alike.
+        features_weight: Weight of the agreement of the vector of each frame (the mean of the deepest map), by
+            which views are recognised, with that of the network of ``features_of``; a distillation changes it
+            otherwise.
+        features_of: File of a network of the same architecture, as ``init``; null takes that of ``init``.
         alignment: Degree to which the teacher's share of each tissue on unlabelled frames is corrected towards
             that of the simulator, 0 to 1; with 0, thin walls fade.
         init: File of a checkpoint of this module to start from, with its heads, or of a backbone of the same
@@ -121,7 +126,7 @@ class SimulationModule(TrainingModule):
         seed: Seed of the initial weights and of the augmentation.
 
     Raises:
-        ParameterError: A value is out of range.
+        ParameterError: A value is out of range, or ``features_weight`` is given without a network to agree with.
         CheckpointError: ``init`` cannot be read, or is of another network.
     """
 
@@ -148,6 +153,9 @@ class SimulationModule(TrainingModule):
         unlabelled_ramp: Share = 0.2,
         confidence: Rate = 0.0,
         teachers: Sequence[str] = (),
+        teacher_weights: Sequence[float] | None = None,
+        features_weight: NonNegativeFloat = 0.0,
+        features_of: str | None = None,
         alignment: Share = 1.0,
         init: str | None = None,
         seed: Seed = 0,
@@ -167,7 +175,17 @@ class SimulationModule(TrainingModule):
         self.network_lr = network_lr
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         # not part of the module's state: a checkpoint need not hold the teachers
-        self._teachers = [TeacherEnsemble(teachers, len(self.structures))] if teachers else []
+        self._teachers = [TeacherEnsemble(teachers, len(self.structures), teacher_weights)] if teachers else []
+        self.features_weight = features_weight
+        self._example: list[DenseNetwork] = []
+        if features_weight:
+            if (example := features_of or init) is None:
+                raise ParameterError(
+                    f"features_weight is {features_weight}, but there is no network to agree with: give "
+                    "features_of or init"
+                )
+            self._example = [copy.deepcopy(self.teacher)]
+            self._example[0].start_from(example)
         self.alignment = ShareAlignment(len(self.structures) + 1, alignment)
         self._dice: list[Tensor] = []  # of the validation frames so far, (frames, structures)
 
@@ -203,6 +221,9 @@ class SimulationModule(TrainingModule):
         with torch.autocast(self.device.type, enabled=False):
             terms = self.objective.losses(outputs.part(0, n), batch, frames)
             loss = self.objective.weighted_sum(terms)
+            if self.features_weight:
+                terms["features"] = features_loss(outputs.features, self._example_features(images))
+                loss = loss + self.features_weight * terms["features"]
             if self.unlabelled_weight:
                 inside = shrink_mask(other.sector, side)
                 agreement = agreement_losses(outputs.part(n), *answer, inside, self.confidence)
@@ -210,6 +231,12 @@ class SimulationModule(TrainingModule):
                 loss = loss + self._agreement_weight(self.global_step) * terms["agreement"]
         self.log_dict({f"loss_{name}": term for name, term in terms.items()})
         return loss
+
+    @torch.no_grad()
+    def _example_features(self, images: Tensor) -> Tensor:
+        """Vectors (B, D) of normalised images by the network whose vectors are kept."""
+        outputs: Outputs = self._example[0].to(self.device).eval()(images)
+        return outputs.features
 
     @torch.no_grad()
     def _teacher_predictions(self, frames: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -106,13 +106,23 @@ class TeacherEnsemble(nn.Module):
         files: Checkpoints of :class:`alan.backbone.SimulationModule`, or backbones with predictions of their own,
             or names of shipped ones.
         n_structures: Number of structures C.
+        weights: Weight of each file in the mean; None weighs all alike.
 
     Raises:
+        ParameterError: There are more or fewer weights than files, or all are 0.
         CheckpointError: A file cannot be read, is of other structures, or has no heads.
     """
 
-    def __init__(self, files: Sequence[str | os.PathLike[str]], n_structures: int) -> None:
+    def __init__(
+        self, files: Sequence[str | os.PathLike[str]], n_structures: int, weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
+        self.weights = [1.0] * len(files) if weights is None else list(weights)
+        if len(self.weights) != len(files) or min(self.weights) < 0 or not sum(self.weights):
+            raise ParameterError(
+                f"teacher_weights is {self.weights} for {len(files)} teachers: give one number of at least 0 for "
+                "each, and one above 0"
+            )
         self.networks = nn.ModuleList(_dense_network(file, n_structures) for file in files)
         self.requires_grad_(False).eval()
         self.n_structures = n_structures
@@ -139,12 +149,13 @@ class TeacherEnsemble(nn.Module):
         if key in self._known:
             return self._known[key]
         grey = frame[None, None].float() / 255
-        maps = []
-        for network in self.networks:
+        mean, total = torch.zeros(()), sum(self.weights)
+        for weight, network in zip(self.weights, self.networks, strict=True):
             outputs: Outputs = network(cast(DenseNetwork, network).spec.normalise(grey))
             planes = torch.cat([outputs.tissue.float().softmax(1), outputs.distance.float()], 1)
-            maps.append(F.interpolate(planes, (side, side), mode="bilinear", antialias=True))
-        mean = torch.cat(maps).mean(0).half().cpu()
+            resized = F.interpolate(planes, (side, side), mode="bilinear", antialias=True)
+            mean = mean.to(resized) + weight / total * resized[0]
+        mean = mean.half().cpu()
         if mean.nbytes <= self._room:
             self._known[key] = mean
             self._room -= mean.nbytes

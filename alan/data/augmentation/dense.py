@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,11 @@ class DenseAugmentation:
 
     def __post_init__(self) -> None:
         check_ascending("blur_sigma", self.blur_sigma)
+
+    def scaled(self, strength: float) -> DenseAugmentation:
+        """Multiply all changes by a strength from 0 to 1; the range of the blur stays."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "blur_sigma"}
+        return replace(self, **{name: strength * value for name, value in values.items()})
 
     def draw_grid(self, n: int, size: int, generator: torch.Generator) -> Tensor:
         """Draw the sampling grid of n augmented frames.

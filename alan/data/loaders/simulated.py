@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from alan.arrays import IntArray
-from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, Share, bounded
 from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.loaders.datasets import Batch, BatchDataset, FrameDataset, StoreSet
 from alan.data.loaders.modules import FrameDataModule, StoreDataModule
@@ -20,7 +20,7 @@ from alan.data.loaders.sampling import ResumableLoader
 from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
-from alan.errors import DataError, SplitLeakError
+from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
 
 
@@ -35,7 +35,8 @@ class DenseFrames(BatchDataset):
         structures: Names of the structures; structure i has the label i + 1.
         unlabelled: Frames of which ``draw`` are added to every batch, or None.
         draw: Number of unlabelled frames per batch.
-        changes: Augmentation of the unlabelled frames, the same for a frame whenever it is drawn; None for none.
+        changes: Augmentations of the unlabelled frames in turn, the same for a frame whenever it is drawn; None
+            leaves its frames as they are, and an empty sequence leaves all.
         seed: Seed of that draw, which depends on the seed, the epoch and the first item of the batch, and of the
             changes.
 
@@ -52,15 +53,15 @@ class DenseFrames(BatchDataset):
         *,
         unlabelled: FrameDataset | None = None,
         draw: int = 0,
-        changes: DenseAugmentation | None = None,
+        changes: Sequence[DenseAugmentation | None] = (),
         seed: int = 0,
     ) -> None:
         super().__init__(stores, rows)
         self.phase, self.structures = phase, tuple(structures)
-        self.unlabelled, self.draw, self.changes, self.seed = unlabelled, draw, changes, seed
+        self.unlabelled, self.draw, self.changes, self.seed = unlabelled, draw, tuple(changes), seed
         other = None if unlabelled is None else unlabelled.fingerprint
         stated = [store.fingerprint for store in stores.stores]
-        self.fingerprint = fingerprint([stated, rows.tolist(), self.structures, other, draw, repr(changes)])
+        self.fingerprint = fingerprint([stated, rows.tolist(), self.structures, other, draw, repr(self.changes)])
 
     def __getitems__(self, items: Sequence[int]) -> Batch:
         places = np.asarray(items, np.int64) % len(self)
@@ -71,13 +72,17 @@ class DenseFrames(BatchDataset):
             rng = np.random.default_rng([self.seed, int(items[0])])
             drawn = rng.choice(len(self.unlabelled), self.draw, replace=self.draw > len(self.unlabelled))
             frames = self.unlabelled.__getitems__(drawn.tolist())["frames"]
-            batch["unlabelled"] = frames if self.changes is None else self._change(self.changes, frames, drawn)
+            batch["unlabelled"] = self._change(frames, drawn) if self.changes else frames
         return batch
 
-    def _change(self, changes: DenseAugmentation, frames: Tensor, items: IntArray) -> Tensor:
+    def _change(self, frames: Tensor, items: IntArray) -> Tensor:
         """Augment unlabelled frames (U, S, S) uint8 by draws that depend on the seed and the item alone."""
         changed = []
         for frame, item in zip(frames, items.tolist(), strict=True):
+            changes = self.changes[item % len(self.changes)]
+            if changes is None:
+                changed.append(frame)
+                continue
             state = np.random.SeedSequence([self.seed, item]).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(state[0] >> 1))
             images, _, _ = changes.augment(frame[None], generator)
@@ -102,6 +107,13 @@ def phase_fraction(frame: int, ed: int | None, es: int | None) -> float:
     return share if 0 <= share <= 1 else float("nan")
 
 
+def _evenly(n: int, most: int | None) -> IntArray:
+    """Choose at most ``most`` of n rows, evenly spaced; None chooses all."""
+    if most is None or n <= most:
+        return np.arange(n)
+    return np.linspace(0, n - 1, most).round().astype(np.int64)
+
+
 class SimulatedDataModule(StoreDataModule):
     """Annotated frames of simulated archives, for :class:`alan.backbone.SimulationModule`.
 
@@ -124,6 +136,10 @@ class SimulatedDataModule(StoreDataModule):
         unlabelled_changes: Augmentation of the unlabelled frames before anything sees them, the same for a frame
             in every epoch; for the distillation on simulated frames, whose teachers then see them changed too.
             Null leaves them as they are.
+        unlabelled_strengths: Factors on these changes, 0 to 1, for one frame after the other in turn; with 0 a
+            frame stays as it is. Only with ``unlabelled_changes``.
+        unlabelled_frames: Maximum number of unlabelled frames, evenly spaced; null takes all. Teachers predict
+            each of them once.
         val_frames: Maximum number of validation frames, evenly spaced; null takes all.
         batch_size: Simulated frames per batch and process.
         num_workers: Worker processes that read batches; 0 reads in the main process.
@@ -150,6 +166,8 @@ class SimulatedDataModule(StoreDataModule):
         unlabelled_views: list[str] | None = None,
         unlabelled_batch_size: PositiveInt = 16,
         unlabelled_changes: DenseAugmentation | None = None,
+        unlabelled_strengths: Sequence[Share] = (1.0,),
+        unlabelled_frames: PositiveInt | None = None,
         val_frames: PositiveInt | None = 256,
         batch_size: PositiveInt = 16,
         num_workers: NonNegativeInt = 0,
@@ -164,6 +182,9 @@ class SimulatedDataModule(StoreDataModule):
         self.unlabelled_split, self.unlabelled_views = unlabelled_split, unlabelled_views
         self.unlabelled_batch_size, self.val_frames = unlabelled_batch_size, val_frames
         self.unlabelled_changes = unlabelled_changes
+        self.unlabelled_strengths, self.unlabelled_frames = unlabelled_strengths, unlabelled_frames
+        if not unlabelled_strengths:
+            raise ParameterError("unlabelled_strengths is empty: give at least one factor")
 
     @cached_property
     def _open_stores(self) -> StoreSet:
@@ -172,20 +193,24 @@ class SimulatedDataModule(StoreDataModule):
     def _dense(self, split: str, unlabelled: FrameDataset | None, most: int | None) -> DenseFrames:
         parts = [self._rows(number, store, split) for number, store in enumerate(self._open_stores.stores)]
         rows, phase = (np.concatenate(part) for part in zip(*parts, strict=True))
-        if most is not None and len(rows) > most:
-            chosen = np.linspace(0, len(rows) - 1, most).round().astype(np.int64)
-            rows, phase = rows[chosen], phase[chosen]
+        chosen = _evenly(len(rows), most)
         draw = 0 if unlabelled is None else self.unlabelled_batch_size
         return DenseFrames(
             self._open_stores,
-            rows,
-            phase,
+            rows[chosen],
+            phase[chosen],
             self.structures,
             unlabelled=unlabelled,
             draw=draw,
-            changes=self.unlabelled_changes,
+            changes=self._changes(),
             seed=self.seed,
         )
+
+    def _changes(self) -> list[DenseAugmentation | None]:
+        """Changes of one unlabelled frame after the other."""
+        if self.unlabelled_changes is None:
+            return []
+        return [self.unlabelled_changes.scaled(s) if s else None for s in self.unlabelled_strengths]
 
     def _rows(self, number: int, store: FrameStore, split: str) -> tuple[IntArray, NDArray[np.float32]]:
         """Rows and phases of the annotated frames of a split of a store."""
@@ -203,6 +228,7 @@ class SimulatedDataModule(StoreDataModule):
         other = None
         if self.unlabelled:
             other = FrameDataModule(self.unlabelled, self.unlabelled_split, self.unlabelled_views).dataset
+            other = FrameDataset(other.stores, other.rows[_evenly(len(other), self.unlabelled_frames)])
             if other.stores.size != self._open_stores.size:
                 raise DataError(
                     f"{self.unlabelled[0]} has frames of {other.stores.size} px, {self.stores[0]} of "

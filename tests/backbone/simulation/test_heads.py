@@ -15,6 +15,8 @@ from alan.backbone.simulation.heads import (
     TargetWeights,
     agreement_losses,
     dense_losses,
+    features_loss,
+    frame_dice_loss,
     masked_smooth_l1,
     tissue_loss,
 )
@@ -29,7 +31,7 @@ def random(*shape, seed=0):
 
 
 def outputs(n=2, side=12, seed=0):
-    shapes = ((n, 4, side, side), (n, 3, side, side), (n, 2, side, side), (n, 4), (n,))
+    shapes = ((n, 4, side, side), (n, 3, side, side), (n, 2, side, side), (n, 4), (n,), (n, 5))
     return Outputs(*(random(*shape, seed=seed + i) for i, shape in enumerate(shapes)))
 
 
@@ -55,6 +57,25 @@ def test_tissue_loss_equals_a_loop_over_pixels():
             total[k] += p[b, k, y, x] + (k == true)
     dice = (2 * both + 1) / (total + 1)
     assert tissue_loss(logits, labels).item() == pytest.approx(entropy + 1 - dice[1:].mean(), rel=1e-5)
+
+
+def test_small_structures_count_as_much_as_large_ones():
+    """Of two frames one shows 2 and one 20 pixels of the only structure, each found by half; one shows none."""
+    labels = torch.zeros(3, 4, 10, dtype=torch.uint8)
+    labels[0, 0, :2], labels[1, :2] = 1, 1
+    found = torch.zeros(3, 4, 10, dtype=torch.long)
+    found[0, 0, 0], found[1, 0], found[2, 3] = 1, 1, 1
+    logits = 30.0 * torch.nn.functional.one_hot(found, 2).permute(0, 3, 1, 2)
+    assert frame_dice_loss(logits, labels).item() == pytest.approx(1 - 2 / 3, rel=1e-5)
+    assert frame_dice_loss(logits[:1], labels[:1]) == pytest.approx(frame_dice_loss(logits[1:2], labels[1:2]))
+    assert frame_dice_loss(logits[2:], labels[2:]) == 0
+
+
+def test_the_error_of_vectors_is_relative_to_their_spread():
+    target = torch.tensor([[0.0, 1.0], [2.0, 1.0]])
+    assert features_loss(target, target) == 0
+    assert features_loss(target.mean(0).expand(2, 2), target) == 1
+    assert features_loss(10 * target + 5, 10 * target) == pytest.approx(100 / 200)
 
 
 def test_smooth_l1_matches_hand_computed_values():
@@ -83,12 +104,13 @@ def losses(weights, answer=None, known=None, size=24):
 
 
 def test_every_target_has_a_loss_that_can_be_switched_off():
-    full = losses(TargetWeights())
-    names = ["tissue", "distance", "coordinates", "view", "phase"]
+    everything = TargetWeights(small=0.5)
+    full = losses(everything)
+    names = ["tissue", "distance", "coordinates", "view", "phase", "small"]
     assert list(full) == names
     assert all(x.isfinite() and x > 0 for x in full.values())
     for name in names:
-        less = losses(replace(TargetWeights(), **{name: 0.0}))
+        less = losses(replace(everything, **{name: 0.0}))
         assert list(less) == [other for other in names if other != name]
         assert all(torch.equal(less[other], full[other]) for other in less)
     assert losses(TargetWeights(clip=3.0))["distance"] != full["distance"]
@@ -137,7 +159,8 @@ def test_perfect_predictions_have_no_loss():
 def test_heads_have_the_documented_shapes(spec, side):
     network = spec.build_seeded(0)
     found = DenseHeads(spec, 3)(network, random(2, 1, 32, 32))
-    shapes = [(2, 4, side, side), (2, 3, side, side), (2, 2, side, side), (2, 4), (2,)]
+    vector = spec.widths_of_tokens[0]
+    shapes = [(2, 4, side, side), (2, 3, side, side), (2, 2, side, side), (2, 4), (2,), (2, vector)]
     assert [tuple(x.shape) for x in found] == shapes
     assert [tuple(x.shape) for x in found.part(1)] == [(1, *shape[1:]) for shape in shapes]
     loss = torch.stack([x.square().mean() for x in found]).sum()
@@ -152,6 +175,6 @@ def test_invalid_arguments_are_refused():
     with pytest.raises(ParameterError, match="clip is 0"):
         TargetWeights(clip=0)
     with pytest.raises(ParameterError, match="nothing would be learned"):
-        TargetWeights(0, 0, 0, 0, 0)
+        TargetWeights(0, 0, 0, 0, 0, 0)
     with pytest.raises(ParameterError, match="name the same ones"):
         DenseHeads(ConvSpec(image_size=32), 3)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import load_backbone
+from alan.backbone.simulation.heads import features_loss
 from alan.backbone.simulation.module import SimulationModule
 from alan.backbone.simulation.network import TeacherEnsemble
 from alan.backbone.simulation.objective import SimulationObjective, frame_dice
@@ -178,6 +179,11 @@ def test_predictions_of_several_teachers_are_averaged(tmp_path):
         expected.append(torch.nn.functional.interpolate(planes, (16, 16), mode="bilinear", antialias=True))
     mean = sum(expected) / 2
     torch.testing.assert_close(torch.cat([tissue, distance], 1), mean, rtol=2e-3, atol=2e-3)
+    weighted = torch.cat(TeacherEnsemble([one, two], 3, [1.0, 3.0])(frames, 16), 1)
+    torch.testing.assert_close(weighted, (expected[0] + 3 * expected[1]) / 4, rtol=2e-3, atol=2e-3)
+    for weights in ([1.0], [1.0, -1.0], [0, 0]):
+        with pytest.raises(ParameterError, match=r"teacher_weights is .* for 2 teachers: give one number"):
+            TeacherEnsemble([one, two], 3, weights)
     for network in ensemble.networks:
         network.forward = None
     assert torch.equal(ensemble(frames[[2, 0]], 16)[0], tissue[[2, 0]])
@@ -189,6 +195,18 @@ def test_a_student_learns_from_its_teachers(tmp_path):
     alone, taught = fitted(tmp_path, 3, **base), fitted(tmp_path, 3, teachers=[file], **base)
     assert not torch.equal(weights(alone), weights(taught))
     assert not [name for name in taught.state_dict() if name.startswith("_teachers")]
+
+
+def test_the_vector_of_the_frame_stays_near_that_of_the_start(tmp_path):
+    """The weight keeps it; the network that it is compared with is not part of the run's state."""
+    _, file = saved(tmp_path / "start", seed=5)
+    free, kept = (fitted(tmp_path, 8, init=str(file), features_weight=w, momentum=0.0) for w in (0.0, 30.0))
+    images = CONV.normalise(Hearts(6, False).frames[:, None].float() / 255)
+    start, *moved = (model.teacher.eval()(images).features for model in (module(init=str(file)), free, kept))
+    assert features_loss(moved[1], start) < 0.7 * features_loss(moved[0], start)
+    assert set(kept.state_dict()) == set(free.state_dict())
+    with pytest.raises(ParameterError, match=r"features_weight is 1\.0, but there is no network to agree with"):
+        module(features_weight=1.0)
 
 
 def test_a_backbone_without_heads_is_no_teacher(tmp_path):

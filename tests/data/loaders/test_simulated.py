@@ -109,6 +109,21 @@ def test_changed_unlabelled_frames_are_the_same_in_every_epoch(data, tiny):
         assert np.abs(plain - frame).max((1, 2)).min() <= 1
 
 
+def test_strengths_take_turns_and_0_leaves_a_frame(data, tiny):
+    """Of four unlabelled frames every second one stays as it is."""
+    options = {"unlabelled": [tiny.store("echonet")], "unlabelled_batch_size": 4, "unlabelled_frames": 4}
+    drawn = {}
+    for name, more in {"plain": {}, "turns": {"unlabelled_strengths": (0.0, 1.0)}}.items():
+        changes = DenseAugmentation() if more else None
+        module = data(**options, unlabelled_changes=changes, **more)
+        drawn[name] = next(iter(module.train_dataloader()))["unlabelled"]
+    same = (drawn["plain"] == drawn["turns"]).flatten(1).all(1)
+    assert same.sum() == 2
+    assert len({frame.numpy().tobytes() for frame in drawn["plain"]}) == 4
+    with pytest.raises(ParameterError, match="unlabelled_strengths is empty: give at least one"):
+        data(unlabelled_strengths=())
+
+
 def test_views_choose_the_frames(data):
     module = data(views=["A2C"], val_split=None)
     assert set(module.train_frames.rows[:, 3]) == {VIEWS.index("A2C")}
@@ -119,6 +134,7 @@ def test_views_choose_the_frames(data):
     [
         ({"batch_size": 0}, ParameterError, "batch_size is 0"),
         ({"unlabelled_batch_size": 0}, ParameterError, "unlabelled_batch_size is 0"),
+        ({"unlabelled_strengths": [2.0]}, ParameterError, "unlabelled_strengths"),
         ({"val_frames": 0}, ParameterError, "val_frames is 0"),
         ({"structures": []}, ParameterError, "give at least one"),
         ({"structures": ["lv", "lv"]}, ParameterError, "given twice in lv, lv: give it once"),
