@@ -49,6 +49,10 @@ _MOST_PIXELS = 2**27
 _CHUNK = 16
 
 
+#: Compression level: label maps are long runs of equal bytes, which the fastest level shrinks by 99%.
+_LEVEL = 1
+
+
 def key_frames(result: LoopResult) -> dict[str, int]:
     """Choose the frames of a loop that are written as pictures.
 
@@ -284,10 +288,6 @@ def _stored_frames(job: _Job) -> list[int]:
 def _write_png(path: Path, picture: ByteArray) -> None:
     with atomic(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG")
-
-
-#: Compression level: label maps are long runs of equal bytes, which the fastest level shrinks by 99%.
-_LEVEL = 1
 
 
 @contextmanager

@@ -25,6 +25,10 @@ CODECS = ("h264", "hevc", "mpeg4", "mjpeg", "msmpeg4", "rawvideo", "ffv1", "jpeg
 PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
+#: Group of configurations to the verb that takes them; a group is otherwise called as its verb is.
+_VERBS = {"active": "active run", "dino": "fit", "raptor": "fit", "sim": "fit", "supervised": "fit"}
+
+
 def doctor() -> None:
     """Show versions, hardware, codecs, the files that are installed with ALAN, and the optional extras.
 
@@ -128,10 +132,6 @@ def _extras() -> Iterator[str]:
         versions = {name: _version(name) for name in _requirements(extra)}
         text = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
         yield f"{extra:<16} {text}{'' if all(versions.values()) else f': {install_hint(extra)}'}"
-
-
-#: Group of configurations to the verb that takes them; a group is otherwise called as its verb is.
-_VERBS = {"active": "active run", "dino": "fit", "raptor": "fit", "sim": "fit", "supervised": "fit"}
 
 
 def configs() -> None:

@@ -22,6 +22,10 @@ from alan.parcels.model import ENTRY, ParcelModel, check_backbone, parcel_entry,
 from alan.parcels.usage import parcel_collapse, parcel_usage
 from alan.seeding import step_generator
 
+_log = logging.getLogger(__name__)
+#: Batches before a collapse is warned of: parcels form in the first steps.
+_GRACE = 50
+
 
 class FrameTokens(NamedTuple):
     """Tokens of N frames.
@@ -92,11 +96,6 @@ class TokenMemory:
         parts = frames.split(self.batch_size)  # type: ignore[no-untyped-call]
         tokens = torch.cat([backbone(part).tokens for part in parts])
         return FrameTokens(tokens, torch.cat([backbone.sector(part) for part in parts]))
-
-
-_log = logging.getLogger(__name__)
-#: Batches before a collapse is warned of: parcels form in the first steps.
-_GRACE = 50
 
 
 class TokenBatch(NamedTuple):

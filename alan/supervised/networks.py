@@ -25,6 +25,14 @@ from alan.supervised.weights import hub_weights, is_file, load_encoder
 WIDTHS = (64, 128, 256, 512, 1024)
 
 
+#: Decoders whose channels can be chosen level by level, and the default channels.
+_CHANNELS = ("unet", "unetplusplus", "manet")
+_DEFAULT_CHANNELS = (256, 128, 64, 32, 16)
+#: Errors that third parties raise for a pair, depth or size that they cannot build.
+_REFUSALS = (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError, AssertionError)
+_log = logging.getLogger(__name__)
+
+
 @bounded
 class UNet(nn.Module):
     """U-Net with max pooling and 2 x 2 transposed convolutions (U-Net on ACDC, section 2.5, figure 4).
@@ -74,13 +82,6 @@ class UNet(nn.Module):
             x = self.decoder[index + 1](torch.cat([skips.pop(), x], 1))
         logits: Tensor = self.segmentation_head(x)
         return logits
-
-
-#: Decoders whose channels can be chosen level by level, and the default channels.
-_CHANNELS = ("unet", "unetplusplus", "manet")
-_DEFAULT_CHANNELS = (256, 128, 64, 32, 16)
-#: Errors that third parties raise for a pair, depth or size that they cannot build.
-_REFUSALS = (ValueError, RuntimeError, KeyError, IndexError, TypeError, AttributeError, AssertionError)
 
 
 @bounded
@@ -267,9 +268,6 @@ def _add_dropout(network: Any, probability: float, place: DropoutPlace) -> None:
 
 def _drop(module: Any, _: Any, output: Tensor) -> Any:
     return module.dropout(output)
-
-
-_log = logging.getLogger(__name__)
 
 
 class PaddedNetwork(nn.Module):

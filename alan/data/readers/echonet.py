@@ -29,6 +29,8 @@ _OF_CHILDREN = ("Sex", "Age", "Weight", "Height")
 _SIZE = ("FrameHeight", "FrameWidth")
 _LINES, _POINTS = ("X1", "Y1", "X2", "Y2"), ("X", "Y")
 _BEYOND = "traced frames beyond the end of their video"
+#: A point may lie this far outside the frame, in pixels: corners are rounded to whole pixels.
+_MARGIN = 2.0
 
 
 @bounded
@@ -276,10 +278,6 @@ def _floats(rows: Sequence[dict[str, str]], column: str, path: Path) -> NDArray[
         return np.array(cells, np.float64)
     except ValueError as error:
         raise DataError(f"{path}: column {column!r} must hold numbers ({error})") from error
-
-
-#: A point may lie this far outside the frame, in pixels: corners are rounded to whole pixels.
-_MARGIN = 2.0
 
 
 def tracing_mask(lines: NDArray[np.float64], shape: tuple[int, int]) -> BoolArray:

@@ -13,6 +13,9 @@ from alan.downstream.whitebox.counting import Counts
 from alan.downstream.whitebox.greedy import choose_greedily
 from alan.downstream.whitebox.posterior import JEFFREYS
 
+RuleName = Literal["paper", "relaxed", "greedy", "beta"]
+_PAPER = Thresholds(0.75, 0.5, 0.3)
+
 
 def choose_by_share(evidence: RuleEvidence) -> Choice:
     """Choose the parcels whose share exceeds ``share_above`` with a probability above ``level``."""
@@ -151,9 +154,6 @@ def nothing_chosen(evidence: RuleEvidence, why: list[str]) -> str:
     )
 
 
-RuleName = Literal["paper", "relaxed", "greedy", "beta"]
-
-
 class Rule(NamedTuple):
     """A selection rule.
 
@@ -166,7 +166,6 @@ class Rule(NamedTuple):
     thresholds: Thresholds
 
 
-_PAPER = Thresholds(0.75, 0.5, 0.3)
 RULES: dict[RuleName, Rule] = {
     "paper": Rule(choose_by_thresholds, _PAPER),
     "relaxed": Rule(choose_by_thresholds, Thresholds(0.5, 0.5, 0.1)),

@@ -22,6 +22,10 @@ from alan.downstream.whitebox.selection import ParcelSelector
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import AlanWarning, ParameterError
 
+SCHEMA = "alan-parcel-segmenter/2"
+#: Kinds of soft segments and the level at which each is thresholded by default.
+SOFT = {"union": 0.5, "share": 0.4}
+
 
 def check_scores(scores: ArrayLike, n_images: int, n_parcels: int | None) -> NDArray[np.floating]:
     """Check soft scores.
@@ -97,11 +101,6 @@ def resize(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
         return mask
     rows, columns = _interpolation(mask.shape[0], size[0]), _interpolation(mask.shape[1], size[1])
     return rows @ mask.astype(np.float32) @ columns.T >= 0.5
-
-
-SCHEMA = "alan-parcel-segmenter/2"
-#: Kinds of soft segments and the level at which each is thresholded by default.
-SOFT = {"union": 0.5, "share": 0.4}
 
 
 @dataclass(eq=False, repr=False)
