@@ -35,8 +35,7 @@ from alan.data.io.base import Spacing, mean_frame_rate, pixel_aspect
 from alan.data.io.cine import frame_source
 from alan.data.io.dicom import NoPicturesError
 from alan.data.io.dicom_header import DicomReferences
-from alan.data.io.frames import FrameSource
-from alan.data.io.stream import CineStream, open_stream
+from alan.data.io.frames import CineStream, FrameSource, open_stream
 from alan.data.overlaid import paint_over
 from alan.data.store.frames import StoredFrames
 from alan.errors import DataError

@@ -23,8 +23,8 @@ from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import DataError
+from alan.export.program import PARCELS, write_weights
 from alan.export.runtime import OnnxParcels, cached_program, open_program
-from alan.export.weights import PARCELS, write_weights
 from alan.files import fingerprint, write_json, write_text
 from alan.parcels.model import ParcelModel, load_parcels
 

@@ -10,8 +10,7 @@ from alan.analysis.manifest import SUFFIX, shipped_models
 from alan.analysis.model import BOXES, PROGRAM, VIEWS, AnalysisModel
 from alan.bounds import bounded
 from alan.errors import DataError, nearest
-from alan.export.program import RECORD, SUFFIXES, Format, write_program
-from alan.export.weights import BACKBONE, PARCELS, write_weights
+from alan.export.program import BACKBONE, PARCELS, RECORD, SUFFIXES, Format, write_program, write_weights
 from alan.parcels.model import ParcelModel, load_parcels
 from alan.runs import open_run
 from alan.shipped import shipped

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from alan.arrays import IntArray
-from alan.cache.layout import FEATURES, REMEDY, places, read_index
-from alan.cache.manifest import CacheManifest, read_attribute, short
+from alan.cache.layout import FEATURES, REMEDY, CacheManifest, places, read_attribute, read_index, short
 from alan.errors import CacheError
 from alan.rows import CheckedRows, Place, check_name
 

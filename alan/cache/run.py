@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
-from alan.cache.layout import KINDS, PARCEL_KINDS, FeatureKind, n_bytes
-from alan.cache.manifest import CacheManifest
+from alan.cache.layout import KINDS, PARCEL_KINDS, CacheManifest, FeatureKind, n_bytes
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import check_limit, check_space, finish, leftovers
 from alan.errors import CacheError, DataError, ParameterError

@@ -25,8 +25,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alan.arrays import IntArray
-from alan.cache.layout import FEATURES, REMEDY, TABLES, RowLayout, n_bytes, places, read_index
-from alan.cache.manifest import CacheManifest, write_attribute
+from alan.cache.layout import (
+    FEATURES,
+    REMEDY,
+    TABLES,
+    CacheManifest,
+    RowLayout,
+    n_bytes,
+    places,
+    read_index,
+    write_attribute,
+)
 from alan.errors import CacheError, ParameterError, damaged
 from alan.files import atomic
 from alan.rows import LIBVER, Place, check_name, checksums, map_rows

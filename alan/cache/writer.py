@@ -18,8 +18,7 @@ from typing_extensions import override
 
 from alan.arrays import IntArray
 from alan.backbone.base import Backbone
-from alan.cache.layout import FEATURES, RowLayout
-from alan.cache.manifest import CacheManifest
+from alan.cache.layout import FEATURES, CacheManifest, RowLayout
 from alan.cache.shard import Shard, begin, part_path
 from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
 from alan.data.loaders.sampling import whole

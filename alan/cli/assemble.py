@@ -77,7 +77,7 @@ def assemble(
     from alan.analysis.model import VIEWS as BANK
     from alan.analysis.views import ViewBank
     from alan.data.store.reader import FrameStore
-    from alan.export.weights import BACKBONE, PARCELS
+    from alan.export.program import BACKBONE, PARCELS
     from alan.parcels.model import load_parcels
 
     folder = Path(out)

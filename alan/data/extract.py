@@ -22,9 +22,8 @@ from alan.data.io.base import Cine, FrameBuffer, pixel_aspect, suppress_notes, w
 from alan.data.io.cine import DICOM, VIDEOS, frame_source, is_cine, stem
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_series import find_split_loops
-from alan.data.io.frames import read_all
+from alan.data.io.frames import open_stream, read_all
 from alan.data.io.medical import MEDICAL, medical_files
-from alan.data.io.stream import open_stream
 from alan.data.readers.base import SIMULATION, is_simulated
 from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanWarning, DataError

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alan.columns import ColumnEntry, file_columns
-from alan.evaluation.scoring import METRICS, Metric
-from alan.evaluation.volumes import VOLUME_METRICS
+from alan.evaluation.scoring import METRICS, VOLUME_METRICS, Metric
 
 
 def _entries(metrics: Mapping[str, Metric]) -> list[ColumnEntry]:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from alan.data.store.reader import FrameStore
 from alan.evaluation.baselines import Atlas
+from alan.evaluation.maps import check_prior
 from alan.evaluation.networks import (
     NetworkMaps,
     describe_networks,
@@ -21,10 +22,9 @@ from alan.evaluation.networks import (
     run_networks,
     values_of,
 )
-from alan.evaluation.priors import check_prior
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.results import Result
-from alan.evaluation.scoring import ManualMasks, read_manual, score
+from alan.evaluation.scoring import ManualMasks, read_manual, score, score_volumes, summarise_volumes
 from alan.evaluation.sources import MappedSource, read_sources
 from alan.evaluation.splits import count_split, describe_store
 from alan.evaluation.summary import (
@@ -35,7 +35,6 @@ from alan.evaluation.summary import (
     compare_with_atlas,
     summarise_cases,
 )
-from alan.evaluation.volumes import score_volumes, summarise_volumes
 from alan.evaluation.whitebox import WhiteBoxFit, describe_white_boxes, fit_source, source_opinions
 
 

@@ -13,8 +13,7 @@ from alan.backbone.base import Backbone
 from alan.backbone.load import random_like
 from alan.data.store.reader import FrameStore
 from alan.downstream.whitebox.prior import ParcelPrior
-from alan.evaluation.maps import parcel_maps
-from alan.evaluation.priors import count_priors
+from alan.evaluation.maps import count_priors, parcel_maps
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.splits import EvaluationSplits
 from alan.parcels.kmeans import fit_kmeans

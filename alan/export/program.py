@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from alan._version import __version__
+from alan.backbone.checkpoint import export_backbone, read_weights
+from alan.backbone.load import split_source
 from alan.bounds import PositiveInt, bounded
 from alan.errors import CheckpointError, ParameterError
-from alan.export.session import INPUT, OUTPUTS, OnnxSession
+from alan.export.runtime import INPUT, OUTPUTS, OnnxSession
 from alan.extras import third_party
 from alan.files import atomic, digest, write_json
-from alan.parcels.model import ParcelModel
+from alan.parcels.model import ParcelModel, save_parcels
+from alan.shipped import shipped_or_path
 
 #: Format of a program to the suffix of its file: ONNX, or the archive of ``torch.export.save``.
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
@@ -32,6 +35,8 @@ RECORD = ".json"
 _TOLERANCE = 1e-3
 #: Modules that writing ONNX needs; torch imports the last two itself.
 _NEEDED = {"torch": ("torch",), "onnx": ("torch", "onnxruntime", "onnx", "onnxscript")}
+#: Names of the files.
+BACKBONE, PARCELS = "backbone.safetensors", "parcels.safetensors"
 
 
 class _Program(nn.Module):
@@ -140,3 +145,23 @@ def _write_torch(exported: Any, path: Path, frames: Tensor, shapes: dict[str, An
     with path.open("rb") as stream:
         found: Sequence[Tensor] = torch.export.load(stream).module()(frames)
     return found
+
+
+def write_weights(model: ParcelModel, folder: Path) -> None:
+    """Write ``backbone.safetensors``, and ``parcels.safetensors`` for :func:`alan.parcels.load_parcels`.
+
+    Args:
+        model: The parcel model.
+        folder: The folder; it may be moved later.
+    """
+    source = shipped_or_path(split_source(model.source or "")[0])
+    known = read_weights(source).provenance if source.is_file() and source.suffix == ".safetensors" else {}
+    export_backbone(model.backbone.network, model.backbone.spec, folder / BACKBONE, known)
+    moved = ParcelModel(
+        model.backbone,
+        model.head,
+        sector_only=model.sector_only,
+        source=str(folder / BACKBONE),
+        refine=model.refine,
+    )
+    save_parcels(moved, folder / PARCELS)

@@ -10,8 +10,7 @@ import pandas as pd
 
 from alan.downstream.whitebox.table import read_evidence
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
-from alan.evaluation.scoring import METRICS, Metric
-from alan.evaluation.volumes import VOLUME_METRICS
+from alan.evaluation.scoring import METRICS, VOLUME_METRICS, Metric
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
 from alan.report.words import (
     KIND_COLOURS,

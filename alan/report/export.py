@@ -11,9 +11,8 @@ import pandas as pd
 
 from alan.columns import DICTIONARY, ColumnEntry
 from alan.evaluation.columns import COLUMNS
-from alan.evaluation.scoring import METRICS
+from alan.evaluation.scoring import METRICS, VOLUME_METRICS
 from alan.evaluation.summary import EF_STATISTICS
-from alan.evaluation.volumes import VOLUME_METRICS
 from alan.files import write_rows, write_table, write_text
 from alan.report import evaluation_tables as tables
 from alan.report import label_efficiency, networks

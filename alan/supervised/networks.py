@@ -23,8 +23,6 @@ from alan.supervised.weights import hub_weights, is_file, load_encoder
 
 #: Channels of each level of the published network, the bottleneck last.
 WIDTHS = (64, 128, 256, 512, 1024)
-
-
 #: Decoders whose channels can be chosen level by level, and the default channels.
 _CHANNELS = ("unet", "unetplusplus", "manet")
 _DEFAULT_CHANNELS = (256, 128, 64, 32, 16)

@@ -14,7 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from alan.cache.manifest import CacheManifest
+from alan.cache.layout import CacheManifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import Shard, finish, part_path
 

@@ -9,7 +9,7 @@ import torch
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.load import load_backbone, random_backbone
 from alan.backbone.vit import VitSpec
-from alan.cache.manifest import CacheManifest
+from alan.cache.layout import CacheManifest
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample

@@ -12,9 +12,8 @@ from sklearn.metrics import accuracy_score, f1_score, jaccard_score
 from alan.data.store.reader import FrameStore
 from alan.downstream.members import load_network, save_ensemble
 from alan.errors import CheckpointError, DataError, ParameterError, SplitLeakError
-from alan.evaluation.costs import measure_cost
 from alan.evaluation.intervals import paired_difference
-from alan.evaluation.networks import NetworkMaps, pixel_accuracy, values_of
+from alan.evaluation.networks import NetworkMaps, measure_cost, pixel_accuracy, values_of
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.run import run_evaluation
 from alan.report.html import write_report

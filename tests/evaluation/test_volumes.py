@@ -16,9 +16,8 @@ from alan.errors import DataError
 from alan.evaluation.metrics import distances
 from alan.evaluation.protocols import SegmentationProtocol
 from alan.evaluation.run import run_evaluation
-from alan.evaluation.scoring import read_manual
+from alan.evaluation.scoring import read_manual, score_volumes, summarise_volumes
 from alan.evaluation.summary import compare_ejection_fractions
-from alan.evaluation.volumes import score_volumes, summarise_volumes
 from alan.report.html import write_report
 from alan.supervised.segmenter import save_segmenter
 from alan.supervised.settings import NetworkSpec

@@ -17,7 +17,7 @@ from alan.analysis.views import CLASSES, ViewBank
 from alan.backbone.conv import ConvSpec
 from alan.backbone.load import random_backbone
 from alan.backbone.vit import VitSpec
-from alan.cache.manifest import CacheManifest
+from alan.cache.layout import CacheManifest
 from alan.cache.reader import FeatureCache
 from alan.cache.shard import Shard, finish, part_path, shard_path
 from alan.downstream.members import load_network, save_ensemble

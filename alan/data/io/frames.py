@@ -1,8 +1,9 @@
-"""Frames of a file, decoded one by one: the interface of all formats, and a function that reads all frames."""
+"""Frames of a file, decoded one by one: the interface of all formats, all frames at once, and a stream of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -10,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
-from alan.data.io.base import Cine, FrameBuffer, Header, log_notes, reading
+from alan.data.io.base import Cine, FrameBuffer, Header, check_complete, check_size, log_notes, reading
 from alan.data.io.grey import GreyRange
+from alan.errors import DataError
 
 #: Conversion of a decoded frame to 0..255; None leaves uint8 frames as they are.
 GreyMapping = Callable[[NDArray[Any]], ByteArray] | None
@@ -72,3 +74,113 @@ def read_all(source: FrameSource) -> Cine:
         cine = Cine(frames=frames, **vars(header))
     log_notes(source.path, cine.notes)
     return cine
+
+
+class Samples(NamedTuple):
+    """Frames spread over a loop, and the range of its pixels.
+
+    Attributes:
+        places: (S,) positions in the loop, ascending.
+        grey: (S, H, W) uint8.
+        colours: (S, H, W, 3) uint8, or None for a loop without colour.
+        span: (H, W) uint8, the difference of the largest and the smallest value of each pixel over all frames.
+    """
+
+    places: NDArray[np.int64]
+    grey: ByteArray
+    colours: ByteArray | None
+    span: ByteArray
+
+
+@dataclass(frozen=True)
+class CineStream:
+    """A loop that is decoded again each time its frames are asked for, one frame in memory at a time.
+
+    Attributes:
+        path: The file, or the first one of a series of stills.
+        n_frames: Number of frames T; all of them have been decoded once.
+        shape: (H, W) of a frame.
+        header: What the file states beside its frames.
+        samples: Some of the frames.
+    """
+
+    path: Path
+    n_frames: int
+    shape: tuple[int, int]
+    header: Header
+    samples: Samples
+    _source: FrameSource
+    _mapping: GreyMapping
+
+    def __iter__(self) -> Iterator[ByteArray]:
+        """Decode the frames (H, W) uint8.
+
+        Raises:
+            DataError: The file has changed or can no longer be decoded.
+        """
+        count = 0
+        for frame in _decode(self._source):
+            count += 1
+            yield frame.grey if self._mapping is None else self._mapping(frame.grey)
+        check_complete(self.path, "frames", self.n_frames, count)
+
+
+def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
+    """Open a loop of any format that :func:`alan.data.read_cine` reads, in memory that does not grow with it.
+
+    All frames are decoded once, so that a damaged loop, or one that is shorter than it states, is refused before
+    any of its frames is used.
+
+    Args:
+        source: The frames of a file, or of the stills of one loop, see :func:`alan.data.io.cine.frame_source`.
+        n_samples: Number of sample frames at most; they are evenly spaced, from the first frame on.
+
+    Returns:
+        The loop.
+
+    Raises:
+        ConfigError: It is a DICOM file, and pydicom is not installed.
+        DataError: A file is missing or damaged, holds fewer frames than it states, or frames of different sizes.
+    """
+    found, shapes, count, step = GreyRange(), set[tuple[tuple[int, ...], Any]](), 0, 1
+    low = high = np.zeros(0)
+    kept: list[tuple[int, NDArray[Any], ByteArray | None]] = []
+    for frame in _decode(source):
+        grey = frame.grey
+        shapes.add((grey.shape, grey.dtype))
+        if len(shapes) > 1:
+            sizes = sorted(f"{shape[1]} x {shape[0]} {dtype}" for shape, dtype in shapes)
+            raise DataError(f"{source.path}: has frames of {' and '.join(sizes)}; one size is needed, one depth")
+        if not count:
+            check_size(source.path, (1, *grey.shape), grey.dtype.itemsize)
+            low, high = grey.copy(), grey.copy()
+        np.minimum(low, grey, out=low)
+        np.maximum(high, grey, out=high)
+        found.add(grey)
+        if count % step == 0:
+            kept.append((count, grey.copy(), None if frame.colours is None else frame.colours().copy()))
+            if len(kept) > n_samples:
+                kept, step = kept[::2], 2 * step
+        count += 1
+    with reading(source.path, source.kind):
+        check_complete(source.path, "frames", 1, count)
+        header, mapping = source.header(count, found)
+    places = np.array([place for place, _, _ in kept])
+    grey = np.stack([grey if mapping is None else mapping(grey) for _, grey, _ in kept])
+    colours = [colour for _, _, colour in kept if colour is not None]
+    ends = [end if mapping is None else mapping(end) for end in (low, high)]
+    span = np.maximum(ends[0], ends[1]) - np.minimum(ends[0], ends[1])  # inverted grey values swap the ends
+    samples = Samples(places, grey, np.stack(colours) if len(colours) == len(kept) else None, span)
+    height, width = grey.shape[1:]
+    return CineStream(source.path, count, (height, width), header, samples, source, mapping)
+
+
+def _decode(source: FrameSource) -> Iterator[DecodedFrame]:
+    """Decode frames with the errors and warnings of :func:`alan.data.io.base.reading`, frame by frame."""
+    frames = iter(source)
+    while True:
+        with reading(source.path, source.kind):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame

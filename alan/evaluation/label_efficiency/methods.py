@@ -24,7 +24,7 @@ from alan.evaluation.label_efficiency.protocol import (
     Prediction,
     Workspace,
 )
-from alan.evaluation.priors import check_prior, count_priors
+from alan.evaluation.maps import check_prior, count_priors
 from alan.evaluation.splits import check_unseen
 from alan.supervised.module import SegmentationModule
 from alan.supervised.segmenter import load_segmenter
