@@ -79,8 +79,7 @@ def open_pool(
             )
         return FolderPool(images, size, include_labelled=include_labelled)
     store = FrameStore(images)
-    indices = [np.arange(s.start, s.start + s.length) for s in store.select(split, views)]
-    frames: IntArray = np.concatenate(indices)
+    frames = store.choose_frames(split, views)
     if not include_labelled:
         frames = np.setdiff1d(frames, store.label_frames)
     if not len(frames):

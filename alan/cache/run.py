@@ -82,7 +82,6 @@ def write_cache(
 
     from alan.backbone.load import load_backbone
     from alan.cache.writer import CacheWriter, FeatureModule, MissingFrames
-    from alan.data.store.choose import choose_frames
     from alan.data.store.reader import FrameStore
     from alan.parcels.model import load_parcels
     from alan.trainer import Trainer
@@ -92,7 +91,7 @@ def write_cache(
     if target.is_dir():
         raise DataError(f"{target}: is a folder; give the path of a file, such as {target / 'features.h5'}")
     frame_store = FrameStore(store)
-    index = choose_frames(frame_store, split, views, frames)
+    index = frame_store.choose_frames(split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)
     model = load_parcels(parcels, locked) if parcels is not None else None
     manifest = CacheManifest(

@@ -74,13 +74,12 @@ def parcels(
     given = settings(locals(), "batch_size")
     check_kmeans(n_parcels, max_samples, n_components, whiten=whiten)
     from alan.backbone.load import load_backbone
-    from alan.data.store.choose import choose_frames
     from alan.data.store.reader import FrameStore
     from alan.parcels.kmeans import fit_kmeans
     from alan.parcels.model import save_parcels
 
     frame_store = FrameStore(store)
-    index = choose_frames(frame_store, split, views, frames)
+    index = frame_store.choose_frames(split, views, frames)
     locked = load_backbone(backbone, input_size=input_size, stride=stride)
     config = {**given, "inputs": {"store": frame_store.fingerprint, "backbone": locked.fingerprint}}
     folder, path = Path(out), Path(out) / _FILE

@@ -98,7 +98,6 @@ def segment(
     from alan.cardiac.areas import check_spacing
     from alan.data.preprocessing import Preprocessing
     from alan.data.stills import PictureStills, Stills, StoreStills
-    from alan.data.store.choose import choose_frames
     from alan.data.store.reader import FrameStore
     from alan.downstream.segmentation import CONTENTS, TABLE, FrameSegmenter, NetworkLabeller, segment_frames
     from alan.downstream.whitebox.several import load_white_boxes
@@ -114,7 +113,7 @@ def segment(
             raise ParameterError(f"{name} is {value!r}: it chooses frames of a store; leave it out for pictures")
     if is_store:
         store = FrameStore(input)
-        stills: Stills = StoreStills(store, choose_frames(store, split, views, frames), known)
+        stills: Stills = StoreStills(store, store.choose_frames(split, views, frames), known)
     else:
         stills = PictureStills(Path(input), Preprocessing(size, keep_aspect), known, leave_out=folder)
     model: FrameSegmenter

@@ -21,7 +21,6 @@ from .readers.registry import open_dataset
 from .readers.segments_ai import SegmentsAi
 from .readers.tmed import Tmed2
 from .sample import Record, Sample
-from .store.choose import choose_frames
 from .store.layout import StoredSequence
 from .store.reader import FrameStore
 from .store.writer import prepare
@@ -51,7 +50,6 @@ __all__ = [
     "SimulatedDataModule",
     "StoredSequence",
     "Tmed2",
-    "choose_frames",
     "extract_frames",
     "find_fans",
     "open_dataset",

@@ -83,8 +83,7 @@ def _models(protocol: SegmentationProtocol, store: FrameStore) -> list[tuple[str
     backbones: dict[str, tuple[str, Backbone]] = {}
     for name, _, model in models:
         backbones.setdefault(model.backbone.fingerprint, (name, model.backbone))
-    sequences = store.select(split=protocol.train_split or protocol.label_split, views=protocol.views)
-    index = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences])
+    index = store.choose_frames(protocol.train_split or protocol.label_split, protocol.views)
     n, seed = min(len(index), protocol.kmeans_frames), protocol.seed
     frames = store.frames(np.sort(np.random.default_rng(seed).choice(index, n, replace=False)))
     for title, kind in (("k-means", "k-means"), ("random ViT", "random"))[: 1 + protocol.random_vit]:

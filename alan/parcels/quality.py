@@ -240,7 +240,7 @@ def parcel_quality(
         ParameterError: A structure is unknown, or a name has no model.
     """
     sequences = store.select(split)
-    frames = np.concatenate([np.arange(s.start, s.start + s.length) for s in sequences])
+    frames = store.choose_frames(split)
     place = {int(frame): i for i, frame in enumerate(frames)}
     named = store.structures if structures is None else structures
     masks, rows = {}, np.zeros(0, np.int64)

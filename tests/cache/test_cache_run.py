@@ -15,8 +15,7 @@ from alan.cache.reader import FeatureCache
 from alan.cache.run import write_cache
 from alan.cache.shard import part_path
 from alan.cache.writer import CacheWriter, FeatureModule
-from alan.data.store.choose import choose_frames, evenly_spread
-from alan.data.store.reader import FrameStore
+from alan.data.store.reader import FrameStore, evenly_spread
 from alan.errors import CacheError, CheckpointError, DataError, ParameterError
 
 KINDS = ("cls", "tokens", "logits", "maps")
@@ -99,7 +98,7 @@ def test_a_failed_run_is_resumed_without_repeating_frames(tmp_path, inputs, opti
     ],
 )
 def test_chosen_frames_are_cached(inputs, selection, expected):
-    assert_array_equal(choose_frames(FrameStore(inputs.store), **selection), expected)
+    assert_array_equal(FrameStore(inputs.store).choose_frames(**selection), expected)
 
 
 @pytest.mark.parametrize("length", range(1, 20))

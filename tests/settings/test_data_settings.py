@@ -20,7 +20,6 @@ from alan.data.simulator.acquisition import Physics
 from alan.data.simulator.archive import simulate_archive
 from alan.data.simulator.screen import simulate_screen
 from alan.data.simulator.sequence import simulate_sequence
-from alan.data.store.choose import choose_frames
 from alan.data.store.reader import FrameStore
 
 from ..varying import cases, name_of, other, study
@@ -132,9 +131,9 @@ def runs_of_tokens(env, **settings):
     return batches(module.train_dataloader())
 
 
-@study(choose_frames, split="test", views=("A4C",), frames=1)
+@study(FrameStore.choose_frames, split="test", views=("A4C",), frames=1)
 def chosen(env, **settings):
-    return choose_frames(FrameStore(env.store("camus")), **settings)
+    return FrameStore(env.store("camus")).choose_frames(**settings)
 
 
 @study(

@@ -9,13 +9,14 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
 from alan.arrays import BoolArray, ByteArray, IntArray
+from alan.bounds import PositiveInt, bounded
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import SPLITS, VIEWS
 from alan.data.store.layout import (
@@ -149,6 +150,42 @@ class FrameStore:
                 f"it holds {_counts(chosen, 'view')}"
             )
         return wanted
+
+    @bounded
+    def choose_frames(
+        self,
+        split: str | None = None,
+        views: Sequence[str] | None = None,
+        frames: Literal["all", "annotated"] | PositiveInt = "all",
+    ) -> IntArray:
+        """Choose frames of the sequences of a split and of views.
+
+        Args:
+            split: As in :meth:`select`.
+            views: As in :meth:`select`.
+            frames: ``all``; ``annotated`` for the frames with masks and those at ED and ES; or n for n frames of
+                each sequence, evenly spread from its first to its last (all of a shorter sequence; the middle one
+                for 1).
+
+        Returns:
+            (n,) int64 global frame indices, ascending, each once.
+
+        Raises:
+            DataError: No frame is left.
+        """
+        chosen = self.select(split, views)
+        if frames == "annotated":
+            marked = {frame for s in chosen for frame in (s.ed, s.es) if frame is not None}
+            every = np.union1d(self.label_frames, np.array(sorted(marked), np.int64))
+            index = np.concatenate([every[(every >= s.start) & (every < s.start + s.length)] for s in chosen])
+            if not len(index):
+                raise DataError(
+                    f"{self.path}: no annotated frame in split {split!r}: cache 'all' or a number instead"
+                )
+            return index
+        if frames == "all":
+            return np.concatenate([np.arange(s.start, s.start + s.length) for s in chosen])
+        return np.concatenate([s.start + evenly_spread(s.length, frames) for s in chosen])
 
     def frames(self, indices: ArrayLike) -> ByteArray:
         """Read frames.
@@ -336,3 +373,10 @@ def _opened(path: Path) -> Any:
 def _counts(sequences: Iterable[StoredSequence], column: str) -> str:
     counts = Counter(getattr(sequence, column) or f"without {column}" for sequence in sequences)
     return ", ".join(f"{name}: {count}" for name, count in sorted(counts.items()))
+
+
+def evenly_spread(length: int, n: int) -> IntArray:
+    """Choose ``min(n, length)`` different positions in 0..length - 1: first, last, and even steps between."""
+    if n == 1:
+        return np.array([length // 2])
+    return np.linspace(0, length - 1, min(n, length)).round().astype(np.int64)
