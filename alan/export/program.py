@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from alan._version import __version__
@@ -19,12 +20,13 @@ from alan.backbone.checkpoint import export_backbone, read_weights
 from alan.backbone.load import split_source
 from alan.bounds import PositiveInt, bounded
 from alan.errors import CheckpointError, ParameterError
-from alan.export.runtime import INPUT, OUTPUTS, OnnxSession
 from alan.extras import third_party
 from alan.files import atomic, digest, write_json
 from alan.parcels.model import ParcelModel, save_parcels
 from alan.shipped import shipped_or_path
 
+#: Input of an exported program, and its outputs in their order.
+INPUT, OUTPUTS = "frames", ("pooled", "cls", "tokens", "logits")
 #: Format of a program to the suffix of its file: ONNX, or the archive of ``torch.export.save``.
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 Format = Literal["onnx", "torch"]
@@ -37,6 +39,55 @@ _TOLERANCE = 1e-3
 _NEEDED = {"torch": ("torch",), "onnx": ("torch", "onnxruntime", "onnx", "onnxscript")}
 #: Names of the files.
 BACKBONE, PARCELS = "backbone.safetensors", "parcels.safetensors"
+
+
+class OnnxSession:
+    """A program of :func:`alan.export.write_program` in onnxruntime, on the CPU with as many threads as torch.
+
+    Args:
+        path: The ``.onnx`` file.
+
+    Attributes:
+        size: Side in pixels of the frames that the program takes.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or no program of this package.
+        ConfigError: The package onnxruntime is not installed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        runtime = third_party("onnxruntime", "onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3
+        try:
+            self._session = runtime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a class for each kind of damage, without a common base
+            raise CheckpointError(f"{path}: missing, or no ONNX program: export the model again") from error
+        (given,), found = self._session.get_inputs(), [output.name for output in self._session.get_outputs()]
+        if given.name != INPUT or found != list(OUTPUTS):
+            raise CheckpointError(f"{path}: no program of alan export: it gives {', '.join(found)}")
+        self.size = int(given.shape[1])
+
+    def __call__(self, frames: Tensor | NDArray[np.uint8], *names: str) -> list[Tensor]:
+        """Compute outputs of a batch.
+
+        Args:
+            frames: (B, size, size) uint8.
+            *names: Some of ``pooled``, ``cls``, ``tokens``, ``logits``.
+
+        Returns:
+            float32 tensors on the CPU, one per name.
+
+        Raises:
+            ParameterError: The frames have another shape or dtype.
+        """
+        batch = np.ascontiguousarray(torch.as_tensor(frames).cpu().numpy())
+        if batch.dtype != np.uint8 or batch.shape[1:] != (self.size, self.size):
+            raise ParameterError(
+                f"frames are {batch.dtype} {batch.shape}: the program takes uint8 (B, {self.size}, {self.size})"
+            )
+        return [torch.from_numpy(output) for output in self._session.run(list(names), {INPUT: batch})]
 
 
 class _Program(nn.Module):
