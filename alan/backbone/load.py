@@ -56,6 +56,11 @@ def load_backbone(
         CheckpointError: The weights are missing, truncated, unsafe, of another architecture, or on a hub that
             cannot be reached.
         ParameterError: An input size, a stride or a setting that does not fit the network.
+
+    Examples:
+        >>> backbone = load_backbone("random:vit_tiny/16", image_size=64)
+        >>> backbone.dim, backbone.grid
+        (192, 4)
     """
     name, options = split_source(path_or_name)
     if weights is not None:

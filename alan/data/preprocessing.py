@@ -45,6 +45,11 @@ class Preprocessing:
 
     Raises:
         ParameterError: ``keep_aspect`` and ``pixel_mm`` are both given.
+
+    Examples:
+        >>> preprocessing = Preprocessing(112, keep_aspect=True)
+        >>> preprocessing.restore(np.ones((1, 112, 112), bool), (600, 800)).shape
+        (1, 600, 800)
     """
 
     size: PositiveInt = 112

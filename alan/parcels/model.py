@@ -231,6 +231,11 @@ def load_parcels(path_or_name: str | os.PathLike[str], backbone: Backbone | None
     Raises:
         CheckpointError: The file is missing, truncated, unsafe or no parcel model; the backbone cannot be found;
             or it is not the backbone that the head was trained on (the message gives both fingerprints).
+
+    Examples:
+        >>> model = load_parcels("alan-sim-small-parcels")
+        >>> model.maps(np.zeros((2, 112, 112), np.uint8)).shape
+        torch.Size([2, 112, 112])
     """
     file = shipped_or_path(path_or_name)
     if not file.is_file():

@@ -103,6 +103,7 @@ class Acdc(EchoDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
+        *,
         structures: Sequence[str] | Mapping[str, Sequence[str]] = tuple(_LABELS),
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,

@@ -87,6 +87,7 @@ class Camus(EchoDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
+        *,
         views: Sequence[View] = ("A2C", "A4C"),
         sequences: bool = True,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,

@@ -73,6 +73,7 @@ class EchoNetDynamic(EchoDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
+        *,
         split: str | os.PathLike[str] | Mapping[str, Any] | None = None,
         seed: Seed = 0,
     ) -> None:

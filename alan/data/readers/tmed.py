@@ -64,6 +64,7 @@ class Tmed2(EchoDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
+        *,
         split: Literal["study", "published"] = "study",
         labels: str | os.PathLike[str] | None = None,
         published_list: str | os.PathLike[str] | None = None,

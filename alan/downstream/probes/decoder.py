@@ -90,6 +90,13 @@ class DecoderProbe(TokenProbe):
     Attributes:
         network_: Fitted :class:`TokenDecoder`.
         losses_: (steps,) float64, loss of each step.
+
+    Examples:
+        >>> tokens = np.random.default_rng(0).normal(size=(6, 8, 8, 4)).astype(np.float32)
+        >>> maps = np.repeat(np.repeat(tokens[..., 0] > 0, 4, 1), 4, 2).astype(np.uint8)
+        >>> probe = DecoderProbe(16, steps=2).fit(tokens, maps)
+        >>> probe.predict(tokens).shape
+        (6, 32, 32)
     """
 
     width: Annotated[int, Ge(_GROUPS)] = 48

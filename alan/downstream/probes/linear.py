@@ -45,6 +45,13 @@ class LinearProbe(TokenProbe):
         std_: (D,) float32, standard deviation of the tokens.
         n_iter_: Number of iterations.
         loss_: Final value of the loss, including the penalty.
+
+    Examples:
+        >>> tokens = np.random.default_rng(0).normal(size=(6, 8, 8, 4)).astype(np.float32)
+        >>> maps = np.repeat(np.repeat(tokens[..., 0] > 0, 4, 1), 4, 2).astype(np.uint8)
+        >>> probe = LinearProbe().fit(tokens[:4], maps[:4])
+        >>> probe.coef_.shape, bool((probe.predict(tokens[4:]) == maps[4:]).mean() > 0.8)
+        ((2, 4), True)
     """
 
     l2: Annotated[float, Interval(ge=0, lt=math.inf)] = 1e-3

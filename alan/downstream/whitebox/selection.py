@@ -145,6 +145,13 @@ class ParcelSelector(JsonModel, BaseEstimator):
         table_: One row per parcel, see :func:`alan.downstream.whitebox.table.build_table`.
         cv_dice_: Mean held-out Dice of the greedy union; NaN for the other rules and for a single group.
         provenance_: ``parcels`` (as given), ``labels`` (SHA-256 of maps and masks), ``hash`` (of both).
+
+    Examples:
+        >>> maps = np.zeros((4, 32, 32), np.uint8)
+        >>> maps[:, 8:24, 8:24] = 3
+        >>> selector = ParcelSelector("beta", share_above=0.5).fit(maps, maps == 3, groups=["a", "a", "b", "b"])
+        >>> selector.interior_.tolist(), round(float(selector.share_[3]), 2)
+        ([3], 0.98)
     """
 
     rule: RuleName = "paper"

@@ -119,7 +119,7 @@ def bounding_box(mask: BoolArray, margin: int = 0) -> tuple[slice, slice]:
 
 
 @bounded
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PostProcessing:
     """Post-processing from a union of interior parcels to a segment; each step can be switched off.
 
@@ -147,6 +147,13 @@ class PostProcessing:
 
     Raises:
         ParameterError: A value is out of its bounds.
+
+    Examples:
+        >>> union = np.zeros((64, 64), bool)
+        >>> union[16:48, 16:48], union[2, 2] = True, True
+        >>> segment = PostProcessing(contour=False)(union, np.zeros((64, 64), np.uint8))
+        >>> int(union.sum()), int(segment.sum())
+        (1025, 1024)
     """
 
     component: bool = True
