@@ -12,8 +12,8 @@ from alan.active.acquisition import check_functions
 from alan.active.pool import StorePool
 from alan.active.settings import COVERAGE, DISAGREEMENT, WITHOUT_DROPOUT, ActiveLoop, PoolData
 from alan.arrays import FloatArray, IntArray
-from alan.data.loaders.datasets import StoreSet
 from alan.data.loaders.labelled import LabelledFrames
+from alan.data.loaders.modules import StoreSet
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
 from alan.errors import DataError, ParameterError, SplitLeakError

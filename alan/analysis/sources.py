@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import warnings
@@ -22,7 +21,7 @@ from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
 from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
-from alan.files import files_below, unreachable_below, write_rows
+from alan.files import digest, files_below, unreachable_below, write_rows
 
 #: Suffixes of frame stores.
 STORES = (".h5", ".hdf5")
@@ -173,7 +172,7 @@ def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
         for again in _groups(
             alike, found, _glance
         ):  # uncompressed loops share a size, so most are not read completely
-            for first, *others in _groups(again, found, _digest):
+            for first, *others in _groups(again, found, digest):
                 copies |= dict.fromkeys(others, first)
     return copies
 
@@ -198,11 +197,6 @@ def _glance(path: Path) -> bytes:
             file.seek(start)
             parts.append(file.read(_PART))
     return b"".join(parts)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compile(rule: str | None) -> re.Pattern[str] | None:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from alan.arrays import IntArray
 from alan.cache.reader import FeatureCache
-from alan.data.loaders.datasets import Batch, SequenceDataset, StoreSet
-from alan.data.loaders.modules import SequenceDataModule
+from alan.data.loaders.modules import Batch, SequenceDataModule, SequenceDataset, StoreSet
 from alan.data.store.layout import StoredSequence
 
 
@@ -24,7 +23,7 @@ class TokenSequenceDataset(SequenceDataset):
 
     Args:
         stores: The single frame store.
-        rows: (n, 4) int64 as in :class:`alan.data.loaders.datasets.SequenceDataset`, counted in cached frames in
+        rows: (n, 4) int64 as in :class:`alan.data.loaders.modules.SequenceDataset`, counted in cached frames in
             ascending order.
         seed: Seed of the places, which are drawn from (seed, epoch, item).
         cache: Cache with the tokens.

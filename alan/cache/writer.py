@@ -20,7 +20,7 @@ from alan.arrays import IntArray
 from alan.backbone.base import Backbone
 from alan.cache.layout import FEATURES, CacheManifest, RowLayout
 from alan.cache.shard import Shard, begin, part_path
-from alan.data.loaders.datasets import Batch, FrameDataset, StoreSet
+from alan.data.loaders.modules import Batch, FrameDataset, StoreSet
 from alan.data.loaders.sampling import whole
 from alan.errors import CacheError
 from alan.parcels.model import ParcelModel

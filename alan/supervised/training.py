@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from alan.arrays import FloatArray
-from alan.data.loaders.datasets import Batch
 from alan.data.loaders.labelled import LabelledFrames
+from alan.data.loaders.modules import Batch
 from alan.data.loaders.sampling import resumable_loader, whole
 from alan.errors import CheckpointError
 from alan.overlap import iou_of_counts

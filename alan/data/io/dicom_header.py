@@ -27,7 +27,7 @@ from alan.data.io.dicom_enhanced import frame_times, group_values, is_volume
 from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
 
-_FRAME_TIME, _FRAME_TIME_VECTOR = 0x00181063, 0x00181065
+_FRAME_TIME = 0x00181063
 #: Elements with frames per second, the more reliable one first.
 _RATES = ("CineRate", "RecommendedDisplayFrameRate")
 #: Frame rate that no machine reaches, and relative difference above which two frame rates contradict each other.

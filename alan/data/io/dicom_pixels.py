@@ -20,7 +20,7 @@ from alan.data.io.dicom_apart import DecodedApart
 from alan.data.io.dicom_enhanced import differs
 from alan.data.io.dicom_header import attribute_number, lookup, numbers
 from alan.data.io.frames import DecodedFrame, GreyMapping
-from alan.data.io.grey import GreyRange, Window, grey_mapping, luma, to_grey
+from alan.data.io.grey import GreyRange, Window, grey_mapping, luma
 from alan.errors import DataError
 from alan.extras import install_hint
 
@@ -270,21 +270,21 @@ def _grey_values(
     ):
         raise DataError(f"{path}: holds signed pixels of 8 bits from {low} to {high}; export it unsigned")
     limits = (float(declared.min()), float(declared.max()))
-    if high - low >= 2**_MOST_BITS:
-        ends, shown = GreyRange(), _voi(_modality(np.array([[low, high]]), dataset), dataset)
-        ends.add(shown[0])
-        mapping, notes = grey_mapping(ends, path, window=shown[1], declared=limits)
+    large = high - low >= 2**_MOST_BITS
+    stored = np.array([low, high]) if large else np.arange(low, high + 1)
+    shown, window = _voi(_modality(stored, dataset), dataset)
+    ends = GreyRange()
+    ends.add(shown)
+    mapping, notes = grey_mapping(ends, path, window=window, declared=limits)
 
-        def values(frame: NDArray[Any]) -> ByteArray:
-            grey = _voi(_modality(frame, dataset), dataset)[0]
-            grey = grey.astype(np.uint8) if mapping is None else mapping(grey)
-            return 255 - grey if inverted else grey
+    def to_bytes(values: NDArray[Any]) -> ByteArray:
+        grey = values.astype(np.uint8) if mapping is None else mapping(values)
+        return 255 - grey if inverted else grey
 
-        return values, notes
-    every, window = _voi(_modality(np.arange(low, high + 1), dataset), dataset)  # a table of all stored values
-    table, notes = to_grey(every.reshape(1, 1, -1), path, window=window, declared=limits)
-    entries = 255 - table.ravel() if inverted else table.ravel()
-    return lambda frame: entries[frame.astype(np.int64) - low], notes
+    if large:
+        return lambda frame: to_bytes(_voi(_modality(frame, dataset), dataset)[0]), notes
+    table = to_bytes(shown)  # of all stored values
+    return lambda frame: table[frame.astype(np.int64) - low], notes
 
 
 def _keep_stored_bits(stack: NDArray[Any], dataset: Any) -> tuple[NDArray[Any], tuple[int, int]]:

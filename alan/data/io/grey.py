@@ -63,40 +63,6 @@ class GreyRange:
             self.fractions = bool((frame != np.rint(frame)).any())
 
 
-def to_grey(
-    values: NDArray[Any],
-    path: str | os.PathLike[str],
-    *,
-    window: Window | None = None,
-    declared: tuple[float, float] | None = None,
-) -> tuple[ByteArray, tuple[str, ...]]:
-    """Convert the grey values of a file to 0..255, with one scale for all frames (:func:`grey_mapping`).
-
-    Args:
-        values: (T, H, W) integers or floats.
-        path: The file, for messages.
-        window: The window stated by the file.
-        declared: Lowest and highest value that the file can hold.
-
-    Returns:
-        frames: (T, H, W) uint8.
-        notes: Conversions that were applied; empty if the values are unchanged.
-
-    Raises:
-        DataError: The values are not real numbers, or not finite.
-    """
-    found = GreyRange()
-    for frame in values:
-        found.add(frame)
-    mapping, notes = grey_mapping(found, path, window=window, declared=declared)
-    if mapping is None:
-        return values, notes
-    frames: ByteArray = np.empty(values.shape, np.uint8)
-    for index, frame in enumerate(values):
-        frames[index] = mapping(frame)
-    return frames, notes
-
-
 def grey_mapping(
     found: GreyRange,
     path: str | os.PathLike[str],

@@ -76,7 +76,7 @@ def read_medical(path: str | os.PathLike[str]) -> MedicalImage:
 
 
 def read_grey(path: str | os.PathLike[str]) -> Cine:
-    """Read the frames of a NIfTI or MetaImage file as grey values (:func:`alan.data.io.grey.to_grey`).
+    """Read the frames of a NIfTI or MetaImage file as grey values (:func:`alan.data.io.grey.grey_mapping`).
 
     Raises:
         DataError: As :func:`read_medical`, or a value is not finite.

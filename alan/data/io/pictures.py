@@ -56,7 +56,7 @@ def read_picture(path: str | os.PathLike[str]) -> ByteArray:
     """Read a still as grey values.
 
     The still is rotated according to its EXIF orientation, colour is reduced to luma (ITU-R 601), transparent
-    pixels are black, and more than 8 bits are brought to 0..255 (:func:`alan.data.io.grey.to_grey`).
+    pixels are black, and more than 8 bits are brought to 0..255 (:func:`alan.data.io.grey.grey_mapping`).
 
     Args:
         path: The file.

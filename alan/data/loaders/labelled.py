@@ -11,8 +11,7 @@ import pandas as pd
 from torch.utils.data import DataLoader
 
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
-from alan.data.loaders.datasets import Batch, BatchDataset, StoreSet
-from alan.data.loaders.modules import StoreDataModule
+from alan.data.loaders.modules import Batch, BatchDataset, StoreDataModule, StoreSet
 from alan.data.loaders.sampling import ResumableLoader
 from alan.data.splits import draw_patients, fold_patients
 from alan.data.structures import check_structures

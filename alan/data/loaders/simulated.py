@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 from alan.arrays import IntArray
 from alan.bounds import NonNegativeInt, PositiveInt, Seed, Share, bounded
 from alan.data.augmentation.dense import DenseAugmentation
-from alan.data.loaders.datasets import Batch, BatchDataset, FrameDataset, StoreSet
-from alan.data.loaders.modules import FrameDataModule, StoreDataModule
+from alan.data.loaders.modules import Batch, BatchDataset, FrameDataModule, FrameDataset, StoreDataModule, StoreSet
 from alan.data.loaders.sampling import ResumableLoader
 from alan.data.sample import VIEWS
 from alan.data.store.reader import FrameStore

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from alan.arrays import BoolArray
 from alan.downstream.whitebox.counting import Counts
-from alan.downstream.whitebox.posterior import Posterior
+from alan.downstream.whitebox.prior import Posterior
 
 BACKGROUND = "background, not a parcel"
 

@@ -11,7 +11,7 @@ from alan.arrays import BoolArray, FloatArray, IntArray
 from alan.downstream.whitebox.choice import BACKGROUND, Choice, RuleEvidence, Thresholds
 from alan.downstream.whitebox.counting import Counts
 from alan.downstream.whitebox.greedy import choose_greedily
-from alan.downstream.whitebox.posterior import JEFFREYS
+from alan.downstream.whitebox.prior import JEFFREYS
 
 RuleName = Literal["paper", "relaxed", "greedy", "beta"]
 _PAPER = Thresholds(0.75, 0.5, 0.3)

@@ -12,7 +12,7 @@ from scipy import special
 
 from alan.arrays import BoolArray, FloatArray
 from alan.bounds import Coverage, PositiveFloat, PositiveInt, Share, bounded
-from alan.downstream.whitebox.posterior import JEFFREYS
+from alan.downstream.whitebox.prior import JEFFREYS
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import AlanWarning

@@ -22,8 +22,7 @@ from alan.downstream.whitebox.counting import Counts, check_groups, check_maps, 
 from alan.downstream.whitebox.greedy import Guard
 from alan.downstream.whitebox.jsonfile import JsonModel, check_model, parsing
 from alan.downstream.whitebox.opinion import ExpertOpinion, read_opinion
-from alan.downstream.whitebox.posterior import Posterior, posterior
-from alan.downstream.whitebox.prior import EffectivePixels, ParcelPrior, read_prior
+from alan.downstream.whitebox.prior import EffectivePixels, ParcelPrior, Posterior, posterior, read_prior
 from alan.downstream.whitebox.rules import RULES, RuleName, meets, rank
 from alan.downstream.whitebox.table import (
     ROLES,

@@ -11,8 +11,7 @@ import pandas as pd
 from alan.arrays import BoolArray, FloatArray
 from alan.downstream.whitebox.choice import Choice
 from alan.downstream.whitebox.counting import Counts
-from alan.downstream.whitebox.posterior import Posterior
-from alan.downstream.whitebox.prior import EffectivePixels
+from alan.downstream.whitebox.prior import EffectivePixels, Posterior
 from alan.downstream.whitebox.rules import shares
 from alan.errors import ParameterError
 
@@ -57,7 +56,7 @@ def build_table(
         inside, outside, valve (int); presence = present / N, consistency = inside / present, mean_overlap (float
         in [0, 1]; NaN if the parcel is never present); the evidence on the share, :data:`EVIDENCE`, in effective
         pixels inside and outside the target (the posterior is a Beta distribution of their sums plus one half
-        each, see :mod:`alan.downstream.whitebox.posterior`); share (its mean in [0, 1]; 0 if the parcel is unknown
+        each, see :mod:`alan.downstream.whitebox.prior`); share (its mean in [0, 1]; 0 if the parcel is unknown
         or background); role (one of :data:`ROLES`, or empty); why.
     """
     present = counts.present.sum(0)

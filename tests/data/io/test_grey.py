@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 
-from alan.data.io.grey import Window, to_grey
+from alan.data.io.grey import GreyRange, Window, grey_mapping
 from alan.errors import DataError
 
 RAMP = np.arange(256.0).reshape(1, 16, 16)
+
+
+def to_grey(values, path, **options):
+    """Convert the frames of a loop, as readers do."""
+    found = GreyRange()
+    for frame in values:
+        found.add(frame)
+    mapping, notes = grey_mapping(found, path, **options)
+    return values if mapping is None else np.stack([mapping(frame) for frame in values]), notes
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.float32, np.float64])

@@ -5,8 +5,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from alan.data.loaders.datasets import StoreSet
-from alan.data.loaders.modules import FrameDataModule, SequenceDataModule
+from alan.data.loaders.modules import FrameDataModule, SequenceDataModule, StoreSet
 from alan.errors import AlanWarning, DataError, ParameterError, SplitLeakError
 
 

@@ -7,8 +7,7 @@ from sklearn.base import clone
 
 from alan.downstream.whitebox.counting import Counts, count
 from alan.downstream.whitebox.greedy import greedy_union
-from alan.downstream.whitebox.posterior import posterior
-from alan.downstream.whitebox.prior import ParcelPrior, effective_pixels
+from alan.downstream.whitebox.prior import ParcelPrior, effective_pixels, posterior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.selection import ParcelSelector
 from alan.errors import DataError, ParameterError, SelectionError
