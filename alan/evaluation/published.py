@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 PublishedSegmentation = Literal["echonet", "camus"]
@@ -10,9 +12,6 @@ PublishedSegmentation = Literal["echonet", "camus"]
 #: Mark of each published row in reports.
 MARK_SEGMENTATION = "published, ALAN paper Table 2"
 MARK_VIEWS = "published, ALAN paper Table 3"
-
-#: Test frames of each phase behind Table 2 (CAMUS: A2C and A4C together).
-N_TEST: dict[PublishedSegmentation, int] = {"echonet": 1277, "camus": 100}
 
 
 @dataclass(frozen=True)
@@ -55,60 +54,35 @@ class PublishedAccuracy:
     n: int = 1041
 
 
-_COLUMNS: tuple[tuple[PublishedSegmentation, str, str], ...] = (
-    ("echonet", "lv", "ES"),
-    ("echonet", "lv", "ED"),
-    ("camus", "lv", "ES"),
-    ("camus", "lv", "ED"),
-    ("camus", "la", "ES"),
-    ("camus", "la", "ED"),
-)
-_Row = tuple[tuple[float, float], ...]
-_TABLE_2: tuple[tuple[str, int, _Row], ...] = (
-    (
-        "EchoNet-Dynamic",
-        32,
-        ((71.91, 10.41), (65.16, 9.17), (61.33, 13.40), (62.80, 8.33), (47.27, 22.94), (45.94, 19.63)),
-    ),
-    (
-        "EchoNet-Dynamic",
-        64,
-        ((80.11, 8.53), (81.81, 6.58), (73.85, 9.51), (78.13, 8.82), (54.50, 23.48), (53.80, 19.77)),
-    ),
-    (
-        "EchoNet-Dynamic",
-        112,
-        ((76.44, 8.88), (76.65, 7.64), (75.67, 9.50), (80.00, 9.00), (55.49, 18.28), (61.53, 17.40)),
-    ),
-    (
-        "ImageNet",
-        64,
-        ((74.55, 13.20), (79.09, 9.45), (68.25, 14.00), (74.89, 9.09), (47.64, 22.37), (53.16, 21.33)),
-    ),
-)
-# The image counts of A2C and A4C are swapped in the paper's table; accuracies are copied as printed.
-_TABLE_3: tuple[tuple[str, int, tuple[float, float, float, float, float]], ...] = (
-    ("EchoNet-Dynamic", 2, (91.02, 89.14, 95.01, 80.81, 90.78)),
-    ("EchoNet-Dynamic", 10, (87.43, 87.33, 95.01, 79.07, 89.53)),
-    ("ImageNet", 2, (79.04, 87.78, 97.09, 80.81, 89.53)),
-    ("ImageNet", 10, (77.25, 89.14, 98.34, 81.98, 90.30)),
-)
+def _read(table: str) -> list[dict[str, str]]:
+    """Read the rows of a table of the paper, in percent, from ``published.csv`` beside this file.
+
+    The image counts of A2C and A4C are swapped in Table 3 of the paper; its accuracies are copied as printed.
+    """
+    with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["table"] == table]
 
 
 def published_dice(dataset: PublishedSegmentation) -> tuple[PublishedDice, ...]:
-    """Return the cells of Table 2 for a data set, in the order of the paper."""
+    """Return the cells of Table 2 for one archive, in the order of the table."""
     return tuple(
-        PublishedDice(training, k, structure, phase, mean / 100, std / 100, N_TEST[name])
-        for training, k, values in _TABLE_2
-        for (name, structure, phase), (mean, std) in zip(_COLUMNS, values, strict=True)
-        if name == dataset
+        PublishedDice(
+            row["training"],
+            int(row["k"]),
+            row["structure"],
+            row["phase"],
+            float(row["mean"]) / 100,
+            float(row["std"]) / 100,
+            int(row["n"]),
+        )
+        for row in _read("2")
+        if row["data"] == dataset
     )
 
 
 def published_views() -> tuple[PublishedAccuracy, ...]:
-    """Return the rows of Table 3, in the order of the paper."""
-    names = ("A2C", "A4C", "PLAX", "PSAX", "total")
-    return tuple(
-        PublishedAccuracy(training, k, {n: value / 100 for n, value in zip(names, values, strict=True)})
-        for training, k, values in _TABLE_3
-    )
+    """Return the rows of Table 3."""
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for row in _read("3"):
+        found.setdefault((row["training"], int(row["k"])), {})[row["view"]] = float(row["mean"]) / 100
+    return tuple(PublishedAccuracy(*names, accuracy) for names, accuracy in found.items())
