@@ -229,7 +229,12 @@ class LoopResult(Measurements):
             value = json.loads(path.read_text(encoding="utf-8"))
             if value.pop("schema") != SCHEMA:
                 raise ValueError(f"its schema is not {SCHEMA}")
-            return cls(**_parse(value))
+            value = _rebuild(value)
+            for name, kind in {"frames": FrameResult, "beats": BeatResult, "flags": Flag}.items():
+                value[name] = tuple(kind(**item) for item in value[name])
+            if value["view"] is not None:
+                value["view"] = ViewEvidence(**value["view"])
+            return cls(**value)
 
 
 @dataclass(frozen=True)
@@ -255,33 +260,12 @@ class PatientResult(Measurements):
     flags: tuple[Flag, ...] = ()
 
 
-def _measure(value: Mapping[str, float | None]) -> Measure:
-    return Measure(**{name: math.nan if number is None else float(number) for name, number in value.items()})
-
-
-def _parse(value: dict[str, Any]) -> dict[str, Any]:
-    """Rebuild the nested classes of a result."""
-    out = _with_measures(value)
-    out["frames"] = tuple(FrameResult(**frame) for frame in value["frames"])
-    out["beats"] = tuple(BeatResult(**_with_measures(beat)) for beat in value["beats"])
-    out["flags"] = tuple(Flag(**flag) for flag in value["flags"])
-    for name in ("structures", "screen_shape", "box", "notes"):
-        out[name] = tuple(value[name])
-    if value["pixel_mm"] is not None:
-        out["pixel_mm"] = tuple(value["pixel_mm"])
-    if value["view"] is not None:
-        view = dict(value["view"])
-        out["view"] = ViewEvidence(**view | {"neighbours": tuple(view["neighbours"])})
-    out["parcels"] = {
-        structure: {phase: tuple(ids) for phase, ids in phases.items()}
-        for structure, phases in value["parcels"].items()
-    }
-    return out
-
-
-def _with_measures(value: dict[str, Any]) -> dict[str, Any]:
-    return {name: _measure(item) if _is_measure(item) else item for name, item in value.items()}
-
-
-def _is_measure(item: Any) -> bool:
-    return isinstance(item, Mapping) and set(item) == {"value", "low", "high"}
+def _rebuild(value: Any) -> Any:
+    """Turn lists and measures of a JSON value back into tuples and :class:`Measure`."""
+    if isinstance(value, list):
+        return tuple(map(_rebuild, value))
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"value", "low", "high"}:
+        return Measure(**{name: math.nan if number is None else float(number) for name, number in value.items()})
+    return {name: _rebuild(item) for name, item in value.items()}

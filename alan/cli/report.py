@@ -34,7 +34,7 @@ def report(run: str) -> None:
     """
     results = Path(run) / "results.json"
     if not results.is_file() and (Path(run) / METRICS).is_file():
-        from alan.report.training import write_losses
+        from alan.report.figures import write_losses
 
         _log.info("losses: %s", write_losses(Path(run)))
         return

@@ -1,9 +1,10 @@
-"""Figures of an evaluation's report, legible in grey and for colour-blind readers; no display is needed."""
+"""Figures of evaluations and trainings, legible in grey and for colour-blind readers; no display is needed."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,18 +14,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from alan.errors import DataError, damaged
 from alan.evaluation.published import MARK_SEGMENTATION, published_dice
+from alan.files import atomic
 from alan.report.evaluation_tables import structures_of
 from alan.report.words import KIND_COLOURS, method_label, structure_name, where
+from alan.runs import METRICS
 
 #: Resolution of the PNG files, in dots per inch.
 DPI = 170
+LOSSES = "losses.png"
 PHASE_MARKERS = {"ED": "o", "ES": "s"}
 MANUAL, PREDICTED, OVERLAP = (
     "#4da3ff",
     "#4ade80",
     "#2dd4bf",
-)  # blue, green, turquoise, as in the paper's Figs. 4 and 5
+)  # blue, green, turquoise, as in the paper's Figs. 4, 5
 INK, GRID = "#1f2933", "#d9dee3"
 _DASHED = (0, (3, 1.2))
 #: Matplotlib settings of every figure.
@@ -310,3 +315,26 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     axes.grid(axis="y")
     axes.legend(fontsize=8)
     return figure
+
+
+def write_losses(folder: Path) -> Path:
+    """Draw the losses of a training by step into ``losses.png`` of its run folder.
+
+    Args:
+        folder: Run folder of ``alan fit``; the training may be running.
+
+    Returns:
+        Path of the picture.
+
+    Raises:
+        DataError: The metrics are missing or damaged, or have no loss.
+    """
+    path = folder / METRICS
+    with damaged(DataError, f"{path}: cannot be read", "run the training again"):
+        metrics = pd.read_json(path, lines=True)
+    figure = training_curve(metrics, folder.resolve().name)
+    if figure is None:
+        raise DataError(f"{path}: has no loss; give the folder of a training that logs one")
+    with atomic(folder / LOSSES) as temporary:
+        figure.savefig(temporary, format="png", dpi=160)
+    return folder / LOSSES

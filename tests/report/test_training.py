@@ -8,7 +8,7 @@ from PIL import Image
 
 from alan.cli.main import main
 from alan.errors import DataError
-from alan.report.training import LOSSES, write_losses
+from alan.report.figures import LOSSES, write_losses
 
 
 def write_metrics(folder, lines):
