@@ -266,10 +266,10 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         yield path, "a label map according to its name, not a loop"
     elif path.name == _INDEX:
         yield path, "an index of DICOM files, not a loop"
+    elif path.name.lower().endswith(_ARCHIVES) and not is_dicom(path):
+        yield path, "an archive of files: unpack it"
     elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
         yield _Found((path,), relative, read_patient(path) if is_dicom(path) else None)
-    elif path.name.lower().endswith(_ARCHIVES):
-        yield path, "an archive of files: unpack it"
     else:
         yield path, "neither a video nor a picture according to its name and first bytes"
 

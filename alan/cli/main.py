@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import re
 import select
 import shlex
 import signal
@@ -117,7 +118,15 @@ def name_files(verb: str, args: list[str]) -> list[str]:
         return args
     files = [args[n] for n in places]
     rest = [arg for n, arg in enumerate(args) if n not in places]
-    return [f"--{option}={json.dumps(files) if several else files[0]}", *rest]
+    return [f"--{option}={_as_yaml(files) if several else files[0]}", *rest]
+
+
+def _as_yaml(files: list[str]) -> str:
+    """Write paths as a list in YAML, which does not know JSON's two escapes for a character above U+FFFF."""
+    for file in files:
+        if file != file.encode(errors="ignore").decode():
+            raise ConfigError(f"{file!a}: its name is not in UTF-8: give the folder above it, or rename it")
+    return re.sub(r"\\u(d[89ab]..)\\u(d[c-f]..)", lambda pair: json.loads(f'"{pair[0]}"'), json.dumps(files))
 
 
 def class_help(args: list[str]) -> list[str]:

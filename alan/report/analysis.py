@@ -118,7 +118,8 @@ def _patient_table(patients: Sequence[PatientResult]) -> Table:
     rows = []
     for patient in patients:
         cells = [whole_cell(getattr(patient, name)) for name in ("ef_percent", *volumes)]
-        cells += [Cell(patient.method or UNDEFINED), Cell(str(patient.n_beats))]
+        method = patient.method.replace(" ", "\N{NO-BREAK SPACE}")
+        cells += [Cell(method or UNDEFINED), Cell(str(patient.n_beats))]
         cells.append(Cell(QUALITIES[patient.quality], badge=patient.quality))
         cells.append(Cell("; ".join(flag.reason for flag in patient.flags)))
         rows.append(Row(patient.patient, cells, link=_page(patient)))

@@ -127,6 +127,7 @@ def test_copies_links_and_archives_are_listed_as_left_out(tmp_path):
     (tmp_path / "link.avi").symlink_to(tmp_path / "a.avi")  # the same file, no copy
     (tmp_path / "dead.avi").symlink_to(tmp_path / "moved.avi")
     (tmp_path / "study.tar.gz").write_bytes(b"packed")
+    assert find_sources([tmp_path / "study.tar.gz"])[1][0][1] == "an archive of files: unpack it"
     for name in ("empty.avi", "empty2.avi"):
         (tmp_path / name).touch()
     sources, left_out = find_sources([tmp_path])

@@ -111,6 +111,19 @@ def test_files_are_accepted_before_or_after_the_options(verb, given, expected):
     assert cli.name_files(verb, given.split()) == expected
 
 
+@pytest.mark.parametrize("name", ["\U0001fac0 Übung", 'a"b: c', "a\x7f\ufffe", "[12]", "\\ud83e\\udec0"])
+def test_files_may_have_any_name(capsys, tmp_path, name):
+    code, _, err = run(capsys, "analyze", str(tmp_path / name), "--out", str(tmp_path / "r"))
+    assert code == 2
+    assert f"{name}: no such file or folder" in err
+
+
+def test_a_name_that_is_not_in_utf8_is_refused(capsys, tmp_path):
+    code, _, err = run(capsys, "analyze", os.fsdecode(b"\xfcbung"), "--out", str(tmp_path / "r"))
+    assert code == 2
+    assert err == "alan: error: '\\udcfcbung': its name is not in UTF-8: give the folder above it, or rename it\n"
+
+
 def test_a_misspelt_key_in_a_config_offers_the_nearest(capsys, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(
