@@ -16,7 +16,7 @@ from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, find_flags
-from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, ViewEvidence
+from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, Spread, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
 from alan.analysis.uncertainty import rate_with_interval, sample_beats, with_intervals
 from alan.arrays import FloatArray
@@ -200,7 +200,7 @@ def measure_beats(
         boxes = model.views[view]
         draws = sample_beats(boxes, maps, timeline.phase, grid, used, n=samples, seed=seed)
         summary = with_intervals(summary, draws, counted, model.spread)
-        spread = model.spread.get("heart_rate_bpm", (0.0, 0.0)) if found.source == "area" else (0.0, 0.0)
+        spread = model.spread.get("heart_rate_bpm", Spread()) if found.source == "area" else Spread()
         rate = rate_with_interval(found.rate, spread)
         of_beats = [
             with_intervals(one, draws, (), model.spread) | {"heart_rate_bpm": rate_with_interval(own, spread)}
@@ -229,7 +229,10 @@ def _measure(
     """
     assert base.view is not None
     view, structures = base.view, model.structures(base.view.view)
-    grid = Grid((loop.shape[0] / model.size, loop.shape[1] / model.size), loop.pixel_mm, loop.pixel_aspect)
+    sector = loop.inside[:, ::-1] if settings.mirror else loop.inside
+    inside = model.resize(sector[None].astype(np.uint8) * 255)[0] > 127
+    pixels = loop.shape[0] / model.size, loop.shape[1] / model.size
+    grid = Grid(pixels, loop.pixel_mm, loop.pixel_aspect, inside)
     r_waves = None if loop.r_waves_s is None else loop.r_waves_s.tolist()
     found = measure_beats(
         model,
@@ -243,9 +246,10 @@ def _measure(
         seed=settings.seed,
     )
     timeline = found.timeline
-    cavity = timeline.labels == structures.index("lv") + 1 if "lv" in structures else None
+    cavity, atrium = (
+        timeline.labels == structures.index(name) + 1 if name in structures else None for name in ("lv", "la")
+    )
     curves = None if cavity is None else measures.measure_curves(cavity, grid)
-    inside = loop.inside[:, ::-1] if settings.mirror else loop.inside
     flags = find_flags(
         Evidence(
             n_frames=len(maps),
@@ -253,8 +257,9 @@ def _measure(
             times=loop.times_s,
             view=view,
             has_fan=loop.fan is not None,
-            inside=model.resize(inside[None].astype(np.uint8) * 255)[0] > 127,
+            inside=inside,
             cavity=cavity,
+            atrium=atrium,
             curves=curves,
             beats=found.beats,
             numbers=found.numbers,

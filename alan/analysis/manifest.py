@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from alan.analysis.results import Spread
 from alan.errors import DataError, damaged, nearest
 from alan.shipped import folders
 
@@ -27,7 +28,7 @@ class Manifest:
         {"schema": "alan-model/1", "parcels": "alan-sim-parcels", "size": 112,
          "views": {"A4C": {"lv": {"ED": "alan-sim-lv-ED", "ES": "alan-sim-lv-ES"}, "la": "my-la"}},
          "view_bank": "alan-sim-views",
-         "spread": {"ef_percent": [10.0, 0.0], "edv_ml": [0.0, 0.3]}}
+         "spread": {"ef_percent": [10.0, 0.0], "lv_mass_g": [0.0, 0.3, 0.5]}}
 
     Names are those of files beside the manifest, without suffix, or of shipped files.
 
@@ -38,7 +39,8 @@ class Manifest:
         size: Side in pixels of the frames of the model.
         view_bank: Name of the bank of labelled frames by which views are recognised; None without one.
         spread: Measure to the error of the model below and above its value, in points or as a fraction of the
-            value, which widens its interval; see :func:`alan.analysis.uncertainty.calibrate_spread`.
+            value, which widens its interval, and the weight of the draws (1 if it is missing); see
+            :func:`alan.analysis.calibrate_spread`.
     """
 
     folder: Path
@@ -46,7 +48,7 @@ class Manifest:
     views: Mapping[str, Mapping[str, tuple[str, str]]]
     size: int = 112
     view_bank: str | None = None
-    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    spread: Mapping[str, Spread] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str]) -> Self:
@@ -78,11 +80,12 @@ class Manifest:
             if not views or not all(views.values()):
                 raise ValueError("it names no white box")
             bank = value.get("view_bank")
-            spread = {
-                str(k): (float(below), float(above)) for k, (below, above) in value.get("spread", {}).items()
-            }
-            if not all(math.isfinite(part) and part >= 0 for pair in spread.values() for part in pair):
-                raise ValueError(f"its spread is {spread}, not of finite numbers from 0")
+            given = {str(name): [float(part) for part in parts] for name, parts in value.get("spread", {}).items()}
+            if not all(math.isfinite(part) and part >= 0 for parts in given.values() for part in parts):
+                raise ValueError(f"its spread is {given}, not of finite numbers from 0")
+            if not all(len(parts) in (2, 3) and max(parts[2:], default=1) <= 1 for parts in given.values()):
+                raise ValueError(f"its spread is {given}, not of two numbers and a weight up to 1")
+            spread = {name: Spread(*parts) for name, parts in given.items()}
             return cls(path.parent, str(value["parcels"]), views, int(value.get("size", 112)), bank, spread)
 
     def box_names(self) -> list[str]:

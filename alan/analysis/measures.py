@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 
 from alan.analysis.results import FrameResult, Measure
 from alan.analysis.timeline import Timeline
@@ -25,6 +26,8 @@ from alan.downstream.whitebox.contour import outlines
 
 #: Fraction of the height of the outline at the base that is left out when its shortening is measured.
 _BASE = 0.12
+#: Largest share of the outline of an atrium on the border of the sector; with more, too much of it is not shown.
+ATRIUM_CUT = 0.25
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class Grid:
         pixels: (row, column) size of a pixel of the grid in pixels of the file.
         pixel_mm: (row, column) size of a pixel of the file in mm; None if unknown.
         aspect: Height of a pixel of the file divided by its width; used if the size is unknown.
+        inside: (H, W) bool, the sector; None if unknown.
     """
 
     pixels: tuple[float, float]
     pixel_mm: tuple[float, float] | None
     aspect: float = 1.0
+    inside: BoolArray | None = None
 
     @property
     def spacing(self) -> tuple[float, float]:
@@ -73,7 +78,7 @@ class Size(NamedTuple):
         area: Area of the left ventricle.
         outline: Length of its outline without the base.
         mass: Mass of its myocardium in g.
-        atrium: Volume of the left atrium by the area-length formula.
+        atrium: Volume of the left atrium by the area-length formula; NaN also if the sector cuts it off.
     """
 
     volume: float
@@ -164,6 +169,22 @@ def outline_length_cm(mask: BoolArray, spacing: tuple[float, float]) -> float:
     return float(np.hypot(steps[:, 0], steps[:, 1])[counted].sum())
 
 
+def share_on_border(mask: BoolArray, inside: BoolArray | None) -> float:
+    """Compute the share of the outline of a mask that lies within two pixels of the border of the sector.
+
+    Args:
+        mask: (H, W) bool.
+        inside: (H, W) bool, the sector, whose border may be that of the picture; None if unknown.
+
+    Returns:
+        The share; 0 for an empty mask or an unknown sector.
+    """
+    if inside is None or not mask.any():
+        return 0.0
+    outline = mask & ~binary_erosion(mask)
+    return float((~binary_erosion(inside, iterations=2))[outline].mean())
+
+
 def measure_size(masks: Mapping[str, BoolArray], grid: Grid) -> Size:
     """Measure one frame.
 
@@ -176,7 +197,7 @@ def measure_size(masks: Mapping[str, BoolArray], grid: Grid) -> Size:
     volume, mass, atrium = float(curves.volume[0]), math.nan, math.nan
     if "myo" in masks:
         mass = myocardial_mass_g(simpson_volume(cavity | masks["myo"], spacing), volume)
-    if "la" in masks:
+    if "la" in masks and share_on_border(masks["la"], grid.inside) <= ATRIUM_CUT:
         atrium = area_length_volume(masks["la"], spacing)
     return Size(volume, float(curves.area[0]), float(curves.outline[0]), mass, atrium)
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest
+from alan.analysis.results import Spread
 from alan.analysis.views import ViewBank
 from alan.arrays import Float32Array
 from alan.data.preprocessing import resize_frames
@@ -130,7 +131,7 @@ class AnalysisModel:
         size: int = 112,
         bank: ViewBank | None = None,
         *,
-        spread: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+        spread: Mapping[str, Spread] = MappingProxyType({}),
     ) -> None:
         for boxes in views.values():
             for name, pair in boxes.items():

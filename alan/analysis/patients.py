@@ -20,7 +20,7 @@ _AXES_DIFFER = 0.2
 _CORRELATION = 0.5
 _APICAL = ("A4C", "A2C")
 #: Flags that do not concern the ejection fraction.
-_HARMLESS = {"size_unknown"}
+_HARMLESS = {"size_unknown", "atrium_cut"}
 
 
 class KeyMasks(NamedTuple):

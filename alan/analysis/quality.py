@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.analysis.measures import BeatMeasures, Curves
+from alan.analysis.measures import ATRIUM_CUT, BeatMeasures, Curves, share_on_border
 from alan.analysis.results import Flag, ViewEvidence
 from alan.cardiac import Beat
 from alan.data.io.base import mean_frame_rate
@@ -29,6 +29,7 @@ FLAGS = {
     "jumping": "The outline jumps from frame to frame.",
     "fan_unknown": "The sector was not found: the whole picture was analyzed.",
     "fan_cut": "The outline touches the border of the sector: a part of the heart is not in the picture.",
+    "atrium_cut": "The left atrium touches the border of the sector: its volume is not given.",
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
     "several_studies": "The loops of the patient are of several studies, of which one is used.",
     "implausible": "The ejection fraction is outside the range of living hearts, or a beat has none.",
@@ -52,6 +53,7 @@ class Evidence(NamedTuple):
         has_fan: Whether the sector was found.
         inside: (H, W) bool, the sector on the grid of the model.
         cavity: (T, H, W) bool, the left ventricle; None in a view without it.
+        atrium: (T, H, W) bool, the left atrium; None in a view without it.
         curves: Measurements of the left ventricle; None in a view without it.
         beats: All beats.
         numbers: Measurements of the beats.
@@ -65,6 +67,7 @@ class Evidence(NamedTuple):
     has_fan: bool
     inside: NDArray[np.bool_]
     cavity: NDArray[np.bool_] | None
+    atrium: NDArray[np.bool_] | None
     curves: Curves | None
     beats: Sequence[Beat]
     numbers: Sequence[BeatMeasures]
@@ -96,6 +99,13 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
     touching = _touching(e.cavity, e.inside)
     if touching > _TOUCHING:
         yield "fan_cut", f"{touching:.0%} of the outline lies on the border of the sector"
+    cut = [share_on_border(e.atrium[beat.es], e.inside) for beat in e.beats] if e.atrium is not None else []
+    if cut and max(cut) > ATRIUM_CUT:
+        yield (
+            "atrium_cut",
+            f"{max(cut):.0%} of the outline of the left atrium lies on the border of the sector: "
+            "its volume is not given",
+        )
     yield from _doubts_about_time(e)
     yield from _doubts_about_shape(e)
 
@@ -147,12 +157,5 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
 
 def _touching(cavity: NDArray[np.bool_], inside: NDArray[np.bool_]) -> float:
     """Compute the median share of the border of the cavity that lies on the border of the sector."""
-    from scipy.ndimage import binary_erosion
-
-    edge = ~binary_erosion(inside, iterations=2)  # also the border of the picture
-    shares = [
-        float(edge[border].mean())
-        for mask in cavity[:: max(1, len(cavity) // 16)]
-        if (border := mask & ~binary_erosion(mask)).any()
-    ]
+    shares = [share_on_border(mask, inside) for mask in cavity[:: max(1, len(cavity) // 16)] if mask.any()]
     return float(np.median(shares)) if shares else 0.0

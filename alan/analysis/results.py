@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from alan.errors import DataError, damaged
 from alan.files import write_text
@@ -49,6 +49,20 @@ class Measure:
 RateSource = Literal["r waves", "area", ""]
 #: The origins in words.
 RATE_SOURCES = {"r waves": "R waves of the file", "area": "area of the left ventricle"}
+
+
+class Spread(NamedTuple):
+    """Errors of a model that the draws of its white boxes do not show, and the weight of these draws.
+
+    Attributes:
+        below: Error below the measured value, in points or as a fraction of the value.
+        above: Error above it.
+        draws: Factor of the widths of the draws, 0 to 1; below 1 where draws vary more than the model errs.
+    """
+
+    below: float = 0.0
+    above: float = 0.0
+    draws: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from alan.analysis.measures import (
     measure_curves,
     measure_size,
     outline_length_cm,
+    share_on_border,
     summarise_beats,
 )
 from alan.analysis.patients import KeyMasks, summarise_patients
@@ -85,6 +86,26 @@ def test_outline_length_of_a_half_circle_is_exact():
     assert math.isnan(outline_length_cm(np.zeros((8, 8), bool), (1.0, 1.0)))
 
 
+def test_an_atrium_that_the_sector_cuts_off_has_no_volume():
+    masks = {"lv": ellipse(60, 30), "la": np.roll(ellipse(40, 40), 30, axis=0)}
+    rows, _ = np.nonzero(masks["la"])
+    assert share_on_border(masks["la"], None) == 0
+    for cut, known in ((rows.max() + 4, True), (rows.max() - 14, False)):
+        inside = np.ones((112, 112), bool)
+        inside[cut:] = False
+        seen = {name: mask & inside for name, mask in masks.items()}
+        share = share_on_border(seen["la"], inside)
+        outline = {
+            (r, c)
+            for r, c in zip(*np.nonzero(seen["la"]), strict=True)
+            if not all(seen["la"][r + y, c + x] for y, x in ((0, 1), (1, 0), (0, -1), (-1, 0)))
+        }
+        assert share == pytest.approx(np.mean([r >= cut - 2 for r, _ in outline]))
+        size = measure_size(seen, Grid((1.0, 1.0), (1.0, 1.0), inside=inside))
+        assert math.isfinite(size.atrium) == known == (share <= 0.25)
+        assert size.volume == measure_size(seen, Grid((1.0, 1.0), (1.0, 1.0))).volume
+
+
 def evidence(**changes):
     masks = beating_masks()
     grid = Grid((1.0, 1.0), (1.0, 1.0))
@@ -98,6 +119,7 @@ def evidence(**changes):
         "has_fan": True,
         "inside": np.ones((112, 112), bool),
         "cavity": masks,
+        "atrium": masks,
         "curves": curves,
         "beats": beats,
         "numbers": [measure_beat(beat, {"lv": masks}, grid) for beat in beats],
@@ -126,6 +148,7 @@ def test_a_clean_loop_raises_no_doubt():
         ("jumping", {"jump_share": 0.3}),
         ("fan_unknown", {"has_fan": False}),
         ("fan_cut", {"inside": ellipse(76, 36)}),
+        ("atrium_cut", {"atrium": np.ones((60, 112, 112), bool)}),
         ("foreshortened", {"curves": measure_curves(np.stack([ellipse(50, 48)] * 60), Grid((1, 1), (1, 1)))}),
         ("implausible", {"numbers": [BeatMeasures(100, 99, 1, 1, 1, 1)] * 2}),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ from alan.analysis import Manifest, Measure
 from alan.analysis.loop_analysis import measure_beats
 from alan.analysis.measures import BeatMeasures, Grid, measure_beat, summarise_beats
 from alan.analysis.model import AnalysisModel, PhaseBoxes, membership
+from alan.analysis.results import Spread
 from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop
 from alan.analysis.uncertainty import calibrate_spread, rate_with_interval, sample_beats, with_intervals
@@ -127,17 +129,17 @@ def test_every_measure_of_a_loop_and_its_beats_has_an_interval():
 
 
 def test_a_rate_has_its_standard_error_and_the_spread_of_the_model():
-    assert rate_with_interval(HeartRate(60, 2)) == Measure(60, 60 - 3.29, 60 + 3.29)
-    wider = rate_with_interval(HeartRate(60, 2), (0, 0.1))
+    assert rate_with_interval(HeartRate(60, 2), Spread()) == Measure(60, 60 - 3.29, 60 + 3.29)
+    wider = rate_with_interval(HeartRate(60, 2), Spread(0, 0.1))
     assert (wider.low, wider.high) == pytest.approx((60 - 3.29, 60 + math.hypot(3.29, 6)))
-    assert rate_with_interval(HeartRate(2, 4)).low == 0
-    assert not rate_with_interval(HeartRate()).known
+    assert rate_with_interval(HeartRate(2, 4), Spread()).low == 0
+    assert not rate_with_interval(HeartRate(), Spread()).known
 
 
 def test_r_waves_give_the_rate_of_a_loop_and_of_each_beat():
     maps, _ = beating(n=50)
     model, times = WalledModel(), np.arange(50) / 25
-    model.spread = {"heart_rate_bpm": (0.5, 0.5)}  # of the outlines
+    model.spread = {"heart_rate_bpm": Spread(0.5, 0.5)}  # of the outlines
     timeline = segment_loop(model, maps, "A4C", times)
     settings = {"timeline": timeline, "grid": GRID, "samples": 5}
     area = measure_beats(model, maps, "A4C", times, **settings)
@@ -178,7 +180,7 @@ def test_a_spread_with_confidence_holds_on_most_draws_of_new_loops():
         measured = [Measure(value, value - 1, value + 1) for value in truth + rng.normal(3, 5, 100)]
         for confidence, shares in held.items():
             options = (0.95, pairs) if confidence == "patients" else (confidence,)
-            below, above = calibrate_spread("ef_percent", measured, truth, *options)
+            below, above, _ = calibrate_spread("ef_percent", measured, truth, *options)
             low, high = -math.hypot(1, below), math.hypot(1, above)
             normal = [0.5 * (1 + math.erf((end + 3) / (5 * math.sqrt(2)))) for end in (low, high)]
             shares.append(normal[1] - normal[0])  # truth - measured is normal, mean -3 and deviation 5
@@ -209,22 +211,44 @@ def test_the_spread_is_the_narrowest_pair_that_holds():
             for above in ends[1]
             if sum(lack[0] <= below and lack[1] <= above for lack in lacks) >= needed
         )
-        assert calibrate_spread("ef_percent", measured, truth, confidence, groups) == pytest.approx(slow[1:])
+        assert calibrate_spread("ef_percent", measured, truth, confidence, groups) == pytest.approx((*slow[1:], 1))
     unknown = [*measured, Measure()], [*truth, 50.0]
     assert calibrate_spread("ef_percent", *unknown) == calibrate_spread("ef_percent", measured, truth)
 
 
+def test_draws_that_vary_more_than_the_model_errs_have_a_smaller_weight():
+    rng = np.random.default_rng(0)
+    truth, wide = rng.uniform(80, 120, 400), rng.uniform(20, 120, 400)
+    measured = [Measure(value, value - half, value + half) for value, half in zip(truth, wide, strict=True)]
+    errors = [replace(one, value=one.value + e) for one, e in zip(measured, rng.normal(0, 10, 400), strict=True)]
+    found = calibrate_spread("lv_mass_g", errors, truth)
+    assert found.draws < 1
+    draws = [{"lv_mass_g": Measure(value)} for value in np.linspace(80, 120, 101)]
+    half, unit = 18, 100.0
+    one = with_intervals({"lv_mass_g": Measure(unit)}, draws, [numbers(50)], {"lv_mass_g": found})["lv_mass_g"]
+    assert unit - one.low == pytest.approx(math.hypot(found.draws * half, unit * found.below))
+    assert one.high - unit == pytest.approx(math.hypot(found.draws * half, unit * found.above))
+    held = []
+    for true, one in zip(truth, errors, strict=True):
+        part, own = (found.below, one.value - one.low) if true < one.value else (found.above, one.high - one.value)
+        held.append(math.hypot(found.draws * own, one.value * part) >= abs(true - one.value))
+    assert np.mean(held) == pytest.approx(0.9, abs=0.01)
+
+
 def test_a_model_whose_intervals_hold_needs_no_spread():
     measured = [Measure(50.0, 30.0, 70.0)] * 50
-    assert calibrate_spread("ef_percent", measured, np.linspace(31, 69, 50)) == (0, 0)
+    assert calibrate_spread("ef_percent", measured, [31.0, 69.0] * 25) == (0, 0, 1)
 
 
-@pytest.mark.parametrize("bad", [{"ef_percent": [1.0]}, {"ef_percent": [-1.0, 0.0]}, {"ef_percent": [0, "wide"]}])
+@pytest.mark.parametrize(
+    "bad",
+    [{"ef_percent": [1.0]}, {"ef_percent": [-1.0, 0.0]}, {"ef_percent": [0, "wide"]}, {"edv_ml": [0, 0, 2]}],
+)
 def test_a_manifest_stores_the_spread_of_its_model(tmp_path, bad):
     path = tmp_path / "own.model.json"
     base = {"schema": "alan-model/1", "parcels": "p", "views": {"A4C": {"lv": "box"}}}
-    path.write_text(json.dumps(base | {"spread": {"edv_ml": [0, 0.25]}}), encoding="utf-8")
-    assert Manifest.load(path).spread == {"edv_ml": (0.0, 0.25)}
+    path.write_text(json.dumps(base | {"spread": {"edv_ml": [0, 0.25], "esv_ml": [0, 0.2, 0.5]}}), "utf-8")
+    assert Manifest.load(path).spread == {"edv_ml": Spread(0.0, 0.25, 1.0), "esv_ml": Spread(0.0, 0.2, 0.5)}
     path.write_text(json.dumps(base), encoding="utf-8")
     assert Manifest.load(path).spread == {}
     path.write_text(json.dumps(base | {"spread": bad}), encoding="utf-8")

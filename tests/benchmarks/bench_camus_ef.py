@@ -17,12 +17,14 @@ import json
 from pathlib import Path
 
 import numpy as np
+from skimage.morphology import convex_hull_image
 from sklearn.base import clone
 
 from alan.analysis import AnalysisModel
 from alan.analysis.measures import Grid, measure_beat, summarise_beats
 from alan.analysis.model import PhaseBoxes
 from alan.analysis.patients import _around
+from alan.analysis.results import Spread
 from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop
 from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
@@ -152,7 +154,9 @@ def measure_planes(store, model, rows, maps):
             continue
         pair = [place[sequence, phase] for phase in PHASES]
         shape, mm = store.sequences[sequence].original_shape, store.sequences[sequence].spacing
-        grid = Grid((shape[0] / store.size, shape[1] / store.size), mm)
+        frames = store.frames(rows["frame"].to_numpy()[pair])
+        inside = convex_hull_image(frames.max(0) > 0)
+        grid = Grid((shape[0] / store.size, shape[1] / store.size), mm, inside=inside)
         phase = np.array([1.0, 0.0])
         labels = np.concatenate([segment_at(model, maps[[n]], view, p) for n, p in zip(pair, phase, strict=True)])
         found = {name: labels == value for value, name in enumerate(model.structures(view), 1)}
@@ -182,7 +186,8 @@ def print_coverage(planes, found, truth):
 
 
 def report(kind, name, pairs):
-    """Print the coverage of (measure, true value)."""
+    """Print the coverage of (measure, true value), where it is measured."""
+    pairs = [pair for pair in pairs if pair[0].known]
     inside = [one.low <= value <= one.high for one, value in pairs]
     width = np.median([one.high - one.low for one, _ in pairs])
     error = np.median([(one.value - value) / value for one, value in pairs])
@@ -199,7 +204,7 @@ def calibrate(path, planes):
     for name in MEASURED:
         measured, truth = [one[name] for _, one, _ in planes], [getattr(true, name) for *_, true in planes]
         needed = calibrate_spread(name, measured, truth, CONFIDENCE, [patient for patient, *_ in planes])
-        before = spread.get(name, (0.0, 0.0))
+        before = Spread(*spread.get(name, (0.0, 0.0, 0.0)))
         spread[name] = [round(max(pair), 3) for pair in zip(before, needed, strict=True)]
         print(f"{name}: spread {before} of the manifest, {np.round(needed, 3)} by {len(planes)} planes")
     path.write_text(json.dumps(manifest | {"spread": spread}, indent=1) + "\n", encoding="utf-8")

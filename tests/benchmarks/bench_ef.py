@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from skimage.morphology import convex_hull_image
 from tqdm import tqdm
 
 from alan.analysis import AnalysisModel, TimeSettings
@@ -70,7 +71,8 @@ def budget(model, clip, maps, times):
 
 def measure(model, clip, maps, settings, samples):
     """Mean Dice, correlation of areas, share of jumps, and the summary of the loop with its intervals."""
-    times, grid = np.arange(len(maps)) / clip.fps, Grid((1.0, 1.0), clip.spacing_mm)
+    inside = convex_hull_image(clip.frames.max(0) > 0)
+    times, grid = np.arange(len(maps)) / clip.fps, Grid((1.0, 1.0), clip.spacing_mm, inside=inside)
     timeline = segment_loop(model, maps, clip.view, times, settings)
     beats = measure_beats(model, maps, clip.view, times, timeline=timeline, grid=grid, samples=samples)
     found = beats.timeline.labels == model.structures(clip.view).index("lv") + 1
