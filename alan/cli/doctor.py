@@ -1,4 +1,4 @@
-"""The verbs ``alan doctor`` and ``alan configs``: what is installed, for bug reports and for choosing."""
+"""The verb ``alan doctor``: installed versions and properties of the machine, for bug reports."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import re
 import sys
 from collections.abc import Iterator
 from importlib import metadata
-from itertools import groupby
 from pathlib import Path
 
 from alan._version import __version__
 from alan.extras import DISTRIBUTION, install_hint
 from alan.files import digest
 from alan.precision import native_bf16
-from alan.shipped import folders, shipped_configs, summary
+from alan.shipped import folders, shipped_configs
 
 #: Extras for those who work on ALAN itself.
 _DEVELOPMENT = ("dev", "docs")
@@ -25,8 +24,6 @@ CODECS = ("h264", "hevc", "mpeg4", "mjpeg", "msmpeg4", "rawvideo", "ffv1", "jpeg
 PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
-#: Group of configurations to the verb that takes them; a group is otherwise called as its verb is.
-_VERBS = {"active": "active run", "dino": "fit", "raptor": "fit", "sim": "fit", "supervised": "fit"}
 
 
 def doctor() -> None:
@@ -132,17 +129,3 @@ def _extras() -> Iterator[str]:
         versions = {name: _version(name) for name in _requirements(extra)}
         text = ", ".join(f"{name} {version or 'missing'}" for name, version in versions.items())
         yield f"{extra:<16} {text}{'' if all(versions.values()) else f': {install_hint(extra)}'}"
-
-
-def configs() -> None:
-    """List the configurations that are installed with ALAN, each with the first sentence of its comment.
-
-    Give a name to ``--config``, as in ``alan fit --config sim/small``; options after it replace single values.
-    """
-    found = shipped_configs()
-    width = max(map(len, found), default=0)
-    lines = []
-    for group, names in groupby(found, key=lambda name: name.partition("/")[0]):
-        lines += ["", f"{group}: alan {_VERBS.get(group, group)} --config NAME"]
-        lines += [f"  {name:<{width}}  {summary(found[name])}" for name in names]
-    sys.stdout.write("\n".join(lines[1:]) + "\n")

@@ -29,7 +29,7 @@ VERBS = {
     "demo": ("alan.cli.demo:demo", "run the whole method on a simulated archive, and write a report"),
     "simulate": ("alan.data.simulator.archive:simulate_archive", "simulate an echo archive in an official layout"),
     "frames": ("alan.data.extract:extract_frames", "extract stills from cine loops (AVI, MP4, DICOM, NIfTI, MHD)"),
-    "check": ("alan.cli.prepare:check", "read everything in an archive and list what is wrong with it"),
+    "check": ("alan.cli.check:check", "read everything in an archive and list what is wrong with it"),
     "prepare": ("alan.cli.prepare:prepare", "decode an archive once into a frame store"),
     "parcels": ("alan.cli.parcels:parcels", "fit k-means parcels on unlabelled frames"),
     "name": ("alan.cli.name:name", "name parcels by simulated frames: white boxes without a human label"),
@@ -55,7 +55,7 @@ VERBS = {
     "active merge": ("alan.cli.active:active_merge", "merge runs of other functions or seeds, with a report"),
     "active suggest": ("alan.cli.active:active_suggest", "rank unlabelled images: which to label next"),
     "ui": ("alan.app.page:ui", "open a page for experts in the browser: analyze loops, edit parcels"),
-    "configs": ("alan.cli.doctor:configs", "list the configurations that are installed with ALAN"),
+    "configs": ("alan.cli.configs:configs", "list the configurations that are installed with ALAN"),
     "doctor": ("alan.cli.doctor:doctor", "show versions, hardware, codecs, installed files and extras"),
 }
 #: Verbs of Lightning's command line.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from alan.backbone.simulation.module import ShareAlignment
+from alan.backbone.simulation.alignment import ShareAlignment
 
 
 def answers(*shares):
