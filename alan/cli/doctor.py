@@ -24,8 +24,6 @@ CODECS = ("h264", "hevc", "mpeg4", "mjpeg", "msmpeg4", "rawvideo", "ffv1", "jpeg
 PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
-
-
 def doctor() -> None:
     """Show versions, hardware, codecs, the files that are installed with ALAN, and the optional extras.
 

@@ -1,4 +1,4 @@
-from alan.report.html import headline, simulated_stores
+from alan.report.headline import headline, simulated_stores
 
 
 def test_the_headline_names_measure_patients_and_reference(results):

@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 from alan._version import __version__
 from alan.backbone.base import SECTOR_SHARE, check_multiple
 from alan.backbone.checkpoint import check_same_network, export_backbone, fill_network
-from alan.backbone.dino.loss import DINOLoss, PatchLoss, collapse_statistics, describe_collapse
+from alan.backbone.dino.collapse import collapse_statistics, describe_collapse
+from alan.backbone.dino.loss import DINOLoss, PatchLoss
 from alan.backbone.dino.network import DINOHead, DINONetwork
 from alan.backbone.schedules import Schedule
 from alan.backbone.training import TrainingModule, decay_groups

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from alan.backbone.dino.loss import DINOLoss, PatchLoss, collapse_statistics, describe_collapse, other_positions
+from alan.backbone.dino.collapse import collapse_statistics, describe_collapse
+from alan.backbone.dino.loss import DINOLoss, PatchLoss, other_positions
 from alan.backbone.dino.network import DINOHead
 from alan.backbone.schedules import Schedule
 from alan.errors import ParameterError
