@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from alan.analysis.exports import OVERLAY
 from alan.analysis.loop_analysis import LoopSettings
 from alan.analysis.manifest import Manifest
 from alan.analysis.results import LoopResult, Measure
-from alan.analysis.run import analyze_files
+from alan.analysis.run import Analysis, analyze_files
 from alan.analysis.tables import LOOP_FOLDER, MEASURES
 from alan.analysis.worker import LABELS, AnalysisSettings
 from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
@@ -25,6 +26,7 @@ from alan.arrays import ByteArray, load_arrays
 from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
 from alan.progress import Progress
+from alan.report.analysis import write_analysis_report
 
 #: Doubts whose remedy on the page differs from that of the command line.
 _REMEDIES = {
@@ -200,14 +202,15 @@ def _first(file: Path, folder: Path, settings: AnalysisSettings, progress: Progr
     Raises:
         DataError: Nothing in it can be measured.
     """
-    try:
-        found = analyze_files([file], folder, settings, workers=1, progress=progress)
-    except SkippedError as error:
-        raise DataError(str(error)) from error
+    finished: list[Analysis] = []
+    with contextlib.suppress(SkippedError):  # its message names a file of the server
+        analyze_files([file], folder, settings, workers=1, finish=finished.append, progress=progress)
+    (found,) = finished
     loops = [loop for loop in found.loops if loop.status == "measured"]
     if not loops:
         reasons = [reason for _, reason in (*found.failures, *found.left_out)]
         raise DataError(f"nothing can be measured: {'; '.join(reasons) or 'the file shows no loop'}")
+    write_analysis_report(folder)
     return loops[0], len(loops) - 1
 
 

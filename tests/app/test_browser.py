@@ -193,9 +193,16 @@ def test_an_uploaded_loop_is_measured(page, loop):
     with zipfile.ZipFile(download.value.path()) as packed:
         names = packed.namelist()
         content = b"".join(packed.read(name) for name in names if name.endswith((".csv", ".json", ".yaml")))
-    assert {"patients.csv", "loops.csv", "beats.csv", "frames.csv"} <= set(names)
+    assert {"report.html", "patients.csv", "loops.csv", "beats.csv", "frames.csv"} <= set(names)
     assert any(name.endswith("overlay.mp4") for name in names)
     assert b"Jane" not in content
+
+
+def test_a_loop_that_cannot_be_decoded_is_refused_without_a_path_of_the_server(page, served, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    page.locator("#analyze-upload input[type=file]").set_input_files(tmp_path / "empty.mp4")
+    words = "nothing can be measured: is empty; get the file again, or export it again"
+    assert changed(page, "analyze-doubts", "") == words
 
 
 def test_networks_segment_an_uploaded_loop(page, loop):
