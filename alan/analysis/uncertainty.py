@@ -26,7 +26,7 @@ _SAMPLED = (_CAVITY, "myo", "la")
 #: Half the width of a 90% interval of a normal distribution, in standard deviations.
 _Z = 1.645
 #: Weights of the draws that are tried, and by what factor a smaller one must make the intervals narrower.
-_WEIGHTS, _NARROWER = (1.0, 0.75, 0.5, 0.25, 0.0), 0.9
+_WEIGHTS, _NARROWER = (1.0, 0.75, 0.5, 0.25, 0.0), 0.8
 
 
 def sample_beats(
@@ -161,7 +161,7 @@ def calibrate_spread(
     spreads with which the intervals reach their coverage on these loops, the one with the smallest sum is taken
     (split conformal prediction, which counts one loop more than there are; choosing the pair on the same loops
     costs 3 points of coverage with 100 of them). Where draws vary more than the model errs, a smaller weight of
-    them is taken, if it makes the intervals narrower by 10% at least.
+    them is taken, if it makes the intervals narrower by 20% at least.
 
     Args:
         name: Name of the measure; percentages have a spread in points, others one relative to the value.
