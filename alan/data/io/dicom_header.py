@@ -23,6 +23,7 @@ from alan.data.io.base import (
     times_at,
     variable_rate,
 )
+from alan.data.io.dicom_ecg import r_waves_of_waveform
 from alan.data.io.dicom_enhanced import frame_times, group_values, is_volume
 from alan.data.pseudonyms import patient_key, uid_key
 from alan.extras import third_party
@@ -239,6 +240,8 @@ def attributes(dataset: Any) -> dict[str, float | str | tuple[float, ...]]:
         warnings.warn("RWaveTimeVector does not increase and is left out", stacklevel=2)
     elif waves:
         found["r_wave_times"] = tuple(time / 1000 for time in waves)
+    elif len(by_ecg := r_waves_of_waveform(dataset)):
+        found["r_wave_times"] = tuple(by_ecg.tolist())
     if dataset.get("ContrastBolusAgent") or dataset.get("ContrastBolusAgentSequence"):
         found["contrast"] = 1.0
     if is_volume(dataset):
