@@ -4,6 +4,8 @@ Outlines of one phase or one view are replaced by the manual ones, and the refer
 the manual outlines. How far apex and base move from end-diastole to end-systole is compared with simulated loops.
 
 python tests/benchmarks/bench_ef_causes.py --store data/camus.h5 --split val
+
+--movement compares the movement only, without a model.
 """
 
 import argparse
@@ -31,13 +33,35 @@ def excursion(ed, es):
     return np.array([later_top - top, bottom - later_bottom]) / (bottom - top)
 
 
-def print_excursions(name, view, values):
-    """Print mean and standard deviation of the movement of apex and base."""
+def print_excursions(name, view, values, shares):
+    """Print mean and spread of the movement of apex and base, and its correlation with the ejected area."""
     mean, spread = np.mean(values, axis=0), np.std(values, axis=0)
+    apex, base = np.corrcoef(shares, values, rowvar=False)[0, 1:] if len(values) > 2 else (np.nan, np.nan)
     print(
-        f"{view} {name}: apex {mean[0]:.3f} (SD {spread[0]:.3f}), base {mean[1]:.3f} (SD {spread[1]:.3f}) "
-        f"of the height, {len(values)} loops"
+        f"{view} {name}: apex {mean[0]:.3f} (SD {spread[0]:.3f}), base {mean[1]:.3f} (SD {spread[1]:.3f}) of the "
+        f"height, r with the ejected share of the area {apex:.2f} and {base:.2f}, {len(values)} loops"
     )
+
+
+def ejected(ed, es):
+    """Share of the area of a mask that is lost from end-diastole to end-systole."""
+    return 1 - es.sum() / ed.sum()
+
+
+def print_movements(store, rows, named, loops):
+    """Print how far apex and base move in masks of the patients and in simulated loops."""
+    for name, given in named.items():
+        of = masks_of_patients(store, rows, given).values()
+        for view in VIEWS:
+            pairs = [[one[view, phase][0] for phase in PHASES] for one in of if (view, "ED") in one]
+            pairs = [pair for pair in pairs if all(mask.any() for mask in pair)]
+            print_excursions(name, view, *([f(*pair) for pair in pairs] for f in (excursion, ejected)))
+    for view in VIEWS:
+        pairs = []
+        for number in range(loops):
+            clip = simulate_sequence(view, FIRST_PATIENT + number, n_frames=2, seed=[6, number])
+            pairs.append(clip.labels[[clip.ed, clip.es]] == label_value("lv"))
+        print_excursions("simulated", view, *([f(*pair) for pair in pairs] for f in (excursion, ejected)))
 
 
 def main():
@@ -46,8 +70,15 @@ def main():
     parser.add_argument("--model", default="alan-sim")
     parser.add_argument("--split", default="val")
     parser.add_argument("--loops", type=int, default=40, help="number of simulated loops of each view")
+    parser.add_argument("--movement", action="store_true", help="compare the movement of apex and base only")
     options = parser.parse_args()
-    store, model = FrameStore(options.store), AnalysisModel.load(options.model)
+    store = FrameStore(options.store)
+    if options.movement:
+        rows = store.labelled(options.split, VIEWS, phases=PHASES)
+        truth = store.masks(rows["label"].to_numpy(), "lv")
+        print_movements(store, rows, {"manual": truth}, options.loops)
+        return
+    model = AnalysisModel.load(options.model)
     rows, maps, truth = labelled_maps(store, model, options.split)
     masks = segment(model, rows, maps)
     reference = fractions(store, rows, truth)
@@ -59,17 +90,7 @@ def main():
     found = fractions(store, rows, masks)
     slope, offset = np.polyfit([reference[p] for p in found], list(found.values()), 1)
     print(f"measured = {slope:.2f} x manual + {offset:.1f}")
-    for name, given in (("manual", truth), ("outlined", masks)):
-        of = masks_of_patients(store, rows, given).values()
-        for view in VIEWS:
-            pairs = [[one[view, phase][0] for phase in PHASES] for one in of if (view, "ED") in one]
-            print_excursions(name, view, [excursion(*pair) for pair in pairs if all(mask.any() for mask in pair)])
-    for view in VIEWS:
-        values = []
-        for number in range(options.loops):
-            clip = simulate_sequence(view, FIRST_PATIENT + number, n_frames=12, seed=[6, number])
-            values.append(excursion(*(clip.labels[[clip.ed, clip.es]] == label_value("lv"))))
-        print_excursions("simulated", view, values)
+    print_movements(store, rows, {"manual": truth, "outlined": masks}, options.loops)
 
 
 if __name__ == "__main__":
