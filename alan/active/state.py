@@ -87,7 +87,7 @@ def read_state(folder: Path, frames: str | None = None) -> State:
         DataError: The file is missing, damaged or of another schema.
         ConfigError: The run was made on other frames.
     """
-    remedy = "give another folder, or start again with overwrite=true"
+    remedy = "give another folder, or start again with --overwrite true"
     entry = read_entry(folder / STATE, SCHEMA, remedy)
     with damaged(DataError, f"{folder / STATE}: damaged", remedy):
         initial = {int(seed): positions for seed, positions in entry["initial"].items()}

@@ -32,6 +32,38 @@ _INDEX = "DICOMDIR"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 #: Number of bytes that are compared at three positions of files of the same size.
 _PART = 2**12
+#: Words of messages that stay, though a file or a folder may be called so: they identify nobody.
+_PLAIN = {
+    *(
+        "archive",
+        "cannot",
+        "copy",
+        "damaged",
+        "data",
+        "decoded",
+        "dicom",
+        "echo",
+        "empty",
+        "ends",
+        "file",
+        "files",
+    ),
+    *(
+        "files",
+        "frame",
+        "frames",
+        "header",
+        "image",
+        "images",
+        "input",
+        "loop",
+        "loops",
+        "picture",
+        "pictures",
+        "pixel",
+    ),
+    *("pixels", "region", "sector", "series", "size", "still", "stills", "times", "video", "videos"),
+}
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
@@ -76,9 +108,10 @@ class Source:
             for known in (str(path), str(path.absolute()), str(path.resolve())):
                 text = text.replace(f"{known}: ", "").replace(known, self.name)
             words = {path.name, path.stem, *path.absolute().parent.parts[1:]}
-            for word in sorted((word for word in words if len(word) > 3), key=len, reverse=True):
+            named = {word for word in words if len(word) > 3} - _PLAIN
+            for word in sorted(named, key=len, reverse=True):
                 text = re.sub(rf"(?<![\w]){re.escape(word)}(?![\w])", self.name, text)
-        return re.sub(rf"[^\s:]*{self.name}(?:/{self.name})+", self.name, text)
+        return re.sub(rf"[^\s:]*{self.name}(?:/[^\s:]*{self.name})+", self.name, text)
 
 
 @dataclass(frozen=True)

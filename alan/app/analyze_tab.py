@@ -186,7 +186,7 @@ class AnalyzeTab:
                 value=draw_curve(result, int(ed), int(es)),
                 alt_text=f"Area of the left ventricle over time; ED in frame {ed:.0f}, ES in frame {es:.0f}",
             ),
-            sentence(measure_between(result, shown.labels, int(ed), int(es))),
+            f"Between these frames: {sentence(measure_between(result, shown.labels, int(ed), int(es)))}",
             *(
                 gr.update(value=picture, visible=picture is not None, alt_text=f"Frame {frame:.0f}, with outlines")
                 for frame, picture in zip((ed, es), pictures, strict=True)

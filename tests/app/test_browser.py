@@ -177,17 +177,17 @@ def test_an_uploaded_loop_is_measured(page, loop):
     page.locator("#analyze-curve img").wait_for(timeout=LONG)
     page.locator("#analyze-video video").wait_for(timeout=LONG)
     before = text(page, "analyze-moved")
-    assert re.match(r"EF -?\d+%, fractional area change -?\d+%", before)
+    assert re.match(r"Between these frames: EF -?\d+%, fractional area change -?\d+%", before)
     number = page.locator("#analyze-ed input[type=number]")
     number.fill(page.locator("#analyze-es input[type=number]").input_value())
     number.press("Enter")
-    moved = "EF 0%, fractional area change 0%"
+    moved = "Between these frames: EF 0%, fractional area change 0%"
     assert changed(page, "analyze-moved", before) == moved
     for name in ("analyze-ed-picture", "analyze-es-picture"):
         page.locator(f"#{name} img").wait_for(timeout=LONG)
     page.locator("#analyze-spacing input").fill("0.5")
     page.locator("#analyze-spacing input").press("Enter")
-    assert re.match(r"EDV \d+ ml, ESV \d+ ml, EF 0%", changed(page, "analyze-moved", moved))
+    assert re.match(r"Between these frames: EDV \d+ ml, ESV \d+ ml, EF 0%", changed(page, "analyze-moved", moved))
     with page.expect_download() as download:
         page.locator("#analyze-save").click()
     with zipfile.ZipFile(download.value.path()) as packed:

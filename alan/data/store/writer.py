@@ -171,7 +171,7 @@ def _check_same(target: Path, key: Mapping[str, Any]) -> None:
     if store.source != key:
         raise DataError(
             f"{target}: holds {describe_key(store.source)}, not {describe_key(key)}; "
-            "write to another path, or replace it with overwrite"
+            "write to another path, or replace it with --overwrite true"
         )
 
 

@@ -72,7 +72,7 @@ def test_a_store_of_another_archive_is_refused(memory, change):
     archive = memory.archive(lengths=(5, 4)) if change == "archive" else memory.archive()
     preprocessing = {"size": Preprocessing(24), "aspect": Preprocessing(16, keep_aspect=True)}.get(change, SMALL)
     frames = "annotated" if change == "frames" else "all"
-    with pytest.raises(DataError, match=r"holds Memory .* not Memory .* overwrite"):
+    with pytest.raises(DataError, match=r"holds Memory .* not Memory .* --overwrite true"):
         prepare(archive, out, preprocessing, frames, workers=0, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AlanWarning)  # of the sample without annotations
