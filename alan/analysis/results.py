@@ -46,9 +46,13 @@ class Measure:
 
 
 #: Origin of a heart rate; empty if it is unknown.
-RateSource = Literal["r waves", "area", ""]
+RateSource = Literal["r waves", "area", "beats", ""]
 #: The origins in words.
-RATE_SOURCES = {"r waves": "R waves of the file", "area": "area of the left ventricle"}
+RATE_SOURCES = {
+    "r waves": "R waves of the file",
+    "area": "area of the left ventricle in all frames",
+    "beats": "end-diastoles of the complete beats",
+}
 
 
 class Spread(NamedTuple):
@@ -196,8 +200,8 @@ class LoopResult(Measurements):
         provenance: Names and fingerprints of the model, the settings and the version of the program.
         simulated: Whether the loop is known to be simulated, so that its patient does not exist.
         study: Pseudonym of the study of a DICOM file; empty for other files.
-        rate_source: Origin of the heart rate: ``r waves`` of the file, or the ``area`` of the left ventricle;
-            empty if it is unknown.
+        rate_source: Origin of the heart rate: ``r waves`` of the file, ``area`` of the left ventricle in all
+            frames, or the ends of complete ``beats``; empty if it is unknown.
     """
 
     loop: str

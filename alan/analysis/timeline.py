@@ -150,7 +150,7 @@ def find_rhythm(
 
     The area is the sum of the memberships of all parcels. This curve needs no outline and no phase, so that
     failed outlines cannot be taken for beats. Without two R waves, the rate is that of a periodic curve which is
-    fitted to the area; where the beats differ too much for one, it is the median of two complete beats or more.
+    fitted to the area; without a fit, it is that of the median duration of the complete beats.
 
     Args:
         model: The model.
@@ -175,10 +175,10 @@ def find_rhythm(
         nearest = [int(np.abs(waves - times[beat.ed]).argmin()) for beat in beats]
         return Rhythm(beats, rate, [heart_rate_of_r_waves(waves[n : n + 2]) for n in nearest], "r waves")
     of_beats = [heart_rate_of_beats([beat], times) for beat in beats]
-    rate = fit_heart_rate(area, times)
-    if not rate.known and sum(beat.complete for beat in beats) > 1:
-        rate = heart_rate_of_beats(beats, times)
-    return Rhythm(beats, rate, of_beats, "area" if rate.known else "")
+    if (rate := fit_heart_rate(area, times)).known:
+        return Rhythm(beats, rate, of_beats, "area")
+    rate = heart_rate_of_beats(beats, times)
+    return Rhythm(beats, rate, of_beats, "beats" if rate.known else "")
 
 
 def settle_beats(

@@ -20,7 +20,7 @@ from alan.errors import ParameterError
 #: Standard error in s of the interval between two R waves (ECGs have 100 samples per second or more), and of the
 #: duration of a beat between two end-diastoles of a curve, before which the ventricle hardly fills
 #: (docs/results/loops.md).
-_R_WAVE_S, _BEAT_S = 0.005, 0.12
+_R_WAVE_S, _BEAT_S = 0.005, 0.15
 #: Periods that are tried, and harmonics of the fitted curve; the penalty of the highest harmonic, as a fraction of
 #: the number of frames, grows with the square of its order.
 _PERIODS = np.geomspace(SHORTEST_S, LONGEST_S, 280)
