@@ -34,35 +34,9 @@ _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".
 _PART = 2**12
 #: Words of messages that stay, though a file or a folder may be called so: they identify nobody.
 _PLAIN = {
-    *(
-        "archive",
-        "cannot",
-        "copy",
-        "damaged",
-        "data",
-        "decoded",
-        "dicom",
-        "echo",
-        "empty",
-        "ends",
-        "file",
-        "files",
-    ),
-    *(
-        "files",
-        "frame",
-        "frames",
-        "header",
-        "image",
-        "images",
-        "input",
-        "loop",
-        "loops",
-        "picture",
-        "pictures",
-        "pixel",
-    ),
-    *("pixels", "region", "sector", "series", "size", "still", "stills", "times", "video", "videos"),
+    *("archive", "cannot", "copy", "damaged", "data", "decoded", "dicom", "echo", "empty", "ends", "file"),
+    *("files", "frame", "frames", "header", "image", "images", "input", "loop", "loops", "picture", "pictures"),
+    *("pixel", "pixels", "region", "sector", "series", "size", "still", "stills", "times", "video", "videos"),
 }
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 

@@ -83,6 +83,13 @@ def page(folder, browser):
     built.close(verbose=False)
 
 
+def make_small(path):
+    """Keep 256 colours of a picture, and at most 1400 pixels a row."""
+    picture = Image.open(path).convert("RGB")
+    picture.thumbnail((1400, 4000))
+    picture.quantize(256).save(path, optimize=True)
+
+
 def main():
     argparse.ArgumentParser(description=__doc__).parse_args()
     from playwright.sync_api import sync_playwright
@@ -93,6 +100,8 @@ def main():
         report(Path(name), browser)
         page(Path(name), browser)
         browser.close()
+    for name in ("afternoon_sheet", "analysis_report", "ui_analyze", "ui_parcels"):
+        make_small(IMAGES / f"{name}.png")
 
 
 if __name__ == "__main__":
