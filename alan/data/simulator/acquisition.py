@@ -167,27 +167,25 @@ class Acquisition:
 
     @classmethod
     def sample(
-        cls, patient: PatientAnatomy, depths: tuple[float, float], apical: bool, rng: np.random.Generator
+        cls, patient: PatientAnatomy, needed_depth: float, apical: bool, rng: np.random.Generator
     ) -> Acquisition:
         """Draw the settings of a clip.
 
         Args:
             patient: The patient, whose habitus determines the acoustic window.
-            depths: Depth in cm that shows the whole heart, and the smallest one that is chosen (see
-                ``Scene.needed_depth`` and ``Scene.least_depth``).
+            needed_depth: Depth in cm that shows the whole heart (see ``Scene.needed_depth``).
             apical: Whether the view is apical.
             rng: Random number generator; the number of draws does not depend on their values.
         """
         u = rng.uniform
-        needed_depth, least_depth = depths
         shadows = tuple(
             Shadow(float(rng.choice([-1, 1]) * u(0.45, 1.0)), u(0.06, 0.18), u(0.0, 0.6), u(6, 20))
             for _ in range(2)
         )
         return cls(
             apical=apical,
-            depth=max(needed_depth * (0.72 + 0.55 * u() ** 0.7 if apical else u(0.85, 1.2)), least_depth),
-            half_angle=math.radians(u(32.5, 42.5)),
+            depth=needed_depth * (0.72 + 0.55 * u() ** 0.7 if apical else u(0.85, 1.2)),
+            half_angle=math.radians(u(31, 43)),
             start=u(0.0, 0.4),
             margin_depth=u(1.0, 1.01),
             margin_width=u(1.0, 1.02),

@@ -18,6 +18,8 @@ from alan.errors import ParameterError
 
 _Contraction = TypeVar("_Contraction", float, torch.Tensor)
 
+#: Longitudinal shortening as a fraction of the radial shortening.
+LONGITUDINAL_SHARE = 0.5
 #: Share of the narrowing at the base that is lost at end-systole.
 STIFF_ANNULUS = 0.6
 
@@ -36,7 +38,6 @@ class PatientAnatomy:
         apex_wall: Thickness of the myocardium at the apex divided by ``wall``.
         wall_asymmetry: Half the relative difference between septum and lateral wall (-0.5 to 0.5).
         thickening: Relative thickening at end-systole divided by the radial shortening.
-        longitudinal: Longitudinal shortening divided by the radial shortening.
         widest: Position of the widest cross-section along the long axis (0 apex, 1 base).
         apical_squeeze: Shift of ``widest`` towards the base at end-systole: the apical half narrows more than the
             basal half.
@@ -65,7 +66,6 @@ class PatientAnatomy:
     apex_wall: float
     wall_asymmetry: float
     thickening: float
-    longitudinal: Annotated[float, Interval(ge=0, le=1)]
     widest: float
     apical_squeeze: float
     taper: float
@@ -110,7 +110,7 @@ class PatientAnatomy:
         def normal(mean: float, sd: float, low: float, high: float) -> float:
             return float(np.clip(rng.normal(mean, sd), low, high))
 
-        ef = normal(0.515, 0.14, 0.15, 0.78)
+        ef = normal(0.5, 0.15, 0.15, 0.78)
         dilation = min(max((0.55 - ef) / 0.35, 0.0), 1.0)
         return cls(
             ef=ef,
@@ -120,8 +120,7 @@ class PatientAnatomy:
             wall=normal(1.22, 0.24, 0.7, 2.0),
             apex_wall=float(rng.uniform(0.65, 1.1)),
             wall_asymmetry=normal(0, 0.12, -0.3, 0.3),
-            thickening=float(rng.uniform(0.0, 1.25)),
-            longitudinal=normal(0.55, 0.13, 0.2, 0.95),
+            thickening=float(rng.uniform(0.3, 1.0)),
             widest=float(rng.uniform(0.52, 0.74)),
             apical_squeeze=float(rng.uniform(0.0, 0.2)),
             taper=float(rng.uniform(0.05, 0.35)),
@@ -148,7 +147,7 @@ class PatientAnatomy:
         remains = self._remains
         for _ in range(50):
             middle = 0.5 * (low + high)
-            if (1 - middle) ** 2 * (1 - self.longitudinal * middle) > remains:
+            if (1 - middle) ** 2 * (1 - LONGITUDINAL_SHARE * middle) > remains:
                 low = middle
             else:
                 high = middle
@@ -165,7 +164,7 @@ class PatientAnatomy:
         """
         a = self.shortening * contraction
         area = math.pi * (self.radius * (1 - a)) ** 2
-        return area * self.length * (1 - self.longitudinal * a) * self._section(contraction)
+        return area * self.length * (1 - LONGITUDINAL_SHARE * a) * self._section(contraction)
 
     def widest_at(self, contraction: _Contraction) -> _Contraction:
         """Return the position of the widest cross-section at a contraction, 0 at ED and 1 at ES."""

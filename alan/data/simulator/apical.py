@@ -32,11 +32,6 @@ _NARROW_ATRIUM = 0.93
 _THIN_PERICARDIUM, _THIN_LEAFLETS = 0.35, 0.6
 #: Distance in cm by which the leaflets meet farther inside the ventricle at end-diastole, when they are slack.
 _SLACK = 0.25
-#: Depth in cm of the atrium that the shallowest pictures show.
-_LEAST_ATRIUM = 0.7
-#: Part of the movement of the apex of the cavity that its outer border follows, and the thinnest apical wall over
-#: that at end-diastole.
-_OUTER_FOLLOWS, _THINNEST_CAP = 0.3, 0.5
 #: Half the relative difference between the inferior and the anterior wall (A2C), as annotators draw it.
 _INFERIOR_THICKER = 0.05
 
@@ -48,11 +43,7 @@ class ApicalScene(Scene):
         self.four_chamber, self.pose = four_chamber, pose
         flattening = patient.flattening if four_chamber else 1 / patient.flattening
         super().__init__(patient, cycle, patient.radius * flattening)
-        #: (T, 1) distance by which the apex of the cavity has come down, and thickness of the wall above it
-        self.descent = pose.apical_share * (patient.length - self.length)
-        cap = patient.apex_wall * patient.wall
-        outer = _OUTER_FOLLOWS * self.descent + pose.outer_apex * self.contraction
-        self.cap = (cap + self.descent - outer).clamp(min=_THINNEST_CAP * cap)
+        self.cap = patient.apex_wall * self.wall
         if not four_chamber:
             self.wall = _INFERIOR_WALL * self.wall
         straight = _STRAIGHT_SEPTUM * (1 - _MOVED_IN * self.contraction) if four_chamber else 0.0
@@ -64,13 +55,9 @@ class ApicalScene(Scene):
         return self.pose.apex_z + self.patient.length + self.pose.atrium_size * self.patient.atrium_length
 
     @override
-    def least_depth(self) -> float:
-        return self.pose.apex_z + math.cos(self.pose.rotation) * self.patient.length + _LEAST_ATRIUM
-
-    @override
     def long_axis(self) -> Tensor:
         sin, cos = math.sin(self.pose.rotation), math.cos(self.pose.rotation)
-        z = self.pose.apex_z + self.descent
+        z = self.pose.apex_z + 0.25 * self.contraction
         apex = torch.cat([torch.full_like(z, self.pose.apex_x), z], 1)
         base = torch.cat([self.pose.apex_x - sin * self.length, z + cos * self.length], 1)
         return torch.stack([apex, base], 1)
@@ -79,7 +66,7 @@ class ApicalScene(Scene):
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:
         p, R, L = self.patient, self.radius, self.length
         sin, cos = math.sin(self.pose.rotation), math.cos(self.pose.rotation)
-        dx, dz = x - self.pose.apex_x, z - (self.pose.apex_z + self.descent)
+        dx, dz = x - self.pose.apex_x, z - (self.pose.apex_z + 0.25 * self.contraction)
         u = cos * dz - sin * dx
         straight = cos * dx + sin * dz
         v = straight - self.bend * torch.sin(math.pi * (u / L).clamp(0, 1))
@@ -94,8 +81,7 @@ class ApicalScene(Scene):
         cavity = (across < inner) & (u < plane)
         muscle = (across < outer) & (u < plane + p.wall_end)
 
-        # the roof of the atria does not move
-        roof = p.length - self.descent + self.pose.atrium_size * p.atrium_length
+        roof = p.length + self.pose.atrium_size * p.atrium_length  # the roof of the atria does not move
         half = 0.5 * (roof - L)
         size = self.pose.atrium_size * (1.0 if self.four_chamber else _NARROW_ATRIUM)
         width = size * p.atrium_width * (1 + 0.14 * self.contraction)

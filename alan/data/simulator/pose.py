@@ -18,10 +18,6 @@ class ApicalPose:
         apex_x: Position of the apex of the left ventricular cavity to the right of the central beam.
         apex_z: Depth of that apex.
         rotation: Rotation of the long axis in radians; a negative angle moves the base to the right of the apex.
-        apical_share: Part of the longitudinal shortening by which the apex of the cavity comes down; the base
-            rises by the rest.
-        outer_apex: Distance by which the outer border of the apex comes down at end-systole, besides the part that
-            follows the cavity.
         atrium_offset: Offset of the left atrium from the axis of the ventricle, to the right.
         atrium_size: Factor on the width and the length of the left atrium in this view.
         leaflet: Length of the leaflets relative to the usual length.
@@ -41,8 +37,6 @@ class ApicalPose:
     apex_x: float
     apex_z: float
     rotation: float
-    apical_share: float
-    outer_apex: float
     atrium_offset: float
     atrium_size: float
     leaflet: float
@@ -68,19 +62,13 @@ class ApicalPose:
             rng: Random number generator.
         """
         apex_z = float(np.clip(rng.normal(3.3 if four_chamber else 2.95, 0.7), 2.0, 5.0))
-        rotation = math.radians(rng.normal(-11 if four_chamber else 0, 8))
-        mean, rise, sd = (0.2, 0.3, 0.2) if four_chamber else (0.27, 0.7, 0.25)
-        apical_share = float(np.clip(rng.normal(mean + rise * (patient.ef - 0.5), sd), -0.2, 0.75))
+        rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))
         return cls(
             apex_x=rng.normal(0.2, 0.5) + 0.5 * math.sin(rotation) * patient.length,
             apex_z=apex_z,
             rotation=rotation,
-            apical_share=apical_share,
-            outer_apex=rng.normal(0, 0.12),
             atrium_offset=rng.normal(-0.2, 0.2) if four_chamber else rng.normal(0.33, 0.35),
-            atrium_size=float(
-                np.clip(rng.normal(1.05 if four_chamber else 0.99, 0.1 if four_chamber else 0.12), 0.7, 1.3)
-            ),
+            atrium_size=float(np.clip(rng.normal(1.02 if four_chamber else 0.96, 0.1), 0.7, 1.3)),
             leaflet=rng.uniform(0.9, 1.2),
             tenting=rng.uniform(-0.1, 0.3),
             late_closure=0.4 * rng.uniform() ** 2,

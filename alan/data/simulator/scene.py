@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from alan.data.simulator.anatomy import PatientAnatomy
+from alan.data.simulator.anatomy import LONGITUDINAL_SHARE, PatientAnatomy
 from alan.data.simulator.cycle import Cycle
 from alan.data.structures import label_value
 
@@ -77,16 +77,12 @@ class Scene(abc.ABC):
         self.radius = half_width * (1 - a * self.contraction)
         self.widest = patient.widest_at(self.contraction)
         self.taper = patient.taper_at(self.contraction)
-        self.length = patient.length * (1 - patient.longitudinal * a * self.contraction)
+        self.length = patient.length * (1 - LONGITUDINAL_SHARE * a * self.contraction)
         self.wall = patient.wall * (1 + patient.thickening * a * self.contraction)
 
     @abc.abstractmethod
     def needed_depth(self) -> float:
         """Return the depth in cm that shows the whole heart."""
-
-    def least_depth(self) -> float:
-        """Return the smallest depth in cm of a picture of this view."""
-        return 0.0
 
     @abc.abstractmethod
     def paint(self, x: Tensor, z: Tensor, lines: bool = True) -> TissuePoints:

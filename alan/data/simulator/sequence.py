@@ -116,7 +116,7 @@ def simulate_sequence(
     rng = np.random.default_rng(scalars)
     cycle = Cycle.systole(n_frames, rng) if systole_only else Cycle.beating(n_frames, beats, rng)
     scene = _scene(view, patient, cycle, rng, pose or {})
-    acq = Acquisition.sample(patient, (scene.needed_depth(), scene.least_depth()), view in _APICAL, rng)
+    acq = Acquisition.sample(patient, scene.needed_depth(), view in _APICAL, rng)
     acq = _replace_fields(acq, acquisition or {})
     generator = torch.Generator().manual_seed(int(noise.generate_state(1, np.uint64)[0] >> 1))
     with one_thread(), torch.no_grad():
