@@ -7,6 +7,9 @@ ejection fraction of the simulated patient in three dimensions.
 python tests/benchmarks/bench_ef.py --loops 32 --model alan-sim
 python tests/benchmarks/bench_ef.py --loops 32 --beats 3.2
 
+With ``--files`` the steadiness of the outlines of real loops without a truth is printed instead:
+python tests/benchmarks/bench_ef.py --files examples_ybr_color.dcm
+
 With ``--calibrate`` the spread of the model is measured on other patients and written into its manifest:
 python tests/benchmarks/bench_ef.py --calibrate checkpoints/alan-sim.model.json --loops 40
 """
@@ -19,7 +22,7 @@ import numpy as np
 from skimage.morphology import convex_hull_image
 from tqdm import tqdm
 
-from alan.analysis import AnalysisModel, TimeSettings
+from alan.analysis import AnalysisModel, TimeSettings, find_sources, open_loops
 from alan.analysis.loop_analysis import measure_beats
 from alan.analysis.measures import Grid, measure_beat, measure_curves, select_beats, summarise_beats
 from alan.analysis.tables import MEASURES
@@ -117,7 +120,11 @@ def main():
     parser.add_argument("--beats", type=float, default=1.6, help="length of a loop in beats")
     parser.add_argument("--samples", type=int, default=40)
     parser.add_argument("--calibrate", help="manifest into which the spread is written")
+    parser.add_argument("--files", nargs="+", help="loops without a truth, of the first view")
     options = parser.parse_args()
+    if options.files:
+        steadiness(AnalysisModel.load(options.model), options.files, options.views[0])
+        return
     if options.calibrate:
         calibrate(options)
         return
@@ -144,6 +151,20 @@ def main():
             f"90% intervals of {name} hold in {100 * inside:.0f}% of {len(pairs)} loops, "
             f"median width {width:.0f}, mean absolute error {error:.1f}"
         )
+
+
+def steadiness(model, files, view):
+    """Print the share of jumps of each loop, and the correlations of areas over time and between settings."""
+    for loop in (loop for source in find_sources(files)[0] for loop in open_loops(source)):
+        maps = model.maps(np.concatenate([model.resize(part) for part in loop.chunks(32)]))
+        areas = {}
+        for name, settings in SETTINGS.items():
+            labels = segment_loop(model, maps, view, loop.times_s, settings).labels
+            area = areas[name] = (labels == model.structures(view).index("lv") + 1).sum((1, 2))
+            jumps = np.mean(np.abs(np.diff(area)) > 0.15 * np.median(area))
+            steady = np.corrcoef(area[1:], area[:-1])[0, 1]
+            print(f"{loop.name}, {name}: jumps {100 * jumps:.1f}%, r of neighbouring frames {steady:.3f}")
+        print(f"{loop.name}: r of the areas of both {np.corrcoef(list(areas.values()))[0, 1]:.3f}")
 
 
 def simulate(model, options, first):
