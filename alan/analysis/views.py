@@ -310,7 +310,7 @@ class ViewBank:
 
         With left and right swapped back, the network is more certain of structures, and more votes are for A4C. A
         loop named A2C also looks mirrored if it is then nearer to the frames of A2C in the bank, which marks about
-        half of the mirrored ones.
+        a third of the mirrored ones.
 
         Args:
             frames: (T, H, W) uint8, the loop.
