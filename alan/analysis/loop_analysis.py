@@ -291,8 +291,7 @@ def _view(
 ) -> tuple[ViewEvidence, NDArray[np.uint8] | None]:
     """Recognise the view of a loop, with the labelled frames that voted for it; a given view is kept."""
     if given is not None:
-        apical = given in ("A4C", "A2C")
-        mirrored = apical and model.bank is not None and model.bank.looks_mirrored(frames)
+        mirrored = given == "A4C" and model.bank is not None and model.bank.looks_mirrored(frames)
         return ViewEvidence(given, 1.0, given=True, mirrored=mirrored), None
     if model.bank is None:
         raise ConfigError("the model has no bank of views: give the view of the loops")

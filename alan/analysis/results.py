@@ -162,7 +162,7 @@ class ViewEvidence:
         neighbours: Names of the nearest labelled frames, nearest first.
         given: Whether the view was given by the user.
         unsure: Whether the share is below ``sure_from`` of the bank.
-        mirrored: Whether left and right of an apical view seem to be swapped.
+        mirrored: Whether left and right of a four-chamber view seem to be swapped.
     """
 
     view: str

@@ -41,9 +41,6 @@ SHRINKAGE = 0.1
 #: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, and number of its frames on which
 #: the certainty of the network is compared (docs/howto/analyze.md).
 MIRRORED_GAIN, _CERTAIN_FRAMES = 0.3, 4
-#: A loop named A2C looks mirrored if the swapped loop is nearer to its nearest frames of A2C in the bank by this
-#: distance in standard deviations within A2C, and more certain by this probability. Fewer frames do not tell.
-_A2C_NEARER, _A2C_CERTAINER, _A2C_NEAREST, _A2C_FEWEST = 0.5, 0.01, 10, 100
 _BATCH = 32
 
 
@@ -306,11 +303,9 @@ class ViewBank:
 
     @torch.no_grad()
     def looks_mirrored(self, frames: ByteArray, found: ViewResult | None = None) -> bool:
-        """Return whether a loop shows an apical view with left and right swapped.
+        """Return whether a loop shows a four-chamber view with left and right swapped.
 
-        With left and right swapped back, the network is more certain of structures, and more votes are for A4C. A
-        loop named A2C also looks mirrored if it is then nearer to the frames of A2C in the bank, which marks about
-        a third of the mirrored ones.
+        With left and right swapped back, more votes are for A4C, and the network is more certain of structures.
 
         Args:
             frames: (T, H, W) uint8, the loop.
@@ -323,26 +318,11 @@ class ViewBank:
             return False
         found = found or self.classify(frames)
         swapped = np.ascontiguousarray(frames[..., ::-1])
-        few = np.unique(np.linspace(0, len(frames) - 1, _CERTAIN_FRAMES).round().astype(np.int64))
         gain = self.classify(swapped).votes.get("A4C", 0.0) - found.votes.get("A4C", 0.0)
-        least = 0.0
         if gain < MIRRORED_GAIN:
-            if found.view != "A2C" or self._from_a2c(frames[few]) - self._from_a2c(swapped[few]) <= _A2C_NEARER:
-                return False
-            least = _A2C_CERTAINER
-        return _certainty(self.backbone, swapped[few]) - _certainty(self.backbone, frames[few]) > least
-
-    def _from_a2c(self, frames: ByteArray) -> float:
-        """Mean distance of frames to their nearest ones of A2C in the bank, in standard deviations within A2C."""
-        bank: FloatArray = self.pooled[np.array(self.views) == "A2C"].astype(np.float64)
-        if len(bank) < _A2C_FEWEST:
-            return 0.0
-        own = self.pool(self.backbone, frames)[0].mean(0) - (0.0 if self.shift is None else self.shift)
-        within = np.cov(bank.T, bias=True)
-        within = 0.95 * within + 0.05 * np.trace(within) / len(within) * np.eye(len(within))
-        apart = (bank - own).T
-        squared = (apart * np.linalg.solve(within, apart)).sum(0)
-        return float(np.sqrt(np.sort(squared)[:_A2C_NEAREST]).mean())
+            return False
+        few = np.unique(np.linspace(0, len(frames) - 1, _CERTAIN_FRAMES).round().astype(np.int64))
+        return _certainty(self.backbone, swapped[few]) > _certainty(self.backbone, frames[few])
 
 
 def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float = SHRINKAGE) -> FloatArray:
