@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
-from alan.errors import ParameterError
+from alan.cli.inputs import pixel_sides
 
 MODEL = "alan-sim"
 _log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ def analyze(
     view: Literal["A4C", "A2C", "PLAX", "PSAX"] | None = None,
     mirror: bool = False,
     patient: str | None = None,
-    spacing: list[float] | None = None,
+    spacing: float | list[float] | None = None,
     frame_rate: PositiveFloat | None = None,
     stills: bool = True,
     outputs: list[Literal["overlay", "png", "nifti", "dicom"]] = ["overlay", "png", "nifti"],  # noqa: B006
@@ -60,7 +60,7 @@ def analyze(
             the left side. Outlines and pictures keep the orientation of the file.
         patient: Regular expression with the group (?P<patient>...) that finds the patient in the path of a file;
             null takes the patient of the DICOM header, else each loop is a patient.
-        spacing: Row and column size of a pixel in mm; null takes that of the file.
+        spacing: Size of a pixel in mm, or [row, column] if they differ; null takes that of the file.
         frame_rate: Frames per second; null takes the times in the file.
         stills: Analyze files that show a single moment too.
         outputs: Files to write for each loop: overlay (video), png (pictures of ED and ES), nifti (label maps),
@@ -84,8 +84,7 @@ def analyze(
         ConfigError: The folder contains a run with another configuration.
         SkippedError: A file cannot be decoded, or was left out and ``strict`` is True; the rest is done.
     """
-    if spacing is not None and len(spacing) != 2:
-        raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
+    sides = pixel_sides(spacing)
     from alan.analysis.loop_analysis import LoopSettings
     from alan.analysis.reference import read_reference, write_agreement
     from alan.analysis.run import Analysis, analyze_files
@@ -105,7 +104,7 @@ def analyze(
         opinions=tuple(opinions or ()),
         runtime=runtime,
         loop=LoopSettings(view=view, samples=samples, mirror=mirror),
-        spacing=None if spacing is None else (spacing[0], spacing[1]),
+        spacing=sides,
         frame_rate=frame_rate,
         stills=stills,
         outputs=tuple(outputs),

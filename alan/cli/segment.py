@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
+from alan.cli.inputs import pixel_sides
 from alan.errors import ConfigError, ParameterError
 from alan.runs import FAILURES, open_run, report_failures, settings
 from alan.shipped import PARCELS, WHITE_BOXES
@@ -38,7 +39,7 @@ def segment(
     frames: Literal["all", "annotated"] | int = "all",
     size: PositiveInt = 112,
     keep_aspect: bool = False,
-    spacing: list[float] | None = None,
+    spacing: float | list[float] | None = None,
     sheet: NonNegativeInt = 24,
     batch_size: PositiveInt = 32,
     strict: bool = False,
@@ -71,8 +72,8 @@ def segment(
         frames: Frames taken from the frame store: all, annotated, or N frames per sequence.
         size: Side in pixels to which pictures are resized; the shipped parcels expect 112.
         keep_aspect: Pad the short side of pictures instead of stretching it.
-        spacing: Row and column size of a pixel of the originals in mm; null takes them from manifest.csv or from
-            the store.
+        spacing: Size of a pixel of the originals in mm, or [row, column] if they differ; null takes it from
+            manifest.csv or from the store.
         sheet: Number of frames on the contact sheet, evenly spread; 0 for no sheet.
         batch_size: Number of frames that go through the model at a time.
         strict: Exit with code 1 if a picture was skipped.
@@ -88,8 +89,7 @@ def segment(
         SkippedError: A picture was skipped and ``strict`` is True.
         AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
-    if spacing is not None and len(spacing) != 2:
-        raise ParameterError(f"spacing is {spacing}: give two sizes in mm, [row, column]")
+    sides = pixel_sides(spacing)
     given = settings(locals(), "size", "keep_aspect", "sheet", "batch_size", "strict")
     boxes = _check_models(parcels, white_boxes, opinions, network)
     defer_imports("scipy.stats")  # half of the time of importing scikit-learn, for one function of it
@@ -103,7 +103,7 @@ def segment(
     from alan.downstream.whitebox.several import load_white_boxes
     from alan.report.sheet import write_sheet
 
-    known = None if spacing is None else check_spacing((spacing[0], spacing[1]))
+    known = None if sides is None else check_spacing(sides)
     folder = Path(out)
     is_store = Path(input).suffix.lower() in _STORES
     if is_store and keep_aspect:

@@ -187,8 +187,8 @@ def print_coverage(planes, found, truth):
 
 
 def report(kind, name, pairs):
-    """Print the coverage of (measure, true value), where it is measured."""
-    pairs = [pair for pair in pairs if pair[0].known]
+    """Print the coverage of (measure, true value), where both are known."""
+    pairs = [(one, value) for one, value in pairs if one.known and np.isfinite(value)]
     inside = [one.low <= value <= one.high for one, value in pairs]
     width = np.median([one.high - one.low for one, _ in pairs])
     error = np.median([(one.value - value) / value for one, value in pairs])

@@ -215,7 +215,7 @@ def test_invalid_input_is_refused_and_leaves_no_files(tiny, alan, models, pictur
         (["--white_boxes", "[nowhere.json]"], "no such file"),
         (["--white_boxes", "[alan-sim-lv]"], "give the parcel model that it belongs to"),
         (["--white_boxes", "null"], "alan name"),
-        (["--spacing", "[0.5]"], "give two sizes"),
+        (["--spacing", "[0.5]"], "give one size in mm, or two"),
         (["--spacing", "[0.5, -1]"], "two finite numbers above 0"),
         (["--batch_size", 0], "batch_size is 0"),
         (["--size", 0], "size is 0: give a whole number of at least 1"),
