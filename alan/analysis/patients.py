@@ -78,6 +78,8 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
         name: _mean([getattr(loop, name) for loop in used])
         for name in ("area_change_percent", "shortening_percent", "la_volume_ml")
     }
+    if averaged["la_volume_ml"].known:  # from the other view: the doubt stays with its loop
+        flags = [flag for flag in flags if flag.code != "atrium_cut"]
     by_ecg = [loop for loop in used if loop.rate_source == "r waves"]
     averaged["heart_rate_bpm"] = _mean([loop.heart_rate_bpm for loop in by_ecg or used])
     mass = used[0].lv_mass_g

@@ -217,6 +217,16 @@ def test_single_plane_volume_uses_the_loop_with_fewer_doubts():
     assert alone.quality == "doubtful"
 
 
+def test_an_atrium_cut_in_one_view_is_no_doubt_of_a_patient_whose_other_view_has_its_volume():
+    cut = loop_result("a", "A4C", 50.0, (Flag("atrium_cut", "34%"),))
+    whole = replace(loop_result("b", "A2C", 60.0), la_volume_ml=Measure(60, 50, 70))
+    masks = {"a": key_masks(), "b": key_masks()}
+    (patient,) = summarise_patients([cut, whole], masks)
+    assert (patient.la_volume_ml.value, patient.flags) == (60, ())
+    (alone,) = summarise_patients([cut], masks)
+    assert [flag.code for flag in alone.flags] == ["atrium_cut"]
+
+
 def test_unequal_axes_raise_a_doubt_and_no_beat_gives_no_number():
     loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", 60.0)]
     masks = {"a": key_masks(), "b": key_masks((50, 30), (40, 20))}
