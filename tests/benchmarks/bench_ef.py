@@ -73,7 +73,7 @@ def budget(model, clip, maps, times):
 
 
 def measure(model, clip, maps, settings, samples):
-    """Mean Dice, correlation of areas, share of jumps, and the summary of the loop with its intervals."""
+    """Mean Dice, correlation of areas, share of jumps, and the measured beats of the loop with their intervals."""
     inside = convex_hull_image(clip.frames.max(0) > 0)
     times, grid = np.arange(len(maps)) / clip.fps, Grid((1.0, 1.0), clip.spacing_mm, inside=inside)
     timeline = segment_loop(model, maps, clip.view, times, settings)
@@ -83,7 +83,7 @@ def measure(model, clip, maps, settings, samples):
     area, known = found.sum((1, 2)), truth.sum((1, 2))
     dice = np.mean(dice_of_counts((found & truth).sum((1, 2)), area + known))
     jumps = np.mean(np.abs(np.diff(area)) > 0.15 * np.median(area))
-    return dice, np.corrcoef(area, known)[0, 1], jumps, beats.summary
+    return dice, np.corrcoef(area, known)[0, 1], jumps, beats
 
 
 def true_measures(clip, beats):
@@ -141,9 +141,9 @@ def main():
     for name, rows in found.items():
         dice, correlation, jumps = (np.mean([row[i] for row in rows]) for i in (1, 2, 3))
         print(f"{name}: LV Dice {100 * dice:.1f}, area r {correlation:.3f}, jumps {100 * jumps:.1f}% of frames")
-        report(f"everything, {name}", [(clip, summary) for clip, *_, summary in rows])
+        report(f"everything, {name}", [(clip, beats.summary) for clip, *_, beats in rows])
     for name in MEASURES:
-        pairs = with_truth(name, [(clip, summary) for clip, *_, summary in found["default"]], options.beats)
+        pairs = with_truth(name, [(clip, beats.summary) for clip, *_, beats in found["default"]], options.beats)
         inside = np.mean([one.low <= true <= one.high for one, true in pairs])
         width = np.median([one.high - one.low for one, _ in pairs])
         error = np.mean([abs(one.value - true) for one, true in pairs])
@@ -182,10 +182,12 @@ def calibrate(options):
     manifest = json.loads(path.read_text(encoding="utf-8"))
     model = AnalysisModel.load(path)
     model.spread = {}
-    rows = [
-        (clip, measure(model, clip, maps, TimeSettings(), options.samples)[-1])
-        for clip, maps in simulate(model, options, CALIBRATION)
-    ]
+    rows = []
+    for clip, maps in simulate(model, options, CALIBRATION):
+        beats = measure(model, clip, maps, TimeSettings(), options.samples)[-1]
+        # The spread of the heart rate widens rates alone that were fitted to the area.
+        left_out = set() if beats.rate_source == "area" else {"heart_rate_bpm"}
+        rows.append((clip, {name: one for name, one in beats.summary.items() if name not in left_out}))
     spread = {}
     for name in MEASURES:
         pairs = with_truth(name, rows, options.beats)
