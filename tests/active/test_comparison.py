@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from alan.active.comparison import area_under, compare_functions, first_reaching
 from alan.active.state import FinishedPhase, State
-from alan.active.tables import area_under, compare_functions, first_reaching
 
 LABELS = [10, 20, 40]
 PATIENTS = ["a", "a", "b", "c"]
