@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
-import json
 import logging
 import os
-import re
 import select
 import shlex
 import signal
@@ -122,11 +120,13 @@ def name_files(verb: str, args: list[str]) -> list[str]:
 
 
 def _as_yaml(files: list[str]) -> str:
-    """Write paths as a list in YAML, which does not know JSON's two escapes for a character above U+FFFF."""
+    """Write paths as a list in YAML."""
+    import yaml
+
     for file in files:
         if file != file.encode(errors="ignore").decode():
             raise ConfigError(f"{file!a}: its name is not in UTF-8: give the folder above it, or rename it")
-    return re.sub(r"\\u(d[89ab]..)\\u(d[c-f]..)", lambda pair: json.loads(f'"{pair[0]}"'), json.dumps(files))
+    return yaml.safe_dump(files, default_style='"', default_flow_style=True, width=float("inf")).strip()
 
 
 def class_help(args: list[str]) -> list[str]:
