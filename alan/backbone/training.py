@@ -163,10 +163,14 @@ class TrainingModule(LightningModule):
         if "momentum" in values:
             self.move_teacher(values["momentum"])
 
+    def student_state(self) -> dict[str, Tensor]:
+        """Return the student's tensors that the teacher follows, under the teacher's names."""
+        return self.student.state_dict() if self.average_buffers else dict(self.student.named_parameters())
+
     @torch.no_grad()
     def move_teacher(self, momentum: float) -> None:
         """Move the teacher: momentum x teacher + (1 - momentum) x student."""
-        fast = self.student.state_dict() if self.average_buffers else dict(self.student.named_parameters())
+        fast = self.student_state()
         slow = self.teacher.state_dict() if self.average_buffers else dict(self.teacher.named_parameters())
         for name, value in slow.items():
             if value.is_floating_point():

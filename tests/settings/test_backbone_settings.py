@@ -151,6 +151,7 @@ def with_files(env, settings):
     weight_decay=0.9,
     network_lr=0.5,
     trained_blocks=other(0, network=replace(simulation.VIT, depth=2)),
+    adapter_rank=other(2, network=simulation.VIT),
     momentum=0.1,
     unlabelled_weight=other(2.0, **AGREEMENT),
     unlabelled_ramp=other(1.0, **AGREEMENT),

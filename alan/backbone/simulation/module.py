@@ -17,6 +17,7 @@ from alan.backbone.base import BackboneSpec
 from alan.backbone.checkpoint import check_same_network, export_backbone
 from alan.backbone.conv import ConvSpec
 from alan.backbone.schedules import Schedule
+from alan.backbone.simulation.adapters import merged_state
 from alan.backbone.simulation.alignment import ShareAlignment
 from alan.backbone.simulation.heads import Outputs, agreement_losses, features_loss
 from alan.backbone.simulation.network import DenseNetwork, TeacherEnsemble
@@ -53,6 +54,9 @@ class SimulationModule(TrainingModule):
         network_lr: Learning rate of the network relative to that of the heads; below 1 a pre-trained network stays
             near its start.
         trained_blocks: Number of last blocks of a vision transformer that are trained; null trains all of it.
+        adapter_rank: Rank of low-rank adapters (LoRA) at the attention of these blocks, trained in place of the
+            blocks with the final norm and the heads, and added to the weights in checkpoints and the exported
+            network; 0 has none.
         momentum: Momentum of the moving average; in step n at most (n + 1) / (n + 10).
         unlabelled_weight: Weight of the agreement on unlabelled frames; 0 switches it off.
         unlabelled_ramp: Share of the run in which that weight rises linearly from 0.
@@ -94,6 +98,7 @@ class SimulationModule(TrainingModule):
         weight_decay: NonNegativeFloat = 1e-3,
         network_lr: PositiveFloat = 1.0,
         trained_blocks: NonNegativeInt | None = None,
+        adapter_rank: NonNegativeInt = 0,
         momentum: Share = 0.995,
         unlabelled_weight: NonNegativeFloat = 0.0,
         unlabelled_ramp: Share = 0.2,
@@ -116,10 +121,10 @@ class SimulationModule(TrainingModule):
         self.student = DenseNetwork(self.spec, len(self.structures), seed)
         if init is not None:
             self.student.start_from(init)
-        if trained_blocks is not None:
-            self.student.train_last(trained_blocks)
         self.network_lr = network_lr
-        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)  # without adapters
+        if trained_blocks is not None or adapter_rank:
+            self.student.train_last(trained_blocks, adapter_rank)
         # not part of the module's state: a checkpoint need not hold the teachers
         self._teachers = [TeacherEnsemble(teachers, len(self.structures), teacher_weights)] if teachers else []
         self.features_weight = features_weight
@@ -177,6 +182,10 @@ class SimulationModule(TrainingModule):
                 loss = loss + self._agreement_weight(self.global_step) * terms["agreement"]
         self.log_dict({f"loss_{name}": term for name, term in terms.items()})
         return loss
+
+    def student_state(self) -> dict[str, Tensor]:
+        """Return the student's tensors, adapters added to the weights."""
+        return merged_state(self.student)
 
     @torch.no_grad()
     def _example_features(self, images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from alan.backbone.base import BackboneSpec
 from alan.backbone.checkpoint import fill_network, load_plain, read_weights
+from alan.backbone.simulation.adapters import add_adapters
 from alan.backbone.simulation.heads import DenseHeads, Outputs
 from alan.errors import CheckpointError, ParameterError
 from alan.seeding import seeded
@@ -34,7 +35,7 @@ class DenseNetwork(nn.Module):
 
     def __init__(self, spec: BackboneSpec, n_structures: int, seed: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.seed = spec, seed
         self.network = spec.build_seeded(seed)
         with seeded(seed):
             self.heads = DenseHeads(spec, n_structures)
@@ -75,25 +76,35 @@ class DenseNetwork(nn.Module):
             reason = str(error).splitlines()[-1]
             raise CheckpointError(f"{file}: its heads are for other targets: {reason}") from error
 
-    def train_last(self, blocks: int) -> None:
+    def train_last(self, blocks: int | None, adapter_rank: int = 0) -> None:
         """Freeze the network of a vision transformer except for its last blocks and its final norm.
 
         Args:
-            blocks: Number of blocks that are trained.
+            blocks: Number of blocks that are trained; None takes all.
+            adapter_rank: Above 0, adapters of this rank are trained in these blocks instead of the blocks.
 
         Raises:
             ParameterError: The network has no blocks, or fewer.
         """
         network = cast(Any, self.network)
         found = getattr(network, "blocks", ())
-        if len(found) < blocks:
+        if len(found) < (blocks or 0):
             raise ParameterError(
                 f"trained_blocks is {blocks}: the network has {len(found)} blocks; give at most that, or null to "
                 "train all of it"
             )
+        if adapter_rank and not len(found):
+            raise ParameterError(
+                f"adapter_rank is {adapter_rank}, but the network has no transformer blocks: take a vision "
+                "transformer, or 0"
+            )
+        last = found if blocks is None else found[len(found) - blocks :]
         network.requires_grad_(False)
-        for module in [*found[len(found) - blocks :], *([network.norm] if blocks else [])]:
+        for module in [*last, *([network.norm] if len(last) else [])]:
             module.requires_grad_(True)
+        if adapter_rank:
+            with seeded(self.seed):
+                add_adapters(last, adapter_rank)
 
 
 class TeacherEnsemble(nn.Module):

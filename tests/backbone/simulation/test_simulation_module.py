@@ -88,7 +88,9 @@ def weights(model):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"unlabelled_weight": 1.0}, {"network": VIT}], ids=["conv", "agreement", "vit"]
+    "changes",
+    [{}, {"unlabelled_weight": 1.0}, {"network": VIT, "adapter_rank": 2}],
+    ids=["conv", "agreement", "adapters"],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, changes):
     """Seven uninterrupted steps equal three steps, a stop within an epoch, and four resumed steps, bit by bit."""
@@ -231,6 +233,32 @@ def test_only_the_last_blocks_are_trained(tmp_path):
         module(network=deep, trained_blocks=4)
     with pytest.raises(ParameterError, match="trained_blocks is 1: the network has 0 blocks"):
         module(trained_blocks=1)
+
+
+def test_only_adapters_heads_and_the_norm_are_trained(tmp_path):
+    """Adapters add nothing at the start; merged they give the same outputs, and the exported network has none."""
+    deep = replace(VIT, depth=3)
+    settings = {"network": deep, "trained_blocks": 2, "adapter_rank": 3}
+    images = VIT.normalise(Hearts(6, False).frames[:, None].float() / 255)
+    before, start = module(network=deep), module(**settings)
+    assert torch.equal(start.student.eval()(images).tissue, before.student.eval()(images).tissue)
+    after = fitted(tmp_path, momentum=0.0, **settings)
+    old, new = (dict(m.student.network.named_parameters()) for m in (start, after))
+    changed = {name for name in new if not torch.equal(old[name], new[name])}
+    assert {name for name in changed if not name.startswith("norm.")} == {
+        f"blocks.{block}.attn.{layer}.parametrizations.weight.0.{side}"
+        for block in (1, 2)
+        for layer in ("qkv", "proj")
+        for side in ("up", "down")
+    }
+    found, merged = (network.eval()(images).tissue for network in (after.student, after.teacher))
+    assert torch.allclose(found, merged, atol=1e-5)
+    assert not torch.allclose(merged, before.teacher.eval()(images).tissue, atol=1e-3)
+    after.export(tmp_path / "merged.safetensors")
+    again = module(network=deep, init=str(tmp_path / "merged.safetensors")).student.network.state_dict()
+    assert all(torch.equal(again[name], x) for name, x in after.teacher.network.state_dict().items())
+    with pytest.raises(ParameterError, match="adapter_rank is 2, but the network has no transformer blocks"):
+        module(adapter_rank=2)
 
 
 def test_the_backbone_uses_its_share_of_the_learning_rate(tmp_path):
