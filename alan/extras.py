@@ -1,8 +1,14 @@
-"""Optional dependencies: imported when they are first needed, with a hint when they are not installed."""
+"""Imports that are optional, with a hint where the package is missing, and imports that wait for the first use."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 from alan.errors import ConfigError
@@ -31,3 +37,29 @@ def third_party(name: str, extra: str = "supervised") -> Any:
     except ModuleNotFoundError as error:
         package = name.partition(".")[0]
         raise ConfigError(f"{package} is not installed: {install_hint(extra)}") from error
+
+
+def defer_imports(*names: str) -> None:
+    """Let modules be executed when one of their attributes is first used, rather than when they are imported.
+
+    Args:
+        *names: Full names of the modules. Those that are imported already stay as they are.
+    """
+    if missing := {*names} - sys.modules.keys():
+        sys.meta_path.insert(0, _Finder(missing))
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, names: set[str]) -> None:
+        self._names = names
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self._names:
+            return None
+        self._names.discard(fullname)  # the next line asks every finder, this one included
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            spec.loader = importlib.util.LazyLoader(spec.loader)
+        return spec

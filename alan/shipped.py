@@ -36,6 +36,11 @@ def shipped(suffix: str = ".safetensors") -> dict[str, Path]:
     return {file.stem: file for folder in reversed(folders("checkpoints")) for file in folder.glob(f"*{suffix}")}
 
 
+def shipped_parcels() -> list[str]:
+    """Return the names of the shipped parcel models."""
+    return [name for name in shipped() if name.endswith("-parcels")]
+
+
 def shipped_or_path(path_or_name: str | os.PathLike[str]) -> Path:
     """Return the file of that path where there is one, else that of a shipped name, else the path as given."""
     path = Path(path_or_name)

@@ -102,7 +102,7 @@ def test_an_import_cycle_is_detected(tmp_path, monkeypatch):
 
 
 #: Functions that may share their name: entry points of processes, and verbs, which are named on the command line.
-ENTRY_POINTS = ("main", "alan.cli.parcels.parcels", "alan.cli.prepare.prepare")
+ENTRY_POINTS = ("main", "alan.cli.prepare.prepare")
 
 
 def public_names(files):

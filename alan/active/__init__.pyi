@@ -3,6 +3,7 @@ from .loop import run_active
 from .merge import merge_runs
 from .settings import ActiveLoop, PoolData
 from .suggest import Suggestion, open_pool, suggest_images
+from .suggestion import run_suggestion
 
 __all__ = [
     "ActiveLoop",
@@ -12,5 +13,6 @@ __all__ = [
     "merge_runs",
     "open_pool",
     "run_active",
+    "run_suggestion",
     "suggest_images",
 ]

@@ -1,3 +1,4 @@
+from .assemble import assemble_model
 from .evidence import ParcelEvidence
 from .exports import export_loop
 from .kinds import NotALoopError
@@ -41,6 +42,7 @@ __all__ = [
     "ViewResult",
     "analyze_files",
     "analyze_loop",
+    "assemble_model",
     "calibrate_spread",
     "export_loop",
     "export_model",

@@ -1,124 +1,101 @@
-"""Read the parts of an analysis model: white boxes written by ``alan name``, and frames for a bank of views."""
+"""Assembly of a model for ``alan analyze`` from parcels, white boxes and a bank of views."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
 from pathlib import Path
 
-import numpy as np
-import yaml
-
-from alan.analysis.model import PhaseBoxes
-from alan.analysis.views import OTHER
-from alan.arrays import ByteArray
-from alan.data.preprocessing import resize_frames
+from alan.bounds import NonNegativeInt, PositiveInt, Seed, bounded
 from alan.data.sample import VIEWS
-from alan.data.simulator.others import other_frames
-from alan.data.store.reader import FrameStore
-from alan.downstream.whitebox.naming import box_name
-from alan.downstream.whitebox.segmenter import ParcelSegmenter
-from alan.errors import ConfigError, DataError
-from alan.runs import CONFIG
+from alan.errors import ConfigError
+from alan.runs import open_run, settings
 
-PHASES = ("ED", "ES")
+_log = logging.getLogger(__name__)
 
 
-def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
-    """Read the white boxes of runs of ``alan name``.
+@bounded
+def assemble_model(
+    parcels: str,
+    white_boxes: list[str],
+    out: str,
+    *,
+    views: list[str] = ["A4C", "A2C"],  # noqa: B006 (shown by --help; never changed)
+    bank: list[str] | None = None,
+    bank_frames: PositiveInt | dict[str, PositiveInt] = 240,
+    bank_other: NonNegativeInt = 240,
+    archive: list[str] | None = None,
+    archive_split: str | None = "train",
+    size: PositiveInt = 112,
+    seed: Seed = 0,
+    overwrite: bool = False,
+) -> Path:
+    """Assemble a model that ``alan analyze --model OUT`` takes.
+
+    The folder holds copies of all that belongs together, so that it can be moved or sent as a whole: the manifest,
+    ``parcels.safetensors`` and ``backbone.safetensors``, the white boxes, and with ``bank`` the bank of labelled
+    frames by which views are recognised, ``views.safetensors``. Running the same command again on the same inputs
+    changes nothing.
 
     Args:
-        folders: The run folders, each with other structures.
+        parcels: Path or name of the parcel model.
+        white_boxes: Run folders of ``alan name`` on these parcels; each structure in one of them, with one white
+            box for each phase or one for both.
+        out: Folder of the model.
+        views: Views that the white boxes serve, such as A4C.
+        bank: Frame stores of simulated archives whose frames form the bank of views; null for a model that does
+            not recognise views, for loops whose view is given.
+        bank_frames: Number of frames of each view in the bank, of as many sequences; or a number for each view.
+        bank_other: Number of simulated pictures of other things in the bank.
+        archive: Frame stores of a real archive. The bank is shifted by the difference between its frames and the
+            simulated ones of ``views``, which the archive must show about equally often; no label is read. Null
+            for no shift.
+        archive_split: Split of the frames of the archive; null takes all.
+        size: Side in pixels to which frames are resized for the model.
+        seed: Seed of the draw of the bank.
+        overwrite: Replace a model with another configuration.
 
     Returns:
-        Structure to its white boxes, in the order of the folders.
+        The folder.
 
     Raises:
-        ConfigError: Two folders have a white box of the same structure.
-        DataError: A folder holds no such run, or white boxes of one phase only.
+        ConfigError: The folder contains a model with another configuration, or a structure has two white boxes.
+        DataError: A folder holds no white box, or a store has no frame of a view.
+        AlanError: An input is missing or belongs to other parcels; the folder is left as it was.
     """
-    found: dict[str, PhaseBoxes] = {}
-    for folder in map(Path, folders):
-        try:
-            config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-            structures, phases = list(config["structures"]), config["phases"]
-        except FileNotFoundError as error:
-            raise DataError(f"{folder}: not a run of `alan name` (it has no {CONFIG}): give its folder") from error
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise DataError(f"{folder}: not a run of `alan name` ({error}): give its folder") from error
-        if phases and sorted(phases) != sorted(PHASES):
-            raise DataError(f"{folder}: white boxes for {', '.join(phases)} only: name both phases, or none")
-        for name in structures:
-            if name in found:
-                raise ConfigError(f"{folder}: another folder has a white box of {name} too: give one of them")
-            boxes = [
-                ParcelSegmenter.from_json(folder / f"{box_name(name, phase)}.json") for phase in phases or ("",)
-            ]
-            by_phase = dict(zip(phases or PHASES, boxes * (1 if phases else 2), strict=True))
-            found[name] = PhaseBoxes(by_phase["ED"], by_phase["ES"])
-    return found
+    given = settings(locals())
+    unknown = [view for view in views if view not in VIEWS]
+    if unknown or not views:
+        wrong = repr(unknown[0]) if unknown else "empty"
+        raise ConfigError(f"views is {wrong}: give some of {', '.join(VIEWS)}")
+    if not white_boxes:
+        raise ConfigError("white_boxes is empty: give the run folders of `alan name`")
+    if archive and not bank:
+        raise ConfigError("archive is given without a bank of views: give bank too")
+    from alan.analysis.bank import draw_archive, draw_bank
+    from alan.analysis.manifest import SUFFIX
+    from alan.analysis.model import BOXES, AnalysisModel, read_boxes
+    from alan.analysis.model import VIEWS as BANK
+    from alan.analysis.views import ViewBank
+    from alan.data.store.reader import FrameStore
+    from alan.export.program import BACKBONE, PARCELS
+    from alan.parcels.model import load_parcels
 
-
-def draw_bank(
-    stores: Sequence[FrameStore], n_frames: int | Mapping[str, int], n_other: int, size: int, seed: int
-) -> tuple[ByteArray, list[str]]:
-    """Draw the frames of a bank of views: one frame per training sequence drawn, and pictures of other things.
-
-    Args:
-        stores: Stores of simulated archives.
-        n_frames: Number of frames per view, or view to its number; fewer where there are fewer sequences.
-        n_other: Number of pictures of other things.
-        size: Side of the frames in pixels.
-        seed: Seed of the draw.
-
-    Returns:
-        Frames (N, size, size) uint8 and the names of their views.
-
-    Raises:
-        DataError: No store has a training sequence of a requested view.
-    """
-    rng = np.random.default_rng(seed)
-    frames: list[ByteArray] = []
-    views: list[str] = []
-    wanted = dict.fromkeys(VIEWS, n_frames) if isinstance(n_frames, int) else dict(n_frames)
-    for view, n in wanted.items():
-        known = [
-            (store, sequence)
-            for store in stores
-            for sequence in store.sequences
-            if sequence.view == view and sequence.split in ("train", None)
-        ]
-        if not known:
-            if isinstance(n_frames, int):
-                continue
-            raise DataError(f"bank_frames names {view}, but no store has a training sequence of it")
-        for i in rng.permutation(len(known))[:n]:
-            store, sequence = known[i]
-            row = sequence.start + int(rng.integers(sequence.length))
-            frames.append(resize_frames(store.frames(np.array([row])), (size, size)))
-            views.append(view)
-    if not frames:
-        raise DataError("bank: no store has a training sequence of a known view; give simulated stores")
-    if n_other:
-        frames.append(other_frames(n_other, size, seed))
-        views += [OTHER] * n_other
-    return np.concatenate(frames), views
-
-
-def draw_archive(stores: Sequence[FrameStore], split: str | None, size: int, seed: int) -> ByteArray:
-    """Draw one frame of each sequence of an archive; its labels and views are not read.
-
-    Args:
-        stores: Stores of the archive.
-        split: Split of the sequences; None takes all.
-        size: Side of the frames in pixels.
-        seed: Seed of the draw.
-
-    Returns:
-        (N, size, size) uint8.
-    """
-    rng = np.random.default_rng(seed)
-    drawn = []
-    for store in stores:
-        rows = [s.start + int(rng.integers(s.length)) for s in store.select(split)]
-        drawn.append(resize_frames(store.frames(np.array(rows)), (size, size)))
-    return np.concatenate(drawn)
+    folder = Path(out)
+    locked = load_parcels(parcels)
+    known = None
+    if bank:
+        drawn = draw_bank([FrameStore(path) for path in bank], bank_frames, bank_other, size, seed)
+        known = ViewBank.build(locked.backbone, *drawn)
+        if archive:
+            real = draw_archive([FrameStore(path) for path in archive], archive_split, size, seed)
+            known = known.with_archive(real, views)
+    model = AnalysisModel(locked, dict.fromkeys(views, read_boxes(white_boxes)), size, known)
+    config = {**given, "inputs": model.fingerprint}
+    contents = [BACKBONE, PARCELS, BANK, BOXES, f"{folder.name}{SUFFIX}"]
+    with open_run(folder, config, overwrite, contents) as run:
+        if not run.finished:
+            model.save(folder, folder.name)
+            AnalysisModel.load(folder)  # every file is there and fits
+            run.finish()
+    _log.info("%s: model of %s for %s", folder, ", ".join(model.structures(views[0])), ", ".join(views))
+    return folder

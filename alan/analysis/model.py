@@ -12,24 +12,29 @@ from types import MappingProxyType
 from typing import Literal, Self
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
-from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest
+from alan.analysis.manifest import SCHEMA, SUFFIX, Manifest, shipped_models
 from alan.analysis.results import Spread
 from alan.analysis.views import ViewBank
 from alan.arrays import Float32Array
 from alan.data.preprocessing import resize_frames
+from alan.downstream.whitebox.naming import box_name
 from alan.downstream.whitebox.opinion import ExpertOpinion, read_phase_opinions
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
 from alan.downstream.whitebox.several import check_parcels
 from alan.downstream.whitebox.steps import PostProcessing
-from alan.errors import DataError
+from alan.errors import ConfigError, DataError, nearest
 from alan.export.program import PARCELS, write_weights
 from alan.export.runtime import OnnxParcels, cached_program, open_program
 from alan.files import fingerprint, write_json, write_text
 from alan.parcels.model import ParcelModel, load_parcels
+from alan.runs import CONFIG
+from alan.shipped import shipped_parcels
 
 MapArray = NDArray[np.uint8]
+PHASES = ("ED", "ES")
 #: Smallest membership of a pixel that belongs to a structure.
 LEVEL = 0.5
 #: Files of a saved model, beside its manifest and weights: white boxes, bank of views, exported program.
@@ -104,6 +109,41 @@ def membership(box: ParcelSegmenter, n_ids: int, shares: NDArray[np.float64] | N
     out = np.zeros(n_ids, np.float32)
     out[: min(n_ids, len(scaled))] = scaled[:n_ids]
     return out
+
+
+def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
+    """Read the white boxes of runs of ``alan name``.
+
+    Args:
+        folders: The run folders, each with other structures.
+
+    Returns:
+        Structure to its white boxes, in the order of the folders.
+
+    Raises:
+        ConfigError: Two folders have a white box of the same structure.
+        DataError: A folder holds no such run, or white boxes of one phase only.
+    """
+    found: dict[str, PhaseBoxes] = {}
+    for folder in map(Path, folders):
+        try:
+            config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+            structures, phases = list(config["structures"]), config["phases"]
+        except FileNotFoundError as error:
+            raise DataError(f"{folder}: not a run of `alan name` (it has no {CONFIG}): give its folder") from error
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise DataError(f"{folder}: not a run of `alan name` ({error}): give its folder") from error
+        if phases and sorted(phases) != sorted(PHASES):
+            raise DataError(f"{folder}: white boxes for {', '.join(phases)} only: name both phases, or none")
+        for name in structures:
+            if name in found:
+                raise ConfigError(f"{folder}: another folder has a white box of {name} too: give one of them")
+            boxes = [
+                ParcelSegmenter.from_json(folder / f"{box_name(name, phase)}.json") for phase in phases or ("",)
+            ]
+            by_phase = dict(zip(phases or PHASES, boxes * (1 if phases else 2), strict=True))
+            found[name] = PhaseBoxes(by_phase["ED"], by_phase["ES"])
+    return found
 
 
 class AnalysisModel:
@@ -324,3 +364,23 @@ def combine(masks: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
     for name in sorted(masks, key=lambda name: (name in _CAVITIES, -values[name])):
         labels[masks[name]] = values[name]
     return labels
+
+
+def load_model_or_parcels(model: str) -> AnalysisModel | ParcelModel:
+    """Load a model of an analysis, or parcels alone.
+
+    Args:
+        model: Path or name of either.
+
+    Raises:
+        DataError: There is nothing of that name.
+        CheckpointError: The model is damaged.
+    """
+    path, models, parcels = Path(model), shipped_models(), shipped_parcels()
+    if path.is_dir() or path.suffix == ".json" or model in models:
+        return AnalysisModel.load(model)
+    if not path.is_file() and model not in parcels:
+        raise DataError(
+            f"{model}: no such model and no such parcels; {nearest(model, [*sorted(models), *parcels])}"
+        )
+    return load_parcels(model)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
+from typing import Literal
 
-from alan.analysis.manifest import SUFFIX, shipped_models
-from alan.analysis.model import BOXES, PROGRAM, VIEWS, AnalysisModel
+from alan.analysis.manifest import SUFFIX
 from alan.bounds import bounded
-from alan.errors import DataError, nearest
-from alan.export.program import BACKBONE, PARCELS, RECORD, SUFFIXES, Format, write_program, write_weights
-from alan.parcels.model import ParcelModel, load_parcels
 from alan.runs import open_run
-from alan.shipped import shipped
 
 _log = logging.getLogger(__name__)
 
@@ -21,17 +16,24 @@ _log = logging.getLogger(__name__)
 @bounded
 def export_model(
     model: str,
-    out: str | os.PathLike[str],
+    out: str,
     *,
-    format: Format = "onnx",  # noqa: A002 (the option's name)
+    format: Literal["onnx", "torch"] = "onnx",  # noqa: A002 (the option's name)
     overwrite: bool = False,
 ) -> Path:
-    """Write a model, with its network as an ONNX or ``torch.export`` program, into a folder.
+    """Export backbone and parcel head as one program from frames to parcels, for ONNX or torch.export.
+
+    The folder contains network.onnx (or network.pt2), which takes frames (B, size, size) uint8, any number of
+    them, and gives pooled features, CLS vector, tokens and parcel logits; network.onnx.json with its inputs,
+    outputs, SHA-256 and origin; and a copy of the model (manifest, weights, white boxes, bank of views), so that
+    the folder is a model for alan analyze and alan ui. The program is compared with the model before the command
+    ends. ONNX needs the extra onnx.
 
     Args:
-        model: Path or name of a model, or of parcels alone.
+        model: Path or name of a model (alan-sim), or of parcels alone (parcels.safetensors, alan-sim-parcels); it
+            may also follow the verb (alan export alan-sim --out MODEL).
         out: Folder to write.
-        format: Format of the program.
+        format: Format of the program: onnx, or torch for torch.export.load.
         overwrite: Replace an export of another model or format.
 
     Returns:
@@ -39,10 +41,14 @@ def export_model(
 
     Raises:
         DataError: There is no such model.
-        CheckpointError: The model is damaged, cannot be exported, or its program deviates from it.
-        ConfigError: A package of the extra ``onnx`` is not installed, or the folder holds another export.
+        CheckpointError: The model is damaged, or cannot be exported.
+        ConfigError: The extra onnx is not installed, or the folder contains another export.
     """
-    found, folder = _load(model), Path(out)
+    from alan.analysis.model import BOXES, PROGRAM, VIEWS, load_model_or_parcels
+    from alan.export.program import BACKBONE, PARCELS, RECORD, SUFFIXES, write_program, write_weights
+    from alan.parcels.model import ParcelModel
+
+    found, folder = load_model_or_parcels(model), Path(out)
     parcels = found if isinstance(found, ParcelModel) else found.parcels
     size = parcels.backbone.input_size if isinstance(found, ParcelModel) else found.size
     program = folder / Path(PROGRAM).with_suffix(SUFFIXES[format])
@@ -68,15 +74,3 @@ def export_model(
         record["deviation"],
     )
     return program
-
-
-def _load(model: str) -> AnalysisModel | ParcelModel:
-    path, models = Path(model), shipped_models()
-    if path.is_dir() or path.suffix == ".json" or model in models:
-        return AnalysisModel.load(model)
-    parcels = [name for name in shipped() if name.endswith("-parcels")]
-    if not path.is_file() and model not in parcels:
-        raise DataError(
-            f"{model}: no such model and no such parcels; {nearest(model, [*sorted(models), *parcels])}"
-        )
-    return load_parcels(model)

@@ -14,10 +14,10 @@ from alan.app.session import Uploads
 from alan.arrays import ByteArray
 from alan.data.preprocessing import Preprocessing
 from alan.data.sample import Record, Sample
+from alan.data.structures import structure_name
 from alan.downstream.segmentation import NetworkLabeller, write_label_map
 from alan.errors import AlanError
 from alan.extras import third_party
-from alan.report.words import structure_name
 
 
 class PictureMask(NamedTuple):

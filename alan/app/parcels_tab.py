@@ -10,11 +10,12 @@ from alan.analysis.model import PhaseBoxes
 from alan.app.loops import example, upload
 from alan.app.session import Uploads
 from alan.app.state import COLUMNS, STEP_TITLES, STEPS, ParcelEditor
+from alan.data.structures import structure_name
 from alan.downstream.whitebox.opinion import LIST_PHASES, Opinion
 from alan.errors import AlanError, ParameterError
 from alan.extras import third_party
 from alan.parcels.model import ParcelModel
-from alan.report.words import phase_name, structure_name
+from alan.report.words import phase_name
 
 #: Options of events: other programs cannot call them, and of several fast ones only the last runs.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "trigger_mode": "always_last"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,20 @@ def check_spacing(spacing: tuple[float, float]) -> tuple[float, float]:
     if not (np.isfinite([row, column]).all() and row > 0 and column > 0):
         raise ParameterError(f"spacing is {(row, column)}: give (row, column) in mm, two finite numbers above 0")
     return row, column
+
+
+def pixel_sides(spacing: float | Sequence[float] | None) -> tuple[float, float] | None:
+    """Return the size of a pixel as (row, column) in mm; one number is the size of both sides.
+
+    Raises:
+        ParameterError: There are neither one nor two sizes, or one is not finite and positive.
+    """
+    if spacing is None:
+        return None
+    sides = [spacing, spacing] if isinstance(spacing, (int, float)) else spacing
+    if len(sides) != 2:
+        raise ParameterError(f"spacing is {spacing}: give one size in mm, or two, [row, column]")
+    return check_spacing((sides[0], sides[1]))
 
 
 def area_cm2(masks: NDArray[np.bool_], spacing: tuple[float, float]) -> NDArray[np.float64]:

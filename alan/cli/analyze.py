@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
-from alan.cli.inputs import pixel_sides
 
 MODEL = "alan-sim"
 _log = logging.getLogger(__name__)
@@ -84,6 +83,8 @@ def analyze(
         ConfigError: The folder contains a run with another configuration.
         SkippedError: A file cannot be decoded, or was left out and ``strict`` is True; the rest is done.
     """
+    from alan.cardiac.areas import pixel_sides
+
     sides = pixel_sides(spacing)
     from alan.analysis.loop_analysis import LoopSettings
     from alan.analysis.reference import read_reference, write_agreement

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from alan.errors import DataError, ParameterError, nearest
-from alan.shipped import shipped, shipped_configs
+from alan.errors import DataError, nearest
+from alan.shipped import shipped, shipped_configs, shipped_parcels
 
 #: Suffixes of files that commands read; a name with one of them is a path, not the name of something installed.
 _SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl", ".yaml", ".yml")
@@ -52,24 +52,10 @@ def _files(value: str) -> list[str]:
     return [name, *(part.removeprefix("weights=") for part in options.split("&") if part.startswith("weights="))]
 
 
-def pixel_sides(spacing: float | Sequence[float] | None) -> tuple[float, float] | None:
-    """Return the row and the column size of a pixel, which are equal if one size is given.
-
-    Raises:
-        ParameterError: There are neither one nor two sizes.
-    """
-    if spacing is None:
-        return None
-    sides = [spacing, spacing] if isinstance(spacing, (int, float)) else spacing
-    if len(sides) != 2:
-        raise ParameterError(f"spacing is {spacing}: give one size in mm, or two, [row, column]")
-    return sides[0], sides[1]
-
-
 def _check_model(name: str) -> None:
     from alan.analysis.manifest import shipped_models
 
-    names = {*shipped_models(), *(known for known in shipped() if known.endswith("-parcels"))}
+    names = {*shipped_models(), *shipped_parcels()}
     if name not in names:
         raise DataError(f"{name}: no such model; {nearest(name, sorted(names))}")
 

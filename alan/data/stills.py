@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -187,3 +188,43 @@ class StoreStills:
         """See :meth:`Stills.picture`."""
         picture: ByteArray = self._store.frames([self._index[index]])[0]
         return picture
+
+
+def open_stills(
+    path: str | os.PathLike[str],
+    size: int,
+    *,
+    keep_aspect: bool = False,
+    spacing: Spacing | None = None,
+    split: str | None = None,
+    views: Sequence[str] | None = None,
+    frames: Literal["all", "annotated"] | int = "all",
+    leave_out: Path | None = None,
+) -> Stills:
+    """Open a folder of pictures, or choose frames of a frame store.
+
+    Args:
+        path: The folder, or the store (.h5).
+        size: Side in pixels to which pictures are resized; the frames of a store have their size.
+        keep_aspect: Pad the short side of pictures instead of stretching it.
+        spacing: (row, column) size of a pixel of the originals in mm; None takes it from the manifest or store.
+        split: Split of the store; None takes all.
+        views: Views of the store; None takes all.
+        frames: Frames of the store: all, annotated, or N frames per sequence.
+        leave_out: Folder below that of the pictures that is not searched; None searches all.
+
+    Raises:
+        ParameterError: An option of pictures is given for a store, or one of stores for pictures.
+        DataError: There are no frames, or the store cannot be read.
+    """
+    if Path(path).suffix.lower() in (".h5", ".hdf5"):
+        if keep_aspect:
+            raise ParameterError(
+                "keep_aspect is true: the frames of a store have their size already; leave it out"
+            )
+        store = FrameStore(path)
+        return StoreStills(store, store.choose_frames(split, views, frames), spacing)
+    for name, value in {"split": split, "views": views, "frames": None if frames == "all" else frames}.items():
+        if value is not None:
+            raise ParameterError(f"{name} is {value!r}: it chooses frames of a store; leave it out for pictures")
+    return PictureStills(Path(path), Preprocessing(size, keep_aspect), spacing, leave_out=leave_out)

@@ -18,6 +18,17 @@ from alan.errors import DataError, ParameterError, nearest
 #: Structures in the order of their values in a label map: ``STRUCTURES[0]`` has the value 1.
 STRUCTURES = ("lv", "myo", "la", "rv", "ra", "ao")
 
+#: Full names of structures and of a common union.
+_FULL_NAMES = {
+    "lv": "left ventricle",
+    "myo": "myocardium",
+    "la": "left atrium",
+    "rv": "right ventricle",
+    "ra": "right atrium",
+    "ao": "aorta",
+    "lv+myo": "left ventricle with its wall",
+}
+
 #: Colours of the first values in pictures: by Okabe and Ito, bright enough on a dark frame.
 _COLOURS = ("#56B4E9", "#F0E442", "#E69F00", "#CC79A7", "#2DD4BF", "#D55E00")
 
@@ -34,6 +45,11 @@ def label_colour(value: int) -> str:
         return _COLOURS[value - 1]
     turns, shade = value * 0.618 % 1, 0.6 + 0.3 * (value % 2)  # the golden ratio spreads the hues
     return "#" + "".join(f"{round(255 * part):02X}" for part in colorsys.hsv_to_rgb(turns, 0.7, shade))
+
+
+def structure_name(structure: str) -> str:
+    """Return the full name of a structure: ``left ventricle`` for ``lv``."""
+    return _FULL_NAMES.get(structure, structure)
 
 
 def label_names(structures: Sequence[str]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from alan.cardiac.areas import area_cm2
 from alan.data.io.base import Spacing
 from alan.data.stills import Still, Stills
 from alan.data.structures import label_colour
+from alan.devices import choose_device
 from alan.downstream.members import load_network
 from alan.downstream.whitebox.several import Segmentation
 from alan.errors import DataError
@@ -64,7 +65,7 @@ class NetworkLabeller:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = choose_device()
         self.network = load_network(path).to(self.device)
         self.structures, self.fingerprint = tuple(self.network.structures), self.network.fingerprint
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from alan.arrays import load_arrays
 from alan.data.store.reader import FrameStore
+from alan.devices import choose_device
 from alan.downstream.whitebox.fitting import LabelledMaps, count_prior
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.errors import DataError, SplitLeakError
@@ -37,7 +38,7 @@ def parcel_maps(
     Returns:
         (n, S, S) uint8 at the size of the store.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device()
 
     def predict(batch: Tensor) -> NDArray[np.uint8]:
         return model.to(device).maps(batch.to(device), store.size).cpu().numpy()

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures, parts
+from alan.devices import choose_device
 from alan.downstream.members import Network, load_network, with_flips
 from alan.errors import ParameterError
 from alan.evaluation.intervals import bootstrap_interval
@@ -187,7 +188,7 @@ def run_networks(
         folder: Folder of the label maps.
         size: Frames per forward pass.
     """
-    device, frames = "cuda" if torch.cuda.is_available() else "cpu", test["frame"].to_numpy()
+    device, frames = choose_device(), test["frame"].to_numpy()
     found = []
     for number, (name, (network, origin)) in enumerate(networks.items()):
         network.to(device)

@@ -15,6 +15,7 @@ from alan.backbone.base import Backbone
 from alan.backbone.load import load_backbone, random_like
 from alan.data.store.layout import StoredSequence
 from alan.data.store.reader import FrameStore
+from alan.devices import choose_device
 from alan.downstream.neighbors import WeightedKNNClassifier
 from alan.errors import DataError, SplitLeakError
 from alan.evaluation.baselines import pixel_features
@@ -106,7 +107,7 @@ def _frame(sequence: StoredSequence) -> int:
 
 def _cls(backbone: Backbone, frames: NDArray[np.uint8], batch_size: int, name: str) -> NDArray[np.float32]:
     """Compute CLS features (n, D)."""
-    backbone = backbone.to("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = backbone.to(choose_device())
     with torch.inference_mode():
         parts = batches(len(frames), batch_size, f"features: {name}")
         return np.concatenate([backbone(frames[part]).cls.cpu().numpy() for part in parts])

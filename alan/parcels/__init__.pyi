@@ -6,6 +6,7 @@ from .maps import logits_to_maps
 from .model import ParcelModel, load_parcels, save_parcels
 from .quality import parcel_quality
 from .raptor import RaptorModule
+from .run import run_parcels
 from .smooseg import SmooSegModule
 from .training import HeadModule
 
@@ -28,5 +29,6 @@ __all__ = [
     "logits_to_maps",
     "parcel_quality",
     "raptor_loss",
+    "run_parcels",
     "save_parcels",
 ]

@@ -24,7 +24,7 @@ from alan.parcels.guided import GuidedFilter
 from alan.parcels.heads import TokenHead, build_head
 from alan.parcels.maps import ImageSize, logits_to_maps, pixel_sector
 from alan.progress import batches
-from alan.shipped import shipped, shipped_or_path
+from alan.shipped import shipped_or_path, shipped_parcels
 from alan.tensors import read_tensors, write_tensors
 
 SCHEMA = "alan-parcels/1"
@@ -239,8 +239,9 @@ def load_parcels(path_or_name: str | os.PathLike[str], backbone: Backbone | None
     """
     file = shipped_or_path(path_or_name)
     if not file.is_file():
-        names = [name for name in shipped() if name.endswith("-parcels")]
-        raise CheckpointError(f"{file}: no such file and no shipped parcels: {nearest(str(file), names)}")
+        raise CheckpointError(
+            f"{file}: no such file and no shipped parcels: {nearest(str(file), shipped_parcels())}"
+        )
     state, entry = _read_checkpoint(file) if file.suffix == ".ckpt" else read_tensors(file, ENTRY)
     remedy = "not a parcel model; give a file of `alan parcels` or of a RAPTOR run"
     entry = check_schema(entry, SCHEMA, f"{file}: ", remedy, CheckpointError)

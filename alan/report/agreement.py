@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from alan.drawing import GRID, INK, STYLE
 from alan.evaluation.scoring import ejection_fractions
-from alan.report.figures import GRID, INK, STYLE
 from alan.report.words import KIND_COLOURS, method_label
 
 _AGREEMENT_LINES = ("mean_bias", "lower_limit_of_agreement", "upper_limit_of_agreement")

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from alan.analysis.results import LoopResult
-from alan.report.words import number, structure_name
+from alan.data.structures import structure_name
+from alan.report.words import number
 from alan.words import plural
 
 #: Size of the curve in units of its own, its margins (left, right, top, bottom), and the number of ticks.

@@ -8,21 +8,12 @@ from typing import Any
 
 import pandas as pd
 
+from alan.data.structures import structure_name
 from alan.downstream.whitebox.table import read_evidence
 from alan.evaluation.published import MARK_SEGMENTATION, MARK_VIEWS, published_dice, published_views
 from alan.evaluation.scoring import METRICS, VOLUME_METRICS, Metric
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
-from alan.report.words import (
-    KIND_COLOURS,
-    RULES,
-    UNDEFINED,
-    join_words,
-    method_label,
-    number,
-    percent,
-    structure_name,
-    where,
-)
+from alan.report.words import KIND_COLOURS, RULES, UNDEFINED, join_words, method_label, number, percent, where
 from alan.words import plural
 
 _METHOD = Column("Method", number=False)

@@ -14,15 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from alan.data.structures import structure_name
+from alan.drawing import INK, STYLE, draw_outline
 from alan.errors import DataError, damaged
 from alan.evaluation.published import MARK_SEGMENTATION, published_dice
 from alan.files import atomic
 from alan.report.evaluation_tables import structures_of
-from alan.report.words import KIND_COLOURS, method_label, structure_name, where
+from alan.report.words import KIND_COLOURS, method_label, where
 from alan.runs import METRICS
 
-#: Resolution of the PNG files, in dots per inch.
-DPI = 170
 LOSSES = "losses.png"
 PHASE_MARKERS = {"ED": "o", "ES": "s"}
 MANUAL, PREDICTED, OVERLAP = (
@@ -30,35 +30,7 @@ MANUAL, PREDICTED, OVERLAP = (
     "#4ade80",
     "#2dd4bf",
 )  # blue, green, turquoise, as in the paper's Figs. 4, 5
-INK, GRID = "#1f2933", "#d9dee3"
 _DASHED = (0, (3, 1.2))
-#: Matplotlib settings of every figure.
-STYLE: Any = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": "#9aa5b1",
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "xtick.color": "#52606d",
-    "ytick.color": INK,
-    "grid.color": GRID,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
-
-
-def png(figure: Figure) -> bytes:
-    """Draw a figure as PNG."""
-    buffer = io.BytesIO()
-    fast = {"compress_level": 3}  # a third of the time of the default, for files that are little larger
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08, pil_kwargs=fast)
-    return buffer.getvalue()
 
 
 def svg(figure: Figure) -> bytes:
@@ -72,20 +44,6 @@ def svg(figure: Figure) -> bytes:
 def show_percent(axis: mpl.axis.Axis) -> None:
     """Label the ticks of an axis of shares in percent, without the sign."""
     axis.set_major_formatter(mpl.ticker.PercentFormatter(1, decimals=0, symbol=""))
-
-
-def draw_outline(axes: Axes, mask: NDArray[np.bool_], colour: str, *place: Any, **style: Any) -> None:
-    """Draw the outline of a mask, which may be empty.
-
-    Args:
-        axes: Where to draw.
-        mask: (H, W) bool.
-        colour: Colour of the line.
-        *place: Positions (W,) of the columns and (H,) of the rows; by default the numbers of the pixels.
-        **style: Options of matplotlib's ``contour``.
-    """
-    if mask.any() and not mask.all():
-        axes.contour(*place, mask, levels=[0.5], colors=[colour], **style)
 
 
 @mpl.rc_context(STYLE)

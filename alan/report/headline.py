@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.data.structures import structure_name
 from alan.report.evaluation_tables import structures_of
 from alan.report.label_efficiency import efficiency_headline
 from alan.report.networks import network_headline
 from alan.report.table import interval_cell
-from alan.report.words import difference, join_words, origin, patients, percent, phase_name, structure_name
+from alan.report.words import difference, join_words, origin, patients, percent, phase_name
 from alan.words import plural
 
 

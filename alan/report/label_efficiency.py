@@ -10,9 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alan.report.figures import STYLE, show_percent
+from alan.data.structures import structure_name
+from alan.drawing import STYLE
+from alan.report.figures import show_percent
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, origin, patients, percent, phase_name, structure_name
+from alan.report.words import UNDEFINED, join_words, origin, patients, percent, phase_name
 from alan.words import plural
 
 #: Okabe and Ito's colours and related ones for each family of methods; markers distinguish its members.

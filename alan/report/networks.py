@@ -5,18 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from alan.data.structures import structure_name
 from alan.evaluation.results import ALL_STRUCTURES
 from alan.report.table import Cell, Column, Row, Section, Table, interval_cell
-from alan.report.words import (
-    KIND_COLOURS,
-    UNDEFINED,
-    difference,
-    join_words,
-    number,
-    percent,
-    structure_name,
-    where,
-)
+from alan.report.words import KIND_COLOURS, UNDEFINED, difference, join_words, number, percent, where
 from alan.words import plural
 
 

@@ -22,12 +22,12 @@ from alan.analysis.exports import (
 )
 from alan.analysis.results import RATE_SOURCES, LoopResult, Measure, PatientResult
 from alan.analysis.tables import LOOP_FOLDER, MEASURES, PARCELS
-from alan.data.structures import label_colour
+from alan.data.structures import label_colour, structure_name
 from alan.report.analysis_figures import loop_curve
 from alan.report.html import write_page
 from alan.report.pictures import embed_picture
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, number, phase_name, structure_name
+from alan.report.words import UNDEFINED, join_words, number, phase_name
 from alan.words import plural
 
 PATIENT_FOLDER = "patients"

@@ -15,22 +15,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from alan.arrays import load_arrays
+from alan.data.structures import structure_name
+from alan.drawing import DPI, png
 from alan.evaluation.results import EXAMPLES
 from alan.files import write_bytes
 from alan.report import figures, label_efficiency
 from alan.report.agreement import agreement_methods, bland_altman
 from alan.report.evaluation_tables import structures_of
 from alan.report.table import interval_cell
-from alan.report.words import (
-    join_words,
-    method_label,
-    number,
-    origin,
-    percent,
-    phase_name,
-    structure_name,
-    where,
-)
+from alan.report.words import join_words, method_label, number, origin, percent, phase_name, where
 from alan.words import plural
 
 _PIXELS_PER_INCH = 118
@@ -74,8 +67,8 @@ def make_picture(figure: Figure, caption: str, alternative: str, *, simulated: b
     """
     if simulated:
         figure.text(1, 0, "simulated data", ha="right", va="top", fontsize=8, color="#b42318")
-    content = figures.png(figure)
-    width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // figures.DPI  # of the header of the PNG
+    content = png(figure)
+    width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // DPI  # of the header of the PNG
     return Picture(content, caption, alternative, width)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from alan.columns import file_columns
+from alan.data.structures import structure_name
 from alan.report import search_figures as figures
 from alan.report.export import write_files
 from alan.report.html import write_page
 from alan.report.pictures import Picture, PictureWriter
 from alan.report.table import Cell, Column, Row, Section, Table
-from alan.report.words import UNDEFINED, join_words, number, percent, structure_name
+from alan.report.words import UNDEFINED, join_words, number, percent
 from alan.search.results import AXES, read_search
 from alan.words import plural
 

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alan.report.figures import STYLE, show_percent
+from alan.drawing import STYLE
+from alan.report.figures import show_percent
 
 #: Blue for trials, orange for the best, grey for the rest, by Okabe and Ito; they also differ in grey.
 _TRIAL, _BEST, _REST, _INK = "#0072B2", "#D55E00", "#9aa5b1", "#1f2933"

@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from alan.data.structures import structure_name
 from alan.words import plural
 
-STRUCTURES = {
-    "lv": "left ventricle",
-    "myo": "myocardium",
-    "la": "left atrium",
-    "rv": "right ventricle",
-    "ra": "right atrium",
-    "ao": "aorta",
-    "lv+myo": "left ventricle with its wall",
-}
 #: Kinds of methods in the order of the tables, with colours by Okabe and Ito for colour-blind readers.
 KIND_COLOURS = {
     "parcels": "#0072B2",
@@ -78,11 +70,6 @@ def join_words(parts: Sequence[str]) -> str:
 def method_label(method: str, rule: str) -> str:
     """Format a method with its selection rule."""
     return f"{method}, {RULES.get(rule, rule)} rule" if rule else method
-
-
-def structure_name(structure: str) -> str:
-    """Return the full name of a structure: ``left ventricle`` for ``lv``."""
-    return STRUCTURES.get(structure, structure)
 
 
 def phase_name(phase: str) -> str:

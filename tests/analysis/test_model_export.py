@@ -91,14 +91,14 @@ def test_a_model_without_a_program_is_exported_to_the_user_cache(exported, tmp_p
 def test_a_repeated_export_does_nothing_and_a_different_one_is_refused(exported, tmp_path):
     out = shutil.copytree(exported, tmp_path / "copy")
     before = (out / "network.onnx").stat().st_mtime_ns
-    assert export_model("alan-sim", out) == out / "network.onnx"
+    assert export_model("alan-sim", str(out)) == out / "network.onnx"
     assert (out / "network.onnx").stat().st_mtime_ns == before
     with pytest.raises(ConfigError, match="format"):
-        export_model("alan-sim", out, format="torch")
+        export_model("alan-sim", str(out), format="torch")
 
 
 def test_parcels_alone_are_exported_with_their_weights(tiny, tmp_path):
-    path = export_model(tiny.parcels(), tmp_path / "out", format="torch")
+    path = export_model(tiny.parcels(), str(tmp_path / "out"), format="torch")
     assert path == tmp_path / "out" / "network.pt2"
     found = sorted(file.name for file in (tmp_path / "out").iterdir() if file.suffix in (".safetensors", ".json"))
     assert found == ["backbone.safetensors", "network.pt2.json", "parcels.safetensors", "run.json"]

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from alan.analysis.assemble import draw_archive
+from alan.analysis.bank import draw_archive
 from alan.analysis.views import ViewBank
 from alan.data import FrameStore
 from alan.data.splits import draw_patients

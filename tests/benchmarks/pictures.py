@@ -16,8 +16,8 @@ from PIL import Image
 
 from alan.analysis.overlay import write_mp4
 from alan.cli.analyze import analyze
-from alan.cli.segment import segment
 from alan.data.simulator import simulate_sequence
+from alan.downstream.run import run_segmentation
 from alan.shipped import PARCELS
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -35,7 +35,7 @@ def contact_sheet(folder):
         view = VIEWS[n % 2]
         frames = simulate_sequence(view, SHEET + n, n_frames=4, size=320, seed=SHEET + n).frames
         Image.fromarray(frames[0]).save(folder / "stills" / f"{n:02d}_{view}.png")
-    segment(str(folder / "stills"), str(folder / "segments"))
+    run_segmentation(str(folder / "stills"), str(folder / "segments"))
     shutil.copy(folder / "segments" / "contact_sheet.png", IMAGES / "afternoon_sheet.png")
 
 

@@ -189,7 +189,7 @@ def test_a_report_removes_leftovers_but_not_files_of_a_run_in_progress(capsys, t
     def locked(_):
         raise LockError("process 7 is writing to it")
 
-    monkeypatch.setattr("alan.cli.report.lock_folder", locked)
+    monkeypatch.setattr("alan.report.rewrite.lock_folder", locked)
     assert run(capsys, "report", "--run", str(tmp_path))[0] == 2
 
 
@@ -255,7 +255,7 @@ def test_a_read_only_output_is_refused_in_one_line(capsys, monkeypatch, number):
 def test_archive_verbs_import_no_training_library():
     modules = {cli.VERBS[verb][0].partition(":")[0] for verb in ("frames", "prepare", "report")}
     heavy = {"torch", "lightning", "timm", "torchvision", "sklearn", "skimage", "matplotlib"}
-    assert modules == {"alan.data.extract", "alan.cli.prepare", "alan.cli.report"}
+    assert modules == {"alan.data.extract", "alan.cli.prepare", "alan.report.rewrite"}
     code = f"import sys, alan.cli.parsing, {', '.join(modules)}; print(*{heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from alan.cli.inputs import check_inputs, pixel_sides, training_values
+from alan.cli.inputs import check_inputs, training_values
 from alan.cli.main import LIGHTNING, VERBS
-from alan.errors import DataError, ParameterError
+from alan.errors import DataError
 
 HEAVY = {
     *("torch", "lightning", "pandas", "sklearn", "skimage", "matplotlib", "timm", "torchvision", "optuna"),
@@ -101,10 +101,10 @@ def test_an_import_is_deferred_until_the_module_is_used():
     """``alan segment`` imports scikit-learn without the statistics of SciPy."""
     code = """
 import sys
-from alan.cli.segment import defer_imports
+from alan.extras import defer_imports
 defer_imports("scipy.stats")
 import alan.downstream.segmentation
-import alan.report.sheet
+import alan.downstream.sheet
 assert "sklearn" in sys.modules
 assert "scipy.stats._stats_py" not in sys.modules
 import scipy.stats
@@ -140,11 +140,3 @@ def test_weights_after_the_name_of_a_network_are_looked_for_as_a_file(tmp_path):
     check_inputs({"backbone": backbone, "model": {"init": backbone}})
     with pytest.raises(DataError, match=r"^other\.safetensors: no such file"):
         check_inputs({"backbone": "other.safetensors?heads=6"})
-
-
-def test_one_size_of_a_pixel_is_that_of_both_sides():
-    assert pixel_sides(0.3) == (0.3, 0.3)
-    assert pixel_sides([0.3, 0.4]) == (0.3, 0.4)
-    assert pixel_sides(None) is None
-    with pytest.raises(ParameterError, match=r"^spacing is \[0.3\]: give one size in mm, or two"):
-        pixel_sides([0.3])

@@ -6,6 +6,7 @@ import pytest
 from matplotlib.collections import LineCollection
 from PIL import Image
 
+from alan.drawing import png
 from alan.report import figures
 from alan.report.agreement import bland_altman
 
@@ -20,7 +21,7 @@ def test_every_measured_cell_has_a_point_at_its_value(results):
 
 
 def test_figures_are_png_and_large_enough_to_read(results):
-    image = Image.open(io.BytesIO(figures.png(figures.method_chart(results["segmentation"]))))
+    image = Image.open(io.BytesIO(png(figures.method_chart(results["segmentation"]))))
     assert image.format == "PNG"
     assert image.width > 800
 

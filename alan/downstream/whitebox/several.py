@@ -86,7 +86,7 @@ class WhiteBoxes:
         described = {name: json.loads(box.to_json()) for name, box in boxes.items()}
         self.fingerprint = fingerprint([model.fingerprint, list(boxes), described, self.temperature])
 
-    def to(self, device: str) -> Self:
+    def to(self, device: str | torch.device) -> Self:
         """Move the parcel model to a device."""
         self.model.to(device)
         return self

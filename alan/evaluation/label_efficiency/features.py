@@ -18,6 +18,7 @@ from torch import Tensor
 from alan.arrays import load_arrays
 from alan.backbone.load import load_backbone
 from alan.data.store.reader import FrameStore
+from alan.devices import choose_device
 from alan.errors import DataError, damaged
 from alan.evaluation.maps import parcel_maps
 from alan.files import atomic, fingerprint
@@ -78,7 +79,7 @@ class FeatureFiles:
     def __init__(self, store: FrameStore, frames: NDArray[np.int64], folder: Path, batch_size: int) -> None:
         self.store, self.frames = store, frames
         self.folder, self.batch_size = folder, batch_size
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = choose_device()
 
     def parcel_maps(self, model: ParcelModel, title: str) -> FeatureFile:
         """Compute parcel maps; ``title`` is shown by the progress bar."""

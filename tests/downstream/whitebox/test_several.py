@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from alan.cli.segment import PARCELS, WHITE_BOXES
 from alan.downstream.whitebox.opinion import ExpertOpinion, Opinion
 from alan.downstream.whitebox.prior import ParcelPrior
 from alan.downstream.whitebox.segmenter import ParcelSegmenter
@@ -12,6 +11,7 @@ from alan.downstream.whitebox.several import WhiteBoxes, load_white_boxes
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import CheckpointError, DataError, ParameterError
 from alan.parcels.model import load_parcels
+from alan.shipped import PARCELS, WHITE_BOXES
 
 PLAIN = PostProcessing(component=False, enclaves=False, closing_radius=0, fill=False, contour=False)
 

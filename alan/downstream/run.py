@@ -1,31 +1,26 @@
-"""The verb ``alan segment``: label maps, areas and a contact sheet for a folder of pictures or a frame store."""
+"""The run folder of ``alan segment``: label maps, areas and a contact sheet of pictures or stored frames."""
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.util
 import logging
-import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Literal
 
 from alan.bounds import NonNegativeInt, PositiveFloat, PositiveInt, bounded
-from alan.cli.inputs import pixel_sides
-from alan.errors import ConfigError, ParameterError
+from alan.cardiac.areas import pixel_sides
+from alan.errors import ConfigError
+from alan.extras import defer_imports
 from alan.runs import FAILURES, open_run, report_failures, settings
 from alan.shipped import PARCELS, WHITE_BOXES
 
 _log = logging.getLogger(__name__)
 
-_SHEET = "contact_sheet.png"
-_STORES = (".h5", ".hdf5")
+#: File of the contact sheet.
+SHEET = "contact_sheet.png"
 
 
 @bounded
-def segment(
+def run_segmentation(
     input: str,  # noqa: A002 (the option's name)
     out: str,
     *,
@@ -89,39 +84,32 @@ def segment(
         SkippedError: A picture was skipped and ``strict`` is True.
         AlanError: An input is missing, or a parameter is out of bounds; the folder is left as it was.
     """
-    sides = pixel_sides(spacing)
     given = settings(locals(), "size", "keep_aspect", "sheet", "batch_size", "strict")
-    boxes = _check_models(parcels, white_boxes, opinions, network)
+    sides = pixel_sides(spacing)
+    boxes = choose_white_boxes(parcels, white_boxes, opinions, network)
     defer_imports("scipy.stats")  # half of the time of importing scikit-learn, for one function of it
-    import torch
-
-    from alan.cardiac.areas import check_spacing
-    from alan.data.preprocessing import Preprocessing
-    from alan.data.stills import PictureStills, Stills, StoreStills
-    from alan.data.store.reader import FrameStore
+    from alan.data.stills import open_stills
+    from alan.devices import choose_device
     from alan.downstream.segmentation import CONTENTS, TABLE, FrameSegmenter, NetworkLabeller, segment_frames
+    from alan.downstream.sheet import write_sheet
     from alan.downstream.whitebox.several import load_white_boxes
-    from alan.report.sheet import write_sheet
 
-    known = None if sides is None else check_spacing(sides)
     folder = Path(out)
-    is_store = Path(input).suffix.lower() in _STORES
-    if is_store and keep_aspect:
-        raise ParameterError("keep_aspect is true: the frames of a store have their size already; leave it out")
-    for name, value in {"split": split, "views": views, "frames": None if frames == "all" else frames}.items():
-        if value is not None and not is_store:
-            raise ParameterError(f"{name} is {value!r}: it chooses frames of a store; leave it out for pictures")
-    if is_store:
-        store = FrameStore(input)
-        stills: Stills = StoreStills(store, store.choose_frames(split, views, frames), known)
-    else:
-        stills = PictureStills(Path(input), Preprocessing(size, keep_aspect), known, leave_out=folder)
+    stills = open_stills(
+        input,
+        size,
+        keep_aspect=keep_aspect,
+        spacing=sides,
+        split=split,
+        views=views,
+        frames=frames,
+        leave_out=folder,
+    )
     model: FrameSegmenter
     if network is not None:
         model = NetworkLabeller(network)
     else:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_white_boxes(parcels, boxes, temperature, opinions or ()).to(device)
+        model = load_white_boxes(parcels, boxes, temperature, opinions or ()).to(choose_device())
     config = {
         **given,
         "white_boxes": boxes,
@@ -129,22 +117,32 @@ def segment(
         "structures": model.structures,
         "inputs": {"frames": stills.fingerprint, "model": model.fingerprint},
     }
-    with open_run(folder, config, overwrite, (*CONTENTS, _SHEET)):
+    with open_run(folder, config, overwrite, (*CONTENTS, SHEET)):
         found = segment_frames(stills, model, folder, batch_size)
         if sheet:
-            write_sheet(folder / _SHEET, stills, found, folder, model.structures, sheet)
+            write_sheet(folder / SHEET, stills, found, folder, model.structures, sheet)
         for name in model.structures:
             _log.info("%s: %d of %d segments are empty", name, found.n_empty(name), len(found.rows))
-        _log.info("%s: %d frames, look at %s", folder, len(found.rows), folder / (_SHEET if sheet else TABLE))
+        _log.info("%s: %d frames, look at %s", folder, len(found.rows), folder / (SHEET if sheet else TABLE))
         failures = [*stills.failures, *found.failures]
         report_failures(folder / FAILURES, failures, len(stills.names) + len(stills.failures), strict=strict)
     return folder
 
 
-def _check_models(
+def choose_white_boxes(
     parcels: str, white_boxes: list[str] | None, opinions: list[str] | None, network: str | None
 ) -> list[str]:
-    """Return the names of the white boxes; an empty list with a network."""
+    """Return the names of the white boxes: those given, or those shipped for the shipped parcels.
+
+    Args:
+        parcels: Path or name of the parcel model.
+        white_boxes: Paths or names of white boxes; None for the shipped ones.
+        opinions: Files of an expert's opinions.
+        network: Network used in place of white boxes, which then are none; or None.
+
+    Raises:
+        ConfigError: White boxes and a network are both given, or white boxes are missing for other parcels.
+    """
     if network is not None:
         if white_boxes or opinions or parcels != PARCELS:
             raise ConfigError("network and white boxes are both given: keep network, or parcels and white_boxes")
@@ -155,29 +153,3 @@ def _check_models(
             "then --white_boxes '[DIR/lv.json]'"
         )
     return list(WHITE_BOXES if white_boxes is None else white_boxes)
-
-
-def defer_imports(*names: str) -> None:
-    """Let modules be executed when one of their attributes is first used, rather than when they are imported.
-
-    Args:
-        *names: Full names of the modules. Those that are imported already stay as they are.
-    """
-    if missing := {*names} - sys.modules.keys():
-        sys.meta_path.insert(0, _Finder(missing))
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    def __init__(self, names: set[str]) -> None:
-        self._names = names
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname not in self._names:
-            return None
-        self._names.discard(fullname)  # the next line asks every finder, this one included
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = importlib.util.LazyLoader(spec.loader)
-        return spec

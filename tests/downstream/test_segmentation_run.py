@@ -6,13 +6,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from alan.cli.segment import segment
 from alan.data.io.pictures import read_mask
 from alan.data.preprocessing import Preprocessing
 from alan.data.readers.classes import read_classes
 from alan.data.readers.folder import FrameFolder
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
+from alan.downstream.run import run_segmentation
 from alan.downstream.whitebox.several import load_white_boxes
 from alan.errors import AlanWarning, SkippedError
 from alan.supervised.segmenter import load_segmenter, save_segmenter
@@ -26,10 +26,10 @@ BOXES = ("lv", "myo", "la")
 @pytest.fixture(scope="module")
 def models(tiny, tmp_path_factory):
     """Options that name the tiny parcels and white boxes on them."""
-    from alan.cli.name import name
+    from alan.downstream.whitebox.run import run_naming
 
     out = tmp_path_factory.mktemp("models") / "named"
-    name(tiny.parcels(), tiny.store("camus"), str(out), share_above=0.02, views=["A4C"])
+    run_naming(tiny.parcels(), tiny.store("camus"), str(out), share_above=0.02, views=["A4C"])
     return ["--parcels", tiny.parcels(), "--white_boxes", f"[{', '.join(str(out / f'{b}.json') for b in BOXES)}]"]
 
 
@@ -185,7 +185,7 @@ def test_a_damaged_picture_is_skipped_and_listed(alan, models, pictures, tmp_pat
     assert "b" not in set(pd.read_csv(tmp_path / "run" / "segments.csv").frame)
     assert list(pd.read_csv(tmp_path / "run" / "failures.csv").file) == ["dead.png", "b"]
     with pytest.raises(SkippedError, match="skipped 2 of 6"):
-        segment(str(pictures), str(tmp_path / "strict"), network=str(network(tmp_path)), strict=True)
+        run_segmentation(str(pictures), str(tmp_path / "strict"), network=str(network(tmp_path)), strict=True)
     assert len(pd.read_csv(tmp_path / "strict" / "segments.csv")) == 4 * 2
 
 

@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from alan.data.stills import Stills
-from alan.data.structures import label_colour
+from alan.data.structures import label_colour, structure_name
 from alan.downstream.segmentation import SegmentedFrames, read_label_map
+from alan.drawing import STYLE, draw_outline, png
 from alan.files import write_bytes
-from alan.report.figures import STYLE, draw_outline, png
-from alan.report.words import STRUCTURES
 
 _COLUMNS = 6
 #: Heights of a title and of a row, in widths of a frame.
@@ -52,7 +51,7 @@ def contact_sheet(
         axes.text(column + 0.5, top - 0.02, title, fontsize=7, ha="center", va="bottom")
     axes.set(xlim=(0, columns), ylim=(rows * _ROW, 0), aspect="auto")
     handles = [
-        mpl.lines.Line2D([], [], color=label_colour(value), lw=2.5, label=STRUCTURES.get(name, name))
+        mpl.lines.Line2D([], [], color=label_colour(value), lw=2.5, label=structure_name(name))
         for value, name in enumerate(structures, 1)
     ]
     figure.legend(handles=handles, loc="lower center", ncols=len(handles))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alan.analysis import AnalysisModel, Manifest
-from alan.analysis.assemble import draw_archive
+from alan.analysis.bank import draw_archive
 from alan.analysis.views import CLASSES
 from alan.cli.main import main
 from alan.data.store.reader import FrameStore

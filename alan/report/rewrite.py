@@ -1,4 +1,4 @@
-"""The command ``alan report``; its options are the signature of :func:`report`."""
+"""The page of a finished run, written again from its results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PAGES = {
 }
 
 
-def report(run: str) -> None:
+def rewrite_report(run: str) -> None:
     """Write the report of a finished evaluation, search or active learning run again.
 
     Of a training, which may still be running, the losses are drawn into ``losses.png``.

@@ -1,4 +1,4 @@
-"""The verb ``alan parcels``: fit k-means parcels on a frame store and write a run folder."""
+"""The run folder of ``alan parcels``: k-means parcels fitted on a frame store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE = "parcels.safetensors"
 
 
 @bounded
-def parcels(
+def run_parcels(
     store: str,
     backbone: str,
     out: str,

@@ -1,4 +1,4 @@
-"""The verb ``alan name``: white boxes without a human label, from the labels of simulated frames."""
+"""The run folder of ``alan name``: white boxes without a human label, from the labels of simulated frames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 @bounded
-def name(
+def run_naming(
     parcels: str,
     store: str,
     out: str,
