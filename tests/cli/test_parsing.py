@@ -19,7 +19,8 @@ from jsonargparse import ArgumentParser
 from alan.cli.main import main
 from alan.cli.parsing import Parser, find_configs, function_parser, one_line
 from alan.cli.prepare import reader_options
-from alan.errors import ConfigError
+from alan.errors import ConfigError, ParameterError
+from alan.parcels.guided import GuidedFilter
 from alan.shipped import shipped_configs
 
 RECORDED = Path(__file__).parent / "messages.json"
@@ -169,6 +170,15 @@ def test_a_package_error_is_not_wrapped():
     parser.add_class_arguments(Refusing, "thing")
     with pytest.raises(ConfigError, match=r"^size is 0: give 1$"):
         parser.instantiate_classes(parser.parse_args([]))
+
+
+def test_a_package_error_is_not_wrapped_in_those_of_a_union():
+    def refuse(filter: GuidedFilter | None = None) -> None:  # noqa: A002
+        """Take settings or nothing."""
+
+    parser = function_parser(refuse, "refuse", "")
+    with pytest.raises(ParameterError, match=r"^radius is 0: give a whole number of at least 1$"):
+        parser.instantiate_classes(parser.parse_args(["--filter.radius=0"]))
 
 
 def test_names_of_installed_configurations_are_replaced(tmp_path):
