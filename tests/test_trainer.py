@@ -10,10 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset
 
 from alan import trainer as trainer_module
-from alan.cli.training import JsonLinesLogger
 from alan.data.loaders.sampling import resumable_loader
 from alan.errors import ParameterError
 from alan.trainer import LastCheckpoint, Trainer
+from alan.training_run import JsonLinesLogger
 
 STEPS = 7
 

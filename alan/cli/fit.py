@@ -1,10 +1,4 @@
-"""The verbs of Lightning's command line: ``alan fit``, ``validate``, ``test`` and ``predict``.
-
-A run folder holds ``config.yaml`` (all options, defaults included), ``metrics.jsonl`` (one line per logging step),
-``checkpoints/last.ckpt`` (and ``best.ckpt`` where the module names a validation score in ``monitor``) and, when
-training is complete, the exported model and ``run.json``. The same command run again continues from ``last.ckpt``;
-with another configuration it refuses to touch the folder.
-"""
+"""The verbs of Lightning's command line: ``alan fit``, ``validate``, ``test`` and ``predict``."""
 
 from __future__ import annotations
 
@@ -15,11 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
@@ -27,14 +20,12 @@ from typing_extensions import override
 from alan.cli.console import quiet_lightning
 from alan.cli.fit_options import DATA, MODULES, class_names
 from alan.cli.parsing import Parser
-from alan.cli.training import CheckpointFiles, JsonLinesLogger, RunFolder, StoppableCheckpoint
-from alan.errors import CheckpointError, ConfigError
+from alan.errors import ConfigError
 from alan.locks import lock_folder
 from alan.precision import choose_precision
 from alan.progress import quiet
-from alan.runs import CONFIG, FINISHED, METRICS, Run, config_text, holds_run, read_config, remove_run
-from alan.tensors import verify_zip
 from alan.trainer import Trainer
+from alan.training_run import CheckpointFiles, RunFolder, check_readable
 
 #: Options that may change between two starts of one run.
 _FREE = ("out", "overwrite", "ckpt_path", "weights_only", "config")
@@ -98,27 +89,29 @@ class AlanCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Lock and check the run folder before anything is built; ``fast_dev_run`` uses none."""
         self.settings = self.config[self.config["subcommand"]]
-        self.run_folder = Run(Path(self.settings["out"]), resumed=False)
+        self.run_folder = RunFolder(Path(self.settings["out"]))
         trial = bool(self.settings["trainer"].get("fast_dev_run"))
         self.writes = self.config["subcommand"] == "fit" and not trial
         for name in ("max_steps", "max_epochs") if self.writes else ():
             if self.settings["trainer"].get(name) == 0:
                 raise ConfigError(f"trainer.{name} is 0: give at least 1, or -1 for no limit")
         if not trial:
-            self.stack.enter_context(lock_folder(self.run_folder.folder))
+            self.stack.enter_context(lock_folder(self.run_folder.run.folder))
         self._choose_precision()
         self._spread_seed()
         if self.config["subcommand"] == "fit":
             self.settings["weights_only"] = True
         if self.writes:
-            self._open_folder()
+            last = self.run_folder.open(self._plain_config(), overwrite=self.settings["overwrite"])
+            if last is not None and not self.settings["ckpt_path"]:
+                check_readable(last)
+                self.settings["ckpt_path"] = str(last)
 
     def _choose_precision(self) -> None:
         """Replace the precision ``auto``; a resumed run keeps the value of its configuration."""
-        trainer, saved = self.settings["trainer"], self.run_folder.folder / CONFIG
+        trainer = self.settings["trainer"]
         if trainer.get("precision") == "auto":
-            resumed = saved.exists() and not self.settings["overwrite"]
-            recorded = (read_config(saved).get("trainer") or {}).get("precision") if resumed else None
+            recorded = None if self.settings["overwrite"] else self.run_folder.recorded_precision()
             trainer["precision"] = choose_precision("auto", trainer["accelerator"], recorded)
 
     def _spread_seed(self) -> None:
@@ -133,44 +126,28 @@ class AlanCLI(LightningCLI):
         config: dict[str, Any] = yaml.safe_load(text)
         return {key: value for key, value in config.items() if key not in _FREE}
 
-    def _open_folder(self) -> None:
-        config, folder = self._plain_config(), self.run_folder.folder
-        self.config_text = config_text(config)
-        if (folder / CONFIG).exists() and self.settings["overwrite"]:
-            return
-        self.run_folder.resumed = holds_run(folder, config)
-        last = folder / "checkpoints" / "last.ckpt"
-        if self.run_folder.resumed and last.exists() and not self.settings["ckpt_path"]:
-            _check_readable(last)
-            self.settings["ckpt_path"] = str(last)
-
     def before_fit(self) -> None:
         """Clear the folder for ``--overwrite true``, now that everything could be built."""
         if self.writes and self.settings["overwrite"] and self.trainer.is_global_zero:
-            model = getattr(self.model, "export_name", None)
-            remove_run(
-                self.run_folder.folder, ["checkpoints", METRICS, CONFIG, FINISHED, *([model] if model else [])]
-            )
+            self.run_folder.clear(self.model)
 
     def after_fit(self) -> None:
         """Complete a run that was killed between its last step and its export."""
         if self.writes:
-            self.folder_callback.complete(self.trainer, self.model)
+            self.run_folder.complete(self.trainer, self.model)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Build the trainer with the run folder's logger, checkpoints and export."""
         settings = dict(self._get(self.config_init, "trainer", default={}))
-        folder = self.run_folder.folder
         loggers = settings.get("logger")
         others = [loggers] if isinstance(loggers, Logger) else loggers if isinstance(loggers, list) else []
-        metrics = JsonLinesLogger(folder)
-        settings |= {"default_root_dir": str(folder), "logger": [metrics, *others]}
+        settings["default_root_dir"] = str(self.run_folder.run.folder)
+        settings["logger"] = [self.run_folder.metrics, *others]
         settings["plugins"] = [*_as_list(settings.get("plugins")), CheckpointFiles()]
         callbacks = _as_list(settings.get("callbacks"))
         if self.writes:
-            self.folder_callback = RunFolder(self.run_folder, self.config_text)
-            callbacks += [*self._checkpoints(folder / "checkpoints", metrics), self.folder_callback]
+            callbacks += self.run_folder.callbacks(self.model, self.settings["checkpoint_every"])
         if quiet():
             settings["enable_progress_bar"] = False
         if settings.get("enable_progress_bar") is not False:
@@ -181,38 +158,11 @@ class AlanCLI(LightningCLI):
             reason = " ".join(str(error).split())
             raise ConfigError(f"trainer: {reason} Give other --trainer options, or leave them out") from error
 
-    def _checkpoints(self, folder: Path, metrics: JsonLinesLogger) -> list[Callback]:
-        """The best checkpoint of modules that validate, then the last one, which holds the best score."""
-        found: list[Callback] = []
-        if monitor := getattr(self.model, "monitor", None):  # (score, "max" or "min")
-            found.append(
-                ModelCheckpoint(
-                    folder,
-                    "best",
-                    monitor=monitor[0],
-                    mode=monitor[1],
-                    save_weights_only=True,
-                    save_on_train_epoch_end=False,
-                    enable_version_counter=False,
-                )
-            )
-        return [*found, StoppableCheckpoint(folder, self.settings["checkpoint_every"], metrics)]
-
 
 def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _check_readable(path: Path) -> None:
-    try:
-        verify_zip(path)
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, OSError ...
-        raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}): delete it, or start again with --overwrite true"
-        ) from error
 
 
 def run_lightning(args: list[str]) -> Namespace:
@@ -253,4 +203,4 @@ def run_lightning(args: list[str]) -> Namespace:
             if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
                 raise error.__context__ from None
             raise
-    return Namespace(model=cli.model, trainer=cli.trainer, out=cli.run_folder.folder)
+    return Namespace(model=cli.model, trainer=cli.trainer, out=cli.run_folder.run.folder)

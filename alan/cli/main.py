@@ -19,8 +19,8 @@ from typing import Any
 from alan._version import __version__
 from alan.cli.console import common_options, console, quiet_lightning, show
 from alan.cli.failures import in_one_line
-from alan.cli.signals import Interruption, handle_signals, received_signal
 from alan.errors import AlanError, ConfigError, SkippedError, nearest
+from alan.signals import Interruption, handle_signals, received_signal
 
 #: Verb to its function (``module:name``), whose signature is the verb's options, and one line of help.
 VERBS = {

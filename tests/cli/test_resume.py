@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from alan import precision
-from alan.cli.fit import _check_readable
 from alan.errors import CheckpointError
 from alan.supervised.module import SegmentationModule
+from alan.training_run import check_readable
 
 from ..faults.harness import Plan, contents, differences, run
 
@@ -126,13 +126,13 @@ def test_a_signal_saves_the_current_step(command, straight, number, code, batch,
 def test_a_checkpoint_that_changed_on_the_disk_is_refused(tmp_path):
     path = tmp_path / "last.ckpt"
     torch.save({"state_dict": {"w": torch.arange(5000.0)}, "global_step": 3}, path)
-    _check_readable(path)
+    check_readable(path)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1  # of the weights
     path.write_bytes(data)
     assert torch.load(path, weights_only=True)["global_step"] == 3  # torch does not see it
     with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read \(BadZipFile\): delete it, or"):
-        _check_readable(path)
+        check_readable(path)
 
 
 def config_of(folder):

@@ -1,4 +1,10 @@
-"""Files of a training in its run folder: metrics, checkpoints, the configuration and the exported model."""
+"""The run folder of a training.
+
+It holds ``config.yaml`` (all options, defaults included), ``metrics.jsonl`` (one line per logging step),
+``checkpoints/last.ckpt`` (and ``best.ckpt`` where the module names a validation score in ``monitor``) and, when
+training is complete, the exported model and ``run.json``. The same command run again continues from ``last.ckpt``;
+with another configuration it refuses to touch the folder.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +18,18 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
+from alan import signals
 from alan.backbone.checkpoint import load_plain
-from alan.cli import signals
+from alan.errors import CheckpointError
 from alan.files import naming_full_disk, write_bytes, write_text
-from alan.runs import CONFIG, METRICS, Run
+from alan.runs import CONFIG, FINISHED, METRICS, Run, config_text, holds_run, read_config, remove_run
+from alan.tensors import verify_zip
 from alan.trainer import LastCheckpoint
 
 _log = logging.getLogger(__name__)
@@ -141,17 +149,72 @@ class StoppableCheckpoint(LastCheckpoint):
 
 
 class RunFolder(Callback):
-    """Write the configuration, and when training is complete the model users will load.
+    """Open the folder, and write the configuration and, when training is complete, the model users will load.
 
     The configuration is written after the first batch: what fails before has left nothing.
 
     Args:
-        run: The run.
-        config: The configuration as YAML.
+        folder: The run folder, whose lock the caller holds.
     """
 
-    def __init__(self, run: Run, config: str) -> None:
-        self.run, self.config = run, config
+    def __init__(self, folder: Path) -> None:
+        self.run = Run(folder, resumed=False)
+        self.metrics = JsonLinesLogger(folder)
+        self.checkpoints = folder / "checkpoints"
+        self.config = ""
+
+    def recorded_precision(self) -> str | None:
+        """Return the precision of the run that the folder holds; None where there is none."""
+        saved = self.run.folder / CONFIG
+        return (read_config(saved).get("trainer") or {}).get("precision") if saved.exists() else None
+
+    def open(self, config: Mapping[str, Any], *, overwrite: bool) -> Path | None:
+        """Begin a run, or continue the one in the folder.
+
+        Args:
+            config: Configuration of the run.
+            overwrite: Whether :meth:`clear` will remove an earlier run.
+
+        Returns:
+            The last checkpoint of the run in the folder; None where there is none.
+
+        Raises:
+            ConfigError: The folder holds a run with another configuration.
+            DataError: It holds something else.
+        """
+        self.config = config_text(config)
+        if (self.run.folder / CONFIG).exists() and overwrite:
+            return None
+        self.run.resumed = holds_run(self.run.folder, config)
+        last = self.checkpoints / "last.ckpt"
+        return last if self.run.resumed and last.exists() else None
+
+    def clear(self, module: LightningModule) -> None:
+        """Remove the files of an earlier run."""
+        model = [module.export_name] if isinstance(module, Exports) else []
+        remove_run(self.run.folder, [self.checkpoints.name, METRICS, CONFIG, FINISHED, *model])
+
+    def callbacks(self, module: LightningModule, checkpoint_every: int) -> list[Callback]:
+        """Return the best checkpoint of modules that validate, the last one, which holds the best score, and this.
+
+        Args:
+            module: The trained module.
+            checkpoint_every: Optimiser steps between two checkpoints.
+        """
+        best: list[Callback] = []
+        if monitor := getattr(module, "monitor", None):  # (score, "max" or "min")
+            best.append(
+                ModelCheckpoint(
+                    self.checkpoints,
+                    "best",
+                    monitor=monitor[0],
+                    mode=monitor[1],
+                    save_weights_only=True,
+                    save_on_train_epoch_end=False,
+                    enable_version_counter=False,
+                )
+            )
+        return [*best, StoppableCheckpoint(self.checkpoints, checkpoint_every, self.metrics), self]
 
     @override
     def on_train_batch_end(
@@ -185,3 +248,18 @@ class RunFolder(Callback):
         if (self.run.folder / METRICS).exists():
             return f"{exported}{METRICS}, whose losses `alan report {self.run.folder}` draws"
         return f"{exported}no {METRICS}, as there are fewer steps than trainer.log_every_n_steps"
+
+
+def check_readable(path: Path) -> None:
+    """Check a checkpoint before the model is built; the tensors are not read.
+
+    Raises:
+        CheckpointError: It is truncated, or no checkpoint.
+    """
+    try:
+        verify_zip(path)
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, OSError ...
+        raise CheckpointError(
+            f"{path}: cannot be read ({type(error).__name__}): delete it, or start again with --overwrite true"
+        ) from error
