@@ -40,7 +40,7 @@ def bounded(target: _T) -> _T:
     """Check annotated bounds at each call of a function, or each time a class is built.
 
     Args:
-        target: a function or a class; of a class, ``__init__`` is wrapped (apply it above ``@dataclass``).
+        target: Function or class. For a class, ``__init__`` is wrapped; apply it above ``@dataclass``.
 
     Raises:
         ParameterError: When called, a value outside its bounds; the message names parameter, value and bounds.
@@ -85,8 +85,8 @@ def check_bounds(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
     """Check values against the bounds in a function's annotations.
 
     Args:
-        function: its parameters' annotations hold the bounds.
-        values: parameter to value; parameters that are not named are not checked.
+        function: Function whose annotations hold the bounds.
+        values: Parameter to its value; other parameters are not checked.
 
     Raises:
         ParameterError: A value is outside its bounds.

@@ -105,8 +105,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Suggest the nearest known name for a misspelt one.
 
     Args:
-        name: the name given.
-        choices: the names that exist.
+        name: The unknown name.
+        choices: The names that exist.
 
     Returns:
         ``"did you mean 'x'? "`` if a name is close, then the choices, for the end of a message. Of many choices,

@@ -58,7 +58,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname not in self._names:
             return None
-        self._names.discard(fullname)  # the next line asks every finder, this one included
+        self._names.discard(fullname)  # the next line calls every finder, this one included
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             spec.loader = importlib.util.LazyLoader(spec.loader)

@@ -62,7 +62,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     The content is flushed to the disk before the file is renamed, so that a power failure leaves no empty file.
 
     Args:
-        path: the file to be written; its folder is created.
+        path: The file to be written; its folder is created.
 
     Yields:
         The temporary path to write to.

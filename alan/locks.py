@@ -43,7 +43,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the folder is made if needed, and removed again if nothing is written to it.
 
     Args:
-        folder: the folder; it holds an empty file ``.lock`` meanwhile.
+        folder: The folder; until the lock is released, it holds an empty file ``.lock``.
 
     Raises:
         DataError: It is a file.
@@ -62,7 +62,7 @@ def lock_file(file: Path) -> Iterator[None]:
     Temporary files that a killed process left beside it are removed.
 
     Args:
-        file: the file; its lock is ``.<name>.lock`` beside it.
+        file: The file; its lock is ``.<name>.lock`` beside it.
 
     Raises:
         LockError: Another process holds the lock; the message names it.
@@ -125,7 +125,7 @@ def _is_first_rank() -> bool:
 
 
 def _acquire(path: Path, target: Path) -> int:
-    """Lock ``path`` and write the owner into it; give the open file."""
+    """Lock ``path``, write the owner into it, and return the open file."""
     while True:
         if path.is_symlink():  # its target would be overwritten
             raise LockError(f"{path}: is a link, but a lock is a file of its own; remove it")
@@ -173,7 +173,7 @@ def _is_open_as(file: int, path: Path) -> bool:
 
 
 def _beat(file: int, stop: threading.Event) -> None:
-    """Show life until told to stop, or until another process has taken the lock over."""
+    """Send heartbeats until told to stop, or until another process has taken over the lock."""
     myself = _read_owner(file)
     while not stop.wait(HEARTBEAT):
         with contextlib.suppress(OSError):
@@ -208,7 +208,7 @@ def _myself() -> dict[str, Any]:
 
 
 def _read_owner(file: int) -> dict[str, Any]:
-    """The owner named in an open lock; empty for none."""
+    """Read the owner named in an open lock; empty for none."""
     try:
         owner = json.loads(os.pread(file, 4096, 0))
     except ValueError:

@@ -36,7 +36,7 @@ def choose_precision(precision: str, accelerator: str = "auto", recorded: str | 
     Args:
         precision: ``auto``, or any precision of Lightning, which is returned as it is.
         accelerator: Lightning's name of the device, see :func:`native_bf16`.
-        recorded: precision that the run recorded when it was started. A run that is resumed with ``auto`` keeps
+        recorded: Precision that the run recorded when it was started. A run that is resumed with ``auto`` keeps
             it, on another machine too.
 
     Returns:

@@ -76,8 +76,8 @@ class Run:
     """An open run folder.
 
     Attributes:
-        folder: the folder.
-        resumed: whether it already held a run of this configuration, whose finished parts may be used.
+        folder: The folder.
+        resumed: Whether it already held a run of this configuration, whose finished parts may be used.
         keep: Whether written files are kept when a new run fails because of bad input.
     """
 
@@ -113,10 +113,10 @@ def open_run(out: Path, config: Mapping[str, Any], overwrite: bool, contents: Se
     are removed too, so that bad input leaves nothing behind.
 
     Args:
-        out: the folder; made where it is missing.
+        out: The folder; it is created if it is missing.
         config: Configuration of the run, JSON-able.
-        overwrite: remove an earlier run's files first.
-        contents: names of all that a run of this kind may write.
+        overwrite: Remove the files of an earlier run first.
+        contents: Names of all files and folders that a run of this kind may write.
 
     Yields:
         The open run.
@@ -210,9 +210,9 @@ def sweep(folder: Path, *, deep: bool = True, age: float = 0) -> None:
     """Remove the temporary files that killed processes left in a folder; call it while its lock is held.
 
     Args:
-        folder: the folder.
-        deep: look in the folders below it too.
-        age: seconds since the last change; younger files are kept. A folder without a lock needs it, because other
+        folder: The folder.
+        deep: Search the folders below it too.
+        age: Seconds since the last change; younger files are kept. A folder without a lock needs it, because other
             processes may be writing to it.
     """
     for place, folders, names in os.walk(folder):
@@ -260,14 +260,14 @@ def report_failures(
     """List what was skipped in a CSV file, and warn of it once.
 
     Args:
-        path: the list, usually ``failures.csv`` in the run folder; an earlier one is replaced or removed.
-        failures: file and reason of each.
-        total: number of files that were asked for.
-        strict: raise an error in place of the warning.
-        output: name of the file that was written, where several files of one folder share the list; their rows are
-            kept, and a third column names the file.
-        skipped: Number of files that were skipped; null for all failures. The other failures are problems of files
-            that were used all the same.
+        path: The list, usually ``failures.csv`` in the run folder; an earlier one is replaced or removed.
+        failures: File and reason of each failure.
+        total: Number of files that were requested.
+        strict: Raise an error in place of the warning.
+        output: Name of the file that was written, where several files of one folder share the list; their rows
+            are kept, and a third column names the file.
+        skipped: Number of files that were skipped; None counts all failures. The other failures are problems of
+            files that were used all the same.
 
     Raises:
         SkippedError: Something was skipped and ``strict`` is True; the command line exits with code 1.
@@ -301,7 +301,7 @@ def provenance(inputs: Mapping[str, str]) -> dict[str, Any]:
     """Return versions, machine, command and the fingerprints of the inputs.
 
     Args:
-        inputs: path of each input to its fingerprint.
+        inputs: Path of each input to its fingerprint.
     """
     versions = {"alan": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:

@@ -24,8 +24,8 @@ def step_generator(device: torch.device | str, *key: int) -> torch.Generator:
     """Make the generator of a step.
 
     Args:
-        device: device of the tensors that it will fill.
-        *key: numbers that identify the step, such as (seed, batch, rank).
+        device: Device of the tensors that it will fill.
+        *key: Numbers that identify the step, such as (seed, batch, rank).
     """
     import torch  # seconds, which the command line need not wait for
 

@@ -82,7 +82,7 @@ def write_segmentation(
     source.SharedFunctionalGroupsSequence, source.PerFrameFunctionalGroupsSequence = [shared], positions
     source.FrameOfReferenceUID = new_uid(digest, "space")
     sop_class = source.SOPClassUID
-    source.SOPClassUID = _ULTRASOUND_LOOP  # of a class of single frames, highdicom would expect a place in space
+    source.SOPClassUID = _ULTRASOUND_LOOP  # for a class of single frames, highdicom expects a position in space
     algorithm = hd.AlgorithmIdentificationSequence(
         NAME, code("DCM", "123110", "Artificial Intelligence"), __version__
     )

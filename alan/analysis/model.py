@@ -279,7 +279,7 @@ class AnalysisModel:
             DataError: The model does not know the view.
         """
         if view not in self.views:
-            raise DataError(f"view {view!r} is not known to the model: it knows {', '.join(self.views)}")
+            raise DataError(f"view {view!r} is not known to the model: give one of {', '.join(self.views)}")
         return tuple(self.views[view])
 
     def maps(self, frames: NDArray[np.uint8]) -> MapArray:

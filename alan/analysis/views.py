@@ -347,7 +347,7 @@ def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float =
     size = np.trace(within) / len(within) or 1.0
     within = (1 - shrinkage) * within + shrinkage * size * np.eye(len(within))
     apart = means - means.mean(0)
-    _, directions = eigh(apart.T @ apart, within)  # of length 1 in the covariance within the classes
+    _, directions = eigh(apart.T @ apart, within)  # their length is 1 in the covariance within the classes
     return np.asarray(directions[:, ::-1][:, : max(1, len(classes) - 1)], np.float64)
 
 

@@ -201,7 +201,7 @@ def fill_network(init: str | os.PathLike[str], own: nn.Module, spec: BackboneSpe
     """Fill a network with the weights of a file.
 
     Args:
-        init: Any file that :func:`read_weights` knows, or the name of shipped weights.
+        init: Any file that :func:`read_weights` accepts, or the name of shipped weights.
         own: The network to fill.
         spec: Its specification.
 

@@ -76,7 +76,7 @@ def write_cache(
         ParameterError: A parameter is out of its bounds, or parcels and ``features`` do not fit together.
         DataError: The store cannot be read, or no frame is left.
         CheckpointError: The backbone or the parcels cannot be loaded.
-        KeyboardInterrupt: the computation was interrupted.
+        KeyboardInterrupt: The computation was interrupted.
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

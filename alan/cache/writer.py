@@ -98,7 +98,7 @@ class FeatureModule(LightningModule):
 
 
 class CacheWriter(BasePredictionWriter):
-    """Callback that writes predictions to the part of this rank and knows which frames are missing.
+    """Callback that writes predictions to the part of this rank, and lists the frames that are missing.
 
     Args:
         out: The cache to be written.
@@ -154,7 +154,7 @@ class CacheWriter(BasePredictionWriter):
         """Write one batch; ``batch["index"]`` holds the global indices of its frames.
 
         Raises:
-            SystemExit: the process received SIGTERM; the exit code is 143.
+            SystemExit: The process received SIGTERM; the exit code is 143.
         """
         if self.shard is not None:
             rows = np.searchsorted(self.share, _numpy(batch["index"]))

@@ -197,7 +197,7 @@ def _pair(
         inside = [es for es in inside if smooth[ed] - smooth[es] >= least]
         if inside:
             es = min(inside, key=lambda index: smooth[index])
-            # a loop may end while the ventricle still fills: the period tells the two apart
+            # a loop may end while the ventricle still fills: the period distinguishes the two
             cut = following is not None and following >= len(smooth) - 1 - 0.1 * (following - ed)
             short = cut and period is not None and time[following] - time[ed] < _LEAST_LAST * period
             spans.append((ed, es, None if short else following))

@@ -41,7 +41,7 @@ _LOST_PROCESS = {"BrokenProcessPool", "ProcessExitedException"}
 #: Messages of libraries about limits of the system, which carry no error number.
 _LIMITS = {
     "too many open files": errno.EMFILE,
-    "failed to init uv loop": errno.EMFILE,  # of torch.distributed
+    "failed to init uv loop": errno.EMFILE,  # from torch.distributed
     "can't start new thread": errno.EAGAIN,
 }
 
@@ -84,7 +84,7 @@ def in_one_line(error: BaseException) -> str | None:
 
 
 def _of_a_name(error: UnicodeEncodeError) -> str:
-    """The line of a file name that cannot be written into a text."""
+    """Describe a file name that cannot be written into a text, in one line."""
     parts = _ENDS.split(error.object[: error.start])[-1], _ENDS.split(error.object[error.start :])[0]
     name = "".join(parts).encode("utf-8", "surrogateescape")
     return f"the file name {name!r} is not UTF-8: rename the file (convmv does so for whole folders)"

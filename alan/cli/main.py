@@ -224,7 +224,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return _main(args)
         finally:
             sys.stdout.flush()
-    except OSError as error:  # of the standard output, or of the log file
+    except OSError as error:  # the standard output or the log file
         gone = isinstance(error, BrokenPipeError) and _reader_has_gone()
         line = None if gone else in_one_line(error)
         if line is None and not gone:

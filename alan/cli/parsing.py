@@ -80,7 +80,7 @@ def _checked(path: Path) -> Path:
 
     def size(node: Any) -> float:
         if id(node) not in sizes:
-            sizes[id(node)] = math.inf  # of a node within itself
+            sizes[id(node)] = math.inf  # for a node that contains itself
             if isinstance(node, yaml.MappingNode):
                 try:
                     check_yaml_keys(node)
@@ -250,7 +250,7 @@ class Parser(ArgumentParser):
         ) from ex
 
     def _known(self) -> set[str]:
-        """Every name that a key of this command line may have."""
+        """Return every name that a key of this command line may have."""
         targets = [*self.functions, *filter(None, map(self._class, _names_in(self.seen)))]
         seen: set[Any] = set()
         names = {name for target in targets for name in _option_names(target, seen)}

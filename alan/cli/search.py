@@ -27,6 +27,6 @@ def search(
     from alan.search.run import run_search
 
     folder = run_search(out, space, data, training, study)
-    from alan.report.search import write_search_report  # needs Optuna, which run_search asks for
+    from alan.report.search import write_search_report  # needs Optuna, which run_search checks for
 
     _log.info("report: %s", write_search_report(folder))

@@ -136,7 +136,7 @@ def run_ensemble(
     with open_run(folder, config, overwrite, CONTENTS) as run:
         if run.resumed and _reusable(folder / ENSEMBLE, key):
             _log.info("%s: the same configuration and inputs as before, ensemble reused", folder / ENSEMBLE)
-            (folder / _PREDICTIONS).unlink(missing_ok=True)  # of a run that was killed at its end
+            (folder / _PREDICTIONS).unlink(missing_ok=True)  # left by a run that was killed at its end
             return folder / ENSEMBLE
         (folder / ENSEMBLE).unlink(missing_ok=True)
         predictions = replace(

@@ -211,7 +211,7 @@ def score_volumes(
     Args:
         predicted: (n, S, S) bool at the size of the store.
         manual: Manual masks of the same n slices.
-        store: Frame store, which restores the original resolution and knows the distance of the slices.
+        store: Frame store, with the original resolution and the distance between slices.
         table: The n rows of ``store.labelled``.
 
     Returns:

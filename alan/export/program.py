@@ -138,7 +138,7 @@ def write_program(
     program, shapes = _Program(model), {INPUT: {0: torch.export.Dim("batch")}}
     frames = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, side, side), np.uint8))
     with warnings.catch_warnings(), atomic(file) as temporary:
-        warnings.simplefilter("ignore")  # of the exporters, about themselves
+        warnings.simplefilter("ignore")  # the exporters warn about themselves
         try:
             exported = torch.export.export(program, (frames[:2],), dynamic_shapes=shapes)
             found = (_write_onnx if kind == "onnx" else _write_torch)(exported, temporary, frames, shapes)

@@ -190,7 +190,7 @@ class HeadModule(TrainingModule):
         """
         self.backbone.to(self.device)
         trainer: Any = self.trainer
-        cache = getattr(trainer.datamodule, "cache", None)  # of alan.cache.sequences
+        cache = getattr(trainer.datamodule, "cache", None)  # set by alan.cache.sequences
         if cache is not None:
             check_backbone("the parcels", self.backbone.fingerprint, self.source, cache.manifest.backbone)
         if self._needs_statistics:

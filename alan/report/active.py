@@ -142,7 +142,7 @@ def _redundancy_table(results: Mapping[str, Any]) -> Table:
     for row in results["redundancy"]:
         cells = [Cell(percent(row["known_patients"], 0)), Cell(number(row["likeness"], 3))]
         rows.append((ACQUISITIONS[row["function"]].title, cells))
-    if results["loop"].get("unit") == "patient":  # of whole patients, all images but the first are of a known one
+    if results["loop"].get("unit") == "patient":  # all images but the first show a known patient
         columns, rows = [columns[0], columns[2]], [(title, cells[1:]) for title, cells in rows]
     return Table("Similarity of the selected images", columns, [Section([Row(*row) for row in rows])])
 

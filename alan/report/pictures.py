@@ -68,7 +68,7 @@ def make_picture(figure: Figure, caption: str, alternative: str, *, simulated: b
     if simulated:
         figure.text(1, 0, "simulated data", ha="right", va="top", fontsize=8, color="#b42318")
     content = png(figure)
-    width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // DPI  # of the header of the PNG
+    width = int.from_bytes(content[16:20]) * _PIXELS_PER_INCH // DPI  # width in the PNG header
     return Picture(content, caption, alternative, width)
 
 

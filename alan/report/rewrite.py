@@ -23,7 +23,7 @@ _PAGES = {
 def rewrite_report(run: str) -> None:
     """Write the report of a finished evaluation, search or active learning run again.
 
-    Of a training, which may still be running, the losses are drawn into ``losses.png``.
+    For the run folder of a training, which may still be running, the losses are drawn into ``losses.png``.
 
     Args:
         run: Run folder.

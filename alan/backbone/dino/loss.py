@@ -106,7 +106,7 @@ class PatchLoss(_Centre):
         """
         positions = other_positions(boxes, student.shape[1])  # (2 B, n, n, 2)
         q = self.targets(teacher, self.teacher_temperature)
-        q = q.roll(len(q) // 2, 0).permute(0, 3, 1, 2)  # of the other crop, (2 B, K, n, n)
+        q = q.roll(len(q) // 2, 0).permute(0, 3, 1, 2)  # the other crop, (2 B, K, n, n)
         q = F.grid_sample(q, positions, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
         log_p = (student.float() / self.student_temperature).log_softmax(-1)
         counts = inside & (positions.abs() <= 1).all(-1)

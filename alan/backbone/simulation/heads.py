@@ -159,7 +159,7 @@ def dense_losses(
     """
     found: dict[str, Tensor] = {}
     labels = truth.labels
-    pixels = size / labels.shape[-1]  # of a step of the grid
+    pixels = size / labels.shape[-1]  # per step of the grid
     step = 2 if pixels < 2 else 1  # distances and coordinates vary slowly
     if weights.tissue:
         found["tissue"] = tissue_loss(outputs.tissue, labels)

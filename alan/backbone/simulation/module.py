@@ -29,7 +29,7 @@ from alan.errors import ConfigError, ParameterError
 
 
 class SimulationModule(TrainingModule):
-    """Train a network on dense targets that only a simulator knows; export it without its heads.
+    """Train a network on dense targets that only a simulator provides; export it without its heads.
 
     Batches are those of :class:`alan.data.SimulatedDataModule`: ``frames`` and ``labels`` (B, S, S) uint8,
     ``view`` (B,) int64, ``phase`` (B,) float32, and for the agreement ``unlabelled`` (U, S, S) uint8. The teacher
@@ -138,7 +138,7 @@ class SimulationModule(TrainingModule):
             self._example = [copy.deepcopy(self.teacher)]
             self._example[0].start_from(example)
         self.alignment = ShareAlignment(len(self.structures) + 1, alignment)
-        self._dice: list[Tensor] = []  # of the validation frames so far, (frames, structures)
+        self._dice: list[Tensor] = []  # validation frames so far, (frames, structures)
 
     def setup(self, stage: str) -> None:
         """Check that the data have the structures, and the unlabelled frames if they are needed.

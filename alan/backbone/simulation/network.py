@@ -55,7 +55,7 @@ class DenseNetwork(nn.Module):
         """Load the weights of a backbone, and those of the heads if the file has them.
 
         Args:
-            init: Any file that :func:`alan.backbone.checkpoint.read_weights` knows, or the name of shipped
+            init: Any file that :func:`alan.backbone.checkpoint.read_weights` accepts, or the name of shipped
                 weights.
 
         Raises:

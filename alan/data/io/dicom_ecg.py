@@ -71,6 +71,6 @@ def r_waves_of_waveform(dataset: Any) -> FloatArray:
             signal = dataset.waveform_array(number)
             waves = find_r_waves(signal, float(group.SamplingFrequency))
             return waves + float(group.get("MultiplexGroupTimeOffset") or 0.0) / 1000
-        except Exception as error:  # of a damaged waveform; the pictures can still be read
+        except Exception as error:  # the waveform is damaged; the pictures can still be read
             warnings.warn(f"its electrocardiogram cannot be read ({error})", stacklevel=2)
     return np.empty(0)

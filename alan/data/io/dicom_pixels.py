@@ -40,7 +40,7 @@ _PLUGINS = {
 }
 #: JPEG lossless, which only GDCM decodes; GDCM aborts on some damaged streams.
 _APART = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-_MOST_BITS = 16  # of stored values that go through a table
+_MOST_BITS = 16  # largest depth of stored values that go through a table
 
 
 class PixelFrames:
@@ -216,7 +216,10 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Deco
         one.NumberOfFrames, one.PhotometricInterpretation = 1, kind
         start, size = file.tell(), samples * per_sample
         for index in range(int(there // size)):
-            begin, end = int(index * size), math.ceil((index + 1) * size)  # of bits, two frames may share a byte
+            begin, end = (
+                int(index * size),
+                math.ceil((index + 1) * size),
+            )  # packed bits: two frames may share a byte
             file.seek(start + begin)
             one.add_new("PixelData", vr or "OW", file.read(end - begin))
             options = {
@@ -283,7 +286,7 @@ def _grey_values(
 
     if large:
         return lambda frame: to_bytes(_voi(_modality(frame, dataset), dataset)[0]), notes
-    table = to_bytes(shown)  # of all stored values
+    table = to_bytes(shown)  # one entry per stored value
     return lambda frame: table[frame.astype(np.int64) - low], notes
 
 

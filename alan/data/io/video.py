@@ -239,7 +239,7 @@ def _promised_bytes(path: Path) -> int:
     for wanted in (_EBML, _SEGMENT):
         if int.from_bytes(start[at : at + 4]) != wanted or at + 12 > len(start):
             return 0
-        width = 9 - start[at + 4].bit_length()  # of the following size
+        width = 9 - start[at + 4].bit_length()  # bytes of the size that follows
         size = int.from_bytes(start[at + 4 : at + 4 + width]) & (1 << 7 * width) - 1
         at += 4 + width + size
     return 0 if size == (1 << 7 * width) - 1 else at  # all ones: unknown to the writer

@@ -53,7 +53,7 @@ class EpochSampler(DistributedSampler[Any]):
         size = self.batch_size * self.num_replicas
         whole = len(order) // size * size
         own = order[:whole].reshape(-1, self.num_replicas, self.batch_size)[:, self.rank].ravel()
-        rest = order[whole:].reshape(self.num_replicas, -1)[self.rank]  # of the last, smaller batches
+        rest = order[whole:].reshape(self.num_replicas, -1)[self.rank]  # for the last, smaller batches
         return iter((self.epoch * n + np.concatenate([own, rest])[self.skip :]).tolist())
 
 

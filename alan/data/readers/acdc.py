@@ -112,7 +112,7 @@ class Acdc(EchoDataset):
         contents = "training/patientNNN/patientNNN_frameMM.nii.gz or patientNNN_frameMM_slice_K.h5"
         super().__init__(root, contents)
         self._joined, self._grey = _joined(structures), grey
-        self._limits: dict[tuple[str, str], tuple[float, float]] = {}  # of volumes of HDF5 slices
+        self._limits: dict[tuple[str, str], tuple[float, float]] = {}  # for volumes of HDF5 slices
         self.structures = tuple(self._joined)
         table = next((path for base in (self.root, self.root.parent) if (path := base / _TABLE).is_file()), None)
         found, self._sizes = list(self._volumes()), {}

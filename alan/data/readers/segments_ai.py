@@ -139,7 +139,7 @@ class SegmentsAi(PictureDataset[Classes]):
 
 
 def _label(entry: Mapping[str, Any], labelset: str) -> dict[str, Any] | None:
-    """The finished label of a sample, or None."""
+    """Return the finished label of a sample, or None."""
     labels = entry.get("labels")
     label = labels.get(labelset) if isinstance(labels, dict) else None
     finished = isinstance(label, dict) and label.get("label_status", _FINISHED[0]) in _FINISHED

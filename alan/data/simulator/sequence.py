@@ -35,7 +35,7 @@ class SimulatedSequence:
     """A simulated clip with its ground truth.
 
     Attributes:
-        view: one of ``alan.data.sample.VIEWS``.
+        view: One of ``alan.data.sample.VIEWS``.
         frames: (T, H, W) uint8, 0 outside the sector.
         labels: (T, H, W) uint8, values as ``alan.data.structures.STRUCTURES``, 0 background.
         contraction: (T,) float64, from 0 at end-diastole to 1 at end-systole.

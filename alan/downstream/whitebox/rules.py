@@ -28,7 +28,7 @@ def choose_by_share(evidence: RuleEvidence) -> Choice:
 
 
 def _share_sentence(parcel: int, evidence: RuleEvidence, probability: float) -> str:
-    """The share of a parcel and the probability that it is large enough."""
+    """Describe the share of a parcel and the probability that it is large enough."""
     settings, posterior = evidence.settings, evidence.posterior
     if parcel == evidence.background_id:
         return BACKGROUND
@@ -111,7 +111,7 @@ def choose_by_thresholds(evidence: RuleEvidence) -> Choice:
 
 
 def _threshold_sentence(parcel: int, evidence: RuleEvidence) -> str:
-    """How a parcel compares with the thresholds."""
+    """Describe how a parcel compares with the thresholds."""
     counts, thresholds, presence_of = evidence.counts, evidence.thresholds, evidence.settings["presence_of"]
     if parcel == evidence.background_id:
         return BACKGROUND
