@@ -11,13 +11,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy.linalg import eigh
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 
-from alan.arrays import ByteArray, Float32Array, FloatArray
+from alan.analysis.discriminants import SHRINKAGE, discriminants, frame_weights
+from alan.arrays import BoolArray, ByteArray, Float32Array
 from alan.backbone.base import Backbone
 from alan.backbone.conv import ConvBackbone, ConvNet
 from alan.backbone.load import load_backbone
@@ -36,8 +36,6 @@ THUMBNAIL = 28
 SCHEMA = "alan-view-bank/3"
 #: Key of the check sum in the file.
 _SUM = "sha256"
-#: How far the covariance within the views is drawn towards a multiple of the identity.
-SHRINKAGE = 0.1
 #: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, and number of its frames on which
 #: the certainty of the network is compared (docs/howto/analyze.md).
 MIRRORED_GAIN, _CERTAIN_FRAMES = 0.3, 4
@@ -70,8 +68,11 @@ class ViewBank:
 
     The feature of a frame is the mean of the deepest map of a convolutional backbone, less ``shift``. It is
     projected onto Fisher's linear discriminants of the bank: the directions in which the views differ, in units of
-    the standard deviation within a view. The nearest frames of the bank there, by Euclidean distance, vote with
-    equal weight. Neighbours and their pictures are the evidence.
+    the standard deviation within a view. The nearest frames of the bank there, by Euclidean distance, vote.
+    Neighbours and their pictures are the evidence.
+
+    Frames that a user has labelled weigh more than those of the simulator: in the discriminants and in the votes,
+    all simulated frames of a view weigh together as much as ten labelled ones of it.
 
     Real frames differ from simulated ones in all views alike. ``shift`` is that difference;
     :meth:`with_archive` measures it on unlabelled frames.
@@ -82,6 +83,7 @@ class ViewBank:
         pooled: (N, D) means of the deepest map, see :meth:`pool`.
         thumbnails: (N, 28, 28) uint8.
         shift: (D,) features of the frames to recognise less those of the bank, of the same views; None for none.
+        labelled: (N,) bool, the frames that a user has labelled; None for none.
         n_neighbors: Number of neighbours that vote on a frame.
         sure_from: Smallest share of the votes, 0 to 1, at which a view is certain.
         most_frames: Largest number of frames of a loop that are classified, evenly spaced.
@@ -99,6 +101,7 @@ class ViewBank:
         thumbnails: ByteArray,
         *,
         shift: Float32Array | None = None,
+        labelled: BoolArray | None = None,
         n_neighbors: PositiveInt = 30,
         sure_from: Share = 0.7,
         most_frames: PositiveInt = 8,
@@ -108,9 +111,11 @@ class ViewBank:
         unknown = sorted({*views} - {*CLASSES})
         if unknown:
             raise ParameterError(f"view is {unknown[0]!r}: give one of {', '.join(CLASSES)}")
-        if not len(views) == len(pooled) == len(thumbnails) or not len(views):
+        self.labelled = np.zeros(len(views), bool) if labelled is None else np.asarray(labelled, bool)
+        if not len(views) == len(pooled) == len(thumbnails) == len(self.labelled) or not len(views):
             raise ParameterError(
-                "views, features and thumbnails differ in number, or are empty: give one of each per frame"
+                "views, features, thumbnails and labelled differ in number, or are empty: give one of each per "
+                "frame"
             )
         self.backbone, self.views = backbone, tuple(views)
         self.pooled, self.thumbnails = np.asarray(pooled, np.float32), thumbnails
@@ -118,9 +123,10 @@ class ViewBank:
         if self.shift is not None and self.shift.shape != self.pooled.shape[1:]:
             raise ParameterError(f"shift has shape {self.shift.shape}: give {self.pooled.shape[1:]}")
         self.n_neighbors, self.sure_from, self.most_frames = n_neighbors, sure_from, most_frames
-        self._directions = discriminants(self.pooled, self.views)
-        self._classifier = KNeighborsClassifier(min(n_neighbors, len(self.views)), algorithm="brute").fit(
-            self.pooled @ self._directions, self.views
+        self._weights = frame_weights(self.views, self.labelled)
+        self._directions = discriminants(self.pooled, self.views, weights=self._weights)
+        self._neighbours = NearestNeighbors(n_neighbors=min(n_neighbors, len(self.views)), algorithm="brute").fit(
+            self.pooled @ self._directions
         )
 
     @classmethod
@@ -157,7 +163,8 @@ class ViewBank:
                 raise DataError(f"{path}: its content is not what was written: fetch it or build it again")
             views = [CLASSES[number] for number in tensors["views"]]
             settings: dict[str, Any] = {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
-            settings |= {"sure_from": float(facts["sure_from"]), "shift": tensors.get("shift")}
+            settings |= {"sure_from": float(facts["sure_from"])}
+            settings |= {name: tensors.get(name) for name in ("shift", "labelled")}
         except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
             raise DataError(
                 f"{path}: missing, or not a bank of views ({error}): give one, such as alan-sim-views"
@@ -191,6 +198,8 @@ class ViewBank:
         }
         if self.shift is not None:
             tensors["shift"] = self.shift
+        if self.labelled.any():
+            tensors["labelled"] = self.labelled
         with atomic(path) as temporary:
             save_file(tensors, temporary, metadata={**facts, _SUM: _sum(facts, tensors)})
 
@@ -228,6 +237,7 @@ class ViewBank:
             views=(*self.views, *views),
             pooled=np.concatenate([self.pooled, pooled if shift is None else pooled - shift]),
             thumbnails=np.concatenate([self.thumbnails, thumbnails]),
+            labelled=np.concatenate([self.labelled, np.ones(len(views), bool)]),
             shift=shift,
         )
 
@@ -242,7 +252,7 @@ class ViewBank:
         return np.asarray(np.mean([self.pooled[names == view].mean(0) for view in views], 0), np.float32)
 
     def _copy(self, **changes: Any) -> Self:
-        names = ("views", "pooled", "thumbnails", "shift", "n_neighbors", "sure_from", "most_frames")
+        names = ("views", "pooled", "thumbnails", "shift", "labelled", "n_neighbors", "sure_from", "most_frames")
         return type(self)(self.backbone, **{name: getattr(self, name) for name in names} | changes)
 
     @property
@@ -250,6 +260,8 @@ class ViewBank:
         """SHA-256 of everything that determines the recognised views."""
         settings = (SHRINKAGE, self.n_neighbors, self.sure_from, self.most_frames)
         arrays = {"pooled": self.pooled, "thumbnails": self.thumbnails, "shift": self.shift}
+        if self.labelled.any():
+            arrays |= {"labelled": self.labelled}
         tensors = {name: torch.from_numpy(x) for name, x in arrays.items() if x is not None}
         return fingerprint([_weights(self.backbone), fingerprint_tensors(tensors), self.views, settings])
 
@@ -289,17 +301,19 @@ class ViewBank:
         )
         pooled = self.pool(self.backbone, frames[chosen])[0]
         features = (pooled if self.shift is None else pooled - self.shift) @ self._directions
-        shares = self._classifier.predict_proba(features).mean(0)
+        rows: NDArray[np.int64] = np.asarray(self._neighbours.kneighbors(features, return_distance=False))
+        classes, of = np.unique(np.array(self.views), return_inverse=True)
+        votes = self._weights[rows][..., None] * (of[rows][..., None] == np.arange(len(classes)))  # (T, k, C)
+        shares = (votes.sum(1) / votes.sum((1, 2))[:, None]).mean(0)
         best = int(shares.argmax())
-        view = str(self._classifier.classes_[best])
-        rows: NDArray[np.int64] = np.asarray(self._classifier.kneighbors(features, return_distance=False))
+        view = str(classes[best])
         own, counts = np.unique(
             rows[np.isin(rows, np.flatnonzero(np.array(self.views) == view))], return_counts=True
         )
         own = own[np.argsort(-counts, kind="stable")][: self.n_neighbors]
-        votes = {str(name): float(share) for name, share in zip(self._classifier.classes_, shares, strict=True)}
+        each = {str(name): float(share) for name, share in zip(classes, shares, strict=True)}
         share = float(shares[best])
-        return ViewResult(view, share, votes, own, self.thumbnails[own], share < self.sure_from)
+        return ViewResult(view, share, each, own, self.thumbnails[own], share < self.sure_from)
 
     @torch.no_grad()
     def looks_mirrored(self, frames: ByteArray, found: ViewResult | None = None) -> bool:
@@ -323,32 +337,6 @@ class ViewBank:
             return False
         few = np.unique(np.linspace(0, len(frames) - 1, _CERTAIN_FRAMES).round().astype(np.int64))
         return _certainty(self.backbone, swapped[few]) > _certainty(self.backbone, frames[few])
-
-
-def discriminants(features: ArrayLike, labels: Sequence[str], shrinkage: float = SHRINKAGE) -> FloatArray:
-    """Compute Fisher's linear discriminants.
-
-    The columns span the differences of the class means after the features are scaled such that the covariance
-    within the classes is the identity. That covariance is first shrunk towards a multiple of the identity
-    (Ledoit and Wolf 2004, equation 1, with a fixed share).
-
-    Args:
-        features: (N, D).
-        labels: (N,) classes, C of them.
-        shrinkage: Share of the identity, 0 to 1.
-
-    Returns:
-        (D, K) with K = C - 1, and 1 for a single class.
-    """
-    X: FloatArray = np.asarray(features, np.float64)
-    classes, of = np.unique(np.asarray(labels), return_inverse=True)
-    means = np.stack([X[of == n].mean(0) for n in range(len(classes))])
-    within = (X - means[of]).T @ (X - means[of]) / len(X)
-    size = np.trace(within) / len(within) or 1.0
-    within = (1 - shrinkage) * within + shrinkage * size * np.eye(len(within))
-    apart = means - means.mean(0)
-    _, directions = eigh(apart.T @ apart, within)  # their length is 1 in the covariance within the classes
-    return np.asarray(directions[:, ::-1][:, : max(1, len(classes) - 1)], np.float64)
 
 
 def _certainty(backbone: ConvBackbone, frames: ByteArray) -> float:

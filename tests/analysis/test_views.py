@@ -6,7 +6,8 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics import pairwise_distances
 
-from alan.analysis.views import CLASSES, OTHER, ViewBank, discriminants
+from alan.analysis.discriminants import discriminants, frame_weights
+from alan.analysis.views import CLASSES, OTHER, ViewBank
 from alan.backbone import random_backbone
 from alan.backbone.checkpoint import export_backbone
 from alan.backbone.conv import ConvSpec
@@ -152,6 +153,26 @@ def test_labelled_frames_measure_the_shift_of_a_bank_without_one(moved):
     again = bank.with_archive(frames).with_frames(frames[:1], views[:1])
     np.testing.assert_allclose(again.shift, [0, 3], atol=1e-5)
     np.testing.assert_allclose(again.pooled[-1], bank.pooled[0], atol=1e-5)
+
+
+def test_labelled_frames_weigh_as_ten_of_them_against_all_simulated_ones(moved, tmp_path):
+    """Weights as written; a view without labelled frames keeps its own; they outvote simulated frames."""
+    views = ["A2C"] * 4 + ["A4C"] * 3 + ["A2C"] * 5
+    weights = frame_weights(views, np.arange(12) >= 7)
+    np.testing.assert_allclose(weights, [10 / 15] * 4 + [1] * 3 + [4 / 15] * 5)
+    assert weights[7:].sum() / weights[:4].sum() == pytest.approx(5 / 10)
+    np.testing.assert_array_equal(frame_weights(["A2C", "A4C"], np.array([True, False])), 1)
+
+    bank, frames, views = moved
+    swapped = [{"A2C": "A4C", "A4C": "A2C"}[view] for view in views]  # the user's word against the simulator's
+    labelled = bank._copy(shift=np.array([0, 3], np.float32)).with_frames(frames, swapped)
+    votes = labelled.classify(frames[:1]).votes
+    assert votes["A4C"] == pytest.approx(40 / 50, abs=0.1)  # ten parts of fifty for the simulator
+    labelled.save(tmp_path / "bank.safetensors", "little")
+    again = ViewBank.load(tmp_path / "bank.safetensors", bank.backbone)
+    np.testing.assert_array_equal(again.labelled, labelled.labelled)
+    assert again.classify(frames[:1]).votes == pytest.approx(votes, abs=0.05)
+    assert labelled.fingerprint != labelled._copy(labelled=None).fingerprint
 
 
 def test_invalid_input_is_refused(backbone):
