@@ -78,8 +78,19 @@ def _measures(names: Iterable[str]) -> tuple[ColumnEntry, ...]:
     return tuple(entries)
 
 
-#: File to its columns; areas per structure follow those of ``frames.csv``.
+def _area_columns() -> Iterator[ColumnEntry]:
+    for name in STRUCTURES:
+        yield ColumnEntry(
+            f"{name}_area_px", "px", f"Area of {name} in pixels of the file; missing if not outlined"
+        )
+        yield ColumnEntry(
+            f"{name}_area_cm2", "cm2", f"Area of {name}; missing if not outlined or without a pixel size"
+        )
+
+
+#: File to its columns; ``frames.csv`` ends in two columns with the areas of each structure.
 COLUMNS = file_columns("analyze", {"measures": _measures(MEASURES)})
+COLUMNS[FRAMES] = (*COLUMNS[FRAMES], *_area_columns())
 
 
 class _Writer(Protocol):
@@ -90,7 +101,6 @@ def write_tables(
     folder: Path,
     loops: Iterable[LoopResult],
     patients: Iterable[PatientResult],
-    structures: Sequence[str] = STRUCTURES,
 ) -> None:
     """Write ``patients.csv``, ``loops.csv``, ``beats.csv``, ``frames.csv`` and ``columns.csv``.
 
@@ -101,11 +111,9 @@ def write_tables(
         folder: Folder of the results.
         loops: The loops, including those left out.
         patients: The patients.
-        structures: Structures that may occur; ``frames.csv`` has two columns with the areas of each.
     """
-    columns = COLUMNS | {FRAMES: (*COLUMNS[FRAMES], *_area_columns(structures))}
     with contextlib.ExitStack() as stack:
-        writers = {name: _open(stack, folder / name, columns[name]) for name in (PATIENTS, LOOPS, BEATS, FRAMES)}
+        writers = {name: _open(stack, folder / name, COLUMNS[name]) for name in (PATIENTS, LOOPS, BEATS, FRAMES)}
         for patient in patients:
             writers[PATIENTS].writerow(cells(_patient_row(patient)))
         for loop in loops:
@@ -113,8 +121,8 @@ def write_tables(
             for number, beat in enumerate(loop.beats, 1):
                 writers[BEATS].writerow(cells(_beat_row(loop, number, beat)))
             for frame in loop.frames:
-                writers[FRAMES].writerow(cells(_frame_row(loop, frame, structures)))
-    rows = ((name, *entry) for name, entries in columns.items() for entry in entries)
+                writers[FRAMES].writerow(cells(_frame_row(loop, frame)))
+    rows = ((name, *entry) for name, entries in COLUMNS.items() for entry in entries)
     write_rows(folder / DICTIONARY, ("file", *ColumnEntry._fields), rows)
 
 
@@ -165,16 +173,6 @@ def _patient(row: dict[str, str]) -> PatientResult:
         flags=tuple(Flag(code, reason) for code, reason in zip(codes, reasons, strict=False)),
         **measures,
     )
-
-
-def _area_columns(structures: Sequence[str]) -> Iterator[ColumnEntry]:
-    for name in structures:
-        yield ColumnEntry(
-            f"{name}_area_px", "px", f"Area of {name} in pixels of the file; missing if not outlined"
-        )
-        yield ColumnEntry(
-            f"{name}_area_cm2", "cm2", f"Area of {name}; missing if not outlined or without a pixel size"
-        )
 
 
 def _open(stack: contextlib.ExitStack, path: Path, columns: Iterable[ColumnEntry]) -> _Writer:
@@ -232,8 +230,8 @@ def _beat_row(loop: LoopResult, number: int, beat: BeatResult) -> Iterator[Any]:
     yield from _ends(beat, MEASURES)
 
 
-def _frame_row(loop: LoopResult, frame: FrameResult, structures: Sequence[str]) -> Iterator[Any]:
+def _frame_row(loop: LoopResult, frame: FrameResult) -> Iterator[Any]:
     yield from (loop.loop, loop.patient, frame.frame, frame.time_s, frame.phase, frame.repaired)
     yield from (frame.length_cm, frame.volume_ml)
-    for name in structures:
+    for name in STRUCTURES:
         yield from (frame.area_px.get(name), frame.area_cm2.get(name))

@@ -15,6 +15,7 @@ import numpy as np
 from alan.analysis.exports import median_beat
 from alan.analysis.measures import Grid, measure_curves, median, select_beats
 from alan.analysis.results import LoopResult, Measure
+from alan.analysis.worker import SOURCES
 from alan.arrays import BoolArray, ByteArray, FloatArray
 from alan.cardiac.beats import Beat
 from alan.cardiac.volumes import ejection_fraction, shortening_percent
@@ -135,16 +136,14 @@ def sentence(beat: MovedBeat) -> str:
     return ", ".join(text.format(value) for text, value in words.items() if not math.isnan(value))
 
 
-def pack(folder: Path, target: Path, leave_out: Sequence[str] = ("sources",)) -> Path:
-    """Pack the results of an analysis into a zip file.
+def pack(folder: Path, target: Path) -> Path:
+    """Pack the results of an analysis into a zip file; what only a resumed run needs is removed.
 
     Args:
         folder: Folder of the results.
         target: Path of the file, which ends in ``.zip``.
-        leave_out: Names in the folder that are the state of the run, not results.
     """
-    for name in leave_out:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.rmtree(folder / SOURCES, ignore_errors=True)
     return Path(shutil.make_archive(str(target.with_suffix("")), "zip", folder))
 
 

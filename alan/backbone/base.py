@@ -176,10 +176,10 @@ class BackboneSpec(ABC):
         """
         return normalise(images, self.normalisation, self.in_chans, sector)
 
-    def build_seeded(self, seed: int, drop_path: float = 0.0) -> nn.Module:
+    def build_seeded(self, seed: int) -> nn.Module:
         """Build the network from a seed; torch's global generator is left unchanged."""
         with seeded(seed):
-            return self.build(drop_path)
+            return self.build()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a JSON-able dictionary."""

@@ -47,10 +47,6 @@ class Fan:
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
         return np.asarray(self.depth(rows, columns) > -margin)
 
-    def box(self, margin: float = 0.0) -> tuple[slice, slice]:
-        """Return the rows and columns that enclose the sector on the screen, with a margin in pixels."""
-        return enclosing(self.mask(margin))
-
     def crop(self, box: tuple[slice, slice]) -> Fan:
         """Return the sector in the pixels of a part of the screen."""
         rows, columns = box

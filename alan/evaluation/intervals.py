@@ -161,17 +161,15 @@ def bootstrap_estimates(
     columns: Sequence[ArrayLike],
     groups: ArrayLike,
     *,
-    level: Coverage = 0.95,
     n_resamples: PositiveInt = 2000,
     seed: NonNegativeInt = 0,
 ) -> list[Estimate]:
-    """Compute several statistics of cases and their bootstrap intervals over groups.
+    """Compute several statistics of cases and their 95% bootstrap intervals over groups.
 
     Args:
         statistics: Takes the columns, each (n,) float64, and returns the statistics.
         columns: Values of the cases, each (n,); no value may be NaN.
         groups: (n,) group (patient) of each case.
-        level: Coverage of the intervals, between 0 and 1.
         n_resamples: Number of resamples.
         seed: Seed of the resampling.
 
@@ -195,5 +193,5 @@ def bootstrap_estimates(
                 ],
                 np.float64,
             )
-        ends = [percentile_interval(column, level) for column in drawn[number].T]
+        ends = [percentile_interval(column, 0.95) for column in drawn[number].T]
     return [Estimate(float(value), *end) for value, end in zip(values, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""Report of an active learning run, and sheet of uncertainty maps for a ranked list."""
+"""Report of an active learning run."""
 
 from __future__ import annotations
 

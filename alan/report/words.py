@@ -34,9 +34,9 @@ def number(value: float | None, digits: int = 1) -> str:
     return UNDEFINED if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
-def signed(value: float | None, digits: int = 1) -> str:
+def signed(value: float | None) -> str:
     """Format a difference of shares in percentage points with its sign, ``+3.1`` or ``−0.4``."""
-    return UNDEFINED if value is None else f"{100 * value:+.{digits}f}".replace("-", "−")
+    return UNDEFINED if value is None else f"{100 * value:+.1f}".replace("-", "−")
 
 
 def difference(value: Mapping[str, Any]) -> str:

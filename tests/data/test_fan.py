@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from alan.data import Fan, find_fans
+from alan.data.fan import enclosing
 from alan.data.fan_search import find_panels
 from alan.data.simulator.screen import simulate_screen
 from alan.errors import DataError
@@ -147,7 +148,7 @@ def test_the_geometry_of_a_mask_is_measured(top):
     assert mask[100, 100]
     area = (180**2 - 60**2) * 0.5 if top == "curved" else 180**2 * 0.5 - 60**2 * np.cos(0.5) * np.sin(0.5)
     assert mask.sum() == pytest.approx(area, rel=0.01)
-    rows, columns = fan.box()
+    rows, columns = enclosing(mask)
     assert mask[rows, columns].sum() == mask.sum()
     assert mask[rows, columns].any(0).all()
 

@@ -15,6 +15,8 @@ from alan.data.io.base import Cine, FrameBuffer, Header, check_complete, check_s
 from alan.data.io.grey import GreyRange
 from alan.errors import DataError
 
+#: Largest number of sample frames of a loop; they are evenly spaced, from the first frame on.
+_MAX_SAMPLES = 24
 #: Conversion of a decoded frame to 0..255; None leaves uint8 frames as they are.
 GreyMapping = Callable[[NDArray[Any]], ByteArray] | None
 
@@ -125,7 +127,7 @@ class CineStream:
         check_complete(self.path, "frames", self.n_frames, count)
 
 
-def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
+def open_stream(source: FrameSource) -> CineStream:
     """Open a loop of any format that :func:`alan.data.read_cine` reads, in memory that does not grow with it.
 
     All frames are decoded once, so that a damaged loop, or one that is shorter than it states, is refused before
@@ -133,7 +135,6 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
 
     Args:
         source: The frames of a file, or of the stills of one loop, see :func:`alan.data.io.cine.frame_source`.
-        n_samples: Number of sample frames at most; they are evenly spaced, from the first frame on.
 
     Returns:
         The loop.
@@ -159,7 +160,7 @@ def open_stream(source: FrameSource, n_samples: int = 24) -> CineStream:
         found.add(grey)
         if count % step == 0:
             kept.append((count, grey.copy(), None if frame.colours is None else frame.colours().copy()))
-            if len(kept) > n_samples:
+            if len(kept) > _MAX_SAMPLES:
                 kept, step = kept[::2], 2 * step
         count += 1
     with reading(source.path, source.kind):

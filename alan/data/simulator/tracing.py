@@ -9,20 +9,21 @@ from scipy.ndimage import map_coordinates
 from alan.arrays import BoolArray
 from alan.errors import ParameterError
 
+#: Number of chords, evenly spaced from the apex to the base.
+_CHORDS = 20
 #: Step along a chord in pixels.
 _STEP = 0.05
 
 
-def trace(mask: BoolArray, axis: NDArray[np.float64], n_chords: int = 20) -> NDArray[np.float64]:
+def trace(mask: BoolArray, axis: NDArray[np.float64]) -> NDArray[np.float64]:
     """Trace a mask with chords perpendicular to an axis.
 
     Args:
         mask: (H, W) bool, a region that each perpendicular line intersects in one piece.
         axis: (2, 2), (x, y) in pixels of the apex and of the centre of the base.
-        n_chords: Number of chords, evenly spaced from the apex to the base.
 
     Returns:
-        (1 + n_chords, 4) float64, columns X1, Y1, X2, Y2: the long axis first, then the chords from apex to base.
+        (21, 4) float64, columns X1, Y1, X2, Y2: the long axis first, then the chords from apex to base.
         The outline is the polygon of the first ends of the chords followed by the reversed second ends.
 
     Raises:
@@ -42,7 +43,7 @@ def trace(mask: BoolArray, axis: NDArray[np.float64], n_chords: int = 20) -> NDA
     reach = float(np.abs(points @ across).max()) + 2
     offsets = np.arange(-reach, reach + _STEP, _STEP)
     soft = mask.astype(np.float64)
-    positions = np.linspace(depth.min(), depth.max(), n_chords)
+    positions = np.linspace(depth.min(), depth.max(), _CHORDS)
     chords = []
     for position in positions:
         line = axis[0] + position * along + offsets[:, None] * across

@@ -81,15 +81,12 @@ class FittedWhiteBox:
         """Whether parcels were chosen for every phase."""
         return not self.reasons
 
-    def predict(
-        self, maps: NDArray[np.integer], phases: ArrayLike | None = None, scores: NDArray[Any] | None = None
-    ) -> BoolArray:
+    def predict(self, maps: NDArray[np.integer], phases: ArrayLike | None = None) -> BoolArray:
         """Segment frames, each with the list of its phase.
 
         Args:
             maps: (N, H, W) integer ids.
             phases: (N,) phase of each frame; may be None if one list serves all phases.
-            scores: (N, K, h, w) soft scores of the parcels, for soft segments.
 
         Returns:
             (N, H, W) bool. A frame is empty if it contains no chosen parcel or if its phase has no list; no
@@ -104,7 +101,7 @@ class FittedWhiteBox:
             if rows.any():
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", AlanWarning)
-                    masks[rows] = segmenter.predict(maps[rows], None if scores is None else scores[rows])
+                    masks[rows] = segmenter.predict(maps[rows])
         return masks
 
 
