@@ -25,11 +25,8 @@ from alan.runs import METRICS
 
 LOSSES = "losses.png"
 PHASE_MARKERS = {"ED": "o", "ES": "s"}
-MANUAL, PREDICTED, OVERLAP = (
-    "#4da3ff",
-    "#4ade80",
-    "#2dd4bf",
-)  # blue, green, turquoise, as in the paper's Figs. 4, 5
+#: Blue, green and turquoise, as in Figs. 4 and 5 of the paper.
+MANUAL, PREDICTED, OVERLAP = "#4da3ff", "#4ade80", "#2dd4bf"
 _DASHED = (0, (3, 1.2))
 
 

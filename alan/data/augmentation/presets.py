@@ -162,9 +162,7 @@ class Augmentation:
         """
         if self._geometry is not None:
             members = F.one_hot(labels.long(), self.labels).movedim(-1, 1).to(images.dtype)  # (B, L, S, S)
-            planes = self._geometry(
-                torch.cat([images, members], 1)
-            )  # image and labels are channels of one picture
+            planes = self._geometry(torch.cat([images, members], 1))  # as channels of one picture
             images, labels = planes[:, :1], planes[:, 1:].argmax(1).to(labels.dtype)
         if self._intensity is not None:
             images = self._intensity(images)

@@ -216,16 +216,12 @@ def _native(decoder: Any, dataset: Any, path: Path, count: int) -> Iterator[Deco
         one.NumberOfFrames, one.PhotometricInterpretation = 1, kind
         start, size = file.tell(), samples * per_sample
         for index in range(int(there // size)):
-            begin, end = (
-                int(index * size),
-                math.ceil((index + 1) * size),
-            )  # packed bits: two frames may share a byte
+            # two frames of packed bits may share a byte
+            begin, end = int(index * size), math.ceil((index + 1) * size)
             file.seek(start + begin)
             one.add_new("PixelData", vr or "OW", file.read(end - begin))
-            options = {
-                "validate": index == 0,
-                "correct_unused_bits": kind not in _GREY,
-            }  # they may be the low ones
+            # the unused bits of grey values may be the low ones
+            options = {"validate": index == 0, "correct_unused_bits": kind not in _GREY}
             array, found = decoder.as_array(one, index=0, raw=True, **options)
             yield _grey_frame(array, found["photometric_interpretation"], dataset)
 
