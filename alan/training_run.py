@@ -194,6 +194,18 @@ class RunFolder(Callback):
         model = [module.export_name] if isinstance(module, Exports) else []
         remove_run(self.run.folder, [self.checkpoints.name, METRICS, CONFIG, FINISHED, *model])
 
+    def trainer_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the folder, its log of metrics and the writer of its checkpoints to the settings of a trainer."""
+        loggers = settings.get("logger")
+        others = [loggers] if isinstance(loggers, Logger) else loggers if isinstance(loggers, list) else []
+        return {
+            **settings,
+            "default_root_dir": str(self.run.folder),
+            "logger": [self.metrics, *others],
+            "plugins": [*_as_list(settings.get("plugins")), CheckpointFiles()],
+            "callbacks": _as_list(settings.get("callbacks")),
+        }
+
     def callbacks(self, module: LightningModule, checkpoint_every: int) -> list[Callback]:
         """Return the best checkpoint of modules that validate, the last one, which holds the best score, and this.
 
@@ -263,3 +275,9 @@ def check_readable(path: Path) -> None:
         raise CheckpointError(
             f"{path}: cannot be read ({type(error).__name__}): delete it, or start again with --overwrite true"
         ) from error
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

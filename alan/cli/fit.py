@@ -14,7 +14,6 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers.logger import Logger
 from typing_extensions import override
 
 from alan.cli.console import quiet_lightning
@@ -25,7 +24,7 @@ from alan.locks import lock_folder
 from alan.precision import choose_precision
 from alan.progress import quiet
 from alan.trainer import Trainer
-from alan.training_run import CheckpointFiles, RunFolder, check_readable
+from alan.training_run import RunFolder, check_readable
 
 #: Options that may change between two starts of one run.
 _FREE = ("out", "overwrite", "ckpt_path", "weights_only", "config")
@@ -139,13 +138,8 @@ class AlanCLI(LightningCLI):
     @override
     def instantiate_trainer(self, **kwargs: Any) -> LightningTrainer:
         """Build the trainer with the run folder's logger, checkpoints and export."""
-        settings = dict(self._get(self.config_init, "trainer", default={}))
-        loggers = settings.get("logger")
-        others = [loggers] if isinstance(loggers, Logger) else loggers if isinstance(loggers, list) else []
-        settings["default_root_dir"] = str(self.run_folder.run.folder)
-        settings["logger"] = [self.run_folder.metrics, *others]
-        settings["plugins"] = [*_as_list(settings.get("plugins")), CheckpointFiles()]
-        callbacks = _as_list(settings.get("callbacks"))
+        settings = self.run_folder.trainer_settings(dict(self._get(self.config_init, "trainer", default={})))
+        callbacks = settings["callbacks"]
         if self.writes:
             callbacks += self.run_folder.callbacks(self.model, self.settings["checkpoint_every"])
         if quiet():
@@ -153,16 +147,10 @@ class AlanCLI(LightningCLI):
         if settings.get("enable_progress_bar") is not False:
             callbacks.append(TQDMProgressBar(refresh_rate=5))
         try:
-            return self.trainer_class(**{**settings, "callbacks": callbacks, **kwargs})
+            return self.trainer_class(**{**settings, **kwargs})
         except (ValueError, TypeError, ImportError) as error:  # an accelerator, a strategy ... that does not exist
             reason = " ".join(str(error).split())
             raise ConfigError(f"trainer: {reason} Give other --trainer options, or leave them out") from error
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def run_lightning(args: list[str]) -> Namespace:
