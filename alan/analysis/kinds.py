@@ -12,6 +12,7 @@ from scipy import ndimage
 from alan.arrays import BoolArray, ByteArray
 from alan.data.fan import enclosing
 from alan.data.io.base import Header
+from alan.data.overlaid import brightest_and_chroma
 from alan.errors import DataError
 
 LoopKind = Literal[
@@ -119,15 +120,16 @@ def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:
     warm = cold = bright = 0
     most = 0.0
     for frame in colours:
-        pixels = frame.astype(np.int16)
-        value, vivid = pixels.max(-1), (np.ptp(pixels, axis=-1) > _CHROMA) & inside
+        value, chroma = brightest_and_chroma(frame)
+        vivid = (chroma > _CHROMA) & inside
         lit = (value > _LIT) & inside
         flow = ndimage.binary_opening(vivid & lit, np.ones((3, 3), bool))  # without thin lines
         most = max(most, float(flow.sum() / max(1, lit.sum())))
         strong = (value > _BRIGHT) & inside
         bright += int(strong.sum())
-        warm += int((strong & vivid & (pixels[..., 0] >= pixels[..., 2])).sum())
-        cold += int((strong & vivid & (pixels[..., 0] < pixels[..., 2])).sum())
+        red = frame[..., 0] >= frame[..., 2]
+        warm += int((strong & vivid & red).sum())
+        cold += int((strong & vivid & ~red).sum())
     if most < _FLOW:
         return None
     whole = (warm + cold) / max(1, bright)
@@ -193,7 +195,7 @@ def kind_without_fan(frames: ByteArray, colours: ByteArray | None, region: BoolA
     if region is None or np.ptp(frames) < _LIT:
         return Verdict("not an echo", f"its grey values span {int(np.ptp(frames))} of 255")
     if colours is not None:
-        vivid = float((np.ptp(colours.astype(np.int16), axis=-1) > _CHROMA).mean())
+        vivid = float(np.mean([brightest_and_chroma(frame)[1] > _CHROMA for frame in colours]))
         if vivid > _FLOW:
             return Verdict("not an echo", f"it has no sector, and {vivid:.0%} of its pixels are coloured")
     inside = frames[:, region]

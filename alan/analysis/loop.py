@@ -29,7 +29,7 @@ from alan.analysis.sources import Source
 from alan.arrays import BoolArray, ByteArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.blanking import FILLS, find_drawn, keep_sector
-from alan.data.fan import Fan, enclosing
+from alan.data.fan import Fan, enclosing, enlarge
 from alan.data.fan_search import find_panels
 from alan.data.io.base import Spacing, mean_frame_rate, pixel_aspect
 from alan.data.io.cine import frame_source
@@ -49,6 +49,8 @@ _TURNED = 0.9
 #: Longest side in pixels at which a turned sector is searched; margin around it in pixels; smallest fraction of
 #: dark pixels farther out.
 _SMALL, _AROUND, _BLACK = 320, 3.0, 0.8
+#: Largest number of pixels that are decoded at once, which bounds the memory.
+_PART_PIXELS = 2**25
 #: Frame rate that no machine reaches in a loop of the heart.
 _TOO_FAST = 1000
 #: Frame rate below which end-systole may be missed.
@@ -109,7 +111,7 @@ class Loop:
         """Decode the loop in parts, again each time this is called.
 
         Args:
-            n: Number of frames of a part.
+            n: Largest number of frames of a part; large frames come in smaller parts.
 
         Yields:
             (at most n, H, W) uint8, cropped to the box, 0 outside the fan, without text inside it.
@@ -118,6 +120,7 @@ class Loop:
             DataError: The file has changed or can no longer be decoded.
         """
         part: list[ByteArray] = []
+        n = max(1, min(n, _PART_PIXELS // self.inside.size))
         with _pseudonymous(self._source):
             for frame in self._stream:
                 part.append(np.where(self.inside, frame[self.box], 0).astype(np.uint8))
@@ -255,7 +258,7 @@ def _kind_of_turned(grey: ByteArray, span: ByteArray, aspect: float) -> Verdict 
 
 def _panels(stream: CineStream, aspect: float) -> tuple[list[_Panel | Verdict], tuple[str, ...]]:
     """Find the panels of the screen in order, or the reasons to leave them out, and notes for all."""
-    grey, colours = stream.samples.grey, stream.samples.colours
+    grey, colours, step = stream.samples.grey, stream.samples.colours, stream.samples.step
     if min(stream.shape) < _SMALLEST:
         return [Verdict("not an echo", f"its frames have {stream.shape[1]} x {stream.shape[0]} pixels")], ()
     span = stream.samples.span
@@ -272,10 +275,11 @@ def _panels(stream: CineStream, aspect: float) -> tuple[list[_Panel | Verdict], 
             return [verdict or Verdict("not an echo", "nothing in it moves")], ()
         hull: BoolArray = convex_hull_image(region)  # type: ignore[no-untyped-call]
         note = "no fan found: the part of the picture that moves is taken"
-        return [_Panel(None, hull, (note,))], ()
+        return [_Panel(None, enlarge(hull, step, stream.shape), (note,))], ()
     panels: list[_Panel | Verdict] = []
-    for fan, region in zip(found.fans, found.regions, strict=True):
-        verdict = None if colours is None else kind_by_colours(colours, fan.mask())
+    whole = found.scaled(step, stream.shape)
+    for thin, fan, region in zip(found.fans, whole.fans, whole.regions, strict=True):
+        verdict = None if colours is None else kind_by_colours(colours, thin.mask())
         panels.append(verdict or _Panel(fan, keep_sector(fan, region)))
     more = (f"one of {len(panels)} panels of the screen",) if len(panels) > 1 else ()
     return panels, more
@@ -296,8 +300,7 @@ def _loop(
     if all(part.stop - part.start >= FILLS * n for part, n in zip(box, stream.shape, strict=True)):
         box = (slice(0, stream.shape[0]), slice(0, stream.shape[1]))
     inside = panel.kept[box]
-    samples = stream.samples
-    text, found = find_drawn(samples.grey, samples.colours, panel.kept, moving=bool(samples.span.any()))
+    text, found = find_drawn(stream.samples, panel.kept)
     pixel, origin, how = panel_pixel(header, enclosing(panel.kept), spacing)
     times = header.times if frame_rate is None else np.arange(stream.n_frames) / frame_rate
     fps = mean_frame_rate(times)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from alan.arrays import BoolArray, ByteArray
-from alan.data.fan import Fan, enclosing
+from alan.data.fan import Fan, enclosing, enlarge
 from alan.data.fan_search import find_panels
+from alan.data.io.frames import Samples
 from alan.data.overlaid import find_marks, find_text, paint_over
 from alan.errors import DataError
 
@@ -42,34 +43,32 @@ class Blanking:
         return paint_over(np.where(self.kept, frames, 0).astype(np.uint8), self.text, self.kept)
 
 
-def find_blanking(
-    grey: ByteArray, span: ByteArray | None = None, colours: ByteArray | None = None, aspect: float = 1.0
-) -> Blanking:
+def find_blanking(samples: Samples, shape: tuple[int, int], aspect: float = 1.0) -> Blanking:
     """Find the pixels of a loop that are kept.
 
     Args:
-        grey: (S, H, W) uint8, some frames of the loop.
-        span: (H, W) uint8, the range of each pixel over all frames; None takes it over ``grey``.
-        colours: (S, H, W, 3) uint8, the frames in colour, or None.
+        samples: Some frames of the loop.
+        shape: (H, W) of its frames.
         aspect: Height of a pixel divided by its width.
 
     Raises:
         DataError: No sector is found, or frames are smaller than 16 x 16 pixels.
     """
-    span = grey.max(0) - grey.min(0) if span is None else span
-    found = find_panels(grey, span, aspect)
+    found = find_panels(samples.grey, samples.span, aspect).scaled(samples.step, shape)
     if not found.fans:
         raise DataError(
             "no ultrasound sector is found: leave the option sector out if the picture has no screen around it"
         )
     kept = np.any(list(map(keep_sector, found.fans, found.regions)), axis=0)
-    return Blanking(kept, *find_drawn(grey, colours, kept, moving=bool(span.any())))
+    return Blanking(kept, *find_drawn(samples, kept))
 
 
 def blank_frames(frames: ByteArray, aspect: float = 1.0) -> ByteArray:
     """Blank a loop (T, H, W) uint8 or a still that is in memory, see :func:`find_blanking`."""
-    some = frames[:: -(-len(frames) // _SAMPLES)]
-    return find_blanking(some, frames.max(0) - frames.min(0), aspect=aspect).apply(frames)
+    every = -(-len(frames) // _SAMPLES)
+    span = frames.max(0) - frames.min(0)
+    samples = Samples(np.arange(0, len(frames), every), frames[::every], None, span)
+    return find_blanking(samples, (frames.shape[1], frames.shape[2]), aspect).apply(frames)
 
 
 def keep_sector(fan: Fan, region: BoolArray) -> BoolArray:
@@ -90,31 +89,29 @@ def keep_sector(fan: Fan, region: BoolArray) -> BoolArray:
     return kept
 
 
-def find_drawn(
-    grey: ByteArray, colours: ByteArray | None, inside: BoolArray, *, moving: bool
-) -> tuple[BoolArray, tuple[str, ...]]:
+def find_drawn(samples: Samples, inside: BoolArray) -> tuple[BoolArray, tuple[str, ...]]:
     """Find text and coloured marks inside a part of the screen.
 
     Args:
-        grey: (S, H, W) uint8, some frames.
-        colours: (S, H, W, 3) uint8, or None.
+        samples: Some frames of the loop.
         inside: (H, W) bool, the part.
-        moving: Whether anything moves in the loop.
 
     Returns:
         drawn: (H, W) bool.
         notes: What is painted over.
     """
-    text = find_text(grey.min(0), grey.max(0), inside) & inside
-    marks = np.zeros_like(inside) if colours is None else find_marks(colours, inside)
+    step, grey, colours = samples.step, samples.grey, samples.colours
+    thin = inside[::step, ::step]
+    text = find_text(grey.min(0), grey.max(0), thin) & thin
+    marks = np.zeros_like(thin) if colours is None else find_marks(colours, thin)
     notes = [
-        f"{what} inside the sector {verb} painted over, {found.sum() / inside.sum():.1%} of it"
+        f"{what} inside the sector {verb} painted over, {found.sum() / thin.sum():.1%} of it"
         for what, verb, found in (("text", "is", text), ("coloured marks", "are", marks & ~text))
         if found.any()
     ]
-    if not moving:
+    if not samples.span.any():
         notes.append(
             "in a single frame, only bright text inside the sector can be distinguished from tissue: check the "
             "pictures"
         )
-    return text | marks, tuple(notes)
+    return enlarge(text | marks, step, inside.shape) & inside, tuple(notes)

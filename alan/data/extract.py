@@ -217,8 +217,8 @@ def _extract(loop: _Loop, folder: Path, every: int, *, sector: bool) -> _Outcome
 def _read_blanked(*paths: Path) -> Cine:
     """Read a loop, blank everything outside its sector and paint over text inside it."""
     stream = open_stream(frame_source(*paths))
-    header, samples, frames = stream.header, stream.samples, FrameBuffer(paths[0])
-    blanking = find_blanking(samples.grey, samples.span, samples.colours, pixel_aspect(header))
+    header, frames = stream.header, FrameBuffer(paths[0])
+    blanking = find_blanking(stream.samples, stream.shape, pixel_aspect(header))
     for frame in stream:
         frames.append(blanking.apply(frame[None])[0])
     return Cine(frames=frames.stack(), **{**vars(header), "notes": (*header.notes, *blanking.notes)})

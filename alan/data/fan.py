@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from alan.arrays import BoolArray, FloatArray
 
+#: Number of pixels of a mask that are computed at once, which bounds the memory.
+_STRIP = 2**20
+
 
 @dataclass(frozen=True)
 class Fan:
@@ -45,7 +48,11 @@ class Fan:
     def mask(self, margin: float = 0.0) -> BoolArray:
         """Return (H, W) bool, True inside the sector and up to ``margin`` columns outside it."""
         rows, columns = np.ogrid[: self.shape[0], : self.shape[1]]
-        return np.asarray(self.depth(rows, columns) > -margin)
+        inside = np.empty(self.shape, bool)
+        strip = max(1, _STRIP // self.shape[1])
+        for start in range(0, self.shape[0], strip):
+            inside[start : start + strip] = self.depth(rows[start : start + strip], columns) > -margin
+        return inside
 
     def crop(self, box: tuple[slice, slice]) -> Fan:
         """Return the sector in the pixels of a part of the screen."""
@@ -79,8 +86,13 @@ class Fan:
         """Compute the distance of points from the centre of the circles, in columns."""
         return np.asarray(np.hypot((rows - self.row) * self.aspect, columns - self.column))
 
+    def widened(self, step: int, shape: tuple[int, int]) -> Fan:
+        """Return the sector on the screen (H, W) of which this one has every ``step``-th row and column."""
+        row, column, near, far = (step * value for value in (self.row, self.column, self.near, self.far))
+        return replace(self, row=row, column=column, near=near, far=far, shape=shape)
+
     def scaled(self, factor: float, shape: tuple[int, int]) -> Fan:
-        """Return the sector on a screen (H, W) that is larger by a factor."""
+        """Return the sector on a screen (H, W) that is larger by a factor, whose pixels were averaged."""
         return replace(
             self,
             row=(self.row + 0.5) * factor - 0.5,
@@ -89,6 +101,16 @@ class Fan:
             far=self.far * factor,
             shape=shape,
         )
+
+
+def enlarge(region: BoolArray, step: int, shape: tuple[int, int]) -> BoolArray:
+    """Enlarge a region of every ``step``-th row and column to the screen (H, W): each pixel by the nearest."""
+    if step == 1:
+        return region
+    rows, columns = (
+        np.minimum((np.arange(n) + step // 2) // step, m - 1) for n, m in zip(shape, region.shape, strict=True)
+    )
+    return np.asarray(region[rows[:, None], columns])
 
 
 def enclosing(inside: BoolArray) -> tuple[slice, slice]:

@@ -12,8 +12,9 @@ import numpy as np
 from scipy import ndimage
 
 from alan.arrays import BoolArray, ByteArray
-from alan.data.fan import Fan, enclosing
+from alan.data.fan import Fan, enclosing, enlarge
 from alan.data.fan_fit import STILL, STILL_LOSSY, cut_at_end, extend_to_point, fit_sector
+from alan.data.io.frames import thinning
 from alan.data.overlaid import find_text
 from alan.errors import DataError
 
@@ -25,8 +26,6 @@ _RANGE, _SLIGHT = 5.0, (1, 2)
 #: Intersection over union with the moving region below which slight motion and brightness are tried as well
 #: (saturated pixels do not move).
 _SURE = 0.9
-#: Longest side in pixels of frames that are searched; larger ones are thinned.
-_LARGEST = 1300
 #: Largest height of a line of text as a fraction of the screen.
 _LINE = 0.05
 #: Largest height of several lines of text as a fraction of the screen.
@@ -72,15 +71,11 @@ class Panels:
     agreement: float = 0.0
 
     def scaled(self, factor: int, shape: tuple[int, int]) -> Panels:
-        """Return the panels of a screen that is larger by a factor."""
-
-        def enlarge(region: BoolArray) -> BoolArray:
-            return np.repeat(np.repeat(region, factor, 0), factor, 1)[: shape[0], : shape[1]]
-
+        """Return the panels of the screen (H, W) of which every ``factor``-th row and column was searched."""
         return Panels(
-            tuple(fan.scaled(factor, shape) for fan in self.fans),
-            tuple(map(enlarge, self.regions)),
-            tuple(map(enlarge, self.others)),
+            tuple(fan.widened(factor, shape) for fan in self.fans),
+            tuple(enlarge(region, factor, shape) for region in self.regions),
+            tuple(enlarge(region, factor, shape) for region in self.others),
             self.agreement,
         )
 
@@ -118,7 +113,7 @@ def find_panels(frames: ByteArray, span: ByteArray | None = None, aspect: float 
         raise DataError(
             f"frames are {frames.dtype} {frames.shape}: give uint8 (T, H, W) of at least 16 x 16 pixels"
         )
-    shape, block = (frames.shape[1], frames.shape[2]), -(-max(frames.shape[1:]) // _LARGEST)
+    shape, block = (frames.shape[1], frames.shape[2]), thinning(frames.shape[1:])
     if block > 1:
         thin = slice(None, None, block)
         part = None if span is None else span[thin, thin]

@@ -7,6 +7,8 @@ surroundings are text. Coloured pixels in a grey sector are drawn marks.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy import ndimage
 
@@ -34,6 +36,8 @@ _MOMENT, _STROKES = 75, 7
 #: Smallest difference between colour channels of a drawn pixel, smallest fraction of coloured pixels of a sector
 #: that is shown in a colour map, and margin in pixels around drawn pixels that is painted over as well.
 _CHROMA, _TINT, _BLEEDING = 40, 0.1, 2
+#: Number of standard deviations to which the average that replaces text reaches.
+_REACH = 3
 #: Pixels above and below a line of text that are painted over with it, because strokes are smoothed and coded; at
 #: its ends, where single characters may not stand out, this fraction of its height is added.
 _MARGIN, _ENDS = 3, 1.5
@@ -105,12 +109,28 @@ def find_marks(colours: ByteArray, inside: BoolArray) -> BoolArray:
     Returns:
         (H, W) bool, coloured pixels with a margin; all False if the sector is shown in a colour map.
     """
-    channels = colours.astype(np.int16)
-    drawn = (np.ptp(channels, axis=-1) > _CHROMA).any(0) & inside
-    lit = (channels.max(-1) > _LIT).any(0) & inside
+    drawn, lit = np.zeros((2, *inside.shape), bool)
+    for frame in colours:
+        value, chroma = brightest_and_chroma(frame)
+        drawn |= (chroma > _CHROMA) & inside
+        lit |= (value > _LIT) & inside
     if not drawn.any() or drawn.sum() > _TINT * lit.sum():
         return np.zeros_like(inside)
     return np.asarray(ndimage.binary_dilation(drawn, np.ones((3, 3), bool), iterations=_BLEEDING) & inside)
+
+
+def brightest_and_chroma(frame: ByteArray) -> tuple[ByteArray, ByteArray]:
+    """Compute the largest channel of each pixel, and its difference from the smallest.
+
+    Args:
+        frame: (H, W, 3) uint8.
+
+    Returns:
+        Two (H, W) uint8.
+    """
+    channels = [frame[..., channel] for channel in range(3)]
+    value = np.maximum(np.maximum(channels[0], channels[1]), channels[2])
+    return value, value - np.minimum(np.minimum(channels[0], channels[1]), channels[2])
 
 
 def _grown(part: slice, margin: int) -> slice:
@@ -133,9 +153,32 @@ def paint_over(frames: ByteArray, text: BoolArray, inside: BoolArray) -> ByteArr
         return frames
     known = (inside & ~text).astype(np.float32)
     width = 2.0 * np.sqrt(text.any(1).sum())
-    weight = ndimage.gaussian_filter(known, width, truncate=3) + 1e-6
+    reach = int(_REACH * width + 0.5)
     out = frames.copy()
-    for frame in out:
-        smooth = ndimage.gaussian_filter(frame * known, width, truncate=3) / weight
-        frame[text] = np.where(inside[text], smooth[text], 0)
+    for part in _boxes(text, reach):
+        around = tuple(_grown(side, reach) for side in part)
+        inner = tuple(
+            slice(side.start - outer.start, side.stop - outer.start)
+            for side, outer in zip(part, around, strict=True)
+        )
+        drawn, kept = text[part], inside[part]
+        weight = ndimage.gaussian_filter(known[around], width, truncate=_REACH)[inner] + 1e-6
+        for frame, written in zip(frames, out, strict=True):
+            smooth = ndimage.gaussian_filter(frame[around] * known[around], width, truncate=_REACH)[inner] / weight
+            written[part][drawn] = np.where(kept, smooth, 0)[drawn]
     return out
+
+
+def _boxes(drawn: BoolArray, gap: int) -> Iterator[tuple[slice, slice]]:
+    """Yield boxes that hold all true pixels; those of a box are at most ``gap`` rows and columns apart."""
+    for rows in _runs(drawn, 0, gap):
+        for columns in _runs(drawn[rows], 1, gap):
+            yield rows, columns
+
+
+def _runs(drawn: BoolArray, axis: int, gap: int) -> list[slice]:
+    """Find the parts of an axis of (H, W) that hold all true pixels and are more than ``gap`` pixels apart."""
+    places = np.flatnonzero(drawn.any(1 - axis))
+    cuts = np.flatnonzero(np.diff(places) > gap + 1)
+    starts, stops = places[np.r_[0, cuts + 1]], places[np.r_[cuts, len(places) - 1]] + 1
+    return [slice(int(start), int(stop)) for start, stop in zip(starts, stops, strict=True)]

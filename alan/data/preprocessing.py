@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alan.arrays import BoolArray, ByteArray
+from alan.arrays import BoolArray, ByteArray, Float32Array
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.sample import Sample
 from alan.data.structures import label_value
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 Pixel = TypeVar("Pixel", np.bool_, np.uint8)
 
-#: Number of frames that are resized at once; it bounds the memory that long sequences need.
-_CHUNK = 32
+#: Largest number of frames and of pixels that are resized at once, which bound the memory.
+_CHUNK, _PIXELS = 32, 2**23
 
 
 @bounded
@@ -179,9 +179,10 @@ def resize_frames(frames: ByteArray, shape: tuple[int, int]) -> ByteArray:
     import torch  # verbs that only read a store do without it
 
     out = np.empty((len(frames), *shape), np.uint8)
-    for start in range(0, len(frames), _CHUNK):
-        chunk = torch.from_numpy(frames[start : start + _CHUNK, None].astype(np.float32))
-        out[start : start + _CHUNK] = _resample(chunk, shape)[:, 0].round_().clamp_(0, 255).numpy()
+    n = max(1, min(_CHUNK, _PIXELS // (frames.shape[1] * frames.shape[2])))
+    for start in range(0, len(frames), n):
+        chunk = torch.from_numpy(frames[start : start + n, None].astype(np.float32))
+        out[start : start + n] = _resample(chunk, shape)[:, 0].round_().clamp_(0, 255).numpy()
     return out
 
 
@@ -189,12 +190,15 @@ def _resize_labels(maps: ByteArray, values: list[int], shape: tuple[int, int]) -
     """Resize label maps (M, H, W) by the largest membership; ties go to the earlier of (0, *values)."""
     import torch
 
-    classes = np.asarray([0, *values], np.uint8)
+    def membership(labels: ByteArray, value: int) -> Float32Array:
+        members = torch.from_numpy((labels == value).astype(np.float32))
+        return np.asarray(_resample(members[None, None], shape)[0, 0].numpy())
+
     out = np.zeros((len(maps), *shape), np.uint8)
     for index, labels in enumerate(maps):
-        members = torch.from_numpy((labels == classes[:, None, None]).astype(np.float32))
-        best, *others = _resample(members[None], shape)[0].numpy()
-        for value, share in zip(values, others, strict=True):
+        best = membership(labels, 0)
+        for value in values:
+            share = membership(labels, value)
             out[index][share > best] = value
-            best = np.maximum(best, share)
+            np.maximum(best, share, out=best)
     return out

@@ -11,6 +11,7 @@ from alan.analysis import find_sources, open_loops
 from alan.data import Preprocessing, prepare
 from alan.data.blanking import blank_frames, find_blanking
 from alan.data.extract import extract_frames
+from alan.data.io.frames import Samples
 from alan.data.readers.base import EchoDataset
 from alan.data.sample import Record, Sample
 from alan.errors import AlanWarning, DataError
@@ -95,7 +96,8 @@ def test_a_frame_store_contains_no_burnt_in_text(burnt, tmp_path):
 def test_frames_in_memory_are_blanked(burnt):
     _, frames, sector = burnt
     check(blank_frames(frames), sector)
-    found = find_blanking(frames)
+    span = frames.max(0) - frames.min(0)
+    found = find_blanking(Samples(np.arange(len(frames)), frames, None, span), frames.shape[1:])
     assert any("text inside the sector is painted over" in note for note in found.notes)
     with pytest.raises(DataError, match="no ultrasound sector is found"):
         blank_frames(np.zeros((3, 64, 64), np.uint8))

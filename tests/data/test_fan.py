@@ -5,7 +5,11 @@ import pytest
 
 from alan.data import Fan, find_fans
 from alan.data.fan import enclosing
+from alan.data.blanking import find_blanking
 from alan.data.fan_search import find_panels
+from alan.data.io.cine import frame_source
+from alan.data.io.frames import open_stream
+from alan.data.simulator.layouts import write_avi
 from alan.data.simulator.screen import simulate_screen
 from alan.errors import DataError
 
@@ -167,3 +171,25 @@ def test_invalid_frames_are_refused():
         find_fans(np.zeros((2, 8, 8), np.uint8))
     with pytest.raises(DataError, match="float64"):
         find_fans(np.zeros((2, 80, 80)))
+
+
+def test_samples_of_large_frames_are_thinned_and_the_sector_is_scaled(tmp_path):
+    """The sector of a screen of 1,908 columns, of which every second row and column is searched."""
+    screen = simulate_screen(11, n_frames=4)
+    large = screen.frames.repeat(3, 1).repeat(3, 2)
+    write_avi(tmp_path / "a.avi", large, 20.0)
+    stream = open_stream(frame_source(tmp_path / "a.avi"))
+    height, width = large.shape[1:]
+    assert stream.samples.step == 2
+    assert stream.samples.grey.shape[1:] == stream.samples.span.shape == (-(-height // 2), -(-width // 2))
+    found = find_blanking(stream.samples, stream.shape)
+    sector = screen.sectors[0].repeat(3, 0).repeat(3, 1)
+    assert found.kept.shape == found.text.shape == sector.shape
+    assert overlap(found.kept, sector) > 0.92  # with a margin
+    assert found.kept[sector].mean() > 0.995
+
+
+def test_the_mask_of_a_large_sector_is_computed_in_strips():
+    fan = Fan(30.0, 700.0, 50.0, 1000.0, -0.6, 0.6, "curved", (1100, 1400))
+    rows, columns = np.ogrid[:1100, :1400]
+    np.testing.assert_array_equal(fan.mask(2.0), fan.depth(rows, columns) > -2.0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from alan.data.io.cine import read_cine
 from alan.data.overlaid import find_marks, find_text, paint_over
@@ -104,6 +105,22 @@ def test_coloured_marks_are_found():
 def test_frames_without_text_are_unchanged():
     frames = loop()
     assert paint_over(frames, np.zeros(frames.shape[1:], bool), frames[0] > 0) is frames
+
+
+def test_text_is_painted_over_by_the_same_average_wherever_it_lies():
+    """The average is computed around each text only; the reference computes it for the whole frame."""
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 255, (2, 150, 190), dtype=np.uint8)
+    inside = np.ones((150, 190), bool)
+    inside[:, :20] = False
+    text = np.zeros_like(inside)
+    text[3:9, 5:60] = text[100:104, 150:180] = text[101, 185] = True
+    known = (inside & ~text).astype(np.float32)
+    width = 2.0 * np.sqrt(text.any(1).sum())
+    weight = ndimage.gaussian_filter(known, width, truncate=3) + 1e-6
+    for frame, clean in zip(frames, paint_over(frames, text, inside), strict=True):
+        smooth = ndimage.gaussian_filter(frame * known, width, truncate=3) / weight
+        np.testing.assert_array_equal(clean, np.where(text, np.where(inside, smooth, 0), frame).astype(np.uint8))
 
 
 def test_invalid_arrays_are_refused():

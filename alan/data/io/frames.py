@@ -19,6 +19,8 @@ from alan.errors import DataError
 _MAX_SAMPLES = 24
 #: Conversion of a decoded frame to 0..255; None leaves uint8 frames as they are.
 GreyMapping = Callable[[NDArray[Any]], ByteArray] | None
+#: Longest side in pixels of sample frames; larger frames are thinned.
+LARGEST = 1300
 
 
 class DecodedFrame(NamedTuple):
@@ -83,15 +85,22 @@ class Samples(NamedTuple):
 
     Attributes:
         places: (S,) positions in the loop, ascending.
-        grey: (S, H, W) uint8.
-        colours: (S, H, W, 3) uint8, or None for a loop without colour.
-        span: (H, W) uint8, the difference of the largest and the smallest value of each pixel over all frames.
+        grey: (S, h, w) uint8, every ``step``-th row and column of the frames.
+        colours: (S, h, w, 3) uint8, or None for a loop without colour.
+        span: (h, w) uint8, the difference of the largest and the smallest value of each pixel over all frames.
+        step: Distance in pixels of the rows and columns that are kept, 1 for frames of up to 1300 pixels.
     """
 
     places: NDArray[np.int64]
     grey: ByteArray
     colours: ByteArray | None
     span: ByteArray
+    step: int = 1
+
+
+def thinning(shape: tuple[int, ...]) -> int:
+    """Return the distance in pixels of the rows and columns that are kept of frames (H, W) that are searched."""
+    return -(-max(shape) // LARGEST)
 
 
 @dataclass(frozen=True)
@@ -145,6 +154,7 @@ def open_stream(source: FrameSource) -> CineStream:
     """
     found, shapes, count, step = GreyRange(), set[tuple[tuple[int, ...], Any]](), 0, 1
     low = high = np.zeros(0)
+    thin = (slice(None), slice(None))
     kept: list[tuple[int, NDArray[Any], ByteArray | None]] = []
     for frame in _decode(source):
         grey = frame.grey
@@ -154,12 +164,15 @@ def open_stream(source: FrameSource) -> CineStream:
             raise DataError(f"{source.path}: has frames of {' and '.join(sizes)}; one size is needed, one depth")
         if not count:
             check_size(source.path, (1, *grey.shape), grey.dtype.itemsize)
-            low, high = grey.copy(), grey.copy()
-        np.minimum(low, grey, out=low)
-        np.maximum(high, grey, out=high)
+            thin = (slice(None, None, thinning(grey.shape)),) * 2
+            low, high = grey[thin].copy(), grey[thin].copy()
+        np.minimum(low, grey[thin], out=low)
+        np.maximum(high, grey[thin], out=high)
         found.add(grey)
         if count % step == 0:
-            kept.append((count, grey.copy(), None if frame.colours is None else frame.colours().copy()))
+            kept.append(
+                (count, grey[thin].copy(), None if frame.colours is None else frame.colours()[thin].copy())
+            )
             if len(kept) > _MAX_SAMPLES:
                 kept, step = kept[::2], 2 * step
         count += 1
@@ -168,11 +181,12 @@ def open_stream(source: FrameSource) -> CineStream:
         header, mapping = source.header(count, found)
     places = np.array([place for place, _, _ in kept])
     grey = np.stack([grey if mapping is None else mapping(grey) for _, grey, _ in kept])
-    colours = [colour for _, _, colour in kept if colour is not None]
+    coloured = [colour for _, _, colour in kept if colour is not None]
     ends = [end if mapping is None else mapping(end) for end in (low, high)]
     span = np.maximum(ends[0], ends[1]) - np.minimum(ends[0], ends[1])  # inverted grey values swap the ends
-    samples = Samples(places, grey, np.stack(colours) if len(colours) == len(kept) else None, span)
-    height, width = grey.shape[1:]
+    ((height, width), _), *_ = shapes
+    some = np.stack(coloured) if len(coloured) == len(kept) else None
+    samples = Samples(places, grey, some, span, thinning((height, width)))
     return CineStream(source.path, count, (height, width), header, samples, source, mapping)
 
 

@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION as PHOTOMETRIC
 from PIL.TiffImagePlugin import TiffImageFile
 
 from alan.arrays import ByteArray
-from alan.data.io.base import GET_AGAIN, Cine, Header, check_size, known_rate, mean_frame_rate, reading
+from alan.data.io.base import GET_AGAIN, MAX_PIXELS, Cine, Header, check_size, known_rate, mean_frame_rate, reading
 from alan.data.io.frames import DecodedFrame, GreyMapping, read_all
 from alan.data.io.grey import GreyRange, grey_mapping
 from alan.data.io.orientation import upright_picture
@@ -193,6 +193,8 @@ def _open(path: Path) -> Iterator[Image.Image]:
             raise DataError(
                 f"{path}: cannot be decoded: it is not a picture, or has an unusual depth; save it as PNG"
             ) from error
+        except Image.DecompressionBombError as error:
+            raise DataError(f"{path}: a frame may have at most {MAX_PIXELS} pixels, make it smaller") from error
         with image:
             yield image
 

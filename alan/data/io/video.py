@@ -127,7 +127,8 @@ class VideoFrames:
                             raise DataError(
                                 f"{path}: frame {len(self._stamps) + 1} is damaged or cut off; {GET_AGAIN}"
                             )
-                        matrix = matrix or _matrix(frame)
+                        if not self._stamps:  # PyAV frees a frame late whose side data were asked for
+                            matrix = _matrix(frame)
                         self._stamps.append(frame.time)
                         yield self._upright(frame, converter, matrix)
         except av.FFmpegError as error:
