@@ -21,6 +21,8 @@ _CORRELATION = 0.5
 _APICAL = ("A4C", "A2C")
 #: Flags that do not concern the ejection fraction.
 _HARMLESS = {"size_unknown", "atrium_cut"}
+#: Largest number of loops of which a patient gives the reason of a flag.
+_NAMED = 2
 
 
 class KeyMasks(NamedTuple):
@@ -62,10 +64,10 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
     studies = sorted({loop.study for loop in usable})
     best = min((_best([x for x in usable if x.study == study]) for study in studies), key=_rank, default={})
     if not best:
-        flags = [flag for loop in loops for flag in loop.flags]
-        return PatientResult(patient, "", (), len(loops), 0, flags=_unique(flags))
+        flags = _doubts({f"loop {loop.loop}": loop for loop in loops})
+        return PatientResult(patient, "", (), len(loops), 0, flags=tuple(flags))
     used = list(best.values())
-    flags = [flag for loop in used for flag in loop.flags]
+    flags = _doubts(best)
     if len(studies) > 1:
         reason = f"the patient has loops of {len(studies)} studies, and the result is that of one of them"
         flags.append(Flag("several_studies", reason))
@@ -171,6 +173,27 @@ def _complete(beats: Sequence[BeatResult]) -> list[BeatResult]:
 
 def _serious(flags: Sequence[Flag]) -> list[Flag]:
     return [flag for flag in flags if flag.code not in _HARMLESS]
+
+
+def _doubts(loops: Mapping[str, LoopResult]) -> list[Flag]:
+    """Collect the flags of the loops of a patient, each code once.
+
+    Args:
+        loops: Name of a loop in the reasons, such as its view, to the loop. A reason that holds for all loops does
+            not name them.
+    """
+    reasons: dict[str, dict[str, str]] = defaultdict(dict)
+    for name, loop in loops.items():
+        for flag in loop.flags:
+            reasons[flag.code].setdefault(name, flag.reason)
+    found = []
+    for code, of_loops in reasons.items():
+        texts = list(dict.fromkeys(of_loops.values()))
+        if len(texts) > 1 or len(of_loops) < len(loops):
+            texts = [f"{name}: {reason}" for name, reason in of_loops.items()]
+        more = f" (and {len(texts) - _NAMED} more)" if len(texts) > _NAMED else ""
+        found.append(Flag(code, ", ".join(texts[:_NAMED]) + more))
+    return found
 
 
 def _unique(flags: Sequence[Flag]) -> tuple[Flag, ...]:

@@ -107,7 +107,7 @@ class Worker:
                 raise
             last = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"
-            state["failure"] = f"unexpected error ({place}): report it, with the output of alan doctor"
+            state["failure"] = f"caused an unexpected error ({place}): report it, with the output of alan doctor"
             text = traceback.format_exc()
         write_json(state_file(self.folder, source), state)
         return {**state, "traceback": text}  # which may name files, so that it is not written into the results

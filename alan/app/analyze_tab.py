@@ -208,7 +208,7 @@ def _first(file: Path, folder: Path, settings: AnalysisSettings, progress: Progr
     (found,) = finished
     loops = [loop for loop in found.loops if loop.status == "measured"]
     if not loops:
-        reasons = [reason for _, reason in (*found.failures, *found.left_out)]
+        reasons = [f"the file {reason}" for _, reason in found.failures] + [why for _, why in found.left_out]
         raise DataError(f"nothing can be measured: {'; '.join(reasons) or 'the file shows no loop'}")
     write_analysis_report(folder)
     return loops[0], len(loops) - 1

@@ -15,6 +15,7 @@ from alan._version import __version__
 from alan.backbone.base import Backbone, Features
 from alan.errors import CheckpointError, DataError
 from alan.export.program import RECORD, SCHEMA, OnnxSession, write_program
+from alan.extras import third_party
 from alan.files import digest, fingerprint, read_json
 from alan.parcels.model import ParcelModel
 
@@ -124,6 +125,7 @@ def cached_program(model: ParcelModel, size: int) -> Path:
     Raises:
         ConfigError: A package of the extra ``onnx`` is not installed.
     """
+    third_party("onnxruntime", "onnx")  # fails before anything is exported
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = fingerprint([model.fingerprint, size, __version__, torch.__version__])[:24]
     path = base / "alan" / "onnx" / f"{key}.onnx"

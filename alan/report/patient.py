@@ -149,6 +149,7 @@ def _clip(root: Path, loop: LoopResult) -> dict[str, Any]:
         "labelled": bool((parcel_rows["labelled_images"] > 0).any()),
         "curve": loop_curve(loop),
         "beats": _beat_table(loop),
+        "still": loop.n_frames == 1,
         "notes": loop.notes,
         "folder": f"{LOOP_FOLDER}/{loop.loop}",
         "files": written,

@@ -227,6 +227,21 @@ def test_an_atrium_cut_in_one_view_is_no_doubt_of_a_patient_whose_other_view_has
     assert [flag.code for flag in alone.flags] == ["atrium_cut"]
 
 
+def test_a_doubt_of_one_loop_names_it():
+    cut, short = Flag("fan_cut", "30% of the outline"), Flag("foreshortened", "1.2 times")
+    unsized = Flag("size_unknown", "give --spacing")
+    loops = [loop_result("a", "A4C", 50.0, (cut, unsized)), loop_result("b", "A2C", 60.0, (short, unsized))]
+    (patient,) = summarise_patients(loops, {"a": key_masks(), "b": key_masks()})
+    assert [flag.reason for flag in patient.flags] == [
+        "A4C: 30% of the outline",
+        "give --spacing",  # holds for both
+        "A2C: 1.2 times",
+    ]
+    stills = [replace(loop, loop=f"{n}", flags=(Flag("still", f"{n}"),)) for n, loop in enumerate(loops * 2)]
+    (patient,) = summarise_patients(stills, {})
+    assert [flag.reason for flag in patient.flags] == ["loop 0: 0, loop 1: 1 (and 2 more)"]
+
+
 def test_unequal_axes_raise_a_doubt_and_no_beat_gives_no_number():
     loops = [loop_result("a", "A4C", 50.0), loop_result("b", "A2C", 60.0)]
     masks = {"a": key_masks(), "b": key_masks((50, 30), (40, 20))}

@@ -201,7 +201,7 @@ def test_an_uploaded_loop_is_measured(page, loop):
 def test_a_loop_that_cannot_be_decoded_is_refused_without_a_path_of_the_server(page, served, tmp_path):
     (tmp_path / "empty.mp4").touch()
     page.locator("#analyze-upload input[type=file]").set_input_files(tmp_path / "empty.mp4")
-    words = "nothing can be measured: is empty; get the file again, or export it again"
+    words = "nothing can be measured: the file is empty; get the file again, or export it again"
     assert changed(page, "analyze-doubts", "") == words
 
 
