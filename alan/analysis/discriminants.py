@@ -1,4 +1,4 @@
-"""Directions in which the views of a bank differ, and the weights of its frames."""
+"""Directions in which the views of a bank or both orientations of a view differ, and the weights of its frames."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 
-from alan.arrays import BoolArray, FloatArray
+from alan.arrays import BoolArray, Float32Array, FloatArray
 
 #: How far the covariance within the views is drawn towards a multiple of the identity.
 SHRINKAGE = 0.1
@@ -59,3 +59,20 @@ def frame_weights(views: Sequence[str], labelled: BoolArray) -> FloatArray:
             total = simulated.sum() / (real.sum() + SIMULATED_WEIGHT)
             weights[real], weights[simulated] = total, total * SIMULATED_WEIGHT / simulated.sum()
     return weights
+
+
+def direction_of_sides(pooled: Float32Array, swapped: Float32Array) -> Float32Array:
+    """Compute the direction that separates frames from the same frames with left and right swapped.
+
+    Args:
+        pooled: (N, D) features of frames.
+        swapped: (N, D) features of the same frames with left and right swapped.
+
+    Returns:
+        (D,) Fisher's linear discriminant of the differences and their opposites, see :func:`discriminants`;
+        positive for frames as they are.
+    """
+    apart = (pooled - swapped).astype(np.float64)
+    labels = np.repeat(["as stored", "swapped"], len(apart)).tolist()
+    direction = discriminants(np.concatenate([apart, -apart]), labels)[:, 0]
+    return np.asarray(direction * np.sign((apart @ direction).mean()), np.float32)

@@ -96,9 +96,11 @@ def analyze_loop(
         DataError: The file can no longer be decoded.
     """
     parts: list[NDArray[np.uint8]] = []
+    done = 0
     for part in loop.chunks(_BATCH):
         parts.append(model.resize(part))
-        progress(_READ * len(parts) * _BATCH / (loop.n_frames + _BATCH), "reading frames")
+        done += len(part)
+        progress(_READ * done / loop.n_frames, "reading frames")
     frames = np.concatenate(parts)
     if settings.mirror:
         frames = np.ascontiguousarray(frames[..., ::-1])
@@ -291,7 +293,7 @@ def _view(
 ) -> tuple[ViewEvidence, NDArray[np.uint8] | None]:
     """Recognise the view of a loop, with the labelled frames that voted for it; a given view is kept."""
     if given is not None:
-        mirrored = given == "A4C" and model.bank is not None and model.bank.looks_mirrored(frames)
+        mirrored = given in ("A4C", "A2C") and model.bank is not None and model.bank.looks_mirrored(frames)
         return ViewEvidence(given, 1.0, given=True, mirrored=mirrored), None
     if model.bank is None:
         raise ConfigError("the model has no bank of views: give the view of the loops")

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from sklearn.neighbors import NearestNeighbors
 
-from alan.analysis.discriminants import SHRINKAGE, discriminants, frame_weights
+from alan.analysis.discriminants import SHRINKAGE, direction_of_sides, discriminants, frame_weights
 from alan.arrays import BoolArray, ByteArray, Float32Array
 from alan.backbone.base import Backbone
 from alan.backbone.conv import ConvBackbone, ConvNet
@@ -36,9 +36,10 @@ THUMBNAIL = 28
 SCHEMA = "alan-view-bank/3"
 #: Key of the check sum in the file.
 _SUM = "sha256"
-#: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, and number of its frames on which
-#: the certainty of the network is compared (docs/howto/analyze.md).
-MIRRORED_GAIN, _CERTAIN_FRAMES = 0.3, 4
+#: Smallest gain in the share of the votes for A4C of a loop that looks mirrored, smallest distance of a mirrored
+#: A2C from the middle between both orientations, and number of frames on which the certainty of the network is
+#: compared (docs/howto/analyze.md).
+MIRRORED_GAIN, MIRRORED_SIDE, _CERTAIN_FRAMES = 0.3, 0.5, 4
 _BATCH = 32
 
 
@@ -77,6 +78,9 @@ class ViewBank:
     Real frames differ from simulated ones in all views alike. ``shift`` is that difference;
     :meth:`with_archive` measures it on unlabelled frames.
 
+    A mirrored A2C looks like an A2C. ``sides`` is the direction that tells both apart, see
+    :func:`direction_of_sides`; :meth:`build` computes it from its A2C frames.
+
     Args:
         backbone: Locked convolutional backbone.
         views: (N,) names out of ``A2C``, ``A4C``, ``PLAX``, ``PSAX`` and ``other``.
@@ -84,6 +88,8 @@ class ViewBank:
         thumbnails: (N, 28, 28) uint8.
         shift: (D,) features of the frames to recognise less those of the bank, of the same views; None for none.
         labelled: (N,) bool, the frames that a user has labelled; None for none.
+        sides: (D,) direction in which the features of A2C frames exceed those of the same frames with left and
+            right swapped; None if it is unknown, and mirrored A2C are not noticed.
         n_neighbors: Number of neighbours that vote on a frame.
         sure_from: Smallest share of the votes, 0 to 1, at which a view is certain.
         most_frames: Largest number of frames of a loop that are classified, evenly spaced.
@@ -102,6 +108,7 @@ class ViewBank:
         *,
         shift: Float32Array | None = None,
         labelled: BoolArray | None = None,
+        sides: Float32Array | None = None,
         n_neighbors: PositiveInt = 30,
         sure_from: Share = 0.7,
         most_frames: PositiveInt = 8,
@@ -120,8 +127,11 @@ class ViewBank:
         self.backbone, self.views = backbone, tuple(views)
         self.pooled, self.thumbnails = np.asarray(pooled, np.float32), thumbnails
         self.shift = None if shift is None else np.asarray(shift, np.float32)
-        if self.shift is not None and self.shift.shape != self.pooled.shape[1:]:
-            raise ParameterError(f"shift has shape {self.shift.shape}: give {self.pooled.shape[1:]}")
+        self.sides = None if sides is None else np.asarray(sides, np.float32)
+        for name in ("shift", "sides"):
+            array = getattr(self, name)
+            if array is not None and array.shape != self.pooled.shape[1:]:
+                raise ParameterError(f"{name} has shape {array.shape}: give {self.pooled.shape[1:]}")
         self.n_neighbors, self.sure_from, self.most_frames = n_neighbors, sure_from, most_frames
         self._weights = frame_weights(self.views, self.labelled)
         self._directions = discriminants(self.pooled, self.views, weights=self._weights)
@@ -139,7 +149,12 @@ class ViewBank:
             views: (N,) names of their views.
             **settings: Arguments of the class.
         """
-        return cls(backbone, views, *cls.pool(backbone, frames), **settings)
+        pooled, thumbnails = cls.pool(backbone, frames)
+        two = np.flatnonzero(np.array(views) == "A2C")
+        if len(two) and "sides" not in settings:
+            swapped = cls.pool(backbone, frames[two][..., ::-1])[0]
+            settings["sides"] = direction_of_sides(pooled[two], swapped)
+        return cls(backbone, views, pooled, thumbnails, **settings)
 
     @classmethod
     def load(cls, path_or_name: str | os.PathLike[str], backbone: Backbone | None = None) -> Self:
@@ -164,7 +179,7 @@ class ViewBank:
             views = [CLASSES[number] for number in tensors["views"]]
             settings: dict[str, Any] = {name: int(facts[name]) for name in ("n_neighbors", "most_frames")}
             settings |= {"sure_from": float(facts["sure_from"])}
-            settings |= {name: tensors.get(name) for name in ("shift", "labelled")}
+            settings |= {name: tensors.get(name) for name in ("shift", "labelled", "sides")}
         except (OSError, SafetensorError, KeyError, IndexError, ValueError) as error:
             raise DataError(
                 f"{path}: missing, or not a bank of views ({error}): give one, such as alan-sim-views"
@@ -196,8 +211,7 @@ class ViewBank:
             "thumbnails": np.ascontiguousarray(self.thumbnails),
             "views": np.array([CLASSES.index(view) for view in self.views], np.uint8),
         }
-        if self.shift is not None:
-            tensors["shift"] = self.shift
+        tensors |= {name: array for name in ("shift", "sides") if (array := getattr(self, name)) is not None}
         if self.labelled.any():
             tensors["labelled"] = self.labelled
         with atomic(path) as temporary:
@@ -252,14 +266,15 @@ class ViewBank:
         return np.asarray(np.mean([self.pooled[names == view].mean(0) for view in views], 0), np.float32)
 
     def _copy(self, **changes: Any) -> Self:
-        names = ("views", "pooled", "thumbnails", "shift", "labelled", "n_neighbors", "sure_from", "most_frames")
+        arrays = ("views", "pooled", "thumbnails", "shift", "labelled", "sides")
+        names = (*arrays, "n_neighbors", "sure_from", "most_frames")
         return type(self)(self.backbone, **{name: getattr(self, name) for name in names} | changes)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of everything that determines the recognised views."""
         settings = (SHRINKAGE, self.n_neighbors, self.sure_from, self.most_frames)
-        arrays = {"pooled": self.pooled, "thumbnails": self.thumbnails, "shift": self.shift}
+        arrays = {name: getattr(self, name) for name in ("pooled", "thumbnails", "shift", "sides")}
         if self.labelled.any():
             arrays |= {"labelled": self.labelled}
         tensors = {name: torch.from_numpy(x) for name, x in arrays.items() if x is not None}
@@ -272,10 +287,11 @@ class ViewBank:
         pooled, thumbnails = [], []
         side = backbone.input_size
         for start in range(0, len(frames), _BATCH):
-            grey = torch.from_numpy(np.ascontiguousarray(frames[start : start + _BATCH]))[:, None].float() / 255
+            part = np.ascontiguousarray(frames[start : start + _BATCH])  # swapped frames are not contiguous
+            grey = torch.from_numpy(part)[:, None].float() / 255
             if grey.shape[-2:] != (side, side):
                 grey = _resize(grey, side)
-            pooled.append(backbone.pooled(frames[start : start + _BATCH]).cpu().numpy())
+            pooled.append(backbone.pooled(part).cpu().numpy())
             small = _resize(grey, THUMBNAIL)[:, 0]
             thumbnails.append((255 * small.clamp(0, 1)).round().to(torch.uint8).numpy())
         return np.concatenate(pooled), np.concatenate(thumbnails)
@@ -317,9 +333,10 @@ class ViewBank:
 
     @torch.no_grad()
     def looks_mirrored(self, frames: ByteArray, found: ViewResult | None = None) -> bool:
-        """Return whether a loop shows a four-chamber view with left and right swapped.
+        """Return whether a loop shows an apical view with left and right swapped.
 
-        With left and right swapped back, more votes are for A4C, and the network is more certain of structures.
+        With left and right swapped back, more votes are for A4C, or its frames lie on the side of A2C in the
+        direction ``sides``; and the network is more certain of structures.
 
         Args:
             frames: (T, H, W) uint8, the loop.
@@ -333,10 +350,16 @@ class ViewBank:
         found = found or self.classify(frames)
         swapped = np.ascontiguousarray(frames[..., ::-1])
         gain = self.classify(swapped).votes.get("A4C", 0.0) - found.votes.get("A4C", 0.0)
-        if gain < MIRRORED_GAIN:
-            return False
         few = np.unique(np.linspace(0, len(frames) - 1, _CERTAIN_FRAMES).round().astype(np.int64))
+        two = found.view == "A2C" and self.sides is not None
+        if gain < MIRRORED_GAIN and not (two and self._side(frames[few], swapped[few]) <= -MIRRORED_SIDE):
+            return False
         return _certainty(self.backbone, swapped[few]) > _certainty(self.backbone, frames[few])
+
+    def _side(self, frames: ByteArray, swapped: ByteArray) -> float:
+        """Compute the place of frames in the direction of ``sides``, positive for A2C."""
+        own, other = (self.pool(self.backbone, pictures)[0].mean(0) for pictures in (frames, swapped))
+        return float((own - other) @ self.sides)
 
 
 def _certainty(backbone: ConvBackbone, frames: ByteArray) -> float:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from alan.data import Fan, find_fans
-from alan.data.fan import enclosing
 from alan.data.blanking import find_blanking
+from alan.data.fan import enclosing
 from alan.data.fan_search import find_panels
 from alan.data.io.cine import frame_source
 from alan.data.io.frames import open_stream
