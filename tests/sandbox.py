@@ -177,7 +177,7 @@ class Sandbox:
         elif path.suffix == ".pth":  # in the original DINO naming
             spec = VitSpec(image_size=32, patch_size=8, in_chans=3, dim=384, depth=1, heads=6)
             torch.save(random_backbone(spec).network.state_dict(), path)
-        elif path.suffix == ".ckpt":  # of a training on simulation
+        elif path.suffix == ".ckpt":  # a training on simulation
             spec = VitSpec(image_size=32, patch_size=8, in_chans=1, dim=16, depth=1, heads=2)
             state = {f"teacher.{key}": x for key, x in DenseNetwork(spec, 3, seed=0).state_dict().items()}
             torch.save({"state_dict": state, "alan": {**spec.entry(), "prefix": "teacher.network."}}, path)
@@ -204,7 +204,7 @@ class Sandbox:
         channels = (16, 32, 64, 128) if "simulated" in name else (4, 8)  # a shipped configuration starts from it
         spec = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=channels)
         network = untrained_segmenter(spec, structures, "sector", self.size, seed=seed)
-        if fold := re.search(r"_fold(\d)", name):  # of five, as the configuration that reads it says
+        if fold := re.search(r"_fold(\d)", name):  # one of five folds, as in the configuration that reads it
             store = FrameStore(self.tiny.store("acdc", seed_of("data/acdc_mm.h5"), size=self.size))
             known = {"stores": [store.fingerprint], "train_split": "train", "val_split": "val"}
             network.provenance |= {**known, "fold": [int(fold[1]), 5]}
@@ -279,7 +279,9 @@ class Sandbox:
         split = command.option("split")
         if not isinstance(split, dict) or "-" not in str(split):
             return ["--workers", 0]
-        ranges = dict(zip(split, ("1-4", "5-6", "7-8"), strict=True))  # of the real archive's patients
+        ranges = dict(
+            zip(split, ("1-4", "5-6", "7-8"), strict=True)
+        )  # in place of the patients of the real archive
         return ["--workers", 0, f"--split={json.dumps(ranges)}"]
 
     def _small_frames(self, command):

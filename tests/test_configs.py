@@ -134,7 +134,7 @@ def test_every_sim_config_trains_one_step(name, run):
 @pytest.mark.parametrize("name", configs("raptor"))
 def test_every_raptor_config_trains_one_step(name, run):
     data, args = read(name)["data"]["init_args"], []
-    if "cache" in data:  # of the tokens that it trains from
+    if "cache" in data:  # the tokens that it trains from
         options = {"store": data["store"], "backbone": read(name)["model"]["init_args"]["backbone"]}
         options |= {"out": data["cache"], "features": "[tokens]", "split": "train"}
         options |= {"stride": read(name)["model"]["init_args"]["stride"]}

@@ -267,7 +267,7 @@ def test_citation_and_licences_agree_with_the_project():
     citation = yaml.safe_load(read("CITATION.cff"))
     assert (citation["version"], citation["license"]) == (package.__version__, PROJECT["license"])
     assert citation["references"][0]["authors"][0]["family-names"] == "Majchrowska"
-    gpl = {"libx264", "libx265"} & set(av.codecs_available)  # of this environment's wheel of PyAV
+    gpl = {"libx264", "libx265"} & set(av.codecs_available)  # in the PyAV wheel of this environment
     for name in gpl:
         assert name.removeprefix("lib") in read("docs/reference/licences.md")
 

@@ -36,9 +36,9 @@ def test_a_processor_with_bf16_uses_it(machine, flag):
 def test_a_processor_without_bf16_computes_in_fp32(machine, monkeypatch, tmp_path):
     machine(WITHOUT)
     assert choose_precision("auto") == choose_precision("auto", "cpu") == "32-true"
-    machine("Features\t: fp asimd bf16\n")  # ARM names its flags so
+    machine("Features\t: fp asimd bf16\n")  # how ARM lists its flags
     assert native_bf16("cpu")
-    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "none")  # no Linux
+    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "none")  # not Linux
     assert not native_bf16("cpu")
 
 

@@ -235,13 +235,13 @@ def test_names_notes_and_reasons_contain_no_identifier(tmp_path):
 
 def test_a_path_in_a_message_becomes_one_pseudonym(tmp_path):
     source = Source(tmp_path / "ward" / "jane" / "short.mhd", "p", "p_1")
-    said = f"{tmp_path / 'ward' / 'jane' / 'short.raw'}: ends early, 5400 of 10800 bytes are there"
-    assert source.redact(said) == "p_1.raw: ends early, 5400 of 10800 bytes are there"
+    message = f"{tmp_path / 'ward' / 'jane' / 'short.raw'}: ends early, 5400 of 10800 bytes are there"
+    assert source.redact(message) == "p_1.raw: ends early, 5400 of 10800 bytes are there"
 
 
 def test_names_that_are_words_of_messages_leave_the_message_readable(tmp_path):
     source = Source(tmp_path / "Doe" / "frames" / "MRN7 data" / "empty.dcm", "p", "p_1")
     assert source.redact("is empty; 3 frames of MRN7 data") == "is empty; 3 frames of p_1"
     source = Source(tmp_path / "Jane Doe" / "frames" / "MRN7" / "empty.mhd", "p", "p_1")
-    said = f"{tmp_path / 'Jane Doe' / 'frames' / 'MRN7' / 'empty.raw'}: ends early"
-    assert source.redact(said) == "p_1/empty.raw: ends early"
+    message = f"{tmp_path / 'Jane Doe' / 'frames' / 'MRN7' / 'empty.raw'}: ends early"
+    assert source.redact(message) == "p_1/empty.raw: ends early"

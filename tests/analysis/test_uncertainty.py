@@ -139,7 +139,7 @@ def test_a_rate_has_its_standard_error_and_the_spread_of_the_model():
 def test_r_waves_give_the_rate_of_a_loop_and_of_each_beat():
     maps, _ = beating(n=50)
     model, times = WalledModel(), np.arange(50) / 25
-    model.spread = {"heart_rate_bpm": Spread(0.5, 0.5)}  # of the outlines
+    model.spread = {"heart_rate_bpm": Spread(0.5, 0.5)}  # spread by the outlines
     timeline = segment_loop(model, maps, "A4C", times)
     settings = {"timeline": timeline, "grid": GRID, "samples": 5}
     area = measure_beats(model, maps, "A4C", times, **settings)

@@ -160,7 +160,7 @@ def test_conv_features_concatenate_the_chosen_levels(frames):
     assert tokens.shape == (3, 24, 24, 12)
     # shrinking by two with antialiasing: the weights of a triangle of width two, here away from the border
     row = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
-    window = maps[0][1, :, 9:13, 19:23]  # of the token (5, 10)
+    window = maps[0][1, :, 9:13, 19:23]  # the window of token (5, 10)
     torch.testing.assert_close(tokens[1, 5, 10, 8:], torch.einsum("cyx,y,x->c", window, row, row))
     deep = F.interpolate(maps[2], (24, 24), mode="bilinear", align_corners=False)
     torch.testing.assert_close(tokens[..., :8], deep.permute(0, 2, 3, 1))

@@ -1,9 +1,9 @@
-"""What a cell of the label-efficiency figure costs: seconds to learn from 40 frames and predict 100, one thread.
+"""Cost of a cell of the label-efficiency figure: seconds to learn from 40 frames and predict 100, one thread.
 
 Run with ``OMP_NUM_THREADS=1 python tests/benchmarks/bench_efficiency.py [store.h5]``: on made-up tokens (56 x 56
-of width 240, as a convolutional backbone gives them at 112 px) the linear read-out against scikit-learn's
+of width 240, as a convolutional backbone gives them at 112 px) the linear probe against scikit-learn's
 ``LogisticRegression`` on the same drawn tokens, and the decoder; with a frame store, also the U-Net and the
-SegFormer of ``configs/evaluate/label_efficiency_camus.yaml``, a few steps timed and reckoned up to all of them.
+SegFormer of ``configs/evaluate/label_efficiency_camus.yaml``, timed for a few steps and extrapolated.
 """
 
 import sys

@@ -27,7 +27,7 @@ def main():
     clips = [simulate_sequence(view, 1, n_frames=n, beats=2.0, size=(112, 112), seed=1) for view in VIEWS]
     frames = np.concatenate([clip.frames for clip in clips])
     seconds, maps = dict.fromkeys(models, np.inf), {}
-    for _ in range(options.repeats):  # in turn, so that a change of the machine's load meets both
+    for _ in range(options.repeats):  # in turn, so that a change of the load affects both
         for runtime, model in models.items():
             start = time.perf_counter()
             maps[runtime] = model.maps(frames)

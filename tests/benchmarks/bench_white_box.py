@@ -59,18 +59,18 @@ class Bench:
     def __init__(self, arguments):
         self.model = load_parcels(arguments.parcels)
         store, simulated = FrameStore(arguments.store), FrameStore(arguments.simulated)
-        rows, taught = store.labelled("val"), simulated.labelled().iloc[: arguments.simulated_frames]
+        rows, counted = store.labelled("val"), simulated.labelled().iloc[: arguments.simulated_frames]
         self.patients, self.draws = rows["patient"].to_numpy(), arguments.draws
         self.maps, self.scores = read(self.model, store, rows, arguments.temperature)
-        maps, _ = read(self.model, simulated, taught, arguments.temperature)
+        maps, _ = read(self.model, simulated, counted, arguments.temperature)
         ids = {"n_parcels": self.model.n_ids, "background_id": self.model.background_id}
         self.ids = ids
         self.masks = {name: store.masks(rows["label"].to_numpy(), name) for name in STRUCTURES}
         self.priors = {
             name: ParcelPrior.count(
                 maps,
-                simulated.masks(taught["label"].to_numpy(), name),
-                groups=taught["patient"].to_numpy(),
+                simulated.masks(counted["label"].to_numpy(), name),
+                groups=counted["patient"].to_numpy(),
                 structure=name,
                 **ids,
             )

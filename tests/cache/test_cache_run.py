@@ -258,7 +258,7 @@ def test_an_interruption_keeps_finished_rows(tmp_path, inputs, options, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(FeatureModule, "features", lambda self, x: batches.append(len(x)) or features(self, x))
         write_cache(*arguments, batch_size=5, **options)
-    assert sum(batches[1:]) in (15, 20)  # of 30: what was written is not computed again
+    assert sum(batches[1:]) in (15, 20)  # not 30: what was written is not computed again
     check(FeatureCache(out), inputs.expected)
 
 

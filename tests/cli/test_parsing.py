@@ -24,7 +24,7 @@ from alan.parcels.guided import GuidedFilter
 from alan.shipped import shipped_configs
 
 RECORDED = Path(__file__).parent / "messages.json"
-#: Arguments to what is said of them.
+#: Arguments to the expected message.
 CASES = {
     ("--kind=a", "--size=big"): "size is big: give a whole number",
     ("--kind=a", "--size=null"): "size is None: give a whole number",

@@ -128,7 +128,7 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused(tmp_path):
     torch.save({"state_dict": {"w": torch.arange(5000.0)}, "global_step": 3}, path)
     check_readable(path)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1  # of the weights
+    data[len(data) // 2] ^= 1  # a bit of the weights
     path.write_bytes(data)
     assert torch.load(path, weights_only=True)["global_step"] == 3  # torch does not see it
     with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read \(BadZipFile\): delete it, or"):

@@ -333,10 +333,10 @@ def test_messages_are_shown_once(tmp_path, archives, frames, caplog):
     assert [str(warning.message) for warning in caught] == [
         "p1_b.mhd: p1_b.raw: 4 bytes beyond those that the header claims are not read (and 2 more)"
     ]
-    said = [record.message for record in caplog.records]
-    assert said[0] == "p1.nii.gz: grey values multiplied by 255 (and 2 more)"
-    assert said[1].endswith("6 stills of 6 cine loops")
-    assert len(said) == 2
+    messages = [record.message for record in caplog.records]
+    assert messages[0] == "p1.nii.gz: grey values multiplied by 255 (and 2 more)"
+    assert messages[1].endswith("6 stills of 6 cine loops")
+    assert len(messages) == 2
 
 
 def test_a_loop_that_was_split_into_files_is_put_together(tmp_path, frames):

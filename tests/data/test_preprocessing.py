@@ -161,10 +161,10 @@ def test_masks_survive_a_round_trip_at_one_pixel_size(archives, pixel_mm, shape,
     assert area == pytest.approx(expected, rel=0.02)
     back = preprocessing.restore(out.masks["lv"], shape, spacing)
     resized = np.array([round(n * mm / pixel_mm) for n, mm in zip(shape, spacing, strict=True)])
-    middle = (160 - resized) // 2 + (resized - 1) / 2  # of the frame, in the output
+    middle = (160 - resized) // 2 + (resized - 1) / 2  # centre of the frame in the output
     moved = (centroid(out.frames[0].astype(float)) - middle) * out.spacing
     assert moved == pytest.approx((centroid(mask[0]) - (np.array(shape) - 1) / 2) * spacing, abs=0.02)  # mm
-    coarser = max(pixel_mm, *spacing)  # no outline is known better than that on the way
+    coarser = max(pixel_mm, *spacing)  # largest pixel that the outline passes through
     assert np.abs((centroid(back[0]) - centroid(mask[0])) * spacing).max() < 0.5 * coarser
     hausdorff, average = distances(back[0], mask[0], spacing)
     assert average < 0.5 * coarser

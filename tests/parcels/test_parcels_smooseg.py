@@ -53,7 +53,7 @@ def test_the_smoothness_term_equals_the_double_sum(weighted):
         f, s, shifts=shifts, weights=shares, generator=generator(3), token_weights=w if weighted else None
     )
     draw = generator(3)
-    chosen = torch.randint(2, (2, 1), generator=draw)[:, 0]  # with two sequences the other one is the other
+    chosen = torch.randint(2, (2, 1), generator=draw)[:, 0]  # contrasts each of two sequences with the other
     pairs = {
         "self": [((b, t), (b, t)) for b in range(2) for t in range(2)],
         "similar": [((b, int(chosen[b])), (b, t)) for b in range(2) for t in range(2)],

@@ -196,9 +196,9 @@ def test_each_head_option_changes_the_head():
 def test_collapse_monitor_matches_hand_computed_values():
     uniform, single = torch.full((4, 4), 0.25), torch.eye(4)
     cls = torch.tensor([[1.0, 0], [0, 2], [-3, 0], [0, -1]])
-    said = collapse_statistics(uniform, cls)
-    assert said == pytest.approx({"teacher_entropy": math.log(4), "mean_entropy": math.log(4), "spread": 1.0})
-    assert "uniform" in describe_collapse(said, 4)
+    found = collapse_statistics(uniform, cls)
+    assert found == pytest.approx({"teacher_entropy": math.log(4), "mean_entropy": math.log(4), "spread": 1.0})
+    assert "uniform" in describe_collapse(found, 4)
     healthy = collapse_statistics(single, cls)
     assert healthy == pytest.approx({"teacher_entropy": 0, "mean_entropy": math.log(4), "spread": 1.0})
     assert describe_collapse(healthy, 4) is None

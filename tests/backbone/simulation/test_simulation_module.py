@@ -194,9 +194,9 @@ def test_predictions_of_several_teachers_are_averaged(tmp_path):
 def test_a_student_learns_from_its_teachers(tmp_path):
     _, file = saved(tmp_path / "teacher", seed=5)
     base = {"unlabelled_weight": 1.0, "unlabelled_ramp": 0.0}
-    alone, taught = fitted(tmp_path, 3, **base), fitted(tmp_path, 3, teachers=[file], **base)
-    assert not torch.equal(weights(alone), weights(taught))
-    assert not [name for name in taught.state_dict() if name.startswith("_teachers")]
+    alone, distilled = fitted(tmp_path, 3, **base), fitted(tmp_path, 3, teachers=[file], **base)
+    assert not torch.equal(weights(alone), weights(distilled))
+    assert not [name for name in distilled.state_dict() if name.startswith("_teachers")]
 
 
 def test_the_vector_of_the_frame_stays_near_that_of_the_start(tmp_path):

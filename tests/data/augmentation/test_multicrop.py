@@ -47,7 +47,7 @@ def test_geometry_equals_torchvision_crop_and_resize(frames, size, flip):
     expected = expected.flip(-1) if flip else expected
     inner = (slice(None), slice(1, -1), slice(1, -1))  # torchvision repeats the crop's edge, ours sees the frame
     assert (crop[inner] - expected[inner]).abs().max() < 0.03
-    assert (crop[inner].flip(-1) - expected[inner]).abs().max() > 0.1  # the tolerance tells a mirrored crop
+    assert (crop[inner].flip(-1) - expected[inner]).abs().max() > 0.1  # a mirrored crop exceeds the tolerance
 
 
 def test_a_crop_of_the_whole_frame_is_the_identity(frames):

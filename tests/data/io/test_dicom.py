@@ -320,7 +320,9 @@ def test_twelve_bits_in_sixteen_are_read(write):
     assert np.array_equal(windowed.frames, np.rint(ramp(float, 16) * (255 / 4095)))
     assert windowed.notes == ("grey values in the window 2048 / 4096",)
     alone = read_dicom(write(ramp(np.uint16, 16), bits=16))
-    assert np.array_equal(alone.frames, np.rint(ramp(float) * (255 / 179)))  # of 16 bits it would be black
+    assert np.array_equal(
+        alone.frames, np.rint(ramp(float) * (255 / 179))
+    )  # with the range of 16 bits it would be black
     assert alone.notes == ("grey values stretched from 0..2864",)
 
 
@@ -587,7 +589,7 @@ def test_video_in_dicom_is_read(tmp_path, write, container, uid):
     got = read_dicom(tmp_path / "v.dcm")
     assert got.frames.shape == frames.shape
     assert np.abs(got.frames.astype(int) - frames).mean() < 3
-    assert got.fps == 50  # of the header, not of the stream
+    assert got.fps == 50  # as in the header, not as in the stream
     dataset.NumberOfFrames = 20
     dataset.save_as(tmp_path / "v.dcm")
     with pytest.raises(DataError, match=r"v.dcm: ends early, it holds 8 of 20 frames"):

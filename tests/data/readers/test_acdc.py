@@ -49,7 +49,7 @@ def test_slices_of_the_official_volumes_are_read(root, archives):
     assert sample.spacing == pytest.approx((1.5, 1.25))
     for name, value in {"rv": 1, "myo": 2, "lv": 3}.items():
         assert np.array_equal(sample.masks[name][0], labels[1] == value)
-    low, high = grey.min(), grey.max()  # of the volume, not of the slice
+    low, high = grey.min(), grey.max()  # range of the volume, not of the slice
     slow = [[round(255 * (int(v) - int(low)) / (int(high) - int(low))) for v in row] for row in grey[1]]
     assert np.abs(sample.frames[0].astype(int) - slow).max() <= 1
     assert by_id(data, "patient001_frame01_slice_1").ed == 0

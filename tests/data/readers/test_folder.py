@@ -462,7 +462,7 @@ def test_one_patient_per_picture_is_warned_of(tmp_path):
     with pytest.warns(AlanWarning, match=r"each of 3 pictures counts as a patient of its own.*add patients.csv"):
         identify(tmp_path, ["p1-a", "p1-b", "p2-a"])
     identify(tmp_path, ["p1-a"])
-    identify(tmp_path, ["p1-a", "p1-b"], patient="(?P<patient>.*)")  # the user has said so
+    identify(tmp_path, ["p1-a", "p1-b"], patient="(?P<patient>.*)")  # as the user has chosen
 
 
 def test_folders_of_other_names_are_refused_with_the_right_one(root):

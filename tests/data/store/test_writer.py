@@ -75,7 +75,7 @@ def test_a_store_of_another_archive_is_refused(memory, change):
     with pytest.raises(DataError, match=r"holds Memory .* not Memory .* --overwrite true"):
         prepare(archive, out, preprocessing, frames, workers=0, progress=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AlanWarning)  # of the sample without annotations
+        warnings.simplefilter("ignore", AlanWarning)  # about the sample without annotations
         new = prepare(archive, out, preprocessing, frames, workers=0, progress=False, overwrite=True)
     assert new.fingerprint != old.fingerprint
     assert new.preprocessing == preprocessing
@@ -85,7 +85,7 @@ def test_a_damaged_store_is_replaced_on_request_only(memory):
     out = run(memory.archive(), memory.path / "a.h5").path
     expected = memory.contents(out)
     with h5py.File(out, "r+") as file:
-        file.attrs["schema"] = b"alan-frames/2"  # of an earlier version
+        file.attrs["schema"] = b"alan-frames/2"  # an earlier version
     with pytest.raises(DataError, match="write it again with `alan prepare --overwrite true`"):
         run(memory.archive(), out)
     assert memory.contents(run(memory.archive(), out, overwrite=True).path) == expected
@@ -143,7 +143,7 @@ def test_a_damaged_part_is_refused_or_continued_to_the_same_store(memory):
     child.start()
     child.join()
     whole = part.read_bytes()
-    places = [match.end() for match in re.finditer(rb"\n[0-9a-f]{8} \{.*\n", whole)]  # of the pixels
+    places = [match.end() for match in re.finditer(rb"\n[0-9a-f]{8} \{.*\n", whole)]  # where the pixels begin
     lines = [match.start() + 12 for match in re.finditer(rb"\n[0-9a-f]{8} \{", whole)]
     assert len(places) == len(lines) == 3
     for at in (*places, len(whole) - 2, len(whole) - 1, *lines, *(line - 8 for line in lines), 40):

@@ -122,10 +122,10 @@ def test_a_prior_alone_chooses_parcels(slow, data, prior):
     selector = model.selector_
     assert selector.n_images_ == 0
     assert selector.provenance_["labels"] == "none"
-    taught = ParcelSegmenter(ParcelSelector("beta", n_parcels=64)).fit(maps, masks)
+    informed = ParcelSegmenter(ParcelSelector("beta", n_parcels=64)).fit(maps, masks)
     reached = [
         np.mean([slow.dice(a, b) for a, b in zip(one.predict(maps), masks, strict=True)])
-        for one in (model, taught)
+        for one in (model, informed)
     ]
     assert reached[0] > reached[1] - 0.05
     again = ParcelSegmenter.from_json(model.to_json())

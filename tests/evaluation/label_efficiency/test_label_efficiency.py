@@ -552,6 +552,6 @@ def test_damaged_features_are_refused(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with pytest.raises(DataError, match=r"\.npy: is damaged \(its check sum is wrong\): delete it and run"):
             found.read()
-    path.write_bytes(whole[:-4])  # of an earlier version
+    path.write_bytes(whole[:-4])  # as an earlier version wrote it
     with pytest.raises(DataError, match=r"\.npy: is damaged \(its check sum is wrong\): delete it and run"):
         found.read()
