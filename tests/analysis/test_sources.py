@@ -8,6 +8,7 @@ import pytest
 
 from alan.analysis import find_sources, open_loops
 from alan.analysis.sources import Source
+from alan.data.fan import enclosing
 from alan.data.pseudonyms import patient_key
 from alan.errors import AlanWarning, DataError, ParameterError
 
@@ -226,7 +227,7 @@ def test_names_notes_and_reasons_contain_no_identifier(tmp_path):
     for frames in kept:
         assert not (frames == 255).any()  # the text in the upper left corner
         outside = ~FAN.mask(2.0)
-        rows, columns = FAN.box(2.0)
+        rows, columns = enclosing(~outside)
         height, width = frames.shape[1:]
         trimmed = outside[rows, columns]
         assert abs(trimmed.shape[0] - height) <= 4

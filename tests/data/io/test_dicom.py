@@ -320,9 +320,7 @@ def test_twelve_bits_in_sixteen_are_read(write):
     assert np.array_equal(windowed.frames, np.rint(ramp(float, 16) * (255 / 4095)))
     assert windowed.notes == ("grey values in the window 2048 / 4096",)
     alone = read_dicom(write(ramp(np.uint16, 16), bits=16))
-    assert np.array_equal(
-        alone.frames, np.rint(ramp(float) * (255 / 179))
-    )  # with the range of 16 bits it would be black
+    assert np.array_equal(alone.frames, np.rint(ramp(float) * (255 / 179)))  # by 16 bits it would be black
     assert alone.notes == ("grey values stretched from 0..2864",)
 
 
