@@ -26,9 +26,10 @@ from alan.analysis.kinds import (
 )
 from alan.analysis.pixels import PixelOrigin, panel_pixel
 from alan.analysis.sources import Source
-from alan.arrays import BoolArray, ByteArray
+from alan.arrays import BoolArray, ByteArray, FloatArray
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 from alan.data.blanking import FILLS, find_drawn, keep_sector
+from alan.data.drawn_ecg import find_ecg_band, read_r_waves
 from alan.data.fan import Fan, enclosing, enlarge
 from alan.data.fan_search import find_panels
 from alan.data.io.base import Spacing, mean_frame_rate, pixel_aspect
@@ -101,6 +102,20 @@ class Loop:
     def simulated(self) -> bool:
         """Whether the loop is known to be simulated, so that its patient does not exist."""
         return self._source.simulated
+
+    def drawn_r_waves(self) -> FloatArray:
+        """Read the times of the R waves in s from an electrocardiogram on the screen; empty without a clear one.
+
+        Raises:
+            DataError: The file has changed or can no longer be decoded.
+        """
+        sector = np.zeros(self.screen_shape, bool)
+        sector[self.box] = self.inside
+        band = find_ecg_band(self._stream.samples, sector)
+        if band is None or self.times_s is None:
+            return np.empty(0)
+        with _pseudonymous(self._source):
+            return read_r_waves(self._stream, band, self.times_s)
 
     def references(self, *, keep: bool) -> DicomReferences | None:
         """Return the instance that DICOM objects refer to, see :meth:`alan.analysis.Source.references`."""

@@ -167,6 +167,7 @@ def measure_beats(
     timeline: Timeline,
     grid: Grid,
     r_waves: Sequence[float] | None = None,
+    drawn_r_waves: Sequence[float] = (),
     samples: int,
     seed: int = 0,
 ) -> MeasuredBeats:
@@ -180,10 +181,11 @@ def measure_beats(
         timeline: Outlines of the loop.
         grid: Geometry of the maps.
         r_waves: Times of the R waves of the ECG in s.
+        drawn_r_waves: Times of the R waves of an ECG on the screen in s, see :func:`find_rhythm`.
         samples: Number of white boxes to draw from the posterior for the intervals; 0 gives no intervals.
         seed: Seed of the draws.
     """
-    found = find_rhythm(model, maps, view, times, r_waves)
+    found = find_rhythm(model, maps, view, times, r_waves, drawn_r_waves=drawn_r_waves)
     if times is None or not found.beats:
         return MeasuredBeats(timeline, [], [], (), {})
     timeline, beats = settle_beats(model, maps, view, times, timeline, beats=found.beats, spacing=grid.spacing)
@@ -236,6 +238,7 @@ def _measure(
     pixels = loop.shape[0] / model.size, loop.shape[1] / model.size
     grid = Grid(pixels, loop.pixel_mm, loop.pixel_aspect, inside)
     r_waves = None if loop.r_waves_s is None else loop.r_waves_s.tolist()
+    drawn = loop.drawn_r_waves().tolist() if r_waves is None and "lv" in structures else []
     found = measure_beats(
         model,
         maps,
@@ -244,6 +247,7 @@ def _measure(
         timeline=timeline,
         grid=grid,
         r_waves=r_waves,
+        drawn_r_waves=drawn,
         samples=settings.samples,
         seed=settings.seed,
     )

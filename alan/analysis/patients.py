@@ -82,7 +82,7 @@ def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyM
     }
     if averaged["la_volume_ml"].known:  # from the other view: the doubt stays with its loop
         flags = [flag for flag in flags if flag.code != "atrium_cut"]
-    by_ecg = [loop for loop in used if loop.rate_source == "r waves"]
+    by_ecg = [loop for loop in used if loop.rate_source in ("r waves", "drawn ecg")]
     averaged["heart_rate_bpm"] = _mean([loop.heart_rate_bpm for loop in by_ecg or used])
     mass = used[0].lv_mass_g
     volumes: dict[str, Any]

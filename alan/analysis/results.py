@@ -46,10 +46,11 @@ class Measure:
 
 
 #: Origin of a heart rate; empty if it is unknown.
-RateSource = Literal["r waves", "area", "beats", ""]
+RateSource = Literal["r waves", "drawn ecg", "area", "beats", ""]
 #: The origins in words.
 RATE_SOURCES = {
     "r waves": "R waves of the file",
+    "drawn ecg": "R waves of the electrocardiogram on the screen",
     "area": "area of the left ventricle in all frames",
     "beats": "end-diastoles of the complete beats",
 }

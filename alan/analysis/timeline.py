@@ -37,6 +37,9 @@ _WINDOW = 256
 #: biased by outliers, and the median by neighbours that are less extreme. Their memberships are averaged over time
 #: by a Gaussian of this standard deviation in s (docs/results/loops.md).
 _AROUND_S, _QUANTILE, _SETTLED_S = 0.06, 0.8, 0.03
+#: Largest difference of the rate of an ECG on the screen from that of the area, as a fraction, and quantile of the
+#: area above which the area at its R waves lies on average.
+_SAME_RATE, _LARGE = 0.15, 0.6
 
 
 @bounded
@@ -145,6 +148,8 @@ def find_rhythm(
     view: str,
     times: FloatArray | None,
     r_waves: Sequence[float] | None = None,
+    *,
+    drawn_r_waves: Sequence[float] = (),
 ) -> Rhythm:
     """Find the beats and the rate of a loop by its R waves and the area of the left ventricle.
 
@@ -158,6 +163,8 @@ def find_rhythm(
         view: The view of the loop.
         times: (T,) time of each frame in s.
         r_waves: Times of the R waves of the ECG in s.
+        drawn_r_waves: Times of the R waves of an ECG on the screen in s, which count if there are no others, and
+            if the area is large at these times and has about the same period.
 
     Returns:
         The rhythm; no beats without frame times, or in a view without a left ventricle.
@@ -166,6 +173,9 @@ def find_rhythm(
         return Rhythm([])
     memberships = model.views[view]["lv"].memberships(model.parcels.n_ids).mean(0)
     area = count_parcels(maps, model.parcels.n_ids) @ memberships
+    source: RateSource = "r waves"
+    if r_waves is None and _agree(area, times, drawn_r_waves):
+        r_waves, source = drawn_r_waves, "drawn ecg"
     beats = find_beats(area, times, r_waves=r_waves)
     if not beats:
         return Rhythm([])
@@ -173,12 +183,23 @@ def find_rhythm(
     rate = heart_rate_of_r_waves(waves)
     if rate.known:
         nearest = [int(np.abs(waves - times[beat.ed]).argmin()) for beat in beats]
-        return Rhythm(beats, rate, [heart_rate_of_r_waves(waves[n : n + 2]) for n in nearest], "r waves")
+        return Rhythm(beats, rate, [heart_rate_of_r_waves(waves[n : n + 2]) for n in nearest], source)
     of_beats = [heart_rate_of_beats([beat], times) for beat in beats]
     if (rate := fit_heart_rate(area, times)).known:
         return Rhythm(beats, rate, of_beats, "area")
     rate = heart_rate_of_beats(beats, times)
     return Rhythm(beats, rate, of_beats, "beats" if rate.known else "")
+
+
+def _agree(area: FloatArray, times: FloatArray, r_waves: Sequence[float]) -> bool:
+    """Decide whether R waves that were read from the screen are those of the heart whose area is given."""
+    rate = heart_rate_of_r_waves(r_waves)
+    own = fit_heart_rate(area, times)
+    if not own.known:
+        own = heart_rate_of_beats(find_beats(area, times), times)
+    if not (rate.known and own.known) or abs(own.bpm / rate.bpm - 1) > _SAME_RATE:
+        return False
+    return float(np.interp(r_waves, times, area).mean()) > float(np.quantile(area, _LARGE))
 
 
 def settle_beats(

@@ -1,6 +1,7 @@
 """Loops cropped to their fan: geometry, pixel sizes, times, and decoding in parts."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from alan.analysis import NotALoopError, find_sources, open_loops
 from alan.data.fan import Fan
 from alan.data.io.cine import read_cine
-from alan.data.simulator.screen import simulate_screen
+from alan.data.simulator.screen import draw_ecg, simulate_screen
 from alan.data.simulator.sequence import simulate_sequence
 from alan.errors import ParameterError
 
@@ -206,3 +207,15 @@ def test_times_and_r_waves_are_read_from_files(tmp_path):
     assert open_one(tmp_path / "a.nii").times_s == pytest.approx(np.arange(6) * 0.04)
     (tmp_path / "a.gif").write_bytes(pages(LOOP, "GIF", duration=50, loop=0))
     assert open_one(tmp_path / "a.gif").times_s == pytest.approx(np.arange(6) * 0.05)
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_r_waves_are_read_from_the_screen(tmp_path, seed):
+    """A sweep, and a still trace with a mark."""
+    fan = replace(FAN, shape=(300, 400), column=200.0, far=190.0)
+    frames = screen(fan, length=60)
+    phase = (np.arange(60) / 60 * 2.6 + 0.3) % 1.0
+    waves = draw_ecg(frames, phase, 25.0, np.random.default_rng(seed))
+    loop = open_one(video(tmp_path / "a.avi", frames))
+    assert np.abs(loop.drawn_r_waves() - waves).max() < 0.04
+    assert not len(open_one(video(tmp_path / "b.avi", screen(fan, length=20))).drawn_r_waves())

@@ -41,6 +41,7 @@ def made_loop(maps):
         pixel_aspect=SPACING[0] / SPACING[1],
         fan=None,
         r_waves_s=None,
+        drawn_r_waves=lambda: np.empty(0),
         notes=(),
         chunks=lambda n: iter(np.array_split(maps, range(n, len(maps), n))),
     )

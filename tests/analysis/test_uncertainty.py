@@ -154,6 +154,22 @@ def test_r_waves_give_the_rate_of_a_loop_and_of_each_beat():
     assert measure_beats(model, maps, "A4C", times, r_waves=[0.8], **settings).rate_source == "area"
 
 
+def test_an_ecg_on_the_screen_counts_if_it_agrees_with_the_area():
+    maps, _ = beating(n=50)
+    model, times = WalledModel(), np.arange(50) / 25
+    settings = {"timeline": segment_loop(model, maps, "A4C", times), "grid": GRID, "samples": 0}
+
+    def source(drawn, r_waves=None):
+        return measure_beats(
+            model, maps, "A4C", times, r_waves=r_waves, drawn_r_waves=drawn, **settings
+        ).rate_source
+
+    assert source([0.0, 0.82, 1.6]) == "drawn ecg"
+    assert source([0.0, 0.82, 1.6], r_waves=[0.0, 0.8, 1.6]) == "r waves"  # those of the file come first
+    assert source([0.0, 0.5, 1.0, 1.5]) == "area"  # another period
+    assert source([0.4, 1.2]) == "area"  # at end-systole
+
+
 @pytest.mark.parametrize(("name", "unit"), [("ef_percent", 1.0), ("edv_ml", 100.0)])
 def test_calibrated_intervals_hold_on_new_loops(name, unit):
     rng = np.random.default_rng(0)

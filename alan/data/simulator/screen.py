@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from alan.arrays import BoolArray, ByteArray
+from alan.arrays import BoolArray, ByteArray, FloatArray
 from alan.data.simulator.anatomy import PatientAnatomy
 from alan.data.simulator.sequence import MAX_SIDE, MIN_SIDE, SimulatedSequence, simulate_sequence
 
@@ -44,6 +44,10 @@ _WORDS = (
     "P R",
 )
 
+#: Share of the ECGs that stand still while a line marks the time; width of the gap before a sweep, as a fraction
+#: of the trace.
+_STILL, _GAP = 0.3, 0.05
+
 
 @dataclass(frozen=True)
 class Screen:
@@ -53,11 +57,14 @@ class Screen:
         frames: (T, H, W) uint8.
         sectors: (H, W) bool per panel, from left to right; True inside the sector.
         clips: The simulated clip of each panel, with its pixel size, frame rate and volumes.
+        r_waves_s: (N,) times of the R waves of the first clip in s that the ECG on the screen shows while the loop
+            runs; None without an ECG.
     """
 
     frames: ByteArray
     sectors: tuple[BoolArray, ...]
     clips: tuple[SimulatedSequence, ...]
+    r_waves_s: FloatArray | None = None
 
 
 def simulate_screen(
@@ -112,12 +119,12 @@ def simulate_screen(
         sector = np.zeros((height, width), bool)
         sector[:, where] = inside
         sectors.append(sector)
-    _decorate(frames, np.any(sectors, 0), rng)
+    waves = _decorate(frames, np.any(sectors, 0), clips[0], rng)
     if rng.random() < 0.5:  # lossy export
         noise = rng.integers(-2, 3, frames.shape)
         lossy = np.clip(frames.astype(np.int16) + noise * (frames > background), 0, 255).astype(np.uint8)
         frames = np.where(np.any(sectors, 0), lossy, frames)
-    return Screen(frames, tuple(sectors), tuple(clips))
+    return Screen(frames, tuple(sectors), tuple(clips), waves)
 
 
 @dataclass(frozen=True)
@@ -181,8 +188,10 @@ class _Geometry:
         return out, mask
 
 
-def _decorate(frames: ByteArray, sector: BoolArray, rng: np.random.Generator) -> None:
-    """Draw text, ECG, ticks and bars in place, mostly outside the sector."""
+def _decorate(
+    frames: ByteArray, sector: BoolArray, clip: SimulatedSequence, rng: np.random.Generator
+) -> FloatArray | None:
+    """Draw text, ECG, ticks and bars in place, mostly outside the sector; return the R waves of the ECG."""
     height, width = frames.shape[1:]
     still = Image.fromarray(np.zeros((height, width), np.uint8))
     draw = ImageDraw.Draw(still)
@@ -208,8 +217,7 @@ def _decorate(frames: ByteArray, sector: BoolArray, rng: np.random.Generator) ->
         y, x = int(rng.uniform(0.3, 0.8) * height), int(np.flatnonzero(sector.any(0))[-1] + 0.05 * width)
         bars[y : y + 6, x : x + 6] = 200
     np.maximum(frames, bars, out=frames)
-    if rng.random() < 0.7:
-        _ecg(frames, rng)
+    return draw_ecg(frames, clip.phase, clip.fps, rng) if rng.random() < 0.7 else None
 
 
 def _corner(height: int, width: int, rng: np.random.Generator) -> tuple[float, float]:
@@ -220,19 +228,69 @@ def _corner(height: int, width: int, rng: np.random.Generator) -> tuple[float, f
     return rng.uniform(0.02, 0.8) * width, (near / 2 if rng.random() < 0.6 else 0.95) * height
 
 
-def _ecg(frames: NDArray[np.uint8], rng: np.random.Generator) -> None:
-    """Draw an ECG trace along the lower border that grows from frame to frame, in place."""
+def draw_ecg(frames: ByteArray, phase: FloatArray, fps: float, rng: np.random.Generator) -> FloatArray:
+    """Draw the ECG of a heart along the lower border, in place.
+
+    Either a sweep begins with the loop and overwrites the trace of the sweep before, behind a gap, or the trace
+    of the whole loop stands still and a line marks the time of the frame.
+
+    Args:
+        frames: (T, H, W) uint8.
+        phase: (T,) fraction of the beat since end-diastole, 0 to 1.
+        fps: Frames per second.
+        rng: Random number generator of the place, the speed and the kind.
+
+    Returns:
+        (N,) times in s of the R waves, which lie at end-diastole.
+    """
     n_frames, height, width = frames.shape
-    x = np.arange(int(0.05 * width), int(0.95 * width))
-    beat = (x / width * rng.uniform(2, 5) + rng.uniform()) % 1.0
-    bumps = ((1.0, 0.3, 0.012), (-0.25, 0.34, 0.02), (0.18, 0.6, 0.06))  # R wave, S wave, T wave
-    wave = sum(size * np.exp(-(((beat - at) / wide) ** 2)) for size, at, wide in bumps)
-    y = np.clip(height * (rng.uniform(0.88, 0.96) - 0.07 * wave), 0, height - 2).astype(int)
+    seconds, place, base = rng.uniform(2, 5), rng.uniform(), height * rng.uniform(0.88, 0.96)
+    first, columns = int(0.05 * width), np.arange(int(0.9 * width))
+    period, start, n = _beat(phase, fps)
+    still = place < _STILL
+    seconds = n_frames / fps if still else seconds
     for number in range(n_frames):
-        shown = slice(0, max(2, int(len(x) * (number + 1) / n_frames)))
-        for offset in (0, 1):
-            frames[number, y[shown] + offset, x[shown]] = 230
-        # vertical strokes of the QRS complex
-        for a, b, column in zip(y[shown][:-1], y[shown][1:], x[shown][1:], strict=True):
-            if abs(int(a) - int(b)) > 1:
-                frames[number, min(a, b) : max(a, b), column] = 230
+        time = number / fps
+        front = len(columns) * (time / seconds if still else (time / seconds + place) % 1.0)
+        if still:
+            times = columns / len(columns) * seconds
+            shown = np.ones(len(columns), bool)
+        else:
+            behind = (front - columns) % len(columns)
+            times = time - behind / len(columns) * seconds
+            shown = (behind < (1 - _GAP) * len(columns)) & (times >= 0)
+        rows = np.clip(base - 0.07 * height * _voltage((times - start) / period), 0, height - 2).astype(int)
+        _trace(frames[number], rows, first, shown)
+        if still:
+            mark = first + int(front)
+            frames[number, int(base - 0.09 * height) : int(base + 0.03 * height), mark : mark + 2] = 200
+    waves = start + period * np.arange(n)
+    return np.asarray(waves[waves < n_frames / fps])
+
+
+def _beat(phase: FloatArray, fps: float) -> tuple[float, float, int]:
+    """Return the duration of a beat in s, the time of its first end-diastole, and a number of beats."""
+    steps = np.diff(phase) % 1.0
+    period = 1 / (fps * float(np.median(steps))) if len(steps) else 1.0
+    return period, float(-phase[0] % 1.0) * period, 2 + int(len(phase) / (fps * period))
+
+
+def _voltage(beat: FloatArray) -> FloatArray:
+    """ECG at times in beats: P, Q, R, S and T waves, R at end-diastole and T before end-systole."""
+    bumps = (
+        (0.12, -0.17, 0.03),
+        (-0.12, -0.03, 0.01),
+        (1.0, 0.0, 0.012),
+        (-0.25, 0.03, 0.012),
+        (0.22, 0.26, 0.045),
+    )
+    off = (beat + 0.5) % 1.0 - 0.5
+    return np.asarray(sum(size * np.exp(-(((off - at) / wide) ** 2)) for size, at, wide in bumps))
+
+
+def _trace(frame: ByteArray, rows: NDArray[np.int64], first: int, shown: BoolArray) -> None:
+    """Draw a line through the rows of consecutive columns, in place."""
+    for column in np.flatnonzero(shown):
+        before = rows[column - 1] if column and shown[column - 1] else rows[column]
+        low, high = sorted((int(before), int(rows[column])))
+        frame[low : high + 2, first + column] = 230

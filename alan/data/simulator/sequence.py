@@ -39,6 +39,7 @@ class SimulatedSequence:
         frames: (T, H, W) uint8, 0 outside the sector.
         labels: (T, H, W) uint8, values as ``alan.data.structures.STRUCTURES``, 0 background.
         contraction: (T,) float64, from 0 at end-diastole to 1 at end-systole.
+        phase: (T,) float64 in [0, 1), the fraction of the beat since end-diastole.
         ed: Index of the end-diastolic frame.
         es: Index of the end-systolic frame; both are 0 for a single frame.
         edv_ml: End-diastolic volume of the left ventricle in ml.
@@ -54,6 +55,7 @@ class SimulatedSequence:
     frames: ByteArray
     labels: ByteArray
     contraction: NDArray[np.float64]
+    phase: NDArray[np.float64]
     ed: int
     es: int
     edv_ml: float
@@ -129,6 +131,7 @@ def simulate_sequence(
         frames=frames.numpy(),
         labels=labels.numpy(),
         contraction=cycle.contraction,
+        phase=cycle.phase,
         ed=cycle.ed,
         es=cycle.es,
         edv_ml=edv,
