@@ -32,6 +32,10 @@ _SPECKLE, _WINDOW = 1.5, 3.0
 #: Lower edges of the octaves of the power spectrum, in cycles per pixel.
 _OCTAVES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
 _QUANTILES = (5, 25, 50, 75, 95, 99)
+#: Levels of the left ventricle between apex (0) and base (1), and mm beyond its border, between which greys are
+#: averaged.
+_LEVELS = {"apex": (-0.4, 0.25), "mid": (0.25, 0.6), "base": (0.6, 0.93)}
+_BORDER = (-6.0, -3.0, 0.0, 3.0, 6.0, 9.0)
 
 
 def sector(frame: ByteArray) -> BoolArray:
@@ -155,8 +159,9 @@ def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float
     Returns:
         Statistics by name in cm, cm2 and degrees: areas; length of the LV along its principal axis, width at a
         quarter, half and three quarters of it, tilt of the axis (positive if the base is to the right of the
-        apex), depth of the apex and lateral position of the centre; thickness of the myocardium left and right of
-        the LV at mid level and beyond the apex; whether the LA reaches the lowest row. Empty without an LV.
+        apex), bend (how far the middle at a tenth of the length lies to the right of that at half of it), depth of
+        the apex and lateral position of the centre; thickness of the myocardium left and right of the LV at mid
+        level and beyond the apex; whether the LA reaches the lowest row. Empty without an LV.
     """
     size = np.asarray(spacing, np.float64) / 10
     found = {f"{name} area": float(mask.sum() * size.prod()) for name, mask in masks.items()}
@@ -173,6 +178,10 @@ def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float
     for share in (25, 50, 75):
         level = np.abs(along - apex - share / 100 * length) < 0.15
         found[f"lv width {share}"] = float(np.ptp(aside[level])) if level.any() else math.nan
+    top, middle = (aside[np.abs(along - apex - share * length) < 0.25] for share in (0.1, 0.5))
+    found["lv bend"] = (
+        float(np.ptp(top) / 2 + top.min() - np.ptp(middle) / 2 - middle.min()) if top.size else math.nan
+    )
     found["lv apex depth"] = float(lv[:, 0].min())
     found["lv centre aside"] = float(centre[1] - masks["lv"].shape[1] / 2 * size[1])
     if "myo" in masks and masks["myo"].any():
@@ -187,6 +196,39 @@ def shape_statistics(masks: Mapping[str, BoolArray], spacing: tuple[float, float
     return found
 
 
+def border_statistics(
+    frame: ByteArray, masks: Mapping[str, BoolArray], spacing: tuple[float, float]
+) -> dict[str, float]:
+    """Describe how the picture brightens from the cavity of the left ventricle through its wall.
+
+    Args:
+        frame: (H, W) uint8, black outside the sector.
+        masks: (H, W) bool by name; empty without ``lv`` and ``myo``.
+        spacing: (row, column) size of a pixel in mm.
+
+    Returns:
+        ``border mid 3`` is the mean grey of the wall from 3 to 6 mm beyond the cavity at mid level, and
+        ``border mid -3`` that of the cavity up to 3 mm from its border, in standard deviations of the sector
+        around its mean; NaN where no pixel lies. Levels are thirds between the highest and the lowest row of the
+        cavity.
+    """
+    lv, wall = (masks.get(name, np.zeros(frame.shape, bool)) for name in ("lv", "myo"))
+    if not (lv.any() and wall.any()):
+        return {}
+    inside = frame > 0
+    grey = (frame - frame[inside].mean()) / frame[inside].std()
+    beyond = ndimage.distance_transform_edt(~lv, spacing) - ndimage.distance_transform_edt(lv, spacing)
+    rows = np.flatnonzero(lv.any(1))
+    level = (np.arange(len(frame)) - rows[0])[:, None] / max(np.ptp(rows), 1)
+    found = {}
+    for name, (low, high) in _LEVELS.items():
+        part = (lv | wall) & inside & (level >= low) & (level < high)
+        for near, far in itertools.pairwise(_BORDER):
+            chosen = part & (beyond >= near) & (beyond < far)
+            found[f"border {name} {near:g}"] = float(grey[chosen].mean()) if chosen.any() else math.nan
+    return found
+
+
 def store_statistics(store: FrameStore, frames: IntArray, *, shapes: bool) -> pd.DataFrame:
     """Compute the statistics of frames of a store, one row per frame that shows a sector."""
     starts = np.array([sequence.start for sequence in store.sequences])
@@ -197,7 +239,7 @@ def store_statistics(store: FrameStore, frames: IntArray, *, shapes: bool) -> pd
         row = frame_statistics(frame, spacing)
         if shapes and spacing is not None:
             masks = {name: store.masks([label[int(index)]], name)[0] for name in store.structures}
-            row |= shape_statistics(masks, spacing)
+            row |= shape_statistics(masks, spacing) | border_statistics(frame, masks, spacing)
         rows.append(row)
     return pd.DataFrame([row for row in rows if row])
 

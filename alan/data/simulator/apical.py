@@ -21,11 +21,15 @@ _RV_WALL, _ATRIAL_WALL = 0.5, 0.3
 _INFERIOR_WALL = 1.25
 #: Share of trabeculae and papillary muscle that is drawn as wall at end-systole.
 _COMPACTED = 0.9
-#: Relative gain of the echo of walls at end-systole.
-_SYSTOLIC_ECHO = 0.2
-#: Lateral bend (cm) that keeps the septum straight and lets the lateral wall bulge, as in four-chamber views; at
-#: end-systole the lateral wall has moved in, and a fifth of it is left.
-_STRAIGHT_SEPTUM, _MOVED_IN = 0.55, 0.8
+#: Relative gain of the echo in the depth of walls at end-systole.
+_SYSTOLIC_ECHO = 0.3
+#: Distances in cm over which walls brighten from their inner border, and the veil fades into the cavity.
+_RIM, _VEIL = 0.35, 0.4
+#: Lateral bend (cm) that keeps the septum (A4C) or the inferior wall (A2C) straight and lets the opposite wall
+#: bulge.
+_STRAIGHT_SEPTUM = 0.55
+#: Fraction of this bend that is gone at end-systole, when the opposite wall has moved in (A4C, A2C).
+_MOVED_IN, _MOVED_IN_A2C = 0.8, 0.5
 #: Half width of the left atrium in A2C over that in A4C.
 _NARROW_ATRIUM = 0.93
 #: How much thinner the pericardium and the leaflets look at end-diastole than at end-systole.
@@ -46,8 +50,8 @@ class ApicalScene(Scene):
         self.cap = patient.apex_wall * self.wall
         if not four_chamber:
             self.wall = _INFERIOR_WALL * self.wall
-        straight = _STRAIGHT_SEPTUM * (1 - _MOVED_IN * self.contraction) if four_chamber else 0.0
-        self.bend = patient.bend + straight
+        moved_in = _MOVED_IN if four_chamber else _MOVED_IN_A2C
+        self.bend = patient.bend + _STRAIGHT_SEPTUM * (1 - moved_in * self.contraction)
         self.asymmetry = patient.wall_asymmetry + (0.0 if four_chamber else _INFERIOR_THICKER)
 
     @override
@@ -109,23 +113,36 @@ class ApicalScene(Scene):
         veil = torch.where(
             atrium < 0,
             self.pose.atrium_veil * (1 - self.contraction),
-            self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(6 * u / L).square()),
+            self.pose.apex_veil * (0.3 + 0.7 * self.contraction) * torch.exp(-(6 * u / L).square())
+            + self.pose.border_veil * (0.15 + 0.85 * self.contraction) * self._border(u, across, inner),
         )
         return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost, veil)
 
-    def _boost(self, u: Tensor, v: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
-        """Factor on the echo of walls: bright septum, fading lateral wall, apex, outer layer and right heart.
+    def _border(self, u: Tensor, across: Tensor, inner: Tensor) -> Tensor:
+        """Weight (0 to 1) of the veil at the border of the cavity: most at mid level, none at the base."""
+        s = u / self.length
+        level = ((0.85 - s) / 0.35).clamp(0, 1) * (0.4 + 2 * s).clamp(0.4, 1)
+        return level * torch.exp(-(inner - across).clamp(min=0) / _VEIL)
 
-        The apex brightens from its inner to its outer border.
+    def _boost(self, u: Tensor, v: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
+        """Factor on the echo of walls, which brighten from their inner border outwards.
+
+        The septum is bright; the lateral wall, the apex, the outer layer and the right heart may fade.
         """
-        lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
-        wall = self.pose.septum_echo + (1 - self.pose.lateral_fade - self.pose.septum_echo) * lateral
-        apical = torch.exp(-(4 * u / self.length).square())
+        pose, s = self.pose, u / self.length
+        apical, basal = torch.exp(-(4 * s).square()), ((s - 0.3) / 0.5).clamp(0, 1)
         layer = torch.maximum((v.abs() - inner) / (outer - inner).clamp(min=1e-3), -u / self.cap).clamp(0, 1)
-        wall = wall * (1 - self.pose.apical_fade * apical) * (1 - self.pose.apical_ramp * apical * (1 - layer))
-        fading = layer * ((v < 0) if self.four_chamber else 0.5 + 0.5 * (v > 0))
-        wall = wall * (1 - self.pose.outer_fade * fading.square()) * (1 + _SYSTOLIC_ECHO * self.contraction)
-        return torch.where(v < -outer, 1 - self.pose.right_fade, wall) if self.four_chamber else wall
+        rim = torch.exp(-torch.maximum(v.abs() - inner, -u).clamp(min=0) / _RIM) * (1 - apical)
+        side = (v < 0) if self.four_chamber else (v > 0)
+
+        lateral = (0.5 + 0.5 * v / self.radius).clamp(0, 1)
+        wall = pose.septum_echo + (1 - pose.lateral_fade - pose.septum_echo) * lateral
+        wall = wall * (1 - pose.apical_fade * apical) * (1 - pose.apical_ramp * apical * (1 - layer))
+        wall = wall * (1 - pose.rim_fade * (0.4 + 0.6 * basal) * rim)
+        wall = wall * (1 + pose.deep_gain * (1 - apical) * (1 - rim))
+        wall = wall * (1 - pose.outer_fade * (layer * (0.5 + 0.5 * side)).square())
+        wall = wall * (1 + _SYSTOLIC_ECHO * self.contraction * (1 - rim))
+        return torch.where(v < -outer, 1 - pose.right_fade, wall) if self.four_chamber else wall
 
     def _right_heart(
         self, u: Tensor, v: Tensor, lean: Tensor, septum: Tensor, labels: Tensor

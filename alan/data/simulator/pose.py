@@ -28,10 +28,15 @@ class ApicalPose:
         apical_fade: Fraction of the echo lost at the apex.
         apical_ramp: Fraction of the echo lost in the innermost layer of the apex, none of it in the outermost one.
         right_fade: Fraction of the echo lost in the walls of the right heart (A4C).
-        outer_fade: Fraction of the echo lost in the outer layer of the septum (A4C) or of both walls (A2C).
+        outer_fade: Fraction of the echo lost in the outer layer of the septum (A4C) or the anterior wall (A2C), a
+            quarter of it in that of the opposite wall.
         atrium_veil: Echo amplitude of blood in the left atrium at end-diastole, when tissue beside the thin image
             plane is close.
         apex_veil: Echo amplitude of blood at the apex at end-systole, when trabeculae fill it.
+        border_veil: Echo amplitude of blood at the border of the cavity at end-systole, less at the base.
+        rim_fade: Fraction of the echo lost at the inner border of basal walls, less at mid level, none in their
+            depth.
+        deep_gain: Relative gain of the echo in the depth of walls below the apex.
     """
 
     apex_x: float
@@ -50,6 +55,9 @@ class ApicalPose:
     outer_fade: float
     atrium_veil: float
     apex_veil: float
+    border_veil: float
+    rim_fade: float
+    deep_gain: float
 
     @classmethod
     def sample(cls, patient: PatientAnatomy, four_chamber: bool, rng: np.random.Generator) -> ApicalPose:
@@ -62,12 +70,12 @@ class ApicalPose:
             rng: Random number generator.
         """
         apex_z = float(np.clip(rng.normal(3.3 if four_chamber else 2.95, 0.7), 2.0, 5.0))
-        rotation = math.radians(rng.normal(-11 if four_chamber else 0, 9))
+        rotation = math.radians(rng.normal(-11 if four_chamber else -9, 9))
         return cls(
             apex_x=rng.normal(0.2, 0.5) + 0.5 * math.sin(rotation) * patient.length,
             apex_z=apex_z,
             rotation=rotation,
-            atrium_offset=rng.normal(-0.2, 0.2) if four_chamber else rng.normal(0.33, 0.35),
+            atrium_offset=rng.normal(-0.2, 0.2) if four_chamber else rng.normal(0.2, 0.35),
             atrium_size=float(np.clip(rng.normal(1.02 if four_chamber else 0.96, 0.1), 0.7, 1.3)),
             leaflet=rng.uniform(0.9, 1.2),
             tenting=rng.uniform(-0.1, 0.3),
@@ -75,9 +83,12 @@ class ApicalPose:
             septum_echo=rng.uniform(1.0, 1.7) if four_chamber else rng.uniform(1.3, 2.3),
             lateral_fade=rng.uniform(0, 0.7),
             apical_fade=rng.uniform(0.0, 0.5),
-            apical_ramp=rng.uniform(0.5, 1.0),
+            apical_ramp=rng.uniform(0.4, 0.9),
             right_fade=rng.uniform(0, 0.9),
-            outer_fade=rng.uniform(0, 0.7),
+            outer_fade=rng.uniform(0, 0.7) if four_chamber else rng.uniform(0, 0.3),
             atrium_veil=(0.34 if four_chamber else 0.17) * rng.uniform() ** 2.0,
-            apex_veil=0.12 * rng.uniform() ** 1.5,
+            apex_veil=0.1 * rng.uniform() ** 1.5,
+            border_veil=(0.12 if four_chamber else 0.2) * rng.uniform(),
+            rim_fade=rng.uniform(0.4, 0.9),
+            deep_gain=rng.uniform(0.0, 0.5) if four_chamber else rng.uniform(0.3, 1.5),
         )

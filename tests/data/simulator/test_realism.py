@@ -9,6 +9,7 @@ import pytest
 from alan.data.store.reader import FrameStore
 
 from ...benchmarks.bench_realism import (
+    border_statistics,
     compare,
     correlation_length,
     frame_statistics,
@@ -102,3 +103,18 @@ def test_spacing_is_that_of_the_stored_frames(tiny):
     found = store_statistics(store, pick(store, None, ("A4C",), 8, annotated=False), shapes=False)
     assert 29 < found["half angle"].median() < 45
     assert found["depth cm"].between(8, 22).all()
+
+
+def test_greys_are_averaged_by_distance_from_the_cavity():
+    # square pixels of 1 mm; a bar of 20 x 60 px, whose wall is as bright as it is far from the cavity
+    lv, wall = np.zeros((112, 112), bool), np.zeros((112, 112), bool)
+    wall[10:92, 30:70], lv[20:80, 40:60] = True, True
+    wall &= ~lv
+    beyond = ndimage.distance_transform_edt(~lv)
+    frame = np.where(lv, 50, np.where(wall, 100 + 10 * beyond, 0)).astype(np.uint8)
+    found = border_statistics(frame, {"lv": lv, "myo": wall}, (1.0, 1.0))
+    lit = frame[frame > 0]
+    assert found["border mid -6"] == pytest.approx((50 - lit.mean()) / lit.std())
+    assert found["border mid 3"] == pytest.approx((100 + 10 * np.mean([3, 4, 5]) - lit.mean()) / lit.std())
+    assert found["border base 3"] == pytest.approx(found["border mid 3"])
+    assert border_statistics(frame, {"lv": lv}, (1.0, 1.0)) == {}

@@ -162,7 +162,7 @@ def test_views_of_a_patient_share_the_anatomy(clips):
 
 @pytest.mark.parametrize("effect", [item.name for item in fields(Physics)])
 def test_each_effect_changes_the_picture_only(effect):
-    options = {"patient": 2, "n_frames": 2, "seed": 40}
+    options = {"patient": 2, "n_frames": 2, "seed": 42}  # a pose with shadows
     whole = simulate_sequence("A4C", **options)
     without = simulate_sequence("A4C", **options, physics=replace(Physics(), **{effect: 0.0}))
     assert np.abs(whole.frames.astype(int) - without.frames).mean() > 0.1
