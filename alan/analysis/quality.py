@@ -38,6 +38,9 @@ _LOW_RATE_HZ = 20.0
 _JUMPING = 0.1
 _EMPTY = 0.02
 _TOUCHING = 0.25
+#: Share of the highest two rows of the ventricle on the border of the sector, above which its apex may be cut off.
+#: None of the outlines of CAMUS patients 0001-0350 is above it, and 3 of 1,396 manual ones.
+_TOP_TOUCHING = 0.5
 _SHORT = 1.35
 _PLAUSIBLE = (5.0, 85.0)
 
@@ -99,6 +102,11 @@ def _doubts(e: Evidence) -> Iterator[tuple[str, str]]:
     touching = _touching(e.cavity, e.inside)
     if touching > _TOUCHING:
         yield "fan_cut", f"{touching:.0%} of the outline lies on the border of the sector"
+    elif _touching(_tops(e.cavity), e.inside) > _TOP_TOUCHING:
+        yield (
+            "fan_cut",
+            "the top of the ventricle lies on the border of the sector: its apex may be out of the picture",
+        )
     cut = [share_on_border(e.atrium[beat.es], e.inside) for beat in e.beats] if e.atrium is not None else []
     if cut and max(cut) > ATRIUM_CUT:
         yield (
@@ -153,6 +161,12 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
                 f"an ejection fraction of {numbers.ef_percent:.0f}% is outside {low:g} to {high:g}%",
             )
             break
+
+
+def _tops(cavity: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the highest two rows of each mask (T, H, W)."""
+    lit = cavity.any(2)
+    return cavity & ((np.cumsum(lit, 1) <= 2) & lit)[:, :, None]
 
 
 def _touching(cavity: NDArray[np.bool_], inside: NDArray[np.bool_]) -> float:

@@ -160,6 +160,14 @@ def test_each_doubt_is_raised_for_its_reason(code, changes):
     assert code in FLAGS
 
 
+@pytest.mark.parametrize(("rows", "codes"), [(12, ["fan_cut"]), (-6, [])])
+def test_a_ventricle_whose_apex_the_sector_cuts_off_is_doubtful(rows, codes):
+    masks, inside = beating_masks(), np.ones((112, 112), bool)
+    edge = int(np.flatnonzero(masks.any((0, 2)))[0]) + rows
+    inside[:edge], masks[:, :edge] = False, False
+    assert [flag.code for flag in find_flags(evidence(cavity=masks, inside=inside))] == codes
+
+
 def loop_result(name, view, ef, flags=(), pixel_mm=(1.0, 1.0)):
     beat = BeatResult(0, 1, 2, True, ef_percent=Measure(ef, ef - 4, ef + 4))
     measures = {"ef_percent": Measure(ef, ef - 4, ef + 4), "edv_ml": Measure(100, 90, 110)}
