@@ -60,7 +60,7 @@ def write_loop(path, seed, view="A4C"):
 def archive(tmp_path_factory):
     """Two loops of one patient, and a file that cannot be decoded."""
     root = tmp_path_factory.mktemp("archive")
-    clips = [write_loop(root / f"p1_{view}.avi", 5, view) for view in ("A4C", "A2C")]
+    clips = [write_loop(root / f"p1_{view}.avi", 6, view) for view in ("A4C", "A2C")]
     (root / "p2_broken.avi").write_bytes(b"RIFF and no more")
     (root / "notes.txt").write_text("no loop")
     return root, clips
@@ -337,7 +337,9 @@ def test_an_unexpected_error_is_listed_and_its_traceback_goes_to_the_log_only(tm
     with pytest.raises(SkippedError, match="skipped 1 of 1"):
         analyze_files([tmp_path / "DOE_JANE.avi"], out, FAST, workers=1)
     (row,) = rows(out / "failures.csv")
-    assert re.match(r"unexpected error \(AttributeError in \w+\.py, line \d+\): report it", row["reason"])
+    assert re.match(
+        r"caused an unexpected error \(AttributeError in \w+\.py, line \d+\): report it", row["reason"]
+    )
     assert "DOE_JANE has no pixels" in caplog.text
     assert not any(b"DOE" in path.read_bytes() for path in out.rglob("*") if path.is_file())
     monkeypatch.setattr(worker_module, "open_loops", Mock(side_effect=MemoryError()))

@@ -15,16 +15,16 @@ for path in sorted(Path(__file__).parent.glob("test_*_settings.py")):
 #: Names whose settings the tests of their package vary, or that are records.
 ELSEWHERE = {
     "Acdc Camus Coco EchoNetDynamic FrameFolder SegmentsAi Tmed2": "tests/data/readers",
-    "Record Sample Cine": "records of the readers",
+    "Record Sample Cine Screen": "records of the readers and of the simulator",
     "Fan find_fans": "tests/data/test_fan.py",
     "extract_frames prepare": "tests/data/test_extract.py, tests/data/store",
     "write_cache FeatureCache": "tests/cache",
-    "load_parcels": "tests/parcels/test_parcels_model.py",
-    "load_white_boxes": "tests/downstream/whitebox/test_several.py",
+    "load_parcels run_parcels": "tests/parcels",
+    "load_white_boxes run_naming run_segmentation": "tests/downstream",
     "SearchData SearchSpace StudySettings run_search": "tests/search",
-    "run_active merge_runs run_evaluation": "tests/active, tests/evaluation",
-    "AnalysisModel AnalysisSettings Manifest Source analyze_files analyze_loop calibrate_spread export_loop "
-    "export_model find_sources open_loops read_loops write_tables": "tests/analysis",
+    "run_active merge_runs run_suggestion run_evaluation": "tests/active, tests/evaluation",
+    "AnalysisModel AnalysisSettings Manifest Source analyze_files analyze_loop assemble_model calibrate_spread "
+    "export_loop export_model find_sources open_loops read_loops write_tables": "tests/analysis",
     "BeatResult LoopAnalysis LoopResult Measure PatientResult ViewEvidence": "results of an analysis",
 }
 PACKAGES = [

@@ -52,6 +52,7 @@ def loop(env, **settings):
     n_neighbors=3,
     sure_from=0.0,
     most_frames=2,
+    untried={"sides": "it finds mirrored loops: tests/analysis/test_views.py"},
     base={"n_neighbors": 8},
 )
 def bank(env, **settings):

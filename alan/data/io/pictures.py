@@ -194,7 +194,9 @@ def _open(path: Path) -> Iterator[Image.Image]:
                 f"{path}: cannot be decoded: it is not a picture, or has an unusual depth; save it as PNG"
             ) from error
         except Image.DecompressionBombError as error:
-            raise DataError(f"{path}: a frame may have at most {MAX_PIXELS} pixels, make it smaller") from error
+            raise DataError(
+                f"{path}: claims too many pixels; a frame may have at most {MAX_PIXELS}, make it smaller"
+            ) from error
         with image:
             yield image
 
