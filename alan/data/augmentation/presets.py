@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alan.data.augmentation.appearance import FIELD, Appearance, change_appearance
+from alan.data.augmentation.dense import warp
+from alan.data.augmentation.distortion import grid_distortion, optical_distortion, piecewise_affine
 from alan.data.sector import sector_mask
 from alan.errors import ParameterError, nearest
 from alan.extras import third_party
@@ -22,19 +24,32 @@ class Preset:
 
     Attributes:
         geometry: Builds Kornia's transforms of image and mask.
+        distortion: Draws sampling grids of image and mask for n images of a size, on a device; applied after the
+            geometry.
         intensity: Builds Kornia's transforms of the image alone.
         appearance: Draws changes of appearance for n images of a size, on a device.
         in_sector: Whether noise is added only inside the ultrasound sector.
     """
 
     geometry: Callable[[Any], list[Any]] = lambda _: []
+    distortion: Callable[[int, int, torch.device], Tensor] | None = None
     intensity: Callable[[Any], list[Any]] = lambda _: []
     appearance: Callable[[int, int, torch.device], Appearance] | None = None
     in_sector: bool = False
 
 
-def _uniform(low: float, high: float, n: int, device: torch.device) -> Tensor:
+def _uniform(low: float, high: float, n: int | tuple[int, ...], device: torch.device) -> Tensor:
     return torch.empty(n, device=device).uniform_(low, high)
+
+
+def _distort(n: int, size: int, device: torch.device) -> Tensor:
+    """Draw one distortion for a fifth of the images: lens, grid or piecewise affine, as 3 : 1 : 3."""
+    kind = torch.multinomial(torch.tensor([28.0, 3.0, 1.0, 3.0], device=device), n, replacement=True)
+    lens = torch.where(kind == 1, _uniform(-0.05, 0.05, n, device), 0.0)  # a lens of 0 changes nothing
+    widths = _uniform(0.7, 1.3, (n, 2, 5), device)
+    shifts = 2 * _uniform(0.03, 0.05, (n, 1, 1, 1), device) * torch.randn(n, 4, 4, 2, device=device)
+    grids = [optical_distortion(lens, size), grid_distortion(widths, size), piecewise_affine(shifts, size)]
+    return torch.stack(grids)[(kind - 1).clamp(min=0), torch.arange(n, device=device)]
 
 
 def _jitter(n: int, size: int, device: torch.device) -> Appearance:
@@ -71,7 +86,7 @@ def _scanner(n: int, size: int, device: torch.device) -> Appearance:
     )
 
 
-#: Name to preset; the documentation lists the transforms of each paper that Kornia lacks.
+#: Name to preset; the documentation lists how each differs from its paper.
 PRESETS = {
     "none": Preset(),
     "unet_acdc": Preset(
@@ -84,7 +99,7 @@ PRESETS = {
             K.RandomHorizontalFlip(p=0.15),
             K.RandomVerticalFlip(p=0.15),
         ],
-        lambda K: [K.RandomGaussianNoise(std=0.05, p=0.15)],
+        intensity=lambda K: [K.RandomGaussianNoise(std=0.05, p=0.15)],
     ),
     "ednas": Preset(
         lambda K: [
@@ -93,6 +108,7 @@ PRESETS = {
             K.RandomHorizontalFlip(p=0.5),
             K.RandomVerticalFlip(p=0.5),
         ],
+        _distort,
         lambda K: [
             K.RandomGaussianNoise(std=0.05, p=0.2),
             K.RandomMotionBlur(5, 180.0, 0.5, p=0.1),
@@ -163,6 +179,8 @@ class Augmentation:
         if self._geometry is not None:
             members = F.one_hot(labels.long(), self.labels).movedim(-1, 1).to(images.dtype)  # (B, L, S, S)
             planes = self._geometry(torch.cat([images, members], 1))  # as channels of one picture
+            if self._preset.distortion is not None:
+                planes = warp(planes, self._preset.distortion(len(planes), planes.shape[-1], planes.device))
             images, labels = planes[:, :1], planes[:, 1:].argmax(1).to(labels.dtype)
         if self._intensity is not None:
             images = self._intensity(images)
