@@ -63,9 +63,12 @@ class _Loops:
                 for phase in range(1, self.loop.phases + 1):
                     for labelled, functions in self._pending(seed, phase).items():
                         bar.set_postfix_str(f"seed {seed}, {', '.join(functions)}, {len(labelled)} labels")
-                        self.state.finished += self._phase(seed, phase, list(labelled), functions)
+                        done = self._phase(seed, phase, list(labelled), functions)
+                        self.state.finished += done
                         self.state.save(self.out)
                         self._forget(seed, phase - 1, functions)
+                        if done[0].stopped:  # functions of one list stop together
+                            self._forget(seed, phase, functions)
                         write_phases(self.out, self.state, self.frames)
                         bar.update(len(functions))
 
@@ -113,7 +116,7 @@ class _Loops:
         return self.out / "weights" / f"{kind}_{function}_{seed}_{phase}.safetensors"
 
     def _forget(self, seed: int, phase: int, functions: list[str]) -> None:
-        """Remove the weights of a phase that the next one no longer needs."""
+        """Remove the weights of a phase that no later one needs."""
         for kind in (_MEASURED, _SCORING):
             for function in functions:
                 self._weights(kind, function, seed, phase).unlink(missing_ok=True)

@@ -139,6 +139,9 @@ def suggest_images(
     compute = FrameFeatures(diversity, batch_size) if diversity and sampler else None
     if sampler is None:
         scores = random(len(pool), seed)
+        for _ in pool.batches(batch_size):  # finds what cannot be read
+            pass
+        scores[list(pool.unreadable)] = np.nan
     else:
         key = fingerprint([segmenter.fingerprint, pool.fingerprint(), function, passes, seed])
         kept = PartialScores(partial, key) if partial else None

@@ -120,12 +120,14 @@ def test_a_loop_stops_for_each_documented_reason(options, n_labels, reason, disc
     monkeypatch.setattr(loop_module, "train", lambda *_, **__: trainings.append(1))
     monkeypatch.setattr(loop_module, "measure", grown)
     monkeypatch.setattr(loop_module, "write_results", lambda *_, **__: None)
-    loop, training = discs.loop(functions=("random",), **options), discs.training(steps=1)
+    monkeypatch.setattr(loop_module, "save_segmenter", lambda network, path: path.touch())
+    loop, training = discs.loop(functions=("random",), warm_start=True, **options), discs.training(steps=1)
     run = run_active(str(tmp_path / "run"), discs.data(), loop=loop, training=training)
     table = pd.read_csv(run / "phases.csv")
     assert table["n_labels"].tolist() == n_labels
     assert table["stopped"].tolist()[-1] == reason
     assert table["stopped"].isna().sum() == len(n_labels) - 1
+    assert not list((run / "weights").iterdir())  # nothing continues from them
 
 
 def test_warm_start_continues_from_the_last_phase(discs, tmp_path, monkeypatch):

@@ -123,10 +123,11 @@ def test_an_interrupted_scoring_resumes(folder, tmp_path, monkeypatch):
     assert suggest_images(network, pool, 6, passes=3, batch_size=2, partial=part).table.equals(straight.table)
 
 
-def test_unreadable_pictures_are_listed(folder):
+@pytest.mark.parametrize("function", ["mfe", "random"])
+def test_unreadable_pictures_are_listed(folder, function):
     (folder / "images" / "p3.png").write_bytes(b"nothing")
     pool = FolderPool(folder, 32)
-    found = suggest_images(model(), pool, 6, passes=2)
+    found = suggest_images(model(), pool, 6, function, passes=2)
     assert len(found.table) == 5
     ((name, reason),) = found.failures
     assert name == "images/p3.png"
@@ -134,7 +135,7 @@ def test_unreadable_pictures_are_listed(folder):
     for path in (folder / "images").iterdir():
         path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="none of 6 images can be read"):
-        suggest_images(model(), FolderPool(folder, 32), 1, passes=2)
+        suggest_images(model(), FolderPool(folder, 32), 1, function, passes=2)
 
 
 @pytest.mark.parametrize(
