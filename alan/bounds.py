@@ -86,7 +86,7 @@ def check_bounds(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
 
     Args:
         function: Function whose annotations hold the bounds.
-        values: Parameter to its value; other parameters are not checked.
+        values: Mapping from parameter to its value; other parameters are not checked.
 
     Raises:
         ParameterError: A value is outside its bounds.
@@ -98,7 +98,7 @@ def check_bounds(function: Callable[..., Any], values: Mapping[str, Any]) -> Non
 
 @functools.cache
 def _bounds(function: Callable[..., Any]) -> dict[str, Any]:
-    """Parameters whose annotation holds a bound or a choice."""
+    """Return the parameters whose annotation holds a bound or a choice."""
     hints = get_type_hints(inspect.unwrap(function), include_extras=True)
     return {name: hint for name, hint in hints.items() if name != "return" and _is_bound(hint)}
 

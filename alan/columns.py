@@ -33,10 +33,10 @@ def file_columns(
 
     Args:
         command: evaluate, search, active or analyze.
-        groups: Name of a group to its entries, which replace the row with the name in braces.
+        groups: Mapping from the name of a group to its entries, which replace the row with the name in braces.
 
     Returns:
-        File name to its columns, in their order.
+        Mapping from file name to its columns, in their order.
     """
     found: dict[str, list[ColumnEntry]] = {}
     with Path(__file__).with_suffix(".csv").open(newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Style of every figure, and what several kinds of figures share: outlines, and files of PNG."""
+"""Style of every figure, and the drawing of outlines and PNG files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STYLE: Any = {
 def png(figure: Figure) -> bytes:
     """Draw a figure as PNG."""
     buffer = io.BytesIO()
-    fast = {"compress_level": 3}  # a third of the time of the default, for files that are little larger
+    fast = {"compress_level": 3}  # takes a third of the time of the default; the files are hardly larger
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.08, pil_kwargs=fast)
     return buffer.getvalue()
 
@@ -49,7 +49,7 @@ def draw_outline(axes: Axes, mask: NDArray[np.bool_], colour: str, *place: Any, 
         axes: Where to draw.
         mask: (H, W) bool.
         colour: Colour of the line.
-        *place: Positions (W,) of the columns and (H,) of the rows; by default the numbers of the pixels.
+        *place: Positions (W,) of the columns and (H,) of the rows; by default the indices of the pixels.
         **style: Options of matplotlib's ``contour``.
     """
     if mask.any() and not mask.all():

@@ -77,12 +77,12 @@ def damaged(kind: type[AlanError], what: str, remedy: str) -> Iterator[None]:
         raise kind(f"{what} ({reason}): {remedy}") from error
 
 
-#: Error numbers of a lack of open files, which is unrelated to the file being read.
+#: Error numbers for too many open files, which is no fault of the file being read.
 SHORTAGE = {errno.EMFILE, errno.ENFILE}
 _MEMORY = (
     *("allocate memory", "insufficient memory", "bad_alloc", "unable to allocate", "out of memory"),
     *("could not create a primitive", "could not create a memory"),  # oneDNN
-    "failed to map segment",  # a library that is loaded
+    "failed to map segment",  # while a library is loaded
 )
 
 
@@ -93,11 +93,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if name == "SystemError":  # the interpreter could not even allocate the error
         return "without exception set" in text or "without setting an exception" in text
-    possible = isinstance(error, (RuntimeError, OSError, ImportError)) or name == "error"  # the class of OpenCV
+    possible = isinstance(error, (RuntimeError, OSError, ImportError)) or name == "error"  # a class of OpenCV
     return possible and any(words in text for words in _MEMORY)
 
 
-#: Number of choices to list where there are more than three times as many.
+#: Number of choices that a message lists where there are more than three times as many.
 _MOST_CHOICES = 10
 
 
@@ -109,8 +109,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         choices: The names that exist.
 
     Returns:
-        ``"did you mean 'x'? "`` if a name is close, then the choices, for the end of a message. Of many choices,
-        those that are close are listed, and the number of all.
+        ``"did you mean 'x'? "`` if a name is close, then the choices, for the end of a message. If there are many
+        choices, only close ones and the total number are listed.
     """
     known = sorted(choices)
     close = difflib.get_close_matches(name, known, n=_MOST_CHOICES, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Imports that are optional, with a hint where the package is missing, and imports that wait for the first use."""
+"""Optional imports, with a hint where the package is missing, and imports deferred to the first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, fingerprints of their content, and text without passwords."""
+"""Atomic writes, fingerprints of content, and text without passwords."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Folders that Synology, macOS and Windows make for thumbnails, metadata and deleted files.
 _SYSTEM = ("@eaDir", "#recycle", "__MACOSX", "$RECYCLE.BIN", "System Volume Information")
-#: Passwords in the URL of a database, and in its query or keywords.
+#: Passwords in the URL of a database, in its query or in its keywords.
 _PASSWORDS = (
     (re.compile(r"([A-Za-z][\w+.-]*://[^\s/:@\"]*:)[^\s\"]*@"), r"\1***@"),
     (re.compile(r"((?:password|passwd|pwd)=)[^\s&;'\"]+", re.IGNORECASE), r"\1***"),
@@ -38,7 +38,7 @@ def redact(text: str) -> str:
 
 @contextlib.contextmanager
 def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn whatever a full disk, a quota or a limit of file sizes raises in the block into an error of a path.
+    """Turn the errors of a full disk, a quota or a limit of file sizes in the block into one that names a path.
 
     Args:
         path: The path that the error names.
@@ -48,7 +48,7 @@ def naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # safetensors, HDF5 and others have errors of their own for it
+    except Exception as error:  # safetensors, HDF5 and others raise errors of their own
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
                 raise OSError(number, os.strerror(number), os.fspath(path)) from error
@@ -77,7 +77,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         with naming_full_disk(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch()
-            mode = temporary.stat().st_mode  # by the umask; some libraries let the owner alone read
+            mode = temporary.stat().st_mode  # as the umask asks; some libraries let only the owner read
             yield temporary
             temporary.chmod(mode)
             with temporary.open("rb") as file:
@@ -138,7 +138,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Read JSON in UTF-8, UTF-16 or UTF-32, with or without byte order mark.
 
     Raises:
-        DataError: The file is missing or is not JSON, or an object in it has a key twice.
+        DataError: The file is missing or is not JSON, or an object in it has a duplicate key.
     """
     try:
         return parse_json(Path(path).read_bytes())
@@ -149,10 +149,10 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON, of which Python would keep the last of two equal keys.
+    """Parse JSON and refuse duplicate keys, of which Python would keep the last.
 
     Raises:
-        ValueError: It is not JSON, or an object has a key twice.
+        ValueError: It is not JSON, or an object has a duplicate key.
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -163,11 +163,11 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML, restricted to plain values, of which PyYAML would keep the last of two equal keys.
+    """Parse YAML of plain values and refuse duplicate keys, of which PyYAML would keep the last.
 
     Raises:
         yaml.YAMLError: It is not YAML.
-        ValueError: A mapping has a key twice.
+        ValueError: A mapping has a duplicate key.
     """
     import yaml  # not needed by most verbs
 
@@ -183,7 +183,7 @@ def check_yaml_keys(node: Any) -> None:
     """Refuse a mapping node of YAML with two equal keys; merged mappings may repeat them.
 
     Raises:
-        ValueError: A key is there twice.
+        ValueError: A key occurs twice.
     """
     _check_unique([key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"])
 
@@ -191,7 +191,7 @@ def check_yaml_keys(node: Any) -> None:
 def _check_unique(keys: list[Any]) -> None:
     if len(set(map(str, keys))) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is there twice: keep one")
+        raise ValueError(f"the key {twice!r} occurs twice: keep one")
 
 
 def read_entry(
@@ -245,7 +245,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """Compute the SHA-256 (hex) of named tensors: names, dtypes, shapes and bytes, independent of their order."""
-    import torch  # takes seconds, for which verbs that only read and write files need not wait
+    import torch  # slow to import
 
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -260,7 +260,7 @@ def files_below(root: str | os.PathLike[str]) -> list[Path]:
 
     Hidden files and folders (names that begin with a dot) and the folders of thumbnails and deleted files that
     operating systems make (``@eaDir``, ``__MACOSX``, ``$RECYCLE.BIN``) are left out. A folder that several links
-    lead to is entered once, so that a link to a folder above ends the search there.
+    lead to is entered once, so that a link to a parent folder causes no endless search.
 
     Args:
         root: The folder.
@@ -289,7 +289,7 @@ def unreachable_below(root: str | os.PathLike[str]) -> list[tuple[Path, str]]:
 
 
 def _walk(root: str | os.PathLike[str], onerror: Callable[[OSError], None] | None = None) -> Iterator[Path]:
-    """Yield all that is no folder in a folder and in all folders in it; see :func:`files_below`."""
+    """Yield everything that is not a folder, in a folder and all folders in it; see :func:`files_below`."""
     entered: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(root, onerror=onerror, followlinks=True):
         status = Path(folder).stat()
@@ -305,8 +305,8 @@ def short_name(name: str, longest: int = 200) -> str:
     """Shorten a name that a file system would refuse.
 
     Args:
-        name: The name, without what is appended to it (a number, a suffix).
-        longest: Number of bytes that are left as they are; file systems accept 255.
+        name: The name, without a number or suffix that is appended to it later.
+        longest: Longest name in bytes that stays unchanged; file systems accept 255.
 
     Returns:
         The name itself, or its beginning, ``~`` and twelve digits of its SHA-256, so that names stay distinct.

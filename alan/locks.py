@@ -1,4 +1,4 @@
-"""Locks of run folders and output files: one process writes at a time, and a second one learns which.
+"""Locks of run folders and output files: one process writes at a time; a second one reports the first.
 
 A lock is a file with its owner's name in it, locked with the operating system, which releases it when the process
 ends, however it ends. Where a file system does not share such locks between machines, the owner's heartbeats
@@ -34,7 +34,7 @@ LOCK = ".lock"
 #: Seconds between two heartbeats, and how long a lock of unknown state is watched for one.
 HEARTBEAT, WATCH = 10.0, 35.0
 
-#: Locks by process (a fork inherits the table, not the locks) and how often it holds them: it may lock again.
+#: Locks by process (a fork inherits the table, not the locks), and how often each is held: they are re-entrant.
 _held: dict[tuple[int, Path], int] = {}
 
 
@@ -119,7 +119,7 @@ def _hold(path: Path, target: Path) -> Iterator[None]:
 
 
 def _is_first_rank() -> bool:
-    """Whether this process is the first, or the only one, of a distributed run."""
+    """Return whether this process is the first, or the only one, of a distributed run."""
     names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return next((os.environ[name] for name in names if os.environ.get(name)), "0") == "0"
 
@@ -127,7 +127,7 @@ def _is_first_rank() -> bool:
 def _acquire(path: Path, target: Path) -> int:
     """Lock ``path``, write the owner into it, and return the open file."""
     while True:
-        if path.is_symlink():  # its target would be overwritten
+        if path.is_symlink():  # the file that it points to would be overwritten
             raise LockError(f"{path}: is a link, but a lock is a file of its own; remove it")
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -173,7 +173,7 @@ def _is_open_as(file: int, path: Path) -> bool:
 
 
 def _beat(file: int, stop: threading.Event) -> None:
-    """Send heartbeats until told to stop, or until another process has taken over the lock."""
+    """Send heartbeats until the event is set, or until another process has taken over the lock."""
     myself = _read_owner(file)
     while not stop.wait(HEARTBEAT):
         with contextlib.suppress(OSError):

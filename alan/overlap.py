@@ -1,6 +1,6 @@
-"""Dice and IoU from counts of pixels: the one place that decides their undefined case.
+"""Dice and IoU from counts of pixels, with the one definition of their undefined case.
 
-The overlap of two empty masks is undefined: it is NaN, and means leave it out. If one mask is empty, it is 0.
+The overlap of two empty masks is undefined: it is NaN, and means ignore it. If one mask is empty, it is 0.
 """
 
 from __future__ import annotations

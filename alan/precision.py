@@ -23,7 +23,7 @@ def native_bf16(accelerator: str = "auto") -> bool:
     """
     if accelerator not in ("auto", "gpu", "cuda"):
         return accelerator == "cpu" and _cpu_has_bf16()
-    import torch  # seconds, which a processor's flags need not wait for
+    import torch  # slow to import
 
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))

@@ -1,13 +1,13 @@
-"""Work in batches, and its progress bars."""
+"""Batches of work, with progress bars."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
 
-#: Set for libraries that draw progress bars with tqdm, which reads it when it is imported.
+#: Environment variable that tqdm reads when it is imported, so that libraries that use it draw no bars.
 NO_BARS = "TQDM_DISABLE"
-#: Function that is told the share of a task that is done, 0 to 1, and what is done.
+#: Function that receives the finished share of a task, 0 to 1, and the name of the present step.
 Progress = Callable[[float, str], None]
 
 
@@ -16,7 +16,7 @@ def no_progress(share: float, text: str) -> None:
 
 
 def part_of(progress: Progress, start: float, stop: float) -> Progress:
-    """Return the progress of a part of a task, which is told 0 to 1 and passes on ``start`` to ``stop``."""
+    """Map the progress of a part of a task, 0 to 1, to the shares ``start`` to ``stop`` of the whole task."""
     return lambda share, text: progress(start + (stop - start) * share, text)
 
 

@@ -1,7 +1,7 @@
-"""Rows of an HDF5 file: plain bytes at a known place, each with a checksum that is verified at its first read.
+"""Rows of an HDF5 file: plain bytes at a known place, each with a checksum that is verified when it is first read.
 
 Frame stores and feature caches consist of such rows. They are mapped into memory rather than read by HDF5, so that
-reading is copying, and no HDF5 handle is open when a process forks.
+reading is a plain copy, and no HDF5 handle is open when a process forks.
 """
 
 from __future__ import annotations

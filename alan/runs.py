@@ -290,7 +290,7 @@ def report_failures(
 
 
 def _rows_of_others(path: Path, output: str) -> list[list[str]]:
-    """Rows of a list of failures that other outputs of the folder have written."""
+    """Return the rows of a list of failures that belong to other outputs of the folder."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -301,7 +301,7 @@ def provenance(inputs: Mapping[str, str]) -> dict[str, Any]:
     """Return versions, machine, command and the fingerprints of the inputs.
 
     Args:
-        inputs: Path of each input to its fingerprint.
+        inputs: Mapping from the path of each input to its fingerprint.
     """
     versions = {"alan": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:

@@ -1,7 +1,7 @@
-"""Random numbers that follow from a seed or a key, without touching torch's global generators.
+"""Random numbers derived from a seed or a key, without changing the state of torch's global generators.
 
-The random numbers of a training step are a function of numbers such as (seed, batch, rank): a resumed run needs no
-saved generator state to repeat those of the uninterrupted run.
+The random numbers of a training step are a function of numbers such as (seed, batch, rank): a resumed run repeats
+those of the uninterrupted run without any saved generator state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def step_generator(device: torch.device | str, *key: int) -> torch.Generator:
         device: Device of the tensors that it will fill.
         *key: Numbers that identify the step, such as (seed, batch, rank).
     """
-    import torch  # seconds, which the command line need not wait for
+    import torch  # slow to import
 
     return torch.Generator(device).manual_seed(step_seed(*key))
 

@@ -48,7 +48,7 @@ def shipped_or_path(path_or_name: str | os.PathLike[str]) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the names of the shipped configurations (``dino/tiny_camus``) to their files, sorted by name."""
+    """Map the names of the shipped configurations (``dino/tiny_camus``) to their files, sorted by name."""
     found = {
         file.relative_to(folder).with_suffix("").as_posix(): file
         for folder in reversed(folders("configs"))

@@ -27,7 +27,7 @@ class Interruption(KeyboardInterrupt):
 
     @property
     def exit_code(self) -> int:
-        """Exit status by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
+        """Exit code by the convention of shells: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + self.number
 
 

@@ -1,4 +1,4 @@
-"""Safetensors files with an entry of JSON: written whole or not at all, read with errors in one line."""
+"""Safetensors files with an entry of JSON: written atomically, read with errors in one line."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from alan.files import atomic
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], key: str, entry: Mapping[str, Any]
 ) -> None:
-    """Write tensors and what describes them, atomically.
+    """Write tensors and their description, atomically.
 
     Args:
         path: The file, ending in ``.safetensors``.
-        tensors: Names to tensors, on any device.
+        tensors: Mapping from names to tensors, on any device.
         key: Key of the entry in the metadata of the file.
         entry: JSON-able description of the tensors.
     """
@@ -41,7 +41,7 @@ def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
         key: Key of the entry in the metadata of the file.
 
     Returns:
-        Names to tensors, and the entry as it was parsed; None where the file has no such entry.
+        Mapping from names to tensors, and the entry as it was parsed; None where the file has no such entry.
 
     Raises:
         CheckpointError: The file is missing, truncated, or no safetensors file, or a value is not finite.
@@ -73,7 +73,7 @@ def verify_zip(path: Path) -> None:
 
 
 def check_begin(path: Path) -> bytes:
-    """Refuse files that never held weights, by their first bytes.
+    """Refuse files whose first bytes show that they never held weights.
 
     Args:
         path: The file.

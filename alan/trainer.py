@@ -45,11 +45,11 @@ class Trainer(LightningTrainer):
 
 
 class _EpochLoop(_TrainingEpochLoop):
-    """Call ``on_batch_done`` of :class:`LastCheckpoint` when all that a batch causes has happened."""
+    """Call ``on_batch_done`` of :class:`LastCheckpoint` at the end of a batch, after logging and validation."""
 
     @override
     def on_advance_end(self, data_fetcher: Any) -> None:
-        if self._skip_next_val:  # resumed from a checkpoint after a validation: nothing was trained in this turn
+        if self._skip_next_val:  # resumed after a validation: no batch was trained in this iteration
             self._skip_next_val = False
             return
         super().on_advance_end(data_fetcher)
@@ -72,7 +72,7 @@ class Rewindable(Protocol):
 class LastCheckpoint(Checkpoint):
     """Write ``last.ckpt`` every N steps and at the end of the training.
 
-    The checkpoint holds the number of lines that a log had: a resumed run drops those after them and writes them
+    The checkpoint holds the number of lines of the log: a resumed run drops the lines after them and writes them
     again.
 
     Args:

@@ -103,12 +103,12 @@ class JsonLinesLogger(Logger):
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Checkpoints that are whole or absent on every disk, and that hold plain tensors."""
+    """Checkpoints of plain tensors, written atomically on every file system."""
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write next to ``path``, then rename; Lightning would copy it from the system's temporary folder."""
-        content = io.BytesIO()  # torch's own writer hides what went wrong with a file
+        """Write next to ``path``, then rename; Lightning would copy from the system's temporary folder."""
+        content = io.BytesIO()  # torch's own writer hides the error of the file system
         torch.save(checkpoint, content)
         write_bytes(path, content.getbuffer())
 
@@ -151,7 +151,7 @@ class StoppableCheckpoint(LastCheckpoint):
 class RunFolder(Callback):
     """Open the folder, and write the configuration and, when training is complete, the model users will load.
 
-    The configuration is written after the first batch: what fails before has left nothing.
+    The configuration is written after the first batch, so that a run that fails before leaves nothing behind.
 
     Args:
         folder: The run folder, whose lock the caller holds.
@@ -207,7 +207,7 @@ class RunFolder(Callback):
         }
 
     def callbacks(self, module: LightningModule, checkpoint_every: int) -> list[Callback]:
-        """Return the best checkpoint of modules that validate, the last one, which holds the best score, and this.
+        """Return the callbacks: this one, the last checkpoint, and the best one of modules that validate.
 
         Args:
             module: The trained module.

@@ -29,7 +29,7 @@ def worker_pool(
     Args:
         n: Number of processes.
         initializer: Function that each worker calls first, if any; it can be pickled.
-        *args: Arguments of it.
+        *args: Its arguments.
         preload: Module that is imported once for all workers, which are forks of a process without threads; None
             forks this process, which is safe if it has used neither torch's threads nor a GPU.
 
@@ -48,7 +48,7 @@ def worker_pool(
 
 
 class _Pool(ProcessPoolExecutor):
-    """A pool of which a worker may be killed while it is started, too."""
+    """A pool that raises an error if a worker is killed while it starts."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         try:
@@ -59,7 +59,7 @@ class _Pool(ProcessPoolExecutor):
 
 @contextlib.contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    """Hold Ctrl-C back from this thread, and for good from the processes that it starts in the block."""
+    """Block Ctrl-C in this thread, and permanently in the processes that it starts in the block."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -74,7 +74,7 @@ def _context(preload: str | None) -> multiprocessing.context.BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    with _interrupts_wait():  # its imports would end in a traceback
+    with _interrupts_wait():  # an interrupted import would end in a traceback
         forkserver.ensure_running()
     return context
 

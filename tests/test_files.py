@@ -156,8 +156,8 @@ def test_json_is_read_in_every_encoding_of_unicode(tmp_path, encoding):
 
 def test_a_repeated_key_is_refused(tmp_path):
     (tmp_path / "a.json").write_text('[{"a": 1, "b": 2, "a": 3}]')
-    with pytest.raises(DataError, match=r"a.json: not a JSON file \(the key 'a' is there twice: keep one\)"):
+    with pytest.raises(DataError, match=r"a.json: not a JSON file \(the key 'a' occurs twice: keep one\)"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(ValueError, match="the key 'b' is there twice"):
+    with pytest.raises(ValueError, match="the key 'b' occurs twice"):
         parse_yaml("a: {b: 1, b: 2}")
     assert parse_yaml("x: &x {a: 1}\ny: {<<: *x, a: 2}") == {"x": {"a": 1}, "y": {"a": 2}}  # merged, not repeated

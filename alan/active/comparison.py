@@ -23,7 +23,7 @@ _ENDS = (2.5, 97.5)
 
 
 def area_under(labels: FloatArray, curves: FloatArray) -> FloatArray:
-    """Compute the mean height of curves over the number of labels, by trapezia.
+    """Compute the mean height of curves over the number of labels, by the trapezoidal rule.
 
     Args:
         labels: (P,) ascending numbers of labels.

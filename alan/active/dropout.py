@@ -1,4 +1,4 @@
-"""Monte-Carlo dropout: stochastic passes through a frozen network."""
+"""Monte-Carlo dropout: stochastic forward passes of a frozen network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alan.errors import ParameterError
 from alan.seeding import step_generator
 from alan.supervised.segmenter import Segmenter
 
-#: Layers that drop single values, and layers that drop whole channels.
+#: Layers that drop single values, and those that drop whole channels.
 _VALUES, _CHANNELS = (nn.Dropout,), (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
@@ -26,10 +26,10 @@ _VALUES, _CHANNELS = (nn.Dropout,), (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 class MonteCarloDropout:
     """Stochastic passes: dropout is on, and everything else, batch norm included, stays in eval mode.
 
-    A pass is one draw of the network's weights (Gal and Ghahramani 2016): what it drops follows from the seed and
-    the number of the pass, and is the same for every image. The probabilities of an image therefore depend neither
-    on its batch nor on its place in the pool. Layers before the first dropout layer are computed once for all
-    passes.
+    A pass is one draw of the network's weights (Gal and Ghahramani 2016): its dropout mask depends only on the
+    seed and the number of the pass, and is the same for every image. The probabilities of an image therefore
+    depend neither on its batch nor on its place in the pool. Layers before the first dropout layer are computed
+    once for all passes.
 
     Args:
         segmenter: Trained network; it is not changed.

@@ -1,4 +1,4 @@
-"""Pool-based active learning with the existing masks as the oracle; a run resumes at any phase."""
+"""Pool-based active learning with the existing masks as the oracle; a run can be resumed after any phase."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def _shared_config(runs: Sequence[str | Path]) -> dict[str, Any]:
     own = ("title", "data.store", "loop.functions", "loop.seeds")
     for run, config in zip(runs, configs, strict=True):
         if not {"data", "loop", "training"} <= set(config):
-            raise ConfigError(f"{run}: is no run of alan active run: give run folders of it")
+            raise ConfigError(f"{run}: is not a run of alan active run: give its run folders")
         other = sorted(set(changed_options(configs[0], config)) - set(own))
         if other:
             raise ConfigError(

@@ -52,7 +52,7 @@ def coverage(histograms: FloatArray, k: int, labelled: IntArray | None = None) -
     free[done] = False
     picked = []
     for _ in range(k):
-        gains = np.maximum(similar - covered[:, None], 0).sum(0).round(12)  # so that equal ones tie
+        gains = np.maximum(similar - covered[:, None], 0).sum(0).round(12)  # equal gains must compare as equal
         pick = int(np.where(free, gains, -1.0).argmax())
         picked.append(pick)
         free[pick] = False

@@ -224,7 +224,7 @@ def score_pool(
         partial: File in which scores are kept on the way, and from which an interrupted call continues.
 
     Returns:
-        Name to (n,) float64, NaN for an image that cannot be read.
+        Mapping from name to (n,) float64, NaN for an image that cannot be read.
     """
     scores = {name: np.full(len(pool), np.nan) for name in functions}
     done, known = partial.read() if partial else (0, {})

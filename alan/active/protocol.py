@@ -1,4 +1,4 @@
-"""Frames of active learning: the pool and the measured splits, opened and checked."""
+"""Frames of active learning: the pool and the measured splits, opened and validated."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ActiveFrames:
     """Frames of a run, opened and checked.
 
     Args:
-        data: Choice of the frames.
+        data: Frames of the pool and of the measured splits.
 
     Attributes:
         structures: Names of the structures.

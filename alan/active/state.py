@@ -25,7 +25,7 @@ class FinishedPhase:
         n_labels: Number of labelled images that the network was trained on.
         scores: ``val_iou``, ``val_dice_lv`` ... and the same for ``test``.
         chosen: Positions in the pool labelled after this phase, in the order of choice.
-        stopped: Why the loop ended here; empty where it continues.
+        stopped: Why the loop ended after this phase; empty where it continues.
         images: IoU of each measured image (the mean over structures) of the reported split; NaN where undefined.
     """
 
@@ -45,7 +45,7 @@ class State:
 
     Attributes:
         frames: Fingerprint of the frames.
-        initial: Seed to the positions of its initial set.
+        initial: Mapping from seed to the positions of its initial set.
         finished: Finished phases, in the order in which they were finished.
     """
 

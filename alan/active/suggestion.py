@@ -39,7 +39,7 @@ def run_suggestion(
     """Rank unlabelled images by the uncertainty of a trained network, and show the first ones.
 
     Args:
-        network: File of a segmenter with dropout, written by ``alan fit`` with ``network.dropout`` above 0.
+        network: Segmentation network with dropout, written by ``alan fit`` with ``network.dropout`` above 0.
         input: Folder of pictures (or of ``images`` and ``masks``), or frame store.
         out: Folder for suggestions.csv and contact_sheet.png; the same command continues after an interruption.
         n: Number of images to suggest.

@@ -19,7 +19,7 @@ from alan.arrays import ByteArray
 from alan.files import write_json, write_table
 from alan.runs import plain, provenance
 
-#: Side in pixels of the thumbnails whose correlation measures the likeness of images.
+#: Side in pixels of the thumbnails whose correlation measures the similarity of images.
 _THUMBNAIL = 16
 #: Shares of Random's last score for which the labels needed are counted.
 _SHARES = (0.95, 0.98, 1.0)
@@ -76,7 +76,7 @@ def write_results(
         folder: Run folder.
         state: Finished phases.
         frames: Frames of the run.
-        data: Choice of the frames.
+        data: Frames of the pool and of the measured splits.
         loop: Settings of the loop.
         title: Heading of the report.
     """

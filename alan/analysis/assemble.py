@@ -31,10 +31,10 @@ def assemble_model(
 ) -> Path:
     """Assemble a model that ``alan analyze --model OUT`` takes.
 
-    The folder holds copies of all that belongs together, so that it can be moved or sent as a whole: the manifest,
-    ``parcels.safetensors`` and ``backbone.safetensors``, the white boxes, and with ``bank`` the bank of labelled
-    frames by which views are recognised, ``views.safetensors``. Running the same command again on the same inputs
-    changes nothing.
+    The folder holds copies of everything that the model needs, so that it can be moved or sent as a whole: the
+    manifest, ``parcels.safetensors`` and ``backbone.safetensors``, the white boxes, and with ``bank`` the bank of
+    labelled frames by which views are recognised, ``views.safetensors``. Running the same command again on the
+    same inputs changes nothing.
 
     Args:
         parcels: Path or name of the parcel model.
@@ -95,7 +95,7 @@ def assemble_model(
     with open_run(folder, config, overwrite, contents) as run:
         if not run.finished:
             model.save(folder, folder.name)
-            AnalysisModel.load(folder)  # every file is there and fits
+            AnalysisModel.load(folder)  # fails unless every file exists and fits
             run.finish()
     _log.info("%s: model of %s for %s", folder, ", ".join(model.structures(views[0])), ", ".join(views))
     return folder

@@ -1,4 +1,4 @@
-"""Label maps as DICOM Segmentation, and what all DICOM objects of a loop have in common.
+"""Label maps as DICOM Segmentation, and the parts that all DICOM objects of a loop have in common.
 
 Segmentation and report of a loop refer to the source instance of the loop, by its own UIDs or by pseudonyms of
 them. A loop in another format gets UIDs that are hashes of the results. Unless the references of the file are
@@ -32,7 +32,7 @@ MAKER = {
     "software_versions": __version__,
     "device_serial_number": "none",
 }
-#: Structure to its SNOMED CT code and meaning (DICOM PS3.16, context groups 4 and 12305).
+#: Mapping from structure to its SNOMED CT code and meaning (DICOM PS3.16, context groups 4 and 12305).
 _STRUCTURES = {
     "lv": ("87878005", "Left ventricle"),
     "myo": ("49848007", "Left Ventricle Myocardium"),
@@ -116,7 +116,7 @@ def write_segmentation(
     for element in written.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = sop_class
-    written.PatientOrientation = ""  # required of images without a position in space, and unknown
+    written.PatientOrientation = ""  # required for images without a position in space, and unknown
     if result.pixel_mm is None and result.pixel_aspect != 1:
         ratio = Fraction(result.pixel_aspect).limit_denominator(1000)
         written.PixelAspectRatio = [ratio.numerator, ratio.denominator]
@@ -162,7 +162,7 @@ def _number_frames(
 
 
 def save_object(written: Any, path: Path, description: str) -> None:
-    """Write an object in UTF-8, because names of patients may have any letter."""
+    """Write an object in UTF-8, because names of patients may contain any character."""
     written.SpecificCharacterSet, written.SeriesDescription = "ISO_IR 192", description
     with atomic(path) as temporary:
         written.save_as(temporary)

@@ -17,7 +17,7 @@ from alan.runs import plain
 
 #: Coding scheme of the quality flags.
 _OWN = "99ALAN"
-#: View, or ``biplane``, to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
+#: Mapping from view, or ``biplane``, to measure to its LOINC code and meaning (DICOM PS3.16, context group 12300).
 _PLANES = {
     "A4C": {
         "ef_percent": ("79993-2", "Left ventricular ejection fraction single plane 4C (MOD)"),
@@ -35,7 +35,7 @@ _PLANES = {
         "esv_ml": ("80001-1", "Left ventricular end systolic volume biplane (MOD)"),
     },
 }
-#: Measure to the scheme, code and meaning of its name, and its unit.
+#: Mapping from measure to the scheme, code and meaning of its name, and its unit.
 _MEASURES = {
     "ef_percent": ("LN", "18043-0", "Left Ventricular Ejection Fraction by US", "%"),
     "edv_ml": ("LN", "18026-5", "Left Ventricular End Diastolic Volume", "ml"),
@@ -198,7 +198,7 @@ def _measurement(name: str, measure: Measure, plane: str) -> Any:
 
 
 def _doubt(flag: Flag) -> Any:
-    """Code a quality flag, so that a doubtful measurement is doubtful in an archive too."""
+    """Code a quality flag, so that an archive too shows which measurements are doubtful."""
     meaning = flag.code.replace("_", " ").capitalize()
     return third_party("highdicom.sr", "dicom").QualitativeEvaluation(
         name=code(_OWN, "doubt", "Doubt"), value=code(_OWN, flag.code[:16], meaning)

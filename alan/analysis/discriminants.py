@@ -51,7 +51,7 @@ def discriminants(
 
 
 def frame_weights(views: Sequence[str], labelled: BoolArray) -> FloatArray:
-    """Weigh the frames of a bank (N,): views of simulated frames alone keep 1 each, and no view more in total."""
+    """Compute the weights of the frames of a bank (N,), of which labelled ones count more than simulated ones."""
     names, weights = np.array(views), np.ones(len(views))
     for view in np.unique(names[labelled]):
         simulated, real = (names == view) & ~labelled, (names == view) & labelled

@@ -19,7 +19,7 @@ class ParcelEvidence:
 
     Attributes:
         maps: (T, size, size) uint8 parcel maps of the loop.
-        boxes: Structure to its white boxes at end-diastole and end-systole.
+        boxes: Mapping from structure to its white boxes at end-diastole and end-systole.
     """
 
     maps: NDArray[np.uint8]

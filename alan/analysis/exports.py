@@ -180,7 +180,7 @@ def export_loop(
 
 @contextlib.contextmanager
 def _overlay(job: _Job) -> Iterator[_Sink]:
-    """Video, pictures of the key frames, and their parcels."""
+    """Write the video, the pictures of the key frames, and their parcels."""
     painter, result = job.painter, job.result
     strip, columns = curve_strip(result, painter.shape[1])
     shape = (painter.shape[0] + len(strip), painter.shape[1])
@@ -213,7 +213,7 @@ def _overlay(job: _Job) -> Iterator[_Sink]:
 
 @contextlib.contextmanager
 def _masks(job: _Job) -> Iterator[_Sink]:
-    """Label maps of the key frames as palette PNG."""
+    """Write the label maps of the key frames as palette PNG."""
 
     def take(chunk: _Chunk) -> None:
         for n, frame in chunk.places():
@@ -225,7 +225,7 @@ def _masks(job: _Job) -> Iterator[_Sink]:
 
 @contextlib.contextmanager
 def _nifti(job: _Job) -> Iterator[_Sink]:
-    """Label maps of all frames as NIfTI."""
+    """Write the label maps of all frames as NIfTI."""
     shape = (job.loop.n_frames, *job.loop.screen_shape)
     interval = 1 / job.result.frame_rate_hz if job.result.frame_rate_hz else None
     with write_label_maps(job.out / NIFTI, shape, job.loop.pixel_mm, interval, job.loop.pixel_aspect) as write:
@@ -234,7 +234,7 @@ def _nifti(job: _Job) -> Iterator[_Sink]:
 
 @contextlib.contextmanager
 def _dicom(job: _Job) -> Iterator[_Sink]:
-    """DICOM Segmentation and Structured Report."""
+    """Write the DICOM Segmentation and the Structured Report."""
     third_party("highdicom", "dicom")  # fails before anything is computed
     frames = _stored_frames(job)
     places = {frame: n for n, frame in enumerate(frames)}

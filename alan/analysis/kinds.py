@@ -86,7 +86,7 @@ def kind_by_header(header: Header) -> Verdict | None:
     """Decide by the modality, the regions and the contrast agent of a DICOM header; None if they do not decide."""
     modality = header.attributes.get("modality")
     if modality is not None:
-        known = modality if modality in _MODALITIES else "that is not ultrasound"  # a header may hold anything
+        known = modality if modality in _MODALITIES else "that is not ultrasound"  # a header may contain any value
         return Verdict("not an echo", f"its header states modality {known}")
     regions = [region for region in header.regions if not region.beyond]
     for region in regions:

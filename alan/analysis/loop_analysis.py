@@ -28,7 +28,7 @@ from alan.progress import Progress, batches, no_progress
 
 #: Number of frames to decode at a time.
 _BATCH = 32
-#: Shares of the work that are done when the frames are read and when their parcels are found.
+#: Finished shares of the work when the frames are read and when their parcels are found.
 _READ, _FOUND = 0.2, 0.7
 #: Note of a loop whose left and right were swapped.
 _MIRRORED = "left and right are swapped for the analysis (mirror)"
@@ -86,7 +86,7 @@ def analyze_loop(
         model: Parcels and white boxes.
         settings: Settings of the analysis.
         provenance: Names and fingerprints of the model and the settings, which become part of the result.
-        progress: Told the share that is done, 0 to 1, and what is done.
+        progress: Receives the finished share, 0 to 1, and the name of the present step.
 
     Returns:
         Its measurements; the status is ``left out`` if the model does not know the view.
@@ -146,7 +146,7 @@ class MeasuredBeats(NamedTuple):
         beats: The beats.
         numbers: Measures of each beat.
         results: The same with their intervals; volumes only where the pixel size is known.
-        summary: Name of a measure to its value of the loop with its interval.
+        summary: Mapping from the name of a measure to its value of the loop with its interval.
         rate_source: Origin of the heart rate; empty if it is unknown.
     """
 

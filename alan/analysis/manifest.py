@@ -35,11 +35,11 @@ class Manifest:
     Attributes:
         folder: Folder of the manifest.
         parcels: Name of the parcel model.
-        views: View to structure to the names of its white boxes (end-diastole, end-systole).
+        views: Mapping from view to structure to the names of its white boxes (end-diastole, end-systole).
         size: Side in pixels of the frames of the model.
         view_bank: Name of the bank of labelled frames by which views are recognised; None without one.
-        spread: Measure to the error of the model below and above its value, in points or as a fraction of the
-            value, which widens its interval, and the weight of the draws (1 if it is missing); see
+        spread: Mapping from measure to the error of the model below and above its value, in points or as a
+            fraction of the value, which widens its interval, and the weight of the draws (1 if it is missing); see
             :func:`alan.analysis.calibrate_spread`.
     """
 
@@ -113,7 +113,7 @@ def shipped_models() -> dict[str, Path]:
 
 
 def _pair(value: Any) -> tuple[str, str]:
-    """Names at end-diastole and end-systole."""
+    """Return the names at end-diastole and end-systole."""
     if isinstance(value, str):
         return value, value
     return str(value["ED"]), str(value["ES"])

@@ -189,7 +189,8 @@ def measure_size(masks: Mapping[str, BoolArray], grid: Grid) -> Size:
     """Measure one frame.
 
     Args:
-        masks: Structure to its mask (H, W) bool, with the left ventricle; the mass needs its myocardium.
+        masks: Mapping from structure to its mask (H, W) bool, with the left ventricle; the mass needs its
+            myocardium.
         grid: Geometry of the masks.
     """
     spacing, cavity = grid.spacing, masks["lv"]

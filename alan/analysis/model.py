@@ -118,7 +118,7 @@ def read_boxes(folders: Sequence[str]) -> dict[str, PhaseBoxes]:
         folders: The run folders, each with other structures.
 
     Returns:
-        Structure to its white boxes, in the order of the folders.
+        Mapping from structure to its white boxes, in the order of the folders.
 
     Raises:
         ConfigError: Two folders have a white box of the same structure.
@@ -151,7 +151,7 @@ class AnalysisModel:
 
     Args:
         parcels: The locked parcel model.
-        views: View to structure to its white boxes; the structures are in the order of the labels.
+        views: Mapping from view to structure to its white boxes; the structures are in the order of the labels.
         size: Side in pixels to which frames are resized for the model.
         bank: Bank of labelled frames by which views are recognised; None without one.
         spread: Error of the model in each measure, which widens its interval, see
@@ -310,7 +310,7 @@ class AnalysisModel:
             maps: (B, H, W) parcel maps.
             view: The view.
             phase: (B,) 1 at end-diastole, 0 at end-systole.
-            shares: Structure to (2, n_ids) memberships to use instead of those of the model.
+            shares: Mapping from structure to (2, n_ids) memberships to use instead of those of the model.
 
         Returns:
             (B, S, H, W) float32 in [0, 1].
@@ -354,7 +354,8 @@ def combine(masks: Mapping[str, NDArray[np.bool_]]) -> NDArray[np.uint8]:
     volumes.
 
     Args:
-        masks: Structure to its mask, in the order of the labels; of two cavities the first one counts.
+        masks: Mapping from structure to its mask, in the order of the labels; of two cavities the first one
+            counts.
 
     Returns:
         (H, W) uint8; 0 is background, 1 the first structure.

@@ -56,7 +56,7 @@ def write_label_maps(
     with (
         atomic(path) as temporary,
         temporary.open("wb") as raw,
-        gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as file,  # no name and no time: equal content, equal bytes
+        gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as file,  # equal content, equal bytes
     ):
         file.write(header.binaryblock + bytes(4))
 

@@ -21,7 +21,7 @@ _CORRELATION = 0.5
 _APICAL = ("A4C", "A2C")
 #: Flags that do not concern the ejection fraction.
 _HARMLESS = {"size_unknown", "atrium_cut"}
-#: Largest number of loops of which a patient gives the reason of a flag.
+#: Largest number of loops whose reasons for a flag are listed for a patient.
 _NAMED = 2
 
 
@@ -44,11 +44,11 @@ def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks
 
     The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
     views, volumes are biplane, from the median beat of each loop; otherwise they are those of the single plane.
-    Loops of different studies are not put together: one study is used, and a flag reports it.
+    Loops of different studies are not combined: one study is used, and a flag reports it.
 
     Args:
         loops: Results of all loops.
-        masks: Name of a loop to its masks; loops without a beat are missing.
+        masks: Mapping from the name of a loop to its masks; loops without a beat are missing.
 
     Returns:
         One summary per patient, sorted by key.

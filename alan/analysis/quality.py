@@ -14,7 +14,7 @@ from alan.cardiac import Beat
 from alan.data.io.base import mean_frame_rate
 from alan.words import plural
 
-#: Code of each flag to its meaning.
+#: Mapping from the code of each flag to its meaning.
 FLAGS = {
     "size_unknown": "The file does not state the size of a pixel: volumes in ml are not given.",
     "times_unknown": "The file does not state the times of the frames: beats are not measured.",

@@ -51,7 +51,7 @@ def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
                 f"{path}: patient {name!r}: ef_percent is {row['ef_percent']}: give {low:g} to {high:g} {unit}"
             )
         if name in found:
-            raise DataError(f"{path}: patient {name!r} is there twice; give one row per patient")
+            raise DataError(f"{path}: patient {name!r} occurs twice; give one row per patient")
         found[name] = value
     return found
 

@@ -134,8 +134,8 @@ class FrameResult:
     Attributes:
         frame: Index of the frame.
         time_s: Time of the frame in s; None if unknown.
-        area_px: Structure to its area in pixels of the file.
-        area_cm2: Structure to its area in cm2; empty without a pixel size.
+        area_px: Mapping from structure to its area in pixels of the file.
+        area_cm2: Mapping from structure to its area in cm2; empty without a pixel size.
         length_cm: Length of the long axis of the left ventricle in cm; None if unknown.
         volume_ml: Volume of the left ventricle by the method of disks in ml; None if unknown.
         phase: 1 at end-diastole, 0 at end-systole, between them according to the area of the left ventricle.
@@ -159,7 +159,7 @@ class ViewEvidence:
     Attributes:
         view: ``A4C``, ``A2C``, ``PLAX``, ``PSAX`` or ``other``.
         share: Weighted share of the votes of the neighbours, 0 to 1; 1 if the view was given.
-        votes: View to its share of the votes.
+        votes: Mapping from view to its share of the votes.
         neighbours: Names of the nearest labelled frames, nearest first.
         given: Whether the view was given by the user.
         unsure: Whether the share is below ``sure_from`` of the bank.
@@ -195,7 +195,7 @@ class LoopResult(Measurements):
         frames: One entry per frame.
         beats: One entry per beat.
         jump_share: Share of the frames whose outline jumped, 0 to 1; they were repaired unless it exceeds 0.5.
-        parcels: Structure to phase to the ids of its parcels.
+        parcels: Mapping from structure to phase to the ids of its parcels.
         flags: Quality flags.
         notes: Conversions and assumptions of the reader, in words.
         provenance: Names and fingerprints of the model, the settings and the version of the program.

@@ -1,4 +1,4 @@
-"""Analysis of files and folders of loops into one folder of results, on several processes, resumable."""
+"""Resumable analysis of files and folders of loops into one folder of results, in several processes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ def analyze_files(
             contains no identifier.
         finish: Function that is called with the results before the lock of the folder is released; it may write a
             report.
-        progress: Told the share that is done, 0 to 1, and what is done; with several processes, it counts files.
+        progress: Receives the finished share, 0 to 1, and the name of the present step; with several processes, it
+            counts files.
 
     Returns:
         The results.
@@ -131,9 +132,9 @@ def analyze_files(
         reason = f"; the first of {len(others)} others: {others[0][1]}" if others else ""
         raise DataError(f"{', '.join(map(str, inputs))}: no loop is found{reason}")
     config = {
-        "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # names of folders may name patients
+        "inputs": [patient_key(Path(path).resolve()) for path in inputs],  # folders may be named after patients
         "patient": None if patient is None else fingerprint(patient),
-        "settings": replace(settings, opinions=()),  # paths may name anything
+        "settings": replace(settings, opinions=()),  # paths may contain any name
         "opinions": [ExpertOpinion.from_json(path).to_dict() for path in settings.opinions],
         "model": model.fingerprint,
     }

@@ -32,7 +32,7 @@ _INDEX = "DICOMDIR"
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 #: Number of bytes that are compared at three positions of files of the same size.
 _PART = 2**12
-#: Words of messages that stay, though a file or a folder may be called so: they identify nobody.
+#: Words that stay in messages even if a file or a folder has that name: they identify nobody.
 _PLAIN = {
     *("archive", "cannot", "copy", "damaged", "data", "decoded", "dicom", "echo", "empty", "ends", "file"),
     *("files", "frame", "frames", "header", "image", "images", "input", "loop", "loops", "picture", "pictures"),
@@ -250,7 +250,7 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
 
 
 def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:
-    """Handle a file without read permission: a loop that fails if its name is that of one, otherwise None."""
+    """Return a file without read permission: as a loop, which will fail, if it is named like one."""
     try:
         path.open("rb").close()
     except OSError as error:

@@ -88,7 +88,7 @@ def _area_columns() -> Iterator[ColumnEntry]:
         )
 
 
-#: File to its columns; ``frames.csv`` ends in two columns with the areas of each structure.
+#: Mapping from file to its columns; ``frames.csv`` ends in two columns with the areas of each structure.
 COLUMNS = file_columns("analyze", {"measures": _measures(MEASURES)})
 COLUMNS[FRAMES] = (*COLUMNS[FRAMES], *_area_columns())
 

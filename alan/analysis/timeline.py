@@ -281,8 +281,8 @@ def estimate_phase(area: FloatArray, interval: float) -> FloatArray:
         interval: Time between frames in s.
 
     Returns:
-        (T,) 1 where the cavity is largest, 0 where it is smallest. Towards one half where the area hardly changes,
-        because the loop then shows no contraction.
+        (T,) 1 where the cavity is largest, 0 where it is smallest. The values tend to one half where the area
+        hardly changes, because the loop then shows no contraction.
     """
     width = 5 if interval < 0.05 else 3
     smooth = gaussian_filter1d(median_filter(area, width, mode="nearest"), 0.03 / interval, mode="nearest")
@@ -314,7 +314,7 @@ def _areas(labels: NDArray[np.uint8], value: int) -> FloatArray:
 
 
 def _neighbourhood(bad: BoolArray, sigma: float) -> BoolArray:
-    """Frames whose smoothing window contains an outlier."""
+    """Find the frames whose smoothing window contains an outlier."""
     reach = max(1, round(2 * sigma))
     return np.convolve(bad, np.ones(2 * reach + 1), "same") > 0
 
@@ -322,7 +322,7 @@ def _neighbourhood(bad: BoolArray, sigma: float) -> BoolArray:
 def _label(
     model: AnalysisModel, maps: MapArray, view: str, phase: FloatArray, *, good: BoolArray, sigma: float
 ) -> NDArray[np.uint8]:
-    """Label maps of all frames, in windows, from memberships averaged over the good frames around each."""
+    """Label all frames, in windows, by memberships averaged over the good frames around each."""
     labels = np.empty_like(maps)
     margin = 0 if sigma <= 0 else int(np.ceil(4 * sigma))
     for start in range(0, len(maps), _WINDOW):

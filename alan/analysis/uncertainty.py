@@ -25,7 +25,7 @@ _CAVITY = "lv"
 _SAMPLED = (_CAVITY, "myo", "la")
 #: Half the width of a 90% interval of a normal distribution, in standard deviations.
 _Z = 1.645
-#: Weights of the draws that are tried, and by what factor a smaller one must make the intervals narrower.
+#: Weights of the draws that are tried, and the factor by which a smaller one must narrow the intervals.
 _WEIGHTS, _NARROWER = (1.0, 0.75, 0.5, 0.25, 0.0), 0.8
 
 
@@ -46,7 +46,7 @@ def sample_beats(
     they are measured.
 
     Args:
-        boxes: Structure to its white boxes, with the left ventricle.
+        boxes: Mapping from structure to its white boxes, with the left ventricle.
         maps: (T, size, size) parcel maps.
         phase: (T,) phase of each frame.
         grid: Geometry of the maps.
@@ -108,10 +108,10 @@ def with_intervals(
     standard error over the beats and the spread of the model, and cut to values that are possible.
 
     Args:
-        measured: Name to measured value.
+        measured: Mapping from name to measured value.
         draws: Summaries of the draws.
         numbers: Measures of the beats.
-        spread: Name to the errors of the model, see :func:`calibrate_spread`.
+        spread: Mapping from name to the errors of the model, see :func:`calibrate_spread`.
 
     Returns:
         The measures; measures without samples are unchanged.
@@ -184,7 +184,7 @@ def calibrate_spread(
     units = np.array([_scale(name, value) for value in values[:, 0]])[:, None]
     needed = math.ceil((len(known) + 1) * COVERAGE)
     if confidence is not None:
-        from scipy.stats import binom  # takes long to import
+        from scipy.stats import binom  # slow to import
 
         patients = len({n if groups is None else groups[n] for n in known})
         needed = math.ceil((int(binom.ppf(confidence, patients, COVERAGE)) + 1) * len(known) / patients)

@@ -50,7 +50,7 @@ class ViewResult:
     Attributes:
         view: ``A2C``, ``A4C``, ``PLAX``, ``PSAX`` or ``other``.
         share: Share of the votes for the view, 0 to 1, the mean over frames.
-        votes: Each class to its share of the votes.
+        votes: Mapping from each class to its share of the votes.
         neighbours: (n,) rows of the bank that voted for the view, the heaviest first.
         thumbnails: (n, 28, 28) uint8, their pictures.
         unsure: Whether the share is below the bank's ``sure_from``.
@@ -256,7 +256,7 @@ class ViewBank:
         )
 
     def _centre(self, views: Sequence[str]) -> Float32Array:
-        """Mean over views of the mean feature of the bank's frames, (D,)."""
+        """Compute the mean over views of the mean feature of the bank's frames, (D,)."""
         lacking = [view for view in views if view not in self.views]
         if lacking or not views:
             raise ParameterError(

@@ -102,7 +102,7 @@ class Worker:
             if not read or error.errno in SHORTAGE:
                 raise  # the disk is full, the results cannot be written, or too many files are open
             state["failure"] = f"cannot be read ({error.strerror}); copy it again"
-        except Exception as error:  # a fault of the program does not keep the other files from being analyzed
+        except Exception as error:  # an error of the program must not prevent the analysis of the other files
             if isinstance(error, AlanError) or is_out_of_memory(error):
                 raise
             last = traceback.extract_tb(error.__traceback__)[-1]
@@ -110,7 +110,7 @@ class Worker:
             state["failure"] = f"caused an unexpected error ({place}): report it, with the output of alan doctor"
             text = traceback.format_exc()
         write_json(state_file(self.folder, source), state)
-        return {**state, "traceback": text}  # which may name files, so that it is not written into the results
+        return {**state, "traceback": text}  # it may name files, so it is not written into the results
 
     def _open(self, source: Source) -> list[Loop]:
         settings = self.settings
@@ -158,12 +158,12 @@ def _stamp(source: Source) -> str:
 
 
 def state_file(folder: Path, source: Source) -> Path:
-    """Path of the state of a file in the folder of the results."""
+    """Return the path of the state of a file in the folder of the results."""
     return folder / SOURCES / f"{source.name}.json"
 
 
 def finished_state(folder: Path, source: Source) -> dict[str, Any] | None:
-    """Read the state of a file that is done and unchanged; None otherwise, and for a failure, which may pass."""
+    """Read the state of a file that is done and unchanged; None otherwise, and after a failure."""
     path = state_file(folder, source)
     if not path.is_file():
         return None

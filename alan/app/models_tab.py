@@ -26,7 +26,7 @@ class PictureMask(NamedTuple):
     Attributes:
         overlay: (height, width, 3) uint8, the picture with the outlines of the structures.
         labels: (H, W) uint8 label map at the size of the picture.
-        shares: Structure to the share of the picture that it covers.
+        shares: Mapping from structure to the share of the picture that it covers.
     """
 
     overlay: ByteArray

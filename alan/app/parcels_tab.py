@@ -26,7 +26,7 @@ class ParcelsTab:
 
     Args:
         model: The parcel model.
-        boxes: Structure to its white boxes on these parcels.
+        boxes: Mapping from structure to its white boxes on these parcels.
         size: Side of the frames of the model.
         uploads: Where uploads lie.
     """

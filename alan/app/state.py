@@ -88,7 +88,7 @@ class ParcelEditor:
     """White boxes that a user edits parcel by parcel.
 
     Attributes:
-        boxes: Structure to its white boxes, of rule ``beta``.
+        boxes: Mapping from structure to its white boxes, of rule ``beta``.
         fingerprint: Fingerprint of the parcel model.
         loop: The frames that are shown; None before one is loaded.
         structure: The structure that is edited.

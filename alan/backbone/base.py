@@ -124,7 +124,7 @@ class BackboneSpec(ABC):
         """Derive the specification from the names and shapes of a network's tensors.
 
         Args:
-            tensors: Names to tensors.
+            tensors: Mapping from names to tensors.
             origin: Name of the source, for messages.
             known: Fields given by the user, which are not derived.
 
@@ -321,7 +321,7 @@ class Backbone(FrozenModule, ABC):
 
     @abstractmethod
     def _features(self, normalised: Tensor, images: Tensor) -> Features:
-        """Features of normalised images (B, C, S, S); ``images`` (B, 1, S, S) are the grey values in 0..1."""
+        """Compute features of normalised images (B, C, S, S); ``images`` (B, 1, S, S) are grey values in 0..1."""
 
     def _resize(self, frames: Tensor | NDArray[np.uint8]) -> Tensor:
         """Resize (B, H, W) uint8 to (B, 1, S, S) float32 in 0..1 on the backbone's device."""

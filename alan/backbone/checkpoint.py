@@ -42,7 +42,7 @@ _HEADS = ("head.", "fc_norm.", "dino_head.", "decoder_", "mask_token", "masked_e
 
 
 def _harmless() -> list[Any]:
-    """Classes in the full checkpoints of the original DINO; reading them runs no code."""
+    """Return the classes in the full checkpoints of the original DINO; reading them runs no code."""
     scalar = np.float64(0).__reduce__()[0]
     named = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     paths = [(pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")]
@@ -55,7 +55,7 @@ class Weights:
     """Tensors of a network, with the metadata of their file.
 
     Attributes:
-        tensors: Names to tensors; for a vision transformer timm's (and the original DINO's) names.
+        tensors: Mapping from names to tensors; for a vision transformer timm's (and the original DINO's) names.
         spec: The specification, if the file has one.
         provenance: JSON-able entries about the origin.
     """
@@ -268,7 +268,7 @@ def _read_safetensors(file: Path) -> tuple[Mapping[str, Any], Mapping[str, Any] 
 
 
 def _network_tensors(content: Mapping[str, Any], origin: str, prefix: str | None) -> dict[str, Tensor]:
-    """Tensors of one network in a checkpoint of another program, by names without their common prefix."""
+    """Return the tensors of one network in a checkpoint of another program, without their common prefix."""
     tensors = dict(_flat(content))
     if not tensors:
         raise CheckpointError(f"{origin}: there is no tensor in it; expected a state dict of a network")
@@ -286,7 +286,7 @@ def _network_tensors(content: Mapping[str, Any], origin: str, prefix: str | None
 
 
 def _prefix(found: list[str], origin: str) -> str:
-    """Prefix of the network to read: that of the teacher if there are several."""
+    """Find the prefix of the network to read: that of the teacher if there are several."""
     for word in _PREFERRED:
         chosen = [prefix for prefix in found if word in prefix]
         if chosen:
@@ -303,7 +303,7 @@ def _prefix(found: list[str], origin: str) -> str:
 
 
 def _flat(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Tensors of nested dictionaries, their keys joined by dots."""
+    """Collect the tensors of nested dictionaries, with keys joined by dots."""
     for key, value in content.items():
         if isinstance(value, Tensor):
             yield f"{prefix}{key}", value

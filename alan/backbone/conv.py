@@ -19,7 +19,7 @@ from alan.errors import ParameterError
 
 #: Number of a level, or ``targets`` for the network's own predictions.
 FeatureLevel = int | Literal["targets"]
-#: Name to (widths of the levels, stride of the stem).
+#: Mapping from name to (widths of the levels, stride of the stem).
 CONV_PRESETS = {
     "conv_small": ((16, 32, 64, 128), 1),
     "conv_base": ((32, 64, 128, 192), 2),

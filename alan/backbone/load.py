@@ -141,7 +141,7 @@ def _build_untrained(name: str, options: dict[str, Any]) -> tuple[nn.Module, Bac
 
 
 def _find_type(name: str, others: list[str]) -> tuple[type[BackboneSpec], dict[str, Any]]:
-    """Type that accepts a name, and the fields of that name."""
+    """Find the type that accepts a name, and the fields of that name."""
     for cls in BACKBONES.values():
         known = cls.parse_name(name)
         if known is not None:

@@ -60,7 +60,7 @@ class TimmSpec(TransformerSpec):
         check_multiple(self.image_size, self.patch_size)
 
     def _published_config(self) -> Any:
-        """Configuration of the published weights in timm: image size, mean and standard deviation."""
+        """Return timm's configuration of the published weights: image size, mean and standard deviation."""
         import timm
 
         return timm.get_pretrained_cfg(self.name)
@@ -170,7 +170,7 @@ def _create(name: str, options: Mapping[str, Any], pretrained: bool = False) -> 
 
 @cache
 def _shape(name: str, options: str) -> tuple[int, int]:
-    """Patch size and width of a network, built without memory.
+    """Return patch size and width of a network, built on the ``meta`` device.
 
     Raises:
         ParameterError: It is not a vision transformer with square patches of the image, or the options are wrong.

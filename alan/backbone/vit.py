@@ -24,7 +24,7 @@ from alan.errors import AlanWarning, CheckpointError, ParameterError
 
 Initialisation = Literal["timm", "xavier"]
 
-#: Name to (dim, depth, heads); used as ``vit_small/4``, the number being the patch size.
+#: Mapping from name to (dim, depth, heads); used as ``vit_small/4``, the number being the patch size.
 PRESETS = {
     "vit_demo": (128, 4, 4),
     "vit_tiny": (192, 12, 3),
@@ -291,7 +291,7 @@ class VitBackbone(Backbone):
 
     @torch.no_grad()
     def _positions(self) -> Tensor:
-        """Position embedding (1, prefix + h w, D) of overlapping patches.
+        """Compute the position embedding (1, prefix + h w, D) of overlapping patches.
 
         Token i sits at the coordinate ``i stride / patch`` of the grid without overlap: bicubic interpolation
         between the centres of the outermost patches (``align_corners``) gives just that.

@@ -17,7 +17,7 @@ from alan.arrays import IntArray
 from alan.errors import CacheError, damaged
 from alan.rows import Place, check_name, place_of
 
-#: Name of a dataset to the shape and dtype of one row.
+#: Mapping from the name of a dataset to the shape and dtype of one row.
 RowLayout = Mapping[str, tuple[tuple[int, ...], DTypeLike]]
 #: Kinds of features that can be asked for; the sector accompanies the tokens.
 FeatureKind = Literal["cls", "tokens", "logits", "maps"]
@@ -52,7 +52,7 @@ def places(file: Any, path: Path, *, whole: bool = True) -> dict[str, Place]:
         whole: Check that each dataset lies inside the file and that the tables fit together.
 
     Returns:
-        Name to place; the offset of an empty dataset is 0.
+        Mapping from name to place; the offset of an empty dataset is 0.
 
     Raises:
         CacheError: A dataset is missing, of another dtype, not contiguous, or claims more than the file holds.

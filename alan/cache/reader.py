@@ -129,7 +129,7 @@ class FeatureCache:
         return out
 
     def _open_rows(self, name: str) -> list[CheckedRows]:
-        """Rows of a feature in each shard, mapped at the first call."""
+        """Return the rows of a feature in each shard; they are mapped at the first call."""
         if name not in self._rows_of:
             parts, what = np.split(self.index, self._starts[1:-1]), f"{name} of frame"
             self._rows_of[name] = [
@@ -145,7 +145,7 @@ class FeatureCache:
         return wanted[~np.isin(wanted, self.index)]
 
     def _rows(self, index: ArrayLike) -> IntArray:
-        """Rows of global frame indices, numbered over all shards."""
+        """Find the rows of global frame indices, numbered over all shards."""
         wanted = np.asarray(index)
         if wanted.ndim != 1 or (wanted.size and wanted.dtype.kind not in "iu"):
             raise CacheError(f"{self.path}: index is {wanted.dtype} {wanted.shape}: give whole numbers (n,)")
@@ -166,7 +166,7 @@ _SELECTION = ("split", "views", "frames")
 
 
 def _open(path: Path) -> tuple[CacheManifest, list[tuple[IntArray, dict[str, _Source]]]]:
-    """Manifest, and for each shard its index and the places of its datasets."""
+    """Read the manifest, and for each shard its index and the places of its datasets."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             manifest = CacheManifest.read(file.attrs, str(path))

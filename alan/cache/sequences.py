@@ -88,7 +88,7 @@ class TokenSequenceDataModule(SequenceDataModule):
         return TokenSequenceDataset(of_frames.stores, of_frames.rows, self.seed, self.cache)
 
     def _row(self, sequence: StoredSequence) -> tuple[int, int, int, int] | None:
-        """Runs of a sequence, counted in cached frames in ascending order."""
+        """Return the runs of a sequence, counted in cached frames in ascending order."""
         first, end = np.searchsorted(self._cached, (sequence.start, sequence.start + sequence.length)).tolist()
         places = {int(frame): first + i for i, frame in enumerate(self._cached[first:end])}
         ed, es = (None if frame is None else places.get(frame) for frame in (sequence.ed, sequence.es))

@@ -187,7 +187,7 @@ class Shard:
 
         Args:
             rows: (b,) positions in the index of this shard.
-            arrays: Name of a dataset to (b, ...) values of its dtype.
+            arrays: Mapping from the name of a dataset to (b, ...) values of its dtype.
 
         Raises:
             CacheError: The disk is full, or failed; rows with a flag remain valid.

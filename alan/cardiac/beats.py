@@ -112,7 +112,7 @@ def find_beats(
 
 
 def _period(values: NDArray[np.float64], frame: float) -> float | None:
-    """Duration of a beat in s by the first large peak of the autocorrelation; None for less than two beats."""
+    """Estimate the duration of a beat in s by the first large peak of the autocorrelation; None without one."""
     centred = values - values.mean()
     n = len(centred)
     overlap = np.arange(n, 0, -1)
@@ -135,7 +135,7 @@ def _smooth(values: NDArray[np.float64], frame: float, period: float | None) -> 
 
 
 def _peaks(curve: NDArray[np.float64], least: float, distance: float) -> list[int]:
-    """Peaks of a curve, including those at its ends."""
+    """Find the peaks of a curve, including those at its ends."""
     low = curve.min() - np.ptp(curve) - 1.0
     padded = np.concatenate([[low], curve, [low]])
     found = find_peaks(padded, prominence=max(least, 1e-12), distance=distance)[0]
@@ -165,7 +165,7 @@ def _diastoles(
     period: float | None,
     r_waves: Sequence[float] | None,
 ) -> list[int]:
-    """End-diastolic frames: the largest cavity between two systoles, or around an R wave."""
+    """Find the end-diastolic frames: the largest cavity between two systoles, or around an R wave."""
     if r_waves is not None:
         reach = 0.15 * (period or 0.8)
         windows = [np.flatnonzero(np.abs(time - wave) <= reach) for wave in r_waves]
@@ -190,7 +190,7 @@ def _pair(
     period: float | None,
     least: float,
 ) -> list[Beat]:
-    """Beats out of end-diastolic and end-systolic frames, with contractions of at least a given depth."""
+    """Pair end-diastolic and end-systolic frames to beats with contractions of at least a given depth."""
     spans = []
     for ed, following in zip(diastoles, [*diastoles[1:], None], strict=True):
         inside = [es for es in systoles if es > ed and (following is None or es < following)]

@@ -124,7 +124,7 @@ def fit_heart_rate(curve: ArrayLike, times: ArrayLike) -> HeartRate:
 
 
 def _median_rate(intervals: NDArray[np.float64], error: float) -> HeartRate:
-    """Rate of the median interval in s; the error of the median and the error over the intervals are added."""
+    """Compute the rate of the median interval in s; its error adds those of the median and over the intervals."""
     possible = intervals[(intervals >= SHORTEST_S) & (intervals <= LONGEST_S)]
     if not len(possible):
         return HeartRate()
@@ -134,7 +134,7 @@ def _median_rate(intervals: NDArray[np.float64], error: float) -> HeartRate:
 
 
 def _fit_period(values: NDArray[np.float64], time: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Period in s and its standard error; None if the curve does not show one."""
+    """Fit the period in s and its standard error; None if the curve does not show one."""
     n, duration = len(values), float(np.ptp(time))
     periods = _PERIODS[duration >= _LEAST_BEATS * _PERIODS]
     free = n - 1 - 2 * _HARMONICS  # degrees of freedom that the fit leaves
@@ -160,7 +160,7 @@ def _fit_period(values: NDArray[np.float64], time: NDArray[np.float64]) -> tuple
 def _left(
     values: NDArray[np.float64], time: NDArray[np.float64], periods: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Fraction of the variance that a periodic curve leaves, for each period, with its penalty."""
+    """Compute the fraction of the variance that a periodic curve leaves, for each period, with its penalty."""
     n = len(values)
     target = (values - values.mean()) / values.std()
     order = np.repeat(np.arange(1, _HARMONICS + 1), 2)

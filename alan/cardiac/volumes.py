@@ -26,7 +26,7 @@ _MYOCARDIAL_DENSITY = 1.05
 
 
 def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[NDArray[np.float64], float]:
-    """Positions (cm) of the sample points of a mask along its long axis, and the area (cm^2) of one point."""
+    """Compute the positions (cm) of sample points of a mask along its long axis, and the area (cm^2) of one."""
     row, column = check_spacing(spacing)
     if mask.ndim != 2:
         raise ParameterError(f"mask has shape {mask.shape}: give one mask (H, W) at a time")
@@ -43,7 +43,7 @@ def _along_axis(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[
 def _diameters(
     mask: NDArray[np.bool_], spacing: tuple[float, float], n_disks: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Diameters (n_disks,) in cm of the disks along the long axis, and the height of a disk in cm."""
+    """Compute the diameters (n_disks,) of the disks along the long axis and the height of a disk, in cm."""
     positions, point_area = _along_axis(mask, spacing)
     height = float(np.ptp(positions)) / n_disks
     counts, _ = np.histogram(positions, bins=n_disks)
@@ -51,7 +51,7 @@ def _diameters(
 
 
 def _narrows(diameters: NDArray[np.float64]) -> bool:
-    """Whether the cavity narrows towards the last disk, so that the apex is there."""
+    """Return whether the cavity narrows towards the last disk, so that the apex is there."""
     half = len(diameters) // 2
     return bool(diameters[:half].sum() > diameters[-half:].sum())
 

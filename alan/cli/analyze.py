@@ -93,7 +93,7 @@ def analyze(
     from alan.report.analysis import write_analysis_report
 
     if reference is not None:
-        read_reference(reference)  # refused before the loops are analyzed
+        read_reference(reference)  # checked before the loops are analyzed
 
     def finish(found: Analysis) -> None:
         if reference is not None:

@@ -26,8 +26,9 @@ def check(
         kind: Kind of the archive, such as echonet, camus, tmed, acdc, folder, coco or segments, or the class of a
             reader of your own (module.Class).
         root: Folder of the archive.
-        split: Split to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that, or a word of
-            the reader (camus: official; tmed: study, published); null takes the default of the reader.
+        split: Mapping from split to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that,
+            or a word of the reader (camus: official; tmed: study, published); null takes the default of the
+            reader.
         views: Views to read, for archives with several; null reads all of them.
         options: Further options of the reader, by name.
 

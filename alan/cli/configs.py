@@ -7,7 +7,7 @@ from itertools import groupby
 
 from alan.shipped import shipped_configs, summary
 
-#: Group of configurations to the verb that takes them; a group is otherwise called as its verb is.
+#: Verb that takes the configurations of a group, where it differs from the name of the group.
 _VERBS = {"active": "active run", "dino": "fit", "raptor": "fit", "sim": "fit", "supervised": "fit"}
 
 

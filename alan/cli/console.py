@@ -18,7 +18,7 @@ from alan.progress import NO_BARS
 
 _log = logging.getLogger("alan")
 
-#: Packages that read files of the user, so that their warnings concern the data.
+#: Packages that read files of the user; their warnings concern the user's data.
 _READERS = ("PIL", "av", "h5py", "pydicom", "pylibjpeg")
 
 
@@ -36,7 +36,7 @@ class Options:
 
 
 def common_options(args: Sequence[str]) -> tuple[Options, list[str]]:
-    """Separate the options of every verb from the verb's own arguments.
+    """Separate the options common to all verbs from a verb's own arguments.
 
     Raises:
         ConfigError: ``--log-file`` without a file.
@@ -106,7 +106,7 @@ def show(text: str, level: int = logging.ERROR) -> None:
 
 
 class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
-    """Standard error, where progress bars make room for lines."""
+    """Standard error; progress bars are moved out of the way of lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record between the bars, whose lock may be held by a process that was killed."""
@@ -116,10 +116,10 @@ class _Terminal(logging.StreamHandler):  # type: ignore[type-arg]
 
 
 class _LogFile(logging.FileHandler):
-    """The log file; that its disk is full is reported once, when it is closed."""
+    """The log file; a full disk is reported once, when the file is closed."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name of logging)
-        """Pass over what cannot be written now."""
+        """Ignore a record that cannot be written."""
         if not isinstance(sys.exception(), OSError):
             super().handleError(record)
 

@@ -20,7 +20,7 @@ from alan.shipped import folders, shipped_configs
 _DEVELOPMENT = ("dev", "docs")
 #: Codecs of cine loops.
 CODECS = ("h264", "hevc", "mpeg4", "mjpeg", "msmpeg4", "rawvideo", "ffv1", "jpeg2000", "vp9", "av1")
-#: Flags of /proc/cpuinfo that decide about speed.
+#: Flags of /proc/cpuinfo that determine the speed.
 PROCESSOR_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 
@@ -47,7 +47,7 @@ def _versions() -> Iterator[str]:
 
 
 def _requirements(extra: str) -> list[str]:
-    """Distributions that an extra of this one requires, or without a name, that it always requires."""
+    """Return the distributions that an extra requires, or those that are always required if no extra is named."""
     try:
         required = metadata.requires(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:  # run from a checkout that is not installed
@@ -57,7 +57,7 @@ def _requirements(extra: str) -> list[str]:
 
 
 def _version(name: str) -> str:
-    """Version of an installed distribution, or nothing."""
+    """Return the version of an installed distribution; empty if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -84,7 +84,7 @@ def _machine() -> Iterator[str]:
 
 
 def _memory() -> str:
-    """Total and available memory in GiB, and the limit of the container where there is one."""
+    """Describe total and available memory in GiB, and the limit of the container where there is one."""
     sizes = {line.partition(":")[0]: line.split()[1] for line in _read("/proc/meminfo").splitlines()}
     text = ", ".join(f"{int(sizes[key]) / 2**20:.1f} GiB {word}" for key, word in
                      (("MemTotal", "in all"), ("MemAvailable", "available")) if key in sizes)  # fmt: skip

@@ -1,4 +1,4 @@
-"""One line for every error that a user can do something about: bad input, files, memory and worker processes."""
+"""One line for every error that a user can act on: bad input, files, memory and worker processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _REMEDIES = {
 #: Last line of a traceback for errors of this package, and of the system.
 _RAISED = re.compile(r"alan\.errors\.\w+: (.+)")
 _SYSTEM = re.compile(r"\w+: \[Errno (\d+)\] (.+?)(?:: '(.+)')?$")
-#: What ends a name in a text.
+#: Characters that end a name in a text.
 _ENDS = re.compile(r"[\"\n,]")
 #: Errors of process pools and torch's launcher for a process that was killed.
 _LOST_PROCESS = {"BrokenProcessPool", "ProcessExitedException"}
@@ -55,7 +55,7 @@ def in_one_line(error: BaseException) -> str | None:
     Returns:
         One line; None for an error of the program.
     """
-    # errors are known by their names where an import would take seconds
+    # errors are recognised by the names of their classes where an import would take seconds
     name, text = type(error).__name__, " ".join(str(error).split())
     if isinstance(error, AlanError) or name == "MisconfigurationException":
         return str(error)
@@ -91,7 +91,7 @@ def _of_a_name(error: UnicodeEncodeError) -> str:
 
 
 def _raised_in(error: BaseException, folder: Path) -> bool:
-    """Whether an error was raised by a file of a folder of a library."""
+    """Return whether an error was raised in a folder of a library."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

@@ -82,7 +82,7 @@ class AlanCLI(LightningCLI):
 
     @override
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning would read hyperparameters from a checkpoint; ours are in the configuration."""
+        """Do nothing: hyperparameters are in the configuration, not in the checkpoint."""
 
     @override
     def before_instantiate_classes(self) -> None:
@@ -114,7 +114,7 @@ class AlanCLI(LightningCLI):
             trainer["precision"] = choose_precision("auto", trainer["accelerator"], recorded)
 
     def _spread_seed(self) -> None:
-        """Give the seed of the run, if it has one, to the model and to the data, unless they have their own."""
+        """Pass the seed of the run, if it has one, to the model and to the data, unless they have their own."""
         for part in ("model", "data"):
             options = (self.settings.get(part) or {}).get("init_args") or {}
             if options.get("seed") == 0:
@@ -148,7 +148,11 @@ class AlanCLI(LightningCLI):
             callbacks.append(TQDMProgressBar(refresh_rate=5))
         try:
             return self.trainer_class(**{**settings, **kwargs})
-        except (ValueError, TypeError, ImportError) as error:  # an accelerator, a strategy ... that does not exist
+        except (
+            ValueError,
+            TypeError,
+            ImportError,
+        ) as error:  # such as an unknown accelerator or strategy
             reason = " ".join(str(error).split())
             raise ConfigError(f"trainer: {reason} Give other --trainer options, or leave them out") from error
 
@@ -188,7 +192,7 @@ def run_lightning(args: list[str]) -> Namespace:
                 args=args,
             )
         except SystemExit as error:
-            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning makes an exit of it
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns it into an exit
                 raise error.__context__ from None
             raise
     return Namespace(model=cli.model, trainer=cli.trainer, out=cli.run_folder.run.folder)

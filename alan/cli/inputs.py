@@ -17,7 +17,7 @@ from alan.shipped import shipped, shipped_configs, shipped_parcels
 _SUFFIXES = (".h5", ".hdf5", ".safetensors", ".ckpt", ".pth", ".json", ".jsonl", ".yaml", ".yml")
 #: Options that name outputs, or a folder that may be created.
 _OUTPUTS = ("out", "work", "config", "title", "storage")
-#: Options that name an input without a suffix too.
+#: Options that name an input even without a suffix.
 _INPUTS = ("input", "inputs", "run", "runs", "reference")
 #: Options that name a file or something installed: with a folder in it, the name is a path.
 _FILES = ("store", "parcels", "white_boxes")

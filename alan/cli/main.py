@@ -22,7 +22,8 @@ from alan.cli.failures import in_one_line
 from alan.errors import AlanError, ConfigError, SkippedError, nearest
 from alan.signals import Interruption, handle_signals, received_signal
 
-#: Verb to its function (``module:name``), whose signature is the verb's options, and one line of help.
+#: Mapping from verb to its function (``module:name``), whose signature is the verb's options, and one line of
+#: help.
 VERBS = {
     "demo": ("alan.cli.demo:demo", "run the whole method on a simulated archive, and write a report"),
     "simulate": ("alan.data.simulator.archive:simulate_archive", "simulate an echo archive in an official layout"),
@@ -98,7 +99,7 @@ def _usage() -> str:
 
 
 def _is_group(word: str) -> bool:
-    """Whether a word begins verbs of two words."""
+    """Return whether a word begins a verb of two words."""
     return any(name.startswith(f"{word} ") for name in VERBS)
 
 
@@ -229,7 +230,7 @@ def main(args: Sequence[str] | None = None) -> int:
         line = None if gone else in_one_line(error)
         if line is None and not gone:
             raise
-        with contextlib.suppress(io.UnsupportedOperation):  # what is left must not fail again at the exit
+        with contextlib.suppress(io.UnsupportedOperation):  # unwritten output must not fail again at the exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if gone:
             return 128 + signal.SIGPIPE
@@ -263,7 +264,7 @@ def _main(args: Sequence[str] | None) -> int:
 
 
 def _open_streams() -> None:
-    """Open the standard streams that the caller has closed, so that no file of the run takes their numbers."""
+    """Open the standard streams that the caller has closed, so that no file of the run gets their descriptors."""
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
             null = os.open(os.devnull, os.O_RDWR)
@@ -274,7 +275,7 @@ def _open_streams() -> None:
 
 
 def _reader_has_gone() -> bool:
-    """Whether standard output is a pipe that nobody reads any more, as after ``alan configs | head -1``."""
+    """Return whether standard output is a pipe whose reader has ended, as after ``alan configs | head -1``."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
@@ -299,7 +300,7 @@ def _exit_code(arguments: list[str]) -> int:
         if line is None or received_signal() is not None:
             logging.getLogger("alan").debug("unexpected error", exc_info=True)
         if received_signal() is not None and not isinstance(error, OSError):
-            return _exit_interrupted(error)  # what is interrupted, or has lost its workers, may raise anything
+            return _exit_interrupted(error)  # an interrupted verb may raise anything
         if line is None:
             raise
         show(f"error: {line}")

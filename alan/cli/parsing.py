@@ -75,7 +75,7 @@ def find_configs(args: Sequence[str]) -> list[str]:
 
 
 def _checked(path: Path) -> Path:
-    """Refuse a YAML file whose aliases stand for more values than memory holds, or for themselves."""
+    """Refuse a YAML file whose aliases expand to more values than memory holds, or to themselves."""
     sizes: dict[int, float] = {}
 
     def size(node: Any) -> float:
@@ -103,7 +103,7 @@ def _checked(path: Path) -> Path:
 
 
 def one_line(message: str, classes: Sequence[str] = ()) -> str:
-    """Shorten a parser's multi-line message to what is wrong with the value.
+    """Shorten a parser's multi-line message to one line about the wrong value.
 
     Args:
         message: The parser's message.
@@ -115,7 +115,7 @@ def one_line(message: str, classes: Sequence[str] = ()) -> str:
     reasons = [" ".join(text.split()) for text in re.split(r"(?:^|\n)\s*- ", union["reasons"])]
     telling = [_GOT.sub("", _in_words(text, classes)) for text in reasons if text and not text.startswith(_IDLE)]
     given = _GIVEN.search(message)
-    # the reasons name an option below the key; the parser's own representation of it adds nothing
+    # the reasons name an option below the key; the parser's representation of the value adds nothing
     nested = given is None or given[1].startswith(("NestedArg(", "Namespace("))
     value = "" if given is None or nested else f" is {' '.join(given[1].split())[:100]}"
     return _as_list(f"{union['key']}{value}: {'; '.join(telling)}")[:400]
@@ -173,7 +173,12 @@ def _option_names(target: Any, seen: set[Any]) -> Iterator[str]:
         yield from inspect.signature(target).parameters
         function = target.__init__ if inspect.isclass(target) else inspect.unwrap(target)
         hints = typing.get_type_hints(function)
-    except (NameError, TypeError, ValueError, AttributeError):  # compiled, or names that only a type checker sees
+    except (
+        NameError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ):  # compiled, or names for type checkers only
         return
     parts = [*hints.values(), *getattr(target, "__bases__", ())]
     while parts:
@@ -221,7 +226,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise :class:`ConfigError` instead of printing the usage."""
-        if (found := _AMBIGUOUS.search(message)) is not None:  # an option and its form with +, that appends
+        if (found := _AMBIGUOUS.search(message)) is not None:  # an option, and its form with + that appends
             given, nearest_option = (name.lstrip("-") for name in found.groups())
             raise ConfigError(
                 f"option {given!r} is not known: did you mean {nearest_option!r}? (--help lists the options)"

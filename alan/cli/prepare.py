@@ -40,8 +40,9 @@ def prepare(
             reader of your own (module.Class).
         root: Folder of the archive.
         out: The frame store (HDF5) to write. Skipped samples are listed in failures.csv in the same folder.
-        split: Split to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that, or a word of
-            the reader (camus: official; tmed: study, published); null takes the default of the reader.
+        split: Mapping from split to patients, such as {"train": "1-300", "test": "301-400"}, a YAML file of that,
+            or a word of the reader (camus: official; tmed: study, published); null takes the default of the
+            reader.
         views: Views to read, for archives with several; null reads all of them.
         options: Further options of the reader, by name.
         size: Side in pixels to which frames and masks are resized.

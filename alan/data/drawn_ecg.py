@@ -296,7 +296,7 @@ def _find_peaks(trace: FloatArray, column_s: float) -> FloatArray:
 
 
 def _is_stroke(upper: FloatArray, lower: FloatArray, part: slice) -> bool:
-    """Whether the columns of a part of a trace connect its highest or lowest row with the rows around it."""
+    """Return whether a part of a trace connects its highest or lowest row with the rows around it."""
     first, last = int(upper[part].min()), int(lower[part].max())
     rows = np.arange(first, last + 1)[:, None]
     seen = ((rows >= upper[part]) & (rows <= lower[part])).any(1)

@@ -186,7 +186,7 @@ class _Screen:
 
 
 def _flickers(found: Panels, evidence: BoolArray) -> bool:
-    """Whether many pixels outside all sectors and regions move, as text stored by a lossy codec does."""
+    """Return whether many pixels outside all sectors and regions move, as text stored by a lossy codec does."""
     inside = np.zeros(evidence.shape, bool)
     for mask in (*(fan.mask() for fan in found.fans), *found.others):
         inside |= mask
@@ -195,7 +195,7 @@ def _flickers(found: Panels, evidence: BoolArray) -> bool:
 
 
 def _reaches_below(found: Panels, evidence: BoolArray, text: BoolArray, known: BoolArray) -> bool:
-    """Whether the image moves below text at the border of a sector, while no text elsewhere moves."""
+    """Return whether the image moves below text at the border of a sector, while no text elsewhere moves."""
     if not found.fans:
         return False
     inside = np.any([fan.mask() for fan in found.fans], axis=0)
@@ -207,7 +207,7 @@ def _reaches_below(found: Panels, evidence: BoolArray, text: BoolArray, known: B
 
 
 def _is_plausible(fan: Fan) -> bool:
-    """Whether a fitted sector opens downwards from an apex near the screen, as that of a probe does."""
+    """Return whether a fitted sector opens downwards from an apex near the screen, as that of a probe does."""
     height, width = fan.shape[0] * fan.aspect, fan.shape[1]
     opening, middle = fan.right - fan.left, 0.5 * (fan.left + fan.right)
     return (
@@ -219,12 +219,12 @@ def _is_plausible(fan: Fan) -> bool:
 
 
 def _is_rectangle(region: BoolArray) -> bool:
-    """Whether a region fills its box, as the strip of an M-mode does."""
+    """Return whether a region fills its box, as the strip of an M-mode does."""
     return bool(region[enclosing(region)].mean() > _RECTANGLE)
 
 
 def _is_upright(fan: Fan) -> bool:
-    """Whether a sector opens straight downwards."""
+    """Return whether a sector opens straight downwards."""
     return abs(fan.left + fan.right) <= _UPRIGHT
 
 

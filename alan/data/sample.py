@@ -48,7 +48,8 @@ class Sample:
         record: Identity, split and view.
         frames: (T, H, W) uint8 in the orientation of a viewer (rows run with depth); T is 1 for a still.
         spacing: (row, column) size of a pixel in mm, or None if the archive does not state it.
-        masks: Name of a structure to (M, H, W) bool for M annotated frames; empty if nothing is annotated.
+        masks: Mapping from the name of a structure to (M, H, W) bool for M annotated frames; empty if nothing is
+            annotated.
         mask_frames: (M,) int64, the index into ``frames`` of each annotated frame, ascending.
         ed: Index of the end-diastolic frame, or None.
         es: Index of the end-systolic frame, or None.

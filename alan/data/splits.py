@@ -108,12 +108,13 @@ def split_patients(patients: Iterable[str], shares: Mapping[str, float], seed: S
 
     Args:
         patients: Patient of each sample, in any order, with repeats.
-        shares: Split to its fraction of the patients (floats with a sum of 1) or to its number of patients
-            (integers; the remaining patients are in no split). Fractions are rounded by largest remainder.
+        shares: Mapping from split to its fraction of the patients (floats with a sum of 1) or to its number of
+            patients (integers; the remaining patients are in no split). Fractions are rounded by largest
+            remainder.
         seed: Seed of the draw. The same seed and patients give the same split, whatever the order of the samples.
 
     Returns:
-        Patient to split, every patient exactly once; ``""`` for no split.
+        Mapping from patient to split, every patient exactly once; ``""`` for no split.
 
     Raises:
         ParameterError: An unknown or empty split, or shares that are neither fractions with a sum of 1 nor counts
@@ -217,11 +218,11 @@ def assign_splits(patients: Iterable[str], splits: Mapping[str, Any]) -> dict[st
     Args:
         patients: Ids of the patients that exist, with repeats. A number in the mapping means the patient whose id
             is that number after an optional word (``7`` is ``patient0007``, but not ``test-patient0007``).
-        splits: Split to ids and ranges, see :func:`expand_ids`. Ids that do not exist are ignored, because an
-            archive may be a part of its release; their number is logged.
+        splits: Mapping from split to ids and ranges, see :func:`expand_ids`. Ids that do not exist are ignored,
+            because an archive may be a part of its release; their number is logged.
 
     Returns:
-        Patient to split; ``""`` for patients that the mapping does not name.
+        Mapping from patient to split; ``""`` for patients that the mapping does not name.
 
     Raises:
         ParameterError: A split is unknown.
@@ -261,12 +262,13 @@ def resolve_splits(
 
     Args:
         patients: Ids of the patients that exist, with repeats.
-        split: Split to patients as :func:`assign_splits` takes it, split to a fraction of the patients (floats
-            with a sum of 1, drawn by :func:`split_patients`), or the path of a YAML or JSON file of either.
+        split: Mapping from split to patients as :func:`assign_splits` takes it, split to a fraction of the
+            patients (floats with a sum of 1, drawn by :func:`split_patients`), or the path of a YAML or JSON file
+            of either.
         seed: Seed of the draw; without fractions it has no effect.
 
     Returns:
-        Patient to split; ``""`` for patients in no split.
+        Mapping from patient to split; ``""`` for patients in no split.
 
     Raises:
         ParameterError: As in the two functions.

@@ -1,7 +1,7 @@
 """Structures of the heart: their names, unions of names, and their values in a label map.
 
 In a label map (uint8), 0 is background and 1 is the first name of a list of names. Archives of the heart share one
-list, :data:`STRUCTURES`, so that a structure has the same value in all of them; a data set with classes of its own
+list, :data:`STRUCTURES`, so that a structure has the same value in all of them; a dataset with classes of its own
 brings its own list.
 """
 
@@ -53,10 +53,10 @@ def structure_name(structure: str) -> str:
 
 
 def label_names(structures: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of a data set in the order of their values in a label map.
+    """Return the names of a dataset in the order of their values in a label map.
 
     Args:
-        structures: Structures of the data set.
+        structures: Structures of the dataset.
 
     Returns:
         :data:`STRUCTURES` if it contains all of them; otherwise the structures themselves, in their order.

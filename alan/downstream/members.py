@@ -68,7 +68,7 @@ def save_ensemble(
     Args:
         ensemble: The ensemble.
         path: File to write, ending in ``.json``.
-        members: Name to the file of each member, which is recorded relative to ``path``.
+        members: Mapping from name to the file of each member, which is recorded relative to ``path``.
 
     Raises:
         ParameterError: A member has no file.

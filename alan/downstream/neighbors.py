@@ -141,7 +141,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
         return labels
 
     def _search(self, X: ArrayLike, k: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Similarities (Q, k) float64 in descending order, and training indices (Q, k) int64."""
+        """Find similarities (Q, k) float64 in descending order, and training indices (Q, k) int64."""
         queries: NDArray[Any] = validate_data(self, X, dtype="numeric", reset=False)
         found = np.empty((len(queries), k))
         index = np.empty((len(queries), k), np.int64)
@@ -156,7 +156,7 @@ class WeightedKNNClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _unit_rows(X: NDArray[Any]) -> NDArray[np.float64]:
-    """Rows of length 1 in multiples of 2**-25; zero rows stay zero. Scaling first avoids overflow."""
+    """Scale rows to length 1 in multiples of 2**-25; zero rows stay zero. Scaling first avoids overflow."""
     rows = X.astype(np.float64)
     largest = np.abs(rows).max(axis=1, keepdims=True)
     rows /= np.where(largest > 0, largest, 1)

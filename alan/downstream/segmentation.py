@@ -190,7 +190,7 @@ def _rows(
 
 
 def _finished_frames(stills: Stills, folder: Path, structures: Sequence[str]) -> dict[str, list[SegmentRow]]:
-    """Frames whose rows and label map exist and whose picture is unchanged; a truncated last line is ignored."""
+    """Find frames with rows, a label map and an unchanged picture; a truncated last line is ignored."""
     rows: dict[str, dict[str, SegmentRow]] = {}
     for path in (folder / TABLE, folder / PART):
         if path.is_file():
@@ -207,7 +207,7 @@ def _finished_frames(stills: Stills, folder: Path, structures: Sequence[str]) ->
 
 
 def _source(folder: Path, name: str) -> str | None:
-    """Stamp of the picture that a mask was made from; None if the mask is missing or damaged."""
+    """Return the stamp of the picture that a mask was made from; None if the mask is missing or damaged."""
     try:
         with Image.open(folder / MASKS / f"{name}.png") as image:
             image.load()

@@ -37,7 +37,7 @@ class ParcelMember(FrozenSegmenter):
 
     Args:
         model: The locked parcel model.
-        parcels: Structure to the ids of its parcels, each 0 to K - 1.
+        parcels: Mapping from structure to the ids of its parcels, each 0 to K - 1.
         temperature: Temperature of the softmax. Use 1 for a trained head. The logits of a k-means head are minus
             squared distances, whose softmax at temperature 1 is nearly a hard choice: see
             :func:`gaussian_temperature`.
@@ -86,7 +86,7 @@ class ParcelMember(FrozenSegmenter):
 
         Args:
             model: Parcel model on whose maps they were fitted.
-            boxes: Structure to a fitted selector or segmenter.
+            boxes: Mapping from structure to a fitted selector or segmenter.
             temperature: Temperature of the softmax.
 
         Raises:

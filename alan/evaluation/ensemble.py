@@ -268,7 +268,7 @@ def _held_out_gain(
 
 
 def _reusable(path: Path, key: str) -> bool:
-    """Whether the file holds an ensemble of the same members and fold networks, weighted on the same frames."""
+    """Return whether a file holds an ensemble of the same networks, weighted on the same frames."""
     from alan.downstream.members import load_ensemble
 
     try:

@@ -134,7 +134,7 @@ def count_priors(
         batch_size: Frames per forward pass.
 
     Returns:
-        (Structure, phase) to the prior.
+        Mapping from (structure, phase) to the prior.
 
     Raises:
         DataError: The store has no frame of a phase.

@@ -157,7 +157,7 @@ def load_networks(
         test: Rows of the test split.
 
     Returns:
-        Name to the network and the description of its training data.
+        Mapping from name to the network and the description of its training data.
 
     Raises:
         CheckpointError: A file cannot be read.

@@ -67,7 +67,7 @@ class SegmentationProtocol:
         flips: Average the probabilities of each network over a frame and its three flips, at four times the cost;
             for networks that were trained on flipped frames.
         postprocessing: Steps from parcels to a segment.
-        published: Data set whose published results are shown as well; only for the protocol of the paper.
+        published: Dataset whose published results are shown as well; only for the protocol of the paper.
         seed: Seed of all draws.
         batch_size: Frames per forward pass.
     """

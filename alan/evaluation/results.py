@@ -46,7 +46,7 @@ class Result:
     Attributes:
         summary: Nested dictionary of plain values, for ``results.json``.
         cases: One row per measured case, for a CSV file.
-        models: File name to the dictionary of a fitted white box, for ``models/``.
+        models: Mapping from file name to the dictionary of a fitted white box, for ``models/``.
         examples: Arrays of the example frames in the report, for ``examples.npz``.
         volumes: One row per measured volume, for ``per_volume.csv``; None if volumes were not measured.
     """

@@ -46,7 +46,7 @@ def run_evaluation(
         views: View protocol, or None.
         label_efficiency: Label-efficiency protocol, or None.
         title: Heading of the report.
-        curves: Name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
+        curves: Mapping from name to a ``metrics.jsonl`` or ``metrics.csv`` of a training, drawn in the report.
         overwrite: Replace a run with another configuration.
 
     Returns:

@@ -48,7 +48,7 @@ class Metric:
     main: bool = False
 
 
-#: Column of ``per_case.csv`` to its metric, in order.
+#: Mapping from the column of ``per_case.csv`` to its metric, in order.
 METRICS = {
     "dice": Metric("Dice", "", "Dice score at the stored size; undefined if both masks are empty", main=True),
     "iou": Metric("IoU", "", "Intersection over union at the stored size; undefined if both masks are empty"),
@@ -178,7 +178,7 @@ def ejection_fractions(cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "patient", "ef", "ef_manual"])
 
 
-#: Column of ``per_volume.csv`` to its metric, in order.
+#: Mapping from the column of ``per_volume.csv`` to its metric, in order.
 VOLUME_METRICS = {
     "dice": Metric("Dice", "", "Dice score of the volumes; undefined if both are empty", main=True),
     "iou": Metric("IoU", "", "Intersection over union of the volumes; undefined if both are empty"),

@@ -29,7 +29,7 @@ class MappedSource(NamedTuple):
         model: The parcel model.
         label: (n, S, S) uint8 parcel maps of the labelled frames.
         test: (m, S, S) uint8 parcel maps of the test frames.
-        priors: (Structure, phase) to its prior; empty without a store of simulated frames.
+        priors: Mapping from (structure, phase) to its prior; empty without a store of simulated frames.
     """
 
     name: str

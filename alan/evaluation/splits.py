@@ -34,7 +34,7 @@ def check_disjoint(splits: Mapping[str, Sequence[tuple[str, str]]]) -> None:
     """Refuse a patient or a study in two splits.
 
     Args:
-        splits: Name of a split to its (patient, study) pairs; the study may be empty.
+        splits: Mapping from the name of a split to its (patient, study) pairs; the study may be empty.
 
     Raises:
         SplitLeakError: Names the patient or study and both splits.

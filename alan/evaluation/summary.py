@@ -77,7 +77,7 @@ def compare_methods(
         metrics: Columns to compare.
 
     Returns:
-        Metric to the interval of first minus second.
+        Mapping from metric to the interval of first minus second.
     """
     a, b = (table.set_index(["structure", "phase", "frame"]) for table in (first, second))
     b = b.reindex(a.index)
@@ -203,7 +203,7 @@ def choose_examples(
     """Choose the best, the median and the worst case by Dice at the stored size, for each structure and phase.
 
     Args:
-        examples: Structure to the method whose cases are shown.
+        examples: Mapping from structure to the method whose cases are shown.
         cases: One row per measured case.
         store: Frame store.
         test: The m rows of the test split.

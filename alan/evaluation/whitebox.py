@@ -31,7 +31,7 @@ class WhiteBoxFit(NamedTuple):
         source: Source of the parcels.
         rule: Selection rule.
         box: The white box, with the reason of each phase in which no parcel was selected.
-        label_dice: Phase to the mean Dice score on its labelled frames.
+        label_dice: Mapping from phase to the mean Dice score on its labelled frames.
     """
 
     source: MappedSource
@@ -125,10 +125,10 @@ def describe_white_boxes(fits: Sequence[WhiteBoxFit]) -> tuple[dict[str, Any], l
     """Describe fitted white boxes for the run folder.
 
     Returns:
-        File name to the content of ``models/``, and one row per white box and list of parcels: ``method``,
-        ``kind``, ``rule``, ``structure``, ``phase`` (empty if one list serves all phases), ``reason`` (why nothing
-        was selected, otherwise empty) and ``label_dice``; for a list also ``file``, ``n_parcels``, ``in_use``
-        (number of parcels that appear in a labelled frame), ``interior``, ``exterior`` and ``valve``.
+        Mapping from file name to the content of ``models/``, and one row per white box and list of parcels:
+        ``method``, ``kind``, ``rule``, ``structure``, ``phase`` (empty if one list serves all phases), ``reason``
+        (why nothing was selected, otherwise empty) and ``label_dice``; for a list also ``file``, ``n_parcels``,
+        ``in_use`` (number of parcels that appear in a labelled frame), ``interior``, ``exterior`` and ``valve``.
     """
     files: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []

@@ -88,7 +88,7 @@ def box_mean(planes: Tensor, radius: int) -> Tensor:
 
 
 def _band(planes: Tensor, axis: int, radius: int) -> Tensor:
-    """(n, n) matrix that averages over each window along an axis of length n."""
+    """Build the (n, n) matrix that averages over each window along an axis of length n."""
     import torch
 
     place = torch.arange(planes.shape[axis], device=planes.device)

@@ -180,7 +180,7 @@ class KMeansParcels(TransformerMixin, ClusterMixin, BaseEstimator):
 
 
 def _unit(rows: AnyFloatArray) -> AnyFloatArray:
-    """Rows of unit length; a row of zeros is left unchanged."""
+    """Scale rows to unit length; a row of zeros is left unchanged."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return np.asarray(rows / np.where(lengths > 0, lengths, 1))
 

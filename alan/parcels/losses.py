@@ -87,7 +87,7 @@ def _moments(frames: _Frames) -> _Moments:
 
 
 def _from_moments(a: _Moments, b: _Moments, shift: float) -> Tensor:
-    """Mean of L over the P pairs in which both frames have tokens."""
+    """Average L over the P pairs in which both frames have tokens."""
     product = torch.einsum("pdk,pdk->p", a.joint, b.joint)
     centre = torch.einsum("pdk,pd,pk->p", a.joint, b.features, b.codes)
     codes = torch.einsum("pk,pk->p", a.codes, b.codes)

@@ -119,7 +119,7 @@ def parcel_agreement(
 
 
 def _joint(a: Maps, b: Maps) -> NDArray[np.float64]:
-    """Number of pixels for each pair of ids."""
+    """Count the pixels of each pair of ids."""
     side = int(b.max()) + 1
     return np.bincount(a * side + b, minlength=(int(a.max()) + 1) * side).reshape(-1, side).astype(np.float64)
 
@@ -156,7 +156,7 @@ def consistency(maps: ArrayLike, *, background: int | None = None, slack: NonNeg
 
 
 def _within(one: NDArray[np.int64], other: NDArray[np.int64], reach: float) -> NDArray[np.bool_]:
-    """(F, H, W) bool: the id of a pixel occurs in the other frame within ``reach`` pixels."""
+    """Return (F, H, W) bool: the id of a pixel occurs in the other frame within ``reach`` pixels."""
     step = int(reach)
     padded = np.pad(other, ((0, 0), (step, step), (step, step)), constant_values=-1)
     height, width = one.shape[1:]
@@ -221,7 +221,7 @@ def parcel_quality(
     """Measure parcel models on a frame store.
 
     Args:
-        models: Name to a model, or to the models of several seeds, whose agreement is measured.
+        models: Mapping from name to a model, or to the models of several seeds, whose agreement is measured.
         store: The frame store.
         split: Split (train, val or test) to measure on; None uses all.
         structures: Structures whose masks bound the Dice; None uses all of the store, () none (no labels needed).

@@ -241,7 +241,7 @@ def parcel_tables(summary: Mapping[str, Any], models: Mapping[str, Any]) -> list
 
     Args:
         summary: The ``segmentation`` part of ``results.json``.
-        models: File name in ``models/`` to its content.
+        models: Mapping from file name in ``models/`` to its content.
 
     Returns:
         Descriptions of white boxes as in ``results.json``, with ``name``, ``rule`` in words, ``images`` and

@@ -33,7 +33,8 @@ def write_files(
         folder: Run folder.
         rows: Rows of ``summary.csv``.
         written: Tables of ``summary.tex``.
-        columns: File name to its columns, for ``columns.csv``; those of ``summary.csv`` set its order.
+        columns: Mapping from file name to its columns, for ``columns.csv``; those of ``summary.csv`` set its
+            order.
     """
     names = [entry.column for entry in columns[SUMMARY]]
     write_table(folder / SUMMARY, pd.DataFrame(list(rows), columns=names))
@@ -68,7 +69,7 @@ def write_summary(folder: Path, results: Mapping[str, Any]) -> None:
 
 
 def _add_data_names(written: Sequence[Table], summary: Mapping[str, Any]) -> list[Table]:
-    """Add the data set to the titles, so that a quoted table states whether it is simulated."""
+    """Add the dataset to the titles, so that a quoted table states whether it is simulated."""
     return [replace(table, title=f"{table.title} ({summary['store']['name']})") for table in written]
 
 

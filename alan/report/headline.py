@@ -35,7 +35,7 @@ def headline(results: Mapping[str, Any]) -> list[str]:
 
 
 def simulated_stores(results: Mapping[str, Any]) -> list[str]:
-    """List the names of the simulated data sets of a run."""
+    """List the names of the simulated datasets of a run."""
     stores = [
         results[name]["store"] for name in ("segmentation", "views", "label_efficiency") if results.get(name)
     ]

@@ -260,7 +260,7 @@ def curve_pictures(writer: PictureWriter, curves: Mapping[str, str]) -> list[Pic
 
     Args:
         writer: Writer of the figures.
-        curves: Name of a training to its file in ``curves/``.
+        curves: Mapping from the name of a training to its file in ``curves/``.
     """
     found = []
     for name, file in curves.items():

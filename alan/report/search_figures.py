@@ -71,7 +71,7 @@ def parallel(trials: Trials, values: Mapping[str, Sequence[Any]]) -> Figure:
 
     Args:
         trials: Rows of ``results.json``.
-        values: Axis to the values of the space; axes with a single value are left out.
+        values: Mapping from axis to the values of the space; axes with a single value are left out.
     """
     done = sorted((row for row in trials if row["state"] == "complete"), key=lambda row: row["iou"])
     names = [name for name in values if len(values[name]) > 1]

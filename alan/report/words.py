@@ -83,5 +83,5 @@ def where(structure: str, phase: str) -> str:
 
 
 def origin(store: Mapping[str, Any]) -> str:
-    """Name the origin of the outlines of a data set: people, or the simulator."""
+    """Name the origin of the outlines of a dataset: people, or the simulator."""
     return "simulated" if store["simulated"] else "manual"

@@ -67,8 +67,8 @@ def importances(study: Study) -> tuple[dict[str, float], str]:
     every trial has, so that trials of one length are compared.
 
     Returns:
-        Name of each axis to its share (they add up to 1), and a note on their reliability; an empty dictionary
-        where fewer than :data:`ENOUGH` trials can be used, or no axis or score varies.
+        Mapping from the name of each axis to its share (they add up to 1), and a note on their reliability; an
+        empty dictionary where fewer than :data:`ENOUGH` trials can be used, or no axis or score varies.
     """
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
     done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
@@ -165,7 +165,7 @@ def write_search_results(
         folder: The run folder.
         search: The study.
         settings: Its settings.
-        inputs: Path of each store to its fingerprint.
+        inputs: Mapping from the path of each store to its fingerprint.
     """
     summary = {**summarise_search(search, settings), "provenance": provenance(inputs)}
     write_table(folder / TRIALS, trial_table(search))

@@ -187,7 +187,7 @@ def _check_training(settings: SearchSettings) -> dict[str, str]:
     """Open the frames and build a small network, so that errors of every trial come before the first.
 
     Returns:
-        Path of each store to its fingerprint.
+        Mapping from the path of each store to its fingerprint.
     """
     data, training = settings.data, settings.training
     from alan.supervised.module import SegmentationModule

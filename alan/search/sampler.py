@@ -21,7 +21,7 @@ TRIES = 64
 DROPPED = "dropped"
 _IMPOSSIBLE = "impossible "
 
-#: Name of a sampler to its maker; ``random`` is drawn by :class:`DistinctSampler` itself.
+#: Mapping from the name of a sampler to its maker; ``random`` is drawn by :class:`DistinctSampler` itself.
 _MAKERS: Mapping[str, Callable[[int], BaseSampler] | None] = {
     "random": None,
     "tpe": lambda seed: TPESampler(seed=seed),
@@ -73,7 +73,7 @@ class DistinctSampler(BaseSampler):
     Args:
         kind: ``random``, ``tpe`` or ``nsga2``.
         points: All points of the space.
-        axes: Name of a parameter to its values.
+        axes: Mapping from the name of a parameter to its values.
         seed: Seed of the draws.
         taken: Gives the keys of the points that trials have taken.
         pairs: Pairs that can be built.

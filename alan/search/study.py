@@ -101,7 +101,7 @@ class SearchStudy:
             storage: Storage of the study.
             space: The space, with checked names.
             settings: Settings of the study.
-            identity: Name to JSON-able value of everything that must not change under one name.
+            identity: Mapping from name to JSON-able value of everything that must not change under one name.
             builds: Returns why a pair cannot be built, or None; called when a point is drawn.
             validations: Number of validations of a trial, for the pruner.
 

@@ -42,16 +42,17 @@ class EnsembleSegmenter(FrozenSegmenter):
     """Weighted mean of the probabilities or logits of fitted members, with the interface of a segmenter.
 
     Args:
-        members: Name to member, two or more of the same structures and classes.
-        weights: Name to weight, 0 or more, at least one above 0; None sets all equal. Only their ratios count: the
-            ensemble study's (0.97, 0.28, 0.64) are divided by their sum. A member of weight 0 is not run.
+        members: Mapping from name to member, two or more of the same structures and classes.
+        weights: Mapping from name to weight, 0 or more, at least one above 0; None sets all equal. Only their
+            ratios count: the ensemble study's (0.97, 0.28, 0.64) are divided by their sum. A member of weight 0 is
+            not run.
         provenance: JSON-able entries about the origin, such as how the weights were found.
         average: ``probabilities``, or ``logits``: their weighted mean is turned into probabilities, which is the
             normalised geometric mean of the members' probabilities.
 
     Attributes:
-        members: Name to member, in the given order.
-        weights: Name to weight, as given.
+        members: Mapping from name to member, in the given order.
+        weights: Mapping from name to weight, as given.
         structures, classes, fingerprint: As in :class:`Member`.
 
     Raises:
@@ -142,7 +143,7 @@ def check_weights(
 
     Args:
         names: Names of the members.
-        weights: Name to weight; None gives each member 1.
+        weights: Mapping from name to weight; None gives each member 1.
 
     Raises:
         ParameterError: A name is not that of a member, a member has no weight, a weight is negative or not finite,

@@ -27,7 +27,7 @@ class WeightedLosses(nn.Module):
     (log-softmax and NLL).
 
     Args:
-        weights: Name of each loss to its weight.
+        weights: Mapping from the name of each loss to its weight.
         classes: Channels of the logits; 1 is binary.
 
     Raises:
@@ -69,7 +69,7 @@ class WeightedLosses(nn.Module):
             labels: (B, H, W) integers, 0 for background, below C (below 2 for binary).
 
         Returns:
-            Name of each loss to its unweighted value, and ``total``, the weighted sum.
+            Mapping from the name of each loss to its unweighted value, and ``total``, the weighted sum.
         """
         logits = logits.float()
         target = labels[:, None].float() if self.binary else labels.long()

@@ -130,7 +130,7 @@ def collect(members: Mapping[str, Member], batches: Iterable[tuple[Tensor, Tenso
     """Run every member once over labelled frames.
 
     Args:
-        members: Name to member.
+        members: Mapping from name to member.
         batches: Frames (B, S, S) uint8 with labels (B, S, S) uint8, 0 for background and i + 1 for structure i.
 
     Returns:

@@ -28,10 +28,10 @@ class WeightSearch:
     """Result of a search.
 
     Attributes:
-        weights: Name to weight as drawn (not divided by their sum).
+        weights: Mapping from name to weight as drawn (not divided by their sum).
         score: Score of these weights on the validation frames, 0..1.
         equal: Score of equal weights.
-        members: Name to the score of the single member.
+        members: Mapping from name to the score of the single member.
         history: One row per trial: ``trial``, ``kind`` (``equal``, ``single``, ``given`` or the sampler), a column
             ``weight <name>`` for each member, and ``score``.
     """
@@ -97,7 +97,7 @@ def score_weights(
     Args:
         predictions: Predictions of the members.
         names: Names of the members, in the order of ``predictions``.
-        weights: Name to weight; None for equal ones.
+        weights: Mapping from name to weight; None for equal ones.
         objective: Mean ``iou`` or ``dice`` over structures and frames.
 
     Raises:

@@ -160,7 +160,7 @@ def start_from(module: SegmentationModule, source: Segmenter, path: str) -> None
 
 
 def _last_convolution(model: nn.Module) -> list[str]:
-    """Names of the parameters of the segmentation head's last convolution."""
+    """Return the names of the parameters of the segmentation head's last convolution."""
     last = [
         name for name, part in model.named_modules() if "segmentation_head" in name and isinstance(part, nn.Conv2d)
     ]

@@ -66,7 +66,7 @@ def test_a_reference_without_common_patients_is_refused(tmp_path):
         ("patient,ef_percent\np1,-5\n", "patient 'p1': ef_percent is -5: give 1 to 100 %"),
         ("patient,ef_percent\np1,0.55\n", "ef_percent is 0.55: give 1 to 100 %, not a fraction"),
         ("patient,ef_percent\np1,fifty\n", "patient 'p1': column 'ef_percent' must hold numbers"),
-        ("patient,ef_percent\np1,50\n p1,51\n", "patient 'p1' is there twice; give one row per patient"),
+        ("patient,ef_percent\np1,50\n p1,51\n", "patient 'p1' occurs twice; give one row per patient"),
         ("", "column 'patient' is missing"),
     ],
 )

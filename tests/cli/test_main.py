@@ -557,7 +557,7 @@ def test_a_config_with_a_repeated_key_is_refused(capsys, tmp_path):
     (tmp_path / "a.yaml").write_text("kind: camus\nroot: a\nroot: b\n")
     code, _, err = run(capsys, "prepare", "--config", str(tmp_path / "a.yaml"))
     assert code == 2
-    assert "a.yaml: the key 'root' is there twice: keep one" in err
+    assert "a.yaml: the key 'root' occurs twice: keep one" in err
 
 
 def test_a_config_of_exploding_aliases_is_refused(capsys, tmp_path):

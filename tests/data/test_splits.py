@@ -149,7 +149,7 @@ def test_split_files_of_other_programs_are_read(tmp_path, encoding):
 )
 def test_a_split_with_a_repeated_key_is_refused(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    with pytest.raises(DataError, match="the key 'train' is there twice: keep one"):
+    with pytest.raises(DataError, match="the key 'train' occurs twice: keep one"):
         read_split(tmp_path / name)
 
 

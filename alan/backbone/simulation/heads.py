@@ -155,7 +155,7 @@ def dense_losses(
         size: Side of the frames in pixels, the unit of the distances.
 
     Returns:
-        Name of the target to its loss, a scalar; 0 where no frame of the batch has the target.
+        Mapping from the name of the target to its loss, a scalar; 0 where no frame of the batch has the target.
     """
     found: dict[str, Tensor] = {}
     labels = truth.labels

@@ -189,7 +189,7 @@ class SimulationModule(TrainingModule):
 
     @torch.no_grad()
     def _example_features(self, images: Tensor) -> Tensor:
-        """Vectors (B, D) of normalised images by the network whose vectors are kept."""
+        """Compute the vectors (B, D) of normalised images by the network whose vectors are preserved."""
         outputs: Outputs = self._example[0].to(self.device).eval()(images)
         return outputs.features
 

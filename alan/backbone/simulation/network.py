@@ -155,7 +155,7 @@ class TeacherEnsemble(nn.Module):
         return maps[:, : -self.n_structures], maps[:, -self.n_structures :]
 
     def _predict(self, frame: Tensor, side: int) -> Tensor:
-        """Tissue and distance of one frame (S, S), in half precision on the CPU."""
+        """Predict tissue and distance of one frame (S, S), in half precision on the CPU."""
         key = hashlib.blake2b(frame.cpu().numpy().tobytes(), digest_size=16).digest(), side
         if key in self._known:
             return self._known[key]

@@ -78,7 +78,7 @@ def signed_distances(masks: Tensor, clip: PositiveFloat = 10.0, stride: Positive
 
 
 def _squared_distance(points: Tensor, radius: int) -> Tensor:
-    """Squared distance (..., h, w) to the nearest true pixel where it is within ``radius``; else larger."""
+    """Compute the squared distance (..., h, w) to the nearest true pixel, exact within ``radius``, else larger."""
     far = 2.0 * (radius + 1) ** 2
     distance = torch.where(points, 0.0, far)
     for axis in (-1, -2):

@@ -39,7 +39,7 @@ class Appearance:
     noise: Tensor | None = None
 
     def __getitem__(self, index: slice | Tensor) -> Appearance:
-        """Parameters of the selected images."""
+        """Return the parameters of the selected images."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return Appearance(**{name: None if x is None else x[index] for name, x in values.items()})
 

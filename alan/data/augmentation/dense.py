@@ -141,10 +141,10 @@ class DenseAugmentation:
         return self.change(planes[:, :1], sector, generator), sector, grid
 
     def _gain(self, n: int, size: int, generator: torch.Generator) -> Tensor:
-        """Factor (n, 1, size, size) of speckle and signal dropout."""
+        """Draw the factor (n, 1, size, size) of speckle and signal dropout."""
 
         def strength(most: float) -> Tensor:
-            """Strength per frame: 0 for a third of the frames, uniform for the others."""
+            """Draw the strength of each frame: 0 for a third of the frames, uniform for the others."""
             draw = torch.rand(n, 1, 1, 1, generator=generator, device=generator.device)
             return most * (1.5 * draw - 0.5).clamp(min=0)
 

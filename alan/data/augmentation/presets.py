@@ -86,7 +86,7 @@ def _scanner(n: int, size: int, device: torch.device) -> Appearance:
     )
 
 
-#: Name to preset; the documentation lists how each differs from its paper.
+#: Mapping from name to preset; the documentation lists how each differs from its paper.
 PRESETS = {
     "none": Preset(),
     "unet_acdc": Preset(

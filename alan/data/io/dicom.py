@@ -63,7 +63,7 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_image(dataset: Any) -> bool:
-    """Whether a file should hold pixels, by its elements and its SOP class; True if the class is unknown."""
+    """Return whether a file should hold pixels, by its elements and SOP class; True if the class is unknown."""
     sop_class = str(dataset.get("SOPClassUID") or "")
     name = third_party("pydicom.uid", "dicom").UID(sop_class).name
     return "Rows" in dataset or name == sop_class or "Image" in name

@@ -40,12 +40,12 @@ def group_values(dataset: Any, group: str, name: str) -> list[Any]:
 
 
 def differs(dataset: Any, group: str, name: str) -> bool:
-    """Whether an element of a functional group differs from frame to frame."""
+    """Return whether an element of a functional group differs from frame to frame."""
     return len({str(value) for value in group_values(dataset, group, name)}) > 1
 
 
 def is_volume(dataset: Any) -> bool:
-    """Whether the frames are slices of a volume: according to the class of the object or to their positions."""
+    """Return whether the frames are slices of a volume, by the class of the object or their positions."""
     return dataset.get("SOPClassUID") == _US_VOLUME or any(differs(dataset, *place) for place in _PLACES)
 
 

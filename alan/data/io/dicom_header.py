@@ -286,8 +286,8 @@ class DicomReferences:
         series: Series instance UID.
         instance: SOP instance UID.
         sop_class: SOP class UID.
-        elements: Keyword to value of the elements by which an archive files an object; empty for pseudonymous
-            references.
+        elements: Mapping from keyword to value of the elements by which an archive files an object; empty for
+            pseudonymous references.
         frames: SOP instance UID of each file of a loop that was split into files of one frame; else empty.
     """
 

@@ -53,5 +53,5 @@ def upright_frames(frames: ByteArray, matrix: bytes | None, path: str | os.PathL
 
 
 def is_quarter_turn(matrix: bytes) -> bool:
-    """Whether a display matrix turns rows into columns."""
+    """Return whether a display matrix turns rows into columns."""
     return len(matrix) >= 36 and struct.unpack("=i", matrix[:4])[0] == 0

@@ -1,1 +1,1 @@
-"""Data sets and Lightning data modules over frame stores."""
+"""Datasets and Lightning data modules over frame stores."""

@@ -346,7 +346,7 @@ class SequenceDataModule(StoreDataModule):
         return self.shuffled(self.dataset)
 
     def _row(self, sequence: StoredSequence) -> tuple[int, int, int, int] | None:
-        """First frame, possible starts, frames and step of the runs of a sequence; None if it is too short."""
+        """Return first frame, possible starts, frames and step of a sequence's runs; None if it is too short."""
         if self.n_frames is None:
             if sequence.ed is None or sequence.es is None or sequence.ed == sequence.es:
                 return None

@@ -47,7 +47,7 @@ class EpochSampler(DistributedSampler[Any]):
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[int]:
-        """Indices of this rank in this epoch, without the skipped ones."""
+        """Yield the indices of this rank in this epoch, without the skipped ones."""
         n = len(self.dataset)  # type: ignore[arg-type]
         order = np.random.default_rng([self.seed, self.epoch]).permutation(n)[: self.total_size]
         size = self.batch_size * self.num_replicas

@@ -206,13 +206,13 @@ class SimulatedDataModule(StoreDataModule):
         )
 
     def _changes(self) -> list[DenseAugmentation | None]:
-        """Changes of one unlabelled frame after the other."""
+        """Return the changes of one unlabelled frame after the other."""
         if self.unlabelled_changes is None:
             return []
         return [self.unlabelled_changes.scaled(s) if s else None for s in self.unlabelled_strengths]
 
     def _rows(self, number: int, store: FrameStore, split: str) -> tuple[IntArray, NDArray[np.float32]]:
-        """Rows and phases of the annotated frames of a split of a store."""
+        """Return rows and phases of the annotated frames of a split of a store."""
         table = store.labelled(split, self.views, None)
         frame, label, sequence = (table[name].to_numpy(np.int64) for name in ("frame", "label", "sequence"))
         own = [store.sequences[index] for index in sequence]

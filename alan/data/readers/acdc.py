@@ -85,8 +85,8 @@ class Acdc(EchoDataset):
         structures: Which of ``rv``, ``myo`` and ``lv`` (the cavity) to read; or new names to the labels that they
             join, such as ``{"lv_epi": ["lv", "myo"]}`` for the binary target of the U-Net paper. No label may
             be used twice.
-        split: Split to patients or to a fraction of them, or a YAML or JSON file of that. Default: the folders
-            ``training`` and ``testing`` if they exist, otherwise no split.
+        split: Mapping from split to patients or to a fraction of them, or a YAML or JSON file of that. Default:
+            the folders ``training`` and ``testing`` if they exist, otherwise no split.
         seed: Seed of the draw if ``split`` gives fractions.
         grey: Grey values of a volume that become 0 and 255: its minimum and maximum (``range``), or its
             percentiles 0.5 and 99.5 (``robust``), beyond which values are clipped; a few bright pixels then darken
@@ -206,7 +206,7 @@ class Acdc(EchoDataset):
         )
 
     def _slice_limits(self, part: _Slice) -> tuple[float, float]:
-        """Grey values of the slice's volume that become 0 and 255; a volume's slices are read once."""
+        """Return the grey values of the slice's volume that become 0 and 255; a volume's slices are read once."""
         match = _SLICE.fullmatch(part.image.name)
         if self._grey == "range" or match is None:
             return 0.0, 1.0
@@ -219,7 +219,7 @@ class Acdc(EchoDataset):
 
 
 def _joined(structures: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, list[int]]:
-    """Name to the values that it joins."""
+    """Map each name to the values that it joins."""
     if isinstance(structures, str):
         structures = [structures]
     named = structures if isinstance(structures, Mapping) else {name: [name] for name in structures}
@@ -242,7 +242,7 @@ def _patient_folders(root: Path) -> list[Path]:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """Key that sorts slice 10 after slice 9."""
+    """Return a key that sorts slice 10 after slice 9."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
@@ -261,7 +261,7 @@ def _header(path: Path) -> PixelLayout | None:
 
 
 def _limits(images: Sequence[NDArray[Any]], grey: str, path: Path) -> tuple[float, float]:
-    """Grey values of a volume that become 0 and 255."""
+    """Return the grey values of a volume that become 0 and 255."""
     values = np.concatenate([image.ravel() for image in images]).astype(np.float64)
     low, high = np.percentile(values, _ROBUST if grey == "robust" else (0, 100))
     if not np.isfinite([low, high]).all():
@@ -301,7 +301,7 @@ def _read_sizes(path: Path) -> dict[str, _Size]:
 
 
 def _read_slice(path: Path) -> tuple[NDArray[np.float64], ByteArray]:
-    """Image (H, W), 0 to 1, and label (H, W) of an HDF5 slice."""
+    """Read image (H, W), 0 to 1, and label (H, W) of an HDF5 slice."""
     try:
         with h5py.File(path, "r") as file:
             if max(file[name].size for name in ("image", "label")) > MAX_PIXELS:

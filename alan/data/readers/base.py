@@ -97,7 +97,7 @@ class EchoDataset(ABC):
         options: Mapping[str, Any],
         shared: Sequence[Path] = (),
     ) -> None:
-        """Set the records of the data set, and check them.
+        """Set the records of the dataset, and check them.
 
         Args:
             records: One record per sample.
@@ -241,7 +241,7 @@ class EchoDataset(ABC):
         )
 
     def _relative(self, path: Path) -> str:
-        """Path below the root, or the name of a file that lies elsewhere."""
+        """Return the path below the root, or the name of a file that lies elsewhere."""
         inside = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
         return unicodedata.normalize("NFC", inside.as_posix())
 

@@ -25,13 +25,13 @@ _BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class ClassList:
-    """Classes of a data set, and their ids or colours in a mask.
+    """Classes of a dataset, and their ids or colours in a mask.
 
     Attributes:
         names: The classes without background, in the order of the list.
-        ids: Name (and ``background``) to the value of its pixels in a grey mask.
-        colours: Name (and ``background``) to the code (:func:`alan.data.io.pictures.colour_code`) of its colour
-            in a colour mask; empty if the list has no colours.
+        ids: Mapping from name (and ``background``) to the value of its pixels in a grey mask.
+        colours: Mapping from name (and ``background``) to the code (:func:`alan.data.io.pictures.colour_code`) of
+            its colour in a colour mask; empty if the list has no colours.
     """
 
     names: tuple[str, ...]
@@ -50,7 +50,7 @@ class ClassList:
             path: Its file, for messages.
 
         Returns:
-            Name to (H, W) bool, every class of the list; the masks are disjoint.
+            Mapping from name to (H, W) bool, every class of the list; the masks are disjoint.
 
         Raises:
             DataError: A value is not in the list, a colour mask is read with a list without colours, or the
@@ -162,7 +162,7 @@ def category_names(categories: Any, path: Path) -> dict[int, str]:
         path: The file that it was read from, for messages.
 
     Returns:
-        Id to name, in the order of the list.
+        Mapping from id to name, in the order of the list.
 
     Raises:
         DataError: It is not such a list, an id is not a whole number from 0, an id or a name is used twice or
@@ -194,7 +194,7 @@ def category_name(category: Any, categories: Mapping[int, str], where: str) -> s
 
     Args:
         category: Its id, as the file has it.
-        categories: Id to name, see :func:`category_names`.
+        categories: Mapping from id to name, see :func:`category_names`.
         where: File and annotation, for messages.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 
 from alan.data.io.base import RATES
 
-#: Attribute to the smallest and largest value that a heart or a recording can have, and the unit.
+#: Mapping from attribute to the smallest and largest value that a heart or a recording can have, and the unit.
 BOUNDS: Mapping[str, tuple[float, float, str]] = {
     "EF": (1.0, 100.0, "%, not a fraction"),
     "EDV": (0.1, 1000.0, "ml"),

@@ -42,16 +42,16 @@ class Coco(PictureDataset[Annotations]):
 
     A pixel belongs to a polygon that contains its centre, (x + 0.5, y + 0.5) in COCO's coordinates; where
     annotations overlap, the later one in the file covers the earlier one. If that hides an annotation
-    completely, or a smaller one lies beneath a larger one that contains it, the data set warns: outlines of a
+    completely, or a smaller one lies beneath a larger one that contains it, the dataset warns: outlines of a
     cavity have to follow those of its wall. Run-length masks (crowds among them) are refused.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the dataset.
         annotations: The instances file, absolute or relative to ``root``. Default: the only JSON file in
             ``root`` or ``root/annotations``.
         unlabelled: Whether pictures without an annotation are allowed; otherwise they are an error.
         patient: Rule that reads the patient from a name, as :class:`alan.data.FrameFolder` takes it.
-        split: Split to patients or to a fraction of them, or a YAML or JSON file of that.
+        split: Mapping from split to patients or to a fraction of them, or a YAML or JSON file of that.
         seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:

@@ -57,8 +57,8 @@ class EchoNetDynamic(EchoDataset):
 
     Args:
         root: Folder of the release.
-        split: Split to patients or to a fraction of them, or a YAML or JSON file of that. If the list numbers
-            folds in place of splits, as in EchoNet-Pediatric, split to folds: ``{"train": "0-7", "val": 8,
+        split: Mapping from split to patients or to a fraction of them, or a YAML or JSON file of that. If the list
+            numbers folds in place of splits, as in EchoNet-Pediatric, split to folds: ``{"train": "0-7", "val": 8,
             "test": 9}``. Default: the column Split of the list; folds give no split.
         seed: Seed of the draw if ``split`` gives fractions.
 
@@ -342,7 +342,7 @@ def _check_points(points: NDArray[np.float64], shape: tuple[int, int]) -> None:
 
 
 def _sorted_chords(lines: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Chords (n - 1, 4) in their order along the long axis, all of them from the same side to the other.
+    """Sort chords (n - 1, 4) along the long axis, all of them from the same side to the other.
 
     Chords are parallel and the axis runs across them. Their common direction is the mean of the doubled angles, in
     which a line and its reverse are the same.
@@ -358,7 +358,7 @@ def _sorted_chords(lines: NDArray[np.float64]) -> NDArray[np.float64]:
         what = f"{is_axis.sum()} long axes" if is_axis.any() else "no long axis"
         raise DataError(
             f"a tracing of {len(lines)} lines has {what}; it needs one line across parallel chords: correct its "
-            "rows, or remove rows that are there twice"
+            "rows, or remove duplicate rows"
         )
     chords = lines[~is_axis]
     reverse = steps[~is_axis] @ along < 0

@@ -51,8 +51,8 @@ class FrameFolder(PictureDataset[Path]):
         patient: Rule that reads the patient from a name; without it and without ``patients.csv`` and pseudonyms in
             the manifest, the part before the first ``_`` is the patient
             (:func:`alan.data.readers.patients.identify`).
-        split: Split to patients or to a fraction of them, or a YAML or JSON file of that. Default: the
-            ``split`` of ``patients.csv`` or of the rule, if any.
+        split: Mapping from split to patients or to a fraction of them, or a YAML or JSON file of that. Default:
+            the ``split`` of ``patients.csv`` or of the rule, if any.
         seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:

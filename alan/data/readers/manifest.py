@@ -22,7 +22,7 @@ REQUIRED = ("image", "source", "frame", "time_s", "row_mm", "column_mm")
 OPTIONAL = ("height", "width", "patient")
 COLUMNS = (*REQUIRED, *OPTIONAL)
 _WORDS = ("source", "patient")
-#: Column to its smallest and largest value.
+#: Mapping from column to its smallest and largest value.
 _BOUNDS = {"row_mm": SIDES, "column_mm": SIDES, "height": (1, MAX_PIXELS), "width": (1, MAX_PIXELS)}
 
 Facts = Mapping[str, float | int | str]
@@ -35,7 +35,7 @@ def read_manifest(path: Path) -> dict[str, dict[str, float | int | str]]:
         path: The file.
 
     Returns:
-        Id of each still to its cells by column, without empty ones; empty if there is no file.
+        Mapping from the id of each still to its cells by column, without empty ones; empty if there is no file.
 
     Raises:
         DataError: The table lacks a column, or a cell is not a number, or a size that no picture has.

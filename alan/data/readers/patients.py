@@ -15,7 +15,7 @@ from alan.data.sample import SPLITS, VIEWS, Record
 from alan.data.splits import resolve_splits
 from alan.errors import AlanWarning, DataError, ParameterError, nearest
 
-#: The table of patients, in the folder of the data set.
+#: The table of patients, in the folder of the dataset.
 TABLE = "patients.csv"
 _SPLITS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 _COLUMNS = ("study", "view", "split")
@@ -48,7 +48,7 @@ def identify(
     pictures of one patient could then be in different splits.
 
     Args:
-        root: Folder of the data set. Its ``patients.csv`` has the columns ``file`` (with or without suffix) and
+        root: Folder of the dataset. Its ``patients.csv`` has the columns ``file`` (with or without suffix) and
             ``patient``, and may have ``study``, ``view`` and ``split``.
         ids: Id of each picture, see :func:`picture_id`.
         patient: The rule, a regular expression that matches the whole id and has a group ``patient``, and may have
@@ -56,7 +56,7 @@ def identify(
         split: As :func:`alan.data.splits.resolve_splits` takes it; it takes precedence over the splits of a
             table or a rule.
         seed: Seed of the draw if ``split`` gives fractions.
-        attributes: Id to further attributes; ``patient`` among them is the pseudonym.
+        attributes: Mapping from id to further attributes; ``patient`` among them is the pseudonym.
 
     Returns:
         One record per id.

@@ -26,7 +26,7 @@ Mask = TypeVar("Mask")
 
 @dataclass(frozen=True)
 class PictureFile(Generic[Mask]):
-    """A picture of a data set.
+    """A picture of a dataset.
 
     Attributes:
         id: Its id, see :func:`alan.data.readers.patients.picture_id`.
@@ -60,7 +60,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
         split: str | os.PathLike[str] | Mapping[str, Any] | None,
         seed: int,
     ) -> None:
-        """Set the records of the data set, and check them.
+        """Set the records of the dataset, and check them.
 
         Args:
             pictures: The pictures, in a fixed order.
@@ -103,7 +103,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
 
     @abstractmethod
     def _masks(self, picture: PictureFile[Mask], mask: Mask, shape: tuple[int, int]) -> Mapping[str, BoolArray]:
-        """Masks (H, W) by name, disjoint; ``shape`` is that of the picture."""
+        """Read the masks (H, W) by name, disjoint; ``shape`` is that of the picture."""
 
     def _load(self, index: int) -> Sample:
         picture, record = self._pictures[index], self.records[index]
@@ -138,7 +138,7 @@ class PictureDataset(EchoDataset, Generic[Mask]):
             such as a path of the computer where the list was made, is looked for by its last part.
 
         Raises:
-            DataError: A name leads out of the data set and its last part does not exist.
+            DataError: A name leads out of the dataset and its last part does not exist.
         """
         for name in names:
             plain = name.replace("\\", "/")
@@ -152,19 +152,19 @@ class PictureDataset(EchoDataset, Generic[Mask]):
                         return found
             if outside:
                 raise DataError(
-                    f"{listed_in}: {name!r} lies outside the data set, and there is no {path.name!r} in it: put "
-                    "the file there, or give its name relative to the data set"
+                    f"{listed_in}: {name!r} lies outside the dataset, and there is no {path.name!r} in it: put "
+                    "the file there, or give its name relative to the dataset"
                 )
         return None
 
     def _id(self, path: Path) -> str:
-        """Id of a picture by its place below ``images`` or the root."""
+        """Return the id of a picture by its place below ``images`` or the root."""
         base = self.root / "images" if path.is_relative_to(self.root / "images") else self.root
         return picture_id(path.relative_to(base).as_posix())
 
 
 def only_json(root: Path, folder: str) -> Path:
-    """Find the only JSON file in a data set's folder, or in ``folder`` in it.
+    """Find the only JSON file in a dataset's folder, or in ``folder`` in it.
 
     Raises:
         DataError: There is none, or more than one to choose from.

@@ -14,7 +14,7 @@ from typing import Any
 from alan.data.readers.base import EchoDataset
 from alan.errors import AlanError, DataError, ParameterError, SplitLeakError, nearest
 
-#: Kind, as ``alan prepare`` takes it, to the module and the class of its reader.
+#: Mapping from kind, as ``alan prepare`` takes it, to the module and the class of its reader.
 READERS = {
     "echonet": ("alan.data.readers.echonet", "EchoNetDynamic"),
     "camus": ("alan.data.readers.camus", "Camus"),
@@ -51,7 +51,7 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
     known = [name for name in parameters if name != "root"]
     for name in options:
         if name not in known:
-            raise ParameterError(f"data set {kind!r} has no option {name!r}: {nearest(name, known)}")
+            raise ParameterError(f"dataset {kind!r} has no option {name!r}: {nearest(name, known)}")
     try:
         dataset: EchoDataset = reader(root, **options)
         return dataset
@@ -85,7 +85,7 @@ def find_reader(kind: str) -> type[Any]:
             raise ParameterError(f"kind is {kind}: give a subclass of alan.data.EchoDataset")
         return own
     if kind not in READERS:
-        raise ParameterError(f"unknown kind of data set {kind!r}: {nearest(kind, READERS)}")
+        raise ParameterError(f"unknown kind of dataset {kind!r}: {nearest(kind, READERS)}")
     module, name = READERS[kind]
     reader: type[Any] = getattr(importlib.import_module(module), name)
     return reader

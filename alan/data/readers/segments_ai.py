@@ -38,13 +38,13 @@ class SegmentsAi(PictureDataset[Classes]):
     **Size, licence and citation:** those of the data in it; the format is described at https://docs.segments.ai.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the dataset.
         release: The release file, absolute or relative to ``root``. Default: the only JSON file in ``root`` or
             ``root/release``.
         labelset: Name of the labels to take.
         unlabelled: Whether pictures may be without a finished label; otherwise they are an error.
         patient: Rule that reads the patient from a name, as :class:`alan.data.FrameFolder` takes it.
-        split: Split to patients or to a fraction of them, or a YAML or JSON file of that.
+        split: Mapping from split to patients or to a fraction of them, or a YAML or JSON file of that.
         seed: Seed of the draw if ``split`` gives fractions.
 
     Raises:
@@ -147,13 +147,13 @@ def _label(entry: Mapping[str, Any], labelset: str) -> dict[str, Any] | None:
 
 
 def _address(attributes: Any, key: str) -> str:
-    """Path part of the web address of a picture; empty if there is none."""
+    """Return the path part of the web address of a picture; empty if there is none."""
     value = attributes.get(key) if isinstance(attributes, dict) else None
     return urlparse(str(value.get("url") or "")).path if isinstance(value, dict) else ""
 
 
 def _classes(label: Mapping[str, Any], categories: Mapping[int, str], where: str) -> Classes:
-    """Id in the bitmap to the class."""
+    """Map ids in the bitmap to classes."""
     classes: dict[int, str] = {}
     attributes = label.get("attributes")
     annotations = attributes.get("annotations") if isinstance(attributes, dict) else None

@@ -126,7 +126,7 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
             raise DataError(f"{path}: column {name!r} is missing ({table}); {nearest(name, filter(None, header))}")
     twice = [name for name, n in Counter(header).items() if n > 1 and name in known.values()]
     if twice:
-        raise DataError(f"{path}: column {twice[0]!r} is there twice; keep one")
+        raise DataError(f"{path}: column {twice[0]!r} occurs twice; keep one")
     rows = []
     try:
         reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
@@ -154,7 +154,7 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
 
 
 def _header(lines: list[str], known: dict[str, str]) -> tuple[list[str], str]:
-    """Names of the columns and their separator: the one that shows most known columns, then most columns."""
+    """Find the column names and the separator: the one that gives most known columns, then most columns."""
     best: tuple[int, int] = (-1, -1)
     found, separator = [""], ","
     for candidate in _SEPARATORS:

@@ -89,7 +89,7 @@ class Tmed2(EchoDataset):
             folder = PurePosixPath(row["SourceFolder"].replace("\\", "/").strip("/"))
             if ".." in folder.parts:
                 raise DataError(
-                    f"{path}: {key}: SourceFolder {str(folder)!r} leads out of the data set; correct it"
+                    f"{path}: {key}: SourceFolder {str(folder)!r} leads out of the dataset; correct it"
                 )
             image = self.root / folder / key
             parts = _NAME.fullmatch(key)

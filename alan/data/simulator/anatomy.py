@@ -180,12 +180,12 @@ class PatientAnatomy:
         return (1 - self.ef) * self._section(0.0) / self._section(1.0)
 
     def _section(self, contraction: float) -> float:
-        """Mean area of a cross-section relative to the widest one."""
+        """Compute the mean area of a cross-section relative to the widest one."""
         return _mean_square_profile(self.widest_at(contraction), self.taper_at(contraction))
 
 
 @functools.lru_cache(maxsize=1024)
 def _mean_square_profile(widest: float, taper: float) -> float:
-    """Integral of the squared profile over the long axis (midpoint rule, 4000 disks)."""
+    """Integrate the squared profile over the long axis (midpoint rule, 4000 disks)."""
     s = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
     return float(profile(s, widest, taper).square().mean())

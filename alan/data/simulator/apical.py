@@ -119,13 +119,13 @@ class ApicalScene(Scene):
         return TissuePoints(labels, self._leaflets(u, v, base), self._pericardium(u, v, outer, free), boost, veil)
 
     def _border(self, u: Tensor, across: Tensor, inner: Tensor) -> Tensor:
-        """Weight (0 to 1) of the veil at the border of the cavity: most at mid level, none at the base."""
+        """Compute the weight (0 to 1) of the veil at the border of the cavity, which is 0 at the base."""
         s = u / self.length
         level = ((0.85 - s) / 0.35).clamp(0, 1) * (0.4 + 2 * s).clamp(0.4, 1)
         return level * torch.exp(-(inner - across).clamp(min=0) / _VEIL)
 
     def _boost(self, u: Tensor, v: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
-        """Factor on the echo of walls, which brighten from their inner border outwards.
+        """Compute the factor on the echo of walls, which brighten from their inner border outwards.
 
         The septum is bright; the lateral wall, the apex, the outer layer and the right heart may fade.
         """
@@ -166,7 +166,7 @@ class ApicalScene(Scene):
         return ventricle, atrium < 0, free
 
     def _leaflets(self, u: Tensor, v: Tensor, base: Tensor) -> Tensor:
-        """Distance to the nearest leaflet of the mitral and, in A4C, the tricuspid valve."""
+        """Compute the distance to the nearest leaflet of the mitral and, in A4C, the tricuspid valve."""
         L, slack = self.length, 1 - self.contraction
         opening = torch.maximum(self.mitral, self.pose.late_closure * slack**4)
         tent = self.pose.tenting + _SLACK * slack
@@ -186,7 +186,7 @@ class ApicalScene(Scene):
         return distance * (1 + _THIN_LEAFLETS * slack)
 
     def _pericardium(self, u: Tensor, v: Tensor, outer: Tensor, free: Tensor | None) -> Tensor:
-        """Distance to the pericardium along the lateral wall and, in A4C, the right ventricular free wall."""
+        """Compute the distance to the pericardium along the lateral wall and, in A4C, the right free wall."""
         thin = 1 + _THIN_PERICARDIUM * (1 - self.contraction)
         near = (u > 0.1 * self.length) & (u < 1.05 * self.length)
         if free is None:

@@ -95,7 +95,7 @@ class Cycle:
 
 
 def _course(phase: NDArray[np.float64], systole: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Contraction and mitral opening at each phase; ``systole`` is the fraction of the beat until end-systole."""
+    """Compute contraction and mitral opening at each phase; ``systole`` is the fraction of the beat until ES."""
     q = (phase - systole) / (1 - systole)
     contraction = np.select(
         [phase < systole, q < _FILLED, q < _KICK],

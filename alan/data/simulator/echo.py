@@ -84,7 +84,7 @@ def _echogenicity(
     physics: Physics,
     generator: torch.Generator,
 ) -> Tensor:
-    """Scattering amplitude (T, N_SAMPLES, N_BEAMS) of each point."""
+    """Compute the scattering amplitude (T, N_SAMPLES, N_BEAMS) of each point."""
     shape = (painted.labels.shape[0], *_GRID)
     blood = painted.blood.view(shape)
     labels = painted.labels.view(shape)
@@ -123,7 +123,7 @@ def _echogenicity(
 
 
 def _scatterers(anchored: Tensor, fresh: Tensor, blood: Tensor, contraction: Tensor) -> Tensor:
-    """Scatterers (T, 2, N_SAMPLES, N_BEAMS): those of tissue follow the wall, those of blood are drawn again."""
+    """Draw scatterers (T, 2, N_SAMPLES, N_BEAMS); those of tissue follow the wall, those of blood do not."""
     scale = 1 + 0.10 * contraction  # (T, 1)
     rows = torch.linspace(-1.1, 0.9, N_SAMPLES) * scale + 0.1
     columns = torch.linspace(-1, 1, N_BEAMS) * scale
@@ -157,7 +157,7 @@ def _point_spread(field: Tensor, acq: Acquisition) -> Tensor:
 def _haze(
     anchored: Tensor, radii: Tensor, acq: Acquisition, physics: Physics, generator: torch.Generator
 ) -> Tensor:
-    """Stationary haze (N_SAMPLES, N_BEAMS)."""
+    """Draw the stationary haze (N_SAMPLES, N_BEAMS)."""
     cloud = torch.exp(smooth_field(1, (5, 5), _GRID, generator)[0])
     texture = blur(anchored, acq.axial_sigma, 1.5 * acq.lateral_sigma).square().sum(0).sqrt()
     return (2.4 * acq.haze * physics.haze) * cloud * texture

@@ -41,7 +41,7 @@ def _noise(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _texture(rng: np.random.Generator, size: int, power: float | None = None) -> FloatArray:
-    """Noise whose amplitude falls with the frequency, as in natural pictures, scaled to 0..1."""
+    """Draw noise whose amplitude falls with the frequency, as in natural pictures, scaled to 0..1."""
     fy, fx = np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size)[None]
     frequency = np.hypot(fy, fx)
     frequency[0, 0] = 1
@@ -59,7 +59,7 @@ def _gradient(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _grid(size: int) -> tuple[FloatArray, FloatArray]:
-    """Rows and columns from -1 to 1."""
+    """Return rows and columns from -1 to 1."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     return y, x
 
@@ -85,7 +85,7 @@ def _tissue(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _organ(rng: np.random.Generator, size: int) -> FloatArray:
-    """Ellipses, dark (vessels and cysts) or bright-rimmed (a kidney), in tissue."""
+    """Draw ellipses, dark (vessels and cysts) or bright-rimmed (a kidney), in tissue."""
     y, x = _grid(size)
     echo = 0.4 + 0.4 * _texture(rng, size, 1.6)
     for _ in range(int(rng.integers(1, 7))):
@@ -98,7 +98,7 @@ def _organ(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _doppler(rng: np.random.Generator, size: int) -> FloatArray:
-    """Spectral Doppler: repeated envelopes from a baseline."""
+    """Draw spectral Doppler: repeated envelopes from a baseline."""
     t, v = np.arange(size) / size, np.linspace(-1, 1, size)[:, None]
     baseline = rng.uniform(-0.5, 0.5)
     beat = (t * rng.uniform(1.5, 6) + rng.uniform()) % 1
@@ -110,7 +110,7 @@ def _doppler(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _m_mode(rng: np.random.Generator, size: int) -> FloatArray:
-    """M-mode: bands that move with time."""
+    """Draw an M-mode: bands that move with time."""
     t, depth = np.arange(size) / size, np.linspace(0, 1, size)[:, None]
     motion = 0.06 * np.sin(2 * np.pi * (t * rng.uniform(1.5, 6) + rng.uniform()))
     echo = np.full((size, size), 0.1)
@@ -121,7 +121,7 @@ def _m_mode(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _text(rng: np.random.Generator, size: int) -> FloatArray:
-    """Lines of characters on a plain ground."""
+    """Draw lines of characters on a plain ground."""
     page = Image.new("L", (size, size), int(rng.integers(0, 60)))
     draw = ImageDraw.Draw(page)
     for row in range(int(rng.integers(0, 10)), size, int(rng.integers(11, 20))):
@@ -132,7 +132,7 @@ def _text(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _shapes(rng: np.random.Generator, size: int) -> FloatArray:
-    """Rectangles and discs of plain grey, slightly blurred."""
+    """Draw rectangles and discs of plain grey, slightly blurred."""
     picture = np.full((size, size), rng.uniform())
     y, x = _grid(size)
     for _ in range(int(rng.integers(1, 9))):

@@ -80,7 +80,7 @@ class LongAxisScene(Scene):
         return TissuePoints(labels, self._leaflets(u, v, root), pericardium)
 
     def _leaflets(self, u: Tensor, v: Tensor, root: Tensor) -> Tensor:
-        """Distance to the nearest leaflet of the mitral and the aortic valve."""
+        """Compute the distance to the nearest leaflet of the mitral and the aortic valve."""
         R, L, opening = self.radius, self.length, self.mitral
         p = self.patient
         joint = 0.35 * R - 0.1

@@ -86,7 +86,7 @@ def render(
 
 
 def _gain(acq: Acquisition, physics: Physics, generator: torch.Generator) -> Tensor:
-    """Gain in dB (N_SAMPLES, N_BEAMS): attenuation and its compensation, edges, shadows and dropout."""
+    """Compute the gain in dB (N_SAMPLES, N_BEAMS): attenuation, its compensation, edges, shadows and dropout."""
     depth, across = torch.linspace(0, 1, N_SAMPLES)[:, None], torch.linspace(-1, 1, N_BEAMS)[None]
     axial = acq.slope * depth + acq.bulge * torch.sin(math.pi * depth)
     axial = axial - acq.deep_loss * depth.square() - acq.window_loss * depth
@@ -102,6 +102,6 @@ def _gain(acq: Acquisition, physics: Physics, generator: torch.Generator) -> Ten
 
 
 def _noise(shape: torch.Size, acq: Acquisition, generator: torch.Generator) -> Tensor:
-    """Power of electronic noise, which the time gain compensation raises with depth."""
+    """Compute the power of electronic noise, which the time gain compensation raises with depth."""
     level = acq.noise_floor + acq.noise_rise * torch.linspace(0, 1, N_SAMPLES)[:, None]
     return torch.empty(shape).exponential_(generator=generator) * torch.exp((2 / _DB) * level)

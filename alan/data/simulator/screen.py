@@ -221,7 +221,7 @@ def _decorate(
 
 
 def _corner(height: int, width: int, rng: np.random.Generator) -> tuple[float, float]:
-    """A place for text near the left, right, upper or lower border, as (x, y)."""
+    """Draw a place for text near the left, right, upper or lower border, as (x, y)."""
     near = rng.uniform(0.01, 0.12)
     if rng.random() < 0.5:
         return (near if rng.random() < 0.6 else 0.82) * width, rng.uniform(0.02, 0.95) * height
@@ -276,7 +276,7 @@ def _beat(phase: FloatArray, fps: float) -> tuple[float, float, int]:
 
 
 def _voltage(beat: FloatArray) -> FloatArray:
-    """ECG at times in beats: P, Q, R, S and T waves, R at end-diastole and T before end-systole."""
+    """Compute the ECG at times in beats: P, Q, R, S and T waves, R at end-diastole and T before end-systole."""
     bumps = (
         (0.12, -0.17, 0.03),
         (-0.12, -0.03, 0.01),

@@ -57,13 +57,13 @@ class FrameStore:
 
     Attributes:
         path: The file.
-        name: Name of the data set, such as ``CAMUS``; ``simulated CAMUS`` for a simulated archive.
+        name: Name of the dataset, such as ``CAMUS``; ``simulated CAMUS`` for a simulated archive.
         simulated: Whether the archive was simulated; its patients do not exist.
         fingerprint: SHA-256 of archive, preprocessing, chosen frames and the list of sequences.
-        source: Origin of the store: data set and its fingerprint, preprocessing, frames.
+        source: Origin of the store: dataset and its fingerprint, preprocessing, frames.
         preprocessing: How the frames were resized; its ``restore`` inverts the resizing of masks.
         structures: Names of the annotated structures.
-        skipped: Kind of failure to the number of samples or files that were skipped for it.
+        skipped: Mapping from the kind of failure to the number of samples or files that were skipped for it.
         leaks: How the split leaks, in words; ``""`` if it does not.
         size: Side S of the square frames, in pixels.
         sequences: All sequences, in the order of their frames.

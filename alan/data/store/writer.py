@@ -90,7 +90,7 @@ def prepare(
             full.
         LockError: Another process is writing ``out``.
         SkippedError: Something was skipped, and ``strict`` is set.
-        SplitLeakError: A patient or study is in two splits, and the data set does not name that leak.
+        SplitLeakError: A patient or study is in two splits, and the dataset does not name that leak.
     """
     target = Path(out)
     if target.is_dir():

@@ -77,15 +77,15 @@ class TokenProbe(BaseEstimator, ABC):
 
     @abstractmethod
     def _logits(self, tokens: Tensor) -> Tensor:
-        """Logits (B, C, h', w') of tokens (B, h, w, D) float32."""
+        """Compute the logits (B, C, h', w') of tokens (B, h, w, D) float32."""
 
     @abstractmethod
     def _state(self) -> dict[str, Tensor]:
-        """Fitted tensors by name."""
+        """Return the fitted tensors by name."""
 
     @abstractmethod
     def _set_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of :meth:`_state`; ``n_classes_``, ``dim_`` and ``size_`` are set already."""
+        """Invert :meth:`_state`; ``n_classes_``, ``dim_`` and ``size_`` are set already."""
 
     def check_parameters(self) -> None:
         """Check the parameters before fitting.

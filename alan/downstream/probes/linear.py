@@ -89,7 +89,7 @@ class LinearProbe(TokenProbe):
         return self
 
     def _draw(self, tokens: NDArray[Any], shares: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised tokens (n, D) and class shares (n, C), equally many from each frame."""
+        """Draw standardised tokens (n, D) and class shares (n, C), equally many from each frame."""
         cells = tokens.shape[1] * tokens.shape[2]
         keep = cells if self.max_tokens is None else min(cells, max(1, self.max_tokens // len(tokens)))
         rng = np.random.default_rng(self.seed)

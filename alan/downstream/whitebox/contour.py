@@ -28,7 +28,7 @@ _HISTORY = 10
 
 
 def _turns() -> bytes:
-    """Next step of a clockwise border walk by neighbour code and last step; the index is code * 8 + step."""
+    """Tabulate the next step of a clockwise border walk by neighbour code and last step, at code * 8 + step."""
     table = bytearray(256 * 8)
     for code in range(1, 256):
         for step in range(8):
@@ -82,7 +82,7 @@ def outlines(mask: BoolArray) -> list[FloatArray]:
 
 @lru_cache(maxsize=64)
 def _spline_operator(length: int) -> FloatArray:
-    """Matrix from values at 0..length-1 to the (length + 2) coefficients of the interpolating quadratic spline.
+    """Build the matrix from values at 0..length-1 to the (length + 2) coefficients of the quadratic spline.
 
     Knots lie halfway between the samples, except in the first and last gap (the choice of FITPACK): the second
     derivative is continuous there.
@@ -103,7 +103,7 @@ def edge_strength(image: FloatArray) -> FloatArray:
 
 
 def _force(coefficients: FloatArray, points: FloatArray) -> FloatArray:
-    """Gradient (2, n) of the spline at points (2, n), given as rows and columns and clipped to the image."""
+    """Compute the gradient (2, n) of the spline at points (2, n) of (row, column), clipped to the image."""
     limit = np.array(coefficients.shape, np.float64)[:, None] - 3
     inside = np.minimum(np.maximum(points, 0), limit)
     cell = np.minimum(np.floor(inside + 0.5), limit)

@@ -182,7 +182,7 @@ def count_prior(parcels: ParcelSource, structure: str, labels: LabelledMaps) -> 
 
 
 def _rows(phases: ArrayLike | None, phase: str, count: int) -> BoolArray:
-    """Flags (N,) of the frames of a phase; all of them for an empty name."""
+    """Return flags (N,) of the frames of a phase; all of them for an empty name."""
     if phase == ALL_PHASES:
         return np.ones(count, bool)
     if phases is None:

@@ -41,7 +41,7 @@ def choose_greedily(evidence: RuleEvidence) -> Choice:
 
 
 def _sentence(parcel: int, evidence: RuleEvidence, greedy: Greedy) -> str:
-    """When a parcel was added and how far it raised the Dice, or that it was left out."""
+    """Describe when a parcel was added and how far it raised the Dice, or that it was left out."""
     counts = evidence.counts
     if parcel == evidence.background_id:
         return BACKGROUND

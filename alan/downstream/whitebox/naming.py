@@ -106,7 +106,7 @@ def name_parcels(
         steps: Post-processing.
         phases: Phases that get a white box of their own, such as ``("ED", "ES")``; by default one serves all.
         human: Real frames whose labels update the priors; None uses the priors alone.
-        opinions: Structure to an expert's opinion on its parcels, which counts beside the prior.
+        opinions: Mapping from structure to an expert's opinion on its parcels, which counts beside the prior.
         match_area: Take :func:`share_of_equal_area` of each list in place of the selector's ``share_above``.
         batch_size: Frames that go through the backbone at a time.
 
@@ -178,7 +178,7 @@ def share_of_equal_area(prior: ParcelPrior, frames: LabelledMaps) -> float:
 def _labelled_maps(
     model: ParcelModel, frames: NamingFrames, structures: Sequence[str], batch_size: int
 ) -> dict[str, LabelledMaps]:
-    """Parcel maps, masks, patients and phases of each structure."""
+    """Collect parcel maps, masks, patients and phases of each structure."""
     maps = model.store_maps(frames.store, frames.rows["frame"].to_numpy(), batch_size)
     labels = frames.store.label_maps(frames.rows["label"], structures)
     patients, phases = (frames.rows[column].to_numpy() for column in ("patient", "phase"))

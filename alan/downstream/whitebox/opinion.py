@@ -82,7 +82,7 @@ class ExpertOpinion(JsonModel):
     Attributes:
         structure: Name of the structure.
         provenance: Fingerprint of the parcel model whose ids are meant.
-        parcels: Id of a parcel to the opinion on it; parcels that are not listed are unknown.
+        parcels: Mapping from the id of a parcel to the opinion on it; parcels that are not listed are unknown.
         phase: ``ED`` or ``ES`` if the opinion is about the list of that phase; empty for all lists.
         steps: Parameters of :class:`alan.downstream.PostProcessing` that the expert changed, for all lists of the
             structure; the others are those of the white box.
@@ -196,7 +196,7 @@ def read_opinions(
         fingerprint: Fingerprint of the parcel model.
 
     Returns:
-        Structure to its opinion.
+        Mapping from structure to its opinion.
 
     Raises:
         DataError: A file is missing or is not JSON.
@@ -225,7 +225,7 @@ def read_phase_opinions(
         fingerprint: Fingerprint of the parcel model.
 
     Returns:
-        Structure and phase (empty for all lists) to the opinion; those on all lists come first.
+        Mapping from structure and phase (empty for all lists) to the opinion; those on all lists come first.
 
     Raises:
         DataError: A file is missing or is not JSON.
@@ -257,7 +257,7 @@ def read_phase_opinions(
 
 
 def _number(name: str, value: Any, high: float) -> float:
-    """A finite number from 0 to ``high``."""
+    """Check that a value is a finite number from 0 to ``high``."""
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)

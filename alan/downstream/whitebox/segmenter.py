@@ -78,7 +78,7 @@ def soft_union(
 
 @lru_cache(maxsize=16)
 def _interpolation(length: int, wanted: int) -> NDArray[np.float32]:
-    """Matrix (wanted, length) of linear interpolation between samples, with aligned pixel areas."""
+    """Build the matrix (wanted, length) of linear interpolation between samples, with aligned pixel areas."""
     place = ((np.arange(wanted) + 0.5) * length / wanted - 0.5).clip(0, length - 1)
     low = np.minimum(place.astype(np.int64), max(length - 2, 0))
     matrix = np.zeros((wanted, length), np.float32)
@@ -293,7 +293,7 @@ class ParcelSegmenter(JsonModel, BaseEstimator):
         return model
 
     def _soft_unions(self, maps: NDArray[np.integer], scores: ArrayLike | None) -> BoolArray:
-        """Weighted sums of the scores, enlarged and thresholded; background stays background."""
+        """Compute weighted sums of the scores, enlarged and thresholded; background stays background."""
         if scores is None or self.soft is None:
             raise ParameterError(
                 f"soft is {self.soft!r}: give predict the scores (N, K, h, w), or set soft to None"

@@ -333,7 +333,7 @@ class ParcelSelector(JsonModel, BaseEstimator):
         return choice
 
     def _possible(self, known: Posterior) -> BoolArray:
-        """(K,) bool, the parcel can have a share."""
+        """Return (K,) bool, whether a parcel can have a share."""
         possible: BoolArray = known.known & (np.arange(len(known.alpha)) != self.background_id)
         return possible
 
@@ -344,14 +344,14 @@ class ParcelSelector(JsonModel, BaseEstimator):
         )
 
     def _expert(self, n_parcels: int) -> EffectivePixels:
-        """Effective pixels of the opinion."""
+        """Return the effective pixels of the opinion."""
         opinion = read_opinion(self.opinion, self.provenance)
         if opinion is None:
             return EffectivePixels(np.zeros(n_parcels), np.zeros(n_parcels))
         return opinion.pixels(n_parcels, self.background_id)
 
     def _thresholds(self) -> Thresholds:
-        """Thresholds of the rule, overridden by those given."""
+        """Return the thresholds of the rule, overridden by those given."""
         given = {name: getattr(self, name) for name in Thresholds._fields}
         return RULES[self.rule].thresholds._replace(**{k: v for k, v in given.items() if v is not None})
 

@@ -49,7 +49,7 @@ class WhiteBoxes:
 
     Args:
         model: The locked parcel model.
-        boxes: Structure to its fitted segmenter, in the order of the labels; ``size`` is ignored.
+        boxes: Mapping from structure to its fitted segmenter, in the order of the labels; ``size`` is ignored.
         temperature: Temperature of the softmax of soft scores. Required if a white box is soft and the parcels are
             k-means (:func:`alan.downstream.soft_parcels.gaussian_temperature`); None uses 1 otherwise.
 

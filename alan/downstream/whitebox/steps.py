@@ -194,7 +194,7 @@ class PostProcessing:
         """Return the steps with other values of some parameters.
 
         Args:
-            params: Name of a parameter to its value.
+            params: Mapping from the name of a parameter to its value.
 
         Raises:
             ParameterError: A parameter does not exist, or a value is out of its bounds.

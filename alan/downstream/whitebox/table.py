@@ -137,7 +137,7 @@ def assign_roles(table: pd.DataFrame, lists: Mapping[str, list[int]], background
 
     Args:
         table: The table, changed in place.
-        lists: Role to its ids.
+        lists: Mapping from role to its ids.
         background_id: Id that is not a parcel.
 
     Raises:

@@ -129,7 +129,7 @@ def compute_cells(
     Args:
         protocol: The protocol.
         splits: Frames of the protocol.
-        inputs: Name of each method to its prepared inputs.
+        inputs: Mapping from the name of each method to its prepared inputs.
         folder: Folder of the finished cells.
         cells: The cells.
 

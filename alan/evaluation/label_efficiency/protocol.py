@@ -41,7 +41,8 @@ class Inputs(NamedTuple):
 
     Attributes:
         features: Features of the labelled and test frames.
-        priors: (Structure, phase) to the prior of its parcels; the phase is empty for all phases together.
+        priors: Mapping from (structure, phase) to the prior of its parcels; the phase is empty for all phases
+            together.
         fingerprints: Fingerprints of all models and priors that the method reads.
     """
 
@@ -54,8 +55,8 @@ class Prediction(NamedTuple):
     """Segmentation of the test frames in one cell.
 
     Attributes:
-        masks: Structure to (m, S, S) bool.
-        reasons: Structure to the reason why nothing could be segmented.
+        masks: Mapping from structure to (m, S, S) bool.
+        reasons: Mapping from structure to the reason why nothing could be segmented.
     """
 
     masks: Masks
@@ -138,7 +139,8 @@ class Method(ABC):
         """
 
 
-#: Kind of a method to its class in :mod:`alan.evaluation`, which is imported when it is first used.
+#: Mapping from the kind of a method to its class in :mod:`alan.evaluation`, which is imported when it is first
+#: used.
 METHODS = {
     "rule": "RuleMethod",
     "linear": "LinearMethod",
@@ -278,7 +280,7 @@ class Workspace:
     Args:
         protocol: The protocol.
         splits: Frames of the label split (all patients) and of the test split.
-        inputs: Name of each method to its prepared inputs.
+        inputs: Mapping from the name of each method to its prepared inputs.
         folder: Folder of the finished cells.
 
     Attributes:

@@ -106,7 +106,7 @@ def set_annotation(key, value):
         (set_annotation("image_id", None), "has no image_id"),
         (lambda content: content.pop("categories"), "no list 'categories'"),
         (lambda content: content["images"][0].pop("height"), "without id, file_name, height"),
-        (lambda content: content["images"][0].update(file_name="../x.png"), "lies outside the data set"),
+        (lambda content: content["images"][0].update(file_name="../x.png"), "lies outside the dataset"),
         (lambda content: content["categories"][0].update(id=7), "id 7 is used by two"),
         (lambda content: content.update(annotations=content["annotations"][3:]), "'p1_a4c_0001': annotate it"),
     ],

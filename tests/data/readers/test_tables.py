@@ -57,7 +57,7 @@ def test_known_columns_are_found_whatever_their_case(tmp_path):
     path.write_text("FILE,Split,Other\na,train,x\n")
     assert read_rows(path, ("file",), ("split",)) == [{"file": "a", "split": "train", "Other": "x"}]
     path.write_text("file,File\na,b\n")
-    with pytest.raises(DataError, match="column 'file' is there twice"):
+    with pytest.raises(DataError, match="column 'file' occurs twice"):
         read_rows(path, ("file",))
 
 
