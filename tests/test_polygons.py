@@ -41,7 +41,7 @@ def test_centres_on_an_edge_belong_to_the_polygon(corners, half):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_polygon_of_many_points_takes_no_time():
+def test_a_polygon_of_many_points_is_filled_in_seconds():
     angles = np.linspace(0, 2 * np.pi, 100_000, endpoint=False)
     polygon = np.stack([300 + 200 * np.sin(angles), 400 + 300 * np.cos(angles)], axis=1)
     begin = time.process_time()

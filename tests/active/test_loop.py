@@ -164,7 +164,7 @@ def test_warm_start_continues_from_the_last_phase(discs, tmp_path, monkeypatch):
     assert (again / "state.json").read_text() == (run / "state.json").read_text()
 
 
-def test_one_network_is_measured_and_scores(discs, tmp_path, monkeypatch):
+def test_one_network_is_measured_and_scores_the_pool(discs, tmp_path, monkeypatch):
     """Without a second network each phase trains once, and chooses by the network that it measures."""
     from alan.active.dropout import MonteCarloDropout
     from alan.active.pool import score_pool

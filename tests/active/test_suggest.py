@@ -57,7 +57,7 @@ def test_unlabelled_pictures_of_a_folder_are_ranked(folder):
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(0.0, True), (1000.0, False)])
-def test_a_network_that_has_learnt_nothing_is_warned_of(folder, caplog, scale, warned):
+def test_an_untrained_network_gives_a_warning(folder, caplog, scale, warned):
     network = model()
     with torch.no_grad():
         for parameter in network.parameters():

@@ -317,7 +317,7 @@ def test_damaged_files_are_refused_with_a_reason(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_files_that_are_no_loops_are_listed_with_their_kind(tmp_path, name):
+def test_files_that_are_not_loops_are_listed_with_their_kind(tmp_path, name):
     make, kind, words = OTHER[name]
     make(tmp_path)
     loops, ((found, reason),) = outcome(tmp_path)

@@ -104,7 +104,7 @@ def test_the_sector_of_a_simulated_screen_is_found(tmp_path):
     assert overlap(inside, drawn.sectors[0]) > 0.92  # the codec lets the text flicker
 
 
-def test_a_loop_without_a_screen_comes_out_unchanged(tmp_path):
+def test_a_loop_without_a_screen_is_unchanged(tmp_path):
     clip = simulate_sequence("A4C", 3, n_frames=5, size=112, seed=1).frames
     loop = open_one(video(tmp_path / "a.avi", clip))
     changed = whole(loop) != clip
@@ -113,7 +113,7 @@ def test_a_loop_without_a_screen_comes_out_unchanged(tmp_path):
 
 
 @pytest.mark.real
-def test_real_stills_come_out_unchanged():
+def test_real_stills_are_unchanged():
     root = Path(os.environ.get("ALAN_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "CAMUS"
     paths = [
         root / f"database_nifti/patient{n:04d}/patient{n:04d}_{v}_ED.nii.gz"
@@ -131,7 +131,7 @@ def test_real_stills_come_out_unchanged():
 
 
 @pytest.mark.real
-def test_real_files_of_a_clinic_are_told_apart_with_and_without_their_headers(tmp_path):
+def test_real_files_of_a_clinic_are_distinguished_with_and_without_their_headers(tmp_path):
     root = Path(os.environ.get("ALAN_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "DICOM"
     if not root.is_dir():
         pytest.skip(f"no real files in {root}")

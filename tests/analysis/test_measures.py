@@ -200,7 +200,7 @@ def test_biplane_volume_is_computed_from_both_views():
     assert patient.quality == "good"
 
 
-def test_loops_of_two_studies_are_not_put_together():
+def test_loops_of_two_studies_are_not_combined():
     baseline = replace(loop_result("a", "A4C", 50.0), study="1")
     later = [replace(loop_result(name, view, 60.0), study="2") for name, view in (("b", "A2C"), ("c", "A4C"))]
     masks = {name: key_masks() for name in "abc"}
@@ -225,7 +225,7 @@ def test_single_plane_volume_uses_the_loop_with_fewer_doubts():
     assert alone.quality == "doubtful"
 
 
-def test_an_atrium_cut_in_one_view_is_no_doubt_of_a_patient_whose_other_view_has_its_volume():
+def test_an_atrium_cut_in_one_view_raises_no_doubt_if_the_other_view_has_its_volume():
     cut = loop_result("a", "A4C", 50.0, (Flag("atrium_cut", "34%"),))
     whole = replace(loop_result("b", "A2C", 60.0), la_volume_ml=Measure(60, 50, 70))
     masks = {"a": key_masks(), "b": key_masks()}

@@ -46,7 +46,7 @@ def test_results_survive_a_json_round_trip(tmp_path):
         ("edv_ml", 90.0, -3.0, 210.0, (0.0, 210.0)),
     ],
 )
-def test_an_interval_ends_where_a_measure_can_be(name, value, low, high, ends):
+def test_an_interval_is_cut_to_possible_values(name, value, low, high, ends):
     found = Measure(value, low, high).possible(name)
     assert (found.value, (found.low, found.high)) == (value, ends)
 

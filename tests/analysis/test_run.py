@@ -291,7 +291,7 @@ def test_files_that_another_version_analyzed_are_analyzed_again(tmp_path, monkey
     assert finished_state(tmp_path / "out", source) is None
 
 
-def test_ten_of_many_neighbours_are_drawn(tmp_path, monkeypatch):
+def test_at_most_ten_neighbours_are_drawn(tmp_path, monkeypatch):
     worker = Worker(tmp_path, FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
     found = LoopAnalysis(LoopResult("loop1", "p1", "left out"), thumbnails=np.zeros((25, 28, 28), np.uint8))
     monkeypatch.setattr(worker_module, "analyze_loop", lambda *args: found)

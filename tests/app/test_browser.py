@@ -165,7 +165,7 @@ def test_an_uploaded_loop_can_be_edited(page, loop, served):
     assert not [name for name in files_below(served.root) if name.endswith(".mp4")]  # deleted once it was read
 
 
-def test_a_file_that_is_no_loop_is_refused(page, tmp_path):
+def test_a_file_that_is_not_a_loop_is_refused(page, tmp_path):
     page.get_by_role("tab", name="Parcels").click()
     (tmp_path / "notes.txt").write_text("no picture")
     upload(page, "parcels-upload", tmp_path / "notes.txt")

@@ -24,7 +24,7 @@ def test_a_long_loop_is_thinned_evenly(loop, monkeypatch):
     assert told == sorted(told)
 
 
-def test_files_that_are_no_loops_are_refused(tmp_path):
+def test_files_that_are_not_loops_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(DataError, match=r"\w"):
         loops.read_loop(tmp_path / "notes.txt")

@@ -210,7 +210,7 @@ def test_broken_files_are_refused(vit, tmp_path):
 )
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 @pytest.mark.filterwarnings("ignore:.*heads:alan.errors.AlanWarning")
-def test_weights_that_are_no_numbers_are_refused(vit, tmp_path, change, message, suffix):
+def test_weights_that_are_not_finite_are_refused(vit, tmp_path, change, message, suffix):
     path = tmp_path / f"a{suffix}"
     tensors = {name: value.clone() for name, value in vit.state_dict().items()}
     tensors["cls_token"] = change(tensors["cls_token"])
@@ -221,7 +221,7 @@ def test_weights_that_are_no_numbers_are_refused(vit, tmp_path, change, message,
 
 
 @pytest.mark.parametrize("claim", [{"depth": 10**9}, {"dim": 64 * 10**6}])
-def test_a_specification_that_claims_much_is_refused_before_anything_is_allocated(vit, tmp_path, claim):
+def test_a_specification_of_huge_size_is_refused_before_anything_is_allocated(vit, tmp_path, claim):
     export_backbone(vit, SPEC, tmp_path / "a.safetensors")
     path = tmp_path / "b.safetensors"
     with safe_open(tmp_path / "a.safetensors", "pt") as file:

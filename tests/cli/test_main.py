@@ -587,7 +587,7 @@ def test_python_dash_m_alan_runs_a_verb():
 
 
 @pytest.mark.parametrize("arguments", [["configs"], ["--help"], ["check", "--help"]])
-def test_a_reader_that_ends_early_ends_the_program(monkeypatch, capsys, arguments):
+def test_a_closed_pipe_ends_the_program(monkeypatch, capsys, arguments):
     """As ``| head -1``: no traceback, and the exit code of programs that SIGPIPE ends."""
     read, write = os.pipe()
     os.close(read)

@@ -339,7 +339,7 @@ def test_messages_are_shown_once(tmp_path, archives, frames, caplog):
     assert len(messages) == 2
 
 
-def test_a_loop_that_was_split_into_files_is_put_together(tmp_path, frames):
+def test_a_loop_that_was_split_into_files_is_joined(tmp_path, frames):
     root, loop = tmp_path / "in", np.concatenate([frames, frames])
     root.mkdir()
     for n in range(9):

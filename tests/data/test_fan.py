@@ -131,7 +131,7 @@ def test_the_sector_of_a_still_is_found():
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(2, 1), (1, 2)])
-def test_a_sector_of_pixels_that_are_not_square_is_found(rows, columns):
+def test_a_sector_of_anisotropic_pixels_is_found(rows, columns):
     """Every second row makes pixels twice as high, every second column twice as wide."""
     exact = Fan(8.0, 160.0, 30.0, 220.0, -0.7, 0.7, "curved", (240, 320))
     frames = np.zeros((5, 240, 320), np.uint8)
@@ -157,7 +157,7 @@ def test_the_geometry_of_a_mask_is_measured(top):
     assert mask[rows, columns].any(0).all()
 
 
-def test_pictures_without_a_sector_give_none():
+def test_no_sector_is_found_in_pictures_without_one():
     rng = np.random.default_rng(0)
     black = np.zeros((4, 100, 120), np.uint8)
     moving = black.copy()

@@ -154,7 +154,7 @@ def test_a_split_with_a_repeated_key_is_refused(tmp_path, name, text):
 
 
 class TestDrawPatients:
-    def test_fewer_patients_are_among_more(self):
+    def test_a_smaller_draw_is_part_of_a_larger_one(self):
         drawn = {n: draw_patients(NAMES * 2, n, 4) for n in (1, 2, 3, 20, None)}
         for few, many in ((1, 2), (2, 3), (3, 20)):
             assert drawn[many][:few] == drawn[few]

@@ -41,12 +41,12 @@ def check(result):
         assert sum(count["wrong"] for count in counts) == 0
 
 
-def test_damaged_archives(run, tmp_path):
+def test_damaged_archives_are_refused_or_read_the_same(run, tmp_path):
     for result in run(KINDS, 2, tmp_path, 300):
         check(result)
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_archives_at_many_places(run, tmp_path, kind):
+def test_archives_damaged_at_many_places_are_refused_or_read_the_same(run, tmp_path, kind):
     check(*run([kind], 200, tmp_path, 3600))

@@ -161,7 +161,7 @@ def test_another_backbone_is_refused_with_both_fingerprints(tmp_path):
         load_parcels(path)
 
 
-def test_files_that_are_no_parcel_model_are_refused(tmp_path):
+def test_files_that_are_not_a_parcel_model_are_refused(tmp_path):
     backbone = random_backbone(SPEC)
     path = tmp_path / "parcels.safetensors"
     with pytest.raises(CheckpointError, match="no such file"):

@@ -155,7 +155,7 @@ def test_parcels_in_use_are_logged_every_n_steps(backbone):
     assert all({"loss", "parcels_in_use", "parcel_perplexity"} <= set(row) for row in logger.rows)
 
 
-def test_a_collapse_is_warned_of_once(backbone, caplog, monkeypatch):
+def test_a_collapse_gives_one_warning(backbone, caplog, monkeypatch):
     monkeypatch.setattr("alan.parcels.training._GRACE", 1)
     module = RaptorModule(backbone, n_parcels=100, lr=1e-9)
     with torch.no_grad():

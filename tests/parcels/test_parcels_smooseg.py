@@ -121,7 +121,7 @@ def test_the_teacher_follows_the_student_slowly():
     torch.testing.assert_close(net.teacher, before + 0.1)
 
 
-def test_each_half_learns_from_its_own_term(backbone):
+def test_projector_and_prototypes_learn_from_their_own_terms(backbone):
     """Smoothness moves the projector alone, the data term the student's prototypes alone."""
     module = SmooSegModule(backbone, n_parcels=4)
     batch = TokenBatch(torch.randn(2, 2, 9, 16, generator=generator()), None)

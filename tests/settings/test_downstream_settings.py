@@ -228,7 +228,7 @@ def decoder(env, **settings):
 
 
 @pytest.mark.parametrize("model", [LinearProbe(size=(12, 12)), DecoderProbe(8, steps=1, size=(12, 12))])
-def test_the_size_sets_the_size_of_predicted_masks(model):
+def test_the_option_size_sets_the_size_of_predicted_masks(model):
     tokens, maps = scene()
     assert model.fit(tokens, maps).predict(tokens).shape == (6, 12, 12)
 

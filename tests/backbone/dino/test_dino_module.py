@@ -252,7 +252,7 @@ def test_losses_stay_float32_under_bf16(tmp_path):
     assert model.dino_loss.centre.dtype == torch.float32
 
 
-def test_collapse_is_warned_of_once(tmp_path, caplog):
+def test_a_collapse_gives_one_warning(tmp_path, caplog):
     model = module(warmup=0.0, teacher_temperature=(1e3, 1e3))
     with caplog.at_level(logging.WARNING, logger="alan"):
         trainer(tmp_path, 4).fit(model, FakeData())

@@ -11,7 +11,7 @@ def answers(*shares):
     return torch.tensor(shares).T[None, :, None]
 
 
-def test_aligned_answers_match_hand_computed_values():
+def test_aligned_probabilities_match_hand_computed_values():
     """Simulator 3/4 and 1/4, teacher 9/10 and 1/10 on the mean: odds times (1/4 / 1/10) / (3/4 / 9/10) = 3."""
     align = ShareAlignment(2)
     align.observe(torch.tensor([[[0, 0], [0, 1]]], dtype=torch.uint8))

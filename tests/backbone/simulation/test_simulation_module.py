@@ -199,8 +199,8 @@ def test_a_student_learns_from_its_teachers(tmp_path):
     assert not [name for name in distilled.state_dict() if name.startswith("_teachers")]
 
 
-def test_the_vector_of_the_frame_stays_near_that_of_the_start(tmp_path):
-    """The weight keeps it; the network that it is compared with is not part of the run's state."""
+def test_features_weight_keeps_the_vector_of_the_frame_near_the_initial_one(tmp_path):
+    """The network that the vector is compared with is not part of the run's state."""
     _, file = saved(tmp_path / "start", seed=5)
     free, kept = (fitted(tmp_path, 8, init=str(file), features_weight=w, momentum=0.0) for w in (0.0, 30.0))
     images = CONV.normalise(Hearts(6, False).frames[:, None].float() / 255)
@@ -211,7 +211,7 @@ def test_the_vector_of_the_frame_stays_near_that_of_the_start(tmp_path):
         module(features_weight=1.0)
 
 
-def test_a_backbone_without_heads_is_no_teacher(tmp_path):
+def test_a_backbone_without_heads_cannot_be_a_teacher(tmp_path):
     fitted(tmp_path, network=VIT).export(tmp_path / "vit.safetensors")
     with pytest.raises(CheckpointError, match=r"needs heads; give the last\.ckpt"):
         module(unlabelled_weight=1.0, teachers=[tmp_path / "vit.safetensors"])

@@ -201,7 +201,7 @@ def test_r_waves_are_read(write, grey):
 
 @pytest.mark.filterwarnings("ignore:.*is left out:alan.errors.AlanWarning", "ignore:.*are left out")
 @pytest.mark.parametrize("wrong", [{"HeartRate": 1000000}, {"HeartRate": -5}, {"RWaveTimeVector": [900, 100]}])
-def test_heart_beats_that_no_heart_has_are_left_out(write, grey, wrong):
+def test_heart_rates_that_no_heart_has_are_left_out(write, grey, wrong):
     with pytest.warns(AlanWarning, match=next(iter(wrong))):
         assert read_dicom(write(grey, **wrong)).attributes == {}
 
@@ -219,7 +219,7 @@ def test_two_spellings_of_a_patient_have_one_pseudonym(write, grey, first, secon
     assert read_dicom(paths[0]).patient == read_dicom(paths[1]).patient
 
 
-def test_a_compression_without_a_decoder_is_to_be_exported_uncompressed(tmp_path, write, grey):
+def test_the_error_for_a_missing_decoder_asks_for_an_uncompressed_export(tmp_path, write, grey):
     dataset = pydicom.dcmread(write(grey))
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
     dataset.PixelData = pydicom.encaps.encapsulate([b"\0" * 20] * 3)

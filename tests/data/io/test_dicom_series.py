@@ -50,7 +50,7 @@ def by_name(loops):
         {"FrameTime": 0, "CineRate": 25},
     ],
 )
-def test_single_frames_are_put_together_in_the_order_of_time(tmp_path, elements):
+def test_single_frames_are_joined_in_the_order_of_time(tmp_path, elements):
     paths = split(tmp_path, **elements)
     assert find_split_loops(sorted(paths)) == [paths]
     cine = read_all(frame_source(*paths, whole=True))
@@ -86,7 +86,7 @@ def test_numbers_that_contradict_the_times_are_named(tmp_path):
         read_all(frame_source(*loop, whole=True))
 
 
-def test_two_loops_of_a_series_are_told_apart(tmp_path):
+def test_two_loops_of_a_series_are_distinguished(tmp_path):
     by_time = [split(tmp_path / f"{n}", first=n, ContentTime=clock(n)) for n in (1, 30)]
     assert by_name(find_split_loops([*by_time[0], *by_time[1]])) == by_name(by_time)
     by_number = [split(tmp_path / f"{n}", series="1.2.4", first=1 + n, AcquisitionNumber=n) for n in (1, 2)]

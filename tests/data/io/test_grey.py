@@ -108,6 +108,6 @@ def test_non_finite_values_are_refused(bad):
         to_grey(np.array([[[0, bad]]]), "a.nii")
 
 
-def test_values_that_are_no_numbers_are_refused():
+def test_values_that_are_not_numbers_are_refused():
     with pytest.raises(DataError, match="complex128"):
         to_grey(np.zeros((1, 2, 2), complex), "a")

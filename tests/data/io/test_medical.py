@@ -71,7 +71,7 @@ def test_labels_out_of_range_are_refused(tmp_path, archives, bad):
         read_labels(tmp_path / "a.mhd", 3)
 
 
-def test_other_than_grey_stills_and_sequences_is_refused(tmp_path):
+def test_files_other_than_grey_stills_and_sequences_are_refused(tmp_path):
     colours = sitk.GetImageFromArray(np.zeros((4, 5, 3), np.uint8), isVector=True)
     sitk.WriteImage(colours, str(tmp_path / "rgb.mhd"))
     sitk.WriteImage(colours, str(tmp_path / "rgb.nii"))

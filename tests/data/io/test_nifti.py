@@ -92,7 +92,7 @@ def test_other_dimensions_are_refused(write, sizes):
         read_medical(write(nifti(FRAMES, sizes)))
 
 
-def test_an_affine_that_is_no_rotation_is_accepted(write):
+def test_an_affine_that_is_not_a_rotation_is_accepted(write):
     sheared = [[-0.3, 0.01, 0, 0], [0, -0.5, 0, 0], [0, 0, 1, 0]]
     assert np.array_equal(read_medical(write(nifti(FRAMES, sform=sheared))).array, FRAMES)
 

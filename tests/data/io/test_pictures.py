@@ -171,7 +171,7 @@ def test_transparent_pixels_of_masks_are_background(tmp_path):
     assert read_mask(tmp_path / "b.png", opaque=True).codes.tolist() == [[7, 7]]
 
 
-def test_pictures_that_are_no_masks_are_refused(tmp_path):
+def test_pictures_that_are_not_masks_are_refused(tmp_path):
     Image.fromarray(RAMP.astype(np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match="this one is F"):
         read_mask(tmp_path / "a.tif")

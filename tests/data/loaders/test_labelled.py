@@ -51,7 +51,7 @@ def test_two_stores_are_combined(discs, tmp_path):
         data.setup()
 
 
-def test_fewer_labelled_patients_are_among_more(discs):
+def test_the_labelled_patients_of_a_smaller_number_are_among_those_of_a_larger_one(discs):
     chosen = {n: patients(discs.data(label_patients=n)) for n in (1, 2, 4, 6)}
     assert [len(names) for names in chosen.values()] == [1, 2, 4, 6]
     assert chosen[1] < chosen[2] < chosen[4] < chosen[6] == patients(discs.data())

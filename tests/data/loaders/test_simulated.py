@@ -109,7 +109,7 @@ def test_changed_unlabelled_frames_are_the_same_in_every_epoch(data, tiny):
         assert np.abs(plain - frame).max((1, 2)).min() <= 1
 
 
-def test_strengths_take_turns_and_0_leaves_a_frame(data, tiny):
+def test_strengths_take_turns_and_0_leaves_a_frame_unchanged(data, tiny):
     """Of four unlabelled frames every second one stays as it is."""
     options = {"unlabelled": [tiny.store("echonet")], "unlabelled_batch_size": 4, "unlabelled_frames": 4}
     drawn = {}

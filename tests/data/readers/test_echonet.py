@@ -74,7 +74,7 @@ def test_traced_frames_beyond_the_end_are_counted(tmp_path, archives):
     assert data[0].mask_frames.tolist() == [5]
 
 
-def test_a_video_shorter_than_the_list_says_is_refused(tmp_path, archives):
+def test_a_video_shorter_than_listed_is_refused(tmp_path, archives):
     root = archives.echonet(tmp_path)
     archives.video(root / "Videos" / "0XA.avi", np.full((4, 48, 56), 90, np.uint8))
     with pytest.raises(DataError, match=r"0XA\.avi: has 4 frames, but FileList\.csv states 8; get the video"):
@@ -234,7 +234,7 @@ def test_values_that_no_heart_has_are_listed_and_left_out(tmp_path, archives, ce
 
 
 @pytest.mark.parametrize("text", ["nan", ""])
-def test_values_that_are_unknown_are_no_failure(tmp_path, archives, text):
+def test_unknown_values_are_not_failures(tmp_path, archives, text):
     root = archives.echonet(tmp_path)
     edit(root / "FileList.csv", lambda t: t.assign(EF=text))
     assert "EF" not in EchoNetDynamic(root).records[0].attributes
@@ -259,7 +259,7 @@ def test_folds_and_outlines_of_echonet_pediatric_are_read(tmp_path, archives):
         assert {record.split for record in EchoNetDynamic(root).records} == {""}
 
 
-def test_tracings_twice_in_the_table_are_refused_by_name(tmp_path, archives):
+def test_tracings_that_occur_twice_are_refused_by_name(tmp_path, archives):
     root = archives.echonet(tmp_path)
     edit(root / "VolumeTracings.csv", lambda t: pd.concat([t, t]))
     with pytest.raises(DataError, match=r"VolumeTracings.csv: 0XA frame 1: a tracing of 32 lines has 2 long axes"):
@@ -331,7 +331,7 @@ def test_empty_names_of_merged_cells_are_refused(tmp_path, archives):
         EchoNetDynamic(root)
 
 
-def test_videos_of_another_size_than_listed_are_warned_of(tmp_path, archives):
+def test_videos_of_another_size_than_listed_give_a_warning(tmp_path, archives):
     root = archives.echonet(tmp_path)
     edit(root / "FileList.csv", lambda t: t.assign(FrameHeight=24, FrameWidth=28))
     data = EchoNetDynamic(root)

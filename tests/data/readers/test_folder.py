@@ -458,7 +458,7 @@ class TestManifest:
         assert all("patient" not in record.attributes for record in data.records)
 
 
-def test_one_patient_per_picture_is_warned_of(tmp_path):
+def test_one_patient_per_picture_gives_a_warning(tmp_path):
     with pytest.warns(AlanWarning, match=r"each of 3 pictures counts as a patient of its own.*add patients.csv"):
         identify(tmp_path, ["p1-a", "p1-b", "p2-a"])
     identify(tmp_path, ["p1-a"])

@@ -32,7 +32,7 @@ def test_windows_1252_is_read_with_a_warning(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("data", [b"ab\0\0cd\xff", bytes(range(256)), b"\xff\xfea"])
-def test_files_that_are_no_text_are_refused(tmp_path, data):
+def test_files_that_are_not_text_are_refused(tmp_path, data):
     (tmp_path / "t.csv").write_bytes(data)
     with pytest.raises(DataError, match=r"t\.csv: not a text file"):
         read_text(tmp_path / "t.csv")
@@ -122,5 +122,5 @@ def test_titles_above_the_header_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("cell", ["", "NA", "n/a", "#N/A", "#DIV/0!", "NULL", "-", "nan"])
-def test_cells_without_a_value_are_no_number(cell):
+def test_cells_without_a_value_are_missing_numbers(cell):
     assert parse_number(cell) is None

@@ -241,7 +241,7 @@ def test_a_second_process_is_refused_by_name(memory):
     assert sorted(path.name for path in memory.path.iterdir()) == ["a.h5", "archive"]
 
 
-def test_a_simulated_archive_makes_a_simulated_store(memory):
+def test_a_store_of_a_simulated_archive_is_marked_simulated(memory):
     assert not memory.store("real.h5").simulated
     marker = memory.path / "archive" / "simulation.json"
     marker.write_text('{"complete": true}')

@@ -105,7 +105,7 @@ def test_half_precision_and_pieces_change_little(data, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"l2": 1.0}, {"max_tokens": 30}, {"max_iter": 1}, {"tol": 0.1}])
-def test_each_linear_setting_matters(data, change):
+def test_each_setting_of_the_linear_probe_changes_the_result(data, change):
     usual = LinearProbe().fit(*data)
     other = clone(usual).set_params(**change).fit(*data)
     assert np.abs(other.coef_ - usual.coef_).max() > 1e-4
@@ -141,7 +141,7 @@ def test_the_decoder_learns_and_is_reproducible(data):
         {"seed": 1},
     ],
 )
-def test_each_setting_of_the_decoder_matters(data, change):
+def test_each_setting_of_the_decoder_changes_the_result(data, change):
     usual = DecoderProbe(**FAST).fit(*data)
     other = clone(usual).set_params(**change).fit(*data)
     assert not np.array_equal(other.decision_function(data[0]), usual.decision_function(data[0]))

@@ -119,7 +119,7 @@ def test_resizing_matches_hand_computed_values():
     assert resize(np.ones((1, 1), bool), (3, 2)).all()
 
 
-def test_empty_masks_are_counted_and_warned_of(data, fitted):
+def test_empty_masks_are_counted_and_give_a_warning(data, fitted):
     maps = data[0][:4].copy()
     maps[[1, 3]] = int(fitted.selector_.exterior_[0])
     with pytest.warns(AlanWarning, match=r"2 of 4 predicted masks are empty \(index 1, 3\)"):

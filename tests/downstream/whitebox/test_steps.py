@@ -68,7 +68,7 @@ def test_enclaves_of_at_most_eight_regions_are_filled(inside, added):
     assert out.sum() == (300 if added else segment.sum())
 
 
-def test_a_hole_at_the_border_is_no_enclave():
+def test_a_hole_at_the_border_is_not_an_enclave():
     parcel_map = ring(1)[6:]
     segment = parcel_map == 1
     np.testing.assert_array_equal(add_enclaves(segment, parcel_map, 8), segment)
