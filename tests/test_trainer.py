@@ -31,7 +31,7 @@ class Numbers(Dataset):
 
 
 class Data(LightningDataModule):
-    """Five batches an epoch."""
+    """Five batches per epoch."""
 
     def train_dataloader(self):
         return resumable_loader(Numbers(), 2, seed=0, drop_last=True, num_workers=0)

@@ -12,7 +12,7 @@ import pytest
 
 from alan.workers import worker_pool
 
-#: Patience of the tests in seconds; nothing is expected to happen within a time.
+#: Longest wait of a test in seconds; no test depends on how long something takes.
 PATIENCE = 300
 #: Prints the ids of its workers, which then sleep for an hour, as does the process itself.
 MAIN = """

@@ -34,7 +34,7 @@ _REMEDIES = {
     "mirrored": "left and right seem to be swapped: tick the box above and upload the loop again",
     "times_unknown": "the times of the frames are unknown: no beat is measured",
 }
-#: Text that replaces the doubt about the size once it was entered.
+#: Text that replaces the doubt about the size once a size was entered.
 _ENTERED = (
     "the size of a pixel was entered after the upload: volumes have no interval, and *Download all* does not "
     "follow it; upload the loop again with this size for both"
@@ -64,7 +64,7 @@ class AnalyzeTab:
 
     Args:
         model: Path or name of the model, see :class:`alan.analysis.Manifest`.
-        uploads: Where uploads lie.
+        uploads: Folder of the uploads.
     """
 
     def __init__(self, model: str, uploads: Uploads) -> None:

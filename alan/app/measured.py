@@ -82,7 +82,7 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
 
 
 def with_spacing(result: LoopResult, labels: ByteArray, spacing: float | None) -> LoopResult:
-    """Give a loop another width of a pixel, with the areas and volumes that follow, without intervals.
+    """Return a loop with another pixel width and the resulting areas and volumes, without intervals.
 
     Args:
         result: An analyzed loop.
@@ -137,7 +137,7 @@ def sentence(beat: MovedBeat) -> str:
 
 
 def pack(folder: Path, target: Path) -> Path:
-    """Pack the results of an analysis into a zip file; what only a resumed run needs is removed.
+    """Pack the results of an analysis into a zip file; files that only a resumed run needs are removed.
 
     Args:
         folder: Folder of the results.

@@ -77,7 +77,7 @@ class ModelsTab:
 
     Args:
         models: The networks, among them ensembles.
-        uploads: Where uploads lie.
+        uploads: Folder of the uploads.
     """
 
     def __init__(self, models: Sequence[PictureModel], uploads: Uploads) -> None:

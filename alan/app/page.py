@@ -50,8 +50,8 @@ def ui(
 ) -> None:
     """Open a page in the browser: analyze a loop, edit white boxes parcel by parcel, try networks.
 
-    The page is served on this machine only. Uploads are deleted as soon as they were read, all other files when
-    the last page is closed and when the command ends. Nothing is sent anywhere. Ctrl-C ends the command.
+    The page is served on this machine only. Uploads are deleted as soon as they have been read, all other files
+    when the last page is closed and when the command ends. Nothing is sent anywhere. Ctrl-C ends the command.
 
     Args:
         model: Path or name of the model of the analysis, whose white boxes are edited.

@@ -28,7 +28,7 @@ class ParcelsTab:
         model: The parcel model.
         boxes: Mapping from structure to its white boxes on these parcels.
         size: Side of the frames of the model.
-        uploads: Where uploads lie.
+        uploads: Folder of the uploads.
     """
 
     def __init__(self, model: ParcelModel, boxes: Mapping[str, PhaseBoxes], size: int, uploads: Uploads) -> None:

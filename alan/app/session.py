@@ -19,8 +19,8 @@ _ENDINGS = {*VIDEOS, *PICTURES, *DICOM, ".gif", ".webp", ".nii", ".gz", ".json"}
 class Uploads:
     """Folder of all files of the page.
 
-    An upload is deleted as soon as it was read. Everything else, pictures and downloads, is deleted when the last
-    open page is closed.
+    An upload is deleted as soon as it has been read. Everything else, pictures and downloads, is deleted when the
+    last open page is closed.
 
     Args:
         root: An existing folder that contains nothing else.

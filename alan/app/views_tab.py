@@ -22,7 +22,7 @@ class ViewsTab:
 
     Args:
         model: The model of the analysis, with its bank of labelled frames.
-        uploads: Where uploads lie.
+        uploads: Folder of the uploads.
     """
 
     def __init__(self, model: AnalysisModel, uploads: Uploads) -> None:

@@ -32,10 +32,10 @@ ENTRY = "alan"
 _SUM = "sha256"
 #: A tensor that every vision transformer has; its name begins with the prefix of the network in a checkpoint.
 _MARK = "patch_embed.proj.weight"
-#: Words in the name of the network that is read from a checkpoint of several, by preference.
+#: Words that identify the network to read in a checkpoint with several, by preference.
 _PREFERRED = ("teacher", "ema")
 _HINT = "; where the network is one of timm, give its name and this file: NAME?weights=FILE"
-#: Values more than in its file that a network may claim before it is built; the difference is then named.
+#: Largest excess of a network over the number of values in its file; beyond it, the network is not built.
 _SPARE = 10**8
 #: Tensors that do not belong to the backbone: classifiers, DINO's projection head, decoders and masks of MAE.
 _HEADS = ("head.", "fc_norm.", "dino_head.", "decoder_", "mask_token", "masked_embed")

@@ -93,7 +93,7 @@ def random_like(backbone: Backbone, seed: int = 0) -> Backbone:
 def split_source(source: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
     """Split ``NAME?key=value&key=value`` into the name and its options, values read as YAML.
 
-    A path that exists is a name as a whole, whatever it holds.
+    An existing path is the name as a whole, whatever characters it contains.
 
     Raises:
         ParameterError: An option without a value.

@@ -112,7 +112,7 @@ class TimmSpec(TransformerSpec):
         options = {**self.options, "img_size": self.image_size, "in_chans": self.in_chans}
         try:
             return _create(name, options, pretrained=True)
-        except Exception as error:  # the hub client has no common root of its errors
+        except Exception as error:  # errors of the hub client have no common base class
             raise CheckpointError(
                 f"{name}: the hub gave no weights ({type(error).__name__}): check the network, or download the "
                 "file once and give it as weights"

@@ -241,7 +241,7 @@ class TrainingModule(LightningModule):
 def decay_groups(module: nn.Module) -> list[dict[str, Any]]:
     """Split the trained parameters of a network into two groups of an optimiser: with weight decay, and without.
 
-    Biases and the parameters of norms have none.
+    Biases and the parameters of norms have no weight decay.
     """
     decayed: list[Tensor] = []
     bare: list[Tensor] = []

@@ -153,8 +153,8 @@ class VitSpec(TransformerSpec):
     def from_weights(cls, tensors: Mapping[str, Tensor], origin: str, known: Mapping[str, Any]) -> VitSpec | None:
         """Derive the specification from a plain state dict in the naming of the original DINO.
 
-        The number of attention heads is in no shape: unless it is given, one per 64 channels is assumed, with a
-        warning.
+        The number of attention heads cannot be read from the shapes: unless it is given, one per 64 channels is
+        assumed, with a warning.
         """
         ranks = {"cls_token": 3, "pos_embed": 3, "patch_embed.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2}
         if not any(name in tensors for name in ranks):
@@ -294,7 +294,7 @@ class VitBackbone(Backbone):
         """Compute the position embedding (1, prefix + h w, D) of overlapping patches.
 
         Token i sits at the coordinate ``i stride / patch`` of the grid without overlap: bicubic interpolation
-        between the centres of the outermost patches (``align_corners``) gives just that.
+        between the centres of the outermost patches (``align_corners``) gives exactly that.
         """
         from timm.layers.pos_embed import resample_abs_pos_embed
         from timm.models.vision_transformer import VisionTransformer

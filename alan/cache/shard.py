@@ -63,7 +63,7 @@ def check_space(folder: Path, needed: int) -> None:
     """Check that the disk has enough space.
 
     Raises:
-        CacheError: It has not; the message gives the space needed and the space available, in MB.
+        CacheError: There is too little; the message gives the space needed and the space available, in MB.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free

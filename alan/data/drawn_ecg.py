@@ -269,7 +269,7 @@ def _find_peaks(trace: FloatArray, column_s: float) -> FloatArray:
     for group in groups:
         before, after = low[low < group[0]], low[low > group[-1]]
         if not len(before) or not len(after):
-            continue  # cut off by the begin or the end of the loop
+            continue  # cut off by the beginning or the end of the loop
         part = slice(int(before[-1]), int(after[0]) + 1)
         around = time[(time >= time[group[0]] - _FLANK_S) & (time <= time[group[-1]] + _FLANK_S)]
         if around[0] - column_s > time[group[0]] - _FLANK_S or around[-1] + column_s < time[group[-1]] + _FLANK_S:

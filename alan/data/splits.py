@@ -19,7 +19,7 @@ from alan.data.sample import SPLITS
 from alan.errors import DataError, ParameterError, SplitLeakError, nearest
 
 _log = logging.getLogger(__name__)
-#: Number of missing patients that are named.
+#: Number of missing patients that a message names.
 _NAMED = 3
 
 
@@ -83,7 +83,7 @@ def draw_patients(patients: Iterable[str], label_patients: PositiveInt | None, s
 
 @bounded
 def fold_patients(patients: Iterable[str], folds: Annotated[int, Ge(2)], seed: Seed) -> list[list[str]]:
-    """Divide patients into folds of equal size, up to one.
+    """Divide patients into folds whose sizes differ by at most one.
 
     Args:
         patients: Patient of each sample, in any order, with repeats.

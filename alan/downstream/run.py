@@ -87,7 +87,7 @@ def run_segmentation(
     given = settings(locals(), "size", "keep_aspect", "sheet", "batch_size", "strict")
     sides = pixel_sides(spacing)
     boxes = choose_white_boxes(parcels, white_boxes, opinions, network)
-    defer_imports("scipy.stats")  # half of the time of importing scikit-learn, for one function of it
+    defer_imports("scipy.stats")  # half of the import time of scikit-learn, for one function
     from alan.data.stills import open_stills
     from alan.devices import choose_device
     from alan.downstream.segmentation import CONTENTS, TABLE, FrameSegmenter, NetworkLabeller, segment_frames

@@ -21,7 +21,7 @@ from alan.progress import batches
 from alan.runs import open_run, plain
 from alan.supervised.settings import Average, Objective, Sampler
 
-if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
+if not TYPE_CHECKING:  # jsonargparse executes blocks of `if TYPE_CHECKING`, which would slow --help
     pass
 else:
     import pandas as pd

@@ -37,7 +37,7 @@ class Cost:
     """Cost of inference.
 
     Attributes:
-        parameters: Number of weights, of an ensemble in all of its members.
+        parameters: Number of weights; for an ensemble, those of all members together.
         ms: Milliseconds per frame, the median over the repeats.
         peak_mib: Peak memory (MiB) of the tensors made during inference, without the weights.
         batch_size: Frames per forward pass.

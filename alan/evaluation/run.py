@@ -83,7 +83,7 @@ def run_evaluation(
         try:
             results = _measure(segmentation, views, label_efficiency, folder)
         except AlanError:
-            run.keep = (folder / "cells").exists()  # finished cells are worth more than a clean folder
+            run.keep = (folder / "cells").exists()  # finished cells are kept after an error
             raise
         results = {"schema": SCHEMA, "title": title, **results, "curves": _copy_curves(curves or {}, folder)}
         write_json(folder / RESULTS, plain({**results, "provenance": provenance(inputs)}))
@@ -97,7 +97,7 @@ def _measure(
     folder: Path,
 ) -> dict[str, Any]:
     """Carry out the protocols, write their cases, and return their summaries."""
-    # the networks, which the checks above do without
+    # imports the networks, which the checks above do not need
     from alan.evaluation.label_efficiency.measure import measure_efficiency
     from alan.evaluation.segmentation import measure_segmentation
     from alan.evaluation.views import measure_views

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from alan.bounds import PositiveFloat, PositiveInt, bounded
 
-if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import torch for --help
+if not TYPE_CHECKING:  # jsonargparse executes blocks of `if TYPE_CHECKING`, which would slow --help
     pass
 else:
     from torch import Tensor

@@ -23,7 +23,7 @@ from alan.parcels.usage import parcel_collapse, parcel_usage
 from alan.seeding import step_generator
 
 _log = logging.getLogger(__name__)
-#: Batches before a collapse is warned of: parcels form in the first steps.
+#: Number of batches before a warning about a collapse: parcels form in the first steps.
 _GRACE = 50
 
 
@@ -194,7 +194,7 @@ class HeadModule(TrainingModule):
         if cache is not None:
             check_backbone("the parcels", self.backbone.fingerprint, self.source, cache.manifest.backbone)
         if self._needs_statistics:
-            fresh = trainer.datamodule is not None  # a second loader, which leaves the place of the first alone
+            fresh = trainer.datamodule is not None  # a second loader, so that the first keeps its position
             self._compute_statistics(trainer.datamodule.train_dataloader() if fresh else trainer.train_dataloader)
             self._needs_statistics = False
 

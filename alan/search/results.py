@@ -40,7 +40,7 @@ def trial_table(search: SearchStudy) -> pd.DataFrame:
     """
     every = search.study.get_trials(deepcopy=False)
     table = pd.DataFrame([_row(trial, every) for trial in search.trials()])
-    return table.astype({"parameters": "Int64"} if "parameters" in table else {})  # whole beside missing ones
+    return table.astype({"parameters": "Int64"} if "parameters" in table else {})  # integers beside missing values
 
 
 def _row(trial: FrozenTrial, every: list[FrozenTrial]) -> dict[str, Any]:

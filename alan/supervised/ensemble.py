@@ -16,7 +16,7 @@ from alan.files import fingerprint
 from alan.supervised.segmenter import FrozenSegmenter
 from alan.supervised.settings import Average
 
-#: Probabilities below are raised to it before their logarithm is taken.
+#: Lower bound of a probability before its logarithm is taken.
 _SMALLEST = 1e-6
 
 

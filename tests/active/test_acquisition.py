@@ -69,11 +69,11 @@ def bald(probabilities):
 @pytest.mark.parametrize(
     ("passes", "expected"),
     [
-        # two sure passes that contradict each other: all of the uncertainty lies between them
+        # two certain passes that contradict each other: all of the uncertainty lies between them
         ([[1.0, 0.0], [0.0, 1.0]], {"cfe": 0, "mfe": LOG2, "mi": LOG2, "std": 0.5}),
-        # two passes that both do not know: nothing lies between them
+        # two equally uncertain passes: no uncertainty lies between them
         ([[0.5, 0.5], [0.5, 0.5]], {"cfe": LOG2, "mfe": LOG2, "mi": 0, "std": 0}),
-        # sure and agreed
+        # certain and in agreement
         ([[1.0, 0.0], [1.0, 0.0]], {"cfe": 0, "mfe": 0, "mi": 0, "std": 0}),
         # 1/4 and 3/4: the mean is 1/2
         (
@@ -85,7 +85,7 @@ def bald(probabilities):
                 "std": 0.25,
             },
         ),
-        # three classes, one pass sure of each
+        # three classes, one pass certain of each
         (
             [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
             {"cfe": 0, "mfe": math.log(3), "mi": math.log(3), "std": math.sqrt(2) / 3},

@@ -53,7 +53,7 @@ def test_unlabelled_pictures_of_a_folder_are_ranked(folder):
     assert found.frames.shape == found.labels.shape == found.maps.shape == (2, 32, 32)
     assert found.maps.sum((1, 2)) == pytest.approx(found.table["score"][:2], rel=1e-4)
     assert len(open_pool(str(folder), 32, include_labelled=True)) == 7
-    assert len(open_pool(str(folder / "images"), 32)) == 7  # a plain folder knows of no masks
+    assert len(open_pool(str(folder / "images"), 32)) == 7  # a plain folder has no masks
 
 
 @pytest.mark.parametrize(("scale", "warned"), [(0.0, True), (1000.0, False)])

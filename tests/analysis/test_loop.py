@@ -101,7 +101,7 @@ def test_the_sector_of_a_simulated_screen_is_found(tmp_path):
     loop = open_one(video(tmp_path / "a.avi", drawn.frames, "mjpeg", "yuvj420p"))
     inside = np.zeros(loop.screen_shape, bool)
     inside[loop.box] = loop.inside
-    assert overlap(inside, drawn.sectors[0]) > 0.92  # the codec lets the text flicker
+    assert overlap(inside, drawn.sectors[0]) > 0.92  # text flickers under the codec
 
 
 def test_a_loop_without_a_screen_is_unchanged(tmp_path):

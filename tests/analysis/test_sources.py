@@ -16,7 +16,7 @@ from .screens import FAN, dicom, pages, screen, video
 
 pytest.importorskip("pydicom")
 LOOP = screen(FAN, text=True)
-#: What nobody may read in any output.
+#: Identifiers that may not appear in any output.
 SECRETS = ("DOE", "JANE", "1955", "0123456", "hospital", "19550102", "Smith", "wardseven")
 
 

@@ -1,4 +1,4 @@
-"""The server of the page: what it gives away and what it refuses, without a browser."""
+"""The server of the page: what it serves and what it refuses, without a browser."""
 
 import json
 import urllib.error

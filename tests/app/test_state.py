@@ -1,4 +1,4 @@
-"""The parcel editor of the page: opinions, steps, undo, and what follows from them, without a browser."""
+"""The parcel editor of the page: opinions, steps, undo and the resulting segments, without a browser."""
 
 import json
 import math

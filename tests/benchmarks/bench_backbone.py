@@ -1,4 +1,4 @@
-"""How fast the backbone is beside its references: ``python tests/benchmarks/bench_backbone.py``.
+"""Speed of the backbone relative to its references: ``python tests/benchmarks/bench_backbone.py``.
 
 - *forward*: the locked backbone (uint8 frames in, features out) against timm's ``forward_features`` on tensors
   that are already normalised, for ViT-S/4 at 112 px and for the tiny network; also with overlapping patches;
@@ -94,7 +94,7 @@ def pil_crops() -> Callable[[np.ndarray], list[torch.Tensor]]:
 
 
 def crops(n: int) -> None:
-    """Print milliseconds a frame of multi-crop, and the ratio to the pipeline on single images."""
+    """Print milliseconds per frame of multi-crop, and the ratio to the pipeline on single images."""
     frames = np.random.default_rng(0).integers(0, 256, (n, 112, 112), dtype=np.uint8)
     single, generator = pil_crops(), torch.Generator().manual_seed(0)
     tensor = torch.from_numpy(frames)

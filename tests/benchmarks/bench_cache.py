@@ -2,7 +2,7 @@
 
 Run: python tests/benchmarks/bench_cache.py [--frames 1000]
 
-Frames/s through the page cache (0.6 MB a frame), best of three rounds, cache and memmap taken in turn.
+Frames/s through the page cache (0.6 MB per frame), best of three rounds, cache and memmap taken in turn.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def write_memmap(folder, batches):
 
 
 def write_gzip(folder, batches):
-    """One chunk a frame, gzip at its default level."""
+    """One chunk per frame, gzip at its default level."""
     n = sum(len(batch) for batch in batches)
     with h5py.File(folder / "gzip.h5", "w") as file:
         data = file.create_dataset("tokens", (n, *SHAPE), np.float16, chunks=(1, *SHAPE), compression="gzip")

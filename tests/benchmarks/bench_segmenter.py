@@ -1,6 +1,6 @@
-"""Milliseconds a frame of the parcel-to-segment post-processing, at 112 px and K = 64, on one core.
+"""Milliseconds per frame of the parcel-to-segment post-processing, at 112 px and K = 64, on one core.
 
-Run with ``OPENBLAS_NUM_THREADS=1 python tests/benchmarks/bench_segmenter.py``: time a frame in full, step by
+Run with ``OPENBLAS_NUM_THREADS=1 python tests/benchmarks/bench_segmenter.py``: time per frame in full, step by
 step, and against the slow plain implementation of the published steps; the median over rounds of processor time.
 """
 

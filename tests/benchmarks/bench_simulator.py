@@ -1,4 +1,4 @@
-"""How hard and how fast the simulator is: ``python tests/benchmarks/bench_simulator.py [--patients 60]``.
+"""Difficulty and speed of the simulator: ``python tests/benchmarks/bench_simulator.py [--patients 60]``.
 
 Hardness, on A4C frames at 112 px (Dice in %, ED/ES), a third of the patients to learn from, the others to test:
 
@@ -6,7 +6,7 @@ Hardness, on A4C frames at 112 px (Dice in %, ED/ES), a third of the patients to
 - *threshold*: the best global cut on intensity inside the sector, chosen on the test frames themselves;
 - *k-means*: clusters of raw 7 x 7 patches, the union of clusters that is best on the first third (greedy).
 
-Speed: CPU milliseconds a frame on one thread, and how much longer it takes with convolutions for blurs.
+Speed: CPU milliseconds per frame on one thread, and how much longer it takes with convolutions for blurs.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def convolution_blur(x: Tensor, axial: float = 0.0, lateral: float = 0.0) -> Ten
 
 
 def milliseconds(clips: int, n_frames: int = 16) -> float:
-    """CPU milliseconds a frame over the four views."""
+    """CPU milliseconds per frame over the four views."""
     start = time.process_time()
     for i in range(clips):
         simulate_sequence(VIEWS[i % 4], i, n_frames=n_frames, seed=i)

@@ -1,4 +1,4 @@
-"""How fast the frame store reads: ``python tests/benchmarks/bench_store.py [--frames 8000]``.
+"""Reading speed of the frame store: ``python tests/benchmarks/bench_store.py [--frames 8000]``.
 
 The reference is a memory map of the same array in a ``.npy`` file (``numpy.load(mmap_mode="r")``), which has no
 format to walk through. Both are read in shuffled batches of 32 frames of 112 px, by hand and through the training
@@ -65,7 +65,7 @@ class Map(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
 
 
 def rate(work: Callable[[], int]) -> float:
-    """Frames a second of one call."""
+    """Frames per second of one call."""
     start = time.perf_counter()
     return work() / (time.perf_counter() - start)
 

@@ -84,7 +84,7 @@ def page(folder, browser):
 
 
 def make_small(path):
-    """Keep 256 colours of a picture, and at most 1400 pixels a row."""
+    """Keep 256 colours of a picture, and at most 1400 pixels per row."""
     picture = Image.open(path).convert("RGB")
     picture.thumbnail((1400, 4000))
     picture.quantize(256).save(path, optimize=True)

@@ -13,7 +13,7 @@ from alan.errors import AlanWarning, CacheError, DataError, ParameterError
 
 @pytest.fixture(scope="module")
 def caches(tmp_path_factory, inputs, options):
-    """Caches of all frames, of 3 a sequence, of ED and ES, and of CLS alone."""
+    """Caches of all frames, of 3 per sequence, of ED and ES, and of CLS alone."""
     folder = tmp_path_factory.mktemp("caches")
     made = {"all": {}, "three": {"frames": 3}, "pairs": {"frames": "annotated"}, "cls": {"features": ["cls"]}}
     return {

@@ -39,7 +39,7 @@ def test_simpson_volume_of_a_cylinder_matches_hand_computed_values():
     mask = np.zeros((120, 60), bool)
     mask[10:110, 15:45] = True  # 10 cm long, 3 cm wide at 1 mm
     assert simpson_volume(mask, (1.0, 1.0)) == pytest.approx(np.pi / 4 * 9 * 10, rel=0.01)
-    # area-length knows only A and L, so a cylinder comes out larger by 8 * 4 / (3 pi^2)
+    # area-length uses only A and L, so a cylinder comes out larger by 8 * 4 / (3 pi^2)
     assert area_length_volume(mask, (1.0, 1.0)) == pytest.approx(8 * 30**2 / (3 * np.pi * 10), rel=0.01)
 
 

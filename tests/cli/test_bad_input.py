@@ -1,4 +1,4 @@
-"""Bad input through the command line: one clear line, exit code 2, nothing half-written."""
+"""Bad input through the command line: one clear line, exit code 2, no partial output."""
 
 import json
 import os

@@ -69,7 +69,7 @@ def straight(command, tmp_path_factory):
     return found
 
 
-#: Says which command and versions completed the run.
+#: States which command and versions completed the run.
 IGNORED = ["run.json"]
 
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_changed_on_the_disk_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1  # a bit of the weights
     path.write_bytes(data)
-    assert torch.load(path, weights_only=True)["global_step"] == 3  # torch does not see it
+    assert torch.load(path, weights_only=True)["global_step"] == 3  # torch does not detect it
     with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read \(BadZipFile\): delete it, or"):
         check_readable(path)
 

@@ -181,7 +181,7 @@ def write_acdc(root, *, patients=(1, 2, 101), hdf5=False, info=True):
     return root
 
 
-#: Pictures of three patients, and classes that no archive knows; the ids leave gaps.
+#: Pictures of three patients, and classes that no archive has; the ids have gaps.
 FOLDER_NAMES = ("p1_a4c_0001", "p1_a4c_0002", "p2_a4c_0001", "p3_plax_0001")
 CLASSES = {"ventricle": (3, (255, 0, 0)), "valve": (7, (0, 255, 0)), "lv": (200, (10, 20, 30))}
 

@@ -32,7 +32,7 @@ def burnt(tmp_path_factory):
 def check(frames, sector):
     """Nothing outside the sector is lit, and letters inside it are no brighter than what is beside them."""
     allowed = ndimage.binary_dilation(ndimage.binary_fill_holes(sector), np.ones((3, 3), bool), iterations=4)
-    assert not (frames[:, ~allowed] > 40).any()  # a lossy codec lets the border of the sector glow
+    assert not (frames[:, ~allowed] > 40).any()  # a lossy codec brightens the border of the sector
     letters, beside = INSIDE > 128, ndimage.binary_dilation(INSIDE > 128, iterations=4) & (INSIDE < 50)
     assert abs(frames[:, letters].mean() - frames[:, beside].mean()) < 25
     assert frames[:, sector].mean() > 10

@@ -150,7 +150,7 @@ class Running:
         return HUNG
 
     def end(self) -> Ended:
-        """Wait for its end, and tell how it ended."""
+        """Wait for its end, and return how it ended."""
         code = self.wait()
         for reader in self._readers:
             reader.join(timeout=IDLE)

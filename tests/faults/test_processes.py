@@ -1,4 +1,4 @@
-"""Every verb that writes, killed, interrupted, doubled, and out of room: started again, it ends as if nothing was.
+"""Every verb that writes is killed, interrupted, started twice and run out of space; a restart completes it.
 
 ``make faults`` runs the whole campaign and prints its counts; a small part of it runs with the other tests.
 """
@@ -333,7 +333,7 @@ def worker_of(process, seconds=60):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 @pytest.mark.parametrize("name", in_campaign(Jobs.pools))
 def test_a_killed_or_stopped_worker_is_reported(campaign, name, number, tmp_path):
-    """A killed worker is one line, a stopped one is waited for."""
+    """A killed worker gives a one-line error, a stopped one is waited for."""
     out, fault = tmp_path / "out", f"a worker gets {signal.Signals(number).name}"
     command = Running(campaign.jobs[name].args(out))
     worker = worker_of(psutil.Process(command.pid))

@@ -20,7 +20,7 @@ def raptor(dim=12, n_parcels=5, dropout=0.2, seed=0):
 
 
 def by_hand(head, tokens):
-    """ALAN.md, section 2, written out with the head's tensors."""
+    """The formula of the head, written out with its tensors."""
     state = head.state_dict()
     x = (tokens - state["mean"]) / state["std"]
     for i, (activation, skip) in enumerate(((F.gelu, True), (F.relu, True), (lambda v: v, False))):

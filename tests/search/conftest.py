@@ -29,7 +29,7 @@ from alan.search.study import WORKER, SearchStudy
 from alan.search.trial import Outcome
 from alan.supervised.settings import TrainingSettings
 
-#: Patience of the tests in seconds; nothing is expected to happen within a time.
+#: Longest wait of a test in seconds; no test depends on how long something takes.
 PATIENCE = 300
 PASSWORD = "correct-horse:battery"
 SPACE = SearchSpace(

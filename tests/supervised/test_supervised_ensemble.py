@@ -24,7 +24,7 @@ SMALL = NetworkSpec(decoder="unet_acdc", encoder=None, decoder_channels=(4, 8))
 
 
 class Fixed:
-    """A member that says what it was told to, whatever the frames show: row i for a frame whose pixels are i."""
+    """A member with fixed output, whatever the frames show: row i for a frame whose pixels are i."""
 
     def __init__(self, values, structures=("lv", "myo"), name="fixed"):
         self.values = torch.as_tensor(values, dtype=torch.float32)
@@ -46,7 +46,7 @@ def soft(rng, n, classes, size, sharp=1.0):
 
 @pytest.fixture
 def case():
-    """Three members of unlike quality on six frames of 12 pixels a side, with labels; seeded."""
+    """Three members of unlike quality on six frames of 12 x 12 pixels, with labels; seeded."""
     rng = np.random.default_rng(0)
     labels = torch.as_tensor(rng.integers(0, 3, (6, 12, 12)), dtype=torch.uint8)
     truth = torch.nn.functional.one_hot(labels.long(), 3).permute(0, 3, 1, 2).float()

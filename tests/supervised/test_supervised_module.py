@@ -54,7 +54,7 @@ class Crash(Callback):
 
 @pytest.mark.parametrize("steps", [2, 4])
 def test_a_resumed_run_equals_the_uninterrupted_one(discs, tmp_path, steps):
-    """Three steps an epoch; augmentation, dropout, cosine and order go on as if nothing had happened."""
+    """Three steps per epoch; augmentation, dropout, cosine and order go on as if nothing had happened."""
     options = {"network": DROPOUT, "augmentation": "ednas", "schedule": "cosine"}
     straight = discs.module(**options)
     discs.trainer(max_epochs=2).fit(straight, discs.data())

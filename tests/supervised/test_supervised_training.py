@@ -82,7 +82,7 @@ def test_validations_are_reported_without_changing_the_weights(discs, change, ex
     assert [number for number, _ in seen] == expected
     assert all({"val_iou", "val_dice", "val_iou_lv", "val_loss"} <= set(scores) for _, scores in seen)
     without = train(replace(SETTINGS, **change), data.train_frames, 0)
-    assert segmenter.fingerprint == without.fingerprint  # looking does not change the weights
+    assert segmenter.fingerprint == without.fingerprint  # validation does not change the weights
 
 
 def test_a_callback_can_end_the_training(discs):

@@ -134,7 +134,7 @@ class DINOModule(TrainingModule):
         self.patch_loss = PatchLoss(patch_prototypes, student_temperature, patch_temperature, centre_momentum)
         self._means: list[tuple[nn.Module, Tensor]] = []  # teacher outputs of the step, for the centres
         self._frames = 0  # frames per optimiser step, known from the first batch on
-        self._warned = ""  # kind of the last collapse that was warned of
+        self._warned = ""  # kind of collapse of the last warning
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Count the frames of an optimiser step in the first batch; the learning rate scales with them."""

@@ -32,7 +32,7 @@ class LowRank(nn.Module):
 
 
 def add_adapters(blocks: Iterable[nn.Module], rank: int) -> None:
-    """Give the linear layers of the attention of transformer blocks adapters, and freeze all else in the blocks.
+    """Add adapters to the linear layers of the attention of transformer blocks; freeze the rest of the blocks.
 
     Args:
         blocks: Blocks with an ``attn`` each.

@@ -23,7 +23,7 @@ class ShareAlignment(nn.Module):
 
     Args:
         n_classes: Number of classes, the background among them.
-        strength: 0 changes nothing, 1 corrects in full.
+        strength: 0 changes nothing, 1 corrects fully.
     """
 
     simulated: Tensor

@@ -47,7 +47,7 @@ class JointModule(DINOModule):
         """Check that the data have the structures and unlabelled frames.
 
         Raises:
-            ConfigError: They have not.
+            ConfigError: A structure or the unlabelled frames are missing.
         """
         self.check_structures(tuple(self.objective.structures))
         trainer: Any = self.trainer

@@ -47,7 +47,7 @@ class SimulationModule(TrainingModule):
         objective: Targets, losses and augmentation of the training on simulated frames.
         network: Specification of the network, of any backbone type; the ``structures`` of a convolutional one are
             set to those of the objective.
-        lr: Learning rate at the end of the warm-up; a cosine takes it down to ``final_lr``.
+        lr: Learning rate at the end of the warm-up; a cosine then lowers it to ``final_lr``.
         final_lr: Learning rate at the end of the cosine.
         warmup: Share of the run in which the learning rate rises from 0.
         weight_decay: Weight decay of AdamW; biases and norms have none.
@@ -144,7 +144,7 @@ class SimulationModule(TrainingModule):
         """Check that the data have the structures, and the unlabelled frames if they are needed.
 
         Raises:
-            ConfigError: They have not.
+            ConfigError: A structure or the unlabelled frames are missing.
         """
         self.check_structures(self.structures)
         trainer: Any = self.trainer

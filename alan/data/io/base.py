@@ -37,7 +37,7 @@ _logged: set[str] = set()
 #: Remedy for a damaged file.
 GET_AGAIN = "get the file again, or export it again"
 _POINTER = b"version https://git-lfs."
-#: Number of zeros that no file begins with, of all formats that are read.
+#: Number of zeros with which no file of a supported format begins.
 _ZEROS = 4096
 #: Smallest range of the steps between frames, as a share of their mean, of a variable frame rate.
 _UNEVEN = 0.1
@@ -122,7 +122,7 @@ def pixel_aspect(header: Header, given: Spacing | None = None) -> float:
 
 
 def known_spacing(row: float, column: float) -> Spacing | None:
-    """Return a stated pixel size in mm; None if it is none, and with a warning if no ultrasound has it."""
+    """Return a stated pixel size in mm; None if it is invalid, and with a warning if no ultrasound has it."""
     if not (math.isfinite(row) and math.isfinite(column) and min(row, column) > 0):
         return None
     if SIDES[0] <= min(row, column) and max(row, column) <= SIDES[1]:

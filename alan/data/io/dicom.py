@@ -51,7 +51,7 @@ class NoPicturesError(DataError):
 def is_dicom(path: str | os.PathLike[str]) -> bool:
     """Check whether a file begins like DICOM, with or without the preamble of 128 bytes (PS3.10, 7.1)."""
     try:
-        if not Path(path).is_file():  # a pipe would be waited for
+        if not Path(path).is_file():  # reading from a pipe would block
             return False
         with Path(path).open("rb") as file:
             start = file.read(132)

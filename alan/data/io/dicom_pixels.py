@@ -29,7 +29,7 @@ _COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_R
 #: Photometric interpretations whose first channel is luma.
 _LUMA = ("YBR_FULL", "YBR_FULL_422")
 _UNDEFINED = 0xFFFFFFFF
-#: Decoder that survives damaged streams, by transfer syntax; the others are tried in the order of pydicom.
+#: Decoder that does not crash on damaged streams, by transfer syntax; others follow in the order of pydicom.
 _PLUGINS = {
     "1.2.840.10008.1.2.4.50": "pillow",  # JPEG
     "1.2.840.10008.1.2.4.51": "pillow",

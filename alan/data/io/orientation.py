@@ -17,7 +17,7 @@ def upright_picture(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation of a decoded still; damaged EXIF data are reported and ignored."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception as error:  # PIL parses EXIF without a root of its errors
+    except Exception as error:  # errors of PIL's EXIF parser have no common base class
         warnings.warn(f"the orientation in EXIF cannot be read ({error}); shown as stored", stacklevel=2)
         return image.copy()
 

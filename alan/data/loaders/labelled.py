@@ -18,7 +18,7 @@ from alan.data.structures import check_structures
 from alan.errors import ParameterError, SplitLeakError
 from alan.files import fingerprint
 
-#: Seed of the division into folds, alike for all trainings.
+#: Seed of the division into folds, the same for all trainings.
 FOLD_SEED = 0
 
 

@@ -144,7 +144,7 @@ class EchoDataset(ABC):
                 warnings.warn(f"{self.name}: {kind}, the first in {file}: {reason}", AlanWarning, stacklevel=4)
 
     def _keep_possible(self, who: str, table: str, attributes: dict[str, Any]) -> dict[str, Any]:
-        """Leave out attributes that no heart has, and note each.
+        """Remove attributes outside their physiological bounds, and record each.
 
         Args:
             who: The sample, for the list of failures.

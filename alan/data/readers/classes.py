@@ -175,7 +175,7 @@ def category_names(categories: Any, path: Path) -> dict[int, str]:
         name, identity = entry.get("name"), entry.get("id")
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{path}: {name!r} is not the name of a class: give every class a name (in quotes)")
-        if not name.strip().isprintable() or {"/", "\\"} & set(name):  # names of structures are parts of paths
+        if not name.strip().isprintable() or {"/", "\\"} & set(name):  # names of structures become parts of paths
             raise DataError(f"{path}: class {name!r} has a slash or a control character; rename it")
         text = str(identity).strip()
         if isinstance(identity, bool) or not re.fullmatch(r"\d+", text):

@@ -21,7 +21,7 @@ _LISTS = ("classes.yaml", "classes.yml", "classes.json", "classes.csv")
 #: Suffixes that the name of a mask may add to that of its picture.
 _ENDS = re.compile(r"[_-](gt|masks?|labels?|seg|segmentation)$", re.IGNORECASE)
 _SYSTEM = ("thumbs.db", "desktop.ini")
-#: Names that people give the two folders.
+#: Common names of the two folders.
 _OTHER_NAMES = {
     "images": ("images", "image", "imgs", "img", "frames", "pictures"),
     "masks": ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt", "ground_truth"),

@@ -24,7 +24,7 @@ READERS = {
     "coco": ("alan.data.readers.coco", "Coco"),
     "segments": ("alan.data.readers.segments_ai", "SegmentsAi"),
 }
-#: Most folders that are tried when the root seems to be one level off.
+#: Largest number of folders that are tried when the root seems to be one level off.
 _MOST_TRIED = 20
 
 

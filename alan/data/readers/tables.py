@@ -28,7 +28,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-#: Number of lines, of which the last may be the header and those above it titles.
+#: Number of lines in which the header is searched; those above it are titles.
 _TITLES = 10
 #: Cells without a value, as programs write them.
 _EMPTY = re.compile(r"#?n/?a|#div/0!|null|none|-+", re.IGNORECASE)
@@ -114,7 +114,7 @@ def read_rows(path: Path, required: Sequence[str], optional: Sequence[str] = ())
     n_lines = len(lines)
     while lines and not lines[0].strip():
         del lines[0]
-    if lines and re.fullmatch(r"sep=.\s*", lines[0]):  # a hint of Excel to itself
+    if lines and re.fullmatch(r"sep=.\s*", lines[0]):  # a hint that Excel writes for itself
         del lines[0]
     known = {name.lower(): name for name in (*optional, *required)}
     first = next((n for n in range(min(len(lines), _TITLES)) if {*required} <= {*_header(lines[n:], known)[0]}), 0)

@@ -23,7 +23,7 @@ from alan.progress import quiet
 from alan.runs import sweep
 from alan.workers import worker_pool
 
-if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
+if not TYPE_CHECKING:  # jsonargparse executes blocks of `if TYPE_CHECKING`, which would slow --help
     pass
 else:
     from alan.data.simulator.layouts import Layout, PatientJob

@@ -15,7 +15,7 @@ from alan.bounds import PositiveInt, Seed, bounded
 
 @bounded
 def other_frames(n_frames: PositiveInt, size: PositiveInt = 112, seed: Seed = 0) -> ByteArray:
-    """Draw pictures that are no view of the heart, in turn of each kind.
+    """Draw pictures that show no view of the heart, of each kind in turn.
 
     The kinds are noise, textures of natural pictures, plain gradients, speckle in a fan without an organ, organs
     of other shape in a fan (vessels, cysts, a kidney), spectral Doppler, M-mode, pages of text, and shapes.

@@ -40,7 +40,7 @@ class Counts:
 
     @classmethod
     def none(cls, n_parcels: int) -> Self:
-        """Return the counts over no image."""
+        """Return the counts of an empty set of images."""
         pixels, flags = np.zeros((0, n_parcels), np.int64), np.zeros((0, n_parcels), bool)
         return cls(pixels, pixels, np.zeros(0, np.int64), flags, flags, flags)
 

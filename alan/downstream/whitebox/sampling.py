@@ -36,10 +36,10 @@ def sample_shares(
 
     The share of parcel k follows ``Beta(w a, w b)``, with a and b the effective pixels of prior, opinion and
     labels inside and outside the structure: its mean is that of the evidence, and its spread between patients
-    grows as the weight w falls. Jeffreys' half pixel is left out, which would let each of many parcels far away
-    from the structure in. The parcels of a patient deviate together: a Gaussian copula with one common factor
-    couples the draws. Two selectors that are sampled by generators of the same seed share their deviations, such
-    as the lists for end-diastole and end-systole of one patient.
+    grows as the weight w falls. Jeffreys' half pixel is left out, because it would admit many parcels far away
+    from the structure. The parcels of a patient deviate together: a Gaussian copula with one common factor couples
+    the draws. Two selectors that are sampled by generators of the same seed share their deviations, such as the
+    lists for end-diastole and end-systole of one patient.
 
     Args:
         selector: Fitted selector.

@@ -55,7 +55,7 @@ def add_enclaves(segment: BoolArray, parcel_map: AnyIntArray, max_regions: int) 
     Returns:
         (H, W) bool.
     """
-    from alan.parcels.regions import regions  # takes scikit-image
+    from alan.parcels.regions import regions  # imports scikit-image
 
     groups, count = ndimage.label(~np.pad(segment, 1))
     if count <= 1:

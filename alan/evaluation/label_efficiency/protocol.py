@@ -25,7 +25,7 @@ from alan.evaluation.splits import EvaluationSplits, read_splits
 from alan.files import fingerprint
 from alan.progress import batches
 
-if not TYPE_CHECKING:  # jsonargparse runs the block of the positive form, and would import it for --help
+if not TYPE_CHECKING:  # jsonargparse executes blocks of `if TYPE_CHECKING`, which would slow --help
     pass
 else:
     from alan.downstream.whitebox.prior import ParcelPrior

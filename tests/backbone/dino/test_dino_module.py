@@ -116,7 +116,7 @@ def test_weights_and_crops_depend_on_the_seed_only(tmp_path):
 
 
 def test_the_teacher_is_updated_once_per_optimiser_step(tmp_path):
-    """With two batches a step the teacher moves once, by hand: t <- m t + (1 - m) s."""
+    """With two batches per step the teacher moves once, by hand: t <- m t + (1 - m) s."""
     model = module(momentum=0.9)
     seen = []
     move = model.move_teacher

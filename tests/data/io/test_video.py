@@ -123,7 +123,7 @@ def test_a_truncated_video_is_refused(tmp_path, name, codec, pixels, options):
 
 
 def read_and_catch(path):
-    """Number of frames, 0 if the video is refused, and whether the reader warns that it cannot tell."""
+    """Number of frames, 0 if the video is refused, and whether the reader warns that it is unknown."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

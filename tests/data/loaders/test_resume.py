@@ -11,7 +11,7 @@ from alan.data.loaders.modules import FrameDataModule, SequenceDataModule
 from alan.data.loaders.sampling import EpochSampler
 from alan.errors import ParameterError
 
-STEPS = 7  # batches an epoch: 29 training frames, 4 a batch
+STEPS = 7  # batches per epoch: 29 training frames, 4 per batch
 
 
 class Recorder(LightningModule):
@@ -228,7 +228,7 @@ def test_two_processes_resume(data, tmp_path):
         fit(Recorder(), data(), [*callbacks, Write(folder)], resume, **options, **limit)
         seen[name] = [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
     for rank in range(2):
-        assert len(seen["straight"][rank]) == 6  # 29 frames, 2 processes, 4 a batch, 2 epochs
+        assert len(seen["straight"][rank]) == 6  # 29 frames, 2 processes, 4 per batch, 2 epochs
         assert seen["part"][rank] == seen["straight"][rank][:4]
         assert seen["rest"][rank] == seen["straight"][rank][4:]
     for epoch in range(2):

@@ -139,7 +139,7 @@ def test_a_changed_byte_is_refused_by_its_row(memory, name, word):
                 DataError, match=r"copy\.h5: .* write it again with `alan prepare --over"
             ) as caught:
                 read(damaged, row)
-            if word != "original mask" or at >= sums:  # a wrong byte of a compressed mask is told by HDF5, too
+            if word != "original mask" or at >= sums:  # HDF5 also reports a wrong byte of a compressed mask
                 assert f"copy.h5: {word} {row} is damaged (checksum)" in str(caught.value)
             assert "\n" not in str(caught.value)
             for other in {0, len(spans) - 1} - {row}:

@@ -46,7 +46,7 @@ def accuracy(model, seed=1):
 
 def test_the_linear_probe_equals_scikit_learn_on_hard_targets(data):
     tokens, maps = data
-    cells = maps[:, 2::4, 2::4]  # one class a cell: the scene is drawn on a grid of four pixels
+    cells = maps[:, 2::4, 2::4]  # one class per cell: the scene is drawn on a grid of four pixels
     assert set(np.unique(class_shares(maps, (GRID, GRID), 3))) == {0.0, 1.0}
     l2 = 0.01
     mine = LinearProbe(l2, max_tokens=None, tol=1e-7).fit(tokens, maps)

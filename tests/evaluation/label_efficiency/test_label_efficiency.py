@@ -57,7 +57,7 @@ STRUCTURES = ("lv", "la")
 
 @pytest.fixture(scope="module")
 def segmenter(lab):
-    """A fixed network that knows more structures, in another order."""
+    """A fixed network that segments more structures, in another order."""
     path = lab / "segmenter.safetensors"
     save_segmenter(untrained_segmenter(SPEC, ("la", "myo", "lv"), "sector", 32, seed=3), path)
     return str(path)
