@@ -164,7 +164,8 @@ def test_labelled_frames_weigh_as_ten_of_them_against_all_simulated_ones(moved, 
     np.testing.assert_array_equal(frame_weights(["A2C", "A4C"], np.array([True, False])), 1)
 
     bank, frames, views = moved
-    swapped = [{"A2C": "A4C", "A4C": "A2C"}[view] for view in views]  # user against simulator
+    # the labels of the user against those of the simulator
+    swapped = [{"A2C": "A4C", "A4C": "A2C"}[view] for view in views]
     labelled = bank._copy(shift=np.array([0, 3], np.float32)).with_frames(frames, swapped)
     votes = labelled.classify(frames[:1]).votes
     assert votes["A4C"] == pytest.approx(40 / 50, abs=0.1)  # ten parts of fifty for the simulator
