@@ -26,6 +26,7 @@ LoopKind = Literal[
     "volume",
     "several scenes",
     "not upright",
+    "label map",
     "not an echo",
 ]
 _MODALITIES = ("CR", "CT", "DX", "ECG", "ES", "IVUS", "MG", "MR", "NM", "OCT", "OT", "PT", "RF", "SC", "SR", "XA")
@@ -48,6 +49,8 @@ _FLOW, _MAP, _TINT, _ONE_HUE = 0.01, 0.5, 0.9, 0.97
 _STRIP, _FILLED = 0.45, 0.6
 #: Smallest ratio of width to height of a strip.
 _WIDE = 1.3
+#: Smallest number of grey values of a picture of tissue; label maps have fewer.
+_FEWEST_GREYS = 8
 #: Correlation of two neighbouring frames below which a new scene begins, if it deviates from 1 by this factor more
 #: than that of most neighbours; distance in pixels of the pixels that are compared.
 _CUT, _FARTHER, _THIN = 0.75, 8, 4
@@ -108,6 +111,16 @@ def kind_by_header(header: Header) -> Verdict | None:
     if header.attributes.get("contrast"):
         return Verdict("contrast", "its header names a contrast agent")
     return None
+
+
+def kind_by_values(frames: ByteArray) -> Verdict | None:
+    """Decide by the number of different grey values, which are few in a label map.
+
+    Args:
+        frames: (S, H, W) uint8, some frames.
+    """
+    n = int(np.count_nonzero(np.bincount(frames.ravel(), minlength=256)))
+    return Verdict("label map", f"its pixels have only {n} different values") if 1 < n < _FEWEST_GREYS else None
 
 
 def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:

@@ -19,6 +19,7 @@ from alan.analysis.kinds import (
     Verdict,
     kind_by_colours,
     kind_by_header,
+    kind_by_values,
     kind_of_object,
     kind_of_scenes,
     kind_of_strip,
@@ -45,8 +46,9 @@ from alan.errors import DataError
 _ALIKE = 0.3
 #: Smallest number of rows and of columns of a frame.
 _SMALLEST = 32
-#: Smallest agreement of a rotated sector with the moving region for which the picture counts as rotated.
-_TURNED = 0.9
+#: Smallest agreement of a rotated sector with the moving region for which the picture counts as rotated, and how
+#: much it must exceed that of an upright one.
+_TURNED, _CLEARLY = 0.9, 0.05
 #: Longest side in pixels at which a turned sector is searched; margin around it in pixels; smallest fraction of
 #: dark pixels farther out.
 _SMALL, _AROUND, _BLACK = 320, 3.0, 0.8
@@ -198,6 +200,7 @@ def open_loops(
             raise NotALoopError(source.name, still if kept and still else left_out[0])
         messages = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
         notes = [source.redact(note) for note in (*messages, *stream.header.notes)]
+        notes += filter(None, [source.gaps])
         notes += [f"a panel is left out: {verdict.kind}, {verdict.reason}" for verdict in left_out]
         loops = [
             _loop(source, stream, panel, spacing=given, aspect=aspect, frame_rate=frame_rate) for panel in kept
@@ -234,7 +237,7 @@ def _pseudonymous(source: Source) -> Iterator[None]:
 
 def _unquoted(text: str) -> str:
     """Remove the values that a message of a decoder quotes, which may come from a header."""
-    return re.sub(r"'[^']*'|\"[^\"]*\"", "...", text)
+    return re.sub(r"(?<!\w)(['\"]).*?\1(?!\w)", "...", text)  # the apostrophe of O'Neil ends no quotation
 
 
 def _kind_of_series(source: Source, stream: CineStream) -> Verdict | None:
@@ -257,13 +260,13 @@ def _kind_of_stills(stream: CineStream) -> Verdict | None:
     return None
 
 
-def _kind_of_turned(grey: ByteArray, span: ByteArray, aspect: float) -> Verdict | None:
-    """Decide whether a sector lies upside down or on its side."""
+def _kind_of_turned(grey: ByteArray, span: ByteArray, aspect: float, upright: float) -> Verdict | None:
+    """Decide whether a sector lies upside down or on its side; ``upright`` is the agreement of an upright one."""
     thin = slice(None, None, -(-max(span.shape) // _SMALL))
     for quarters, how in ((2, "180"), (1, "90"), (3, "90")):
         turned = np.rot90(grey[:, thin, thin], quarters, (1, 2))
         found = find_panels(turned, np.rot90(span[thin, thin], quarters), aspect if quarters == 2 else 1 / aspect)
-        if found.agreement < _TURNED:
+        if found.agreement < max(_TURNED, upright + _CLEARLY):
             continue
         outside = ~np.any([fan.mask(_AROUND) for fan in found.fans], axis=0)
         if float((turned[:, outside] < DARK_VALUE).mean()) >= _BLACK:
@@ -276,13 +279,17 @@ def _panels(stream: CineStream, aspect: float) -> tuple[list[_Panel | Verdict], 
     grey, colours, step = stream.samples.grey, stream.samples.colours, stream.samples.step
     if min(stream.shape) < _SMALLEST:
         return [Verdict("not an echo", f"its frames have {stream.shape[1]} x {stream.shape[0]} pixels")], ()
+    if (few := kind_by_values(grey)) is not None:
+        return [few], ()
     span = stream.samples.span
     found = find_panels(grey, span, aspect)
     strip = kind_of_strip(grey, found.others)
     if strip is not None:
         return [strip], ()
-    if found.agreement < _TURNED and span.any() and (turned := _kind_of_turned(grey, span, aspect)) is not None:
-        return [turned], ()
+    if found.agreement < _TURNED and span.any():
+        turned = _kind_of_turned(grey, span, aspect, found.agreement)
+        if turned is not None:
+            return [turned], ()
     if not found.fans:
         region = found.others[0] if found.others else None
         verdict = kind_without_fan(grey, colours, region)

@@ -9,13 +9,14 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from alan.data.io.cine import DICOM, VIDEOS, is_cine, stem
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, read_patient, read_references
 from alan.data.io.dicom_series import find_split_loops
-from alan.data.io.medical import MEDICAL
+from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
@@ -30,6 +31,8 @@ _LABELS = "_gt"
 _INDEX = "DICOMDIR"
 #: Endings of files that hold other files.
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
+#: Endings of files that hold the pixels of a MetaImage or NIfTI file beside them, and those of its header.
+_PIXELS = {".raw": (".mhd",), ".zraw": (".mhd",), ".img": (".hdr",)}
 #: Number of bytes that are compared at three positions of files of the same size.
 _PART = 2**12
 #: Words that stay in messages even if a file or a folder has that name: they identify nobody.
@@ -38,7 +41,7 @@ _PLAIN = {
     *("files", "frame", "frames", "header", "image", "images", "input", "loop", "loops", "picture", "pictures"),
     *("pixel", "pixels", "region", "sector", "series", "size", "still", "stills", "times", "video", "videos"),
 }
-_NUMBERED = re.compile(r"(.*?)(\d+)")
+_NUMBERED = re.compile(r"(.*?)(\d+)\)?")  # Windows numbers files (1), (2)
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,15 @@ class Source:
         if self.sequence is not None or not is_dicom(self.path):
             return None
         return read_references(self.path, *self.stills, keep=keep)
+
+    @property
+    def gaps(self) -> str:
+        """Warning about numbered stills that lack some numbers; empty for others."""
+        matches = [_NUMBERED.fullmatch(path.stem) for path in (self.path, *self.stills) if self.stills]
+        steps = {int(later[2]) - int(first[2]) for first, later in pairwise(filter(None, matches))}
+        if len(steps) < 2 or is_dicom(self.path):
+            return ""
+        return f"the numbers of its pictures step by {min(steps)} to {max(steps)}: some seem to be missing"
 
     def redact(self, text: str) -> str:
         """Replace the names of files and folders in a message, and words that it quotes from them."""
@@ -168,30 +180,29 @@ def _joined(found: Sequence[_Found], *, timed: bool) -> list[_Found]:
 
 def file_name(path: Path) -> str:
     """Return the pseudonymous name of a file that is left out."""
-    return f"file_{patient_key(str(path.resolve()))[1:9]}"
+    return f"file_{patient_key(os.path.realpath(path))[1:9]}"  # resolve() refuses a link to itself
 
 
 def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
     """Map each file whose bytes equal those of an earlier file to that file."""
     places = [place for place in sorted(found) if len(found[place].paths) == 1 and found[place].sequence is None]
     copies = dict[str, str]()
-    for alike in _groups(places, found, lambda path: path.stat().st_size):
-        for again in _groups(
-            alike, found, _glance
-        ):  # uncompressed loops share a size, so most are not read completely
-            for first, *others in _groups(again, found, digest):
+    for alike in _groups(places, found, lambda files: sum(path.stat().st_size for path in files)):
+        for again in _groups(alike, found, lambda files: b"".join(map(_glance, files))):
+            # uncompressed loops share a size, so most are not read completely
+            for first, *others in _groups(again, found, lambda files: "".join(map(digest, files))):
                 copies |= dict.fromkeys(others, first)
     return copies
 
 
 def _groups(
-    places: Iterable[str], found: Mapping[str, _Found], key: Callable[[Path], object]
+    places: Iterable[str], found: Mapping[str, _Found], key: Callable[[tuple[Path, ...]], object]
 ) -> Iterator[list[str]]:
-    """Group files by a key; files without an equal, empty and unreadable files are left out."""
+    """Group loops by a key of their files; those without an equal, empty and unreadable ones are left out."""
     groups = defaultdict[object, list[str]](list)
     for place in places:
         with contextlib.suppress(OSError):
-            groups[key(found[place].paths[0])].append(place)
+            groups[key(medical_files(found[place].paths[0]))].append(place)
     return (group for value, group in groups.items() if value and len(group) > 1)
 
 
@@ -233,7 +244,7 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
         raise DataError(f"{given}: no such file or folder; check the spelling")
     series: dict[tuple[Path, str, str], list[tuple[int, Path]]] = defaultdict(list)
     for path in files_below(given):
-        if leave_out is not None and path.resolve().is_relative_to(leave_out):
+        if leave_out is not None and Path(os.path.realpath(path)).is_relative_to(leave_out):
             continue
         if (locked := _locked(path, path.relative_to(given).as_posix())) is not None:
             yield locked
@@ -277,6 +288,8 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
         yield path, "an archive of files: unpack it"
     elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
         yield _Found((path,), relative, read_patient(path) if is_dicom(path) else None)
+    elif any(path.with_suffix(header).is_file() for header in _PIXELS.get(path.suffix.lower(), ())):
+        yield path, "the pixels of a file that is read by its header, which has the same name"
     else:
         yield path, "neither a video nor a picture according to its name and first bytes"
 

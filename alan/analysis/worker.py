@@ -20,6 +20,7 @@ from alan.analysis.model import AnalysisModel, Runtime
 from alan.analysis.sources import Source
 from alan.analysis.tables import LOOP_FOLDER, RESULT
 from alan.bounds import PositiveFloat, bounded
+from alan.data.io.medical import medical_files
 from alan.errors import SHORTAGE, AlanError, DataError, is_out_of_memory
 from alan.files import atomic, fingerprint, read_json, write_json
 from alan.progress import Progress, no_progress, part_of
@@ -149,7 +150,7 @@ class Worker:
 
 def _stamp(source: Source) -> str:
     """Fingerprint the version of the program and names, sizes and times of the files; empty if one is missing."""
-    paths = (source.path, *source.stills)
+    paths = dict.fromkeys((source.path, *source.stills, *medical_files(source.path)))
     try:
         found = [(str(path.resolve()), path.stat()) for path in paths]
     except OSError:

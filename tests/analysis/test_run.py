@@ -41,6 +41,7 @@ from alan.progress import no_progress
 from alan.report.analysis import write_analysis_report
 
 from .made import made_labels, made_result
+from .screens import metaimage
 
 FAST = AnalysisSettings(loop=LoopSettings(view="A4C", samples=4), outputs=("png",), spacing=0.8)
 
@@ -288,6 +289,18 @@ def test_files_that_another_version_analyzed_are_analyzed_again(tmp_path, monkey
     worker(source)
     assert finished_state(tmp_path / "out", source) is not None
     monkeypatch.setattr(worker_module, "__version__", "99.0")
+    assert finished_state(tmp_path / "out", source) is None
+
+
+def test_changed_pixels_of_a_header_are_analyzed_again(tmp_path, monkeypatch):
+    (tmp_path / "a.mhd").write_bytes(metaimage(np.zeros((1, 32, 32), np.uint8), "a.raw"))
+    (tmp_path / "a.raw").write_bytes(bytes(1024))
+    source = Source(tmp_path / "a.mhd", "p1", "p1_1")
+    worker = Worker(tmp_path / "out", FAST, SimpleNamespace(fingerprint="f", runtime="torch"))
+    monkeypatch.setattr(worker_module, "open_loops", Mock(return_value=[]))
+    worker(source)
+    assert finished_state(tmp_path / "out", source) is not None
+    (tmp_path / "a.raw").write_bytes(bytes(1025))
     assert finished_state(tmp_path / "out", source) is None
 
 

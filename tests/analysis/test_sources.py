@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from alan.analysis import find_sources, open_loops
+from alan.analysis import loop as loop_module
 from alan.analysis.sources import Source
 from alan.data.fan import enclosing
 from alan.data.pseudonyms import patient_key
 from alan.errors import AlanWarning, DataError, ParameterError
 
-from .screens import FAN, dicom, pages, screen, video
+from .screens import FAN, dicom, metaimage, pages, screen, video
 
 pytest.importorskip("pydicom")
 LOOP = screen(FAN, text=True)
@@ -137,6 +138,48 @@ def test_copies_links_and_archives_are_listed_as_left_out(tmp_path):
     assert sorted(reason.partition(": get")[0] for _, reason in left_out) == sorted(
         [*reasons, "an archive of files: unpack it"]
     )
+
+
+def test_a_link_to_itself_is_listed_as_dead(tmp_path):
+    video(tmp_path / "a.avi", screen(FAN))
+    (tmp_path / "self.avi").symlink_to("self.avi")
+    (tmp_path / "round").symlink_to(tmp_path)
+    sources, ((_, reason),) = find_sources([tmp_path], leave_out=tmp_path / "out")
+    assert [source.path.name for source in sources] == ["a.avi"]
+    assert reason.startswith("a link to a file that is missing")
+
+
+def test_files_of_pixels_belong_to_their_headers(tmp_path):
+    """Two patients whose headers have the same bytes are no copies of each other."""
+    for name, seed in (("p1", 0), ("p2", 1), ("p3", 1)):
+        (tmp_path / name).mkdir()
+        frames = screen(FAN, seed=seed)
+        (tmp_path / name / "a.mhd").write_bytes(metaimage(frames, "a.raw"))
+        (tmp_path / name / "a.raw").write_bytes(frames.tobytes())
+    (tmp_path / "b.raw").write_bytes(b"no header")
+    sources, left_out = find_sources([tmp_path])
+    assert [source.path.parent.name for source in sources] == ["p1", "p2"]
+    assert sorted(reason for _, reason in left_out) == [
+        f"a copy of the file of loop {sources[1].name}",
+        "neither a video nor a picture according to its name and first bytes",
+        *["the pixels of a file that is read by its header, which has the same name"] * 3,
+    ]
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (5, 10, 15), (1, 2, 4)])
+def test_missing_numbers_of_stills_are_noted(tmp_path, numbers):
+    for number, frame in zip(numbers, LOOP, strict=False):
+        still(tmp_path / f"a4c ({number}).png", frame)
+    (source,) = find_sources([tmp_path])[0]
+    (loop,) = open_loops(source)
+    assert loop.n_frames == 3
+    noted = "the numbers of its pictures step by 1 to 2: some seem to be missing" in loop.notes
+    assert noted == (numbers == (1, 2, 4))
+
+
+def test_quoted_values_of_headers_are_removed_from_messages():
+    text = "the value 'O'Neil^Ann' of the image's header is \"O'Neil\", not 'RGB'"
+    assert loop_module._unquoted(text) == "the value ... of the image's header is ..., not ..."
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.gif", "a_1.tif", "a.dcm", "a.nii.gz", "a", "a.h5", "a.csv"])

@@ -40,6 +40,10 @@ _PLUGINS = {
 }
 #: JPEG lossless, which only GDCM decodes; GDCM aborts on some damaged streams.
 _APART = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+#: JPEG of 8 or 12 bits.
+_EXTENDED = "1.2.840.10008.1.2.4.51"
+#: High-throughput JPEG 2000, and the packages that decode it.
+_FAST = tuple(f"1.2.840.10008.1.2.4.20{end}" for end in (1, 2, 3))
 _MOST_BITS = 16  # largest depth of stored values that go through a table
 
 
@@ -88,6 +92,8 @@ class PixelFrames:
         """
         uid = self._dataset.file_meta.TransferSyntaxUID
         decoder, done = _decoder(uid, self._path), 0
+        if uid == _EXTENDED and (attribute_number(self._dataset, "BitsStored") or 8) > 8:
+            raise DataError(f"{self._path}: is a JPEG of 12 bits, which no decoder reads; export it uncompressed")
         if uid in _APART:
             self._apart = self._apart or DecodedApart(self._path)
             found = self._apart.frames()
@@ -194,6 +200,8 @@ def _decoder(uid: Any, path: Path) -> Any:
     if not decoder.is_available:
         brought = f"{install_hint('dicom')} brings python-gdcm and pyjpegls"
         remedy = brought if uid in (*_PLUGINS, *_APART) else "export it uncompressed"
+        if uid in _FAST:
+            remedy = "`pip install pylibjpeg pylibjpeg-openjpeg`, or export it uncompressed"
         raise DataError(f"{path}: is compressed as {uid.name}, for which no decoder is installed: {remedy}")
     return decoder
 

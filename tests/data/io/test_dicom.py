@@ -219,13 +219,26 @@ def test_two_spellings_of_a_patient_have_one_pseudonym(write, grey, first, secon
     assert read_dicom(paths[0]).patient == read_dicom(paths[1]).patient
 
 
-def test_the_error_for_a_missing_decoder_asks_for_an_uncompressed_export(tmp_path, write, grey):
+def test_a_compression_without_a_decoder_names_the_remedy(tmp_path, write, grey):
     dataset = pydicom.dcmread(write(grey))
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
     dataset.PixelData = pydicom.encaps.encapsulate([b"\0" * 20] * 3)
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(tmp_path / "a.dcm")
-    with pytest.raises(DataError, match=r"no decoder is installed: export it uncompressed$"):
+    with pytest.raises(
+        DataError, match=r"no decoder is installed: `pip install pylibjpeg pylibjpeg-openjpeg`, or export it"
+    ):
+        read_dicom(tmp_path / "a.dcm")
+
+
+def test_jpeg_of_12_bits_is_to_be_exported_uncompressed(tmp_path, write, grey):
+    dataset = pydicom.dcmread(write(grey))
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGExtended12Bit
+    dataset.PixelData = pydicom.encaps.encapsulate([b"\0" * 20] * 3)
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(DataError, match=r"a JPEG of 12 bits, which no decoder reads; export it uncompressed$"):
         read_dicom(tmp_path / "a.dcm")
 
 
