@@ -14,12 +14,12 @@ from alan.analysis import measures
 from alan.analysis.evidence import ParcelEvidence
 from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
-from alan.analysis.model import AnalysisModel
-from alan.analysis.quality import Evidence, find_flags
+from alan.analysis.model import AnalysisModel, PhaseBoxes
+from alan.analysis.quality import Evidence, find_flags, outline_contrast
 from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, Spread, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
 from alan.analysis.uncertainty import rate_with_interval, sample_beats, with_intervals
-from alan.arrays import FloatArray
+from alan.arrays import BoolArray, FloatArray
 from alan.bounds import bounded
 from alan.cardiac import Beat
 from alan.data.io.base import mean_frame_rate
@@ -256,6 +256,7 @@ def _measure(
         timeline.labels == structures.index(name) + 1 if name in structures else None for name in ("lv", "la")
     )
     curves = None if cavity is None else measures.measure_curves(cavity, grid)
+    boxes = model.views[view.view]
     flags = find_flags(
         Evidence(
             n_frames=len(maps),
@@ -269,6 +270,9 @@ def _measure(
             curves=curves,
             beats=found.beats,
             numbers=found.numbers,
+            contrasts={}
+            if cavity is None
+            else _contrasts(model.views[view.view]["lv"], maps, timeline, cavity, found.beats),
             jump_share=timeline.jump_share,
         )
     )
@@ -283,13 +287,28 @@ def _measure(
                 "ED": tuple(int(k) for k in pair.ed.selector_.interior_),
                 "ES": tuple(int(k) for k in pair.es.selector_.interior_),
             }
-            for name, pair in model.views[view.view].items()
+            for name, pair in boxes.items()
         },
         flags=flags,
         rate_source=found.rate_source,
         **found.summary,
     )
     return result, timeline
+
+
+def _contrasts(
+    boxes: PhaseBoxes, maps: NDArray[np.uint8], timeline: Timeline, cavity: BoolArray, beats: Sequence[Beat]
+) -> dict[str, float]:
+    """Compute the contrast of the outlines at each phase that is measured, as means over the beats."""
+    frames = {"end-diastole": [beat.ed for beat in beats], "end-systole": [beat.es for beat in beats]}
+    if not beats:
+        frames = {"all frames": list(range(0, len(maps), max(1, len(maps) // 16)))}
+    return {
+        phase: float(
+            np.mean([outline_contrast(boxes.shares(maps[t], float(timeline.phase[t])), cavity[t]) for t in rows])
+        )
+        for phase, rows in frames.items()
+    }
 
 
 def _view(

@@ -85,6 +85,21 @@ class PhaseBoxes:
         """
         return np.stack([membership(box, n_ids) for box in (self.ed, self.es)])
 
+    def shares(self, parcels: MapArray, phase: float) -> Float32Array:
+        """Compute the share of the parcel of each pixel that lies inside the structure.
+
+        Args:
+            parcels: (H, W) parcel map.
+            phase: Phase of the frame, 0 at end-systole to 1 at end-diastole.
+
+        Returns:
+            (H, W) float32; 0 for the background.
+        """
+        ed, es = (np.append(box.selector_.share_, 0.0) for box in (self.ed, self.es))
+        table = phase * ed + (1 - phase) * es
+        found: Float32Array = table[np.minimum(parcels, len(table) - 1)].astype(np.float32)
+        return found
+
 
 def membership(box: ParcelSegmenter, n_ids: int, shares: NDArray[np.float64] | None = None) -> Float32Array:
     """Scale the posterior shares of the parcels so that the white box contains parcels of at least one half.

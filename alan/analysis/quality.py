@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from alan.analysis.measures import ATRIUM_CUT, BeatMeasures, Curves, share_on_border
 from alan.analysis.results import Flag, ViewEvidence
@@ -30,6 +31,7 @@ FLAGS = {
     "fan_unknown": "The sector was not found: the whole picture was analyzed.",
     "fan_cut": "The outline touches the border of the sector: a part of the heart is not in the picture.",
     "atrium_cut": "The left atrium touches the border of the sector: its volume is not given.",
+    "outline_unclear": "The parcels inside the outline of the left ventricle differ little from those around it.",
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
     "several_studies": "The loops of the patient are of several studies, of which one is used.",
     "implausible": "The ejection fraction is outside the range of living hearts, or a beat has none.",
@@ -41,6 +43,11 @@ _TOUCHING = 0.25
 #: Share of the highest two rows of the ventricle on the border of the sector, above which its apex may be cut off.
 #: None of the outlines of CAMUS patients 0001-0350 is above it, and 3 of 1,396 manual ones.
 _TOP_TOUCHING = 0.5
+#: Contrast of the parcels across an outline below which it is doubtful; 6.5% of the outlines of CAMUS patients
+#: 0301-0350 are below it (tests/benchmarks/bench_doubt.py).
+UNCLEAR = 0.72
+#: Width of the ring around an outline whose parcels are compared with those inside, as a share of the frame.
+_RING = 1 / 14
 _SHORT = 1.35
 _PLAUSIBLE = (5.0, 85.0)
 
@@ -60,6 +67,8 @@ class Evidence(NamedTuple):
         curves: Measurements of the left ventricle; None in a view without it.
         beats: All beats.
         numbers: Measurements of the beats.
+        contrasts: Mapping from phase to the mean contrast of the outlines that were measured, see
+            :func:`outline_contrast`; NaN if unknown.
         jump_share: Share of the frames whose outline jumped.
     """
 
@@ -74,7 +83,25 @@ class Evidence(NamedTuple):
     curves: Curves | None
     beats: Sequence[Beat]
     numbers: Sequence[BeatMeasures]
+    contrasts: Mapping[str, float]
     jump_share: float
+
+
+def outline_contrast(shares: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+    """Compute how much the parcels inside an outline differ from those around it.
+
+    Args:
+        shares: (H, W) share of the parcel of each pixel that belongs to the structure.
+        mask: (H, W) bool, the structure.
+
+    Returns:
+        Mean share inside less the mean share in a ring of a fourteenth of the height around it, at most 1; NaN for
+        an empty mask.
+    """
+    if not mask.any():
+        return float("nan")
+    ring = (distance_transform_edt(~mask) <= _RING * len(mask)) & ~mask
+    return float(shares[mask].mean() - (shares[ring].mean() if ring.any() else 0.0))
 
 
 def find_flags(evidence: Evidence) -> tuple[Flag, ...]:
@@ -140,9 +167,17 @@ def _doubts_about_time(e: Evidence) -> Iterator[tuple[str, str]]:
 
 
 def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
-    """Check the shape of the ventricle and its measurements."""
+    """Check the outline and the shape of the ventricle, and its measurements."""
     if e.curves is None:
         return
+    for phase, contrast in e.contrasts.items():
+        if contrast < UNCLEAR:
+            yield (
+                "outline_unclear",
+                f"the parcels inside the outline of the ventricle differ little from those around it ({phase}: "
+                f"a contrast of {contrast:.2f}, less than {UNCLEAR}): check the outline",
+            )
+            break
     for beat in e.beats:
         length, area = e.curves.length[beat.ed], e.curves.area[beat.ed]
         ratio = float(length**2 / area * np.pi / 4) if area > 0 else float("nan")  # length / width of an ellipse

@@ -19,7 +19,7 @@ from alan.analysis.measures import (
     summarise_beats,
 )
 from alan.analysis.patients import KeyMasks, summarise_patients
-from alan.analysis.quality import FLAGS, Evidence, find_flags
+from alan.analysis.quality import FLAGS, Evidence, find_flags, outline_contrast
 from alan.analysis.results import BeatResult
 from alan.cardiac import Beat, find_beats
 
@@ -123,6 +123,7 @@ def evidence(**changes):
         "curves": curves,
         "beats": beats,
         "numbers": [measure_beat(beat, {"lv": masks}, grid) for beat in beats],
+        "contrasts": {"end-diastole": 0.75, "end-systole": 0.73},
         "jump_share": 0.0,
     }
     return Evidence(**base | changes)
@@ -150,6 +151,7 @@ def test_a_clean_loop_raises_no_doubt():
         ("fan_cut", {"inside": ellipse(76, 36)}),
         ("atrium_cut", {"atrium": np.ones((60, 112, 112), bool)}),
         ("foreshortened", {"curves": measure_curves(np.stack([ellipse(50, 48)] * 60), Grid((1, 1), (1, 1)))}),
+        ("outline_unclear", {"contrasts": {"end-diastole": 0.75, "end-systole": 0.6}}),
         ("implausible", {"numbers": [BeatMeasures(100, 99, 1, 1, 1, 1)] * 2}),
     ],
 )
@@ -166,6 +168,21 @@ def test_a_ventricle_whose_apex_the_sector_cuts_off_is_doubtful(rows, codes):
     edge = int(np.flatnonzero(masks.any((0, 2)))[0]) + rows
     inside[:edge], masks[:, :edge] = False, False
     assert [flag.code for flag in find_flags(evidence(cavity=masks, inside=inside))] == codes
+
+
+def test_the_contrast_of_an_outline_compares_its_parcels_with_those_of_a_ring():
+    mask = np.zeros((112, 112), bool)
+    mask[40:60, 40:60] = True
+    ring = np.zeros_like(mask)
+    ring[32:68, 40:60] = ring[40:60, 32:68] = True  # the corners of the ring are round
+    shares = np.where(mask, 0.9, np.where(ring, 0.2, 0.5))
+    contrast = outline_contrast(shares, mask)
+    corners = 4 * sum(math.hypot(x, y) <= 8 for x in range(1, 9) for y in range(1, 9))
+    mean = (4 * 8 * 20 * 0.2 + corners * 0.5) / (4 * 8 * 20 + corners)
+    assert contrast == pytest.approx(0.9 - mean)
+    assert outline_contrast(np.full_like(shares, 0.5), mask) == pytest.approx(0)
+    assert outline_contrast(mask.astype(float), mask) == 1
+    assert math.isnan(outline_contrast(shares, np.zeros_like(mask)))
 
 
 def loop_result(name, view, ef, flags=(), pixel_mm=(1.0, 1.0)):

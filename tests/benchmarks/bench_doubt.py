@@ -1,0 +1,66 @@
+"""Which outlines of the left ventricle are wrong, and does their contrast tell? CAMUS A4C and A2C, ED and ES.
+
+The contrast of an outline is the mean share of its parcels less that of a ring around it; `alan analyze` doubts
+outlines with less than alan.analysis.quality.UNCLEAR. The store is that of prepare/camus_views:
+python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split val
+"""
+
+import argparse
+
+import numpy as np
+from bench_camus_ef import PHASES, VIEWS, biplane_measures, segment
+from sklearn.metrics import roc_auc_score
+
+from alan.analysis import AnalysisModel
+from alan.analysis.quality import UNCLEAR, outline_contrast
+from alan.data import FrameStore
+from alan.overlap import dice_of_counts
+from alan.progress import batches
+
+
+def contrasts(model, rows, maps, masks):
+    """Contrast of each outline."""
+    out = []
+    for n, (view, phase) in enumerate(zip(rows["view"], rows["phase"], strict=True)):
+        out.append(outline_contrast(model.views[view]["lv"].shares(maps[n], float(phase == "ED")), masks[n]))
+    return np.array(out)
+
+
+def show_patients(store, rows, masks, truth, doubtful):
+    """Print errors of the biplane ejection fraction of patients with and without a doubtful outline."""
+    measured, known = biplane_measures(store, rows, masks), biplane_measures(store, rows, truth)
+    for title, wanted in (("a doubtful outline", True), ("no doubtful outline", False)):
+        chosen = [patient for patient in measured if (patient in doubtful) == wanted]
+        ef, true = (np.array([of[patient]["ef_percent"] for patient in chosen]) for of in (measured, known))
+        fine = np.isfinite(ef)
+        error, r = np.abs(ef - true)[fine].mean(), np.corrcoef(ef[fine], true[fine])[0, 1]
+        print(f"  {len(chosen)} patients with {title}: biplane EF against masks, error {error:.1f}, r {r:.2f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--model", default="alan-sim")
+    options = parser.parse_args()
+    model, store = AnalysisModel.load(options.model), FrameStore(options.store)
+    rows = store.labelled(options.split, VIEWS, phases=PHASES)
+    frames, truth = rows["frame"].to_numpy(), store.masks(rows["label"].to_numpy(), "lv")
+    maps = np.concatenate([model.maps(store.frames(frames[part])) for part in batches(len(frames), 100)])
+    masks = segment(model, rows, maps)
+    dice = dice_of_counts((masks & truth).sum((1, 2)), masks.sum((1, 2)) + truth.sum((1, 2)))
+    contrast = np.nan_to_num(contrasts(model, rows, maps, masks))
+    wrong, doubt = dice < 0.8, contrast < UNCLEAR
+    quantiles = ", ".join(f"{np.quantile(contrast, q):.2f}" for q in (0.025, 0.05, 0.1, 0.5))
+    print(f"{options.split}: {len(rows)} outlines, {wrong.mean():.1%} with a Dice below 80")
+    print(f"  contrast, quantiles of 2.5, 5, 10 and 50%: {quantiles}")
+    print(f"  area under the curve for a Dice below 80: {roc_auc_score(wrong, -contrast):.2f}")
+    print(
+        f"  below {UNCLEAR}: {doubt.mean():.1%} of the outlines, {wrong[doubt].mean():.0%} of them wrong "
+        f"({wrong[~doubt].mean():.1%} of the others); {doubt[wrong].mean():.0%} of the wrong ones are below"
+    )
+    show_patients(store, rows, masks, truth, set(rows["patient"].to_numpy()[doubt]))
+
+
+if __name__ == "__main__":
+    main()
