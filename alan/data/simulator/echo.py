@@ -72,7 +72,7 @@ def form_echo(scene: Scene, acq: Acquisition, physics: Physics, generator: torch
     side = blur(envelope, 2, 9.0) * clutter * (acq.side_lobes * physics.side_lobes)
     echoed = torch.roll(envelope, acq.reverberation_shift, 1) * (acq.reverberation * physics.reverberation)
     echoed[:, : acq.reverberation_shift] = 0
-    envelope = envelope + side + echoed + _haze(anchored, radii, acq, physics, generator)
+    envelope = envelope + side + echoed + _haze(anchored, acq, physics, generator)
     _add_near_field(envelope, fresh, radii, acq, physics)
     return Echo(envelope, radii)
 
@@ -154,9 +154,7 @@ def _point_spread(field: Tensor, acq: Acquisition) -> Tensor:
     )  # fmt: skip
 
 
-def _haze(
-    anchored: Tensor, radii: Tensor, acq: Acquisition, physics: Physics, generator: torch.Generator
-) -> Tensor:
+def _haze(anchored: Tensor, acq: Acquisition, physics: Physics, generator: torch.Generator) -> Tensor:
     """Draw the stationary haze (N_SAMPLES, N_BEAMS)."""
     cloud = torch.exp(smooth_field(1, (5, 5), _GRID, generator)[0])
     texture = blur(anchored, acq.axial_sigma, 1.5 * acq.lateral_sigma).square().sum(0).sqrt()
