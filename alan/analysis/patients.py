@@ -197,8 +197,8 @@ def _doubts(loops: Mapping[str, LoopResult]) -> list[Flag]:
 
 
 def _unique(flags: Sequence[Flag]) -> tuple[Flag, ...]:
-    """Keep each code once, with its first reason, in the order of first occurrence."""
-    found: dict[str, Flag] = {}
+    """Keep each code once, with its different reasons, in the order of first occurrence."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
     for flag in flags:
-        found.setdefault(flag.code, flag)
-    return tuple(found.values())
+        found[flag.code][flag.reason] = None
+    return tuple(Flag(code, ", ".join(reasons)) for code, reasons in found.items())

@@ -21,8 +21,9 @@ from alan.analysis.run import Analysis, analyze_files
 from alan.analysis.tables import LOOP_FOLDER, MEASURES
 from alan.analysis.worker import LABELS, AnalysisSettings
 from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
-from alan.app.session import Uploads
+from alan.app.session import MAX_UPLOAD_MB, Uploads
 from alan.arrays import ByteArray, load_arrays
+from alan.data.io.base import SIDES
 from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
 from alan.progress import Progress
@@ -78,7 +79,11 @@ class AnalyzeTab:
         gr = self.gr
         result = gr.State(None)
         with gr.Row():
-            file = gr.File(label="Drop a loop (video, DICOM, NIfTI, TIFF)", height=140, elem_id="analyze-upload")
+            file = gr.File(
+                label=f"Drop a loop (video, DICOM, NIfTI, TIFF), at most {MAX_UPLOAD_MB} MB",
+                height=140,
+                elem_id="analyze-upload",
+            )
             with gr.Column():
                 view = gr.Radio(self.views, value=self.views[0], label="View")
                 spacing = gr.Number(
@@ -86,6 +91,7 @@ class AnalyzeTab:
                     label="Size of a pixel in mm",
                     info="if the file does not state it; 0 is unknown",
                     minimum=0,
+                    maximum=SIDES[1],
                     elem_id="analyze-spacing",
                 )
                 mirror = gr.Checkbox(

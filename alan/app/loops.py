@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from alan.analysis.kinds import NotALoopError
 from alan.analysis.loop import Loop, open_loops
 from alan.analysis.sources import find_sources
 from alan.app.state import ParcelLoop
@@ -37,7 +38,13 @@ def read_loop(path: Path) -> Loop:
     if not sources:
         reason = left_out[0][1] if left_out else "it is not a picture, video or DICOM file"
         raise DataError(f"the file cannot be read: {reason}")
-    return open_loops(sources[0], stills=True)[0]
+    name = sources[0].name
+    try:
+        return open_loops(sources[0], stills=True)[0]
+    except NotALoopError as error:
+        raise DataError(f"the file shows something else: {error.kind}, {error.reason}") from error
+    except DataError as error:
+        raise DataError(f"the file {str(error).removeprefix(f'{name}: ')}") from error
 
 
 def read_frames(path: Path, size: int, progress: Progress = no_progress) -> tuple[ByteArray, tuple[int, int]]:

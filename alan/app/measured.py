@@ -133,7 +133,9 @@ def sentence(beat: MovedBeat) -> str:
         "EF {:.0f}%": beat.ef_percent,
         "fractional area change {:.0f}%": beat.area_change_percent,
     }
-    return ", ".join(text.format(value) for text, value in words.items() if not math.isnan(value))
+    text = ", ".join(text.format(value) for text, value in words.items() if not math.isnan(value))
+    swapped = "; the ventricle is smaller at end-diastole than at end-systole: exchange the frames"
+    return text + swapped if beat.ef_percent < 0 else text
 
 
 def pack(folder: Path, target: Path) -> Path:

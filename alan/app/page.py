@@ -18,8 +18,6 @@ from alan.shipped import PARCELS
 
 _log = logging.getLogger(__name__)
 
-#: Largest size of an upload in MB.
-MAX_UPLOAD_MB = 1000
 #: Seconds between deletions of old files, and the age from which a file is old.
 _SWEEP = (600, 6 * 3600)
 #: Fonts of the system, so that the browser downloads none.
@@ -162,6 +160,8 @@ def serve(page: Any, host: str, port: int, *, browser: bool) -> str:
     Raises:
         ConfigError: The port is taken.
     """
+    from alan.app.session import MAX_UPLOAD_MB
+
     gr = third_party("gradio", "ui")
     middleware = third_party("starlette.middleware", "ui").Middleware
     try:

@@ -12,6 +12,8 @@ from alan.data.io.cine import DICOM, VIDEOS
 from alan.data.io.pictures import PICTURES
 from alan.errors import DataError
 
+#: Largest size of an upload in MB.
+MAX_UPLOAD_MB = 1000
 #: Suffixes that a file keeps; the rest of its name may identify a patient.
 _ENDINGS = {*VIDEOS, *PICTURES, *DICOM, ".gif", ".webp", ".nii", ".gz", ".json"}
 

@@ -1,6 +1,7 @@
 """Measurements of outlines, compared with ellipsoids of known volume."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -272,6 +273,10 @@ def test_unequal_axes_raise_a_doubt_and_no_beat_gives_no_number():
     masks = {"a": key_masks(), "b": key_masks((50, 30), (40, 20))}
     (patient,) = summarise_patients(loops, masks)
     assert "foreshortened" in {flag.code for flag in patient.flags}
+    short = (Flag("foreshortened", "1.2 times"),)
+    (patient,) = summarise_patients([loop_result("a", "A4C", 50.0, short), loops[1]], masks)
+    (reason,) = [flag.reason for flag in patient.flags if flag.code == "foreshortened"]
+    assert re.fullmatch(r"A4C: 1.2 times, the long axes of the two views differ by \d+%, more than 20%", reason)
     unsized = [loop_result("a", "A4C", 50.0, pixel_mm=None), loop_result("b", "A2C", 60.0, pixel_mm=None)]
     (patient,) = summarise_patients(unsized, masks)  # pixels of two zooms cannot be compared
     assert "foreshortened" not in {flag.code for flag in patient.flags}

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from alan.analysis.views import ViewResult
 from alan.app import loops
@@ -29,8 +30,11 @@ def test_files_that_are_not_loops_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"\w"):
         loops.read_loop(tmp_path / "notes.txt")
     (tmp_path / "empty.mp4").write_bytes(b"")
-    with pytest.raises(DataError, match=r"\w"):
+    with pytest.raises(DataError, match=r"^the file is empty"):
         loops.read_loop(tmp_path / "empty.mp4")
+    Image.fromarray(np.full((64, 64), 90, np.uint8)).save(tmp_path / "grey.png")
+    with pytest.raises(DataError, match=r"^the file shows something else: not an echo, its grey values"):
+        loops.read_loop(tmp_path / "grey.png")
 
 
 def test_the_view_is_written_in_words():

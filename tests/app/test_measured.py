@@ -114,6 +114,8 @@ def test_ratios_need_no_pixel_size(result, labels):
     volumes = [simpson_volume(labels[n] == 1, (2.0, 1.0)) for n in (0, 2)]
     assert found.ef_percent == pytest.approx(ejection_fraction(*volumes))
     assert sentence(found).startswith("EF ")
+    assert "exchange" not in sentence(found)
+    assert sentence(measure_between(result, labels, 2, 0)).endswith("at end-systole: exchange the frames")
 
 
 def test_first_frames_have_the_extreme_areas(result):

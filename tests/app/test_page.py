@@ -5,7 +5,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from alan.app.page import MAX_UPLOAD_MB, ui
+from alan.app.page import ui
+from alan.app.session import MAX_UPLOAD_MB
 from alan.cli.main import main
 
 

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from alan.downstream.whitebox.jsonfile import JsonModel, check_model, parsing
+from alan.downstream.whitebox.jsonfile import JsonModel, parsing
 from alan.downstream.whitebox.prior import EffectivePixels
 from alan.downstream.whitebox.steps import PostProcessing
 from alan.errors import ParameterError, nearest
+from alan.files import check_schema
 
 SCHEMA = "alan-expert-opinion/1"
 #: Weight of "inside" and "never" in effective pixels: as much as the labels of about ten patients.
@@ -153,7 +154,8 @@ class ExpertOpinion(JsonModel):
             ParameterError: Another schema, a missing field, another phase or post-processing step, two opinions on
                 one parcel, or an invalid opinion.
         """
-        value = check_model(value, SCHEMA)
+        remedy = "give a file of opinions, such as those that `alan ui` saves"
+        value = check_schema(value, SCHEMA, "", remedy, ParameterError)
         parcels: dict[int, Opinion] = {}
         with parsing("expert opinion"):
             structure, provenance = str(value["structure"]), str(value["provenance"])

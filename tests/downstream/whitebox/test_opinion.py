@@ -234,3 +234,8 @@ def test_named_strengths_have_their_documented_values():
     assert Opinion.of("inside") == (1.0, 100.0, "inside")
     assert Opinion.of(0.3) == (0.3, 8.0, "")
     assert Opinion.of("never", 4).strength == 4
+
+
+def test_another_json_file_is_no_file_of_opinions():
+    with pytest.raises(ParameterError, match=r"^schema is None where .*: give a file of opinions, such as"):
+        ExpertOpinion.from_dict({})
