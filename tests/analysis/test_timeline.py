@@ -30,6 +30,13 @@ def white_box(shares, above=0.4, prior=1e9):
     return ParcelSegmenter(selector, steps).fit(maps, np.broadcast_to(masks, maps.shape))
 
 
+def test_shares_of_a_frame_are_mixed_by_its_phase():
+    pair = PhaseBoxes(white_box([0, 1, 0.8, 0]), white_box([0, 1, 0.4, 0]))
+    parcels = np.array([[0, 1, 2, N_IDS]], np.uint8)  # N_IDS is the background
+    for phase, mixed in ((1.0, 0.8), (0.0, 0.4), (0.25, 0.5)):
+        np.testing.assert_allclose(pair.shares(parcels, phase), [[0, 1, mixed, 0]], atol=0.01)
+
+
 class BlockModel(AnalysisModel):
     """Model without a network: parcel 0 is background, 1 cavity, 2 cavity at end-diastole only, 3 atrium."""
 
