@@ -42,8 +42,6 @@ _PLUGINS = {
 _APART = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 #: JPEG of 8 or 12 bits.
 _EXTENDED = "1.2.840.10008.1.2.4.51"
-#: High-throughput JPEG 2000, and the packages that decode it.
-_FAST = tuple(f"1.2.840.10008.1.2.4.20{end}" for end in (1, 2, 3))
 _MOST_BITS = 16  # largest depth of stored values that go through a table
 
 
@@ -198,10 +196,7 @@ def _decoder(uid: Any, path: Path) -> Any:
             f"{path}: is encoded as {uid.name}, which is not supported; export it uncompressed"
         ) from error
     if not decoder.is_available:
-        brought = f"{install_hint('dicom')} brings python-gdcm and pyjpegls"
-        remedy = brought if uid in (*_PLUGINS, *_APART) else "export it uncompressed"
-        if uid in _FAST:
-            remedy = "`pip install pylibjpeg pylibjpeg-openjpeg`, or export it uncompressed"
+        remedy = f"{install_hint('dicom')} brings pyjpegls, pylibjpeg-openjpeg and python-gdcm"
         raise DataError(f"{path}: is compressed as {uid.name}, for which no decoder is installed: {remedy}")
     return decoder
 

@@ -1,5 +1,6 @@
 """DICOM files, shipped with pydicom and written by the tests."""
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -219,16 +220,26 @@ def test_two_spellings_of_a_patient_have_one_pseudonym(write, grey, first, secon
     assert read_dicom(paths[0]).patient == read_dicom(paths[1]).patient
 
 
-def test_a_compression_without_a_decoder_names_the_remedy(tmp_path, write, grey):
+#: High-throughput JPEG 2000 of 24 x 32 pixels, 5 y + 4 x, lossless (OpenJPH).
+HTJ2K = (
+    "/0//UQApQAAAAAAgAAAAGAAAAAAAAAAAAAAAIAAAABgAAAAAAAAAAAABBwEB/1AACAACAAAAAv9SAAwAAgABAAUEBEAB/1wAEyBI"
+    "UFBQUFBQUFBQUFBQSEhI/2QAFwABT3BlbkpQSCBWZXIgMC4yNi4zLv+QAAoAAAAAAI0AAf+TwCXhAId0AMASwBKAkAEHdACqAQd0"
+    "AMATQBIACPIAgnQA7QozAMAVEAVIQoigAjACdgAsy7LAAAG+tgDAFVAFaAAAAOeAp6fCdwCUiIiI/vpye/fJ7LgAwCtgFrCqqqr5"
+    "/inp6enp4noACAAAAAAA/v9xgSe/ZJ79knv2Sey/AP/Z"
+)
+
+
+def test_high_throughput_jpeg_2000_is_decoded(tmp_path, write, grey):
     dataset = pydicom.dcmread(write(grey))
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.HTJ2KLossless
-    dataset.PixelData = pydicom.encaps.encapsulate([b"\0" * 20] * 3)
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = 24, 32, 3
+    dataset.PixelData = pydicom.encaps.encapsulate([base64.b64decode(HTJ2K)] * 3)
     dataset["PixelData"].is_undefined_length = True
     dataset.save_as(tmp_path / "a.dcm")
-    with pytest.raises(
-        DataError, match=r"no decoder is installed: `pip install pylibjpeg pylibjpeg-openjpeg`, or export it"
-    ):
-        read_dicom(tmp_path / "a.dcm")
+    expected = np.add.outer(5 * np.arange(24), 4 * np.arange(32))
+    frames = read_dicom(tmp_path / "a.dcm").frames
+    assert frames.shape == (3, 24, 32)
+    assert (frames == expected).all()
 
 
 def test_jpeg_of_12_bits_is_to_be_exported_uncompressed(tmp_path, write, grey):
@@ -645,7 +656,8 @@ def test_a_decoder_that_is_missing_is_named(monkeypatch):
         read_dicom(shipped("SC_rgb_jls_lossy_line.dcm"))
     assert str(caught.value).partition("SC_rgb_jls_lossy_line.dcm: ")[2] == (
         "is compressed as JPEG-LS Lossy (Near-Lossless) Image Compression"
-        ", for which no decoder is installed: pip install 'alan-echo[dicom]' brings python-gdcm and pyjpegls"
+        ", for which no decoder is installed: pip install 'alan-echo[dicom]' brings pyjpegls, "
+        "pylibjpeg-openjpeg and python-gdcm"
     )
 
 
