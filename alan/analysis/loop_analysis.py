@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -16,9 +16,17 @@ from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel, PhaseBoxes
 from alan.analysis.quality import Evidence, find_flags, outline_contrast
-from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, Spread, ViewEvidence
+from alan.analysis.results import (
+    BeatResult,
+    LoopResult,
+    Measure,
+    Measurements,
+    RateSource,
+    Spread,
+    ViewEvidence,
+)
 from alan.analysis.timeline import Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
-from alan.analysis.uncertainty import rate_with_interval, sample_beats, with_intervals
+from alan.analysis.uncertainty import rate_with_interval, sample_beats, widen_intervals, with_intervals
 from alan.arrays import BoolArray, FloatArray
 from alan.bounds import bounded
 from alan.cardiac import Beat
@@ -276,11 +284,15 @@ def _measure(
             jump_share=timeline.jump_share,
         )
     )
+    beats, summary = found.results, found.summary
+    if any(flag.code == "outline_unclear" for flag in flags):
+        summary = widen_intervals(summary)
+        beats = tuple(_with_wider_intervals(beat) for beat in beats)
     result = replace(
         base,
         structures=structures,
         frames=measures.frame_results(timeline, structures, curves, grid, loop.times_s),
-        beats=found.results,
+        beats=beats,
         jump_share=timeline.jump_share,
         parcels={
             name: {
@@ -291,9 +303,14 @@ def _measure(
         },
         flags=flags,
         rate_source=found.rate_source,
-        **found.summary,
+        **summary,
     )
     return result, timeline
+
+
+def _with_wider_intervals(beat: BeatResult) -> BeatResult:
+    wider: dict[str, Any] = widen_intervals({item.name: getattr(beat, item.name) for item in fields(Measurements)})
+    return replace(beat, **wider)
 
 
 def _contrasts(

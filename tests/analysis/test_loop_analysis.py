@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alan.analysis import LoopSettings
+from alan.analysis import LoopSettings, quality
 from alan.analysis.loop_analysis import analyze_loop
+from alan.analysis.results import Spread
 from alan.analysis.timeline import TimeSettings
 from alan.cardiac import ejection_fraction, simpson_volume
 
@@ -89,3 +90,21 @@ def test_a_mirrored_loop_gives_the_same_numbers():
     assert other.result.flags == one.result.flags
     assert other.result.ef_percent == one.result.ef_percent
     assert other.result.notes == ("left and right are swapped for the analysis (mirror)",)
+
+
+def test_intervals_of_a_loop_with_an_unclear_outline_are_wider_by_half(monkeypatch):
+    maps, _ = beating()
+    model = MapModel()
+    model.spread = {"edv_ml": Spread(0.1, 0.2), "heart_rate_bpm": Spread(0.1, 0.1)}
+    settings = LoopSettings(view="A4C", samples=4)
+    clear = analyze_loop(made_loop(maps), model, settings, {}).result
+    monkeypatch.setattr(quality, "UNCLEAR", 1.1)  # above the contrast of any outline
+    unclear = analyze_loop(made_loop(maps), model, settings, {}).result
+    assert {flag.code for flag in unclear.flags} - {flag.code for flag in clear.flags} == {"outline_unclear"}
+    for one, other in zip((clear, *clear.beats), (unclear, *unclear.beats), strict=True):
+        narrow, wide = one.edv_ml, other.edv_ml
+        assert wide.value == narrow.value
+        assert wide.high - wide.value == pytest.approx(1.5 * (narrow.high - narrow.value))
+        assert wide.value - wide.low == pytest.approx(1.5 * (narrow.value - narrow.low))
+        assert narrow.high > narrow.value > narrow.low > 0
+        assert other.heart_rate_bpm == one.heart_rate_bpm

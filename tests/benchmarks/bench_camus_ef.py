@@ -24,10 +24,11 @@ from alan.analysis import AnalysisModel
 from alan.analysis.measures import Grid, measure_beat, summarise_beats
 from alan.analysis.model import PhaseBoxes
 from alan.analysis.patients import _around
+from alan.analysis.quality import UNCLEAR, outline_contrast
 from alan.analysis.results import Spread
 from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop
-from alan.analysis.uncertainty import calibrate_spread, sample_beats, with_intervals
+from alan.analysis.uncertainty import calibrate_spread, sample_beats, widen_intervals, with_intervals
 from alan.cardiac import Beat, biplane_volume, ejection_fraction, long_axis_cm, simpson_volume
 from alan.data import FrameStore
 from alan.data.splits import draw_patients
@@ -146,8 +147,11 @@ def ejection_fractions(store, rows, masks):
     return out
 
 
-def measure_planes(store, model, rows, maps):
-    """Patient of each plane, its measures with intervals, and those of its manual masks."""
+def measure_planes(store, model, rows, maps, *, widen=True):
+    """Patient of each plane, its measures with intervals, and those of its manual masks.
+
+    With ``widen`` intervals of a plane with an unclear outline are wider, as in ``alan analyze``.
+    """
     truth = {name: store.masks(rows["label"].to_numpy(), name) for name in STRUCTURES}
     place = {key: n for n, key in enumerate(zip(rows["sequence"], rows["phase"], strict=True))}
     for sequence, view in rows.groupby("sequence")["view"].first().items():
@@ -165,6 +169,10 @@ def measure_planes(store, model, rows, maps):
         ours = measure_beat(BEAT, found, grid)
         draws = sample_beats(model.views[view], maps[pair], phase, grid, [BEAT], n=40, seed=0)
         summary = with_intervals(summarise_beats([ours], sized=True), draws, [ours], model.spread)
+        shares = (model.views[view]["lv"].shares(maps[n], p) for n, p in zip(pair, phase, strict=True))
+        contrasts = [outline_contrast(share, mask) for share, mask in zip(shares, found["lv"], strict=True)]
+        if widen and min(contrasts) < UNCLEAR:
+            summary = widen_intervals(summary)
         yield rows["patient"][pair[0]], summary, true
 
 
@@ -238,7 +246,7 @@ def main():
     rows, maps, truth = labelled_maps(store, model, options.split)
     if options.calibrate:
         model.spread = {}
-        calibrate(options.calibrate, list(measure_planes(store, model, rows, maps)))
+        calibrate(options.calibrate, list(measure_planes(store, model, rows, maps, widen=False)))
         return
     release = {s.patient: s.attributes["EF"] for s in store.sequences if "EF" in s.attributes}
     by_masks = ejection_fractions(store, rows, truth)

@@ -3,16 +3,21 @@
 The contrast of an outline is the mean share of its parcels less that of a ring around it; `alan analyze` doubts
 outlines with less than alan.analysis.quality.UNCLEAR. The store is that of prepare/camus_views:
 python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split val
+
+With ``--intervals`` the 90% intervals of planes with and without a doubtful outline are measured on every second
+patient, from the first (0) or from the second (1) on:
+python tests/benchmarks/bench_doubt.py --store data/camus.h5 --split train --intervals 1
 """
 
 import argparse
 
 import numpy as np
-from bench_camus_ef import PHASES, VIEWS, biplane_measures, segment
+from bench_camus_ef import MEASURED, PHASES, VIEWS, biplane_measures, measure_planes, segment
 from sklearn.metrics import roc_auc_score
 
 from alan.analysis import AnalysisModel
 from alan.analysis.quality import UNCLEAR, outline_contrast
+from alan.analysis.uncertainty import widen_intervals
 from alan.data import FrameStore
 from alan.overlap import dice_of_counts
 from alan.progress import batches
@@ -37,14 +42,42 @@ def show_patients(store, rows, masks, truth, doubtful):
         print(f"  {len(chosen)} patients with {title}: biplane EF against masks, error {error:.1f}, r {r:.2f}")
 
 
+def show_intervals(store, model, rows, maps, contrast):
+    """Print how often intervals hold the values of the manual masks."""
+    lowest = rows.assign(contrast=contrast).groupby("sequence")["contrast"].min()
+    both = rows.groupby("sequence")["phase"].nunique() == len(PHASES)
+    planes = list(measure_planes(store, model, rows, maps, widen=False))
+    unclear = (lowest[both] < UNCLEAR).to_numpy()
+    widened = [widen_intervals(summary) for _, summary, _ in planes]
+    given = [summary for _, summary, _ in planes]
+    for name in MEASURED:
+        for title, chosen, summaries in (
+            ("no doubt", ~unclear, given),
+            ("a doubt, not widened", unclear, given),
+            ("a doubt, widened", unclear, widened),
+        ):
+            held, widths = [], []
+            for n in np.flatnonzero(chosen):
+                one, true = summaries[n][name], getattr(planes[n][2], name)
+                if one.known and np.isfinite(true):
+                    held.append(one.low <= true <= one.high)
+                    widths.append(one.high - one.low)
+            print(f"  {name}, {title}: {np.mean(held):.0%} of {len(held)}, median width {np.median(widths):.0f}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--model", default="alan-sim")
+    parser.add_argument("--intervals", type=int, choices=(0, 1))
     options = parser.parse_args()
     model, store = AnalysisModel.load(options.model), FrameStore(options.store)
     rows = store.labelled(options.split, VIEWS, phases=PHASES)
+    if options.intervals is not None:
+        rows = rows[rows["patient"].isin(sorted(set(rows["patient"]))[options.intervals :: 2])].reset_index(
+            drop=True
+        )
     frames, truth = rows["frame"].to_numpy(), store.masks(rows["label"].to_numpy(), "lv")
     maps = np.concatenate([model.maps(store.frames(frames[part])) for part in batches(len(frames), 100)])
     masks = segment(model, rows, maps)
@@ -60,6 +93,8 @@ def main():
         f"({wrong[~doubt].mean():.1%} of the others); {doubt[wrong].mean():.0%} of the wrong ones are below"
     )
     show_patients(store, rows, masks, truth, set(rows["patient"].to_numpy()[doubt]))
+    if options.intervals is not None:
+        show_intervals(store, model, rows, maps, contrast)
 
 
 if __name__ == "__main__":
