@@ -237,7 +237,8 @@ def _pseudonymous(source: Source) -> Iterator[None]:
 
 def _unquoted(text: str) -> str:
     """Remove the values that a message of a decoder quotes, which may come from a header."""
-    return re.sub(r"(?<!\w)(['\"]).*?\1(?!\w)", "...", text)  # the apostrophe of O'Neil ends no quotation
+    whole = re.sub(r"(?<!\w)b?(['\"]).*?\1(?!\w)", "...", text)  # the apostrophe of O'Neil ends no quotation
+    return re.sub(r"'[^']*'|\"[^\"]*\"", "...", whole)
 
 
 def _kind_of_series(source: Source, stream: CineStream) -> Verdict | None:

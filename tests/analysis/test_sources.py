@@ -180,6 +180,8 @@ def test_missing_numbers_of_stills_are_noted(tmp_path, numbers):
 def test_quoted_values_of_headers_are_removed_from_messages():
     text = "the value 'O'Neil^Ann' of the image's header is \"O'Neil\", not 'RGB'"
     assert loop_module._unquoted(text) == "the value ... of the image's header is ..., not ..."
+    assert loop_module._unquoted("b'Doe^Ann' is no name") == "... is no name"
+    assert "Doe" not in loop_module._unquoted("the value'Doe^Ann'is no name")
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.gif", "a_1.tif", "a.dcm", "a.nii.gz", "a", "a.h5", "a.csv"])
