@@ -73,8 +73,9 @@ def assemble_model(
         raise ConfigError("archive is given without a bank of views: give bank too")
     from alan.analysis.bank import draw_archive, draw_bank
     from alan.analysis.manifest import SUFFIX
-    from alan.analysis.model import BOXES, AnalysisModel, read_boxes
+    from alan.analysis.model import BOXES, AnalysisModel
     from alan.analysis.model import VIEWS as BANK
+    from alan.analysis.phase_boxes import read_boxes
     from alan.analysis.views import ViewBank
     from alan.data.store.reader import FrameStore
     from alan.export.program import BACKBONE, PARCELS

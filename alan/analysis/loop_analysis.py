@@ -14,7 +14,8 @@ from alan.analysis import measures
 from alan.analysis.evidence import ParcelEvidence
 from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
-from alan.analysis.model import AnalysisModel, PhaseBoxes
+from alan.analysis.model import AnalysisModel
+from alan.analysis.phase_boxes import PhaseBoxes
 from alan.analysis.quality import Evidence, find_flags, outline_contrast
 from alan.analysis.results import (
     BeatResult,
@@ -278,9 +279,7 @@ def _measure(
             curves=curves,
             beats=found.beats,
             numbers=found.numbers,
-            contrasts={}
-            if cavity is None
-            else _contrasts(model.views[view.view]["lv"], maps, timeline, cavity, found.beats),
+            contrasts={} if cavity is None else _contrasts(boxes["lv"], maps, timeline, cavity, found.beats),
             jump_share=timeline.jump_share,
         )
     )

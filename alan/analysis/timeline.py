@@ -12,7 +12,8 @@ from annotated_types import Interval
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-from alan.analysis.model import LEVEL, AnalysisModel, MapArray
+from alan.analysis.model import AnalysisModel
+from alan.analysis.phase_boxes import LEVEL, MapArray
 from alan.analysis.results import RateSource
 from alan.arrays import BoolArray, FloatArray
 from alan.bounds import NonNegativeFloat, bounded

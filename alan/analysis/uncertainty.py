@@ -10,7 +10,7 @@ from types import MappingProxyType
 import numpy as np
 
 from alan.analysis.measures import BeatMeasures, Grid, Size, measure_size, summarise_beats
-from alan.analysis.model import LEVEL, MapArray, PhaseBoxes, membership
+from alan.analysis.phase_boxes import LEVEL, MapArray, PhaseBoxes, membership
 from alan.analysis.results import Measure, Spread
 from alan.arrays import BoolArray, Float32Array, FloatArray
 from alan.cardiac import Beat, HeartRate

@@ -121,7 +121,8 @@ def build_page(
         A ``gradio.Blocks``.
     """
     gr = gradio(root)
-    from alan.analysis.model import AnalysisModel, PhaseBoxes
+    from alan.analysis.model import AnalysisModel
+    from alan.analysis.phase_boxes import PhaseBoxes
     from alan.app.analyze_tab import AnalyzeTab
     from alan.app.models_tab import ModelsTab, PictureModel
     from alan.app.parcels_tab import ParcelsTab

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alan.analysis.model import PhaseBoxes
+from alan.analysis.phase_boxes import PhaseBoxes
 from alan.app.loops import example, upload
 from alan.app.session import Uploads
 from alan.app.state import COLUMNS, STEP_TITLES, STEPS, ParcelEditor

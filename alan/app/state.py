@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from alan.analysis.model import PhaseBoxes
 from alan.analysis.overlay import Painter, display_shape
+from alan.analysis.phase_boxes import PhaseBoxes
 from alan.arrays import BoolArray, ByteArray, IntArray
 from alan.cardiac.volumes import ejection_fraction, simpson_volume
 from alan.downstream.whitebox.opinion import LIST_PHASES, ExpertOpinion, Opinion

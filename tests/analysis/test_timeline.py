@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from alan.analysis.model import LEVEL, AnalysisModel, PhaseBoxes, combine, membership
+from alan.analysis.model import AnalysisModel, combine
+from alan.analysis.phase_boxes import LEVEL, PhaseBoxes, membership
 from alan.analysis.timeline import (
     TimeSettings,
     estimate_phase,

@@ -11,7 +11,8 @@ import pytest
 from alan.analysis import Manifest, Measure
 from alan.analysis.loop_analysis import measure_beats
 from alan.analysis.measures import BeatMeasures, Grid, measure_beat, summarise_beats
-from alan.analysis.model import AnalysisModel, PhaseBoxes, membership
+from alan.analysis.model import AnalysisModel
+from alan.analysis.phase_boxes import PhaseBoxes, membership
 from alan.analysis.results import Spread
 from alan.analysis.tables import MEASURES
 from alan.analysis.timeline import segment_loop

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from alan.analysis.model import PhaseBoxes
+from alan.analysis.phase_boxes import PhaseBoxes
 from alan.app.state import ParcelEditor, ParcelLoop
 from alan.cardiac import ejection_fraction, simpson_volume
 from alan.downstream import ParcelPrior, ParcelSegmenter, ParcelSelector, PostProcessing

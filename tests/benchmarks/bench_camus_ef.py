@@ -22,8 +22,8 @@ from sklearn.base import clone
 
 from alan.analysis import AnalysisModel
 from alan.analysis.measures import Grid, measure_beat, summarise_beats
-from alan.analysis.model import PhaseBoxes
 from alan.analysis.patients import _around
+from alan.analysis.phase_boxes import PhaseBoxes
 from alan.analysis.quality import UNCLEAR, outline_contrast
 from alan.analysis.results import Spread
 from alan.analysis.tables import MEASURES
