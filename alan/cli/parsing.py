@@ -173,12 +173,7 @@ def _option_names(target: Any, seen: set[Any]) -> Iterator[str]:
         yield from inspect.signature(target).parameters
         function = target.__init__ if inspect.isclass(target) else inspect.unwrap(target)
         hints = typing.get_type_hints(function)
-    except (
-        NameError,
-        TypeError,
-        ValueError,
-        AttributeError,
-    ):  # compiled, or names for type checkers only
+    except (NameError, TypeError, ValueError, AttributeError):  # compiled code, or names for type checkers only
         return
     parts = [*hints.values(), *getattr(target, "__bases__", ())]
     while parts:
