@@ -18,6 +18,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def usable_cpus() -> int:
+    """Return the number of processors that this process may use, which a scheduler or a container can limit."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def worker_pool(
     n: int, initializer: Callable[..., None] | None = None, *args: Any, preload: str | None = None

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 import psutil
 import pytest
 
-from alan.workers import worker_pool
+from alan.workers import usable_cpus, worker_pool
 
 #: Longest wait of a test in seconds; no test depends on how long something takes.
 PATIENCE = 300
@@ -86,3 +86,13 @@ def test_a_worker_killed_while_starting_breaks_the_pool(monkeypatch, error):
         monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", start)
         with pytest.raises(BrokenProcessPool):
             pool.submit(os.getpid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sched_setaffinity")
+def test_only_the_processors_that_a_process_may_use_count():
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        assert usable_cpus() == 1
+    finally:
+        os.sched_setaffinity(0, mine)

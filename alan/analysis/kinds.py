@@ -185,9 +185,9 @@ def kind_of_scenes(frames: ByteArray, places: NDArray[np.int64]) -> Verdict | No
         frames: (S, H, W) uint8, some frames in the order of time.
         places: (S,) their positions in the loop.
     """
-    lit = [n for n, frame in enumerate(frames) if np.ptp(frame) >= _LIT]  # a black frame hides nothing
-    flat = [frames[n, ::_THIN, ::_THIN].ravel().astype(np.float32) for n in lit]
-    alike = np.array([np.corrcoef(first, second)[0, 1] for first, second in pairwise(flat)])
+    thin = frames[:, ::_THIN, ::_THIN]
+    lit = [n for n, frame in enumerate(thin) if np.ptp(frame) >= _LIT]  # a black frame hides nothing
+    alike = likeness(thin[lit].astype(np.float32))
     if len(alike) < 3 or alike.min() >= _CUT or 1 - alike.min() < _FARTHER * (1 - np.median(alike)):
         return None
     cut = int(alike.argmin())
@@ -195,6 +195,12 @@ def kind_of_scenes(frames: ByteArray, places: NDArray[np.int64]) -> Verdict | No
     return Verdict(
         "several scenes", f"its frames {first} and {second} do not resemble each other: cut the loop there"
     )
+
+
+def likeness(frames: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the correlation of each frame with the next one; NaN where one of them is flat."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.array([np.corrcoef(first.ravel(), second.ravel())[0, 1] for first, second in pairwise(frames)])
 
 
 def kind_without_fan(frames: ByteArray, colours: ByteArray | None, region: BoolArray | None) -> Verdict | None:

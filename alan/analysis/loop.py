@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from alan.analysis.kinds import (
     kind_of_scenes,
     kind_of_strip,
     kind_without_fan,
+    likeness,
 )
 from alan.analysis.pixels import PixelOrigin, panel_pixel
 from alan.analysis.sources import Source
@@ -245,7 +245,7 @@ def _kind_of_series(source: Source, stream: CineStream) -> Verdict | None:
     """Decide whether the stills of a series resemble each other."""
     if not source.stills:
         return None
-    pairs = [np.corrcoef(first.ravel(), second.ravel())[0, 1] for first, second in pairwise(stream.samples.grey)]
+    pairs = likeness(stream.samples.grey)
     if np.nanmedian(pairs) >= _ALIKE:
         return None
     count = stream.n_frames

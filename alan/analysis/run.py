@@ -40,7 +40,7 @@ from alan.files import fingerprint
 from alan.progress import Progress, no_progress, part_of
 from alan.runs import FAILURES, open_run, report_failures
 from alan.words import plural
-from alan.workers import worker_pool
+from alan.workers import usable_cpus, worker_pool
 
 _log = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ def _analyze_all(
     todo = [source for source in sources if source.name not in done]
     if done:
         _log.info("%s: %d of %d files are already done", folder, len(done), len(sources))
-    n = min(workers or os.cpu_count() or 1, len(todo))
+    n = min(workers or usable_cpus(), len(todo))
     with tqdm(total=len(sources), initial=len(done), desc="analyze", unit="file") as bar:
         if n <= 1:
             worker = Worker(folder, settings, model)

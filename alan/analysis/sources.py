@@ -161,7 +161,7 @@ def find_sources(
     copies = _copies(found)
     loops = _joined([found[place] for place in sorted(found) if place not in copies], timed=timed)
     sources = _with_patients(loops, rule)
-    names = {source.path: source.name for source in sources}
+    names = {path: source.name for source in sources for path in (source.path, *source.stills)}
     for place, first in copies.items():
         reason = f"a copy of the file of loop {names[found[first].paths[0]]}"
         left_out[file_name(found[place].paths[0])] = reason

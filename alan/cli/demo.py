@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import resource
 import time
 from collections.abc import Iterator, Mapping
@@ -57,9 +56,10 @@ def demo(
     from alan.data.store.reader import FrameStore
     from alan.evaluation.protocols import SegmentationProtocol, ViewProtocol
     from alan.report.export import SUMMARY
+    from alan.workers import usable_cpus
 
     folder = Path(out)
-    workers = workers or min(4, os.cpu_count() or 1)
+    workers = workers or min(4, usable_cpus())
     start = time.perf_counter()
     with _stage(1, "simulate loops of a few patients and measure them with the shipped model (alan analyze)"):
         n, frames_per_loop = (3, 12) if fast else (4, None)

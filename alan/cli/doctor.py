@@ -15,6 +15,7 @@ from alan.extras import DISTRIBUTION, install_hint
 from alan.files import digest
 from alan.precision import native_bf16
 from alan.shipped import folders, shipped_configs
+from alan.workers import usable_cpus
 
 #: Extras for those who work on ALAN itself.
 _DEVELOPMENT = ("dev", "docs")
@@ -72,8 +73,7 @@ def _machine() -> Iterator[str]:
     known = {flag for line in cpuinfo.splitlines() for flag in line.partition(":")[2].split()}
     yield f"system         {platform.platform()}"
     yield f"processor      {model or platform.processor() or platform.machine()}"
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield f"cores          {usable} of {os.cpu_count()} usable, {torch.get_num_threads()} threads"
+    yield f"cores          {usable_cpus()} of {os.cpu_count()} usable, {torch.get_num_threads()} threads"
     yield f"features       {' '.join(flag for flag in PROCESSOR_FLAGS if flag in known) or 'unknown'}"
     yield f"bfloat16       {'native' if native_bf16() else 'emulated: precision auto computes in float32'}"
     yield f"memory         {_memory()}"

@@ -39,9 +39,12 @@ def check_inputs(values: Mapping[str, Any]) -> None:
             path = Path(file)
             is_path = name in _FILES and len(path.parts) > 1
             is_input = is_path or name in _INPUTS or path.suffix.lower() in _SUFFIXES
-            known = {**shipped(), **shipped(".json"), **shipped_configs()}
-            if is_input and not path.exists() and file not in known:
+            if is_input and not path.exists() and not _is_shipped(file):
                 raise DataError(f"{file}: no such {_kind(name, path)}")
+
+
+def _is_shipped(name: str) -> bool:
+    return any(name in known for known in (shipped(), shipped(".json"), shipped_configs()))
 
 
 def _files(value: str) -> list[str]:

@@ -29,7 +29,7 @@ from alan.data.readers.manifest import COLUMNS, MANIFEST, manifest_row
 from alan.errors import AlanWarning, DataError
 from alan.files import files_below, fingerprint, read_json, short_name, unreachable_below, write_json, write_rows
 from alan.runs import FAILURES, Run, open_run, report_failures
-from alan.workers import worker_pool
+from alan.workers import usable_cpus, worker_pool
 
 _log = logging.getLogger(__name__)
 _IMAGES, _UNFINISHED = "images", "unfinished"
@@ -179,7 +179,7 @@ def _extract_all(
     """Return the outcome of each loop, in their order."""
     for name in (_IMAGES, "loops"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    n = min(os.cpu_count() or 1, len(loops) // _FEW) if workers is None else min(workers, len(loops))
+    n = min(usable_cpus(), len(loops) // _FEW) if workers is None else min(workers, len(loops))
     found: dict[_Loop, _Outcome] = {}
     with tqdm(total=len(loops), desc="extract stills", unit="loop") as bar:
         if n <= 1:

@@ -27,6 +27,8 @@ DEEPER[3:, :48, 32:96], DEEPER[3:, 48:] = DEEPER[3:, ::2, 32:96], 0
 TITLE = np.full((2, 96, 128), 235, np.uint8)
 TITLE[:, 40:50, 20:100:4] = 10
 BLACK = np.zeros((1, 96, 128), np.uint8)
+SPECK = BLACK.copy()
+SPECK[0, 51, 61] = 200
 LINEAR = np.zeros((6, 96, 128), np.uint8)
 LINEAR[:, 4:90, 30:100] = np.maximum(speckle((96, 128)), 60)[:, 4:90, 30:100]
 FLOW = [np.zeros_like(INSIDE) for _ in range(2)]
@@ -283,6 +285,8 @@ ODD = {
     "3 frames per second": (film(LOOP, fps=3), "3 frames per second"),
     "a rate that cannot be": (header(LOOP, FrameTime="0.04"), "states 2.5e+04 frames per second"),
     "black at both ends": (film(np.concatenate([BLACK, LOOP[:4], BLACK])), ""),
+    "black with one bright pixel at both ends": (film(np.concatenate([SPECK, LOOP[:4], SPECK])), ""),
+    "stills of which one is black": (stills(*BLACK, *LOOP[:5]), ""),
     "dark": (film((LOOP * 0.2).astype(np.uint8)), ""),
     "too bright": (film(np.clip(LOOP * 3.0, 0, 255).astype(np.uint8)), ""),
     "a fan that leaves the picture": (film(LOOP[:, :80, 20:110]), ""),
@@ -339,6 +343,7 @@ def test_unusual_files_are_read(tmp_path, name):
     (loop,), reasons = outcome(tmp_path)
     assert not reasons
     assert any(words in note for note in loop.notes) or not words, loop.notes
+    assert not any("invalid value" in note for note in loop.notes)
     frames = np.concatenate(list(loop.chunks(4)))
     assert frames.shape == (6, *loop.shape)
     assert np.ptp(frames) > (60 if name != "dark" else 25)

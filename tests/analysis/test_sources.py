@@ -106,6 +106,10 @@ def test_a_split_loop_equals_the_loop_of_one_file(tmp_path):
     assert (next(split.chunks(100)) == next(whole.chunks(100))).all()
     assert (split.times_s == whole.times_s).all()
     assert split.pixel_mm == whole.pixel_mm == (0.5, 0.5)
+    (tmp_path / "split" / "z").write_bytes((tmp_path / "split" / "5").read_bytes())
+    (source,), ((_, reason),) = find_sources([tmp_path / "split"])
+    assert reason == f"a copy of the file of loop {source.name}"
+    (tmp_path / "split" / "z").unlink()
     (tmp_path / "split" / "8").unlink()
     (source,), _ = find_sources([tmp_path / "split"])
     with pytest.raises(DataError, match=rf"{source.name}: a loop in 8 files .* lacks InstanceNumber 4"):

@@ -20,6 +20,7 @@ from alan.analysis import AnalysisModel
 from alan.data.io.video import read_video
 from alan.data.simulator import simulate_sequence
 from alan.data.simulator.layouts import write_avi
+from alan.workers import usable_cpus
 
 SIZES = {"112 x 112": (112, 112), "600 x 800": (600, 800)}
 BEAT = 48
@@ -67,7 +68,7 @@ def main():
     parser.add_argument("--frames", type=int, default=192)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    workers = min(options.loops, os.cpu_count() or 1)
+    workers = min(options.loops, usable_cpus())
     total = options.loops * options.frames
     for name, size in SIZES.items():
         with tempfile.TemporaryDirectory() as folder:

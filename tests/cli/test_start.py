@@ -140,3 +140,9 @@ def test_weights_after_the_name_of_a_network_are_looked_for_as_a_file(tmp_path):
     check_inputs({"backbone": backbone, "model": {"init": backbone}})
     with pytest.raises(DataError, match=r"^other\.safetensors: no such file"):
         check_inputs({"backbone": "other.safetensors?heads=6"})
+
+
+def test_files_that_exist_are_not_looked_up_among_those_that_are_installed(tmp_path, monkeypatch):
+    (tmp_path / "a.avi").touch()
+    monkeypatch.setattr("alan.cli.inputs.shipped", lambda suffix="": pytest.fail("looked up"))
+    check_inputs({"paths": [str(tmp_path / "a.avi")]})

@@ -80,10 +80,6 @@ class EchoDataset(ABC):
         self._files: list[list[Path]] = []
         self._options: dict[str, Any] = {}
         self._shared: list[Path] = []
-        unreachable = unreachable_below(self.root)
-        for reason in dict.fromkeys(reason for _, reason in unreachable):
-            files = [self._relative(path) for path, why in unreachable if why == reason]
-            self._skip("places that cannot be read", files, reason)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -109,6 +105,13 @@ class EchoDataset(ABC):
             DataError: There is no sample, or an id is used twice.
             SplitLeakError: A patient or study is in two splits, unless the reader names its leak in ``leaks``.
         """
+        unreachable = unreachable_below(self.root)  # not before: a wrong folder may hold millions of files
+        for reason in dict.fromkeys(reason for _, reason in unreachable):
+            self._skip(
+                "places that cannot be read",
+                [self._relative(path) for path, why in unreachable if why == reason],
+                reason,
+            )
         if not records:
             skipped = ", ".join(f"{n} {kind}" for kind, n in self.skipped.items())
             raise DataError(f"{self.root}: no {self.name} sample found ({skipped or 'nothing skipped'})")

@@ -58,10 +58,12 @@ def open_dataset(kind: str, root: str | os.PathLike[str], **options: Any) -> Ech
     except SplitLeakError:
         raise
     except DataError as error:
-        elsewhere = _place(reader, Path(root), options)
-        if elsewhere is None:
-            raise
-        raise DataError(f"{error}; did you mean {elsewhere}, which can be opened?") from error
+        elsewhere, lost = _place(reader, Path(root), options), _lost(Path(root))
+        if elsewhere is not None:
+            raise DataError(f"{error}; did you mean {elsewhere}, which can be opened?") from error
+        if lost is not None:
+            raise DataError(f"{error}; {lost} cannot be read: get it, or change its permissions") from error
+        raise
 
 
 def find_reader(kind: str) -> type[Any]:
@@ -102,3 +104,9 @@ def _place(reader: type[Any], root: Path, options: Mapping[str, Any]) -> Path | 
             reader(folder, **options)
             return folder
     return None
+
+
+def _lost(root: Path) -> Path | None:
+    """Return the first entry of a folder that is a link to nothing or may not be read."""
+    entries = sorted(root.iterdir()) if root.is_dir() else ()
+    return next((path for path in entries if not os.access(path, os.R_OK)), None)

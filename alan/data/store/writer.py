@@ -42,6 +42,7 @@ from alan.locks import lock_file
 from alan.progress import quiet
 from alan.rows import LIBVER, check_name, checksums
 from alan.runs import FAILURES, report_failures
+from alan.workers import usable_cpus
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -109,7 +110,7 @@ def _prepare(decoder: _Decoder, target: Path, *, workers: int | None, progress: 
     """Write the store if it does not exist yet."""
     dataset, preprocessing = decoder.dataset, decoder.preprocessing
     if workers is None:
-        workers = min(4, os.cpu_count() or 1)
+        workers = min(4, usable_cpus())
     key: dict[str, Any] = {
         "dataset": dataset.name,
         "data": dataset.fingerprint(),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from alan.cli.main import main
 from alan.data import FrameStore, open_dataset
-from alan.errors import ParameterError
+from alan.errors import DataError, ParameterError
 
 READER = """
 import numpy as np
@@ -75,3 +75,18 @@ def test_an_option_of_a_reader_of_the_user_is_checked(here):
     sys.path.append(str(here))
     with pytest.raises(ParameterError, match="did you mean 'view'"):
         open_dataset("own_readers.Clinic", "archive", vieww="A4C")
+
+
+def test_a_wrong_folder_is_refused_without_a_search_of_the_folder_above(tmp_path, monkeypatch):
+    (tmp_path / "wrong").mkdir()
+    monkeypatch.setattr(
+        "alan.data.readers.base.unreachable_below", lambda root: pytest.fail(f"{root} is searched")
+    )
+    with pytest.raises(DataError, match="no patient folder found"):
+        open_dataset("camus", tmp_path / "wrong")
+
+
+def test_a_lost_folder_of_an_archive_is_named(tmp_path):
+    (tmp_path / "database_nifti").symlink_to("../elsewhere")
+    with pytest.raises(DataError, match="database_nifti cannot be read: get it"):
+        open_dataset("camus", tmp_path)
