@@ -89,8 +89,8 @@ def weights(model):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"unlabelled_weight": 1.0}, {"network": VIT, "adapter_rank": 2}],
-    ids=["conv", "agreement", "adapters"],
+    [{}, {"unlabelled_weight": 1.0}, {"network": VIT, "adapter_rank": 2, "unlabelled_weight": 1.0}],
+    ids=["conv", "agreement", "adapted transformer"],
 )
 def test_a_resumed_run_equals_the_uninterrupted_one(tmp_path, changes):
     """Seven uninterrupted steps equal three steps, a stop within an epoch, and four resumed steps, bit by bit."""
@@ -197,6 +197,18 @@ def test_a_student_learns_from_its_teachers(tmp_path):
     alone, distilled = fitted(tmp_path, 3, **base), fitted(tmp_path, 3, teachers=[file], **base)
     assert not torch.equal(weights(alone), weights(distilled))
     assert not [name for name in distilled.state_dict() if name.startswith("_teachers")]
+
+
+def test_a_transformer_adapts_to_unlabelled_frames_by_its_own_average(tmp_path):
+    """It starts from a checkpoint with heads; frozen blocks stay, the trained one and the heads move."""
+    deep = replace(VIT, depth=2)
+    _, file = saved(tmp_path / "start", network=deep)
+    settings = {"network": deep, "init": str(file), "trained_blocks": 1, "unlabelled_ramp": 0.0}
+    alone, adapted = (fitted(tmp_path, 3, unlabelled_weight=weight, **settings) for weight in (0.0, 1.0))
+    old, new = (dict(model.teacher.named_parameters()) for model in (alone, adapted))
+    changed = {name for name in new if not torch.equal(old[name], new[name])}
+    assert {name.split(".")[0] for name in changed} == {"network", "heads"}
+    assert not [name for name in changed if name.startswith("network.blocks.0.")]
 
 
 def test_features_weight_keeps_the_vector_of_the_frame_near_the_initial_one(tmp_path):
