@@ -23,7 +23,6 @@ from alan.analysis.kinds import (
     kind_of_scenes,
     kind_of_strip,
     kind_without_fan,
-    likeness,
 )
 from alan.analysis.pixels import PixelOrigin, panel_pixel
 from alan.analysis.sources import Source
@@ -42,8 +41,6 @@ from alan.data.overlaid import paint_over
 from alan.data.store.frames import StoredFrames
 from alan.errors import DataError
 
-#: Smallest correlation of neighbouring stills of a loop.
-_ALIKE = 0.3
 #: Smallest number of rows and of columns of a frame.
 _SMALLEST = 32
 #: Smallest agreement of a rotated sector with the moving region for which the picture counts as rotated, and how
@@ -186,8 +183,7 @@ def open_loops(
     with _pseudonymous(source), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         stream = open_stream(_frames(source))
-        verdict = kind_by_header(stream.header) or _kind_of_series(source, stream)
-        verdict = verdict or kind_of_scenes(stream.samples.grey, stream.samples.places)
+        verdict = kind_by_header(stream.header) or kind_of_scenes(stream.samples.grey, stream.samples.places)
         if verdict is not None:
             raise NotALoopError(source.name, verdict)
         given = (spacing, spacing) if isinstance(spacing, (int, float)) else spacing
@@ -200,7 +196,7 @@ def open_loops(
             raise NotALoopError(source.name, still if kept and still else left_out[0])
         messages = dict.fromkeys(_unquoted(str(warning.message)) for warning in caught)
         notes = [source.redact(note) for note in (*messages, *stream.header.notes)]
-        notes += filter(None, [source.gaps])
+        notes += filter(None, [source.note])
         notes += [f"a panel is left out: {verdict.kind}, {verdict.reason}" for verdict in left_out]
         loops = [
             _loop(source, stream, panel, spacing=given, aspect=aspect, frame_rate=frame_rate) for panel in kept
@@ -239,17 +235,6 @@ def _unquoted(text: str) -> str:
     """Remove the values that a message of a decoder quotes, which may come from a header."""
     whole = re.sub(r"(?<!\w)b?(['\"]).*?\1(?!\w)", "...", text)  # the apostrophe of O'Neil ends no quotation
     return re.sub(r"'[^']*'|\"[^\"]*\"", "...", whole)
-
-
-def _kind_of_series(source: Source, stream: CineStream) -> Verdict | None:
-    """Decide whether the stills of a series resemble each other."""
-    if not source.stills:
-        return None
-    pairs = likeness(stream.samples.grey)
-    if np.nanmedian(pairs) >= _ALIKE:
-        return None
-    count = stream.n_frames
-    return Verdict("b-mode still", f"its {count} pictures do not resemble one another as those of a loop do")
 
 
 def _kind_of_stills(stream: CineStream) -> Verdict | None:

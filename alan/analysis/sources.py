@@ -17,6 +17,7 @@ from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, read_patient, read_references
 from alan.data.io.dicom_series import find_split_loops
 from alan.data.io.medical import MEDICAL, medical_files
+from alan.data.io.picture_series import FEWEST, is_picture_loop
 from alan.data.io.pictures import ANIMATIONS, PICTURES
 from alan.data.pseudonyms import patient_key
 from alan.data.readers.base import SIMULATION
@@ -54,6 +55,7 @@ class Source:
         name: Pseudonymous name of the loop, unique and safe as the name of a folder.
         stills: Further files of the series, in the order of time.
         sequence: Position of the sequence in a frame store, or None.
+        alone: Number of the numbered pictures to which this still belongs, which are not a loop; 0 for others.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Source:
     name: str
     stills: tuple[Path, ...] = ()
     sequence: int | None = None
+    alone: int = 0
 
     @property
     def simulated(self) -> bool:
@@ -80,8 +83,10 @@ class Source:
         return read_references(self.path, *self.stills, keep=keep)
 
     @property
-    def gaps(self) -> str:
-        """Warning about numbered stills that lack some numbers; empty for others."""
+    def note(self) -> str:
+        """Note about numbered stills: they lack some numbers, or are not a loop; empty for others."""
+        if self.alone:
+            return f"one of {self.alone} numbered pictures that do not resemble one another as those of a loop do"
         matches = [_NUMBERED.fullmatch(path.stem) for path in (self.path, *self.stills) if self.stills]
         steps = {int(later[2]) - int(first[2]) for first, later in pairwise(filter(None, matches))}
         if len(steps) < 2 or is_dicom(self.path):
@@ -108,6 +113,7 @@ class _Found:
     relative: str
     patient: str | None = None
     sequence: int | None = None
+    alone: int = 0
 
     @property
     def place(self) -> str:
@@ -125,9 +131,10 @@ def find_sources(
     r"""Find the loops among files and folders.
 
     Loops are files that :func:`alan.data.read_cine` reads, the sequences of frame stores (``.h5``), series of
-    numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder, and loops that were split into DICOM files
-    of one frame (:func:`alan.data.io.dicom_series.find_split_loops`). A file that is given by name is always
-    included.
+    numbered stills (``a4c_001.png``, ``a4c_002.png``) in one folder that have one patient by the rule and resemble
+    one another (:func:`alan.data.io.picture_series.is_picture_loop`; others are stills), and loops that were split
+    into DICOM files of one frame (:func:`alan.data.io.dicom_series.find_split_loops`). A file that is given by
+    name is always included.
 
     The patient of a loop is the group ``patient`` of the rule, else that of the DICOM header or the frame store. A
     loop without either counts as a separate patient. Every key is a pseudonym by
@@ -153,7 +160,7 @@ def find_sources(
     found: dict[str, _Found] = {}
     left_out: dict[str, str] = {}
     for given in map(Path, inputs):
-        for item in _search(given, None if leave_out is None else Path(leave_out).resolve()):
+        for item in _search(given, rule, None if leave_out is None else Path(leave_out).resolve()):
             if isinstance(item, _Found):
                 found.setdefault(item.place, item)
             else:
@@ -232,7 +239,15 @@ def _compile(rule: str | None) -> re.Pattern[str] | None:
     return pattern
 
 
-def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path, str]]:
+def _captured(rule: re.Pattern[str] | None, relative: str) -> str:
+    """Return what the rule captures as the patient in the path of a file; empty if there is no rule or match."""
+    match = None if rule is None else rule.search(relative)
+    return match["patient"] or "" if match else ""
+
+
+def _search(
+    given: Path, rule: re.Pattern[str] | None, leave_out: Path | None
+) -> Iterator[_Found | tuple[Path, str]]:
     """Yield the loops of an input, and each other file with the reason to leave it out."""
     if given.is_file():
         if (locked := _locked(given, given.name)) is not None:
@@ -242,7 +257,7 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
         return
     if not given.is_dir():
         raise DataError(f"{given}: no such file or folder; check the spelling")
-    series: dict[tuple[Path, str, str], list[tuple[int, Path]]] = defaultdict(list)
+    series: dict[tuple[Path, str, str, str], list[tuple[int, Path]]] = defaultdict(list)
     for path in files_below(given):
         if leave_out is not None and Path(os.path.realpath(path)).is_relative_to(leave_out):
             continue
@@ -251,13 +266,27 @@ def _search(given: Path, leave_out: Path | None) -> Iterator[_Found | tuple[Path
             continue
         match = _NUMBERED.fullmatch(path.stem)
         if match and path.name.lower().endswith(PICTURES) and not is_cine(path):
-            series[path.parent, match[1], path.suffix.lower()].append((int(match[2]), path))
+            patient = _captured(rule, path.relative_to(given).as_posix())
+            series[path.parent, match[1], path.suffix.lower(), patient].append((int(match[2]), path))
         else:
             yield from _file(path, path.relative_to(given).as_posix(), chosen=False)
     yield from unreachable_below(given)
+    alone = list[tuple[Path, ...]]()
     for numbered in series.values():
         paths = tuple(path for _, path in sorted(numbered))
-        yield _Found(paths, paths[0].relative_to(given).as_posix())
+        if len(paths) == 1 or is_picture_loop(paths):
+            yield _Found(paths, paths[0].relative_to(given).as_posix())
+            continue
+        alone += [paths] if len(paths) >= FEWEST else []
+        for path in paths:
+            yield _Found((path,), path.relative_to(given).as_posix(), alone=len(paths))
+    if alone:
+        warnings.warn(
+            f"{sum(map(len, alone))} numbered pictures are analyzed as stills, because neighbours resemble each "
+            f"other less than in a loop (the first is {alone[0][0]})",
+            AlanWarning,
+            stacklevel=4,
+        )
 
 
 def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:
@@ -297,8 +326,8 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
 def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> list[Source]:
     """Choose the pseudonyms of the patients and the names of the loops."""
     items = list(found)
-    matches = [None if rule is None else rule.search(item.relative) for item in items]
-    missed = sum(match is None or not match["patient"] for match in matches)
+    captured = [_captured(rule, item.relative) for item in items]
+    missed = captured.count("")
     if rule is not None and missed:
         warnings.warn(
             f"the rule for patient matches the path of {len(items) - missed} of {len(items)} loops; of others, "
@@ -308,12 +337,11 @@ def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> lis
         )
     stems = Counter(stem(item.relative) for item in items)
     sources = []
-    for item, match in zip(items, matches, strict=True):
+    for item, text in zip(items, captured, strict=True):
         own = stem(item.relative) if stems[stem(item.relative)] == 1 else item.place
-        patient = patient_key(match["patient"]) if match and match["patient"] else item.patient
-        patient = patient or patient_key(own)
+        patient = (patient_key(text) if text else item.patient) or patient_key(own)
         name = f"{patient}_{patient_key(item.place)[1:9]}"
-        sources.append(Source(item.paths[0], patient, name, item.paths[1:], item.sequence))
+        sources.append(Source(item.paths[0], patient, name, item.paths[1:], item.sequence, item.alone))
     twice = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
     if twice:  # by chance, once in millions
         raise DataError(f"two loops have the pseudonym {twice[0]}: set another secret for the pseudonyms")

@@ -141,3 +141,8 @@ def pages(frames, form, **options):
     more = {"save_all": True, "append_images": rest} if rest else {}
     first.save(buffer, form, **more, **options)
     return buffer.getvalue()
+
+
+def steady(frames):
+    """Frames whose speckle changes slowly, as in a loop of many frames per second."""
+    return ndimage.gaussian_filter1d(frames.astype(np.float32), 1.5, axis=0, mode="wrap").astype(np.uint8)

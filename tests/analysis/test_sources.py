@@ -13,7 +13,7 @@ from alan.data.fan import enclosing
 from alan.data.pseudonyms import patient_key
 from alan.errors import AlanWarning, DataError, ParameterError
 
-from .screens import FAN, dicom, metaimage, pages, screen, video
+from .screens import FAN, dicom, metaimage, pages, screen, steady, video
 
 pytest.importorskip("pydicom")
 LOOP = screen(FAN, text=True)
@@ -31,7 +31,7 @@ def folder(tmp_path):
     for name in ("p1/a4c.avi", "p1/a2c.avi", "p2/deep/er/a4c.mp4", ".hidden/a.avi", "results/old.avi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
-    for number in (1, 2, 10):
+    for number in (1, 2, 9, 10):
         still(tmp_path / "p3" / f"frame_{number}.png", LOOP[0])
     still(tmp_path / "p3" / "single.png", LOOP[0])
     (tmp_path / "p1" / "a4c_gt.nii.gz").write_bytes(b"labels")
@@ -43,7 +43,7 @@ def test_loops_of_a_folder_are_found(folder):
     sources, left_out = find_sources([folder], leave_out=folder / "results")
     found = {source.path.relative_to(folder).as_posix(): source for source in sources}
     assert set(found) == {"p1/a2c.avi", "p1/a4c.avi", "p2/deep/er/a4c.mp4", "p3/frame_1.png", "p3/single.png"}
-    assert [path.name for path in found["p3/frame_1.png"].stills] == ["frame_2.png", "frame_10.png"]
+    assert [path.name for path in found["p3/frame_1.png"].stills] == [f"frame_{n}.png" for n in (2, 9, 10)]
     assert sorted(reason for _, reason in left_out) == [
         "a label map according to its name, not a loop",
         "neither a video nor a picture according to its name and first bytes",
@@ -170,15 +170,29 @@ def test_files_of_pixels_belong_to_their_headers(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("numbers", [(1, 2, 3), (5, 10, 15), (1, 2, 4)])
+@pytest.mark.parametrize("numbers", [(1, 2, 3, 4), (5, 10, 15, 20), (1, 2, 3, 5)])
 def test_missing_numbers_of_stills_are_noted(tmp_path, numbers):
-    for number, frame in zip(numbers, LOOP, strict=False):
+    for number, frame in zip(numbers, steady(LOOP), strict=False):
         still(tmp_path / f"a4c ({number}).png", frame)
     (source,) = find_sources([tmp_path])[0]
     (loop,) = open_loops(source)
-    assert loop.n_frames == 3
+    assert loop.n_frames == 4
     noted = "the numbers of its pictures step by 1 to 2: some seem to be missing" in loop.notes
-    assert noted == (numbers == (1, 2, 4))
+    assert noted == (numbers == (1, 2, 3, 5))
+
+
+def test_numbered_pictures_of_different_patients_are_stills(tmp_path):
+    for number, frame in enumerate(steady(LOOP)):
+        still(tmp_path / f"p{number:02d}.png", frame)
+    assert len(find_sources([tmp_path])[0]) == 1
+    assert len(find_sources([tmp_path], patient=r"(?P<patient>p\d+)")[0]) == len(LOOP)
+    for number in range(len(LOOP)):
+        still(tmp_path / f"p{number:02d}.png", np.rot90(LOOP[number], 2 * number))
+    with pytest.warns(AlanWarning, match="6 numbered pictures are analyzed as stills.*p00.png"):
+        sources, _ = find_sources([tmp_path])
+    (loop,) = open_loops(sources[0], stills=True)
+    assert len({source.patient for source in sources}) == len(LOOP)
+    assert "one of 6 numbered pictures that do not resemble one another as those of a loop do" in loop.notes
 
 
 def test_quoted_values_of_headers_are_removed_from_messages():
