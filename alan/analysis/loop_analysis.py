@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,20 +15,18 @@ from alan.analysis.evidence import ParcelEvidence
 from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
-from alan.analysis.phase_boxes import PhaseBoxes
-from alan.analysis.quality import Evidence, find_flags, outline_contrast
+from alan.analysis.quality import Evidence, find_flags, find_unclear, outline_contrast
 from alan.analysis.results import (
     BeatResult,
     LoopResult,
     Measure,
-    Measurements,
     RateSource,
     Spread,
     ViewEvidence,
 )
 from alan.analysis.timeline import Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
 from alan.analysis.uncertainty import rate_with_interval, sample_beats, widen_intervals, with_intervals
-from alan.arrays import BoolArray, FloatArray
+from alan.arrays import FloatArray
 from alan.bounds import bounded
 from alan.cardiac import Beat
 from alan.data.io.base import mean_frame_rate
@@ -156,6 +154,7 @@ class MeasuredBeats(NamedTuple):
         numbers: Measures of each beat.
         results: The same with their intervals; volumes only where the pixel size is known.
         summary: Mapping from the name of a measure to its value of the loop with its interval.
+        contrasts: Mapping from phase to the mean contrast of the outlines of the left ventricle that are measured.
         rate_source: Origin of the heart rate; empty if it is unknown.
     """
 
@@ -164,6 +163,7 @@ class MeasuredBeats(NamedTuple):
     numbers: list[measures.BeatMeasures]
     results: tuple[BeatResult, ...]
     summary: dict[str, Any]
+    contrasts: dict[str, float]
     rate_source: RateSource = ""
 
 
@@ -180,7 +180,7 @@ def measure_beats(
     samples: int,
     seed: int = 0,
 ) -> MeasuredBeats:
-    """Find and measure the beats of a loop.
+    """Find and measure the beats of a loop; intervals are wider where the outline is unclear.
 
     Args:
         model: Parcels and white boxes.
@@ -196,7 +196,7 @@ def measure_beats(
     """
     found = find_rhythm(model, maps, view, times, r_waves, drawn_r_waves=drawn_r_waves)
     if times is None or not found.beats:
-        return MeasuredBeats(timeline, [], [], (), {})
+        return MeasuredBeats(timeline, [], [], (), {}, _contrasts(model, maps, view, timeline, ()))
     timeline, beats = settle_beats(model, maps, view, times, timeline, beats=found.beats, spacing=grid.spacing)
     masks = {name: timeline.labels == value for value, name in enumerate(model.structures(view), 1)}
     numbers = [
@@ -219,11 +219,15 @@ def measure_beats(
             with_intervals(one, draws, (), model.spread) | {"heart_rate_bpm": rate_with_interval(own, spread)}
             for one, own in zip(of_beats, found.of_beats, strict=True)
         ]
+    contrasts = _contrasts(model, maps, view, timeline, beats)
+    if find_unclear(contrasts):
+        summary, of_beats = widen_intervals(summary), [widen_intervals(one) for one in of_beats]
     results = tuple(
         BeatResult(beat.ed, beat.es, beat.end, beat.regular, **one)
         for beat, one in zip(beats, of_beats, strict=True)
     )
-    return MeasuredBeats(timeline, beats, numbers, results, summary | {"heart_rate_bpm": rate}, found.source)
+    summary |= {"heart_rate_bpm": rate}
+    return MeasuredBeats(timeline, beats, numbers, results, summary, contrasts, found.source)
 
 
 def _measure(
@@ -279,19 +283,15 @@ def _measure(
             curves=curves,
             beats=found.beats,
             numbers=found.numbers,
-            contrasts={} if cavity is None else _contrasts(boxes["lv"], maps, timeline, cavity, found.beats),
+            contrasts=found.contrasts,
             jump_share=timeline.jump_share,
         )
     )
-    beats, summary = found.results, found.summary
-    if any(flag.code == "outline_unclear" for flag in flags):
-        summary = widen_intervals(summary)
-        beats = tuple(_with_wider_intervals(beat) for beat in beats)
     result = replace(
         base,
         structures=structures,
         frames=measures.frame_results(timeline, structures, curves, grid, loop.times_s),
-        beats=beats,
+        beats=found.results,
         jump_share=timeline.jump_share,
         parcels={
             name: {
@@ -302,20 +302,18 @@ def _measure(
         },
         flags=flags,
         rate_source=found.rate_source,
-        **summary,
+        **found.summary,
     )
     return result, timeline
 
 
-def _with_wider_intervals(beat: BeatResult) -> BeatResult:
-    wider: dict[str, Any] = widen_intervals({item.name: getattr(beat, item.name) for item in fields(Measurements)})
-    return replace(beat, **wider)
-
-
 def _contrasts(
-    boxes: PhaseBoxes, maps: NDArray[np.uint8], timeline: Timeline, cavity: BoolArray, beats: Sequence[Beat]
+    model: AnalysisModel, maps: NDArray[np.uint8], view: str, timeline: Timeline, beats: Sequence[Beat]
 ) -> dict[str, float]:
-    """Compute the contrast of the outlines at each phase that is measured, as means over the beats."""
+    """Compute the contrast of the outlines of the left ventricle at each phase, as means over the beats."""
+    if "lv" not in model.views[view]:
+        return {}
+    boxes, cavity = model.views[view]["lv"], timeline.labels == model.structures(view).index("lv") + 1
     frames = {"end-diastole": [beat.ed for beat in beats], "end-systole": [beat.es for beat in beats]}
     if not beats:
         frames = {"all frames": list(range(0, len(maps), max(1, len(maps) // 16)))}

@@ -104,6 +104,11 @@ def outline_contrast(shares: NDArray[np.floating], mask: NDArray[np.bool_]) -> f
     return float(shares[mask].mean() - (shares[ring].mean() if ring.any() else 0.0))
 
 
+def find_unclear(contrasts: Mapping[str, float]) -> str:
+    """Return the first phase whose outline has a contrast below the bound; empty if there is none."""
+    return next((phase for phase, contrast in contrasts.items() if contrast < UNCLEAR), "")
+
+
 def find_flags(evidence: Evidence) -> tuple[Flag, ...]:
     """List the quality flags of a loop."""
     return tuple(Flag(code, reason) for code, reason in _doubts(evidence))
@@ -170,14 +175,13 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
     """Check the outline and the shape of the ventricle, and its measurements."""
     if e.curves is None:
         return
-    for phase, contrast in e.contrasts.items():
-        if contrast < UNCLEAR:
-            yield (
-                "outline_unclear",
-                f"the parcels inside the outline of the ventricle differ little from those around it ({phase}: "
-                f"a contrast of {contrast:.2f}, less than {UNCLEAR}): check the outline",
-            )
-            break
+    phase = find_unclear(e.contrasts)
+    if phase:
+        yield (
+            "outline_unclear",
+            f"the parcels inside the outline of the ventricle differ little from those around it ({phase}: "
+            f"a contrast of {e.contrasts[phase]:.2f}, less than {UNCLEAR}): check the outline",
+        )
     for beat in e.beats:
         length, area = e.curves.length[beat.ed], e.curves.area[beat.ed]
         ratio = float(length**2 / area * np.pi / 4) if area > 0 else float("nan")  # length / width of an ellipse

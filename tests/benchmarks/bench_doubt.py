@@ -17,7 +17,6 @@ from sklearn.metrics import roc_auc_score
 
 from alan.analysis import AnalysisModel
 from alan.analysis.quality import UNCLEAR, outline_contrast
-from alan.analysis.uncertainty import widen_intervals
 from alan.data import FrameStore
 from alan.overlap import dice_of_counts
 from alan.progress import batches
@@ -46,10 +45,9 @@ def show_intervals(store, model, rows, maps, contrast):
     """Print how often intervals hold the values of the manual masks."""
     lowest = rows.assign(contrast=contrast).groupby("sequence")["contrast"].min()
     both = rows.groupby("sequence")["phase"].nunique() == len(PHASES)
-    planes = list(measure_planes(store, model, rows, maps, widen=False))
+    planes = list(measure_planes(store, model, rows, maps))
     unclear = (lowest[both] < UNCLEAR).to_numpy()
-    widened = [widen_intervals(summary) for _, summary, _ in planes]
-    given = [summary for _, summary, _ in planes]
+    given, widened = ([plane.summary(model.spread, widen=widen) for plane in planes] for widen in (False, True))
     for name in MEASURED:
         for title, chosen, summaries in (
             ("no doubt", ~unclear, given),
@@ -58,7 +56,7 @@ def show_intervals(store, model, rows, maps, contrast):
         ):
             held, widths = [], []
             for n in np.flatnonzero(chosen):
-                one, true = summaries[n][name], getattr(planes[n][2], name)
+                one, true = summaries[n][name], getattr(planes[n].true, name)
                 if one.known and np.isfinite(true):
                     held.append(one.low <= true <= one.high)
                     widths.append(one.high - one.low)
