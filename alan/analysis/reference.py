@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from alan.files import write_table
 _FEWEST = 2
 #: Number of patients without a measurement that a warning names.
 _NAMED = 3
+#: A name that ends in a number; frequent beginnings of such names, and their largest number of digits.
+_NUMBER = re.compile(r"(\D*)(\d{1,9})(\D*)")
+_PREFIXES, _DIGITS = ("patient", "Patient", "p", "P", "pat", "sub-"), 6
 
 
 def read_reference(path: str | os.PathLike[str]) -> dict[str, float]:
@@ -67,24 +72,35 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
         reference: See :func:`read_reference`.
 
     Returns:
-        Number of patients in the file. A warning counts the patients of the reference without a measurement.
+        Number of patients in the file. Warnings name patients of the reference that are not among these results,
+        with another spelling or the nearest key, and those without a measurement.
 
     Raises:
         DataError: The reference cannot be read.
     """
-    known = read_reference(reference)
+    known, patients = read_reference(reference), list(patients)
     by_key = {patient_key(name): value for name, value in known.items()} | known
     rows = [
         (p.patient, p.ef_percent.value, by_key[p.patient], p.ef_percent.value - by_key[p.patient], p.quality)
         for p in patients
         if p.patient in by_key and p.ef_percent.known
     ]
-    if len(rows) < len(known):
-        measured = {row[0] for row in rows}
-        lost = [name for name in known if name not in measured and patient_key(name) not in measured]
+    lost = [name for name in known if not {name, patient_key(name)} & {p.patient for p in patients}]
+    unmeasured = len(known) - len(lost) - len(rows)
+    if lost:
+        hints = [f"{name}{_hint(name, [p.patient for p in patients])}" for name in lost[:_NAMED]]
         warnings.warn(
-            f"{reference}: {len(lost)} of {len(known)} patients have no measured ejection fraction here "
-            f"({', '.join(lost[:_NAMED])}{', ...' if len(lost) > _NAMED else ''}); patients.csv lists the keys",
+            f"{reference}: {len(lost)} of {len(known)} patients are not among these results ({', '.join(hints)}"
+            f"{', ...' if len(lost) > _NAMED else ''}); patients.csv lists the keys",
+            AlanWarning,
+            stacklevel=2,
+        )
+    if unmeasured:
+        measured = {row[0] for row in rows}
+        names = [one for one in known if one not in lost and not {one, patient_key(one)} & measured]
+        warnings.warn(
+            f"{reference}: {unmeasured} of {len(known)} patients have no measured ejection fraction here "
+            f"({', '.join(names[:_NAMED])}{', ...' if unmeasured > _NAMED else ''}); patients.csv has the reasons",
             AlanWarning,
             stacklevel=2,
         )
@@ -98,6 +114,19 @@ def write_agreement(folder: Path, patients: Iterable[PatientResult], reference: 
     names = [entry.column for entry in COLUMNS[STATISTICS]]
     write_table(folder / STATISTICS, pd.DataFrame(lines, columns=names))
     return len(rows)
+
+
+def _hint(name: str, keys: Sequence[str]) -> str:
+    """Propose another spelling of a number, such as 39 for patient0039, or else the nearest key."""
+    found = _NUMBER.fullmatch(name)
+    if found:
+        prefixes = dict.fromkeys((found[1], "", *_PREFIXES, found[1].lower(), found[1].upper()))
+        numbers = [f"{int(found[2]):0{digits}}" for digits in range(1, _DIGITS + 1)]
+        for spelling in (prefix + number + found[3] for prefix in prefixes for number in dict.fromkeys(numbers)):
+            if patient_key(spelling) in keys:
+                return f": did you mean {spelling}?"
+    close = difflib.get_close_matches(name, keys, n=1, cutoff=0.8)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def read_agreement(folder: Path) -> tuple[pd.DataFrame, dict[str, tuple[int, dict[str, Any]]]] | None:

@@ -38,6 +38,21 @@ def test_patients_are_matched_by_key_or_by_identifier(tmp_path):
     assert statistics["upper_limit_of_agreement"]["value"] == pytest.approx(-1 + spread)
 
 
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [("39", "patient0039"), ("patient0039", "39"), ("PATIENT0039", "patient0039"), ("7b", "007b")],
+)
+def test_another_spelling_of_a_patient_is_proposed(tmp_path, given, known):
+    patients = [made_patient(patient_key(known), ef_percent=Measure(50.0)), made_patient("p2")]
+    reference = write(tmp_path / "ef.csv", f"patient,ef_percent\n{given},54\n")
+    with pytest.warns(AlanWarning, match=rf"\({given}: did you mean {known}\?\)"):
+        assert write_agreement(tmp_path, patients, reference) == 0
+    key = patient_key(known)
+    write(reference, f"patient,ef_percent\n{key[:-1]},54\n")
+    with pytest.warns(AlanWarning, match=rf"did you mean {key}\?"):
+        write_agreement(tmp_path, patients, reference)
+
+
 def test_patients_of_good_quality_have_statistics_of_their_own(tmp_path):
     values = [("a", 50.0, "good"), ("b", 60.0, "good"), ("c", 90.0, "doubtful")]
     patients = [made_patient(name, ef_percent=Measure(ef), quality=quality) for name, ef, quality in values]
@@ -52,7 +67,7 @@ def test_patients_of_good_quality_have_statistics_of_their_own(tmp_path):
 
 def test_a_reference_without_common_patients_is_refused(tmp_path):
     reference = write(tmp_path / "ef.csv", "patient,ef_percent\nq,54\n")
-    with pytest.warns(AlanWarning, match="1 of 1"):
+    with pytest.warns(AlanWarning, match=r"1 of 1 patients are not among these results \(q\)"):
         assert write_agreement(tmp_path, [made_patient()], reference) == 0
     assert read_agreement(tmp_path) is None
     assert pd.read_csv(tmp_path / "agreement.csv").columns[0] == "patient"

@@ -25,6 +25,7 @@ from alan.errors import DataError, ParameterError
 View = Literal["A2C", "A4C", "PLAX", "PSAX"]
 #: Names of views in file names. Only simulated archives have parasternal views.
 _CODES: Mapping[View, str] = {"A2C": "2CH", "A4C": "4CH", "PLAX": "PLAX", "PSAX": "PSAX"}
+_FOLDER = "database_nifti"
 _LISTS = {"train": "training", "val": "validation", "test": "testing"}
 _NUMBERS = {"EF": "EF", "LVef": "EF", "LVedv": "EDV", "LVesv": "ESV", "FrameRate": "fps"}
 _WORDS = ("Sex", "Age", "ImageQuality")
@@ -125,6 +126,11 @@ class Camus(EchoDataset):
         options = {"views": sorted(views), "sequences": sequences}
         self._set_records(records, [files.every for files in self._parts], options)
 
+    def _relative(self, path: Path) -> str:
+        """Return the path below the release, so that its folder and ``database_nifti`` are the same archive."""
+        inside = path.is_relative_to(self.root) and self.root.absolute().name == _FOLDER
+        return f"{_FOLDER}/{super()._relative(path)}" if inside else super()._relative(path)
+
     def _load(self, index: int) -> Sample:
         files = self._parts[index]
         pictures = {name: read_grey(path) for name, path in files.images.items()}
@@ -206,7 +212,7 @@ def _place(
 
 def _patient_folders(root: Path) -> dict[str, Path]:
     """Map patients to folders, of the NIfTI release first, then of the older release."""
-    for base in (root / "database_nifti", root):
+    for base in (root / _FOLDER, root):
         found = sorted(path for path in base.glob("patient*") if path.is_dir())
         if found:
             return {path.name: path for path in found}
@@ -267,7 +273,7 @@ def _splits(
 
 def _official(root: Path, folders: Mapping[str, Path], *, required: bool) -> dict[str, str]:
     """Read the splits from ``database_split``, beside ``database_nifti``."""
-    bases = [root, root.parent] if root.name == "database_nifti" else [root]
+    bases = [root, root.parent] if root.name == _FOLDER else [root]
     names: dict[str, list[str]] = {}
     for split, word in _LISTS.items():
         for path in (base / "database_split" / f"subgroup_{word}.txt" for base in bases):

@@ -27,6 +27,7 @@ def test_half_sequences_are_read_with_their_masks(tmp_path, archives):
 def test_the_folder_of_patients_is_accepted_as_root(tmp_path, archives):
     root = archives.camus(tmp_path)
     inner, outer = Camus(root / "database_nifti"), Camus(root)
+    assert inner.fingerprint() == outer.fingerprint()
     assert inner.records == outer.records
     assert np.array_equal(inner[2].frames, outer[2].frames)
 
