@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -24,6 +25,21 @@ AnyIntArray = NDArray[np.integer]
 AnyFloatArray = NDArray[np.floating]
 
 
+def verify_zip(path: Path) -> None:
+    """Verify the check sums of a zip file, which neither ``torch.load`` nor, in every case, ``numpy.load`` does.
+
+    Raises:
+        zipfile.BadZipFile: One is wrong, a part cannot be decompressed, or the file is no zip file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        try:
+            name = archive.testzip()
+        except (zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError) as error:
+            raise zipfile.BadZipFile(f"it cannot be decompressed: {error}") from error
+    if name is not None:
+        raise zipfile.BadZipFile(f"the check sum of {name} is wrong")
+
+
 def load_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, NDArray[Any]]:
     """Read all arrays of an ``.npz`` file and verify their check sums, which NumPy does not do in every case.
 
@@ -35,11 +51,9 @@ def load_arrays(path: Path, names: Iterable[str] = ()) -> dict[str, NDArray[Any]
         DataError: The file is missing or damaged.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            if (name := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(f"the check sum of {name} is wrong")
+        verify_zip(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in {*file.files, *names}}
-    except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, LookupError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: cannot be read ({reason}): start again with --overwrite true") from error

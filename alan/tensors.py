@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,18 +57,6 @@ def read_tensors(path: Path, key: str = "") -> tuple[dict[str, Tensor], Any]:
         raise CheckpointError(f"{path}: truncated or not a safetensors file; fetch or export it again") from error
     check_finite(tensors, str(path))
     return tensors, entry
-
-
-def verify_zip(path: Path) -> None:
-    """Verify the check sums of a file of ``torch.save``, which torch does not; files of other kinds pass.
-
-    Raises:
-        zipfile.BadZipFile: One is wrong.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            if (name := file.testzip()) is not None:
-                raise zipfile.BadZipFile(f"the check sum of {name} is wrong")
 
 
 def check_begin(path: Path) -> bytes:

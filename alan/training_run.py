@@ -25,11 +25,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
 from alan import signals
+from alan.arrays import verify_zip
 from alan.backbone.checkpoint import load_plain
 from alan.errors import CheckpointError
 from alan.files import naming_full_disk, write_bytes, write_text
 from alan.runs import CONFIG, FINISHED, METRICS, Run, config_text, holds_run, read_config, remove_run
-from alan.tensors import verify_zip
 from alan.trainer import LastCheckpoint
 
 _log = logging.getLogger(__name__)

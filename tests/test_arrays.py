@@ -1,8 +1,12 @@
+import zipfile
+
 import numpy as np
 import pytest
+import torch
 
 from alan.arrays import load_arrays
-from alan.errors import DataError
+from alan.backbone.checkpoint import load_plain
+from alan.errors import CheckpointError, DataError
 
 RANDOM = np.random.default_rng(0)
 MAPS = RANDOM.integers(0, 9, (6, 8, 8), np.uint8)
@@ -24,3 +28,18 @@ def test_damaged_files_are_refused_or_read_the_same(tmp_path, save):
     assert refused > 0.3 * len(whole)
     with pytest.raises(DataError, match=r"b\.npz: cannot be read \(.*\): start again with --overwrite true"):
         load_arrays(tmp_path / "b.npz")
+
+
+def test_a_part_that_cannot_be_decompressed_is_refused(tmp_path):
+    """The directory at the end names a compression for parts that are stored as they are."""
+    np.savez(tmp_path / "a.npz", **ARRAYS)
+    torch.save({"maps": torch.zeros(9)}, tmp_path / "a.pt")
+    for path in tmp_path.iterdir():
+        whole = bytearray(path.read_bytes())
+        place = whole.index(b"PK\x01\x02")
+        whole[place + 10] = zipfile.ZIP_DEFLATED
+        path.write_bytes(whole)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_arrays(tmp_path / "a.npz")
+    with pytest.raises(CheckpointError, match="truncated or not a checkpoint"):
+        load_plain(tmp_path / "a.pt")

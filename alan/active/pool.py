@@ -17,6 +17,7 @@ from alan.active.dropout import MonteCarloDropout
 from alan.arrays import ByteArray, IntArray
 from alan.data.io.pictures import MASKS, PICTURES, read_picture
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers.folder import picture_of_mask
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError
@@ -114,8 +115,8 @@ class FolderPool(Pool):
     """Pool of the pictures of a folder, resized to one size when they are read.
 
     Args:
-        root: The folder; its subfolder ``images`` is used where there is one, and pictures with a mask of the same
-            name in ``masks`` count as labelled.
+        root: The folder; its subfolder ``images`` is used where there is one, and pictures with a mask in
+            ``masks``, such as ``a.png`` or ``a_mask.png`` of ``a.jpg``, count as labelled.
         size: Side in pixels; None keeps the size of the pictures, which must all have one size.
         include_labelled: Include pictures that have a mask.
 
@@ -133,7 +134,12 @@ class FolderPool(Pool):
             raise DataError(f"{root}: no such folder of pictures or frame store; check the path")
         found = sorted(path for path in folder.iterdir() if _is(path, PICTURES))
         masks = self.root / "masks"
-        done = {path.stem for path in masks.iterdir() if _is(path, MASKS)} if masks.is_dir() else set()
+        names = {path.stem for path in found}
+        done = (
+            {picture_of_mask(path.stem, names) for path in masks.iterdir() if _is(path, MASKS)}
+            if masks.is_dir()
+            else set()
+        )
         self.paths = [path for path in found if include_labelled or path.stem not in done]
         if not self.paths:
             held = (

@@ -134,7 +134,10 @@ def _biplane(
         if sized and max(lengths) > (1 + _AXES_DIFFER) * min(lengths):
             ratio = max(lengths) / min(lengths) - 1
             flags.append(
-                Flag("foreshortened", f"the long axes of the two views differ by {ratio:.0%}, more than 20%")
+                Flag(
+                    "foreshortened",
+                    f"the long axes of the two views differ by {ratio:.0%}, more than {_AXES_DIFFER:.0%}",
+                )
             )
     fraction = ejection_fraction(ed, es)
     volumes = {"edv_ml": ed, "esv_ml": es, "stroke_volume_ml": ed - es} if sized else {}

@@ -193,12 +193,13 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
             )
             break
     for numbers in e.numbers:
-        if not _PLAUSIBLE[0] <= numbers.ef_percent <= _PLAUSIBLE[1]:
-            low, high = _PLAUSIBLE
-            yield (
-                "implausible",
-                f"an ejection fraction of {numbers.ef_percent:.0f}% is outside {low:g} to {high:g}%",
-            )
+        low, high = _PLAUSIBLE
+        if np.isnan(numbers.ef_percent):
+            yield "implausible", "a beat has no ejection fraction: its outline at end-diastole is empty"
+            break
+        if not low <= numbers.ef_percent <= high:
+            reason = f"an ejection fraction of {numbers.ef_percent:.0f}% is outside {low:g} to {high:g}%"
+            yield "implausible", reason
             break
 
 

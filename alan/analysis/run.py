@@ -277,10 +277,9 @@ def _report_patients(folder: Path, patients: Sequence[PatientResult]) -> None:
     for patient in patients:
         path = folder / PAGES / patient.patient / MEASUREMENTS
         path.unlink(missing_ok=True)
-        files = [
-            folder / LOOP_FOLDER / loop / name for loop in patient.loops for name in (MEASUREMENTS, SEGMENTATION)
-        ]
-        write_patient_measurements(path, patient, files)
+        names = (MEASUREMENTS, SEGMENTATION)
+        files = [folder / LOOP_FOLDER / loop / name for loop in patient.loops for name in names]
+        write_patient_measurements(path, patient, [file for file in files if file.is_file()])
 
 
 def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:

@@ -361,7 +361,9 @@ def write_key(
     """
     found = [(source.name, source.patient, source.path) for source in sources]
     for given in map(Path, inputs):
-        files = sorted(given.rglob("*")) if given.is_dir() else [given]
+        files = (
+            [*files_below(given), *(path for path, _ in unreachable_below(given))] if given.is_dir() else [given]
+        )
         found += [(name, "", file) for file in files if (name := file_name(file)) in others]
     rows = (
         (name, patient, os.fsencode(file).decode("utf-8", "backslashreplace")) for name, patient, file in found

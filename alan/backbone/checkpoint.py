@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from alan.arrays import verify_zip
 from alan.backbone.base import BackboneSpec, check_fields
 from alan.backbone.registry import BACKBONES
 from alan.errors import AlanWarning, CheckpointError, ParameterError, nearest
 from alan.files import check_schema, fingerprint_tensors
 from alan.shipped import shipped_or_path
-from alan.tensors import check_begin, check_finite, read_tensors, verify_zip, write_tensors
+from alan.tensors import check_begin, check_finite, read_tensors, write_tensors
 
 SCHEMA = "alan-backbone/1"
 #: Key of ALAN's own entry in a Lightning checkpoint and in the metadata of a safetensors file.
@@ -124,7 +125,8 @@ def load_plain(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file; check the spelling")
     check_begin(path)
     try:
-        verify_zip(path)
+        if zipfile.is_zipfile(path):
+            verify_zip(path)
         with torch.serialization.safe_globals(_harmless()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -72,7 +72,10 @@ def _stored_secret(path: Path) -> bytes:
             pass
         finally:
             new.unlink()
-        return path.read_bytes()
+        secret = path.read_bytes()
+        if not secret.strip():
+            raise OSError("it is empty")
+        return secret
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"{path}: cannot be read or created ({error}), so the keys of patients differ from run to run: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
@@ -140,7 +141,9 @@ def describe_white_boxes(fits: Sequence[WhiteBoxFit]) -> tuple[dict[str, Any], l
         for phase, segmenter in fit.box.segmenters.items():
             suffix = f"-{phase.lower()}" if phase else ""
             method = re.sub(r"[^a-z0-9]+", "-", fit.source.name.lower()).strip("-")
-            file = f"{fit.box.structure}-{method}-{fit.rule}{suffix}.json"
+            stem = f"{fit.box.structure}-{method}-{fit.rule}{suffix}"
+            names = (f"{stem}-{n}.json" if n > 1 else f"{stem}.json" for n in itertools.count(1))
+            file = next(name for name in names if name not in files)  # sources such as "k-means" and "k means"
             files[file] = json.loads(segmenter.to_json())
             selector = segmenter.selector_
             rows.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,16 @@ def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figu
 
 
 @mpl.rc_context(STYLE)
+def read_metrics(path: Path) -> pd.DataFrame:
+    """Read the metrics of a training by step, CSV or one JSON object a line.
+
+    Raises:
+        DataError: The file is missing or damaged.
+    """
+    with damaged(DataError, f"{path}: cannot be read", "run the training again"):
+        return pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
+
+
 def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     """Draw the losses of a training by step.
 
@@ -262,7 +273,7 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     figure = Figure(figsize=(5.6, 2.4), layout="constrained")
     axes = figure.subplots()
     palette = (*dict.fromkeys(KIND_COLOURS.values()), "#56B4E9")
-    for column, colour in zip(columns, palette, strict=False):
+    for column, colour in zip(columns, itertools.cycle(palette), strict=False):
         part = metrics[["step", column]].dropna()
         axes.plot(part["step"], part[column], color=colour, lw=1.3, label=column)
     axes.set_title(name)
@@ -285,9 +296,7 @@ def write_losses(folder: Path) -> Path:
         DataError: The metrics are missing or damaged, or have no loss.
     """
     path = folder / METRICS
-    with damaged(DataError, f"{path}: cannot be read", "run the training again"):
-        metrics = pd.read_json(path, lines=True)
-    figure = training_curve(metrics, folder.resolve().name)
+    figure = training_curve(read_metrics(path), folder.resolve().name)
     if figure is None:
         raise DataError(f"{path}: has no loss; give the folder of a training that logs one")
     with atomic(folder / LOSSES) as temporary:

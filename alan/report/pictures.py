@@ -265,7 +265,7 @@ def curve_pictures(writer: PictureWriter, curves: Mapping[str, str]) -> list[Pic
     found = []
     for name, file in curves.items():
         path = writer.folder / "curves" / file
-        metrics = pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
+        metrics = figures.read_metrics(path)
         figure = figures.training_curve(metrics, name)
         if figure is not None:
             losses = [column for column in metrics.columns if "loss" in column and metrics[column].notna().any()]

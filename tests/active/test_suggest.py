@@ -123,6 +123,12 @@ def test_an_interrupted_scoring_resumes(folder, tmp_path, monkeypatch):
     assert suggest_images(network, pool, 6, passes=3, batch_size=2, partial=part).table.equals(straight.table)
 
 
+@pytest.mark.parametrize("name", ["p3.png", "p3_mask.png"])
+def test_pictures_with_a_mask_are_labelled_whatever_suffix_its_name_has(folder, name):
+    (folder / "masks" / name).touch()
+    assert "p3.png" not in {path.name for path in FolderPool(folder).paths}
+
+
 @pytest.mark.parametrize("function", ["mfe", "random"])
 def test_unreadable_pictures_are_listed(folder, function):
     (folder / "images" / "p3.png").write_bytes(b"nothing")

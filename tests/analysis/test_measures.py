@@ -154,12 +154,14 @@ def test_a_clean_loop_raises_no_doubt():
         ("foreshortened", {"curves": measure_curves(np.stack([ellipse(50, 48)] * 60), Grid((1, 1), (1, 1)))}),
         ("outline_unclear", {"contrasts": {"end-diastole": 0.75, "end-systole": 0.6}}),
         ("implausible", {"numbers": [BeatMeasures(100, 99, 1, 1, 1, 1)] * 2}),
+        ("implausible", {"numbers": [BeatMeasures(0, 0, np.nan, np.nan, 1, 1)]}),
     ],
 )
 def test_each_doubt_is_raised_for_its_reason(code, changes):
     found = {flag.code: flag.reason for flag in find_flags(evidence(**changes))}
     assert code in found
     assert found[code]
+    assert "nan" not in found[code]
     assert code in FLAGS
 
 

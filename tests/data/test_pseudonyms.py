@@ -49,3 +49,13 @@ def test_keys_without_a_stored_secret_last_for_the_process(home):
     with pytest.warns(AlanWarning, match=f"set {SECRET}"):
         first = patient_key("1")
     assert patient_key("1") == first != patient_key("2")
+
+
+def test_an_empty_secret_is_none(home):
+    home.parent.mkdir(parents=True)
+    home.touch()
+    with pytest.warns(AlanWarning, match="it is empty"):
+        key = patient_key("1")
+    pseudonyms._stored_secret.cache_clear()
+    with pytest.warns(AlanWarning, match="it is empty"):
+        assert patient_key("1") != key

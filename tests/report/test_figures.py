@@ -59,7 +59,14 @@ def test_confusion_matrix_shows_counts_and_shares():
     assert [text.get_text() for text in axes.texts] == ["3\n75%", "1\n25%", "0\n0%", "0\n0%"]
 
 
-@pytest.mark.parametrize(("columns", "lines"), [({"train/loss": [2.0, 1.0]}, 1), ({"knn": [0.1, 0.2]}, 0)])
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        ({"train/loss": [2.0, 1.0]}, 1),
+        ({"knn": [0.1, 0.2]}, 0),
+        ({f"loss_{n}": [2.0, 1.0] for n in range(20)}, 20),
+    ],
+)
 def test_the_training_curve_is_drawn(columns, lines):
     figure = figures.training_curve(pd.DataFrame({"step": [0, 5], **columns}), "DINO")
     assert (0 if figure is None else len(figure.axes[0].lines)) == lines

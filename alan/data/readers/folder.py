@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,11 @@ _OTHER_NAMES = {
     "images": ("images", "image", "imgs", "img", "frames", "pictures"),
     "masks": ("masks", "mask", "labels", "label", "annotations", "segmentations", "gt", "ground_truth"),
 }
+
+
+def picture_of_mask(name: str, pictures: Container[str]) -> str:
+    """Return the name of the picture that a mask belongs to, without suffixes of files: ``a`` for ``a_mask``."""
+    return name if name in pictures else _ENDS.sub("", name)
 
 
 @bounded
@@ -136,7 +141,7 @@ class FrameFolder(PictureDataset[Path]):
         masks: dict[str, Path] = {}
         alone = []
         for name, path in found.items():
-            of = name if name in images else _ENDS.sub("", name)
+            of = picture_of_mask(name, images)
             if of in masks:
                 raise DataError(f"{masks[of]} and {path} are masks of the same picture: keep one")
             if of in images:
