@@ -10,7 +10,7 @@ from alan.evaluation.whitebox import describe_white_boxes
 
 def test_sources_whose_names_differ_in_signs_have_files_of_their_own():
     none = np.zeros(0)
-    names = {name: none for name in ("interior_", "exterior_", "valve_")}
+    names = dict.fromkeys(("interior_", "exterior_", "valve_"), none)
     table = pd.DataFrame({"present": [1]})
     selector = SimpleNamespace(n_parcels_=1, background_id=None, table_=table, **names)
     fits = []
