@@ -169,14 +169,14 @@ class AnalyzeTab:
             gr.Warning(str(error))
             hidden = gr.update(visible=False)
             return [None, None, hidden, hidden, hidden, *self._move(None, 0, 0, None)[:-1], f"**{error}**"]
-        last = max(len(found.frames) - 1, 1)
+        last = len(found.frames) - 1
         analyzed = _Analyzed(found, labels, shown, others, spacing)
         return [
             analyzed,
             str(shown) if shown.is_file() else None,
             gr.update(value=str(archive), visible=True),
-            gr.update(maximum=last, value=ed, visible=True),
-            gr.update(maximum=last, value=es, visible=True),
+            gr.update(maximum=max(last, 1), value=ed, visible=last > 0),
+            gr.update(maximum=max(last, 1), value=es, visible=last > 0),
             *self._move(analyzed, ed, es, spacing),
         ]
 
