@@ -121,6 +121,9 @@ def build_page(
         A ``gradio.Blocks``.
     """
     gr = gradio(root)
+    from alan.app.controls import check_number
+
+    gr.Number.raise_if_out_of_bounds = staticmethod(check_number)  # sliders use it too
     from alan.analysis.model import AnalysisModel
     from alan.analysis.phase_boxes import PhaseBoxes
     from alan.app.analyze_tab import AnalyzeTab
@@ -161,6 +164,7 @@ def serve(page: Any, host: str, port: int, *, browser: bool) -> str:
     Raises:
         ConfigError: The port is taken.
     """
+    from alan.app.controls import GUARD
     from alan.app.session import MAX_UPLOAD_MB
 
     gr = third_party("gradio", "ui")
@@ -178,6 +182,7 @@ def serve(page: Any, host: str, port: int, *, browser: bool) -> str:
             enable_monitoring=False,
             mcp_server=False,
             max_file_size=MAX_UPLOAD_MB * 2**20,
+            head=GUARD,
             theme=gr.themes.Default(font=_FONTS, font_mono=["monospace"]),
             app_kwargs={"middleware": [middleware(_Policy)]},
         )

@@ -189,6 +189,9 @@ def test_an_uploaded_loop_is_measured(page, loop):
     page.locator("#analyze-spacing input").fill("0.5")
     page.locator("#analyze-spacing input").press("Enter")
     assert re.match(r"Between these frames: EDV \d+ ml, ESV \d+ ml, EF 0%", changed(page, "analyze-moved", moved))
+    number.fill("")
+    toast = page.locator(".toast-body").filter(has_text="the number is empty: enter one from 0 to 23")
+    toast.first.wait_for(timeout=LONG)
     with page.expect_download() as download:
         page.locator("#analyze-save").click()
     with zipfile.ZipFile(download.value.path()) as packed:
@@ -197,6 +200,26 @@ def test_an_uploaded_loop_is_measured(page, loop):
     assert {"report.html", "patients.csv", "loops.csv", "beats.csv", "frames.csv"} <= set(names)
     assert any(name.endswith("overlay.mp4") for name in names)
     assert b"Jane" not in content
+
+
+def test_too_large_and_several_files_are_refused_before_they_are_sent(page):
+    said = []
+    page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.accept()))
+    field = page.locator("#analyze-upload input[type=file]")
+    field.evaluate(  # a file of this size without its content
+        """field => {
+            const file = new File(["a"], "large.mp4");
+            Object.defineProperty(file, "size", {value: 1200 * 1048576});
+            Object.defineProperty(field, "files", {value: [file], configurable: true});
+            field.dispatchEvent(new Event("change", {bubbles: true}));
+            Object.defineProperty(field, "files", {value: [new File(["a"], "a"), new File(["b"], "b")]});
+            field.dispatchEvent(new Event("change", {bubbles: true}));
+        }"""
+    )
+    assert said == [
+        "The file has 1200 MB: the page takes at most 1000 MB; use alan analyze",
+        "2 files are given: the page takes one at a time; for a folder use alan analyze",
+    ]
 
 
 def test_a_loop_that_cannot_be_decoded_is_refused_without_a_path_of_the_server(page, served, tmp_path):
