@@ -72,6 +72,10 @@ def _kind(name: str, path: Path) -> str:
             if is_cache
             else "frame store; write it with `alan prepare`"
         )
+    from alan.runs import FINISHED, METRICS
+
+    if path.name == METRICS and path.with_name(FINISHED).exists():
+        return "file, as the training has fewer steps than trainer.log_every_n_steps: leave it out"
     kind = "file or folder" if name in ("inputs", *_FILES) else "file" if path.suffix else "folder"
     return f"{kind}; check the spelling"
 

@@ -146,3 +146,12 @@ def test_files_that_exist_are_not_looked_up_among_those_that_are_installed(tmp_p
     (tmp_path / "a.avi").touch()
     monkeypatch.setattr("alan.cli.inputs.shipped", lambda suffix="": pytest.fail("looked up"))
     check_inputs({"paths": [str(tmp_path / "a.avi")]})
+
+
+def test_a_training_without_metrics_is_told_from_a_wrong_path(tmp_path):
+    curves = {"curves": {"DINO": str(tmp_path / "metrics.jsonl")}}
+    with pytest.raises(DataError, match="check the spelling"):
+        check_inputs(curves)
+    (tmp_path / "run.json").touch()
+    with pytest.raises(DataError, match=r"fewer steps than trainer\.log_every_n_steps: leave it out"):
+        check_inputs(curves)
