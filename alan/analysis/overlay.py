@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from alan.analysis.results import LoopResult
 from alan.arrays import ByteArray
 from alan.data.preprocessing import Preprocessing
-from alan.data.structures import label_colour
+from alan.data.structures import label_colour, label_palette
 from alan.files import atomic
 
 #: Shortest and longest allowed length of the longer side of a picture in pixels.
@@ -63,7 +63,7 @@ class Painter:
 
     def __init__(self, shape: tuple[int, int], size: int) -> None:
         self.shape, self._restore = shape, Preprocessing(size).restore
-        self._colours = np.array([ImageColor.getrgb(label_colour(value)) for value in range(256)], np.uint8)
+        self._colours = np.frombuffer(label_palette(), np.uint8).reshape(256, 3)
         self._thickness = 2 if max(shape) < 700 else 3
 
     def labels(self, labels: ByteArray) -> ByteArray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,12 @@ def label_colour(value: int) -> str:
         return _COLOURS[value - 1]
     turns, shade = value * 0.618 % 1, 0.6 + 0.3 * (value % 2)  # the golden ratio spreads the hues
     return "#" + "".join(f"{round(255 * part):02X}" for part in colorsys.hsv_to_rgb(turns, 0.7, shade))
+
+
+@cache
+def label_palette() -> bytes:
+    """Return red, green and blue of all 256 values of a label map, one after the other."""
+    return b"".join(bytes.fromhex(label_colour(value)[1:]) for value in range(256))
 
 
 def structure_name(structure: str) -> str:

@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from tqdm import tqdm
 
 from alan.cardiac.areas import area_cm2
 from alan.data.io.base import Spacing
 from alan.data.stills import Still, Stills
-from alan.data.structures import label_colour
+from alan.data.structures import label_colour, label_palette
 from alan.devices import choose_device
 from alan.downstream.members import load_network
 from alan.downstream.whitebox.several import Segmentation
@@ -167,7 +167,7 @@ def write_label_map(path: Path, labels: NDArray[np.uint8], stamp: str | None = N
     if stamp is not None:
         info.add_text(_SOURCE, stamp)
     image = Image.fromarray(labels)
-    image.putpalette([part for value in range(256) for part in ImageColor.getrgb(label_colour(value))])
+    image.putpalette(label_palette())
     with atomic(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=info)
 

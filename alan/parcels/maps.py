@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alan.arrays import ByteArray, Float32Array
 from alan.data.sector import sector_mask
 from alan.errors import ParameterError
 from alan.parcels.count import MAX_PARCELS
@@ -74,15 +75,31 @@ def _upsampled_argmax(logits: Tensor, rows: _Taps, columns: _Taps, out: Tensor) 
     """Write the ids of logits (h, w, K), upsampled as by ``F.interpolate`` bilinearly, to out (H, W).
 
     The K logits of a pixel lie side by side, and on the CPU a few rows are upsampled at a time, so that they stay
-    in its cache: together more than twice as fast.
+    in its cache: together more than twice as fast. NumPy takes two thirds of the time of PyTorch for it.
     """
     logits = logits.float().contiguous()
+    if logits.device.type == "cpu":
+        _upsampled_argmax_numpy(logits.numpy(), rows, columns, out.numpy())
+        return
     (above, below, down), (left, right, across) = rows, columns
-    block = _ROWS if logits.device.type == "cpu" else len(out)
-    for start in range(0, len(out), block):
-        part = slice(start, start + block)
-        some = torch.lerp(logits[above[part]], logits[below[part]], down[part, None, None])
-        out[part] = _argmax(torch.lerp(some[:, left], some[:, right], across[:, None]))
+    some = torch.lerp(logits[above], logits[below], down[:, None, None])
+    out.copy_(torch.lerp(some[:, left], some[:, right], across[:, None]).argmax(-1))
+
+
+def _upsampled_argmax_numpy(logits: Float32Array, rows: _Taps, columns: _Taps, out: ByteArray) -> None:
+    (above, below, down), (left, right, across) = ([tap.numpy() for tap in taps] for taps in (rows, columns))
+    for start in range(0, len(out), _ROWS):
+        part = slice(start, start + _ROWS)
+        some = _lerp(logits[above[part]], logits[below[part]], down[part, None, None])
+        out[part] = _lerp(some[:, left], some[:, right], across[:, None]).argmax(-1)
+
+
+def _lerp(first: Float32Array, second: Float32Array, weight: Float32Array) -> Float32Array:
+    """Interpolate in place of ``second``, which must be a copy."""
+    second -= first
+    second *= weight
+    second += first
+    return second
 
 
 def _taps(length: int, size: int, device: torch.device) -> _Taps:

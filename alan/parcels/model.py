@@ -138,7 +138,11 @@ class ParcelModel(FrozenModule):
         height, width = (size, size) if isinstance(size, int) else size or tuple(batch.shape[1:])
         maps = torch.empty(len(batch), height, width, dtype=torch.uint8)
         for part in batches(len(batch), batch_size):
-            maps[part] = self.maps_from_logits(self.logits(batch[part]), batch[part], (height, width))
+            features, some = self.backbone(batch[part]), batch[part]
+            step = len(some) if features.tokens.is_cuda else 1  # one frame of logits fits the cache of a CPU
+            for one in batches(len(some), step):
+                logits = self.logits_of(Features(features.cls[one], features.tokens[one]))
+                maps[part][one] = self.maps_from_logits(logits, some[one], (height, width))
         return maps
 
     def store_maps(self, store: FrameStore, frames: ArrayLike, batch_size: int = 32) -> NDArray[np.uint8]:

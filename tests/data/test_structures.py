@@ -8,6 +8,7 @@ from alan.data.structures import (
     check_structures,
     label_colour,
     label_names,
+    label_palette,
     label_value,
     masks_from_labels,
     n_classes,
@@ -52,3 +53,4 @@ def test_every_label_value_has_its_own_colour():
     assert colours[0] == "#000000"
     assert len(set(colours)) == 256
     assert all(re.fullmatch("#[0-9A-F]{6}", colour) for colour in colours)
+    assert label_palette().hex().upper() == "".join(colours).replace("#", "")

@@ -100,12 +100,20 @@ def median_filter(mask: BoolArray, radius: int) -> BoolArray:
     Returns:
         (H, W) bool.
     """
-    if radius == 0:
+    if radius == 0 or not mask.any():
         return mask
-    axis = np.arange(-radius, radius + 1)
-    disk = (axis[:, None] ** 2 + axis**2 <= radius * radius).astype(np.int32)
-    votes = ndimage.correlate(mask.astype(np.int32), disk, mode="reflect")
-    majority: BoolArray = votes > disk.sum() // 2
+    window = bounding_box(mask, radius)  # a pixel farther away has no votes
+    height, width = mask[window].shape
+    padded = np.pad(mask[window], radius, mode="symmetric")
+    sums = np.pad(padded.cumsum(1, dtype=np.int32), ((0, 0), (1, 0)))
+    votes, pixels = np.zeros((height, width), np.int32), 0
+    for row in range(-radius, radius + 1):  # the disk is a stack of rows
+        half = math.isqrt(radius * radius - row * row)
+        lines = sums[radius + row : radius + row + height]
+        votes += lines[:, radius + half + 1 :][:, :width] - lines[:, radius - half :][:, :width]
+        pixels += 2 * half + 1
+    majority = np.zeros_like(mask)
+    majority[window] = votes > pixels // 2
     return majority
 
 
