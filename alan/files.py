@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alan.errors import AlanError, DataError
+from alan.errors import SHORTAGE, AlanError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -241,6 +241,16 @@ def digest(path: str | os.PathLike[str]) -> str:
     """Compute the SHA-256 (hex) of the bytes of a file."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_if_readable(path: str | os.PathLike[str]) -> str:
+    """Compute the SHA-256 (hex) of the bytes of a file; empty if it cannot be read, which its reader reports."""
+    try:
+        return digest(path)
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
+        return ""
 
 
 def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from alan.data.io.cine import DICOM, VIDEOS, is_cine, stem
+from alan.data.io.base import MAKE_READABLE
+from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_header import DicomReferences, read_patient, read_references
 from alan.data.io.dicom_series import find_split_loops
@@ -298,7 +299,7 @@ def _locked(path: Path, relative: str) -> _Found | tuple[Path, str] | None:
             raise
         if path.name.lower().endswith((*VIDEOS, *DICOM, *MEDICAL, *PICTURES, *ANIMATIONS)) or not path.suffix:
             return _Found((path,), relative)
-        return path, f"cannot be read ({error.strerror}): change its permissions"
+        return path, f"cannot be read ({error.strerror}); {MAKE_READABLE}"
     return None
 
 

@@ -20,6 +20,7 @@ from alan.analysis.model import AnalysisModel, Runtime
 from alan.analysis.sources import Source
 from alan.analysis.tables import LOOP_FOLDER, RESULT
 from alan.bounds import PositiveFloat, bounded
+from alan.data.io.base import MAKE_READABLE
 from alan.data.io.medical import medical_files
 from alan.errors import SHORTAGE, AlanError, DataError, is_out_of_memory
 from alan.files import atomic, fingerprint, read_json, write_json
@@ -102,7 +103,7 @@ class Worker:
             read = error.filename is not None and Path(error.filename) in (source.path, *source.stills)
             if not read or error.errno in SHORTAGE:
                 raise  # the disk is full, the results cannot be written, or too many files are open
-            state["failure"] = f"cannot be read ({error.strerror}); copy it again"
+            state["failure"] = f"cannot be read ({error.strerror}); {MAKE_READABLE}"
         except Exception as error:  # an error of the program must not prevent the analysis of the other files
             if isinstance(error, AlanError) or is_out_of_memory(error):
                 raise

@@ -18,7 +18,7 @@ from alan.data.readers.patients import picture_id
 from alan.data.sample import Record, Sample
 from alan.data.store.reader import FrameStore
 from alan.errors import DataError, ParameterError
-from alan.files import digest, files_below, fingerprint, short_name, unreachable_below
+from alan.files import digest_if_readable, files_below, fingerprint, short_name, unreachable_below
 
 
 class Still(NamedTuple):
@@ -140,7 +140,9 @@ class PictureStills:
 
     def stamp(self, index: int) -> str:
         """See :meth:`Stills.stamp`."""
-        return fingerprint([digest(self._paths[index]), self._spacing, self._facts.get(self._ids[index])])
+        return fingerprint(
+            [digest_if_readable(self._paths[index]), self._spacing, self._facts.get(self._ids[index])]
+        )
 
     def picture(self, index: int) -> ByteArray:
         """See :meth:`Stills.picture`."""

@@ -334,7 +334,9 @@ def test_an_error_in_writing_results_ends_the_run(tmp_path, monkeypatch):
         return opened
 
     monkeypatch.setattr(worker_module, "open_loops", fail(source.path))
-    assert worker(source)["failure"] == "cannot be read (Permission denied); copy it again"
+    assert (
+        worker(source)["failure"] == "cannot be read (Permission denied); change its permissions, or copy it again"
+    )
     monkeypatch.setattr(worker_module, "open_loops", fail(tmp_path / "out" / "loops"))
     with pytest.raises(PermissionError):
         worker(source)

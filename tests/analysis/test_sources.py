@@ -10,6 +10,7 @@ from alan.analysis import find_sources, open_loops
 from alan.analysis import loop as loop_module
 from alan.analysis.sources import Source
 from alan.data.fan import enclosing
+from alan.data.io.base import MAKE_READABLE
 from alan.data.pseudonyms import patient_key
 from alan.errors import AlanWarning, DataError, ParameterError
 
@@ -217,7 +218,7 @@ def test_files_without_read_permission_do_not_stop_the_others(tmp_path, monkeypa
     monkeypatch.setattr(Path, "open", refuse)
     sources, left_out = find_sources([tmp_path])
     if name.endswith((".h5", ".csv")):
-        assert [reason for _, reason in left_out] == ["cannot be read (Permission denied): change its permissions"]
+        assert [reason for _, reason in left_out] == [f"cannot be read (Permission denied); {MAKE_READABLE}"]
         assert [source.path.name for source in sources] == ["b.avi"]
     else:
         assert not left_out

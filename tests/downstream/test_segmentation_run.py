@@ -1,5 +1,7 @@
 """``alan segment``: label maps at the original size, areas, resuming, networks and invalid input."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -175,7 +177,7 @@ def test_a_network_can_replace_white_boxes(alan, pictures, tmp_path):
 
 
 @pytest.mark.filterwarnings("always::alan.errors.AlanWarning")
-def test_a_damaged_picture_is_skipped_and_listed(alan, models, pictures, tmp_path):
+def test_a_damaged_or_locked_picture_is_skipped_and_listed(alan, models, pictures, tmp_path, monkeypatch):
     (pictures / "b.jpg").write_bytes(b"no picture")
     (pictures / "dead.png").symlink_to("nowhere.png")
     (pictures / "dead.txt").symlink_to("nowhere.txt")
@@ -187,6 +189,16 @@ def test_a_damaged_picture_is_skipped_and_listed(alan, models, pictures, tmp_pat
     with pytest.raises(SkippedError, match="skipped 2 of 6"):
         run_segmentation(str(pictures), str(tmp_path / "strict"), network=str(network(tmp_path)), strict=True)
     assert len(pd.read_csv(tmp_path / "strict" / "segments.csv")) == 4 * 2
+    opened = Path.open
+
+    def refuse(path, *args, **options):
+        if path.name == "c.bmp":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)  # also for a picture that is already segmented
+    run_segmentation(str(pictures), str(tmp_path / "strict"), network=str(network(tmp_path)), strict=False)
+    assert list(pd.read_csv(tmp_path / "strict" / "failures.csv").file) == ["dead.png", "b", "c"]
 
 
 def test_a_changed_picture_is_segmented_again(alan, models, pictures, tmp_path):

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _logged: set[str] = set()
 #: Remedy for a damaged file.
 GET_AGAIN = "get the file again, or export it again"
+#: Remedy for a file that the operating system does not let read.
+MAKE_READABLE = "change its permissions, or copy it again"
 _POINTER = b"version https://git-lfs."
 #: Number of zeros with which no file of a supported format begins.
 _ZEROS = 4096
@@ -200,13 +202,19 @@ def reading(path: str | os.PathLike[str], kind: str) -> Iterator[Path]:
         The path.
 
     Raises:
-        DataError: The file is missing, empty or damaged: the block raised any exception of another package.
+        DataError: The file is missing, unreadable, empty or damaged: the block raised any exception of another
+            package.
     """
     source = Path(path)
-    if not source.is_file():
-        raise DataError(f"{source}: no such {kind}; check the spelling")
-    with source.open("rb") as file:
-        start = file.read(_ZEROS)
+    try:
+        if not source.is_file():
+            raise DataError(f"{source}: no such {kind}; check the spelling")
+        with source.open("rb") as file:
+            start = file.read(_ZEROS)
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
+        raise DataError(f"{source}: cannot be read ({error.strerror or error}); {MAKE_READABLE}") from error
     if not start:
         raise DataError(f"{source}: is empty; {GET_AGAIN}")
     if start == bytes(_ZEROS):

@@ -16,7 +16,7 @@ from alan.data.readers.clinical import IMPOSSIBLE, remove_impossible
 from alan.data.sample import Record, Sample
 from alan.data.splits import check_split
 from alan.errors import AlanWarning, DataError
-from alan.files import digest, fingerprint, read_json, unreachable_below
+from alan.files import digest_if_readable, fingerprint, read_json, unreachable_below
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -230,7 +230,7 @@ class EchoDataset(ABC):
         """
         paths = sorted({*self._shared, *(path for files in self._files for path in files)})
         with ThreadPoolExecutor(4) as pool:  # hashing releases the lock of the interpreter
-            contents = dict(zip(paths, pool.map(digest, paths), strict=True))
+            contents = dict(zip(paths, pool.map(digest_if_readable, paths), strict=True))
         return fingerprint(
             {
                 "name": self.name,

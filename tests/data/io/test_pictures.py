@@ -1,9 +1,13 @@
 """Stills, masks and stacks of pages in picture files."""
 
 import contextlib
+import errno
 import io
+import os
 import struct
 import zlib
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from alan.data.io import base
 from alan.data.io.pictures import colour_code, count_pages, read_mask, read_pages, read_picture
-from alan.errors import AlanWarning, DataError
+from alan.errors import SHORTAGE, AlanWarning, DataError
 
 RAMP = np.arange(200, dtype=np.uint8).reshape(10, 20)
 
@@ -248,3 +252,12 @@ def test_decoder_warnings_are_shown_once(tmp_path, monkeypatch):
     with pytest.warns(AlanWarning, match=r"a.png: odd chunk") as caught:
         assert np.array_equal(read_picture(tmp_path / "a.png"), RAMP)
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ENAMETOOLONG, errno.EMFILE])
+def test_a_picture_that_cannot_be_opened_is_refused(tmp_path, monkeypatch, number):
+    (tmp_path / "a.png").write_bytes(b"secret")
+    monkeypatch.setattr(Path, "open", Mock(side_effect=OSError(number, os.strerror(number))))
+    kind = OSError if number in SHORTAGE else DataError
+    with pytest.raises(kind, match=os.strerror(number)):
+        read_picture(tmp_path / "a.png")

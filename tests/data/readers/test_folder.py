@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -472,3 +473,16 @@ def test_folders_of_other_names_are_refused_with_the_right_one(root):
     (root / "images").rename(root / "Images")
     with pytest.raises(DataError, match=r"no picture in images/.*; rename the folder Images to images"):
         FrameFolder(root)
+
+
+def test_a_picture_that_cannot_be_opened_is_skipped_by_prepare(tmp_path, root, monkeypatch):
+    opened, first = Path.open, sorted((root / "images").iterdir())[0]
+
+    def refuse(path, *args, **options):
+        if path == first:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.warns(AlanWarning, match=r"skipped 1 of 4 files.*cannot be read \(Permission denied\)"):
+        prepare(FrameFolder(root), tmp_path / "a.h5", Preprocessing(16), workers=0, progress=False)
