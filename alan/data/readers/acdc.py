@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from alan.arrays import ByteArray
 from alan.bounds import Seed, bounded
-from alan.data.io.base import MAX_PIXELS, SIDES
+from alan.data.io.base import MAX_PIXELS, SIDES, Spacing
 from alan.data.io.medical import medical_layout, read_labels, read_medical
 from alan.data.io.raw import PixelLayout
 from alan.data.readers.base import EchoDataset
@@ -43,6 +43,17 @@ class _Slice:
     label: Path | None
     position: int | None
     phase: str
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """Values and labels (slices, H, W) of a NIfTI volume, and the values that become 0 and 255."""
+
+    path: Path
+    array: NDArray[Any]
+    limits: tuple[float, float]
+    labels: ByteArray | None
+    spacing: Spacing | None
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Acdc(EchoDataset):
         super().__init__(root, contents)
         self._joined, self._grey = _joined(structures), grey
         self._limits: dict[tuple[str, str], tuple[float, float]] = {}  # for volumes of HDF5 slices
+        self._last: _Volume | None = None
         self.structures = tuple(self._joined)
         table = next((path for base in (self.root, self.root.parent) if (path := base / _TABLE).is_file()), None)
         found, self._sizes = list(self._volumes()), {}
@@ -180,17 +192,11 @@ class Acdc(EchoDataset):
             size = self._sizes.get(self.records[index].patient)
             frame, spacing = _scale(image, *self._slice_limits(part)), None if size is None else size.pixel
         else:
-            volume = read_medical(part.image)
-            limits = _limits([volume.array], self._grey, part.image)
-            frame, spacing = _scale(volume.array[part.position], *limits), volume.spacing
-            if part.label is not None:
-                maps = read_labels(part.label, max(_LABELS.values()))
-                if maps.shape != volume.array.shape:
-                    raise DataError(
-                        f"{part.label} is {maps.shape} but {part.image} is {volume.array.shape}: "
-                        "check that image and mask belong together"
-                    )
-                labels = maps[part.position]
+            volume = self._last
+            if volume is None or volume.path != part.image:  # the slices of a volume follow each other
+                volume = self._last = _read_volume(part, self._grey)
+            frame, spacing = _scale(volume.array[part.position], *volume.limits), volume.spacing
+            labels = None if volume.labels is None else volume.labels[part.position]
         masks = {}
         if labels is not None:
             masks = {name: np.isin(labels, values)[None] for name, values in self._joined.items()}
@@ -258,6 +264,20 @@ def _header(path: Path) -> PixelLayout | None:
         return medical_layout(path)
     except DataError:
         return None
+
+
+def _read_volume(part: _Slice, grey: str) -> _Volume:
+    """Read the volume of a slice, and its labels where it has some."""
+    volume, labels = read_medical(part.image), None
+    limits = _limits([volume.array], grey, part.image)
+    if part.label is not None:
+        labels = read_labels(part.label, max(_LABELS.values()))
+        if labels.shape != volume.array.shape:
+            raise DataError(
+                f"{part.label} is {labels.shape} but {part.image} is {volume.array.shape}: "
+                "check that image and mask belong together"
+            )
+    return _Volume(part.image, volume.array, limits, labels, volume.spacing)
 
 
 def _limits(images: Sequence[NDArray[Any]], grey: str, path: Path) -> tuple[float, float]:

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
 import pytest
 
 from alan.data.preprocessing import Preprocessing
+from alan.data.readers import acdc
 from alan.data.readers.acdc import Acdc
 from alan.data.store.writer import prepare
 from alan.errors import AlanWarning, DataError, ParameterError
@@ -197,6 +199,17 @@ def test_a_volume_without_labels_is_read(root):
     sample = by_id(Acdc(root), "patient101_frame01_slice_1")
     assert sample.masks == {}
     assert len(sample.mask_frames) == 0
+
+
+def test_a_volume_is_read_once_for_all_its_slices(root, monkeypatch):
+    read = Mock(side_effect=acdc.read_medical)
+    monkeypatch.setattr(acdc, "read_medical", read)
+    data = Acdc(root)
+    first = data[0].frames.copy()
+    data[0].frames[:] = 0
+    assert np.array_equal(data[0].frames, first)
+    assert len(list(data)) == 18
+    assert read.call_count == 6
 
 
 def test_labels_of_another_shape_are_refused(root, archives):
