@@ -10,9 +10,9 @@ from typing import NamedTuple, Self
 import numpy as np
 from scipy.ndimage import binary_erosion
 
-from alan.analysis.results import FrameResult, Measure
+from alan.analysis.results import FrameResult, LoopResult, Measure
 from alan.analysis.timeline import Timeline
-from alan.arrays import BoolArray, FloatArray
+from alan.arrays import BoolArray, ByteArray, FloatArray
 from alan.cardiac import (
     Beat,
     area_length_volume,
@@ -45,6 +45,12 @@ class Grid:
     pixel_mm: tuple[float, float] | None
     aspect: float = 1.0
     inside: BoolArray | None = None
+
+    @classmethod
+    def of(cls, result: LoopResult, labels: ByteArray) -> Self:
+        """Return the geometry of the label maps (T, H, W) of an analyzed loop."""
+        pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
+        return cls(pixels, result.pixel_mm, result.pixel_aspect)
 
     @property
     def spacing(self) -> tuple[float, float]:

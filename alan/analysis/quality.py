@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from alan.analysis.measures import ATRIUM_CUT, BeatMeasures, Curves, share_on_border
 from alan.analysis.results import Flag, ViewEvidence
 from alan.cardiac import Beat
+from alan.cardiac.beats import IRREGULAR
 from alan.data.io.base import mean_frame_rate
 from alan.words import plural
 
@@ -168,7 +169,8 @@ def _doubts_about_time(e: Evidence) -> Iterator[tuple[str, str]]:
         yield "partial_beat", f"the loop of {e.times[-1] - e.times[0]:.1f} s shows no complete beat"
     odd = sum(not beat.regular for beat in complete)
     if odd:
-        yield "irregular_beats", f"{odd} of {len(complete)} beats differ by more than 20% from the median duration"
+        share = f"more than {IRREGULAR:.0%} from the median duration"
+        yield "irregular_beats", f"{odd} of {len(complete)} beats differ by {share}"
 
 
 def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:

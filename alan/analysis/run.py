@@ -289,9 +289,4 @@ def _key_masks(folder: Path, result: LoopResult) -> KeyMasks | None:
         return None
     labels = load_arrays(folder / LOOP_FOLDER / result.loop / LABELS, ("labels",))["labels"]
     value = result.structures.index("lv") + 1
-    pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
-    return KeyMasks(
-        labels[beat.ed] == value,
-        labels[beat.es] == value,
-        Grid(pixels, result.pixel_mm, result.pixel_aspect).spacing,
-    )
+    return KeyMasks(labels[beat.ed] == value, labels[beat.es] == value, Grid.of(result, labels).spacing)

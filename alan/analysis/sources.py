@@ -28,8 +28,6 @@ from alan.files import digest, files_below, unreachable_below, write_rows
 
 #: Suffixes of frame stores.
 STORES = (".h5", ".hdf5")
-#: Ending of the names of label maps, which are beside the loops of CAMUS and ACDC.
-_LABELS = "_gt"
 _INDEX = "DICOMDIR"
 #: Endings of files that hold other files.
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
@@ -310,8 +308,8 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
                 yield _Found((path,), relative, patient_key(sequence.patient), sequence.index)
         except DataError:
             yield path, "an HDF5 file that is not a frame store, or a damaged one: write it with `alan prepare`"
-    elif stem(path.name).endswith(_LABELS) and not chosen:
-        yield path, "a label map according to its name, not a loop"
+    elif stem(path.name).endswith(LABELS) and not chosen:
+        yield path, LABEL_MAP
     elif path.name == _INDEX:
         yield path, "an index of DICOM files, not a loop"
     elif path.name.lower().endswith(_ARCHIVES) and not is_dicom(path):

@@ -75,8 +75,7 @@ def measure_between(result: LoopResult, labels: ByteArray, ed: int, es: int) -> 
         if not 0 <= frame < len(labels):
             raise ParameterError(f"{name} is {frame}: give a frame from 0 to {len(labels) - 1}")
     cavity = labels[[ed, es]] == result.structures.index("lv") + 1
-    pixels = (result.box[2] / labels.shape[1], result.box[3] / labels.shape[2])
-    (edv, esv), (larger, smaller) = _volumes_and_areas(cavity, Grid(pixels, result.pixel_mm, result.pixel_aspect))
+    (edv, esv), (larger, smaller) = _volumes_and_areas(cavity, Grid.of(result, labels))
     ef, change = ejection_fraction(edv, esv), shortening_percent(larger, smaller)
     return MovedBeat(edv, esv, ef, change) if result.pixel_mm else MovedBeat(math.nan, math.nan, ef, change)
 

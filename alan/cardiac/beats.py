@@ -26,7 +26,7 @@ SHORTEST_S, LONGEST_S = 0.3, 2.0
 #: Extrema below this fraction of the range of the curve are not beats.
 _PROMINENCE = 0.3
 #: A beat is irregular if its duration differs from the median by more than this fraction.
-_IRREGULAR = 0.2
+IRREGULAR = 0.2
 #: Standard deviation of the smoothing, as a fraction of the period.
 _SMOOTHING = 0.04
 #: An extremum at an end of the loop counts if it is within this fraction of the range of the others.
@@ -204,6 +204,6 @@ def _pair(
     durations = [time[end] - time[ed] for ed, _, end in spans if end is not None]
     typical = float(np.median(durations)) if durations else float("nan")
     return [
-        Beat(ed, es, end, end is not None and bool(abs(time[end] - time[ed] - typical) <= _IRREGULAR * typical))
+        Beat(ed, es, end, end is not None and bool(abs(time[end] - time[ed] - typical) <= IRREGULAR * typical))
         for ed, es, end in spans
     ]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from alan.bounds import NonNegativeInt, PositiveInt, bounded
 from alan.data.blanking import find_blanking
 from alan.data.io.base import Cine, FrameBuffer, pixel_aspect, suppress_notes, without_numbers
-from alan.data.io.cine import DICOM, VIDEOS, frame_source, is_cine, stem
+from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, frame_source, is_cine, stem
 from alan.data.io.dicom import is_dicom
 from alan.data.io.dicom_series import find_split_loops
 from alan.data.io.frames import open_stream, read_all
@@ -33,8 +33,6 @@ from alan.workers import usable_cpus, worker_pool
 
 _log = logging.getLogger(__name__)
 _IMAGES, _UNFINISHED = "images", "unfinished"
-#: Ending of the label maps of CAMUS and ACDC, which are in the folders of the loops.
-_LABELS = "_gt"
 #: Loops for which it takes longer to start a process than to decode them.
 _FEW = 4
 
@@ -146,8 +144,8 @@ def _loops(root: Path) -> tuple[list[_Loop], list[tuple[str, str]]]:
             continue
         relative = path.relative_to(root)
         source = relative.as_posix()
-        if stem(path.name).endswith(_LABELS):
-            passed.append((source, "a label map according to its name, not a loop"))
+        if stem(path.name).endswith(LABELS):
+            passed.append((source, LABEL_MAP))
             continue
         name = short_name("_".join([*relative.parts[:-1], stem(path.name)]))
         loop = loops.setdefault(name, _Loop(path, source, name))

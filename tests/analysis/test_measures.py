@@ -165,6 +165,12 @@ def test_each_doubt_is_raised_for_its_reason(code, changes):
     assert code in FLAGS
 
 
+def test_the_doubt_about_irregular_beats_states_the_bound(monkeypatch):
+    monkeypatch.setattr("alan.analysis.quality.IRREGULAR", 0.35)
+    (flag,) = find_flags(evidence(beats=[Beat(0, 15, 30, True), Beat(30, 45, 59, False)]))
+    assert flag.reason == "1 of 2 beats differ by more than 35% from the median duration"
+
+
 @pytest.mark.parametrize(("rows", "codes"), [(12, ["fan_cut"]), (-6, [])])
 def test_a_ventricle_whose_apex_the_sector_cuts_off_is_doubtful(rows, codes):
     masks, inside = beating_masks(), np.ones((112, 112), bool)

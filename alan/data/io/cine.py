@@ -20,6 +20,8 @@ VIDEOS = (
 )
 #: Suffixes of DICOM files, which may also have none.
 DICOM = (".dcm", ".dicom")
+#: Ending of the names of label maps, which are beside the loops of CAMUS and ACDC; the reason to leave them out.
+LABELS, LABEL_MAP = "_gt", "a label map according to its name, not a loop"
 
 
 def is_cine(path: Path) -> bool:
