@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from alan.active.acquisition import check_functions
 from alan.active.pool import StorePool
 from alan.active.settings import COVERAGE, DISAGREEMENT, WITHOUT_DROPOUT, ActiveLoop, PoolData
-from alan.arrays import FloatArray, IntArray
+from alan.arrays import ByteArray, FloatArray, IntArray
 from alan.data.loaders.labelled import LabelledFrames
 from alan.data.loaders.modules import StoreSet
 from alan.data.store.reader import FrameStore
@@ -20,6 +22,9 @@ from alan.errors import DataError, ParameterError, SplitLeakError
 from alan.files import fingerprint
 from alan.supervised.module import SegmentationModule
 from alan.supervised.settings import NetworkSpec, TrainingSettings
+
+#: Side in pixels of the thumbnails whose correlation measures the similarity of images.
+_THUMBNAIL = 16
 
 
 class Units:
@@ -117,6 +122,11 @@ class ActiveFrames:
         parts = [self._labelled(self.pool_table).fingerprint, *(x.fingerprint for x in self.measured.values())]
         self.fingerprint = fingerprint(parts)
 
+    @cached_property
+    def thumbnails(self) -> NDArray[np.float32]:
+        """(n, side * side) standardised thumbnails of the pool, whose products are correlations; read once."""
+        return np.concatenate([_thumbnail(batch) for _, batch in self.pool.batches(256)])
+
     def units(self, unit: str) -> Units:
         """Group the pool into what is labelled at a time: each ``image``, or the images of each ``patient``."""
         patients = self.pool_table["patient"].tolist() if unit == "patient" else None
@@ -181,3 +191,13 @@ def check_loop(loop: ActiveLoop, network: NetworkSpec) -> None:
             f"the network has no dropout, and {', '.join(scoring)} cannot score without: set "
             "training.network.dropout above 0, for example 0.3"
         )
+
+
+def _thumbnail(frames: ByteArray) -> NDArray[np.float32]:
+    step = max(1, frames.shape[1] // _THUMBNAIL)
+    side = frames.shape[1] // step
+    blocks = frames[:, : side * step, : side * step].reshape(len(frames), side, step, side, step)
+    small = blocks.mean((2, 4)).reshape(len(frames), -1)  # (n, side * side)
+    small = small - small.mean(1, keepdims=True)
+    length = np.linalg.norm(small, axis=1, keepdims=True)
+    return np.asarray(np.divide(small, length, out=np.zeros_like(small), where=length > 0), np.float32)

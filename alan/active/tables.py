@@ -15,12 +15,9 @@ from alan.active.comparison import compare_functions
 from alan.active.protocol import ActiveFrames
 from alan.active.settings import RANDOM, ActiveLoop, PoolData
 from alan.active.state import SCHEMA, State
-from alan.arrays import ByteArray
 from alan.files import write_json, write_table
 from alan.runs import plain, provenance
 
-#: Side in pixels of the thumbnails whose correlation measures the similarity of images.
-_THUMBNAIL = 16
 #: Shares of Random's last score for which the labels needed are counted.
 _SHARES = (0.95, 0.98, 1.0)
 
@@ -38,7 +35,6 @@ def write_phases(folder: Path, state: State, frames: ActiveFrames) -> pd.DataFra
         ``stopped``, ``known_patients``, ``likeness`` and ``chosen`` (names of the images labelled after the
         phase).
     """
-    thumbnails = _Thumbnails(frames)
     rows = []
     patients = frames.pool_table["patient"].to_numpy()
     for record in state.finished:
@@ -53,7 +49,7 @@ def write_phases(folder: Path, state: State, frames: ActiveFrames) -> pd.DataFra
                 **record.scores,
                 "stopped": record.stopped,
                 "known_patients": _known_share(patients[before], patients[record.chosen]),
-                "likeness": thumbnails.likeness(before, record.chosen),
+                "likeness": _likeness(frames.thumbnails, before, record.chosen),
                 "chosen": " ".join(str(frames.pool.describe(p)["image"]) for p in record.chosen),
             }
         )
@@ -180,32 +176,14 @@ def redundancy(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in means.reset_index().to_dict("records")]
 
 
-class _Thumbnails:
-    """Standardised thumbnails of the pool, whose products are correlations."""
-
-    def __init__(self, frames: ActiveFrames) -> None:
-        rows = [_thumbnail(batch) for _, batch in frames.pool.batches(256)]
-        self._rows: NDArray[np.float32] = np.concatenate(rows)
-
-    def likeness(self, before: Sequence[int], chosen: Sequence[int]) -> float:
-        """Average the highest correlation of each chosen image with another labelled one; NaN without any."""
-        if not len(chosen):
-            return float("nan")
-        others = self._rows[[*before, *chosen]]
-        alike = self._rows[list(chosen)] @ others.T
-        itself = np.arange(len(chosen))
-        alike[itself, len(before) + itself] = -np.inf
-        return float(alike.max(1).mean())
-
-
-def _thumbnail(frames: ByteArray) -> NDArray[np.float32]:
-    step = max(1, frames.shape[1] // _THUMBNAIL)
-    side = frames.shape[1] // step
-    blocks = frames[:, : side * step, : side * step].reshape(len(frames), side, step, side, step)
-    small = blocks.mean((2, 4)).reshape(len(frames), -1)  # (n, side * side)
-    small = small - small.mean(1, keepdims=True)
-    length = np.linalg.norm(small, axis=1, keepdims=True)
-    return np.asarray(np.divide(small, length, out=np.zeros_like(small), where=length > 0), np.float32)
+def _likeness(thumbnails: NDArray[np.float32], before: Sequence[int], chosen: Sequence[int]) -> float:
+    """Average the highest correlation of each chosen image with another labelled one; NaN without any."""
+    if not len(chosen):
+        return float("nan")
+    alike = thumbnails[list(chosen)] @ thumbnails[[*before, *chosen]].T
+    itself = np.arange(len(chosen))
+    alike[itself, len(before) + itself] = -np.inf
+    return float(alike.max(1).mean())
 
 
 def _known_share(before: NDArray[Any], chosen: NDArray[Any]) -> float:

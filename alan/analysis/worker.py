@@ -171,7 +171,7 @@ def finished_state(folder: Path, source: Source) -> dict[str, Any] | None:
         return None
     try:
         state: dict[str, Any] = read_json(path)
-    except DataError:
+        whole = all((folder / LOOP_FOLDER / name / RESULT).is_file() for name in state["loops"])
+        return state if whole and not state["failure"] and state["stamp"] == _stamp(source) else None
+    except (DataError, LookupError, TypeError):  # damaged, or not written by this program
         return None
-    whole = all((folder / LOOP_FOLDER / name / RESULT).is_file() for name in state["loops"])
-    return state if whole and not state["failure"] and state["stamp"] == _stamp(source) else None

@@ -10,6 +10,7 @@ from typing import Any
 from alan.downstream.soft_parcels import ParcelMember, load_parcel_member
 from alan.errors import CheckpointError, DataError, ParameterError, damaged
 from alan.files import read_entry, read_json, write_json
+from alan.runs import plain
 from alan.supervised.ensemble import EnsembleSegmenter
 from alan.supervised.segmenter import Segmenter, load_segmenter
 
@@ -89,7 +90,7 @@ def save_ensemble(
     entry = {"schema": SCHEMA, "structures": list(ensemble.structures), "members": rows}
     if ensemble.average != "probabilities":
         entry["average"] = ensemble.average
-    write_json(path, {**entry, "fingerprint": ensemble.fingerprint, "provenance": ensemble.provenance})
+    write_json(path, {**entry, "fingerprint": ensemble.fingerprint, "provenance": plain(ensemble.provenance)})
 
 
 def load_ensemble(path: str | os.PathLike[str]) -> EnsembleSegmenter:

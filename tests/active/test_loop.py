@@ -9,7 +9,7 @@ import pytest
 
 from alan.active import loop as loop_module
 from alan.active.loop import run_active
-from alan.active.protocol import open_frames
+from alan.active.protocol import ActiveFrames, open_frames
 from alan.active.state import initial_order, read_state
 from alan.active.tables import curves, labels_needed, levels
 from alan.data.store.reader import FrameStore
@@ -335,6 +335,8 @@ def test_redundancy_matches_hand_computed_values(straight, discs):
     assert row["likeness"] == pytest.approx(np.mean(alike), abs=1e-5)
     assert row["known_patients"] == pytest.approx(np.mean(known), abs=1e-5)
     assert row["chosen"].split() == [f"s{p // 2}:{p % 2}" for p in record.chosen]
+    frames = ActiveFrames(discs.data())
+    assert frames.thumbnails is frames.thumbnails  # written after each phase, read once
 
 
 BAD = [

@@ -290,6 +290,9 @@ def test_files_that_another_version_analyzed_are_analyzed_again(tmp_path, monkey
     assert finished_state(tmp_path / "out", source) is not None
     monkeypatch.setattr(worker_module, "__version__", "99.0")
     assert finished_state(tmp_path / "out", source) is None
+    for text in ("{", "{}", "[]", "1", '{"loops": 1}', '{"loops": [1]}'):
+        worker_module.state_file(tmp_path / "out", source).write_text(text)
+        assert finished_state(tmp_path / "out", source) is None
 
 
 def test_changed_pixels_of_a_header_are_analyzed_again(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Soft parcels as ensemble members, and files of members and ensembles."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -114,7 +115,9 @@ def test_members_and_ensembles_survive_saving(tiny, tmp_path):
     assert (again.fingerprint, again.parcels, again.temperature) == (member.fingerprint, member.parcels, 2.0)
     network = untrained_segmenter(SMALL, ["lv", "la"])
     save_segmenter(network, tmp_path / "n.safetensors")
-    one = EnsembleSegmenter({"soft": member, "net": network}, {"soft": 0.28, "net": 0.97}, {"why": "test"})
+    one = EnsembleSegmenter(
+        {"soft": member, "net": network}, {"soft": 0.28, "net": 0.97}, {"why": "test", "score": math.nan}
+    )
     files = {"soft": path, "net": tmp_path / "n.safetensors"}
     save_ensemble(one, tmp_path / "e.json", files)
     entry = json.loads((tmp_path / "e.json").read_text())
@@ -123,7 +126,7 @@ def test_members_and_ensembles_survive_saving(tiny, tmp_path):
     assert (loaded.fingerprint, loaded.weights, loaded.provenance) == (
         one.fingerprint,
         one.weights,
-        {"why": "test"},
+        {"why": "test", "score": None},  # strict JSON has no NaN
     )
     frames = torch.randint(0, 255, (2, 32, 32), dtype=torch.uint8)
     torch.testing.assert_close(loaded.probabilities(frames), one.probabilities(frames))
