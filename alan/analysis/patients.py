@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,7 +40,9 @@ class KeyMasks(NamedTuple):
     spacing: tuple[float, float]
 
 
-def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> list[PatientResult]:
+def summarise_patients(
+    loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks], unclear: Mapping[str, str] = {}
+) -> list[PatientResult]:
     """Summarise the loops of each patient.
 
     The best loop of each apical view is used: the loop with the fewest flags, then the most beats. With both
@@ -49,6 +52,7 @@ def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks
     Args:
         loops: Results of all loops.
         masks: Mapping from the name of a loop to its masks; loops without a beat are missing.
+        unclear: Mapping from the key of a patient who may be several people, or one of several, to the reason.
 
     Returns:
         One summary per patient, sorted by key.
@@ -56,7 +60,16 @@ def summarise_patients(loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks
     groups: dict[str, list[LoopResult]] = defaultdict(list)
     for loop in loops:
         groups[loop.patient].append(loop)
-    return [_summary(patient, groups[patient], masks) for patient in sorted(groups)]
+    found = [_summary(patient, groups[patient], masks) for patient in sorted(groups)]
+    return [_doubted(result, unclear.get(result.patient, "")) for result in found]
+
+
+def _doubted(result: PatientResult, reason: str) -> PatientResult:
+    """Add the doubt about who the patient is."""
+    if not reason:
+        return result
+    quality = "doubtful" if result.method else result.quality
+    return replace(result, quality=quality, flags=(*result.flags, Flag("patient_unclear", reason)))
 
 
 def _summary(patient: str, loops: Sequence[LoopResult], masks: Mapping[str, KeyMasks]) -> PatientResult:

@@ -35,6 +35,7 @@ FLAGS = {
     "outline_unclear": "The parcels inside the outline of the left ventricle differ little from those around it.",
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
     "several_studies": "The loops of the patient are of several studies, of which one is used.",
+    "patient_unclear": "Loops of one PatientID have different names or dates of birth.",
     "implausible": "The ejection fraction is outside the range of living hearts, or a beat has none.",
 }
 _LOW_RATE_HZ = 20.0

@@ -257,11 +257,12 @@ def _collect(
         names_of[source.patient] += states[source.name]["loops"]
     patients: list[PatientResult] = []
     unknown: dict[str, str] = {}
+    unclear = {source.patient: source.doubt for source in sources if source.doubt}
     for patient in sorted(names_of):
         loops = [replace(loop, frames=()) for loop in read_loops(folder, names_of[patient])]
         masks = {loop.loop: key for loop in loops if (key := _key_masks(folder, loop)) is not None}
         unknown |= {loop.loop: loop.reason for loop in loops if loop.status != "measured"}
-        patients += summarise_patients(loops, masks)
+        patients += summarise_patients(loops, masks, unclear)
     by = {
         kind: [(source.name, state[kind]) for source in sources if (state := states[source.name])[kind]]
         for kind in ("left_out", "failure")

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from alan.analysis.identities import tell_apart
 from alan.data.io.base import MAKE_READABLE
 from alan.data.io.cine import DICOM, LABEL_MAP, LABELS, VIDEOS, is_cine, stem
 from alan.data.io.dicom import is_dicom
-from alan.data.io.dicom_header import DicomReferences, read_patient, read_references
+from alan.data.io.dicom_header import DicomReferences, Person, read_person, read_references
 from alan.data.io.dicom_series import find_split_loops
 from alan.data.io.medical import MEDICAL, medical_files
 from alan.data.io.picture_series import FEWEST, is_picture_loop
@@ -25,10 +26,12 @@ from alan.data.readers.base import SIMULATION
 from alan.data.store.reader import FrameStore
 from alan.errors import SHORTAGE, AlanWarning, DataError, ParameterError
 from alan.files import digest, files_below, unreachable_below, write_rows
+from alan.words import plural
 
 #: Suffixes of frame stores.
 STORES = (".h5", ".hdf5")
 _INDEX = "DICOMDIR"
+_UNKNOWN = Person()
 #: Endings of files that hold other files.
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 #: Endings of files that hold the pixels of a MetaImage or NIfTI file beside them, and those of its header.
@@ -55,6 +58,7 @@ class Source:
         stills: Further files of the series, in the order of time.
         sequence: Position of the sequence in a frame store, or None.
         alone: Number of the numbered pictures to which this still belongs, which are not a loop; 0 for others.
+        doubt: Reason why the patient may be several people, or one of several; empty without one.
     """
 
     path: Path
@@ -63,6 +67,7 @@ class Source:
     stills: tuple[Path, ...] = ()
     sequence: int | None = None
     alone: int = 0
+    doubt: str = ""
 
     @property
     def simulated(self) -> bool:
@@ -110,7 +115,7 @@ class _Found:
 
     paths: tuple[Path, ...]
     relative: str
-    patient: str | None = None
+    person: Person = _UNKNOWN
     sequence: int | None = None
     alone: int = 0
 
@@ -136,7 +141,8 @@ def find_sources(
     name is always included.
 
     The patient of a loop is the group ``patient`` of the rule, else that of the DICOM header or the frame store. A
-    loop without either counts as a separate patient. Every key is a pseudonym by
+    loop without either counts as a separate patient, and so does a date of birth if loops of one PatientID have
+    several (:mod:`alan.analysis.identities`). Every key is a pseudonym by
     :func:`alan.data.pseudonyms.patient_key`: of the text that the rule captures, of the PatientID or the study,
     of the patient in the frame store, or of the path of the file below its input, without suffix.
 
@@ -305,7 +311,7 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
     if path.name.lower().endswith(STORES):
         try:
             for sequence in FrameStore(path).sequences:
-                yield _Found((path,), relative, patient_key(sequence.patient), sequence.index)
+                yield _Found((path,), relative, Person(patient_key(sequence.patient)), sequence.index)
         except DataError:
             yield path, "an HDF5 file that is not a frame store, or a damaged one: write it with `alan prepare`"
     elif stem(path.name).endswith(LABELS) and not chosen:
@@ -315,7 +321,7 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
     elif path.name.lower().endswith(_ARCHIVES) and not is_dicom(path):
         yield path, "an archive of files: unpack it"
     elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
-        yield _Found((path,), relative, read_patient(path) if is_dicom(path) else None)
+        yield _Found((path,), relative, read_person(path) if is_dicom(path) else _UNKNOWN)
     elif any(path.with_suffix(header).is_file() for header in _PIXELS.get(path.suffix.lower(), ())):
         yield path, "the pixels of a file that is read by its header, which has the same name"
     else:
@@ -334,13 +340,22 @@ def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> lis
             AlanWarning,
             stacklevel=3,
         )
+    known = tell_apart([_UNKNOWN if text else item.person for item, text in zip(items, captured, strict=True)])
+    if known.doubts:
+        warnings.warn(
+            f"loops with one PatientID have different names or dates of birth, see the doubts of "
+            f"{plural(len(known.doubts), 'patient')} (patient_unclear); give --patient to decide",
+            AlanWarning,
+            stacklevel=3,
+        )
     stems = Counter(stem(item.relative) for item in items)
     sources = []
-    for item, text in zip(items, captured, strict=True):
+    for item, text, key in zip(items, captured, known.keys, strict=True):
         own = stem(item.relative) if stems[stem(item.relative)] == 1 else item.place
-        patient = (patient_key(text) if text else item.patient) or patient_key(own)
+        patient = (patient_key(text) if text else key) or patient_key(own)
         name = f"{patient}_{patient_key(item.place)[1:9]}"
-        sources.append(Source(item.paths[0], patient, name, item.paths[1:], item.sequence, item.alone))
+        doubt = known.doubts.get(patient, "")
+        sources.append(Source(item.paths[0], patient, name, item.paths[1:], item.sequence, item.alone, doubt))
     twice = [name for name, count in Counter(source.name for source in sources).items() if count > 1]
     if twice:  # by chance, once in millions
         raise DataError(f"two loops have the pseudonym {twice[0]}: set another secret for the pseudonyms")

@@ -239,6 +239,8 @@ def test_loops_of_two_studies_are_not_combined():
     assert patient.n_loops == 3
     (patient,) = summarise_patients(later, masks)
     assert patient.quality == "good"
+    (patient,) = summarise_patients(later, masks, {later[0].patient: "two people"})
+    assert (patient.quality, patient.flags) == ("doubtful", (Flag("patient_unclear", "two people"),))
 
 
 def test_single_plane_volume_uses_the_loop_with_fewer_doubts():

@@ -1,6 +1,7 @@
 """Discovery of loops among files and folders, and pseudonyms of patients."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -310,3 +311,34 @@ def test_names_that_are_words_of_messages_leave_the_message_readable(tmp_path):
     source = Source(tmp_path / "Jane Doe" / "frames" / "MRN7" / "empty.mhd", "p", "p_1")
     message = f"{tmp_path / 'Jane Doe' / 'frames' / 'MRN7' / 'empty.raw'}: ends early"
     assert source.redact(message) == "p_1/empty.raw: ends early"
+
+
+JANE, JOHN = {"PatientName": "DOE^JANE", "PatientBirthDate": "19550102"}, {"PatientName": "ROE^JOHN"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "patients", "doubts"),
+    [
+        ([JANE, {**JOHN, "PatientBirthDate": "19610304"}], 2, 2),
+        ([JANE, {**JANE, "PatientBirthDate": "19610304"}, JOHN], 3, 3),
+        ([JANE, JOHN], 1, 1),
+        ([JANE, {"PatientName": "Jane Doe=山田^太郎", "PatientBirthDate": "19550102"}], 1, 0),
+        ([JANE, {**JANE, "PatientName": "ROE^JANE"}], 1, 0),
+        ([JANE, {"PatientBirthDate": "19000101"}, {"PatientName": "ANON^"}, {}], 1, 0),
+    ],
+)
+def test_people_who_share_a_patient_id_are_not_one_patient_without_a_word(tmp_path, headers, patients, doubts):
+    for n, header in enumerate(headers):
+        text = {"SpecificCharacterSet": "ISO_IR 192", **header}
+        dicom(tmp_path / f"{n}.dcm", np.roll(LOOP, n, 0), PatientID="17", **text)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        sources, _ = find_sources([tmp_path])
+    assert len({source.patient for source in sources}) == patients
+    assert len({source.patient for source in sources if source.doubt}) == doubts
+    assert len(told) == bool(doubts)
+    decided, _ = find_sources([tmp_path], patient=r"(?P<patient>\d)")
+    assert not [source.doubt for source in decided if source.doubt]
+    words = [*(str(one.message) for one in told), *(source.doubt for source in sources)]
+    assert not [word for word in words if any(secret in word for secret in SECRETS)]
+    assert (sources[0].patient == patient_key("17")) == (patients == 1)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,8 @@ MAY_BE_EMPTY = (
 #: Elements that identify a patient, and placeholders for no patient.
 _NAMES = ("PatientID", "PatientName")
 _NOBODY = re.compile(r"[\W_]*(anon[a-z]*|unknown|unnamed|no[\W_]?name|none|null|n/?a|x*|0*)[\W_]*", re.IGNORECASE)
+#: Largest date of birth that is a placeholder.
+_NO_BIRTH = "19001231"
 #: Elements of patient and study by which an archive files an object.
 _STUDY = ("PatientID", "IssuerOfPatientID", "PatientName", *MAY_BE_EMPTY)
 
@@ -265,16 +267,35 @@ def patient(dataset: Any) -> str | None:
     return patient_key(number, name and f"{name} {dataset.get('PatientBirthDate')}", study) or None
 
 
-def read_patient(path: Path) -> str | None:
-    """Return the pseudonym of the patient of a DICOM file, or None if it is unknown or the header is damaged."""
+class Person(NamedTuple):
+    """Pseudonyms of what a header states about the patient; each is empty if it is unknown.
+
+    Attributes:
+        key: That of the patient, see :func:`patient`.
+        birth: That of the date of birth.
+        name: That of the words of the name, in any order and notation.
+    """
+
+    key: str = ""
+    birth: str = ""
+    name: str = ""
+
+
+def read_person(path: Path) -> Person:
+    """Return the patient of a DICOM file, who is unknown if the header is damaged."""
     pydicom = third_party("pydicom", "dicom")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # reading the file reports them
         try:
             tags = [*_NAMES, "PatientBirthDate", "StudyInstanceUID"]
-            return patient(pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags))
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=tags)
+            birth = re.sub(r"\D", "", str(dataset.get("PatientBirthDate") or ""))
+            name = str(dataset.get("PatientName") or "").partition("=")[0]  # others are in other scripts
+            words = () if _NOBODY.fullmatch(name) else sorted(re.findall(r"\w+", name.upper()))
+            known = patient_key(birth) if birth > _NO_BIRTH else ""
+            return Person(patient(dataset) or "", known, patient_key(" ".join(words)))
         except Exception:  # a damaged file is reported when it is opened
-            return None
+            return Person()
 
 
 @dataclass(frozen=True)
