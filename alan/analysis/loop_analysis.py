@@ -16,14 +16,7 @@ from alan.analysis.loop import Loop
 from alan.analysis.measures import Grid
 from alan.analysis.model import AnalysisModel
 from alan.analysis.quality import Evidence, find_flags, find_unclear, outline_contrast
-from alan.analysis.results import (
-    BeatResult,
-    LoopResult,
-    Measure,
-    RateSource,
-    Spread,
-    ViewEvidence,
-)
+from alan.analysis.results import BeatResult, LoopResult, Measure, RateSource, Spread, ViewEvidence
 from alan.analysis.timeline import Timeline, TimeSettings, find_rhythm, segment_loop, settle_beats
 from alan.analysis.uncertainty import rate_with_interval, sample_beats, widen_intervals, with_intervals
 from alan.arrays import FloatArray

@@ -121,18 +121,17 @@ def build_page(
         A ``gradio.Blocks``.
     """
     gr = gradio(root)
-    from alan.app.controls import check_number
-
-    gr.Number.raise_if_out_of_bounds = staticmethod(check_number)  # sliders use it too
     from alan.analysis.model import AnalysisModel
     from alan.analysis.phase_boxes import PhaseBoxes
     from alan.app.analyze_tab import AnalyzeTab
+    from alan.app.controls import check_number
     from alan.app.models_tab import ModelsTab, PictureModel
     from alan.app.parcels_tab import ParcelsTab
     from alan.app.session import Uploads
     from alan.app.views_tab import ViewsTab
     from alan.downstream.whitebox.several import load_white_boxes
 
+    gr.Number.raise_if_out_of_bounds = staticmethod(check_number)  # sliders use it too
     uploads = Uploads(root)
     analysis = AnalysisModel.load(model)
     edited = ParcelsTab(analysis.parcels, analysis.boxes, analysis.size, uploads)

@@ -139,7 +139,8 @@ class ParcelModel(FrozenModule):
         maps = torch.empty(len(batch), height, width, dtype=torch.uint8)
         for part in batches(len(batch), batch_size):
             features, some = self.backbone(batch[part]), batch[part]
-            step = len(some) if features.tokens.is_cuda else 1  # one frame of logits fits the cache of a CPU
+            on_cpu = features.tokens.device.type == "cpu"
+            step = 1 if on_cpu else len(some)  # the logits of one frame fit the cache of a CPU
             for one in batches(len(some), step):
                 logits = self.logits_of(Features(features.cls[one], features.tokens[one]))
                 maps[part][one] = self.maps_from_logits(logits, some[one], (height, width))

@@ -246,7 +246,6 @@ def confusion_figure(summary: Mapping[str, Any], row: Mapping[str, Any]) -> Figu
     return figure
 
 
-@mpl.rc_context(STYLE)
 def read_metrics(path: Path) -> pd.DataFrame:
     """Read the metrics of a training by step, CSV or one JSON object a line.
 
@@ -257,6 +256,7 @@ def read_metrics(path: Path) -> pd.DataFrame:
         return pd.read_csv(path) if path.suffix == ".csv" else pd.read_json(path, lines=True)
 
 
+@mpl.rc_context(STYLE)
 def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     """Draw the losses of a training by step.
 

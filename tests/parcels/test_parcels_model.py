@@ -64,6 +64,12 @@ def test_ties_go_to_the_smallest_id():
     assert logits_to_maps(torch.zeros(1, 4, 2, 2), 6).eq(0).all()
 
 
+def test_logits_may_have_a_gradient():
+    logits = torch.rand(1, 4, 2, 2)
+    trained = logits.clone().requires_grad_()
+    torch.testing.assert_close(logits_to_maps(trained, 6), logits_to_maps(logits, 6), rtol=0, atol=0)
+
+
 def test_maps_equal_the_logits_at_any_batch_size():
     frames, _ = fan(5)
     parcels = model()

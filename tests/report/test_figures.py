@@ -70,6 +70,8 @@ def test_confusion_matrix_shows_counts_and_shares():
 def test_the_training_curve_is_drawn(columns, lines):
     figure = figures.training_curve(pd.DataFrame({"step": [0, 5], **columns}), "DINO")
     assert (0 if figure is None else len(figure.axes[0].lines)) == lines
+    if figure is not None:  # the style of all figures
+        assert figure.axes[0].spines["top"].get_visible() == figures.STYLE["axes.spines.top"]
 
 
 def test_the_bland_altman_plot_draws_every_loop(results):
