@@ -270,7 +270,7 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     columns = [c for c in metrics.columns if "loss" in c and metrics[c].notna().any()]
     if "step" not in metrics.columns or not columns:
         return None
-    figure = Figure(figsize=(5.6, 2.4), layout="constrained")
+    figure = Figure(figsize=(5.6, max(2.4, 0.18 * len(columns))), layout="constrained")  # the legend fits
     axes = figure.subplots()
     palette = (*dict.fromkeys(KIND_COLOURS.values()), "#56B4E9")
     for column, colour in zip(columns, itertools.cycle(palette), strict=False):
@@ -279,7 +279,7 @@ def training_curve(metrics: pd.DataFrame, name: str) -> Figure | None:
     axes.set_title(name)
     axes.set_xlabel("step")
     axes.grid(axis="y")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure
 
 
