@@ -153,10 +153,37 @@ def _check_union(name: str, value: Any, parts: tuple[Any, ...]) -> None:
 
 def _check_number(name: str, value: Any, base: Any, metadata: tuple[Any, ...]) -> None:
     kind = numbers.Integral if base is int else numbers.Real
-    limits = [limit for rule in metadata for limit in (rule if isinstance(rule, GroupedMetadata) else [rule])]
-    fits = isinstance(value, kind) and all(_fits(value, limit) for limit in limits)
+    fits = isinstance(value, kind) and all(_fits(value, limit) for limit in _limits(metadata))
     if not fits:
-        raise ParameterError(f"{name} is {value!r}: give {_in_words(base, limits)}")
+        raise ParameterError(f"{name} is {value!r}: give {_in_words(base, metadata)}")
+
+
+def _limits(metadata: tuple[Any, ...]) -> list[Any]:
+    """Return single limits, also those of an interval."""
+    return [limit for rule in metadata for limit in (rule if isinstance(rule, GroupedMetadata) else [rule])]
+
+
+def bound_words(metadata: tuple[Any, ...]) -> str:
+    """Write the bounds of a help line.
+
+    Args:
+        metadata: Metadata of :data:`typing.Annotated`.
+
+    Examples:
+        >>> bound_words((Interval(ge=2, le=254),))
+        '2 to 254'
+        >>> bound_words((Interval(ge=0, lt=1),))
+        '>= 0, < 1'
+    """
+    low, high = _ends(metadata)
+    if isinstance(low, Ge) and isinstance(high, Le):
+        return f"{low.ge} to {high.le}"
+    words = []
+    if low is not None:
+        words.append(f">= {low.ge}" if isinstance(low, Ge) else f"> {low.gt}")
+    if high is not None:
+        words.append(f"<= {high.le}" if isinstance(high, Le) else f"< {high.lt}")
+    return ", ".join(words)
 
 
 def _fits(value: Any, limit: Any) -> bool:
@@ -172,10 +199,16 @@ def _fits(value: Any, limit: Any) -> bool:
     raise TypeError(f"{limit} is not a bound: use Ge, Gt, Le, Lt or Interval")
 
 
-def _in_words(base: Any, limits: list[Any]) -> str:
-    """Describe the accepted values, such as ``a whole number from 2 to 254``."""
+def _ends(metadata: tuple[Any, ...]) -> tuple[Ge | Gt | None, Le | Lt | None]:
+    """Return the lower and the upper limit."""
+    limits = _limits(metadata)
     low = next((limit for limit in limits if isinstance(limit, (Ge, Gt))), None)
-    high = next((limit for limit in limits if isinstance(limit, (Le, Lt))), None)
+    return low, next((limit for limit in limits if isinstance(limit, (Le, Lt))), None)
+
+
+def _in_words(base: Any, metadata: tuple[Any, ...]) -> str:
+    """Describe the accepted values, such as ``a whole number from 2 to 254``."""
+    low, high = _ends(metadata)
     noun = "a whole number" if base is int else "a number"
     if isinstance(low, Ge) and isinstance(high, Le):
         return f"{noun} from {low.ge} to {high.le}"

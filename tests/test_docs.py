@@ -289,7 +289,7 @@ def test_every_verb_has_a_reference_page(reference):
         assert f".. program:: alan {verb}" in pages[f"cli/{verb.replace(' ', '-')}.rst"]
     segment = pages["cli/segment.rst"]
     assert re.search(r"option:: --input <str>\n\n   .*Required\.", segment)
-    assert re.search(r"option:: --sheet <int>\n\n   .*Default: ``24``\.", segment)
+    assert re.search(r"option:: --sheet <int >= 0>\n\n   .*Default: ``24``\.", segment)
     assert re.search(r"option:: --segmentation <SegmentationProtocol \| null>", pages["cli/evaluate.rst"])
     assert "--trainer.max_steps" in pages["cli/fit.rst"]
 

@@ -53,7 +53,7 @@ def run_suggestion(
         views: Views of a frame store; null uses all.
         include_labelled: Include images that have masks.
         batch_size: Images in memory at a time.
-        device: Device of the network: ``auto``, ``cpu``, ``cuda`` ...
+        device: Device of the network: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for a GPU if there is one.
         strict: Exit with code 1 if an image cannot be read.
         overwrite: Replace a list with another configuration.
 

@@ -74,6 +74,11 @@ def evaluate(
         curves=curves,
         label_efficiency=label_efficiency,
     )
+    from alan.evaluation.results import read_results
+    from alan.report.headline import headline
     from alan.report.html import write_report
 
-    _log.info("report: %s", write_report(folder))
+    page = write_report(folder)
+    for paragraph in headline(read_results(folder)):
+        _log.info("%s", paragraph)
+    _log.info("report: %s", page)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch import Trainer as LightningTrainer
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -152,7 +153,8 @@ class AlanCLI(LightningCLI):
             ValueError,
             TypeError,
             ImportError,
-        ) as error:  # such as an unknown accelerator or strategy
+            MisconfigurationException,
+        ) as error:  # an accelerator, a strategy
             reason = " ".join(str(error).split())
             raise ConfigError(f"trainer: {reason} Give other --trainer options, or leave them out") from error
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from argparse import Action, RawDescriptionHelpFormatter
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
 
+from alan.bounds import bound_words
+
 
 def type_words(kind: Any) -> str:
-    """Return an annotation in the words of YAML, without modules and bounds."""
+    """Return an annotation in the words of YAML, with its bounds and without modules."""
     origin, parts = get_origin(kind), get_args(kind)
     if kind in {None, type(None)}:
         return "null"
     if origin is Annotated:
-        return type_words(parts[0])
+        return f"{type_words(parts[0])} {bound_words(kind.__metadata__)}".rstrip()
     if origin is Literal:
         return " | ".join(map(str, parts))
     if origin in {Union, types.UnionType}:
@@ -29,6 +32,18 @@ def type_words(kind: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Iterable):
         return f"list of {type_words(parts[0])}"
     return str(getattr(kind, "__name__", kind))
+
+
+def annotation(action: Action) -> Any:
+    """Return the annotation of an option; with bounds, which jsonargparse drops, if ``action.function`` is set."""
+    kind = getattr(action, "_typehint", action.type)
+    target: Any = getattr(action, "function", object.__init__)
+    for name in action.dest.split("."):
+        found = get_type_hints(target, include_extras=True).get(name)
+        target = next(
+            (part.__init__ for part in (found, *get_args(found)) if inspect.isclass(part)), object.__init__
+        )
+    return kind if found is None else found
 
 
 def default_words(value: Any) -> str:
@@ -55,7 +70,7 @@ class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
         return super()._get_help_string(action)
 
     def _get_type_str(self, action: Action) -> str | None:
-        kind = getattr(action, "_typehint", action.type)
+        kind = annotation(action)
         choices = action.choices is not None or kind is bool or get_origin(kind) is Literal
         shown = kind is not None and not choices and not action.dest.endswith(".help")
         return type_words(kind) if shown else None

@@ -56,9 +56,15 @@ VERBS = {
         "alan.cli.evaluate:evaluate",
         "fit white boxes on a few labels, measure them, and write a report",
     ),
-    "ensemble": ("alan.evaluation.ensemble:run_ensemble", "weight trained networks on validation cases"),
+    "ensemble": (
+        "alan.evaluation.ensemble:run_ensemble",
+        "choose the weights of trained networks on validation frames",
+    ),
     "search": ("alan.cli.search:search", "search encoder, decoder and training (EDNAS), with a report"),
-    "report": ("alan.report.rewrite:rewrite_report", "write the report.html of a run again"),
+    "report": (
+        "alan.report.rewrite:rewrite_report",
+        "write the report of a finished run again, or draw the losses of a training",
+    ),
     "active run": ("alan.cli.active:active_run", "compare acquisition functions on frames with masks"),
     "active merge": ("alan.cli.active:active_merge", "merge runs of other functions or seeds, with a report"),
     "active suggest": ("alan.active.suggestion:run_suggestion", "rank unlabelled images: which to label next"),

@@ -298,4 +298,6 @@ def function_parser(function: Callable[..., Any], verb: str, epilog: str) -> Par
     parser.add_argument("--config", action="config", help="YAML file, or name of an installed one")
     parser.add_function_arguments(function, as_group=False)
     parser.functions = [function]
+    for action in parser._actions:
+        action.function = function  # type: ignore[attr-defined]  # its annotations hold the bounds for the help
     return parser

@@ -238,7 +238,7 @@ def assign_splits(patients: Iterable[str], splits: Mapping[str, Any]) -> dict[st
         if absent:
             more = ", ..." if len(absent) > _NAMED else ""
             listed = ", ".join(absent[:_NAMED])
-            _log.info("split %s: %d of %d patients are missing: %s%s", split, len(absent), len(ids), listed, more)
+            _log.info("split %s: %d of %d patients missing: %s%s", split, len(absent), len(ids), listed, more)
         members = [name for name in assigned if name in ids or _number(name) in ids]
         if not members:
             known = ", ".join(list(assigned)[:4])

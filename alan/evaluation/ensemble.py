@@ -15,6 +15,7 @@ import numpy as np
 
 from alan._version import __version__
 from alan.bounds import PositiveInt, Seed, bounded
+from alan.devices import choose_device
 from alan.errors import CheckpointError, ParameterError
 from alan.files import fingerprint, redact, write_table
 from alan.progress import batches
@@ -58,7 +59,7 @@ def run_ensemble(
     seed: Seed = 0,
     overwrite: bool = False,
 ) -> Path:
-    """Weight trained networks on validation cases and write the ensemble.
+    """Choose the weights of trained networks on validation frames, and write the ensemble.
 
     The run folder holds ``config.yaml``, ``history.csv`` with every trial and, written last, ``ensemble.json``.
     Every member predicts the validation frames once; the predictions are kept until the run is complete, so that
@@ -304,10 +305,9 @@ def _predict(
     from alan.supervised.member_predictions import collect
 
     numbers = table[["frame", "label"]].to_numpy(np.int64)
-    if torch.cuda.is_available():
-        for member in members.values():
-            if isinstance(member, torch.nn.Module):
-                member.to("cuda")
+    for member in members.values():
+        if isinstance(member, torch.nn.Module):
+            member.to(choose_device())
     structures = next(iter(members.values())).structures
     parts = (numbers[part] for part in batches(len(numbers), batch_size, "members"))
     frames = (

@@ -21,12 +21,12 @@ _PAGES = {
 
 
 def rewrite_report(run: str) -> None:
-    """Write the report of a finished evaluation, search or active learning run again.
+    """Write the report of a finished run again, or draw the losses of a training.
 
-    For the run folder of a training, which may still be running, the losses are drawn into ``losses.png``.
+    Evaluations, searches and active learning have a report. Trainings, also while they run, get ``losses.png``.
 
     Args:
-        run: Run folder.
+        run: Run folder of alan evaluate, search or active run, or of a training, which may still be running.
 
     Raises:
         DataError: The folder has no results, or they are damaged or of another version.

@@ -22,7 +22,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 import alan
 from alan.cli.fit import run_lightning
-from alan.cli.help import default_words, type_words
+from alan.cli.help import annotation, default_words, type_words
 from alan.cli.main import COMMON, EXIT_CODES, LIGHTNING, VERBS
 from alan.cli.parsing import function_parser
 from alan.shipped import shipped_configs, summary
@@ -112,7 +112,7 @@ def verb_page(verb: str, text: str) -> str:
 
 
 def option(name: str, action: Any) -> str:
-    kind = getattr(action, "_typehint", None) or action.type
+    kind = annotation(action)
     text = " ".join((action.help or "").split()).replace("%(default)s", str(action.default))
     text = re.sub(r":paramref:`[~\w.]*\.(\w+)`", r"``\1``", text)
     text = re.sub(r"(?<=[^.:;!?])$", ".", text) if text else ""

@@ -414,7 +414,7 @@ def a_word_for_a_number(tiny, folder):
 ABSENT = "cuda" if torch.backends.mps.is_available() else "mps"
 
 
-@case("not available", ABSENT)
+@case("not available", ABSENT, "Give other --trainer options")
 def an_accelerator_that_is_not_there(tiny, folder):
     return fit("dino", tiny, f"--trainer.accelerator={ABSENT}")
 

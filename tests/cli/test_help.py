@@ -13,7 +13,9 @@ from alan.cli.help import default_words, type_words
     ("kind", "words"),
     [
         (int, "int"),
-        (Annotated[int, Interval(ge=1)], "int"),
+        (Annotated[int, Interval(ge=1)], "int >= 1"),
+        (list[Annotated[float, Interval(gt=0, le=1)]] | None, "list of float > 0, <= 1 | null"),
+        (Annotated[int, Interval(ge=2, le=254)], "int 2 to 254"),
         (str | None, "str | null"),
         (list[str] | None, "list of str | null"),
         (tuple[float, float], "list of float"),
@@ -40,7 +42,13 @@ def test_an_option_has_one_form_and_no_markup(capsys):
     out = show(capsys, "ensemble", "--help")
     assert "--views VIEWS Views to use; null for all. (type: list of str | null, default: null)" in out
     assert "--overwrite {true,false} Replace a run with another configuration. (default: false)" in out
+    assert "--trials TRIALS Number of draws of the sampler. (type: int >= 1, default: 500)" in out
     assert "`" not in out
+
+
+def test_options_of_a_group_state_their_bounds(capsys):
+    assert "--loop.stop_iou STOP_IOU" in (out := show(capsys, "active", "run", "--help"))
+    assert "(type: float > 0, <= 1 | null, default: null)" in out
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from alan.downstream.whitebox.choice import BACKGROUND, Choice, RuleEvidence, Th
 from alan.downstream.whitebox.counting import Counts
 from alan.downstream.whitebox.greedy import choose_greedily
 from alan.downstream.whitebox.prior import JEFFREYS
+from alan.words import plural
 
 RuleName = Literal["paper", "relaxed", "greedy", "beta"]
 _PAPER = Thresholds(0.75, 0.5, 0.3)
@@ -144,7 +145,8 @@ def nothing_chosen(evidence: RuleEvidence, why: list[str]) -> str:
     )
     reached = {"consistency": consistency[best], "presence": presence[best]}
     lacks = [
-        f"{name} {value:.0%} is {100 * (required - value):.0f} points below the {required:.0%} required"
+        f"{name} {value:.0%} is {plural(round(100 * (required - value)), 'point')} below the {required:.0%} "
+        "required"
         for name, value in reached.items()
         if value < (required := getattr(thresholds, name))
     ]
