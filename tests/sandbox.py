@@ -339,6 +339,7 @@ class Sandbox:
             elif "class_path" in settings["network"]:
                 args += ["--model.init_args.network.depth=1"]
             args += ["--data.init_args.unlabelled_batch_size=2"] if "unlabelled" in data else []
+            args += ["--data.init_args.label_patients=2"] if "label_patients" in data else []
         elif kind == "SegmentationModule":
             args += ["--data.init_args.label_patients=null"]
             args += [f"--model.init_args.network.{option}" for option in _light(settings["network"])]

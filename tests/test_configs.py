@@ -118,8 +118,9 @@ def test_every_sim_config_trains_one_step(name, run):
     run("fit", name, "--out", "run")
     check_run()
     settings = read(name)["model"]["init_args"]
+    validated = "outputs" not in settings and read(name)["data"]["init_args"].get("val_split", "val") is not None
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert any("val_dice" in line for line in lines) == ("outputs" not in settings)
+    assert any("val_dice" in line for line in lines) == validated
     backbone = load_backbone("run/backbone.safetensors")
     network = settings["network"].get("init_args", settings["network"])
     if "depth" in network:

@@ -91,6 +91,7 @@ UNLABELLED = {"unlabelled": "echonet", "unlabelled_batch_size": 2}
     train_split="test",
     val_split=None,
     views=["A4C"],
+    label_patients=2,
     unlabelled="echonet",
     unlabelled_split=other("test", **UNLABELLED),
     unlabelled_views=other(["A2C"], unlabelled="camus"),

@@ -17,6 +17,7 @@ from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.loaders.modules import Batch, BatchDataset, FrameDataModule, FrameDataset, StoreDataModule, StoreSet
 from alan.data.loaders.sampling import ResumableLoader
 from alan.data.sample import VIEWS
+from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.data.structures import check_structures
 from alan.errors import DataError, ParameterError, SplitLeakError
@@ -114,7 +115,7 @@ def _evenly(n: int, most: int | None) -> IntArray:
 
 
 class SimulatedDataModule(StoreDataModule):
-    """Annotated frames of simulated archives, for :class:`alan.backbone.SimulationModule`.
+    """Annotated frames of simulated or real archives, for :class:`alan.backbone.SimulationModule`.
 
     A batch is ``{"frames": (B, S, S) uint8, "labels": (B, S, S) uint8, "view": (B,) int64, "phase": (B,) float32,
     "index": (B,) int64}``: a label is 0 for background and i + 1 for ``structures[i]``, ``view`` is an index
@@ -123,11 +124,13 @@ class SimulatedDataModule(StoreDataModule):
     batches are full, shuffled by (seed, epoch), and resume exactly within an epoch.
 
     Args:
-        stores: Paths of frame stores of simulated archives, with frames of the same size.
+        stores: Paths of frame stores with labels, of simulated or real archives, with frames of the same size.
         structures: Names of the structures; every store must annotate all of them.
         train_split: Split of the training frames.
         val_split: Split of the validation frames (other simulated patients); null disables validation.
         views: Views to read; null reads all views.
+        label_patients: Number of training patients whose labels are used; null uses all. They are drawn by the
+            seed, and the patients of a smaller number are among those of a larger one.
         unlabelled: Paths of frame stores with unlabelled frames of the same size; their labels are never read.
         unlabelled_split: Split of the unlabelled frames; null reads all of them.
         unlabelled_views: Views of the unlabelled frames; null reads all views.
@@ -160,6 +163,7 @@ class SimulatedDataModule(StoreDataModule):
         train_split: str = "train",
         val_split: str | None = "val",
         views: list[str] | None = None,
+        label_patients: PositiveInt | None = None,
         unlabelled: list[str] | None = None,
         unlabelled_split: str | None = "train",
         unlabelled_views: list[str] | None = None,
@@ -177,6 +181,7 @@ class SimulatedDataModule(StoreDataModule):
             raise SplitLeakError(f"train_split and val_split are both {train_split!r}: give two different splits")
         self.structures = check_structures(structures)
         self.train_split, self.val_split, self.views = train_split, val_split, views
+        self.label_patients = label_patients
         self.unlabelled = unlabelled
         self.unlabelled_split, self.unlabelled_views = unlabelled_split, unlabelled_views
         self.unlabelled_batch_size, self.val_frames = unlabelled_batch_size, val_frames
@@ -189,10 +194,15 @@ class SimulatedDataModule(StoreDataModule):
     def _open_stores(self) -> StoreSet:
         return StoreSet(self.stores, self.structures)
 
-    def _dense(self, split: str, unlabelled: FrameDataset | None, most: int | None) -> DenseFrames:
+    def _dense(
+        self, split: str, unlabelled: FrameDataset | None, most: int | None, patients: int | None = None
+    ) -> DenseFrames:
+        """Select frames of a split: at most ``most``, and those of ``patients`` drawn patients; None takes all."""
         parts = [self._rows(number, store, split) for number, store in enumerate(self._open_stores.stores)]
-        rows, phase = (np.concatenate(part) for part in zip(*parts, strict=True))
+        rows, phase, patient = (np.concatenate(part) for part in zip(*parts, strict=True))
         chosen = _evenly(len(rows), most)
+        if patients is not None:
+            chosen = np.flatnonzero(np.isin(patient, draw_patients(patient.tolist(), patients, self.seed)))
         draw = 0 if unlabelled is None else self.unlabelled_batch_size
         return DenseFrames(
             self._open_stores,
@@ -211,15 +221,17 @@ class SimulatedDataModule(StoreDataModule):
             return []
         return [self.unlabelled_changes.scaled(s) if s else None for s in self.unlabelled_strengths]
 
-    def _rows(self, number: int, store: FrameStore, split: str) -> tuple[IntArray, NDArray[np.float32]]:
-        """Return rows and phases of the annotated frames of a split of a store."""
+    def _rows(
+        self, number: int, store: FrameStore, split: str
+    ) -> tuple[IntArray, NDArray[np.float32], NDArray[np.str_]]:
+        """Return rows, phases and patients (after the name of the archive) of the annotated frames of a split."""
         table = store.labelled(split, self.views, None)
         frame, label, sequence = (table[name].to_numpy(np.int64) for name in ("frame", "label", "sequence"))
         own = [store.sequences[index] for index in sequence]
         view = np.array([VIEWS.index(s.view) if s.view in VIEWS else -1 for s in own], np.int64)
         phase = [phase_fraction(int(row), s.ed, s.es) for row, s in zip(frame, own, strict=True)]
         rows = np.stack([np.full_like(frame, number), frame, label, view], 1)
-        return rows, np.array(phase, np.float32)
+        return rows, np.array(phase, np.float32), np.array([f"{store.name}/{s.patient}" for s in own])
 
     @cached_property
     def train_frames(self) -> DenseFrames:
@@ -233,7 +245,7 @@ class SimulatedDataModule(StoreDataModule):
                     f"{self.unlabelled[0]} has frames of {other.stores.size} px, {self.stores[0]} of "
                     f"{self._open_stores.size} px: prepare both with the same size"
                 )
-        return self._dense(self.train_split, other, None)
+        return self._dense(self.train_split, other, None, self.label_patients)
 
     @cached_property
     def validation_frames(self) -> DenseFrames | None:
@@ -247,7 +259,7 @@ class SimulatedDataModule(StoreDataModule):
 
     def train_dataloader(self) -> ResumableLoader:
         """Make the loader of shuffled batches that resumes exactly."""
-        return self.shuffled(self.train_frames)
+        return self.shuffled(self.train_frames, min(self.batch_size, len(self.train_frames)))
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Make the loader that yields every validation frame once, in order; empty without a validation split."""

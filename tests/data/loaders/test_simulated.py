@@ -9,6 +9,7 @@ import torch
 from alan.data.augmentation.dense import DenseAugmentation
 from alan.data.loaders.simulated import SimulatedDataModule, phase_fraction
 from alan.data.sample import VIEWS
+from alan.data.splits import draw_patients
 from alan.data.store.reader import FrameStore
 from alan.errors import AlanError, DataError, ParameterError, SplitLeakError
 
@@ -147,3 +148,21 @@ def test_invalid_arguments_are_refused(data, options, error, message):
     with pytest.raises(error, match=message) as caught:
         data(**options).setup()
     assert isinstance(caught.value, AlanError)
+
+
+def test_labels_are_those_of_the_patients_drawn(data, tiny):
+    """The draw is that of every protocol, and of the training split alone."""
+    store = FrameStore(tiny.store("camus"))
+
+    def patients(frames):
+        held = {int(row) for row in frames.rows[:, 1]}
+        return {s.patient for s in store.sequences if held & {*range(s.start, s.start + s.length)}}
+
+    everyone = [s.patient for s in store.select("train")]
+    for n, seed in ((1, 0), (2, 0), (2, 1)):
+        module = data(label_patients=n, seed=seed, batch_size=64)
+        assert patients(module.train_frames) == {*draw_patients(everyone, n, seed)}
+        assert len(next(iter(module.train_dataloader()))["frames"]) == len(module.train_frames)
+        assert len(module.validation_frames) == len(data().validation_frames)
+    with pytest.raises(ParameterError, match="label_patients is 99: give 1 to"):
+        data(label_patients=99).setup()
