@@ -36,7 +36,7 @@ FLAGS = {
     "foreshortened": "The left ventricle is short for its width: the plane may miss the apex.",
     "several_studies": "The loops of the patient are of several studies, of which one is used.",
     "patient_unclear": "Loops of one PatientID have different names or dates of birth.",
-    "implausible": "The ejection fraction is outside the range of living hearts, or a beat has none.",
+    "implausible": "A volume or ejection fraction is outside the range of living hearts, or a beat has none.",
 }
 _LOW_RATE_HZ = 20.0
 _JUMPING = 0.1
@@ -51,7 +51,8 @@ UNCLEAR = 0.72
 #: Width of the ring around an outline whose parcels are compared with those inside, as a share of the frame.
 _RING = 1 / 14
 _SHORT = 1.35
-_PLAUSIBLE = (5.0, 85.0)
+#: Smallest and largest ejection fraction in percent, and end-diastolic volume in ml, of a living heart.
+_PLAUSIBLE, _VOLUMES_ML = (5.0, 85.0), (5.0, 1000.0)
 
 
 class Evidence(NamedTuple):
@@ -204,6 +205,14 @@ def _doubts_about_shape(e: Evidence) -> Iterator[tuple[str, str]]:
             reason = f"an ejection fraction of {numbers.ef_percent:.0f}% is outside {low:g} to {high:g}%"
             yield "implausible", reason
             break
+    low, high = _VOLUMES_ML
+    found = [numbers.edv_ml for numbers in e.numbers if e.sized and not low <= numbers.edv_ml <= high]
+    if found and found[0] > 0:
+        yield (
+            "implausible",
+            f"an end-diastolic volume of {found[0]:.3g} ml is outside {low:g} to {high:g} ml: "
+            "check the size of a pixel, and give --spacing if it is wrong",
+        )
 
 
 def _tops(cavity: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -272,6 +272,8 @@ def _find_peaks(trace: FloatArray, column_s: float) -> FloatArray:
             continue  # cut off by the beginning or the end of the loop
         part = slice(int(before[-1]), int(after[0]) + 1)
         around = time[(time >= time[group[0]] - _FLANK_S) & (time <= time[group[-1]] + _FLANK_S)]
+        if len(around) < 2:
+            return np.empty(0)
         if around[0] - column_s > time[group[0]] - _FLANK_S or around[-1] + column_s < time[group[-1]] + _FLANK_S:
             continue
         if np.diff(around).max() > 2.2 * column_s:  # text hides a part of it

@@ -201,6 +201,11 @@ DAMAGED |= {
 }
 OTHER = {
     "a report": (without_pixels("SR", "Rows", SOPClassUID=REPORT), "not an echo", "not an echo, a report without"),
+    "raw data of a machine": (
+        without_pixels("US", "Rows", SOPClassUID="1.3.46.670589.2.5.1.1"),
+        "not an echo",
+        "a DICOM object without",
+    ),
     "a document": (without_pixels("MRN0815", "Rows", SOPClassUID=PDF), "not an echo", "a DICOM object without"),
     "another modality": (header(LOOP, Modality="CT"), "not an echo", "modality CT"),
     "contrast agent": (header(LOOP, ContrastBolusAgent="SonoVue"), "contrast", "names a contrast agent"),

@@ -155,6 +155,7 @@ def test_a_clean_loop_raises_no_doubt():
         ("outline_unclear", {"contrasts": {"end-diastole": 0.75, "end-systole": 0.6}}),
         ("implausible", {"numbers": [BeatMeasures(100, 99, 1, 1, 1, 1)] * 2}),
         ("implausible", {"numbers": [BeatMeasures(0, 0, np.nan, np.nan, 1, 1)]}),
+        ("implausible", {"numbers": [BeatMeasures(23_000, 10_000, 13_000, 56, 1, 1)]}),
     ],
 )
 def test_each_doubt_is_raised_for_its_reason(code, changes):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alan.data.drawn_ecg import find_ecg_band, read_r_waves
+from alan.data.drawn_ecg import _find_peaks, find_ecg_band, read_r_waves
 from alan.data.io.frames import Samples
 from alan.data.simulator.screen import draw_ecg
 
@@ -50,6 +50,12 @@ def test_nothing_is_read_without_a_clear_and_regular_ecg():
     assert len(read(jumping, sector)) == 0
     thinned = Samples(np.arange(3), frames[:3], None, np.ptp(frames, 0), step=2)
     assert find_ecg_band(thinned, sector) is None
+
+
+def test_a_trace_of_one_column_per_second_shows_no_r_wave():
+    upper = np.where(np.arange(20) % 5 == 2, 0.0, 40.0)
+    trace = np.stack([np.arange(20.0), upper, upper + 2, np.ones(20)], 1)
+    assert len(_find_peaks(trace, 1.0)) == 0
 
 
 def test_the_r_waves_of_a_simulated_heart_are_at_its_end_diastoles():

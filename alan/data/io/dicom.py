@@ -63,10 +63,12 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_image(dataset: Any) -> bool:
-    """Return whether a file should hold pixels, by its elements and SOP class; True if the class is unknown."""
+    """Return whether a file should hold pixels, by its elements and SOP class; True if it states no class.
+
+    A private class, such as that of the raw data of a machine, has pixels only if the file states their size.
+    """
     sop_class = str(dataset.get("SOPClassUID") or "")
-    name = third_party("pydicom.uid", "dicom").UID(sop_class).name
-    return "Rows" in dataset or name == sop_class or "Image" in name
+    return "Rows" in dataset or not sop_class or "Image" in third_party("pydicom.uid", "dicom").UID(sop_class).name
 
 
 def _begins_at_once(start: bytes) -> bool:

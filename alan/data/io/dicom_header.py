@@ -106,7 +106,8 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     """Return times and rate of the frames (PS3.3, C.7.6.5).
 
     FrameTime is used where FrameIncrementPointer points to it, else FrameTimeVector, the times in the functional
-    groups of the frames, FrameTime, CineRate, RecommendedDisplayFrameRate.
+    groups of the frames, FrameTime, CineRate, RecommendedDisplayFrameRate, and last the step of a FrameTimeVector
+    of wrong length, if its steps are even.
 
     Args:
         dataset: The file.
@@ -119,6 +120,8 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     """
     notes: list[str] = []
     step, steps = attribute_number(dataset, "FrameTime"), numbers(dataset, "FrameTimeVector")
+    if 0 < len(steps) == count - 1 and steps[0] > 0:  # some leave out the zero of the first frame
+        steps = [0.0, *steps]
     constant = step is not None and step > 0 and dataset.get("FrameIncrementPointer") == _FRAME_TIME
     if len(steps) > 1 and not constant:
         times = (np.cumsum(steps) - steps[0]) / 1000
@@ -147,6 +150,10 @@ def cine_times(dataset: Any, count: int) -> tuple[NDArray[np.float64] | None, fl
     for name, rate in rates.items():
         if (fps := known_rate(rate)) is not None:
             return times_at(fps, count), fps, (*notes, f"times by {name}")
+    even = steps[1:] or steps
+    if even and min(even) > 0 and not variable_rate(np.cumsum(even)):
+        fps = known_rate(1000 / float(np.median(even)))
+        return times_at(fps, count), fps, (*notes, "its steps are even, and hold for all frames")
     return None, None, tuple(notes)
 
 
@@ -165,6 +172,7 @@ def screen_regions(dataset: Any, shape: Sequence[int]) -> tuple[Region, ...]:
         if None in corners:
             continue
         top, left, bottom, right = (int(corner or 0) for corner in corners)
+        (top, bottom), (left, right) = sorted((top, bottom)), sorted((left, right))  # some exchange the corners
         box = (max(top, 0), max(left, 0), min(bottom + 1, shape[0]), min(right + 1, shape[1]))
         if box[0] < box[2] and box[1] < box[3]:
             kind: Any = _KINDS.get(int(attribute_number(item, "RegionSpatialFormat") or 0), "other")

@@ -60,7 +60,8 @@ class PixelFrames:
 
     def __init__(self, dataset: Any, path: Path, count: int, *, whole: bool) -> None:
         self._dataset, self._path, self._count = dataset, path, count
-        self._kind = str(dataset.get("PhotometricInterpretation", ""))
+        _complete(dataset)
+        self._kind = str(dataset.PhotometricInterpretation)
         if self._kind not in (*_GREY, *_COLOUR):
             raise DataError(f"{path}: has the photometric interpretation {self._kind!r}; export it as grey or RGB")
         needed = 1 if self._kind in (*_GREY, "PALETTE COLOR") else 3
@@ -70,8 +71,6 @@ class PixelFrames:
                 f"{path}: states {samples} samples per pixel, but {self._kind} has {needed}; "
                 "export it again as grey or RGB"
             )
-        if needed == 3 and dataset.get("PlanarConfiguration") is None:
-            dataset.PlanarConfiguration = 0  # as all viewers assume
         if differs(dataset, "PixelValueTransformationSequence", "RescaleSlope"):
             raise DataError(
                 f"{path}: has a different RescaleSlope in each frame; export it with one for all frames"
@@ -127,6 +126,24 @@ class PixelFrames:
             else attribute_number(self._dataset, "BitsStored") or 8
         )
         return grey_mapping(found, self._path, declared=(0.0, 2.0**bits - 1))
+
+
+def _complete(dataset: Any) -> None:
+    """Give missing elements of the pixels the values that all viewers assume; pydicom needs them."""
+    kind = str(dataset.get("PhotometricInterpretation") or "").strip().upper()
+    kind = kind or ("RGB" if dataset.get("SamplesPerPixel") == 3 else "MONOCHROME2")
+    stored = dataset.get("BitsStored") or dataset.get("BitsAllocated")
+    assumed = {
+        "SamplesPerPixel": 1 if kind in (*_GREY, "PALETTE COLOR") else 3,
+        "PlanarConfiguration": 0,
+        "PixelRepresentation": 0,
+        "BitsStored": stored,
+        "HighBit": None if stored is None else stored - 1,
+    }
+    dataset.PhotometricInterpretation = kind
+    for name, value in assumed.items():
+        if dataset.get(name) is None and value is not None:
+            setattr(dataset, name, value)
 
 
 def decode_frames(dataset: Any, path: Path) -> Iterator[DecodedFrame]:

@@ -118,6 +118,11 @@ def test_colour_is_reduced_to_luma(write):
     [
         ({"FrameTime": 20, "CineRate": 99}, 50),
         ({"FrameTimeVector": [20], "CineRate": 33}, 33),
+        ({"FrameTimeVector": [20]}, 50),
+        ({"FrameTimeVector": [20, 20]}, 50),
+        ({"FrameTimeVector": [0, 20, 20.4, 20, 20]}, 50),
+        ({"FrameTimeVector": [0, 20, 30, 20, 20]}, None),
+        ({"FrameTimeVector": [0, 0, 0, 0, 0]}, None),
         ({"CineRate": 33, "RecommendedDisplayFrameRate": 10}, 33),
         ({"RecommendedDisplayFrameRate": 10}, 10),
         ({"FrameTime": 0, "CineRate": 25}, 25),
@@ -166,6 +171,7 @@ def test_times_sum_the_frame_time_vector(write, grey):
     assert video.fps == 50
     assert video.notes == ("variable frame rate, 33.33 to 100 fps",)
     assert read_dicom(write(grey, FrameTimeVector=[0, 20, 20])).notes == ()
+    assert read_dicom(write(grey, FrameTimeVector=[10, 30])).times == pytest.approx([0, 0.01, 0.04])
     video = read_dicom(write(grey, FrameTimeVector=[7, 20, 20]))  # some count from the start of the acquisition
     assert video.times == pytest.approx([0, 0.02, 0.04])
 
@@ -304,6 +310,30 @@ def test_regions_of_different_scale_give_no_pixel_size(write, grey):
     assert "regions of different scales (0.3, 0.6 mm per row)" in video.notes[0]
     alike = [region(0.03, 0.03, (0, 0, 4, 7)), region(0.0301, 0.03, (5, 0, 9, 7))]
     assert read_dicom(write(grey, SequenceOfUltrasoundRegions=alike)).spacing == pytest.approx((0.3, 0.3))
+
+
+def test_a_region_with_exchanged_corners_is_read(write, grey):
+    (part,) = read_dicom(write(grey, SequenceOfUltrasoundRegions=[region(0.1, 0.1, box=(9, 7, 0, 0))])).regions
+    assert part.box == (0, 0, 8, 10)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS:UserWarning")
+def test_elements_without_which_the_pixels_are_clear_may_be_missing(write, grey):
+    path = write(grey, PhotometricInterpretation="monochrome2")
+    dataset = pydicom.dcmread(path)
+    for name in ("BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"):
+        del dataset[name]
+    dataset.save_as(path)
+    assert np.array_equal(read_dicom(path).frames, grey)
+    del dataset.PhotometricInterpretation
+    dataset.save_as(path)
+    assert np.array_equal(read_dicom(path).frames, grey)
+    colours = np.repeat(grey[..., None], 3, -1)
+    path = write(colours)
+    dataset = pydicom.dcmread(path)
+    del dataset.PhotometricInterpretation
+    dataset.save_as(path)
+    assert np.array_equal(read_dicom(path).frames, grey)
 
 
 def test_regions_outside_the_frame_are_ignored(write, grey):
