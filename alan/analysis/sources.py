@@ -124,6 +124,11 @@ class _Found:
         """Unique name of this loop on this machine."""
         return f"{self.paths[0].resolve()}#{'' if self.sequence is None else self.sequence}"
 
+    @property
+    def key(self) -> str:
+        """Pseudonym of the place."""
+        return _place_key(self.place)
+
 
 def find_sources(
     inputs: Sequence[str | os.PathLike[str]],
@@ -192,7 +197,12 @@ def _joined(found: Sequence[_Found], *, timed: bool) -> list[_Found]:
 
 def file_name(path: Path) -> str:
     """Return the pseudonymous name of a file that is left out."""
-    return f"file_{patient_key(os.path.realpath(path))[1:9]}"  # resolve() refuses a link to itself
+    return f"file_{_place_key(os.path.realpath(path))[1:9]}"  # resolve() refuses a link to itself
+
+
+def _place_key(place: str) -> str:
+    """Return a pseudonym that differs even for places that differ in spaces or in the form of Unicode only."""
+    return patient_key(os.fsencode(place).hex())
 
 
 def _copies(found: Mapping[str, _Found]) -> dict[str, str]:
@@ -316,8 +326,8 @@ def _file(path: Path, relative: str, *, chosen: bool) -> Iterator[_Found | tuple
             yield path, "an HDF5 file that is not a frame store, or a damaged one: write it with `alan prepare`"
     elif stem(path.name).endswith(LABELS) and not chosen:
         yield path, LABEL_MAP
-    elif path.name == _INDEX:
-        yield path, "an index of DICOM files, not a loop"
+    elif path.name.upper() == _INDEX:
+        yield path, "an index of DICOM files, not a loop: give its folder"
     elif path.name.lower().endswith(_ARCHIVES) and not is_dicom(path):
         yield path, "an archive of files: unpack it"
     elif chosen or is_cine(path) or path.name.lower().endswith((*PICTURES, *ANIMATIONS, *VIDEOS)):
@@ -348,12 +358,11 @@ def _with_patients(found: Iterable[_Found], rule: re.Pattern[str] | None) -> lis
             AlanWarning,
             stacklevel=3,
         )
-    stems = Counter(stem(item.relative) for item in items)
-    sources = []
-    for item, text, key in zip(items, captured, known.keys, strict=True):
-        own = stem(item.relative) if stems[stem(item.relative)] == 1 else item.place
-        patient = (patient_key(text) if text else key) or patient_key(own)
-        name = f"{patient}_{patient_key(item.place)[1:9]}"
+    stems = [patient_key(stem(item.relative)) for item in items]
+    counts, sources = Counter(stems), []
+    for item, text, key, own in zip(items, captured, known.keys, stems, strict=True):
+        patient = (patient_key(text) if text else key) or (own if own and counts[own] == 1 else item.key)
+        name = f"{patient}_{item.key[1:9]}"
         doubt = known.doubts.get(patient, "")
         sources.append(Source(item.paths[0], patient, name, item.paths[1:], item.sequence, item.alone, doubt))
     twice = [name for name, count in Counter(source.name for source in sources).items() if count > 1]

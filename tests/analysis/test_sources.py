@@ -67,6 +67,17 @@ def test_files_of_the_same_name_are_different_patients(folder):
     assert len({source.patient for source in sources}) == 2
 
 
+def test_names_that_differ_in_spaces_or_in_the_form_of_unicode_are_different_patients(tmp_path):
+    names = ("a b.avi", "a  b.avi", "\u00e9.avi", "e\u0301.avi", "  .avi", "a\nb.avi")
+    for number, name in enumerate(names):
+        (tmp_path / name).write_bytes(b"RIFF%d" % number)
+    sources, _ = find_sources([tmp_path])
+    assert len({source.patient for source in sources}) == len({source.name for source in sources}) == len(names)
+    assert all(source.patient for source in sources)
+    sources, _ = find_sources([tmp_path], "(?P<patient>.)")
+    assert len({source.name for source in sources}) == len(names)
+
+
 def test_a_patient_rule_groups_loops_under_a_pseudonym(folder):
     with pytest.warns(AlanWarning, match="matches the path of 5 of 6 loops"):
         sources, _ = find_sources([folder], patient=r"(?P<patient>p\d)/")
