@@ -120,7 +120,10 @@ def kind_by_values(frames: ByteArray) -> Verdict | None:
         frames: (S, H, W) uint8, some frames.
     """
     n = int(np.count_nonzero(np.bincount(frames.ravel(), minlength=256)))
-    return Verdict("label map", f"its pixels have only {n} different values") if 1 < n < _FEWEST_GREYS else None
+    if not 1 < n < _FEWEST_GREYS:
+        return None
+    remedy = "if it shows an echo, export it with 256 grey values"
+    return Verdict("label map", f"its pixels have only {n} different values; {remedy}")
 
 
 def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:

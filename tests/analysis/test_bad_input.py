@@ -266,7 +266,7 @@ OTHER = {
     "label maps": (
         save("a_label.nii.gz", nifti((LOOP > 90).astype(np.uint8) * 3)),
         "label map",
-        "only 2 different",
+        "only 2 different values; if it shows an echo",
     ),
     "a linear probe": (film(LINEAR), "not an echo", "it has no sector"),
     "flow by its header": (header(LOOP, regions=[((0, 0, 96, 128), 1, 2)]), "colour doppler", "colour flow"),
