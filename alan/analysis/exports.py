@@ -20,6 +20,7 @@ from alan.analysis.overlay import Painter, curve_strip, display_shape, write_mp4
 from alan.analysis.results import BeatResult, LoopResult
 from alan.analysis.tables import COLUMNS, LOOP_FOLDER, PARCELS, cells
 from alan.arrays import ByteArray
+from alan.data.io.base import variable_rate
 from alan.data.io.dicom_header import DicomReferences
 from alan.data.preprocessing import Preprocessing
 from alan.downstream.segmentation import write_label_map
@@ -184,7 +185,9 @@ def _overlay(job: _Job) -> Iterator[_Sink]:
     painter, result = job.painter, job.result
     strip, columns = curve_strip(result, painter.shape[1])
     shape = (painter.shape[0] + len(strip), painter.shape[1])
-    with write_mp4(job.out / OVERLAY, shape, result.frame_rate_hz) as video:
+    times = [frame.time_s for frame in result.frames if frame.time_s is not None]
+    uneven = bool(variable_rate(np.array(times)))
+    with write_mp4(job.out / OVERLAY, shape, result.frame_rate_hz, times if uneven else ()) as video:
 
         def take(chunk: _Chunk) -> None:
             for n, frame in chunk.places():

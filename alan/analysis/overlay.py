@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +27,8 @@ _STRIP, _MARGIN = 88, 10
 _GUTTER = 54
 #: Frames per second of a video whose loop has no frame times.
 _DEFAULT_RATE = 25.0
+#: Resolution in s of the times of frames in a video with a variable frame rate.
+_TICK = Fraction(1, 10_000)
 #: Part of the frame that a parcel must cover for its id to be drawn.
 _LABELLED = 0.004
 _PALE, _DIM, _ALARM = (230, 236, 242), (90, 104, 120), (255, 143, 133)
@@ -205,13 +207,16 @@ class VideoWriter(Protocol):
 
 
 @contextmanager
-def write_mp4(path: Path, shape: tuple[int, int], rate: float | None) -> Iterator[VideoWriter]:
+def write_mp4(
+    path: Path, shape: tuple[int, int], rate: float | None, times: Sequence[float] = ()
+) -> Iterator[VideoWriter]:
     """Write an MP4 that browsers play, frame by frame and atomically.
 
     Args:
         path: The file.
         shape: (height, width), both even.
         rate: Frames per second; None uses 25.
+        times: Time of each frame in s, ascending, of a loop with a variable frame rate; empty for a constant one.
 
     Yields:
         A function that encodes a picture (height, width, 3) uint8.
@@ -225,9 +230,15 @@ def write_mp4(path: Path, shape: tuple[int, int], rate: float | None) -> Iterato
         options = {"preset": "ultrafast", "crf": "20", "threads": "1"} if codec == "libx264" else {"qscale": "3"}
         stream: Any = file.add_stream(codec, rate=speed, options=options)
         stream.height, stream.width, stream.pix_fmt = *shape, "yuv420p"
+        stamps = iter(times)
+        if times:
+            stream.codec_context.time_base = _TICK
 
         def encode(picture: ByteArray) -> None:
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            if (stamp := next(stamps, None)) is not None:
+                frame.pts, frame.time_base = round(stamp / _TICK), _TICK
+            file.mux(stream.encode(frame))
 
         yield encode
         file.mux(stream.encode())

@@ -1,5 +1,7 @@
 """Exported files of a loop, read back with common libraries."""
 
+from dataclasses import replace
+
 import av
 import nibabel
 import numpy as np
@@ -55,6 +57,17 @@ def test_video_has_every_frame_at_the_original_rate(exported):
     cursors = [int(frame[380:, 54:].min(0).min(-1).argmax()) for frame in frames]
     assert cursors == sorted(cursors)
     assert len(set(cursors)) == 20
+
+
+def test_video_of_a_variable_frame_rate_keeps_its_times(tmp_path):
+    loop = MadeLoop()
+    result = made_result(loop)
+    times = np.cumsum(np.where(np.arange(20) % 2, 0.02, 0.06))
+    times -= times[0]
+    frames = tuple(replace(frame, time_s=time) for frame, time in zip(result.frames, times.tolist(), strict=True))
+    export_loop(tmp_path, loop, made_labels(), replace(result, frames=frames), ("overlay",))
+    with av.open(str(tmp_path / "loops" / "loop1" / "overlay.mp4")) as file:
+        assert [frame.time for frame in file.decode(video=0)] == pytest.approx(times.tolist(), abs=1e-3)
 
 
 def test_pictures_have_outlines_in_the_colours_of_the_structures(exported):
