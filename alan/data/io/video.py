@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
@@ -163,8 +164,8 @@ class VideoFrames:
 
 
 def _main_stream(container: Any, path: Path) -> Any:
-    """Return the largest video stream; the others, such as previews, are named in a warning."""
-    streams = container.streams.video
+    """Return the largest video stream but for covers; the others, such as previews, are named in a warning."""
+    streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise DataError(f"{path}: has no video stream; give a video")
     chosen = max(streams, key=lambda stream: stream.width * stream.height)

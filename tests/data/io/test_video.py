@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from alan.data.io import base
 from alan.data.io.video import read_video
@@ -350,3 +351,17 @@ def test_the_largest_of_several_streams_is_read_with_a_warning(tmp_path, frames)
             container.mux(stream.encode())
     with pytest.warns(AlanWarning, match=r"holds 2 video streams \(14 x 10, 56 x 40\); that of 56 x 40 is read"):
         assert np.array_equal(read_video(tmp_path / "a.mkv").frames, frames)
+
+
+def test_a_cover_picture_is_not_taken_for_the_video(tmp_path, frames):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        small, cover = container.add_stream("mpeg4", rate=20), container.add_stream("mjpeg", rate=1)
+        small.height, small.width, small.pix_fmt = 40, 56, "yuv420p"
+        cover.height, cover.width, cover.pix_fmt = 160, 160, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        for stream, pictures in ((cover, np.full((1, 160, 160), 200, np.uint8)), (small, frames)):
+            for picture in pictures:
+                frame = av.VideoFrame.from_ndarray(picture, format="gray")
+                container.mux(stream.encode(frame.reformat(format=stream.pix_fmt)))
+            container.mux(stream.encode())
+    assert read_video(tmp_path / "a.mp4").frames.shape == frames.shape
