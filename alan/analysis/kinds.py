@@ -18,10 +18,10 @@ from alan.errors import DataError
 LoopKind = Literal[
     "b-mode loop",
     "b-mode still",
-    "colour doppler",
-    "tissue doppler",
-    "m-mode",
-    "spectral doppler",
+    "colour Doppler",
+    "tissue Doppler",
+    "M-mode",
+    "spectral Doppler",
     "contrast",
     "volume",
     "several scenes",
@@ -97,15 +97,15 @@ def kind_by_header(header: Header) -> Verdict | None:
             limit = None if region.velocity is None else region.velocity * (region.box[2] - region.box[0])
             if region.content != "cw doppler" and limit is not None and limit < 2 * _TISSUE_VELOCITY:
                 return Verdict(
-                    "tissue doppler",
+                    "tissue Doppler",
                     f"its header has a spectrum that spans {limit:.0f} cm/s, which is typical of tissue",
                 )
             waves = {"cw doppler": "continuous-wave ", "pw doppler": "pulsed-wave "}.get(region.content, "")
-            return Verdict("spectral doppler", f"its header has a region of a {waves}Doppler spectrum")
+            return Verdict("spectral Doppler", f"its header has a region of a {waves}Doppler spectrum")
         if region.kind == "m-mode":
-            return Verdict("m-mode", "its header has a region whose columns are times")
+            return Verdict("M-mode", "its header has a region whose columns are times")
     if any(region.content == "colour flow" for region in regions):
-        return Verdict("colour doppler", "its header has a region of colour flow")
+        return Verdict("colour Doppler", "its header has a region of colour flow")
     if header.attributes.get("volume"):
         return Verdict("volume", "its frames are slices of a volume: export a plane as a loop")
     if header.attributes.get("contrast"):
@@ -153,9 +153,9 @@ def kind_by_colours(colours: ByteArray, inside: BoolArray) -> Verdict | None:
         return None
     if whole > _MAP:
         return Verdict(
-            "tissue doppler", f"{whole:.0%} of the bright pixels of its sector are coloured, in two hues"
+            "tissue Doppler", f"{whole:.0%} of the bright pixels of its sector are coloured, in two hues"
         )
-    return Verdict("colour doppler", f"up to {most:.1%} of the lit pixels of its sector are coloured")
+    return Verdict("colour Doppler", f"up to {most:.1%} of the lit pixels of its sector are coloured")
 
 
 def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict | None:
@@ -176,8 +176,8 @@ def kind_of_strip(frames: ByteArray, others: tuple[BoolArray, ...]) -> Verdict |
         along, across = np.abs(np.diff(strip, axis=1)).mean(), np.abs(np.diff(strip, axis=0)).mean()
         size = f"{width} of {region.shape[1]} columns are a strip"
         if along < _LINES * across:
-            return Verdict("m-mode", f"{size} of lines that continue in time")
-        return Verdict("spectral doppler", f"{size} without such lines")
+            return Verdict("M-mode", f"{size} of lines that continue in time")
+        return Verdict("spectral Doppler", f"{size} without such lines")
     return None
 
 

@@ -21,12 +21,12 @@ from alan.analysis.run import Analysis, analyze_files
 from alan.analysis.tables import LOOP_FOLDER, MEASURES
 from alan.analysis.worker import LABELS, AnalysisSettings
 from alan.app.measured import first_frames, lv_areas, measure_between, pack, pictures_of, sentence, with_spacing
-from alan.app.session import MAX_UPLOAD_MB, Uploads
+from alan.app.session import MAX_UPLOAD_MB, PageClosedError, Uploads, with_session
 from alan.arrays import ByteArray, load_arrays
 from alan.data.io.base import SIDES
 from alan.errors import AlanError, DataError, SkippedError
 from alan.extras import third_party
-from alan.progress import Progress
+from alan.progress import Progress, part_of
 from alan.report.analysis import write_analysis_report
 
 #: Doubts whose remedy on the page differs from that of the command line.
@@ -131,7 +131,7 @@ class AnalyzeTab:
         doubts = gr.Markdown(elem_id="analyze-doubts")
         save = gr.DownloadButton("Download all", visible=False, elem_id="analyze-save")
         file.upload(
-            self._analyze,
+            with_session(gr, self._analyze),
             [file, view, spacing, mirror],
             [result, video, save, ed, es, curve, moved, *stills, table, doubts],
             show_progress_on=video,
@@ -147,17 +147,17 @@ class AnalyzeTab:
                 trigger_mode="always_last",
             )
 
-    def _analyze(self, path: str, view: str, spacing: float | None, mirror: bool) -> list[Any]:
-        gr = self.gr
+    def _analyze(self, session: str, path: str, view: str, spacing: float | None, mirror: bool) -> list[Any]:
+        gr, folder = self.gr, self.uploads.place("results")
+        bar = gr.Progress()
+        progress = self.uploads.watched(session, lambda share, text: bar(share, desc=text))
         try:
             with self.uploads.taking(path) as file:
-                bar = gr.Progress()
-                folder = self.uploads.place("results")
                 given: Any = None if view == "recognise" else view
                 loop = LoopSettings(view=given, mirror=mirror)
                 settings = AnalysisSettings(self.model, loop, spacing or None)
-                found, others = _first(file, folder, settings, lambda share, text: bar(0.95 * share, desc=text))
-                bar(0.95, desc="packing the results")
+                found, others = _first(file, folder, settings, part_of(progress, 0, 0.95))
+                progress(0.95, "packing the results")
             video = folder / LOOP_FOLDER / found.loop / OVERLAY
             shown = self.uploads.place("overlay.mp4")
             if video.is_file():
@@ -165,10 +165,14 @@ class AnalyzeTab:
             labels = load_arrays(folder / LOOP_FOLDER / found.loop / LABELS, ("labels",))["labels"]
             archive = pack(folder, self.uploads.place("analysis.zip"))
             ed, es = first_frames(found)
-        except AlanError as error:
-            gr.Warning(str(error))
+        except (AlanError, OSError, PageClosedError) as error:
+            shutil.rmtree(folder.parent, ignore_errors=True)
+            reason = str(error)
+            if isinstance(error, OSError):  # its text names a path of the server
+                reason = f"the files of the page cannot be written: {error.strerror}"
+            gr.Warning(reason)
             hidden = gr.update(visible=False)
-            return [None, None, hidden, hidden, hidden, *self._move(None, 0, 0, None)[:-1], f"**{error}**"]
+            return [None, None, hidden, hidden, hidden, *self._move(None, 0, 0, None)[:-1], f"**{reason}**"]
         last = len(found.frames) - 1
         analyzed = _Analyzed(found, labels, shown, others, spacing)
         return [

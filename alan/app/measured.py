@@ -127,10 +127,10 @@ def pictures_of(video: Path, frames: Sequence[int]) -> list[ByteArray | None]:
 def sentence(beat: MovedBeat) -> str:
     """Describe the measurements in words, without the unknown ones."""
     words = {
-        "EDV {:.0f} ml": beat.edv_ml,
-        "ESV {:.0f} ml": beat.esv_ml,
-        "EF {:.0f}%": beat.ef_percent,
-        "fractional area change {:.0f}%": beat.area_change_percent,
+        "EDV {:z.0f} ml": beat.edv_ml,
+        "ESV {:z.0f} ml": beat.esv_ml,
+        "EF {:z.0f}%": beat.ef_percent,
+        "fractional area change {:z.0f}%": beat.area_change_percent,
     }
     text = ", ".join(text.format(value) for text, value in words.items() if not math.isnan(value))
     swapped = "; the ventricle is smaller at end-diastole than at end-systole: exchange the frames"

@@ -127,7 +127,7 @@ def build_page(
     from alan.app.controls import check_number
     from alan.app.models_tab import ModelsTab, PictureModel
     from alan.app.parcels_tab import ParcelsTab
-    from alan.app.session import Uploads
+    from alan.app.session import Uploads, with_session
     from alan.app.views_tab import ViewsTab
     from alan.downstream.whitebox.several import load_white_boxes
 
@@ -152,8 +152,8 @@ def build_page(
         for title, tab in tabs.items():
             with gr.Tab(title):
                 tab.build()  # type: ignore[attr-defined]
-        page.load(_with_request(gr, uploads.opened), api_visibility="private")
-        page.unload(_with_request(gr, uploads.closed))
+        page.load(with_session(gr, uploads.opened), api_visibility="private")
+        page.unload(with_session(gr, uploads.closed))
     return page
 
 
@@ -187,7 +187,7 @@ def serve(page: Any, host: str, port: int, *, browser: bool) -> str:
         )
     except OSError as error:
         raise ConfigError(
-            f"port {port} cannot be used ({error}): give another --port, or 0 for a free one"
+            f"{host}:{port} is in use, or no address of this machine: give another --port, or 0 for a free one"
         ) from error
     return str(url)
 
@@ -205,13 +205,3 @@ class _Policy:
             await send(message)
 
         await self.app(scope, receive, guarded)
-
-
-def _with_request(gr: Any, act: Any) -> Any:
-    """Give a function the session of the request, by the annotation that Gradio reads."""
-
-    def run(request: Any) -> None:
-        act(request.session_hash)
-
-    run.__annotations__ = {"request": gr.Request}
-    return run

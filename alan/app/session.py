@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from alan.data.io.cine import DICOM, VIDEOS
 from alan.data.io.pictures import PICTURES
 from alan.errors import DataError
+from alan.progress import Progress
 
 #: Largest size of an upload in MB.
 MAX_UPLOAD_MB = 1000
 #: Suffixes that a file keeps; the rest of its name may identify a patient.
 _ENDINGS = {*VIDEOS, *PICTURES, *DICOM, ".gif", ".webp", ".nii", ".gz", ".json"}
+
+
+class PageClosedError(BaseException):
+    """The page that asked for a task was closed. The analysis does not take it for a failure of the file."""
 
 
 class Uploads:
@@ -72,6 +78,17 @@ class Uploads:
         if not self._open:
             self.empty()
 
+    def watched(self, session: str, progress: Progress) -> Progress:
+        """Return a progress of a task that raises :class:`PageClosedError` once the page of the task is closed."""
+        self.opened(session)  # a page whose connection was lost for a while has been counted as closed
+
+        def told(share: float, text: str) -> None:
+            if session not in self._open:
+                raise PageClosedError("the page was closed")
+            progress(share, text)
+
+        return told
+
     def empty(self) -> None:
         """Delete everything in the folder."""
         for item in self.root.iterdir():
@@ -79,3 +96,13 @@ class Uploads:
                 shutil.rmtree(item, ignore_errors=True)
             else:
                 item.unlink(missing_ok=True)
+
+
+def with_session(gr: Any, act: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a listener the session of the page as its first argument, by the annotation that Gradio reads."""
+
+    def run(request: Any, *values: Any) -> Any:
+        return act(request.session_hash, *values)
+
+    run.__annotations__ = {"request": gr.Request}
+    return run

@@ -232,27 +232,27 @@ OTHER = {
     "two rows": (save("a.nii", nifti(LOOP[:, 50:52])), "not an echo", "128 x 2 pixels"),
     "m-mode by its lines": (
         save("a.png", pages(strip(True), "PNG")),
-        "m-mode",
+        "M-mode",
         "a strip of lines that continue in time",
     ),
     "spectrum by its strip": (
         save("a.png", pages(strip(False), "PNG")),
-        "spectral doppler",
+        "spectral Doppler",
         "are a strip without",
     ),
     "m-mode by its header": (
         header(LOOP, regions=[((50, 0, 96, 128), 2, 1)]),
-        "m-mode",
+        "M-mode",
         "a region whose columns are times",
     ),
     "spectrum by its header": (
         header(LOOP, regions=[((48, 0, 96, 128), 3, 4, 4.0, (4, 7))]),
-        "spectral doppler",
+        "spectral Doppler",
         "continuous-wave",
     ),
     "tissue by its header": (
         header(LOOP, regions=[((48, 0, 96, 128), 3, 3, 0.4, (4, 7))]),
-        "tissue doppler",
+        "tissue Doppler",
         "19 cm/s",
     ),
     "upside down": (film(LOOP[:, ::-1]), "not upright", "turn or flip it by 180 degrees"),
@@ -269,9 +269,9 @@ OTHER = {
         "only 2 different values; if it shows an echo",
     ),
     "a linear probe": (film(LINEAR), "not an echo", "it has no sector"),
-    "flow by its header": (header(LOOP, regions=[((0, 0, 96, 128), 1, 2)]), "colour doppler", "colour flow"),
-    "flow by its colours": (film(colour(LOOP, FLOW)), "colour doppler", "coloured"),
-    "tissue by its colours": (film(VELOCITY), "tissue doppler", "in two hues"),
+    "flow by its header": (header(LOOP, regions=[((0, 0, 96, 128), 1, 2)]), "colour Doppler", "colour flow"),
+    "flow by its colours": (film(colour(LOOP, FLOW)), "colour Doppler", "coloured"),
+    "tissue by its colours": (film(VELOCITY), "tissue Doppler", "in two hues"),
 }
 ODD = {
     "16 bits, tif": (save("a.tif", pages(LOOP.astype(np.uint16) * 256, "TIFF")), "grey values stretched"),
@@ -370,7 +370,7 @@ def test_a_panel_in_colour_is_left_out(tmp_path):
     (loop,), reasons = outcome(tmp_path)
     assert not reasons
     assert loop.box[1].stop < 130
-    assert any("a panel is left out: colour doppler" in note for note in loop.notes)
+    assert any("a panel is left out: colour Doppler" in note for note in loop.notes)
 
 
 def test_one_bad_file_does_not_stop_the_others(tmp_path):

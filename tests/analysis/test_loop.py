@@ -141,12 +141,12 @@ def test_real_files_of_a_clinic_are_distinguished_with_and_without_their_headers
             open_loops(source)
         kinds[source.path.stem] = caught.value.kind
     assert kinds == {
-        "ie33_colour_cine": "colour doppler",
-        "ie33_cw_doppler": "spectral doppler",
-        "ie33_mmode": "m-mode",
-        "ie33_tissue_doppler": "tissue doppler",
+        "ie33_colour_cine": "colour Doppler",
+        "ie33_cw_doppler": "spectral Doppler",
+        "ie33_mmode": "M-mode",
+        "ie33_tissue_doppler": "tissue Doppler",
     }
-    for name, kind in (("ie33_cw_doppler", "spectral doppler"), ("ie33_mmode", "m-mode")):
+    for name, kind in (("ie33_cw_doppler", "spectral Doppler"), ("ie33_mmode", "M-mode")):
         with pytest.warns(match="GB18030") if name else None:
             frame = read_cine(root / f"{name}.dcm").frames[0]
         Image.fromarray(frame).save(tmp_path / f"{name}.png")

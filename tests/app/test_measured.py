@@ -115,6 +115,7 @@ def test_ratios_need_no_pixel_size(result, labels):
     assert found.ef_percent == pytest.approx(ejection_fraction(*volumes))
     assert sentence(found).startswith("EF ")
     assert "exchange" not in sentence(found)
+    assert sentence(replace(found, ef_percent=0.2, area_change_percent=-0.2)) == "EF 0%, fractional area change 0%"
     assert sentence(measure_between(result, labels, 2, 0)).endswith("at end-systole: exchange the frames")
 
 

@@ -1,8 +1,11 @@
 """Files of the page: uploads are read once and deleted, nothing else is read."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 
-from alan.app.session import Uploads
+from alan.app.session import PageClosedError, Uploads
 from alan.errors import DataError
 
 
@@ -50,3 +53,41 @@ def test_closing_the_last_page_deletes_all_files(uploads):
     assert written.read_text() == "{}"
     uploads.closed("two")
     assert list(uploads.root.iterdir()) == []
+
+
+def test_a_task_ends_when_its_page_is_closed(uploads):
+    told = []
+    progress = uploads.watched("one", lambda *step: told.append(step))
+    progress(0.5, "decoding")
+    uploads.opened("two")
+    uploads.closed("one")
+    with pytest.raises(PageClosedError):
+        progress(0.6, "decoding")
+    assert told == [(0.5, "decoding")]
+    uploads.watched("one", lambda *step: None)(0.0, "decoding")  # a page that was only disconnected
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (None, "the page was closed"),
+        (OSError(28, "No space left", "/x"), "the files of the page cannot be written: No space left"),
+    ],
+)
+def test_an_analysis_that_ends_early_leaves_no_file(uploads, loop, error, reason):
+    pytest.importorskip("gradio")
+    from alan.app.analyze_tab import AnalyzeTab
+
+    tab = AnalyzeTab("alan-sim", uploads)
+    uploads.opened("another")
+
+    def progress(share, desc):
+        uploads.closed("mine")
+        if error is not None:
+            raise error
+
+    tab.gr = SimpleNamespace(Progress=lambda: progress, Warning=print, update=dict)
+    file = shutil.copy(loop, uploads.root / "Jane_Doe.mp4")
+    *_, doubts = tab._analyze("mine", str(file), "recognise", None, False)
+    assert doubts == f"**{reason}**"
+    assert [path for path in uploads.root.rglob("*") if path.is_file()] == []
